@@ -1,0 +1,1 @@
+"""Krum for QRES."""

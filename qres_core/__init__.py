@@ -1,0 +1,149 @@
+"""QRES: composable defences for collaborative learning among nodes that do not trust each other.
+
+Everything a plugin may import is here. Names are loaded on first use, so that ``qres --help`` does
+not pay for numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qres_core.contract import canonical, fixed
+    from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+    from qres_core.contract.errors import (
+        CompatibilityError,
+        ConfigError,
+        HookError,
+        LabError,
+        PluginError,
+        Problem,
+        QresError,
+        RoundError,
+        ValueRefusedError,
+        WireError,
+    )
+    from qres_core.contract.hookspecs import hookimpl
+    from qres_core.contract.trainer import Trainer
+    from qres_core.contract.traits import Hides, Needs
+    from qres_core.contract.transport import Delivery, Transport
+    from qres_core.contract.types import (
+        Contribution,
+        Evidence,
+        NodeId,
+        NodeInfo,
+        Outcome,
+        RoundInfo,
+        RoundStatus,
+        Standing,
+        Update,
+        Updates,
+        Vector,
+        Visibility,
+        check_vector,
+        vector_digest,
+    )
+    from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
+    from qres_core.contract.wire import Envelope
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "errors": (
+        "CompatibilityError",
+        "ConfigError",
+        "HookError",
+        "LabError",
+        "PluginError",
+        "Problem",
+        "QresError",
+        "RoundError",
+        "ValueRefusedError",
+        "WireError",
+    ),
+    "types": (
+        "Contribution",
+        "Evidence",
+        "NodeId",
+        "NodeInfo",
+        "Outcome",
+        "RoundInfo",
+        "RoundStatus",
+        "Standing",
+        "Update",
+        "Updates",
+        "Vector",
+        "Visibility",
+        "check_vector",
+        "vector_digest",
+    ),
+    "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
+    "wire": ("Envelope",),
+    "dialogue": ("Dialogue", "DialogueMessage", "Send"),
+    "hookspecs": ("hookimpl",),
+    "traits": ("Hides", "Needs"),
+    "transport": ("Delivery", "Transport"),
+    "trainer": ("Trainer",),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_SUBMODULES = ("canonical", "fixed")
+
+__all__ = [  # noqa: RUF022 - grouped as in the tables above; pyright wants it literal
+    "ACCEPT",
+    "Blame",
+    "CompatibilityError",
+    "ConfigError",
+    "Contribution",
+    "Decision",
+    "Delivery",
+    "Dialogue",
+    "DialogueMessage",
+    "Envelope",
+    "Evidence",
+    "Hides",
+    "HookError",
+    "LabError",
+    "Needs",
+    "NodeId",
+    "NodeInfo",
+    "Outcome",
+    "PluginError",
+    "Problem",
+    "QresError",
+    "RoundError",
+    "RoundInfo",
+    "RoundStatus",
+    "Send",
+    "Standing",
+    "Trainer",
+    "Transport",
+    "Update",
+    "Updates",
+    "ValueRefusedError",
+    "Vector",
+    "Verdict",
+    "Visibility",
+    "WireError",
+    "canonical",
+    "check_vector",
+    "fixed",
+    "hookimpl",
+    "reject",
+    "vector_digest",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f"qres_core.contract.{name}")
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"qres_core.contract.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,269 @@
+"""Named errors with stable ids.
+
+Every refusal in QRES is a :class:`Problem`: an id, *where* (a configuration key path or a message
+field), *what* is wrong and *what to do* (``fix``). Exceptions carry one or more problems, so that a
+configuration is reported whole and not one mistake at a time.
+
+The exception tree::
+
+    QresError
+    ├── ConfigError          QRES-E1xx  the TOML file
+    ├── PluginError          QRES-E2xx  discovery, import, registration
+    ├── CompatibilityError   QRES-E3xx  slots, needs against hides, bounds
+    ├── WireError            QRES-E4xx  bytes from elsewhere
+    ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers
+    ├── RoundError           QRES-E6xx  the round and its stored state
+    ├── HookError            QRES-E7xx  a plugin's hook at run time
+    └── LabError             QRES-E8xx  simulator, tasks, attacks, scaffolds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Self
+
+import attrs
+
+ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "QRES-E101": (
+            "configuration file unreadable",
+            "The file is missing, is not UTF-8, is over 1 MiB, or is not TOML. Nothing is started "
+            "with defaults in its place.",
+        ),
+        "QRES-E102": (
+            "unknown key",
+            "A key nobody reads is nearly always a misspelt defence that would stay off. Correct "
+            "or remove it; the message suggests the nearest known name.",
+        ),
+        "QRES-E103": ("required key missing", "The key has no safe default. Set it."),
+        "QRES-E104": (
+            "wrong type",
+            "Types are not converted: `\"2\"` is not `2`, `2.7` is not an integer and `\"false\"` "
+            "is not a boolean. Write the value in the type the reference gives.",
+        ),
+        "QRES-E105": (
+            "value out of range",
+            "The value has the right type and a meaning that cannot work. The message names the "
+            "bound.",
+        ),
+        "QRES-E201": (
+            "plugin not installed",
+            "The configuration names a plugin and no installed distribution provides it. Install "
+            "the distribution named in the message, or correct the name.",
+        ),
+        "QRES-E202": (
+            "plugin failed to import",
+            "The plugin is installed and its module raised when imported. The cause is chained. "
+            "QRES never goes on without a plugin the configuration names.",
+        ),
+        "QRES-E203": (
+            "plugin needs another qres-core",
+            "The distribution's own `Requires-Dist: qres-core` does not admit the running "
+            "version. Checked before the plugin is imported. Upgrade one of the two.",
+        ),
+        "QRES-E204": (
+            "two distributions provide one plugin name",
+            "QRES does not choose between them. Uninstall one.",
+        ),
+        "QRES-E205": (
+            "plugin metadata outside site-packages",
+            "A `*.dist-info` folder in the working directory or on an added path can pose as an "
+            "installed distribution. Only metadata in the interpreter's own site-packages counts. "
+            "Install the distribution with pip.",
+        ),
+        "QRES-E206": (
+            "not a valid plugin",
+            "The entry point does not lead to an attrs class with at least one `@hookimpl`, or a "
+            "hook asks for arguments its specification does not have.",
+        ),
+        "QRES-E207": (
+            "unknown hook",
+            "A method is marked `@hookimpl` and no hook has its name. A misspelt hook would be a "
+            "defence that never runs.",
+        ),
+        "QRES-E208": (
+            "asynchronous hook",
+            "Hooks are plain functions. A coroutine object is truthy, so an `async def` verdict "
+            "would accept everything. Return a Dialogue for anything interactive.",
+        ),
+        "QRES-E209": (
+            "forbidden hook option",
+            "`wrapper`, `hookwrapper`, `tryfirst`, `trylast` and `optionalhook` are refused: a "
+            "wrapper could overrule a verdict, and the order of plugins is the order of the TOML "
+            "tables. Aggregation is wrapped with the `wrap_aggregate` hook.",
+        ),
+        "QRES-E301": (
+            "slot empty",
+            "The family must be filled for a swarm to be what it says. Enable a plugin of that "
+            "family.",
+        ),
+        "QRES-E302": (
+            "slot overfull",
+            "More plugins fill the family than can be combined. Remove all but one.",
+        ),
+        "QRES-E303": (
+            "visibility conflict",
+            "One plugin hides what another must see, for example secure aggregation hides the "
+            "single updates Krum compares. Change one of the two named plugins.",
+        ),
+        "QRES-E304": (
+            "too few updates for a plugin",
+            "`swarm.quorum` lets a round close with fewer updates than a plugin's precondition. "
+            "Raise the quorum or lower the plugin's bound.",
+        ),
+        "QRES-E305": (
+            "a plugin needs another family",
+            "The plugin's guarantee rests on a family that no enabled plugin fills.",
+        ),
+        "QRES-E306": (
+            "insecure swarm not declared",
+            "Without an `authenticate` and a `replay_check` plugin anybody can speak for anybody. "
+            "Enable them, or say `insecure = true` under `[swarm]` for experiments.",
+        ),
+        "QRES-E307": (
+            "fault bound impossible",
+            "Agreement among n nodes of which f lie needs n >= 3f + 1.",
+        ),
+        "QRES-E308": (
+            "half a family",
+            "`sign` and `authenticate`, and `prove` and `verify`, come in pairs: one half alone "
+            "signs what nobody checks, or checks what nobody signs.",
+        ),
+        "QRES-E309": (
+            "aggregation rule weaker than the fault bound",
+            "`swarm.byzantine` promises to withstand more liars than the rule does. Choose a rule "
+            "for that bound, or lower the promise.",
+        ),
+        "QRES-E310": (
+            "weights not usable",
+            "A plugin cannot honour unequal weights and another part of the configuration "
+            "produces them.",
+        ),
+        "QRES-E401": ("message too large", "The frame is over the size limit; it was not parsed."),
+        "QRES-E402": ("message malformed", "The bytes are not CBOR or not the expected shape."),
+        "QRES-E403": (
+            "message not canonical",
+            "The bytes decode, and encode again differently (RFC 8949 section 4.2). Two encodings "
+            "of one message would have two digests.",
+        ),
+        "QRES-E404": ("message field invalid", "A field has the wrong type, length or range."),
+        "QRES-E405": ("payload digest mismatch", "The payload is not the one the envelope names."),
+        "QRES-E406": ("message version unknown", "This node does not speak that version."),
+        "QRES-E501": ("value not finite", "NaN or an infinity. Never averaged, clipped or mapped."),
+        "QRES-E502": ("wrong shape", "The vector has not the dimension of the model."),
+        "QRES-E503": ("wrong dtype", "Vectors are int32 on the fixed-point grid."),
+        "QRES-E504": ("scale out of range", "The power-of-two scale is outside -32..32."),
+        "QRES-E505": (
+            "too few updates",
+            "The rule's precondition on the number of updates does not hold. There is no fallback "
+            "to a weaker rule.",
+        ),
+        "QRES-E506": ("weight invalid", "Weights are integers from 1 to 2**30."),
+        "QRES-E507": ("update refused", "A plugin refuses to contribute this round."),
+        "QRES-E601": (
+            "model diverged",
+            "A quorum of nodes holds another model digest than this node after the same round. "
+            "The node stops: its state or its software differs from theirs.",
+        ),
+        "QRES-E602": ("stored state unusable", "The store is missing, corrupt or of another swarm."),
+        "QRES-E603": ("transport failed", "The transport refused or lost what it must not lose."),
+        "QRES-E701": ("hook raised", "A plugin raised. The plugin and the hook are named."),
+        "QRES-E702": (
+            "hook returned the wrong thing",
+            "A verdict that is not a Verdict, a vector of another shape, a missing return.",
+        ),
+        "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
+        "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
+        "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
+    }
+)
+"""Every error id, with its title and what it means. The reference page is made from this."""
+
+DOCS_PAGE: Final = "docs/reference/errors.md"
+
+
+@attrs.frozen
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        code: an id of :data:`ERRORS`, for example ``QRES-E102``.
+        where: configuration key path (``plugins.krum.f``) or message field (``envelope.round``).
+        what: what is wrong, with the offending value.
+        fix: what to do about it; may be empty where ``what`` says it.
+    """
+
+    code: str = attrs.field()
+    where: str
+    what: str
+    fix: str = ""
+
+    @code.validator
+    def _known(self, _attribute: object, value: str) -> None:
+        if value not in ERRORS:
+            raise ValueError(value)
+
+    def __str__(self) -> str:
+        tail = f" ({self.fix})" if self.fix else ""
+        return f"{self.code} {self.where}: {self.what}{tail}"
+
+
+class QresError(Exception):
+    """Base of every error QRES raises on purpose; ``problems`` is never empty."""
+
+    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (
+            (problems,) if isinstance(problems, Problem) else tuple(problems)
+        )
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @property
+    def code(self) -> str:
+        """The id of the first problem."""
+        return self.problems[0].code
+
+    @classmethod
+    def of(cls, code: str, where: str, what: str, fix: str = "") -> Self:
+        """Build the error from the parts of its single problem.
+
+        Example:
+            >>> raise WireError.of("QRES-E401", "frame", "70000 bytes, limit 65536")
+            Traceback (most recent call last):
+            ...
+            qres_core.contract.errors.WireError: QRES-E401 frame: 70000 bytes, limit 65536
+        """
+        return cls(Problem(code, where, what, fix))
+
+
+class ConfigError(QresError):
+    """The configuration file or a value in it is refused."""
+
+
+class PluginError(QresError):
+    """A plugin named in the configuration cannot be used."""
+
+
+class CompatibilityError(QresError):
+    """The enabled plugins do not add up to what the configuration promises."""
+
+
+class WireError(QresError):
+    """Bytes from another node are refused. The only error a decoder raises."""
+
+
+class ValueRefusedError(QresError):
+    """A number, vector or weight is refused."""
+
+
+class RoundError(QresError):
+    """A round or the state behind it cannot go on."""
+
+
+class HookError(QresError):
+    """A plugin's hook raised or returned the wrong thing."""
+
+
+class LabError(QresError):
+    """A simulation, task, attack or scaffold cannot be made."""

@@ -1,0 +1,420 @@
+"""The hooks: seven families and the life cycle.
+
+A plugin is an attrs class whose fields are its options and whose methods marked ``@hookimpl`` are
+its hooks. Hooks are plain functions. A hook may ask for any subset of its arguments, by name.
+Plugins run in the order of their tables in the TOML file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from qres_core.contract.dialogue import Dialogue
+    from qres_core.contract.transport import Transport
+    from qres_core.contract.types import (
+        Contribution,
+        Evidence,
+        NodeId,
+        NodeInfo,
+        Outcome,
+        RoundInfo,
+        Standing,
+        Update,
+        Updates,
+        Vector,
+    )
+    from qres_core.contract.verdict import Verdict
+    from qres_core.contract.wire import Envelope
+
+PROJECT = "qres"
+ENTRY_POINT_GROUP = "qres.plugins"
+
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a method of a plugin as the implementation of the hook of that name."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+class HookSpecs:
+    """The specification of every hook. Never instantiated."""
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def setup(self, node_info: NodeInfo) -> None:
+        """Prepare the plugin for the node it runs in.
+
+        When: once, after every plugin is registered and the solver accepted the configuration,
+            before the transport starts.
+        Slot: life cycle; any number, in file order.
+        Args:
+            node_info: identity, roster, data folder of the node.
+        Returns: nothing.
+        Raises: any error stops the node; raise a :class:`QresError` with a fix.
+        Example::
+
+            @attrs.define
+            class Journal:
+                @hookimpl
+                def setup(self, node_info):
+                    self._swarm = node_info.swarm
+        """
+
+    @hookspec
+    def teardown(self) -> None:
+        """Let go of what ``setup`` took.
+
+        When: once, when the node stops, also after an error.
+        Slot: life cycle; any number, in reverse file order.
+        Args: none.
+        Returns: nothing.
+        Raises: errors are collected and reported after all plugins were torn down.
+        Example::
+
+            @attrs.define
+            class Journal:
+                @hookimpl
+                def teardown(self):
+                    self._file.close()
+        """
+
+    @hookspec
+    def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
+        """A round begins; optionally open a dialogue with the peers.
+
+        When: at the start of every round, before training.
+        Slot: life cycle; any number, in file order.
+        Args:
+            round_info: number, model digest, dimension, scale, roster, quorum.
+        Returns: a :class:`Dialogue` for a plugin that needs messages of its own, else ``None``.
+        Raises: any error aborts the round.
+        Example::
+
+            @attrs.define
+            class Greeter:
+                @hookimpl
+                def round_opened(self, round_info):
+                    return GreetingDialogue(round_info.roster)
+        """
+
+    @hookspec
+    def round_closed(self, outcome: Outcome) -> None:
+        """A round ended, with a new model or with nothing changed.
+
+        When: once for every ``round_opened``.
+        Slot: life cycle; any number, in file order.
+        Args:
+            outcome: status, digest of the model after the round, members, reason.
+        Returns: nothing.
+        Raises: any error stops the node.
+        Example::
+
+            @attrs.define
+            class Counter:
+                closed: int = attrs.field(default=0, init=False)
+
+                @hookimpl
+                def round_closed(self, outcome):
+                    self.closed += outcome.status is RoundStatus.CLOSED
+        """
+
+    # ── transport ─────────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def transport(self, node_info: NodeInfo) -> Transport:
+        """Make the object that carries frames.
+
+        When: once, after ``setup``.
+        Slot: transport; exactly one.
+        Args:
+            node_info: identity and roster of the node.
+        Returns: a :class:`Transport`. The hook itself is a plain function.
+        Raises: any error stops the node.
+        Example::
+
+            @attrs.frozen
+            class Loopback:
+                port: int = 4001
+
+                @hookimpl
+                def transport(self, node_info):
+                    return LoopbackTransport(node_info.node_id, self.port)
+        """
+
+    # ── authenticate ──────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def sign(self, envelope: Envelope) -> bytes:
+        """Authenticate an outgoing message.
+
+        When: for every message this node sends, once it is complete but for ``auth``.
+        Slot: authenticate, outbound half; one or more (none only with ``swarm.insecure``).
+            The result travels in ``envelope.auth`` under the plugin's name.
+        Args:
+            envelope: sign ``envelope.signing_digest`` (32 bytes, domain-separated, covers swarm,
+                kind, round, model, sender, sequence, time and payload).
+        Returns: the authenticator, at most 4096 bytes.
+        Raises: any error stops the message and the round.
+        Example::
+
+            @attrs.frozen
+            class Mac:
+                key_hex: str
+
+                @hookimpl
+                def sign(self, envelope):
+                    key = bytes.fromhex(self.key_hex)
+                    return hmac.digest(key, envelope.signing_digest, "sha256")
+        """
+
+    @hookspec
+    def authenticate(self, envelope: Envelope, link: NodeId) -> Verdict:
+        """Decide whether the claimed sender made the message and may take part.
+
+        When: for every incoming message, first of all checks, after size and form; and again for
+            messages quoted inside others (votes in a certificate).
+        Slot: authenticate, inbound half; one or more (none only with ``swarm.insecure``). Every
+            one must accept. Must not change state.
+        Args:
+            envelope: the message; ``envelope.auth.get(name)`` is this plugin's authenticator.
+            link: the neighbour that delivered it, 32 bytes.
+        Returns: ``ACCEPT`` or ``reject(reason, blame=Blame.LINK)``. Blame the link, not the
+            claimed sender, for what the sender may not have made.
+        Raises: an error counts as a rejection that blames nobody, and is reported with the
+            plugin's name.
+        Example::
+
+            @attrs.frozen
+            class Mac:
+                key_hex: str
+
+                @hookimpl
+                def authenticate(self, envelope):
+                    key = bytes.fromhex(self.key_hex)
+                    tag = hmac.digest(key, envelope.signing_digest, "sha256")
+                    if hmac.compare_digest(tag, envelope.auth.get("mac", b"")):
+                        return ACCEPT
+                    return reject("bad tag", blame=Blame.LINK)
+        """
+
+    # ── replay_check ──────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def replay_check(self, envelope: Envelope, now: float) -> Verdict:
+        """Decide whether the message is new and timely.
+
+        When: for every incoming message that was authenticated, exactly once per delivery.
+        Slot: replay_check; one or more (none only with ``swarm.insecure``). Every one must accept.
+            May change state: an accepted message is seen.
+        Args:
+            envelope: the authenticated message.
+            now: this node's clock, seconds since 1970 (virtual in the simulator).
+        Returns: ``ACCEPT`` or ``reject("replayed", blame=Blame.LINK)``.
+        Raises: an error counts as a rejection that blames nobody.
+        Example::
+
+            @attrs.define
+            class Increasing:
+                _last: dict[bytes, int] = attrs.field(factory=dict, init=False)
+
+                @hookimpl
+                def replay_check(self, envelope):
+                    if envelope.sequence <= self._last.get(envelope.sender, -1):
+                        return reject("replayed", blame=Blame.LINK)
+                    self._last[envelope.sender] = envelope.sequence
+                    return ACCEPT
+        """
+
+    # ── reputation ────────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def reputation(self, sender: NodeId) -> Standing:
+        """Say how much a node counts and whether it is banned.
+
+        When: for every incoming message after ``replay_check``, and when a set is proposed.
+        Slot: reputation, asking half; none or one. Without one everybody counts fully.
+        Args:
+            sender: identity, 32 bytes.
+        Returns: a :class:`Standing`; ``weight`` in units of 2**-16.
+        Raises: an error counts as banned for that message.
+        Example::
+
+            @attrs.frozen
+            class Blocklist:
+                blocked: tuple[str, ...] = ()
+
+                @hookimpl
+                def reputation(self, sender):
+                    return Standing(banned=sender.hex() in self.blocked)
+        """
+
+    @hookspec
+    def observe(self, evidence: Evidence) -> None:
+        """Take note of a fact about a node.
+
+        When: for every rejection with blame, and for every agreed contribution.
+        Slot: reputation, telling half; any number, in file order.
+        Args:
+            evidence: subject, fact, source, whether it speaks against the subject, round.
+        Returns: nothing.
+        Raises: any error stops the node: evidence must not be lost.
+        Example::
+
+            @attrs.define
+            class Tally:
+                counts: Counter = attrs.field(factory=Counter, init=False)
+
+                @hookimpl
+                def observe(self, evidence):
+                    self.counts[evidence.subject, evidence.fact] += 1
+        """
+
+    # ── privatize ─────────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        """Hide what must not leave the node.
+
+        When: once a round, after training and when every dialogue is ready.
+        Slot: privatize, outbound half; any number, chained in file order: each gets the previous
+            one's result.
+        Args:
+            update: int32 vector of shape ``(d,)``, weight.
+            round_info: the round.
+        Returns: an :class:`Update` of the same dimension.
+        Raises: ``ValueRefusedError`` QRES-E507 to sit the round out (a spent budget); any other
+            error stops the node.
+        Example::
+
+            @attrs.frozen
+            class Clip:
+                bound: int
+
+                @hookimpl
+                def privatize(self, update):
+                    clipped = np.clip(update.vector, -self.bound, self.bound)
+                    return attrs.evolve(update, vector=clipped)
+        """
+
+    @hookspec
+    def reveal(self, updates: Updates, round_info: RoundInfo) -> Updates:
+        """Undo for the whole what ``privatize`` did to the parts.
+
+        When: once a round, when the set is agreed and every dialogue finished, before
+            ``aggregate``.
+        Slot: privatize, inbound half; any number, chained in reverse file order.
+        Args:
+            updates: int32 of shape ``(n, d)``, senders, weights.
+            round_info: the round.
+        Returns: :class:`Updates`, for example one row that is the sum of all.
+        Raises: any error aborts the round.
+        Example::
+
+            @attrs.frozen
+            class Unmask:
+                @hookimpl
+                def reveal(self, updates, round_info):
+                    return sum_without_masks(updates, round_info)
+        """
+
+    # ── prove ─────────────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def prove(self, update: Update, round_info: RoundInfo) -> bytes:
+        """Prove a property of the update that leaves the node.
+
+        When: once a round, after the whole ``privatize`` chain.
+        Slot: prove, outbound half; any number. The result travels with the contribution under the
+            plugin's name.
+        Args:
+            update: the update as it will be sent.
+            round_info: bind the proof to it.
+        Returns: proof bytes.
+        Raises: any error makes the node sit the round out.
+        Example::
+
+            @attrs.frozen
+            class Checksum:
+                @hookimpl
+                def prove(self, update, round_info):
+                    return hashlib.sha256(round_info.model_digest + update.vector.tobytes()).digest()
+        """
+
+    @hookspec
+    def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
+        """Check the proof that came with a contribution.
+
+        When: for every contribution after the reputation gate, and for those fetched for a
+            proposed set.
+        Slot: prove, inbound half; any number. Every one must accept.
+        Args:
+            contribution: sender, vector of shape ``(d,)``, weight, ``proofs`` by plugin name.
+            round_info: the round the proof must be bound to.
+        Returns: ``ACCEPT`` or ``reject("bad proof", blame=Blame.SENDER)``: the sender signed it.
+        Raises: an error counts as a rejection that blames nobody.
+        Example::
+
+            @attrs.frozen
+            class Checksum:
+                @hookimpl
+                def verify(self, contribution, round_info):
+                    body = round_info.model_digest + contribution.vector.tobytes()
+                    if contribution.proofs.get("checksum") == hashlib.sha256(body).digest():
+                        return ACCEPT
+                    return reject("bad proof", blame=Blame.SENDER)
+        """
+
+    # ── aggregate ─────────────────────────────────────────────────────────────────────────────
+
+    @hookspec
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        """Merge the agreed updates into one.
+
+        When: once a round on every node, innermost of the ``wrap_aggregate`` chain.
+        Slot: aggregate; exactly one.
+        Args:
+            updates: int32 of shape ``(n, d)``, ascending distinct senders, weights of shape
+                ``(n,)``; read-only.
+            round_info: the round.
+        Returns: int32 of shape ``(d,)``; the same bits on every machine. The new model is the
+            round's model plus this.
+        Raises: ``ValueRefusedError`` QRES-E505 for too few updates; any error aborts the round.
+            Never falls back to a weaker rule.
+        Example::
+
+            @attrs.frozen
+            class Median:
+                @hookimpl
+                def aggregate(self, updates):
+                    return np.median(updates.vectors, axis=0).astype(np.int32)
+        """
+
+    @hookspec
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        """Run around the rule: filter or mix what goes in, check or clip what comes out.
+
+        When: once a round; the first in the file is outermost.
+        Slot: aggregate, wrapper; any number.
+        Args:
+            proceed: the rest of the chain; call it with the updates to merge, once or more.
+            updates: int32 of shape ``(n, d)``.
+            round_info: the round.
+        Returns: int32 of shape ``(d,)``.
+        Raises: any error aborts the round.
+        Example::
+
+            @attrs.frozen
+            class StaticClip:
+                bound: int
+
+                @hookimpl
+                def wrap_aggregate(self, proceed, updates):
+                    clipped = np.clip(updates.vectors, -self.bound, self.bound)
+                    return proceed(attrs.evolve(updates, vectors=clipped))
+        """

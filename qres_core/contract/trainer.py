@@ -1,0 +1,39 @@
+"""The border to the user's model: everything inside QRES is a flat vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from qres_core.contract.types import RoundInfo, Update, Vector
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Turns a user's model and data into updates.
+
+    Example::
+
+        class Ridge:
+            def fit(self, vector, round_info):
+                weights = fixed.decode(vector, scale=round_info.scale)
+                step = self.gradient_step(weights) - weights
+                encoded = fixed.encode(step, scale=round_info.scale)
+                return Update(encoded.vector, weight=len(self.y), saturated=encoded.saturated)
+
+            def evaluate(self, vector):
+                return {"mse": self.mse(fixed.decode(vector))}
+    """
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Train from the round's model and return the difference.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``, read-only.
+            round_info: the round; ``round_info.scale`` is the grid's scale.
+        """
+        ...
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Figures for a model on this node's held-out data, for example ``{"accuracy": 0.9}``."""
+        ...
