@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Vector,
         Visibility,
         check_vector,
+        model_digest,
         vector_digest,
     )
     from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
@@ -76,6 +77,7 @@ _HOME = {
         "Vector",
         "Visibility",
         "check_vector",
+        "model_digest",
         "vector_digest",
     ),
     "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
@@ -89,7 +91,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = ("canonical", "fixed")
 
-__all__ = [  # noqa: RUF022 - grouped as in the tables above; pyright wants it literal
+__all__ = [
     "ACCEPT",
     "Blame",
     "CompatibilityError",
@@ -129,6 +131,7 @@ __all__ = [  # noqa: RUF022 - grouped as in the tables above; pyright wants it l
     "check_vector",
     "fixed",
     "hookimpl",
+    "model_digest",
     "reject",
     "vector_digest",
 ]

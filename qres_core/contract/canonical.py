@@ -1,6 +1,9 @@
 """Deterministic CBOR (RFC 8949 section 4.2), the only encoding on the wire.
 
 Of the many encodings CBOR allows for one value exactly one is accepted, so a value has one digest.
+The data model is small: null, booleans, integers of 64 bits, bytes, text, arrays, and maps whose
+keys are integers, bytes or text. Map keys are in length-first order (section 4.2.3), which for keys
+of one type is the bytewise order of section 4.2.1.
 """
 
 from __future__ import annotations
@@ -12,29 +15,59 @@ import cbor2
 from qres_core.contract.errors import WireError
 
 MAX_DEPTH: Final = 16
-_ARRAY, _MAP = 4, 5
+_ARRAY, _MAP, _TAG, _SIMPLE = 4, 5, 6, 7
+_FALSE, _NULL = 20, 22
 
 
 def dumps(value: object) -> bytes:
-    """Encode ``None``, bool, int, bytes, str, lists and maps of them, deterministically."""
-    return cbor2.dumps(value, canonical=True)
+    """Encode ``None``, bool, int, bytes, str, lists and maps of them, deterministically.
+
+    Args:
+        value: nested at most :data:`MAX_DEPTH` deep; map keys are int, bytes or str.
+
+    Returns:
+        bytes that :func:`loads` accepts.
+
+    Raises:
+        WireError: QRES-E402 nested too deep, QRES-E403 for what is outside the data model: floats,
+            integers over 64 bits, sets, dates, other map keys, QRES-E404 for what CBOR cannot hold.
+
+    Complexity: O(len(result)), and O(k log k) for a map of k keys.
+    """
+    try:
+        data = cbor2.dumps(value, canonical=True)
+    except Exception as error:
+        raise WireError.of("QRES-E404", "value", f"not encodable: {error}") from error
+    _check_form(data)
+    return data
 
 
-def _check_depth(data: bytes) -> None:
-    """Refuse nesting deeper than :data:`MAX_DEPTH` before any recursive parser sees it."""
-    depth, pending = 0, [1]
+def _argument(data: bytes, position: int) -> tuple[int, int]:
+    """The argument of the head at ``position``, and where the head ends."""
+    low = data[position] & 31
+    position += 1
+    if low < 24:
+        return low, position
+    if low > 27:
+        raise WireError.of("QRES-E403", "frame", "indefinite length or reserved form")
+    end = position + (1 << (low - 24))
+    return int.from_bytes(data[position:end], "big"), end
+
+
+def _check_form(data: bytes) -> None:
+    """Refuse what is too deep, incomplete or outside the data model, without recursion.
+
+    Runs before the parser: that one recurses, makes objects of tags, and hashes map keys. Tuples
+    of -1 and -2 all have one hash, so that container keys would make decoding quadratic.
+    """
+    # One entry per open container: items still to come, and whether it is a map.
+    pending, is_map = [1], [False]
     position, size = 0, len(data)
-    while position < size and pending:
+    while position < size and pending != [0]:
         major, low = data[position] >> 5, data[position] & 31
-        position += 1
-        if low < 24:
-            length = low
-        elif low < 28:
-            width = 1 << (low - 24)
-            length = int.from_bytes(data[position : position + width], "big")
-            position += width
-        else:
-            raise WireError.of("QRES-E403", "frame", "indefinite length or reserved form")
+        length, position = _argument(data, position)
+        if is_map[-1] and pending[-1] % 2 == 0 and major >= _ARRAY:
+            raise WireError.of("QRES-E403", "frame", "map keys are integers, bytes or text")
         pending[-1] -= 1
         if major in (2, 3):
             position += length
@@ -42,15 +75,17 @@ def _check_depth(data: bytes) -> None:
             items = length * (2 if major == _MAP else 1)
             if items > size:
                 raise WireError.of("QRES-E402", "frame", "a container claims more than was sent")
-            depth += 1
-            if depth > MAX_DEPTH:
+            if len(pending) > MAX_DEPTH:
                 raise WireError.of("QRES-E402", "frame", f"nested deeper than {MAX_DEPTH}")
             pending.append(items)
-        elif major == 6:
+            is_map.append(major == _MAP)
+        elif major == _TAG:
             raise WireError.of("QRES-E403", "frame", "tags are not used")
+        elif major == _SIMPLE and not _FALSE <= low <= _NULL:
+            raise WireError.of("QRES-E403", "frame", "floats and other simple values are not used")
         while len(pending) > 1 and pending[-1] == 0:
             pending.pop()
-            depth -= 1
+            is_map.pop()
     if position != size or pending != [0]:
         raise WireError.of("QRES-E402", "frame", "truncated or followed by other bytes")
 
@@ -77,7 +112,7 @@ def loads(data: bytes, *, max_bytes: int) -> Any:
     """
     if len(data) > max_bytes:
         raise WireError.of("QRES-E401", "frame", f"{len(data)} bytes, limit {max_bytes}")
-    _check_depth(data)
+    _check_form(data)
     try:
         value = cbor2.loads(data)
         again = cbor2.dumps(value, canonical=True)

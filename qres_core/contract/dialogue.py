@@ -9,7 +9,7 @@ they are signed, authenticated, replay-checked, size-capped and bound to the rou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -17,6 +17,11 @@ from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.types import NodeId
 
 MAX_STEP = 99
+
+
+def _check_step(_instance: object, _attribute: object, value: Any) -> None:
+    if type(value) is not int or not 0 <= value <= MAX_STEP:
+        raise ValueRefusedError.of("QRES-E404", "send.step", f"{value!r} is not in 0..{MAX_STEP}")
 
 
 @attrs.frozen
@@ -30,13 +35,8 @@ class Send:
     """
 
     body: bytes
-    step: int = attrs.field(default=0)
+    step: int = attrs.field(default=0, validator=_check_step)
     to: NodeId | None = None
-
-    @step.validator
-    def _check_step(self, _attribute: object, value: int) -> None:
-        if not 0 <= value <= MAX_STEP:
-            raise ValueRefusedError.of("QRES-E404", "send.step", f"{value} is not in 0..{MAX_STEP}")
 
 
 @attrs.frozen

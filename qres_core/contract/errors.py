@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -40,7 +40,7 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E103": ("required key missing", "The key has no safe default. Set it."),
         "QRES-E104": (
             "wrong type",
-            "Types are not converted: `\"2\"` is not `2`, `2.7` is not an integer and `\"false\"` "
+            'Types are not converted: `"2"` is not `2`, `2.7` is not an integer and `"false"` '
             "is not a boolean. Write the value in the type the reference gives.",
         ),
         "QRES-E105": (
@@ -167,7 +167,10 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "A quorum of nodes holds another model digest than this node after the same round. "
             "The node stops: its state or its software differs from theirs.",
         ),
-        "QRES-E602": ("stored state unusable", "The store is missing, corrupt or of another swarm."),
+        "QRES-E602": (
+            "stored state unusable",
+            "The store is missing, corrupt or of another swarm.",
+        ),
         "QRES-E603": ("transport failed", "The transport refused or lost what it must not lose."),
         "QRES-E701": ("hook raised", "A plugin raised. The plugin and the hook are named."),
         "QRES-E702": (
@@ -184,6 +187,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 DOCS_PAGE: Final = "docs/reference/errors.md"
 
 
+def _check_code(_instance: object, _attribute: object, value: Any) -> None:
+    if value not in ERRORS:
+        raise ValueError(value)
+
+
 @attrs.frozen
 class Problem:
     """One thing that is wrong.
@@ -195,15 +203,10 @@ class Problem:
         fix: what to do about it; may be empty where ``what`` says it.
     """
 
-    code: str = attrs.field()
+    code: str = attrs.field(validator=_check_code)
     where: str
     what: str
     fix: str = ""
-
-    @code.validator
-    def _known(self, _attribute: object, value: str) -> None:
-        if value not in ERRORS:
-            raise ValueError(value)
 
     def __str__(self) -> str:
         tail = f" ({self.fix})" if self.fix else ""
@@ -217,6 +220,9 @@ class QresError(Exception):
         self.problems: tuple[Problem, ...] = (
             (problems,) if isinstance(problems, Problem) else tuple(problems)
         )
+        if not self.problems:
+            msg = "an error needs at least one problem"
+            raise ValueError(msg)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     @property

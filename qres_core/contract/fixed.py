@@ -58,7 +58,8 @@ def encode(values: ArrayLike, *, scale: int = 0) -> Encoded:
 
     Raises:
         ValueRefusedError: QRES-E501 for NaN or an infinity, QRES-E502 for another shape,
-            QRES-E503 for values that are not real numbers, QRES-E504 for the scale.
+            QRES-E503 for values that are not real numbers of at most 64 bits, QRES-E504 for the
+            scale.
 
     Complexity: O(d).
 
@@ -69,8 +70,12 @@ def encode(values: ArrayLike, *, scale: int = 0) -> Encoded:
         1
     """
     check_scale(scale)
-    raw = np.asarray(values)
-    if raw.dtype.kind not in "fiu":
+    try:
+        raw = np.asarray(values)
+    except ValueError as error:
+        raise ValueRefusedError.of("QRES-E502", "values", f"not an array: {error}") from error
+    # A longdouble would be rounded twice. A 64-bit integer is exact wherever it does not saturate.
+    if raw.dtype.kind not in "fiu" or raw.dtype.itemsize > np.dtype(np.float64).itemsize:
         raise ValueRefusedError.of("QRES-E503", "values", f"{raw.dtype} is not a real number")
     if raw.ndim != 1 or raw.size == 0:
         raise ValueRefusedError.of("QRES-E502", "values", f"expected shape (d,), got {raw.shape}")
@@ -83,7 +88,7 @@ def encode(values: ArrayLike, *, scale: int = 0) -> Encoded:
             f"{real[first]} is not finite",
             "the local training diverged; lower its learning rate",
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         grid = np.rint(np.ldexp(real, FRACTION_BITS - scale))
     outside = np.abs(grid) > LIMIT
     vector = np.clip(grid, -LIMIT, LIMIT).astype(np.int32)
@@ -123,9 +128,19 @@ def add_saturating(left: Vector, right: Vector) -> Encoded:
 
     Returns:
         the sum and the number of coordinates that saturated.
+
+    Raises:
+        ValueRefusedError: QRES-E502 for unequal shapes, QRES-E503 for another dtype.
     """
+    for name, vector in (("left", left), ("right", right)):
+        if vector.dtype != np.int32:
+            raise ValueRefusedError.of("QRES-E503", name, f"expected int32, got {vector.dtype}")
+    if left.shape != right.shape or left.ndim != 1:
+        raise ValueRefusedError.of(
+            "QRES-E502", "right", f"expected shape {left.shape}, got {right.shape}"
+        )
     total = left.astype(np.int64) + right
     held = np.clip(total, -LIMIT, LIMIT)
-    vector = held.astype(np.int32)
-    vector.flags.writeable = False
-    return Encoded(vector, int(np.count_nonzero(held != total)))
+    result = held.astype(np.int32)
+    result.flags.writeable = False
+    return Encoded(result, int(np.count_nonzero(held != total)))

@@ -51,6 +51,7 @@ class HookSpecs:
         When: once, after every plugin is registered and the solver accepted the configuration,
             before the transport starts.
         Slot: life cycle; any number, in file order.
+
         Args:
             node_info: identity, roster, data folder of the node.
         Returns: nothing.
@@ -88,6 +89,7 @@ class HookSpecs:
 
         When: at the start of every round, before training.
         Slot: life cycle; any number, in file order.
+
         Args:
             round_info: number, model digest, dimension, scale, roster, quorum.
         Returns: a :class:`Dialogue` for a plugin that needs messages of its own, else ``None``.
@@ -107,6 +109,7 @@ class HookSpecs:
 
         When: once for every ``round_opened``.
         Slot: life cycle; any number, in file order.
+
         Args:
             outcome: status, digest of the model after the round, members, reason.
         Returns: nothing.
@@ -130,6 +133,7 @@ class HookSpecs:
 
         When: once, after ``setup``.
         Slot: transport; exactly one.
+
         Args:
             node_info: identity and roster of the node.
         Returns: a :class:`Transport`. The hook itself is a plain function.
@@ -154,6 +158,7 @@ class HookSpecs:
         When: for every message this node sends, once it is complete but for ``auth``.
         Slot: authenticate, outbound half; one or more (none only with ``swarm.insecure``).
             The result travels in ``envelope.auth`` under the plugin's name.
+
         Args:
             envelope: sign ``envelope.signing_digest`` (32 bytes, domain-separated, covers swarm,
                 kind, round, model, sender, sequence, time and payload).
@@ -179,6 +184,7 @@ class HookSpecs:
             messages quoted inside others (votes in a certificate).
         Slot: authenticate, inbound half; one or more (none only with ``swarm.insecure``). Every
             one must accept. Must not change state.
+
         Args:
             envelope: the message; ``envelope.auth.get(name)`` is this plugin's authenticator.
             link: the neighbour that delivered it, 32 bytes.
@@ -210,6 +216,7 @@ class HookSpecs:
         When: for every incoming message that was authenticated, exactly once per delivery.
         Slot: replay_check; one or more (none only with ``swarm.insecure``). Every one must accept.
             May change state: an accepted message is seen.
+
         Args:
             envelope: the authenticated message.
             now: this node's clock, seconds since 1970 (virtual in the simulator).
@@ -237,6 +244,7 @@ class HookSpecs:
 
         When: for every incoming message after ``replay_check``, and when a set is proposed.
         Slot: reputation, asking half; none or one. Without one everybody counts fully.
+
         Args:
             sender: identity, 32 bytes.
         Returns: a :class:`Standing`; ``weight`` in units of 2**-16.
@@ -258,6 +266,7 @@ class HookSpecs:
 
         When: for every rejection with blame, and for every agreed contribution.
         Slot: reputation, telling half; any number, in file order.
+
         Args:
             evidence: subject, fact, source, whether it speaks against the subject, round.
         Returns: nothing.
@@ -282,6 +291,7 @@ class HookSpecs:
         When: once a round, after training and when every dialogue is ready.
         Slot: privatize, outbound half; any number, chained in file order: each gets the previous
             one's result.
+
         Args:
             update: int32 vector of shape ``(d,)``, weight.
             round_info: the round.
@@ -307,6 +317,7 @@ class HookSpecs:
         When: once a round, when the set is agreed and every dialogue finished, before
             ``aggregate``.
         Slot: privatize, inbound half; any number, chained in reverse file order.
+
         Args:
             updates: int32 of shape ``(n, d)``, senders, weights.
             round_info: the round.
@@ -330,6 +341,7 @@ class HookSpecs:
         When: once a round, after the whole ``privatize`` chain.
         Slot: prove, outbound half; any number. The result travels with the contribution under the
             plugin's name.
+
         Args:
             update: the update as it will be sent.
             round_info: bind the proof to it.
@@ -341,7 +353,8 @@ class HookSpecs:
             class Checksum:
                 @hookimpl
                 def prove(self, update, round_info):
-                    return hashlib.sha256(round_info.model_digest + update.vector.tobytes()).digest()
+                    bound = round_info.model_digest + update.vector.tobytes()
+                    return hashlib.sha256(bound).digest()
         """
 
     @hookspec
@@ -351,6 +364,7 @@ class HookSpecs:
         When: for every contribution after the reputation gate, and for those fetched for a
             proposed set.
         Slot: prove, inbound half; any number. Every one must accept.
+
         Args:
             contribution: sender, vector of shape ``(d,)``, weight, ``proofs`` by plugin name.
             round_info: the round the proof must be bound to.
@@ -376,6 +390,7 @@ class HookSpecs:
 
         When: once a round on every node, innermost of the ``wrap_aggregate`` chain.
         Slot: aggregate; exactly one.
+
         Args:
             updates: int32 of shape ``(n, d)``, ascending distinct senders, weights of shape
                 ``(n,)``; read-only.
@@ -401,6 +416,7 @@ class HookSpecs:
 
         When: once a round; the first in the file is outermost.
         Slot: aggregate, wrapper; any number.
+
         Args:
             proceed: the rest of the chain; call it with the updates to merge, once or more.
             updates: int32 of shape ``(n, d)``.

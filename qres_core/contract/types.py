@@ -10,7 +10,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import attrs
 import numpy as np
@@ -24,6 +24,8 @@ Vector: TypeAlias = NDArray[np.int32]
 NodeId: TypeAlias = bytes
 """A node's identity: 32 bytes, the Ed25519 public key where signatures are enabled."""
 
+_Number = TypeVar("_Number", bound=np.generic)
+
 NODE_ID_BYTES: Final = 32
 DIGEST_BYTES: Final = 32
 MAX_WEIGHT: Final = 2**30
@@ -31,32 +33,72 @@ FULL_STANDING: Final = 2**16
 """The standing of a node nobody has anything against: 1.0 in units of 2**-16."""
 
 
+def _immutable(array: NDArray[Any]) -> bool:
+    """True if neither the array nor what it is a view of can be written."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        part = cast("NDArray[Any]", owner)
+        if type(part) is not np.ndarray or part.flags.writeable:
+            return False
+        owner = part.base
+    return owner is None or type(owner) is bytes
+
+
+def _frozen_copy(array: NDArray[_Number]) -> NDArray[_Number]:
+    copied = np.array(array, order="C")
+    copied.flags.writeable = False
+    return copied
+
+
+def _freeze(array: NDArray[_Number]) -> NDArray[_Number]:
+    """The array itself, made read-only, if it owns its data; a copy of a view or a subclass."""
+    if not array.flags.c_contiguous:
+        return _frozen_copy(array)
+    if _immutable(array):
+        return array
+    if type(array) is np.ndarray and array.flags.owndata:
+        array.flags.writeable = False
+        return array
+    return _frozen_copy(array)
+
+
+def _require_int32(array: Any, where: str, *, shape: str, ndim: int) -> NDArray[np.int32]:
+    found: object = getattr(array, "dtype", type(array).__name__)
+    if not isinstance(array, np.ndarray) or found != np.int32:
+        raise ValueRefusedError.of(
+            "QRES-E503", where, f"expected int32, got {found}", "encode with qres_core.fixed.encode"
+        )
+    checked = cast("NDArray[np.int32]", array)
+    if checked.ndim != ndim or checked.size == 0:
+        raise ValueRefusedError.of(
+            "QRES-E502", where, f"expected shape {shape}, got {checked.shape}"
+        )
+    return checked
+
+
 def check_vector(vector: object, where: str, *, dimension: int | None = None) -> Vector:
     """Return ``vector`` as a read-only int32 vector of shape ``(d,)``.
 
     Args:
-        vector: the candidate; nothing is converted but byte order is required native.
+        vector: the candidate; nothing is converted and native byte order is required. An array
+            that is C-contiguous and read-only down to the memory it views is returned as it is;
+            every other is copied, so that a later change of the caller's array does not show.
         where: field name for the error.
         dimension: required length, if known.
 
     Raises:
         ValueRefusedError: QRES-E503 for another dtype, QRES-E502 for another shape.
+
+    Complexity: O(d) to copy, else O(1).
     """
-    if not isinstance(vector, np.ndarray) or vector.dtype != np.int32:
-        found = getattr(vector, "dtype", type(vector).__name__)
+    checked = _require_int32(vector, where, shape="(d,)", ndim=1)
+    if dimension is not None and checked.size != dimension:
         raise ValueRefusedError.of(
-            "QRES-E503", where, f"expected int32, got {found}", "encode with qres_core.fixed.encode"
+            "QRES-E502", where, f"expected {dimension} coordinates, got {checked.size}"
         )
-    if vector.ndim != 1 or vector.size == 0:
-        raise ValueRefusedError.of("QRES-E502", where, f"expected shape (d,), got {vector.shape}")
-    if dimension is not None and vector.size != dimension:
-        raise ValueRefusedError.of(
-            "QRES-E502", where, f"expected {dimension} coordinates, got {vector.size}"
-        )
-    if vector.flags.writeable or not vector.flags.c_contiguous:
-        vector = np.array(vector, dtype=np.int32, order="C")
-        vector.flags.writeable = False
-    return vector
+    if checked.flags.c_contiguous and _immutable(checked):
+        return checked
+    return _frozen_copy(checked)
 
 
 def vector_digest(vector: Vector) -> bytes:
@@ -67,22 +109,57 @@ def vector_digest(vector: Vector) -> bytes:
 
     Returns:
         32 bytes.
+
+    Raises:
+        ValueRefusedError: QRES-E503 for another dtype, QRES-E502 for another shape.
+
+    Complexity: O(d), without a copy on little-endian machines.
     """
-    header = b"qres/vector/v1\0" + vector.size.to_bytes(8, "little")
-    little = np.ascontiguousarray(vector, dtype="<i4")
-    return hashlib.sha256(header + little.tobytes()).digest()
+    checked = _require_int32(vector, "vector", shape="(d,)", ndim=1)
+    digest = hashlib.sha256(b"qres/vector/v1\0" + checked.size.to_bytes(8, "little"))
+    digest.update(np.ascontiguousarray(checked, dtype="<i4").data)
+    return digest.digest()
+
+
+def model_digest(vector: Vector, step: int) -> bytes:
+    """Names a model in the chain of models a swarm makes, bound to its place in it.
+
+    The place counts: a round whose merged update is zero makes the same vector again, and messages
+    about the two must not be taken for each other.
+
+    Args:
+        vector: the model, int32, shape ``(d,)``.
+        step: how many rounds closed before it; 0 for the initial model.
+
+    Returns:
+        32 bytes.
+    """
+    place = b"qres/model/v1\0" + step.to_bytes(8, "little")
+    return hashlib.sha256(place + vector_digest(vector)).digest()
 
 
 def _vector_converter(value: object) -> Vector:
     return check_vector(value, "vector")
 
 
-def _check_weight(_instance: object, _attribute: object, value: object) -> None:
+def _no_metrics() -> Mapping[str, float]:
+    return {}
+
+
+def _no_proofs() -> Mapping[str, bytes]:
+    return {}
+
+
+def _check_weight(_instance: object, _attribute: object, value: Any) -> None:
     if type(value) is not int or not 1 <= value <= MAX_WEIGHT:
         raise ValueRefusedError.of("QRES-E506", "weight", f"{value!r} is not in 1..{MAX_WEIGHT}")
 
 
 def _frozen_mapping(value: Mapping[str, float]) -> Mapping[str, float]:
+    return MappingProxyType(dict(value))
+
+
+def _frozen_proofs(value: Mapping[str, bytes]) -> Mapping[str, bytes]:
     return MappingProxyType(dict(value))
 
 
@@ -104,7 +181,7 @@ class Update:
     vector: Vector = attrs.field(converter=_vector_converter)
     weight: int = attrs.field(default=1, validator=_check_weight)
     saturated: int = 0
-    metrics: Mapping[str, float] = attrs.field(factory=dict, converter=_frozen_mapping)
+    metrics: Mapping[str, float] = attrs.field(factory=_no_metrics, converter=_frozen_mapping)
 
 
 @attrs.frozen(eq=False)
@@ -123,7 +200,7 @@ class Contribution:
     digest: bytes
     vector: Vector = attrs.field(converter=_vector_converter)
     weight: int = attrs.field(validator=_check_weight)
-    proofs: Mapping[str, bytes] = attrs.field(factory=dict)
+    proofs: Mapping[str, bytes] = attrs.field(factory=_no_proofs, converter=_frozen_proofs)
 
 
 class Visibility(enum.IntEnum):
@@ -134,12 +211,30 @@ class Visibility(enum.IntEnum):
     INDIVIDUAL = 2
 
 
+def _check_rows(_instance: object, _attribute: object, value: Any) -> None:
+    _require_int32(value, "updates.vectors", shape="(n, d)", ndim=2)
+
+
+def _check_row_weights(instance: Updates, _attribute: object, value: Any) -> None:
+    expected = (instance.vectors.shape[0],)
+    found: object = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if not isinstance(value, np.ndarray) or found != (np.int64, expected):
+        raise ValueRefusedError.of(
+            "QRES-E506", "updates.weights", f"expected int64 of shape {expected}"
+        )
+    weights = cast("NDArray[np.int64]", value)
+    if weights.min() < 1 or weights.max() > MAX_WEIGHT:
+        raise ValueRefusedError.of("QRES-E506", "updates.weights", f"must be in 1..{MAX_WEIGHT}")
+
+
 @attrs.frozen(eq=False)
 class Updates:
     """The agreed contributions of a round, stacked, in ascending order of sender.
 
     Attributes:
-        vectors: int32, shape ``(n, d)``, read-only.
+        vectors: int32, shape ``(n, d)``, read-only. An array that owns its data and is C-contiguous
+            is taken over and made read-only, without a copy; a view is copied. The same holds for
+            ``weights``.
         senders: ``n`` identities, ascending and distinct.
         weights: int64, shape ``(n,)``, each 1..2**30: capped example count times standing. The
             same on every node, because the set they come from is agreed.
@@ -149,43 +244,25 @@ class Updates:
         ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
     """
 
-    vectors: NDArray[np.int32] = attrs.field()
+    vectors: NDArray[np.int32] = attrs.field(validator=_check_rows)
     senders: tuple[NodeId, ...]
-    weights: NDArray[np.int64] = attrs.field()
+    weights: NDArray[np.int64] = attrs.field(validator=_check_row_weights)
     visibility: Visibility = Visibility.INDIVIDUAL
-
-    @vectors.validator
-    def _check_vectors(self, _attribute: object, value: object) -> None:
-        if not isinstance(value, np.ndarray) or value.dtype != np.int32:
-            found = getattr(value, "dtype", type(value).__name__)
-            raise ValueRefusedError.of("QRES-E503", "updates.vectors", f"expected int32: {found}")
-        if value.ndim != 2 or 0 in value.shape:
-            raise ValueRefusedError.of(
-                "QRES-E502", "updates.vectors", f"expected shape (n, d), got {value.shape}"
-            )
-
-    @weights.validator
-    def _check_weights(self, _attribute: object, value: NDArray[np.int64]) -> None:
-        n = self.vectors.shape[0]
-        if value.dtype != np.int64 or value.shape != (n,):
-            raise ValueRefusedError.of(
-                "QRES-E506", "updates.weights", f"expected int64 of shape ({n},)"
-            )
-        if value.min() < 1 or value.max() > MAX_WEIGHT:
-            raise ValueRefusedError.of(
-                "QRES-E506", "updates.weights", f"must be in 1..{MAX_WEIGHT}"
-            )
 
     def __attrs_post_init__(self) -> None:
         n = self.vectors.shape[0]
+        if type(self.senders) is not tuple or any(
+            type(sender) is not bytes for sender in self.senders
+        ):
+            raise ValueRefusedError.of("QRES-E502", "updates.senders", "expected a tuple of bytes")
         if len(self.senders) != n or any(
             a >= b for a, b in zip(self.senders, self.senders[1:], strict=False)
         ):
             raise ValueRefusedError.of(
                 "QRES-E502", "updates.senders", f"expected {n} distinct senders, ascending"
             )
-        self.vectors.flags.writeable = False
-        self.weights.flags.writeable = False
+        object.__setattr__(self, "vectors", _freeze(self.vectors))
+        object.__setattr__(self, "weights", _freeze(self.weights))
 
     def __len__(self) -> int:
         return int(self.vectors.shape[0])
@@ -196,7 +273,15 @@ class Updates:
         return int(self.vectors.shape[1])
 
     def take(self, rows: NDArray[np.intp]) -> Updates:
-        """The updates at ``rows`` (ascending indices), for wrappers that drop some."""
+        """The updates at ``rows``, for wrappers that drop some.
+
+        Args:
+            rows: ascending distinct indices, intp, shape ``(m,)``, at least one.
+
+        Raises:
+            ValueRefusedError: QRES-E502 for none, unsorted or repeated rows.
+            IndexError: a row out of range.
+        """
         return Updates(
             self.vectors[rows],
             tuple(self.senders[int(i)] for i in rows),
@@ -233,7 +318,7 @@ class RoundInfo:
     Attributes:
         swarm: the swarm's name.
         number: round number, from 1; increases with every attempt.
-        model_digest: SHA-256 of the model the round starts from.
+        model_digest: :func:`model_digest` of the model the round starts from.
         dimension: ``d``.
         scale: power-of-two exponent of the grid: a coordinate ``v`` means ``v * 2**(scale - 16)``.
         roster: identities of all nodes, ascending.
@@ -277,6 +362,13 @@ class Outcome:
     reason: str = ""
 
 
+def _check_standing(_instance: object, _attribute: object, value: Any) -> None:
+    if type(value) is not int or not 0 <= value <= FULL_STANDING:
+        raise ValueRefusedError.of(
+            "QRES-E506", "standing.weight", f"{value!r} is not in 0..{FULL_STANDING}"
+        )
+
+
 @attrs.frozen
 class Standing:
     """What ``reputation`` says of a node.
@@ -286,15 +378,8 @@ class Standing:
         banned: if true, nothing of the node is accepted.
     """
 
-    weight: int = attrs.field(default=FULL_STANDING)
+    weight: int = attrs.field(default=FULL_STANDING, validator=_check_standing)
     banned: bool = False
-
-    @weight.validator
-    def _check_weight(self, _attribute: object, value: object) -> None:
-        if type(value) is not int or not 0 <= value <= FULL_STANDING:
-            raise ValueRefusedError.of(
-                "QRES-E506", "standing.weight", f"{value!r} is not in 0..{FULL_STANDING}"
-            )
 
 
 @attrs.frozen

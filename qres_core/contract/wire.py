@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -36,6 +36,21 @@ _NO_AUTH: Mapping[str, bytes] = MappingProxyType({})
 
 def _bad(field: str, what: str) -> WireError:
     return WireError.of("QRES-E404", f"envelope.{field}", what)
+
+
+def _frozen_auth(auth: object) -> Mapping[str, bytes]:
+    """A checked copy, so that a message never changes after it was made."""
+    if not isinstance(auth, Mapping):
+        raise _bad("auth", "expected a map")
+    frozen = dict(cast("Mapping[str, bytes]", auth))
+    if len(frozen) > MAX_AUTHENTICATORS:
+        raise _bad("auth", f"more than {MAX_AUTHENTICATORS} authenticators")
+    for name, octets in frozen.items():
+        if type(name) is not str or not _NAME.fullmatch(name):
+            raise _bad("auth", "expected plugin names")
+        if type(octets) is not bytes or len(octets) > MAX_AUTHENTICATOR:
+            raise _bad("auth", f"expected at most {MAX_AUTHENTICATOR} bytes each")
+    return MappingProxyType(frozen)
 
 
 @attrs.frozen(slots=False, eq=False)
@@ -84,13 +99,7 @@ class Envelope:
                 raise _bad(field, f"expected {size} bytes")
         if type(self.payload) is not bytes:
             raise _bad("payload", "expected bytes")
-        if len(self.auth) > MAX_AUTHENTICATORS:
-            raise _bad("auth", f"more than {MAX_AUTHENTICATORS} authenticators")
-        for name, octets in self.auth.items():
-            if type(name) is not str or not _NAME.fullmatch(name):
-                raise _bad("auth", "expected plugin names")
-            if type(octets) is not bytes or len(octets) > MAX_AUTHENTICATOR:
-                raise _bad("auth", f"expected at most {MAX_AUTHENTICATOR} bytes each")
+        object.__setattr__(self, "auth", _frozen_auth(self.auth))
         object.__setattr__(self, "payload_digest", hashlib.sha256(self.payload).digest())
 
     @cached_property
@@ -115,7 +124,7 @@ class Envelope:
 
     def with_auth(self, auth: Mapping[str, bytes]) -> Envelope:
         """The same message with these authenticators."""
-        return attrs.evolve(self, auth=MappingProxyType(dict(auth)))
+        return attrs.evolve(self, auth=auth)
 
     def to_bytes(self) -> bytes:
         """The frame to send. O(len(payload))."""
@@ -138,17 +147,15 @@ class Envelope:
 
         Complexity: O(len(frame)).
         """
-        value = canonical.loads(frame, max_bytes=max_bytes)
-        if type(value) is not dict or list(value) != list(range(11)):
+        decoded = canonical.loads(frame, max_bytes=max_bytes)
+        if type(decoded) is not dict or list(cast("Any", decoded)) != list(range(11)):
             raise WireError.of("QRES-E402", "envelope", "expected a map of keys 0..10")
+        value = cast("dict[int, Any]", decoded)
         if value[0] != VERSION or type(value[0]) is not int:
             raise WireError.of("QRES-E406", "envelope.version", f"this node speaks {VERSION}")
-        auth = value[10]
-        if type(auth) is not dict:
-            raise _bad("auth", "expected a map")
-        if type(value[8]) is not bytes or type(value[9]) is not bytes:
-            raise _bad("payload", "expected bytes")
-        envelope = cls(*(value[key] for key in range(1, 8)), payload=value[9], auth=auth)
+        if type(value[8]) is not bytes:
+            raise _bad("payload_digest", "expected bytes")
+        envelope = cls(*(value[key] for key in (1, 2, 3, 4, 5, 6, 7, 9, 10)))
         if envelope.payload_digest != value[8]:
             raise WireError.of("QRES-E405", "envelope.payload", "digest of another payload")
         return envelope

@@ -1,0 +1,48 @@
+# Thin names for the project's commands. Each installs what it needs, pinned and hashed, into .venv.
+# Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
+export PYTHONSAFEPATH := 1
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint docs bench wheels requirements clean
+
+demo: $(VENV)/.demo
+	$(BIN)/qres demo
+
+test: $(VENV)/.test
+	$(BIN)/python -P -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy && $(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.test
+	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python -P "$$script" --quick; done
+
+wheels: $(VENV)/.dev
+	rm -rf dist && for dist in $(DISTS); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done
+	$(BIN)/check-wheel-contents dist/*.whl && $(BIN)/twine check --strict dist/*
+
+requirements: $(VENV)/.dev
+	$(BIN)/nox --session requirements -- $(UPGRADE)
+
+clean:
+	rm -rf .venv .venv-* .nox dist build docs/_build .coverage .*_cache .hypothesis
+
+# A stamp per set of requirements: nothing is installed again until a pin or a project changes.
+$(VENV)/.%: requirements/%.txt $(PROJECTS) | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --require-hashes -r $<
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(DISTS:%=-e %)
+	touch $@
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,84 @@
+"""The geometric median as an aggregation rule for QRES."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+
+__all__ = ["Geomedian", "weiszfeld"]
+
+
+def distance(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Euclidean distance; ``fsum`` rounds once, so that every machine gets the same bits."""
+    return math.sqrt(math.fsum(np.square(left - right).tolist()))
+
+
+def weiszfeld(
+    points: NDArray[np.float64], *, iterations: int, smoothing: float
+) -> NDArray[np.float64]:
+    """The point whose summed distance to ``points`` is least, nearly.
+
+    The smoothed Weiszfeld algorithm (Weiszfeld 1937; Pillutla, Kakade and Harchaoui 2022), started
+    at the coordinate-wise median: a mean in which every point weighs the inverse of its distance
+    from the last guess, again and again.
+
+    Args:
+        points: float64, shape ``(n, d)``.
+        iterations: steps.
+        smoothing: distances below this count as this, so that nothing is divided by zero.
+
+    Returns:
+        float64, shape ``(d,)``.
+
+    Complexity: O(iterations n d).
+    """
+    centre: NDArray[np.float64] = np.median(points, axis=0)
+    for _step in range(iterations):
+        weights = [1.0 / max(smoothing, distance(point, centre)) for point in points]
+        total = np.zeros_like(centre)
+        for weight, point in zip(weights, points, strict=True):  # a fixed order of additions
+            total += weight * point
+        centre = total / math.fsum(weights)
+    return centre
+
+
+@attrs.frozen(kw_only=True)
+class Geomedian:
+    """Geometric median.
+
+    Attributes:
+        f: liars among the updates to withstand.
+        iterations: steps of the Weiszfeld algorithm.
+        smoothing: in grid steps.
+    """
+
+    f: int = attrs.field(validator=attrs.validators.ge(0))
+    iterations: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    smoothing: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+
+    @property
+    def needs(self) -> Needs:
+        """Single updates, and more honest ones than liars."""
+        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        """The geometric median of the updates. Weights are claims, so they do not count.
+
+        Raises:
+            ValueRefusedError: QRES-E505 for fewer than ``2 f + 1`` updates.
+        """
+        if len(updates) < self.needs.min_updates:
+            raise ValueRefusedError.of(
+                "QRES-E505", "updates", f"{len(updates)} came, {self.needs.min_updates} are needed"
+            )
+        centre = weiszfeld(
+            updates.vectors.astype(np.float64),
+            iterations=self.iterations,
+            smoothing=self.smoothing,
+        )
+        return np.rint(centre).astype(np.int32)

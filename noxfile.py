@@ -1,0 +1,123 @@
+"""The checks in environments of their own: ``nox --list``.
+
+``make`` covers daily work in one environment; these sessions are the matrix. Every install is
+pinned and hashed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13"]
+DISTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+
+GROUPS = {
+    "dev": ("dev",),  # first: it constrains the others
+    "demo": ("build",),
+    "test": ("build", "test"),
+    "lint": ("build", "test", "lint"),
+    "docs": ("build", "test", "docs"),
+}
+HEADER = (
+    "# Compiled from the pyproject.toml files by `make requirements`; see requirements/README.md.\n"
+)
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["lint", "types", "tests", "wheels"]
+
+
+def _requirements(session: nox.Session, name: str) -> None:
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.install("--quiet", "--require-hashes", "-r", f"requirements/{name}.txt")
+
+
+def _workspace(session: nox.Session, name: str) -> None:
+    _requirements(session, name)
+    editables = [word for dist in DISTS for word in ("-e", str(dist))]
+    session.install("--quiet", "--no-deps", "--no-build-isolation", *editables)
+
+
+def _build(session: nox.Session, out: Path) -> list[str]:
+    """Wheels of all dists, each made from its own sdist."""
+    shutil.rmtree(out, ignore_errors=True)
+    for dist in DISTS:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(out), str(dist))
+    return sorted(map(str, out.glob("*.whl")))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests against the working tree."""
+    _workspace(session, "test")
+    session.run("python", "-P", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def wheels(session: nox.Session) -> None:
+    """All tests against the built wheels; the tree's own packages cannot be imported."""
+    _requirements(session, "dev")
+    session.install("--quiet", "--no-deps", *_build(session, Path(session.create_tmp()) / "dist"))
+    session.run(
+        "python",
+        "-P",
+        "-c",
+        "import qres_core, sysconfig\n"
+        "assert qres_core.__file__.startswith(sysconfig.get_path('purelib')), qres_core.__file__",
+    )
+    session.run("python", "-P", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def lint(session: nox.Session) -> None:
+    """Style, format and the direction of imports."""
+    _workspace(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session(python=PYTHONS[0])
+def types(session: nox.Session) -> None:
+    """Mypy and pyright, both strict."""
+    _workspace(session, "lint")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"))
+
+
+@nox.session(python=PYTHONS[0])
+def docs(session: nox.Session) -> None:
+    """The manual, every warning an error."""
+    _workspace(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(python=PYTHONS[0])
+def bench(session: nox.Session) -> None:
+    """Benchmarks; ``-- --quick`` for the short form."""
+    _workspace(session, "test")
+    for script in sorted(ROOT.glob("benchmarks/bench_*.py")):
+        session.run("python", "-P", str(script), *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def requirements(session: nox.Session) -> None:
+    """Compile ``requirements/*.txt`` again; ``-- --upgrade`` takes newer releases."""
+    projects = [str((dist / "pyproject.toml").relative_to(ROOT)) for dist in DISTS]
+    for name, groups in GROUPS.items():
+        out = Path("requirements") / f"{name}.txt"
+        constraint = () if name == "dev" else ("--constraints", "requirements/dev.txt")
+        session.run(
+            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet"),
+            *(*projects, "--extra", "demo"),
+            *(word for group in groups for word in ("--group", group)),
+            *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
+            *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),
+            *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "qres-core"),
+            *(*constraint, "--output-file", str(out), *session.posargs),
+        )
+        out.write_text(HEADER + out.read_text("utf-8"), encoding="utf-8")

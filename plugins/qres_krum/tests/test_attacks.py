@@ -1,0 +1,123 @@
+"""Attacks that must fail, each beside a control that shows the attack is real."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qres_krum import Krum
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from qres_core import Updates
+
+Rows = list[list[int]]
+N, F = 13, 4
+REACH = 100
+FAR = st.integers(10 * REACH, 2**31 - 1) | st.integers(-(2**31), -10 * REACH)
+
+
+@st.composite
+def besieged(draw: st.DrawFn) -> tuple[Rows, set[int]]:
+    """Nine honest vectors in a box and four liars far from it, at any places in the order.
+
+    In at most four dimensions two honest vectors are within ``4 * REACH`` and a liar is farther
+    than ``9 * REACH`` from each. An honest score is thus at most ``7 * 16 * REACH**2``; a liar's
+    seven neighbours include four honest ones, which cost it at least ``4 * 81 * REACH**2``.
+    """
+    d = draw(st.integers(1, 4))
+    honest_row = st.lists(st.integers(-REACH, REACH), min_size=d, max_size=d)
+    rows = draw(st.lists(honest_row, min_size=N, max_size=N))
+    liars = set(draw(st.permutations(range(N)))[:F])
+    collude = draw(st.booleans())
+    lie = draw(st.lists(FAR, min_size=d, max_size=d))
+    for liar in liars:
+        rows[liar] = lie if collude else draw(st.lists(FAR, min_size=d, max_size=d))
+    return rows, liars
+
+
+@given(case=besieged())
+@settings(deadline=None)
+def test_far_liars_are_never_chosen(
+    case: tuple[Rows, set[int]], stack: Callable[..., Updates]
+) -> None:
+    rows, liars = case
+    honest = [row for i, row in enumerate(rows) if i not in liars]
+    assert Krum(f=F).aggregate(stack(rows)).tolist() in honest
+
+
+@given(case=besieged())
+@settings(deadline=None)
+def test_multi_krum_averages_exactly_the_honest(
+    case: tuple[Rows, set[int]], stack: Callable[..., Updates]
+) -> None:
+    rows, liars = case
+    honest = np.array([row for i, row in enumerate(rows) if i not in liars])
+    result = Krum(f=F, select=N - F).aggregate(stack(rows))
+    assert (np.abs(result - honest.mean(axis=0)) <= 1 / 2).all()
+
+
+def test_control_the_plain_mean_is_destroyed_by_the_same_liars(
+    stack: Callable[..., Updates],
+) -> None:
+    rows = [[i, -i] for i in range(N - F)] + [[2**31 - 1, -(2**31)]] * F
+    mean = np.mean(rows, axis=0)
+    assert (np.abs(mean) > 2**29).all()
+    assert Krum(f=F).aggregate(stack(rows)).tolist() in rows[: N - F]
+
+
+def test_one_liar_owns_the_mean_and_not_krum(stack: Callable[..., Updates]) -> None:
+    honest = [[8], [9], [10], [11], [12]]
+    target = 2**20
+    lie = 6 * target - sum(row[0] for row in honest)
+    assert np.mean([*honest, [lie]]) == target
+    assert Krum(f=1).aggregate(stack([*honest, [lie]])).tolist() in honest
+
+
+def test_control_more_liars_than_f_do_win(stack: Callable[..., Updates]) -> None:
+    # n - f - 1 copies of one lie are at distance zero of all their neighbours. The bound f is
+    # what the guarantee rests on, and the tests above could have failed.
+    crowd = N - F - 1
+    rows = [[7 * i] for i in range(N - crowd)] + [[10**6]] * crowd
+    assert Krum(f=F).aggregate(stack(rows)).tolist() == [10**6]
+
+
+def _offset_swarm() -> tuple[NDArray[np.int32], int]:
+    """Thirty vectors around 2**30: spread 8 for the honest, 24 for the last six."""
+    generator = np.random.default_rng(20)
+    noise = np.rint(8 * generator.standard_normal((30, 500)))
+    noise[24:] *= 3
+    base = 2**30 + generator.integers(-(2**20), 2**20, size=500)
+    return (base + noise).astype(np.int32), 6
+
+
+def test_a_large_common_offset_does_not_blur_the_choice(
+    stack: Callable[..., Updates],
+    paper_scores: Callable[[Rows, int], list[int]],
+) -> None:
+    vectors, f = _offset_swarm()
+    rows = vectors.tolist()
+    scores = paper_scores(rows, f)
+    winner = scores.index(min(scores))
+    assert winner < len(rows) - f
+    assert Krum(f=f).aggregate(stack(rows)).tolist() == rows[winner]
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_control_floats_lose_those_distances(real: type[np.floating]) -> None:
+    vectors, _ = _offset_swarm()
+    floats = vectors.astype(real)
+    gram = floats @ floats.T
+    squares = np.diag(gram)
+    computed = squares[:, None] + squares[None, :] - 2 * gram
+    wide = vectors.astype(np.int64)
+    true = ((wide[:, None] - wide[None]) ** 2).sum(axis=2)
+    apart = ~np.eye(len(vectors), dtype=bool)
+    relative = np.abs(computed - true)[apart] / true[apart]
+    assert relative.max() > 1 / 10

@@ -1,0 +1,269 @@
+"""``qres new-plugin``: a complete distribution to start a plugin from, made offline.
+
+The files come from ``plugin_templates`` beside this module. What is generated works as it is: an
+implementation of the hook, its tests and its packaging.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+import click
+
+from qres_core import __all__ as public_names
+from qres_core import __version__
+from qres_core.contract.errors import LabError
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_MAX_NAME: Final = 40
+_TAKEN: Final = ("core", "mean", "memory")
+"""The distribution of QRES itself and the plugins it brings."""
+_CLASS_NAMES_IN_USE: Final = frozenset(
+    {*public_names, "Any", "Callable", "Counter", "False", "Final", "NDArray", "None", "Path"}
+    | {"TestContract", "TextIO", "True"}
+)
+
+
+@attrs.frozen
+class Scaffold:
+    """What is generated for a hook.
+
+    Attributes:
+        hooks: the hooks the generated plugin has.
+        summary: one line, for the description and the docstring.
+        options: the options of its TOML table, as TOML.
+        numpy: whether it imports numpy.
+    """
+
+    hooks: tuple[str, ...]
+    summary: str
+    options: str
+    numpy: bool = False
+
+
+SCAFFOLDS: Final = MappingProxyType(
+    {
+        "aggregate": Scaffold(
+            ("aggregate",),
+            "The coordinate-wise median as an aggregation rule for QRES",
+            "f = 1  # liars to withstand; a round needs 2 f + 1 updates",
+            numpy=True,
+        ),
+        "wrap_aggregate": Scaffold(
+            ("wrap_aggregate",),
+            "Norm clipping around the aggregation rule of QRES",
+            "bound = 65536  # greatest length of an update, in grid steps",
+            numpy=True,
+        ),
+        "privatize": Scaffold(
+            ("privatize",),
+            "Coarse updates for QRES",
+            "bits = 8  # low bits of every coordinate that do not leave the node",
+            numpy=True,
+        ),
+        "reveal": Scaffold(
+            ("setup", "privatize", "reveal"),
+            "Vectors masked on the wire with a shared key, for QRES",
+            'key_hex = "…"  # at least 64 hex digits, the same on every node; keep it secret',
+            numpy=True,
+        ),
+        "authenticate": Scaffold(
+            ("sign", "authenticate"),
+            "HMAC authentication with a shared key for QRES",
+            'key_hex = "…"  # at least 64 hex digits, the same on every node; keep it secret',
+        ),
+        "replay_check": Scaffold(
+            ("replay_check",),
+            "Replay protection by sequence number and time for QRES",
+            "window = 60.0  # greatest difference of clocks, in seconds",
+        ),
+        "reputation": Scaffold(
+            ("reputation", "observe"),
+            "Standing by counted offences for QRES",
+            "limit = 3  # offences that ban a node",
+        ),
+        "verify": Scaffold(
+            ("setup", "prove", "verify"),
+            "Proof of work with every contribution for QRES",
+            "bits = 16  # a contribution costs 2**16 hashes on average",
+        ),
+        "round_closed": Scaffold(
+            ("setup", "round_opened", "round_closed", "teardown"),
+            "A journal of the rounds of a QRES node",
+            'file_name = "rounds.jsonl"  # in the node\'s data folder',
+        ),
+    }
+)
+"""Scaffolds by the hook they are named after; the name is also that of their templates."""
+
+HOOKS: Final = MappingProxyType(
+    {name: name for name in SCAFFOLDS}
+    | {"sign": "authenticate", "observe": "reputation", "prove": "verify"}
+    | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
+)
+"""The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody."""
+
+
+def render(name: str, hook: str) -> dict[str, str]:
+    """The files of a new plugin.
+
+    Args:
+        name: the plugin's name, valid.
+        hook: a key of :data:`HOOKS`.
+
+    Returns:
+        contents by path relative to the distribution's folder.
+    """
+    template = HOOKS[hook]
+    scaffold = SCAFFOLDS[template]
+    module = f"qres_{name.replace('-', '_')}"
+    class_name = "".join(part.capitalize() for part in name.split("-"))
+    if class_name in _CLASS_NAMES_IN_USE:
+        class_name += "Plugin"
+    core = core_requirement(__version__)
+    dependencies = ["attrs>=24.2", *(["numpy>=1.26"] if scaffold.numpy else []), f"qres-core{core}"]
+    values = {
+        "plugin": name,
+        "dist": f"qres-{name}",
+        "module": module,
+        "class_name": class_name,
+        "summary": scaffold.summary,
+        "options": scaffold.options,
+        "hooks": ", ".join(f"`{one}`" for one in scaffold.hooks),
+        "dependencies": ", ".join(f'"{one}"' for one in dependencies),
+        "core": core,
+    }
+    sources = {
+        "CHANGELOG.md": "CHANGELOG.md",
+        "LICENSE": "LICENSE",
+        "README.md": "README.md",
+        "pyproject.toml": "pyproject.toml",
+        f"{module}/__init__.py": f"{template}.py",
+        f"tests/test_{module}.py": f"{template}_test.py",
+    }
+    folder = resources.files("qres_core.cli") / "plugin_templates"
+    files = {
+        path: Template((folder / f"{source}.tmpl").read_text(encoding="utf-8")).substitute(values)
+        for path, source in sources.items()
+    }
+    return dict(sorted({**files, f"{module}/py.typed": ""}.items()))
+
+
+def core_requirement(version: str) -> str:
+    """The versions of qres-core that a plugin made today may count on.
+
+    Example:
+        >>> core_requirement("0.1.3"), core_requirement("2.4.0")
+        ('>=0.1,<0.2', '>=2.4,<3')
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return f">={major}.{minor},<" + (f"{major + 1}" if major else f"0.{minor + 1}")
+
+
+def _check_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if len(value) > _MAX_NAME or not _NAME.fullmatch(value):
+        msg = f"{value!r} is not lower-case words of a-z and 0-9 joined by '-' (at most 40)"
+        raise click.BadParameter(msg)
+    from qres_core.kernel.assembly import FIRST_PARTY
+
+    if value in _TAKEN or value in FIRST_PARTY or f"qres-{value}" in FIRST_PARTY.values():
+        msg = f"{value!r} is a plugin of QRES itself; two of one name cannot be installed"
+        raise click.BadParameter(msg)
+    return value
+
+
+def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if value == "transport":
+        msg = (
+            "there is no scaffold for 'transport'; implement qres_core.Transport, and read the "
+            "built-in 'memory' transport as an example"
+        )
+        raise click.BadParameter(msg)
+    if value not in HOOKS:
+        from qres_core.kernel.suggest import did_you_mean
+
+        msg = f"{value!r} is not a hook; {did_you_mean(value, HOOKS)}"
+        raise click.BadParameter(msg)
+    return value
+
+
+def write(files: dict[str, str], target: Path) -> None:
+    """Write a new folder.
+
+    Raises:
+        LabError: QRES-E803 if ``target`` exists. Nothing is changed.
+        OSError: the folder cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir()
+    except FileExistsError as error:
+        fix = "choose another name or --directory, or move it away"
+        raise LabError.of("QRES-E803", str(target), "is there already", fix) from error
+    for path, content in files.items():
+        file = target / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content, encoding="utf-8", newline="\n")
+
+
+@click.command("new-plugin")
+@click.argument("name", callback=_check_name)
+@click.option(
+    "--hook",
+    required=True,
+    callback=_check_hook,
+    metavar="HOOK",
+    help=f"What the plugin is to do: {', '.join(sorted(HOOKS))}.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where to make the plugin's folder. Default: here.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
+def command(name: str, hook: str, directory: Path, *, as_json: bool) -> None:
+    """Make a distribution for a new plugin called NAME.
+
+    It comes with a working implementation of the hook, tests that pass, and packaging. Nothing is
+    downloaded, and nothing that exists is overwritten.
+    """
+    files = render(name, hook)
+    target = directory / f"qres_{name.replace('-', '_')}"
+    try:
+        write(files, target)
+    except OSError as error:
+        msg = f"cannot write {target}: {error.strerror or error}"
+        raise click.ClickException(msg) from error
+    scaffold = SCAFFOLDS[HOOKS[hook]]
+    if as_json:
+        report = {
+            "plugin": name,
+            "distribution": f"qres-{name}",
+            "hooks": list(scaffold.hooks),
+            "directory": str(target),
+            "files": list(files),
+        }
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(f"Made qres-{name} in {target}:")
+    for path in files:
+        click.echo(f"  {path}")
+    click.echo(
+        f"""
+Next:
+  cd {target}
+  python -m pip install -e ".[test]"
+  python -m pytest
+
+Then enable it in your swarm's TOML file and look at the pipeline with `qres check`:
+  [plugins.{name}]
+  {scaffold.options}"""
+    )

@@ -1,0 +1,1 @@
+"""The kernel: finds, checks and composes the plugins a configuration names."""

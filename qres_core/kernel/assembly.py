@@ -1,0 +1,198 @@
+"""From a configuration to plugin instances: gate, import, configure, verify.
+
+Only plugins that the configuration names are imported. One that cannot be used is fatal and named,
+with its distribution and the cause; all problems are collected before anything is raised.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import pluggy
+
+from qres_core.contract.errors import ConfigError, PluginError, Problem, QresError
+from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.traits import HIDES_NOTHING, NO_NEEDS, Hides, Needs
+from qres_core.kernel.config import Config, structure
+from qres_core.kernel.discovery import Installed, Status
+from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.kernel.suggest import did_you_mean
+
+FIRST_PARTY = {
+    "ed25519": "qres-ed25519",
+    "krum": "qres-krum",
+    "dp": "qres-dp",
+    "libp2p": "qres-transport-libp2p",
+    "pki": "qres-pki",
+    "replay": "qres-replay",
+    "reputation": "qres-reputation",
+    "robust-stats": "qres-robust-stats",
+    "secagg": "qres-secagg",
+    "validation": "qres-validation",
+    "zk": "qres-zk",
+}
+"""Distributions a missing plugin may be installed from. For other names no command is offered:
+a misspelt one would invite typosquatting."""
+
+_FORBIDDEN = ("wrapper", "hookwrapper", "tryfirst", "trylast", "optionalhook", "specname")
+
+
+@attrs.frozen
+class Enabled:
+    """A plugin the configuration named, ready to be registered.
+
+    Attributes:
+        name: its name in the file.
+        origin: the distribution it came from.
+        instance: the configured plugin.
+        hooks: hooks it implements, in life-cycle order.
+    """
+
+    name: str
+    origin: Installed
+    instance: object
+    hooks: tuple[str, ...]
+
+    @property
+    def needs(self) -> Needs:
+        """What the plugin needs, as configured."""
+        return _trait(self, "needs", NO_NEEDS)
+
+    @property
+    def hides(self) -> Hides:
+        """What the plugin hides, as configured."""
+        return _trait(self, "hides", HIDES_NOTHING)
+
+
+def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
+    value = getattr(enabled.instance, label, absent)
+    if type(value) is not type(absent):
+        what = f"{label!r} is a {type(value).__name__}, not {type(absent).__name__}"
+        raise PluginError.of("QRES-E206", f"plugins.{enabled.name}", what)
+    return value
+
+
+def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enabled, ...]:
+    """Import and configure the plugins of a configuration, in file order.
+
+    Args:
+        config: the configuration.
+        installed: what :func:`qres_core.kernel.discovery.scan` found.
+
+    Returns:
+        the enabled plugins.
+
+    Raises:
+        PluginError: every plugin that cannot be used (QRES-E2xx), together with every problem of
+            the plugins' options (QRES-E1xx).
+    """
+    problems: list[Problem] = []
+    causes: list[QresError] = []
+    enabled: list[Enabled] = []
+    for name, table in config.plugins.items():
+        where = f"plugins.{name}"
+        try:
+            origin = _gate(name, where, installed)
+            factory = _load(origin, where)
+            hooks = _verify_class(factory, origin, where)
+            instance = structure(table, factory, where)
+            _verify_signatures(instance, origin, where)
+            enabled.append(Enabled(name, origin, instance, hooks))
+        except (PluginError, ConfigError) as error:
+            problems.extend(error.problems)
+            causes.append(error)
+    if causes:
+        cause = causes[0] if len(causes) == 1 else ExceptionGroup("plugins", causes)
+        raise PluginError(problems) from cause
+    return tuple(enabled)
+
+
+def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installed:
+    origin = installed.get(name)
+    if origin is None:
+        if name in FIRST_PARTY:
+            fix = f"pip install {FIRST_PARTY[name]}"
+        else:
+            fix = did_you_mean(name, installed)
+        raise PluginError.of("QRES-E201", where, "enabled and not installed", fix)
+    if origin.status is Status.INCOMPATIBLE:
+        fix = f"pip install -U {origin.distribution} qres-core"
+        raise PluginError.of("QRES-E203", where, f"{origin.provenance}: {origin.detail}", fix)
+    if origin.status is Status.CONFLICT:
+        raise PluginError.of("QRES-E204", where, origin.detail, "pip uninstall all but one")
+    if origin.status is Status.MISPLACED:
+        fix = f"remove that folder and pip install {origin.distribution}"
+        raise PluginError.of("QRES-E205", where, f"{origin.provenance}: {origin.detail}", fix)
+    return origin
+
+
+def _load(origin: Installed, where: str) -> type:
+    if origin.factory is not None:
+        return origin.factory
+    try:
+        factory = origin.entry_point.load() if origin.entry_point is not None else None
+    except (Exception, SystemExit) as error:
+        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
+        fix = f"reinstall or remove {origin.distribution}"
+        raise PluginError.of("QRES-E202", where, what, fix) from error
+    if not isinstance(factory, type) or not attrs.has(factory):
+        what = f"{origin.provenance}: the entry point is not an attrs class"
+        raise PluginError.of("QRES-E206", where, what, "decorate it with @attrs.frozen")
+    return factory
+
+
+def _verify_class(factory: type, origin: Installed, where: str) -> tuple[str, ...]:
+    problems: list[Problem] = []
+    found: set[str] = set()
+    for label, function in inspect.getmembers(factory, inspect.isfunction):
+        options = getattr(function, f"{PROJECT}_impl", None)
+        if options is None:
+            continue
+        spot = f"{where}: {origin.provenance}: hook {label!r}"
+        if label not in ALL_HOOKS:
+            problems.append(
+                Problem("QRES-E207", spot, "no such hook", did_you_mean(label, ALL_HOOKS))
+            )
+            continue
+        found.add(label)
+        problems.extend(_verify_hook(function, options, spot))
+    if not found and not problems:
+        what = f"{origin.provenance}: no method is marked @hookimpl"
+        problems.append(Problem("QRES-E206", where, what))
+    if problems:
+        raise PluginError(problems)
+    return tuple(hook for hook in ALL_HOOKS if hook in found)
+
+
+def _verify_hook(function: Any, options: Mapping[str, Any], spot: str) -> list[Problem]:
+    problems: list[Problem] = []
+    used = [option for option in _FORBIDDEN if options.get(option)]
+    if used:
+        fix = "use plain @hookimpl; order plugins in the TOML file"
+        problems.append(Problem("QRES-E209", spot, f"uses {', '.join(used)}", fix))
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        problems.append(Problem("QRES-E208", spot, "is asynchronous", "make it a plain function"))
+    elif inspect.isgeneratorfunction(function) and not used:
+        problems.append(Problem("QRES-E209", spot, "is a generator", "make it return a value"))
+    kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    if kinds - {inspect.Parameter.POSITIONAL_OR_KEYWORD}:
+        what = "has keyword-only, positional-only or variable arguments"
+        problems.append(Problem("QRES-E206", spot, what, "name plain arguments of the hook"))
+    return problems
+
+
+def _verify_signatures(instance: object, origin: Installed, where: str) -> None:
+    """Register with a manager of its own, so that a mismatch names this plugin."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    try:
+        manager.register(instance)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        what = f"{origin.provenance}: {' '.join(str(error).split())}"
+        raise PluginError.of("QRES-E206", where, what) from error
+
+

@@ -1,0 +1,342 @@
+"""The configuration file: one TOML, read strictly.
+
+No value is converted, no key is ignored, and every problem of the file is reported at once with its
+key path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast, get_origin
+
+import attrs
+import cattrs
+import tomli
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+
+from qres_core.contract.errors import ConfigError, Problem, QresError
+from qres_core.contract.types import MAX_WEIGHT
+from qres_core.kernel.suggest import did_you_mean
+
+MAX_CONFIG_BYTES: Final = 2**20
+T = TypeVar("T")
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def at_least(bound: float) -> Any:
+    """An attrs validator: the value is not below ``bound``."""
+
+    def check(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+        if value < bound:
+            msg = f"{attribute.name!r} must be >= {bound}: {value}"
+            raise ValueError(msg)
+
+    return check
+
+
+def one_of(*choices: str) -> Any:
+    """An attrs validator: the value is one of ``choices``."""
+
+    def check(_instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
+        if value not in choices:
+            msg = f"{attribute.name!r} is {value!r}; {did_you_mean(value, choices)}"
+            raise ValueError(msg)
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class SwarmConfig:
+    """The ``[swarm]`` table: what all nodes must agree on."""
+
+    name: str = attrs.field(metadata=_help("Name of the swarm; bound into every signed message."))
+    nodes: int = attrs.field(validator=at_least(1), metadata=_help("Number of nodes, n."))
+    byzantine: int = attrs.field(
+        validator=at_least(0),
+        metadata=_help("Liars among the nodes to withstand, f. Agreement needs n >= 3 f + 1."),
+    )
+    quorum: int = attrs.field(
+        validator=at_least(1),
+        metadata=_help("Fewest contributions a round may close with."),
+    )
+    deadline: float = attrs.field(
+        default=30.0,
+        validator=at_least(0.001),
+        metadata=_help("Seconds to wait for contributions before a set is proposed."),
+    )
+    vote_timeout: float = attrs.field(
+        default=5.0,
+        validator=at_least(0.001),
+        metadata=_help("Seconds to wait in each step of the agreement; grows with every abort."),
+    )
+    topology: str = attrs.field(
+        default="gossip",
+        validator=one_of("gossip", "coordinator"),
+        metadata=_help(
+            '"gossip": the proposer rotates. "coordinator": the first of the roster proposes.'
+        ),
+    )
+    roster: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=_help("Identities of the nodes, 64 hex digits each. The simulator makes its own."),
+    )
+    insecure: bool = attrs.field(
+        default=False,
+        metadata=_help("Admit that nobody is authenticated. For experiments only."),
+    )
+    scale: int = attrs.field(
+        default=0,
+        validator=at_least(-32),
+        metadata=_help("Power-of-two exponent of the grid: a step is 2**(scale - 16)."),
+    )
+    weight_cap: int = attrs.field(
+        default=1,
+        validator=at_least(1),
+        metadata=_help("Largest number of examples a node may claim; 1 counts all nodes equally."),
+    )
+    standing_tolerance: float = attrs.field(
+        default=0.1,
+        validator=at_least(0.0),
+        metadata=_help("How far a proposer's view of a node's standing may be from one's own."),
+    )
+    max_message_bytes: int = attrs.field(
+        default=64 * 2**20,
+        validator=at_least(1024),
+        metadata=_help("Frames above this are refused before they are parsed."),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.quorum > self.nodes:
+            msg = f"'quorum' is {self.quorum} and there are only {self.nodes} nodes"
+            raise ValueError(msg)
+        if self.weight_cap > MAX_WEIGHT:
+            msg = f"'weight_cap' must be <= {MAX_WEIGHT}: {self.weight_cap}"
+            raise ValueError(msg)
+        if self.scale > 32:
+            msg = f"'scale' must be <= 32: {self.scale}"
+            raise ValueError(msg)
+        if self.standing_tolerance > 1:
+            msg = f"'standing_tolerance' must be <= 1: {self.standing_tolerance}"
+            raise ValueError(msg)
+        if self.roster:
+            if len(set(self.roster)) != self.nodes:
+                msg = f"'roster' has {len(set(self.roster))} distinct identities, 'nodes' says "
+                raise ValueError(msg + str(self.nodes))
+            for text in self.roster:
+                if len(text) != 64 or set(text) - set("0123456789abcdef"):
+                    msg = f"'roster': {text!r} is not 64 lower-case hex digits"
+                    raise ValueError(msg)
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig:
+    """The ``[node]`` table: what is this node's own business."""
+
+    data_dir: str | None = attrs.field(
+        default=None,
+        metadata=_help("Folder for state that must survive: votes, models, plugin state."),
+    )
+
+
+@attrs.frozen
+class Config:
+    """A configuration file, read; plugin tables still raw, in file order.
+
+    Attributes:
+        source: path of the file, or a description, for messages.
+        swarm: the ``[swarm]`` table.
+        node: the ``[node]`` table.
+        plugins: ``[plugins.NAME]`` tables in file order. Presence enables.
+        sections: further tables the caller asked for, structured.
+    """
+
+    source: str
+    swarm: SwarmConfig
+    node: NodeConfig = attrs.field(factory=NodeConfig)
+    plugins: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    sections: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+class _StrictTypeError(Exception):
+    """A value is not of the type its key takes."""
+
+
+def _strict(kind: type) -> Any:
+    def check(value: object, _target: type) -> Any:
+        if type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+        msg = f"expected {kind.__name__}, got {type(value).__name__} ({value!r})"
+        raise _StrictTypeError(msg)
+
+    return check
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+
+    def structure_tuple(value: object, target: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            msg = f"expected an array, got {type(value).__name__} ({value!r})"
+            raise _StrictTypeError(msg)
+        items = cast("list[Any]", value)
+        return tuple(converter.structure(items, list[target.__args__[0]]))
+
+    def is_tuple(target: Any) -> bool:
+        return get_origin(target) is tuple
+
+    converter.register_structure_hook_func(is_tuple, structure_tuple)
+    for kind in (int, float, bool, str):
+        converter.register_structure_hook(kind, _strict(kind))
+    return converter
+
+
+_CONVERTER: Final = _make_converter()
+
+
+def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterator[Problem]:
+    if isinstance(error, BaseValidationError):
+        for inner in error.exceptions:
+            yield from _problems(inner, _extend(path, inner), _keys_of(error))
+    elif isinstance(error, ForbiddenExtraKeysError):
+        known = _keys_of(error)
+        for key in sorted(error.extra_fields):
+            hint = did_you_mean(key, known)
+            yield Problem("QRES-E102", f"{path}.{key}", "unknown key", hint)
+    elif isinstance(error, KeyError):
+        yield Problem("QRES-E103", path, "required key is missing", "add it")
+    elif isinstance(error, _StrictTypeError | TypeError):
+        yield Problem("QRES-E104", path, str(error))
+    elif isinstance(error, QresError):
+        for problem in error.problems:
+            yield attrs.evolve(problem, where=path)
+    else:
+        yield Problem("QRES-E105", path, str(error))
+
+
+def _keys_of(error: BaseException) -> tuple[str, ...]:
+    cl = getattr(error, "cl", None)
+    return tuple(field.name for field in attrs.fields(cl)) if cl and attrs.has(cl) else ()
+
+
+def _extend(path: str, error: BaseException) -> str:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return f"{path}.{note.name}"
+        if isinstance(note, IterableValidationNote):
+            return f"{path}[{note.index}]"
+    return path
+
+
+def structure(raw: object, kind: type[T], path: str) -> T:
+    """Turn a raw table into an attrs class, strictly.
+
+    Args:
+        raw: the table as TOML gave it.
+        kind: an attrs class; its fields are the keys.
+        path: key path of the table, for messages.
+
+    Returns:
+        an instance of ``kind``.
+
+    Raises:
+        ConfigError: every problem of the table, with key paths.
+    """
+    if type(raw) is not dict:
+        what = f"expected a table, got {type(raw).__name__}"
+        raise ConfigError.of("QRES-E104", path, what)
+    try:
+        return _CONVERTER.structure(cast("dict[str, Any]", raw), kind)
+    except Exception as error:
+        raise ConfigError(tuple(_problems(error, path, ()))) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML 1.1 file of at most 1 MiB.
+
+    Raises:
+        ConfigError: QRES-E101.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError.of("QRES-E101", str(path), reason, "name a readable file") from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError.of("QRES-E101", str(path), f"larger than {MAX_CONFIG_BYTES} bytes")
+    try:
+        return tomli.loads(raw.decode("utf-8"))
+    except (UnicodeDecodeError, tomli.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError.of("QRES-E101", str(path), f"not TOML: {error}") from error
+
+
+def parse(
+    raw: Mapping[str, Any], *, source: str, sections: Mapping[str, type] | None = None
+) -> Config:
+    """Structure a whole configuration.
+
+    Args:
+        raw: the parsed TOML.
+        source: where it came from, for messages.
+        sections: attrs classes of further tables to accept, by name. A missing one is built from
+            its defaults.
+
+    Returns:
+        the configuration; plugin tables are structured later, by :mod:`qres_core.kernel.assembly`.
+
+    Raises:
+        ConfigError: every problem found.
+    """
+    sections = sections or {}
+    problems: list[Problem] = []
+    tables: dict[str, Any] = {}
+    known = {"swarm", "node", "plugins", *sections}
+    for key in raw:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            problems.append(Problem("QRES-E102", key, "unknown table", hint))
+    if "swarm" not in raw:
+        problems.append(Problem("QRES-E103", "swarm", "required table is missing", "add [swarm]"))
+    for key, kind in {"swarm": SwarmConfig, "node": NodeConfig, **sections}.items():
+        if key == "swarm" and key not in raw:
+            continue
+        try:
+            tables[key] = structure(raw.get(key, {}), kind, key)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    plugins = raw.get("plugins", {})
+    if type(plugins) is not dict:
+        what = f"expected tables [plugins.NAME], got {type(plugins).__name__}"
+        problems.append(Problem("QRES-E104", "plugins", what))
+        plugins = {}
+    for name, table in cast("dict[str, Any]", plugins).items():
+        if type(table) is not dict:
+            what = f"expected a table, got {type(table).__name__}"
+            problems.append(Problem("QRES-E104", f"plugins.{name}", what, f"[plugins.{name}]"))
+    if problems:
+        raise ConfigError(problems)
+    return Config(
+        source,
+        tables["swarm"],
+        tables["node"],
+        dict(cast("dict[str, dict[str, Any]]", plugins)),
+        {key: tables[key] for key in sections},
+    )
+
+
+def load(path: Path, *, sections: Mapping[str, type] | None = None) -> Config:
+    """Read and structure a configuration file.
+
+    Raises:
+        ConfigError: QRES-E101 to QRES-E105, all problems at once.
+    """
+    return parse(read_toml(path), source=str(path), sections=sections)

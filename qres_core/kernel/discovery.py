@@ -1,0 +1,153 @@
+"""What is installed, found without importing any of it.
+
+Only metadata in the interpreter's own site-packages counts: a ``*.dist-info`` folder dropped into
+the working directory must not pose as a plugin. Two distributions with one name are a conflict,
+never "the first wins".
+"""
+
+from __future__ import annotations
+
+import enum
+import site
+import sysconfig
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+import attrs
+
+from qres_core.contract.hookspecs import ENTRY_POINT_GROUP
+
+
+class Status(enum.Enum):
+    """Whether a found plugin could be enabled."""
+
+    INSTALLED = "installed"
+    INCOMPATIBLE = "incompatible"
+    CONFLICT = "conflict"
+    MISPLACED = "misplaced"
+
+
+@attrs.frozen
+class Installed:
+    """A plugin that some distribution provides.
+
+    Attributes:
+        name: entry-point name; the name of its table in the TOML file.
+        distribution: name of the distribution.
+        version: version of the distribution.
+        target: ``module:Class`` of the entry point.
+        status: whether it can be enabled.
+        detail: why it cannot, else empty.
+        entry_point: loads the class; ``None`` for one given directly.
+        factory: the class itself, for plugins that come without a distribution (tests, scripts).
+    """
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    status: Status = Status.INSTALLED
+    detail: str = ""
+    entry_point: metadata.EntryPoint | None = None
+    factory: type | None = None
+
+    @classmethod
+    def local(cls, name: str, factory: type) -> Installed:
+        """A plugin class of the running program, without a distribution."""
+        target = f"{factory.__module__}:{factory.__qualname__}"
+        return cls(name, "(local)", "0", target, factory=factory)
+
+    @property
+    def provenance(self) -> str:
+        """``distribution version, target``, for messages."""
+        return f"{self.distribution} {self.version}, {self.target}"
+
+
+def site_directories() -> frozenset[Path]:
+    """The folders whose metadata is trusted."""
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        places.append(site.getusersitepackages())
+    return frozenset(Path(place).resolve() for place in places)
+
+
+def _core_requirement_unmet(requires: Iterable[str], core_version: str) -> str:
+    """The requirement on qres-core that the running version does not meet, or an empty string."""
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - 40 ms
+    from packaging.utils import canonicalize_name  # noqa: PLC0415 - only when a plugin was found
+
+    for text in requires:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            return f"unreadable requirement {text!r}"
+        if canonicalize_name(requirement.name) != "qres-core":
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if not requirement.specifier.contains(core_version, prereleases=True):
+            return f"needs {requirement}, running {core_version}"
+    return ""
+
+
+def scan(
+    *,
+    path: Iterable[str] | None = None,
+    trusted: frozenset[Path] | None = None,
+    core_version: str | None = None,
+) -> Mapping[str, Installed]:
+    """Find every plugin of the environment, importing none.
+
+    Args:
+        path: folders to search instead of ``sys.path``.
+        trusted: folders whose metadata counts instead of :func:`site_directories`.
+        core_version: version to hold requirements against instead of the running one.
+
+    Returns:
+        plugins by name, sorted. One that cannot be enabled is listed with the reason; this
+        function never fails because of a bad distribution.
+
+    Complexity: one pass over the distributions of the environment.
+    """
+    from qres_core import __version__  # noqa: PLC0415 - the package is still loading at import
+
+    core_version = core_version or __version__
+    trusted = site_directories() if trusted is None else trusted
+    found: dict[str, list[Installed]] = {}
+    seen: set[tuple[str, Path]] = set()
+    distributions = (
+        metadata.distributions() if path is None else metadata.distributions(path=list(path))
+    )
+    for distribution in distributions:
+        entries = [ep for ep in distribution.entry_points if ep.group == ENTRY_POINT_GROUP]
+        if not entries:
+            continue
+        name = distribution.metadata["Name"] or "(nameless)"
+        home = Path(str(distribution.locate_file(""))).resolve()
+        if (name, home) in seen:  # the same folder twice on sys.path
+            continue
+        seen.add((name, home))
+        if home not in trusted:
+            status, detail = Status.MISPLACED, f"metadata in {home}, not in site-packages"
+        elif unmet := _core_requirement_unmet(distribution.requires or (), core_version):
+            status, detail = Status.INCOMPATIBLE, unmet
+        else:
+            status, detail = Status.INSTALLED, ""
+        for ep in entries:
+            found.setdefault(ep.name, []).append(
+                Installed(ep.name, name, distribution.version, ep.value, status, detail, ep)
+            )
+    return {name: _choose(found[name]) for name in sorted(found)}
+
+
+def _choose(candidates: list[Installed]) -> Installed:
+    placed = [one for one in candidates if one.status is not Status.MISPLACED]
+    if len(placed) == 1:
+        return placed[0]
+    if not placed:
+        return candidates[0]
+    others = " and ".join(one.provenance for one in placed)
+    return attrs.evolve(
+        placed[0], status=Status.CONFLICT, detail=f"provided by {others}", entry_point=None
+    )

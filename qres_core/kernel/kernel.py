@@ -1,0 +1,371 @@
+"""The kernel: one typed method per hook, over the plugins of one node.
+
+No other part of QRES calls a plugin. Results are checked here: a verdict that is missing, of another
+type or cut short by an exception is a rejection; a vector of another shape is an error that names
+the plugin.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import pluggy
+
+from qres_core.contract.dialogue import Dialogue
+from qres_core.contract.errors import (
+    CompatibilityError,
+    HookError,
+    QresError,
+    WireError,
+)
+from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.transport import Transport
+from qres_core.contract.types import (
+    Contribution,
+    Evidence,
+    NodeId,
+    NodeInfo,
+    Outcome,
+    RoundInfo,
+    Standing,
+    Update,
+    Updates,
+    Vector,
+    check_vector,
+)
+from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
+from qres_core.contract.wire import MAX_AUTHENTICATOR, Envelope
+from qres_core.kernel.assembly import Enabled, assemble
+from qres_core.kernel.config import Config, SwarmConfig
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.kernel.solver import Solution, solve
+
+Caller = Callable[..., list[Any]]
+FULL: Final = Standing()
+
+
+@attrs.frozen
+class Rejection:
+    """An incoming message that was refused.
+
+    Attributes:
+        reason: stable and countable.
+        blame: who is to blame.
+        subject: the node the blame falls on, or ``None``.
+        source: plugin that refused, or ``"kernel"``.
+    """
+
+    reason: str
+    blame: Blame
+    subject: NodeId | None
+    source: str
+
+
+class Kernel:
+    """The plugins of one node, composed.
+
+    Args:
+        enabled: configured plugins in file order.
+        swarm: the swarm's promises.
+
+    Raises:
+        CompatibilityError: every reason (QRES-E3xx) why the plugins do not add up.
+    """
+
+    def __init__(self, enabled: Sequence[Enabled], swarm: SwarmConfig) -> None:
+        self.solution: Solution = solve(enabled, swarm)
+        if self.solution.problems:
+            raise CompatibilityError(self.solution.problems)
+        self.enabled = tuple(enabled)
+        self.swarm = swarm
+        self.rejections: Counter[str] = Counter()
+        self._roster: frozenset[NodeId] = frozenset()
+        self._set_up: list[str] = []
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(HookSpecs)
+        for plugin in enabled:
+            manager.register(plugin.instance, name=plugin.name)
+        manager.check_pending()
+        # One caller per plugin and hook: results keep their author, order is file order.
+        instances = [plugin.instance for plugin in enabled]
+        self._callers: Mapping[str, tuple[tuple[str, Caller], ...]] = {
+            hook: tuple(
+                (
+                    plugin.name,
+                    manager.subset_hook_caller(
+                        hook, [other for other in instances if other is not plugin.instance]
+                    ),
+                )
+                for plugin in enabled
+                if hook in plugin.hooks
+            )
+            for hook in ALL_HOOKS
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Config, *, installed: Mapping[str, Installed] | None = None
+    ) -> Kernel:
+        """Find, import, configure and compose the plugins of a configuration.
+
+        Raises:
+            PluginError: QRES-E2xx and, for plugin options, QRES-E1xx.
+            CompatibilityError: QRES-E3xx.
+        """
+        found = scan() if installed is None else installed
+        return cls(assemble(config, found), config.swarm)
+
+    # ── calling ───────────────────────────────────────────────────────────────────────────────
+
+    def _call(self, name: str, hook: str, caller: Caller, arguments: Mapping[str, Any]) -> Any:
+        """The single result of one plugin's hook; ``None`` if it returned nothing."""
+        try:
+            results = caller(**arguments)
+        except QresError as error:
+            error.add_note(f"in hook {hook!r} of plugin {name!r}")
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise HookError.of("QRES-E701", f"plugins.{name}.{hook}", what) from error
+        return results[0] if results else None
+
+    def _wrong(self, name: str, hook: str, expected: str, got: object) -> HookError:
+        what = f"expected {expected}, got {type(got).__name__}"
+        return HookError.of("QRES-E702", f"plugins.{name}.{hook}", what)
+
+    def _verdict(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Verdict, str]:
+        """The first verdict that is not an acceptance, with its author."""
+        for name, caller in self._callers[hook]:
+            try:
+                results = caller(**arguments)
+            except Exception as error:  # noqa: BLE001 - a broken defence must refuse, not crash
+                self.rejections[f"{name}: {hook} raised {type(error).__name__}"] += 1
+                return reject(f"{hook} raised"), name
+            verdict = results[0] if len(results) == 1 else None
+            if verdict is ACCEPT:
+                continue
+            if type(verdict) is not Verdict:
+                return reject(f"{hook} gave no verdict"), name
+            if verdict.decision is not Decision.ACCEPT:
+                return verdict, name
+        return ACCEPT, ""
+
+    def has(self, hook: str) -> bool:
+        """Whether any enabled plugin implements the hook."""
+        return bool(self._callers[hook])
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    def setup(self, node_info: NodeInfo) -> None:
+        """Run ``setup`` of every plugin in file order."""
+        self._roster = frozenset(node_info.roster)
+        for name, caller in self._callers["setup"]:
+            self._call(name, "setup", caller, {"node_info": node_info})
+        self._set_up = [plugin.name for plugin in self.enabled]
+
+    def teardown(self) -> None:
+        """Run ``teardown`` of every plugin in reverse order; errors come together at the end."""
+        errors: list[Exception] = []
+        for name, caller in reversed(self._callers["teardown"]):
+            try:
+                self._call(name, "teardown", caller, {})
+            except QresError as error:
+                errors.append(error)
+        if errors:
+            msg = "teardown failed"
+            raise ExceptionGroup(msg, errors)
+
+    def round_opened(self, round_info: RoundInfo) -> dict[str, Dialogue]:
+        """Open the round with every plugin; the dialogues they want, by plugin."""
+        dialogues: dict[str, Dialogue] = {}
+        for name, caller in self._callers["round_opened"]:
+            result = self._call(name, "round_opened", caller, {"round_info": round_info})
+            if result is None:
+                continue
+            if not isinstance(result, Dialogue):
+                raise self._wrong(name, "round_opened", "a Dialogue or None", result)
+            dialogues[name] = result
+        return dialogues
+
+    def round_closed(self, outcome: Outcome) -> None:
+        """Tell every plugin how the round ended."""
+        for name, caller in self._callers["round_closed"]:
+            self._call(name, "round_closed", caller, {"outcome": outcome})
+
+    def transport(self, node_info: NodeInfo) -> Transport:
+        """The transport of the node."""
+        ((name, caller),) = self._callers["transport"]
+        result = self._call(name, "transport", caller, {"node_info": node_info})
+        if not isinstance(result, Transport):
+            raise self._wrong(name, "transport", "a Transport", result)
+        return result
+
+    # ── outbound ──────────────────────────────────────────────────────────────────────────────
+
+    def sign(self, envelope: Envelope) -> Envelope:
+        """The envelope with an authenticator of every signing plugin."""
+        auth: dict[str, bytes] = {}
+        for name, caller in self._callers["sign"]:
+            result = self._call(name, "sign", caller, {"envelope": envelope})
+            if type(result) is not bytes or len(result) > MAX_AUTHENTICATOR:
+                raise self._wrong(name, "sign", f"at most {MAX_AUTHENTICATOR} bytes", result)
+            auth[name] = result
+        return envelope.with_auth(auth) if auth else envelope
+
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        """The update after the whole chain."""
+        for name, caller in self._callers["privatize"]:
+            arguments = {"update": update, "round_info": round_info}
+            result = self._call(name, "privatize", caller, arguments)
+            if type(result) is not Update or result.vector.size != round_info.dimension:
+                raise self._wrong(name, "privatize", "an Update of the same dimension", result)
+            update = result
+        return update
+
+    def prove(self, update: Update, round_info: RoundInfo) -> dict[str, bytes]:
+        """Proofs by plugin."""
+        proofs: dict[str, bytes] = {}
+        for name, caller in self._callers["prove"]:
+            arguments = {"update": update, "round_info": round_info}
+            result = self._call(name, "prove", caller, arguments)
+            if type(result) is not bytes:
+                raise self._wrong(name, "prove", "bytes", result)
+            proofs[name] = result
+        return proofs
+
+    # ── inbound ───────────────────────────────────────────────────────────────────────────────
+
+    def inbound(self, frame: bytes, link: NodeId, now: float) -> Envelope | Rejection:
+        """The whole path of one incoming frame up to its content.
+
+        Size, form, swarm, roster, ``authenticate``, ``replay_check``, the reputation gate; each
+        only if all before it accepted.
+
+        Args:
+            frame: bytes as delivered.
+            link: the neighbour that delivered them.
+            now: this node's clock, seconds.
+
+        Returns:
+            the envelope, or why not. Never raises for what the frame holds.
+        """
+        try:
+            envelope = Envelope.from_bytes(frame, max_bytes=self.swarm.max_message_bytes)
+        except WireError as error:
+            return self.refuse(f"malformed: {error.code}", Blame.LINK, link, "kernel", 0)
+        if envelope.swarm != self.swarm.name:
+            return self.refuse("other swarm", Blame.LINK, link, "kernel", 0)
+        if envelope.sender not in self._roster:
+            return self.refuse("unknown sender", Blame.LINK, link, "kernel", 0)
+        verdict, name = self._verdict("authenticate", {"envelope": envelope, "link": link})
+        if verdict is ACCEPT:
+            verdict, name = self._verdict("replay_check", {"envelope": envelope, "now": now})
+        if verdict is not ACCEPT:
+            subject = envelope.sender if verdict.blame is Blame.SENDER else link
+            return self.refuse(verdict.reason, verdict.blame, subject, name, envelope.round)
+        if self.standing(envelope.sender).banned:
+            return self.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
+        return envelope
+
+    def authentic(self, envelope: Envelope) -> bool:
+        """Whether a message quoted inside another was made by its sender.
+
+        Like :meth:`inbound` without the replay check: a quoted message was delivered before.
+        """
+        if envelope.swarm != self.swarm.name or envelope.sender not in self._roster:
+            return False
+        arguments = {"envelope": envelope, "link": envelope.sender}
+        return self._verdict("authenticate", arguments)[0] is ACCEPT
+
+    def refuse(
+        self, reason: str, blame: Blame, subject: NodeId | None, source: str, round_number: int
+    ) -> Rejection:
+        """Count a rejection and hold it against whom it blames."""
+        self.rejections[reason] += 1
+        if blame is Blame.NOBODY:
+            subject = None
+        if subject is not None:
+            self.observe(Evidence(subject, reason, source, against=True, round=round_number))
+        return Rejection(reason, blame, subject, source)
+
+    def verify(self, contribution: Contribution, round_info: RoundInfo) -> tuple[Verdict, str]:
+        """The first verdict on a contribution's proofs that is not an acceptance, and its author."""
+        return self._verdict("verify", {"contribution": contribution, "round_info": round_info})
+
+    def standing(self, sender: NodeId) -> Standing:
+        """What the reputation plugin says of a node; full standing without one."""
+        for _name, caller in self._callers["reputation"]:
+            try:
+                results = caller(sender=sender)
+            except Exception as error:  # noqa: BLE001 - a broken gate must stay closed
+                self.rejections[f"reputation raised {type(error).__name__}"] += 1
+                return Standing(0, banned=True)
+            if len(results) == 1 and type(results[0]) is Standing:
+                return results[0]
+            self.rejections["reputation gave no standing"] += 1
+            return Standing(0, banned=True)
+        return FULL
+
+    def observe(self, evidence: Evidence) -> None:
+        """Tell every observing plugin."""
+        for name, caller in self._callers["observe"]:
+            self._call(name, "observe", caller, {"evidence": evidence})
+
+    # ── the end of a round ────────────────────────────────────────────────────────────────────
+
+    def reveal(self, updates: Updates, round_info: RoundInfo) -> Updates:
+        """The updates after the ``reveal`` chain, last ``privatize`` plugin first."""
+        for name, caller in reversed(self._callers["reveal"]):
+            arguments = {"updates": updates, "round_info": round_info}
+            result = self._call(name, "reveal", caller, arguments)
+            if type(result) is not Updates or result.dimension != round_info.dimension:
+                raise self._wrong(name, "reveal", "Updates of the same dimension", result)
+            updates = result
+        return updates
+
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        """One update from many: the rule inside its wrappers.
+
+        Args:
+            updates: int32, shape ``(n, d)``.
+            round_info: the round.
+
+        Returns:
+            int32, shape ``(d,)``.
+
+        Raises:
+            QresError: what the rule refused.
+            HookError: QRES-E701 or QRES-E702.
+        """
+        ((rule, rule_caller),) = self._callers["aggregate"]
+
+        def innermost(inner: Updates) -> Vector:
+            arguments = {"updates": inner, "round_info": round_info}
+            result = self._call(rule, "aggregate", rule_caller, arguments)
+            return self._merged(rule, "aggregate", result, round_info)
+
+        step = innermost
+        for name, caller in reversed(self._callers["wrap_aggregate"]):
+            step = self._wrapped(name, caller, step, round_info)
+        return step(updates)
+
+    def _wrapped(
+        self, name: str, caller: Caller, proceed: Callable[[Updates], Vector], round_info: RoundInfo
+    ) -> Callable[[Updates], Vector]:
+        def run(updates: Updates) -> Vector:
+            arguments = {"proceed": proceed, "updates": updates, "round_info": round_info}
+            result = self._call(name, "wrap_aggregate", caller, arguments)
+            return self._merged(name, "wrap_aggregate", result, round_info)
+
+        return run
+
+    def _merged(self, name: str, hook: str, result: object, round_info: RoundInfo) -> Vector:
+        where = f"plugins.{name}.{hook}"
+        try:
+            return check_vector(result, where, dimension=round_info.dimension)
+        except QresError as error:
+            raise HookError.of("QRES-E702", where, error.problems[0].what) from error

@@ -1,0 +1,69 @@
+"""The slot table: how many plugins a family takes and how their results combine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+
+@attrs.frozen
+class Slot:
+    """One family of hooks.
+
+    Attributes:
+        hooks: the hooks of the family.
+        counted: the hooks whose implementations are counted against the bounds.
+        minimum: fewest implementations of each counted hook.
+        maximum: most, or ``None``.
+        combination: how several results become one, for the reference.
+    """
+
+    hooks: tuple[str, ...]
+    counted: tuple[str, ...]
+    minimum: int
+    maximum: int | None
+    combination: str
+
+
+SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
+    {
+        "transport": Slot(("transport",), ("transport",), 1, 1, "the one result"),
+        "authenticate": Slot(
+            ("sign", "authenticate"), ("sign", "authenticate"), 1, None, "every one must accept"
+        ),
+        "replay_check": Slot(
+            ("replay_check",), ("replay_check",), 1, None, "every one must accept"
+        ),
+        "reputation": Slot(
+            ("reputation", "observe"), ("reputation",), 0, 1, "the one result is weight and gate"
+        ),
+        "privatize": Slot(
+            ("privatize", "reveal"), ("privatize",), 0, None, "chain in file order"
+        ),
+        "prove": Slot(("prove", "verify"), ("verify",), 0, None, "every one must accept"),
+        "aggregate": Slot(
+            ("aggregate", "wrap_aggregate"),
+            ("aggregate",),
+            1,
+            1,
+            "one rule, inside wrappers that nest in file order",
+        ),
+    }
+)
+
+SECURITY_FAMILIES: Final = ("authenticate", "replay_check")
+"""The families that only ``swarm.insecure`` may leave empty."""
+
+LIFE_CYCLE: Final = ("setup", "round_opened", "round_closed", "teardown")
+
+FAMILY_OF: Final[Mapping[str, str]] = MappingProxyType(
+    {hook: family for family, slot in SLOTS.items() for hook in slot.hooks}
+)
+
+PAIRED: Final = (("sign", "authenticate"), ("prove", "verify"))
+"""A plugin that has the first hook must have the second."""
+
+ALL_HOOKS: Final = (*LIFE_CYCLE, *FAMILY_OF)

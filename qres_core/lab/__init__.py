@@ -1,0 +1,1 @@
+"""The laboratory: tasks, trainers, attacks and a simulator, for experiments on one machine."""

@@ -1,0 +1,224 @@
+"""Data sets, how they are split among nodes, and the random streams behind both.
+
+Every random choice of a task comes from :func:`stream`, so that one seed names one experiment and
+two nodes, rounds or purposes never share random numbers.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import math
+from typing import Any, Final, TypeAlias
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract.errors import LabError
+
+Features: TypeAlias = NDArray[np.float64]
+"""Examples, one a row: float64, shape ``(n, features)``."""
+
+Labels: TypeAlias = NDArray[np.int64]
+"""Class numbers: int64, shape ``(n,)``."""
+
+Parts: TypeAlias = tuple[NDArray[np.int64], ...]
+"""Indices of the examples of each part."""
+
+_DIGITS_BRIGHTEST: Final = 16.0
+_TEST_EVERY: Final = 4
+
+
+class Purpose(enum.IntEnum):
+    """What a random stream is for."""
+
+    SPLIT = 1
+    PARTITION = 2
+    INITIAL = 3
+    SHUFFLE = 4
+    OPTIMUM = 5
+
+
+def stream(
+    seed: int, purpose: Purpose, node: int = 0, round_number: int = 0
+) -> np.random.Generator:
+    """The random stream of one purpose, node and round; independent of all others.
+
+    Args:
+        seed: the experiment's seed, 0 or more.
+        purpose: what the numbers are for.
+        node: index of the node, 0 or more.
+        round_number: number of the round, 0 or more.
+
+    Returns:
+        PCG64 seeded with ``SeedSequence((seed, purpose, node, round_number))``.
+
+    Raises:
+        ValueError: from numpy, for a negative number.
+    """
+    entropy = (seed, int(purpose), node, round_number)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
+@attrs.frozen(eq=False)
+class Split:
+    """Examples to train on and examples held out.
+
+    Attributes:
+        train_x: float64, shape ``(N, features)``.
+        train_y: int64, shape ``(N,)``.
+        test_x: float64, shape ``(M, features)``.
+        test_y: int64, shape ``(M,)``.
+    """
+
+    train_x: Features
+    train_y: Labels
+    test_x: Features
+    test_y: Labels
+
+
+def digits(seed: int) -> Split:
+    """The 8x8 handwritten digits bundled with scikit-learn, split 75/25.
+
+    Stratified: the examples are permuted, ordered by class and every fourth is held out, so that
+    each class is divided 3:1 to within one example.
+
+    Args:
+        seed: decides the split, 0 or more.
+
+    Returns:
+        1347 training and 450 test examples of 64 features in [0, 1]; 10 classes.
+
+    Raises:
+        LabError: QRES-E802 without scikit-learn.
+
+    Reference:
+        E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+        Repository, 1998.
+    """
+    try:
+        datasets: Any = importlib.import_module("sklearn.datasets")
+    except ImportError as error:
+        raise LabError.of(
+            "QRES-E802",
+            "task.name",
+            f"the digits come with scikit-learn, which cannot be imported: {error}",
+            'pip install "qres-core[demo]"',
+        ) from error
+    bunch = datasets.load_digits()
+    x: Features = np.asarray(bunch.data, dtype=np.float64) / _DIGITS_BRIGHTEST
+    y: Labels = np.asarray(bunch.target, dtype=np.int64)
+    rng = stream(seed, Purpose.SPLIT)
+    order = rng.permutation(len(y))
+    by_class = order[np.argsort(y[order], kind="stable")]
+    held_out = np.arange(len(y)) % _TEST_EVERY == 0
+    train = rng.permutation(by_class[~held_out])
+    test = by_class[held_out]
+    return Split(x[train], y[train], x[test], y[test])
+
+
+def _check_counts(examples: int, parts: int, minimum: int) -> None:
+    if parts < 1:
+        raise LabError.of("QRES-E105", "parts", f"{parts} parts; at least 1 is needed")
+    if minimum < 1:
+        raise LabError.of(
+            "QRES-E105", "minimum", f"{minimum} examples a part; a node needs at least 1"
+        )
+    if examples < parts * minimum:
+        raise LabError.of(
+            "QRES-E105",
+            "parts",
+            f"{examples} examples cannot give {parts} parts {minimum} each",
+            f"ask for at most {examples // minimum} parts",
+        )
+
+
+def partition_iid(labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
+    """Divide the examples at random into parts of equal size, to within one.
+
+    Args:
+        labels: int64, shape ``(N,)``.
+        parts: number of parts, 1..N.
+        rng: source of the permutation.
+
+    Returns:
+        ``parts`` index arrays; every example is in exactly one, none is empty.
+
+    Raises:
+        LabError: QRES-E105 with fewer examples than parts.
+
+    Complexity: O(N).
+    """
+    _check_counts(len(labels), parts, 1)
+    return tuple(np.array_split(rng.permutation(len(labels)), parts))
+
+
+def partition_dirichlet(
+    labels: Labels, parts: int, alpha: float, rng: np.random.Generator, minimum: int = 1
+) -> Parts:
+    """Divide the examples into parts of equal size whose classes are mixed unevenly.
+
+    Each part draws its mixture of classes ``q ~ Dirichlet(alpha * p)``, with ``p`` the classes'
+    shares in ``labels``, and then its examples without replacement by ``q``. A class that is used
+    up leaves the mixture; where ``q`` has no mass on any class that is left, the part draws from
+    all the examples left. Small ``alpha``: each part holds few classes; large: the parts are alike.
+
+    Args:
+        labels: int64, shape ``(N,)``.
+        parts: number of parts.
+        alpha: concentration, above 0.
+        rng: source of mixtures and examples.
+        minimum: fewest examples a part may have; parts have ``N / parts`` to within one.
+
+    Returns:
+        ``parts`` index arrays; every example is in exactly one.
+
+    Raises:
+        LabError: QRES-E105 where ``N < parts * minimum`` or ``alpha`` is not a finite number above
+            0.
+
+    Complexity: O(N + parts * classes**2).
+
+    Reference:
+        T.-M. H. Hsu, H. Qi, M. Brown, Measuring the Effects of Non-Identical Data Distribution for
+        Federated Visual Classification, 2019, section 3.
+    """
+    _check_counts(len(labels), parts, minimum)
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise LabError.of("QRES-E105", "alpha", f"{alpha} is not a finite number above 0")
+    classes, counts = np.unique(labels, return_counts=True)
+    prior = counts / counts.sum()
+    piles = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]
+    left: NDArray[np.int64] = counts.astype(np.int64)
+    base, extra = divmod(len(labels), parts)
+    result: list[NDArray[np.int64]] = []
+    for part in range(parts):
+        mixture = rng.dirichlet(alpha * prior)
+        taken = _draw(mixture, left, base + (part < extra), rng)
+        ends = left - taken
+        chosen = [
+            pile[end:stop] for pile, end, stop in zip(piles, ends, left, strict=True) if stop > end
+        ]
+        result.append(np.concatenate(chosen).astype(np.int64))
+        left = ends
+    return tuple(result)
+
+
+def _draw(
+    mixture: NDArray[np.float64], stock: NDArray[np.int64], quota: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """How many of each class: ``quota`` draws by ``mixture``, redrawn where the stock is out.
+
+    Redrawing the surplus as one batch gives the same distribution as drawing one by one: both skip
+    draws that hit an empty class.
+    """
+    taken = np.zeros_like(stock)
+    while (missing := quota - int(taken.sum())) > 0:
+        left = stock - taken
+        weights = np.where(left > 0, mixture, 0.0)
+        total = weights.sum()
+        if not total > 0:
+            return taken + rng.multivariate_hypergeometric(left, missing)
+        taken += np.minimum(rng.multinomial(missing, weights / total), left)
+    return taken

@@ -1,0 +1,212 @@
+"""Trainers that need numpy alone: mini-batch SGD, and a quadratic with a closed form.
+
+Both offer FedProx: the local objective is ``F(w) + mu/2 * ||w - w_t||**2`` with ``w_t`` the round's
+model (Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020, equation 2).
+``mu = 0`` is FedAvg (McMahan et al., AISTATS 2017). The proximal term is taken implicitly,
+``w <- (w - lr * grad F(w) + lr * mu * w_t) / (1 + lr * mu)``: the same stationary points as a
+gradient step, and stable for every ``mu``, where a gradient step diverges from ``lr * mu > 2``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import attrs
+import numpy as np
+
+from qres_core.contract import fixed
+from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.types import RoundInfo, Update, Vector, check_vector
+from qres_core.lab.data import Features, Labels, Purpose, stream
+from qres_core.lab.models import Model, Weights
+
+
+def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: int) -> Vector:
+    """Refuse a round that is not on the trainer's own grid.
+
+    Args:
+        vector: the round's model.
+        round_info: the round.
+        dimension: parameters of the trainer's model.
+        scale: the scale the trainer evaluates with.
+
+    Returns:
+        the vector, int32, shape ``(dimension,)``.
+
+    Raises:
+        ValueRefusedError: QRES-E502 or QRES-E503 for the vector, QRES-E504 for another scale.
+    """
+    if round_info.scale != scale:
+        raise ValueRefusedError.of(
+            "QRES-E504",
+            "round_info.scale",
+            f"the round has scale {round_info.scale}, the trainer {scale}",
+            "give the trainer the scale of the swarm",
+        )
+    return check_vector(vector, "vector", dimension=dimension)
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class NumpyTrainer:
+    """Mini-batch SGD on one node's examples.
+
+    Attributes:
+        model: loss and gradient.
+        x: this node's examples, float64, shape ``(n, features)``.
+        y: their classes, int64, shape ``(n,)``.
+        test_x: held-out examples, float64, shape ``(m, features)``.
+        test_y: their classes, int64, shape ``(m,)``.
+        local_epochs: passes over the examples in a round.
+        batch_size: examples in a step; the last batch of a pass may be smaller.
+        learning_rate: step size.
+        proximal: FedProx's ``mu``, 0 or more.
+        seed: with ``node`` and the round's number decides the order of the examples.
+        node: index of the node.
+        scale: power-of-two exponent of the grid.
+    """
+
+    model: Model
+    x: Features
+    y: Labels
+    test_x: Features
+    test_y: Labels
+    local_epochs: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    batch_size: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
+    proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    seed: int = 0
+    node: int = 0
+    scale: int = 0
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Train from the round's model.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``.
+            round_info: the round.
+
+        Returns:
+            the encoded difference, weighted by the number of examples; ``metrics["loss"]`` is the
+            mean loss over the last pass, without the proximal term.
+
+        Raises:
+            ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for another
+                vector, QRES-E504 for another scale.
+
+        Complexity: O(local_epochs * n * d).
+        """
+        check_grid(vector, round_info, dimension=self.model.dimension, scale=self.scale)
+        start = fixed.decode(vector, scale=self.scale)
+        rng = stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number)
+        # A diverging run overflows on its way to NaN; the encoder refuses the result by name.
+        with np.errstate(over="ignore", invalid="ignore"):
+            trained, loss = self._descend(start, rng)
+            encoded = fixed.encode(trained - start, scale=self.scale)
+        return Update(
+            encoded.vector,
+            weight=len(self.y),
+            saturated=encoded.saturated,
+            metrics={"loss": loss},
+        )
+
+    def _descend(self, start: Weights, rng: np.random.Generator) -> tuple[Weights, float]:
+        w = start.copy()
+        pull = self.learning_rate * self.proximal
+        total = 0.0
+        for _ in range(self.local_epochs):
+            total = 0.0
+            order = rng.permutation(len(self.y))
+            for first in range(0, len(order), self.batch_size):
+                batch = order[first : first + self.batch_size]
+                loss, gradient = self.model.loss_and_gradient(w, self.x[batch], self.y[batch])
+                w -= self.learning_rate * gradient
+                if pull:
+                    w += pull * start
+                    w /= 1.0 + pull
+                total += loss * len(batch)
+        return w, total / len(self.y)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Accuracy (0..1) and mean loss on the held-out examples.
+
+        Args:
+            vector: a model, int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        """
+        check_vector(vector, "vector", dimension=self.model.dimension)
+        w = fixed.decode(vector, scale=self.scale)
+        loss, _ = self.model.loss_and_gradient(w, self.test_x, self.test_y)
+        right = int(np.count_nonzero(self.model.predict(w, self.test_x) == self.test_y))
+        return {"accuracy": right / len(self.test_y), "loss": loss}
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class QuadraticTrainer:
+    """Gradient descent on ``1/2 * ||w - optimum||**2``; for simulations with many nodes.
+
+    ``k`` steps of size ``lr`` from ``w_t`` end at
+    ``w_t + (1 - a**k) / (1 + mu) * (optimum - w_t)`` with ``a = (1 - lr) / (1 + lr * mu)``.
+
+    Attributes:
+        optimum: this node's best model, int32 on the grid, shape ``(d,)``.
+        local_epochs: gradient steps in a round.
+        learning_rate: step size; converges below 2.
+        proximal: FedProx's ``mu``, 0 or more.
+        scale: power-of-two exponent of the grid.
+    """
+
+    optimum: Vector
+    local_epochs: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    learning_rate: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
+    proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    scale: int = 0
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Step towards the optimum.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``.
+            round_info: the round.
+
+        Returns:
+            the encoded difference, of weight 1; ``metrics["loss"]`` is the mean squared distance
+            per coordinate before the step.
+
+        Raises:
+            ValueRefusedError: QRES-E501 when the steps diverged, QRES-E502 or QRES-E503 for another
+                vector, QRES-E504 for another scale.
+
+        Complexity: O(d), whatever ``local_epochs`` is.
+        """
+        check_grid(vector, round_info, dimension=self.optimum.size, scale=self.scale)
+        way = self._way(vector)
+        a = (1.0 - self.learning_rate) / (1.0 + self.learning_rate * self.proximal)
+        with np.errstate(over="ignore", invalid="ignore"):
+            share = (1.0 - np.float64(a) ** self.local_epochs) / (1.0 + self.proximal)
+            encoded = fixed.encode(share * way, scale=self.scale)
+        return Update(
+            encoded.vector,
+            saturated=encoded.saturated,
+            metrics={"loss": float(way @ way) / way.size},
+        )
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """``loss``, the mean squared distance per coordinate, and ``distance``, the norm.
+
+        Args:
+            vector: a model, int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        """
+        check_vector(vector, "vector", dimension=self.optimum.size)
+        way = self._way(vector)
+        squared = float(way @ way)
+        return {"loss": squared / way.size, "distance": math.sqrt(squared)}
+
+    def _way(self, vector: Vector) -> Weights:
+        # Exact: the difference of two int32 fits a float64.
+        return fixed.decode(self.optimum, scale=self.scale) - fixed.decode(vector, scale=self.scale)

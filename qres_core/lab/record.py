@@ -1,0 +1,99 @@
+"""What a simulation reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract.types import Vector
+
+
+@attrs.frozen(kw_only=True)
+class RoundRecord:
+    """One round as an observer saw it.
+
+    Attributes:
+        number: round number.
+        closed: false if it was aborted.
+        reason: why it was aborted.
+        metrics: figures of the model after the round, on data no node trained on.
+        accepted: contributions in the agreed set.
+        attackers_accepted: those of attackers among them.
+        rejected: refused contributions and messages, by reason.
+        alignment: cosine between the merged update and the mean of the honest updates.
+        model_digest: hex digest of the model after the round.
+    """
+
+    number: int
+    closed: bool
+    reason: str = ""
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
+    accepted: int = 0
+    attackers_accepted: int = 0
+    rejected: Mapping[str, int] = attrs.field(factory=dict)
+    alignment: float | None = None
+    model_digest: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class SimulationResult:
+    """A whole simulation.
+
+    Attributes:
+        task: name of the task.
+        nodes: number of nodes.
+        attackers: number of attackers.
+        attack: name of the attack, or empty.
+        seed: the seed.
+        pipeline: enabled plugins: name, distribution, version, hooks.
+        notices: what the solver wants known.
+        rounds: a record for every round, aborted ones included.
+        model_digests: hex digest of each honest node's final model.
+        virtual_seconds: time the swarm took, on its own clock.
+        messages: messages delivered.
+    """
+
+    task: str
+    nodes: int
+    attackers: int
+    attack: str
+    seed: int
+    pipeline: tuple[Mapping[str, Any], ...]
+    notices: tuple[str, ...]
+    rounds: tuple[RoundRecord, ...]
+    model_digests: tuple[str, ...]
+    virtual_seconds: float
+    messages: int
+
+    @property
+    def closed(self) -> tuple[RoundRecord, ...]:
+        """The rounds that made a model."""
+        return tuple(record for record in self.rounds if record.closed)
+
+    @property
+    def unanimous(self) -> bool:
+        """Whether all honest nodes end with one model."""
+        return len(set(self.model_digests)) == 1
+
+    def final(self, metric: str) -> float | None:
+        """The last closed round's figure, or ``None`` if no round closed."""
+        closed = self.closed
+        return closed[-1].metrics.get(metric) if closed else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        data = attrs.asdict(self, recurse=True)
+        data["unanimous"] = self.unanimous
+        return data
+
+
+def alignment(merged: Vector, honest: NDArray[np.int32]) -> float | None:
+    """Cosine between the merged update and the honest mean; ``None`` where either is zero."""
+    mean = honest.astype(np.float64).mean(axis=0)
+    real = merged.astype(np.float64)
+    size = float(np.linalg.norm(mean) * np.linalg.norm(real))
+    return float(mean @ real) / size if size else None

@@ -1,0 +1,78 @@
+"""The ``[simulation]`` table: what the simulator plays."""
+
+from __future__ import annotations
+
+import attrs
+
+from qres_core.kernel.config import at_least, one_of
+from qres_core.lab.tasks import TaskConfig
+
+
+def _share(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    del instance
+    if not 0.0 <= value < 1.0:
+        msg = f"{attribute.name!r} must be in 0..1: {value}"
+        raise ValueError(msg)
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """The ``[simulation]`` table."""
+
+    rounds: int = attrs.field(
+        default=10, validator=at_least(1), metadata=_help("Models to make.")
+    )
+    seed: int = attrs.field(
+        default=0, validator=at_least(0), metadata=_help("Decides everything random.")
+    )
+    attack: str = attrs.field(
+        default="", metadata=_help("What attackers do: a name of `qres simulate --list-attacks`.")
+    )
+    attackers: int = attrs.field(
+        default=0, validator=at_least(0), metadata=_help("How many of the nodes attack.")
+    )
+    strength: float | None = attrs.field(
+        default=None, metadata=_help("Strength of the attack; left out, the attack's own.")
+    )
+    engine: str = attrs.field(
+        default="events",
+        validator=one_of("events", "vectorised"),
+        metadata=_help(
+            '"events": every node and message, on a virtual clock. "vectorised": one observer, '
+            "no agreement, for thousands of nodes."
+        ),
+    )
+    loss: float = attrs.field(
+        default=0.0, validator=_share, metadata=_help("Share of messages lost.")
+    )
+    duplication: float = attrs.field(
+        default=0.0, validator=_share, metadata=_help("Share of messages delivered twice.")
+    )
+    delay: float = attrs.field(
+        default=0.02, validator=at_least(0.0), metadata=_help("Least delay of a message, seconds.")
+    )
+    jitter: float = attrs.field(
+        default=0.03,
+        validator=at_least(0.0),
+        metadata=_help("Mean of the random delay on top, seconds; reorders messages."),
+    )
+    churn: float = attrs.field(
+        default=0.0,
+        validator=_share,
+        metadata=_help("Share of honest nodes that are away at any time."),
+    )
+    task: TaskConfig = attrs.field(
+        factory=TaskConfig, metadata=_help("What is learned; the table [simulation.task].")
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.attackers and not self.attack:
+            msg = f"'attackers' is {self.attackers} and 'attack' is not set"
+            raise ValueError(msg)
+        if self.attack and not self.attackers:
+            msg = f"'attack' is {self.attack!r} and 'attackers' is 0"
+            raise ValueError(msg)

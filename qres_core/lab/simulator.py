@@ -1,0 +1,350 @@
+"""The simulator: a whole swarm in one process, on a virtual clock, decided by a seed.
+
+Every node runs the same round machine and the same hooks as a real one; only the network and the
+clock are played. Attackers run the machine too and lie in what they contribute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import LabError, QresError
+from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
+from qres_core.kernel.config import Config
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.lab.attacks import Attack, AttackContext, make_attack
+from qres_core.lab.record import RoundRecord, SimulationResult, alignment
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import Task, make_task
+from qres_core.swarm.effects import (
+    Broadcast,
+    Diverged,
+    Effect,
+    Refused,
+    RoundEnded,
+    SendTo,
+    Train,
+)
+from qres_core.swarm.journal import MemoryJournal
+from qres_core.swarm.rounds import RoundMachine
+
+EPOCH: Final = 1_700_000_000.0
+"""Where the virtual clock starts, seconds since 1970."""
+TRAINING_SECONDS: Final = 0.2
+COLLUSION_SECONDS: Final = 0.1
+"""How much later than the others attackers send: they want to know what to lie about."""
+MAX_ABORTED: Final = 20
+"""Aborted rounds in a row after which a simulation gives up."""
+
+Progress = Callable[[RoundRecord], None]
+
+
+def node_ids(count: int, seed: int) -> list[NodeId]:
+    """Identities for ``count`` simulated nodes, 32 bytes each; not keys, and no secrets."""
+    return [
+        hashlib.sha256(b"qres/lab/node/v1\0" + canonical.dumps([seed, index])).digest()
+        for index in range(count)
+    ]
+
+
+def describe(kernel: Kernel) -> tuple[Mapping[str, Any], ...]:
+    """The enabled plugins for a report, in file order."""
+    return tuple(
+        {
+            "name": plugin.name,
+            "distribution": plugin.origin.distribution,
+            "version": plugin.origin.version,
+            "hooks": [hook for hook in ALL_HOOKS if hook in plugin.hooks],
+        }
+        for plugin in kernel.enabled
+    )
+
+
+@attrs.define(eq=False)
+class _Node:
+    index: int
+    node_id: NodeId
+    machine: RoundMachine
+    attacker: int | None  # number among the attackers, or None
+    online: bool = True
+    tick_due: float = float("inf")
+
+
+class _Simulation:
+    def __init__(
+        self, config: Config, scenario: Scenario, task: Task, installed: Mapping[str, Installed]
+    ) -> None:
+        swarm = config.swarm
+        if scenario.attackers > swarm.nodes:
+            what = f"{scenario.attackers} of {swarm.nodes} nodes"
+            raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
+        self.scenario, self.swarm, self.task = scenario, swarm, task
+        self.attack: Attack | None = (
+            make_attack(scenario.attack, scenario.strength) if scenario.attack else None
+        )
+        self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 1))))
+        self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
+        ids = node_ids(swarm.nodes, scenario.seed)
+        roster = tuple(sorted(ids))
+        honest = swarm.nodes - scenario.attackers
+        self.nodes: list[_Node] = []
+        for index, node_id in enumerate(ids):
+            kernel = Kernel.from_config(config, installed=installed)
+            kernel.setup(
+                NodeInfo(node_id, swarm.name, roster, swarm.byzantine, seed=scenario.seed)
+            )
+            machine = RoundMachine(node_id, roster, kernel, swarm, task.initial, MemoryJournal())
+            attacker = index - honest if index >= honest else None
+            self.nodes.append(_Node(index, node_id, machine, attacker))
+        self.by_id = {node.node_id: node for node in self.nodes}
+        self.honest = [node for node in self.nodes if node.attacker is None]
+        self.observer = self.honest[0] if self.honest else self.nodes[0]
+        self.events: list[tuple[float, int, int, str, Any]] = []
+        self.counter = 0
+        self.messages = 0
+        self.now = EPOCH
+        self.updates: dict[tuple[int, bytes], dict[int, Update]] = {}
+        self.records: list[RoundRecord] = []
+        self.refused: Counter[str] = Counter()
+        self.aborted = 0
+        self.diverged: QresError | None = None
+
+    # ── the clock ─────────────────────────────────────────────────────────────────────────────
+
+    def push(self, time: float, node: _Node, kind: str, data: object = None) -> None:
+        self.counter += 1
+        heapq.heappush(self.events, (time, self.counter, node.index, kind, data))
+
+    def run(self, progress: Progress | None) -> None:
+        for node in self.nodes:
+            self.apply(node, node.machine.start(self.now), progress)
+        if self.scenario.churn:
+            self.push(self.now + self.swarm.deadline, self.nodes[0], "churn")
+        while self.events and not self.done:
+            self.now, _order, index, kind, data = heapq.heappop(self.events)
+            node = self.nodes[index]
+            if kind == "churn":
+                self.churn()
+                self.push(self.now + self.swarm.deadline, node, "churn")
+            elif not node.online:
+                if kind != "deliver":  # ticks and training wait until the node is back
+                    self.push(self.now + self.swarm.vote_timeout, node, kind, data)
+            else:
+                self.apply(node, self.handle(node, kind, data), progress)
+
+    @property
+    def done(self) -> bool:
+        if self.diverged is not None or self.aborted >= MAX_ABORTED:
+            return True
+        return all(
+            node.machine.step >= self.scenario.rounds
+            for node in self.honest or self.nodes
+        )
+
+    def churn(self) -> None:
+        for node in self.honest[1:]:  # the observer stays, so that there is a report
+            node.online = bool(self.rng.random() >= self.scenario.churn)
+
+    def handle(self, node: _Node, kind: str, data: Any) -> list[Effect]:
+        machine = node.machine
+        if kind == "deliver":
+            self.messages += 1
+            link, frame = data
+            return machine.receive(frame, link, self.now)
+        if kind == "tick":
+            if self.now < node.tick_due:
+                return []
+            node.tick_due = float("inf")
+            return machine.tick(self.now)
+        train: Train = data
+        number = train.round_info.number
+        if node.attacker is None or self.attack is None:
+            return machine.trained(self.update(node, train), number, self.now)
+        return self.lie(node, train, self.attack)
+
+    # ── effects ───────────────────────────────────────────────────────────────────────────────
+
+    def apply(self, node: _Node, effects: Sequence[Effect], progress: Progress | None) -> None:
+        for effect in effects:
+            match effect:
+                case Broadcast(frame):
+                    for other in self.nodes:
+                        if other is not node:
+                            self.carry(node, other, frame)
+                case SendTo(to, frame):
+                    self.carry(node, self.by_id[to], frame)
+                case Train():
+                    self.schedule_training(node, effect)
+                case RoundEnded():
+                    self.ended(node, effect, progress)
+                case Refused() if node is self.observer:
+                    self.refused[effect.reason] += 1
+                case Diverged(error) if node.attacker is None:
+                    self.diverged = error
+                case _:
+                    pass
+        due = node.machine.next_tick
+        if due < node.tick_due:
+            node.tick_due = due
+            self.push(due, node, "tick")
+
+    def carry(self, sender: _Node, receiver: _Node, frame: bytes) -> None:
+        scenario = self.scenario
+        if scenario.loss and self.rng.random() < scenario.loss:
+            return
+        copies = 1
+        if scenario.duplication and self.rng.random() < scenario.duplication:
+            copies = 2
+        for _copy in range(copies):
+            delay = scenario.delay + scenario.jitter * float(self.rng.standard_exponential())
+            self.push(self.now + delay, receiver, "deliver", (sender.node_id, frame))
+
+    def schedule_training(self, node: _Node, train: Train) -> None:
+        if node.machine.step >= self.scenario.rounds:
+            return
+        delay = TRAINING_SECONDS * (1.0 + 0.5 * float(self.rng.random()))
+        if node.attacker is not None:
+            delay = 1.5 * TRAINING_SECONDS + COLLUSION_SECONDS
+        self.push(self.now + delay, node, "train", train)
+
+    def update(self, node: _Node, train: Train) -> Update:
+        """The node's honest update; trained once however often it is asked for."""
+        key = (train.round_info.number, train.round_info.model_digest)
+        made = self.updates.setdefault(key, {})
+        if node.index not in made:
+            trainer = self.task.trainers[node.index]
+            made[node.index] = trainer.fit(train.model, train.round_info)
+        return made[node.index]
+
+    def honest_updates(self, train: Train) -> NDArray[np.int32]:
+        return np.stack([self.update(node, train).vector for node in self.honest])
+
+    def lie(self, node: _Node, train: Train, attack: Attack) -> list[Effect]:
+        context = AttackContext(
+            train.round_info,
+            train.model,
+            self.update(node, train),
+            self.honest_updates(train),
+            self.scenario.attackers,
+            node.attacker or 0,
+            self.lies,
+        )
+        number = train.round_info.number
+        forgeries = attack.forge(context)
+        if not forgeries:
+            return node.machine.sit_out(number, "silent", self.now)
+        effects: list[Effect] = []
+        for forgery in forgeries:
+            weight = max(1, min(forgery.weight, self.swarm.weight_cap))
+            payload = canonical.dumps([weight, forgery.octets, {}])
+            effects += node.machine.publish_raw(payload, number, self.now)
+        return effects
+
+    # ── recording ─────────────────────────────────────────────────────────────────────────────
+
+    def ended(self, node: _Node, effect: RoundEnded, progress: Progress | None) -> None:
+        outcome = effect.outcome
+        closed = outcome.status is RoundStatus.CLOSED
+        if node is not self.observer:
+            return
+        if not closed and node.machine.step >= self.scenario.rounds:
+            return  # the simulation is over for this node; it only helps others
+        self.aborted = 0 if closed else self.aborted + 1
+        attackers = {one.node_id for one in self.nodes if one.attacker is not None}
+        record = RoundRecord(
+            number=outcome.round_info.number,
+            closed=closed,
+            reason=outcome.reason,
+            metrics=dict(self.task.evaluate(effect.model)) if closed else {},
+            accepted=len(outcome.members),
+            attackers_accepted=len(attackers.intersection(outcome.members)),
+            rejected=dict(sorted(self.refused.items())),
+            alignment=self.alignment(effect),
+            model_digest=outcome.model_digest.hex(),
+        )
+        self.refused.clear()
+        self.records.append(record)
+        if progress is not None:
+            progress(record)
+
+    def alignment(self, effect: RoundEnded) -> float | None:
+        info = effect.outcome.round_info
+        made = self.updates.get((info.number, info.model_digest), {})
+        rows = [made[node.index].vector for node in self.honest if node.index in made]
+        self.updates = {key: value for key, value in self.updates.items() if key[0] >= info.number}
+        if effect.merged is None or not rows:
+            return None
+        return alignment(effect.merged, np.stack(rows))
+
+    def result(self) -> SimulationResult:
+        kernel = self.observer.machine.kernel
+        return SimulationResult(
+            task=self.task.name,
+            nodes=self.swarm.nodes,
+            attackers=self.scenario.attackers,
+            attack=self.scenario.attack,
+            seed=self.scenario.seed,
+            pipeline=describe(kernel),
+            notices=kernel.solution.notices,
+            rounds=tuple(self.records),
+            model_digests=tuple(
+                node.machine.model_digest.hex() for node in self.honest or self.nodes
+            ),
+            virtual_seconds=round(self.now - EPOCH, 3),
+            messages=self.messages,
+        )
+
+
+def simulate(
+    config: Config,
+    scenario: Scenario,
+    *,
+    task: Task | None = None,
+    installed: Mapping[str, Installed] | None = None,
+    progress: Progress | None = None,
+) -> SimulationResult:
+    """Play a swarm from its first round to the last.
+
+    Args:
+        config: the swarm and its plugins.
+        scenario: rounds, seed, network, attack.
+        task: what to learn; made from ``scenario.task`` if not given.
+        installed: plugins by name instead of those installed in the environment.
+        progress: called with each round's record as it ends.
+
+    Returns:
+        the records of all rounds and every honest node's final model digest. The same arguments
+        give the same result, bit by bit.
+
+    Raises:
+        QresError: the configuration cannot start, or an honest node diverged (QRES-E601).
+    """
+    if task is None:
+        task = make_task(
+            scenario.task, nodes=config.swarm.nodes, seed=scenario.seed, scale=config.swarm.scale
+        )
+    installed = scan() if installed is None else installed
+    if scenario.engine == "vectorised":
+        from qres_core.lab.vectorised import simulate_vectorised  # noqa: PLC0415 - a cycle
+
+        return simulate_vectorised(config, scenario, task, installed, progress)
+    simulation = _Simulation(config, scenario, task, installed)
+    try:
+        simulation.run(progress)
+    finally:
+        for node in simulation.nodes:
+            node.machine.kernel.teardown()
+    if simulation.diverged is not None:
+        raise simulation.diverged
+    return simulation.result()

@@ -1,0 +1,232 @@
+"""Tasks: a model, a trainer for every node and a common measure of success."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import attrs
+import numpy as np
+
+from qres_core.contract import fixed
+from qres_core.contract.errors import LabError
+from qres_core.contract.trainer import Trainer
+from qres_core.contract.types import Vector
+from qres_core.kernel.suggest import did_you_mean
+from qres_core.lab.data import (
+    Labels,
+    Parts,
+    Purpose,
+    digits,
+    partition_dirichlet,
+    partition_iid,
+    stream,
+)
+from qres_core.lab.models import MLP, Model, Softmax
+from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer
+
+Choice = TypeVar("Choice")
+
+_FEATURES: Final = 64
+_CLASSES: Final = 10
+_SPREAD: Final = 0.1
+"""Standard deviation of the quadratic nodes' optima around the common one."""
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or value < 1:
+        msg = f"{attribute.name!r} must be an integer of at least 1: {value!r}"
+        raise ValueError(msg)
+
+
+def _real(value: object) -> float:
+    """``value`` as a float; NaN, which fails every comparison, where it is not a finite number."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return math.nan
+
+
+def _positive(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not _real(value) > 0:
+        msg = f"{attribute.name!r} must be a finite number above 0: {value!r}"
+        raise ValueError(msg)
+
+
+def _not_negative(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not _real(value) >= 0:
+        msg = f"{attribute.name!r} must be a finite number of at least 0: {value!r}"
+        raise ValueError(msg)
+
+
+@attrs.frozen(kw_only=True)
+class TaskConfig:
+    """What to learn and how each node trains.
+
+    Raises:
+        ValueError: naming the field; for the names (``name``, ``model``, ``partition``) see
+            :func:`make_task`.
+    """
+
+    name: str = attrs.field(
+        default="digits",
+        metadata=_help("Task: 'digits' (handwritten digits) or 'quadratic' (cheap, no data)."),
+    )
+    model: str = attrs.field(
+        default="softmax", metadata=_help("Model of the digits: 'softmax' or 'mlp'.")
+    )
+    hidden: int = attrs.field(
+        default=64, validator=_count, metadata=_help("Hidden units of the 'mlp' model.")
+    )
+    partition: str = attrs.field(
+        default="iid",
+        metadata=_help("How examples are dealt to nodes: 'iid' or 'dirichlet' (uneven classes)."),
+    )
+    alpha: float = attrs.field(
+        default=0.5,
+        validator=_positive,
+        metadata=_help("Concentration of the 'dirichlet' partition; smaller is more uneven."),
+    )
+    local_epochs: int = attrs.field(
+        default=5,
+        validator=_count,
+        metadata=_help("Passes over a node's examples in a round; steps for 'quadratic'."),
+    )
+    batch_size: int = attrs.field(
+        default=16, validator=_count, metadata=_help("Examples in a step of SGD.")
+    )
+    learning_rate: float = attrs.field(
+        default=0.5, validator=_positive, metadata=_help("Step size of SGD.")
+    )
+    proximal: float = attrs.field(
+        default=0.0,
+        validator=_not_negative,
+        metadata=_help("FedProx's mu: pull towards the round's model; 0 is FedAvg."),
+    )
+    dimension: int = attrs.field(
+        default=10_000, validator=_count, metadata=_help("Coordinates of the 'quadratic' task.")
+    )
+
+
+@attrs.frozen(eq=False)
+class Task:
+    """A task, ready to run.
+
+    Attributes:
+        name: the task's name.
+        initial: the first round's model, int32 on the grid, shape ``(d,)``.
+        trainers: one for each node.
+        evaluate: figures of a model on data no node trains on.
+        scale: power-of-two exponent of the grid.
+    """
+
+    name: str
+    initial: Vector
+    trainers: tuple[Trainer, ...]
+    evaluate: Callable[[Vector], Mapping[str, float]]
+    scale: int = 0
+
+
+def make_task(config: TaskConfig, *, nodes: int, seed: int, scale: int = 0) -> Task:
+    """Make a task for a number of nodes; equal arguments make equal tasks.
+
+    Args:
+        config: the task and its options.
+        nodes: number of nodes, 1 or more; for the digits at most 1347.
+        seed: decides data, partition, first model and the order of training, 0 or more.
+        scale: power-of-two exponent of the grid, -32..32.
+
+    Returns:
+        the task.
+
+    Raises:
+        LabError: QRES-E801 for an unknown name, QRES-E802 without scikit-learn, QRES-E105 for a
+            number of nodes or a seed that cannot work.
+        ValueRefusedError: QRES-E504 for the scale.
+    """
+    fixed.check_scale(scale)
+    if nodes < 1:
+        raise LabError.of("QRES-E105", "nodes", f"{nodes} nodes; at least 1 is needed")
+    if seed < 0:
+        raise LabError.of("QRES-E105", "seed", f"{seed} is below 0")
+    return _pick("task.name", config.name, _TASKS)(config, nodes, seed, scale)
+
+
+def _pick(where: str, name: str, known: Mapping[str, Choice]) -> Choice:
+    if name not in known:
+        raise LabError.of("QRES-E801", where, f"unknown: {name!r}", did_you_mean(name, known))
+    return known[name]
+
+
+def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
+    model = _pick("task.model", config.model, _MODELS)(config)
+    partition = _pick("task.partition", config.partition, _PARTITIONS)
+    split = digits(seed)
+    parts = partition(config, split.train_y, nodes, stream(seed, Purpose.PARTITION))
+    trainers = tuple(
+        NumpyTrainer(
+            model=model,
+            x=split.train_x[part],
+            y=split.train_y[part],
+            test_x=split.test_x,
+            test_y=split.test_y,
+            local_epochs=config.local_epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            proximal=config.proximal,
+            seed=seed,
+            node=node,
+            scale=scale,
+        )
+        for node, part in enumerate(parts)
+    )
+    initial = fixed.encode(model.initial(stream(seed, Purpose.INITIAL)), scale=scale).vector
+    # Every node holds out the same examples, so any trainer's figures are the task's.
+    return Task(config.name, initial, trainers, trainers[0].evaluate, scale)
+
+
+def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
+    centre = stream(seed, Purpose.OPTIMUM).normal(0.0, 1.0, config.dimension)
+
+    def trainer(optimum: np.ndarray[Any, np.dtype[np.float64]]) -> QuadraticTrainer:
+        return QuadraticTrainer(
+            optimum=fixed.encode(optimum, scale=scale).vector,
+            local_epochs=config.local_epochs,
+            learning_rate=config.learning_rate,
+            proximal=config.proximal,
+            scale=scale,
+        )
+
+    trainers = tuple(
+        trainer(
+            centre + stream(seed, Purpose.OPTIMUM, node + 1).normal(0.0, _SPREAD, config.dimension)
+        )
+        for node in range(nodes)
+    )
+    initial = fixed.encode(np.zeros(config.dimension), scale=scale).vector
+    return Task(config.name, initial, trainers, trainer(centre).evaluate, scale)
+
+
+def _softmax(_config: TaskConfig) -> Model:
+    return Softmax(_FEATURES, _CLASSES)
+
+
+def _mlp(config: TaskConfig) -> Model:
+    return MLP(_FEATURES, config.hidden, _CLASSES)
+
+
+def _iid(_config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
+    return partition_iid(labels, parts, rng)
+
+
+def _dirichlet(config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
+    return partition_dirichlet(labels, parts, config.alpha, rng)
+
+
+_TASKS: Final = {"digits": _digits, "quadratic": _quadratic}
+_MODELS: Final = {"softmax": _softmax, "mlp": _mlp}
+_PARTITIONS: Final = {"iid": _iid, "dirichlet": _dirichlet}

@@ -1,0 +1,206 @@
+"""A trainer for any ``torch.nn.Module``. Torch is imported on first use, never before."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract import fixed
+from qres_core.contract.errors import LabError
+from qres_core.contract.types import RoundInfo, Update, Vector, check_vector
+from qres_core.lab.data import Purpose, stream
+from qres_core.lab.numpy_trainer import check_grid
+
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise LabError.of(
+            "QRES-E802",
+            "trainer",
+            f"torch cannot be imported: {error}",
+            'pip install "qres-core[torch]"',
+        ) from error
+
+
+def _real_parameters(module: Any) -> NDArray[np.float64]:
+    utils = _torch().nn.utils
+    flat = utils.parameters_to_vector(module.parameters()).detach().cpu().double().numpy()
+    return np.array(flat, dtype=np.float64)
+
+
+def module_vector(module: Any, *, scale: int = 0) -> Vector:
+    """The parameters of a module as a vector on the grid: the model to start a swarm from.
+
+    Args:
+        module: a ``torch.nn.Module``; parameters in the order of ``module.parameters()``.
+        scale: power-of-two exponent of the grid.
+
+    Returns:
+        int32, shape ``(d,)``.
+
+    Raises:
+        LabError: QRES-E802 without torch.
+        ValueRefusedError: QRES-E501 for parameters that are not finite, QRES-E504 for the scale.
+    """
+    return fixed.encode(_real_parameters(module), scale=scale).vector
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class TorchTrainer:
+    """Mini-batch SGD on one node's examples, with FedProx's proximal term.
+
+    The step is that of :mod:`qres_core.lab.numpy_trainer`. The module is copied, so that trainers
+    made from one module share nothing. Only parameters travel: buffers (running statistics) start
+    as they are in ``module`` and stay with the node.
+
+    A fit draws from torch's generator, seeded for it and put back afterwards, so dropout and the
+    order of examples depend on ``seed``, ``node`` and the round alone. Bit-equal results further
+    need the same torch, device and number of threads.
+
+    Attributes:
+        module: maps a batch of ``x`` to outputs, for classification logits ``(n, classes)``.
+        x: this node's examples, first axis ``n``; anything ``torch.as_tensor`` takes.
+        y: their targets, first axis ``n``.
+        test_x: held-out examples.
+        test_y: their targets.
+        loss: maps outputs and targets to a mean loss; ``None`` is cross-entropy, and then
+            ``evaluate`` gives the accuracy too.
+        local_epochs: passes over the examples in a round.
+        batch_size: examples in a step; the last batch of a pass may be smaller.
+        learning_rate: step size.
+        proximal: FedProx's ``mu``, 0 or more.
+        seed: with ``node`` and the round's number decides every random choice.
+        node: index of the node.
+        scale: power-of-two exponent of the grid.
+
+    Raises:
+        LabError: QRES-E802 without torch.
+    """
+
+    module: Any
+    x: Any
+    y: Any
+    test_x: Any
+    test_y: Any
+    loss: Callable[[Any, Any], Any] | None = None
+    local_epochs: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    batch_size: int = attrs.field(default=16, validator=attrs.validators.ge(1))
+    learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
+    proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    seed: int = 0
+    node: int = 0
+    scale: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        _torch()
+        object.__setattr__(self, "module", copy.deepcopy(self.module))
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Train from the round's model.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``.
+            round_info: the round.
+
+        Returns:
+            the encoded difference, weighted by the number of examples; ``metrics["loss"]`` is the
+            mean loss over the last pass, without the proximal term.
+
+        Raises:
+            ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for another
+                vector, QRES-E504 for another scale.
+        """
+        torch = _torch()
+        check_grid(vector, round_info, dimension=self._dimension(), scale=self.scale)
+        self._load(vector)
+        # What was loaded, not the vector: float32 parameters may round it, and that is no training.
+        start = _real_parameters(self.module)
+        seed = int(stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number).integers(2**63))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            loss = self._descend()
+        encoded = fixed.encode(_real_parameters(self.module) - start, scale=self.scale)
+        return Update(
+            encoded.vector,
+            weight=len(self.y),
+            saturated=encoded.saturated,
+            metrics={"loss": loss},
+        )
+
+    def _descend(self) -> float:
+        torch = _torch()
+        parameters = [each for each in self.module.parameters() if each.requires_grad]
+        anchors = [each.detach().clone() for each in parameters]
+        x, y = self._tensors(self.x, self.y)
+        pull = self.learning_rate * self.proximal
+        self.module.train()
+        total = 0.0
+        for _ in range(self.local_epochs):
+            total = 0.0
+            for batch in torch.randperm(len(y)).to(y.device).split(self.batch_size):
+                self.module.zero_grad()
+                loss = self._loss(self.module(x[batch]), y[batch])
+                loss.backward()
+                total += float(loss.detach()) * len(batch)
+                with torch.no_grad():
+                    for parameter, anchor in zip(parameters, anchors, strict=True):
+                        if parameter.grad is not None:
+                            parameter.sub_(parameter.grad, alpha=self.learning_rate)
+                        if pull:
+                            parameter.add_(anchor, alpha=pull).div_(1.0 + pull)
+        return total / len(y)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Mean loss and, where the loss is cross-entropy, accuracy (0..1) on held-out examples.
+
+        Args:
+            vector: a model, int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        """
+        torch = _torch()
+        check_vector(vector, "vector", dimension=self._dimension())
+        self._load(vector)
+        x, y = self._tensors(self.test_x, self.test_y)
+        self.module.eval()
+        with torch.no_grad():
+            outputs = self.module(x)
+            figures = {"loss": float(self._loss(outputs, y))}
+        if self.loss is None:
+            figures["accuracy"] = float((outputs.argmax(dim=1) == y).double().mean())
+        return figures
+
+    def _loss(self, outputs: Any, targets: Any) -> Any:
+        measure = self.loss or _torch().nn.functional.cross_entropy
+        return measure(outputs, targets)
+
+    def _dimension(self) -> int:
+        return sum(int(each.numel()) for each in self.module.parameters())
+
+    def _load(self, vector: Vector) -> None:
+        torch = _torch()
+        real = fixed.decode(vector, scale=self.scale)
+        like = next(self.module.parameters())
+        flat = torch.as_tensor(real, dtype=like.dtype, device=like.device)
+        with torch.no_grad():
+            torch.nn.utils.vector_to_parameters(flat, self.module.parameters())
+
+    def _tensors(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """The arrays on the module's device, real numbers in its precision."""
+        torch = _torch()
+        like = next(self.module.parameters())
+
+        def convert(values: Any) -> Any:
+            tensor = torch.as_tensor(values, device=like.device)
+            return tensor.to(like.dtype) if tensor.is_floating_point() else tensor
+
+        return convert(x), convert(y)

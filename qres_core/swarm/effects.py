@@ -1,0 +1,87 @@
+"""What the round machine wants done, and what it reports. It does nothing itself."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from qres_core.contract.errors import RoundError
+from qres_core.contract.types import NodeId, Outcome, RoundInfo, Vector
+
+
+@attrs.frozen
+class Broadcast:
+    """Send the frame to every other node."""
+
+    frame: bytes
+
+
+@attrs.frozen
+class SendTo:
+    """Send the frame to one node."""
+
+    to: NodeId
+    frame: bytes
+
+
+@attrs.frozen(eq=False)
+class Train:
+    """Train from the model; give the result to :meth:`RoundMachine.trained`."""
+
+    round_info: RoundInfo
+    model: Vector
+
+
+@attrs.frozen(eq=False)
+class RoundEnded:
+    """A round ended; ``model`` is the model after it, changed or not.
+
+    Attributes:
+        outcome: status, members, reason.
+        model: int32, shape ``(d,)``.
+        merged: what the aggregation gave, ``None`` when aborted or caught up from a snapshot.
+        saturated: coordinates of the new model held at the grid's limit.
+    """
+
+    outcome: Outcome
+    model: Vector
+    merged: Vector | None = None
+    saturated: int = 0
+
+
+@attrs.frozen
+class Agreed:
+    """A quorum of nodes holds the same model after the round as this node."""
+
+    round: int
+    model_digest: bytes
+
+
+@attrs.frozen
+class Refused:
+    """A message was refused; ``sender`` is who claims to have sent it, if that is known."""
+
+    round: int
+    sender: NodeId | None
+    reason: str
+
+
+@attrs.frozen
+class SatOut:
+    """This node contributes nothing to the round."""
+
+    round: int
+    reason: str
+
+
+@attrs.frozen
+class Diverged:
+    """The node must stop: a quorum holds another model."""
+
+    error: RoundError
+
+
+Effect: TypeAlias = (
+    Broadcast | SendTo | Train | RoundEnded | Agreed | Refused | SatOut | Diverged
+)

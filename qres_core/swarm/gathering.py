@@ -1,0 +1,98 @@
+"""The contributions a node holds, by what they say.
+
+A liar may send different contributions to different nodes, so a node keeps the first of each sender
+and, beside it, those that a proposed set names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import attrs
+import numpy as np
+
+from qres_core.contract.types import (
+    FULL_STANDING,
+    MAX_WEIGHT,
+    Contribution,
+    NodeId,
+    Updates,
+)
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.messages import Member
+
+MAX_PER_SENDER: Final = 3
+
+
+@attrs.frozen(eq=False)
+class Held:
+    """A contribution and the message it came in."""
+
+    contribution: Contribution
+    envelope: Envelope
+
+
+class Gathering:
+    """Contributions made for one model."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[bytes, Held] = {}
+        self._first: dict[tuple[int, NodeId], bytes] = {}
+        self._count: dict[NodeId, int] = {}
+
+    def add(self, held: Held) -> bool:
+        """Keep a contribution. False if its sender made another for the same round before."""
+        contribution = held.contribution
+        key = (held.envelope.round, contribution.sender)
+        first = self._first.setdefault(key, contribution.digest)
+        if contribution.digest not in self._by_digest:
+            count = self._count.get(contribution.sender, 0)
+            if count >= MAX_PER_SENDER:
+                return False
+            self._count[contribution.sender] = count + 1
+            self._by_digest[contribution.digest] = held
+        return first == contribution.digest
+
+    def keep_only(self, digests: Iterable[bytes]) -> None:
+        """Forget all but the named contributions: a new round begins for the same model."""
+        wanted = set(digests)
+        self._by_digest = {k: held for k, held in self._by_digest.items() if k in wanted}
+        self._count = {held.contribution.sender: 1 for held in self._by_digest.values()}
+        self._first = {}
+
+    def get(self, digest: bytes) -> Held | None:
+        """The contribution of that digest."""
+        return self._by_digest.get(digest)
+
+    def missing(self, members: Sequence[Member]) -> list[bytes]:
+        """Digests of members not held."""
+        return [member.digest for member in members if member.digest not in self._by_digest]
+
+    def of_round(self, round_number: int) -> dict[NodeId, Held]:
+        """The first contribution of each sender in the round, by sender."""
+        return {
+            sender: self._by_digest[digest]
+            for (number, sender), digest in sorted(self._first.items())
+            if number == round_number and digest in self._by_digest
+        }
+
+    def stack(self, members: Sequence[Member], weight_cap: int) -> Updates:
+        """The members' updates with their weights, ascending by sender.
+
+        The weight is the capped claim; where any standing is below full, claims are multiplied by
+        standings, all on one power-of-two scale, so that the result depends on the set alone.
+        """
+        held = [self._by_digest[member.digest] for member in members]
+        claims = [min(one.contribution.weight, weight_cap) for one in held]
+        if any(member.standing != FULL_STANDING for member in members):
+            shift = max(0, (weight_cap * FULL_STANDING).bit_length() - MAX_WEIGHT.bit_length())
+            claims = [
+                max(1, claim * member.standing >> shift)
+                for claim, member in zip(claims, members, strict=True)
+            ]
+        return Updates(
+            np.stack([one.contribution.vector for one in held]),
+            tuple(member.sender for member in members),
+            np.array(claims, dtype=np.int64),
+        )

@@ -1,0 +1,85 @@
+"""What a node must not forget, whoever keeps it.
+
+A vote is recorded before the message that carries it leaves, so that a node that was killed and
+restarted cannot vote twice.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+
+from qres_core.contract.types import Vector
+
+SEQUENCE_BLOCK = 1024
+"""Sequence numbers are reserved in blocks, so that not every message costs a sync to disk."""
+
+
+@attrs.frozen(eq=False)
+class Resume:
+    """Where a node stopped.
+
+    Attributes:
+        model: its model.
+        step: how many rounds closed before it.
+        model_round: round that made the model, 0 for the initial one.
+        last_round: highest round it voted in; it never votes in that or an earlier one again.
+        lock: encoded proposal it is locked on, or ``None``.
+    """
+
+    model: Vector
+    step: int
+    model_round: int
+    last_round: int
+    lock: bytes | None
+
+
+class Journal(Protocol):
+    """Durable memory of one node. Every method returns only once the fact is safe."""
+
+    def resume(self) -> Resume | None:
+        """Where the node stopped, or ``None`` for a new one."""
+        ...
+
+    def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
+        """The node is about to vote."""
+        ...
+
+    def record_lock(self, proposal: bytes | None) -> None:
+        """The node is locked on a proposal, or free."""
+        ...
+
+    def record_model(self, round_number: int, step: int, model: Vector) -> None:
+        """The node has a new model; its lock is void."""
+        ...
+
+    def reserve_sequence(self) -> int:
+        """First of the next :data:`SEQUENCE_BLOCK` sequence numbers, never given before."""
+        ...
+
+
+class MemoryJournal:
+    """A journal for simulations: nothing survives the process."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def resume(self) -> Resume | None:
+        """Always a new node."""
+        return None
+
+    def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
+        """Nothing to keep."""
+
+    def record_lock(self, proposal: bytes | None) -> None:
+        """Nothing to keep."""
+
+    def record_model(self, round_number: int, step: int, model: Vector) -> None:
+        """Nothing to keep."""
+
+    def reserve_sequence(self) -> int:
+        """Counts within the process."""
+        first = self._next
+        self._next += SEQUENCE_BLOCK
+        return first

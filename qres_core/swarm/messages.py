@@ -1,0 +1,317 @@
+"""What the payloads of the round's own messages hold.
+
+Every decoder maps any bytes to a value or to a :class:`WireError` that names the field. Signatures,
+rounds and senders are the envelope's business, not the payload's.
+
+=============  ==================================================================================
+kind           payload
+=============  ==================================================================================
+contribution   weight, vector (little-endian int32), proofs by plugin
+proposal       a candidate set; for a set proposed before, the prevotes that locked it
+prevote        digest of a set, or null
+precommit      digest of a set, or null
+certificate    a set and the precommits that decided it
+digest         digest of the model after the round
+fetch          digests of contributions the sender lacks
+sync           nothing: "what did I miss since the model this envelope names?"
+snapshot       a model and the digest messages that vouch for it
+=============  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import WireError
+from qres_core.contract.types import (
+    DIGEST_BYTES,
+    FULL_STANDING,
+    MAX_WEIGHT,
+    NODE_ID_BYTES,
+    NodeId,
+    Vector,
+)
+from qres_core.contract.wire import Envelope
+
+CONTRIBUTION: Final = "contribution"
+PROPOSAL: Final = "proposal"
+PREVOTE: Final = "prevote"
+PRECOMMIT: Final = "precommit"
+CERTIFICATE: Final = "certificate"
+DIGEST: Final = "digest"
+FETCH: Final = "fetch"
+SYNC: Final = "sync"
+SNAPSHOT: Final = "snapshot"
+DIALOGUE: Final = "dialogue/"
+
+MAX_PROOF_BYTES: Final = 2**20
+MAX_PROOFS: Final = 8
+
+
+def _bad(field: str, what: str) -> WireError:
+    return WireError.of("QRES-E404", f"payload.{field}", what)
+
+
+def _list(value: object, length: int, field: str) -> list[Any]:
+    if type(value) is not list or len(value) != length:
+        raise _bad(field, f"expected a list of {length}")
+    return value
+
+
+def _octets(value: object, length: int, field: str) -> bytes:
+    if type(value) is not bytes or len(value) != length:
+        raise _bad(field, f"expected {length} bytes")
+    return value
+
+
+def _number(value: object, low: int, high: int, field: str) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise _bad(field, f"expected an integer in {low}..{high}")
+    return value
+
+
+def _frames(value: object, most: int, max_bytes: int, field: str) -> tuple[Envelope, ...]:
+    if type(value) is not list or len(value) > most:
+        raise _bad(field, f"expected at most {most} messages")
+    frames: list[Envelope] = []
+    for item in value:
+        if type(item) is not bytes:
+            raise _bad(field, "expected encoded messages")
+        frames.append(Envelope.from_bytes(item, max_bytes=max_bytes))
+    return tuple(frames)
+
+
+@attrs.frozen(eq=False)
+class ContributionBody:
+    """The payload of a contribution.
+
+    Attributes:
+        weight: claimed number of examples, 1..2**30.
+        vector: int32, shape ``(d,)``.
+        proofs: proof bytes by plugin, at most 8 of at most 1 MiB.
+    """
+
+    weight: int
+    vector: Vector
+    proofs: Mapping[str, bytes] = attrs.field(factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
+        return canonical.dumps([self.weight, octets, dict(self.proofs)])
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, dimension: int) -> ContributionBody:
+        """Decode a vector of ``dimension`` coordinates.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        limit = 4 * dimension + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
+        weight, octets, proofs = _list(canonical.loads(payload, max_bytes=limit), 3, "contribution")
+        _number(weight, 1, MAX_WEIGHT, "weight")
+        _octets(octets, 4 * dimension, "vector")
+        if type(proofs) is not dict or len(proofs) > MAX_PROOFS:
+            raise _bad("proofs", f"expected at most {MAX_PROOFS} proofs by plugin")
+        for name, proof in proofs.items():
+            if type(name) is not str or type(proof) is not bytes or len(proof) > MAX_PROOF_BYTES:
+                raise _bad("proofs", f"expected at most {MAX_PROOF_BYTES} bytes by plugin name")
+        vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
+        vector.flags.writeable = False
+        return cls(weight, vector, proofs)
+
+
+def contribution_digest(envelope: Envelope) -> bytes:
+    """Names a contribution by what it says, not by when it was sent; 32 bytes."""
+    body = [
+        envelope.swarm,
+        envelope.round,
+        envelope.model_digest,
+        envelope.sender,
+        envelope.payload_digest,
+    ]
+    return hashlib.sha256(b"qres/contribution/v1\0" + canonical.dumps(body)).digest()
+
+
+@attrs.frozen
+class Member:
+    """One contribution in a set.
+
+    Attributes:
+        sender: who made it.
+        digest: :func:`contribution_digest` of it.
+        standing: influence the set gives it, in units of 2**-16, 1..65536.
+    """
+
+    sender: NodeId
+    digest: bytes
+    standing: int = FULL_STANDING
+
+
+@attrs.frozen
+class CandidateSet:
+    """A set of contributions to agree on.
+
+    Attributes:
+        origin: the round the contributions were made in.
+        members: ascending by sender, distinct.
+    """
+
+    origin: int
+    members: tuple[Member, ...]
+
+    def digest(self, swarm: str, model_digest: bytes) -> bytes:
+        """Names the set, bound to swarm and model; what votes are about. 32 bytes."""
+        body = canonical.dumps([swarm, model_digest, self._raw()])
+        return hashlib.sha256(b"qres/set/v1\0" + body).digest()
+
+    def _raw(self) -> list[Any]:
+        return [self.origin, [[m.sender, m.digest, m.standing] for m in self.members]]
+
+    @classmethod
+    def _from_raw(cls, value: object, nodes: int) -> CandidateSet:
+        origin, raw = _list(value, 2, "set")
+        _number(origin, 1, 2**63 - 1, "set.origin")
+        if type(raw) is not list or not 1 <= len(raw) <= nodes:
+            raise _bad("set.members", f"expected 1..{nodes} members")
+        members: list[Member] = []
+        for item in raw:
+            sender, digest, standing = _list(item, 3, "set.members")
+            members.append(
+                Member(
+                    _octets(sender, NODE_ID_BYTES, "set.members.sender"),
+                    _octets(digest, DIGEST_BYTES, "set.members.digest"),
+                    _number(standing, 1, FULL_STANDING, "set.members.standing"),
+                )
+            )
+        if any(a.sender >= b.sender for a, b in zip(members, members[1:], strict=False)):
+            raise _bad("set.members", "expected distinct senders, ascending")
+        return cls(origin, tuple(members))
+
+
+def _vote_limit(nodes: int) -> int:
+    return nodes * 40_000 + 4096
+
+
+@attrs.frozen
+class Proposal:
+    """A candidate set, with the prevotes that locked it if it was proposed before.
+
+    Attributes:
+        candidate: the set.
+        lock_round: round in which a quorum prevoted for it, 0 for a fresh set.
+        prevotes: the messages of that quorum.
+    """
+
+    candidate: CandidateSet
+    lock_round: int = 0
+    prevotes: tuple[Envelope, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        raw = self.candidate._raw()  # noqa: SLF001 - one module, one codec
+        return canonical.dumps([raw, self.lock_round, [vote.to_bytes() for vote in self.prevotes]])
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, nodes: int) -> Proposal:
+        """Decode. Raises WireError."""
+        value = canonical.loads(payload, max_bytes=_vote_limit(nodes))
+        raw, lock_round, votes = _list(value, 3, "proposal")
+        return cls(
+            CandidateSet._from_raw(raw, nodes),  # noqa: SLF001
+            _number(lock_round, 0, 2**63 - 1, "proposal.lock_round"),
+            _frames(votes, nodes, _vote_limit(1), "proposal.prevotes"),
+        )
+
+
+def encode_vote(choice: bytes | None) -> bytes:
+    """The payload of a prevote or precommit: a set's digest, or ``None``."""
+    return canonical.dumps(choice)
+
+
+def decode_vote(payload: bytes) -> bytes | None:
+    """The set's digest a vote is for. Raises WireError."""
+    value = canonical.loads(payload, max_bytes=64)
+    return None if value is None else _octets(value, DIGEST_BYTES, "vote")
+
+
+@attrs.frozen
+class Certificate:
+    """A decided set with the precommits that decided it.
+
+    Attributes:
+        candidate: the set.
+        round: the round the precommits are of.
+        precommits: the messages of a quorum.
+    """
+
+    candidate: CandidateSet
+    round: int
+    precommits: tuple[Envelope, ...]
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        raw = self.candidate._raw()  # noqa: SLF001
+        return canonical.dumps([raw, self.round, [vote.to_bytes() for vote in self.precommits]])
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, nodes: int) -> Certificate:
+        """Decode. Raises WireError."""
+        value = canonical.loads(payload, max_bytes=_vote_limit(nodes))
+        raw, round_number, votes = _list(value, 3, "certificate")
+        return cls(
+            CandidateSet._from_raw(raw, nodes),  # noqa: SLF001
+            _number(round_number, 1, 2**63 - 1, "certificate.round"),
+            _frames(votes, nodes, _vote_limit(1), "certificate.precommits"),
+        )
+
+
+def decode_digest(payload: bytes) -> bytes:
+    """The model digest a ``digest`` message vouches for. Raises WireError."""
+    return _octets(canonical.loads(payload, max_bytes=64), DIGEST_BYTES, "digest")
+
+
+def decode_fetch(payload: bytes, nodes: int) -> tuple[bytes, ...]:
+    """The contribution digests a node asks for. Raises WireError."""
+    value = canonical.loads(payload, max_bytes=40 * nodes + 16)
+    if type(value) is not list or len(value) > nodes:
+        raise _bad("fetch", f"expected at most {nodes} digests")
+    return tuple(_octets(item, DIGEST_BYTES, "fetch") for item in value)
+
+
+@attrs.frozen(eq=False)
+class Snapshot:
+    """A model and the messages of a quorum that vouch for its digest.
+
+    Attributes:
+        step: how many rounds closed before it.
+        vector: the model, int32, shape ``(d,)``.
+        vouchers: ``digest`` messages of a quorum.
+    """
+
+    step: int
+    vector: Vector
+    vouchers: tuple[Envelope, ...]
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
+        return canonical.dumps([self.step, octets, [voucher.to_bytes() for voucher in self.vouchers]])
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, nodes: int, dimension: int) -> Snapshot:
+        """Decode. Raises WireError."""
+        limit = 4 * dimension + _vote_limit(nodes)
+        value = canonical.loads(payload, max_bytes=limit)
+        step, octets, vouchers = _list(value, 3, "snapshot")
+        _number(step, 1, 2**63 - 1, "snapshot.step")
+        _octets(octets, 4 * dimension, "snapshot.vector")
+        vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
+        vector.flags.writeable = False
+        return cls(step, vector, _frames(vouchers, nodes, _vote_limit(1), "snapshot.vouchers"))

@@ -1,0 +1,46 @@
+"""Conformance suites for plugin authors: subclass one in your tests and give it your plugin.
+
+Each rule has a stable id (``QRES-AGG-4``); :data:`RULES` lists them. Needs pytest, which the extra
+``qres-core[testing]`` brings. Nothing else in QRES imports this package.
+"""
+
+from __future__ import annotations
+
+from qres_core.contract.errors import LabError
+
+try:
+    import pytest
+except ModuleNotFoundError as error:
+    raise LabError.of(
+        "QRES-E802",
+        "qres_core.testing",
+        "pytest is not installed",
+        'pip install "qres-core[testing]"',
+    ) from error
+
+from qres_core.testing.aggregator import AggregatorContract
+from qres_core.testing.authenticator import AuthenticatorContract
+from qres_core.testing.builders import (
+    make_envelope,
+    make_node_ids,
+    make_node_info,
+    make_round_info,
+    make_updates,
+)
+from qres_core.testing.hosting import host
+from qres_core.testing.rules import RULES, ContractViolationError
+
+del pytest
+
+__all__ = [
+    "RULES",
+    "AggregatorContract",
+    "AuthenticatorContract",
+    "ContractViolationError",
+    "host",
+    "make_envelope",
+    "make_node_ids",
+    "make_node_info",
+    "make_round_info",
+    "make_updates",
+]

@@ -1,0 +1,52 @@
+"""The rules of the conformance suites, by stable id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NoReturn
+
+RULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "QRES-AGG-1": "is a plugin the kernel takes",
+        "QRES-AGG-2": "returns int32 of shape (d,)",
+        "QRES-AGG-3": "leaves its input alone",
+        "QRES-AGG-4": "does not care which sender holds which vector",
+        "QRES-AGG-5": "refuses too few updates",
+        "QRES-AGG-6": "gives the same bits for the same updates",
+        "QRES-AGG-7": "is exact where all agree",
+        "QRES-AGG-8": "stays within its inputs and does not wrap",
+        "QRES-AGG-9": "reads weights as proportions",
+        "QRES-AGG-10": "is not moved by one great weight",
+        "QRES-AGG-11": "withstands the liars it says it tolerates",
+        "QRES-AUTH-1": "is a plugin the kernel takes",
+        "QRES-AUTH-2": "accepts what it signed",
+        "QRES-AUTH-3": "rejects a message without its authenticator",
+        "QRES-AUTH-4": "rejects every flipped bit of the authenticator",
+        "QRES-AUTH-5": "binds every field of the message",
+        "QRES-AUTH-6": "never blames the claimed sender for a forgery",
+    }
+)
+"""Every rule id with its title. Ids are never reused."""
+
+
+class ContractViolationError(AssertionError):
+    """A plugin breaks a rule of its contract.
+
+    Attributes:
+        rule: an id of :data:`RULES`.
+    """
+
+    def __init__(self, rule: str, what: str) -> None:
+        self.rule = rule
+        super().__init__(f"{rule} ({RULES[rule]}): {what}")
+
+
+def broken(rule: str, what: str, cause: BaseException | None = None) -> NoReturn:
+    """Fail the test for ``rule``, saying what was seen.
+
+    Raises:
+        ContractViolationError: always.
+    """
+    __tracebackhide__ = True
+    raise ContractViolationError(rule, what) from cause

@@ -1,0 +1,296 @@
+"""Plugins as somebody else would write them; checked by mypy and pyright in strict mode.
+
+Only the public names of ``qres_core`` are imported. Every hook is implemented once, with the types
+of its specification, so that a change of the contract that breaks its users shows here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Contribution,
+    Delivery,
+    Dialogue,
+    DialogueMessage,
+    Envelope,
+    Evidence,
+    Hides,
+    Needs,
+    NodeId,
+    NodeInfo,
+    Outcome,
+    RoundError,
+    RoundInfo,
+    RoundStatus,
+    Send,
+    Standing,
+    Trainer,
+    Transport,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Verdict,
+    Visibility,
+    fixed,
+    hookimpl,
+    reject,
+)
+
+
+@attrs.frozen
+class Median:
+    """Coordinate-wise median, as short as a rule can be."""
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        """Merge by the median of each coordinate."""
+        merged: Vector = np.median(updates.vectors, axis=0).astype(np.int32)
+        return merged
+
+
+@attrs.frozen
+class KeepHeavy:
+    """A wrapper that drops light updates."""
+
+    least: int = 1
+
+    @property
+    def needs(self) -> Needs:
+        """Single updates, and one of them at least."""
+        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=1)
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        """Pass on the heavy rows."""
+        heavy = np.flatnonzero(updates.weights >= self.least)
+        if heavy.size == 0:
+            raise ValueRefusedError.of(
+                "QRES-E505", "keep_heavy", f"round {round_info.number} has no heavy update"
+            )
+        return proceed(updates.take(heavy))
+
+
+@attrs.frozen
+class Mac:
+    """A message authentication code under one key of the whole swarm."""
+
+    key_hex: str
+
+    def _tag(self, envelope: Envelope) -> bytes:
+        return hmac.digest(bytes.fromhex(self.key_hex), envelope.signing_digest, "sha256")
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        """Authenticate an outgoing message."""
+        return self._tag(envelope)
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope, link: NodeId) -> Verdict:
+        """Check an incoming message."""
+        if len(link) == len(envelope.sender) and hmac.compare_digest(
+            self._tag(envelope), envelope.auth.get("mac", b"")
+        ):
+            return ACCEPT
+        return reject("bad tag", blame=Blame.LINK)
+
+
+@attrs.define
+class Increasing:
+    """Sequence numbers that only grow."""
+
+    _last: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int], init=False)
+
+    @hookimpl
+    def replay_check(self, envelope: Envelope, now: float) -> Verdict:
+        """Refuse what is old."""
+        late = envelope.time_ms > now * 1000 + 60_000
+        if late or envelope.sequence <= self._last.get(envelope.sender, -1):
+            return reject("replayed", blame=Blame.LINK)
+        self._last[envelope.sender] = envelope.sequence
+        return ACCEPT
+
+
+@attrs.define
+class ThreeStrikes:
+    """A node with three facts against it is banned."""
+
+    _strikes: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int], init=False)
+
+    @hookimpl
+    def reputation(self, sender: NodeId) -> Standing:
+        """Full standing, or none."""
+        return Standing(banned=self._strikes.get(sender, 0) >= 3)
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        """Count what speaks against a node."""
+        if evidence.against:
+            self._strikes[evidence.subject] = self._strikes.get(evidence.subject, 0) + 1
+
+
+@attrs.frozen
+class Clip:
+    """Clips every coordinate before it leaves, and proves by a checksum what left."""
+
+    bound: int
+
+    @property
+    def hides(self) -> Hides:
+        """Nothing."""
+        return Hides(leaves=Visibility.INDIVIDUAL)
+
+    @hookimpl
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        """Clip."""
+        if update.vector.size != round_info.dimension:
+            raise ValueRefusedError.of("QRES-E502", "update", f"{update.vector.size}")
+        return attrs.evolve(update, vector=np.clip(update.vector, -self.bound, self.bound))
+
+    @hookimpl
+    def reveal(self, updates: Updates) -> Updates:
+        """Nothing was hidden."""
+        return updates
+
+    @hookimpl
+    def prove(self, update: Update, round_info: RoundInfo) -> bytes:
+        """A checksum bound to the round."""
+        return hashlib.sha256(round_info.model_digest + update.vector.tobytes()).digest()
+
+    @hookimpl
+    def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
+        """Check the checksum."""
+        body = round_info.model_digest + contribution.vector.tobytes()
+        if contribution.proofs.get("clip") == hashlib.sha256(body).digest():
+            return ACCEPT
+        return reject("bad proof", blame=Blame.SENDER)
+
+
+@attrs.define
+class Hello:
+    """A dialogue: everybody greets everybody."""
+
+    missing: set[NodeId]
+    ready: bool = True
+
+    @property
+    def finished(self) -> bool:
+        """True when all have greeted."""
+        return not self.missing
+
+    def start(self) -> Sequence[Send]:
+        """Greet."""
+        return [Send(b"hello")]
+
+    def receive(self, message: DialogueMessage) -> Sequence[Send]:
+        """Take a greeting, and answer the first of it."""
+        if message.sender not in self.missing or message.step != 0:
+            return []
+        self.missing.discard(message.sender)
+        return [Send(b"hello to you", step=1, to=message.sender)]
+
+    def tick(self, now: float) -> Sequence[Send]:
+        """Nothing happens with time."""
+        return [] if now >= 0 else self.start()
+
+    def decided(self, members: tuple[NodeId, ...]) -> Sequence[Send]:
+        """Wait only for members."""
+        self.missing.intersection_update(members)
+        return []
+
+
+class Loopback:
+    """A transport that hears itself."""
+
+    def __init__(self, link: NodeId) -> None:
+        """Nothing was sent yet."""
+        self._link = link
+        self._frames: list[bytes] = []
+
+    async def start(self) -> None:
+        """Nothing to connect."""
+
+    async def broadcast(self, frame: bytes) -> None:
+        """Keep the frame."""
+        self._frames.append(frame)
+
+    async def send(self, to: NodeId, frame: bytes) -> None:
+        """Keep the frame if it is for this node."""
+        if to == self._link:
+            self._frames.append(frame)
+
+    async def receive(self) -> Delivery:
+        """The oldest frame."""
+        if not self._frames:
+            raise RoundError.of("QRES-E603", "loopback", "nothing was sent")
+        return Delivery(self._link, self._frames.pop(0))
+
+    async def aclose(self) -> None:
+        """Forget the frames."""
+        self._frames.clear()
+
+
+@attrs.define
+class Host:
+    """Life cycle, a dialogue and the transport."""
+
+    closed: int = attrs.field(default=0, init=False)
+    _node: NodeInfo | None = attrs.field(default=None, init=False)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Remember the node."""
+        self._node = node_info
+
+    @hookimpl
+    def teardown(self) -> None:
+        """Forget it."""
+        self._node = None
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
+        """Greet where there is somebody to greet."""
+        return Hello(set(round_info.roster)) if len(round_info.roster) > 1 else None
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Count the rounds that closed."""
+        self.closed += outcome.status is RoundStatus.CLOSED
+
+    @hookimpl
+    def transport(self, node_info: NodeInfo) -> Transport:
+        """The loopback."""
+        return Loopback(node_info.node_id)
+
+
+@attrs.frozen(eq=False)
+class Mean:
+    """A trainer: the mean of local numbers."""
+
+    target: NDArray[np.float64]
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Go half way to the target."""
+        here = fixed.decode(vector, scale=round_info.scale)
+        encoded = fixed.encode((self.target - here) / 2, scale=round_info.scale)
+        return Update(encoded.vector, weight=self.target.size, saturated=encoded.saturated)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Distance to the target."""
+        return {"distance": float(np.linalg.norm(fixed.decode(vector) - self.target))}
+
+
+def protocols(node: NodeId, target: NDArray[np.float64]) -> tuple[Dialogue, Transport, Trainer]:
+    """The type checkers hold each of these against its protocol."""
+    return Hello({node}), Loopback(node), Mean(target)

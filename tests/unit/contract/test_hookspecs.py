@@ -1,0 +1,196 @@
+"""Every hook is documented whole, and the example in its docstring is a plugin."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import hmac
+import inspect
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, cast
+
+import attrs
+import numpy as np
+import pluggy
+import pytest
+
+import qres_core
+from qres_core.contract.hookspecs import ENTRY_POINT_GROUP, PROJECT, HookSpecs
+
+Spec = Callable[..., object]
+SPECS: dict[str, Spec] = {
+    name: member for name, member in vars(HookSpecs).items() if inspect.isfunction(member)
+}
+SECTIONS = ("When", "Slot", "Args", "Returns", "Raises", "Example:")
+FAMILIES = {
+    "life cycle", "transport", "authenticate", "replay_check", "reputation", "privatize", "prove",
+    "aggregate",
+}  # fmt: skip
+PLUGINS: dict[str, dict[str, Any]] = {
+    "Median": {},
+    "KeepHeavy": {},
+    "Mac": {"key_hex": "00"},
+    "Increasing": {},
+    "ThreeStrikes": {},
+    "Clip": {"bound": 1},
+    "Host": {},
+}
+
+
+def arguments(spec: Spec) -> list[str]:
+    return list(inspect.signature(spec).parameters)[1:]
+
+
+def document(spec: Spec) -> str:
+    return inspect.cleandoc(spec.__doc__ or "")
+
+
+def section(spec: Spec, name: str) -> str:
+    body = document(spec).split(f"\n{name}:", 1)[1]
+    return re.split(r"\n(?=[A-Z])", body, maxsplit=1)[0]
+
+
+def example(spec: Spec) -> str:
+    return textwrap.dedent(document(spec).split("Example::\n", 1)[1])
+
+
+def example_class(spec: Spec) -> ast.ClassDef:
+    (node,) = ast.parse(example(spec)).body
+    assert isinstance(node, ast.ClassDef)
+    return node
+
+
+def manager() -> pluggy.PluginManager:
+    plugins = pluggy.PluginManager(PROJECT)
+    plugins.add_hookspecs(HookSpecs)
+    return plugins
+
+
+each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+
+
+def test_the_hooks_are_the_ones_of_the_design() -> None:
+    assert list(SPECS) == [
+        "setup", "teardown", "round_opened", "round_closed", "transport", "sign", "authenticate",
+        "replay_check", "reputation", "observe", "privatize", "reveal", "prove", "verify",
+        "aggregate", "wrap_aggregate",
+    ]  # fmt: skip
+    assert (PROJECT, ENTRY_POINT_GROUP) == ("qres", "qres.plugins")
+
+
+@each_spec
+def test_a_specification_is_plain_and_asks_for_the_whole_list(spec: Spec) -> None:
+    marks: object = getattr(spec, f"{PROJECT}_spec")
+    assert marks == {
+        "firstresult": False,
+        "historic": False,
+        "warn_on_impl": None,
+        "warn_on_impl_args": None,
+    }
+    assert not inspect.iscoroutinefunction(spec)
+    kinds = {parameter.kind for parameter in inspect.signature(spec).parameters.values()}
+    assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+@each_spec
+def test_a_docstring_has_every_section_once_and_in_order(spec: Spec) -> None:
+    found = re.findall(r"^([A-Z]\w*:?):(?= |$)", document(spec), flags=re.MULTILINE)
+    assert found == list(SECTIONS)
+    assert document(spec).splitlines()[0].endswith(".")
+    assert all(section(spec, name).strip() for name in SECTIONS)
+
+
+@each_spec
+def test_every_argument_is_described_and_no_other(spec: Spec) -> None:
+    body = section(spec, "Args")
+    described = re.findall(r"^    (\w+): \S", body, flags=re.MULTILINE)
+    assert described == arguments(spec)
+    if not described:
+        assert body.strip() == "none."
+
+
+@each_spec
+def test_the_slot_names_a_family(spec: Spec) -> None:
+    family = re.split(r"[,;]", section(spec, "Slot").strip())[0]
+    assert family in FAMILIES
+
+
+@each_spec
+def test_the_example_defines_that_hook_and_asks_for_arguments_it_has(spec: Spec) -> None:
+    node = example_class(spec)
+    decorators = [ast.unparse(one) for one in node.decorator_list]
+    assert decorators in (["attrs.frozen"], ["attrs.define"])
+    (method,) = (one for one in node.body if isinstance(one, ast.FunctionDef))
+    assert method.name == spec.__name__
+    assert [ast.unparse(one) for one in method.decorator_list] == ["hookimpl"]
+    assert method.args.args[0].arg == "self"
+    assert {one.arg for one in method.args.args[1:]} <= set(arguments(spec))
+    assert not method.args.kwonlyargs
+    assert not method.args.vararg
+    assert not method.args.kwarg
+
+
+@each_spec
+def test_the_example_is_accepted_as_a_plugin(spec: Spec) -> None:
+    names: dict[str, Any] = {name: getattr(qres_core, name) for name in qres_core.__all__}
+    names |= {"attrs": attrs, "np": np, "hashlib": hashlib, "hmac": hmac, "Counter": Counter}
+    exec(example(spec), names)  # noqa: S102 - text of this project
+    plugin = names[example_class(spec).name]
+    fields = cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(plugin))
+    options = {
+        field.name: "00" if field.type is str else 1
+        for field in fields
+        if field.default is attrs.NOTHING
+    }
+    plugins = manager()
+    assert plugins.register(plugin(**options), name="example")
+    plugins.check_pending()
+    (implementation,) = getattr(plugins.hook, spec.__name__).get_hookimpls()
+    assert implementation.plugin_name == "example"
+
+
+def test_plugins_written_elsewhere_implement_every_hook(third_party: ModuleType) -> None:
+    plugins = manager()
+    for name, options in PLUGINS.items():
+        plugins.register(getattr(third_party, name)(**options), name=name)
+    plugins.check_pending()
+    missing = [hook for hook in SPECS if not getattr(plugins.hook, hook).get_hookimpls()]
+    assert missing == []
+
+
+def test_a_misspelt_hook_and_a_misspelt_argument_are_found() -> None:
+    class Misspelt:
+        @qres_core.hookimpl
+        def agregate(self) -> None: ...
+
+    class Greedy:
+        @qres_core.hookimpl
+        def aggregate(self, updates: object, round_infos: object) -> None: ...
+
+    plugins = manager()
+    plugins.register(Misspelt())
+    with pytest.raises(pluggy.PluginValidationError, match="agregate"):
+        plugins.check_pending()
+    with pytest.raises(pluggy.PluginValidationError, match="round_infos"):
+        manager().register(Greedy())
+
+
+def test_a_mac_guards_every_field_and_blames_the_link(third_party: ModuleType) -> None:
+    mac = third_party.Mac("5a" * 32)
+    envelope = qres_core.Envelope("s", "proposal", 1, b"\1" * 32, b"\2" * 32, 3, 4, b"payload")
+    signed = envelope.with_auth({"mac": mac.sign(envelope=envelope)})
+    assert mac.authenticate(envelope=signed, link=b"\3" * 32).accepted
+    changes: list[dict[str, Any]] = [
+        {"round": 2},
+        {"payload": b"other"},
+        {"sender": b"\3" * 32},
+        {"auth": {}},
+    ]
+    for change in changes:
+        forged = attrs.evolve(signed, **change)
+        verdict = mac.authenticate(envelope=forged, link=b"\3" * 32)
+        assert (verdict.accepted, verdict.blame) == (False, qres_core.Blame.LINK)

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qres_core import RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
+from qres_core.lab.data import Features, Labels, partition_dirichlet
+from qres_core.lab.models import MLP, Model, Softmax, Weights
+from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer
+
+STEP = 2.0**-16
+
+
+def a_round(vector: Vector, *, number: int = 1, scale: int = 0) -> RoundInfo:
+    return RoundInfo("lab", number, vector_digest(vector), vector.size, scale, (), 1)
+
+
+def blobs(n: int, seed: int = 0, classes: int = 4, features: int = 6) -> tuple[Features, Labels]:
+    """Classes around random centres."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    centres = np.random.default_rng(99).normal(0, 2, (classes, features))
+    return centres[y] + rng.normal(size=(n, features)), y
+
+
+def trainer(model: Model | None = None, n: int = 50, **options: Any) -> NumpyTrainer:
+    x, y = blobs(n)
+    test_x, test_y = blobs(80, seed=1)
+    return NumpyTrainer(
+        model=model or Softmax(6, 4), x=x, y=y, test_x=test_x, test_y=test_y, **options
+    )
+
+
+def start(one: NumpyTrainer, scale: int = 0) -> Vector:
+    return fixed.encode(one.model.initial(np.random.default_rng(5)), scale=scale).vector
+
+
+@attrs.frozen
+class Centre:
+    """A model whose loss is half the mean squared distance to the examples."""
+
+    dimension: int
+
+    def initial(self, rng: np.random.Generator) -> Weights:
+        return rng.normal(size=self.dimension)
+
+    def loss_and_gradient(self, w: Weights, x: Features, y: Labels) -> tuple[float, Weights]:
+        assert len(x) == len(y)
+        return float(0.5 * np.mean(np.sum((w - x) ** 2, axis=1))), w - x.mean(axis=0)
+
+    def predict(self, w: Weights, x: Features) -> Labels:
+        return np.full(len(x), int(w[0] > 0))
+
+
+def test_is_a_trainer() -> None:
+    assert isinstance(trainer(), Trainer)
+    assert isinstance(QuadraticTrainer(optimum=np.zeros(2, np.int32)), Trainer)
+
+
+@pytest.mark.parametrize("scale", [-4, 0, 3])
+def test_one_step_on_all_examples_is_minus_the_gradient(scale: int) -> None:
+    one = trainer(local_epochs=1, batch_size=1000, learning_rate=0.25, scale=scale)
+    vector = start(one, scale)
+    w = fixed.decode(vector, scale=scale)
+    loss, gradient = one.model.loss_and_gradient(w, one.x, one.y)
+    update = one.fit(vector, a_round(vector, scale=scale))
+    moved = fixed.decode(update.vector, scale=scale)
+    np.testing.assert_allclose(moved, -0.25 * gradient, atol=0.51 * STEP * 2.0**scale)
+    assert update.metrics["loss"] == pytest.approx(loss)
+    assert update.weight == len(one.y)
+    assert update.saturated == 0
+
+
+def test_one_pass_uses_every_example_once() -> None:
+    # With a rate too small to move the model, the pass's mean loss is the loss over all examples.
+    one = trainer(local_epochs=1, batch_size=7, learning_rate=1e-12)
+    vector = start(one)
+    expected, _ = one.model.loss_and_gradient(fixed.decode(vector), one.x, one.y)
+    assert one.fit(vector, a_round(vector)).metrics["loss"] == pytest.approx(expected)
+
+
+def test_order_depends_on_seed_node_and_round_alone() -> None:
+    vector = start(trainer())
+    base = trainer(batch_size=4, seed=1, node=2)
+    first = base.fit(vector, a_round(vector)).vector
+    np.testing.assert_array_equal(first, base.fit(vector, a_round(vector)).vector)
+    others = [
+        base.fit(vector, a_round(vector, number=2)),
+        attrs.evolve(base, seed=2).fit(vector, a_round(vector)),
+        attrs.evolve(base, node=3).fit(vector, a_round(vector)),
+    ]
+    assert not any(np.array_equal(first, other.vector) for other in others)
+
+
+@given(st.sampled_from([0.0, 0.1, 1.0, 5.0, 1e3]), st.floats(0.05, 0.9))
+def test_stationary_point_is_that_of_the_fedprox_objective(mu: float, rate: float) -> None:
+    # argmin of 1/2 mean ||w - x||^2 + mu/2 ||w - w_t||^2 is (mean x + mu w_t) / (1 + mu).
+    one = trainer(
+        Centre(6), local_epochs=400, batch_size=1000, learning_rate=rate, proximal=mu, n=9
+    )
+    vector = start(one)
+    w = fixed.decode(vector)
+    moved = fixed.decode(one.fit(vector, a_round(vector)).vector)
+    np.testing.assert_allclose(moved, (one.x.mean(axis=0) - w) / (1 + mu), atol=STEP)
+
+
+def drift(trainers: list[NumpyTrainer], vector: Vector) -> float:
+    moves = np.array([fixed.decode(each.fit(vector, a_round(vector)).vector) for each in trainers])
+    return float(np.linalg.norm(moves - moves.mean(axis=0), axis=1).mean())
+
+
+def test_fedprox_reduces_drift_between_unlike_nodes() -> None:
+    x, y = blobs(400)
+    parts = partition_dirichlet(y, 8, 0.1, np.random.default_rng(0))
+    whole = trainer(local_epochs=10)
+    vector = start(whole)
+
+    def drift_with(mu: float) -> float:
+        return drift(
+            [
+                attrs.evolve(whole, x=x[part], y=y[part], node=node, proximal=mu)
+                for node, part in enumerate(parts)
+            ],
+            vector,
+        )
+
+    drifts = [drift_with(mu) for mu in (0.0, 0.1, 1.0, 10.0)]
+    assert all(more < 0.9 * less for less, more in itertools.pairwise(drifts))
+
+
+@pytest.mark.parametrize("model", [Softmax(6, 4), MLP(6, 5, 4)], ids=["softmax", "mlp"])
+def test_large_mu_holds_the_model_still(model: Model) -> None:
+    one = trainer(model, proximal=1e9)
+    vector = start(one)
+    np.testing.assert_array_equal(one.fit(vector, a_round(vector)).vector, 0)
+
+
+def test_training_raises_the_accuracy() -> None:
+    one = trainer(local_epochs=10)
+    vector = start(one)
+    update = one.fit(vector, a_round(vector))
+    trained = fixed.add_saturating(vector, update.vector).vector
+    assert one.evaluate(trained)["accuracy"] > one.evaluate(vector)["accuracy"] + 0.3
+    assert one.evaluate(trained)["loss"] < one.evaluate(vector)["loss"]
+
+
+def test_evaluation_counts_right_answers() -> None:
+    one = trainer(Centre(6))
+    vector = fixed.encode([1.0] * 6).vector
+    assert one.evaluate(vector)["accuracy"] == np.mean(one.test_y == 1)
+
+
+@pytest.mark.parametrize("model", [Softmax(6, 4), MLP(6, 5, 4)], ids=["softmax", "mlp"])
+def test_divergence_is_refused_by_name(model: Model) -> None:
+    one = trainer(model, learning_rate=1e308, local_epochs=20)
+    vector = start(one)
+    with pytest.raises(ValueRefusedError) as caught:
+        one.fit(vector, a_round(vector))
+    assert caught.value.code == "QRES-E501"
+    assert "learning rate" in caught.value.problems[0].fix
+
+
+def test_moves_beyond_the_grid_are_counted() -> None:
+    one = trainer(local_epochs=1, batch_size=1000, learning_rate=1e9)
+    vector = start(one)
+    update = one.fit(vector, a_round(vector))
+    assert 0 < update.saturated == np.count_nonzero(np.abs(update.vector) == fixed.LIMIT)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [trainer(), QuadraticTrainer(optimum=np.zeros(28, np.int32))],
+    ids=["numpy", "quadratic"],
+)
+def test_rounds_of_another_model_or_grid_are_refused(one: NumpyTrainer | QuadraticTrainer) -> None:
+    right = np.zeros(28, np.int32)
+    one.fit(right, a_round(right))
+    for wrong, code in (
+        (np.zeros(27, np.int32), "QRES-E502"),
+        (np.zeros(28, np.float64), "QRES-E503"),
+    ):
+        for refuse in (lambda v=wrong: one.fit(v, a_round(right)), lambda v=wrong: one.evaluate(v)):
+            with pytest.raises(ValueRefusedError) as caught:
+                refuse()
+            assert caught.value.code == code
+    with pytest.raises(ValueRefusedError) as caught:
+        one.fit(right, a_round(right, scale=2))
+    assert caught.value.code == "QRES-E504"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("local_epochs", 0), ("batch_size", 0), ("learning_rate", 0.0), ("proximal", -1.0)],
+)
+def test_options_out_of_range_are_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        trainer(**{field: value})
+
+
+@given(
+    steps=st.integers(1, 6),
+    rate=st.floats(0.01, 1.9),
+    mu=st.floats(0.0, 50.0),
+    scale=st.integers(-3, 3),
+)
+def test_quadratic_is_its_steps_in_closed_form(
+    steps: int, rate: float, mu: float, scale: int
+) -> None:
+    optimum = fixed.encode([3.0, -2.0, 0.5], scale=scale).vector
+    vector = fixed.encode([-1.0, 0.25, 0.5], scale=scale).vector
+    one = QuadraticTrainer(
+        optimum=optimum, local_epochs=steps, learning_rate=rate, proximal=mu, scale=scale
+    )
+    best, anchor = fixed.decode(optimum, scale=scale), fixed.decode(vector, scale=scale)
+    w = anchor.copy()
+    for _ in range(steps):
+        w = (w - rate * (w - best) + rate * mu * anchor) / (1 + rate * mu)
+    update = one.fit(vector, a_round(vector, scale=scale))
+    moved = fixed.decode(update.vector, scale=scale)
+    np.testing.assert_allclose(moved, w - anchor, atol=0.51 * STEP * 2.0**scale)
+    assert update.metrics["loss"] == pytest.approx(np.mean((best - anchor) ** 2))
+
+
+def test_quadratic_measures_the_distance() -> None:
+    one = QuadraticTrainer(optimum=fixed.encode([3.0, 0.0]).vector)
+    assert one.evaluate(fixed.encode([0.0, 4.0]).vector) == {"loss": 12.5, "distance": 5.0}
+
+
+def test_quadratic_divergence_is_refused_by_name() -> None:
+    one = QuadraticTrainer(
+        optimum=fixed.encode([3.0, 0.0]).vector, learning_rate=1e200, local_epochs=5
+    )
+    vector = np.zeros(2, np.int32)
+    with pytest.raises(ValueRefusedError) as caught:
+        one.fit(vector, a_round(vector))
+    assert caught.value.code == "QRES-E501"

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import LabError, RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
+from qres_core.lab.numpy_trainer import NumpyTrainer
+from qres_core.lab.tasks import Task, TaskConfig, make_task
+
+
+def average(task: Task, rounds: int) -> list[Vector]:
+    """Models of plain federated averaging by example count, in exact integers."""
+    vector = task.initial
+    models = []
+    for number in range(1, rounds + 1):
+        info = RoundInfo("lab", number, vector_digest(vector), vector.size, task.scale, (), 1)
+        updates = [trainer.fit(vector, info) for trainer in task.trainers]
+        weights = np.array([update.weight for update in updates], dtype=np.int64)
+        sums = weights @ np.stack([update.vector for update in updates]).astype(np.int64)
+        step = np.floor_divide(2 * sums + weights.sum(), 2 * weights.sum()).astype(np.int32)
+        vector = fixed.add_saturating(vector, step).vector
+        models.append(vector)
+    return models
+
+
+@pytest.mark.parametrize("model", ["softmax", "mlp"])
+def test_averaging_over_twenty_nodes_learns_the_digits(model: str) -> None:
+    pytest.importorskip("sklearn")
+    task = make_task(TaskConfig(model=model), nodes=20, seed=1)
+    assert task.evaluate(task.initial)["accuracy"] < 0.3
+    assert task.evaluate(average(task, 12)[-1])["accuracy"] >= 0.93
+
+
+@pytest.mark.parametrize(
+    ("config", "digest"),
+    [
+        (TaskConfig(), "90f48f064b16d08323f26d29adf3ec88"),
+        (
+            TaskConfig(model="mlp", partition="dirichlet", proximal=0.1),
+            "3fc1cad1e61605ec96de6dd830f60943",
+        ),
+        (TaskConfig(name="quadratic", dimension=500), "54427690190e5a30756a0782b1794058"),
+    ],
+    ids=["softmax", "mlp", "quadratic"],
+)
+def test_models_are_the_same_on_every_supported_version(config: TaskConfig, digest: str) -> None:
+    if config.name == "digits":
+        pytest.importorskip("sklearn")
+    model = average(make_task(config, nodes=20, seed=1), 5)[-1]
+    assert vector_digest(model).hex()[:32] == digest
+
+
+@pytest.mark.parametrize("partition", ["iid", "dirichlet"])
+@pytest.mark.parametrize("nodes", [1, 20, 1000])
+def test_every_example_is_trained_on_by_one_node(nodes: int, partition: str) -> None:
+    pytest.importorskip("sklearn")
+    task = make_task(TaskConfig(partition=partition), nodes=nodes, seed=3)
+    assert len(task.trainers) == nodes
+    assert all(isinstance(trainer, Trainer) for trainer in task.trainers)
+    info = RoundInfo("lab", 1, vector_digest(task.initial), task.initial.size, 0, (), 1)
+    weights = [trainer.fit(task.initial, info).weight for trainer in task.trainers]
+    assert min(weights) >= 1
+    assert sum(weights) == 1347
+
+
+def test_more_nodes_than_examples_are_refused() -> None:
+    pytest.importorskip("sklearn")
+    with pytest.raises(LabError, match="at most 1347 parts") as caught:
+        make_task(TaskConfig(), nodes=1348, seed=0)
+    assert caught.value.code == "QRES-E105"
+
+
+def test_nodes_measure_the_common_held_out_examples() -> None:
+    pytest.importorskip("sklearn")
+    task = make_task(TaskConfig(), nodes=3, seed=0)
+    figures = [dict(trainer.evaluate(task.initial)) for trainer in task.trainers]
+    assert figures == [dict(task.evaluate(task.initial))] * 3
+
+
+@pytest.mark.parametrize("scale", [-2, 0, 4])
+def test_quadratic_converges_to_the_mean_of_the_optima(scale: int) -> None:
+    config = TaskConfig(name="quadratic", dimension=300, local_epochs=1)
+    task = make_task(config, nodes=50, seed=2, scale=scale)
+    assert task.initial.shape == (300,)
+    assert task.scale == scale
+    losses = [task.evaluate(vector)["loss"] for vector in average(task, 15)]
+    assert losses[0] < task.evaluate(task.initial)["loss"] / 2
+    # The mean of 50 optima of variance 0.01 is 0.01 / 50 from the common one.
+    assert losses[-1] == pytest.approx(0.01 / 50, rel=0.4)
+
+
+def test_options_reach_the_trainers() -> None:
+    pytest.importorskip("sklearn")
+    options: dict[str, Any] = {
+        "local_epochs": 2,
+        "batch_size": 9,
+        "learning_rate": 0.3,
+        "proximal": 0.7,
+    }
+    task = make_task(TaskConfig(**options), nodes=2, seed=8, scale=1)
+    for node, trainer in enumerate(task.trainers):
+        assert isinstance(trainer, NumpyTrainer)
+        found = attrs.asdict(trainer, recurse=False)
+        assert {name: found[name] for name in options} == options
+        assert (found["seed"], found["node"], found["scale"]) == (8, node, 1)
+
+
+def test_equal_arguments_make_equal_tasks_and_another_seed_another() -> None:
+    config = TaskConfig(name="quadratic", dimension=20)
+    first, again, other = (
+        average(make_task(config, nodes=2, seed=seed), 1)[0] for seed in (4, 4, 5)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "suggestion"),
+    [("name", "digit", "digits"), ("model", "softmx", "softmax"), ("partition", "id", "iid")],
+)
+def test_unknown_names_are_refused_with_the_nearest_known(
+    field: str, value: Any, suggestion: str
+) -> None:
+    with pytest.raises(LabError) as caught:
+        make_task(TaskConfig(**{field: value}), nodes=2, seed=0)
+    assert caught.value.code == "QRES-E801"
+    assert caught.value.problems[0].where == f"task.{field}"
+    assert suggestion in caught.value.problems[0].fix
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden", 0),
+        ("local_epochs", 0),
+        ("local_epochs", 1.0),
+        ("batch_size", -1),
+        ("batch_size", True),
+        ("dimension", 0),
+        ("alpha", 0.0),
+        ("alpha", float("inf")),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "0.1"),
+        ("proximal", -0.1),
+        ("proximal", True),
+    ],
+)
+def test_values_out_of_range_are_refused_naming_the_field(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"'{field}'"):
+        TaskConfig(**{field: value})
+
+
+@pytest.mark.parametrize(("arguments"), [{"nodes": 0, "seed": 0}, {"nodes": 1, "seed": -1}])
+def test_impossible_counts_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(LabError) as caught:
+        make_task(TaskConfig(name="quadratic"), **arguments)
+    assert caught.value.code == "QRES-E105"
+
+
+def test_scale_off_the_grid_is_refused() -> None:
+    with pytest.raises(ValueRefusedError) as caught:
+        make_task(TaskConfig(name="quadratic"), nodes=1, seed=0, scale=33)
+    assert caught.value.code == "QRES-E504"
+
+
+def test_every_option_is_explained() -> None:
+    assert all(field.metadata["help"].endswith(".") for field in attrs.fields(TaskConfig))
+
+
+def test_importing_tasks_imports_no_optional_dependency() -> None:
+    code = (
+        "import sys, qres_core.lab.tasks, qres_core.lab.torch_trainer;"
+        "print(sorted({'sklearn', 'scipy', 'torch', 'matplotlib'} & sys.modules.keys()))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,173 @@
+"""Who may import whom, where an import linter cannot say it: allow-lists and start-up cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qres_core
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTRACT_MAY_IMPORT = {"attrs", "cbor2", "numpy", "pluggy"}
+PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+PUBLIC = frozenset(qres_core.__all__)
+HEAVY = {"libp2p", "matplotlib", "numba", "numpy", "scipy", "sklearn", "torch"}
+
+
+def imported(source: str) -> Iterator[tuple[str, int]]:
+    """Every absolute module path that ``source`` names in an import, with its line.
+
+    ``from a import b`` gives ``a.b``, as ``b`` may be a module; ``import_module("a.b")`` counts.
+    """
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                yield from ((alias.name, node.lineno) for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                yield from ((f"{module}.{alias.name}", node.lineno) for alias in names)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__")
+                | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(module)), *_],
+            ):
+                yield module, node.lineno
+            case ast.Attribute(value=ast.Name(id="qres_core"), attr=name):
+                yield f"qres_core.{name}", node.lineno
+
+
+def outside_contract(source: str) -> list[str]:
+    """The imports of ``source`` that the contract may not have."""
+    allowed = CONTRACT_MAY_IMPORT | sys.stdlib_module_names
+    return [
+        f"line {line}: {module}"
+        for module, line in imported(source)
+        if module.partition(".")[0] not in allowed and not module.startswith("qres_core.contract.")
+    ]
+
+
+def outside_plugin(source: str, own: str, *, test: bool) -> list[str]:
+    """The imports of ``source`` that the plugin ``own`` may not have."""
+
+    def allowed(module: str) -> bool:
+        top, _, rest = module.partition(".")
+        if top == "qres_core":
+            return not rest or rest.split(".")[0] in PUBLIC | ({"testing"} if test else set())
+        return top == own or top not in PLUGINS
+
+    return [f"line {line}: {module}" for module, line in imported(source) if not allowed(module)]
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", files(ROOT / "qres_core/contract"), ids=lambda path: path.name)
+def test_contract_imports_little(path: Path) -> None:
+    assert not outside_contract(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugin_imports_public_names_only(plugin: str) -> None:
+    found = files(ROOT / "plugins" / plugin / plugin)
+    assert found
+    offending = {
+        str(path): lines
+        for path in found
+        if (lines := outside_plugin(path.read_text("utf-8"), plugin, test=False))
+    }
+    assert not offending
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_plugin_tests_add_the_conformance_suites_only(plugin: str) -> None:
+    offending = {
+        str(path): lines
+        for path in files(ROOT / "plugins" / plugin / "tests")
+        if (lines := outside_plugin(path.read_text("utf-8"), plugin, test=True))
+    }
+    assert not offending
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import qres_core.kernel",
+        "import qres_core.contract.types as t",
+        "from qres_core.contract import types",
+        "from qres_core.contract.types import Update",
+        "from qres_core import kernel",
+        "from qres_core import _HOME",
+        "from qres_core.testing import AggregateContract",
+        "import importlib\nimportlib.import_module('qres_core.swarm.mean')",
+        "import qres_core\nqres_core.lab",
+        "def late():\n    from qres_core.swarm import rounds",
+        "from qres_other import secret",
+    ],
+)
+def test_plugin_check_sees(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PLUGINS", ["qres_krum", "qres_other"])
+    assert outside_plugin(source, "qres_krum", test=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import qres_core\nqres_core.Update",
+        "from qres_core import Update, hookimpl, fixed",
+        "from qres_krum.scores import krum_scores",
+        "from . import scores",
+        "import numpy as np\nfrom scipy import stats",
+    ],
+)
+def test_plugin_check_lets_pass(source: str) -> None:
+    assert not outside_plugin(source, "qres_krum", test=False)
+
+
+@pytest.mark.parametrize("source", ["import scipy", "from qres_core import Update", "import click"])
+def test_contract_check_sees(source: str) -> None:
+    assert outside_contract(source)
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules a fresh interpreter holds after ``code``."""
+    report = (
+        "import sys; print('\\n'.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", f"{code}\n{report}"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return set(run.stdout.split())
+
+
+def command(*arguments: str) -> str:
+    """A program that runs ``qres`` with ``arguments`` and fails if that fails."""
+    return (
+        "import contextlib, io\n"
+        "from qres_core.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    try:\n"
+        f"        main({list(arguments)!r})\n"
+        "    except SystemExit as done:\n"
+        "        assert not done.code, done.code\n"
+    )
+
+
+def test_importing_the_facade_loads_no_numerical_library() -> None:
+    assert not loaded_by("import qres_core") & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_command_line_starts_without_numerical_libraries(arguments: list[str]) -> None:
+    assert not loaded_by(command(*arguments)) & HEAVY
+
+
+def test_listing_plugins_loads_none_of_them() -> None:
+    assert not loaded_by(command("plugins")) & ((HEAVY - {"numpy"}) | set(PLUGINS))

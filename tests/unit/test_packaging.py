@@ -1,0 +1,244 @@
+"""Every dist of the workspace is built, bounded, licensed and pinned alike."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import qres_core
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
+DISTS = [ROOT, *PLUGINS]
+PIN_FILES = sorted(ROOT.glob("requirements/*.txt"))
+CORE = "qres-core"
+
+every_dist = pytest.mark.parametrize("dist", DISTS, ids=lambda path: path.name)
+every_plugin = pytest.mark.parametrize("dist", PLUGINS, ids=lambda path: path.name)
+every_pin_file = pytest.mark.parametrize("path", PIN_FILES, ids=lambda path: path.name)
+
+
+def pyproject(dist: Path) -> dict[str, Any]:
+    return tomllib.loads((dist / "pyproject.toml").read_text("utf-8"))
+
+
+def package(dist: Path) -> Path:
+    return dist / str(pyproject(dist)["project"]["name"]).replace("-", "_")
+
+
+def pins(path: Path) -> dict[str, tuple[Requirement, list[str]]]:
+    """The requirements of a compiled file by name, each with its hashes."""
+    found: dict[str, tuple[Requirement, list[str]]] = {}
+    text = re.sub(r"^#.*\n", "", path.read_text("utf-8"), flags=re.MULTILINE)
+    for logical in text.replace("\\\n", " ").splitlines():
+        words, *hashes = re.split(r"\s+--hash=", logical.strip())
+        if not words:
+            continue
+        requirement = Requirement(words)
+        name = canonicalize_name(requirement.name)
+        assert name not in found, f"{path.name} pins {name} twice"
+        found[name] = (requirement, hashes)
+    return found
+
+
+def group(name: str) -> list[str]:
+    entries: list[str] = []
+    for entry in pyproject(ROOT)["dependency-groups"][name]:
+        entries += [entry] if isinstance(entry, str) else group(entry["include-group"])
+    return entries
+
+
+def wanted(*groups: str) -> list[Requirement]:
+    """What a compiled file has to hold: all runtime dependencies, the demo and the groups."""
+    texts = [text for dist in DISTS for text in pyproject(dist)["project"]["dependencies"]]
+    texts += pyproject(ROOT)["project"]["optional-dependencies"]["demo"]
+    texts += [text for name in groups for text in group(name)]
+    return [one for one in map(Requirement, texts) if canonicalize_name(one.name) != CORE]
+
+
+def tracked() -> list[Path]:
+    git = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    listed = subprocess.run(git, cwd=ROOT, capture_output=True, check=True, text=True)
+    return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+@every_dist
+def test_licence_is_the_roots(dist: Path) -> None:
+    assert (dist / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert pyproject(dist)["project"]["license"] == "Apache-2.0"
+    assert pyproject(dist)["project"]["license-files"] == ["LICENSE"]
+
+
+@every_dist
+def test_dist_has_its_files(dist: Path) -> None:
+    assert (dist / "README.md").read_text("utf-8").startswith("# ")
+    assert (dist / "CHANGELOG.md").read_text("utf-8").startswith("# ")
+    assert (package(dist) / "__init__.py").is_file()
+    assert (package(dist) / "py.typed").is_file()
+
+
+@every_dist
+def test_version_is_static_and_canonical(dist: Path) -> None:
+    project = pyproject(dist)["project"]
+    assert "dynamic" not in project
+    assert str(Version(project["version"])) == project["version"]
+
+
+def test_core_knows_its_version() -> None:
+    assert qres_core.__version__ == pyproject(ROOT)["project"]["version"]
+
+
+@every_dist
+def test_build_is_the_same_everywhere(dist: Path) -> None:
+    data = pyproject(dist)
+    assert data["build-system"] == pyproject(ROOT)["build-system"]
+    assert data["project"]["requires-python"] == pyproject(ROOT)["project"]["requires-python"]
+    targets = data["tool"]["hatch"]["build"]["targets"]
+    assert targets["wheel"]["packages"] == [package(dist).name]
+    assert {package(dist).name, "README.md", "CHANGELOG.md", "LICENSE"} <= set(
+        targets["sdist"]["only-include"]
+    )
+
+
+@every_plugin
+def test_plugin_admits_the_current_core_and_not_any(dist: Path) -> None:
+    project = pyproject(dist)["project"]
+    (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == CORE]
+    assert bound.specifier.contains(qres_core.__version__)
+    assert {"<"} & {one.operator for one in bound.specifier}, "no upper bound"
+
+
+@every_plugin
+def test_plugin_follows_the_names(dist: Path) -> None:
+    data = pyproject(dist)
+    assert str(data["project"]["name"]).replace("-", "_") == dist.name
+    assert "qres-plugin" in data["project"]["keywords"]
+    assert data["project"]["entry-points"]["qres.plugins"]
+
+
+@every_plugin
+def test_plugin_leaves_groups_and_sources_to_the_root(dist: Path) -> None:
+    data = pyproject(dist)
+    assert "dependency-groups" not in data
+    assert "uv" not in data["tool"]
+
+
+@pytest.mark.parametrize(
+    ("group_name", "name", "target"),
+    [
+        (group_name, name, target)
+        for dist in DISTS
+        for group_name, entries in pyproject(dist)["project"].get("entry-points", {}).items()
+        for name, target in entries.items()
+    ],
+)
+def test_entry_point_resolves(group_name: str, name: str, target: str) -> None:
+    assert isinstance(EntryPoint(name, target, group_name).load(), type)
+
+
+def test_entry_points_have_distinct_names() -> None:
+    names = [
+        name
+        for dist in DISTS
+        for name in pyproject(dist)["project"]["entry-points"]["qres.plugins"]
+    ]
+    assert len(names) == len(set(names))
+
+
+@every_pin_file
+def test_every_pin_is_exact_and_hashed(path: Path) -> None:
+    found = pins(path)
+    assert found
+    for name, (requirement, hashes) in found.items():
+        assert [one.operator for one in requirement.specifier] == ["=="], name
+        assert requirement.url is None, name
+        assert hashes, name
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), name
+
+
+@every_pin_file
+def test_pins_hold_no_address(path: Path) -> None:
+    text = path.read_text("utf-8").lower()
+    addresses = ("http:", "https:", "://", " @ ", "file:", "index-url", "find-links")
+    assert not [word for word in addresses if word in text]
+
+
+@every_pin_file
+def test_pins_leave_torch_and_the_workspace_out(path: Path) -> None:
+    assert not {"torch", CORE, *(pyproject(dist)["project"]["name"] for dist in PLUGINS)} & set(
+        pins(path)
+    )
+
+
+@every_pin_file
+def test_one_package_has_one_version_everywhere(path: Path) -> None:
+    everything = pins(ROOT / "requirements/dev.txt")
+    for name, (requirement, hashes) in pins(path).items():
+        assert everything[name][0].specifier == requirement.specifier
+        assert everything[name][1] == hashes
+
+
+@pytest.mark.parametrize(
+    ("file", "groups"),
+    [
+        ("demo", ["build"]),
+        ("test", ["build", "test"]),
+        ("lint", ["build", "test", "lint"]),
+        ("docs", ["build", "test", "docs"]),
+        ("dev", ["dev"]),
+    ],
+)
+def test_pins_meet_what_the_projects_ask_for(file: str, groups: list[str]) -> None:
+    found = pins(ROOT / f"requirements/{file}.txt")
+    for requirement in wanted(*groups):
+        name = canonicalize_name(requirement.name)
+        assert name in found, f"{requirement} is not pinned: run `make requirements`"
+        (pin,) = found[name][0].specifier
+        assert requirement.specifier.contains(pin.version), f"{requirement}, pinned {pin}"
+
+
+def test_no_lock_file_or_registry_address_is_tracked() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    files = tracked()
+    assert not {"uv.lock", "package-lock.json", "poetry.lock"} & {path.name for path in files}
+    hosts = [
+        ".".join(parts).encode()
+        for parts in (
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("npmjs", "org"),
+            ("yarnpkg", "com"),
+            ("anaconda", "org"),
+            ("pytorch", "org/whl"),
+        )
+    ]
+    offending = [
+        (path.relative_to(ROOT).as_posix(), host.decode())
+        for path in files
+        for host in hosts
+        if host in path.read_bytes()
+    ]
+    assert not offending
+
+
+def test_readme_blocks_are_found_and_others_are_an_error() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", str(ROOT / "scripts/readme_block.py"), *arguments]
+        return subprocess.run(command, capture_output=True, check=False, text=True)
+
+    assert "--require-hashes -r requirements/test.txt" in run("setup").stdout
+    assert run("test").stdout == ".venv/bin/python -P -m pytest\n"
+    assert run("absent").returncode == 1
+    assert "0 bash blocks" in run("absent").stderr
+    assert run().returncode == 2
