@@ -23,7 +23,7 @@ SEED = 1
 
 
 def make_task() -> Task:
-    """The digits, dealt unevenly: every node sees mostly a few of the ten classes."""
+    """The digits, dealt unevenly: each node sees its own mixture of the ten classes."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)  # batches this small lose time to threads, not gain it
     network = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))

@@ -38,6 +38,8 @@ def imported(source: str) -> Iterator[tuple[str, int]]:
                 yield module, node.lineno
             case ast.Attribute(value=ast.Name(id="qres_core"), attr=name):
                 yield f"qres_core.{name}", node.lineno
+            case _:
+                continue
 
 
 def outside_contract(source: str) -> list[str]:

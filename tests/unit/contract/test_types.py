@@ -27,6 +27,7 @@ from qres_core import (
     Vector,
     Visibility,
     check_vector,
+    model_digest,
     vector_digest,
 )
 
@@ -196,6 +197,19 @@ def test_the_digest_converts_nothing(bad: Any, code: str) -> None:
     assert code_of(lambda: vector_digest(bad)) == (code, "vector")
 
 
+@quick
+@given(int32_lists, st.integers(0, 2**64 - 1))
+def test_the_model_digest_is_the_one_computed_by_hand(values: list[int], step: int) -> None:
+    place = b"qres/model/v1\0" + struct.pack("<Q", step)
+    expected = hashlib.sha256(place + vector_digest(vec(*values))).digest()
+    assert model_digest(vec(*values), step) == expected
+
+
+def test_a_model_has_another_digest_at_another_place() -> None:
+    same_vector = {model_digest(vec(1, 2), step) for step in (0, 1, 2, 2**32)}
+    assert len(same_vector | {vector_digest(vec(1, 2)), model_digest(vec(2, 1), 0)}) == 6
+
+
 # ── Update and Contribution ───────────────────────────────────────────────────────────────────
 
 BAD_WEIGHTS = [0, -1, 2**30 + 1, 2**64, True, 1.0, "1", None, np.int64(1)]
@@ -269,6 +283,10 @@ def test_updates_hold_what_they_were_given() -> None:
     assert updates.visibility is Visibility.INDIVIDUAL
     np.testing.assert_array_equal(updates.vectors, stack())
     assert updates.weights.tolist() == [1, 2, 3]
+
+
+def test_weights_of_rows_at_the_limits_are_accepted() -> None:
+    assert make(weights=weights(1, 2**30 - 1, 2**30)).weights.tolist() == [1, 2**30 - 1, 2**30]
 
 
 def test_an_array_that_owns_its_data_is_taken_over_and_frozen() -> None:

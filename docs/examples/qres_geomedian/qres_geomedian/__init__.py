@@ -58,7 +58,9 @@ class Geomedian:
 
     f: int = attrs.field(validator=attrs.validators.ge(0))
     iterations: int = attrs.field(default=32, validator=attrs.validators.ge(1))
-    smoothing: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+    smoothing: float = attrs.field(
+        default=1.0, validator=[attrs.validators.ge(1e-6), attrs.validators.le(1e6)]
+    )
 
     @property
     def needs(self) -> Needs:

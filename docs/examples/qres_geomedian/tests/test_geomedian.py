@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,8 +88,17 @@ def test_too_few_updates_are_refused() -> None:
         host(Geomedian(f=2)).hook.aggregate(updates=updates, round_info=make_round_info())
 
 
-@pytest.mark.parametrize("bad", [{"f": -1}, {"f": 1, "iterations": 0}, {"f": 1, "smoothing": 0.0}])
-def test_options_out_of_range_are_refused(bad: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"f": -1},
+        {"f": 1, "iterations": 0},
+        {"f": 1, "smoothing": 0.0},
+        {"f": 1, "smoothing": math.inf},
+        {"f": 1, "smoothing": math.nan},
+    ],
+)
+def test_options_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=list(bad)[-1]):
         Geomedian(**bad)
 

@@ -1,0 +1,77 @@
+"""The command group: verbs are imported when they run, errors are told and end with code 2."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from typing import Final
+
+import click
+
+from qres_core import __version__
+from qres_core.contract.errors import DOCS_PAGE, QresError
+
+VERBS: Final = {
+    "demo": "Train real nodes under attack, with and without a defence.",
+    "simulate": "Play a swarm from a configuration on a virtual clock.",
+    "plugins": "List the installed plugins, importing none.",
+    "check": "Say whether a configuration would start, and what it would run.",
+    "init": "Write a commented configuration for the plugins installed.",
+    "new-plugin": "Make a complete distribution to start a plugin from.",
+}
+
+
+class Verbs(click.Group):
+    """A group whose verbs live in modules of their own, loaded on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """All verbs."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the verb."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"qres_core.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in ``--help``, without importing any verb."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="qres")
+def app() -> None:
+    """Collaborative learning among nodes that do not trust each other.
+
+    Every defence is a plugin, switched on by its table in a TOML file.
+    """
+
+
+def tell(error: QresError, *, as_json: bool) -> None:
+    """Print every problem of an error, to stderr or as JSON to stdout."""
+    if as_json:
+        problems = [
+            {"code": p.code, "where": p.where, "what": p.what, "fix": p.fix} for p in error.problems
+        ]
+        click.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
+        return
+    for problem in error.problems:
+        code = click.style(problem.code, fg="red", bold=True)
+        click.echo(f"{code} {problem.where}: {problem.what}", err=True)
+        if problem.fix:
+            click.echo(f"    {click.style('fix:', fg='green')} {problem.fix}", err=True)
+    click.echo(f"Each id is explained in {DOCS_PAGE}.", err=True)
+
+
+def run() -> None:
+    """Run the command line; exit 2 for whatever QRES refuses."""
+    try:
+        app(prog_name="qres")
+    except QresError as error:
+        tell(error, as_json="--json" in sys.argv)
+        sys.exit(2)

@@ -1,0 +1,90 @@
+"""Tables and progress: live on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from qres_core.lab.record import RoundRecord, SimulationResult
+
+
+def reasons(rejected: Mapping[str, int]) -> str:
+    """``4 equivocation, 1 replayed``."""
+    return ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+
+
+def _row(record: RoundRecord) -> tuple[str, ...]:
+    accuracy = record.metrics.get("accuracy")
+    loss = record.metrics.get("loss")
+    figure = f"{accuracy:.1%}" if accuracy is not None else f"{loss:.4g}" if loss is not None else ""
+    if not record.closed:
+        return (str(record.number), "aborted", "", reasons(record.rejected), "", record.reason)
+    own = record.accepted - record.attackers_accepted
+    return (
+        str(record.number),
+        figure,
+        f"{own} + {record.attackers_accepted}" if record.attackers_accepted else str(own),
+        reasons(record.rejected),
+        "" if record.alignment is None else f"{record.alignment:+.2f}",
+        record.model_digest[:12],
+    )
+
+
+class RoundTable:
+    """Rounds as they end.
+
+    Args:
+        title: heading.
+        figure: name of the figure column, ``accuracy`` or ``loss``.
+    """
+
+    def __init__(self, title: str, figure: str = "accuracy") -> None:
+        self.table = Table(title=title, title_justify="left", title_style="bold")
+        self.table.add_column("round", justify="right")
+        self.table.add_column(figure, justify="right")
+        self.table.add_column("in the set (honest + attackers)", justify="right")
+        self.table.add_column("rejected, why")
+        self.table.add_column("toward honest", justify="right")
+        self.table.add_column("model")
+        self._live: Live | None = None
+
+    def add(self, record: RoundRecord) -> None:
+        """Show one more round."""
+        style = None if record.closed else "yellow"
+        self.table.add_row(*_row(record), style=style)
+        if self._live is not None:
+            self._live.refresh()
+
+    @contextmanager
+    def shown(self, where: Console) -> Iterator[None]:
+        """Show the table while rounds are added; once, at the end, in a pipe."""
+        if not where.is_terminal:
+            yield
+            where.print(self.table)
+            return
+        with Live(self.table, console=where, auto_refresh=False) as live:
+            self._live = live
+            yield
+            self._live = None
+
+
+def summary(result: SimulationResult) -> str:
+    """What a whole simulation came to, in a few lines."""
+    closed, aborted = len(result.closed), len(result.rounds) - len(result.closed)
+    nodes = len(result.model_digests)
+    if result.unanimous:
+        agreement = f"all {nodes} honest nodes hold model {result.model_digests[0][:16]}"
+    else:
+        kinds = len(set(result.model_digests))
+        agreement = f"[red]{nodes} honest nodes hold {kinds} different models[/red]"
+    chain = " → ".join(f"{one['name']} {one['version']}" for one in result.pipeline)
+    lines = [
+        f"{closed} rounds closed, {aborted} aborted; {agreement}",
+        f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",
+        *(f"[yellow]note[/yellow] {notice}" for notice in result.notices),
+    ]
+    return "\n".join(lines)

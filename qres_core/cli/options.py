@@ -1,0 +1,55 @@
+"""Reading a configuration for a verb, with values set on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from qres_core.contract.errors import ConfigError
+from qres_core.kernel.config import Config, parse, read_toml
+from qres_core.lab.scenario import Scenario
+
+SECTIONS: Mapping[str, type] = {"simulation": Scenario}
+
+
+def _set(raw: dict[str, Any], key: str, value: object) -> None:
+    *tables, last = key.split(".")
+    for table in tables:
+        inner = raw.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise ConfigError.of("QRES-E104", key, f"{table!r} is not a table")
+        raw = inner
+    raw[last] = value
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """``swarm.quorum=30`` as a key path and a TOML value.
+
+    Raises:
+        ConfigError: QRES-E101.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError.of("QRES-E101", f"--set {text}", "expected KEY=VALUE")
+    try:
+        return key.strip(), tomli.loads(f"value = {value}")["value"]
+    except tomli.TOMLDecodeError as error:
+        what = f"not a TOML value: {value!r}"
+        fix = 'text needs quotes: --set \'simulation.attack="noise"\''
+        raise ConfigError.of("QRES-E101", f"--set {key}", what, fix) from error
+
+
+def read_raw(path: Path, settings: Sequence[tuple[str, object]]) -> dict[str, Any]:
+    """The file's tables with the settings laid over them."""
+    raw = read_toml(path)
+    for key, value in settings:
+        _set(raw, key, value)
+    return raw
+
+
+def read_config(path: Path, settings: Sequence[tuple[str, object]] = ()) -> Config:
+    """The file, structured, with the settings laid over it. Raises ConfigError."""
+    return parse(read_raw(path, settings), source=str(path), sections=SECTIONS)

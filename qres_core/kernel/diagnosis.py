@@ -1,0 +1,73 @@
+"""Everything that is wrong with a configuration, at once, and what it would run if nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import attrs
+
+from qres_core.contract.errors import Problem, QresError
+from qres_core.kernel.assembly import Enabled, assemble
+from qres_core.kernel.config import Config, SwarmConfig, parse
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.solver import solve
+
+
+@attrs.frozen
+class Diagnosis:
+    """What :func:`diagnose` found.
+
+    Attributes:
+        problems: reasons the configuration would not start; empty if it would.
+        notices: true things an operator should know.
+        enabled: the plugins it would run, in file order; empty if any cannot be used.
+        config: the structured configuration, ``None`` if it could not be read.
+    """
+
+    problems: tuple[Problem, ...]
+    notices: tuple[str, ...]
+    enabled: tuple[Enabled, ...]
+    config: Config | None
+
+
+def _plugins_only(raw: Mapping[str, Any], source: str) -> Config:
+    """The plugin tables alone, so that they are looked at even where the rest is wrong."""
+    tables = raw.get("plugins", {})
+    named = cast("dict[str, Any]", tables) if isinstance(tables, dict) else {}
+    usable = {name: table for name, table in named.items() if isinstance(table, dict)}
+    swarm = SwarmConfig(name="unread", nodes=1, byzantine=0, quorum=1)
+    return Config(source, swarm, plugins=usable)
+
+
+def diagnose(
+    raw: Mapping[str, Any],
+    *,
+    source: str,
+    sections: Mapping[str, type],
+    installed: Mapping[str, Installed],
+) -> Diagnosis:
+    """Collect the problems of the tables, of the plugins and of their combination.
+
+    Args:
+        raw: the parsed TOML.
+        source: where it came from, for messages.
+        sections: attrs classes of further tables to accept.
+        installed: what discovery found.
+    """
+    problems: list[Problem] = []
+    config: Config | None = None
+    try:
+        config = parse(raw, source=source, sections=sections)
+    except QresError as error:
+        problems.extend(error.problems)
+    enabled: tuple[Enabled, ...] = ()
+    try:
+        enabled = assemble(config or _plugins_only(raw, source), installed)
+    except QresError as error:
+        problems.extend(error.problems)
+        return Diagnosis(tuple(problems), (), (), config)
+    if config is None:
+        return Diagnosis(tuple(problems), (), enabled, None)
+    solution = solve(enabled, config.swarm)
+    return Diagnosis((*problems, *solution.problems), solution.notices, enabled, config)
