@@ -1,0 +1,110 @@
+"""The demonstration: the same swarm clean, attacked without a defence, attacked with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed
+from qres_core.lab.record import RoundRecord, SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+
+NODES: Final = 20
+ATTACKERS: Final = 6
+QUORUM: Final = 15
+SELECTED: Final = 8
+ROUNDS: Final = 12
+
+FAILS_POINTS: Final = 30.0
+"""Accuracy points below clean from which a run counts as failed."""
+HOLDS_POINTS: Final = 5.0
+"""Accuracy points below clean up to which a defence counts as holding."""
+
+
+@attrs.frozen
+class Arm:
+    """One run of the demonstration.
+
+    Attributes:
+        label: what the picture calls it.
+        plugins: the ``[plugins]`` tables.
+        attacked: whether the attackers attack.
+    """
+
+    label: str
+    plugins: Mapping[str, Mapping[str, Any]]
+    attacked: bool
+
+
+_MEAN: Final = {"memory": {}, "mean": {"unprotected": True}}
+_KRUM: Final = {"memory": {}, "krum": {"f": ATTACKERS, "select": SELECTED}}
+
+CLEAN: Final = Arm("mean, nobody attacks", _MEAN, attacked=False)
+UNDEFENDED: Final = Arm("mean, attacked", _MEAN, attacked=True)
+DEFENDED: Final = Arm("krum, attacked", _KRUM, attacked=True)
+
+
+@attrs.frozen
+class DemoResult:
+    """What the demonstration came to.
+
+    Attributes:
+        clean: the swarm without attackers.
+        undefended: the mean under attack.
+        defended: Krum under attack, ``None`` where qres-krum is not installed.
+    """
+
+    clean: SimulationResult
+    undefended: SimulationResult
+    defended: SimulationResult | None
+
+    @property
+    def runs(self) -> tuple[tuple[Arm, SimulationResult], ...]:
+        """Every run with its arm."""
+        runs = [(CLEAN, self.clean), (UNDEFENDED, self.undefended)]
+        if self.defended is not None:
+            runs.append((DEFENDED, self.defended))
+        return tuple(runs)
+
+    def points_below_clean(self, result: SimulationResult) -> float:
+        """Final accuracy below the clean run's, in points."""
+        clean, other = self.clean.final("accuracy"), result.final("accuracy")
+        return 100.0 * ((clean or 0.0) - (other or 0.0))
+
+    @property
+    def as_claimed(self) -> bool:
+        """Whether the mean failed, Krum held and all honest nodes agree in every run."""
+        return (
+            self.defended is not None
+            and self.points_below_clean(self.undefended) >= FAILS_POINTS
+            and self.points_below_clean(self.defended) <= HOLDS_POINTS
+            and all(result.unanimous for _arm, result in self.runs)
+        )
+
+
+def arm_config(arm: Arm) -> Config:
+    """The configuration of an arm, as a file would say it."""
+    swarm = {
+        "name": "demo",
+        "nodes": NODES,
+        "byzantine": ATTACKERS,
+        "quorum": QUORUM,
+        "insecure": True,
+    }
+    return parse({"swarm": swarm, "plugins": dict(arm.plugins)}, source="qres demo")
+
+
+def run_arm(
+    arm: Arm,
+    scenario: Scenario,
+    installed: Mapping[str, Installed],
+    progress: Callable[[RoundRecord], None] | None,
+) -> SimulationResult:
+    """Run one arm of the scenario."""
+    if not arm.attacked:
+        scenario = attrs.evolve(scenario, attack="", attackers=0)
+    return simulate(arm_config(arm), scenario, installed=installed, progress=progress)
