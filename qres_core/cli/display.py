@@ -20,7 +20,9 @@ def reasons(rejected: Mapping[str, int]) -> str:
 def _row(record: RoundRecord) -> tuple[str, ...]:
     accuracy = record.metrics.get("accuracy")
     loss = record.metrics.get("loss")
-    figure = f"{accuracy:.1%}" if accuracy is not None else f"{loss:.4g}" if loss is not None else ""
+    figure = (
+        f"{accuracy:.1%}" if accuracy is not None else f"{loss:.4g}" if loss is not None else ""
+    )
     if not record.closed:
         return (str(record.number), "aborted", "", reasons(record.rejected), "", record.reason)
     own = record.accepted - record.attackers_accepted

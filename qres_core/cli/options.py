@@ -38,7 +38,7 @@ def parse_setting(text: str) -> tuple[str, object]:
         return key.strip(), tomli.loads(f"value = {value}")["value"]
     except tomli.TOMLDecodeError as error:
         what = f"not a TOML value: {value!r}"
-        fix = 'text needs quotes: --set \'simulation.attack="noise"\''
+        fix = "text needs quotes: --set 'simulation.attack=\"noise\"'"
         raise ConfigError.of("QRES-E101", f"--set {key}", what, fix) from error
 
 

@@ -110,6 +110,15 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
     return tuple(enabled)
 
 
+def plugin_class(origin: Installed) -> type:
+    """Import the class of one plugin, for whoever shows its options.
+
+    Raises:
+        PluginError: QRES-E202, QRES-E206.
+    """
+    return _load(origin, f"plugins.{origin.name}")
+
+
 def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installed:
     origin = installed.get(name)
     if origin is None:
@@ -194,5 +203,3 @@ def _verify_signatures(instance: object, origin: Installed, where: str) -> None:
     except pluggy.PluginValidationError as error:
         what = f"{origin.provenance}: {' '.join(str(error).split())}"
         raise PluginError.of("QRES-E206", where, what) from error
-
-

@@ -40,9 +40,7 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
         "reputation": Slot(
             ("reputation", "observe"), ("reputation",), 0, 1, "the one result is weight and gate"
         ),
-        "privatize": Slot(
-            ("privatize", "reveal"), ("privatize",), 0, None, "chain in file order"
-        ),
+        "privatize": Slot(("privatize", "reveal"), ("privatize",), 0, None, "chain in file order"),
         "prove": Slot(("prove", "verify"), ("verify",), 0, None, "every one must accept"),
         "aggregate": Slot(
             ("aggregate", "wrap_aggregate"),

@@ -145,7 +145,9 @@ class Scaled:
         return _grid(self.strength * context.own.vector, context.own.weight)
 
 
-@register("noise", summary="Gaussian noise of ten times the update's size", knowledge="its own data")
+@register(
+    "noise", summary="Gaussian noise of ten times the update's size", knowledge="its own data"
+)
 @attrs.frozen
 class Noise:
     """The own update plus Gaussian noise of ``strength`` times its root mean square."""

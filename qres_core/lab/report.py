@@ -13,7 +13,11 @@ from qres_core.contract.errors import LabError
 from qres_core.lab.demo import DEFENDED, UNDEFENDED, Arm, DemoResult
 from qres_core.lab.record import SimulationResult
 
-_COLOURS: Final = {"mean, nobody attacks": "#5b6b7a", UNDEFENDED.label: "#c2402b", DEFENDED.label: "#1f77b4"}
+_COLOURS: Final = {
+    "mean, nobody attacks": "#5b6b7a",
+    UNDEFENDED.label: "#c2402b",
+    DEFENDED.label: "#1f77b4",
+}
 _DASHES: Final = {"mean, nobody attacks": (4, 3), UNDEFENDED.label: None, DEFENDED.label: None}
 
 

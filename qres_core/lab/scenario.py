@@ -23,9 +23,7 @@ def _help(text: str) -> dict[str, str]:
 class Scenario:
     """The ``[simulation]`` table."""
 
-    rounds: int = attrs.field(
-        default=10, validator=at_least(1), metadata=_help("Models to make.")
-    )
+    rounds: int = attrs.field(default=10, validator=at_least(1), metadata=_help("Models to make."))
     seed: int = attrs.field(
         default=0, validator=at_least(0), metadata=_help("Decides everything random.")
     )

@@ -101,9 +101,7 @@ class _Simulation:
         self.nodes: list[_Node] = []
         for index, node_id in enumerate(ids):
             kernel = Kernel.from_config(config, installed=installed)
-            kernel.setup(
-                NodeInfo(node_id, swarm.name, roster, swarm.byzantine, seed=scenario.seed)
-            )
+            kernel.setup(NodeInfo(node_id, swarm.name, roster, swarm.byzantine, seed=scenario.seed))
             machine = RoundMachine(node_id, roster, kernel, swarm, task.initial, MemoryJournal())
             attacker = index - honest if index >= honest else None
             self.nodes.append(_Node(index, node_id, machine, attacker))
@@ -147,10 +145,7 @@ class _Simulation:
     def done(self) -> bool:
         if self.diverged is not None or self.aborted >= MAX_ABORTED:
             return True
-        return all(
-            node.machine.step >= self.scenario.rounds
-            for node in self.honest or self.nodes
-        )
+        return all(node.machine.step >= self.scenario.rounds for node in self.honest or self.nodes)
 
     def churn(self) -> None:
         for node in self.honest[1:]:  # the observer stays, so that there is a report

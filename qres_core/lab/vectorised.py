@@ -110,9 +110,7 @@ class _Observer:
                 made.append((self.ids[self.honest + index], payload))
         return made
 
-    def deliver(
-        self, sender: NodeId, payload: bytes, info: RoundInfo, gathering: Gathering
-    ) -> str:
+    def deliver(self, sender: NodeId, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
         """Sign, encode, and take in one contribution; why it was refused, or an empty string."""
         now = EPOCH + info.number
         envelope = Envelope(

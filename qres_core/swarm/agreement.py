@@ -38,23 +38,29 @@ class Ballot:
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
         self._votes: dict[NodeId, tuple[bytes | None, Envelope]] = {}
+        self._counts: dict[bytes | None, int] = {}
+        self._winner: bytes | Nothing | None = NO_QUORUM
 
     def __len__(self) -> int:
         return len(self._votes)
 
     def add(self, choice: bytes | None, envelope: Envelope) -> bool:
         """Count a vote. False if the sender voted otherwise before (equivocation)."""
-        earlier = self._votes.setdefault(envelope.sender, (choice, envelope))
-        return earlier[0] == choice
+        earlier = self._votes.get(envelope.sender)
+        if earlier is not None:
+            return earlier[0] == choice
+        self._votes[envelope.sender] = (choice, envelope)
+        self._counts[choice] = self._counts.get(choice, 0) + 1
+        if self._counts[choice] >= self._threshold:
+            self._winner = choice
+        return True
 
     def winner(self) -> bytes | Nothing | None:
-        """The choice a quorum voted for (``None`` is one), or :data:`NO_QUORUM`."""
-        counts: dict[bytes | None, int] = {}
-        for choice, _envelope in self._votes.values():
-            counts[choice] = counts.get(choice, 0) + 1
-            if counts[choice] >= self._threshold:
-                return choice
-        return NO_QUORUM
+        """The choice a quorum voted for (``None`` is one), or :data:`NO_QUORUM`.
+
+        There is at most one: two quorums would share a sender, whose first vote alone counts.
+        """
+        return self._winner
 
     def messages(self, choice: bytes | None) -> tuple[Envelope, ...]:
         """The votes for a choice, by sender: the material of a proof."""

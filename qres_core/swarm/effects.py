@@ -82,6 +82,4 @@ class Diverged:
     error: RoundError
 
 
-Effect: TypeAlias = (
-    Broadcast | SendTo | Train | RoundEnded | Agreed | Refused | SatOut | Diverged
-)
+Effect: TypeAlias = Broadcast | SendTo | Train | RoundEnded | Agreed | Refused | SatOut | Diverged

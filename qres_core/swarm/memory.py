@@ -42,9 +42,7 @@ class MemoryTransport:
         if self.node_id in hub:
             what = f"{self.node_id.hex()[:16]} is already in the hub {self.swarm!r}"
             raise RoundError.of("QRES-E603", "transport.memory", what, "one node per identity")
-        self._inlet, self._outlet = anyio.create_memory_object_stream[Delivery](
-            self.capacity
-        )
+        self._inlet, self._outlet = anyio.create_memory_object_stream[Delivery](self.capacity)
         hub[self.node_id] = self
 
     def _deliver(self, delivery: Delivery) -> None:

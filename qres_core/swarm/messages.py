@@ -302,7 +302,9 @@ class Snapshot:
     def to_bytes(self) -> bytes:
         """Encode."""
         octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
-        return canonical.dumps([self.step, octets, [voucher.to_bytes() for voucher in self.vouchers]])
+        return canonical.dumps(
+            [self.step, octets, [voucher.to_bytes() for voucher in self.vouchers]]
+        )
 
     @classmethod
     def from_bytes(cls, payload: bytes, nodes: int, dimension: int) -> Snapshot:

@@ -285,9 +285,7 @@ class RoundMachine:
         return self.kernel.sign(envelope)
 
     def _make(self, kind: str, payload: bytes, now: float) -> Envelope:
-        return self._envelope(
-            kind, payload, now, round_number=self.number, model=self.model_digest
-        )
+        return self._envelope(kind, payload, now, round_number=self.number, model=self.model_digest)
 
     def _broadcast(self, kind: str, payload: bytes, now: float) -> Envelope:
         envelope = self._make(kind, payload, now)
@@ -396,7 +394,9 @@ class RoundMachine:
         else:
             self._refuse(envelope, "unknown kind", Blame.SENDER)
 
-    def _refuse(self, envelope: Envelope, reason: str, blame: Blame, source: str = "kernel") -> None:
+    def _refuse(
+        self, envelope: Envelope, reason: str, blame: Blame, source: str = "kernel"
+    ) -> None:
         self.kernel.refuse(reason, blame, envelope.sender, source, envelope.round)
         self._out.append(Refused(envelope.round, envelope.sender, reason))
 
@@ -802,9 +802,7 @@ class RoundMachine:
         self._journal.record_lock(None)
 
     def _abort(self, reason: str, now: float, *, number: int | None = None) -> None:
-        outcome = Outcome(
-            self._round.info, RoundStatus.ABORTED, self.model_digest, reason=reason
-        )
+        outcome = Outcome(self._round.info, RoundStatus.ABORTED, self.model_digest, reason=reason)
         self.kernel.round_closed(outcome)
         self._out.append(RoundEnded(outcome, self.model))
         self._aborts += 1
@@ -913,9 +911,7 @@ class RoundMachine:
         self._journal.record_model(made_in, snapshot.step, snapshot.vector)
         self._replace_model(snapshot.vector, digest, snapshot.step, made_in)
         self._parent = vouchers[0].model_digest
-        self._vouchers[self._parent] = {
-            voucher.sender: (digest, voucher) for voucher in vouchers
-        }
+        self._vouchers[self._parent] = {voucher.sender: (digest, voucher) for voucher in vouchers}
         outcome = Outcome(
             self._round.info, RoundStatus.CLOSED, digest, reason="caught up from a snapshot"
         )

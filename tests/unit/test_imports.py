@@ -152,11 +152,12 @@ def loaded_by(code: str) -> set[str]:
 def command(*arguments: str) -> str:
     """A program that runs ``qres`` with ``arguments`` and fails if that fails."""
     return (
-        "import contextlib, io\n"
+        "import contextlib, io, sys\n"
         "from qres_core.cli import main\n"
+        f"sys.argv = {['qres', *arguments]!r}\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    try:\n"
-        f"        main({list(arguments)!r})\n"
+        "        main()\n"
         "    except SystemExit as done:\n"
         "        assert not done.code, done.code\n"
     )

@@ -1,0 +1,95 @@
+"""What every benchmark shares: options, records, and a line about the machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+import attrs
+
+
+@attrs.frozen
+class Record:
+    """One figure.
+
+    Attributes:
+        name: what was measured.
+        value: the figure.
+        unit: its unit.
+        target: what it must not exceed, or ``None`` for a figure without a target.
+    """
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the target holds."""
+        return self.target is None or self.value <= self.target
+
+
+def cpu_seconds(run: Callable[[], object], *, repeats: int) -> float:
+    """Median process time of a call, after one that is not counted."""
+    run()
+    times: list[float] = []
+    for _repeat in range(repeats):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return statistics.median(times)
+
+
+def child_cpu_seconds(command: Sequence[str], *, repeats: int) -> float:
+    """Median user and system time of a whole process, after one run that is not counted."""
+    times: list[float] = []
+    for repeat in range(repeats + 1):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if repeat:
+            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return statistics.median(times)
+
+
+def machine(*dists: str) -> str:
+    """The processor, the interpreter and the versions a figure depends on."""
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+        model = names[0] if names else model
+    except OSError:
+        pass
+    versions = ", ".join(f"{dist} {metadata.version(dist)}" for dist in dists)
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+
+
+def main(
+    description: str, measure: Callable[[bool], Sequence[Record]], *, dists: Sequence[str]
+) -> None:
+    """Run a benchmark from the command line; exit 1 if a target does not hold."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="at most a minute")
+    parser.add_argument("--json", action="store_true", help="print a list of records")
+    options = parser.parse_args()
+    records = measure(options.quick)
+    if options.json:
+        print(json.dumps([{**attrs.asdict(one), "holds": one.holds} for one in records], indent=2))
+    else:
+        print(machine(*dists))
+        for one in records:
+            target = "" if one.target is None else f"  target <= {one.target:g} {one.unit}"
+            mark = "" if one.target is None else "  holds" if one.holds else "  DOES NOT HOLD"
+            print(f"{one.name:58} {one.value:10.3f} {one.unit}{target}{mark}")
+    sys.exit(not all(one.holds for one in records))

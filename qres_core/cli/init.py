@@ -1,0 +1,137 @@
+"""``qres init``: a commented configuration for the plugins installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, get_type_hints
+
+import attrs
+import click
+
+from qres_core.contract.errors import LabError
+from qres_core.kernel.assembly import plugin_class
+from qres_core.kernel.config import NodeConfig, SwarmConfig
+from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel.inspection import hooks_of
+from qres_core.kernel.slots import FAMILY_OF, SECURITY_FAMILIES, SLOTS
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import TaskConfig
+
+_CORE: Final = "qres-core"
+_SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "insecure": True}
+
+
+@click.command("init")
+@click.argument("path", default="qres.toml", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def command(path: Path, *, as_json: bool) -> None:
+    """Write a configuration to PATH with every key explained, for the plugins installed.
+
+    Every installed plugin that fits beside the others is enabled; the rest stand in comments. It
+    starts as it is, in the simulator. An existing file is left alone (exit 2).
+    """
+    enabled, others = choose(scan())
+    text = render(enabled, others)
+    if path.exists():
+        raise LabError.of("QRES-E803", str(path), "exists", "name another file")
+    path.write_text(text, encoding="utf-8")
+    if as_json:
+        names = [plugin.name for plugin in enabled]
+        click.echo(json.dumps({"path": str(path), "enabled": names}, indent=2))
+        return
+    click.echo(f"wrote {path}; next:\n    qres check {path}\n    qres simulate {path}")
+
+
+def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[Installed]]:
+    """The plugins to enable and the others; a slot's place goes to those that are not built in.
+
+    Nothing is imported here: hooks are read from the source.
+    """
+    enabled: list[Installed] = []
+    others: list[Installed] = []
+    filled: dict[str, int] = {}
+    for plugin in sorted(installed.values(), key=lambda one: one.distribution == _CORE):
+        hooks = hooks_of(plugin.target) if plugin.status is Status.INSTALLED else None
+        places = [hook for hook in hooks or () if _limited(hook)]
+        if hooks is None or any(filled.get(hook) for hook in places):
+            others.append(plugin)
+            continue
+        enabled.append(plugin)
+        for hook in hooks:
+            filled[hook] = filled.get(hook, 0) + 1
+    return enabled, others
+
+
+def _limited(hook: str) -> bool:
+    slot = SLOTS.get(FAMILY_OF.get(hook, ""))
+    return slot is not None and hook in slot.counted and slot.maximum == 1
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _keys(kind: type, given: Mapping[str, object]) -> Iterator[str]:
+    """Each key of a table with its meaning: set where given or required, else commented out."""
+    hints = get_type_hints(kind)
+    for field in attrs.fields(kind):
+        if not field.init or attrs.has(hints.get(field.name, object)):
+            continue
+        help_text = field.metadata.get("help", "")
+        if help_text:
+            yield f"# {help_text}"
+        default: Any = field.default
+        if field.name in given:
+            yield f"{field.name} = {_value(given[field.name])}"
+        elif default is attrs.NOTHING:
+            yield f"{field.name} = {_sample(hints.get(field.name))}  # required: check this value"
+        elif default is None or isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            yield f"# {field.name} ="
+        else:
+            yield f"# {field.name} = {_value(default)}"
+
+
+def _sample(hint: object) -> str:
+    return {int: "1", float: "1.0", bool: "false"}.get(hint, '""')  # type: ignore[call-overload, no-any-return]
+
+
+def render(enabled: list[Installed], others: list[Installed]) -> str:
+    """The text of the file."""
+    filled = {FAMILY_OF.get(hook) for plugin in enabled for hook in hooks_of(plugin.target) or ()}
+    given: dict[str, object] = dict(_SWARM)
+    if set(SECURITY_FAMILIES) <= filled:
+        del given["insecure"]
+    lines = [
+        "# A QRES configuration. A table [plugins.NAME] enables the plugin NAME; the order of the",
+        "# tables is the order in which plugins run. Commented keys show their defaults.",
+        "",
+        "[swarm]",
+        *_keys(SwarmConfig, given),
+        "",
+        "[node]",
+        *_keys(NodeConfig, {}),
+    ]
+    for plugin in enabled:
+        hooks = ", ".join(hooks_of(plugin.target) or ())
+        lines += ["", f"# {plugin.distribution} {plugin.version}: {hooks}"]
+        lines += [f"[plugins.{plugin.name}]", *_keys(plugin_class(plugin), {})]
+    for plugin in others:
+        hooks = ", ".join(hooks_of(plugin.target) or ()) or plugin.detail
+        lines += ["", f"# {plugin.distribution} {plugin.version}: {hooks}"]
+        lines += [f"# [plugins.{plugin.name}]"]
+    lines += [
+        "",
+        "# What `qres simulate` plays.",
+        "[simulation]",
+        *_keys(Scenario, {"rounds": 10, "seed": 0}),
+        "",
+        "[simulation.task]",
+        *_keys(TaskConfig, {}),
+    ]
+    return "\n".join(lines) + "\n"
