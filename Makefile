@@ -26,7 +26,7 @@ docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/.test
-	set -e; for script in benchmarks/bench_*.py; do $(BIN)/python -P "$$script" --quick; done
+	set -e; for script in benchmarks/kernel.py; do $(BIN)/python -P "$$script" --quick; done
 
 wheels: $(VENV)/.dev
 	rm -rf dist && for dist in $(DISTS); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done
@@ -36,7 +36,7 @@ requirements: $(VENV)/.dev
 	$(BIN)/nox --session requirements -- $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-* .nox dist build docs/_build .coverage .*_cache .hypothesis
+	rm -rf .venv .venv-* .nox dist build docs/_build qres-demo .coverage .*_cache .hypothesis
 
 # A stamp per set of requirements: nothing is installed again until a pin or a project changes.
 $(VENV)/.%: requirements/%.txt $(PROJECTS) | $(BIN)/pip

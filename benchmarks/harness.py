@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 
 import attrs
 
@@ -66,7 +67,7 @@ def machine(*dists: str) -> str:
     """The processor, the interpreter and the versions a figure depends on."""
     model = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
             names = [line.partition(":")[2].strip() for line in file if "model name" in line]
         model = names[0] if names else model
     except OSError:

@@ -37,6 +37,7 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
         DemoResult,
         run_arm,
     )
+    from qres_core.lab.record import SimulationResult  # noqa: PLC0415
     from qres_core.lab.report import write  # noqa: PLC0415
     from qres_core.lab.scenario import Scenario  # noqa: PLC0415
 
@@ -48,20 +49,21 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
     if krum is not None and krum.status is Status.INSTALLED:
         arms.append(DEFENDED)
 
+    runs: list[SimulationResult] = []
     if as_json:
         runs = [run_arm(arm, scenario, installed, None) for arm in arms]
     else:
         from qres_core.cli.console import console  # noqa: PLC0415
         from qres_core.cli.display import RoundTable, summary  # noqa: PLC0415
 
-        where, runs = console(), []
+        where = console()
         for arm in arms:
             under = f", {ATTACKERS} of 20 {attack}" if arm.attacked else ""
             table = RoundTable(f"{arm.label}{under}")
             with table.shown(where):
                 runs.append(run_arm(arm, scenario, installed, table.add))
             where.print(summary(runs[-1]) + "\n", highlight=False)
-    result = DemoResult(runs[0], runs[1], runs[2] if len(runs) > 2 else None)  # noqa: PLR2004
+    result = DemoResult(runs[0], runs[1], runs[2] if len(runs) > 2 else None)
     picture, page = write(result, output)
 
     if as_json:
@@ -74,8 +76,8 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
         click.echo(json.dumps(report, indent=2))
     else:
         for arm, run in result.runs:
-            below = result.points_below_clean(run)
-            click.echo(f"{arm.label:22} {run.final('accuracy') or 0:6.1%}  {-below:+6.1f} points")
+            shown = f"{0.0 - result.points_below_clean(run):+.1f}"
+            click.echo(f"{arm.label:22} {run.final('accuracy') or 0:6.1%}  {shown:>6} points")
         if result.defended is None:
             click.echo("qres-krum is not installed, so there is no defence to show:")
             click.echo("    pip install qres-krum")

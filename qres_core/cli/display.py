@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -62,7 +62,7 @@ class RoundTable:
             self._live.refresh()
 
     @contextmanager
-    def shown(self, where: Console) -> Iterator[None]:
+    def shown(self, where: Console) -> Generator[None]:
         """Show the table while rounds are added; once, at the end, in a pipe."""
         if not where.is_terminal:
             yield

@@ -69,11 +69,10 @@ def _limited(hook: str) -> bool:
     return slot is not None and hook in slot.counted and slot.maximum == 1
 
 
-def _value(value: object) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+    # JSON writes text, numbers and arrays as TOML does.
     return json.dumps(value, ensure_ascii=False)
 
 

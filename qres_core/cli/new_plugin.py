@@ -171,7 +171,7 @@ def _check_name(_context: click.Context, _parameter: click.Parameter, value: str
     if len(value) > _MAX_NAME or not _NAME.fullmatch(value):
         msg = f"{value!r} is not lower-case words of a-z and 0-9 joined by '-' (at most 40)"
         raise click.BadParameter(msg)
-    from qres_core.kernel.assembly import FIRST_PARTY
+    from qres_core.kernel.assembly import FIRST_PARTY  # noqa: PLC0415
 
     if value in _TAKEN or value in FIRST_PARTY or f"qres-{value}" in FIRST_PARTY.values():
         msg = f"{value!r} is a plugin of QRES itself; two of one name cannot be installed"
@@ -187,7 +187,7 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
         )
         raise click.BadParameter(msg)
     if value not in HOOKS:
-        from qres_core.kernel.suggest import did_you_mean
+        from qres_core.kernel.suggest import did_you_mean  # noqa: PLC0415
 
         msg = f"{value!r} is not a hook; {did_you_mean(value, HOOKS)}"
         raise click.BadParameter(msg)

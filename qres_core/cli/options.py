@@ -8,6 +8,7 @@ from typing import Any
 
 import tomli
 
+from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
 from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.lab.scenario import Scenario
@@ -18,8 +19,8 @@ SECTIONS: Mapping[str, type] = {"simulation": Scenario}
 def _set(raw: dict[str, Any], key: str, value: object) -> None:
     *tables, last = key.split(".")
     for table in tables:
-        inner = raw.setdefault(table, {})
-        if not isinstance(inner, dict):
+        inner: object = raw.setdefault(table, {})
+        if not canonical.is_map(inner):
             raise ConfigError.of("QRES-E104", key, f"{table!r} is not a table")
         raw = inner
     raw[last] = value

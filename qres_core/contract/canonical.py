@@ -8,7 +8,7 @@ of one type is the bytewise order of section 4.2.1.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import cbor2
 
@@ -20,6 +20,16 @@ MAX_MAP: Final = 1024
 _ARRAY, _MAP, _TAG, _SIMPLE = 4, 5, 6, 7
 _FALSE, _NULL = 20, 22
 _NO_SIMPLE: Final = "floats and other simple values are not used"
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether a decoded value is an array."""
+    return type(value) is list
+
+
+def is_map(value: object) -> TypeGuard[dict[Any, Any]]:
+    """Whether a decoded value is a map."""
+    return type(value) is dict
 
 
 def dumps(value: object) -> bytes:
@@ -45,7 +55,7 @@ def dumps(value: object) -> bytes:
     return data
 
 
-def _check_form(data: bytes) -> None:
+def _check_form(data: bytes) -> None:  # noqa: C901, PLR0912 - one loop, for speed
     """Refuse what is too deep, incomplete or outside the data model, without recursion.
 
     Runs before the parser: that one recurses, makes objects of tags, and hashes map keys. Tuples

@@ -5,6 +5,9 @@ its hooks. Hooks are plain functions. A hook may ask for any subset of its argum
 Plugins run in the order of their tables in the TOML file.
 """
 
+# pyright: reportReturnType=false
+# Specifications are signatures and documentation; their bodies never run.
+
 from __future__ import annotations
 
 from collections.abc import Callable

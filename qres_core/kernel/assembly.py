@@ -59,19 +59,30 @@ class Enabled:
     @property
     def needs(self) -> Needs:
         """What the plugin needs, as configured."""
-        return _trait(self, "needs", NO_NEEDS)
+        needs: Needs = _trait(self, "needs", NO_NEEDS)
+        return needs
 
     @property
     def hides(self) -> Hides:
         """What the plugin hides, as configured."""
-        return _trait(self, "hides", HIDES_NOTHING)
+        hides: Hides = _trait(self, "hides", HIDES_NOTHING)
+        return hides
 
 
 def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
-    value = getattr(enabled.instance, label, absent)
+    where = f"plugins.{enabled.name}"
+    try:
+        inspect.getattr_static(enabled.instance, label)
+    except AttributeError:
+        return absent
+    try:
+        value = getattr(enabled.instance, label)
+    except Exception as error:  # an AttributeError inside the property is no absence
+        what = f"{label!r} raised {type(error).__name__}: {error}"
+        raise PluginError.of("QRES-E206", where, what) from error
     if type(value) is not type(absent):
         what = f"{label!r} is a {type(value).__name__}, not {type(absent).__name__}"
-        raise PluginError.of("QRES-E206", f"plugins.{enabled.name}", what)
+        raise PluginError.of("QRES-E206", where, what)
     return value
 
 
@@ -98,9 +109,11 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
             origin = _gate(name, where, installed)
             factory = _load(origin, where)
             hooks = _verify_class(factory, origin, where)
-            instance = structure(table, factory, where)
-            _verify_signatures(instance, origin, where)
-            enabled.append(Enabled(name, origin, instance, hooks))
+            instance: object = structure(table, factory, where)
+            _verify_instance(instance, hooks, origin, where)
+            plugin = Enabled(name, origin, instance, hooks)
+            _ = plugin.needs, plugin.hides  # a fault in them is reported with all the others
+            enabled.append(plugin)
         except (PluginError, ConfigError) as error:
             problems.extend(error.problems)
             causes.append(error)
@@ -110,7 +123,7 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
     return tuple(enabled)
 
 
-def plugin_class(origin: Installed) -> type:
+def plugin_class(origin: Installed) -> type[object]:
     """Import the class of one plugin, for whoever shows its options.
 
     Raises:
@@ -138,11 +151,11 @@ def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installe
     return origin
 
 
-def _load(origin: Installed, where: str) -> type:
-    if origin.factory is not None:
-        return origin.factory
+def _load(origin: Installed, where: str) -> type[object]:
+    factory: Any = origin.factory
     try:
-        factory = origin.entry_point.load() if origin.entry_point is not None else None
+        if factory is None and origin.entry_point is not None:
+            factory = origin.entry_point.load()
     except (Exception, SystemExit) as error:
         what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
         fix = f"reinstall or remove {origin.distribution}"
@@ -153,7 +166,7 @@ def _load(origin: Installed, where: str) -> type:
     return factory
 
 
-def _verify_class(factory: type, origin: Installed, where: str) -> tuple[str, ...]:
+def _verify_class(factory: type[object], origin: Installed, where: str) -> tuple[str, ...]:
     problems: list[Problem] = []
     found: set[str] = set()
     for label, function in inspect.getmembers(factory, inspect.isfunction):
@@ -193,13 +206,20 @@ def _verify_hook(function: Any, options: Mapping[str, Any], spot: str) -> list[P
     return problems
 
 
-def _verify_signatures(instance: object, origin: Installed, where: str) -> None:
+def _verify_instance(
+    instance: object, hooks: tuple[str, ...], origin: Installed, where: str
+) -> None:
     """Register with a manager of its own, so that a mismatch names this plugin."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     try:
         manager.register(instance)
         manager.check_pending()
-    except pluggy.PluginValidationError as error:
+    except Exception as error:
         what = f"{origin.provenance}: {' '.join(str(error).split())}"
         raise PluginError.of("QRES-E206", where, what) from error
+    registered = {caller.name for caller in manager.get_hookcallers(instance) or ()}
+    if odd := sorted(registered.symmetric_difference(hooks)):
+        # A class method or a function in a field: one of two readers would not see the hook.
+        what = f"{origin.provenance}: hook {odd[0]!r} is not a plain method of the class"
+        raise PluginError.of("QRES-E206", where, what, "define it with def, marked @hookimpl")

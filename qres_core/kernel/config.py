@@ -20,6 +20,7 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 
+from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, Problem, QresError
 from qres_core.contract.types import MAX_WEIGHT
 from qres_core.kernel.suggest import did_you_mean
@@ -162,16 +163,16 @@ class Config:
     source: str
     swarm: SwarmConfig
     node: NodeConfig = attrs.field(factory=NodeConfig)
-    plugins: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
-    sections: Mapping[str, Any] = attrs.field(factory=dict)
+    plugins: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict[str, Mapping[str, Any]])
+    sections: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
 class _StrictTypeError(Exception):
     """A value is not of the type its key takes."""
 
 
-def _strict(kind: type) -> Any:
-    def check(value: object, _target: type) -> Any:
+def _strict(kind: Any) -> Any:
+    def check(value: Any, _target: type) -> Any:
         if type(value) is kind or (kind is float and type(value) is int):
             return kind(value)
         msg = f"expected {kind.__name__}, got {type(value).__name__} ({value!r})"
@@ -183,12 +184,11 @@ def _strict(kind: type) -> Any:
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
 
-    def structure_tuple(value: object, target: Any) -> tuple[Any, ...]:
-        if type(value) is not list:
+    def structure_tuple(value: Any, target: Any) -> tuple[Any, ...]:
+        if not canonical.is_list(value):
             msg = f"expected an array, got {type(value).__name__} ({value!r})"
             raise _StrictTypeError(msg)
-        items = cast("list[Any]", value)
-        return tuple(converter.structure(items, list[target.__args__[0]]))
+        return tuple(converter.structure(value, list[target.__args__[0]]))
 
     def is_tuple(target: Any) -> bool:
         return get_origin(target) is tuple

@@ -35,7 +35,7 @@ def _plugins_only(raw: Mapping[str, Any], source: str) -> Config:
     """The plugin tables alone, so that they are looked at even where the rest is wrong."""
     tables = raw.get("plugins", {})
     named = cast("dict[str, Any]", tables) if isinstance(tables, dict) else {}
-    usable = {name: table for name, table in named.items() if isinstance(table, dict)}
+    usable: dict[str, Any] = {name: t for name, t in named.items() if isinstance(t, dict)}
     swarm = SwarmConfig(name="unread", nodes=1, byzantine=0, quorum=1)
     return Config(source, swarm, plugins=usable)
 

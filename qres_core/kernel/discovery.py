@@ -74,21 +74,47 @@ def site_directories() -> frozenset[Path]:
 
 def _core_requirement_unmet(requires: Iterable[str], core_version: str) -> str:
     """The requirement on qres-core that the running version does not meet, or an empty string."""
-    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415 - 40 ms
+    from packaging.markers import (  # noqa: PLC0415 - 40 ms
+        UndefinedComparison,
+        UndefinedEnvironmentName,
+    )
+    from packaging.requirements import InvalidRequirement, Requirement  # noqa: PLC0415
     from packaging.utils import canonicalize_name  # noqa: PLC0415 - only when a plugin was found
 
     for text in requires:
         try:
             requirement = Requirement(text)
-        except InvalidRequirement:
+            if canonicalize_name(requirement.name) != "qres-core":
+                continue
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+                continue
+        except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName):
             return f"unreadable requirement {text!r}"
-        if canonicalize_name(requirement.name) != "qres-core":
-            continue
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
         if not requirement.specifier.contains(core_version, prereleases=True):
             return f"needs {requirement}, running {core_version}"
     return ""
+
+
+def _plugin_entries(distribution: metadata.Distribution) -> list[metadata.EntryPoint]:
+    try:
+        return [ep for ep in distribution.entry_points if ep.group == ENTRY_POINT_GROUP]
+    except Exception:  # noqa: BLE001 - no rule says what a broken file makes the parser raise
+        return []  # it provides nothing; a plugin named in the file is then "not installed"
+
+
+def _identity(distribution: metadata.Distribution, core_version: str) -> tuple[str, str, str]:
+    """Name, version and why the distribution cannot be used, empty if it can."""
+    try:
+        fields = distribution.metadata
+        name = fields["Name"] if "Name" in fields else ""
+        version = fields["Version"] if "Version" in fields else ""
+        unmet = _core_requirement_unmet(fields.get_all("Requires-Dist") or (), core_version)
+    except Exception as error:  # noqa: BLE001 - as above
+        return "(nameless)", "(no version)", f"unreadable metadata: {type(error).__name__}"
+    if not (name and version):
+        # The rest of such a file is no more to be trusted: its requirements may be lost too.
+        unmet = "its metadata gives no name or no version"
+    return name or "(nameless)", version or "(no version)", unmet
 
 
 def scan(
@@ -115,28 +141,29 @@ def scan(
     core_version = core_version or __version__
     trusted = site_directories() if trusted is None else trusted
     found: dict[str, list[Installed]] = {}
-    seen: set[tuple[str, Path]] = set()
+    seen: set[tuple[object, ...]] = set()
     distributions = (
         metadata.distributions() if path is None else metadata.distributions(path=list(path))
     )
     for distribution in distributions:
-        entries = [ep for ep in distribution.entry_points if ep.group == ENTRY_POINT_GROUP]
+        entries = _plugin_entries(distribution)
         if not entries:
             continue
-        name = distribution.metadata["Name"] or "(nameless)"
+        name, version, unmet = _identity(distribution, core_version)
         home = Path(str(distribution.locate_file(""))).resolve()
-        if (name, home) in seen:  # the same folder twice on sys.path
+        key = (name, version, home, *((ep.name, ep.value) for ep in entries))
+        if key in seen:  # the same folder twice on sys.path
             continue
-        seen.add((name, home))
+        seen.add(key)
         if home not in trusted:
             status, detail = Status.MISPLACED, f"metadata in {home}, not in site-packages"
-        elif unmet := _core_requirement_unmet(distribution.requires or (), core_version):
+        elif unmet:
             status, detail = Status.INCOMPATIBLE, unmet
         else:
             status, detail = Status.INSTALLED, ""
         for ep in entries:
             found.setdefault(ep.name, []).append(
-                Installed(ep.name, name, distribution.version, ep.value, status, detail, ep)
+                Installed(ep.name, name, version, ep.value, status, detail, ep)
             )
     return {name: _choose(found[name]) for name in sorted(found)}
 

@@ -24,7 +24,8 @@ def hooks_of(target: str) -> tuple[str, ...] | None:
         target: value of the entry point.
 
     Returns:
-        hook names in the order of the life cycle, or ``None`` if the source was not found.
+        hook names in the order of the life cycle, or ``None`` if the source was not found, or does
+        not show them: the class has bases, or marks its hooks in another way.
     """
     module, _, name = target.partition(":")
     for _step in range(_MAX_STEPS):
@@ -37,8 +38,8 @@ def hooks_of(target: str) -> tuple[str, ...] | None:
             return None
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name == name:
-                marked = _marked(node)
-                return tuple(hook for hook in ALL_HOOKS if hook in marked)
+                marked = set() if node.bases else _marked(node)
+                return tuple(hook for hook in ALL_HOOKS if hook in marked) or None
         step = _imported_from(tree, module, name, is_package=path.name == "__init__.py")
         if step is None:
             return None

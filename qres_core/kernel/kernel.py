@@ -1,6 +1,6 @@
 """The kernel: one typed method per hook, over the plugins of one node.
 
-No other part of QRES calls a plugin. Results are checked here: a verdict that is missing, of another
+No other part of QRES calls a plugin. Results are checked here: a verdict missing, of another
 type or cut short by an exception is a rejection; a vector of another shape is an error that names
 the plugin.
 """
@@ -65,6 +65,14 @@ class Rejection:
     source: str
 
 
+def _hold(plugin: Enabled) -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    manager.register(plugin.instance, name=plugin.name)
+    manager.check_pending()
+    return manager
+
+
 class Kernel:
     """The plugins of one node, composed.
 
@@ -84,23 +92,13 @@ class Kernel:
         self.swarm = swarm
         self.rejections: Counter[str] = Counter()
         self._roster: frozenset[NodeId] = frozenset()
-        self._set_up: list[str] = []
-        manager = pluggy.PluginManager(PROJECT)
-        manager.add_hookspecs(HookSpecs)
-        for plugin in enabled:
-            manager.register(plugin.instance, name=plugin.name)
-        manager.check_pending()
-        # One caller per plugin and hook: results keep their author, order is file order.
-        instances = [plugin.instance for plugin in enabled]
+        # One manager per plugin: results keep their author, order is file order, and plugins need
+        # be neither hashable nor different from each other.
+        managers = [(plugin, _hold(plugin)) for plugin in enabled]
         self._callers: Mapping[str, tuple[tuple[str, Caller], ...]] = {
             hook: tuple(
-                (
-                    plugin.name,
-                    manager.subset_hook_caller(
-                        hook, [other for other in instances if other is not plugin.instance]
-                    ),
-                )
-                for plugin in enabled
+                (plugin.name, getattr(manager.hook, hook))
+                for plugin, manager in managers
                 if hook in plugin.hooks
             )
             for hook in ALL_HOOKS
@@ -148,7 +146,11 @@ class Kernel:
             verdict = results[0] if len(results) == 1 else None
             if verdict is ACCEPT:
                 continue
-            if type(verdict) is not Verdict:
+            if (
+                type(verdict) is not Verdict
+                or type(verdict.reason) is not str
+                or type(verdict.blame) is not Blame
+            ):
                 return reject(f"{hook} gave no verdict"), name
             if verdict.decision is not Decision.ACCEPT:
                 return verdict, name
@@ -165,7 +167,6 @@ class Kernel:
         self._roster = frozenset(node_info.roster)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
-        self._set_up = [plugin.name for plugin in self.enabled]
 
     def teardown(self) -> None:
         """Run ``teardown`` of every plugin in reverse order; errors come together at the end."""
@@ -186,7 +187,7 @@ class Kernel:
             result = self._call(name, "round_opened", caller, {"round_info": round_info})
             if result is None:
                 continue
-            if not isinstance(result, Dialogue):
+            if not isinstance(result, Dialogue) or isinstance(result, type):
                 raise self._wrong(name, "round_opened", "a Dialogue or None", result)
             dialogues[name] = result
         return dialogues
@@ -200,7 +201,7 @@ class Kernel:
         """The transport of the node."""
         ((name, caller),) = self._callers["transport"]
         result = self._call(name, "transport", caller, {"node_info": node_info})
-        if not isinstance(result, Transport):
+        if not isinstance(result, Transport) or isinstance(result, type):
             raise self._wrong(name, "transport", "a Transport", result)
         return result
 
@@ -262,6 +263,9 @@ class Kernel:
         if envelope.sender not in self._roster:
             return self.refuse("unknown sender", Blame.LINK, link, "kernel", 0)
         verdict, name = self._verdict("authenticate", {"envelope": envelope, "link": link})
+        if verdict.blame is Blame.SENDER:
+            # Nothing proves yet that the sender made it; a forger must not get others blamed.
+            verdict = attrs.evolve(verdict, blame=Blame.NOBODY)
         if verdict is ACCEPT:
             verdict, name = self._verdict("replay_check", {"envelope": envelope, "now": now})
         if verdict is not ACCEPT:
@@ -293,7 +297,7 @@ class Kernel:
         return Rejection(reason, blame, subject, source)
 
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> tuple[Verdict, str]:
-        """The first verdict on a contribution's proofs that is not an acceptance, and its author."""
+        """The first refusing verdict on a contribution, and its author."""
         return self._verdict("verify", {"contribution": contribution, "round_info": round_info})
 
     def standing(self, sender: NodeId) -> Standing:
@@ -348,7 +352,7 @@ class Kernel:
             result = self._call(rule, "aggregate", rule_caller, arguments)
             return self._merged(rule, "aggregate", result, round_info)
 
-        step = innermost
+        step: Callable[[Updates], Vector] = innermost
         for name, caller in reversed(self._callers["wrap_aggregate"]):
             step = self._wrapped(name, caller, step, round_info)
         return step(updates)
@@ -356,8 +360,14 @@ class Kernel:
     def _wrapped(
         self, name: str, caller: Caller, proceed: Callable[[Updates], Vector], round_info: RoundInfo
     ) -> Callable[[Updates], Vector]:
+        def checked(inner: Updates) -> Vector:
+            if type(inner) is not Updates or inner.dimension != round_info.dimension:
+                expected = "proceed to be given Updates of the same dimension"
+                raise self._wrong(name, "wrap_aggregate", expected, inner)
+            return proceed(inner)
+
         def run(updates: Updates) -> Vector:
-            arguments = {"proceed": proceed, "updates": updates, "round_info": round_info}
+            arguments = {"proceed": checked, "updates": updates, "round_info": round_info}
             result = self._call(name, "wrap_aggregate", caller, arguments)
             return self._merged(name, "wrap_aggregate", result, round_info)
 

@@ -91,15 +91,15 @@ def _visibility(enabled: Sequence[Enabled]) -> Iterator[Problem]:
             visible, hider = plugin.hides.leaves, plugin
     if hider is None:
         return
-    for hook in ("aggregate", "wrap_aggregate"):
-        for plugin in _having(enabled, hook):
-            if plugin.needs.visibility > visible:
-                what = (
-                    f"needs to see contributions at level {plugin.needs.visibility.name.lower()}, "
-                    f"and plugins.{hider.name} leaves only {visible.name.lower()}"
-                )
-                fix = f"change or remove {plugin.name} or {hider.name}"
-                yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
+    for plugin in enabled:
+        sees = not set(plugin.hooks).isdisjoint(("verify", "aggregate", "wrap_aggregate"))
+        if sees and plugin.needs.visibility > visible:
+            what = (
+                f"needs to see contributions at level {plugin.needs.visibility.name.lower()}, "
+                f"and plugins.{hider.name} leaves only {visible.name.lower()}"
+            )
+            fix = f"change or remove {plugin.name} or {hider.name}"
+            yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
 
 
 def _numbers(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:

@@ -130,7 +130,7 @@ class SignFlip:
 
     def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
         """Pull the model back the way it came."""
-        return _grid(-self.strength * context.own.vector, context.own.weight)
+        return _grid(-self.strength * context.own.vector.astype(np.float64), context.own.weight)
 
 
 @register("scaled", summary="the update boosted a hundredfold", knowledge="its own data")
@@ -142,7 +142,7 @@ class Scaled:
 
     def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
         """Overshoot."""
-        return _grid(self.strength * context.own.vector, context.own.weight)
+        return _grid(self.strength * context.own.vector.astype(np.float64), context.own.weight)
 
 
 @register(

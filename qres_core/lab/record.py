@@ -31,10 +31,10 @@ class RoundRecord:
     number: int
     closed: bool
     reason: str = ""
-    metrics: Mapping[str, float] = attrs.field(factory=dict)
+    metrics: Mapping[str, float] = attrs.field(factory=dict[str, float])
     accepted: int = 0
     attackers_accepted: int = 0
-    rejected: Mapping[str, int] = attrs.field(factory=dict)
+    rejected: Mapping[str, int] = attrs.field(factory=dict[str, int])
     alignment: float | None = None
     model_digest: str = ""
 

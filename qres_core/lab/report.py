@@ -88,7 +88,7 @@ def _label_ends(axes: Any, result: DemoResult) -> None:
 
 
 def _table(arm: Arm, run: SimulationResult) -> str:
-    rows = []
+    rows: list[str] = []
     for record in run.rounds:
         accuracy = record.metrics.get("accuracy")
         why = ", ".join(f"{count} {reason}" for reason, count in record.rejected.items())
@@ -97,7 +97,7 @@ def _table(arm: Arm, run: SimulationResult) -> str:
             f"{accuracy:.1%}" if accuracy is not None else "aborted",
             str(record.accepted - record.attackers_accepted),
             str(record.attackers_accepted),
-            why or record.reason or "–",
+            why or record.reason or "none",
             "" if record.alignment is None else f"{record.alignment:+.2f}",
             record.model_digest[:16],
         ]
@@ -136,13 +136,14 @@ def render(result: DemoResult, png: bytes) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif }}
+body {{ max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
 img {{ max-width: 100%; background: #fff; border-radius: 6px }}
 .wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }}
 th, td {{ text-align: right; padding: .2rem .7rem; border-bottom: 1px solid #8884 }}
 td:nth-child(5), th:nth-child(5) {{ text-align: left }}
-td:last-child, code {{ font-family: ui-monospace, monospace; font-size: .8rem; overflow-wrap: anywhere }}
+td:last-child, code {{ font: .8rem ui-monospace, monospace; overflow-wrap: anywhere }}
 </style></head><body>
 <h1>What the defence did</h1>
 <p>{attacked.nodes} nodes learn handwritten digits together; {attacked.attackers} of them send

@@ -37,6 +37,7 @@ from qres_core.swarm.effects import (
     Train,
 )
 from qres_core.swarm.journal import MemoryJournal
+from qres_core.swarm.messages import encode_contribution
 from qres_core.swarm.rounds import RoundMachine
 
 EPOCH: Final = 1_700_000_000.0
@@ -242,7 +243,7 @@ class _Simulation:
         effects: list[Effect] = []
         for forgery in forgeries:
             weight = max(1, min(forgery.weight, self.swarm.weight_cap))
-            payload = canonical.dumps([weight, forgery.octets, {}])
+            payload = encode_contribution(weight, forgery.octets, {})
             effects += node.machine.publish_raw(payload, number, self.now)
         return effects
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, WireError
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.types import (
@@ -40,7 +39,13 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import EPOCH, describe, node_ids
 from qres_core.lab.tasks import Task
 from qres_core.swarm.gathering import Gathering, Held
-from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, Member, contribution_digest
+from qres_core.swarm.messages import (
+    CONTRIBUTION,
+    ContributionBody,
+    Member,
+    contribution_digest,
+    encode_contribution,
+)
 
 if TYPE_CHECKING:
     from qres_core.lab.simulator import Progress
@@ -106,7 +111,7 @@ class _Observer:
             )
             for forgery in self.attack.forge(context):
                 weight = max(1, min(forgery.weight, cap))
-                payload = canonical.dumps([weight, forgery.octets, {}])
+                payload = encode_contribution(weight, forgery.octets, {})
                 made.append((self.ids[self.honest + index], payload))
         return made
 
@@ -173,9 +178,12 @@ class _Observer:
             reason = f"{len(members)} contributions, quorum {self.config.swarm.quorum}"
             aborted = Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason)
             self.kernel.round_closed(aborted)
-            digest = info.model_digest.hex()
             return RoundRecord(
-                number=number, closed=False, reason=reason, rejected=rejected, model_digest=digest
+                number=number,
+                closed=False,
+                reason=reason,
+                rejected=rejected,
+                model_digest=info.model_digest.hex(),
             )
         stacked = gathering.stack(members, self.config.swarm.weight_cap)
         merged = self.kernel.aggregate(self.kernel.reveal(stacked, info), info)

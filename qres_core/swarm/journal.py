@@ -6,13 +6,13 @@ restarted cannot vote twice.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from qres_core.contract.types import Vector
 
-SEQUENCE_BLOCK = 1024
+SEQUENCE_BLOCK: Final = 1024
 """Sequence numbers are reserved in blocks, so that not every message costs a sync to disk."""
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 import attrs
@@ -58,10 +59,14 @@ def _bad(field: str, what: str) -> WireError:
     return WireError.of("QRES-E404", f"payload.{field}", what)
 
 
-def _list(value: object, length: int, field: str) -> list[Any]:
-    if type(value) is not list or len(value) != length:
-        raise _bad(field, f"expected a list of {length}")
+def _items(value: object, least: int, most: int, field: str) -> list[Any]:
+    if not canonical.is_list(value) or not least <= len(value) <= most:
+        raise _bad(field, f"expected a list of {least}..{most}")
     return value
+
+
+def _list(value: Any, length: int, field: str) -> list[Any]:
+    return _items(value, length, length, field)
 
 
 def _octets(value: object, length: int, field: str) -> bytes:
@@ -77,14 +82,26 @@ def _number(value: object, low: int, high: int, field: str) -> int:
 
 
 def _frames(value: object, most: int, max_bytes: int, field: str) -> tuple[Envelope, ...]:
-    if type(value) is not list or len(value) > most:
-        raise _bad(field, f"expected at most {most} messages")
     frames: list[Envelope] = []
-    for item in value:
+    for item in _items(value, 0, most, field):
         if type(item) is not bytes:
             raise _bad(field, "expected encoded messages")
         frames.append(Envelope.from_bytes(item, max_bytes=max_bytes))
     return tuple(frames)
+
+
+def encode_contribution(weight: int, octets: bytes, proofs: Mapping[str, bytes]) -> bytes:
+    """The payload of a contribution, unchecked: what a liar sends goes through here too."""
+    return canonical.dumps([weight, octets, dict(proofs)])
+
+
+def _proofs(value: object) -> dict[str, bytes]:
+    if not canonical.is_map(value) or len(value) > MAX_PROOFS:
+        raise _bad("proofs", f"expected at most {MAX_PROOFS} proofs by plugin")
+    for name, proof in value.items():
+        if type(name) is not str or type(proof) is not bytes or len(proof) > MAX_PROOF_BYTES:
+            raise _bad("proofs", f"expected at most {MAX_PROOF_BYTES} bytes by plugin name")
+    return value
 
 
 @attrs.frozen(eq=False)
@@ -99,12 +116,12 @@ class ContributionBody:
 
     weight: int
     vector: Vector
-    proofs: Mapping[str, bytes] = attrs.field(factory=dict)
+    proofs: Mapping[str, bytes] = attrs.field(factory=dict[str, bytes])
 
     def to_bytes(self) -> bytes:
         """Encode."""
         octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
-        return canonical.dumps([self.weight, octets, dict(self.proofs)])
+        return encode_contribution(self.weight, octets, self.proofs)
 
     @classmethod
     def from_bytes(cls, payload: bytes, dimension: int) -> ContributionBody:
@@ -117,14 +134,9 @@ class ContributionBody:
         weight, octets, proofs = _list(canonical.loads(payload, max_bytes=limit), 3, "contribution")
         _number(weight, 1, MAX_WEIGHT, "weight")
         _octets(octets, 4 * dimension, "vector")
-        if type(proofs) is not dict or len(proofs) > MAX_PROOFS:
-            raise _bad("proofs", f"expected at most {MAX_PROOFS} proofs by plugin")
-        for name, proof in proofs.items():
-            if type(name) is not str or type(proof) is not bytes or len(proof) > MAX_PROOF_BYTES:
-                raise _bad("proofs", f"expected at most {MAX_PROOF_BYTES} bytes by plugin name")
         vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
         vector.flags.writeable = False
-        return cls(weight, vector, proofs)
+        return cls(weight, vector, _proofs(proofs))
 
 
 def contribution_digest(envelope: Envelope) -> bytes:
@@ -168,20 +180,20 @@ class CandidateSet:
 
     def digest(self, swarm: str, model_digest: bytes) -> bytes:
         """Names the set, bound to swarm and model; what votes are about. 32 bytes."""
-        body = canonical.dumps([swarm, model_digest, self._raw()])
+        body = canonical.dumps([swarm, model_digest, self.raw()])
         return hashlib.sha256(b"qres/set/v1\0" + body).digest()
 
-    def _raw(self) -> list[Any]:
+    def raw(self) -> list[Any]:
+        """Plain data for the codecs."""
         return [self.origin, [[m.sender, m.digest, m.standing] for m in self.members]]
 
     @classmethod
-    def _from_raw(cls, value: object, nodes: int) -> CandidateSet:
+    def from_raw(cls, value: Any, nodes: int) -> CandidateSet:
+        """From plain data. Raises WireError."""
         origin, raw = _list(value, 2, "set")
         _number(origin, 1, 2**63 - 1, "set.origin")
-        if type(raw) is not list or not 1 <= len(raw) <= nodes:
-            raise _bad("set.members", f"expected 1..{nodes} members")
         members: list[Member] = []
-        for item in raw:
+        for item in _items(raw, 1, nodes, "set.members"):
             sender, digest, standing = _list(item, 3, "set.members")
             members.append(
                 Member(
@@ -190,7 +202,7 @@ class CandidateSet:
                     _number(standing, 1, FULL_STANDING, "set.members.standing"),
                 )
             )
-        if any(a.sender >= b.sender for a, b in zip(members, members[1:], strict=False)):
+        if any(a.sender >= b.sender for a, b in pairwise(members)):
             raise _bad("set.members", "expected distinct senders, ascending")
         return cls(origin, tuple(members))
 
@@ -215,7 +227,7 @@ class Proposal:
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        raw = self.candidate._raw()  # noqa: SLF001 - one module, one codec
+        raw = self.candidate.raw()
         return canonical.dumps([raw, self.lock_round, [vote.to_bytes() for vote in self.prevotes]])
 
     @classmethod
@@ -224,7 +236,7 @@ class Proposal:
         value = canonical.loads(payload, max_bytes=_vote_limit(nodes))
         raw, lock_round, votes = _list(value, 3, "proposal")
         return cls(
-            CandidateSet._from_raw(raw, nodes),  # noqa: SLF001
+            CandidateSet.from_raw(raw, nodes),
             _number(lock_round, 0, 2**63 - 1, "proposal.lock_round"),
             _frames(votes, nodes, _vote_limit(1), "proposal.prevotes"),
         )
@@ -257,7 +269,7 @@ class Certificate:
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        raw = self.candidate._raw()  # noqa: SLF001
+        raw = self.candidate.raw()
         return canonical.dumps([raw, self.round, [vote.to_bytes() for vote in self.precommits]])
 
     @classmethod
@@ -266,7 +278,7 @@ class Certificate:
         value = canonical.loads(payload, max_bytes=_vote_limit(nodes))
         raw, round_number, votes = _list(value, 3, "certificate")
         return cls(
-            CandidateSet._from_raw(raw, nodes),  # noqa: SLF001
+            CandidateSet.from_raw(raw, nodes),
             _number(round_number, 1, 2**63 - 1, "certificate.round"),
             _frames(votes, nodes, _vote_limit(1), "certificate.precommits"),
         )
@@ -280,9 +292,7 @@ def decode_digest(payload: bytes) -> bytes:
 def decode_fetch(payload: bytes, nodes: int) -> tuple[bytes, ...]:
     """The contribution digests a node asks for. Raises WireError."""
     value = canonical.loads(payload, max_bytes=40 * nodes + 16)
-    if type(value) is not list or len(value) > nodes:
-        raise _bad("fetch", f"expected at most {nodes} digests")
-    return tuple(_octets(item, DIGEST_BYTES, "fetch") for item in value)
+    return tuple(_octets(item, DIGEST_BYTES, "fetch") for item in _items(value, 0, nodes, "fetch"))
 
 
 @attrs.frozen(eq=False)

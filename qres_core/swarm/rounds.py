@@ -108,7 +108,7 @@ class _Round:
     end_at: float
     prevotes: Ballot
     precommits: Ballot
-    dialogues: Mapping[str, Dialogue] = attrs.field(factory=dict)
+    dialogues: Mapping[str, Dialogue] = attrs.field(factory=dict[str, Dialogue])
     update: Update | None = None
     contributed: bool = False
     proposed: bool = False
@@ -152,8 +152,8 @@ class RoundMachine:
         self.model_round = 0 if resume is None else resume.model_round
         self._first_round = 1 if resume is None else max(resume.last_round, resume.model_round) + 1
         self.model_digest = model_digest(self.model, self.step)
-        self._sequence = journal.reserve_sequence()
-        self._sequence_end = self._sequence + SEQUENCE_BLOCK
+        self._sequence: int = journal.reserve_sequence()
+        self._sequence_end: int = self._sequence + SEQUENCE_BLOCK
         self._lock: Lock | None = None  # what this node precommitted to
         self._valid: Lock | None = None  # what it may propose again
         if resume is not None and resume.lock is not None:

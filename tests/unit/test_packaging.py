@@ -79,6 +79,11 @@ def test_licence_is_the_roots(dist: Path) -> None:
     assert pyproject(dist)["project"]["license-files"] == ["LICENSE"]
 
 
+def test_licence_of_a_new_plugin_is_the_roots() -> None:
+    template = ROOT / "qres_core/cli/plugin_templates/LICENSE.tmpl"
+    assert template.read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
 @every_dist
 def test_dist_has_its_files(dist: Path) -> None:
     assert (dist / "README.md").read_text("utf-8").startswith("# ")

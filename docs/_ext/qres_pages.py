@@ -1,0 +1,423 @@
+"""The pages of the reference that are made from the code.
+
+They are kept in the repository, so that they can be read without building anything; every build
+writes them again and a test compares them with the code. Needs no Sphinx.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import textwrap
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+import click
+import qres_core
+from qres_core.cli.app import VERBS, app
+from qres_core.contract.errors import ERRORS
+from qres_core.contract.hookspecs import HookSpecs
+from qres_core.kernel.config import NodeConfig, SwarmConfig
+from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
+from qres_core.lab.attacks import ATTACKS
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import TaskConfig
+from qres_life_cycle import draw_life_cycle
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+NOTICE: Final = "<!-- Made from the code by docs/_ext/qres_pages.py. Build the manual to renew it. -->"
+SECTIONS: Final = ("When", "Slot", "Args", "Returns", "Raises", "Example")
+WIDTH: Final = 88
+
+
+def _markdown(text: str) -> str:
+    """Docstring text as Markdown: roles and double backticks become code."""
+    text = re.sub(r":[a-z:]+:`~?(?:[\w.]+\.)?([\w]+)`", r"`\1`", text)
+    return re.sub(r"``([^`]+)``", r"`\1`", text)
+
+
+def _page(title: str, intro: str, body: Iterator[str]) -> str:
+    parts = [f"# {title}", NOTICE, textwrap.dedent(intro).strip(), *body]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines
+    )
+
+
+# ── hooks ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def hook_signature(hook: str) -> str:
+    """``aggregate(updates: Updates, round_info: RoundInfo) -> Vector``."""
+    signature = inspect.signature(getattr(HookSpecs, hook))
+    arguments = list(signature.parameters.values())[1:]
+    short = signature.replace(parameters=arguments)
+    return f"{hook}{str(short).replace(chr(39), '')}"
+
+
+def hook_sections(hook: str) -> dict[str, str]:
+    """The parts of a hook's docstring; its first sentences under an empty key."""
+    text = inspect.getdoc(getattr(HookSpecs, hook))
+    if text is None:
+        msg = f"hook {hook!r} has no docstring"
+        raise ValueError(msg)
+    marks = re.split(rf"^({'|'.join(SECTIONS)})::?", text, flags=re.MULTILINE)
+    found = {"": marks[0].strip()}
+    for label, body in zip(marks[1::2], marks[2::2], strict=True):
+        head, _, rest = body.partition("\n")
+        found[label] = (head.strip() + "\n" + textwrap.dedent(rest)).strip("\n ")
+    missing = set(SECTIONS) - set(found)
+    if missing:
+        msg = f"hook {hook!r} lacks {sorted(missing)}"
+        raise ValueError(msg)
+    return found
+
+
+def _arguments(text: str) -> str:
+    if text == "none.":
+        return "**Arguments**: none."
+    entries = re.findall(r"^(\w+): (.*(?:\n[ ]+.*)*)", text, flags=re.MULTILINE)
+    lines = [f"- `{name}`: {' '.join(_markdown(what).split())}" for name, what in entries]
+    return "\n".join(["**Arguments**:", "", *lines])
+
+
+def _hook(hook: str) -> Iterator[str]:
+    parts = hook_sections(hook)
+    yield f"### {hook}"
+    yield f"```text\n{hook_signature(hook)}\n```"
+    yield _markdown(parts[""])
+    for label in ("When", "Slot"):
+        yield f"**{label}**: {' '.join(_markdown(parts[label]).split())}"
+    yield _arguments(parts["Args"])
+    for label in ("Returns", "Raises"):
+        yield f"**{label}**: {' '.join(_markdown(parts[label]).split())}"
+    yield f"```python\n{parts['Example']}\n```"
+
+
+def _bounds(minimum: int, maximum: int | None) -> str:
+    if maximum is None:
+        return f"{minimum} or more"
+    return f"exactly {minimum}" if minimum == maximum else f"{minimum} to {maximum}"
+
+
+def hooks_page() -> str:
+    """``reference/hooks.md``."""
+
+    def body() -> Iterator[str]:
+        yield "## Slots"
+        yield _table(
+            ("family", "hooks", "counted", "how many", "combination"),
+            (
+                (
+                    f"[{family}](#family-{family})",
+                    ", ".join(f"[`{hook}`](#{hook})" for hook in slot.hooks),
+                    ", ".join(f"`{hook}`" for hook in slot.counted),
+                    _bounds(slot.minimum, slot.maximum),
+                    slot.combination,
+                )
+                for family, slot in SLOTS.items()
+            ),
+        )
+        yield (
+            "`swarm.insecure = true` lets the families authenticate and replay_check stay empty. "
+            f"The life-cycle hooks ({', '.join(f'[`{hook}`](#{hook})' for hook in LIFE_CYCLE)}) "
+            "are open to every plugin and not counted."
+        )
+        yield "## Life cycle"
+        for hook in LIFE_CYCLE:
+            yield from _hook(hook)
+        for family, slot in SLOTS.items():
+            yield f"## Family: {family}"
+            for hook in slot.hooks:
+                yield from _hook(hook)
+
+    intro = """
+        A plugin is an attrs class; its fields are its options, and its methods marked `@hookimpl`
+        are its hooks. Hooks are plain functions, never coroutines. An implementation may ask for
+        any subset of the arguments, by name. Plugins run in the order of their tables in the TOML
+        file. [The life cycle](../explanation/life-cycle.md) shows when each hook is called.
+
+        The examples show the shape of an implementation; what they leave out is imported from
+        `qres_core`, `attrs` and numpy.
+    """
+    return _page("Hooks", intro, body())
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────
+
+ERROR_FAMILIES: Final = {
+    "1": "The configuration file",
+    "2": "Discovery, import and registration of plugins",
+    "3": "Combinations of plugins",
+    "4": "Bytes from other nodes",
+    "5": "Vectors, weights and numbers",
+    "6": "The round and its stored state",
+    "7": "A plugin's hook at run time",
+    "8": "Simulator, tasks, attacks and scaffolds",
+}
+
+
+def errors_page() -> str:
+    """``reference/errors.md``."""
+
+    def body() -> Iterator[str]:
+        family = ""
+        for code, (title, meaning) in ERRORS.items():
+            if code[6] != family:
+                family = code[6]
+                yield f"## {ERROR_FAMILIES[family]}"
+            yield f"### {code}"
+            yield f"**{title[0].upper()}{title[1:]}.** {meaning}"
+
+    intro = """
+        Every refusal carries an id, the place, what is wrong and what to do. The ids are stable: an
+        id never gets another meaning. A configuration is reported whole, with all its problems at
+        once. `qres` ends with exit code 2 for whatever is refused.
+
+        Problems with plugins (QRES-E2xx) are treated at length in
+        [Debug a load error](../how-to/debug-a-load-error.md).
+    """
+    return _page("Errors", intro, body())
+
+
+# ── configuration ─────────────────────────────────────────────────────────────────────────────────
+
+
+def first_party_plugins() -> dict[str, tuple[str, type]]:
+    """Plugins of this repository by name: distribution and class."""
+    found: dict[str, tuple[str, type]] = {}
+    for path in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        for name, target in project.get("entry-points", {}).get("qres.plugins", {}).items():
+            module, _, attribute = target.partition(":")
+            found[name] = project["name"], getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def config_tables() -> dict[str, tuple[str, type]]:
+    """Key path of every table: an introduction and the class it is read into."""
+    tables: dict[str, tuple[str, type]] = {
+        "swarm": ("What all nodes must agree on.", SwarmConfig),
+        "node": ("What is this node's own business.", NodeConfig),
+        "simulation": ("Read by `qres simulate` only; a real node refuses it.", Scenario),
+        "simulation.task": ("What the simulated swarm learns.", TaskConfig),
+    }
+    for name, (distribution, kind) in first_party_plugins().items():
+        tables[f"plugins.{name}"] = f"The plugin of the distribution `{distribution}`.", kind
+    return tables
+
+
+_TOML_TYPES: Final[Mapping[Any, str]] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+}
+
+
+def _toml_type(kind: Any) -> str:
+    if kind in _TOML_TYPES:
+        return _TOML_TYPES[kind]
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        (some,) = (one for one in inner if one is not type(None))
+        return _toml_type(some)
+    if origin in (tuple, list):
+        return f"array of {_toml_type(inner[0])}s"
+    if attrs.has(kind):
+        return "table"
+    msg = f"no TOML name for {kind!r}"
+    raise ValueError(msg)
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    if field.default is attrs.NOTHING:
+        return "required"
+    if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+        return "its defaults"
+    match field.default:
+        case None:
+            return "none"
+        case bool(value):
+            return f"`{str(value).lower()}`"
+        case str(value):
+            return f'`"{value}"`'
+        case tuple() | list():
+            return "`[]`"
+        case value:
+            return f"`{value}`"
+
+
+def configuration_page() -> str:
+    """``reference/configuration.md``."""
+
+    def body() -> Iterator[str]:
+        for path, (intro, kind) in config_tables().items():
+            yield f"## `[{path}]`"
+            yield intro
+            hints = typing.get_type_hints(kind)
+            yield _table(
+                ("key", "type", "default", "meaning"),
+                (
+                    (
+                        f"`{path}.{field.name}`",
+                        _toml_type(hints[field.name]),
+                        _default(field),
+                        field.metadata["help"],
+                    )
+                    for field in attrs.fields(kind)
+                    if field.init
+                ),
+            )
+
+    intro = """
+        One TOML file of at most 1 MiB. It is read strictly: unknown keys and tables are refused with
+        a suggestion, and no value is converted: `"2"` is not `2`, and `2.7` is not an integer. A
+        number may be written as an integer.
+
+        A table `[plugins.NAME]` enables the plugin of that name; nothing else does. The order of
+        these tables is the order in which plugins run.
+    """
+    return _page("Configuration", intro, body())
+
+
+# ── command line ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _help(command: click.Command, name: str, parent: click.Context | None) -> str:
+    context = click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        **command.context_settings,
+    )
+    return command.get_help(context)
+
+
+def cli_page() -> str:
+    """``reference/cli.md``."""
+
+    def body() -> Iterator[str]:
+        yield f"```text\n{_help(app, 'qres', None)}\n```"
+        parent = click.Context(app, info_name="qres", **app.context_settings)
+        for verb in VERBS:
+            command = app.get_command(parent, verb)
+            if command is None:
+                msg = f"no command {verb!r}"
+                raise ValueError(msg)
+            yield f"## qres {verb}"
+            yield f"```text\n{_help(command, verb, parent)}\n```"
+
+    intro = """
+        Exit codes: 0 for success, 2 for whatever QRES refuses (each refusal has
+        [an id](errors.md)) and for wrong usage. Where 1 has a meaning, the command says so.
+    """
+    return _page("Command line", intro, body())
+
+
+# ── attacks ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def attacks_page() -> str:
+    """``reference/attacks.md``."""
+
+    def body() -> Iterator[str]:
+        yield _table(
+            ("attack", "what it sends", "what the attacker must know"),
+            ((f"`{one.name}`", one.summary, one.knowledge) for one in ATTACKS.values()),
+        )
+
+    intro = """
+        What attackers of a simulation can do: `simulation.attack` in the file, or
+        `qres simulate --attack NAME`. Attackers take part in the rounds like everybody else and lie
+        in what they contribute; `simulation.strength` scales those attacks that have a strength.
+    """
+    return _page("Attacks", intro, body())
+
+
+# ── public names ──────────────────────────────────────────────────────────────────────────────────
+
+API_GROUPS: Final = {
+    "errors": "Errors",
+    "types": "Vectors, updates, rounds",
+    "verdict": "Verdicts",
+    "wire": "Envelope",
+    "dialogue": "Dialogues",
+    "hookspecs": "Hooks",
+    "traits": "Needs and hides",
+    "transport": "Transport",
+    "trainer": "Trainer",
+}
+
+
+def _home(name: str) -> str:
+    homes = cast("dict[str, str]", vars(qres_core)["_MODULE_OF"])
+    return homes.get(name, name)
+
+
+def api_page() -> str:
+    """``reference/api.md``."""
+
+    def entry(name: str) -> str:
+        value = getattr(qres_core, name)
+        if inspect.isclass(value):
+            members = "" if issubclass(value, Exception) else "\n   :members:\n   :undoc-members:"
+            if issubclass(value, qres_core.QresError):
+                members = "\n   :show-inheritance:"
+            if attrs.has(value):
+                members = "\n   :members:"
+            return f".. autoclass:: {name}{members}"
+        directive = "autofunction" if inspect.isfunction(value) else "autodata"
+        return f".. {directive}:: {name}"
+
+    def body() -> Iterator[str]:
+        for module, title in API_GROUPS.items():
+            yield f"## {title}"
+            names = [name for name in qres_core.__all__ if _home(name) == module]
+            lines = "\n\n".join([".. currentmodule:: qres_core", *map(entry, names)])
+            yield f"```{{eval-rst}}\n{lines}\n```"
+        for module in ("fixed", "canonical"):
+            yield f"## qres_core.{module}"
+            text = f".. automodule:: qres_core.contract.{module}\n   :members:"
+            yield f"```{{eval-rst}}\n{text}\n```"
+
+    intro = """
+        All that a plugin may import: `from qres_core import …`. Names are loaded on first use.
+        `qres_core.fixed` and `qres_core.canonical` are modules.
+    """
+    return _page("Python names", intro, body())
+
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/reference/hooks.md": hooks_page,
+    "docs/reference/errors.md": errors_page,
+    "docs/reference/configuration.md": configuration_page,
+    "docs/reference/cli.md": cli_page,
+    "docs/reference/attacks.md": attacks_page,
+    "docs/reference/api.md": api_page,
+    "docs/explanation/life-cycle.svg": draw_life_cycle,
+}
+"""Every generated file by its path from the root of the repository."""
+
+
+def write_pages() -> list[Path]:
+    """Write what is not as the code says; returns what was written."""
+    written: list[Path] = []
+    for name, make in PAGES.items():
+        path, text = ROOT / name, make()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            written.append(path)
+    return written

@@ -1,0 +1,48 @@
+"""Sphinx configuration of the manual. Everything it needs is in the checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from qres_core import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+project = "QRES"
+author = "QRES contributors"
+copyright = author  # noqa: A001 - Sphinx reads this name
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "qres_reference"]
+exclude_patterns = ["_build", "_ext", "examples", "conftest.py"]
+root_doc = "index"
+nitpicky = True
+suppress_warnings: list[str] = []
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of attrs classes are described once, in the class docstring
+napoleon_use_rtype = False
+napoleon_custom_sections = ["Complexity", "Source"]
+
+# Names of other projects, whose inventories would have to be downloaded, and the aliases that
+# autodoc shows under the name of what they stand for.
+_ELSEWHERE: Final = r"(numpy|np|NDArray|ArrayLike|collections|typing|enum|pluggy|attrs|Final)\b.*"
+nitpick_ignore_regex = [
+    (r"py:.*", _ELSEWHERE),
+    (r"py:.*", r"(qres_core\.contract\.types\.)?(Vector|NodeId)"),
+    (r"py:.*", r"(Iterable|Mapping|Sequence|Callable|Any|Self|NoReturn|TypeError|IndexError)\b.*"),
+    (r"py:.*", r"(ValueError|Exception|Enum|IntEnum|Protocol)"),
+]
+
+html_theme = "furo"
+html_title = f"QRES {release}"
+html_show_sourcelink = False
+html_copy_source = False
