@@ -37,9 +37,11 @@ WIDTH: Final = 88
 
 
 def _markdown(text: str) -> str:
-    """Docstring text as Markdown: roles and double backticks become code."""
+    """Docstring text as Markdown: roles and double backticks become code, powers stay powers."""
     text = re.sub(r":[a-z:]+:`~?(?:[\w.]+\.)?([\w]+)`", r"`\1`", text)
-    return re.sub(r"``([^`]+)``", r"`\1`", text)
+    text = re.sub(r"``([^`]+)``", r"`\1`", text)
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else part.replace("*", r"\*") for part in parts)
 
 
 def _page(title: str, intro: str, body: Iterator[str]) -> str:
@@ -177,7 +179,7 @@ def errors_page() -> str:
                 family = code[6]
                 yield f"## {ERROR_FAMILIES[family]}"
             yield f"### {code}"
-            yield f"**{title[0].upper()}{title[1:]}.** {meaning}"
+            yield f"**{title[0].upper()}{title[1:]}.** {_markdown(meaning)}"
 
     intro = """
         Every refusal carries an id, the place, what is wrong and what to do. The ids are stable: an
@@ -273,7 +275,7 @@ def configuration_page() -> str:
                         f"`{path}.{field.name}`",
                         _toml_type(hints[field.name]),
                         _default(field),
-                        field.metadata["help"],
+                        _markdown(field.metadata["help"]),
                     )
                     for field in attrs.fields(kind)
                     if field.init

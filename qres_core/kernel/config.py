@@ -6,9 +6,11 @@ key path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast, get_origin
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -17,6 +19,7 @@ from cattrs.errors import (
     AttributeValidationNote,
     BaseValidationError,
     ForbiddenExtraKeysError,
+    IterableValidationError,
     IterableValidationNote,
 )
 
@@ -34,9 +37,12 @@ def _help(text: str) -> dict[str, str]:
 
 
 def at_least(bound: float) -> Any:
-    """An attrs validator: the value is not below ``bound``."""
+    """An attrs validator: the value is finite and not below ``bound``."""
 
     def check(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+        if value != value or value == math.inf:  # noqa: PLR0124 - NaN; isfinite overflows
+            msg = f"{attribute.name!r} must be finite: {value}"
+            raise ValueError(msg)
         if value < bound:
             msg = f"{attribute.name!r} must be >= {bound}: {value}"
             raise ValueError(msg)
@@ -55,11 +61,23 @@ def one_of(*choices: str) -> Any:
     return check
 
 
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
+
+
+def _check_name(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not _NAME.fullmatch(value):  # what an envelope can carry
+        msg = f"{attribute.name!r} must be 1..64 of A-Za-z0-9._/-: {value!r}"
+        raise ValueError(msg)
+
+
 @attrs.frozen(kw_only=True)
 class SwarmConfig:
     """The ``[swarm]`` table: what all nodes must agree on."""
 
-    name: str = attrs.field(metadata=_help("Name of the swarm; bound into every signed message."))
+    name: str = attrs.field(
+        validator=_check_name,
+        metadata=_help("Name of the swarm; bound into every signed message."),
+    )
     nodes: int = attrs.field(validator=at_least(1), metadata=_help("Number of nodes, n."))
     byzantine: int = attrs.field(
         validator=at_least(0),
@@ -129,9 +147,9 @@ class SwarmConfig:
             msg = f"'standing_tolerance' must be <= 1: {self.standing_tolerance}"
             raise ValueError(msg)
         if self.roster:
-            if len(set(self.roster)) != self.nodes:
-                msg = f"'roster' has {len(set(self.roster))} distinct identities, 'nodes' says "
-                raise ValueError(msg + str(self.nodes))
+            if not len(self.roster) == len(set(self.roster)) == self.nodes:
+                msg = f"'roster' has {len(self.roster)} identities, {len(set(self.roster))} of "
+                raise ValueError(f"{msg}them distinct; 'nodes' says {self.nodes}")
             for text in self.roster:
                 if len(text) != 64 or set(text) - set("0123456789abcdef"):
                     msg = f"'roster': {text!r} is not 64 lower-case hex digits"
@@ -171,30 +189,89 @@ class _StrictTypeError(Exception):
     """A value is not of the type its key takes."""
 
 
+def _wrong_type(expected: str, value: object) -> _StrictTypeError:
+    return _StrictTypeError(f"expected {expected}, got {type(value).__name__} ({value!r})")
+
+
 def _strict(kind: Any) -> Any:
     def check(value: Any, _target: type) -> Any:
-        if type(value) is kind or (kind is float and type(value) is int):
-            return kind(value)
-        msg = f"expected {kind.__name__}, got {type(value).__name__} ({value!r})"
-        raise _StrictTypeError(msg)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise _wrong_type(kind.__name__, value)
+        if kind is float and not math.isfinite(value):
+            msg = f"must be finite: {value}"
+            raise ValueError(msg)
+        return kind(value)
 
     return check
+
+
+_ARRAYS: Final[Mapping[Any, Any]] = {
+    tuple: tuple,
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    Sequence: tuple,
+    Set: frozenset,
+}
+_TABLES: Final = (dict, Mapping)
 
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
 
-    def structure_tuple(value: Any, target: Any) -> tuple[Any, ...]:
+    def each(items: Iterable[tuple[Any, Any, Any]], target: Any) -> list[Any]:
+        """Structure every ``(index, value, type)``; all that is wrong is reported together."""
+        done: list[Any] = []
+        errors: list[Exception] = []
+        for index, value, kind in items:
+            try:
+                done.append(converter.structure(value, kind))
+            except Exception as error:  # noqa: BLE001, PERF203 - raised again, with all the others
+                error.add_note(IterableValidationNote(f"@ index {index}", index, kind))
+                errors.append(error)
+        if errors:
+            raise IterableValidationError(str(target), errors, target)
+        return done
+
+    def structure_array(value: Any, target: Any) -> Any:
         if not canonical.is_list(value):
-            msg = f"expected an array, got {type(value).__name__} ({value!r})"
-            raise _StrictTypeError(msg)
-        return tuple(converter.structure(value, list[target.__args__[0]]))
+            raise _wrong_type("an array", value)
+        kind = get_origin(target) or target
+        kinds: Sequence[Any] = get_args(target) or (Any,)
+        if kind is tuple and get_args(target) and kinds[-1] is not Ellipsis:
+            if len(value) != len(kinds):
+                raise _wrong_type(f"an array of {len(kinds)}", value)
+        else:
+            kinds = kinds[:1] * len(value)
+        return _ARRAYS[kind](each(zip(range(len(value)), value, kinds, strict=True), target))
 
-    def is_tuple(target: Any) -> bool:
-        return get_origin(target) is tuple
+    def structure_table(value: Any, target: Any) -> dict[str, Any]:
+        if not canonical.is_map(value):
+            raise _wrong_type("a table", value)
+        kind = (get_args(target) or (str, Any))[1]
+        items = [(repr(key), item, kind) for key, item in value.items()]
+        return dict(zip(value, each(items, target), strict=True))
 
-    converter.register_structure_hook_func(is_tuple, structure_tuple)
-    for kind in (int, float, bool, str):
+    def class_factory(target: Any) -> Any:
+        inner = converter.gen_structure_attrs_fromdict(target)
+
+        def structure_class(value: Any, kind: Any) -> Any:
+            if not canonical.is_map(value):
+                raise _wrong_type("a table", value)
+            return inner(value, kind)
+
+        return structure_class
+
+    def is_array(target: Any) -> bool:
+        return (get_origin(target) or target) in _ARRAYS
+
+    def is_table(target: Any) -> bool:
+        return (get_origin(target) or target) in _TABLES
+
+    converter.register_structure_hook_func(is_array, structure_array)
+    converter.register_structure_hook_func(is_table, structure_table)
+    converter.register_structure_hook_factory(attrs.has, class_factory)
+    for kind in (int, float, bool, str, bytes):
         converter.register_structure_hook(kind, _strict(kind))
     return converter
 
@@ -224,7 +301,9 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
 
 def _keys_of(error: BaseException) -> tuple[str, ...]:
     cl = getattr(error, "cl", None)
-    return tuple(field.name for field in attrs.fields(cl)) if cl and attrs.has(cl) else ()
+    if not cl or not attrs.has(cl):
+        return ()
+    return tuple(field.name for field in attrs.fields(cl) if field.init)
 
 
 def _extend(path: str, error: BaseException) -> str:
@@ -268,14 +347,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ConfigError.of("QRES-E101", str(path), reason, "name a readable file") from error
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError.of("QRES-E101", str(path), f"larger than {MAX_CONFIG_BYTES} bytes")
     try:
         return tomli.loads(raw.decode("utf-8"))
-    except (UnicodeDecodeError, tomli.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not every ValueError is a TOMLDecodeError
         raise ConfigError.of("QRES-E101", str(path), f"not TOML: {error}") from error
 
 

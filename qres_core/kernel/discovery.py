@@ -106,8 +106,7 @@ def _identity(distribution: metadata.Distribution, core_version: str) -> tuple[s
     """Name, version and why the distribution cannot be used, empty if it can."""
     try:
         fields = distribution.metadata
-        name = fields["Name"] if "Name" in fields else ""
-        version = fields["Version"] if "Version" in fields else ""
+        name, version = ((fields.get_all(key) or [""])[0] for key in ("Name", "Version"))
         unmet = _core_requirement_unmet(fields.get_all("Requires-Dist") or (), core_version)
     except Exception as error:  # noqa: BLE001 - as above
         return "(nameless)", "(no version)", f"unreadable metadata: {type(error).__name__}"

@@ -1,0 +1,192 @@
+"""The command line as a user meets it: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+QRES = str(Path(sys.executable).with_name("qres"))
+
+GOOD = """
+[swarm]
+name = "cli"
+nodes = 7
+byzantine = 2
+quorum = 7
+insecure = true
+[plugins.memory]
+[plugins.krum]
+f = 2
+[simulation]
+rounds = 2
+seed = 3
+[simulation.task]
+name = "quadratic"
+dimension = 20
+"""
+
+
+def qres(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(
+        [QRES, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env=environment,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "qres.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    return path
+
+
+def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
+    result = qres("--help")
+    assert result.returncode == 0
+    for verb in ("demo", "simulate", "plugins", "check", "init", "new-plugin"):
+        assert verb in result.stdout
+    code = (
+        "import sys, click.testing; from qres_core.cli.app import app;"
+        "click.testing.CliRunner().invoke(app, ['--help']);"
+        "heavy = {'numpy', 'rich', 'cattrs', 'pluggy', 'sklearn', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("verb", ["demo", "simulate", "plugins", "check", "init", "new-plugin"])
+def test_every_verb_has_help(verb: str) -> None:
+    result = qres(verb, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "--json" in result.stdout
+
+
+def test_plugins_lists_without_importing() -> None:
+    rows = {row["name"]: row for row in json.loads(qres("plugins", "--json").stdout)}
+    assert rows["krum"]["distribution"] == "qres-krum"
+    assert rows["krum"]["hooks"] == ["aggregate"]
+    assert rows["krum"]["status"] == "installed"
+    assert rows["memory"]["hooks"] == ["transport"]
+    assert "qres-krum" in qres("plugins").stdout
+
+
+def test_check_prints_the_pipeline(config: Path) -> None:
+    result = qres("check", str(config), "--json")
+    assert result.returncode == 0
+    report = json.loads(result.stdout)
+    families = {row["family"]: [one["name"] for one in row["plugins"]] for row in report["pipeline"]}
+    assert families["aggregate"] == ["krum"]
+    assert families["transport"] == ["memory"]
+    assert any("INSECURE" in notice for notice in report["notices"])
+    shown = qres("check", str(config))
+    assert "would start" in shown.stdout
+    assert "INSECURE" in shown.stdout
+
+
+def test_check_reports_every_problem_at_once(config: Path) -> None:
+    text = GOOD.replace("f = 2\n[simulation]", 'f = "2"\n[plugins.dp]\nepsilon = 1\n[simulation]')
+    config.write_text(text.replace("nodes = 7", "nodez = 7"), encoding="utf-8")
+    result = qres("check", str(config), "--json")
+    assert result.returncode == 2
+    problems = {(one["code"], one["where"]): one for one in json.loads(result.stdout)["problems"]}
+    assert problems["QRES-E102", "swarm.nodez"]["fix"] == "did you mean 'nodes'?"
+    assert ("QRES-E103", "swarm.nodes") in problems
+    assert ("QRES-E104", "plugins.krum.f") in problems
+    assert problems["QRES-E201", "plugins.dp"]["fix"] == "pip install qres-dp"
+
+
+def test_errors_go_to_stderr_with_exit_2(tmp_path: Path) -> None:
+    result = qres("check", str(tmp_path / "absent.toml"))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "QRES-E101" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_simulate_prints_rounds_and_is_deterministic(config: Path) -> None:
+    first = qres("simulate", str(config), "--json")
+    assert first.returncode == 0, first.stderr
+    again = qres("simulate", str(config), "--json")
+    assert first.stdout == again.stdout
+    data = json.loads(first.stdout)
+    assert data["unanimous"] is True
+    assert [record["closed"] for record in data["rounds"]] == [True, True]
+    other = json.loads(qres("simulate", str(config), "--json", "--seed", "4").stdout)
+    assert other["model_digests"] != data["model_digests"]
+    table = qres("simulate", str(config), "--attack", "noise")
+    assert table.returncode == 0, table.stderr
+    assert "2 noise" in table.stdout  # as many attackers as swarm.byzantine
+    assert "\x1b" not in table.stdout
+
+
+def test_simulate_that_cannot_close_exits_1(config: Path) -> None:
+    result = qres("simulate", str(config), "--attack", "silent", "--json")
+    assert result.returncode == 1
+    data = json.loads(result.stdout)
+    assert not any(record["closed"] for record in data["rounds"])
+    assert data["rounds"][0]["reason"] == "5 contributions, quorum 7"
+
+
+def test_simulate_refuses_unknown_attacks(config: Path) -> None:
+    result = qres("simulate", str(config), "--attack", "sign_flop")
+    assert result.returncode == 2
+    assert "did you mean 'sign_flip'?" in result.stderr
+
+
+def test_attacks_are_listed() -> None:
+    names = {row["name"] for row in json.loads(qres("simulate", "--list-attacks", "--json").stdout)}
+    assert {"sign_flip", "noise", "scaled", "nan", "wrong_length", "duplicate", "silent"} <= names
+
+
+def test_settings_override_any_key(config: Path) -> None:
+    result = qres("check", str(config), "--set", "plugins.krum.f=3")
+    assert result.returncode == 2
+    assert "QRES-E304 plugins.krum: needs 9 updates, swarm.quorum lets 7 suffice" in result.stderr
+    bad = qres("check", str(config), "--set", "swarm.name=unquoted")
+    assert bad.returncode == 2
+    assert "text needs quotes" in bad.stderr
+
+
+def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
+    path = tmp_path / "made.toml"
+    result = qres("init", str(path), "--json")
+    assert result.returncode == 0, result.stderr
+    assert "krum" in json.loads(result.stdout)["enabled"]
+    assert qres("check", str(path)).returncode == 0
+    text = path.read_text(encoding="utf-8")
+    assert "# How many of the nodes attack." in text
+    before = text
+    refused = qres("init", str(path))
+    assert refused.returncode == 2
+    assert "QRES-E803" in refused.stderr
+    assert path.read_text(encoding="utf-8") == before
+
+
+def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:
+    result = qres("demo", "--json", "--output", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["as_claimed"] is True
+    finals = {
+        label: [record["metrics"]["accuracy"] for record in run["rounds"] if record["closed"]][-1]
+        for label, run in report["runs"].items()
+    }
+    assert finals["mean, attacked"] <= finals["mean, nobody attacks"] - 0.30
+    assert finals["krum, attacked"] >= finals["mean, nobody attacks"] - 0.05
+    assert all(run["unanimous"] for run in report["runs"].values())
+    picture = (tmp_path / "out" / "demo.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n")
+    page = (tmp_path / "out" / "demo.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("<!doctype html>", "").replace("http-equiv", "")

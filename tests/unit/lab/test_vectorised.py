@@ -1,0 +1,139 @@
+"""The fast path sees what an observer in the full simulation sees."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Contribution,
+    LabError,
+    QresError,
+    RoundInfo,
+    Updates,
+    Vector,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig
+
+TASK = TaskConfig(name="quadratic", dimension=40, local_epochs=1, learning_rate=0.3)
+
+
+def config(nodes: int = 9, *, quorum: int | None = None, **plugins: dict[str, object]) -> Config:
+    tables = plugins or {"mean": {"unprotected": True}}
+    swarm = {
+        "name": "v",
+        "nodes": nodes,
+        "byzantine": 2,
+        "quorum": nodes if quorum is None else quorum,
+        "insecure": True,
+    }
+    return parse({"swarm": swarm, "plugins": {"memory": {}, **tables}}, source="test")
+
+
+@pytest.mark.parametrize("attack", ["", "sign_flip", "scaled", "nan"])
+@pytest.mark.parametrize("rule", [{"mean": {"unprotected": True}}, {"krum": {"f": 2}}])
+def test_same_models_as_the_event_simulation(attack: str, rule: dict[str, dict[str, object]]) -> None:
+    scenario = Scenario(
+        rounds=3, seed=5, attack=attack, attackers=2 if attack else 0, task=TASK
+    )
+    events = simulate(config(**rule), scenario)
+    fast = simulate(config(**rule), attrs.evolve(scenario, engine="vectorised"))
+    assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]
+    assert [one.alignment for one in fast.rounds] == [one.alignment for one in events.closed]
+
+
+def test_every_contribution_passes_through_the_hooks() -> None:
+    seen: list[bytes] = []
+
+    @attrs.frozen
+    class Watcher:
+        @hookimpl
+        def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
+            seen.append(contribution.sender)
+            if len(seen) % 9 == 0:
+                return reject("the ninth", blame=Blame.SENDER)
+            assert round_info.dimension == contribution.vector.size
+            return ACCEPT
+
+        @hookimpl
+        def wrap_aggregate(self, proceed: object, updates: Updates) -> Vector:
+            assert callable(proceed)
+            merged: Vector = proceed(updates)
+            return merged
+
+    installed = {**scan(), "watcher": Installed.local("watcher", Watcher)}
+    made = config(9, quorum=8, watcher={}, mean={"unprotected": True})
+    scenario = Scenario(rounds=2, engine="vectorised", task=TASK)
+    result = simulate(made, scenario, installed=installed)
+    assert len(seen) == 18
+    assert [dict(one.rejected) for one in result.rounds] == [{"the ninth": 1}] * 2
+    assert [one.accepted for one in result.rounds] == [8, 8]
+
+
+def test_below_quorum_aborts_and_changes_nothing() -> None:
+    scenario = Scenario(
+        rounds=2, engine="vectorised", attack="wrong_length", attackers=1, task=TASK
+    )
+    result = simulate(config(9), scenario)
+    assert [one.closed for one in result.rounds] == [False, False]
+    assert len({one.model_digest for one in result.rounds}) == 1
+    assert dict(result.rounds[0].rejected) == {"malformed payload.vector": 1}
+
+
+@pytest.mark.parametrize("key", ["loss", "duplication", "churn"])
+def test_network_options_are_refused_not_ignored(key: str) -> None:
+    scenario = Scenario(rounds=1, engine="vectorised", task=TASK, **{key: 0.1})
+    with pytest.raises(LabError, match=rf"QRES-E105 simulation\.{key}"):
+        simulate(config(), scenario)
+
+
+def test_plugins_with_dialogues_are_refused() -> None:
+    class Talk:
+        ready = finished = True
+
+        def start(self) -> tuple[()]:
+            return ()
+
+        def receive(self, message: object) -> tuple[()]:
+            del message
+            return ()
+
+        def tick(self, now: float) -> tuple[()]:
+            del now
+            return ()
+
+        def decided(self, members: tuple[bytes, ...]) -> tuple[()]:
+            del members
+            return ()
+
+    @attrs.frozen
+    class Talker:
+        @hookimpl
+        def round_opened(self) -> Talk:
+            return Talk()
+
+    installed = {**scan(), "talker": Installed.local("talker", Talker)}
+    made = config(9, talker={}, mean={"unprotected": True})
+    scenario = Scenario(rounds=1, engine="vectorised", task=TASK)
+    with pytest.raises(QresError, match="needs dialogues"):
+        simulate(made, scenario, installed=installed)
+
+
+def test_a_thousand_nodes() -> None:
+    made = config(1000, mean={"unprotected": True})
+    task = attrs.evolve(TASK, dimension=1000)
+    result = simulate(made, Scenario(rounds=2, engine="vectorised", task=task))
+    assert [one.accepted for one in result.rounds] == [1000, 1000]
+    assert result.messages == 2000
+    losses = [one.metrics["loss"] for one in result.rounds]
+    assert np.all(np.diff(losses) < 0)
