@@ -35,6 +35,7 @@ napoleon_custom_sections = ["Complexity", "Source"]
 # Names of other projects, whose inventories would have to be downloaded, and the aliases that
 # autodoc shows under the name of what they stand for.
 _ELSEWHERE: Final = r"(numpy|np|NDArray|ArrayLike|collections|typing|enum|pluggy|attrs|Final)\b.*"
+nitpick_ignore = [("py:data", "ERRORS")]  # has a page of its own, reference/errors.md
 nitpick_ignore_regex = [
     (r"py:.*", _ELSEWHERE),
     (r"py:.*", r"(qres_core\.contract\.types\.)?(Vector|NodeId)"),

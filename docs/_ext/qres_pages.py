@@ -6,6 +6,7 @@ writes them again and a test compares them with the code. Needs no Sphinx.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -369,31 +370,60 @@ def _home(name: str) -> str:
     return homes.get(name, name)
 
 
+def _constants(module: str) -> dict[str, str]:
+    """What the module says of its constants: the string that follows each."""
+    tree = ast.parse((ROOT / f"qres_core/contract/{module}.py").read_text(encoding="utf-8"))
+    found: dict[str, str] = {}
+    for node, after in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
+        if isinstance(node, ast.AnnAssign | ast.Assign):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name):
+                text = after.value if isinstance(after, ast.Expr) else None
+                said = text.value if isinstance(text, ast.Constant) else ""
+                found[target.id] = str(said)
+    return found
+
+
+def _entry(name: str, module: str) -> str:
+    value = getattr(qres_core, name)
+    if inspect.isfunction(value):
+        return f".. autofunction:: {name}"
+    constants = _constants(module)
+    if name in constants:
+        return f".. py:data:: {name}\n\n   {constants[name]}"
+    options = ["members"]
+    if issubclass(value, Exception):
+        options = ["show-inheritance"]
+    elif not attrs.has(value):
+        options.append("undoc-members")
+    return "\n   ".join([f".. autoclass:: {name}", *(f":{option}:" for option in options)])
+
+
+def _module_entry(module: str) -> str:
+    loaded = importlib.import_module(f"qres_core.contract.{module}")
+    public = {name: text for name, text in _constants(module).items() if name[0] != "_"}
+    lines = [
+        f".. automodule:: {loaded.__name__}\n   :members:\n   :exclude-members: {', '.join(public)}",
+        f".. currentmodule:: {loaded.__name__}",
+    ]
+    for name, text in public.items():
+        lines.append(f".. py:data:: {name}\n   :value: {getattr(loaded, name)}\n\n   {text}")
+    return "\n\n".join(lines)
+
+
 def api_page() -> str:
     """``reference/api.md``."""
-
-    def entry(name: str) -> str:
-        value = getattr(qres_core, name)
-        if inspect.isclass(value):
-            members = "" if issubclass(value, Exception) else "\n   :members:\n   :undoc-members:"
-            if issubclass(value, qres_core.QresError):
-                members = "\n   :show-inheritance:"
-            if attrs.has(value):
-                members = "\n   :members:"
-            return f".. autoclass:: {name}{members}"
-        directive = "autofunction" if inspect.isfunction(value) else "autodata"
-        return f".. {directive}:: {name}"
 
     def body() -> Iterator[str]:
         for module, title in API_GROUPS.items():
             yield f"## {title}"
             names = [name for name in qres_core.__all__ if _home(name) == module]
-            lines = "\n\n".join([".. currentmodule:: qres_core", *map(entry, names)])
+            entries = [_entry(name, module) for name in names]
+            lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
         for module in ("fixed", "canonical"):
             yield f"## qres_core.{module}"
-            text = f".. automodule:: qres_core.contract.{module}\n   :members:"
-            yield f"```{{eval-rst}}\n{text}\n```"
+            yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
         All that a plugin may import: `from qres_core import …`. Names are loaded on first use.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
 from typing import Final
 
 import click
 
 from qres_core import __version__
-from qres_core.contract.errors import DOCS_PAGE, QresError
+from qres_core.contract.errors import DOCS_PAGE, PluginError, QresError
+from qres_core.kernel.discovery import site_directories
 
 VERBS: Final = {
     "demo": "Train real nodes under attack, with and without a defence.",
@@ -22,25 +26,56 @@ VERBS: Final = {
 }
 
 
+COMMANDS_GROUP: Final = "qres.commands"
+"""Entry-point group of the verbs that plugins bring: name of the verb to a click command."""
+
+
 class Verbs(click.Group):
     """A group whose verbs live in modules of their own, loaded on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All verbs."""
-        return list(VERBS)
+        """All verbs: the built-in ones, then those of plugins."""
+        return [*VERBS, *plugin_verbs()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the verb."""
-        if cmd_name not in VERBS:
+        if cmd_name in VERBS:
+            module = importlib.import_module(f"qres_core.cli.{cmd_name.replace('-', '_')}")
+            command: click.Command = module.command
+            return command
+        found = plugin_verbs().get(cmd_name)
+        if found is None:
             return None
-        module = importlib.import_module(f"qres_core.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
+        loaded: object = found.load()
+        if not isinstance(loaded, click.Command):
+            what = f"{found.value} is not a click command"
+            raise PluginError.of("QRES-E206", f"{COMMANDS_GROUP}.{cmd_name}", what)
+        return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list in ``--help``, without importing any verb."""
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
+        if verbs := plugin_verbs():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, f"of {ep.value}") for name, ep in verbs.items()])
+
+
+@functools.cache
+def plugin_verbs() -> dict[str, EntryPoint]:
+    """Verbs that installed distributions bring, imported only when they are run.
+
+    As with plugins, metadata outside site-packages does not count, and a name that two
+    distributions bring is nobody's.
+    """
+    found: dict[str, list[EntryPoint]] = {}
+    trusted = site_directories()
+    for distribution in distributions():
+        entries = [ep for ep in distribution.entry_points if ep.group == COMMANDS_GROUP]
+        if entries and Path(str(distribution.locate_file(""))).resolve() in trusted:
+            for entry in entries:
+                found.setdefault(entry.name, []).append(entry)
+    return {name: one[0] for name, one in sorted(found.items()) if len(one) == 1}
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from qres_core.contract.wire import Envelope
 
 PROJECT = "qres"
-ENTRY_POINT_GROUP = "qres.plugins"
 
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a method of a plugin as the implementation of the hook of that name."""
@@ -131,7 +130,9 @@ class HookSpecs:
     # ── transport ─────────────────────────────────────────────────────────────────────────────
 
     @hookspec
-    def transport(self, node_info: NodeInfo) -> Transport:
+    def transport(
+        self, node_info: NodeInfo, admission: Callable[[NodeId, bytes], Verdict]
+    ) -> Transport:
         """Make the object that carries frames.
 
         When: once, after ``setup``.
@@ -139,6 +140,8 @@ class HookSpecs:
 
         Args:
             node_info: identity and roster of the node.
+            admission: ask it about every neighbour that connects, with the identity the transport
+                proved and the credential it showed; refuse the connection unless it accepts.
         Returns: a :class:`Transport`. The hook itself is a plain function.
         Raises: any error stops the node.
         Example::
@@ -208,6 +211,55 @@ class HookSpecs:
                     if hmac.compare_digest(tag, envelope.auth.get("mac", b"")):
                         return ACCEPT
                     return reject("bad tag", blame=Blame.LINK)
+        """
+
+    @hookspec
+    def identity(self, seed: bytes | None) -> NodeId:
+        """Say who this node is.
+
+        When: once, before ``setup``, when the node starts.
+        Slot: authenticate, naming half; none or one. Without one, whoever starts the node names
+            it.
+
+        Args:
+            seed: 32 bytes to derive a reproducible identity from, in the simulator; ``None`` on a
+                real node, which loads its own key. Never a source of real keys.
+        Returns: 32 bytes, the public key that checks what ``sign`` makes.
+        Raises: any error stops the node.
+        Example::
+
+            @attrs.define
+            class Keyed:
+                key_file: str = ""
+
+                @hookimpl
+                def identity(self, seed):
+                    self._key = derive(seed) if seed is not None else load(self.key_file)
+                    return self._key.public_bytes()
+        """
+
+    @hookspec
+    def admit(self, peer: NodeId, credential: bytes) -> Verdict:
+        """Decide whether a neighbour may connect at all.
+
+        When: whenever the transport meets a neighbour, through the ``admission`` callback the
+            ``transport`` hook was given.
+        Slot: authenticate, gate of the transport; any number. Every one must accept.
+
+        Args:
+            peer: identity the transport proved for the neighbour, 32 bytes.
+            credential: what the neighbour showed for itself (a certificate), may be empty.
+        Returns: ``ACCEPT`` or ``reject("not on the list")``.
+        Raises: an error counts as a rejection.
+        Example::
+
+            @attrs.frozen
+            class AllowList:
+                members: tuple[str, ...] = ()
+
+                @hookimpl
+                def admit(self, peer):
+                    return ACCEPT if peer.hex() in self.members else reject("not on the list")
         """
 
     # ── replay_check ──────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
@@ -197,6 +198,9 @@ def _strict(kind: Any) -> Any:
     def check(value: Any, _target: type) -> Any:
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise _wrong_type(kind.__name__, value)
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            msg = "must fit 64 bits"
+            raise ValueError(msg)
         if kind is float and not math.isfinite(value):
             msg = f"must be finite: {value}"
             raise ValueError(msg)
@@ -211,46 +215,50 @@ _ARRAYS: Final[Mapping[Any, Any]] = {
     set: set,
     frozenset: frozenset,
     Sequence: tuple,
-    Set: frozenset,
+    AbstractSet: frozenset,
 }
 _TABLES: Final = (dict, Mapping)
 
 
+def _each(items: Iterable[tuple[Any, Any, Any]], target: Any) -> list[Any]:
+    """Structure every ``(index, value, type)``; all that is wrong is reported together."""
+    done: list[Any] = []
+    errors: list[Exception] = []
+    for index, value, kind in items:
+        try:
+            done.append(_CONVERTER.structure(value, kind))
+        except Exception as error:  # noqa: BLE001 - raised again, with all the others
+            error.add_note(IterableValidationNote(f"@ index {index}", index, kind))
+            errors.append(error)
+    if errors:
+        # typeshed's ExceptionGroup knows nothing of cattrs' third argument
+        raise IterableValidationError(str(target), errors, target)  # pyright: ignore[reportCallIssue]
+    return done
+
+
+def _structure_array(value: Any, target: Any) -> Any:
+    if not canonical.is_list(value):
+        raise _wrong_type("an array", value)
+    kind = get_origin(target) or target
+    kinds = get_args(target) or (Any,)
+    if kind is tuple and get_args(target) and kinds[-1] is not Ellipsis:
+        if len(value) != len(kinds):
+            raise _wrong_type(f"an array of {len(kinds)}", value)
+    else:
+        kinds = kinds[:1] * len(value)
+    return _ARRAYS[kind](_each(zip(range(len(value)), value, kinds, strict=True), target))
+
+
+def _structure_table(value: Any, target: Any) -> dict[str, Any]:
+    if not canonical.is_map(value):
+        raise _wrong_type("a table", value)
+    kind = (get_args(target) or (str, Any))[1]
+    items = [(repr(key), item, kind) for key, item in value.items()]
+    return dict(zip(value, _each(items, target), strict=True))
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
-
-    def each(items: Iterable[tuple[Any, Any, Any]], target: Any) -> list[Any]:
-        """Structure every ``(index, value, type)``; all that is wrong is reported together."""
-        done: list[Any] = []
-        errors: list[Exception] = []
-        for index, value, kind in items:
-            try:
-                done.append(converter.structure(value, kind))
-            except Exception as error:  # noqa: BLE001, PERF203 - raised again, with all the others
-                error.add_note(IterableValidationNote(f"@ index {index}", index, kind))
-                errors.append(error)
-        if errors:
-            raise IterableValidationError(str(target), errors, target)
-        return done
-
-    def structure_array(value: Any, target: Any) -> Any:
-        if not canonical.is_list(value):
-            raise _wrong_type("an array", value)
-        kind = get_origin(target) or target
-        kinds: Sequence[Any] = get_args(target) or (Any,)
-        if kind is tuple and get_args(target) and kinds[-1] is not Ellipsis:
-            if len(value) != len(kinds):
-                raise _wrong_type(f"an array of {len(kinds)}", value)
-        else:
-            kinds = kinds[:1] * len(value)
-        return _ARRAYS[kind](each(zip(range(len(value)), value, kinds, strict=True), target))
-
-    def structure_table(value: Any, target: Any) -> dict[str, Any]:
-        if not canonical.is_map(value):
-            raise _wrong_type("a table", value)
-        kind = (get_args(target) or (str, Any))[1]
-        items = [(repr(key), item, kind) for key, item in value.items()]
-        return dict(zip(value, each(items, target), strict=True))
 
     def class_factory(target: Any) -> Any:
         inner = converter.gen_structure_attrs_fromdict(target)
@@ -268,8 +276,8 @@ def _make_converter() -> cattrs.Converter:
     def is_table(target: Any) -> bool:
         return (get_origin(target) or target) in _TABLES
 
-    converter.register_structure_hook_func(is_array, structure_array)
-    converter.register_structure_hook_func(is_table, structure_table)
+    converter.register_structure_hook_func(is_array, _structure_array)
+    converter.register_structure_hook_func(is_table, _structure_table)
     converter.register_structure_hook_factory(attrs.has, class_factory)
     for kind in (int, float, bool, str, bytes):
         converter.register_structure_hook(kind, _strict(kind))

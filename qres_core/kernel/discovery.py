@@ -13,10 +13,11 @@ import sysconfig
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 import attrs
 
-from qres_core.contract.hookspecs import ENTRY_POINT_GROUP
+ENTRY_POINT_GROUP: Final = "qres.plugins"
 
 
 class Status(enum.Enum):

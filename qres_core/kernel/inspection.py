@@ -38,7 +38,9 @@ def hooks_of(target: str) -> tuple[str, ...] | None:
             return None
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and node.name == name:
-                marked = set() if node.bases else _marked(node)
+                if node.bases:
+                    return None
+                marked = _marked(node)
                 return tuple(hook for hook in ALL_HOOKS if hook in marked) or None
         step = _imported_from(tree, module, name, is_package=path.name == "__init__.py")
         if step is None:

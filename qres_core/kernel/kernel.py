@@ -24,6 +24,7 @@ from qres_core.contract.errors import (
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.transport import Transport
 from qres_core.contract.types import (
+    NODE_ID_BYTES,
     Contribution,
     Evidence,
     NodeId,
@@ -160,6 +161,23 @@ class Kernel:
         """Whether any enabled plugin implements the hook."""
         return bool(self._callers[hook])
 
+    # ── identity ──────────────────────────────────────────────────────────────────────────────
+
+    def identity(self, seed: bytes | None) -> NodeId | None:
+        """Who the node is, or ``None`` where no plugin says so."""
+        for name, caller in self._callers["identity"]:
+            result = self._call(name, "identity", caller, {"seed": seed})
+            if type(result) is not bytes or len(result) != NODE_ID_BYTES:
+                raise self._wrong(name, "identity", f"{NODE_ID_BYTES} bytes", result)
+            return result
+        return None
+
+    def admit(self, peer: NodeId, credential: bytes) -> Verdict:
+        """Whether a neighbour may connect: every admitting plugin must accept."""
+        if self.standing(peer).banned:
+            return reject("banned")
+        return self._verdict("admit", {"peer": peer, "credential": credential})[0]
+
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def setup(self, node_info: NodeInfo) -> None:
@@ -200,7 +218,8 @@ class Kernel:
     def transport(self, node_info: NodeInfo) -> Transport:
         """The transport of the node."""
         ((name, caller),) = self._callers["transport"]
-        result = self._call(name, "transport", caller, {"node_info": node_info})
+        arguments = {"node_info": node_info, "admission": self.admit}
+        result = self._call(name, "transport", caller, arguments)
         if not isinstance(result, Transport) or isinstance(result, type):
             raise self._wrong(name, "transport", "a Transport", result)
         return result

@@ -32,7 +32,11 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
     {
         "transport": Slot(("transport",), ("transport",), 1, 1, "the one result"),
         "authenticate": Slot(
-            ("sign", "authenticate"), ("sign", "authenticate"), 1, None, "every one must accept"
+            ("identity", "sign", "authenticate", "admit"),
+            ("sign", "authenticate"),
+            1,
+            None,
+            "every one must accept",
         ),
         "replay_check": Slot(
             ("replay_check",), ("replay_check",), 1, None, "every one must accept"

@@ -34,6 +34,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Solution:
     """Compare the enabled plugins with each other and with the swarm's promises."""
     problems = [
         *_slots(enabled, swarm),
+        *_identities(enabled),
         *_pairs(enabled),
         *_fault_bound(swarm),
         *_visibility(enabled),
@@ -66,6 +67,13 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
                 built_in = {"transport": "memory", "aggregate": "mean"}.get(family)
                 fix = f"add for example [plugins.{built_in}]" if built_in else ""
                 yield Problem("QRES-E301", "plugins", f"no enabled plugin has {hook!r}", fix)
+
+
+def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
+    holders = [plugin.name for plugin in _having(enabled, "identity")]
+    if len(holders) > 1:
+        what = f"slot 'identity' takes 1 plugin, enabled: {', '.join(holders)}"
+        yield Problem("QRES-E302", "plugins", what, "remove all but one")
 
 
 def _pairs(enabled: Sequence[Enabled]) -> Iterator[Problem]:

@@ -59,6 +59,19 @@ def node_ids(count: int, seed: int) -> list[NodeId]:
     ]
 
 
+def identify(
+    config: Config, seed: int, installed: Mapping[str, Installed]
+) -> tuple[list[Kernel], list[NodeId]]:
+    """A kernel for every node of a simulated swarm, and who each says it is."""
+    kernels: list[Kernel] = []
+    ids: list[NodeId] = []
+    for fallback in node_ids(config.swarm.nodes, seed):
+        kernel = Kernel.from_config(config, installed=installed)
+        kernels.append(kernel)
+        ids.append(kernel.identity(fallback) or fallback)
+    return kernels, ids
+
+
 def describe(kernel: Kernel) -> tuple[Mapping[str, Any], ...]:
     """The enabled plugins for a report, in file order."""
     return tuple(
@@ -96,12 +109,11 @@ class _Simulation:
         )
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 1))))
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
-        ids = node_ids(swarm.nodes, scenario.seed)
+        kernels, ids = identify(config, scenario.seed, installed)
         roster = tuple(sorted(ids))
         honest = swarm.nodes - scenario.attackers
         self.nodes: list[_Node] = []
-        for index, node_id in enumerate(ids):
-            kernel = Kernel.from_config(config, installed=installed)
+        for index, (node_id, kernel) in enumerate(zip(ids, kernels, strict=True)):
             kernel.setup(NodeInfo(node_id, swarm.name, roster, swarm.byzantine, seed=scenario.seed))
             machine = RoundMachine(node_id, roster, kernel, swarm, task.initial, MemoryJournal())
             attacker = index - honest if index >= honest else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from qres_core.kernel.kernel import Kernel, Rejection
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.record import RoundRecord, SimulationResult, alignment
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import EPOCH, describe, node_ids
+from qres_core.lab.simulator import EPOCH, describe, identify, node_ids
 from qres_core.lab.tasks import Task
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.messages import (
@@ -49,6 +49,9 @@ from qres_core.swarm.messages import (
 
 if TYPE_CHECKING:
     from qres_core.lab.simulator import Progress
+
+
+_OUTBOUND: Final = ("identity", "sign", "privatize", "prove")
 
 
 def _refuse_network(scenario: Scenario) -> None:
@@ -66,13 +69,20 @@ class _Observer:
         self, config: Config, scenario: Scenario, task: Task, installed: Mapping[str, Installed]
     ) -> None:
         self.config, self.scenario, self.task = config, scenario, task
-        self.ids = node_ids(config.swarm.nodes, scenario.seed)
-        self.roster = tuple(sorted(self.ids))
-        self.honest = config.swarm.nodes - scenario.attackers
-        self.kernel = Kernel.from_config(config, installed=installed)
         swarm = config.swarm
-        info = NodeInfo(self.ids[0], swarm.name, self.roster, swarm.byzantine, seed=scenario.seed)
-        self.kernel.setup(info)
+        self.honest = swarm.nodes - scenario.attackers
+        self.kernel = Kernel.from_config(config, installed=installed)
+        if any(self.kernel.has(hook) for hook in _OUTBOUND):
+            self.kernels, self.ids = identify(config, scenario.seed, installed)
+            self.kernel = self.kernels[0]
+        else:  # nothing differs between the nodes, so one kernel speaks for all
+            self.ids = node_ids(swarm.nodes, scenario.seed)
+            self.kernels = [self.kernel] * swarm.nodes
+        self.roster = tuple(sorted(self.ids))
+        for node_id, kernel in zip(self.ids, self.kernels, strict=True):
+            kernel.setup(
+                NodeInfo(node_id, swarm.name, self.roster, swarm.byzantine, seed=scenario.seed)
+            )
         self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
         self.model: Vector = task.initial
@@ -93,15 +103,15 @@ class _Observer:
             swarm.byzantine,
         )
 
-    def payloads(self, info: RoundInfo, updates: Sequence[Update]) -> list[tuple[NodeId, bytes]]:
-        """What every node sends, attackers included."""
-        made: list[tuple[NodeId, bytes]] = []
+    def payloads(self, info: RoundInfo, updates: Sequence[Update]) -> list[tuple[int, bytes]]:
+        """What every node sends, attackers included, by index of the node."""
+        made: list[tuple[int, bytes]] = []
         cap = self.config.swarm.weight_cap
         for node, update in enumerate(updates[: self.honest]):
-            hidden = self.kernel.privatize(update, info)
-            proofs = self.kernel.prove(hidden, info)
+            hidden = self.kernels[node].privatize(update, info)
+            proofs = self.kernels[node].prove(hidden, info)
             body = ContributionBody(min(hidden.weight, cap), hidden.vector, proofs)
-            made.append((self.ids[node], body.to_bytes()))
+            made.append((node, body.to_bytes()))
         if self.attack is None:
             return made
         honest = np.stack([update.vector for update in updates[: self.honest]])
@@ -112,12 +122,12 @@ class _Observer:
             for forgery in self.attack.forge(context):
                 weight = max(1, min(forgery.weight, cap))
                 payload = encode_contribution(weight, forgery.octets, {})
-                made.append((self.ids[self.honest + index], payload))
+                made.append((self.honest + index, payload))
         return made
 
-    def deliver(self, sender: NodeId, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
+    def deliver(self, node: int, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
         """Sign, encode, and take in one contribution; why it was refused, or an empty string."""
-        now = EPOCH + info.number
+        sender, now = self.ids[node], EPOCH + info.number
         envelope = Envelope(
             info.swarm,
             CONTRIBUTION,
@@ -130,7 +140,7 @@ class _Observer:
         )
         self.sequence += 1
         self.messages += 1
-        arrived = self.kernel.inbound(self.kernel.sign(envelope).to_bytes(), sender, now)
+        arrived = self.kernel.inbound(self.kernels[node].sign(envelope).to_bytes(), sender, now)
         if isinstance(arrived, Rejection):
             return arrived.reason
         try:
@@ -164,8 +174,8 @@ class _Observer:
             raise LabError.of("QRES-E105", "simulation.engine", what, 'engine = "events"')
         updates = [trainer.fit(self.model, info) for trainer in self.task.trainers]
         gathering, refused = Gathering(), Counter[str]()
-        for sender, payload in self.payloads(info, updates):
-            if reason := self.deliver(sender, payload, info, gathering):
+        for node, payload in self.payloads(info, updates):
+            if reason := self.deliver(node, payload, info, gathering):
                 refused[reason] += 1
         members: list[Member] = []
         for sender, held in gathering.of_round(number).items():
@@ -231,7 +241,8 @@ def simulate_vectorised(
             if progress is not None:
                 progress(records[-1])
     finally:
-        observer.kernel.teardown()
+        for kernel in dict.fromkeys(observer.kernels):
+            kernel.teardown()
     return SimulationResult(
         task=task.name,
         nodes=config.swarm.nodes,

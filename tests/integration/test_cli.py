@@ -85,7 +85,9 @@ def test_check_prints_the_pipeline(config: Path) -> None:
     result = qres("check", str(config), "--json")
     assert result.returncode == 0
     report = json.loads(result.stdout)
-    families = {row["family"]: [one["name"] for one in row["plugins"]] for row in report["pipeline"]}
+    families = {
+        row["family"]: [one["name"] for one in row["plugins"]] for row in report["pipeline"]
+    }
     assert families["aggregate"] == ["krum"]
     assert families["transport"] == ["memory"]
     assert any("INSECURE" in notice for notice in report["notices"])

@@ -92,6 +92,18 @@ class Mac:
         return hmac.digest(bytes.fromhex(self.key_hex), envelope.signing_digest, "sha256")
 
     @hookimpl
+    def identity(self, seed: bytes | None) -> NodeId:
+        """Name the node after its key."""
+        return hashlib.sha256(bytes.fromhex(self.key_hex) + (seed or b"")).digest()
+
+    @hookimpl
+    def admit(self, peer: NodeId, credential: bytes) -> Verdict:
+        """Let in whoever shows the hash of its name."""
+        if credential == hashlib.sha256(peer).digest():
+            return ACCEPT
+        return reject("no credential")
+
+    @hookimpl
     def sign(self, envelope: Envelope) -> bytes:
         """Authenticate an outgoing message."""
         return self._tag(envelope)

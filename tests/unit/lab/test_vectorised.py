@@ -42,10 +42,10 @@ def config(nodes: int = 9, *, quorum: int | None = None, **plugins: dict[str, ob
 
 @pytest.mark.parametrize("attack", ["", "sign_flip", "scaled", "nan"])
 @pytest.mark.parametrize("rule", [{"mean": {"unprotected": True}}, {"krum": {"f": 2}}])
-def test_same_models_as_the_event_simulation(attack: str, rule: dict[str, dict[str, object]]) -> None:
-    scenario = Scenario(
-        rounds=3, seed=5, attack=attack, attackers=2 if attack else 0, task=TASK
-    )
+def test_same_models_as_the_event_simulation(
+    attack: str, rule: dict[str, dict[str, object]]
+) -> None:
+    scenario = Scenario(rounds=3, seed=5, attack=attack, attackers=2 if attack else 0, task=TASK)
     events = simulate(config(**rule), scenario)
     fast = simulate(config(**rule), attrs.evolve(scenario, engine="vectorised"))
     assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]

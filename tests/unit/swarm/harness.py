@@ -1,0 +1,590 @@
+"""A swarm of round machines in one process, with every message in the test's hands.
+
+Time is virtual. A :data:`Rule` sees each message on its way from one node to another and says what
+arrives, and when: nothing, the frame later, the frame twice, another frame. Nodes have keys of
+their own, so that what one signs no other can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import numpy as np
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Contribution,
+    Dialogue,
+    Envelope,
+    Evidence,
+    NodeId,
+    NodeInfo,
+    Outcome,
+    RoundInfo,
+    Update,
+    Updates,
+    Vector,
+    Verdict,
+    canonical,
+    hookimpl,
+    model_digest,
+    reject,
+)
+from qres_core.kernel.config import parse
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.effects import Broadcast, Diverged, Effect, RoundEnded, SendTo, Train
+from qres_core.swarm.journal import SEQUENCE_BLOCK, Resume
+from qres_core.swarm.mean import Mean, weighted_mean
+from qres_core.swarm.memory import Memory
+from qres_core.swarm.messages import CandidateSet, Member, Proposal, encode_vote
+from qres_core.swarm.rounds import RoundMachine
+from qres_core.testing import make_node_ids
+
+NAME = "ward"
+DIMENSION = 3
+START = 1000.0
+DELAY = 0.01
+TRAINING = 0.05
+DEADLINE = 1.0
+VOTE_TIMEOUT = 0.5
+MAX_EVENTS = 60_000
+
+
+# ── toy plugins ───────────────────────────────────────────────────────────────────────────────────
+
+
+def sign(node_id: NodeId, envelope: Envelope) -> Envelope:
+    """The envelope with the tag that only ``node_id`` is supposed to make."""
+    key = hashlib.sha256(b"key" + node_id).digest()
+    return envelope.with_auth({"mac": hmac.digest(key, envelope.signing_digest, "sha256")})
+
+
+@attrs.define
+class Mac:
+    """Each node has a key; the toy's verifiers are trusted with all keys."""
+
+    _own: NodeId = attrs.field(default=b"", init=False)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        self._own = node_info.node_id
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        return sign(self._own, envelope).auth["mac"]
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        expected = sign(envelope.sender, envelope).auth["mac"]
+        if hmac.compare_digest(expected, envelope.auth.get("mac", b"")):
+            return ACCEPT
+        return reject("bad tag", blame=Blame.LINK)
+
+
+@attrs.define
+class Fresh:
+    """Every sequence number of a sender once, in any order."""
+
+    _seen: set[tuple[NodeId, int]] = attrs.field(factory=set, init=False)
+
+    @hookimpl
+    def replay_check(self, envelope: Envelope) -> Verdict:
+        key = envelope.sender, envelope.sequence
+        if key in self._seen:
+            return reject("replayed", blame=Blame.LINK)
+        self._seen.add(key)
+        return ACCEPT
+
+
+@attrs.define
+class Witness:
+    """Writes down what the life-cycle and evidence hooks are told."""
+
+    opened: list[RoundInfo] = attrs.field(factory=list, init=False)
+    closed: list[Outcome] = attrs.field(factory=list, init=False)
+    evidence: list[Evidence] = attrs.field(factory=list, init=False)
+    order: list[tuple[str, int]] = attrs.field(factory=list, init=False)
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        self.opened.append(round_info)
+        self.order.append(("opened", round_info.number))
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        self.closed.append(outcome)
+        self.order.append(("closed", outcome.round_info.number))
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        self.evidence.append(evidence)
+
+
+@attrs.define
+class FlippedMean:
+    """The mean with the lowest bit of the first coordinate flipped: a broken machine."""
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        merged = weighted_mean(updates.vectors, updates.weights).copy()
+        merged[0] ^= 1
+        return merged
+
+
+@attrs.define
+class Checksum:
+    """Proves that the vector is small and bound to the model."""
+
+    @staticmethod
+    def of(vector: Vector, model: bytes) -> bytes:
+        return hashlib.sha256(model + vector.tobytes()).digest()
+
+    @hookimpl
+    def prove(self, update: Update, round_info: RoundInfo) -> bytes:
+        return self.of(update.vector, round_info.model_digest)
+
+    @hookimpl
+    def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
+        expected = self.of(contribution.vector, round_info.model_digest)
+        if contribution.proofs.get("checksum") == expected:
+            return ACCEPT
+        return reject("bad proof", blame=Blame.SENDER)
+
+
+@attrs.define
+class Talk:
+    """Opens the dialogue that the test has put in :attr:`script`, by node."""
+
+    script: ClassVar[Callable[[NodeId, RoundInfo], Dialogue | None] | None] = None
+    dialogues: list[Any] = attrs.field(factory=list, init=False)
+    calls: list[tuple[str, bool, bool]] = attrs.field(factory=list, init=False)
+    _own: NodeId = attrs.field(default=b"", init=False)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        self._own = node_info.node_id
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
+        script = type(self).script
+        assert script is not None
+        dialogue = script(self._own, round_info)
+        self.dialogues.append(dialogue)
+        return dialogue
+
+    @hookimpl
+    def privatize(self, update: Update) -> Update:
+        dialogue = self.dialogues[-1]
+        self.calls.append(("privatize", dialogue.ready, dialogue.finished))
+        return update
+
+    @hookimpl
+    def reveal(self, updates: Updates) -> Updates:
+        dialogue = self.dialogues[-1]
+        self.calls.append(("reveal", dialogue.ready, dialogue.finished))
+        return updates
+
+
+INSTALLED = {
+    name: Installed.local(name, factory)
+    for name, factory in {
+        "memory": Memory,
+        "mac": Mac,
+        "fresh": Fresh,
+        "witness": Witness,
+        "mean": Mean,
+        "flipped": FlippedMean,
+        "checksum": Checksum,
+        "talk": Talk,
+    }.items()
+}
+
+
+# ── memory that survives ──────────────────────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Notebook:
+    """A journal whose entries outlive the machine that made them."""
+
+    model: Vector | None = None
+    step: int = 0
+    model_round: int = 0
+    lock: bytes | None = None
+    votes: list[tuple[int, str, bytes | None]] = attrs.field(factory=list)
+    models: dict[int, bytes] = attrs.field(factory=dict)
+    next_sequence: int = 0
+    initial: Vector | None = None
+
+    def resume(self) -> Resume | None:
+        if not self.votes and self.model is None:
+            return None
+        model = self.initial if self.model is None else self.model
+        assert model is not None
+        last = max((number for number, _kind, _choice in self.votes), default=0)
+        return Resume(model, self.step, self.model_round, last, self.lock)
+
+    def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
+        self.votes.append((round_number, kind, choice))
+
+    def record_lock(self, proposal: bytes | None) -> None:
+        self.lock = proposal
+
+    def record_model(self, round_number: int, step: int, model: Vector) -> None:
+        digest = model_digest(model, step)
+        assert self.models.setdefault(step, digest) == digest
+        self.model, self.step, self.model_round, self.lock = model, step, round_number, None
+
+    def reserve_sequence(self) -> int:
+        first = self.next_sequence
+        self.next_sequence += SEQUENCE_BLOCK
+        return first
+
+
+# ── the network ───────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Message:
+    """A frame on its way."""
+
+    sender: int
+    receiver: int
+    envelope: Envelope
+    frame: bytes
+    now: float
+
+    @property
+    def kind(self) -> str:
+        return self.envelope.kind
+
+    @property
+    def round(self) -> int:
+        return self.envelope.round
+
+
+Arrivals = Sequence[tuple[float, bytes]]
+Rule = Callable[[Message], Arrivals | None]
+"""What arrives of a message and after how long; ``None`` for the usual."""
+Training = Callable[[int, RoundInfo], Update | None]
+
+
+def distinct_update(index: int, info: RoundInfo) -> Update:
+    """An update that differs by node and by round."""
+    values = [(index + 1) * 1000, info.number * 7, index * index]
+    return Update(np.array(values, dtype=np.int32))
+
+
+@attrs.define(eq=False)
+class Node:
+    """One node; ``machine`` is ``None`` for a puppet that only the test speaks for."""
+
+    index: int
+    node_id: NodeId
+    notebook: Notebook
+    machine: RoundMachine | None = None
+    effects: list[Effect] = attrs.field(factory=list)
+    life: int = 0
+    tick_due: float = float("inf")
+
+    def plugin(self, name: str) -> Any:
+        assert self.machine is not None
+        kernel = self.machine.kernel
+        return next(one.instance for one in kernel.enabled if one.name == name)
+
+    @property
+    def witness(self) -> Witness:
+        found = self.plugin("witness")
+        assert isinstance(found, Witness)
+        return found
+
+    @property
+    def ended(self) -> list[RoundEnded]:
+        return [effect for effect in self.effects if isinstance(effect, RoundEnded)]
+
+    @property
+    def diverged(self) -> list[Diverged]:
+        return [effect for effect in self.effects if isinstance(effect, Diverged)]
+
+    @property
+    def refused(self) -> Counter[str]:
+        assert self.machine is not None
+        return self.machine.kernel.rejections
+
+
+class Net:
+    """A swarm.
+
+    Args:
+        nodes: how many.
+        byzantine: the promise ``f``.
+        quorum: contributions a round needs; ``nodes - byzantine`` if left out.
+        puppets: indices without a machine.
+        rule: what the network does to messages.
+        train: updates by node and round; ``None`` sits out.
+        plugins: further plugin tables, by name.
+        rules: aggregation by node, where it is not the mean.
+        options: further keys of ``[swarm]``.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a test does not care about has a default
+        self,
+        nodes: int,
+        *,
+        byzantine: int = 0,
+        quorum: int | None = None,
+        puppets: Sequence[int] = (),
+        rule: Rule | None = None,
+        train: Training = distinct_update,
+        plugins: Mapping[str, Mapping[str, Any]] | None = None,
+        rules: Mapping[int, str] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.ids = make_node_ids(nodes)
+        self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
+        self.rule, self.train = rule, train
+        self.f = byzantine
+        self.plugins, self.rules = dict(plugins or {}), dict(rules or {})
+        self.raw_swarm: dict[str, Any] = {
+            "name": NAME,
+            "nodes": nodes,
+            "byzantine": byzantine,
+            "quorum": nodes - byzantine if quorum is None else quorum,
+            "deadline": DEADLINE,
+            "vote_timeout": VOTE_TIMEOUT,
+            **(options or {}),
+        }
+        self.initial = np.array([10, 20, 30], dtype=np.int32)
+        self.now = START
+        self.events: list[tuple[float, int, int, int, str, Any]] = []
+        self.count = 0
+        self.sent: list[Message] = []
+        self.down: set[int] = set()
+        self.forged = 1 << 40
+        self.nodes = [Node(i, node_id, Notebook()) for i, node_id in enumerate(self.ids)]
+        for node in self.nodes:
+            node.notebook.initial = self.initial
+            if node.index not in puppets:
+                node.machine = self._machine(node)
+
+    def _machine(self, node: Node) -> RoundMachine:
+        tables: dict[str, Mapping[str, Any]] = {
+            "memory": {},
+            "mac": {},
+            "fresh": {},
+            "witness": {},
+            **self.plugins,
+        }
+        rule = self.rules.get(node.index, "mean")
+        tables[rule] = {"unprotected": True} if rule == "mean" else {}
+        config = parse({"swarm": self.raw_swarm, "plugins": tables}, source="test")
+        kernel = Kernel.from_config(config, installed=INSTALLED)
+        kernel.setup(NodeInfo(node.node_id, NAME, self.ids, byzantine=self.f))
+        return RoundMachine(
+            node.node_id, self.ids, kernel, config.swarm, self.initial, node.notebook
+        )
+
+    # ── shorthand ─────────────────────────────────────────────────────────────────────────────
+
+    def machine(self, index: int) -> RoundMachine:
+        machine = self.nodes[index].machine
+        assert machine is not None
+        return machine
+
+    @property
+    def live(self) -> list[Node]:
+        return [node for node in self.nodes if node.machine is not None]
+
+    def steps(self, indices: Sequence[int] | None = None) -> list[int]:
+        chosen = range(len(self.nodes)) if indices is None else indices
+        return [self.machine(i).step for i in chosen if self.nodes[i].machine is not None]
+
+    def digests(self, indices: Sequence[int] | None = None) -> set[bytes]:
+        chosen = range(len(self.nodes)) if indices is None else indices
+        return {self.machine(i).model_digest for i in chosen if self.nodes[i].machine is not None}
+
+    def forks(self, honest: Sequence[int] | None = None) -> dict[int, set[bytes]]:
+        """Steps at which honest nodes made different models, with the models; empty is good."""
+        made: dict[int, set[bytes]] = {}
+        for index in range(len(self.nodes)) if honest is None else honest:
+            for step, digest in self.nodes[index].notebook.models.items():
+                made.setdefault(step, set()).add(digest)
+        return {step: digests for step, digests in made.items() if len(digests) > 1}
+
+    # ── what a liar can do: it signs with its own key only ────────────────────────────────────
+
+    def forge(
+        self,
+        index: int,
+        kind: str,
+        payload: bytes,
+        *,
+        number: int,
+        model: bytes,
+        key: int | None = None,
+        swarm: str = NAME,
+    ) -> Envelope:
+        """A message of node ``index``, signed with the key of ``key`` (its own if left out)."""
+        self.forged += 1
+        envelope = Envelope(
+            swarm, kind, number, model, self.ids[index], self.forged, int(self.now * 1000), payload
+        )
+        return sign(self.ids[index if key is None else key], envelope)
+
+    def inject(
+        self, envelope: Envelope, to: Sequence[int], *, link: int | None = None, delay: float = 0.0
+    ) -> None:
+        """Put a message on the wire to some nodes, past every rule."""
+        origin = self.index_of[envelope.sender] if link is None else link
+        for receiver in to:
+            self._push(
+                self.now + delay, receiver, "deliver", (self.ids[origin], envelope.to_bytes())
+            )
+
+    def vote(
+        self, index: int, kind: str, choice: bytes | None, *, number: int, model: bytes
+    ) -> Envelope:
+        return self.forge(index, kind, encode_vote(choice), number=number, model=model)
+
+    # ── running ───────────────────────────────────────────────────────────────────────────────
+
+    def _push(self, time: float, index: int, what: str, data: object = None) -> None:
+        self.count += 1
+        life = self.nodes[index].life
+        heapq.heappush(self.events, (time, self.count, index, life, what, data))
+
+    def start(self, indices: Sequence[int] | None = None) -> None:
+        for node in self.live if indices is None else [self.nodes[i] for i in indices]:
+            assert node.machine is not None
+            self.apply(node, node.machine.start(self.now))
+
+    def restart(self, index: int) -> None:
+        """Kill a node; a new machine reads its notebook."""
+        node = self.nodes[index]
+        node.life += 1
+        node.tick_due = float("inf")
+        node.machine = self._machine(node)
+        self.apply(node, node.machine.start(self.now))
+
+    def run(
+        self, *, seconds: float = 60.0, until: Callable[[], bool] | None = None, events: int = 0
+    ) -> bool:
+        """Run on; true if ``until`` came true. Bounded in virtual time and in events."""
+        end = self.now + seconds
+        left = events or MAX_EVENTS
+        while self.events and self.events[0][0] <= end:
+            if until is not None and until():
+                return True
+            left -= 1
+            assert left, "livelock: too many events"
+            self.now, _order, index, life, what, data = heapq.heappop(self.events)
+            self._handle(self.nodes[index], life, what, data)
+        self.now = end if until is None or not until() else self.now
+        return until is not None and until()
+
+    def _handle(self, node: Node, life: int, what: str, data: Any) -> None:
+        machine = node.machine
+        if machine is None:
+            return
+        if node.index in self.down:
+            if what != "deliver":
+                self._push(self.now + 0.1, node.index, what, data)
+            return
+        if what == "deliver":
+            link, frame = data
+            self.apply(node, machine.receive(frame, link, self.now))
+        elif life != node.life:
+            return
+        elif what == "tick":
+            if self.now >= node.tick_due:
+                node.tick_due = float("inf")
+                self.apply(node, machine.tick(self.now))
+        else:
+            info: RoundInfo = data
+            update = self.train(node.index, info)
+            if update is None:
+                self.apply(node, machine.sit_out(info.number, "no data", self.now))
+            else:
+                self.apply(node, machine.trained(update, info.number, self.now))
+
+    def apply(self, node: Node, effects: Sequence[Effect]) -> None:
+        node.effects.extend(effects)
+        for effect in effects:
+            match effect:
+                case Broadcast(frame):
+                    for other in self.nodes:
+                        if other is not node:
+                            self._carry(node, other, frame)
+                case SendTo(to, frame):
+                    self._carry(node, self.nodes[self.index_of[to]], frame)
+                case Train():
+                    self._push(self.now + TRAINING, node.index, "train", effect.round_info)
+                case _:
+                    pass
+        assert node.machine is not None
+        due = node.machine.next_tick
+        assert due > self.now, "a tick in the past would spin"
+        if due < node.tick_due:
+            node.tick_due = due
+            self._push(due, node.index, "tick")
+
+    def _carry(self, sender: Node, receiver: Node, frame: bytes) -> None:
+        envelope = Envelope.from_bytes(frame, max_bytes=2**26)
+        message = Message(sender.index, receiver.index, envelope, frame, self.now)
+        self.sent.append(message)
+        arrivals = self.rule(message) if self.rule is not None else None
+        for delay, octets in [(DELAY, frame)] if arrivals is None else arrivals:
+            self._push(self.now + delay, receiver.index, "deliver", (sender.node_id, octets))
+
+
+def drop(**matching: object) -> Rule:
+    """Drops the messages whose properties match: ``drop(kind="prevote", receiver=2)``."""
+
+    def rule(message: Message) -> Arrivals | None:
+        for name, value in matching.items():
+            found = getattr(message, name)
+            if found not in value if isinstance(value, set | tuple | range) else found != value:
+                return None
+        return ()
+
+    return rule
+
+
+def chain(*rules: Rule) -> Rule:
+    """The first rule that has something to say."""
+
+    def rule(message: Message) -> Arrivals | None:
+        for one in rules:
+            arrivals = one(message)
+            if arrivals is not None:
+                return arrivals
+        return None
+
+    return rule
+
+
+def candidate(net: Net, origin: int, held: Mapping[int, bytes]) -> CandidateSet:
+    """A set of contributions by node index."""
+    return CandidateSet(origin, tuple(Member(net.ids[i], held[i]) for i in sorted(held)))
+
+
+def proposal_frame(
+    net: Net, index: int, proposed: CandidateSet, *, number: int, model: bytes
+) -> Envelope:
+    """A fresh proposal, signed by the node."""
+    return net.forge(
+        index, "proposal", Proposal(proposed).to_bytes(), number=number, model=model
+    )
+
+
+def null_payload() -> bytes:
+    """CBOR null."""
+    return canonical.dumps(None)
