@@ -83,4 +83,5 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
             click.echo("    pip install qres-krum")
         click.echo(f"picture {picture}\npage    {page}")
     if result.defended is not None and not result.as_claimed:
+        click.echo(f"not as claimed: under {attack!r} {result.shortfall}", err=True)
         sys.exit(1)

@@ -183,7 +183,7 @@ class HookSpecs:
         """
 
     @hookspec
-    def authenticate(self, envelope: Envelope, link: NodeId) -> Verdict:
+    def authenticate(self, envelope: Envelope, link: NodeId, now: float) -> Verdict:
         """Decide whether the claimed sender made the message and may take part.
 
         When: for every incoming message, first of all checks, after size and form; and again for
@@ -194,6 +194,7 @@ class HookSpecs:
         Args:
             envelope: the message; ``envelope.auth.get(name)`` is this plugin's authenticator.
             link: the neighbour that delivered it, 32 bytes.
+            now: this node's clock, seconds since 1970 (virtual in the simulator).
         Returns: ``ACCEPT`` or ``reject(reason, blame=Blame.LINK)``. Blame the link, not the
             claimed sender, for what the sender may not have made.
         Raises: an error counts as a rejection that blames nobody, and is reported with the

@@ -1,7 +1,8 @@
 """What a plugin needs and what it hides: the facts the solver compares before anything starts.
 
 A plugin states them as properties ``needs`` and ``hides`` of its attrs class, so that they may
-depend on its options.
+depend on its options. A third one, ``notices``, is a tuple of sentences an operator should read,
+for example that an option weakens the plugin.
 """
 
 from __future__ import annotations

@@ -281,7 +281,9 @@ class Kernel:
             return self.refuse("other swarm", Blame.LINK, link, "kernel", 0)
         if envelope.sender not in self._roster:
             return self.refuse("unknown sender", Blame.LINK, link, "kernel", 0)
-        verdict, name = self._verdict("authenticate", {"envelope": envelope, "link": link})
+        verdict, name = self._verdict(
+            "authenticate", {"envelope": envelope, "link": link, "now": now}
+        )
         if verdict.blame is Blame.SENDER:
             # Nothing proves yet that the sender made it; a forger must not get others blamed.
             verdict = attrs.evolve(verdict, blame=Blame.NOBODY)
@@ -294,14 +296,14 @@ class Kernel:
             return self.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
         return envelope
 
-    def authentic(self, envelope: Envelope) -> bool:
+    def authentic(self, envelope: Envelope, now: float) -> bool:
         """Whether a message quoted inside another was made by its sender.
 
         Like :meth:`inbound` without the replay check: a quoted message was delivered before.
         """
         if envelope.swarm != self.swarm.name or envelope.sender not in self._roster:
             return False
-        arguments = {"envelope": envelope, "link": envelope.sender}
+        arguments = {"envelope": envelope, "link": envelope.sender, "now": now}
         return self._verdict("authenticate", arguments)[0] is ACCEPT
 
     def refuse(

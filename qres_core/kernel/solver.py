@@ -144,6 +144,9 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
     for family in SECURITY_FAMILIES:
         if not _having(enabled, family):
             yield f"INSECURE: no {family} plugin is enabled; anybody can speak for anybody"
+    for plugin in enabled:
+        for notice in getattr(plugin.instance, "notices", ()):
+            yield f"plugins.{plugin.name}: {notice}"
     honest = swarm.nodes - swarm.byzantine
     if swarm.quorum > honest:
         yield (

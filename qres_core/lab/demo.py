@@ -76,14 +76,27 @@ class DemoResult:
         return 100.0 * ((clean or 0.0) - (other or 0.0))
 
     @property
+    def shortfall(self) -> str:
+        """What was not as claimed, or an empty string."""
+        lost = self.points_below_clean(self.undefended)
+        found: list[str] = []
+        if lost < FAILS_POINTS:
+            found.append(f"the mean lost {lost:.1f} points, less than {FAILS_POINTS:.0f}")
+        if self.defended is None:
+            found.append("no defence was run")
+        elif (kept := self.points_below_clean(self.defended)) > HOLDS_POINTS:
+            found.append(f"krum lost {kept:.1f} points, more than {HOLDS_POINTS:.0f}")
+        found.extend(
+            f"honest nodes disagree in {arm.label!r}"
+            for arm, result in self.runs
+            if not result.unanimous
+        )
+        return "; ".join(found)
+
+    @property
     def as_claimed(self) -> bool:
         """Whether the mean failed, Krum held and all honest nodes agree in every run."""
-        return (
-            self.defended is not None
-            and self.points_below_clean(self.undefended) >= FAILS_POINTS
-            and self.points_below_clean(self.defended) <= HOLDS_POINTS
-            and all(result.unanimous for _arm, result in self.runs)
-        )
+        return not self.shortfall
 
 
 def arm_config(arm: Arm) -> Config:

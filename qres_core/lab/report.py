@@ -126,7 +126,7 @@ def render(result: DemoResult, png: bytes) -> str:
     attacked = result.undefended
     verdicts = "".join(
         f"<li>{html.escape(arm.label)}: <b>{run.final('accuracy') or 0.0:.1%}</b>"
-        f" ({-result.points_below_clean(run):+.1f} points to clean), {_chain(run)}</li>"
+        f" ({0.0 - result.points_below_clean(run):+.1f} points against clean), {_chain(run)}</li>"
         for arm, run in result.runs
     )
     notices = "".join(f"<li>{html.escape(notice)}</li>" for notice in attacked.notices)

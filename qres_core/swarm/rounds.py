@@ -593,7 +593,7 @@ class RoundMachine:
 
     def _votes_for(self, vote: Envelope, digest: bytes) -> bool:
         try:
-            return decode_vote(vote.payload) == digest and self.kernel.authentic(vote)
+            return decode_vote(vote.payload) == digest and self.kernel.authentic(vote, self._now)
         except WireError:
             return False
 
@@ -900,7 +900,7 @@ class RoundMachine:
             and len({voucher.model_digest for voucher in vouchers}) == 1
             and all(voucher.kind == DIGEST for voucher in vouchers)
             and all(decode_digest(voucher.payload) == digest for voucher in vouchers)
-            and all(self.kernel.authentic(voucher) for voucher in vouchers)
+            and all(self.kernel.authentic(voucher, self._now) for voucher in vouchers)
         )
         if not proven:
             self._refuse(envelope, "unproven snapshot", Blame.SENDER)

@@ -69,9 +69,9 @@ def test_every_attack_says_what_it_is() -> None:
 
 
 def test_unknown_names_and_senseless_strengths_are_refused() -> None:
-    with pytest.raises(LabError, match="QRES-E801.*did you mean 'scaled'"):
+    with pytest.raises(LabError, match=r"QRES-E801.*did you mean 'scaled'"):
         make_attack("scalled")
-    with pytest.raises(LabError, match="QRES-E105.*has no strength"):
+    with pytest.raises(LabError, match=r"QRES-E105.*has no strength"):
         make_attack("silent", 2.0)
 
 

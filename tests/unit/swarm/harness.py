@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import hmac
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -44,7 +45,14 @@ from qres_core.swarm.effects import Broadcast, Diverged, Effect, RoundEnded, Sen
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Resume
 from qres_core.swarm.mean import Mean, weighted_mean
 from qres_core.swarm.memory import Memory
-from qres_core.swarm.messages import CandidateSet, Member, Proposal, encode_vote
+from qres_core.swarm.messages import (
+    CandidateSet,
+    ContributionBody,
+    Member,
+    Proposal,
+    decode_vote,
+    encode_vote,
+)
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.testing import make_node_ids
 
@@ -588,3 +596,92 @@ def proposal_frame(
 def null_payload() -> bytes:
     """CBOR null."""
     return canonical.dumps(None)
+
+
+# ── random networks and random liars ──────────────────────────────────────────────────────────────
+
+LIES = ("silent", "equivocate", "wild votes", "double votes", "split proposals", "mixed")
+
+
+class Chaos:
+    """A rule made of chance: loss, delay, duplication, and liars with their own keys.
+
+    Args:
+        net: the swarm; its rule is to be this object.
+        rng: decides everything.
+        liars: how each lying node lies.
+        heals: when loss, duplication and long delays end. Liars never heal.
+    """
+
+    def __init__(
+        self, net: Net, rng: random.Random, liars: Mapping[int, str], *, heals: float
+    ) -> None:
+        self.net, self.rng, self.liars, self.heals = net, rng, liars, heals
+        self.loss = rng.uniform(0.0, 0.2)
+        self.duplication = rng.uniform(0.0, 0.2)
+        self.spread = rng.choice([0.02, 0.2, 0.6])
+        self.choices: list[bytes] = []
+        self.cut = {
+            frozenset(rng.sample(range(len(net.nodes)), 2)) for _ in range(rng.choice([0, 0, 1, 2]))
+        }
+
+    def __call__(self, message: Message) -> Arrivals | None:
+        frames = [message.frame]
+        if message.sender in self.liars:
+            frames = self.lie(message, self.liars[message.sender])
+        if message.now >= self.heals:
+            return [(DELAY * self.rng.uniform(0.5, 1.5), frame) for frame in frames]
+        if frozenset((message.sender, message.receiver)) in self.cut:
+            return ()
+        arrivals: list[tuple[float, bytes]] = []
+        for frame in frames:
+            for _copy in range(1 + (self.rng.random() < self.duplication)):
+                if self.rng.random() >= self.loss:
+                    arrivals.append((self.rng.expovariate(1 / self.spread), frame))
+        return arrivals
+
+    def lie(self, message: Message, how: str) -> list[bytes]:
+        if how == "mixed":
+            how = self.rng.choice(LIES[:-1])
+        envelope = message.envelope
+        if how == "silent":
+            return []
+        if envelope.kind == "contribution" and how == "equivocate":
+            dimension = len(self.net.initial)
+            body = ContributionBody.from_bytes(envelope.payload, dimension)
+            vector = body.vector + np.int32(self.rng.randrange(4))
+            payload = ContributionBody(body.weight, vector, body.proofs).to_bytes()
+            return [self.again(envelope, payload)]
+        if envelope.kind == "proposal" and how in ("split proposals", "equivocate"):
+            proposal = Proposal.from_bytes(envelope.payload, len(self.net.nodes))
+            members = list(proposal.candidate.members)
+            del members[self.rng.randrange(len(members))]
+            if members:
+                split = attrs.evolve(
+                    proposal,
+                    candidate=CandidateSet(proposal.candidate.origin, tuple(members)),
+                    lock_round=0,
+                    prevotes=(),
+                )
+                frames = [message.frame, self.again(envelope, split.to_bytes())]
+                return [self.rng.choice(frames)]
+        if envelope.kind in ("prevote", "precommit"):
+            choice = decode_vote(envelope.payload)
+            if choice is not None and choice not in self.choices:
+                self.choices.append(choice)
+            other = self.rng.choice([None, self.rng.randbytes(32), *self.choices[-4:]])
+            if how == "wild votes":
+                return [self.again(envelope, encode_vote(other))]
+            if how == "double votes":
+                pair = [message.frame, self.again(envelope, encode_vote(other))]
+                self.rng.shuffle(pair)
+                return pair
+        return [message.frame]
+
+    def again(self, envelope: Envelope, payload: bytes) -> bytes:
+        """The liar's message with another payload, signed with the liar's own key."""
+        index = self.net.index_of[envelope.sender]
+        forged = self.net.forge(
+            index, envelope.kind, payload, number=envelope.round, model=envelope.model_digest
+        )
+        return forged.to_bytes()
