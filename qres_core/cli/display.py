@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -74,6 +74,12 @@ class RoundTable:
             self._live = None
 
 
+def _injected(result: SimulationResult) -> Iterator[str]:
+    if result.injected:
+        fates = reasons(result.injected)
+        yield f"messages the attackers injected, as honest nodes took them: {fates}"
+
+
 def summary(result: SimulationResult) -> str:
     """What a whole simulation came to, in a few lines."""
     closed, aborted = len(result.closed), len(result.rounds) - len(result.closed)
@@ -87,6 +93,7 @@ def summary(result: SimulationResult) -> str:
     lines = [
         f"{closed} rounds closed, {aborted} aborted; {agreement}",
         f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",
+        *_injected(result),
         *(f"[yellow]note[/yellow] {notice}" for notice in result.notices),
     ]
     return "\n".join(lines)

@@ -5,10 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
-from qres_core.cli.options import parse_setting, read_config
+from qres_core.cli.options import SECTIONS, parse_setting, read_raw
+from qres_core.contract import canonical
+from qres_core.contract.errors import ConfigError
+from qres_core.kernel.config import Config, parse
+
+if TYPE_CHECKING:
+    from qres_core.lab.record import SimulationResult
 
 
 @click.command("simulate")
@@ -19,77 +27,135 @@ from qres_core.cli.options import parse_setting, read_config
 @click.option("--rounds", type=int, help="Models to make.")
 @click.option("--seed", type=int, help="Decides everything random.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
+@click.option(
+    "--without",
+    multiple=True,
+    metavar="PLUGIN",
+    help="First run it without this plugin, to compare; may be repeated.",
+)
 @click.option("--list-attacks", is_flag=True, help="List the attacks and stop.")
+@click.option("--list-nodes", is_flag=True, help="List the simulated nodes' identities and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     config: Path | None,
     *,
-    nodes: int | None,
-    attack: str | None,
-    attackers: int | None,
-    rounds: int | None,
-    seed: int | None,
     settings: tuple[str, ...],
+    without: tuple[str, ...],
     list_attacks: bool,
+    list_nodes: bool,
     as_json: bool,
+    **given: object,
 ) -> None:
     """Play the swarm of CONFIG: every node, every message, decided by a seed.
 
     Exit code 0 if all models were made and all honest nodes hold the same one, 1 if not, 2 if the
-    configuration is refused.
+    configuration is refused. With --without, the run with all plugins decides.
     """
     if list_attacks:
         show_attacks(as_json=as_json)
         return
     if config is None:
         raise click.UsageError("Missing argument 'CONFIG'.")
-    laid_over = [parse_setting(text) for text in settings]
-    given = {
-        "swarm.nodes": nodes,
-        "simulation.attack": attack,
-        "simulation.attackers": attackers,
-        "simulation.rounds": rounds,
-        "simulation.seed": seed,
-    }
-    laid_over += [(key, value) for key, value in given.items() if value is not None]
-    if attack and attackers is None:
-        from qres_core.cli.options import read_raw  # noqa: PLC0415
-
-        raw = read_raw(config, laid_over)
-        if not raw.get("simulation", {}).get("attackers"):
-            laid_over.append(("simulation.attackers", raw.get("swarm", {}).get("byzantine", 0)))
-    read = read_config(config, laid_over)
-
-    from qres_core.lab.scenario import Scenario  # noqa: PLC0415
-    from qres_core.lab.simulator import simulate  # noqa: PLC0415 - numpy
-
-    scenario = read.sections["simulation"]
-    assert isinstance(scenario, Scenario)  # noqa: S101 - SECTIONS says so
-    if as_json:
-        result = simulate(read, scenario)
-        click.echo(json.dumps(result.to_json(), indent=2))
-    else:
-        from qres_core.cli.console import console  # noqa: PLC0415
-        from qres_core.cli.display import RoundTable, summary  # noqa: PLC0415 - rich
-
-        where = console()
-        under = f", {scenario.attackers} {scenario.attack}" if scenario.attack else ""
-        figure = "accuracy" if scenario.task.name == "digits" else "loss"
-        table = RoundTable(f"{read.swarm.name}: {read.swarm.nodes} nodes{under}", figure)
-        with table.shown(where):
-            result = simulate(read, scenario, progress=table.add)
-        where.print(summary(result), highlight=False)
-    if len(result.closed) < scenario.rounds or not result.unanimous:
+    raw = read_raw(config, [*(parse_setting(text) for text in settings), *_sugar(given)])
+    _default_attackers(raw, given)
+    read = parse(raw, source=str(config), sections=SECTIONS)
+    if list_nodes:
+        show_nodes(read, as_json=as_json)
+        return
+    arms = [(f"without {', '.join(without)}", _without(read, without))] if without else []
+    arms.append(("", read))
+    results = [_run(label, arm, as_json=as_json) for label, arm in arms]
+    if as_json and without:
+        report = {"without": results[0].to_json(), "with": results[1].to_json()}
+        click.echo(json.dumps(report, indent=2))
+    elif as_json:
+        click.echo(json.dumps(results[0].to_json(), indent=2))
+    decisive = results[-1]
+    if len(decisive.closed) < read.sections["simulation"].rounds or not decisive.unanimous:
         sys.exit(1)
 
 
+_SUGAR = {
+    "nodes": "swarm.nodes",
+    "attack": "simulation.attack",
+    "attackers": "simulation.attackers",
+    "rounds": "simulation.rounds",
+    "seed": "simulation.seed",
+}
+
+
+def _sugar(given: dict[str, object]) -> list[tuple[str, object]]:
+    return [(key, given[name]) for name, key in _SUGAR.items() if given[name] is not None]
+
+
+def _default_attackers(raw: dict[str, Any], given: dict[str, object]) -> None:
+    """An attack without a number of attackers gets as many as the swarm promises to withstand."""
+    table, swarm = raw.get("simulation"), raw.get("swarm")
+    if given["attack"] and canonical.is_map(table) and canonical.is_map(swarm):
+        table.setdefault("attackers", swarm.get("byzantine", 0))
+
+
+def _without(config: Config, names: tuple[str, ...]) -> Config:
+    for name in names:
+        if name not in config.plugins:
+            what = f"{config.source} does not enable it"
+            raise ConfigError.of("QRES-E102", f"--without {name}", what, "name an enabled plugin")
+    tables = {name: table for name, table in config.plugins.items() if name not in names}
+    # What guarded the swarm may be among the names; the comparison says so itself.
+    return attrs.evolve(config, plugins=tables, swarm=attrs.evolve(config.swarm, insecure=True))
+
+
+def _run(label: str, config: Config, *, as_json: bool) -> SimulationResult:
+    from qres_core.lab.scenario import Scenario  # noqa: PLC0415 - numpy
+    from qres_core.lab.simulator import simulate  # noqa: PLC0415
+
+    scenario: Scenario = config.sections["simulation"]
+    if as_json:
+        return simulate(config, scenario)
+    from qres_core.cli.console import console  # noqa: PLC0415 - rich
+    from qres_core.cli.display import RoundTable, summary  # noqa: PLC0415
+
+    where = console()
+    under = f", {scenario.attackers} {scenario.attack}" if scenario.attack else ""
+    figure = "accuracy" if scenario.task.name == "digits" else "loss"
+    title = f"{config.swarm.name}: {config.swarm.nodes} nodes{under}"
+    table = RoundTable(f"{title}, {label}" if label else title, figure)
+    with table.shown(where):
+        result = simulate(config, scenario, progress=table.add)
+    where.print(summary(result), highlight=False)
+    return result
+
+
+def show_nodes(config: Config, *, as_json: bool) -> None:
+    """Who the simulated nodes are: what a list of members or a certificate must name."""
+    from qres_core.kernel.discovery import scan  # noqa: PLC0415
+    from qres_core.lab.simulator import identify  # noqa: PLC0415 - numpy
+
+    scenario = config.sections["simulation"]
+    _kernels, ids = identify(config, scenario.seed, scan())
+    honest = config.swarm.nodes - scenario.attackers
+    rows = [
+        {"index": index, "role": "honest" if index < honest else "attacker", "id": node_id.hex()}
+        for index, node_id in enumerate(ids)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        click.echo(f"{row['index']:4} {row['role']:9} {row['id']}")
+
+
 def show_attacks(*, as_json: bool) -> None:
-    """The registry of attacks."""
+    """The registries of attacks."""
     from qres_core.lab.attacks import ATTACKS  # noqa: PLC0415 - numpy
+    from qres_core.lab.sabotage import SABOTAGE  # noqa: PLC0415
 
     rows = [
         {"name": one.name, "summary": one.summary, "knowledge": one.knowledge}
         for one in ATTACKS.values()
+    ] + [
+        {"name": one.name, "summary": one.summary, "knowledge": "what it hears"}
+        for one in SABOTAGE.values()
     ]
     if as_json:
         click.echo(json.dumps(rows, indent=2))

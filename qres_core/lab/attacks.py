@@ -16,6 +16,7 @@ from qres_core.contract.errors import LabError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.types import RoundInfo, Update, Vector
 from qres_core.kernel.suggest import did_you_mean
+from qres_core.lab.sabotage import SABOTAGE
 
 
 @attrs.frozen(eq=False)
@@ -111,7 +112,7 @@ def make_attack(name: str, strength: float | None = None) -> Attack:
         LabError: QRES-E801 for an unknown name, QRES-E105 for a strength it does not take.
     """
     if name not in ATTACKS:
-        hint = did_you_mean(name, ATTACKS)
+        hint = did_you_mean(name, [*ATTACKS, *SABOTAGE])
         raise LabError.of("QRES-E801", "simulation.attack", f"no attack {name!r}", hint)
     return ATTACKS[name].make(strength)
 
@@ -197,6 +198,22 @@ class Duplicate:
         return tuple(
             Forgery((sign * own.vector).astype("<i4").tobytes(), own.weight) for sign in (1, -1)
         )
+
+
+@register(
+    "sleeper", summary="honest until a round, then boosted a hundredfold", knowledge="its own data"
+)
+@attrs.frozen
+class Sleeper:
+    """Honest up to round ``strength`` (30), to earn trust; then :class:`Scaled`."""
+
+    strength: float = 30.0
+
+    def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
+        """Wait, then strike."""
+        if context.round_info.number <= self.strength:
+            return (Forgery(context.own.vector.astype("<i4").tobytes(), context.own.weight),)
+        return Scaled().forge(context)
 
 
 @register("silent", summary="nothing at all", knowledge="nothing")

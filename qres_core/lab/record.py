@@ -55,6 +55,8 @@ class SimulationResult:
         model_digests: hex digest of each honest node's final model.
         virtual_seconds: time the swarm took, on its own clock.
         messages: messages delivered.
+        injected: what became of messages that attackers injected beside their contributions, at
+            honest nodes: ``admitted``, or why they were refused.
     """
 
     task: str
@@ -68,6 +70,7 @@ class SimulationResult:
     model_digests: tuple[str, ...]
     virtual_seconds: float
     messages: int
+    injected: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
     @property
     def closed(self) -> tuple[RoundRecord, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
 from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
+from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.attacks import Attack, AttackContext, make_attack
 from qres_core.lab.record import RoundRecord, SimulationResult, alignment
+from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import Task, make_task
 from qres_core.swarm.effects import (
@@ -45,6 +47,7 @@ EPOCH: Final = 1_700_000_000.0
 TRAINING_SECONDS: Final = 0.2
 COLLUSION_SECONDS: Final = 0.1
 """How much later than the others attackers send: they want to know what to lie about."""
+ADMITTED: Final = "admitted"
 MAX_ABORTED: Final = 20
 """Aborted rounds in a row after which a simulation gives up."""
 
@@ -60,13 +63,22 @@ def node_ids(count: int, seed: int) -> list[NodeId]:
 
 
 def identify(
-    config: Config, seed: int, installed: Mapping[str, Installed]
+    config: Config, seed: int, installed: Mapping[str, Installed], *, outsiders: int = 0
 ) -> tuple[list[Kernel], list[NodeId]]:
-    """A kernel for every node of a simulated swarm, and who each says it is."""
+    """A kernel for every node of a simulated swarm, and who each says it is.
+
+    The last ``outsiders`` nodes run without the plugins that decide who is admitted: they have no
+    credential to show.
+    """
     kernels: list[Kernel] = []
     ids: list[NodeId] = []
-    for fallback in node_ids(config.swarm.nodes, seed):
-        kernel = Kernel.from_config(config, installed=installed)
+    everything = assemble(config, installed)
+    gated = {plugin.name for plugin in everything if "admit" in plugin.hooks}
+    tables = {name: table for name, table in config.plugins.items() if name not in gated}
+    outside = attrs.evolve(config, plugins=tables)
+    for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
+        inside = index < config.swarm.nodes - outsiders
+        kernel = Kernel.from_config(config if inside else outside, installed=installed)
         kernels.append(kernel)
         ids.append(kernel.identity(fallback) or fallback)
     return kernels, ids
@@ -83,6 +95,14 @@ def describe(kernel: Kernel) -> tuple[Mapping[str, Any], ...]:
         }
         for plugin in kernel.enabled
     )
+
+
+def _fate(effects: Sequence[Effect]) -> str:
+    """What became of a frame: why it was refused, or ``admitted``."""
+    for effect in effects:
+        if isinstance(effect, Refused):
+            return effect.reason
+    return ADMITTED
 
 
 @attrs.define(eq=False)
@@ -104,12 +124,16 @@ class _Simulation:
             what = f"{scenario.attackers} of {swarm.nodes} nodes"
             raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
         self.scenario, self.swarm, self.task = scenario, swarm, task
-        self.attack: Attack | None = (
-            make_attack(scenario.attack, scenario.strength) if scenario.attack else None
-        )
+        self.attack: Attack | None = None
+        self.saboteur: Saboteur | None = None
+        if scenario.attack in SABOTAGE:
+            self.saboteur = SABOTAGE[scenario.attack].make()
+        elif scenario.attack:
+            self.attack = make_attack(scenario.attack, scenario.strength)
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 1))))
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
-        kernels, ids = identify(config, scenario.seed, installed)
+        outsiders = scenario.attackers if self.saboteur and not self.saboteur.credentials else 0
+        kernels, ids = identify(config, scenario.seed, installed, outsiders=outsiders)
         roster = tuple(sorted(ids))
         honest = swarm.nodes - scenario.attackers
         self.nodes: list[_Node] = []
@@ -130,6 +154,8 @@ class _Simulation:
         self.refused: Counter[str] = Counter()
         self.aborted = 0
         self.diverged: QresError | None = None
+        self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
+        self.injected: Counter[str] = Counter()
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────
 
@@ -168,8 +194,13 @@ class _Simulation:
         machine = node.machine
         if kind == "deliver":
             self.messages += 1
-            link, frame = data
-            return machine.receive(frame, link, self.now)
+            link, frame, hostile = data
+            if node.attacker is not None and self.saboteur is not None:
+                self.heard.append(frame)
+            effects = machine.receive(frame, link, self.now)
+            if hostile and node.attacker is None:
+                self.injected[_fate(effects)] += 1
+            return effects
         if kind == "tick":
             if self.now < node.tick_due:
                 return []
@@ -207,7 +238,7 @@ class _Simulation:
             node.tick_due = due
             self.push(due, node, "tick")
 
-    def carry(self, sender: _Node, receiver: _Node, frame: bytes) -> None:
+    def carry(self, sender: _Node, receiver: _Node, frame: bytes, *, hostile: bool = False) -> None:
         scenario = self.scenario
         if scenario.loss and self.rng.random() < scenario.loss:
             return
@@ -216,15 +247,37 @@ class _Simulation:
             copies = 2
         for _copy in range(copies):
             delay = scenario.delay + scenario.jitter * float(self.rng.standard_exponential())
-            self.push(self.now + delay, receiver, "deliver", (sender.node_id, frame))
+            self.push(self.now + delay, receiver, "deliver", (sender.node_id, frame, hostile))
 
     def schedule_training(self, node: _Node, train: Train) -> None:
         if node.machine.step >= self.scenario.rounds:
             return
+        if node.attacker is not None and self.saboteur is not None:
+            self.sabotage(node, train, self.saboteur)
+            if not self.saboteur.contributes:
+                return
         delay = TRAINING_SECONDS * (1.0 + 0.5 * float(self.rng.random()))
         if node.attacker is not None:
             delay = 1.5 * TRAINING_SECONDS + COLLUSION_SECONDS
         self.push(self.now + delay, node, "train", train)
+
+    def sabotage(self, node: _Node, train: Train, saboteur: Saboteur) -> None:
+        machine = node.machine
+        context = SabotageContext(
+            train.round_info,
+            node.node_id,
+            self.update(node, train),
+            [one.node_id for one in self.honest],
+            tuple(self.heard),
+            self.now,
+            machine.kernel.sign,
+            machine.take_sequence,
+            self.lies,
+        )
+        for injection in saboteur.act(context):
+            for other in self.nodes:
+                if other is not node and injection.to in (None, other.node_id):
+                    self.carry(node, other, injection.frame, hostile=True)
 
     def update(self, node: _Node, train: Train) -> Update:
         """The node's honest update; trained once however often it is asked for."""
@@ -311,6 +364,7 @@ class _Simulation:
             ),
             virtual_seconds=round(self.now - EPOCH, 3),
             messages=self.messages,
+            injected=dict(sorted(self.injected.items())),
         )
 
 

@@ -35,6 +35,7 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel, Rejection
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.record import RoundRecord, SimulationResult, alignment
+from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import EPOCH, describe, identify, node_ids
 from qres_core.lab.tasks import Task
@@ -233,6 +234,9 @@ def simulate_vectorised(
     Complexity: O(rounds · (n · (training + hooks) + aggregation)).
     """
     _refuse_network(scenario)
+    if scenario.attack in SABOTAGE:
+        what = f"{scenario.attack!r} injects messages, and the vectorised engine has no network"
+        raise LabError.of("QRES-E105", "simulation.attack", what, 'engine = "events"')
     observer = _Observer(config, scenario, task, installed)
     records: list[RoundRecord] = []
     try:

@@ -20,7 +20,7 @@ from qres_core.contract.types import (
     Updates,
 )
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.messages import Member
+from qres_core.swarm.messages import CandidateSet, Member
 
 MAX_PER_SENDER: Final = 3
 
@@ -41,14 +41,18 @@ class Gathering:
         self._first: dict[tuple[int, NodeId], bytes] = {}
         self._count: dict[NodeId, int] = {}
 
-    def add(self, held: Held) -> bool:
-        """Keep a contribution. False if its sender made another for the same round before."""
+    def add(self, held: Held, *, named: bool = False) -> bool:
+        """Keep a contribution. False if its sender made another for the same round before.
+
+        Of one sender at most :data:`MAX_PER_SENDER` are kept, and those ``named`` by a set: a liar
+        that sends many must not keep a node from holding the one that was agreed on.
+        """
         contribution = held.contribution
         key = (held.envelope.round, contribution.sender)
         first = self._first.setdefault(key, contribution.digest)
         if contribution.digest not in self._by_digest:
             count = self._count.get(contribution.sender, 0)
-            if count >= MAX_PER_SENDER:
+            if count >= MAX_PER_SENDER and not named:
                 return False
             self._count[contribution.sender] = count + 1
             self._by_digest[contribution.digest] = held
@@ -65,9 +69,20 @@ class Gathering:
         """The contribution of that digest."""
         return self._by_digest.get(digest)
 
-    def missing(self, members: Sequence[Member]) -> list[bytes]:
-        """Digests of members not held."""
-        return [member.digest for member in members if member.digest not in self._by_digest]
+    def missing(self, candidate: CandidateSet) -> list[bytes]:
+        """Digests of members not held.
+
+        A member that names another sender's contribution, or one of another round, counts as not
+        held: a proposer could else give one vector the weight of many.
+        """
+        return [m.digest for m in candidate.members if not self._holds(m, candidate.origin)]
+
+    def _holds(self, member: Member, origin: int) -> bool:
+        held = self._by_digest.get(member.digest)
+        return held is not None and (held.envelope.sender, held.envelope.round) == (
+            member.sender,
+            origin,
+        )
 
     def of_round(self, round_number: int) -> dict[NodeId, Held]:
         """The first contribution of each sender in the round, by sender."""

@@ -13,6 +13,7 @@ precommit      digest of a set, or null
 certificate    a set and the precommits that decided it
 digest         digest of the model after the round
 fetch          digests of contributions the sender lacks
+fetched        a contribution, quoted whole: its own sequence number has passed by
 sync           nothing: "what did I miss since the model this envelope names?"
 snapshot       a model and the digest messages that vouch for it
 =============  ==================================================================================
@@ -47,6 +48,7 @@ PRECOMMIT: Final = "precommit"
 CERTIFICATE: Final = "certificate"
 DIGEST: Final = "digest"
 FETCH: Final = "fetch"
+FETCHED: Final = "fetched"
 SYNC: Final = "sync"
 SNAPSHOT: Final = "snapshot"
 DIALOGUE: Final = "dialogue/"
@@ -293,6 +295,14 @@ def decode_fetch(payload: bytes, nodes: int) -> tuple[bytes, ...]:
     """The contribution digests a node asks for. Raises WireError."""
     value = canonical.loads(payload, max_bytes=40 * nodes + 16)
     return tuple(_octets(item, DIGEST_BYTES, "fetch") for item in _items(value, 0, nodes, "fetch"))
+
+
+def decode_fetched(payload: bytes) -> Envelope:
+    """The contribution a ``fetched`` message quotes, not authenticated. Raises WireError."""
+    quoted = Envelope.from_bytes(payload, max_bytes=len(payload))
+    if quoted.kind != CONTRIBUTION:
+        raise _bad("fetched", "expected a contribution")
+    return quoted
 
 
 @attrs.frozen(eq=False)

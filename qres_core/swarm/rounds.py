@@ -69,6 +69,7 @@ from qres_core.swarm.messages import (
     DIALOGUE,
     DIGEST,
     FETCH,
+    FETCHED,
     PRECOMMIT,
     PREVOTE,
     PROPOSAL,
@@ -83,6 +84,7 @@ from qres_core.swarm.messages import (
     contribution_digest,
     decode_digest,
     decode_fetch,
+    decode_fetched,
     decode_vote,
     encode_vote,
 )
@@ -145,6 +147,8 @@ class RoundMachine:
         self.kernel = kernel
         self.swarm = swarm
         self.threshold = vote_threshold(swarm.nodes, swarm.byzantine)
+        # The honest part of a quorum, more than f: so many vouch even when all liars fall silent.
+        self._vouched = self.threshold - swarm.byzantine
         self._journal = journal
         resume = journal.resume()
         self.model = check_vector(model if resume is None else resume.model, "model")
@@ -165,7 +169,8 @@ class RoundMachine:
         self._highest: dict[NodeId, int] = {}
         self._helped: dict[NodeId, float] = {}
         self._asked: dict[NodeId, float] = {}
-        self._ahead: tuple[NodeId, float] | None = None  # a peer with a model unknown here
+        self._ahead: dict[NodeId, float] = {}  # peers with a model unknown here, and since when
+        self._looked = float("-inf")
         self._now = 0.0
         self._past: dict[bytes, tuple[int, bytes]] = {}
         self._past_gatherings: dict[bytes, Gathering] = {}
@@ -246,8 +251,9 @@ class RoundMachine:
         """When the clock next matters, in seconds."""
         current = self._round
         times = [current.propose_at, current.prevote_at, current.precommit_at, current.end_at]
-        if self._ahead is not None:
-            times.append(self._ahead[1] + self.swarm.vote_timeout / 2)
+        if self._ahead:
+            since = max(min(self._ahead.values()), self._looked)
+            times.append(since + self.swarm.vote_timeout / 2)
         if current.dialogues:
             times.append(self._now + self.swarm.vote_timeout / 4)
         return min((time for time in times if time > self._now), default=self._now + PATIENCE)
@@ -262,16 +268,20 @@ class RoundMachine:
         out, self._out = self._out, []
         return out
 
+    def take_sequence(self) -> int:
+        """The node's next sequence number; no other message of the node, ever, has it."""
+        if self._sequence == self._sequence_end:
+            self._sequence = self._journal.reserve_sequence()
+            self._sequence_end = self._sequence + SEQUENCE_BLOCK
+        self._sequence += 1
+        return self._sequence - 1
+
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def _envelope(
         self, kind: str, payload: bytes, now: float, *, round_number: int, model: bytes
     ) -> Envelope:
-        if self._sequence == self._sequence_end:
-            self._sequence = self._journal.reserve_sequence()
-            self._sequence_end = self._sequence + SEQUENCE_BLOCK
-        sequence = self._sequence
-        self._sequence += 1
+        sequence = self.take_sequence()
         envelope = Envelope(
             self.swarm.name,
             kind,
@@ -328,8 +338,8 @@ class RoundMachine:
             Ballot(self.threshold),
             Ballot(self.threshold),
         )
-        locks = [lock for lock in (self._lock, self._valid) if lock is not None]
-        self._gathering.keep_only(m.digest for lock in locks for m in lock.candidate.members)
+        named = [one for one in (self._lock, self._valid, self._pending) if one is not None]
+        self._gathering.keep_only(m.digest for one in named for m in one.candidate.members)
         try:
             self._round.dialogues = self.kernel.round_opened(info)
             for name, dialogue in self._round.dialogues.items():
@@ -361,10 +371,10 @@ class RoundMachine:
             self._highest[sender] = envelope.round
         try:
             if kind == FETCH:
-                self._on_fetch(envelope)
+                self._on_fetch(envelope, now)
             elif kind == SYNC:
                 self._help(envelope, now)
-            elif kind == DIGEST:
+            elif kind == DIGEST and self._knows(envelope.model_digest):
                 self._on_digest(envelope)
             elif kind == SNAPSHOT:
                 self._on_snapshot(envelope, now)
@@ -372,6 +382,8 @@ class RoundMachine:
                 self._on_other_model(envelope, link, now)
             elif kind == CERTIFICATE:
                 self._on_certificate(envelope, now)
+            elif kind == FETCHED:
+                self._on_fetched(envelope)
             elif kind == CONTRIBUTION and envelope.round <= self.number:
                 self._on_contribution(envelope)
             elif envelope.round > self.number:
@@ -412,23 +424,22 @@ class RoundMachine:
             if envelope.round > past[0]:  # it went on without what was decided
                 self._help(envelope, now)
             return
-        if envelope.round < self.number:
-            return
-        self._keep_early(envelope, link)
-        if self._ahead is None:
-            self._ahead = (envelope.sender, now)
+        self._ahead.setdefault(envelope.sender, now)
+        if envelope.round >= self.number:
+            self._keep_early(envelope, link)
 
     def _on_contribution(self, envelope: Envelope) -> None:
         digest = contribution_digest(envelope)
-        wanted = self._wanted()
-        if envelope.round < self.number and digest not in wanted:
+        decided = self._pending is not None and self._names(self._pending.candidate, digest)
+        proposal = self._round.proposal
+        named = decided or (proposal is not None and self._names(proposal.candidate, digest))
+        if envelope.round < self.number and not named:
             return  # late; not even counted
         if self._gathering.get(digest) is not None:
             return
         body = ContributionBody.from_bytes(envelope.payload, self._round.info.dimension)
         weight = min(body.weight, self.swarm.weight_cap)
         contribution = Contribution(envelope.sender, digest, body.vector, weight, body.proofs)
-        decided = self._pending is not None and digest in wanted
         if not decided:
             # What a quorum decided is merged whatever this node makes of a proof.
             info = attrs.evolve(self._round.info, number=envelope.round)
@@ -436,16 +447,20 @@ class RoundMachine:
             if verdict is not ACCEPT:
                 self._refuse(envelope, verdict.reason, verdict.blame, source)
                 return
-        if not self._gathering.add(Held(contribution, envelope)) and digest not in wanted:
+        if not self._gathering.add(Held(contribution, envelope), named=named) and not named:
             self._refuse(envelope, "equivocation", Blame.SENDER)
 
-    def _wanted(self) -> set[bytes]:
-        wanted: set[bytes] = set()
-        if self._pending is not None:
-            wanted.update(member.digest for member in self._pending.candidate.members)
-        if self._round.proposal is not None:
-            wanted.update(member.digest for member in self._round.proposal.candidate.members)
-        return wanted
+    @staticmethod
+    def _names(candidate: CandidateSet, digest: bytes) -> bool:
+        return any(member.digest == digest for member in candidate.members)
+
+    def _on_fetched(self, envelope: Envelope) -> None:
+        quoted = decode_fetched(envelope.payload)
+        ours = quoted.model_digest == self.model_digest and self.kernel.authentic(quoted, self._now)
+        if not ours:
+            self._refuse(envelope, "unproven contribution", Blame.SENDER)
+            return
+        self._on_contribution(quoted)
 
     def _on_dialogue(self, envelope: Envelope, now: float) -> None:
         _prefix, _, rest = envelope.kind.partition("/")
@@ -482,6 +497,8 @@ class RoundMachine:
             self._sit_out(str(error.problems[0]))
             return
         current.contributed = True
+        # A restarted node must not contribute to the round again, and otherwise.
+        self._journal.record_vote(self.number, CONTRIBUTION, None)
         weight = min(update.weight, self.swarm.weight_cap)
         self._publish(ContributionBody(weight, update.vector, proofs).to_bytes(), now)
 
@@ -522,7 +539,7 @@ class RoundMachine:
         held = self._gathering.of_round(self.number)
         if self._valid is not None:
             lock = self._valid
-            if self._gathering.missing(lock.candidate.members):
+            if not self._complete(lock.candidate):
                 return
             proposal = Proposal(lock.candidate, lock.round, lock.prevotes)
         elif len(held) == len(self.roster) or now >= current.propose_at:
@@ -598,11 +615,11 @@ class RoundMachine:
             return False
 
     def _fetch(self, candidate: CandidateSet, holder: NodeId, now: float) -> None:
-        missing = self._gathering.missing(candidate.members)
+        missing = self._gathering.missing(candidate)
         if missing and holder != self.node_id:
             self._send(holder, self._make(FETCH, canonical.dumps(missing), now))
 
-    def _on_fetch(self, envelope: Envelope) -> None:
+    def _on_fetch(self, envelope: Envelope, now: float) -> None:
         gathering = (
             self._gathering
             if envelope.model_digest == self.model_digest
@@ -613,10 +630,14 @@ class RoundMachine:
         for digest in decode_fetch(envelope.payload, len(self.roster)):
             held = gathering.get(digest)
             if held is not None:
-                self._send(envelope.sender, held.envelope)
+                # Quoted, not sent on as it came: a replay check refuses what was delivered before.
+                quoted = held.envelope.to_bytes()
+                model = envelope.model_digest
+                answer = self._envelope(FETCHED, quoted, now, round_number=self.number, model=model)
+                self._send(envelope.sender, answer)
 
     def _complete(self, candidate: CandidateSet) -> bool:
-        return not self._gathering.missing(candidate.members)
+        return not self._gathering.missing(candidate)
 
     def _prevote(self, now: float) -> None:
         current = self._round
@@ -679,7 +700,10 @@ class RoundMachine:
     # ── deciding ──────────────────────────────────────────────────────────────────────────────
 
     def _on_certificate(self, envelope: Envelope, now: float) -> None:
-        if self._round.decided is not None or self._pending is not None:
+        if self._round.decided is not None:
+            return
+        if self._pending is not None:  # this one may hold what the first to tell did not give
+            self._fetch(self._pending.candidate, envelope.sender, now)
             return
         certificate = Certificate.from_bytes(envelope.payload, len(self.roster))
         digest = certificate.candidate.digest(self.swarm.name, self.model_digest)
@@ -732,11 +756,7 @@ class RoundMachine:
             return
         winner = current.precommits.winner()
         everybody = len(current.precommits) == len(self.roster)
-        if (
-            winner is None
-            or (everybody and winner is NO_QUORUM)
-            or (now >= current.end_at and self._pending is None)
-        ):
+        if winner is None or (everybody and winner is NO_QUORUM) or now >= current.end_at:
             self._abort(self._why(), now)
 
     def _why(self) -> str:
@@ -771,15 +791,20 @@ class RoundMachine:
         outcome = Outcome(current.info, RoundStatus.CLOSED, child, senders)
         self.kernel.round_closed(outcome)
         self._out.append(RoundEnded(outcome, self.model, merged, total.saturated))
-        voucher = self._envelope(
-            DIGEST, canonical.dumps(child), now, round_number=certificate.round, model=parent
-        )
-        self._out.append(Broadcast(voucher.to_bytes()))
         self._aborts = 0
         number = max(self.number, certificate.round) + 1
-        self._on_digest(voucher)
+        self._vouch(now)
         if not self._stopped:
             self._open(number, now)
+
+    def _vouch(self, now: float) -> None:
+        """Tell the others which model this node holds, so that one that lags can be convinced."""
+        payload = canonical.dumps(self.model_digest)
+        voucher = self._envelope(
+            DIGEST, payload, now, round_number=self.model_round, model=self._parent
+        )
+        self._out.append(Broadcast(voucher.to_bytes()))
+        self._on_digest(voucher)
 
     def _replace_model(self, model: Vector, digest: bytes, step: int, model_round: int) -> None:
         self._past_gatherings = {self.model_digest: self._gathering}
@@ -787,7 +812,8 @@ class RoundMachine:
         self._parent = self.model_digest
         self.model, self.model_digest = model, digest
         self.step, self.model_round = step, model_round
-        self._lock = self._valid = self._pending = self._ahead = None
+        self._lock = self._valid = self._pending = None
+        self._ahead = {}
 
     def _remember(self, parent: bytes, certificate: Certificate) -> None:
         self._past[parent] = (certificate.round, certificate.to_bytes())
@@ -806,6 +832,8 @@ class RoundMachine:
         self.kernel.round_closed(outcome)
         self._out.append(RoundEnded(outcome, self.model))
         self._aborts += 1
+        if self._parent:
+            self._vouch(now)  # again: what is lost is why rounds abort
         self._open(self.number + 1 if number is None else number, now)
 
     def _overtaken(self, now: float) -> None:
@@ -819,11 +847,11 @@ class RoundMachine:
 
     # ── agreeing on the model, and catching up ────────────────────────────────────────────────
 
+    def _knows(self, model: bytes) -> bool:
+        return model in (self.model_digest, self._parent) or model in self._children
+
     def _on_digest(self, envelope: Envelope) -> None:
         parent = envelope.model_digest
-        known = parent in (self.model_digest, self._parent) or parent in self._children
-        if not known and len(self._vouchers) >= PAST_MODELS:
-            return
         digest = decode_digest(envelope.payload)
         vouchers = self._vouchers.setdefault(parent, {})
         earlier = vouchers.setdefault(envelope.sender, (digest, envelope))
@@ -847,28 +875,30 @@ class RoundMachine:
                 self._out.append(Diverged(error))
                 self._stopped = True
 
-    def _quorum_vouchers(self, parent: bytes) -> tuple[Envelope, ...]:
+    def _proving_vouchers(self, parent: bytes) -> tuple[Envelope, ...]:
         by_digest: dict[bytes, list[Envelope]] = {}
         for _sender, (digest, message) in sorted(self._vouchers.get(parent, {}).items()):
             by_digest.setdefault(digest, []).append(message)
         for messages in by_digest.values():
-            if len(messages) >= self.threshold:
+            if len(messages) >= self._vouched:
                 return tuple(messages)
         return ()
 
     def _ask_if_behind(self, now: float) -> None:
         """Others have a model this node does not: ask one of them, if it lasts."""
-        if self._ahead is not None and now >= self._ahead[1] + self.swarm.vote_timeout / 2:
-            self._ask(self._ahead[0], now)
-            self._ahead = (self._ahead[0], now)
-        if self._round.decided is None:
-            for voucher in self._quorum_vouchers(self.model_digest):
-                if voucher.sender != self.node_id:
-                    self._ask(voucher.sender, now)
-                    return
-
-    def _ask(self, peer: NodeId, now: float) -> None:
-        if now - self._asked.get(peer, float("-inf")) >= self.swarm.vote_timeout:
+        patience = self.swarm.vote_timeout / 2
+        if self._round.decided is not None or now < self._looked + patience:
+            return
+        peers = {voucher.sender for voucher in self._proving_vouchers(self.model_digest)}
+        peers.update(peer for peer, since in self._ahead.items() if now >= since + patience)
+        peers.discard(self.node_id)
+        if not peers:
+            return
+        self._looked = now
+        # Each in turn: the first to speak of an unknown model may be a liar.
+        never = float("-inf")
+        peer = min(peers, key=lambda one: (self._asked.get(one, never), one))
+        if now >= self._asked.get(peer, never) + self.swarm.vote_timeout:
             self._asked[peer] = now
             self._send(peer, self._make(SYNC, b"", now))
 
@@ -879,7 +909,7 @@ class RoundMachine:
             return
         if parent in self._past and parent in self._past_gatherings:
             kind, payload = CERTIFICATE, self._past[parent][1]
-        elif parent != self.model_digest and (vouchers := self._quorum_vouchers(self._parent)):
+        elif parent != self.model_digest and (vouchers := self._proving_vouchers(self._parent)):
             parent, kind = self._parent, SNAPSHOT
             payload = Snapshot(self.step, self.model, vouchers).to_bytes()
         else:
@@ -896,7 +926,7 @@ class RoundMachine:
         digest = model_digest(snapshot.vector, snapshot.step)
         senders = {voucher.sender for voucher in vouchers}
         proven = (
-            len(senders) == len(vouchers) >= self.threshold
+            len(senders) == len(vouchers) >= self._vouched
             and len({voucher.model_digest for voucher in vouchers}) == 1
             and all(voucher.kind == DIGEST for voucher in vouchers)
             and all(decode_digest(voucher.payload) == digest for voucher in vouchers)
@@ -907,7 +937,9 @@ class RoundMachine:
             return
         if snapshot.step <= self.step:
             return  # not newer than what this node has
-        made_in = max(voucher.round for voucher in vouchers)
+        # The highest that an honest voucher can have said: liars may say anything.
+        rounds = sorted((voucher.round for voucher in vouchers), reverse=True)
+        made_in = rounds[self.swarm.byzantine]
         self._journal.record_model(made_in, snapshot.step, snapshot.vector)
         self._replace_model(snapshot.vector, digest, snapshot.step, made_in)
         self._parent = vouchers[0].model_digest
@@ -918,4 +950,6 @@ class RoundMachine:
         self.kernel.round_closed(outcome)
         self._out.append(RoundEnded(outcome, self.model))
         self._aborts = 0
-        self._open(max(made_in, self.number) + 1, now)
+        number = max(made_in, self.number) + 1
+        self._vouch(now)
+        self._open(number, now)

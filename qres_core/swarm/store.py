@@ -133,7 +133,7 @@ class SqliteJournal:
                 )
                 _write(db, "identity", identity)
                 _write(db, "model", [0, 0, _octets(initial)])
-                _write(db, "votes", [0, {}])
+                _write(db, "votes", [0, dict[str, bytes]()])
                 _write(db, "lock", None)
                 _write(db, "sequence", 0)
                 db.execute("COMMIT")

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import tomli
-from hypothesis import example, given
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from qres_core import ConfigError, Envelope, Problem, WireError
@@ -148,6 +148,13 @@ def test_load_reads_and_structures(written: Callable[[bytes], Path]) -> None:
     assert type(config.swarm.deadline) is float
     assert config.node == NodeConfig(data_dir="state")
     assert list(config.plugins.items()) == [("zeta", {}), ("alpha", {"f": 1}), ("mid", {})]
+
+
+def test_a_whole_number_too_long_to_print_is_refused(written: Callable[[bytes], Path]) -> None:
+    endless = "0x" + "f" * 20_000
+    lines = ["[swarm]", f"name = {endless}", f"nodes = {endless}", f"deadline = {endless}"]
+    with pytest.raises(ConfigError):
+        load(written("\n".join(lines).encode()))
 
 
 # ── tables ────────────────────────────────────────────────────────────────────────────────────────
@@ -387,6 +394,7 @@ SWARMS = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=300)
 @given(raw=TABLES | st.fixed_dictionaries({"swarm": SWARMS | VALUES}, optional={"study": VALUES}))
 def test_arbitrary_tables_give_a_configuration_or_a_named_error(raw: dict[str, Any]) -> None:
     try:
@@ -396,6 +404,7 @@ def test_arbitrary_tables_give_a_configuration_or_a_named_error(raw: dict[str, A
             assert re.match(r"QRES-E10[2345]$", problem.code)
             assert problem.what
         return
+    event("accepted")
     assert type(config) is Config
     assert set(raw) <= {"swarm", "node", "plugins", "study"}
     # Nothing was converted: what was read is what was written, but for whole numbers in floats.

@@ -1,0 +1,249 @@
+"""Attacks on the protocol: what a liar injects into the network beside its contribution.
+
+An attack of :mod:`qres_core.lab.attacks` lies in what it contributes; one of these replays, forges,
+impersonates, equivocates or floods. The simulator counts how many of the injected messages honest
+nodes admitted and why the others were refused, so that a run without a plugin and one with it show
+what the plugin does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import attrs
+import numpy as np
+
+from qres_core.contract.errors import WireError
+from qres_core.contract.fixed import LIMIT
+from qres_core.contract.types import NodeId, RoundInfo, Update
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.messages import CONTRIBUTION, encode_contribution
+
+MAX_HEARD: Final = 2048
+"""Frames an attacker remembers."""
+_LARGEST: Final = 2**40
+
+
+@attrs.frozen(eq=False)
+class SabotageContext:
+    """What a saboteur has at the opening of a round.
+
+    Attributes:
+        round_info: the round.
+        node_id: its own identity.
+        own: what honest training on its data gives.
+        victims: identities of the honest nodes.
+        heard: frames of others that reached it, oldest first.
+        now: its clock, seconds.
+        sign: signs an envelope with its own keys, whoever the envelope names.
+        sequence: the next free sequence number for messages of its own.
+        rng: its randomness.
+    """
+
+    round_info: RoundInfo
+    node_id: NodeId
+    own: Update
+    victims: Sequence[NodeId]
+    heard: Sequence[bytes]
+    now: float
+    sign: Callable[[Envelope], Envelope]
+    sequence: Callable[[], int]
+    rng: np.random.Generator
+
+    def envelope(self, sender: NodeId, kind: str, payload: bytes) -> Envelope:
+        """A message of this round in somebody's name, not yet signed."""
+        info = self.round_info
+        return Envelope(
+            info.swarm,
+            kind,
+            info.number,
+            info.model_digest,
+            sender,
+            self.sequence(),
+            int(self.now * 1000),
+            payload,
+        )
+
+    def poison(self, factor: float) -> bytes:
+        """A well-formed contribution that pulls the model ``factor`` times its own update."""
+        pulled = np.clip(np.rint(factor * self.own.vector.astype(np.float64)), -LIMIT, LIMIT)
+        return encode_contribution(1, pulled.astype("<i4").tobytes(), {})
+
+
+@attrs.frozen
+class Injection:
+    """A frame put into the network.
+
+    Attributes:
+        frame: the bytes.
+        to: who gets it, or ``None`` for everybody.
+    """
+
+    frame: bytes
+    to: NodeId | None = None
+
+
+class Saboteur(Protocol):
+    """Injects frames at the opening of each round."""
+
+    @property
+    def contributes(self) -> bool:
+        """Whether the attacker also sends its honest contribution."""
+        ...
+
+    @property
+    def credentials(self) -> bool:
+        """Whether the attacker runs the plugins that show credentials."""
+        ...
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """The frames to inject."""
+        ...
+
+
+@attrs.frozen
+class Registered:
+    """A sabotage in the registry: name, one line, and how to make it."""
+
+    name: str
+    summary: str
+    make: Callable[[], Saboteur]
+
+
+SABOTAGE: Final[dict[str, Registered]] = {}
+S = TypeVar("S", bound=type[Saboteur])
+
+
+def register(name: str, summary: str) -> Callable[[S], S]:
+    """Class decorator: add a sabotage whose constructor takes no arguments."""
+
+    def add(kind: S) -> S:
+        SABOTAGE[name] = Registered(name, summary, kind)
+        return kind
+
+    return add
+
+
+def _parsed(frames: Sequence[bytes]) -> list[Envelope]:
+    envelopes: list[Envelope] = []
+    for frame in frames:
+        try:
+            envelopes.append(Envelope.from_bytes(frame, max_bytes=_LARGEST))
+        except WireError:
+            continue
+    return envelopes
+
+
+@register("replay", "re-sends a hundred messages of others that it heard")
+@attrs.frozen
+class Replay:
+    """Messages that were genuine once, again."""
+
+    contributes: bool = True
+    credentials: bool = True
+    count: int = 100
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """Re-send a random choice of what was heard."""
+        if not context.heard:
+            return ()
+        chosen = context.rng.integers(len(context.heard), size=self.count)
+        return [Injection(context.heard[int(index)]) for index in chosen]
+
+
+@register("forge", "contributes poison in every honest node's name, with made-up authenticators")
+@attrs.frozen
+class Forge:
+    """Messages that claim to be an honest node's, with random authenticators of the right size."""
+
+    contributes: bool = True
+    credentials: bool = True
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """One poisoned contribution for each victim, before its own is out."""
+        shapes: dict[str, int] = {}
+        for envelope in _parsed(context.heard[-8:]):
+            shapes.update({name: len(octets) for name, octets in envelope.auth.items()})
+        injections: list[Injection] = []
+        for victim in context.victims:
+            forged = context.envelope(victim, CONTRIBUTION, context.poison(-20.0))
+            auth = {name: context.rng.bytes(size) for name, size in shapes.items()}
+            injections.append(Injection(forged.with_auth(auth).to_bytes()))
+        return injections
+
+
+@register("impersonate", "contributes poison in every honest node's name, signed by its own key")
+@attrs.frozen
+class Impersonate:
+    """Messages that claim to be an honest node's and carry the attacker's genuine signature."""
+
+    contributes: bool = True
+    credentials: bool = True
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """One poisoned contribution for each victim, before its own is out."""
+        return [
+            Injection(
+                context.sign(
+                    context.envelope(victim, CONTRIBUTION, context.poison(-20.0))
+                ).to_bytes()
+            )
+            for victim in context.victims
+        ]
+
+
+@register("unauthorized", "contributes poison without showing any credential")
+@attrs.frozen
+class Unauthorized:
+    """A node with a key of its own that nobody admitted."""
+
+    contributes: bool = False
+    credentials: bool = False
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """A poisoned contribution in its own name."""
+        poison = context.envelope(context.node_id, CONTRIBUTION, context.poison(-20.0))
+        return [Injection(context.sign(poison).to_bytes())]
+
+
+@register("equivocate", "sends one contribution to half of the nodes and another to the rest")
+@attrs.frozen
+class Equivocate:
+    """Two signed contributions for one round."""
+
+    contributes: bool = False
+    credentials: bool = True
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """Split the swarm."""
+        frames = [
+            context.sign(
+                context.envelope(context.node_id, CONTRIBUTION, context.poison(factor))
+            ).to_bytes()
+            for factor in (1.0, -20.0)
+        ]
+        return [
+            Injection(frames[index % 2], victim) for index, victim in enumerate(context.victims)
+        ]
+
+
+@register("flood", "sends three hundred signed messages of no known kind")
+@attrs.frozen
+class Flood:
+    """Genuine, new, useless messages."""
+
+    contributes: bool = True
+    credentials: bool = True
+    count: int = 300
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """Keep everybody busy."""
+        return [
+            Injection(
+                context.sign(
+                    context.envelope(context.node_id, "noise", context.rng.bytes(64))
+                ).to_bytes()
+            )
+            for _message in range(self.count)
+        ]

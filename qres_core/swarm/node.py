@@ -1,0 +1,412 @@
+"""A real node: the thin asynchronous shell around a round machine.
+
+The machine decides everything; the shell carries frames, keeps the clock and lends a thread to the
+trainer. One task touches the machine. Around it::
+
+    transport ──► listen ──► inputs ──► drive: machine ──► outbox ──► speak ──► transport
+                     train (a thread) ──► inputs   ▲  │
+                           ▲                       │  └──► on_event
+                           └── newest Train ───────┴─ clock, next_tick
+
+Every queue is bounded. A full ``inputs`` holds the listener up, so that the transport refuses or
+drops; a full ``outbox`` drops and counts, because a node that waited for its neighbours while they
+wait for it would stop them all.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import anyio
+import anyio.to_thread
+import attrs
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from qres_core.contract.errors import ConfigError, QresError, RoundError
+from qres_core.contract.trainer import Trainer
+from qres_core.contract.transport import Delivery, Transport
+from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
+from qres_core.kernel.config import Config
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.effects import (
+    Agreed,
+    Broadcast,
+    Diverged,
+    Effect,
+    Refused,
+    RoundEnded,
+    SatOut,
+    SendTo,
+    Train,
+)
+from qres_core.swarm.journal import Journal, MemoryJournal
+from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.store import SqliteJournal
+
+INPUTS: Final = 64
+"""Frames taken from the transport and not yet looked at."""
+OUTBOX_FRAMES: Final = 4096
+OUTBOX_MESSAGES: Final = 8
+"""The outbox holds as many bytes as this many messages of the largest size."""
+CLOSING_SECONDS: Final = 5.0
+"""How long the last frames may take to leave, and the transport to disconnect."""
+
+Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut
+Outgoing: TypeAlias = Broadcast | SendTo
+
+
+@attrs.frozen(eq=False)
+class _Trained:
+    """What came of a :class:`Train`: an update, or the reason why there is none."""
+
+    round: int
+    result: Update | str
+
+
+_Input: TypeAlias = Delivery | _Trained
+
+
+def _reason(error: Exception) -> str:
+    what = error.problems[0] if isinstance(error, QresError) else error
+    return f"training failed: {type(error).__name__}: {what}"
+
+
+@attrs.define(eq=False, kw_only=True)
+class Node:
+    """Drives one machine over one transport. :func:`run_node` makes it with all around it.
+
+    Attributes:
+        machine: the node's rounds, not started.
+        transport: started.
+        trainer: trains in a worker thread, one round at a time.
+        steps: stop once the machine has made this many models; ``None``: when cancelled.
+        on_event: told what happens, in order, in the event loop's thread; what it raises stops the
+            node.
+        clock: seconds since 1970.
+        linger: seconds to go on helping the others after the last model.
+        dropped: frames that were not sent because the outbox was full.
+    """
+
+    machine: RoundMachine
+    transport: Transport
+    trainer: Trainer
+    steps: int | None = None
+    on_event: Callable[[Event], None] | None = None
+    clock: Callable[[], float] = time.time
+    linger: float = 0.0
+    dropped: int = attrs.field(default=0, init=False)
+    _now: float = attrs.field(default=-math.inf, init=False)
+    _wanted: Train | None = attrs.field(default=None, init=False)
+    _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _outgoing_bytes: int = attrs.field(default=0, init=False)
+    _outbox: MemoryObjectSendStream[Outgoing] = attrs.field(init=False)
+
+    async def run(self) -> None:
+        """Take part until the last model is made and the linger is over.
+
+        Raises:
+            RoundError: QRES-E601 when a quorum holds another model, QRES-E602 when the journal
+                fails, QRES-E603 when the transport does.
+            HookError: a plugin failed where the machine cannot go on without it.
+        """
+        inlet, inputs = anyio.create_memory_object_stream[_Input](INPUTS)
+        self._outbox, outgoing = anyio.create_memory_object_stream[Outgoing](OUTBOX_FRAMES)
+        sent = anyio.Event()
+        with inlet, inputs, self._outbox, outgoing:
+            async with _tasks() as group:
+                group.start_soon(self._listen, inlet)
+                group.start_soon(self._train, inlet)
+                group.start_soon(self._speak, outgoing, sent)
+                try:
+                    await self._drive(inputs)
+                finally:
+                    self.machine.stop()
+                self._outbox.close()
+                with anyio.move_on_after(CLOSING_SECONDS):
+                    await sent.wait()
+                group.cancel_scope.cancel()
+
+    # ── the machine ───────────────────────────────────────────────────────────────────────────
+
+    async def _drive(self, inputs: MemoryObjectReceiveStream[_Input]) -> None:
+        machine = self.machine
+        self._apply(machine.start(self._time()))
+        end = math.inf
+        while True:
+            if end == math.inf and self.steps is not None and machine.step >= self.steps:
+                end = anyio.current_time() + self.linger
+            remaining = end - anyio.current_time()
+            if remaining <= 0:
+                return
+            due = machine.next_tick
+            if self._time() >= due:
+                self._apply(machine.tick(self._now))
+                due = machine.next_tick
+            wait = due - self._now
+            one = await self._next(inputs, min(wait, remaining))
+            if one is not None:
+                self._take(one)
+            elif wait <= remaining:
+                # The loop has slept the whole time, whatever became of the clock meanwhile.
+                self._now = max(self._time(), due)
+                self._apply(machine.tick(self._now))
+
+    def _time(self) -> float:
+        """The clock's time, except that it never goes back: timeouts must come to an end."""
+        self._now = max(self._now, self.clock())
+        return self._now
+
+    async def _next(self, inputs: MemoryObjectReceiveStream[_Input], wait: float) -> _Input | None:
+        try:
+            # First, so that a late tick does not starve what is already here.
+            return inputs.receive_nowait()
+        except anyio.WouldBlock:
+            with anyio.move_on_after(wait):
+                return await inputs.receive()
+        return None
+
+    def _take(self, one: _Input) -> None:
+        now = self._time()
+        if isinstance(one, Delivery):
+            self._apply(self.machine.receive(one.frame, one.link, now))
+        elif isinstance(one.result, Update):
+            self._apply(self.machine.trained(one.result, one.round, now))
+        else:
+            self._apply(self.machine.sit_out(one.round, one.result, now))
+
+    def _apply(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Broadcast() | SendTo():
+                    self._post(effect)
+                case Train():
+                    if self.steps is None or self.machine.step < self.steps:
+                        self._wanted = effect
+                        self._work.set()
+                case Diverged(error):
+                    raise error
+                case _:
+                    if self.on_event is not None:
+                        self.on_event(effect)
+
+    # ── the world ─────────────────────────────────────────────────────────────────────────────
+
+    async def _listen(self, inlet: MemoryObjectSendStream[_Input]) -> None:
+        while True:
+            with _transport_errors("receive"):
+                delivery = await self.transport.receive()
+            await inlet.send(delivery)
+
+    def _post(self, outgoing: Outgoing) -> None:
+        size = len(outgoing.frame)
+        limit = OUTBOX_MESSAGES * self.machine.swarm.max_message_bytes
+        if self._outgoing_bytes + size > limit:
+            self.dropped += 1
+            return
+        try:
+            self._outbox.send_nowait(outgoing)
+        except anyio.WouldBlock:
+            self.dropped += 1
+        else:
+            self._outgoing_bytes += size
+
+    async def _speak(
+        self, outgoing: MemoryObjectReceiveStream[Outgoing], sent: anyio.Event
+    ) -> None:
+        async for one in outgoing:
+            with _transport_errors("send"):
+                if isinstance(one, Broadcast):
+                    await self.transport.broadcast(one.frame)
+                else:
+                    await self.transport.send(one.to, one.frame)
+            self._outgoing_bytes -= len(one.frame)
+        sent.set()
+
+    async def _train(self, inlet: MemoryObjectSendStream[_Input]) -> None:
+        limiter = anyio.CapacityLimiter(1)  # the nodes of one process do not queue for each other
+        while True:
+            await self._work.wait()
+            self._work = anyio.Event()
+            train, self._wanted = self._wanted, None
+            if train is not None:
+                result = await self._fit(train, limiter)
+                await inlet.send(_Trained(train.round_info.number, result))
+
+    async def _fit(self, train: Train, limiter: anyio.CapacityLimiter) -> Update | str:
+        def fit() -> object:
+            return self.trainer.fit(train.model, train.round_info)
+
+        try:
+            update = await anyio.to_thread.run_sync(
+                fit,
+                abandon_on_cancel=True,  # a node that is told to stop does not wait for an epoch
+                limiter=limiter,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, the node goes on voting
+            return _reason(error)
+        if isinstance(update, Update):
+            return update
+        return f"training failed: fit returned {type(update).__name__}, not Update"
+
+
+@contextmanager
+def _transport_errors(doing: str) -> Generator[None]:
+    """Give what a transport raises its name."""
+    try:
+        yield
+    except QresError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise RoundError.of("QRES-E603", f"transport.{doing}", what) from error
+
+
+@contextmanager
+def _while_stopping(reason: BaseException | None) -> Generator[None]:
+    """Let what fails in cleaning up not hide the error that stopped the node."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(reason, Exception):
+            raise
+        reason.add_note(f"while stopping: {type(error).__name__}: {error}")
+
+
+@asynccontextmanager
+async def _tasks() -> AsyncGenerator[TaskGroup]:
+    """A task group that raises the one error that ended it as it is, not in a group."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as group_error:
+        first, *others = group_error.exceptions
+        if others:
+            raise
+        raise first from first.__cause__
+
+
+@asynccontextmanager
+async def _plugins(kernel: Kernel, node_info: NodeInfo) -> AsyncGenerator[None]:
+    reason: BaseException | None = None
+    try:
+        kernel.setup(node_info)
+        yield
+    except BaseException as error:
+        reason = error
+        raise
+    finally:
+        with _while_stopping(reason):
+            kernel.teardown()
+
+
+@asynccontextmanager
+async def _connection(kernel: Kernel, node_info: NodeInfo) -> AsyncGenerator[Transport]:
+    transport = kernel.transport(node_info)
+    reason: BaseException | None = None
+    try:
+        with _transport_errors("start"):
+            await transport.start()
+        yield transport
+    except BaseException as error:
+        reason = error
+        raise
+    finally:
+        with (
+            _while_stopping(reason),
+            _transport_errors("aclose"),
+            anyio.move_on_after(CLOSING_SECONDS, shield=True),
+        ):
+            await transport.aclose()
+
+
+@contextmanager
+def _memory(
+    config: Config, node_id: NodeId, initial: Vector, folder: Path | None
+) -> Generator[Journal]:
+    """The journal of a node that was given none."""
+    if folder is None:
+        yield MemoryJournal()
+        return
+    journal = SqliteJournal(folder, swarm=config.swarm.name, node_id=node_id, initial=initial)
+    with closing(journal):
+        yield journal
+
+
+async def run_node(  # noqa: PLR0913 - all but the configuration by name
+    config: Config,
+    *,
+    node_id: NodeId,
+    roster: Sequence[NodeId],
+    trainer: Trainer,
+    initial: Vector,
+    steps: int | None,
+    journal: Journal | None = None,
+    installed: Mapping[str, Installed] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    clock: Callable[[], float] = time.time,
+    linger: float = 0.0,
+) -> RoundMachine:
+    """Run one node of a swarm, from its plugins' ``setup`` to their ``teardown``.
+
+    A node that stopped goes on where its journal says, and catches up with the others.
+
+    Args:
+        config: the swarm, the node and its plugins.
+        node_id: this node's identity, 32 bytes, in the roster.
+        roster: identities of all nodes, distinct, ``config.swarm.nodes`` of them.
+        trainer: trains in a worker thread. What its ``fit`` raises makes the node sit the round
+            out, with the reason in :class:`SatOut`.
+        initial: the swarm's first model, int32, shape ``(d,)``, the same on every node.
+        steps: stop at the model of this number, counted from the swarm's first; ``None`` to run
+            until cancelled.
+        journal: durable memory; the caller closes it. If not given, a :class:`SqliteJournal` in
+            the subfolder of ``node.data_dir`` named after the identity in hex, or nothing durable
+            where ``data_dir`` is not set.
+        installed: plugins by name instead of those installed in the environment.
+        on_event: told of :class:`RoundEnded`, :class:`Agreed`, :class:`Refused` and
+            :class:`SatOut`, in order. It runs in the event loop's thread and must be quick.
+        clock: seconds since 1970, what messages are stamped with.
+        linger: seconds to go on helping nodes that lag after the last model.
+
+    Returns:
+        the machine, stopped: its model, step and rejections.
+
+    Raises:
+        ConfigError: QRES-E105 for a roster that is not the swarm's.
+        PluginError: QRES-E2xx.
+        CompatibilityError: QRES-E3xx.
+        RoundError: QRES-E601 to QRES-E603.
+        HookError: QRES-E7xx.
+        ExceptionGroup: of what plugins' ``teardown`` raised.
+    """
+    swarm = config.swarm
+    members = tuple(sorted(set(roster)))
+    if len(members) != len(roster) or len(members) != swarm.nodes or node_id not in members:
+        what = f"{len(members)} distinct identities of {len(roster)}, swarm.nodes {swarm.nodes}"
+        fix = "name every node once, this one among them"
+        raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
+    folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
+    place = None if folder is None else str(folder)
+    info = NodeInfo(node_id, swarm.name, members, swarm.byzantine, data_dir=place)
+    kernel = Kernel.from_config(config, installed=installed)
+    kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
+    with kept as memory:
+        async with _plugins(kernel, info), _connection(kernel, info) as transport:
+            node = Node(
+                machine=RoundMachine(node_id, members, kernel, swarm, initial, memory),
+                transport=transport,
+                trainer=trainer,
+                steps=steps,
+                on_event=on_event,
+                clock=clock,
+                linger=linger,
+            )
+            await node.run()
+            return node.machine

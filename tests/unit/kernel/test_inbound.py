@@ -1,0 +1,370 @@
+"""The path of an incoming frame: each check only if all before it accepted, each refusal counted."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Envelope,
+    Evidence,
+    HookError,
+    NodeId,
+    Standing,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_core.contract.wire import MAX_AUTHENTICATOR
+from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.testing.builders import make_envelope, make_node_ids
+
+MakeKernel = Callable[..., Kernel]
+SENDER, LINK, OTHER, _FOURTH = make_node_ids(4)
+STRANGER = hashlib.sha256(b"stranger").digest()
+
+
+@attrs.define
+class Mac:
+    """A shared-key authenticator; blames as it is told to."""
+
+    asked: list[Envelope] = attrs.field(factory=list, init=False)
+    blame: Blame = attrs.field(default=Blame.LINK, init=False)
+
+    @staticmethod
+    def tag(envelope: Envelope) -> bytes:
+        return hmac.digest(b"key", envelope.signing_digest, "sha256")
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        return self.tag(envelope)
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        self.asked.append(envelope)
+        if envelope.auth.get("mac") == self.tag(envelope):
+            return ACCEPT
+        return reject("bad tag", blame=self.blame)
+
+
+@attrs.define
+class Replay:
+    seen: set[bytes] = attrs.field(factory=set, init=False)
+    asked: int = attrs.field(default=0, init=False)
+    blame: Blame = attrs.field(default=Blame.LINK, init=False)
+
+    @hookimpl
+    def replay_check(self, envelope: Envelope, now: float) -> Verdict:
+        self.asked += 1
+        if envelope.signing_digest in self.seen:
+            return reject("replayed", blame=self.blame)
+        self.seen.add(envelope.signing_digest)
+        return ACCEPT if now >= 0 else reject("too early")
+
+
+@attrs.define
+class Gate:
+    banned: set[NodeId] = attrs.field(factory=set, init=False)
+    asked: int = attrs.field(default=0, init=False)
+    answer: Any = attrs.field(default=None, init=False)
+    told: list[Evidence] = attrs.field(factory=list, init=False)
+
+    @hookimpl
+    def reputation(self, sender: NodeId) -> Any:
+        self.asked += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or Standing(banned=sender in self.banned)
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        self.told.append(evidence)
+
+
+@attrs.frozen
+class Parts:
+    kernel: Kernel
+    mac: Any
+    replay: Any
+    gate: Any
+
+    def inbound(self, envelope: Envelope, now: float = 0.0) -> Envelope | Rejection:
+        return self.kernel.inbound(envelope.to_bytes(), LINK, now)
+
+    def refused(self, envelope: Envelope, now: float = 0.0) -> Rejection:
+        result = self.inbound(envelope, now)
+        assert isinstance(result, Rejection)
+        return result
+
+
+@pytest.fixture
+def parts(make_kernel: MakeKernel) -> Parts:
+    kernel = make_kernel(
+        {"mac": Mac, "replay": Replay, "gate": Gate}, insecure=False, max_message_bytes=2048
+    )
+    by_name = {one.name: one.instance for one in kernel.enabled}
+    return Parts(kernel, by_name["mac"], by_name["replay"], by_name["gate"])
+
+
+def signed(parts: Parts, **fields: Any) -> Envelope:
+    return parts.kernel.sign(make_envelope(**{"sender": SENDER, **fields}))
+
+
+def forged(**fields: Any) -> Envelope:
+    return make_envelope(**{"sender": SENDER, **fields}).with_auth({"mac": bytes(32)})
+
+
+# ── what passes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_good_message_passes_every_check_and_nobody_is_blamed(parts: Parts) -> None:
+    message = signed(parts)
+    assert parts.inbound(message) == message
+    assert (len(parts.mac.asked), parts.replay.asked, parts.gate.asked) == (1, 1, 1)
+    assert not parts.kernel.rejections
+    assert parts.gate.told == []
+
+
+def test_any_link_may_deliver_a_message_of_any_member(parts: Parts) -> None:
+    for link in (SENDER, OTHER, STRANGER):
+        message = signed(parts, sequence=link[0])
+        assert parts.kernel.inbound(message.to_bytes(), link, 0.0) == message
+
+
+# ── what does not, and whose fault it is ──────────────────────────────────────────────────────────
+
+
+def test_a_message_is_measured_before_it_is_parsed(parts: Parts) -> None:
+    refused = parts.refused(signed(parts, payload=bytes(2048)))
+    assert refused == Rejection("malformed: QRES-E401", Blame.LINK, LINK, "kernel")
+    assert not parts.mac.asked
+
+
+@pytest.mark.parametrize("frame", [b"", b"\xff", b"\x80", b"not a frame at all"])
+def test_a_malformed_frame_blames_the_link(parts: Parts, frame: bytes) -> None:
+    refused = parts.kernel.inbound(frame, LINK, 0.0)
+    assert isinstance(refused, Rejection)
+    assert refused.reason.startswith("malformed: QRES-E40")
+    assert (refused.blame, refused.subject, refused.source) == (Blame.LINK, LINK, "kernel")
+    assert parts.gate.told == [Evidence(LINK, refused.reason, "kernel", against=True, round=0)]
+
+
+def test_a_message_of_another_swarm_blames_the_link(parts: Parts) -> None:
+    refused = parts.refused(signed(parts, swarm="other"))
+    assert refused == Rejection("other swarm", Blame.LINK, LINK, "kernel")
+
+
+def test_a_stranger_is_refused_before_anybody_is_asked(parts: Parts) -> None:
+    refused = parts.refused(signed(parts, sender=STRANGER))
+    assert refused == Rejection("unknown sender", Blame.LINK, LINK, "kernel")
+    assert (len(parts.mac.asked), parts.replay.asked, parts.gate.asked) == (0, 0, 0)
+
+
+def test_nobody_is_known_before_setup(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"mac": Mac, "replay": Replay}, insecure=False, set_up=False)
+    message = kernel.sign(make_envelope(sender=SENDER))
+    refused = kernel.inbound(message.to_bytes(), LINK, 0.0)
+    assert isinstance(refused, Rejection)
+    assert refused.reason == "unknown sender"
+
+
+def test_a_forged_signature_blames_the_link_and_not_the_claimed_sender(parts: Parts) -> None:
+    refused = parts.refused(forged(round_number=7))
+    assert refused == Rejection("bad tag", Blame.LINK, LINK, "mac")
+    assert parts.gate.told == [Evidence(LINK, "bad tag", "mac", against=True, round=7)]
+    assert (parts.replay.asked, parts.gate.asked) == (0, 0)
+
+
+def test_an_authenticator_that_blames_the_sender_cannot_frame_anybody(parts: Parts) -> None:
+    """Nothing proves yet who made the message: a forger would get others banned."""
+    parts.mac.blame = Blame.SENDER
+    refused = parts.refused(forged())
+    assert refused == Rejection("bad tag", Blame.NOBODY, None, "mac")
+    assert parts.gate.told == []
+
+
+def test_a_forgery_does_not_use_up_the_real_message(parts: Parts) -> None:
+    message = signed(parts)
+    parts.refused(message.with_auth({"mac": bytes(32)}))
+    assert parts.inbound(message) == message
+
+
+def test_a_replay_blames_the_link(parts: Parts) -> None:
+    message = signed(parts, round_number=3)
+    parts.inbound(message)
+    assert parts.refused(message) == Rejection("replayed", Blame.LINK, LINK, "replay")
+    assert parts.gate.told == [Evidence(LINK, "replayed", "replay", against=True, round=3)]
+    assert parts.gate.asked == 1, "the gate was asked for the first delivery only"
+
+
+def test_an_authenticated_sender_can_be_blamed(parts: Parts) -> None:
+    parts.replay.blame = Blame.SENDER
+    message = signed(parts)
+    parts.inbound(message)
+    assert parts.refused(message) == Rejection("replayed", Blame.SENDER, SENDER, "replay")
+    assert [one.subject for one in parts.gate.told] == [SENDER]
+
+
+def test_the_clock_reaches_the_replay_check(parts: Parts) -> None:
+    refused = parts.refused(signed(parts), now=-1.0)
+    assert refused == Rejection("too early", Blame.NOBODY, None, "replay")
+    assert parts.gate.told == []
+
+
+def test_a_banned_sender_is_refused_and_not_blamed_again(parts: Parts) -> None:
+    parts.gate.banned.add(SENDER)
+    assert parts.refused(signed(parts)) == Rejection("banned", Blame.NOBODY, None, "kernel")
+    assert parts.gate.told == []
+    other = signed(parts, sender=OTHER)
+    assert parts.inbound(other) == other
+
+
+def test_refusals_are_counted_by_reason(parts: Parts) -> None:
+    good = signed(parts)
+    for envelope in (good, good, good, forged(), signed(parts, swarm="other")):
+        parts.inbound(envelope)
+    parts.kernel.inbound(b"", LINK, 0.0)
+    assert dict(parts.kernel.rejections) == {
+        "replayed": 2,
+        "bad tag": 1,
+        "other swarm": 1,
+        "malformed: QRES-E402": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (RuntimeError("gone"), "reputation raised RuntimeError"),
+        ("fine", "reputation gave no standing"),
+        (True, "reputation gave no standing"),
+    ],
+)
+def test_a_broken_reputation_bans(parts: Parts, answer: object, reason: str) -> None:
+    parts.gate.answer = answer
+    assert parts.kernel.standing(SENDER) == Standing(0, banned=True)
+    assert parts.refused(signed(parts)).reason == "banned"
+    assert parts.kernel.rejections[reason] == 2
+
+
+@attrs.frozen
+class Silent:
+    @hookimpl
+    def reputation(self) -> None: ...
+
+
+def test_a_reputation_that_says_nothing_bans(make_kernel: MakeKernel) -> None:
+    assert make_kernel({"silent": Silent}).standing(SENDER).banned
+
+
+def test_without_reputation_everybody_counts_fully(make_kernel: MakeKernel) -> None:
+    assert make_kernel({}).standing(SENDER) == Standing()
+
+
+@attrs.frozen
+class Deaf:
+    @hookimpl
+    def observe(self) -> None:
+        raise OSError("the record is full")
+
+
+def test_evidence_that_cannot_be_kept_stops_the_node(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"deaf": Deaf})
+    with pytest.raises(HookError, match=r"QRES-E701 plugins\.deaf\.observe: OSError: the record"):
+        kernel.inbound(b"", LINK, 0.0)
+
+
+def test_every_observer_is_told(make_kernel: MakeKernel) -> None:
+    second = attrs.make_class("Second", [], bases=(Listener,))
+    kernel = make_kernel({"one": Listener, "two": second})
+    kernel.refuse("because", Blame.LINK, LINK, "test", 4)
+    kernel.refuse("because", Blame.NOBODY, LINK, "test", 4)
+    for plugin in kernel.enabled[:2]:
+        told: Any = plugin.instance
+        assert told.facts == ["because"]
+
+
+@attrs.define
+class Listener:
+    facts: list[str] = attrs.field(factory=list, init=False)
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        self.facts.append(evidence.fact)
+
+
+# ── quoted messages ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_quoted_message_is_authenticated_and_not_checked_for_replay(parts: Parts) -> None:
+    quoted = signed(parts)
+    for _again in range(2):
+        assert parts.kernel.authentic(quoted)
+    assert parts.replay.asked == 0
+    assert not parts.kernel.authentic(forged())
+    assert not parts.kernel.authentic(signed(parts, swarm="other"))
+    assert not parts.kernel.authentic(signed(parts, sender=STRANGER))
+
+
+# ── signing ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def signer(result: object) -> type[object]:
+    def sign(self: object) -> object:
+        return result
+
+    def authenticate(self: object) -> Verdict:
+        return ACCEPT
+
+    body: dict[str, Any] = {"sign": hookimpl(sign), "authenticate": hookimpl(authenticate)}
+    return attrs.make_class("Signer", [], class_body=body)
+
+
+def test_every_signer_signs_under_its_own_name(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"b": signer(b"two"), "a": signer(b"")})
+    assert dict(kernel.sign(make_envelope()).auth) == {"a": b"", "b": b"two"}
+
+
+def test_without_signers_the_message_stays_as_it_is(make_kernel: MakeKernel) -> None:
+    message = make_envelope()
+    assert make_kernel({}).sign(message) is message
+
+
+def test_the_longest_authenticator_is_allowed(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"long": signer(bytes(MAX_AUTHENTICATOR))})
+    assert len(kernel.sign(make_envelope()).auth["long"]) == MAX_AUTHENTICATOR
+
+
+@pytest.mark.parametrize("result", [None, "text", bytearray(3), 5, bytes(MAX_AUTHENTICATOR + 1)])
+def test_what_is_no_authenticator_is_refused(make_kernel: MakeKernel, result: object) -> None:
+    kernel = make_kernel({"odd": signer(result)})
+    with pytest.raises(HookError, match=r"QRES-E702 plugins\.odd\.sign: .*4096 bytes"):
+        kernel.sign(make_envelope())
+
+
+# ── whatever arrives ──────────────────────────────────────────────────────────────────────────────
+
+
+@given(frame=st.binary(max_size=300), cut=st.integers(0, 300), flip=st.integers(0, 2000))
+def test_no_frame_makes_the_kernel_raise(
+    make_kernel: MakeKernel, frame: bytes, cut: int, flip: int
+) -> None:
+    kernel = make_kernel({"mac": Mac, "replay": Replay}, insecure=False)
+    message = kernel.sign(make_envelope(sender=SENDER)).to_bytes()
+    bent = bytearray(message)
+    bent[flip // 8 % len(bent)] ^= 1 << flip % 8
+    for candidate in (frame, message[:cut], message + frame, bytes(bent)):
+        result = kernel.inbound(candidate, LINK, 0.0)
+        assert candidate == message or isinstance(result, Rejection)
+    assert sum(kernel.rejections.values()) >= 2
+    assert isinstance(kernel.swarm, SwarmConfig)

@@ -1,0 +1,471 @@
+"""What does not add up is refused before anything starts, with a sentence that names both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qres_core import CompatibilityError, Hides, Needs, Problem, Visibility
+from qres_core.contract.hookspecs import HookSpecs
+from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.slots import (
+    ALL_HOOKS,
+    FAMILY_OF,
+    LIFE_CYCLE,
+    PAIRED,
+    SECURITY_FAMILIES,
+    SLOTS,
+)
+from qres_core.kernel.solver import Solution, solve
+
+MakeKernel = Callable[..., Kernel]
+
+
+@attrs.frozen
+class Claims:
+    """A plugin as the solver sees it: only what it says of itself."""
+
+    needs: Needs = Needs()
+    hides: Hides = Hides()
+
+
+def toy(name: str, *hooks: str, hides: Visibility = Visibility.INDIVIDUAL, **needs: Any) -> Enabled:
+    claims = Claims(Needs(**needs), Hides(hides))
+    return Enabled(name, Installed.local(name, Claims), claims, hooks)
+
+
+MEMORY = toy("memory", "transport")
+MEAN = toy("mean", "aggregate")
+ED25519 = toy("ed25519", "sign", "authenticate")
+REPLAY = toy("replay", "replay_check")
+COMPLETE = (MEMORY, ED25519, REPLAY, MEAN)
+
+
+def swarm(**changes: Any) -> SwarmConfig:
+    return SwarmConfig(**{"name": "s", "nodes": 4, "byzantine": 1, "quorum": 3, **changes})
+
+
+def solution(*plugins: Enabled, **changes: Any) -> Solution:
+    return solve(plugins, swarm(**changes))
+
+
+def problem(*plugins: Enabled, **changes: Any) -> Problem:
+    (found,) = solution(*plugins, **changes).problems
+    return found
+
+
+def without(gone: Enabled, *more: Enabled) -> tuple[Enabled, ...]:
+    return (*(one for one in COMPLETE if one is not gone), *more)
+
+
+# ── the table of slots ────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_hook_has_one_place() -> None:
+    specified = [name for name in vars(HookSpecs) if not name.startswith("_")]
+    assert sorted(ALL_HOOKS) == sorted(specified)
+    assert len(set(ALL_HOOKS)) == len(ALL_HOOKS)
+    assert not set(LIFE_CYCLE) & set(FAMILY_OF)
+
+
+def test_slots_are_consistent() -> None:
+    for family, slot in SLOTS.items():
+        assert set(slot.counted) <= set(slot.hooks)
+        assert slot.maximum is None or slot.minimum <= slot.maximum
+        assert slot.combination
+        assert all(FAMILY_OF[hook] == family for hook in slot.hooks)
+    assert {hook for pair in PAIRED for hook in pair} <= set(ALL_HOOKS)
+    assert set(SECURITY_FAMILIES) <= set(SLOTS)
+
+
+def test_the_bounds_of_the_slots() -> None:
+    assert {family: (slot.minimum, slot.maximum) for family, slot in SLOTS.items()} == {
+        "transport": (1, 1),
+        "authenticate": (1, None),
+        "replay_check": (1, None),
+        "reputation": (0, 1),
+        "privatize": (0, None),
+        "prove": (0, None),
+        "aggregate": (1, 1),
+    }
+
+
+# ── refusals ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_complete_swarm_has_no_problem_and_no_notice() -> None:
+    assert solution(*COMPLETE) == Solution((), ())
+
+
+INDIVIDUAL = Visibility.INDIVIDUAL
+SECAGG = toy("secagg", "privatize", "reveal", hides=Visibility.SUM)
+GROUPS = toy("groups", "privatize", hides=Visibility.GROUP)
+GATE = toy("gate", "reputation", "observe")
+KRUM = toy("krum", "aggregate", visibility=INDIVIDUAL, min_updates=5, tolerates=1)
+
+REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, Sequence[str]]] = [
+    (
+        "no transport",
+        without(MEMORY),
+        {},
+        "QRES-E301",
+        "plugins",
+        ["'transport'", "[plugins.memory]"],
+    ),
+    ("no rule", without(MEAN), {}, "QRES-E301", "plugins", ["'aggregate'", "[plugins.mean]"]),
+    (
+        "two rules",
+        (*COMPLETE, toy("median", "aggregate")),
+        {},
+        "QRES-E302",
+        "plugins",
+        ["'aggregate' takes 1", "mean, median", "remove all but one"],
+    ),
+    (
+        "two transports",
+        (toy("libp2p", "transport"), *COMPLETE),
+        {},
+        "QRES-E302",
+        "plugins",
+        ["'transport' takes 1", "libp2p, memory"],
+    ),
+    (
+        "two reputations",
+        (*COMPLETE, GATE, toy("other", "reputation")),
+        {},
+        "QRES-E302",
+        "plugins",
+        ["'reputation' takes 1", "gate, other"],
+    ),
+    (
+        "sum against individual",
+        without(MEAN, SECAGG, toy("krum", "aggregate", visibility=INDIVIDUAL)),
+        {},
+        "QRES-E303",
+        "plugins.krum",
+        ["level individual", "plugins.secagg leaves only sum", "change or remove krum or secagg"],
+    ),
+    (
+        "group against individual",
+        without(MEAN, GROUPS, toy("krum", "aggregate", visibility=INDIVIDUAL)),
+        {},
+        "QRES-E303",
+        "plugins.krum",
+        ["level individual", "plugins.groups leaves only group"],
+    ),
+    (
+        "sum against group",
+        without(MEAN, SECAGG, GROUPS, toy("krum", "aggregate", visibility=Visibility.GROUP)),
+        {},
+        "QRES-E303",
+        "plugins.krum",
+        ["level group", "plugins.secagg leaves only sum"],
+    ),
+    (
+        "sum against a wrapper",
+        (*COMPLETE, SECAGG, toy("nnm", "wrap_aggregate", visibility=INDIVIDUAL)),
+        {},
+        "QRES-E303",
+        "plugins.nnm",
+        ["plugins.secagg"],
+    ),
+    (
+        "sum against a verifier",
+        (*COMPLETE, SECAGG, toy("norm", "prove", "verify", visibility=INDIVIDUAL)),
+        {},
+        "QRES-E303",
+        "plugins.norm",
+        ["plugins.secagg"],
+    ),
+    (
+        "both hooks, one problem",
+        without(MEAN, SECAGG, toy("x", "aggregate", "wrap_aggregate", visibility=INDIVIDUAL)),
+        {},
+        "QRES-E303",
+        "plugins.x",
+        ["plugins.secagg"],
+    ),
+    (
+        "quorum below a rule's bound",
+        without(MEAN, KRUM),
+        {"nodes": 7, "quorum": 4},
+        "QRES-E304",
+        "plugins.krum",
+        ["needs 5 updates", "swarm.quorum lets 4 suffice", "swarm.quorum >= 5"],
+    ),
+    (
+        "family missing",
+        (*COMPLETE, toy("audit", "setup", families=("prove",))),
+        {},
+        "QRES-E305",
+        "plugins.audit",
+        ["'prove'", "enable a prove"],
+    ),
+    (
+        "family filled by itself alone",
+        (*COMPLETE, toy("gate", "reputation", families=("reputation",))),
+        {},
+        "QRES-E305",
+        "plugins.gate",
+        ["'reputation'", "no other plugin"],
+    ),
+    (
+        "family unknown",
+        (*COMPLETE, toy("audit", "setup", families=("authentication",))),
+        {},
+        "QRES-E305",
+        "plugins.audit",
+        ["'authentication'"],
+    ),
+    (
+        "no replay check",
+        without(REPLAY),
+        {},
+        "QRES-E306",
+        "plugins",
+        ["'replay_check'", "swarm.insecure = true"],
+    ),
+    (
+        "authenticate without sign",
+        without(ED25519, toy("list", "authenticate")),
+        {},
+        "QRES-E306",
+        "plugins",
+        ["'sign'", "authenticate family"],
+    ),
+    (
+        "three nodes, one liar",
+        COMPLETE,
+        {"nodes": 3, "quorum": 2},
+        "QRES-E307",
+        "swarm.byzantine",
+        ["3 nodes", "1 liars", "at least 4 nodes, or byzantine <= 0"],
+    ),
+    (
+        "nine nodes, three liars",
+        COMPLETE,
+        {"nodes": 9, "byzantine": 3, "quorum": 6},
+        "QRES-E307",
+        "swarm.byzantine",
+        ["at least 10 nodes, or byzantine <= 2"],
+    ),
+    (
+        "sign without authenticate",
+        (*COMPLETE, toy("stamp", "sign")),
+        {},
+        "QRES-E308",
+        "plugins.stamp",
+        ["'sign' and not 'authenticate'"],
+    ),
+    (
+        "prove without verify",
+        (*COMPLETE, toy("zk", "prove")),
+        {},
+        "QRES-E308",
+        "plugins.zk",
+        ["'prove' and not 'verify'"],
+    ),
+    (
+        "rule below the promise",
+        without(MEAN, toy("mean", "aggregate", tolerates=0)),
+        {},
+        "QRES-E309",
+        "plugins.mean",
+        ["withstands 0", "swarm.byzantine promises 1"],
+    ),
+    (
+        "equal weights against a cap",
+        without(MEAN, toy("median", "aggregate", equal_weights=True)),
+        {"weight_cap": 10},
+        "QRES-E310",
+        "plugins.median",
+        ["swarm.weight_cap is 10", "weight_cap = 1"],
+    ),
+    (
+        "equal weights against reputation",
+        without(MEAN, GATE, toy("median", "aggregate", equal_weights=True)),
+        {},
+        "QRES-E310",
+        "plugins.median",
+        ["gate weights nodes by reputation", "remove gate"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("plugins", "changes", "code", "where", "words"),
+    [row[1:] for row in REFUSALS],
+    ids=[row[0] for row in REFUSALS],
+)
+def test_refusals_name_both_sides(
+    plugins: tuple[Enabled, ...],
+    changes: Mapping[str, Any],
+    code: str,
+    where: str,
+    words: Sequence[str],
+) -> None:
+    found = problem(*plugins, **changes)
+    assert (found.code, found.where) == (code, where)
+    for part in words:
+        assert part in str(found)
+    with pytest.raises(CompatibilityError) as caught:
+        Kernel(plugins, swarm(**changes))
+    assert caught.value.problems == (found,)
+
+
+def test_every_refusal_of_the_solver_has_a_row() -> None:
+    assert {row[3] for row in REFUSALS} == {f"QRES-E{number}" for number in range(301, 311)}
+
+
+def test_all_refusals_come_together() -> None:
+    found = solution(toy("stamp", "sign"), KRUM, SECAGG, nodes=3, byzantine=2, quorum=3)
+    assert sorted({one.code for one in found.problems}) == [
+        "QRES-E301",
+        "QRES-E303",
+        "QRES-E304",
+        "QRES-E306",
+        "QRES-E307",
+        "QRES-E308",
+        "QRES-E309",
+    ]
+
+
+def test_an_empty_secure_swarm_lacks_every_hook_it_must_have() -> None:
+    found = solution().problems
+    assert [(one.code, one.what.split()[-1]) for one in found] == [
+        ("QRES-E301", "'transport'"),
+        ("QRES-E306", "'sign'"),
+        ("QRES-E306", "'authenticate'"),
+        ("QRES-E306", "'replay_check'"),
+        ("QRES-E301", "'aggregate'"),
+    ]
+
+
+# ── what is right at the bound ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("plugins", "changes"),
+    [
+        (without(MEAN, KRUM), {"nodes": 7, "quorum": 5}),
+        (without(MEAN, toy("k", "aggregate", tolerates=2)), {"nodes": 7, "byzantine": 2}),
+        (COMPLETE, {"nodes": 7, "byzantine": 2, "quorum": 5}),
+        ((*COMPLETE, SECAGG), {}),
+        (without(MEAN, GROUPS, toy("m", "aggregate", visibility=Visibility.GROUP)), {}),
+        ((*COMPLETE, toy("clip", "privatize"), toy("k", "wrap_aggregate", visibility=INDIVIDUAL)), {}),
+        ((*COMPLETE, GATE, toy("second", "observe")), {}),
+        ((*COMPLETE, toy("list", "authenticate")), {}),
+        ((*COMPLETE, toy("bound", "verify")), {}),
+        ((*COMPLETE, toy("zk", "prove", "verify"), toy("zk2", "prove", "verify")), {}),
+        ((*COMPLETE, toy("audit", "setup", families=("authenticate", "aggregate"))), {}),
+        (without(MEAN, toy("median", "aggregate", equal_weights=True)), {}),
+    ],
+    ids=range(12),
+)
+def test_what_adds_up_is_accepted(
+    plugins: tuple[Enabled, ...], changes: Mapping[str, Any]
+) -> None:
+    assert solution(*plugins, **changes).problems == ()
+
+
+def test_only_privatize_plugins_hide() -> None:
+    """What a plugin says it hides means nothing unless it runs before the update leaves."""
+    rule = toy("krum", "aggregate", visibility=INDIVIDUAL)
+    boaster = toy("boaster", "reveal", hides=Visibility.SUM)
+    assert solution(*without(MEAN, boaster, rule)).problems == ()
+
+
+# ── insecure, said or not said ────────────────────────────────────────────────────────────────────
+
+
+def test_an_insecure_swarm_must_be_declared_and_is_announced() -> None:
+    open_swarm = (MEMORY, MEAN)
+    assert {one.code for one in solution(*open_swarm).problems} == {"QRES-E306"}
+    declared = solution(*open_swarm, insecure=True)
+    assert declared.problems == ()
+    assert [text.split(";")[0] for text in declared.notices] == [
+        "INSECURE: no authenticate plugin is enabled",
+        "INSECURE: no replay_check plugin is enabled",
+    ]
+
+
+def test_insecure_excuses_nothing_else() -> None:
+    codes = [one.code for one in solution(toy("stamp", "sign"), insecure=True).problems]
+    assert codes == ["QRES-E301", "QRES-E301", "QRES-E308"]
+
+
+def test_a_swarm_declared_insecure_that_is_secure_is_not_called_insecure() -> None:
+    assert solution(*COMPLETE, insecure=True) == Solution((), ())
+
+
+def test_a_quorum_above_the_honest_nodes_is_noticed() -> None:
+    found = solution(*COMPLETE, quorum=4)
+    assert found.problems == ()
+    (notice,) = found.notices
+    assert "swarm.quorum 4 is above the 3 honest nodes" in notice
+
+
+# ── anything ──────────────────────────────────────────────────────────────────────────────────────
+
+ANY_NEEDS = st.builds(
+    Needs,
+    visibility=st.sampled_from(Visibility),
+    min_updates=st.integers(-1, 9),
+    tolerates=st.none() | st.integers(-1, 5),
+    families=st.lists(st.sampled_from([*SLOTS, "nonsense"]), max_size=2).map(tuple),
+    equal_weights=st.booleans(),
+)
+ANY_PLUGIN = st.tuples(
+    st.lists(st.sampled_from(ALL_HOOKS), max_size=5, unique=True),
+    ANY_NEEDS,
+    st.builds(Hides, st.sampled_from(Visibility)),
+)
+ANY_SWARM = st.builds(
+    swarm,
+    nodes=st.integers(5, 12),
+    byzantine=st.integers(0, 5),
+    quorum=st.integers(1, 5),
+    weight_cap=st.integers(1, 3),
+    insecure=st.booleans(),
+)
+
+
+@settings(max_examples=300)
+@given(claims=st.lists(ANY_PLUGIN, max_size=7), around=ANY_SWARM)
+def test_any_combination_is_solved(
+    claims: list[tuple[list[str], Needs, Hides]], around: SwarmConfig
+) -> None:
+    """No combination makes the solver fail; and what it accepts keeps the promises it checks."""
+    plugins = [
+        Enabled(f"p{index}", Installed.local("p", Claims), Claims(needs, hides), tuple(hooks))
+        for index, (hooks, needs, hides) in enumerate(claims)
+    ]
+    found = solve(plugins, around)
+    names = {one.name for one in plugins}
+    for one in found.problems:
+        assert one.where.removeprefix("plugins.") in {"plugins", "swarm.byzantine", *names}
+        assert "QRES-E301" <= one.code <= "QRES-E310"
+    if found.problems:
+        return
+
+    def having(hook: str) -> list[Enabled]:
+        return [one for one in plugins if hook in one.hooks]
+
+    assert len(having("transport")) == len(having("aggregate")) == 1
+    assert len(having("reputation")) <= 1
+    assert around.insecure or (having("sign") and having("authenticate") and having("replay_check"))
+    assert around.nodes >= 3 * around.byzantine + 1
+    left = min([INDIVIDUAL, *(one.hides.leaves for one in having("privatize"))])
+    for one in [*having("aggregate"), *having("wrap_aggregate"), *having("verify")]:
+        assert one.needs.visibility <= left
+    for one in plugins:
+        assert one.needs.min_updates <= around.quorum
+        assert one.needs.tolerates is None or one.needs.tolerates >= around.byzantine

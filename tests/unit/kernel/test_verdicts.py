@@ -1,0 +1,294 @@
+"""A verdict is an acceptance only if it is one: every way to fail open, tried.
+
+Where pluggy alone would accept, the test shows that first, so that it cannot pass by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, NoReturn
+
+import attrs
+import pluggy
+import pytest
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    CompatibilityError,
+    Contribution,
+    Decision,
+    Envelope,
+    PluginError,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.testing.builders import make_envelope, make_node_ids, make_round_info
+
+MakeKernel = Callable[..., Kernel]
+SENDER, LINK, *_REST = make_node_ids(4)
+HOOKS = ("authenticate", "replay_check", "verify")
+
+
+def naive(*plugins: object) -> bool:
+    """What a host would decide that trusts pluggy and truth values."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(HookSpecs)
+    for plugin in plugins:
+        manager.register(plugin)
+    results = manager.hook.authenticate(envelope=make_envelope(sender=SENDER), link=LINK)
+    accepted = all(results)
+    for result in results:
+        if isinstance(result, Coroutine):
+            result.close()
+    return accepted
+
+
+class Says:
+    """Registers as an authenticator that says this; for the naive host only."""
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    @hookimpl
+    def authenticate(self) -> object:
+        return self._answer
+
+
+def judge(kernel: Kernel, hook: str = "authenticate") -> Envelope | Rejection | Verdict:
+    """The kernel's decision where only ``hook`` has a say."""
+    if hook == "verify":
+        contribution = Contribution(SENDER, bytes(32), make_vector(), 1)
+        verdict, _source = kernel.verify(contribution, make_round_info())
+        return verdict
+    return kernel.inbound(make_envelope(sender=SENDER).to_bytes(), LINK, 0.0)
+
+
+def make_vector() -> Any:
+    import numpy as np  # noqa: PLC0415 - the currency of one test
+
+    return np.zeros(1, dtype=np.int32)
+
+
+def accepted(decision: Envelope | Rejection | Verdict) -> bool:
+    return isinstance(decision, Envelope) or decision is ACCEPT
+
+
+def reason(decision: Envelope | Rejection | Verdict) -> str:
+    assert isinstance(decision, Rejection | Verdict)
+    return decision.reason
+
+
+def answering(hook: str, answer: Callable[[], object]) -> type[object]:
+    """A plugin class whose ``hook`` gives what ``answer`` returns."""
+
+    def method(self: object) -> object:
+        return answer()
+
+    body: dict[str, Any] = {hook: hookimpl(method)}
+    return attrs.make_class("Answering", [], class_body=body)
+
+
+# ── the four ways of the field ────────────────────────────────────────────────────────────────────
+
+
+def test_no_authenticator_is_not_an_acceptance(make_kernel: MakeKernel) -> None:
+    assert naive() is True, "all([]) accepts"
+    with pytest.raises(CompatibilityError) as caught:
+        make_kernel({}, insecure=False)
+    assert {one.code for one in caught.value.problems} == {"QRES-E306"}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_forgotten_return_is_a_rejection(make_kernel: MakeKernel, hook: str) -> None:
+    assert naive(Says(None)) is True, "pluggy drops None, and all([]) accepts"
+    assert naive(Says(True), Says(None)) is True, "the others decide"
+    kernel = make_kernel(
+        {"good": answering(hook, lambda: ACCEPT), "bad": answering(hook, lambda: None)}
+    )
+    decision = judge(kernel, hook)
+    assert not accepted(decision)
+    assert reason(decision) == f"{hook} gave no verdict"
+
+
+def test_a_wrapper_cannot_overrule_a_rejection(make_kernel: MakeKernel) -> None:
+    class Overruling:
+        @hookimpl(wrapper=True)
+        def authenticate(self) -> Iterator[None]:
+            yield
+            return [True]
+
+    assert naive(Says(False)) is False
+    assert naive(Says(False), Overruling()) is True, "the wrapper replaces every result"
+
+    body = {"authenticate": Overruling.authenticate}
+    sly = attrs.make_class("Sly", [], class_body=body)
+    with pytest.raises(PluginError, match="QRES-E209 .*wrapper"):
+        make_kernel({"honest": answering("authenticate", lambda: reject("no")), "sly": sly})
+
+
+def test_a_coroutine_is_not_an_acceptance(make_kernel: MakeKernel) -> None:
+    async def answer(self: object) -> bool:
+        return False
+
+    naive_plugin = type("Async", (), {"authenticate": hookimpl(answer)})()
+    assert naive(naive_plugin) is True, "a coroutine object is truthy"
+
+    factory = attrs.make_class("Async", [], class_body={"authenticate": hookimpl(answer)})
+    with pytest.raises(PluginError, match="QRES-E208"):
+        make_kernel({"async": factory})
+
+
+def test_a_coroutine_from_a_plain_function_is_a_rejection(make_kernel: MakeKernel) -> None:
+    async def answer() -> Verdict:
+        return reject("no")
+
+    pending = answer()
+    kernel = make_kernel({"sly": answering("authenticate", lambda: pending)})
+    decision = judge(kernel)
+    pending.close()
+    assert reason(decision) == "authenticate gave no verdict"
+
+
+# ── what is no verdict ────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Lenient(Verdict):
+    """A subclass may say anything of itself."""
+
+    @property
+    def accepted(self) -> bool:
+        return True
+
+
+@attrs.frozen
+class Lookalike:
+    decision: Decision = Decision.ACCEPT
+    reason: str = ""
+    blame: Blame = Blame.NOBODY
+    accepted: bool = True
+
+
+class EqualToAll:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+NO_VERDICTS: dict[str, object] = {
+    "true": True,
+    "one": 1,
+    "text": "accept",
+    "decision": Decision.ACCEPT,
+    "list": [ACCEPT],
+    "tuple": (ACCEPT,),
+    "the class": Verdict,
+    "subclass": Lenient(Decision.ACCEPT),
+    "lookalike": Lookalike(),
+    "equal to all": EqualToAll(),
+    "reason is no text": Verdict(Decision.REJECT, ["unhashable"]),  # type: ignore[arg-type]
+    "blame is no blame": Verdict(Decision.REJECT, "no", "sender"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("answer", NO_VERDICTS.values(), ids=NO_VERDICTS)
+def test_what_is_no_verdict_is_a_rejection_that_blames_nobody(
+    make_kernel: MakeKernel, hook: str, answer: object
+) -> None:
+    decision = judge(make_kernel({"odd": answering(hook, lambda: answer)}), hook)
+    assert isinstance(decision, Rejection | Verdict)
+    assert decision.reason == f"{hook} gave no verdict"
+    assert decision.blame is Blame.NOBODY
+
+
+def test_truthy_answers_would_fool_a_naive_host() -> None:
+    for name in ("true", "one", "text", "decision", "list", "the class", "lookalike"):
+        assert naive(Says(NO_VERDICTS[name])) is True
+
+
+def test_a_verdict_whose_decision_is_no_decision_is_a_rejection(make_kernel: MakeKernel) -> None:
+    odd = Verdict("accept")  # type: ignore[arg-type]
+    assert not accepted(judge(make_kernel({"odd": answering("authenticate", lambda: odd)})))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    "verdict",
+    [ACCEPT, Verdict(Decision.ACCEPT), Verdict(Decision.ACCEPT, "welcome", Blame.SENDER)],
+    ids=["the constant", "an equal one", "one with a reason"],
+)
+def test_every_real_acceptance_is_one_whoever_made_it(
+    make_kernel: MakeKernel, hook: str, verdict: Verdict
+) -> None:
+    """``ACCEPT`` is the usual way to say it; any Verdict with that decision says the same."""
+    assert accepted(judge(make_kernel({"fine": answering(hook, lambda: verdict)}), hook))
+
+
+# ── all must accept ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_one_rejection_decides_wherever_it_stands(
+    make_kernel: MakeKernel, hook: str, position: int
+) -> None:
+    answers = [ACCEPT, ACCEPT, ACCEPT]
+    answers[position] = reject("no")
+    plugins = {
+        f"p{index}": answering(hook, lambda index=index: answers[index]) for index in range(3)
+    }
+    assert reason(judge(make_kernel(plugins), hook)) == "no"
+
+
+def test_after_a_rejection_nobody_else_is_asked(make_kernel: MakeKernel) -> None:
+    def never() -> NoReturn:
+        raise AssertionError
+
+    kernel = make_kernel(
+        {
+            "first": answering("authenticate", lambda: reject("no")),
+            "second": answering("authenticate", never),
+        }
+    )
+    decision = judge(kernel)
+    assert isinstance(decision, Rejection)
+    assert (decision.reason, decision.source) == ("no", "first")
+    assert dict(kernel.rejections) == {"no": 1}
+
+
+# ── a verdict that raises ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), ZeroDivisionError(), PluginError.of("QRES-E206", "x", "y")]
+)
+def test_a_hook_that_raises_rejects_and_is_counted_by_name(
+    make_kernel: MakeKernel, hook: str, error: Exception
+) -> None:
+    def answer() -> NoReturn:
+        raise error
+
+    kernel = make_kernel(
+        {"good": answering(hook, lambda: ACCEPT), "broken": answering(hook, answer)}
+    )
+    decision = judge(kernel, hook)
+    assert isinstance(decision, Rejection | Verdict)
+    assert (decision.reason, decision.blame) == (f"{hook} raised", Blame.NOBODY)
+    if isinstance(decision, Rejection):
+        assert (decision.source, decision.subject) == ("broken", None)
+    assert kernel.rejections[f"broken: {hook} raised {type(error).__name__}"] == 1
+
+
+def test_an_interrupt_is_not_swallowed(make_kernel: MakeKernel) -> None:
+    def answer() -> NoReturn:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(make_kernel({"slow": answering("authenticate", answer)}))
