@@ -25,6 +25,7 @@ from qres_core.cli.app import VERBS, app
 from qres_core.contract.errors import ERRORS
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.config import NodeConfig, SwarmConfig
+from qres_core.kernel.discovery import scan
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
 from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.scenario import Scenario
@@ -197,14 +198,14 @@ def errors_page() -> str:
 
 
 def first_party_plugins() -> dict[str, tuple[str, type]]:
-    """Plugins of this repository by name: distribution and class."""
-    found: dict[str, tuple[str, type]] = {}
-    for path in [ROOT / "pyproject.toml", *sorted(ROOT.glob("plugins/*/pyproject.toml"))]:
-        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        for name, target in project.get("entry-points", {}).get("qres.plugins", {}).items():
-            module, _, attribute = target.partition(":")
-            found[name] = project["name"], getattr(importlib.import_module(module), attribute)
-    return found
+    """Installed plugins of this repository by name: distribution and class."""
+    projects = [ROOT / "pyproject.toml", *ROOT.glob("plugins/*/pyproject.toml")]
+    own = {tomllib.loads(path.read_text(encoding="utf-8"))["project"]["name"] for path in projects}
+    return {
+        name: (found.distribution, found.entry_point.load())
+        for name, found in scan().items()
+        if found.distribution in own and found.entry_point is not None
+    }
 
 
 def config_tables() -> dict[str, tuple[str, type]]:

@@ -68,6 +68,12 @@ class Enabled:
         hides: Hides = _trait(self, "hides", HIDES_NOTHING)
         return hides
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the plugin wants an operator to read, as configured."""
+        notices: tuple[str, ...] = _trait(self, "notices", ())
+        return notices
+
 
 def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
     where = f"plugins.{enabled.name}"
@@ -112,7 +118,8 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
             instance: object = structure(table, factory, where)
             _verify_instance(instance, hooks, origin, where)
             plugin = Enabled(name, origin, instance, hooks)
-            _ = plugin.needs, plugin.hides  # a fault in them is reported with all the others
+            # read now, so that a fault in them is reported with all the others
+            _ = plugin.needs, plugin.hides, plugin.notices
             enabled.append(plugin)
         except (PluginError, ConfigError) as error:
             problems.extend(error.problems)

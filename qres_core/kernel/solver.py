@@ -14,7 +14,7 @@ from qres_core.contract.errors import Problem
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
-from qres_core.kernel.slots import FAMILY_OF, PAIRED, SECURITY_FAMILIES, SLOTS
+from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
 
 
 @attrs.frozen
@@ -134,8 +134,8 @@ def _numbers(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem
 def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin in enabled:
         for family in plugin.needs.families:
-            others = (other for other in enabled if other is not plugin)
-            if not any(FAMILY_OF.get(hook) == family for other in others for hook in other.hooks):
+            others = {hook for other in enabled if other is not plugin for hook in other.hooks}
+            if family not in SLOTS or not others.issuperset(SLOTS[family].counted):
                 what = f"needs the family {family!r}, and no other plugin fills it"
                 yield Problem("QRES-E305", f"plugins.{plugin.name}", what, f"enable a {family}")
 
@@ -145,7 +145,7 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
         if not _having(enabled, family):
             yield f"INSECURE: no {family} plugin is enabled; anybody can speak for anybody"
     for plugin in enabled:
-        for notice in getattr(plugin.instance, "notices", ()):
+        for notice in plugin.notices:
             yield f"plugins.{plugin.name}: {notice}"
     honest = swarm.nodes - swarm.byzantine
     if swarm.quorum > honest:

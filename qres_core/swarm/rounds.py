@@ -11,7 +11,9 @@ Time in a round, from its opening (``D`` deadline, ``T`` vote timeout, which gro
     gather      propose     prevote nil  precommit    abort
                 at latest   at latest    nil at latest
 
-Each step is taken at once when its condition holds; the times are the latest.
+Each step is taken at once when its condition holds; the times are the latest. The last one counts
+from when a quorum of nodes is known to be in the round or past it: until then a node stays and
+repeats its votes. One that ran ahead alone would be out of step with the others for ever.
 """
 
 from __future__ import annotations
@@ -108,8 +110,12 @@ class _Round:
     prevote_at: float
     precommit_at: float
     end_at: float
+    length: float
+    repeat_at: float
     prevotes: Ballot
     precommits: Ballot
+    joined: bool = False
+    said: list[tuple[str, bytes | None]] = attrs.field(factory=list[tuple[str, bytes | None]])
     dialogues: Mapping[str, Dialogue] = attrs.field(factory=dict[str, Dialogue])
     update: Update | None = None
     contributed: bool = False
@@ -213,6 +219,7 @@ class RoundMachine:
             self._send_all(name, dialogue.tick(now), now)
         self._ask_if_behind(now)
         self._advance(now)
+        self._repeat(now)
         return self._flush()
 
     def trained(self, update: Update, round_number: int, now: float) -> list[Effect]:
@@ -251,6 +258,8 @@ class RoundMachine:
         """When the clock next matters, in seconds."""
         current = self._round
         times = [current.propose_at, current.prevote_at, current.precommit_at, current.end_at]
+        if not current.joined:
+            times.append(current.repeat_at)
         if self._ahead:
             since = max(min(self._ahead.values()), self._looked)
             times.append(since + self.swarm.vote_timeout / 2)
@@ -334,6 +343,8 @@ class RoundMachine:
             gathered,
             gathered + step,
             gathered + 2 * step,
+            gathered + 3 * step,
+            self.swarm.deadline + 3 * step,
             gathered + 3 * step,
             Ballot(self.threshold),
             Ballot(self.threshold),
@@ -519,6 +530,7 @@ class RoundMachine:
         """Take every step whose condition holds."""
         while True:
             before = self.number
+            self._join(now)
             self._contribute(now)
             self._propose(now)
             self._prevote(now)
@@ -681,6 +693,7 @@ class RoundMachine:
         else:
             current.precommitted, ballot = True, current.precommits
         self._journal.record_vote(self.number, kind, choice)
+        current.said.append((kind, choice))
         ballot.add(choice, self._broadcast(kind, encode_vote(choice), now))
 
     def _on_vote(self, ballot: Ballot, envelope: Envelope) -> None:
@@ -756,8 +769,25 @@ class RoundMachine:
             return
         winner = current.precommits.winner()
         everybody = len(current.precommits) == len(self.roster)
-        if winner is None or (everybody and winner is NO_QUORUM) or now >= current.end_at:
+        over = current.joined and now >= current.end_at
+        if winner is None or (everybody and winner is NO_QUORUM) or over:
             self._abort(self._why(), now)
+
+    def _join(self, now: float) -> None:
+        """Count the end of the round from when a quorum of nodes is there."""
+        current = self._round
+        there = sum(1 for number in self._highest.values() if number >= self.number)
+        if not current.joined and there + 1 >= self.threshold:
+            current.joined = True
+            current.end_at = max(current.end_at, now + current.length)
+
+    def _repeat(self, now: float) -> None:
+        """Say the votes again to whoever was not there or did not hear."""
+        current = self._round
+        if not current.joined and now >= current.repeat_at:
+            current.repeat_at = now + self.swarm.vote_timeout
+            for kind, choice in current.said:
+                self._broadcast(kind, encode_vote(choice), now)
 
     def _why(self) -> str:
         held = len(self._gathering.of_round(self.number))

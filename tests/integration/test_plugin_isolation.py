@@ -1,4 +1,4 @@
-"""A plugin that is installed and not named in the configuration cannot hurt; a named one must work."""
+"""An installed plugin that the file does not name cannot hurt; one it names must work."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_plugin_that_exits_does_not_end_the_program(
 def test_an_incompatible_plugin_is_refused_before_it_is_imported(
     site: Path, installed: Mapping[str, Installed]
 ) -> None:
-    with pytest.raises(PluginError, match="QRES-E203 .*needs qres-core>=7"):
+    with pytest.raises(PluginError, match=r"QRES-E203 .*needs qres-core>=7"):
         Kernel.from_config(configuration(mean={}, future={}), installed=installed)
     assert "qres_future" not in sys.modules
     assert traces(site) == []

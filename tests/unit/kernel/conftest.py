@@ -60,13 +60,15 @@ def make_kernel(make_config: Callable[..., Config]) -> MakeKernel:
         set_up: bool = True,
         **swarm: Any,
     ) -> Kernel:
-        classes: dict[str, type[object]] = dict(plugins)
-        for name, built_in, hook in (
-            ("memory", Memory, "transport"),
-            ("mean", Mean, "aggregate"),
-        ):
-            if not any(hasattr(one, hook) for one in plugins.values()):
-                classes[name] = built_in
+        missing = {
+            name: built_in
+            for name, built_in, hook in (
+                ("memory", Memory, "transport"),
+                ("mean", Mean, "aggregate"),
+            )
+            if not any(hasattr(one, hook) for one in plugins.values())
+        }
+        classes: dict[str, type[object]] = {**plugins, **missing}
         tables = {name: (options or {}).get(name, {}) for name in classes}
         installed = {name: Installed.local(name, one) for name, one in classes.items()}
         kernel = Kernel.from_config(make_config(tables, **swarm), installed=installed)

@@ -163,21 +163,21 @@ class Misspelt:
 @attrs.frozen
 class Coroutine:
     @hookimpl
-    async def authenticate(self, envelope: Any) -> Verdict:
+    async def authenticate(self) -> Verdict:
         return ACCEPT
 
 
 @attrs.frozen
 class AsyncGenerator:
     @hookimpl
-    async def authenticate(self, envelope: Any) -> AsyncIterator[Verdict]:
+    async def authenticate(self) -> AsyncIterator[Verdict]:
         yield ACCEPT
 
 
 @attrs.frozen
 class Generator:
     @hookimpl
-    def authenticate(self, envelope: Any) -> Iterator[Verdict]:
+    def authenticate(self) -> Iterator[Verdict]:
         yield ACCEPT
 
 
@@ -188,12 +188,12 @@ class ClassMethod:
 
     @classmethod
     @hookimpl
-    def authenticate(cls, envelope: Any) -> Verdict:
+    def authenticate(cls) -> Verdict:
         return ACCEPT
 
 
 @hookimpl
-def authenticate(envelope: Any) -> Verdict:
+def authenticate() -> Verdict:
     return ACCEPT
 
 
@@ -241,14 +241,15 @@ def test_hooks_that_overrule_or_reorder_others_are_refused(
 ) -> None:
     if option in ("wrapper", "hookwrapper"):
 
-        def method(self: object) -> Iterator[None]:
+        def method(_self: object) -> Iterator[None]:
             yield
 
     else:
 
-        def method(self: object) -> None: ...  # type: ignore[misc]
+        def method(_self: object) -> None: ...  # type: ignore[misc]
 
-    marked = hookimpl(**{option: True})(method)
+    options: Any = {option: True}
+    marked = hookimpl(**options)(method)
     factory = attrs.make_class("Sly", [], class_body={hook: marked})
     ((code, message),) = local_problems(make_config, factory)
     assert code == "QRES-E209"
@@ -345,9 +346,18 @@ class WrongTrait:
     def setup(self) -> None: ...
 
 
+@attrs.frozen
+class OneNotice:
+    notices: str = attrs.field(default="a sentence is no tuple of sentences", init=False)
+
+    @hookimpl
+    def setup(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("factory", "words"),
     [
+        (OneNotice, "'notices' is a str, not tuple"),
         (Slip, "'needs' raised AttributeError"),
         (Raising, "'hides' raised OSError: no disk"),
         (WrongTrait, "'needs' is a dict, not Needs"),
@@ -380,7 +390,16 @@ def test_options_arrive_unconverted(make_config: MakeConfig) -> None:
     }
     made = local(make_config, Options, **table).instance
     assert made == Options(
-        2, 1.0, True, "x", ("a", "b"), (1, "one"), [1, 2], frozenset("a"), {"a": 1}, 2.5,  # noqa: FBT003
+        f=2,
+        rate=1.0,
+        on=True,
+        label="x",
+        names=("a", "b"),
+        pair=(1, "one"),
+        many=[1, 2],
+        distinct=frozenset("a"),
+        weights={"a": 1},
+        limit=2.5,
         inner=Inner(3),
     )
     assert isinstance(made, Options)

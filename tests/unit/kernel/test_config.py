@@ -142,9 +142,7 @@ def test_load_reads_and_structures(written: Callable[[bytes], Path]) -> None:
     )
     config = load(path)
     assert config.source == str(path)
-    assert config.swarm == SwarmConfig(
-        name="digits", nodes=4, byzantine=1, quorum=3, deadline=2.0
-    )
+    assert config.swarm == SwarmConfig(name="digits", nodes=4, byzantine=1, quorum=3, deadline=2.0)
     assert type(config.swarm.deadline) is float
     assert config.node == NodeConfig(data_dir="state")
     assert list(config.plugins.items()) == [("zeta", {}), ("alpha", {"f": 1}), ("mid", {})]
@@ -324,7 +322,7 @@ def test_numbers_of_toml_that_are_not_finite_are_refused(
     assert codes(problems({"swarm": swarm_table(**{key: value})})) == [
         ("QRES-E105", f"swarm.{key}")
     ]
-    with pytest.raises(ValueError, match="finite|>="):
+    with pytest.raises(ValueError, match=r"finite|>="):
         SwarmConfig(**{**swarm_table(), key: value})
 
 

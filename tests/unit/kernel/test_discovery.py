@@ -20,7 +20,9 @@ from qres_core.swarm.mean import Mean
 WriteDist = Callable[..., Path]
 
 
-def found(*folders: Path, trusted: Path | None = None, core: str | None = None) -> Mapping[str, Installed]:
+def found(
+    *folders: Path, trusted: Path | None = None, core: str | None = None
+) -> Mapping[str, Installed]:
     places = frozenset({(trusted or folders[0]).resolve()})
     return scan(path=[str(folder) for folder in folders], trusted=places, core_version=core)
 
@@ -28,9 +30,7 @@ def found(*folders: Path, trusted: Path | None = None, core: str | None = None) 
 # ── what counts as installed ──────────────────────────────────────────────────────────────────────
 
 
-def test_a_distribution_is_found_with_its_provenance(
-    tmp_path: Path, write_dist: WriteDist
-) -> None:
+def test_a_distribution_is_found_with_its_provenance(tmp_path: Path, write_dist: WriteDist) -> None:
     write_dist(tmp_path, "qres-toy", "1.2", requires=("qres-core>=0.1", "numpy>=1"))
     toy = found(tmp_path)["toy"]
     assert (toy.status, toy.detail) == (Status.INSTALLED, "")

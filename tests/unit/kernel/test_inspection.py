@@ -81,6 +81,9 @@ def test_nothing_is_imported() -> None:
     assert done.returncode == 0, done.stderr
 
 
+DEEPER = "from ..plugin import Toy\nfrom ..plugin import Toy as Renamed"
+
+
 @pytest.mark.parametrize(
     "init",
     [
@@ -98,7 +101,7 @@ def test_re_exports_are_followed(folder: Path, init: str) -> None:
         {
             "reading_two/__init__": init,
             "reading_two/plugin": PLUGIN,
-            "reading_two/deeper/__init__": "from ..plugin import Toy\nfrom ..plugin import Toy as Renamed",
+            "reading_two/deeper/__init__": DEEPER,
         },
     )
     found = hooks_of("reading_two:Toy")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qres_core import CompatibilityError, Hides, Needs, Problem, Visibility
 from qres_core.contract.hookspecs import HookSpecs
+from qres_core.contract.traits import HIDES_NOTHING, NO_NEEDS
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.discovery import Installed
@@ -33,8 +34,9 @@ MakeKernel = Callable[..., Kernel]
 class Claims:
     """A plugin as the solver sees it: only what it says of itself."""
 
-    needs: Needs = Needs()
-    hides: Hides = Hides()
+    needs: Needs = NO_NEEDS
+    hides: Hides = HIDES_NOTHING
+    notices: tuple[str, ...] = ()
 
 
 def toy(name: str, *hooks: str, hides: Visibility = Visibility.INDIVIDUAL, **needs: Any) -> Enabled:
@@ -146,6 +148,14 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         ["'reputation' takes 1", "gate, other"],
     ),
     (
+        "two identities",
+        (*COMPLETE, toy("key", "identity"), toy("card", "identity")),
+        {},
+        "QRES-E302",
+        "plugins",
+        ["'identity' takes 1", "key, card"],
+    ),
+    (
         "sum against individual",
         without(MEAN, SECAGG, toy("krum", "aggregate", visibility=INDIVIDUAL)),
         {},
@@ -216,6 +226,28 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         "QRES-E305",
         "plugins.gate",
         ["'reputation'", "no other plugin"],
+    ),
+    (
+        "a gate for neighbours does not fill the family of signatures",
+        (
+            MEMORY,
+            MEAN,
+            REPLAY,
+            toy("list", "admit"),
+            toy("audit", "setup", families=("authenticate",)),
+        ),
+        {"insecure": True},
+        "QRES-E305",
+        "plugins.audit",
+        ["'authenticate'", "no other plugin fills it"],
+    ),
+    (
+        "an observer does not fill the family of reputation",
+        (*COMPLETE, toy("log", "observe"), toy("audit", "setup", families=("reputation",))),
+        {},
+        "QRES-E305",
+        "plugins.audit",
+        ["'reputation'"],
     ),
     (
         "family unknown",
@@ -360,7 +392,14 @@ def test_an_empty_secure_swarm_lacks_every_hook_it_must_have() -> None:
         (COMPLETE, {"nodes": 7, "byzantine": 2, "quorum": 5}),
         ((*COMPLETE, SECAGG), {}),
         (without(MEAN, GROUPS, toy("m", "aggregate", visibility=Visibility.GROUP)), {}),
-        ((*COMPLETE, toy("clip", "privatize"), toy("k", "wrap_aggregate", visibility=INDIVIDUAL)), {}),
+        (
+            (
+                *COMPLETE,
+                toy("clip", "privatize"),
+                toy("k", "wrap_aggregate", visibility=INDIVIDUAL),
+            ),
+            {},
+        ),
         ((*COMPLETE, GATE, toy("second", "observe")), {}),
         ((*COMPLETE, toy("list", "authenticate")), {}),
         ((*COMPLETE, toy("bound", "verify")), {}),
@@ -370,9 +409,7 @@ def test_an_empty_secure_swarm_lacks_every_hook_it_must_have() -> None:
     ],
     ids=range(12),
 )
-def test_what_adds_up_is_accepted(
-    plugins: tuple[Enabled, ...], changes: Mapping[str, Any]
-) -> None:
+def test_what_adds_up_is_accepted(plugins: tuple[Enabled, ...], changes: Mapping[str, Any]) -> None:
     assert solution(*plugins, **changes).problems == ()
 
 
@@ -411,6 +448,11 @@ def test_a_quorum_above_the_honest_nodes_is_noticed() -> None:
     assert found.problems == ()
     (notice,) = found.notices
     assert "swarm.quorum 4 is above the 3 honest nodes" in notice
+
+
+def test_plugins_may_give_notice() -> None:
+    weak = Enabled("dp", Installed.local("dp", Claims), Claims(notices=("epsilon is large",)), ())
+    assert solution(*COMPLETE, weak).notices == ("plugins.dp: epsilon is large",)
 
 
 # ── anything ──────────────────────────────────────────────────────────────────────────────────────
@@ -464,8 +506,8 @@ def test_any_combination_is_solved(
     assert around.insecure or (having("sign") and having("authenticate") and having("replay_check"))
     assert around.nodes >= 3 * around.byzantine + 1
     left = min([INDIVIDUAL, *(one.hides.leaves for one in having("privatize"))])
-    for one in [*having("aggregate"), *having("wrap_aggregate"), *having("verify")]:
-        assert one.needs.visibility <= left
-    for one in plugins:
-        assert one.needs.min_updates <= around.quorum
-        assert one.needs.tolerates is None or one.needs.tolerates >= around.byzantine
+    for seer in [*having("aggregate"), *having("wrap_aggregate"), *having("verify")]:
+        assert seer.needs.visibility <= left
+    for needs in (plugin.needs for plugin in plugins):
+        assert needs.min_updates <= around.quorum
+        assert needs.tolerates is None or needs.tolerates >= around.byzantine

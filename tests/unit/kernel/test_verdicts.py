@@ -5,7 +5,8 @@ Where pluggy alone would accept, the test shows that first, so that it cannot pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, NoReturn
 
 import attrs
@@ -31,6 +32,7 @@ from qres_core.testing.builders import make_envelope, make_node_ids, make_round_
 MakeKernel = Callable[..., Kernel]
 SENDER, LINK, *_REST = make_node_ids(4)
 HOOKS = ("authenticate", "replay_check", "verify")
+YES, NO = True, False
 
 
 def naive(*plugins: object) -> bool:
@@ -39,7 +41,8 @@ def naive(*plugins: object) -> bool:
     manager.add_hookspecs(HookSpecs)
     for plugin in plugins:
         manager.register(plugin)
-    results = manager.hook.authenticate(envelope=make_envelope(sender=SENDER), link=LINK)
+    message = make_envelope(sender=SENDER)
+    results = manager.hook.authenticate(envelope=message, link=LINK, now=0.0)
     accepted = all(results)
     for result in results:
         if isinstance(result, Coroutine):
@@ -85,7 +88,7 @@ def reason(decision: Envelope | Rejection | Verdict) -> str:
 def answering(hook: str, answer: Callable[[], object]) -> type[object]:
     """A plugin class whose ``hook`` gives what ``answer`` returns."""
 
-    def method(self: object) -> object:
+    def method(_self: object) -> object:
         return answer()
 
     body: dict[str, Any] = {hook: hookimpl(method)}
@@ -105,7 +108,7 @@ def test_no_authenticator_is_not_an_acceptance(make_kernel: MakeKernel) -> None:
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_forgotten_return_is_a_rejection(make_kernel: MakeKernel, hook: str) -> None:
     assert naive(Says(None)) is True, "pluggy drops None, and all([]) accepts"
-    assert naive(Says(True), Says(None)) is True, "the others decide"
+    assert naive(Says(YES), Says(None)) is True, "the others decide"
     kernel = make_kernel(
         {"good": answering(hook, lambda: ACCEPT), "bad": answering(hook, lambda: None)}
     )
@@ -117,21 +120,21 @@ def test_a_forgotten_return_is_a_rejection(make_kernel: MakeKernel, hook: str) -
 def test_a_wrapper_cannot_overrule_a_rejection(make_kernel: MakeKernel) -> None:
     class Overruling:
         @hookimpl(wrapper=True)
-        def authenticate(self) -> Iterator[None]:
+        def authenticate(self) -> Generator[None, object, list[bool]]:
             yield
             return [True]
 
-    assert naive(Says(False)) is False
-    assert naive(Says(False), Overruling()) is True, "the wrapper replaces every result"
+    assert naive(Says(NO)) is False
+    assert naive(Says(NO), Overruling()) is True, "the wrapper replaces every result"
 
     body = {"authenticate": Overruling.authenticate}
     sly = attrs.make_class("Sly", [], class_body=body)
-    with pytest.raises(PluginError, match="QRES-E209 .*wrapper"):
+    with pytest.raises(PluginError, match=r"QRES-E209 .*wrapper"):
         make_kernel({"honest": answering("authenticate", lambda: reject("no")), "sly": sly})
 
 
 def test_a_coroutine_is_not_an_acceptance(make_kernel: MakeKernel) -> None:
-    async def answer(self: object) -> bool:
+    async def answer(_self: object) -> bool:
         return False
 
     naive_plugin = type("Async", (), {"authenticate": hookimpl(answer)})()
@@ -241,7 +244,7 @@ def test_one_rejection_decides_wherever_it_stands(
     answers = [ACCEPT, ACCEPT, ACCEPT]
     answers[position] = reject("no")
     plugins = {
-        f"p{index}": answering(hook, lambda index=index: answers[index]) for index in range(3)
+        f"p{index}": answering(hook, partial(answers.__getitem__, index)) for index in range(3)
     }
     assert reason(judge(make_kernel(plugins), hook)) == "no"
 

@@ -301,6 +301,7 @@ class Node:
     machine: RoundMachine | None = None
     effects: list[Effect] = attrs.field(factory=list)
     life: int = 0
+    started: bool = False
     tick_due: float = float("inf")
 
     def plugin(self, name: str) -> Any:
@@ -472,6 +473,7 @@ class Net:
     def start(self, indices: Sequence[int] | None = None) -> None:
         for node in self.live if indices is None else [self.nodes[i] for i in indices]:
             assert node.machine is not None
+            node.started = True
             self.apply(node, node.machine.start(self.now))
 
     def restart(self, index: int) -> None:
@@ -500,7 +502,7 @@ class Net:
 
     def _handle(self, node: Node, life: int, what: str, data: Any) -> None:
         machine = node.machine
-        if machine is None:
+        if machine is None or not node.started:
             return
         if node.index in self.down:
             if what != "deliver":
@@ -588,9 +590,7 @@ def proposal_frame(
     net: Net, index: int, proposed: CandidateSet, *, number: int, model: bytes
 ) -> Envelope:
     """A fresh proposal, signed by the node."""
-    return net.forge(
-        index, "proposal", Proposal(proposed).to_bytes(), number=number, model=model
-    )
+    return net.forge(index, "proposal", Proposal(proposed).to_bytes(), number=number, model=model)
 
 
 def null_payload() -> bytes:

@@ -1,0 +1,311 @@
+"""The ``pki`` plugin: who may take part."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from qres_core import (
+    ACCEPT,
+    ConfigError,
+    Envelope,
+    Needs,
+    NodeId,
+    NodeInfo,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_pki.high_water import HighWater
+from qres_pki.members import parse_member
+from qres_pki.membership import Membership, Sources, load, read_file
+from qres_pki.refusal import NOT_SET_UP, UnusableError
+
+NAME: Final = "pki"
+"""Name of the plugin's table, and so of its place in ``envelope.auth``."""
+
+_Stamp = tuple[int, int, int, int] | None
+
+
+def _check_members(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    for entry in value:
+        try:
+            parse_member(entry)
+        except ValueError as error:
+            msg = f"{attribute.name!r}: {error}"
+            raise ValueError(msg) from error
+
+
+def _check_seconds(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not 0.0 <= value < math.inf:
+        msg = f"{attribute.name!r} must be finite and >= 0: {value}"
+        raise ValueError(msg)
+
+
+def _stamp(path: str) -> _Stamp:
+    """What changes when a file does, or ``None`` if it is not there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - for every message; a Path costs more than the call
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+@attrs.define(eq=False)
+class Pki:
+    """Who may take part: a whitelist, a swarm CA, or both, checked on connect and per message.
+
+    A message is accepted if its claimed sender is on the whitelist (where there is one) and showed
+    a certificate of the swarm's CA (where there is one) that is for its key and this swarm, valid
+    now, not revoked, and with the role the message kind asks for. The plugin says who may speak,
+    not who spoke: a certificate is public. It therefore needs another ``authenticate`` plugin that
+    checks signatures, and it never blames the claimed sender.
+
+    The files are read again when they change. One that cannot be read, or a CRL older than one
+    seen before, lets nobody in until it is put right.
+
+    Attributes:
+        members: whitelist: public keys, 64 hex digits, or PeerIds.
+        members_file: whitelist file, a member on each line, ``#`` for comments.
+        ca: PEM file of the CA certificate.
+        certificates: folder with this node's own certificate, ``<node id in hex>.pem``.
+        crl: PEM file of the CA's revocation list.
+        require_crl: whether the revocation list must be there and current.
+        reload_seconds: how often the files are looked at, seconds of real time; 0 for always.
+
+    Raises:
+        ValueError: an option or a combination of options that cannot work; the message names them.
+
+    Complexity:
+        A few microseconds a message: certificates that were verified once are remembered by
+        digest, at most 4096 of them, until a file changes.
+
+    Source:
+        RFC 5280 (certificates, CRLs), RFC 8410 (Ed25519 in them), libp2p "Peer Ids and Keys".
+
+    Example:
+        >>> Pki(members=("00" * 32,)).needs.families
+        ('authenticate',)
+    """
+
+    members: tuple[str, ...] = attrs.field(
+        default=(),
+        validator=_check_members,
+        metadata={"help": "Whitelist: public keys (64 hex digits) or PeerIds (12D3Koo...)."},
+    )
+    members_file: str = attrs.field(
+        default="",
+        metadata={"help": "Whitelist file: a member on each line, # starts a comment."},
+    )
+    ca: str = attrs.field(
+        default="",
+        metadata={"help": "PEM file of the swarm CA's certificate, from `qres ca init`."},
+    )
+    certificates: str = attrs.field(
+        default="",
+        metadata={"help": "Folder with this node's own certificate, <node id in hex>.pem."},
+    )
+    crl: str = attrs.field(
+        default="",
+        metadata={"help": "PEM file of the CA's revocation list; read again when it changes."},
+    )
+    require_crl: bool = attrs.field(
+        default=True,
+        metadata={"help": "Refuse everybody when the revocation list is missing or expired."},
+    )
+    reload_seconds: float = attrs.field(
+        default=1.0,
+        validator=_check_seconds,
+        metadata={"help": "How often the files are looked at, seconds; 0 for every message."},
+    )
+    clock: Callable[[], float] = attrs.field(default=time.time, init=False)
+    monotonic: Callable[[], float] = attrs.field(default=time.monotonic, init=False)
+    _membership: Membership | None = attrs.field(default=None, init=False)
+    _closed: Verdict = attrs.field(default=NOT_SET_UP, init=False)
+    _stamps: tuple[_Stamp, ...] = attrs.field(default=(), init=False)
+    _looked: float = attrs.field(default=-math.inf, init=False)
+    _node: NodeInfo | None = attrs.field(default=None, init=False)
+    _high_water: HighWater | None = attrs.field(default=None, init=False)
+    _own: bytes = attrs.field(default=b"", init=False)
+    _own_path: str = attrs.field(default="", init=False)
+    _sources: Sources = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.members or self.members_file or self.ca):
+            msg = "none of 'members', 'members_file' and 'ca' is set: set one of them"
+            raise ValueError(msg)
+        if bool(self.ca) != bool(self.certificates):
+            msg = "'ca' and 'certificates' go together: set both or neither"
+            raise ValueError(msg)
+        if self.crl and not self.ca:
+            msg = "'crl' is set and 'ca' is not: a revocation list is checked against its CA"
+            raise ValueError(msg)
+        if self.ca and self.require_crl and not self.crl:
+            msg = "'require_crl' is true and 'crl' is not set: name the list, or say false"
+            raise ValueError(msg)
+        listed = bool(self.members or self.members_file)
+        self._sources = Sources(
+            members=frozenset(parse_member(one) for one in self.members) if listed else None,
+            members_file=self.members_file,
+            ca=self.ca,
+            crl=self.crl,
+            require_crl=self.require_crl,
+        )
+
+    @property
+    def needs(self) -> Needs:
+        """Somebody else who checks signatures: a certificate is public, and no signature."""
+        return Needs(families=("authenticate",))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know of the options."""
+        if self.ca and not self.require_crl:
+            return ("require_crl = false: without a current CRL revoked nodes stay in",)
+        return ()
+
+    # ── hooks ─────────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Read every file and check this node's own place in the swarm.
+
+        Args:
+            node_info: identity, swarm and data folder. With a ``seed`` the node is simulated, and
+                times are left to the virtual clock of the messages.
+
+        Raises:
+            ConfigError: QRES-E105 a file cannot be used, or this node is not a member by it.
+            RoundError: QRES-E602 the record of the newest CRL is unusable.
+        """
+        self.teardown()
+        self._node = node_info
+        self._high_water = HighWater(node_info.data_dir, node_info.swarm)
+        if self.ca:
+            self._own_path = str(Path(self.certificates) / f"{node_info.node_id.hex()}.pem")
+        self._stamps, self._looked = self._look(), self.monotonic()
+        try:
+            membership = load(self._sources, node_info.swarm, self._high_water)
+            own = self._read_own()
+        except UnusableError as error:
+            self.teardown()
+            where = f"plugins.{NAME}.{error.option}"
+            raise ConfigError.of("QRES-E105", where, error.what, error.fix) from error
+        self._check_own(membership, own, node_info)
+        self._membership, self._own = membership, own
+
+    @hookimpl
+    def teardown(self) -> None:
+        """Close the store; nobody is let in any more."""
+        if self._high_water is not None:
+            self._high_water.close()
+        self._membership, self._closed, self._high_water = None, NOT_SET_UP, None
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:  # noqa: ARG002 - the same for every message
+        """This node's certificate, DER; empty without a CA."""
+        self._refresh()
+        return self._own
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope, now: float) -> Verdict:
+        """Whether the claimed sender may take part and send this kind of message.
+
+        Args:
+            envelope: the message; the certificate is ``envelope.auth["pki"]``.
+            now: this node's clock, seconds since 1970.
+
+        Returns:
+            the verdict. The link is blamed for what no honest neighbour passes on, nobody for what
+            a clock or the arrival of a new list decides, the claimed sender never.
+        """
+        self._refresh()
+        if self._membership is None:
+            return self._closed
+        credential = envelope.auth.get(NAME, b"")
+        return self._membership.judge(envelope.sender, credential, envelope.kind, now)
+
+    @hookimpl
+    def admit(self, peer: NodeId, credential: bytes) -> Verdict:
+        """Whether a neighbour may connect: as ``authenticate``, by this machine's clock.
+
+        Args:
+            peer: identity the transport proved, 32 bytes.
+            credential: its certificate, DER; not looked at without a CA.
+
+        Returns:
+            the verdict.
+        """
+        self._refresh()
+        if self._membership is None:
+            return self._closed
+        return self._membership.judge(peer, credential, None, self.clock())
+
+    # ── reading again ─────────────────────────────────────────────────────────────────────────
+
+    def _look(self) -> tuple[_Stamp, ...]:
+        own = (self._own_path,) if self._own_path else ()
+        return tuple(_stamp(path) for path in (*self._sources.paths, *own))
+
+    def _refresh(self) -> None:
+        """Read the files again if they changed; let nobody in if they cannot be read."""
+        if self._node is None or self._high_water is None:
+            return
+        moment = self.monotonic()
+        if moment - self._looked < self.reload_seconds:
+            return
+        self._looked = moment
+        # Looked at before they are read: what changes meanwhile shows at the next look.
+        stamps = self._look()
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        try:
+            self._membership = load(self._sources, self._node.swarm, self._high_water)
+        except UnusableError as error:
+            self._membership, self._closed = None, reject(error.reason)
+        try:
+            self._own = self._read_own()
+        except UnusableError:
+            # What this node shows for itself lets nobody in here, and the others judge it: a bad
+            # renewal must not cut off a node whose certificate still holds.
+            return
+
+    # ── this node ─────────────────────────────────────────────────────────────────────────────
+
+    def _read_own(self) -> bytes:
+        if not self._own_path:
+            return b""
+        pem = read_file(self._own_path, "certificates")
+        try:
+            return x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+        except ValueError as error:
+            what = f"{self._own_path}: not a PEM certificate"
+            fix = "put the node's certificate there: `qres ca issue`"
+            raise UnusableError("certificates", what, fix) from error
+
+    def _check_own(self, membership: Membership, own: bytes, node_info: NodeInfo) -> None:
+        """Refuse to start a node that everybody else would refuse."""
+        key = node_info.node_id
+        if node_info.seed is None:
+            verdict = membership.judge(key, own, None, self.clock())
+        else:  # simulated: the virtual clock shows only when messages come
+            verdict, _certificate = membership.entitlement(key, own, None)
+        if verdict is ACCEPT:
+            return
+        self.teardown()
+        option, fix = {
+            "not a member": ("members", "add this node's public key to the whitelist"),
+            "CRL expired": ("crl", "fetch the newest CRL: `qres ca renew-crl`"),
+            "CA certificate not valid now": ("ca", "fetch the CA certificate that is valid now"),
+        }.get(verdict.reason, ("certificates", "ask the swarm's CA for one: `qres ca issue`"))
+        what = f"this node, {key.hex()}, would be refused: {verdict.reason}"
+        raise ConfigError.of("QRES-E105", f"plugins.{NAME}.{option}", what, fix)

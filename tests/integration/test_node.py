@@ -1,0 +1,595 @@
+"""Real nodes, in one process and on the real clock, over the memory transport."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import (
+    ConfigError,
+    NodeId,
+    NodeInfo,
+    RoundError,
+    RoundInfo,
+    RoundStatus,
+    Trainer,
+    Update,
+    Updates,
+    Vector,
+    hookimpl,
+    model_digest,
+)
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import node_ids, simulate
+from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
+from qres_core.swarm.memory import Memory, MemoryTransport
+from qres_core.swarm.node import Event, run_node
+from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.store import SqliteJournal
+
+SEED = 11
+TASK = TaskConfig(name="quadratic", dimension=12, local_epochs=1, learning_rate=0.5)
+IDS = node_ids(4, SEED)
+
+
+def configure(
+    name: str,
+    *,
+    deadline: float = 5.0,
+    vote_timeout: float = 2.0,
+    data_dir: Path | None = None,
+    plugins: Mapping[str, Any] | None = None,
+) -> Config:
+    swarm: dict[str, Any] = {
+        "name": name,
+        "nodes": 4,
+        "byzantine": 1,
+        "quorum": 3,
+        "deadline": deadline,
+        "vote_timeout": vote_timeout,
+        "insecure": True,
+        "max_message_bytes": 65536,
+    }
+    return parse(
+        {
+            "swarm": swarm,
+            "node": {} if data_dir is None else {"data_dir": str(data_dir)},
+            "plugins": {"memory": {}, "mean": {"unprotected": True}, **(plugins or {})},
+        },
+        source="test",
+    )
+
+
+@pytest.fixture
+def task() -> Task:
+    return make_task(TASK, nodes=4, seed=SEED)
+
+
+@attrs.define(eq=False)
+class Swarm:
+    """Four nodes to be run, and what they said."""
+
+    config: Config
+    task: Task
+    trainers: list[Trainer] = attrs.field(init=False)
+    events: dict[int, list[Event]] = attrs.field(factory=dict)
+    machines: dict[int, RoundMachine] = attrs.field(factory=dict)
+    errors: dict[int, BaseException] = attrs.field(factory=dict)
+    hooks: list[Callable[[int, Event], None]] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.trainers = list(self.task.trainers)
+
+    async def node(self, index: int, steps: int | None, **options: Any) -> None:
+        def on_event(event: Event) -> None:
+            self.events.setdefault(index, []).append(event)
+            for hook in self.hooks:
+                hook(index, event)
+
+        options = {"linger": 1.0, "on_event": on_event, **options}
+        try:
+            self.machines[index] = await run_node(
+                self.config,
+                node_id=IDS[index],
+                roster=IDS,
+                trainer=self.trainers[index],
+                initial=self.task.initial,
+                steps=steps,
+                **options,
+            )
+        except Exception as error:  # noqa: BLE001 - the test says which node may fail
+            self.errors[index] = error
+
+    async def together(self, steps: int, nodes: Sequence[int] = range(4), **options: Any) -> None:
+        async with anyio.create_task_group() as group:
+            for index in nodes:
+                group.start_soon(lambda index=index: self.node(index, steps, **options))
+
+    def of(self, index: int, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events.get(index, ()) if isinstance(event, kind)]
+
+    def closed(self, index: int) -> list[RoundEnded]:
+        ended: list[RoundEnded] = self.of(index, RoundEnded)
+        return [event for event in ended if event.outcome.status is RoundStatus.CLOSED]
+
+    def digests(self) -> list[str]:
+        return [self.machines[index].model_digest.hex() for index in sorted(self.machines)]
+
+
+def play(scene: Callable[[], Any]) -> None:
+    """Run a scene; nothing may stay behind in the transport."""
+
+    async def main() -> None:
+        with anyio.fail_after(25):
+            await scene()
+
+    anyio.run(main)
+    assert not MemoryTransport._hubs
+
+
+# ── agreeing ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_four_nodes_end_with_the_model_the_simulator_predicts(task: Task) -> None:
+    swarm = Swarm(configure("predicted"), task)
+    play(lambda: swarm.together(4))
+
+    assert not swarm.errors
+    assert {machine.step for machine in swarm.machines.values()} == {4}
+    for index in range(4):
+        assert [len(event.outcome.members) for event in swarm.closed(index)] == [4] * 4
+        assert {event.model_digest for event in swarm.of(index, Agreed)} >= {
+            event.outcome.model_digest for event in swarm.closed(index)
+        }
+        assert not swarm.machines[index].kernel.rejections
+    predicted = simulate(swarm.config, Scenario(rounds=4, seed=SEED, task=TASK))
+    assert predicted.unanimous
+    assert all(record.accepted == 4 for record in predicted.closed)
+    assert swarm.digests() == list(predicted.model_digests)
+
+
+def test_a_lone_node_waits_without_spinning(task: Task) -> None:
+    swarm = Swarm(configure("lone", deadline=60.0), task)
+    asked = 0
+
+    def clock() -> float:
+        nonlocal asked
+        asked += 1
+        return time.time()
+
+    async def scene() -> None:
+        with anyio.move_on_after(0.3):
+            await swarm.node(0, None, clock=clock)
+
+    play(scene)
+    assert not swarm.machines
+    assert not swarm.errors
+    assert 1 <= asked < 20
+
+
+@pytest.mark.parametrize("drift", [-3600.0, 0.0, 3600.0])
+def test_a_clock_that_jumps_or_stands_still_does_not_stop_the_rounds(
+    task: Task, drift: float
+) -> None:
+    swarm = Swarm(configure("jump", deadline=0.1, vote_timeout=0.1), task)
+    times: Iterator[float] = iter([1e9])
+
+    def clock() -> float:
+        return next(times, 1e9 + drift)
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            # Alone, every round ends by the clock and by nothing else.
+            group.start_soon(lambda: swarm.node(0, None, clock=clock))
+            while len(swarm.of(0, RoundEnded)) < 2:  # noqa: ASYNC110 - events come by callback
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    play(scene)
+
+
+# ── training ──────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen(eq=False)
+class Failing:
+    """Raises, or returns what is no update."""
+
+    result: object
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Any:
+        del vector, round_info
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        del vector
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (MemoryError("no room"), "training failed: MemoryError: no room"),
+        (StopIteration(), "training failed: RuntimeError"),
+        (None, "training failed: fit returned NoneType, not Update"),
+    ],
+)
+def test_a_node_whose_training_fails_sits_out_and_the_others_go_on(
+    task: Task, result: object, reason: str
+) -> None:
+    swarm = Swarm(configure("failing", deadline=0.3, vote_timeout=0.5), task)
+    swarm.trainers[1] = Failing(result)
+    play(lambda: swarm.together(2))
+
+    assert not swarm.errors
+    assert len(set(swarm.digests())) == 1
+    others = tuple(sorted(set(IDS) - {IDS[1]}))
+    assert [event.outcome.members for event in swarm.closed(0)] == [others, others]
+    assert {machine.step for machine in swarm.machines.values()} == {2}
+    assert len(swarm.of(1, SatOut)) >= 2
+    assert all(event.reason.startswith(reason) for event in swarm.of(1, SatOut))
+
+
+@attrs.frozen(eq=False)
+class Held:
+    """Trains only when allowed to."""
+
+    inner: Trainer
+    allowed: threading.Event
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        assert self.allowed.wait(20)
+        return self.inner.fit(vector, round_info)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        return self.inner.evaluate(vector)
+
+
+def test_a_node_votes_while_it_trains(task: Task) -> None:
+    """The slow node itself closes a round during its training, then contributes again."""
+    swarm = Swarm(configure("slow", deadline=0.4, vote_timeout=0.5), task)
+    allowed = threading.Event()
+    swarm.trainers[2] = Held(swarm.trainers[2], allowed)
+
+    def release(index: int, event: Event) -> None:
+        if index == 2 and isinstance(event, RoundEnded):
+            allowed.set()
+
+    swarm.hooks.append(release)
+    play(lambda: swarm.together(3))
+
+    assert not swarm.errors
+    assert len(set(swarm.digests())) == 1
+    members = [event.outcome.members for event in swarm.closed(2)]
+    assert IDS[2] not in members[0]
+    assert IDS[2] in members[-1]
+
+
+# ── stopping and coming back ──────────────────────────────────────────────────────────────────
+
+
+def test_a_node_that_stopped_resumes_and_catches_up(task: Task, tmp_path: Path) -> None:
+    config = configure("restart", deadline=0.3, vote_timeout=0.3, data_dir=tmp_path)
+    swarm = Swarm(config, task)
+    gone = anyio.Event()
+    back = anyio.Event()
+
+    def watch(index: int, event: Event) -> None:
+        if index == 0 and isinstance(event, RoundEnded) and len(swarm.closed(0)) >= 5:
+            back.set()
+
+    swarm.hooks.append(watch)
+    stopped: list[RoundMachine] = []
+
+    async def come_and_go() -> None:
+        await swarm.node(3, 2, linger=0.0)
+        stopped.append(swarm.machines.pop(3))
+        gone.set()
+        await back.wait()
+        with closing(
+            SqliteJournal(
+                tmp_path / IDS[3].hex(), swarm="restart", node_id=IDS[3], initial=task.initial
+            )
+        ) as journal:
+            resume = journal.resume()
+        assert resume is not None
+        assert resume.step == 2
+        np.testing.assert_array_equal(resume.model, stopped[0].model)
+        swarm.events[3].clear()
+        await swarm.node(3, 9)
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(come_and_go)
+            group.start_soon(lambda: swarm.together(9, range(3), linger=3.0))
+
+    play(scene)
+    assert not swarm.errors
+    assert stopped[0].step == 2
+    assert {machine.step for machine in swarm.machines.values()} == {9}
+    assert len(set(swarm.digests())) == 1
+    made = {event.outcome.model_digest for event in swarm.closed(0)}
+    caught_up = [event for event in swarm.closed(3) if event.outcome.reason]
+    assert [event.outcome.reason for event in caught_up] == ["caught up from a snapshot"]
+    assert {event.outcome.model_digest for event in swarm.closed(3)} <= made
+    assert any(IDS[3] in event.outcome.members for event in swarm.closed(0)[5:])
+
+
+def test_a_whole_swarm_goes_on_after_it_was_stopped(task: Task, tmp_path: Path) -> None:
+    config = configure("pause", data_dir=tmp_path)
+    first, second = Swarm(config, task), Swarm(config, task)
+    play(lambda: first.together(2))
+    play(lambda: second.together(4))
+    assert not first.errors
+    assert not second.errors
+    predicted = simulate(config, Scenario(rounds=4, seed=SEED, task=TASK))
+    assert second.digests() == list(predicted.model_digests)
+    # Round numbers go on; a number used before the stop is never used again.
+    last = max(event.outcome.round_info.number for event in first.closed(0))
+    assert all(event.outcome.round_info.number > last for event in second.of(0, RoundEnded))
+
+
+@attrs.define(eq=False)
+class Noticing:
+    """A plugin that notes its life cycle; may fail in any part of it."""
+
+    calls: list[str]
+    failing: tuple[str, ...] = ()
+
+    def note(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.failing:
+            raise ValueError(call)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        self.note(f"setup {node_info.data_dir}")
+
+    @hookimpl
+    def teardown(self) -> None:
+        self.note("teardown")
+
+
+def noticing(calls: list[str], *failing: str) -> dict[str, Installed]:
+    @attrs.define(eq=False)
+    class Local(Noticing):
+        calls: list[str] = attrs.field(factory=lambda: calls, init=False)
+        failing: tuple[str, ...] = attrs.field(default=failing, init=False)
+
+    return {**scan(), "noticing": Installed.local("noticing", Local)}
+
+
+def test_a_cancelled_node_lets_go_of_everything(task: Task, tmp_path: Path) -> None:
+    calls: list[str] = []
+    config = configure("cancel", data_dir=tmp_path, plugins={"noticing": {}})
+    swarm = Swarm(config, task)
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: swarm.node(0, None, installed=noticing(calls)))
+            while "cancel" not in MemoryTransport._hubs:
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+
+    play(scene)
+    folder = tmp_path / IDS[0].hex()
+    assert calls == [f"setup {folder}", "teardown"]
+    SqliteJournal(folder, swarm="cancel", node_id=IDS[0], initial=task.initial).close()
+
+
+def test_an_error_in_on_event_stops_the_node_and_comes_out_as_it_is(
+    task: Task, tmp_path: Path
+) -> None:
+    calls: list[str] = []
+    config = configure("callback", deadline=0.05, vote_timeout=0.05, data_dir=tmp_path)
+    swarm = Swarm(attrs.evolve(config, plugins={**config.plugins, "noticing": {}}), task)
+
+    def fail(_event: Event) -> None:
+        msg = "callback"
+        raise LookupError(msg)
+
+    installed = noticing(calls, "teardown")
+    play(lambda: swarm.node(0, None, installed=installed, on_event=fail))
+    (error,) = swarm.errors.values()
+    assert type(error) is LookupError
+    assert any("while stopping" in note for note in error.__notes__)
+    assert calls[-1] == "teardown"
+    folder = tmp_path / IDS[0].hex()
+    SqliteJournal(folder, swarm="callback", node_id=IDS[0], initial=task.initial).close()
+
+
+def test_a_failing_teardown_is_reported(task: Task) -> None:
+    swarm = Swarm(configure("teardown", plugins={"noticing": {}}), task)
+    installed = noticing([], "teardown")
+
+    async def scene() -> None:
+        await swarm.node(0, 0, linger=0.0, installed=installed)
+
+    play(scene)
+    (error,) = swarm.errors.values()
+    assert isinstance(error, ExceptionGroup)
+
+
+def test_one_data_dir_runs_a_node_once(task: Task, tmp_path: Path) -> None:
+    config = configure("once", data_dir=tmp_path)
+    swarm = Swarm(config, task)
+    folder = tmp_path / IDS[0].hex()
+    with closing(SqliteJournal(folder, swarm="once", node_id=IDS[0], initial=task.initial)):
+        play(lambda: swarm.node(0, None))
+    (error,) = swarm.errors.values()
+    assert isinstance(error, RoundError)
+    assert error.code == "QRES-E602"
+
+
+@pytest.mark.parametrize("roster", [IDS[:3], IDS[1:], [*IDS, IDS[0]], [IDS[1], *IDS[1:]]])
+def test_a_roster_that_is_not_the_swarm_s_is_refused(task: Task, roster: list[NodeId]) -> None:
+    async def scene() -> None:
+        with pytest.raises(ConfigError, match="QRES-E105"):
+            await run_node(
+                configure("roster"),
+                node_id=IDS[0],
+                roster=roster,
+                trainer=task.trainers[0],
+                initial=task.initial,
+                steps=1,
+            )
+
+    play(scene)
+
+
+# ── hostile neighbours ────────────────────────────────────────────────────────────────────────
+
+
+def test_hostile_frames_are_counted_and_stop_nobody(task: Task) -> None:
+    swarm = Swarm(configure("hostile"), task)
+    stranger = Memory().transport(NodeInfo(b"\xee" * 32, "hostile", tuple(IDS)))
+    heard: list[bytes] = []
+
+    async def attack() -> None:
+        """Garbage at once, then every frame heard: cut short, lengthened, with a bit flipped."""
+        await stranger.start()
+        rng = np.random.Generator(np.random.PCG64(3))
+        try:
+            for length in (0, 1, 7, 300, 3000):
+                await stranger.broadcast(rng.bytes(length))
+            await stranger.broadcast(b"\x9f" * 5000)
+            await stranger.broadcast(bytes(65537))
+            while True:
+                frame = (await stranger.receive()).frame
+                heard.append(frame)
+                flipped = bytearray(frame)
+                flipped[int(rng.integers(len(frame)))] ^= 0xFF
+                cut = int(rng.integers(len(frame)))
+                for hostile in (frame[:cut], frame + b"\0", bytes(flipped)):
+                    await stranger.broadcast(hostile)
+        finally:
+            await stranger.aclose()
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(attack)
+            while "hostile" not in MemoryTransport._hubs:
+                await anyio.sleep(0.01)
+            await swarm.together(3)
+            group.cancel_scope.cancel()
+
+    play(scene)
+    assert not swarm.errors
+    assert len(heard) > 30
+    assert {machine.step for machine in swarm.machines.values()} == {3}
+    assert len(set(swarm.digests())) == 1
+    for index, machine in swarm.machines.items():
+        rejections = machine.kernel.rejections
+        assert rejections["malformed: QRES-E402"] >= len(heard)
+        assert rejections["malformed: QRES-E401"] >= 1
+        assert len(swarm.of(index, Refused)) == rejections.total()
+
+
+@attrs.frozen
+class OffByOne:
+    """An aggregation that differs from the others' in one unit."""
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        return updates.vectors[0] + np.int32(1)
+
+
+def test_a_node_with_another_model_than_the_quorum_stops_by_name(task: Task) -> None:
+    swarm = Swarm(configure("diverged", deadline=0.3, vote_timeout=0.5), task)
+    config = attrs.evolve(swarm.config, plugins={"memory": {}, "off": {}})
+    odd = Swarm(config, task)
+    installed = {**scan(), "off": Installed.local("off", OffByOne)}
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: odd.node(3, 3, installed=installed))
+            group.start_soon(lambda: swarm.together(2, range(3)))
+
+    play(scene)
+    (error,) = odd.errors.values()
+    assert isinstance(error, RoundError)
+    assert error.code == "QRES-E601"
+    assert not swarm.errors
+    assert {machine.step for machine in swarm.machines.values()} == {2}
+    assert len(set(swarm.digests())) == 1
+
+
+# ── the transport's side ──────────────────────────────────────────────────────────────────────
+
+
+@attrs.define(eq=False)
+class Stuck(MemoryTransport):
+    """Takes frames and never gets rid of them."""
+
+    async def broadcast(self, frame: bytes) -> None:
+        del frame
+        await anyio.sleep_forever()
+
+
+@attrs.define(eq=False)
+class Broken(MemoryTransport):
+    """Loses its connection at the first frame."""
+
+    async def broadcast(self, frame: bytes) -> None:
+        raise OSError(len(frame))
+
+
+def carried_by(kind: type[MemoryTransport]) -> dict[str, Installed]:
+    @attrs.frozen
+    class Local:
+        @hookimpl
+        def transport(self, node_info: NodeInfo) -> MemoryTransport:
+            return kind(node_info.node_id, node_info.swarm, 64)
+
+    return {**scan(), "memory": Installed.local("memory", Local)}
+
+
+def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qres_core.swarm.node.CLOSING_SECONDS", 0.2)
+    swarm = Swarm(configure("stuck", deadline=0.3, vote_timeout=0.3), task)
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: swarm.together(2, range(3)))
+            group.start_soon(lambda: swarm.node(3, 2, installed=carried_by(Stuck)))
+
+    play(scene)
+    assert not swarm.errors
+    assert {machine.step for machine in swarm.machines.values()} == {2}
+    assert len(set(swarm.digests())) == 1
+
+
+def test_what_a_transport_raises_is_named(task: Task) -> None:
+    swarm = Swarm(configure("broken"), task)
+    play(lambda: swarm.node(0, None, installed=carried_by(Broken)))
+    (error,) = swarm.errors.values()
+    assert isinstance(error, RoundError)
+    assert (error.code, error.problems[0].where) == ("QRES-E603", "transport.send")
+    assert isinstance(error.__cause__, OSError)
+
+
+def test_the_digest_is_of_the_model(task: Task) -> None:
+    swarm = Swarm(configure("digest"), task)
+    play(lambda: swarm.together(1, linger=0.5))
+    for machine in swarm.machines.values():
+        assert machine.model_digest == model_digest(machine.model, 1)
+        before = math.sqrt(float(np.square(task.initial.astype(float)).sum()))
+        assert task.evaluate(machine.model)["distance"] < task.evaluate(task.initial)["distance"]
+        assert before == 0

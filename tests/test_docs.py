@@ -1,0 +1,317 @@
+"""The manual says what the code does."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import pytest
+
+from qres_core import PluginError, Problem
+from qres_core.contract.errors import ERRORS
+from qres_core.contract.hookspecs import HookSpecs
+from qres_core.kernel.assembly import FIRST_PARTY, assemble
+from qres_core.kernel.config import Config, SwarmConfig
+from qres_core.kernel.diagnosis import diagnose
+from qres_core.kernel.discovery import scan
+from qres_core.kernel.slots import ALL_HOOKS, SLOTS
+from qres_core.lab.attacks import ATTACKS
+from qres_core.lab.scenario import Scenario
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    path
+    for path in DOCS.rglob("*.md")
+    if not {"_build", "examples"} & set(path.relative_to(DOCS).parts)
+)
+OWN_SWARMS = [path for path in PAGES if path.name != "write-an-aggregator.md"]
+
+
+def _page_name(path: Path) -> str:
+    return str(path.relative_to(DOCS))
+
+
+def _read(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[ModuleType]:
+    """The generator of the reference; it needs no Sphinx."""
+    folder = str(DOCS / "_ext")
+    sys.path.insert(0, folder)
+    try:
+        yield importlib.import_module("qres_pages")
+    finally:
+        sys.path.remove(folder)
+
+
+def _without_fences(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _slugs(text: str) -> set[str]:
+    """Anchors of the headings, as MyST and code hosts make them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", _without_fences(text), flags=re.MULTILINE):
+        kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+        found.add(kept.replace(" ", "-"))
+    return found
+
+
+def _section(text: str, heading: str) -> str:
+    match = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##)", text + "\n##", re.M | re.S)
+    assert match, heading
+    return match[1]
+
+
+# ── the generated reference ───────────────────────────────────────────────────────────────────────
+
+
+def test_generated_pages_are_those_of_the_code(pages: ModuleType) -> None:
+    stale = [
+        name
+        for name, make in pages.PAGES.items()
+        if not (ROOT / name).is_file() or (ROOT / name).read_text(encoding="utf-8") != make()
+    ]
+    assert not stale, "build the manual (make docs) and keep what it writes"
+
+
+@pytest.mark.parametrize("hook", ALL_HOOKS)
+def test_every_hook_has_a_section_with_its_exact_arguments(hook: str) -> None:
+    section = _section(_read("reference/hooks.md"), hook)
+    arguments = list(inspect.signature(getattr(HookSpecs, hook)).parameters)[1:]
+    signature = re.search(rf"^{hook}\((.*)\) -> ", section, flags=re.MULTILINE)
+    assert signature
+    assert re.findall(r"(\w+): ", signature[1]) == arguments
+    assert re.findall(r"^- `(\w+)`: ", section, flags=re.MULTILINE) == arguments
+    for label in ("When", "Slot", "Returns", "Raises"):
+        assert f"**{label}**: " in section
+    assert f"def {hook}(self" in section
+
+
+def test_the_hook_page_has_no_other_hooks() -> None:
+    specified = {name for name in vars(HookSpecs) if not name.startswith("_")}
+    shown = set(re.findall(r"^### (\w+)$", _read("reference/hooks.md"), flags=re.MULTILINE))
+    assert shown == specified == set(ALL_HOOKS)
+
+
+def test_every_slot_is_a_row() -> None:
+    rows = re.findall(r"^\| \[(\w+)\]", _read("reference/hooks.md"), flags=re.MULTILINE)
+    assert rows == list(SLOTS)
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_every_error_has_a_section(code: str) -> None:
+    title, _meaning = ERRORS[code]
+    assert title.lower() in _section(_read("reference/errors.md"), code).lower()
+
+
+def test_every_configuration_key_is_explained(pages: ModuleType) -> None:
+    text = _read("reference/configuration.md")
+    rows = re.findall(r"^\| `([\w.-]+)` \| (.+?) \| (.+?) \| (.+) \|$", text, flags=re.MULTILINE)
+    expected = [
+        f"{path}.{field.name}"
+        for path, (_intro, kind) in pages.config_tables().items()
+        for field in attrs.fields(kind)
+    ]
+    assert [key for key, *_rest in rows] == expected
+    assert all(meaning.strip() for _key, _type, _default, meaning in rows)
+
+
+def test_defaults_shown_are_defaults_used(pages: ModuleType) -> None:
+    text = _read("reference/configuration.md")
+    for path, (_intro, kind) in pages.config_tables().items():
+        for field in attrs.fields(kind):
+            match = re.search(rf"^\| `{re.escape(path)}\.{field.name}` \| .+? \| `(.+?)` \|", text, re.M)
+            if match:
+                shown = tomllib.loads(f"value = {match[1]}")["value"]
+                assert (tuple(shown) if isinstance(shown, list) else shown) == field.default
+
+
+def test_every_attack_is_listed() -> None:
+    assert re.findall(r"^\| `(\w+)` ", _read("reference/attacks.md"), re.M) == list(ATTACKS)
+
+
+def test_every_hook_is_in_the_picture_of_the_life_cycle() -> None:
+    picture = _read("explanation/life-cycle.svg")
+    assert not [hook for hook in ALL_HOOKS if f">{hook}</text>" not in picture]
+    assert "href" not in picture
+    assert "<script" not in picture
+
+
+# ── the pages as a whole ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_page_name)
+def test_links_resolve(path: Path) -> None:
+    text = _without_fences(path.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert "://" not in target, target
+        name, _, anchor = target.partition("#")
+        there = (path.parent / name).resolve() if name else path
+        assert there.is_file(), target
+        assert there.is_relative_to(DOCS), target
+        if anchor and there.suffix == ".md":
+            assert anchor in _slugs(there.read_text(encoding="utf-8")), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_page_name)
+def test_no_page_names_a_machine_or_a_host(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|(?<![\w.])/(?:work|home|root|tmp|Users|usr|opt)/", text)
+    assert not re.search(r"\b(?:[\w-]+\.)+(?:org|com|io|net|dev)\b", text)
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    listed = {name for name in re.findall(r"^[\w/-]+$", _read("index.md"), flags=re.MULTILINE)}
+    names = {_page_name(path).removesuffix(".md") for path in PAGES}
+    alone = {name for name in names - listed - {"index"} if not name.startswith("adr/0")}
+    assert not alone
+
+
+@pytest.mark.parametrize("name", ["SECURITY_ROADMAP.md", "IMPLEMENTATION_STATUS.md"])
+def test_evidence_exists(name: str) -> None:
+    paths = re.findall(r"`((?:tests|plugins|docs)/[\w./-]+)`", _read(name))
+    assert len(paths) >= 5
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_security_roadmap_is_true(pages: ModuleType) -> None:
+    """Done items have a distribution here, the others none."""
+    rows = re.findall(
+        r"^\| .+? \| `(qres-[\w-]+)` \| .+? \| (done|not started) \|$",
+        _read("SECURITY_ROADMAP.md"),
+        flags=re.MULTILINE,
+    )
+    here = {distribution for distribution, _kind in pages.first_party_plugins().values()}
+    assert {dist for dist, state in rows if state == "done"} == here - {"qres-core"}
+    assert {dist for dist, _state in rows} >= set(FIRST_PARTY.values())
+
+
+def test_every_plugin_has_a_readme_that_explains_its_options(pages: ModuleType) -> None:
+    for name, (distribution, kind) in pages.first_party_plugins().items():
+        if distribution == "qres-core":
+            continue
+        readme = (ROOT / "plugins" / distribution.replace("-", "_") / "README.md").read_text("utf-8")
+        assert f"[plugins.{name}]" in readme
+        for field in attrs.fields(kind):
+            assert not field.init or f"`{field.name}`" in readme, f"{distribution}: {field.name}"
+
+
+def _swarms() -> list[Any]:
+    return [
+        pytest.param(block, id=f"{_page_name(path)}-{index}")
+        for path in OWN_SWARMS
+        for index, block in enumerate(
+            re.findall(r"^```toml\n(.*?)^```$", path.read_text(encoding="utf-8"), re.M | re.S)
+        )
+        if block.startswith("[swarm]")
+    ]
+
+
+@pytest.mark.parametrize("block", _swarms())
+def test_every_swarm_shown_would_start(block: str) -> None:
+    raw = tomllib.loads(block)
+    found = diagnose(raw, source="page", sections={"simulation": Scenario}, installed=scan())
+    assert not found.problems
+
+
+def _modules_with_examples() -> list[str]:
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "qres_core").rglob("*.py"))
+        if ">>> " in path.read_text(encoding="utf-8")
+    ]
+
+
+@pytest.mark.parametrize("name", _modules_with_examples())
+def test_examples_in_docstrings_hold(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(name))
+    assert results.attempted
+    assert not results.failed
+
+
+# ── the messages of "debug a load error" ──────────────────────────────────────────────────────────
+
+HEAD = "import attrs, numpy\nfrom qres_core import hookimpl\n"
+CLASS = HEAD + "@attrs.frozen\nclass Plugin:\n    "
+METHOD = "(self, updates): return numpy.array(updates.vectors[0])\n"
+SOURCES = {
+    "broken": "import absent_library\n",
+    "future": CLASS + "@hookimpl\n    def aggregate" + METHOD,
+    "twice": CLASS + "@hookimpl\n    def aggregate" + METHOD,
+    "planted": CLASS + "@hookimpl\n    def aggregate" + METHOD,
+    "plain": HEAD + "class Plugin:\n    @hookimpl\n    def aggregate" + METHOD,
+    "extra": CLASS + "@hookimpl\n    def aggregate(self, vectors): return vectors[0]\n",
+    "misspelt": CLASS + "@hookimpl\n    def agregate" + METHOD,
+    "async": CLASS + "@hookimpl\n    async def aggregate" + METHOD,
+    "first": CLASS + "@hookimpl(tryfirst=True)\n    def aggregate" + METHOD,
+}
+
+
+@pytest.fixture
+def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Problem]:
+    """The problem of a configuration that enables one plugin of a made-up environment."""
+
+    def write(folder: Path, name: str, dist: str, source: str, requires: str = "") -> None:
+        info = folder / f"qres_{dist}-{'3.0' if requires else '1.0'}.dist-info"
+        info.mkdir(parents=True)
+        version = "3.0" if requires else "1.0"
+        metadata = f"Metadata-Version: 2.1\nName: qres-{dist}\nVersion: {version}\n{requires}"
+        (info / "METADATA").write_text(metadata, encoding="utf-8")
+        entry = f"[qres.plugins]\n{name} = {dist}_plugin:Plugin\n"
+        (info / "entry_points.txt").write_text(entry, encoding="utf-8")
+        (folder / f"{dist}_plugin.py").write_text(source, encoding="utf-8")
+
+    def refuse(name: str) -> Problem:
+        site, stray = tmp_path / "site", tmp_path / "stray"
+        site.mkdir()
+        stray.mkdir()
+        if name == "twice":
+            write(site, name, "one", SOURCES[name])
+            write(site, name, "two", SOURCES[name])
+        elif name in SOURCES:
+            requires = "Requires-Dist: qres-core>=99\n" if name == "future" else ""
+            write(stray if name == "planted" else site, name, name, SOURCES[name], requires)
+        monkeypatch.syspath_prepend(str(site))
+        found = scan(path=[str(site), str(stray)], trusted=frozenset({site.resolve()}))
+        installed = {**scan(), **found}
+        swarm = SwarmConfig(name="page", nodes=1, byzantine=0, quorum=1)
+        with pytest.raises(PluginError) as caught:
+            assemble(Config("page", swarm, plugins={name: {}}), installed)
+        (problem,) = caught.value.problems
+        what = problem.what.replace(str(stray.resolve()), "FOLDER")
+        return attrs.evolve(problem, what=re.sub(r"Plugin '\d+'", "Plugin 'NUMBER'", what))
+
+    return refuse
+
+
+@pytest.mark.parametrize("name", ["krmu", "dp", *SOURCES])
+def test_messages_shown_are_those_one_sees(
+    name: str, refusal: Callable[[str], Problem], request: pytest.FixtureRequest
+) -> None:
+    problem = refusal(name)
+    lines = [f"{problem.code} {problem.where}: {problem.what}"]
+    lines += [f"    fix: {problem.fix}"] if problem.fix else []
+    shown = re.findall(r"^```text\n(.*?)\n```$", _read("how-to/debug-a-load-error.md"), re.M | re.S)
+    assert "\n".join(lines) in shown
+    request.addfinalizer(lambda: sys.modules.pop(f"{name}_plugin", None))
+
+
+def test_every_load_error_has_a_section_with_a_message() -> None:
+    text = _read("how-to/debug-a-load-error.md")
+    codes = [code for code in ERRORS if code.startswith("QRES-E2")]
+    assert re.findall(r"^## (QRES-E2\d\d)$", text, flags=re.MULTILINE) == codes
+    for code in codes:
+        assert f"```text\n{code} " in text

@@ -1,0 +1,748 @@
+"""The facade: who is called when, with what, and what becomes of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import (
+    ACCEPT,
+    DialogueMessage,
+    Evidence,
+    HookError,
+    NodeId,
+    Outcome,
+    PluginError,
+    RoundInfo,
+    RoundStatus,
+    Send,
+    Standing,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Verdict,
+    check_vector,
+    hookimpl,
+    reject,
+)
+from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.config import Config
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import node_ids, simulate
+from qres_core.lab.tasks import TaskConfig
+from qres_core.swarm.mean import Mean
+from qres_core.swarm.memory import Memory, MemoryTransport
+from qres_core.testing.builders import (
+    make_node_ids,
+    make_node_info,
+    make_round_info,
+    make_updates,
+)
+
+MakeKernel = Callable[..., Kernel]
+Proceed = Callable[[Any], Vector]
+ROUND = make_round_info(2)
+UPDATE = Update(np.array([1, 2], dtype=np.int32), 3)
+UPDATES = make_updates([[1, 2], [3, 4], [5, 6]])
+OUTCOME = Outcome(ROUND, RoundStatus.CLOSED, bytes(32))
+
+
+def vector(*values: int) -> Vector:
+    return np.array(values, dtype=np.int32)
+
+
+def plugin(**hooks: Any) -> type[object]:
+    """A plugin class with these functions as its hooks."""
+    marked = {name: hookimpl(function) for name, function in hooks.items()}
+    return attrs.make_class("Toy", [], class_body=marked)
+
+
+def returning(hook: str, value: object) -> type[object]:
+    """A plugin class whose one hook returns ``value``."""
+    return plugin(**{hook: lambda _self: value})
+
+
+# ── the order of a whole round ────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Call:
+    node: NodeId
+    who: str
+    hook: str
+
+
+LOG: list[Call] = []
+
+
+@pytest.fixture
+def log() -> Iterator[list[Call]]:
+    LOG.clear()
+    yield LOG
+    LOG.clear()
+
+
+def _note(self: Any, hook: str) -> None:
+    LOG.append(Call(self.node, self.who, hook))
+
+
+@attrs.define
+class Many:
+    """Has every hook that many plugins may have, and writes down each call."""
+
+    who: str
+    node: NodeId = attrs.field(default=b"", init=False)
+
+    @hookimpl
+    def setup(self, node_info: Any) -> None:
+        self.node = node_info.node_id
+        _note(self, "setup")
+
+    @hookimpl
+    def teardown(self) -> None:
+        _note(self, "teardown")
+
+    @hookimpl
+    def round_opened(self) -> None:
+        _note(self, "round_opened")
+
+    @hookimpl
+    def round_closed(self) -> None:
+        _note(self, "round_closed")
+
+    @hookimpl
+    def sign(self) -> bytes:
+        _note(self, "sign")
+        return b""
+
+    @hookimpl
+    def authenticate(self) -> Verdict:
+        _note(self, "authenticate")
+        return ACCEPT
+
+    @hookimpl
+    def admit(self) -> Verdict:
+        _note(self, "admit")
+        return ACCEPT
+
+    @hookimpl
+    def replay_check(self) -> Verdict:
+        _note(self, "replay_check")
+        return ACCEPT
+
+    @hookimpl
+    def observe(self) -> None:
+        _note(self, "observe")
+
+    @hookimpl
+    def privatize(self, update: Update) -> Update:
+        _note(self, "privatize")
+        return update
+
+    @hookimpl
+    def reveal(self, updates: Updates) -> Updates:
+        _note(self, "reveal")
+        return updates
+
+    @hookimpl
+    def prove(self) -> bytes:
+        _note(self, "prove")
+        return b""
+
+    @hookimpl
+    def verify(self) -> Verdict:
+        _note(self, "verify")
+        return ACCEPT
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        _note(self, "wrap_aggregate")
+        try:
+            return proceed(updates)
+        finally:
+            _note(self, "wrap_aggregate ends")
+
+
+@attrs.define
+class Single:
+    """Has every hook that only one plugin may have."""
+
+    node: NodeId = attrs.field(default=b"", init=False)
+    who: str = attrs.field(default="one", init=False)
+
+    @hookimpl
+    def identity(self, seed: NodeId) -> NodeId:
+        self.node = seed
+        _note(self, "identity")
+        return seed
+
+    @hookimpl
+    def reputation(self) -> Standing:
+        _note(self, "reputation")
+        return Standing()
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        _note(self, "aggregate")
+        return check_vector(updates.vectors[0], "first")
+
+    @hookimpl
+    def transport(self, node_info: Any) -> MemoryTransport:
+        _note(self, "transport")
+        return MemoryTransport(node_info.node_id, node_info.swarm, 1)
+
+
+ORDER = [
+    "one identity",
+    "a setup",
+    "b setup",
+    "a round_opened",
+    "b round_opened",
+    # this node's own update leaves
+    "a privatize",
+    "b privatize",
+    "a prove",
+    "b prove",
+    "a sign",
+    "b sign",
+    "a verify",
+    "b verify",
+    # the others' arrive
+    "a authenticate",
+    "b authenticate",
+    "a replay_check",
+    "b replay_check",
+    "one reputation",
+    # the set is agreed
+    "b reveal",
+    "a reveal",
+    "a wrap_aggregate",
+    "b wrap_aggregate",
+    "one aggregate",
+    "b wrap_aggregate ends",
+    "a wrap_aggregate ends",
+    "a observe",
+    "b observe",
+    "a round_closed",
+    "b round_closed",
+    "b teardown",
+    "a teardown",
+]
+
+
+def test_the_order_of_all_hooks_in_one_round(
+    make_config: Callable[..., Config], log: list[Call]
+) -> None:
+    simulate(
+        make_config({"a": {"who": "a"}, "one": {}, "b": {"who": "b"}}, insecure=False),
+        # Messages are slower than training, so that nothing arrives before the own update left.
+        Scenario(rounds=1, delay=1.0, jitter=0.0, task=TaskConfig(name="quadratic", dimension=3)),
+        installed={
+            "a": Installed.local("a", Many),
+            "b": Installed.local("b", Many),
+            "one": Installed.local("one", Single),
+        },
+    )
+    node = node_ids(4, 0)[0]
+    here = [call for call in log if call.node == node]
+    closed = here.index(Call(node, "b", "round_closed")) + 1
+    end = [call for call in here[closed:] if call.hook == "teardown"]
+    calls = [f"{call.who} {call.hook}" for call in [*here[:closed], *end]]
+    assert list(dict.fromkeys(calls)) == ORDER
+
+    # Every message of the round came in by the same steps, the contributions by one more.
+    path = ["authenticate", "authenticate", "replay_check", "replay_check", "reputation"]
+    hooks = [call.hook for call in here[:closed]]
+    starts = [at for at, hook in enumerate(hooks) if hook == "replay_check"][::2]
+    assert len(starts) >= 3
+    for start in starts:
+        assert hooks[start - 2 : start + 3] == path
+    assert sum(hooks[start + 3 : start + 5] == ["verify", "verify"] for start in starts) == 3
+
+
+def test_the_recorders_have_every_hook() -> None:
+    """A new hook has to be given its place in the order above."""
+    had = {name for kind in (Many, Single) for name in vars(kind) if name in ALL_HOOKS}
+    assert had == set(ALL_HOOKS)
+
+
+# ── calling ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hooks_get_what_they_ask_for_by_name(make_kernel: MakeKernel) -> None:
+    got: dict[str, object] = {}
+
+    def privatize(_self: object, round_info: object) -> Update:
+        got["order and number of arguments are the plugin's choice"] = round_info
+        return UPDATE
+
+    def aggregate(_self: object, round_info: object = None, updates: object = None) -> Vector:
+        got["a default does not hide what the kernel gives"] = (round_info, updates)
+        return vector(0, 0)
+
+    kernel = make_kernel({"toy": plugin(privatize=privatize, aggregate=aggregate)})
+    kernel.privatize(UPDATE, ROUND)
+    kernel.aggregate(UPDATES, ROUND)
+    assert list(got.values()) == [ROUND, (ROUND, UPDATES)]
+
+
+@attrs.define
+class Counting:
+    calls: int = attrs.field(default=0, init=False)
+
+    @hookimpl
+    def setup(self) -> None:
+        self.calls += 1
+
+    @hookimpl
+    def privatize(self, update: Update) -> Update:
+        self.calls += 1
+        return update
+
+
+def test_plugins_may_be_equal_mutable_and_unhashable(make_kernel: MakeKernel) -> None:
+    """``attrs.define`` makes instances that equal each other and have no hash."""
+    kernel = make_kernel({"a": Counting, "b": Counting, "c": Counting})
+    kernel.privatize(UPDATE, ROUND)
+    assert [one.instance.calls for one in kernel.enabled[:3]] == [2, 2, 2]  # type: ignore[attr-defined]
+
+
+def test_equal_frozen_plugins_are_each_called(make_kernel: MakeKernel) -> None:
+    called: list[int] = []
+
+    def setup(_self: object) -> None:
+        called.append(1)
+
+    one = plugin(setup=setup)
+    make_kernel({"a": one, "b": one})
+    assert called == [1, 1]
+
+
+CALLS: dict[str, Callable[[Kernel], object]] = {
+    "setup": lambda kernel: kernel.setup(make_node_info()),
+    "round_opened": lambda kernel: kernel.round_opened(ROUND),
+    "round_closed": lambda kernel: kernel.round_closed(OUTCOME),
+    "transport": lambda kernel: kernel.transport(make_node_info()),
+    "identity": lambda kernel: kernel.identity(None),
+    "observe": lambda kernel: kernel.observe(Evidence(bytes(32), "x", "y", against=True, round=1)),
+    "privatize": lambda kernel: kernel.privatize(UPDATE, ROUND),
+    "prove": lambda kernel: kernel.prove(UPDATE, ROUND),
+    "reveal": lambda kernel: kernel.reveal(UPDATES, ROUND),
+    "aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
+    "wrap_aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
+}
+
+
+def with_hook(make_kernel: MakeKernel, hook: str, answer: Callable[[], object]) -> Kernel:
+    def method(_self: object) -> object:
+        return answer()
+
+    hooks: dict[str, Any] = {hook: method}
+    if hook == "prove":
+        hooks["verify"] = lambda _self: ACCEPT
+    return make_kernel({"toy": plugin(**hooks)}, set_up=False)
+
+
+@pytest.mark.parametrize("hook", CALLS)
+def test_an_exception_is_named_and_chained(make_kernel: MakeKernel, hook: str) -> None:
+    cause = ZeroDivisionError("by zero")
+
+    def answer() -> object:
+        raise cause
+
+    with pytest.raises(HookError) as caught:
+        CALLS[hook](with_hook(make_kernel, hook, answer))
+    assert str(caught.value) == f"QRES-E701 plugins.toy.{hook}: ZeroDivisionError: by zero"
+    assert caught.value.__cause__ is cause
+
+
+@pytest.mark.parametrize("hook", CALLS)
+def test_a_named_error_passes_with_a_note(make_kernel: MakeKernel, hook: str) -> None:
+    raised = ValueRefusedError.of("QRES-E505", "updates", "too few")
+
+    def answer() -> object:
+        raise raised
+
+    with pytest.raises(ValueRefusedError) as caught:
+        CALLS[hook](with_hook(make_kernel, hook, answer))
+    assert caught.value is raised
+    assert raised.__notes__ == [f"in hook {hook!r} of plugin 'toy'"]
+
+
+# ── results ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class SpecialUpdate(Update):
+    """A subclass could change under the next plugin's hands."""
+
+
+LONG = Update(vector(1, 2, 3))
+WRONG: list[tuple[str, str, object]] = [
+    *(
+        (hook, name, value)
+        for hook in ("aggregate", "wrap_aggregate")
+        for name, value in {
+            "nothing": None,
+            "list": [1, 2],
+            "float": np.zeros(2),
+            "int64": np.zeros(2, dtype=np.int64),
+            "other byte order": np.zeros(2, dtype=">i4"),
+            "short": vector(1),
+            "long": vector(1, 2, 3),
+            "empty": vector(),
+            "matrix": np.zeros((1, 2), dtype=np.int32),
+            "scalar": np.int32(5),
+            "updates": UPDATES,
+        }.items()
+    ),
+    *(
+        ("privatize", name, value)
+        for name, value in {
+            "nothing": None,
+            "vector": vector(1, 2),
+            "long": LONG,
+            "subclass": SpecialUpdate(vector(1, 2)),
+            "updates": UPDATES,
+        }.items()
+    ),
+    *(
+        ("reveal", name, value)
+        for name, value in {
+            "nothing": None,
+            "update": UPDATE,
+            "matrix": UPDATES.vectors,
+            "long": make_updates([[1, 2, 3]]),
+        }.items()
+    ),
+    *(("prove", name, value) for name, value in {"nothing": None, "text": "x", "int": 5}.items()),
+    *(
+        ("identity", name, value)
+        for name, value in {"nothing": None, "text": "x" * 32, "short": bytes(31)}.items()
+    ),
+    *(
+        ("transport", name, value)
+        for name, value in {"nothing": None, "int": 5, "class": MemoryTransport}.items()
+    ),
+    ("round_opened", "true", True),
+    ("round_opened", "list", []),
+]
+
+
+@pytest.mark.parametrize(
+    ("hook", "value"),
+    [(hook, value) for hook, _name, value in WRONG],
+    ids=[f"{hook}: {name}" for hook, name, _value in WRONG],
+)
+def test_what_a_hook_must_not_return_is_refused(
+    make_kernel: MakeKernel, hook: str, value: object
+) -> None:
+    with pytest.raises(HookError) as caught:
+        CALLS[hook](with_hook(make_kernel, hook, lambda: value))
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("QRES-E702", f"plugins.toy.{hook}")
+    assert "expected" in problem.what
+
+
+def test_an_aggregate_cannot_be_changed_afterwards(make_kernel: MakeKernel) -> None:
+    kept = vector(1, 2)
+    kernel = make_kernel({"toy": returning("aggregate", kept)})
+    merged = kernel.aggregate(UPDATES, ROUND)
+    kept[0] = 99
+    assert merged.tolist() == [1, 2]
+    assert not merged.flags.writeable
+
+
+def test_updates_cannot_be_changed_by_a_plugin(make_kernel: MakeKernel) -> None:
+    def wrap_aggregate(_self: object, proceed: Proceed, updates: Updates) -> Vector:
+        updates.vectors[0, 0] = 99
+        return proceed(updates)
+
+    with pytest.raises(HookError, match=r"plugins\.toy\.wrap_aggregate: ValueError: .*read-only"):
+        make_kernel({"toy": plugin(wrap_aggregate=wrap_aggregate)}).aggregate(UPDATES, ROUND)
+
+
+# ── chains ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def affine(factor: int, offset: int) -> type[object]:
+    """``privatize`` is ``x -> factor x + offset``, ``reveal`` its inverse: order shows."""
+
+    def privatize(_self: object, update: Update) -> Update:
+        return attrs.evolve(update, vector=(update.vector * factor + offset).astype(np.int32))
+
+    def reveal(_self: object, updates: Updates) -> Updates:
+        return attrs.evolve(updates, vectors=(updates.vectors - offset) // factor)
+
+    return plugin(privatize=privatize, reveal=reveal)
+
+
+def test_privatize_runs_in_file_order_and_reveal_undoes_it(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"double": affine(2, 0), "add": affine(1, 5), "triple": affine(3, 1)})
+    hidden = kernel.privatize(UPDATE, ROUND)
+    assert hidden.vector.tolist() == [(2 * x + 5) * 3 + 1 for x in (1, 2)]
+    assert hidden.weight == UPDATE.weight
+    revealed = kernel.reveal(make_updates([hidden.vector]), ROUND)
+    assert revealed.vectors.tolist() == [[1, 2]]
+
+
+def test_another_order_in_the_file_is_another_result(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"add": affine(1, 5), "double": affine(2, 0)})
+    assert kernel.privatize(UPDATE, ROUND).vector.tolist() == [12, 14]
+
+
+def test_empty_chains_change_nothing(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({})
+    assert kernel.privatize(UPDATE, ROUND) is UPDATE
+    assert kernel.reveal(UPDATES, ROUND) is UPDATES
+    assert kernel.prove(UPDATE, ROUND) == {}
+    assert kernel.round_opened(ROUND) == {}
+    assert kernel.identity(bytes(32)) is None
+
+
+def test_proofs_are_kept_by_plugin(make_kernel: MakeKernel) -> None:
+    def prover(proof: bytes) -> type[object]:
+        return plugin(prove=lambda _self: proof, verify=lambda _self: ACCEPT)
+
+    kernel = make_kernel({"b": prover(b"two"), "a": prover(b"one")})
+    assert kernel.prove(UPDATE, ROUND) == {"a": b"one", "b": b"two"}
+
+
+def wrapper(inward: int, outward: int) -> type[object]:
+    def wrap_aggregate(_self: object, proceed: Proceed, updates: Updates) -> Vector:
+        inner = attrs.evolve(updates, vectors=(updates.vectors * inward).astype(np.int32))
+        return (proceed(inner) + outward).astype(np.int32)
+
+    return plugin(wrap_aggregate=wrap_aggregate)
+
+
+def first(_self: object, updates: Updates) -> Vector:
+    return check_vector(updates.vectors[0], "first")
+
+
+def test_wrappers_nest_in_file_order(make_kernel: MakeKernel) -> None:
+    def clip(_self: object, proceed: Proceed, updates: Updates) -> Vector:
+        return proceed(updates).clip(0, 15)
+
+    rule = plugin(aggregate=first)
+    inside = make_kernel({"add": wrapper(10, 7), "clip": plugin(wrap_aggregate=clip), "rule": rule})
+    assert inside.aggregate(UPDATES, ROUND).tolist() == [10 + 7, 15 + 7]
+    outside = make_kernel(
+        {"rule": rule, "clip": plugin(wrap_aggregate=clip), "add": wrapper(10, 7)}
+    )
+    assert outside.aggregate(UPDATES, ROUND).tolist() == [15, 15]
+
+
+def test_a_wrapper_may_proceed_often_or_never(make_kernel: MakeKernel) -> None:
+    def both(_self: object, proceed: Proceed, updates: Updates) -> Vector:
+        head = updates.take(np.array([0]))
+        tail = updates.take(np.array([1, 2]))
+        return (proceed(head) + proceed(tail)).astype(np.int32)
+
+    rule = plugin(aggregate=first)
+    twice = make_kernel({"both": plugin(wrap_aggregate=both), "rule": rule})
+    assert twice.aggregate(UPDATES, ROUND).tolist() == [4, 6]
+    never = make_kernel({"still": returning("wrap_aggregate", vector(0, 0)), "rule": rule})
+    assert never.aggregate(UPDATES, ROUND).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "given", [None, UPDATES.vectors, make_updates([[1, 2, 3]])], ids=["nothing", "matrix", "long"]
+)
+def test_a_wrapper_that_passes_on_the_wrong_thing_is_named(
+    make_kernel: MakeKernel, given: object
+) -> None:
+    def wrap_aggregate(_self: object, proceed: Proceed) -> Vector:
+        return proceed(given)
+
+    kernel = make_kernel(
+        {"sly": plugin(wrap_aggregate=wrap_aggregate), "rule": plugin(aggregate=first)}
+    )
+    with pytest.raises(HookError, match=r"QRES-E702 plugins\.sly\.wrap_aggregate: .*proceed"):
+        kernel.aggregate(UPDATES, ROUND)
+
+
+def test_an_error_of_the_rule_keeps_its_author_through_wrappers(make_kernel: MakeKernel) -> None:
+    def aggregate(_self: object) -> Vector:
+        raise OverflowError("too much")
+
+    kernel = make_kernel({"outer": wrapper(1, 0), "rule": plugin(aggregate=aggregate)})
+    with pytest.raises(HookError, match=r"QRES-E701 plugins\.rule\.aggregate") as caught:
+        kernel.aggregate(UPDATES, ROUND)
+    assert caught.value.__notes__ == ["in hook 'wrap_aggregate' of plugin 'outer'"]
+
+
+# ── life cycle ────────────────────────────────────────────────────────────────────────────────────
+
+
+def ending(log: list[str], name: str, error: Exception | None = None) -> type[object]:
+    def teardown(_self: object) -> None:
+        log.append(name)
+        if error is not None:
+            raise error
+
+    return plugin(teardown=teardown)
+
+
+def test_teardown_runs_backwards_to_the_end_and_reports_all_errors(
+    make_kernel: MakeKernel,
+) -> None:
+    log: list[str] = []
+    refusal = PluginError.of("QRES-E206", "x", "y")
+    kernel = make_kernel(
+        {
+            "a": ending(log, "a", OSError("disk")),
+            "b": ending(log, "b"),
+            "c": ending(log, "c", refusal),
+            "d": ending(log, "d"),
+        }
+    )
+    with pytest.raises(ExceptionGroup, match="teardown failed") as caught:
+        kernel.teardown()
+    assert log == ["d", "c", "b", "a"]
+    assert caught.value.exceptions[0] is refusal
+    assert str(caught.value.exceptions[1]) == "QRES-E701 plugins.a.teardown: OSError: disk"
+
+
+def test_setup_stops_at_the_first_error(make_kernel: MakeKernel) -> None:
+    log: list[str] = []
+
+    def setup(_self: object) -> None:
+        raise OSError("no key")
+
+    broken, later = plugin(setup=setup), plugin(setup=lambda _self: log.append("x"))
+    with pytest.raises(HookError, match=r"plugins\.broken\.setup"):
+        make_kernel({"broken": broken, "later": later})
+    assert log == []
+
+
+class Talk:
+    """The least dialogue."""
+
+    ready = True
+    finished = True
+
+    def start(self) -> Sequence[Send]:
+        return ()
+
+    def receive(self, _message: DialogueMessage) -> Sequence[Send]:
+        return ()
+
+    def tick(self, _now: float) -> Sequence[Send]:
+        return ()
+
+    def decided(self, _members: tuple[NodeId, ...]) -> Sequence[Send]:
+        return ()
+
+
+def test_dialogues_are_kept_by_plugin(make_kernel: MakeKernel) -> None:
+    talk = Talk()
+    kernel = make_kernel(
+        {
+            "quiet": returning("round_opened", None),
+            "talker": returning("round_opened", talk),
+        }
+    )
+    assert kernel.round_opened(ROUND) == {"talker": talk}
+
+
+def test_a_class_is_no_dialogue(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"toy": returning("round_opened", Talk)})
+    with pytest.raises(HookError, match=r"QRES-E702 plugins\.toy\.round_opened"):
+        kernel.round_opened(ROUND)
+
+
+def test_rounds_are_announced_as_they_are(make_kernel: MakeKernel) -> None:
+    heard: list[object] = []
+
+    def round_opened(_self: object, round_info: RoundInfo) -> None:
+        heard.append(round_info)
+
+    def round_closed(_self: object, outcome: Outcome) -> None:
+        heard.append(outcome)
+
+    kernel = make_kernel({"toy": plugin(round_opened=round_opened, round_closed=round_closed)})
+    kernel.round_opened(ROUND)
+    kernel.round_closed(OUTCOME)
+    assert heard == [ROUND, OUTCOME]
+
+
+# ── identity, admission, transport ────────────────────────────────────────────────────────────────
+
+PEER = make_node_ids(4)[2]
+
+
+def test_an_identity_is_asked_for_with_the_seed(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"key": plugin(identity=lambda _self, seed: seed)})
+    assert kernel.identity(bytes(range(32))) == bytes(range(32))
+
+
+def test_a_neighbour_is_admitted_if_every_plugin_accepts(make_kernel: MakeKernel) -> None:
+    def only(credential_wanted: bytes) -> type[object]:
+        def admit(_self: object, peer: NodeId, credential: bytes) -> Verdict:
+            return ACCEPT if (peer, credential) == (PEER, credential_wanted) else reject("no")
+
+        return plugin(admit=admit)
+
+    one = make_kernel({"one": only(b"card")})
+    assert one.admit(PEER, b"card") is ACCEPT
+    assert one.admit(PEER, b"forged").reason == "no"
+    both = make_kernel({"one": only(b"card"), "two": only(b"other")})
+    assert not both.admit(PEER, b"card").accepted
+
+
+@pytest.mark.parametrize("answer", [None, True, "yes"])
+def test_an_admission_that_is_no_verdict_is_a_refusal(
+    make_kernel: MakeKernel, answer: object
+) -> None:
+    kernel = make_kernel({"odd": returning("admit", answer)})
+    assert not kernel.admit(PEER, b"").accepted
+
+
+def test_a_banned_neighbour_is_not_admitted(make_kernel: MakeKernel) -> None:
+    gate = returning("reputation", Standing(banned=True))
+    assert make_kernel({"gate": gate}).admit(PEER, b"").reason == "banned"
+
+
+def test_the_transport_is_given_the_admission(make_kernel: MakeKernel) -> None:
+    asked: list[Verdict] = []
+
+    def transport(_self: object, node_info: Any, admission: Any) -> MemoryTransport:
+        asked.append(admission(PEER, b""))
+        return MemoryTransport(node_info.node_id, node_info.swarm, 1)
+
+    def admit(_self: object) -> Verdict:
+        return reject("closed")
+
+    kernel = make_kernel({"net": plugin(transport=transport, admit=admit)})
+    assert isinstance(kernel.transport(make_node_info()), MemoryTransport)
+    assert asked == [reject("closed")]
+
+
+# ── construction ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_kernel_knows_what_it_runs(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"toy": returning("setup", None)})
+    assert [one.name for one in kernel.enabled] == ["toy", "memory", "mean"]
+    assert kernel.has("setup")
+    assert not kernel.has("authenticate")
+    assert [text.split(":")[0] for text in kernel.solution.notices] == ["INSECURE", "INSECURE"]
+
+
+def test_from_config_looks_at_the_environment_if_not_told_otherwise(
+    make_config: Callable[..., Config],
+) -> None:
+    kernel = Kernel.from_config(make_config({"memory": {"capacity": 7}, "mean": {}}))
+    memory, mean = (one.instance for one in kernel.enabled)
+    assert memory == Memory(7)
+    assert mean == Mean()
+    assert all(isinstance(one, Enabled) for one in kernel.enabled)
