@@ -45,5 +45,6 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_title = f"QRES {release}"
+html_show_sphinx = False
 html_show_sourcelink = False
 html_copy_source = False

@@ -10,8 +10,12 @@ from qres_core.kernel.slots import ALL_HOOKS
 LANES: Final = (
     (
         "at start",
-        ("discover", "gate", "import", "configure", "register", "solve", "setup", "transport"),
+        (
+            *("discover", "gate", "import", "configure", "register", "solve"),
+            *("identity", "setup", "transport"),
+        ),
     ),
+    ("a neighbour", ("connect", "admit")),
     (
         "every message",
         (
@@ -62,9 +66,7 @@ def draw_life_cycle() -> str:
             if index:
                 end = left - 6
                 parts.append(f'<path d="M{left - _GAP:g} {middle:g}H{end:g}"/>')
-                parts.append(
-                    f'<path class="tip" d="M{left:g} {middle:g}l-7 -4v8z"/>'
-                )
+                parts.append(f'<path class="tip" d="M{left:g} {middle:g}l-7 -4v8z"/>')
             width = _box_width(name)
             kind = "hook" if name in ALL_HOOKS else "step"
             parts.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 import textwrap
 import tomllib
@@ -20,6 +21,8 @@ from typing import Any, Final, cast
 
 import attrs
 import click
+from qres_life_cycle import draw_life_cycle
+
 import qres_core
 from qres_core.cli.app import VERBS, app
 from qres_core.contract.errors import ERRORS
@@ -28,12 +31,14 @@ from qres_core.kernel.config import NodeConfig, SwarmConfig
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
 from qres_core.lab.attacks import ATTACKS
+from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
-from qres_life_cycle import draw_life_cycle
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-NOTICE: Final = "<!-- Made from the code by docs/_ext/qres_pages.py. Build the manual to renew it. -->"
+NOTICE: Final = (
+    "<!-- Made from the code by docs/_ext/qres_pages.py. Build the manual to renew it. -->"
+)
 SECTIONS: Final = ("When", "Slot", "Args", "Returns", "Raises", "Example")
 WIDTH: Final = 88
 
@@ -213,7 +218,7 @@ def config_tables() -> dict[str, tuple[str, type]]:
     tables: dict[str, tuple[str, type]] = {
         "swarm": ("What all nodes must agree on.", SwarmConfig),
         "node": ("What is this node's own business.", NodeConfig),
-        "simulation": ("Read by `qres simulate` only; a real node refuses it.", Scenario),
+        "simulation": ("What `qres simulate` plays. `qres check` accepts it too.", Scenario),
         "simulation.task": ("What the simulated swarm learns.", TaskConfig),
     }
     for name, (distribution, kind) in first_party_plugins().items():
@@ -249,17 +254,10 @@ def _default(field: attrs.Attribute[Any]) -> str:
         return "required"
     if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
         return "its defaults"
-    match field.default:
-        case None:
-            return "none"
-        case bool(value):
-            return f"`{str(value).lower()}`"
-        case str(value):
-            return f'`"{value}"`'
-        case tuple() | list():
-            return "`[]`"
-        case value:
-            return f"`{value}`"
+    if field.default is None:
+        return "none"
+    # For the values that a default can have, JSON is TOML.
+    return f"`{json.dumps(field.default)}`"
 
 
 def configuration_page() -> str:
@@ -285,9 +283,9 @@ def configuration_page() -> str:
             )
 
     intro = """
-        One TOML file of at most 1 MiB. It is read strictly: unknown keys and tables are refused with
-        a suggestion, and no value is converted: `"2"` is not `2`, and `2.7` is not an integer. A
-        number may be written as an integer.
+        One TOML file of at most 1 MiB. It is read strictly: unknown keys and tables are refused
+        with a suggestion, and no value is converted: `"2"` is not `2`, and `2.7` is not an integer.
+        A number may be written as an integer.
 
         A table `[plugins.NAME]` enables the plugin of that name; nothing else does. The order of
         these tables is the order in which plugins run.
@@ -338,15 +336,26 @@ def attacks_page() -> str:
     """``reference/attacks.md``."""
 
     def body() -> Iterator[str]:
+        yield "## Lies in what is contributed"
         yield _table(
             ("attack", "what it sends", "what the attacker must know"),
             ((f"`{one.name}`", one.summary, one.knowledge) for one in ATTACKS.values()),
         )
+        yield "## Attacks on the protocol"
+        yield (
+            "These attackers inject messages beside their contribution. The report counts how many "
+            "of them honest nodes admitted, and why the others were refused. The engine must be "
+            '`"events"`.'
+        )
+        yield _table(
+            ("attack", "what it does"),
+            ((f"`{one.name}`", one.summary) for one in SABOTAGE.values()),
+        )
 
     intro = """
         What attackers of a simulation can do: `simulation.attack` in the file, or
-        `qres simulate --attack NAME`. Attackers take part in the rounds like everybody else and lie
-        in what they contribute; `simulation.strength` scales those attacks that have a strength.
+        `qres simulate --attack NAME`. Attackers run the same rounds as everybody else.
+        `simulation.strength` scales those attacks that have a strength.
     """
     return _page("Attacks", intro, body())
 
@@ -403,8 +412,9 @@ def _entry(name: str, module: str) -> str:
 def _module_entry(module: str) -> str:
     loaded = importlib.import_module(f"qres_core.contract.{module}")
     public = {name: text for name, text in _constants(module).items() if name[0] != "_"}
+    hidden = ", ".join(public)
     lines = [
-        f".. automodule:: {loaded.__name__}\n   :members:\n   :exclude-members: {', '.join(public)}",
+        f".. automodule:: {loaded.__name__}\n   :members:\n   :exclude-members: {hidden}",
         f".. currentmodule:: {loaded.__name__}",
     ]
     for name, text in public.items():

@@ -190,7 +190,8 @@ class Contribution:
 
     Attributes:
         sender: identity of the node that signed it.
-        digest: SHA-256 of the whole envelope's signed part; names this contribution in a set.
+        digest: names the contribution in a set by what it says: swarm, round, model, sender and
+            payload, not sequence or time. 32 bytes.
         vector: int32, shape ``(d,)``.
         weight: the sender's claim, already capped.
         proofs: proof bytes by plugin name.

@@ -220,7 +220,7 @@ def _verify_instance(
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     try:
-        manager.register(instance)
+        manager.register(instance, name=origin.name)
         manager.check_pending()
     except Exception as error:
         what = f"{origin.provenance}: {' '.join(str(error).split())}"

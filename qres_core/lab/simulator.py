@@ -40,7 +40,7 @@ from qres_core.swarm.effects import (
 )
 from qres_core.swarm.journal import MemoryJournal
 from qres_core.swarm.messages import encode_contribution
-from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.rounds import MAX_BACKOFF, RoundMachine
 
 EPOCH: Final = 1_700_000_000.0
 """Where the virtual clock starts, seconds since 1970."""
@@ -49,7 +49,7 @@ COLLUSION_SECONDS: Final = 0.1
 """How much later than the others attackers send: they want to know what to lie about."""
 ADMITTED: Final = "admitted"
 MAX_ABORTED: Final = 20
-"""Aborted rounds in a row after which a simulation gives up."""
+"""Rounds in a row, aborted or as long as one, after which a simulation gives up."""
 
 Progress = Callable[[RoundRecord], None]
 
@@ -153,6 +153,9 @@ class _Simulation:
         self.records: list[RoundRecord] = []
         self.refused: Counter[str] = Counter()
         self.aborted = 0
+        self.ended_at = self.now  # when the observer's last round ended
+        longest = swarm.deadline + 3 * MAX_BACKOFF * swarm.vote_timeout
+        self.patience = MAX_ABORTED * longest
         self.diverged: QresError | None = None
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
         self.injected: Counter[str] = Counter()
@@ -183,6 +186,8 @@ class _Simulation:
     @property
     def done(self) -> bool:
         if self.diverged is not None or self.aborted >= MAX_ABORTED:
+            return True
+        if self.now > self.ended_at + self.patience:  # too few nodes are there to end a round
             return True
         return all(node.machine.step >= self.scenario.rounds for node in self.honest or self.nodes)
 
@@ -322,6 +327,7 @@ class _Simulation:
         if not closed and node.machine.step >= self.scenario.rounds:
             return  # the simulation is over for this node; it only helps others
         self.aborted = 0 if closed else self.aborted + 1
+        self.ended_at = self.now
         attackers = {one.node_id for one in self.nodes if one.attacker is not None}
         record = RoundRecord(
             number=outcome.round_info.number,

@@ -2,8 +2,9 @@
 
 Each round, each node's update goes through ``privatize``, ``prove``, ``sign``, the wire, the whole
 inbound path, ``verify``, ``reveal`` and ``aggregate`` of one kernel, as an observer would see it.
-What is left out is the agreement (all contributions that pass are the set) and the network, so
-loss, delay and churn are refused rather than ignored, as are plugins that need dialogues.
+What is left out is the agreement (all contributions that pass are the set) and the network with its
+clock: delay and jitter mean nothing here, and what would change the outcome (loss, duplication,
+churn, injected messages, plugins that need dialogues) is refused rather than ignored.
 """
 
 from __future__ import annotations

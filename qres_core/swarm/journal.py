@@ -25,7 +25,7 @@ class Resume:
         step: how many rounds closed before it.
         model_round: round that made the model, 0 for the initial one.
         last_round: highest round it voted in; it never votes in that or an earlier one again.
-        lock: encoded proposal it is locked on, or ``None``.
+        lock: encoded lock record of what it is locked on, or ``None``.
     """
 
     model: Vector

@@ -244,6 +244,38 @@ class Proposal:
         )
 
 
+@attrs.frozen
+class LockRecord:
+    """What a node keeps of its lock; never on the wire.
+
+    Were the contributions not kept, a swarm that restarts while a quorum is locked could neither
+    merge the set nor vote for another.
+
+    Attributes:
+        proposal: the set with the prevotes that locked it.
+        contributions: the set's.
+    """
+
+    proposal: Proposal
+    contributions: tuple[Envelope, ...]
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        members = [envelope.to_bytes() for envelope in self.contributions]
+        return canonical.dumps([self.proposal.to_bytes(), members])
+
+    @classmethod
+    def from_bytes(cls, record: bytes, nodes: int) -> LockRecord:
+        """Decode. Raises WireError."""
+        proposal, members = _list(canonical.loads(record, max_bytes=len(record)), 2, "lock")
+        if type(proposal) is not bytes:
+            raise _bad("lock.proposal", "expected bytes")
+        return cls(
+            Proposal.from_bytes(proposal, nodes),
+            _frames(members, nodes, len(record), "lock.contributions"),
+        )
+
+
 def encode_vote(choice: bytes | None) -> bytes:
     """The payload of a prevote or precommit: a set's digest, or ``None``."""
     return canonical.dumps(choice)

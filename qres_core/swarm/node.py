@@ -103,6 +103,7 @@ class Node:
     linger: float = 0.0
     dropped: int = attrs.field(default=0, init=False)
     _now: float = attrs.field(default=-math.inf, init=False)
+    _at: float = attrs.field(default=0.0, init=False)
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _outgoing_bytes: int = attrs.field(default=0, init=False)
@@ -159,8 +160,14 @@ class Node:
                 self._apply(machine.tick(self._now))
 
     def _time(self) -> float:
-        """The clock's time, except that it never goes back: timeouts must come to an end."""
-        self._now = max(self._now, self.clock())
+        """The clock's time, except that it never goes back: timeouts must come to an end.
+
+        While a clock that was set back is behind, time runs at half the event loop's speed, until
+        the clock has caught up.
+        """
+        at = anyio.current_time()
+        self._now = max(self.clock(), self._now + (at - self._at) / 2)
+        self._at = at
         return self._now
 
     async def _next(self, inputs: MemoryObjectReceiveStream[_Input], wait: float) -> _Input | None:

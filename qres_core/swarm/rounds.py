@@ -12,8 +12,9 @@ Time in a round, from its opening (``D`` deadline, ``T`` vote timeout, which gro
                 at latest   at latest    nil at latest
 
 Each step is taken at once when its condition holds; the times are the latest. The last one counts
-from when a quorum of nodes is known to be in the round or past it: until then a node stays and
-repeats its votes. One that ran ahead alone would be out of step with the others for ever.
+from when a quorum of nodes is known to be in the round or past it: one that ran ahead alone would
+be out of step with the others for ever. What a node has said in a round that does not end, it says
+again every ``T/2``, and asks again for what it lacks: messages get lost.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
     ContributionBody,
+    LockRecord,
     Member,
     Proposal,
     Snapshot,
@@ -110,12 +112,13 @@ class _Round:
     prevote_at: float
     precommit_at: float
     end_at: float
-    length: float
-    repeat_at: float
+    step: float
     prevotes: Ballot
     precommits: Ballot
     joined: bool = False
-    said: list[tuple[str, bytes | None]] = attrs.field(factory=list[tuple[str, bytes | None]])
+    said: list[tuple[str, bytes]] = attrs.field(factory=list[tuple[str, bytes]])
+    repeat_at: float = float("inf")
+    repeats: int = 0
     dialogues: Mapping[str, Dialogue] = attrs.field(factory=dict[str, Dialogue])
     update: Update | None = None
     contributed: bool = False
@@ -166,10 +169,10 @@ class RoundMachine:
         self._sequence_end: int = self._sequence + SEQUENCE_BLOCK
         self._lock: Lock | None = None  # what this node precommitted to
         self._valid: Lock | None = None  # what it may propose again
+        self._gathering = Gathering()
         if resume is not None and resume.lock is not None:
             self._restore_lock(resume.lock)
         self._aborts = 0
-        self._gathering = Gathering()
         self._pending: Certificate | None = None  # decided elsewhere, contributions not all here
         self._early: dict[NodeId, list[tuple[Envelope, NodeId]]] = {}
         self._highest: dict[NodeId, int] = {}
@@ -258,8 +261,7 @@ class RoundMachine:
         """When the clock next matters, in seconds."""
         current = self._round
         times = [current.propose_at, current.prevote_at, current.precommit_at, current.end_at]
-        if not current.joined:
-            times.append(current.repeat_at)
+        times.append(current.repeat_at)
         if self._ahead:
             since = max(min(self._ahead.values()), self._looked)
             times.append(since + self.swarm.vote_timeout / 2)
@@ -344,8 +346,7 @@ class RoundMachine:
             gathered + step,
             gathered + 2 * step,
             gathered + 3 * step,
-            self.swarm.deadline + 3 * step,
-            gathered + 3 * step,
+            step,
             Ballot(self.threshold),
             Ballot(self.threshold),
         )
@@ -448,18 +449,23 @@ class RoundMachine:
             return  # late; not even counted
         if self._gathering.get(digest) is not None:
             return
-        body = ContributionBody.from_bytes(envelope.payload, self._round.info.dimension)
-        weight = min(body.weight, self.swarm.weight_cap)
-        contribution = Contribution(envelope.sender, digest, body.vector, weight, body.proofs)
+        held = self._held(envelope)
         if not decided:
             # What a quorum decided is merged whatever this node makes of a proof.
             info = attrs.evolve(self._round.info, number=envelope.round)
-            verdict, source = self.kernel.verify(contribution, info)
+            verdict, source = self.kernel.verify(held.contribution, info)
             if verdict is not ACCEPT:
                 self._refuse(envelope, verdict.reason, verdict.blame, source)
                 return
-        if not self._gathering.add(Held(contribution, envelope), named=named) and not named:
+        if not self._gathering.add(held, named=named) and not named:
             self._refuse(envelope, "equivocation", Blame.SENDER)
+
+    def _held(self, envelope: Envelope) -> Held:
+        body = ContributionBody.from_bytes(envelope.payload, int(self.model.size))
+        weight = min(body.weight, self.swarm.weight_cap)
+        digest = contribution_digest(envelope)
+        contribution = Contribution(envelope.sender, digest, body.vector, weight, body.proofs)
+        return Held(contribution, envelope)
 
     @staticmethod
     def _names(candidate: CandidateSet, digest: bytes) -> bool:
@@ -566,7 +572,7 @@ class RoundMachine:
         else:
             return
         current.proposed = True
-        envelope = self._broadcast(PROPOSAL, proposal.to_bytes(), now)
+        envelope = self._say(PROPOSAL, proposal.to_bytes(), now)
         self._on_proposal(envelope, now)
 
     def _on_proposal(self, envelope: Envelope, now: float) -> None:
@@ -585,6 +591,7 @@ class RoundMachine:
             self._refuse(envelope, reason, Blame.SENDER)
             return
         current.proposal, current.proposal_digest = proposal, digest
+        current.repeat_at = min(current.repeat_at, now + current.step / 2)
         self._fetch(proposal.candidate, envelope.sender, now)
 
     def _unacceptable(self, proposal: Proposal, digest: bytes) -> str:
@@ -680,8 +687,7 @@ class RoundMachine:
                 )
             if not current.precommitted and current.prevoted:
                 self._lock = self._valid
-                locked = Proposal(self._lock.candidate, self._lock.round, self._lock.prevotes)
-                self._journal.record_lock(locked.to_bytes())
+                self._record_lock(self._lock)
                 self._vote(PRECOMMIT, current.proposal_digest, now)
         elif not current.precommitted and (winner is None or now >= current.precommit_at):
             self._vote(PRECOMMIT, None, now)
@@ -693,19 +699,27 @@ class RoundMachine:
         else:
             current.precommitted, ballot = True, current.precommits
         self._journal.record_vote(self.number, kind, choice)
-        current.said.append((kind, choice))
-        ballot.add(choice, self._broadcast(kind, encode_vote(choice), now))
+        ballot.add(choice, self._say(kind, encode_vote(choice), now))
 
     def _on_vote(self, ballot: Ballot, envelope: Envelope) -> None:
         if not ballot.add(decode_vote(envelope.payload), envelope):
             self._refuse(envelope, "equivocation", Blame.SENDER)
 
+    def _record_lock(self, lock: Lock) -> None:
+        held = [self._gathering.get(member.digest) for member in lock.candidate.members]
+        contributions = tuple(one.envelope for one in held if one is not None)
+        proposal = Proposal(lock.candidate, lock.round, lock.prevotes)
+        self._journal.record_lock(LockRecord(proposal, contributions).to_bytes())
+
     def _restore_lock(self, encoded: bytes) -> None:
         try:
-            proposal = Proposal.from_bytes(encoded, len(self.roster))
+            record = LockRecord.from_bytes(encoded, len(self.roster))
+            for envelope in record.contributions:
+                self._gathering.add(self._held(envelope), named=True)
         except WireError as error:
             what = "the recorded lock cannot be read"
             raise RoundError.of("QRES-E602", "journal.lock", what) from error
+        proposal = record.proposal
         digest = proposal.candidate.digest(self.swarm.name, self.model_digest)
         self._lock = Lock(proposal.candidate, digest, proposal.lock_round, proposal.prevotes)
         self._valid = self._lock
@@ -779,15 +793,27 @@ class RoundMachine:
         there = sum(1 for number in self._highest.values() if number >= self.number)
         if not current.joined and there + 1 >= self.threshold:
             current.joined = True
-            current.end_at = max(current.end_at, now + current.length)
+            current.end_at = max(current.end_at, now + self.swarm.deadline + 3 * current.step)
+
+    def _say(self, kind: str, payload: bytes, now: float) -> Envelope:
+        current = self._round
+        current.said.append((kind, payload))
+        current.repeat_at = now + current.step / 2
+        return self._broadcast(kind, payload, now)
 
     def _repeat(self, now: float) -> None:
-        """Say the votes again to whoever was not there or did not hear."""
+        """Say it again to whoever was not there or did not hear; ask others for what is missing."""
         current = self._round
-        if not current.joined and now >= current.repeat_at:
-            current.repeat_at = now + self.swarm.vote_timeout
-            for kind, choice in current.said:
-                self._broadcast(kind, encode_vote(choice), now)
+        if now < current.repeat_at:
+            return
+        current.repeat_at = now + current.step / 2
+        current.repeats += 1
+        for kind, payload in current.said:
+            self._broadcast(kind, payload, now)
+        holder = self.roster[(self.number + current.repeats) % len(self.roster)]
+        for source in (self._pending, current.proposal):
+            if source is not None:
+                self._fetch(source.candidate, holder, now)
 
     def _why(self) -> str:
         held = len(self._gathering.of_round(self.number))

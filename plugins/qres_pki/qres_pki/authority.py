@@ -183,10 +183,10 @@ class Authority:
         protection: KeySerializationEncryption = NoEncryption()
         if passphrase := _passphrase():
             protection = BestAvailableEncryption(passphrase)
-        for name in ("ca-key.pem", "ca.pem", "crl.pem", "index.sqlite3"):
-            if (folder / name).exists():
+        for file in ("ca-key.pem", "ca.pem", "crl.pem", "index.sqlite3"):
+            if (folder / file).exists():
                 what = "exists: there is a CA in this folder"
-                raise LabError.of("QRES-E803", str(folder / name), what, "name another folder")
+                raise LabError.of("QRES-E803", str(folder / file), what, "name another folder")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = Ed25519PrivateKey.generate()
         name = subject(AUTHORITY_NAME, swarm)
@@ -353,8 +353,9 @@ class Authority:
     # ── revoking ──────────────────────────────────────────────────────────────────────────────
 
     def revoke(self, chosen: Sequence[Issued], reason: str, now: int) -> None:
-        """Revoke certificates and publish a CRL that says so. Those revoked before stay as they
-        are.
+        """Revoke certificates and publish a CRL that says so.
+
+        Those revoked before stay as they are.
 
         Raises:
             RoundError: QRES-E602, the CA is damaged or its key open to others.

@@ -113,7 +113,7 @@ def init(
 @click.option("--out", type=_FOLDER, help="Folder for the file; by default DIR/certificates.")
 @click.option("--renew", is_flag=True, help="Replace the certificate of this name and key.")
 @_json
-def issue(
+def issue(  # noqa: PLR0913 - an argument per option
     folder: Path,
     public_key: str,
     name: str,
@@ -174,7 +174,7 @@ def revoke(
         chosen = [
             one
             for one in authority.index.all()
-            if (serial is not None and one.serial == serial.lower().lstrip("0"))
+            if (serial is not None and one.serial == serial.lower().replace(":", "").lstrip("0"))
             or one.public_key == wanted
             or (name is not None and one.name == name)
         ]

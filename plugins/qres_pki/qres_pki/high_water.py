@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,31 @@ from qres_pki.issuer import Revocations
 FILE: Final = "pki.sqlite3"
 _APPLICATION: Final = 0x71726573  # "qres": a database of somebody else is not taken for ours
 _FIX: Final = "restore the file from a backup; deleting it forgets which CRLs were seen"
+
+
+def _lay_out(database: sqlite3.Connection, swarm: str) -> None:
+    database.executescript(
+        f"PRAGMA application_id = {_APPLICATION};"
+        "CREATE TABLE swarm (name TEXT NOT NULL);"
+        "CREATE TABLE seen (authority BLOB PRIMARY KEY, number TEXT NOT NULL,"
+        " this_update REAL NOT NULL, digest BLOB NOT NULL);"
+    )
+    with database:
+        database.execute("INSERT INTO swarm VALUES (?)", (swarm,))
+
+
+def _create(path: Path, swarm: str) -> None:
+    """Make a store that is whole from the moment it is there, so an empty one is a damaged one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+    # Created here and not by SQLite, so that nobody else can ever read it.
+    os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(sqlite3.connect(beside)) as database:
+            _lay_out(database, swarm)
+        os.link(beside, path)
+    finally:
+        beside.unlink()
 
 
 class HighWater:
@@ -35,14 +61,15 @@ class HighWater:
             path = Path(data_dir) / FILE
             self._where = str(path)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # Created here and not by SQLite, so that nobody else can ever read it.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                if not path.exists():
+                    _create(path, swarm)
                 self._database = sqlite3.connect(path)
             except (OSError, sqlite3.Error) as error:
                 raise self._unusable(str(error)) from error
         try:
-            self._prepare(swarm)
+            if data_dir is None:
+                _lay_out(self._database, swarm)
+            self._check(swarm)
         except sqlite3.Error as error:
             self._database.close()
             raise self._unusable(str(error)) from error
@@ -53,28 +80,16 @@ class HighWater:
     def _unusable(self, what: str) -> RoundError:
         return RoundError.of("QRES-E602", self._where, what, _FIX)
 
-    def _prepare(self, swarm: str) -> None:
-        with closing(self._database.cursor()) as cursor:
-            (application,) = cursor.execute("PRAGMA application_id").fetchone()
-            (tables,) = cursor.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if (application, tables) == (0, 0):
-                cursor.executescript(
-                    "BEGIN IMMEDIATE;"
-                    f"PRAGMA application_id = {_APPLICATION};"
-                    "CREATE TABLE swarm (name TEXT NOT NULL);"
-                    "CREATE TABLE seen (authority BLOB PRIMARY KEY, number TEXT NOT NULL,"
-                    " this_update REAL NOT NULL, digest BLOB NOT NULL);"
-                )
-                cursor.execute("INSERT INTO swarm VALUES (?)", (swarm,))
-                cursor.execute("COMMIT")
-            elif application != _APPLICATION:
-                what = "not a store of this plugin"
-                raise self._unusable(what)
-            (health,) = cursor.execute("PRAGMA quick_check").fetchone()
-            names = cursor.execute("SELECT name FROM swarm").fetchall()
-            if health != "ok" or names != [(swarm,)]:
-                what = health if health != "ok" else f"of the swarm {names}, not {swarm!r}"
-                raise self._unusable(what)
+    def _check(self, swarm: str) -> None:
+        (application,) = self._database.execute("PRAGMA application_id").fetchone()
+        if application != _APPLICATION:
+            what = "not a store of this plugin"
+            raise self._unusable(what)
+        (health,) = self._database.execute("PRAGMA quick_check").fetchone()
+        names = self._database.execute("SELECT name FROM swarm").fetchall()
+        if health != "ok" or names != [(swarm,)]:
+            what = str(health) if health != "ok" else f"of another swarm, not of {swarm!r}"
+            raise self._unusable(what)
 
     def seen(self, authority: bytes) -> tuple[int, float, bytes] | None:
         """Number, time and digest of the newest CRL of a CA, or ``None``.

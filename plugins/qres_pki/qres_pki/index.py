@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -129,7 +129,7 @@ class Index:
         return RoundError.of("QRES-E602", str(self._path), what, fix)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _named(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -142,7 +142,7 @@ class Index:
         return tuple(row)
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> Generator[None]:
         """One transaction: nobody else changes the index meanwhile, and all of it or none counts.
 
         Raises:
@@ -164,7 +164,10 @@ class Index:
                 "SELECT serial, name, public_key, roles, not_before, not_after, certificate,"
                 " revoked, reason FROM issued ORDER BY rowid"
             ).fetchall()
-        return tuple(Issued(*row[:3], tuple(row[3].split()), *row[4:]) for row in rows)
+        return tuple(
+            Issued(serial, name, public_key, tuple(roles.split()), *rest)
+            for serial, name, public_key, roles, *rest in rows
+        )
 
     def add(self, issued: Issued) -> None:
         """Take in a new certificate; inside :meth:`changing`."""

@@ -90,6 +90,10 @@ def raw_key(certificate: x509.Certificate) -> bytes:
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
 def _one(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
     (attribute,) = name.get_attributes_for_oid(oid)
     return str(attribute.value)
@@ -140,7 +144,7 @@ class Issuer:
             usage = extensions.get_extension_for_class(x509.KeyUsage).value
             swarm = _one(certificate.subject, NameOID.ORGANIZATION_NAME)
         except Exception as error:
-            msg = f"not a self-signed Ed25519 CA certificate: {error or type(error).__name__}"
+            msg = f"not a self-signed Ed25519 CA certificate: {_why(error)}"
             raise ValueError(msg) from error
         if not (constraints.ca and usage.key_cert_sign and usage.crl_sign):
             msg = "not a CA certificate: it may not sign certificates and CRLs"
@@ -214,7 +218,7 @@ class Issuer:
             ]
             next_update = crl.next_update_utc
         except Exception as error:
-            msg = f"not a usable CRL: {error or type(error).__name__}"
+            msg = f"not a usable CRL: {_why(error)}"
             raise ValueError(msg) from error
         if critical:
             msg = f"not a usable CRL: critical extension {critical[0]}"

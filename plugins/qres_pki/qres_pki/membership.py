@@ -91,7 +91,9 @@ class Membership:
     issuer: Issuer | None
     revocations: Revocations | None
     require_crl: bool
-    _genuine: OrderedDict[bytes, Certificate] = attrs.field(factory=OrderedDict, init=False)
+    _genuine: OrderedDict[bytes, Certificate] = attrs.field(
+        factory=OrderedDict[bytes, Certificate], init=False
+    )
 
     def judge(self, key: bytes, credential: bytes, kind: str | None, now: float) -> Verdict:
         """Whether a node may take part now, and send a message of this kind.
@@ -122,7 +124,7 @@ class Membership:
             return EXPIRED
         return ACCEPT
 
-    def entitlement(
+    def entitlement(  # noqa: PLR0911 - a return for each reason
         self, key: bytes, credential: bytes, kind: str | None
     ) -> tuple[Verdict, Certificate | None]:
         """The part of :meth:`judge` that no clock decides.

@@ -45,7 +45,8 @@ def sample_columns(
     raw = np.random.PCG64(np.random.SeedSequence(int.from_bytes(seed))).random_raw(count)
     edges = np.arange(count + 1, dtype=np.int64) * d // count
     offsets = raw.astype(np.uint64) % np.diff(edges).astype(np.uint64)
-    return (edges[:-1] + offsets.astype(np.int64)).astype(np.intp)
+    chosen: NDArray[np.intp] = (edges[:-1] + offsets.astype(np.int64)).astype(np.intp)
+    return chosen
 
 
 def squared_distances(
@@ -63,7 +64,7 @@ def squared_distances(
     Complexity: O(n log n) for each coordinate looked at; blocks of 4096 coordinates in memory.
     """
     n = vectors.shape[0]
-    total = vectors.shape[1] if columns is None else columns.size
+    total = vectors.shape[1] if columns is None else len(columns)
     sums = [0] * n
     for start in range(0, total, _BLOCK):
         stop = start + _BLOCK
@@ -97,10 +98,10 @@ def far_rows(
     Returns:
         ``n`` truth values; all false for fewer than three rows.
     """
-    n, d = vectors.shape
+    n, d = (int(size) for size in vectors.shape)
     if n < FEWEST:
         return [False] * n
     distances = squared_distances(vectors, columns)
-    least = 4 * (d if columns is None else columns.size)
+    least = 4 * (d if columns is None else len(columns))
     bound = factor**2 * max(sorted(distances)[n // 2], least)
     return [distance > bound for distance in distances]

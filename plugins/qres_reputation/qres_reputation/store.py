@@ -15,7 +15,7 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -185,7 +185,7 @@ class Store:
         return RoundError.of("QRES-E602", str(self._path), what, fix)
 
     @contextmanager
-    def _refusing(self) -> Iterator[None]:
+    def _refusing(self) -> Generator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
@@ -257,7 +257,7 @@ class Store:
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Generator[None]:
         """Hold the write lock; all is on the disk when the block ends, or nothing is.
 
         Raises:

@@ -52,7 +52,8 @@ COMPLETE = (MEMORY, ED25519, REPLAY, MEAN)
 
 
 def swarm(**changes: Any) -> SwarmConfig:
-    return SwarmConfig(**{"name": "s", "nodes": 4, "byzantine": 1, "quorum": 3, **changes})
+    fields: dict[str, Any] = {"name": "s", "nodes": 4, "byzantine": 1, "quorum": 3, **changes}
+    return SwarmConfig(**fields)
 
 
 def solution(*plugins: Enabled, **changes: Any) -> Solution:

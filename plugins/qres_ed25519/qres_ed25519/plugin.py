@@ -1,0 +1,264 @@
+"""The ``ed25519`` plugin: who this node is, signing, and checking signatures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    ConfigError,
+    Envelope,
+    NodeId,
+    NodeInfo,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_ed25519.rotation import Rotations
+from qres_ed25519.signature import KeyPair, key_fault, verify
+
+NAME: Final = "ed25519"
+"""The plugin's name; its signature travels in ``envelope.auth`` under it."""
+KEY_VARIABLE: Final = "QRES_KEY_FILE"
+LAB_DOMAIN: Final = b"qres/ed25519/lab-key/v1\0"
+BATCH_PER_THREAD: Final = 32
+"""Fewest messages that pay for a thread of their own."""
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UNSIGNED: Final = reject("no signature", blame=Blame.LINK)
+_FORGED: Final = reject("bad signature", blame=Blame.LINK)
+
+
+def _check_variable(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value and not _VARIABLE.fullmatch(value):
+        # The value is not repeated: it may be the passphrase itself.
+        msg = f"{attribute.name} must be the name of an environment variable, not a passphrase"
+        raise ValueError(msg)
+
+
+@attrs.define(eq=False)
+class Ed25519:
+    """Signs every message of this node and accepts only messages their sender signed.
+
+    What is signed is ``envelope.signing_digest``, so a signature is bound to swarm, kind, round,
+    model, sender, sequence, time and payload. The public key is the node's identity, or the key a
+    chain of rotation statements leads to from it. A refusal blames the link that delivered the
+    message, never the sender it names.
+
+    On a real node the private key is read from a file. In the simulator each node's key is derived
+    from the seed, and neither ``key`` nor ``rotations`` is read.
+
+    Attributes:
+        key: path of the private key file; empty: the environment variable ``QRES_KEY_FILE``.
+        passphrase_env: environment variable with the passphrase of an encrypted key file.
+        require_signature: false lets unsigned messages pass; a wrong signature never does.
+        rotations: paths of rotation statements, of this node and of others.
+
+    Raises:
+        ValueError: ``passphrase_env`` is not a variable's name.
+
+    Complexity:
+        one signature or one verification for each message, whatever its size: the payload enters
+        through its digest.
+
+    Source:
+        RFC 8032, "Edwards-Curve Digital Signature Algorithm", section 5.1; the stricter reading
+        where it leaves a choice, see :mod:`qres_ed25519.signature`.
+    """
+
+    key: str = attrs.field(
+        default="",
+        metadata={
+            "help": "Path of this node's private key file, made by `qres keygen`. "
+            "If empty, the environment variable QRES_KEY_FILE names it."
+        },
+    )
+    passphrase_env: str = attrs.field(
+        default="",
+        validator=_check_variable,
+        metadata={
+            "help": "Name of the environment variable that holds the key file's passphrase. "
+            "Empty for a key file that is not encrypted."
+        },
+    )
+    require_signature: bool = attrs.field(
+        default=True,
+        metadata={
+            "help": "Refuse messages without a signature. If false they pass, in anybody's name; "
+            "wrong signatures are refused all the same."
+        },
+    )
+    rotations: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata={
+            "help": "Paths of rotation statements, made by `qres key rotate`: the key that now "
+            "speaks for a node of the roster. All nodes need the same ones."
+        },
+    )
+    _pair: KeyPair | None = attrs.field(init=False, default=None, repr=False)
+    _node_id: NodeId = attrs.field(init=False, default=b"", repr=False)
+    _rotations: Rotations = attrs.field(init=False, factory=Rotations, repr=False)
+    _keys: dict[NodeId, bytes] = attrs.field(init=False, factory=dict[NodeId, bytes], repr=False)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """That signatures are optional, if they are."""
+        if self.require_signature:
+            return ()
+        return (
+            (
+                "require_signature is false: a message without a signature passes, "
+                "so anybody can speak for anybody"
+            ),
+        )
+
+    @hookimpl
+    def identity(self, seed: bytes | None) -> NodeId:
+        """Derive the lab key from the seed, or read the key file, and say whose key it is.
+
+        Args:
+            seed: 32 bytes in the simulator, ``None`` on a real node.
+
+        Returns:
+            the public key; for a key that replaced others, the first one of the chain.
+
+        Raises:
+            ConfigError: QRES-E103 no file is named, QRES-E101 and QRES-E105 what is wrong with it
+                or with a rotation statement.
+        """
+        if seed is None:
+            self._rotations = Rotations.read(self.rotations, f"plugins.{NAME}.rotations")
+            self._pair = self._load()
+        else:
+            self._rotations = Rotations()
+            self._pair = KeyPair.from_seed(hashlib.sha256(LAB_DOMAIN + seed).digest())
+        self._node_id = self._rotations.identity(self._pair.public)
+        return self._node_id
+
+    def _load(self) -> KeyPair:
+        from qres_ed25519 import keyfile  # noqa: PLC0415 - `cryptography` is for key files only
+
+        if self.key:
+            where, path = f"plugins.{NAME}.key", self.key
+        else:
+            where, path = KEY_VARIABLE, os.environ.get(KEY_VARIABLE, "")
+        if not path:
+            what = f"no key file is named, and {KEY_VARIABLE} is not set"
+            fix = 'make one with `qres keygen PATH` and set key = "PATH"'
+            raise ConfigError.of("QRES-E103", f"plugins.{NAME}.key", what, fix)
+        secret = keyfile.passphrase(self.passphrase_env, f"plugins.{NAME}.passphrase_env")
+        pair = keyfile.load(Path(path), secret, where)
+        successor = self._rotations.chain(pair.public)[-1]
+        if successor != pair.public:
+            what = f"{path}: the key was replaced by {successor.hex()}"
+            raise ConfigError.of("QRES-E105", where, what, "name the file of the new key")
+        return pair
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Settle once and for all which key speaks for each node of the roster.
+
+        Raises:
+            ConfigError: QRES-E105 if the node is to have another identity than its key gives it, if
+                an identity of the roster is no usable public key, or if a rotation statement
+                concerns no node of the roster or gives a node the key of another.
+        """
+        if self._pair is None:
+            if node_info.seed is not None:
+                what = "the identity of a simulated node was not asked for before its start"
+                raise ConfigError.of("QRES-E105", f"plugins.{NAME}", what)
+            self.identity(None)
+        if node_info.node_id != self._node_id:
+            what = f"it is of node {self._node_id.hex()}, and this is {node_info.node_id.hex()}"
+            raise ConfigError.of(
+                "QRES-E105", f"plugins.{NAME}.key", what, "start each node with its own key"
+            )
+        roster = frozenset(node_info.roster)
+        for new in self._rotations.preceding:
+            first = self._rotations.identity(new)
+            if first not in roster or new in roster:
+                what = (
+                    f"{new.hex()} replaces the key of {first.hex()}, who is not in the roster"
+                    if first not in roster
+                    else f"{new.hex()} replaces a key and is a node of the roster itself"
+                )
+                fix = "the roster lists each node's first key; statements concern its nodes only"
+                raise ConfigError.of("QRES-E105", f"plugins.{NAME}.rotations", what, fix)
+        for node_id in node_info.roster:
+            if fault := key_fault(node_id):
+                what = f"{node_id.hex()} is no Ed25519 public key: {fault}"
+                fix = "`qres key show` prints the identity of a key file"
+                raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
+        self._keys = {node_id: self._rotations.chain(node_id)[-1] for node_id in node_info.roster}
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        """Sign a message with this node's key, whoever it names as its sender.
+
+        Returns:
+            64 bytes.
+
+        Raises:
+            ConfigError: QRES-E103 if the node has no key yet.
+        """
+        if self._pair is None:
+            what = "there is no key to sign with before the node's identity is known"
+            raise ConfigError.of("QRES-E103", f"plugins.{NAME}.key", what)
+        return self._pair.sign(envelope.signing_digest)
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        """Accept a message that the key of its claimed sender signed.
+
+        Args:
+            envelope: the message; its signature is ``envelope.auth["ed25519"]``.
+
+        Returns:
+            ``ACCEPT``, or a rejection that blames the link: ``no signature`` or ``bad signature``,
+            the latter also for a key that was replaced and for a sender that is no key at all.
+
+        Complexity: one verification, and none without a signature or with one of another form.
+        """
+        signature = envelope.auth.get(NAME)
+        if signature is None:
+            return _UNSIGNED if self.require_signature else ACCEPT
+        public = self._keys.get(envelope.sender)
+        if public is None:  # not set up, or not in the roster: nothing is kept for such a sender
+            public = self._rotations.chain(envelope.sender)[-1]
+            if key_fault(public):
+                return _FORGED
+        return ACCEPT if verify(public, envelope.signing_digest, signature) else _FORGED
+
+    def authenticate_many(self, envelopes: Sequence[Envelope]) -> list[Verdict]:
+        """The verdict of :meth:`authenticate` on each of many messages, in their order.
+
+        Each signature is verified by itself, in a few threads: the library lets go of the
+        interpreter while it computes. Verifying the sum of all instead would be faster still, and
+        would accept some signatures that no single check accepts (the equation with the cofactor):
+        then a message's fate would depend on what came with it.
+
+        Args:
+            envelopes: any number.
+
+        Complexity: as that many verifications, divided by the processor's idle cores.
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = min(cores or 1, len(envelopes) // BATCH_PER_THREAD)
+        if workers < 2:
+            return self._one_by_one(envelopes)
+        size = -(-len(envelopes) // workers)
+        parts = [envelopes[start : start + size] for start in range(0, len(envelopes), size)]
+        with ThreadPoolExecutor(workers) as pool:
+            return [verdict for part in pool.map(self._one_by_one, parts) for verdict in part]
+
+    def _one_by_one(self, envelopes: Sequence[Envelope]) -> list[Verdict]:
+        return [self.authenticate(envelope) for envelope in envelopes]

@@ -1,0 +1,193 @@
+"""Key rotation: a new key takes over an identity with a statement that both keys signed.
+
+A node keeps its identity, the public key of its first key, and goes on with another key. Whoever
+holds the statement accepts only the new key for that identity. The old key's signature says that
+its holder wants it; the new key's, that the new key is not somebody else's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from qres_core import ConfigError, NodeId, WireError, canonical
+from qres_ed25519.signature import KeyPair, key_fault, verify
+
+VERSION: Final = 1
+DOMAIN: Final = b"qres/ed25519/rotation/v1\0"
+MAX_STATEMENT_BYTES: Final = 512
+_U63: Final = 2**63 - 1
+_KEYS: Final = list(range(6))
+
+
+def _digest(old: bytes, new: bytes, time: int) -> bytes:
+    return hashlib.sha256(DOMAIN + canonical.dumps([VERSION, old, new, time])).digest()
+
+
+@attrs.frozen
+class Statement:
+    """The holder of one key names the key that replaces it. Verified, however it was made.
+
+    On disk it is a deterministic CBOR map with the keys 0 to 5: version, old key, new key, time,
+    signature by the old key, signature by the new key. Both sign SHA-256 of ``DOMAIN`` and the
+    encoded list of the first four; a message's digest has another domain.
+
+    Attributes:
+        old: public key that is replaced, 32 bytes.
+        new: public key that replaces it, 32 bytes.
+        time: seconds since 1970 by the clock of whoever made it; orders a chain, no more.
+        signatures: by the old and by the new key, 64 bytes each.
+
+    Raises:
+        WireError: QRES-E404 names the field.
+    """
+
+    old: bytes
+    new: bytes
+    time: int
+    signatures: tuple[bytes, bytes]
+
+    def __attrs_post_init__(self) -> None:
+        for field, public in (("old", self.old), ("new", self.new)):
+            fault = key_fault(public) if type(public) is bytes else "expected bytes"
+            if fault:
+                raise _bad(field, fault)
+        if self.old == self.new:
+            raise _bad("new", "the old key again")
+        if type(self.time) is not int or not 0 <= self.time <= _U63:
+            raise _bad("time", "expected an integer in 0..2**63-1")
+        digest = _digest(self.old, self.new, self.time)
+        for public, signature, whose in zip(
+            (self.old, self.new), self.signatures, ("old", "new"), strict=True
+        ):
+            if type(signature) is not bytes or not verify(public, digest, signature):
+                raise _bad("signatures", f"not signed by the {whose} key")
+
+    @classmethod
+    def make(cls, old: KeyPair, new: KeyPair, time: int) -> Statement:
+        """The statement that ``new`` replaces ``old``."""
+        digest = _digest(old.public, new.public, time)
+        return cls(old.public, new.public, time, (old.sign(digest), new.sign(digest)))
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        fields = [VERSION, self.old, self.new, self.time, *self.signatures]
+        return canonical.dumps(dict(enumerate(fields)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Statement:
+        """Decode and verify a statement.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E406, whatever the bytes.
+        """
+        value: Any = canonical.loads(data, max_bytes=MAX_STATEMENT_BYTES)
+        if not canonical.is_map(value) or list(value) != _KEYS:
+            raise WireError.of("QRES-E402", "statement", "expected a map of keys 0..5")
+        if type(value[0]) is not int or value[0] != VERSION:
+            raise WireError.of("QRES-E406", "statement.version", f"this node reads {VERSION}")
+        return cls(value[1], value[2], value[3], (value[4], value[5]))
+
+
+def _bad(field: str, what: str) -> WireError:
+    return WireError.of("QRES-E404", f"statement.{field}", what)
+
+
+def read_statement(path: Path, where: str) -> Statement:
+    """Read a statement's file.
+
+    Args:
+        path: the file.
+        where: configuration key or argument that named it, for the error.
+
+    Raises:
+        ConfigError: QRES-E101 if it cannot be read, QRES-E105 if it is not a valid statement.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_STATEMENT_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        fix = "name a readable file"
+        raise ConfigError.of("QRES-E101", f"{where}: {path}", reason, fix) from error
+    try:
+        return Statement.from_bytes(data)
+    except WireError as error:
+        what = f"{path}: {error.problems[0]}"
+        fix = "ask its maker for the file again"
+        raise ConfigError.of("QRES-E105", where, what, fix) from error
+
+
+@attrs.frozen
+class Rotations:
+    """Statements joined into chains, each from an identity to the key now in use.
+
+    Attributes:
+        following: the next key of every replaced key.
+        preceding: the other way round.
+    """
+
+    following: Mapping[bytes, bytes] = attrs.field(factory=dict[bytes, bytes])
+    preceding: Mapping[bytes, bytes] = attrs.field(factory=dict[bytes, bytes])
+
+    @classmethod
+    def join(cls, statements: Iterable[Statement], where: str) -> Rotations:
+        """Join statements, given in any order.
+
+        Args:
+            statements: verified ones.
+            where: what named them, for the error.
+
+        Raises:
+            ConfigError: QRES-E105 for two statements of one old key (a fork: one of the two was
+                made by a thief, and nothing here tells which), for one key that replaces two, for
+                a circle, and for a statement older than the one before it.
+        """
+        by_old: dict[bytes, Statement] = {}
+        by_new: dict[bytes, Statement] = {}
+        for one in statements:
+            if one.old in by_old:
+                raise _refused(where, f"two statements replace the key {one.old.hex()}", "keep one")
+            if one.new in by_new:
+                what = f"the key {one.new.hex()} replaces two others"
+                raise _refused(where, what, "a node's keys are its own")
+            by_old[one.old] = by_new[one.new] = one
+        for one in by_old.values():
+            before = by_new.get(one.old)
+            if before is not None and before.time > one.time:
+                what = f"{one.old.hex()} was replaced before it came into use"
+                raise _refused(where, what, "one of the two statements is not what it says")
+        rotations = cls(
+            {old: one.new for old, one in by_old.items()},
+            {new: one.old for new, one in by_new.items()},
+        )
+        reached = sum(len(rotations.chain(old)) - 1 for old in by_old if old not in by_new)
+        if reached != len(by_old):
+            raise _refused(where, "statements replace keys in a circle", "remove one of them")
+        return rotations
+
+    @classmethod
+    def read(cls, paths: Iterable[str], where: str) -> Rotations:
+        """Read and join statement files. Raises as :func:`read_statement` and :meth:`join`."""
+        return cls.join([read_statement(Path(path), where) for path in paths], where)
+
+    def chain(self, public: bytes) -> list[bytes]:
+        """A key and all that follow it, oldest first; the last is in use."""
+        keys = [public]
+        while (following := self.following.get(keys[-1])) is not None:
+            keys.append(following)
+        return keys
+
+    def identity(self, public: bytes) -> NodeId:
+        """The identity a key speaks for: the first key of its chain."""
+        while (preceding := self.preceding.get(public)) is not None:
+            public = preceding
+        return public
+
+
+def _refused(where: str, what: str, fix: str) -> ConfigError:
+    return ConfigError.of("QRES-E105", where, what, fix)

@@ -1,0 +1,245 @@
+"""The ``replay`` plugin: its options and its hooks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Dialogue,
+    Envelope,
+    Needs,
+    NodeId,
+    NodeInfo,
+    RoundInfo,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_replay.challenge import Challenge, Freshness, draw_nonce
+from qres_replay.store import Store
+from qres_replay.window import Sender, Window
+
+MODES: Final = ("clock", "challenge")
+MIN_WINDOW: Final = 32  # RFC 4303 section 3.4.3
+MAX_WINDOW: Final = 2**16
+
+UNKNOWN: Final = reject("unknown sender", blame=Blame.LINK)
+BEHIND: Final = reject("clock behind")
+AHEAD: Final = reject("clock ahead")
+BEFORE_RESTART: Final = reject("sent before the restart")
+
+
+def _check_skew(_instance: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
+        msg = f"{attribute.name} must be a finite number of seconds above 0, got {value!r}"
+        raise ValueError(msg)
+
+
+def _check_window(_instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+    if type(value) is not int or not MIN_WINDOW <= value <= MAX_WINDOW:
+        msg = f"{attribute.name} must be an integer in {MIN_WINDOW}..{MAX_WINDOW}, got {value!r}"
+        raise ValueError(msg)
+
+
+def _check_mode(_instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if value not in MODES:
+        msg = f"{attribute.name} must be one of {', '.join(MODES)}, got {value!r}"
+        raise ValueError(msg)
+
+
+@attrs.define(eq=False)
+class Replay:
+    """Accept every message once, and none that is old.
+
+    Sequence numbers are the defence: of each node of the roster the highest number seen is kept
+    and a bitmap of the ``window`` numbers up to it. A number is accepted once, in any order inside
+    the window. Clocks only bound how long a message that nobody has seen yet may be held back.
+
+    Memory is fixed by the roster and ``window``, and no sender has a part in another's. With a
+    ``data_dir`` it survives ``kill -9`` exactly and a power loss safely, see
+    :mod:`qres_replay.store`. Without one it is lost with the process.
+
+    Attributes:
+        skew: how far a message's time may be from this node's clock, seconds, both ways.
+        window: how many numbers of a sender may arrive out of order, 32..65536.
+        mode: ``"clock"``, or ``"challenge"`` to let nodes with a wrong clock take part, see
+            :mod:`qres_replay.challenge`.
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+
+    Source:
+        RFC 4303 section 3.4.3 for the window.
+
+    Example:
+        >>> from qres_core.testing import make_envelope, make_node_info
+        >>> replay = Replay()
+        >>> replay.setup(make_node_info())
+        >>> message = make_envelope()
+        >>> replay.replay_check(message, message.time_ms / 1000).accepted
+        True
+        >>> replay.replay_check(message, message.time_ms / 1000).reason
+        'replayed'
+    """
+
+    skew: float = attrs.field(
+        default=60.0,
+        validator=_check_skew,
+        metadata={
+            "help": "How far the time of a message may be from this node's clock, in seconds, in "
+            "both directions."
+        },
+    )
+    window: int = attrs.field(
+        default=1024,
+        validator=_check_window,
+        metadata={
+            "help": "How many sequence numbers of a sender may arrive out of order. At least the "
+            "messages of one node that can be on their way at once."
+        },
+    )
+    mode: str = attrs.field(
+        default="clock",
+        validator=_check_mode,
+        metadata={
+            "help": '"clock": every message is held to the clock. "challenge": nodes that answer '
+            "the coordinator's nonce are not, so that a wrong clock excludes nobody."
+        },
+    )
+    _senders: Mapping[NodeId, Sender] = attrs.field(factory=dict[NodeId, Sender], init=False)
+    _store: Store | None = attrs.field(default=None, init=False)
+    _freshness: Freshness | None = attrs.field(default=None, init=False)
+    _node: NodeInfo | None = attrs.field(default=None, init=False)
+
+    @property
+    def needs(self) -> Needs:
+        """Authenticated senders: a forged number would use up the one it was forged for."""
+        return Needs(families=("authenticate",))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know of the mode."""
+        if self.mode == "clock":
+            return ()
+        nonce = "mode = 'challenge': nobody contributes to a round before the coordinator's nonce"
+        return (nonce,)
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Open the store, or begin with empty windows where there is no ``data_dir``.
+
+        Raises:
+            RoundError: QRES-E602, see :class:`qres_replay.store.Store`.
+        """
+        self.teardown()
+        if node_info.data_dir is None:
+            self._senders = {node: Sender(node, Window(self.window)) for node in node_info.roster}
+        else:
+            self._store = Store(
+                Path(node_info.data_dir),
+                swarm=node_info.swarm,
+                node_id=node_info.node_id,
+                roster=node_info.roster,
+                window=self.window,
+            )
+            self._senders = self._store.senders
+        if self.mode == "challenge":
+            self._freshness = Freshness(node_info.node_id, min(node_info.roster))
+        self._node = node_info
+
+    @hookimpl
+    def teardown(self) -> None:
+        """Close the store in order. From then on every message is refused.
+
+        Raises:
+            RoundError: QRES-E602 if the disk does not take the mark of an orderly stop.
+        """
+        store, self._store = self._store, None
+        self._senders, self._freshness, self._node = {}, None, None
+        if store is not None:
+            store.close()
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
+        """Open the challenge of the round, in that mode."""
+        freshness, node = self._freshness, self._node
+        if freshness is None or node is None:
+            return None
+        number = round_info.number
+        freshness.opened(number, draw_nonce(node.seed, number) if freshness.leads else b"")
+        peers = tuple(peer for peer in node.roster if peer != node.node_id)
+        return Challenge(peers, number, freshness)
+
+    # ── the check ─────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def replay_check(self, envelope: Envelope, now: float) -> Verdict:
+        """Accept a message whose number is new and whose time is right or excused.
+
+        Nothing is kept of a message that is refused: one refused for its time may come again.
+
+        Args:
+            envelope: the message, authenticated; any ``sequence`` and ``time_ms`` it can carry.
+            now: this node's clock, seconds.
+
+        Returns:
+            ``ACCEPT``, or a rejection:
+
+            - ``"unknown sender"``: not of the roster. Blames the link.
+            - ``"replayed"``: the number was seen. ``"sequence too old"``: it is below the window.
+              Both blame nobody, as networks duplicate and delay. They blame the link only in mode
+              ``"clock"``, and for a time that is more than twice ``skew`` away: no neighbour whose
+              own clock is right would have passed that on.
+            - ``"clock behind"``, ``"clock ahead"``: the time is more than ``skew`` away. Blames
+              nobody: a wrong clock is no attack, and it may be this node's.
+            - ``"sent before the restart"``: a power loss took the memory of that time. Blames
+              nobody.
+
+        Raises:
+            RoundError: QRES-E602 if the store did not keep the message; it is not accepted.
+
+        Complexity: O(window / 64); with a store, one commit.
+        """
+        sender = self._senders.get(envelope.sender)
+        if sender is None:
+            return UNKNOWN
+        sequence, time_ms = envelope.sequence, envelope.time_ms
+        now_ms = int(now * 1000)  # as senders round it
+        off = time_ms - now_ms
+        reason = sender.window.refusal(sequence)
+        if reason:
+            beyond_doubt = self.mode == "clock" and abs(off) > 2000 * self.skew
+            return reject(reason, blame=Blame.LINK if beyond_doubt else Blame.NOBODY)
+        untimely = self._untimely(sender, time_ms, off)
+        freshness = self._freshness
+        if untimely is not None and not (freshness is not None and freshness.excuses(envelope)):
+            return untimely
+        high, seen = sender.window.after(sequence)
+        if self._store is not None:
+            self._store.record(sender, high, seen, time_ms=time_ms, now_ms=now_ms)
+        sender.window.high, sender.window.seen = high, seen
+        if freshness is not None:
+            freshness.note(envelope)
+        return ACCEPT
+
+    def _untimely(self, sender: Sender, time_ms: int, off: int) -> Verdict | None:
+        limit = 1000 * self.skew
+        if off < -limit:
+            return BEHIND
+        if off > limit:
+            return AHEAD
+        return BEFORE_RESTART if time_ms <= sender.floor else None

@@ -1,0 +1,106 @@
+"""The records of a roster, in memory and, where the node has a folder, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import attrs
+
+from qres_core import NodeId, NodeInfo
+from qres_reputation.record import Record
+from qres_reputation.rules import Rule
+from qres_reputation.store import Settings, Snapshot, Store
+
+Change: TypeAlias = Callable[[Mapping[NodeId, Record]], Mapping[NodeId, Record]]
+"""From the present records of the roster to those that change."""
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """Records by node; complete for the roster from the first moment.
+
+    Attributes:
+        records: the present records of the roster. Not to be written to.
+    """
+
+    records: dict[NodeId, Record]
+    _store: Store | None = None
+
+    @classmethod
+    def open(cls, info: NodeInfo, rule: Rule, settings: Settings) -> Ledger:
+        """The node's records: from its folder if it has one, else fresh ones.
+
+        Nodes new in the roster get a fresh record. Scores made by another rule are translated:
+        the score stays, the evidence behind it is not kept. Whoever left the roster keeps a row in
+        the file, and a ban with it.
+
+        Raises:
+            RoundError: QRES-E602 for a file that is damaged or another node's.
+        """
+        fresh = {node: Record(rule.fresh()) for node in info.roster}
+        if info.data_dir is None:
+            return cls(fresh)
+        folder = Path(info.data_dir)
+        Store.create(folder, (info.swarm, info.node_id), Snapshot(settings, 0, fresh))
+        store = Store(folder)
+        try:
+            store.bind(info.swarm, info.node_id)
+            with store.transaction():
+                found = store.load()
+                changes = {node: one for node, one in fresh.items() if node not in found.records}
+                if found.settings.rule != settings.rule:
+                    for node, one in found.records.items():
+                        changes[node] = attrs.evolve(one, belief=rule.at(one.belief.score))
+                store.put(changes)
+                store.put_settings(settings)
+        except BaseException:
+            store.close()
+            raise
+        kept = {**found.records, **changes}
+        return cls({node: kept[node] for node in info.roster}, store)
+
+    def refresh(self) -> bool:
+        """Take in what ``qres reputation`` changed; true if it did.
+
+        Raises:
+            RoundError: QRES-E602.
+        """
+        if self._store is None or not self._store.changed():
+            return False
+        self._read(self._store)
+        return True
+
+    def _read(self, store: Store) -> None:
+        found = store.load().records
+        if missing := self.records.keys() - found.keys():
+            raise store.unusable(f"{len(missing)} nodes of the roster are gone")
+        self.records = {node: found[node] for node in self.records}
+
+    def change(self, change: Change, *, ended: int | None = None) -> None:
+        """Change some records, durably before this returns.
+
+        Args:
+            change: what to do with the present records, those of the disk included.
+            ended: number of the round that ended with this change.
+
+        Raises:
+            RoundError: QRES-E602; then nothing changed.
+        """
+        if self._store is None:
+            self.records.update(change(self.records))
+            return
+        with self._store.transaction():
+            if self._store.changed():
+                self._read(self._store)
+            changes = change(self.records)
+            self._store.put(changes)
+            if ended is not None:
+                self._store.put_round(ended)
+        self.records.update(changes)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._store is not None:
+            self._store.close()

@@ -1,0 +1,441 @@
+"""The ``reputation`` plugin: its options and its hooks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from typing import Any, Final, cast
+
+import attrs
+
+from qres_core import (
+    Evidence,
+    Needs,
+    NodeId,
+    NodeInfo,
+    Outcome,
+    RoundInfo,
+    RoundStatus,
+    Standing,
+    Updates,
+    Vector,
+    Visibility,
+    hookimpl,
+)
+from qres_reputation import outliers
+from qres_reputation.influence import weights
+from qres_reputation.ledger import Ledger
+from qres_reputation.options import share, whole
+from qres_reputation.record import Record
+from qres_reputation.rules import UNIT, Additive, Beta, Ema, Rule, units
+from qres_reputation.store import Settings
+
+REWARDED: Final = "contributed"
+"""The one fact that speaks for a node: its contribution was agreed on and merged."""
+
+DISPUTABLE: Final = (
+    "replayed",
+    "set bends a standing",
+    "set names a banned node",
+    "unknown dialogue",
+    "unproven certificate",
+    "unproven lock",
+    "unproven snapshot",
+)
+"""Facts that are not proof of a lie.
+
+A network, or a node that helps out with another's contribution, may deliver a message twice. The
+rest depend on what the observer itself believes: whom it banned, which dialogues it opened, whose
+certificate it holds for revoked. Two honest nodes can differ in all of that, and would ban each
+other over it.
+"""
+
+BANNED: Final = Standing(0, banned=True)
+FULL: Final = Standing()
+_OF_ONE_RULE: Final = {
+    "reward": "additive",
+    "punish": "additive",
+    "gamma": "ema",
+    "forgetting": "beta",
+}
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def _check_rule(_instance: object, attribute: attrs.Attribute[str], value: object) -> None:
+    if value not in ("additive", "beta", "ema"):
+        msg = f'{attribute.name} must be "additive", "beta" or "ema", got {value!r}'
+        raise ValueError(msg)
+
+
+def _check_facts(
+    _instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: Any
+) -> None:
+    facts = cast("tuple[object, ...]", value) if type(value) is tuple else (None,)
+    if any(type(fact) is not str for fact in facts):
+        msg = f"{attribute.name} must be a list of facts, got {value!r}"
+        raise ValueError(msg)
+
+
+@attrs.define(eq=False)
+class Reputation:
+    """Keeps a score for every node of the roster, and bans those whose score falls too low.
+
+    What counts against a node is what it provably did: facts whose blame the kernel laid on the
+    node itself or on the link that delivered, and an update far from the others round after round.
+    That a rule did not choose an update is not evidence. What counts for a node is a contribution
+    that was merged.
+
+    A node is banned as soon as its score is below ``ban_below``. After ``ban_rounds`` rounds it is
+    back with a score of exactly ``ban_below``: one further punishment bans it again.
+
+    The watch compares every update of an agreed set with the coordinate-wise median. It changes
+    nothing in the updates and needs to see them singly; where a plugin hides them, it is idle.
+    """
+
+    rule: str = attrs.field(
+        default="additive",
+        validator=_check_rule,
+        metadata=_help('How evidence changes a score: "additive", "beta" or "ema".'),
+    )
+    start: float = attrs.field(
+        default=0.5,
+        validator=share(1),
+        metadata=_help("Score of a node nobody has seen; scores decay towards it."),
+    )
+    reward: float = attrs.field(
+        default=0.01,
+        validator=share(0),
+        metadata=_help("Rule additive: added for a contribution that was merged."),
+    )
+    punish: float = attrs.field(
+        default=0.1,
+        validator=share(1),
+        metadata=_help("Rule additive: taken for a proven fault."),
+    )
+    gamma: float = attrs.field(
+        default=0.05,
+        validator=share(1),
+        metadata=_help("Rule ema: weight of the newest evidence."),
+    )
+    forgetting: float = attrs.field(
+        default=0.9,
+        validator=share(0),
+        metadata=_help("Rule beta: what older evidence is multiplied by; 1 never forgets."),
+    )
+    decay: float = attrs.field(
+        default=0.001,
+        validator=share(0),
+        metadata=_help("Share of the way to the start score that fades in every closed round."),
+    )
+    ban_below: float = attrs.field(
+        default=0.2,
+        validator=share(1),
+        metadata=_help("A node with a score below this is banned; below the start score."),
+    )
+    ban_rounds: int = attrs.field(
+        default=120,
+        validator=whole(0, 2**32),
+        metadata=_help("Rounds a ban lasts; 0 for ever."),
+    )
+    flood: int = attrs.field(
+        default=64,
+        validator=whole(0, 2**32),
+        metadata=_help(
+            "Repetitions of one fact in a round that count as one more fault; 0 for none."
+        ),
+    )
+    ignore: tuple[str, ...] = attrs.field(
+        default=DISPUTABLE,
+        validator=_check_facts,
+        metadata=_help("Facts that count against nobody."),
+    )
+    exponent: int = attrs.field(
+        default=0,
+        validator=whole(0, 8),
+        metadata=_help("Weight of a node is its score to this power; 0 counts all equally."),
+    )
+    influence_cap: float = attrs.field(
+        default=0.1,
+        validator=share(1),
+        metadata=_help("With an exponent: greatest share of the roster's weight a node may have."),
+    )
+    outlier_factor: float = attrs.field(
+        default=4.0,
+        validator=share(UNIT, 2**20 * UNIT),
+        metadata=_help("Distance to the median, in median distances, that makes an outlier."),
+    )
+    outlier_rounds: int = attrs.field(
+        default=3,
+        validator=whole(0, 2**32),
+        metadata=_help(
+            "Rounds in a row a node must be an outlier before it is punished; 0 switches it off."
+        ),
+    )
+    outlier_sample: int = attrs.field(
+        default=4096,
+        validator=whole(0, 2**32),
+        metadata=_help("Coordinates the watch looks at, drawn anew in every round; 0 for all."),
+    )
+
+    _rule: Rule = attrs.field(init=False)
+    _floor: int = attrs.field(init=False)
+    _ignored: frozenset[str] = attrs.field(init=False)
+    _ledger: Ledger = attrs.field(init=False, factory=lambda: Ledger({}))
+    _standings: dict[NodeId, Standing] = attrs.field(init=False, factory=dict[NodeId, Standing])
+    _weights: dict[NodeId, Standing] = attrs.field(init=False, factory=dict[NodeId, Standing])
+    _number: int = attrs.field(init=False, default=0)
+    _seen: Counter[tuple[NodeId, str]] = attrs.field(
+        init=False, factory=Counter[tuple[NodeId, str]]
+    )
+    _contributed: set[NodeId] = attrs.field(init=False, factory=set[NodeId])
+    _watched: dict[NodeId, bool] = attrs.field(init=False, factory=dict[NodeId, bool])
+
+    def __attrs_post_init__(self) -> None:
+        fields = attrs.fields_dict(type(self))
+        for name, rule in _OF_ONE_RULE.items():
+            if self.rule != rule and getattr(self, name) != fields[name].default:
+                msg = f"{name} is an option of rule {rule!r}, and rule is {self.rule!r}"
+                raise ValueError(msg)
+        self._floor = units(self.ban_below)
+        if self._floor >= units(self.start):
+            msg = f"ban_below must be below start = {self.start}, got {self.ban_below}"
+            raise ValueError(msg)
+        self._ignored = frozenset(self.ignore)
+        self._rule = self._make_rule()
+
+    def _make_rule(self) -> Rule:
+        start, decay = units(self.start), units(self.decay)
+        if self.rule == "beta":
+            return Beta(start, units(self.forgetting), decay)
+        if self.rule == "ema":
+            return Ema(start, units(self.gamma), decay)
+        return Additive(start, units(self.reward), units(self.punish), decay)
+
+    @property
+    def needs(self) -> Needs:
+        """Proof of who sent what: without it, anybody could have anybody banned."""
+        return Needs(families=("authenticate",))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What weights by reputation ask of the swarm."""
+        if self.exponent == 0:
+            return ()
+        notice = (
+            "weights follow the scores; a proposer whose view of a weight is farther from this "
+            "node's than swarm.standing_tolerance gets no vote from it"
+        )
+        return (notice,)
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Open the node's store, or make it; in memory where nothing may be kept.
+
+        Args:
+            node_info: the node, its roster and its folder.
+
+        Raises:
+            RoundError: QRES-E602 for a store that is damaged or another node's.
+        """
+        settings = Settings(self.rule, units(self.start), self._floor, self.ban_rounds)
+        self._ledger.close()
+        self._ledger = Ledger.open(node_info, self._rule, settings)
+        self._number = 0
+        self._drop_round()
+        self._weigh()
+
+    @hookimpl
+    def teardown(self) -> None:
+        """Close the store."""
+        self._ledger.close()
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        """Let out whoever has served a ban.
+
+        Args:
+            round_info: the round.
+
+        Raises:
+            RoundError: QRES-E602.
+        """
+        self._number = round_info.number
+        self._seen.clear()
+        self._drop_round()
+        probation = self._rule.at(self._floor)
+
+        def release(records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:
+            return {
+                # The streak stays: on probation there is no new patience with an outlier.
+                node: Record(probation, streak=record.streak)
+                for node, record in records.items()
+                if record.served(self._number)
+            }
+
+        self._notice()
+        if release(self._ledger.records):
+            self._ledger.change(release)
+            self._weigh()
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Settle a round that made a model: rewards, outliers, decay. One write.
+
+        Args:
+            outcome: how the round ended. An aborted one changes nothing.
+
+        Raises:
+            RoundError: QRES-E602.
+
+        Complexity: O(n).
+        """
+        if outcome.status is RoundStatus.CLOSED:
+            self._ledger.change(self._settle, ended=self._number)
+            self._weigh()
+        self._drop_round()
+
+    # ── asking ────────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def reputation(self, sender: NodeId) -> Standing:
+        """What the score of a node makes of it.
+
+        Args:
+            sender: identity, 32 bytes.
+
+        Returns:
+            banned, or a weight in units of 2**-16: 65536 with ``exponent = 0`` and for strangers,
+            of whom nothing is known, else the capped power of the score as of the round's opening.
+
+        Raises:
+            RoundError: QRES-E602.
+        """
+        self._notice()
+        return self._standings.get(sender, FULL)
+
+    # ── telling ───────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        """Hold a fact against a node, durably before this returns; or note a contribution.
+
+        A fact counts once per node and round, and once more for every ``flood`` repetitions. Facts
+        about strangers and about the banned change nothing. Rewards are given when the round
+        closes: a crash before that loses a reward, never a ban.
+
+        Args:
+            evidence: the fact.
+
+        Raises:
+            RoundError: QRES-E602.
+        """
+        subject = evidence.subject
+        self._notice()
+        record = self._ledger.records.get(subject)
+        if record is None or record.banned:
+            return
+        if not evidence.against:
+            if evidence.fact == REWARDED:
+                self._contributed.add(subject)
+            return
+        if evidence.fact in self._ignored or not self._counts(subject, evidence.fact):
+            return
+
+        def punish(records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:
+            return {subject: self._punished(records[subject])}
+
+        self._ledger.change(punish)
+        self._refresh_standings()
+
+    def _counts(self, subject: NodeId, fact: str) -> bool:
+        # By this node's own round: the number in the evidence is the sender's choice.
+        self._seen[subject, fact] += 1
+        repeated = self._seen[subject, fact] - 1
+        return repeated == 0 or (self.flood > 0 and repeated % self.flood == 0)
+
+    def _punished(self, record: Record) -> Record:
+        punished = attrs.evolve(record, belief=self._rule.punish(record.belief))
+        if record.banned or punished.belief.score >= self._floor:
+            return punished
+        return punished.sentenced(self._number, self.ban_rounds)
+
+    # ── watching ──────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        """Note who is far from the others; pass the updates on as they are.
+
+        Args:
+            proceed: the rest of the chain.
+            updates: int32, shape ``(n, d)``.
+            round_info: the round.
+
+        Returns:
+            what the chain returns, int32, shape ``(d,)``.
+
+        Complexity: O(n d) to draw the sample, then O(n log n) for each coordinate of it.
+        """
+        self._watched.clear()
+        if self.outlier_rounds and updates.visibility is Visibility.INDIVIDUAL:
+            digest, vectors = round_info.model_digest, updates.vectors
+            columns = outliers.sample_columns(vectors, digest, self.outlier_sample)
+            far = outliers.far_rows(vectors, Fraction(self.outlier_factor), columns)
+            self._watched.update(zip(updates.senders, far, strict=True))
+        return proceed(updates)
+
+    def _settle(self, records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:
+        changes: dict[NodeId, Record] = {}
+        for node, before in records.items():
+            if before.banned:
+                continue
+            after = before
+            far = self._watched.get(node)
+            if far is not None:
+                after = attrs.evolve(after, streak=after.streak + 1 if far else 0)
+            if far and after.streak >= self.outlier_rounds:
+                after = self._punished(after)
+            elif not far and node in self._contributed:
+                after = attrs.evolve(after, belief=self._rule.reward(after.belief))
+            if not after.banned:
+                after = attrs.evolve(after, belief=self._rule.fade(after.belief))
+            if after != before:
+                changes[node] = after
+        return changes
+
+    # ── what follows from the records ─────────────────────────────────────────────────────────
+
+    def _notice(self) -> None:
+        """Take in what ``qres reputation`` did to the store of the running node."""
+        if self._ledger.refresh():
+            self._weigh()
+
+    def _drop_round(self) -> None:
+        self._contributed.clear()
+        self._watched.clear()
+
+    def _weigh(self) -> None:
+        """Fix the weights until the next round, so that all of a round's votes use the same."""
+        free = {
+            node: one.belief.score for node, one in self._ledger.records.items() if not one.banned
+        }
+        if self.exponent == 0 or not free:
+            self._weights = {}
+        else:
+            cap = units(self.influence_cap)
+            shared = weights(free, self.exponent, cap)
+            self._weights = {node: Standing(weight) for node, weight in shared.items()}
+        self._refresh_standings()
+
+    def _refresh_standings(self) -> None:
+        self._standings = {
+            node: BANNED if record.banned else self._weights.get(node, FULL)
+            for node, record in self._ledger.records.items()
+        }
