@@ -26,6 +26,9 @@ from qres_core import ConfigError, LabError
 from qres_ed25519.signature import KeyPair
 
 MAX_FILE_BYTES: Final = 16 * 1024
+MIN_PASSPHRASE_BYTES: Final = 15
+"""Fewest bytes a new key file's passphrase may have (NIST SP 800-63B-4 section 3.1.1.2). The file
+format's key derivation is only as slow as the library makes it, so the passphrase must carry it."""
 _PLAIN: Final = b"-----BEGIN PRIVATE KEY-----"
 _ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
@@ -64,8 +67,11 @@ def save(path: Path, pair: KeyPair, secret: bytes | None) -> None:
 
     Raises:
         LabError: QRES-E803 if something is there.
-        ConfigError: QRES-E101 if it cannot be written.
+        ConfigError: QRES-E101 if it cannot be written, QRES-E105 for a short passphrase.
     """
+    if secret is not None and len(secret) < MIN_PASSPHRASE_BYTES:
+        what = f"{len(secret)} bytes, a new passphrase has at least {MIN_PASSPHRASE_BYTES}"
+        raise ConfigError.of("QRES-E105", "passphrase", what, "have one generated")
     encryption = NoEncryption() if secret is None else BestAvailableEncryption(secret)
     key = Ed25519PrivateKey.from_private_bytes(pair.seed)
     write_new(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), 0o600)

@@ -265,7 +265,7 @@ class Authority:
             name: the node's name; one name belongs to one key.
             roles: one or more of :data:`~qres_pki.profile.ROLES`.
             days: how long it is valid.
-            start: first second of validity, seconds since 1970.
+            start: first second of validity, seconds since 1970; not before that of the CA.
             now: this machine's clock.
             out: folder for the certificate, made if it is not there.
             renew: replace the certificate of the same name and key.

@@ -1,0 +1,180 @@
+"""What the plugin refuses to start with."""
+
+from __future__ import annotations
+
+import attrs
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from qres_core import ACCEPT, ConfigError, NodeInfo, hookimpl, reject
+from qres_core.kernel.config import parse
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.mean import Mean
+from qres_core.swarm.memory import Memory
+from qres_core.testing import host
+from qres_pki import Pki
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DAY = 86_400
+NOW = 1_700_000_000
+KEY = "ab" * 32
+
+
+@attrs.frozen
+class Anyone:
+    @hookimpl
+    def sign(self) -> bytes:
+        return b""
+
+    @hookimpl
+    def authenticate(self) -> Any:
+        return ACCEPT
+
+
+def kernel(**plugins: dict[str, Any]) -> Kernel:
+    swarm = {"name": "s", "nodes": 1, "byzantine": 0, "quorum": 1, "insecure": True}
+    tables = {"memory": {}, "mean": {}, **plugins}
+    known = {"memory": Memory, "mean": Mean, "pki": Pki, "anyone": Anyone}
+    installed = {name: Installed.local(name, one) for name, one in known.items()}
+    config = parse({"swarm": swarm, "plugins": tables}, source="test")
+    return Kernel.from_config(config, installed=installed)
+
+
+def test_the_kernel_takes_it() -> None:
+    host(Pki(members=(KEY,)), name="pki")
+
+
+def test_a_certificate_is_no_signature() -> None:
+    with pytest.raises(Exception, match="needs the family 'authenticate'") as raised:
+        kernel(pki={"members": [KEY]})
+    assert raised.value.code == "QRES-E305"  # type: ignore[attr-defined]
+    assert kernel(pki={"members": [KEY]}, anyone={}).has("admit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "'members', 'members_file' and 'ca'"),
+        ({"members": ["alice"]}, "'members': 'alice' is neither"),
+        ({"ca": "ca.pem"}, "'ca' and 'certificates' go together"),
+        ({"certificates": "c", "members": [KEY]}, "'ca' and 'certificates' go together"),
+        ({"crl": "crl.pem", "members": [KEY]}, "'crl' is set and 'ca' is not"),
+        ({"ca": "ca.pem", "certificates": "c"}, "'require_crl' is true and 'crl' is not set"),
+        ({"members": [KEY], "reload_seconds": -1.0}, "'reload_seconds' must be finite"),
+        ({"members": [KEY], "reload_seconds": math.inf}, "'reload_seconds' must be finite"),
+        ({"members": [KEY], "reload_seconds": math.nan}, "'reload_seconds' must be finite"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match="QRES-E105") as raised:
+        kernel(pki=options, anyone={})
+    assert message in str(raised.value)
+
+
+def test_a_lax_crl_is_told() -> None:
+    lax = Pki(ca="ca.pem", certificates="c", require_crl=False)
+    assert any("revoked nodes stay in" in notice for notice in lax.notices)
+    assert Pki(ca="ca.pem", certificates="c", crl="crl.pem").notices == ()
+    assert Pki(members=(KEY,), require_crl=False).notices == ()
+
+
+def test_before_setup_and_after_teardown_nobody_is_in(swarm: Any) -> None:
+    fresh = Pki(members=(swarm.a.hex(),))
+    assert swarm.ask(fresh, swarm.a, None) == reject("membership not loaded")
+    assert fresh.admit(swarm.a, b"") == reject("membership not loaded")
+    plugin = swarm.start(swarm.a, members=(swarm.a.hex(),))
+    assert swarm.ask(plugin, swarm.a, None) is ACCEPT
+    plugin.teardown()
+    plugin.teardown()
+    assert swarm.ask(plugin, swarm.a, None) == reject("membership not loaded")
+
+
+def refuses(swarm: Any, option: str, what: str, **changes: Any) -> None:
+    clock = changes.pop("clock", NOW)
+    with pytest.raises(ConfigError) as raised:
+        swarm.start(swarm.a, None, clock, **swarm.options(**changes))
+    (problem,) = raised.value.problems
+    assert (problem.code, problem.where) == ("QRES-E105", f"plugins.pki.{option}")
+    assert what in problem.what
+    assert problem.fix
+
+
+def test_its_own_certificate_must_do(
+    swarm: Any, make_swarm: Callable[[str, str], Any], tmp_path: Path
+) -> None:
+    own = swarm.certificates / f"{swarm.a.hex()}.pem"
+    refuses(swarm, "certificates", "No such file")
+    swarm.issue(swarm.a, ["train"])
+    swarm.start(swarm.a, **swarm.options())  # the control
+    good = own.read_bytes()
+    refuses(swarm, "certificates", "certificate expired", clock=NOW + 29.5 * DAY)
+    refuses(swarm, "certificates", "certificate not yet valid", clock=NOW - 2 * DAY)
+    refuses(swarm, "ca", "CA certificate not valid now", clock=NOW - 200 * DAY)
+    own.write_text("garbage")
+    refuses(swarm, "certificates", "not a PEM certificate")
+    swarm.issue(swarm.b)
+    own.write_bytes((swarm.certificates / f"{swarm.b.hex()}.pem").read_bytes())
+    refuses(swarm, "certificates", "certificate of another key")
+    other = make_swarm("other", "testing")
+    other.issue(swarm.a)
+    refuses(swarm, "certificates", "unknown issuer", certificates=str(other.certificates))
+    own.write_bytes(good)
+    refuses(swarm, "members", "not a member", members=(swarm.b.hex(),))
+    empty = tmp_path / "empty"
+    empty.write_text("# nobody\n")
+    refuses(swarm, "members", "not a member", members_file=str(empty))
+    swarm.revoke(swarm.a)
+    refuses(swarm, "certificates", "certificate revoked")
+
+
+def test_the_files_must_do(
+    swarm: Any, make_swarm: Callable[[str, str], Any], tmp_path: Path
+) -> None:
+    swarm.issue(swarm.a)
+    missing, garbage, big = (tmp_path / name for name in ("missing", "garbage", "big"))
+    garbage.write_bytes(b"\xff\xfe garbage")
+    big.write_bytes(b"#" * (8 * 2**20 + 1))
+    for option in ("ca", "crl", "members_file"):
+        refuses(swarm, option, "No such file", **{option: str(missing)})
+        refuses(swarm, option, str(garbage), **{option: str(garbage)})
+        refuses(swarm, option, "over 8388608 bytes", **{option: str(big)})
+        refuses(swarm, option, "Is a directory", **{option: str(tmp_path)})
+    big.write_bytes(b"#" * (8 * 2**20 - 65) + b"\n" + swarm.a.hex().encode())
+    swarm.start(swarm.a, **swarm.options(members_file=str(big)))
+    stranger = make_swarm("stranger", "other-swarm")
+    refuses(swarm, "ca", "the CA of swarm 'other-swarm', this is 'testing'", ca=str(stranger.ca))
+    impostor = make_swarm("impostor", "testing")
+    refuses(swarm, "crl", "not made by this CA", crl=str(impostor.crl))
+    refuses(swarm, "crl", "not made by this CA", crl=str(stranger.crl))
+    node = swarm.certificates / f"{swarm.a.hex()}.pem"
+    refuses(swarm, "ca", "not a self-signed Ed25519 CA certificate", ca=str(node))
+    two = tmp_path / "two.pem"
+    two.write_bytes(swarm.ca.read_bytes() + impostor.ca.read_bytes())
+    refuses(swarm, "ca", "2 certificates in it", ca=str(two))
+
+
+def test_an_expired_crl_stops_the_start(swarm: Any) -> None:
+    swarm.issue(swarm.a, days=100)
+    refuses(swarm, "crl", "CRL expired", clock=NOW + 31 * DAY)
+    swarm.start(swarm.a, None, NOW + 31 * DAY, **swarm.options(require_crl=False))
+
+
+def test_a_simulated_node_leaves_times_to_the_virtual_clock(swarm: Any) -> None:
+    swarm.issue(swarm.a)
+    plugin = Pki(**swarm.options())  # the real clock: the certificate has long expired
+    info = NodeInfo(swarm.a, "testing", (swarm.a,), seed=0)
+    plugin.setup(info)
+    own = plugin.sign(swarm.envelope(swarm.a, None))
+    assert swarm.ask(plugin, swarm.a, own, now=NOW) is ACCEPT
+    assert plugin.admit(swarm.a, own).reason == "CA certificate not valid now"
+    with pytest.raises(ConfigError):
+        Pki(**swarm.options()).setup(attrs.evolve(info, seed=None))
+    swarm.revoke(swarm.a)
+    with pytest.raises(ConfigError, match="certificate revoked"):
+        Pki(**swarm.options()).setup(info)
