@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, cast, get_type_hints
 
 import attrs
 import click
+import tomli
 
-from qres_core.contract.errors import LabError
+from qres_core.contract.errors import LabError, QresError
 from qres_core.kernel.assembly import plugin_class
-from qres_core.kernel.config import NodeConfig, SwarmConfig
+from qres_core.kernel.config import NodeConfig, SwarmConfig, structure
 from qres_core.kernel.discovery import Installed, Status, scan
 from qres_core.kernel.inspection import hooks_of
 from qres_core.kernel.slots import FAMILY_OF, SECURITY_FAMILIES, SLOTS
@@ -47,7 +48,8 @@ def command(path: Path, *, as_json: bool) -> None:
 def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[Installed]]:
     """The plugins to enable and the others; a slot's place goes to those that are not built in.
 
-    Nothing is imported here: hooks are read from the source.
+    A plugin is imported only if there is a place for it, and enabled only if it can be configured
+    without knowing anything; one that needs a file or a list stands in comments.
     """
     enabled: list[Installed] = []
     others: list[Installed] = []
@@ -55,13 +57,29 @@ def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[In
     for plugin in sorted(installed.values(), key=lambda one: one.distribution == _CORE):
         hooks = hooks_of(plugin.target) if plugin.status is Status.INSTALLED else None
         places = [hook for hook in hooks or () if _limited(hook)]
-        if hooks is None or any(filled.get(hook) for hook in places):
+        if hooks is None or any(filled.get(hook) for hook in places) or not _starts(plugin):
             others.append(plugin)
             continue
         enabled.append(plugin)
         for hook in hooks:
             filled[hook] = filled.get(hook, 0) + 1
     return enabled, others
+
+
+def _starts(plugin: Installed) -> bool:
+    """Whether the plugin can be configured without knowing anything: its samples are accepted."""
+    try:
+        kind = plugin_class(plugin)
+        hints = get_type_hints(kind)
+        raw = {
+            field.name: tomli.loads(f"value = {_sample(hints.get(field.name))}")["value"]
+            for field in attrs.fields(cast("Any", kind))
+            if field.init and field.default is attrs.NOTHING
+        }
+        structure(raw, kind, f"plugins.{plugin.name}")
+    except QresError:
+        return False
+    return True
 
 
 def _limited(hook: str) -> bool:

@@ -116,11 +116,7 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
             factory = _load(origin, where)
             hooks = _verify_class(factory, origin, where)
             instance: object = structure(table, factory, where)
-            _verify_instance(instance, hooks, origin, where)
-            plugin = Enabled(name, origin, instance, hooks)
-            # read now, so that a fault in them is reported with all the others
-            _ = plugin.needs, plugin.hides, plugin.notices
-            enabled.append(plugin)
+            enabled.append(_enable(instance, hooks, origin, where))
         except (PluginError, ConfigError) as error:
             problems.extend(error.problems)
             causes.append(error)
@@ -128,6 +124,26 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
         cause = causes[0] if len(causes) == 1 else ExceptionGroup("plugins", causes)
         raise PluginError(problems) from cause
     return tuple(enabled)
+
+
+def enable(instance: object, name: str) -> Enabled:
+    """A plugin that is already configured, held to everything :func:`assemble` checks.
+
+    Raises:
+        PluginError: QRES-E206 to QRES-E209.
+    """
+    origin = Installed.local(name, type(instance))
+    where = f"plugins.{name}"
+    _load(origin, where)
+    return _enable(instance, _verify_class(type(instance), origin, where), origin, where)
+
+
+def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: str) -> Enabled:
+    _verify_instance(instance, hooks, origin, where)
+    plugin = Enabled(origin.name, origin, instance, hooks)
+    # Read now, so that a fault in them is reported with all the others.
+    _ = plugin.needs, plugin.hides, plugin.notices
+    return plugin
 
 
 def plugin_class(origin: Installed) -> type[object]:

@@ -15,6 +15,7 @@ wait for it would stop them all.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -58,6 +59,8 @@ OUTBOX_MESSAGES: Final = 8
 CLOSING_SECONDS: Final = 5.0
 """How long the last frames may take to leave, and the transport to disconnect."""
 
+_LOG: Final = logging.getLogger(__name__)
+
 Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut
 Outgoing: TypeAlias = Broadcast | SendTo
 
@@ -91,7 +94,7 @@ class Node:
             node.
         clock: seconds since 1970.
         linger: seconds to go on helping the others after the last model.
-        dropped: frames that were not sent because the outbox was full.
+        dropped: frames that were not sent because the outbox was full; the first is logged.
     """
 
     machine: RoundMachine
@@ -215,14 +218,19 @@ class Node:
         size = len(outgoing.frame)
         limit = OUTBOX_MESSAGES * self.machine.swarm.max_message_bytes
         if self._outgoing_bytes + size > limit:
-            self.dropped += 1
+            self._drop()
             return
         try:
             self._outbox.send_nowait(outgoing)
         except anyio.WouldBlock:
-            self.dropped += 1
+            self._drop()
         else:
             self._outgoing_bytes += size
+
+    def _drop(self) -> None:
+        if not self.dropped:
+            _LOG.warning("the transport does not keep up: the outbox is full, frames are dropped")
+        self.dropped += 1
 
     async def _speak(
         self, outgoing: MemoryObjectReceiveStream[Outgoing], sent: anyio.Event
@@ -369,7 +377,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         node_id: this node's identity, 32 bytes, in the roster.
         roster: identities of all nodes, distinct, ``config.swarm.nodes`` of them.
         trainer: trains in a worker thread. What its ``fit`` raises makes the node sit the round
-            out, with the reason in :class:`SatOut`.
+            out, with the reason in :class:`SatOut`. A node that stops does not wait for a ``fit``
+            under way; the thread ends by itself, its result unused.
         initial: the swarm's first model, int32, shape ``(d,)``, the same on every node.
         steps: stop at the model of this number, counted from the swarm's first; ``None`` to run
             until cancelled.

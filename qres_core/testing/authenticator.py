@@ -127,7 +127,9 @@ class AuthenticatorContract:
         __tracebackhide__ = True
         link = make_node_ids(2)[1]
         try:
-            results = host(plugin, name=self.name).hook.authenticate(envelope=envelope, link=link)
+            results = host(plugin, name=self.name).hook.authenticate(
+                envelope=envelope, link=link, now=envelope.time_ms / 1000
+            )
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises
             broken(rule, f"authenticate raised {type(error).__name__}: {error}", error)
         if len(results) != 1 or type(results[0]) is not Verdict:

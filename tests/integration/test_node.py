@@ -561,10 +561,15 @@ def carried_by(kind: type[MemoryTransport]) -> dict[str, Installed]:
     return {**scan(), "memory": Installed.local("memory", Local)}
 
 
+@pytest.mark.parametrize("limit", [("OUTBOX_FRAMES", 1), ("OUTBOX_MESSAGES", 0)])
 def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: Task,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limit: tuple[str, int],
 ) -> None:
     monkeypatch.setattr("qres_core.swarm.node.CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(f"qres_core.swarm.node.{limit[0]}", limit[1])
     swarm = Swarm(configure("stuck", deadline=0.3, vote_timeout=0.3), task)
 
     async def scene() -> None:
@@ -574,6 +579,11 @@ def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
 
     play(scene)
     assert not swarm.errors
+    warnings = [record for record in caplog.records if "outbox is full" in record.message]
+    if limit[0] == "OUTBOX_FRAMES":
+        assert len(warnings) == 1
+    else:
+        assert len(warnings) == 4
     assert {machine.step for machine in swarm.machines.values()} == {2}
     assert len(set(swarm.digests())) == 1
 

@@ -172,7 +172,7 @@ def make_kernel(installed: Mapping[str, Installed]) -> Callable[..., Kernel]:
 
     def build(**options: Any) -> Kernel:
         raw = {
-            "swarm": {"name": "testing", "nodes": 4, "byzantine": 1, "quorum": 3},
+            "swarm": {"name": "testing", "nodes": 4, "byzantine": 0, "quorum": 3},
             "plugins": {
                 "memory": {},
                 "ed25519": options,
@@ -180,7 +180,6 @@ def make_kernel(installed: Mapping[str, Installed]) -> Callable[..., Kernel]:
                 "krum": {"f": 0},
             },
         }
-        raw["swarm"]["byzantine"] = 0
         return Kernel.from_config(parse(raw, source="test.toml"), installed=installed)
 
     return build

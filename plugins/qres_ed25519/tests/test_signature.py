@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -12,9 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_ed25519 import signature as module
 from qres_ed25519.signature import KeyPair, L, P, key_fault, point_fault, verify
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # RFC 8032 section 7.1: secret key, public key, message, signature.
 RFC_VECTORS = [
@@ -41,7 +38,7 @@ RFC_VECTORS = [
     ),
     (
         "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
-        "ec172b93ad5e563f4932c70e1245034c35467ef2efd4d64ebf819683467e2bf2",
+        "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
         hashlib.sha512(b"abc").hexdigest(),
         "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b589"
         "09351fc9ac90b3ecfdfbc7c66431e0303dca179c138ac17ad9bef1177331a704",
@@ -96,7 +93,7 @@ def test_every_flipped_bit_is_noticed(pairs: list[KeyPair]) -> None:
 
 
 def test_the_seed_must_have_its_length_and_is_not_shown() -> None:
-    with pytest.raises(ValueError, match="32"):
+    with pytest.raises(ValueError, match="seed"):
         KeyPair.from_seed(bytes(31))
     secret = hashlib.sha256(b"secret").digest()
     assert repr(secret) not in repr(KeyPair.from_seed(secret))
@@ -179,11 +176,10 @@ def test_every_y_that_is_not_reduced(excess: int, sign: int) -> None:
     assert key_fault(octets) == "not canonical"
 
 
-def test_the_largest_canonical_y_that_is_not_of_small_order(curve: Any) -> None:
+def test_neighbours_of_what_is_refused_are_not() -> None:
     for y in (P - 2, P - 3, 2, 3):
         assert point_fault(scalar(y)) == ""
         assert point_fault(scalar(y | 1 << 255)) == ""
-    del curve
 
 
 def test_one_signature_for_all_messages_of_a_small_order_key(
@@ -201,7 +197,7 @@ def test_one_signature_for_all_messages_of_a_small_order_key(
     assert key_fault(public) == "of small order"
 
 
-def test_small_order_nonce(curve: Any, torsion: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_order_nonce(curve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # The holder of the key makes it: s = k times a, R of order 1. Its own signature, in two
     # encodings of R if those were not refused.
     seed = hashlib.sha256(b"holder").digest()
@@ -213,7 +209,6 @@ def test_small_order_nonce(curve: Any, torsion: Any, monkeypatch: pytest.MonkeyP
         forged = nonce + scalar(k * secret % L)
         assert curve.lax_verify(pair.public, MESSAGE, forged)
         assert not verify(pair.public, MESSAGE, forged)
-    del torsion
 
 
 def test_control_a_library_takes_a_small_order_nonce(curve: Any) -> None:
@@ -288,13 +283,3 @@ def test_random_strings_are_keys_only_in_the_prime_subgroup(octets: bytes, curve
         inside = False
     number = int.from_bytes(octets, "little") & (2**255 - 1)
     assert (not key_fault(octets)) == (inside and number < P and number not in (0, 1, P - 1))
-
-
-def test_the_library_is_the_only_one_asked_about_the_equation(
-    pairs: list[KeyPair], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse: Callable[..., Any] = lambda *_: (_ for _ in ()).throw(module.BadSignatureError)  # noqa: E731
-    good = pairs[0].sign(MESSAGE)
-    assert verify(pairs[0].public, MESSAGE, good)
-    monkeypatch.setattr(module, "crypto_sign_open", refuse)
-    assert not verify(pairs[0].public, MESSAGE, good)

@@ -104,14 +104,14 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        if not self._path.is_file():
-            raise self.unusable("there is no such file", "name the data folder of a node")
-        uri = f"{self._path.resolve().as_uri()}?mode=rw"
         try:
+            if not self._path.is_file():
+                raise self.unusable("there is no such file", "name the data folder of a node")
+            uri = f"{self._path.resolve().as_uri()}?mode=rw"
             self._db = sqlite3.connect(
                 uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise self.unusable(str(error)) from error
         try:
             self._open()

@@ -1,0 +1,379 @@
+"""The round's payloads: what goes in comes out, and nothing else comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qres_core import Envelope, WireError, canonical
+from qres_core.contract.types import FULL_STANDING, MAX_WEIGHT
+from qres_core.swarm.messages import (
+    MAX_PROOF_BYTES,
+    MAX_PROOFS,
+    CandidateSet,
+    Certificate,
+    ContributionBody,
+    LockRecord,
+    Member,
+    Proposal,
+    Snapshot,
+    contribution_digest,
+    decode_digest,
+    decode_fetch,
+    decode_fetched,
+    decode_vote,
+    encode_contribution,
+    encode_vote,
+)
+
+NODES = 4
+DIMENSION = 3
+U63 = 2**63 - 1
+thorough = settings(deadline=None, max_examples=300)
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "contribution": lambda payload: ContributionBody.from_bytes(payload, DIMENSION),
+    "proposal": lambda payload: Proposal.from_bytes(payload, NODES),
+    "certificate": lambda payload: Certificate.from_bytes(payload, NODES),
+    "snapshot": lambda payload: Snapshot.from_bytes(payload, NODES, DIMENSION),
+    "vote": decode_vote,
+    "digest": decode_digest,
+    "fetch": lambda payload: decode_fetch(payload, NODES),
+    "fetched": decode_fetched,
+    "lock": lambda payload: LockRecord.from_bytes(payload, NODES),
+}
+
+octets32 = st.binary(min_size=32, max_size=32)
+envelopes = st.builds(
+    Envelope,
+    st.just("ward"),
+    st.sampled_from(["prevote", "precommit", "digest", "contribution"]),
+    st.integers(0, U63),
+    octets32,
+    octets32,
+    st.integers(0, U63),
+    st.integers(0, U63),
+    st.binary(max_size=40),
+)
+members = st.builds(Member, octets32, octets32, st.integers(1, FULL_STANDING))
+sets = st.builds(
+    CandidateSet,
+    st.integers(1, U63),
+    st.lists(members, min_size=1, max_size=NODES, unique_by=lambda one: one.sender).map(
+        lambda rows: tuple(sorted(rows, key=lambda one: one.sender))
+    ),
+)
+quoted = st.lists(envelopes, max_size=NODES).map(tuple)
+vectors = st.lists(
+    st.integers(-(2**31), 2**31 - 1), min_size=DIMENSION, max_size=DIMENSION
+).map(lambda row: np.array(row, dtype=np.int32))
+proposals = st.builds(Proposal, sets, st.integers(0, U63), quoted)
+
+
+def frames(messages: tuple[Envelope, ...]) -> list[bytes]:
+    return [message.to_bytes() for message in messages]
+
+
+# ── round trips ───────────────────────────────────────────────────────────────────────────────────
+
+
+@thorough
+@given(
+    st.integers(1, MAX_WEIGHT),
+    vectors,
+    st.dictionaries(st.text(max_size=9), st.binary(max_size=30), max_size=MAX_PROOFS),
+)
+def test_a_contribution_comes_back_as_it_was(
+    weight: int, vector: Any, proofs: dict[str, bytes]
+) -> None:
+    body = ContributionBody(weight, vector, proofs)
+    back = ContributionBody.from_bytes(body.to_bytes(), DIMENSION)
+    assert (back.weight, dict(back.proofs)) == (weight, proofs)
+    assert back.vector.dtype == np.int32
+    assert np.array_equal(back.vector, vector)
+    assert not back.vector.flags.writeable
+    assert body.to_bytes() == encode_contribution(weight, vector.astype("<i4").tobytes(), proofs)
+
+
+@thorough
+@given(proposals)
+def test_a_proposal_comes_back_as_it_was(proposal: Proposal) -> None:
+    back = Proposal.from_bytes(proposal.to_bytes(), NODES)
+    assert (back.candidate, back.lock_round) == (proposal.candidate, proposal.lock_round)
+    assert frames(back.prevotes) == frames(proposal.prevotes)
+
+
+@thorough
+@given(sets, st.integers(1, U63), quoted)
+def test_a_certificate_comes_back_as_it_was(
+    candidate: CandidateSet, number: int, votes: tuple[Envelope, ...]
+) -> None:
+    back = Certificate.from_bytes(Certificate(candidate, number, votes).to_bytes(), NODES)
+    assert (back.candidate, back.round) == (candidate, number)
+    assert frames(back.precommits) == frames(votes)
+
+
+@thorough
+@given(st.integers(1, U63), vectors, quoted)
+def test_a_snapshot_comes_back_as_it_was(
+    step: int, vector: Any, vouchers: tuple[Envelope, ...]
+) -> None:
+    back = Snapshot.from_bytes(Snapshot(step, vector, vouchers).to_bytes(), NODES, DIMENSION)
+    assert back.step == step
+    assert np.array_equal(back.vector, vector)
+    assert frames(back.vouchers) == frames(vouchers)
+
+
+@thorough
+@given(proposals, quoted)
+def test_a_lock_record_comes_back_as_it_was(
+    proposal: Proposal, contributions: tuple[Envelope, ...]
+) -> None:
+    back = LockRecord.from_bytes(LockRecord(proposal, contributions).to_bytes(), NODES)
+    assert back.proposal.to_bytes() == proposal.to_bytes()
+    assert frames(back.contributions) == frames(contributions)
+
+
+@given(st.one_of(st.none(), octets32))
+def test_a_vote_comes_back_as_it_was(choice: bytes | None) -> None:
+    assert decode_vote(encode_vote(choice)) == choice
+
+
+@given(st.lists(octets32, max_size=NODES))
+def test_a_fetch_comes_back_as_it_was(digests: list[bytes]) -> None:
+    assert decode_fetch(canonical.dumps(digests), NODES) == tuple(digests)
+
+
+@given(octets32)
+def test_a_digest_comes_back_as_it_was(digest: bytes) -> None:
+    assert decode_digest(canonical.dumps(digest)) == digest
+
+
+@given(envelopes)
+def test_only_a_contribution_can_be_quoted_as_fetched(envelope: Envelope) -> None:
+    if envelope.kind == "contribution":
+        assert decode_fetched(envelope.to_bytes()).to_bytes() == envelope.to_bytes()
+    else:
+        with pytest.raises(WireError, match="fetched"):
+            decode_fetched(envelope.to_bytes())
+
+
+# ── whatever the bytes, nothing but WireError ─────────────────────────────────────────────────────
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.binary(max_size=40),
+    octets32,
+    st.text(max_size=8),
+)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=20,
+)
+
+
+def refuses_or_decodes(decode: Callable[[bytes], Any], payload: bytes) -> None:
+    try:
+        decode(payload)
+    except WireError as error:
+        assert error.code.startswith("QRES-E4")  # noqa: PT017 - decoding is also allowed
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@thorough
+@given(payload=st.binary(max_size=300))
+def test_random_bytes_never_break_a_decoder(kind: str, payload: bytes) -> None:
+    refuses_or_decodes(DECODERS[kind], payload)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@thorough
+@given(tree=trees)
+def test_well_formed_values_of_other_shapes_never_break_a_decoder(kind: str, tree: Any) -> None:
+    refuses_or_decodes(DECODERS[kind], canonical.dumps(tree))
+
+
+SET = CandidateSet(1, (Member(b"\x01" * 32, b"\x02" * 32), Member(b"\x03" * 32, b"\x04" * 32, 9)))
+VOTE = Envelope("ward", "precommit", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"\xf6")
+SAMPLES: dict[str, bytes] = {
+    "contribution": ContributionBody(5, np.zeros(DIMENSION, np.int32), {"p": b"x"}).to_bytes(),
+    "proposal": Proposal(SET, 1, (VOTE,)).to_bytes(),
+    "certificate": Certificate(SET, 1, (VOTE,)).to_bytes(),
+    "snapshot": Snapshot(1, np.zeros(DIMENSION, np.int32), (VOTE,)).to_bytes(),
+    "vote": encode_vote(b"\x07" * 32),
+    "digest": canonical.dumps(b"\x08" * 32),
+    "fetch": canonical.dumps([b"\x09" * 32]),
+    "fetched": attrs.evolve(VOTE, kind="contribution").to_bytes(),
+    "lock": LockRecord(Proposal(SET, 1, (VOTE,)), (VOTE,)).to_bytes(),
+}
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@thorough
+@given(data=st.data())
+def test_damage_to_a_true_message_never_breaks_its_decoder(kind: str, data: st.DataObject) -> None:
+    sample = bytearray(SAMPLES[kind])
+    for _ in range(data.draw(st.integers(1, 3))):
+        position = data.draw(st.integers(0, len(sample) - 1))
+        sample[position] = data.draw(st.integers(0, 255))
+    refuses_or_decodes(DECODERS[kind], bytes(sample))
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_no_prefix_of_a_message_is_a_message(kind: str) -> None:
+    sample = SAMPLES[kind]
+    DECODERS[kind](sample)
+    for length in range(len(sample)):
+        with pytest.raises(WireError):
+            DECODERS[kind](sample[:length])
+    with pytest.raises(WireError):
+        DECODERS[kind](sample + b"\x00")
+
+
+# ── each field, violated ──────────────────────────────────────────────────────────────────────────
+
+VECTOR = bytes(4 * DIMENSION)
+MEMBER = [b"\x01" * 32, b"\x02" * 32, 9]
+OTHER = [b"\x03" * 32, b"\x04" * 32, 9]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        ([1, VECTOR], "contribution"),
+        ([1, VECTOR, {}, 0], "contribution"),
+        ({"weight": 1}, "contribution"),
+        ([0, VECTOR, {}], "weight"),
+        ([MAX_WEIGHT + 1, VECTOR, {}], "weight"),
+        ([-1, VECTOR, {}], "weight"),
+        ([True, VECTOR, {}], "weight"),
+        ([1, VECTOR[:-1], {}], "vector"),
+        ([1, VECTOR + b"\0" * 4, {}], "vector"),
+        ([1, [0] * DIMENSION, {}], "vector"),
+        ([1, VECTOR, []], "proofs"),
+        ([1, VECTOR, {str(i): b"" for i in range(MAX_PROOFS + 1)}], "proofs"),
+        ([1, VECTOR, {"p": bytes(MAX_PROOF_BYTES + 1)}], "proofs"),
+        ([1, VECTOR, {"p": "text"}], "proofs"),
+        ([1, VECTOR, {7: b""}], "proofs"),
+        ([1, VECTOR, {b"p": b""}], "proofs"),
+    ],
+)
+def test_each_field_of_a_contribution_is_checked(value: Any, field: str) -> None:
+    with pytest.raises(WireError) as caught:
+        ContributionBody.from_bytes(canonical.dumps(value), DIMENSION)
+    assert caught.value.problems[0].code == "QRES-E404"
+    assert caught.value.problems[0].where == f"payload.{field}"
+
+
+BAD_SETS = [
+    ([1], "set"),
+    ([0, [MEMBER]], "set.origin"),
+    ([2**63, [MEMBER]], "set.origin"),
+    ([True, [MEMBER]], "set.origin"),
+    ([1, []], "set.members"),
+    ([1, {}], "set.members"),
+    ([1, [[bytes([i]) * 32, b"\x02" * 32, 1] for i in range(NODES + 1)]], "set.members"),
+    ([1, [MEMBER[:2]]], "set.members"),
+    ([1, [[b"\x01" * 31, b"\x02" * 32, 1]]], "set.members.sender"),
+    ([1, [[b"\x01" * 32, b"\x02" * 33, 1]]], "set.members.digest"),
+    ([1, [[b"\x01" * 32, b"\x02" * 32, 0]]], "set.members.standing"),
+    ([1, [[b"\x01" * 32, b"\x02" * 32, FULL_STANDING + 1]]], "set.members.standing"),
+    ([1, [OTHER, MEMBER]], "set.members"),
+    ([1, [MEMBER, MEMBER]], "set.members"),
+]
+
+
+@pytest.mark.parametrize("kind", ["proposal", "certificate"])
+@pytest.mark.parametrize(("raw", "field"), BAD_SETS)
+def test_each_field_of_a_set_is_checked(kind: str, raw: Any, field: str) -> None:
+    with pytest.raises(WireError) as caught:
+        DECODERS[kind](canonical.dumps([raw, 1, []]))
+    assert caught.value.problems[0].where == f"payload.{field}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "field"),
+    [
+        ("proposal", [[1, [MEMBER]], -1, []], "proposal.lock_round"),
+        ("proposal", [[1, [MEMBER]], 2**63, []], "proposal.lock_round"),
+        ("proposal", [[1, [MEMBER]], 0, [b""] * (NODES + 1)], "proposal.prevotes"),
+        ("proposal", [[1, [MEMBER]], 0, [1]], "proposal.prevotes"),
+        ("certificate", [[1, [MEMBER]], 0, []], "certificate.round"),
+        ("certificate", [[1, [MEMBER]], 1, [None]], "certificate.precommits"),
+        ("certificate", [[1, [MEMBER]], 1, [b""] * (NODES + 1)], "certificate.precommits"),
+        ("snapshot", [0, VECTOR, []], "snapshot.step"),
+        ("snapshot", [2**63, VECTOR, []], "snapshot.step"),
+        ("snapshot", [1, VECTOR[4:], []], "snapshot.vector"),
+        ("snapshot", [1, VECTOR, [b""] * (NODES + 1)], "snapshot.vouchers"),
+        ("snapshot", [1, VECTOR, [3]], "snapshot.vouchers"),
+        ("vote", b"\x01" * 31, "vote"),
+        ("vote", 0, "vote"),
+        ("vote", False, "vote"),
+        ("digest", None, "digest"),
+        ("digest", b"", "digest"),
+        ("fetch", [b"\x01" * 32] * (NODES + 1), "fetch"),
+        ("fetch", [b"\x01"], "fetch"),
+        ("fetch", b"\x01" * 32, "fetch"),
+        ("lock", ["x", []], "lock.proposal"),
+        ("lock", [SAMPLES["proposal"], [4]], "lock.contributions"),
+    ],
+)
+def test_each_field_of_the_others_is_checked(kind: str, value: Any, field: str) -> None:
+    with pytest.raises(WireError) as caught:
+        DECODERS[kind](canonical.dumps(value))
+    assert caught.value.problems[0].where == f"payload.{field}"
+
+
+def test_too_large_a_payload_is_refused_before_it_is_parsed() -> None:
+    for kind in ("vote", "digest"):
+        with pytest.raises(WireError) as caught:
+            DECODERS[kind](bytes(65))
+        assert caught.value.code == "QRES-E401"
+    with pytest.raises(WireError) as caught:
+        ContributionBody.from_bytes(bytes(2**24), DIMENSION)
+    assert caught.value.code == "QRES-E401"
+
+
+# ── names of sets and contributions ───────────────────────────────────────────────────────────────
+
+
+def test_a_contribution_is_named_by_what_it_says_and_not_by_when() -> None:
+    one = Envelope("ward", "contribution", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"payload")
+    assert contribution_digest(one) == contribution_digest(
+        attrs.evolve(one, sequence=70, time_ms=80)
+    )
+    changes: dict[str, Any] = {
+        "swarm": "bed",
+        "round": 2,
+        "model_digest": b"\x07" * 32,
+        "sender": b"\x08" * 32,
+        "payload": b"other",
+    }
+    digests = {contribution_digest(attrs.evolve(one, **{k: v})) for k, v in changes.items()}
+    assert len(digests | {contribution_digest(one)}) == len(changes) + 1
+
+
+def test_a_set_is_named_by_everything_in_it_and_by_swarm_and_model() -> None:
+    first, second = SET.members
+    sets = [
+        SET,
+        attrs.evolve(SET, origin=2),
+        attrs.evolve(SET, members=(first,)),
+        attrs.evolve(SET, members=(attrs.evolve(first, standing=5), second)),
+        attrs.evolve(SET, members=(attrs.evolve(first, digest=b"\x09" * 32), second)),
+        attrs.evolve(SET, members=(attrs.evolve(first, sender=b"\x00" * 32), second)),
+    ]
+    names = {one.digest("ward", b"\x05" * 32) for one in sets}
+    names |= {SET.digest("bed", b"\x05" * 32), SET.digest("ward", b"\x07" * 32)}
+    assert len(names) == len(sets) + 2
