@@ -1,6 +1,7 @@
 """Two nodes of one program learn the mean of numbers that neither shows the other.
 
-Run it twice: the nodes keep their state in the folder ``two-nodes`` and go on where they stopped.
+The nodes keep their state in the folder ``two-nodes``: stopped and run again they go on where they
+were, and after the tenth model there is nothing left to do.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ class Gathering:
         held = [self._by_digest[member.digest] for member in members]
         claims = [min(one.contribution.weight, weight_cap) for one in held]
         if any(member.standing != FULL_STANDING for member in members):
-            shift = max(0, (weight_cap * FULL_STANDING).bit_length() - MAX_WEIGHT.bit_length())
+            most = weight_cap * FULL_STANDING
+            shift = max(0, (most - 1).bit_length() - (MAX_WEIGHT - 1).bit_length())
             claims = [
                 max(1, claim * member.standing >> shift)
                 for claim, member in zip(claims, members, strict=True)

@@ -457,7 +457,8 @@ class RoundMachine:
             if verdict is not ACCEPT:
                 self._refuse(envelope, verdict.reason, verdict.blame, source)
                 return
-        if not self._gathering.add(held, named=named) and not named:
+        if not self._gathering.add(held, named=named):
+            # One that a set names is kept for the set; its sender is to blame all the same.
             self._refuse(envelope, "equivocation", Blame.SENDER)
 
     def _held(self, envelope: Envelope) -> Held:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -355,6 +355,55 @@ def test_a_whole_swarm_goes_on_after_it_was_stopped(task: Task, tmp_path: Path) 
     assert all(event.outcome.round_info.number > last for event in second.of(0, RoundEnded))
 
 
+class PowerCut(SqliteJournal):
+    """Fails just before the second model is safe."""
+
+    def record_model(self, round_number: int, step: int, model: Vector) -> None:
+        if step == 2:
+            raise InterruptedError
+        super().record_model(round_number, step, model)
+
+
+@pytest.mark.xfail(
+    reason="a restarted node has lost the certificate of its model and cannot help one that lags"
+)
+def test_a_swarm_cut_off_between_two_models_goes_on(task: Task, tmp_path: Path) -> None:
+    """Two nodes lost power before they recorded a model, two after it; none lies."""
+    config = configure("cut", deadline=0.3, vote_timeout=0.2, data_dir=tmp_path)
+    first, second = Swarm(config, task), Swarm(config, task)
+
+    async def cut() -> None:
+        with ExitStack() as stack, anyio.move_on_after(1):
+            journals = {
+                index: stack.enter_context(
+                    closing(
+                        PowerCut(
+                            tmp_path / IDS[index].hex(),
+                            swarm="cut",
+                            node_id=IDS[index],
+                            initial=task.initial,
+                        )
+                    )
+                )
+                for index in (2, 3)
+            }
+            async with anyio.create_task_group() as group:
+                for index in range(4):
+                    group.start_soon(
+                        lambda index=index: first.node(index, None, journal=journals.get(index))
+                    )
+
+    async def again() -> None:
+        with anyio.move_on_after(5):
+            await second.together(4)
+
+    play(cut)
+    assert [len(first.closed(index)) for index in range(4)] == [2, 2, 1, 1]
+    play(again)
+    assert len(second.machines) == 4
+    assert len(set(second.digests())) == 1
+
+
 def noticing(calls: list[str], *failing: str) -> dict[str, Installed]:
     """With a plugin that notes its life cycle, and may fail in parts of it."""
 
@@ -561,15 +610,13 @@ def carried_by(kind: type[MemoryTransport]) -> dict[str, Installed]:
     return {**scan(), "memory": Installed.local("memory", Local)}
 
 
-@pytest.mark.parametrize("limit", [("OUTBOX_FRAMES", 1), ("OUTBOX_MESSAGES", 0)])
 def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
     task: Task,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    limit: tuple[str, int],
 ) -> None:
     monkeypatch.setattr("qres_core.swarm.node.CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr(f"qres_core.swarm.node.{limit[0]}", limit[1])
+    monkeypatch.setattr("qres_core.swarm.node.OUTBOX_FRAMES", 4)
     swarm = Swarm(configure("stuck", deadline=0.3, vote_timeout=0.3), task)
 
     async def scene() -> None:
@@ -579,13 +626,30 @@ def test_a_transport_that_takes_nothing_off_does_not_stop_the_node(
 
     play(scene)
     assert not swarm.errors
-    warnings = [record for record in caplog.records if "outbox is full" in record.message]
-    if limit[0] == "OUTBOX_FRAMES":
-        assert len(warnings) == 1
-    else:
-        assert len(warnings) == 4
+    assert "outbox is full" in caplog.text
     assert {machine.step for machine in swarm.machines.values()} == {2}
     assert len(set(swarm.digests())) == 1
+
+
+def test_the_outbox_is_bounded_in_bytes(
+    task: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("qres_core.swarm.node.OUTBOX_MESSAGES", 0)
+    swarm = Swarm(configure("bytes", deadline=0.05, vote_timeout=0.05), task)
+    stranger = Memory().transport(NodeInfo(b"\xee" * 32, "bytes", tuple(IDS)))
+
+    async def scene() -> None:
+        await stranger.start()
+        with anyio.move_on_after(0.4):
+            await swarm.node(0, None)
+        with anyio.move_on_after(0.05):
+            await stranger.receive()
+            pytest.fail("a frame left over the limit")
+        await stranger.aclose()
+
+    play(scene)
+    assert not swarm.errors
+    assert caplog.text.count("outbox is full") == 1
 
 
 def test_what_a_transport_raises_is_named(task: Task) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from qres_ed25519 import Ed25519
-from qres_ed25519.signature import KeyPair
+from qres_ed25519.signature import KeyPair, verify
 
-from qres_core import ACCEPT, Blame, Envelope, NodeInfo, Verdict, reject
+from qres_core import Blame, Envelope, NodeInfo
 from qres_core.kernel.kernel import Rejection
 from qres_core.testing import make_envelope
 
@@ -70,7 +70,7 @@ EXPECTED = {
     "sender": {"unknown sender"},
     "round": {"bad signature", "malformed: QRES-E403"},
     "sequence": {"bad signature", "malformed: QRES-E403"},
-    "time_ms": {"bad signature", "malformed: QRES-E403", "malformed: QRES-E404"},
+    "time_ms": {"bad signature", "malformed: QRES-E404"},
     "payload_digest": {"malformed: QRES-E405"},
     "payload": {"malformed: QRES-E405"},
     "auth name": {"no signature", "malformed: QRES-E402", "malformed: QRES-E404"},
@@ -104,9 +104,7 @@ def test_every_single_bit_of_a_frame(
     assert isinstance(kernels[1].inbound(frame, link, NOW), Envelope)
 
 
-def test_every_single_bit_behind_a_valid_form(
-    swarm: tuple[list[Kernel], list[bytes]], lab: Callable[..., Ed25519]
-) -> None:
+def test_every_single_bit_behind_a_valid_form(swarm: tuple[list[Kernel], list[bytes]]) -> None:
     """Payload and digest changed together: only the signature stands in the way."""
     kernels, (sender, third, *_rest) = swarm
     envelope = kernels[0].sign(make_envelope(sender=sender, payload=b"a payload"))
@@ -116,7 +114,6 @@ def test_every_single_bit_behind_a_valid_form(
         forged = make_envelope(sender=sender, payload=bytes(payload)).with_auth(envelope.auth)
         found = kernels[1].inbound(forged.to_bytes(), third, NOW)
         assert found == Rejection("bad signature", Blame.LINK, third, "ed25519")
-    del lab
 
 
 @pytest.mark.parametrize("attack", ["stripped", "other slot", "own key", "other message"])
@@ -156,26 +153,13 @@ def test_quoted_messages_are_checked_too(swarm: tuple[list[Kernel], list[bytes]]
     assert not kernels[1].authentic(kernels[2].sign(vote.with_auth({})), NOW)
 
 
-def test_control_a_hook_that_trusts_the_claim(
-    swarm: tuple[list[Kernel], list[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Verifying with the key a message brings along, not with the key of who it claims to be."""
+def test_control_a_hook_that_trusts_the_claim(swarm: tuple[list[Kernel], list[bytes]]) -> None:
+    """Any key of the roster will do, whoever the message claims to be from."""
     kernels, (victim, attacker, *_rest) = swarm
     forged = kernels[1].sign(make_envelope(sender=victim))
-
-    def trusting(self: Ed25519, envelope: Envelope) -> Verdict:
-        for public in self._keys.values():
-            from qres_ed25519.signature import verify  # noqa: PLC0415
-
-            if verify(public, envelope.signing_digest, envelope.auth["ed25519"]):
-                return ACCEPT
-        return reject("bad signature", blame=Blame.LINK)
-
+    octets = forged.auth["ed25519"]
+    assert any(verify(key, forged.signing_digest, octets) for key in (victim, attacker))
     assert isinstance(kernels[2].inbound(forged.to_bytes(), attacker, NOW), Rejection)
-    plugin = next(one.instance for one in kernels[2].enabled if one.name == "ed25519")
-    assert isinstance(plugin, Ed25519)
-    assert trusting(plugin, forged) is ACCEPT
-    del monkeypatch
 
 
 SIGNER = """

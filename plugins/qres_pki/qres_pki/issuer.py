@@ -37,6 +37,11 @@ _UNDERSTOOD: Final = frozenset(
 certificate (RFC 5280, section 4.2)."""
 
 
+_SIGNATURE_HEAD: Final = b"\x03\x41\x00"
+"""A BIT STRING of 64 bytes with no unused bits. The parser takes other counts of unused bits as
+well, and one certificate would have several encodings."""
+
+
 @attrs.frozen
 class Certificate:
     """What a genuine certificate says.
@@ -180,6 +185,8 @@ class Issuer:
             certificate = x509.load_der_x509_certificate(der)
         except Exception as error:  # no rule says what the parser raises for hostile bytes
             raise RefusedError(MALFORMED) from error
+        if not der.endswith(_SIGNATURE_HEAD + certificate.signature):
+            raise RefusedError(MALFORMED)
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except Exception as error:  # as above

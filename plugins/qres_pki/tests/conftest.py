@@ -158,7 +158,9 @@ class Swarm:
         subject = model.subject
         if swarm is not None:
             common = subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-            subject = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, swarm), *common])
+            subject = x509.Name(
+                [x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, swarm), *common]
+            )
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -326,11 +326,15 @@ def test_the_memory_is_bounded_and_forgets_the_least_used(swarm: Any) -> None:
     for number in range(MAX_CACHED - 2):  # beside those of nodes a and b
         membership._genuine[number.to_bytes(32, "big")] = found
     assert membership.judge(swarm.b, good, None, NOW) is ACCEPT  # used again: the last to go
-    extra = swarm.issue(swarm.c).certificate
+    extra = swarm.issue(swarm.c).certificate  # pushes out that of node a
     assert membership.judge(swarm.c, extra, None, NOW) is ACCEPT
     assert len(membership._genuine) == MAX_CACHED
+    assert bytes(32) in membership._genuine
+    more = swarm.odd(swarm.key("d"))
+    assert membership.judge(swarm.key("d"), more, None, NOW) is ACCEPT
+    assert len(membership._genuine) == MAX_CACHED
     assert bytes(32) not in membership._genuine
-    assert (1).to_bytes(32, "big") in membership._genuine
+    assert hashlib.sha256(good).digest() in membership._genuine
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)

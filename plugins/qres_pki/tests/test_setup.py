@@ -67,14 +67,20 @@ def test_a_certificate_is_no_signature() -> None:
         ({"crl": "crl.pem", "members": [KEY]}, "'crl' is set and 'ca' is not"),
         ({"ca": "ca.pem", "certificates": "c"}, "'require_crl' is true and 'crl' is not set"),
         ({"members": [KEY], "reload_seconds": -1.0}, "'reload_seconds' must be finite"),
-        ({"members": [KEY], "reload_seconds": math.inf}, "'reload_seconds' must be finite"),
-        ({"members": [KEY], "reload_seconds": math.nan}, "'reload_seconds' must be finite"),
+        ({"members": [KEY], "reload_seconds": math.inf}, "reload_seconds: must be finite"),
+        ({"members": [KEY], "reload_seconds": math.nan}, "reload_seconds: must be finite"),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match="QRES-E105") as raised:
         kernel(pki=options, anyone={})
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("seconds", [math.inf, math.nan, -0.1])
+def test_the_plugin_itself_wants_finite_times(seconds: float) -> None:
+    with pytest.raises(ValueError, match="'reload_seconds' must be finite and >= 0"):
+        Pki(members=(KEY,), reload_seconds=seconds)
 
 
 def test_a_lax_crl_is_told() -> None:

@@ -268,7 +268,7 @@ class Store:
                 fix = "stop the other process; a node runs once"
                 raise self._unusable("another process has it open", fix) from error
             raise self._unusable(str(error)) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # of damaged text in its message
             raise self._unusable(str(error)) from error
         except OSError as error:
             raise self._unusable(error.strerror or str(error)) from error

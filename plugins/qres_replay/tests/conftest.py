@@ -103,7 +103,7 @@ def _config(
     return parse({"swarm": table, "plugins": plugins}, source="test")
 
 
-def _kernel(  # noqa: PLR0913 - what a test does not care about has a default
+def _kernel(
     nodes: int = 4,
     *,
     index: int = 0,
@@ -132,7 +132,7 @@ class Net:
         loss: share of messages lost.
     """
 
-    def __init__(  # noqa: PLR0913 - as above
+    def __init__(
         self,
         nodes: int,
         replay: Mapping[str, Any],

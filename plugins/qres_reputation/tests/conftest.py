@@ -51,7 +51,10 @@ class Node:
         self.plugin.round_closed(Outcome(self.info, status, bytes(32)))
 
     def play(
-        self, members: Sequence[NodeId] = (), updates: Updates | None = None, number: int | None = None
+        self,
+        members: Sequence[NodeId] = (),
+        updates: Updates | None = None,
+        number: int | None = None,
     ) -> None:
         """A whole round in the order of the round machine."""
         self.open(number)
@@ -91,8 +94,11 @@ def node() -> Callable[..., Node]:
 def spread() -> Callable[..., Updates]:
     """Updates of the roster around zero, the ones at ``far`` a hundred times as far."""
 
-    def build(nodes: int, far: Sequence[int] = ()) -> Updates:
+    def build(
+        nodes: int, far: Sequence[int] = (), senders: Sequence[NodeId] | None = None
+    ) -> Updates:
         rows = [[100 * (-1) ** i, 10 * i] for i in range(nodes)]
-        return make_updates([[100 * v for v in r] if i in far else r for i, r in enumerate(rows)])
+        rows = [[100 * v for v in row] if i in far else row for i, row in enumerate(rows)]
+        return make_updates(rows, senders=senders)
 
     return build

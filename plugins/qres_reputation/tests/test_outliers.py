@@ -28,9 +28,7 @@ def slow_distances(vectors: NDArray[np.int32]) -> list[int]:
     """In half steps, one coordinate at a time."""
     rows = vectors.tolist()
     medians = [statistics.median(Fraction(x) for x in column) for column in zip(*rows, strict=True)]
-    return [
-        sum(int(2 * (x - m)) ** 2 for x, m in zip(row, medians, strict=True)) for row in rows
-    ]
+    return [sum(int(2 * (x - m)) ** 2 for x, m in zip(row, medians, strict=True)) for row in rows]
 
 
 @given(vectors=matrices())
@@ -144,7 +142,7 @@ def test_the_sample_is_the_same_on_every_machine() -> None:
     assert columns.tolist() == PINNED
 
 
-PINNED = [0, 0, 0, 0, 0, 0, 0, 0]
+PINNED = [3, 170, 301, 467, 551, 637, 802, 967]
 
 
 def test_the_sample_reaches_every_coordinate() -> None:

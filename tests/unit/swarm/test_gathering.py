@@ -163,7 +163,7 @@ class TestStack:
             return
         # The largest claim a set can hold decides the scale, so that it is the swarm's alone.
         scale = 1
-        while Fraction(cap * FULL_STANDING, scale) >= 2 * MAX_WEIGHT:
+        while Fraction(cap * FULL_STANDING, scale) > MAX_WEIGHT:
             scale *= 2
         for weight, (claim, standing) in zip(weights.tolist(), rows, strict=True):
             exact = Fraction(min(claim, cap) * standing, scale)

@@ -35,7 +35,7 @@ from qres_core.swarm.messages import (
 NODES = 4
 DIMENSION = 3
 U63 = 2**63 - 1
-thorough = settings(deadline=None, max_examples=300)
+thorough = settings(deadline=None, max_examples=150)
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "contribution": lambda payload: ContributionBody.from_bytes(payload, DIMENSION),

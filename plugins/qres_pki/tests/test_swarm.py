@@ -1,0 +1,221 @@
+"""A running swarm: who is revoked, expires or is taken off the list is out by the next round."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Envelope,
+    NodeId,
+    Outcome,
+    RoundStatus,
+    Verdict,
+    hookimpl,
+    reject,
+)
+from qres_core.kernel.config import parse
+from qres_core.kernel.discovery import Installed
+from qres_core.lab.record import RoundRecord, SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import EPOCH, node_ids, simulate
+from qres_core.lab.tasks import TaskConfig
+from qres_core.swarm.mean import Mean
+from qres_core.swarm.memory import Memory
+from qres_pki import Pki
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NODES = 5
+START = int(EPOCH)
+DAY = 86_400
+
+
+def key_of(seed: bytes) -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(seed).digest())
+
+
+@attrs.define(eq=False)
+class Signer:
+    """Plain Ed25519 signatures: what pki rests on."""
+
+    _key: Any = attrs.field(default=None, init=False)
+
+    @hookimpl
+    def identity(self, seed: bytes | None) -> NodeId:
+        assert seed is not None
+        self._key = key_of(seed)
+        public: bytes = self._key.public_key().public_bytes_raw()
+        return public
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        signature: bytes = self._key.sign(envelope.signing_digest)
+        return signature
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        key = Ed25519PublicKey.from_public_bytes(envelope.sender)
+        try:
+            key.verify(envelope.auth.get("signer", b""), envelope.signing_digest)
+        except InvalidSignature:
+            return reject("bad signature", blame=Blame.LINK)
+        return ACCEPT
+
+
+@attrs.define(eq=False)
+class Witness:
+    """Keeps the agreed members of each closed round, as every node saw them."""
+
+    seen: ClassVar[dict[int, set[tuple[NodeId, ...]]]] = {}
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        if outcome.status is RoundStatus.CLOSED and outcome.members:
+            self.seen.setdefault(outcome.round_info.number, set()).add(outcome.members)
+
+
+def play(
+    progress: Callable[[RoundRecord], None] | None = None, *, rounds: int = 8, **pki: Any
+) -> SimulationResult:
+    Witness.seen.clear()
+    kinds = {"memory": Memory, "mean": Mean, "signer": Signer, "pki": Pki, "witness": Witness}
+    tables: dict[str, Any] = {name: {} for name in kinds}
+    tables["pki"] = pki
+    if not pki:
+        del tables["pki"]
+    swarm = {"name": "testing", "nodes": NODES, "byzantine": 0, "quorum": 3, "insecure": True}
+    config = parse({"swarm": swarm, "plugins": tables}, source="test")
+    installed = {name: Installed.local(name, kind) for name, kind in kinds.items()}
+    scenario = Scenario(rounds=rounds, task=TaskConfig(name="quadratic", dimension=4))
+    return simulate(config, scenario, installed=installed, progress=progress)
+
+
+KEYS = tuple(key_of(seed).public_key().public_bytes_raw() for seed in node_ids(NODES, 0))
+VICTIM = KEYS[3]
+
+
+def members(number: int) -> set[NodeId]:
+    """The members of a closed round, on which all nodes agree."""
+    (found,) = Witness.seen[number]
+    return set(found)
+
+
+def dropped_after(number: int, result: SimulationResult, reason: str) -> None:
+    closed = [record for record in result.rounds if record.closed]
+    assert len(closed) == 8
+    for record in closed:
+        if record.number <= number:
+            assert members(record.number) == set(KEYS), record.number
+        else:
+            assert members(record.number) == set(KEYS) - {VICTIM}, record.number
+    assert any(record.number <= number for record in closed)
+    assert any(reason in record.rejected for record in closed if record.number > number)
+    assert not any(reason in record.rejected for record in closed if record.number <= number)
+
+
+@pytest.fixture
+def running(swarm: Any) -> Any:
+    for key in KEYS:
+        swarm.issue(key)
+    return swarm
+
+
+def test_everybody_takes_part(running: Any) -> None:
+    result = play(**running.options())
+    assert all(members(record.number) == set(KEYS) for record in result.closed)
+    assert not any(record.rejected for record in result.rounds)
+    assert result.unanimous
+
+
+def test_a_revoked_node_is_dropped_by_the_next_round(running: Any) -> None:
+    def revoke(record: RoundRecord) -> None:
+        if record.number == 3:
+            running.revoke(VICTIM, now=START)
+
+    dropped_after(3, play(revoke, **running.options()), "certificate revoked")
+
+
+def test_a_node_off_the_list_is_dropped_by_the_next_round(tmp_path: Path) -> None:
+    file = tmp_path / "members"
+    file.write_text("\n".join(key.hex() for key in KEYS))
+
+    def cross_out(record: RoundRecord) -> None:
+        if record.number == 3:
+            beside = tmp_path / "beside"
+            beside.write_text("\n".join(key.hex() for key in KEYS if key != VICTIM))
+            beside.replace(file)
+
+    result = play(cross_out, members_file=str(file), reload_seconds=0.0)
+    dropped_after(3, result, "not a member")
+
+
+def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) -> None:
+    for key in KEYS:
+        swarm.issue(key, start=START - DAY, days=2 if key != VICTIM else 1)
+    # The victim's certificate ends with the first second of the simulation.
+    result = play(**swarm.options())
+    late = [record for record in result.rounds if record.closed][2:]
+    assert late
+    for record in late:
+        assert members(record.number) == set(KEYS) - {VICTIM}
+    assert any("certificate expired" in record.rejected for record in result.rounds)
+
+
+def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
+    for key in KEYS:
+        swarm.issue(key, ["train"] if key == VICTIM else ["train", "aggregate"])
+    result = play(**swarm.options())
+    assert all(members(record.number) == set(KEYS) for record in result.closed)
+    assert any("role missing" in record.rejected for record in result.rounds)
+
+
+def test_without_the_plugin_revocation_changes_nothing(running: Any) -> None:
+    def revoke(record: RoundRecord) -> None:
+        if record.number == 3:
+            running.revoke(VICTIM, now=START)
+
+    result = play(revoke)
+    assert all(members(record.number) == set(KEYS) for record in result.closed)
+
+
+def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(running: Any) -> None:
+    whole = running.crl.read_bytes()
+
+    def break_and_mend(record: RoundRecord) -> None:
+        if record.number == 3:
+            running.crl.write_bytes(whole[:100])
+        if record.number == 5:
+            running.crl.write_bytes(whole)
+
+    result = play(break_and_mend, **running.options())
+    closed = {record.number: record.closed for record in result.rounds}
+    assert closed[3]
+    assert not closed[4]
+    assert not closed[5]
+    assert len(result.closed) == 8
+    assert result.unanimous
+    assert any("membership unreadable" in record.rejected for record in result.rounds)
+
+
+def test_zz(running: Any) -> None:
+    whole = running.crl.read_bytes()
+
+    def break_and_mend(record: RoundRecord) -> None:
+        print(record.number, record.closed, record.reason, record.rejected)
+        if record.number == 3:
+            running.crl.write_bytes(whole[:100])
+        if record.number == 5:
+            running.crl.write_bytes(whole)
+
+    result = play(break_and_mend, **running.options())
+    assert 0

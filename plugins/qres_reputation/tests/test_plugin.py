@@ -1,0 +1,479 @@
+"""The hooks: evidence, bans, probation, decay, weights, the watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from qres_reputation import Reputation
+from qres_reputation.plugin import DISPUTABLE
+from qres_reputation.rules import UNIT
+
+from qres_core import Evidence, Needs, RoundStatus, Standing, Updates, Visibility
+from qres_core.testing import host, make_node_info
+
+NodeMaker = Callable[..., Any]
+STRANGER = b"\xff" * 32
+FULL = Standing()
+STILL = {"decay": 0.0}
+
+
+# ── options ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_entry_point_leads_here() -> None:
+    (entry,) = entry_points(group="qres.plugins", name="reputation")
+    assert entry.load() is Reputation
+
+
+def test_every_option_explains_itself() -> None:
+    options = [field for field in attrs.fields(Reputation) if field.init]
+    assert all(field.metadata["help"] for field in options)
+    assert len(options) == 16
+
+
+def test_the_defaults_are_the_seeds() -> None:
+    plugin = Reputation()
+    assert (plugin.reward, plugin.punish, plugin.start, plugin.ban_below) == (0.01, 0.1, 0.5, 0.2)
+    assert (plugin.decay, plugin.gamma, plugin.rule) == (0.001, 0.05, "additive")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("rule", "krum", r'rule must be "additive", "beta" or "ema"'),
+        ("start", 1.5, r"start must be a number in 1e-06\.\.1, got 1\.5"),
+        ("start", True, r"start must be a number"),
+        ("start", float("nan"), r"start must be a number"),
+        ("start", "0.5", r"start must be a number"),
+        ("reward", -0.01, r"reward must be a number in 0\.\.1"),
+        ("punish", 0.0, r"punish must be a number in 1e-06\.\.1"),
+        ("decay", 2.0, r"decay must be a number in 0\.\.1"),
+        ("ban_below", 0.0, r"ban_below must be a number in 1e-06\.\.1"),
+        ("ban_below", 0.5, r"ban_below must be below start = 0\.5, got 0\.5"),
+        ("ban_rounds", -1, r"ban_rounds must be an integer in 0\.\."),
+        ("ban_rounds", True, r"ban_rounds must be an integer in 0\.\."),
+        ("flood", -1, r"flood must be an integer"),
+        ("ignore", ["replayed"], r"ignore must be a list of facts"),
+        ("ignore", (1,), r"ignore must be a list of facts"),
+        ("exponent", 9, r"exponent must be an integer in 0\.\.8"),
+        ("exponent", 0.5, r"exponent must be an integer in 0\.\.8"),
+        ("influence_cap", 0.0, r"influence_cap must be a number in 1e-06\.\.1"),
+        ("outlier_factor", 0.9, r"outlier_factor must be a number in 1\.\."),
+        ("outlier_rounds", -1, r"outlier_rounds must be an integer"),
+        ("outlier_sample", -1, r"outlier_sample must be an integer"),
+        ("gamma", 0.1, r"gamma is an option of rule 'ema', and rule is 'additive'"),
+        ("forgetting", 0.5, r"forgetting is an option of rule 'beta', and rule is 'additive'"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name(option: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Reputation(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("rule", "option"),
+    [("beta", "reward"), ("beta", "punish"), ("ema", "punish"), ("beta", "gamma")],
+)
+def test_an_option_of_another_rule_is_not_dropped_silently(rule: str, option: str) -> None:
+    with pytest.raises(ValueError, match=f"^{option} is an option of rule"):
+        Reputation(rule=rule, **{option: 0.3})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("start", 1), ("ban_below", 0.499999), ("reward", 0)]
+)
+def test_the_ends_of_a_range_are_in_it(option: str, value: Any) -> None:
+    assert getattr(Reputation(**{option: value}), option) == value
+
+
+def test_it_needs_authentication_and_tells_about_weights() -> None:
+    assert Reputation().needs == Needs(families=("authenticate",))
+    assert Reputation().notices == ()
+    (notice,) = Reputation(exponent=1).notices
+    assert "swarm.standing_tolerance" in notice
+
+
+def test_the_kernel_can_host_it() -> None:
+    manager = host(Reputation())
+    manager.hook.setup(node_info=make_node_info())
+    assert manager.hook.reputation(sender=bytes(32)) == [FULL]
+    manager.hook.teardown()
+
+
+# ── evidence ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_fault_counts_once_in_a_round_whatever_its_round_number_says(node: NodeMaker) -> None:
+    one = node(**STILL)
+    liar = one.roster[3]
+    one.open()
+    for number in range(10):
+        one.against(liar, round_number=number)
+    assert one.score(liar) == 400_000
+    one.against(liar, "bad proof")
+    assert one.score(liar) == 300_000
+    one.close()
+    one.open()
+    one.against(liar)
+    assert one.score(liar) == 200_000
+    assert not one.banned(liar)
+    one.against(liar, "bad proof")
+    assert one.banned(liar)
+    assert one.plugin.reputation(liar) == Standing(0, banned=True)
+    others = {n for n in one.roster if n != liar}
+    assert {one.score(n) for n in others} == {500_000}
+
+
+def test_a_flood_bans_within_the_round(node: NodeMaker) -> None:
+    one = node(flood=64, **STILL)
+    flooder = one.roster[1]
+    one.open()
+    for sent in range(1, 194):
+        assert not one.banned(flooder)
+        one.against(flooder, "bad signature")
+        assert one.score(flooder) == 500_000 - 100_000 * (1 + (sent - 1) // 64)
+    assert one.banned(flooder)
+
+
+@pytest.mark.parametrize(("flood", "score"), [(0, 400_000), (1, 200_000), (2, 300_000)])
+def test_how_repetitions_count(node: NodeMaker, flood: int, score: int) -> None:
+    one = node(flood=flood, **STILL)
+    one.open()
+    for _ in range(3):
+        one.against(one.roster[1])
+    assert one.score(one.roster[1]) == score
+
+
+def test_a_stranger_gets_no_state(node: NodeMaker) -> None:
+    one = node()
+    before = one.state()
+    one.open()
+    for number in range(100):
+        one.against(number.to_bytes(32, "big"))
+        one.contributed(number.to_bytes(32, "big"))
+    one.close()
+    assert one.state() == before
+    assert len(one.plugin._seen) == 0
+    assert one.plugin._contributed == set()
+    # A key nobody knows is nobody banned; the kernel refuses it as an unknown sender.
+    assert one.plugin.reputation(STRANGER) == FULL
+
+
+@pytest.mark.parametrize("fact", DISPUTABLE)
+def test_what_honest_nodes_can_differ_in_is_no_evidence(node: NodeMaker, fact: str) -> None:
+    one = node(**STILL)
+    one.open()
+    one.against(one.roster[2], fact)
+    assert one.score(one.roster[2]) == 500_000
+    strict = node(ignore=(), **STILL)
+    strict.open()
+    strict.against(strict.roster[2], fact)
+    assert strict.score(strict.roster[2]) == 400_000
+
+
+def test_only_a_merged_contribution_is_rewarded_and_once(node: NodeMaker) -> None:
+    one = node(**STILL)
+    good, praised = one.roster[1], one.roster[2]
+    one.open()
+    one.contributed(good)
+    one.contributed(good)
+    evidence = Evidence(praised, "handsome", "somebody", against=False, round=1)
+    one.plugin.observe(evidence)
+    assert one.score(good) == 500_000
+    one.close()
+    assert one.score(good) == 510_000
+    assert one.score(praised) == 500_000
+    one.play()
+    assert one.score(good) == 510_000
+
+
+def test_an_aborted_round_rewards_nobody_and_nothing_fades(node: NodeMaker) -> None:
+    one = node()
+    one.open()
+    one.against(one.roster[1])
+    one.contributed(one.roster[2])
+    one.close(RoundStatus.ABORTED)
+    one.play()
+    assert one.score(one.roster[2]) == 500_000
+    # 0.4, and one closed round's decay of a thousandth of the way back.
+    assert one.score(one.roster[1]) == 400_100
+
+
+def test_a_banned_node_cannot_earn_or_lose(node: NodeMaker) -> None:
+    one = node(punish=0.4)
+    liar = one.roster[1]
+    one.open()
+    one.against(liar)
+    sentence = one.state()[liar]
+    one.against(liar, "bad proof")
+    one.contributed(liar)
+    one.close()
+    assert one.state()[liar] == sentence
+    assert one.score(liar) == 100_000
+
+
+# ── bans ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("rule", ["additive", "beta", "ema"])
+def test_a_ban_ends_in_probation(node: NodeMaker, rule: str) -> None:
+    one = node(rule=rule, ban_rounds=5, decay=0.0, flood=1)
+    liar = one.roster[1]
+    one.open(10)
+    while not one.banned(liar):
+        one.against(liar)
+    one.close()
+    for number in range(11, 16):
+        one.open(number)
+        assert one.banned(liar)
+        one.close()
+    one.open(16)
+    assert not one.banned(liar)
+    assert 200_000 <= one.score(liar) <= 200_002
+    one.against(liar)
+    assert one.banned(liar)
+
+
+def test_a_ban_ends_by_number_even_if_rounds_were_missed(node: NodeMaker) -> None:
+    one = node(punish=0.4, ban_rounds=5)
+    one.open(10)
+    one.against(one.roster[1])
+    one.close(RoundStatus.ABORTED)
+    one.open(15)
+    assert one.banned(one.roster[1])
+    one.open(400)
+    assert not one.banned(one.roster[1])
+
+
+def test_a_ban_of_zero_rounds_is_for_ever(node: NodeMaker) -> None:
+    one = node(punish=0.4, ban_rounds=0)
+    one.open()
+    one.against(one.roster[1])
+    one.close()
+    one.play(number=2**62)
+    assert one.banned(one.roster[1])
+    assert one.score(one.roster[1]) == 100_000
+
+
+def test_decay_leads_to_neutral_from_both_sides(node: NodeMaker) -> None:
+    one = node(decay=0.1, punish=0.2, ban_below=0.1)
+    low, high = one.roster[1], one.roster[2]
+    for _ in range(20):
+        one.play([high])
+    one.open()
+    one.against(low)
+    scores = [(one.score(low), one.score(high))]
+    one.close()
+    for _ in range(150):
+        one.play()
+        scores.append((one.score(low), one.score(high)))
+    lows, highs = zip(*scores, strict=True)
+    assert lows[0] == 300_000
+    assert highs[0] > 570_000
+    assert list(lows) == sorted(lows)
+    assert list(highs) == sorted(highs, reverse=True)
+    assert (lows[-1], highs[-1]) == (500_000, 500_000)
+
+
+@given(
+    acts=st.lists(
+        st.tuples(st.sampled_from(["bad", "good", "far", "abort"]), st.integers(0, 6)), max_size=40
+    ),
+    rule=st.sampled_from(["additive", "beta", "ema"]),
+    exponent=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=40)
+def test_the_same_evidence_gives_the_same_bits(
+    acts: list[tuple[str, int]], rule: str, exponent: int, node: NodeMaker, spread: Any
+) -> None:
+    twins = [node(rule=rule, exponent=exponent, ban_rounds=3) for _ in range(2)]
+    for twin in twins:
+        for act, who in acts:
+            twin.open()
+            if act in ("bad", "abort"):
+                twin.against(twin.roster[who])
+            twin.merge(spread(7, [who] if act == "far" else []))
+            for member in twin.roster:
+                twin.contributed(member)
+            twin.close(RoundStatus.ABORTED if act == "abort" else RoundStatus.CLOSED)
+            for member in twin.roster:
+                standing = twin.plugin.reputation(member)
+                assert standing.banned == twin.state()[member].banned
+                assert (standing.weight == 0) == standing.banned
+                assert 0 <= twin.score(member) <= UNIT
+    first, second = twins
+    assert first.state() == second.state()
+    assert first.plugin._standings == second.plugin._standings
+
+
+# ── weights ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_an_exponent_standing_is_all_or_nothing(node: NodeMaker) -> None:
+    one = node()
+    one.open()
+    one.against(one.roster[1])
+    assert {one.plugin.reputation(n) for n in one.roster} == {FULL}
+
+
+def test_with_an_exponent_weight_is_a_power_of_the_score_from_the_next_round(
+    node: NodeMaker,
+) -> None:
+    one = node(exponent=3, influence_cap=1.0, **STILL)
+    low = one.roster[1]
+    one.open()
+    one.against(low)
+    one.against(low, "bad proof")
+    assert one.plugin.reputation(low) == FULL  # all votes of a round use the same weights
+    one.close()
+    assert one.plugin.reputation(low) == Standing(3**3 * 65536 // 5**3)
+    assert one.plugin.reputation(one.roster[2]) == FULL
+
+
+def test_no_node_weighs_more_than_its_share(node: NodeMaker) -> None:
+    one = node(nodes=20, exponent=3, influence_cap=0.1, **STILL)
+    star = one.roster[7]
+    for _ in range(50):
+        one.play([star])
+    weights = [one.plugin.reputation(n).weight for n in one.roster]
+    assert one.score(star) == UNIT
+    assert max(weights) / sum(weights) == pytest.approx(0.1, abs=1e-4)
+    free = node(nodes=20, exponent=3, influence_cap=1.0, **STILL)
+    for _ in range(50):
+        free.play([star])
+    assert free.plugin.reputation(star).weight / sum(
+        free.plugin.reputation(n).weight for n in free.roster
+    ) == pytest.approx(8 / 27, abs=1e-4)
+
+
+def test_the_banned_have_no_share(node: NodeMaker) -> None:
+    one = node(nodes=4, exponent=1, influence_cap=0.5, punish=0.4, **STILL)
+    one.open()
+    one.against(one.roster[0])
+    one.close()
+    assert one.plugin.reputation(one.roster[0]).weight == 0
+    assert [one.plugin.reputation(n).weight for n in one.roster[1:]] == [65536] * 3
+
+
+def test_a_roster_all_banned_is_all_banned(node: NodeMaker) -> None:
+    one = node(exponent=1, punish=0.4)
+    one.open()
+    for member in one.roster:
+        one.against(member)
+    one.close()
+    assert all(one.banned(member) for member in one.roster)
+
+
+# ── the watch ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_persistent_outlier_is_punished_from_the_third_round_on(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(**STILL)
+    liar = one.roster[2]
+    scores = []
+    for _ in range(6):
+        one.play(one.roster, spread(7, [2]))
+        scores.append(one.score(liar))
+    # No reward for the rounds it was far in, and 0.1 off in each from the third.
+    assert scores == [500_000, 500_000, 400_000, 300_000, 200_000, 100_000]
+    assert one.banned(liar)
+    assert {one.score(n) for n in one.roster if n != liar} == {560_000}
+
+
+def test_one_round_near_the_others_begins_the_patience_anew(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(**STILL)
+    liar = one.roster[2]
+    for _ in range(10):  # what a liar that knows the rule does
+        one.play(one.roster, spread(7, [2]))
+        one.play(one.roster, spread(7, [2]))
+        assert one.streak(liar) == 2
+        one.play(one.roster, spread(7))
+        assert one.streak(liar) == 0
+    assert one.score(liar) == 600_000
+
+
+def test_rounds_it_took_no_part_in_do_not_interrupt_a_streak(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(**STILL)
+    liar = one.roster[6]
+    for _ in range(3):
+        one.play(one.roster, spread(7, [6]))
+        one.play(one.roster[:6], spread(6, senders=one.roster[:6]))
+    assert one.score(liar) == 400_000
+
+
+def test_an_outlier_in_a_round_that_aborts_is_not_held_against_anybody(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(outlier_rounds=1)
+    one.open()
+    one.merge(spread(7, [2]))
+    one.close(RoundStatus.ABORTED)
+    one.play()
+    assert one.score(one.roster[2]) == 500_000
+    assert one.streak(one.roster[2]) == 0
+
+
+def test_patience_does_not_begin_anew_on_probation(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(ban_rounds=2, **STILL)
+    liar = one.roster[2]
+    while not one.banned(liar):
+        one.play(one.roster, spread(7, [2]))
+    while one.banned(liar):
+        one.play()
+    one.play(one.roster, spread(7, [2]))
+    assert one.banned(liar)
+
+
+@pytest.mark.parametrize("visibility", [Visibility.GROUP, Visibility.SUM])
+def test_the_watch_is_idle_where_updates_are_hidden(
+    node: NodeMaker, spread: Callable[..., Updates], visibility: Visibility
+) -> None:
+    one = node(outlier_rounds=1, **STILL)
+    one.play([], attrs.evolve(spread(7, [2]), visibility=visibility))
+    assert one.score(one.roster[2]) == 500_000
+
+
+def test_the_watch_can_be_switched_off(node: NodeMaker, spread: Callable[..., Updates]) -> None:
+    one = node(outlier_rounds=0, **STILL)
+    for _ in range(9):
+        one.play(one.roster, spread(7, [2]))
+    assert one.score(one.roster[2]) == 590_000
+
+
+def test_the_factor_is_heeded(node: NodeMaker, spread: Callable[..., Updates]) -> None:
+    one = node(outlier_rounds=1, outlier_factor=200.0, **STILL)
+    one.play([], spread(7, [2]))
+    assert one.score(one.roster[2]) == 500_000
+
+
+def test_rows_of_nobody_in_the_roster_change_nothing(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(outlier_rounds=1)
+    before = one.state()
+    one.play([], spread(3, [2], senders=[bytes([i]) * 32 for i in range(3)]))
+    assert one.state() == before
+
+
+def test_a_second_setup_begins_with_nothing_pending(node: NodeMaker) -> None:
+    one = node()
+    one.open()
+    one.contributed(one.roster[1])
+    one.against(one.roster[2])
+    one.plugin.setup(make_node_info(nodes=7))
+    one.close()
+    assert {one.score(n) for n in one.roster} == {500_000}

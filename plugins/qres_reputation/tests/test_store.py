@@ -1,0 +1,262 @@
+"""What is kept over a restart, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qres_reputation import Reputation
+from qres_reputation.store import FILE, Store
+
+from qres_core import NodeInfo, RoundError, Updates
+from qres_core.testing import make_node_ids
+
+NodeMaker = Callable[..., Any]
+
+
+@pytest.fixture
+def history(node: NodeMaker, spread: Callable[..., Updates], tmp_path: Path) -> Any:
+    """A node with scores, a ban and a streak on disk, stopped."""
+    one = node(str(tmp_path), punish=0.2)
+    for _ in range(3):
+        one.play(one.roster[1:], spread(7, [5]))
+    one.open()
+    one.against(one.roster[2])
+    one.against(one.roster[2], "bad proof")
+    one.contributed(one.roster[1])
+    one.close()
+    one.plugin.teardown()
+    return one
+
+
+def test_a_restart_forgets_nothing(history: Any, node: NodeMaker, tmp_path: Path) -> None:
+    again = node(str(tmp_path), punish=0.2)
+    assert again.state() == history.state()
+    assert again.banned(again.roster[2])
+    assert again.streak(again.roster[5]) == 3
+    again.plugin.teardown()
+
+
+@pytest.mark.parametrize("rule", ["additive", "beta", "ema"])
+def test_a_fault_is_on_disk_before_observe_returns(
+    node: NodeMaker, tmp_path: Path, rule: str
+) -> None:
+    one = node(str(tmp_path / "node"), rule=rule)
+    one.play(one.roster)
+    one.open()
+    for number in range(4):
+        one.against(one.roster[3], f"fault {number}")
+        copy = tmp_path / f"copy{number}"
+        shutil.copytree(tmp_path / "node", copy)  # as a crash leaves it: nothing closed
+        again = node(str(copy), rule=rule)
+        assert again.state() == one.state()
+        again.plugin.teardown()
+    one.plugin.teardown()
+
+
+def test_only_the_owner_can_read_it(node: NodeMaker, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "data"
+    one = node(str(folder))
+    one.play(one.roster)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = sorted(folder.iterdir())
+    assert [path.name for path in files] == [FILE, f"{FILE}-shm", f"{FILE}-wal"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    one.plugin.teardown()
+
+
+def test_leftovers_of_a_killed_creation_are_removed(node: NodeMaker, tmp_path: Path) -> None:
+    (tmp_path / f"{FILE}.new-abc").write_bytes(b"half a store")
+    node(str(tmp_path)).plugin.teardown()
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+# ── another node, another roster, other options ───────────────────────────────────────────────────
+
+
+def refused(data_dir: Path, message: str, **changes: Any) -> None:
+    roster = make_node_ids(7)
+    info = NodeInfo(roster[0], "lab", roster, data_dir=str(data_dir))
+    with pytest.raises(RoundError, match=message) as caught:
+        Reputation(punish=0.2).setup(attrs.evolve(info, **changes))
+    (problem,) = caught.value.problems
+    assert problem.code == "QRES-E602"
+    assert problem.where == str(data_dir / FILE)
+    assert problem.fix
+
+
+@pytest.mark.usefixtures("history")
+def test_the_file_of_another_node_or_swarm_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, "belongs to another swarm", swarm="other")
+    refused(tmp_path, "belongs to another node", node_id=make_node_ids(7)[1])
+
+
+@pytest.mark.usefixtures("history")
+def test_a_changed_roster_keeps_bans(tmp_path: Path) -> None:
+    old = make_node_ids(7)
+    new = tuple(sorted([*(n for n in old if n != old[2]), b"\1" * 32]))
+    plugin = Reputation(punish=0.2)
+    plugin.setup(NodeInfo(old[0], "lab", new, data_dir=str(tmp_path)))
+    assert plugin._ledger.records.keys() == set(new)
+    assert plugin._ledger.records[b"\1" * 32].belief.score == 500_000
+    plugin.teardown()
+    plugin.setup(NodeInfo(old[0], "lab", old, data_dir=str(tmp_path)))
+    assert plugin.reputation(old[2]).banned
+    plugin.teardown()
+
+
+@pytest.mark.parametrize("rule", ["beta", "ema"])
+def test_another_rule_takes_over_scores_and_bans(
+    history: Any, node: NodeMaker, tmp_path: Path, rule: str
+) -> None:
+    again = node(str(tmp_path), rule=rule)
+    for member in history.roster:
+        assert again.state()[member].until == history.state()[member].until
+        assert 0 <= again.score(member) - history.score(member) <= 2
+    again.plugin.teardown()
+    once_more = node(str(tmp_path), rule=rule)
+    assert once_more.state() == again.state()
+    once_more.plugin.teardown()
+
+
+# ── damage ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_flipped_byte_is_refused_or_without_effect(
+    history: Any, node: NodeMaker, tmp_path: Path, place: float, flip: int
+) -> None:
+    octets = bytearray((tmp_path / FILE).read_bytes())
+    octets[int(place * len(octets))] ^= flip
+    folder = tmp_path / "damaged"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / FILE).write_bytes(octets)
+    try:
+        again = node(str(folder), punish=0.2)
+    except RoundError as error:
+        assert error.code == "QRES-E602"  # noqa: PT017 - both outcomes are right
+    else:
+        assert again.state() == history.state()
+        again.plugin.teardown()
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize("length", [0, 1, 100, 4096, 5000])
+def test_a_shortened_file_is_refused(tmp_path: Path, length: int) -> None:
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:length])
+    refused(tmp_path, "QRES-E602")
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("tampering", "message"),
+    [
+        ("UPDATE node SET until = 0", "record of node [0-9a-f]{16} is damaged"),
+        ("UPDATE node SET score = 1000000", "record of node [0-9a-f]{16} is damaged"),
+        ("UPDATE node SET score = 'high'", "record of a node is damaged"),
+        ("UPDATE node SET id = 'me' WHERE score < 200000", "record of a node is damaged"),
+        ("DELETE FROM node WHERE until > 0", "6 nodes where 7 were written"),
+        ("DELETE FROM node", "0 nodes where 7 were written"),
+        ("DELETE FROM fact WHERE name = 'round'", "record 'round' is damaged"),
+        ("UPDATE fact SET value = x'f6' WHERE name = 'settings'", "record 'settings' is damaged"),
+        ("DELETE FROM fact WHERE name = 'identity'", "record 'identity' is damaged"),
+        ("DROP TABLE node", "no such table"),
+        ("PRAGMA user_version=2", "version 2; this qres-reputation reads version 1"),
+        ("PRAGMA application_id=7", "not a reputation store of QRES"),
+    ],
+)
+def test_tampering_is_refused(tmp_path: Path, tampering: str, message: str) -> None:
+    db = sqlite3.connect(tmp_path / FILE)
+    db.execute(tampering)
+    db.commit()
+    db.close()
+    refused(tmp_path, message)
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("name", "message"), [("fact", "cannot be read"), ("node", "makes no sense")]
+)
+def test_a_well_made_record_that_cannot_be_is_refused(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    from qres_reputation.record import Record  # noqa: PLC0415
+    from qres_reputation.rules import Belief  # noqa: PLC0415
+    from qres_reputation.store import _digest, _put  # noqa: PLC0415
+
+    db = sqlite3.connect(tmp_path / FILE)
+    if name == "fact":
+        value = b"\xff"
+        db.execute("REPLACE INTO fact VALUES ('round', ?, ?)", (value, _digest("round", value)))
+    else:
+        _put(db, {make_node_ids(7)[1]: Record(Belief(2_000_000))})
+    db.commit()
+    db.close()
+    refused(tmp_path, message)
+
+
+def test_a_lost_file_is_not_begun_anew_over_its_log(history: Any, tmp_path: Path) -> None:
+    del history
+    (tmp_path / f"{FILE}-wal").write_bytes(b"")
+    (tmp_path / FILE).unlink()
+    refused(tmp_path, "the file is missing and its write-ahead log is not")
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file" / "data", "Not a directory")
+
+
+@pytest.mark.usefixtures("history")
+def test_a_file_locked_for_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qres_reputation.store.BUSY_SECONDS", 0.01)
+    db = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    refused(tmp_path, "another process kept it locked")
+    db.close()
+
+
+def test_a_disk_that_refuses_stops_the_node_and_changes_nothing(
+    node: NodeMaker, tmp_path: Path
+) -> None:
+    one = node(str(tmp_path))
+    one.play(one.roster)
+    before = one.state()
+    one.open()
+    one.plugin._ledger._store._db.execute("PRAGMA query_only=ON")
+    with pytest.raises(RoundError, match="readonly") as caught:
+        one.against(one.roster[1])
+    assert caught.value.code == "QRES-E602"
+    assert one.state() == before
+    one.plugin.teardown()
+    with pytest.raises(RoundError, match="closed database"):
+        one.plugin.reputation(one.roster[1])
+
+
+def test_a_row_that_vanishes_under_a_running_node_is_refused(
+    node: NodeMaker, tmp_path: Path
+) -> None:
+    one = node(str(tmp_path))
+    other = Store(tmp_path)
+    with other.transaction():
+        other._db.execute("DELETE FROM node WHERE id = ?", (one.roster[1],))
+        other.put({})
+    other.close()
+    with pytest.raises(RoundError, match="1 nodes of the roster are gone"):
+        one.plugin.reputation(one.roster[2])
+    one.plugin.teardown()
