@@ -71,7 +71,11 @@ class MemoryTransport:
         """The next frame."""
         if self._outlet is None:
             raise RoundError.of("QRES-E603", "transport.memory", "not started", "call start first")
-        return await self._outlet.receive()
+        try:
+            return await self._outlet.receive()
+        except (anyio.EndOfStream, anyio.ClosedResourceError) as error:
+            what = "closed while a frame was awaited"
+            raise RoundError.of("QRES-E603", "transport.memory", what) from error
 
     async def aclose(self) -> None:
         """Leave the hub."""

@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -148,7 +149,8 @@ def test_plugin_leaves_groups_and_sources_to_the_root(dist: Path) -> None:
     ],
 )
 def test_entry_point_resolves(group_name: str, name: str, target: str) -> None:
-    assert isinstance(EntryPoint(name, target, group_name).load(), type)
+    expected = {"qres.plugins": type, "qres.commands": click.Command}[group_name]
+    assert isinstance(EntryPoint(name, target, group_name).load(), expected)
 
 
 def test_entry_points_have_distinct_names() -> None:

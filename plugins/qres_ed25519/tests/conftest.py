@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -193,8 +192,9 @@ def key_file(tmp_path: Path) -> Callable[..., str]:
         from qres_ed25519 import keyfile  # noqa: PLC0415 - only these tests pay for cryptography
 
         path = tmp_path / name
+        path.unlink(missing_ok=True)
         keyfile.save(path, pair, None)
-        os.chmod(path, mode)
+        path.chmod(mode)
         assert stat.S_IMODE(path.stat().st_mode) == mode
         return str(path)
 

@@ -1,5 +1,7 @@
 """The plugin's hooks: the suite of the contract, its options, and who may be whom."""
 
+# ruff: noqa: S106 - names of environment variables
+
 from __future__ import annotations
 
 import threading

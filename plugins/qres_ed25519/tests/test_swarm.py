@@ -1,0 +1,64 @@
+"""A whole simulated swarm with signatures on, and what forgers in it achieve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from qres_core.kernel.config import parse
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qres_core.kernel.discovery import Installed
+    from qres_core.lab.record import SimulationResult
+
+ROUNDS = 4
+
+
+def play(
+    installed: Mapping[str, Installed], *, secure: bool = True, **scenario: Any
+) -> SimulationResult:
+    security = {"ed25519": {}, "increasing": {}} if secure else {}
+    raw = {
+        "swarm": {
+            "name": "signed",
+            "nodes": 5,
+            "byzantine": 1,
+            "quorum": 5,
+            "deadline": 2.0,
+            **({} if secure else {"insecure": True}),
+        },
+        "plugins": {"memory": {}, **security, "krum": {"f": 1}},
+    }
+    config = parse(raw, source="test.toml")
+    return simulate(config, Scenario(rounds=ROUNDS, seed=3, **scenario), installed=installed)
+
+
+def test_an_honest_swarm_trains_and_agrees(installed: Mapping[str, Installed]) -> None:
+    result = play(installed)
+    assert not [notice for notice in result.notices if "INSECURE" in notice]
+    assert len(result.rounds) == ROUNDS
+    assert all(one.closed and one.accepted == 5 for one in result.rounds)
+    assert not any(one.rejected for one in result.rounds)
+    assert len(set(result.model_digests)) == 1
+    assert len({one.model_digest for one in result.rounds}) == ROUNDS
+    assert play(installed).model_digests == result.model_digests
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"), [("forge", "bad signature"), ("impersonate", "bad signature")]
+)
+def test_forgers_are_admitted_without_and_refused_with_signatures(
+    attack: str, reason: str, installed: Mapping[str, Installed]
+) -> None:
+    without = play(installed, secure=False, attack=attack, attackers=1)
+    assert without.injected["admitted"] > 0, "control: the attack works"
+    secured = play(installed, attack=attack, attackers=1)
+    assert "admitted" not in secured.injected
+    assert secured.injected[reason] > 0
+    assert len(set(secured.model_digests)) == 1
+    assert all(one.closed for one in secured.rounds)

@@ -1,0 +1,799 @@
+"""The round machine, driven message by message on a virtual clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from fractions import Fraction
+from types import ModuleType
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    DialogueMessage,
+    NodeId,
+    RoundInfo,
+    RoundStatus,
+    Send,
+    Update,
+    model_digest,
+)
+from qres_core.swarm import rounds
+from qres_core.swarm.agreement import Lock
+from qres_core.swarm.effects import Agreed, SatOut, Train
+from qres_core.swarm.messages import ContributionBody, decode_vote
+from qres_core.swarm.rounds import RoundMachine
+
+
+def merged(harness: ModuleType, info: RoundInfo, indices: Sequence[int]) -> list[int]:
+    """The exact mean of the nodes' usual updates, half to even."""
+    rows = [harness.distinct_update(index, info).vector.tolist() for index in indices]
+    return [round(Fraction(sum(column), len(rows))) for column in zip(*rows, strict=True)]
+
+
+def members(net: Any, index: int, which: int = 0) -> list[int]:
+    """Indices of the nodes whose contributions a node's closed round merged."""
+    closed = [e.outcome for e in net.nodes[index].ended if e.outcome.status is RoundStatus.CLOSED]
+    return [net.index_of[sender] for sender in closed[which].members]
+
+
+def kinds_to(net: Any, receiver: int) -> set[str]:
+    return {message.kind for message in net.sent if message.receiver == receiver}
+
+
+def votes_of(net: Any, index: int) -> dict[tuple[str, int, bytes], set[bytes | None]]:
+    """What a node voted for, by kind, round and model."""
+    votes: dict[tuple[str, int, bytes], set[bytes | None]] = {}
+    for message in net.sent:
+        if message.sender == index and message.kind in ("prevote", "precommit"):
+            envelope = message.envelope
+            key = envelope.kind, envelope.round, envelope.model_digest
+            votes.setdefault(key, set()).add(decode_vote(envelope.payload))
+    return votes
+
+
+# ── a round that goes well ────────────────────────────────────────────────────────────────────────
+
+
+def test_a_clean_round_merges_everybodys_update(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=0.9)  # all are there: no waiting
+    info = net.nodes[0].witness.opened[0]
+    expected = net.initial + np.array(merged(harness, info, range(4)), dtype=np.int32)
+    for node in net.nodes:
+        assert node.notebook.models[1] == model_digest(expected, 1)
+        assert members(net, node.index) == [0, 1, 2, 3]
+        assert not node.machine.kernel.rejections
+    net.run(seconds=0.2)
+    assert all(any(isinstance(e, Agreed) for e in node.effects) for node in net.nodes)
+
+
+@pytest.mark.parametrize(("nodes", "byzantine"), [(1, 0), (2, 0), (3, 0), (4, 1), (7, 2), (10, 3)])
+def test_swarms_of_every_size_make_models(
+    harness: ModuleType, nodes: int, byzantine: int
+) -> None:
+    net = harness.Net(nodes, byzantine=byzantine)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert not net.forks()
+
+
+def test_a_coordinator_proposes_every_round(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, options={"topology": "coordinator"})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert {message.sender for message in net.sent if message.kind == "proposal"} == {0}
+
+
+def test_every_round_is_opened_once_and_closed_once(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, rule=harness.drop(sender=1, round=range(5, 9)))
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 6)
+    for node in net.nodes:
+        order = node.witness.order
+        numbers = [number for what, number in order if what == "opened"]
+        assert numbers == sorted(set(numbers))
+        pairs = [(what, number) for number in numbers for what in ("opened", "closed")]
+        assert order == pairs[: len(order)]
+        assert len(pairs) - len(order) == 1  # the round that runs
+
+
+def test_a_round_that_changes_nothing_is_a_step_all_the_same(harness: ModuleType) -> None:
+    zero = Update(np.zeros(3, dtype=np.int32))
+    net = harness.Net(4, byzantine=1, train=lambda _index, _info: zero)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert not net.forks()
+    assert len(set(net.nodes[0].notebook.models.values())) >= 3  # one name for every step
+    assert np.array_equal(net.machine(0).model, net.initial)
+
+
+# ── quorum and deadline ───────────────────────────────────────────────────────────────────────────
+
+
+def test_below_quorum_nothing_changes_and_the_next_proposer_tries(harness: ModuleType) -> None:
+    def train(index: int, info: RoundInfo) -> Update | None:
+        if index == 3 and info.number == 1:
+            return None
+        update: Update = harness.distinct_update(index, info)
+        return update
+
+    net = harness.Net(4, quorum=4, train=train)
+    net.start()
+    before = net.digests()
+    assert net.run(until=lambda: all(node.ended for node in net.nodes))
+    for node in net.nodes:
+        first = node.ended[0]
+        assert first.outcome.status is RoundStatus.ABORTED
+        assert first.outcome.reason == "3 contributions, quorum 4"
+        assert first.outcome.model_digest in before
+        assert first.merged is None
+        assert np.array_equal(first.model, net.initial)
+    assert net.digests() == before
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    proposals = [m for m in net.sent if m.kind == "proposal"]
+    assert {(m.sender, m.round) for m in proposals} == {(2, 2)}
+
+
+def test_at_the_deadline_a_quorum_suffices(harness: ModuleType) -> None:
+    net = harness.Net(
+        4,
+        byzantine=1,
+        quorum=3,
+        train=lambda i, info: harness.distinct_update(i, info) if i else None,
+    )
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    assert net.now - harness.START >= harness.DEADLINE  # somebody was waited for
+    assert members(net, 2) == [1, 2, 3]
+    assert any(isinstance(effect, SatOut) for effect in net.nodes[0].effects)
+    assert net.steps()[0] == 1  # who sits out votes and merges
+
+
+def test_a_silent_proposer_costs_a_round(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(1,))  # proposes round 1
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    ended = [(e.outcome.status, e.outcome.reason) for e in net.nodes[0].ended]
+    assert ended[:2] == [(RoundStatus.ABORTED, "no proposal"), (RoundStatus.CLOSED, "")]
+
+
+def test_a_trainer_that_fails_sits_out_and_its_node_goes_on(harness: ModuleType) -> None:
+    wrong = Update(np.zeros(2, dtype=np.int32))
+    net = harness.Net(
+        4,
+        byzantine=1,
+        train=lambda i, info: wrong if i == 2 else harness.distinct_update(i, info),
+    )
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    reasons = [e.reason for e in net.nodes[2].effects if isinstance(e, SatOut)]
+    assert reasons[0] == "the trainer returned another dimension"
+    assert members(net, 2) == [0, 1, 3]
+
+
+def test_a_training_result_for_a_round_that_is_over_is_ignored(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.start()
+    net.run(until=lambda: min(net.steps()) >= 1)
+    machine = net.machine(0)
+    old = machine.number - 1
+    update = harness.distinct_update(0, attrs.evolve(net.nodes[0].witness.opened[0], number=old))
+    assert machine.trained(update, old, net.now) == []
+    assert machine.trained(update, machine.number + 1, net.now) == []
+    assert machine.sit_out(old, "late", net.now) == []
+    assert machine._round.update is None
+    assert not machine._round.contributed
+
+
+# ── what counts ───────────────────────────────────────────────────────────────────────────────────
+
+
+def waiting(harness: ModuleType, **more: Any) -> Any:
+    """Three nodes at the start of round 1, a puppet, and a quorum of all four."""
+    net = harness.Net(4, byzantine=1, quorum=4, puppets=(3,), **more)
+    net.start()
+    net.run(seconds=0.5)
+    assert {net.machine(i).number for i in range(3)} == {1}
+    assert net.ids[3] not in net.machine(0).contributions
+    return net
+
+
+def contribution(value: int) -> bytes:
+    return ContributionBody(1, np.full(3, value, dtype=np.int32)).to_bytes()
+
+
+def test_a_second_different_contribution_is_evidence_and_does_not_count(
+    harness: ModuleType,
+) -> None:
+    net = waiting(harness)
+    model = net.machine(0).model_digest
+    for value in (1, 2):
+        forged = net.forge(3, "contribution", contribution(value), number=1, model=model)
+        net.inject(forged, [0, 1, 2], delay=value / 100)
+    net.run(seconds=0.005)
+    for index in range(3):
+        assert net.ids[3] not in net.machine(index).contributions
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    net.run(seconds=0.1)
+    for index in range(3):
+        node = net.nodes[index]
+        facts = [(e.subject, e.fact, e.source, e.against) for e in node.witness.evidence]
+        assert facts.count((net.ids[3], "equivocation", "kernel", True)) == 1
+        assert {e.subject for e in node.witness.evidence if e.against} == {net.ids[3]}
+    info = net.nodes[0].witness.opened[0]
+    rows = [harness.distinct_update(i, info).vector.tolist() for i in range(3)] + [[1, 1, 1]]
+    means = [round(Fraction(sum(column), 4)) for column in zip(*rows, strict=True)]
+    expected = net.initial + np.array(means, dtype=np.int32)
+    assert net.nodes[0].notebook.models[1] == model_digest(expected, 1)
+
+
+def test_the_same_contribution_again_is_no_offence(harness: ModuleType) -> None:
+    net = waiting(harness)
+    model = net.machine(0).model_digest
+    for again in range(3):
+        forged = net.forge(3, "contribution", contribution(1), number=1, model=model)
+        net.inject(forged, [0, 1, 2], delay=again / 1000)
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    for index in range(3):
+        assert not [e for e in net.nodes[index].witness.evidence if e.against]
+
+
+@pytest.mark.parametrize("case", ["round before", "other model", "other swarm", "stranger's tag"])
+def test_what_is_not_of_this_round_does_not_count(harness: ModuleType, case: str) -> None:
+    net = waiting(harness)
+    model = net.machine(0).model_digest
+    if case == "round before":
+        net.run(until=lambda: net.machine(0).number == 2)  # round 1 aborted: still the same model
+        forged = net.forge(3, "contribution", contribution(1), number=1, model=model)
+    elif case == "other model":
+        forged = net.forge(3, "contribution", contribution(1), number=1, model=bytes(32))
+    elif case == "other swarm":
+        forged = net.forge(3, "contribution", contribution(1), number=1, model=model, swarm="bed")
+    else:
+        forged = net.forge(3, "contribution", contribution(1), number=1, model=model, key=2)
+    net.inject(forged, [0, 1, 2])
+    net.run(seconds=0.2)
+    refused = {"other swarm": "other swarm", "stranger's tag": "bad tag"}.get(case)
+    for index in range(3):
+        assert net.ids[3] not in net.machine(index).contributions
+        assert net.nodes[index].refused == ({refused: 1} if refused else {})
+    net.run(seconds=20.0)
+    assert net.steps() == [0, 0, 0]
+
+
+def test_a_contribution_of_the_next_round_waits_for_it(harness: ModuleType) -> None:
+    net = waiting(harness)
+    forged = net.forge(
+        3, "contribution", contribution(1), number=2, model=net.machine(0).model_digest
+    )
+    net.inject(forged, [0, 1, 2])
+    net.run(seconds=0.1)
+    assert net.ids[3] not in net.machine(0).contributions
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    assert members(net, 0) == [0, 1, 2, 3]
+    assert [e.outcome.round_info.number for e in net.nodes[0].ended] == [1, 2]
+
+
+def test_a_member_that_a_node_lacks_is_fetched_from_the_proposer(harness: ModuleType) -> None:
+    lost = harness.drop(kind="contribution", sender=3, receiver=0)
+    net = harness.Net(4, byzantine=1, rule=lost)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=0.9)
+    assert members(net, 0) == [0, 1, 2, 3]
+    asked = [m for m in net.sent if m.kind == "fetch"]
+    assert {(m.sender, m.receiver) for m in asked} == {(0, 1)}
+    answered = [m for m in net.sent if m.kind == "fetched"]
+    assert {(m.sender, m.receiver) for m in answered} == {(1, 0)}
+
+
+def test_a_member_is_fetched_from_others_where_the_proposer_does_not_answer(
+    harness: ModuleType,
+) -> None:
+    mute = harness.chain(
+        harness.drop(kind="contribution", sender=3, receiver=0),
+        harness.drop(kind="fetched", sender=1),
+    )
+    net = harness.Net(4, byzantine=1, rule=mute)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=1.5)
+    assert members(net, 0) == [0, 1, 2, 3]
+
+
+# ── the lock ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def one_decides_alone(message: Any) -> Any:
+    """Node 0 alone gets the precommits of round 1, and is not heard again before 1010."""
+    if message.kind == "precommit" and message.round == 1 and message.receiver != 0:
+        return ()
+    said = message.kind in ("contribution", "prevote") and message.round == 1
+    if message.sender == 0 and not said and message.now < 1010.0:
+        return ()
+    return None
+
+
+def test_where_one_node_decided_the_others_end_with_its_model(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, rule=one_decides_alone)
+    net.start()
+    net.run(seconds=1.0)
+    assert net.steps() == [1, 0, 0, 0]
+    net.run(until=lambda: net.now >= 1009.0, seconds=9.0)
+    assert min(net.steps([1, 2, 3])) >= 1  # without a word from node 0
+    assert [e.outcome.status for e in net.nodes[1].ended][:2] == [
+        RoundStatus.ABORTED,
+        RoundStatus.CLOSED,
+    ]
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert not net.forks()
+
+
+def test_without_the_lock_the_same_schedule_forks(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = RoundMachine._open
+
+    def forgetful(self: RoundMachine, number: int, now: float) -> None:
+        self._lock = self._valid = None
+        opened(self, number, now)
+
+    monkeypatch.setattr(rounds, "may_prevote", lambda *_arguments: True)
+    monkeypatch.setattr(RoundMachine, "_open", forgetful)
+    net = harness.Net(4, byzantine=1, rule=one_decides_alone)
+    net.start()
+    net.run(seconds=9.0)
+    assert 1 in net.forks()
+
+
+def test_a_locked_node_refuses_a_fresh_set_and_an_unlocked_one_takes_the_old(
+    harness: ModuleType,
+) -> None:
+    def rule(message: Any) -> Any:
+        if message.kind == "prevote" and message.round == 1 and message.receiver == 2:
+            return ()  # node 2 does not see the quorum: it does not lock, and precommits nil
+        return one_decides_alone(message)
+
+    net = harness.Net(4, byzantine=1, rule=rule)
+    net.start()
+    net.run(seconds=9.0)
+    assert min(net.steps()) >= 1
+    assert not net.forks()
+    fresh = [m for m in net.sent if m.kind == "proposal" and m.round == 2]
+    assert fresh  # node 2 proposed a set of its own, in vain
+    model = fresh[0].envelope.model_digest
+    for locked in (1, 3):
+        assert votes_of(net, locked)["prevote", 2, model] == {None}
+    first = [e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED][0]
+    assert first.outcome.round_info.number == 3  # node 3 proposed the locked set again
+
+
+def test_a_set_dropped_with_its_round_can_be_fetched_again(harness: ModuleType) -> None:
+    """Node 2 held all of the set, let it go with round 1, and must get it back to agree."""
+
+    def rule(message: Any) -> Any:
+        if message.round != 1:
+            return None
+        if message.kind == "prevote" and message.receiver == 2:
+            return ()
+        return () if message.kind == "precommit" else None
+
+    net = harness.Net(4, byzantine=1, puppets=(3,), rule=rule)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    assert not net.forks()
+    first = [e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED][0]
+    assert first.outcome.round_info.number == 4  # proposed again by node 0
+    info = net.nodes[0].witness.opened[0]
+    expected = net.initial + np.array(merged(harness, info, range(3)), dtype=np.int32)
+    assert net.nodes[2].notebook.models[1] == model_digest(expected, 1)
+
+
+# ── catching up ───────────────────────────────────────────────────────────────────────────────────
+
+
+def cut_off(net: Any, index: int) -> Any:
+    """A rule that cuts a node off until the test sets ``net.rule`` back."""
+
+    def rule(message: Any) -> Any:
+        return () if index in (message.sender, message.receiver) else None
+
+    return rule
+
+
+def test_a_node_one_model_behind_catches_up_by_the_certificate(harness: ModuleType) -> None:
+    def train(index: int, info: RoundInfo) -> Update | None:
+        if net.machine(index).step == 1 and net.rule is not None:
+            return None  # the others wait at their second model
+        update: Update = harness.distinct_update(index, info)
+        return update
+
+    net = harness.Net(4, byzantine=1, train=train)
+    net.rule = cut_off(net, 3)
+    net.start()
+    net.run(seconds=10.0)
+    assert net.steps() == [1, 1, 1, 0]
+    net.rule = harness.drop(kind="none")
+    assert net.run(until=lambda: net.steps()[3] >= 1, seconds=20.0)
+    assert "certificate" in kinds_to(net, 3)
+    assert "snapshot" not in kinds_to(net, 3)
+    assert not net.forks()
+    net.rule = None
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert not net.forks()
+
+
+def test_a_node_many_models_behind_catches_up_by_a_snapshot(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.rule = cut_off(net, 3)
+    net.start()
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 4, seconds=90.0)
+    assert net.steps()[3] == 0
+    net.rule = None
+    ahead = max(net.steps())
+    assert net.run(until=lambda: net.steps()[3] > ahead, seconds=30.0)
+    assert "snapshot" in kinds_to(net, 3)
+    assert 1 not in net.nodes[3].notebook.models
+    assert not net.forks()
+    caught = [e for e in net.nodes[3].ended if e.outcome.reason == "caught up from a snapshot"]
+    assert caught
+    assert caught[0].merged is None
+
+
+def test_a_node_may_join_late(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.start([0, 1, 2])
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 3, seconds=90.0)
+    net.start([3])
+    ahead = max(net.steps())
+    assert net.run(until=lambda: net.steps()[3] > ahead, seconds=30.0)
+    assert not net.forks()
+    joined = [e for e in net.nodes[3].ended if e.outcome.status is RoundStatus.CLOSED]
+    assert net.ids[3] in joined[-1].outcome.members or net.run(
+        until=lambda: 3 in members(net, 0, -1), seconds=30.0
+    )
+
+
+@pytest.mark.parametrize("head_start", [1, 3, 10, 60, 600])
+def test_a_node_that_started_long_before_the_others_waits_for_them(
+    harness: ModuleType, head_start: float
+) -> None:
+    """With one node gone for good, every other is needed, in one round at one time."""
+    net = harness.Net(4, byzantine=1, puppets=(3,))
+    net.start([0])
+    net.run(seconds=head_start)
+    net.start([1, 2])
+    assert net.run(until=lambda: min(net.steps()) >= 2, seconds=20.0)
+
+
+def test_when_the_liar_that_helped_falls_silent_the_lagging_node_can_still_catch_up(
+    harness: ModuleType,
+) -> None:
+    """Nodes 0 and 1 got two models ahead with node 3's votes; now they need node 2."""
+    net = harness.Net(4, byzantine=1, quorum=3)
+    mute = harness.drop(kind="digest", sender=3)
+    net.rule = harness.chain(cut_off(net, 2), mute)
+    net.start()
+    assert net.run(until=lambda: min(net.steps([0, 1])) >= 3, seconds=60.0)
+    assert net.steps()[2] == 0
+    net.rule = harness.drop(sender=3)
+    ahead = max(net.steps())
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= ahead + 2, seconds=60.0)
+    assert not net.forks()
+
+
+def test_vouchers_that_were_lost_are_given_again(harness: ModuleType) -> None:
+    """As before, but the two that are ahead never heard each other's word on the model."""
+    net = harness.Net(4, byzantine=1, quorum=3)
+    net.rule = harness.chain(cut_off(net, 2), harness.drop(kind="digest"))
+    net.start()
+    assert net.run(until=lambda: min(net.steps([0, 1])) >= 3, seconds=60.0)
+    net.rule = harness.drop(sender=3)
+    ahead = max(net.steps())
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= ahead + 2, seconds=90.0)
+    assert not net.forks()
+
+
+def test_after_many_models_vouchers_of_the_next_are_still_kept(harness: ModuleType) -> None:
+    net = harness.Net(1)
+    net.start()
+    assert net.run(until=lambda: net.steps() >= [2 * rounds.PAST_MODELS])
+    machine = net.machine(0)
+    assert len(machine._vouchers) <= rounds.PAST_MODELS + 1
+    assert len(machine._past) <= rounds.PAST_MODELS
+    assert len(machine._children) <= rounds.PAST_MODELS + 1
+    agreed = [effect for effect in net.nodes[0].effects if isinstance(effect, Agreed)]
+    assert len(agreed) == net.steps()[0]
+
+
+def test_a_node_whose_merge_differs_stops_and_the_others_go_on(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, rules={3: "flipped"})
+    net.start()
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 3, seconds=60.0)
+    (diverged,) = net.nodes[3].diverged
+    assert diverged.error.code == "QRES-E601"
+    assert diverged.error.problems[0].where == "round 1"
+    assert net.machine(3).step == 1
+    assert net.machine(3).tick(net.now) == []
+    assert not any(node.diverged for node in net.nodes[:3])
+    assert not net.forks([0, 1, 2])
+
+
+# ── memory across a restart ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_restarted_node_never_votes_in_an_old_round_again(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, rule=harness.drop(kind="precommit", round={1}))
+    net.start()
+    assert net.run(until=lambda: bool(net.nodes[2].notebook.votes))
+    voted = max(number for number, _kind, _choice in net.nodes[2].notebook.votes)
+    net.restart(2)
+    assert net.machine(2).number > voted
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    assert all(len(choices) == 1 for choices in votes_of(net, 2).values())
+    assert not net.forks()
+
+
+def test_a_restarted_node_does_not_contribute_twice_to_a_round(harness: ModuleType) -> None:
+    """Its second training may come out differently, and honest nodes must not seem to lie."""
+    lives = {index: 0 for index in range(4)}
+
+    def train(index: int, info: RoundInfo) -> Update:
+        vector = harness.distinct_update(index, info).vector + lives[index]
+        return Update(vector.astype(np.int32))
+
+    net = harness.Net(4, byzantine=1, train=train, rule=harness.drop(kind="proposal", round={1}))
+    net.start()
+    assert net.run(
+        until=lambda: any(m.kind == "contribution" and m.sender == 2 for m in net.sent)
+    )
+    lives[2] = 1
+    net.restart(2)
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    for node in net.nodes:
+        assert not [e for e in node.witness.evidence if e.against]
+
+
+def test_a_restarted_node_goes_on_from_its_model(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.start()
+    net.run(until=lambda: min(net.steps()) >= 2)
+    before, vector = net.machine(1).model_digest, net.machine(1).model
+    net.restart(1)
+    assert net.machine(1).model_digest == before
+    assert np.array_equal(net.machine(1).model, vector)
+    ahead = max(net.steps())
+    assert net.run(until=lambda: min(net.steps()) >= ahead + 2)
+    assert not net.forks()
+
+
+def test_sequence_numbers_are_never_used_twice(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.start()
+    for _life in range(3):
+        net.run(seconds=0.3)
+        net.restart(1)
+    net.run(seconds=0.5)
+    numbered = {(m.envelope.sequence, m.envelope.signing_digest) for m in net.sent if m.sender == 1}
+    assert len({sequence for sequence, _digest in numbered}) == len(numbered)
+
+
+def test_a_whole_swarm_that_restarts_while_locked_merges_the_locked_set(
+    harness: ModuleType,
+) -> None:
+    """Power fails when one node has decided and the others are locked."""
+    net = harness.Net(4, byzantine=1, rule=one_decides_alone)
+    net.start()
+    assert net.run(
+        until=lambda: net.steps()[0] == 1 and all(n.notebook.lock for n in net.nodes[1:])
+    )
+    for index in range(4):
+        net.restart(index)
+    net.rule = harness.drop(sender=0)
+    assert net.run(until=lambda: min(net.steps([1, 2, 3])) >= 1)
+    net.rule = None
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert not net.forks()
+
+
+def test_a_lock_that_cannot_be_read_stops_the_node(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, rule=one_decides_alone)
+    net.start()
+    assert net.run(until=lambda: net.nodes[1].notebook.lock is not None)
+    net.nodes[1].notebook.lock = net.nodes[1].notebook.lock[:-1]
+    with pytest.raises(Exception, match="recorded lock cannot be read") as caught:
+        net.restart(1)
+    assert caught.value.code == "QRES-E602"  # type: ignore[attr-defined]
+
+
+# ── dialogues ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Greeting:
+    """Says hello to every peer before, and goodbye to every member after."""
+
+    own: NodeId
+    info: RoundInfo
+    heard: dict[int, set[NodeId]] = attrs.field(factory=lambda: {0: set(), 1: set()})
+    members: tuple[NodeId, ...] | None = None
+
+    @property
+    def ready(self) -> bool:
+        return len(self.heard[0] | {self.own}) == len(self.info.roster)
+
+    @property
+    def finished(self) -> bool:
+        return self.members is not None and set(self.members) <= self.heard[1] | {self.own}
+
+    def start(self) -> list[Send]:
+        peers = [peer for peer in self.info.roster if peer != self.own]
+        return [Send(b"hello", 0, peer) for peer in peers]
+
+    def receive(self, message: DialogueMessage) -> list[Send]:
+        if message.body == b"boom":
+            raise ValueError(message.body)
+        self.heard[message.step].add(message.sender)
+        return []
+
+    def tick(self, now: float) -> list[Send]:
+        del now
+        return []
+
+    def decided(self, members: tuple[NodeId, ...]) -> list[Send]:
+        assert self.members is None, "decided once"
+        self.members = members
+        return [Send(b"bye", 1)]
+
+
+def talking(harness: ModuleType, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
+    monkeypatch.setattr(harness.Talk, "script", staticmethod(Greeting))
+    return harness.Net(4, byzantine=1, plugins={"talk": {}}, **more)
+
+
+def test_a_dialogue_runs_from_before_the_update_to_after_the_agreement(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = talking(harness, monkeypatch)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    assert not net.forks()
+    for node in net.nodes:
+        calls = node.plugin("talk").calls
+        assert len([call for call in calls if call[0] == "reveal"]) >= 3
+        assert {call for call in calls if call[0] == "privatize"} == {("privatize", True, False)}
+        assert {call for call in calls if call[0] == "reveal"} == {("reveal", True, True)}
+    kinds = {message.kind for message in net.sent}
+    assert {"dialogue/talk/0", "dialogue/talk/1"} <= kinds
+
+
+def test_privatize_waits_for_ready_and_reveal_for_finished(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(message: Any) -> Any:
+        return [(0.4, message.frame)] if message.kind.startswith("dialogue") else None
+
+    net = talking(harness, monkeypatch, rule=slow)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    contributed = [m.now for m in net.sent if m.kind == "contribution" and m.round == 1]
+    assert min(contributed) == pytest.approx(harness.START + 0.4)
+    assert net.now >= harness.START + 0.8
+    assert all(call[2] for node in net.nodes for call in node.plugin("talk").calls[1:2])
+
+
+def test_a_dialogue_that_never_gets_ready_makes_its_node_sit_out(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = talking(
+        harness,
+        monkeypatch,
+        rule=harness.drop(kind="dialogue/talk/0", receiver=2, round={1}),
+    )
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    reasons = [e.reason for e in net.nodes[2].effects if isinstance(e, SatOut)]
+    assert reasons == ["a dialogue was not ready by the deadline"]
+    assert members(net, 0) == [0, 1, 3]
+    assert members(net, 0, 1) == [0, 1, 2, 3]
+
+
+def test_a_dialogue_that_never_finishes_aborts_the_round_and_changes_nothing(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = talking(harness, monkeypatch, rule=harness.drop(kind="dialogue/talk/1", round={1}))
+    net.start()
+    assert net.run(until=lambda: all(node.ended for node in net.nodes))
+    for node in net.nodes:
+        outcome = node.ended[0].outcome
+        assert outcome.status is RoundStatus.ABORTED
+        assert outcome.reason == "a dialogue did not finish"
+        assert np.array_equal(node.ended[0].model, net.initial)
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    assert not net.forks()
+
+
+def test_a_node_whose_dialogue_alone_does_not_finish_comes_back(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = harness.drop(kind="dialogue/talk/1", round={1}, receiver=3)
+    net = talking(harness, monkeypatch, rule=lost)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 4, seconds=120.0)
+    assert not net.forks()
+
+
+def test_a_message_that_breaks_a_dialogue_breaks_nothing_else(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = talking(harness, monkeypatch)
+    net.start()
+    model = net.machine(0).model_digest
+    for kind in ("dialogue/talk/0", "dialogue/talk/99", "dialogue/talk/x", "dialogue/nobody/0"):
+        net.inject(net.forge(3, kind, b"boom", number=1, model=model), [0, 1, 2], delay=0.005)
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    for index in range(3):
+        assert net.nodes[index].refused == {"talk: ValueError": 2, "unknown dialogue": 2}
+        # The dialogue may be at fault as much as the sender; the rest is the sender's doing.
+        blamed = {e.fact for e in net.nodes[index].witness.evidence if e.against}
+        assert blamed == {"unknown dialogue"}
+
+
+def test_the_toy_of_the_harness_refuses_forgery(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    forged = net.forge(0, "prevote", b"\xf6", number=1, model=bytes(32), key=1)
+    mac = net.nodes[0].plugin("mac")
+    assert mac.authenticate(forged).blame is Blame.LINK
+    assert mac.authenticate(harness.sign(net.ids[0], forged)) is ACCEPT
+
+
+# ── chance ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def play(harness: ModuleType, seed: int, *, restarts: bool) -> None:
+    """A bad network with liars: nobody honest may fork; once it is good, all must go on."""
+    rng = random.Random(seed)
+    nodes, byzantine = rng.choice([(4, 1), (4, 1), (7, 2)])
+    net = harness.Net(nodes, byzantine=byzantine)
+    liars = {
+        index: rng.choice(harness.LIES)
+        for index in rng.sample(range(nodes), rng.randint(0, byzantine))
+    }
+    honest = [index for index in range(nodes) if index not in liars]
+    heals = harness.START + rng.choice([5.0, 10.0, 15.0])
+    net.rule = harness.Chaos(net, rng, liars, heals=heals)
+    net.start()
+    if restarts:
+        for _ in range(rng.randint(1, 6)):
+            net.run(seconds=rng.uniform(0.0, 1.5))
+            for index in rng.sample(honest, rng.choice([1, 1, len(honest)])):
+                net.restart(index)
+    net.run(seconds=max(0.0, heals - net.now))
+    assert not net.forks(honest), "fork in the bad network"
+    target = max(net.steps(honest)) + 2
+    assert net.run(until=lambda: min(net.steps(honest)) >= target, seconds=60.0), (
+        f"stall: steps {net.steps(honest)}, target {target}"
+    )
+    assert not net.forks(honest), "fork after the network healed"
+    assert not any(net.nodes[index].diverged for index in honest)
+    for index in honest:
+        assert all(len(choices) == 1 for choices in votes_of(net, index).values())
+        # The network's duplicates are held against the link; nothing else against an honest node.
+        honest_ids = {net.ids[one] for one in honest}
+        against = [e for e in net.nodes[index].witness.evidence if e.against]
+        assert {e.fact for e in against if e.subject in honest_ids} <= {"replayed"}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks_with_liars_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
+    play(harness, seed, restarts=False)
+
+
+@pytest.mark.parametrize("seed", range(100, 124))
+def test_random_restarts_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
+    play(harness, seed, restarts=True)
