@@ -176,7 +176,7 @@ class RoundMachine:
         self._pending: Certificate | None = None  # decided elsewhere, contributions not all here
         self._early: dict[NodeId, list[tuple[Envelope, NodeId]]] = {}
         self._highest: dict[NodeId, int] = {}
-        self._helped: dict[NodeId, float] = {}
+        self._helped: dict[NodeId, tuple[float, bytes]] = {}
         self._asked: dict[NodeId, float] = {}
         self._ahead: dict[NodeId, float] = {}  # peers with a model unknown here, and since when
         self._looked = float("-inf")
@@ -258,7 +258,9 @@ class RoundMachine:
 
     @property
     def next_tick(self) -> float:
-        """When the clock next matters, in seconds."""
+        """When the clock next matters, in seconds; never, for a node that stopped."""
+        if self._stopped:
+            return float("inf")
         current = self._round
         times = [current.propose_at, current.prevote_at, current.precommit_at, current.end_at]
         times.append(current.repeat_at)
@@ -962,16 +964,21 @@ class RoundMachine:
     def _help(self, envelope: Envelope, now: float) -> None:
         """Give a node that lags the certificate it missed, or a snapshot."""
         peer, parent = envelope.sender, envelope.model_digest
-        if now - self._helped.get(peer, float("-inf")) < self.swarm.vote_timeout:
+        helped, certified = self._helped.get(peer, (float("-inf"), b""))
+        if parent == self.model_digest or now - helped < self.swarm.vote_timeout:
             return
-        if parent in self._past and parent in self._past_gatherings:
-            kind, payload = CERTIFICATE, self._past[parent][1]
-        elif parent != self.model_digest and (vouchers := self._proving_vouchers(self._parent)):
+        vouchers = self._proving_vouchers(self._parent)
+        certify = parent in self._past and parent in self._past_gatherings
+        if vouchers and (not certify or certified == parent):
+            # Also where the certificate was no help: a dialogue of that round is over.
+            self._helped[peer] = (now, b"")
             parent, kind = self._parent, SNAPSHOT
             payload = Snapshot(self.step, self.model, vouchers).to_bytes()
+        elif certify:
+            self._helped[peer] = (now, parent)
+            kind, payload = CERTIFICATE, self._past[parent][1]
         else:
             return
-        self._helped[peer] = now
         self._send(
             peer,
             self._envelope(kind, payload, now, round_number=self.number, model=parent),

@@ -100,6 +100,14 @@ def test_every_flipped_bit_is_noticed(pairs: list[KeyPair]) -> None:
         assert not verify(pair.public, MESSAGE, (good * 2)[:length])
 
 
+def test_bytes_do_not_move_between_signature_and_message(pairs: list[KeyPair]) -> None:
+    # The library takes both as one string; a signature of another length would shift the border.
+    signature = pairs[0].sign(b"message")
+    assert verify(pairs[0].public, b"message", signature)
+    assert not verify(pairs[0].public, b"essage", signature + b"m")
+    assert not verify(pairs[0].public, signature[63:] + b"message", signature[:63])
+
+
 def test_the_seed_must_have_its_length_and_is_not_shown() -> None:
     with pytest.raises(ValueError, match="seed"):
         KeyPair.from_seed(bytes(31))

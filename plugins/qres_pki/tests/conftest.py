@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,3 +198,15 @@ def openssl() -> str:
     if program is None:
         pytest.skip("no openssl on PATH")
     return program
+
+
+@pytest.fixture(scope="session")
+def qres() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The program itself."""
+    start = "from qres_core.cli import main; main()"
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-c", start, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    return call

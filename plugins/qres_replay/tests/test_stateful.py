@@ -164,7 +164,7 @@ class StoredDeliveries(Deliveries):
 
 Deliveries.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 StoredDeliveries.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=40, deadline=None
+    max_examples=60, stateful_step_count=40, deadline=None
 )
 TestInMemory = Deliveries.TestCase
 TestStored = StoredDeliveries.TestCase

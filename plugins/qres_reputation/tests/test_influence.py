@@ -40,7 +40,7 @@ def slow_limit(powers: list[int], cap: Fraction) -> Fraction | None:
 
 @given(scores=SCORES, exponent=EXPONENTS)
 def test_without_a_cap_weights_are_powers(scores: list[int], exponent: int) -> None:
-    top = max(1, max(scores)) ** exponent
+    top = max(1, *scores) ** exponent
     expected = [max(1, max(1, score) ** exponent * FULL // top) for score in scores]
     assert weigh(scores, exponent, UNIT) == expected
 

@@ -542,7 +542,7 @@ class Net:
         assert node.machine is not None
         due = node.machine.next_tick
         assert due > self.now, "a tick in the past would spin"
-        if due < node.tick_due:
+        if due < node.tick_due:  # never true of a stopped node, whose next tick is never
             node.tick_due = due
             self._push(due, node.index, "tick")
 

@@ -1,0 +1,121 @@
+"""Protocol attacks on a whole swarm, with the plugin that stops them and without it.
+
+The run without is the positive control: the attack does what it is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import scan
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import identify, simulate
+from qres_core.lab.tasks import TaskConfig
+
+NODES, LIARS, SEED = 10, 3, 11
+Tables = Mapping[str, Mapping[str, object]]
+TASK = TaskConfig(name="quadratic", dimension=50, local_epochs=1, learning_rate=0.2)
+RULE: Tables = {"memory": {}, "mean": {"unprotected": True}}
+SIGNED: Tables = {"ed25519": {}}
+FRESH: Tables = {**SIGNED, "replay": {}}
+TRUSTED: Tables = {**FRESH, "reputation": {}}
+
+
+def swarm(plugins: Tables) -> Config:
+    table = {
+        "name": "trust",
+        "nodes": NODES,
+        "byzantine": LIARS,
+        "quorum": NODES - LIARS,
+        "insecure": not {"ed25519", "replay"} <= set(plugins),
+    }
+    return parse({"swarm": table, "plugins": {**RULE, **plugins}}, source="test")
+
+
+def play(
+    plugins: Tables, attack: str, rounds: int = 4, strength: float | None = None
+) -> SimulationResult:
+    scenario = Scenario(
+        rounds=rounds, seed=SEED, attack=attack, attackers=LIARS, strength=strength, task=TASK
+    )
+    result = simulate(swarm(plugins), scenario)
+    assert result.unanimous
+    assert len(result.closed) == rounds
+    return result
+
+
+def share_admitted(result: SimulationResult) -> float:
+    return result.injected.get("admitted", 0) / sum(result.injected.values())
+
+
+def test_replay() -> None:
+    bare = play(SIGNED, "replay")
+    assert share_admitted(bare) == 1.0
+    guarded = play(FRESH, "replay")
+    assert guarded.injected["replayed"] > 1000
+    # A copy that overtakes its original is the message; the original is then the duplicate.
+    assert share_admitted(guarded) < 0.1
+    assert [one.model_digest for one in guarded.closed] == [one.model_digest for one in bare.closed]
+
+
+@pytest.mark.parametrize("attack", ["forge", "impersonate"])
+def test_speaking_in_others_names(attack: str) -> None:
+    bare = play({}, attack)
+    assert bare.closed[-1].alignment is not None
+    assert bare.closed[-1].alignment < 0  # honest nodes' own contributions came too late
+    signed = play(FRESH, attack)
+    assert set(signed.injected) <= {"bad signature", "no signature"}
+    assert all((one.alignment or 0) > 0.9 for one in signed.closed)
+
+
+@pytest.mark.parametrize("attack", ["forge", "impersonate"])
+def test_slander_does_not_hurt_whose_name_is_used(attack: str) -> None:
+    result = play(TRUSTED, attack, rounds=6)
+    # The links that delivered the forgeries are banned; the seven named in them are not.
+    assert result.closed[-1].accepted == NODES - LIARS
+    assert result.closed[-1].attackers_accepted == 0
+
+
+def test_unauthorized() -> None:
+    bare = play(FRESH, "unauthorized")
+    assert share_admitted(bare) > 0.9
+    assert (bare.closed[-1].alignment or 0) < 0
+    _kernels, ids = identify(swarm(FRESH), SEED, scan())
+    members = [node_id.hex() for node_id in ids[: NODES - LIARS]]
+    gated = play({**FRESH, "pki": {"members": members}}, "unauthorized")
+    assert set(gated.injected) == {"not a member"}
+    assert all(one.attackers_accepted == 0 for one in gated.closed)
+    assert all((one.alignment or 0) > 0.9 for one in gated.closed)
+
+
+def test_equivocation_is_remembered() -> None:
+    bare = play(FRESH, "equivocate", rounds=16)
+    assert bare.closed[-1].attackers_accepted + bare.closed[-2].attackers_accepted > 0
+    judged = play(TRUSTED, "equivocate", rounds=16)
+    assert judged.closed[-1].attackers_accepted == 0
+    assert judged.closed[-1].accepted == NODES - LIARS
+    assert "banned" in judged.injected
+
+
+def test_flood() -> None:
+    bare = play(FRESH, "flood")
+    assert "banned" not in bare.injected
+    judged = play(TRUSTED, "flood")
+    total = sum(judged.injected.values())
+    assert judged.injected["banned"] > 0.9 * total
+    assert judged.closed[-1].attackers_accepted == 0
+
+
+def test_sleeper() -> None:
+    wake = 5.0
+    bare = play(FRESH, "sleeper", rounds=20, strength=wake)
+    assert bare.closed[-1].attackers_accepted == LIARS
+    judged = play(TRUSTED, "sleeper", rounds=20, strength=wake)
+    assert judged.closed[4].attackers_accepted == LIARS  # trusted while it behaves
+    assert judged.closed[-1].attackers_accepted == 0
+    assert judged.closed[-1].accepted == NODES - LIARS
+    assert judged.closed[-1].metrics["loss"] < 0.1 * bare.closed[-1].metrics["loss"]
