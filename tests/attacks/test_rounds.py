@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qres_core import Envelope, RoundStatus, canonical, model_digest
@@ -412,7 +412,7 @@ def test_a_certificate_proves_a_decision_or_is_refused(harness: ModuleType, case
 def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     harness: ModuleType, case: str
 ) -> None:
-    stage = Stage(harness)
+    stage = Stage(harness, rule=harness.drop(kind="proposal"))
     assert stage.net.run(until=lambda: stage.net.machine(0).number == 5)  # the liar's next turn
     target = stage.net.machine(0)
     candidate = stage.set_of([0, 1, 2, 3])
@@ -433,9 +433,7 @@ def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     elif case == "late":
         votes, number = stage.votes("prevote", digest, [0, 1, 2], number=5), 5
     proposal = Proposal(candidate, number, votes)
-    assert target.model_digest == stage.model or stage.net.steps()[0] > 0
-    if target.model_digest != stage.model:
-        pytest.skip("a model was made in between")
+    assert target.model_digest == stage.model
     sent = stage.net.forge(LIAR, "proposal", proposal.to_bytes(), number=5, model=stage.model)
     before = dict(stage.net.nodes[0].refused)
     stage.net.inject(sent, [0])
@@ -573,16 +571,6 @@ def test_a_voucher_for_a_model_nobody_has_makes_nobody_stop(harness: ModuleType)
 
 
 # ── keeping a node behind ─────────────────────────────────────────────────────────────────────────
-
-
-def behind(harness: ModuleType, stage: Stage, candidate: CandidateSet, *, kinds: Any = ()) -> Any:
-    """Node 3 misses the votes of the round in which the others decide; cut off by the test."""
-    del kinds
-    stage.propose(candidate, HONEST)
-    stage.vote("prevote", stage.name(candidate), [0, 2])
-    stage.vote("precommit", stage.name(candidate), [0, 2])
-    stage.net.rule = harness.drop(receiver=3, round={1}, kind={"prevote", "certificate", "digest"})
-    return stage.net
 
 
 def test_a_liar_with_many_faces_cannot_keep_a_node_from_the_agreed_one(
@@ -735,9 +723,7 @@ payloads = st.one_of(
 )
 
 
-@settings(
-    deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=120)
 @given(
     st.lists(
         st.tuples(
@@ -762,9 +748,7 @@ def test_no_signed_payload_of_any_kind_makes_a_node_raise(
     assert np.array_equal(machine.model, net.initial)
 
 
-@settings(
-    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(deadline=None, max_examples=80)
 @given(st.binary(max_size=300))
 def test_no_frame_makes_a_node_raise(harness: ModuleType, frame: bytes) -> None:
     net = harness.Net(4, byzantine=1, puppets=(LIAR,))

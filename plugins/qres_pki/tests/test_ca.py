@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
-
-from qres_core import QresError
 from qres_pki.authority import Authority
 from qres_pki.cli import ca
 from qres_pki.files import create_file, replace_file
 from qres_pki.members import peer_id
+
+from qres_core import QresError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from qres_core import ACCEPT, Blame, ConfigError, Verdict
 from qres_pki.issuer import raw_key
 from qres_pki.membership import MAX_CACHED, Membership
 from qres_pki.profile import MAX_CERTIFICATE
+
+from qres_core import ACCEPT, Blame, ConfigError, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable

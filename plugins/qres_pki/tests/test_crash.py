@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from qres_pki.authority import Authority
 
 POINTS = 200

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from qres_pki.members import parse_member, parse_members, peer_id
 
 # RFC 8032, section 7.1, test 1 and the seed of zeros, with the PeerIds that a base58 encoder

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-
-from qres_core import ACCEPT, NodeInfo, RoundError, reject
 from qres_pki import Pki
 from qres_pki.high_water import FILE, HighWater
 from qres_pki.issuer import Revocations
+
+from qres_core import ACCEPT, NodeInfo, RoundError, reject
 
 if TYPE_CHECKING:
     from collections.abc import Callable

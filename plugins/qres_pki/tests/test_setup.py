@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import attrs
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
+from qres_pki import Pki
 
 from qres_core import ACCEPT, ConfigError, NodeInfo, hookimpl, reject
 from qres_core.kernel.config import parse
@@ -16,7 +17,6 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory
 from qres_core.testing import host
-from qres_pki import Pki
 
 if TYPE_CHECKING:
     from collections.abc import Callable

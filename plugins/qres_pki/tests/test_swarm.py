@@ -10,6 +10,7 @@ import attrs
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from qres_pki import Pki
 
 from qres_core import (
     ACCEPT,
@@ -30,7 +31,6 @@ from qres_core.lab.simulator import EPOCH, node_ids, simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory
-from qres_pki import Pki
 
 if TYPE_CHECKING:
     from pathlib import Path
