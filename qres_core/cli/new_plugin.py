@@ -79,6 +79,11 @@ SCAFFOLDS: Final = MappingProxyType(
             "HMAC authentication with a shared key for QRES",
             'key_hex = "…"  # at least 64 hex digits, the same on every node; keep it secret',
         ),
+        "admit": Scaffold(
+            ("admit",),
+            "A list of the nodes that may connect, for QRES",
+            "members = []  # identities that may connect, 64 hex digits each",
+        ),
         "replay_check": Scaffold(
             ("replay_check",),
             "Replay protection by sequence number and time for QRES",
@@ -108,7 +113,8 @@ HOOKS: Final = MappingProxyType(
     | {"sign": "authenticate", "observe": "reputation", "prove": "verify"}
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
 )
-"""The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody."""
+"""The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
+``identity`` has none: it belongs to the plugin that holds the keys."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:

@@ -294,7 +294,8 @@ class _Simulation:
         return made[node.index]
 
     def honest_updates(self, train: Train) -> NDArray[np.int32]:
-        return np.stack([self.update(node, train).vector for node in self.honest])
+        rows = [self.update(node, train).vector for node in self.honest]
+        return np.stack(rows) if rows else np.empty((0, train.model.size), dtype=np.int32)
 
     def lie(self, node: _Node, train: Train, attack: Attack) -> list[Effect]:
         context = AttackContext(

@@ -125,6 +125,25 @@ def test_half_a_file_is_not_left_behind(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_key_is_on_disk_before_anybody_relies_on_it(
+    pairs: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, int]] = []
+    original = os.fsync
+
+    def watched(handle: int) -> None:
+        found = os.fstat(handle)
+        synced.append((stat.S_ISREG(found.st_mode), found.st_size))
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    keyfile.save(tmp_path / "node.key", pairs[0], None)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
+    assert synced[0] == (True, (tmp_path / "node.key").stat().st_size)
+    assert [regular for regular, _size in synced] == [True, False]
+
+
 @pytest.mark.parametrize("length", [0, 1, 14])
 def test_short_passphrases_are_refused(length: int, pairs: list[KeyPair], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 15") as refusal:
@@ -225,8 +244,13 @@ def other_keys() -> dict[str, bytes]:
 def test_other_contents(kind: str, tmp_path: Path) -> None:
     refusal = refusal_of(write(tmp_path / "node.key", other_keys()[kind]))
     assert refusal.code == "QRES-E105"
-    if kind in ("P-256", "X25519"):
-        assert "of another kind than Ed25519" in str(refusal)
+    expected = {
+        "P-256": "of another kind than Ed25519",
+        "X25519": "of another kind than Ed25519",
+        "label alone": "unreadable",
+        "cut": "unreadable",
+    }.get(kind, "not a PKCS#8 private key in PEM")
+    assert expected in str(refusal)
 
 
 def test_a_file_too_large_to_be_a_key(pairs: list[KeyPair], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,8 @@ def test_lab_identities_follow_the_seed_alone(lab: Callable[..., Ed25519]) -> No
     assert first == again != other
     # The seed is known to everybody; the domain keeps it from being anybody's real key.
     assert first != KeyPair.from_seed(b"a" * 32).public
+    derived = hashlib.sha256(b"qres/ed25519/lab-key/v1\0" + b"a" * 32).digest()
+    assert first == KeyPair.from_seed(derived).public
     assert Ed25519(key="absent", rotations=("absent",)).identity(b"a" * 32) == first
     assert signed(lab(b"a" * 32), first).auth["ed25519"]
 
@@ -263,6 +266,14 @@ def test_senders_that_are_no_key(lab: Callable[..., Ed25519]) -> None:
     forged = make_envelope(sender=one).with_auth({"ed25519": b"\x58" + b"\x66" * 31 + one})
     for plugin in (Ed25519(), lab()):
         assert plugin.authenticate(forged) == BAD_SIGNATURE
+
+
+def test_senders_that_are_no_key_are_not_left_to_the_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "verify", lambda *_arguments: True)
+    forged = make_envelope(sender=b"\1" + bytes(31)).with_auth({"ed25519": bytes(64)})
+    assert Ed25519().authenticate(forged) == BAD_SIGNATURE
 
 
 def test_authenticate_keeps_nothing_for_strangers(lab: Callable[..., Ed25519]) -> None:

@@ -170,6 +170,13 @@ def test_statements_cannot_be_made_up_in_python_either(pairs: list[KeyPair]) -> 
         attrs.evolve(made, new=pairs[2].public)
 
 
+@pytest.mark.parametrize("time", [-1, 2**63, True])
+def test_no_signature_makes_up_for_a_time_that_is_none(time: int, pairs: list[KeyPair]) -> None:
+    first, second = by_hand(pairs[0], pairs[1], time)
+    with pytest.raises(WireError, match=r"statement\.time"):
+        Statement.from_bytes(canonical.dumps({**fields(pairs), 3: time, 4: first, 5: second}))
+
+
 @pytest.mark.parametrize("time", [0, 2**63 - 1])
 def test_the_ends_of_time(time: int, pairs: list[KeyPair]) -> None:
     assert Statement.from_bytes(Statement.make(pairs[0], pairs[1], time).to_bytes()).time == time

@@ -46,6 +46,7 @@ def test_an_honest_swarm_trains_and_agrees(installed: Mapping[str, Installed]) -
     assert not any(one.rejected for one in result.rounds)
     assert len(set(result.model_digests)) == 1
     assert len({one.model_digest for one in result.rounds}) == ROUNDS
+    assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"]
     assert play(installed).model_digests == result.model_digests
 
 

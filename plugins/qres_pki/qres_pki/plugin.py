@@ -27,7 +27,7 @@ from qres_core import (
 from qres_pki.high_water import HighWater
 from qres_pki.members import parse_member
 from qres_pki.membership import Membership, Sources, load, read_file
-from qres_pki.refusal import NOT_SET_UP, UnusableError
+from qres_pki.refusal import NOT_SET_UP, UNREADABLE, UnusableError
 
 NAME: Final = "pki"
 """Name of the plugin's table, and so of its place in ``envelope.auth``."""
@@ -268,10 +268,12 @@ class Pki:
         if stamps == self._stamps:
             return
         self._stamps = stamps
+        # Closed first: an error nobody thought of must not leave the last reading in force.
+        self._membership, self._closed = None, reject(UNREADABLE)
         try:
             self._membership = load(self._sources, self._node.swarm, self._high_water)
         except UnusableError as error:
-            self._membership, self._closed = None, reject(error.reason)
+            self._closed = reject(error.reason)
         try:
             self._own = self._read_own()
         except UnusableError:

@@ -180,7 +180,7 @@ def test_names_and_keys_are_not_shared(folder: Path) -> None:
     issue(folder, B, "alice", "--out", folder / "elsewhere")
 
 
-def test_an_expired_certificate_frees_its_name(folder: Path, tmp_path: Path) -> None:
+def test_an_expired_certificate_frees_its_name(tmp_path: Path) -> None:
     old = ("--valid-from", "2020-01-01", "--days", "2")
     made = tmp_path / "old"
     run("init", made, "--swarm", "s", "--valid-from", "2019-12-31")

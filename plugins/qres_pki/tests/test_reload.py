@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import ssl
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,9 +47,7 @@ def test_files_are_looked_at_once_in_a_while(swarm: Any, b: bytes) -> None:
     assert swarm.ask(plugin, swarm.b, b).reason == "certificate revoked"
 
 
-def test_an_unchanged_file_is_not_read_again(
-    swarm: Any, b: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unchanged_file_is_not_read_again(swarm: Any, b: bytes) -> None:
     plugin = swarm.pki()
     before = plugin._membership
     for _ in range(3):
@@ -168,8 +168,6 @@ def crl(swarm: Any, **changes: Any) -> bytes:
     """A CRL of the CA with any content."""
     authority = x509.load_pem_x509_certificate(swarm.ca.read_bytes())
     moment = x509.load_pem_x509_crl(swarm.crl.read_bytes()).last_update_utc
-    from datetime import timedelta
-
     builder = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
     builder = builder.last_update(moment + timedelta(seconds=changes.get("age", 0)))
     builder = builder.next_update(moment + timedelta(days=30))
@@ -208,6 +206,28 @@ def test_crls_that_may_and_may_not_follow(
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
     swarm.crl.write_bytes(crl(swarm, **changes))
     assert swarm.ask(plugin, swarm.b, b) == expected
+
+
+def der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    width = (size.bit_length() + 7) // 8
+    head = bytes([size]) if size < 128 else bytes([0x80 | width]) + size.to_bytes(width, "big")
+    return bytes([tag]) + head + content
+
+
+def test_a_crl_without_an_end_is_refused(swarm: Any, b: bytes) -> None:
+    plugin = swarm.pki()
+    body = x509.load_pem_x509_crl(crl(swarm, number=2)).tbs_certlist_bytes
+    content = body[2:] if body[1] < 128 else body[3:]  # of up to 255 bytes
+    first = content.index(b"\x17\x0d")  # UTCTime: this update, then next update
+    for removed, expected in ((0, ACCEPT), (15, UNREADABLE)):
+        tbs = der(0x30, content[: first + 15] + content[first + 15 + removed :])
+        signature = der(0x03, b"\0" + swarm.ca_key.sign(tbs))
+        whole = der(0x30, tbs + bytes.fromhex("300506032b6570") + signature)
+        swarm.crl.write_bytes(
+            ssl.DER_cert_to_PEM_cert(whole).replace("CERTIFICATE", "X509 CRL").encode()
+        )
+        assert swarm.ask(plugin, swarm.b, b) == expected
 
 
 def test_a_renewed_own_certificate_is_shown(swarm: Any) -> None:
@@ -308,6 +328,20 @@ def test_a_store_that_fails_later_lets_nobody_in(swarm: Any, b: bytes) -> None:
     plugin._high_water.close()
     swarm.renew_crl(NOW + 1)
     assert swarm.ask(plugin, swarm.b, b) == UNREADABLE
+
+
+def test_an_error_nobody_thought_of_leaves_nobody_in(
+    swarm: Any, b: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = swarm.pki()
+    with monkeypatch.context() as broken:
+        broken.setattr("qres_pki.plugin.load", lambda *_arguments: 1 / 0)
+        swarm.renew_crl(NOW + 1)
+        with pytest.raises(ZeroDivisionError):  # the kernel makes a rejection of it
+            swarm.ask(plugin, swarm.b, b)
+        assert swarm.ask(plugin, swarm.b, b) == UNREADABLE
+    swarm.renew_crl(NOW + 2)
+    assert swarm.ask(plugin, swarm.b, b) is ACCEPT
 
 
 def test_setting_up_twice_forgets_the_first(swarm: Any, b: bytes) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from qres_pki import Pki
 
 from qres_core import ACCEPT, ConfigError, NodeInfo, hookimpl, reject
@@ -184,3 +186,41 @@ def test_a_simulated_node_leaves_times_to_the_virtual_clock(swarm: Any) -> None:
     swarm.revoke(swarm.a)
     with pytest.raises(ConfigError, match="certificate revoked"):
         Pki(**swarm.options()).setup(info)
+
+
+@pytest.mark.parametrize(
+    ("authority", "cert_sign", "crl_sign"),
+    [(False, True, True), (True, False, True), (True, True, False), (True, True, True)],
+)
+def test_a_ca_certificate_must_be_one(
+    swarm: Any, *, authority: bool, cert_sign: bool, crl_sign: bool
+) -> None:
+    swarm.issue(swarm.a)
+    model = x509.load_pem_x509_certificate(swarm.ca.read_bytes())
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(model.subject)
+        .issuer_name(model.subject)
+        .public_key(model.public_key())
+        .serial_number(1)
+        .not_valid_before(model.not_valid_before_utc)
+        .not_valid_after(model.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+    )
+    swarm.ca.write_bytes(builder.sign(swarm.ca_key, None).public_bytes(Encoding.PEM))
+    if authority and cert_sign and crl_sign:
+        swarm.start(swarm.a, **swarm.options())
+    else:
+        refuses(swarm, "ca", "it may not sign certificates and CRLs")

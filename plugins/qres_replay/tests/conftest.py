@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import heapq
 import hmac
+import os
 import random
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 
 SWARM = "testing"
 START = 1_700_000_000.0
+# Memory where there is a file system for it: a killed process leaves the same there as on a disk,
+# and hundreds of stores are opened, each of which waits for the disk a few times.
+SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp is safe
 
 
 def tag(node: NodeId, envelope: Envelope) -> bytes:
@@ -276,3 +283,11 @@ def make_config() -> Callable[..., Any]:
 def installed() -> dict[str, Installed]:
     """What is installed, and the toys."""
     return _installed()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """An empty folder, gone after the test."""
+    folder = Path(tempfile.mkdtemp(prefix="qres-replay-", dir=SCRATCH))
+    yield folder
+    shutil.rmtree(folder)

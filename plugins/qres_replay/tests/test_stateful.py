@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from qres_core.testing import make_envelope, make_node_ids
 IDS = make_node_ids(3)
 WINDOW = 32
 SKEW_MS = 60_000
+SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - mkdtemp is safe
 SENDERS = st.integers(0, 2)
 OFFS = st.integers(-70_000, 70_000) | st.sampled_from([-60_001, -60_000, 0, 60_000, 60_001])
 
@@ -35,7 +37,7 @@ class Deliveries(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp())
+        self.home = Path(tempfile.mkdtemp(dir=SCRATCH))
         self.folders = 0
         self.boots = 0
         self.boot = patch.object(store_module, "boot_id", lambda: f"boot {self.boots}")

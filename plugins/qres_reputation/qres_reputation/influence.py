@@ -35,15 +35,14 @@ def _limit(powers: list[int], cap: int) -> int:
     """The greatest power that keeps its share: all above are cut down to it.
 
     With the ``k`` greatest cut to ``t`` and ``rest`` the sum of the others, the cap asks
-    ``t <= cap (k t + rest)``, so ``t = cap rest / (1 - cap k)``.
+    ``t <= cap (k t + rest)``, so ``t = cap rest / (1 - cap k)``. The divisor stays positive: where
+    ``cap (k + 1) >= 1``, this ``t`` is at least the next power, and ``k`` grows no further.
     """
     rest = sum(powers)
     if powers[0] * UNIT <= cap * rest:
         return powers[0]
     for count, power in enumerate(powers[:-1], start=1):
         rest -= power
-        if cap * count >= UNIT:
-            break
         limit = cap * rest // (UNIT - cap * count)
         if limit >= powers[count]:
             return limit

@@ -298,7 +298,6 @@ class Reputation:
         if outcome.status is RoundStatus.CLOSED:
             self._ledger.change(self._settle, ended=self._number)
             self._weigh()
-        self._drop_round()
 
     # ── asking ────────────────────────────────────────────────────────────────────────────────
 
@@ -360,6 +359,7 @@ class Reputation:
         return repeated == 0 or (self.flood > 0 and repeated % self.flood == 0)
 
     def _punished(self, record: Record) -> Record:
+        # Banned already only if an operator did it since this node last looked: let it stand.
         punished = attrs.evolve(record, belief=self._rule.punish(record.belief))
         if record.banned or punished.belief.score >= self._floor:
             return punished
@@ -383,12 +383,11 @@ class Reputation:
 
         Complexity: O(n d) to draw the sample, then O(n log n) for each coordinate of it.
         """
-        self._watched.clear()
         if self.outlier_rounds and updates.visibility is Visibility.INDIVIDUAL:
             digest, vectors = round_info.model_digest, updates.vectors
             columns = outliers.sample_columns(vectors, digest, self.outlier_sample)
             far = outliers.far_rows(vectors, Fraction(self.outlier_factor), columns)
-            self._watched.update(zip(updates.senders, far, strict=True))
+            self._watched = dict(zip(updates.senders, far, strict=True))
         return proceed(updates)
 
     def _settle(self, records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:

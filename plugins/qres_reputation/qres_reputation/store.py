@@ -193,7 +193,7 @@ class Store:
                 what = f"another process kept it locked for {BUSY_SECONDS:g} seconds"
                 raise self.unusable(what, "end that process") from error
             raise self.unusable(str(error)) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from damaged text
             raise self.unusable(str(error)) from error
 
     def _one(self, query: str, *values: object) -> Any:

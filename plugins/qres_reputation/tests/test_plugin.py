@@ -477,3 +477,33 @@ def test_a_second_setup_begins_with_nothing_pending(node: NodeMaker) -> None:
     one.plugin.setup(make_node_info(nodes=7))
     one.close()
     assert {one.score(n) for n in one.roster} == {500_000}
+
+
+def test_a_sentence_of_an_operator_is_not_shortened_by_a_fault(node: NodeMaker) -> None:
+    one = node(punish=0.4)
+    life = one.state()[one.roster[1]].sentenced(1, 0)
+    assert one.plugin._punished(life).until == life.until
+
+
+def test_a_set_with_a_banned_member_changes_nothing_about_it(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    # A quorum that did not see what this node saw may decide such a set.
+    one = node(punish=0.4, outlier_rounds=1)
+    liar = one.roster[2]
+    one.open()
+    one.against(liar)
+    sentence = one.state()[liar]
+    one.merge(spread(7, [2]))
+    one.contributed(liar)
+    one.close()
+    assert one.state()[liar] == sentence
+
+
+def test_a_score_does_not_fade_in_the_round_of_the_ban(
+    node: NodeMaker, spread: Callable[..., Updates]
+) -> None:
+    one = node(punish=0.4, outlier_rounds=1, decay=0.1)
+    one.play([], spread(7, [2]))
+    assert one.banned(one.roster[2])
+    assert one.score(one.roster[2]) == 100_000

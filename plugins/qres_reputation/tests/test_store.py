@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qres_reputation import Reputation
 from qres_reputation.store import FILE, Store
@@ -124,6 +124,11 @@ def test_another_rule_takes_over_scores_and_bans(
     again.plugin.teardown()
     once_more = node(str(tmp_path), rule=rule)
     assert once_more.state() == again.state()
+    # And the evidence goes with the score: the next act moves it from where it is.
+    low = again.roster[5]
+    once_more.open()
+    once_more.against(low)
+    assert again.score(low) * 0.7 < once_more.score(low) < again.score(low)
     once_more.plugin.teardown()
 
 
@@ -131,6 +136,7 @@ def test_another_rule_takes_over_scores_and_bans(
 
 
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@example(place=0.2421875, flip=128)  # in the text of the schema: SQLite's report does not decode
 @settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -259,4 +265,12 @@ def test_a_row_that_vanishes_under_a_running_node_is_refused(
     other.close()
     with pytest.raises(RoundError, match="1 nodes of the roster are gone"):
         one.plugin.reputation(one.roster[2])
+    one.plugin.teardown()
+
+
+def test_commits_wait_for_the_disk(node: NodeMaker, tmp_path: Path) -> None:
+    # No kill shows this, only a power loss would: 2 is FULL.
+    one = node(str(tmp_path))
+    assert one.plugin._ledger._store._one("PRAGMA synchronous") == 2
+    assert one.plugin._ledger._store._one("PRAGMA journal_mode") == "wal"
     one.plugin.teardown()

@@ -33,7 +33,6 @@ from qres_core import (
     Updates,
     Vector,
     Verdict,
-    canonical,
     hookimpl,
     model_digest,
     reject,
@@ -48,7 +47,6 @@ from qres_core.swarm.memory import Memory
 from qres_core.swarm.messages import (
     CandidateSet,
     ContributionBody,
-    Member,
     Proposal,
     decode_vote,
     encode_vote,
@@ -581,23 +579,6 @@ def chain(*rules: Rule) -> Rule:
     return rule
 
 
-def candidate(net: Net, origin: int, held: Mapping[int, bytes]) -> CandidateSet:
-    """A set of contributions by node index."""
-    return CandidateSet(origin, tuple(Member(net.ids[i], held[i]) for i in sorted(held)))
-
-
-def proposal_frame(
-    net: Net, index: int, proposed: CandidateSet, *, number: int, model: bytes
-) -> Envelope:
-    """A fresh proposal, signed by the node."""
-    return net.forge(index, "proposal", Proposal(proposed).to_bytes(), number=number, model=model)
-
-
-def null_payload() -> bytes:
-    """CBOR null."""
-    return canonical.dumps(None)
-
-
 # ── random networks and random liars ──────────────────────────────────────────────────────────────
 
 LIES = ("silent", "equivocate", "wild votes", "double votes", "split proposals", "mixed")
@@ -633,12 +614,12 @@ class Chaos:
             return [(DELAY * self.rng.uniform(0.5, 1.5), frame) for frame in frames]
         if frozenset((message.sender, message.receiver)) in self.cut:
             return ()
-        arrivals: list[tuple[float, bytes]] = []
-        for frame in frames:
-            for _copy in range(1 + (self.rng.random() < self.duplication)):
-                if self.rng.random() >= self.loss:
-                    arrivals.append((self.rng.expovariate(1 / self.spread), frame))
-        return arrivals
+        return [
+            (self.rng.expovariate(1 / self.spread), frame)
+            for frame in frames
+            for _copy in range(1 + (self.rng.random() < self.duplication))
+            if self.rng.random() >= self.loss
+        ]
 
     def lie(self, message: Message, how: str) -> list[bytes]:
         if how == "mixed":

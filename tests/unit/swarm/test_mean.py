@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qres_core import Needs, hookimpl
+from qres_core import Needs
 from qres_core.swarm.mean import Mean, weighted_mean
 from qres_core.testing import make_updates
 
@@ -139,6 +138,3 @@ def test_the_plugin_is_the_mean_by_weight() -> None:
 def test_the_plugin_says_that_it_withstands_nobody() -> None:
     assert Mean().needs == Needs(tolerates=0)
     assert Mean(unprotected=True).needs == Needs(tolerates=None)
-    implemented: Any = Mean.aggregate
-    assert getattr(implemented, "qres_impl", None) is not None
-    assert hookimpl is not None

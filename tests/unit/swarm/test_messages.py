@@ -70,9 +70,9 @@ sets = st.builds(
     ),
 )
 quoted = st.lists(envelopes, max_size=NODES).map(tuple)
-vectors = st.lists(
-    st.integers(-(2**31), 2**31 - 1), min_size=DIMENSION, max_size=DIMENSION
-).map(lambda row: np.array(row, dtype=np.int32))
+vectors = st.lists(st.integers(-(2**31), 2**31 - 1), min_size=DIMENSION, max_size=DIMENSION).map(
+    lambda row: np.array(row, dtype=np.int32)
+)
 proposals = st.builds(Proposal, sets, st.integers(0, U63), quoted)
 
 

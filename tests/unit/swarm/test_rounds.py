@@ -17,6 +17,7 @@ from qres_core import (
     Blame,
     DialogueMessage,
     NodeId,
+    RoundError,
     RoundInfo,
     RoundStatus,
     Send,
@@ -24,8 +25,7 @@ from qres_core import (
     model_digest,
 )
 from qres_core.swarm import rounds
-from qres_core.swarm.agreement import Lock
-from qres_core.swarm.effects import Agreed, SatOut, Train
+from qres_core.swarm.effects import Agreed, SatOut
 from qres_core.swarm.messages import ContributionBody, decode_vote
 from qres_core.swarm.rounds import RoundMachine
 
@@ -75,9 +75,7 @@ def test_a_clean_round_merges_everybodys_update(harness: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(("nodes", "byzantine"), [(1, 0), (2, 0), (3, 0), (4, 1), (7, 2), (10, 3)])
-def test_swarms_of_every_size_make_models(
-    harness: ModuleType, nodes: int, byzantine: int
-) -> None:
+def test_swarms_of_every_size_make_models(harness: ModuleType, nodes: int, byzantine: int) -> None:
     net = harness.Net(nodes, byzantine=byzantine)
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 3)
@@ -369,7 +367,7 @@ def test_a_locked_node_refuses_a_fresh_set_and_an_unlocked_one_takes_the_old(
     model = fresh[0].envelope.model_digest
     for locked in (1, 3):
         assert votes_of(net, locked)["prevote", 2, model] == {None}
-    first = [e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED][0]
+    first = next(e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED)
     assert first.outcome.round_info.number == 3  # node 3 proposed the locked set again
 
 
@@ -387,7 +385,7 @@ def test_a_set_dropped_with_its_round_can_be_fetched_again(harness: ModuleType) 
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 1)
     assert not net.forks()
-    first = [e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED][0]
+    first = next(e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED)
     assert first.outcome.round_info.number == 4  # proposed again by node 0
     info = net.nodes[0].witness.opened[0]
     expected = net.initial + np.array(merged(harness, info, range(3)), dtype=np.int32)
@@ -397,7 +395,7 @@ def test_a_set_dropped_with_its_round_can_be_fetched_again(harness: ModuleType) 
 # ── catching up ───────────────────────────────────────────────────────────────────────────────────
 
 
-def cut_off(net: Any, index: int) -> Any:
+def cut_off(index: int) -> Any:
     """A rule that cuts a node off until the test sets ``net.rule`` back."""
 
     def rule(message: Any) -> Any:
@@ -414,7 +412,7 @@ def test_a_node_one_model_behind_catches_up_by_the_certificate(harness: ModuleTy
         return update
 
     net = harness.Net(4, byzantine=1, train=train)
-    net.rule = cut_off(net, 3)
+    net.rule = cut_off(3)
     net.start()
     net.run(seconds=10.0)
     assert net.steps() == [1, 1, 1, 0]
@@ -430,7 +428,7 @@ def test_a_node_one_model_behind_catches_up_by_the_certificate(harness: ModuleTy
 
 def test_a_node_many_models_behind_catches_up_by_a_snapshot(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1)
-    net.rule = cut_off(net, 3)
+    net.rule = cut_off(3)
     net.start()
     assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 4, seconds=90.0)
     assert net.steps()[3] == 0
@@ -477,7 +475,7 @@ def test_when_the_liar_that_helped_falls_silent_the_lagging_node_can_still_catch
     """Nodes 0 and 1 got two models ahead with node 3's votes; now they need node 2."""
     net = harness.Net(4, byzantine=1, quorum=3)
     mute = harness.drop(kind="digest", sender=3)
-    net.rule = harness.chain(cut_off(net, 2), mute)
+    net.rule = harness.chain(cut_off(2), mute)
     net.start()
     assert net.run(until=lambda: min(net.steps([0, 1])) >= 3, seconds=60.0)
     assert net.steps()[2] == 0
@@ -490,7 +488,7 @@ def test_when_the_liar_that_helped_falls_silent_the_lagging_node_can_still_catch
 def test_vouchers_that_were_lost_are_given_again(harness: ModuleType) -> None:
     """As before, but the two that are ahead never heard each other's word on the model."""
     net = harness.Net(4, byzantine=1, quorum=3)
-    net.rule = harness.chain(cut_off(net, 2), harness.drop(kind="digest"))
+    net.rule = harness.chain(cut_off(2), harness.drop(kind="digest"))
     net.start()
     assert net.run(until=lambda: min(net.steps([0, 1])) >= 3, seconds=60.0)
     net.rule = harness.drop(sender=3)
@@ -541,7 +539,7 @@ def test_a_restarted_node_never_votes_in_an_old_round_again(harness: ModuleType)
 
 def test_a_restarted_node_does_not_contribute_twice_to_a_round(harness: ModuleType) -> None:
     """Its second training may come out differently, and honest nodes must not seem to lie."""
-    lives = {index: 0 for index in range(4)}
+    lives = dict.fromkeys(range(4), 0)
 
     def train(index: int, info: RoundInfo) -> Update:
         vector = harness.distinct_update(index, info).vector + lives[index]
@@ -549,9 +547,7 @@ def test_a_restarted_node_does_not_contribute_twice_to_a_round(harness: ModuleTy
 
     net = harness.Net(4, byzantine=1, train=train, rule=harness.drop(kind="proposal", round={1}))
     net.start()
-    assert net.run(
-        until=lambda: any(m.kind == "contribution" and m.sender == 2 for m in net.sent)
-    )
+    assert net.run(until=lambda: any(m.kind == "contribution" and m.sender == 2 for m in net.sent))
     lives[2] = 1
     net.restart(2)
     assert net.run(until=lambda: min(net.steps()) >= 2)
@@ -606,9 +602,9 @@ def test_a_lock_that_cannot_be_read_stops_the_node(harness: ModuleType) -> None:
     net.start()
     assert net.run(until=lambda: net.nodes[1].notebook.lock is not None)
     net.nodes[1].notebook.lock = net.nodes[1].notebook.lock[:-1]
-    with pytest.raises(Exception, match="recorded lock cannot be read") as caught:
+    with pytest.raises(RoundError, match="recorded lock cannot be read") as caught:
         net.restart(1)
-    assert caught.value.code == "QRES-E602"  # type: ignore[attr-defined]
+    assert caught.value.code == "QRES-E602"
 
 
 # ── dialogues ─────────────────────────────────────────────────────────────────────────────────────
@@ -789,11 +785,11 @@ def play(harness: ModuleType, seed: int, *, restarts: bool) -> None:
         assert {e.fact for e in against if e.subject in honest_ids} <= {"replayed"}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(44))
 def test_random_networks_with_liars_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
     play(harness, seed, restarts=False)
 
 
-@pytest.mark.parametrize("seed", range(100, 124))
+@pytest.mark.parametrize("seed", range(100, 120))
 def test_random_restarts_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
     play(harness, seed, restarts=True)
