@@ -192,6 +192,9 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
             "built-in 'memory' transport as an example"
         )
         raise click.BadParameter(msg)
+    if value == "identity":
+        msg = "'identity' belongs to the plugin that holds the keys; use qres-ed25519"
+        raise click.BadParameter(msg)
     if value not in HOOKS:
         from qres_core.kernel.suggest import did_you_mean  # noqa: PLC0415
 

@@ -518,6 +518,21 @@ def test_a_checkpoint_that_is_kept_from_the_file_is_an_error(
     replay.teardown()
 
 
+def test_a_marker_that_cannot_be_kept_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(tmp_path).teardown()
+    (tmp_path / MARKER).unlink()
+
+    def fails(_folder: Path) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(store_module, "_sync_folder", fails)
+    with pytest.raises(RoundError, match="no space left") as error:
+        opened(tmp_path)
+    assert code(error) == "QRES-E602"
+
+
 def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RoundError) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -163,6 +165,12 @@ def test_a_stranger_gets_no_state(node: NodeMaker) -> None:
     assert one.plugin._contributed == set()
     # A key nobody knows is nobody banned; the kernel refuses it as an unknown sender.
     assert one.plugin.reputation(STRANGER) == FULL
+
+
+def test_the_ignored_facts_are_those_the_readme_lists() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    listed = readme.split("### Facts that are ignored")[1].split(". ")[0]
+    assert sorted(re.findall(r"`([a-z ]+)`", listed)) == sorted(DISPUTABLE)
 
 
 @pytest.mark.parametrize("fact", DISPUTABLE)
