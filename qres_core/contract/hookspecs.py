@@ -225,7 +225,8 @@ class HookSpecs:
         Args:
             seed: 32 bytes to derive a reproducible identity from, in the simulator; ``None`` on a
                 real node, which loads its own key. Never a source of real keys.
-        Returns: 32 bytes, the public key that checks what ``sign`` makes.
+        Returns: 32 bytes, the public key that checks what ``sign`` makes (after a rotation, the
+            first key of the chain).
         Raises: any error stops the node.
         Example::
 
@@ -298,7 +299,8 @@ class HookSpecs:
     def reputation(self, sender: NodeId) -> Standing:
         """Say how much a node counts and whether it is banned.
 
-        When: for every incoming message after ``replay_check``, and when a set is proposed.
+        When: for the link of every incoming message before ``authenticate``, for its sender after
+            ``replay_check`` where that is another, and when a set is proposed.
         Slot: reputation, asking half; none or one. Without one everybody counts fully.
 
         Args:

@@ -262,8 +262,8 @@ class Kernel:
     def inbound(self, frame: bytes, link: NodeId, now: float) -> Envelope | Rejection:
         """The whole path of one incoming frame up to its content.
 
-        Size, form, swarm, roster, ``authenticate``, ``replay_check``, the reputation gate; each
-        only if all before it accepted.
+        Size, form, swarm, roster, whether the link is banned, ``authenticate``, ``replay_check``,
+        whether the sender is banned; each only if all before it accepted.
 
         Args:
             frame: bytes as delivered.
@@ -281,6 +281,8 @@ class Kernel:
             return self.refuse("other swarm", Blame.LINK, link, "kernel", 0)
         if envelope.sender not in self._roster:
             return self.refuse("unknown sender", Blame.LINK, link, "kernel", 0)
+        if self.standing(link).banned:  # before a signature is checked: a flood must be cheap
+            return self.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
         verdict, name = self._verdict(
             "authenticate", {"envelope": envelope, "link": link, "now": now}
         )
@@ -292,7 +294,7 @@ class Kernel:
         if verdict is not ACCEPT:
             subject = envelope.sender if verdict.blame is Blame.SENDER else link
             return self.refuse(verdict.reason, verdict.blame, subject, name, envelope.round)
-        if self.standing(envelope.sender).banned:
+        if envelope.sender != link and self.standing(envelope.sender).banned:
             return self.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
         return envelope
 

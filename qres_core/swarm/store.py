@@ -189,7 +189,7 @@ class SqliteJournal:
                 fix = "stop the other process; a node runs once"
                 raise self._unusable("another process has it open", fix) from error
             raise self._unusable(str(error)) from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a damaged schema
             raise self._unusable(str(error)) from error
 
     # ── facts ─────────────────────────────────────────────────────────────────────────────────

@@ -29,8 +29,6 @@ NO_SIGNATURE = reject("no signature", blame=Blame.LINK)
 BAD_SIGNATURE = reject("bad signature", blame=Blame.LINK)
 
 
-# The suite calls the hook without the clock, of which pluggy warns; this plugin has no use for it.
-@pytest.mark.filterwarnings("ignore:Argument:UserWarning")
 class TestContract(AuthenticatorContract):
     name = "ed25519"
 

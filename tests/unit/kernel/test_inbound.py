@@ -133,7 +133,8 @@ def forged(**fields: Any) -> Envelope:
 
 def test_a_good_message_passes_every_check_and_nobody_is_blamed(parts: Parts) -> None:
     assert parts.passes(signed(parts))
-    assert (len(parts.mac.asked), parts.replay.asked, parts.gate.asked) == (1, 1, 1)
+    # The gate is asked about the link first, and about the sender at the end.
+    assert (len(parts.mac.asked), parts.replay.asked, parts.gate.asked) == (1, 1, 2)
     assert not parts.kernel.rejections
     assert parts.gate.told == []
 
@@ -141,6 +142,12 @@ def test_a_good_message_passes_every_check_and_nobody_is_blamed(parts: Parts) ->
 def test_any_link_may_deliver_a_message_of_any_member(parts: Parts) -> None:
     for link in (SENDER, OTHER, STRANGER):
         assert parts.passes(signed(parts, sequence=link[0]), link)
+
+
+def test_a_banned_link_is_refused_before_a_signature_is_checked(parts: Parts) -> None:
+    parts.gate.banned.add(LINK)
+    assert parts.refused(signed(parts)) == Rejection("banned", Blame.NOBODY, None, "kernel")
+    assert (parts.mac.asked, parts.replay.asked) == ([], 0)
 
 
 # ── what does not, and whose fault it is ──────────────────────────────────────────────────────────
@@ -184,7 +191,7 @@ def test_a_forged_signature_blames_the_link_and_not_the_claimed_sender(parts: Pa
     refused = parts.refused(forged(round_number=7))
     assert refused == Rejection("bad tag", Blame.LINK, LINK, "mac")
     assert parts.gate.told == [Evidence(LINK, "bad tag", "mac", against=True, round=7)]
-    assert (parts.replay.asked, parts.gate.asked) == (0, 0)
+    assert (parts.replay.asked, parts.gate.asked) == (0, 1), "the gate was asked for the link only"
 
 
 def test_an_authenticator_that_blames_the_sender_cannot_frame_anybody(parts: Parts) -> None:
@@ -206,7 +213,7 @@ def test_a_replay_blames_the_link(parts: Parts) -> None:
     parts.inbound(message)
     assert parts.refused(message) == Rejection("replayed", Blame.LINK, LINK, "replay")
     assert parts.gate.told == [Evidence(LINK, "replayed", "replay", against=True, round=3)]
-    assert parts.gate.asked == 1, "the gate was asked for the first delivery only"
+    assert parts.gate.asked == 3, "about both links, and the sender of the first delivery only"
 
 
 def test_an_authenticated_sender_can_be_blamed(parts: Parts) -> None:

@@ -216,11 +216,11 @@ ORDER = [
     "a verify",
     "b verify",
     # the others' arrive
+    "one reputation",
     "a authenticate",
     "b authenticate",
     "a replay_check",
     "b replay_check",
-    "one reputation",
     # the set is agreed
     "b reveal",
     "a reveal",
@@ -259,13 +259,13 @@ def test_the_order_of_all_hooks_in_one_round(
     assert list(dict.fromkeys(calls)) == ORDER
 
     # Every message of the round came in by the same steps, the contributions by one more.
-    path = ["authenticate", "authenticate", "replay_check", "replay_check", "reputation"]
+    path = ["reputation", "authenticate", "authenticate", "replay_check", "replay_check"]
     hooks = [call.hook for call in here[:closed]]
     starts = [at for at, hook in enumerate(hooks) if hook == "replay_check"][::2]
     assert len(starts) >= 3
     for start in starts:
-        assert hooks[start - 2 : start + 3] == path
-    assert sum(hooks[start + 3 : start + 5] == ["verify", "verify"] for start in starts) == 3
+        assert hooks[start - 3 : start + 2] == path
+    assert sum(hooks[start + 2 : start + 4] == ["verify", "verify"] for start in starts) == 3
 
 
 def test_the_recorders_have_every_hook() -> None:
