@@ -100,7 +100,7 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Benchmarks; ``-- --quick`` for the short form."""
     _workspace(session, "test")
-    for script in sorted(ROOT.glob("benchmarks/kernel.py")):
+    for script in sorted(set(ROOT.glob("benchmarks/*.py")) - {ROOT / "benchmarks/harness.py"}):
         session.run("python", "-P", str(script), *session.posargs)
 
 

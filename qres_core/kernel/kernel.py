@@ -259,7 +259,9 @@ class Kernel:
 
     # ── inbound ───────────────────────────────────────────────────────────────────────────────
 
-    def inbound(self, frame: bytes, link: NodeId, now: float) -> Envelope | Rejection:
+    def inbound(  # noqa: PLR0911 - one return for each check
+        self, frame: bytes, link: NodeId, now: float
+    ) -> Envelope | Rejection:
         """The whole path of one incoming frame up to its content.
 
         Size, form, swarm, roster, whether the link is banned, ``authenticate``, ``replay_check``,

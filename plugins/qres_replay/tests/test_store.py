@@ -240,6 +240,18 @@ def test_a_sender_that_is_ahead_shuts_out_nobody_else(tmp_path: Path, boot: list
     after.teardown()
 
 
+def test_the_ceiling_of_a_sender_that_is_ahead_is_synced(tmp_path: Path, boot: list[str]) -> None:
+    replay = opened(tmp_path)
+    assert check(replay, (0, 1, NOW_MS + 59_000), NOW) == ""
+    (tmp_path / "after").mkdir()
+    shutil.copyfile(tmp_path / FILE, tmp_path / "after" / FILE)
+    boot[0] = "second boot"
+    after = opened(tmp_path / "after")
+    assert check(after, (0, 1, NOW_MS + 59_000)) == "sent before the restart"
+    after.teardown()
+    forget(replay)
+
+
 def syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts checkpoints, each of which waits for the disk."""
     counted = [0]
@@ -515,6 +527,14 @@ def test_a_checkpoint_that_is_kept_from_the_file_is_an_error(
         patch.setattr(Store, "_one", lambda *_: 1)
         with pytest.raises(RoundError, match="another process has it open"):
             check(replay, (0, 1, NOW_MS))
+    replay.teardown()
+
+
+def test_a_second_setup_stops_the_first_in_order(tmp_path: Path) -> None:
+    replay = opened(tmp_path)
+    said = talk(replay)
+    replay.setup(make_node_info(data_dir=str(tmp_path)))
+    assert {check(replay, one) for one in said} == {"replayed"}
     replay.teardown()
 
 
