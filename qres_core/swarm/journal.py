@@ -26,6 +26,8 @@ class Resume:
         model_round: round that made the model, 0 for the initial one.
         last_round: highest round it voted in; it never votes in that or an earlier one again.
         lock: encoded lock record of what it is locked on, or ``None``.
+        handover: encoded record of what made the model, to help nodes that lack it; ``None`` for
+            the initial model and one taken from a snapshot.
     """
 
     model: Vector
@@ -33,6 +35,7 @@ class Resume:
     model_round: int
     last_round: int
     lock: bytes | None
+    handover: bytes | None = None
 
 
 class Journal(Protocol):
@@ -50,8 +53,10 @@ class Journal(Protocol):
         """The node is locked on a proposal, or free."""
         ...
 
-    def record_model(self, round_number: int, step: int, model: Vector) -> None:
-        """The node has a new model; its lock is void."""
+    def record_model(
+        self, round_number: int, step: int, model: Vector, handover: bytes | None
+    ) -> None:
+        """The node has a new model, made by ``handover``; its lock is void."""
         ...
 
     def reserve_sequence(self) -> int:
@@ -75,7 +80,9 @@ class MemoryJournal:
     def record_lock(self, proposal: bytes | None) -> None:
         """Nothing to keep."""
 
-    def record_model(self, round_number: int, step: int, model: Vector) -> None:
+    def record_model(
+        self, round_number: int, step: int, model: Vector, handover: bytes | None
+    ) -> None:
         """Nothing to keep."""
 
     def reserve_sequence(self) -> int:

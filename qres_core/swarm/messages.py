@@ -276,6 +276,42 @@ class LockRecord:
         )
 
 
+@attrs.frozen
+class Handover:
+    """What made a node's model, kept with it; never on the wire.
+
+    Were it not kept, nodes that lose power while others record the next model could be helped by
+    nobody once all have restarted: too few hold the new model to vouch for it.
+
+    Attributes:
+        parent: digest of the model before.
+        certificate: the set that was decided, with its precommits.
+        contributions: the set's.
+    """
+
+    parent: bytes
+    certificate: Certificate
+    contributions: tuple[Envelope, ...]
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        members = [envelope.to_bytes() for envelope in self.contributions]
+        return canonical.dumps([self.parent, self.certificate.to_bytes(), members])
+
+    @classmethod
+    def from_bytes(cls, record: bytes, nodes: int) -> Handover:
+        """Decode. Raises WireError."""
+        value = canonical.loads(record, max_bytes=len(record))
+        parent, certificate, members = _list(value, 3, "handover")
+        if type(certificate) is not bytes:
+            raise _bad("handover.certificate", "expected bytes")
+        return cls(
+            _octets(parent, DIGEST_BYTES, "handover.parent"),
+            Certificate.from_bytes(certificate, nodes),
+            _frames(members, nodes, len(record), "handover.contributions"),
+        )
+
+
 def encode_vote(choice: bytes | None) -> bytes:
     """The payload of a prevote or precommit: a set's digest, or ``None``."""
     return canonical.dumps(choice)

@@ -81,6 +81,7 @@ from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
     ContributionBody,
+    Handover,
     LockRecord,
     Member,
     Proposal,
@@ -190,6 +191,8 @@ class RoundMachine:
         self._stopped = False
         self._out: list[Effect] = []
         self._round: _Round
+        if resume is not None and resume.handover is not None:
+            self._restore_past(resume.handover)
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────
 
@@ -727,6 +730,20 @@ class RoundMachine:
         self._lock = Lock(proposal.candidate, digest, proposal.lock_round, proposal.prevotes)
         self._valid = self._lock
 
+    def _restore_past(self, encoded: bytes) -> None:
+        past = Gathering()
+        try:
+            record = Handover.from_bytes(encoded, len(self.roster))
+            for envelope in record.contributions:
+                past.add(self._held(envelope), named=True)
+        except WireError as error:
+            what = "the record of what made the model cannot be read"
+            raise RoundError.of("QRES-E602", "journal.handover", what) from error
+        self._remember(record.parent, record.certificate)
+        self._past_gatherings = {record.parent: past}
+        self._parent = record.parent
+        self._children[record.parent] = self.model_digest
+
     # ── deciding ──────────────────────────────────────────────────────────────────────────────
 
     def _on_certificate(self, envelope: Envelope, now: float) -> None:
@@ -839,7 +856,10 @@ class RoundMachine:
             return
         total = add_saturating(self.model, merged)
         parent, child = self.model_digest, model_digest(total.vector, self.step + 1)
-        self._journal.record_model(certificate.round, self.step + 1, total.vector)
+        held = [self._gathering.get(member.digest) for member in members]
+        contributions = tuple(one.envelope for one in held if one is not None)
+        handover = Handover(parent, certificate, contributions).to_bytes()
+        self._journal.record_model(certificate.round, self.step + 1, total.vector, handover)
         self._remember(parent, certificate)
         self._replace_model(total.vector, child, self.step + 1, certificate.round)
         self._children[parent] = child
@@ -1004,7 +1024,7 @@ class RoundMachine:
         # The highest that an honest voucher can have said: liars may say anything.
         rounds = sorted((voucher.round for voucher in vouchers), reverse=True)
         made_in = rounds[self.swarm.byzantine]
-        self._journal.record_model(made_in, snapshot.step, snapshot.vector)
+        self._journal.record_model(made_in, snapshot.step, snapshot.vector, None)
         self._replace_model(snapshot.vector, digest, snapshot.step, made_in)
         self._parent = vouchers[0].model_digest
         self._vouchers[self._parent] = {voucher.sender: (digest, voucher) for voucher in vouchers}

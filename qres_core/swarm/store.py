@@ -1,9 +1,9 @@
 """The journal of a real node: one SQLite file that survives the process and the power.
 
-The file holds five *facts*, each a canonical CBOR value with its SHA-256: who the node is, the
-model, the votes of the last round, the lock, the next sequence number. All five are there from the
-first moment, so a missing one is damage and not a beginning. Nothing is ever repaired or begun
-anew: a node that forgot its votes could vote twice.
+The file holds six *facts*, each a canonical CBOR value with its SHA-256: who the node is, the
+model, what made it, the votes of the last round, the lock, the next sequence number. All six are
+there from the first moment, so a missing one is damage and not a beginning. Nothing is ever
+repaired or begun anew: a node that forgot its votes could vote twice.
 
 A commit is on the disk when a method returns (write-ahead log, ``synchronous=FULL``). What is lost
 with the log ``journal.sqlite-wal``, deleted after a crash, cannot be noticed; leave the folder as
@@ -34,7 +34,7 @@ APPLICATION_ID: Final = 0x51524553
 SCHEMA_VERSION: Final = 1
 
 _NEW: Final = f"{FILE}.new-"
-_FACTS: Final = ("identity", "model", "votes", "lock", "sequence")
+_FACTS: Final = ("identity", "model", "handover", "votes", "lock", "sequence")
 _KEEP: Final = (
     "bring the folder back as it was, or move it away and join under a new identity: "
     "a node that forgot its votes must not vote under the old one"
@@ -135,6 +135,7 @@ class SqliteJournal:
                 _write(db, "model", [0, 0, _octets(initial)])
                 _write(db, "votes", [0, dict[str, bytes]()])
                 _write(db, "lock", None)
+                _write(db, "handover", None)
                 _write(db, "sequence", 0)
                 db.execute("COMMIT")
             # The name appears with the whole store behind it or not at all, and never over another
@@ -227,11 +228,11 @@ class SqliteJournal:
         with self._refusing():
             model_round, step, octets = self._read("model")
             last_round, _votes = self._read("votes")
-            lock = self._read("lock")
+            lock, handover = self._read("lock"), self._read("handover")
         if last_round == 0 and step == 0 and lock is None:
             return None
         model = np.frombuffer(octets, dtype="<i4").astype(np.int32)
-        return Resume(check_vector(model, "model"), step, model_round, last_round, lock)
+        return Resume(check_vector(model, "model"), step, model_round, last_round, lock, handover)
 
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Keep a vote; those of earlier rounds are forgotten.
@@ -255,9 +256,12 @@ class SqliteJournal:
         with self._transaction():
             _write(self._db, "lock", proposal)
 
-    def record_model(self, round_number: int, step: int, model: Vector) -> None:
-        """Keep the model and void the lock, both or neither."""
+    def record_model(
+        self, round_number: int, step: int, model: Vector, handover: bytes | None
+    ) -> None:
+        """Keep the model and what made it and void the lock, all or nothing."""
         with self._transaction():
+            _write(self._db, "handover", handover)
             _write(self._db, "model", [round_number, step, _octets(model)])
             _write(self._db, "lock", None)
 

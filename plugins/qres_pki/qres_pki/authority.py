@@ -224,7 +224,7 @@ class Authority:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.index.__exit__()
+        self.index.close()
 
     def _key(self) -> Ed25519PrivateKey:
         path = self.folder / "ca-key.pem"

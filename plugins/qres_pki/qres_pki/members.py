@@ -38,9 +38,9 @@ def parse_member(text: str) -> bytes:
         number = 0
         for letter in text:
             number = number * 58 + _DIGIT[letter]
-        # 52 letters can name numbers of more than the 38 bytes of an Ed25519 PeerId, and the
-        # leading zero byte is the one leading "1".
-        if text[0] == "1" and text[1] != "1" and number < 1 << 296:
+        # The leading zero byte is the leading "1". 51 further letters fit 38 bytes, and what begins
+        # with the prefix has none of them to spare, so that there is one spelling.
+        if text[0] == "1":
             octets = number.to_bytes(38, "big")
             if octets.startswith(_PEER_ID_PREFIX):
                 return octets[len(_PEER_ID_PREFIX) :]

@@ -403,6 +403,13 @@ def test_every_verb_has_json(tmp_path: Path) -> None:
         assert json.loads(run(*arguments, "--json"))["ok"] is True
 
 
+def test_no_certificate_begins_before_its_ca(folder: Path) -> None:
+    issue(folder, A, "alice", "--valid-from", "2020-01-01")
+    with Authority.open(folder) as authority:
+        (one,) = authority.index.all()
+        assert one.not_before == authority.issuer.not_before
+
+
 def test_the_backdating_of_a_fresh_certificate(folder: Path) -> None:
     issue(folder)
     with Authority.open(folder) as authority:

@@ -261,6 +261,8 @@ def test_roles(swarm: Any, kind: str) -> None:
         refused(voted, "role missing")
     else:
         assert voted is ACCEPT
+    assert plugin.admit(swarm.b, trainer) is ACCEPT
+    assert plugin.admit(swarm.c, voter) is ACCEPT
 
 
 def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:

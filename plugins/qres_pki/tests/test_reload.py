@@ -45,6 +45,11 @@ def test_files_are_looked_at_once_in_a_while(swarm: Any, b: bytes) -> None:
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
     moment += 0.001
     assert swarm.ask(plugin, swarm.b, b).reason == "certificate revoked"
+    swarm.crl.unlink()
+    moment += 4.999
+    assert swarm.ask(plugin, swarm.b, b).reason == "certificate revoked"
+    moment += 0.001
+    assert swarm.ask(plugin, swarm.b, b) == UNREADABLE
 
 
 def test_an_unchanged_file_is_not_read_again(swarm: Any, b: bytes) -> None:
@@ -118,9 +123,11 @@ def test_a_missing_crl_lets_nobody_in(swarm: Any, b: bytes) -> None:
 
 
 def test_without_require_crl_it_may_come_later(swarm: Any, b: bytes) -> None:
+    swarm.issue(swarm.a)
     swarm.crl.unlink()
     plugin = swarm.pki(require_crl=False)
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
+    assert not swarm.crl.exists()
     swarm.crl.write_text("garbage")
     assert swarm.ask(plugin, swarm.b, b) == UNREADABLE
     swarm.revoke(swarm.b)
@@ -168,7 +175,8 @@ def crl(swarm: Any, **changes: Any) -> bytes:
     """A CRL of the CA with any content."""
     authority = x509.load_pem_x509_certificate(swarm.ca.read_bytes())
     moment = x509.load_pem_x509_crl(swarm.crl.read_bytes()).last_update_utc
-    builder = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
+    issuer = changes.get("issuer", authority.subject)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer)
     builder = builder.last_update(moment + timedelta(seconds=changes.get("age", 0)))
     builder = builder.next_update(moment + timedelta(days=30))
     if (number := changes.get("number")) is not None:
@@ -191,6 +199,7 @@ def crl(swarm: Any, **changes: Any) -> bytes:
         ({"number": 1, "age": 1}, ROLLED_BACK),
         ({"number": 0, "age": 1}, ROLLED_BACK),
         ({"age": 1}, UNREADABLE),
+        ({"number": 2, "issuer": x509.Name([])}, UNREADABLE),
         ({"number": 2, "extension": x509.DeltaCRLIndicator(1)}, UNREADABLE),
         ({"number": 2, "extension": x509.IssuingDistributionPoint(
             full_name=None, relative_name=None, only_contains_user_certs=True,
@@ -294,7 +303,9 @@ def test_great_numbers_are_kept_whole(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["empty", "garbage", "foreign", "cut", "swarm", "directory"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "garbage", "foreign", "unmarked", "page", "cut", "swarm", "directory"]
+)
 def test_a_damaged_store_stops_the_node(swarm: Any, tmp_path: Path, damage: str) -> None:
     data = tmp_path / "data"
     swarm.pki(str(data)).teardown()
@@ -311,6 +322,12 @@ def test_a_damaged_store_stops_the_node(swarm: Any, tmp_path: Path, damage: str)
         database.execute("CREATE TABLE notes (text)")
         database.commit()
         database.close()
+    elif damage == "unmarked":
+        database = sqlite3.connect(path)
+        database.execute("PRAGMA application_id = 0")
+        database.close()
+    elif damage == "page":  # of the index of what was seen; nothing else reads it at the start
+        path.write_bytes(path.read_bytes()[:-4096] + b"\xff" * 4096)
     elif damage == "directory":
         path.unlink()
         path.mkdir()

@@ -225,6 +225,7 @@ class Notebook:
     step: int = 0
     model_round: int = 0
     lock: bytes | None = None
+    handover: bytes | None = None
     votes: list[tuple[int, str, bytes | None]] = attrs.field(factory=list)
     models: dict[int, bytes] = attrs.field(factory=dict)
     next_sequence: int = 0
@@ -236,7 +237,7 @@ class Notebook:
         model = self.initial if self.model is None else self.model
         assert model is not None
         last = max((number for number, _kind, _choice in self.votes), default=0)
-        return Resume(model, self.step, self.model_round, last, self.lock)
+        return Resume(model, self.step, self.model_round, last, self.lock, self.handover)
 
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         self.votes.append((round_number, kind, choice))
@@ -244,7 +245,10 @@ class Notebook:
     def record_lock(self, proposal: bytes | None) -> None:
         self.lock = proposal
 
-    def record_model(self, round_number: int, step: int, model: Vector) -> None:
+    def record_model(
+        self, round_number: int, step: int, model: Vector, handover: bytes | None
+    ) -> None:
+        self.handover = handover
         digest = model_digest(model, step)
         assert self.models.setdefault(step, digest) == digest
         self.model, self.step, self.model_round, self.lock = model, step, round_number, None

@@ -42,7 +42,7 @@ def resumed(folder: Path) -> Resume | None:
 def filled(tmp_path: Path) -> Path:
     """A folder whose store holds a model, votes and a lock."""
     with closing(opened(tmp_path)) as journal:
-        journal.record_model(4, 3, MODEL)
+        journal.record_model(4, 3, MODEL, b"made")
         journal.record_vote(5, "prevote", A)
         journal.record_lock(b"proposal")
         journal.record_vote(5, "precommit", A)
@@ -92,7 +92,7 @@ def test_a_node_that_voted_before_its_first_model_resumes_with_the_initial_one(
 
 def test_a_new_model_voids_the_lock(filled: Path) -> None:
     with closing(opened(filled)) as journal:
-        journal.record_model(5, 4, INITIAL)
+        journal.record_model(5, 4, INITIAL, None)
     resume = resumed(filled)
     assert resume is not None
     assert resume.lock is None
@@ -284,7 +284,7 @@ def test_a_copy_made_between_two_records_holds_all_before(tmp_path: Path) -> Non
     with closing(opened(live)) as journal:
         for number in range(1, 6):
             journal.record_vote(number, "prevote", A)
-            journal.record_model(number, number, np.full(4, number, dtype=np.int32))
+            journal.record_model(number, number, np.full(4, number, dtype=np.int32), None)
             journal.record_lock(bytes([number]))
             shutil.copytree(live, image)
             resume = resumed(image)
@@ -326,7 +326,7 @@ while True:
         print("lock", number, flush=True)
     if number % 3 == 0:
         step += 1
-        journal.record_model(number, step, np.full(2000, number, dtype=np.int32))
+        journal.record_model(number, step, np.full(2000, number, dtype=np.int32), None)
         print("model", number, step, flush=True)
 """
 
