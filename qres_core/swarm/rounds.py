@@ -19,6 +19,7 @@ again every ``T/2``, and asks again for what it lacks: messages get lost.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -94,10 +95,15 @@ from qres_core.swarm.messages import (
     encode_vote,
 )
 
+MAX_ANSWERS: Final = 4
+"""Times in a round a peer is sent the same contribution."""
 MAX_EARLY: Final = 8
 """Messages of a sender that are kept because they are of a round this node has not reached."""
 PAST_MODELS: Final = 64
 """Past models for which the certificate is kept, to help nodes that lag."""
+OWN_VIEW: Final = frozenset({"set names a banned node", "unknown dialogue"})
+"""Refusals that rest on what this node alone knows. Another honest node may see it otherwise, so
+nobody is to blame."""
 MAX_BACKOFF: Final = 8.0
 PATIENCE: Final = 1.0
 """Seconds between ticks when every time of the round has passed."""
@@ -121,11 +127,13 @@ class _Round:
     repeat_at: float = float("inf")
     repeats: int = 0
     dialogues: Mapping[str, Dialogue] = attrs.field(factory=dict[str, Dialogue])
+    answered: Counter[tuple[NodeId, bytes]] = attrs.field(factory=Counter[tuple[NodeId, bytes]])
     update: Update | None = None
     contributed: bool = False
     proposed: bool = False
     proposal: Proposal | None = None
     proposal_digest: bytes = b""
+    hopeless: bool = False  # the proposer is banned here: its proposal will not be taken
     prevoted: bool = False
     precommitted: bool = False
     decided: Certificate | None = None
@@ -354,6 +362,7 @@ class RoundMachine:
             step,
             Ballot(self.threshold),
             Ballot(self.threshold),
+            hopeless=self.kernel.standing(self.proposer(number)).banned,
         )
         named = [one for one in (self._lock, self._valid, self._pending) if one is not None]
         self._gathering.keep_only(m.digest for one in named for m in one.candidate.members)
@@ -426,6 +435,8 @@ class RoundMachine:
     def _refuse(
         self, envelope: Envelope, reason: str, blame: Blame, source: str = "kernel"
     ) -> None:
+        if reason in OWN_VIEW:
+            blame = Blame.NOBODY
         self.kernel.refuse(reason, blame, envelope.sender, source, envelope.round)
         self._out.append(Refused(envelope.round, envelope.sender, reason))
 
@@ -652,9 +663,13 @@ class RoundMachine:
         )
         if gathering is None:
             return
+        answered = self._round.answered
         for digest in decode_fetch(envelope.payload, len(self.roster)):
             held = gathering.get(digest)
-            if held is not None:
+            # Each a few times a round: answers may be lost, and must not multiply without end.
+            asked = answered[envelope.sender, digest]
+            if held is not None and asked < MAX_ANSWERS:
+                answered[envelope.sender, digest] = asked + 1
                 # Quoted, not sent on as it came: a replay check refuses what was delivered before.
                 quoted = held.envelope.to_bytes()
                 model = envelope.model_digest
@@ -672,7 +687,7 @@ class RoundMachine:
         if proposal is not None and self._complete(proposal.candidate):
             allowed = may_prevote(self._lock, current.proposal_digest, proposal.lock_round)
             self._vote(PREVOTE, current.proposal_digest if allowed else None, now)
-        elif now >= current.prevote_at:
+        elif now >= current.prevote_at or current.hopeless:
             self._vote(PREVOTE, None, now)
 
     def _precommit(self, now: float) -> None:

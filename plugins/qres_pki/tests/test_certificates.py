@@ -374,6 +374,19 @@ def test_every_flipped_bit_is_noticed(swarm: Any) -> None:
         assert not swarm.ask(plugin, swarm.b, bytes(bad)).accepted
 
 
+def test_a_certificate_has_one_encoding(swarm: Any) -> None:
+    """The parser takes a signature with "unused" bits where these are zero; the plugin does not."""
+    plugin = swarm.pki()
+    good = swarm.odd(swarm.b)
+    while good[-1] & 1:
+        good = swarm.odd(swarm.b)
+    assert swarm.ask(plugin, swarm.b, good) is ACCEPT
+    assert good[-66:-64] == b"\x41\x00"
+    other = good[:-65] + b"\x01" + good[-64:]
+    assert x509.load_der_x509_certificate(other).signature == good[-64:]
+    refused(swarm.ask(plugin, swarm.b, other), "malformed certificate")
+
+
 def test_openssl_takes_and_refuses_the_same(swarm: Any, openssl: str) -> None:
     good, revoked = swarm.issue(swarm.b), swarm.issue(swarm.c)
     swarm.revoke(swarm.c)

@@ -252,6 +252,26 @@ def test_only_the_coordinator_has_a_nonce() -> None:
     assert nonce(leader) == "clock behind"  # its own, come back
 
 
+@pytest.mark.parametrize(
+    ("sender", "kind", "payload"),
+    [
+        (PEER, NONCE_KIND, NONCE),
+        (LEADER, "dialogue/other/0", NONCE),
+        (LEADER, ANSWER_KIND, NONCE),
+        (LEADER, NONCE_KIND, NONCE[1:]),
+    ],
+)
+def test_nor_does_a_right_clock_make_a_nonce_of_what_is_none(
+    sender: NodeId, kind: str, payload: bytes
+) -> None:
+    replay = node(2)
+    dialogue = open_round(replay, 1)
+    envelope = make_envelope(sender=sender, sequence=5, kind=kind, payload=payload)
+    assert replay.replay_check(envelope, NOW) is ACCEPT
+    assert dialogue.start() == []
+    assert deliver(replay, sender, 6) == "clock behind"
+
+
 def test_a_nonce_of_a_round_that_is_over_is_held_to_the_clock() -> None:
     replay = node(2)
     open_round(replay, 2)

@@ -136,6 +136,18 @@ def test_the_log_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     after.teardown()
 
 
+@pytest.mark.parametrize("count", [990, 1005, 1030, 2055])
+def test_a_kill_is_exact_however_long_the_log(tmp_path: Path, count: int) -> None:
+    home = tmp_path / "home"
+    replay = opened(home)
+    for sequence in range(count):
+        assert check(replay, (0, sequence, NOW_MS)) == ""
+    after = opened(killed(replay, home, tmp_path / "after"))
+    assert check(after, (0, count - 1, NOW_MS)) == "replayed"
+    assert check(after, (0, count, NOW_MS)) == ""
+    after.teardown()
+
+
 def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     home = tmp_path / "new" / "home"
     replay = opened(home)
@@ -238,6 +250,23 @@ def test_a_sender_that_is_ahead_shuts_out_nobody_else(tmp_path: Path, boot: list
     assert check(after, (1, 2, soon)) == ""
     assert check(after, (0, 2, NOW_MS + 2 * 59_000 + 1)) == ""
     after.teardown()
+
+
+def test_power_loss_soon_after_an_orderly_stop(tmp_path: Path, boot: list[str]) -> None:
+    # The second run says nothing that needs a new ceiling; only that it began has to be synced.
+    replay = opened(tmp_path)
+    assert check(replay, (0, 1, NOW_MS)) == ""
+    replay.teardown()
+    replay = opened(tmp_path)
+    assert check(replay, (0, 2, NOW_MS)) == ""
+    (tmp_path / "after").mkdir()
+    shutil.copyfile(tmp_path / FILE, tmp_path / "after" / FILE)
+    boot[0] = "second boot"
+    after = opened(tmp_path / "after")
+    assert check(after, (0, 1, NOW_MS)) == "replayed"
+    assert check(after, (0, 2, NOW_MS)) == "sent before the restart"
+    after.teardown()
+    forget(replay)
 
 
 def test_the_ceiling_of_a_sender_that_is_ahead_is_synced(tmp_path: Path, boot: list[str]) -> None:

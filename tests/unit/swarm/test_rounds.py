@@ -735,9 +735,8 @@ def test_a_message_that_breaks_a_dialogue_breaks_nothing_else(
     assert net.run(until=lambda: min(net.steps()) >= 2)
     for index in range(3):
         assert net.nodes[index].refused == {"talk: ValueError": 2, "unknown dialogue": 2}
-        # The dialogue may be at fault as much as the sender; the rest is the sender's doing.
-        blamed = {e.fact for e in net.nodes[index].witness.evidence if e.against}
-        assert blamed == {"unknown dialogue"}
+        # The dialogue may be at fault, or this node may lack the plugin: nobody is to blame.
+        assert not [e for e in net.nodes[index].witness.evidence if e.against]
 
 
 def test_the_toy_of_the_harness_refuses_forgery(harness: ModuleType) -> None:
