@@ -80,6 +80,17 @@ def _injected(result: SimulationResult) -> Iterator[str]:
         yield f"messages the attackers injected, as honest nodes took them: {fates}"
 
 
+def _banned(result: SimulationResult) -> Iterator[str]:
+    if any("reputation" in plugin["hooks"] for plugin in result.pipeline) and result.rounds:
+        last, honest = result.rounds[-1], result.nodes - result.attackers
+        first = next((one.number for one in result.rounds if one.banned_attackers), None)
+        since = f", the first in round {first}" if first is not None else ""
+        yield (
+            f"banned at the end: {last.banned_attackers} of {result.attackers} attackers{since}; "
+            f"{last.banned_honest} of {honest} honest nodes"
+        )
+
+
 def summary(result: SimulationResult) -> str:
     """What a whole simulation came to, in a few lines."""
     closed, aborted = len(result.closed), len(result.rounds) - len(result.closed)
@@ -94,6 +105,7 @@ def summary(result: SimulationResult) -> str:
         f"{closed} rounds closed, {aborted} aborted; {agreement}",
         f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",
         *_injected(result),
+        *_banned(result),
         *(f"[yellow]note[/yellow] {notice}" for notice in result.notices),
     ]
     return "\n".join(lines)

@@ -114,7 +114,7 @@ HOOKS: Final = MappingProxyType(
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
-``identity`` has none: it belongs to the plugin that holds the keys."""
+``identity`` and ``credential`` have none: they belong to the plugin that holds the keys."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:
@@ -192,8 +192,8 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
             "built-in 'memory' transport as an example"
         )
         raise click.BadParameter(msg)
-    if value == "identity":
-        msg = "'identity' belongs to the plugin that holds the keys; use qres-ed25519"
+    if value in {"identity", "credential"}:
+        msg = f"{value!r} belongs to the plugin that holds the keys; see qres-ed25519 and qres-pki"
         raise click.BadParameter(msg)
     if value not in HOOKS:
         from qres_core.kernel.suggest import did_you_mean  # noqa: PLC0415

@@ -131,7 +131,10 @@ class HookSpecs:
 
     @hookspec
     def transport(
-        self, node_info: NodeInfo, admission: Callable[[NodeId, bytes], Verdict]
+        self,
+        node_info: NodeInfo,
+        admission: Callable[[NodeId, bytes], Verdict],
+        credential: Callable[[], bytes],
     ) -> Transport:
         """Make the object that carries frames.
 
@@ -142,6 +145,7 @@ class HookSpecs:
             node_info: identity and roster of the node.
             admission: ask it about every neighbour that connects, with the identity the transport
                 proved and the credential it showed; refuse the connection unless it accepts.
+            credential: what to show a neighbour that connects; ask each time, it may be renewed.
         Returns: a :class:`Transport`. The hook itself is a plain function.
         Raises: any error stops the node.
         Example::
@@ -238,6 +242,27 @@ class HookSpecs:
                 def identity(self, seed):
                     self._key = derive(seed) if seed is not None else load(self.key_file)
                     return self._key.public_bytes()
+        """
+
+    @hookspec
+    def credential(self) -> bytes:
+        """What this node shows a neighbour when it connects.
+
+        When: whenever the transport meets a neighbour, through the ``credential`` callback the
+            ``transport`` hook was given.
+        Slot: authenticate, showing half of ``admit``; none or one.
+        Args: none.
+        Returns: bytes the neighbour's ``admit`` is given, at most 4096.
+        Raises: any error stops the node.
+        Example::
+
+            @attrs.frozen
+            class Badge:
+                badge_hex: str
+
+                @hookimpl
+                def credential(self):
+                    return bytes.fromhex(self.badge_hex)
         """
 
     @hookspec

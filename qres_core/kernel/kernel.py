@@ -172,6 +172,16 @@ class Kernel:
             return result
         return None
 
+    def credential(self) -> bytes:
+        """What the node shows a neighbour that connects; empty where no plugin has anything."""
+        for name, caller in self._callers["credential"]:
+            result = self._call(name, "credential", caller, {})
+            if type(result) is not bytes or len(result) > MAX_AUTHENTICATOR:
+                expected = f"at most {MAX_AUTHENTICATOR} bytes"
+                raise self._wrong(name, "credential", expected, result)
+            return result
+        return b""
+
     def admit(self, peer: NodeId, credential: bytes) -> Verdict:
         """Whether a neighbour may connect: every admitting plugin must accept."""
         if self.standing(peer).banned:
@@ -218,7 +228,11 @@ class Kernel:
     def transport(self, node_info: NodeInfo) -> Transport:
         """The transport of the node."""
         ((name, caller),) = self._callers["transport"]
-        arguments = {"node_info": node_info, "admission": self.admit}
+        arguments = {
+            "node_info": node_info,
+            "admission": self.admit,
+            "credential": self.credential,
+        }
         result = self._call(name, "transport", caller, arguments)
         if not isinstance(result, Transport) or isinstance(result, type):
             raise self._wrong(name, "transport", "a Transport", result)

@@ -70,10 +70,11 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
-    holders = [plugin.name for plugin in _having(enabled, "identity")]
-    if len(holders) > 1:
-        what = f"slot 'identity' takes 1 plugin, enabled: {', '.join(holders)}"
-        yield Problem("QRES-E302", "plugins", what, "remove all but one")
+    for hook in ("identity", "credential"):
+        holders = [plugin.name for plugin in _having(enabled, hook)]
+        if len(holders) > 1:
+            what = f"slot {hook!r} takes 1 plugin, enabled: {', '.join(holders)}"
+            yield Problem("QRES-E302", "plugins", what, "remove all but one")
 
 
 def _pairs(enabled: Sequence[Enabled]) -> Iterator[Problem]:

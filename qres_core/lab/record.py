@@ -24,6 +24,8 @@ class RoundRecord:
         accepted: contributions in the agreed set.
         attackers_accepted: those of attackers among them.
         rejected: refused contributions and messages, by reason.
+        banned_honest: honest nodes the observer's reputation plugin bans after the round.
+        banned_attackers: attackers it bans.
         alignment: cosine between the merged update and the mean of the honest updates.
         model_digest: hex digest of the model after the round.
     """
@@ -35,6 +37,8 @@ class RoundRecord:
     accepted: int = 0
     attackers_accepted: int = 0
     rejected: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    banned_honest: int = 0
+    banned_attackers: int = 0
     alignment: float | None = None
     model_digest: str = ""
 

@@ -328,6 +328,8 @@ class _Simulation:
         if not closed and node.machine.step >= self.scenario.rounds:
             return  # the simulation is over for this node; it only helps others
         self.aborted = 0 if closed else self.aborted + 1
+        standing = node.machine.kernel.standing
+        banned = [one for one in self.nodes if standing(one.node_id).banned]
         self.ended_at = self.now
         attackers = {one.node_id for one in self.nodes if one.attacker is not None}
         record = RoundRecord(
@@ -338,6 +340,8 @@ class _Simulation:
             accepted=len(outcome.members),
             attackers_accepted=len(attackers.intersection(outcome.members)),
             rejected=dict(sorted(self.refused.items())),
+            banned_honest=sum(one.attacker is None for one in banned),
+            banned_attackers=sum(one.attacker is not None for one in banned),
             alignment=self.alignment(effect),
             model_digest=outcome.model_digest.hex(),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import anyio
@@ -13,7 +14,13 @@ from qres_core.contract.errors import RoundError
 from qres_core.contract.hookspecs import hookimpl
 from qres_core.contract.transport import Delivery
 from qres_core.contract.types import NodeId, NodeInfo
+from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.kernel.config import at_least
+
+
+def _admit_everybody(peer: NodeId, credential: bytes) -> Verdict:
+    del peer, credential
+    return ACCEPT
 
 
 @attrs.define(eq=False)
@@ -24,7 +31,11 @@ class MemoryTransport:
         node_id: this node.
         swarm: nodes meet in the hub of this name.
         capacity: frames that may wait for this node; further ones are dropped and counted.
+        admission: asked about every neighbour when its first frame comes, and again in every hub
+            it joins; frames of one that is not admitted are dropped and counted.
+        credential: what this node shows its neighbours.
         dropped: frames this node did not get because its queue was full.
+        refused: frames this node did not take because their neighbour was not admitted.
     """
 
     _hubs: ClassVar[dict[str, dict[NodeId, MemoryTransport]]] = {}
@@ -32,7 +43,11 @@ class MemoryTransport:
     node_id: NodeId
     swarm: str
     capacity: int
+    admission: Callable[[NodeId, bytes], Verdict] = _admit_everybody
+    credential: Callable[[], bytes] = bytes
     dropped: int = 0
+    refused: int = 0
+    _admitted: dict[NodeId, bool] = attrs.field(factory=dict[NodeId, bool])
     _inlet: MemoryObjectSendStream[Delivery] | None = None
     _outlet: MemoryObjectReceiveStream[Delivery] | None = None
 
@@ -45,9 +60,16 @@ class MemoryTransport:
         self._inlet, self._outlet = anyio.create_memory_object_stream[Delivery](self.capacity)
         hub[self.node_id] = self
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def _deliver(self, peer: MemoryTransport, frame: bytes) -> None:
         if self._inlet is None:
             return
+        link = peer.node_id
+        if link not in self._admitted:  # it connects
+            self._admitted[link] = self.admission(link, peer.credential()).accepted
+        if not self._admitted[link]:
+            self.refused += 1
+            return
+        delivery = Delivery(link, frame)
         try:
             self._inlet.send_nowait(delivery)
         except anyio.WouldBlock:
@@ -57,14 +79,14 @@ class MemoryTransport:
         """Put the frame into every other queue."""
         for node_id, other in list(self._hubs.get(self.swarm, {}).items()):
             if node_id != self.node_id:
-                other._deliver(Delivery(self.node_id, frame))  # noqa: SLF001 - same class
+                other._deliver(self, frame)  # noqa: SLF001 - same class
         await anyio.lowlevel.checkpoint()
 
     async def send(self, to: NodeId, frame: bytes) -> None:
         """Put the frame into one queue; nothing if the node is not there."""
         other = self._hubs.get(self.swarm, {}).get(to)
         if other is not None:
-            other._deliver(Delivery(self.node_id, frame))  # noqa: SLF001
+            other._deliver(self, frame)  # noqa: SLF001
         await anyio.lowlevel.checkpoint()
 
     async def receive(self) -> Delivery:
@@ -82,6 +104,8 @@ class MemoryTransport:
         hub = self._hubs.get(self.swarm, {})
         if hub.get(self.node_id) is self:
             del hub[self.node_id]
+            for other in hub.values():  # who comes back connects anew
+                other._admitted.pop(self.node_id, None)  # noqa: SLF001
             if not hub:
                 self._hubs.pop(self.swarm, None)
         if self._inlet is not None and self._outlet is not None:
@@ -102,6 +126,13 @@ class Memory:
     )
 
     @hookimpl
-    def transport(self, node_info: NodeInfo) -> MemoryTransport:
+    def transport(
+        self,
+        node_info: NodeInfo,
+        admission: Callable[[NodeId, bytes], Verdict],
+        credential: Callable[[], bytes],
+    ) -> MemoryTransport:
         """This node's end of the hub named after the swarm."""
-        return MemoryTransport(node_info.node_id, node_info.swarm, self.capacity)
+        return MemoryTransport(
+            node_info.node_id, node_info.swarm, self.capacity, admission, credential
+        )

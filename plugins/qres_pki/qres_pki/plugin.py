@@ -234,6 +234,12 @@ class Pki:
         return self._membership.judge(envelope.sender, credential, envelope.kind, now)
 
     @hookimpl
+    def credential(self) -> bytes:
+        """This node's certificate, DER; empty without a CA."""
+        self._refresh()
+        return self._own
+
+    @hookimpl
     def admit(self, peer: NodeId, credential: bytes) -> Verdict:
         """Whether a neighbour may connect: as ``authenticate``, by this machine's clock.
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import anyio
 import attrs
 import pytest
 from cryptography.exceptions import InvalidSignature
@@ -17,14 +18,17 @@ from qres_core import (
     Blame,
     Envelope,
     NodeId,
+    NodeInfo,
     Outcome,
     RoundStatus,
+    Transport,
     Verdict,
     hookimpl,
     reject,
 )
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import EPOCH, node_ids, simulate
@@ -217,3 +221,42 @@ def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(
     assert closed[3] > broken[0] + 60.0  # nothing was merged meanwhile
     assert result.unanimous
     assert any("membership unreadable" in record.rejected for record in result.rounds)
+
+
+def test_a_node_that_nobody_admits_is_not_heard_on_connect() -> None:
+    """Over the in-process transport, which asks ``admit`` when a neighbour's first frame comes."""
+    member, stranger, here = (bytes([number]) * 32 for number in (1, 2, 3))
+    config = parse(
+        {
+            "swarm": {"name": "gate", "nodes": 3, "byzantine": 0, "quorum": 1, "insecure": True},
+            "plugins": {
+                "memory": {},
+                "mean": {},
+                "pki": {"members": [member.hex(), here.hex()]},
+                "signer": {},
+            },
+        },
+        source="test",
+    )
+    kinds = {"memory": Memory, "mean": Mean, "pki": Pki, "signer": Signer}
+    installed = {name: Installed.local(name, kind) for name, kind in kinds.items()}
+
+    async def scene() -> list[bytes]:
+        ends: dict[bytes, Transport] = {}
+        for node_id in (member, stranger, here):
+            kernel = Kernel.from_config(config, installed=installed)
+            info = NodeInfo(node_id, "gate", (member, stranger, here), seed=0)
+            if node_id != stranger:  # who is not on the list cannot start with the plugin
+                kernel.setup(info)
+            ends[node_id] = kernel.transport(info)
+            await ends[node_id].start()
+        try:
+            await ends[stranger].send(here, b"let me in")
+            await ends[member].send(here, b"hello")
+            with anyio.fail_after(5):
+                return [(await ends[here].receive()).frame]
+        finally:
+            for end in ends.values():
+                await end.aclose()
+
+    assert anyio.run(scene) == [b"hello"]

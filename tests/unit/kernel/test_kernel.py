@@ -185,6 +185,11 @@ class Single:
         return seed
 
     @hookimpl
+    def credential(self) -> bytes:
+        _note(self, "credential")
+        return b""
+
+    @hookimpl
     def reputation(self) -> Standing:
         _note(self, "reputation")
         return Standing()
@@ -204,6 +209,7 @@ ORDER = [
     "one identity",
     "a setup",
     "b setup",
+    "one reputation",  # is the proposer banned?
     "a round_opened",
     "b round_opened",
     # this node's own update leaves
@@ -216,7 +222,6 @@ ORDER = [
     "a verify",
     "b verify",
     # the others' arrive
-    "one reputation",
     "a authenticate",
     "b authenticate",
     "a replay_check",

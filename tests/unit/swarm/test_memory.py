@@ -8,14 +8,28 @@ from typing import Any
 import anyio
 import pytest
 
-from qres_core import Delivery, NodeInfo, RoundError, Transport
+from qres_core import ACCEPT, Delivery, NodeInfo, RoundError, Transport, Verdict, reject
 from qres_core.swarm.memory import Memory, MemoryTransport
 
 A, B, C = (bytes([letter]) * 32 for letter in b"abc")
 
 
-def make(node_id: bytes, *, swarm: str = "memory", capacity: int = 4) -> MemoryTransport:
-    return Memory(capacity=capacity).transport(NodeInfo(node_id, swarm, (A, B, C)))
+def everybody(peer: bytes, credential: bytes) -> Verdict:
+    assert len(peer) == 32
+    assert isinstance(credential, bytes)
+    return ACCEPT
+
+
+def make(
+    node_id: bytes,
+    *,
+    swarm: str = "memory",
+    capacity: int = 4,
+    admission: Callable[[bytes, bytes], Verdict] = everybody,
+    credential: Callable[[], bytes] = bytes,
+) -> MemoryTransport:
+    node_info = NodeInfo(node_id, swarm, (A, B, C))
+    return Memory(capacity=capacity).transport(node_info, admission, credential)
 
 
 def play(scene: Callable[..., Awaitable[Any]], *transports: MemoryTransport) -> None:
@@ -88,6 +102,35 @@ def test_a_full_queue_drops_what_comes_next_and_counts_it() -> None:
         assert (a.dropped, b.dropped) == (0, 2)
 
     play(scene, make(A), make(B))
+
+
+def test_a_neighbour_that_is_not_admitted_is_not_heard() -> None:
+    asked: list[tuple[bytes, bytes]] = []
+
+    def admission(peer: bytes, credential: bytes) -> Verdict:
+        asked.append((peer, credential))
+        return ACCEPT if credential == b"member" else reject("no member")
+
+    async def scene(a: MemoryTransport, b: MemoryTransport, c: MemoryTransport) -> None:
+        for frame in (b"1", b"2"):
+            await b.broadcast(frame)
+            await c.broadcast(frame)
+            await c.send(A, frame)
+        assert await waiting(a) == [Delivery(B, b"1"), Delivery(B, b"2")]
+        assert a.refused == 4
+        assert asked == [(B, b"member"), (C, b"stranger")], "asked when they connect, and once"
+        await c.aclose()
+        await c.start()
+        await c.send(A, b"3")
+        assert asked[2:] == [(C, b"stranger")], "who comes back connects anew"
+        assert await waiting(a) == []
+
+    play(
+        scene,
+        make(A, admission=admission),
+        make(B, credential=lambda: b"member"),
+        make(C, credential=lambda: b"stranger"),
+    )
 
 
 def test_receive_waits_for_a_frame() -> None:
