@@ -15,7 +15,7 @@ LANES: Final = (
             *("identity", "setup", "transport"),
         ),
     ),
-    ("a neighbour", ("connect", "admit")),
+    ("a neighbour", ("connect", "credential", "admit")),
     (
         "every message",
         (
