@@ -9,13 +9,16 @@ DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 export PYTHONSAFEPATH := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint docs bench wheels requirements clean
+.PHONY: demo test coverage lint docs bench wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
 
 test: $(VENV)/.test
 	$(BIN)/python -P -m pytest
+
+coverage: $(VENV)/.test
+	set -e; for name in ed25519 pki replay reputation; do $(BIN)/python -P -m pytest -q plugins/qres_$$name/tests --cov qres_$$name --cov-branch --cov-fail-under 95; done
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
