@@ -48,7 +48,6 @@ def _grid(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[attacks.Forger
     return (attacks.Forgery(np.clip(np.rint(values), -(2**31), 2**31 - 1).astype("<i4").tobytes()),)
 
 
-@attacks.register("test-sleeper", summary="honest first, then scaled", knowledge="its own data")
 @attrs.frozen
 class Sleeper:
     strength: float = -6.0
@@ -58,7 +57,6 @@ class Sleeper:
         return _grid(factor * context.own.vector.astype(np.float64))
 
 
-@attacks.register("test-cartel", summary="all attackers send one update", knowledge="the others")
 @attrs.frozen
 class Cartel:
     """A common lie ``strength`` times as far out as the honest updates reach."""
@@ -68,6 +66,16 @@ class Cartel:
     def forge(self, context: attacks.AttackContext) -> tuple[attacks.Forgery, ...]:
         honest = context.honest.astype(np.float64)
         return _grid(honest.mean(axis=0) + self.strength * np.abs(honest).max(axis=0))
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attacks of this file are in the registry while its tests run, and not after."""
+    monkeypatch.setattr(attacks, "ATTACKS", dict(attacks.ATTACKS))
+    attacks.register("test-sleeper", summary="honest, then scaled", knowledge="its own data")(
+        Sleeper
+    )
+    attacks.register("test-cartel", summary="one update of all", knowledge="the others")(Cartel)
 
 
 @attrs.frozen(eq=False)
