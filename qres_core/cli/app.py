@@ -68,14 +68,15 @@ def plugin_verbs() -> dict[str, EntryPoint]:
     As with plugins, metadata outside site-packages does not count, and a name that two
     distributions bring is nobody's.
     """
-    found: dict[str, list[EntryPoint]] = {}
+    found: dict[str, dict[tuple[Path, str], EntryPoint]] = {}
     trusted = site_directories()
     for distribution in distributions():
         entries = [ep for ep in distribution.entry_points if ep.group == COMMANDS_GROUP]
-        if entries and Path(str(distribution.locate_file(""))).resolve() in trusted:
-            for entry in entries:
-                found.setdefault(entry.name, []).append(entry)
-    return {name: one[0] for name, one in sorted(found.items()) if len(one) == 1}
+        home = Path(str(distribution.locate_file(""))).resolve()
+        if entries and home in trusted:
+            for entry in entries:  # a folder may be on sys.path twice
+                found.setdefault(entry.name, {})[home, entry.value] = entry
+    return {name: next(iter(one.values())) for name, one in sorted(found.items()) if len(one) == 1}
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

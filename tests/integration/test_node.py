@@ -34,7 +34,7 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import node_ids, simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
-from qres_core.swarm.memory import Memory, MemoryTransport
+from qres_core.swarm.memory import MemoryTransport
 from qres_core.swarm.node import Event, run_node
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
@@ -508,7 +508,7 @@ def test_a_roster_that_is_not_the_swarm_s_is_refused(task: Task, roster: list[No
 
 def test_hostile_frames_are_counted_and_stop_nobody(task: Task) -> None:
     swarm = Swarm(configure("hostile"), task)
-    stranger = Memory().transport(NodeInfo(b"\xee" * 32, "hostile", tuple(IDS)))
+    stranger = MemoryTransport(b"\xee" * 32, "hostile", 4096)
     heard: list[bytes] = []
 
     async def attack() -> None:
@@ -635,7 +635,7 @@ def test_the_outbox_is_bounded_in_bytes(
 ) -> None:
     monkeypatch.setattr("qres_core.swarm.node.OUTBOX_MESSAGES", 0)
     swarm = Swarm(configure("bytes", deadline=0.05, vote_timeout=0.05), task)
-    stranger = Memory().transport(NodeInfo(b"\xee" * 32, "bytes", tuple(IDS)))
+    stranger = MemoryTransport(b"\xee" * 32, "bytes", 4096)
 
     async def scene() -> None:
         await stranger.start()
