@@ -222,7 +222,7 @@ def write(files: dict[str, str], target: Path) -> None:
         file.write_text(content, encoding="utf-8", newline="\n")
 
 
-@click.command("new-plugin")
+@click.command("new-plugin", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", callback=_check_name)
 @click.option(
     "--hook",
