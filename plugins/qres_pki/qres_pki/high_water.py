@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import weakref
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -66,6 +67,8 @@ class HighWater:
                 self._database = sqlite3.connect(path)
             except (OSError, sqlite3.Error) as error:
                 raise self._unusable(str(error)) from error
+        # A plugin that is dropped without `teardown` lets go of the file all the same.
+        weakref.finalize(self, self._database.close)
         try:
             if data_dir is None:
                 _lay_out(self._database, swarm)

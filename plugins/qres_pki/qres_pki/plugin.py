@@ -199,7 +199,11 @@ class Pki:
             self.teardown()
             where = f"plugins.{NAME}.{error.option}"
             raise ConfigError.of("QRES-E105", where, error.what, error.fix) from error
-        self._check_own(membership, own, node_info)
+        try:
+            self._check_own(membership, own, node_info)
+        except BaseException:
+            self.teardown()
+            raise
         self._membership, self._own = membership, own
 
     @hookimpl
