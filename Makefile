@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PROJECTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
+PROJECTS := pyproject.toml $(wildcard libraries/*/pyproject.toml plugins/*/pyproject.toml)
 DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 export PYTHONSAFEPATH := 1
 

@@ -14,7 +14,11 @@ import nox
 
 ROOT = Path(__file__).parent
 PYTHONS = ["3.11", "3.12", "3.13"]
-DISTS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+DISTS = [
+    ROOT,
+    *sorted(path.parent for path in ROOT.glob("libraries/*/pyproject.toml")),
+    *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")),
+]
 
 GROUPS = {
     "dev": ("dev",),  # first: it constrains the others

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
         ValueRefusedError,
         WireError,
     )
+    from qres_core.contract.held_out import HeldOut
     from qres_core.contract.hookspecs import hookimpl
-    from qres_core.contract.trainer import Trainer
+    from qres_core.contract.trainer import Trainer, Validator
     from qres_core.contract.traits import Hides, Needs
     from qres_core.contract.transport import Delivery, Transport
     from qres_core.contract.types import (
@@ -83,10 +84,11 @@ _HOME = {
     "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
     "wire": ("Envelope",),
     "dialogue": ("Dialogue", "DialogueMessage", "Send"),
+    "held_out": ("HeldOut",),
     "hookspecs": ("hookimpl",),
     "traits": ("Hides", "Needs"),
     "transport": ("Delivery", "Transport"),
-    "trainer": ("Trainer",),
+    "trainer": ("Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = ("canonical", "fixed")
@@ -103,6 +105,7 @@ __all__ = [
     "DialogueMessage",
     "Envelope",
     "Evidence",
+    "HeldOut",
     "Hides",
     "HookError",
     "LabError",
@@ -122,6 +125,7 @@ __all__ = [
     "Transport",
     "Update",
     "Updates",
+    "Validator",
     "ValueRefusedError",
     "Vector",
     "Verdict",

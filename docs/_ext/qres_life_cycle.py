@@ -27,7 +27,7 @@ LANES: Final = (
         "round: make",
         ("round_opened", "dialogues", "train", "privatize", "prove", "sign", "contribute"),
     ),
-    ("round: agree", ("gather", "propose", "prevote", "precommit", "decide")),
+    ("round: agree", ("gather", "screen", "propose", "endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
         ("reveal", "wrap_aggregate", "aggregate", "observe", "round_closed", "digests"),

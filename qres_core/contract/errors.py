@@ -141,6 +141,16 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "A plugin cannot honour unequal weights and another part of the configuration "
             "produces them.",
         ),
+        "QRES-E311": (
+            "nothing to validate with",
+            "A plugin judges updates by held-out examples and this node's trainer has none. Give "
+            "the trainer a `validate` method, or `simulation.task.held_out` in a simulation.",
+        ),
+        "QRES-E312": (
+            "validation too late to vote",
+            "A plugin judges a set of updates before the node votes for it, and another reveals "
+            "the updates only after the vote. Remove one of the two.",
+        ),
         "QRES-E401": ("message too large", "The frame is over the size limit; it was not parsed."),
         "QRES-E402": ("message malformed", "The bytes are not CBOR or not the expected shape."),
         "QRES-E403": (

@@ -10,13 +10,14 @@ Plugins run in the order of their tables in the TOML file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
     from qres_core.contract.dialogue import Dialogue
+    from qres_core.contract.held_out import HeldOut
     from qres_core.contract.transport import Transport
     from qres_core.contract.types import (
         Contribution,
@@ -516,4 +517,63 @@ class HookSpecs:
                 def wrap_aggregate(self, proceed, updates):
                     clipped = np.clip(updates.vectors, -self.bound, self.bound)
                     return proceed(attrs.evolve(updates, vectors=clipped))
+        """
+
+    @hookspec
+    def screen(
+        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
+    ) -> Sequence[Evidence]:
+        """Name the updates this node would rather not see merged.
+
+        When: on the round's proposer, once it has what it could propose and before it proposes.
+        Slot: aggregate, choosing half; any number. What any of them names is left out of the
+            proposal. A set that shrinks below the quorum is not proposed.
+
+        Args:
+            updates: what could be proposed: int32 of shape ``(n, d)``, senders, weights.
+            held_out: the node's own held-out examples, and the round's model.
+            round_info: the round.
+        Returns: evidence against each sender to leave out, once each; ``observe`` is told.
+        Raises: an error counts as no proposal, and is reported with the plugin's name.
+        Example::
+
+            @attrs.frozen
+            class Selfish:
+                @hookimpl
+                def screen(self, updates, held_out, round_info):
+                    now = held_out.loss()
+                    return [
+                        Evidence(one, "harmful", "selfish", True, round_info.number)
+                        for one, row in zip(updates.senders, updates.vectors)
+                        if held_out.loss_with(row) > 2 * now
+                    ]
+        """
+
+    @hookspec
+    def endorse(
+        self, updates: Updates, merged: Vector, held_out: HeldOut, round_info: RoundInfo
+    ) -> Verdict:
+        """Decide whether this node votes for a proposed set.
+
+        When: on every node, when it holds all of a proposed set and before its first vote on it.
+            A set that a quorum already voted for is not asked about again.
+        Slot: aggregate, voting half; any number. Every one must accept, or the node votes for
+            no set. A set that too few endorse is never merged: the model stays as it was.
+
+        Args:
+            updates: the proposed set: int32 of shape ``(n, d)``, senders, weights.
+            merged: what the rule makes of it, int32 of shape ``(d,)``.
+            held_out: the node's own held-out examples, and the round's model.
+            round_info: the round.
+        Returns: ``ACCEPT`` or ``reject("worse on held-out examples")``.
+        Raises: an error counts as a rejection, and is reported with the plugin's name.
+        Example::
+
+            @attrs.frozen
+            class NoWorse:
+                @hookimpl
+                def endorse(self, merged, held_out):
+                    if held_out.loss_with(merged) <= 2 * held_out.loss():
+                        return ACCEPT
+                    return reject("worse on held-out examples")
         """

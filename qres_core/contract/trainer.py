@@ -37,3 +37,23 @@ class Trainer(Protocol):
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Figures for a model on this node's held-out data, for example ``{"accuracy": 0.9}``."""
         ...
+
+
+@runtime_checkable
+class Validator(Protocol):
+    """What a :class:`Trainer` has besides, if plugins are to validate updates with its examples.
+
+    Example::
+
+        class Ridge:
+            def validate(self, vector):
+                return self.loss(fixed.decode(vector), self.held_out_x, self.held_out_y)
+    """
+
+    def validate(self, vector: Vector) -> float:
+        """Mean loss of a model on examples this node keeps for this and never trains on.
+
+        Args:
+            vector: a model, int32, shape ``(d,)``, read-only.
+        """
+        ...

@@ -302,6 +302,7 @@ class NodeInfo:
         byzantine: the fault bound ``f`` of the swarm.
         data_dir: folder for the plugin's state, or ``None`` where nothing may be kept (lab).
         seed: seed for reproducible experiments, or ``None``. Never a source of secrets.
+        validates: whether the node's trainer can judge models on held-out examples.
     """
 
     node_id: NodeId
@@ -310,6 +311,7 @@ class NodeInfo:
     byzantine: int = 0
     data_dir: str | None = None
     seed: int | None = None
+    validates: bool = False
 
 
 @attrs.frozen
@@ -325,6 +327,7 @@ class RoundInfo:
         roster: identities of all nodes, ascending.
         quorum: fewest contributions a round may close with.
         byzantine: the fault bound ``f``.
+        step: how many rounds closed before this one.
     """
 
     swarm: str
@@ -335,6 +338,7 @@ class RoundInfo:
     roster: tuple[NodeId, ...]
     quorum: int
     byzantine: int = 0
+    step: int = 0
 
 
 class RoundStatus(enum.Enum):

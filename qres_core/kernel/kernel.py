@@ -21,6 +21,7 @@ from qres_core.contract.errors import (
     QresError,
     WireError,
 )
+from qres_core.contract.held_out import HeldOut
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.transport import Transport
 from qres_core.contract.types import (
@@ -191,7 +192,17 @@ class Kernel:
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def setup(self, node_info: NodeInfo) -> None:
-        """Run ``setup`` of every plugin in file order."""
+        """Run ``setup`` of every plugin in file order.
+
+        Raises:
+            CompatibilityError: QRES-E311 where a plugin validates and the node's trainer does not.
+            QresError: what a plugin's ``setup`` refuses.
+        """
+        judges = self._callers["screen"] or self._callers["endorse"]
+        if judges and not node_info.validates:
+            what = "judges updates by held-out examples, and the node's trainer keeps none"
+            fix = "give the trainer validate(vector), or set simulation.task.held_out"
+            raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
         self._roster = frozenset(node_info.roster)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
@@ -395,6 +406,41 @@ class Kernel:
         for name, caller in reversed(self._callers["wrap_aggregate"]):
             step = self._wrapped(name, caller, step, round_info)
         return step(updates)
+
+    def screen(
+        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
+    ) -> tuple[Evidence, ...]:
+        """What a proposer should leave out, by every screening plugin; not yet told to ``observe``.
+
+        Raises:
+            HookError: QRES-E701 or QRES-E702.
+            QresError: what a plugin refused.
+        """
+        named: dict[NodeId, Evidence] = {}
+        arguments = {"updates": updates, "held_out": held_out, "round_info": round_info}
+        for name, caller in self._callers["screen"]:
+            result = self._call(name, "screen", caller, arguments)
+            if not isinstance(result, Sequence) or not all(
+                type(one) is Evidence and one.against and one.subject in updates.senders
+                for one in result
+            ):
+                expected = "evidence against senders of the updates"
+                raise self._wrong(name, "screen", expected, result)
+            for one in result:
+                named.setdefault(one.subject, one)
+        return tuple(named.values())
+
+    def endorse(
+        self, updates: Updates, merged: Vector, held_out: HeldOut, round_info: RoundInfo
+    ) -> tuple[Verdict, str]:
+        """The first refusing verdict on a proposed set, and its author."""
+        arguments = {
+            "updates": updates,
+            "merged": merged,
+            "held_out": held_out,
+            "round_info": round_info,
+        }
+        return self._verdict("endorse", arguments)
 
     def _wrapped(
         self, name: str, caller: Caller, proceed: Callable[[Updates], Vector], round_info: RoundInfo

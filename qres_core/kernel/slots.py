@@ -47,11 +47,12 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
         "privatize": Slot(("privatize", "reveal"), ("privatize",), 0, None, "chain in file order"),
         "prove": Slot(("prove", "verify"), ("verify",), 0, None, "every one must accept"),
         "aggregate": Slot(
-            ("aggregate", "wrap_aggregate"),
+            ("aggregate", "wrap_aggregate", "screen", "endorse"),
             ("aggregate",),
             1,
             1,
-            "one rule, inside wrappers that nest in file order",
+            "one rule, inside wrappers that nest in file order; what any screen leaves out stays "
+            "out; every endorse must accept",
         ),
     }
 )

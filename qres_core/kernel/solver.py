@@ -40,6 +40,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Solution:
         *_visibility(enabled),
         *_numbers(enabled, swarm),
         *_families(enabled),
+        *_votes_too_early(enabled),
     ]
     return Solution(tuple(problems), tuple(_notices(enabled, swarm)))
 
@@ -139,6 +140,14 @@ def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
             if family not in SLOTS or not others.issuperset(SLOTS[family].counted):
                 what = f"needs the family {family!r}, and no other plugin fills it"
                 yield Problem("QRES-E305", f"plugins.{plugin.name}", what, f"enable a {family}")
+
+
+def _votes_too_early(enabled: Sequence[Enabled]) -> Iterator[Problem]:
+    judges = [*_having(enabled, "screen"), *_having(enabled, "endorse")]
+    for plugin in _having(enabled, "reveal"):
+        for judge in dict.fromkeys(one.name for one in judges):
+            what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
+            yield Problem("QRES-E312", f"plugins.{judge}", what, f"remove {judge} or {plugin.name}")
 
 
 def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:

@@ -38,6 +38,7 @@ class Purpose(enum.IntEnum):
     INITIAL = 3
     SHUFFLE = 4
     OPTIMUM = 5
+    HELD_OUT = 6
 
 
 def stream(

@@ -144,6 +144,36 @@ class NumpyTrainer:
 
 
 @attrs.frozen(eq=False, kw_only=True)
+class ValidatingTrainer(NumpyTrainer):
+    """A trainer that keeps examples to judge other nodes' updates by, and never trains on them.
+
+    Attributes:
+        held_x: those examples, float64, shape ``(k, features)``.
+        held_y: their classes, int64, shape ``(k,)``.
+    """
+
+    held_x: Features
+    held_y: Labels
+
+    def validate(self, vector: Vector) -> float:
+        """Mean loss on the examples kept for it.
+
+        Args:
+            vector: a model, int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+
+        Complexity: O(k d).
+        """
+        check_vector(vector, "vector", dimension=self.model.dimension)
+        w = fixed.decode(vector, scale=self.scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # a liar's model may overflow
+            loss, _ = self.model.loss_and_gradient(w, self.held_x, self.held_y)
+        return float(loss)
+
+
+@attrs.frozen(eq=False, kw_only=True)
 class QuadraticTrainer:
     """Gradient descent on ``1/2 * ||w - optimum||**2``; for simulations with many nodes.
 

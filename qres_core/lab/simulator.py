@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
+from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import Config
@@ -138,8 +139,21 @@ class _Simulation:
         honest = swarm.nodes - scenario.attackers
         self.nodes: list[_Node] = []
         for index, (node_id, kernel) in enumerate(zip(ids, kernels, strict=True)):
-            kernel.setup(NodeInfo(node_id, swarm.name, roster, swarm.byzantine, seed=scenario.seed))
-            machine = RoundMachine(node_id, roster, kernel, swarm, task.initial, MemoryJournal())
+            trainer = task.trainers[index]
+            validate = trainer.validate if isinstance(trainer, Validator) else None
+            kernel.setup(
+                NodeInfo(
+                    node_id,
+                    swarm.name,
+                    roster,
+                    swarm.byzantine,
+                    seed=scenario.seed,
+                    validates=validate is not None,
+                )
+            )
+            machine = RoundMachine(
+                node_id, roster, kernel, swarm, task.initial, MemoryJournal(), validate
+            )
             attacker = index - honest if index >= honest else None
             self.nodes.append(_Node(index, node_id, machine, attacker))
         self.by_id = {node.node_id: node for node in self.nodes}

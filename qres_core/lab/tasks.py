@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from qres_core.contract import fixed
 from qres_core.contract.errors import LabError
@@ -24,12 +25,13 @@ from qres_core.lab.data import (
     stream,
 )
 from qres_core.lab.models import MLP, Model, Softmax
-from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer
+from qres_core.lab.numpy_trainer import NumpyTrainer, QuadraticTrainer, ValidatingTrainer
 
 Choice = TypeVar("Choice")
 
 _FEATURES: Final = 64
 _CLASSES: Final = 10
+_HELD_SHARE: Final = 5
 _SPREAD: Final = 0.1
 """Standard deviation of the quadratic nodes' optima around the common one."""
 
@@ -41,6 +43,12 @@ def _help(text: str) -> dict[str, str]:
 def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if type(value) is not int or value < 1:
         msg = f"{attribute.name!r} must be an integer of at least 1: {value!r}"
+        raise ValueError(msg)
+
+
+def _count_or_none(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int or value < 0:
+        msg = f"{attribute.name!r} must be an integer of at least 0: {value!r}"
         raise ValueError(msg)
 
 
@@ -107,6 +115,14 @@ class TaskConfig:
         validator=_not_negative,
         metadata=_help("FedProx's mu: pull towards the round's model; 0 is FedAvg."),
     )
+    held_out: int = attrs.field(
+        default=0,
+        validator=_count_or_none,
+        metadata=_help(
+            "Examples each node keeps to judge updates by, for plugins that validate; drawn from a "
+            "fifth of the digits that nobody trains on. 0 is none."
+        ),
+    )
     dimension: int = attrs.field(
         default=10_000, validator=_count, metadata=_help("Coordinates of the 'quadratic' task.")
     )
@@ -166,30 +182,44 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     model = _pick("task.model", config.model, _MODELS)(config)
     partition = _pick("task.partition", config.partition, _PARTITIONS)
     split = digits(seed)
-    parts = partition(config, split.train_y, nodes, stream(seed, Purpose.PARTITION))
-    trainers = tuple(
-        NumpyTrainer(
-            model=model,
-            x=split.train_x[part],
-            y=split.train_y[part],
-            test_x=split.test_x,
-            test_y=split.test_y,
-            local_epochs=config.local_epochs,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            proximal=config.proximal,
-            seed=seed,
-            node=node,
-            scale=scale,
+    pool = len(split.train_y) // _HELD_SHARE if config.held_out else 0
+    if config.held_out > pool:
+        what = f"{config.held_out} examples, the pool to draw from has {pool}"
+        raise LabError.of("QRES-E105", "simulation.task.held_out", what, "hold out fewer")
+    parts = partition(config, split.train_y[pool:], nodes, stream(seed, Purpose.PARTITION))
+
+    def trainer(node: int, part: NDArray[np.int64]) -> NumpyTrainer:
+        options: dict[str, Any] = {
+            "model": model,
+            "x": split.train_x[pool:][part],
+            "y": split.train_y[pool:][part],
+            "test_x": split.test_x,
+            "test_y": split.test_y,
+            "local_epochs": config.local_epochs,
+            "batch_size": config.batch_size,
+            "learning_rate": config.learning_rate,
+            "proximal": config.proximal,
+            "seed": seed,
+            "node": node,
+            "scale": scale,
+        }
+        if not pool:
+            return NumpyTrainer(**options)
+        drawn = stream(seed, Purpose.HELD_OUT, node).permutation(pool)[: config.held_out]
+        return ValidatingTrainer(
+            **options, held_x=split.train_x[drawn], held_y=split.train_y[drawn]
         )
-        for node, part in enumerate(parts)
-    )
+
+    trainers = tuple(trainer(node, part) for node, part in enumerate(parts))
     initial = fixed.encode(model.initial(stream(seed, Purpose.INITIAL)), scale=scale).vector
     # Every node holds out the same examples, so any trainer's figures are the task's.
     return Task(config.name, initial, trainers, trainers[0].evaluate, scale)
 
 
 def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
+    if config.held_out:
+        what = "the quadratic task has no examples to hold out"
+        raise LabError.of("QRES-E105", "simulation.task.held_out", what, 'name = "digits", or 0')
     centre = stream(seed, Purpose.OPTIMUM).normal(0.0, 1.0, config.dimension)
 
     def trainer(optimum: np.ndarray[Any, np.dtype[np.float64]]) -> QuadraticTrainer:

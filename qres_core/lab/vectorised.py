@@ -17,6 +17,8 @@ import numpy as np
 
 from qres_core.contract.errors import LabError, WireError
 from qres_core.contract.fixed import add_saturating
+from qres_core.contract.held_out import HeldOut
+from qres_core.contract.trainer import Validator
 from qres_core.contract.types import (
     Contribution,
     Evidence,
@@ -83,7 +85,14 @@ class _Observer:
         self.roster = tuple(sorted(self.ids))
         for node_id, kernel in zip(self.ids, self.kernels, strict=True):
             kernel.setup(
-                NodeInfo(node_id, swarm.name, self.roster, swarm.byzantine, seed=scenario.seed)
+                NodeInfo(
+                    node_id,
+                    swarm.name,
+                    self.roster,
+                    swarm.byzantine,
+                    seed=scenario.seed,
+                    validates=isinstance(task.trainers[0], Validator),
+                )
             )
         self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
@@ -103,6 +112,7 @@ class _Observer:
             self.roster,
             swarm.quorum,
             swarm.byzantine,
+            self.step,
         )
 
     def payloads(self, info: RoundInfo, updates: Sequence[Update]) -> list[tuple[int, bytes]]:
@@ -169,6 +179,18 @@ class _Observer:
     ) -> str:
         return self.kernel.refuse(reason, blame, sender, source, info.number).reason
 
+    def aborted(self, info: RoundInfo, reason: str, refused: Counter[str]) -> RoundRecord:
+        """The round changes nothing."""
+        outcome = Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason)
+        self.kernel.round_closed(outcome)
+        return RoundRecord(
+            number=info.number,
+            closed=False,
+            reason=reason,
+            rejected=dict(sorted(refused.items())),
+            model_digest=info.model_digest.hex(),
+        )
+
     def play(self, number: int) -> RoundRecord:
         info = self.round_info(number)
         if self.kernel.round_opened(info):
@@ -184,21 +206,26 @@ class _Observer:
             standing = self.kernel.standing(sender)
             if not standing.banned and standing.weight:
                 members.append(Member(sender, held.contribution.digest, standing.weight))
+        quorum, cap = self.config.swarm.quorum, self.config.swarm.weight_cap
+        trainer = self.task.trainers[0]
+        judge = HeldOut(self.model, trainer.validate) if isinstance(trainer, Validator) else None
+        if judge is not None and len(members) >= quorum:
+            evidence = self.kernel.screen(gathering.stack(members, cap), judge, info)
+            for one in evidence:
+                self.kernel.observe(one)
+                refused[one.fact] += 1
+            out = {one.subject for one in evidence}
+            members = [member for member in members if member.sender not in out]
         senders = tuple(member.sender for member in members)
+        if len(members) < quorum:
+            return self.aborted(info, f"{len(members)} contributions, quorum {quorum}", refused)
+        revealed = self.kernel.reveal(gathering.stack(members, cap), info)
+        merged = self.kernel.aggregate(revealed, info)
+        if judge is not None:
+            verdict, _source = self.kernel.endorse(revealed, merged, judge, info)
+            if verdict is not ACCEPT:
+                return self.aborted(info, verdict.reason, refused)
         rejected = dict(sorted(refused.items()))
-        if len(members) < self.config.swarm.quorum:
-            reason = f"{len(members)} contributions, quorum {self.config.swarm.quorum}"
-            aborted = Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason)
-            self.kernel.round_closed(aborted)
-            return RoundRecord(
-                number=number,
-                closed=False,
-                reason=reason,
-                rejected=rejected,
-                model_digest=info.model_digest.hex(),
-            )
-        stacked = gathering.stack(members, self.config.swarm.weight_cap)
-        merged = self.kernel.aggregate(self.kernel.reveal(stacked, info), info)
         self.model = add_saturating(self.model, merged).vector
         self.step += 1
         digest = model_digest(self.model, self.step)

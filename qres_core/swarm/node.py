@@ -30,7 +30,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from qres_core.contract.errors import ConfigError, QresError, RoundError
-from qres_core.contract.trainer import Trainer
+from qres_core.contract.trainer import Trainer, Validator
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
@@ -376,7 +376,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         config: the swarm, the node and its plugins.
         node_id: this node's identity, 32 bytes, in the roster.
         roster: identities of all nodes, distinct, ``config.swarm.nodes`` of them.
-        trainer: trains in a worker thread. What its ``fit`` raises makes the node sit the round
+        trainer: trains in a worker thread; judges models where it has ``validate``, in the event
+            loop's thread. What its ``fit`` raises makes the node sit the round
             out, with the reason in :class:`SatOut`. A node that stops does not wait for a ``fit``
             under way; the thread ends by itself, its result unused.
         initial: the swarm's first model, int32, shape ``(d,)``, the same on every node.
@@ -410,13 +411,21 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
     folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
     place = None if folder is None else str(folder)
-    info = NodeInfo(node_id, swarm.name, members, swarm.byzantine, data_dir=place)
+    validate = trainer.validate if isinstance(trainer, Validator) else None
+    info = NodeInfo(
+        node_id,
+        swarm.name,
+        members,
+        swarm.byzantine,
+        data_dir=place,
+        validates=validate is not None,
+    )
     kernel = Kernel.from_config(config, installed=installed)
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
             node = Node(
-                machine=RoundMachine(node_id, members, kernel, swarm, initial, memory),
+                machine=RoundMachine(node_id, members, kernel, swarm, initial, memory, validate),
                 transport=transport,
                 trainer=trainer,
                 steps=steps,

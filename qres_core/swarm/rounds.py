@@ -20,7 +20,7 @@ again every ``T/2``, and asks again for what it lacks: messages get lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -29,6 +29,7 @@ from qres_core.contract import canonical
 from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
 from qres_core.contract.errors import QresError, RoundError, WireError
 from qres_core.contract.fixed import add_saturating
+from qres_core.contract.held_out import HeldOut
 from qres_core.contract.types import (
     FULL_STANDING,
     Contribution,
@@ -131,9 +132,12 @@ class _Round:
     update: Update | None = None
     contributed: bool = False
     proposed: bool = False
+    screened: frozenset[NodeId] | None = None  # whom this proposer leaves out
     proposal: Proposal | None = None
     proposal_digest: bytes = b""
     hopeless: bool = False  # the proposer is banned here: its proposal will not be taken
+    merged: tuple[bytes, Vector] | None = None  # of the set of that digest, made to judge it
+    endorsed: bool | None = None  # this node's own opinion of the proposal
     prevoted: bool = False
     precommitted: bool = False
     decided: Certificate | None = None
@@ -149,6 +153,8 @@ class RoundMachine:
         swarm: the swarm's promises.
         model: initial model, int32, shape ``(d,)``; superseded by the journal's.
         journal: durable memory.
+        validate: loss of a model on held-out examples, for plugins that validate; they are refused
+            without one.
     """
 
     def __init__(
@@ -159,6 +165,7 @@ class RoundMachine:
         swarm: SwarmConfig,
         model: Vector,
         journal: Journal,
+        validate: Callable[[Vector], float] | None = None,
     ) -> None:
         self.node_id = node_id
         self.roster = tuple(sorted(roster))
@@ -168,6 +175,7 @@ class RoundMachine:
         # The honest part of a quorum, more than f: so many vouch even when all liars fall silent.
         self._vouched = self.threshold - swarm.byzantine
         self._journal = journal
+        self._validate = validate
         resume = journal.resume()
         self.model = check_vector(model if resume is None else resume.model, "model")
         self.step = 0 if resume is None else resume.step
@@ -349,6 +357,7 @@ class RoundMachine:
             self.roster,
             self.swarm.quorum,
             self.swarm.byzantine,
+            self.step,
         )
         step = self.swarm.vote_timeout * min(1.0 + 0.5 * self._aborts, MAX_BACKOFF)
         gathered = now + self.swarm.deadline
@@ -583,6 +592,7 @@ class RoundMachine:
                 standing = self.kernel.standing(sender)
                 if not standing.banned and standing.weight > 0:
                     members.append(Member(sender, one.contribution.digest, standing.weight))
+            members = self._screened(members)
             if len(members) < self.swarm.quorum:
                 return
             proposal = Proposal(CandidateSet(self.number, tuple(members)))
@@ -685,10 +695,65 @@ class RoundMachine:
             return
         proposal = current.proposal
         if proposal is not None and self._complete(proposal.candidate):
-            allowed = may_prevote(self._lock, current.proposal_digest, proposal.lock_round)
+            allowed = may_prevote(
+                self._lock, current.proposal_digest, proposal.lock_round
+            ) and self._endorses(proposal)
             self._vote(PREVOTE, current.proposal_digest if allowed else None, now)
         elif now >= current.prevote_at or current.hopeless:
             self._vote(PREVOTE, None, now)
+
+    def _screened(self, members: list[Member]) -> list[Member]:
+        """The members a proposer proposes: without those its own held-out examples speak against.
+
+        Screened once a round: a proposer that waits for more does not judge them all again.
+        """
+        if self._validate is None or not self.kernel.has("screen"):
+            return members
+        current = self._round
+        if len(members) < self.swarm.quorum:
+            return members
+        if current.screened is None:
+            try:
+                updates = self._gathering.stack(members, self.swarm.weight_cap)
+                held_out = HeldOut(self.model, self._validate)
+                evidence = self.kernel.screen(updates, held_out, current.info)
+            except QresError as error:
+                self.kernel.rejections[f"screen: {error.code}"] += 1
+                current.proposed = True  # no proposal of this node this round
+                return []
+            for one in evidence:
+                self.kernel.observe(one)
+            current.screened = frozenset(one.subject for one in evidence)
+        return [member for member in members if member.sender not in current.screened]
+
+    def _endorses(self, proposal: Proposal) -> bool:
+        """Whether this node's plugins would have it vote for the set.
+
+        A set with a proven lock was endorsed by a quorum; asking again could only stall the swarm.
+        """
+        if self._validate is None or not self.kernel.has("endorse") or proposal.lock_round:
+            return True
+        current = self._round
+        if current.endorsed is None:
+            current.endorsed = self._judge(proposal.candidate, current.proposal_digest)
+        return current.endorsed
+
+    def _judge(self, candidate: CandidateSet, digest: bytes) -> bool:
+        assert self._validate is not None  # noqa: S101 - asked by _endorses
+        info = self._round.info
+        try:
+            updates = self._gathering.stack(candidate.members, self.swarm.weight_cap)
+            merged = self.kernel.aggregate(updates, info)
+        except QresError as error:
+            self.kernel.rejections[f"proposal not merged: {error.code}"] += 1
+            return False
+        self._round.merged = digest, merged
+        held_out = HeldOut(self.model, self._validate)
+        verdict, source = self.kernel.endorse(updates, merged, held_out, info)
+        if verdict is ACCEPT:
+            return True
+        self.kernel.refuse(verdict.reason, Blame.NOBODY, None, source, self.number)
+        return False
 
     def _precommit(self, now: float) -> None:
         current = self._round
@@ -862,9 +927,13 @@ class RoundMachine:
         current = self._round
         members = certificate.candidate.members
         info = attrs.evolve(current.info, number=certificate.candidate.origin)
+        digest = certificate.candidate.digest(self.swarm.name, self.model_digest)
         try:
             updates = self._gathering.stack(members, self.swarm.weight_cap)
-            merged = self.kernel.aggregate(self.kernel.reveal(updates, info), info)
+            if current.merged is not None and current.merged[0] == digest:
+                merged = current.merged[1]  # with the same round_info: a lock was not judged
+            else:
+                merged = self.kernel.aggregate(self.kernel.reveal(updates, info), info)
         except QresError as error:
             self._free()
             self._abort(f"aggregation refused: {error}", now)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator
-from typing import ClassVar, Final, cast
+from typing import Final
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from qres_core.contract.errors import PluginError, ValueRefusedError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.types import MAX_WEIGHT, Updates, Vector
-from qres_core.testing.builders import make_round_info, make_updates
+from qres_core.contract.types import MAX_WEIGHT
+from qres_core.testing.builders import make_updates
 from qres_core.testing.hosting import host, needs_of
+from qres_core.testing.resistance import ResistanceRules
 from qres_core.testing.rules import broken
+from qres_core.testing.trial import LOWEST, Rows, cluster, orders
 
-Rows = NDArray[np.int64]
-
-LOWEST: Final = -(2**31)
-"""What int32 holds and a liar may send, one below the grid's symmetric range."""
-_FAR: Final = 2**30
 _SEEDS: Final = range(4)
 
 
-class AggregatorContract:
+class AggregatorContract(ResistanceRules):
     """Conformance suite of the ``aggregate`` hook.
 
     Subclass it in a test module, give :meth:`make`, and adjust the attributes that do not fit::
@@ -39,6 +33,9 @@ class AggregatorContract:
 
     The number of updates in the tests is ``updates``, or what ``needs`` asks for if that is more.
     A rule that declares ``needs.equal_weights`` is given equal weights throughout.
+
+    Rules 1 to 11 are about form and the plainest lies. Rules 12 to 21 are about resistance, each
+    after a way in which published libraries fail.
 
     Attributes:
         dimension: coordinates of the test vectors. Default 7.
@@ -54,20 +51,19 @@ class AggregatorContract:
             ``2 (n - f) / (n - 2 f)`` (Chen, Su and Xu 2017, lemma 1).
         stateless: the result depends on nothing but the arguments. Default true; false for rules
             that remember earlier rounds, which are then compared as fresh instances only.
+        anonymous: which sender holds which vector does not matter. Default true; false for rules
+            that draw senders into groups, such as bucketing.
+        translates: adding one vector to all inputs adds it to the result. Default true; false for
+            rules that clip about a fixed point.
+        kappa: the bound of (f, kappa)-robustness that the rule claims: a number, or a function of
+            ``n`` and ``f``. Default ``None``: what the plugin's method ``kappa_bound(n)`` says if
+            it has one; else some finite kappa is claimed, and any will do. ``math.inf`` claims
+            none.
+        breaks_beyond: assert too that one liar more than ``needs.tolerates`` breaks the rule when
+            as few updates come as it accepts. Default false. A positive control: if it fails, the
+            attacks are too weak for this rule or the rule is better than it says.
+        seed: decides everything random. Default 0.
     """
-
-    dimension: ClassVar[int] = 7
-    updates: ClassVar[int] = 11
-    spread: ClassVar[int] = 4096
-    rounding: ClassVar[int] = 0
-    bounded_by_inputs: ClassVar[bool] = True
-    stretch: ClassVar[float] = 1.0
-    stateless: ClassVar[bool] = True
-
-    def make(self) -> object:
-        """A fresh plugin instance, configured. Every call must give an equal one."""
-        msg = f"{type(self).__name__} must define make()"
-        raise NotImplementedError(msg)
 
     # ── the rules ─────────────────────────────────────────────────────────────────────────────
 
@@ -90,7 +86,7 @@ class AggregatorContract:
         for count, dimension in itertools.product(
             (fewest, self._count(plugin)), (1, self.dimension)
         ):
-            rows = _cluster(np.random.default_rng(count), count, dimension, self.spread)
+            rows = cluster(self._rng(count), count, dimension, self.spread)
             self._merge("QRES-AGG-2", self.make(), self._weighted(plugin, rows, 0))
 
     def test_agg_3_input_untouched(self) -> None:
@@ -109,10 +105,12 @@ class AggregatorContract:
 
     def test_agg_4_sender_does_not_matter(self) -> None:
         """QRES-AGG-4: handing the same vectors and weights to other senders changes nothing."""
+        if not self.anonymous:
+            pytest.skip("anonymous is false")
         plugin = self.make()
         for seed in _SEEDS:
             updates = self._honest(plugin, seed)
-            order = np.random.default_rng(seed).permutation(len(updates))
+            order = self._rng(seed).permutation(len(updates))
             shuffled = make_updates(updates.vectors[order], updates.weights[order])
             self._compare(
                 "QRES-AGG-4",
@@ -133,9 +131,9 @@ class AggregatorContract:
                 f"needs.tolerates is {liars} and needs.min_updates is {needs.min_updates}; nobody "
                 f"withstands {liars} liars among fewer than {2 * liars + 1}",
             )
-        rng = np.random.default_rng(0)
+        rng = self._rng(0)
         for count in range(1, needs.min_updates):
-            rows = _cluster(rng, count, self.dimension, self.spread)
+            rows = cluster(rng, count, self.dimension, self.spread)
             updates = self._weighted(plugin, rows, 0)
             try:
                 self._call(self.make(), updates)
@@ -146,7 +144,7 @@ class AggregatorContract:
                 broken(rule, f"{count} updates raised {_name(error)}, not QRES-E505", error)
             else:
                 broken(rule, f"{count} updates gave a result; {needs.min_updates} are needed")
-        rows = _cluster(rng, needs.min_updates, self.dimension, self.spread)
+        rows = cluster(rng, needs.min_updates, self.dimension, self.spread)
         self._merge(rule, self.make(), self._weighted(plugin, rows, 0))
 
     def test_agg_6_deterministic(self) -> None:
@@ -168,7 +166,7 @@ class AggregatorContract:
         count = self._count(plugin)
         ends = np.array([LIMIT, -LIMIT, 0, 1, -1], dtype=np.int64)
         vectors = [np.resize(ends, self.dimension), np.full(self.dimension, LIMIT, dtype=np.int64)]
-        vectors += [_uniform(np.random.default_rng(seed), self.dimension) for seed in _SEEDS]
+        vectors += [_uniform(self._rng(seed), self.dimension) for seed in _SEEDS]
         for vector in vectors:
             updates = self._weighted(plugin, np.tile(vector, (count, 1)), 1)
             self._compare(
@@ -184,7 +182,7 @@ class AggregatorContract:
         if not self.bounded_by_inputs:
             pytest.skip("bounded_by_inputs is false")
         plugin = self.make()
-        rng = np.random.default_rng(8)
+        rng = self._rng(8)
         for count in (self._count(plugin), self._count(plugin) + 1):
             shape = (count, self.dimension)
             near = rng.integers(0, self.spread, size=shape)
@@ -224,7 +222,7 @@ class AggregatorContract:
             rows = np.concatenate([honest, lies])
             weights = np.ones(len(rows), dtype=np.int64)
             weights[-1] = MAX_WEIGHT
-            for order in _orders(len(rows)):
+            for order in orders(len(rows)):
                 result = self._merge(rule, self.make(), make_updates(rows[order], weights[order]))
                 self._within(
                     rule, result, honest, self._slack(honest), f"one heavy liar, {name}, moved it"
@@ -239,118 +237,16 @@ class AggregatorContract:
             pytest.skip("needs.tolerates declares no liars")
         for name, honest, lies in self._attacks(plugin, liars):
             rows = np.concatenate([honest, lies])
-            for order in _orders(len(rows)):
+            for order in orders(len(rows)):
                 result = self._merge(rule, self.make(), make_updates(rows[order]))
                 self._within(
                     rule, result, honest, self._slack(honest), f"{liars} liars, {name}, moved it"
                 )
-
-    # ── how they are checked ──────────────────────────────────────────────────────────────────
-
-    def _count(self, plugin: object) -> int:
-        needs = needs_of(plugin)
-        return max(self.updates, needs.min_updates, 2 * (needs.tolerates or 0) + 1)
-
-    def _weighted(self, plugin: object, rows: Rows, seed: int) -> Updates:
-        if needs_of(plugin).equal_weights:
-            return make_updates(rows)
-        return make_updates(rows, np.random.default_rng(seed).integers(1, 1000, size=len(rows)))
-
-    def _honest(self, plugin: object, seed: int) -> Updates:
-        rows = _cluster(
-            np.random.default_rng(seed), self._count(plugin), self.dimension, self.spread
-        )
-        return self._weighted(plugin, rows, seed)
-
-    def _call(self, plugin: object, updates: Updates) -> list[object]:
-        info = make_round_info(
-            updates.dimension, nodes=len(updates), byzantine=needs_of(plugin).tolerates or 0
-        )
-        results: list[object] = host(plugin).hook.aggregate(updates=updates, round_info=info)
-        return results
-
-    def _merge(self, rule: str, plugin: object, updates: Updates) -> Vector:
-        __tracebackhide__ = True
-        try:
-            results = self._call(plugin, updates)
-        except PluginError as error:
-            broken("QRES-AGG-1", str(error), error)
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises
-            broken(rule, f"aggregate raised {_name(error)}: {error}", error)
-        if len(results) != 1:
-            broken("QRES-AGG-2", "aggregate returned nothing")
-        if not isinstance(results[0], np.ndarray):
-            broken("QRES-AGG-2", f"aggregate returned a {_name(results[0])}, not an array")
-        result = cast("Vector", results[0])
-        if result.dtype != np.int32 or result.shape != (updates.dimension,):
-            broken(
-                "QRES-AGG-2",
-                f"aggregate returned {result.dtype} of shape {result.shape}, "
-                f"not int32 of shape ({updates.dimension},)",
-            )
-        return result.copy()
-
-    def _compare(self, rule: str, left: Vector, right: Vector, what: str) -> None:
-        __tracebackhide__ = True
-        gap = int(np.abs(left.astype(np.int64) - right).max())
-        if gap > self.rounding:
-            broken(rule, f"{what}, by up to {gap} grid steps (rounding = {self.rounding})")
-
-    def _within(self, rule: str, result: Vector, rows: Rows, slack: int, what: str) -> None:
-        __tracebackhide__ = True
-        wide = result.astype(np.int64)
-        beyond = np.maximum(rows.min(axis=0) - wide, wide - rows.max(axis=0))
-        worst = int(beyond.argmax())
-        if beyond[worst] > slack + self.rounding:
-            broken(
-                rule,
-                f"{what}: coordinate {worst} is {wide[worst]}, {beyond[worst]} grid steps outside "
-                f"{rows[:, worst].min()}..{rows[:, worst].max()} ({slack} allowed)",
-            )
-
-    def _slack(self, honest: Rows) -> int:
-        differences = (honest[:, None, :] - honest[None, :, :]).astype(np.float64)
-        return math.ceil(self.stretch * math.sqrt(float((differences**2).sum(axis=2).max())))
-
-    def _attacks(self, plugin: object, liars: int) -> Iterator[tuple[str, Rows, Rows]]:
-        """Honest vectors with far lies: name, honest rows, lying rows."""
-        dimension = self.dimension
-        rng = np.random.default_rng(liars)
-        edge = LIMIT - self.spread
-        for centre, where in ((0, "zero"), (edge, "the top"), (-edge, "the bottom")):
-            honest = centre + _cluster(rng, self._count(plugin) - liars, dimension, self.spread)
-            middle = np.full((liars, dimension), centre, dtype=np.int64)
-            single = middle.copy()
-            single[:, 0] = LIMIT if centre <= 0 else LOWEST
-            split = np.full((liars, dimension), LIMIT, dtype=np.int64)
-            split[::2] = LOWEST
-            lies = {
-                "all at the top": np.full((liars, dimension), LIMIT, dtype=np.int64),
-                "all at the bottom": np.full((liars, dimension), LOWEST, dtype=np.int64),
-                "at both ends": split,
-                "in one coordinate": single,
-                "each elsewhere": rng.choice(np.array([LIMIT, -LIMIT]), size=(liars, dimension)),
-            }
-            for name, rows in lies.items():
-                if (np.abs(rows - middle).max(axis=1) >= _FAR).all():
-                    yield f"{name}, honest nodes near {where}", honest, rows
-
-
-def _name(value: object) -> str:
-    return type(value).__name__
-
-
-def _cluster(rng: np.random.Generator, count: int, dimension: int, spread: int) -> Rows:
-    return rng.integers(-spread, spread, size=(count, dimension), endpoint=True)
 
 
 def _uniform(rng: np.random.Generator, dimension: int) -> Rows:
     return rng.integers(-LIMIT, LIMIT, size=dimension, endpoint=True)
 
 
-def _orders(count: int) -> Iterator[NDArray[np.intp]]:
-    """Row orders: the liars last, first, and anywhere."""
-    last = np.arange(count)
-    yield last
-    yield last[::-1]
-    yield np.random.default_rng(count).permutation(count)
+def _name(value: object) -> str:
+    return type(value).__name__

@@ -23,6 +23,7 @@ from qres_core import (
     DialogueMessage,
     Envelope,
     Evidence,
+    HeldOut,
     Hides,
     Needs,
     NodeId,
@@ -80,6 +81,33 @@ class KeepHeavy:
                 "QRES-E505", "keep_heavy", f"round {round_info.number} has no heavy update"
             )
         return proceed(updates.take(heavy))
+
+
+@attrs.frozen
+class NoWorse:
+    """Judges by the node's own held-out examples."""
+
+    @hookimpl
+    def screen(
+        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
+    ) -> Sequence[Evidence]:
+        """Leave out what doubles the loss."""
+        limit = 2 * held_out.loss()
+        pairs = zip(updates.senders, updates.vectors, strict=True)
+        return [
+            Evidence(one, "harmful", "no_worse", against=True, round=round_info.number)
+            for one, row in pairs
+            if held_out.loss_with(row) > limit
+        ]
+
+    @hookimpl
+    def endorse(
+        self, updates: Updates, merged: Vector, held_out: HeldOut, round_info: RoundInfo
+    ) -> Verdict:
+        """Vote for what does not double the loss."""
+        if held_out.loss_with(merged) <= 2 * held_out.loss():
+            return ACCEPT
+        return reject(f"{len(updates)} updates are worse in round {round_info.number}")
 
 
 @attrs.frozen

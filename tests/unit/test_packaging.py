@@ -20,7 +20,8 @@ import qres_core
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
-DISTS = [ROOT, *PLUGINS]
+LIBRARIES = sorted(path.parent for path in ROOT.glob("libraries/*/pyproject.toml"))
+DISTS = [ROOT, *LIBRARIES, *PLUGINS]
 PIN_FILES = sorted(ROOT.glob("requirements/*.txt"))
 CORE = "qres-core"
 

@@ -33,6 +33,7 @@ FAMILIES = {
 PLUGINS: dict[str, dict[str, Any]] = {
     "Median": {},
     "KeepHeavy": {},
+    "NoWorse": {},
     "Mac": {"key_hex": "00"},
     "Increasing": {},
     "ThreeStrikes": {},
@@ -77,7 +78,7 @@ def test_the_hooks_are_the_ones_of_the_design() -> None:
     assert list(SPECS) == [
         "setup", "teardown", "round_opened", "round_closed", "transport", "sign", "authenticate",
         "identity", "credential", "admit", "replay_check", "reputation", "observe", "privatize",
-        "reveal", "prove", "verify", "aggregate", "wrap_aggregate",
+        "reveal", "prove", "verify", "aggregate", "wrap_aggregate", "screen", "endorse",
     ]  # fmt: skip
     assert PROJECT == "qres"
 

@@ -11,8 +11,10 @@ import pytest
 
 from qres_core import (
     ACCEPT,
+    CompatibilityError,
     DialogueMessage,
     Evidence,
+    HeldOut,
     HookError,
     NodeId,
     Outcome,
@@ -32,7 +34,7 @@ from qres_core import (
 )
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
-from qres_core.kernel.discovery import Installed
+from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.scenario import Scenario
@@ -52,6 +54,7 @@ Proceed = Callable[[Any], Vector]
 ROUND = make_round_info(2)
 UPDATE = Update(np.array([1, 2], dtype=np.int32), 3)
 UPDATES = make_updates([[1, 2], [3, 4], [5, 6]])
+HELD_OUT = HeldOut(np.array([0, 0], dtype=np.int32), lambda _model: 1.0)
 OUTCOME = Outcome(ROUND, RoundStatus.CLOSED, bytes(32))
 
 
@@ -205,6 +208,39 @@ class Single:
         return MemoryTransport(node_info.node_id, node_info.swarm, 1)
 
 
+@attrs.define
+class Judge:
+    """Has the hooks that judge before the vote, which no plugin that reveals may stand beside."""
+
+    who: str
+    node: NodeId = attrs.field(default=b"", init=False)
+
+    @hookimpl
+    def setup(self, node_info: Any) -> None:
+        self.node = node_info.node_id
+
+    @hookimpl
+    def screen(self, held_out: HeldOut) -> list[Evidence]:
+        held_out.loss()
+        _note(self, "screen")
+        return []
+
+    @hookimpl
+    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
+        held_out.loss_with(merged)
+        _note(self, "endorse")
+        return ACCEPT
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        _note(self, "wrap_aggregate")
+        return proceed(updates)
+
+    @hookimpl
+    def round_closed(self) -> None:
+        _note(self, "round_closed")
+
+
 ORDER = [
     "one identity",
     "a setup",
@@ -273,9 +309,36 @@ def test_the_order_of_all_hooks_in_one_round(
     assert sum(hooks[start + 2 : start + 4] == ["verify", "verify"] for start in starts) == 3
 
 
+def test_judges_are_asked_before_the_vote_and_the_set_is_merged_once(
+    make_config: Callable[..., Config], log: list[Call]
+) -> None:
+    config = make_config(
+        {"a": {"who": "a"}, "mean": {"unprotected": True}, "b": {"who": "b"}, "memory": {}}
+    )
+    scenario = Scenario(rounds=1, task=TaskConfig(held_out=10, local_epochs=1))
+    installed = {**scan(), **{name: Installed.local(name, Judge) for name in "ab"}}
+    simulate(config, scenario, installed=installed)
+    calls: dict[NodeId, list[str]] = {}
+    for call in log:
+        calls.setdefault(call.node, []).append(f"{call.who} {call.hook}")
+    screening = ["a screen", "b screen"]
+    voting = ["a wrap_aggregate", "b wrap_aggregate", "a endorse", "b endorse"]
+    rest = [*voting, "a round_closed", "b round_closed"]
+    proposers = [made for made in calls.values() if "a screen" in made]
+    assert proposers == [[*screening, *rest]]
+    others = [made for made in calls.values() if "a screen" not in made]
+    assert others == [rest] * 3
+
+
+def test_what_judges_needs_examples_to_judge_by(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"a": Judge}, options={"a": {"who": "a"}}, set_up=False)
+    with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.a: .*held_out"):
+        kernel.setup(make_node_info())
+
+
 def test_the_recorders_have_every_hook() -> None:
     """A new hook has to be given its place in the order above."""
-    had = {name for kind in (Many, Single) for name in vars(kind) if name in ALL_HOOKS}
+    had = {name for kind in (Many, Single, Judge) for name in vars(kind) if name in ALL_HOOKS}
     assert had == set(ALL_HOOKS)
 
 
@@ -343,6 +406,7 @@ CALLS: dict[str, Callable[[Kernel], object]] = {
     "reveal": lambda kernel: kernel.reveal(UPDATES, ROUND),
     "aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
     "wrap_aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
+    "screen": lambda kernel: kernel.screen(UPDATES, HELD_OUT, ROUND),
 }
 
 
@@ -407,6 +471,16 @@ WRONG: list[tuple[str, str, object]] = [
             "matrix": np.zeros((1, 2), dtype=np.int32),
             "scalar": np.int32(5),
             "updates": UPDATES,
+        }.items()
+    ),
+    *(
+        ("screen", name, value)
+        for name, value in {
+            "nothing": None,
+            "senders": list(UPDATES.senders),
+            "in favour": [Evidence(UPDATES.senders[0], "good", "toy", against=False, round=1)],
+            "a stranger": [Evidence(b"?" * 32, "bad", "toy", against=True, round=1)],
+            "a generator": (one for one in ()),
         }.items()
     ),
     *(

@@ -495,7 +495,7 @@ def test_any_combination_is_solved(
     names = {one.name for one in plugins}
     for one in found.problems:
         assert one.where.removeprefix("plugins.") in {"plugins", "swarm.byzantine", *names}
-        assert "QRES-E301" <= one.code <= "QRES-E310"
+        assert "QRES-E301" <= one.code <= "QRES-E312"
     if found.problems:
         return
 
@@ -509,6 +509,7 @@ def test_any_combination_is_solved(
     left = min([INDIVIDUAL, *(one.hides.leaves for one in having("privatize"))])
     for seer in [*having("aggregate"), *having("wrap_aggregate"), *having("verify")]:
         assert seer.needs.visibility <= left
+    assert not (having("reveal") and (having("screen") or having("endorse")))
     for needs in (plugin.needs for plugin in plugins):
         assert needs.min_updates <= around.quorum
         assert needs.tolerates is None or needs.tolerates >= around.byzantine
