@@ -29,7 +29,7 @@ docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/.test
-	set -e; for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do $(BIN)/python -P "$$script" --quick; done
+	set -e; for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=benchmarks $(BIN)/python -P "$$script" --quick; done
 
 wheels: $(VENV)/.dev
 	rm -rf dist && for dist in $(DISTS); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done

@@ -105,7 +105,7 @@ def bench(session: nox.Session) -> None:
     """Benchmarks; ``-- --quick`` for the short form."""
     _workspace(session, "test")
     for script in sorted(set(ROOT.glob("benchmarks/*.py")) - {ROOT / "benchmarks/harness.py"}):
-        session.run("python", "-P", str(script), *session.posargs)
+        session.run("python", "-P", str(script), *session.posargs, env={"PYTHONPATH": "benchmarks"})
 
 
 @nox.session(venv_backend="none")
@@ -122,6 +122,7 @@ def requirements(session: nox.Session) -> None:
             *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
             *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),
             *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "qres-core"),
+            *("--no-emit-package", "qres-arithmetic"),
             *(*constraint, "--output-file", str(out), *session.posargs),
         )
         out.write_text(HEADER + out.read_text("utf-8"), encoding="utf-8")

@@ -27,17 +27,21 @@ class Record:
         value: the figure.
         unit: its unit.
         target: what it must not exceed, or ``None`` for a figure without a target.
+        at_least: whether the target is what it must reach instead.
     """
 
     name: str
     value: float
     unit: str
     target: float | None = None
+    at_least: bool = False
 
     @property
     def holds(self) -> bool:
         """Whether the target holds."""
-        return self.target is None or self.value <= self.target
+        if self.target is None:
+            return True
+        return self.value >= self.target if self.at_least else self.value <= self.target
 
 
 def cpu_seconds(run: Callable[[], object], *, repeats: int) -> float:
@@ -63,6 +67,13 @@ def child_cpu_seconds(command: Sequence[str], *, repeats: int) -> float:
     return statistics.median(times)
 
 
+def _version(dist: str) -> str:
+    try:
+        return metadata.version(dist)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
 def machine(*dists: str) -> str:
     """The processor, the interpreter and the versions a figure depends on."""
     model = platform.processor() or platform.machine()
@@ -72,7 +83,7 @@ def machine(*dists: str) -> str:
         model = names[0] if names else model
     except OSError:
         pass
-    versions = ", ".join(f"{dist} {metadata.version(dist)}" for dist in dists)
+    versions = ", ".join(f"{dist} {_version(dist)}" for dist in dists)
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
@@ -90,7 +101,8 @@ def main(
     else:
         print(machine(*dists))
         for one in records:
-            target = "" if one.target is None else f"  target <= {one.target:g} {one.unit}"
+            sign = ">=" if one.at_least else "<="
+            target = "" if one.target is None else f"  target {sign} {one.target:g} {one.unit}"
             mark = "" if one.target is None else "  holds" if one.holds else "  DOES NOT HOLD"
             print(f"{one.name:58} {one.value:10.3f} {one.unit}{target}{mark}")
     sys.exit(not all(one.holds for one in records))

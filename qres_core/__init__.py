@@ -24,12 +24,13 @@ if TYPE_CHECKING:
         ValueRefusedError,
         WireError,
     )
-    from qres_core.contract.held_out import HeldOut
+    from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.hookspecs import hookimpl
-    from qres_core.contract.trainer import Trainer, Validator
+    from qres_core.contract.trainer import Reference, Trainer, Validator
     from qres_core.contract.traits import Hides, Needs
     from qres_core.contract.transport import Delivery, Transport
     from qres_core.contract.types import (
+        FULL_STANDING,
         Contribution,
         Evidence,
         NodeId,
@@ -65,6 +66,7 @@ _HOME = {
         "WireError",
     ),
     "types": (
+        "FULL_STANDING",
         "Contribution",
         "Evidence",
         "NodeId",
@@ -84,17 +86,18 @@ _HOME = {
     "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
     "wire": ("Envelope",),
     "dialogue": ("Dialogue", "DialogueMessage", "Send"),
-    "held_out": ("HeldOut",),
+    "held_out": ("HeldOut", "Screening"),
     "hookspecs": ("hookimpl",),
     "traits": ("Hides", "Needs"),
     "transport": ("Delivery", "Transport"),
-    "trainer": ("Trainer", "Validator"),
+    "trainer": ("Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = ("canonical", "fixed")
 
 __all__ = [
     "ACCEPT",
+    "FULL_STANDING",
     "Blame",
     "CompatibilityError",
     "ConfigError",
@@ -116,9 +119,11 @@ __all__ = [
     "PluginError",
     "Problem",
     "QresError",
+    "Reference",
     "RoundError",
     "RoundInfo",
     "RoundStatus",
+    "Screening",
     "Send",
     "Standing",
     "Trainer",

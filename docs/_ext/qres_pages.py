@@ -338,8 +338,28 @@ def attacks_page() -> str:
     def body() -> Iterator[str]:
         yield "## Lies in what is contributed"
         yield _table(
-            ("attack", "what it sends", "what the attacker must know"),
-            ((f"`{one.name}`", one.summary, one.knowledge) for one in ATTACKS.values()),
+            ("attack", "what it sends", "what the attacker must know", "strength"),
+            (
+                (f"`{one.name}`", one.summary, one.knowledge, one.strength)
+                for one in ATTACKS.values()
+            ),
+        )
+        yield (
+            "All attackers of a run make one attack and collude: what they plan together, each of "
+            "them sends. Numbers are put on the grid and saturate at its limit. Formulas and "
+            "papers are in the docstrings of `qres_core.lab.attacks`."
+        )
+        yield (
+            "What an attacker knows, from least to most: nothing; its own data; all honest "
+            "updates of the round; these and the whole aggregation, which it then tries out on "
+            "copies of an honest node's plugins, wrappers, history and held-out examples "
+            "included, to find the strength that does the most harm."
+        )
+        yield (
+            "`label_flip` and `backdoor` spoil the data that attackers train on, so they need a "
+            "task with labelled examples. Under `backdoor` the metric `backdoor` of every round is "
+            "the share of held-out digits of other classes that the model calls class 0 once they "
+            "carry the trigger."
         )
         yield "## Attacks on the protocol"
         yield (
@@ -355,7 +375,8 @@ def attacks_page() -> str:
     intro = """
         What attackers of a simulation can do: `simulation.attack` in the file, or
         `qres simulate --attack NAME`. Attackers run the same rounds as everybody else.
-        `simulation.strength` scales those attacks that have a strength.
+        `simulation.strength` replaces the default strength of those that have one.
+        [Add an attack](../how-to/add-an-attack.md) shows how to write your own.
     """
     return _page("Attacks", intro, body())
 

@@ -21,6 +21,7 @@ VERBS: Final = {
     "simulate": "Play a swarm from a configuration on a virtual clock.",
     "plugins": "List the installed plugins, importing none.",
     "check": "Say whether a configuration would start, and what it would run.",
+    "certify": "Certify an aggregation rule, installed or your own.",
     "init": "Write a commented configuration for the plugins installed.",
     "new-plugin": "Make a complete distribution to start a plugin from.",
 }

@@ -91,6 +91,12 @@ def _banned(result: SimulationResult) -> Iterator[str]:
         )
 
 
+def _backdoor(result: SimulationResult) -> Iterator[str]:
+    share = result.final("backdoor")
+    if share is not None:
+        yield f"of the held-out examples with the trigger the model calls {share:.1%} class 0"
+
+
 def summary(result: SimulationResult) -> str:
     """What a whole simulation came to, in a few lines."""
     closed, aborted = len(result.closed), len(result.rounds) - len(result.closed)
@@ -106,6 +112,7 @@ def summary(result: SimulationResult) -> str:
         f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",
         *_injected(result),
         *_banned(result),
+        *_backdoor(result),
         *(f"[yellow]note[/yellow] {notice}" for notice in result.notices),
     ]
     return "\n".join(lines)

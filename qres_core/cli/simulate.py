@@ -147,12 +147,12 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
 
 def show_attacks(*, as_json: bool) -> None:
     """The registries of attacks."""
-    from qres_core.lab.attacks import ATTACKS  # noqa: PLC0415 - numpy
+    from qres_core.lab.attacks import catalogue  # noqa: PLC0415 - numpy
     from qres_core.lab.sabotage import SABOTAGE  # noqa: PLC0415
 
     rows = [
         {"name": one.name, "summary": one.summary, "knowledge": one.knowledge}
-        for one in ATTACKS.values()
+        for one in catalogue().values()
     ] + [
         {"name": one.name, "summary": one.summary, "knowledge": "what it hears"}
         for one in SABOTAGE.values()

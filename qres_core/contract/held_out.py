@@ -1,17 +1,31 @@
-"""A node's own held-out examples, as the plugins that validate see them."""
+"""A node's own held-out examples, as the plugins that validate see them, and what they conclude."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import attrs
 
+from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.fixed import add_saturating
-from qres_core.contract.types import Vector
+from qres_core.contract.trainer import Reference, Validator
+from qres_core.contract.types import (
+    FULL_STANDING,
+    Evidence,
+    NodeId,
+    RoundInfo,
+    Vector,
+    check_vector,
+)
 
 
 def _unknown() -> float | None:
+    return None
+
+
+def _no_vector() -> Vector | None:
     return None
 
 
@@ -25,13 +39,26 @@ class HeldOut:
     Attributes:
         model: the round's model, int32, shape ``(d,)``.
         validate: mean loss of a model on the held-out examples, the trainer's ``validate``.
+        train: what training on the held-out examples would change, the trainer's ``reference``;
+            ``None`` where it has none.
         calls: how often ``validate`` was called through this object.
     """
 
     model: Vector
     validate: Callable[[Vector], float]
+    train: Callable[[], Vector] | None = None
     calls: int = attrs.field(default=0, init=False)
     _now: float | None = attrs.field(factory=_unknown, init=False)
+    _reference: Vector | None = attrs.field(factory=_no_vector, init=False)
+
+    @classmethod
+    def of(cls, trainer: object, model: Vector, round_info: RoundInfo) -> HeldOut | None:
+        """What a trainer offers in a round; ``None`` if it is no :class:`Validator`."""
+        if not isinstance(trainer, Validator):
+            return None
+        if not isinstance(trainer, Reference):
+            return cls(model, trainer.validate)
+        return cls(model, trainer.validate, lambda: trainer.reference(model, round_info))
 
     def loss(self) -> float:
         """Loss of the round's model itself; computed once."""
@@ -53,7 +80,68 @@ class HeldOut:
         """
         return self._score(add_saturating(self.model, update).vector)
 
+    def reference(self) -> Vector:
+        """The update that training on the held-out examples would make; computed once.
+
+        Returns:
+            int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E507 where the trainer has no ``reference``, QRES-E502 or
+                QRES-E503 where it gives another vector.
+        """
+        if self._reference is None:
+            if self.train is None:
+                what = "the node's trainer has no reference(vector, round_info)"
+                raise ValueRefusedError.of("QRES-E507", "trainer.reference", what, "give it one")
+            self._reference = check_vector(
+                self.train(), "trainer.reference", dimension=self.model.size
+            )
+        return self._reference
+
     def _score(self, model: Vector) -> float:
         self.calls += 1
         loss = float(self.validate(model))
         return math.inf if math.isnan(loss) else loss
+
+
+def _frozen_shares(value: Mapping[NodeId, int]) -> Mapping[NodeId, int]:
+    return MappingProxyType(dict(value))
+
+
+def _no_shares() -> Mapping[NodeId, int]:
+    return {}
+
+
+def _check_shares(_instance: object, _attribute: object, value: Mapping[NodeId, int]) -> None:
+    for share in value.values():
+        if type(share) is not int or not 0 <= share <= FULL_STANDING:
+            raise ValueRefusedError.of(
+                "QRES-E506", "screening.shares", f"{share!r} is not in 0..{FULL_STANDING}"
+            )
+
+
+@attrs.frozen
+class Screening:
+    """What a proposer thinks of the updates it could propose.
+
+    Attributes:
+        against: evidence against senders whose updates are to be left out, once each.
+        shares: for other senders, how much of their weight the update should count, in units of
+            2**-16: 65536 is all of it, 0 leaves it out without a reproach. Who is not named counts
+            fully.
+
+    Raises:
+        ValueRefusedError: QRES-E506 for a share out of range.
+    """
+
+    against: tuple[Evidence, ...] = ()
+    shares: Mapping[NodeId, int] = attrs.field(
+        factory=_no_shares, converter=_frozen_shares, validator=_check_shares
+    )
+
+    def of(self, sender: NodeId) -> int:
+        """The share of a sender; 0 for one it speaks against."""
+        if any(one.subject == sender for one in self.against):
+            return 0
+        return self.shares.get(sender, FULL_STANDING)

@@ -10,14 +10,14 @@ Plugins run in the order of their tables in the TOML file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pluggy
 
 if TYPE_CHECKING:
     from qres_core.contract.dialogue import Dialogue
-    from qres_core.contract.held_out import HeldOut
+    from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.transport import Transport
     from qres_core.contract.types import (
         Contribution,
@@ -520,20 +520,19 @@ class HookSpecs:
         """
 
     @hookspec
-    def screen(
-        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
-    ) -> Sequence[Evidence]:
-        """Name the updates this node would rather not see merged.
+    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+        """Say which updates this node would rather not see merged, or see count less.
 
         When: on the round's proposer, once it has what it could propose and before it proposes.
-        Slot: aggregate, choosing half; any number. What any of them names is left out of the
-            proposal. A set that shrinks below the quorum is not proposed.
+        Slot: aggregate, choosing half; any number. What any of them speaks against is left out of
+            the proposal, and shares multiply. A set that shrinks below the quorum is not proposed.
+            The shares are part of the agreed set, as standings are.
 
         Args:
             updates: what could be proposed: int32 of shape ``(n, d)``, senders, weights.
             held_out: the node's own held-out examples, and the round's model.
             round_info: the round.
-        Returns: evidence against each sender to leave out, once each; ``observe`` is told.
+        Returns: a :class:`Screening`; ``observe`` is told of the evidence in it.
         Raises: an error counts as no proposal, and is reported with the plugin's name.
         Example::
 
@@ -542,11 +541,11 @@ class HookSpecs:
                 @hookimpl
                 def screen(self, updates, held_out, round_info):
                     now = held_out.loss()
-                    return [
+                    return Screening([
                         Evidence(one, "harmful", "selfish", True, round_info.number)
                         for one, row in zip(updates.senders, updates.vectors)
                         if held_out.loss_with(row) > 2 * now
-                    ]
+                    ])
         """
 
     @hookspec

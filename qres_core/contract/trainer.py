@@ -57,3 +57,28 @@ class Validator(Protocol):
             vector: a model, int32, shape ``(d,)``, read-only.
         """
         ...
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """What a :class:`Validator` has besides, for plugins that compare updates with a trusted one.
+
+    Example::
+
+        class Ridge:
+            def reference(self, vector, round_info):
+                step = -self.rate * self.gradient(fixed.decode(vector), self.held_out)
+                return fixed.encode(step, scale=round_info.scale).vector
+    """
+
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        """The update that training on the held-out examples would make. It is never sent.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``, read-only.
+            round_info: the round.
+
+        Returns:
+            int32, shape ``(d,)``.
+        """
+        ...

@@ -303,6 +303,7 @@ class NodeInfo:
         data_dir: folder for the plugin's state, or ``None`` where nothing may be kept (lab).
         seed: seed for reproducible experiments, or ``None``. Never a source of secrets.
         validates: whether the node's trainer can judge models on held-out examples.
+        references: whether it can make an update of its own from them, to compare others with.
     """
 
     node_id: NodeId
@@ -312,6 +313,7 @@ class NodeInfo:
     data_dir: str | None = None
     seed: int | None = None
     validates: bool = False
+    references: bool = False
 
 
 @attrs.frozen

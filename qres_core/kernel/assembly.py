@@ -49,6 +49,7 @@ FIRST_PARTY = {
         "qres-robust-stats",
     ),
     "secagg": "qres-secagg",
+    "validated_mean": "qres-validation",
     "validation": "qres-validation",
     "zk": "qres-zk",
 }

@@ -96,9 +96,9 @@ def _core_requirement_unmet(requires: Iterable[str], core_version: str) -> str:
     return ""
 
 
-def _plugin_entries(distribution: metadata.Distribution) -> list[metadata.EntryPoint]:
+def _plugin_entries(distribution: metadata.Distribution, group: str) -> list[metadata.EntryPoint]:
     try:
-        return [ep for ep in distribution.entry_points if ep.group == ENTRY_POINT_GROUP]
+        return [ep for ep in distribution.entry_points if ep.group == group]
     except Exception:  # noqa: BLE001 - no rule says what a broken file makes the parser raise
         return []  # it provides nothing; a plugin named in the file is then "not installed"
 
@@ -122,6 +122,7 @@ def scan(
     path: Iterable[str] | None = None,
     trusted: frozenset[Path] | None = None,
     core_version: str | None = None,
+    group: str = ENTRY_POINT_GROUP,
 ) -> Mapping[str, Installed]:
     """Find every plugin of the environment, importing none.
 
@@ -129,6 +130,7 @@ def scan(
         path: folders to search instead of ``sys.path``.
         trusted: folders whose metadata counts instead of :func:`site_directories`.
         core_version: version to hold requirements against instead of the running one.
+        group: entry-point group; other parts of QRES find theirs by the same rules.
 
     Returns:
         plugins by name, sorted. One that cannot be enabled is listed with the reason; this
@@ -146,7 +148,7 @@ def scan(
         metadata.distributions() if path is None else metadata.distributions(path=list(path))
     )
     for distribution in distributions:
-        entries = _plugin_entries(distribution)
+        entries = _plugin_entries(distribution, group)
         if not entries:
             continue
         name, version, unmet = _identity(distribution, core_version)

@@ -21,10 +21,11 @@ from qres_core.contract.errors import (
     QresError,
     WireError,
 )
-from qres_core.contract.held_out import HeldOut
+from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.transport import Transport
 from qres_core.contract.types import (
+    FULL_STANDING,
     NODE_ID_BYTES,
     Contribution,
     Evidence,
@@ -407,28 +408,35 @@ class Kernel:
             step = self._wrapped(name, caller, step, round_info)
         return step(updates)
 
-    def screen(
-        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
-    ) -> tuple[Evidence, ...]:
-        """What a proposer should leave out, by every screening plugin; not yet told to ``observe``.
+    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+        """What a proposer thinks of what it could propose, by every screening plugin together.
+
+        Evidence is not told to ``observe`` here.
 
         Raises:
             HookError: QRES-E701 or QRES-E702.
             QresError: what a plugin refused.
         """
         named: dict[NodeId, Evidence] = {}
+        shares: dict[NodeId, int] = {}
         arguments = {"updates": updates, "held_out": held_out, "round_info": round_info}
+        senders = set(updates.senders)
         for name, caller in self._callers["screen"]:
             result = self._call(name, "screen", caller, arguments)
-            if not isinstance(result, Sequence) or not all(
-                type(one) is Evidence and one.against and one.subject in updates.senders
-                for one in result
+            if (
+                type(result) is not Screening
+                or not all(
+                    type(one) is Evidence and one.against and one.subject in senders
+                    for one in result.against
+                )
+                or not senders.issuperset(result.shares)
             ):
-                expected = "evidence against senders of the updates"
-                raise self._wrong(name, "screen", expected, result)
-            for one in result:
+                raise self._wrong(name, "screen", "a Screening of senders of the updates", result)
+            for one in result.against:
                 named.setdefault(one.subject, one)
-        return tuple(named.values())
+            for sender, share in result.shares.items():
+                shares[sender] = (shares.get(sender, FULL_STANDING) * share) // FULL_STANDING
+        return Screening(tuple(named.values()), shares)
 
     def endorse(
         self, updates: Updates, merged: Vector, held_out: HeldOut, round_info: RoundInfo

@@ -155,6 +155,45 @@ def partition_iid(labels: Labels, parts: int, rng: np.random.Generator) -> Parts
     return tuple(np.array_split(rng.permutation(len(labels)), parts))
 
 
+def partition_similarity(
+    labels: Labels, parts: int, gamma: float, rng: np.random.Generator
+) -> Parts:
+    """Deal a share of the examples at random, and the rest sorted by class.
+
+    Each part gets ``gamma`` of its examples from a common random deal. The others are sorted by
+    class and cut into ``parts`` pieces of equal size: with ``gamma = 0`` and as many parts as
+    classes, each part holds about one class.
+
+    Args:
+        labels: int64, shape ``(N,)``.
+        parts: number of parts, 1..N.
+        gamma: share that is dealt at random, 0..1.
+        rng: source of the deal.
+
+    Returns:
+        ``parts`` index arrays; every example is in exactly one.
+
+    Raises:
+        LabError: QRES-E105 with fewer examples than parts, or ``gamma`` out of range.
+
+    Complexity: O(N log N).
+
+    Reference:
+        S. P. Karimireddy et al., SCAFFOLD, ICML 2020, section 7.1: ``s`` % similar data.
+    """
+    _check_counts(len(labels), parts, 1)
+    if not 0.0 <= gamma <= 1.0:
+        raise LabError.of("QRES-E105", "gamma", f"{gamma} is not in 0..1")
+    order = rng.permutation(len(labels))
+    common = round(gamma * len(labels))
+    rest = order[common:]
+    sorted_rest = rest[np.argsort(labels[rest], kind="stable")]
+    dealt = zip(
+        np.array_split(order[:common], parts), np.array_split(sorted_rest, parts)[::-1], strict=True
+    )
+    return tuple(np.concatenate(pair) for pair in dealt)
+
+
 def partition_dirichlet(
     labels: Labels, parts: int, alpha: float, rng: np.random.Generator, minimum: int = 1
 ) -> Parts:

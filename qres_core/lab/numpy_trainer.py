@@ -172,6 +172,22 @@ class ValidatingTrainer(NumpyTrainer):
             loss, _ = self.model.loss_and_gradient(w, self.held_x, self.held_y)
         return float(loss)
 
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        """The update that training on the kept examples would make.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``.
+            round_info: the round.
+
+        Returns:
+            int32, shape ``(d,)``, made as :meth:`fit` makes the update of the node's own examples.
+
+        Raises:
+            ValueRefusedError: as :meth:`fit`.
+        """
+        kept = attrs.evolve(self, x=self.held_x, y=self.held_y)
+        return kept.fit(vector, round_info).vector
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class QuadraticTrainer:

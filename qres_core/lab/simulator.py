@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
-from qres_core.contract.trainer import Validator
+from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import Config
@@ -26,9 +26,11 @@ from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.attacks import Attack, AttackContext, make_attack
+from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.record import RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
 from qres_core.lab.scenario import Scenario
+from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.tasks import Task, make_task
 from qres_core.swarm.effects import (
     Broadcast,
@@ -124,13 +126,14 @@ class _Simulation:
         if scenario.attackers > swarm.nodes:
             what = f"{scenario.attackers} of {swarm.nodes} nodes"
             raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
-        self.scenario, self.swarm, self.task = scenario, swarm, task
+        self.scenario, self.swarm = scenario, swarm
         self.attack: Attack | None = None
         self.saboteur: Saboteur | None = None
         if scenario.attack in SABOTAGE:
             self.saboteur = SABOTAGE[scenario.attack].make()
         elif scenario.attack:
             self.attack = make_attack(scenario.attack, scenario.strength)
+        self.task = under_attack(task, self.attack, scenario.attackers)
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 1))))
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
         outsiders = scenario.attackers if self.saboteur and not self.saboteur.credentials else 0
@@ -140,7 +143,7 @@ class _Simulation:
         self.nodes: list[_Node] = []
         for index, (node_id, kernel) in enumerate(zip(ids, kernels, strict=True)):
             trainer = task.trainers[index]
-            validate = trainer.validate if isinstance(trainer, Validator) else None
+            validator = trainer if isinstance(trainer, Validator) else None
             kernel.setup(
                 NodeInfo(
                     node_id,
@@ -148,22 +151,25 @@ class _Simulation:
                     roster,
                     swarm.byzantine,
                     seed=scenario.seed,
-                    validates=validate is not None,
+                    validates=validator is not None,
+                    references=isinstance(trainer, Reference),
                 )
             )
             machine = RoundMachine(
-                node_id, roster, kernel, swarm, task.initial, MemoryJournal(), validate
+                node_id, roster, kernel, swarm, task.initial, MemoryJournal(), validator
             )
             attacker = index - honest if index >= honest else None
             self.nodes.append(_Node(index, node_id, machine, attacker))
         self.by_id = {node.node_id: node for node in self.nodes}
         self.honest = [node for node in self.nodes if node.attacker is None]
         self.observer = self.honest[0] if self.honest else self.nodes[0]
+        self.sandbox = Sandbox(self.observer.machine.kernel)
         self.events: list[tuple[float, int, int, str, Any]] = []
         self.counter = 0
         self.messages = 0
         self.now = EPOCH
         self.updates: dict[tuple[int, bytes], dict[int, Update]] = {}
+        self.boards: dict[tuple[int, bytes], dict[str, Any]] = {}
         self.records: list[RoundRecord] = []
         self.refused: Counter[str] = Counter()
         self.aborted = 0
@@ -320,6 +326,8 @@ class _Simulation:
             self.scenario.attackers,
             node.attacker or 0,
             self.lies,
+            probe_for(attack, lambda: self.shadow(train)),
+            self.boards.setdefault((train.round_info.number, train.round_info.model_digest), {}),
         )
         number = train.round_info.number
         forgeries = attack.forge(context)
@@ -331,6 +339,19 @@ class _Simulation:
             payload = encode_contribution(weight, forgery.octets, {})
             effects += node.machine.publish_raw(payload, number, self.now)
         return effects
+
+    def shadow(self, train: Train) -> Shadow:
+        """The round as attackers may try it on the observer's plugins."""
+        made = [(one, self.update(one, train)) for one in self.nodes]
+        trainer = self.task.trainers[self.observer.index]
+        return Shadow(
+            self.sandbox,
+            train.round_info,
+            train.model,
+            {one.node_id: update for one, update in made if one.attacker is None},
+            {one.node_id: update for one, update in made if one.attacker is not None},
+            trainer,
+        )
 
     # ── recording ─────────────────────────────────────────────────────────────────────────────
 
@@ -369,6 +390,7 @@ class _Simulation:
         made = self.updates.get((info.number, info.model_digest), {})
         rows = [made[node.index].vector for node in self.honest if node.index in made]
         self.updates = {key: value for key, value in self.updates.items() if key[0] >= info.number}
+        self.boards = {key: value for key, value in self.boards.items() if key[0] >= info.number}
         if effect.merged is None or not rows:
             return None
         return alignment(effect.merged, np.stack(rows))

@@ -22,6 +22,7 @@ from qres_core.lab.data import (
     digits,
     partition_dirichlet,
     partition_iid,
+    partition_similarity,
     stream,
 )
 from qres_core.lab.models import MLP, Model, Softmax
@@ -43,6 +44,12 @@ def _help(text: str) -> dict[str, str]:
 def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if type(value) is not int or value < 1:
         msg = f"{attribute.name!r} must be an integer of at least 1: {value!r}"
+        raise ValueError(msg)
+
+
+def _share(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not 0 <= _real(value) <= 1:
+        msg = f"{attribute.name!r} must be a number in 0..1: {value!r}"
         raise ValueError(msg)
 
 
@@ -92,7 +99,9 @@ class TaskConfig:
     )
     partition: str = attrs.field(
         default="iid",
-        metadata=_help("How examples are dealt to nodes: 'iid' or 'dirichlet' (uneven classes)."),
+        metadata=_help(
+            "How examples are dealt to nodes: 'iid', 'dirichlet' or 'similarity' (uneven classes)."
+        ),
     )
     alpha: float = attrs.field(
         default=0.5,
@@ -114,6 +123,14 @@ class TaskConfig:
         default=0.0,
         validator=_not_negative,
         metadata=_help("FedProx's mu: pull towards the round's model; 0 is FedAvg."),
+    )
+    gamma: float = attrs.field(
+        default=1.0,
+        validator=_share,
+        metadata=_help(
+            "Share of the examples the 'similarity' partition deals at random; the rest is sorted "
+            "by class. 0 gives each node about one class."
+        ),
     )
     held_out: int = attrs.field(
         default=0,
@@ -257,6 +274,10 @@ def _dirichlet(config: TaskConfig, labels: Labels, parts: int, rng: np.random.Ge
     return partition_dirichlet(labels, parts, config.alpha, rng)
 
 
+def _similarity(config: TaskConfig, labels: Labels, parts: int, rng: np.random.Generator) -> Parts:
+    return partition_similarity(labels, parts, config.gamma, rng)
+
+
 _TASKS: Final = {"digits": _digits, "quadratic": _quadratic}
 _MODELS: Final = {"softmax": _softmax, "mlp": _mlp}
-_PARTITIONS: Final = {"iid": _iid, "dirichlet": _dirichlet}
+_PARTITIONS: Final = {"iid": _iid, "dirichlet": _dirichlet, "similarity": _similarity}

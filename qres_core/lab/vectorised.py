@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from qres_core.contract.errors import LabError, WireError
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
-from qres_core.contract.trainer import Validator
+from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import (
     Contribution,
     Evidence,
@@ -37,12 +37,14 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel, Rejection
 from qres_core.lab.attacks import AttackContext, make_attack
+from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.record import RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
+from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.simulator import EPOCH, describe, identify, node_ids
 from qres_core.lab.tasks import Task
-from qres_core.swarm.gathering import Gathering, Held
+from qres_core.swarm.gathering import Gathering, Held, screened
 from qres_core.swarm.messages import (
     CONTRIBUTION,
     ContributionBody,
@@ -72,7 +74,9 @@ class _Observer:
     def __init__(
         self, config: Config, scenario: Scenario, task: Task, installed: Mapping[str, Installed]
     ) -> None:
-        self.config, self.scenario, self.task = config, scenario, task
+        self.config, self.scenario = config, scenario
+        self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
+        self.task = under_attack(task, self.attack, scenario.attackers)
         swarm = config.swarm
         self.honest = swarm.nodes - scenario.attackers
         self.kernel = Kernel.from_config(config, installed=installed)
@@ -82,6 +86,7 @@ class _Observer:
         else:  # nothing differs between the nodes, so one kernel speaks for all
             self.ids = node_ids(swarm.nodes, scenario.seed)
             self.kernels = [self.kernel] * swarm.nodes
+        self.sandbox = Sandbox(self.kernel)
         self.roster = tuple(sorted(self.ids))
         for node_id, kernel in zip(self.ids, self.kernels, strict=True):
             kernel.setup(
@@ -92,9 +97,9 @@ class _Observer:
                     swarm.byzantine,
                     seed=scenario.seed,
                     validates=isinstance(task.trainers[0], Validator),
+                    references=isinstance(task.trainers[0], Reference),
                 )
             )
-        self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
         self.model: Vector = task.initial
         self.step = 0
@@ -126,16 +131,33 @@ class _Observer:
             made.append((node, body.to_bytes()))
         if self.attack is None:
             return made
-        honest = np.stack([update.vector for update in updates[: self.honest]])
+        rows = [update.vector for update in updates[: self.honest]]
+        honest = np.stack(rows) if rows else np.empty((0, info.dimension), dtype=np.int32)
+        probe = probe_for(self.attack, lambda: self.shadow(info, updates))
+        board: dict[str, Any] = {}
         for index, own in enumerate(updates[self.honest :]):
             context = AttackContext(
-                info, self.model, own, honest, self.scenario.attackers, index, self.lies
+                info,
+                self.model,
+                own,
+                honest,
+                self.scenario.attackers,
+                index,
+                self.lies,
+                probe,
+                board,
             )
             for forgery in self.attack.forge(context):
                 weight = max(1, min(forgery.weight, cap))
                 payload = encode_contribution(weight, forgery.octets, {})
                 made.append((self.honest + index, payload))
         return made
+
+    def shadow(self, info: RoundInfo, updates: Sequence[Update]) -> Shadow:
+        """The round as attackers may try it on the observer's plugins."""
+        made = list(zip(self.ids, updates, strict=True))
+        honest, attackers = dict(made[: self.honest]), dict(made[self.honest :])
+        return Shadow(self.sandbox, info, self.model, honest, attackers, self.task.trainers[0])
 
     def deliver(self, node: int, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
         """Sign, encode, and take in one contribution; why it was refused, or an empty string."""
@@ -207,15 +229,13 @@ class _Observer:
             if not standing.banned and standing.weight:
                 members.append(Member(sender, held.contribution.digest, standing.weight))
         quorum, cap = self.config.swarm.quorum, self.config.swarm.weight_cap
-        trainer = self.task.trainers[0]
-        judge = HeldOut(self.model, trainer.validate) if isinstance(trainer, Validator) else None
+        judge = HeldOut.of(self.task.trainers[0], self.model, info)
         if judge is not None and len(members) >= quorum:
-            evidence = self.kernel.screen(gathering.stack(members, cap), judge, info)
-            for one in evidence:
+            screening = self.kernel.screen(gathering.stack(members, cap), judge, info)
+            for one in screening.against:
                 self.kernel.observe(one)
                 refused[one.fact] += 1
-            out = {one.subject for one in evidence}
-            members = [member for member in members if member.sender not in out]
+            members = screened(members, screening)
         senders = tuple(member.sender for member in members)
         if len(members) < quorum:
             return self.aborted(info, f"{len(members)} contributions, quorum {quorum}", refused)

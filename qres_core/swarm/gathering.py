@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 import numpy as np
 
+from qres_core.contract.held_out import Screening
 from qres_core.contract.types import (
     FULL_STANDING,
     MAX_WEIGHT,
@@ -112,3 +113,13 @@ class Gathering:
             tuple(member.sender for member in members),
             np.array(claims, dtype=np.int64),
         )
+
+
+def screened(members: Sequence[Member], screening: Screening) -> list[Member]:
+    """The members with their standings as a screening would have them, without those left out."""
+    kept: list[Member] = []
+    for member in members:
+        standing = member.standing * screening.of(member.sender) // FULL_STANDING
+        if standing:
+            kept.append(attrs.evolve(member, standing=standing))
+    return kept

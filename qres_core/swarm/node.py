@@ -30,7 +30,7 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from qres_core.contract.errors import ConfigError, QresError, RoundError
-from qres_core.contract.trainer import Trainer, Validator
+from qres_core.contract.trainer import Reference, Trainer, Validator
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
@@ -411,21 +411,22 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
     folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
     place = None if folder is None else str(folder)
-    validate = trainer.validate if isinstance(trainer, Validator) else None
+    validator = trainer if isinstance(trainer, Validator) else None
     info = NodeInfo(
         node_id,
         swarm.name,
         members,
         swarm.byzantine,
         data_dir=place,
-        validates=validate is not None,
+        validates=validator is not None,
+        references=isinstance(trainer, Reference),
     )
     kernel = Kernel.from_config(config, installed=installed)
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
             node = Node(
-                machine=RoundMachine(node_id, members, kernel, swarm, initial, memory, validate),
+                machine=RoundMachine(node_id, members, kernel, swarm, initial, memory, validator),
                 transport=transport,
                 trainer=trainer,
                 steps=steps,

@@ -20,7 +20,7 @@ again every ``T/2``, and asks again for what it lacks: messages get lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -29,7 +29,8 @@ from qres_core.contract import canonical
 from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
 from qres_core.contract.errors import QresError, RoundError, WireError
 from qres_core.contract.fixed import add_saturating
-from qres_core.contract.held_out import HeldOut
+from qres_core.contract.held_out import HeldOut, Screening
+from qres_core.contract.trainer import Validator
 from qres_core.contract.types import (
     FULL_STANDING,
     Contribution,
@@ -66,7 +67,7 @@ from qres_core.swarm.effects import (
     SendTo,
     Train,
 )
-from qres_core.swarm.gathering import Gathering, Held
+from qres_core.swarm.gathering import Gathering, Held, screened
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
 from qres_core.swarm.messages import (
     CERTIFICATE,
@@ -132,7 +133,7 @@ class _Round:
     update: Update | None = None
     contributed: bool = False
     proposed: bool = False
-    screened: frozenset[NodeId] | None = None  # whom this proposer leaves out
+    screened: Screening | None = None  # what this proposer thinks of the contributions
     proposal: Proposal | None = None
     proposal_digest: bytes = b""
     hopeless: bool = False  # the proposer is banned here: its proposal will not be taken
@@ -153,7 +154,7 @@ class RoundMachine:
         swarm: the swarm's promises.
         model: initial model, int32, shape ``(d,)``; superseded by the journal's.
         journal: durable memory.
-        validate: loss of a model on held-out examples, for plugins that validate; they are refused
+        validator: judges models by held-out examples, for plugins that validate; they are refused
             without one.
     """
 
@@ -165,7 +166,7 @@ class RoundMachine:
         swarm: SwarmConfig,
         model: Vector,
         journal: Journal,
-        validate: Callable[[Vector], float] | None = None,
+        validator: Validator | None = None,
     ) -> None:
         self.node_id = node_id
         self.roster = tuple(sorted(roster))
@@ -175,7 +176,7 @@ class RoundMachine:
         # The honest part of a quorum, more than f: so many vouch even when all liars fall silent.
         self._vouched = self.threshold - swarm.byzantine
         self._journal = journal
-        self._validate = validate
+        self._judge_by = validator
         resume = journal.resume()
         self.model = check_vector(model if resume is None else resume.model, "model")
         self.step = 0 if resume is None else resume.step
@@ -646,11 +647,15 @@ class RoundMachine:
     def _standings_off(self, candidate: CandidateSet) -> str:
         tolerance = int(self.swarm.standing_tolerance * FULL_STANDING)
         exact = not self.kernel.has("reputation")
+        # A proposer that screens may let an update count less, as it may leave it out altogether.
+        lower = FULL_STANDING if self.kernel.has("screen") else 0
         for member in candidate.members:
             own = self.kernel.standing(member.sender)
             if own.banned:
                 return "set names a banned node"
-            if abs(own.weight - member.standing) > (0 if exact else tolerance):
+            bent = member.standing - own.weight
+            least = -max(lower, 0 if exact else tolerance)
+            if not least <= bent <= (0 if exact else tolerance):
                 return "set bends a standing"
         return ""
 
@@ -707,7 +712,7 @@ class RoundMachine:
 
         Screened once a round: a proposer that waits for more does not judge them all again.
         """
-        if self._validate is None or not self.kernel.has("screen"):
+        if self._judge_by is None or not self.kernel.has("screen"):
             return members
         current = self._round
         if len(members) < self.swarm.quorum:
@@ -715,23 +720,27 @@ class RoundMachine:
         if current.screened is None:
             try:
                 updates = self._gathering.stack(members, self.swarm.weight_cap)
-                held_out = HeldOut(self.model, self._validate)
-                evidence = self.kernel.screen(updates, held_out, current.info)
+                screening = self.kernel.screen(updates, self._held_out(), current.info)
             except QresError as error:
                 self.kernel.rejections[f"screen: {error.code}"] += 1
                 current.proposed = True  # no proposal of this node this round
                 return []
-            for one in evidence:
+            for one in screening.against:
                 self.kernel.observe(one)
-            current.screened = frozenset(one.subject for one in evidence)
-        return [member for member in members if member.sender not in current.screened]
+            current.screened = screening
+        return screened(members, current.screened)
+
+    def _held_out(self) -> HeldOut:
+        held_out = HeldOut.of(self._judge_by, self.model, self._round.info)
+        assert held_out is not None  # noqa: S101 - asked where there is a judge
+        return held_out
 
     def _endorses(self, proposal: Proposal) -> bool:
         """Whether this node's plugins would have it vote for the set.
 
         A set with a proven lock was endorsed by a quorum; asking again could only stall the swarm.
         """
-        if self._validate is None or not self.kernel.has("endorse") or proposal.lock_round:
+        if self._judge_by is None or not self.kernel.has("endorse") or proposal.lock_round:
             return True
         current = self._round
         if current.endorsed is None:
@@ -739,7 +748,6 @@ class RoundMachine:
         return current.endorsed
 
     def _judge(self, candidate: CandidateSet, digest: bytes) -> bool:
-        assert self._validate is not None  # noqa: S101 - asked by _endorses
         info = self._round.info
         try:
             updates = self._gathering.stack(candidate.members, self.swarm.weight_cap)
@@ -748,8 +756,7 @@ class RoundMachine:
             self.kernel.rejections[f"proposal not merged: {error.code}"] += 1
             return False
         self._round.merged = digest, merged
-        held_out = HeldOut(self.model, self._validate)
-        verdict, source = self.kernel.endorse(updates, merged, held_out, info)
+        verdict, source = self.kernel.endorse(updates, merged, self._held_out(), info)
         if verdict is ACCEPT:
             return True
         self.kernel.refuse(verdict.reason, Blame.NOBODY, None, source, self.number)
@@ -921,6 +928,8 @@ class RoundMachine:
             return f"{held} contributions, quorum {self.swarm.quorum}"
         if self._round.proposal is None:
             return "no proposal"
+        if self._round.endorsed is False:
+            return "not endorsed here"
         return "no agreement"
 
     def _close(self, certificate: Certificate, now: float) -> None:

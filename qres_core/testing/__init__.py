@@ -1,7 +1,7 @@
 """Conformance suites for plugin authors: subclass one in your tests and give it your plugin.
 
 Each rule has a stable id (``QRES-AGG-4``); :data:`RULES` lists them. Needs pytest, which the extra
-``qres-core[testing]`` brings. Nothing else in QRES imports this package.
+``qres-core[testing]`` brings. Of QRES itself only ``qres certify`` imports this package.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from qres_core.testing.builders import (
     make_round_info,
     make_updates,
 )
+from qres_core.testing.certification import Certificate, Claims, certify
+from qres_core.testing.composition import find_rule
 from qres_core.testing.hosting import host
 from qres_core.testing.rules import RULES, ContractViolationError
 
@@ -36,7 +38,11 @@ __all__ = [
     "RULES",
     "AggregatorContract",
     "AuthenticatorContract",
+    "Certificate",
+    "Claims",
     "ContractViolationError",
+    "certify",
+    "find_rule",
     "host",
     "make_envelope",
     "make_node_ids",

@@ -12,7 +12,7 @@ from qres_core.contract.errors import PluginError, ValueRefusedError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.types import MAX_WEIGHT
 from qres_core.testing.builders import make_updates
-from qres_core.testing.hosting import host, needs_of
+from qres_core.testing.hosting import host
 from qres_core.testing.resistance import ResistanceRules
 from qres_core.testing.rules import broken
 from qres_core.testing.trial import LOWEST, Rows, cluster, orders
@@ -51,8 +51,9 @@ class AggregatorContract(ResistanceRules):
             ``2 (n - f) / (n - 2 f)`` (Chen, Su and Xu 2017, lemma 1).
         stateless: the result depends on nothing but the arguments. Default true; false for rules
             that remember earlier rounds, which are then compared as fresh instances only.
-        anonymous: which sender holds which vector does not matter. Default true; false for rules
-            that draw senders into groups, such as bucketing.
+        draws: the rule draws lots, such as who shares a bucket with whom, from what it is given.
+            Default false; true exempts it from the rules that compare results for different input
+            (4, 9, 16, 17).
         translates: adding one vector to all inputs adds it to the result. Default true; false for
             rules that clip about a fixed point.
         kappa: the bound of (f, kappa)-robustness that the rule claims: a number, or a function of
@@ -82,7 +83,7 @@ class AggregatorContract(ResistanceRules):
     def test_agg_2_shape_and_dtype(self) -> None:
         """QRES-AGG-2: int32 of shape ``(d,)``, also for ``d = 1`` and the fewest updates."""
         plugin = self.make()
-        fewest = needs_of(plugin).min_updates
+        fewest = self._seat(plugin).needs.min_updates
         for count, dimension in itertools.product(
             (fewest, self._count(plugin)), (1, self.dimension)
         ):
@@ -105,8 +106,8 @@ class AggregatorContract(ResistanceRules):
 
     def test_agg_4_sender_does_not_matter(self) -> None:
         """QRES-AGG-4: handing the same vectors and weights to other senders changes nothing."""
-        if not self.anonymous:
-            pytest.skip("anonymous is false")
+        if self.draws:
+            pytest.skip("draws is true")
         plugin = self.make()
         for seed in _SEEDS:
             updates = self._honest(plugin, seed)
@@ -123,7 +124,7 @@ class AggregatorContract(ResistanceRules):
         """QRES-AGG-5: below ``needs.min_updates`` QRES-E505, at it a result; liars are outvoted."""
         rule = "QRES-AGG-5"
         plugin = self.make()
-        needs = needs_of(plugin)
+        needs = self._seat(plugin).needs
         liars = needs.tolerates or 0
         if needs.min_updates <= 2 * liars:
             broken(
@@ -198,6 +199,8 @@ class AggregatorContract(ResistanceRules):
 
     def test_agg_9_weights_are_proportions(self) -> None:
         """QRES-AGG-9: multiplying all weights by one factor changes nothing."""
+        if self.draws:
+            pytest.skip("draws is true")
         plugin = self.make()
         for seed in _SEEDS:
             updates = self._honest(plugin, seed)
@@ -213,7 +216,7 @@ class AggregatorContract(ResistanceRules):
         """QRES-AGG-10: one liar who claims the weight 2**30 does not move the result."""
         rule = "QRES-AGG-10"
         plugin = self.make()
-        needs = needs_of(plugin)
+        needs = self._seat(plugin).needs
         if not needs.tolerates:
             pytest.skip("needs.tolerates declares no liars")
         if needs.equal_weights:
@@ -232,7 +235,7 @@ class AggregatorContract(ResistanceRules):
         """QRES-AGG-11: ``needs.tolerates`` far liars leave the result with the honest vectors."""
         rule = "QRES-AGG-11"
         plugin = self.make()
-        liars = needs_of(plugin).tolerates
+        liars = self._seat(plugin).needs.tolerates
         if not liars:
             pytest.skip("needs.tolerates declares no liars")
         for name, honest, lies in self._attacks(plugin, liars):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Final, cast
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract.types import Update
+from qres_core.contract.types import Update, Vector
 from qres_core.lab import attacks
 from qres_core.testing.builders import make_round_info
+from qres_core.testing.rules import ContractViolationError
 
 Rows = NDArray[np.int64]
 Rule = Callable[[Rows], Rows]
 """A rule as an attacker may try it: inputs of shape ``(n, d)`` to a result of shape ``(d,)``."""
 
-_POISON: Final = frozenset({"backdoor", "label_flip"})
-"""Attacks on the training data; they need a task to train."""
 _LATE: Final = 1000
+"""A round number by which every sleeper is awake."""
 
 
 @attrs.frozen
@@ -37,6 +38,20 @@ class Lies:
     why: str = ""
 
 
+@functools.cache
+def _brought() -> Mapping[str, attacks.Registered]:
+    return attacks.catalogue()
+
+
+def known_attacks() -> Mapping[str, attacks.Registered]:
+    """The registry: the built-in attacks, and those of installed distributions.
+
+    Raises:
+        PluginError: every attack of a distribution that cannot be used.
+    """
+    return {**_brought(), **attacks.ATTACKS}
+
+
 def registered_lies(honest: Rows, liars: int, rule: Rule, *, seed: int = 0) -> Iterator[Lies]:
     """What every attack of the registry sends, knowing all that it may know.
 
@@ -49,50 +64,57 @@ def registered_lies(honest: Rows, liars: int, rule: Rule, *, seed: int = 0) -> I
     Yields:
         the lies of each attack in the order of the registry. What the kernel would not let through
         to a rule (a wrong length, silence) is named with the reason.
+
+    Raises:
+        PluginError: an attack of another distribution cannot be used.
     """
-    for name in attacks.ATTACKS:
-        yield _lies(name, honest, liars, rule, seed)
+    for name, registered in known_attacks().items():
+        yield _lies(name, registered, honest, liars, rule, seed)
 
 
-def _lies(name: str, honest: Rows, liars: int, rule: Rule, seed: int) -> Lies:
-    if name in _POISON or getattr(attacks.ATTACKS[name], "poison", None):
-        return Lies(name, None, "poisons training data, which one call of a rule has not")
-    attack = attacks.make_attack(name)
+def _lies(
+    name: str, registered: attacks.Registered, honest: Rows, liars: int, rule: Rule, seed: int
+) -> Lies:
+    crew = [registered.make(None) for _ in range(liars)]
+    if isinstance(crew[0], attacks.DataAttack):
+        return Lies(name, None, "poisons training data, not a call")
     sent: list[Rows] = []
-    for index in range(liars):
-        forgeries = attack.forge(_context(honest, liars, index, rule, seed))
+    board: dict[str, Any] = {}
+    for index, attack in enumerate(crew):
+        forgeries = attack.forge(_context(honest, liars, index, rule, board, seed))
         if not forgeries:
             return Lies(name, None, "sends nothing")
         octets = forgeries[-1].octets  # of two contributions of one sender at most one is admitted
         if len(octets) != 4 * honest.shape[1]:
-            return Lies(name, None, "refused before any rule: wrong length")
+            return Lies(name, None, "wrong length: never reaches a rule")
         sent.append(np.frombuffer(octets, dtype="<i4").astype(np.int64))
     return Lies(name, np.stack(sent))
 
 
 def _context(
-    honest: Rows, liars: int, index: int, rule: Rule, seed: int
+    honest: Rows, liars: int, index: int, rule: Rule, board: dict[str, Any], seed: int
 ) -> attacks.AttackContext:
     rows = honest.astype(np.int32)
-    given: dict[str, Any] = {
-        "round_info": make_round_info(
+    return attacks.AttackContext(
+        round_info=make_round_info(
             rows.shape[1], nodes=len(rows) + liars, byzantine=liars, number=_LATE
         ),
-        "model": np.zeros(rows.shape[1], dtype=np.int32),
-        "own": Update(rows[index % len(rows)]),
-        "honest": rows,
-        "attackers": liars,
-        "index": index,
-        "rng": np.random.default_rng((seed, index)),
-    }
-    known = {field.name for field in attrs.fields(cast("Any", attacks.AttackContext))}
-    if "probe" in known:
-        given["probe"] = _probe(rule)
-    return attacks.AttackContext(**{name: one for name, one in given.items() if name in known})
+        model=np.zeros_like(rows[0]),
+        own=Update(rows[index % len(rows)]),
+        honest=rows,
+        attackers=liars,
+        index=index,
+        rng=np.random.default_rng((seed, index)),
+        probe=functools.partial(_probe, honest, liars, rule),
+        board=board,
+    )
 
 
-def _probe(rule: Rule) -> Callable[[NDArray[np.int32]], NDArray[np.int32]]:
-    def probe(vectors: NDArray[np.int32]) -> NDArray[np.int32]:
-        return rule(np.asarray(vectors).astype(np.int64)).astype(np.int32)
-
-    return probe
+def _probe(honest: Rows, liars: int, rule: Rule, forged: NDArray[np.int32]) -> Vector | None:
+    try:
+        merged = rule(np.concatenate([honest, forged.astype(np.int64)]))
+    except ContractViolationError:
+        if len(forged) < liars:  # a rule may refuse that
+            return None
+        raise
+    return merged.astype(np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pluggy
 
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
@@ -25,14 +26,29 @@ def host(plugin: object, *, name: str = "plugin") -> pluggy.PluginManager:
             with arguments its specification lacks; QRES-E207 unknown hook; QRES-E208 asynchronous;
             QRES-E209 ordered or wrapping.
     """
+    return seat(plugin, name=name).manager
+
+
+@attrs.frozen(eq=False)
+class Seated:
+    """A plugin that is held as the kernel holds it.
+
+    Attributes:
+        plugin: the plugin.
+        manager: the manager it alone is registered with.
+        needs: what it needs.
+    """
+
+    plugin: object
+    manager: pluggy.PluginManager
+    needs: Needs
+
+
+def seat(plugin: object, *, name: str = "plugin") -> Seated:
+    """:func:`host`, with what the plugin needs."""
     enabled = enable(plugin, name)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     manager.register(enabled.instance, name=name)
     manager.check_pending()
-    return manager
-
-
-def needs_of(plugin: object) -> Needs:
-    """What the plugin needs, or nothing if it does not say."""
-    return enable(plugin, "plugin").needs
+    return Seated(plugin, manager, enabled.needs)

@@ -32,6 +32,15 @@ def lower_bound(count: int, liars: int) -> Fraction:
     return Fraction(liars, count - 2 * liars)
 
 
+def published_bound(count: int, liars: int) -> float:
+    """The larger of the bounds proven for Krum, and for the coordinate-wise and geometric medians.
+
+    ``6 (1 + r)`` and ``4 (1 + r)**2`` with ``r = f / (n - 2 f)`` (Allouah et al. 2023, table 1).
+    """
+    ratio = 1.0 + float(lower_bound(count, liars))
+    return max(6.0 * ratio, 4.0 * ratio**2)
+
+
 @attrs.frozen
 class Worst:
     """The largest kappa some inputs ask for.
@@ -98,8 +107,9 @@ def worst_kappa(rows: Rows, result: Rows, indicators: NDArray[np.int64], roundin
     """The largest kappa that a result asks for, over all sets ``S``.
 
     With ``m = |S|``, ``T`` the sum and ``Q`` the summed squared lengths of the rows of ``S``, all
-    seen from the result, it is ``|T|**2 / (m Q - |T|**2)``: integers. A rule on the grid must
-    round: half a step a coordinate and ``rounding`` steps more are taken off ``|T| / m``.
+    seen from the result, it is ``|T|**2 / (m Q - |T|**2)``: integers. The result is rounded to the
+    grid, and so are the inputs: half a step a coordinate for each, and ``rounding`` steps more, are
+    taken off ``|T| / m``.
 
     Args:
         rows: the inputs, within int32, shape ``(n, d)``.
@@ -116,7 +126,7 @@ def worst_kappa(rows: Rows, result: Rows, indicators: NDArray[np.int64], roundin
         size * square - pull
         for square, pull in zip(_squares(indicators, parts), pulls, strict=True)
     ]
-    half_steps = size * (1 + 2 * rounding)
+    half_steps = size * (2 + 2 * rounding)
     grace = math.isqrt(dimension * half_steps**2 << (2 * _FINE - 2)) + 1  # in 2**-40 steps
     rough = [
         _rough(pull, spread, grace * 2.0**-_FINE)
@@ -137,3 +147,8 @@ def _rough(pull: int, spread: int, grace: float) -> float:
     if not spread:
         return math.inf if left else 0.0
     return left * left / spread
+
+
+def as_text(kappa: Fraction | float) -> str:
+    """``1.73``, or ``unbounded``."""
+    return "unbounded" if kappa == math.inf else f"{float(kappa):.4g}"

@@ -19,6 +19,16 @@ RULES: Final[Mapping[str, str]] = MappingProxyType(
         "QRES-AGG-9": "reads weights as proportions",
         "QRES-AGG-10": "is not moved by one great weight",
         "QRES-AGG-11": "withstands the liars it says it tolerates",
+        "QRES-AGG-12": "is (f, kappa)-robust",
+        "QRES-AGG-13": "breaks at no distance and by no known attack",
+        "QRES-AGG-14": "does not care how its input lies in memory",
+        "QRES-AGG-15": "survives the bit patterns of NaN and infinity",
+        "QRES-AGG-16": "loses no digits to what all updates share",
+        "QRES-AGG-17": "is not blinded by liars who share a huge offset",
+        "QRES-AGG-18": "lets no weight own the result",
+        "QRES-AGG-19": "survives copies of an honest update",
+        "QRES-AGG-20": "does not wrap around",
+        "QRES-AGG-21": "leaves its input alone under attack too",
         "QRES-AUTH-1": "is a plugin the kernel takes",
         "QRES-AUTH-2": "accepts what it signed",
         "QRES-AUTH-3": "rejects a message without its authenticator",
@@ -35,10 +45,12 @@ class ContractViolationError(AssertionError):
 
     Attributes:
         rule: an id of :data:`RULES`.
+        what: what was seen.
     """
 
     def __init__(self, rule: str, what: str) -> None:
         self.rule = rule
+        self.what = what
         super().__init__(f"{rule} ({RULES[rule]}): {what}")
 
 

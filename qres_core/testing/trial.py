@@ -5,19 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
 
-import attrs
 import numpy as np
-import pluggy
 from numpy.typing import NDArray
 
 from qres_core.contract.errors import PluginError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.traits import Needs
 from qres_core.contract.types import Updates, Vector
 from qres_core.testing.builders import make_round_info, make_updates
-from qres_core.testing.hosting import host, needs_of
+from qres_core.testing.hosting import Seated, seat
 from qres_core.testing.rules import broken
 
 Rows = NDArray[np.int64]
@@ -26,13 +23,6 @@ Bound = Callable[[int, int], float]
 LOWEST: Final = -(2**31)
 """What int32 holds and a liar may send, one below the grid's symmetric range."""
 _FAR: Final = 2**30
-
-
-@attrs.frozen(eq=False)
-class _Seated:
-    plugin: object
-    manager: pluggy.PluginManager
-    needs: Needs
 
 
 class AggregatorTrial:
@@ -45,13 +35,13 @@ class AggregatorTrial:
     bounded_by_inputs: ClassVar[bool] = True
     stretch: ClassVar[float] = 1.0
     stateless: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
     translates: ClassVar[bool] = True
     kappa: ClassVar[float | Bound | None] = None
     breaks_beyond: ClassVar[bool] = False
     seed: ClassVar[int] = 0
 
-    _seated: _Seated | None = None
+    _seated: Seated | None = None
 
     def make(self) -> object:
         """A fresh plugin instance, configured. Every call must give an equal one."""
@@ -64,19 +54,11 @@ class AggregatorTrial:
         return np.random.default_rng(number + 1_000_003 * self.seed)
 
     def _count(self, plugin: object) -> int:
-        needs = needs_of(plugin)
+        needs = self._seat(plugin).needs
         return max(self.updates, needs.min_updates, 2 * (needs.tolerates or 0) + 1)
 
-    def _kappa_declared(self, plugin: object, count: int, liars: int) -> float | None:
-        """The bound of the suite, or else what the plugin's ``kappa_bound(n)`` says."""
-        stated: Any = type(self).kappa
-        if stated is None:
-            own: Any = getattr(plugin, "kappa_bound", None)
-            return None if own is None else float(own(count))
-        return float(stated(count, liars) if callable(stated) else stated)
-
     def _weighted(self, plugin: object, rows: Rows, seed: int) -> Updates:
-        if needs_of(plugin).equal_weights:
+        if self._seat(plugin).needs.equal_weights:
             return make_updates(rows)
         return make_updates(rows, self._rng(seed).integers(1, 1000, size=len(rows)))
 
@@ -86,9 +68,9 @@ class AggregatorTrial:
 
     # ── calling it ────────────────────────────────────────────────────────────────────────────
 
-    def _seat(self, plugin: object) -> _Seated:
+    def _seat(self, plugin: object) -> Seated:
         if self._seated is None or self._seated.plugin is not plugin:
-            self._seated = _Seated(plugin, host(plugin), needs_of(plugin))
+            self._seated = seat(plugin)
         return self._seated
 
     def _call(self, plugin: object, updates: Updates) -> list[object]:
@@ -110,9 +92,7 @@ class AggregatorTrial:
         if len(results) != 1:
             broken("QRES-AGG-2", "aggregate returned nothing")
         if not isinstance(results[0], np.ndarray):
-            broken(
-                "QRES-AGG-2", f"aggregate returned a {type(results[0]).__name__}, not an array"
-            )
+            broken("QRES-AGG-2", f"aggregate returned a {type(results[0]).__name__}, not an array")
         result = cast("Vector", results[0])
         if result.dtype != np.int32 or result.shape != (updates.dimension,):
             broken(

@@ -32,6 +32,7 @@ from qres_core import (
     RoundError,
     RoundInfo,
     RoundStatus,
+    Screening,
     Send,
     Standing,
     Trainer,
@@ -88,17 +89,16 @@ class NoWorse:
     """Judges by the node's own held-out examples."""
 
     @hookimpl
-    def screen(
-        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
-    ) -> Sequence[Evidence]:
-        """Leave out what doubles the loss."""
+    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+        """Leave out what doubles the loss, and let the rest count half."""
         limit = 2 * held_out.loss()
         pairs = zip(updates.senders, updates.vectors, strict=True)
-        return [
+        against = tuple(
             Evidence(one, "harmful", "no_worse", against=True, round=round_info.number)
             for one, row in pairs
             if held_out.loss_with(row) > limit
-        ]
+        )
+        return Screening(against, dict.fromkeys(updates.senders, 2**15))
 
     @hookimpl
     def endorse(

@@ -15,6 +15,7 @@ import qres_core
 ROOT = Path(__file__).resolve().parents[2]
 CONTRACT_MAY_IMPORT = {"attrs", "cbor2", "numpy", "pluggy"}
 PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml"))
+LIBRARIES = sorted(path.parent.name for path in ROOT.glob("libraries/*/pyproject.toml"))
 PUBLIC = frozenset(qres_core.__all__)
 HEAVY = {"libp2p", "matplotlib", "numba", "numpy", "scipy", "sklearn", "torch"}
 
@@ -83,6 +84,18 @@ def test_plugin_imports_public_names_only(plugin: str) -> None:
         str(path): lines
         for path in found
         if (lines := outside_plugin(path.read_text("utf-8"), plugin, test=False))
+    }
+    assert not offending
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_library_imports_public_names_and_no_plugin(library: str) -> None:
+    found = files(ROOT / "libraries" / library / library)
+    assert found
+    offending = {
+        str(path): lines
+        for path in found
+        if (lines := outside_plugin(path.read_text("utf-8"), library, test=False))
     }
     assert not offending
 

@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 LIBRARIES = sorted(path.parent for path in ROOT.glob("libraries/*/pyproject.toml"))
 DISTS = [ROOT, *LIBRARIES, *PLUGINS]
+WORKSPACE = {
+    str(tomllib.loads((dist / "pyproject.toml").read_text("utf-8"))["project"]["name"])
+    for dist in DISTS
+}
 PIN_FILES = sorted(ROOT.glob("requirements/*.txt"))
 CORE = "qres-core"
 
@@ -65,7 +69,7 @@ def wanted(*groups: str) -> list[Requirement]:
     texts = [text for dist in DISTS for text in pyproject(dist)["project"]["dependencies"]]
     texts += pyproject(ROOT)["project"]["optional-dependencies"]["demo"]
     texts += [text for name in groups for text in group(name)]
-    return [one for one in map(Requirement, texts) if canonicalize_name(one.name) != CORE]
+    return [one for one in map(Requirement, texts) if canonicalize_name(one.name) not in WORKSPACE]
 
 
 def tracked() -> list[Path]:
@@ -133,6 +137,23 @@ def test_plugin_follows_the_names(dist: Path) -> None:
     assert data["project"]["entry-points"]["qres.plugins"]
 
 
+@pytest.mark.parametrize("dist", LIBRARIES, ids=lambda path: path.name)
+def test_library_follows_the_names_and_is_no_plugin(dist: Path) -> None:
+    project = pyproject(dist)["project"]
+    assert str(project["name"]).replace("-", "_") == dist.name
+    assert "qres-library" in project["keywords"]
+    assert "entry-points" not in project
+    (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == CORE]
+    assert bound.specifier.contains(qres_core.__version__)
+    assert {"<"} & {one.operator for one in bound.specifier}, "no upper bound"
+
+
+def test_numba_is_an_extra_everywhere() -> None:
+    for dist in DISTS:
+        names = {one.name for one in map(Requirement, pyproject(dist)["project"]["dependencies"])}
+        assert "numba" not in names
+
+
 @every_plugin
 def test_plugin_leaves_groups_and_sources_to_the_root(dist: Path) -> None:
     data = pyproject(dist)
@@ -158,7 +179,7 @@ def test_entry_points_have_distinct_names() -> None:
     names = [
         name
         for dist in DISTS
-        for name in pyproject(dist)["project"]["entry-points"]["qres.plugins"]
+        for name in pyproject(dist)["project"].get("entry-points", {}).get("qres.plugins", {})
     ]
     assert len(names) == len(set(names))
 
@@ -183,9 +204,7 @@ def test_pins_hold_no_address(path: Path) -> None:
 
 @every_pin_file
 def test_pins_leave_torch_and_the_workspace_out(path: Path) -> None:
-    assert not {"torch", CORE, *(pyproject(dist)["project"]["name"] for dist in PLUGINS)} & set(
-        pins(path)
-    )
+    assert not {"torch", *WORKSPACE} & set(pins(path))
 
 
 @every_pin_file

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qres_krum import Krum
+from qres_krum import Bulyan, Krum, bulyan, krum, multi_krum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -121,3 +122,106 @@ def test_control_floats_lose_those_distances(real: type[np.floating]) -> None:
     apart = ~np.eye(len(vectors), dtype=bool)
     relative = np.abs(computed - true)[apart] / true[apart]
     assert relative.max() > 1 / 10
+
+
+@given(case=besieged(), data=st.data())
+@settings(deadline=None)
+def test_bulyan_stays_within_the_honest(
+    case: tuple[Rows, set[int]], data: st.DataObject, stack: Callable[..., Updates]
+) -> None:
+    # Two of the four liars, and a third honest one, so that n = 4 f + 3.
+    rows, liars = case
+    dropped = data.draw(st.permutations(sorted(liars)))[:2]
+    kept = [i for i in range(N) if i not in dropped]
+    honest = np.array([rows[i] for i in kept if i not in liars])
+    result = Bulyan(f=2).aggregate(stack([rows[i] for i in kept]))
+    assert (result >= honest.min(axis=0)).all()
+    assert (result <= honest.max(axis=0)).all()
+
+
+def _one_coordinate(n: int, f: int, d: int, seed: int) -> tuple[NDArray[np.int32], int]:
+    """The attack Bulyan was made against: near the honest mean but for one coordinate.
+
+    The lie is the largest, to a factor of two, that Krum still picks.
+    """
+    generator = np.random.default_rng(seed)
+    honest = np.rint(2**16 * generator.standard_normal((n - f, d)))
+    lie = np.rint(honest.mean(axis=0))
+    size = 2**30
+    while True:
+        rows = np.concatenate([honest, np.tile(lie, (f, 1))])
+        rows[n - f :, 0] += size
+        vectors = rows.astype(np.int32)
+        if size < 2 or krum(vectors, f)[0] == vectors[-1, 0]:
+            return vectors, size
+        size //= 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_coordinate_moves_krum_and_not_bulyan(seed: int) -> None:
+    n, f, d = 15, 3, 1000
+    vectors, size = _one_coordinate(n, f, d, seed)
+    honest = vectors[: n - f, 0].astype(np.int64)
+    deviation = float(honest.std())
+    assert size > 10 * deviation, "the control: Krum returns a lie of many deviations"
+    assert krum(vectors, f).tolist() == vectors[-1].tolist()
+    assert honest.min() <= bulyan(vectors, f)[0] <= honest.max()
+    assert abs(float(bulyan(vectors, f)[0]) - float(honest.mean())) < 3 * deviation
+
+
+def test_copies_of_an_honest_vector_win_krum_and_move_bulyan_little() -> None:
+    """Mimic: the liars repeat one honest vector, which then is what Krum returns."""
+    n, f = 23, 5
+    generator = np.random.default_rng(4)
+    vectors = np.rint(2**16 * generator.standard_normal((n, 400))).astype(np.int32)
+    vectors[n - f :] = vectors[3]
+    honest = vectors[: n - f].astype(np.int64)
+    assert krum(vectors, f).tolist() == vectors[3].tolist()
+    result = bulyan(vectors, f)
+    centre = honest.mean(axis=0)
+    assert np.linalg.norm(result - centre) < 0.7 * np.linalg.norm(vectors[3] - centre)
+    assert (result >= honest.min(axis=0)).all()
+    assert (result <= honest.max(axis=0)).all()
+
+
+def _weights_with_small_updates(
+    generator: np.random.Generator, n: int, f: int, d: int, scale: float
+) -> NDArray[np.float32]:
+    """Whole models, a far common offset; the last ``f`` updates are three times as large."""
+    updates = scale * generator.standard_normal((n, d))
+    updates[n - f :] *= 3
+    return (generator.standard_normal(d) + updates).astype(np.float32)
+
+
+def test_float32_cancellation_does_not_let_a_liar_in(
+    backends: list[Callable[[], AbstractContextManager[None]]],
+) -> None:
+    n, f, d = 30, 6, 100_000
+    vectors = _weights_with_small_updates(np.random.default_rng(0), n, f, d, 1e-4)
+    differences = vectors.astype(np.float64) - vectors[0]
+    honest = differences[: n - f].mean(axis=0)
+    squares = (differences**2).sum(axis=1)
+    squared = squares[:, None] + squares[None, :] - 2 * differences @ differences.T
+    np.fill_diagonal(squared, np.inf)
+    scores = np.sort(squared, axis=1)[:, : n - f - 2].sum(axis=1)
+    for backend in backends:
+        with backend():
+            assert krum(vectors, f).tolist() == vectors[int(scores.argmin())].tolist()
+            mean = multi_krum(vectors, f, n - f).astype(np.float64) - vectors[0]
+            assert np.abs(mean - honest).max() < 1e-6
+            assert np.abs(bulyan(vectors, f).astype(np.float64) - vectors[0] - honest).max() < 1e-3
+
+
+def test_control_a_float32_gram_matrix_lets_a_liar_in() -> None:
+    """What the test above survives: uncentred float32 products make the choice noise."""
+    n, f, d = 30, 6, 100_000
+    lies = 0
+    for seed in range(3):
+        vectors = _weights_with_small_updates(np.random.default_rng(seed), n, f, d, 1e-4)
+        gram = vectors @ vectors.T
+        squares = gram.diagonal()
+        squared = squares[:, None] + squares[None, :] - 2 * gram
+        np.fill_diagonal(squared, np.inf)
+        best = np.sort(squared, axis=1)[:, : n - f - 2].sum(axis=1).argsort()[: n - f]
+        lies += int((best >= n - f).sum())
+    assert lies > 0

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from qres_krum import Krum
-from qres_krum.scores import krum_scores
+from qres_krum import Krum, krum
+from qres_krum.scores import krum_scores, sums_of_nearest
 
 from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
 Rows = list[list[int]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -30,7 +31,24 @@ def rounds(draw: st.DrawFn, coordinate: st.SearchStrategy[int]) -> tuple[Rows, i
     n = draw(st.integers(2 * f + 3, 2 * f + 6))
     d = draw(st.integers(1, 4))
     row = st.lists(coordinate, min_size=d, max_size=d)
-    return draw(st.lists(row, min_size=n, max_size=n)), f
+    rows = draw(st.lists(row, min_size=n, max_size=n))
+    copied = draw(st.lists(st.integers(0, n - 1), max_size=n // 2))
+    for to, source in enumerate(copied):
+        rows[to] = rows[source]
+    return rows, f
+
+
+@st.composite
+def seeded(draw: st.DrawFn) -> tuple[Rows, int]:
+    """Longer rows, of all magnitudes or of few values, some of them copies."""
+    f = draw(st.integers(0, 3))
+    n = draw(st.integers(2 * f + 3, 2 * f + 6))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    reach = draw(st.sampled_from([1, 30, 2**16, 2**30, HIGHEST]))
+    rows = generator.integers(-reach, reach, size=(n, draw(st.integers(1, 80))), endpoint=True)
+    if draw(st.booleans()):
+        rows = rows[generator.integers(n, size=n)]
+    return rows.tolist(), f
 
 
 # Five vectors on a line, f = 1, so n - f - 2 = 2 neighbours. The paper's scores are
@@ -64,18 +82,30 @@ def test_the_hand_example_tells_the_variants_apart(
     assert points[scores.index(min(scores))] == choice
 
 
-@given(case=rounds(FULL_RANGE) | rounds(FEW_VALUES))
-@settings(deadline=None)
+@given(case=rounds(FULL_RANGE) | rounds(FEW_VALUES) | seeded())
+@settings(deadline=None, max_examples=1000)
 def test_scores_and_choice_equal_python_integers(
     case: tuple[Rows, int],
     stack: Callable[..., Updates],
     paper_scores: Callable[[Sequence[Sequence[int]], int], list[int]],
+    backends: list[Callable[[], AbstractContextManager[None]]],
 ) -> None:
     rows, f = case
     updates = stack(rows)
     expected = paper_scores(rows, f)
-    assert krum_scores(updates.vectors, f) == expected
-    assert Krum(f=f).aggregate(updates).tolist() == rows[expected.index(min(expected))]
+    choice = rows[expected.index(min(expected))]
+    for backend in backends:
+        with backend():
+            assert krum_scores(updates.vectors, f) == expected
+            assert krum(updates.vectors, f).tolist() == choice
+            assert Krum(f=f).aggregate(updates).tolist() == choice
+
+
+def test_sums_of_some_rows_of_the_table() -> None:
+    distances = np.array([[1, 0, 4, 9], [5, 6, 0, 1]])
+    assert sums_of_nearest(distances, [1, 2], 2) == [5, 6]
+    assert sums_of_nearest(distances.astype(object), [1, 2], 2) == [5, 6]
+    assert sums_of_nearest(distances.astype(float), [1, 2], 2) == [5.0, 6.0]
 
 
 def test_score_sums_beyond_int64_of_distances_within_it(

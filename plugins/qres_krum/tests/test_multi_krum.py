@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qres_krum import Krum
-from qres_krum.average import mean_of_rows
+from qres_krum import Krum, multi_krum
 
 from qres_core import Updates, ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
 Rows = list[list[int]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
@@ -32,35 +32,66 @@ def rounds(draw: st.DrawFn) -> tuple[Rows, int, int]:
     n = draw(st.integers(2 * f + 3, 2 * f + 7))
     select = draw(st.integers(1, n - f))
     d = draw(st.integers(1, 3))
-    coordinate = draw(st.sampled_from([st.integers(LOWEST, HIGHEST), st.integers(-3, 3)]))
+    coordinate = draw(
+        st.sampled_from(
+            [
+                st.integers(LOWEST, HIGHEST) | st.sampled_from([LOWEST, HIGHEST]),
+                st.integers(-3, 3),
+            ]
+        )
+    )
     row = st.lists(coordinate, min_size=d, max_size=d)
-    return draw(st.lists(row, min_size=n, max_size=n)), f, select
+    rows = draw(st.lists(row, min_size=n, max_size=n))
+    for to, source in enumerate(draw(st.lists(st.integers(0, n - 1), max_size=n // 2))):
+        rows[to] = rows[source]
+    return rows, f, select
 
 
-@given(case=rounds())
-@settings(deadline=None)
+@st.composite
+def seeded(draw: st.DrawFn) -> tuple[Rows, int, int]:
+    """Longer rows, of all magnitudes or of few values, some of them copies."""
+    f = draw(st.integers(0, 2))
+    n = draw(st.integers(2 * f + 3, 2 * f + 7))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    reach = draw(st.sampled_from([1, 30, 2**16, 2**30, HIGHEST]))
+    rows = generator.integers(-reach, reach, size=(n, draw(st.integers(1, 80))), endpoint=True)
+    if draw(st.booleans()):
+        rows = rows[generator.integers(n, size=n)]
+    return rows.tolist(), f, draw(st.integers(1, n - f))
+
+
+@given(case=rounds() | seeded())
+@settings(deadline=None, max_examples=1000)
 def test_equals_the_exact_mean_of_the_best(
     case: tuple[Rows, int, int],
     stack: Callable[..., Updates],
     paper_scores: Callable[[Sequence[Sequence[int]], int], list[int]],
+    backends: list[Callable[[], AbstractContextManager[None]]],
 ) -> None:
     rows, f, select = case
     by_score = sorted(zip(paper_scores(rows, f), range(len(rows)), strict=True))
-    chosen = [rows[i] for _, i in by_score[:select]]
-    assert Krum(f=f, select=select).aggregate(stack(rows)).tolist() == exact_mean(chosen)
+    expected = exact_mean([rows[i] for _, i in by_score[:select]])
+    updates = stack(rows)
+    for backend in backends:
+        with backend():
+            assert Krum(f=f, select=select).aggregate(updates).tolist() == expected
+            assert multi_krum(updates.vectors, f, select).tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("pair", "mean"), [((0, 1), 0), ((1, 2), 2), ((-1, 0), 0), ((-2, -1), -2), ((-4, -3), -4)]
 )
-def test_halves_go_to_the_even_neighbour(pair: tuple[int, int], mean: int) -> None:
-    assert mean_of_rows(np.array(pair, dtype=np.int32)[:, None], [0, 1]).tolist() == [mean]
+def test_halves_go_to_the_even_neighbour(
+    pair: tuple[int, int], mean: int, stack: Callable[..., Updates]
+) -> None:
+    rows = [[pair[0]], [pair[1]], [10**6]]
+    assert Krum(f=0, select=2).aggregate(stack(rows)).tolist() == [mean]
 
 
 @pytest.mark.parametrize("value", [LOWEST, HIGHEST])
-def test_a_mean_of_extremes_does_not_wrap(value: int) -> None:
-    rows = np.full((1000, 2), value, dtype=np.int32)
-    assert mean_of_rows(rows, list(range(1000))).tolist() == [value, value]
+def test_a_mean_of_extremes_does_not_wrap(value: int, stack: Callable[..., Updates]) -> None:
+    updates = stack([[value, value]] * 1000)
+    assert Krum(f=0, select=1000).aggregate(updates).tolist() == [value, value]
 
 
 @pytest.mark.parametrize("select", [1, 3])
@@ -91,3 +122,15 @@ def test_more_than_the_honest_is_refused(stack: Callable[..., Updates]) -> None:
     assert problem.where == "plugins.krum.select"
     assert "select = 6 is more than n - f = 7 - 2 = 5" in problem.what
     assert "raise swarm.quorum to 8" in problem.fix
+    vectors = stack(rows).vectors
+    multi_krum(vectors, 2, 5)
+    with pytest.raises(ValueRefusedError, match=r"QRES-E505 vectors: m = 6 is more than n - f"):
+        multi_krum(vectors, 2, 6)
+
+
+@pytest.mark.parametrize(("f", "m", "name"), [(-1, 1, "f"), (True, 1, "f"), (1, 0, "m")])
+def test_a_bad_argument_is_refused_by_name(
+    f: int, m: int, name: str, stack: Callable[..., Updates]
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be an integer of at least"):
+        multi_krum(stack([[i] for i in range(7)]).vectors, f, m)

@@ -71,11 +71,9 @@ class Cartel:
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attacks of this file are in the registry while its tests run, and not after."""
-    monkeypatch.setattr(attacks, "ATTACKS", dict(attacks.ATTACKS))
-    attacks.register("test-sleeper", summary="honest, then scaled", knowledge="its own data")(
-        Sleeper
-    )
-    attacks.register("test-cartel", summary="one update of all", knowledge="the others")(Cartel)
+    for name, kind in (("test-sleeper", Sleeper), ("test-cartel", Cartel)):
+        made = attacks.Registered(name, "one of this file", "the others", kind)
+        monkeypatch.setitem(attacks.ATTACKS, name, made)
 
 
 @attrs.frozen(eq=False)

@@ -21,6 +21,7 @@ from qres_core import (
     PluginError,
     RoundInfo,
     RoundStatus,
+    Screening,
     Send,
     Standing,
     Update,
@@ -220,10 +221,10 @@ class Judge:
         self.node = node_info.node_id
 
     @hookimpl
-    def screen(self, held_out: HeldOut) -> list[Evidence]:
+    def screen(self, held_out: HeldOut) -> Screening:
         held_out.loss()
         _note(self, "screen")
-        return []
+        return Screening()
 
     @hookimpl
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
@@ -478,9 +479,11 @@ WRONG: list[tuple[str, str, object]] = [
         for name, value in {
             "nothing": None,
             "senders": list(UPDATES.senders),
-            "in favour": [Evidence(UPDATES.senders[0], "good", "toy", against=False, round=1)],
-            "a stranger": [Evidence(b"?" * 32, "bad", "toy", against=True, round=1)],
-            "a generator": (one for one in ()),
+            "in favour": Screening(
+                (Evidence(UPDATES.senders[0], "good", "toy", against=False, round=1),)
+            ),
+            "a stranger": Screening((Evidence(b"?" * 32, "bad", "toy", against=True, round=1),)),
+            "a stranger's share": Screening(shares={b"?" * 32: 1}),
         }.items()
     ),
     *(

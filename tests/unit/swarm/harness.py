@@ -25,10 +25,12 @@ from qres_core import (
     Dialogue,
     Envelope,
     Evidence,
+    HeldOut,
     NodeId,
     NodeInfo,
     Outcome,
     RoundInfo,
+    Screening,
     Update,
     Updates,
     Vector,
@@ -199,6 +201,47 @@ class Talk:
         return updates
 
 
+@attrs.frozen
+class Judge:
+    """A trainer's half that judges: held-out loss of a model, by node."""
+
+    loss: Callable[[int, Vector], float]
+    index: int
+
+    def validate(self, vector: Vector) -> float:
+        return self.loss(self.index, vector)
+
+
+@attrs.define
+class Critic:
+    """Leaves out, and votes against, what makes the held-out loss positive."""
+
+    judged: list[str] = attrs.field(factory=list, init=False)
+    broken: str = ""
+    share: int | None = None
+
+    def _raise(self, hook: str) -> None:
+        self.judged.append(hook)
+        if self.broken == hook:
+            raise ZeroDivisionError(hook)
+
+    @hookimpl
+    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+        self._raise("screen")
+        against = tuple(
+            Evidence(sender, "harmful", "critic", against=True, round=round_info.number)
+            for sender, row in zip(updates.senders, updates.vectors, strict=True)
+            if held_out.loss_with(row) > 0
+        )
+        first = updates.senders[0]
+        return Screening(against, {} if self.share is None else {first: self.share})
+
+    @hookimpl
+    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
+        self._raise("endorse")
+        return reject("worse") if held_out.loss_with(merged) > 0 else ACCEPT
+
+
 INSTALLED = {
     name: Installed.local(name, factory)
     for name, factory in {
@@ -210,6 +253,7 @@ INSTALLED = {
         "flipped": FlippedMean,
         "checksum": Checksum,
         "talk": Talk,
+        "critic": Critic,
     }.items()
 }
 
@@ -344,6 +388,7 @@ class Net:
         plugins: further plugin tables, by name.
         rules: aggregation by node, where it is not the mean.
         options: further keys of ``[swarm]``.
+        validate: held-out loss of a model by node, for plugins that judge.
     """
 
     def __init__(  # noqa: PLR0913 - what a test does not care about has a default
@@ -358,10 +403,11 @@ class Net:
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
         rules: Mapping[int, str] | None = None,
         options: Mapping[str, Any] | None = None,
+        validate: Callable[[int, Vector], float] | None = None,
     ) -> None:
         self.ids = make_node_ids(nodes)
         self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
-        self.rule, self.train = rule, train
+        self.rule, self.train, self.validate = rule, train, validate
         self.f = byzantine
         self.plugins, self.rules = dict(plugins or {}), dict(rules or {})
         self.raw_swarm: dict[str, Any] = {
@@ -398,9 +444,11 @@ class Net:
         tables[rule] = {"unprotected": True} if rule == "mean" else {}
         config = parse({"swarm": self.raw_swarm, "plugins": tables}, source="test")
         kernel = Kernel.from_config(config, installed=INSTALLED)
-        kernel.setup(NodeInfo(node.node_id, NAME, self.ids, byzantine=self.f))
+        judge = None if self.validate is None else Judge(self.validate, node.index)
+        info = NodeInfo(node.node_id, NAME, self.ids, byzantine=self.f, validates=judge is not None)
+        kernel.setup(info)
         return RoundMachine(
-            node.node_id, self.ids, kernel, config.swarm, self.initial, node.notebook
+            node.node_id, self.ids, kernel, config.swarm, self.initial, node.notebook, judge
         )
 
     # ── shorthand ─────────────────────────────────────────────────────────────────────────────

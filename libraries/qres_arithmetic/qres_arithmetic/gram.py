@@ -1,26 +1,22 @@
-"""Exact pairwise squared distances of int32 vectors, with numpy alone.
+"""Gram matrices with numpy alone, for where the kernels are not in use.
 
 ``|x - y|**2 = x.x + y.y - 2 x.y``, so the Gram matrix is all that is needed, and a float64 matrix
-product computes it fast. In floats that formula is notorious for cancellation. Here nothing is
-ever rounded: each product runs over so few columns of so small integers that every partial sum is
-an integer of magnitude at most ``2**53``, which float64 holds exactly. Exact sums do not depend on
-their order, so every machine, BLAS, thread count and use of fused multiply-add gives the same bits.
+product computes it fast. That formula is notorious for cancellation. For integers nothing is ever
+rounded: each product runs over so few columns of so small integers that every partial sum is an
+integer of magnitude at most ``2**53``, which float64 holds exactly. Exact sums do not depend on
+their order, so every machine, BLAS, thread count and use of fused multiply-add gives the same
+bits. Floats are multiplied in float64 and not centred: the entry of two rows depends on these two
+alone, so that no third sender can spoil it by moving a common centre.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError
-
-Integers: TypeAlias = NDArray[np.int64] | NDArray[np.object_]
-"""int64 where every entry provably fits, else an object array of Python integers."""
-
-DIMENSION_LIMIT: Final = 2**32
-"""Vectors are shorter than this; the int64 sums below rest on it."""
+from qres_arithmetic.integers import Integers
 
 _FLOAT64_EXACT: Final = 2**53
 _INT64_MAX: Final = 2**63 - 1
@@ -30,31 +26,60 @@ _WIDEST: Final = 8192
 _NARROWEST: Final = 256
 
 
-def squared_distances(vectors: NDArray[np.int32]) -> Integers:
-    """Return the squared Euclidean distance of every two rows, without any rounding.
+def exact_gram(vectors: NDArray[np.int32]) -> Integers:
+    """Return ``rows @ rows.T`` without any rounding.
 
     Args:
         vectors: int32, shape ``(n, d)``, any values including ``-2**31``; not changed.
 
     Returns:
-        shape ``(n, n)``, symmetric, zero diagonal, in squared grid steps: int64 if every entry
-        provably fits, else Python integers.
-
-    Raises:
-        ValueRefusedError: QRES-E502 if ``d`` is ``2**32`` or more.
+        shape ``(n, n)``: int64 if four times the largest entry fits, else Python integers.
 
     Complexity:
         ``n**2 d / 2`` multiply-adds for coordinates below about ``2**20``, three times that and a
-        split for larger ones. Memory beside the result: ``O(n**2)`` and a few float64 blocks of
-        about 16 MiB (``256 n`` entries if that is more), whatever ``d`` is.
+        split for larger ones. Memory beside the result: a few float64 blocks of about 16 MiB
+        (``256 n`` entries if that is more), whatever ``d`` is.
     """
-    gram = _gram(vectors)
-    squares = gram.diagonal()
-    # |x.y| <= max(x.x), so no step leaves int64 where _gram found that 4 max(x.x) fits.
-    distances: Integers = -2 * gram
-    distances += squares[:, None]
-    distances += squares[None, :]
-    return distances
+    n, d = vectors.shape
+    high, cross, low = (np.zeros((n, n), dtype=np.int64) for _ in range(3))
+    # Over all d < 2**32 columns the halves add at most d * 2**30 to `high` and `low` and d * 2**31
+    # to `cross`. That leaves `low` 2**62 for the direct products: no sum can wrap.
+    budget = _DIRECT_BUDGET
+    width = _block_width(n)
+    for start in range(0, d, width):
+        columns = vectors[:, start : start + width]
+        bound = columns.shape[1] * _largest_magnitude(columns) ** 2
+        block = columns.astype(np.float64)
+        if bound <= min(_FLOAT64_EXACT, budget):
+            budget -= bound
+            low += gram_direct(block)
+        else:
+            block_high, block_cross, block_low = gram_halves(block)
+            high += block_high
+            cross += block_cross
+            low += block_low
+    return _combine(high, cross, low)
+
+
+def float_gram(rows: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``rows @ rows.T``, computed in float64.
+
+    Args:
+        rows: float32 or float64, shape ``(n, d)``; not changed.
+
+    Returns:
+        float64, shape ``(n, n)``; not finite where a row is not, or where float64 overflows.
+
+    Complexity: ``n**2 d / 2`` multiply-adds; memory as :func:`exact_gram`.
+    """
+    n, d = rows.shape
+    gram = np.zeros((n, n))
+    width = _block_width(n)
+    with np.errstate(all="ignore"):
+        for start in range(0, d, width):
+            block = rows[:, start : start + width].astype(np.float64)
+            gram += block @ block.T
+    return gram
 
 
 def gram_direct(block: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -96,33 +121,6 @@ def gram_halves(
     upper += lower
     cross = gram_direct(upper) - high - low
     return high, cross, low
-
-
-def _gram(vectors: NDArray[np.int32]) -> Integers:
-    """Return the Gram matrix: int64 if four times its largest entry fits, else Python integers."""
-    n, d = vectors.shape
-    if d >= DIMENSION_LIMIT:
-        raise ValueRefusedError.of(
-            "QRES-E502", "updates.vectors", f"{d} coordinates, exact distances need d < 2**32"
-        )
-    high, cross, low = (np.zeros((n, n), dtype=np.int64) for _ in range(3))
-    # Over all d < 2**32 columns the halves add at most d * 2**30 to `high` and `low` and d * 2**31
-    # to `cross`. That leaves `low` 2**62 for the direct products: no sum can wrap.
-    budget = _DIRECT_BUDGET
-    width = _block_width(n)
-    for start in range(0, d, width):
-        columns = vectors[:, start : start + width]
-        bound = columns.shape[1] * _largest_magnitude(columns) ** 2
-        block = columns.astype(np.float64)
-        if bound <= min(_FLOAT64_EXACT, budget):
-            budget -= bound
-            low += gram_direct(block)
-        else:
-            block_high, block_cross, block_low = gram_halves(block)
-            high += block_high
-            cross += block_cross
-            low += block_low
-    return _combine(high, cross, low)
 
 
 def _combine(high: NDArray[np.int64], cross: NDArray[np.int64], low: NDArray[np.int64]) -> Integers:

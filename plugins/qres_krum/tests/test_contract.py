@@ -1,0 +1,34 @@
+"""The conformance suite of aggregation rules, at several bounds."""
+
+from __future__ import annotations
+
+from qres_krum import Bulyan, Krum
+
+from qres_core.testing import AggregatorContract
+
+
+class TestKrum(AggregatorContract):
+    def make(self) -> object:
+        return Krum(f=2)
+
+
+class TestMultiKrum(AggregatorContract):
+    def make(self) -> object:
+        return Krum(f=2, select=5)
+
+
+class TestBulyan(AggregatorContract):
+    def make(self) -> object:
+        return Bulyan(f=2)
+
+
+class TestBulyanOfMany(AggregatorContract):
+    updates = 31
+
+    def make(self) -> object:
+        return Bulyan(f=7)
+
+
+class TestBulyanWithoutLiars(AggregatorContract):
+    def make(self) -> object:
+        return Bulyan(f=0)

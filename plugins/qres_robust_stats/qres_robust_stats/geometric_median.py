@@ -1,0 +1,238 @@
+"""The geometric median, by the smoothed Weiszfeld algorithm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Literal
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from qres_arithmetic import Rows, check_rows
+
+from qres_core import Needs, RoundInfo, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_robust_stats.coefficients import Geometry, Pairwise, geometry, sound
+from qres_robust_stats.options import above, at_least, check_integer, check_round, no_less_than
+from qres_robust_stats.weights import (
+    as_limit,
+    capped,
+    check_weights,
+    fewest_weighted,
+    refuse_heavy,
+)
+
+Start = Literal["medoid", "zero"]
+
+ITERATIONS: Final = 32
+SMOOTHING: Final = 2.0**-16
+
+
+def geometric_median(
+    vectors: Rows,
+    *,
+    iterations: int = ITERATIONS,
+    smoothing: float = SMOOTHING,
+    weights: NDArray[np.int64] | None = None,
+    start: Start = "medoid",
+) -> Rows:
+    """Return nearly the point with the least sum of distances to the vectors.
+
+    Each iteration moves to the mean of the vectors weighted by
+    ``weights[i] / max(smoothing, |x[i] - z|)``. The number of iterations is fixed, so that all
+    nodes take the same steps.
+
+    Args:
+        vectors: int32 or floating, shape ``(n, d)``, at least one row; not changed.
+        iterations: 1 or more.
+        smoothing: the least distance that counts, above 0, in the unit of the vectors. The sum of
+            distances misses the least by at most about that much a vector, once converged.
+        weights: int64, shape ``(n,)``, each 1..1000 * 2**30, as they shall count: nothing is capped
+            here. Only their proportions matter.
+        start: where to begin. ``"medoid"``: at the mean of the rows nearest the row with the least
+            sum of distances, as few as together hold more than half of all weight. Fewer than half
+            cannot pull it away, so that few iterations do. ``"zero"``: at the zero vector, as other
+            libraries do; each iteration then only shrinks what far vectors add, by about ``n``.
+
+    Returns:
+        shape ``(d,)``, dtype of ``vectors``, new memory. For int32 all steps are specified float64
+        operations on exactly computed distances and the last is an exact sum: the same bits
+        everywhere.
+
+    Raises:
+        ValueRefusedError: QRES-E501 to QRES-E503, QRES-E505 for the vectors, QRES-E506 for weights.
+        ValueError: an argument is not as stated.
+
+    Complexity:
+        the pairwise distances, ``O(n**2)`` an iteration, one weighted sum. From ``"zero"`` on
+        floats, if that is less: one read of the rows for each iteration.
+
+    Source:
+        Pillutla, Kakade, Harchaoui, "Robust Aggregation for Federated Learning", IEEE Transactions
+        on Signal Processing 70, 2022, algorithm 1 (smoothed Weiszfeld) and its analysis.
+
+    Example:
+        >>> geometric_median(np.array([[0, 0], [0, 4], [900, 2]], dtype=np.int32)).tolist()
+        [1, 2]
+    """
+    rows = check_rows(vectors)
+    check_integer("iterations", iterations, 1)
+    if not (math.isfinite(smoothing) and smoothing > 0):
+        raise ValueError(f"smoothing must be a finite number above 0, got {smoothing!r}")
+    n = len(rows)
+    counts = np.ones(n, dtype=np.int64) if weights is None else check_weights(weights, n)
+    place, point = _start(rows, counts, iterations, start)
+    shares = counts.astype(np.float64)
+    with np.errstate(all="ignore"):
+        for _ in range(iterations):
+            pulls = shares / np.maximum(np.sqrt(place.distances(point)), smoothing)
+            total = math.fsum(pulls.tolist())
+            if total == 0:
+                raise ValueRefusedError.of(
+                    "QRES-E501", "vectors", "every distance overflows float64", "scale the vectors"
+                )
+            point[:-1] = pulls / total
+            point[-1] = 0.0
+        return place.mixture(point)
+
+
+@attrs.frozen
+class GeometricMedian:
+    """Geometric median: nearly the point with the least sum of distances to the updates.
+
+    By default every update counts once. With ``weighted = true`` an update counts by its weight
+    (the claimed examples, capped by ``swarm.weight_cap``, times the sender's standing), but never
+    more than ``weight_limit`` times the lower median weight. The round then needs so many updates
+    that no claims whatever give ``f`` senders half of all weight.
+
+    Robustness: unweighted and for the exact geometric median ``(f, kappa)``-robust with
+    ``kappa = 4 (1 + f / (n - 2 f))**2`` for ``n > 2 f``. It leaves the honest updates by no more
+    than ``2 (n - f) / (n - 2 f)`` times the greatest distance of one from their mean.
+
+    Attributes:
+        f: updates that may be anything, 0 or more. The round needs ``2 f + 1`` updates; with
+            weights ``2 ceil(f (weight_limit + 1) - 1)`` if that is more.
+        iterations: how many steps of Weiszfeld's algorithm, 1 or more; the same on every node.
+        smoothing: the least distance that counts, above 0, in model units.
+        weighted: count updates by weight.
+        weight_limit: what one update may count, in lower median weights, 1 or more, to three
+            decimals. Means nothing without ``weighted``.
+
+    Raises:
+        ValueError: an option is of another type or too small; the message names it.
+
+    Complexity:
+        see :func:`geometric_median`.
+
+    Source:
+        Pillutla, Kakade, Harchaoui, "Robust Aggregation for Federated Learning", IEEE Transactions
+        on Signal Processing 70, 2022. Robustness: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot,
+        Stephan, "Fixing by Mixing", AISTATS 2023; Chen, Su, Xu, "Distributed Statistical Machine
+        Learning in Adversarial Settings", 2017, lemma 1.
+
+    Example:
+        >>> from qres_core.testing import make_round_info
+        >>> rows = np.array([[0, 0], [0, 4], [900, 2]], dtype=np.int32)
+        >>> senders = tuple(bytes([i]) * 32 for i in range(3))
+        >>> updates = Updates(rows, senders, np.ones(3, dtype=np.int64))
+        >>> GeometricMedian(f=1).aggregate(updates, make_round_info(2)).tolist()
+        [1, 2]
+    """
+
+    f: int = attrs.field(
+        validator=at_least(0),
+        metadata={
+            "help": "How many updates of a round may be anything (Byzantine senders). "
+            "Needs at least 2 f + 1 updates, more with weights."
+        },
+    )
+    iterations: int = attrs.field(
+        default=ITERATIONS,
+        validator=at_least(1),
+        metadata={"help": "Steps of Weiszfeld's algorithm. The same on every node, or they part."},
+    )
+    smoothing: float = attrs.field(
+        default=SMOOTHING,
+        validator=above(0),
+        metadata={"help": "The least distance that counts, in model units; above 0."},
+    )
+    weighted: bool = attrs.field(
+        default=False,
+        validator=attrs.validators.instance_of(bool),
+        metadata={"help": "Count updates by their capped weights instead of once each."},
+    )
+    weight_limit: float = attrs.field(
+        default=2.0,
+        validator=no_less_than(1),
+        metadata={
+            "help": "With weighted: no update counts more than this many times the lower median "
+            "weight. 1 or more."
+        },
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Single updates, enough of them that ``f`` liars have less than half of all weight."""
+        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=self._fewest, tolerates=self.f)
+
+    @hookimpl
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        """Return the geometric median.
+
+        Args:
+            updates: int32 of shape ``(n, d)``, any values. Not changed.
+            round_info: for the unit of the grid.
+
+        Returns:
+            int32 of shape ``(d,)``, new memory; the same bits on every machine.
+
+        Raises:
+            ValueRefusedError: QRES-E505 for too few updates. There is no weaker rule to fall back
+                to.
+            CompatibilityError: QRES-E303 if the rows are not single updates.
+        """
+        more = self._fewest > 2 * self.f + 1
+        condition = "2 ceil(f (weight_limit + 1) - 1)" if more else "2 f + 1"
+        check_round("geometric_median", updates, self.f, self._fewest, condition)
+        counted: NDArray[np.int64] | None = None
+        if self.weighted:
+            counted = capped(updates.weights, as_limit(self.weight_limit))
+            refuse_heavy(counted, self.f)
+        merged: NDArray[Any] = geometric_median(
+            updates.vectors,
+            iterations=self.iterations,
+            smoothing=math.ldexp(self.smoothing, 16 - round_info.scale),
+            weights=counted,
+        )
+        return merged
+
+    @property
+    def _fewest(self) -> int:
+        if self.weighted:
+            return fewest_weighted(self.f, as_limit(self.weight_limit))
+        return 2 * self.f + 1
+
+
+def _start(
+    rows: Rows, counts: NDArray[np.int64], iterations: int, start: Start
+) -> tuple[Geometry, NDArray[np.float64]]:
+    """How to measure, and the weights of the point to begin at."""
+    point = np.zeros(len(rows) + 1)
+    if start == "zero":
+        point[-1] = 1.0
+        return geometry(rows, None, iterations), point
+    if start != "medoid":
+        raise ValueError(f"start must be 'medoid' or 'zero', got {start!r}")
+    pairs = Pairwise(rows)
+    nearest = _majority(pairs.squares, counts)
+    shares = counts[nearest].astype(np.float64)
+    point[nearest] = shares / float(counts[nearest].sum())
+    return sound(pairs), point
+
+
+def _majority(squares: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The rows nearest the medoid that hold more than half of all weight."""
+    away = np.sqrt(squares) * counts
+    medoid = int(np.argmin([math.fsum(row) for row in away.tolist()]))
+    order = np.argsort(squares[medoid], kind="stable")
+    held = np.cumsum(counts[order])
+    return order[: int(np.argmax(2 * held > held[-1])) + 1]

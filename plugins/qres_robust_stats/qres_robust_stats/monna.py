@@ -1,0 +1,155 @@
+"""MoNNA: the mean of the vectors nearest one that is trusted."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from qres_arithmetic import Rows, check_rows, mean_of
+
+from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_robust_stats.coefficients import squared_distances_to
+from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
+
+_ID_BYTES: Final = 32
+
+
+def monna(vectors: Rows, f: int, pivot: int) -> Rows:
+    """Average the ``n - f`` vectors nearest one of them.
+
+    Args:
+        vectors: int32 or floating, shape ``(n, d)``, ``n >= 2 f + 1``; not changed.
+        f: vectors that may be anything; the pivot is none of them.
+        pivot: the row that is trusted. It is among the averaged, and of equally near rows the first
+            are.
+
+    Returns:
+        shape ``(d,)``, dtype of ``vectors``, new memory. The mean of int32 rows is rounded half to
+        even.
+
+    Raises:
+        ValueRefusedError: QRES-E505 if ``n < 2 f + 1``; QRES-E501 to QRES-E503 for values, shape or
+            dtype.
+        ValueError: ``f`` is not an integer of at least 0, or ``pivot`` not the index of a row.
+
+    Complexity: two reads of the rows.
+
+    Source:
+        Farhadkhani, Guerraoui, Gupta, Hoang, Pinot, Stephan, "Robust Collaborative Learning with
+        Linear Gradient Overhead", ICML 2023: nearest neighbour averaging.
+
+    Example:
+        >>> monna(np.array([[0], [90], [2], [4]], dtype=np.int32), 1, 2).tolist()
+        [2]
+    """
+    check_integer("f", f, 0)
+    check_integer("pivot", pivot, 0)
+    rows = check_rows(vectors)
+    n = len(rows)
+    check_enough("monna", n, f, 2 * f + 1, "2 f + 1")
+    if pivot >= n:
+        raise ValueError(f"pivot must be the index of one of {n} rows, got {pivot}")
+    squares: NDArray[Any] = squared_distances_to(rows, rows[pivot])
+    # The pivot is at distance 0 from itself, but rows equal to it may come before it.
+    squares[pivot] = -1
+    nearest = np.argsort(squares, kind="stable")[: n - f]
+    return mean_of(rows, sorted(nearest.tolist()))
+
+
+def _node_id(_instance: object, _attribute: attrs.Attribute[str], value: object) -> None:
+    try:
+        fits = isinstance(value, str) and len(bytes.fromhex(value)) == _ID_BYTES
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"pivot must be a node's identity, 64 hexadecimal digits, got {value!r}")
+
+
+@attrs.frozen
+class Monna:
+    """MoNNA: the mean of the ``n - f`` updates nearest that of one trusted node.
+
+    Robustness: if the pivot is honest, ``|result - mean(S)|`` is at most ``2 f / (n - f)`` times
+    the greatest distance of the pivot's update from one of ``S``, for every set ``S`` of ``n - f``
+    updates with the pivot, thus also for the honest ones. If it lies, it moves the result anywhere
+    a set of ``n - f`` updates around its own reaches, and with ``f`` helpers beyond. A round
+    without its contribution is refused, so the swarm also stands still with that node. Weights have
+    no part in it.
+
+    Attributes:
+        f: updates that may be anything, 0 or more. The round needs ``2 f + 1`` updates.
+        pivot: the trusted node's identity in hexadecimal.
+
+    Raises:
+        ValueError: an option is of another type or out of range; the message names it.
+
+    Complexity: two reads of the input.
+
+    Source:
+        Farhadkhani, Guerraoui, Gupta, Hoang, Pinot, Stephan, "Robust Collaborative Learning with
+        Linear Gradient Overhead", ICML 2023. There every node is its own pivot; models that must
+        agree to the bit need one for all.
+
+    Example:
+        >>> rows = np.array([[0], [2], [4], [90]], dtype=np.int32)
+        >>> senders = tuple(bytes([i]) * 32 for i in range(4))
+        >>> updates = Updates(rows, senders, np.ones(4, dtype=np.int64))
+        >>> Monna(f=1, pivot="01" * 32).aggregate(updates).tolist()
+        [2]
+    """
+
+    f: int = attrs.field(
+        validator=at_least(0),
+        metadata={
+            "help": "How many updates of a round may be anything (Byzantine senders), the pivot's "
+            "not among them. Needs at least 2 f + 1 updates."
+        },
+    )
+    pivot: str = attrs.field(
+        validator=_node_id,
+        metadata={"help": "Identity of the trusted node, 64 hexadecimal digits."},
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Single updates, of which a majority is honest."""
+        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the operator is asked to believe."""
+        notice = (
+            f"monna's guarantee rests on node {self.pivot[:16].lower()} alone: if it lies the "
+            "result is what it wants, and rounds without its contribution are refused"
+        )
+        return (notice,)
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        """Return the mean of the updates nearest the pivot's.
+
+        Args:
+            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
+
+        Returns:
+            int32 of shape ``(d,)``, new memory; the same bits on every machine.
+
+        Raises:
+            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, QRES-E507 if the pivot contributed
+                nothing. There is no weaker rule to fall back to.
+            CompatibilityError: QRES-E303 if the rows are not single updates.
+        """
+        check_round("monna", updates, self.f, 2 * self.f + 1, "2 f + 1")
+        trusted = bytes.fromhex(self.pivot)
+        if trusted not in updates.senders:
+            raise ValueRefusedError.of(
+                "QRES-E507",
+                "plugins.monna.pivot",
+                f"node {self.pivot[:16].lower()} has no update among the {len(updates)}",
+                "wait until it takes part, or name another pivot on every node",
+            )
+        pivot = updates.senders.index(trusted)
+        merged: NDArray[Any] = monna(updates.vectors, self.f, pivot)
+        return merged

@@ -1,0 +1,101 @@
+"""Options and rounds that cannot work are refused, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_arithmetic import Mixture
+from qres_robust_stats.options import (
+    above,
+    at_least,
+    check_enough,
+    check_individual,
+    check_integer,
+    check_round,
+    checked,
+    no_less_than,
+)
+
+from qres_core import CompatibilityError, ValueRefusedError, Visibility
+from qres_core.testing import make_updates
+
+
+@attrs.frozen
+class Rule:
+    f: int = attrs.field(default=2, validator=at_least(2))
+    bound: float = attrs.field(default=1, validator=above(0))
+    limit: float = attrs.field(default=1.5, validator=no_less_than(1))
+
+
+@pytest.mark.parametrize("value", [1, -1, True, 2.0, "2", None, float("nan")])
+def test_integers(value: Any) -> None:
+    assert Rule(f=2).f == 2
+    with pytest.raises(ValueError, match=r"^f must be an integer of at least 2, got"):
+        Rule(f=value)
+    with pytest.raises(ValueError, match=r"^size must be an integer of at least 2, got"):
+        check_integer("size", value, 2)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1, True, "1", None, float("nan"), float("inf")])
+def test_numbers_above(value: Any) -> None:
+    assert Rule(bound=5e-324).bound == 5e-324
+    assert Rule(bound=10**400).bound == 10**400
+    with pytest.raises(ValueError, match=r"^bound must be a finite number above 0, got"):
+        Rule(bound=value)
+
+
+@pytest.mark.parametrize("value", [0.999, 0, -1, True, "1", None, float("nan"), float("inf")])
+def test_numbers_of_at_least(value: Any) -> None:
+    assert Rule(limit=1).limit == 1
+    with pytest.raises(ValueError, match=r"^limit must be a finite number of at least 1, got"):
+        Rule(limit=value)
+
+
+def test_too_few_vectors() -> None:
+    check_enough("rule", 5, 2, 5, "2 f + 1")
+    with pytest.raises(ValueRefusedError) as refusal:
+        check_enough("rule", 4, 2, 5, "2 f + 1")
+    (problem,) = refusal.value.problems
+    assert problem.code == "QRES-E505"
+    assert problem.what == "n = 4 vectors, rule with f = 2 needs n >= 2 f + 1 = 5"
+
+
+def test_rounds() -> None:
+    updates = make_updates([[1]] * 4)
+    check_round("rule", updates, 1, 4, "4 f")
+    with pytest.raises(ValueRefusedError) as refusal:
+        check_round("rule", updates, 2, 5, "2 f + 1")
+    (problem,) = refusal.value.problems
+    assert (problem.code, problem.where) == ("QRES-E505", "updates")
+    assert problem.fix == "raise swarm.quorum to 5 or lower plugins.rule.f"
+
+
+@pytest.mark.parametrize("visibility", [Visibility.GROUP, Visibility.SUM])
+def test_rows_that_are_no_single_updates(visibility: Visibility) -> None:
+    check_individual("rule", make_updates([[1]]))
+    updates = make_updates([[1]], visibility=visibility)
+    for check in (
+        lambda: check_individual("rule", updates),
+        lambda: check_round("rule", updates, 0, 9, ""),
+    ):
+        with pytest.raises(CompatibilityError) as refusal:
+            check()
+        (problem,) = refusal.value.problems
+        assert (problem.code, problem.where) == ("QRES-E303", "updates.visibility")
+        assert problem.what == f"rule compares single updates, got {visibility.name.lower()}"
+
+
+@pytest.mark.parametrize("value", [[[1]], np.zeros(3, dtype=np.int32), np.zeros((3, 1)).tolist()])
+def test_what_is_no_stack_of_rows(value: Any) -> None:
+    with pytest.raises(ValueRefusedError, match=r"^QRES-E502 vectors"):
+        checked(value)
+
+
+def test_rows_and_mixtures_are_taken_as_they_are() -> None:
+    rows = np.zeros((2, 3), dtype=np.int32)
+    mixture = Mixture(rows, np.array([[0], [1]]))
+    assert checked(rows) is rows
+    assert checked(mixture) is mixture

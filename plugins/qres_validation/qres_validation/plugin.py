@@ -1,0 +1,194 @@
+"""The ``validation`` plugin: its options and its three hooks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from fractions import Fraction
+
+import attrs
+import numpy as np
+
+from qres_core import (
+    Evidence,
+    HeldOut,
+    Needs,
+    RoundInfo,
+    Screening,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Verdict,
+    Visibility,
+    hookimpl,
+)
+from qres_validation.endorsement import vote
+from qres_validation.gate import capped, oversized
+from qres_validation.options import at_least, count, help_text
+from qres_validation.screening import Budget, harmful, losses, sample
+
+SOURCE = "validation"
+
+
+@attrs.frozen
+class Validation:
+    """Try updates on the node's own held-out examples before they are merged.
+
+    Three checks, each where it belongs:
+
+    - **The gate** (``wrap_aggregate``, the same on every node): rows whose norm is more than
+      ``norm_factor`` times the median norm are left out, and weights are held at ``weight_limit``
+      times the median weight. It needs no examples and works on means of groups as well.
+    - **Screening** (``screen``, on the round's proposer): each candidate, or a sample within the
+      budget, is tried alone on the held-out examples. Those that raise the loss by more than
+      ``candidate_tolerance`` are left out of the proposal, the worst ``swarm.byzantine`` of them
+      at most and never below the quorum, and are told to reputation.
+    - **Endorsement** (``endorse``, on every node before its vote): a set whose merged update raises
+      the loss on this node's examples by more than ``tolerance`` gets no vote. What no quorum
+      endorses is never merged: the model stays the one it was.
+
+    A merged set has the votes of a quorum of nodes that each tried it on examples of their own, so
+    it takes more than a lying proposer and one careless node to merge what harms. Losses in
+    floating point are compared on one node only; nothing merged depends on them.
+
+    Attributes:
+        tolerance: how much the merged update may raise this node's held-out loss, as a share of it.
+        candidate_tolerance: the same for one update alone. Looser: an honest update from other data
+            may well be worse alone.
+        norm_factor: how many times the median norm an update may have, 1 or more.
+        weight_limit: how many times the median weight a weight may count, 1 or more.
+        candidates: most updates a proposer tries in a round.
+        seconds: time for it; what is not tried by then stays in.
+
+    Raises:
+        ValueError: an option out of range; the message names it.
+
+    Source:
+        C. Xie, S. Koyejo, I. Gupta, "Zeno: Distributed Stochastic Gradient Descent with
+        Suspicion-based Fault-tolerance", ICML 2019, section 3: ranking candidates by the loss they
+        lead to. Voting by held-out examples of every node is this plugin's own.
+    """
+
+    tolerance: float = attrs.field(
+        default=0.1,
+        validator=at_least(0.0),
+        metadata=help_text(
+            "How much a merged update may raise the loss on this node's held-out examples before "
+            "the node votes against it, as a share of the loss."
+        ),
+    )
+    candidate_tolerance: float = attrs.field(
+        default=0.5,
+        validator=at_least(0.0),
+        metadata=help_text(
+            "How much a single update may raise that loss before a proposer leaves it out."
+        ),
+    )
+    norm_factor: float = attrs.field(
+        default=10.0,
+        validator=at_least(1.0),
+        metadata=help_text("An update may be this many times as long as the median update."),
+    )
+    weight_limit: float = attrs.field(
+        default=10.0,
+        validator=at_least(1.0),
+        metadata=help_text("A weight counts at most this many times the median weight."),
+    )
+    candidates: int = attrs.field(
+        default=64,
+        validator=count(1),
+        metadata=help_text(
+            "Most updates a proposer tries alone in a round; a sample if there are more."
+        ),
+    )
+    seconds: float = attrs.field(
+        default=10.0,
+        validator=at_least(0.0),
+        metadata=help_text("Time a proposer takes for that; what is not tried by then stays in."),
+    )
+
+    @property
+    def needs(self) -> Needs:
+        """Rows to measure: single updates or means of groups."""
+        return Needs(visibility=Visibility.GROUP, min_updates=1)
+
+    # ── the same on every node ────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        """Let through the gate what is not oversized, with weights held.
+
+        Args:
+            proceed: the rest of the chain.
+            updates: int32, shape ``(n, d)``.
+
+        Returns:
+            what the chain makes of the rest, int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E505 if every row is oversized; cannot happen with
+                ``norm_factor`` of 1 or more.
+
+        Complexity: O(n d).
+        """
+        return proceed(self._gated(updates))
+
+    def _gated(self, updates: Updates) -> Updates:
+        out = oversized(updates.vectors, Fraction(self.norm_factor))
+        kept = np.setdiff1d(np.arange(len(updates)), out)
+        if kept.size == 0:
+            raise ValueRefusedError.of("QRES-E505", "updates", "none passes the norm gate")
+        passed = updates.take(kept) if out.size else updates
+        weights = capped(passed.weights, Fraction(self.weight_limit))
+        if np.array_equal(weights, passed.weights):
+            return passed
+        return attrs.evolve(passed, weights=weights)
+
+    # ── this node's own opinion ───────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+        """Name the updates that are oversized or harmful by this node's examples.
+
+        Args:
+            updates: what could be proposed, int32, shape ``(n, d)``.
+            held_out: the node's own examples.
+            round_info: the round.
+
+        Returns:
+            evidence against at most ``swarm.byzantine`` senders, and no more than the quorum can
+            spare.
+
+        Complexity: ``candidates + 1`` evaluations of a model, O(n d) besides.
+        """
+        spare = min(round_info.byzantine, len(updates) - round_info.quorum)
+        if spare <= 0:
+            return Screening()
+        far = oversized(updates.vectors, Fraction(self.norm_factor)).tolist()
+        rows = [row for row in sample(updates, self.candidates, round_info) if row not in far]
+        limit = held_out.loss() * (1.0 + self.candidate_tolerance)
+        budget = Budget(self.candidates, self.seconds, time.monotonic)
+        worse = harmful(losses(updates, rows, held_out, budget), limit, spare - len(far))
+        named = [(row, "oversized update") for row in far[:spare]]
+        named += [(row, "harmful update") for row in worse]
+        return Screening(
+            tuple(
+                Evidence(updates.senders[row], fact, SOURCE, against=True, round=round_info.number)
+                for row, fact in named
+            )
+        )
+
+    @hookimpl
+    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
+        """Accept what does not raise this node's held-out loss beyond the tolerance.
+
+        Args:
+            merged: what the rule makes of the proposed set, int32, shape ``(d,)``.
+            held_out: the node's own examples.
+
+        Returns:
+            the node's vote.
+
+        Complexity: two evaluations of a model.
+        """
+        return vote(merged, held_out, self.tolerance)

@@ -1,0 +1,45 @@
+"""The norm gate and the weight cap."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from qres_validation.gate import capped, oversized
+
+ROWS = st.integers(1, 9).flatmap(
+    lambda n: arrays(np.int32, (n, 3), elements=st.integers(-(2**31), 2**31 - 1))
+)
+FACTORS = st.fractions(min_value=1, max_value=20, max_denominator=8)
+
+
+@given(rows=ROWS, factor=FACTORS)
+def test_exactly_those_beyond_the_factor_are_out(
+    rows: np.ndarray[tuple[int, int], np.dtype[np.int32]], factor: Fraction
+) -> None:
+    squares = [sum(int(x) ** 2 for x in row) for row in rows]
+    median = sorted(squares)[math.ceil(len(squares) / 2) - 1]
+    expected = [i for i, one in enumerate(squares) if median and one > factor**2 * median]
+    assert oversized(rows, factor).tolist() == expected
+    assert len(expected) < len(rows)
+
+
+def test_a_minority_of_liars_cannot_move_the_bar_past_the_honest_norms() -> None:
+    honest = np.full((6, 4), 100, dtype=np.int32)
+    for lie in (0, 2**31 - 1):
+        rows = np.concatenate([honest, np.full((5, 4), lie, dtype=np.int32)])
+        out = oversized(rows, Fraction(2)).tolist()
+        assert out == ([] if lie == 0 else list(range(6, 11)))
+
+
+@given(weights=st.lists(st.integers(1, 2**30), min_size=1, max_size=9), limit=FACTORS)
+def test_no_weight_is_above_the_limit(weights: list[int], limit: Fraction) -> None:
+    before = np.array(weights, dtype=np.int64)
+    after = capped(before, limit)
+    median = sorted(weights)[math.ceil(len(weights) / 2) - 1]
+    assert after.tolist() == [min(one, max(1, math.floor(limit * median))) for one in weights]
+    assert before.tolist() == weights

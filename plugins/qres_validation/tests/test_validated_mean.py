@@ -1,0 +1,138 @@
+"""The mean whose weights come from held-out examples."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from qres_validation import ValidatedMean
+from qres_validation.capped_mean import capped_mean, held
+from qres_validation.mixing import mixing_weights, shares
+
+from qres_core import CompatibilityError, HeldOut, ValueRefusedError
+from qres_core.testing import make_node_info, make_round_info, make_updates
+
+WEIGHTS = st.lists(st.integers(1, 2**30), min_size=1, max_size=8)
+
+
+@given(weights=WEIGHTS, data=st.data())
+def test_no_weight_is_more_than_its_part(weights: list[int], data: st.DataObject) -> None:
+    fewest = data.draw(st.integers(1, len(weights)))
+    lowered = held(weights, fewest)
+    assert all(1 <= after <= before for after, before in zip(lowered, weights, strict=True))
+    assert max(lowered) == 1 or fewest * max(lowered) <= sum(lowered)
+    # Nothing is lowered that need not be: one step more for the greatest would be too much.
+    cap = max(lowered)
+    raised = [min(one, cap + 1) for one in weights]
+    assert raised == lowered or fewest * (cap + 1) > sum(raised)
+
+
+def slow(rows: NDArray[np.int32], weights: list[int], fewest: int) -> list[int]:
+    """The docstring of :func:`capped_mean` in Fractions, one coordinate at a time."""
+    squares = [sum(int(x) ** 2 for x in row) for row in rows]
+    median = sorted(squares)[(len(squares) - 1) // 2]
+    counts = held(weights, fewest)
+    coefficients = []
+    for square, count in zip(squares, counts, strict=True):
+        factor = (
+            2**30 if square <= median else math.isqrt(Fraction(median * 2**60, square).__floor__())
+        )
+        coefficients.append(count * factor // sum(counts))
+    return [
+        round(Fraction(sum(c * int(x) for c, x in zip(coefficients, column, strict=True)), 2**30))
+        for column in rows.T
+    ]
+
+
+@settings(max_examples=1000)
+@given(
+    rows=arrays(
+        np.int32,
+        st.tuples(st.integers(1, 6), st.integers(1, 4)),
+        elements=st.integers(-(2**31), 2**31 - 1) | st.integers(-5, 5),
+    ),
+    data=st.data(),
+)
+def test_the_mean_is_the_specified_one(rows: NDArray[np.int32], data: st.DataObject) -> None:
+    n = len(rows)
+    weights = data.draw(st.lists(st.integers(1, 2**16), min_size=n, max_size=n))
+    fewest = data.draw(st.integers(1, n))
+    before = rows.copy()
+    result = capped_mean(rows, np.array(weights, dtype=np.int64), fewest)
+    assert result.tolist() == slow(rows, weights, fewest)
+    assert np.array_equal(rows, before)
+
+
+@given(
+    rows=arrays(np.float64, (6, 3), elements=st.floats(-100, 100)),
+    reference=arrays(np.float64, 3, elements=st.floats(-100, 100)),
+    fewest=st.integers(1, 6),
+)
+def test_the_weights_are_the_best_on_the_capped_simplex(
+    rows: NDArray[np.float64], reference: NDArray[np.float64], fewest: int
+) -> None:
+    weights = mixing_weights(rows, reference, fewest)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.min() >= -1e-12
+    assert weights.max() <= 1 / fewest + 1e-9
+    given_shares = shares(weights, fewest)
+    assert sum(one > 0 for one in given_shares) >= fewest or min(weights) < 1e-4
+
+    def miss(candidate: NDArray[np.float64]) -> float:
+        return float(np.sum((candidate @ rows - reference) ** 2))
+
+    best = miss(weights)
+    chance = np.random.default_rng(0)
+    for _try in range(50):  # a convex problem: what is better nowhere nearby is best
+        away = chance.dirichlet(np.full(6, 0.3))
+        other = np.minimum(away, 1 / fewest)
+        other /= other.sum()
+        if other.max() <= 1 / fewest + 1e-9:
+            mixed = 0.9 * weights + 0.1 * other
+            assert best <= miss(mixed) + 1e-6 * (1.0 + best)
+
+
+def far_apart() -> NDArray[np.int32]:
+    """Three honest nodes with data of one kind each, and a pair that pulls back together."""
+    honest = np.diag([900, 900, 900]).astype(np.int32)
+    return np.vstack([honest, np.full((2, 3), -400, dtype=np.int32)])
+
+
+def held_out(reference: list[int]) -> HeldOut:
+    model = np.zeros(3, dtype=np.int32)
+    return HeldOut(model, lambda _model: 1.0, lambda: np.array(reference, dtype=np.int32))
+
+
+def test_what_points_away_from_the_reference_loses_its_weight() -> None:
+    info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
+    updates = make_updates(far_apart())
+    found = ValidatedMean(f=2).screen(updates, held_out([300, 300, 300]), info)
+    assert [found.of(sender) for sender in updates.senders] == [65536, 65536, 65536, 0, 0]
+    # Geometry sees it the other way round: the liars are the only ones that agree.
+    chosen = [row for row, one in enumerate(updates.senders) if found.of(one)]
+    merged = ValidatedMean(f=1).aggregate(updates.take(np.array(chosen)), info)
+    assert merged.tolist() == [300, 300, 300]
+
+
+def test_a_proposers_weights_cannot_pass_the_cap() -> None:
+    info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
+    updates = make_updates(far_apart(), [1, 1, 1, 65536, 65536])
+    merged = ValidatedMean(f=2).aggregate(updates, info)
+    # Two of five rows hold at most a third each; the three others share what is left.
+    assert merged.min() >= -400 * 2 // 3 - 1
+
+
+def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
+    with pytest.raises(ValueRefusedError, match="QRES-E505"):
+        ValidatedMean(f=2).aggregate(make_updates(far_apart()[:4]), make_round_info(3))
+    with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.validated_mean"):
+        ValidatedMean(f=2).setup(make_node_info())
+    with pytest.raises(ValueRefusedError, match="QRES-E507"):
+        HeldOut(np.zeros(3, dtype=np.int32), lambda _model: 1.0).reference()

@@ -1,0 +1,111 @@
+"""What an attacker has to work with, and what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract.errors import LabError
+from qres_core.contract.fixed import LIMIT
+from qres_core.contract.types import RoundInfo, Update, Vector
+
+Probe = Callable[[NDArray[np.int32]], Vector | None]
+"""Maps forged rows, int32 of shape ``(m, d)``, to what the swarm would make of the round."""
+
+Plan = TypeVar("Plan")
+
+
+def no_probe(rows: NDArray[np.int32]) -> Vector | None:
+    """The probe of a context that was given none: refuses, so that no attack searches in vain.
+
+    Raises:
+        LabError: QRES-E105.
+    """
+    del rows
+    what = "the attack probes the aggregation and was given no probe"
+    raise LabError.of("QRES-E105", "simulation.attack", what, "say `probes = True` in its class")
+
+
+@attrs.frozen(eq=False)
+class AttackContext:
+    """What an attacker may use. An attack states how much of it it does use.
+
+    Attributes:
+        round_info: the round.
+        model: the round's model, int32, shape ``(d,)``.
+        own: what training on the attacker's own data gives; on poisoned data for a
+            :class:`DataAttack`.
+        honest: updates of the honest nodes, int32, shape ``(h, d)``; an omniscient attacker's.
+        attackers: number of attackers, who may collude.
+        index: which of them this is, from 0.
+        rng: the attacker's randomness.
+        probe: what the swarm's aggregation, wrappers included, would make of the honest updates
+            and of forged rows, int32 of shape ``(m, d)`` with ``m`` at most ``attackers``, row
+            ``k`` sent by attacker ``k``; ``None`` where it would refuse. Asking changes nothing in
+            any node. Only for attacks whose class says ``probes = True``.
+        board: what colluders tell each other in a round; one for all of them, empty at first.
+    """
+
+    round_info: RoundInfo
+    model: Vector
+    own: Update
+    honest: NDArray[np.int32]
+    attackers: int
+    index: int
+    rng: np.random.Generator
+    probe: Probe = no_probe
+    board: dict[str, Any] = attrs.field(factory=dict[str, Any])
+
+    @property
+    def crowd(self) -> NDArray[np.int32]:
+        """The updates to hide among: the honest ones, or where nobody is honest the own one."""
+        return self.honest if len(self.honest) else self.own.vector[np.newaxis]
+
+    def agreed(self, work_out: Callable[[], Plan]) -> Plan:
+        """The plan of the colluders: worked out by the first who asks, the same for all others."""
+        if "plan" not in self.board:
+            self.board["plan"] = work_out()
+        plan: Plan = self.board["plan"]
+        return plan
+
+
+@attrs.frozen
+class Forgery:
+    """A contribution as the attacker sends it; nothing about it need be valid.
+
+    Attributes:
+        octets: where the vector should be.
+        weight: claimed number of examples.
+    """
+
+    octets: bytes
+    weight: int = 1
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """Makes the contributions one attacker sends in a round: none, one or several."""
+
+    def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
+        """The attacker's contributions."""
+        ...
+
+
+def on_grid(values: NDArray[np.float64]) -> Vector:
+    """Real numbers in grid steps as int32: rounded half to even, saturating at ``±LIMIT``."""
+    return np.clip(np.rint(values), -LIMIT, LIMIT).astype(np.int32)
+
+
+def send(context: AttackContext, values: NDArray[np.float64] | Vector) -> tuple[Forgery, ...]:
+    """One contribution of the attacker's honest weight.
+
+    Args:
+        context: the round.
+        values: what to contribute, in grid steps, shape ``(d,)``; real numbers are put on the grid.
+    """
+    row = values if values.dtype == np.int32 else on_grid(values.astype(np.float64))
+    return (Forgery(row.astype("<i4").tobytes(), context.own.weight),)

@@ -1,0 +1,101 @@
+"""Attacks that other distributions bring, under the entry-point group ``qres.attacks``.
+
+As with plugins, only metadata in site-packages counts, two distributions with one name are a
+conflict, and nothing is imported before its name is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from qres_core.contract.errors import LabError, PluginError, Problem, QresError
+from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel.suggest import did_you_mean
+from qres_core.lab.attacks.builtin import BUILT_IN
+from qres_core.lab.attacks.context import Attack
+from qres_core.lab.attacks.registry import ATTACKS, Registered, describe
+
+ATTACKS_GROUP: Final = "qres.attacks"
+
+_REFUSED: Final[Mapping[Status, tuple[str, str]]] = {
+    Status.INCOMPATIBLE: ("QRES-E203", "pip install -U {0} qres-core"),
+    Status.CONFLICT: ("QRES-E204", "pip uninstall all but one"),
+    Status.MISPLACED: ("QRES-E205", "remove that folder and pip install {0}"),
+}
+
+
+def load(origin: Installed) -> Registered:
+    """Import one attack of another distribution.
+
+    Raises:
+        PluginError: QRES-E202 to QRES-E206, naming the distribution.
+    """
+    name, where = origin.name, f"attacks.{origin.name}"
+    if name in BUILT_IN:
+        what = f"{origin.provenance}: the name is that of a built-in attack"
+        raise PluginError.of("QRES-E204", where, what, f"remove {origin.distribution}")
+    if origin.status in _REFUSED:
+        code, fix = _REFUSED[origin.status]
+        what = f"{origin.provenance}: {origin.detail}"
+        raise PluginError.of(code, where, what, fix.format(origin.distribution))
+    kind: object = origin.factory
+    try:
+        if kind is None and origin.entry_point is not None:
+            kind = origin.entry_point.load()
+    except (Exception, SystemExit) as error:
+        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
+        fix = f"reinstall or remove {origin.distribution}"
+        raise PluginError.of("QRES-E202", where, what, fix) from error
+    for one in ATTACKS.values():  # its class may be decorated
+        if one.kind is kind:
+            if one.name == name:
+                return one
+            what = f"{origin.provenance}: registers itself as {one.name!r}"
+            raise PluginError.of("QRES-E206", where, what, "give both one name")
+    summary, knowledge = (getattr(kind, label, None) for label in ("summary", "knowledge"))
+    return describe(name, kind, summary=summary, knowledge=knowledge)
+
+
+def find(name: str) -> Registered:
+    """The attack of that name; of the others none is imported.
+
+    Raises:
+        LabError: QRES-E801 for an unknown name.
+        PluginError: QRES-E202 to QRES-E206 for one that cannot be used.
+    """
+    if name in ATTACKS:
+        return ATTACKS[name]
+    brought = scan(group=ATTACKS_GROUP)
+    if name in brought and name not in BUILT_IN:
+        return load(brought[name])
+    hint = did_you_mean(name, [*ATTACKS, *BUILT_IN, *brought])
+    raise LabError.of("QRES-E801", "simulation.attack", f"no attack {name!r}", hint)
+
+
+def make_attack(name: str, strength: float | None = None) -> Attack:
+    """Build the attack of that name.
+
+    Raises:
+        LabError: QRES-E801 for an unknown name, QRES-E105 for a strength it does not take.
+        PluginError: QRES-E202 to QRES-E206 for one of another distribution that cannot be used.
+    """
+    return find(name).make(strength)
+
+
+def catalogue() -> Mapping[str, Registered]:
+    """All attacks: the built-in ones, then those of other distributions, imported.
+
+    Raises:
+        PluginError: every one that cannot be used.
+    """
+    found = dict(ATTACKS)
+    problems: list[Problem] = []
+    for name, origin in scan(group=ATTACKS_GROUP).items():
+        try:
+            found[name] = load(origin)
+        except QresError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise PluginError(problems)
+    return found

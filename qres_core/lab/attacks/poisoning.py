@@ -1,0 +1,39 @@
+"""A task as it is under an attack on the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from qres_core.contract.types import Vector
+from qres_core.lab.attacks.context import Attack
+from qres_core.lab.attacks.data import DataAttack, Measured
+from qres_core.lab.tasks import Task
+
+
+def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:
+    """The task with the last ``attackers`` trainers poisoned and the attack's figures reported.
+
+    Args:
+        task: the honest task; left as it is.
+        attack: what the attackers do; most attacks leave the data alone.
+        attackers: how many of the nodes attack.
+
+    Raises:
+        LabError: QRES-E105 for a task without the data that the attack spoils.
+    """
+    trainers = task.trainers
+    if isinstance(attack, DataAttack):
+        honest = len(trainers) - attackers
+        poisoned = tuple(attack.poison(trainer) for trainer in trainers[honest:])
+        task = attrs.evolve(task, trainers=trainers[:honest] + poisoned)
+    measured: object = attack
+    if isinstance(measured, Measured):
+        evaluate, aim = task.evaluate, measured
+
+        def figures(vector: Vector) -> Mapping[str, float]:
+            return {**evaluate(vector), **aim.figures(trainers[0], vector)}
+
+        task = attrs.evolve(task, evaluate=figures)
+    return task

@@ -1,0 +1,117 @@
+"""The attacks by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from qres_core.contract.errors import LabError, PluginError
+from qres_core.lab.attacks.context import Attack
+from qres_core.lab.sabotage import SABOTAGE
+
+Factory = Callable[[float | None], Attack]
+F = TypeVar("F", bound=type)
+
+NOTHING: Final = "nothing"
+OWN_DATA: Final = "its own data"
+HONEST_UPDATES: Final = "all honest updates"
+EVERYTHING: Final = "all honest updates and the whole aggregation"
+
+
+@attrs.frozen
+class Registered:
+    """An attack in the registry.
+
+    Attributes:
+        name: its name on the command line.
+        summary: one line.
+        knowledge: what the attacker must know.
+        kind: its class.
+    """
+
+    name: str
+    summary: str
+    knowledge: str
+    kind: type[Any]
+
+    @property
+    def strength(self) -> str:
+        """The default strength as text; empty if the attack has none."""
+        for field in attrs.fields(self.kind):
+            if field.name == "strength":
+                return "by formula" if field.default is None else f"{field.default:g}"
+        return ""
+
+    def make(self, strength: float | None) -> Attack:
+        """Build the attack.
+
+        Args:
+            strength: ``None`` for the attack's default.
+
+        Raises:
+            LabError: QRES-E105 for a strength that the attack does not take or is not finite.
+        """
+        where = "simulation.strength"
+        if strength is None:
+            attack: Attack = self.kind()
+        elif not self.strength:
+            raise LabError.of(
+                "QRES-E105", where, f"attack {self.name!r} has no strength", "omit it"
+            )
+        elif not math.isfinite(strength):
+            raise LabError.of("QRES-E105", where, f"{strength} is not finite")
+        else:
+            attack = self.kind(strength=strength)
+        return attack
+
+
+ATTACKS: Final[dict[str, Registered]] = {}
+"""The attacks that come with QRES and those that :func:`register` added."""
+
+
+def describe(name: str, kind: object, *, summary: object, knowledge: object) -> Registered:
+    """Check a class and describe it as an attack.
+
+    Raises:
+        PluginError: QRES-E206 for anything but an attrs class with a method ``forge`` that can be
+            built without arguments, and for missing texts.
+    """
+    where = f"attacks.{name}"
+    wrong = ""
+    if not isinstance(kind, type) or not attrs.has(kind):
+        raise PluginError.of("QRES-E206", where, f"{kind!r} is not an attrs class")
+    required = [one.name for one in attrs.fields(kind) if one.init and one.default is attrs.NOTHING]
+    if not callable(getattr(kind, "forge", None)):
+        wrong = f"{kind.__qualname__} has no method 'forge'"
+    elif required:
+        wrong = f"{kind.__qualname__} cannot be built without {', '.join(required)}"
+    elif type(summary) is not str or type(knowledge) is not str or not (summary and knowledge):
+        wrong = f"{kind.__qualname__} does not say its 'summary' and 'knowledge'"
+    if wrong:
+        raise PluginError.of("QRES-E206", where, wrong)
+    return Registered(name, str(summary), str(knowledge), kind)
+
+
+def register(name: str, *, summary: str, knowledge: str) -> Callable[[F], F]:
+    """Class decorator: add an attack whose constructor takes at most ``strength``.
+
+    Args:
+        name: its name on the command line.
+        summary: one line: what it sends.
+        knowledge: what the attacker must know.
+
+    Raises:
+        PluginError: QRES-E204 for a name that is taken, QRES-E206 for a class that is no attack.
+    """
+
+    def add(kind: F) -> F:
+        if name in ATTACKS or name in SABOTAGE:
+            what = "an attack of that name is there already"
+            raise PluginError.of("QRES-E204", f"attacks.{name}", what, "choose another name")
+        ATTACKS[name] = describe(name, kind, summary=summary, knowledge=knowledge)
+        return kind
+
+    return add

@@ -1,0 +1,204 @@
+"""What the swarm would make of a round, tried out on copies of a node's plugins.
+
+An attacker that knows everything about a swarm can work out what any lie of its would lead to. Here
+it asks: the honest updates and the forged rows go through ``verify``, ``reputation``, ``screen``,
+``reveal``, ``aggregate`` with its wrappers and ``endorse`` of copies of the observer's plugins, in
+the state they are in. Nothing that an attacker tries is seen by any node.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract.errors import LabError, QresError
+from qres_core.contract.held_out import HeldOut
+from qres_core.contract.types import Contribution, NodeId, RoundInfo, Update, Vector, vector_digest
+from qres_core.contract.verdict import ACCEPT
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.attacks import Attack
+from qres_core.lab.attacks.context import Probe, no_probe
+from qres_core.swarm.gathering import Gathering, Held, screened
+from qres_core.swarm.messages import CONTRIBUTION, Member
+
+ASKED: Final = frozenset(
+    {"verify", "reputation", "screen", "reveal", "wrap_aggregate", "aggregate", "endorse"}
+)
+"""Hooks that a probe calls; plugins without any of them are not copied."""
+
+
+@attrs.define(eq=False)
+class Sandbox:
+    """Copies of a node's plugins to try things out on.
+
+    Attributes:
+        original: the node's kernel; never called, only copied.
+    """
+
+    original: Kernel
+    _copied: Kernel | None = attrs.field(default=None, init=False)
+
+    def fresh(self) -> Kernel:
+        """A kernel whose plugins are in the state that the node's are in now.
+
+        It is the same object every time: what was tried before is undone.
+
+        Raises:
+            LabError: QRES-E105 for a plugin that cannot be copied.
+        """
+        if self._copied is None:
+            enabled = [_copied(plugin) for plugin in self.original.enabled]
+            self._copied = Kernel(enabled, self.original.swarm)
+            return self._copied
+        for plugin, copied in zip(self.original.enabled, self._copied.enabled, strict=True):
+            if plugin.instance is not copied.instance:
+                _restore(copied.instance, plugin.instance)
+        return self._copied
+
+
+def _copied(plugin: Enabled) -> Enabled:
+    if ASKED.isdisjoint(plugin.hooks):
+        return plugin
+    try:
+        return attrs.evolve(plugin, instance=copy.deepcopy(plugin.instance))
+    except Exception as error:
+        what = f"the attack tries the plugin out, and it cannot be copied: {error}"
+        fix = "choose an attack that does not probe"
+        raise LabError.of("QRES-E105", f"plugins.{plugin.name}", what, fix) from error
+
+
+def _restore(copied: object, original: object) -> None:
+    """Give a plugin a copy of another's state. Plugins are attrs classes: it is in their fields."""
+    memo: dict[int, Any] = {id(original): copied}  # what refers to the plugin refers to the copy
+    kind: Any = type(original)
+    for field in attrs.fields(kind):
+        value = copy.deepcopy(getattr(original, field.name), memo)
+        object.__setattr__(copied, field.name, value)
+    if hasattr(original, "__dict__"):
+        vars(copied).clear()
+        vars(copied).update(copy.deepcopy(vars(original), memo))
+
+
+@attrs.define(eq=False)
+class Shadow:
+    """One round as an attacker may try it.
+
+    Attributes:
+        sandbox: copies of an honest node's plugins.
+        round_info: the round.
+        model: the round's model, int32, shape ``(d,)``.
+        honest: what the honest nodes contribute, by identity.
+        attackers: what training gave the attackers, by identity in the order of their rows; their
+            rows are sent with these updates' weights.
+        trainer: the honest node's, whose held-out examples judge, if it keeps any.
+    """
+
+    sandbox: Sandbox
+    round_info: RoundInfo
+    model: Vector
+    honest: Mapping[NodeId, Update]
+    attackers: Mapping[NodeId, Update]
+    trainer: object = None
+    _true: tuple[Held, ...] = attrs.field(default=(), init=False)  # made once for all probes
+    _judge: HeldOut | None = attrs.field(default=None, init=False)
+    _losses: dict[bytes, float] = attrs.field(factory=dict[bytes, float], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        made = self.honest.items()
+        self._true = tuple(self._held(one, update.vector, update.weight) for one, update in made)
+        self._judge = HeldOut.of(self.trainer, self.model, self.round_info)
+
+    def probe(self, rows: NDArray[np.int32]) -> Vector | None:
+        """What the swarm would merge if the attackers sent these rows.
+
+        Args:
+            rows: int32, shape ``(m, d)``; row ``k`` is attacker ``k``'s, the others send nothing.
+
+        Returns:
+            int32, shape ``(d,)``; ``None`` if the round would not close.
+
+        Raises:
+            LabError: QRES-E105 for more rows than attackers, and for a plugin that cannot be
+                copied.
+
+        Complexity: one copy of the plugins' state, and what the hooks take.
+        """
+        if len(rows) > len(self.attackers):
+            what = f"{len(rows)} forged rows of {len(self.attackers)} attackers"
+            raise LabError.of("QRES-E105", "probe.rows", what)
+        kernel = self.sandbox.fresh()
+        info, cap = self.round_info, kernel.swarm.weight_cap
+        try:
+            gathering = self._gathered(kernel, rows)
+            members = self._members(kernel, gathering)
+            held_out = self._held_out()
+            if held_out is not None and len(members) >= info.quorum:
+                screening = kernel.screen(gathering.stack(members, cap), held_out, info)
+                members = screened(members, screening)
+            if len(members) < info.quorum:
+                return None
+            revealed = kernel.reveal(gathering.stack(members, cap), info)
+            merged = kernel.aggregate(revealed, info)
+            if held_out is not None:
+                verdict, _ = kernel.endorse(revealed, merged, held_out, info)
+                return merged if verdict is ACCEPT else None
+        except QresError:
+            return None
+        return merged
+
+    def _held_out(self) -> HeldOut | None:
+        """As a node has it anew in every round; what one probe found out is not computed again."""
+        judge = self._judge
+        if judge is None:
+            return None
+        validate = judge.validate
+
+        def loss(model: Vector) -> float:
+            key = vector_digest(model)
+            if key not in self._losses:
+                self._losses[key] = validate(model)
+            return self._losses[key]
+
+        return HeldOut(self.model, loss, judge.reference if judge.train is not None else None)
+
+    def _gathered(self, kernel: Kernel, rows: NDArray[np.int32]) -> Gathering:
+        """The honest contributions, taken for valid, and those forged ones that pass ``verify``."""
+        gathering = Gathering()
+        for held in self._true:
+            gathering.add(held)
+        for (sender, own), row in zip(self.attackers.items(), rows, strict=False):
+            held = self._held(sender, np.ascontiguousarray(row), own.weight)
+            if kernel.verify(held.contribution, self.round_info)[0] is ACCEPT:
+                gathering.add(held)
+        return gathering
+
+    def _held(self, sender: NodeId, vector: Vector, weight: int) -> Held:
+        info = self.round_info
+        capped = min(weight, self.sandbox.original.swarm.weight_cap)
+        # A sender's identity is as good as a digest here: it contributes once.
+        contribution = Contribution(sender, sender, vector, capped)
+        digest = info.model_digest
+        return Held(
+            contribution,
+            Envelope(info.swarm, CONTRIBUTION, info.number, digest, sender, 0, 0, b""),
+        )
+
+    def _members(self, kernel: Kernel, gathering: Gathering) -> list[Member]:
+        members: list[Member] = []
+        for sender in gathering.of_round(self.round_info.number):
+            standing = kernel.standing(sender)
+            if not standing.banned and standing.weight:
+                members.append(Member(sender, sender, standing.weight))
+        return members
+
+
+def probe_for(attack: Attack, shadow: Callable[[], Shadow]) -> Probe:
+    """The probe of an attack that says ``probes = True``; for others one that refuses."""
+    return shadow().probe if getattr(attack, "probes", False) is True else no_probe

@@ -1,0 +1,303 @@
+"""A rule with its wrappers, found by name, as one plugin that the conformance suite can be given.
+
+``krum`` is an installed plugin, ``my_rules:Median`` a class of a module, and ``nnm+median`` the
+rule ``median`` inside the wrapper ``nnm``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core.contract.errors import CompatibilityError, PluginError, ValueRefusedError
+from qres_core.contract.hookspecs import hookimpl
+from qres_core.contract.traits import Needs
+from qres_core.contract.types import RoundInfo, Updates, Vector
+from qres_core.kernel.assembly import Enabled, assemble, plugin_class
+from qres_core.kernel.config import parse, structure
+from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel.suggest import did_you_mean
+from qres_core.testing.builders import make_round_info, make_updates
+from qres_core.testing.hosting import Seated, seat
+
+_MOST: Final = 256
+"""So many updates are tried to find how many a composition needs."""
+_SWARM: Final[Mapping[str, Any]] = {
+    "name": "certify",
+    "nodes": 1,
+    "byzantine": 0,
+    "quorum": 1,
+    "insecure": True,
+}
+
+
+@attrs.frozen
+class Part:
+    """One plugin of what is certified.
+
+    Attributes:
+        name: its name.
+        target: ``module:Class``.
+        distribution: the distribution it comes from; ``(local)`` for a class of a module.
+        version: version of the distribution.
+        digest: SHA-256 of the file that defines the class, hex; empty if there is no file.
+        options: its options, as configured.
+    """
+
+    name: str
+    target: str
+    distribution: str
+    version: str
+    digest: str
+    options: Mapping[str, object]
+
+    @property
+    def origin(self) -> str:
+        """The distribution and its version, if it is of one."""
+        return (
+            self.distribution
+            if self.distribution == "(local)"
+            else (f"{self.distribution} {self.version}")
+        )
+
+
+@attrs.frozen(eq=False)
+class Found:
+    """What a specification leads to.
+
+    Attributes:
+        spec: the specification.
+        options: the options that were given for it.
+        parts: the plugins it names, the outermost wrapper first.
+        make: a fresh instance of the rule with its wrappers; every call gives an equal one.
+    """
+
+    spec: str
+    options: tuple[tuple[str, object], ...]
+    parts: tuple[Part, ...]
+    make: Callable[[], object]
+
+
+@attrs.define(eq=False)
+class Composed:
+    """A rule inside wrappers, as the kernel nests them.
+
+    Attributes:
+        rule: a plugin with the hook ``aggregate``.
+        wrappers: plugins with the hook ``wrap_aggregate``, the outermost first.
+        min_updates: fewest updates that all of them together accept.
+    """
+
+    rule: object
+    wrappers: tuple[object, ...]
+    min_updates: int = 1
+    _seats: tuple[Seated, ...] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._seats = tuple(seat(one) for one in (*self.wrappers, self.rule))
+
+    @property
+    def needs(self) -> Needs:
+        """What all of them need; of the liars they withstand, the least."""
+        every = [one.needs for one in self._seats]
+        stated = [one.tolerates for one in every if one.tolerates is not None]
+        return Needs(
+            visibility=max(one.visibility for one in every),
+            min_updates=max(self.min_updates, *(one.min_updates for one in every)),
+            tolerates=min(stated) if stated else None,
+            equal_weights=any(one.equal_weights for one in every),
+        )
+
+    @hookimpl
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        """The rule inside its wrappers."""
+        if len(updates) < self.min_updates:
+            what = f"{len(updates)} came, {self.min_updates} are needed"
+            raise ValueRefusedError.of("QRES-E505", "updates", what)
+        *wrappers, rule = self._seats
+
+        def merge(inner: Updates) -> Vector:
+            results: list[Vector] = rule.manager.hook.aggregate(
+                updates=inner, round_info=round_info
+            )
+            return results[0]
+
+        def wrap(proceed: Callable[[Updates], Vector], one: Seated) -> Callable[[Updates], Vector]:
+            def run(outer: Updates) -> Vector:
+                results: list[Vector] = one.manager.hook.wrap_aggregate(
+                    proceed=proceed, updates=outer, round_info=round_info
+                )
+                return results[0]
+
+            return run
+
+        step: Callable[[Updates], Vector] = merge
+        for one in reversed(wrappers):
+            step = wrap(step, one)
+        return step(updates)
+
+
+def find_rule(spec: str, options: Sequence[tuple[str, object]] = ()) -> Found:
+    """Import and configure what a specification names.
+
+    Args:
+        spec: names of installed plugins and ``MODULE:CLASS``, joined by ``+``. A module may lie in
+            the working directory, which is searched last and only if a specification has one.
+        options: ``("f", 2)`` for every plugin of the specification that has such an option, or
+            ``("nnm.f", 2)`` for one of them.
+
+    Raises:
+        PluginError: QRES-E2xx for a plugin that cannot be used, together with QRES-E1xx for its
+            options.
+        CompatibilityError: QRES-E301 or QRES-E302 unless exactly one of the plugins is a rule and
+            each is named once.
+        ValueRefusedError: QRES-E505 if the wrappers leave the rule too few updates however many
+            come.
+    """
+    installed = dict(scan())
+    names: list[str] = []
+    for one in spec.split("+"):
+        text = one.strip()
+        if ":" in text:
+            origin = _local(text)
+            installed[origin.name] = origin
+            text = origin.name
+        names.append(text)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CompatibilityError.of("QRES-E302", spec, f"{twice[0]} is named twice", "name it once")
+    tables = _tables(names, options, installed)
+    config = parse({"swarm": dict(_SWARM), "plugins": tables}, source="qres certify")
+    enabled = assemble(config, installed)
+    _one_rule(spec, enabled)
+    parts = tuple(_part(one) for one in enabled)
+    return Found(spec, tuple(options), parts, _maker(enabled, tables))
+
+
+def _local(text: str) -> Installed:
+    module_name, _, path = text.partition(":")
+    where = f"plugins.{path or text}"
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that nothing in it can stand in for what is installed
+    importlib.invalidate_caches()
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        what = f"import of {module_name!r} failed: {type(error).__name__}: {error}"
+        raise PluginError.of("QRES-E202", where, what, "run it beside the module") from error
+    for label in path.split("."):
+        names = [name for name, one in vars(found).items() if inspect.isclass(one)]
+        found = vars(found).get(label)
+        if not inspect.isclass(found):
+            what = f"{module_name} has no class {path!r}"
+            raise PluginError.of("QRES-E206", where, what, did_you_mean(label, names))
+    return Installed.local(found.__qualname__, found)
+
+
+def _tables(
+    names: Sequence[str], options: Sequence[tuple[str, object]], installed: Mapping[str, Installed]
+) -> dict[str, dict[str, object]]:
+    tables: dict[str, dict[str, object]] = {name: {} for name in names}
+    fields = {name: _fields(installed.get(name)) for name in names}
+    for key, value in options:
+        part, dot, label = key.rpartition(".")
+        takers = [part] if dot else [name for name in names if key in fields[name]]
+        for name in takers or names:
+            if name not in tables:
+                fix = did_you_mean(part, names)
+                raise PluginError.of("QRES-E102", f"--option {key}", f"no part {part!r}", fix)
+            tables[name][label if dot else key] = value
+    return tables
+
+
+def _fields(origin: Installed | None) -> frozenset[str]:
+    if origin is None or origin.status is not Status.INSTALLED:
+        return frozenset()  # refused by name, a moment later
+    kind: Any = plugin_class(origin)
+    return frozenset(field.name for field in attrs.fields(kind))
+
+
+def _one_rule(spec: str, enabled: Sequence[Enabled]) -> None:
+    rules = [one.name for one in enabled if "aggregate" in one.hooks]
+    if len(rules) > 1:
+        what = f"{', '.join(rules)} are all rules"
+        raise CompatibilityError.of("QRES-E302", spec, what, "name one rule and any wrappers")
+    if not rules:
+        what = "none of them has the hook 'aggregate'"
+        fix = f"name a rule too, for example {spec}+mean"
+        raise CompatibilityError.of("QRES-E301", spec, what, fix)
+    for one in enabled:
+        if "aggregate" not in one.hooks and "wrap_aggregate" not in one.hooks:
+            what = "has neither 'aggregate' nor 'wrap_aggregate'"
+            raise CompatibilityError.of("QRES-E301", f"plugins.{one.name}", what, "leave it out")
+
+
+def _part(one: Enabled) -> Part:
+    kind: Any = type(one.instance)
+    try:
+        source = Path(inspect.getfile(kind)).read_bytes()
+    except (OSError, TypeError):
+        source = b""
+    return Part(
+        one.name,
+        f"{kind.__module__}:{kind.__qualname__}",
+        one.origin.distribution,
+        one.origin.version,
+        hashlib.sha256(source).hexdigest() if source else "",
+        {
+            field.name: getattr(one.instance, field.name)
+            for field in attrs.fields(kind)
+            if field.init
+        },
+    )
+
+
+def _maker(
+    enabled: Sequence[Enabled], tables: Mapping[str, Mapping[str, object]]
+) -> Callable[[], object]:
+    def fresh(one: Enabled) -> object:
+        made: object = structure(dict(tables[one.name]), type(one.instance), one.name)
+        return made
+
+    (rule,) = (one for one in enabled if "aggregate" in one.hooks)
+    wrappers = [one for one in enabled if one is not rule]
+    if not wrappers and "wrap_aggregate" not in rule.hooks:
+        return partial(fresh, rule)
+
+    def composed(fewest: int) -> Composed:
+        around = [fresh(one) for one in wrappers]
+        inner = fresh(rule)
+        if "wrap_aggregate" in rule.hooks:
+            around.append(inner)
+        return Composed(inner, tuple(around), fewest)
+
+    return partial(composed, _fewest(composed(1)))
+
+
+def _fewest(composed: Composed) -> int:
+    """How many updates it takes: wrappers that merge some leave the rule fewer than came."""
+    least = composed.needs.min_updates
+    for count in range(least, max(_MOST, 2 * least) + 1):
+        updates = make_updates(np.arange(count, dtype=np.int64)[:, None])
+        liars = composed.needs.tolerates or 0
+        try:
+            composed.aggregate(updates, make_round_info(nodes=count, byzantine=liars))
+        except ValueRefusedError as error:
+            if error.code != "QRES-E505":
+                return count
+        except Exception:  # noqa: BLE001 - the suite will say what is wrong with it
+            return count
+        else:
+            return count
+    what = f"{max(_MOST, 2 * least)} updates are too few for it"
+    raise ValueRefusedError.of("QRES-E505", "updates", what)
