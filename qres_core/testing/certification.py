@@ -53,6 +53,7 @@ class Claims:
     bounded_by_inputs: bool = True
     stretch: float = attrs.field(default=1.0, validator=attrs.validators.ge(0.0))
     stateless: bool = True
+    anonymous: bool = True
     draws: bool = False
     translates: bool = True
     kappa: float | None = None

@@ -205,7 +205,7 @@ class ResistanceRules(AggregatorMeasurement):
             seen = f"{liars} copies of honest row {victim} moved it"
             for result in results:
                 self._within(rule, result, honest, self._slack(honest), seen)
-                if not self.draws:
+                if self.anonymous and not self.draws:
                     same = f"with {liars} copies of row {victim} the order of the senders shows"
                     self._compare(rule, result.astype(np.int32), results[0].astype(np.int32), same)
 
@@ -284,6 +284,8 @@ class ResistanceRules(AggregatorMeasurement):
         honest = cluster(rng, *shape)
         seen = honest[np.arange(liars) % len(honest)]
         yield "differences of 2**16, whose squares are 0 in int32", honest, seen + 2**16
+        if not self.translates:
+            return
         low = honest - 2**30
         lies = low[np.arange(liars) % len(low)]
         lies[:, :4] += 2**31

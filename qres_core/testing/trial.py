@@ -35,6 +35,7 @@ class AggregatorTrial:
     bounded_by_inputs: ClassVar[bool] = True
     stretch: ClassVar[float] = 1.0
     stateless: ClassVar[bool] = True
+    anonymous: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     translates: ClassVar[bool] = True
     kappa: ClassVar[float | Bound | None] = None
@@ -149,7 +150,8 @@ class AggregatorTrial:
         dimension = self.dimension
         rng = self._rng(liars)
         edge = LIMIT - self.spread
-        for centre, where in ((0, "zero"), (edge, "the top"), (-edge, "the bottom")):
+        centres = ((0, "zero"), (edge, "the top"), (-edge, "the bottom"))
+        for centre, where in centres if self.translates else centres[:1]:
             honest = centre + cluster(rng, self._count(plugin) - liars, dimension, self.spread)
             middle = np.full((liars, dimension), centre, dtype=np.int64)
             single = middle.copy()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qres_arithmetic.backend import run_columns
 from qres_arithmetic.rows import Rows, is_packed, packed
 
-_COPIED_BLOCKS: Final = 16
+_COPIED_BLOCKS: Final = 4
 
 
 def feed(
@@ -30,7 +30,7 @@ def feed(
         kernel: called as ``kernel(block, first, last, at)``: the columns ``first .. last - 1`` of
             the packed ``block`` are those from ``at`` on of ``rows``.
 
-    Complexity: one call, or one for every 16 blocks where the rows have to be copied.
+    Complexity: one call, or one for every 4 blocks where the rows have to be copied.
     """
     if is_packed(rows):
         kernel(packed(rows), start, stop, start)

@@ -53,7 +53,7 @@ def check_rows(vectors: object, *, fewest: int = 1, where: str = "vectors") -> R
         raise ValueRefusedError.of(
             "QRES-E502",
             where,
-            f"expected a numpy array of shape (n, d), got {type(cast('object', vectors)).__name__}",
+            f"expected a numpy array of shape (n, d), got {kind}",
             "stack the vectors with numpy.stack",
         )
     array = np.asarray(cast("NDArray[Any]", vectors))

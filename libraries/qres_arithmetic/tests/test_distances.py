@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,21 @@ def test_the_ends_of_the_range(
     assert norms.tolist() == [sum(x * x for x in row) for row in rows]
 
 
+@pytest.mark.skipif(not accelerated(), reason="numba is not installed")
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_extra_memory_is_a_few_per_cent(order: str, dtype: type) -> None:
+    rows = np.zeros((20, 400_000), dtype=dtype, order="C" if order == "C" else "F")
+    distances_with_norms(rows[:, :9000])
+    tracemalloc.start()
+    try:
+        distances_with_norms(rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= rows.nbytes / 20
+
+
 # ---- the products that numpy alone forms ----
 
 
@@ -224,7 +240,8 @@ def test_distances_that_fit_where_norms_do_not(
 
 def reference(rows: np.ndarray) -> np.ndarray:
     wide = rows.astype(np.float64)
-    return np.array([[((x - y) ** 2).sum() for y in wide] for x in wide])
+    with np.errstate(over="ignore"):
+        return np.array([[((x - y) ** 2).sum() for y in wide] for x in wide])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -73,10 +73,11 @@ class _Nearest:
     """The nearest neighbours of every row, kept while rows are removed.
 
     Each row has a list of the others by distance, from position 1 on, and its neighbours are those
-    up to ``last``. When a row is removed each list loses one neighbour: the removed row if that
-    was one, else the farthest. So a sum changes by one subtraction, and no list is ever read again.
-    The lists are linked, so that the step from the farthest neighbour to the one before it costs
-    the same however many rows between them are gone.
+    up to ``last``. At position 0 is the row itself, at distance zero. When a row is removed each
+    list loses one neighbour: the removed row if that was one, else the farthest. So a sum changes
+    by one subtraction, and no list is ever read again. The lists are linked, so that the step from
+    the farthest neighbour to the one before it costs the same however many rows between them are
+    gone.
 
     Attributes:
         order: ``order[i, p]`` is the row at position ``p`` of row ``i``'s list.
@@ -154,6 +155,5 @@ class _Nearest:
         if worn.size:
             near = self.alive[self.order[worn]]
             near &= np.arange(len(self.order)) <= self.last[worn, None]
-            near[:, 0] = False
             self.sums[worn] = self.values[worn].sum(axis=1, where=near)
             summed[worn] = self.sums[worn]

@@ -85,7 +85,7 @@ def _by_intervals(
     n = len(rows)
     neighbours = n - f - 2
     first = (distances == 0).argmax(axis=1)
-    scores = np.asarray(sums_of_nearest(distances, range(n), neighbours))[first]
+    scores = np.asarray(sums_of_nearest(distances, range(n), neighbours))
     margin = error + (n + 8) * 2.0**-52
     low, high = scores / (1 + margin), scores / (1 - margin)
     before = high[:, None] < low[None, :]

@@ -174,6 +174,18 @@ def test_float_sums_do_not_lose_the_near_rows_to_the_far_ones() -> None:
     assert iterated_krum(distances / 3.0, 16) == iterated_krum(distances.astype(float), 16) == exact
 
 
+@pytest.mark.parametrize("f", [1, 2, 3])
+def test_the_order_of_float_rows_leaves_no_trace(f: int) -> None:
+    # A sum that was subtracted from would differ in its last bit from the one it ties with.
+    generator = np.random.default_rng(f)
+    for _ in range(50):
+        upper = np.triu(generator.random((4 * f + 4, 4 * f + 4)), 1)
+        distances = upper + upper.T
+        order = generator.permutation(len(distances))
+        moved = iterated_krum(distances[np.ix_(order, order)], f)
+        assert order[moved].tolist() == iterated_krum(distances, f)
+
+
 def test_infinite_float_distances_are_never_near() -> None:
     points = np.random.default_rng(8).standard_normal(15)
     far = points.copy()

@@ -49,6 +49,7 @@ _SMALL: Final = 2**17
 _FLOAT64_EXACT: Final = 2**53
 # The pairwise distances cost about as much as one read and this many for every row.
 _PASSES_A_ROW: Final = 0.02
+_FEW: Final = 8
 # How far squared distances may be apart before the identity above loses the small ones.
 _SOUND: Final = {4: 1e6, 8: 1e14}  # by bytes of a float
 
@@ -92,8 +93,10 @@ def geometry(rows: Rows, start: Rows | None, iterations: int) -> Geometry:
     """
     if rows.dtype == np.int32:
         return Pairwise(rows, start)
-    few = rows.size <= _SMALL_COMPILED or iterations <= 1 + _PASSES_A_ROW * len(rows)
-    return Passes(cast("Floats", rows), start) if few else sound(Pairwise(rows, start))
+    few = _FEW if rows.size <= _SMALL else 1 + _PASSES_A_ROW * len(rows)
+    if iterations <= few:
+        return Passes(cast("Floats", rows), start)
+    return sound(Pairwise(rows, start))
 
 
 def sound(pairs: Pairwise) -> Geometry:
@@ -225,8 +228,13 @@ class Passes:
     ) -> NDArray[np.float64]:
         point: NDArray[np.float64] = weights[:-1] @ rows
         if self.start is not None and weights[-1]:
-            point += self.start * float(weights[-1])
+            point += self._origin(float(weights[-1]))
         return point
+
+    def _origin(self, weight: float, columns: slice = slice(None)) -> NDArray[np.float64]:
+        """What the start vector adds to a mixture; only asked for where there is one."""
+        start = cast("Floats", self.start)[columns]
+        return start.astype(np.float64) * weight
 
     # ── with numpy ────────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +257,7 @@ class Passes:
             else:
                 point = np.zeros(columns.stop - left)
             if self.start is not None and weights[-1]:
-                point += self.start[columns] * float(weights[-1])
+                point += self._origin(float(weights[-1]), columns)
             yield columns, block, point
 
     def _in_blocks(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -296,7 +304,7 @@ class Passes:
         used = np.flatnonzero(weights[:-1])
         origin = np.empty(0)
         if self.start is not None and weights[-1]:
-            origin = self.start.astype(np.float64) * float(weights[-1])
+            origin = self._origin(float(weights[-1]))
         return packed(cast("NDArray[Any]", self.rows)), weights[used], used, origin
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import attrs
@@ -21,9 +22,13 @@ def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
     """Average the ``n - f`` vectors that are nearest together.
 
     Of all subsets of ``n - f`` rows the one with the least diameter (greatest distance between two
-    of its rows), and of several the one whose ascending row numbers come first. The search is exact
-    and knows no clock: a subset of diameter ``t`` exists just where the graph of the pairs farther
-    apart than ``t`` has a vertex cover of ``f`` rows.
+    of its rows). Often there are several. Put the rows in the order of their sums of squared
+    distances to all others, of equal sums the lower row first; then the subset is taken whose
+    places in that order, ascending, come first. So central rows are preferred, and who sends what
+    does not matter unless sums are equal.
+
+    The search is exact and knows no clock: a subset of diameter ``t`` exists just where the graph
+    of the pairs farther apart than ``t`` has a vertex cover of ``f`` rows.
 
     Args:
         vectors: int32 or floating, shape ``(n, d)``, ``n >= 2 f + 1``; not changed.
@@ -56,7 +61,10 @@ def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
     check_integer("budget", budget, 1)
     rows = check_rows(vectors)
     check_enough("mda", len(rows), f, 2 * f + 1, "2 f + 1")
-    return mean_of(rows, least_diameter_subset(squared_distances(rows), f, budget=budget))
+    distances: NDArray[Any] = squared_distances(rows)
+    order = np.array(_central_first(distances))
+    places = least_diameter_subset(distances[np.ix_(order, order)], f, budget=budget)
+    return mean_of(rows, sorted(order[places].tolist()))
 
 
 def least_diameter_subset(distances: NDArray[Any], f: int, *, budget: int = BUDGET) -> list[int]:
@@ -95,8 +103,8 @@ class Mda:
     """Minimum diameter averaging: the mean of the ``n - f`` updates that lie nearest together.
 
     Exact: the subset of least diameter is found, by a search that all nodes do in the same number
-    of steps, and of several such subsets the one with the lowest senders. A search that would take
-    more than ``budget`` steps refuses the round on every node alike.
+    of steps, and of several such subsets the one with the most central updates. A search that would
+    take more than ``budget`` steps refuses the round on every node alike.
 
     Robustness: ``|result - mean(S)| <= 2 f / (n - f) * diameter(S)`` for every set ``S`` of
     ``n - f`` updates, thus also for the honest ones. Weights have no part in it: by them one sender
@@ -168,6 +176,20 @@ class Mda:
         return merged
 
 
+def _central_first(distances: NDArray[Any]) -> list[int]:
+    """Rows by the sum of their squared distances to all others, exact for integers."""
+    if distances.dtype == np.int64:
+        # Each fits, their sum may not: sum the 32-bit halves apart.
+        high = (distances >> 32).sum(axis=1).tolist()
+        low = (distances & 0xFFFFFFFF).sum(axis=1).tolist()
+        sums = [(h << 32) + rest for h, rest in zip(high, low, strict=True)]
+    elif distances.dtype == np.float64:
+        sums = [math.fsum(row) for row in distances.tolist()]
+    else:
+        sums = [sum(row) for row in distances.tolist()]
+    return sorted(range(len(sums)), key=sums.__getitem__)
+
+
 def _farther(distances: NDArray[Any], limit: Any) -> NDArray[np.bool_]:
     # Comparing Python integers one by one gives an array of objects.
     return np.asarray(distances > limit, dtype=np.bool_)
@@ -185,6 +207,8 @@ def _least_diameter(distances: NDArray[Any], f: int, search: CoverSearch) -> tup
     values = np.unique(upper[np.asarray((upper >= least) & (upper <= most), dtype=np.bool_)])
     everything = (1 << n) - 1
     found = everything ^ sum(1 << int(row) for row in ball)
+    if not len(values):
+        return least, found  # single points: their diameter is 0, and no pair need be that near
     low, high = 0, len(values) - 1
     while low < high:
         middle = (low + high) // 2

@@ -142,6 +142,8 @@ def members(mask: int) -> Iterator[int]:
 def _reduced(graph: list[int], branch: _Branch) -> _Kernel | None:
     """Apply the rules that lose no smallest cover until none applies; ``None`` for no cover."""
     alive, limit, taken = branch
+    if limit < 0:
+        return None
     changed = True
     degrees: list[int] = []
     widest = most = 0
@@ -166,7 +168,7 @@ def _reduced(graph: list[int], branch: _Branch) -> _Kernel | None:
                 if degree > most:
                     most, widest = degree, vertex
                 continue
-            if limit <= 0:
+            if limit == 0:
                 return None
             taken |= chosen
             alive &= ~gone

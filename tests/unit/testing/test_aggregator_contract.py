@@ -538,3 +538,9 @@ def test_equal_weights_are_given_to_rules_that_need_them() -> None:
 def test_rules_that_draw_lots_are_not_compared_for_different_input(rule: str) -> None:
     with pytest.raises(pytest.skip.Exception, match="draws"):
         violated(FirstSenderWins, rule, draws=True)
+
+
+def test_ties_may_be_left_to_the_order_of_the_senders() -> None:
+    assert violated(FirstSenderWins, "QRES-AGG-4") is not None
+    with pytest.raises(pytest.skip.Exception, match="anonymous"):
+        violated(FirstSenderWins, "QRES-AGG-4", anonymous=False)

@@ -312,6 +312,7 @@ def test_the_json_has_a_stable_form(certificate: Certificate) -> None:
             "bounded_by_inputs": "bool",
             "stretch": "float",
             "stateless": "bool",
+            "anonymous": "bool",
             "draws": "bool",
             "translates": "bool",
             "kappa": "float",
