@@ -38,7 +38,7 @@ import numpy as np
 from harness import Record, machine
 from numpy.typing import NDArray
 
-from qres_core import CompatibilityError, fixed
+from qres_core import CompatibilityError, RoundInfo, fixed
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.data import Purpose, digits, partition_similarity, stream
@@ -187,6 +187,19 @@ def accuracy(
     return float(task.evaluate(final)["accuracy"])
 
 
+def alone(data: str, seed: int) -> float:
+    """Test accuracy of what a node learns from its held-out examples and nothing else."""
+    task = make_task(data, 1.0, 1, seed)
+    trainer = task.trainers[0]
+    if not isinstance(trainer, MomentumTrainer):
+        raise TypeError(trainer)
+    model = task.initial
+    for number in range(1, ROUNDS + 1):
+        info = RoundInfo("alone", number, bytes(32), int(model.size), 0, (), 1)
+        model = fixed.add_saturating(model, trainer.reference(model, info)).vector
+    return float(task.evaluate(model)["accuracy"])
+
+
 INSTALLED = scan()
 Scores = dict[str, dict[tuple[float, int], dict[str, float]]]
 
@@ -313,8 +326,12 @@ def main() -> None:
     seeds = [3] if options.quick else [int(one) for one in options.seeds.split(",")]
     scores = play(options.data, names, cells, attacks, seeds)
     found = records(options.data, scores)
+    solitary = float(np.mean([alone(options.data, seed) for seed in seeds]))
+    found.append(Record(f"{options.data}: the {HELD_OUT} held-out examples alone", solitary, ""))
     if options.table:
-        Path(options.table).write_text(table(options.data, scores, seeds), encoding="utf-8")
+        text = table(options.data, scores, seeds)
+        text += f"\nTraining on the {HELD_OUT} held-out examples alone: {solitary:.2f}.\n"
+        Path(options.table).write_text(text, encoding="utf-8")
     if options.picture:
         picture(options.data, scores, options.picture)
     if options.json:
@@ -322,6 +339,7 @@ def main() -> None:
     else:
         print(machine("qres-core", "qres-krum", "qres-robust-stats", "qres-validation", "numpy"))
         print(table(options.data, scores, seeds))
+        print(f"the {HELD_OUT} held-out examples alone: {solitary:.3f}")
         for one in found:
             if one.target is not None:
                 mark = "holds" if one.holds else "DOES NOT HOLD"

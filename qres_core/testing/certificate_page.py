@@ -33,7 +33,7 @@ h1 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1rem; margin: 1.3rem 0 .3rem; }
 p { margin: .3rem 0; }
 code { font: .88em ui-monospace, monospace; }
-p code, td.free code { overflow-wrap: anywhere; }
+p code { overflow-wrap: anywhere; }
 ul { columns: 2; margin: .3rem 0; padding: 0; list-style: none; }
 li { break-inside: avoid; padding: .1rem 0; }
 .verdict { border-left: .35rem solid; padding: .5rem .9rem; margin: 1rem 0; background: var(--wash);
@@ -47,7 +47,6 @@ th, td { text-align: left; vertical-align: top; padding: .14rem .7rem .14rem 0;
 th { color: var(--faint); font-weight: 500; font-size: .88em; }
 td.number, th.number { text-align: right; }
 td { overflow-wrap: break-word; } td code, li code { white-space: nowrap; }
-td.free code { white-space: normal; }
 .bar { display: inline-block; height: .6em; background: var(--bar); vertical-align: baseline; }
 .bar.over { background: var(--bad); }
 @media (max-width: 40rem) { ul { columns: 1; } }
@@ -57,10 +56,11 @@ svg .bound { stroke: var(--mark); }
 svg .least { stroke: var(--faint); stroke-dasharray: 3 3; }
 @media print { :root { --paper: #fff; --ink: #000; --wash: #fff; --line: #bbb; --faint: #444;
     --good: #0a5c33; --bad: #9a2510; --bar: #3b7dae; --idle: #555; }
-  @page { margin: 12mm; }
-  body { max-width: none; padding: 0; font-size: 8.5px; line-height: 1.15; }
-  h1 { font-size: 1.1rem; } h2 { break-after: avoid; margin: .6rem 0 .1rem; font-size: .75rem; }
-  th, td { padding-top: .04rem; padding-bottom: .04rem; } svg { height: 3.6rem; }
+  @page { margin: 9mm; }
+  body { max-width: none; padding: 0; font-size: 8px; line-height: 1.15; }
+  h1 { font-size: 1.1rem; } .verdict { margin: .3rem 0; padding: .2rem .6rem; } li { padding: 0; }
+  h2 { break-after: avoid; margin: .6rem 0 .1rem; font-size: .75rem; }
+  th, td { padding-top: .04rem; padding-bottom: .04rem; } svg { height: 3rem; }
   tr, svg { break-inside: avoid; } .bar { print-color-adjust: exact; } }
 """
 _LONGEST: Final = 4.0
@@ -206,7 +206,7 @@ def _robustness(robustness: Robustness | None) -> Iterator[str]:
     yield _scale(robustness)
     yield _table(
         ("inputs that ask for most", "κ#"),
-        ((html.escape(name), figure(kappa)) for name, kappa in robustness.worst),
+        ((html.escape(name), figure(kappa)) for name, kappa in robustness.worst[:3]),
     )
 
 
@@ -273,14 +273,12 @@ def _figures(certificate: Certificate) -> Iterator[str]:
         yield "<h2>Breakdown</h2>"
         yield f"<p>{withstood} far liars among {count} were withstood, and no more.</p>"
     if certificate.timings:
-        yield "<h2>Time</h2>"
-        yield _table(
-            ("updates#", "coordinates#", "CPU ms a call#"),
-            (
-                (str(one.updates), f"{one.dimension:,}", f"{one.milliseconds:.3g}")
-                for one in certificate.timings
-            ),
+        times = (
+            f"{one.milliseconds:.3g} ms for {one.updates} x {one.dimension:,}"
+            for one in certificate.timings
         )
+        yield "<h2>CPU time a call</h2>"
+        yield f"<p>{'; '.join(times)}.</p>"
 
 
 def _reproduce(certificate: Certificate) -> Iterator[str]:

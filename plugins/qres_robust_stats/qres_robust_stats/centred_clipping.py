@@ -173,6 +173,10 @@ class CentredClipping:
         )
         return (notice,)
 
+    def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n
+        """No ``kappa`` of (f, kappa)-robustness."""
+        return math.inf
+
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
         """Open the history, or begin with an empty one where nothing may be kept.

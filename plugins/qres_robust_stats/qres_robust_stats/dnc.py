@@ -223,6 +223,10 @@ class Dnc:
         )
         return (notice,)
 
+    def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n
+        """No ``kappa`` of (f, kappa)-robustness is known."""
+        return math.inf
+
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
         """Return the mean of the updates that are kept.

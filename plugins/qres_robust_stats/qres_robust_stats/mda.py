@@ -156,6 +156,13 @@ class Mda:
             tolerates=self.f,
         )
 
+    def kappa_bound(self, n: int) -> float:
+        """The ``kappa`` of (f, kappa)-robustness that follows from the bound by the diameter.
+
+        Its square is at most twice the sum of the squared distances from the mean.
+        """
+        return 8 * self.f**2 / (n - self.f)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         """Return the mean of the subset of least diameter.

@@ -29,9 +29,7 @@ from qres_core import ValueRefusedError
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
-COORDINATE = (
-    st.integers(LOWEST, HIGHEST) | st.sampled_from([LOWEST, HIGHEST]) | st.integers(-3, 3)
-)
+COORDINATE = st.integers(LOWEST, HIGHEST) | st.sampled_from([LOWEST, HIGHEST]) | st.integers(-3, 3)
 
 
 @st.composite
@@ -45,9 +43,7 @@ def placed(draw: st.DrawFn) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArr
     return rows, start, weights
 
 
-def mixed(
-    rows: NDArray[Any], start: NDArray[Any], weights: NDArray[np.float64]
-) -> list[Fraction]:
+def mixed(rows: NDArray[Any], start: NDArray[Any], weights: NDArray[np.float64]) -> list[Fraction]:
     points = [*rows.tolist(), start.tolist()]
     shares = [Fraction(weight) for weight in weights.tolist()]
     return [

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import FULL_STANDING
 
-ITERATIONS = 400
+ITERATIONS: Final = 400
+_BLOCK: Final = 8208  # columns at a time; not a power of two, so rows do not share cache sets
 
 
 def mixing_weights(
-    rows: NDArray[np.float64], reference: NDArray[np.float64], fewest: int
+    rows: NDArray[np.generic], reference: NDArray[np.generic], fewest: int
 ) -> NDArray[np.float64]:
     """Find weights ``w`` on the capped simplex for which ``|sum w[i] x[i] - r|`` is least.
 
@@ -21,8 +24,8 @@ def mixing_weights(
     1998, with the pair of Keerthi et al., 2001).
 
     Args:
-        rows: float64, shape ``(n, d)``, ``n >= fewest``.
-        reference: float64, shape ``(d,)``.
+        rows: real, shape ``(n, d)``, ``n >= fewest``.
+        reference: real, shape ``(d,)``.
         fewest: 1 or more.
 
     Returns:
@@ -31,9 +34,9 @@ def mixing_weights(
     Complexity: O(n**2 d) for the products, O(n) for each of at most 400 steps.
     """
     n, cap = len(rows), 1.0 / fewest
-    gram = rows @ rows.T
+    gram, products = _products(rows, reference)
     weights = np.full(n, 1.0 / n)
-    slope = gram @ weights - rows @ reference
+    slope = gram @ weights - products
     enough = 1e-9 * float(np.trace(gram)) / n
     for _step in range(ITERATIONS):
         rising = np.where(weights < cap - 1e-12, slope, np.inf)
@@ -50,6 +53,19 @@ def mixing_weights(
         weights[down] -= step
         slope += step * (gram[:, up] - gram[:, down])
     return weights
+
+
+def _products(
+    rows: NDArray[np.generic], reference: NDArray[np.generic]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """All products of two rows, and of each with the reference, without a copy of the rows."""
+    n, d = rows.shape
+    gram, products = np.zeros((n, n)), np.zeros(n)
+    for start in range(0, d, _BLOCK):
+        block = rows[:, start : start + _BLOCK].astype(np.float64)
+        gram += block @ block.T
+        products += block @ reference[start : start + _BLOCK].astype(np.float64)
+    return gram, products
 
 
 def shares(weights: NDArray[np.float64], fewest: int) -> list[int]:

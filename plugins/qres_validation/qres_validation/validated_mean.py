@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import attrs
-import numpy as np
 
 from qres_core import (
     CompatibilityError,
@@ -31,20 +30,22 @@ class ValidatedMean:
 
     In three steps:
 
-    - **The proposer** (``screen``) trains from the round's model on its own held-out examples. It
-      shortens every update to the median length and looks for weights, none above one part in
-      ``n - f``, for which the weighted mean is nearest to that reference. At least ``n - f``
-      updates keep some weight; the weights are part of the agreed set.
+    - **The proposer** (``screen``) trains from the round's model on its own held-out examples and
+      looks for weights, none above one part in ``n - f``, for which the weighted mean of the
+      updates is nearest to that reference. At least ``n - f`` updates keep some weight; the weights
+      are part of the agreed set.
     - **Every node** (``endorse``) votes only for a set whose mean does not raise the loss on its
       own held-out examples by more than ``tolerance``.
-    - **The rule** (``aggregate``) is the weighted mean of the shortened updates, exact, with no
-      weight above one part in the quorum whatever the proposer said.
+    - **The rule** (``aggregate``) is the weighted mean, exact, with no weight above one part in
+      ``n - f`` whatever the proposer said.
 
-    Updates that point away from the reference lose their weight, and those that are needed to
-    build it gain, however far apart they lie: the rule holds where honest data differ so much that
-    geometry cannot tell a liar from a node with rare data. What it rests on is the proposer's
-    held-out examples: they have to stand for the task. A lying proposer chooses weights to its
-    liking, but only within the cap and only what a quorum endorses.
+    Why it holds: equal weights on the honest updates alone are within the cap, so whatever the
+    liars send, the best mean is no farther from the reference ``u`` than the honest mean ``h`` is,
+    and ``|F - h| <= 2 |h - u|``. There is no term for how much honest data differ: the rule works
+    where geometry cannot tell a liar from a node with rare data. What it rests on is that the
+    proposer's held-out examples stand for the task: with classes missing from them it is worse
+    than a geometric rule. A lying proposer chooses weights to its liking, but only within the cap
+    and only what a quorum endorses.
 
     Attributes:
         f: updates of a round that may be anything.
@@ -60,8 +61,8 @@ class ValidatedMean:
         A trusted update from a small clean set: X. Cao, M. Fang, J. Liu, N. Gong, "FLTrust:
         Byzantine-robust Federated Learning via Trust Bootstrapping", NDSS 2021. Weights from a
         least-squares fit on a capped simplex, and the vote, are this plugin's own.
-        ``(f, kappa)``-robustness is not claimed: no geometric bound holds for a rule that does not
-        go by geometry.
+        ``(f, kappa)``-robustness is not claimed: the bound above is in terms of the reference, not
+        of how the honest updates are spread.
     """
 
     f: int = attrs.field(
@@ -114,11 +115,7 @@ class ValidatedMean:
             ValueRefusedError: what the trainer's ``reference`` refuses.
         """
         fewest = max(round_info.quorum, len(updates) - self.f)
-        rows = updates.vectors.astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        median = float(np.sort(lengths)[(len(lengths) - 1) // 2])
-        rows *= np.minimum(1.0, median / np.maximum(lengths, 1e-300))[:, None]
-        weights = mixing_weights(rows, held_out.reference().astype(np.float64), fewest)
+        weights = mixing_weights(updates.vectors, held_out.reference(), fewest)
         return Screening(shares=dict(zip(updates.senders, shares(weights, fewest), strict=True)))
 
     @hookimpl
@@ -128,7 +125,7 @@ class ValidatedMean:
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
-        """Return the weighted mean of the updates, shortened to the median length.
+        """Return the weighted mean of the updates.
 
         Args:
             updates: int32 of shape ``(n, d)``, with the weights of the agreed set. Not changed.
