@@ -97,7 +97,11 @@ def quantised(weights: Floats) -> Row:
 
 def combination(rows: Rows, weights: Floats) -> Row:
     """The weighted sum, with the weights in whole units."""
-    units = quantised(weights)
+    return weighted_sum(rows, quantised(weights))
+
+
+def weighted_sum(rows: Rows, units: Row) -> Row:
+    """The sum of units times rows, in grid steps."""
     return [
         half_even(sum(unit * x for unit, x in zip(units, column, strict=True)), UNIT)
         for column in zip(*rows, strict=True)
@@ -192,8 +196,8 @@ def bulyan(rows: Rows, f: int) -> Row:
         pick = min(
             left,
             key=lambda row: (
-                krum_score(squares, row, left, count),  # noqa: B023 - called at once
-                krum_score(squares, row, left, everyone),  # noqa: B023 - called at once
+                krum_score(squares, row, left, count),
+                krum_score(squares, row, left, everyone),
                 row,
             ),
         )
@@ -203,13 +207,20 @@ def bulyan(rows: Rows, f: int) -> Row:
 
 
 def mda(rows: Rows, f: int) -> Row:
-    """The mean of the subset of least diameter, of several the lexicographically first."""
+    """The mean of the subset of least diameter, of several the one of the most central rows."""
     squares = distances(rows)
 
     def diameter(subset: tuple[int, ...]) -> int:
         return max((squares[i][j] for i in subset for j in subset), default=0)
 
-    return mean_of(rows, min(combinations(range(len(rows)), len(rows) - f), key=diameter))
+    # `combinations` keeps the order of what it is given, and `min` returns the first.
+    subsets = combinations(central_first(squares), len(rows) - f)
+    return mean_of(rows, min(subsets, key=diameter))
+
+
+def central_first(squares: list[list[int]]) -> list[int]:
+    """Rows by the sum of their squared distances, of equal sums the lower first."""
+    return nearest([sum(row) for row in squares], len(squares))
 
 
 def monna(rows: Rows, f: int, pivot: int) -> Row:
@@ -224,7 +235,8 @@ def monna(rows: Rows, f: int, pivot: int) -> Row:
 
 def mda_steps(rows: Rows, f: int) -> int:
     """How many branches the search opens."""
-    n, squares = len(rows), distances(rows)
+    order = central_first(distances(rows))
+    n, squares = len(rows), distances([rows[row] for row in order])
     steps = [0]
     if f == 0:
         return 0
@@ -336,7 +348,7 @@ def clique_bound(graph: Graph, alive: set[int]) -> int:
         free.remove(seed)
         members = graph[seed] & free
         while members:
-            best = max(members, key=lambda v: (len(graph[v] & members), -v))  # noqa: B023
+            best = max(members, key=lambda v: (len(graph[v] & members), -v))
             free.remove(best)
             members &= graph[best]
             needed += 1
@@ -445,8 +457,9 @@ def dominant_eigenvector(gram: Sequence[Sequence[float | int]]) -> Row:
     if not any(map(any, power)):
         return [2**22] + [0] * (n - 1)
     for _ in range(12):
-        square = [[sum(power[i][k] * power[k][j] for k in range(n)) for j in range(n)]
-                  for i in range(n)]
+        square = [
+            [sum(power[i][k] * power[k][j] for k in range(n)) for j in range(n)] for i in range(n)
+        ]
         if trace(power) ** 2 * (2**20 - 1) <= trace(square) * 2**20:
             break
         power = scaled(square, max(0, exponent(square) - bits))
@@ -513,9 +526,7 @@ def caf(rows: Rows, f: int) -> Row:
     return combination(rows, chosen)
 
 
-def dnc(
-    rows: Rows, f: int, filter_: float, iterations: int, coordinates: int, seed: bytes
-) -> Row:
+def dnc(rows: Rows, f: int, filter_: float, iterations: int, coordinates: int, seed: bytes) -> Row:
     """The mean of the rows that no iteration drops."""
     n, count = len(rows), math.ceil(filter_ * f)
     dropped: set[int] = set()
@@ -523,7 +534,7 @@ def dnc(
         columns = sample(seed, iteration, len(rows[0]), coordinates)
         squares = floats(distances([[row[column] for column in columns] for row in rows]))
         vector = dominant_eigenvector(centred_gram(squares, [1.0 / n] * n))
-        dropped |= set(sorted(range(n), key=lambda row: (-abs(vector[row]), -row))[:count])  # noqa: B023
+        dropped |= set(sorted(range(n), key=lambda row: (-abs(vector[row]), -row))[:count])
     return mean_of(rows, [row for row in range(n) if row not in dropped])
 
 
@@ -630,17 +641,11 @@ def held(weights: Row, fewest: int) -> Row:
 
 
 def capped_mean(rows: Rows, weights: Row, fewest: int) -> Row:
-    """The mean of rows shortened to the median length, with held weights."""
-    counts, lengths = held(weights, fewest), norms(rows)
-    limit = sorted(lengths)[(len(rows) - 1) // 2]
-    units = [
-        count * (UNIT if length <= limit else math.isqrt((limit << 60) // length)) // sum(counts)
-        for count, length in zip(counts, lengths, strict=True)
-    ]
-    return [
-        half_even(sum(unit * x for unit, x in zip(units, column, strict=True)), UNIT)
-        for column in zip(*rows, strict=True)
-    ]
+    """The mean with held weights."""
+    counts = held(weights, fewest)
+    units = [UNIT * count // sum(counts) for count in counts]
+    units[units.index(max(units))] += UNIT - sum(units)
+    return weighted_sum(rows, units)
 
 
 # ── rounds: what plugins derive from the swarm ────────────────────────────────────────────────────
@@ -679,7 +684,7 @@ def bucketing_round(
     }
 
 
-def dnc_round(  # noqa: PLR0913 - a round has many parts
+def dnc_round(
     rows: Rows,
     f: int,
     filter_: float,
@@ -696,3 +701,377 @@ def dnc_round(  # noqa: PLR0913 - a round has many parts
         content = hashlib.sha256(b"qres/vector/v1\0" + number(len(row)) + packed(row)).digest()
         digest.update(sender(i) + content)
     return dnc(rows, f, filter_, iterations, coordinates, digest.digest())
+
+
+# ── the inputs ────────────────────────────────────────────────────────────────────────────────────
+
+
+def noise(name: str, n: int, d: int, reach: int, offset: int = 0) -> Rows:
+    """Rows of numbers from ``offset - reach`` to ``offset + reach``, the same for the same name."""
+    stream = words(name.encode())
+    return [[offset - reach + next(stream) % (2 * reach + 1) for _ in range(d)] for _ in range(n)]
+
+
+def inputs() -> dict[str, Rows]:
+    """Rows to merge; what each is for is in its name."""
+    cluster = noise("cluster", 11, 5, 2**16)
+    return {
+        "single": [[5, -7]],
+        "pair": [[1, -1, 4], [2, -2, 5]],
+        "line_5": [[0], [1], [3], [4], [90]],
+        "line_7": [[2], [3], [4], [8], [15], [18], [90]],
+        "halves_4": [[1, -1, 0, 7], [2, -2, 1, 7], [4, -4, 2, 7], [6, -6, 4, 8]],
+        "equal_6": [[TOP, BOTTOM, -3]] * 6,
+        "copies_8": [
+            *([[100, -100, 3]] * 3),
+            [101, -99, 2],
+            [98, -103, 4],
+            *([[-40_000, 40_000, 9]] * 2),
+            [100, -101, 3],
+        ],
+        "cross_8": [
+            [sign * 5 if column == axis else 0 for column in range(4)]
+            for axis in range(4)
+            for sign in (1, -1)
+        ],
+        "extremes_9": [
+            [TOP, BOTTOM, TOP, BOTTOM],
+            [BOTTOM, TOP, TOP, BOTTOM],
+            [-TOP, TOP, 0, BOTTOM],
+            [TOP, TOP, -1, TOP],
+            [BOTTOM, BOTTOM, 1, -TOP],
+            [0, 0, 0, 0],
+            [TOP, BOTTOM, TOP, BOTTOM],
+            [1, -1, TOP - 1, BOTTOM + 1],
+            [BOTTOM, TOP, -TOP, TOP],
+        ],
+        # Distances that differ by one and are one and the same in float64.
+        "near_7": [[0, 0], [TOP, 1], [TOP, 0], [-TOP, 1], [-TOP, 0], [0, TOP], [1, BOTTOM]],
+        # Honest rows near each other and far from zero, and their mirror image.
+        "offset_10": [
+            *noise("offset", 7, 4, 40, TOP - 50),
+            *([[-x for x in row] for row in noise("offset", 3, 4, 40, TOP - 50)]),
+        ],
+        "grid_11": noise("grid 11", 11, 2, 2),
+        "grid_12": noise("grid 12", 12, 3, 1),
+        "wide_grid_12": noise("mda 33", 12, 3, 2),
+        "small_9": noise("small", 9, 4, 9),
+        "cluster_11": [
+            *cluster[:9],
+            *([[x + 2**22 for x in cluster[0]]] * 2),
+        ],
+        "range_11": noise("range 11", 11, 5, TOP),
+        "range_12": noise("range 12", 12, 6, TOP),
+    }
+
+
+def random_edges(name: str, n: int, share: int) -> list[tuple[int, int]]:
+    """Pairs of ``n`` vertices; with a share of 0 one ring and one triangle."""
+    if not share:
+        ring = [(i, i + 1) for i in range(n - 4)] + [(0, n - 4)]
+        return [*ring, (n - 3, n - 2), (n - 3, n - 1), (n - 2, n - 1)]
+    stream = words(name.encode())
+    return [(i, j) for i, j in combinations(range(n), 2) if next(stream) % 100 < share]
+
+
+def neighbours(n: int, edges: list[tuple[int, int]]) -> Graph:
+    """A graph from its edges."""
+    graph: Graph = [set() for _ in range(n)]
+    for i, j in edges:
+        graph[i].add(j)
+        graph[j].add(i)
+    return graph
+
+
+def cover_limits(n: int, edges: list[tuple[int, int]]) -> tuple[int, int]:
+    """From one vertex too few to just enough."""
+    graph = neighbours(n, edges)
+    least = next(k for k in range(n) if vertex_cover(graph, set(range(n)), k, [0]) is not None)
+    return max(0, least - 1), least + 1
+
+
+# ── the cases ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def bounds(n: int, per_liar: int, others: int) -> list[int]:
+    """Fault bounds for ``n`` rows where a rule needs ``per_liar * f + others``: 0, 1, the most."""
+    most = (n - others) // per_liar
+    return sorted({f for f in (0, 1, most) if 0 <= f <= most})
+
+
+def some_weights(name: str, n: int) -> Row:
+    """Uneven weights."""
+    return [1 + word % 9 if word % 5 else 2**30 for word, _ in zip(words(name.encode()), range(n))]  # noqa: B905
+
+
+def plain(rule: Callable[..., Any], per_liar: int, others: int) -> Iterator[Case]:
+    """A rule of ``f`` alone on all inputs."""
+    for name, rows in inputs().items():
+        for f in bounds(len(rows), per_liar, others):
+            yield {"input": name, "f": f, "expected": rule(rows, f)}
+
+
+def cases_of_numbers() -> dict[str, Iterator[Case]]:
+    """What the rules are made of."""
+    totals = [-7, -6, -5, -3, -1, 0, 1, 3, 5, 6, 7, 10, 2**62, 2**62 - 1, -(2**62) + 1]
+    weights: list[Floats] = [
+        [1 / 3, 1 / 3, 1 / 3],
+        [0.1] * 10,
+        [1 / 7] * 7,
+        [0.5, 0.25, 0.25, 0.0],
+        [1 - 2**-31, 2**-31],
+        [1 - 3 * 2**-31, 3 * 2**-31],
+        [0.0, 1.0],
+    ]
+    graphs = [(f"graph {i}", n, share) for i, n, share in GRAPHS]
+    return {
+        "round_half_even": (
+            {"divisor": k, "totals": totals, "expected": [half_even(x, k) for x in totals]}
+            for k in (1, 2, 3, 4, 2**30)
+        ),
+        "quantised": ({"weights": one, "expected": quantised(one)} for one in weights),
+        "squared_distances": (
+            {
+                "input": name,
+                "expected": [[str(x) for x in row] for row in distances(inputs()[name])],
+            }
+            for name in ("pair", "line_5", "near_7", "extremes_9")
+        ),
+        "dominant_eigenvector": (
+            {
+                "input": name,
+                "expected": dominant_eigenvector(
+                    [[sum(map(int.__mul__, x, y)) for y in rows] for x in rows]
+                ),
+            }
+            for name, rows in inputs().items()
+        ),
+        "vertex_cover": (
+            {
+                "vertices": n,
+                "edges": edges,
+                "limit": limit,
+                "steps": steps[0],
+                "expected": cover and sorted(cover),
+            }
+            for name, n, share in graphs
+            for edges in [random_edges(name, n, share)]
+            for limit in range(*cover_limits(n, edges))
+            for steps in [[0]]
+            for cover in [vertex_cover(neighbours(n, edges), set(range(n)), limit, steps)]
+        ),
+        "buckets": (
+            {"n": n, "size": size, "seed": seed.hex(), "expected": buckets(n, size, seed)}
+            for n, size, seed in [(1, 1, b""), (5, 2, b"seed"), (12, 3, bytes(32)), (12, 5, b"\1")]
+        ),
+    }
+
+
+def cases_by_coordinate() -> dict[str, Iterator[Case]]:
+    """Rules that look at each coordinate alone."""
+    weighted = [(name, rows, some_weights(name, len(rows))) for name, rows in inputs().items()]
+    return {
+        "mean": ({"input": i, "weights": w, "expected": mean(x, w)} for i, x, w in weighted),
+        "median": ({"input": i, "expected": median(x)} for i, x, _ in weighted),
+        "weighted_median": (
+            {"input": i, "weights": w, "expected": weighted_median(x, w)}
+            for i, x, uneven in weighted
+            for w in ([1] * len(x), uneven)
+        ),
+        "capped_median": (
+            {"input": i, "weights": w, "weight_limit": limit, "expected": result}
+            for i, x, w in weighted
+            for limit in (1.0, 1.1, 2.0)
+            for result in [weighted_median(x, capped(w, limit))]
+        ),
+        "trimmed_mean": plain(trimmed_mean, 2, 1),
+        "meamed": plain(meamed, 2, 1),
+    }
+
+
+def cases_by_choice() -> dict[str, Iterator[Case]]:
+    """Rules that choose rows."""
+    return {
+        "krum": plain(lambda rows, f: multi_krum(rows, f, 1), 2, 3),
+        "multi_krum": (
+            {"input": name, "f": f, "m": m, "expected": multi_krum(rows, f, m)}
+            for name, rows in inputs().items()
+            for f in bounds(len(rows), 2, 3)[-1:]
+            for m in (2, len(rows) - f)
+        ),
+        "bulyan": plain(bulyan, 4, 3),
+        "mda": (
+            {"input": i, "f": f, "steps": mda_steps(x, f), "expected": mda(x, f)}
+            for i, x in inputs().items()
+            for f in sorted({*bounds(len(x), 2, 1), max(0, (len(x) - 1) // 2 - 1)})
+        ),
+        "monna": (
+            {"input": i, "f": f, "pivot": pivot, "expected": monna(x, f, pivot)}
+            for i, x in inputs().items()
+            for f in bounds(len(x), 2, 1)[-1:]
+            for pivot in sorted({0, len(x) // 2})
+        ),
+    }
+
+
+def cases_by_steps() -> dict[str, Iterator[Case]]:
+    """Rules that move a point, or turn a direction."""
+    medians: list[dict[str, Any]] = [
+        {},
+        {"iterations": 3, "smoothing": 0.1, "start": "zero"},
+        {"iterations": 8, "smoothing": 6553.6},
+    ]
+    return {
+        "geometric_median": (
+            {"input": i, **options, "expected": geometric_median(x, **options)}
+            for i, x in inputs().items()
+            for options in [*medians, {"iterations": 5, "weights": some_weights(i, len(x))}]
+        ),
+        "centred_clipping": (
+            {"input": i, "radius": radius, "iterations": steps, "start": start, "expected": result}
+            for i, x in inputs().items()
+            for radius, steps in [(0.3, 1), (0.3, 5), (1000.25, 3), (1e5, 4), (3e9, 2)]
+            for start in ([0] * len(x[0]), [*x[0][:-1], -20_001][: len(x[0])])
+            for result in [centred_clipping(x, radius, steps, start)]
+        ),
+        "caf": plain(caf, 2, 1),
+        "dnc": (
+            {
+                "input": i,
+                "f": f,
+                "filter": filter_,
+                "iterations": iterations,
+                "coordinates": coordinates,
+                "seed": seed.hex(),
+                "expected": dnc(x, f, filter_, iterations, coordinates, seed),
+            }
+            for i, x in inputs().items()
+            for f in bounds(len(x), 2, 1)[-2:]
+            for filter_, iterations, coordinates, seed in [
+                (1.0, 1, 10_000, bytes(32)),
+                (0.7, 2, 3, bytes(range(32))),
+            ]
+            if iterations * math.ceil(filter_ * f) < len(x)
+        ),
+    }
+
+
+def cases_of_wrappers() -> dict[str, Iterator[Case]]:
+    """What wrappers hand to the rule behind them, and the mean of a validated round."""
+    wide = ["pair", "copies_8", "cross_8", "extremes_9", "offset_10", "small_9", "range_12"]
+    chosen = {name: inputs()[name] for name in wide}
+    model = hashlib.sha256(b"model").digest()
+    return {
+        "nnm": (
+            {"input": i, "f": f, "expected": nnm(x, f)}
+            for i, x in chosen.items()
+            for f in bounds(len(x), 2, 1)[-1:]
+        ),
+        "nnm_trimmed_mean": plain(lambda rows, f: trimmed_mean(nnm(rows, f), f), 2, 1),
+        "bucketing": (
+            {"input": i, "size": k, "seed": i.encode().hex(), "expected": result}
+            for i, x in chosen.items()
+            for k in (2, 3)
+            for result in [bucketing(x, k, i.encode())]
+        ),
+        "clipping": (
+            {"input": i, "bound": bound, "expected": clipping(x, bound)}
+            for i, x in chosen.items()
+            for bound in (0.7, 5.0, 1e5 / 3, 2.0**31)
+        ),
+        "arc": (
+            {"input": i, "f": f, "expected": arc(x, f)}
+            for i, x in chosen.items()
+            for f in bounds(len(x), 2, 1)[-1:]
+        ),
+        "capped_mean": (
+            {"input": i, "weights": w, "fewest": k, "expected": capped_mean(x, w, k)}
+            for i, x in inputs().items()
+            for w in ([1] * len(x), some_weights(i, len(x)))
+            for k in sorted({1, len(x) // 2 + 1, len(x)})
+        ),
+        "bucketing_round": (
+            {"input": i, "weights": w, "size": 2, **ROUND, "expected": result}
+            for i, x in chosen.items()
+            for w in [[2**30] * len(x) if i == "pair" else some_weights(i, len(x))]
+            for result in [bucketing_round(x, w, 2, *ROUND.values(), model)]
+        ),
+        "dnc_round": (
+            {"input": i, "f": 1, "coordinates": 2, **ROUND, "expected": result}
+            for i, x in chosen.items()
+            if len(x) > 2
+            for result in [dnc_round(x, 1, 1.0, 1, 2, *ROUND.values(), model)]
+        ),
+    }
+
+
+# Name, vertices, and how many of a hundred pairs are joined.
+GRAPHS: Final = [
+    (0, 10, 0),
+    (0, 11, 0),
+    (13, 12, 15),
+    (59, 12, 30),
+    (36, 12, 50),
+    (34, 16, 20),
+    (52, 16, 25),
+    (2, 16, 40),
+    (58, 16, 50),
+    (20, 16, 70),
+]
+ROUND: Final[dict[str, Any]] = {"swarm": "vectors", "round": 3}
+
+
+def document() -> str:
+    """The whole file: one input or case on a line."""
+    rules = {
+        **cases_of_numbers(),
+        **cases_by_coordinate(),
+        **cases_by_choice(),
+        **cases_by_steps(),
+        **cases_of_wrappers(),
+    }
+    head = {
+        "version": VERSION,
+        "specification": "arithmetic.md",
+        "sender": "row i is of the sender whose identity is 32 bytes of value i + 1",
+        "model_digest": hashlib.sha256(b"model").hexdigest(),
+    }
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
+    lines += [' "inputs": {', *_joined(_named(inputs().items())), " },", ' "rules": {']
+    listed = [
+        "\n".join([f"  {json.dumps(rule)}: [", *_joined(map(_compact, cases)), "  ]"])
+        for rule, cases in rules.items()
+    ]
+    return "\n".join(["{", *lines, ",\n".join(listed), " }", "}", ""])
+
+
+def _named(items: Any) -> Iterator[str]:
+    return (f"{json.dumps(key)}: {_compact(value)}" for key, value in items)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _joined(entries: Iterator[str]) -> list[str]:
+    listed = list(entries)
+    return [f"   {entry}," for entry in listed[:-1]] + [f"   {listed[-1]}"]
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file, or compare it."""
+    if arguments not in ([], ["--check"]):
+        print("usage: arithmetic_vectors.py [--check]", file=sys.stderr)
+        return 2
+    text = document()
+    if not arguments:
+        TARGET.write_text(text, encoding="utf-8", newline="\n")
+        return 0
+    if TARGET.is_file() and TARGET.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{TARGET.name} is not what this program writes", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

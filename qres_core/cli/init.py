@@ -21,6 +21,8 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
 
 _CORE: Final = "qres-core"
+_FIRST_RULES: Final = ("krum",)
+"""Of several rules the one a beginner gets: it refuses what it cannot do, and is in the tutorial."""
 _SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "insecure": True}
 
 
@@ -30,8 +32,8 @@ _SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "
 def command(path: Path, *, as_json: bool) -> None:
     """Write a configuration to PATH with every key explained, for the plugins installed.
 
-    Every installed plugin that fits beside the others is enabled; the rest stand in comments. It
-    starts as it is, in the simulator. An existing file is left alone (exit 2).
+    One installed plugin for each place is enabled; the rest, wrappers and judges among them, stand
+    in comments. It starts as it is, in the simulator. An existing file is left alone (exit 2).
     """
     enabled, others = choose(scan())
     text = render(enabled, others)
@@ -54,16 +56,27 @@ def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[In
     enabled: list[Installed] = []
     others: list[Installed] = []
     filled: dict[str, int] = {}
-    for plugin in sorted(installed.values(), key=lambda one: one.distribution == _CORE):
+    for plugin in sorted(installed.values(), key=_rank):
         hooks = hooks_of(plugin.target) if plugin.status is Status.INSTALLED else None
         places = [hook for hook in hooks or () if _limited(hook)]
-        if hooks is None or any(filled.get(hook) for hook in places) or not _starts(plugin):
+        wanted = any(
+            hook in SLOTS[FAMILY_OF[hook]].counted for hook in hooks or () if hook in FAMILY_OF
+        )
+        if not hooks or not wanted or any(filled.get(hook) for hook in places):
+            others.append(plugin)
+            continue
+        if not _starts(plugin):
             others.append(plugin)
             continue
         enabled.append(plugin)
         for hook in hooks:
             filled[hook] = filled.get(hook, 0) + 1
     return enabled, others
+
+
+def _rank(plugin: Installed) -> tuple[bool, bool]:
+    """Rules to start with come first, what is built in comes last."""
+    return plugin.distribution == _CORE, plugin.name not in _FIRST_RULES
 
 
 def _starts(plugin: Installed) -> bool:

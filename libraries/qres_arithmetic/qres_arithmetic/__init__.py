@@ -33,6 +33,7 @@ from qres_arithmetic.rows import (
     packed,
     refuse_non_finite,
 )
+from qres_arithmetic.shortening import shortened, squared_lengths
 from qres_arithmetic.spectral import dominant_eigenvector
 from qres_arithmetic.sweep import sweep
 
@@ -64,7 +65,9 @@ __all__ = [
     "refuse_non_finite",
     "round_half_even",
     "run_columns",
+    "shortened",
     "squared_distances",
+    "squared_lengths",
     "squared_norms",
     "sweep",
     "threads",

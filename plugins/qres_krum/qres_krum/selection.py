@@ -1,4 +1,4 @@
-"""Which rows have the least scores, found without scoring every row exactly where that is dear."""
+"""Which rows have the least scores, found without scoring every row exactly."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ from qres_krum.scores import best, krum_scores, sums_of_nearest
 _FEWEST_TO_FILTER: Final = 16
 """Among fewer rows, scoring one in doubt again costs what the intervals saved."""
 
+_LONGEST_TO_FILTER: Final = 2**17
+"""With more columns only the single best row is looked for by intervals.
+
+The scores of rows drawn alike differ by about ``1 / sqrt(d)`` of their size, and the intervals are
+``2**-13`` wide. So the longer the rows, the more of them are in doubt at a cut through their midst,
+where they lie close; the least of all is mostly apart.
+"""
+
 _DOUBT_LIMIT: Final = 4
 """One row in so many may be scored again; beyond, all is computed exactly.
 
@@ -25,8 +33,8 @@ the memory. Both cost about the same at ``m = n / 4``. It is a matter of time on
 def best_rows(rows: Rows, f: int, count: int) -> list[int]:
     """Find the ``count`` rows of least Krum score; of equal scores the lower row.
 
-    For int32 rows the answer is that of exact scores, always. From 16 rows on, if compiled kernels
-    are there, most rows are decided by an interval that provably holds their score.
+    For int32 rows the answer is that of exact scores, always. Where it saves time and compiled
+    kernels are there, most rows are decided by an interval that provably holds their score.
 
     Args:
         rows: shape ``(n, d)``, int32, float32 or float64, ``n >= 2 f + 3``.
@@ -42,7 +50,9 @@ def best_rows(rows: Rows, f: int, count: int) -> list[int]:
     Complexity: one pass of pairwise distances; an exact one too where the intervals leave more
         than a quarter of the rows in doubt. ``O(n**2)`` memory.
     """
-    if rows.dtype == np.int32 and len(rows) >= _FEWEST_TO_FILTER and accelerated():
+    n, d = rows.shape
+    worthwhile = n >= _FEWEST_TO_FILTER and (count == 1 or d <= _LONGEST_TO_FILTER)
+    if rows.dtype == np.int32 and worthwhile and accelerated():
         whole = cast("NDArray[np.int32]", rows)
         approximate = interval_distances(whole)
         if approximate is not None:

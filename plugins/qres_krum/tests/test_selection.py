@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-needs_kernels = pytest.mark.skipif(not accelerated(), reason="numba is not installed")
+needs_kernels = pytest.mark.skipif(not accelerated(), reason="numba is not in use")
 
 
 def exactly(rows: NDArray[np.int32], f: int, count: int) -> list[int]:

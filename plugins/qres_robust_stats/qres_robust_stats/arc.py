@@ -8,10 +8,9 @@ from typing import Any
 
 import attrs
 from numpy.typing import NDArray
-from qres_arithmetic import Rows, check_rows
+from qres_arithmetic import Rows, check_rows, shortened, squared_lengths
 
 from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.clipping import shortened, squared_lengths
 from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
 
 

@@ -146,10 +146,9 @@ class Pairwise:
         some, last = weights[:-1], float(weights[-1])
         if not some.any():
             return self._start_squares()
-        if self.rows.dtype == np.int32:
-            mixed = sweep(self.squares.T, some)  # symmetric, and its columns are adjacent so
-        else:
-            mixed = self.squares @ some
+        # Symmetric, and transposed its columns are adjacent.
+        exact = self.rows.dtype == np.int32
+        mixed = sweep(self.squares.T, some) if exact else self.squares @ some
         terms = (some * mixed).tolist()
         if last:
             away = self._start_squares()

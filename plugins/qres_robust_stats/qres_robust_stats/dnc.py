@@ -16,6 +16,7 @@ from qres_arithmetic import (
     dominant_eigenvector,
     mean_of,
     squared_distances,
+    sweep,
 )
 
 from qres_core import (
@@ -154,7 +155,8 @@ class Dnc:
 
     It was built against attacks that shift all liars one way, and no worst case is proven: liars
     that stick out in different directions can hide behind the one that sticks out most, and
-    ``iterations`` helps only where coordinates are sampled. Wrap it in a clipping plugin.
+    ``iterations`` helps only where coordinates are sampled. So it promises to withstand one liar,
+    whatever ``f`` is; with more, wrap it in a clipping plugin and test it against the attacks.
 
     The coordinates depend on the round and on every bit of the updates, so no sender knows them
     before the others have sent. The last to send can try several updates, as with any public seed.
@@ -209,8 +211,15 @@ class Dnc:
 
     @property
     def needs(self) -> Needs:
-        """Single updates, of which a majority is honest and not all are dropped."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=self._fewest, tolerates=self.f)
+        """Single updates, enough that not all are dropped; and one liar, however many are dropped.
+
+        Two that stick out in different directions need not both be dropped.
+        """
+        return Needs(
+            visibility=Visibility.INDIVIDUAL,
+            min_updates=self._fewest,
+            tolerates=min(self.f, 1),
+        )
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -270,8 +279,10 @@ def _ranking(rows: Rows) -> list[int]:
     n = len(rows)
     shares = np.full(n, 1.0 / n)
     gram = centred_gram(as_floats(squared_distances(rows)), shares)
-    # The projections are the entries of the eigenvector times one number.
-    scores = np.abs(dominant_eigenvector(gram)).tolist()
+    # Projected, not read off the eigenvector's entries: beside a far liar's those are too coarse to
+    # tell the others apart.
+    vector = dominant_eigenvector(gram).astype(np.float64)
+    scores = np.abs(sweep(gram, vector)).tolist()
     return sorted(range(n), key=lambda row: (scores[row], row), reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""The structural gate: rows far larger than most are let no farther, the same on every node."""
+"""The structural gate: what is far larger than most is cut to size, the same on every node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,31 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import squared_norms
+from qres_arithmetic import shortened, squared_lengths
+
+
+def cut_to_size(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.int32]:
+    """Shorten the rows that :func:`oversized` finds to ``factor`` times the lower median norm.
+
+    They are shortened and not dropped: a rule that needs so many updates would otherwise refuse
+    the round, and liars could see to that.
+
+    Args:
+        vectors: int32, shape ``(n, d)``; not changed.
+        factor: how many times the median is too much, 1 or more.
+
+    Returns:
+        int32, shape ``(n, d)``: the same array where no row is oversized, else new memory.
+
+    Complexity: O(n d).
+    """
+    out = oversized(vectors, factor).tolist()
+    if not out:
+        return vectors
+    norms = [int(one) for one in squared_lengths(vectors)]
+    median = sorted(norms)[(len(norms) - 1) // 2]
+    held: NDArray[np.int32] = shortened(vectors, norms, out, factor * factor * median)
+    return held
 
 
 def oversized(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.intp]:
@@ -27,7 +51,7 @@ def oversized(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.intp]:
 
     Complexity: O(n d).
     """
-    norms = [int(one) for one in squared_norms(vectors)]
+    norms = [int(one) for one in squared_lengths(vectors)]
     median = sorted(norms)[(len(norms) - 1) // 2]
     if median == 0:
         return np.empty(0, dtype=np.intp)

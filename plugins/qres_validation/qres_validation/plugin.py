@@ -16,14 +16,13 @@ from qres_core import (
     RoundInfo,
     Screening,
     Updates,
-    ValueRefusedError,
     Vector,
     Verdict,
     Visibility,
     hookimpl,
 )
 from qres_validation.endorsement import vote
-from qres_validation.gate import capped, oversized
+from qres_validation.gate import capped, cut_to_size, oversized
 from qres_validation.options import at_least, count, help_text
 from qres_validation.screening import Budget, harmful, losses, sample
 
@@ -37,8 +36,9 @@ class Validation:
     Three checks, each where it belongs:
 
     - **The gate** (``wrap_aggregate``, the same on every node): rows whose norm is more than
-      ``norm_factor`` times the median norm are left out, and weights are held at ``weight_limit``
-      times the median weight. It needs no examples and works on means of groups as well.
+      ``norm_factor`` times the median norm are shortened to that, and weights are held at
+      ``weight_limit`` times the median weight. It needs no examples and works on means of groups
+      as well.
     - **Screening** (``screen``, on the round's proposer): each candidate, or a sample within the
       budget, is tried alone on the held-out examples. Those that raise the loss by more than
       ``candidate_tolerance`` are left out of the proposal, the worst ``swarm.byzantine`` of them
@@ -116,33 +116,25 @@ class Validation:
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """Let through the gate what is not oversized, with weights held.
+        """Pass the updates on, none of them oversized, with weights held.
 
         Args:
             proceed: the rest of the chain.
             updates: int32, shape ``(n, d)``.
 
         Returns:
-            what the chain makes of the rest, int32, shape ``(d,)``.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if every row is oversized; cannot happen with
-                ``norm_factor`` of 1 or more.
+            what the chain makes of them, int32, shape ``(d,)``.
 
         Complexity: O(n d).
         """
         return proceed(self._gated(updates))
 
     def _gated(self, updates: Updates) -> Updates:
-        out = oversized(updates.vectors, Fraction(self.norm_factor))
-        kept = np.setdiff1d(np.arange(len(updates)), out)
-        if kept.size == 0:
-            raise ValueRefusedError.of("QRES-E505", "updates", "none passes the norm gate")
-        passed = updates.take(kept) if out.size else updates
-        weights = capped(passed.weights, Fraction(self.weight_limit))
-        if np.array_equal(weights, passed.weights):
-            return passed
-        return attrs.evolve(passed, weights=weights)
+        vectors = cut_to_size(updates.vectors, Fraction(self.norm_factor))
+        weights = capped(updates.weights, Fraction(self.weight_limit))
+        if vectors is updates.vectors and np.array_equal(weights, updates.weights):
+            return updates
+        return attrs.evolve(updates, vectors=vectors, weights=weights)
 
     # ── this node's own opinion ───────────────────────────────────────────────────────────────
 

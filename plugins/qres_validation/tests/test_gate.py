@@ -9,7 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from qres_validation.gate import capped, oversized
+from qres_validation import Validation
+from qres_validation.gate import capped, cut_to_size, oversized
+
+from qres_core.testing import make_updates
 
 ROWS = st.integers(1, 9).flatmap(
     lambda n: arrays(np.int32, (n, 3), elements=st.integers(-(2**31), 2**31 - 1))
@@ -43,3 +46,24 @@ def test_no_weight_is_above_the_limit(weights: list[int], limit: Fraction) -> No
     median = sorted(weights)[math.ceil(len(weights) / 2) - 1]
     assert after.tolist() == [min(one, max(1, math.floor(limit * median))) for one in weights]
     assert before.tolist() == weights
+
+
+@given(rows=ROWS, factor=FACTORS)
+def test_what_is_cut_to_size_fits_and_the_rest_is_untouched(
+    rows: np.ndarray[tuple[int, int], np.dtype[np.int32]], factor: Fraction
+) -> None:
+    before = rows.copy()
+    after = cut_to_size(rows, factor)
+    out = oversized(rows, factor).tolist()
+    assert oversized(after, factor).size == 0
+    kept = [row for row in range(len(rows)) if row not in out]
+    assert np.array_equal(after[kept], rows[kept])
+    assert np.array_equal(rows, before)
+
+
+def test_the_plugin_passes_all_rows_on_shortened_and_with_weights_held() -> None:
+    updates = make_updates([[10, 0], [0, 10], [6, 8], [30_000, 40_000]], [1, 2, 2, 5000])
+    passed = Validation(norm_factor=2.0, weight_limit=3.0)._gated(updates)
+    assert passed.vectors.tolist() == [[10, 0], [0, 10], [6, 8], [11, 15]]
+    assert passed.weights.tolist() == [1, 2, 2, 6]
+    assert Validation()._gated(make_updates([[1], [2]])).vectors.tolist() == [[1], [2]]
