@@ -390,6 +390,7 @@ API_GROUPS: Final = {
     "wire": "Envelope",
     "dialogue": "Dialogues",
     "hookspecs": "Hooks",
+    "held_out": "Held-out examples",
     "traits": "Needs and hides",
     "transport": "Transport",
     "trainer": "Trainer",

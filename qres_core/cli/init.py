@@ -22,7 +22,7 @@ from qres_core.lab.tasks import TaskConfig
 
 _CORE: Final = "qres-core"
 _FIRST_RULES: Final = ("krum",)
-"""Of several rules the one a beginner gets: it refuses what it cannot do, and is in the tutorial."""
+"""Of several rules the one a beginner gets: it refuses what it cannot do."""
 _SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "insecure": True}
 
 
