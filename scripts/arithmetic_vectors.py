@@ -155,7 +155,7 @@ def trimmed_mean(rows: Rows, f: int) -> Row:
 
 def nearest_mean(rows: Rows, count: int) -> Row:
     """The mean of the ``count`` values nearest to the median."""
-    result = []
+    result: Row = []
     for column in zip(*rows, strict=True):
         ordered = sorted(column)
         middles = ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]
@@ -210,7 +210,7 @@ def mda(rows: Rows, f: int) -> Row:
     """The mean of the subset of least diameter, of several the one of the most central rows."""
     squares = distances(rows)
 
-    def diameter(subset: tuple[int, ...]) -> int:
+    def diameter(subset: Sequence[int]) -> int:
         return max((squares[i][j] for i in subset for j in subset), default=0)
 
     # `combinations` keeps the order of what it is given, and `min` returns the first.
@@ -756,6 +756,8 @@ def inputs() -> dict[str, Rows]:
         ],
         # Beside the first liar's, the other entries of the dominant eigenvector round to one value.
         "far_8": [*noise("far", 6, 3, 500), [2**30, -(2**30), 7], [-9000, 9000, 0]],
+        # Eigenvalues of the Gram matrix that differ by a thousandth: the last squaring still tells.
+        "close_2": [[2000, 0], [1, 2000]],
         "grid_11": noise("grid 11", 11, 2, 2),
         "grid_12": noise("grid 12", 12, 3, 1),
         "wide_grid_12": noise("mda 33", 12, 3, 2),
@@ -808,7 +810,18 @@ def some_weights(name: str, n: int) -> Row:
     return [1 + word % 9 if word % 5 else 2**30 for word, _ in zip(words(name.encode()), range(n))]  # noqa: B905
 
 
-def plain(rule: Callable[..., Any], per_liar: int, others: int) -> Iterator[Case]:
+def some_inputs() -> list[tuple[str, Rows]]:
+    """Inputs for what doubles are made of: whole numbers of all sizes."""
+    names = ("near_7", "small_9", "offset_10", "extremes_9")
+    return [(name, inputs()[name]) for name in names]
+
+
+def fractions(counts: Row) -> Floats:
+    """Weights in proportion to whole numbers."""
+    return [count / sum(counts) for count in counts]
+
+
+def plain(rule: Callable[[Rows, int], Row], per_liar: int, others: int) -> Iterator[Case]:
     """A rule of ``f`` alone on all inputs."""
     for name, rows in inputs().items():
         for f in bounds(len(rows), per_liar, others):
@@ -833,6 +846,11 @@ def cases_of_numbers() -> dict[str, Iterator[Case]]:
             {"divisor": k, "totals": totals, "expected": [half_even(x, k) for x in totals]}
             for k in (1, 2, 3, 4, 2**30)
         ),
+        "exact_sum": ({"terms": terms, "expected": exact_sum(terms)} for terms in SUMS),
+        "sweep": (
+            {"matrix": matrix, "vector": vector, "expected": sweep(matrix, vector)}
+            for matrix, vector in PRODUCTS
+        ),
         "quantised": ({"weights": one, "expected": quantised(one)} for one in weights),
         "squared_distances": (
             {
@@ -849,6 +867,40 @@ def cases_of_numbers() -> dict[str, Iterator[Case]]:
                 ),
             }
             for name, rows in inputs().items()
+        ),
+        "eigenvector_of_doubles": (
+            {"matrix": matrix, "expected": dominant_eigenvector(matrix)} for matrix in MATRICES
+        ),
+        "centred_gram": (
+            {
+                "input": name,
+                "weights": shares,
+                "expected": centred_gram(floats(distances(rows)), shares),
+            }
+            for name, rows in some_inputs()
+            for shares in (fractions([1] * len(rows)), fractions(list(range(len(rows)))))
+        ),
+        "away": (
+            {
+                "input": name,
+                "start": start,
+                "weights": shares,
+                "expected": from_mixture(
+                    floats(distances(rows)), [float(distance(row, start)) for row in rows], shares
+                ),
+            }
+            for name, rows in some_inputs()
+            for start in [[x // 3 for x in rows[-1]]]
+            for shares in (
+                [0.0] * len(rows) + [1.0],
+                [*fractions([1] * len(rows)), 0.0],
+                fractions(list(range(1, len(rows) + 2))),
+            )
+        ),
+        "capped_weights": (
+            {"weights": weights, "weight_limit": limit, "expected": capped(weights, limit)}
+            for weights in ([3], [1, 2, 900], [5, 1, 4, 2**30], [2**30, 2**30, 7, 7, 7])
+            for limit in (1.0, 1.1, 4 / 3, 3.14159, 2000.0004)
         ),
         "vertex_cover": (
             {
@@ -920,16 +972,21 @@ def cases_by_choice() -> dict[str, Iterator[Case]]:
 
 def cases_by_steps() -> dict[str, Iterator[Case]]:
     """Rules that move a point, or turn a direction."""
-    medians: list[dict[str, Any]] = [
-        {},
-        {"iterations": 3, "smoothing": 0.1, "start": "zero"},
-        {"iterations": 8, "smoothing": 6553.6},
-    ]
+
+    def medians(weights: Row) -> list[dict[str, Any]]:
+        return [
+            {},
+            {"iterations": 1},
+            {"iterations": 3, "smoothing": 0.1, "start": "zero"},
+            {"iterations": 8, "smoothing": 6553.6},
+            {"iterations": 5, "weights": weights},
+        ]
+
     return {
         "geometric_median": (
             {"input": i, **options, "expected": geometric_median(x, **options)}
             for i, x in inputs().items()
-            for options in [*medians, {"iterations": 5, "weights": some_weights(i, len(x))}]
+            for options in medians(some_weights(i, len(x)))
         ),
         "centred_clipping": (
             {"input": i, "radius": radius, "iterations": steps, "start": start, "expected": result}
@@ -998,17 +1055,38 @@ def cases_of_wrappers() -> dict[str, Iterator[Case]]:
             {"input": i, "weights": w, "size": 2, **ROUND, "expected": result}
             for i, x in chosen.items()
             for w in [[2**30] * len(x) if i == "pair" else some_weights(i, len(x))]
-            for result in [bucketing_round(x, w, 2, *ROUND.values(), model)]
+            for result in [bucketing_round(x, w, 2, ROUND["swarm"], ROUND["round"], model)]
         ),
         "dnc_round": (
             {"input": i, "f": 1, "coordinates": 2, **ROUND, "expected": result}
             for i, x in chosen.items()
             if len(x) > 2
-            for result in [dnc_round(x, 1, 1.0, 1, 2, *ROUND.values(), model)]
+            for result in [dnc_round(x, 1, 1.0, 1, 2, ROUND["swarm"], ROUND["round"], model)]
         ),
     }
 
 
+SUMS: Final[list[Floats]] = [
+    [0.1] * 10,
+    [1e16, 1.0, -1e16],
+    [2.0**53, 1.0],
+    [2.0**53 + 2, 1.0],
+    [2.0**53, 1.0, 2.0**-60],
+    [1e308, 0.3, -1e308, 5e-324],
+]
+PRODUCTS: Final[list[tuple[list[Floats], Floats]]] = [
+    ([[1 / (i + j + 1) for j in range(5)] for i in range(4)], [0.1, -0.7, 1 / 3, 1e8, 3.3]),
+    ([[0.1, 1e16, -1e16], [1e16, 0.1, -1e16], [1 + 2**-30, -1.0, 0.0]], [1.0, 1.0, 1 + 2**-30]),
+]
+# Only the lower triangle is read; entries from 1e-300 to 1e300.
+MATRICES: Final[list[list[Floats]]] = [
+    [[4.0, 99.0], [-2.0, 1.0]],
+    [[0.3, 0.0], [0.1, 0.2]],
+    [[3e-300, 1.0, 1.0], [1e-300, 2e-300, 1.0], [-1e-300, 0.0, 2.5e-300]],
+    [[1e300, 0.0], [9.99e299, 1e300]],
+    [[0.0, 5.0], [0.0, 0.0]],
+    [[1 / (i + j + 1) for j in range(4)] for i in range(4)],
+]
 # Name, vertices, and how many of a hundred pairs are joined.
 GRAPHS: Final = [
     (0, 10, 0),
@@ -1021,6 +1099,9 @@ GRAPHS: Final = [
     (2, 16, 40),
     (58, 16, 50),
     (20, 16, 70),
+    (38, 16, 30),
+    (264, 12, 50),
+    (2412, 16, 30),
 ]
 ROUND: Final[dict[str, Any]] = {"swarm": "vectors", "round": 3}
 

@@ -197,7 +197,7 @@ def test_every_page_is_in_a_table_of_contents() -> None:
 
 @pytest.mark.parametrize("name", ["SECURITY_ROADMAP.md", "IMPLEMENTATION_STATUS.md"])
 def test_evidence_exists(name: str) -> None:
-    paths = re.findall(r"`((?:tests|plugins|docs)/[\w./-]+)`", _read(name))
+    paths = re.findall(r"`((?:tests|plugins|libraries|docs)/[\w./-]+)`", _read(name))
     assert len(paths) >= 5
     assert not [path for path in paths if not (ROOT / path).exists()]
 

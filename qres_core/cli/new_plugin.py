@@ -62,6 +62,11 @@ SCAFFOLDS: Final = MappingProxyType(
             "bound = 65536  # greatest length of an update, in grid steps",
             numpy=True,
         ),
+        "endorse": Scaffold(
+            ("setup", "screen", "endorse"),
+            "Votes on proposed updates by a node's own held-out examples, for QRES",
+            "tolerance = 0.1  # how much a merged update may raise the loss, as a share of it",
+        ),
         "privatize": Scaffold(
             ("privatize",),
             "Coarse updates for QRES",
@@ -110,7 +115,7 @@ SCAFFOLDS: Final = MappingProxyType(
 
 HOOKS: Final = MappingProxyType(
     {name: name for name in SCAFFOLDS}
-    | {"sign": "authenticate", "observe": "reputation", "prove": "verify"}
+    | {"screen": "endorse", "sign": "authenticate", "observe": "reputation", "prove": "verify"}
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from qres_arithmetic import (
     quantised,
     round_half_even,
     squared_distances,
+    sweep,
     using_threads,
 )
 from qres_krum import bulyan, krum, multi_krum
@@ -48,7 +50,9 @@ from qres_robust_stats import (
     trimmed_mean,
 )
 from qres_robust_stats.bucketing import buckets
+from qres_robust_stats.coefficients import Pairwise, as_floats, centred_gram
 from qres_robust_stats.vertex_cover import CoverSearch, adjacency, members
+from qres_robust_stats.weights import as_limit, capped
 from qres_validation.capped_mean import capped_mean
 
 from qres_core import Updates, ValueRefusedError
@@ -90,7 +94,8 @@ def bucketing_round(x: Ints, weights: list[int], size: int, swarm: str, number: 
 
     def proceed(means: Updates) -> Ints:
         caught.append(means)
-        return means.vectors[0]
+        first: Ints = means.vectors[0]
+        return first
 
     given = updates(x, weights)
     info = round_of(x, swarm, number)
@@ -113,7 +118,7 @@ def vertex_cover(vertices: int, edges: list[list[int]], limit: int, steps: int) 
     return None if cover is None else list(members(cover))
 
 
-def capped_median(x: Ints, weights: list[int], weight_limit: float) -> Ints:
+def capped_median(x: Ints, weights: list[int], weight_limit: float) -> Any:
     rule = Median(f=0, weighted=True, weight_limit=weight_limit)
     return rule.aggregate(updates(x, weights))
 
@@ -123,44 +128,74 @@ def medians(x: Ints, weights: list[int] | None = None, **options: Any) -> Any:
     return geometric_median(x, weights=counts, **options)
 
 
-# Each takes the rows of a case and its parameters by the names in the file.
-ON_ROWS: dict[str, Callable[..., Any]] = {
-    "squared_distances": lambda x: np.array([[str(e) for e in r] for r in squared_distances(x)]),
-    "dominant_eigenvector": lambda x: dominant_eigenvector(same_gram(x)),
-    "mean": lambda x, weights: weighted_mean(x, ints(weights)),
-    "median": median,
-    "weighted_median": lambda x, weights: median(x, ints(weights)),
-    "capped_median": capped_median,
-    "trimmed_mean": trimmed_mean,
-    "meamed": meamed,
-    "krum": krum,
-    "multi_krum": multi_krum,
-    "bulyan": bulyan,
-    "mda": lambda x, f, steps: mda(x, f, budget=max(1, steps)),
-    "monna": monna,
-    "geometric_median": medians,
-    "centred_clipping": lambda x, start, **options: centred_clipping(
-        x, start=np.array(start, dtype=np.int32), **options
+def clipped(x: Ints, start: list[int], **options: Any) -> Any:
+    return centred_clipping(x, start=np.array(start, dtype=np.int32), **options)
+
+
+def divided(x: Ints, f: int, seed: str, **options: Any) -> Any:
+    return dnc(x, f, seed=bytes.fromhex(seed), **options)
+
+
+def dnc_round(x: Ints, f: int, coordinates: int, swarm: str, number: int) -> Any:
+    rule = Dnc(f=f, coordinates=coordinates)
+    return rule.aggregate(updates(x), round_of(x, swarm, number))
+
+
+def by_name(rule: Callable[..., Any]) -> Callable[[Ints, Any], Any]:
+    """A rule whose parameters are called as in the file."""
+    return lambda x, case: rule(x, **case)
+
+
+# Each takes the rows of a case and its parameters.
+ON_ROWS: dict[str, Callable[[Ints, Any], Any]] = {
+    "squared_distances": lambda x, _: np.array([[str(e) for e in r] for r in squared_distances(x)]),
+    "dominant_eigenvector": lambda x, _: dominant_eigenvector(same_gram(x)),
+    "mean": lambda x, case: weighted_mean(x, ints(case["weights"])),
+    "median": by_name(median),
+    "weighted_median": lambda x, case: median(x, ints(case["weights"])),
+    "capped_median": by_name(capped_median),
+    "trimmed_mean": by_name(trimmed_mean),
+    "meamed": by_name(meamed),
+    "krum": by_name(krum),
+    "multi_krum": by_name(multi_krum),
+    "bulyan": by_name(bulyan),
+    "mda": lambda x, case: mda(x, case["f"], budget=max(1, case["steps"])),
+    "monna": by_name(monna),
+    "geometric_median": by_name(medians),
+    "centred_clipping": by_name(clipped),
+    "caf": by_name(caf),
+    "dnc": by_name(divided),
+    "nnm": lambda x, case: nnm(x, case["f"]).materialise(),
+    "nnm_trimmed_mean": lambda x, case: trimmed_mean(nnm(x, case["f"]), case["f"]),
+    "bucketing": lambda x, case: bucketing(x, case["size"], bytes.fromhex(case["seed"])),
+    "clipping": by_name(clip),
+    "arc": by_name(arc),
+    "capped_mean": lambda x, case: capped_mean(x, ints(case["weights"]), case["fewest"]),
+    "dnc_round": lambda x, case: dnc_round(
+        x, case["f"], case["coordinates"], case["swarm"], case["round"]
     ),
-    "caf": caf,
-    "dnc": lambda x, f, seed, **options: dnc(x, f, seed=bytes.fromhex(seed), **options),
-    "nnm": lambda x, f: nnm(x, f).materialise(),
-    "nnm_trimmed_mean": lambda x, f: trimmed_mean(nnm(x, f), f),
-    "bucketing": lambda x, size, seed: bucketing(x, size, bytes.fromhex(seed)),
-    "clipping": clip,
-    "arc": arc,
-    "capped_mean": lambda x, weights, fewest: capped_mean(x, ints(weights), fewest),
-    "dnc_round": lambda x, f, coordinates, swarm, round: Dnc(  # noqa: A006
-        f=f, coordinates=coordinates
-    ).aggregate(updates(x), round_of(x, swarm, round)),
 }
-OTHERS: dict[str, Callable[..., Any]] = {
-    "round_half_even": lambda totals, divisor: round_half_even(ints(totals), divisor).tolist(),
-    "quantised": lambda weights: quantised(np.array(weights)).tolist(),
-    "vertex_cover": vertex_cover,
-    "buckets": lambda n, size, seed: buckets(n, size, bytes.fromhex(seed)),
-    "bucketing_round": lambda input, weights, size, swarm, round: bucketing_round(  # noqa: A006
-        rows_of(input), weights, size, swarm, round
+OTHERS: dict[str, Callable[[Any], Any]] = {
+    "round_half_even": lambda case: round_half_even(ints(case["totals"]), case["divisor"]).tolist(),
+    "quantised": lambda case: quantised(np.array(case["weights"])).tolist(),
+    "exact_sum": lambda case: math.fsum(case["terms"]),
+    "sweep": lambda case: sweep(np.array(case["matrix"]), np.array(case["vector"])).tolist(),
+    "eigenvector_of_doubles": lambda case: dominant_eigenvector(np.array(case["matrix"])).tolist(),
+    "centred_gram": lambda case: centred_gram(
+        as_floats(squared_distances(rows_of(case["input"]))), np.array(case["weights"])
+    ).tolist(),
+    "away": lambda case: (
+        Pairwise(rows_of(case["input"]), np.array(case["start"], dtype=np.int32))
+        .distances(np.array(case["weights"]))
+        .tolist()
+    ),
+    "capped_weights": lambda case: capped(
+        ints(case["weights"]), as_limit(case["weight_limit"])
+    ).tolist(),
+    "vertex_cover": lambda case: vertex_cover(**case),
+    "buckets": lambda case: buckets(case["n"], case["size"], bytes.fromhex(case["seed"])),
+    "bucketing_round": lambda case: bucketing_round(
+        rows_of(case["input"]), case["weights"], case["size"], case["swarm"], case["round"]
     ),
 }
 
@@ -173,10 +208,10 @@ def rows_of(name: str) -> Ints:
 
 def computed(rule: str, case: dict[str, Any]) -> Any:
     """What the product makes of a case, as JSON would hold it."""
-    parameters = {key: value for key, value in case.items() if key not in {"expected"}}
+    parameters = {key: value for key, value in case.items() if key != "expected"}
     if rule in OTHERS:
-        return OTHERS[rule](**parameters)
-    result = ON_ROWS[rule](rows_of(parameters.pop("input")), **parameters)
+        return OTHERS[rule](parameters)
+    result = ON_ROWS[rule](rows_of(parameters.pop("input")), parameters)
     assert rule in {"squared_distances", "dominant_eigenvector"} or result.dtype == np.int32
     return result.tolist()
 
@@ -221,8 +256,8 @@ def test_mda_counts_its_steps_as_specified() -> None:
         assert caught.value.code == "QRES-E507"
 
 
-# Repeating the columns 4**k times makes each length 2**k times as long. Nothing is rounded otherwise
-# by that: where lengths that are given grow as much, every column gets what it got before.
+# Repeating the columns 4**k times makes each length 2**k times as long, and that rounds nothing
+# otherwise: where lengths that are given grow as much, every column gets what it got before.
 SCALED = ("smoothing", "radius", "bound")
 
 
@@ -238,7 +273,7 @@ def repeated(rule: str, case: dict[str, Any], k: int) -> Any:
         parameters["start"] = np.tile(parameters["start"], 4**k)
     if rule == "dnc":
         parameters["coordinates"] = rows.shape[1]
-    return ON_ROWS[rule](rows, **parameters)
+    return ON_ROWS[rule](rows, parameters)
 
 
 def widened() -> Iterator[Any]:

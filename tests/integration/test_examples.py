@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import attrs
@@ -11,14 +12,30 @@ from qres_core.kernel.config import load
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
-@pytest.mark.parametrize("name", ["digits", "large"])
-def test_example(name: str) -> None:
-    config = load(EXAMPLES / f"{name}.toml", sections={"simulation": Scenario})
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_example(path: Path) -> None:
+    config = load(path, sections={"simulation": Scenario})
     scenario: Scenario = attrs.evolve(config.sections["simulation"], rounds=2)
     result = simulate(config, scenario)
     assert len(result.closed) == 2
     assert result.unanimous
     assert all((record.alignment or 0) > 0.9 for record in result.closed)
+
+
+@pytest.mark.parametrize("attack", ["optimised_ipm", "min_sum"])
+def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack: str) -> None:
+    config = load(EXAMPLES / "validated.toml", sections={"simulation": Scenario})
+    result = simulate(config, attrs.evolve(config.sections["simulation"], attack=attack))
+    assert result.unanimous
+    assert result.final("accuracy") > 0.88
+
+
+def test_what_the_readme_of_validation_says_of_its_limits_holds() -> None:
+    """It rests on its held-out examples: where they lack classes a geometric rule is better."""
+    text = (ROOT / "plugins/qres_validation/README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the project's own page

@@ -47,6 +47,7 @@ def clip(vectors: Rows, bound: float | Fraction) -> NDArray[Any]:
         ``O(n d)``: two reads of the vectors and one copy.
 
     Example:
+        >>> import numpy as np
         >>> clip(np.array([[3, 4], [12, -16]], dtype=np.int32), 5).tolist()
         [[3, 4], [3, -4]]
     """
@@ -86,6 +87,7 @@ class Clipping:
         :class:`~qres_robust_stats.Arc` has no such case.
 
     Example:
+        >>> import numpy as np
         >>> from qres_core.testing import make_round_info
         >>> rows = np.array([[3, 4], [12 * 2**16, -16 * 2**16]], dtype=np.int32)
         >>> updates = Updates(rows, (b"a" * 32, b"b" * 32), np.ones(2, dtype=np.int64))
