@@ -732,7 +732,7 @@ def inputs() -> dict[str, Rows]:
             [100, -101, 3],
         ],
         "cross_8": [
-            [sign * 5 if column == axis else 0 for column in range(4)]
+            [sign * 500 if column == axis else 0 for column in range(4)]
             for axis in range(4)
             for sign in (1, -1)
         ],
@@ -816,6 +816,16 @@ def some_inputs() -> list[tuple[str, Rows]]:
     return [(name, inputs()[name]) for name in names]
 
 
+def mixtures() -> Iterator[tuple[str, Rows, Floats]]:
+    """Inputs with weights of their rows and, last, of a start vector."""
+    for name, rows in some_inputs():
+        yield name, rows, [0.0] * len(rows) + [1.0]
+        yield name, rows, [*fractions([1] * len(rows)), 0.0]
+        yield name, rows, fractions(list(range(1, len(rows) + 2)))
+    # The mixture is the second row, and its distance from it is rounded to less than nothing.
+    yield "line_7", inputs()["line_7"], [1 - 1 / 6, 0.0, 0.0, 1 / 6, 0.0, 0.0, 0.0, 0.0]
+
+
 def fractions(counts: Row) -> Floats:
     """Weights in proportion to whole numbers."""
     return [count / sum(counts) for count in counts]
@@ -889,13 +899,8 @@ def cases_of_numbers() -> dict[str, Iterator[Case]]:
                     floats(distances(rows)), [float(distance(row, start)) for row in rows], shares
                 ),
             }
-            for name, rows in some_inputs()
+            for name, rows, shares in mixtures()
             for start in [[x // 3 for x in rows[-1]]]
-            for shares in (
-                [0.0] * len(rows) + [1.0],
-                [*fractions([1] * len(rows)), 0.0],
-                fractions(list(range(1, len(rows) + 2))),
-            )
         ),
         "capped_weights": (
             {"weights": weights, "weight_limit": limit, "expected": capped(weights, limit)}

@@ -115,16 +115,24 @@ def _products(
     return gram, products
 
 
-def shares(weights: NDArray[np.float64], fewest: int) -> list[int]:
-    """Weights as shares of the full weight, in units of 2**-16, rounded down.
+def shares(weights: NDArray[np.float64], claims: NDArray[np.int64], fewest: int) -> list[int]:
+    """Shares of the weights that senders have, such that what is left is as was fitted.
+
+    A sender's share is its fitted weight over the weight it has, in units of the lower median of
+    these and of 2**-16. With fewer than half of the senders false that median lies among the
+    honest ones' weights. Nobody's share is above 1: who has little weight cannot be given more.
 
     Args:
-        weights: float64, shape ``(n,)``, each at most ``1 / fewest``.
+        weights: float64, shape ``(n,)``, as fitted, each at most ``1 / fewest``.
+        claims: int64, shape ``(n,)``, the weights the updates have now, each 1 or more.
         fewest: as above.
 
     Returns:
-        ``n`` integers from 0 to 65536. At least ``fewest`` of them are above 0 where the weights
-        sum to 1.
+        ``n`` integers from 0 to 65536, rounded down; at least 1 where the fitted weight is 2**-16
+        of the greatest possible or more, so that ``fewest`` are above 0 where the weights sum to 1.
     """
-    whole = np.floor(weights * fewest * FULL_STANDING + 1e-6).astype(np.int64)
-    return [min(FULL_STANDING, max(0, int(one))) for one in whole]
+    usual = int(np.sort(claims)[(len(claims) - 1) // 2])
+    wanted = weights * fewest * FULL_STANDING + 1e-6
+    whole = np.floor(wanted * (usual / claims)).astype(np.int64)
+    least = (wanted >= 1.0).astype(np.int64)
+    return [int(one) for one in np.clip(whole, least, FULL_STANDING)]

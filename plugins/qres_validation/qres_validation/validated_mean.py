@@ -31,21 +31,21 @@ class ValidatedMean:
     In three steps:
 
     - **The proposer** (``screen``) trains from the round's model on its own held-out examples and
-      looks for weights, none above one part in ``n - f``, for which the weighted mean of the
-      updates is nearest to that reference. At least ``n - f`` updates keep some weight; the weights
-      are part of the agreed set.
+      looks for weights, none above one part in ``c``, the greater of ``n - f`` and the quorum, for
+      which the weighted mean of the updates is nearest to that reference. At least ``c`` updates
+      keep some weight; the weights are part of the agreed set.
     - **Every node** (``endorse``) votes only for a set whose mean does not raise the loss on its
       own held-out examples by more than ``tolerance``.
     - **The rule** (``aggregate``) is the weighted mean, exact, with no weight above one part in
-      ``n - f`` whatever the proposer said.
+      ``c`` of the agreed set, whatever the proposer said.
 
-    Why it holds: equal weights on the honest updates alone are within the cap, so whatever the
-    liars send, the best mean is no farther from the reference ``u`` than the honest mean ``h`` is,
-    and ``|F - h| <= 2 |h - u|``. There is no term for how much honest data differ: the rule works
-    where geometry cannot tell a liar from a node with rare data. What it rests on is that the
-    proposer's held-out examples stand for the task: with classes missing from them it is worse
-    than a geometric rule. A lying proposer chooses weights to its liking, but only within the cap
-    and only what a quorum endorses.
+    Why it holds: where ``c`` updates or more are honest, equal weights on these alone are within
+    the cap, so whatever the liars send, the best mean is no farther from the reference ``u`` than
+    the honest mean ``h`` is, and ``|F - h| <= 2 |h - u|``. There is no term for how much honest
+    data differ: the rule works where geometry cannot tell a liar from a node with rare data. What
+    it rests on is that the proposer's held-out examples stand for the task: with classes missing
+    from them it is worse than a geometric rule. A lying proposer chooses weights to its liking,
+    but only within the cap and only what a quorum endorses.
 
     Attributes:
         f: updates of a round that may be anything.
@@ -116,7 +116,8 @@ class ValidatedMean:
         """
         fewest = max(round_info.quorum, len(updates) - self.f)
         weights = mixing_weights(updates.vectors, held_out.reference(), fewest)
-        return Screening(shares=dict(zip(updates.senders, shares(weights, fewest), strict=True)))
+        fitted = shares(weights, updates.weights, fewest)
+        return Screening(shares=dict(zip(updates.senders, fitted, strict=True)))
 
     @hookimpl
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:

@@ -75,7 +75,7 @@ def test_the_weights_are_the_best_on_the_capped_simplex(
     assert weights.sum() == pytest.approx(1.0)
     assert weights.min() >= -1e-12
     assert weights.max() <= 1 / fewest + 1e-9
-    given_shares = shares(weights, fewest)
+    given_shares = shares(weights, np.ones(len(weights), dtype=np.int64), fewest)
     assert sum(one > 0 for one in given_shares) >= fewest or min(weights) < 1e-4
 
     def miss(candidate: NDArray[np.float64]) -> float:
@@ -153,3 +153,26 @@ def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
         ValidatedMean(f=2).setup(make_node_info())
     with pytest.raises(ValueRefusedError, match="QRES-E507"):
         HeldOut(np.zeros(3, dtype=np.int32), lambda _model: 1.0).reference()
+
+
+@given(
+    fitted=st.lists(st.integers(0, 1000), min_size=5, max_size=9).filter(lambda one: sum(one) > 0),
+    data=st.data(),
+)
+def test_claims_do_not_change_what_was_fitted(fitted: list[int], data: st.DataObject) -> None:
+    n = len(fitted)
+    claims = np.array(data.draw(st.lists(st.integers(50, 100), min_size=n, max_size=n)))
+    weights = np.array(fitted) / max(fitted) / n
+    usual = sorted(claims.tolist())[(n - 1) // 2]
+    found = np.array(shares(weights, claims, n)) * claims / usual
+    able = np.minimum(65536, 65536 * claims / usual)  # no more than the sender has
+    assert np.allclose(found, np.minimum(weights * n * 65536, able), atol=3.0)
+
+
+def test_a_minority_with_huge_or_tiny_claims_leaves_the_others_shares_alone() -> None:
+    fitted = np.full(5, 0.2)
+    for lie in (1, 2**30):
+        claims = np.array([1000, 1000, 1000, lie, lie])
+        assert shares(fitted, claims, 5)[:3] == [65536] * 3
+    assert shares(fitted, np.array([1, 1, 1, 2**30, 2**30]), 5) == [65536] * 3 + [1, 1]
+    assert shares(np.array([0.5, 0.5, 0.0]), np.ones(3, dtype=np.int64), 2) == [65536, 65536, 0]
