@@ -17,6 +17,7 @@ from qres_core.lab.data import (
     digits,
     partition_dirichlet,
     partition_iid,
+    partition_similarity,
     stream,
 )
 
@@ -40,6 +41,30 @@ def test_iid_uses_every_example_once(drawn: tuple[Labels, int], seed: int) -> No
     result = partition_iid(labels, parts, np.random.default_rng(seed))
     assert len(result) == parts
     assert_partition(result, len(labels))
+
+
+@given(labels_and_parts, seeds, st.floats(0, 1))
+def test_similarity_uses_every_example_once(
+    drawn: tuple[Labels, int], seed: int, gamma: float
+) -> None:
+    labels, parts = drawn
+    result = partition_similarity(labels, parts, gamma, np.random.default_rng(seed))
+    assert_partition(result, len(labels))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0])
+def test_gamma_is_the_share_that_is_alike_everywhere(gamma: float) -> None:
+    labels = np.repeat(np.arange(10), 100)
+    parts = partition_similarity(labels, 10, gamma, np.random.default_rng(1))
+    # A class falls to one part but for what is dealt at random: a tenth of that comes back to it.
+    most = [np.bincount(labels[part]).max() for part in parts]
+    assert np.mean(most) / 100 == pytest.approx(1 - gamma + gamma / 10, abs=0.08)
+
+
+@pytest.mark.parametrize("gamma", [-0.1, 1.1, float("nan")])
+def test_a_gamma_out_of_range_is_refused(gamma: float) -> None:
+    with pytest.raises(LabError, match="QRES-E105 gamma"):
+        partition_similarity(np.arange(9), 3, gamma, np.random.default_rng(1))
 
 
 @given(labels_and_parts, seeds, st.floats(1e-6, 1e6))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qres_core import LabError, RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
-from qres_core.lab.numpy_trainer import NumpyTrainer
+from qres_core.lab.numpy_trainer import NumpyTrainer, ValidatingTrainer
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 
 
@@ -80,6 +80,33 @@ def test_nodes_measure_the_common_held_out_examples() -> None:
     task = make_task(TaskConfig(), nodes=3, seed=0)
     figures = [dict(trainer.evaluate(task.initial)) for trainer in task.trainers]
     assert figures == [dict(task.evaluate(task.initial))] * 3
+
+
+def test_nobody_trains_on_what_any_node_holds_out() -> None:
+    pytest.importorskip("sklearn")
+    task = make_task(TaskConfig(held_out=60, partition="similarity", gamma=0.0), nodes=10, seed=3)
+    trainers = [one for one in task.trainers if isinstance(one, ValidatingTrainer)]
+    assert len(trainers) == 10
+    assert {one.held_x.shape for one in trainers} == {(60, 64)}
+    trained, held, tested = (
+        {row.tobytes() for one in trainers for row in getattr(one, name)}
+        for name in ("x", "held_x", "test_x")
+    )
+    assert not trained & held
+    assert not tested & (trained | held)
+    assert any(set(one.held_y) - set(one.y) for one in trainers)
+    assert not np.array_equal(trainers[0].held_x, trainers[1].held_x)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [TaskConfig(held_out=270), TaskConfig(name="quadratic", held_out=1)],
+    ids=["more than there are", "of no examples"],
+)
+def test_what_cannot_be_held_out_is_refused(config: TaskConfig) -> None:
+    pytest.importorskip("sklearn")
+    with pytest.raises(LabError, match=r"QRES-E105 simulation\.task\.held_out"):
+        make_task(config, nodes=5, seed=0)
 
 
 @pytest.mark.parametrize("scale", [-2, 0, 4])

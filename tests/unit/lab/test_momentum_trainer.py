@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qres_core import Reference, RoundInfo, Trainer, Validator, ValueRefusedError, fixed
+from qres_core.lab.models import Softmax
+from qres_core.lab.momentum_trainer import MomentumTrainer
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(40, 3))
+Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 0)
+
+
+def trainer(**options: float) -> MomentumTrainer:
+    return MomentumTrainer(
+        model=Softmax(3, 3),
+        x=X[:20],
+        y=Y[:20],
+        test_x=X[30:],
+        test_y=Y[30:],
+        held_x=X[20:30],
+        held_y=Y[20:30],
+        **{"batch_size": 20, **options},  # type: ignore[arg-type]
+    )
+
+
+def info(number: int, d: int = 12) -> RoundInfo:
+    return RoundInfo("lab", number, bytes(32), d, 0, (), 1)
+
+
+def model(number: int) -> NDArray[np.int32]:
+    return fixed.encode(np.random.default_rng(number).normal(0, 0.1, 12)).vector
+
+
+def test_it_is_all_that_a_judging_node_needs() -> None:
+    one = trainer()
+    assert isinstance(one, Trainer)
+    assert isinstance(one, Validator)
+    assert isinstance(one, Reference)
+
+
+@pytest.mark.parametrize("what", ["fit", "reference"])
+def test_each_round_adds_the_gradient_to_a_momentum_that_fades(what: str) -> None:
+    one = trainer(beta=0.5, learning_rate=0.2, weight_decay=0.1)
+    x, y = (X[:20], Y[:20]) if what == "fit" else (X[20:30], Y[20:30])
+    momentum = np.zeros(12)
+    for number in (1, 2, 3):
+        vector = model(number)
+        w = fixed.decode(vector)
+        momentum = 0.5 * momentum + Softmax(3, 3).loss_and_gradient(w, x, y)[1] + 0.1 * w
+        found = one.fit(vector, info(number)).vector if what == "fit" else None
+        found = one.reference(vector, info(number)) if found is None else found
+        assert np.abs(fixed.decode(found) + 0.2 * momentum).max() <= 2**-16
+
+
+def test_a_round_that_is_asked_about_again_counts_once() -> None:
+    twice, once = trainer(), trainer()
+    for number in (1, 2, 3):
+        twice.fit(model(9), info(number))
+        again = twice.fit(model(number), info(number)).vector
+        assert np.array_equal(again, once.fit(model(number), info(number)).vector)
+
+
+def test_own_and_held_out_momentum_are_kept_apart() -> None:
+    both, alone = trainer(), trainer()
+    for number in (1, 2, 3):
+        both.reference(model(number), info(number))
+        found = both.fit(model(number), info(number)).vector
+        assert np.array_equal(found, alone.fit(model(number), info(number)).vector)
+
+
+def test_batches_follow_seed_node_and_round() -> None:
+    def first(**options: int) -> list[int]:
+        vector = trainer(**{"batch_size": 4, **options}).fit(model(1), info(1)).vector
+        return [int(one) for one in vector]
+
+    assert first() == first()
+    assert first() != first(seed=1)
+    assert first() != first(node=1)
+
+
+def test_loss_and_accuracy_are_those_of_the_examples() -> None:
+    one = trainer()
+    vector = model(1)
+    held = Softmax(3, 3).loss_and_gradient(fixed.decode(vector), X[20:30], Y[20:30])[0]
+    assert one.validate(vector) == pytest.approx(held)
+    right = Softmax(3, 3).predict(fixed.decode(vector), X[30:]) == Y[30:]
+    assert one.evaluate(vector)["accuracy"] == np.mean(right)
+
+
+def test_what_is_no_model_or_of_another_grid_is_refused() -> None:
+    one = trainer()
+    with pytest.raises(ValueRefusedError, match="QRES-E502"):
+        one.fit(np.zeros(5, dtype=np.int32), info(1))
+    with pytest.raises(ValueRefusedError, match="QRES-E502"):
+        one.validate(np.zeros(5, dtype=np.int32))
+    with pytest.raises(ValueRefusedError, match="QRES-E504"):
+        one.fit(model(1), attrs.evolve(info(1), scale=3))
