@@ -399,7 +399,8 @@ def centred_gram(squares: NDArray[np.float64], weights: NDArray[np.float64]) -> 
     """
     mixed = sweep(squares, weights)
     spread = math.fsum((weights * mixed).tolist())
-    return 0.5 * ((mixed[:, None] + mixed[None, :]) - (squares + spread))
+    with np.errstate(over="ignore", invalid="ignore"):  # refused where a direction is sought
+        return 0.5 * ((mixed[:, None] + mixed[None, :]) - (squares + spread))
 
 
 def as_floats(values: Integers | NDArray[np.float64]) -> NDArray[np.float64]:

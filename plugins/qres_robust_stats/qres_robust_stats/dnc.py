@@ -91,7 +91,7 @@ def dnc(
     check_enough("dnc", n, f, 2 * f + 1, "2 f + 1")
     check_finite(rows)
     dropped: set[int] = set()
-    count = math.ceil(filter * f)
+    count = _dropped_each(filter, f)
     for iteration in range(iterations if count else 0):
         columns = sample(seed, iteration, d, coordinates)
         seen = rows if columns is None else rows[:, columns]
@@ -147,6 +147,11 @@ def sample(seed: bytes, iteration: int, d: int, count: int) -> NDArray[np.intp] 
         if len(first) >= count:
             return np.sort(places[np.sort(first)[:count]])
         wanted *= 2
+
+
+def _dropped_each(share: float, f: int) -> int:
+    """``ceil(share f)``; a product beyond float64 is more rows than there can be."""
+    return math.ceil(min(share * f, 2.0**53))
 
 
 @attrs.frozen
@@ -265,7 +270,7 @@ class Dnc:
 
     @property
     def _fewest(self) -> int:
-        return max(2 * self.f, self.iterations * math.ceil(self.filter * self.f)) + 1
+        return max(2 * self.f, self.iterations * _dropped_each(self.filter, self.f)) + 1
 
     @property
     def _condition(self) -> str:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from qres_arithmetic import mean_of
-from qres_robust_stats import Dnc, dnc
+from qres_robust_stats import Dnc, caf, dnc
 from qres_robust_stats.dnc import sample
 
 from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
@@ -215,3 +215,18 @@ def test_options() -> None:
     assert all(field.metadata["help"] for field in attrs.fields(Dnc))
     (entry,) = entry_points(group="qres.plugins", name="dnc")
     assert entry.load() is Dnc
+
+
+def test_a_filter_beyond_all_bounds_is_refused_and_overflows_nothing() -> None:
+    rows = np.arange(15, dtype=np.int32).reshape(5, 3)
+    with pytest.raises(ValueRefusedError, match="QRES-E505"):
+        dnc(rows, 2, filter=1e308)
+    assert Dnc(f=2, filter=1e308).needs.min_updates > 2**30
+
+
+def test_floats_beyond_what_a_product_holds_are_refused_without_a_warning() -> None:
+    rows = np.full((5, 3), 1e308)
+    rows[1] *= -1
+    for rule in (dnc, caf):
+        with pytest.raises(ValueRefusedError, match="QRES-E501"):
+            rule(rows, 1)
