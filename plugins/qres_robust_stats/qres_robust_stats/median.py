@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import attrs
@@ -150,6 +151,12 @@ class Median:
     def needs(self) -> Needs:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
         return Needs(visibility=Visibility.INDIVIDUAL, min_updates=self._fewest, tolerates=self.f)
+
+    def kappa_bound(self, n: int) -> float:
+        """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""
+        if self.weighted and self.weight_limit > 1:
+            return math.inf
+        return 4 * (1 + self.f / (n - 2 * self.f)) ** 2
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

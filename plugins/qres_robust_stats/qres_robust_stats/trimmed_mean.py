@@ -94,6 +94,11 @@ class TrimmedMean:
         """Single updates, more than twice as many as liars."""
         return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
 
+    def kappa_bound(self, n: int) -> float:
+        """The ``kappa`` of (f, kappa)-robustness with ``n`` updates."""
+        ratio = self.f / (n - 2 * self.f)
+        return 6 * ratio * (1 + ratio)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         """Return the trimmed mean of every coordinate.
