@@ -24,6 +24,7 @@ from qres_core import (
 )
 from qres_robust_stats.clip_history import ClipHistory, MemoryHistory, open_history
 from qres_robust_stats.coefficients import check_start, geometry
+from qres_robust_stats.little import clipped_little, is_little
 from qres_robust_stats.options import above, at_least, check_integer, check_round
 
 PROVEN: Final = 10
@@ -71,6 +72,10 @@ def centred_clipping(
     if not (math.isfinite(radius) and radius > 0):
         raise ValueError(f"radius must be a finite number above 0, got {radius!r}")
     check_start(rows, start)
+    if is_little(rows):
+        little = clipped_little(rows, start, radius, iterations)
+        if little is not None:
+            return little
     n = len(rows)
     place = geometry(rows, start, iterations)
     point = np.zeros(n + 1)

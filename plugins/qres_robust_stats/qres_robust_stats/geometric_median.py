@@ -12,6 +12,7 @@ from qres_arithmetic import Rows, check_rows
 
 from qres_core import Needs, RoundInfo, Updates, ValueRefusedError, Vector, Visibility, hookimpl
 from qres_robust_stats.coefficients import Geometry, Pairwise, geometry, sound
+from qres_robust_stats.little import is_little, weiszfeld_little
 from qres_robust_stats.options import above, at_least, check_integer, check_round, no_less_than
 from qres_robust_stats.weights import (
     as_limit,
@@ -80,8 +81,12 @@ def geometric_median(
         raise ValueError(f"smoothing must be a finite number above 0, got {smoothing!r}")
     n = len(rows)
     counts = np.ones(n, dtype=np.int64) if weights is None else check_weights(weights, n)
-    place, point = _start(rows, counts, iterations, start)
     shares = counts.astype(np.float64)
+    if start == "zero" and is_little(rows):
+        little = weiszfeld_little(rows, shares, smoothing, iterations)
+        if little is not None:
+            return little
+    place, point = _start(rows, counts, iterations, start)
     with np.errstate(all="ignore"):
         for _ in range(iterations):
             pulls = shares / np.maximum(np.sqrt(place.distances(point)), smoothing)

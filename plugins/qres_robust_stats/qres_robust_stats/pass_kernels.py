@@ -32,7 +32,8 @@ def _accumulate(
 
 
 @compiled(reassociate=True)
-def _distance(row: NDArray[Any], point: NDArray[np.float64]) -> float:
+def distance(row: NDArray[Any], point: NDArray[np.float64]) -> float:
+    """The squared distance of a row from a point."""
     total = 0.0
     for k in range(row.size):
         difference = row[k] - point[k]
@@ -41,7 +42,8 @@ def _distance(row: NDArray[Any], point: NDArray[np.float64]) -> float:
 
 
 @compiled(reassociate=True)
-def _add(row: NDArray[Any], weight: float, point: NDArray[np.float64]) -> None:
+def add(row: NDArray[Any], weight: float, point: NDArray[np.float64]) -> None:
+    """Add a weighted row to a point."""
     for k in range(point.size):
         point[k] += weight * row[k]
 
@@ -72,7 +74,7 @@ def _mix(
             point,
         )
     for u in range(whole, used.size):
-        _add(rows[used[u], left:right], weights[u], point)
+        add(rows[used[u], left:right], weights[u], point)
 
 
 @compiled()
@@ -97,7 +99,7 @@ def distances_from_mixture(
         point = mixed[: right - left]
         _mix(rows, weights, used, origin, point, left, right)
         for i in range(n):
-            total[i] += _distance(rows[i, left:right], point)
+            total[i] += distance(rows[i, left:right], point)
     return total
 
 
