@@ -266,6 +266,7 @@ def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness call
     records: list[Record] = []
     for size in (*SMALL, *(QUICK_SIZES if quick else SIZES)):
         small = size in SMALL
+        print("n = {}, d = {}".format(*size), file=sys.stderr, flush=True)
         records += compared(size, versus(size, loaded, 200 if small else repeats))
     for size in ((10, 10**5), (50, 20_000)) if quick else ((10, 10**6), (50, 10**6), (100, 10**6)):
         records += on_integers(size, repeats)

@@ -18,6 +18,8 @@ from qres_arithmetic.tiles import KERNEL_ROWS, run_kernel, tile_width
 from qres_core import ValueRefusedError
 
 _BLOCK_ENTRIES: Final = 2**15
+_MADE_ENTRIES: Final = 2**19
+"""Entries of a block that is made for the kernels: to gather short pieces of rows costs more."""
 # numpy sorts a column faster than it exchanges so many rows.
 _NETWORK_ROWS: Final = 40
 
@@ -119,7 +121,7 @@ def _by_kernel(source: Blocks, statistic: Statistic, out: NDArray[Any]) -> None:
         elif isinstance(source, Mixture) and len(source.rows) <= KERNEL_ROWS:
             summarise_block(source.rows, start, stop, 0, source.mixing)
         else:
-            for left, right in _pieces(start, stop, n):
+            for left, right in _pieces(start, stop, n, _MADE_ENTRIES):
                 summarise_block(source.block(left, right), 0, right - left, -left, NO_MIXING)
 
     run_columns(work, d, tile_width(source.dtype), n)
@@ -130,7 +132,7 @@ def _by_numpy(source: Blocks, statistic: Statistic, out: NDArray[Any]) -> None:
     few = n <= _NETWORK_ROWS
 
     def work(start: int, stop: int) -> None:
-        for left, right in _pieces(start, stop, n):
+        for left, right in _pieces(start, stop, n, _BLOCK_ENTRIES):
             block = source.block(left, right)
             ordered = _exchange(block, statistic) if few else np.sort(block, axis=0)
             # numpy sorts NaN last.
@@ -148,15 +150,15 @@ def _refuse(source: Blocks, block: Rows) -> None:
     check_finite(source.rows if isinstance(source, _Array | Mixture) else block)
 
 
-def _pieces(start: int, stop: int, n: int) -> Iterator[tuple[int, int]]:
-    width = _width(n)
+def _pieces(start: int, stop: int, n: int, entries: int) -> Iterator[tuple[int, int]]:
+    width = _width(n, entries)
     for left in range(start, stop, width):
         yield left, min(left + width, stop)
 
 
-def _width(n: int) -> int:
+def _width(n: int, entries: int = _BLOCK_ENTRIES) -> int:
     """Return the columns of a block: never a power of two, so that rows share no cache set."""
-    return max(1, _BLOCK_ENTRIES // n) // 32 * 32 + 16
+    return max(1, entries // n) // 32 * 32 + 16
 
 
 def _exchange(block: Rows, statistic: Statistic) -> NDArray[Any]:
