@@ -79,7 +79,7 @@ def test_equals_the_papers_algorithm(
     d=st.integers(1, 300),
     count=st.integers(1, 320),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_samples_are_distinct_and_the_first_of_the_stream(
     seed: bytes, iteration: int, d: int, count: int
 ) -> None:
