@@ -1,7 +1,7 @@
 """Rules against attacks: the accuracy that is left under the worst attack, cell by cell.
 
 Run ``python benchmarks/attack_grid.py [--quick] [--json] [--data digits|mnist] [--seeds 11,12]
-[--rules NAME ...] [--held-classes N] [--jobs N] [--picture FILE] [--table FILE]``.
+[--rules NAME ...] [--liars N] [--held-classes N] [--jobs N] [--picture FILE] [--table FILE]``.
 
 The protocol is that of the ByzFL benchmark (arXiv 2505.24802) at a size that needs no download:
 10 honest nodes and f liars, client momentum 0.9, batches of 25, step 0.1, weight decay 1e-4, 200
@@ -337,6 +337,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a list of records")
     parser.add_argument("--data", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--seeds", default="11,12")
+    parser.add_argument("--liars", type=int, choices=(1, 2, 4), help="cells of this f alone")
     parser.add_argument("--held-classes", type=int, default=10, choices=range(1, 11), metavar="N")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time")
     parser.add_argument("--rules", nargs="*", default=None, metavar="NAME")
@@ -348,6 +349,8 @@ def main() -> None:
     attacks = QUICK_ATTACKS if options.quick else tuple(ATTACKS)
     seeds = (11,) if options.quick else tuple(int(one) for one in options.seeds.split(","))
     setting = Setting(options.data, attacks, seeds, options.held_classes)
+    if options.liars is not None:
+        cells = tuple(cell for cell in cells if cell[1] == options.liars)
     places = [(name, cell) for name in names for cell in cells]
     scores = play(setting, places, options.jobs)
     found = records(options.data, scores)
