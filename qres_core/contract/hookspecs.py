@@ -565,11 +565,13 @@ class HookSpecs:
                 @hookimpl
                 def screen(self, updates, held_out, round_info):
                     now = held_out.loss()
-                    return Screening(tuple(
-                        Evidence(one, "harmful", "selfish", True, round_info.number)
-                        for one, row in zip(updates.senders, updates.vectors)
-                        if held_out.loss_with(row) > 2 * now
-                    ))
+                    return Screening(
+                        tuple(
+                            Evidence(one, "harmful", "selfish", True, round_info.number)
+                            for one, row in zip(updates.senders, updates.vectors)
+                            if held_out.loss_with(row) > 2 * now
+                        )
+                    )
         """
 
     @hookspec
