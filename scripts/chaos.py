@@ -116,6 +116,7 @@ def run(trial: Trial, kind: type[Namespaces | Relays], folder: Path) -> dict[str
         "kills": sum(one.starts - 1 for one in places),
         "rounds": max((line["step"] for line in lines if line["kind"] == "model"), default=0),
         "accepted": sum(line["kind"] == "took" for line in lines),
+        "refused": Counter(line["reason"] for line in lines if line["kind"] == "refused"),
         "bans": sum(seats[liar].node_id in _last_bans(node) for node in testimony.values()),
         "violations": [attrs.asdict(one) for one in found],
     }
@@ -185,7 +186,8 @@ def tell(report: dict[str, Any]) -> None:
     print(f"seed {report['seed']}, {report['network']}: {len(report['faults'])} faults ({kinds})")
     print(
         f"  {report['rounds']} rounds, {report['kills']} restarts, {report['accepted']} messages "
-        f"accepted, the liar is banned by {report['bans']} nodes in the end"
+        f"accepted, {report['refused']['replayed']} refused as replayed, the liar is banned by "
+        f"{report['bans']} nodes in the end"
     )
     for one in report["violations"]:
         print(f"  VIOLATION {one['kind']}  {one['node'][:16]}  {one['what']}")

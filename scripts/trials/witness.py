@@ -25,7 +25,7 @@ from typing import Any
 import anyio
 
 from qres_core import Envelope, cli, model_digest
-from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.kernel import Kernel, Rejection
 from qres_core.swarm.node import Node
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
@@ -112,6 +112,8 @@ def install(write: Writer, patch: Patch = setattr) -> None:
                 round=result.round,
                 payload=_short(result.payload),
             )
+        elif id(kernel) in names and isinstance(result, Rejection):
+            write(names[id(kernel)], kind="refused", reason=result.reason)
 
     def started(machine: RoundMachine, _result: object, *_rest: object, **_more: object) -> None:
         sequence = machine._sequence  # noqa: SLF001
