@@ -182,6 +182,7 @@ class Daemon:
             linger=self.linger,
             meet=MEETING_SECONDS,
             on_start=self._start,
+            on_end=lambda _node: self.board.rest(),
         )
         with anyio.move_on_after(MEASURING_SECONDS):
             while self.rounds is not None and not self._told and self._measured < machine.step:

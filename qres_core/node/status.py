@@ -64,6 +64,7 @@ class Board:
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
     node: Node | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
+    _last: dict[str, Any] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.started = self.clock()
@@ -133,8 +134,13 @@ class Board:
             "privacy": None,
         }
         if node is not None:
-            said.update(self._of(node))
+            said.update(self._of(node) if self._last is None else self._last)
         return said
+
+    def rest(self) -> None:
+        """Take a last look at the node: when its plugins are torn down they answer no more."""
+        if self.node is not None:
+            self._last = self._of(self.node)
 
     def _agreed(self) -> dict[str, Any] | None:
         if self.agreed is None:

@@ -393,6 +393,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     linger: float = 0.0,
     meet: float = 0.0,
     on_start: Callable[[Node], None] | None = None,
+    on_end: Callable[[Node], None] | None = None,
 ) -> RoundMachine:
     """Run one node of a swarm, from its plugins' ``setup`` to their ``teardown``.
 
@@ -420,6 +421,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         meet: seconds to wait at most for a quorum of neighbours before the first round.
         on_start: given the node once it is connected, before its first round; to look at it while
             it runs, and to stop it.
+        on_end: given the node when its last round is over, whatever ended it, and before its
+            plugins are torn down; for a last look.
 
     Returns:
         the machine, stopped: its model, step and rejections.
@@ -467,5 +470,9 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
             )
             if on_start is not None:
                 on_start(node)
-            await node.run()
+            try:
+                await node.run()
+            finally:
+                if on_end is not None:
+                    on_end(node)
             return node.machine

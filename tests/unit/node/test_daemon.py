@@ -15,7 +15,7 @@ import attrs
 import pytest
 import structlog
 
-from qres_core import ConfigError, LabError, NodeId, NodeInfo, QresError, hookimpl
+from qres_core import ConfigError, LabError, NodeId, NodeInfo, QresError, Standing, hookimpl
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.simulator import node_ids
@@ -99,6 +99,38 @@ def run(config: Config, stream: io.StringIO, **options: Any) -> tuple[int, list[
     log = logs.set_up("info", "json", stream)
     options = {"installed": INSTALLED, "report": reports.append, **options}
     return daemon.run(config, log, **options), reports
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """A reputation plugin that answers only between setup and teardown."""
+
+    open: bool = False
+
+    @hookimpl
+    def setup(self) -> None:
+        self.open = True
+
+    @hookimpl
+    def reputation(self) -> Standing:
+        if not self.open:
+            raise RuntimeError
+        return Standing()
+
+    @hookimpl
+    def teardown(self) -> None:
+        self.open = False
+
+
+def test_the_last_word_is_from_before_the_plugins_are_torn_down(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    installed = {**INSTALLED, "ledger": Installed.local("ledger", Ledger)}
+    config = configure(tmp_path, plugins={"ledger": {}})
+    code, (report,) = run(config, stream, rounds=2, linger=0.0, installed=installed)
+    assert code == 0
+    (member,) = report["members"]
+    assert (member["banned"], member["standing"], report["rejections"]) == (False, 1.0, {})
 
 
 def test_a_swarm_of_one_makes_its_rounds_and_goes_on_later(
