@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
-from qres_core.kernel.config import read_toml
+from qres_core.kernel.config import parse, read_toml
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig
 
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
 PATIENCE = 240.0
@@ -115,6 +118,47 @@ def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: st
     made = read_toml(tmp_path / "box" / "node-5" / "node.toml")
     assert made["trainer"]["options"]["attack"] == "scaled"
     assert not (tmp_path / "box" / "node-0" / "node.key").stat().st_mode & 0o077
+
+
+EIGHT = (
+    CONFIG.replace("nodes = 6", "nodes = 8")
+    .replace("byzantine = 1", "byzantine = 2")
+    .replace("quorum = 5", "quorum = 7")
+    .replace("deadline = 4.0", "deadline = 20.0")
+    .replace("f = 1", "f = 2")
+    # Krum needs seven of the eight: a banned liar would end the rounds.
+    .replace("[plugins.reputation]", "[plugins.reputation]\noutlier_rounds = 0")
+)
+
+
+def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
+    tmp_path: Path,
+) -> None:
+    """Signatures, certificates, replay protection, reputation and Krum, over libp2p."""
+    if find_spec("qres_transport_libp2p") is None:
+        pytest.skip("qres-transport-libp2p is not installed")
+    config = tmp_path / "eight.toml"
+    config.write_text(EIGHT.format(transport="[plugins.memory]\n"))
+    command = qres("swarm", "up", str(config), "--rounds", "6", "--attack", "sign_flip")
+    options = ("--folder", str(tmp_path / "box"), "--timeout", "200", "--json")
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    code, report, errors = outcome(process)
+    assert code == 0, errors
+    honest = [one["status"] for one in report["nodes"] if not one["hostile"]]
+    assert len(honest) == 6
+    assert {one["step"] for one in honest} == {6}
+    assert len({one["model_digest"] for one in honest}) == 1
+    # The simulator signs with keys of its own and has no certificates.
+    raw = read_toml(config)
+    del raw["plugins"]["pki"]
+    simulated = simulate(
+        parse(raw, source="eight", sections={"simulation": Scenario}),
+        Scenario(rounds=6, attack="sign_flip", attackers=2, task=TaskConfig(local_epochs=2)),
+    )
+    found = [one["metrics"]["accuracy"] for one in honest]
+    assert found == pytest.approx([simulated.final("accuracy")] * 6, abs=0.03)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
