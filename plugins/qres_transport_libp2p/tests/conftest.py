@@ -268,4 +268,6 @@ def no_thread_is_left() -> Iterator[None]:
         for one in threading.enumerate()
         if one not in before and one.name.startswith(("libp2p", "LastSeen"))
     ]
-    assert not left
+    for one in left:  # it may be about to end
+        one.join(PATIENCE)
+    assert not [one for one in left if one.is_alive()]
