@@ -9,13 +9,17 @@ DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 export PYTHONSAFEPATH := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test coverage lint docs bench wheels requirements clean
+.PHONY: demo test interop coverage lint docs bench wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
 
 test: $(VENV)/.test
 	$(BIN)/python -P -m pytest
+
+# Peers that others wrote: Node.js from the lint requirements, its packages from npm's registry.
+interop: $(VENV)/.dev
+	QRES_INTEROP=1 $(BIN)/python -P -m pytest tests/interop
 
 coverage: $(VENV)/.test
 	set -e; for name in ed25519 pki replay reputation; do $(BIN)/python -P -m pytest -q plugins/qres_$$name/tests --cov qres_$$name --cov-branch --cov-config /dev/null --cov-fail-under 95; done
@@ -31,6 +35,16 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.test
 	set -e; for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=benchmarks $(BIN)/python -P "$$script" --quick; done
 
+# Real swarms in trouble: three seeds of faults; 1000 rounds; 10 000 hostile frames. Minutes each.
+chaos: $(VENV)/.test
+	PYTHONPATH=scripts timeout 600 $(BIN)/python -P scripts/chaos.py
+
+soak: $(VENV)/.test
+	PYTHONPATH=scripts $(BIN)/python -P scripts/soak.py
+
+hostile: $(VENV)/.test
+	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_frames.py
+
 wheels: $(VENV)/.dev
 	rm -rf dist && for dist in $(DISTS); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done
 	$(BIN)/check-wheel-contents dist/*.whl && $(BIN)/twine check --strict dist/*
@@ -39,7 +53,7 @@ requirements: $(VENV)/.dev
 	$(BIN)/nox --session requirements -- $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-* .nox dist build docs/_build qres-demo .coverage .*_cache .hypothesis
+	rm -rf .venv .venv-* .nox dist build docs/_build tests/interop/js/node_modules qres-demo .coverage .*_cache .hypothesis
 
 # A stamp per set of requirements: nothing is installed again until a pin or a project changes.
 $(VENV)/.%: requirements/%.txt $(PROJECTS) | $(BIN)/pip

@@ -117,7 +117,7 @@ def requirements(session: nox.Session) -> None:
         constraint = () if name == "dev" else ("--constraints", "requirements/dev.txt")
         session.run(
             *(sys.executable, "-m", "uv", "pip", "compile", "--quiet"),
-            *(*projects, "--extra", "demo"),
+            *(*projects, "--extra", "demo", "--extra", "node"),
             *(word for group in groups for word in ("--group", group)),
             *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
             *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),

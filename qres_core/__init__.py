@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Problem,
         QresError,
         RoundError,
+        TransportError,
         ValueRefusedError,
         WireError,
     )
@@ -28,7 +29,19 @@ if TYPE_CHECKING:
     from qres_core.contract.hookspecs import hookimpl
     from qres_core.contract.trainer import Reference, Trainer, Validator
     from qres_core.contract.traits import Hides, Needs
-    from qres_core.contract.transport import Delivery, Transport
+    from qres_core.contract.transport import (
+        CHUNK,
+        BlobRef,
+        Delivery,
+        Handler,
+        LinkKeys,
+        PeerChange,
+        PeerInfo,
+        Transport,
+        TransportEvent,
+        TransportLimits,
+        TransportStats,
+    )
     from qres_core.contract.types import (
         FULL_STANDING,
         Contribution,
@@ -62,6 +75,7 @@ _HOME = {
         "Problem",
         "QresError",
         "RoundError",
+        "TransportError",
         "ValueRefusedError",
         "WireError",
     ),
@@ -89,7 +103,19 @@ _HOME = {
     "held_out": ("HeldOut", "Screening"),
     "hookspecs": ("hookimpl",),
     "traits": ("Hides", "Needs"),
-    "transport": ("Delivery", "Transport"),
+    "transport": (
+        "CHUNK",
+        "BlobRef",
+        "Delivery",
+        "Handler",
+        "LinkKeys",
+        "PeerChange",
+        "PeerInfo",
+        "Transport",
+        "TransportEvent",
+        "TransportLimits",
+        "TransportStats",
+    ),
     "trainer": ("Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -97,8 +123,10 @@ _SUBMODULES = ("canonical", "fixed")
 
 __all__ = [
     "ACCEPT",
+    "CHUNK",
     "FULL_STANDING",
     "Blame",
+    "BlobRef",
     "CompatibilityError",
     "ConfigError",
     "Contribution",
@@ -108,14 +136,18 @@ __all__ = [
     "DialogueMessage",
     "Envelope",
     "Evidence",
+    "Handler",
     "HeldOut",
     "Hides",
     "HookError",
     "LabError",
+    "LinkKeys",
     "Needs",
     "NodeId",
     "NodeInfo",
     "Outcome",
+    "PeerChange",
+    "PeerInfo",
     "PluginError",
     "Problem",
     "QresError",
@@ -128,6 +160,10 @@ __all__ = [
     "Standing",
     "Trainer",
     "Transport",
+    "TransportError",
+    "TransportEvent",
+    "TransportLimits",
+    "TransportStats",
     "Update",
     "Updates",
     "Validator",

@@ -18,6 +18,7 @@ import attrs
 import pytest
 
 from qres_core import PluginError, Problem
+from qres_core.cli.options import SECTIONS
 from qres_core.contract.errors import ERRORS
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.assembly import FIRST_PARTY, assemble
@@ -27,7 +28,6 @@ from qres_core.kernel.discovery import scan
 from qres_core.kernel.slots import ALL_HOOKS, SLOTS
 from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.sabotage import SABOTAGE
-from qres_core.lab.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -247,7 +247,7 @@ def _swarms() -> list[Any]:
 @pytest.mark.parametrize("block", _swarms())
 def test_every_swarm_shown_would_start(block: str) -> None:
     raw = tomllib.loads(block)
-    found = diagnose(raw, source="page", sections={"simulation": Scenario}, installed=scan())
+    found = diagnose(raw, source="page", sections=SECTIONS, installed=scan())
     assert not found.problems
 
 

@@ -12,7 +12,7 @@ LANES: Final = (
         "at start",
         (
             *("discover", "gate", "import", "configure", "register", "solve"),
-            *("identity", "setup", "transport"),
+            *("identity", "setup", "link_keys", "transport"),
         ),
     ),
     ("a neighbour", ("connect", "credential", "admit")),

@@ -34,6 +34,7 @@ from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
+from qres_core.node.trainer import TrainerConfig
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOTICE: Final = (
@@ -173,6 +174,7 @@ ERROR_FAMILIES: Final = {
     "6": "The round and its stored state",
     "7": "A plugin's hook at run time",
     "8": "Simulator, tasks, attacks and scaffolds",
+    "9": "What a transport cannot carry",
 }
 
 
@@ -218,6 +220,10 @@ def config_tables() -> dict[str, tuple[str, type]]:
     tables: dict[str, tuple[str, type]] = {
         "swarm": ("What all nodes must agree on.", SwarmConfig),
         "node": ("What is this node's own business.", NodeConfig),
+        "trainer": (
+            "What `qres node` trains: a model of your own, or a built-in task.",
+            TrainerConfig,
+        ),
         "simulation": ("What `qres simulate` plays. `qres check` accepts it too.", Scenario),
         "simulation.task": ("What the simulated swarm learns.", TaskConfig),
     }
@@ -243,7 +249,7 @@ def _toml_type(kind: Any) -> str:
         return _toml_type(some)
     if origin in (tuple, list):
         return f"array of {_toml_type(inner[0])}s"
-    if attrs.has(kind):
+    if attrs.has(kind) or origin is Mapping:
         return "table"
     msg = f"no TOML name for {kind!r}"
     raise ValueError(msg)
@@ -321,6 +327,11 @@ def cli_page() -> str:
                 raise ValueError(msg)
             yield f"## qres {verb}"
             yield f"```text\n{_help(command, verb, parent)}\n```"
+            if isinstance(command, click.Group):
+                context = click.Context(command, info_name=verb, parent=parent)
+                for name, inner in command.commands.items():
+                    yield f"### qres {verb} {name}"
+                    yield f"```text\n{_help(inner, name, context)}\n```"
 
     intro = """
         Exit codes: 0 for success, 2 for whatever QRES refuses (each refusal has

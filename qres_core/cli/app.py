@@ -19,6 +19,8 @@ from qres_core.kernel.discovery import site_directories
 VERBS: Final = {
     "demo": "Train real nodes under attack, with and without a defence.",
     "simulate": "Play a swarm from a configuration on a virtual clock.",
+    "node": "Run a node, and ask one how it is.",
+    "swarm": "Run a whole swarm of real nodes on this machine.",
     "plugins": "List the installed plugins, importing none.",
     "check": "Say whether a configuration would start, and what it would run.",
     "certify": "Certify an aggregation rule, installed or your own.",

@@ -119,7 +119,8 @@ HOOKS: Final = MappingProxyType(
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
-``identity`` and ``credential`` have none: they belong to the plugin that holds the keys."""
+``identity``, ``link_keys`` and ``credential`` have none: they belong to the plugin that holds the
+keys."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:

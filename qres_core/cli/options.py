@@ -12,8 +12,9 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
 from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.lab.scenario import Scenario
+from qres_core.node.trainer import TrainerConfig
 
-SECTIONS: Mapping[str, type] = {"simulation": Scenario}
+SECTIONS: Mapping[str, type] = {"simulation": Scenario, "trainer": TrainerConfig}
 
 
 def _set(raw: dict[str, Any], key: str, value: object) -> None:

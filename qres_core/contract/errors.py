@@ -14,7 +14,8 @@ The exception tree::
     ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers
     ├── RoundError           QRES-E6xx  the round and its stored state
     ├── HookError            QRES-E7xx  a plugin's hook at run time
-    └── LabError             QRES-E8xx  simulator, tasks, attacks, scaffolds
+    ├── LabError             QRES-E8xx  simulator, tasks, attacks, scaffolds
+    └── TransportError       QRES-E9xx  what a transport cannot carry
 """
 
 from __future__ import annotations
@@ -190,6 +191,25 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
         "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
         "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
+        "QRES-E901": (
+            "too large to carry",
+            "A frame, request, reply or blob is above the transport's limit. Nothing was sent.",
+        ),
+        "QRES-E902": (
+            "too many at once",
+            "A rate or a number of requests in flight is used up. Try again later.",
+        ),
+        "QRES-E903": ("queue full", "A bounded queue has no room. Try again later."),
+        "QRES-E904": ("peer not connected", "The node asked for is not connected, or not known."),
+        "QRES-E905": ("no answer in time", "The time allowed for it is over."),
+        "QRES-E906": (
+            "not what was announced",
+            "Bytes that came do not have the hash they were asked for by.",
+        ),
+        "QRES-E907": (
+            "request refused",
+            "The other node refused the request, or its answer failed.",
+        ),
     }
 )
 """Every error id, with its title and what it means. The reference page is made from this."""
@@ -283,3 +303,7 @@ class HookError(QresError):
 
 class LabError(QresError):
     """A simulation, task, attack or scaffold cannot be made."""
+
+
+class TransportError(QresError):
+    """A transport cannot carry something. The node goes on."""

@@ -18,7 +18,7 @@ import pluggy
 if TYPE_CHECKING:
     from qres_core.contract.dialogue import Dialogue
     from qres_core.contract.held_out import HeldOut, Screening
-    from qres_core.contract.transport import Transport
+    from qres_core.contract.transport import LinkKeys, Transport
     from qres_core.contract.types import (
         Contribution,
         Evidence,
@@ -136,6 +136,7 @@ class HookSpecs:
         node_info: NodeInfo,
         admission: Callable[[NodeId, bytes], Verdict],
         credential: Callable[[], bytes],
+        link_keys: LinkKeys | None,
     ) -> Transport:
         """Make the object that carries frames.
 
@@ -147,6 +148,8 @@ class HookSpecs:
             admission: ask it about every neighbour that connects, with the identity the transport
                 proved and the credential it showed; refuse the connection unless it accepts.
             credential: what to show a neighbour that connects; ask each time, it may be renewed.
+            link_keys: the keys that prove identities on a connection, from the hook of that name;
+                ``None`` where no plugin has any.
         Returns: a :class:`Transport`. The hook itself is a plain function.
         Raises: any error stops the node.
         Example::
@@ -243,6 +246,27 @@ class HookSpecs:
                 def identity(self, seed):
                     self._key = derive(seed) if seed is not None else load(self.key_file)
                     return self._key.public_bytes()
+        """
+
+    @hookspec
+    def link_keys(self) -> LinkKeys:
+        """Lend the transport the keys that prove identities on a connection.
+
+        When: once, after ``setup``, just before ``transport``, which gets the result.
+        Slot: authenticate, connecting half of ``identity``; none or one.
+        Args: none.
+        Returns: :class:`LinkKeys`. Its ``sign`` must refuse statements of 32 bytes, or a connection
+            could be made to sign a message.
+        Raises: any error stops the node.
+        Example::
+
+            @attrs.define
+            class Keyed:
+                key_file: str = ""
+
+                @hookimpl
+                def link_keys(self):
+                    return LinkKeys(self._key.public_bytes(), self._sign_long, lambda node: node)
         """
 
     @hookspec

@@ -1,12 +1,19 @@
-"""What carries frames between nodes."""
+"""What carries bytes between nodes."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
+from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.types import NodeId
+
+CHUNK: Final = 2**20
+"""Bytes in every chunk of a blob but the last."""
 
 
 @attrs.frozen
@@ -15,12 +22,167 @@ class Delivery:
 
     Attributes:
         link: identity of the neighbour that delivered it, as the transport knows it. Blame for
-            forged messages falls here.
+            forged messages falls here where there is no author.
         frame: the bytes, not yet looked at.
+        author: who sent it first, where the transport proves that and neighbours pass frames on;
+            ``None`` where it is the link, or not proved. Blame for forged messages falls here.
     """
 
     link: NodeId
     frame: bytes
+    author: NodeId | None = None
+
+
+@attrs.frozen
+class BlobRef:
+    """The name of a blob: everything needed to know whether bytes are it, chunk by chunk.
+
+    Attributes:
+        size: bytes in all, 1 or more.
+        chunks: SHA-256 of every chunk of :data:`CHUNK` bytes, in order; the last may be shorter.
+        root: SHA-256 over the domain ``qres/blob/v1``, the size and the chunk hashes.
+
+    Raises:
+        ValueRefusedError: QRES-E506 where size and number of chunks do not fit together.
+    """
+
+    size: int
+    chunks: tuple[bytes, ...]
+    root: bytes = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.size < 1 or len(self.chunks) != -(-self.size // CHUNK):
+            what = f"{len(self.chunks)} chunks for {self.size} bytes"
+            raise ValueRefusedError.of("QRES-E506", "blob.chunks", what, f"{CHUNK} bytes each")
+        if any(len(one) != 32 for one in self.chunks):
+            raise ValueRefusedError.of("QRES-E506", "blob.chunks", "a hash is not 32 bytes", "")
+        named = hashlib.sha256(b"qres/blob/v1\0" + self.size.to_bytes(8, "big"))
+        for one in self.chunks:
+            named.update(one)
+        object.__setattr__(self, "root", named.digest())
+
+    @classmethod
+    def of(cls, data: bytes) -> BlobRef:
+        """The name of ``data``, 1 byte or more.
+
+        Raises:
+            ValueRefusedError: QRES-E506 for no bytes.
+
+        Complexity: O(n), one pass.
+        """
+        view = memoryview(data)
+        starts = range(0, len(view), CHUNK)
+        hashes = tuple(hashlib.sha256(view[start : start + CHUNK]).digest() for start in starts)
+        return cls(len(view), hashes)
+
+    def length(self, index: int) -> int:
+        """Bytes in a chunk."""
+        return min(CHUNK, self.size - index * CHUNK)
+
+
+@attrs.frozen
+class TransportLimits:
+    """How much a transport takes at once, in bytes.
+
+    Attributes:
+        frame: largest frame of ``broadcast`` and ``send``.
+        request: largest request and largest reply.
+        blob: largest blob, published or fetched.
+    """
+
+    frame: int
+    request: int
+    blob: int
+
+
+@attrs.frozen
+class LinkKeys:
+    """What a transport proves this node's identity with, and knows the other nodes by.
+
+    The private key stays with the plugin that loaded it: a transport gets signatures. It may call
+    all of this from a thread of its own.
+
+    Attributes:
+        public: the Ed25519 public key that speaks for this node now, 32 bytes.
+        sign: the signature of a statement by its private key, 64 bytes. A statement of exactly 32
+            bytes is refused with a ValueError: that is what the signatures of messages are over, so
+            a connection can never be made to sign a message.
+        key_of: the Ed25519 public key that now speaks for a node of the roster.
+    """
+
+    public: bytes
+    sign: Callable[[bytes], bytes]
+    key_of: Callable[[NodeId], bytes]
+
+
+class PeerChange(StrEnum):
+    """What happened to a neighbour."""
+
+    UP = "up"
+    DOWN = "down"
+    REFUSED = "refused"
+    BAD = "bad"
+
+
+@attrs.frozen
+class TransportEvent:
+    """Something an operator, or a reputation plugin, may want to know.
+
+    Attributes:
+        change: it came, it went, it was not admitted, or it broke the protocol.
+        peer: its identity, as far as the transport could prove one; else ``None``.
+        detail: for people: an address, a reason.
+    """
+
+    change: PeerChange
+    peer: NodeId | None
+    detail: str = ""
+
+
+@attrs.frozen
+class PeerInfo:
+    """A neighbour that is connected now.
+
+    Attributes:
+        node_id: its proved identity.
+        address: where it is, for people.
+        since: when it connected, seconds since 1970.
+    """
+
+    node_id: NodeId
+    address: str
+    since: float
+
+
+@attrs.frozen
+class TransportStats:
+    """Counts since the start.
+
+    Attributes:
+        frames_sent: frames handed to the network, once for each receiver or each gossip publish.
+        frames_received: frames that came out of ``receive``.
+        frames_dropped: frames that came and found no room, or came too fast.
+        bytes_sent: payload, blobs included.
+        bytes_received: payload, blobs included.
+        blobs_fetched: blobs that came whole.
+        blobs_failed: fetches that came to nothing.
+        refused: connections that admission turned away.
+        malformed: what broke the protocol.
+    """
+
+    frames_sent: int = 0
+    frames_received: int = 0
+    frames_dropped: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    blobs_fetched: int = 0
+    blobs_failed: int = 0
+    refused: int = 0
+    malformed: int = 0
+
+
+Handler: TypeAlias = Callable[[NodeId, bytes], Awaitable[bytes]]
+"""Answers a request: gets the proved identity of who asks, and the request."""
 
 
 @runtime_checkable
@@ -28,23 +190,87 @@ class Transport(Protocol):
     """An asynchronous carrier, made by the ``transport`` hook.
 
     Queues are bounded; what a slow receiver cannot take is refused to the sender or dropped and
-    counted, never held without limit.
+    counted, never held without limit. Frames are best effort. A blob is pulled by who wants it,
+    checked chunk by chunk and never lost in silence: ``fetch_blob`` returns all of it or raises.
     """
+
+    @property
+    def limits(self) -> TransportLimits:
+        """What is too large."""
+        ...
 
     async def start(self) -> None:
         """Connect. Raises RoundError QRES-E603 when it cannot."""
         ...
 
     async def broadcast(self, frame: bytes) -> None:
-        """Send to every other node, best effort."""
+        """Send to every other node, best effort.
+
+        Raises:
+            TransportError: QRES-E901 for more than ``limits.frame`` bytes.
+        """
         ...
 
     async def send(self, to: NodeId, frame: bytes) -> None:
-        """Send to one node, best effort."""
+        """Send to one node, best effort; nothing happens if it is not there.
+
+        Raises:
+            TransportError: QRES-E901 for more than ``limits.frame`` bytes.
+        """
         ...
 
     async def receive(self) -> Delivery:
         """The next frame; waits for it."""
+        ...
+
+    async def request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
+        """Ask a node and wait for its answer.
+
+        Args:
+            to: an identity of the roster.
+            protocol: what :meth:`handle` was given there.
+            data: 1 byte or more.
+            within: seconds, for all of it.
+
+        Raises:
+            TransportError: QRES-E901 too large, QRES-E902 too many at once, QRES-E904 not
+                connected, QRES-E905 no answer in time, QRES-E907 the other refused.
+        """
+        ...
+
+    def handle(self, protocol: str, handler: Handler) -> None:
+        """Answer requests of a protocol; once for each, before ``start``."""
+        ...
+
+    async def publish_blob(self, data: bytes) -> BlobRef:
+        """Hold a blob for others to fetch, until newer ones need its room.
+
+        Raises:
+            TransportError: QRES-E901 for more than ``limits.blob`` bytes.
+        """
+        ...
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        """Pull a blob, in chunks, from those who may have it, in turn where one fails.
+
+        Who has fetched a blob holds it for others.
+
+        Raises:
+            TransportError: QRES-E901 too large, QRES-E905 not in time, QRES-E906 whoever answered
+                sent something else, QRES-E904 no holder is connected.
+        """
+        ...
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Who is connected and admitted, ascending."""
+        ...
+
+    async def event(self) -> TransportEvent:
+        """The next event; waits for it. The oldest are dropped when nobody asks."""
+        ...
+
+    def stats(self) -> TransportStats:
+        """Counts since the start."""
         ...
 
     async def aclose(self) -> None:

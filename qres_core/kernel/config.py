@@ -165,6 +165,19 @@ class NodeConfig:
         default=None,
         metadata=_help("Folder for state that must survive: votes, models, plugin state."),
     )
+    status: str = attrs.field(
+        default="127.0.0.1:8470",
+        metadata=_help(
+            "Address and port of the status page, `/status` and `/metrics`; port 0 for any, empty "
+            "for none. Whoever reaches it can read it."
+        ),
+    )
+    status_names: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=_help(
+            "Host names by which the status may be asked for, beside addresses and localhost."
+        ),
+    )
 
 
 @attrs.frozen

@@ -23,7 +23,7 @@ from qres_core.contract.errors import (
 )
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
-from qres_core.contract.transport import Transport
+from qres_core.contract.transport import LinkKeys, Transport
 from qres_core.contract.types import (
     FULL_STANDING,
     NODE_ID_BYTES,
@@ -174,6 +174,15 @@ class Kernel:
             return result
         return None
 
+    def link_keys(self) -> LinkKeys | None:
+        """What proves identities on a connection, or ``None`` where no plugin has it."""
+        for name, caller in self._callers["link_keys"]:
+            result = self._call(name, "link_keys", caller, {})
+            if type(result) is not LinkKeys:
+                raise self._wrong(name, "link_keys", "LinkKeys", result)
+            return result
+        return None
+
     def credential(self) -> bytes:
         """What the node shows a neighbour that connects; empty where no plugin has anything."""
         for name, caller in self._callers["credential"]:
@@ -244,6 +253,7 @@ class Kernel:
             "node_info": node_info,
             "admission": self.admit,
             "credential": self.credential,
+            "link_keys": self.link_keys(),
         }
         result = self._call(name, "transport", caller, arguments)
         if not isinstance(result, Transport) or isinstance(result, type):

@@ -71,7 +71,7 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
-    for hook in ("identity", "credential"):
+    for hook in ("identity", "link_keys", "credential"):
         holders = [plugin.name for plugin in _having(enabled, hook)]
         if len(holders) > 1:
             what = f"slot {hook!r} takes 1 plugin, enabled: {', '.join(holders)}"

@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
 
 import anyio
 import anyio.lowlevel
 import attrs
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from qres_core.contract.errors import RoundError
+from qres_core.contract.errors import RoundError, TransportError
 from qres_core.contract.hookspecs import hookimpl
-from qres_core.contract.transport import Delivery
+from qres_core.contract.transport import (
+    CHUNK,
+    BlobRef,
+    Delivery,
+    Handler,
+    PeerChange,
+    PeerInfo,
+    TransportEvent,
+    TransportLimits,
+    TransportStats,
+)
 from qres_core.contract.types import NodeId, NodeInfo
 from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.kernel.config import at_least
+from qres_core.swarm.blobs import BlobStore, pull
+from qres_core.swarm.faults import Faults, Weather, seconds, share
+from qres_core.swarm.hub import Hub
+from qres_core.swarm.inbox import Inbox, Notices
+
+EVENTS: Final = 1024
+"""Events kept for a reader; a swarm of hundreds may come and go once before any is lost."""
+REQUESTS: Final = 8
+"""Requests of one neighbour that are being answered at once."""
+REQUEST_BYTES: Final = 2**20
+BLOB_BYTES: Final = 2**28
+"""By default; four messages of the default ``swarm.max_message_bytes``."""
+LIMITS: Final = TransportLimits(CHUNK, REQUEST_BYTES, BLOB_BYTES)
 
 
 def _admit_everybody(peer: NodeId, credential: bytes) -> Verdict:
     del peer, credential
     return ACCEPT
+
+
+def _refused(code: str, where: str, what: str) -> TransportError:
+    return TransportError.of(code, f"transport.{where}", what)
+
+
+def _fits(size: int, limit: int, where: str) -> None:
+    if size > limit:
+        raise _refused("QRES-E901", where, f"{size} bytes, limit {limit}")
+
+
+def _short(node_id: NodeId) -> str:
+    return node_id.hex()[:16]
+
+
+@attrs.define(eq=False)
+class _Link:
+    """A neighbour, as one end sees it."""
+
+    end: MemoryTransport
+    weather: Weather
+    since: float
+    answering: set[anyio.CancelScope] = attrs.field(factory=set[anyio.CancelScope])
 
 
 @attrs.define(eq=False)
@@ -30,99 +77,273 @@ class MemoryTransport:
     Attributes:
         node_id: this node.
         swarm: nodes meet in the hub of this name.
-        capacity: frames that may wait for this node; further ones are dropped and counted.
-        admission: asked about every neighbour when its first frame comes, and again in every hub
-            it joins; frames of one that is not admitted are dropped and counted.
+        capacity: frames that may wait for this node, those still under way included; further ones
+            are dropped and counted.
+        admission: asked about every neighbour when it connects, and again when it connects anew;
+            what it raises is a refusal.
         credential: what this node shows its neighbours.
-        dropped: frames this node did not get because its queue was full.
-        refused: frames this node did not take because their neighbour was not admitted.
+        faults: how what this node sends fares on the way.
+        limits: what is too large; ``limits.blob`` is also what all held blobs may take together.
     """
 
-    _hubs: ClassVar[dict[str, dict[NodeId, MemoryTransport]]] = {}
+    _hubs: ClassVar[dict[str, Hub[MemoryTransport]]] = {}
 
     node_id: NodeId
     swarm: str
     capacity: int
     admission: Callable[[NodeId, bytes], Verdict] = _admit_everybody
     credential: Callable[[], bytes] = bytes
-    dropped: int = 0
-    refused: int = 0
-    _admitted: dict[NodeId, bool] = attrs.field(factory=dict[NodeId, bool])
-    _inlet: MemoryObjectSendStream[Delivery] | None = None
-    _outlet: MemoryObjectReceiveStream[Delivery] | None = None
+    faults: Faults = attrs.field(factory=Faults)
+    limits: TransportLimits = LIMITS
+    _links: dict[NodeId, _Link] = attrs.field(factory=dict[NodeId, _Link], init=False)
+    _handlers: dict[str, Handler] = attrs.field(factory=dict[str, Handler], init=False)
+    _counts: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    _events: Notices[TransportEvent] = attrs.field(init=False)
+    _blobs: BlobStore = attrs.field(init=False)
+    _inbox: Inbox[Delivery] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._events = Notices(EVENTS)
+        self._blobs = BlobStore(self.limits.blob)
+
+    @classmethod
+    def hub(cls, swarm: str) -> Hub[MemoryTransport]:
+        """The meeting place of a swarm that has started, to part and heal it.
+
+        Raises:
+            RoundError: QRES-E603 where nobody is there.
+        """
+        try:
+            return cls._hubs[swarm]
+        except KeyError:
+            what = f"nobody is in the hub {swarm!r}"
+            raise RoundError.of("QRES-E603", "transport.memory", what) from None
 
     async def start(self) -> None:
         """Join the hub. Raises RoundError QRES-E603 if the identity is taken."""
-        hub = self._hubs.setdefault(self.swarm, {})
-        if self.node_id in hub:
-            what = f"{self.node_id.hex()[:16]} is already in the hub {self.swarm!r}"
-            raise RoundError.of("QRES-E603", "transport.memory", what, "one node per identity")
-        self._inlet, self._outlet = anyio.create_memory_object_stream[Delivery](self.capacity)
-        hub[self.node_id] = self
+        hub = self._hubs.get(self.swarm, Hub(self.swarm))
+        self._events.open()
+        hub.join(self)
+        self._hubs[self.swarm] = hub
+        self._inbox = Inbox(self.capacity)
+        await anyio.lowlevel.checkpoint()
 
-    def _deliver(self, peer: MemoryTransport, frame: bytes) -> None:
-        if self._inlet is None:
-            return
-        link = peer.node_id
-        if link not in self._admitted:  # it connects
-            self._admitted[link] = self.admission(link, peer.credential()).accepted
-        if not self._admitted[link]:
-            self.refused += 1
-            return
-        delivery = Delivery(link, frame)
-        try:
-            self._inlet.send_nowait(delivery)
-        except anyio.WouldBlock:
-            self.dropped += 1
+    async def aclose(self) -> None:
+        """Leave the hub, forget blobs and what was not received."""
+        hub = self._hubs.get(self.swarm)
+        if hub is not None:
+            hub.leave(self)
+            if not len(hub):
+                self._hubs.pop(self.swarm, None)
+        if self._inbox is not None:
+            self._inbox.close()
+            self._events.close()
+        self._inbox = None
+        self._blobs.clear()
+        await anyio.lowlevel.checkpoint()
+
+    # ── frames ────────────────────────────────────────────────────────────────────────────────
 
     async def broadcast(self, frame: bytes) -> None:
         """Put the frame into every other queue."""
-        for node_id, other in list(self._hubs.get(self.swarm, {}).items()):
-            if node_id != self.node_id:
-                other._deliver(self, frame)  # noqa: SLF001 - same class
+        _fits(len(frame), self.limits.frame, "broadcast")
+        for link in list(self._links.values()):
+            self._dispatch(link, frame)
         await anyio.lowlevel.checkpoint()
 
     async def send(self, to: NodeId, frame: bytes) -> None:
         """Put the frame into one queue; nothing if the node is not there."""
-        other = self._hubs.get(self.swarm, {}).get(to)
-        if other is not None:
-            other._deliver(self, frame)  # noqa: SLF001
+        _fits(len(frame), self.limits.frame, "send")
+        link = self._links.get(to)
+        if link is not None:
+            self._dispatch(link, frame)
         await anyio.lowlevel.checkpoint()
+
+    def _dispatch(self, link: _Link, frame: bytes) -> None:
+        self._counts.update(frames_sent=1, bytes_sent=len(frame))
+        now = anyio.current_time()
+        for under_way in link.weather.frame():
+            link.end._deliver(Delivery(self.node_id, frame), now + under_way)  # noqa: SLF001
+
+    def _deliver(self, delivery: Delivery, due: float) -> None:
+        if self._inbox is not None and not self._inbox.put(delivery, due):
+            self._counts["frames_dropped"] += 1
 
     async def receive(self) -> Delivery:
-        """The next frame."""
-        if self._outlet is None:
-            raise RoundError.of("QRES-E603", "transport.memory", "not started", "call start first")
-        try:
-            return await self._outlet.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError) as error:
-            what = "closed while a frame was awaited"
-            raise RoundError.of("QRES-E603", "transport.memory", what) from error
+        """The next frame. Raises RoundError QRES-E603 when not started, or closed meanwhile."""
+        if self._inbox is None:
+            raise RoundError.of("QRES-E603", "transport.receive", "not started", "call start first")
+        delivery = await self._inbox.take()
+        self._counts.update(frames_received=1, bytes_received=len(delivery.frame))
+        return delivery
 
-    async def aclose(self) -> None:
-        """Leave the hub."""
-        hub = self._hubs.get(self.swarm, {})
-        if hub.get(self.node_id) is self:
-            del hub[self.node_id]
-            for other in hub.values():  # who comes back connects anew
-                other._admitted.pop(self.node_id, None)  # noqa: SLF001
-            if not hub:
-                self._hubs.pop(self.swarm, None)
-        if self._inlet is not None and self._outlet is not None:
-            self._inlet.close()
-            self._outlet.close()
-        self._inlet = self._outlet = None
+    # ── requests ──────────────────────────────────────────────────────────────────────────────
+
+    def handle(self, protocol: str, handler: Handler) -> None:
+        """Answer requests of a protocol. Raises RoundError QRES-E603 for a second handler."""
+        if protocol in self._handlers:
+            raise RoundError.of("QRES-E603", "transport.handle", f"{protocol!r} has a handler")
+        self._handlers[protocol] = handler
+
+    async def request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
+        """Ask a node; its handler runs in this task, with the other's limits."""
+        _fits(len(data), self.limits.request, "request")
+        link = self._link(to, "request")
+        self._counts["bytes_sent"] += len(data)
+        with anyio.move_on_after(within):
+            await anyio.sleep(link.weather.passage())
+            reply = await link.end._answer(self.node_id, protocol, data)  # noqa: SLF001
+            await anyio.sleep(link.weather.passage())
+            self._link(to, "request")
+            self._counts["bytes_received"] += len(reply)
+            return reply
+        raise _refused("QRES-E905", "request", f"{_short(to)} did not answer within {within} s")
+
+    async def _answer(self, asker: NodeId, protocol: str, data: bytes) -> bytes:
+        link = self._link(asker, "request")
+        handler = self._handlers.get(protocol)
+        if handler is None:
+            raise _refused("QRES-E907", "request", f"{protocol!r} is not answered")
+        if len(link.answering) >= REQUESTS:
+            raise _refused("QRES-E902", "request", f"{REQUESTS} are being answered")
+        self._counts["bytes_received"] += len(data)
+        with anyio.CancelScope() as scope:
+            link.answering.add(scope)
+            try:
+                reply: object = await handler(asker, data)
+            except Exception as error:
+                # The kind alone: a message may hold what the asker must not see.
+                what = f"the handler raised {type(error).__name__}"
+                raise _refused("QRES-E907", "request", what) from error
+            finally:
+                link.answering.discard(scope)
+            if type(reply) is not bytes or not 1 <= len(reply) <= self.limits.request:
+                raise _refused("QRES-E907", "request", "the handler gave no reply of allowed size")
+            self._counts["bytes_sent"] += len(reply)
+            return reply
+        raise _refused("QRES-E904", "request", f"{_short(self.node_id)} went")
+
+    # ── blobs ─────────────────────────────────────────────────────────────────────────────────
+
+    async def publish_blob(self, data: bytes) -> BlobRef:
+        """Hold a blob until newer ones need its room."""
+        _fits(len(data), self.limits.blob, "publish_blob")
+        ref = BlobRef.of(data)
+        self._blobs.put(ref, bytes(data))
         await anyio.lowlevel.checkpoint()
+        return ref
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        """Pull a blob, and hold it."""
+        _fits(ref.size, self.limits.blob, "fetch_blob")
+        held = self._blobs.get(ref.root)
+        if held is not None:
+            await anyio.lowlevel.checkpoint()
+            return held
+
+        async def ask(holder: NodeId, index: int) -> bytes:
+            link = self._link(holder, "fetch_blob")
+            await anyio.sleep(link.weather.passage())
+            chunk = link.end._serve(ref.root, index)  # noqa: SLF001
+            await anyio.sleep(link.weather.passage())
+            self._link(holder, "fetch_blob")
+            self._counts["bytes_received"] += len(chunk)
+            return chunk
+
+        reachable = [one for one in dict.fromkeys(holders) if one in self._links]
+        try:
+            data = await pull(ref, reachable, ask, within, self._blame)
+        except TransportError:
+            self._counts["blobs_failed"] += 1
+            raise
+        self._counts["blobs_fetched"] += 1
+        self._blobs.put(ref, data)
+        return data
+
+    def _serve(self, root: bytes, index: int) -> bytes:
+        chunk = self._blobs.chunk(root, index)
+        if chunk is None:
+            raise _refused("QRES-E904", "fetch_blob", f"{_short(self.node_id)} does not hold it")
+        self._counts["bytes_sent"] += len(chunk)
+        return chunk
+
+    def _blame(self, holder: NodeId, what: str) -> None:
+        self._counts["malformed"] += 1
+        self._events.put(TransportEvent(PeerChange.BAD, holder, what))
+
+    # ── neighbours ────────────────────────────────────────────────────────────────────────────
+
+    def _link(self, node_id: NodeId, where: str) -> _Link:
+        link = self._links.get(node_id)
+        if link is None:
+            raise _refused("QRES-E904", where, f"{_short(node_id)} is not connected")
+        return link
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Who is connected and admitted, ascending."""
+        links = sorted(self._links.items())
+        return tuple(PeerInfo(one, f"memory:{self.swarm}", link.since) for one, link in links)
+
+    async def event(self) -> TransportEvent:
+        """The next event. Raises RoundError QRES-E603 once closed and read to the end."""
+        return await self._events.take()
+
+    def stats(self) -> TransportStats:
+        """Counts since this object was made."""
+        return TransportStats(**self._counts)
+
+    def admits(self, other: MemoryTransport) -> bool:
+        """Ask the admission; for the hub."""
+        try:
+            verdict = self.admission(other.node_id, other.credential())
+            accepted, why = verdict.accepted, verdict.reason
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises, nobody slips in
+            accepted, why = False, f"admission raised {type(error).__name__}"
+        if not accepted:
+            self._counts["refused"] += 1
+            self._events.put(TransportEvent(PeerChange.REFUSED, other.node_id, why))
+        return accepted
+
+    def link_up(self, other: MemoryTransport) -> None:
+        """Take a neighbour on; for the hub."""
+        weather = self.faults.between(self.node_id, other.node_id)
+        self._links[other.node_id] = _Link(other, weather, time.time())
+        self._events.put(TransportEvent(PeerChange.UP, other.node_id))
+
+    def link_down(self, node_id: NodeId, why: str) -> None:
+        """Let a neighbour go; for the hub."""
+        link = self._links.pop(node_id, None)
+        if link is not None:
+            for scope in list(link.answering):
+                scope.cancel()
+            self._events.put(TransportEvent(PeerChange.DOWN, node_id, why))
+
+
+def _option(default: int, text: str) -> Any:
+    return attrs.field(default=default, validator=at_least(1), metadata={"help": text})
 
 
 @attrs.frozen
 class Memory:
     """Plugin ``memory``: carries frames between nodes of one process."""
 
-    capacity: int = attrs.field(
-        default=4096,
-        validator=at_least(1),
-        metadata={"help": "Frames that may wait for a node; further ones are dropped, counted."},
+    capacity: int = _option(
+        4096, "Frames that may wait for a node; further ones are dropped, counted."
+    )
+    frame_bytes: int = _option(
+        CHUNK, "Largest frame that is sent as it is; larger messages are pulled as blobs."
+    )
+    blob_bytes: int = _option(
+        BLOB_BYTES, "Bytes of blobs that a node holds for others, the newest; also the largest."
+    )
+    loss: float = share("Probability that a frame is lost, 0..1. For experiments.")
+    duplicate: float = share("Probability that a frame arrives twice, 0..1. For experiments.")
+    delay: float = seconds("Seconds that everything is under way. For experiments.")
+    jitter: float = seconds(
+        "Up to this many seconds more, so that frames overtake each other. For experiments."
+    )
+    seed: int = attrs.field(
+        default=0, metadata={"help": "Decides which frames are lost, doubled and late."}
     )
 
     @hookimpl
@@ -134,5 +355,11 @@ class Memory:
     ) -> MemoryTransport:
         """This node's end of the hub named after the swarm."""
         return MemoryTransport(
-            node_info.node_id, node_info.swarm, self.capacity, admission, credential
+            node_info.node_id,
+            node_info.swarm,
+            self.capacity,
+            admission,
+            credential,
+            Faults(self.loss, self.duplicate, self.delay, self.jitter, self.seed),
+            TransportLimits(self.frame_bytes, REQUEST_BYTES, self.blob_bytes),
         )

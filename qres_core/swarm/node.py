@@ -26,16 +26,16 @@ from typing import Final, TypeAlias
 import anyio
 import anyio.to_thread
 import attrs
-from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from qres_core.contract.errors import ConfigError, QresError, RoundError
+from qres_core.contract.errors import ConfigError, QresError, TransportError
 from qres_core.contract.trainer import Reference, Trainer, Validator
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.carrier import Carrier
 from qres_core.swarm.effects import (
     Agreed,
     Broadcast,
@@ -50,15 +50,21 @@ from qres_core.swarm.effects import (
 from qres_core.swarm.journal import Journal, MemoryJournal
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
+from qres_core.swarm.tasks import task_group, transport_errors
 
 INPUTS: Final = 64
 """Frames taken from the transport and not yet looked at."""
 OUTBOX_FRAMES: Final = 4096
 OUTBOX_MESSAGES: Final = 8
 """The outbox holds as many bytes as this many messages of the largest size."""
+PAUSES: Final = (0.05, 0.2, 0.5)
+"""Seconds to wait before a frame is offered again to a transport that is busy."""
+MEETING_SECONDS: Final = 0.05
+"""Between two looks at who is there."""
 CLOSING_SECONDS: Final = 5.0
 """How long the last frames may take to leave, and the transport to disconnect."""
 
+_FULL: Final = "the transport does not keep up: the outbox is full, frames are dropped"
 _LOG: Final = logging.getLogger(__name__)
 
 Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut
@@ -94,7 +100,12 @@ class Node:
             node.
         clock: seconds since 1970.
         linger: seconds to go on helping the others after the last model.
-        dropped: frames that were not sent because the outbox was full; the first is logged.
+        meet: seconds to wait at most, before the first round, for as many neighbours as a round
+            needs: what is said before they are there is lost, and the round with it.
+        meeting: whether it waits for them now, or has not begun; the machine is in no round yet.
+        dropped: frames that were not sent because the outbox was full or the transport refused
+            them; the first is logged.
+        carrier: carries frames of any size over the transport; counts the large ones.
     """
 
     machine: RoundMachine
@@ -104,13 +115,21 @@ class Node:
     on_event: Callable[[Event], None] | None = None
     clock: Callable[[], float] = time.time
     linger: float = 0.0
+    meet: float = 0.0
+    meeting: bool = attrs.field(default=True, init=False)
     dropped: int = attrs.field(default=0, init=False)
     _now: float = attrs.field(default=-math.inf, init=False)
     _at: float = attrs.field(default=0.0, init=False)
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _outgoing_bytes: int = attrs.field(default=0, init=False)
+    _driving: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, init=False)
     _outbox: MemoryObjectSendStream[Outgoing] = attrs.field(init=False)
+    carrier: Carrier = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        swarm = self.machine.swarm
+        self.carrier = Carrier(self.transport, swarm.max_message_bytes, swarm.byzantine)
 
     async def run(self) -> None:
         """Take part until the last model is made and the linger is over.
@@ -124,12 +143,15 @@ class Node:
         self._outbox, outgoing = anyio.create_memory_object_stream[Outgoing](OUTBOX_FRAMES)
         sent = anyio.Event()
         with inlet, inputs, self._outbox, outgoing:
-            async with _tasks() as group:
+            async with task_group() as group:
                 group.start_soon(self._listen, inlet)
                 group.start_soon(self._train, inlet)
                 group.start_soon(self._speak, outgoing, sent)
                 try:
-                    await self._drive(inputs)
+                    with self._driving:
+                        await self._meet()
+                        self.meeting = False
+                        await self._drive(inputs)
                 finally:
                     self.machine.stop()
                 self._outbox.close()
@@ -137,7 +159,21 @@ class Node:
                     await sent.wait()
                 group.cancel_scope.cancel()
 
+    def stop(self) -> None:
+        """Have :meth:`run` return: what is in the outbox still leaves, nothing more is taken in.
+
+        At any time: what the node must not forget is in its journal before it is said.
+        """
+        self._driving.cancel()
+
     # ── the machine ───────────────────────────────────────────────────────────────────────────
+
+    async def _meet(self) -> None:
+        if self.steps is not None and self.machine.step >= self.steps:
+            return
+        with anyio.move_on_after(self.meet):
+            while len(self.transport.peers()) + 1 < self.machine.swarm.quorum:  # noqa: ASYNC110
+                await anyio.sleep(MEETING_SECONDS)
 
     async def _drive(self, inputs: MemoryObjectReceiveStream[_Input]) -> None:
         machine = self.machine
@@ -185,7 +221,9 @@ class Node:
     def _take(self, one: _Input) -> None:
         now = self._time()
         if isinstance(one, Delivery):
-            self._apply(self.machine.receive(one.frame, one.link, now))
+            # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
+            source = one.author or one.link
+            self._apply(self.machine.receive(one.frame, source, now))
         elif isinstance(one.result, Update):
             self._apply(self.machine.trained(one.result, one.round, now))
         else:
@@ -209,10 +247,7 @@ class Node:
     # ── the world ─────────────────────────────────────────────────────────────────────────────
 
     async def _listen(self, inlet: MemoryObjectSendStream[_Input]) -> None:
-        while True:
-            with _transport_errors("receive"):
-                delivery = await self.transport.receive()
-            await inlet.send(delivery)
+        await self.carrier.listen(inlet.send)
 
     def _post(self, outgoing: Outgoing) -> None:
         size = len(outgoing.frame)
@@ -227,22 +262,34 @@ class Node:
         else:
             self._outgoing_bytes += size
 
-    def _drop(self) -> None:
+    def _drop(self, why: str = _FULL) -> None:
         if not self.dropped:
-            _LOG.warning("the transport does not keep up: the outbox is full, frames are dropped")
+            _LOG.warning(why)
         self.dropped += 1
 
     async def _speak(
         self, outgoing: MemoryObjectReceiveStream[Outgoing], sent: anyio.Event
     ) -> None:
         async for one in outgoing:
-            with _transport_errors("send"):
-                if isinstance(one, Broadcast):
-                    await self.transport.broadcast(one.frame)
-                else:
-                    await self.transport.send(one.to, one.frame)
+            with transport_errors("send"):
+                await self._send(one)
             self._outgoing_bytes -= len(one.frame)
         sent.set()
+
+    async def _send(self, one: Outgoing) -> None:
+        for pause in (*PAUSES, None):
+            try:
+                if isinstance(one, Broadcast):
+                    await self.carrier.broadcast(one.frame)
+                else:
+                    await self.carrier.send(one.to, one.frame)
+            except TransportError as error:
+                if pause is None or error.code not in {"QRES-E902", "QRES-E903"}:
+                    self._drop(f"the transport refuses a frame, which is dropped: {error}")
+                    return
+                await anyio.sleep(pause)
+            else:
+                return
 
     async def _train(self, inlet: MemoryObjectSendStream[_Input]) -> None:
         limiter = anyio.CapacityLimiter(1)  # the nodes of one process do not queue for each other
@@ -272,18 +319,6 @@ class Node:
 
 
 @contextmanager
-def _transport_errors(doing: str) -> Generator[None]:
-    """Give what a transport raises its name."""
-    try:
-        yield
-    except QresError:
-        raise
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise RoundError.of("QRES-E603", f"transport.{doing}", what) from error
-
-
-@contextmanager
 def _while_stopping(reason: BaseException | None) -> Generator[None]:
     """Let what fails in cleaning up not hide the error that stopped the node."""
     try:
@@ -292,19 +327,6 @@ def _while_stopping(reason: BaseException | None) -> Generator[None]:
         if not isinstance(reason, Exception):
             raise
         reason.add_note(f"while stopping: {type(error).__name__}: {error}")
-
-
-@asynccontextmanager
-async def _tasks() -> AsyncGenerator[TaskGroup]:
-    """A task group that raises the one error that ended it as it is, not in a group."""
-    try:
-        async with anyio.create_task_group() as group:
-            yield group
-    except BaseExceptionGroup as group_error:
-        first, *others = group_error.exceptions
-        if others:
-            raise
-        raise first from first.__cause__
 
 
 @asynccontextmanager
@@ -324,9 +346,11 @@ async def _plugins(kernel: Kernel, node_info: NodeInfo) -> AsyncGenerator[None]:
 @asynccontextmanager
 async def _connection(kernel: Kernel, node_info: NodeInfo) -> AsyncGenerator[Transport]:
     transport = kernel.transport(node_info)
+    with transport_errors("limits"):
+        Carrier(transport, kernel.swarm.max_message_bytes).check()
     reason: BaseException | None = None
     try:
-        with _transport_errors("start"):
+        with transport_errors("start"):
             await transport.start()
         yield transport
     except BaseException as error:
@@ -335,7 +359,7 @@ async def _connection(kernel: Kernel, node_info: NodeInfo) -> AsyncGenerator[Tra
     finally:
         with (
             _while_stopping(reason),
-            _transport_errors("aclose"),
+            transport_errors("aclose"),
             anyio.move_on_after(CLOSING_SECONDS, shield=True),
         ):
             await transport.aclose()
@@ -367,6 +391,9 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     on_event: Callable[[Event], None] | None = None,
     clock: Callable[[], float] = time.time,
     linger: float = 0.0,
+    meet: float = 0.0,
+    on_start: Callable[[Node], None] | None = None,
+    on_end: Callable[[Node], None] | None = None,
 ) -> RoundMachine:
     """Run one node of a swarm, from its plugins' ``setup`` to their ``teardown``.
 
@@ -391,12 +418,18 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
             :class:`SatOut`, in order. It runs in the event loop's thread and must be quick.
         clock: seconds since 1970, what messages are stamped with.
         linger: seconds to go on helping nodes that lag after the last model.
+        meet: seconds to wait at most for a quorum of neighbours before the first round.
+        on_start: given the node once it is connected, before its first round; to look at it while
+            it runs, and to stop it.
+        on_end: given the node when its last round is over, whatever ended it, and before its
+            plugins are torn down; for a last look.
 
     Returns:
         the machine, stopped: its model, step and rejections.
 
     Raises:
-        ConfigError: QRES-E105 for a roster that is not the swarm's.
+        ConfigError: QRES-E105 for a roster that is not the swarm's, and where the transport cannot
+            carry messages of ``swarm.max_message_bytes``.
         PluginError: QRES-E2xx.
         CompatibilityError: QRES-E3xx.
         RoundError: QRES-E601 to QRES-E603.
@@ -433,6 +466,13 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
                 on_event=on_event,
                 clock=clock,
                 linger=linger,
+                meet=meet,
             )
-            await node.run()
+            if on_start is not None:
+                on_start(node)
+            try:
+                await node.run()
+            finally:
+                if on_end is not None:
+                    on_end(node)
             return node.machine

@@ -587,7 +587,7 @@ class RoundMachine:
             if not self._complete(lock.candidate):
                 return
             proposal = Proposal(lock.candidate, lock.round, lock.prevotes)
-        elif len(held) == len(self.roster) or now >= current.propose_at:
+        elif now >= current.propose_at or self._nobody_is_missing(held):
             members: list[Member] = []
             for sender, one in held.items():
                 standing = self.kernel.standing(sender)
@@ -602,6 +602,12 @@ class RoundMachine:
         current.proposed = True
         envelope = self._say(PROPOSAL, proposal.to_bytes(), now)
         self._on_proposal(envelope, now)
+
+    def _nobody_is_missing(self, held: Mapping[NodeId, Held]) -> bool:
+        """Whether waiting longer can bring nothing: what banned nodes send is never proposed."""
+        return len(held) >= self.swarm.quorum and all(
+            one in held or self.kernel.standing(one).banned for one in self.roster
+        )
 
     def _on_proposal(self, envelope: Envelope, now: float) -> None:
         current = self._round

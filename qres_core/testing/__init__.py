@@ -31,6 +31,7 @@ from qres_core.testing.certification import Certificate, Claims, certify
 from qres_core.testing.composition import find_rule
 from qres_core.testing.hosting import host
 from qres_core.testing.rules import RULES, ContractViolationError
+from qres_core.testing.transport import Endpoint, TransportContract
 
 del pytest
 
@@ -41,6 +42,8 @@ __all__ = [
     "Certificate",
     "Claims",
     "ContractViolationError",
+    "Endpoint",
+    "TransportContract",
     "certify",
     "find_rule",
     "host",

@@ -35,6 +35,21 @@ RULES: Final[Mapping[str, str]] = MappingProxyType(
         "QRES-AUTH-4": "rejects every flipped bit of the authenticator",
         "QRES-AUTH-5": "binds every field of the message",
         "QRES-AUTH-6": "never blames the claimed sender for a forgery",
+        "QRES-TRN-1": "is a transport the kernel takes",
+        "QRES-TRN-2": "broadcasts to all others",
+        "QRES-TRN-3": "sends to one node and proves who sent",
+        "QRES-TRN-4": "refuses what is too large",
+        "QRES-TRN-5": "answers requests",
+        "QRES-TRN-6": "names why a request failed",
+        "QRES-TRN-7": "carries blobs whole, also from those who fetched them",
+        "QRES-TRN-8": "believes no holder of a blob",
+        "QRES-TRN-9": "names why a blob did not come",
+        "QRES-TRN-10": "knows who is connected",
+        "QRES-TRN-11": "counts",
+        "QRES-TRN-12": "connects nobody who is not admitted",
+        "QRES-TRN-13": "closes and leaves nothing behind",
+        "QRES-TRN-14": "keeps no more than its queues hold, and counts the rest",
+        "QRES-TRN-15": "takes many calls at once",
     }
 )
 """Every rule id with its title. Ids are never reused."""

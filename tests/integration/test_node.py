@@ -22,6 +22,7 @@ from qres_core import (
     RoundInfo,
     RoundStatus,
     Trainer,
+    TransportError,
     Update,
     Updates,
     Vector,
@@ -35,7 +36,7 @@ from qres_core.lab.simulator import node_ids, simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
 from qres_core.swarm.memory import MemoryTransport
-from qres_core.swarm.node import Event, run_node
+from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
 
@@ -177,6 +178,33 @@ def test_a_lone_node_waits_without_spinning(task: Task) -> None:
     assert not swarm.machines
     assert not swarm.errors
     assert 1 <= asked < 20
+
+
+def test_messages_larger_than_a_frame_make_the_same_model(task: Task) -> None:
+    """Every message is announced and pulled: frames hold less than the smallest of them."""
+    plain = configure("large")
+    small = {"memory": {"frame_bytes": 128, "jitter": 0.02, "duplicate": 0.2, "seed": 3}}
+    swarm = Swarm(attrs.evolve(plain, plugins={**plain.plugins, **small}), task)
+    nodes: list[Node] = []
+    play(lambda: swarm.together(3, on_start=nodes.append))
+
+    assert not swarm.errors
+    predicted = simulate(plain, Scenario(rounds=3, seed=SEED, task=TASK))
+    assert swarm.digests() == list(predicted.model_digests)
+    for node in nodes:
+        assert node.carrier.pulls.announced > 10
+        assert node.carrier.pulls.pulled > 30
+        assert (node.carrier.pulls.dropped, node.dropped) == (0, 0)
+
+
+def test_messages_that_the_transport_cannot_carry_are_refused_at_the_start(task: Task) -> None:
+    plain = configure("too-large")
+    plugins = {**plain.plugins, "memory": {"frame_bytes": 128, "blob_bytes": 65535}}
+    swarm = Swarm(attrs.evolve(plain, plugins=plugins), task)
+    play(lambda: swarm.node(0, 1))
+    (error,) = swarm.errors.values()
+    assert isinstance(error, ConfigError)
+    assert error.problems[0].where == "swarm.max_message_bytes"
 
 
 # ── training ──────────────────────────────────────────────────────────────────────────────────
@@ -649,6 +677,43 @@ def test_the_outbox_is_bounded_in_bytes(
     play(scene)
     assert not swarm.errors
     assert caplog.text.count("outbox is full") == 1
+
+
+@attrs.define(eq=False)
+class Busy(MemoryTransport):
+    """Refuses every other frame, and a few for good."""
+
+    calls: int = 0
+
+    async def broadcast(self, frame: bytes) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            raise TransportError.of("QRES-E901", "test", f"{len(frame)} bytes")
+        if self.calls % 2:
+            raise TransportError.of("QRES-E903", "test", "full")
+        await super().broadcast(frame)
+
+
+def test_frames_that_a_transport_refuses_are_offered_again_or_dropped(
+    task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    swarm = Swarm(configure("busy", deadline=0.5, vote_timeout=0.5), task)
+    nodes: list[Node] = []
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: swarm.together(2, range(3)))
+            group.start_soon(
+                lambda: swarm.node(3, 2, installed=carried_by(Busy), on_start=nodes.append)
+            )
+
+    play(scene)
+    assert not swarm.errors
+    assert {machine.step for machine in swarm.machines.values()} == {2}
+    assert len(set(swarm.digests())) == 1
+    (busy,) = nodes
+    assert busy.dropped == 1
+    assert "QRES-E901" in caplog.text
 
 
 def test_what_a_transport_raises_is_named(task: Task) -> None:

@@ -17,18 +17,23 @@ from numpy.typing import NDArray
 from qres_core import (
     ACCEPT,
     Blame,
+    BlobRef,
     Contribution,
     Delivery,
     Dialogue,
     DialogueMessage,
     Envelope,
     Evidence,
+    Handler,
     HeldOut,
     Hides,
+    LinkKeys,
     Needs,
     NodeId,
     NodeInfo,
     Outcome,
+    PeerChange,
+    PeerInfo,
     RoundError,
     RoundInfo,
     RoundStatus,
@@ -37,6 +42,10 @@ from qres_core import (
     Standing,
     Trainer,
     Transport,
+    TransportError,
+    TransportEvent,
+    TransportLimits,
+    TransportStats,
     Update,
     Updates,
     ValueRefusedError,
@@ -123,6 +132,15 @@ class Mac:
     def identity(self, seed: bytes | None) -> NodeId:
         """Name the node after its key."""
         return hashlib.sha256(bytes.fromhex(self.key_hex) + (seed or b"")).digest()
+
+    @hookimpl
+    def link_keys(self) -> LinkKeys:
+        """Lend the transport a key."""
+
+        def sign(statement: bytes) -> bytes:
+            return hmac.digest(bytes.fromhex(self.key_hex), statement, "sha512")
+
+        return LinkKeys(self.identity(None), sign, lambda node_id: node_id)
 
     @hookimpl
     def credential(self) -> bytes:
@@ -262,24 +280,67 @@ class Loopback:
         """Nothing was sent yet."""
         self._link = link
         self._frames: list[bytes] = []
+        self._blobs: dict[bytes, bytes] = {}
+        self._handlers: dict[str, Handler] = {}
+
+    @property
+    def limits(self) -> TransportLimits:
+        """Small."""
+        return TransportLimits(frame=2**10, request=2**10, blob=2**20)
 
     async def start(self) -> None:
         """Nothing to connect."""
 
     async def broadcast(self, frame: bytes) -> None:
         """Keep the frame."""
+        if len(frame) > self.limits.frame:
+            raise TransportError.of("QRES-E901", "loopback", f"{len(frame)} bytes")
         self._frames.append(frame)
 
     async def send(self, to: NodeId, frame: bytes) -> None:
         """Keep the frame if it is for this node."""
         if to == self._link:
-            self._frames.append(frame)
+            await self.broadcast(frame)
 
     async def receive(self) -> Delivery:
         """The oldest frame."""
         if not self._frames:
             raise RoundError.of("QRES-E603", "loopback", "nothing was sent")
         return Delivery(self._link, self._frames.pop(0))
+
+    async def request(self, to: NodeId, protocol: str, data: bytes, within: float) -> bytes:
+        """Answer oneself."""
+        if to != self._link or within <= 0:
+            raise TransportError.of("QRES-E904", "loopback", to.hex())
+        return await self._handlers[protocol](self._link, data)
+
+    def handle(self, protocol: str, handler: Handler) -> None:
+        """Answer requests of a protocol."""
+        self._handlers[protocol] = handler
+
+    async def publish_blob(self, data: bytes) -> BlobRef:
+        """Keep the blob."""
+        ref = BlobRef.of(data)
+        self._blobs[ref.root] = data
+        return ref
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        """The blob, if it was published."""
+        if self._link not in holders or ref.root not in self._blobs:
+            raise TransportError.of("QRES-E904", "loopback", f"asked {len(holders)} in {within} s")
+        return self._blobs[ref.root]
+
+    def peers(self) -> Sequence[PeerInfo]:
+        """Oneself."""
+        return (PeerInfo(self._link, "here", 0.0),)
+
+    async def event(self) -> TransportEvent:
+        """Oneself is up."""
+        return TransportEvent(PeerChange.UP, self._link)
+
+    def stats(self) -> TransportStats:
+        """The frames that wait."""
+        return TransportStats(frames_sent=len(self._frames))
 
     async def aclose(self) -> None:
         """Forget the frames."""
@@ -314,8 +375,9 @@ class Host:
         self.closed += outcome.status is RoundStatus.CLOSED
 
     @hookimpl
-    def transport(self, node_info: NodeInfo) -> Transport:
+    def transport(self, node_info: NodeInfo, link_keys: LinkKeys | None) -> Transport:
         """The loopback."""
+        del link_keys
         return Loopback(node_info.node_id)
 
 

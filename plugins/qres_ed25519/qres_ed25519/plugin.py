@@ -17,6 +17,7 @@ from qres_core import (
     Blame,
     ConfigError,
     Envelope,
+    LinkKeys,
     NodeId,
     NodeInfo,
     Verdict,
@@ -199,6 +200,30 @@ class Ed25519:
                 fix = "`qres key show` prints the identity of a key file"
                 raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
         self._keys = {node_id: self._rotations.chain(node_id)[-1] for node_id in node_info.roster}
+
+    @hookimpl
+    def link_keys(self) -> LinkKeys:
+        """This node's key for signing statements of connections, and the others' public keys.
+
+        Returns:
+            the keys; ``sign`` raises ValueError for a statement of 32 bytes, which could be the
+            digest of a message or of a rotation statement.
+
+        Raises:
+            ConfigError: QRES-E103 if the node has no key yet.
+        """
+        pair = self._pair
+        if pair is None:
+            what = "there is no key before the node's identity is known"
+            raise ConfigError.of("QRES-E103", f"plugins.{NAME}.key", what)
+
+        def sign(statement: bytes) -> bytes:
+            if len(statement) == hashlib.sha256().digest_size:
+                msg = "statements of connections are not 32 bytes long: digests of messages are"
+                raise ValueError(msg)
+            return pair.sign(statement)
+
+        return LinkKeys(pair.public, sign, lambda node_id: self._rotations.chain(node_id)[-1])
 
     @hookimpl
     def sign(self, envelope: Envelope) -> bytes:

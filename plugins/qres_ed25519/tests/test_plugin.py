@@ -13,7 +13,7 @@ import attrs
 import pytest
 from qres_ed25519 import Ed25519
 from qres_ed25519 import plugin as module
-from qres_ed25519.signature import KeyPair, L
+from qres_ed25519.signature import KeyPair, L, verify
 
 from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, PluginError, reject
 from qres_core.testing import AuthenticatorContract, host, make_envelope
@@ -375,3 +375,27 @@ def test_many_are_shared_out_and_few_are_not(
     plugin.authenticate_many(crowd(plugin, 64, []))
     assert threads
     assert threading.get_ident() not in threads
+
+
+# ── keys of connections ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_connection_is_signed_by_the_key_of_the_node(lab: Callable[..., Ed25519]) -> None:
+    plugin = lab()
+    keys = plugin.link_keys()
+    statement = b"noise-libp2p-static-key:" + bytes(32)
+    assert keys.public == plugin.identity(bytes(32)) == keys.key_of(keys.public)
+    assert verify(keys.public, statement, keys.sign(statement))
+
+
+def test_a_connection_cannot_be_made_to_sign_a_message(lab: Callable[..., Ed25519]) -> None:
+    plugin = lab()
+    envelope = make_envelope(sender=plugin.identity(bytes(32)))
+    assert len(envelope.signing_digest) == 32
+    with pytest.raises(ValueError, match="32 bytes"):
+        plugin.link_keys().sign(envelope.signing_digest)
+
+
+def test_there_are_no_keys_of_connections_before_the_identity() -> None:
+    with pytest.raises(ConfigError, match="QRES-E103"):
+        Ed25519().link_keys()

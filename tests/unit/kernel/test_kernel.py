@@ -16,6 +16,7 @@ from qres_core import (
     Evidence,
     HeldOut,
     HookError,
+    LinkKeys,
     NodeId,
     Outcome,
     PluginError,
@@ -187,6 +188,11 @@ class Single:
         self.node = seed
         _note(self, "identity")
         return seed
+
+    @hookimpl
+    def link_keys(self) -> LinkKeys:
+        _note(self, "link_keys")
+        return LinkKeys(self.node, lambda statement: statement, lambda node: node)
 
     @hookimpl
     def credential(self) -> bytes:
@@ -401,6 +407,7 @@ CALLS: dict[str, Callable[[Kernel], object]] = {
     "round_closed": lambda kernel: kernel.round_closed(OUTCOME),
     "transport": lambda kernel: kernel.transport(make_node_info()),
     "identity": lambda kernel: kernel.identity(None),
+    "link_keys": lambda kernel: kernel.link_keys(),
     "observe": lambda kernel: kernel.observe(Evidence(bytes(32), "x", "y", against=True, round=1)),
     "privatize": lambda kernel: kernel.privatize(UPDATE, ROUND),
     "prove": lambda kernel: kernel.prove(UPDATE, ROUND),
@@ -509,6 +516,10 @@ WRONG: list[tuple[str, str, object]] = [
     *(
         ("identity", name, value)
         for name, value in {"nothing": None, "text": "x" * 32, "short": bytes(31)}.items()
+    ),
+    *(
+        ("link_keys", name, value)
+        for name, value in {"nothing": None, "bytes": bytes(32), "class": LinkKeys}.items()
     ),
     *(
         ("transport", name, value)

@@ -8,7 +8,18 @@ from typing import Any
 import anyio
 import pytest
 
-from qres_core import ACCEPT, Delivery, NodeInfo, RoundError, Transport, Verdict, reject
+from qres_core import (
+    ACCEPT,
+    Delivery,
+    NodeInfo,
+    PeerChange,
+    RoundError,
+    Transport,
+    TransportError,
+    TransportEvent,
+    Verdict,
+    reject,
+)
 from qres_core.swarm.memory import Memory, MemoryTransport
 
 A, B, C = (bytes([letter]) * 32 for letter in b"abc")
@@ -95,11 +106,11 @@ def test_a_full_queue_drops_what_comes_next_and_counts_it() -> None:
     async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
         for number in range(6):
             await a.send(B, bytes([number]))
-        assert b.dropped == 2
+        assert b.stats().frames_dropped == 2
         assert [one.frame for one in await waiting(b)] == [b"\0", b"\1", b"\2", b"\3"]
         await a.broadcast(b"again")
         assert [one.frame for one in await waiting(b)] == [b"again"]
-        assert (a.dropped, b.dropped) == (0, 2)
+        assert (a.stats().frames_dropped, b.stats().frames_dropped) == (0, 2)
 
     play(scene, make(A), make(B))
 
@@ -112,18 +123,20 @@ def test_a_neighbour_that_is_not_admitted_is_not_heard() -> None:
         return ACCEPT if credential == b"member" else reject("no member")
 
     async def scene(a: MemoryTransport, b: MemoryTransport, c: MemoryTransport) -> None:
+        assert asked == [(B, b"member"), (C, b"stranger")], "asked when they connect, and once"
         for frame in (b"1", b"2"):
             await b.broadcast(frame)
             await c.broadcast(frame)
             await c.send(A, frame)
         assert await waiting(a) == [Delivery(B, b"1"), Delivery(B, b"2")]
-        assert a.refused == 4
-        assert asked == [(B, b"member"), (C, b"stranger")], "asked when they connect, and once"
+        assert [peer.node_id for peer in a.peers()] == [B]
+        assert [peer.node_id for peer in c.peers()] == [B]
         await c.aclose()
         await c.start()
         await c.send(A, b"3")
         assert asked[2:] == [(C, b"stranger")], "who comes back connects anew"
         assert await waiting(a) == []
+        assert a.stats().refused == 2
 
     play(
         scene,
@@ -188,3 +201,197 @@ def test_receive_before_start_is_refused() -> None:
 def test_a_queue_that_holds_nothing_is_refused(capacity: int) -> None:
     with pytest.raises(ValueError, match="capacity"):
         Memory(capacity=capacity)
+
+
+def test_an_admission_that_raises_admits_nobody() -> None:
+    def admission(peer: bytes, credential: bytes) -> Verdict:
+        raise LookupError(peer, credential)
+
+    async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
+        assert (a.peers(), b.peers()) == ((), ())
+        assert await a.event() == TransportEvent(
+            PeerChange.REFUSED, B, "admission raised LookupError"
+        )
+        assert (a.stats().refused, b.stats().refused) == (1, 0)
+
+    play(scene, make(A, admission=admission), make(B))
+
+
+# ── bad weather ───────────────────────────────────────────────────────────────────────────────────
+
+
+def weather(**options: Any) -> tuple[MemoryTransport, MemoryTransport]:
+    kind = Memory(capacity=10_000, **options)
+    first, second = (
+        kind.transport(NodeInfo(node_id, "weather", (A, B)), everybody, bytes) for node_id in (A, B)
+    )
+    return first, second
+
+
+def arrived(count: int, **options: Any) -> list[int]:
+    """What became of numbered frames from A to B."""
+    found: list[int] = []
+
+    async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
+        for number in range(count):
+            await a.send(B, number.to_bytes(4, "big"))
+        await anyio.sleep(2 * (options.get("delay", 0) + options.get("jitter", 0)))
+        more = True
+        while more:
+            more = False
+            with anyio.move_on_after(0.2):
+                found.append(int.from_bytes((await b.receive()).frame, "big"))
+                more = True
+
+    play(scene, *weather(**options))
+    return found
+
+
+def test_frames_are_lost_and_doubled_as_often_as_asked_and_the_same_for_a_seed() -> None:
+    lossy = arrived(2000, loss=0.25, seed=1)
+    assert lossy == sorted(set(lossy))
+    assert 1400 < len(lossy) < 1600
+    assert arrived(2000, loss=0.25, seed=1) == lossy
+    assert arrived(2000, loss=0.25, seed=2) != lossy
+    doubled = arrived(2000, duplicate=0.1, seed=1)
+    assert set(doubled) == set(range(2000))
+    assert 2140 < len(doubled) < 2260
+    assert arrived(50, loss=1.0) == []
+
+
+def test_jitter_lets_frames_overtake_each_other_and_loses_none() -> None:
+    late = arrived(200, delay=0.05, jitter=0.05, seed=3)
+    assert late != sorted(late)
+    assert sorted(late) == list(range(200))
+
+
+def test_a_delay_holds_frames_requests_and_blobs_back() -> None:
+    async def answer(asker: bytes, data: bytes) -> bytes:
+        return asker[:1] + data
+
+    async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
+        ref = await b.publish_blob(b"blob")
+        for what in (
+            lambda: a.request(B, "echo", b"?", 5),
+            lambda: a.fetch_blob(ref, [B], 5),
+        ):
+            began = anyio.current_time()
+            await what()
+            assert anyio.current_time() - began >= 0.19
+        await a.send(B, b"frame")
+        assert await waiting(b) == []
+        assert await b.receive() == Delivery(A, b"frame")
+
+    a, b = weather(delay=0.1)
+    b.handle("echo", answer)
+    play(scene, a, b)
+
+
+@pytest.mark.parametrize("option", ["loss", "duplicate"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_what_is_no_probability_is_refused(option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=option):
+        Memory(**{option: value})
+
+
+def test_a_partition_cuts_links_and_healing_makes_them_anew() -> None:
+    async def scene(a: MemoryTransport, b: MemoryTransport, c: MemoryTransport) -> None:
+        hub = MemoryTransport.hub("memory")
+        hub.partition([{A, B}])
+        await c.broadcast(b"lost")
+        await a.broadcast(b"seen")
+        assert await waiting(a) == []
+        assert await waiting(b) == [Delivery(A, b"seen")]
+        assert [peer.node_id for peer in c.peers()] == []
+        with pytest.raises(TransportError, match="QRES-E904"):
+            await c.request(A, "echo", b"?", 5)
+        hub.partition([{A}, {B, C}])
+        assert [peer.node_id for peer in b.peers()] == [C]
+        hub.heal()
+        await c.broadcast(b"back")
+        assert await waiting(a) == await waiting(b) == [Delivery(C, b"back")]
+        changes = [await a.event() for _ in range(6)]
+        seen = [(one.change, one.peer) for one in changes]
+        assert seen == [
+            (PeerChange.UP, B),
+            (PeerChange.UP, C),
+            (PeerChange.DOWN, C),
+            (PeerChange.DOWN, B),
+            (PeerChange.UP, B),
+            (PeerChange.UP, C),
+        ]
+
+    play(scene, make(A), make(B), make(C))
+    with pytest.raises(RoundError, match="QRES-E603"):
+        MemoryTransport.hub("memory")
+
+
+# ── requests and blobs ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_request_ends_when_the_other_goes() -> None:
+    async def answer(asker: bytes, data: bytes) -> bytes:
+        del asker, data
+        await anyio.sleep_forever()
+        return b""
+
+    async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
+        async with anyio.create_task_group() as group:
+
+            async def leave() -> None:
+                await anyio.wait_all_tasks_blocked()
+                await b.aclose()
+
+            group.start_soon(leave)
+            with pytest.raises(TransportError, match="QRES-E904"):
+                await a.request(B, "slow", b"?", 60)
+
+    a, b = make(A), make(B)
+    b.handle("slow", answer)
+    with pytest.raises(RoundError, match="QRES-E603"):
+        b.handle("slow", answer)
+    play(scene, a, b)
+
+
+def test_a_neighbour_with_too_many_requests_is_told_so() -> None:
+    gate = anyio.Event()
+
+    async def answer(asker: bytes, data: bytes) -> bytes:
+        del asker
+        await gate.wait()
+        return data
+
+    async def scene(a: MemoryTransport, b: MemoryTransport, c: MemoryTransport) -> None:
+        async with anyio.create_task_group() as group:
+            for _request in range(8):
+                group.start_soon(a.request, B, "slow", b"?", 5)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(TransportError, match="QRES-E902"):
+                await a.request(B, "slow", b"?", 5)
+            group.start_soon(c.request, B, "slow", b"?", 5)
+            await anyio.wait_all_tasks_blocked()
+            gate.set()
+        assert await a.request(B, "slow", b"!", 5) == b"!"
+        assert await b.publish_blob(b"x")
+
+    a, b, c = make(A), make(B), make(C)
+    b.handle("slow", answer)
+    play(scene, a, b, c)
+
+
+def test_events_are_bounded_and_end_when_closed() -> None:
+    async def scene(a: MemoryTransport, b: MemoryTransport) -> None:
+        for _time in range(600):
+            await b.aclose()
+            await b.start()
+        for _event in range(1024):
+            await a.event()
+        with anyio.move_on_after(0.01) as scope:
+            await a.event()
+        assert scope.cancelled_caught
+        await a.aclose()
+        await a.event()  # b went
+        with pytest.raises(RoundError, match="QRES-E603"):
+            await a.event()
+
+    play(scene, make(A), make(B))

@@ -21,6 +21,7 @@ from qres_core import (
     RoundInfo,
     RoundStatus,
     Send,
+    Standing,
     Update,
     model_digest,
 )
@@ -792,3 +793,22 @@ def test_random_networks_with_liars_neither_fork_nor_stall(harness: ModuleType, 
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_random_restarts_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
     play(harness, seed, restarts=True)
+
+
+@pytest.mark.parametrize("banned", [True, False])
+def test_nobody_waits_for_a_node_that_is_banned(harness: ModuleType, *, banned: bool) -> None:
+    """The control: who is not banned and says nothing holds a round up to its deadline."""
+    plain = harness.Net(4, byzantine=1)
+    proposer = plain.index_of[plain.machine(0).proposer(1)]
+    mute = (proposer + 1) % 4
+    net = harness.Net(4, byzantine=1, puppets=[mute])
+
+    def standing(sender: NodeId) -> Standing:
+        return Standing(banned=banned and sender == net.ids[mute])
+
+    for node in net.live:
+        object.__setattr__(node.machine.kernel, "standing", standing)
+    net.start()
+    started = net.now
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=60)
+    assert (net.now - started < harness.DEADLINE) == banned

@@ -1,0 +1,220 @@
+"""Blobs: whoever wants one pulls its chunks, a few ahead of time, from several holders at once.
+
+A request is a blob's root and the number of a chunk, in 4 bytes; an answer is a status byte and a
+block. A stream carries any number of them, answered in order. Chunks are checked as they come, and
+served to others as soon as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+
+from qres_core import CHUNK, BlobRef, NodeId, TransportError
+from qres_transport_libp2p.clock import patience, spawn
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.sessions import Link, Sessions
+from qres_transport_libp2p.store import BlobStore
+from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing
+
+PROTOCOL: Final = TProtocol("/qres/blob/1")
+REQUEST_BYTES: Final = 36
+HERE: Final = b"\0"
+ABSENT: Final = b"\1"
+BUSY: Final = b"\2"
+IDLE_SECONDS: Final = 30.0
+PAUSE_SECONDS: Final = 0.5
+MISSES: Final = 6
+MISS_SECONDS: Final = 0.03
+ATTEMPTS: Final = 3
+"""How often all holders are asked, where none of them sends and none of them lies."""
+
+_CHANCE: Final = random.SystemRandom()
+
+
+@attrs.define(eq=False)
+class _Fetch:
+    """One blob on its way in."""
+
+    ref: BlobRef
+    missing: deque[int]
+    lied: set[ID] = attrs.field(factory=set[ID])
+    left: int = 0
+
+
+class Blobs:
+    """Fetches and serves.
+
+    Args:
+        sessions: who is admitted.
+        options: limits.
+        store: what is here.
+    """
+
+    def __init__(self, sessions: Sessions, options: Options, store: BlobStore) -> None:
+        self._sessions = sessions
+        self._options = options
+        self._store = store
+        self._serving: Counter[ID] = Counter()
+        self._fetching: dict[bytes, trio.Lock] = {}
+        sessions.serve(PROTOCOL, self._serve)
+
+    # ── serving ───────────────────────────────────────────────────────────────────────────────
+
+    def publish(self, ref: BlobRef, data: bytes) -> None:
+        """Hold a blob for others."""
+        if self._store.whole(ref.root):
+            return
+        view = memoryview(data)
+        with self._store.filling(ref):
+            for index in range(len(ref.chunks)):
+                start = index * CHUNK
+                self._store.put(ref, index, bytes(view[start : start + CHUNK]))
+
+    async def _serve(self, link: Link, wire: Wire) -> None:
+        peer = link.peer
+        busy = (
+            self._serving[peer] >= self._options.blob_streams_per_peer
+            or self._serving.total() >= self._options.blob_streams_total
+        )
+        self._serving[peer] += 1
+        try:
+            if busy:
+                await wire.send(b"", before=BUSY)
+                return
+            while True:
+                asked = await wire.exactly(REQUEST_BYTES, IDLE_SECONDS)
+                data = self._store.chunk(asked[:32], int.from_bytes(asked[32:], "big"))
+                if data is None:
+                    await wire.send(b"", before=ABSENT)
+                else:
+                    self._sessions.tally.bytes_sent += len(data)
+                    await wire.send(data, before=HERE)
+        finally:
+            self._serving[peer] -= 1
+            if not self._serving[peer]:
+                del self._serving[peer]
+
+    # ── fetching ──────────────────────────────────────────────────────────────────────────────
+
+    async def fetch(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        """Pull a blob. Raises as :meth:`Transport.fetch_blob`."""
+        lock = self._fetching.setdefault(ref.root, trio.Lock())
+        where = f"blob {ref.root.hex()[:16]}"
+        try:
+            with patience(within):
+                async with lock:
+                    data = self._store.read(ref)
+                    if data is None:
+                        data = await self._pull(ref, holders, where)
+                        self._sessions.tally.blobs_fetched += 1
+                    return data
+            raise TransportError.of("QRES-E905", where, f"{within:g} seconds are over")
+        except TransportError:
+            self._sessions.tally.blobs_failed += 1
+            raise
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._fetching.pop(ref.root, None)
+
+    async def _pull(self, ref: BlobRef, holders: Sequence[NodeId], where: str) -> bytes:
+        # Every receiver in an order of its own: then they have different chunks to give each other.
+        order = _CHANCE.sample(range(len(ref.chunks)), len(ref.chunks))
+        fetch = _Fetch(ref, deque(order), left=len(ref.chunks))
+        peers = self._sessions.members.peers
+        asked = list(dict.fromkeys(peers[node] for node in holders if node in peers))
+        asked[1:] = _CHANCE.sample(asked[1:], len(asked[1:]))  # the first one knows why it is
+        ready: list[ID] = []
+        with self._store.filling(ref):
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    await trio.sleep(PAUSE_SECONDS)
+                ready = [
+                    one for one in asked if self._sessions.is_up(one) and one not in fetch.lied
+                ]
+                if not ready:
+                    break
+                await self._ask_all(fetch, ready)
+                if not fetch.left:
+                    data = self._store.read(ref, check=False)
+                    if data is None:
+                        what = "what was stored cannot be read"
+                        raise TransportError.of("QRES-E906", where, what)
+                    return data
+        if fetch.lied:
+            what = f"{len(fetch.lied)} of {len(asked)} holders sent something else"
+            raise TransportError.of("QRES-E906", where, what)
+        what = "no holder is connected" if not ready else "no holder has all of it"
+        raise TransportError.of("QRES-E904", where, what)
+
+    async def _ask_all(self, fetch: _Fetch, holders: Sequence[ID]) -> None:
+        """Ask holders, a few at once, each next one when another has failed."""
+        waiting = deque(holders)
+
+        async def worker() -> None:
+            while waiting and fetch.left:
+                await self._ask(fetch, waiting.popleft())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(self._options.blob_sources, len(waiting))):
+                spawn(nursery, worker)
+
+    async def _ask(self, fetch: _Fetch, peer: ID) -> None:
+        """Take chunks from one holder until there are none to take, or it fails."""
+        flying: deque[int] = deque()
+        misses, leaving = 0, False
+        try:
+            wire = await self._sessions.open(peer, PROTOCOL)
+            async with closing(wire.stream):
+                while fetch.left and (flying or not leaving):
+                    if not leaving:
+                        await self._request(fetch, wire, flying)
+                    if not flying:
+                        # The rest is on its way from others, who may yet fail.
+                        await trio.sleep(0.02)
+                        continue
+                    status = await wire.exactly(1)
+                    data = await wire.block(CHUNK)
+                    if status == HERE:
+                        self._take(fetch, flying[0], data)
+                        flying.popleft()
+                        misses = 0
+                        continue
+                    fetch.missing.append(flying.popleft())
+                    misses += 1
+                    # What has been asked for is still taken: it may be on its way.
+                    leaving = leaving or status != ABSENT or misses > MISSES
+                    if not leaving:
+                        await trio.sleep(MISS_SECONDS * misses)  # it may be fetching too
+        except BadBytesError as error:
+            fetch.lied.add(peer)
+            self._sessions.bad_peer(peer, f"{PROTOCOL}: {error}")
+        except BrokenStreamError:
+            pass
+        finally:
+            fetch.missing.extendleft(reversed(flying))
+
+    async def _request(self, fetch: _Fetch, wire: Wire, flying: deque[int]) -> None:
+        asked = bytearray()
+        while fetch.missing and len(flying) < self._options.blob_window:
+            index = fetch.missing.popleft()
+            flying.append(index)
+            asked += fetch.ref.root + index.to_bytes(4, "big")
+        if asked:
+            await wire.write(bytes(asked))
+
+    def _take(self, fetch: _Fetch, index: int, data: bytes) -> None:
+        if hashlib.sha256(data).digest() != fetch.ref.chunks[index]:
+            what = f"chunk {index} is not what was announced"
+            raise BadBytesError(what)
+        self._store.put(fetch.ref, index, data)
+        self._sessions.tally.bytes_received += len(data)
+        fetch.left -= 1

@@ -1,0 +1,48 @@
+"""A token bucket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import attrs
+
+
+@attrs.define(eq=False)
+class TokenBucket:
+    """Lets ``rate`` things a second pass on average, and ``burst`` at once.
+
+    Attributes:
+        rate: tokens a second.
+        burst: most tokens it holds; full at first.
+        clock: seconds.
+    """
+
+    rate: float
+    burst: float
+    clock: Callable[[], float] = time.monotonic
+    _tokens: float = attrs.field(init=False)
+    _then: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._tokens = self.burst
+        self._then = self.clock()
+
+    def wait(self) -> float:
+        """Take a token that is there or will be; returns the seconds to wait until it is."""
+        self._refill()
+        self._tokens -= 1
+        return max(0.0, -self._tokens / self.rate)
+
+    def take(self) -> bool:
+        """Take a token if there is one."""
+        self._refill()
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _refill(self) -> None:
+        now = self.clock()
+        self._tokens = min(self.burst, self._tokens + (now - self._then) * self.rate)
+        self._then = now

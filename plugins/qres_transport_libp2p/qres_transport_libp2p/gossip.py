@@ -1,0 +1,93 @@
+"""Frames for everybody: one gossipsub topic for each swarm."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.peer.id import ID
+from libp2p.tools.anyio_service import background_trio_service
+
+from qres_core import NodeId
+from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.pubsub import Gate, SafePubsub, tuned_gossipsub
+from qres_transport_libp2p.sessions import Sessions
+
+
+def topic_of(swarm: str) -> str:
+    """The topic of a swarm."""
+    return f"/qres/frames/1/{swarm}"
+
+
+class Gossip:
+    """Publishes and delivers.
+
+    Args:
+        sessions: who is admitted.
+        swarm: name of the swarm.
+        options: limits.
+        deliver: takes a frame with the neighbour that delivered it and the node that signed it.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        swarm: str,
+        options: Options,
+        deliver: Callable[[NodeId, bytes, NodeId | None], None],
+    ) -> None:
+        members = sessions.members
+        authors = frozenset(peer.to_bytes() for peer in (*members.nodes, members.own))
+
+        async def inbound(stream: INetStream) -> bool:
+            return await sessions.link(stream.muxed_conn).wait(options.hello_seconds)
+
+        async def outbound(peer: ID) -> bool:
+            return await sessions.wait_up(peer, 2 * options.hello_seconds)
+
+        def take(peer: ID, author: ID, data: bytes) -> None:
+            node = members.nodes.get(peer)
+            if node is not None:
+                deliver(node, data, members.nodes.get(author))
+
+        def dropped() -> None:
+            sessions.tally.frames_dropped += 1
+
+        gate = Gate(inbound, outbound, authors.__contains__, take, sessions.bad_peer, dropped)
+        self._pace = TokenBucket(options.publish_per_second, options.publish_burst)
+        self._tally = sessions.tally
+        self._router = tuned_gossipsub(options.mesh_degree)
+        self.pubsub = SafePubsub(
+            sessions.host,
+            self._router,
+            topic=topic_of(swarm),
+            max_data=options.frame_bytes,
+            queue=options.outbox_frames,
+            bucket=lambda: TokenBucket(options.ingress_per_second, options.ingress_burst),
+            gate=gate,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Run the services, subscribed."""
+        router: Any = self._router
+        try:
+            async with background_trio_service(self.pubsub), background_trio_service(router):
+                await self.pubsub.wait_until_ready()
+                await self.pubsub.subscribe(self.pubsub.topic)
+                yield
+        finally:
+            self.pubsub.seen_messages.stop()  # or its thread is left behind
+
+    async def publish(self, frame: bytes) -> None:
+        """Send a frame to everybody; waits while frames go out faster than the limit."""
+        wait = self._pace.wait()
+        if wait:
+            await trio.sleep(wait)
+        await self.pubsub.publish(self.pubsub.topic, frame)
+        self._tally.frames_sent += 1
+        self._tally.bytes_sent += len(frame)

@@ -1,0 +1,219 @@
+"""The first exchange on a connection: swarm, boot nonce and credential, in both directions.
+
+Whoever dialled speaks first. Nothing else is served on a connection before both ends admitted each
+other, and they do so again from time to time: credentials expire and are revoked.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+import trio
+from libp2p.abc import INetConn, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
+
+from qres_core import NodeId, Verdict, WireError, canonical
+from qres_transport_libp2p.caller import Caller
+from qres_transport_libp2p.clock import patience
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.sessions import Link, Sessions
+from qres_transport_libp2p.wire import (
+    BadBytesError,
+    BrokenStreamError,
+    SilentPeerError,
+    Wire,
+    closing,
+    reset,
+)
+
+PROTOCOL: Final = TProtocol("/qres/hello/1")
+MAX_BYTES: Final = 8192
+NONCE_BYTES: Final = 16
+VERSION: Final = 1
+WELCOME: Final = b"\1"
+REFUSED: Final = b"\0"
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Hello:
+    """What one end says of itself.
+
+    Attributes:
+        swarm: its swarm's name.
+        nonce: 16 bytes, drawn when the node started.
+        credential: what its plugins show; may be empty.
+    """
+
+    swarm: str
+    nonce: bytes
+    credential: bytes
+
+    def dumps(self) -> bytes:
+        """Canonical CBOR."""
+        return canonical.dumps([VERSION, self.swarm, self.nonce, self.credential])
+
+    @classmethod
+    def loads(cls, data: bytes) -> Hello:
+        """Read one. Raises BadBytesError."""
+        try:
+            version, swarm, nonce, credential = canonical.loads(data, max_bytes=MAX_BYTES)
+        except (WireError, ValueError, TypeError) as error:
+            what = "no hello"
+            raise BadBytesError(what) from error
+        right = type(swarm) is str and type(nonce) is bytes and type(credential) is bytes
+        if version != VERSION or not right or len(nonce) != NONCE_BYTES:
+            what = "a hello of another version or form"
+            raise BadBytesError(what)
+        return cls(swarm, nonce, credential)
+
+
+@attrs.define(eq=False)
+class Greeter:
+    """Says hello, answers it, and decides.
+
+    Attributes:
+        swarm: this node's.
+        admission: asked about every peer, in the caller's thread.
+        credential: what to show, asked each time, in the caller's thread.
+        caller: that thread.
+        options: deadlines.
+        nonce: of this start.
+    """
+
+    swarm: str
+    admission: Callable[[NodeId, bytes], Verdict]
+    credential: Callable[[], bytes]
+    caller: Caller
+    options: Options
+    nonce: bytes = attrs.field(factory=lambda: secrets.token_bytes(NONCE_BYTES))
+    sessions: Sessions = attrs.field(init=False)
+
+    def attach(self, sessions: Sessions) -> None:
+        """Answer hellos on the host of these sessions."""
+        self.sessions = sessions
+        sessions.host.set_stream_handler(PROTOCOL, self._answer)
+
+    async def greet(self, link: Link) -> None:
+        """Greet a new connection if this end made it, else wait for the other's hello."""
+        conn: Any = link.conn
+        if conn.direction.name == "OUTBOUND":
+            if not await self._hello_until_heard(link):
+                await self._give_up(link, "no hello in time")
+        elif not await link.wait(2 * self.options.hello_seconds):
+            await self._give_up(link, "no hello")
+
+    async def _give_up(self, link: Link, why: str) -> None:
+        if not link.over:
+            _LOG.info("closing a connection to %s: %s", link.peer, why)
+            link.over = True
+            link.decided.set()
+            await self.sessions.abort(link)
+
+    async def _hello_until_heard(self, link: Link) -> bool:
+        with patience(self.options.hello_seconds):
+            while not link.over:
+                try:
+                    await self.hello(link)
+                except BrokenStreamError:  # the muxer may not be ready yet
+                    await trio.sleep(0.2)
+                else:
+                    return True
+        return link.over
+
+    async def hello(self, link: Link) -> None:
+        """One exchange, as the one who asks; also to be admitted again.
+
+        Raises:
+            BrokenStreamError: it did not take place.
+        """
+        mine = await self._mine()
+        stream = await self._open(link)
+        try:
+            async with closing(stream):
+                wire = Wire(stream, self.options.hello_seconds)
+                await wire.send(mine.dumps())
+                verdict = await wire.exactly(1)
+                if verdict != WELCOME:
+                    self.sessions.refuse(link, "the other end refused us", ours=False)
+                    return
+                theirs = Hello.loads(await wire.block(MAX_BYTES))
+            if why := await self._judge(link, theirs):
+                self.sessions.refuse(link, why)
+            else:
+                self.sessions.admit(link, theirs.nonce)
+        except BadBytesError as error:
+            self.sessions.bad(link, str(error))
+
+    async def _open(self, link: Link) -> INetStream:
+        """A stream over this connection and no other, which ``host.new_stream`` cannot promise."""
+        host: Any = self.sessions.host
+        conn: INetConn | None = link.conn
+        if conn is None:
+            what = "not connected"
+            raise BrokenStreamError(what)
+        stream: INetStream | None = None
+        try:
+            with trio.fail_after(self.options.hello_seconds):
+                stream = await conn.new_stream()
+                client = host.multiselect_client
+                communicator = MultiselectCommunicator(stream)
+                limit = max(1, int(self.options.hello_seconds))
+                await client.select_one_of([PROTOCOL], communicator, limit)
+        except BaseException as error:
+            if stream is not None:
+                await reset(stream)
+            if not isinstance(error, Exception):
+                raise
+            what = f"{type(error).__name__}: {error}"
+            raise BrokenStreamError(what) from error
+        return stream
+
+    async def _answer(self, stream: INetStream) -> None:
+        try:
+            link = self.sessions.link(stream.muxed_conn)
+            wire = Wire(stream, self.options.hello_seconds)
+            try:
+                async with closing(stream):
+                    theirs = Hello.loads(await wire.block(MAX_BYTES))
+                    if why := await self._judge(link, theirs):
+                        await wire.write(REFUSED)
+                        await trio.sleep(0.2)  # so that it leaves before the connection closes
+                        self.sessions.refuse(link, why)
+                        return
+                    await wire.send((await self._mine()).dumps(), before=WELCOME)
+                    self.sessions.admit(link, theirs.nonce)
+            except BadBytesError as error:
+                self.sessions.bad(link, str(error))
+            except BrokenStreamError:
+                pass
+        except Exception:  # noqa: BLE001 - one stream must not end the others
+            _LOG.exception("answering a hello")
+
+    async def _mine(self) -> Hello:
+        try:
+            shown = await self.caller.ask(self.credential, self.options.hello_seconds)
+        except Exception as error:
+            what = f"no credential to show: {type(error).__name__}: {error}"
+            raise BrokenStreamError(what) from error
+        return Hello(self.swarm, self.nonce, shown)
+
+    async def _judge(self, link: Link, theirs: Hello) -> str:
+        """Why not to admit, or nothing."""
+        if theirs.swarm != self.swarm:
+            return "of another swarm"
+        try:
+            verdict = await self.caller.ask(
+                lambda: self.admission(link.node, theirs.credential), self.options.hello_seconds
+            )
+        except TimeoutError as error:  # the node computes; that is nobody's fault
+            raise SilentPeerError from error
+        except Exception as error:  # noqa: BLE001 - whoever cannot be judged is not admitted
+            return f"admission failed: {type(error).__name__}: {error}"
+        return "" if verdict.accepted else verdict.reason or "not admitted"

@@ -1,0 +1,81 @@
+"""PeerIds of the keys that speak for nodes; and this node's key, which stays where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NoReturn
+
+import attrs
+from libp2p.crypto.ed25519 import Ed25519PublicKey
+from libp2p.crypto.keys import KeyPair, KeyType, PrivateKey, PublicKey
+from libp2p.peer.id import ID
+
+from qres_core import LinkKeys, NodeId
+
+_HEAD: Final = b"\x00\x24\x08\x01\x12\x20"
+"""Multihash "identity, 36 bytes" over ``PublicKey { Type = Ed25519, Data = 32 bytes }``."""
+
+
+def peer_id(public: bytes) -> ID:
+    """The PeerId of an Ed25519 public key of 32 bytes.
+
+    Source: libp2p specification "Peer Ids and Keys", revision 2.
+    """
+    return ID(_HEAD + public)
+
+
+class SignerKey(PrivateKey):
+    """A private key that somebody else keeps: it signs, and cannot be read."""
+
+    def __init__(self, keys: LinkKeys) -> None:
+        self._keys = keys
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of a statement, 64 bytes."""
+        return self._keys.sign(data)
+
+    def get_public_key(self) -> PublicKey:
+        """The public half."""
+        return Ed25519PublicKey.from_bytes(self._keys.public)
+
+    def get_type(self) -> KeyType:
+        """Ed25519."""
+        return KeyType.Ed25519
+
+    def to_bytes(self) -> NoReturn:
+        """Refused."""
+        msg = "the private key of the node is not here"
+        raise TypeError(msg)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def key_pair(keys: LinkKeys) -> KeyPair:
+    """The pair that libp2p's host is made with."""
+    private = SignerKey(keys)
+    return KeyPair(private, private.get_public_key())
+
+
+@attrs.frozen(eq=False)
+class Members:
+    """Who may connect: the roster, by node and by PeerId.
+
+    Attributes:
+        nodes: node by PeerId, this node's own left out.
+        peers: PeerId by node, this node's own left out.
+        own: this node's PeerId.
+    """
+
+    own: ID
+    nodes: Mapping[ID, NodeId]
+    peers: Mapping[NodeId, ID]
+
+    @classmethod
+    def of(cls, node_id: NodeId, roster: Iterable[NodeId], keys: LinkKeys) -> Members:
+        """From the roster and the keys that speak for its nodes now."""
+        peers = {node: peer_id(keys.key_of(node)) for node in roster if node != node_id}
+        return cls(peer_id(keys.public), {peer: node for node, peer in peers.items()}, peers)

@@ -1,0 +1,249 @@
+"""Everything that lives in the transport's thread, put together."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+from libp2p import new_host
+from libp2p.abc import IHost
+from libp2p.network.config import ConnectionConfig
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from qres_core import Handler, LinkKeys, NodeId, PeerChange, PeerInfo, TransportEvent
+from qres_transport_libp2p.blobs import Blobs
+from qres_transport_libp2p.clock import first_error, patience, spawn
+from qres_transport_libp2p.discovery import found_nearby
+from qres_transport_libp2p.frames import Frames
+from qres_transport_libp2p.gate import noise_only
+from qres_transport_libp2p.gossip import Gossip
+from qres_transport_libp2p.hello import Greeter
+from qres_transport_libp2p.identity import Members, key_pair
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.reconnect import Keeper, split
+from qres_transport_libp2p.requests import Requests
+from qres_transport_libp2p.sessions import Link, Sessions
+from qres_transport_libp2p.store import BlobStore
+from qres_transport_libp2p.tally import Tally
+from qres_transport_libp2p.tcp import TidyTCP, check_free
+from qres_transport_libp2p.yamux import shield
+
+CLOSING_SECONDS: Final = 3.0
+UPGRADE_SECONDS: Final = 5.0
+RESTART_SECONDS: Final = 1.0
+IDENTIFY_PUSH: Final = "/ipfs/id/push/1.0.0"
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Parts:
+    """What serves calls while the network is up."""
+
+    host: IHost
+    sessions: Sessions
+    gossip: Gossip
+    frames: Frames
+    requests: Requests
+    blobs: Blobs
+
+
+@attrs.define(eq=False)
+class Network:
+    """The program of the thread: brings libp2p up, and up again should it fall.
+
+    Attributes:
+        members: who may connect.
+        keys: this node's key.
+        swarm: its swarm's name.
+        options: all limits.
+        greeter: admission.
+        handlers: of requests.
+        folder: for blobs, or ``None``.
+        tally: counts.
+        deliver: takes frames.
+        emit: takes events.
+        parts: what is up now, or ``None``.
+        addresses: where others can reach this node, once it is up.
+    """
+
+    members: Members
+    keys: LinkKeys
+    swarm: str
+    options: Options
+    greeter: Greeter
+    handlers: Mapping[str, Handler]
+    folder: Path | None
+    tally: Tally
+    deliver: Callable[[NodeId, bytes, NodeId | None], None]
+    emit: Callable[[TransportEvent], object]
+    parts: Parts | None = None
+    addresses: tuple[str, ...] = ()
+    _store: BlobStore = attrs.field(init=False)
+
+    @property
+    def infos(self) -> tuple[PeerInfo, ...]:
+        """Who is up; from any thread."""
+        parts = self.parts
+        return () if parts is None else parts.sessions.infos
+
+    async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
+        """Run until told to stop. What fails before it is ready is raised."""
+        _quiet()
+        self._store = BlobStore(self.folder, self.options.spool_bytes)
+        listen = Multiaddr(self.options.listen)
+        was_ready = False
+
+        def up() -> None:
+            nonlocal was_ready
+            was_ready = True
+            ready()
+
+        while True:
+            try:
+                await self._run_once(listen, up, stop)
+            except Exception as error:
+                if not was_ready:
+                    raise
+                _LOG.exception("libp2p failed and is started again")
+                first = first_error(error)
+                what = f"libp2p failed and is started again: {type(first).__name__}: {first}"
+                self.emit(TransportEvent(PeerChange.BAD, None, what))
+            finally:
+                self.parts = None
+            if stop.is_set():
+                return
+            listen = _bound(self.addresses) or listen  # the others know the old port
+            with patience(RESTART_SECONDS):
+                await stop.wait()
+                return
+
+    def _host(self, listen: Multiaddr, tcp: TidyTCP) -> IHost:
+        pair = key_pair(self.keys)
+        most = self.options.max_connections
+        config = ConnectionConfig(
+            max_connections=most,
+            min_connections=0,
+            low_watermark=0,  # dial nobody on libp2p's own account
+            high_watermark=most,
+            max_connections_per_peer=3,
+            dial_timeout=self.options.dial_seconds,
+            inbound_upgrade_timeout=UPGRADE_SECONDS,
+            outbound_upgrade_timeout=UPGRADE_SECONDS,
+            inbound_stream_protocol_negotiation_timeout=UPGRADE_SECONDS,
+            outbound_stream_protocol_negotiation_timeout=UPGRADE_SECONDS,
+        )
+        host = new_host(
+            key_pair=pair,
+            sec_opt=noise_only(pair, self.members.nodes.__contains__, self._stranger),
+            listen_addrs=[listen],
+            transports=[tcp],
+            connection_config=config,
+            enable_mDNS=self.options.mdns,
+        )
+        shield(host)
+        # Nobody is dialled but by the keeper.
+        connector: Any = getattr(host.get_network(), "auto_connector", None)
+        connector.maybe_connect = _nobody
+        # A peer's new addresses and protocols: nothing here asks for them.
+        remove: Any = getattr(host, "remove_stream_handler", None)
+        if remove is not None:
+            remove(IDENTIFY_PUSH)
+        return host
+
+    def _stranger(self, peer: ID) -> None:
+        self.tally.refused += 1
+        what = f"{peer} has no key of the roster"
+        self.emit(TransportEvent(PeerChange.REFUSED, None, what))
+
+    async def _run_once(
+        self, listen: Multiaddr, ready: Callable[[], None], stop: trio.Event
+    ) -> None:
+        check_free(listen)
+        tcp = TidyTCP()
+        host = self._host(listen, tcp)
+        async with host.run([listen]), trio.open_nursery() as nursery:
+
+            def start(work: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+                spawn(nursery, _guarded, work, arguments)
+
+            async def on_up(peer: ID) -> None:
+                await gossip.pubsub.renew(peer)
+
+            async def on_link(link: Link) -> None:
+                await self.greeter.greet(link)
+
+            sessions = Sessions(
+                host,
+                self.members,
+                self.options,
+                self.tally,
+                self.emit,
+                start,
+                on_link,
+                on_up,
+            )
+            self.greeter.attach(sessions)
+            gossip = Gossip(sessions, self.swarm, self.options, self.deliver)
+            host.get_network().register_notifee(sessions)
+            caller = self.greeter.caller
+            self.parts = Parts(
+                host,
+                sessions,
+                gossip,
+                Frames(sessions, self.options, self.deliver),
+                Requests(sessions, self.options, caller, self.handlers),
+                Blobs(sessions, self.options, self._store),
+            )
+            keeper = Keeper(sessions, self.greeter, gossip, self.options)
+            async with gossip.running():
+                self.addresses = tuple(str(one) for one in host.get_addrs())
+                if not self.addresses:
+                    what = f"cannot listen on {listen}"
+                    raise OSError(what)
+                for address in self.options.peers:
+                    peer, where = split(address)
+                    keeper.want(peer, [where])
+                start(keeper.watch)
+                start(keeper.readmit)
+                ready()
+                nearby = (
+                    found_nearby(keeper.want) if self.options.mdns else contextlib.nullcontext()
+                )
+                with nearby:
+                    await stop.wait()
+                with patience(CLOSING_SECONDS):
+                    await host.close()
+                    await tcp.close_dialled()
+            nursery.cancel_scope.cancel()
+
+
+def _quiet() -> None:
+    """Leave libp2p's own log to who asks for it: to it, a peer that is away is an error."""
+    if not os.environ.get("LIBP2P_DEBUG"):
+        logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+
+
+async def _nobody() -> None:
+    """Dial nobody."""
+
+
+async def _guarded(work: Callable[..., Awaitable[object]], arguments: tuple[Any, ...]) -> None:
+    """Run a task whose failure is not everybody's."""
+    try:
+        await work(*arguments)
+    except Exception:  # noqa: BLE001 - whatever it is
+        _LOG.exception("in the background")
+
+
+def _bound(addresses: tuple[str, ...]) -> Multiaddr | None:
+    if not addresses:
+        return None
+    return Multiaddr(addresses[0].partition("/p2p/")[0])

@@ -1,0 +1,63 @@
+"""The ``libp2p`` plugin: options, and the factory of the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from qres_core import (
+    ConfigError,
+    LinkKeys,
+    NodeId,
+    NodeInfo,
+    Transport,
+    Verdict,
+    hookimpl,
+)
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.pin import check_libp2p
+
+
+@attrs.frozen(kw_only=True)
+class Libp2p(Options):
+    """Carries frames, requests and blobs over libp2p: TCP, Noise, yamux and gossipsub 1.1.
+
+    Only nodes of the roster connect, each proved by the key that also signs its messages, and only
+    those that the plugins with the hook ``admit`` accept.
+
+    Source:
+        libp2p specifications "Peer Ids and Keys", "noise-libp2p", "yamux", "gossipsub v1.1".
+    """
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """That anybody in the local network learns this node's addresses, if so."""
+        if self.mdns:
+            return ("mdns is on: anybody in the local network learns this node's addresses",)
+        return ()
+
+    @hookimpl
+    def transport(
+        self,
+        node_info: NodeInfo,
+        admission: Callable[[NodeId, bytes], Verdict],
+        credential: Callable[[], bytes],
+        link_keys: LinkKeys | None,
+    ) -> Transport:
+        """This node's end. Nothing is connected before it is started.
+
+        Raises:
+            PluginError: QRES-E202 where libp2p is missing, broken or of another release.
+            ConfigError: QRES-E103 where no plugin lends a key; QRES-E105 for addresses that are
+                none, or that lead to nobody of the roster.
+        """
+        check_libp2p()
+        if link_keys is None:
+            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
+            raise ConfigError.of("QRES-E103", "plugins.libp2p", what, "add [plugins.ed25519]")
+        from qres_transport_libp2p import checks  # noqa: PLC0415 - these import libp2p
+        from qres_transport_libp2p.transport import Libp2pTransport  # noqa: PLC0415
+
+        checks.check_addresses(self, node_info, link_keys)
+        return Libp2pTransport(node_info, admission, credential, link_keys, self)

@@ -1,0 +1,241 @@
+"""Pubsub for a roster: what a peer sends costs at most its own connection, and a bounded amount.
+
+Each override keeps one promise of the README's list, which names the test of each.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+import trio
+from libp2p.abc import IHost, INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.score import ScoreParams
+
+from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.wire import reset
+
+GOSSIPSUB: Final = TProtocol("/meshsub/1.1.0")
+"""1.2 announces every message it has, however small; that costs more than it saves here."""
+HEARTBEAT_SECONDS: Final = 1
+RPC_OVERHEAD: Final = 512
+"""Bytes that an RPC with one message has beside the message's data, rounded up."""
+MAX_RPC_BYTES: Final = 128 * 1024
+SEEN_MESSAGES: Final = 4096
+SEQNO_BYTES: Final = 8
+RENEWALS: Final = 5
+RENEWAL_SECONDS: Final = 0.3
+
+
+class _Nothing(dict[Any, Any]):
+    """Forgets what it is given: nothing here asks for the record of equivocations."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+
+def tuned_gossipsub(degree: int) -> GossipSub:
+    """A gossipsub 1.1 router for a roster.
+
+    Args:
+        degree: neighbours in the mesh; 2/3 of it is the least, twice it the most.
+    """
+    router = GossipSub(
+        protocols=[GOSSIPSUB],
+        degree=degree,
+        degree_low=max(1, degree * 2 // 3),
+        degree_high=2 * degree,
+        heartbeat_interval=HEARTBEAT_SECONDS,  # by default two minutes
+        adaptive_gossip_enabled=False,  # a steady heartbeat
+        eclipse_protection_enabled=False,  # the roster decides who is a neighbour
+        spam_protection_enabled=False,  # the token buckets are the limit
+        score_params=ScoreParams(accept_px_threshold=float("inf")),  # dial nobody a peer names
+    )
+    record: Any = _Nothing()
+    router.equivocation_detection = record
+    return router
+
+
+@attrs.frozen(eq=False)
+class Gate:
+    """What pubsub asks the transport.
+
+    Attributes:
+        inbound: whether the connection of a stream is admitted; waits until that is decided.
+        outbound: whether a peer is up; waits for a while until it is.
+        author: whether a key speaks for a node of the roster, this node among them.
+        deliver: takes a message: who delivered it, whose signature it has, and the data.
+        bad: told of peers that broke the protocol.
+        dropped: told of every message that came too fast.
+    """
+
+    inbound: Callable[[INetStream], Awaitable[bool]]
+    outbound: Callable[[ID], Awaitable[bool]]
+    author: Callable[[bytes], bool]
+    deliver: Callable[[ID, ID, bytes], None]
+    bad: Callable[[ID, str], None]
+    dropped: Callable[[], None]
+
+
+class SafePubsub(Pubsub):
+    """One topic, strictly signed, between admitted members of a roster.
+
+    Args:
+        host: libp2p's.
+        router: from :func:`tuned_gossipsub`.
+        topic: the only one.
+        max_data: largest data of a message, bytes.
+        queue: RPCs that may wait for each peer.
+        bucket: makes the bucket of a peer.
+        gate: what to ask.
+    """
+
+    def __init__(
+        self,
+        host: IHost,
+        router: GossipSub,
+        *,
+        topic: str,
+        max_data: int,
+        queue: int,
+        bucket: Callable[[], TokenBucket],
+        gate: Gate,
+    ) -> None:
+        super().__init__(
+            host,
+            router,
+            cache_size=SEEN_MESSAGES,
+            strict_signing=True,
+            max_subscriptions_per_rpc=8,
+            max_subscriptions_per_peer=8,
+            max_inbound_rpc_size=MAX_RPC_BYTES,
+            allowed_topics={topic},
+        )
+        # Higher than any number that a node with this key has used before a restart.
+        self.counter = time.time_ns()
+        self.topic = topic
+        self._max_data = max_data
+        self._queue = queue
+        self._new_bucket = bucket
+        self._buckets: dict[ID, TokenBucket] = {}
+        self._gate = gate
+        self._locks: weakref.WeakKeyDictionary[INetStream, trio.Lock] = weakref.WeakKeyDictionary()
+        self._carriers: dict[bytes, ID] = {}
+        self._opening: set[ID] = set()
+
+    # ── inbound ───────────────────────────────────────────────────────────────────────────────
+
+    async def stream_handler(self, stream: INetStream) -> None:
+        """Read a peer's RPCs; whatever goes wrong in it ends that peer's connection alone."""
+        peer = stream.muxed_conn.peer_id
+        if not await self._gate.inbound(stream):
+            await reset(stream)
+            return
+        try:
+            await super().stream_handler(stream)
+        except Exception as error:  # noqa: BLE001 - whatever a peer's bytes provoke
+            await reset(stream)
+            self._gate.bad(peer, f"pubsub: {type(error).__name__}")
+
+    async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
+        """Take a message: rate and form first, then what costs more."""
+        if msg_forwarder == self.my_id:
+            await super().push_msg(msg_forwarder, msg)
+            return
+        bucket = self._buckets.get(msg_forwarder)
+        if bucket is None:
+            bucket = self._buckets.setdefault(msg_forwarder, self._new_bucket())
+        if not bucket.take():
+            self._gate.dropped()
+            return
+        if fault := self._fault(msg):
+            self._gate.bad(msg_forwarder, f"pubsub: {fault}")
+            return
+        name = self.get_message_id(msg)
+        if name in self._carriers:  # the same message, by way of another neighbour
+            return
+        self._carriers[name] = msg_forwarder
+        try:
+            await super().push_msg(msg_forwarder, msg)
+        except Exception as error:  # noqa: BLE001 - as in stream_handler
+            self._gate.bad(msg_forwarder, f"pubsub: {type(error).__name__}")
+        finally:
+            self._carriers.pop(name, None)
+
+    def _fault(self, msg: rpc_pb2.Message) -> str:
+        if list(msg.topicIDs) != [self.topic]:
+            return "another topic"
+        if not 1 <= len(msg.data) <= self._max_data:
+            return f"{len(msg.data)} bytes of data"
+        if len(msg.seqno) != SEQNO_BYTES:
+            return "no sequence number"
+        if not self._gate.author(msg.from_id):
+            return "an author outside the roster"
+        return ""
+
+    def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
+        """Deliver at once, without the library's channel between."""
+        carrier = self._carriers.get(self.get_message_id(publish_message))
+        if carrier is not None:
+            author = ID(publish_message.from_id)
+            self._gate.deliver(carrier, author, publish_message.data)
+
+    # ── outbound ──────────────────────────────────────────────────────────────────────────────
+
+    async def _handle_new_peer(self, peer_id: ID) -> None:
+        """Send nothing to a peer before it is admitted, and to each over one stream."""
+        if peer_id in self.peers or peer_id in self._opening:
+            return
+        self._opening.add(peer_id)
+        try:
+            if not await self._gate.outbound(peer_id):
+                return
+            await super()._handle_new_peer(peer_id)
+            queue: Any = self.peer_queues.get(peer_id)
+            if queue is not None:  # room for a burst of votes
+                queue._queue.max_size = self._queue  # noqa: SLF001 - no argument leads there
+        finally:
+            self._opening.discard(peer_id)
+
+    async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
+        """Write an RPC as a whole: late joiners are sent the history beside the queue's task."""
+        async with self._locks.setdefault(stream, trio.Lock()):
+            return await super().write_msg(stream, rpc_msg)
+
+    def _handle_dead_peer(self, peer_id: ID) -> None:
+        """Remember what a peer subscribed to for as long as it stays connected."""
+        topics = [topic for topic, peers in self.peer_topics.items() if peer_id in peers]
+        super()._handle_dead_peer(peer_id)
+        if not self._peer_is_connected(peer_id):
+            self._buckets.pop(peer_id, None)
+        elif topics:
+            for topic in topics:
+                self.peer_topics.setdefault(topic, set()).add(peer_id)
+            self._peer_subscription_count[peer_id] = len(topics)
+
+    async def renew(self, peer: ID) -> None:
+        """Reach a peer over the connection it now has, if the stream to it runs over another."""
+        stream = self.peers.get(peer)
+        if stream is not None and not await self._gate.inbound(stream):
+            self.peers.pop(peer, None)
+            queue = self.peer_queues.pop(peer, None)
+            if queue is not None:
+                queue.close()
+            self.router.remove_peer(peer)
+        for _attempt in range(RENEWALS):
+            if peer in self.peers or not await self._gate.outbound(peer):
+                return
+            await self._handle_new_peer_with_retry(peer, 5.0)
+            await trio.sleep(RENEWAL_SECONDS)
+
+    def hears(self, peer: ID) -> bool:
+        """Whether a peer is reached and has subscribed."""
+        return peer in self.peers and peer in self.peer_topics.get(self.topic, ())

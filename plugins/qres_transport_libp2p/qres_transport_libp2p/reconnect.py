@@ -1,0 +1,145 @@
+"""Keeping connections: dialling who is wanted and away, noticing who is gone without a word."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import trio
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from multiaddr import Multiaddr
+
+from qres_transport_libp2p.clock import patience, spawn
+from qres_transport_libp2p.gossip import Gossip
+from qres_transport_libp2p.hello import Greeter
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.sessions import Sessions
+from qres_transport_libp2p.wire import BrokenStreamError, closing
+
+PING: Final = TProtocol("/ipfs/ping/1.0.0")
+PING_BYTES: Final = 32
+MISSES: Final = 2
+DEAF: Final = 4
+"""Pings after which a peer that answers them and does not subscribe is dialled anew."""
+MAX_ADDRESSES: Final = 8
+SLOWEST: Final = 32
+"""Most that a pause is stretched for a peer that refuses us."""
+_CHANCE: Final = random.SystemRandom()
+_LOG: Final = logging.getLogger(__name__)
+
+
+def split(address: str) -> tuple[ID, Multiaddr]:
+    """A peer's PeerId and where it is. Raises ValueError."""
+    try:
+        info = info_from_p2p_addr(Multiaddr(address))
+    except Exception as error:
+        what = f"{address!r} is no multiaddr with a PeerId: {error}"
+        raise ValueError(what) from error
+    return info.peer_id, info.addrs[0]
+
+
+class Keeper:
+    """Dials, pings, and asks to be admitted again.
+
+    Args:
+        sessions: who is connected.
+        greeter: says hello.
+        gossip: who subscribed.
+        options: pauses.
+    """
+
+    def __init__(
+        self, sessions: Sessions, greeter: Greeter, gossip: Gossip, options: Options
+    ) -> None:
+        self._sessions = sessions
+        self._greeter = greeter
+        self._gossip = gossip
+        self._options = options
+        self._addresses: dict[ID, list[Multiaddr]] = {}
+        self._missed: Counter[ID] = Counter()
+        self._deaf: Counter[ID] = Counter()
+
+    def want(self, peer: ID, addresses: Iterable[Multiaddr]) -> None:
+        """Keep connected to a peer of the roster; of others nothing is kept."""
+        if peer not in self._sessions.members.nodes:
+            return
+        known = self._addresses.setdefault(peer, [])
+        if not known:
+            self._sessions.start(self._keep, peer)
+        known += [one for one in addresses if one not in known]
+        del known[:-MAX_ADDRESSES]
+
+    # ── dialling ──────────────────────────────────────────────────────────────────────────────
+
+    async def _keep(self, peer: ID) -> None:
+        # One of two that name each other waits, so that they do not always dial at once.
+        own = self._sessions.members.own.to_bytes()
+        await trio.sleep(_CHANCE.uniform(0, 0.3) + (0.7 if own > peer.to_bytes() else 0.0))
+        while True:
+            if not self._sessions.of(peer):
+                await self._dial(peer)
+            pause = self._options.reconnect_seconds * _CHANCE.uniform(1.0, 2.5)
+            await trio.sleep(pause * min(SLOWEST, 2 ** self._sessions.refusals[peer]))
+
+    async def _dial(self, peer: ID) -> None:
+        host: Any = self._sessions.host
+        network = host.get_network()
+        with patience(2 * self._options.dial_seconds):
+            try:
+                await network.close_peer(peer)
+                network.unblock_peer(peer)  # libp2p bars a peer for a minute after a failed dial
+                host.get_peerstore().clear_addrs(peer)  # a peer may have told us others' addresses
+                await host.connect(PeerInfo(peer, list(self._addresses[peer])))
+            except Exception as error:  # noqa: BLE001 - it is away; it is dialled again
+                _LOG.debug("dialling %s: %s: %s", peer, type(error).__name__, error)
+
+    # ── watching ──────────────────────────────────────────────────────────────────────────────
+
+    async def watch(self) -> None:
+        """Ping everybody, and end the connections of those who do not answer, or do not hear."""
+        while True:
+            await trio.sleep(self._options.ping_seconds)
+            self._sessions.sweep()
+            async with trio.open_nursery() as nursery:
+                for peer in self._sessions.up():
+                    spawn(nursery, self._look_after, peer)
+
+    async def _look_after(self, peer: ID) -> None:
+        alive = await self._ping(peer)
+        self._missed[peer] = 0 if alive else self._missed[peer] + 1
+        self._deaf[peer] = 0 if self._gossip.pubsub.hears(peer) else self._deaf[peer] + 1
+        if self._missed[peer] >= MISSES or self._deaf[peer] >= DEAF:
+            _LOG.info("%s does not answer", peer)
+            self._missed[peer] = self._deaf[peer] = 0
+            self._sessions.lost(peer)
+        elif alive and self._deaf[peer]:
+            self._sessions.start(self._gossip.pubsub.renew, peer)
+
+    async def _ping(self, peer: ID) -> bool:
+        told = secrets.token_bytes(PING_BYTES)
+        with patience(self._options.ping_seconds):
+            try:
+                wire = await self._sessions.open(peer, PING)
+                async with closing(wire.stream):
+                    await wire.write(told)
+                    return await wire.exactly(PING_BYTES) == told
+            except BrokenStreamError:
+                pass
+        return False
+
+    async def readmit(self) -> None:
+        """Say hello again to everybody, from time to time."""
+        while True:
+            await trio.sleep(self._options.readmit_seconds * _CHANCE.uniform(0.8, 1.2))
+            for peer in self._sessions.up():
+                for link in [one for one in self._sessions.of(peer) if one.admitted][-1:]:
+                    try:
+                        await self._greeter.hello(link)
+                    except BrokenStreamError as error:
+                        _LOG.debug("greeting %s again: %s", peer, error)

@@ -1,0 +1,320 @@
+"""Who is connected, and who of them was admitted; the streams of those who were."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import attrs
+import trio
+from libp2p.abc import IHost, IMuxedConn, INetConn, INetStream, INetwork, INotifee
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from qres_core import NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
+from qres_transport_libp2p.clock import patience
+from qres_transport_libp2p.identity import Members
+from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.tally import Tally
+from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing, reset
+
+SETTLE_SECONDS: Final = 5.0
+"""Two connections made within it are a simultaneous dial: ends must not close different ones."""
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False)
+class Link:
+    """One connection.
+
+    Attributes:
+        muxed: what its streams run over.
+        peer: the key it proved.
+        node: whom that key speaks for.
+        since: when it was made, trio's clock.
+        conn: its end in libp2p's swarm, once that is known.
+        nonce: drawn anew by every start of the peer; empty before it said so.
+        admitted: it has been greeted and may go on.
+        over: it was refused, or is closed.
+        decided: set with either.
+    """
+
+    muxed: IMuxedConn
+    peer: ID
+    node: NodeId
+    since: float
+    conn: INetConn | None = None
+    nonce: bytes = b""
+    admitted: bool = False
+    over: bool = False
+    decided: trio.Event = attrs.field(factory=trio.Event)
+
+    async def wait(self, within: float) -> bool:
+        """Whether it is admitted, once that is decided; false if it takes too long."""
+        with patience(within):
+            await self.decided.wait()
+        return self.admitted and not self.over
+
+    @property
+    def address(self) -> str:
+        """Where the peer is, for people."""
+        try:
+            muxed: Any = self.muxed
+            found: Any = muxed.get_remote_address()
+        except Exception:  # noqa: BLE001 - closed meanwhile
+            return ""
+        return f"{found[0]}:{found[1]}" if found else ""
+
+
+@attrs.define(eq=False)
+class Sessions(INotifee):
+    """The table of links, kept by libp2p's notifications and by the greeter.
+
+    Attributes:
+        host: libp2p's.
+        members: who may connect.
+        options: deadlines.
+        tally: counts.
+        emit: where events go.
+        start: starts a task in the transport's nursery.
+        on_link: called with every new link, to greet it.
+        on_up: called with a peer that has just become reachable, or changed its connection.
+        infos: the peers that are up, ascending; replaced as a whole, so any thread may read it.
+        refusals: how often in a row each peer was refused, or refused us.
+    """
+
+    host: IHost
+    members: Members
+    options: Options
+    tally: Tally
+    emit: Callable[[TransportEvent], object]
+    start: Callable[..., None]
+    on_link: Callable[[Link], Awaitable[None]]
+    on_up: Callable[[ID], Awaitable[None]]
+    infos: tuple[PeerInfo, ...] = ()
+    refusals: Counter[ID] = attrs.field(factory=Counter[ID])
+    _links: dict[IMuxedConn, Link] = attrs.field(factory=dict[IMuxedConn, Link])
+    _up: dict[ID, PeerInfo] = attrs.field(factory=dict[ID, PeerInfo])
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+
+    # ── looking ───────────────────────────────────────────────────────────────────────────────
+
+    def link(self, muxed: IMuxedConn) -> Link:
+        """The link of a connection; made if the notification has not come yet."""
+        found = self._links.get(muxed)
+        if found is None:
+            peer = muxed.peer_id
+            node = self.members.nodes[peer]  # the gate let nobody else through
+            found = Link(muxed, peer, node, trio.current_time())
+            self._links[muxed] = found
+        return found
+
+    def of(self, peer: ID) -> list[Link]:
+        """The open links of a peer, oldest first."""
+        return [one for one in self._links.values() if one.peer == peer and not one.over]
+
+    def is_up(self, peer: ID) -> bool:
+        """Whether a peer is connected and admitted."""
+        return any(one.admitted for one in self.of(peer))
+
+    def up(self) -> list[ID]:
+        """The peers that are."""
+        return list(self._up)
+
+    async def wait_up(self, peer: ID, within: float) -> bool:
+        """Whether a peer is up, or comes up in time."""
+        with patience(within):
+            while not self.is_up(peer):
+                await self._changed.wait()
+        return self.is_up(peer)
+
+    # ── deciding ──────────────────────────────────────────────────────────────────────────────
+
+    def admit(self, link: Link, nonce: bytes) -> None:
+        """Let a greeted link go on, and end those that it replaces."""
+        fresh = not link.admitted or link.nonce != nonce
+        link.nonce, link.admitted = nonce, not link.over
+        link.decided.set()
+        if link.over or not fresh:
+            return
+        ghosts: list[Link] = []
+        for other in self.of(link.peer):
+            if other is link or not other.admitted:
+                continue
+            restarted = other.nonce != nonce
+            redialled = link.since - other.since > SETTLE_SECONDS
+            if restarted or redialled:
+                # The peer knows better: it would not have dialled again over a living connection.
+                self._end(other)
+                ghosts.append(other)
+        self._refresh()
+        self.start(self._succeed, link.peer, ghosts)
+
+    async def _succeed(self, peer: ID, ghosts: list[Link]) -> None:
+        for ghost in ghosts:  # first, or libp2p would open the next stream over one of them
+            await self.abort(ghost)
+        await self.on_up(peer)
+
+    def refuse(self, link: Link, why: str, *, ours: bool = True) -> None:
+        """End every link of a peer that may not take part, or that will not have us."""
+        if not link.over:
+            if ours:
+                self.tally.refused += 1
+            self.refusals[link.peer] += 1
+            self.emit(TransportEvent(PeerChange.REFUSED, link.node, f"{why} ({link.address})"))
+        self._end_peer(link)
+
+    def bad(self, link: Link, what: str) -> None:
+        """End every link of a peer that broke the protocol."""
+        self.tally.malformed += 1
+        self.emit(TransportEvent(PeerChange.BAD, link.node, what))
+        self._end_peer(link)
+
+    def bad_peer(self, peer: ID, what: str) -> None:
+        """As :meth:`bad`, for a peer known by its PeerId alone."""
+        for link in self.of(peer)[:1]:
+            self.bad(link, what)
+
+    def lost(self, peer: ID) -> None:
+        """End every link of a peer that does not answer."""
+        for link in self.of(peer)[:1]:
+            self._end_peer(link)
+
+    def _end_peer(self, link: Link) -> None:
+        for one in [link, *self.of(link.peer)]:
+            self._end(one)
+            self.start(self.abort, one)
+        self._refresh()
+
+    def _end(self, link: Link) -> None:
+        link.over = True
+        link.decided.set()
+
+    def _refresh(self) -> None:
+        now = {one.peer: one for one in self._links.values() if one.admitted and not one.over}
+        for peer in self._up.keys() - now.keys():
+            gone = self._up.pop(peer)
+            self.emit(TransportEvent(PeerChange.DOWN, gone.node_id, gone.address))
+        for peer, link in now.items():
+            if peer not in self._up:
+                self.refusals[peer] = 0
+                self._up[peer] = PeerInfo(link.node, link.address, time.time())
+                self.emit(TransportEvent(PeerChange.UP, link.node, link.address))
+        self.infos = tuple(sorted(self._up.values(), key=lambda one: one.node_id))
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def abort(self, link: Link) -> None:
+        """Close a connection, first what is under it: a frozen peer takes no goodbye."""
+        with patience(3.0, shield=True):
+            try:
+                secured: Any = getattr(link.muxed, "secured_conn", None)
+                if secured is not None:
+                    await secured.close()
+                await (link.conn or link.muxed).close()
+            except Exception:  # noqa: BLE001 - it is closed, one way or the other
+                _LOG.debug("closing a connection to %s", link.peer, exc_info=True)
+        self._links.pop(link.muxed, None)
+
+    def sweep(self) -> None:
+        """Forget links that closed without a notification."""
+        for link in list(self._links.values()):
+            if link.muxed.is_closed:
+                self._end(link)
+                self._links.pop(link.muxed, None)
+        self._refresh()
+
+    # ── libp2p's notifications ────────────────────────────────────────────────────────────────
+
+    async def connected(self, network: INetwork, conn: INetConn) -> None:
+        """Greet a new connection."""
+        del network
+        link = self.link(conn.muxed_conn)
+        link.conn = conn
+        self.start(self.on_link, link)
+
+    async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        """Forget a connection."""
+        del network
+        link = self._links.pop(conn.muxed_conn, None)
+        if link is not None:
+            self._end(link)
+            self._refresh()
+
+    async def opened_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing."""
+
+    async def closed_stream(self, network: INetwork, stream: INetStream) -> None:
+        """Nothing."""
+
+    async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing."""
+
+    async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None:
+        """Nothing."""
+
+    # ── streams ───────────────────────────────────────────────────────────────────────────────
+
+    def peer_of(self, node: NodeId) -> ID:
+        """The PeerId of a node that is up.
+
+        Raises:
+            TransportError: QRES-E904.
+        """
+        peer = self.members.peers.get(node)
+        if peer is None:
+            raise TransportError.of("QRES-E904", node.hex()[:16], "not in the roster")
+        if not self.is_up(peer):
+            raise TransportError.of("QRES-E904", node.hex()[:16], "not connected")
+        return peer
+
+    async def open(self, peer: ID, protocol: TProtocol) -> Wire:
+        """A new stream to a peer that is up; the user closes it.
+
+        Raises:
+            BrokenStreamError: there is none to be had.
+        """
+        if not self.is_up(peer):
+            what = "not connected"
+            raise BrokenStreamError(what)
+        stream: INetStream | None = None
+        try:
+            with patience(self.options.read_seconds):
+                stream = await self.host.new_stream(peer, [protocol])
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise BrokenStreamError(what) from error
+        if stream is None:
+            what = "no stream in time"
+            raise BrokenStreamError(what)
+        return Wire(stream, self.options.read_seconds)
+
+    def serve(self, protocol: TProtocol, handle: Callable[[Link, Wire], Awaitable[None]]) -> None:
+        """Handle streams of a protocol, once the connection they came over is admitted."""
+
+        async def handler(stream: INetStream) -> None:
+            try:
+                link = self.link(stream.muxed_conn)
+                if not await link.wait(self.options.hello_seconds):
+                    await reset(stream)
+                    return
+                try:
+                    async with closing(stream):
+                        await handle(link, Wire(stream, self.options.read_seconds))
+                except BadBytesError as error:
+                    self.bad(link, f"{protocol}: {error}")
+                except BrokenStreamError:
+                    pass
+            except Exception:  # noqa: BLE001 - one stream must not end the others
+                _LOG.exception("serving %s", protocol)
+
+        self.host.set_stream_handler(protocol, handler)
+
+
+FOREVER: Final = math.inf

@@ -1,0 +1,168 @@
+"""Blobs this node has, whole or in part: in files, or in memory for a node without a folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from qres_core import CHUNK, BlobRef, TransportError
+
+_PARTIAL: Final = ".part"
+
+
+@attrs.define(eq=False)
+class _Blob:
+    size: int
+    path: Path | None
+    memory: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
+    held: set[int] | None = None
+    """Chunks of a blob that is not whole; ``None`` for one that is."""
+    pins: int = 0
+
+
+class BlobStore:
+    """Holds blobs until newer ones need their room.
+
+    Files are named by the blob's root. A whole one is still there after a restart; what had not
+    come whole is deleted. Nothing is synced: a blob can be fetched again, and whoever fetches
+    checks.
+
+    Args:
+        folder: where, or ``None`` for memory.
+        room: bytes in all.
+    """
+
+    def __init__(self, folder: Path | None, room: int) -> None:
+        self._folder = folder
+        self._room = room
+        self._used = 0
+        self._blobs: OrderedDict[bytes, _Blob] = OrderedDict()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._find(folder)
+
+    @property
+    def used(self) -> int:
+        """Bytes held, or kept free for what is being fetched."""
+        return self._used
+
+    def _find(self, folder: Path) -> None:
+        found: list[tuple[float, bytes, int, Path]] = []
+        for path in folder.iterdir():
+            with contextlib.suppress(ValueError, OSError):
+                root, info = bytes.fromhex(path.name), path.stat()
+                if len(root) == 32 and info.st_size:
+                    found.append((info.st_mtime, root, info.st_size, path))
+                    continue
+            if path.suffix == _PARTIAL:
+                path.unlink(missing_ok=True)
+        for _time, root, size, path in sorted(found):
+            self._blobs[root] = _Blob(size, path)
+            self._used += size
+        with contextlib.suppress(TransportError):
+            self._make_room(0)
+
+    def _make_room(self, size: int) -> None:
+        if size > self._room:
+            what = f"{size} bytes, there is room for {self._room}"
+            raise TransportError.of("QRES-E901", "blob", what)
+        for root in [root for root, blob in self._blobs.items() if not blob.pins]:
+            if self._used + size <= self._room:
+                return
+            self.discard(root)
+        if self._used + size > self._room:
+            what = "all room for blobs is taken by what is being fetched"
+            raise TransportError.of("QRES-E902", "blob", what)
+
+    def whole(self, root: bytes) -> bool:
+        """Whether a blob is here, all of it."""
+        blob = self._blobs.get(root)
+        return blob is not None and blob.held is None
+
+    @contextmanager
+    def filling(self, ref: BlobRef) -> Generator[None]:
+        """Keep room for a blob while its chunks come; what did not come whole is dropped.
+
+        Raises:
+            TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit now.
+        """
+        if not self.whole(ref.root):
+            self._make_room(ref.size)
+            path = None
+            if self._folder is not None:
+                path = self._folder / (ref.root.hex() + _PARTIAL)
+                with path.open("wb") as file:
+                    file.truncate(ref.size)
+            self._blobs[ref.root] = _Blob(ref.size, path, held=set())
+            self._used += ref.size
+        blob = self._blobs[ref.root]
+        blob.pins += 1
+        try:
+            yield
+        finally:
+            blob.pins -= 1
+            if blob.held is not None:
+                self.discard(ref.root)
+
+    def put(self, ref: BlobRef, index: int, data: bytes) -> None:
+        """Add a checked chunk of a blob that is being filled; the last one makes it whole."""
+        blob = self._blobs[ref.root]
+        if blob.held is None:
+            return
+        if blob.path is None:
+            blob.memory[index] = data
+        else:
+            with blob.path.open("r+b") as file:
+                file.seek(index * CHUNK)
+                file.write(data)
+        blob.held.add(index)
+        if len(blob.held) == len(ref.chunks):
+            blob.held = None
+            if blob.path is not None:
+                blob.path = blob.path.replace(blob.path.with_suffix(""))
+
+    def chunk(self, root: bytes, index: int) -> bytes | None:
+        """A chunk, if it is here; the blob counts as used now."""
+        blob = self._blobs.get(root)
+        if blob is None or (blob.held is not None and index not in blob.held):
+            return None
+        self._blobs.move_to_end(root)
+        if blob.path is None:
+            return blob.memory.get(index)
+        try:
+            with blob.path.open("rb") as file:
+                file.seek(index * CHUNK)
+                return file.read(CHUNK) or None
+        except OSError:  # deleted from outside
+            return None
+
+    def read(self, ref: BlobRef, *, check: bool = True) -> bytes | None:
+        """A whole blob; one that is not what it should be is dropped.
+
+        Args:
+            ref: its name.
+            check: false where the chunks have just been checked; then only the size is.
+        """
+        if not self.whole(ref.root):
+            return None
+        parts = [self.chunk(ref.root, index) or b"" for index in range(len(ref.chunks))]
+        data = b"".join(parts)
+        if len(data) == ref.size and (not check or BlobRef.of(data).root == ref.root):
+            return data
+        self.discard(ref.root)
+        return None
+
+    def discard(self, root: bytes) -> None:
+        """Drop a blob."""
+        blob = self._blobs.pop(root, None)
+        if blob is not None:
+            self._used -= blob.size
+            if blob.path is not None:
+                with contextlib.suppress(OSError):
+                    blob.path.unlink()

@@ -1,0 +1,69 @@
+"""Yamux that survives cancelled reads and writes.
+
+A deadline is a cancellation, and a frame that is cancelled on its way into the Noise layer would
+leave the two ends of the connection at different nonces. So frames are written under a shield: a
+deadline costs a stream, never the connection. Reads need it too, because they send window updates.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import trio
+from libp2p.abc import IHost, IMuxedConn, ISecureConn
+from libp2p.custom_types import TProtocol
+from libp2p.peer.id import ID
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
+
+from qres_transport_libp2p.clock import patience
+
+WRITE_SECONDS: Final = 10.0
+"""How long the peer's kernel may take nothing before the connection counts as lost."""
+
+
+class ShieldedYamux(Yamux):
+    """Writes whole frames, or closes the connection."""
+
+    async def _write_frame(self, data: bytes) -> None:
+        secured: Any = self.secured_conn
+        async with self._write_lock:
+            with patience(WRITE_SECONDS, shield=True) as scope:
+                await secured.write(data)
+            if scope.cancelled_caught:
+                with patience(1.0, shield=True):
+                    await secured.close()
+        await trio.lowlevel.checkpoint()
+
+
+class ShieldedMuxer(MuxerMultistream):
+    """Negotiates yamux and nothing else, and makes it shielded.
+
+    libp2p's own makes ``Yamux`` itself for that protocol, so a class given for it is not enough.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({TProtocol(PROTOCOL_ID): ShieldedYamux})
+
+    async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """A muxed connection over a secured one."""
+        select: Any = self._selector.select
+        protocol, _class = await select(conn, conn.is_initiator, self.negotiate_timeout)
+        muxed = ShieldedYamux(conn, peer_id, is_initiator=conn.is_initiator, on_close=_nothing)
+        return self._annotate_connection(muxed, conn, protocol)
+
+
+async def _nothing() -> None:
+    """What the swarm puts its own function in place of."""
+
+
+def shield(host: IHost) -> None:
+    """Have a host, before it runs, make its connections this way.
+
+    Window updates are gathered, too, instead of sent for every read, unless the environment says
+    otherwise: the variable is libp2p's own, for tuning.
+    """
+    os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
+    network: Any = host.get_network()
+    network.upgrader.muxer_multistream = ShieldedMuxer()

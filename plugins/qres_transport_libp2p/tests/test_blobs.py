@@ -1,0 +1,222 @@
+"""Blobs: from several holders, checked, spooled, within a quota."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+from libp2p.io.trio import TrioTCPStream
+from qres_transport_libp2p.store import BlobStore
+
+from qres_core import CHUNK, BlobRef, PeerChange, TransportError
+
+MIB = 2**20
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    return hashlib.shake_128(seed.to_bytes(4, "big")).digest(size)
+
+
+def spoil(transport: Any, ref: BlobRef, *chunks: int) -> None:
+    memory = transport._network._store._blobs[ref.root].memory
+    for index in chunks:
+        memory[index] = bytes(len(memory[index]))
+
+
+def test_forty_megabytes_reach_several_peers(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At most 5 % more than the payload goes over each wire."""
+    roster = lab.members(4)
+    data = noise(40 * MIB)
+    wire = {"written": 0}
+    write = TrioTCPStream.write
+
+    async def counted(self: TrioTCPStream, sent: bytes) -> None:
+        wire["written"] += len(sent)
+        await write(self, sent)
+
+    monkeypatch.setattr(TrioTCPStream, "write", counted)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            nodes = [
+                lab.transport(me, roster, data_dir=tmp_path / str(number), ping_seconds=20.0)
+                for number, me in enumerate(roster)
+            ]
+            await swarm.start(*nodes)
+            await lab.connected(*nodes)
+            ref = await nodes[0].publish_blob(data)
+            before = wire["written"]
+
+            async def fetch(node: Any) -> None:
+                holders = [me.node_id for me in roster if me.node_id != node._info.node_id]
+                assert await node.fetch_blob(ref, holders, 3 * lab.PATIENCE) == data
+
+            async with anyio.create_task_group() as group:
+                for node in nodes[1:]:
+                    group.start_soon(fetch, node)
+            assert wire["written"] - before <= 3 * len(data) * 1.05
+            assert all(node.stats().blobs_fetched == 1 for node in nodes[1:])
+
+    anyio.run(main)
+
+
+def test_a_holder_that_dies_is_replaced_by_another(lab: SimpleNamespace) -> None:
+    roster = lab.members(3)
+    data = noise(24 * MIB)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two, three = (lab.transport(me, roster, blob_sources=1) for me in roster)
+            await swarm.start(one, two, three)
+            await lab.connected(one, two, three)
+            ref = await one.publish_blob(data)
+            await two.publish_blob(data)
+            holders = [roster[0].node_id, roster[1].node_id]
+            got: list[bytes] = []
+
+            async def fetch() -> None:
+                got.append(await three.fetch_blob(ref, holders, lab.PATIENCE))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(fetch)
+                while three.stats().bytes_received < 2 * MIB:  # noqa: ASYNC110
+                    await anyio.sleep(0.001)
+                await one.aclose()
+            assert got == [data]
+
+    anyio.run(main)
+
+
+def test_one_wrong_chunk_costs_the_liar_its_connection_and_nobody_the_blob(
+    lab: SimpleNamespace,
+) -> None:
+    roster = lab.members(3)
+    data = noise(5 * MIB)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two, three = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two, three)
+            await lab.connected(one, two, three)
+            ref = await one.publish_blob(data)
+            await two.publish_blob(data)
+            spoil(one, ref, *range(5))
+            holders = [roster[0].node_id, roster[1].node_id]
+            assert await three.fetch_blob(ref, holders, lab.PATIENCE) == data
+            assert (await lab.noticed(three, PeerChange.BAD)).peer == roster[0].node_id
+            assert three.stats().malformed == 1
+
+    anyio.run(main)
+
+
+def test_who_has_part_of_a_blob_serves_that_part(lab: SimpleNamespace) -> None:
+    roster = lab.members(2)
+    data = noise(2 * MIB)
+    ref = BlobRef.of(data)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            store = one._network._store
+            with store.filling(ref):
+                store.put(ref, 0, data[:CHUNK])
+                with pytest.raises(TransportError, match=r"QRES-E904.*no holder has all"):
+                    await two.fetch_blob(ref, [roster[0].node_id], lab.PATIENCE)
+                assert two.stats().bytes_received >= CHUNK
+            assert store.used == 0
+            assert two._network._store.used == 0
+
+    anyio.run(main)
+
+
+def test_a_fetch_that_is_cancelled_or_late_leaves_nothing_and_can_be_repeated(
+    lab: SimpleNamespace,
+) -> None:
+    roster = lab.members(2)
+    data = noise(16 * MIB)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            ref = await one.publish_blob(data)
+            holder = [roster[0].node_id]
+            for _ in range(5):
+                with anyio.move_on_after(0.02):
+                    await two.fetch_blob(ref, holder, lab.PATIENCE)
+                with pytest.raises(TransportError, match="QRES-E905"):
+                    await two.fetch_blob(ref, holder, 0.01)
+            since = [peer.since for peer in two.peers()]
+            assert await two.fetch_blob(ref, holder, lab.PATIENCE) == data
+            assert [peer.since for peer in two.peers()] == since  # the connection outlived it all
+
+    anyio.run(main)
+
+
+# ── the store ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(params=["disk", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path / "blobs" if request.param == "disk" else None
+
+
+def fill(store: BlobStore, data: bytes) -> BlobRef:
+    ref = BlobRef.of(data)
+    with store.filling(ref):
+        for index in range(len(ref.chunks)):
+            store.put(ref, index, data[index * CHUNK : (index + 1) * CHUNK])
+    return ref
+
+
+def test_the_blob_used_longest_ago_makes_room(folder: Path | None) -> None:
+    store = BlobStore(folder, 3 * MIB)
+    refs = [fill(store, noise(MIB, seed)) for seed in range(3)]
+    assert store.chunk(refs[0].root, 0) is not None
+    last = fill(store, noise(MIB, 9))
+    assert [store.whole(ref.root) for ref in (*refs, last)] == [True, False, True, True]
+    assert store.used == 3 * MIB
+    if folder is not None:
+        assert sum(path.stat().st_size for path in folder.iterdir()) == 3 * MIB
+
+
+def test_what_is_being_fetched_is_not_thrown_out(folder: Path | None) -> None:
+    store = BlobStore(folder, 2 * MIB)
+    ref = BlobRef.of(noise(2 * MIB))
+    with store.filling(ref):
+        other = store.filling(BlobRef.of(b"x"))
+        with pytest.raises(TransportError, match="QRES-E902"):
+            other.__enter__()
+    with pytest.raises(TransportError, match="QRES-E901"):
+        fill(store, noise(3 * MIB))
+    assert store.used == 0
+
+
+def test_blobs_outlive_a_restart_and_halves_do_not(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path, 8 * MIB)
+    whole = fill(store, noise(MIB + 1))
+    (tmp_path / ("00" * 32 + ".part")).write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("not ours", encoding="utf-8")
+    again = BlobStore(tmp_path, 8 * MIB)
+    assert again.read(whole) == noise(MIB + 1)
+    assert again.used == MIB + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [whole.root.hex(), "notes.txt"]
+
+
+def test_a_file_that_was_changed_is_not_taken_for_the_blob(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path, 8 * MIB)
+    ref = fill(store, noise(MIB))
+    path = tmp_path / ref.root.hex()
+    path.write_bytes(bytes(MIB))
+    assert store.read(ref) is None
+    assert not path.exists()
+    assert store.chunk(ref.root, 0) is None

@@ -1,0 +1,452 @@
+"""One test for each promise of the layer over libp2p; see "What it promises" in the README."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+import trio
+from libp2p.peer.id import ID
+from libp2p.pubsub.gossipsub import GossipSub
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from libp2p.tools.anyio_service import background_trio_service
+from libp2p.utils import encode_varint_prefixed
+from multiaddr import Multiaddr
+from qres_transport_libp2p import hello, pubsub
+from qres_transport_libp2p.gossip import topic_of
+from qres_transport_libp2p.reconnect import PING
+from qres_transport_libp2p.yamux import shield
+
+from qres_core import PeerChange
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+KIB = 1024
+
+
+def rpc(*messages: rpc_pb2.Message) -> bytes:
+    return encode_varint_prefixed(rpc_pb2.RPC(publish=messages).SerializeToString())
+
+
+def message(author: bytes, **fields: Any) -> rpc_pb2.Message:
+    given: dict[str, Any] = {
+        "from_id": author,
+        "data": b"x",
+        "seqno": bytes(8),
+        "topicIDs": [topic_of("test")],
+        **fields,
+    }
+    return rpc_pb2.Message(**given)
+
+
+def malformed(author: bytes) -> dict[str, bytes]:
+    """RPCs that a peer may send, by what is wrong with them."""
+    hashed = b"\x12\x20" + bytes(32)  # an author whose key does not stand in its name
+    return {
+        "garbage": encode_varint_prefixed(b"\xff" * 40),
+        "no author": rpc(message(b"", signature=b"s" * 64)),
+        "a garbage key": rpc(message(hashed, key=b"garbage", signature=b"s" * 64)),
+        "a bad RSA key": rpc(
+            message(hashed, key=b"\x08\x00\x12\x05" + bytes(5), signature=b"s" * 64)
+        ),
+        "a short sequence number": rpc(message(author, seqno=b"1", signature=b"s" * 64)),
+        "two topics": rpc(message(author, topicIDs=[topic_of("test"), "x"], signature=b"s")),
+        "too much data": rpc(message(author, data=bytes(60 * KIB), signature=b"s" * 64)),
+        "an oversized RPC": encode_varint_prefixed(bytes(200 * KIB)),
+        "an endless length": b"\xff" * 64,
+    }
+
+
+@asynccontextmanager
+async def stock_pubsub(host: Any) -> AsyncGenerator[Pubsub]:
+    router: Any = GossipSub([pubsub.GOSSIPSUB], 6, 4, 12, heartbeat_interval=1)
+    made = Pubsub(host, router)
+    try:
+        async with background_trio_service(made), background_trio_service(router):
+            await made.wait_until_ready()
+            await made.subscribe(topic_of("test"))
+            yield made
+    finally:
+        made.seen_messages.stop()
+
+
+@pytest.mark.parametrize("what", malformed(b""))
+def test_a_malformed_message_ends_its_connection_and_nothing_else(
+    lab: SimpleNamespace, what: str
+) -> None:
+    me, good, evil = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
+            roster = [me, good, evil]
+            one = lab.transport(me, roster, dial=[])
+            two = lab.transport(good, roster, dial=[me])
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            assert await lab.greet(host, me) == hello.WELCOME
+            peer = await lab.dial(host, me)
+            stream = await host.new_stream(peer, [pubsub.GOSSIPSUB])
+            await stream.write(malformed(host.get_id().to_bytes())[what])
+            if what not in ("an endless length", "an oversized RPC"):
+                event = await lab.noticed(one, PeerChange.BAD)
+                assert event.peer == evil.node_id
+                assert one.stats().malformed >= 1
+            else:
+                await trio.sleep(0.5)
+            await two.broadcast(b"and still it works")
+            assert (await lab.heard(one, b"and still it works")).link == good.node_id
+
+    trio.run(main)
+
+
+def test_a_late_joiner_survives_large_messages(lab: SimpleNamespace) -> None:
+    """The history is sent to it beside new messages, all larger than a frame of yamux."""
+    roster = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two, late = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            for number in range(20):
+                await one.broadcast(bytes([number]) * 32 * KIB)
+            await swarm.start(late)
+            for number in range(20, 60):
+                await one.broadcast(bytes([number]) * 32 * KIB)
+                await anyio.sleep(0.02)
+            await lab.connected(one, two, late)
+            await one.broadcast(b"the last")
+            await lab.heard(late, b"the last")
+            assert one.stats().malformed == late.stats().malformed == 0
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("shielded", [True, False])
+def test_cancelled_reads_and_writes_do_not_cost_the_connection(
+    lab: SimpleNamespace,
+    shielded: bool,  # noqa: FBT001
+) -> None:
+    """The control is the same without the shield."""
+    me, peer = lab.members(2)
+    survived = False
+
+    async def sink(stream: Any) -> None:
+        with contextlib.suppress(Exception):
+            while True:
+                await stream.read(2**18)
+
+    async def main() -> None:
+        nonlocal survived
+        async with lab.stock_host(me) as server, lab.stock_host(peer) as host:
+            if shielded:
+                shield(server)
+                shield(host)
+            server.set_stream_handler("/sink", sink)
+            name = await lab.dial(host, me)
+            conns = host.get_network().get_connections(name)
+            for number in range(60):
+                try:
+                    stream = await host.new_stream(name, ["/sink"])
+                    with trio.move_on_after(0.0005 * (number % 20)):
+                        while True:
+                            await stream.write(bytes(2**17))
+                    with trio.move_on_after(1):
+                        await stream.reset()
+                except Exception:  # noqa: BLE001 - in the control
+                    break
+            survived = not conns[0].is_closed and host.get_network().get_connections(name) == conns
+            if survived:
+                survived = False
+                with trio.move_on_after(lab.PATIENCE), contextlib.suppress(Exception):
+                    stream = await host.new_stream(name, [PING])
+                    await stream.write(bytes(32))
+                    survived = await stream.read(32) == bytes(32)
+
+    trio.run(main)
+    assert survived is shielded
+
+
+def test_what_a_node_says_just_after_a_restart_is_heard(lab: SimpleNamespace) -> None:
+    """Sequence numbers do not begin again where the neighbours have been."""
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            for number in range(60):
+                await two.broadcast(b"before %d" % number)
+            await lab.heard(one, b"before 59")
+            await two.aclose()
+            again = lab.transport(roster[1], roster)
+            start = time.monotonic()
+            await swarm.start(again)
+            await lab.connected(one, again)
+            for number in range(20):
+                await again.broadcast(b"after %d" % number)
+            for number in range(20):
+                await lab.heard(one, b"after %d" % number)
+            assert time.monotonic() - start < lab.PATIENCE
+
+    anyio.run(main)
+
+
+def test_own_messages_are_not_subject_to_a_silent_limit(lab: SimpleNamespace) -> None:
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            for number in range(150):
+                await two.broadcast(b"%d" % number)
+            await anyio.sleep(0.5)
+            assert {(await lab.heard(one, b"%d" % n)).frame for n in range(150)}
+            assert one.stats().frames_dropped == two.stats().frames_dropped == 0
+
+    anyio.run(main)
+
+
+def test_broadcasts_beyond_the_rate_wait_and_floods_of_others_are_dropped(
+    lab: SimpleNamespace,
+) -> None:
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one = lab.transport(roster[0], roster, ingress_burst=10, ingress_per_second=1.0)
+            two = lab.transport(roster[1], roster, publish_burst=20, publish_per_second=40.0)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            start = time.monotonic()
+            for number in range(40):
+                await two.broadcast(b"%d" % number)
+            assert time.monotonic() - start >= 0.45  # 20 at once, 20 at 40 a second
+            await anyio.sleep(0.5)
+            assert one.stats().frames_dropped >= 20
+
+    anyio.run(main)
+
+
+def test_the_router_is_tuned(lab: SimpleNamespace) -> None:
+    router: Any = pubsub.tuned_gossipsub(6)
+    assert router.heartbeat_interval == 1
+    assert router.adaptive_gossip_enabled is False
+    assert router.spam_protection_enabled is False
+    assert list(router.protocols) == ["/meshsub/1.1.0"]
+    assert (router.degree_low, router.degree, router.degree_high) == (4, 6, 12)
+    assert lab
+
+
+def test_messages_are_not_kept_for_ever(lab: SimpleNamespace) -> None:
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            for number in range(30):
+                await two.broadcast(b"%d" % number)
+            await lab.heard(one, b"29")
+            assert not one._parts.gossip._router.equivocation_detection
+
+    anyio.run(main)
+
+
+def test_a_peer_whose_stream_was_reset_is_not_forgotten(lab: SimpleNamespace) -> None:
+    roster = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+
+            async def cut() -> None:
+                for stream in list(one._parts.gossip.pubsub.peers.values()):
+                    await stream.reset()
+
+            for number in range(3):
+                await one._running.call(cut)
+                await anyio.sleep(0.2)
+                await lab.connected(one, two)
+                for sender, to in ((one, two), (two, one)):
+                    frame = b"after the cut %d" % number
+                    await sender.broadcast(frame)
+                    await lab.heard(to, frame)
+
+    anyio.run(main)
+
+
+FROZEN = """
+import sys, anyio
+sys.path.insert(0, {tests!r})
+import importlib.util
+spec = importlib.util.spec_from_file_location("lab", {tests!r} + "/conftest.py")
+lab = importlib.util.module_from_spec(spec); sys.modules["lab"] = lab
+spec.loader.exec_module(lab)
+
+async def main():
+    me, other = lab.members(2)
+    me, other = type(me)(me.key, {port}), type(other)(other.key, {other})
+    node = lab.transport(me, [me, other], dial=[other])
+    await node.start()
+    await lab.connected(node)
+    await anyio.sleep(600)
+
+anyio.run(main)
+"""
+
+
+def run_child(code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-P", "-c", code])
+
+
+async def until_heard(lab: SimpleNamespace, send: Any, to: Any, frame: bytes) -> None:
+    """Send a frame, which is best effort, until it arrives."""
+    with anyio.fail_after(lab.PATIENCE):
+        while True:
+            await send()
+            with anyio.move_on_after(0.5):
+                await lab.heard(to, frame)
+                return
+
+
+def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespace) -> None:
+    """It is stopped, so no connection closes; a new process with its key takes its place."""
+    me, other = lab.members(2)
+    code = FROZEN.format(tests=str(Path(__file__).parent), port=me.port, other=other.port)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one = lab.transport(other, [me, other], dial=[], ping_seconds=60.0)
+            await swarm.start(one)
+            child = run_child(code)
+            try:
+                await lab.noticed(one, PeerChange.UP)
+                os.kill(child.pid, signal.SIGSTOP)
+                place = type(me)(me.key, lab.free_ports(1)[0])
+                new = lab.transport(place, [me, other], dial=[other])
+                await swarm.start(new)
+                await lab.connected(new, one)
+                start = time.monotonic()
+                for sender, to in ((new, one), (one, new)):
+                    await until_heard(lab, partial(sender.broadcast, b"gossip"), to, b"gossip")
+                    direct = partial(sender.send, to._info.node_id, b"direct")
+                    await until_heard(lab, direct, to, b"direct")
+                assert time.monotonic() - start < 10
+            finally:
+                child.kill()
+                child.wait()
+
+    anyio.run(main)
+
+
+def test_a_peer_that_freezes_is_down_and_comes_back(lab: SimpleNamespace) -> None:
+    me, other = lab.members(2)
+    code = FROZEN.format(tests=str(Path(__file__).parent), port=me.port, other=other.port)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one = lab.transport(other, [me, other], dial=[me], ping_seconds=1.0)
+            await swarm.start(one)
+            child = run_child(code)
+            try:
+                await lab.noticed(one, PeerChange.UP)
+                os.kill(child.pid, signal.SIGSTOP)
+                await lab.noticed(one, PeerChange.DOWN)
+                assert one.peers() == ()
+                os.kill(child.pid, signal.SIGCONT)
+                await lab.noticed(one, PeerChange.UP)
+            finally:
+                child.kill()
+                child.wait()
+
+    anyio.run(main)
+
+
+def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
+    """libp2p resets streams that rest for five seconds; the node's own thread may rest."""
+    roster = lab.members(2)
+    data = hashlib.sha256(b"data").digest() * (8 * KIB * KIB // 32)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            one, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(one, two)
+            await lab.connected(one, two)
+            ref = await one.publish_blob(data)
+            task_data: list[bytes] = []
+
+            async def fetch() -> None:
+                task_data.append(await two.fetch_blob(ref, [roster[0].node_id], lab.PATIENCE))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(fetch)
+                await anyio.sleep(0.01)
+                time.sleep(7)  # noqa: ASYNC251 - the point
+            assert task_data == [data]
+            assert len(one.peers()) == len(two.peers()) == 1
+            event = await one.event()
+            assert event.change is PeerChange.UP
+            with anyio.move_on_after(0.2):
+                raise AssertionError(await one.event())
+
+    anyio.run(main)
+
+
+def test_nobody_is_dialled_because_a_peer_says_so(lab: SimpleNamespace) -> None:
+    """Neither by a PRUNE with peers nor by the addresses in a peer's record."""
+    me, evil, victim = lab.members(3)
+    met: list[str] = []
+
+    async def main() -> None:
+        async def answer(stream: trio.SocketStream) -> None:
+            met.append("dialled")
+            await stream.aclose()
+
+        async with lab.Swarm() as swarm, trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_tcp, answer, victim.port)
+            lie = [Multiaddr(victim.listen)]
+            async with lab.stock_host(evil, announce_addrs=lie) as host, stock_pubsub(host) as out:
+                one = lab.transport(me, [me, evil, victim], dial=[])
+                await swarm.start(one)
+                assert await lab.greet(host, me) == hello.WELCOME
+                peer = await lab.dial(host, me)
+                with trio.fail_after(lab.PATIENCE):
+                    while peer not in out.peers:  # noqa: ASYNC110
+                        await trio.sleep(0.05)
+                prune = rpc_pb2.ControlPrune(topicID=topic_of("test"), backoff=1)
+                named = ID(peer_bytes(victim.node_id))
+                prune.peers.append(rpc_pb2.PeerInfo(peerID=named.to_bytes()))
+                control = rpc_pb2.ControlMessage(prune=[prune])
+                told = rpc_pb2.RPC(control=control)
+                await out.write_msg(out.peers[peer], told)
+                await host.get_network().close_peer(peer)
+                await trio.sleep(3)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert not met
+
+
+def peer_bytes(public: bytes) -> bytes:
+    return b"\x00\x24\x08\x01\x12\x20" + public

@@ -1,0 +1,185 @@
+"""The small parts: bucket, mailbox, thread."""
+
+from __future__ import annotations
+
+import threading
+
+import anyio
+import anyio.lowlevel
+import pytest
+import trio
+from qres_transport_libp2p.bridge import TrioThread, closed
+from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.caller import Caller
+from qres_transport_libp2p.mailbox import Mailbox
+
+from qres_core import RoundError
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def test_a_bucket_lets_a_burst_and_then_the_rate_through() -> None:
+    now = [0.0]
+    bucket = TokenBucket(10.0, 3, clock=lambda: now[0])
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+    now[0] = 0.1
+    assert bucket.take()
+    assert not bucket.take()
+    assert bucket.wait() == pytest.approx(0.1)
+    assert bucket.wait() == pytest.approx(0.2)
+    now[0] = 100.0
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+
+
+@BACKENDS
+def test_a_mailbox_is_filled_from_threads_and_bounded(backend: str) -> None:
+    async def main() -> None:
+        box: Mailbox[int] = Mailbox(2)
+        box.bind(Caller().post)
+        got: list[int] = []
+
+        async def read() -> None:
+            got.append(await box.get())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(read)
+            await anyio.sleep(0.05)
+            threading.Thread(target=box.put, args=(7,)).start()
+        assert got == [7]
+        assert [box.put(number) for number in range(3)] == [True, True, False]
+        with anyio.move_on_after(0):
+            await box.get()  # cancelled: takes nothing
+        assert [await box.get(), await box.get()] == [0, 1]
+        for _ in range(3):
+            with anyio.move_on_after(0.01):
+                await box.get()
+        assert not box._waiting
+        box.close(lambda: closed("over"))
+        assert not box.put(1)
+        with pytest.raises(RoundError, match="over"):
+            await box.get()
+
+    anyio.run(main, backend=backend)
+
+
+def test_a_mailbox_may_drop_the_oldest() -> None:
+    async def main() -> None:
+        box: Mailbox[int] = Mailbox(2, drop_oldest=True)
+        assert all(box.put(number) for number in range(5))
+        assert [await box.get(), await box.get()] == [3, 4]
+
+    anyio.run(main)
+
+
+@BACKENDS
+def test_calls_cross_the_threads_with_results_errors_and_cancellation(backend: str) -> None:
+    ended: list[str] = []
+
+    async def main() -> None:
+        thread = TrioThread(Caller(), "libp2p-test")
+
+        async def program(ready: object, stop: trio.Event) -> None:
+            assert callable(ready)
+            ready()
+            await stop.wait()
+
+        async def answer(number: int) -> str:
+            await trio.lowlevel.checkpoint()
+            return f"{number} in {threading.current_thread().name}"
+
+        async def fail() -> None:
+            raise LookupError
+
+        cancelled: list[bool] = []
+
+        async def wait() -> None:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                cancelled.append(True)
+                raise
+
+        with pytest.raises(RoundError, match="not started"):
+            await thread.call(answer, 1)
+        await thread.start(program, ended.append)
+        assert await thread.call(answer, 1) == "1 in libp2p-test"
+        with pytest.raises(LookupError):
+            await thread.call(fail)
+        with anyio.move_on_after(0.05):
+            await thread.call(wait)
+        await thread.call(answer, 2)
+        assert cancelled == [True]
+        async with anyio.create_task_group() as group:
+
+            async def interrupted() -> None:
+                with pytest.raises(RoundError, match="QRES-E603"):
+                    await thread.call(wait)
+
+            group.start_soon(interrupted)
+            await anyio.sleep(0.05)
+            await thread.stop(5)
+        with pytest.raises(RoundError, match="QRES-E603"):
+            await thread.call(answer, 3)
+        await thread.stop(5)
+
+    anyio.run(main, backend=backend)
+    assert ended == ["closed"]
+
+
+@BACKENDS
+def test_a_program_that_fails_says_why(backend: str) -> None:
+    ended: list[str] = []
+
+    async def program(_ready: object, _stop: trio.Event) -> None:
+        what = "the reason"
+        raise OSError(what)
+
+    async def main() -> None:
+        thread = TrioThread(Caller(), "libp2p-test")
+        with pytest.raises(RoundError, match="OSError: the reason"):
+            await thread.start(program, ended.append)
+
+    anyio.run(main, backend=backend)
+    assert ended == ["OSError: the reason"]
+
+
+@BACKENDS
+def test_questions_to_the_caller_s_loop_end_in_time(backend: str) -> None:
+    async def main() -> None:
+        caller = Caller()
+        thread = TrioThread(caller, "libp2p-test")
+        cancelled = anyio.Event()
+
+        async def program(ready: object, stop: trio.Event) -> None:
+            assert callable(ready)
+            ready()
+            await stop.wait()
+
+        async def slow() -> None:
+            try:
+                await anyio.sleep(60)
+            finally:
+                cancelled.set()
+
+        async def double() -> int:
+            await anyio.lowlevel.checkpoint()
+            return 42
+
+        async def ask() -> tuple[str, int]:
+            return (
+                await caller.ask(lambda: threading.current_thread().name, 5),
+                await caller.serve(double, 5),
+            )
+
+        async def wait() -> None:
+            with pytest.raises(TimeoutError):
+                await caller.serve(slow, 0.05)
+
+        await thread.start(program, lambda _why: None)
+        assert await thread.call(ask) == (threading.current_thread().name, 42)
+        await thread.call(wait)
+        await cancelled.wait()
+        await caller.cancel_all()
+        await thread.stop(5)
+
+    anyio.run(main, backend=backend)

@@ -1,0 +1,100 @@
+"""The status of nodes as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from qres_core.cli.display import reasons
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def figure(metrics: Mapping[str, float]) -> str:
+    """The accuracy, or else the loss, for people."""
+    accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
+    if accuracy is not None:
+        return f"{accuracy:.1%}"
+    if loss is not None:
+        return f"loss {loss:.4g}"
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Numbers as bars between the least and the greatest.
+
+    Example:
+        >>> sparkline([0.1, 0.5, 0.9])
+        '▁▅█'
+    """
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in values)
+
+
+def _accuracies(report: Mapping[str, Any]) -> list[float]:
+    made = [one["metrics"].get("accuracy") for one in report["history"]]
+    return [value for value in made if value is not None][-40:]
+
+
+def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
+    """One node: its rounds, the others as it sees them, what it refused."""
+    if report["state"] != "running":
+        yield Text(f"the node is {report['state']}")
+        return
+    swarm, rounds = report["swarm"], report["rounds"]
+    head = Table.grid(padding=(0, 2))
+    facts = {
+        "node": report["node"]["id"],
+        "swarm": f"{swarm['name']}, {swarm['nodes']} nodes of which {swarm['byzantine']} may lie",
+        "round": f"{report['round']}, {rounds['closed']} closed and {rounds['aborted']} aborted",
+        "model": f"step {report['step']}, {report['model_digest'][:16]}",
+        "figures": f"{figure(report['metrics'])} {sparkline(_accuracies(report))}".strip(),
+        "peers": f"{len(report['peers'])} connected",
+        "refused": reasons(report["rejections"]) or "nothing",
+    }
+    for name, value in facts.items():
+        head.add_row(Text(name, style="bold"), Text(value))
+    yield head
+    table = Table("member", "connected", "standing", "contributed")
+    for one in report["members"]:
+        connected = "self" if one["self"] else "yes" if one["connected"] else "no"
+        standing = "banned" if one["banned"] else f"{one['standing']:.2f}"
+        style = "red" if one["banned"] else None if connected != "no" else "dim"
+        table.add_row(one["id"][:16], connected, standing, str(one["contributed"]), style=style)
+    yield table
+
+
+def swarm_table(title: str, rows: Sequence[tuple[str, str, Mapping[str, Any] | None]]) -> Table:
+    """A whole swarm, a node in each row.
+
+    Args:
+        title: heading.
+        rows: name, role and status of each node; ``None`` where it does not answer.
+    """
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    for name in ("node", "role", "round", "step", "figures", "peers", "model", "refused"):
+        table.add_column(name, justify="right" if name in {"round", "step", "peers"} else "left")
+    for name, role, report in rows:
+        style = "yellow" if role != "honest" else None
+        if report is None or report["state"] != "running":
+            table.add_row(name, role, "", "", "not answering", style=style or "dim")
+            continue
+        table.add_row(
+            name,
+            role,
+            str(report["round"]),
+            str(report["step"]),
+            escape(f"{figure(report['metrics'])} {sparkline(_accuracies(report)[-12:])}"),
+            str(len(report["peers"])),
+            report["model_digest"][:12],
+            escape(reasons(dict(list(report["rejections"].items())[:3]))),
+            style=style,
+        )
+    return table

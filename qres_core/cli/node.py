@@ -1,0 +1,120 @@
+"""``qres node``: run a node, and ask one how it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import click
+
+from qres_core.cli.options import parse_setting, read_config
+
+DEFAULT_URL: Final = "127.0.0.1:8470"
+
+
+@click.group("node")
+def command() -> None:
+    """Run a node, and ask one how it is."""
+
+
+@command.command("run")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--rounds", type=click.IntRange(1), help="Stop at this model, counted from the first."
+)
+@click.option(
+    "--linger",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds to go on helping the others after the last of --rounds.",
+)
+@click.option(
+    "--log-level", type=click.Choice(("debug", "info", "warning", "error")), default="info"
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(("auto", "json", "console")),
+    default="auto",
+    help="auto: for people on a terminal, else JSON, one event a line.",
+)
+@click.option("--until-eof", is_flag=True, help="Stop too when standard input ends.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@click.option("--json", "as_json", is_flag=True, help="Print the last status as JSON at the end.")
+def run(
+    config: Path,
+    *,
+    rounds: int | None,
+    linger: float,
+    log_level: Literal["debug", "info", "warning", "error"],
+    log_format: str,
+    until_eof: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run the node of CONFIG until SIGTERM, ctrl-C or the last of --rounds.
+
+    Logs go to stderr. A node that was stopped, or killed, goes on where it was when it is started
+    again with the same data folder. A second signal stops it without waiting for what is on its
+    way.
+
+    Exit code 0 if it was stopped or made all rounds, 1 if it took part and had to stop (its model
+    differs from a quorum's, or its disk, its transport or a plugin failed), 2 if it was refused
+    before it took part.
+    """
+    from qres_core.node import extra  # noqa: PLC0415 - numpy and more
+
+    extra.require()
+    from qres_core.node import daemon, logs  # noqa: PLC0415
+
+    read = read_config(config, [parse_setting(text) for text in settings])
+    form = log_format if log_format != "auto" else "console" if sys.stderr.isatty() else "json"
+
+    def say(report: Mapping[str, Any]) -> None:
+        click.echo(json.dumps(report))
+
+    log = logs.set_up(log_level, form)
+    code = daemon.run(
+        read,
+        log,
+        rounds=rounds,
+        linger=linger,
+        report=say if as_json else None,
+        leash=sys.stdin.fileno() if until_eof else None,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(one is not threading.main_thread() and not one.daemon for one in threading.enumerate()):
+        # A fit under way cannot be told to stop, and nobody wants its result.
+        os._exit(code)
+    sys.exit(code)
+
+
+@command.command("status")
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="Where the node serves it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
+def status(*, url: str, as_json: bool) -> None:
+    """Print what a running node says of itself.
+
+    Exit code 0 if it answered, 1 if nobody did.
+    """
+    from qres_core.node.ask import ask  # noqa: PLC0415
+
+    report = ask(url)
+    if report is None:
+        click.echo(f"no node answers at {url}", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    from qres_core.cli.console import console  # noqa: PLC0415 - rich
+    from qres_core.cli.live import node_tables  # noqa: PLC0415
+
+    where = console()
+    for one in node_tables(report):
+        where.print(one)

@@ -1,0 +1,155 @@
+"""Attackers in real processes: a trainer that lies.
+
+The simulator's attackers may know everything. One in a process of its own knows its data and
+nothing else, so only attacks that need no more are played here, and only lies that have the form of
+an update: what is no vector of the right length cannot leave through a trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core.contract.errors import LabError
+from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.types import RoundInfo, Update, Vector
+from qres_core.kernel.config import structure
+from qres_core.lab.attacks import Attack, AttackContext, DataAttack, catalogue, make_attack
+from qres_core.lab.attacks.registry import NOTHING, OWN_DATA
+from qres_core.lab.sabotage import SABOTAGE
+from qres_core.lab.tasks import TaskConfig, make_task
+
+ENTRY: Final = "qres_core.lab.hostile:make"
+"""The ``trainer.entry`` of a hostile node."""
+_ALONE: Final = (NOTHING, OWN_DATA, "its own data, and how many take part")
+_NO_UPDATE: Final = ("duplicate", "wrong_length")
+
+
+def playable() -> tuple[str, ...]:
+    """Names of the attacks that a process can play by itself."""
+    return tuple(
+        one.name
+        for one in catalogue().values()
+        if one.knowledge in _ALONE and one.name not in _NO_UPDATE
+    )
+
+
+def check_playable(name: str) -> None:
+    """Refuse an attack that a process cannot play by itself.
+
+    Raises:
+        LabError: QRES-E105 with the reason, QRES-E801 for an unknown name.
+    """
+    if name in playable():
+        return
+    if name in SABOTAGE:
+        why = "it forges messages, which only the simulator's attackers do"
+    elif name in _NO_UPDATE:
+        why = "what it sends is not one update"
+    elif name in catalogue():
+        why = f"it must know {catalogue()[name].knowledge}"
+    else:
+        make_attack(name, None)  # names the error
+        why = "unknown"
+    fix = f"one of {', '.join(playable())}; or `qres simulate`"
+    raise LabError.of(
+        "QRES-E105", "--attack", f"{name!r} cannot be played by a process: {why}", fix
+    )
+
+
+@attrs.frozen(eq=False)
+class HostileTrainer:
+    """Trains, and hands on what an attack makes of it.
+
+    Attributes:
+        inner: the attacker's honest trainer.
+        attack: what it does.
+        attackers: how many attack.
+        index: which of them this is, from 0.
+        rng: the attacker's randomness.
+    """
+
+    inner: Trainer
+    attack: Attack
+    attackers: int
+    index: int
+    rng: np.random.Generator
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Lie.
+
+        Raises:
+            LabError: QRES-E105 where the attack stays away; the node then sits the round out.
+        """
+        own = self.inner.fit(vector, round_info)
+        nobody = np.empty((0, vector.size), dtype=np.int32)
+        context = AttackContext(
+            round_info, vector, own, nobody, self.attackers, self.index, self.rng
+        )
+        forgeries = self.attack.forge(context)
+        if not forgeries:
+            raise LabError.of("QRES-E105", "attack", "it stays away")
+        lie = np.frombuffer(forgeries[0].octets, dtype="<i4").astype(np.int32)
+        return Update(lie, weight=max(1, forgeries[0].weight))
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Honest figures, for the attacker's own log."""
+        return self.inner.evaluate(vector)
+
+
+@attrs.frozen(eq=False)
+class HostileJudge(HostileTrainer):
+    """An attacker of a swarm that validates: it judges the others as it should."""
+
+    def validate(self, vector: Vector) -> float:
+        """The honest loss."""
+        assert isinstance(self.inner, Validator)  # noqa: S101 - `make` saw to it
+        return self.inner.validate(vector)
+
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        """The honest reference."""
+        assert isinstance(self.inner, Reference)  # noqa: S101 - as above
+        return self.inner.reference(vector, round_info)
+
+
+def make(
+    *,
+    attack: str,
+    nodes: int,
+    attackers: int,
+    index: int,
+    task: Mapping[str, Any],
+    seed: int = 0,
+    scale: int = 0,
+    strength: float | None = None,
+) -> tuple[Trainer, Vector]:
+    """A hostile node's trainer and the first model of a built-in task.
+
+    Args:
+        attack: a name of :func:`playable`.
+        nodes: number of nodes.
+        attackers: how many of them attack: the last ones.
+        index: this node's index, from 0.
+        task: the table ``[simulation.task]``.
+        seed: decides data and first model.
+        scale: power-of-two exponent of the grid.
+        strength: strength of the attack; ``None`` for its own.
+
+    Raises:
+        LabError: QRES-E105 or QRES-E801.
+        ConfigError: what is wrong with ``task``.
+    """
+    check_playable(attack)
+    made = make_task(structure(dict(task), TaskConfig, "task"), nodes=nodes, seed=seed, scale=scale)
+    played = make_attack(attack, strength)
+    trainer = made.trainers[index]
+    if isinstance(played, DataAttack):
+        trainer = played.poison(trainer)
+    entropy = np.random.SeedSequence((seed, 2, index))
+    rng = np.random.Generator(np.random.PCG64(entropy))
+    judges = isinstance(trainer, Validator) and isinstance(trainer, Reference)
+    kind = HostileJudge if judges else HostileTrainer
+    return kind(trainer, played, attackers, index - (nodes - attackers), rng), made.initial

@@ -1,0 +1,303 @@
+"""A swarm in a box: the folders, keys and configurations of real nodes on this machine.
+
+Every node gets a folder ``node-K`` of its own with its key, its configuration and its data. Keys
+and certificates are made by the plugins' own commands, as a person would make them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import ConfigError, LabError, PluginError
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import scan
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab import hostile
+from qres_core.lab.scenario import Scenario
+from qres_core.node import toml
+from qres_core.node.trainer import TrainerConfig
+
+PROGRAM: list[str] = ["-m", "qres_core.cli"]
+"""Arguments of the interpreter that run ``qres``."""
+SECONDS: Final = 60.0
+"""For a command that makes keys or certificates."""
+SECTIONS: Final[Mapping[str, type]] = {"simulation": Scenario, "trainer": TrainerConfig}
+
+
+@attrs.frozen
+class Seat:
+    """One node of the box.
+
+    Attributes:
+        index: from 0; attackers come last.
+        folder: its own.
+        hostile: whether it attacks.
+        node_id: its identity, hex.
+        peer_id: its identity as libp2p writes it.
+        port: where its transport listens, on loopback.
+        status_port: where it serves its status.
+    """
+
+    index: int
+    folder: Path
+    hostile: bool
+    node_id: str
+    peer_id: str
+    port: int
+    status_port: int
+
+    @property
+    def name(self) -> str:
+        """``node-3``."""
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        """Its configuration."""
+        return self.folder / "node.toml"
+
+    @property
+    def url(self) -> str:
+        """Of its status."""
+        return f"http://127.0.0.1:{self.status_port}"
+
+
+Wiring = Callable[[Seat, Sequence[Seat]], dict[str, Any]]
+"""Where a node's transport listens and whom it dials: keys for the transport's table."""
+
+
+def _libp2p(seat: Seat, seats: Sequence[Seat]) -> dict[str, Any]:
+    return {
+        "listen": f"/ip4/127.0.0.1/tcp/{seat.port}",
+        "peers": [
+            f"/ip4/127.0.0.1/tcp/{other.port}/p2p/{other.peer_id}"
+            for other in seats
+            if other is not seat
+        ],
+    }
+
+
+WIRINGS: dict[str, Wiring] = {"libp2p": _libp2p}
+"""Transports that can join processes, by plugin."""
+
+
+def qres(*arguments: str) -> list[str]:
+    """The command line of ``qres`` with this interpreter."""
+    return [sys.executable, "-P", *PROGRAM, *arguments]
+
+
+def _made(*arguments: str) -> dict[str, Any]:
+    """What a command that makes something reports.
+
+    Raises:
+        PluginError: QRES-E201 where there is no such command or it fails.
+    """
+    done = subprocess.run(  # noqa: S603 - this interpreter and this package
+        qres(*arguments, "--json"), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    try:
+        report: object = json.loads(done.stdout) if done.returncode == 0 else None
+    except ValueError:
+        report = None
+    if not canonical.is_map(report):
+        said = (done.stderr or done.stdout).strip().splitlines()
+        what = f"`qres {arguments[0]}` failed: {said[-1] if said else done.returncode}"
+        raise PluginError.of("QRES-E201", "qres swarm up", what)
+    return report
+
+
+def free_ports(count: int) -> list[int]:
+    """Distinct ports of loopback that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def transport_of(raw: Mapping[str, Any]) -> str:
+    """The plugin that is to join the processes: the file's, ``libp2p`` in the place of ``memory``.
+
+    Raises:
+        ConfigError: QRES-E105 where the file enables none that can.
+    """
+    plugins: Mapping[str, Any] = raw.get("plugins", {})
+    found = [name for name in plugins if name in WIRINGS]
+    if found:
+        return found[0]
+    if "memory" in plugins:
+        return "libp2p"
+    what = f"none of {', '.join(WIRINGS)} is enabled"
+    fix = "processes need a transport between them: [plugins.libp2p]"
+    raise ConfigError.of("QRES-E105", "plugins", what, fix)
+
+
+def _check(config: Config) -> None:
+    """Refuse what the box cannot play.
+
+    Raises:
+        ConfigError: QRES-E103 or QRES-E105.
+        LabError: QRES-E105 for an attack that a process cannot play.
+    """
+    scenario: Scenario = config.sections["simulation"]
+    if "ed25519" not in config.plugins:
+        fix = "add [plugins.ed25519]"
+        what = "processes know each other by their keys, and no plugin holds any"
+        raise ConfigError.of("QRES-E103", "plugins.ed25519", what, fix)
+    if config.sections["trainer"].entry:
+        what = "a box plays built-in tasks, [simulation.task]"
+        raise ConfigError.of("QRES-E105", "trainer.entry", what, "use `qres node run`")
+    if scenario.attack:
+        hostile.check_playable(scenario.attack)
+    if scenario.attackers > config.swarm.nodes:
+        what = f"{scenario.attackers} of {config.swarm.nodes} nodes"
+        raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
+
+
+def prepare(raw: Mapping[str, Any], source: str, folder: Path) -> tuple[Config, list[Seat]]:
+    """Make the folders of all nodes.
+
+    Args:
+        raw: the configuration's tables, those for the simulator among them.
+        source: where it came from, for messages.
+        folder: an empty folder, or one that is not there yet.
+
+    Returns:
+        the configuration and the nodes, honest ones first.
+
+    Raises:
+        QresError: what is wrong with the configuration; QRES-E803 for a folder with something in
+            it.
+    """
+    config = parse(raw, source=source, sections=SECTIONS)
+    _check(config)
+    transport = transport_of(raw)
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        fix = "name another folder; the keys and votes in it are a swarm's"
+        raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        return config, _fill(raw, config, transport, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _fill(raw: Mapping[str, Any], config: Config, transport: str, folder: Path) -> list[Seat]:
+    scenario: Scenario = config.sections["simulation"]
+    nodes = config.swarm.nodes
+    ports = free_ports(2 * nodes)
+    seats: list[Seat] = []
+    for index in range(nodes):
+        home = folder / f"node-{index}"
+        home.mkdir(mode=0o700)
+        key = _made("keygen", str(home / "node.key"), "--no-passphrase")
+        seats.append(
+            Seat(
+                index=index,
+                folder=home,
+                hostile=index >= nodes - scenario.attackers,
+                node_id=key["public_key"],
+                peer_id=key["peer_id"],
+                port=ports[index],
+                status_port=ports[nodes + index],
+            )
+        )
+    if config.plugins.get("pki", {}).get("ca"):
+        _certify(folder, config.swarm.name, seats)
+    for seat in seats:
+        tables = _node(raw, config, transport, seat, seats)
+        if seat is seats[0]:  # what is wrong with one is wrong with all, and is better said once
+            Kernel.from_config(
+                parse(tables, source=config.source, sections=SECTIONS), installed=scan()
+            )
+        seat.config.write_text(toml.render(tables), encoding="utf-8")
+    return seats
+
+
+def _certify(folder: Path, swarm: str, seats: Sequence[Seat]) -> None:
+    authority = str(folder / "ca")
+    _made("ca", "init", authority, "--swarm", swarm)
+    for seat in seats:
+        roles = ("--role", "train", "--role", "aggregate")
+        _made(
+            *("ca", "issue", authority, "--public-key", seat.node_id, "--name", seat.name),
+            *roles,
+        )
+
+
+def _node(
+    raw: Mapping[str, Any], config: Config, transport: str, seat: Seat, seats: Sequence[Seat]
+) -> dict[str, Any]:
+    """The tables of one node's configuration."""
+    roster = [one.node_id for one in seats]
+    plugins: dict[str, Any] = {}
+    for name, table in config.plugins.items():
+        if name in {"memory", transport}:
+            kept: Mapping[str, Any] = table if name == transport else {}
+            plugins[transport] = {**kept, **WIRINGS[transport](seat, seats)}
+        elif name == "ed25519":
+            own = {key: value for key, value in table.items() if key not in _OF_A_KEY}
+            plugins[name] = {**own, "key": str(seat.folder / "node.key")}
+        elif name == "pki":
+            plugins[name] = _membership(table, seat, roster)
+        else:
+            plugins[name] = dict(table)
+    return {
+        "swarm": {**raw["swarm"], "roster": roster},
+        "node": {
+            "data_dir": str(seat.folder / "data"),
+            "status": f"127.0.0.1:{seat.status_port}",
+        },
+        "trainer": _trainer(raw, config, seat),
+        "plugins": plugins,
+    }
+
+
+_OF_A_KEY: Final = ("key", "passphrase_env", "rotations")
+_OF_MEMBERS: Final = ("members", "members_file", "ca", "crl", "certificates")
+
+
+def _membership(table: Mapping[str, Any], seat: Seat, roster: Sequence[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in table.items() if key not in _OF_MEMBERS}
+    if table.get("ca"):
+        authority = seat.folder.parent / "ca"
+        kept |= {
+            "ca": str(authority / "ca.pem"),
+            "crl": str(authority / "crl.pem"),
+            "certificates": str(authority / "certificates"),
+        }
+    if table.get("members") or table.get("members_file") or not table.get("ca"):
+        kept["members"] = list(roster)
+    return kept
+
+
+def _trainer(raw: Mapping[str, Any], config: Config, seat: Seat) -> dict[str, Any]:
+    scenario: Scenario = config.sections["simulation"]
+    task = dict(raw.get("simulation", {}).get("task", {}))
+    if not seat.hostile:
+        return {"index": seat.index, "seed": scenario.seed, "task": task}
+    options: dict[str, Any] = {
+        "attack": scenario.attack,
+        "nodes": config.swarm.nodes,
+        "attackers": scenario.attackers,
+        "index": seat.index,
+        "seed": scenario.seed,
+        "scale": config.swarm.scale,
+        "task": task,
+    }
+    if scenario.strength is not None:
+        options["strength"] = scenario.strength
+    return {"entry": hostile.ENTRY, "options": options}

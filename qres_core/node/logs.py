@@ -1,0 +1,92 @@
+"""Structured logs: one event a line, to stderr, as JSON or for people.
+
+Only named fields are logged, never a configuration table or an environment: keys, passphrases and
+data do not get here. What other nodes cause is throttled, so that a flood of bad messages is no
+flood of lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TextIO
+
+import attrs
+import structlog
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+FORMATS: Final = ("json", "console")
+OWN: Final = "qres_core"
+BURST: Final = 10
+"""Lines of one kind that are let through in a period."""
+PERIOD: Final = 10.0
+KINDS: Final = 256
+"""Kinds told apart; all others share one allowance."""
+
+Processor = Callable[[Any, str, Any], Any]
+
+
+def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.stdlib.BoundLogger:
+    """Send all logging of the process through structlog.
+
+    Libraries are heard from ``warning`` on, QRES from ``level`` on.
+
+    Args:
+        level: one of :data:`LEVELS`.
+        form: one of :data:`FORMATS`.
+        stream: where to; stderr if not given.
+    """
+    where = sys.stderr if stream is None else stream
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if form == "json":
+        last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        last += [structlog.dev.ConsoleRenderer(colors=where.isatty())]
+    formatter = structlog.stdlib.ProcessorFormatter(
+        processors=last, foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name]
+    )
+    handler = logging.StreamHandler(where)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.lastResort = handler  # for libraries that cut their loggers off from the root
+    logging.getLogger(OWN).setLevel(level.upper())
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(f"{OWN}.node")
+    return log
+
+
+@attrs.define(eq=False)
+class Throttle:
+    """Lets a few events of each kind through in a period, and counts the rest.
+
+    Attributes:
+        clock: seconds, never going back.
+    """
+
+    clock: Callable[[], float]
+    _seen: dict[str, tuple[float, int]] = attrs.field(factory=dict[str, tuple[float, int]])
+
+    def admit(self, kind: str) -> int | None:
+        """``None`` to say nothing, else how many were held back since the last that passed."""
+        now = self.clock()
+        if kind not in self._seen and len(self._seen) >= KINDS:
+            kind = ""
+        since, count = self._seen.get(kind, (now, 0))
+        if now >= since + PERIOD:
+            self._seen[kind] = now, 1
+            return max(0, count - BURST)
+        self._seen[kind] = since, count + 1
+        return 0 if count < BURST else None

@@ -1,0 +1,84 @@
+"""The status as Prometheus metrics, in the text format that scrapers ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import attrs
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@attrs.frozen(eq=False)
+class _Reported(Collector):
+    report: Mapping[str, Any]
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family from the one report, so that page, status and metrics agree."""
+        said = self.report
+        yield GaugeMetricFamily(
+            "qres_start_time_seconds", "When the node started, since 1970.", said["started"]
+        )
+        rounds = CounterMetricFamily("qres_rounds", "Rounds by how they ended.", labels=["outcome"])
+        for outcome, count in said["rounds"].items():
+            rounds.add_metric([outcome], count)
+        yield rounds
+        metrics = GaugeMetricFamily(
+            "qres_model_metric", "Figures of the newest model measured.", labels=["metric"]
+        )
+        for name, value in said["metrics"].items():
+            metrics.add_metric([name], value)
+        yield metrics
+        if said["state"] == "running":
+            yield from self._running()
+
+    def _running(self) -> Iterable[Metric]:
+        said = self.report
+        yield InfoMetricFamily(
+            "qres_node",
+            "Who the node is.",
+            {"id": said["node"]["id"], "swarm": said["swarm"]["name"], "version": said["qres"]},
+        )
+        yield GaugeMetricFamily("qres_round", "Number of the current round.", said["round"])
+        yield GaugeMetricFamily("qres_step", "Models made since the first.", said["step"])
+        rejected = CounterMetricFamily(
+            "qres_rejections", "Messages refused, by reason.", labels=["reason"]
+        )
+        for reason, count in said["rejections"].items():
+            rejected.add_metric([reason], count)
+        yield rejected
+        yield GaugeMetricFamily("qres_peers", "Neighbours connected.", len(said["peers"]))
+        standing = GaugeMetricFamily(
+            "qres_standing", "How much a node counts here, 0 to 1.", labels=["node"]
+        )
+        banned = GaugeMetricFamily("qres_banned", "Whether a node is banned here.", labels=["node"])
+        for member in said["members"]:
+            standing.add_metric([member["id"]], member["standing"])
+            banned.add_metric([member["id"]], float(member["banned"]))
+        yield standing
+        yield banned
+        octets = CounterMetricFamily(
+            "qres_transport_bytes", "Payload carried.", labels=["direction"]
+        )
+        events = CounterMetricFamily(
+            "qres_transport_events", "What else the transport counted.", labels=["what"]
+        )
+        for what, count in said["transport"].items():
+            if what.startswith("bytes_"):
+                octets.add_metric([what.removeprefix("bytes_")], count)
+            else:
+                events.add_metric([what], count)
+        events.add_metric(["outbox_dropped"], said["outbox_dropped"])
+        yield octets
+        yield events
+
+
+def render(report: Mapping[str, Any]) -> bytes:
+    """The metrics of a status report, in the text format of Prometheus, version 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Reported(report))
+    return generate_latest(registry)

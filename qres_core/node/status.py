@@ -1,0 +1,202 @@
+"""What a running node can say of itself: one JSON object, made when it is asked for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from qres_core import __version__
+from qres_core.contract.transport import TransportEvent
+from qres_core.contract.types import FULL_STANDING, RoundStatus
+from qres_core.swarm.effects import Agreed, RoundEnded, SatOut
+from qres_core.swarm.node import Event, Node
+
+VERSION: Final = 1
+"""Of the object's form; a key never changes its meaning within a version."""
+HISTORY: Final = 240
+"""Rounds that are remembered for the status."""
+CONNECTIONS: Final = 60
+"""Events of the transport that are remembered."""
+MAX_DETAIL: Final = 200
+REASONS: Final = 64
+"""Reasons of rejections told apart; the rest are counted as ``other``."""
+
+
+@attrs.define(eq=False)
+class Ended:
+    """A round as this node saw it end."""
+
+    round: int
+    step: int
+    closed: bool
+    reason: str
+    members: int
+    model_digest: str
+    at: float
+    metrics: Mapping[str, float] = attrs.field(factory=dict[str, float])
+
+
+@attrs.define(eq=False)
+class Board:
+    """Gathers what happens to one node.
+
+    Everything is called in the event loop's thread.
+
+    Attributes:
+        clock: seconds since 1970.
+    """
+
+    clock: Callable[[], float] = time.time
+    started: float = attrs.field(init=False)
+    history: deque[Ended] = attrs.field(factory=lambda: deque[Ended](maxlen=HISTORY), init=False)
+    connections: deque[dict[str, Any]] = attrs.field(
+        factory=lambda: deque[dict[str, Any]](maxlen=CONNECTIONS), init=False
+    )
+    closed: int = attrs.field(default=0, init=False)
+    aborted: int = attrs.field(default=0, init=False)
+    sat_out: int = attrs.field(default=0, init=False)
+    agreed: tuple[int, str] | None = attrs.field(default=None, init=False)
+    metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
+    node: Node | None = attrs.field(default=None, init=False)
+    _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
+    _last: dict[str, Any] | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.started = self.clock()
+
+    def note(self, event: Event) -> None:
+        """Take what the node reports."""
+        match event:
+            case RoundEnded():
+                self._ended(event)
+            case Agreed():
+                self.agreed = event.round, event.model_digest.hex()
+            case SatOut():
+                self.sat_out += 1
+            case _:
+                pass
+
+    def neighbour(self, event: TransportEvent) -> None:
+        """Take what the transport reports."""
+        peer = None if event.peer is None else event.peer.hex()
+        said = {"at": self.clock(), "change": str(event.change), "peer": peer}
+        self.connections.append({**said, "detail": event.detail[:MAX_DETAIL]})
+
+    def _ended(self, event: RoundEnded) -> None:
+        outcome = event.outcome
+        closed = outcome.status is RoundStatus.CLOSED
+        if closed:
+            self.closed += 1
+        else:
+            self.aborted += 1
+        for member in outcome.members:
+            self._contributed[member] = self._contributed.get(member, 0) + 1
+        # The machine has the new model already when it reports the round's end.
+        step = self.node.machine.step if self.node is not None else 0
+        self.history.append(
+            Ended(
+                round=outcome.round_info.number,
+                step=step,
+                closed=closed,
+                reason=outcome.reason,
+                members=len(outcome.members),
+                model_digest=outcome.model_digest.hex(),
+                at=self.clock(),
+            )
+        )
+
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Figures of the model of a step."""
+        self.metrics = finite(metrics)
+        for ended in self.history:
+            if ended.closed and ended.step == step:
+                ended.metrics = self.metrics
+
+    def report(self) -> dict[str, Any]:
+        """The status, ready for JSON."""
+        node = self.node
+        said: dict[str, Any] = {
+            "version": VERSION,
+            "qres": __version__,
+            "state": "starting" if node is None else "running",
+            "started": self.started,
+            "now": self.clock(),
+            "rounds": {"closed": self.closed, "aborted": self.aborted, "sat_out": self.sat_out},
+            "agreed": self._agreed(),
+            "metrics": self.metrics,
+            "connections": list(self.connections),
+            "history": [attrs.asdict(one) for one in self.history],
+            "privacy": None,
+        }
+        if node is not None:
+            said.update(self._of(node) if self._last is None else self._last)
+        return said
+
+    def rest(self) -> None:
+        """Take a last look at the node: when its plugins are torn down they answer no more."""
+        if self.node is not None:
+            self._last = self._of(self.node)
+
+    def _agreed(self) -> dict[str, Any] | None:
+        if self.agreed is None:
+            return None
+        return {"round": self.agreed[0], "model_digest": self.agreed[1]}
+
+    def _of(self, node: Node) -> dict[str, Any]:
+        machine, transport = node.machine, node.transport
+        swarm, kernel = machine.swarm, machine.kernel
+        peers = {peer.node_id: peer for peer in transport.peers()}
+        members: list[dict[str, Any]] = []
+        for one in machine.roster:
+            standing = kernel.standing(one)
+            members.append(
+                {
+                    "id": one.hex(),
+                    "self": one == machine.node_id,
+                    "connected": one in peers,
+                    "standing": standing.weight / FULL_STANDING,
+                    "banned": standing.banned,
+                    "contributed": self._contributed.get(one, 0),
+                }
+            )
+        return {
+            "node": {"id": machine.node_id.hex()},
+            "swarm": {
+                "name": swarm.name,
+                "nodes": swarm.nodes,
+                "byzantine": swarm.byzantine,
+                "quorum": swarm.quorum,
+            },
+            "plugins": [plugin.name for plugin in kernel.enabled],
+            "round": 0 if node.meeting else machine.number,
+            "step": machine.step,
+            "model_round": machine.model_round,
+            "model_digest": machine.model_digest.hex(),
+            "rejections": counted(kernel.rejections),
+            "members": members,
+            "peers": [
+                {"id": peer.node_id.hex(), "address": peer.address, "since": peer.since}
+                for peer in peers.values()
+            ],
+            "transport": attrs.asdict(transport.stats()),
+            "outbox_dropped": node.dropped,
+        }
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures that JSON can carry, as floats."""
+    made = {str(name): float(value) for name, value in metrics.items()}
+    return {name: value for name, value in made.items() if math.isfinite(value)}
+
+
+def counted(rejections: Mapping[str, int]) -> dict[str, int]:
+    """Counts by reason, most frequent first, the long tail in one."""
+    ordered = sorted(rejections.items(), key=lambda one: (-one[1], one[0]))
+    said = dict(ordered[:REASONS])
+    rest = sum(count for _reason, count in ordered[REASONS:])
+    return {**said, "other": said.get("other", 0) + rest} if rest else said

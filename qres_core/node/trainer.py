@@ -1,0 +1,187 @@
+"""The ``[trainer]`` table: what a node trains."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+
+from qres_core.contract.errors import ConfigError, LabError, QresError
+from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.types import RoundInfo, Update, Vector, check_vector
+from qres_core.kernel.config import Config, at_least
+from qres_core.kernel.suggest import did_you_mean
+from qres_core.lab.tasks import TaskConfig, make_task
+
+Work: TypeAlias = tuple[Trainer, Vector]
+"""A trainer and the swarm's first model, int32, shape ``(d,)``."""
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def _no_options() -> dict[str, Any]:
+    return {}
+
+
+@attrs.frozen(kw_only=True)
+class TrainerConfig:
+    """The ``[trainer]`` table: either ``entry`` or a table ``task``."""
+
+    entry: str = attrs.field(
+        default="",
+        metadata=_help(
+            "`module:factory` of your own model. The factory gets `options` by name and returns "
+            "the trainer and the swarm's first model. The module is looked for among what is "
+            "installed, then beside the configuration file."
+        ),
+    )
+    options: Mapping[str, Any] = attrs.field(
+        factory=_no_options, metadata=_help("What the factory is called with.")
+    )
+    task: TaskConfig | None = attrs.field(
+        default=None,
+        metadata=_help("A built-in task in place of `entry`; keys as in `[simulation.task]`."),
+    )
+    seed: int = attrs.field(
+        default=0,
+        validator=at_least(0),
+        metadata=_help("Decides data and first model of the built-in task; the same on all nodes."),
+    )
+    index: int = attrs.field(
+        default=0,
+        validator=at_least(0),
+        metadata=_help("Which share of the built-in task's data is this node's, from 0."),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.entry and self.task is not None:
+            msg = "'entry' and 'task' are both set; a node trains one model"
+            raise ValueError(msg)
+        if self.options and not self.entry:
+            msg = "'options' are for 'entry', which is not set"
+            raise ValueError(msg)
+
+
+def make_work(config: Config) -> Work:
+    """What the configuration has this node train.
+
+    Raises:
+        ConfigError: QRES-E103 where it names nothing, QRES-E101 where ``entry`` cannot be loaded or
+            raises, QRES-E104 where it returns something else, QRES-E105 for an ``index`` that the
+            swarm does not have.
+        LabError: what the built-in task refuses.
+    """
+    table: TrainerConfig = config.sections["trainer"]
+    if table.entry:
+        return _from_entry(table, Path(config.source).resolve().parent)
+    if table.task is None:
+        fix = 'set entry = "module:factory", or add [trainer.task]'
+        raise ConfigError.of("QRES-E103", "trainer", "nothing to train is named", fix)
+    if table.index >= config.swarm.nodes:
+        what = f"{table.index}, and swarm.nodes is {config.swarm.nodes}"
+        raise ConfigError.of("QRES-E105", "trainer.index", what, "count from 0")
+    task = make_task(
+        table.task, nodes=config.swarm.nodes, seed=table.seed, scale=config.swarm.scale
+    )
+    return task.trainers[table.index], task.initial
+
+
+def _from_entry(table: TrainerConfig, beside: Path) -> Work:
+    factory = _load(table.entry, beside)
+    try:
+        made: Any = factory(**table.options)
+    except QresError:
+        raise
+    except Exception as error:
+        what = f"{table.entry} raised {type(error).__name__}: {error}"
+        raise ConfigError.of("QRES-E101", "trainer.entry", what) from error
+    fix = "return the trainer, with fit and evaluate, and the first model"
+    try:
+        trainer, initial = made
+    except (TypeError, ValueError) as error:
+        what = f"{table.entry} returned {type(made).__name__}, not a pair"
+        raise ConfigError.of("QRES-E104", "trainer.entry", what, fix) from error
+    if not isinstance(trainer, Trainer) or inspect.isclass(trainer):
+        what = f"{table.entry} returned {type(trainer).__name__} as the trainer"
+        raise ConfigError.of("QRES-E104", "trainer.entry", what, fix)
+    return trainer, check_vector(initial, "trainer.entry: first model")
+
+
+def _load(entry: str, beside: Path) -> Callable[..., object]:
+    where = "trainer.entry"
+    module_name, colon, name = entry.partition(":")
+    if not (colon and module_name and name):
+        raise ConfigError.of("QRES-E105", where, f"{entry!r}", "write module:factory")
+    if str(beside) not in sys.path:
+        sys.path.append(str(beside))  # last: nothing in it stands in for what is installed
+    importlib.invalidate_caches()
+    try:
+        module: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        what = f"import of {module_name!r} failed: {type(error).__name__}: {error}"
+        fix = "install it, or put it beside the configuration file"
+        raise ConfigError.of("QRES-E101", where, what, fix) from error
+    factory: Callable[..., object] | None = getattr(module, name, None)
+    if not callable(factory):
+        known = [one for one in dir(module) if callable(getattr(module, one))]
+        raise LabError.of(
+            "QRES-E801", where, f"{module_name} has no {name!r}", did_you_mean(name, known)
+        )
+    return factory
+
+
+# ── one call at a time ────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen(eq=False)
+class _Guarded:
+    """A trainer whose ``fit`` and ``evaluate`` wait for each other."""
+
+    inner: Any
+    turn: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Train, in turn."""
+        with self.turn:
+            update: Update = self.inner.fit(vector, round_info)
+        return update
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        """Measure, in turn."""
+        with self.turn:
+            figures: Mapping[str, float] = self.inner.evaluate(vector)
+        return figures
+
+
+@attrs.frozen(eq=False)
+class _GuardedValidator(_Guarded):
+    def validate(self, vector: Vector) -> float:
+        """Not in turn: it is called in the event loop, which must not wait for an epoch."""
+        loss: float = self.inner.validate(vector)
+        return loss
+
+
+@attrs.frozen(eq=False)
+class _GuardedReference(_GuardedValidator):
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        """As ``validate``."""
+        update: Vector = self.inner.reference(vector, round_info)
+        return update
+
+
+def guarded(trainer: Trainer) -> Trainer:
+    """The trainer, with ``fit`` and ``evaluate`` never at the same time, whatever threads call.
+
+    It has ``validate`` and ``reference`` where the trainer has them.
+    """
+    if isinstance(trainer, Reference) and isinstance(trainer, Validator):
+        return _GuardedReference(trainer)
+    return _GuardedValidator(trainer) if isinstance(trainer, Validator) else _Guarded(trainer)

@@ -1,0 +1,268 @@
+"""Frames of any size over a transport that carries small ones, and blobs.
+
+A frame within ``limits.frame`` travels as it is. A larger one is published as a blob and announced
+by a small frame; who gets the announcement pulls the blob, so that each receiver sets its own pace
+and nobody is sent megabytes it did not ask for::
+
+    broadcast ──► small? ──► transport.broadcast
+                  large? ──► publish_blob ──► transport.broadcast(announcement)
+
+    transport.receive ──► message ─────────────────────────────────────► take
+                          announcement ──► queue of its source ──► pull ──► take
+
+The source is the author where the transport proves one, else the link. Each has a short queue, from
+which one blob at a time is pulled, so what a source announces delays no other. Of the slots in
+which blobs are pulled, one for every liar is counted as lost to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from qres_core.contract.errors import ConfigError, TransportError, WireError
+from qres_core.contract.transport import Delivery, Transport
+from qres_core.contract.types import NodeId
+from qres_core.swarm.announce import Announce, announce_bytes, announces
+from qres_core.swarm.tasks import task_group, transport_errors
+
+PULLS: Final = 4
+"""Blobs pulled at once beside those of liars: enough to keep a connection busy, each in memory."""
+PENDING: Final = 8
+"""Announcements of one source that may wait: as many messages of the largest size as an outbox
+holds."""
+SOURCES: Final = 1024
+"""Sources that may have something waiting; each costs a task."""
+OTHERS: Final = 8
+"""Neighbours asked for a blob that its sender does not give."""
+PULL_SECONDS: Final = 10.0
+"""Time to pull a small blob, from the sender and then again from the others."""
+PULL_RATE: Final = 2**20
+"""Slowest useful pull, bytes per second: a model of 40 MB takes less than a minute."""
+PAUSES: Final = (0.5, 2.0, 8.0)
+"""Seconds until a blob is asked for again that nobody had: where its author is no neighbour, those
+who passed its announcement on have yet to pull it themselves."""
+KNOWN: Final = 4096
+"""Frames that are remembered by link and root, so that each is handed on once for each link."""
+
+Take: TypeAlias = Callable[[Delivery], Awaitable[None]]
+
+
+@attrs.define(eq=False)
+class Pulls:
+    """What became of large frames.
+
+    Attributes:
+        announced: large frames sent.
+        pulled: large frames received.
+        repeated: announcements that the same link had delivered already.
+        failed: times that nobody gave a frame whole and in time.
+        dropped: announcements for which there was no room.
+        malformed: announcements that are none; handed on, to be refused as any malformed frame.
+    """
+
+    announced: int = 0
+    pulled: int = 0
+    repeated: int = 0
+    failed: int = 0
+    dropped: int = 0
+    malformed: int = 0
+
+
+def _allowed(size: int) -> float:
+    return PULL_SECONDS + size / PULL_RATE
+
+
+@attrs.frozen
+class _Waiting:
+    """An announcement that was delivered, to be pulled."""
+
+    announce: Announce
+    link: NodeId
+    author: NodeId | None
+
+    @property
+    def source(self) -> NodeId:
+        return self.author or self.link
+
+    @property
+    def root(self) -> bytes:
+        return self.announce.ref.root
+
+    @property
+    def size(self) -> int:
+        return self.announce.ref.size
+
+
+@attrs.define(eq=False)
+class Carrier:
+    """Carries the frames of one node.
+
+    Attributes:
+        transport: carries frames and blobs.
+        max_bytes: largest frame, ``swarm.max_message_bytes``.
+        liars: nodes that may announce what they never give, ``swarm.byzantine``.
+        pulls: counts.
+    """
+
+    transport: Transport
+    max_bytes: int
+    liars: int = 0
+    pulls: Pulls = attrs.field(factory=Pulls, init=False)
+    _queues: dict[NodeId, deque[_Waiting]] = attrs.field(
+        factory=dict[NodeId, deque[_Waiting]], init=False
+    )
+    _active: dict[bytes, anyio.Event] = attrs.field(factory=dict[bytes, anyio.Event], init=False)
+    _known: dict[tuple[NodeId, bytes], None] = attrs.field(
+        factory=dict[tuple[NodeId, bytes], None], init=False
+    )
+    _slots: anyio.Semaphore = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = anyio.Semaphore(PULLS + self.liars)
+
+    def check(self) -> None:
+        """See that the transport can carry every frame.
+
+        Raises:
+            ConfigError: QRES-E105 where ``swarm.max_message_bytes`` is more than it can.
+        """
+        limits = self.transport.limits
+        if self.max_bytes <= limits.frame:
+            return
+        if self.max_bytes > limits.blob:
+            what = f"{self.max_bytes}, and the transport carries {limits.blob} bytes at most"
+        elif announce_bytes(self.max_bytes) > limits.frame:
+            size = announce_bytes(self.max_bytes)
+            what = f"{self.max_bytes}, announced in {size} bytes; the transport's frames hold "
+            what += f"{limits.frame}"
+        else:
+            return
+        fix = "lower swarm.max_message_bytes, on every node, or raise the transport's limit"
+        raise ConfigError.of("QRES-E105", "swarm.max_message_bytes", what, fix)
+
+    # ── out ───────────────────────────────────────────────────────────────────────────────────
+
+    async def broadcast(self, frame: bytes) -> None:
+        """Send to every other node, best effort. Raises what the transport does."""
+        await self.transport.broadcast(await self._small(frame, private=False))
+
+    async def send(self, to: NodeId, frame: bytes) -> None:
+        """Send to one node, best effort. Raises what the transport does."""
+        await self.transport.send(to, await self._small(frame, private=True))
+
+    async def _small(self, frame: bytes, *, private: bool) -> bytes:
+        if len(frame) <= self.transport.limits.frame:
+            return frame
+        ref = await self.transport.publish_blob(frame)
+        self.pulls.announced += 1
+        return Announce(ref, private).to_bytes()
+
+    # ── in ────────────────────────────────────────────────────────────────────────────────────
+
+    async def listen(self, take: Take) -> None:
+        """Receive until cancelled.
+
+        Args:
+            take: given every frame, also several at a time; it may wait, which holds up the
+                transport for small frames and the link for large ones.
+
+        Raises:
+            RoundError: QRES-E603, the transport's ``receive`` failed, or its ``fetch_blob`` in a
+                way it should not.
+            Exception: what ``take`` raises.
+        """
+        async with task_group() as group:
+            while True:
+                with transport_errors("receive"):
+                    delivery = await self.transport.receive()
+                if not announces(delivery.frame):
+                    await take(delivery)
+                    continue
+                try:
+                    one = Announce.from_bytes(delivery.frame, max_bytes=self.max_bytes)
+                except WireError:
+                    self.pulls.malformed += 1
+                    await take(delivery)
+                else:
+                    waiting = _Waiting(one, delivery.link, delivery.author)
+                    self._enqueue(group, waiting, take)
+
+    def _enqueue(self, group: TaskGroup, one: _Waiting, take: Take) -> None:
+        queue = self._queues.get(one.source)
+        # What another link announced is handed on again, as small frames are: were it not, a link
+        # whose frames are refused could suppress those of others by repeating their announcements.
+        if (one.link, one.root) in self._known or (queue is not None and one in queue):
+            self.pulls.repeated += 1
+        elif queue is None and len(self._queues) < SOURCES:
+            queue = self._queues[one.source] = deque((one,))
+            group.start_soon(self._serve, one.source, queue, take)
+        elif queue is None or len(queue) >= PENDING:
+            self.pulls.dropped += 1
+        else:
+            queue.append(one)
+
+    async def _serve(self, source: NodeId, queue: deque[_Waiting], take: Take) -> None:
+        """Pull what a source announced, one after the other."""
+        while queue:
+            for pause in (*PAUSES, None):
+                await self._await_others(queue[0])
+                async with self._slots:  # until it is handed on: so many frames are in memory
+                    found = await self._pull(queue[0], take)
+                if found or pause is None:
+                    break
+                await anyio.sleep(pause)
+            queue.popleft()
+        del self._queues[source]
+
+    async def _await_others(self, one: _Waiting) -> None:
+        """Leave a blob to another source that is being asked for it, unless that keeps us waiting.
+
+        Who repeats the announcements of others and gives nothing cannot hold them up for long.
+        """
+        active = self._active.get(one.root)
+        if active is not None:
+            with anyio.move_on_after(_allowed(one.size) / 4):
+                await active.wait()
+
+    async def _pull(self, one: _Waiting, take: Take) -> bool:
+        """Pull a frame and hand it on; ``False`` if nobody had it who answered."""
+        done = anyio.Event()
+        self._active.setdefault(one.root, done)
+        try:
+            with transport_errors("fetch_blob"):
+                frame = await self._ask(one)
+        except TransportError as error:
+            self.pulls.failed += 1
+            return error.code != "QRES-E904"
+        finally:
+            done.set()
+            if self._active.get(one.root) is done:
+                del self._active[one.root]
+        self.pulls.pulled += 1
+        self._known[one.link, one.root] = None
+        while len(self._known) > KNOWN:
+            del self._known[next(iter(self._known))]
+        await take(Delivery(one.link, frame, one.author))
+        return True
+
+    async def _ask(self, one: _Waiting) -> bytes:
+        """The blob, from its source or else from others. Raises TransportError."""
+        ref, within = one.announce.ref, _allowed(one.size)
+        # The author first: who passed the announcement on may not have pulled the blob yet.
+        first = tuple(dict.fromkeys((one.source, one.link)))
+        try:
+            return await self.transport.fetch_blob(ref, first, within)
+        except TransportError:
+            others = [peer.node_id for peer in self.transport.peers() if peer.node_id not in first]
+            if one.announce.private or not others:
+                raise
+        # From another neighbour on for each blob, so that not all ask the same one.
+        start = int.from_bytes(one.root[:8], "big") % len(others)
+        asked = (others[start:] + others[:start])[:OTHERS]
+        return await self.transport.fetch_blob(ref, asked, within)

@@ -1,0 +1,1 @@
+"""Real swarms in trouble: what the scripts for chaos, soak and hostile frames share."""

@@ -1,0 +1,324 @@
+"""``qres node`` in real processes on loopback: agreeing, killed, late, told to stop."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from qres_core.contract import canonical
+from qres_core.node import toml
+from qres_core.node.ask import ask
+from qres_core.node.box import free_ports
+from qres_core.node.fleet import judge
+
+PROGRAM = Path(__file__).with_name("loopback_qres.py")
+MODEL = '''
+import time
+from qres_core import Update
+from qres_core.lab.tasks import TaskConfig, make_task
+
+
+class Slow:
+    """The quadratic task, so slow that a test can look at single rounds."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def fit(self, vector, round_info):
+        time.sleep(0.1)
+        return self.inner.fit(vector, round_info)
+
+    def evaluate(self, vector):
+        return self.inner.evaluate(vector)
+
+
+def make(index):
+    task = make_task(TaskConfig(name="quadratic", dimension=12), nodes=4, seed=3)
+    return Slow(task.trainers[index]), task.initial
+'''
+PATIENCE = 180.0
+"""Seconds for what takes a few on an idle machine."""
+
+
+def qres(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", str(PROGRAM), *arguments]
+
+
+def until(what: Callable[[], bool], patience: float = PATIENCE) -> None:
+    end = time.monotonic() + patience
+    while not what():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+@attrs.define(eq=False)
+class Place:
+    """A node's folder and, while it runs, its process."""
+
+    folder: Path
+    url: str
+    node_id: str
+    peer_id: str
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+    models: dict[int, str] = attrs.field(factory=dict)
+
+    def start(self, *options: str) -> None:
+        self.starts += 1
+        with ExitStack() as stack:
+            out = stack.enter_context((self.folder / "out").open("wb"))
+            log = stack.enter_context((self.folder / f"log-{self.starts}").open("wb"))
+            command = qres("node", "run", str(self.folder / "node.toml"), "--json", *options)
+            self.process = subprocess.Popen(command, stdout=out, stderr=log)
+
+    def end(self, number: int, patience: float = PATIENCE) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(patience)
+
+    def status(self) -> Mapping[str, Any]:
+        report = ask(self.url)
+        if report is None or report["state"] != "running":
+            return {"step": 0, "round": 0, "history": [], "rejections": {}}
+        self.models[report["step"]] = report["model_digest"]
+        for one in report["history"]:
+            if one["closed"]:
+                self.models[one["step"]] = one["model_digest"]
+        return report
+
+    def step(self) -> int:
+        return int(self.status()["step"])
+
+    def log(self) -> list[dict[str, Any]]:
+        lines: list[dict[str, Any]] = []
+        for path in sorted(self.folder.glob("log-*")):
+            lines += map(json.loads, path.read_text("utf-8").splitlines())
+        return lines
+
+    def fact(self, name: str) -> Any:
+        """A record of the journal of a node that does not run."""
+        path = self.folder / "data" / self.node_id / "journal.sqlite"
+        with closing(sqlite3.connect(path)) as db:
+            query = "SELECT value FROM fact WHERE name = ?"
+            (value,) = db.execute(query, (name,)).fetchone()
+        return canonical.loads(value, max_bytes=len(value))
+
+
+def wires(
+    transport: str, index: int, made: Sequence[Place], ports: Sequence[int]
+) -> dict[str, object]:
+    """The transport's table of a node."""
+    others = [(one, ports[at]) for at, one in enumerate(made) if at != index]
+    if transport == "loopback":
+        return {"listen": ports[index], "peers": {one.node_id: port for one, port in others}}
+    return {
+        "listen": f"/ip4/127.0.0.1/tcp/{ports[index]}",
+        "peers": [f"/ip4/127.0.0.1/tcp/{port}/p2p/{one.peer_id}" for one, port in others],
+    }
+
+
+TRANSPORTS = [
+    "loopback",
+    pytest.param(
+        "libp2p",
+        marks=pytest.mark.skipif(
+            find_spec("qres_transport_libp2p") is None,
+            reason="qres-transport-libp2p is not installed",
+        ),
+    ),
+]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def places(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Place]]:
+    """Four nodes, ready to be started; stopped in the end, whatever happened."""
+    ports = free_ports(8)
+    made: list[Place] = []
+    for index in range(4):
+        folder = tmp_path / f"node-{index}"
+        folder.mkdir()
+        command = qres("keygen", str(folder / "node.key"), "--no-passphrase", "--json")
+        done = subprocess.run(command, capture_output=True, check=True)
+        key = json.loads(done.stdout)
+        url = f"http://127.0.0.1:{ports[4 + index]}"
+        made.append(Place(folder, url, key["public_key"], key["peer_id"]))
+    for index, place in enumerate(made):
+        (place.folder / "slow_model.py").write_text(MODEL)
+        tables = {
+            "swarm": {
+                "name": "processes",
+                "nodes": 4,
+                "byzantine": 1,
+                "quorum": 3,
+                "deadline": 1.0,
+                "vote_timeout": 1.0,
+                "roster": [one.node_id for one in made],
+            },
+            "node": {
+                "data_dir": str(place.folder / "data"),
+                "status": place.url.removeprefix("http://"),
+            },
+            "trainer": {"entry": "slow_model:make", "options": {"index": index}},
+            "plugins": {
+                request.param: wires(request.param, index, made, ports),
+                "ed25519": {"key": str(place.folder / "node.key")},
+                "replay": {"window": 2048},
+                "reputation": {},
+                "median": {"f": 1},
+            },
+        }
+        (place.folder / "node.toml").write_text(toml.render(tables))
+    try:
+        yield made
+    finally:
+        for place in made:
+            if place.process is not None and place.process.poll() is None:
+                place.process.kill()
+                place.process.wait()
+
+
+def unanimous(places: Sequence[Place]) -> bool:
+    return judge([one.models for one in places], None).split is None
+
+
+def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
+    for place in places:
+        place.start()
+    until(lambda: all(place.step() >= 3 for place in places))
+    status = places[0].status()
+    assert status["metrics"]["loss"] > 0
+    assert {one["id"] for one in status["peers"]} == {one.node_id for one in places[1:]}
+    asked = [sys.executable, "-P", "-m", "qres_core.cli", "node", "status", "--url"]
+    shown = subprocess.run([*asked, places[0].url], capture_output=True, text=True, check=True)
+    assert places[0].node_id in shown.stdout
+
+    # Three of four go on, and the fourth leaves nothing undone.
+    assert places[3].end(signal.SIGTERM) == 0
+    before = places[0].step()
+    until(lambda: places[0].step() >= before + 2)
+    last = json.loads((places[3].folder / "out").read_text())
+    assert last["step"] >= 3
+    assert places[3].fact("model")[1] == last["step"]
+    events = [line["event"] for line in places[3].log()]
+    told = events[events.index("stopping") :]
+    # What was measured, and who hangs up, it may still tell meanwhile; no round any more.
+    assert set(told[1:-1]) <= {"peer down", "peer up", "model measured"}
+    assert told[-1] == "node stopped"
+
+    assert [place.end(signal.SIGINT) for place in places[:3]] == [0, 0, 0]
+    assert unanimous(places)
+    gone = subprocess.run([*asked, places[0].url], capture_output=True, text=True, check=False)
+    assert (gone.returncode, "no node answers" in gone.stderr) == (1, True)
+    for place in places:  # no secrets in logs
+        pem = (place.folder / "node.key").read_text()
+        secret = base64.b64decode("".join(pem.splitlines()[1:-1]))[-32:]
+        text = json.dumps(place.log())
+        for form in (secret.hex(), base64.b64encode(secret).decode(), "PRIVATE KEY"):
+            assert form not in text
+
+
+def test_a_killed_node_goes_on_where_it_was_and_says_nothing_twice(places: list[Place]) -> None:
+    for place in places:
+        place.start()
+    victim = places[0]
+    until(lambda: victim.step() >= 2)
+    facts: list[tuple[int, int, int]] = []
+    for pause in (0.0, 0.35, 0.9):
+        time.sleep(pause)
+        victim.end(signal.SIGKILL)
+        last_round, _votes = victim.fact("votes")
+        facts.append((victim.fact("model")[1], last_round, victim.fact("sequence")))
+        victim.start()
+        target = places[1].step()
+        until(lambda target=target: victim.step() > target)
+    running = [line for line in victim.log() if line["event"] == "node running"]
+    assert [line["resumed"] for line in running] == [False, True, True, True]
+    assert [line["step"] for line in running[1:]] == [step for step, _round, _number in facts]
+    for earlier, later in pairwise(facts):
+        assert all(a < b for a, b in zip(earlier, later, strict=True))
+    refused = [reason for place in places[1:] for reason in place.status()["rejections"]]
+    assert "equivocation" not in refused
+    assert not [one for one in refused if "malformed" in one or "signature" in one]
+    # Nobody lost trust in it, and it kept its ledger.
+    for place in places:
+        standings = {one["id"]: one for one in place.status()["members"]}
+        assert not any(one["banned"] for one in standings.values())
+        assert standings[victim.node_id]["standing"] == 1.0
+    for place in places:
+        assert place.end(signal.SIGTERM) == 0
+    assert unanimous(places)
+    # No round was closed twice: every step was made once in the log of each run of the node.
+    closed = [
+        line["step"] for line in victim.log() if line["event"] == "round closed" and line["members"]
+    ]
+    assert len(closed) == len(set(closed))
+
+
+def test_a_node_that_joins_late_takes_a_snapshot(places: list[Place]) -> None:
+    for place in places[:3]:
+        place.start()
+    until(lambda: places[0].step() >= 4)
+    late = places[3]
+    late.start()
+    until(lambda: late.step() >= 5)
+    caught = [line for line in late.log() if line.get("reason") == "caught up from a snapshot"]
+    assert caught
+    assert caught[0]["step"] >= 4
+    # And it takes part: the others merge what it contributes.
+    mine = late.node_id
+
+    def contributes() -> bool:
+        members = places[0].status().get("members", ())
+        return any(one["id"] == mine and one["contributed"] > 0 for one in members)
+
+    until(contributes)
+    for place in places:
+        assert place.end(signal.SIGTERM) == 0
+    assert unanimous(places)
+
+
+@pytest.mark.parametrize("places", ["loopback"], indirect=True)
+def test_rounds_end_a_run(places: list[Place]) -> None:
+    for place in places:
+        place.start("--rounds", "2", "--linger", "1")
+    for place in places:
+        assert place.process is not None
+        assert place.process.wait(PATIENCE) == 0
+        assert json.loads((place.folder / "out").read_text())["step"] == 2
+        place.start("--rounds", "2", "--linger", "0")  # nothing is left to do
+    for place in places:
+        assert place.process is not None
+        assert place.process.wait(PATIENCE) == 0
+        assert json.loads((place.folder / "out").read_text())["step"] == 2
+
+
+@pytest.mark.parametrize("places", ["loopback"], indirect=True)
+def test_what_cannot_start_is_refused(places: list[Place]) -> None:
+    place = places[0]
+    with ExitStack() as stack:
+        holder = stack.enter_context(closing(socket.socket()))
+        holder.bind(("127.0.0.1", int(place.url.rpartition(":")[2])))
+        holder.listen()
+        place.start()
+        assert place.process is not None
+        assert place.process.wait(PATIENCE) == 2
+    assert "QRES-E105" in (place.folder / "out").read_text()
+    (place.folder / "node.key").chmod(0o644)
+    place.start()
+    assert place.process.wait(PATIENCE) == 2
+    assert "QRES-E105" in (place.folder / "out").read_text()

@@ -1,0 +1,259 @@
+"""``qres swarm up``: real processes on loopback, all of them gone in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qres_core.kernel.config import parse, read_toml
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig
+
+PROGRAM = Path(__file__).with_name("loopback_qres.py")
+PATIENCE = 240.0
+"""Seconds for what takes thirty on an idle machine."""
+LOOPBACK = "[plugins.loopback]\nlisten = 0\npeers = {}\n"
+CONFIG = """
+[swarm]
+name = "box"
+nodes = 6
+byzantine = 1
+quorum = 5
+deadline = 4.0
+vote_timeout = 3.0
+
+{transport}
+[plugins.ed25519]
+
+[plugins.pki]
+ca = "made.pem"
+certificates = "made"
+crl = "made.pem"
+
+[plugins.replay]
+window = 2048
+
+[plugins.reputation]
+
+[plugins.krum]
+f = 1
+
+[simulation.task]
+local_epochs = 2
+"""
+
+
+def qres(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", str(PROGRAM), *arguments]
+
+
+def up(tmp_path: Path, *options: str, transport: str = LOOPBACK) -> subprocess.Popen[str]:
+    config = tmp_path / "box.toml"
+    config.write_text(CONFIG.format(transport=transport))
+    command = qres("swarm", "up", str(config), "--folder", str(tmp_path / "box"), *options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def processes(folder: Path) -> list[int]:
+    """Ids of what runs a node of the folder; Linux only."""
+    found: list[int] = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"--until-eof" in words and any(str(folder).encode() in word for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.1)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
+    try:
+        said, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        if process.poll() is None:  # its nodes end with it
+            process.kill()
+            process.communicate()
+    return process.returncode, json.loads(said or "{}"), errors
+
+
+@pytest.mark.parametrize("transport", ["loopback", "libp2p"])
+def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: str) -> None:
+    if transport == "libp2p" and find_spec("qres_transport_libp2p") is None:
+        pytest.skip("qres-transport-libp2p is not installed")
+    # `memory` joins the nodes of a simulation; for processes libp2p takes its place.
+    table = LOOPBACK if transport == "loopback" else "[plugins.memory]\n"
+    options = ("--rounds", "6", "--attack", "scaled", "--timeout", "200", "--json")
+    code, report, errors = outcome(up(tmp_path, *options, transport=table))
+    assert code == 0, errors
+    assert report["agreed"] is True
+    assert report["step"] >= 6
+    nodes = report["nodes"]
+    assert [one["hostile"] for one in nodes] == [False] * 5 + [True]
+    assert all(one["exit_code"] == 0 for one in nodes)
+    digests = {one["status"]["model_digest"] for one in nodes if one["status"]["step"] == 6}
+    assert len(digests) == 1
+    assert nodes[0]["status"]["metrics"]["accuracy"] > 0.85
+    assert nodes[0]["status"]["plugins"][0] == transport
+    assert not processes(tmp_path)
+    made = read_toml(tmp_path / "box" / "node-5" / "node.toml")
+    assert made["trainer"]["options"]["attack"] == "scaled"
+    assert not (tmp_path / "box" / "node-0" / "node.key").stat().st_mode & 0o077
+
+
+EIGHT = (
+    CONFIG.replace("nodes = 6", "nodes = 8")
+    .replace("byzantine = 1", "byzantine = 2")
+    .replace("quorum = 5", "quorum = 7")
+    .replace("deadline = 4.0", "deadline = 20.0")
+    .replace("f = 1", "f = 2")
+    # Krum needs seven of the eight: a banned liar would end the rounds.
+    .replace("[plugins.reputation]", "[plugins.reputation]\noutlier_rounds = 0")
+)
+
+
+def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
+    tmp_path: Path,
+) -> None:
+    """Signatures, certificates, replay protection, reputation and Krum, over libp2p."""
+    if find_spec("qres_transport_libp2p") is None:
+        pytest.skip("qres-transport-libp2p is not installed")
+    config = tmp_path / "eight.toml"
+    config.write_text(EIGHT.format(transport="[plugins.memory]\n"))
+    command = qres("swarm", "up", str(config), "--rounds", "6", "--attack", "sign_flip")
+    options = ("--folder", str(tmp_path / "box"), "--timeout", "200", "--json")
+    process = subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    code, report, errors = outcome(process)
+    assert code == 0, errors
+    honest = [one["status"] for one in report["nodes"] if not one["hostile"]]
+    assert len(honest) == 6
+    assert {one["step"] for one in honest} == {6}
+    assert len({one["model_digest"] for one in honest}) == 1
+    # The simulator signs with keys of its own and has no certificates.
+    raw = read_toml(config)
+    del raw["plugins"]["pki"]
+    simulated = simulate(
+        parse(raw, source="eight", sections={"simulation": Scenario}),
+        Scenario(rounds=6, attack="sign_flip", attackers=2, task=TaskConfig(local_epochs=2)),
+    )
+    found = [one["metrics"]["accuracy"] for one in honest]
+    assert found == pytest.approx([simulated.final("accuracy")] * 6, abs=0.03)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
+    process = up(tmp_path)
+    box = tmp_path / "box"
+    try:
+        until(lambda: len(processes(box)) == 6)
+        if number == signal.SIGINT:
+            until(lambda: bool(process.stdout and process.stdout.readline()))  # a model is made
+        process.send_signal(number)
+        _said, errors = process.communicate(timeout=PATIENCE)
+        until(lambda: not processes(box))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+        for left in processes(box):
+            os.kill(left, signal.SIGKILL)
+    if number == signal.SIGINT:
+        assert process.returncode == 0, errors  # stopped when told, and of one mind
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
+def test_a_swarm_that_loses_an_honest_node_says_so(tmp_path: Path) -> None:
+    process = up(tmp_path)
+    try:
+        until(lambda: bool(processes(tmp_path / "box" / "node-2")))
+        until(lambda: bool(process.stdout and process.stdout.readline()))
+        for victim in processes(tmp_path / "box" / "node-2"):
+            os.kill(victim, signal.SIGKILL)
+        _said, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 1
+    assert "node-2 ended with -9" in errors
+    assert not processes(tmp_path / "box")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--attack", "alie"), "must know all honest updates"),
+        (("--attack", "replay"), "forges messages"),
+        (("--set", "swarm.quorum=4"), "QRES-E304"),
+        (("--nodes", "4"), "QRES-E105"),
+        (("--attack", "scaled", "--attackers", "7"), "QRES-E105"),
+        (("--set", 'trainer.entry="my:model"'), "trainer.entry"),
+    ],
+)
+def test_what_cannot_be_played_is_refused(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    process = up(tmp_path, *options)
+    _out, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert said in errors
+    assert not (tmp_path / "box").exists()  # nothing is left in the way of the next try
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "box").mkdir()
+    (tmp_path / "box" / "mine").write_text("mine")
+    process = up(tmp_path)
+    _out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "QRES-E803" in errors) == (2, True)
+    assert [one.name for one in (tmp_path / "box").iterdir()] == ["mine"]
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_page_shows_the_node_in_a_browser(tmp_path: Path) -> None:
+    process = up(tmp_path, "--attack", "scaled")
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()  # the first model
+        config = read_toml(tmp_path / "box" / "node-0" / "node.toml")
+        page = f"http://{config['node']['status']}/"
+        command = [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *(f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=5000", page),
+        ]
+        shown = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+    assert 'class="live"' in shown.stdout  # the script ran, and the status came
+    assert "running" in shown.stdout
+    roster = config["swarm"]["roster"]
+    assert all(one[:12] in shown.stdout for one in roster)
+    assert "Content Security Policy" not in shown.stderr

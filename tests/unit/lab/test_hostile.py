@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qres_core import LabError, RoundInfo, Trainer
+from qres_core.contract.trainer import Reference, Validator
+from qres_core.lab.attacks import catalogue
+from qres_core.lab.hostile import check_playable, make, playable
+from qres_core.lab.sabotage import SABOTAGE
+from qres_core.lab.tasks import TaskConfig, make_task
+
+TASK = {"name": "quadratic", "dimension": 5}
+
+
+def info(dimension: int) -> RoundInfo:
+    roster = tuple(bytes([index]) * 32 for index in range(4))
+    return RoundInfo("s", 1, bytes(32), dimension, 0, roster, 3, 1, 0)
+
+
+def hostile(attack: str) -> tuple[Trainer, np.ndarray]:
+    table = {"local_epochs": 1} if attack in {"label_flip", "backdoor"} else TASK
+    trainer, initial = make(attack=attack, nodes=4, attackers=1, index=3, task=table, seed=2)
+    return trainer, initial
+
+
+@pytest.mark.parametrize("attack", [one for one in playable() if one != "silent"])
+def test_every_attack_of_a_process_is_an_update(attack: str) -> None:
+    trainer, initial = hostile(attack)
+    update = trainer.fit(initial, info(initial.size))
+    assert update.vector.shape == initial.shape
+    assert trainer.evaluate(initial)
+
+
+def test_a_sign_flip_is_one() -> None:
+    trainer, initial = hostile("sign_flip")
+    honest = make_task(TaskConfig(**TASK), nodes=4, seed=2).trainers[3]
+    own = honest.fit(initial, info(5)).vector.astype(np.int64)
+    assert np.array_equal(trainer.fit(initial, info(5)).vector, -4 * own)
+
+
+def test_a_silent_attacker_sits_out() -> None:
+    trainer, initial = hostile("silent")
+    with pytest.raises(LabError, match="stays away"):
+        trainer.fit(initial, info(5))
+
+
+def test_an_attacker_of_a_swarm_that_validates_judges() -> None:
+    table = {"local_epochs": 1, "held_out": 10}
+    trainer, initial = make(attack="scaled", nodes=4, attackers=1, index=3, task=table)
+    assert isinstance(trainer, Validator)
+    assert isinstance(trainer, Reference)
+    assert trainer.validate(initial) > 0
+    assert trainer.reference(initial, info(initial.size)).shape == initial.shape
+
+
+def test_what_a_process_cannot_play_is_refused_with_the_reason() -> None:
+    others = {*catalogue(), *SABOTAGE} - set(playable())
+    assert {"alie", "min_max", "optimised_ipm", "replay", "wrong_length", "duplicate"} <= others
+    for name in others:
+        with pytest.raises(LabError, match=r"QRES-E105.*cannot be played by a process"):
+            check_playable(name)
+    with pytest.raises(LabError, match="QRES-E801"):
+        check_playable("sign_flp")

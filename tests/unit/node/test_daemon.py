@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import structlog
+
+from qres_core import ConfigError, LabError, NodeId, NodeInfo, QresError, Standing, hookimpl
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.simulator import node_ids
+from qres_core.node import daemon, extra, logs
+from qres_core.node.trainer import TrainerConfig
+from qres_core.swarm.memory import MemoryTransport
+
+(ME,) = node_ids(1, 5)
+
+
+@attrs.frozen
+class Identity:
+    @hookimpl
+    def identity(self, seed: bytes | None) -> NodeId:
+        assert seed is None
+        return ME
+
+
+@attrs.define(eq=False)
+class Broken(MemoryTransport):
+    async def broadcast(self, frame: bytes) -> None:
+        raise OSError(len(frame))
+
+
+@attrs.frozen
+class BrokenPlugin:
+    @hookimpl
+    def transport(self, node_info: NodeInfo) -> MemoryTransport:
+        return Broken(node_info.node_id, node_info.swarm, 64)
+
+
+INSTALLED = {
+    **scan(),
+    "identity": Installed.local("identity", Identity),
+    "broken": Installed.local("broken", BrokenPlugin),
+}
+
+
+def configure(folder: Path, *, without: str = "", **more: Any) -> Config:
+    raw: dict[str, Any] = {
+        "swarm": {
+            "name": "alone",
+            "nodes": 1,
+            "byzantine": 0,
+            "quorum": 1,
+            "insecure": True,
+            "roster": [ME.hex()],
+        },
+        "node": {"data_dir": str(folder), "status": "127.0.0.1:0"},
+        "trainer": {"task": {"name": "quadratic", "dimension": 4}},
+        "plugins": {"memory": {}, "identity": {}, "mean": {"unprotected": True}},
+    }
+    for key, value in more.items():
+        raw[key] = {**raw[key], **value}
+    if without:
+        *tables, last = without.split(".")
+        inner = raw
+        for table in tables:
+            inner = inner[table]
+        del inner[last]
+    return parse(raw, source="test", sections={"trainer": TrainerConfig})
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root, own = logging.getLogger(), logging.getLogger(logs.OWN)
+    kept = root.handlers[:], root.level, own.level, logging.lastResort
+    yield io.StringIO()
+    root.handlers, logging.lastResort = kept[0], kept[3]
+    root.setLevel(kept[1])
+    own.setLevel(kept[2])
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def run(config: Config, stream: io.StringIO, **options: Any) -> tuple[int, list[Any]]:
+    reports: list[Mapping[str, Any]] = []
+    log = logs.set_up("info", "json", stream)
+    options = {"installed": INSTALLED, "report": reports.append, **options}
+    return daemon.run(config, log, **options), reports
+
+
+@attrs.define(eq=False)
+class Ledger:
+    """A reputation plugin that answers only between setup and teardown."""
+
+    open: bool = False
+
+    @hookimpl
+    def setup(self) -> None:
+        self.open = True
+
+    @hookimpl
+    def reputation(self) -> Standing:
+        if not self.open:
+            raise RuntimeError
+        return Standing()
+
+    @hookimpl
+    def teardown(self) -> None:
+        self.open = False
+
+
+def test_the_last_word_is_from_before_the_plugins_are_torn_down(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    installed = {**INSTALLED, "ledger": Installed.local("ledger", Ledger)}
+    config = configure(tmp_path, plugins={"ledger": {}})
+    code, (report,) = run(config, stream, rounds=2, linger=0.0, installed=installed)
+    assert code == 0
+    (member,) = report["members"]
+    assert (member["banned"], member["standing"], report["rejections"]) == (False, 1.0, {})
+
+
+def test_a_swarm_of_one_makes_its_rounds_and_goes_on_later(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    code, (report,) = run(configure(tmp_path), stream, rounds=3, linger=0.0)
+    assert (code, report["step"]) == (0, 3)
+    assert report["metrics"]["loss"] > 0
+    code, (again,) = run(configure(tmp_path), stream, rounds=4, linger=0.0)
+    assert (code, again["step"], again["rounds"]["closed"]) == (0, 4, 1)
+    running = [line["resumed"] for line in lines(stream) if line["event"] == "node running"]
+    assert running == [False, True]
+
+
+@pytest.mark.parametrize("number", daemon.STOPPING)
+def test_a_signal_stops_it(tmp_path: Path, stream: io.StringIO, number: int) -> None:
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
+    timer.start()
+    code, (report,) = run(configure(tmp_path), stream)
+    timer.join()
+    assert code == 0
+    assert report["step"] >= 1
+    events = [line["event"] for line in lines(stream)]
+    assert events.count("stopping") == 1
+    assert events[-1] == "node stopped"
+    assert signal.getsignal(number) is not signal.SIG_IGN
+
+
+def test_it_stops_when_what_holds_it_lets_go(tmp_path: Path, stream: io.StringIO) -> None:
+    held, holder = os.pipe()
+    timer = threading.Timer(1.0, os.close, (holder,))
+    timer.start()
+    try:
+        code, _reports = run(configure(tmp_path), stream, leash=held)
+    finally:
+        timer.join()
+        os.close(held)
+    assert code == 0
+    assert "standard input ended" in stream.getvalue()
+
+
+def test_a_file_lets_go_at_once(tmp_path: Path, stream: io.StringIO) -> None:
+    with Path(os.devnull).open("rb") as nothing:
+        assert run(configure(tmp_path), stream, leash=nothing.fileno())[0] == 0
+
+
+def test_a_node_that_had_to_stop_says_why(tmp_path: Path, stream: io.StringIO) -> None:
+    plugins = {"memory": {}, "broken": {}}
+    config = configure(tmp_path, plugins=plugins, without="plugins.memory")
+    code, _reports = run(config, stream)
+    assert code == 1
+    (failed,) = [line for line in lines(stream) if line["event"] == "node failed"]
+    assert (failed["code"], failed["where"], failed["level"]) == (
+        "QRES-E603",
+        "transport.send",
+        "error",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "where"),
+    [
+        ({"without": "plugins.identity"}, "QRES-E301", "identity"),
+        ({"without": "swarm.roster"}, "QRES-E103", "swarm.roster"),
+        ({"swarm": {"roster": ["00" * 32]}}, "QRES-E105", "swarm.roster"),
+        ({"without": "node.data_dir"}, "QRES-E103", "node.data_dir"),
+        ({"without": "trainer.task"}, "QRES-E103", "trainer"),
+        ({"node": {"status": "nowhere"}}, "QRES-E105", "node.status"),
+        ({"swarm": {"insecure": False}}, "QRES-E306", "plugins"),
+    ],
+)
+def test_what_is_not_all_there_does_not_start(
+    tmp_path: Path, stream: io.StringIO, change: Mapping[str, Any], code: str, where: str
+) -> None:
+    with pytest.raises(QresError) as caught:
+        run(configure(tmp_path, **change), stream)
+    assert (caught.value.code, caught.value.problems[0].where) == (code, where)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_is_damaged_is_refused_before_anything(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    folder = tmp_path / ME.hex()
+    folder.mkdir()
+    (folder / "journal.sqlite").write_bytes(b"not a store")
+    with pytest.raises(QresError, match="QRES-E602"):
+        run(configure(tmp_path), stream)
+
+
+def test_no_status_is_served_where_none_is_wanted(tmp_path: Path, stream: io.StringIO) -> None:
+    config = configure(tmp_path, node={"status": ""})
+    assert run(config, stream, rounds=1, linger=0.0)[0] == 0
+    assert "http" not in stream.getvalue()
+
+
+def test_what_is_missing_of_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra.require()
+    monkeypatch.setitem(sys.modules, "structlog", None)
+    with pytest.raises(LabError, match=r'QRES-E802.*structlog.*"qres-core\[node\]"'):
+        extra.require()
+
+
+def test_the_configuration_is_read_strictly(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"QRES-E102 trainer.entri"):
+        configure(tmp_path, trainer={"entri": "x"})

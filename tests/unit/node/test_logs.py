@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from qres_core.node import logs
+from qres_core.node.logs import BURST, KINDS, PERIOD, Throttle
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    root, own = logging.getLogger(), logging.getLogger(logs.OWN)
+    kept = root.handlers[:], root.level, own.level, logging.lastResort
+    yield
+    root.handlers, last = kept[0], kept[3]
+    root.setLevel(kept[1])
+    own.setLevel(kept[2])
+    logging.lastResort = last
+    structlog.reset_defaults()
+
+
+def test_every_line_is_json_whoever_logs() -> None:
+    stream = io.StringIO()
+    log = logs.set_up("info", "json", stream)
+    log.info("round closed", round=3)
+    log.debug("not said")
+    logging.getLogger("qres_core.swarm.node").warning("the outbox is %s", "full")
+    logging.getLogger("asyncio").info("not said")
+    apart = logging.getLogger("apart")
+    apart.propagate = False
+    apart.error("cut off from the root")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "round closed",
+        "the outbox is full",
+        "cut off from the root",
+    ]
+    assert lines[0]["round"] == 3
+    assert lines[0]["level"] == "info"
+    assert lines[1]["logger"] == "qres_core.swarm.node"
+    assert all("timestamp" in line for line in lines)
+
+
+def test_for_people() -> None:
+    stream = io.StringIO()
+    logs.set_up("debug", "console", stream).debug("round closed", round=3)
+    assert "round closed" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()  # no terminal, no colours
+
+
+def test_a_flood_is_not_a_flood_of_lines() -> None:
+    now = 0.0
+    throttle = Throttle(lambda: now)
+    said = [throttle.admit("replayed") for _ in range(100)]
+    assert said == [0] * BURST + [None] * (100 - BURST)
+    assert throttle.admit("other") == 0
+    now = PERIOD
+    assert throttle.admit("replayed") == 100 - BURST
+    assert throttle.admit("replayed") == 0
+
+
+def test_kinds_without_end_share_one_allowance() -> None:
+    throttle = Throttle(lambda: 0.0)
+    said = [throttle.admit(str(kind)) for kind in range(KINDS + 100)]
+    assert sum(one is not None for one in said) == KINDS + BURST

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from qres_core.kernel.config import parse
+from qres_core.lab.simulator import node_ids
+from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.node import metrics
+from qres_core.node.status import HISTORY, REASONS, Board, counted, finite
+from qres_core.swarm.node import Node, run_node
+
+IDS = node_ids(4, 1)
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[dict[str, Any]]:
+    """The status of a node among four, at its start and after three rounds."""
+    task = make_task(TaskConfig(name="quadratic", dimension=6), nodes=4, seed=1)
+    swarm = {"name": "status", "nodes": 4, "byzantine": 1, "quorum": 3, "insecure": True}
+    config = parse(
+        {"swarm": swarm, "plugins": {"memory": {}, "mean": {"unprotected": True}}}, source="test"
+    )
+    board, made = Board(clock=lambda: 5.0), list[dict[str, Any]]()
+
+    def start(node: Node) -> None:
+        board.node = node
+        made.append(board.report())
+
+    async def one(index: int) -> None:
+        own = {"on_event": board.note, "on_start": start} if index == 0 else {}
+        await run_node(
+            config,
+            node_id=IDS[index],
+            roster=IDS,
+            trainer=task.trainers[index],
+            initial=task.initial,
+            steps=3,
+            linger=1.0,
+            **own,
+        )
+
+    async def all_() -> None:
+        async with anyio.create_task_group() as group:
+            for index in range(4):
+                group.start_soon(one, index)
+
+    anyio.run(all_)
+    board.measured(3, {"loss": 0.5, "odd": float("nan")})
+    made.append(board.report())
+    return made
+
+
+def test_the_status_says_how_the_node_is(reports: list[dict[str, Any]]) -> None:
+    first, last = reports
+    assert (first["state"], first["round"], first["step"]) == ("running", 0, 0)
+    assert last["step"] == 3
+    assert last["node"]["id"] == IDS[0].hex()
+    assert [one["id"] for one in last["members"]] == sorted(one.hex() for one in IDS)
+    assert sum(one["self"] for one in last["members"]) == 1
+    assert all(one["contributed"] >= 2 for one in last["members"])
+    closed = [one for one in last["history"] if one["closed"]]
+    assert [one["step"] for one in closed] == [1, 2, 3]
+    assert closed[-1]["model_digest"] == last["model_digest"]
+    assert closed[-1]["metrics"] == last["metrics"] == {"loss": 0.5}
+    assert last["privacy"] is None
+    assert last["plugins"] == ["memory", "mean"]
+    assert json.loads(json.dumps(last)) == last
+
+
+def test_a_node_that_has_not_begun_says_so() -> None:
+    report = Board(clock=lambda: 5.0).report()
+    assert report["state"] == "starting"
+    assert "round" not in report
+    assert b"qres_round " not in metrics.render(report)
+
+
+def test_the_metrics_are_those_of_the_status(reports: list[dict[str, Any]]) -> None:
+    text = metrics.render({**reports[1], "rejections": {'odd "reason"\n': 2}}).decode()
+    families = {one.name: one for one in text_string_to_metric_families(text)}
+    assert families["qres_step"].samples[0].value == 3
+    (refused,) = [one for one in families["qres_rejections"].samples if one.name[-5:] == "total"]
+    assert (refused.labels, refused.value) == ({"reason": 'odd "reason"\n'}, 2)
+    standings = {one.labels["node"]: one.value for one in families["qres_standing"].samples}
+    assert standings == dict.fromkeys((one.hex() for one in IDS), 1.0)
+    assert families["qres_model_metric"].samples[0].labels == {"metric": "loss"}
+
+
+def test_figures_and_reasons_are_bounded() -> None:
+    assert finite({"a": 1, "b": float("inf"), "c": float("nan")}) == {"a": 1.0}
+    many = {f"reason {at:03}": at for at in range(1, REASONS + 11)}
+    said = counted(many)
+    assert len(said) == REASONS + 1
+    assert sum(said.values()) == sum(many.values())
+    assert counted({"rare": 1, "common": 5}) == {"common": 5, "rare": 1}
+    assert Board().history.maxlen == HISTORY

@@ -1,0 +1,342 @@
+"""Frames of any size over the in-process transport, and links that try to hold them up."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from qres_core import (
+    BlobRef,
+    ConfigError,
+    Delivery,
+    PeerChange,
+    RoundError,
+    TransportError,
+    TransportLimits,
+)
+from qres_core.contract.transport import CHUNK
+from qres_core.swarm import carrier as carrier_module
+from qres_core.swarm.announce import Announce
+from qres_core.swarm.carrier import PENDING, Carrier
+from qres_core.swarm.memory import MemoryTransport
+
+A, B, C = (bytes([letter]) * 32 for letter in b"abc")
+MAX = 4 * CHUNK
+LIMITS = TransportLimits(4096, 4096, 2 * MAX)
+BIG = b"\xab" + bytes(range(256)) * 8000  # about two chunks
+
+
+@attrs.define(eq=False)
+class End(MemoryTransport):
+    """An end on bad terms with some of its neighbours.
+
+    Attributes:
+        serves: what it gives instead of a chunk.
+        hangs: neighbours that let it wait for blobs.
+        broken: the method that fails.
+        fetched: roots it asked for, and whom it asked.
+    """
+
+    serves: Callable[[bytes], bytes] | None = None
+    hangs: tuple[bytes, ...] = ()
+    broken: str = ""
+    fetched: list[tuple[bytes, tuple[bytes, ...]]] = attrs.field(factory=list)
+
+    def _serve(self, root: bytes, index: int) -> bytes:
+        chunk = super()._serve(root, index)
+        return chunk if self.serves is None else self.serves(chunk)
+
+    async def receive(self) -> Delivery:
+        if self.broken == "receive":
+            raise OSError
+        return await super().receive()
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[bytes], within: float) -> bytes:
+        self.fetched.append((ref.root, tuple(holders)))
+        if self.broken == "fetch_blob":
+            raise OSError
+        if set(holders) & set(self.hangs):
+            await anyio.sleep(within)
+            raise TransportError.of("QRES-E905", "test", "too slow")
+        return await super().fetch_blob(ref, holders, within)
+
+
+def end(node_id: bytes, limits: TransportLimits = LIMITS, **options: Any) -> End:
+    return End(node_id, "carrier", 256, limits=limits, **options)
+
+
+async def until(done: Callable[[], object]) -> None:
+    while not done():  # noqa: ASYNC110 - what it waits for tells nobody
+        await anyio.sleep(0.005)
+
+
+@attrs.define(eq=False)
+class Listener:
+    """A node that only listens."""
+
+    end: End
+    carrier: Carrier
+    heard: list[Delivery] = attrs.field(factory=list)
+
+    async def take(self, delivery: Delivery) -> None:
+        self.heard.append(delivery)
+
+    async def hears(self, count: int) -> list[Delivery]:
+        await until(lambda: len(self.heard) >= count)
+        return self.heard
+
+
+def play(scene: Callable[..., Awaitable[Any]], *ends: End) -> None:
+    """Start all ends, let each listen, and run the scene."""
+
+    async def main() -> None:
+        listeners = [Listener(one, Carrier(one, MAX, liars=1)) for one in ends]
+        try:
+            for one in ends:
+                await one.start()
+            async with anyio.create_task_group() as group:
+                for listener in listeners:
+                    group.start_soon(listener.carrier.listen, listener.take)
+                with anyio.fail_after(10):
+                    await scene(*listeners)
+                group.cancel_scope.cancel()
+        finally:
+            for one in ends:
+                await one.aclose()
+
+    anyio.run(main)
+
+
+# ── sizes ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 4097, CHUNK, CHUNK + 1, MAX])
+def test_frames_of_every_size_arrive(size: int) -> None:
+    frame = (b"\xab" * size)[:size]
+
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        await a.carrier.broadcast(frame)
+        assert await b.hears(1) == await c.hears(1) == [Delivery(A, frame)]
+        await b.carrier.send(A, frame)
+        assert await a.hears(1) == [Delivery(B, frame)]
+        large = int(size > LIMITS.frame)
+        assert a.carrier.pulls.announced == b.carrier.pulls.announced == large
+        assert b.carrier.pulls.pulled == len(b.end.fetched) == large
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_a_frame_that_no_blob_holds_is_refused_to_its_sender() -> None:
+    async def scene(a: Listener) -> None:
+        with pytest.raises(TransportError, match="QRES-E901"):
+            await a.carrier.broadcast(bytes(LIMITS.blob + 1))
+
+    play(scene, end(A))
+
+
+@pytest.mark.parametrize(
+    ("limits", "fine"),
+    [
+        (TransportLimits(MAX, 1, 1), True),
+        (TransportLimits(1024, 1, MAX), True),
+        (TransportLimits(1024, 1, MAX - 1), False),
+        (TransportLimits(64, 1, MAX), False),
+    ],
+)
+def test_a_transport_that_cannot_carry_every_message_is_refused(
+    limits: TransportLimits, *, fine: bool
+) -> None:
+    checked = Carrier(end(A, limits), MAX)
+    if fine:
+        checked.check()
+        return
+    with pytest.raises(ConfigError, match="QRES-E105") as caught:
+        checked.check()
+    (problem,) = caught.value.problems
+    assert problem.where == "swarm.max_message_bytes"
+    assert "lower swarm.max_message_bytes" in problem.fix
+
+
+# ── who is asked ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_sender_that_left_is_replaced_by_who_has_the_frame() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        ref = await c.end.publish_blob(BIG)
+        await a.end.send(B, Announce(ref, private=False).to_bytes())
+        MemoryTransport.hub("carrier").partition([{A}])
+        assert await b.hears(1) == [Delivery(A, BIG)]
+        assert [holders for _root, holders in b.end.fetched] == [(A,), (C,)]
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_a_private_frame_is_asked_of_its_sender_alone() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        ref = await c.end.publish_blob(BIG)
+        await a.end.send(B, Announce(ref, private=True).to_bytes())
+        await until(lambda: b.carrier.pulls.failed)
+        assert [holders for _root, holders in b.end.fetched] == [(A,)]
+        await c.carrier.send(B, BIG)
+        assert await b.hears(1) == [Delivery(C, BIG)]
+        assert b.end.fetched[1:] == [(ref.root, (C,))]
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_who_only_passes_an_announcement_on_is_asked_after_its_author() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        ref = await a.end.publish_blob(BIG)
+        announcement = Announce(ref, private=False).to_bytes()
+        b.end._deliver(Delivery(C, announcement, author=A), 0.0)
+        assert await b.hears(1) == [Delivery(C, BIG, author=A)]
+        assert b.end.fetched == [(ref.root, (A, C))]
+        assert len(c.heard) == 0
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_an_author_that_gives_nothing_does_not_hold_up_who_passes_its_frames_on() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        nothing = Announce(BlobRef(1, (b"n" * 32,)), private=False).to_bytes()
+        b.end._deliver(Delivery(C, nothing, author=A), 0.0)
+        await until(lambda: b.end.fetched)
+        await c.carrier.broadcast(BIG)
+        assert await b.hears(1) == [Delivery(C, BIG)]
+        assert len(a.heard) <= 1
+
+    play(scene, end(A), end(B, hangs=(A,)), end(C))
+
+
+def test_a_frame_that_nobody_has_yet_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrier_module, "PAUSES", (0.05, 0.05, 0.05))
+
+    async def scene(a: Listener, b: Listener) -> None:
+        ref = BlobRef.of(BIG)
+        await a.end.send(B, Announce(ref, private=False).to_bytes())
+        await until(lambda: b.carrier.pulls.failed == 2)
+        await a.end.publish_blob(BIG)
+        assert await b.hears(1) == [Delivery(A, BIG)]
+        await a.end.send(B, Announce(BlobRef.of(b"?"), private=False).to_bytes())
+        await until(lambda: b.carrier.pulls.failed == 6)
+        await anyio.sleep(0.1)
+        assert b.carrier.pulls.failed == 6
+
+    play(scene, end(A), end(B))
+
+
+def test_a_sender_of_something_else_is_named_and_passed_over() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        a.end.serves = lambda chunk: chunk[:-1] + b"?"
+        await c.end.publish_blob(BIG)
+        await a.carrier.broadcast(BIG)
+        assert await b.hears(1) == [Delivery(A, BIG)]
+        assert b.end.stats().malformed == 1
+        events = [await b.end.event() for _ in range(3)]
+        assert (events[-1].change, events[-1].peer) == (PeerChange.BAD, A)
+
+    play(scene, end(A), end(B), end(C))
+
+
+# ── hostile links ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_malformed_announcement_is_counted_and_handed_on_to_be_blamed() -> None:
+    async def scene(a: Listener, b: Listener) -> None:
+        large = Announce(BlobRef(MAX + 1, (b"h" * 32,) * 5), private=False).to_bytes()
+        hostile = [b"\0", b"\1\xff", b"\0" * 4000, large]
+        for frame in hostile:
+            await a.end.send(B, frame)
+        assert await b.hears(4) == [Delivery(A, frame) for frame in hostile]
+        assert b.carrier.pulls.malformed == 4
+        assert not b.end.fetched
+
+    play(scene, end(A), end(B))
+
+
+def test_each_link_gives_a_frame_once() -> None:
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        ref = await a.end.publish_blob(BIG)
+        announcement = Announce(ref, private=False).to_bytes()
+        for _time in range(3):
+            await a.end.send(B, announcement)
+        await b.hears(1)
+        await a.end.send(B, announcement)
+        # A relayed frame is judged again, for its own link: the first may have been refused.
+        await c.end.send(B, announcement)
+        assert await b.hears(2) == [Delivery(A, BIG), Delivery(C, BIG)]
+        assert b.carrier.pulls.repeated == 3
+        assert b.end.stats().blobs_fetched == 1
+
+    play(scene, end(A), end(B), end(C))
+
+
+def test_a_link_that_announces_too_much_is_cut_short() -> None:
+    async def scene(a: Listener, b: Listener) -> None:
+        for number in range(PENDING + 5):
+            ref = BlobRef(1, (bytes([number]) * 32,))
+            await a.end.send(B, Announce(ref, private=True).to_bytes())
+        await until(lambda: b.carrier.pulls.dropped >= 5)
+        assert len(b.end.fetched) == 1
+        assert b.carrier.pulls.dropped == 5
+
+    play(scene, end(A), end(B, hangs=(A,)))
+
+
+def test_a_link_that_gives_nothing_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by announcements of its own, nor by repeating those of another."""
+    monkeypatch.setattr(carrier_module, "PULLS", 1)
+
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        for number in range(PENDING - 1):
+            nothing = BlobRef(1, (bytes([number]) * 32,))
+            await a.end.send(B, Announce(nothing, private=True).to_bytes())
+        await anyio.sleep(0.05)
+        await c.carrier.send(B, BIG)
+        assert await b.hears(1) == [Delivery(C, BIG)]
+        assert {holders for _root, holders in b.end.fetched} == {(A,), (C,)}
+
+    play(scene, end(A), end(B, hangs=(A,)), end(C))
+
+
+def test_repeating_an_announcement_first_delays_it_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(carrier_module, "PULL_SECONDS", 2.0)
+
+    async def scene(a: Listener, b: Listener, c: Listener) -> None:
+        ref = await c.end.publish_blob(BIG)
+        await a.end.send(B, Announce(ref, private=True).to_bytes())
+        await until(lambda: b.end.fetched)
+        began = anyio.current_time()
+        await c.carrier.broadcast(BIG)
+        assert await b.hears(1) == [Delivery(C, BIG)]
+        assert 0.5 < anyio.current_time() - began < 3
+
+    play(scene, end(A), end(B, hangs=(A,)), end(C))
+
+
+# ── failures of the transport ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("broken", ["receive", "fetch_blob"])
+def test_a_transport_that_fails_otherwise_is_named(broken: str) -> None:
+    one, other = end(A, broken=broken), end(B)
+
+    async def main() -> None:
+        try:
+            await one.start()
+            await other.start()
+            await Carrier(other, MAX).broadcast(BIG)
+            with anyio.fail_after(5):
+                await Carrier(one, MAX).listen(Listener(one, Carrier(one, MAX)).take)
+        finally:
+            await one.aclose()
+            await other.aclose()
+
+    with pytest.raises(RoundError, match=rf"QRES-E603 transport\.{broken}"):
+        anyio.run(main)
