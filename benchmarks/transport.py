@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,23 +25,14 @@ import trio
 from harness import Record, main
 from nacl.signing import SigningKey
 
+from qres_core.node.box import free_ports
+
 MIB = 2**20
 SIZE = 40_000_000
 RECEIVERS = 7
 FRAMES = 40
 FRAME_BYTES = 1024
 SINK = "/sink/1"
-
-
-def _ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def _key(index: int) -> SigningKey:
@@ -149,7 +139,7 @@ def _end(children: Sequence[subprocess.Popen[str]]) -> None:
 
 async def _send(repeats: int) -> tuple[list[float], list[float], list[float]]:
     """Latencies of gossip, goodputs of blobs in MB/s, overheads of the receivers in percent."""
-    ports = _ports(RECEIVERS + 1)
+    ports = free_ports(RECEIVERS + 1)
     transport = _transport(0, ports)
     await transport.start()
     children = [_start("receive", index, *ports) for index in range(1, RECEIVERS + 1)]
@@ -212,7 +202,7 @@ async def _plain() -> float:
     from libp2p.peer.peerinfo import info_from_p2p_addr  # noqa: PLC0415
     from multiaddr import Multiaddr  # noqa: PLC0415
 
-    mine, port = _ports(2)
+    mine, port = free_ports(2)
     child = _start("sink", port)
     host = new_host()
     try:
