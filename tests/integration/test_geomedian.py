@@ -64,6 +64,7 @@ def trial(**plugins: Any) -> Config:
 
 def test_the_example_passes_its_own_tests() -> None:
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLE), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTEST_ADDOPTS", None)  # meant for the run that this is a part of
     done = subprocess.run(
         [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=EXAMPLE,

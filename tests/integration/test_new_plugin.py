@@ -38,6 +38,7 @@ def files_of(folder: Path) -> list[str]:
 
 def in_subprocess(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTEST_ADDOPTS", None)  # meant for the run that this is a part of
     return subprocess.run(
         [sys.executable, "-P", "-m", *arguments],
         cwd=folder,
