@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast, get_type_hints
 
@@ -19,6 +19,7 @@ from qres_core.kernel.inspection import hooks_of
 from qres_core.kernel.slots import FAMILY_OF, SECURITY_FAMILIES, SLOTS
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
+from qres_core.node.trainer import TrainerConfig
 
 _CORE: Final = "qres-core"
 _FIRST_RULES: Final = ("krum",)
@@ -107,11 +108,11 @@ def _value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _keys(kind: type, given: Mapping[str, object]) -> Iterator[str]:
+def _keys(kind: type, given: Mapping[str, object], leave: Container[str] = ()) -> Iterator[str]:
     """Each key of a table with its meaning: set where given or required, else commented out."""
     hints = get_type_hints(kind)
     for field in attrs.fields(kind):
-        if not field.init or attrs.has(hints.get(field.name, object)):
+        if not field.init or attrs.has(hints.get(field.name, object)) or field.name in leave:
             continue
         help_text = field.metadata.get("help", "")
         if help_text:
@@ -156,6 +157,15 @@ def render(enabled: list[Installed], others: list[Installed]) -> str:
         lines += ["", f"# {plugin.distribution} {plugin.version}: {hooks}"]
         lines += [f"# [plugins.{plugin.name}]"]
     lines += [
+        "",
+        "# What `qres node run` trains: `entry`, or the table below it for a built-in task. A real",
+        "# node needs node.data_dir, swarm.roster and a key too, and [plugins.libp2p] in the place",
+        "# of [plugins.memory]; `qres swarm up` sees to all of that.",
+        "# [trainer]",
+        *_keys(TrainerConfig, {}, leave=("task",)),
+        "",
+        "# Keys as in [simulation.task].",
+        "# [trainer.task]",
         "",
         "# What `qres simulate` plays.",
         "[simulation]",

@@ -66,10 +66,11 @@ def up(
 ) -> None:
     """Start every node of CONFIG as a process on loopback, and watch them.
 
-    Each gets a key, a configuration and a data folder of its own. The task is that of
-    [simulation.task], and attack and attackers those of [simulation], as for `qres simulate`, but
-    an attacker knows its own data and nothing else. The plugin `memory` is replaced by `libp2p`.
-    Ctrl-C, or the end of this process in any way, ends all nodes.
+    Each gets a key, a configuration and a data folder of its own. They train the model of
+    [trainer] `entry`, whose factory is told which node it is by a parameter `index`; without one,
+    the task of [simulation.task]. Attack and attackers are those of [simulation], as for
+    `qres simulate`, but an attacker knows its own data and nothing else. The plugin `memory` is
+    replaced by `libp2p`. Ctrl-C, or the end of this process in any way, ends all nodes.
 
     Exit code 0 if all honest nodes agreed: on the model of every step, and with --rounds on the
     last one; 1 if not, or if one of them failed, 2 if the configuration is refused.
@@ -77,7 +78,7 @@ def up(
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 
     extra.require()
-    from qres_core.node.box import prepare  # noqa: PLC0415
+    from qres_core.node.box import prepare, shares_data  # noqa: PLC0415
     from qres_core.node.fleet import Fleet  # noqa: PLC0415
 
     wanted = [(key, given[name]) for name, key in _SUGAR.items() if given.get(name) is not None]
@@ -87,6 +88,9 @@ def up(
     fine = False
     try:
         read, seats = prepare(raw, str(config), home)
+        if shares_data(read):
+            said = "has no parameter `index`: all nodes may be training on the same data"
+            click.echo(f"trainer.entry {said}", err=True)
         with _told() as told, Fleet(seats, rounds) as fleet:
             _watch(fleet, told, read.swarm.name, timeout, as_json=as_json)
         verdict = fleet.verdict()

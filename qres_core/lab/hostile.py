@@ -144,12 +144,40 @@ def make(
     """
     check_playable(attack)
     made = make_task(structure(dict(task), TaskConfig, "task"), nodes=nodes, seed=seed, scale=scale)
+    trainer = turned(
+        made.trainers[index],
+        attack=attack,
+        nodes=nodes,
+        attackers=attackers,
+        index=index,
+        seed=seed,
+        strength=strength,
+    )
+    return trainer, made.initial
+
+
+def turned(
+    trainer: Trainer,
+    *,
+    attack: str,
+    nodes: int,
+    attackers: int,
+    index: int,
+    seed: int = 0,
+    strength: float | None = None,
+) -> Trainer:
+    """An honest trainer turned hostile; arguments as :func:`make`.
+
+    Raises:
+        LabError: QRES-E105 or QRES-E801; QRES-E105 too for an attack that poisons data which the
+            trainer does not show.
+    """
+    check_playable(attack)
     played = make_attack(attack, strength)
-    trainer = made.trainers[index]
     if isinstance(played, DataAttack):
         trainer = played.poison(trainer)
     entropy = np.random.SeedSequence((seed, 2, index))
     rng = np.random.Generator(np.random.PCG64(entropy))
     judges = isinstance(trainer, Validator) and isinstance(trainer, Reference)
     kind = HostileJudge if judges else HostileTrainer
-    return kind(trainer, played, attackers, index - (nodes - attackers), rng), made.initial
+    return kind(trainer, played, attackers, index - (nodes - attackers), rng)

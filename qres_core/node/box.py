@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import numpy as np
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, LabError, PluginError
-from qres_core.kernel.config import Config, parse
+from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab import hostile
 from qres_core.lab.scenario import Scenario
-from qres_core.node import toml
-from qres_core.node.trainer import TrainerConfig
+from qres_core.node import attacker, toml
+from qres_core.node.trainer import TrainerConfig, folder_of, make_work, takes
 
 PROGRAM: list[str] = ["-m", "qres_core.cli"]
 """Arguments of the interpreter that run ``qres``."""
@@ -155,9 +156,10 @@ def _check(config: Config) -> None:
         fix = "add [plugins.ed25519]"
         what = "processes know each other by their keys, and no plugin holds any"
         raise ConfigError.of("QRES-E103", "plugins.ed25519", what, fix)
-    if config.sections["trainer"].entry:
-        what = "a box plays built-in tasks, [simulation.task]"
-        raise ConfigError.of("QRES-E105", "trainer.entry", what, "use `qres node run`")
+    if "index" in config.sections["trainer"].options:
+        what = "it would be the same for every node"
+        fix = "leave it out: each node's own is passed to a parameter of that name"
+        raise ConfigError.of("QRES-E105", "trainer.options.index", what, fix)
     if scenario.attack:
         hostile.check_playable(scenario.attack)
     if scenario.attackers > config.swarm.nodes:
@@ -224,7 +226,32 @@ def _fill(raw: Mapping[str, Any], config: Config, transport: str, folder: Path) 
                 parse(tables, source=config.source, sections=SECTIONS), installed=scan()
             )
         seat.config.write_text(toml.render(tables), encoding="utf-8")
+    if config.sections["trainer"].entry:
+        _try_own(seats)
     return seats
+
+
+def _try_own(seats: Sequence[Seat]) -> None:
+    """Make the work of the first node and of the last, an attacker's if there is one.
+
+    Raises:
+        ConfigError: QRES-E105 where they begin with different models; what is wrong with the entry.
+        LabError: for an attack that its trainer cannot be turned to.
+    """
+    first, last = (
+        make_work(parse(read_toml(one.config), source=str(one.config), sections=SECTIONS))[1]
+        for one in (seats[0], seats[-1])
+    )
+    if not np.array_equal(first, last):
+        what = f"{seats[0].name} and {seats[-1].name} begin with different models"
+        fix = "return the same first model whatever the node: seed what draws it"
+        raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
+
+
+def shares_data(config: Config) -> bool:
+    """Whether an own model cannot tell the nodes apart, and so may train all on the same data."""
+    entry = config.sections["trainer"].entry
+    return bool(entry) and not takes(entry, folder_of(config), "index")
 
 
 def _certify(folder: Path, swarm: str, seats: Sequence[Seat]) -> None:
@@ -284,20 +311,37 @@ def _membership(table: Mapping[str, Any], seat: Seat, roster: Sequence[str]) -> 
     return kept
 
 
-def _trainer(raw: Mapping[str, Any], config: Config, seat: Seat) -> dict[str, Any]:
-    scenario: Scenario = config.sections["simulation"]
-    task = dict(raw.get("simulation", {}).get("task", {}))
+def _own(config: Config, seat: Seat) -> dict[str, Any]:
+    """The trainer's table for the operator's own model."""
+    table: TrainerConfig = config.sections["trainer"]
+    folder, options = str(folder_of(config)), dict(table.options)
     if not seat.hostile:
-        return {"index": seat.index, "seed": scenario.seed, "task": task}
+        return {"entry": table.entry, "path": folder, "index": seat.index, "options": options}
+    own = {"entry": table.entry, "folder": folder, "options": options}
+    hidden = {"own": own, **_attack(config, seat)}
+    return {"entry": attacker.ENTRY, "index": seat.index, "options": hidden}
+
+
+def _attack(config: Config, seat: Seat) -> dict[str, Any]:
+    scenario: Scenario = config.sections["simulation"]
     options: dict[str, Any] = {
         "attack": scenario.attack,
         "nodes": config.swarm.nodes,
         "attackers": scenario.attackers,
         "index": seat.index,
         "seed": scenario.seed,
-        "scale": config.swarm.scale,
-        "task": task,
     }
     if scenario.strength is not None:
         options["strength"] = scenario.strength
+    return options
+
+
+def _trainer(raw: Mapping[str, Any], config: Config, seat: Seat) -> dict[str, Any]:
+    if config.sections["trainer"].entry:
+        return _own(config, seat)
+    scenario: Scenario = config.sections["simulation"]
+    task = dict(raw.get("simulation", {}).get("task", {}))
+    if not seat.hostile:
+        return {"index": seat.index, "seed": scenario.seed, "task": task}
+    options = {**_attack(config, seat), "scale": config.swarm.scale, "task": task}
     return {"entry": hostile.ENTRY, "options": options}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import date, time
 from typing import Any
 
 from qres_core.contract import canonical
@@ -22,7 +23,11 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str):
         return _text(value)
-    return json.dumps(value)  # numbers and booleans are written as in TOML
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, float):
+        return repr(value)  # inf and nan, which JSON writes otherwise
+    return json.dumps(value)  # integers and booleans are written as in TOML
 
 
 def _tables(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
@@ -38,7 +43,7 @@ def _tables(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
 
 
 def render(raw: Mapping[str, Any]) -> str:
-    """A TOML file of text, numbers, booleans, arrays and tables, in the order given.
+    """A TOML file of what TOML can hold, in the order given.
 
     Example:
         >>> print(render({"swarm": {"nodes": 4}, "plugins": {"krum": {}}}).strip())

@@ -40,11 +40,19 @@ class TrainerConfig:
         metadata=_help(
             "`module:factory` of your own model. The factory gets `options` by name and returns "
             "the trainer and the swarm's first model. The module is looked for among what is "
-            "installed, then beside the configuration file."
+            "installed, then in `path`."
         ),
     )
+    path: str = attrs.field(
+        default="",
+        metadata=_help("Folder of the module, seen from the configuration file's; empty for that."),
+    )
     options: Mapping[str, Any] = attrs.field(
-        factory=_no_options, metadata=_help("What the factory is called with.")
+        factory=_no_options,
+        metadata=_help(
+            "What the factory is called with. Where it has parameters `index` and `nodes` that are "
+            "not among these, it gets the key `index` and the number of nodes."
+        ),
     )
     task: TaskConfig | None = attrs.field(
         default=None,
@@ -58,7 +66,7 @@ class TrainerConfig:
     index: int = attrs.field(
         default=0,
         validator=at_least(0),
-        metadata=_help("Which share of the built-in task's data is this node's, from 0."),
+        metadata=_help("Which share of the data is this node's, from 0."),
     )
 
     def __attrs_post_init__(self) -> None:
@@ -80,24 +88,58 @@ def make_work(config: Config) -> Work:
         LabError: what the built-in task refuses.
     """
     table: TrainerConfig = config.sections["trainer"]
-    if table.entry:
-        return _from_entry(table, Path(config.source).resolve().parent)
-    if table.task is None:
-        fix = 'set entry = "module:factory", or add [trainer.task]'
-        raise ConfigError.of("QRES-E103", "trainer", "nothing to train is named", fix)
     if table.index >= config.swarm.nodes:
         what = f"{table.index}, and swarm.nodes is {config.swarm.nodes}"
         raise ConfigError.of("QRES-E105", "trainer.index", what, "count from 0")
+    if table.entry:
+        return from_entry(table, folder_of(config), config.swarm.nodes)
+    if table.task is None:
+        fix = 'set entry = "module:factory", or add [trainer.task]'
+        raise ConfigError.of("QRES-E103", "trainer", "nothing to train is named", fix)
     task = make_task(
         table.task, nodes=config.swarm.nodes, seed=table.seed, scale=config.swarm.scale
     )
     return task.trainers[table.index], task.initial
 
 
-def _from_entry(table: TrainerConfig, beside: Path) -> Work:
-    factory = _load(table.entry, beside)
+def folder_of(config: Config) -> Path:
+    """Where the module of ``entry`` is looked for, after what is installed."""
+    table: TrainerConfig = config.sections["trainer"]
+    return (Path(config.source).resolve().parent / table.path).resolve()
+
+
+def takes(entry: str, folder: Path, name: str) -> bool:
+    """Whether a factory has a parameter of that name. Raises as :func:`make_work`."""
+    return name in _parameters(_load(entry, folder))
+
+
+def _parameters(factory: Callable[..., object]) -> frozenset[str]:
+    """Names of the parameters; none where Python cannot tell, as for some built-in functions."""
     try:
-        made: Any = factory(**table.options)
+        found = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return frozenset()
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(one.name for one in found if one.kind in by_name)
+
+
+def from_entry(table: TrainerConfig, folder: Path, nodes: int) -> Work:
+    """What the factory of ``entry`` makes.
+
+    Args:
+        table: with ``entry``, ``options`` and ``index``.
+        folder: where its module is looked for, after what is installed.
+        nodes: number of nodes.
+
+    Raises:
+        ConfigError: as :func:`make_work`.
+        LabError: QRES-E801 where the module has no such factory.
+    """
+    factory = _load(table.entry, folder)
+    place = {"index": table.index, "nodes": nodes}
+    wanted = {name: place[name] for name in _parameters(factory) & place.keys()}
+    try:
+        made: Any = factory(**{**wanted, **table.options})
     except QresError:
         raise
     except Exception as error:
@@ -115,19 +157,19 @@ def _from_entry(table: TrainerConfig, beside: Path) -> Work:
     return trainer, check_vector(initial, "trainer.entry: first model")
 
 
-def _load(entry: str, beside: Path) -> Callable[..., object]:
+def _load(entry: str, folder: Path) -> Callable[..., object]:
     where = "trainer.entry"
     module_name, colon, name = entry.partition(":")
     if not (colon and module_name and name):
         raise ConfigError.of("QRES-E105", where, f"{entry!r}", "write module:factory")
-    if str(beside) not in sys.path:
-        sys.path.append(str(beside))  # last: nothing in it stands in for what is installed
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # last: nothing in it stands in for what is installed
     importlib.invalidate_caches()
     try:
         module: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         what = f"import of {module_name!r} failed: {type(error).__name__}: {error}"
-        fix = "install it, or put it beside the configuration file"
+        fix = "install it, put it beside the configuration file, or name its folder in trainer.path"
         raise ConfigError.of("QRES-E101", where, what, fix) from error
     factory: Callable[..., object] | None = getattr(module, name, None)
     if not callable(factory):

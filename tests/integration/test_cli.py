@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from qres_core import ConfigError
+from qres_core.cli.options import read_config
+from qres_core.node import daemon
+
 QRES = str(Path(sys.executable).with_name("qres"))
 
 GOOD = """
@@ -173,6 +177,31 @@ def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert "QRES-E803" in refused.stderr
     assert path.read_text(encoding="utf-8") == before
+
+
+def test_what_init_writes_is_one_edit_from_a_trained_model(tmp_path: Path) -> None:
+    path, key = tmp_path / "made.toml", tmp_path / "node.key"
+    assert qres("init", str(path)).returncode == 0
+    made = qres("keygen", str(key), "--no-passphrase", "--json")
+    # What only the operator of a real swarm knows: who takes part, and where things are.
+    others = [bytes([number] * 32).hex() for number in range(9)]
+    settings = [
+        ("swarm.roster", [json.loads(made.stdout)["public_key"], *others]),
+        ("node.data_dir", str(tmp_path / "data")),
+        ("plugins.ed25519.key", str(key)),
+    ]
+    with pytest.raises(ConfigError, match="nothing to train is named"):
+        daemon.prepare(read_config(path, settings))
+    text = path.read_text(encoding="utf-8")
+    assert text.count("# [trainer.task]\n") == 1
+    path.write_text(text.replace("# [trainer.task]\n", "[trainer.task]\n"), encoding="utf-8")
+    prepared = daemon.prepare(read_config(path, settings))
+    assert prepared.initial.size > 0
+    own = text.replace("# [trainer]\n", "[trainer]\n").replace('# entry = ""', 'entry = "a.b:make"')
+    path.write_text(own, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"import of 'a\.b' failed"):
+        daemon.prepare(read_config(path, settings))
+    assert qres("simulate", str(path), "--rounds", "1").returncode == 0
 
 
 def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:

@@ -120,6 +120,80 @@ def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: st
     assert not (tmp_path / "box" / "node-0" / "node.key").stat().st_mode & 0o077
 
 
+OWN = """
+import numpy as np
+from qres_core.lab.tasks import TaskConfig, make_task
+
+
+def make(index, nodes, dimension, drawn_by="all"):
+    task = make_task(TaskConfig(name="quadratic", dimension=dimension), nodes=nodes, seed=3)
+    first = task.initial if drawn_by == "all" else task.initial + np.int32(index)
+    return task.trainers[index], first
+
+
+def alone(dimension):
+    return make(0, 6, dimension)
+"""
+OWN_TABLES = """
+[trainer]
+entry = "own_model_of_box:make"
+path = "models"
+options = { dimension = 8 }
+"""
+
+
+def own(tmp_path: Path) -> str:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "own_model_of_box.py").write_text(OWN)
+    return LOOPBACK + OWN_TABLES
+
+
+def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
+    options = ("--rounds", "4", "--attack", "scaled", "--timeout", "200", "--json")
+    code, report, errors = outcome(up(tmp_path, *options, transport=own(tmp_path)))
+    assert code == 0, errors
+    assert "same data" not in errors
+    assert report["agreed"] is True
+    nodes = report["nodes"]
+    assert all(one["exit_code"] == 0 for one in nodes)
+    honest = [one["status"] for one in nodes[:5]]
+    assert len({one["model_digest"] for one in honest if one["step"] == 4}) == 1
+    assert honest[0]["metrics"]["loss"] >= 0
+    box = tmp_path / "box"
+    tables = [read_toml(box / f"node-{at}" / "node.toml")["trainer"] for at in range(6)]
+    assert [one["index"] for one in tables] == list(range(6))  # each has data of its own
+    assert [one["entry"] for one in tables[:5]] == ["own_model_of_box:make"] * 5
+    assert tables[5]["options"]["attack"] == "scaled"
+    assert tables[5]["options"]["own"]["entry"] == "own_model_of_box:make"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--set", "trainer.options.index=1"), "trainer.options.index"),
+        (("--attack", "label_flip"), "labelled examples"),
+        (("--set", 'trainer.options.drawn_by="each"'), "begin with different models"),
+        (("--set", "trainer.options.dimention=8"), "dimention"),
+    ],
+)
+def test_what_an_own_model_cannot_play_is_refused(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    process = up(tmp_path, *options, transport=own(tmp_path))
+    _out, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, errors
+    assert said in errors
+    assert not (tmp_path / "box").exists()
+
+
+def test_a_box_says_when_all_nodes_may_train_on_the_same_data(tmp_path: Path) -> None:
+    entry = ("--set", 'trainer.entry="own_model_of_box:alone"')
+    process = up(tmp_path, *entry, "--rounds", "1", transport=own(tmp_path))
+    _out, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    assert "no parameter `index`" in errors
+
+
 EIGHT = (
     CONFIG.replace("nodes = 6", "nodes = 8")
     .replace("byzantine = 1", "byzantine = 2")

@@ -40,8 +40,11 @@ def test_ports_are_distinct() -> None:
 SCALARS = (
     st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
     | st.integers(-(2**62), 2**62)
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(allow_nan=False)
     | st.booleans()
+    | st.dates()
+    | st.times()
+    | st.datetimes()
 )
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 VALUES = st.recursive(

@@ -15,7 +15,7 @@ from qres_core import ConfigError, LabError, RoundInfo, Update, Vector
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.node.trainer import TrainerConfig, guarded, make_work
+from qres_core.node.trainer import TrainerConfig, guarded, make_work, takes
 
 INFO = RoundInfo("s", 1, bytes(32), 2, 0, (bytes(32),), 1, 0, 0)
 OWN = """
@@ -28,6 +28,8 @@ def fails(): raise OSError("no data")
 def nothing(): return None
 def kind(): return type(task.trainers[0]), task.initial
 def no_model(): return task.trainers[0], [1, 2]
+def placed(*, nodes, index, tag=""): return task.trainers[index], task.initial * 0 + nodes + index
+def tagged(tag): return task.trainers[0], task.initial
 number = 3
 """
 
@@ -64,6 +66,27 @@ def test_an_own_model_is_found_beside_the_configuration(folder: Path) -> None:
     assert sys.path[-1] == str(folder)
 
 
+def test_a_factory_that_asks_is_told_which_node_it_is(folder: Path) -> None:
+    table = {"entry": "own_model_of_test:placed", "index": 1}
+    assert make_work(read(folder, **table))[1].tolist() == [3, 3, 3]
+    # What the operator says goes before.
+    assert make_work(read(folder, **table, options={"nodes": 7}))[1].tolist() == [8, 8, 8]
+    # One that does not ask is told nothing.
+    make_work(read(folder, entry="own_model_of_test:tagged", options={"tag": "a"}))
+    assert takes("own_model_of_test:placed", folder, "index")
+    assert not takes("own_model_of_test:tagged", folder, "index")
+
+
+def test_an_own_model_is_found_in_the_folder_that_is_named(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "own_model_of_test.py").rename(folder / "elsewhere" / "own_model_of_test.py")
+    with pytest.raises(ConfigError, match=r"trainer\.path"):
+        make_work(read(folder, entry="own_model_of_test:make"))
+    for path in ("elsewhere", str(folder / "elsewhere")):
+        _trainer, initial = make_work(read(folder, entry="own_model_of_test:make", path=path))
+        assert initial.shape == (3,)
+
+
 @pytest.mark.parametrize(
     ("trainer", "code"),
     [
@@ -73,6 +96,7 @@ def test_an_own_model_is_found_beside_the_configuration(folder: Path) -> None:
         ({"entry": "broken_model_of_test:make"}, "QRES-E101"),
         ({"entry": "own_model_of_test:fails"}, "QRES-E101"),
         ({"entry": "own_model_of_test:make", "options": {"indx": 1}}, "QRES-E101"),
+        ({"entry": "own_model_of_test:make", "index": 2}, "QRES-E105"),
         ({"entry": "own_model_of_test:nothing"}, "QRES-E104"),
         ({"entry": "own_model_of_test:kind"}, "QRES-E104"),
         ({"entry": "own_model_of_test:no_model"}, "QRES-E503"),
