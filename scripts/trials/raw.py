@@ -32,8 +32,8 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 from qres_transport_libp2p import blobs, frames, hello, requests
+from qres_transport_libp2p.places import split
 from qres_transport_libp2p.pubsub import GOSSIPSUB
-from qres_transport_libp2p.reconnect import split
 
 MULTISTREAM: Final = b"\x13/multistream/1.0.0\n"
 NOISE: Final = MULTISTREAM + b"\x07/noise\n"

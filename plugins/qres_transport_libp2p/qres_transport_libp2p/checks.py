@@ -7,7 +7,7 @@ from multiaddr import Multiaddr
 from qres_core import ConfigError, LinkKeys, NodeInfo
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.reconnect import split
+from qres_transport_libp2p.places import NAMED, PLAIN, form, split
 
 _WHERE = "plugins.libp2p"
 
@@ -19,21 +19,29 @@ def check_addresses(options: Options, node_info: NodeInfo, keys: LinkKeys) -> No
         ConfigError: QRES-E105.
     """
     try:
-        layers = [protocol.name for protocol in Multiaddr(options.listen).protocols()]
+        layers = form(Multiaddr(options.listen))
     except Exception as error:
         what = f"{options.listen!r} is no multiaddr: {error}"
         raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what) from error
-    if len(layers) != 2 or layers[0] not in ("ip4", "ip6") or layers[1] != "tcp":
+    if layers not in PLAIN:
         what = f"{options.listen!r} is not of the form /ip4/ADDRESS/tcp/PORT"
         raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what)
+    if options.mdns and options.listen.startswith("/ip6/::/"):
+        what = "which of the machine's addresses to announce is not known for /ip6/::"
+        fix = "listen on one address, or on /ip4/0.0.0.0"
+        raise ConfigError.of("QRES-E105", f"{_WHERE}.mdns", what, fix)
     members = Members.of(node_info.node_id, node_info.roster, keys)
     for index, address in enumerate(options.peers):
         where = f"{_WHERE}.peers[{index}]"
         try:
-            peer, _place = split(address)
+            peer, place = split(address)
         except ValueError as error:
             fix = "an address ends in /p2p/ and the PeerId that `qres key show` prints"
             raise ConfigError.of("QRES-E105", where, str(error), fix) from error
+        if form(place) not in (*PLAIN, *NAMED):
+            what = f"{address!r} is not reached by TCP alone, which this transport speaks"
+            fix = "write /ip4/ADDRESS/tcp/PORT/p2p/PEER or /dns4/NAME/tcp/PORT/p2p/PEER"
+            raise ConfigError.of("QRES-E105", where, what, fix)
         if peer == members.own:
             continue  # one list may serve all nodes
         if peer not in members.nodes:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +21,15 @@ from multiaddr import Multiaddr
 from qres_core import Handler, LinkKeys, NodeId, PeerChange, PeerInfo, TransportEvent
 from qres_transport_libp2p.blobs import Blobs
 from qres_transport_libp2p.clock import first_error, patience, spawn
-from qres_transport_libp2p.discovery import found_nearby
+from qres_transport_libp2p.discovery import nearby
 from qres_transport_libp2p.frames import Frames
 from qres_transport_libp2p.gate import noise_only
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members, key_pair
 from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.reconnect import Keeper, split
+from qres_transport_libp2p.places import split
+from qres_transport_libp2p.reconnect import Keeper
 from qres_transport_libp2p.requests import Requests
 from qres_transport_libp2p.sessions import Link, Sessions
 from qres_transport_libp2p.store import BlobStore
@@ -146,7 +148,6 @@ class Network:
             listen_addrs=[listen],
             transports=[tcp],
             connection_config=config,
-            enable_mDNS=self.options.mdns,
         )
         shield(host)
         # Nobody is dialled but by the keeper.
@@ -157,6 +158,12 @@ class Network:
         if remove is not None:
             remove(IDENTIFY_PUSH)
         return host
+
+    def _nearby(self, keeper: Keeper) -> AbstractAsyncContextManager[None]:
+        bound = _bound(self.addresses)
+        if bound is None or not self.options.mdns:
+            return contextlib.nullcontext()
+        return nearby(bound, self.members.own, keeper.found)
 
     def _stranger(self, peer: ID) -> None:
         self.tally.refused += 1
@@ -210,14 +217,11 @@ class Network:
                     raise OSError(what)
                 for address in self.options.peers:
                     peer, where = split(address)
-                    keeper.want(peer, [where])
+                    keeper.want(peer, where)
                 start(keeper.watch)
                 start(keeper.readmit)
-                ready()
-                nearby = (
-                    found_nearby(keeper.want) if self.options.mdns else contextlib.nullcontext()
-                )
-                with nearby:
+                async with self._nearby(keeper):
+                    ready()
                     await stop.wait()
                 with patience(CLOSING_SECONDS):
                     await host.close()

@@ -43,14 +43,16 @@ class Options:
         default=(),
         metadata={
             "help": "Nodes to keep a connection to, as multiaddrs that end in /p2p/ and the PeerId "
-            "(`qres key show` prints it). Of two nodes, one must name the other."
+            "(`qres key show` prints it). Of two nodes, one must name the other. /dns4/NAME may "
+            "stand for /ip4/ADDRESS: a name is looked up at every attempt."
         },
     )
     mdns: bool = attrs.field(
         default=False,
         metadata={
             "help": "Look for nodes of the roster in the local network, and be found by anybody "
-            "there. It announces every address of the machine."
+            "there. It announces the address that is listened on, or for 0.0.0.0 every IPv4 "
+            "address of the machine."
         },
     )
 

@@ -12,13 +12,14 @@ from typing import Any, Final
 import trio
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import PeerInfo, info_from_p2p_addr
+from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from qres_transport_libp2p.clock import patience, spawn
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.places import resolved
 from qres_transport_libp2p.sessions import Sessions
 from qres_transport_libp2p.wire import BrokenStreamError, closing
 
@@ -27,21 +28,12 @@ PING_BYTES: Final = 32
 MISSES: Final = 2
 DEAF: Final = 4
 """Pings after which a peer that answers them and does not subscribe is dialled anew."""
-MAX_ADDRESSES: Final = 8
+MAX_FOUND: Final = 8
+"""Places that somebody in the local network names for a peer, remembered beside the operator's."""
 SLOWEST: Final = 32
 """Most that a pause is stretched for a peer that refuses us."""
 _CHANCE: Final = random.SystemRandom()
 _LOG: Final = logging.getLogger(__name__)
-
-
-def split(address: str) -> tuple[ID, Multiaddr]:
-    """A peer's PeerId and where it is. Raises ValueError."""
-    try:
-        info = info_from_p2p_addr(Multiaddr(address))
-    except Exception as error:
-        what = f"{address!r} is no multiaddr with a PeerId: {error}"
-        raise ValueError(what) from error
-    return info.peer_id, info.addrs[0]
 
 
 class Keeper:
@@ -61,19 +53,32 @@ class Keeper:
         self._greeter = greeter
         self._gossip = gossip
         self._options = options
-        self._addresses: dict[ID, list[Multiaddr]] = {}
+        self._told: dict[ID, list[Multiaddr]] = {}
+        self._found: dict[ID, list[Multiaddr]] = {}
         self._missed: Counter[ID] = Counter()
         self._deaf: Counter[ID] = Counter()
 
-    def want(self, peer: ID, addresses: Iterable[Multiaddr]) -> None:
+    def want(self, peer: ID, place: Multiaddr) -> None:
         """Keep connected to a peer of the roster; of others nothing is kept."""
-        if peer not in self._sessions.members.nodes:
-            return
-        known = self._addresses.setdefault(peer, [])
-        if not known:
+        if peer in self._sessions.members.nodes:
+            self._begin(peer)
+            self._told.setdefault(peer, []).append(place)
+
+    def found(self, peer: ID, places: Iterable[Multiaddr]) -> None:
+        """Try these places too, the newest few: who says that the peer is there is not known."""
+        if peer in self._sessions.members.nodes:
+            self._begin(peer)
+            known = self._found.setdefault(peer, [])
+            known += [one for one in places if one not in known]
+            del known[:-MAX_FOUND]
+
+    def places(self, peer: ID) -> list[Multiaddr]:
+        """Where a peer may be: what the operator named, then what was found."""
+        return [*self._told.get(peer, ()), *self._found.get(peer, ())]
+
+    def _begin(self, peer: ID) -> None:
+        if not self.places(peer):
             self._sessions.start(self._keep, peer)
-        known += [one for one in addresses if one not in known]
-        del known[:-MAX_ADDRESSES]
 
     # ── dialling ──────────────────────────────────────────────────────────────────────────────
 
@@ -95,9 +100,18 @@ class Keeper:
                 await network.close_peer(peer)
                 network.unblock_peer(peer)  # libp2p bars a peer for a minute after a failed dial
                 host.get_peerstore().clear_addrs(peer)  # a peer may have told us others' addresses
-                await host.connect(PeerInfo(peer, list(self._addresses[peer])))
+                await host.connect(PeerInfo(peer, await self._resolved(peer)))
             except Exception as error:  # noqa: BLE001 - it is away; it is dialled again
                 _LOG.debug("dialling %s: %s: %s", peer, type(error).__name__, error)
+
+    async def _resolved(self, peer: ID) -> list[Multiaddr]:
+        made: list[Multiaddr] = []
+        for place in self.places(peer):
+            try:
+                made += await resolved(place)
+            except OSError as error:  # the other places may do
+                _LOG.warning("%s: %s", place, error)
+        return made
 
     # ── watching ──────────────────────────────────────────────────────────────────────────────
 

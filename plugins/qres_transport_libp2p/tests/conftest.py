@@ -32,7 +32,7 @@ with warnings.catch_warnings():
 
 from qres_transport_libp2p import Libp2p, hello
 from qres_transport_libp2p.identity import peer_id
-from qres_transport_libp2p.reconnect import split
+from qres_transport_libp2p.places import split
 from qres_transport_libp2p.transport import Libp2pTransport
 
 from qres_core import ACCEPT, Delivery, LinkKeys, NodeId, NodeInfo, PeerChange, Verdict

@@ -78,6 +78,18 @@ def test_peers_must_be_of_the_roster(lab: SimpleNamespace) -> None:
         make(lab, peers=(peer.listen,))
 
 
+@pytest.mark.parametrize(
+    "place", ["/ip4/127.0.0.1/udp/1/quic-v1", "/dnsaddr/example.org", "/dns4/a.example/tcp/1/ws"]
+)
+def test_peers_are_reached_by_tcp(lab: SimpleNamespace, place: str) -> None:
+    _me, peer = lab.members(2)
+    named = peer.address.rpartition("/p2p/")[2]
+    for form in ("ip4/127.0.0.1", "ip6/::1", "dns4/a.example", "dns6/a.example", "dns/a.example"):
+        make(lab, peers=(f"/{form}/tcp/1/p2p/{named}",))
+    with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.libp2p\.peers\[0\].*TCP"):
+        make(lab, peers=(f"{place}/p2p/{named}",))
+
+
 def test_without_a_key_it_says_who_lends_one(lab: SimpleNamespace) -> None:
     me, _peer = lab.members(2)
     info = NodeInfo(me.node_id, "test", (me.node_id,))
