@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
@@ -168,6 +168,8 @@ class TransportStats:
         blobs_failed: fetches that came to nothing.
         refused: connections that admission turned away.
         malformed: what broke the protocol.
+        reasons: how often something was dropped, refused or malformed, by reason: a few names that
+            the transport makes, none of which a peer can choose.
     """
 
     frames_sent: int = 0
@@ -179,6 +181,7 @@ class TransportStats:
     blobs_failed: int = 0
     refused: int = 0
     malformed: int = 0
+    reasons: Mapping[str, int] = attrs.field(factory=dict[str, int])
 
 
 Handler: TypeAlias = Callable[[NodeId, bytes], Awaitable[bytes]]

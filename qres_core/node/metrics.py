@@ -67,14 +67,23 @@ class _Reported(Collector):
         events = CounterMetricFamily(
             "qres_transport_events", "What else the transport counted.", labels=["what"]
         )
+        reasons = CounterMetricFamily(
+            "qres_transport_refusals",
+            "What the transport dropped, refused or found malformed, by reason.",
+            labels=["reason"],
+        )
         for what, count in said["transport"].items():
-            if what.startswith("bytes_"):
+            if what == "reasons":
+                for reason, times in count.items():
+                    reasons.add_metric([reason], times)
+            elif what.startswith("bytes_"):
                 octets.add_metric([what.removeprefix("bytes_")], count)
             else:
                 events.add_metric([what], count)
         events.add_metric(["outbox_dropped"], said["outbox_dropped"])
         yield octets
         yield events
+        yield reasons
 
 
 def render(report: Mapping[str, Any]) -> bytes:

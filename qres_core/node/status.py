@@ -150,6 +150,7 @@ class Board:
     def _of(self, node: Node) -> dict[str, Any]:
         machine, transport = node.machine, node.transport
         swarm, kernel = machine.swarm, machine.kernel
+        stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
         members: list[dict[str, Any]] = []
         for one in machine.roster:
@@ -183,7 +184,7 @@ class Board:
                 {"id": peer.node_id.hex(), "address": peer.address, "since": peer.since}
                 for peer in peers.values()
             ],
-            "transport": attrs.asdict(transport.stats()),
+            "transport": {**attrs.asdict(stats), "reasons": counted(stats.reasons)},
             "outbox_dropped": node.dropped,
         }
 

@@ -290,7 +290,8 @@ class MemoryTransport:
 
     def stats(self) -> TransportStats:
         """Counts since this object was made."""
-        return TransportStats(**self._counts)
+        counts: dict[str, Any] = {**self._counts}
+        return TransportStats(**counts)
 
     def admits(self, other: MemoryTransport) -> bool:
         """Ask the admission; for the hub."""

@@ -322,7 +322,7 @@ def test_the_peer_relays_between_nodes(node: str) -> None:
                         delivery = await second.transport.receive()
                         assert delivery.frame.startswith(b"passed on")
                         assert delivery.link == _public(SCRIPT)
-                        assert delivery.author in (None, _public(PYTHON))
+                        assert delivery.author == _public(PYTHON)
                         group.cancel_scope.cancel()
 
                     group.start_soon(listen)

@@ -196,7 +196,7 @@ class Blobs:
                         await trio.sleep(MISS_SECONDS * misses)  # it may be fetching too
         except BadBytesError as error:
             fetch.lied.add(peer)
-            self._sessions.bad_peer(peer, f"{PROTOCOL}: {error}")
+            self._sessions.bad_peer(peer, f"{PROTOCOL}: {error}", f"malformed: {PROTOCOL}")
         except BrokenStreamError:
             pass
         finally:

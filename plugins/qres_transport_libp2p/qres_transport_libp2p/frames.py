@@ -56,7 +56,7 @@ class Frames:
         try:
             queue.send_nowait(frame)
         except trio.WouldBlock:
-            self._sessions.tally.frames_dropped += 1
+            self._sessions.tally.drop("outbox full")
             return
         self._sessions.tally.frames_sent += 1
         self._sessions.tally.bytes_sent += len(frame)
@@ -74,7 +74,7 @@ class Frames:
                         await reset(wire.stream)
                         wire = None
             else:
-                self._sessions.tally.frames_dropped += 1
+                self._sessions.tally.drop("stream broke")
 
     async def _read(self, link: Link, wire: Wire) -> None:
         reading = self._reading.get(link.peer, 0)

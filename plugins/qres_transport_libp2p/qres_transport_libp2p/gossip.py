@@ -14,7 +14,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from qres_core import NodeId
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.pubsub import Gate, SafePubsub, tuned_gossipsub
+from qres_transport_libp2p.pubsub import Fault, Gate, SafePubsub, tuned_gossipsub
 from qres_transport_libp2p.sessions import Sessions
 
 
@@ -54,10 +54,13 @@ class Gossip:
             if node is not None:
                 deliver(node, data, members.nodes.get(author))
 
-        def dropped() -> None:
-            sessions.tally.frames_dropped += 1
+        def bad(peer: ID, fault: Fault, detail: str) -> None:
+            sessions.bad_peer(peer, f"gossip: {detail}", f"gossip: {fault}")
 
-        gate = Gate(inbound, outbound, authors.__contains__, take, sessions.bad_peer, dropped)
+        def dropped() -> None:
+            sessions.tally.drop("gossip: too fast")
+
+        gate = Gate(inbound, outbound, authors.__contains__, take, bad, dropped)
         self._pace = TokenBucket(options.publish_per_second, options.publish_burst)
         self._tally = sessions.tally
         self._router = tuned_gossipsub(options.mesh_degree)

@@ -149,7 +149,7 @@ class Greeter:
             else:
                 self.sessions.admit(link, theirs.nonce)
         except BadBytesError as error:
-            self.sessions.bad(link, str(error))
+            self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}")
 
     async def _open(self, link: Link) -> INetStream:
         """A stream over this connection and no other, which ``host.new_stream`` cannot promise."""
@@ -190,7 +190,7 @@ class Greeter:
                     await wire.send((await self._mine()).dumps(), before=WELCOME)
                     self.sessions.admit(link, theirs.nonce)
             except BadBytesError as error:
-                self.sessions.bad(link, str(error))
+                self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}")
             except BrokenStreamError:
                 pass
         except Exception:  # noqa: BLE001 - one stream must not end the others

@@ -166,7 +166,7 @@ class Network:
         return nearby(bound, self.members.own, keeper.found)
 
     def _stranger(self, peer: ID) -> None:
-        self.tally.refused += 1
+        self.tally.refuse("stranger")
         what = f"{peer} has no key of the roster"
         self.emit(TransportEvent(PeerChange.REFUSED, None, what))
 

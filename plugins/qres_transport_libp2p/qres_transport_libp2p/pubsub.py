@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from typing import Any, Final
 
 import attrs
@@ -19,6 +20,7 @@ from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.score import ScoreParams
+from libp2p.pubsub.validators import signature_validator
 
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.wire import reset
@@ -64,6 +66,18 @@ def tuned_gossipsub(degree: int) -> GossipSub:
     return router
 
 
+class Fault(StrEnum):
+    """How a peer can break the protocol."""
+
+    RPC = "malformed RPC"
+    MESSAGE = "malformed message"
+    TOPIC = "another topic"
+    SIZE = "no data, or too much"
+    NUMBER = "no sequence number"
+    AUTHOR = "author outside the roster"
+    SIGNATURE = "wrong signature"
+
+
 @attrs.frozen(eq=False)
 class Gate:
     """What pubsub asks the transport.
@@ -73,7 +87,7 @@ class Gate:
         outbound: whether a peer is up; waits for a while until it is.
         author: whether a key speaks for a node of the roster, this node among them.
         deliver: takes a message: who delivered it, whose signature it has, and the data.
-        bad: told of peers that broke the protocol.
+        bad: told of peers that broke the protocol, how, and the detail.
         dropped: told of every message that came too fast.
     """
 
@@ -81,7 +95,7 @@ class Gate:
     outbound: Callable[[ID], Awaitable[bool]]
     author: Callable[[bytes], bool]
     deliver: Callable[[ID, ID, bytes], None]
-    bad: Callable[[ID, str], None]
+    bad: Callable[[ID, Fault, str], None]
     dropped: Callable[[], None]
 
 
@@ -143,7 +157,7 @@ class SafePubsub(Pubsub):
             await super().stream_handler(stream)
         except Exception as error:  # noqa: BLE001 - whatever a peer's bytes provoke
             await reset(stream)
-            self._gate.bad(peer, f"pubsub: {type(error).__name__}")
+            self._gate.bad(peer, Fault.RPC, type(error).__name__)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take a message: rate and form first, then what costs more."""
@@ -157,7 +171,7 @@ class SafePubsub(Pubsub):
             self._gate.dropped()
             return
         if fault := self._fault(msg):
-            self._gate.bad(msg_forwarder, f"pubsub: {fault}")
+            self._gate.bad(msg_forwarder, fault, fault)
             return
         name = self.get_message_id(msg)
         if name in self._carriers:  # the same message, by way of another neighbour
@@ -166,20 +180,25 @@ class SafePubsub(Pubsub):
         try:
             await super().push_msg(msg_forwarder, msg)
         except Exception as error:  # noqa: BLE001 - as in stream_handler
-            self._gate.bad(msg_forwarder, f"pubsub: {type(error).__name__}")
+            self._gate.bad(msg_forwarder, Fault.MESSAGE, type(error).__name__)
+        else:
+            # libp2p drops it without a word. Who passes such a message on did not look at it, which
+            # every node does, so the fault is the neighbour's and not that of who is named in it.
+            if not self._is_msg_seen(msg) and not signature_validator(msg):
+                self._gate.bad(msg_forwarder, Fault.SIGNATURE, Fault.SIGNATURE)
         finally:
             self._carriers.pop(name, None)
 
-    def _fault(self, msg: rpc_pb2.Message) -> str:
+    def _fault(self, msg: rpc_pb2.Message) -> Fault | None:
         if list(msg.topicIDs) != [self.topic]:
-            return "another topic"
+            return Fault.TOPIC
         if not 1 <= len(msg.data) <= self._max_data:
-            return f"{len(msg.data)} bytes of data"
+            return Fault.SIZE
         if len(msg.seqno) != SEQNO_BYTES:
-            return "no sequence number"
+            return Fault.NUMBER
         if not self._gate.author(msg.from_id):
-            return "an author outside the roster"
-        return ""
+            return Fault.AUTHOR
+        return None
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:
         """Deliver at once, without the library's channel between."""

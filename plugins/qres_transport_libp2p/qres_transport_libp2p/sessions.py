@@ -165,21 +165,21 @@ class Sessions(INotifee):
         """End every link of a peer that may not take part, or that will not have us."""
         if not link.over:
             if ours:
-                self.tally.refused += 1
+                self.tally.refuse("not admitted")
             self.refusals[link.peer] += 1
             self.emit(TransportEvent(PeerChange.REFUSED, link.node, f"{why} ({link.address})"))
         self._end_peer(link)
 
-    def bad(self, link: Link, what: str) -> None:
-        """End every link of a peer that broke the protocol."""
-        self.tally.malformed += 1
+    def bad(self, link: Link, what: str, reason: str) -> None:
+        """End every link of a peer that broke the protocol; ``reason`` is counted."""
+        self.tally.spoilt(reason)
         self.emit(TransportEvent(PeerChange.BAD, link.node, what))
         self._end_peer(link)
 
-    def bad_peer(self, peer: ID, what: str) -> None:
+    def bad_peer(self, peer: ID, what: str, reason: str) -> None:
         """As :meth:`bad`, for a peer known by its PeerId alone."""
         for link in self.of(peer)[:1]:
-            self.bad(link, what)
+            self.bad(link, what, reason)
 
     def lost(self, peer: ID) -> None:
         """End every link of a peer that does not answer."""
@@ -308,7 +308,7 @@ class Sessions(INotifee):
                     async with closing(stream):
                         await handle(link, Wire(stream, self.options.read_seconds))
                 except BadBytesError as error:
-                    self.bad(link, f"{protocol}: {error}")
+                    self.bad(link, f"{protocol}: {error}", f"malformed: {protocol}")
                 except BrokenStreamError:
                     pass
             except Exception:  # noqa: BLE001 - one stream must not end the others

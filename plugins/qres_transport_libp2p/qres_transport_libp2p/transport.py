@@ -117,7 +117,7 @@ class Libp2pTransport:
     def _deliver(self, link: NodeId, frame: bytes, author: NodeId | None) -> None:
         self._tally.bytes_received += len(frame)
         if not self._inbox.put(Delivery(link, frame, None if author == link else author)):
-            self._tally.frames_dropped += 1
+            self._tally.drop("inbox full")
 
     def _ended(self, why: str) -> None:
         self._inbox.close(lambda: closed(why))
@@ -133,7 +133,7 @@ class Libp2pTransport:
     async def _broadcast(self, frame: bytes) -> None:
         parts = None if self._network is None else self._network.parts
         if parts is None:  # libp2p is being started again
-            self._tally.frames_dropped += 1
+            self._tally.drop("being started again")
         else:
             await parts.gossip.publish(frame)
 

@@ -80,11 +80,19 @@ def test_a_node_that_has_not_begun_says_so() -> None:
 
 
 def test_the_metrics_are_those_of_the_status(reports: list[dict[str, Any]]) -> None:
-    text = metrics.render({**reports[1], "rejections": {'odd "reason"\n': 2}}).decode()
+    carried = {**reports[1]["transport"], "malformed": 3, "reasons": {"gossip: wrong signature": 3}}
+    report = {**reports[1], "rejections": {'odd "reason"\n': 2}, "transport": carried}
+    text = metrics.render(report).decode()
     families = {one.name: one for one in text_string_to_metric_families(text)}
     assert families["qres_step"].samples[0].value == 3
     (refused,) = [one for one in families["qres_rejections"].samples if one.name[-5:] == "total"]
     assert (refused.labels, refused.value) == ({"reason": 'odd "reason"\n'}, 2)
+    (spoilt,) = (
+        one for one in families["qres_transport_refusals"].samples if one.name[-5:] == "total"
+    )
+    assert (spoilt.labels, spoilt.value) == ({"reason": "gossip: wrong signature"}, 3)
+    events = {one.labels["what"]: one.value for one in families["qres_transport_events"].samples}
+    assert events["malformed"] == 3
     standings = {one.labels["node"]: one.value for one in families["qres_standing"].samples}
     assert standings == dict.fromkeys((one.hex() for one in IDS), 1.0)
     assert families["qres_model_metric"].samples[0].labels == {"metric": "loss"}
