@@ -21,6 +21,7 @@ import attrs
 import pytest
 
 from qres_core.contract import canonical
+from qres_core.kernel.config import read_toml
 from qres_core.node import toml
 from qres_core.node.ask import ask
 from qres_core.node.box import free_ports
@@ -50,6 +51,39 @@ class Slow:
 def make(index):
     task = make_task(TaskConfig(name="quadratic", dimension=12), nodes=4, seed=3)
     return Slow(task.trainers[index]), task.initial
+'''
+JUDGED = '''
+from pathlib import Path
+
+import numpy as np
+from qres_core import Update
+from qres_core.lab.tasks import TaskConfig, make_task
+from slow_model import Slow
+
+
+class Judged(Slow):
+    """Judges models by the loss; while a file is there, it trains the wrong way."""
+
+    def __init__(self, inner, judges, spoilt):
+        super().__init__(inner)
+        self.judges = judges
+        self.spoilt = Path(spoilt)
+
+    def fit(self, vector, round_info):
+        update = super().fit(vector, round_info)
+        if self.spoilt.exists():
+            return Update(np.full_like(update.vector, 3 << 16), weight=update.weight)
+        return update
+
+    def validate(self, vector):
+        return sum(one.evaluate(vector)["loss"] for one in self.judges)
+
+
+def make(index, spoilt):
+    # Slow to learn: a model that is nearly the best one is not made better by every honest set.
+    table = TaskConfig(name="quadratic", dimension=12, learning_rate=0.02, local_epochs=1)
+    task = make_task(table, nodes=4, seed=3)
+    return Judged(task.trainers[index], task.trainers, spoilt), task.initial
 '''
 PATIENCE = 180.0
 """Seconds for what takes a few on an idle machine."""
@@ -322,3 +356,74 @@ def test_what_cannot_start_is_refused(places: list[Place]) -> None:
     place.start()
     assert place.process.wait(PATIENCE) == 2
     assert "QRES-E105" in (place.folder / "out").read_text()
+
+
+def judged(places: Sequence[Place], spoilt: Path, *, validate: bool) -> None:
+    """Have the nodes train a model that they can judge, and judge it or not."""
+    for index, place in enumerate(places):
+        (place.folder / "judged_model.py").write_text(JUDGED)
+        tables = read_toml(place.folder / "node.toml")
+        options = {"index": index, "spoilt": str(spoilt)}
+        tables["trainer"] = {"entry": "judged_model:make", "options": options}
+        if validate:
+            plugins: dict[str, Any] = tables.pop("plugins")
+            tables["plugins"] = {"validation": {}, **plugins}
+        (place.folder / "node.toml").write_text(toml.render(tables))
+
+
+def held(places: Sequence[Place]) -> set[tuple[int, str]]:
+    """The models of nodes that run."""
+    return {(one["step"], one["model_digest"]) for one in (place.status() for place in places)}
+
+
+@pytest.mark.parametrize("places", ["loopback"], indirect=True)
+@pytest.mark.skipif(find_spec("qres_validation") is None, reason="qres-validation is missing")
+def test_a_model_that_fails_validation_never_becomes_the_node_s(
+    places: list[Place], tmp_path: Path
+) -> None:
+    """Not when rounds fail one after the other, and not after ``kill -9``, of one or of all."""
+    spoilt = tmp_path / "spoilt"
+    judged(places, spoilt, validate=True)
+    for place in places:
+        place.start()
+    until(lambda: all(place.step() >= 2 for place in places))
+    spoilt.touch()
+
+    def stuck() -> bool:
+        """No node's last three rounds made a model, and it did not endorse what was proposed."""
+        last = [place.status()["history"][-3:] for place in places]
+        reasons = [[one["reason"] for one in rounds if not one["closed"]] for rounds in last]
+        return all(len(one) == 3 and one.count("not endorsed here") >= 2 for one in reasons)
+
+    until(stuck)  # whatever was under way before is over
+    ((step, digest),) = held(places)
+    for victims in (places[:1], places):
+        for place in victims:
+            place.end(signal.SIGKILL)
+        for place in victims:
+            assert place.fact("model")[1] == step
+            place.start()
+        until(stuck)
+        assert held(places) == {(step, digest)}
+    running = [line for line in places[0].log() if line["event"] == "node running"][1:]
+    assert {(one["step"], one["model_digest"]) for one in running} == {(step, digest)}
+    # The model nobody left is the one they go on from.
+    spoilt.unlink()
+    until(lambda: all(place.step() >= step + 2 for place in places))
+    for place in places:
+        assert place.end(signal.SIGTERM) == 0
+    assert unanimous(places)
+    assert {place.models[step] for place in places} == {digest}
+
+
+@pytest.mark.parametrize("places", ["loopback"], indirect=True)
+def test_without_validation_it_does(places: list[Place], tmp_path: Path) -> None:
+    """The control."""
+    spoilt = tmp_path / "spoilt"
+    judged(places, spoilt, validate=False)
+    for place in places:
+        place.start()
+    until(lambda: places[0].step() >= 2)
+    before = places[0].status()["metrics"]["loss"]
+    spoilt.touch()
+    until(lambda: places[0].status()["metrics"].get("loss", 0.0) > 2 * before + 1)
