@@ -111,6 +111,7 @@ def run(trial: Trial, kind: type[Namespaces | Relays], folder: Path) -> dict[str
         "seed": trial.seed,
         "network": network.name,
         "weather": network.weathers,
+        "weather_by": network.means,
         "faults": done,
         "kinds": Counter(fault["kind"] for fault in done),
         "kills": sum(one.starts - 1 for one in places),
@@ -184,6 +185,7 @@ def tell(report: dict[str, Any]) -> None:
     """Print the report of a seed."""
     kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(report["kinds"].items()))
     print(f"seed {report['seed']}, {report['network']}: {len(report['faults'])} faults ({kinds})")
+    print(f"  delay and loss by: {report['weather_by']}")
     print(
         f"  {report['rounds']} rounds, {report['kills']} restarts, {report['accepted']} messages "
         f"accepted, {report['refused']['replayed']} refused as replayed, the liar is banned by "

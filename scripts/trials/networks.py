@@ -32,6 +32,11 @@ class Network(Protocol):
     name: str
     weathers: bool
 
+    @property
+    def means(self) -> str:
+        """How bad weather is made here, or why there is none; for people."""
+        ...
+
     def wiring(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, Any]:
         """Where a node listens and whom it dials: keys of ``[plugins.libp2p]``."""
         ...
@@ -107,6 +112,14 @@ class Namespaces:
                 msg = f"{' '.join(step)} failed"
                 raise OSError(msg)
 
+    @property
+    def means(self) -> str:
+        """Of bad weather."""
+        if self.weathers:
+            return f"tc netem, {DELAY * 1000:.0f} ms delay and {LOSS:.0%} of packets lost"
+        why = "the kernel has no netem" if shutil.which("tc") else "there is no tc"
+        return f"none: {why}, so delay and loss are left out of the faults"
+
     @staticmethod
     def _address(index: int) -> str:
         return f"10.213.77.{index + 1}"
@@ -170,6 +183,10 @@ class Relays:
 
     name = "relays"
     weathers = True
+    means = (
+        f"relays that hold back what they carry, {DELAY * 1000:.0f} ms delay and for {LOSS:.0%} of "
+        f"reads {RETRANSMISSION * 1000:.0f} ms more, as TCP takes for a loss; no packet is lost"
+    )
 
     def __init__(self, nodes: int, seed: int = 0) -> None:
         pairs = [(a, b) for a in range(nodes) for b in range(nodes) if a != b]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trials.networks import Namespaces, Relays
 
 pytest.importorskip("qres_transport_libp2p")
 
@@ -36,6 +37,16 @@ def test_nodes_that_are_killed_stay_of_one_mind(tmp_path: Path) -> None:
     assert report["kills"] == 1
     assert report["rounds"] >= 2
     assert report["accepted"] > 0
+    assert report["weather_by"].startswith("relays")
+
+
+def test_it_is_said_how_delay_and_loss_are_made() -> None:
+    made = Namespaces.__new__(Namespaces)  # no network is needed to say it
+    made.weathers = True
+    assert made.means.startswith("tc netem, 100 ms delay and 5%")
+    made.weathers = False
+    assert "left out" in made.means
+    assert "no packet is lost" in Relays.means
 
 
 def test_control_a_node_that_forgets_its_journal_is_noticed(tmp_path: Path) -> None:
