@@ -26,9 +26,9 @@ def check_addresses(options: Options, node_info: NodeInfo, keys: LinkKeys) -> No
     if layers not in PLAIN:
         what = f"{options.listen!r} is not of the form /ip4/ADDRESS/tcp/PORT"
         raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what)
-    if options.mdns and options.listen.startswith("/ip6/::/"):
-        what = "which of the machine's addresses to announce is not known for /ip6/::"
-        fix = "listen on one address, or on /ip4/0.0.0.0"
+    if options.mdns and layers[0] != "ip4":
+        what = "mDNS is offered over IPv4 alone"
+        fix = "listen on /ip4/…, or name the nodes in peers"
         raise ConfigError.of("QRES-E105", f"{_WHERE}.mdns", what, fix)
     members = Members.of(node_info.node_id, node_info.roster, keys)
     for index, address in enumerate(options.peers):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import socket
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,6 +32,8 @@ from qres_transport_libp2p.clock import patience, run_soon
 from qres_transport_libp2p.places import PLAIN, form, split
 
 SERVICE: Final = "_p2p._udp.local."
+GROUP: Final = "224.0.0.251"
+PORT: Final = 5353
 MAX_PLACES: Final = 8
 """Addresses announced, and taken from one announcement."""
 ANSWER_SECONDS: Final = 3.0
@@ -44,14 +47,13 @@ def own_places(listen: Multiaddr, own: ID, machine: Iterable[str]) -> list[str]:
     """The addresses to announce: the one listened on, or the machine's IPv4 addresses for all.
 
     Args:
-        listen: ``/ip4/ADDRESS/tcp/PORT``, or that of ``ip6`` for one address, with the port that
-            is bound.
+        listen: ``/ip4/ADDRESS/tcp/PORT``, with the port that is bound.
         own: this node's PeerId.
         machine: IPv4 addresses of the machine.
     """
-    kind, address, _tcp, port = str(listen).split("/")[1:5]
+    address, port = listen.value_for_protocol("ip4"), listen.value_for_protocol("tcp")
     if address != WILD:
-        return [f"/{kind}/{address}/tcp/{port}/p2p/{own}"]
+        return [f"/ip4/{address}/tcp/{port}/p2p/{own}"]
     mine = sorted(set(machine))
     outer = [one for one in mine if not one.startswith("127.")] or mine
     return [f"/ip4/{one}/tcp/{port}/p2p/{own}" for one in outer[:MAX_PLACES]]
@@ -101,19 +103,41 @@ def _machine() -> list[str]:
     return [one.ip for one in found if isinstance(one.ip, str)]
 
 
+def _check_multicast(addresses: Iterable[str]) -> None:
+    """Refuse to be found by nobody: zeroconf leaves out interfaces that cannot, in silence.
+
+    Raises:
+        OSError: none of the addresses has an interface and a route for multicast.
+    """
+    failed = OSError("the machine has no address")
+    for address in addresses:
+        here = socket.inet_aton(address)
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                membership = socket.inet_aton(GROUP) + here
+                probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+                probe.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)
+                probe.connect((GROUP, PORT))
+        except OSError as error:
+            failed = OSError(error.errno, f"no multicast on {address}: {error.strerror}")
+        else:
+            return
+    raise failed
+
+
 def _open(listen: Multiaddr, own: ID, tell: Want) -> Zeroconf:
     places = own_places(listen, own, _machine())
-    kind, address, _tcp, port = str(listen).split("/")[1:5]
+    address, port = listen.value_for_protocol("ip4"), listen.value_for_protocol("tcp")
+    _check_multicast([one.split("/")[2] for one in places])
     on: Any = InterfaceChoice.All if address == WILD else [address]
-    version = IPVersion.V6Only if kind == "ip6" else IPVersion.V4Only
-    zeroconf = Zeroconf(interfaces=on, ip_version=version)
+    zeroconf = Zeroconf(interfaces=on, ip_version=IPVersion.V4Only)
     try:
         name = secrets.token_hex(16)
         keys = ["dnsaddr", *(f"dnsaddr{number}" for number in range(2, MAX_PLACES + 1))]
         info = ServiceInfo(
             SERVICE,
             f"{name}.{SERVICE}",
-            port=int(port),
+            port=int(port or 0),
             properties=dict(zip(keys, places, strict=False)),
             server=f"{name}.local.",
             parsed_addresses=[one.split("/")[2] for one in places],

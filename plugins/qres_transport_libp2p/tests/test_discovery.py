@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 from qres_transport_libp2p import discovery, reconnect
-from qres_transport_libp2p.discovery import MAX_PLACES, own_places, places_in
+from qres_transport_libp2p.discovery import GROUP, MAX_PLACES, PORT, own_places, places_in
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.options import Options
 from qres_transport_libp2p.places import PLAIN, form, resolved
@@ -25,7 +25,6 @@ from qres_transport_libp2p.reconnect import MAX_FOUND, Keeper
 from qres_core import ConfigError
 
 PEER = peer_id(bytes(32))
-GROUP, PORT = "224.0.0.251", 5353
 
 
 def lacks_multicast() -> str:
@@ -81,32 +80,60 @@ def test_nodes_that_know_no_address_find_each_other(lab: SimpleNamespace) -> Non
 def test_where_there_is_no_multicast_it_does_not_start(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unable(*_arguments: object, **_options: object) -> None:
-        raise OSError(19, "No such device")
+    class Deaf(socket.socket):
+        """A socket on an interface without multicast."""
 
-    monkeypatch.setattr(discovery, "Zeroconf", unable)
+        def setsockopt(self, *arguments: Any) -> None:
+            if arguments[1] == socket.IP_ADD_MEMBERSHIP:
+                raise OSError(19, "No such device")
+            super().setsockopt(*arguments)
+
+    monkeypatch.setattr(discovery.socket, "socket", Deaf)
     me, peer = lab.members(2)
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
             await swarm.start(lab.transport(me, [me, peer], dial=[]))  # not asked for, not tried
-        with pytest.raises(Exception, match=r"QRES-E603.*No such device"):
+        with pytest.raises(
+            Exception, match=r"QRES-E603.*no multicast on 127\.0\.0\.1: No such device"
+        ):
             await lab.transport(me, [me, peer], dial=[], mdns=True).start()
 
     anyio.run(main)
 
 
-def test_all_addresses_of_ipv6_cannot_be_announced(lab: SimpleNamespace) -> None:
+@pytest.mark.parametrize("address", ["::", "::1"])
+def test_mdns_is_offered_over_ipv4_alone(lab: SimpleNamespace, address: str) -> None:
     me, peer = lab.members(2)
+    lab.transport(me, [me, peer], dial=[], listen=f"/ip6/{address}/tcp/4001")
     with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.libp2p\.mdns"):
-        lab.transport(me, [me, peer], dial=[], mdns=True, listen="/ip6/::/tcp/4001")
+        lab.transport(me, [me, peer], dial=[], mdns=True, listen=f"/ip6/{address}/tcp/4001")
+
+
+def test_nodes_meet_over_ipv6(lab: SimpleNamespace) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"no IPv6 on the loopback interface: {error}")
+    one, two = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            six = [each.address.replace("/ip4/127.0.0.1", "/ip6/::1") for each in (one, two)]
+            listens = [each.partition("/p2p/")[0] for each in six]
+            first = lab.transport(one, [one, two], dial=[], listen=listens[0])
+            second = lab.transport(two, [one, two], listen=listens[1], peers=(six[0],))
+            await swarm.start(first, second)
+            await lab.connected(first, second)
+
+    anyio.run(main)
 
 
 @pytest.mark.parametrize(
     ("listen", "announced"),
     [
         ("/ip4/127.0.0.1/tcp/7", ["/ip4/127.0.0.1/tcp/7"]),
-        ("/ip6/fd00::2/tcp/7", ["/ip6/fd00::2/tcp/7"]),
         ("/ip4/0.0.0.0/tcp/7", ["/ip4/10.0.0.1/tcp/7", "/ip4/192.0.2.2/tcp/7"]),
     ],
 )
