@@ -1,0 +1,241 @@
+"""A clipping bound that follows a quantile of the nodes' norms, at a small price in privacy.
+
+In a round with bound ``C`` every node votes: does its update fit into the bound before it is
+clipped? The votes are summed with noise, and the bound moves by
+
+    C <- C * exp(-rate * (b - quantile))        b: the noisy share of nodes that fit
+
+so it settles where that share is the quantile. A round clips, votes and is accounted for with the
+bound from *before* its move. Norms never leave a node, and the bound is a function of noisy sums
+alone: it may be public.
+
+All is integer arithmetic, because every node has to hold the same bound to the bit. A vote is
+``+UNIT`` or ``-UNIT``, so that a node that comes or goes moves the sum by ``UNIT``, which is the
+1/2 of the paper's centred bit in units of ``2**-17``.
+
+A node that missed rounds cannot compute the bound. It learns it from the others: a contribution
+says which bound it was made for (:class:`Ballot`), and what more than ``f`` say is true.
+
+Reference:
+    G. Andrew, O. Thakkar, H. B. McMahan, S. Ramaswamy, Differentially Private Learning with
+    Adaptive Clipping, NeurIPS 2021: algorithm 1, theorem 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any, Final
+
+import attrs
+
+from qres_core import CompatibilityError, ConfigError, ValueRefusedError, WireError
+
+UNIT: Final = 1 << 16
+"""What one vote adds to the sum or takes from it."""
+FINE: Final = 1 << 16
+"""A bound is held in units of ``1 / FINE`` grid steps, or small moves would be rounded away."""
+MAX_RADIUS: Final = (1 << 31) - 1
+BALLOT_BYTES: Final = 9
+
+_WORK: Final = 1 << 96
+"""Fixed point of the exponential; its error is below ``2**-88``."""
+_UP: Final = 1 + 2**-40
+
+
+@attrs.frozen
+class Split:
+    """How a round's privacy is divided between the vector and the votes.
+
+    Attributes:
+        vector: noise multiplier of the vector: standard deviation / bound.
+        votes: noise multiplier of the votes: standard deviation / :data:`UNIT`.
+    """
+
+    vector: float
+    votes: float
+
+    @property
+    def together(self) -> float:
+        """The multiplier of one Gaussian that tells as much as both: ``1 / sqrt(sum z**-2)``."""
+        return 1.0 / math.hypot(1.0 / self.vector, 1.0 / self.votes)
+
+
+def split(noise_multiplier: float, nodes: int) -> Split:
+    """Divide a round's noise multiplier between vector and votes.
+
+    The votes get ``sigma_b = nodes / 20`` on the count of nodes, the choice of the paper's
+    section 3; here, with votes of both signs, a multiplier of ``nodes / 10``. In a small swarm
+    that would leave nothing for the vector, so it is at least twice ``noise_multiplier``: the
+    vector's multiplier then is 1.155 times what it would be without votes.
+
+    Args:
+        noise_multiplier: what the round has to amount to, finite and above 0.
+        nodes: nodes that vote in a round, at least 1.
+
+    Returns:
+        a split whose :attr:`Split.together` is at least ``noise_multiplier``.
+
+    Raises:
+        CompatibilityError: QRES-E314 for numbers out of these ranges.
+    """
+    if not (math.isfinite(noise_multiplier) and noise_multiplier > 0.0 and nodes >= 1):
+        what = f"noise multiplier {noise_multiplier} for {nodes} nodes"
+        raise CompatibilityError.of("QRES-E314", "plugins.dp", what)
+    votes = max(nodes / 10.0, 2.0 * noise_multiplier)
+    ratio = noise_multiplier / votes
+    return Split(noise_multiplier / math.sqrt(1.0 - ratio * ratio) * _UP, votes)
+
+
+def _exponential(power: Fraction) -> int:
+    """``exp(power) * _WORK`` for ``|power| <= 1``, by its series in integers."""
+    x = math.floor(power * _WORK)
+    total = term = _WORK
+    n = 0
+    while term:
+        n += 1
+        term = abs(term) * abs(x) // (_WORK * n) * (-1 if x < 0 and n % 2 else 1)
+        total += term
+    return total
+
+
+@attrs.frozen
+class Ballot:
+    """What a contribution says beside its vector, in mode central.
+
+    Attributes:
+        fits: whether the update fitted into the bound before it was clipped.
+        bound: the bound it was made for, in units of ``1 / FINE`` grid steps.
+    """
+
+    fits: bool
+    bound: int
+
+    def to_bytes(self) -> bytes:
+        """9 bytes: a flag, the bound little-endian."""
+        return bytes([self.fits]) + self.bound.to_bytes(8, "little")
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Ballot:
+        """Read what :meth:`to_bytes` made.
+
+        Raises:
+            WireError: QRES-E404 for anything else.
+        """
+        if len(body) != BALLOT_BYTES or body[0] > 1:
+            what = f"not a flag and 8 bytes of bound: {len(body)} bytes"
+            raise WireError.of("QRES-E404", "companions.dp.ballot", what)
+        bound = int.from_bytes(body[1:], "little")
+        if not FINE <= bound <= MAX_RADIUS * FINE:
+            what = f"the bound {bound} is not in {FINE}..{MAX_RADIUS * FINE}"
+            raise WireError.of("QRES-E404", "companions.dp.ballot", what)
+        return cls(bool(body[0]), bound)
+
+
+def _check_share(instance: object, attribute: Any, value: Any) -> None:
+    del instance
+    if not 0.1 <= value <= 0.9:  # NaN is neither
+        where = f"plugins.dp.{attribute.name}"
+        raise ConfigError.of("QRES-E105", where, f"{value} is not in 0.1..0.9")
+
+
+def _check_rate(instance: object, attribute: Any, value: Any) -> None:
+    del instance
+    if not 0.001 <= value <= 1.0:
+        where = f"plugins.dp.{attribute.name}"
+        raise ConfigError.of("QRES-E105", where, f"{value} is not in 0.001..1")
+
+
+@attrs.frozen
+class AdaptiveClip:
+    """The rule the bound moves by; it holds no state.
+
+    Attributes:
+        quantile: share of nodes whose update is to fit, 0.1..0.9.
+        rate: how fast the bound moves: by at most the factor ``exp(rate)`` a round, 0.001..1.
+        lowest: least bound in grid steps, 1 or more: below it the grid is too coarse.
+        highest: greatest bound in grid steps: above it sum and noise do not fit the ring.
+
+    Raises:
+        ConfigError: QRES-E105 for a quantile or rate out of range.
+        CompatibilityError: QRES-E313 where ``lowest`` is above ``highest``.
+    """
+
+    quantile: float = attrs.field(default=0.5, validator=_check_share)
+    rate: float = attrs.field(default=0.2, validator=_check_rate)
+    lowest: int = 1
+    highest: int = MAX_RADIUS
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.lowest <= self.highest <= MAX_RADIUS:
+            what = (
+                f"no bound is both fine enough for the grid ({self.lowest} steps or more) and "
+                f"small enough for the ring ({self.highest} steps or less)"
+            )
+            raise CompatibilityError.of("QRES-E313", "plugins.dp.clip", what, "change swarm.scale")
+
+    def start(self, radius: int) -> int:
+        """The bound to begin with, for a clip of ``radius`` grid steps."""
+        return min(max(radius, self.lowest), self.highest) * FINE
+
+    @staticmethod
+    def radius(bound: int) -> int:
+        """The integer radius that vectors are clipped to, in grid steps; noise is for it too."""
+        return bound // FINE
+
+    @staticmethod
+    def vote(norm_squared: int, bound: int) -> int:
+        """A node's vote, ``+UNIT`` if its update fits.
+
+        Args:
+            norm_squared: of the update *before* it is clipped, in grid steps squared, exact.
+            bound: the round's bound.
+        """
+        radius = AdaptiveClip.radius(bound)
+        return UNIT if norm_squared <= radius * radius else -UNIT
+
+    def move(self, bound: int, noisy_votes: int, voters: int) -> int:
+        """The bound for the next round.
+
+        Args:
+            bound: the round's bound.
+            noisy_votes: the sum of votes and noise. A share outside 0..1 counts as 0 or 1.
+            voters: how many votes are in the sum, at least 1.
+
+        Returns:
+            the next bound, within ``lowest`` and ``highest``; the same bits on every machine.
+
+        Raises:
+            ValueRefusedError: QRES-E505 without a voter.
+        """
+        if voters < 1:
+            raise ValueRefusedError.of("QRES-E505", "votes", "nobody voted")
+        share = Fraction(noisy_votes + voters * UNIT, 2 * voters * UNIT)
+        share = min(max(share, Fraction(0)), Fraction(1))
+        factor = _exponential(Fraction(self.rate) * (Fraction(self.quantile) - share))
+        moved = bound * factor // _WORK
+        return min(max(moved, self.lowest * FINE), self.highest * FINE)
+
+    @staticmethod
+    def agreed(bounds: Iterable[int], liars: int) -> int:
+        """The round's bound, from what the agreed contributions say it is.
+
+        Honest nodes that are not sure of the bound sit the round out, so those in the set all say
+        the same, and they are more than ``liars``.
+
+        Args:
+            bounds: one from each contribution of the agreed set.
+            liars: how many of them may be false, the swarm's ``byzantine``.
+
+        Raises:
+            ValueRefusedError: QRES-E505 if not exactly one bound is named by more than ``liars``.
+
+        Complexity: O(n).
+        """
+        named = [bound for bound, count in Counter(bounds).items() if count > liars]
+        if len(named) != 1:
+            what = f"{len(named)} clipping bounds are named by more than {liars} contributions"
+            raise ValueRefusedError.of("QRES-E505", "companions.dp", what)
+        return named[0]

@@ -1,0 +1,24 @@
+"""Noise that is correlated between rounds, so that it cancels in the sum of rounds.
+
+Independent noise adds up: after T rounds the model holds T noises. A model is a sum of updates, so
+what matters is the error of prefix sums, and noise that takes back part of what it added earlier
+does better at the same privacy. How much it is allowed to depends on how often whoever is to be
+protected takes part: see :mod:`qres_dp.correlated.factor`.
+
+In use: a :class:`Factor` and a variance from :func:`variance_for` make a :class:`CorrelatedNoise`;
+each round, ``draw`` with a key, and ``advance`` with what was drawn. The keys are kept in a
+:class:`KeyHistory`, from which a node that starts again has the same noise back.
+"""
+
+from qres_dp.correlated.factor import Factor, Participation, multiplier_of, variance_for
+from qres_dp.correlated.history import KeyHistory
+from qres_dp.correlated.noise import CorrelatedNoise
+
+__all__ = [
+    "CorrelatedNoise",
+    "Factor",
+    "KeyHistory",
+    "Participation",
+    "multiplier_of",
+    "variance_for",
+]

@@ -1,0 +1,135 @@
+"""For the attack gallery: is one node's update in a sum that somebody sees?
+
+The auditor knows all other updates and everything but the noise: the worst case that a privacy
+budget is made for.
+"""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting
+from qres_dp import accounting
+from qres_dp.audit.faults import fault, silent
+from qres_dp.audit.system import System
+from qres_dp.modes import Mode
+
+_DIMENSION: Final = 64
+_DELTA: Final = 1e-5
+_MEASURE: Final = "advantage of a membership guess (1 is certainty)"
+_NORMAL: Final = NormalDist()
+
+
+def _runs(setting: GallerySetting) -> int:
+    return 200 if setting.quick else 1000
+
+
+def _scores(system: System, vector: NDArray[np.int32], runs: int) -> NDArray[np.float64]:
+    """What a released sum shows of the canary, of which the first coordinate is all."""
+    other = np.full(_DIMENSION, 3, dtype=np.int32)
+    rest = [other] * (system.inputs - 1)
+    return np.array([system.release([*rest, vector])[0] for _ in range(runs)], dtype=np.float64)
+
+
+def _advantage(system: System, runs: int) -> float:
+    """True positives less false ones, of a threshold that is chosen before the sums are seen."""
+    canary = np.zeros(_DIMENSION, dtype=np.int32)
+    canary[0] = system.bound
+    without = _scores(system, np.zeros_like(canary), runs)
+    with_ = _scores(system, canary, runs)
+    threshold = 3.0 * (system.inputs - 1) + system.bound / 2
+    return float((with_ > threshold).mean() - (without > threshold).mean())
+
+
+def _allowed(mu: float, runs: int) -> float:
+    """The largest advantage the claim leaves, and four deviations of the estimate."""
+    return min(1.0, 2.0 * _NORMAL.cdf(mu / 2.0) - 1.0 + 4.0 * math.sqrt(0.5 / runs))
+
+
+def _under(
+    epsilon: float, setting: GallerySetting, defence: str, fault_: str = ""
+) -> GalleryOutcome:
+    """A whole budget spent on one sum: as much is told as in all rounds together."""
+    z = accounting.calibrate(epsilon, _DELTA, 1)
+    system, runs = System(Mode.DISTRIBUTED, z), _runs(setting)
+    if fault_:
+        with fault(fault_):
+            found = _advantage(system, runs)
+    else:
+        found = _advantage(system, runs)
+    limit = _allowed(1.0 / z, runs)
+    right = 50.0 * (1.0 + found)
+    return GalleryOutcome.judged(
+        defence,
+        _MEASURE,
+        found,
+        limit,
+        control=bool(fault_),
+        detected=("the audit",) if found > limit else (),
+        reason=f"a guess is right in {right:.0f} % of cases, where chance gives 50 and "
+        f"epsilon {epsilon:g} allows {50.0 * (2.0 * _NORMAL.cdf(0.5 / z)):.0f}",
+    )
+
+
+def _bare(setting: GallerySetting, defence: str, reason: str, *, control: bool) -> GalleryOutcome:
+    with silent():
+        found = _advantage(System(Mode.DISTRIBUTED, 1.0), _runs(setting))
+    return GalleryOutcome.judged(defence, _MEASURE, found, 0.5, control=control, reason=reason)
+
+
+def _nothing(setting: GallerySetting) -> GalleryOutcome:
+    return _bare(
+        setting,
+        "nothing",
+        "the sum is exact, and whoever knows the rest subtracts it",
+        control=True,
+    )
+
+
+def _secagg(setting: GallerySetting) -> GalleryOutcome:
+    return _bare(
+        setting,
+        "secure aggregation",
+        "it hides how a sum came about, not what it says of a member",
+        control=False,
+    )
+
+
+def _loose(setting: GallerySetting) -> GalleryOutcome:
+    return _under(8.0, setting, "dp, epsilon 8")
+
+
+def _tight(setting: GallerySetting) -> GalleryOutcome:
+    return _under(1.0, setting, "dp, epsilon 1")
+
+
+def _full(setting: GallerySetting) -> GalleryOutcome:
+    return _under(8.0, setting, "full, one sum, dp")
+
+
+def _faulty(setting: GallerySetting) -> GalleryOutcome:
+    return _under(8.0, setting, "dp with a fault: half the noise", "half the noise")
+
+
+ENTRIES: Final = (
+    GalleryEntry(
+        name="membership",
+        family=AttackFamily.PRIVACY,
+        summary="guess from a sum whether a node's update is in it, knowing all the others",
+        aim="the guess is better than the budget allows, or than 75 % without a budget",
+        plays={
+            "nothing": _nothing,
+            "secure aggregation": _secagg,
+            "dp, epsilon 8": _loose,
+            "dp, epsilon 1": _tight,
+            "dp with a fault: half the noise": _faulty,
+            "full, one sum, dp": _full,
+        },
+    ),
+)
+"""Entry point of the group ``qres.gallery``."""

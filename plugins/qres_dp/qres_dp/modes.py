@@ -1,0 +1,117 @@
+"""Who adds the noise, and between which inputs it makes no difference: modes and relations.
+
+====================  ==========================  =================================================
+mode                  who adds noise              what is protected against
+====================  ==========================  =================================================
+``local``             each node, enough alone     everybody who sees the node's contribution
+``distributed``       each node, a share          everybody who sees only sums
+``central``           every node, the same        everybody who sees only the models
+====================  ==========================  =================================================
+"""
+
+from __future__ import annotations
+
+import enum
+from fractions import Fraction
+from typing import Final
+
+import attrs
+
+from qres_core import CompatibilityError, fixed
+
+LEMMA: Final = 9
+"""Variance that is added and not accounted for, in squared steps of the grid.
+
+Discrete Gaussian noise of variance ``s**2 + 9`` on integers is a post-processing of a continuous
+Gaussian of variance ``s**2``, up to a factor of 1 ± 2**-253 (Peikert, CRYPTO 2010, theorem 3.1): so
+every accountant for the Gaussian mechanism holds for it, subsampled or not.
+"""
+
+_FRACTION: Final = 2**16  # variances are rounded up to this fraction of a squared step
+
+
+class Mode(enum.Enum):
+    """Who adds the noise."""
+
+    LOCAL = "local"
+    DISTRIBUTED = "distributed"
+    CENTRAL = "central"
+
+
+class Relation(enum.Enum):
+    """Which inputs count as neighbours: what must not be told apart.
+
+    ``ADD_REMOVE``: with and without one node's update, which is then zero; who takes part is
+    public. A sum of clipped updates differs by at most C. ``REPLACE_ONE``: one node's update
+    against any other it might have sent; a sum differs by at most 2 C.
+    """
+
+    ADD_REMOVE = "add-remove"
+    REPLACE_ONE = "replace-one"
+
+
+def _round_up(variance: Fraction) -> Fraction:
+    return Fraction(-((-variance * _FRACTION) // 1), _FRACTION)
+
+
+@attrs.frozen
+class Mechanism:
+    """Clipping and noise of one round, in steps of the grid.
+
+    Attributes:
+        mode: who adds the noise.
+        relation: what it hides.
+        bound: radius C of the ball updates are clipped to.
+        noise_multiplier: z; the noise of a sum has a deviation of at least z times the sensitivity.
+        honest: how many nodes' shares the noise of a sum is counted on; 1 where nothing is shared.
+    """
+
+    mode: Mode
+    relation: Relation
+    bound: int
+    noise_multiplier: float
+    honest: int = 1
+
+    @property
+    def sensitivity(self) -> int:
+        """By how much, in L2, a sum of clipped updates differs between neighbours."""
+        return self.bound if self.relation is Relation.ADD_REMOVE else 2 * self.bound
+
+    @property
+    def variance(self) -> Fraction:
+        """Variance of the noise of one release, exact."""
+        deviation = Fraction(self.noise_multiplier) * self.sensitivity
+        return _round_up(deviation * deviation + LEMMA)
+
+    @property
+    def share(self) -> Fraction:
+        """Variance of the noise that is drawn at once: a node's share, or all of it."""
+        return _round_up(self.variance / self.honest)
+
+
+def steps(length: float, scale: int) -> int:
+    """A length in real units as whole steps of the grid, rounded down.
+
+    Args:
+        length: finite, 0 or more.
+        scale: exponent of the grid; a step is ``2**(scale - 16)``.
+    """
+    return int(Fraction(length) * Fraction(2) ** (fixed.FRACTION_BITS - scale))
+
+
+def relation_of(mode: Mode, name: str, *, sampled: bool) -> Relation:
+    """The neighbouring relation of a mode: the one named, or the mode's own for an empty name.
+
+    Raises:
+        CompatibilityError: QRES-E314 for one the mode does not have.
+    """
+    where = "plugins.dp.relation"
+    own = Relation.REPLACE_ONE if mode is Mode.LOCAL else Relation.ADD_REMOVE
+    relation = Relation(name) if name else own
+    if mode is Mode.LOCAL and relation is not Relation.REPLACE_ONE:
+        what = "a local release shows that the node took part: only its data can be hidden"
+        raise CompatibilityError.of("QRES-E314", where, what, 'relation = "replace-one"')
+    if sampled and relation is not Relation.ADD_REMOVE:
+        what = "the accounting of Poisson sampling is for adding or removing a node"
+        raise CompatibilityError.of("QRES-E314", where, what, 'relation = "add-remove"')
+    return relation

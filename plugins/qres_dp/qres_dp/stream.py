@@ -1,0 +1,205 @@
+"""Correlated noise in mode local: one stream of releases of one node, charged step by step.
+
+The whole stream is one Gaussian release, and so is every beginning of it. After ``t`` steps it has
+the noise multiplier ``sigma / (Delta sqrt(S_t))``, where ``S_t`` is the squared sensitivity of the
+first ``t`` steps. The ledger composes Gaussian releases by ``1/z**2``, so a step is charged as one
+with ``1/z_t**2 = Delta**2 (S_t - S_(t-1)) / sigma**2``: the charges of the first ``t`` steps add up
+to exactly what these cost.
+
+A step is taken once its key is on the disk. Killed before the release, the step is spent: the next
+one charges for it too, and no key is used twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import attrs
+import numpy as np
+
+from qres_core import CompatibilityError, Vector, canonical, fixed
+from qres_dp.clip import clip
+from qres_dp.correlated import CorrelatedNoise, Factor, KeyHistory, Participation, variance_for
+from qres_dp.ledger import Ledger, Owner
+from qres_dp.randomness import fresh_key
+
+SLACK: Final = 1.0 + 2.0**-30
+"""More noise than was calibrated for. Steps are charged with half of the excess, so that rounding
+neither charges too little nor refuses the last step."""
+FREE: Final = 1e150
+"""Noise multiplier of a step that costs nothing beyond those before it."""
+
+
+@attrs.frozen
+class Shape:
+    """What a stream is, apart from its keys.
+
+    Attributes:
+        steps: releases in all.
+        band: coefficients of the matrix.
+        separation: the node's data are in one of so many steps; in the others, zeros.
+        multiplier: noise multiplier of the whole stream.
+        offset: the first step with data, below ``separation``.
+        bound: clipping bound in steps of the grid.
+        dimension: coordinates.
+        apart: bounds that neighbours' steps are apart: 2 where an update is replaced by another.
+
+    Raises:
+        CompatibilityError: QRES-E314 where independent noise would serve better.
+    """
+
+    steps: int
+    band: int
+    separation: int
+    multiplier: float
+    offset: int
+    bound: int
+    dimension: int
+    apart: int = 2
+
+    def __attrs_post_init__(self) -> None:
+        if self.gain <= 1.0:
+            what = (
+                f"with data in every {self.separation}. of {self.steps} rounds its error is "
+                f"{1 / self.gain:.3g} times that of independent noise"
+            )
+            fix = 'a larger separation, or noise = "independent"'
+            raise CompatibilityError.of("QRES-E314", "plugins.dp.noise", what, fix)
+
+    @property
+    def gain(self) -> float:
+        """Error of independent noise over that of this, in sums of rounds, at equal privacy."""
+        times = -(-self.steps // self.separation)
+        mine = self.factor.prefix_error(self.steps) * math.sqrt(self.squared(self.steps)) / 2**16
+        return math.sqrt((self.steps + 1) / 2 * times) / mine
+
+    @property
+    def sensitivity(self) -> int:
+        """Of a single step."""
+        return self.apart * self.bound
+
+    @property
+    def factor(self) -> Factor:
+        """The matrix."""
+        return Factor(self.band)
+
+    def squared(self, steps: int) -> int:
+        """Squared sensitivity of the first so many steps, in units of ``2**-32``."""
+        if steps == 0:
+            return 0
+        times = -(-steps // self.separation)
+        return self.factor.squared_sensitivity(steps, Participation(times, self.separation))
+
+    @property
+    def variance(self) -> Fraction:
+        """Of the independent noise, in squared steps of the grid."""
+        multiplier = self.multiplier * SLACK
+        return variance_for(multiplier, self.sensitivity, self.squared(self.steps))
+
+    def price(self, step: int) -> float:
+        """The noise multiplier a step is charged with, from 0."""
+        more = self.squared(step + 1) - self.squared(step)
+        if more == 0:
+            return FREE
+        ratio = Fraction(self.squared(self.steps), more)
+        return self.multiplier * (1.0 + 2.0**-31) * math.sqrt(ratio)
+
+    @property
+    def deviation(self) -> float:
+        """Noise multiplier of a release by itself, as the grid has to hold it."""
+        return self.multiplier * SLACK * math.sqrt(self.squared(self.steps)) / 2**16
+
+    def carries(self, step: int) -> bool:
+        """Whether the node's data are in a step."""
+        return step % self.separation == self.offset
+
+
+@attrs.frozen
+class Entry:
+    """What the ledger can do with a release.
+
+    Attributes:
+        check: raises if it would be refused.
+        charge: writes it down, or raises.
+    """
+
+    check: Callable[[], object]
+    charge: Callable[[], object]
+
+
+class Stream:
+    """The releases of one node, in order.
+
+    Args:
+        owner: whose they are.
+        shape: what the stream is.
+        folder: where the keys are kept, or ``None``.
+        ledger: charged before every release; must know of no more steps than there are keys.
+
+    Raises:
+        RoundError: QRES-E602 for keys that are missing or another stream's.
+        ValueRefusedError: QRES-E313 where the grid does not hold the noise.
+    """
+
+    def __init__(self, owner: Owner, shape: Shape, folder: Path | None, ledger: Ledger) -> None:
+        self.shape = shape
+        parts = [*attrs.astuple(owner), *attrs.astuple(shape)]
+        named = [part.hex() if type(part) is float else part for part in parts]
+        self._name = canonical.dumps(named)
+        self._noise = CorrelatedNoise(shape.factor, shape.variance, shape.dimension, shape.steps)
+        charged = {record.charge.release for record in ledger.records}
+        released = 0
+        while self.release_name(released) in charged:
+            released += 1
+        self._charged = released
+        self._history = KeyHistory(folder, self._name, released=released)
+        try:
+            self._noise.replay(self._history.keys)
+        except BaseException:
+            self._history.close()
+            raise
+
+    def release_name(self, step: int) -> bytes:
+        """Names the release of a step, 32 bytes."""
+        body = b"qres/dp/stream/release/v1\0" + step.to_bytes(8, "little") + self._name
+        return hashlib.sha256(body).digest()
+
+    def release(self, update: Vector, ledger: Callable[[bytes, float], Entry]) -> Vector:
+        """The next release.
+
+        Args:
+            update: int32, shape ``(d,)``, as it is; used only in the steps that carry data.
+            ledger: makes the entry of a release and its noise multiplier.
+
+        Returns:
+            int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E509 after the last step, or when the ledger refuses.
+            RoundError: QRES-E602 when the key cannot be kept.
+
+        Complexity: O(band d).
+        """
+        step = self._noise.taken
+        key = fresh_key()
+        noise = self._noise.draw(key)  # refuses after the last step
+        ledger(self.release_name(step), self.shape.price(step)).check()
+        self._history.append(key)
+        self._noise.advance(noise)
+        while self._charged <= step:  # and for steps that a kill left without a release
+            ledger(self.release_name(self._charged), self.shape.price(self._charged)).charge()
+            self._charged += 1
+        total = noise.astype(np.int64)
+        if self.shape.carries(step):
+            total += clip(update, self.shape.bound).vector
+        held: Vector = np.clip(total, -fixed.LIMIT, fixed.LIMIT).astype(np.int32)
+        return held
+
+    def close(self) -> None:
+        """Let go of the keys; idempotent."""
+        self._history.close()

@@ -1,0 +1,100 @@
+"""Builders the tests of this plugin share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from qres_dp import Dp
+
+from qres_core import Contribution, NodeInfo, RoundInfo, Update, Updates, Vector
+from qres_core.testing import make_node_ids
+
+NODES = 7
+DIMENSION = 50
+
+
+@attrs.define(eq=False)
+class Node:
+    """A plugin set up in a roster, and the calls the kernel makes."""
+
+    plugin: Dp
+    info: RoundInfo
+
+    def next_round(self, *, step: int | None = None) -> None:
+        number = self.info.number + 1
+        self.info = attrs.evolve(
+            self.info, number=number, step=number - 1 if step is None else step
+        )
+        self.plugin.round_opened(self.info)
+
+    def send(self, vector: NDArray[np.int32], **fields: Any) -> Update:
+        return self.plugin.privatize(Update(vector, **fields), self.info)
+
+
+def node(
+    index: int = 0,
+    *,
+    nodes: int = NODES,
+    byzantine: int = 0,
+    quorum: int | None = None,
+    dimension: int = DIMENSION,
+    scale: int = -4,
+    data_dir: str | None = None,
+    opened: bool = True,
+    **options: Any,
+) -> Node:
+    """A node with the given options of the plugin."""
+    roster = make_node_ids(nodes)
+    chosen: dict[str, Any] = {"mode": "local", "clip": 0.01, "delta": 1e-6, **options}
+    if sum(name in chosen for name in ("epsilon", "rounds", "noise_multiplier")) == 0:
+        chosen |= {"epsilon": 8.0, "noise_multiplier": 5.0}
+    plugin = Dp(**chosen)
+    plugin.setup(NodeInfo(roster[index], "lab", roster, byzantine=byzantine, data_dir=data_dir))
+    info = RoundInfo(
+        "lab", 1, bytes(32), dimension, scale, roster, quorum or nodes, byzantine=byzantine
+    )
+    made = Node(plugin, info)
+    if opened:
+        plugin.round_opened(info)
+    return made
+
+
+def arrived(updates: list[Update]) -> tuple[Updates, tuple[Contribution, ...]]:
+    """What the aggregation is given of updates that nodes sent, in order of the roster."""
+    roster = make_node_ids(len(updates))
+    contributions = tuple(
+        Contribution(sender, bytes(32), one.vector, one.weight, companions=one.companions)
+        for sender, one in zip(roster, updates, strict=True)
+    )
+    weights = np.array([one.weight for one in updates], dtype=np.int64)
+    return Updates(np.stack([one.vector for one in updates]), roster, weights), contributions
+
+
+def mean_rule(updates: Updates) -> Vector:
+    """The rule ``mean``."""
+    from qres_core.swarm.mean import weighted_mean  # noqa: PLC0415
+
+    return weighted_mean(updates.vectors, updates.weights)
+
+
+@pytest.fixture(scope="session")
+def make_node() -> Callable[..., Node]:
+    """:func:`node`."""
+    return node
+
+
+@pytest.fixture(scope="session")
+def arrive() -> Callable[[list[Update]], tuple[Updates, tuple[Contribution, ...]]]:
+    """:func:`arrived`."""
+    return arrived
+
+
+@pytest.fixture(scope="session")
+def mean() -> Callable[[Updates], Vector]:
+    """:func:`mean_rule`."""
+    return mean_rule

@@ -1,0 +1,199 @@
+"""``qres dp``: what it prints is what the modules compute, and refusals stay refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.etree.ElementTree as ET
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from qres_dp import accounting
+from qres_dp.audit import Audit, Finding
+from qres_dp.audit.faults import fault
+from qres_dp.cli import dp
+from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.record import Charge
+from qres_dp.store import FILE
+
+from qres_core import ConfigError, NodeId, QresError, RoundError
+from qres_core.cli.app import app
+
+OWNER = Owner("swarm", NodeId(bytes([7]) * 32), "add-remove")
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(dp, [str(argument) for argument in arguments])
+
+
+def data(*arguments: object) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def refused(*arguments: object) -> QresError:
+    result = run(*arguments)
+    assert isinstance(result.exception, QresError), result.output
+    return result.exception
+
+
+def fill(folder: Path, count: int) -> None:
+    ledger = Ledger.begin(folder, OWNER)
+    for number in range(1, count + 1):
+        charge = Charge(
+            number, bytes([number]) * 32, "central", "add-remove", 5.0, 1.0, 2**15, 0, 9, 1
+        )
+        ledger.charge(charge, Budget(8.0, 1e-5))
+    ledger.close()
+
+
+def test_the_verb_is_part_of_qres() -> None:
+    (entry,) = entry_points(group="qres.commands", name="dp")
+    assert entry.load() is dp
+    result = CliRunner().invoke(app, ["dp", "--help"])
+    assert result.exit_code == 0
+    assert all(verb in result.output for verb in ("plan", "ledger", "audit"))
+
+
+# ── plan ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_noise_follows_from_epsilon_and_rounds() -> None:
+    found = data("plan", "--epsilon", 2, "--rounds", 60)
+    assert found["noise"] == accounting.calibrate(2.0, 1e-5, 60)
+    assert found["epsilon"] <= 2.0
+
+
+def test_epsilon_follows_from_noise_and_rounds() -> None:
+    found = data("plan", "--noise", 1, "--rounds", 1000, "--sampling-rate", 0.01)
+    assert round(found["epsilon"], 3) == 1.828
+
+
+def test_rounds_follow_from_epsilon_and_noise() -> None:
+    found = data("plan", "--epsilon", 4, "--noise", 10, "--delta", 1e-6)
+    rounds = found["rounds"]
+    assert (
+        accounting.epsilon(10.0, rounds, 1e-6) <= 4.0 < accounting.epsilon(10.0, rounds + 1, 1e-6)
+    )
+
+
+def test_the_tables_are_monotone() -> None:
+    found = data("plan", "--epsilon", 2, "--rounds", 60)
+    spent = [row["epsilon"] for row in found["by_rounds"]]
+    noise = [row["noise_multiplier"] for row in found["by_epsilon"]]
+    assert spent == sorted(spent)
+    assert noise == sorted(noise, reverse=True)
+    assert {"rounds": 60, "epsilon": found["epsilon"]} in found["by_rounds"]
+
+
+WHOLE = ("--mode", "distributed", "--nodes", 100, "--dimension", 650, "--clip", 0.5)
+
+
+def test_a_whole_plan_tells_the_noise() -> None:
+    found = data("plan", "--epsilon", 2, "--rounds", 60, *WHOLE, "--honest", 80)
+    share = found["noise"] * 0.5 / math.sqrt(80)
+    assert found["plan"]["noise_drawn_at_once"] == pytest.approx(share, rel=1e-6)
+    text = run("plan", "--epsilon", 2, "--rounds", 60, *WHOLE, "--honest", 80).output
+    assert "distributed" in text
+    assert "noise in the mean of all nodes" in text
+
+
+def test_the_plot_is_a_drawing_with_both_curves(tmp_path: Path) -> None:
+    path = tmp_path / "plan.svg"
+    assert run("plan", "--epsilon", 2, "--rounds", 60, "--plot", path).exit_code == 0
+    root = ET.fromstring(path.read_text(encoding="utf-8"))  # noqa: S314 - written just now
+    lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 2
+    for line in lines:
+        points = [tuple(map(float, one.split(","))) for one in line.attrib["points"].split()]
+        assert len(points) > 20
+        assert all(0 <= x <= 440 and 0 <= y <= 320 for x, y in points)
+    assert refused("plan", "--epsilon", 2, "--rounds", 60, "--plot", path).code == "QRES-E803"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--epsilon", 2), "QRES-E103"),
+        (("--epsilon", 2, "--rounds", 60, "--noise", 3), "QRES-E103"),
+        (("--epsilon", 0.1, "--noise", 1), "QRES-E105"),
+        (("--epsilon", -1, "--rounds", 60), "QRES-E314"),
+        (("--epsilon", 1, "--rounds", 60, "--mode", "central"), "QRES-E103"),
+        (("--epsilon", 1, "--rounds", 60, "--plot", "x.pdf"), "QRES-E105"),
+        (("--epsilon", 1, "--rounds", 60, *WHOLE), "QRES-E314"),
+        (("--epsilon", 1, "--rounds", 60, "--sampling-rate", 2), "QRES-E314"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(arguments: tuple[object, ...], code: str) -> None:
+    assert refused("plan", *arguments).code == code
+
+
+# ── ledger ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_ledger_is_checked_and_shown(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    found = data("ledger", tmp_path)
+    assert [row["round"] for row in found["records"]] == [1, 2, 3]
+    assert found["records"][2]["epsilon"] == accounting.epsilon(5.0, 3, 1e-5)
+    text = run("ledger", tmp_path, "--last", 2).output
+    assert "3 releases, chain and anchor hold" in text
+    assert text.count("central") == 2
+
+
+def test_a_ledger_is_found_by_the_configuration(tmp_path: Path) -> None:
+    fill(tmp_path / "data", 1)
+    config = tmp_path / "swarm.toml"
+    config.write_text(f'[node]\ndata_dir = "{tmp_path / "data"}"\n', encoding="utf-8")
+    assert len(data("ledger", config)["records"]) == 1
+
+
+def test_an_empty_ledger_says_so(tmp_path: Path) -> None:
+    fill(tmp_path, 0)
+    assert "nothing was released" in run("ledger", tmp_path).output
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    (tmp_path / FILE).unlink()
+    error = refused("ledger", tmp_path)
+    assert isinstance(error, RoundError)
+    assert error.code == "QRES-E602"
+
+
+@pytest.mark.parametrize("text", ["[node]\n", "not toml", "[node]\ndata_dir = 1\n", "node = 1\n"])
+def test_a_configuration_without_a_folder_is_refused(tmp_path: Path, text: str) -> None:
+    config = tmp_path / "swarm.toml"
+    config.write_text(text, encoding="utf-8")
+    error = refused("ledger", config)
+    assert isinstance(error, ConfigError)
+    assert error.code in {"QRES-E101", "QRES-E103"}
+
+
+# ── audit ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_audit_tells_what_it_measured() -> None:
+    result = run("audit", "--mode", "local", "--samples", 100, "--no-faults")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("holds") == 3
+
+
+def test_a_failed_audit_ends_with_code_1() -> None:
+    with fault("half the noise"):
+        result = run("audit", "--mode", "local", "--samples", 100, "--no-faults")
+    assert result.exit_code == 1
+    assert "FAILS" in result.output
+
+
+def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faults are the audit's own test: blind checks must not go unnoticed."""
+    blind = Audit("half the noise", (Finding("white box", "central", 1.0, 5.5),))
+    monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [blind])
+    result = run("audit", "--mode", "local", "--samples", 100)
+    assert result.exit_code == 1
+    assert "MISSED" in result.output

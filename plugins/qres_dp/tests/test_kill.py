@@ -1,0 +1,52 @@
+"""``kill -9`` at random moments: whatever was released had been charged."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from qres_dp.ledger import Ledger
+
+DRIVER = Path(__file__).with_name("kill_driver.py")
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="kill -9")
+
+
+def kill_once(folder: Path, seconds: float, *arguments: str) -> tuple[int, int]:
+    """How many releases a process made until it was killed, and how many it had charged."""
+    before = len(Ledger.read(folder)[1]) if Ledger.exists(folder) else 0
+    with subprocess.Popen(
+        [sys.executable, str(DRIVER), str(folder), *arguments], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        octets = os.read(process.stdout.fileno(), 1)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        octets += process.stdout.read()
+    return len(octets), len(Ledger.read(folder)[1]) - before
+
+
+@posix
+def test_what_was_released_had_been_charged(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    for _ in range(4):
+        released, charged = kill_once(tmp_path, chance.uniform(0.0, 0.1))
+        # Killed between the charge and the release, it counts as charged.
+        assert 1 <= released <= charged <= released + 1
+
+
+@posix
+def test_charging_after_the_release_would_be_noticed(tmp_path: Path) -> None:
+    """Positive control of the test above."""
+    for _ in range(20):
+        released, charged = kill_once(tmp_path, 0.01, "late")
+        if released > charged:
+            return
+    pytest.fail("never killed between release and charge")

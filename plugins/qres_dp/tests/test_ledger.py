@@ -1,0 +1,412 @@
+"""The ledger refuses what the budget does not allow, and any file it cannot trust."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import pytest
+from qres_dp import accounting, anchor
+from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.record import Charge
+from qres_dp.spending import spent
+from qres_dp.store import FILE, Store
+
+from qres_core import RoundError, ValueRefusedError, canonical
+
+OWNER: Final = Owner("lab", bytes(range(32)), "add-remove")
+BUDGET: Final = Budget(2.0, 1e-5)
+
+
+def charge(number: int, z: float = 5.0, rate: float = 1.0) -> Charge:
+    name = number.to_bytes(32, "big")
+    return Charge(number, name, "central", "add-remove", z, rate, 65536, 0, 10, 1)
+
+
+def fill(folder: Path, count: int) -> None:
+    ledger = Ledger.begin(folder, OWNER)
+    for number in range(1, count + 1):
+        ledger.charge(charge(number, 50.0), BUDGET)
+    ledger.close()
+
+
+def edit(folder: Path, statement: str, *values: object) -> None:
+    db = sqlite3.connect(folder / FILE, isolation_level=None)
+    db.execute(statement, values)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+
+
+# ── the budget ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_round_that_would_exceed_the_budget_is_refused(durable: object, tmp_path: Path) -> None:
+    ledger = Ledger.begin(tmp_path, OWNER) if durable else Ledger.in_memory(OWNER)
+    allowed = max(n for n in range(1, 50) if accounting.epsilon(5.0, n, 1e-5) <= BUDGET.epsilon)
+    for number in range(1, allowed + 1):
+        record = ledger.charge(charge(number), BUDGET)
+        assert record is not None
+        assert record.epsilon == accounting.epsilon(5.0, number, 1e-5)
+    for number in (allowed + 1, allowed + 2):
+        with pytest.raises(ValueRefusedError, match="QRES-E509"):
+            ledger.charge(charge(number), BUDGET)
+    assert len(ledger) == allowed
+    assert ledger.spent(1e-5) <= BUDGET.epsilon
+    # A release with more noise may still fit.
+    assert ledger.charge(charge(99, 1000.0), BUDGET) is not None
+    ledger.close()
+
+
+def test_a_refusal_survives_a_restart(tmp_path: Path) -> None:
+    ledger = Ledger.begin(tmp_path, OWNER)
+    ledger.charge(charge(1, 2.6), BUDGET)
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        ledger.charge(charge(2, 2.6), BUDGET)
+    ledger.close()
+    again = Ledger.open(tmp_path, OWNER)
+    assert again.records == ledger.records
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        again.charge(charge(3, 2.6), BUDGET)
+    again.close()
+
+
+def test_the_same_release_is_charged_once() -> None:
+    ledger = Ledger.in_memory(OWNER)
+    assert ledger.charge(charge(1), BUDGET) is not None
+    before = ledger.spent(1e-5)
+    assert ledger.charge(charge(1), BUDGET) is None
+    assert (len(ledger), ledger.spent(1e-5)) == (1, before)
+
+
+def test_a_budget_that_is_no_number_allows_nothing() -> None:
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        Ledger.in_memory(OWNER).charge(charge(1), Budget(float("nan"), 1e-5))
+
+
+def test_another_relation_is_not_mixed_in() -> None:
+    odd = attrs.evolve(charge(1), relation="replace-one")
+    with pytest.raises(RoundError, match="QRES-E602"):
+        Ledger.in_memory(OWNER).charge(odd, BUDGET)
+
+
+# ── what charges add up to ────────────────────────────────────────────────────────────────────
+
+
+def test_charges_of_one_kind_are_one_composition() -> None:
+    assert spent({(2.0, 1.0): 9}, 1e-5) == accounting.epsilon(2.0, 9, 1e-5)
+    assert spent({}, 1e-5) == 0.0
+
+
+def test_gaussian_charges_of_several_kinds_are_one_gaussian() -> None:
+    # 1/2**2 + 3/4**2 + 9/6**2 = 11/16
+    mixed = spent({(2.0, 1.0): 1, (4.0, 1.0): 3, (6.0, 1.0): 9}, 1e-5)
+    exact = accounting.epsilon((16 / 11) ** 0.5, 1, 1e-5)
+    assert exact <= mixed <= exact * (1 + 1e-9)
+
+
+def test_sampled_charges_of_several_kinds_are_added_up_at_parts_of_delta() -> None:
+    kinds = {(2.0, 0.1): 10, (2.0, 1.0): 1, (3.0, 0.2): 5}
+    third = 1e-5 / 3
+    wanted = (
+        accounting.epsilon(2.0, 10, third, sampling_rate=0.1)
+        + accounting.epsilon(2.0, 1, third)
+        + accounting.epsilon(3.0, 5, third, sampling_rate=0.2)
+    )
+    assert spent(kinds, 1e-5) == pytest.approx(wanted, rel=1e-6)
+    assert spent(kinds, 1e-5) >= wanted
+
+
+# ── the files ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    folder = tmp_path / "node"
+    fill(folder, 2)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert sorted(path.name for path in folder.iterdir()) == [anchor.FILE, FILE]
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_reading_gives_owner_and_records(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    owner, records = Ledger.read(tmp_path)
+    assert owner == OWNER
+    assert [record.index for record in records] == [1, 2, 3]
+
+
+def remove_ledger(folder: Path) -> None:
+    (folder / FILE).unlink()
+
+
+def remove_anchor(folder: Path) -> None:
+    (folder / anchor.FILE).unlink()
+
+
+def cut_tail(folder: Path) -> None:
+    edit(folder, "DELETE FROM record WHERE idx = 3")
+
+
+def cut_all(folder: Path) -> None:
+    edit(folder, "DELETE FROM record")
+
+
+def cut_middle(folder: Path) -> None:
+    edit(folder, "DELETE FROM record WHERE idx = 2")
+
+
+def lower_price(folder: Path) -> None:
+    owner, records = Ledger.read(folder)
+    assert owner == OWNER
+    cheap = attrs.evolve(records[1], charge=attrs.evolve(records[1].charge, noise_multiplier=1e6))
+    edit(folder, "UPDATE record SET body = ? WHERE idx = 2", cheap.to_bytes())
+
+
+def lower_last_price(folder: Path) -> None:
+    _owner, records = Ledger.read(folder)
+    cheap = attrs.evolve(records[2], charge=attrs.evolve(records[2].charge, noise_multiplier=1e6))
+    edit(folder, "UPDATE record SET body = ? WHERE idx = 3", cheap.to_bytes())
+
+
+def garbage_record(folder: Path) -> None:
+    edit(folder, "UPDATE record SET body = x'00ff' WHERE idx = 2")
+
+
+def text_record(folder: Path) -> None:
+    edit(folder, "UPDATE record SET body = 'text' WHERE idx = 2")
+
+
+def other_owner(folder: Path) -> None:
+    edit(folder, "UPDATE owner SET swarm = 'bal'")
+
+
+def no_owner(folder: Path) -> None:
+    edit(folder, "DELETE FROM owner")
+
+
+def other_version(folder: Path) -> None:
+    edit(folder, "PRAGMA user_version=9")
+
+
+def other_kind(folder: Path) -> None:
+    edit(folder, "PRAGMA application_id=9")
+
+
+def no_database(folder: Path) -> None:
+    (folder / FILE).write_bytes(b"x" * 8192)
+
+
+def empty_file(folder: Path) -> None:
+    (folder / FILE).write_bytes(b"")
+
+
+def damaged_anchor(folder: Path) -> None:
+    path = folder / anchor.FILE
+    octets = bytearray(path.read_bytes())
+    octets[-1] ^= 1
+    path.write_bytes(octets)
+
+
+def empty_anchor(folder: Path) -> None:
+    (folder / anchor.FILE).write_bytes(b"")
+
+
+def long_anchor(folder: Path) -> None:
+    (folder / anchor.FILE).write_bytes(bytes(10**6))
+
+
+def older_copy(folder: Path) -> None:
+    """The file as it was two records ago, from a backup."""
+    backup = folder / "backup"
+    fill(backup, 1)
+    shutil.copy(backup / FILE, folder / FILE)
+    shutil.rmtree(backup)
+
+
+def other_history(folder: Path) -> None:
+    """A file as long as it has to be, with a cheaper past."""
+    backup = folder / "backup"
+    ledger = Ledger.begin(backup, OWNER)
+    for number in range(1, 4):
+        ledger.charge(charge(number, 1e5), BUDGET)
+    ledger.close()
+    shutil.copy(backup / FILE, folder / FILE)
+    shutil.rmtree(backup)
+
+
+DAMAGES: Final = [
+    remove_ledger,
+    remove_anchor,
+    cut_tail,
+    cut_all,
+    cut_middle,
+    lower_price,
+    lower_last_price,
+    garbage_record,
+    text_record,
+    other_owner,
+    no_owner,
+    other_version,
+    other_kind,
+    no_database,
+    empty_file,
+    damaged_anchor,
+    empty_anchor,
+    long_anchor,
+    older_copy,
+    other_history,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_ledger_that_cannot_be_trusted_is_refused(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    fill(tmp_path, 3)
+    Ledger.open(tmp_path, OWNER).close()
+    damage(tmp_path)
+    assert Ledger.exists(tmp_path)
+    for _ in range(2):  # a second try is not taken in either
+        with pytest.raises(RoundError, match="QRES-E602"):
+            Ledger.open(tmp_path, OWNER)
+
+
+def test_without_the_anchor_a_cut_tail_would_pass(tmp_path: Path) -> None:
+    """Positive control: what the anchor is for, and what it cannot do."""
+    fill(tmp_path / "short", 2)
+    fill(tmp_path / "long", 3)
+    cut_tail(tmp_path / "long")
+    # Whoever puts back both files has a ledger nobody can tell from the real one.
+    shutil.copy(tmp_path / "short" / anchor.FILE, tmp_path / "long" / anchor.FILE)
+    ledger = Ledger.open(tmp_path / "long", OWNER)
+    assert len(ledger) == 2
+    ledger.close()
+
+
+def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    Ledger.open(tmp_path, OWNER).close()
+    path = tmp_path / FILE
+    octets = path.read_bytes()
+    records = Ledger.read(tmp_path)[1]
+    head = (tmp_path / anchor.FILE).read_bytes()
+    for place in range(0, len(octets), 97):
+        for leftover in ("-wal", "-shm"):
+            (tmp_path / f"{FILE}{leftover}").unlink(missing_ok=True)
+        path.write_bytes(octets[:place] + bytes([octets[place] ^ 0x41]) + octets[place + 1 :])
+        try:
+            assert Ledger.read(tmp_path)[1] == records
+        except RoundError as error:
+            assert error.code == "QRES-E602"  # noqa: PT017
+        (tmp_path / anchor.FILE).write_bytes(head)
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        attrs.evolve(OWNER, node=bytes(32)),
+        attrs.evolve(OWNER, swarm="bal"),
+        attrs.evolve(OWNER, relation="replace-one"),
+    ],
+)
+def test_somebody_elses_ledger_is_refused(owner: Owner, tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        Ledger.open(tmp_path, owner)
+
+
+def test_a_ledger_is_not_begun_over_another(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        Ledger.begin(tmp_path, OWNER)
+    assert len(Ledger.read(tmp_path)[1]) == 1
+
+
+def test_two_processes_cannot_both_charge(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    one, other = Ledger.open(tmp_path, OWNER), Ledger.open(tmp_path, OWNER)
+    one.charge(charge(5, 50.0), BUDGET)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        other.charge(charge(6, 50.0), BUDGET)
+    one.close()
+    other.close()
+    assert len(Ledger.read(tmp_path)[1]) == 2
+
+
+def test_killed_between_the_two_files_the_ledger_is_taken_up_again(tmp_path: Path) -> None:
+    fill(tmp_path, 2)
+    old = (tmp_path / anchor.FILE).read_bytes()
+    ledger = Ledger.open(tmp_path, OWNER)
+    ledger.charge(charge(3, 50.0), BUDGET)
+    ledger.close()
+    (tmp_path / anchor.FILE).write_bytes(old)
+    assert len(Ledger.read(tmp_path)[1]) == 3
+    assert (tmp_path / anchor.FILE).read_bytes() != old
+
+
+def test_killed_while_it_was_begun_the_ledger_is_taken_up_again(tmp_path: Path) -> None:
+    fill(tmp_path, 0)
+    remove_anchor(tmp_path)
+    (tmp_path / f"{FILE}.new-abc").touch()
+    (tmp_path / f"{anchor.FILE}.new-abc").touch()
+    Store(tmp_path).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [anchor.FILE, FILE]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_a_disk_that_takes_nothing_refuses_the_charge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 1)
+    ledger = Ledger.open(tmp_path, OWNER)
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkstemp", full)
+        with pytest.raises(RoundError, match="QRES-E602"):
+            ledger.charge(charge(2, 50.0), BUDGET)
+        with pytest.raises(RoundError, match="QRES-E602"):
+            Ledger.begin(tmp_path / "other", OWNER)
+    ledger.close()
+    # Nothing was released, and it counts as charged all the same.
+    assert len(Ledger.read(tmp_path)[1]) == 2
+
+
+def test_a_ledger_that_another_process_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 1)
+    monkeypatch.setattr("qres_dp.store.BUSY_SECONDS", 0.05)
+    ledger = Ledger.open(tmp_path, OWNER)
+    holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RoundError, match="locked"):
+        ledger.charge(charge(2, 50.0), BUDGET)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert ledger.charge(charge(3, 50.0), BUDGET) is not None
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    "value", [[], ["lab"], ["lab", bytes(32), "add-remove", "3", bytes(32)], {"a": 1}, 7]
+)
+def test_an_anchor_of_another_shape_is_refused(value: object, tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    body = canonical.dumps(value)
+    digest = hashlib.sha256(b"qres/dp/anchor/v1\0" + body).digest()
+    (tmp_path / anchor.FILE).write_bytes(digest + body)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        Ledger.open(tmp_path, OWNER)

@@ -1,0 +1,129 @@
+"""Noise of every mode against what the accounting assumes, and the grid it has to fit."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qres_dp import grid
+from qres_dp.modes import Mechanism, Mode, Relation, relation_of, steps
+
+from qres_core import CompatibilityError
+
+mechanisms = st.builds(
+    Mechanism,
+    mode=st.sampled_from(Mode),
+    relation=st.sampled_from(Relation),
+    bound=st.integers(1, 2**24),
+    noise_multiplier=st.floats(1e-3, 1e6),
+    honest=st.integers(1, 1000),
+)
+
+
+@given(mechanisms)
+def test_the_shares_of_the_honest_add_up_to_what_is_accounted_for(one: Mechanism) -> None:
+    wanted = (Fraction(one.noise_multiplier) * one.sensitivity) ** 2
+    assert one.honest * one.share - 9 >= wanted
+    # … and not to much more: 9 for the lemma, and rounding up.
+    assert one.honest * one.share <= wanted + 9 + Fraction(one.honest + 1, 2**16) + Fraction(
+        1, 2**16
+    )
+
+
+@given(mechanisms)
+def test_replacing_costs_twice_the_deviation_of_adding(one: Mechanism) -> None:
+    add = attrs.evolve(one, relation=Relation.ADD_REMOVE)
+    replace = attrs.evolve(one, relation=Relation.REPLACE_ONE)
+    assert (add.sensitivity, replace.sensitivity) == (one.bound, 2 * one.bound)
+    assert math.isclose(replace.variance - 9, 4 * (add.variance - 9), rel_tol=1e-3, abs_tol=1e-3)
+
+
+@given(st.floats(2.0**-40, 2.0**40), st.integers(-32, 32))
+def test_a_length_never_grows_on_the_grid(length: float, scale: int) -> None:
+    whole = steps(length, scale)
+    assert whole * Fraction(2) ** (scale - 16) <= Fraction(length)
+    assert Fraction(length) < (whole + 1) * Fraction(2) ** (scale - 16)
+
+
+def test_each_mode_has_its_relation() -> None:
+    assert relation_of(Mode.LOCAL, "", sampled=False) is Relation.REPLACE_ONE
+    assert relation_of(Mode.CENTRAL, "", sampled=False) is Relation.ADD_REMOVE
+    assert relation_of(Mode.DISTRIBUTED, "replace-one", sampled=False) is Relation.REPLACE_ONE
+    for mode, name, sampled in (
+        (Mode.LOCAL, "add-remove", False),
+        (Mode.CENTRAL, "replace-one", True),
+    ):
+        with pytest.raises(CompatibilityError, match="QRES-E314"):
+            relation_of(mode, name, sampled=sampled)
+
+
+# ── the grid ──────────────────────────────────────────────────────────────────────────────────
+
+
+def mechanism(**fields: Any) -> Mechanism:
+    usual = Mechanism(Mode.CENTRAL, Relation.ADD_REMOVE, 65536, 1.0)
+    return attrs.evolve(usual, **fields)
+
+
+def found(one: Mechanism, *, dimension: int = 100, nodes: int = 10) -> list[str]:
+    return [problem.what for problem in grid.problems(one, dimension=dimension, nodes=nodes)]
+
+
+def test_the_bound_has_two_steps_for_a_coordinate() -> None:
+    assert not found(mechanism(bound=2000), dimension=10**6)
+    (what,) = found(mechanism(bound=1999), dimension=10**6)
+    assert "1999 steps" in what
+    assert "1000000 coordinates" in what
+    assert grid.least_bound(10**6) == 2000
+    assert grid.least_bound(10**6 + 1) == 2001
+
+
+def test_a_share_has_eight_steps() -> None:
+    # 2048 / sqrt(65536) = 8
+    assert not found(mechanism(bound=2048, honest=65536), dimension=1)
+    (what,) = found(mechanism(bound=2048, honest=65540), dimension=1)
+    assert "8 are needed" in what
+
+
+@pytest.mark.parametrize("nodes", [1, 10, 1000])
+def test_sums_and_their_noise_have_room(nodes: int) -> None:
+    share = mechanism(mode=Mode.DISTRIBUTED, honest=1, noise_multiplier=0.001)
+    fits = [
+        bits for bits in range(16, 32) if not found(attrs.evolve(share, bound=2**bits), nodes=nodes)
+    ]
+    most = 2 ** max(fits)
+    deviation = most * 0.001
+    assert nodes * most + 12 * deviation * math.sqrt(nodes) < 2**31
+    assert 2 * (nodes * most + 12 * deviation * math.sqrt(nodes)) > 0.9 * 2**31
+
+
+@pytest.mark.parametrize(
+    ("clip", "scale", "z", "dimension"),
+    [
+        (1.0, 10, 1.0, 10**4),  # rounded to nothing
+        (100.0, -16, 30.0, 100),  # does not fit
+        (2.0**-20, 0, 1.0, 4),  # not even one step
+        (1.0, 0, 1e-4, 100),  # noise too fine
+    ],
+)
+def test_a_refusal_names_scales_that_do(clip: float, scale: int, z: float, dimension: int) -> None:
+    one = mechanism(bound=max(1, steps(clip, scale)), noise_multiplier=z)
+    with pytest.raises(CompatibilityError, match="QRES-E313") as refused:
+        grid.check(one, clip, dimension=dimension, nodes=10)
+    fix = refused.value.problems[0].fix
+    assert fix.startswith("swarm.scale in ")
+    low, high = map(int, fix.removeprefix("swarm.scale in ").split(".."))
+    for better in (low, high):
+        finer = attrs.evolve(one, bound=steps(clip, better))
+        grid.check(finer, clip, dimension=dimension, nodes=10)
+
+
+def test_where_no_scale_does_it_is_said() -> None:
+    one = mechanism(bound=65536, noise_multiplier=10**5)
+    with pytest.raises(CompatibilityError, match=r"no swarm\.scale does"):
+        grid.check(one, 1.0, dimension=10**7, nodes=10)

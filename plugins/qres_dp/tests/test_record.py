@@ -1,0 +1,141 @@
+"""Records: what is written is what is read, and anything else is one named error."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qres_dp.record import MAX_BODY, Charge, Record, genesis
+
+from qres_core import QresError, WireError
+
+CHARGE = Charge(
+    round=3,
+    release=bytes(range(32)),
+    mode="local",
+    relation="replace-one",
+    noise_multiplier=1.25,
+    sampling_rate=1.0,
+    bound=65536,
+    scale=-4,
+    nodes=10,
+    honest=1,
+)
+RECORD = Record(7, CHARGE, epsilon=0.5, delta=1e-5, budget=2.0, previous=bytes(32))
+
+reals = st.floats(0, 1e300, exclude_min=True)
+charges = st.builds(
+    Charge,
+    round=st.integers(1, 2**40),
+    release=st.binary(min_size=32, max_size=32),
+    mode=st.sampled_from(["local", "distributed", "central"]),
+    relation=st.sampled_from(["add-remove", "replace-one"]),
+    noise_multiplier=reals,
+    sampling_rate=st.floats(0, 1, exclude_min=True),
+    bound=st.integers(1, 2**40),
+    scale=st.integers(-32, 32),
+    nodes=st.integers(1, 2**16),
+    honest=st.integers(1, 2**16),
+)
+records = st.builds(
+    Record,
+    index=st.integers(1, 2**40),
+    charge=charges,
+    epsilon=reals,
+    delta=reals,
+    budget=reals,
+    previous=st.binary(min_size=32, max_size=32),
+)
+
+
+@given(records)
+def test_a_record_is_read_as_it_was_written(record: Record) -> None:
+    body = record.to_bytes()
+    assert len(body) <= MAX_BODY
+    assert Record.from_bytes(body) == record
+
+
+@given(records, st.data())
+def test_no_changed_byte_keeps_the_digest(record: Record, data: st.DataObject) -> None:
+    body = bytearray(record.to_bytes())
+    place = data.draw(st.integers(0, len(body) - 1))
+    body[place] ^= data.draw(st.integers(1, 255))
+    try:
+        other = Record.from_bytes(bytes(body))
+    except WireError:
+        return
+    assert other != record
+    assert other.digest != record.digest
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=40).map(lambda b: RECORD.to_bytes()[:-8] + b))
+def test_any_bytes_are_a_record_or_one_named_error(body: bytes) -> None:
+    try:
+        record = Record.from_bytes(body)
+    except QresError as error:
+        assert type(error) is WireError  # noqa: PT017
+    else:
+        assert record.to_bytes() == body
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"round": "3"},
+        {"release": bytes(31)},
+        {"noise_multiplier": 0.0},
+        {"noise_multiplier": math.nan},
+        {"noise_multiplier": math.inf},
+        {"sampling_rate": 0.0},
+        {"sampling_rate": 1.5},
+        {"mode": 3},
+    ],
+)
+def test_a_charge_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    odd = attrs.evolve(RECORD, charge=attrs.evolve(CHARGE, **change))  # type: ignore[arg-type]
+    with pytest.raises(WireError, match="QRES-E404"):
+        Record.from_bytes(odd.to_bytes())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": 0},
+        {"index": -1},
+        {"index": 2**62},
+        {"previous": bytes(31)},
+        {"epsilon": -1.0},
+        {"budget": math.nan},
+        {"delta": math.inf},
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
+    odd = attrs.evolve(RECORD, **change)  # type: ignore[arg-type]
+    with pytest.raises(WireError, match="QRES-E404"):
+        Record.from_bytes(odd.to_bytes())
+
+
+def test_a_number_has_one_encoding() -> None:
+    body = RECORD.to_bytes()
+    assert b"\x740x1.4000000000000p+0" in body  # 1.25
+    other = body.replace(b"\x740x1.4000000000000p+0", b"\x740x2.8000000000000p-1")
+    with pytest.raises(WireError, match="QRES-E404"):
+        Record.from_bytes(other)
+
+
+def test_what_is_too_long_is_not_parsed() -> None:
+    with pytest.raises(WireError, match="QRES-E401"):
+        Record.from_bytes(bytes(MAX_BODY + 1))
+
+
+def test_chains_of_other_owners_begin_otherwise() -> None:
+    owners = [
+        ("lab", bytes(32), "add-remove"),
+        ("bal", bytes(32), "add-remove"),
+        ("lab", bytes(31) + b"1", "add-remove"),
+        ("lab", bytes(32), "replace-one"),
+    ]
+    assert len({genesis(*owner) for owner in owners}) == 4

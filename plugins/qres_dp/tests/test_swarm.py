@@ -1,0 +1,112 @@
+"""Whole swarms in the simulator, and what the solver refuses before one starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_dp import Dp, accounting
+
+from qres_core import CompatibilityError, Updates, Vector, hookimpl
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab import simulator
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import TaskConfig
+
+
+@attrs.frozen
+class Middle:
+    """A rule that does not average."""
+
+    @hookimpl
+    def aggregate(self, updates: Updates) -> Vector:
+        middle: Vector = np.median(updates.vectors, axis=0).astype(np.int32)
+        return middle
+
+
+INSTALLED = {
+    **scan(),
+    "dp": Installed.local("dp", Dp),
+    "middle": Installed.local("middle", Middle),
+}
+QUADRATIC = TaskConfig(name="quadratic", dimension=64)
+
+
+def configured(dp: dict[str, Any], *, nodes: int = 7, rule: str = "mean", **swarm: Any) -> Config:
+    usual = {"name": "lab", "nodes": nodes, "quorum": nodes, "byzantine": 0}
+    usual |= {"scale": -8, "insecure": True}
+    plugins: dict[str, Any] = {"memory": {}, "dp": {"clip": 1.0, "delta": 1e-6, **dp}, rule: {}}
+    return parse({"swarm": {**usual, **swarm}, "plugins": plugins}, source="test")
+
+
+def played(config: Config, rounds: int) -> SimulationResult:
+    scenario = Scenario(task=QUADRATIC, rounds=rounds, seed=1)
+    return simulator.simulate(config, scenario, installed=INSTALLED)
+
+
+@pytest.mark.parametrize("mode", ["local", "central"])
+def test_a_swarm_learns_until_the_budget_is_spent_and_shows_it(mode: str) -> None:
+    result = played(configured({"mode": mode, "epsilon": 20.0, "rounds": 3}), 4)
+    closed = [record for record in result.rounds if record.closed]
+    assert len(closed) == 3
+    multiplier = accounting.calibrate(20.0, 1e-6, 3)
+    for count, record in enumerate(closed, start=1):
+        shown = record.plugins["dp"]
+        assert shown["epsilon"] == accounting.epsilon(multiplier, count, 1e-6)
+        assert shown["epsilon_budget"] == 20.0
+    # All nodes hold one model, noise or not.
+    assert len({record.model_digest for record in closed}) == 3
+
+
+def test_only_the_noise_differs_between_two_runs_of_one_seed() -> None:
+    noisy = configured({"mode": "central", "epsilon": 20.0, "rounds": 3})
+    assert len({played(noisy, 1).rounds[0].model_digest for _ in range(2)}) == 2
+    plain = attrs.evolve(noisy, plugins={"memory": {}, "mean": {}})
+    assert len({played(plain, 1).rounds[0].model_digest for _ in range(2)}) == 1
+
+
+def refused(config: Config) -> set[str]:
+    with pytest.raises(CompatibilityError) as error:
+        Kernel.from_config(config, installed=INSTALLED)
+    return {problem.code for problem in error.value.problems}
+
+
+BUDGET: dict[str, Any] = {"epsilon": 8.0, "rounds": 3}
+
+
+def test_shares_that_everybody_sees_are_refused() -> None:
+    assert refused(configured({"mode": "distributed", "honest": 5, **BUDGET})) == {"QRES-E303"}
+
+
+def test_central_noise_in_a_rule_that_does_not_average_is_refused() -> None:
+    assert "QRES-E303" in refused(configured({"mode": "central", **BUDGET}, rule="middle"))
+
+
+@pytest.mark.parametrize("mode", ["central", "distributed"])
+def test_weights_are_refused(mode: str) -> None:
+    options = {"mode": mode, **BUDGET} | ({"honest": 5} if mode == "distributed" else {})
+    assert "QRES-E310" in refused(configured(options, weight_cap=10))
+
+
+@pytest.mark.skipif(
+    not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
+)
+def test_behind_secure_aggregation_shares_are_the_noise_of_the_sum() -> None:
+    swarm = {"name": "lab", "nodes": 7, "quorum": 6, "byzantine": 1, "scale": -6}
+    dp = {"mode": "distributed", "clip": 1.0, "delta": 1e-6, "honest": 5, **BUDGET}
+    plugins = {"memory": {}, "ed25519": {}, "replay": {}, "mean": {"unprotected": True}}
+    secagg = {"bound": 2000.0, "noise": 4000.0}
+    config = parse(
+        {"swarm": swarm, "plugins": {**plugins, "dp": dp, "secagg": secagg}}, source="test"
+    )
+    result = played(config, 1)
+    (record,) = [one for one in result.rounds if one.closed]
+    assert record.accepted >= 6
+    multiplier = accounting.calibrate(8.0, 1e-6, 3)
+    assert record.plugins["dp"]["epsilon"] == accounting.epsilon(multiplier, 1, 1e-6)
+    assert len(set(result.model_digests)) == 1
