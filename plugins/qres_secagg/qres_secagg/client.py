@@ -1,0 +1,438 @@
+"""A node's secret side of a session: five steps, each at most once.
+
+Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
+CCS 2017, section 4 with the consistency check of section 6; on the graph of Bell et al., CCS 2020.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Protocol
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import NodeId, ValueRefusedError
+from qres_secagg.board import Board
+from qres_secagg.failure import Reason, SecaggError
+from qres_secagg.inputs import input_digest
+from qres_secagg.keys import KeyPair, pair_key, seal_key, self_key
+from qres_secagg.masks import Residues, Signed, apply, apply_residues
+from qres_secagg.messages import (
+    Advert,
+    Deal,
+    Kind,
+    Shares,
+    Unmask,
+    body_hash,
+    encode_advert,
+    encode_shares,
+    encode_survivors,
+    encode_unmask,
+)
+from qres_secagg.session import DOMAIN, Session, joined
+from qres_secagg.shamir import SECRET_BYTES, deal
+from qres_secagg.sharing import Secret, commitment, encode, seal, seed_commitment, unseal
+
+NO_RESIDUES: Final[Mapping[str, Residues]] = {}
+
+
+class History(Protocol):
+    """What a node must remember over restarts. Both writes must be on the disk when they return."""
+
+    def begin(self, sid: bytes) -> bool:
+        """Note that the node takes part in a session; false where it did before."""
+        ...
+
+    def spend(self, fingerprint: bytes) -> None:
+        """Note that an update may be part of a sum that others can open."""
+        ...
+
+    def spent(self, fingerprint: bytes) -> bool:
+        """Whether it was noted."""
+        ...
+
+
+@attrs.define
+class Memory:
+    """A :class:`History` that ends with the process: for simulations and tests."""
+
+    _sids: set[bytes] = attrs.field(factory=set[bytes])
+    _spent: set[bytes] = attrs.field(factory=set[bytes])
+
+    def begin(self, sid: bytes) -> bool:
+        """See :meth:`History.begin`."""
+        new = sid not in self._sids
+        self._sids.add(sid)
+        return new
+
+    def spend(self, fingerprint: bytes) -> None:
+        """See :meth:`History.spend`."""
+        self._spent.add(fingerprint)
+
+    def spent(self, fingerprint: bytes) -> bool:
+        """See :meth:`History.spent`."""
+        return fingerprint in self._spent
+
+
+class Phase(enum.IntEnum):
+    """How far a client is."""
+
+    NEW = 0
+    ADVERTISED = 1
+    SHARED = 2
+    LISTED = 3
+    MASKED = 4
+    SIGNED = 5
+    DONE = 6
+
+
+@attrs.frozen
+class Masked:
+    """A masked input, uniform to everybody.
+
+    Attributes:
+        vector: in the ring, uint32 or uint64, little-endian, shape ``(dimension,)``.
+        residues: masked residues by name.
+        digest: hash of both, see :func:`qres_secagg.inputs.input_digest`.
+    """
+
+    vector: NDArray[Any]
+    residues: Mapping[str, Residues]
+    digest: bytes
+
+
+def fingerprint(session: Session, vector: NDArray[Any]) -> bytes:
+    """Names an update for a model, whatever the round; 32 bytes."""
+    content = hashlib.sha256(np.ascontiguousarray(vector).data).digest()
+    return hashlib.sha256(joined(DOMAIN, b"update", session.model_digest, content)).digest()
+
+
+class Client:
+    """One node in one session.
+
+    What it does not do, whatever it is told: open both secrets of a node, or a second time;
+    sign two survivor sets; open shares for a set that no quorum signed, or that leaves too few
+    survivors near it for its input to stay hidden; take part twice under one session id; mask an
+    update again for the same model after its shares left. (A node that is cut off after it sent its
+    input cannot know that the others opened a sum with it.)
+
+    Its own messages go to ``board`` as well. Secrets are dropped when they are no longer needed;
+    Python cannot overwrite them.
+
+    Attributes:
+        session: the session.
+        me: this node.
+        board: the public side, shared with an :class:`~qres_secagg.aggregator.Aggregator`.
+        phase: how far it is.
+    """
+
+    def __init__(
+        self, session: Session, me: NodeId, board: Board, history: History, *, threads: int = 1
+    ) -> None:
+        self.session, self.me, self.board = session, me, board
+        self.phase = Phase.NEW
+        self._history, self._threads = history, threads
+        self._rank = session.rank[me]
+        self._channel: KeyPair | None = None
+        self._mask: KeyPair | None = None
+        self._seed = b""
+        self._own: list[bytes] = []
+        self._channel_secrets: dict[bytes, bytes] = {}
+        self._held: dict[int, tuple[bytes, bytes]] = {}
+        self._digest = b""
+        self._fingerprint = b""
+
+    def _step(self, *allowed: Phase) -> None:
+        if self.phase not in allowed:
+            raise SecaggError(Reason.OUT_OF_ORDER, f"after {self.phase.name.lower()}")
+
+    def _post(self, kind: Kind, body: bytes) -> bytes:
+        self.board.receive(self.me, kind, body)
+        return body
+
+    def advertise(self) -> bytes:
+        """Make the keys of this session.
+
+        Returns:
+            body of a :attr:`Kind.ADVERTISE` message for everybody.
+
+        Raises:
+            SecaggError: ``SID_REUSE``, the node took part in this session before.
+        """
+        self._step(Phase.NEW)
+        if not self._history.begin(self.session.sid):
+            raise SecaggError(Reason.SID_REUSE, self.session.sid.hex())
+        self._channel, self._mask = KeyPair(), KeyPair()
+        self.phase = Phase.ADVERTISED
+        advert = Advert(self._channel.public, self._mask.public)
+        body = encode_advert(self.session.sid, advert)
+        self._own.append(body_hash(Kind.ADVERTISE, body))
+        return self._post(Kind.ADVERTISE, body)
+
+    @property
+    def can_share(self) -> bool:
+        """Whether all holders advertised. Waiting longer is of no use; sharing earlier may be."""
+        holders = self.board.topology.holders[self._rank]
+        return all(rank in self.board.adverts for rank in holders)
+
+    def _channel_secret(self, public: bytes) -> bytes:
+        found = self._channel_secrets.get(public)
+        if found is None:
+            assert self._channel is not None  # noqa: S101 - made with the advert
+            found = self._channel_secrets[public] = self._channel.exchange(public)
+        return found
+
+    def share(self) -> bytes:
+        """Deal the two secrets to the holders that advertised.
+
+        Returns:
+            body of a :attr:`Kind.SHARE` message for everybody.
+
+        Raises:
+            SecaggError: ``BELOW_THRESHOLD``, too few of them; repeat when more have.
+
+        Complexity: O(k) X25519 exchanges and O(k t) products of 256 bits.
+        """
+        self._step(Phase.ADVERTISED)
+        assert self._channel is not None  # noqa: S101 - made with the advert
+        assert self._mask is not None  # noqa: S101 - made with the advert
+        sid, threshold = self.session.sid, self.session.parameters.t
+        adverts = {
+            rank: next(iter(self.board.adverts[rank].values()))
+            for rank in self.board.topology.holders[self._rank]
+            if len(self.board.adverts.get(rank, ())) == 1
+        }
+        if len(adverts) + 1 < threshold:
+            what = f"{len(adverts) + 1} holders, {threshold} open a secret"
+            raise SecaggError(Reason.BELOW_THRESHOLD, what)
+        seed = os.urandom(SECRET_BYTES)
+        holders = [self._rank, *adverts]
+        places = [rank + 1 for rank in holders]
+        dealt = zip(
+            holders,
+            map(encode, deal(seed, threshold, places)),
+            map(encode, deal(self._mask.secret, threshold, places)),
+            strict=True,
+        )
+        deals: dict[int, Deal] = {}
+        own = (b"", b"")
+        for rank, seed_share, mask_share in dealt:
+            promised = (
+                commitment(sid, Secret.SEED, self._rank, rank, seed_share),
+                commitment(sid, Secret.MASK_KEY, self._rank, rank, mask_share),
+            )
+            if rank == self._rank:
+                self._held[rank], own = (seed_share, mask_share), promised
+                continue
+            public = adverts[rank].channel
+            key = seal_key(
+                self._channel_secret(public),
+                sid,
+                (self.me, self._channel.public),
+                (self.session.roster[rank], public),
+            )
+            deals[rank] = Deal(*promised, seal(key, sid, seed_share, mask_share))
+        self._seed, self.phase = seed, Phase.SHARED
+        shares = Shares.of(seed_commitment(sid, self._rank, seed), own, deals)
+        body = encode_shares(sid, shares)
+        self._own.append(body_hash(Kind.SHARE, body))
+        return self._post(Kind.SHARE, body)
+
+    def adopt(self, body: bytes, levels: Collection[int] = (0,)) -> None:
+        """Take the leader's list and the shares sealed for this node.
+
+        A share that does not open, or is not the one committed to, is its dealer's fault; the
+        session goes on without it.
+
+        Args:
+            body: a :attr:`Kind.LIST` message of the round's leader.
+            levels: those the leader may choose.
+
+        Raises:
+            SecaggError: as :meth:`Board.adopt`; ``NOT_LISTED``, the list is without this node or
+                names other messages than it sent: it sits the session out.
+        """
+        self._step(Phase.SHARED)
+        self.board.adopt(body, levels)
+        if self.board.listed().members.get(self._rank) != tuple(self._own):
+            raise SecaggError(Reason.NOT_LISTED, "this node, as it advertised and shared")
+        for rank in self.board.listed().members:
+            found = self.board.dealt(rank).deal(self._rank)
+            if found is None:
+                continue
+            shares = self._unseal(rank, found)
+            if shares is None:
+                self.board.blame(rank, Reason.BAD_SEAL)
+            else:
+                self._held[rank] = shares
+        self._channel = None
+        self._channel_secrets.clear()
+        self.phase = Phase.LISTED
+
+    def _unseal(self, dealer: int, found: Deal) -> tuple[bytes, bytes] | None:
+        assert self._channel is not None  # noqa: S101 - made with the advert
+        public, sid = self.board.advert(dealer).channel, self.session.sid
+        key = seal_key(
+            self._channel_secret(public),
+            sid,
+            (self.session.roster[dealer], public),
+            (self.me, self._channel.public),
+        )
+        shares = unseal(key, sid, found.sealed)
+        if shares is None:
+            return None
+        promised = (
+            commitment(sid, Secret.SEED, dealer, self._rank, shares[0]),
+            commitment(sid, Secret.MASK_KEY, dealer, self._rank, shares[1]),
+        )
+        return shares if promised == (found.seed, found.mask) else None
+
+    def _checked(self, vector: NDArray[Any]) -> NDArray[Any]:
+        """The input in the ring, a copy. Refuses what is outside the bound, clips nothing."""
+        parameters = self.session.parameters
+        whole = np.dtype(np.int32) if parameters.ring_bits == 32 else np.dtype(np.int64)
+        if vector.dtype not in (np.dtype(np.int32), whole):
+            raise ValueRefusedError.of("QRES-E503", "update", f"{vector.dtype}, not {whole}")
+        if vector.shape != (parameters.dimension,):
+            what = f"shape {vector.shape}, not ({parameters.dimension},)"
+            raise ValueRefusedError.of("QRES-E502", "update", what)
+        low, high = int(vector.min()), int(vector.max())
+        limit = parameters.bound + parameters.noise
+        if max(-low, high) > limit:
+            raise ValueRefusedError.of(
+                "QRES-E507",
+                "update",
+                f"coordinates from {low} to {high}, the session takes up to {limit}",
+                "clip updates before they are masked, or raise the bound",
+            )
+        signed = vector.astype(whole.newbyteorder("<"), order="C", copy=True)
+        return signed.view(parameters.dtype)
+
+    def _keys(self) -> list[Signed]:
+        assert self._mask is not None  # noqa: S101 - made with the advert
+        sid, me = self.session.sid, (self.me, self._mask.public)
+        keys: list[Signed] = [(self_key(self._seed, sid, self.me), 1)]
+        for rank in self.board.partners(self._rank):
+            public = self.board.advert(rank).mask
+            other = (self.session.roster[rank], public)
+            key = pair_key(self._mask.exchange(public), sid, me, other)
+            keys.append((key, 1 if self._rank < rank else -1))
+        return keys
+
+    def _near(self, present: Collection[int]) -> int:
+        """How many of this node's neighbourhood are present, itself included."""
+        return 1 + sum(rank in present for rank in self.board.topology.peers[self._rank])
+
+    def _least_near(self) -> int:
+        """How many must be, for its input to stay hidden.
+
+        In groups, where everybody masks against everybody, ``min_survivors``. Else the threshold
+        of its neighbourhood. An adversary that chooses who drops out, and does not leave it to
+        chance, may cut a sparse graph in two and learn the sum of each part; with ``c`` corrupt
+        neighbours at most, the part this node is in still holds ``t - c`` honest inputs or more.
+        """
+        parameters = self.session.parameters
+        if len(self.board.topology.groups) > 1:
+            return parameters.min_survivors
+        return parameters.t
+
+    def mask(self, vector: NDArray[Any], residues: Mapping[str, Residues] = NO_RESIDUES) -> Masked:
+        """Mask the update.
+
+        Args:
+            vector: int32 (or int64 in the ring of 64 bits), shape ``(dimension,)``, within
+                ``bound``, and beyond it by at most the headroom ``noise``, which all noise
+                together is to stay in.
+            residues: what is summed beside it, modulo numbers of its own; names and moduli are
+                the same on all nodes.
+
+        Returns:
+            what to send. The seed is dropped: a second call is refused.
+
+        Raises:
+            SecaggError: ``SPENT``, shares for an earlier session with this update and model left
+                the node; ``BELOW_THRESHOLD``, too few listed nodes to hide among.
+            ValueRefusedError: QRES-E502, QRES-E503, QRES-E507 (outside the bound).
+
+        Complexity: O(k d). Leaves the interpreter's lock for most of it.
+        """
+        self._step(Phase.LISTED)
+        if self._near(self.board.listed().members) < self._least_near():
+            raise SecaggError(Reason.BELOW_THRESHOLD, "too few listed nodes near this one")
+        masked = self._checked(vector)
+        print_ = fingerprint(self.session, vector)
+        if self._history.spent(print_):
+            raise SecaggError(Reason.SPENT, "another sum may hold this update")
+        keys, prg = self._keys(), self.session.parameters.prg
+        apply(masked, keys, prg=prg, threads=self._threads)
+        hidden = {
+            name: apply_residues(value, keys, name, prg=prg) for name, value in residues.items()
+        }
+        masked.flags.writeable = False
+        self._seed, self._mask, self._fingerprint = b"", None, print_
+        self._digest = input_digest(masked, hidden)
+        self.phase = Phase.MASKED
+        return Masked(masked, hidden, self._digest)
+
+    def sign(self, inputs: Mapping[NodeId, bytes]) -> bytes:
+        """Sign the survivor set the swarm agreed on, once.
+
+        A listed node whose own input is late, or was never made, signs as well: it holds shares.
+
+        Args:
+            inputs: digest of the masked input by survivor.
+
+        Returns:
+            body of a :attr:`Kind.SURVIVORS` message for everybody.
+
+        Raises:
+            SecaggError: ``OWN_INPUT``, another input than this node sent; ``BELOW_THRESHOLD``, too
+                few survivors; or as :meth:`Board.decide`.
+        """
+        self._step(Phase.LISTED, Phase.MASKED)
+        sent = self._digest if self.phase is Phase.MASKED else None
+        if inputs.get(self.me, sent) != sent:
+            raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
+        survivors = self.board.decide(inputs)
+        mine = self.board.wanted(self._rank)
+        if mine is Secret.SEED and self._near(survivors.digests) < self._least_near():
+            raise SecaggError(Reason.BELOW_THRESHOLD, "too few survivors near this node")
+        statement = survivors.statement
+        self.phase = Phase.SIGNED
+        self._seed, self._mask = b"", None
+        return self._post(Kind.SURVIVORS, encode_survivors(self.session.sid, statement))
+
+    @property
+    def can_unmask(self) -> bool:
+        """Whether a quorum signed the survivor set this node signed."""
+        return self.phase is Phase.SIGNED and self.board.signatures >= self.board.quorum
+
+    def unmask(self) -> bytes:
+        """Open one share of every listed node: of its seed if it survived, else of its mask key.
+
+        Returns:
+            body of a :attr:`Kind.UNMASK` message for everybody. The shares are dropped.
+
+        Raises:
+            SecaggError: ``NO_QUORUM``; repeat when more signatures have come.
+        """
+        self._step(Phase.SIGNED)
+        if not self.can_unmask:
+            what = f"{self.board.signatures} of {self.board.quorum} signatures"
+            raise SecaggError(Reason.NO_QUORUM, what)
+        if self._fingerprint:
+            self._history.spend(self._fingerprint)
+        opened: dict[int, bytes] = {}
+        for rank, (seed_share, mask_share) in self._held.items():
+            kind = self.board.wanted(rank)
+            if kind is not None:
+                opened[rank] = seed_share if kind is Secret.SEED else mask_share
+        self._held.clear()
+        self.phase = Phase.DONE
+        body = encode_unmask(self.session.sid, Unmask(self.board.decided().statement, opened))
+        return self._post(Kind.UNMASK, body)

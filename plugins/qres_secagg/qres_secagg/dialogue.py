@@ -1,0 +1,436 @@
+"""A node's conversation in a round: the protocol's steps, when to take them, and lost messages.
+
+The round's leader is the node whose turn it is to propose. It names in a list whom it found
+complete; it has no secrets and no other power: a list that leaves nodes out, names what others did
+not get or differs from node to node makes nodes sit out, or the round abort.
+
+::
+
+    start      advertise, to everybody
+    receive    when all holders advertised, or patience is over: share, to everybody
+    receive    leader: when all have shared, or patience is over again: the list
+    receive    the list names what this node has: ready, ``mask`` may run
+    decided    sign the survivor set
+    receive    when a quorum signed it: unmask, to everybody
+    receive    shares enough of every listed node: finished, the sums can be opened
+
+What is not answered is said again, at intervals that grow from half a patience to two. What a list
+names and a node lacks, it asks the author for. A node that is still without it when the set is
+decided no longer takes part: it asks anybody, and opens the sums with the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from qres_core import (
+    Accusation,
+    Contribution,
+    DialogueMessage,
+    NodeId,
+    RoundInfo,
+    Send,
+    WireError,
+)
+from qres_secagg.asking import (
+    LISTING,
+    MAX_RANKS,
+    OWN,
+    QUOTE,
+    QUOTES,
+    WANT,
+    Quote,
+    Want,
+    decode_quote,
+    decode_want,
+    encode_quote,
+    encode_want,
+)
+from qres_secagg.board import Board
+from qres_secagg.client import Client, History, Masked, Phase
+from qres_secagg.failure import Fault, Reason, SecaggError
+from qres_secagg.masks import Residues
+from qres_secagg.messages import Kind, Listing, body_hash, decode_listing
+from qres_secagg.opened import Inputs, survivors
+from qres_secagg.session import Session
+
+MAX_ANSWERS: Final = 4
+"""Times in a round a peer is sent this node's own messages, or the list, again."""
+MAX_QUOTED: Final = 4
+"""Times in a round a peer is quoted the messages of every listed node."""
+MAX_ASKED: Final = 8
+"""Authors asked at one tick."""
+NO_LIE: Final = frozenset({Reason.OTHER_SESSION})
+"""Faults that an honest node with another configuration shows as well."""
+LEADERS_FAULT: Final = frozenset({Reason.MALFORMED, Reason.BAD_LIST, Reason.EQUIVOCATION})
+
+Out = list[Send | Accusation]
+
+
+class SecaggDialogue:
+    """One node in one session, between the round machine and the protocol.
+
+    Args:
+        session: the session.
+        me: this node.
+        history: what it remembers over restarts.
+        level: how often groups are to be halved, should this node lead.
+        finest: the highest level a leader may ask for.
+        patience: seconds to wait for nodes that may be away.
+        threads: threads that expand masks.
+
+    Attributes:
+        session: the session.
+        board: its public side.
+        refusal: why this node does not take part any more; empty while it does.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        me: NodeId,
+        history: History,
+        *,
+        level: int = 0,
+        finest: int = 0,
+        patience: float = 2.0,
+        threads: int = 1,
+    ) -> None:
+        self.session, self.board = session, Board(session, me)
+        self.refusal = ""
+        self._me, self._rank = me, session.rank[me]
+        self._client = Client(session, me, self.board, history, threads=threads)
+        self._leader = session.roster[session.round % len(session.roster)]
+        self._level, self._levels = level, range(finest + 1)
+        self._patience = patience
+        self._opened_at: float | None = None
+        self._now = 0.0
+        self._own: dict[Kind, bytes] = {}
+        self._bodies: dict[tuple[Kind, int], dict[bytes, bytes]] = {}
+        self._list: bytes | None = None  # as it came, perhaps not adopted yet
+        self._named: Listing | None = None
+        self._agreed: tuple[Contribution, ...] | None = None
+        self._observing = False
+        self._finished = False
+        self._repeat_at, self._pause = float("inf"), patience / 2
+        self._answered: Counter[tuple[NodeId, int]] = Counter()
+        self._turn = 0
+
+    # ── what the round asks ───────────────────────────────────────────────────────────────────
+
+    @property
+    def ready(self) -> bool:
+        """True when the node may mask."""
+        return not self._observing and not self.refusal and self._client.phase is Phase.LISTED
+
+    @property
+    def finished(self) -> bool:
+        """True when the sums can be opened."""
+        return self._finished
+
+    def start(self) -> Sequence[Send | Accusation]:
+        """Advertise.
+
+        Raises:
+            SecaggError: QRES-E604, the node took part in this session before.
+        """
+        try:
+            return [self._say(Kind.ADVERTISE, self._client.advertise())]
+        except SecaggError as error:
+            self.refusal = str(error)
+            raise
+
+    def receive(self, message: DialogueMessage) -> Sequence[Send | Accusation]:
+        """Take a message of a peer. Never raises for what it holds.
+
+        Complexity: that of the step it makes possible; else O(n).
+        """
+        out: Out = []
+        sender, step, body = message.sender, message.step, message.body
+        try:
+            if step == WANT:
+                out += self._answer(sender, body)
+            elif step == QUOTE:
+                out += self._on_quote(body)
+            elif step == Kind.LIST:
+                out += self._on_list(sender, body)
+            elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.SURVIVORS, Kind.UNMASK):
+                self._take(sender, Kind(step), body)
+            else:
+                out.append(Accusation(sender, Reason.MALFORMED))
+        except WireError:
+            out.append(Accusation(sender, Reason.MALFORMED))
+        return out + self._advance()
+
+    def tick(self, now: float) -> Sequence[Send | Accusation]:
+        """The clock is at ``now``: stop waiting for who is away, say again what was not heard."""
+        self._now = now
+        if self._opened_at is None:
+            self._opened_at = now
+            self._repeat_at = now + self._pause
+        out = self._advance()
+        if now >= self._repeat_at:
+            self._pause = min(2 * self._pause, 2 * self._patience)
+            self._repeat_at = now + self._pause
+            out += self._again()
+        return out
+
+    def decided(
+        self,
+        members: tuple[NodeId, ...],
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> Sequence[Send | Accusation]:
+        """The agreed set: sign who of the listed is in it, and with which masked inputs.
+
+        Args:
+            members: senders of the agreed contributions.
+            contributions: theirs, in that order.
+            round_info: the round they were made in. A set of another round holds inputs masked in
+                another session, of which this one opens nothing: the round ends without a sum.
+        """
+        del members  # the contributions say whose they are
+        self._agreed = contributions
+        made_in, here = round_info.number, self.session.round
+        if (made_in, round_info.model_digest) != (here, self.session.model_digest):
+            self.refusal = self.refusal or f"a set of round {made_in}, not of {here}"
+            return []
+        self._pause = self._patience / 2
+        self._repeat_at = self._now + self._pause
+        if self._client.phase not in (Phase.LISTED, Phase.MASKED):
+            self._observing = True  # from here on never ready: quotes are good enough
+        return self._advance()
+
+    # ── what the plugin asks ──────────────────────────────────────────────────────────────────
+
+    def mask(self, values: NDArray[Any], residues: Mapping[str, Residues]) -> Masked:
+        """See :meth:`Client.mask`."""
+        if not self.ready:
+            raise SecaggError(Reason.OUT_OF_ORDER, self.refusal or "the session is not ready")
+        return self._client.mask(values, residues)
+
+    # ── steps ─────────────────────────────────────────────────────────────────────────────────
+
+    def _waited(self, patiences: int) -> bool:
+        opened = self._opened_at
+        return opened is not None and self._now >= opened + patiences * self._patience
+
+    def _advance(self) -> Out:
+        """Take every step whose condition holds."""
+        out: Out = []
+        if not self.refusal:
+            out += self._share()
+            out += self._lead()
+        out += self._adopt()
+        out += self._sign()
+        if self._client.phase is Phase.SIGNED and self._client.can_unmask:
+            out.append(self._say(Kind.UNMASK, self._client.unmask()))
+        self._finish()
+        return out + self._accusations(self.board.drain())
+
+    def _finish(self) -> None:
+        board = self.board
+        if self._finished or self.refusal or board.survivors is None:
+            return
+        if board.signatures < board.quorum or board.missing:
+            return
+        try:
+            for rank in board.to_open():
+                board.secret(rank)  # kept by the board; a dealer that lied is found out here
+        except SecaggError as error:
+            self.refusal = str(error)
+        else:
+            self._finished = True
+
+    def _share(self) -> Out:
+        client = self._client
+        if client.phase is not Phase.ADVERTISED or not (client.can_share or self._waited(1)):
+            return []
+        try:
+            return [self._say(Kind.SHARE, client.share())]
+        except SecaggError:  # too few holders yet
+            return []
+
+    def _lead(self) -> Out:
+        if self._leader != self._me or self._list is not None:
+            return []
+        board, everybody = self.board, len(self.session.roster)
+        complete = len(board.shares) == everybody or (
+            self._waited(1) and len(board.shares) >= len(board.adverts)
+        )
+        if not (complete or self._waited(2)):
+            return []
+        try:
+            body = board.compose(self._level)
+        except SecaggError:  # too few are complete yet
+            return []
+        return [self._say(Kind.LIST, body), *self._on_list(self._me, body)]
+
+    def _on_list(self, sender: NodeId, body: bytes) -> Out:
+        if sender != self._leader:
+            return [Accusation(sender, Reason.BAD_LIST)]
+        if self._list is not None:
+            other = body != self._list
+            return [Accusation(sender, Reason.EQUIVOCATION)] if other else []
+        sid, listing = decode_listing(body)
+        if sid == self.session.sid:
+            self._list, self._named = body, listing
+        return []
+
+    def _adopt(self) -> Out:
+        board, body = self.board, self._list
+        if body is None or self._named is None or board.listing is not None or self.refusal:
+            return []
+        if board.lacking(self._named):
+            return []
+        try:
+            if self._client.phase is Phase.SHARED and not self._observing:
+                self._client.adopt(body, self._levels)
+            elif self._observing:
+                board.adopt(body, self._levels)
+        except SecaggError as error:
+            if error.reason is Reason.NOT_LISTED:
+                return []  # left out: watch how the others go on
+            self.refusal = str(error)
+            fault = error.reason in LEADERS_FAULT
+            return [Accusation(self._leader, error.reason)] if fault else []
+        return []
+
+    def _sign(self) -> Out:
+        board, agreed = self.board, self._agreed
+        if agreed is None or board.listing is None or board.survivors is not None or self.refusal:
+            return []
+        inputs = Inputs.of(survivors(board, agreed), self.session.parameters).digests()
+        try:
+            if self._client.phase in (Phase.LISTED, Phase.MASKED):
+                return [self._say(Kind.SURVIVORS, self._client.sign(inputs))]
+            board.decide(inputs)
+        except SecaggError as error:
+            self.refusal = str(error)
+        return []
+
+    # ── messages ──────────────────────────────────────────────────────────────────────────────
+
+    def _say(self, kind: Kind, body: bytes) -> Send:
+        self._own[kind] = body
+        self._remember(kind, self._rank, body)
+        return Send(body, int(kind))
+
+    def _take(self, sender: NodeId, kind: Kind, body: bytes) -> None:
+        self.board.receive(sender, kind, body)
+        rank = self.session.rank.get(sender)
+        if rank is not None and kind in (Kind.ADVERTISE, Kind.SHARE):
+            self._remember(kind, rank, body)
+
+    def _remember(self, kind: Kind, rank: int, body: bytes) -> None:
+        """Keep a body to quote it, if the board keeps its meaning."""
+        kept = self.board.adverts if kind is Kind.ADVERTISE else self.board.shares
+        if kind in (Kind.ADVERTISE, Kind.SHARE):
+            digest = body_hash(kind, body)
+            if digest in kept.get(rank, {}):
+                self._bodies.setdefault((kind, rank), {})[digest] = body
+
+    def _accusations(self, faults: Sequence[Fault]) -> Out:
+        return [
+            Accusation(fault.subject, fault.reason)
+            for fault in faults
+            if fault.reason not in NO_LIE and fault.subject in self.session.rank
+        ]
+
+    def _again(self) -> Out:
+        """What was not answered, again; and what is missing, asked for."""
+        if self._finished:
+            kinds = [Kind.SURVIVORS, Kind.UNMASK]  # for those who are not
+        elif self._agreed is not None:
+            kinds = [Kind.SURVIVORS, Kind.UNMASK, Kind.LIST]
+        elif self.board.listing is not None:
+            kinds = [Kind.LIST]
+        else:
+            kinds = [Kind.ADVERTISE, Kind.SHARE, Kind.LIST]
+        out: Out = [Send(self._own[kind], int(kind)) for kind in kinds if kind in self._own]
+        return out + self._ask()
+
+    def _ask(self) -> Out:
+        board, sid = self.board, self.session.sid
+        if board.listing is not None or self.refusal:
+            return []
+        if self._named is None:
+            if not self._observing:
+                return []  # the leader says it again
+            return self._ask_anybody(Want(LISTING))
+        lacking = [node for node in board.lacking(self._named) if node != self._me]
+        if not self._observing:
+            want = encode_want(sid, Want(OWN))
+            return [Send(want, WANT, node) for node in lacking[:MAX_ASKED]]
+        ranks = tuple(sorted(self.session.rank[node] for node in lacking))[:MAX_RANKS]
+        return self._ask_anybody(Want(QUOTES, ranks)) if ranks else []
+
+    def _ask_anybody(self, want: Want) -> Out:
+        """Ask two of the others, other ones each time."""
+        others = [node for node in self.session.roster if node != self._me]
+        self._turn += 2
+        chosen = {others[(self._rank + self._turn + i) % len(others)] for i in range(2)}
+        body = encode_want(self.session.sid, want)
+        return [Send(body, WANT, node) for node in sorted(chosen)]
+
+    def _answer(self, sender: NodeId, body: bytes) -> Out:
+        sid, want = decode_want(body)
+        if sid != self.session.sid or sender == self._me:
+            return []
+        most = MAX_ANSWERS if want.what != QUOTES else MAX_QUOTED * len(self.session.roster)
+        cost = max(1, len(want.ranks))
+        if self._answered[sender, want.what] + cost > most:
+            return []
+        self._answered[sender, want.what] += cost
+        if want.what == OWN:
+            kinds = (Kind.ADVERTISE, Kind.SHARE)
+            return [Send(self._own[kind], int(kind), sender) for kind in kinds if kind in self._own]
+        quotes = self._leaders_list() if want.what == LISTING else self._listed(want.ranks)
+        return [self._quote(quote, sender) for quote in quotes]
+
+    def _leaders_list(self) -> list[Quote]:
+        rank = self.session.rank[self._leader]
+        return [] if self._list is None else [Quote(Kind.LIST, rank, self._list)]
+
+    def _listed(self, ranks: Sequence[int]) -> list[Quote]:
+        """The messages of those ranks that the list names, as far as they are here."""
+        quotes: list[Quote] = []
+        named = {} if self._named is None else self._named.members
+        for rank in ranks:
+            hashes = named.get(rank, ())
+            for kind, digest in zip((Kind.ADVERTISE, Kind.SHARE), hashes, strict=False):
+                found = self._bodies.get((kind, rank), {}).get(digest)
+                if found is not None:
+                    quotes.append(Quote(kind, rank, found))
+        return quotes
+
+    def _quote(self, quote: Quote, to: NodeId) -> Send:
+        return Send(encode_quote(self.session.sid, quote), QUOTE, to)
+
+    def _on_quote(self, body: bytes) -> Out:
+        """Take another node's message from a third one. Only who observes: it has no secret."""
+        sid, quote = decode_quote(body)
+        if sid != self.session.sid or not self._observing or quote.rank >= len(self.session.roster):
+            return []
+        author = self.session.roster[quote.rank]
+        if quote.kind is Kind.LIST:
+            # Not proven to be the leader's, so nobody is accused of it. If it is made up, no quorum
+            # signs a survivor set of it.
+            if self._list is None and author == self._leader:
+                quoted_sid, listing = decode_listing(quote.body)
+                if quoted_sid == sid:
+                    self._list, self._named = quote.body, listing
+            return []
+        if self._named is None:
+            return []
+        hashes = self._named.members.get(quote.rank, (b"", b""))
+        if body_hash(quote.kind, quote.body) != hashes[int(quote.kind)]:
+            return []
+        out = self._accusations(self.board.drain())
+        self.board.receive(author, quote.kind, quote.body)
+        self.board.drain()  # an unsigned message proves nothing against its author
+        return out

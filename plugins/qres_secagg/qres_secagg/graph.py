@@ -1,0 +1,145 @@
+"""Who shares with whom and who masks against whom.
+
+Both graphs are circulants (Harary graphs) on a permutation of the roster that a *beacon* seeds.
+The beacon is a hash of what all nodes agreed on before the round, the digest of the last model,
+and the round's number. Nobody chooses it freely: whoever wants another one must change the last
+aggregate, which was agreed on before it could be opened. Its limits: a node that takes part can
+try out updates of its own for the one before, knowing nothing of the others' (so it steers only by
+chance); with a first model that one party made up, that party chose the first beacon; and it is
+public, so who depends on whom is known from the end of the last round on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import attrs
+
+from qres_secagg.session import DOMAIN, Session, joined
+
+MAX_LEVEL: Final = 16
+
+
+def beacon(model_digest: bytes, number: int, label: bytes) -> bytes:
+    """32 bytes that no single node chooses, from the last model's digest and the round's number."""
+    return hashlib.sha256(
+        joined(DOMAIN, b"beacon", label, model_digest, struct.pack("<Q", number))
+    ).digest()
+
+
+def permutation(n: int, seed: bytes) -> tuple[int, ...]:
+    """The ranks ``0..n-1`` in an order given by ``seed``.
+
+    Sorted by SHA-256 under the seed: uniform as far as SHA-256 is. O(n log n).
+    """
+    return tuple(
+        sorted(range(n), key=lambda rank: hashlib.sha256(seed + struct.pack("<Q", rank)).digest())
+    )
+
+
+@lru_cache(maxsize=8)
+def circulant(n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
+    """Neighbours of every rank, ascending: the ``k/2`` on both sides in a permuted circle.
+
+    Args:
+        n: nodes.
+        k: degree, even; ``n - 1`` or more for the complete graph.
+        seed: of the permutation; unused for the complete graph.
+
+    Returns:
+        one tuple of ranks per rank; symmetric, without the rank itself. Cached. O(n k log k).
+    """
+    if k >= n - 1:
+        return tuple(tuple(j for j in range(n) if j != i) for i in range(n))
+    order = permutation(n, seed)
+    half = k // 2
+    found: list[tuple[int, ...]] = [()] * n
+    for place, rank in enumerate(order):
+        around = (order[(place + step) % n] for step in range(-half, half + 1) if step)
+        found[rank] = tuple(sorted(around))
+    return tuple(found)
+
+
+def split(n: int, size: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
+    """The ranks in groups of ``size`` or a few more, so that none is smaller.
+
+    Args:
+        n: nodes.
+        size: least members of a group; 0 or above ``n / 2`` for a single group.
+        seed: of the permutation.
+
+    Returns:
+        groups of ascending ranks whose sizes differ by at most one.
+    """
+    count = max(1, n // size) if size else 1
+    order = permutation(n, seed)
+    return tuple(tuple(sorted(order[place::count])) for place in range(count))
+
+
+def size_at(session: Session, level: int) -> int:
+    """Least members of a group after ``level`` halvings; 0 for one group.
+
+    Halving stops at ``min_survivors``, below which no group could be opened.
+    """
+    parameters, n = session.parameters, len(session.roster)
+    if level == 0:
+        return parameters.group_size
+    whole = parameters.group_size or n
+    return max(parameters.min_survivors, whole >> level)
+
+
+@attrs.frozen
+class Topology:
+    """The graphs of a session, by rank.
+
+    Attributes:
+        holders: per rank, who holds a share of its secrets, without itself; over all the swarm.
+        groups: the groups, each of ascending ranks; one for all without groups.
+        group_of: per rank, the index of its group.
+        peers: per rank, whom it masks against; within its group.
+        complete: whether everybody in a group masks against everybody in it.
+    """
+
+    holders: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]
+    group_of: tuple[int, ...]
+    peers: tuple[tuple[int, ...], ...]
+    complete: bool
+
+
+def _grouped(n: int, groups: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    peers: list[tuple[int, ...]] = [()] * n
+    for group in groups:
+        for rank in group:
+            peers[rank] = tuple(other for other in group if other != rank)
+    return tuple(peers)
+
+
+def topology(session: Session, level: int = 0) -> Topology:
+    """The graphs all nodes of a session compute alike.
+
+    Args:
+        session: roster, round, model and parameters.
+        level: how often groups are halved, see :func:`size_at`.
+
+    Returns:
+        with one group, masks and shares on the same graph of degree ``k``; with several, masks
+        within complete groups and shares on the graph of degree ``k`` over the swarm: a small group
+        may have an unlucky share of corrupt nodes, the swarm has not.
+    """
+    n, k = len(session.roster), session.parameters.k
+    holders = circulant(n, k, beacon(session.model_digest, session.round, b"holders"))
+    groups = split(
+        n, size_at(session, level), beacon(session.model_digest, session.round, b"groups")
+    )
+    group_of = [0] * n
+    for index, group in enumerate(groups):
+        for rank in group:
+            group_of[rank] = index
+    several = len(groups) > 1
+    peers = _grouped(n, groups) if several else holders
+    return Topology(holders, groups, tuple(group_of), peers, several or k >= n - 1)

@@ -1,0 +1,25 @@
+"""How often groups are halved while a sum is not what was committed to.
+
+A check of the sum (``qres-zk``) can find that somebody's masked input is not the one it committed
+to, and not whose. The round aborts with QRES-E508, and the next one works in smaller groups: level
+``l`` halves them ``l`` times, never below ``min_size``. A group whose sum is bad can then be left
+out by the plugin that checks. The first round that closes brings the level back to 0.
+"""
+
+from __future__ import annotations
+
+from qres_secagg.graph import MAX_LEVEL
+
+
+def finest(*, size: int, least: int, nodes: int) -> int:
+    """The level from which on groups get no smaller."""
+    level = 0
+    while level < MAX_LEVEL and (size or nodes) >> level > least:
+        level += 1
+    return level
+
+
+def largest_group(nodes: int, size: int) -> int:
+    """Most members of a group when ``nodes`` are split into groups of ``size`` or more."""
+    count = max(1, nodes // size) if size else 1
+    return -(-nodes // count)

@@ -1,0 +1,283 @@
+"""What all nodes of a session must agree on, and how the graph's degree and threshold are chosen.
+
+A node's two secrets are shared among ``k + 1`` holders, its ``k`` neighbours and itself; ``t`` of
+them open one. The graph is drawn at random, so how many of a node's holders are corrupt, or gone,
+is hypergeometric. ``choose`` takes the smallest ``k`` for which, over all ``n`` nodes together,
+
+- no honest node is exposed, except with probability ``2**-40``: with ``c`` corrupt holders, ``t``
+  exceeds ``(k + 1 + c) / 2``, so that two halves of the honest holders that were told different
+  survivor sets cannot open both secrets of a node; and the honest survivors are one connected part
+  where chance decides who drops out. (Where an adversary does, see ``Client``: it may learn the
+  sums of parts, of ``t - c`` honest inputs or more);
+- every secret can be opened, except with probability ``2**-20``.
+
+Source: Bell, Bonawitz, Gascon, Lepoint, Raykova, "Secure Single-Server Aggregation with
+(Poly)Logarithmic Overhead", CCS 2020, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Final
+
+import attrs
+import numpy as np
+
+from qres_core import CompatibilityError, ConfigError
+
+SECURITY_BITS: Final = 40
+CORRECTNESS_BITS: Final = 20
+COMPLETE_UP_TO: Final = 64
+"""Most nodes for which everybody is everybody's neighbour."""
+MAX_NODES: Final = 65_535
+PRGS: Final = ("aes256ctr", "chacha20")
+_ROUNDING: Final = 1 + 1e-9
+
+
+@attrs.frozen
+class Plan:
+    """Degree and threshold of the share graph.
+
+    Attributes:
+        k: neighbours of every node; even, or ``n - 1`` for the complete graph.
+        t: holders out of ``k + 1`` that open a secret.
+    """
+
+    k: int
+    t: int
+
+
+def tail_above(population: int, marked: int, draws: int, limit: int) -> tuple[int, int]:
+    """The exact probability of more than ``limit`` marked ones among ``draws`` without replacement.
+
+    Args:
+        population: size of the whole, ``>= draws``.
+        marked: how many of them are marked.
+        draws: how many are drawn.
+        limit: the count that is exceeded; any integer.
+
+    Returns:
+        numerator and denominator.
+
+    Complexity: O(draws) products of integers of O(draws log population) bits.
+    """
+    low, high = max(0, draws - (population - marked), limit + 1), min(marked, draws)
+    whole = math.comb(population, draws)
+    if low > high:
+        return 0, whole
+    term = math.comb(marked, low) * math.comb(population - marked, draws - low)
+    total = term
+    for i in range(low, high):
+        # The next term from this one; the quotient is exact, being a product of two binomials.
+        term = (
+            term * (marked - i) * (draws - i) // ((i + 1) * (population - marked - draws + i + 1))
+        )
+        total += term
+    return total, whole
+
+
+def _log_comb(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _quantile(population: int, marked: int, draws: int, log2_limit: float) -> int:
+    """Smallest ``c`` with P[more than ``c`` marked] at most ``2**log2_limit``, in floats."""
+    low, high = max(0, draws - (population - marked)), min(marked, draws)
+    limit = 2.0**log2_limit
+    log_whole = _log_comb(population, draws)
+    term = math.exp(
+        _log_comb(marked, high) + _log_comb(population - marked, draws - high) - log_whole
+    )
+    tail = 0.0
+    for i in range(high, low - 1, -1):
+        if term == 0.0:  # underflow far out in the tail: begin again nearer to the middle
+            term = math.exp(
+                _log_comb(marked, i) + _log_comb(population - marked, draws - i) - log_whole
+            )
+        tail += term
+        if tail > limit:
+            return i
+        if i > low:
+            term *= i * (population - marked - draws + i) / ((marked - i + 1) * (draws - i + 1))
+    return low - 1
+
+
+def _at_most(probability: tuple[int, int], log2_limit: int, union: int) -> bool:
+    """Whether ``probability * union <= 2**log2_limit``, exactly."""
+    numerator, denominator = probability
+    return (numerator * union) << -log2_limit <= denominator
+
+
+def _connected(n: int, k: int, gone: int) -> bool:
+    """Whether a circulant of degree ``k`` holds together when ``gone`` random nodes leave it.
+
+    It falls apart only where ``k/2`` in a row are gone on both sides of a stretch; the union bound
+    over the pairs of places must be below ``2**-(SECURITY_BITS + 1)``.
+    """
+    if k > gone:
+        return True
+    log = math.log(n) + math.log(max(1, n - k - 1)) - math.log(2) + math.lgamma(gone + 1)
+    log += math.lgamma(n - k + 1) - math.lgamma(n + 1) - math.lgamma(gone - k + 1)
+    return log * _ROUNDING < -(SECURITY_BITS + 1) * math.log(2)
+
+
+def _threshold(k: int, corrupt_holders: int) -> int:
+    return max(2, (k + 1 + corrupt_holders) // 2 + 1)
+
+
+def _sparse(n: int, k: int, corrupt: int, dropped: int) -> Plan | None:
+    if not _connected(n, k, corrupt + dropped):
+        return None
+    per_node = math.log2(n)
+    held = _quantile(n - 1, corrupt, k, -(SECURITY_BITS + 1) - per_node)
+    threshold = _threshold(k, held)
+    if k - _quantile(n - 1, dropped, k, -CORRECTNESS_BITS - per_node) < threshold:
+        return None
+    exposed = tail_above(n - 1, corrupt, k, 2 * threshold - k - 2)
+    lost = tail_above(n - 1, dropped, k, k - threshold)
+    if not _at_most(exposed, -(SECURITY_BITS + 1), n) or not _at_most(lost, -CORRECTNESS_BITS, n):
+        return None  # pragma: no cover - floats and integers differ in the last digit
+    return Plan(k, threshold)
+
+
+def _complete(n: int, corrupt: int, dropped: int) -> Plan | None:
+    threshold = _threshold(n - 1, corrupt)
+    return Plan(n - 1, threshold) if n - dropped >= threshold else None
+
+
+@lru_cache(maxsize=256)
+def choose(n: int, corrupt: int, dropped: int, *, complete_up_to: int = COMPLETE_UP_TO) -> Plan:
+    """Smallest degree, and its threshold, that are safe for a swarm.
+
+    Args:
+        n: nodes of the roster, 3..65535.
+        corrupt: most nodes that collude against privacy, with each other and with whoever sums.
+        dropped: most nodes that fail in the course of one round.
+        complete_up_to: most nodes for which the complete graph is taken without a search. There
+            nothing is left to chance.
+
+    Returns:
+        the plan. Cached.
+
+    Raises:
+        ConfigError: QRES-E105, a number out of range.
+        CompatibilityError: QRES-E314, no degree is safe: roughly where
+            ``dropped >= (n - corrupt) / 2``.
+
+    Complexity: O(n**2) float operations at worst; 0.1 s for n = 1000.
+
+    Example:
+        >>> choose(100, 10, 10, complete_up_to=0)
+        Plan(k=32, t=22)
+    """
+    if not 3 <= n <= MAX_NODES or not 0 <= corrupt < n or not 0 <= dropped < n:
+        what = f"{n} nodes, {corrupt} corrupt, {dropped} dropped"
+        raise ConfigError.of(
+            "QRES-E105", "secagg", what, f"3 to {MAX_NODES} nodes, fewer of others"
+        )
+    need = _threshold(n - 1, corrupt)  # also the quorum of survivor signatures
+    plan = None
+    if n > complete_up_to and n - dropped >= need:
+        found = (_sparse(n, k, corrupt, dropped) for k in range(2, n - 1, 2))
+        plan = next((candidate for candidate in found if candidate is not None), None)
+    plan = plan or _complete(n, corrupt, dropped)
+    if plan is None:
+        raise CompatibilityError.of(
+            "QRES-E314",
+            "secagg",
+            f"of {n} nodes with {corrupt} corrupt, {need} must stay to open a sum, "
+            f"and {dropped} may drop out",
+            f"plan for at most {max(0, n - need)} dropouts, or for fewer corrupt nodes",
+        )
+    return plan
+
+
+@attrs.frozen
+class Parameters:
+    """All numbers of a session; every node computes them from the swarm's configuration.
+
+    Attributes:
+        dimension: coordinates of a vector.
+        k: degree of the share graph, see :func:`choose`.
+        t: threshold of the share graph.
+        corrupt: most corrupt nodes planned for.
+        min_survivors: fewest inputs in a sum that is opened, per group; at least 3.
+        bound: greatest absolute value of a coordinate of an input, raw units of the grid.
+        noise: headroom for noise on the sum (six standard deviations), raw units.
+        summands: most inputs in one sum.
+        group_size: members of a group at least; 0 for one group.
+        ring_bits: 32 or 64.
+        prg: ``"aes256ctr"`` or ``"chacha20"``.
+        extra: anything else the nodes must agree on, as canonical bytes: it enters the session id.
+
+    Raises:
+        ConfigError: QRES-E105, a number out of range.
+        CompatibilityError: QRES-E313, the sum may wrap; QRES-E314, threshold or ``min_survivors``
+            not safe.
+    """
+
+    dimension: int
+    k: int
+    t: int
+    corrupt: int
+    min_survivors: int
+    bound: int
+    summands: int
+    noise: int = 0
+    group_size: int = 0
+    ring_bits: int = 32
+    prg: str = "aes256ctr"
+    extra: bytes = b""
+
+    def __attrs_post_init__(self) -> None:
+        if self.ring_bits not in (32, 64) or self.prg not in PRGS:
+            what = f"ring of {self.ring_bits} bits, generator {self.prg!r}"
+            raise ConfigError.of("QRES-E105", "secagg", what, f"32 or 64; one of {PRGS}")
+        numbers = (self.dimension, self.k, self.t, self.bound, self.summands)
+        if min(numbers) < 1 or min(self.corrupt, self.noise, self.group_size) < 0:
+            raise ConfigError.of("QRES-E105", "secagg", "a number of the session is out of range")
+        if not 2 <= self.t <= self.k + 1 or 2 * self.t <= self.k + 1:
+            what = f"threshold {self.t} of {self.k + 1} holders"
+            raise CompatibilityError.of(
+                "QRES-E314", "secagg", what, "more than half, not above all"
+            )
+        if self.min_survivors < 3:
+            raise CompatibilityError.of(
+                "QRES-E314",
+                "secagg",
+                f"sums of {self.min_survivors} inputs",
+                "of two inputs, each node learns the other's: at least 3",
+            )
+        half = 1 << (self.ring_bits - 1)
+        need = self.summands * self.bound + self.noise
+        if need >= half:
+            raise CompatibilityError.of(
+                "QRES-E313",
+                "secagg",
+                f"{self.summands} inputs up to {self.bound} and noise up to {self.noise} make "
+                f"{need}, the ring of {self.ring_bits} bits holds less than {half}",
+                f"a bound of at most {max(0, (half - 1 - self.noise) // self.summands)}, smaller "
+                "groups, or the ring of 64 bits",
+            )
+
+    @property
+    def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
+        """Little-endian unsigned dtype of the ring."""
+        return np.dtype("<u4") if self.ring_bits == 32 else np.dtype("<u8")
+
+    @property
+    def least_part(self) -> int:
+        """Fewest honest inputs among which one stays hidden on a sparse graph, whoever drops out.
+
+        ``t - c`` for the most corrupt neighbours ``c`` the threshold is made for.
+        """
+        return self.k + 2 - self.t
+
+    def quorum(self, nodes: int) -> int:
+        """Survivor signatures needed in a roster of ``nodes``.
+
+        Counted over the roster and not over a list, which a leader makes: two sets of that many
+        signers have an honest node in common, which signs once, whatever lists they were shown.
+        """
+        return (nodes + self.corrupt) // 2 + 1

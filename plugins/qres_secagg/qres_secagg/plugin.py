@@ -1,0 +1,485 @@
+"""The ``secagg`` plugin: its options and its hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from qres_core import (
+    MAX_WEIGHT,
+    Companion,
+    CompatibilityError,
+    ConfigError,
+    Contribution,
+    Dialogue,
+    Hides,
+    Needs,
+    NodeInfo,
+    Outcome,
+    Problem,
+    Revelation,
+    RoundError,
+    RoundInfo,
+    RoundStatus,
+    Surroundings,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Visibility,
+    hookimpl,
+)
+from qres_secagg.dialogue import SecaggDialogue
+from qres_secagg.fitting import misfits
+from qres_secagg.levels import finest, largest_group
+from qres_secagg.masks import Residues
+from qres_secagg.opened import NAME, open_updates
+from qres_secagg.options import one_of, real, whole
+from qres_secagg.parameters import PRGS, Parameters, choose
+from qres_secagg.ring import MAX_WIDE_DIMENSION, outgoing, weighted
+from qres_secagg.session import Session
+from qres_secagg.store import FILE, Store
+
+GROUP_LEAST: Final = 8
+"""Fewest inputs of a group's sum, unless ``min_size`` says otherwise."""
+FEWEST: Final = 3
+_UNIT: Final = 2**16
+_MISMATCH: Final = "QRES-E508"
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@attrs.define(eq=False)
+class Secagg:
+    """Masks updates so that only their sum, or the sums of groups, can be opened.
+
+    Double masking after Bonawitz et al. (CCS 2017) on the sparse graph of Bell et al. (CCS 2020),
+    with survivor signatures against an aggregator that lies. Nobody in particular sums: shares are
+    broadcast, and every node opens the same sums.
+
+    Up to ``corrupt`` nodes may collude against the others, and up to ``dropout`` may fail in a
+    round; degree and threshold of the share graph follow, with 40 bits of security. A sum of fewer
+    than ``min_size`` inputs is never opened.
+
+    A node that lacks a message the leader's list names, or that the list leaves out, sits the round
+    out; its masks are recovered. A leader that lies, or is away, costs a round and nothing else.
+    """
+
+    group_size: int = attrs.field(
+        default=0,
+        validator=whole(0, 65_535),
+        metadata=_help("Nodes of a group at least; a rule sees one mean a group. 0: one sum."),
+    )
+    min_size: int = attrs.field(
+        default=0,
+        validator=whole(0, 65_535),
+        metadata=_help(
+            "Fewest inputs of a sum that is opened, 3 or more. 0: 8 with groups, and without them "
+            "two more than may be corrupt."
+        ),
+    )
+    corrupt: float = attrs.field(
+        default=0.1,
+        validator=real(0, 0.5),
+        metadata=_help("Share of the nodes that may collude; at least swarm.byzantine nodes."),
+    )
+    dropout: float = attrs.field(
+        default=0.1,
+        validator=real(0, 0.5),
+        metadata=_help("Share of the nodes that may fail within a round; at least one node."),
+    )
+    ring: int = attrs.field(
+        default=32,
+        validator=one_of(32, 64),
+        metadata=_help(
+            "Bits of the ring: 32, or 64 for large bounds and weights (twice the size)."
+        ),
+    )
+    prg: str = attrs.field(
+        default="aes256ctr",
+        validator=one_of(*PRGS),
+        metadata=_help('Generator of masks: "aes256ctr", or "chacha20" where AES is slow.'),
+    )
+    bound: float = attrs.field(
+        default=8.0,
+        validator=real(2.0**-16, 2.0**15),
+        metadata=_help(
+            "Largest coordinate of an update, in units of 2**16 raw; larger ones are refused."
+        ),
+    )
+    noise: float = attrs.field(
+        default=0.0,
+        validator=real(0, 2.0**46),
+        metadata=_help("Room for noise in a sum: six standard deviations, in units of 2**16 raw."),
+    )
+    weights: str = attrs.field(
+        default="equal",
+        validator=one_of("equal", "public"),
+        metadata=_help(
+            '"equal": every update counts once. "public": by its number of examples, which all see.'
+        ),
+    )
+    max_weight: int = attrs.field(
+        default=1,
+        validator=whole(1, MAX_WEIGHT),
+        metadata=_help("Largest weight with public weights; not above swarm.weight_cap."),
+    )
+    bisect: bool = attrs.field(
+        default=False,
+        validator=attrs.validators.instance_of(bool),
+        metadata=_help(
+            "Work in groups half as large after a sum that failed its check, down to min_size."
+        ),
+    )
+    patience: float = attrs.field(
+        default=2.0,
+        validator=real(0.01, 3600),
+        metadata=_help(
+            "Seconds to wait for nodes that may be away, once for keys and once for shares. Three "
+            "times as much must fit into swarm.deadline."
+        ),
+    )
+    threads: int = attrs.field(
+        default=1, validator=whole(1, 64), metadata=_help("Threads that expand masks.")
+    )
+    new_store: bool = attrs.field(
+        default=False,
+        validator=attrs.validators.instance_of(bool),
+        metadata=_help(
+            "Begin a store of used sessions although the model has rounds behind it: a new node."
+        ),
+    )
+
+    _node: NodeInfo | None = attrs.field(init=False, default=None)
+    _store: Store | None = attrs.field(init=False, default=None)
+    _dialogue: SecaggDialogue | None = attrs.field(init=False, default=None)
+    _level: int = attrs.field(init=False, default=0)
+    _sessions: int = attrs.field(init=False, default=0)
+    _opened: int = attrs.field(init=False, default=0)
+    _saturated: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        if self.min_size in (1, 2):
+            msg = f"min_size must be 3 or more, or 0 for the default, got {self.min_size}"
+            raise ValueError(msg)
+        if self.group_size and self.group_size < self._group_least:
+            msg = (
+                f"group_size must be 0 or at least min_size = {self._group_least}, "
+                f"got {self.group_size}"
+            )
+            raise ValueError(msg)
+        if self.weights == "equal" and self.max_weight != 1:
+            msg = f'max_weight is an option of weights = "public", got {self.max_weight}'
+            raise ValueError(msg)
+
+    # ── what it needs and hides ───────────────────────────────────────────────────────────────
+
+    @property
+    def needs(self) -> Needs:
+        """Proof of who sent what: whoever can speak for others can open what they masked."""
+        return Needs(families=("authenticate", "replay_check"))
+
+    @property
+    def hides(self) -> Hides:
+        """One sum, or one for each group. With ``bisect``, one sum may become those of groups."""
+        if self.bisect or self.group_size:
+            return Hides(Visibility.GROUP, self.group_size, self._group_least)
+        return Hides(Visibility.SUM)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know."""
+        found = ["sums are no differential privacy: what a sum says of a node, it says to all"]
+        if self.weights == "public":
+            found.append("weights are public: everybody sees each node's number of examples")
+        return tuple(found)
+
+    @property
+    def _group_least(self) -> int:
+        return self.min_size or GROUP_LEAST
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether the swarm has the nodes, the room and the time for sums to be opened.
+
+        Args:
+            around: the configuration around the plugin.
+
+        Yields:
+            QRES-E304, QRES-E310, QRES-E313, QRES-E314 and QRES-E105, see
+            :func:`qres_secagg.fitting.misfits`.
+        """
+        try:
+            parameters = self._plan(around.nodes, around.byzantine, around.dimension or 1)
+        except (CompatibilityError, ConfigError) as error:
+            yield from error.problems
+            return
+        yield from misfits(
+            around,
+            parameters,
+            bound=self.bound,
+            weight=self.max_weight,
+            public=self.weights == "public",
+            patience=self.patience,
+        )
+
+    def parameters(self, node: NodeInfo, dimension: int) -> Parameters:
+        """The numbers of a session; the same on every node of the swarm.
+
+        Args:
+            node: for the size of the roster and the fault bound.
+            dimension: coordinates of a vector.
+
+        Raises:
+            CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree
+                and threshold are safe or the swarm is smaller than its groups.
+        """
+        return self._plan(len(node.roster), node.byzantine, dimension)
+
+    def _plan(self, n: int, byzantine: int, dimension: int) -> Parameters:
+        # Corrupt and dropped nodes planned for.
+        corrupt, dropped = max(byzantine, int(self.corrupt * n)), max(1, int(self.dropout * n))
+        grouped = bool(self.group_size) or self.bisect
+        least = self._group_least if grouped else self.min_size or max(FEWEST, corrupt + 2)
+        if n < max(least, self.group_size):
+            what = f"{n} nodes make no group of {max(least, self.group_size)}"
+            fix = "smaller plugins.secagg.group_size and min_size, or more nodes"
+            raise CompatibilityError.of("QRES-E314", "plugins.secagg.group_size", what, fix)
+        plan = choose(n, corrupt, dropped)
+        if n * self.max_weight > MAX_WEIGHT:
+            what = f"{n} nodes of weight {self.max_weight}: more than 2**30 in all"
+            fix = f"plugins.secagg.max_weight <= {MAX_WEIGHT // n}"
+            raise CompatibilityError.of("QRES-E313", "plugins.secagg.max_weight", what, fix)
+        if self.ring == 64 and dimension > MAX_WIDE_DIMENSION:
+            what = f"{dimension} coordinates in the ring of 64 bits, at most {MAX_WIDE_DIMENSION}"
+            fix = "plugins.secagg.ring = 32"
+            raise CompatibilityError.of("QRES-E313", "plugins.secagg.ring", what, fix)
+        return Parameters(
+            dimension=dimension,
+            k=plan.k,
+            t=plan.t,
+            corrupt=corrupt,
+            min_survivors=least,
+            bound=self._bound * self.max_weight,
+            summands=largest_group(n, self.group_size),
+            noise=int(self.noise * _UNIT),
+            group_size=self.group_size,
+            ring_bits=self.ring,
+            prg=self.prg,
+            extra=f"{self.weights} {self.max_weight} {int(self.bisect)}".encode(),
+        )
+
+    @property
+    def _bound(self) -> int:
+        return int(self.bound * _UNIT)
+
+    def _finest(self, nodes: int) -> int:
+        if not self.bisect:
+            return 0
+        return finest(size=self.group_size, least=self._group_least, nodes=nodes)
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Check the numbers and open the store of used sessions, if the node has one already.
+
+        Args:
+            node_info: the node, its roster and its folder.
+
+        Raises:
+            CompatibilityError: QRES-E313, QRES-E314, see :meth:`parameters`.
+            RoundError: QRES-E602 for a store that is damaged or another node's.
+        """
+        self.parameters(node_info, 1)
+        if self._store is not None:
+            self._store.close()
+        folder = None if node_info.data_dir is None else Path(node_info.data_dir)
+        self._store = None
+        if folder is None or Store.exists(folder):
+            self._store = Store(folder, swarm=node_info.swarm, node_id=node_info.node_id)
+        self._node, self._dialogue, self._level = node_info, None, 0
+
+    @hookimpl
+    def teardown(self) -> None:
+        """Forget the session's secrets and close the store."""
+        self._node = self._dialogue = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @hookimpl
+    def status(self) -> Mapping[str, object]:
+        """How many sums were opened, and what was odd about them."""
+        return {
+            "sessions": self._sessions,
+            "rounds_opened": self._opened,
+            "level": self._level,
+            "saturated": self._saturated,
+        }
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> Dialogue:
+        """Begin the session of a round; in the swarm's first one, the store as well.
+
+        Args:
+            round_info: the round.
+
+        Returns:
+            the node's side of it.
+
+        Raises:
+            CompatibilityError: QRES-E313, QRES-E314.
+            RoundError: QRES-E602 where the model has rounds behind it and there is no store of the
+                sessions the node took part in. QRES-E604 where it was not set up. A node that took
+                part in the session before, because it was restarted in the middle of the round,
+                stays out of it when the dialogue starts.
+        """
+        node = self._node
+        if node is None:
+            raise RoundError.of("QRES-E604", "secagg", "not set up")
+        self._dialogue = None
+        store = self._store = self._store or self._begun(node, round_info)
+        session = Session(
+            round_info.swarm,
+            round_info.number,
+            round_info.model_digest,
+            round_info.roster,
+            self.parameters(node, round_info.dimension),
+        )
+        self._sessions += 1
+        self._dialogue = SecaggDialogue(
+            session,
+            node.node_id,
+            store.of_round(round_info.number),
+            level=self._level,
+            finest=self._finest(len(round_info.roster)),
+            patience=self.patience,
+            threads=self.threads,
+        )
+        return self._dialogue
+
+    def _begun(self, node: NodeInfo, round_info: RoundInfo) -> Store:
+        """A new store, where the node cannot have lost one."""
+        if node.data_dir is None:
+            raise RoundError.of("QRES-E604", "secagg", "not set up")
+        folder = Path(node.data_dir)
+        if round_info.step > 0 and not self.new_store:
+            what = f"no store of sessions, and the model has {round_info.step} rounds behind it"
+            fix = "bring it back; for a node that is new in the swarm, new_store = true"
+            raise RoundError.of("QRES-E602", str(folder / FILE), what, fix)
+        return Store.begin(folder, swarm=node.swarm, node_id=node.node_id)
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Choose the size of the next round's groups, and forget the session's secrets.
+
+        Args:
+            outcome: how the round ended.
+        """
+        self._dialogue = None
+        if outcome.code == _MISMATCH:
+            self._level = min(self._level + 1, self._finest(len(outcome.round_info.roster)))
+        elif outcome.status is RoundStatus.CLOSED:
+            self._level = 0
+
+    # ── masking and opening ───────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        """Mask the update, and the residues that plugins before this one put beside it.
+
+        Args:
+            update: int32 vector of shape ``(d,)``, weight, companions.
+            round_info: the round.
+
+        Returns:
+            the masked update: every coordinate and residue is uniform to whoever lacks the masks.
+
+        Raises:
+            ValueRefusedError: QRES-E507 for a coordinate beyond the bound, or a companion under
+                this plugin's name. The node sits the round out.
+            RoundError: QRES-E604 without a session that is ready, or for a second update in it.
+
+        Complexity: O(d k) for ``k`` peers in the group.
+        """
+        dialogue = self._current(round_info)
+        if NAME in update.companions:
+            raise ValueRefusedError.of("QRES-E507", "secagg", f"a companion named {NAME!r}")
+        weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
+        values = weighted(update.vector, weight, dialogue.session.parameters, self._bound)
+        beside = {
+            # Weighted as the vector is: a check of the sum compares the two.
+            name: Residues(
+                tuple(weight * value % one.modulus for value in one.residues()), one.modulus
+            )
+            for name, one in update.companions.items()
+            if one.modulus
+        }
+        masked = dialogue.mask(values, beside)
+        vector, high = outgoing(masked.vector)
+        companions: dict[str, Companion] = dict(update.companions)
+        for name, residues in masked.residues.items():
+            companions[name] = Companion.of(residues.values, residues.modulus)
+        if high is not None:
+            companions[NAME] = high
+        return attrs.evolve(update, vector=vector, weight=weight, companions=companions)
+
+    @hookimpl
+    def reveal(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Revelation:
+        """Open the sums of the agreed contributions.
+
+        Contributions of nodes the list leaves out were not masked in the session and do not count;
+        nor do those of a group of which fewer than ``min_size`` inputs are left.
+
+        Args:
+            updates: not looked at: they are masked.
+            contributions: the agreed ones, as sent, ascending by sender.
+            round_info: the round they were made in.
+
+        Returns:
+            a row for each group: the mean, the exact sums, who is in it, and the sums of residues;
+            and evidence against whoever dealt or opened wrong shares.
+
+        Raises:
+            RoundError: QRES-E604 where the session was not opened.
+
+        Complexity: O(d) for each input, and for each pair of a survivor and a dropped node.
+        """
+        del updates
+        dialogue = self._current(round_info)
+        if not dialogue.finished:
+            raise RoundError.of("QRES-E604", "secagg", dialogue.refusal or "not finished")
+        opened = open_updates(
+            dialogue.board,
+            contributions,
+            equal=self.weights == "equal",
+            number=round_info.number,
+            visibility=self.hides.leaves,
+            threads=self.threads,
+        )
+        self._opened += 1
+        self._saturated += opened.saturated
+        return opened.revelation
+
+    def _current(self, round_info: RoundInfo) -> SecaggDialogue:
+        dialogue = self._dialogue
+        if dialogue is None:
+            raise RoundError.of("QRES-E604", "secagg", "no session in this round")
+        if _session(dialogue) != _round(round_info):
+            what = f"a set of round {round_info.number}, not of {dialogue.session.round}"
+            raise RoundError.of("QRES-E604", "secagg", what)
+        return dialogue
+
+
+def _round(round_info: RoundInfo) -> tuple[int, bytes]:
+    return round_info.number, round_info.model_digest
+
+
+def _session(dialogue: SecaggDialogue) -> tuple[int, bytes]:
+    return dialogue.session.round, dialogue.session.model_digest

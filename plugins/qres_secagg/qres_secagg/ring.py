@@ -1,0 +1,94 @@
+"""Updates as elements of the ring that masks are added in, and back as they travel.
+
+A vector on the Q16.16 grid times a public weight becomes integers modulo 2**32 or 2**64. What
+leaves the node is a vector of int32 either way: with the ring of 64 bits it holds the low words,
+and the high words go beside it as a companion.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import MAX_COMPANION_BYTES, Companion, ValueRefusedError, Vector, fixed
+from qres_secagg.parameters import Parameters
+
+MAX_WIDE_DIMENSION: Final = MAX_COMPANION_BYTES // 4
+"""Most coordinates with the ring of 64 bits: the high words must fit a companion."""
+_LOW: Final = np.uint64(0xFFFFFFFF)
+_HIGH: Final = np.uint64(32)
+
+
+def weighted(vector: Vector, weight: int, parameters: Parameters, bound: int) -> NDArray[Any]:
+    """The vector times its weight.
+
+    Args:
+        vector: int32, shape ``(d,)``, raw units of the grid.
+        weight: what it is multiplied by, at least 1.
+        parameters: ring and headroom for noise.
+        bound: greatest absolute value of a coordinate before the weight; noise may go beyond it by
+            the headroom.
+
+    Returns:
+        int32 or, in the ring of 64 bits, int64; shape ``(d,)``.
+
+    Raises:
+        ValueRefusedError: QRES-E507 for a coordinate beyond bound and headroom. Nothing is clipped:
+            a clipped update would be another one than the node believes it sent.
+
+    Complexity: O(d).
+    """
+    largest = max(int(vector.max()), -int(vector.min()))
+    limit = bound + parameters.noise // weight
+    if largest > limit:
+        what = f"a coordinate of {largest} raw units is beyond the bound of {limit}"
+        fix = "clip updates before (a dp plugin does), or raise plugins.secagg.bound"
+        raise ValueRefusedError.of("QRES-E507", "secagg.bound", what, fix)
+    if parameters.ring_bits == 64:
+        return vector.astype(np.int64) * weight
+    # limit * weight is below 2**31, so that the product fits.
+    return vector if weight == 1 else vector * np.int32(weight)
+
+
+def outgoing(masked: NDArray[Any]) -> tuple[Vector, Companion | None]:
+    """A masked vector as it travels: int32, shape ``(d,)``, and the high words of a wide ring."""
+    if masked.itemsize == 4:
+        return masked.view(np.int32), None
+    low = (masked & _LOW).astype("<u4").view(np.int32)
+    return low, Companion((masked >> _HIGH).astype("<u4").tobytes())
+
+
+def incoming(vector: Vector, high: Companion | None, parameters: Parameters) -> NDArray[Any] | None:
+    """The ring elements that :func:`outgoing` sent, or ``None`` where the high words are wrong."""
+    low = vector.view(np.uint32)
+    if parameters.ring_bits == 32:
+        return cast("NDArray[Any]", low)
+    if high is None or high.modulus or len(high.body) != 4 * vector.size:
+        return None
+    words = np.frombuffer(high.body, dtype="<u4").astype(np.uint64)
+    return cast("NDArray[Any]", (words << _HIGH) | low)
+
+
+def mean(sums: NDArray[np.int64], weight: int) -> tuple[Vector, int]:
+    """Sums divided by a weight, rounded half to even, on the grid.
+
+    Args:
+        sums: int64, shape ``(d,)``.
+        weight: at least 1.
+
+    Returns:
+        int32, shape ``(d,)``, and how many coordinates left the grid and were set to its end:
+        honest inputs within the bound never make any.
+
+    Complexity: O(d).
+    """
+    quotient, rest = np.divmod(sums, np.int64(weight))
+    # rest < weight <= 2**30: its double fits.
+    twice = 2 * rest
+    quotient += (twice > weight) | ((twice == weight) & (quotient & 1 == 1))
+    over = int(np.count_nonzero(np.abs(quotient) > fixed.LIMIT))
+    if over:
+        quotient = np.clip(quotient, -fixed.LIMIT, fixed.LIMIT)
+    return quotient.astype(np.int32), over

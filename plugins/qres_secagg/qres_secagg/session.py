@@ -1,0 +1,100 @@
+"""The session id: everything the nodes must have in common before their masks cancel."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from functools import cached_property
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from qres_core import DIGEST_BYTES, NODE_ID_BYTES, ConfigError, NodeId
+from qres_secagg.parameters import MAX_NODES, Parameters
+
+DOMAIN: Final = b"qres-secagg/1"
+MAX_ROUND: Final = 2**63 - 1
+
+
+def joined(*parts: bytes) -> bytes:
+    """The parts with their lengths, so that different parts never give the same bytes."""
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+def roster_root(roster: tuple[NodeId, ...]) -> bytes:
+    """SHA-256 over the node ids in their order, 32 bytes."""
+    return hashlib.sha256(joined(DOMAIN, b"roster", *roster)).digest()
+
+
+def _parameter_bytes(parameters: Parameters) -> bytes:
+    """Every field by name, so that a field added later changes the session."""
+    fields: dict[str, Any] = attrs.asdict(parameters)
+    return joined(
+        *(
+            joined(name.encode(), value if type(value) is bytes else str(value).encode())
+            for name, value in sorted(fields.items())
+        )
+    )
+
+
+@attrs.frozen(slots=False)
+class Session:
+    """One secure aggregation.
+
+    Keys, shares and survivor signatures are bound to :attr:`sid`. Nodes that were shown another
+    model, roster or parameter are in another session, and nothing of it fits into this one: no
+    mask of theirs cancels and no share of theirs opens (against Pasquini et al., "Eluding Secure
+    Aggregation in Federated Learning via Model Inconsistency", CCS 2022).
+
+    Attributes:
+        swarm: name of the swarm.
+        round: number of the round, 0..2**63-1.
+        model_digest: 32 bytes, the model the updates are for.
+        roster: all nodes, ascending, each once. A node's *rank* is its place in it.
+        parameters: the numbers.
+
+    Raises:
+        ConfigError: QRES-E105, a field out of range or a roster not ascending.
+    """
+
+    swarm: str
+    round: int
+    model_digest: bytes
+    roster: tuple[NodeId, ...]
+    parameters: Parameters
+
+    def __attrs_post_init__(self) -> None:
+        ascending = all(a < b for a, b in pairwise(self.roster))
+        if (
+            not ascending
+            or not 3 <= len(self.roster) <= MAX_NODES
+            or any(len(node) != NODE_ID_BYTES for node in self.roster)
+            or len(self.model_digest) != DIGEST_BYTES
+            or not 0 <= self.round <= MAX_ROUND
+        ):
+            raise ConfigError.of("QRES-E105", "secagg.session", "roster, model or round not valid")
+        if self.parameters.k >= len(self.roster):
+            what = f"degree {self.parameters.k} among {len(self.roster)} nodes"
+            raise ConfigError.of("QRES-E105", "secagg.session", what)
+
+    @cached_property
+    def sid(self) -> bytes:
+        """The session id, SHA-256, 32 bytes."""
+        return hashlib.sha256(
+            joined(
+                DOMAIN,
+                b"session",
+                self.swarm.encode(),
+                struct.pack("<Q", self.round),
+                self.model_digest,
+                roster_root(self.roster),
+                _parameter_bytes(self.parameters),
+            )
+        ).digest()
+
+    @cached_property
+    def rank(self) -> MappingProxyType[NodeId, int]:
+        """Place of every node in the roster, from 0."""
+        return MappingProxyType({node: rank for rank, node in enumerate(self.roster)})

@@ -1,0 +1,350 @@
+"""An adversary that decides who is told which survivor set, with and without the defences."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from qres_secagg.aggregator import Aggregator
+from qres_secagg.board import Board
+from qres_secagg.client import Client
+from qres_secagg.failure import Reason, SecaggError
+from qres_secagg.keys import KeyPair, pair_key, self_key
+from qres_secagg.masks import apply
+from qres_secagg.messages import Kind, decode_unmask
+from qres_secagg.parameters import Parameters
+from qres_secagg.shamir import combine
+from qres_secagg.sharing import Secret
+
+from qres_core import CompatibilityError
+
+Make = Callable[..., Any]
+
+
+def refused(reason: Reason, action: Callable[[], object]) -> None:
+    with pytest.raises(SecaggError) as caught:
+        action()
+    assert caught.value.reason is reason
+
+
+def sole(swarm: Any, victim: int, seed: bytes, mask_secret: bytes) -> np.ndarray:
+    """A victim's update from its masked input and both of its secrets."""
+    session, board = swarm.session, swarm.boards[0]
+    values = swarm.masked[victim].vector.copy()
+    me = swarm.node(victim)
+    pair = KeyPair(mask_secret)
+    keys = [(self_key(seed, session.sid, me), -1)]
+    for other in board.partners(victim):
+        public = board.advert(other).mask
+        key = pair_key(
+            pair.exchange(public), session.sid, (me, pair.public), (swarm.node(other), public)
+        )
+        keys.append((key, -1 if victim < other else 1))
+    apply(values, keys)
+    return values.view(np.int32)
+
+
+def shares_of(victim: int, bodies: dict[int, bytes]) -> dict[int, int]:
+    opened = {rank: decode_unmask(body)[1].shares for rank, body in bodies.items()}
+    return {
+        rank + 1: int.from_bytes(shares[victim], "little")
+        for rank, shares in opened.items()
+        if victim in shares
+    }
+
+
+def fork(client: Client) -> Client:
+    """A copy of a node in the middle of a session, as no honest node has one."""
+    twin = copy.copy(client)
+    twin.board = copy.copy(client.board)
+    twin.board.survivors = None
+    for name in ("_statements", "_unmasks", "_opened", "_secrets"):
+        setattr(twin.board, name, dict(getattr(client.board, name)))
+    twin._held = dict(client._held)
+    return twin
+
+
+def split_view(swarm: Any, victim: int, colluders: set[int]) -> tuple[dict[int, bytes], ...]:
+    """Half of the nodes are told that the victim survived, half that it did not; colluders both.
+
+    Returns the messages that open shares, of the first and of the second half.
+    """
+    everybody = swarm.digests(swarm.everybody)
+    without = {node: digest for node, digest in everybody.items() if node != swarm.node(victim)}
+    honest = [rank for rank in swarm.everybody if rank not in colluders]
+    halves = (
+        (everybody, {*honest[::2], *colluders}),
+        (without, {*honest[1::2], *colluders}),
+    )
+    found: list[dict[int, bytes]] = []
+    for inputs, half in halves:
+        clients = {
+            rank: fork(swarm.clients[rank]) if rank in colluders else swarm.clients[rank]
+            for rank in half
+        }
+        signed = {rank: client.sign(inputs) for rank, client in clients.items()}
+        for client in clients.values():
+            for rank, body in signed.items():
+                client.board.receive(swarm.node(rank), Kind.SURVIVORS, body)
+        opened: dict[int, bytes] = {}
+        for rank, client in clients.items():
+            try:
+                opened[rank] = client.unmask()
+            except SecaggError as error:
+                assert error.reason is Reason.NO_QUORUM  # noqa: PT017
+        found.append(opened)
+    return tuple(found)
+
+
+def test_two_survivor_sets_open_nothing(make_swarm: Make) -> None:
+    swarm = make_swarm(10, t=7, corrupt=2).until_masked()
+    assert split_view(swarm, 9, {0, 1}) == ({}, {})
+
+
+def test_without_quorum_and_threshold_they_open_both_secrets(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Board, "quorum", property(lambda _self: 1))
+    swarm = make_swarm(10, t=6, corrupt=0).until_masked()
+    first, second = split_view(swarm, 9, {0, 1})
+    seed, mask_secret = (
+        combine(dict(list(shares_of(9, bodies).items())[:6])) for bodies in (first, second)
+    )
+    assert seed is not None
+    assert mask_secret is not None
+    assert np.array_equal(sole(swarm, 9, seed, mask_secret), swarm.inputs[9])
+
+
+def test_the_threshold_alone_holds_against_a_split_view(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 t > k + 1 + c: one of the two secrets stays closed, whatever was signed."""
+    monkeypatch.setattr(Board, "quorum", property(lambda _self: 1))
+    swarm = make_swarm(10, t=7, corrupt=2).until_masked()
+    counts = [len(shares_of(9, bodies)) for bodies in split_view(swarm, 9, {0, 1})]
+    assert min(counts) < 7
+
+
+def test_an_answer_holds_one_kind_of_share_per_node(make_swarm: Make) -> None:
+    """A node cannot be called alive and dead: the message says nothing about kinds."""
+    swarm = make_swarm(8).until_masked()
+    swarm.sign(range(6))
+    swarm.unmask()
+    for holder in swarm.everybody:
+        shares = decode_unmask(swarm.sent[holder, Kind.UNMASK])[1].shares
+        assert list(shares) == swarm.everybody
+        for dealer in shares:
+            expected = Secret.SEED if dealer < 6 else Secret.MASK_KEY
+            assert swarm.boards[0].wanted(dealer) is expected
+    assert all(board.drain() == () for board in swarm.boards.values())
+
+
+def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None:
+    """Why a session id is used once, also over a restart: copies of nodes answer again."""
+    swarm = make_swarm(6, t=4).until_masked()
+    copies = {rank: fork(swarm.clients[rank]) for rank in range(5)}
+    swarm.sign()
+    swarm.unmask()
+    inputs = swarm.digests(range(5))
+    signed = {rank: client.sign(inputs) for rank, client in copies.items()}
+    for client in copies.values():
+        for rank, body in signed.items():
+            client.board.receive(swarm.node(rank), Kind.SURVIVORS, body)
+    second = {rank: client.unmask() for rank, client in copies.items()}
+    first = {rank: swarm.sent[rank, Kind.UNMASK] for rank in range(5)}
+    seed, mask_secret = (
+        combine(dict(list(shares_of(5, bodies).items())[:4])) for bodies in (first, second)
+    )
+    assert seed is not None
+    assert mask_secret is not None
+    assert np.array_equal(sole(swarm, 5, seed, mask_secret), swarm.inputs[5])
+    # The defence: the node that comes back finds the session in its history.
+    again = Client(swarm.session, swarm.node(0), Board(swarm.session), swarm.histories[0])
+    refused(Reason.SID_REUSE, again.advertise)
+
+
+def test_sums_of_few_are_refused(make_swarm: Make) -> None:
+    swarm = make_swarm(5, t=3, min_survivors=4).until_masked()
+    inputs = swarm.digests([0, 1, 2])
+    for client in swarm.clients.values():
+        refused(Reason.BELOW_THRESHOLD, lambda c=client: c.sign(inputs))
+    with pytest.raises(CompatibilityError, match="QRES-E314"):
+        make_swarm(5, t=3, min_survivors=2)
+
+
+def test_without_the_least_number_a_sum_is_an_update(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Parameters, "__attrs_post_init__", lambda _self: None)
+    monkeypatch.setattr(Client, "_least_near", lambda _self: 1)
+    swarm = make_swarm(5, t=3, min_survivors=1).until_masked()
+    swarm.sign([2])
+    swarm.unmask()
+    assert np.array_equal(swarm.sums()[0].total, swarm.inputs[2])
+
+
+def isolated(swarm: Any) -> tuple[int, list[int]]:
+    """A node, and survivors among whom it has no neighbour."""
+    near = swarm.boards[0].topology.peers[0]
+    return 0, [0, *(rank for rank in swarm.everybody[1:] if rank not in near)]
+
+
+def test_a_node_cut_off_from_its_neighbours_does_not_sign(make_swarm: Make) -> None:
+    swarm = make_swarm(16, k=6, t=4).until_masked()
+    victim, survivors = isolated(swarm)
+    assert len(survivors) == 10
+    refused(Reason.BELOW_THRESHOLD, lambda: swarm.clients[victim].sign(swarm.digests(survivors)))
+
+
+def test_without_that_check_its_update_is_laid_open(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "_least_near", lambda _self: 1)
+    swarm = make_swarm(16, k=6, t=4).until_masked()
+    victim, survivors = isolated(swarm)
+    swarm.sign(survivors)
+    swarm.unmask()
+    # Its neighbours count as dropped, so their mask keys are open, and so is its own seed.
+    board = swarm.boards[1]
+    values = swarm.masked[victim].vector.copy()
+    own = board.advert(victim).mask
+    keys = [(self_key(board.secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
+    for other in board.partners(victim):
+        gone = KeyPair(board.secret(other))
+        key = pair_key(
+            gone.exchange(own),
+            swarm.session.sid,
+            (swarm.node(victim), own),
+            (swarm.node(other), gone.public),
+        )
+        keys.append((key, -1 if victim < other else 1))
+    apply(values, keys)
+    assert np.array_equal(values.view(np.int32), swarm.inputs[victim])
+
+
+def test_a_group_with_too_few_survivors_stays_closed(make_swarm: Make) -> None:
+    swarm = make_swarm(20, k=8, t=6, group_size=5).until_masked()
+    group = swarm.boards[0].topology.groups[0]
+    survivors = [rank for rank in swarm.everybody if rank not in group[2:]]
+    swarm.sign(survivors)
+    swarm.unmask()
+    for holder in swarm.everybody:
+        opened = decode_unmask(swarm.sent[holder, Kind.UNMASK])[1].shares
+        assert not set(opened) & set(group)
+    assert {found.group for found in swarm.sums()} == {1, 2, 3}
+
+
+def test_the_own_input_cannot_be_replaced(make_swarm: Make) -> None:
+    swarm = make_swarm(6).until_masked()
+    inputs = swarm.digests(range(6))
+    refused(Reason.OWN_INPUT, lambda: swarm.clients[0].sign({**inputs, swarm.node(0): bytes(32)}))
+    swarm.clients[0].sign(inputs)
+    refused(Reason.OUT_OF_ORDER, lambda: swarm.clients[0].sign(swarm.digests(range(5))))
+
+
+def test_an_input_nobody_made_cannot_be_claimed(make_swarm: Make) -> None:
+    swarm = make_swarm(6)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(range(1, 6))
+    inputs = {**swarm.digests(range(1, 6)), swarm.node(0): bytes(32)}
+    refused(Reason.OWN_INPUT, lambda: swarm.clients[0].sign(inputs))
+
+
+def test_the_same_update_is_not_summed_a_second_time(make_swarm: Make) -> None:
+    first = make_swarm(5).run()
+    second = make_swarm(5, number=8, histories=first.histories)
+    second.advertise()
+    second.share()
+    second.list()
+    refused(Reason.SPENT, lambda: second.clients[0].mask(first.inputs[0]))
+    second.clients[0].mask(first.inputs[0] + 1)
+
+
+def test_without_that_two_sums_differ_by_one_update(make_swarm: Make) -> None:
+    first = make_swarm(5).run()
+    second = make_swarm(5, number=8)
+    second.advertise()
+    second.share()
+    second.list()
+    second.mask(vectors=first.inputs)
+    second.sign([0, 1, 2, 3])
+    second.unmask()
+    difference = first.sums()[0].total - second.sums()[0].total
+    assert np.array_equal(difference, first.inputs[4])
+
+
+def test_an_update_nobody_could_open_may_be_tried_again(make_swarm: Make) -> None:
+    first = make_swarm(5).until_masked()
+    first.sign(None, [0, 1])
+    second = make_swarm(5, number=8, histories=first.histories)
+    second.advertise()
+    second.share()
+    second.list()
+    second.mask(vectors=first.inputs)
+
+
+def test_below_the_threshold_the_sum_stays_masked(
+    make_swarm: Make, deviation: Callable[[bytes], float]
+) -> None:
+    """All inputs are zero, so whatever is not uniform would show."""
+    swarm = make_swarm(6, dimension=20_000)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(vectors={rank: np.zeros(20_000, np.int32) for rank in range(6)})
+    swarm.sign(range(5))
+    swarm.unmask(range(3))
+    board = swarm.boards[0]
+    assert board.missing == 6
+    aggregator = Aggregator(board)
+    for rank in range(5):
+        aggregator.add(swarm.node(rank), swarm.masked[rank].vector)
+    refused(Reason.BELOW_THRESHOLD, aggregator.finish)
+    masked_sum = np.sum([swarm.masked[rank].vector for rank in range(5)], axis=0, dtype=np.uint32)
+    for octets in (
+        masked_sum.tobytes(),
+        swarm.masked[5].vector.tobytes(),
+        *(swarm.masked[rank].vector.tobytes() for rank in range(5)),
+    ):
+        assert abs(deviation(octets)) < 6
+    # One more answer and the sum is there: the test would see zeros.
+    swarm.unmask([3])
+    assert not swarm.sums()[0].total.any()
+    assert deviation(bytes(80_000)) > 6
+
+
+def test_a_late_input_stays_masked_though_its_mask_key_is_open(
+    make_swarm: Make, deviation: Callable[[bytes], float]
+) -> None:
+    swarm = make_swarm(6, t=4, dimension=20_000)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(vectors={rank: np.zeros(20_000, np.int32) for rank in range(6)})
+    swarm.sign(range(5))
+    seed_shares = {rank + 1: swarm.clients[rank]._held[5][0] for rank in range(4)}
+    swarm.unmask()
+    board, late = swarm.boards[0], swarm.masked[5].vector.copy()
+    gone, me = KeyPair(board.secret(5)), swarm.node(5)
+    keys = []
+    for other in board.partners(5):
+        public = board.advert(other).mask
+        key = pair_key(
+            gone.exchange(public),
+            swarm.session.sid,
+            (me, gone.public),
+            (swarm.node(other), public),
+        )
+        keys.append((key, 1 if other < 5 else -1))
+    apply(late, keys)
+    assert abs(deviation(late.tobytes())) < 6
+    # With the seed, which no honest holder opens any more, nothing would be left.
+    seed = combine({place: int.from_bytes(share, "little") for place, share in seed_shares.items()})
+    assert seed is not None
+    apply(late, [(self_key(seed, swarm.session.sid, me), -1)])
+    assert not late.any()

@@ -1,0 +1,200 @@
+"""Nodes with the plugin in one process, their messages carried and tampered with at will."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+from qres_secagg import Secagg
+from qres_secagg.dialogue import SecaggDialogue
+
+from qres_core import (
+    Accusation,
+    Contribution,
+    DialogueMessage,
+    NodeInfo,
+    Outcome,
+    Revelation,
+    RoundInfo,
+    RoundStatus,
+    Send,
+    Update,
+    Updates,
+)
+from qres_core.testing import make_node_ids, make_round_info
+
+Carry = Callable[[bytes, bytes, Send], Send | None]
+"""From sender, receiver and what is sent: what arrives, if anything."""
+
+
+def faithful(_sender: bytes, _receiver: bytes, send: Send) -> Send | None:
+    return send
+
+
+@attrs.define
+class PluginSwarm:
+    """``n`` nodes; time stands still until :meth:`pass_time`."""
+
+    n: int
+    options: dict[str, Any] = attrs.field(factory=dict)
+    byzantine: int = 0
+    dimension: int = 17
+    carry: Carry = faithful
+    prepare: Callable[[PluginSwarm], None] = lambda _swarm: None
+    folders: Mapping[bytes, str] | None = None
+    number: int = attrs.field(init=False, default=0)
+    now: float = attrs.field(init=False, default=1000.0)
+    away: set[bytes] = attrs.field(init=False, factory=set)
+    accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
+    plugins: dict[bytes, Secagg] = attrs.field(init=False, factory=dict)
+    dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
+    sent: dict[bytes, Contribution] = attrs.field(init=False, factory=dict)
+    info: RoundInfo = attrs.field(init=False)
+    queue: deque[tuple[bytes, bytes, Send]] = attrs.field(init=False, factory=deque)
+
+    def __attrs_post_init__(self) -> None:
+        for node in self.roster:
+            self.plugins[node] = Secagg(**self.options)
+            folder = None if self.folders is None else self.folders[node]
+            self.plugins[node].setup(
+                NodeInfo(node, "testing", self.roster, self.byzantine, data_dir=folder)
+            )
+
+    @property
+    def roster(self) -> tuple[bytes, ...]:
+        return make_node_ids(self.n)
+
+    @property
+    def leader(self) -> bytes:
+        return self.roster[self.number % self.n]
+
+    def others(self) -> list[bytes]:
+        return [node for node in self.roster if node not in self.away]
+
+    # ── time and messages ─────────────────────────────────────────────────────────────────────
+
+    def emit(self, sender: bytes, sends: Collection[Send | Accusation]) -> None:
+        for send in sends:
+            if isinstance(send, Accusation):
+                self.accused.append((send.subject, str(send.fact)))
+                continue
+            for receiver in self.roster if send.to is None else (send.to,):
+                if receiver != sender:
+                    self.queue.append((sender, receiver, send))
+
+    def deliver(self) -> None:
+        while self.queue:
+            sender, receiver, send = self.queue.popleft()
+            if sender in self.away or receiver in self.away:
+                continue
+            arrived = self.carry(sender, receiver, send)
+            if arrived is not None and receiver in self.dialogues:
+                message = DialogueMessage(sender, arrived.step, arrived.body)
+                self.emit(receiver, self.dialogues[receiver].receive(message))
+
+    def pass_time(self, seconds: float, step: float = 0.5) -> None:
+        for _ in range(max(1, int(seconds / step))):
+            self.now += step
+            for node in self.others():
+                if node in self.dialogues:
+                    self.emit(node, self.dialogues[node].tick(self.now))
+            self.deliver()
+
+    # ── a round ───────────────────────────────────────────────────────────────────────────────
+
+    def open(self, *, seconds: float = 1.0) -> PluginSwarm:
+        self.number += 1
+        self.info = attrs.evolve(
+            make_round_info(self.dimension, nodes=self.n, number=self.number),
+            byzantine=self.byzantine,
+        )
+        self.dialogues, self.sent = {}, {}
+        for node in self.others():
+            dialogue = self.plugins[node].round_opened(self.info)
+            assert isinstance(dialogue, SecaggDialogue)
+            self.dialogues[node] = dialogue
+        self.prepare(self)
+        for node, dialogue in self.dialogues.items():
+            self.emit(node, dialogue.start())
+        self.deliver()
+        self.pass_time(seconds)
+        return self
+
+    def ready(self) -> list[bytes]:
+        return [node for node in self.others() if self.dialogues[node].ready]
+
+    def contribute(self, updates: Mapping[bytes, Update]) -> PluginSwarm:
+        """Everybody in ``updates`` masks and sends."""
+        for node, update in updates.items():
+            self.publish(node, self.plugins[node].privatize(update, self.info))
+        return self
+
+    def publish(self, node: bytes, made: Update) -> None:
+        self.sent[node] = Contribution(
+            node, node[::-1], made.vector, made.weight, {}, made.companions
+        )
+
+    def decide(self, members: Collection[bytes] | None = None) -> PluginSwarm:
+        for node in self.others():
+            self.tell(node, members)
+        self.deliver()
+        return self
+
+    def tell(
+        self,
+        node: bytes,
+        members: Collection[bytes] | None = None,
+        instead: Mapping[bytes, Contribution] | None = None,
+        info: RoundInfo | None = None,
+    ) -> None:
+        """Tell one node what was agreed; ``instead``, and of another round, if it is lied to."""
+        chosen = tuple(sorted(self.sent if members is None else members))
+        agreed = {**self.sent, **(instead or {})}
+        contributions = tuple(agreed[one] for one in chosen)
+        dialogue = self.dialogues[node]
+        self.emit(node, dialogue.decided(chosen, contributions, info or self.info))
+
+    def reveal(self, node: bytes, members: Collection[bytes] | None = None) -> Revelation:
+        chosen = tuple(sorted(self.sent if members is None else members))
+        contributions = tuple(self.sent[one] for one in chosen)
+        masked = Updates(
+            np.stack([one.vector for one in contributions]),
+            chosen,
+            np.array([one.weight for one in contributions], dtype=np.int64),
+        )
+        return self.plugins[node].reveal(masked, contributions, self.info)
+
+    def close(self, code: str = "") -> None:
+        status = RoundStatus.ABORTED if code else RoundStatus.CLOSED
+        for plugin in self.plugins.values():
+            plugin.round_closed(Outcome(self.info, status, bytes(32), code=code))
+
+    def finished(self) -> list[bytes]:
+        return [node for node in self.others() if self.dialogues[node].finished]
+
+    def random_updates(
+        self, seed: int = 0, *, limit: int = 1 << 18, nodes: Collection[bytes] | None = None
+    ) -> dict[bytes, Update]:
+        rng = np.random.default_rng((seed, self.number))
+        return {
+            node: Update(
+                rng.integers(-limit, limit + 1, self.dimension, dtype=np.int32),
+                weight=int(rng.integers(1, 50)),
+            )
+            for node in (self.ready() if nodes is None else nodes)
+        }
+
+
+def plain_sum(updates: Mapping[bytes, Update], members: Collection[bytes]) -> np.ndarray:
+    """The oracle: integers, added up."""
+    return np.sum([updates[one].vector.astype(np.int64) for one in members], axis=0)
+
+
+def half_even(total: np.ndarray, weight: int) -> np.ndarray:
+    """The oracle: exact fractions, rounded half to even by Python."""
+    from fractions import Fraction  # noqa: PLC0415
+
+    return np.array([round(Fraction(int(one), weight)) for one in total])

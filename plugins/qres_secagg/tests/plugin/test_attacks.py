@@ -1,0 +1,447 @@
+"""Attacks on the protocol as the plugin carries it, each beside a run in which it would succeed."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+
+import attrs
+import numpy as np
+import pytest
+from qres_secagg.board import Board
+from qres_secagg.client import Client
+from qres_secagg.messages import (
+    Kind,
+    Unmask,
+    decode_listing,
+    decode_shares,
+    decode_unmask,
+    encode_listing,
+    encode_unmask,
+)
+from secagg_swarm import PluginSwarm, plain_sum
+
+from qres_core import DialogueMessage, QresError, Send, Update
+
+ZEROS = {"dimension": 4096}
+
+
+def deviation(octets: bytes) -> float:
+    """Of the bytes from uniform: chi-square on 255 degrees, in standard deviations."""
+    counts = np.bincount(np.frombuffer(octets, np.uint8), minlength=256)
+    expected = len(octets) / 256
+    return float((((counts - expected) ** 2 / expected).sum() - 255) / np.sqrt(510))
+
+
+def recorded(swarm: PluginSwarm, step: Kind) -> list[bytes]:
+    """All bodies of a kind that leave any node from now on."""
+    found: list[bytes] = []
+    inner = swarm.carry
+
+    def carry(sender: bytes, receiver: bytes, send: Send) -> Send | None:
+        if send.step == step:
+            found.append(send.body)
+        return inner(sender, receiver, send)
+
+    swarm.carry = carry
+    return found
+
+
+# ── who says what to whom ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("n", "attack", "opened"), [(8, False, 1), (8, True, 0), (9, True, 1)])
+def test_of_two_survivor_sets_at_most_one_is_opened(n: int, opened: int, *, attack: bool) -> None:
+    """Half of the nodes are told that one node survived, half that another did.
+
+    If both sets were opened, their difference would be one update minus another. Where nine nodes
+    cannot be halved, the five that agree are a quorum, and the other four open nothing.
+    """
+    swarm = PluginSwarm(n).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    shares = recorded(swarm, Kind.UNMASK)
+    for index, node in enumerate(swarm.roster):
+        dropped = swarm.roster[index % 2 if attack else 0]
+        members = tuple(one for one in swarm.roster if one != dropped)
+        swarm.tell(node, members)
+    swarm.deliver()
+    swarm.pass_time(20)
+    assert len({decode_unmask(body)[1].statement for body in shares}) == opened
+    assert bool(shares) == bool(opened)
+    if not attack:
+        assert swarm.finished() == list(swarm.roster)
+
+
+@pytest.mark.parametrize("agreed", [False, True])
+def test_who_sends_two_contributions_costs_no_round(*, agreed: bool) -> None:
+    """All sign for the one that was agreed on, whichever they saw first.
+
+    The other case is the control: where each signs for the one it saw, no quorum says the same.
+    """
+    swarm = PluginSwarm(8).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    liar = swarm.roster[4]
+    other = attrs.evolve(swarm.sent[liar], vector=swarm.sent[liar].vector ^ np.int32(1))
+    shares = recorded(swarm, Kind.UNMASK)
+    for index, node in enumerate(swarm.roster):
+        misled = index % 2 and not agreed
+        swarm.tell(node, instead={liar: other} if misled else None)
+    swarm.deliver()
+    swarm.pass_time(10)
+    assert bool(shares) == agreed
+    assert swarm.finished() == (list(swarm.roster) if agreed else [])
+    if agreed:
+        rows = swarm.reveal(swarm.roster[1]).updates
+        assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+
+
+def test_a_set_of_another_round_is_not_signed() -> None:
+    swarm = PluginSwarm(6).open()
+    swarm.contribute(swarm.random_updates())
+    signatures = recorded(swarm, Kind.SURVIVORS)
+    for node in swarm.roster:
+        swarm.tell(node, info=attrs.evolve(swarm.info, number=swarm.number - 1))
+    swarm.pass_time(5)
+    assert not signatures
+    assert not swarm.finished()
+    with pytest.raises(QresError) as caught:
+        swarm.reveal(swarm.roster[0])
+    assert caught.value.code == "QRES-E604"
+
+
+@pytest.mark.parametrize("attack", [False, True])
+def test_a_leader_with_two_lists_gets_no_sum_opened(*, attack: bool) -> None:
+    """The leader leaves one node out for half of the swarm, and another one for the rest."""
+    swarm = PluginSwarm(10, {"dropout": 0.2})
+    liar = swarm.roster[1]
+
+    def carry(sender: bytes, receiver: bytes, send: Send) -> Send | None:
+        if sender != liar or send.step != Kind.LIST:
+            return send
+        sid, listing = decode_listing(send.body)
+        members = dict(listing.members)
+        del members[2 + (swarm.roster.index(receiver) % 2 if attack else 0)]
+        return attrs.evolve(send, body=encode_listing(sid, attrs.evolve(listing, members=members)))
+
+    swarm.carry = carry
+    swarm.open(seconds=6)
+    ready = swarm.ready()
+    updates = swarm.random_updates(nodes=ready)
+    swarm.contribute(updates)
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide()
+    swarm.pass_time(10)
+    if attack:
+        assert not shares
+        assert not swarm.finished()
+    else:
+        assert len(swarm.finished()) >= 9
+
+
+def test_a_second_list_of_the_leader_is_held_against_it() -> None:
+    swarm = PluginSwarm(6).open()
+    dialogue = swarm.dialogues[swarm.roster[3]]
+    sid, listing = decode_listing(dialogue._list)
+    members = {rank: hashes for rank, hashes in listing.members.items() if rank != 5}
+    other = encode_listing(sid, attrs.evolve(listing, members=members))
+    message = DialogueMessage(swarm.leader, int(Kind.LIST), other)
+    (accusation,) = dialogue.receive(message)
+    assert (accusation.subject, accusation.fact) == (swarm.leader, "two messages of one kind")
+
+
+def test_only_the_leader_may_list() -> None:
+    swarm = PluginSwarm(6).open()
+    dialogue = swarm.dialogues[swarm.roster[3]]
+    message = DialogueMessage(swarm.roster[4], int(Kind.LIST), dialogue._list)
+    (accusation,) = dialogue.receive(message)
+    assert accusation.subject == swarm.roster[4]
+
+
+def test_a_leader_cannot_ask_for_smaller_groups_than_the_configuration_allows() -> None:
+    swarm = PluginSwarm(12, {"min_size": 3})
+
+    def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
+        if send.step != Kind.LIST or sender != swarm.leader:
+            return send
+        sid, listing = decode_listing(send.body)
+        return attrs.evolve(send, body=encode_listing(sid, attrs.evolve(listing, level=1)))
+
+    swarm.carry = carry
+    swarm.open(seconds=6)
+    assert swarm.ready() == [swarm.leader]
+    assert {subject for subject, _ in swarm.accused} == {swarm.leader}
+
+
+# ── dead and alive ────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_answer_holds_one_share_of_each_node_and_of_the_kind_the_set_says() -> None:
+    """Alive *and* dead cannot be said: the message names ranks, and the set names the kind."""
+    swarm = PluginSwarm(8).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    answers = recorded(swarm, Kind.UNMASK)
+    held = {node: dict(dialogue._client._held) for node, dialogue in swarm.dialogues.items()}
+    gone = swarm.roster[3]
+    swarm.decide([one for one in swarm.roster if one != gone])
+    for body in set(answers):
+        _sid, unmask = decode_unmask(body)
+        owner = next(
+            node for node, one in swarm.dialogues.items() if one._own.get(Kind.UNMASK) == body
+        )
+        for rank, share in unmask.shares.items():
+            seed_share, mask_share = held[owner][rank]
+            assert share == (mask_share if rank == 3 else seed_share)
+            assert share != (seed_share if rank == 3 else mask_share)
+
+
+def test_a_dropped_nodes_late_input_stays_uniform_though_its_mask_key_is_open() -> None:
+    swarm = PluginSwarm(8, **ZEROS).open()
+    updates = {node: Update(np.zeros(4096, np.int32)) for node in swarm.roster}
+    swarm.contribute(updates)  # it is dropped from the set, but everybody has what it sent
+    late = swarm.roster[3]
+    swarm.decide([one for one in swarm.roster if one != late])
+    board = swarm.dialogues[swarm.roster[0]].board
+    survivors = [one for one in swarm.roster if one != late]
+    assert not swarm.reveal(swarm.roster[0], survivors).updates.sums.any()
+    left = _without_pair_masks(board, 3, board.secret(3), swarm.sent[late].vector)
+    assert abs(deviation(left.tobytes())) < 6
+    assert not swarm.dialogues[late]._client._seed, "the node still holds its seed"
+
+
+def _without_pair_masks(board: Board, rank: int, secret: bytes, vector: np.ndarray) -> np.ndarray:
+    from qres_secagg.keys import KeyPair, pair_key  # noqa: PLC0415
+    from qres_secagg.masks import apply  # noqa: PLC0415
+
+    mine, roster = KeyPair(secret), board.session.roster
+    values = vector.view(np.uint32).copy()
+    keys = []
+    for other in board.partners(rank):
+        public = board.advert(other).mask
+        key = pair_key(
+            mine.exchange(public),
+            board.session.sid,
+            (roster[rank], mine.public),
+            (roster[other], public),
+        )
+        keys.append((key, -1 if rank < other else 1))
+    apply(values, keys)
+    return values
+
+
+def test_with_both_secrets_a_single_update_would_lie_open() -> None:
+    """The positive control of the tests above: what opening seed and mask key of a node gives."""
+    from qres_secagg.keys import self_key  # noqa: PLC0415
+    from qres_secagg.masks import apply  # noqa: PLC0415
+
+    swarm = PluginSwarm(6).open()
+    victim = swarm.roster[2]
+    client: Client = swarm.dialogues[victim]._client
+    seed, secret = client._seed, client._mask.secret
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    board = swarm.dialogues[victim].board
+    left = _without_pair_masks(board, 2, secret, swarm.sent[victim].vector)
+    apply(left, [(self_key(seed, board.session.sid, victim), -1)])
+    assert np.array_equal(left.view(np.int32), updates[victim].vector)
+
+
+# ── replay ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_messages_of_another_round_change_nothing() -> None:
+    swarm = PluginSwarm(6)
+    old = {kind: recorded(swarm, kind) for kind in (Kind.ADVERTISE, Kind.SHARE, Kind.UNMASK)}
+    swarm.open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates).decide()
+    swarm.close()
+    swarm.open(seconds=0)
+    dialogue = swarm.dialogues[swarm.roster[0]]
+    before = {rank: dict(kept) for rank, kept in dialogue.board.adverts.items()}
+    for kind, bodies in old.items():
+        for body in bodies[:12]:
+            dialogue.receive(DialogueMessage(swarm.roster[4], int(kind), body))
+    assert dialogue.board.adverts == before
+    assert not swarm.accused  # another session may be another configuration: nobody is blamed
+
+
+def test_masks_of_two_rounds_have_nothing_in_common() -> None:
+    """The same input twice, with what was spent forgotten: the difference is uniform."""
+    swarm = PluginSwarm(6, **ZEROS)
+    sent = []
+    for _ in range(2):
+        swarm.open()
+        swarm.contribute({node: Update(np.zeros(4096, np.int32)) for node in swarm.roster})
+        sent.append(swarm.sent[swarm.roster[0]].vector.view(np.uint32))
+        swarm.close("QRES-E604")
+    assert abs(deviation((sent[0] - sent[1]).tobytes())) < 6
+    assert deviation(np.zeros(4096, np.uint32).tobytes()) > 100  # the statistic can tell
+
+
+# ── liars among the holders ───────────────────────────────────────────────────────────────────
+
+
+def test_wrong_shares_are_blamed_and_the_sum_is_exact() -> None:
+    swarm = PluginSwarm(9)
+    liar = swarm.roster[4]
+
+    def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
+        if sender != liar or send.step != Kind.UNMASK:
+            return send
+        sid, unmask = decode_unmask(send.body)
+        shares = {rank: bytes([share[0] ^ 1]) + share[1:] for rank, share in unmask.shares.items()}
+        return attrs.evolve(send, body=encode_unmask(sid, Unmask(unmask.statement, shares)))
+
+    swarm.carry = carry
+    swarm.open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates).decide()
+    honest = [one for one in swarm.finished() if one != liar]
+    assert len(honest) == 8
+    for node in honest:
+        assert np.array_equal(swarm.reveal(node).updates.sums[0], plain_sum(updates, updates))
+    assert {subject for subject, _ in swarm.accused} == {liar}
+    assert "opened share is not the one committed to" in {fact for _, fact in swarm.accused}
+
+
+@pytest.mark.parametrize("attack", [False, True])
+def test_a_dealer_whose_shares_do_not_give_its_secret_is_blamed(
+    *, attack: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round ends in nothing, as the dealer could have had by sending noise, and it is known."""
+    swarm = PluginSwarm(7)
+    liar = swarm.roster[4]
+
+    def prepare(swarm: PluginSwarm) -> None:
+        client = swarm.dialogues[liar]._client
+        honest = client.share
+
+        def share() -> bytes:
+            with monkeypatch.context() as patch:
+                # It commits to another seed than it deals.
+                patch.setattr("qres_secagg.client.seed_commitment", lambda *_: bytes(32))
+                return honest()
+
+        if attack:
+            client.share = share
+
+    swarm.prepare = prepare
+    swarm.open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates).decide()
+    swarm.pass_time(5)
+    blamed = {(liar, "shares do not give the secret committed to")}
+    assert set(swarm.accused) == (blamed if attack else set())
+    assert swarm.finished() == ([] if attack else list(swarm.roster))
+
+
+# ── thresholds ────────────────────────────────────────────────────────────────────────────────
+
+
+def _silence(swarm: PluginSwarm, nodes: Collection[bytes], step: Kind) -> None:
+    inner = swarm.carry
+
+    def carry(sender: bytes, receiver: bytes, send: Send) -> Send | None:
+        return None if sender in nodes and send.step == step else inner(sender, receiver, send)
+
+    swarm.carry = carry
+
+
+@pytest.mark.parametrize("silent", [3, 4])
+def test_with_too_few_answers_the_round_ends_and_what_was_sent_stays_uniform(silent: int) -> None:
+    swarm = PluginSwarm(8, **ZEROS).open()
+    threshold = swarm.dialogues[swarm.roster[0]].session.parameters.t
+    assert threshold == 5  # of 8: three may be silent and a node counts itself
+    updates = {node: Update(np.zeros(4096, np.int32)) for node in swarm.roster}
+    swarm.contribute(updates)
+    _silence(swarm, swarm.roster[-silent:], Kind.UNMASK)
+    swarm.decide()
+    swarm.pass_time(10)
+    judge = swarm.roster[0]
+    if silent == 3:
+        assert not swarm.reveal(judge).updates.sums.any()
+        return
+    assert judge not in swarm.finished()
+    with pytest.raises(QresError) as caught:
+        swarm.reveal(judge)
+    assert caught.value.code == "QRES-E604"
+    total = np.sum([one.vector.view(np.uint32) for one in swarm.sent.values()], axis=0)
+    assert abs(deviation(total.astype(np.uint32).tobytes())) < 6
+
+
+def test_too_few_survivors_are_never_opened() -> None:
+    swarm = PluginSwarm(8, {"min_size": 6, "dropout": 0.3}).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    shares = recorded(swarm, Kind.UNMASK)
+    signatures = recorded(swarm, Kind.SURVIVORS)
+    swarm.decide(swarm.roster[:5])
+    swarm.pass_time(10)
+    assert not shares
+    assert not signatures
+    # Positive control: with one more the same nodes open it.
+    again = PluginSwarm(8, {"min_size": 6, "dropout": 0.3}).open()
+    again.contribute(again.random_updates()).decide(again.roster[:6])
+    assert again.finished()
+
+
+@pytest.mark.parametrize("survivors", [1, 2])
+def test_the_sum_of_one_or_two_is_never_opened(survivors: int) -> None:
+    swarm = PluginSwarm(5, {"min_size": 3, "corrupt": 0.0}).open()
+    swarm.contribute(swarm.random_updates())
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide(swarm.roster[:survivors])
+    swarm.pass_time(10)
+    assert not shares
+
+
+def test_signatures_below_the_quorum_open_nothing() -> None:
+    swarm = PluginSwarm(9).open()
+    swarm.contribute(swarm.random_updates())
+    quorum = swarm.dialogues[swarm.roster[0]].board.quorum
+    shares = recorded(swarm, Kind.UNMASK)
+    _silence(swarm, swarm.roster[quorum - 1 :], Kind.SURVIVORS)
+    for node in swarm.roster[: quorum - 1]:
+        swarm.tell(node)
+    swarm.deliver()
+    assert not shares
+    late = swarm.roster[quorum]
+    swarm.carry = lambda _sender, _receiver, send: send
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.tell(late)
+    swarm.deliver()
+    assert shares
+
+
+def test_a_node_that_sees_its_own_input_replaced_signs_nothing() -> None:
+    swarm = PluginSwarm(6).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    victim = swarm.roster[2]
+    dialogue = swarm.dialogues[victim]
+    forged = attrs.evolve(swarm.sent[victim], vector=swarm.sent[victim].vector + np.int32(1))
+    swarm.tell(victim, instead={victim: forged})
+    assert not swarm.queue
+    assert "replaced" in dialogue.refusal
+
+
+def test_ranks_of_a_share_message_name_only_holders() -> None:
+    """A dealer cannot make an outsider of the share graph its holder: k-regular, n = 70."""
+    swarm = PluginSwarm(70, {"corrupt": 0.02, "dropout": 0.05}, dimension=3)
+    swarm.open(seconds=0)
+    board = swarm.dialogues[swarm.roster[0]].board
+    assert not board.topology.complete
+    holders = set(board.topology.holders[0])
+    outsider = next(rank for rank in range(1, 70) if rank not in holders)
+    body = swarm.dialogues[swarm.roster[0]]._own[Kind.SHARE]
+    sid, shares = decode_shares(body)
+    form = struct.Struct("<H")
+    changed = body.replace(form.pack(max(shares.holders)), form.pack(outsider), 1)
+    assert sid
+    receiver = swarm.dialogues[swarm.roster[1]]
+    before = set(receiver.board.shares.get(0, {}))
+    receiver.receive(DialogueMessage(swarm.roster[0], int(Kind.SHARE), changed))
+    assert set(receiver.board.shares.get(0, {})) == before

@@ -1,0 +1,172 @@
+"""Nodes that are killed and started again, and what they lost meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+from qres_secagg import Secagg
+from qres_secagg.store import FILE
+from secagg_swarm import PluginSwarm
+
+from qres_core import NodeInfo, QresError, RoundInfo, Update
+from qres_core.testing import make_node_ids, make_round_info
+
+OLD = attrs.evolve(make_round_info(17, nodes=5, number=9), step=8)
+"""A round of a swarm that is at its ninth."""
+
+
+def advertised(folder: str, info: RoundInfo = OLD, *, new_store: bool = False) -> bool:
+    """Whether the first of five nodes, started with its folder, takes part in a round."""
+    plugin = Secagg(new_store=new_store)
+    plugin.setup(NodeInfo(make_node_ids(5)[0], "testing", make_node_ids(5), 0, data_dir=folder))
+    try:
+        return bool(plugin.round_opened(info).start())
+    finally:
+        plugin.teardown()
+
+
+def folders_of(swarm_folder: Path, nodes: int = 5) -> dict[bytes, str]:
+    return {node: str(swarm_folder / node.hex()[:8]) for node in make_node_ids(nodes)}
+
+
+def test_a_node_that_restarts_in_a_round_stays_out_of_it(tmp_path: Path) -> None:
+    folders = {node: str(tmp_path / node.hex()[:8]) for node in make_node_ids(6)}
+    swarm = PluginSwarm(6, folders=folders).open()
+    node = swarm.roster[0]
+    swarm.plugins[node].teardown()
+    again = Secagg()
+    again.setup(NodeInfo(node, "testing", swarm.roster, 0, data_dir=folders[node]))
+    dialogue = again.round_opened(swarm.info)
+    with pytest.raises(QresError) as caught:
+        dialogue.start()
+    assert caught.value.code == "QRES-E604"
+    assert not dialogue.ready
+    with pytest.raises(QresError):
+        again.privatize(Update(np.zeros(17, np.int32)), swarm.info)
+    later = attrs.evolve(swarm.info, number=2)
+    assert again.round_opened(later).start()  # the next one is another session
+
+
+def test_an_update_that_was_opened_is_not_masked_for_another_sum_of_the_same_model(
+    tmp_path: Path,
+) -> None:
+    folders = {node: str(tmp_path / node.hex()[:8]) for node in make_node_ids(5)}
+    swarm = PluginSwarm(5, folders=folders).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates).decide()
+    swarm.close("QRES-E508")  # aborted after the shares left; the model stays
+    swarm.open()
+    with pytest.raises(QresError) as caught:
+        swarm.contribute(updates)
+    assert caught.value.code == "QRES-E604"
+    assert "another sum may hold this update" in str(caught.value)
+    fresh = swarm.random_updates(99)
+    assert swarm.contribute(fresh).decide().finished() == list(swarm.roster)
+
+
+def test_where_the_store_is_gone_and_the_model_is_not_new_the_node_stays_out(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(QresError, match="8 rounds behind it") as caught:
+        advertised(str(tmp_path))
+    assert caught.value.code == "QRES-E602"
+    assert "new_store = true" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+    # In the swarm's first rounds, and for a node that is said to be new, one is begun.
+    assert advertised(str(tmp_path / "first"), attrs.evolve(OLD, step=0))
+    assert advertised(str(tmp_path / "new"), new_store=True)
+
+
+def test_a_store_once_begun_is_used_from_then_on(tmp_path: Path) -> None:
+    plugin = Secagg(new_store=True)
+    info = NodeInfo(make_node_ids(5)[0], "testing", make_node_ids(5), 0, data_dir=str(tmp_path))
+    plugin.setup(info)
+    assert plugin.round_opened(OLD).start()
+    assert plugin.round_opened(attrs.evolve(OLD, number=10)).start()
+    plugin.teardown()
+    with pytest.raises(QresError, match="not set up"):
+        plugin.round_opened(OLD)
+    with pytest.raises(QresError) as caught:  # also where a new one would be allowed
+        advertised(str(tmp_path), new_store=True)
+    assert caught.value.code == "QRES-E604"
+
+
+# ── kill -9 ───────────────────────────────────────────────────────────────────────────────────
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from qres_core import Update
+from qres_core.testing import make_node_ids
+from qres_secagg.store import Store
+from secagg_swarm import PluginSwarm
+
+step, folder = sys.argv[1:]
+kept = getattr(Store, step)
+
+def keep_and_die(self, name, number):
+    kept(self, name, number)
+    Path(folder, "killed").write_text(Path(self._path).parent.name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+swarm = PluginSwarm(5, folders={node: f"{folder}/{node.hex()[:8]}" for node in make_node_ids(5)})
+setattr(Store, step, keep_and_die)
+swarm.open()
+swarm.contribute({node: Update(np.full(17, 3, np.int32)) for node in swarm.roster}).decide()
+"""
+
+
+def killed_at(step: str, folder: Path) -> bytes:
+    """Play a round in another process, killed by the first node that did ``step``; which one."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, step, str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    name = (folder / "killed").read_text()
+    return next(node for node in make_node_ids(5) if node.hex()[:8] == name)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_killed_between_recording_a_session_and_sending_it_does_not_take_it_again(
+    tmp_path: Path,
+) -> None:
+    node = killed_at("take", tmp_path)
+    folder = folders_of(tmp_path)[node]
+    assert node == make_node_ids(5)[0]
+    first = attrs.evolve(OLD, number=1, step=0)
+    with pytest.raises(QresError, match="session taken part in before") as caught:
+        advertised(folder, first)
+    assert caught.value.code == "QRES-E604"
+    assert advertised(folder)  # the next one is another session
+    # Control: without its store it would, with other keys.
+    (Path(folder) / FILE).unlink()
+    assert advertised(folder, first)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_killed_between_recording_an_update_and_opening_shares_it_does_not_mask_it_again(
+    tmp_path: Path,
+) -> None:
+    node = killed_at("spend", tmp_path)
+    swarm = PluginSwarm(5, folders=folders_of(tmp_path))
+    swarm.number = 1
+    swarm.open()  # the next round, for the same model
+    assert swarm.ready() == list(swarm.roster)
+    same = Update(np.full(17, 3, np.int32))
+    with pytest.raises(QresError, match="another sum may hold this update"):
+        swarm.plugins[node].privatize(same, swarm.info)
+    others = [one for one in swarm.roster if one != node]
+    swarm.contribute(dict.fromkeys(others, same))  # nobody else had come so far

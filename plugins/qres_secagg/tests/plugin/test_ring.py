@@ -1,0 +1,93 @@
+"""From the grid into the ring and back."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qres_secagg.levels import finest, largest_group
+from qres_secagg.parameters import Parameters
+from qres_secagg.ring import incoming, mean, outgoing, weighted
+
+from qres_core import Companion, ValueRefusedError
+
+
+def parameters(ring: int, bound: int = 1000, noise: int = 0) -> Parameters:
+    return Parameters(
+        dimension=3,
+        k=4,
+        t=3,
+        corrupt=0,
+        min_survivors=3,
+        bound=bound,
+        summands=5,
+        noise=noise,
+        ring_bits=ring,
+    )
+
+
+@given(
+    sums=st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=20),
+    weight=st.integers(1, 2**30),
+)
+def test_means_are_rounded_half_to_even_and_held_on_the_grid(sums: list[int], weight: int) -> None:
+    row, over = mean(np.array(sums, dtype=np.int64), weight)
+    exact = [round(Fraction(one, weight)) for one in sums]
+    limit = 2**31 - 1
+    assert row.tolist() == [max(-limit, min(limit, one)) for one in exact]
+    assert over == sum(abs(one) > limit for one in exact)
+
+
+@pytest.mark.parametrize("ring", [32, 64])
+@given(values=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
+def test_ring_elements_travel_unchanged(ring: int, values: list[int]) -> None:
+    kind = np.uint32 if ring == 32 else np.uint64
+    masked = np.array([one % 2**ring for one in values], dtype=kind)
+    vector, high = outgoing(masked)
+    assert vector.dtype == np.int32
+    assert (high is None) == (ring == 32)
+    back = incoming(vector, high, parameters(ring))
+    assert back is not None
+    assert np.array_equal(back, masked)
+
+
+@pytest.mark.parametrize("high", [None, Companion(bytes(11)), Companion.of([1, 2], 2**32)])
+def test_high_words_that_are_missing_or_of_another_size_are_none(high: Companion | None) -> None:
+    assert incoming(np.zeros(3, np.int32), high, parameters(64)) is None
+
+
+@pytest.mark.parametrize("ring", [32, 64])
+@pytest.mark.parametrize(("weight", "limit"), [(1, 1100), (10, 1010), (200, 1000)])
+def test_noise_has_the_headroom_on_top_of_the_bound(ring: int, weight: int, limit: int) -> None:
+    numbers = parameters(ring, bound=1000 * weight, noise=100)
+    row = np.array([limit, -limit, 0], np.int32)
+    assert weighted(row, weight, numbers, 1000).tolist() == [limit * weight, -limit * weight, 0]
+    with pytest.raises(ValueRefusedError):
+        weighted(row + np.int32(1), weight, numbers, 1000)
+    with pytest.raises(ValueRefusedError):
+        weighted(row - np.int32(1), weight, numbers, 1000)
+
+
+def test_the_least_number_of_the_grid_is_refused_like_any_other() -> None:
+    row = np.array([-(2**31), 0, 0], np.int32)
+    with pytest.raises(ValueRefusedError):
+        weighted(row, 1, parameters(64, bound=2**31 - 1), 2**31 - 1)
+
+
+@given(st.integers(3, 3000), st.integers(3, 200))
+def test_groups_are_as_large_as_they_are_said_to_be(nodes: int, size: int) -> None:
+    from qres_secagg.graph import split  # noqa: PLC0415
+
+    groups = split(nodes, size, b"seed")
+    assert max(len(group) for group in groups) == largest_group(nodes, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "nodes", "level"),
+    [(0, 8, 100, 4), (0, 8, 8, 0), (16, 8, 100, 1), (8, 8, 100, 0), (0, 50, 100, 1)],
+)
+def test_halving_ends_at_the_least_size(size: int, least: int, nodes: int, level: int) -> None:
+    assert finest(size=size, least=least, nodes=nodes) == level

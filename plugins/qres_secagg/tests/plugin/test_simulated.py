@@ -1,0 +1,170 @@
+"""Whole swarms in the simulator, and what the solver makes of configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import CompatibilityError, RoundInfo, Update, Vector
+from qres_core.kernel.config import parse
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import make_task
+
+Tables = Mapping[str, Mapping[str, Any]]
+TRUST: Tables = {"memory": {}, "ed25519": {}, "replay": {}}
+MEAN: Tables = {"mean": {}}
+
+
+def config(nodes: int, quorum: int, plugins: Tables, *, byzantine: int = 0, **swarm: Any) -> Any:
+    table = {
+        "name": "hidden",
+        "nodes": nodes,
+        "byzantine": byzantine,
+        "quorum": quorum,
+        "deadline": 4.0,
+        "vote_timeout": 1.0,
+        **swarm,
+    }
+    return parse({"swarm": table, "plugins": plugins}, source="test")
+
+
+@attrs.frozen
+class Lying:
+    honest: Any
+
+    def fit(self, model: Vector, round_info: RoundInfo) -> Update:
+        update = self.honest.fit(model, round_info)
+        pulled = np.clip(update.vector.astype(np.int64) * -20, -(2**19), 2**19)
+        return attrs.evolve(update, vector=pulled.astype(np.int32))
+
+
+def play(
+    nodes: int,
+    quorum: int,
+    plugins: Tables,
+    *,
+    byzantine: int = 0,
+    liars: int = 0,
+    **scenario: Any,
+) -> SimulationResult:
+    played = Scenario(**scenario)
+    task = make_task(played.task, nodes=nodes, seed=played.seed)
+    honest = task.trainers[: nodes - liars]
+    lying = tuple(Lying(one) for one in task.trainers[nodes - liars :])
+    task = attrs.evolve(task, trainers=honest + lying)
+    tables = {name: dict(table) for name, table in {**TRUST, **plugins}.items()}
+    if "secagg" in tables:
+        tables["secagg"].setdefault("patience", 0.4)
+    return simulate(config(nodes, quorum, tables, byzantine=byzantine), played, task=task)
+
+
+def accuracy(result: SimulationResult) -> float:
+    assert result.unanimous
+    return 100 * result.final("accuracy")
+
+
+def test_the_models_are_bit_for_bit_those_without_it() -> None:
+    """Nobody is away: the same updates are merged, and the mean of the exact sum is the mean."""
+    hidden = play(8, 8, {"secagg": {}, **MEAN}, rounds=2)
+    plain = play(8, 8, MEAN, rounds=2)
+    assert hidden.model_digests == plain.model_digests
+    assert hidden.rounds[-1].plugins["secagg"]["rounds_opened"] == 2
+    assert not hidden.rounds[-1].plugins["secagg"]["saturated"]
+
+
+def test_with_a_tenth_dropping_out_after_the_shares_the_models_are_still_the_same() -> None:
+    """One of ten shares and never contributes: its masks are recovered in every round."""
+    away: dict[str, Any] = {"attack": "silent", "attackers": 1, "rounds": 2}
+    hidden = play(10, 9, {"secagg": {}, **MEAN}, **away)
+    plain = play(10, 9, MEAN, **away)
+    assert hidden.model_digests == plain.model_digests
+    assert all(one.accepted == 9 for one in hidden.closed)
+
+
+def test_nodes_that_come_and_go_do_not_keep_it_from_learning() -> None:
+    secagg = {"secagg": {"patience": 0.4, "dropout": 0.3}}
+    hidden = play(8, 5, {**secagg, **MEAN}, rounds=5, churn=0.1)
+    assert len(hidden.closed) >= 5
+    assert accuracy(hidden) > 90
+
+
+def test_with_lost_messages_rounds_still_close() -> None:
+    result = play(8, 5, {"secagg": {"patience": 0.4, "dropout": 0.3}, **MEAN}, rounds=3, loss=0.01)
+    assert len(result.closed) == 3
+    assert result.unanimous
+
+
+def test_who_sends_two_contributions_costs_no_round() -> None:
+    """One round: what the liar sent is not masked, and makes a mean of everybody noise."""
+    told: dict[str, Any] = {"attack": "equivocate", "attackers": 1, "rounds": 1}
+    result = play(7, 7, {"secagg": {}, **MEAN}, **told)
+    assert [(one.closed, one.accepted) for one in result.rounds] == [(True, 7)]
+    assert result.rounds[0].rejected["equivocation"]
+    assert result.unanimous
+
+
+def test_distributed_noise_is_added_before_masks_and_learning_goes_on() -> None:
+    pytest.importorskip("qres_dp")
+    noise = {"clip": 2.0, "delta": 1e-3, "noise_multiplier": 0.1, "rounds": 10}
+    shared = {"dp": {**noise, "mode": "distributed", "honest": 7}}
+    secagg = {"secagg": {"min_size": 8, "noise": 8.0}}
+    hidden = play(10, 8, {**shared, **secagg, **MEAN}, rounds=5)
+    plain = play(10, 8, MEAN, rounds=5)
+    assert hidden.model_digests != plain.model_digests
+    assert accuracy(hidden) >= accuracy(plain) - 3
+
+
+def test_a_median_of_groups_withstands_as_many_liars_as_promised() -> None:
+    """The liar masks as all do; the one of the example sends what it likes without masks."""
+    groups = {"secagg": {"group_size": 4, "min_size": 4}, "median": {"f": 1}}
+    clean = play(12, 12, groups, byzantine=1, rounds=2)
+    attacked = play(12, 12, groups, byzantine=1, liars=1, rounds=2)
+    assert accuracy(attacked) >= accuracy(clean) - 5
+
+
+def test_the_mean_of_a_sum_does_not_withstand_that_liar() -> None:
+    """Positive control: without groups the same liar has its way."""
+    clean = play(12, 12, MEAN, rounds=2)  # with masks the models are the same
+    attacked = play(12, 12, {"secagg": {}, **MEAN}, liars=1, rounds=2)
+    assert accuracy(attacked) < accuracy(clean) - 5
+
+
+# ── the solver ────────────────────────────────────────────────────────────────────────────────
+
+
+def codes(plugins: Tables, *, byzantine: int = 0, quorum: int = 20, **swarm: Any) -> set[str]:
+    made = config(24, quorum, plugins, byzantine=byzantine, deadline=10.0, **swarm)
+    with pytest.raises(CompatibilityError) as caught:
+        Kernel.from_config(made)
+    return {problem.code for problem in caught.value.problems}
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    grouped = {**TRUST, "secagg": {"group_size": 8}}
+    assert "QRES-E303" in codes({**TRUST, "secagg": {}, "median": {"f": 1}}, byzantine=1)
+    # 20 updates in groups of 8 are two rows, and a median with f = 1 needs three.
+    assert "QRES-E304" in codes({**grouped, "median": {"f": 1}}, byzantine=1)
+    three = {**grouped, "median": {"f": 1}}
+    Kernel.from_config(config(24, 24, three, byzantine=1, deadline=10.0))
+    # Whoever can speak for others can open what they masked.
+    assert "QRES-E305" in codes({"memory": {}, "secagg": {}, **MEAN}, insecure=True)
+    weighing = {**TRUST, "reputation": {"exponent": 1}, "secagg": {}, **MEAN}
+    assert "QRES-E310" in codes(weighing)
+    gate = {**TRUST, "reputation": {}, "secagg": {}, **MEAN}
+    Kernel.from_config(config(24, 20, gate, deadline=10.0))
+
+
+def test_distributed_noise_without_masks_is_refused() -> None:
+    pytest.importorskip("qres_dp")
+    noise = {"clip": 2.0, "delta": 1e-3, "noise_multiplier": 1.0, "rounds": 10}
+    shared = {"dp": {**noise, "mode": "distributed", "honest": 7}}
+    assert "QRES-E303" in codes({**TRUST, **shared, **MEAN})
+    masked = {**TRUST, **shared, "secagg": {"noise": 23.0, "min_size": 8}, **MEAN}
+    Kernel.from_config(config(24, 20, masked, deadline=10.0))

@@ -1,0 +1,165 @@
+"""What a node remembers over restarts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from qres_secagg import store as store_module
+from qres_secagg.store import FILE, KEPT_ROUNDS, Store
+
+from qres_core import RoundError
+
+NODE = b"n" * 32
+
+
+def opened(folder: Path | None, swarm: str = "s", node: bytes = NODE) -> Store:
+    """The store of a folder; a new one where there is none."""
+    if folder is not None and not Store.exists(folder):
+        return Store.begin(folder, swarm=swarm, node_id=node)
+    return Store(folder, swarm=swarm, node_id=node)
+
+
+def test_a_session_is_taken_once_also_after_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path / "deep" / "er")
+    assert store.take(b"a" * 32, 1)
+    assert not store.take(b"a" * 32, 1)
+    assert store.take(b"b" * 32, 1)
+    store.close()
+    again = opened(tmp_path / "deep" / "er")
+    assert not again.take(b"a" * 32, 1)
+    assert again.take(b"c" * 32, 2)
+
+
+def test_it_is_on_the_disk_before_the_call_returns(tmp_path: Path) -> None:
+    """Killed at once: the file is copied while the store is still open."""
+    store = opened(tmp_path / "a")
+    store.take(b"a" * 32, 1)
+    store.spend(b"u" * 32, 1)
+    copied = tmp_path / "b"
+    copied.mkdir()
+    for part in (tmp_path / "a").iterdir():
+        (copied / part.name).write_bytes(part.read_bytes())
+    again = opened(copied)
+    assert not again.take(b"a" * 32, 1)
+    assert again.spent(b"u" * 32)
+    assert not again.spent(b"v" * 32)
+
+
+def test_old_rounds_are_used_up_all_together(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert store.take(b"a" * 32, 5)
+    store.spend(b"u" * 32, 5)
+    assert store.take(b"b" * 32, KEPT_ROUNDS + 10)
+    assert not store.take(b"a" * 32, 5)
+    assert not store.take(b"z" * 32, 10)  # never seen, and refused: it may have been
+    assert store.take(b"z" * 32, 11)
+    assert store._db.execute("SELECT count(*) FROM used").fetchone() == (2,)
+
+
+def test_in_memory_where_nothing_may_be_kept() -> None:
+    history = opened(None).of_round(3)
+    assert history.begin(b"a" * 32)
+    assert not history.begin(b"a" * 32)
+    assert not history.spent(b"u" * 32)
+    history.spend(b"u" * 32)
+    history.spend(b"u" * 32)
+    assert history.spent(b"u" * 32)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    opened(tmp_path / "made").close()
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "made" / FILE).stat().st_mode) == 0o600
+
+
+def test_one_that_is_missing_is_not_begun_by_opening_it(tmp_path: Path) -> None:
+    with pytest.raises(RoundError, match="there is no such file") as caught:
+        Store(tmp_path, swarm="s", node_id=NODE)
+    assert caught.value.code == "QRES-E602"
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.take(b"a" * 32, 1)
+    store.close()
+    with pytest.raises(RoundError) as caught:
+        Store.begin(tmp_path, swarm="s", node_id=NODE)
+    assert caught.value.code == "QRES-E602"
+    assert not opened(tmp_path).take(b"a" * 32, 1)
+    assert {one.name for one in tmp_path.iterdir()} <= {FILE, f"{FILE}-journal"}
+
+
+def test_its_name_appears_with_the_whole_of_it_and_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    link, sync = os.link, store_module._sync_folder
+
+    def linked(new: str, path: Path) -> None:
+        with closing(sqlite3.connect(new)) as db:
+            assert db.execute("SELECT node FROM owner").fetchall() == [(NODE,)]
+        steps.append("link")
+        link(new, path)
+
+    def synced(folder: Path) -> None:
+        assert {one.name for one in folder.iterdir()} == {FILE}
+        steps.append("sync")
+        sync(folder)
+
+    monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(store_module, "_sync_folder", synced)
+    opened(tmp_path).close()
+    assert steps == ["link", "sync"]
+
+
+def test_what_is_left_of_a_removed_store_is_not_rolled_back_into_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / f"{FILE}-journal").write_bytes(os.urandom(2048))
+    assert opened(tmp_path).take(b"a" * 32, 1)
+
+
+@pytest.mark.parametrize(
+    "what", ["garbage", "other", "cut", "empty", "swarm", "node", "version", "open"]
+)
+def test_what_is_not_its_own_whole_store_is_refused(tmp_path: Path, what: str) -> None:
+    path = tmp_path / FILE
+    store = opened(tmp_path)
+    store._db.execute("BEGIN")  # one wait for the disk, not two hundred
+    for i in range(200):
+        store._db.execute("INSERT INTO used VALUES (?, ?)", (bytes([i]) * 32, i))
+    store._db.execute("COMMIT")
+    if what != "open":
+        store.close()
+    if what == "garbage":
+        path.write_bytes(os.urandom(8192))
+    elif what == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif what == "empty":
+        path.write_bytes(b"")
+    elif what == "other":
+        path.unlink()
+        with sqlite3.connect(path) as db:
+            db.execute("CREATE TABLE notes (text)")
+        db.close()
+    elif what == "version":
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA user_version = 9")
+        db.close()
+    swarm = "t" if what == "swarm" else "s"
+    node = b"m" * 32 if what == "node" else NODE
+    with pytest.raises(RoundError) as caught:
+        opened(tmp_path, swarm, node)
+    assert caught.value.code == "QRES-E602"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RoundError) as caught:
+        opened(tmp_path / "file" / "folder")
+    assert caught.value.code == "QRES-E602"

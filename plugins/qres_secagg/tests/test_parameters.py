@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from qres_secagg.parameters import Parameters, Plan, choose, tail_above
+
+from qres_core import CompatibilityError, ConfigError
+
+# (corrupt, dropped) in percent; degrees and thresholds of the exact search at 40 and 20 bits.
+SHARES = ((5, 5), (10, 10), (20, 10), (33, 10), (33, 30))
+TABLE = {
+    64: ((12, 9), (20, 14), (26, 20), (36, 30), (62, 43)),
+    100: ((18, 13), (32, 22), (42, 32), (56, 46), (96, 66)),
+    300: ((40, 29), (70, 49), (96, 72), (130, 103), (282, 192)),
+    1000: ((52, 37), (100, 70), (140, 104), (222, 174), (926, 629)),
+    5000: ((62, 44), (116, 81), (178, 132), (294, 230)),
+}
+
+
+@pytest.mark.parametrize("n", TABLE)
+def test_the_published_table_is_found_again(n: int) -> None:
+    for (corrupt, dropped), expected in zip(SHARES, TABLE[n], strict=False):
+        plan = choose(n, n * corrupt // 100, n * dropped // 100, complete_up_to=0)
+        assert (plan.k, plan.t) == expected
+
+
+@given(st.integers(1, 9), st.data())
+def test_the_tail_is_that_of_counting_every_draw(population: int, data: st.DataObject) -> None:
+    marked = data.draw(st.integers(0, population))
+    draws = data.draw(st.integers(0, population))
+    limit = data.draw(st.integers(-1, population))
+    every = list(itertools.combinations(range(population), draws))
+    above = sum(sum(i < marked for i in draw) > limit for draw in every)
+    assert Fraction(*tail_above(population, marked, draws, limit)) == Fraction(above, len(every))
+
+
+def test_small_swarms_use_the_complete_graph() -> None:
+    assert choose(10, 1, 2) == Plan(9, 6)
+    assert choose(64, 6, 6).k == 63
+    assert choose(65, 6, 6).k < 64
+
+
+@given(st.integers(3, 400), st.data())
+def test_every_plan_keeps_its_promises_exactly(n: int, data: st.DataObject) -> None:
+    corrupt = data.draw(st.integers(0, n // 2))
+    dropped = data.draw(st.integers(0, n // 2))
+    try:
+        plan = choose(n, corrupt, dropped)
+    except CompatibilityError as error:
+        # Refused only where even everybody together could not open a sum.
+        assert error.code == "QRES-E314"  # noqa: PT017
+        assert n - dropped < max(2, (n + corrupt) // 2 + 1)
+        return
+    k, t = plan.k, plan.t
+    assert 2 * t > k + 1
+    if k == n - 1:
+        assert 2 * t > n + corrupt
+        assert n - dropped >= t
+        return
+    exposed = sum(
+        math.comb(corrupt, c) * math.comb(n - 1 - corrupt, k - c)
+        for c in range(k + 1)
+        if 2 * t <= k + 1 + c
+    )
+    lost = sum(
+        math.comb(dropped, u) * math.comb(n - 1 - dropped, k - u) for u in range(k + 1) if k - u < t
+    )
+    whole = math.comb(n - 1, k)
+    assert Fraction(n * exposed, whole) <= Fraction(1, 2**41)
+    assert Fraction(n * lost, whole) <= Fraction(1, 2**20)
+
+
+def test_a_swarm_nobody_could_unmask_is_refused_with_the_numbers() -> None:
+    with pytest.raises(CompatibilityError) as caught:
+        choose(10, 3, 4)
+    assert caught.value.code == "QRES-E314"
+    assert "7 must stay" in str(caught.value)
+    assert "at most 3 dropouts" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "numbers", [(2, 0, 0), (10, -1, 0), (10, 10, 0), (10, 0, 10), (70_000, 1, 1)]
+)
+def test_numbers_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(*numbers)
+    assert caught.value.code == "QRES-E105"
+
+
+def sound() -> Parameters:
+    return Parameters(
+        dimension=10, k=9, t=7, corrupt=2, min_survivors=4, bound=1 << 16, summands=10
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"ring_bits": 48}, "QRES-E105"),
+        ({"prg": "mt19937"}, "QRES-E105"),
+        ({"dimension": 0}, "QRES-E105"),
+        ({"noise": -1}, "QRES-E105"),
+        ({"t": 5}, "QRES-E314"),
+        ({"t": 11}, "QRES-E314"),
+        ({"min_survivors": 2}, "QRES-E314"),
+        ({"bound": 2**31 // 10 + 1}, "QRES-E313"),
+        ({"noise": 2**31 - 10 * 2**16}, "QRES-E313"),
+    ],
+)
+def test_unsafe_parameters_are_refused(change: dict[str, object], code: str) -> None:
+    with pytest.raises((ConfigError, CompatibilityError)) as caught:
+        attrs.evolve(sound(), **change)
+    assert caught.value.code == code
+
+
+def test_the_ring_is_full_at_one_less() -> None:
+    assert attrs.evolve(sound(), noise=2**31 - 10 * 2**16 - 1)
+    assert attrs.evolve(sound(), bound=2**31 - 1, ring_bits=64).dtype == np.uint64
+
+
+@given(st.integers(3, 200), st.integers(0, 60))
+def test_two_quorums_share_an_honest_node(nodes: int, corrupt: int) -> None:
+    parameters = attrs.evolve(sound(), corrupt=corrupt)
+    assert 2 * parameters.quorum(nodes) - nodes > corrupt
+
+
+@given(st.integers(3, 300), st.data())
+def test_a_plan_leaves_a_quorum(n: int, data: st.DataObject) -> None:
+    corrupt, dropped = data.draw(st.integers(0, n // 3)), data.draw(st.integers(0, n // 4))
+    try:
+        choose(n, corrupt, dropped)
+    except CompatibilityError:
+        return
+    assert n - dropped >= attrs.evolve(sound(), corrupt=corrupt).quorum(n)

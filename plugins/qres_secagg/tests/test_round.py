@@ -1,0 +1,264 @@
+"""Whole sessions: the sum is the plain sum, whoever drops out and whenever."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qres_secagg.aggregator import Aggregator, assemble, ranges
+from qres_secagg.failure import Reason, SecaggError
+from qres_secagg.masks import Residues
+
+Make = Callable[..., Any]
+SLOW = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def assert_exact(swarm: Any, rank: int = 0) -> None:
+    for found in swarm.sums(rank):
+        assert np.array_equal(found.total, swarm.plain(found.members))
+
+
+@SLOW
+@given(st.data())
+def test_sums_are_exact_over_all_shapes_and_dropouts(make_swarm: Make, data: st.DataObject) -> None:
+    n = data.draw(st.integers(4, 11), "n")
+    k = data.draw(st.sampled_from([*range(4, n - 1, 2), n - 1]), "k")
+    t = (k + 1) // 2 + 1
+    swarm = make_swarm(
+        n,
+        k=k,
+        t=t,
+        dimension=data.draw(st.integers(1, 70), "d"),
+        ring_bits=data.draw(st.sampled_from([32, 64]), "ring"),
+        prg=data.draw(st.sampled_from(["aes256ctr", "chacha20"]), "prg"),
+    )
+    left = list(range(n))
+    gone: list[int] = []
+
+    def drop(stage: str) -> list[int]:
+        """Some of those that are left, so few that no neighbourhood falls below the threshold."""
+        allowed = k + 1 - t - len(gone)
+        some = data.draw(
+            st.lists(st.sampled_from(left), unique=True, max_size=max(0, allowed)), stage
+        )
+        for rank in some:
+            if len(left) > max(t, 3, n // 2 + 1):
+                left.remove(rank)
+                gone.append(rank)
+        return left
+
+    swarm.advertise(list(drop("advertise")))
+    swarm.share(list(drop("share")))
+    swarm.list(leader=left[0])
+    swarm.mask(list(drop("masked input")))
+    survivors = list(left)
+    swarm.sign(survivors, list(drop("survivors")))
+    swarm.unmask(list(drop("unmask")))
+    (found,) = swarm.sums(left[-1])
+    assert [swarm.session.rank[node] for node in found.members] == survivors
+    assert np.array_equal(found.total, swarm.plain(found.members))
+    assert all(board.drain() == () for board in swarm.boards.values())
+
+
+def test_dropouts_at_every_stage_of_one_round(make_swarm: Make) -> None:
+    swarm = make_swarm(16, t=9)
+    swarm.advertise(range(1, 16))
+    swarm.share(range(2, 16))
+    swarm.list(leader=15)
+    swarm.mask(range(3, 16))
+    swarm.sign(range(3, 16), range(4, 16))
+    swarm.unmask(range(5, 16))
+    (found,) = swarm.sums(0)
+    assert len(found.members) == 13
+    assert np.array_equal(found.total, swarm.plain(found.members))
+
+
+@pytest.mark.parametrize("stage", range(5))
+def test_a_dropout_at_each_stage(make_swarm: Make, stage: int) -> None:
+    swarm = make_swarm(8)
+    ranks = [list(range(int(i >= stage), 8)) for i in range(5)]
+    swarm.advertise(ranks[0])
+    swarm.share(ranks[1])
+    swarm.list(leader=7)
+    swarm.mask(ranks[2])
+    swarm.sign(None, ranks[3])
+    swarm.unmask(ranks[4])
+    assert_exact(swarm, 7)
+    assert len(swarm.boards[7].survivors.digests) == (8 if stage > 2 else 7)
+
+
+@settings(SLOW, max_examples=15)
+@given(st.data())
+def test_groups_are_summed_one_by_one(make_swarm: Make, data: st.DataObject) -> None:
+    swarm = make_swarm(20, k=8, t=6, group_size=5, min_survivors=3)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask()
+    late = data.draw(st.sets(st.integers(0, 19), max_size=6))
+    survivors = [rank for rank in range(20) if rank not in late]
+    swarm.sign(survivors)
+    swarm.unmask()
+    topology = swarm.boards[0].topology
+    sums = {found.group: found for found in swarm.sums()}
+    for index, group in enumerate(topology.groups):
+        present = [rank for rank in group if rank in survivors]
+        assert (index in sums) == (len(present) >= 3)
+        if index in sums:
+            assert [swarm.session.rank[node] for node in sums[index].members] == present
+            assert np.array_equal(sums[index].total, swarm.plain(sums[index].members))
+
+
+def test_levels_make_finer_groups(make_swarm: Make) -> None:
+    swarm = make_swarm(24, k=8, t=6, group_size=12)
+    swarm.advertise()
+    swarm.share()
+    swarm.list(level=2)
+    swarm.mask()
+    swarm.sign()
+    swarm.unmask()
+    assert len(swarm.sums()) == 8
+    assert_exact(swarm)
+
+
+def test_extreme_values_sum_exactly(make_swarm: Make) -> None:
+    bound = (2**31 - 1) // 8
+    swarm = make_swarm(8, bound=bound, dimension=3)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(vectors={i: np.array([bound, -bound, 0], np.int32) for i in range(8)})
+    swarm.sign()
+    swarm.unmask()
+    (found,) = swarm.sums()
+    assert found.total.tolist() == [8 * bound, -8 * bound, 0]
+
+
+def test_the_wide_ring_takes_wide_vectors(make_swarm: Make) -> None:
+    swarm = make_swarm(4, ring_bits=64, bound=2**40, dimension=2)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(vectors={i: np.array([2**40, -(2**40)], np.int64) for i in range(4)})
+    swarm.sign()
+    swarm.unmask()
+    assert swarm.sums()[0].total.tolist() == [2**42, -(2**42)]
+
+
+@SLOW
+@given(st.data())
+def test_residues_are_summed_modulo_their_own_number(make_swarm: Make, data: st.DataObject) -> None:
+    modulus = data.draw(
+        st.sampled_from([2, 97, 2**64, 2**252 + 27742317777372353535851937790883648493])
+    )
+    rows = {
+        rank: data.draw(st.lists(st.integers(0, modulus - 1), min_size=3, max_size=3))
+        for rank in range(5)
+    }
+    swarm = make_swarm(5)
+    swarm.advertise()
+    swarm.share()
+    swarm.list()
+    swarm.mask(
+        residues={
+            rank: {"zk": Residues(tuple(row), modulus), "open": Residues((1,), 10)}
+            for rank, row in rows.items()
+        }
+    )
+    swarm.sign(range(1, 5))
+    swarm.unmask()
+    (found,) = swarm.sums()
+    columns = zip(*(rows[rank] for rank in range(1, 5)), strict=True)
+    assert found.residues["zk"].values == tuple(sum(column) % modulus for column in columns)
+    assert found.residues["open"] == Residues((4,), 10)
+
+
+def test_all_nodes_compute_the_same(make_swarm: Make) -> None:
+    swarm = make_swarm(9).run()
+    assert len({swarm.sums(rank)[0].digest for rank in range(9)}) == 1
+
+
+def test_slices_make_up_the_sum(make_swarm: Make) -> None:
+    swarm = make_swarm(6, dimension=101).run()
+    (whole,) = swarm.sums()
+    slices = [
+        swarm.sums(rank, start=start, stop=stop)[0]
+        for rank, (start, stop) in enumerate(ranges(101, 4))
+    ]
+    again = [swarm.sums(5, start=start, stop=stop)[0] for start, stop in ranges(101, 4)]
+    assert np.array_equal(assemble([*slices, *again], 101), whole.total)
+    with pytest.raises(SecaggError) as caught:
+        assemble(slices[1:], 101)
+    assert caught.value.reason is Reason.SLICES_DIFFER
+
+
+def test_a_slice_that_was_summed_wrongly_is_found(make_swarm: Make) -> None:
+    swarm = make_swarm(6, dimension=101).run()
+    slices = [swarm.sums(start=start, stop=stop)[0] for start, stop in ranges(101, 3)]
+    wrong = attrs.evolve(slices[1], total=slices[1].total + 1, digest=bytes(32))
+    with pytest.raises(SecaggError) as caught:
+        assemble([*slices, wrong], 101)
+    assert caught.value.reason is Reason.SLICES_DIFFER
+    # Summed by one node alone, it would go through: only comparing tells.
+    assert assemble([slices[0], wrong, slices[2]], 101)[40] == slices[1].total[40 - 33] + 1
+    overlapping = swarm.sums(start=0, stop=50)
+    with pytest.raises(SecaggError):
+        assemble([*slices, *overlapping], 101)
+
+
+@given(st.integers(1, 200), st.integers(1, 250))
+def test_ranges_cover_the_vector_once(dimension: int, parts: int) -> None:
+    found = ranges(dimension, parts)
+    assert [i for start, stop in found for i in range(start, stop)] == list(range(dimension))
+    assert all(start < stop for start, stop in found)
+
+
+def test_messages_may_come_in_any_order_and_twice(make_swarm: Make) -> None:
+    swarm = make_swarm(6).run()
+    board = type(swarm.boards[0])(swarm.session)
+    late = [(sender, kind, body) for (sender, kind), body in swarm.sent.items()]
+    for sender, kind, body in reversed(late + late):
+        board.receive(swarm.node(sender), kind, body)
+    board.adopt(swarm.boards[0].compose())
+    board.decide(swarm.digests(range(6)))
+    swarm.boards[99] = board
+    assert swarm.sums(99)[0].digest == swarm.sums(0)[0].digest
+    assert board.drain() == ()
+
+
+def test_progress_is_told(make_swarm: Make) -> None:
+    swarm = make_swarm(16, k=8, t=6, group_size=4).run()
+    aggregator = Aggregator(swarm.boards[0])
+    for rank, sent in swarm.masked.items():
+        aggregator.add(swarm.node(rank), sent.vector)
+    told: list[tuple[int, int]] = []
+    aggregator.finish(lambda done, of: told.append((done, of)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize("n", [5, 12])
+def test_who_sums_holds_one_accumulator_whatever_the_number_of_nodes(
+    make_swarm: Make, n: int
+) -> None:
+    size = 4 * 200_000
+    swarm = make_swarm(n, dimension=size // 4).run()
+    board = swarm.boards[0]
+    tracemalloc.start()
+    aggregator = Aggregator(board)
+    for rank in range(n):
+        aggregator.add(swarm.node(rank), swarm.masked[rank].vector)
+    held = tracemalloc.get_traced_memory()
+    (found,) = aggregator.finish()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held[1] < 1.2 * size
+    assert peak < 4 * size  # the ring's sum and the int64 that is handed out
+    assert np.array_equal(found.total, swarm.plain(found.members))

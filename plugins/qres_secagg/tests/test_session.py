@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from qres_secagg.parameters import Parameters
+from qres_secagg.session import Session
+
+from qres_core import ConfigError
+
+Make = Callable[..., Any]
+
+
+def by_hand(session: Session) -> bytes:
+    """The session id from its description alone."""
+
+    def joined(*parts: bytes) -> bytes:
+        return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+    p = session.parameters
+    fields = {
+        "bound": p.bound,
+        "corrupt": p.corrupt,
+        "dimension": p.dimension,
+        "extra": p.extra,
+        "group_size": p.group_size,
+        "k": p.k,
+        "min_survivors": p.min_survivors,
+        "noise": p.noise,
+        "prg": p.prg,
+        "ring_bits": p.ring_bits,
+        "summands": p.summands,
+        "t": p.t,
+    }
+    encoded = joined(
+        *(
+            joined(name.encode(), value if isinstance(value, bytes) else str(value).encode())
+            for name, value in fields.items()
+        )
+    )
+    roster = hashlib.sha256(joined(b"qres-secagg/1", b"roster", *session.roster)).digest()
+    return hashlib.sha256(
+        joined(
+            b"qres-secagg/1",
+            b"session",
+            session.swarm.encode(),
+            struct.pack("<Q", session.round),
+            session.model_digest,
+            roster,
+            encoded,
+        )
+    ).digest()
+
+
+def test_the_id_is_the_hash_of_the_description(make_session: Make) -> None:
+    session = make_session()
+    assert session.sid == by_hand(session)
+
+
+def test_known_answer(make_session: Make) -> None:
+    """For implementations in other languages."""
+    assert (
+        make_session().sid.hex()
+        == "8c17d0ec1f12b8172948a704b8213503d4d5ccd0ec045e51d7f83223429ce500"
+    )
+
+
+def changed(session: Session) -> dict[str, Session]:
+    """The session with one thing another, for each thing."""
+    numbers: dict[str, object] = {
+        "dimension": 21,
+        "k": 6,
+        "t": 6,
+        "corrupt": 1,
+        "min_survivors": 4,
+        "bound": 5,
+        "summands": 9,
+        "noise": 1,
+        "group_size": 4,
+        "ring_bits": 64,
+        "prg": "chacha20",
+        "extra": b"x",
+    }
+    assert numbers.keys() == {field.name for field in attrs.fields(Parameters)}
+    found = {
+        name: attrs.evolve(session, parameters=attrs.evolve(session.parameters, **{name: value}))
+        for name, value in numbers.items()
+    }
+    found["swarm"] = attrs.evolve(session, swarm="other")
+    found["round"] = attrs.evolve(session, round=8)
+    found["model"] = attrs.evolve(session, model_digest=b"n" * 32)
+    found["roster"] = attrs.evolve(session, roster=(bytes(32), *session.roster))
+    return found
+
+
+def test_everything_enters_the_id(make_session: Make) -> None:
+    session = make_session()
+    ids = {name: other.sid for name, other in changed(session).items()}
+    assert len({session.sid, *ids.values()}) == len(ids) + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"roster": (b"a" * 32, b"a" * 32, b"b" * 32)},
+        {"roster": (b"b" * 32, b"a" * 32, b"c" * 32)},
+        {"roster": (b"a" * 32, b"b" * 32)},
+        {"roster": (b"a", b"b", b"c")},
+        {"model_digest": b"m"},
+        {"round": -1},
+        {"round": 2**63},
+        {"roster": tuple(bytes([i]) * 32 for i in range(7))},
+    ],
+)
+def test_a_session_that_cannot_be_is_refused(make_session: Make, change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        attrs.evolve(make_session(), **change)
+    assert caught.value.code == "QRES-E105"
