@@ -1,0 +1,50 @@
+"""Many proofs for the price of few multiplications, and who is to blame if one does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qres_core import WireError
+from qres_zk.bundle import ProofBundle
+from qres_zk.norm import Terms, holds, prepare
+from qres_zk.statement import Context, Statement
+
+
+def verify_batch(statement: Statement, items: Sequence[tuple[Context, bytes]]) -> tuple[int, ...]:
+    """Check encoded proofs of one statement together.
+
+    Every equation of every proof has a randomiser of its own, drawn afresh, so errors of two
+    proofs cannot cancel. Only where the whole does not hold, halves of it are tried.
+
+    Args:
+        statement: the verifier's own.
+        items: for each proof, its context and its bytes.
+
+    Returns:
+        the indices of those that do not hold, ascending; empty if all do.
+
+    Complexity: one multiplication of ``n (b + 2 log b + 6) + m`` points, and ``2 c log2 n`` smaller
+        ones for ``c`` bad proofs; O(n d) word operations.
+    """
+    bad: list[int] = []
+    terms: dict[int, Terms] = {}
+    for index, (context, data) in enumerate(items):
+        try:
+            terms[index] = prepare(statement, context, ProofBundle.from_bytes(data, statement))
+        except WireError:
+            bad.append(index)
+    if terms:
+        bad += _culprits(statement, terms, list(terms))
+    return tuple(sorted(bad))
+
+
+def _culprits(statement: Statement, terms: dict[int, Terms], part: list[int]) -> list[int]:
+    if holds(statement, [terms[index] for index in part]):
+        return []
+    if len(part) == 1:
+        return part
+    middle = len(part) // 2
+    return [
+        *_culprits(statement, terms, part[:middle]),
+        *_culprits(statement, terms, part[middle:]),
+    ]

@@ -1,0 +1,1 @@
+"""The group compiled with numba. Importing a module of it imports numba."""

@@ -1,0 +1,156 @@
+"""The engine compiled with numba, see :class:`qres_zk.group.backend.Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_zk.group.backend import Words
+from qres_zk.group.compiled import curve, multiples, ristretto
+from qres_zk.group.compiled.field import sqrt_ratios
+from qres_zk.group.parameters import PRIME
+from qres_zk.group.reference.limbs import field_limbs
+from qres_zk.group.reference.multiples import best_width
+
+_WIDTH: Final = 8
+_VALUE_DIGITS: Final = 4
+_SCALAR_DIGITS: Final = 32
+_DIGITS_AT_ONCE: Final = 2**20  # rows are cut into digits a piece at a time: 2 MiB
+
+
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy, such that a kernel is compiled for one layout only."""
+    return np.require(array, requirements=["C", "W", "A"])
+
+
+def decode(words: Words) -> tuple[Words, int]:
+    """See the protocol."""
+    words = plain(words)
+    roots = _roots(ristretto.decode_ratios, words)
+    out = np.empty((len(words), 20), np.uint64)
+    return out, int(ristretto.decode(words, roots, out))
+
+
+def decode_edwards(words: Words) -> tuple[Words, int]:
+    """See the protocol."""
+    words = plain(words)
+    roots = _roots(ristretto.edwards_ratios, words)
+    out = np.empty((len(words), 20), np.uint64)
+    return out, int(ristretto.decode_edwards(words, roots, out))
+
+
+def encode(points: Words) -> Words:
+    """See the protocol."""
+    points = plain(points)
+    roots = _roots(ristretto.encode_ratios, points)
+    out = np.empty((len(points), 4), np.uint64)
+    ristretto.encode(points, roots, out)
+    return out
+
+
+def from_uniform(words: Words) -> Words:
+    """See the protocol."""
+    halves = plain(words).reshape(-1, 4)
+    roots = _roots(ristretto.map_ratios, halves)
+    out = np.empty((len(halves), 20), np.uint64)
+    ristretto.map_to_curve(halves, roots, out)
+    return add(out[::2], out[1::2])
+
+
+def add(left: Words, right: Words) -> Words:
+    """See the protocol."""
+    out = np.array(left, order="C")
+    multiples.add_points(out, plain(right))
+    return out
+
+
+def negate(points: Words) -> Words:
+    """See the protocol."""
+    out = np.array(points, order="C")
+    ristretto.negate(out)
+    return out
+
+
+def is_identity(points: Words) -> NDArray[np.bool_]:
+    """See the protocol."""
+    out = np.empty(len(points), np.bool_)
+    ristretto.is_identity(plain(points), out)
+    return out
+
+
+def msm(scalars: Words, points: Words) -> Words:
+    """See the protocol."""
+    width = best_width(len(scalars), _bits(scalars) + 1)
+    digits = np.empty((-(-(_bits(scalars) + 1) // width), len(scalars)), np.int16)
+    multiples.scalar_digits(plain(scalars), width, digits)
+    return _combined(_normalised(points), digits, width)
+
+
+def row_table(points: Words) -> Words:
+    """See the protocol."""
+    return _table(points, _VALUE_DIGITS)
+
+
+def commit_rows(table: Words, values: NDArray[np.int32]) -> Words:
+    """See the protocol."""
+    rows, columns = values.shape
+    out = np.empty((rows, 20), np.uint64)
+    step = max(1, _DIGITS_AT_ONCE // max(1, len(table)))
+    digits = np.empty((min(step, rows), _VALUE_DIGITS * columns), np.int16)
+    for first in range(0, rows, step):
+        some = plain(values[first : first + step])
+        multiples.row_digits(some, digits[: len(some)])
+        points = out[first : first + step].reshape(-1)
+        multiples.combine_windows(table, digits[: len(some)], _WIDTH, 1, points)
+    return out
+
+
+def fixed_table(points: Words) -> Words:
+    """See the protocol."""
+    return _table(points, _SCALAR_DIGITS)
+
+
+def fixed_msm(table: Words, scalars: Words) -> Words:
+    """See the protocol."""
+    digits = np.empty((_SCALAR_DIGITS, len(scalars)), np.int16)
+    multiples.scalar_digits(plain(scalars), _WIDTH, digits)
+    return _combined(table, digits.reshape(1, -1), _WIDTH)
+
+
+def _combined(niels: Words, digits: NDArray[np.int16], width: int) -> Words:
+    out = np.empty((1, 20), np.uint64)
+    multiples.combine_windows(niels, digits, width, 0, out.reshape(-1))
+    return out
+
+
+def _normalised(points: Words) -> Words:
+    points = plain(points)
+    products = np.empty((len(points) + 1, 5), np.uint64)
+    affine = bool(curve.multiply_up(points, products))
+    last = sum(int(limb) << (51 * k) for k, limb in enumerate(products[-1]))
+    inverse = np.array(field_limbs(pow(last, -1, PRIME)), np.uint64)
+    out = np.empty((len(points), 15), np.uint64)
+    curve.divide_down(points, products, inverse, affine, out)
+    return out
+
+
+def _roots(write: Callable[[Words, Words], None], of: Words) -> Words:
+    ratios = np.empty((len(of), 10), np.uint64)
+    write(of, ratios)
+    sqrt_ratios(ratios)
+    return ratios
+
+
+def _table(points: Words, levels: int) -> Words:
+    out = np.empty((levels * len(points), 20), np.uint64)
+    multiples.multiply_levels(plain(points), levels, out)
+    return _normalised(out)
+
+
+def _bits(scalars: Words) -> int:
+    """The length of the longest scalar."""
+    words = np.bitwise_or.reduce(scalars, axis=0) if len(scalars) else np.zeros(4, np.uint64)
+    return sum(int(word) << (64 * k) for k, word in enumerate(words)).bit_length()

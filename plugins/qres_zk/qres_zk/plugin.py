@@ -1,0 +1,511 @@
+"""The ``zk`` plugin: its options and its hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Companion,
+    CompatibilityError,
+    ConfigError,
+    Contribution,
+    Evidence,
+    Extent,
+    NodeId,
+    NodeInfo,
+    Outcome,
+    Problem,
+    Revelation,
+    RoundInfo,
+    Surroundings,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Verdict,
+    Visibility,
+    WireError,
+    fixed,
+    hookimpl,
+    reject,
+)
+from qres_zk.aggregate import opens
+from qres_zk.bundle import ProofBundle, commitments
+from qres_zk.exact import clipped, squared_norm
+from qres_zk.fitting import misfits
+from qres_zk.group import ORDER, integers
+from qres_zk.norm import prove, verify
+from qres_zk.options import direction_of, flag, one_of, read_vector, real, steps, threshold_of
+from qres_zk.pedersen import commit
+from qres_zk.slack import PROJECTIONS, SECURITY, factor, honest_bound
+from qres_zk.statement import MAX_BOUND, Context, Statement
+from qres_zk.suspicion import Suspicion
+
+NAME: Final = "zk"
+LIED: Final = "another vector than committed"
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@attrs.frozen(eq=False)
+class _Made:
+    """What was committed in a round, and the proof of it."""
+
+    number: int
+    model: bytes
+    vector: Vector
+    bundle: bytes
+
+
+@attrs.define(eq=False)
+class Zk:
+    """Proves, in zero knowledge, that a node's update is within a norm bound, and checks sums.
+
+    The update is committed to before a plugin after this one hides it. Everybody checks the proof
+    of every contribution. Where single vectors stay visible, everybody also checks that the vector
+    is the committed one; where only sums are revealed, that the sum is the sum of those committed.
+
+    What ``bound`` promises holds for whatever is accepted, except with probability ``2**-security``
+    for each try of a cheater. Honest updates are clipped to a lower norm, ``bound / sigma``: see
+    :mod:`qres_zk.slack`.
+
+    Attributes:
+        bound: greatest L2 norm of an accepted update, in the model's own units.
+        k: random projections in a proof, 256, 512 or 1024: more of them, less slack.
+        security: 40, 80 or 128 bits.
+        clip: whether updates longer than ``bound / sigma`` are clipped; if not, the node sits out.
+            To be switched off where noise was added before: clipping would take some of it away.
+        center: ``.npy`` file of a vector the update is to be near; empty for zero.
+        direction: ``.npy`` file of a vector the update is to point along; empty for none.
+        threshold: how far along the direction at least, in the model's own units.
+
+    Raises:
+        ValueError: an option out of range; the message names it.
+    """
+
+    bound: float = attrs.field(
+        validator=real(2.0**-40, 2.0**40),
+        metadata=_help("Greatest L2 norm of an accepted update, in the model's own units."),
+    )
+    k: int = attrs.field(
+        default=256,
+        validator=one_of(*PROJECTIONS),
+        metadata=_help("Random projections in a proof: 256, 512 or 1024; more, less slack."),
+    )
+    security: int = attrs.field(
+        default=128,
+        validator=one_of(*SECURITY),
+        metadata=_help("Bits of security against one try of a cheater: 40, 80 or 128."),
+    )
+    clip: bool = attrs.field(
+        default=True,
+        validator=flag,
+        metadata=_help("Clip honest updates; false where noise was added before, or sit out."),
+    )
+    center: str = attrs.field(
+        default="", metadata=_help("A .npy file: updates must be within the bound of this vector.")
+    )
+    direction: str = attrs.field(
+        default="", metadata=_help("A .npy file: updates must point along this vector.")
+    )
+    threshold: float = attrs.field(
+        default=0.0,
+        validator=real(-(2.0**40), 2.0**40),
+        metadata=_help("How far along the direction at least, in the model's own units."),
+    )
+
+    _node: NodeId = attrs.field(init=False, default=b"")
+    _visibility: Visibility = attrs.field(init=False, default=Visibility.INDIVIDUAL)
+    _center: NDArray[np.float64] | None = attrs.field(init=False, default=None)
+    _direction: NDArray[np.float64] | None = attrs.field(init=False, default=None)
+    _statements: dict[tuple[int, int], Statement] = attrs.field(
+        init=False, factory=dict[tuple[int, int], Statement]
+    )
+    _made: _Made | None = attrs.field(init=False, default=None)
+    _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
+    _untold: tuple[Evidence, ...] = attrs.field(init=False, default=())
+    _counts: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
+
+    def __attrs_post_init__(self) -> None:
+        if self.threshold and not self.direction:
+            msg = "threshold is an option of a direction; set direction too"
+            raise ValueError(msg)
+
+    # ── traits ────────────────────────────────────────────────────────────────────────────────
+
+    accompanies = True
+    reveals = False
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether grid and neighbours leave a vector that can be proved about.
+
+        Args:
+            around: the configuration around the plugin.
+
+        Yields:
+            QRES-E303, QRES-E313 and QRES-E314, see :func:`qres_zk.fitting.misfits`.
+        """
+        policy = steps(self.bound, around.scale)
+        honest = honest_bound(policy, self.k, self.security)
+        return misfits(
+            around, self.bound, policy, honest, clip=self.clip, centred=bool(self.center)
+        )
+
+    def passes(self, extent: Extent, around: Surroundings) -> Extent:
+        """Within the bound of honest updates.
+
+        Args:
+            extent: how large the update is before.
+            around: the configuration around the plugin.
+        """
+        del around
+        if self.center:
+            return extent
+        if not self.clip:  # nothing is made shorter: who is too long sits out
+            return attrs.evolve(extent, accepted=self.bound)
+        return attrs.evolve(
+            extent,
+            length=min(extent.length, self.bound / factor(self.k, self.security)),
+            accepted=self.bound,
+        )
+
+    @property
+    def bounds(self) -> str:
+        """How far one node can move a mean."""
+        what = f"norm at most {self.bound:g}"
+        return f"{what} around {self.center}" if self.center else what
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should know."""
+        sigma = factor(self.k, self.security)
+        honest = "clipped to" if self.clip else "refused above"
+        limits = (
+            f"norm of at most {self.bound:g}; honest ones are {honest} {self.bound / sigma:.6g}"
+        )
+        return (
+            f"accepted updates have a {limits}",
+            "experimental: the protocol has not been reviewed by anybody outside the project",
+        )
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Read the references and note what later plugins leave visible.
+
+        Args:
+            node_info: the node.
+
+        Raises:
+            ConfigError: QRES-E105 for a file that cannot be used.
+        """
+        self._node, self._visibility = node_info.node_id, node_info.visibility
+        if self.center:
+            self._center = read_vector(self.center, "plugins.zk.center")
+        if self.direction:
+            self._direction = read_vector(self.direction, "plugins.zk.direction")
+        self._statements.clear()
+        self._made = None
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        """Check that the round's dimension and grid can be proved about.
+
+        Args:
+            round_info: the round.
+
+        Raises:
+            CompatibilityError: QRES-E313, the grid or the group is too small for the bound.
+            ConfigError: QRES-E105, a reference of another dimension.
+        """
+        self._made = None
+        self._statement(round_info)
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Forget what was committed.
+
+        Args:
+            outcome: how the round ended.
+        """
+        del outcome
+        self._made = None
+
+    @hookimpl
+    def status(self) -> Mapping[str, object]:
+        """Bounds, and how many proofs were made, accepted and refused.
+
+        Returns:
+            ``bound``, ``honest_bound``, ``proofs_made``, ``proofs_accepted``, ``proofs_refused``,
+            ``sums_failed`` and ``suspects``.
+        """
+        counted = ("proofs_made", "proofs_accepted", "proofs_refused", "sums_failed")
+        return {
+            "bound": self.bound,
+            "honest_bound": self.bound / factor(self.k, self.security),
+            **{name: self._counts.get(name, 0) for name in counted},
+            "suspects": len(self._suspicion.suspects),
+        }
+
+    def _count(self, name: str, more: int = 1) -> None:
+        self._counts[name] = self._counts.get(name, 0) + more
+
+    # ── the statement ─────────────────────────────────────────────────────────────────────────
+
+    def _statement(self, round_info: RoundInfo) -> Statement:
+        """The statement at the round's dimension and scale, from the options alone."""
+        key = round_info.dimension, round_info.scale
+        if key not in self._statements:
+            self._statements[key] = self._new_statement(*key)
+        return self._statements[key]
+
+    def _new_statement(self, dimension: int, scale: int) -> Statement:
+        policy = steps(self.bound, scale)
+        bound = honest_bound(policy, self.k, self.security)
+        if not 1 <= bound <= MAX_BOUND:
+            what = f"{self.bound:g} is {policy} steps of the grid, honest updates have {bound}"
+            fix = "another bound, or another swarm.scale"
+            raise CompatibilityError.of("QRES-E313", "plugins.zk.bound", what, fix)
+        for name, values in (("center", self._center), ("direction", self._direction)):
+            if values is not None and values.size != dimension:
+                what = f"{values.size} coordinates, the model has {dimension}"
+                raise ConfigError.of("QRES-E105", f"plugins.zk.{name}", what)
+        center = None
+        if self._center is not None:
+            encoded = fixed.encode(self._center, scale=scale)
+            if encoded.saturated:
+                what = f"{encoded.saturated} coordinates are beyond the grid"
+                raise CompatibilityError.of("QRES-E313", "plugins.zk.center", what)
+            center = encoded.vector
+        direction, threshold = None, 0
+        if self._direction is not None:
+            direction = direction_of(self._direction)
+            threshold = threshold_of(self.threshold, direction, scale)
+        return Statement(
+            dimension, bound, self.k, scale, center=center, direction=direction, threshold=threshold
+        )
+
+    # ── the way out ───────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        """Clip the update, commit to it and prove; what opens the commitments goes beside it.
+
+        Args:
+            update: int32, shape ``(d,)``.
+            round_info: the round.
+
+        Returns:
+            the clipped update, with the blinds as residues under ``zk``.
+
+        Raises:
+            ValueRefusedError: QRES-E510 if the update is not within the statement.
+            CompatibilityError: QRES-E313.
+
+        Complexity: see :func:`qres_zk.norm.prove`.
+        """
+        statement = self._statement(round_info)
+        vector = self._clipped(update.vector, statement)
+        context = Context.of(self._node, round_info)
+        commitment, bundle = prove(statement, context, commit(statement, vector))
+        self._made = _Made(round_info.number, round_info.model_digest, vector, bundle.to_bytes())
+        self._count("proofs_made")
+        blinds = Companion.of(integers(commitment.blinds), ORDER)
+        return attrs.evolve(update, vector=vector, companions={**update.companions, NAME: blinds})
+
+    def _clipped(self, vector: Vector, statement: Statement) -> Vector:
+        center = statement.center
+        relative = vector.astype(np.int64)
+        if center is not None:
+            relative -= center
+        norm = squared_norm(relative)
+        if norm > statement.bound**2 and not self.clip:
+            unit = 2.0 ** (statement.scale - 16)
+            what = (
+                f"the update's norm is {norm**0.5 * unit:.6g} and the proof's bound "
+                f"{statement.bound * unit:.6g}"
+            )
+            sigma = factor(self.k, self.security)
+            fix = f"plugins.zk.bound >= {norm**0.5 * unit * sigma:.6g}, less noise, or a lower clip"
+            raise ValueRefusedError.of("QRES-E510", "plugins.zk.bound", what, fix)
+        short = clipped(relative, statement.bound)
+        if center is not None:
+            short = short + center
+            if int(np.abs(short).max()) > fixed.LIMIT:
+                what = "the update near the center is beyond the grid"
+                raise ValueRefusedError.of("QRES-E510", "plugins.zk.center", what)
+        return short.astype(np.int32)
+
+    @hookimpl
+    def prove(self, update: Update, round_info: RoundInfo) -> bytes:
+        """The proof made for what was committed in this round.
+
+        Args:
+            update: as it will be sent.
+            round_info: the round.
+
+        Returns:
+            the bundle.
+
+        Raises:
+            ValueRefusedError: QRES-E510 if nothing was committed, or if single vectors are visible
+                and a plugin after this one changed the update.
+        """
+        made = self._made
+        if made is None or (made.number, made.model) != (
+            round_info.number,
+            round_info.model_digest,
+        ):
+            raise ValueRefusedError.of("QRES-E510", "plugins.zk", "nothing was committed")
+        visible = self._visibility is Visibility.INDIVIDUAL
+        if visible and not np.array_equal(made.vector, update.vector):
+            what = "a plugin after this one changed the update that was committed to"
+            fix = "put [plugins.zk] after it"
+            raise ValueRefusedError.of("QRES-E510", "plugins.zk", what, fix)
+        return made.bundle
+
+    # ── the way in ────────────────────────────────────────────────────────────────────────────
+
+    @hookimpl
+    def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
+        """Check the proof, against this node's own configuration and view of the round.
+
+        Args:
+            contribution: as sent.
+            round_info: the round it must be of.
+
+        Returns:
+            ``ACCEPT``, or a rejection that blames the sender, who signed it.
+
+        Complexity: O(d) word operations and O(b + m) in the group.
+        """
+        # Who was proven to lie by rounds that made no model, in which nobody could be told, must
+        # not go on: no round would ever make one.
+        proven = any(one.subject == contribution.sender for one in self._untold)
+        reason = LIED if proven else self._reason(contribution, round_info)
+        self._count("proofs_refused" if reason else "proofs_accepted")
+        return reject(reason, blame=Blame.SENDER) if reason else ACCEPT
+
+    def _reason(self, contribution: Contribution, round_info: RoundInfo) -> str:
+        statement = self._statement(round_info)
+        data = contribution.proofs.get(NAME)
+        beside = contribution.companions.get(NAME)
+        if data is None:
+            return "no proof"
+        if not _fits(beside, statement):
+            return "no blinds"
+        try:
+            bundle = ProofBundle.from_bytes(data, statement)
+        except WireError:
+            return "malformed proof"
+        try:
+            verify(statement, Context.of(contribution.sender, round_info), bundle)
+        except WireError:
+            return "bad proof"
+        if self._visibility is Visibility.INDIVIDUAL and not opens(
+            statement, [bundle.points[: statement.rows]], contribution.vector, _blinds(beside)
+        ):
+            return LIED
+        return ""
+
+    @hookimpl
+    def reveal(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Revelation:
+        """Keep the rows that are sums of what their members committed to.
+
+        Args:
+            updates: rows as revealed by the plugins after this one.
+            contributions: of the agreed members, with their proofs.
+            round_info: the round.
+
+        Returns:
+            the rows that hold, and evidence against whoever must have lied.
+
+        Raises:
+            ValueRefusedError: QRES-E508 if the rows that hold have fewer members than the quorum.
+
+        Complexity: O(d) word operations a row, and a multiplication of ``b`` points a member.
+        """
+        statement = self._statement(round_info)
+        sent = {one.sender: one for one in contributions}
+        holds = [self._row_holds(statement, updates, row, sent) for row in range(len(updates))]
+        failed = [members for members, good in zip(updates.members, holds, strict=True) if not good]
+        if not failed:
+            against, self._untold = self._untold, ()
+            return Revelation(updates, against)
+        self._count("sums_failed", len(failed))
+        liars = self._suspicion.note(failed, round_info.byzantine)
+        against = self._untold + tuple(
+            Evidence(one, LIED, NAME, against=True, round=round_info.number) for one in liars
+        )
+        kept = np.flatnonzero(holds)
+        left = sum(len(updates.members[int(row)]) for row in kept)
+        if not left or left < round_info.quorum:
+            self._untold = against  # for the next round that goes through: an error carries none
+            what = (
+                f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
+                f"quorum is {round_info.quorum}"
+            )
+            raise ValueRefusedError.of("QRES-E508", "plugins.zk", what)
+        self._untold = ()
+        return Revelation(updates.take(kept), against)
+
+    def _row_holds(
+        self,
+        statement: Statement,
+        updates: Updates,
+        row: int,
+        sent: Mapping[bytes, Contribution],
+    ) -> bool:
+        members = [sent.get(member) for member in updates.members[row]]
+        made = [one for one in members if one is not None]
+        if len(made) != len(members):
+            return False
+        vector: NDArray[np.integer]
+        weights: list[int] | None = None
+        if updates.sums is None:
+            vector = updates.vectors[row]
+            if len(made) == 1 and self._checked(made[0], vector):
+                return True
+        else:
+            vector = updates.sums[row]
+            weights = [one.weight for one in made]
+            if sum(weights) != int(updates.weights[row]):
+                weights = None
+        companions = updates.companions.get(NAME)
+        beside = companions[row] if companions is not None else None
+        if not _fits(beside, statement):
+            return False
+        try:
+            points = [commitments(one.proofs.get(NAME, b""), statement) for one in made]
+        except WireError:
+            return False
+        return opens(statement, points, vector, _blinds(beside), weights)
+
+    def _checked(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
+        """Whether :meth:`verify` saw that this very vector is the committed one."""
+        visible = self._visibility is Visibility.INDIVIDUAL
+        return visible and np.array_equal(contribution.vector, vector)
+
+
+def _fits(companion: Companion | None, statement: Statement) -> bool:
+    return (
+        companion is not None
+        and companion.modulus == ORDER
+        and len(companion.body) == 32 * statement.rows
+    )
+
+
+def _blinds(companion: Companion | None) -> tuple[int, ...]:
+    return companion.residues() if companion is not None else ()

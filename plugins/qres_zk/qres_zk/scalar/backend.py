@@ -1,0 +1,78 @@
+"""The two implementations of the scalar kernels, chosen as the group's engine is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from functools import cache
+from typing import Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_zk.group.backend import Words, accelerated
+
+Values: TypeAlias = NDArray[np.int64]
+Bits: TypeAlias = NDArray[np.uint8]
+
+
+class Halves(Protocol):
+    """The state of a folding, see :class:`qres_zk.scalar.Folding`."""
+
+    rows: int
+
+    def cross(self) -> tuple[int, int]:
+        """The two cross terms."""
+        ...
+
+    def fold(self, x: int) -> None:
+        """Halve the rows."""
+        ...
+
+    def result(self) -> tuple[Words, Words]:
+        """What is left of a single row."""
+        ...
+
+
+class ScalarEngine(Protocol):
+    """What both compute. Arrays have been checked; none is written to."""
+
+    def project(self, values: Values, rows: Iterable[Bits], k: int) -> list[int]:
+        """Sums of the coordinates that the bits choose."""
+        ...
+
+    def weights(self, rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> Words:
+        """Sums of the gammas that the bits choose, shape ``(b, m, 2)``."""
+        ...
+
+    def folded_weights(
+        self, rows: Iterable[Bits], m: int, gammas: list[int], factors: list[int]
+    ) -> Words:
+        """Sums over rows of the weights, times a factor a row, shape ``(m, 4)``."""
+        ...
+
+    def folding(self, values: Values, weights: Words) -> Halves:
+        """Begin to fold."""
+        ...
+
+    def multiply_add(self, left: Words, factor: int, right: Words) -> Words:
+        """``left + factor * right``."""
+        ...
+
+    def dot(self, left: Words, right: Words) -> int:
+        """The sum of products."""
+        ...
+
+    def combine_rows(self, factors: list[int], values: Values) -> Words:
+        """Sums over rows of the values, times a factor a row."""
+        ...
+
+
+def engine() -> ScalarEngine:
+    """Return the engine to use now."""
+    return _load("compiled.engine" if accelerated() else "reference")
+
+
+@cache
+def _load(name: str) -> ScalarEngine:
+    return cast("ScalarEngine", importlib.import_module(f"qres_zk.scalar.{name}"))

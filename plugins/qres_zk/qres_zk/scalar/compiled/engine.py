@@ -1,0 +1,132 @@
+"""The scalar kernels with numba, see :class:`qres_zk.scalar.backend.ScalarEngine`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from qres_zk.group.backend import Words
+from qres_zk.group.compiled.engine import plain
+from qres_zk.group.parameters import ORDER
+from qres_zk.group.scalars import scalars
+from qres_zk.scalar.backend import Bits, Values
+from qres_zk.scalar.compiled import kernels
+from qres_zk.scalar.compiled.modular import montgomery, words
+
+_BYTE_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+
+
+def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
+    """See the protocol."""
+    sums = np.zeros((k // 8, 256), np.int64)
+    for row, bits in zip(plain(values), rows, strict=True):
+        kernels.count(bits, row, sums.reshape(-1))
+    return [int(one) for one in (sums @ _BYTE_BITS.astype(np.int64)).reshape(-1)]
+
+
+def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> Words:
+    """See the protocol."""
+    table, last = _subset_sums(gammas)
+    out = np.empty((*shape, 2), np.uint64)
+    for bits, row in zip(rows, out, strict=True):
+        kernels.weigh(bits, table, last, row)
+    return out
+
+
+def folded_weights(rows: Iterable[Bits], m: int, gammas: list[int], factors: list[int]) -> Words:
+    """See the protocol."""
+    table, last = _subset_sums(gammas)
+    totals = np.zeros((m, 7), np.uint64)
+    for bits, factor in zip(rows, factors, strict=True):
+        kernels.weigh_and_add(bits, table, last, words(factor % ORDER), totals)
+    out = np.empty((m, 4), np.uint64)
+    kernels.reduce(totals, out)
+    return out
+
+
+class Halves:
+    """The state of a folding."""
+
+    def __init__(self, values: Values, weights: Words) -> None:
+        self.rows = len(values)
+        self._m = values.shape[1]
+        # Integers until the first fold, scalars after it; flat over rows and columns.
+        self._small = True
+        self._values: Any = plain(values).reshape(-1)
+        self._weights = plain(weights).reshape(-1, 2)
+
+    def cross(self) -> tuple[int, int]:
+        """See :meth:`qres_zk.scalar.Folding.cross`."""
+        h = self.rows // 2 * self._m
+        one = _dot_small if self._small else dot
+        return (
+            one(self._weights[h:], self._values[:h]),
+            one(self._weights[:h], self._values[h:]),
+        )
+
+    def fold(self, x: int) -> None:
+        """See :meth:`qres_zk.scalar.Folding.fold`."""
+        h = self.rows // 2 * self._m
+        factor = montgomery(x)
+        low, high = self._values[:h], self._values[h:]
+        if self._small:
+            values, weights = (np.empty((h, 4), np.uint64) for _ in range(2))
+            kernels.fold_small(low, high, factor, self._weights, values, weights)
+        else:
+            # In place: nobody else holds what the first fold made.
+            values, weights = low, self._weights[:h]
+            kernels.multiply_add(low, factor, high, values)
+            kernels.multiply_add(self._weights[h:], factor, weights, weights)
+        self._values, self._weights, self._small = values, weights, False
+        self.rows //= 2
+
+    def result(self) -> tuple[Words, Words]:
+        """See :meth:`qres_zk.scalar.Folding.result`."""
+        if not self._small:
+            return self._values.copy(), self._weights.copy()  # not the whole of what was folded
+        wide = np.zeros((self._m, 4), np.uint64)
+        wide[:, :2] = self._weights
+        return scalars(self._values.tolist()), wide
+
+
+def folding(values: Values, weights: Words) -> Halves:
+    """See the protocol."""
+    return Halves(values, weights)
+
+
+def multiply_add(left: Words, factor: int, right: Words) -> Words:
+    """See the protocol."""
+    out = np.empty((len(left), 4), np.uint64)
+    kernels.multiply_add(plain(left), montgomery(factor), plain(right), out)
+    return out
+
+
+def dot(left: Words, right: Words) -> int:
+    """See the protocol."""
+    return _integer(kernels.dot(plain(left), plain(right)))
+
+
+def combine_rows(factors: list[int], values: Values) -> Words:
+    """See the protocol."""
+    totals = np.zeros((values.shape[1], 4), np.uint64)
+    for factor, row in zip(factors, plain(values), strict=True):
+        kernels.add_multiple(totals, montgomery(factor), row)
+    return totals
+
+
+def _dot_small(weights: Words, values: Values) -> int:
+    positive, negative = kernels.cross_small(weights, values)
+    return (_integer(positive) - _integer(negative)) % ORDER
+
+
+def _integer(parts: tuple[int, ...]) -> int:
+    return sum(int(one) << (64 * k) for k, one in enumerate(parts))
+
+
+def _subset_sums(gammas: list[int]) -> tuple[Words, Words]:
+    pairs = np.array([[one & (2**64 - 1), one >> 64] for one in gammas], np.uint64)
+    table = np.empty(((len(gammas) - 1) // 8, 256, 2), np.uint64)
+    kernels.subset_sums(pairs, table)
+    return table.reshape(-1), pairs[-1].copy()

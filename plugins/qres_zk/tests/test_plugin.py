@@ -1,0 +1,409 @@
+"""The plugin's hooks: what a node sends, what its peers check, and how a liar is found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_zk import Zk
+from qres_zk.group import ORDER
+from qres_zk.plugin import LIED
+from qres_zk.slack import factor
+
+from qres_core import (
+    ACCEPT,
+    Blame,
+    Companion,
+    CompatibilityError,
+    ConfigError,
+    Contribution,
+    NodeId,
+    NodeInfo,
+    RoundInfo,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Visibility,
+)
+
+D = 50
+NODES = 9
+ROSTER = tuple(bytes([n + 1]) * 32 for n in range(NODES))
+UNIT = 2**16
+
+
+def round_of(number: int = 1, **changes: Any) -> RoundInfo:
+    info = RoundInfo("lab", number, bytes(32), D, 0, ROSTER, 5, byzantine=1)
+    return attrs.evolve(info, **changes)
+
+
+def plugin(
+    node: NodeId = ROSTER[0], visibility: Visibility = Visibility.INDIVIDUAL, **options: Any
+) -> Zk:
+    made = Zk(**{"bound": 10.0, **options})
+    made.setup(NodeInfo(node, "lab", ROSTER, byzantine=1, visibility=visibility))
+    return made
+
+
+def vector(seed: int, norm: float = 1.0) -> np.ndarray:
+    drawn = np.random.default_rng(seed).normal(size=D)
+    return np.trunc(drawn / np.linalg.norm(drawn) * norm * UNIT).astype(np.int32)
+
+
+def send(made: Zk, update: Update, info: RoundInfo, sender: NodeId) -> Contribution:
+    made.round_opened(info)
+    private = made.privatize(update, info)
+    proofs = {"zk": made.prove(private, info)}
+    return Contribution(sender, bytes(32), private.vector, 1, proofs, private.companions)
+
+
+@pytest.fixture(scope="module")
+def sent() -> list[Contribution]:
+    """What honest nodes send in round 1."""
+    return [send(plugin(one), Update(vector(n)), round_of(), one) for n, one in enumerate(ROSTER)]
+
+
+# ── one node ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_honest_contribution_is_accepted(sent: list[Contribution]) -> None:
+    judge = plugin(ROSTER[3])
+    assert all(judge.verify(one, round_of()) is ACCEPT for one in sent)
+    assert judge.status()["proofs_accepted"] == NODES
+
+
+def test_long_updates_are_clipped_to_what_can_be_proved() -> None:
+    made = plugin()
+    honest = 10.0 / factor(256, 128)
+    contribution = send(made, Update(vector(1, norm=50.0)), round_of(), ROSTER[0])
+    norm = float(np.linalg.norm(contribution.vector.astype(float))) / UNIT
+    assert honest * 0.999 < norm <= honest
+    assert made.status()["honest_bound"] == pytest.approx(honest)
+    assert plugin(ROSTER[1]).verify(contribution, round_of()) is ACCEPT
+
+
+def test_without_clipping_the_node_sits_out_and_says_by_how_much() -> None:
+    made = plugin(clip=False)
+    with pytest.raises(ValueRefusedError, match=r"norm is 50 and the proof's bound 2\.6") as no:
+        made.privatize(Update(vector(1, norm=50.0)), round_of())
+    assert no.value.code == "QRES-E510"
+    made.privatize(Update(vector(1, norm=2.5)), round_of())
+
+
+def test_noise_that_fits_the_bound_is_sent_as_it_is() -> None:
+    noised = vector(1, norm=1.0) + vector(2, norm=1.5)
+    made = plugin(clip=False)
+    assert np.array_equal(made.privatize(Update(noised), round_of()).vector, noised)
+
+
+@pytest.mark.parametrize("what", ["boosted", "other", "no proof", "no blinds", "garbage", "late"])
+def test_what_is_not_as_committed_is_refused_and_blamed(
+    what: str, sent: list[Contribution]
+) -> None:
+    one, info, reason = sent[0], round_of(), LIED
+    if what == "boosted":
+        one = attrs.evolve(one, vector=one.vector * 1000)
+    elif what == "other":
+        changed = one.vector.copy()
+        changed[7] += 1
+        one = attrs.evolve(one, vector=changed)
+    elif what == "no proof":
+        one, reason = attrs.evolve(one, proofs={}), "no proof"
+    elif what == "no blinds":
+        one, reason = attrs.evolve(one, companions={}), "no blinds"
+    elif what == "garbage":
+        one, reason = attrs.evolve(one, proofs={"zk": b"QZKP"}), "malformed proof"
+    else:
+        info, reason = round_of(2), "bad proof"
+    verdict = plugin(ROSTER[1]).verify(one, info)
+    assert (verdict.reason, verdict.blame) == (reason, Blame.SENDER)
+
+
+def test_blinds_of_another_kind_are_refused(sent: list[Contribution]) -> None:
+    blinds = sent[0].companions["zk"].residues()
+    for bad in (
+        Companion(bytes(32)),
+        Companion.of(blinds[:-1], ORDER),
+        Companion.of([one % 2**200 for one in blinds], ORDER - 2),
+    ):
+        verdict = plugin(ROSTER[1]).verify(
+            attrs.evolve(sent[0], companions={"zk": bad}), round_of()
+        )
+        assert verdict.reason == "no blinds"
+
+
+def test_the_contribution_of_another_cannot_be_sent_as_ones_own(sent: list[Contribution]) -> None:
+    stolen = attrs.evolve(sent[0], sender=ROSTER[5])
+    assert plugin(ROSTER[1]).verify(stolen, round_of()).reason == "bad proof"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"number": 2},
+        {"model_digest": b"m" * 32},
+        {"swarm": "other"},
+        {"roster": ROSTER[:-1]},
+        {"scale": 1},
+    ],
+)
+def test_a_proof_holds_in_one_context_only(
+    changes: dict[str, Any], sent: list[Contribution]
+) -> None:
+    verdict = plugin(ROSTER[1]).verify(sent[0], round_of(**{"number": 1, **changes}))
+    assert verdict.reason in {"bad proof", "malformed proof"}
+
+
+@pytest.mark.parametrize("options", [{"bound": 9.0}, {"bound": 11.0}, {"k": 512}, {"security": 80}])
+def test_the_verifiers_own_options_count(options: dict[str, Any], sent: list[Contribution]) -> None:
+    assert plugin(ROSTER[1], **options).verify(sent[0], round_of()) is not ACCEPT
+
+
+def test_a_cheat_with_a_weaker_configuration_is_refused() -> None:
+    """The attacker runs the plugin with a bound of its own choice."""
+    boosted = send(plugin(bound=1000.0), Update(vector(1, norm=200.0)), round_of(), ROSTER[0])
+    assert plugin(ROSTER[1]).verify(boosted, round_of()).blame is Blame.SENDER
+    assert plugin(ROSTER[1], bound=1000.0).verify(boosted, round_of()) is ACCEPT
+
+
+def test_a_later_plugin_must_not_change_what_stays_visible() -> None:
+    made = plugin()
+    private = made.privatize(Update(vector(1)), round_of())
+    changed = attrs.evolve(private, vector=private.vector + 1)
+    with pytest.raises(ValueRefusedError, match="QRES-E510"):
+        made.prove(changed, round_of())
+    assert made.prove(private, round_of())
+    masked = plugin(visibility=Visibility.SUM)
+    private = masked.privatize(Update(vector(1)), round_of())
+    assert masked.prove(attrs.evolve(private, vector=private.vector + 1), round_of())
+
+
+def test_a_proof_is_of_its_round() -> None:
+    made = plugin()
+    private = made.privatize(Update(vector(1)), round_of())
+    with pytest.raises(ValueRefusedError, match="nothing was committed"):
+        made.prove(private, round_of(2))
+    made.round_opened(round_of())
+    with pytest.raises(ValueRefusedError, match="nothing was committed"):
+        made.prove(private, round_of())
+
+
+# ── references ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_center_and_a_direction(tmp_path: Path) -> None:
+    center, direction = vector(7, norm=30.0) / UNIT, vector(8) / UNIT
+    np.save(tmp_path / "center.npy", center)
+    np.save(tmp_path / "direction.npy", direction)
+    options = {
+        "center": str(tmp_path / "center.npy"),
+        "direction": str(tmp_path / "direction.npy"),
+        "threshold": float(center @ direction),
+    }
+    near = ((center + direction) * UNIT).astype(np.int32)
+    contribution = send(plugin(**options), Update(near), round_of(), ROSTER[0])
+    assert plugin(ROSTER[1], **options).verify(contribution, round_of()) is ACCEPT
+    assert plugin(ROSTER[1]).verify(contribution, round_of()) is not ACCEPT
+    back = ((center - direction) * UNIT).astype(np.int32)
+    with pytest.raises(ValueRefusedError, match="QRES-E510"):
+        plugin(**options).privatize(Update(back), round_of())
+    far = send(plugin(center=options["center"]), Update(vector(1)), round_of(), ROSTER[0])
+    distance = np.linalg.norm(far.vector / UNIT - center)
+    assert distance <= 10.0 / factor(256, 128) * 1.001  # clipped into the ball around the center
+
+
+def test_references_that_cannot_be_used(tmp_path: Path) -> None:
+    np.save(tmp_path / "short.npy", np.ones(D - 1))
+    np.save(tmp_path / "zero.npy", np.zeros(D))
+    np.save(tmp_path / "nan.npy", np.full(D, np.nan))
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no array")
+    for name in ("absent", "nan", "object", "text"):
+        with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.zk\.center"):
+            plugin(center=str(tmp_path / f"{name}.npy"))
+    for name in ("short", "zero"):
+        with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.zk\.direction"):
+            plugin(direction=str(tmp_path / f"{name}.npy")).round_opened(round_of())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bound": 0.0}, {"bound": float("nan")}, {"bound": "8"}, {"k": 128}, {"k": True},
+        {"security": 64}, {"clip": 1}, {"threshold": 1.0},
+    ],
+)  # fmt: skip
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Zk(**{"bound": 1.0, **options})
+
+
+def test_a_bound_below_the_grid_or_beyond_it_is_refused() -> None:
+    for bound in (2.0**-17, 2.0**30):
+        with pytest.raises(CompatibilityError, match="QRES-E313"):
+            plugin(bound=bound).round_opened(round_of())
+
+
+# ── sums ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def revealed(
+    sent: Sequence[Contribution],
+    groups: Sequence[Sequence[int]],
+    true: dict[int, np.ndarray] | None = None,
+    visibility: Visibility = Visibility.GROUP,
+) -> Updates:
+    """What secure aggregation would reveal: sums of vectors, and of blinds, by group."""
+    vectors = {n: one.vector for n, one in enumerate(sent)} | (true or {})
+    sums = np.stack([sum(vectors[n].astype(np.int64) for n in group) for group in groups])
+    counts = np.array([len(group) for group in groups], dtype=np.int64)
+    blinds = [
+        Companion.of(
+            [
+                sum(column) % ORDER
+                for column in zip(
+                    *(sent[n].companions["zk"].residues() for n in group), strict=True
+                )
+            ],
+            ORDER,
+        )
+        for group in groups
+    ]
+    return Updates(
+        np.rint(sums / counts[:, None]).astype(np.int32),
+        tuple(ROSTER[group[0]] for group in groups),
+        counts,
+        visibility,
+        members=tuple(tuple(ROSTER[n] for n in group) for group in groups),
+        sums=sums,
+        companions={"zk": tuple(blinds)},
+    )
+
+
+def lied(updates: Updates, row: int) -> Updates:
+    """A member of the row masked another vector than it committed to."""
+    assert updates.sums is not None
+    sums = updates.sums.copy()
+    sums[row, 3] += 100
+    return attrs.evolve(updates, sums=sums)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Zk:
+    return plugin(ROSTER[8], Visibility.GROUP)
+
+
+def test_true_sums_pass(judge: Zk, sent: list[Contribution]) -> None:
+    for groups in ([range(9)], [range(3), range(3, 6), range(6, 9)], [(0, 1), (2, 5), (3, 4, 6)]):
+        updates = revealed(sent, [list(group) for group in groups])
+        result = judge.reveal(updates, tuple(sent), round_of())
+        assert result.updates is updates
+        assert result.against == ()
+
+
+def test_a_false_sum_is_dropped_and_the_rest_kept(sent: list[Contribution]) -> None:
+    updates = lied(revealed(sent, [[0, 1, 2], [3, 4, 5], [6, 7, 8]]), 1)
+    result = plugin(visibility=Visibility.GROUP).reveal(updates, tuple(sent), round_of())
+    assert result.updates.members == (updates.members[0], updates.members[2])
+    assert result.against == ()  # one of three, and nobody knows who
+
+
+def test_below_the_quorum_the_round_is_aborted(sent: list[Contribution]) -> None:
+    for groups, rows in (([[0, 1, 2, 3], [4, 5, 6, 7, 8]], [1]), ([list(range(9))], [0])):
+        updates = revealed(sent, groups)
+        for row in rows:
+            updates = lied(updates, row)
+        with pytest.raises(ValueRefusedError, match="QRES-E508"):
+            plugin(visibility=Visibility.GROUP).reveal(updates, tuple(sent), round_of())
+
+
+@pytest.mark.parametrize("how", ["blinds", "no companion", "member", "duplicate", "no sums"])
+def test_a_lying_aggregator_is_caught(how: str, sent: list[Contribution]) -> None:
+    updates = revealed(sent, [list(range(8))])
+    if how == "blinds":
+        other = revealed(sent, [[*range(7), 8]])
+        updates = attrs.evolve(updates, companions=other.companions)
+    elif how == "no companion":
+        updates = attrs.evolve(updates, companions={})
+    elif how == "member":
+        updates = attrs.evolve(updates, members=(tuple(ROSTER),))
+    elif how == "duplicate":
+        updates = attrs.evolve(updates, members=(tuple(ROSTER[:7]),))
+    else:
+        updates = attrs.evolve(updates, sums=None)  # a mean of eight is not their sum
+    with pytest.raises(ValueRefusedError, match="QRES-E508"):
+        plugin(visibility=Visibility.SUM).reveal(updates, tuple(sent), round_of())
+
+
+def test_weights(sent: list[Contribution]) -> None:
+    weights = [1, 2, 3]
+    members = [attrs.evolve(one, weight=weight) for one, weight in zip(sent, weights, strict=False)]
+    vectors = [one.vector.astype(np.int64) * one.weight for one in members]
+    blinds = zip(
+        *(
+            [w * r for r in one.companions["zk"].residues()]
+            for one, w in zip(members, weights, strict=True)
+        ),
+        strict=True,
+    )
+    updates = Updates(
+        np.rint(sum(vectors) / 6).astype(np.int32)[None],
+        ROSTER[:1],
+        np.array([6]),
+        Visibility.SUM,
+        members=(ROSTER[:3],),
+        sums=np.array(sum(vectors))[None],
+        companions={"zk": (Companion.of([sum(one) % ORDER for one in blinds], ORDER),)},
+    )
+    small = round_of(quorum=3)
+    assert plugin(visibility=Visibility.SUM).reveal(updates, tuple(members), small).against == ()
+    with pytest.raises(ValueRefusedError, match="QRES-E508"):
+        plugin(visibility=Visibility.SUM).reveal(updates, tuple(sent), small)
+
+
+def test_a_persistent_liar_is_isolated_and_nobody_else(sent: list[Contribution]) -> None:
+    """One liar of nine, other groups of three in every round."""
+    made = plugin(visibility=Visibility.GROUP)
+    rng = np.random.default_rng(4)
+    for number in range(1, 30):
+        order = rng.permutation(NODES)
+        groups = sorted(sorted(int(n) for n in order[k : k + 3]) for k in (0, 3, 6))
+        row = next(row for row, group in enumerate(groups) if 4 in group)
+        updates = lied(revealed(sent, groups), row)
+        result = made.reveal(updates, tuple(sent), round_of(number))
+        if result.against:
+            assert [(one.subject, one.fact) for one in result.against] == [(ROSTER[4], LIED)]
+            assert number <= 6
+            return
+    pytest.fail("not found")
+
+
+def test_single_updates_that_are_not_as_committed_are_dropped_and_blamed(
+    sent: list[Contribution],
+) -> None:
+    """Where single updates are revealed late, a false row names its sender at once."""
+    rows = np.stack([one.vector for one in sent])
+    rows[2, 0] += 5
+    updates = Updates(
+        rows,
+        ROSTER,
+        np.ones(NODES, dtype=np.int64),
+        companions={"zk": tuple(one.companions["zk"] for one in sent)},
+    )
+    result = plugin().reveal(updates, tuple(sent), round_of())
+    assert len(result.updates) == NODES - 1
+    assert [one.subject for one in result.against] == [ROSTER[2]]
+
+
+def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contribution]) -> None:
+    made = plugin(visibility=Visibility.GROUP)
+    updates = lied(revealed(sent, [[0], [1, 2]]), 0)
+    with pytest.raises(ValueRefusedError, match="QRES-E508"):
+        made.reveal(updates, tuple(sent), round_of())
+    told = made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(2)).against
+    assert [one.subject for one in told] == [ROSTER[0]]
+    assert made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(3)).against == ()
