@@ -9,7 +9,8 @@ DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 export PYTHONSAFEPATH := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test interop coverage lint docs bench wheels requirements clean
+.PHONY: demo test interop coverage lint docs bench chaos soak hostile dp-utility audit fuzz zk-slack
+.PHONY: compatibility full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -44,6 +45,35 @@ soak: $(VENV)/.test
 
 hostile: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_frames.py
+
+# The accuracy that privacy costs, as a table and a picture. Minutes.
+dp-utility: $(VENV)/.test
+	$(BIN)/python -P scripts/dp_utility.py
+
+# A million privacy plans and a million damaged proofs. Minutes each.
+fuzz: $(VENV)/.test
+	$(BIN)/python -P scripts/fuzz_dp_plans.py
+	$(BIN)/python -P scripts/fuzz_bundle.py
+
+# Five hundred audits of each mode of privacy, which must raise no alarm. Half an hour.
+audit: $(VENV)/.test
+	$(BIN)/qres dp audit --runs 500 --no-faults --samples 200
+
+# What the proofs' slack is, by interval arithmetic.
+zk-slack: $(VENV)/.test
+	$(BIN)/python -P scripts/zk_slack.py
+
+# Every pair and triple of modes that the matrix calls supported, played one by one. Long.
+compatibility: $(VENV)/.test
+	PYTHONPATH=scripts $(BIN)/python -P -m compatibility
+
+# All defences at once, in the simulator: three swarms. Long.
+full-stack: $(VENV)/.test
+	$(BIN)/python -P scripts/full_stack.py
+
+# Every attack against nothing, single defences and the full stack, as a page.
+gallery: $(VENV)/.test
+	$(BIN)/qres attack report
 
 wheels: $(VENV)/.dev
 	rm -rf dist && for dist in $(DISTS); do $(BIN)/python -m build --no-isolation --outdir dist "$$dist" || exit; done

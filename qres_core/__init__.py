@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qres_core.contract import canonical, fixed
-    from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+    from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
+    from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
         CompatibilityError,
         ConfigError,
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
         ValueRefusedError,
         WireError,
     )
+    from qres_core.contract.gallery import (
+        AttackFamily,
+        GalleryEntry,
+        GalleryOutcome,
+        GallerySetting,
+    )
     from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.hookspecs import hookimpl
     from qres_core.contract.trainer import Reference, Trainer, Validator
-    from qres_core.contract.traits import Hides, Needs
+    from qres_core.contract.traits import Extent, Hides, Needs, Surroundings
     from qres_core.contract.transport import (
         CHUNK,
         BlobRef,
@@ -43,12 +50,16 @@ if TYPE_CHECKING:
         TransportStats,
     )
     from qres_core.contract.types import (
+        DIGEST_BYTES,
         FULL_STANDING,
+        MAX_WEIGHT,
+        NODE_ID_BYTES,
         Contribution,
         Evidence,
         NodeId,
         NodeInfo,
         Outcome,
+        Revelation,
         RoundInfo,
         RoundStatus,
         Standing,
@@ -80,12 +91,16 @@ _HOME = {
         "WireError",
     ),
     "types": (
+        "DIGEST_BYTES",
         "FULL_STANDING",
+        "MAX_WEIGHT",
+        "NODE_ID_BYTES",
         "Contribution",
         "Evidence",
         "NodeId",
         "NodeInfo",
         "Outcome",
+        "Revelation",
         "RoundInfo",
         "RoundStatus",
         "Standing",
@@ -99,10 +114,12 @@ _HOME = {
     ),
     "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
     "wire": ("Envelope",),
-    "dialogue": ("Dialogue", "DialogueMessage", "Send"),
+    "companion": ("MAX_COMPANION_BYTES", "Companion"),
+    "dialogue": ("Accusation", "Dialogue", "DialogueMessage", "Send"),
+    "gallery": ("AttackFamily", "GalleryEntry", "GalleryOutcome", "GallerySetting"),
     "held_out": ("HeldOut", "Screening"),
     "hookspecs": ("hookimpl",),
-    "traits": ("Hides", "Needs"),
+    "traits": ("Extent", "Hides", "Needs", "Surroundings"),
     "transport": (
         "CHUNK",
         "BlobRef",
@@ -124,9 +141,16 @@ _SUBMODULES = ("canonical", "fixed")
 __all__ = [
     "ACCEPT",
     "CHUNK",
+    "DIGEST_BYTES",
     "FULL_STANDING",
+    "MAX_COMPANION_BYTES",
+    "MAX_WEIGHT",
+    "NODE_ID_BYTES",
+    "Accusation",
+    "AttackFamily",
     "Blame",
     "BlobRef",
+    "Companion",
     "CompatibilityError",
     "ConfigError",
     "Contribution",
@@ -136,6 +160,10 @@ __all__ = [
     "DialogueMessage",
     "Envelope",
     "Evidence",
+    "Extent",
+    "GalleryEntry",
+    "GalleryOutcome",
+    "GallerySetting",
     "Handler",
     "HeldOut",
     "Hides",
@@ -152,12 +180,14 @@ __all__ = [
     "Problem",
     "QresError",
     "Reference",
+    "Revelation",
     "RoundError",
     "RoundInfo",
     "RoundStatus",
     "Screening",
     "Send",
     "Standing",
+    "Surroundings",
     "Trainer",
     "Transport",
     "TransportError",

@@ -32,6 +32,7 @@ LANES: Final = (
         "round: close",
         ("reveal", "wrap_aggregate", "aggregate", "observe", "round_closed", "digests"),
     ),
+    ("when asked", ("status",)),
     ("at the end", ("teardown",)),
 )
 """What happens, in order; a name of a hook is where that hook is called."""

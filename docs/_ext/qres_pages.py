@@ -21,6 +21,7 @@ from typing import Any, Final, cast
 
 import attrs
 import click
+from qres_compatibility import INTRO, compatibility_body
 from qres_life_cycle import draw_life_cycle
 
 import qres_core
@@ -29,6 +30,7 @@ from qres_core.contract.errors import ERRORS
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.config import NodeConfig, SwarmConfig
 from qres_core.kernel.discovery import scan
+from qres_core.kernel.policy import SYSTEM_POLICY, VARIABLE, PolicyFile
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
 from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.sabotage import SABOTAGE
@@ -299,6 +301,36 @@ def configuration_page() -> str:
     return _page("Configuration", intro, body())
 
 
+# ── site policy ───────────────────────────────────────────────────────────────────────────────────
+
+
+def policy_page() -> str:
+    """``reference/site-policy.md``."""
+
+    def body() -> Iterator[str]:
+        hints = typing.get_type_hints(PolicyFile)
+        yield _table(
+            ("key", "type", "meaning"),
+            (
+                (f"`{field.name}`", _toml_type(hints[field.name]), field.metadata["help"])
+                for field in attrs.fields(PolicyFile)
+            ),
+        )
+        yield f"Families of hooks: {', '.join(f'`{family}`' for family in SLOTS)}."
+
+    intro = f"""
+        What a machine's operator demands of every configuration. Policies are read from
+        `{SYSTEM_POLICY}`, from the files that `{VARIABLE}` names and from `--policy`, and all of
+        them apply. A configuration that does not meet one is refused with
+        [QRES-E315](errors.md#qres-e315). [Set a site policy](../how-to/set-a-site-policy.md) shows
+        how they are used.
+
+        One TOML file of at most 1 MiB, read as strictly as
+        [the configuration](configuration.md). Every key may be left out, but not all of them.
+    """
+    return _page("Site policy", intro, body())
+
+
 # ── command line ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -397,10 +429,12 @@ def attacks_page() -> str:
 API_GROUPS: Final = {
     "errors": "Errors",
     "types": "Vectors, updates, rounds",
+    "companion": "Companions",
     "verdict": "Verdicts",
     "wire": "Envelope",
     "dialogue": "Dialogues",
     "hookspecs": "Hooks",
+    "gallery": "Exhibits of the attack gallery",
     "held_out": "Held-out examples",
     "traits": "Needs and hides",
     "transport": "Transport",
@@ -476,10 +510,17 @@ def api_page() -> str:
     return _page("Python names", intro, body())
 
 
+def compatibility_page() -> str:
+    """``reference/compatibility.md``."""
+    return _page("Compatibility", INTRO, compatibility_body())
+
+
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/reference/hooks.md": hooks_page,
     "docs/reference/errors.md": errors_page,
     "docs/reference/configuration.md": configuration_page,
+    "docs/reference/site-policy.md": policy_page,
+    "docs/reference/compatibility.md": compatibility_page,
     "docs/reference/cli.md": cli_page,
     "docs/reference/attacks.md": attacks_page,
     "docs/reference/api.md": api_page,

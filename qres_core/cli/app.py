@@ -19,6 +19,7 @@ from qres_core.kernel.discovery import site_directories
 VERBS: Final = {
     "demo": "Train real nodes under attack, with and without a defence.",
     "simulate": "Play a swarm from a configuration on a virtual clock.",
+    "attack": "Play attacks against nothing, single defences, and all together.",
     "node": "Run a node, and ask one how it is.",
     "swarm": "Run a whole swarm of real nodes on this machine.",
     "plugins": "List the installed plugins, importing none.",

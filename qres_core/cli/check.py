@@ -10,24 +10,34 @@ from typing import Any
 import click
 
 from qres_core.cli.app import tell
-from qres_core.cli.options import SECTIONS, parse_setting, read_raw
+from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract.errors import CompatibilityError
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
 from qres_core.kernel.discovery import scan
+from qres_core.kernel.policy import in_force
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
 
 
 @click.command("check")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
+def command(
+    config: Path, *, settings: tuple[str, ...], policy_files: tuple[Path, ...], as_json: bool
+) -> None:
     """Print the resolved pipeline of CONFIG, or everything that is wrong with it.
 
     Exit code 0 if it would start, 2 if not.
     """
     raw = read_raw(config, [parse_setting(text) for text in settings])
-    found = diagnose(raw, source=str(config), sections=SECTIONS, installed=scan())
+    found = diagnose(
+        raw,
+        source=str(config),
+        sections=SECTIONS,
+        installed=scan(),
+        policies=in_force(policy_files),
+    )
     if found.problems:
         tell(CompatibilityError(found.problems), as_json=as_json)
         sys.exit(2)

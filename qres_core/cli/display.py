@@ -23,12 +23,15 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
     figure = (
         f"{accuracy:.1%}" if accuracy is not None else f"{loss:.4g}" if loss is not None else ""
     )
+    spent = () if record.epsilon is None else (f"{record.epsilon:.3f}",)
     if not record.closed:
-        return (str(record.number), "aborted", "", reasons(record.rejected), "", record.reason)
+        told = reasons(record.rejected)
+        return (str(record.number), "aborted", *spent, "", told, "", record.reason)
     own = record.accepted - record.attackers_accepted
     return (
         str(record.number),
         figure,
+        *spent,
         f"{own} + {record.attackers_accepted}" if record.attackers_accepted else str(own),
         reasons(record.rejected),
         "" if record.alignment is None else f"{record.alignment:+.2f}",
@@ -46,16 +49,24 @@ class RoundTable:
 
     def __init__(self, title: str, figure: str = "accuracy") -> None:
         self.table = Table(title=title, title_justify="left", title_style="bold")
+        self._figure = figure
+        self._live: Live | None = None
+
+    def _head(self, record: RoundRecord) -> None:
+        """The columns, once it is known whether a plugin shows what privacy it spent."""
         self.table.add_column("round", justify="right")
-        self.table.add_column(figure, justify="right")
+        self.table.add_column(self._figure, justify="right")
+        if record.epsilon is not None:
+            self.table.add_column("ε spent", justify="right")
         self.table.add_column("in the set (honest + attackers)", justify="right")
         self.table.add_column("rejected, why")
         self.table.add_column("toward honest", justify="right")
         self.table.add_column("model")
-        self._live: Live | None = None
 
     def add(self, record: RoundRecord) -> None:
         """Show one more round."""
+        if not self.table.columns:
+            self._head(record)
         style = None if record.closed else "yellow"
         self.table.add_row(*_row(record), style=style)
         if self._live is not None:
@@ -91,6 +102,15 @@ def _banned(result: SimulationResult) -> Iterator[str]:
         )
 
 
+def _privacy(result: SimulationResult) -> Iterator[str]:
+    for name, shown in result.rounds[-1].plugins.items() if result.rounds else ():
+        if isinstance(spent := shown.get("epsilon"), float):
+            budget, delta = shown.get("epsilon_budget"), shown.get("delta")
+            of = f" of {budget:g}" if isinstance(budget, float) else ""
+            at = f" at δ = {delta:g}" if isinstance(delta, float) else ""
+            yield f"privacy spent by {name}: ε = {spent:.4g}{of}{at}"
+
+
 def _backdoor(result: SimulationResult) -> Iterator[str]:
     share = result.final("backdoor")
     if share is not None:
@@ -113,6 +133,7 @@ def summary(result: SimulationResult) -> str:
         *_injected(result),
         *_banned(result),
         *_backdoor(result),
+        *_privacy(result),
         *(f"[yellow]note[/yellow] {notice}" for notice in result.notices),
     ]
     return "\n".join(lines)

@@ -1,9 +1,10 @@
-"""``qres init``: a commented configuration for the plugins installed."""
+"""``qres init``: a commented configuration for the plugins installed, or one of the profiles."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, cast, get_type_hints
 
@@ -12,7 +13,7 @@ import click
 import tomli
 
 from qres_core.contract.errors import LabError, QresError
-from qres_core.kernel.assembly import plugin_class
+from qres_core.kernel.assembly import FIRST_PARTY, plugin_class
 from qres_core.kernel.config import NodeConfig, SwarmConfig, structure
 from qres_core.kernel.discovery import Installed, Status, scan
 from qres_core.kernel.inspection import hooks_of
@@ -21,31 +22,79 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
 from qres_core.node.trainer import TrainerConfig
 
+PROFILES: Final = ("minimal", "production", "high-security")
+"""Configurations that come with the package, every line explained; ``profiles/NAME.toml``."""
 _CORE: Final = "qres-core"
 _FIRST_RULES: Final = ("krum",)
 """Of several rules the one a beginner gets: it refuses what it cannot do."""
+_BY_PROFILE: Final = frozenset({"privatize", "prove"})
+"""Families whose plugins rest on each other's order and numbers: a profile has them, no guess."""
 _SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "insecure": True}
 
 
 @click.command("init")
 @click.argument("path", default="qres.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    help="Write this composition instead. minimal: signatures and a robust rule. production: "
+    "members, bans and validation too. high-security: also hidden updates, noise and proofs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-def command(path: Path, *, as_json: bool) -> None:
+def command(path: Path, *, profile: str | None, as_json: bool) -> None:
     """Write a configuration to PATH with every key explained, for the plugins installed.
 
     One installed plugin for each place is enabled; the rest, wrappers and judges among them, stand
-    in comments. It starts as it is, in the simulator. An existing file is left alone (exit 2).
+    in comments, and so do plugins that hide or prove updates. With --profile the plugins are those
+    of the profile, and what is not installed is named. Either starts as it is, in the simulator. An
+    existing file is left alone (exit 2).
     """
-    enabled, others = choose(scan())
-    text = render(enabled, others)
-    if path.exists():
-        raise LabError.of("QRES-E803", str(path), "exists", "name another file")
-    path.write_text(text, encoding="utf-8")
+    installed = scan()
+    if profile is None:
+        enabled, others = choose(installed)
+        names, text = [plugin.name for plugin in enabled], render(enabled, others)
+    else:
+        text = profile_text(profile)
+        names = list(tomli.loads(text)["plugins"])
+    _write(path, text)
+    missing = lacking(names, installed)
     if as_json:
-        names = [plugin.name for plugin in enabled]
-        click.echo(json.dumps({"path": str(path), "enabled": names}, indent=2))
+        report = {"path": str(path), "enabled": names, "to_install": missing}
+        click.echo(json.dumps(report, indent=2))
         return
-    click.echo(f"wrote {path}; next:\n    qres check {path}\n    qres simulate {path}")
+    steps = [f"qres check {path}", f"qres simulate {path}"]
+    if missing:
+        steps.insert(0, f"pip install {' '.join(missing)}")
+    click.echo("\n    ".join([f"wrote {path}; next:", *steps]))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        LabError: QRES-E803 if it is.
+        click.UsageError: it cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        what = "there is a file already, and it is left as it is"
+        fix = "name another one: qres init OTHER.toml"
+        raise LabError.of("QRES-E803", str(path), what, fix) from error
+    except OSError as error:
+        msg = f"cannot write {path}: {error.strerror or error}"
+        raise click.UsageError(msg) from error
+
+
+def profile_text(name: str) -> str:
+    """The configuration of a profile."""
+    return (files("qres_core.cli") / "profiles" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def lacking(names: Iterable[str], installed: Mapping[str, Installed]) -> list[str]:
+    """Distributions of this project that bring the plugins which are not installed."""
+    return sorted({FIRST_PARTY[name] for name in names if name not in installed})
 
 
 def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[Installed]]:
@@ -60,9 +109,12 @@ def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[In
     for plugin in sorted(installed.values(), key=_rank):
         hooks = hooks_of(plugin.target) if plugin.status is Status.INSTALLED else None
         places = [hook for hook in hooks or () if _limited(hook)]
-        wanted = any(
-            hook in SLOTS[FAMILY_OF[hook]].counted for hook in hooks or () if hook in FAMILY_OF
-        )
+        families = {
+            FAMILY_OF[hook]
+            for hook in hooks or ()
+            if hook in FAMILY_OF and hook in SLOTS[FAMILY_OF[hook]].counted
+        }
+        wanted = families and not families & _BY_PROFILE
         if not hooks or not wanted or any(filled.get(hook) for hook in places):
             others.append(plugin)
             continue
@@ -153,7 +205,7 @@ def render(enabled: list[Installed], others: list[Installed]) -> str:
         lines += ["", f"# {plugin.distribution} {plugin.version}: {hooks}"]
         lines += [f"[plugins.{plugin.name}]", *_keys(plugin_class(plugin), {})]
     for plugin in others:
-        hooks = ", ".join(hooks_of(plugin.target) or ()) or plugin.detail
+        hooks = ", ".join(hooks_of(plugin.target) or ()) or plugin.detail or "hooks not known"
         lines += ["", f"# {plugin.distribution} {plugin.version}: {hooks}"]
         lines += [f"# [plugins.{plugin.name}]"]
     lines += [

@@ -59,6 +59,8 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         "peers": f"{len(report['peers'])} connected",
         "refused": reasons(report["rejections"]) or "nothing",
     }
+    if report["privacy"] is not None:
+        facts["privacy"] = f"ε = {report['privacy']['epsilon']} spent"
     for name, value in facts.items():
         head.add_row(Text(name, style="bold"), Text(value))
     yield head

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import click
 
-from qres_core.cli.options import parse_setting, read_config
+from qres_core.cli.options import parse_setting, policy_option, read_config
 
 DEFAULT_URL: Final = "127.0.0.1:8470"
 
@@ -45,6 +45,7 @@ def command() -> None:
 )
 @click.option("--until-eof", is_flag=True, help="Stop too when standard input ends.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print the last status as JSON at the end.")
 def run(
     config: Path,
@@ -55,6 +56,7 @@ def run(
     log_format: str,
     until_eof: bool,
     settings: tuple[str, ...],
+    policy_files: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Run the node of CONFIG until SIGTERM, ctrl-C or the last of --rounds.
@@ -70,6 +72,7 @@ def run(
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 
     extra.require()
+    from qres_core.kernel.policy import in_force  # noqa: PLC0415
     from qres_core.node import daemon, logs  # noqa: PLC0415
 
     read = read_config(config, [parse_setting(text) for text in settings])
@@ -84,6 +87,7 @@ def run(
         log,
         rounds=rounds,
         linger=linger,
+        policies=in_force(policy_files),
         report=say if as_json else None,
         leash=sys.stdin.fileno() if until_eof else None,
     )

@@ -1,4 +1,4 @@
-"""Reading a configuration for a verb, with values set on the command line."""
+"""What several verbs share: a configuration with values set on the command line, and policies."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import tomli
 
 from qres_core.contract import canonical
@@ -14,6 +15,15 @@ from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.node.trainer import TrainerConfig
 
+policy_option = click.option(
+    "--policy",
+    "policy_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A site policy to meet, beside /etc/qres/policy.toml and those in QRES_POLICY; may be "
+    "repeated.",
+)
 SECTIONS: Mapping[str, type] = {"simulation": Scenario, "trainer": TrainerConfig}
 
 
@@ -35,7 +45,9 @@ def parse_setting(text: str) -> tuple[str, object]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError.of("QRES-E101", f"--set {text}", "expected KEY=VALUE")
+        raise ConfigError.of(
+            "QRES-E101", f"--set {text}", "expected KEY=VALUE", "for example --set swarm.quorum=9"
+        )
     try:
         return key.strip(), tomli.loads(f"value = {value}")["value"]
     except tomli.TOMLDecodeError as error:

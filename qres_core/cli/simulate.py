@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
-from qres_core.cli.options import SECTIONS, parse_setting, read_raw
+from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
+from qres_core.kernel.assembly import assemble
+from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import scan
+from qres_core.kernel.policy import Policy, in_force
 
 if TYPE_CHECKING:
     from qres_core.lab.record import SimulationResult
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     metavar="PLUGIN",
     help="First run it without this plugin, to compare; may be repeated.",
 )
+@policy_option
 @click.option("--list-attacks", is_flag=True, help="List the attacks and stop.")
 @click.option("--list-nodes", is_flag=True, help="List the simulated nodes' identities and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -41,6 +47,7 @@ def command(
     *,
     settings: tuple[str, ...],
     without: tuple[str, ...],
+    policy_files: tuple[Path, ...],
     list_attacks: bool,
     list_nodes: bool,
     as_json: bool,
@@ -64,6 +71,9 @@ def command(
         return
     arms = [(f"without {', '.join(without)}", _without(read, without))] if without else []
     arms.append(("", read))
+    policies = in_force(policy_files)
+    for _label, arm in arms:
+        _meet(policies, arm)
     results = [_run(label, arm, as_json=as_json) for label, arm in arms]
     if as_json and without:
         report = {"without": results[0].to_json(), "with": results[1].to_json()}
@@ -105,6 +115,11 @@ def _without(config: Config, names: tuple[str, ...]) -> Config:
     return attrs.evolve(config, plugins=tables, swarm=attrs.evolve(config.swarm, insecure=True))
 
 
+def _meet(policies: Sequence[Policy], config: Config) -> None:
+    if policies:
+        enforce(policies, config, assemble(config, scan()))
+
+
 def _run(label: str, config: Config, *, as_json: bool) -> SimulationResult:
     from qres_core.lab.scenario import Scenario  # noqa: PLC0415 - numpy
     from qres_core.lab.simulator import simulate  # noqa: PLC0415
@@ -128,11 +143,11 @@ def _run(label: str, config: Config, *, as_json: bool) -> SimulationResult:
 
 def show_nodes(config: Config, *, as_json: bool) -> None:
     """Who the simulated nodes are: what a list of members or a certificate must name."""
-    from qres_core.kernel.discovery import scan  # noqa: PLC0415
     from qres_core.lab.simulator import identify  # noqa: PLC0415 - numpy
 
     scenario = config.sections["simulation"]
-    _kernels, ids = identify(config, scenario.seed, scan())
+    # Without what decides who is admitted: it is for that list that one asks.
+    _kernels, ids = identify(config, scenario.seed, scan(), outsiders=config.swarm.nodes)
     honest = config.swarm.nodes - scenario.attackers
     rows = [
         {"index": index, "role": "honest" if index < honest else "attacker", "id": node_id.hex()}

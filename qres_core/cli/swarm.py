@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from qres_core.cli.options import parse_setting, read_raw
+from qres_core.cli.options import parse_setting, policy_option, read_raw
 from qres_core.contract import canonical
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def command() -> None:
     "which is kept only if something goes wrong.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def up(
     config: Path,
@@ -61,6 +62,7 @@ def up(
     timeout: float | None,
     folder: Path | None,
     settings: tuple[str, ...],
+    policy_files: tuple[Path, ...],
     as_json: bool,
     **given: object,
 ) -> None:
@@ -78,16 +80,18 @@ def up(
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 
     extra.require()
+    from qres_core.kernel.policy import in_force  # noqa: PLC0415
     from qres_core.node.box import prepare, shares_data  # noqa: PLC0415
     from qres_core.node.fleet import Fleet  # noqa: PLC0415
 
     wanted = [(key, given[name]) for name, key in _SUGAR.items() if given.get(name) is not None]
     raw = read_raw(config, [*(parse_setting(text) for text in settings), *wanted])
     _default_attackers(raw, given)
+    policies = in_force(policy_files)
     home = Path(tempfile.mkdtemp(prefix="qres-swarm-")) if folder is None else folder
     fine = False
     try:
-        read, seats = prepare(raw, str(config), home)
+        read, seats = prepare(raw, str(config), home, policies)
         if shares_data(read):
             said = "has no parameter `index`: all nodes may be training on the same data"
             click.echo(f"trainer.entry {said}", err=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from qres_core.contract.errors import ValueRefusedError
-from qres_core.contract.types import NodeId
+from qres_core.contract.types import Contribution, NodeId, RoundInfo
 
 MAX_STEP = 99
 
@@ -40,6 +40,21 @@ class Send:
 
 
 @attrs.frozen
+class Accusation:
+    """What a dialogue has found out about a node; becomes evidence against it.
+
+    Only for what the node's own signed messages prove, so that nobody is slandered.
+
+    Attributes:
+        subject: who misbehaved.
+        fact: stable and countable, for example ``"wrong share"``.
+    """
+
+    subject: NodeId
+    fact: str
+
+
+@attrs.frozen
 class DialogueMessage:
     """A message of a dialogue as it arrived, authenticated and checked for replay.
 
@@ -59,9 +74,9 @@ class Dialogue(Protocol):
     """A plugin's side of a conversation in one round. All methods are plain functions.
 
     Life: ``start`` once; ``receive`` for each message; ``tick`` as the clock moves; ``decided``
-    once, when the set of contributions is agreed. ``privatize`` runs when every dialogue is
-    ``ready``; ``reveal`` and ``aggregate`` run when every dialogue is ``finished``. One that is not
-    by the round's deadlines aborts the round.
+    once, when the set of contributions is agreed and all of them are here. ``privatize`` runs when
+    every dialogue is ``ready``; ``reveal`` and ``aggregate`` run when every dialogue is
+    ``finished``. One that is not by the round's deadlines aborts the round.
     """
 
     @property
@@ -74,18 +89,38 @@ class Dialogue(Protocol):
         """True when ``reveal`` may run."""
         ...
 
-    def start(self) -> Sequence[Send]:
+    def start(self) -> Sequence[Send | Accusation]:
         """First messages to send."""
         ...
 
-    def receive(self, message: DialogueMessage) -> Sequence[Send]:
+    def receive(self, message: DialogueMessage) -> Sequence[Send | Accusation]:
         """Take a message; never raises for what a peer sent."""
         ...
 
-    def tick(self, now: float) -> Sequence[Send]:
+    def tick(self, now: float) -> Sequence[Send | Accusation]:
         """The clock is at ``now`` seconds."""
         ...
 
-    def decided(self, members: tuple[NodeId, ...]) -> Sequence[Send]:
-        """The contributions of ``members`` are the agreed set."""
+    def decided(
+        self,
+        members: tuple[NodeId, ...],
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> Sequence[Send | Accusation]:
+        """The set of contributions is agreed.
+
+        These are the same on every node that decides: what a sender of two contributions told whom,
+        and what came late, makes no difference. They need not be those ``verify`` saw, which is not
+        asked about what a quorum has agreed on.
+
+        Args:
+            members: who is in the set, ascending.
+            contributions: theirs as they were sent, one for each of ``members`` and in that order;
+                authentic, and of the model's dimension, and else not to be trusted.
+            round_info: the round they were made in. Its ``number`` is below that of the round this
+                dialogue belongs to where a set that an earlier round locked was agreed at last.
+
+        Returns: messages to send, and accusations.
+        Raises: any error is noted, and the dialogue counts as one that said nothing.
+        """
         ...

@@ -152,6 +152,23 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "A plugin judges a set of updates before the node votes for it, and another reveals "
             "the updates only after the vote. Remove one of the two.",
         ),
+        "QRES-E313": (
+            "grid or ring too small",
+            "The fixed-point grid is too coarse, or the ring too narrow, for the numbers the "
+            "configuration asks for. The message names them; change `swarm.scale`, the bound, or "
+            "the number of nodes.",
+        ),
+        "QRES-E314": (
+            "no safe parameters",
+            "No parameters give the security or the privacy that is asked for with this number of "
+            "nodes. Nothing weaker is chosen instead.",
+        ),
+        "QRES-E315": (
+            "site policy not met",
+            "Who runs this machine demands more of a configuration than this one gives. The "
+            "message names the policy file, its rule, the key and the value. Change the key, or "
+            "ask whoever keeps the policy; a configuration cannot switch it off.",
+        ),
         "QRES-E401": ("message too large", "The frame is over the size limit; it was not parsed."),
         "QRES-E402": ("message malformed", "The bytes are not CBOR or not the expected shape."),
         "QRES-E403": (
@@ -173,6 +190,24 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E506": ("weight invalid", "Weights are integers from 1 to 2**30."),
         "QRES-E507": ("update refused", "A plugin refuses to contribute this round."),
+        "QRES-E508": (
+            "sum not the one committed to",
+            "What the masked updates add up to is not what their senders committed to. Somebody "
+            "sent another vector than it proved, or summed wrongly; the round is aborted.",
+        ),
+        "QRES-E509": (
+            "privacy budget spent",
+            "The round would spend more privacy than the ledger has left. The node contributes "
+            "nothing more; raise the budget only if the people behind the data agree.",
+        ),
+        "QRES-E510": (
+            "proof cannot be made",
+            "The update is not within what the proof states. The node sits the round out.",
+        ),
+        "QRES-E511": (
+            "companion invalid",
+            "What travels beside an update is at most 1 MiB, and residues are below their modulus.",
+        ),
         "QRES-E601": (
             "model diverged",
             "A quorum of nodes holds another model digest than this node after the same round. "
@@ -183,6 +218,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "The store is missing, corrupt or of another swarm.",
         ),
         "QRES-E603": ("transport failed", "The transport refused or lost what it must not lose."),
+        "QRES-E604": (
+            "protocol of a round failed",
+            "A protocol between the nodes did not reach its end: too few took part, or what they "
+            "said does not fit together. The round is aborted and nothing is revealed.",
+        ),
         "QRES-E701": ("hook raised", "A plugin raised. The plugin and the hook are named."),
         "QRES-E702": (
             "hook returned the wrong thing",

@@ -34,7 +34,8 @@ class HeldOut:
     """What a model would score on examples this node keeps for itself and does not train on.
 
     Nodes hold different examples, so two nodes may judge alike models differently. What they
-    conclude may therefore decide how a node votes, and never what it merges.
+    conclude may therefore decide how a node votes, and not what it merges, unless it is agreed that
+    all hold the same examples.
 
     Attributes:
         model: the round's model, int32, shape ``(d,)``.

@@ -10,7 +10,7 @@ Plugins run in the order of their tables in the TOML file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         NodeId,
         NodeInfo,
         Outcome,
+        Revelation,
         RoundInfo,
         Standing,
         Update,
@@ -126,6 +127,28 @@ class HookSpecs:
                 @hookimpl
                 def round_closed(self, outcome):
                     self.closed += outcome.status is RoundStatus.CLOSED
+        """
+
+    @hookspec
+    def status(self) -> Mapping[str, object]:
+        """Say what the plugin has to show of itself.
+
+        When: whenever somebody asks the node how it is, and after every round of a simulation.
+            Must not change state.
+        Slot: life cycle; any number, in file order.
+        Args: none.
+        Returns: a mapping of names to numbers, text or booleans. A plugin that spends a privacy
+            budget shows ``epsilon``, what is spent so far, and ``epsilon_budget``.
+        Raises: an error is shown in place of the result.
+        Example::
+
+            @attrs.define
+            class Counter:
+                closed: int = attrs.field(default=0, init=False)
+
+                @hookimpl
+                def status(self):
+                    return {"closed": self.closed}
         """
 
     # ── transport ─────────────────────────────────────────────────────────────────────────────
@@ -401,9 +424,10 @@ class HookSpecs:
             one's result.
 
         Args:
-            update: int32 vector of shape ``(d,)``, weight.
+            update: int32 vector of shape ``(d,)``, weight, companions of plugins before this one.
             round_info: the round.
-        Returns: an :class:`Update` of the same dimension.
+        Returns: an :class:`Update` of the same dimension, with a companion of the plugin's own if
+            it likes. A plugin that hides the vector hides every companion that has a modulus.
         Raises: ``ValueRefusedError`` QRES-E507 to sit the round out (a spent budget); any other
             error stops the node.
         Example::
@@ -419,7 +443,9 @@ class HookSpecs:
         """
 
     @hookspec
-    def reveal(self, updates: Updates, round_info: RoundInfo) -> Updates:
+    def reveal(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Updates | Revelation:
         """Undo for the whole what ``privatize`` did to the parts.
 
         When: once a round, when the set is agreed and every dialogue finished, before
@@ -427,17 +453,21 @@ class HookSpecs:
         Slot: privatize, inbound half; any number, chained in reverse file order.
 
         Args:
-            updates: int32 of shape ``(n, d)``, senders, weights.
+            updates: int32 of shape ``(n, d)``, senders, weights; what the ``reveal`` before this
+                one returned.
+            contributions: the agreed contributions as they were sent, ascending by sender, with
+                proofs and companions.
             round_info: the round.
-        Returns: :class:`Updates`, for example one row that is the sum of all.
+        Returns: :class:`Updates`, for example one row that is the mean of all, with the exact
+            ``sums`` behind it; or a :class:`Revelation` that tells ``observe`` of evidence too.
         Raises: any error aborts the round.
         Example::
 
             @attrs.frozen
             class Unmask:
                 @hookimpl
-                def reveal(self, updates, round_info):
-                    return sum_without_masks(updates, round_info)
+                def reveal(self, updates, contributions, round_info):
+                    return sum_without_masks(updates, contributions, round_info)
         """
 
     # ── prove ─────────────────────────────────────────────────────────────────────────────────
@@ -518,7 +548,11 @@ class HookSpecs:
 
     @hookspec
     def wrap_aggregate(
-        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+        self,
+        proceed: Callable[[Updates], Vector],
+        updates: Updates,
+        held_out: HeldOut | None,
+        round_info: RoundInfo,
     ) -> Vector:
         """Run around the rule: filter or mix what goes in, check or clip what comes out.
 
@@ -528,6 +562,8 @@ class HookSpecs:
         Args:
             proceed: the rest of the chain; call it with the updates to merge, once or more.
             updates: int32 of shape ``(n, d)``.
+            held_out: the node's held-out examples; ``None`` where its trainer keeps none. All nodes
+                must come to the same result, so use them only where all hold the same.
             round_info: the round.
         Returns: int32 of shape ``(d,)``.
         Raises: any error aborts the round.

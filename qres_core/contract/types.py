@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from qres_core.contract.companion import Companion
 from qres_core.contract.errors import ValueRefusedError
 
 Vector: TypeAlias = NDArray[np.int32]
@@ -27,8 +28,11 @@ NodeId: TypeAlias = bytes
 _Number = TypeVar("_Number", bound=np.generic)
 
 NODE_ID_BYTES: Final = 32
+"""Bytes of a :data:`NodeId`."""
 DIGEST_BYTES: Final = 32
+"""Bytes of the digest of a model, a vector or a contribution."""
 MAX_WEIGHT: Final = 2**30
+"""Largest weight of an update, and of a row of updates."""
 FULL_STANDING: Final = 2**16
 """The standing of a node nobody has anything against: 1.0 in units of 2**-16."""
 
@@ -150,6 +154,10 @@ def _no_proofs() -> Mapping[str, bytes]:
     return {}
 
 
+def _no_companions() -> Mapping[str, Companion]:
+    return {}
+
+
 def _check_weight(_instance: object, _attribute: object, value: Any) -> None:
     if type(value) is not int or not 1 <= value <= MAX_WEIGHT:
         raise ValueRefusedError.of("QRES-E506", "weight", f"{value!r} is not in 1..{MAX_WEIGHT}")
@@ -163,6 +171,10 @@ def _frozen_proofs(value: Mapping[str, bytes]) -> Mapping[str, bytes]:
     return MappingProxyType(dict(value))
 
 
+def _frozen_companions(value: Mapping[str, Companion]) -> Mapping[str, Companion]:
+    return MappingProxyType(dict(value))
+
+
 @attrs.frozen(eq=False)
 class Update:
     """What one node's training changed: the difference from the round's model.
@@ -173,6 +185,7 @@ class Update:
             ``swarm.weight_cap`` before it counts.
         saturated: coordinates that the encoding clipped to the grid's range.
         metrics: local figures for the log (loss, accuracy). They never leave the node.
+        companions: what ``privatize`` plugins send beside the vector, by plugin name.
 
     Raises:
         ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
@@ -182,6 +195,9 @@ class Update:
     weight: int = attrs.field(default=1, validator=_check_weight)
     saturated: int = 0
     metrics: Mapping[str, float] = attrs.field(factory=_no_metrics, converter=_frozen_mapping)
+    companions: Mapping[str, Companion] = attrs.field(
+        factory=_no_companions, converter=_frozen_companions
+    )
 
 
 @attrs.frozen(eq=False)
@@ -195,6 +211,7 @@ class Contribution:
         vector: int32, shape ``(d,)``.
         weight: the sender's claim, already capped.
         proofs: proof bytes by plugin name.
+        companions: what came beside the vector, by plugin name, as sent.
     """
 
     sender: NodeId
@@ -202,6 +219,9 @@ class Contribution:
     vector: Vector = attrs.field(converter=_vector_converter)
     weight: int = attrs.field(validator=_check_weight)
     proofs: Mapping[str, bytes] = attrs.field(factory=_no_proofs, converter=_frozen_proofs)
+    companions: Mapping[str, Companion] = attrs.field(
+        factory=_no_companions, converter=_frozen_companions
+    )
 
 
 class Visibility(enum.IntEnum):
@@ -228,6 +248,31 @@ def _check_row_weights(instance: Updates, _attribute: object, value: Any) -> Non
         raise ValueRefusedError.of("QRES-E506", "updates.weights", f"must be in 1..{MAX_WEIGHT}")
 
 
+def _no_members() -> tuple[tuple[NodeId, ...], ...]:
+    return ()
+
+
+def _no_row_companions() -> Mapping[str, tuple[Companion, ...]]:
+    return {}
+
+
+def _frozen_row_companions(
+    value: Mapping[str, tuple[Companion, ...]],
+) -> Mapping[str, tuple[Companion, ...]]:
+    return MappingProxyType(dict(value))
+
+
+def _check_sums(instance: Updates, _attribute: object, value: Any) -> None:
+    if value is None:
+        return
+    expected = instance.vectors.shape
+    found: object = getattr(value, "dtype", None), getattr(value, "shape", None)
+    if not isinstance(value, np.ndarray) or found != (np.int64, expected):
+        raise ValueRefusedError.of(
+            "QRES-E502", "updates.sums", f"expected int64 of shape {expected}"
+        )
+
+
 @attrs.frozen(eq=False)
 class Updates:
     """The agreed contributions of a round, stacked, in ascending order of sender.
@@ -236,10 +281,16 @@ class Updates:
         vectors: int32, shape ``(n, d)``, read-only. An array that owns its data and is C-contiguous
             is taken over and made read-only, without a copy; a view is copied. The same holds for
             ``weights``.
-        senders: ``n`` identities, ascending and distinct.
+        senders: ``n`` identities, ascending and distinct; of a row that several nodes went into,
+            the lowest of theirs.
         weights: int64, shape ``(n,)``, each 1..2**30: capped example count times standing. The
-            same on every node, because the set they come from is agreed.
-        visibility: whether rows are single updates, group sums or one sum.
+            same on every node, because the set they come from is agreed. Of a row that several
+            nodes went into, the sum of theirs.
+        visibility: whether rows are single updates, means of groups or the mean of all.
+        members: whose updates each row holds, ascending; by default each sender's own.
+        sums: the exact weighted sums behind the rows, int64, shape ``(n, d)``, where a plugin
+            revealed sums: ``vectors`` are then these divided by ``weights``, rounded half to even.
+        companions: by plugin name, one for each row; residues are summed as the rows are.
 
     Raises:
         ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
@@ -249,6 +300,11 @@ class Updates:
     senders: tuple[NodeId, ...]
     weights: NDArray[np.int64] = attrs.field(validator=_check_row_weights)
     visibility: Visibility = Visibility.INDIVIDUAL
+    members: tuple[tuple[NodeId, ...], ...] = attrs.field(factory=_no_members)
+    sums: NDArray[np.int64] | None = attrs.field(default=None, validator=_check_sums)
+    companions: Mapping[str, tuple[Companion, ...]] = attrs.field(
+        factory=_no_row_companions, converter=_frozen_row_companions
+    )
 
     def __attrs_post_init__(self) -> None:
         n = self.vectors.shape[0]
@@ -262,8 +318,31 @@ class Updates:
             raise ValueRefusedError.of(
                 "QRES-E502", "updates.senders", f"expected {n} distinct senders, ascending"
             )
+        if not self.members:
+            object.__setattr__(self, "members", tuple((sender,) for sender in self.senders))
+        self._check_members(n)
         object.__setattr__(self, "vectors", _freeze(self.vectors))
         object.__setattr__(self, "weights", _freeze(self.weights))
+        if self.sums is not None:
+            object.__setattr__(self, "sums", _freeze(self.sums))
+
+    def _check_members(self, n: int) -> None:
+        named = [one for row in self.members for one in row]
+        ascending = all(list(row) == sorted(row) for row in self.members)
+        if (
+            len(self.members) != n
+            or len(set(named)) != len(named)
+            or not ascending
+            or any(
+                row[:1] != (sender,) for row, sender in zip(self.members, self.senders, strict=True)
+            )
+        ):
+            what = "expected for each row its members, ascending, the sender first, nobody twice"
+            raise ValueRefusedError.of("QRES-E502", "updates.members", what)
+        for name, companions in self.companions.items():
+            if type(companions) is not tuple or len(companions) != n:
+                what = f"expected one for each of {n} rows"
+                raise ValueRefusedError.of("QRES-E502", f"updates.companions.{name}", what)
 
     def __len__(self) -> int:
         return int(self.vectors.shape[0])
@@ -288,6 +367,12 @@ class Updates:
             tuple(self.senders[int(i)] for i in rows),
             self.weights[rows],
             self.visibility,
+            tuple(self.members[int(i)] for i in rows),
+            None if self.sums is None else self.sums[rows],
+            {
+                name: tuple(companions[int(i)] for i in rows)
+                for name, companions in self.companions.items()
+            },
         )
 
 
@@ -304,6 +389,7 @@ class NodeInfo:
         seed: seed for reproducible experiments, or ``None``. Never a source of secrets.
         validates: whether the node's trainer can judge models on held-out examples.
         references: whether it can make an update of its own from them, to compare others with.
+        visibility: what the enabled ``privatize`` plugins leave visible of contributions.
     """
 
     node_id: NodeId
@@ -314,6 +400,7 @@ class NodeInfo:
     seed: int | None = None
     validates: bool = False
     references: bool = False
+    visibility: Visibility = Visibility.INDIVIDUAL
 
 
 @attrs.frozen
@@ -360,6 +447,7 @@ class Outcome:
         model_digest: digest of the model after the round.
         members: senders whose contributions were agreed, ascending; empty when aborted.
         reason: why it was aborted, else empty.
+        code: id of the error that aborted it, for example ``QRES-E508``, else empty.
     """
 
     round_info: RoundInfo
@@ -367,6 +455,7 @@ class Outcome:
     model_digest: bytes
     members: tuple[NodeId, ...] = ()
     reason: str = ""
+    code: str = ""
 
 
 def _check_standing(_instance: object, _attribute: object, value: Any) -> None:
@@ -407,3 +496,21 @@ class Evidence:
     source: str
     against: bool
     round: int
+
+
+def _no_evidence() -> tuple[Evidence, ...]:
+    return ()
+
+
+@attrs.frozen(eq=False)
+class Revelation:
+    """What ``reveal`` may return in place of bare updates.
+
+    Attributes:
+        updates: what was revealed.
+        against: evidence against nodes that the revealing brought to light; the same on every
+            node, because what it rests on is agreed.
+    """
+
+    updates: Updates
+    against: tuple[Evidence, ...] = attrs.field(factory=_no_evidence)

@@ -7,15 +7,22 @@ with its distribution and the cause; all problems are collected before anything 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import attrs
 import pluggy
 
 from qres_core.contract.errors import ConfigError, PluginError, Problem, QresError
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
-from qres_core.contract.traits import HIDES_NOTHING, NO_NEEDS, Hides, Needs
+from qres_core.contract.traits import (
+    HIDES_NOTHING,
+    NO_NEEDS,
+    Extent,
+    Hides,
+    Needs,
+    Surroundings,
+)
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
 from qres_core.kernel.slots import ALL_HOOKS
@@ -48,6 +55,7 @@ FIRST_PARTY = {
         ),
         "qres-robust-stats",
     ),
+    "public_validation": "qres-validation",
     "secagg": "qres-secagg",
     "validated_mean": "qres-validation",
     "validation": "qres-validation",
@@ -88,10 +96,95 @@ class Enabled:
         return hides
 
     @property
+    def averages(self) -> bool:
+        """Whether its rule is a weighted mean of its rows."""
+        averages: bool = _trait(self, "averages", False)  # noqa: FBT003 - the type to be held to
+        return averages
+
+    @property
+    def bounds(self) -> str:
+        """How far one update can move a mean, where the plugin makes every node prove it."""
+        bounds: str = _trait(self, "bounds", "")
+        return bounds
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the standings it gives scale weights; assumed where a plugin does not say."""
+        weighs: bool = _trait(self, "weighs", True)  # noqa: FBT003 - the type to be held to
+        return weighs
+
+    @property
+    def alters(self) -> bool:
+        """Whether it wraps the rule and changes what the rule gets or returns."""
+        alters: bool = _trait(self, "alters", True)  # noqa: FBT003 - the type to be held to
+        return alters and "wrap_aggregate" in self.hooks
+
+    @property
+    def merges(self) -> int:
+        """Of how many rows it makes one, as a wrapper."""
+        merges: int = _trait(self, "merges", 1)
+        return max(1, merges) if "wrap_aggregate" in self.hooks else 1
+
+    @property
+    def reveals(self) -> bool:
+        """Whether its ``reveal`` changes updates that no plugin hides."""
+        reveals: bool = _trait(self, "reveals", True)  # noqa: FBT003 - the type to be held to
+        return reveals and "reveal" in self.hooks
+
+    @property
+    def accompanies(self) -> bool:
+        """Whether it puts something beside the update."""
+        accompanies: bool = _trait(self, "accompanies", False)  # noqa: FBT003 - as above
+        return accompanies
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What the plugin wants an operator to read, as configured."""
         notices: tuple[str, ...] = _trait(self, "notices", ())
         return notices
+
+    def check(self, around: Surroundings) -> tuple[Problem, ...]:
+        """Why the plugin would not work in these surroundings.
+
+        Raises:
+            PluginError: QRES-E206 if it raises, or returns anything but problems.
+        """
+        found = _ask(self, "check", (), around)
+        problems = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
+        if problems is None or any(type(one) is not Problem for one in problems):
+            raise PluginError.of(
+                "QRES-E206", f"plugins.{self.name}", "'check' returned something but problems"
+            )
+        return cast("tuple[Problem, ...]", problems)
+
+    def passes(self, extent: Extent, around: Surroundings) -> Extent:
+        """How large an update is after the plugin.
+
+        Raises:
+            PluginError: QRES-E206 if it raises, or returns anything but an extent.
+        """
+        found = _ask(self, "passes", extent, extent, around)
+        if type(found) is not Extent:
+            what = f"'passes' returned a {type(found).__name__}, not Extent"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what)
+        clipped_by = extent.clipped_by if found.length == extent.length else self.name
+        noised_by = extent.noised_by if found.noise == extent.noise else self.name
+        return attrs.evolve(found, clipped_by=clipped_by, noised_by=noised_by)
+
+
+def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> object:
+    """The result of a trait that is a method; ``absent`` where the plugin has none."""
+    try:
+        inspect.getattr_static(enabled.instance, label)
+    except AttributeError:
+        return absent
+    try:
+        answer: object = getattr(enabled.instance, label)(*arguments)
+        # A generator runs when it is read: what it raises is to be caught here.
+        return list(cast("Iterable[object]", answer)) if inspect.isgenerator(answer) else answer
+    except Exception as error:
+        what = f"{label!r} raised {type(error).__name__}: {error}"
+        raise PluginError.of("QRES-E206", f"plugins.{enabled.name}", what) from error
 
 
 def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
@@ -161,7 +254,8 @@ def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: 
     _verify_instance(instance, hooks, origin, where)
     plugin = Enabled(origin.name, origin, instance, hooks)
     # Read now, so that a fault in them is reported with all the others.
-    _ = plugin.needs, plugin.hides, plugin.notices
+    _ = plugin.needs, plugin.hides, plugin.averages, plugin.bounds, plugin.weighs, plugin.notices
+    _ = plugin.alters, plugin.merges, plugin.reveals, plugin.accompanies
     return plugin
 
 

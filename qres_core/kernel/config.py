@@ -6,6 +6,7 @@ key path.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -200,17 +201,54 @@ class Config:
 
 
 class _StrictTypeError(Exception):
-    """A value is not of the type its key takes."""
+    """A value is not of the type its key takes.
+
+    Attributes:
+        fix: what to write, where that can be told.
+    """
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
+_TYPES: Final[Mapping[type, str]] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    list: "an array",
+    dict: "a table",
+}
+"""What TOML calls them, which is what an author of the file knows."""
+_SHOWN: Final = 60
 
 
 def _wrong_type(expected: str, value: object) -> _StrictTypeError:
-    return _StrictTypeError(f"expected {expected}, got {type(value).__name__} ({value!r})")
+    kind = _TYPES.get(type(value), f"a {type(value).__name__}")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return _StrictTypeError(f"expected {expected}, got {kind}: {text}", _remedy(expected, value))
+
+
+def _remedy(expected: str, value: object) -> str:
+    if expected == _TYPES[bool]:
+        return "write true or false, in lower case and without quotes"
+    if expected == _TYPES[str]:
+        return "" if isinstance(value, list | dict) else "put it in quotes"
+    if expected in (_TYPES[int], _TYPES[float]) and isinstance(value, str):
+        return "write the number without quotes"
+    if expected == _TYPES[int] and isinstance(value, float) and value.is_integer():
+        return f"write {int(value)}"
+    if expected == "an array" and not isinstance(value, dict):
+        return "put the values in [ ], with commas between them"
+    return ""
 
 
 def _strict(kind: Any) -> Any:
     def check(value: Any, _target: type) -> Any:
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise _wrong_type(kind.__name__, value)
+            raise _wrong_type(_TYPES.get(kind, kind.__name__), value)
         if type(value) is int and not -(2**63) <= value < 2**63:
             msg = "must fit 64 bits"
             raise ValueError(msg)
@@ -310,8 +348,11 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
             hint = did_you_mean(key, known)
             yield Problem("QRES-E102", f"{path}.{key}", "unknown key", hint)
     elif isinstance(error, KeyError):
-        yield Problem("QRES-E103", path, "required key is missing", "add it")
-    elif isinstance(error, _StrictTypeError | TypeError):
+        table, _, key = path.rpartition(".")
+        yield Problem("QRES-E103", path, "required key is missing", f"add {key} = … to [{table}]")
+    elif isinstance(error, _StrictTypeError):
+        yield Problem("QRES-E104", path, str(error), error.fix)
+    elif isinstance(error, TypeError):
         yield Problem("QRES-E104", path, str(error))
     elif isinstance(error, QresError):
         for problem in error.problems:
@@ -351,7 +392,7 @@ def structure(raw: object, kind: type[T], path: str) -> T:
         ConfigError: every problem of the table, with key paths.
     """
     if type(raw) is not dict:
-        what = f"expected a table, got {type(raw).__name__}"
+        what = str(_wrong_type("a table", raw))
         raise ConfigError.of("QRES-E104", path, what)
     try:
         return _CONVERTER.structure(cast("dict[str, Any]", raw), kind)
@@ -372,11 +413,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ConfigError.of("QRES-E101", str(path), reason, "name a readable file") from error
     if len(raw) > MAX_CONFIG_BYTES:
-        raise ConfigError.of("QRES-E101", str(path), f"larger than {MAX_CONFIG_BYTES} bytes")
+        what = f"larger than {MAX_CONFIG_BYTES} bytes"
+        fix = "keep data in files of their own, and name them"
+        raise ConfigError.of("QRES-E101", str(path), what, fix)
     try:
         return tomli.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # not every ValueError is a TOMLDecodeError
-        raise ConfigError.of("QRES-E101", str(path), f"not TOML: {error}") from error
+        fix = "strings stand in quotes, true and false in lower case, and a key is set once"
+        raise ConfigError.of("QRES-E101", str(path), f"not TOML: {error}", fix) from error
 
 
 def parse(
@@ -415,12 +459,12 @@ def parse(
             problems.extend(error.problems)
     plugins = raw.get("plugins", {})
     if type(plugins) is not dict:
-        what = f"expected tables [plugins.NAME], got {type(plugins).__name__}"
+        what = str(_wrong_type("tables [plugins.NAME]", plugins))
         problems.append(Problem("QRES-E104", "plugins", what))
         plugins = {}
     for name, table in cast("dict[str, Any]", plugins).items():
         if type(table) is not dict:
-            what = f"expected a table, got {type(table).__name__}"
+            what = str(_wrong_type("a table", table))
             problems.append(Problem("QRES-E104", f"plugins.{name}", what, f"[plugins.{name}]"))
     if problems:
         raise ConfigError(problems)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import attrs
 
 from qres_core.contract.errors import Problem, QresError
 from qres_core.kernel.assembly import Enabled, assemble
+from qres_core.kernel.compliance import remarks, unmet
 from qres_core.kernel.config import Config, SwarmConfig, parse
 from qres_core.kernel.discovery import Installed
+from qres_core.kernel.policy import Policy
 from qres_core.kernel.solver import solve
 
 
@@ -46,14 +48,16 @@ def diagnose(
     source: str,
     sections: Mapping[str, type],
     installed: Mapping[str, Installed],
+    policies: Sequence[Policy] = (),
 ) -> Diagnosis:
-    """Collect the problems of the tables, of the plugins and of their combination.
+    """Collect the problems of the tables, of the plugins, of their combination and with policies.
 
     Args:
         raw: the parsed TOML.
         source: where it came from, for messages.
         sections: attrs classes of further tables to accept.
         installed: what discovery found.
+        policies: site policies that the configuration must meet.
     """
     problems: list[Problem] = []
     config: Config | None = None
@@ -66,8 +70,13 @@ def diagnose(
         enabled = assemble(config or _plugins_only(raw, source), installed)
     except QresError as error:
         problems.extend(error.problems)
+        if config is not None:
+            problems.extend(unmet(policies, config, None))
         return Diagnosis(tuple(problems), (), (), config)
     if config is None:
         return Diagnosis(tuple(problems), (), enabled, None)
     solution = solve(enabled, config.swarm)
-    return Diagnosis((*problems, *solution.problems), solution.notices, enabled, config)
+    problems.extend(solution.problems)
+    problems.extend(unmet(policies, config, enabled))
+    notices = (*solution.notices, *(() if problems else remarks(policies, config, installed)))
+    return Diagnosis(tuple(problems), notices, enabled, config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import pluggy
@@ -32,6 +32,7 @@ from qres_core.contract.types import (
     NodeId,
     NodeInfo,
     Outcome,
+    Revelation,
     RoundInfo,
     Standing,
     Update,
@@ -119,6 +120,20 @@ class Kernel:
         """
         found = scan() if installed is None else installed
         return cls(assemble(config, found), config.swarm)
+
+    def fit(self, dimension: int) -> None:
+        """Solve again, now that the model's dimension is known.
+
+        Args:
+            dimension: coordinates of the model.
+
+        Raises:
+            CompatibilityError: what does not fit a model of that many coordinates.
+        """
+        solution = solve(self.enabled, self.swarm, dimension=dimension)
+        if solution.problems:
+            raise CompatibilityError(solution.problems)
+        self.solution = solution
 
     # ── calling ───────────────────────────────────────────────────────────────────────────────
 
@@ -214,6 +229,7 @@ class Kernel:
             fix = "give the trainer validate(vector), or set simulation.task.held_out"
             raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
         self._roster = frozenset(node_info.roster)
+        node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
 
@@ -228,6 +244,23 @@ class Kernel:
         if errors:
             msg = "teardown failed"
             raise ExceptionGroup(msg, errors)
+
+    def status(self) -> dict[str, dict[str, object]]:
+        """What the plugins have to show, by plugin; never raises."""
+        shown: dict[str, dict[str, object]] = {}
+        for name, caller in self._callers["status"]:
+            try:
+                result = self._call(name, "status", caller, {})
+                if not isinstance(result, Mapping):
+                    raise self._wrong(name, "status", "a mapping", result)
+                facts = cast("Mapping[object, object]", result)
+                shown[name] = {
+                    str(key): value if isinstance(value, (bool, int, float, str)) else str(value)
+                    for key, value in facts.items()
+                }
+            except QresError as error:
+                shown[name] = {"error": str(error.problems[0])}
+        return shown
 
     def round_opened(self, round_info: RoundInfo) -> dict[str, Dialogue]:
         """Open the round with every plugin; the dialogues they want, by plugin."""
@@ -382,22 +415,50 @@ class Kernel:
 
     # ── the end of a round ────────────────────────────────────────────────────────────────────
 
-    def reveal(self, updates: Updates, round_info: RoundInfo) -> Updates:
-        """The updates after the ``reveal`` chain, last ``privatize`` plugin first."""
+    def reveal(
+        self,
+        updates: Updates,
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> Updates:
+        """The updates after the ``reveal`` chain, last ``privatize`` plugin first.
+
+        ``observe`` is told of the evidence that comes to light, once the whole chain ran.
+        """
+        against: list[Evidence] = []
         for name, caller in reversed(self._callers["reveal"]):
-            arguments = {"updates": updates, "round_info": round_info}
+            arguments = {
+                "updates": updates,
+                "contributions": contributions,
+                "round_info": round_info,
+            }
             result = self._call(name, "reveal", caller, arguments)
+            if type(result) is Revelation:
+                against.extend(self._evidence(name, result.against))
+                result = result.updates
             if type(result) is not Updates or result.dimension != round_info.dimension:
                 raise self._wrong(name, "reveal", "Updates of the same dimension", result)
             updates = result
+        for one in against:
+            self.observe(one)
         return updates
 
-    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+    def _evidence(self, name: str, against: object) -> tuple[Evidence, ...]:
+        found = cast("tuple[object, ...]", against) if type(against) is tuple else (None,)
+        made = tuple(one for one in found if type(one) is Evidence and one.subject in self._roster)
+        if len(made) != len(found):
+            raise self._wrong(name, "reveal", "evidence about members of the roster", against)
+        return made
+
+    def aggregate(
+        self, updates: Updates, round_info: RoundInfo, held_out: HeldOut | None = None
+    ) -> Vector:
         """One update from many: the rule inside its wrappers.
 
         Args:
             updates: int32, shape ``(n, d)``.
             round_info: the round.
+            held_out: the node's held-out examples, for wrappers that ask for them.
 
         Returns:
             int32, shape ``(d,)``.
@@ -415,7 +476,7 @@ class Kernel:
 
         step: Callable[[Updates], Vector] = innermost
         for name, caller in reversed(self._callers["wrap_aggregate"]):
-            step = self._wrapped(name, caller, step, round_info)
+            step = self._wrapped(name, caller, step, held_out, round_info)
         return step(updates)
 
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
@@ -461,7 +522,12 @@ class Kernel:
         return self._verdict("endorse", arguments)
 
     def _wrapped(
-        self, name: str, caller: Caller, proceed: Callable[[Updates], Vector], round_info: RoundInfo
+        self,
+        name: str,
+        caller: Caller,
+        proceed: Callable[[Updates], Vector],
+        held_out: HeldOut | None,
+        round_info: RoundInfo,
     ) -> Callable[[Updates], Vector]:
         def checked(inner: Updates) -> Vector:
             if type(inner) is not Updates or inner.dimension != round_info.dimension:
@@ -470,7 +536,12 @@ class Kernel:
             return proceed(inner)
 
         def run(updates: Updates) -> Vector:
-            arguments = {"proceed": checked, "updates": updates, "round_info": round_info}
+            arguments = {
+                "proceed": checked,
+                "updates": updates,
+                "held_out": held_out,
+                "round_info": round_info,
+            }
             result = self._call(name, "wrap_aggregate", caller, arguments)
             return self._merged(name, "wrap_aggregate", result, round_info)
 

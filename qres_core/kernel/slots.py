@@ -60,7 +60,7 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
 SECURITY_FAMILIES: Final = ("authenticate", "replay_check")
 """The families that only ``swarm.insecure`` may leave empty."""
 
-LIFE_CYCLE: Final = ("setup", "round_opened", "round_closed", "teardown")
+LIFE_CYCLE: Final = ("setup", "round_opened", "round_closed", "status", "teardown")
 
 FAMILY_OF: Final[Mapping[str, str]] = MappingProxyType(
     {hook: family for family, slot in SLOTS.items() for hook in slot.hooks}

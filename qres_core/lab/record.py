@@ -28,6 +28,7 @@ class RoundRecord:
         banned_attackers: attackers it bans.
         alignment: cosine between the merged update and the mean of the honest updates.
         model_digest: hex digest of the model after the round.
+        plugins: what the observer's plugins have to show after the round, by plugin.
     """
 
     number: int
@@ -41,6 +42,34 @@ class RoundRecord:
     banned_attackers: int = 0
     alignment: float | None = None
     model_digest: str = ""
+    plugins: Mapping[str, Mapping[str, object]] = attrs.field(
+        factory=dict[str, Mapping[str, object]]
+    )
+
+    @property
+    def epsilon(self) -> float | None:
+        """Privacy spent so far, of the plugin that shows the most; ``None`` where none does."""
+        spent = [shown.get("epsilon") for shown in self.plugins.values()]
+        return max((one for one in spent if isinstance(one, float)), default=None)
+
+
+@attrs.frozen(kw_only=True)
+class Fate:
+    """What became of an attacker, as an observer saw it.
+
+    Attributes:
+        number: which of the attackers, from 0.
+        node: hex digits of its identity.
+        merged: rounds whose agreed set had a contribution of it.
+        against: what was held against it, and how often.
+        banned_by: honest nodes whose reputation plugin bans it at the end.
+    """
+
+    number: int
+    node: str
+    merged: int
+    against: Mapping[str, int]
+    banned_by: int
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +90,7 @@ class SimulationResult:
         messages: messages delivered.
         injected: what became of messages that attackers injected beside their contributions, at
             honest nodes: ``admitted``, or why they were refused.
+        fates: of the attackers; empty for an engine that does not follow them.
     """
 
     task: str
@@ -75,6 +105,7 @@ class SimulationResult:
     virtual_seconds: float
     messages: int
     injected: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    fates: tuple[Fate, ...] = ()
 
     @property
     def closed(self) -> tuple[RoundRecord, ...]:

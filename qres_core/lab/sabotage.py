@@ -247,3 +247,25 @@ class Flood:
             )
             for _message in range(self.count)
         ]
+
+
+@register("sybil", "contributes poison from ten made-up identities, signed by its own key")
+@attrs.frozen
+class Sybil:
+    """One attacker under many names that nobody put into the roster."""
+
+    contributes: bool = True
+    credentials: bool = True
+    count: int = 10
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """As many votes as names, if names were free."""
+        poison = context.poison(-20.0)
+        return [
+            Injection(
+                context.sign(
+                    context.envelope(context.rng.bytes(32), CONTRIBUTION, poison)
+                ).to_bytes()
+            )
+            for _name in range(self.count)
+        ]

@@ -36,6 +36,21 @@ class Scenario:
     strength: float | None = attrs.field(
         default=None, metadata=_help("Strength of the attack; left out, the attack's own.")
     )
+    lies: str = attrs.field(
+        default="raw",
+        validator=one_of("raw", "protocol"),
+        metadata=_help(
+            'How attackers send lies. "raw": as they are, past their own plugins. "protocol": '
+            "clipped, masked and proved by their own plugins, as honest updates are."
+        ),
+    )
+    once: tuple[str, ...] = attrs.field(
+        default=(),
+        metadata=_help(
+            "Verdicts that are computed once for all nodes, to save time, as PLUGIN.HOOK; for "
+            'plugins whose verdict rests on the message alone: "zk.verify".'
+        ),
+    )
     engine: str = attrs.field(
         default="events",
         validator=one_of("events", "vectorised"),
@@ -62,6 +77,13 @@ class Scenario:
         default=0.0,
         validator=_share,
         metadata=_help("Share of honest nodes that are away at any time."),
+    )
+    dropout: float = attrs.field(
+        default=0.0,
+        validator=_share,
+        metadata=_help(
+            "Share of honest nodes that fall silent in the middle of a round, until it is over."
+        ),
     )
     task: TaskConfig = attrs.field(
         factory=TaskConfig, metadata=_help("What is learned; the table [simulation.task].")

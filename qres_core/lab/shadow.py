@@ -144,8 +144,9 @@ class Shadow:
                 members = screened(members, screening)
             if len(members) < info.quorum:
                 return None
-            revealed = kernel.reveal(gathering.stack(members, cap), info)
-            merged = kernel.aggregate(revealed, info)
+            contributions = gathering.contributions(members)
+            revealed = kernel.reveal(gathering.stack(members, cap), contributions, info)
+            merged = kernel.aggregate(revealed, info, held_out)
             if held_out is not None:
                 verdict, _ = kernel.endorse(revealed, merged, held_out, info)
                 return merged if verdict is ACCEPT else None

@@ -1,7 +1,9 @@
 """The simulator: a whole swarm in one process, on a virtual clock, decided by a seed.
 
 Every node runs the same round machine and the same hooks as a real one; only the network and the
-clock are played. Attackers run the machine too and lie in what they contribute.
+clock are played. Attackers run the machine too and lie in what they contribute: with ``lies =
+"raw"`` they send the lie as it is, with ``"protocol"`` their own plugins clip, mask and prove it
+first. They may run plugins of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
+from qres_core.contract.fixed import LIMIT
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
 from qres_core.kernel.assembly import assemble
@@ -25,13 +28,15 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.lab.attacks import Attack, AttackContext, make_attack
+from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.record import RoundRecord, SimulationResult, alignment
+from qres_core.lab.once import Once
+from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.tasks import Task, make_task
+from qres_core.lab.wrapped import WrappedKernel
 from qres_core.swarm.effects import (
     Broadcast,
     Diverged,
@@ -48,6 +53,8 @@ from qres_core.swarm.rounds import MAX_BACKOFF, RoundMachine
 EPOCH: Final = 1_700_000_000.0
 """Where the virtual clock starts, seconds since 1970."""
 TRAINING_SECONDS: Final = 0.2
+DROPOUT_SECONDS: Final = 0.6
+"""From a round's opening on: who drops out does so before it contributes, or after."""
 COLLUSION_SECONDS: Final = 0.1
 """How much later than the others attackers send: they want to know what to lie about."""
 ADMITTED: Final = "admitted"
@@ -55,6 +62,8 @@ MAX_ABORTED: Final = 20
 """Rounds in a row, aborted or as long as one, after which a simulation gives up."""
 
 Progress = Callable[[RoundRecord], None]
+Hostile = Callable[[int], Mapping[str, Installed]]
+"""The plugins an attacker runs in place of those of the same name, by its number from 0."""
 
 
 def node_ids(count: int, seed: int) -> list[NodeId]:
@@ -65,15 +74,48 @@ def node_ids(count: int, seed: int) -> list[NodeId]:
     ]
 
 
+def plugins_of(
+    hostile: Hostile | None, nodes: int, attackers: int, installed: Mapping[str, Installed]
+) -> Mapping[int, Mapping[str, Installed]]:
+    """The plugins of each node that runs others than those installed, by its index."""
+    if hostile is None:
+        return {}
+    honest = nodes - attackers
+    return {honest + number: {**installed, **hostile(number)} for number in range(attackers)}
+
+
+def lie_as_update(forgery: Forgery) -> Update:
+    """A forged contribution in the form of an update, as an attacker's own plugins take it.
+
+    Raises:
+        ValueRefusedError: it has none.
+    """
+    octets = forgery.octets[: len(forgery.octets) // 4 * 4]
+    vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
+    return Update(np.clip(vector, -LIMIT, LIMIT), weight=max(1, forgery.weight))
+
+
 def identify(
-    config: Config, seed: int, installed: Mapping[str, Installed], *, outsiders: int = 0
-) -> tuple[list[Kernel], list[NodeId]]:
+    config: Config,
+    seed: int,
+    installed: Mapping[str, Installed],
+    *,
+    outsiders: int = 0,
+    theirs: Mapping[int, Mapping[str, Installed]] | None = None,
+    once: Once | None = None,
+) -> tuple[list[WrappedKernel], list[NodeId]]:
     """A kernel for every node of a simulated swarm, and who each says it is.
 
-    The last ``outsiders`` nodes run without the plugins that decide who is admitted: they have no
-    credential to show.
+    Args:
+        config: the swarm and its plugins.
+        seed: of the simulated identities.
+        installed: plugins by name.
+        outsiders: the last so many nodes run without the plugins that decide who is admitted: they
+            have no credential to show.
+        theirs: plugins of single nodes by index, instead of those installed.
+        once: verdicts that are computed once for all nodes.
     """
-    kernels: list[Kernel] = []
+    kernels: list[WrappedKernel] = []
     ids: list[NodeId] = []
     everything = assemble(config, installed)
     gated = {plugin.name for plugin in everything if "admit" in plugin.hooks}
@@ -81,7 +123,10 @@ def identify(
     outside = attrs.evolve(config, plugins=tables)
     for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
         inside = index < config.swarm.nodes - outsiders
-        kernel = Kernel.from_config(config if inside else outside, installed=installed)
+        found = installed if theirs is None else theirs.get(index, installed)
+        kernel = WrappedKernel(assemble(config if inside else outside, found), config.swarm)
+        if once is not None:
+            kernel.wrap(once.wrap)
         kernels.append(kernel)
         ids.append(kernel.identity(fallback) or fallback)
     return kernels, ids
@@ -112,15 +157,30 @@ def _fate(effects: Sequence[Effect]) -> str:
 class _Node:
     index: int
     node_id: NodeId
+    kernel: WrappedKernel
     machine: RoundMachine
     attacker: int | None  # number among the attackers, or None
     online: bool = True
     tick_due: float = float("inf")
 
 
-class _Simulation:
+class Simulation:
+    """A swarm being played; :func:`simulate` makes it, runs it and tells what came of it.
+
+    Attributes:
+        nodes: all nodes, the attackers last.
+        honest: the nodes that do not attack.
+        observer: the honest node whose rounds are recorded.
+        records: a record for each of its rounds.
+    """
+
     def __init__(
-        self, config: Config, scenario: Scenario, task: Task, installed: Mapping[str, Installed]
+        self,
+        config: Config,
+        scenario: Scenario,
+        task: Task,
+        installed: Mapping[str, Installed],
+        hostile: Hostile | None = None,
     ) -> None:
         swarm = config.swarm
         if scenario.attackers > swarm.nodes:
@@ -137,7 +197,12 @@ class _Simulation:
         self.rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 1))))
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
         outsiders = scenario.attackers if self.saboteur and not self.saboteur.credentials else 0
-        kernels, ids = identify(config, scenario.seed, installed, outsiders=outsiders)
+        once = Once(scenario.once)
+        once.check(config)
+        theirs = plugins_of(hostile, swarm.nodes, scenario.attackers, installed)
+        kernels, ids = identify(
+            config, scenario.seed, installed, outsiders=outsiders, theirs=theirs, once=once
+        )
         roster = tuple(sorted(ids))
         honest = swarm.nodes - scenario.attackers
         self.nodes: list[_Node] = []
@@ -159,7 +224,7 @@ class _Simulation:
                 node_id, roster, kernel, swarm, task.initial, MemoryJournal(), validator
             )
             attacker = index - honest if index >= honest else None
-            self.nodes.append(_Node(index, node_id, machine, attacker))
+            self.nodes.append(_Node(index, node_id, kernel, machine, attacker))
         self.by_id = {node.node_id: node for node in self.nodes}
         self.honest = [node for node in self.nodes if node.attacker is None]
         self.observer = self.honest[0] if self.honest else self.nodes[0]
@@ -179,14 +244,17 @@ class _Simulation:
         self.diverged: QresError | None = None
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
         self.injected: Counter[str] = Counter()
+        self.merged: Counter[NodeId] = Counter()
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────
 
     def push(self, time: float, node: _Node, kind: str, data: object = None) -> None:
+        """Have something happen to a node at a time."""
         self.counter += 1
         heapq.heappush(self.events, (time, self.counter, node.index, kind, data))
 
     def run(self, progress: Progress | None) -> None:
+        """Play until every honest node has made the scenario's rounds, or it is hopeless."""
         for node in self.nodes:
             self.apply(node, node.machine.start(self.now), progress)
         if self.scenario.churn:
@@ -197,6 +265,9 @@ class _Simulation:
             if kind == "churn":
                 self.churn()
                 self.push(self.now + self.swarm.deadline, node, "churn")
+            elif kind == "drop":
+                # Not if the round it was to fall silent in is over already.
+                node.online = node.online and data < self.observer.machine.number
             elif not node.online:
                 if kind != "deliver":  # ticks and training wait until the node is back
                     self.push(self.now + self.swarm.vote_timeout, node, kind, data)
@@ -205,6 +276,7 @@ class _Simulation:
 
     @property
     def done(self) -> bool:
+        """Whether there is nothing left to play."""
         if self.diverged is not None or self.aborted >= MAX_ABORTED:
             return True
         if self.now > self.ended_at + self.patience:  # too few nodes are there to end a round
@@ -212,10 +284,12 @@ class _Simulation:
         return all(node.machine.step >= self.scenario.rounds for node in self.honest or self.nodes)
 
     def churn(self) -> None:
+        """Choose anew who is away."""
         for node in self.honest[1:]:  # the observer stays, so that there is a report
             node.online = bool(self.rng.random() >= self.scenario.churn)
 
     def handle(self, node: _Node, kind: str, data: Any) -> list[Effect]:
+        """What a node does about an event."""
         machine = node.machine
         if kind == "deliver":
             self.messages += 1
@@ -240,6 +314,7 @@ class _Simulation:
     # ── effects ───────────────────────────────────────────────────────────────────────────────
 
     def apply(self, node: _Node, effects: Sequence[Effect], progress: Progress | None) -> None:
+        """Carry out what a node wants done."""
         for effect in effects:
             match effect:
                 case Broadcast(frame):
@@ -264,6 +339,7 @@ class _Simulation:
             self.push(due, node, "tick")
 
     def carry(self, sender: _Node, receiver: _Node, frame: bytes, *, hostile: bool = False) -> None:
+        """Put a frame on its way, or lose it."""
         scenario = self.scenario
         if scenario.loss and self.rng.random() < scenario.loss:
             return
@@ -275,18 +351,29 @@ class _Simulation:
             self.push(self.now + delay, receiver, "deliver", (sender.node_id, frame, hostile))
 
     def schedule_training(self, node: _Node, train: Train) -> None:
+        """Have a node train, or attack."""
         if node.machine.step >= self.scenario.rounds:
             return
         if node.attacker is not None and self.saboteur is not None:
             self.sabotage(node, train, self.saboteur)
             if not self.saboteur.contributes:
                 return
+        self.maybe_drop(node, train.round_info.number)
         delay = TRAINING_SECONDS * (1.0 + 0.5 * float(self.rng.random()))
         if node.attacker is not None:
             delay = 1.5 * TRAINING_SECONDS + COLLUSION_SECONDS
         self.push(self.now + delay, node, "train", train)
 
+    def maybe_drop(self, node: _Node, number: int) -> None:
+        """Have an honest node fall silent in the round it just opened, or not."""
+        scenario = self.scenario
+        if scenario.dropout and node.attacker is None and node is not self.observer:
+            falls, when = self.rng.random(2)
+            if falls < scenario.dropout:
+                self.push(self.now + DROPOUT_SECONDS * float(when), node, "drop", number)
+
     def sabotage(self, node: _Node, train: Train, saboteur: Saboteur) -> None:
+        """Inject what a saboteur makes."""
         machine = node.machine
         context = SabotageContext(
             train.round_info,
@@ -314,10 +401,12 @@ class _Simulation:
         return made[node.index]
 
     def honest_updates(self, train: Train) -> NDArray[np.int32]:
+        """Updates of the honest nodes, int32, shape ``(h, d)``."""
         rows = [self.update(node, train).vector for node in self.honest]
         return np.stack(rows) if rows else np.empty((0, train.model.size), dtype=np.int32)
 
     def lie(self, node: _Node, train: Train, attack: Attack) -> list[Effect]:
+        """What an attacker contributes."""
         context = AttackContext(
             train.round_info,
             train.model,
@@ -333,12 +422,22 @@ class _Simulation:
         forgeries = attack.forge(context)
         if not forgeries:
             return node.machine.sit_out(number, "silent", self.now)
+        if self.scenario.lies == "protocol":
+            return self.follow(node, forgeries[0], number)
         effects: list[Effect] = []
         for forgery in forgeries:
             weight = max(1, min(forgery.weight, self.swarm.weight_cap))
             payload = encode_contribution(weight, forgery.octets, {})
             effects += node.machine.publish_raw(payload, number, self.now)
         return effects
+
+    def follow(self, node: _Node, forgery: Forgery, number: int) -> list[Effect]:
+        """Send a lie as an honest update is sent: through the attacker's own plugins."""
+        try:
+            update = lie_as_update(forgery)
+        except QresError as error:  # what is no update cannot be hidden or proved
+            return node.machine.sit_out(number, str(error.problems[0]), self.now)
+        return node.machine.trained(update, number, self.now)
 
     def shadow(self, train: Train) -> Shadow:
         """The round as attackers may try it on the observer's plugins."""
@@ -356,6 +455,7 @@ class _Simulation:
     # ── recording ─────────────────────────────────────────────────────────────────────────────
 
     def ended(self, node: _Node, effect: RoundEnded, progress: Progress | None) -> None:
+        """Record a round of the observer's."""
         outcome = effect.outcome
         closed = outcome.status is RoundStatus.CLOSED
         if node is not self.observer:
@@ -363,6 +463,9 @@ class _Simulation:
         if not closed and node.machine.step >= self.scenario.rounds:
             return  # the simulation is over for this node; it only helps others
         self.aborted = 0 if closed else self.aborted + 1
+        if self.scenario.dropout:  # who dropped out is back for the next round
+            for one in self.nodes:
+                one.online = True
         standing = node.machine.kernel.standing
         banned = [one for one in self.nodes if standing(one.node_id).banned]
         self.ended_at = self.now
@@ -379,13 +482,16 @@ class _Simulation:
             banned_attackers=sum(one.attacker is not None for one in banned),
             alignment=self.alignment(effect),
             model_digest=outcome.model_digest.hex(),
+            plugins=node.machine.kernel.status(),
         )
         self.refused.clear()
+        self.merged.update(outcome.members)
         self.records.append(record)
         if progress is not None:
             progress(record)
 
     def alignment(self, effect: RoundEnded) -> float | None:
+        """Cosine between what was merged and the honest mean."""
         info = effect.outcome.round_info
         made = self.updates.get((info.number, info.model_digest), {})
         rows = [made[node.index].vector for node in self.honest if node.index in made]
@@ -396,6 +502,7 @@ class _Simulation:
         return alignment(effect.merged, np.stack(rows))
 
     def result(self) -> SimulationResult:
+        """What the simulation came to."""
         kernel = self.observer.machine.kernel
         return SimulationResult(
             task=self.task.name,
@@ -412,6 +519,18 @@ class _Simulation:
             virtual_seconds=round(self.now - EPOCH, 3),
             messages=self.messages,
             injected=dict(sorted(self.injected.items())),
+            fates=tuple(self.fate(node) for node in self.nodes if node.attacker is not None),
+        )
+
+    def fate(self, node: _Node) -> Fate:
+        """What became of an attacker."""
+        who = node.node_id
+        return Fate(
+            number=node.attacker or 0,
+            node=who.hex(),
+            merged=self.merged[who],
+            against=dict(sorted(self.observer.kernel.against.get(who, {}).items())),
+            banned_by=sum(one.kernel.standing(who).banned for one in self.honest),
         )
 
 
@@ -422,6 +541,7 @@ def simulate(
     task: Task | None = None,
     installed: Mapping[str, Installed] | None = None,
     progress: Progress | None = None,
+    hostile: Hostile | None = None,
 ) -> SimulationResult:
     """Play a swarm from its first round to the last.
 
@@ -431,6 +551,7 @@ def simulate(
         task: what to learn; made from ``scenario.task`` if not given.
         installed: plugins by name instead of those installed in the environment.
         progress: called with each round's record as it ends.
+        hostile: plugins that the attackers run in place of the installed ones of the same name.
 
     Returns:
         the records of all rounds and every honest node's final model digest. The same arguments
@@ -447,8 +568,8 @@ def simulate(
     if scenario.engine == "vectorised":
         from qres_core.lab.vectorised import simulate_vectorised  # noqa: PLC0415 - a cycle
 
-        return simulate_vectorised(config, scenario, task, installed, progress)
-    simulation = _Simulation(config, scenario, task, installed)
+        return simulate_vectorised(config, scenario, task, installed, progress, hostile)
+    simulation = Simulation(config, scenario, task, installed, hostile)
     try:
         simulation.run(progress)
     finally:

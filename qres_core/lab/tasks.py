@@ -140,6 +140,10 @@ class TaskConfig:
             "fifth of the digits that nobody trains on. 0 is none."
         ),
     )
+    same_held_out: bool = attrs.field(
+        default=False,
+        metadata=_help("Whether all nodes keep the same examples, as public ones are."),
+    )
     dimension: int = attrs.field(
         default=10_000, validator=_count, metadata=_help("Coordinates of the 'quadratic' task.")
     )
@@ -222,7 +226,8 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
         }
         if not pool:
             return NumpyTrainer(**options)
-        drawn = stream(seed, Purpose.HELD_OUT, node).permutation(pool)[: config.held_out]
+        drawer = 0 if config.same_held_out else node
+        drawn = stream(seed, Purpose.HELD_OUT, drawer).permutation(pool)[: config.held_out]
         return ValidatingTrainer(
             **options, held_x=split.train_x[drawn], held_y=split.train_y[drawn]
         )

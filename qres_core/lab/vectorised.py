@@ -2,20 +2,22 @@
 
 Each round, each node's update goes through ``privatize``, ``prove``, ``sign``, the wire, the whole
 inbound path, ``verify``, ``reveal`` and ``aggregate`` of one kernel, as an observer would see it.
-What is left out is the agreement (all contributions that pass are the set) and the network with its
-clock: delay and jitter mean nothing here, and what would change the outcome (loss, duplication,
-churn, injected messages, plugins that need dialogues) is refused rather than ignored.
+Dialogues of plugins are played by all nodes (:mod:`qres_core.lab.conversation`). What is left out
+is the agreement (all contributions that pass are the set) and the network with its clock: delay and
+jitter mean nothing here, and what would change the outcome (loss, duplication, churn, injected
+messages) is refused rather than ignored. A node that drops out does so once all dialogues are
+ready, before or after it contributes, and is back in the next round.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qres_core.contract.errors import LabError, WireError
+from qres_core.contract.errors import LabError, QresError, ValueRefusedError, WireError
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.trainer import Reference, Validator
@@ -38,11 +40,19 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel, Rejection
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
+from qres_core.lab.conversation import Conversation
 from qres_core.lab.record import RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
-from qres_core.lab.simulator import EPOCH, describe, identify, node_ids
+from qres_core.lab.simulator import (
+    EPOCH,
+    describe,
+    identify,
+    lie_as_update,
+    node_ids,
+    plugins_of,
+)
 from qres_core.lab.tasks import Task
 from qres_core.swarm.gathering import Gathering, Held, screened
 from qres_core.swarm.messages import (
@@ -54,7 +64,7 @@ from qres_core.swarm.messages import (
 )
 
 if TYPE_CHECKING:
-    from qres_core.lab.simulator import Progress
+    from qres_core.lab.simulator import Hostile, Progress
 
 
 _OUTBOUND: Final = ("identity", "sign", "privatize", "prove")
@@ -72,7 +82,12 @@ class _Observer:
     """One node's view of a swarm whose messages all arrive."""
 
     def __init__(
-        self, config: Config, scenario: Scenario, task: Task, installed: Mapping[str, Installed]
+        self,
+        config: Config,
+        scenario: Scenario,
+        task: Task,
+        installed: Mapping[str, Installed],
+        hostile: Hostile | None = None,
     ) -> None:
         self.config, self.scenario = config, scenario
         self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
@@ -80,8 +95,11 @@ class _Observer:
         swarm = config.swarm
         self.honest = swarm.nodes - scenario.attackers
         self.kernel = Kernel.from_config(config, installed=installed)
+        self.kernel.fit(int(task.initial.size))
         if any(self.kernel.has(hook) for hook in _OUTBOUND):
-            self.kernels, self.ids = identify(config, scenario.seed, installed)
+            theirs = plugins_of(hostile, swarm.nodes, scenario.attackers, installed)
+            found, self.ids = identify(config, scenario.seed, installed, theirs=theirs)
+            self.kernels: list[Kernel] = list(found)
             self.kernel = self.kernels[0]
         else:  # nothing differs between the nodes, so one kernel speaks for all
             self.ids = node_ids(swarm.nodes, scenario.seed)
@@ -101,10 +119,15 @@ class _Observer:
                 )
             )
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
+        self.falls = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence((scenario.seed, 3)))
+        )
         self.model: Vector = task.initial
         self.step = 0
         self.sequence = 0
         self.messages = 0
+        self.sat_out: Counter[str] = Counter()
+        self.merged: Counter[NodeId] = Counter()
 
     def round_info(self, number: int) -> RoundInfo:
         swarm = self.config.swarm
@@ -120,15 +143,26 @@ class _Observer:
             self.step,
         )
 
-    def payloads(self, info: RoundInfo, updates: Sequence[Update]) -> list[tuple[int, bytes]]:
-        """What every node sends, attackers included, by index of the node."""
+    def protected(self, node: int, update: Update, info: RoundInfo) -> bytes:
+        """An update as a node's own plugins send it."""
+        hidden = self.kernels[node].privatize(update, info)
+        proofs = self.kernels[node].prove(hidden, info)
+        weight = min(hidden.weight, self.config.swarm.weight_cap)
+        return ContributionBody(weight, hidden.vector, proofs, hidden.companions).to_bytes()
+
+    def payloads(
+        self, info: RoundInfo, updates: Sequence[Update], gone: Collection[int] = ()
+    ) -> list[tuple[int, bytes]]:
+        """What every node sends that is not gone, attackers included, by index of the node."""
         made: list[tuple[int, bytes]] = []
         cap = self.config.swarm.weight_cap
         for node, update in enumerate(updates[: self.honest]):
-            hidden = self.kernels[node].privatize(update, info)
-            proofs = self.kernels[node].prove(hidden, info)
-            body = ContributionBody(min(hidden.weight, cap), hidden.vector, proofs)
-            made.append((node, body.to_bytes()))
+            if node in gone:
+                continue
+            try:
+                made.append((node, self.protected(node, update, info)))
+            except QresError as error:  # a node whose plugins refuse sits the round out
+                self.sat_out[error.code] += 1
         if self.attack is None:
             return made
         rows = [update.vector for update in updates[: self.honest]]
@@ -147,7 +181,13 @@ class _Observer:
                 probe,
                 board,
             )
-            for forgery in self.attack.forge(context):
+            forgeries = self.attack.forge(context)
+            if forgeries and self.scenario.lies == "protocol":
+                node = self.honest + index
+                lie = lie_as_update(forgeries[0])
+                made.append((node, self.protected(node, lie, info)))
+                continue
+            for forgery in forgeries:
                 weight = max(1, min(forgery.weight, cap))
                 payload = encode_contribution(weight, forgery.octets, {})
                 made.append((self.honest + index, payload))
@@ -159,12 +199,14 @@ class _Observer:
         honest, attackers = dict(made[: self.honest]), dict(made[self.honest :])
         return Shadow(self.sandbox, info, self.model, honest, attackers, self.task.trainers[0])
 
-    def deliver(self, node: int, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
-        """Sign, encode, and take in one contribution; why it was refused, or an empty string."""
-        sender, now = self.ids[node], EPOCH + info.number
+    def carry(
+        self, kernel: Kernel, sender: NodeId, kind: str, payload: bytes, info: RoundInfo
+    ) -> Envelope | Rejection:
+        """Sign and encode a message, and take it in."""
+        now = EPOCH + info.number
         envelope = Envelope(
             info.swarm,
-            CONTRIBUTION,
+            kind,
             info.number,
             info.model_digest,
             sender,
@@ -174,7 +216,39 @@ class _Observer:
         )
         self.sequence += 1
         self.messages += 1
-        arrived = self.kernel.inbound(self.kernels[node].sign(envelope).to_bytes(), sender, now)
+        return self.kernel.inbound(kernel.sign(envelope).to_bytes(), sender, now)
+
+    def converse(self, info: RoundInfo, refused: Counter[str]) -> Conversation:
+        """Open the round at every node whose plugins take part in it."""
+        kernels = dict(zip(self.ids, self.kernels, strict=True))
+        if len(set(self.kernels)) < len(self.kernels):  # one kernel speaks for all
+            kernels = {self.ids[0]: self.kernel}
+
+        def carry(sender: NodeId, kind: str, payload: bytes) -> Envelope | None:
+            arrived = self.carry(kernels[sender], sender, kind, payload, info)
+            if isinstance(arrived, Rejection):
+                refused[arrived.reason] += 1
+                return None
+            return arrived
+
+        conversation = Conversation(kernels, carry)
+        conversation.open(info, 0.0)
+        return conversation
+
+    def dropouts(self) -> tuple[set[int], set[int]]:
+        """Honest nodes that fall silent in the round: before they contribute, and after."""
+        share = self.scenario.dropout
+        if not share:
+            return set(), set()
+        drawn = self.falls.random((self.honest, 2))
+        fell = [node for node in range(1, self.honest) if drawn[node, 0] < share]
+        before = {node for node in fell if drawn[node, 1] < 0.5}
+        return before, set(fell) - before
+
+    def deliver(self, node: int, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
+        """Sign, encode, and take in one contribution; why it was refused, or an empty string."""
+        sender = self.ids[node]
+        arrived = self.carry(self.kernels[node], sender, CONTRIBUTION, payload, info)
         if isinstance(arrived, Rejection):
             return arrived.reason
         try:
@@ -183,7 +257,9 @@ class _Observer:
             return self.refuse(f"malformed {error.problems[0].where}", sender, info, "kernel")
         weight = min(body.weight, self.config.swarm.weight_cap)
         digest = contribution_digest(arrived)
-        contribution = Contribution(sender, digest, body.vector, weight, body.proofs)
+        contribution = Contribution(
+            sender, digest, body.vector, weight, body.proofs, body.companions
+        )
         verdict, source = self.kernel.verify(contribution, info)
         if verdict is not ACCEPT:
             return self.refuse(verdict.reason, sender, info, source, verdict.blame)
@@ -201,26 +277,31 @@ class _Observer:
     ) -> str:
         return self.kernel.refuse(reason, blame, sender, source, info.number).reason
 
+    def close(self, outcome: Outcome) -> None:
+        """Tell every node how the round ended."""
+        for kernel in dict.fromkeys(self.kernels):
+            kernel.round_closed(outcome)
+
     def aborted(self, info: RoundInfo, reason: str, refused: Counter[str]) -> RoundRecord:
         """The round changes nothing."""
-        outcome = Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason)
-        self.kernel.round_closed(outcome)
+        self.close(Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason))
         return RoundRecord(
             number=info.number,
             closed=False,
             reason=reason,
             rejected=dict(sorted(refused.items())),
             model_digest=info.model_digest.hex(),
+            plugins=self.kernel.status(),
         )
 
     def play(self, number: int) -> RoundRecord:
         info = self.round_info(number)
-        if self.kernel.round_opened(info):
-            what = "an enabled plugin needs dialogues, and the vectorised engine has no messages"
-            raise LabError.of("QRES-E105", "simulation.engine", what, 'engine = "events"')
-        updates = [trainer.fit(self.model, info) for trainer in self.task.trainers]
         gathering, refused = Gathering(), Counter[str]()
-        for node, payload in self.payloads(info, updates):
+        conversation = self.converse(info, refused)
+        updates = [trainer.fit(self.model, info) for trainer in self.task.trainers]
+        before, after = self.dropouts()
+        conversation.silent.update(self.ids[node] for node in before | after)
+        for node, payload in self.payloads(info, updates, before):
             if reason := self.deliver(node, payload, info, gathering):
                 refused[reason] += 1
         members: list[Member] = []
@@ -239,8 +320,14 @@ class _Observer:
         senders = tuple(member.sender for member in members)
         if len(members) < quorum:
             return self.aborted(info, f"{len(members)} contributions, quorum {quorum}", refused)
-        revealed = self.kernel.reveal(gathering.stack(members, cap), info)
-        merged = self.kernel.aggregate(revealed, info)
+        contributions = gathering.contributions(members)
+        if not conversation.decide(contributions, info):
+            return self.aborted(info, "a dialogue did not finish", refused)
+        try:
+            revealed = self.kernel.reveal(gathering.stack(members, cap), contributions, info)
+            merged = self.kernel.aggregate(revealed, info, judge)
+        except ValueRefusedError as error:
+            return self.aborted(info, f"aggregation refused: {error.problems[0]}", refused)
         if judge is not None:
             verdict, _source = self.kernel.endorse(revealed, merged, judge, info)
             if verdict is not ACCEPT:
@@ -252,7 +339,8 @@ class _Observer:
         for sender in senders:
             fact = Evidence(sender, "contributed", "kernel", against=False, round=number)
             self.kernel.observe(fact)
-        self.kernel.round_closed(Outcome(info, RoundStatus.CLOSED, digest, senders))
+        self.merged.update(senders)
+        self.close(Outcome(info, RoundStatus.CLOSED, digest, senders))
         honest = np.stack([update.vector for update in updates[: self.honest]])
         return RoundRecord(
             number=number,
@@ -263,6 +351,7 @@ class _Observer:
             rejected=rejected,
             alignment=alignment(merged, honest),
             model_digest=digest.hex(),
+            plugins=self.kernel.status(),
         )
 
 
@@ -272,11 +361,12 @@ def simulate_vectorised(
     task: Task,
     installed: Mapping[str, Installed],
     progress: Progress | None,
+    hostile: Hostile | None = None,
 ) -> SimulationResult:
     """Like :func:`qres_core.lab.simulator.simulate`, seen by one observer.
 
     Raises:
-        LabError: QRES-E105 for network options and for plugins with dialogues.
+        LabError: QRES-E105 for network options.
         QresError: what the configuration or the aggregation refuses.
 
     Complexity: O(rounds · (n · (training + hooks) + aggregation)).
@@ -285,7 +375,7 @@ def simulate_vectorised(
     if scenario.attack in SABOTAGE:
         what = f"{scenario.attack!r} injects messages, and the vectorised engine has no network"
         raise LabError.of("QRES-E105", "simulation.attack", what, 'engine = "events"')
-    observer = _Observer(config, scenario, task, installed)
+    observer = _Observer(config, scenario, task, installed, hostile)
     records: list[RoundRecord] = []
     try:
         for number in range(1, scenario.rounds + 1):

@@ -21,9 +21,11 @@ import numpy as np
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, LabError, PluginError
+from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.policy import Policy
 from qres_core.lab import hostile
 from qres_core.lab.scenario import Scenario
 from qres_core.node import attacker, toml
@@ -167,13 +169,16 @@ def _check(config: Config) -> None:
         raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
 
 
-def prepare(raw: Mapping[str, Any], source: str, folder: Path) -> tuple[Config, list[Seat]]:
+def prepare(
+    raw: Mapping[str, Any], source: str, folder: Path, policies: Sequence[Policy] = ()
+) -> tuple[Config, list[Seat]]:
     """Make the folders of all nodes.
 
     Args:
         raw: the configuration's tables, those for the simulator among them.
         source: where it came from, for messages.
         folder: an empty folder, or one that is not there yet.
+        policies: site policies that the nodes' configurations must meet.
 
     Returns:
         the configuration and the nodes, honest ones first.
@@ -191,13 +196,19 @@ def prepare(raw: Mapping[str, Any], source: str, folder: Path) -> tuple[Config, 
         raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        return config, _fill(raw, config, transport, folder)
+        return config, _fill(raw, config, transport, folder, policies)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _fill(raw: Mapping[str, Any], config: Config, transport: str, folder: Path) -> list[Seat]:
+def _fill(
+    raw: Mapping[str, Any],
+    config: Config,
+    transport: str,
+    folder: Path,
+    policies: Sequence[Policy],
+) -> list[Seat]:
     scenario: Scenario = config.sections["simulation"]
     nodes = config.swarm.nodes
     ports = free_ports(2 * nodes)
@@ -222,9 +233,9 @@ def _fill(raw: Mapping[str, Any], config: Config, transport: str, folder: Path) 
     for seat in seats:
         tables = _node(raw, config, transport, seat, seats)
         if seat is seats[0]:  # what is wrong with one is wrong with all, and is better said once
-            Kernel.from_config(
-                parse(tables, source=config.source, sections=SECTIONS), installed=scan()
-            )
+            of_a_node = parse(tables, source=config.source, sections=SECTIONS)
+            kernel = Kernel.from_config(of_a_node, installed=scan())
+            enforce(policies, of_a_node, kernel.enabled)
         seat.config.write_text(toml.render(tables), encoding="utf-8")
     if config.sections["trainer"].entry:
         _try_own(seats)

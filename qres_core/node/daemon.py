@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -20,9 +20,11 @@ from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.transport import PeerChange
 from qres_core.contract.types import NodeId, RoundStatus, Vector
+from qres_core.kernel.compliance import enforce, remarks
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.policy import Policy, in_force
 from qres_core.node.logs import Throttle
 from qres_core.node.server import StatusServer, parse_address
 from qres_core.node.status import Board
@@ -63,17 +65,29 @@ class Prepared:
     notices: tuple[str, ...] = ()
 
 
-def prepare(config: Config, installed: Mapping[str, Installed] | None = None) -> Prepared:
+def prepare(
+    config: Config,
+    installed: Mapping[str, Installed] | None = None,
+    policies: Sequence[Policy] | None = None,
+) -> Prepared:
     """Work out who this node is, who the others are and what is trained.
+
+    Args:
+        config: the file.
+        installed: plugins by name instead of those installed in the environment.
+        policies: site policies to meet; left out, those of the system and the environment.
 
     Raises:
         ConfigError: QRES-E103 without a roster, a data folder or something to train, QRES-E105
             for a roster without this node.
-        CompatibilityError: QRES-E301 where no plugin says who the node is; other QRES-E3xx.
+        CompatibilityError: QRES-E301 where no plugin says who the node is; QRES-E315 for a policy
+            that is not met; other QRES-E3xx.
         QresError: what a plugin or the trainer refuses.
     """
     found = scan() if installed is None else installed
+    demanded = in_force() if policies is None else policies
     kernel = Kernel.from_config(config, installed=found)
+    enforce(demanded, config, kernel.enabled)
     node_id = kernel.identity(None)
     if node_id is None:
         what = "no enabled plugin says who this node is"
@@ -91,7 +105,8 @@ def prepare(config: Config, installed: Mapping[str, Installed] | None = None) ->
         fix = "name a folder on a local disk; a node that forgets its votes could vote twice"
         raise ConfigError.of("QRES-E103", "node.data_dir", "not set", fix)
     trainer, initial = make_work(config)
-    notices = tuple(kernel.solution.notices)
+    kernel.fit(int(initial.size))
+    notices = (*kernel.solution.notices, *remarks(demanded, config, found))
     return Prepared(config, node_id, roster, guarded(trainer), initial, found, notices)
 
 
@@ -337,6 +352,7 @@ def run(
     linger: float = 30.0,
     leash: int | None = None,
     installed: Mapping[str, Installed] | None = None,
+    policies: Sequence[Policy] | None = None,
     report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> int:
     """Run a node to its end.
@@ -348,6 +364,7 @@ def run(
         linger: as :class:`Daemon`.
         leash: as :class:`Daemon`.
         installed: plugins by name instead of those installed in the environment.
+        policies: as :func:`prepare`.
         report: given the last word: step, model digest, rejections.
 
     Returns:
@@ -356,7 +373,7 @@ def run(
     Raises:
         QresError: it was refused before it took part.
     """
-    daemon = Daemon(prepare(config, installed), log, rounds, linger, leash)
+    daemon = Daemon(prepare(config, installed, policies), log, rounds, linger, leash)
     try:
         anyio.run(daemon.run)
     except QresError as error:

@@ -51,6 +51,9 @@ class _Reported(Collector):
         for reason, count in said["rejections"].items():
             rejected.add_metric([reason], count)
         yield rejected
+        if said["privacy"] is not None:
+            epsilon = said["privacy"]["epsilon"]
+            yield GaugeMetricFamily("qres_privacy_epsilon", "Privacy spent so far.", epsilon)
         yield GaugeMetricFamily("qres_peers", "Neighbours connected.", len(said["peers"]))
         standing = GaugeMetricFamily(
             "qres_standing", "How much a node counts here, 0 to 1.", labels=["node"]

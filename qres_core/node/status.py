@@ -132,6 +132,7 @@ class Board:
             "connections": list(self.connections),
             "history": [attrs.asdict(one) for one in self.history],
             "privacy": None,
+            "shown": {},
         }
         if node is not None:
             said.update(self._of(node) if self._last is None else self._last)
@@ -150,6 +151,7 @@ class Board:
     def _of(self, node: Node) -> dict[str, Any]:
         machine, transport = node.machine, node.transport
         swarm, kernel = machine.swarm, machine.kernel
+        shown = kernel.status()
         stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
         members: list[dict[str, Any]] = []
@@ -186,7 +188,25 @@ class Board:
             ],
             "transport": {**attrs.asdict(stats), "reasons": counted(stats.reasons)},
             "outbox_dropped": node.dropped,
+            "privacy": spent(shown),
+            "shown": {name: _jsonable(facts) for name, facts in shown.items()},
         }
+
+
+def spent(shown: Mapping[str, Mapping[str, object]]) -> dict[str, object] | None:
+    """The privacy spent, of the plugin that shows the most; ``None`` where none shows any."""
+    made = {name: facts for name, facts in shown.items() if isinstance(facts.get("epsilon"), float)}
+    if not made:
+        return None
+    name = max(made, key=lambda one: (made[one]["epsilon"], one))
+    return {"plugin": name, **_jsonable(made[name])}
+
+
+def _jsonable(facts: Mapping[str, object]) -> dict[str, object]:
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in facts.items()
+    }
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:

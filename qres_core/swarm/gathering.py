@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 import numpy as np
 
+from qres_core.contract.companion import Companion
 from qres_core.contract.held_out import Screening
 from qres_core.contract.types import (
     FULL_STANDING,
@@ -93,6 +94,10 @@ class Gathering:
             if number == round_number and digest in self._by_digest
         }
 
+    def contributions(self, members: Sequence[Member]) -> tuple[Contribution, ...]:
+        """The members' contributions as they were sent, in the members' order."""
+        return tuple(self._by_digest[member.digest].contribution for member in members)
+
     def stack(self, members: Sequence[Member], weight_cap: int) -> Updates:
         """The members' updates with their weights, ascending by sender.
 
@@ -112,7 +117,14 @@ class Gathering:
             np.stack([one.contribution.vector for one in held]),
             tuple(member.sender for member in members),
             np.array(claims, dtype=np.int64),
+            companions=_beside([one.contribution for one in held]),
         )
+
+
+def _beside(made: Sequence[Contribution]) -> dict[str, tuple[Companion, ...]]:
+    """The companions that every contribution has, by plugin; who lacks one is the plugin's case."""
+    names = set(made[0].companions).intersection(*(one.companions for one in made[1:]))
+    return {name: tuple(one.companions[name] for one in made) for name in sorted(names)}
 
 
 def screened(members: Sequence[Member], screening: Screening) -> list[Member]:

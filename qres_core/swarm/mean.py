@@ -73,6 +73,8 @@ class Mean:
         metadata={"help": "Allow it although swarm.byzantine > 0: one liar moves it anywhere."},
     )
 
+    averages = True
+
     @property
     def needs(self) -> Needs:
         """The mean works on anything and withstands nobody."""

@@ -6,7 +6,7 @@ rounds and senders are the envelope's business, not the payload's.
 =============  ==================================================================================
 kind           payload
 =============  ==================================================================================
-contribution   weight, vector (little-endian int32), proofs by plugin
+contribution   weight, vector (little-endian int32), proofs by plugin, companions by plugin
 proposal       a candidate set; for a set proposed before, the prevotes that locked it
 prevote        digest of a set, or null
 precommit      digest of a set, or null
@@ -30,7 +30,8 @@ import attrs
 import numpy as np
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import WireError
+from qres_core.contract.companion import MAX_COMPANION_BYTES, MAX_MODULUS_BITS, Companion
+from qres_core.contract.errors import ValueRefusedError, WireError
 from qres_core.contract.types import (
     DIGEST_BYTES,
     FULL_STANDING,
@@ -55,6 +56,7 @@ DIALOGUE: Final = "dialogue/"
 
 MAX_PROOF_BYTES: Final = 2**20
 MAX_PROOFS: Final = 8
+MAX_COMPANIONS: Final = 8
 
 
 def _bad(field: str, what: str) -> WireError:
@@ -92,9 +94,42 @@ def _frames(value: object, most: int, max_bytes: int, field: str) -> tuple[Envel
     return tuple(frames)
 
 
-def encode_contribution(weight: int, octets: bytes, proofs: Mapping[str, bytes]) -> bytes:
+def encode_contribution(
+    weight: int,
+    octets: bytes,
+    proofs: Mapping[str, bytes],
+    companions: Mapping[str, Companion] | None = None,
+) -> bytes:
     """The payload of a contribution, unchecked: what a liar sends goes through here too."""
-    return canonical.dumps([weight, octets, dict(proofs)])
+    beside = {
+        name: [_modulus_bytes(one.modulus), one.body] for name, one in (companions or {}).items()
+    }
+    return canonical.dumps([weight, octets, dict(proofs), beside])
+
+
+def _modulus_bytes(modulus: int) -> bytes:
+    return modulus.to_bytes((modulus.bit_length() + 7) // 8, "big")
+
+
+def _companions(value: object) -> dict[str, Companion]:
+    if not canonical.is_map(value) or len(value) > MAX_COMPANIONS:
+        raise _bad("companions", f"expected at most {MAX_COMPANIONS} companions by plugin")
+    found: dict[str, Companion] = {}
+    for name, item in value.items():
+        modulus, body = _list(item, 2, "companions")
+        if (
+            type(name) is not str
+            or type(modulus) is not bytes
+            or type(body) is not bytes
+            or len(modulus) > MAX_MODULUS_BITS // 8
+            or modulus[:1] == b"\0"
+        ):
+            raise _bad("companions", "expected a modulus without leading zeros and bytes")
+        try:
+            found[name] = Companion(body, int.from_bytes(modulus, "big"))
+        except ValueRefusedError as error:
+            raise _bad("companions", error.problems[0].what) from error
+    return found
 
 
 def _proofs(value: object) -> dict[str, bytes]:
@@ -114,16 +149,18 @@ class ContributionBody:
         weight: claimed number of examples, 1..2**30.
         vector: int32, shape ``(d,)``.
         proofs: proof bytes by plugin, at most 8 of at most 1 MiB.
+        companions: what travels beside the vector, by plugin, at most 8 of at most 1 MiB.
     """
 
     weight: int
     vector: Vector
     proofs: Mapping[str, bytes] = attrs.field(factory=dict[str, bytes])
+    companions: Mapping[str, Companion] = attrs.field(factory=dict[str, Companion])
 
     def to_bytes(self) -> bytes:
         """Encode."""
         octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
-        return encode_contribution(self.weight, octets, self.proofs)
+        return encode_contribution(self.weight, octets, self.proofs, self.companions)
 
     @classmethod
     def from_bytes(cls, payload: bytes, dimension: int) -> ContributionBody:
@@ -133,12 +170,15 @@ class ContributionBody:
             WireError: QRES-E401 to QRES-E404.
         """
         limit = 4 * dimension + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
-        weight, octets, proofs = _list(canonical.loads(payload, max_bytes=limit), 3, "contribution")
+        limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
+        weight, octets, proofs, companions = _list(
+            canonical.loads(payload, max_bytes=limit), 4, "contribution"
+        )
         _number(weight, 1, MAX_WEIGHT, "weight")
         _octets(octets, 4 * dimension, "vector")
         vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
         vector.flags.writeable = False
-        return cls(weight, vector, _proofs(proofs))
+        return cls(weight, vector, _proofs(proofs), _companions(companions))
 
 
 def contribution_digest(envelope: Envelope) -> bytes:

@@ -455,6 +455,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         references=isinstance(trainer, Reference),
     )
     kernel = Kernel.from_config(config, installed=installed)
+    kernel.fit(int(initial.size))
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:

@@ -26,7 +26,7 @@ from typing import Final
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
 from qres_core.contract.errors import QresError, RoundError, WireError
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut, Screening
@@ -179,6 +179,7 @@ class RoundMachine:
         self._judge_by = validator
         resume = journal.resume()
         self.model = check_vector(model if resume is None else resume.model, "model")
+        kernel.fit(int(self.model.size))
         self.step = 0 if resume is None else resume.step
         self.model_round = 0 if resume is None else resume.model_round
         self._first_round = 1 if resume is None else max(resume.last_round, resume.model_round) + 1
@@ -338,13 +339,23 @@ class RoundMachine:
     def _send(self, to: NodeId, envelope: Envelope) -> None:
         self._out.append(SendTo(to, envelope.to_bytes()))
 
-    def _send_all(self, plugin: str, sends: Sequence[Send], now: float) -> None:
+    def _send_all(self, plugin: str, sends: Sequence[Send | Accusation], now: float) -> None:
         for send in sends:
+            if isinstance(send, Accusation):
+                self._accuse(plugin, send)
+                continue
             envelope = self._make(f"{DIALOGUE}{plugin}/{send.step}", send.body, now)
             if send.to is None:
                 self._out.append(Broadcast(envelope.to_bytes()))
             elif send.to != self.node_id:
                 self._send(send.to, envelope)
+
+    def _accuse(self, plugin: str, accusation: Accusation) -> None:
+        if accusation.subject not in self.roster or accusation.subject == self.node_id:
+            return
+        subject, fact = accusation.subject, accusation.fact
+        self.kernel.refuse(fact, Blame.SENDER, subject, plugin, self.number)
+        self._out.append(Refused(self.number, subject, fact))
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
@@ -491,7 +502,9 @@ class RoundMachine:
         body = ContributionBody.from_bytes(envelope.payload, int(self.model.size))
         weight = min(body.weight, self.swarm.weight_cap)
         digest = contribution_digest(envelope)
-        contribution = Contribution(envelope.sender, digest, body.vector, weight, body.proofs)
+        contribution = Contribution(
+            envelope.sender, digest, body.vector, weight, body.proofs, body.companions
+        )
         return Held(contribution, envelope)
 
     @staticmethod
@@ -544,7 +557,8 @@ class RoundMachine:
         # A restarted node must not contribute to the round again, and otherwise.
         self._journal.record_vote(self.number, CONTRIBUTION, None)
         weight = min(update.weight, self.swarm.weight_cap)
-        self._publish(ContributionBody(weight, update.vector, proofs).to_bytes(), now)
+        body = ContributionBody(weight, update.vector, proofs, update.companions)
+        self._publish(body.to_bytes(), now)
 
     def _publish(self, payload: bytes, now: float) -> None:
         envelope = self._broadcast(CONTRIBUTION, payload, now)
@@ -757,7 +771,7 @@ class RoundMachine:
         info = self._round.info
         try:
             updates = self._gathering.stack(candidate.members, self.swarm.weight_cap)
-            merged = self.kernel.aggregate(updates, info)
+            merged = self.kernel.aggregate(updates, info, self._held_out())
         except QresError as error:
             self.kernel.rejections[f"proposal not merged: {error.code}"] += 1
             return False
@@ -880,9 +894,18 @@ class RoundMachine:
         current.end_at = max(current.end_at, now + self.swarm.deadline)
         if self._is_proposer and self._pending is None:
             self._broadcast(CERTIFICATE, certificate.to_bytes(), now)
-        members = tuple(member.sender for member in certificate.candidate.members)
+        candidate = certificate.candidate
+        members = tuple(member.sender for member in candidate.members)
+        made = self._gathering.contributions(candidate.members)
+        info = attrs.evolve(current.info, number=candidate.origin)
         for name, dialogue in current.dialogues.items():
-            self._send_all(name, dialogue.decided(members), now)
+            try:
+                sends = dialogue.decided(members, made, info)
+            except Exception as error:  # noqa: BLE001 - nor over what peers contributed
+                what = f"{name}: {type(error).__name__}"
+                self.kernel.refuse(what, Blame.NOBODY, None, name, self.number)
+            else:
+                self._send_all(name, sends, now)
 
     def _finish(self, now: float) -> None:
         current = self._round
@@ -892,7 +915,7 @@ class RoundMachine:
                 self._close(certificate, now)
             elif now >= current.end_at:
                 self._free()
-                self._abort("a dialogue did not finish", now)
+                self._abort("a dialogue did not finish", now, code="QRES-E604")
             return
         winner = current.precommits.winner()
         everybody = len(current.precommits) == len(self.roster)
@@ -948,10 +971,13 @@ class RoundMachine:
             if current.merged is not None and current.merged[0] == digest:
                 merged = current.merged[1]  # with the same round_info: a lock was not judged
             else:
-                merged = self.kernel.aggregate(self.kernel.reveal(updates, info), info)
+                made = self._gathering.contributions(members)
+                revealed = self.kernel.reveal(updates, made, info)
+                held_out = None if self._judge_by is None else self._held_out()
+                merged = self.kernel.aggregate(revealed, info, held_out)
         except QresError as error:
             self._free()
-            self._abort(f"aggregation refused: {error}", now)
+            self._abort(f"aggregation refused: {error}", now, code=error.code)
             return
         total = add_saturating(self.model, merged)
         parent, child = self.model_digest, model_digest(total.vector, self.step + 1)
@@ -1005,8 +1031,10 @@ class RoundMachine:
         self._lock = self._valid = self._pending = None
         self._journal.record_lock(None)
 
-    def _abort(self, reason: str, now: float, *, number: int | None = None) -> None:
-        outcome = Outcome(self._round.info, RoundStatus.ABORTED, self.model_digest, reason=reason)
+    def _abort(self, reason: str, now: float, *, number: int | None = None, code: str = "") -> None:
+        outcome = Outcome(
+            self._round.info, RoundStatus.ABORTED, self.model_digest, reason=reason, code=code
+        )
         self.kernel.round_closed(outcome)
         self._out.append(RoundEnded(outcome, self.model))
         self._aborts += 1

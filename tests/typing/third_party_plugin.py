@@ -267,9 +267,15 @@ class Hello:
         """Nothing happens with time."""
         return [] if now >= 0 else self.start()
 
-    def decided(self, members: tuple[NodeId, ...]) -> Sequence[Send]:
+    def decided(
+        self,
+        members: tuple[NodeId, ...],
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> Sequence[Send]:
         """Wait only for members."""
-        self.missing.intersection_update(members)
+        if round_info.number and len(contributions) == len(members):
+            self.missing.intersection_update(members)
         return []
 
 
@@ -373,6 +379,11 @@ class Host:
     def round_closed(self, outcome: Outcome) -> None:
         """Count the rounds that closed."""
         self.closed += outcome.status is RoundStatus.CLOSED
+
+    @hookimpl
+    def status(self) -> Mapping[str, object]:
+        """How many rounds closed."""
+        return {"closed": self.closed}
 
     @hookimpl
     def transport(self, node_info: NodeInfo, link_keys: LinkKeys | None) -> Transport:

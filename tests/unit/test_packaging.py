@@ -172,7 +172,8 @@ def test_plugin_leaves_groups_and_sources_to_the_root(dist: Path) -> None:
     ],
 )
 def test_entry_point_resolves(group_name: str, name: str, target: str) -> None:
-    expected = {"qres.plugins": type, "qres.commands": click.Command}[group_name]
+    kinds = {"qres.plugins": type, "qres.commands": click.Command, "qres.gallery": tuple}
+    expected = kinds[group_name]
     assert isinstance(EntryPoint(name, target, group_name).load(), expected)
 
 

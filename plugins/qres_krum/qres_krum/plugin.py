@@ -80,7 +80,7 @@ class Krum:
         Unequal weights are no obstacle: they are not looked at.
         """
         return Needs(
-            visibility=Visibility.INDIVIDUAL,
+            visibility=Visibility.GROUP,
             min_updates=max(self._fewest_for_score, self._fewest_for_select),
             tolerates=self.f,
             equal_weights=False,
@@ -99,7 +99,7 @@ class Krum:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 3`` or ``n < f + select``, QRES-E502 if
                 ``d`` is ``2**32`` or more. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         n = len(updates)
         _refuse_hidden(updates, "krum")
@@ -183,7 +183,7 @@ class Bulyan:
         Unequal weights are no obstacle: they are not looked at.
         """
         return Needs(
-            visibility=Visibility.INDIVIDUAL,
+            visibility=Visibility.GROUP,
             min_updates=4 * self.f + 3,
             tolerates=self.f,
             equal_weights=False,
@@ -202,7 +202,7 @@ class Bulyan:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 4 f + 3``, QRES-E502 if ``d`` is ``2**32`` or
                 more. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         n, fewest = len(updates), self.needs.min_updates
         _refuse_hidden(updates, "bulyan")
@@ -217,10 +217,10 @@ class Bulyan:
 
 
 def _refuse_hidden(updates: Updates, name: str) -> None:
-    if updates.visibility is not Visibility.INDIVIDUAL:
+    if updates.visibility is Visibility.SUM:
         raise CompatibilityError.of(
             "QRES-E303",
             "updates.visibility",
-            f"{name} compares single updates, got {updates.visibility.name.lower()}",
-            "remove the plugin that hides them, or choose another rule",
+            f"{name} compares updates with each other, got only their sum",
+            "let the plugin that hides them work in groups, or choose the rule mean",
         )

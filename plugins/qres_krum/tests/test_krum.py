@@ -198,8 +198,8 @@ def test_one_update_too_few_is_refused(f: int, stack: Callable[..., Updates]) ->
 
 
 def test_sums_and_groups_are_refused(stack: Callable[..., Updates]) -> None:
-    updates = attrs.evolve(stack(LINE), visibility=Visibility.GROUP)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 updates\.visibility: .* got group"):
+    updates = attrs.evolve(stack(LINE), visibility=Visibility.SUM)
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* got only their sum"):
         Krum(f=1).aggregate(updates)
 
 
@@ -208,7 +208,7 @@ def test_sums_and_groups_are_refused(stack: Callable[..., Updates]) -> None:
 )
 def test_needs(f: int, select: int, fewest: int) -> None:
     assert Krum(f=f, select=select).needs == Needs(
-        visibility=Visibility.INDIVIDUAL, min_updates=fewest, tolerates=f
+        visibility=Visibility.GROUP, min_updates=fewest, tolerates=f
     )
 
 

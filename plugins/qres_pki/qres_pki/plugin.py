@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,8 @@ from qres_core import (
     Needs,
     NodeId,
     NodeInfo,
+    Problem,
+    Surroundings,
     Verdict,
     hookimpl,
     reject,
@@ -159,6 +161,27 @@ class Pki:
             crl=self.crl,
             require_crl=self.require_crl,
         )
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether the whitelist lets enough nodes in, where it is in the options.
+
+        Args:
+            around: the configuration around the plugin.
+
+        Yields:
+            QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever closes.
+        """
+        listed = {parse_member(one).hex() for one in self.members}
+        if not listed or self.members_file:
+            return
+        known = len(listed.intersection(around.roster)) if around.roster else len(listed)
+        votes = (around.nodes + around.byzantine) // 2 + 1
+        for needed, name in ((around.quorum, "swarm.quorum"), (votes, "the votes that decide")):
+            if known < needed:
+                what = f"lets in {known} nodes of the swarm, and {name} = {needed}"
+                fix = f"list the identities of at least {needed} nodes of the swarm"
+                yield Problem("QRES-E304", "plugins.pki.members", what, fix)
+                return
 
     @property
     def needs(self) -> Needs:
@@ -315,7 +338,10 @@ class Pki:
             return
         self.teardown()
         option, fix = {
-            "not a member": ("members", "add this node's public key to the whitelist"),
+            "not a member": (
+                "members",
+                "add it on every node (`qres simulate FILE --list-nodes` shows simulated ones)",
+            ),
             "CRL expired": ("crl", "fetch the newest CRL: `qres ca renew-crl`"),
             "CA certificate not valid now": ("ca", "fetch the CA certificate that is valid now"),
         }.get(verdict.reason, ("certificates", "ask the swarm's CA for one: `qres ca issue`"))

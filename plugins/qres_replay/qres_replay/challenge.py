@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from qres_core import DialogueMessage, NodeId, Send
+from qres_core import Contribution, DialogueMessage, NodeId, RoundInfo, Send
 
 NAME: Final = "replay"
 """The plugin's entry point, and so the name of its dialogue."""
@@ -253,9 +253,14 @@ class Challenge:
             if not self.freshness.answered(peer)
         ]
 
-    def decided(self, members: tuple[NodeId, ...]) -> Sequence[Send]:
+    def decided(
+        self,
+        members: tuple[NodeId, ...],
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> Sequence[Send]:
         """Nothing to say about the agreed set."""
-        del members
+        del members, contributions, round_info
         return []
 
     def _answer(self) -> Sequence[Send]:

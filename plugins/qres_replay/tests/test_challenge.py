@@ -348,7 +348,7 @@ def test_the_coordinator_asks_everybody_and_is_ready() -> None:
     assert dialogue.finished
     (send,) = dialogue.start()
     assert (send.step, send.to, len(send.body)) == (0, None, 32)
-    assert dialogue.decided(IDS) == []
+    assert dialogue.decided(IDS, (), make_round_info()) == []
     assert dialogue.receive(DialogueMessage(PEER, 1, answer_to(send.body, PEER, 1))) == []
 
 

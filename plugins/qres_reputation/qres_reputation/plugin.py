@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Final, cast
 
@@ -15,9 +15,11 @@ from qres_core import (
     NodeId,
     NodeInfo,
     Outcome,
+    Problem,
     RoundInfo,
     RoundStatus,
     Standing,
+    Surroundings,
     Updates,
     Vector,
     Visibility,
@@ -219,6 +221,30 @@ class Reputation:
     def needs(self) -> Needs:
         """Proof of who sent what: without it, anybody could have anybody banned."""
         return Needs(families=("authenticate",))
+
+    alters = False
+    """The watch passes on what it sees."""
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether the watch would see the updates as they were sent.
+
+        Args:
+            around: the configuration around the plugin.
+
+        Yields:
+            QRES-E303: what another plugin made of several updates would be held against one node.
+        """
+        if not self.outlier_rounds or around.visibility is not Visibility.INDIVIDUAL:
+            return
+        for name in around.altered_by:
+            what = f"its watch would judge what plugins.{name} makes of updates, not the updates"
+            fix = f"put [plugins.reputation] before [plugins.{name}], or outlier_rounds = 0"
+            yield Problem("QRES-E303", "plugins.reputation.outlier_rounds", what, fix)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether scores scale weights, beside banning."""
+        return self.exponent != 0
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def play(
     """Every node and every message."""
     config = configured(nodes, quorum, options, byzantine)
     task = make_task(scenario.task, nodes=nodes, seed=scenario.seed, scale=0)
-    simulation = simulator._Simulation(config, scenario, task, INSTALLED)
+    simulation = simulator.Simulation(config, scenario, task, INSTALLED)
     simulation.run(None)
     found = {
         one.node_id: plugin.instance

@@ -111,7 +111,7 @@ class Arc:
     @property
     def needs(self) -> Needs:
         """Single updates, more than twice as many as liars."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
@@ -126,7 +126,7 @@ class Arc:
 
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 1``.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round("arc", updates, self.f, 2 * self.f + 1, "2 f + 1")
         return proceed(attrs.evolve(updates, vectors=arc(updates.vectors, self.f)))

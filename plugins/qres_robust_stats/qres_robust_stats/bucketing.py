@@ -222,15 +222,12 @@ class Bucketing:
     @property
     def needs(self) -> Needs:
         """Single updates, so many that fewer than half of the buckets hold a liar."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=self._fewest, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=self._fewest, tolerates=self.f)
 
     @property
-    def notices(self) -> tuple[str, ...]:
-        """What no check before the start can see."""
-        if self.size == 1:
-            return ()
-        few = f"swarm.quorum / {self.size}"
-        return (f"bucketing hands the rule as few as {few} means; one that needs more refuses",)
+    def merges(self) -> int:
+        """The rule gets one mean for so many updates."""
+        return self.size
 
     @hookimpl
     def wrap_aggregate(
@@ -249,7 +246,7 @@ class Bucketing:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f size + 1``, or if the rule behind needs more
                 buckets.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round(
             "bucketing", updates, self.f, self._fewest, f"2 f size + 1 with size {self.size}"
@@ -261,6 +258,10 @@ class Bucketing:
             tuple(updates.senders[members[0]] for members in chosen),
             summed(updates.weights, chosen),
             updates.visibility,
+            tuple(
+                tuple(sorted(one for row in members for one in updates.members[row]))
+                for members in chosen
+            ),
         )
         try:
             return proceed(means)

@@ -107,7 +107,7 @@ class Caf:
     @property
     def needs(self) -> Needs:
         """Single updates, enough of them for the theorem."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=5 * self.f + 1, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=5 * self.f + 1, tolerates=self.f)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -122,7 +122,7 @@ class Caf:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 5 f + 1``. There is no weaker rule to fall back
                 to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round("caf", updates, self.f, 5 * self.f + 1, "5 f + 1")
         merged: NDArray[Any] = caf(updates.vectors, self.f)

@@ -164,7 +164,7 @@ class CentredClipping:
     @property
     def needs(self) -> Needs:
         """Single updates, of which a majority is honest."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -206,7 +206,7 @@ class CentredClipping:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 1``; QRES-E507 if the history of the round's
                 model is not known. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
             RoundError: QRES-E602 if the disk does not take the history.
         """
         check_round("centred_clipping", updates, self.f, 2 * self.f + 1, "2 f + 1")

@@ -20,7 +20,7 @@ from qres_core import (
     fixed,
     hookimpl,
 )
-from qres_robust_stats.options import above, check_individual
+from qres_robust_stats.options import above, check_visible
 
 
 def clip(vectors: Rows, bound: float | Fraction) -> NDArray[Any]:
@@ -104,7 +104,7 @@ class Clipping:
     @property
     def needs(self) -> Needs:
         """Single updates: what is long in a sum is no longer one sender's doing."""
-        return Needs(visibility=Visibility.INDIVIDUAL)
+        return Needs(visibility=Visibility.GROUP)
 
     @hookimpl
     def wrap_aggregate(
@@ -121,9 +121,9 @@ class Clipping:
             what ``proceed`` makes of the clipped updates.
 
         Raises:
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
-        check_individual("clipping", updates)
+        check_visible("clipping", updates)
         exponent = fixed.FRACTION_BITS - round_info.scale
         steps = Fraction(self.bound) * Fraction(2) ** exponent
         return proceed(attrs.evolve(updates, vectors=clip(updates.vectors, steps)))

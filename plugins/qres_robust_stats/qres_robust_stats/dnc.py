@@ -221,7 +221,7 @@ class Dnc:
         Two that stick out in different directions need not both be dropped.
         """
         return Needs(
-            visibility=Visibility.INDIVIDUAL,
+            visibility=Visibility.GROUP,
             min_updates=self._fewest,
             tolerates=min(self.f, 1),
         )
@@ -255,7 +255,7 @@ class Dnc:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, or if nothing is left. There is no
                 weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round("dnc", updates, self.f, self._fewest, self._condition)
         merged: NDArray[Any] = dnc(

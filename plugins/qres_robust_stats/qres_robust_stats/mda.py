@@ -151,7 +151,7 @@ class Mda:
     def needs(self) -> Needs:
         """Single updates, of which a majority is honest."""
         return Needs(
-            visibility=Visibility.INDIVIDUAL,
+            visibility=Visibility.GROUP,
             min_updates=2 * self.f + 1,
             tolerates=self.f,
         )
@@ -176,7 +176,7 @@ class Mda:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, QRES-E507 if the search does not end
                 within the budget. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round("mda", updates, self.f, 2 * self.f + 1, "2 f + 1")
         merged: NDArray[Any] = mda(updates.vectors, self.f, budget=self.budget)

@@ -94,7 +94,7 @@ class Meamed:
     @property
     def needs(self) -> Needs:
         """Single updates, more than twice as many as liars."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -109,7 +109,7 @@ class Meamed:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 1``. There is no weaker rule to fall back
                 to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round("meamed", updates, self.f, 2 * self.f + 1, "2 f + 1")
         return meamed(updates.vectors, self.f)

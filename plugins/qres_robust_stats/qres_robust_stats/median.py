@@ -150,7 +150,7 @@ class Median:
     @property
     def needs(self) -> Needs:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=self._fewest, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=self._fewest, tolerates=self.f)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""
@@ -171,7 +171,7 @@ class Median:
         Raises:
             ValueRefusedError: QRES-E505 for too few updates. There is no weaker rule to fall back
                 to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         condition = (
             "2 ceil(f (weight_limit + 1) - 1)" if self._fewest > 2 * self.f + 1 else "2 f + 1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -9,7 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of
 
-from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_core import (
+    CompatibilityError,
+    Needs,
+    Problem,
+    Surroundings,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+    hookimpl,
+)
 from qres_robust_stats.coefficients import squared_distances_to
 from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
 
@@ -117,6 +128,20 @@ class Monna:
         """Single updates, of which a majority is honest."""
         return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
 
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether the pivot is a node of the swarm, where these are known.
+
+        Args:
+            around: the configuration around the plugin.
+
+        Yields:
+            QRES-E304: without the pivot's update every round is refused.
+        """
+        if around.roster and self.pivot.lower() not in around.roster:
+            what = f"the pivot {self.pivot[:16].lower()} is none of the {around.nodes} nodes"
+            what += " of swarm.roster, and no round can do without its update"
+            yield Problem("QRES-E304", "plugins.monna.pivot", what, "name a node of swarm.roster")
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What the operator is asked to believe."""
@@ -141,6 +166,9 @@ class Monna:
                 nothing. There is no weaker rule to fall back to.
             CompatibilityError: QRES-E303 if the rows are not single updates.
         """
+        if updates.visibility is not Visibility.INDIVIDUAL:
+            what = f"monna needs the pivot's own update, got {updates.visibility.name.lower()}"
+            raise CompatibilityError.of("QRES-E303", "updates.visibility", what)
         check_round("monna", updates, self.f, 2 * self.f + 1, "2 f + 1")
         trusted = bytes.fromhex(self.pivot)
         if trusted not in updates.senders:

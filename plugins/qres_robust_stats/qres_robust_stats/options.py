@@ -131,10 +131,10 @@ def check_round(name: str, updates: Updates, f: int, fewest: int, condition: str
         condition: how ``fewest`` follows from the options, for example ``"2 f + 1"``.
 
     Raises:
-        CompatibilityError: QRES-E303 if rows are not single updates.
+        CompatibilityError: QRES-E303 if there is only the sum of all updates.
         ValueRefusedError: QRES-E505 if there are fewer than ``fewest``.
     """
-    check_individual(name, updates)
+    check_visible(name, updates)
     n = len(updates)
     if n < fewest:
         raise ValueRefusedError.of(
@@ -145,22 +145,22 @@ def check_round(name: str, updates: Updates, f: int, fewest: int, condition: str
         )
 
 
-def check_individual(name: str, updates: Updates) -> None:
-    """Refuse rows that are not single updates.
+def check_visible(name: str, updates: Updates) -> None:
+    """Refuse a sum of all updates: a rule compares rows, single updates or the means of groups.
 
     Args:
         name: the plugin's name in the configuration.
         updates: the round's updates.
 
     Raises:
-        CompatibilityError: QRES-E303 if rows are groups or a sum.
+        CompatibilityError: QRES-E303 if there is only the sum of all.
     """
-    if updates.visibility is not Visibility.INDIVIDUAL:
+    if updates.visibility is Visibility.SUM:
         raise CompatibilityError.of(
             "QRES-E303",
             "updates.visibility",
-            f"{name} compares single updates, got {updates.visibility.name.lower()}",
-            "remove the plugin that hides them, or choose another rule",
+            f"{name} compares updates with each other, got only their sum",
+            "let the plugin that hides them work in groups, or choose the rule mean",
         )
 
 

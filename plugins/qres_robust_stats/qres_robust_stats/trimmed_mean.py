@@ -92,7 +92,7 @@ class TrimmedMean:
     @property
     def needs(self) -> Needs:
         """Single updates, more than twice as many as liars."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates."""
@@ -112,7 +112,7 @@ class TrimmedMean:
         Raises:
             ValueRefusedError: QRES-E505 if ``n < 2 f + 1``. There is no weaker rule to fall back
                 to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+            CompatibilityError: QRES-E303 if there is only the sum of all updates.
         """
         check_round("trimmed_mean", updates, self.f, 2 * self.f + 1, "2 f + 1")
         return trimmed_mean(updates.vectors, self.f)

@@ -190,13 +190,13 @@ def test_one_update_too_few_is_refused() -> None:
 
 
 def test_groups_are_refused() -> None:
-    updates = make_updates([[1]] * 3, visibility=Visibility.GROUP)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* arc .* got group"):
+    updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* arc .* got only their sum"):
         Arc(f=1).wrap_aggregate(lambda one: one.vectors[0], updates)
 
 
 def test_needs_and_options() -> None:
-    assert Arc(f=3).needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=7, tolerates=3)
+    assert Arc(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
     with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
         Arc(f=-1)
     assert all(field.metadata["help"] for field in attrs.fields(Arc))

@@ -275,20 +275,18 @@ def test_one_update_too_few_is_refused() -> None:
 
 
 def test_groups_are_refused() -> None:
-    updates = make_updates([[1]] * 3, visibility=Visibility.GROUP)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* bucketing .* got group"):
+    updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* bucketing .* got only their sum"):
         Bucketing(f=0).wrap_aggregate(lambda one: one.vectors[0], updates, make_round_info())
 
 
-def test_an_operator_is_told_what_the_solver_cannot_see() -> None:
-    assert "swarm.quorum / 2" in Bucketing(f=1).notices[0]
-    assert not Bucketing(f=1, size=1).notices
+def test_the_solver_is_told_how_few_means_the_rule_gets() -> None:
+    assert Bucketing(f=1).merges == 2
+    assert Bucketing(f=1, size=1).merges == 1
 
 
 def test_needs_and_options() -> None:
-    assert Bucketing(f=3).needs == Needs(
-        visibility=Visibility.INDIVIDUAL, min_updates=13, tolerates=3
-    )
+    assert Bucketing(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=13, tolerates=3)
     with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
         Bucketing(f=-1)
     with pytest.raises(ValueError, match=r"^size must be an integer of at least 1, got 0"):

@@ -197,13 +197,13 @@ def test_too_few_updates() -> None:
         caf(rows, 2)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*5 f \+ 1 = 6"):
         Caf(f=1).aggregate(make_updates(rows))
-    group = make_updates(rows, visibility=Visibility.GROUP)
+    group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Caf(f=0).aggregate(group)
 
 
 def test_options() -> None:
-    assert Caf(f=2).needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=11, tolerates=2)
+    assert Caf(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=11, tolerates=2)
     with pytest.raises(ValueError, match=r"^f must be an integer"):
         Caf(f=True)
     assert all(field.metadata["help"] for field in attrs.fields(Caf))

@@ -500,14 +500,14 @@ def test_too_few_updates() -> None:
     rule = CentredClipping(f=2, radius=1.0)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
         rule.aggregate(make_updates(rows), make_round_info(1))
-    group = make_updates(rows, visibility=Visibility.GROUP)
+    group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         CentredClipping(f=0, radius=1.0).aggregate(group, make_round_info(1))
 
 
 def test_options() -> None:
     rule = CentredClipping(f=2, radius=1.0)
-    assert rule.needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=5, tolerates=2)
+    assert rule.needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
     assert rule.kappa_bound(11) == math.inf
     assert "20 updates" in rule.notices[0]
     assert CentredClipping(f=0, radius=1.0).notices == ()

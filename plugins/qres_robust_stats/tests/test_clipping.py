@@ -166,7 +166,7 @@ def test_groups_are_refused() -> None:
 
 
 def test_needs_and_options() -> None:
-    assert Clipping(bound=1.0).needs == Needs(visibility=Visibility.INDIVIDUAL)
+    assert Clipping(bound=1.0).needs == Needs(visibility=Visibility.GROUP)
     assert all(field.metadata["help"] for field in attrs.fields(Clipping))
     (entry,) = entry_points(group="qres.plugins", name="clipping")
     assert entry.load() is Clipping

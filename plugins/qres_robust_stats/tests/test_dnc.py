@@ -190,13 +190,13 @@ def test_too_few_updates() -> None:
     often = Dnc(f=2, filter=1.5, iterations=2)
     with pytest.raises(ValueRefusedError, match=r"iterations ceil\(filter f\) \+ 1 = 7"):
         often.aggregate(make_updates(rows), info)
-    group = make_updates(rows, visibility=Visibility.GROUP)
+    group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Dnc(f=0).aggregate(group, info)
 
 
 def test_options() -> None:
-    assert Dnc(f=2).needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=5, tolerates=1)
+    assert Dnc(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=1)
     assert Dnc(f=0).needs.tolerates == 0
     assert Dnc(f=2, filter=1.5, iterations=2).needs.min_updates == 7
     assert Dnc(f=2).kappa_bound(11) == math.inf

@@ -333,13 +333,13 @@ def test_too_few_updates() -> None:
     rows = np.zeros((4, 1), dtype=np.int32)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
         GeometricMedian(f=2).aggregate(make_updates(rows), make_round_info(1))
-    group = make_updates(rows, visibility=Visibility.GROUP)
+    group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         GeometricMedian(f=0).aggregate(group, make_round_info(1))
 
 
 def test_options() -> None:
-    expected = Needs(visibility=Visibility.INDIVIDUAL, min_updates=5, tolerates=2)
+    expected = Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
     assert GeometricMedian(f=2).needs == expected
     assert GeometricMedian(f=2, weighted=True).needs.min_updates == 10
     assert GeometricMedian(f=2).kappa_bound(11) == pytest.approx(4 * (1 + 2 / 7) ** 2)

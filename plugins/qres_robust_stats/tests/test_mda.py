@@ -218,13 +218,13 @@ def test_too_few_updates() -> None:
         mda(rows, 2)
     with pytest.raises(ValueRefusedError, match=r"QRES-E505 updates: n = 4 .*2 f \+ 1 = 5"):
         Mda(f=2).aggregate(make_updates(rows))
-    group = make_updates(rows, visibility=Visibility.GROUP)
+    group = make_updates(rows, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match="QRES-E303"):
         Mda(f=0).aggregate(group)
 
 
 def test_options() -> None:
-    assert Mda(f=2).needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=5, tolerates=2)
+    assert Mda(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
     with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got True"):
         Mda(f=True)
     with pytest.raises(ValueError, match=r"^budget must be an integer of at least 1, got 0"):

@@ -132,13 +132,13 @@ def test_one_update_too_few_is_refused() -> None:
 
 
 def test_groups_are_refused() -> None:
-    updates = make_updates([[1]] * 3, visibility=Visibility.GROUP)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* meamed .* got group"):
+    updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* meamed .* got only their sum"):
         Meamed(f=1).aggregate(updates)
 
 
 def test_needs_and_options() -> None:
-    assert Meamed(f=3).needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=7, tolerates=3)
+    assert Meamed(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
     with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
         Meamed(f=-1)
     with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got True"):

@@ -206,8 +206,8 @@ def test_one_update_too_few_is_refused() -> None:
 
 
 def test_groups_are_refused() -> None:
-    updates = make_updates([[1]] * 3, visibility=Visibility.GROUP)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* nnm .* got group"):
+    updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* nnm .* got only their sum"):
         Nnm(f=1).wrap_aggregate(lambda mixed: mixed.vectors[0], updates)
 
 
@@ -223,7 +223,7 @@ def test_the_mean_of_all_is_what_is_left_without_liars() -> None:
 
 
 def test_needs_and_options() -> None:
-    assert Nnm(f=3).needs == Needs(visibility=Visibility.INDIVIDUAL, min_updates=7, tolerates=3)
+    assert Nnm(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
     with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
         Nnm(f=-1)
     assert all(field.metadata["help"] for field in attrs.fields(Nnm))

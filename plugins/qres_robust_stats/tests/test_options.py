@@ -12,9 +12,9 @@ from qres_robust_stats.options import (
     above,
     at_least,
     check_enough,
-    check_individual,
     check_integer,
     check_round,
+    check_visible,
     checked,
     no_less_than,
 )
@@ -73,19 +73,19 @@ def test_rounds() -> None:
     assert problem.fix == "raise swarm.quorum to 5 or lower plugins.rule.f"
 
 
-@pytest.mark.parametrize("visibility", [Visibility.GROUP, Visibility.SUM])
-def test_rows_that_are_no_single_updates(visibility: Visibility) -> None:
-    check_individual("rule", make_updates([[1]]))
-    updates = make_updates([[1]], visibility=visibility)
+def test_a_sum_of_all_is_refused() -> None:
+    check_visible("rule", make_updates([[1]]))
+    check_visible("rule", make_updates([[1]], visibility=Visibility.GROUP))
+    updates = make_updates([[1]], visibility=Visibility.SUM)
     for check in (
-        lambda: check_individual("rule", updates),
+        lambda: check_visible("rule", updates),
         lambda: check_round("rule", updates, 0, 9, ""),
     ):
         with pytest.raises(CompatibilityError) as refusal:
             check()
         (problem,) = refusal.value.problems
         assert (problem.code, problem.where) == ("QRES-E303", "updates.visibility")
-        assert problem.what == f"rule compares single updates, got {visibility.name.lower()}"
+        assert problem.what == "rule compares updates with each other, got only their sum"
 
 
 @pytest.mark.parametrize("value", [[[1]], np.zeros(3, dtype=np.int32), np.zeros((3, 1)).tolist()])

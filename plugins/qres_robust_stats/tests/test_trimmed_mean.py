@@ -192,9 +192,7 @@ def test_groups_are_refused() -> None:
 
 
 def test_needs() -> None:
-    assert TrimmedMean(f=3).needs == Needs(
-        visibility=Visibility.INDIVIDUAL, min_updates=7, tolerates=3
-    )
+    assert TrimmedMean(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])

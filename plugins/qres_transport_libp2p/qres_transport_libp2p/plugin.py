@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -11,6 +11,8 @@ from qres_core import (
     LinkKeys,
     NodeId,
     NodeInfo,
+    Problem,
+    Surroundings,
     Transport,
     Verdict,
     hookimpl,
@@ -29,6 +31,19 @@ class Libp2p(Options):
     Source:
         libp2p specifications "Peer Ids and Keys", "noise-libp2p", "yamux", "gossipsub v1.1".
     """
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether another plugin lends the key that connections are proved by.
+
+        Args:
+            around: the configuration around the plugin.
+
+        Yields:
+            QRES-E305.
+        """
+        if "link_keys" not in around.hooks:
+            what = "there is no key to connect with: no enabled plugin has the hook link_keys"
+            yield Problem("QRES-E305", "plugins.libp2p", what, "add [plugins.ed25519]")
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -13,7 +13,14 @@ from qres_transport_libp2p import Libp2p
 from qres_transport_libp2p.identity import Members, SignerKey, peer_id
 from qres_transport_libp2p.pin import LIBP2P
 
-from qres_core import ConfigError, LinkKeys, NodeInfo, PluginError, TransportError
+from qres_core import (
+    CompatibilityError,
+    ConfigError,
+    LinkKeys,
+    NodeInfo,
+    PluginError,
+    TransportError,
+)
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
@@ -50,15 +57,18 @@ def test_options_out_of_range_are_refused(option: str, value: Any) -> None:
 
 def test_options_come_from_the_file(lab: SimpleNamespace) -> None:
     me, _peer = lab.members(2)
-    raw = {
+    raw: dict[str, Any] = {
         "swarm": {"name": "s", "nodes": 1, "byzantine": 0, "quorum": 1, "insecure": True},
         "plugins": {
             "libp2p": {"peers": [me.address], "frame_bytes": 2048},
             "mean": {"unprotected": True},
         },
     }
-    kernel = Kernel.from_config(parse(raw, source="test"))
-    plugin = kernel.enabled[0].instance
+    with pytest.raises(CompatibilityError, match=r"QRES-E305 plugins\.libp2p: .* link_keys"):
+        Kernel.from_config(parse(raw, source="test"))  # nothing to prove who it is with
+    keyed = {"ed25519": {}, **raw["plugins"]}
+    kernel = Kernel.from_config(parse({**raw, "plugins": keyed}, source="test"))
+    plugin = next(one.instance for one in kernel.enabled if one.name == "libp2p")
     assert isinstance(plugin, Libp2p)
     assert (plugin.peers, plugin.frame_bytes) == ((me.address,), 2048)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qres_validation.plugin import Validation
+from qres_validation.public import PublicValidation
 from qres_validation.validated_mean import ValidatedMean
 
-__all__ = ["ValidatedMean", "Validation"]
+__all__ = ["PublicValidation", "ValidatedMean", "Validation"]

@@ -76,10 +76,10 @@ each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 
 def test_the_hooks_are_the_ones_of_the_design() -> None:
     assert list(SPECS) == [
-        "setup", "teardown", "round_opened", "round_closed", "transport", "sign", "authenticate",
-        "identity", "link_keys", "credential", "admit", "replay_check", "reputation", "observe",
-        "privatize", "reveal", "prove", "verify", "aggregate", "wrap_aggregate", "screen",
-        "endorse",
+        "setup", "teardown", "round_opened", "round_closed", "status", "transport", "sign",
+        "authenticate", "identity", "link_keys", "credential", "admit", "replay_check",
+        "reputation", "observe", "privatize", "reveal", "prove", "verify", "aggregate",
+        "wrap_aggregate", "screen", "endorse",
     ]  # fmt: skip
     assert PROJECT == "qres"
 

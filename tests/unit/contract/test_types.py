@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qres_core import (
+    Companion,
     Contribution,
     Evidence,
     NodeInfo,
@@ -283,6 +284,55 @@ def test_updates_hold_what_they_were_given() -> None:
     assert updates.visibility is Visibility.INDIVIDUAL
     np.testing.assert_array_equal(updates.vectors, stack())
     assert updates.weights.tolist() == [1, 2, 3]
+
+
+def test_by_default_each_row_is_its_senders_own() -> None:
+    assert make().members == tuple((one,) for one in senders(3))
+    assert make().sums is None
+    assert dict(make().companions) == {}
+
+
+def test_rows_of_several_members_are_named_by_the_lowest() -> None:
+    a, b, c = senders(3)
+    rows = {"senders": (a, b), "vectors": stack()[:2], "weights": weights(2, 1)}
+    assert make(members=((a, c), (b,)), **rows).members == ((a, c), (b,))
+
+
+@pytest.mark.parametrize("wrong", ["too few", "another first", "not ascending", "twice"])
+def test_members_that_do_not_fit_the_rows_are_refused(wrong: str) -> None:
+    a, b, c = senders(3)
+    members = {
+        "too few": ((a,), (b,)),
+        "another first": ((a,), (c,), (b,)),
+        "not ascending": ((a,), (b,), (c, b"\1" * 31 + b"\0")),
+        "twice": ((a, b), (b,), (c,)),
+    }[wrong]
+    assert code_of(lambda: make(members=members)) == ("QRES-E502", "updates.members")
+
+
+def test_sums_are_frozen_and_have_the_rows_shape() -> None:
+    exact = np.full((3, 4), 2**40, dtype=np.int64)
+    assert not make(sums=exact).sums.flags.writeable
+    for wrong in (exact[:2], exact.astype(np.int32), [[1] * 4] * 3):
+        assert code_of(lambda sums=wrong: make(sums=sums)) == ("QRES-E502", "updates.sums")
+
+
+def test_companions_are_one_for_each_row() -> None:
+    one = Companion(b"x")
+    assert make(companions={"p": (one,) * 3}).companions == {"p": (one,) * 3}
+    for wrong in ((one,) * 2, [one] * 3):
+        found = code_of(lambda value=wrong: make(companions={"p": value}))
+        assert found == ("QRES-E502", "updates.companions.p")
+
+
+def test_taking_rows_takes_all_that_belongs_to_them() -> None:
+    beside = tuple(Companion(bytes([index])) for index in range(3))
+    exact = np.arange(12, dtype=np.int64).reshape(3, 4)
+    taken = make(sums=exact, companions={"p": beside}).take(np.array([0, 2]))
+    assert taken.members == tuple((one,) for one in (senders(3)[0], senders(3)[2]))
+    assert taken.sums is not None
+    assert taken.sums.tolist() == exact[[0, 2]].tolist()
+    assert taken.companions == {"p": (beside[0], beside[2])}
 
 
 def test_weights_of_rows_at_the_limits_are_accepted() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -187,7 +188,8 @@ def test_what_should_be_a_table_must_be_one(
         raw[table] = value
     (problem,) = problems(raw, {"study": Study})
     assert codes([problem]) == [("QRES-E104", table)]
-    assert type(value).__name__ in problem.what
+    assert problem.what.startswith("expected a table" if table != "plugins" else "expected tables")
+    assert json.dumps(value) in problem.what
 
 
 @attrs.frozen

@@ -12,24 +12,30 @@ import pytest
 from qres_core import (
     ACCEPT,
     CompatibilityError,
+    Contribution,
     DialogueMessage,
     Evidence,
     HeldOut,
+    Hides,
     HookError,
     LinkKeys,
     NodeId,
     Outcome,
     PluginError,
+    Problem,
+    Revelation,
     RoundInfo,
     RoundStatus,
     Screening,
     Send,
     Standing,
+    Surroundings,
     Update,
     Updates,
     ValueRefusedError,
     Vector,
     Verdict,
+    Visibility,
     check_vector,
     hookimpl,
     reject,
@@ -122,6 +128,10 @@ class Many:
     @hookimpl
     def round_closed(self) -> None:
         _note(self, "round_closed")
+
+    @hookimpl
+    def status(self) -> dict[str, object]:
+        return {"who": self.who}
 
     @hookimpl
     def sign(self) -> bytes:
@@ -411,7 +421,7 @@ CALLS: dict[str, Callable[[Kernel], object]] = {
     "observe": lambda kernel: kernel.observe(Evidence(bytes(32), "x", "y", against=True, round=1)),
     "privatize": lambda kernel: kernel.privatize(UPDATE, ROUND),
     "prove": lambda kernel: kernel.prove(UPDATE, ROUND),
-    "reveal": lambda kernel: kernel.reveal(UPDATES, ROUND),
+    "reveal": lambda kernel: kernel.reveal(UPDATES, (), ROUND),
     "aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
     "wrap_aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
     "screen": lambda kernel: kernel.screen(UPDATES, HELD_OUT, ROUND),
@@ -583,7 +593,7 @@ def test_privatize_runs_in_file_order_and_reveal_undoes_it(make_kernel: MakeKern
     hidden = kernel.privatize(UPDATE, ROUND)
     assert hidden.vector.tolist() == [(2 * x + 5) * 3 + 1 for x in (1, 2)]
     assert hidden.weight == UPDATE.weight
-    revealed = kernel.reveal(make_updates([hidden.vector]), ROUND)
+    revealed = kernel.reveal(make_updates([hidden.vector]), (), ROUND)
     assert revealed.vectors.tolist() == [[1, 2]]
 
 
@@ -595,10 +605,107 @@ def test_another_order_in_the_file_is_another_result(make_kernel: MakeKernel) ->
 def test_empty_chains_change_nothing(make_kernel: MakeKernel) -> None:
     kernel = make_kernel({})
     assert kernel.privatize(UPDATE, ROUND) is UPDATE
-    assert kernel.reveal(UPDATES, ROUND) is UPDATES
+    assert kernel.reveal(UPDATES, (), ROUND) is UPDATES
     assert kernel.prove(UPDATE, ROUND) == {}
     assert kernel.round_opened(ROUND) == {}
     assert kernel.identity(bytes(32)) is None
+
+
+def test_reveal_is_shown_what_was_sent(make_kernel: MakeKernel) -> None:
+    seen: list[object] = []
+
+    def reveal(_self: object, updates: Updates, contributions: object) -> Updates:
+        seen.append(contributions)
+        return updates
+
+    sent = (Contribution(make_node_ids(1)[0], bytes(32), vector(1, 2), 1),)
+    make_kernel({"a": plugin(reveal=reveal)}).reveal(UPDATES, sent, ROUND)
+    assert seen == [sent]
+
+
+def test_what_reveal_brings_to_light_is_observed_once_all_have_revealed(
+    make_kernel: MakeKernel,
+) -> None:
+    order: list[str] = []
+    fact = Evidence(make_node_info().node_id, "lied", "a", against=True, round=1)
+
+    def reveal(_self: object, updates: Updates) -> Revelation:
+        order.append("reveal")
+        return Revelation(updates, (fact,))
+
+    def observe(_self: object, evidence: Evidence) -> None:
+        assert evidence is fact
+        order.append("observe")
+
+    both = plugin(reveal=reveal)
+    kernel = make_kernel({"a": both, "b": both, "watch": plugin(observe=observe)})
+    assert kernel.reveal(UPDATES, (), ROUND) is UPDATES
+    assert order == ["reveal", "reveal", "observe", "observe"]
+
+
+@pytest.mark.parametrize(
+    "against", [[], ("text",), (Evidence(b"\xee" * 32, "x", "a", against=True, round=1),), None]
+)
+def test_evidence_that_is_none_or_about_a_stranger_is_refused(
+    make_kernel: MakeKernel, against: Any
+) -> None:
+    kernel = make_kernel({"a": returning("reveal", Revelation(UPDATES, against))})
+    with pytest.raises(HookError, match=r"QRES-E702 plugins\.a\.reveal: expected evidence"):
+        kernel.reveal(UPDATES, (), ROUND)
+
+
+def test_status_is_shown_by_plugin_and_an_error_in_its_place(make_kernel: MakeKernel) -> None:
+    def broken(_self: object) -> object:
+        raise ZeroDivisionError
+
+    kernel = make_kernel(
+        {
+            "a": returning("status", {"epsilon": 0.5, "mode": "local", "odd": b"bytes"}),
+            "b": plugin(status=broken),
+            "c": returning("status", 7),
+        }
+    )
+    shown = kernel.status()
+    assert shown["a"] == {"epsilon": 0.5, "mode": "local", "odd": "b'bytes'"}
+    assert "QRES-E701" in str(shown["b"]["error"])
+    assert "QRES-E702" in str(shown["c"]["error"])
+
+
+def test_what_depends_on_the_dimension_is_said_once_it_is_known(make_kernel: MakeKernel) -> None:
+    @attrs.frozen
+    class Narrow:
+        def check(self, around: Surroundings) -> Sequence[Problem]:
+            if around.dimension <= 3:
+                return ()
+            return (Problem("QRES-E313", "plugins.narrow", f"{around.dimension} coordinates"),)
+
+        @hookimpl
+        def privatize(self, update: Update) -> Update:
+            return update
+
+    kernel = make_kernel({"narrow": Narrow})
+    kernel.fit(3)
+    with pytest.raises(CompatibilityError, match=r"QRES-E313 plugins\.narrow: 4 coordinates"):
+        kernel.fit(4)
+
+
+def test_setup_says_what_is_visible(make_kernel: MakeKernel) -> None:
+    seen: list[Visibility] = []
+
+    def setup(_self: object, node_info: Any) -> None:
+        seen.append(node_info.visibility)
+
+    @attrs.frozen
+    class Hider:
+        hides = Hides(Visibility.GROUP, 3)
+
+        @hookimpl
+        def privatize(self, update: Update) -> Update:
+            return update
+
+    make_kernel({"a": plugin(setup=setup)})
+    make_kernel({"a": plugin(setup=setup), "hider": Hider})
+    assert seen == [Visibility.INDIVIDUAL, Visibility.GROUP]
 
 
 def test_proofs_are_kept_by_plugin(make_kernel: MakeKernel) -> None:
@@ -732,7 +839,7 @@ class Talk:
     def tick(self, _now: float) -> Sequence[Send]:
         return ()
 
-    def decided(self, _members: tuple[NodeId, ...]) -> Sequence[Send]:
+    def decided(self, *_agreed: object) -> Sequence[Send]:
         return ()
 
 

@@ -37,15 +37,29 @@ class Claims:
     needs: Needs = NO_NEEDS
     hides: Hides = HIDES_NOTHING
     notices: tuple[str, ...] = ()
+    averages: bool = False
+    weighs: bool = True
+    bounds: str = ""
 
 
-def toy(name: str, *hooks: str, hides: Visibility = Visibility.INDIVIDUAL, **needs: Any) -> Enabled:
-    claims = Claims(Needs(**needs), Hides(hides))
+def toy(
+    name: str,
+    *hooks: str,
+    hides: Visibility = Visibility.INDIVIDUAL,
+    size: int = 1,
+    averages: bool = False,
+    weighs: bool = True,
+    bounds: str = "",
+    **needs: Any,
+) -> Enabled:
+    claims = Claims(
+        Needs(**needs), Hides(hides, size), averages=averages, weighs=weighs, bounds=bounds
+    )
     return Enabled(name, Installed.local(name, Claims), claims, hooks)
 
 
 MEMORY = toy("memory", "transport")
-MEAN = toy("mean", "aggregate")
+MEAN = toy("mean", "aggregate", averages=True)
 ED25519 = toy("ed25519", "sign", "authenticate")
 REPLAY = toy("replay", "replay_check")
 COMPLETE = (MEMORY, ED25519, REPLAY, MEAN)
@@ -174,11 +188,63 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
     ),
     (
         "sum against group",
-        without(MEAN, SECAGG, GROUPS, toy("krum", "aggregate", visibility=Visibility.GROUP)),
+        without(MEAN, SECAGG, toy("krum", "aggregate", visibility=Visibility.GROUP)),
         {},
         "QRES-E303",
         "plugins.krum",
         ["level group", "plugins.secagg leaves only sum"],
+    ),
+    (
+        "sum against a rule that could work in groups",
+        without(
+            MEAN,
+            SECAGG,
+            toy("krum", "aggregate", visibility=Visibility.GROUP, min_updates=5, tolerates=1),
+        ),
+        {"nodes": 20, "quorum": 16},
+        "QRES-E303",
+        "plugins.krum",
+        ["leaves only sum", "let secagg work in groups", "needs 5 of them", "at most 3 nodes each"],
+    ),
+    (
+        "too few groups",
+        without(
+            MEAN,
+            toy("groups", "privatize", hides=Visibility.GROUP, size=4),
+            toy("krum", "aggregate", visibility=Visibility.GROUP, min_updates=5, tolerates=1),
+        ),
+        {"nodes": 20, "quorum": 16},
+        "QRES-E304",
+        "plugins.krum",
+        ["needs 5 rows", "swarm.quorum = 16", "plugins.groups leaves 4", "groups of at most 3"],
+    ),
+    (
+        "single updates visible to whom they must be hidden from",
+        (*COMPLETE, toy("dp", "privatize", at_most=Visibility.GROUP)),
+        {},
+        "QRES-E303",
+        "plugins.dp",
+        ["hidden to level group", "visible at level individual", "secure aggregation after dp"],
+    ),
+    (
+        "noise for a mean, and a rule that is none",
+        without(
+            MEAN,
+            toy("dp", "privatize", averaging=True),
+            toy("median", "aggregate", visibility=Visibility.GROUP),
+        ),
+        {},
+        "QRES-E303",
+        "plugins.dp",
+        ["the rule median is none", "use the rule mean"],
+    ),
+    (
+        "standings that weight, and only sums to be seen",
+        (*COMPLETE, SECAGG, GATE),
+        {},
+        "QRES-E310",
+        "plugins.gate",
+        ["plugins.secagg shows only sums", "as a gate that bans"],
     ),
     (
         "sum against a wrapper",
@@ -407,8 +473,26 @@ def test_an_empty_secure_swarm_lacks_every_hook_it_must_have() -> None:
         ((*COMPLETE, toy("zk", "prove", "verify"), toy("zk2", "prove", "verify")), {}),
         ((*COMPLETE, toy("audit", "setup", families=("authenticate", "aggregate"))), {}),
         (without(MEAN, toy("median", "aggregate", equal_weights=True)), {}),
+        (
+            without(
+                MEAN,
+                toy("groups", "privatize", hides=Visibility.GROUP, size=3),
+                toy("krum", "aggregate", visibility=Visibility.GROUP, min_updates=5, tolerates=1),
+            ),
+            {"nodes": 20, "quorum": 16},
+        ),
+        ((*COMPLETE, toy("dp", "privatize", averaging=True, at_most=Visibility.GROUP), GROUPS), {}),
+        ((*COMPLETE, SECAGG, toy("bans", "reputation", weighs=False)), {}),
+        (
+            without(
+                MEAN,
+                toy("bans", "reputation", weighs=False),
+                toy("median", "aggregate", equal_weights=True),
+            ),
+            {},
+        ),
     ],
-    ids=range(12),
+    ids=range(16),
 )
 def test_what_adds_up_is_accepted(plugins: tuple[Enabled, ...], changes: Mapping[str, Any]) -> None:
     assert solution(*plugins, **changes).problems == ()
@@ -449,6 +533,26 @@ def test_a_quorum_above_the_honest_nodes_is_noticed() -> None:
     assert found.problems == ()
     (notice,) = found.notices
     assert "swarm.quorum 4 is above the 3 honest nodes" in notice
+
+
+def test_a_mean_may_stand_where_proofs_bound_every_update_and_the_operator_is_told() -> None:
+    mean = toy("mean", "aggregate", averages=True, tolerates=0)
+    proof = toy("zk", "prove", "verify", bounds="length 1 each")
+    assert problem(*without(MEAN, mean)).code == "QRES-E309"
+    found = solution(*without(MEAN, mean, proof))
+    assert found.problems == ()
+    (notice,) = [text for text in found.notices if text.startswith("plugins.mean")]
+    assert "plugins.zk bounds what each can do: length 1 each" in notice
+    for more, changes in (((), {"weight_cap": 9}), ((toy("gate", "reputation"),), {})):
+        refused = problem(*without(MEAN, mean, proof, *more), **changes)
+        assert refused.code == "QRES-E309"
+        assert "plugins.zk proves of each update does not bound" in refused.what
+    bans = toy("gate", "reputation", weighs=False)
+    assert solution(*without(MEAN, mean, proof, bans)).problems == ()
+    # A rule that is no mean is held to its own bound, and so is a mean beside a mere verifier.
+    other = toy("median", "aggregate", tolerates=0)
+    assert problem(*without(MEAN, other, proof)).code == "QRES-E309"
+    assert problem(*without(MEAN, mean, toy("x", "prove", "verify"))).code == "QRES-E309"
 
 
 def test_plugins_may_give_notice() -> None:

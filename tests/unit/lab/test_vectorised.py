@@ -10,9 +10,11 @@ from qres_core import (
     ACCEPT,
     Blame,
     Contribution,
+    DialogueMessage,
     LabError,
-    QresError,
     RoundInfo,
+    Send,
+    Update,
     Updates,
     Vector,
     Verdict,
@@ -97,36 +99,74 @@ def test_network_options_are_refused_not_ignored(key: str) -> None:
         simulate(config(), scenario)
 
 
-def test_plugins_with_dialogues_are_refused() -> None:
-    class Talk:
-        ready = finished = True
+@attrs.define
+class Roll:
+    """Ready when all others have said their number, finished when most have said it twice."""
 
-        def start(self) -> tuple[()]:
-            return ()
+    others: int
+    heard: list[DialogueMessage] = attrs.field(factory=list)
 
-        def receive(self, message: object) -> tuple[()]:
-            del message
-            return ()
+    @property
+    def ready(self) -> bool:
+        return sum(one.step == 0 for one in self.heard) == self.others
 
-        def tick(self, now: float) -> tuple[()]:
-            del now
-            return ()
+    @property
+    def finished(self) -> bool:
+        return sum(one.step == 1 for one in self.heard) >= self.others // 2
 
-        def decided(self, members: tuple[bytes, ...]) -> tuple[()]:
-            del members
-            return ()
+    def start(self) -> list[Send]:
+        return [Send(b"here", 0)]
 
-    @attrs.frozen
-    class Talker:
-        @hookimpl
-        def round_opened(self) -> Talk:
-            return Talk()
+    def receive(self, message: DialogueMessage) -> tuple[()]:
+        self.heard.append(message)
+        return ()
 
-    installed = {**scan(), "talker": Installed.local("talker", Talker)}
-    made = config(9, talker={}, mean={"unprotected": True})
-    scenario = Scenario(rounds=1, engine="vectorised", task=TASK)
-    with pytest.raises(QresError, match="needs dialogues"):
-        simulate(made, scenario, installed=installed)
+    def tick(self, now: float) -> tuple[()]:
+        del now
+        return ()
+
+    def decided(self, *agreed: object) -> list[Send]:
+        del agreed
+        return [Send(b"still here", 1)]
+
+
+@attrs.define(eq=False)
+class Caller:
+    """Asks everybody in, and merges only when it heard of them."""
+
+    roll: Roll | None = None
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> Roll:
+        self.roll = Roll(len(round_info.roster) - 1)
+        return self.roll
+
+    @hookimpl
+    def privatize(self, update: Update) -> Update:
+        assert self.roll is not None
+        assert self.roll.ready
+        return update
+
+
+def test_all_nodes_play_the_dialogues_of_plugins() -> None:
+    installed = {**scan(), "caller": Installed.local("caller", Caller)}
+    made = config(9, caller={}, mean={"unprotected": True})
+    scenario = Scenario(rounds=2, engine="vectorised", task=TASK)
+    result = simulate(made, scenario, installed=installed)
+    assert len(result.closed) == 2
+    # Each says two things and contributes once, in both rounds.
+    assert result.messages == 2 * 3 * 9
+
+
+def test_who_drops_out_says_nothing_more_in_the_round() -> None:
+    installed = {**scan(), "caller": Installed.local("caller", Caller)}
+    made = config(9, quorum=5, caller={}, mean={"unprotected": True})
+    scenario = Scenario(rounds=4, engine="vectorised", task=TASK, dropout=0.3)
+    result = simulate(made, scenario, installed=installed)
+    assert len(result.closed) == 4
+    accepted = [one.accepted for one in result.rounds]
+    assert min(accepted) < 9
+    assert result.messages < 4 * (2 * 9) + sum(accepted)
 
 
 def test_a_thousand_nodes() -> None:

@@ -11,7 +11,7 @@ from qres_core.kernel.config import parse
 from qres_core.lab.simulator import node_ids
 from qres_core.lab.tasks import TaskConfig, make_task
 from qres_core.node import metrics
-from qres_core.node.status import HISTORY, REASONS, Board, counted, finite
+from qres_core.node.status import HISTORY, REASONS, Board, counted, finite, spent
 from qres_core.swarm.node import Node, run_node
 
 IDS = node_ids(4, 1)
@@ -96,6 +96,19 @@ def test_the_metrics_are_those_of_the_status(reports: list[dict[str, Any]]) -> N
     standings = {one.labels["node"]: one.value for one in families["qres_standing"].samples}
     assert standings == dict.fromkeys((one.hex() for one in IDS), 1.0)
     assert families["qres_model_metric"].samples[0].labels == {"metric": "loss"}
+
+
+def test_what_plugins_spent_of_privacy_is_shown(reports: list[dict[str, Any]]) -> None:
+    assert spent({"a": {"closed": 3}}) is None
+    shown: dict[str, dict[str, object]] = {
+        "weak": {"epsilon": 0.5},
+        "dp": {"epsilon": 1.25, "epsilon_budget": float("inf")},
+    }
+    said = spent(shown)
+    assert said == {"plugin": "dp", "epsilon": 1.25, "epsilon_budget": "inf"}
+    text = metrics.render({**reports[1], "privacy": said}).decode()
+    assert "qres_privacy_epsilon 1.25" in text
+    assert "qres_privacy_epsilon" not in metrics.render(reports[1]).decode()
 
 
 def test_figures_and_reasons_are_bounded() -> None:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import Envelope, WireError, canonical
+from qres_core import Companion, Envelope, WireError, canonical
+from qres_core.contract.companion import MAX_COMPANION_BYTES
 from qres_core.contract.types import FULL_STANDING, MAX_WEIGHT
 from qres_core.swarm.messages import (
+    MAX_COMPANIONS,
     MAX_PROOF_BYTES,
     MAX_PROOFS,
     CandidateSet,
@@ -83,22 +85,35 @@ def frames(messages: tuple[Envelope, ...]) -> list[bytes]:
 # ── round trips ───────────────────────────────────────────────────────────────────────────────────
 
 
+companions = st.one_of(
+    st.binary(max_size=40).map(Companion),
+    st.integers(2, 2**512 - 1).flatmap(
+        lambda modulus: st.lists(st.integers(0, modulus - 1), max_size=4).map(
+            lambda values: Companion.of(values, modulus)
+        )
+    ),
+)
+
+
 @thorough
 @given(
     st.integers(1, MAX_WEIGHT),
     vectors,
     st.dictionaries(st.text(max_size=9), st.binary(max_size=30), max_size=MAX_PROOFS),
+    st.dictionaries(st.text(max_size=9), companions, max_size=MAX_COMPANIONS),
 )
 def test_a_contribution_comes_back_as_it_was(
-    weight: int, vector: Any, proofs: dict[str, bytes]
+    weight: int, vector: Any, proofs: dict[str, bytes], beside: dict[str, Companion]
 ) -> None:
-    body = ContributionBody(weight, vector, proofs)
+    body = ContributionBody(weight, vector, proofs, beside)
     back = ContributionBody.from_bytes(body.to_bytes(), DIMENSION)
     assert (back.weight, dict(back.proofs)) == (weight, proofs)
+    assert dict(back.companions) == beside
     assert back.vector.dtype == np.int32
     assert np.array_equal(back.vector, vector)
     assert not back.vector.flags.writeable
-    assert body.to_bytes() == encode_contribution(weight, vector.astype("<i4").tobytes(), proofs)
+    octets = vector.astype("<i4").tobytes()
+    assert body.to_bytes() == encode_contribution(weight, octets, proofs, beside)
 
 
 @thorough
@@ -207,7 +222,12 @@ def test_well_formed_values_of_other_shapes_never_break_a_decoder(kind: str, tre
 SET = CandidateSet(1, (Member(b"\x01" * 32, b"\x02" * 32), Member(b"\x03" * 32, b"\x04" * 32, 9)))
 VOTE = Envelope("ward", "precommit", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"\xf6")
 SAMPLES: dict[str, bytes] = {
-    "contribution": ContributionBody(5, np.zeros(DIMENSION, np.int32), {"p": b"x"}).to_bytes(),
+    "contribution": ContributionBody(
+        5,
+        np.zeros(DIMENSION, np.int32),
+        {"p": b"x"},
+        {"p": Companion.of([3, 6], 7), "q": Companion(b"open")},
+    ).to_bytes(),
     "proposal": Proposal(SET, 1, (VOTE,)).to_bytes(),
     "certificate": Certificate(SET, 1, (VOTE,)).to_bytes(),
     "snapshot": Snapshot(1, np.zeros(DIMENSION, np.int32), (VOTE,)).to_bytes(),
@@ -251,22 +271,36 @@ OTHER = [b"\x03" * 32, b"\x04" * 32, 9]
 @pytest.mark.parametrize(
     ("value", "field"),
     [
-        ([1, VECTOR], "contribution"),
-        ([1, VECTOR, {}, 0], "contribution"),
+        ([1, VECTOR, {}], "contribution"),
+        ([1, VECTOR, {}, {}, 0], "contribution"),
         ({"weight": 1}, "contribution"),
-        ([0, VECTOR, {}], "weight"),
-        ([MAX_WEIGHT + 1, VECTOR, {}], "weight"),
-        ([-1, VECTOR, {}], "weight"),
-        ([True, VECTOR, {}], "weight"),
-        ([1, VECTOR[:-1], {}], "vector"),
-        ([1, VECTOR + b"\0" * 4, {}], "vector"),
-        ([1, [0] * DIMENSION, {}], "vector"),
-        ([1, VECTOR, []], "proofs"),
-        ([1, VECTOR, {str(i): b"" for i in range(MAX_PROOFS + 1)}], "proofs"),
-        ([1, VECTOR, {"p": bytes(MAX_PROOF_BYTES + 1)}], "proofs"),
-        ([1, VECTOR, {"p": "text"}], "proofs"),
-        ([1, VECTOR, {7: b""}], "proofs"),
-        ([1, VECTOR, {b"p": b""}], "proofs"),
+        ([0, VECTOR, {}, {}], "weight"),
+        ([MAX_WEIGHT + 1, VECTOR, {}, {}], "weight"),
+        ([-1, VECTOR, {}, {}], "weight"),
+        ([True, VECTOR, {}, {}], "weight"),
+        ([1, VECTOR[:-1], {}, {}], "vector"),
+        ([1, VECTOR + b"\0" * 4, {}, {}], "vector"),
+        ([1, [0] * DIMENSION, {}, {}], "vector"),
+        ([1, VECTOR, [], {}], "proofs"),
+        ([1, VECTOR, {str(i): b"" for i in range(MAX_PROOFS + 1)}, {}], "proofs"),
+        ([1, VECTOR, {"p": bytes(MAX_PROOF_BYTES + 1)}, {}], "proofs"),
+        ([1, VECTOR, {"p": "text"}, {}], "proofs"),
+        ([1, VECTOR, {7: b""}, {}], "proofs"),
+        ([1, VECTOR, {b"p": b""}, {}], "proofs"),
+        ([1, VECTOR, {}, []], "companions"),
+        ([1, VECTOR, {}, {str(i): [b"", b""] for i in range(MAX_COMPANIONS + 1)}], "companions"),
+        ([1, VECTOR, {}, {"p": b""}], "companions"),
+        ([1, VECTOR, {}, {"p": [b""]}], "companions"),
+        ([1, VECTOR, {}, {"p": [b"", b"", b""]}], "companions"),
+        ([1, VECTOR, {}, {7: [b"", b""]}], "companions"),
+        ([1, VECTOR, {}, {"p": [0, b""]}], "companions"),
+        ([1, VECTOR, {}, {"p": [b"", "text"]}], "companions"),
+        ([1, VECTOR, {}, {"p": [b"\0\x05", b""]}], "companions"),  # one modulus, two encodings
+        ([1, VECTOR, {}, {"p": [b"\x01", b""]}], "companions"),
+        ([1, VECTOR, {}, {"p": [b"\x05" * 65, b""]}], "companions"),
+        ([1, VECTOR, {}, {"p": [b"\x05", b"\x04\x05"]}], "companions"),  # not below the modulus
+        ([1, VECTOR, {}, {"p": [b"\x01\0", b"\x04"]}], "companions"),  # half a residue
+        ([1, VECTOR, {}, {"p": [b"", bytes(MAX_COMPANION_BYTES + 1)]}], "companions"),
     ],
 )
 def test_each_field_of_a_contribution_is_checked(value: Any, field: str) -> None:
@@ -341,7 +375,7 @@ def test_too_large_a_payload_is_refused_before_it_is_parsed() -> None:
             DECODERS[kind](bytes(65))
         assert caught.value.code == "QRES-E401"
     with pytest.raises(WireError) as caught:
-        ContributionBody.from_bytes(bytes(2**24), DIMENSION)
+        ContributionBody.from_bytes(bytes(2**25), DIMENSION)
     assert caught.value.code == "QRES-E401"
 
 

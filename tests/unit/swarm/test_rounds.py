@@ -14,7 +14,9 @@ import pytest
 
 from qres_core import (
     ACCEPT,
+    Accusation,
     Blame,
+    Contribution,
     DialogueMessage,
     NodeId,
     RoundError,
@@ -26,7 +28,7 @@ from qres_core import (
     model_digest,
 )
 from qres_core.swarm import rounds
-from qres_core.swarm.effects import Agreed, SatOut
+from qres_core.swarm.effects import Agreed, Refused, SatOut
 from qres_core.swarm.messages import ContributionBody, decode_vote
 from qres_core.swarm.rounds import RoundMachine
 
@@ -619,6 +621,8 @@ class Greeting:
     info: RoundInfo
     heard: dict[int, set[NodeId]] = attrs.field(factory=lambda: {0: set(), 1: set()})
     members: tuple[NodeId, ...] | None = None
+    agreed: tuple[Contribution, ...] = ()
+    origin: RoundInfo | None = None
 
     @property
     def ready(self) -> bool:
@@ -642,10 +646,42 @@ class Greeting:
         del now
         return []
 
-    def decided(self, members: tuple[NodeId, ...]) -> list[Send]:
+    def decided(
+        self,
+        members: tuple[NodeId, ...],
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> list[Send]:
         assert self.members is None, "decided once"
-        self.members = members
+        self.members, self.agreed, self.origin = members, contributions, round_info
         return [Send(b"bye", 1)]
+
+
+@attrs.define
+class Listener(Greeting):
+    """Says nothing, waits for nothing, and notes what was agreed."""
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def finished(self) -> bool:
+        return self.members is not None
+
+    def start(self) -> list[Send]:
+        return []
+
+
+def told(net: Any, index: int, number: int) -> tuple[int, list[int], list[list[int]]]:
+    """What a node's dialogue of a round was told: origin, members, and the agreed vectors."""
+    (talk,) = (
+        one for one in net.nodes[index].plugin("talk").dialogues if one.info.number == number
+    )
+    assert talk.members == tuple(sorted(talk.members)) == tuple(c.sender for c in talk.agreed)
+    vectors = [one.vector.tolist() for one in talk.agreed]
+    assert attrs.evolve(talk.origin, number=number) == talk.info
+    return talk.origin.number, [net.index_of[one] for one in talk.members], vectors
 
 
 def talking(harness: ModuleType, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
@@ -667,6 +703,28 @@ def test_a_dialogue_runs_from_before_the_update_to_after_the_agreement(
         assert {call for call in calls if call[0] == "reveal"} == {("reveal", True, True)}
     kinds = {message.kind for message in net.sent}
     assert {"dialogue/talk/0", "dialogue/talk/1"} <= kinds
+
+
+def test_what_a_dialogue_finds_out_is_evidence_and_never_against_a_stranger(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @attrs.define
+    class Accusing(Greeting):
+        def receive(self, message: DialogueMessage) -> list[Any]:
+            sends = super().receive(message)
+            accused = (message.sender, b"\xee" * 32, self.own)
+            return [*sends, *(Accusation(one, "too loud") for one in accused)]
+
+    monkeypatch.setattr(harness.Talk, "script", staticmethod(Accusing))
+    net = harness.Net(4, byzantine=1, plugins={"talk": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    for node in net.nodes:
+        told = {(e.sender, e.reason) for e in node.effects if isinstance(e, Refused)}
+        accused = {subject for subject, reason in told if reason == "too loud"}
+        assert accused
+        assert accused <= {other.node_id for other in net.nodes} - {node.node_id}
+        assert node.refused["too loud"] > 0
 
 
 def test_privatize_waits_for_ready_and_reveal_for_finished(
@@ -723,6 +781,88 @@ def test_a_node_whose_dialogue_alone_does_not_finish_comes_back(
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 4, seconds=120.0)
     assert not net.forks()
+
+
+def test_a_dialogue_is_told_the_agreed_contributions_and_not_those_that_came_first(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A liar shows half of the nodes another contribution; all are told the one agreed on."""
+    monkeypatch.setattr(harness.Talk, "script", staticmethod(Listener))
+    net = waiting(harness, plugins={"talk": {}})
+    model = net.machine(0).model_digest
+    for value, victims in ((1, [1]), (2, [0, 2])):
+        forged = net.forge(3, "contribution", contribution(value), number=1, model=model)
+        net.inject(forged, victims)
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    info = net.nodes[0].witness.opened[0]
+    rows = [harness.distinct_update(i, info).vector.tolist() for i in range(3)]
+    for index in range(3):
+        assert told(net, index, 1) == (1, [0, 1, 2, 3], [*rows, [1, 1, 1]])  # the proposer's
+    first = [net.nodes[i].refused["equivocation"] for i in range(3)]
+    assert first == [1, 0, 1], "they had seen the other one"
+
+
+def test_a_dialogue_is_told_contributions_that_came_after_the_certificate(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rule(message: Any) -> Any:
+        hidden = {"contribution", "proposal", "prevote", "precommit"}
+        lost = message.round == 1 and message.receiver == 3 and message.kind in hidden
+        return () if lost else None
+
+    monkeypatch.setattr(harness.Talk, "script", staticmethod(Listener))
+    net = harness.Net(4, byzantine=1, rule=rule, plugins={"talk": {}})
+    net.start()
+    assert net.run(until=lambda: net.steps()[3] >= 1)
+    asked = {m.kind for m in net.sent if m.sender == 3 and m.round == 1}
+    assert "fetch" in asked
+    assert told(net, 3, 1) == told(net, 0, 1)
+    assert told(net, 3, 1)[0] == 1
+
+
+def test_a_dialogue_is_told_in_which_round_a_locked_set_was_made(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness.Talk, "script", staticmethod(Listener))
+    lost = harness.drop(kind="precommit", round={1})
+    net = harness.Net(4, byzantine=1, rule=lost, plugins={"talk": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    closed = [e.outcome.round_info.number for e in net.nodes[0].ended][-1]
+    assert closed == 2
+    for index in range(4):
+        origin, agreed, vectors = told(net, index, 2)
+        made = [
+            harness.distinct_update(i, attrs.evolve(net.nodes[0].witness.opened[0], number=1))
+            for i in agreed
+        ]
+        assert origin == 1
+        assert vectors == [one.vector.tolist() for one in made]
+
+
+def test_a_dialogue_that_falls_over_what_was_agreed_costs_the_round_and_no_more(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @attrs.define
+    class Fragile(Listener):
+        def decided(
+            self,
+            members: tuple[NodeId, ...],
+            contributions: tuple[Contribution, ...],
+            round_info: RoundInfo,
+        ) -> list[Send]:
+            if self.info.number == 1:
+                raise ValueError("odd")
+            return super().decided(members, contributions, round_info)
+
+    monkeypatch.setattr(harness.Talk, "script", staticmethod(Fragile))
+    net = harness.Net(4, byzantine=1, plugins={"talk": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    for node in net.nodes:
+        assert next(e.outcome.reason for e in node.ended) == "a dialogue did not finish"
+        assert node.refused == {"talk: ValueError": 1}
+        assert not [e for e in node.witness.evidence if e.against]
 
 
 def test_a_message_that_breaks_a_dialogue_breaks_nothing_else(

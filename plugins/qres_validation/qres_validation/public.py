@@ -1,0 +1,112 @@
+"""The ``public_validation`` plugin: judge what was merged by examples that every node holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from qres_core import (
+    ACCEPT,
+    CompatibilityError,
+    HeldOut,
+    Needs,
+    NodeInfo,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+    hookimpl,
+)
+from qres_validation.endorsement import vote
+from qres_validation.options import at_least, help_text
+
+
+@attrs.frozen
+class PublicValidation:
+    """Refuse a merged update that harms examples all nodes hold alike.
+
+    Where single updates are hidden there is nothing to try before the vote: what would be merged is
+    known only once the sum is revealed, and then it is agreed. A vote after that would be a second
+    agreement. Examples that are the same on every node need none: all nodes compute the same two
+    losses from the same model and come to the same verdict. A refused update changes nothing; the
+    round is aborted on every node alike.
+
+    What it rests on: the examples are public, so an attacker knows what is tested; and ``validate``
+    of the trainer gives the same loss everywhere. Nodes whose losses differ in the last digit could
+    come to two verdicts when the loss is exactly at the limit. The smaller part then lags and
+    catches up by a snapshot, or stops with QRES-E601; nothing is merged twice.
+
+    Attributes:
+        tolerance: how much the merged update may raise the loss on the public examples, as a share
+            of it.
+
+    Raises:
+        ValueError: the option is out of range.
+
+    Complexity: two evaluations of a model in a round.
+    """
+
+    tolerance: float = attrs.field(
+        default=0.1,
+        validator=at_least(0.0),
+        metadata=help_text(
+            "How much a merged update may raise the loss on the public examples before every node "
+            "refuses it, as a share of the loss."
+        ),
+    )
+
+    alters = False
+    """It passes on what it gets, or nothing."""
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing but what was merged."""
+        return Needs(visibility=Visibility.SUM)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the operator is asked to make sure of."""
+        return ("the held-out examples must be the same on every node",)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Refuse a node that could judge nothing.
+
+        Raises:
+            CompatibilityError: QRES-E311 where the node's trainer keeps no examples.
+        """
+        if not node_info.validates:
+            what = "judges models by public examples, and the node's trainer keeps none"
+            fix = (
+                "give the trainer validate(vector), or set simulation.task.held_out and "
+                "simulation.task.same_held_out = true"
+            )
+            raise CompatibilityError.of("QRES-E311", "plugins.public_validation", what, fix)
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, held_out: HeldOut | None
+    ) -> Vector:
+        """Pass on what the chain merged, unless it is worse on the public examples.
+
+        Args:
+            proceed: the rest of the chain.
+            updates: int32, shape ``(n, d)``.
+            held_out: the public examples.
+
+        Returns:
+            what the chain made of the updates, int32, shape ``(d,)``.
+
+        Raises:
+            ValueRefusedError: QRES-E507 for a merged update that raises the loss beyond the
+                tolerance, or where there is nothing to judge by.
+        """
+        merged = proceed(updates)
+        if held_out is None:
+            what = "there are no public examples to judge by"
+            raise ValueRefusedError.of("QRES-E507", "plugins.public_validation", what)
+        if vote(merged, held_out, self.tolerance) is not ACCEPT:
+            what = "the merged update is worse on the public examples"
+            raise ValueRefusedError.of("QRES-E507", "plugins.public_validation", what)
+        return merged

@@ -1,0 +1,125 @@
+"""What is left of an update on its way through the ``privatize`` plugins, in file order.
+
+From it follow what every plugin is told of its surroundings, and how many rows a rule gets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from qres_core.contract.errors import Problem, QresError
+from qres_core.contract.traits import Extent, Surroundings
+from qres_core.contract.types import Visibility
+from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.config import SwarmConfig
+
+
+def having(enabled: Sequence[Enabled], hook: str) -> list[Enabled]:
+    """The plugins that implement a hook, in file order."""
+    return [plugin for plugin in enabled if hook in plugin.hooks]
+
+
+@attrs.frozen
+class Hidden:
+    """What is left of contributions, and who hides the rest.
+
+    Attributes:
+        visibility: what stays visible.
+        by: the plugin that hides; ``None`` where everything is visible.
+    """
+
+    visibility: Visibility = Visibility.INDIVIDUAL
+    by: Enabled | None = None
+
+    @property
+    def name(self) -> str:
+        """The hiding plugin's name; empty for none."""
+        return "" if self.by is None else self.by.name
+
+    def rows(self, updates: int) -> int:
+        """How many rows wrappers and rule see of so many updates."""
+        if self.by is None:
+            return updates
+        size = self.by.hides.group_size
+        if self.visibility is Visibility.SUM or size == 0:
+            return 1
+        return max(1, updates // size)
+
+    def members(self, updates: int) -> int:
+        """The fewest of so many updates that a revealed row may hold."""
+        if self.by is None:
+            return 1
+        if self.visibility is Visibility.SUM:
+            return updates
+        hides = self.by.hides
+        return min(updates, hides.smallest or hides.group_size or updates)
+
+
+def hiding(enabled: Sequence[Enabled]) -> Hidden:
+    """What the plugin that hides most leaves."""
+    hidden = Hidden()
+    for plugin in having(enabled, "privatize"):
+        if plugin.hides.leaves < hidden.visibility:
+            hidden = Hidden(plugin.hides.leaves, plugin)
+    return hidden
+
+
+def masked(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enabled]]:
+    """Plugins that would privatize what is hidden already, each with the one that hid it."""
+    hider: Enabled | None = None
+    for plugin in having(enabled, "privatize"):
+        if hider is not None:
+            yield plugin, hider
+        elif plugin.hides.leaves is not Visibility.INDIVIDUAL:
+            hider = plugin
+
+
+def check_all(
+    enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden, dimension: int
+) -> Iterator[Problem]:
+    """Ask every plugin whether it works in its surroundings.
+
+    Args:
+        enabled: the plugins, in file order.
+        swarm: the swarm's promises.
+        hidden: see :func:`hiding`.
+        dimension: coordinates of the model; 0 where it is not known.
+
+    Yields:
+        what the plugins refuse; QRES-E206 for one that cannot say.
+    """
+    around = Surroundings(
+        nodes=swarm.nodes,
+        byzantine=swarm.byzantine,
+        quorum=swarm.quorum,
+        scale=swarm.scale,
+        weight_cap=swarm.weight_cap,
+        deadline=swarm.deadline,
+        roster=swarm.roster,
+        dimension=dimension,
+        visibility=hidden.visibility,
+        hidden_by=hidden.name,
+        members=hidden.members(swarm.quorum),
+    )
+    chain = having(enabled, "privatize")
+    extent = Extent()
+    for number, plugin in enumerate(enabled):
+        altered_by = tuple(one.name for one in enabled[:number] if one.alters)
+        hooks = frozenset(hook for one in enabled if one is not plugin for hook in one.hooks)
+        mine = attrs.evolve(around, extent=extent, altered_by=altered_by, hooks=hooks)
+        if plugin in chain:
+            place = chain.index(plugin)
+            mine = attrs.evolve(
+                mine,
+                before=tuple(one.name for one in chain[:place]),
+                after=tuple(one.name for one in chain[place + 1 :] if one is not hidden.by),
+                companions=tuple(one.name for one in chain[:place] if one.accompanies),
+            )
+        try:
+            yield from plugin.check(mine)
+            if plugin in chain:
+                extent = plugin.passes(extent, mine)
+        except QresError as error:
+            yield from error.problems

@@ -1,0 +1,217 @@
+"""Whether a configuration meets the site's policies.
+
+A key the configuration does not set counts with its default. A rule about an option binds whoever
+enables the plugin; only ``require`` makes a plugin be there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, cast
+
+import attrs
+
+from qres_core.contract.errors import CompatibilityError, PluginError, Problem
+from qres_core.kernel.assembly import FIRST_PARTY, Enabled
+from qres_core.kernel.config import Config
+from qres_core.kernel.policy import Policy, Rule
+from qres_core.kernel.slots import SLOTS
+from qres_core.kernel.suggest import did_you_mean
+
+_CODE: Final = "QRES-E315"
+_SAYS: Final[Mapping[str, str]] = {
+    "at_least": "it must be at least",
+    "at_most": "it must be at most",
+    "equals": "it must be",
+    "one_of": "it must be one of",
+}
+
+
+def unmet(
+    policies: Sequence[Policy], config: Config, enabled: Sequence[Enabled] | None
+) -> tuple[Problem, ...]:
+    """What the policies demand and the configuration does not give.
+
+    Args:
+        policies: all that are in force.
+        config: the configuration, with what the command line set.
+        enabled: its plugins, configured; ``None`` where they could not be, and then options and
+            families are not looked at.
+
+    Returns:
+        a problem (QRES-E315) for every rule that is not met.
+
+    Raises:
+        PluginError: QRES-E206 where a plugin does not say properly what its options come to.
+    """
+    return tuple(problem for policy in policies for problem in _unmet(policy, config, enabled))
+
+
+def enforce(policies: Sequence[Policy], config: Config, enabled: Sequence[Enabled]) -> None:
+    """Refuse a configuration that does not meet the policies.
+
+    Raises:
+        CompatibilityError: QRES-E315, every rule that is not met.
+        PluginError: as :func:`unmet`.
+    """
+    problems = unmet(policies, config, enabled)
+    if problems:
+        raise CompatibilityError(problems)
+
+
+def remarks(
+    policies: Sequence[Policy], config: Config, known: Mapping[str, object]
+) -> Iterator[str]:
+    """What an operator should know of policies that are met.
+
+    Args:
+        policies: all that are in force.
+        config: the configuration.
+        known: plugins that are installed, by name.
+    """
+    names = {*known, *FIRST_PARTY}
+    for policy in policies:
+        yield f"site policy {policy.source}: met"
+        for name in policy.forbid:
+            if name not in names:
+                hint = did_you_mean(name, names) if names else ""
+                hint = f"; {hint}" if hint.startswith("did") else ""
+                yield f"site policy {policy.source}: forbids {name!r}, which is not known{hint}"
+        idle = {rule.key[1] for rule in policy.rules if rule.key[0] == "plugins"}
+        for name in sorted(idle - set(config.plugins) - set(policy.forbid)):
+            yield (
+                f"site policy {policy.source}: bounds options of {name!r}, which is not enabled; "
+                "add it to require if it must be"
+            )
+
+
+def _unmet(policy: Policy, config: Config, enabled: Sequence[Enabled] | None) -> Iterator[Problem]:
+    for name in policy.require:
+        if name not in config.plugins:
+            what = f"not enabled, and the site policy {policy.source} requires it (require)"
+            package = FIRST_PARTY.get(name)
+            install = f"pip install {package}, and " if package else ""
+            yield Problem(_CODE, f"plugins.{name}", what, f"{install}add [plugins.{name}]")
+    for name in policy.forbid:
+        if name in config.plugins:
+            what = f"enabled, and the site policy {policy.source} forbids it (forbid)"
+            yield Problem(_CODE, f"plugins.{name}", what, f"remove [plugins.{name}]")
+    hooks = None if enabled is None else {hook for one in enabled for hook in one.hooks}
+    for family in policy.families:
+        if hooks is not None and not hooks.issuperset(SLOTS[family].counted):
+            what = (
+                f"no enabled plugin fills the family {family!r}, and the site policy "
+                f"{policy.source} demands it (families)"
+            )
+            fix = f"enable a plugin with {' and '.join(SLOTS[family].counted)}; see `qres plugins`"
+            yield Problem(_CODE, "plugins", what, fix)
+    for rule in policy.rules:
+        problem = _check(rule, policy, config, enabled)
+        if problem is not None:
+            yield problem
+
+
+def _check(
+    rule: Rule, policy: Policy, config: Config, enabled: Sequence[Enabled] | None
+) -> Problem | None:
+    table, *rest = rule.key
+    says = f"the site policy {policy.source} says {_SAYS[rule.kind]} {_shown(rule.bound)}"
+    says = f"{says} ({rule.kind})"
+    if table != "plugins":
+        value: object = getattr(getattr(config, table), rest[0])
+    else:
+        plugin = next((one for one in enabled or () if one.name == rest[0]), None)
+        if plugin is None:
+            return None
+        found = _option(plugin, rest[1:])
+        if found is None:
+            what = f"the plugin {plugin.name} has no such option, and {says}"
+            known = did_you_mean(".".join(rest[1:]), _options(plugin.instance))
+            fix = f"correct the policy ({known}), or use a version of {plugin.name} that has it"
+            return Problem(_CODE, rule.path, what, fix)
+        value = found.value
+    if rule.allows(value):
+        return None
+    return Problem(_CODE, rule.path, f"is {_shown(value)}, and {says}", _fix(rule, value))
+
+
+def _fix(rule: Rule, value: object) -> str:
+    if value is None and rule.kind in {"at_least", "at_most"}:
+        return f"set {rule.path}"
+    match rule.kind:
+        case "at_least":
+            return f"{rule.path} >= {rule.bound}"
+        case "at_most":
+            return f"{rule.path} <= {rule.bound}"
+        case "one_of":
+            choices = " or ".join(map(_shown, rule.bound))
+            return f"{rule.path} = {choices}"
+        case _:
+            return f"{rule.path} = {_shown(rule.bound)}"
+
+
+def _shown(value: object) -> str:
+    """As in TOML, as far as it has the value."""
+    if value is None:
+        return "not set"
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return repr(value)
+
+
+@attrs.frozen
+class _Found:
+    value: object
+
+
+def _options(holder: object) -> tuple[str, ...]:
+    """Names of the options of a table."""
+    if attrs.has(type(holder)):
+        fields = attrs.fields(cast("Any", type(holder)))
+        return tuple(field.name for field in fields if field.init)
+    if isinstance(holder, Mapping):
+        return tuple(str(key) for key in cast("Mapping[object, object]", holder))
+    return ()
+
+
+def _option(plugin: Enabled, path: Sequence[str]) -> _Found | None:
+    """The value of an option, as configured or by default; ``None`` where there is none."""
+    value: object = plugin.instance
+    for part in path:
+        if part not in _options(value):
+            return None
+        if isinstance(value, Mapping):
+            value = cast("Mapping[str, object]", value)[part]
+        else:
+            value = getattr(value, part)
+    if len(path) == 1:
+        effective = _effective(plugin)
+        if path[0] in effective:
+            return _Found(effective[path[0]])
+    return _Found(value)
+
+
+def _effective(plugin: Enabled) -> Mapping[str, object]:
+    """What options come to that are left to follow from others, where the plugin says so.
+
+    A budget of ``0`` that means "as much as the rounds cost" must not pass below a ceiling.
+    """
+    where = f"plugins.{plugin.name}"
+    try:
+        inspect.getattr_static(plugin.instance, "effective")
+    except AttributeError:
+        return {}
+    try:
+        value: object = cast("Any", plugin.instance).effective
+    except Exception as error:
+        what = f"'effective' raised {type(error).__name__}: {error}"
+        fix = f"tell the authors of {plugin.origin.distribution}"
+        raise PluginError.of("QRES-E206", where, what, fix) from error
+    if not isinstance(value, Mapping):
+        what = f"'effective' is a {type(value).__name__}, not a mapping of options to values"
+        fix = f"tell the authors of {plugin.origin.distribution}"
+        raise PluginError.of("QRES-E206", where, what, fix)
+    return cast("Mapping[str, object]", value)

@@ -1,0 +1,118 @@
+"""The swarms that attacks are played against: nothing, one defence at a time, and full stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+Tables = Mapping[str, Mapping[str, Any]]
+
+ROUNDS: Final = 8
+NOTHING: Final = "nothing"
+_SIGNED: Final[Tables] = {"ed25519": {}}
+_FRESH: Final[Tables] = {**_SIGNED, "replay": {}}
+_JUDGED: Final[Tables] = {**_FRESH, "reputation": {}}
+_MEAN: Final[Tables] = {"mean": {"unprotected": True}}
+# Honest updates are clipped to a norm of 1. Those of later rounds are about that long, so that a
+# liar has no longer a lever than an honest node.
+_PROOF: Final[Mapping[str, Any]] = {"bound": 1.5, "k": 1024}
+_MASKS: Final[Mapping[str, Any]] = {"bound": 64.0, "patience": 1.0, "corrupt": 0.2}
+
+
+@attrs.frozen(kw_only=True)
+class Defence:
+    """A swarm.
+
+    Attributes:
+        name: what the report calls it.
+        plugins: the ``[plugins]`` tables.
+        nodes: of the swarm.
+        attackers: how many of them attack: as many as the defence is stated for.
+        held_out: examples each node keeps to judge by.
+        public: whether all nodes keep the same ones.
+        members: whether the plugin ``pki`` is given the list of members.
+        control: whether nothing is there that would stop an attack.
+        budget: plugin whose option ``rounds`` is the number of rounds played.
+    """
+
+    name: str
+    plugins: Tables
+    nodes: int = 20
+    attackers: int = 4
+    held_out: int = 0
+    public: bool = False
+    members: bool = False
+    control: bool = False
+    budget: str = ""
+
+
+_STACK: Final[Tables] = {**_JUDGED, "zk": _PROOF}
+_VALID: Final[Tables] = {"public_validation": {}}
+
+_ALL: Final = (
+    Defence(name=NOTHING, plugins=_MEAN, control=True),
+    Defence(name="median", plugins={"median": {"f": 4}}),
+    Defence(name="krum", plugins={"krum": {"f": 4, "select": 8}}),
+    Defence(name="validation", plugins={"validation": {}, **_MEAN}, held_out=60),
+    Defence(name="norm proof", plugins={**_FRESH, "zk": _PROOF, "mean": {}}),
+    Defence(name="signatures", plugins={**_SIGNED, **_MEAN}),
+    Defence(name="replay guard", plugins={**_FRESH, **_MEAN}),
+    Defence(name="membership", plugins={**_FRESH, "pki": {}, **_MEAN}, members=True),
+    Defence(name="reputation", plugins={**_JUDGED, **_MEAN}),
+    Defence(name="reputation, unsigned", plugins={"reputation": {}, **_MEAN}, control=True),
+    Defence(
+        name="full, one sum",
+        plugins={**_STACK, "pki": {}, "secagg": _MASKS, **_VALID, "mean": {}},
+        held_out=60,
+        public=True,
+        members=True,
+    ),
+    Defence(
+        name="full, groups",
+        plugins={
+            **_STACK,
+            "pki": {},
+            "secagg": {**_MASKS, "corrupt": 0.1, "group_size": 4, "min_size": 4},
+            **_VALID,
+            "median": {"f": 2},
+        },
+        nodes=24,
+        attackers=2,
+        held_out=60,
+        public=True,
+        members=True,
+    ),
+    Defence(
+        name="full, one sum, dp",
+        plugins={
+            **_JUDGED,
+            "pki": {},
+            "dp": {"mode": "distributed", "clip": 1.0, "epsilon": 8.0, "delta": 1e-5, "honest": 12},
+            "zk": {"bound": 24.0, "k": 1024, "clip": False},
+            "secagg": {**_MASKS, "noise": 20.0},
+            **_VALID,
+            "mean": {},
+        },
+        held_out=60,
+        public=True,
+        members=True,
+        budget="dp",
+    ),
+    Defence(name="nothing, 2 of 24", plugins=_MEAN, nodes=24, attackers=2, control=True),
+)
+DEFENCES: Final[Mapping[str, Defence]] = {one.name: one for one in _ALL}
+STACKS: Final = ("full, one sum", "full, groups", "full, one sum, dp")
+POISONING: Final = (
+    NOTHING,
+    "median",
+    "krum",
+    "validation",
+    "norm proof",
+    "reputation",
+    STACKS[0],
+    STACKS[2],
+    "nothing, 2 of 24",
+    STACKS[1],
+)

@@ -1,0 +1,249 @@
+"""The exhibits: those of the laboratory, then those that other distributions bring."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from qres_core.contract.errors import LabError, PluginError, Problem, QresError
+from qres_core.contract.gallery import AttackFamily, GalleryEntry
+from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel.suggest import did_you_mean
+from qres_core.lab.gallery import swarm
+from qres_core.lab.gallery.defences import DEFENCES, NOTHING, POISONING, STACKS
+from qres_core.lab.gallery.swarm import SwarmAttack
+
+GALLERY_GROUP: Final = "qres.gallery"
+"""Entry-point group: name to a :class:`GalleryEntry` or a sequence of them."""
+
+CLEAN: Final = "clean"
+CLEAN_UNEVEN: Final = "clean_uneven"
+CLEAN_LONG: Final = "clean_long"
+_ALPHA: Final = 0.3
+_UNEVEN: Final[Mapping[str, Any]] = {"baseline": CLEAN_UNEVEN, "alpha": _ALPHA}
+"""For attacks that hide among honest updates: on even data there is no room to hide in."""
+_LONG: Final = 16
+_WAKE: Final = 4.0
+_LOST: Final = "accuracy falls by more than 5 points"
+
+
+def _plays(attack: SwarmAttack, names: Iterable[str]) -> Mapping[str, Any]:
+    return {name: functools.partial(attack.play, DEFENCES[name]) for name in names}
+
+
+def _clean(name: str, summary: str, names: Iterable[str] = POISONING, **how: Any) -> GalleryEntry:
+    attack = SwarmAttack(attack="", judge=swarm.accuracy, **how)
+    return GalleryEntry(
+        name=name, family=AttackFamily.CLEAN, summary=summary, aim="-", plays=_plays(attack, names)
+    )
+
+
+def _poisoning(
+    name: str,
+    summary: str,
+    *,
+    attack: str = "",
+    baseline: str = CLEAN,
+    judge: swarm.Judge = swarm.accuracy,
+    aim: str = _LOST,
+    **how: Any,
+) -> GalleryEntry:
+    played = SwarmAttack(attack=attack or name, judge=judge, **how)
+    plays = _plays(played, POISONING)
+    return GalleryEntry(
+        name=name,
+        family=AttackFamily.POISONING,
+        summary=summary,
+        aim=aim,
+        plays=plays,
+        baseline=baseline,
+    )
+
+
+def _protocol(
+    name: str,
+    summary: str,
+    aim: str,
+    judge: swarm.Judge,
+    names: Iterable[str],
+    *,
+    attack: str = "",
+    baseline: str = "",
+    **how: Any,
+) -> GalleryEntry:
+    played = SwarmAttack(attack=attack or name, judge=judge, **how)
+    return GalleryEntry(
+        name=name,
+        family=AttackFamily.PROTOCOL,
+        summary=summary,
+        aim=aim,
+        plays=_plays(played, names),
+        baseline=baseline,
+    )
+
+
+_FULL: Final = STACKS[0]
+_TAKEN: Final = "messages in others' names are taken in"
+_SLEEP: Final = (NOTHING, "median", "norm proof", "reputation", _FULL)
+
+_LABORATORY: Final = (
+    _clean(CLEAN, "nobody attacks: what each defence costs by itself"),
+    _clean(CLEAN_UNEVEN, "nobody attacks, on uneven data", alpha=_ALPHA),
+    _clean(CLEAN_LONG, "nobody attacks, in more rounds", _SLEEP, rounds=_LONG),
+    _poisoning("sign_flip", "the negated update, four times over"),
+    _poisoning("scaled", "the update boosted a hundredfold"),
+    _poisoning(
+        "alie", "the honest mean, less a little of the deviation (a little is enough)", **_UNEVEN
+    ),
+    _poisoning("ipm", "the honest mean, negated and tenfold", attack="foe"),
+    _poisoning("min_max", "as far against the deviation as the farthest honest pair", **_UNEVEN),
+    _poisoning(
+        "min_sum", "as far against the deviation as the loneliest honest node is", **_UNEVEN
+    ),
+    _poisoning("mimic", "copies of one honest node", **_UNEVEN),
+    _poisoning("label_flip", "honest training on turned labels"),
+    _poisoning(
+        "backdoor",
+        "a boosted update that ties a trigger to one class",
+        judge=swarm.backdoor,
+        baseline="",
+        aim="the trigger turns more than a fifth of the held-out examples",
+    ),
+    _protocol(
+        "replay",
+        "re-sends a hundred messages of others a round",
+        "more than a tenth of the copies are taken in",
+        swarm.admitted(0.1),
+        (NOTHING, "signatures", "replay guard", _FULL),
+    ),
+    _protocol(
+        "forge",
+        "poison in every honest node's name, authenticators made up",
+        _TAKEN,
+        swarm.admitted(0.0),
+        (NOTHING, "signatures", _FULL),
+    ),
+    _protocol(
+        "impersonate",
+        "poison in every honest node's name, signed by the attacker's own key",
+        _TAKEN,
+        swarm.admitted(0.0),
+        (NOTHING, "signatures", _FULL),
+    ),
+    _protocol(
+        "sybil",
+        "poison from ten made-up identities an attacker",
+        "contributions of identities nobody knows are taken in",
+        swarm.admitted(0.0),
+        (NOTHING, "signatures", _FULL),
+    ),
+    _protocol(
+        "unauthorized",
+        "nodes of the roster with keys that nobody vouched for",
+        "their contributions are taken in",
+        swarm.admitted(0.0),
+        (NOTHING, "signatures", "replay guard", "membership", _FULL),
+    ),
+    _protocol(
+        "equivocate",
+        "one contribution to half of the nodes, another to the rest",
+        "they are merged after sixteen rounds",
+        swarm.merged,
+        (NOTHING, "replay guard", "reputation", _FULL),
+        rounds=_LONG,
+    ),
+    _protocol(
+        "flood",
+        "three hundred signed messages of no known kind a round",
+        "more than a tenth of them cost the receiver work",
+        swarm.unbanned,
+        (NOTHING, "signatures", "reputation", _FULL),
+    ),
+    _protocol(
+        "sleeper",
+        "honest for four rounds, then boosted a hundredfold",
+        _LOST,
+        swarm.accuracy,
+        _SLEEP,
+        rounds=_LONG,
+        strength=_WAKE,
+        baseline=CLEAN_LONG,
+    ),
+    _protocol(
+        "slander",
+        "faults in honest nodes' names, to have these banned",
+        "an honest node is banned",
+        swarm.honest_banned,
+        (NOTHING, "reputation, unsigned", "reputation", _FULL),
+        attack="forge",
+    ),
+)
+
+
+def load(origin: Installed) -> Sequence[GalleryEntry]:
+    """Import the exhibits of another distribution.
+
+    Raises:
+        PluginError: QRES-E202 where the import fails, QRES-E203 to QRES-E205 where the distribution
+            cannot be used, QRES-E206 for what is no exhibit.
+    """
+    where = f"gallery.{origin.name}"
+    codes = {
+        Status.INCOMPATIBLE: "QRES-E203",
+        Status.CONFLICT: "QRES-E204",
+        Status.MISPLACED: "QRES-E205",
+    }
+    if origin.status in codes or origin.entry_point is None:
+        what = f"{origin.provenance}: {origin.detail}"
+        raise PluginError.of(codes.get(origin.status, "QRES-E202"), where, what)
+    try:
+        loaded: Any = origin.entry_point.load()
+    except (Exception, SystemExit) as error:
+        what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
+        fix = f"reinstall or remove {origin.distribution}"
+        raise PluginError.of("QRES-E202", where, what, fix) from error
+    found: list[Any] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # pyright: ignore[reportUnknownArgumentType]
+    entries: list[GalleryEntry] = []
+    for one in found:
+        if not isinstance(one, GalleryEntry):
+            what = f"{origin.provenance}: {one!r} is no GalleryEntry"
+            raise PluginError.of("QRES-E206", where, what)
+        entries.append(one)
+    return entries
+
+
+def gallery() -> Mapping[str, GalleryEntry]:
+    """All exhibits by name, in the order shown.
+
+    Raises:
+        PluginError: everything that cannot be loaded; QRES-E204 for a name that is taken.
+    """
+    found = {one.name: one for one in _LABORATORY}
+    problems: list[Problem] = []
+    for origin in scan(group=GALLERY_GROUP).values():
+        try:
+            for one in load(origin):
+                if one.name in found:
+                    what = f"{origin.provenance}: the exhibit {one.name!r} is there already"
+                    raise PluginError.of("QRES-E204", f"gallery.{one.name}", what)
+                found[one.name] = one
+        except QresError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise PluginError(problems)
+    order = list(AttackFamily)
+    return dict(sorted(found.items(), key=lambda item: order.index(item[1].family)))
+
+
+def find(name: str) -> GalleryEntry:
+    """The exhibit of that name.
+
+    Raises:
+        LabError: QRES-E801 for an unknown name.
+    """
+    known = gallery()
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise LabError.of("QRES-E801", "qres attack", f"no exhibit {name!r}", hint)
+    return known[name]

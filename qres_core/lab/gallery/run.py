@@ -1,0 +1,176 @@
+"""Playing exhibits, in processes of their own, and what a whole gallery came to."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Final
+
+import attrs
+
+from qres_core.contract.gallery import (
+    AttackFamily,
+    Fate,
+    GalleryEntry,
+    GalleryOutcome,
+    GallerySetting,
+)
+from qres_core.lab.gallery.defences import NOTHING, STACKS
+from qres_core.lab.gallery.entries import find, gallery
+from qres_core.lab.gallery.randomness import replayed
+
+Job = tuple[str, str]
+"""Names of an exhibit and of a defence."""
+_SKIPPED: Final = frozenset(STACKS[1:])
+"""Defences that a quick gallery leaves out."""
+
+
+@attrs.frozen
+class Shown:
+    """An exhibit with what it came to.
+
+    Attributes:
+        entry: the exhibit.
+        outcomes: one for each defence.
+        seconds: processor time of each outcome.
+    """
+
+    entry: GalleryEntry
+    outcomes: tuple[GalleryOutcome, ...]
+    seconds: tuple[float, ...]
+
+
+def play(job: Job, setting: GallerySetting) -> tuple[GalleryOutcome, float]:
+    """Play one exhibit against one defence; its outcome and processor seconds."""
+    name, defence = job
+    started = time.process_time()
+    with replayed(f"{setting.seed}/{name}/{defence}"):
+        outcome = find(name).plays[defence](setting)
+    return outcome, time.process_time() - started
+
+
+def _worker(task: tuple[Job, GallerySetting]) -> tuple[GalleryOutcome, float]:
+    return play(*task)
+
+
+def _jobs(entries: Iterable[GalleryEntry], setting: GallerySetting) -> list[Job]:
+    return [
+        (one.name, defence)
+        for one in entries
+        for defence in one.plays
+        if not (setting.quick and defence in _SKIPPED)
+    ]
+
+
+def with_baselines(names: Sequence[str]) -> list[GalleryEntry]:
+    """The exhibits and those without attack that they are compared with; all for no names."""
+    known = gallery()
+    chosen = {name: find(name) for name in names} if names else dict(known)
+    needed = {one.baseline for one in chosen.values() if one.baseline}
+    return [one for name, one in known.items() if name in chosen or name in needed]
+
+
+def play_all(
+    names: Sequence[str],
+    setting: GallerySetting,
+    *,
+    processes: int = 1,
+    progress: Callable[[int, int, Job], None] | None = None,
+) -> tuple[Shown, ...]:
+    """Play exhibits and decide them.
+
+    Args:
+        names: of exhibits; none for all.
+        setting: seed and size.
+        processes: played at once; the result does not depend on it.
+        progress: called with how many are done, of how many, and the last one.
+
+    Returns:
+        the exhibits in the gallery's order, each decided by its baseline where it has one.
+
+    Raises:
+        LabError: QRES-E801 for an unknown name.
+    """
+    entries = with_baselines(names)
+    jobs = _jobs(entries, setting)
+    found: dict[Job, tuple[GalleryOutcome, float]] = {}
+
+    def note(job: Job, result: tuple[GalleryOutcome, float]) -> None:
+        found[job] = result
+        if progress is not None:
+            progress(len(found), len(jobs), job)
+
+    if processes == 1:
+        for job in jobs:
+            note(job, play(job, setting))
+    else:
+        # A fresh interpreter each: nothing of one exhibit can be left for another.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            results = pool.map(_worker, [(job, setting) for job in jobs])
+            for job, result in zip(jobs, results, strict=True):
+                note(job, result)
+    return tuple(_decided(entry, found) for entry in entries)
+
+
+def _decided(entry: GalleryEntry, found: Mapping[Job, tuple[GalleryOutcome, float]]) -> Shown:
+    outcomes: list[GalleryOutcome] = []
+    seconds: list[float] = []
+    for defence in entry.plays:
+        if (entry.name, defence) not in found:
+            continue
+        outcome, took = found[entry.name, defence]
+        clean = entry.name if entry.family is AttackFamily.CLEAN else entry.baseline
+        if clean and outcome.fate is not Fate.IMPOSSIBLE:
+            quiet = found[clean, defence][0]
+            price = round(found[clean, NOTHING][0].value - quiet.value, 6)
+            outcome = attrs.evolve(outcome, price=price)
+            if entry.baseline:
+                outcome = entry.against(outcome, quiet)
+            else:
+                outcome = attrs.evolve(outcome, fate=Fate.BASELINE)
+            if outcome.costly:
+                told = f"{100 * price:.1f} points go to the defence itself, with nobody attacking"
+                reason = "; ".join(filter(None, (outcome.reason, told)))
+                outcome = attrs.evolve(outcome, reason=reason)
+        outcomes.append(outcome)
+        seconds.append(took)
+    return Shown(entry, tuple(outcomes), tuple(seconds))
+
+
+def failures(shown: Iterable[Shown]) -> tuple[tuple[str, GalleryOutcome], ...]:
+    """Defences that did not hold, by exhibit; what nothing defends is none."""
+    return tuple(
+        (one.entry.name, outcome)
+        for one in shown
+        for outcome in one.outcomes
+        if outcome.fate is Fate.FAILED and not outcome.control
+    )
+
+
+def to_json(
+    shown: Iterable[Shown], setting: GallerySetting, *, costs: bool = False
+) -> dict[str, Any]:
+    """Plain data. Without ``costs`` the same seed gives the same data, bit by bit."""
+    rows: list[dict[str, Any]] = []
+    for one in shown:
+        played: list[dict[str, Any]] = []
+        for outcome, seconds in zip(one.outcomes, one.seconds, strict=True):
+            row = attrs.asdict(outcome, filter=lambda field, _value: field.name != "octets")
+            row["fate"] = outcome.fate.value
+            if costs:
+                row["costs"] = {"cpu_seconds": round(seconds, 3), "bytes": outcome.octets}
+            played.append(row)
+        entry = one.entry
+        rows.append(
+            {
+                "name": entry.name,
+                "family": entry.family.value,
+                "summary": entry.summary,
+                "succeeds_if": entry.aim,
+                "outcomes": played,
+            }
+        )
+    return {"seed": setting.seed, "quick": setting.quick, "entries": rows}

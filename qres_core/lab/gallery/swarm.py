@@ -1,0 +1,227 @@
+"""Attacks on a whole simulated swarm, as exhibits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from qres_core.contract.errors import QresError
+from qres_core.contract.gallery import Fate, GalleryOutcome, GallerySetting
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import scan
+from qres_core.lab.gallery.defences import ROUNDS, Defence
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.sabotage import SABOTAGE
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import Simulation, identify
+from qres_core.lab.tasks import TaskConfig, make_task
+
+_SHARED: Final = ("ed25519.authenticate", "zk.verify")
+"""Verdicts that rest on the message alone: one node's stand for all."""
+_TOLD: Final = 3
+"""Reasons that are shown of each kind, the most frequent first."""
+
+Judge = Callable[["Played"], tuple[str, float, float | None, str]]
+"""Of a played swarm: what is measured, its value, the limit, and a sentence."""
+
+
+@attrs.frozen
+class Played:
+    """A simulation with what its messages weighed."""
+
+    result: SimulationResult
+    octets: int
+
+
+class _Metered(Simulation):
+    """Counts the bytes that nodes put into the network."""
+
+    octets = 0
+
+    def carry(self, sender: Any, receiver: Any, frame: bytes, *, hostile: bool = False) -> None:
+        self.octets += len(frame)
+        super().carry(sender, receiver, frame, hostile=hostile)
+
+
+@attrs.frozen(kw_only=True)
+class SwarmAttack:
+    """An attack of the laboratory, as the gallery plays it.
+
+    Attributes:
+        attack: its name in the laboratory; empty for none.
+        judge: what decides.
+        rounds: rounds played.
+        strength: of the attack; ``None`` for its own.
+        alpha: how uneven the data are; 0 for even.
+    """
+
+    attack: str
+    judge: Judge
+    rounds: int = ROUNDS
+    strength: float | None = None
+    alpha: float = 0.0
+
+    def play(self, defence: Defence, setting: GallerySetting) -> GalleryOutcome:
+        """Play the swarm and say what came of it."""
+        try:
+            played = self._played(defence, setting)
+        except QresError as error:
+            problem = error.problems[0]
+            return GalleryOutcome(
+                defence=defence.name,
+                measure="-",
+                value=0.0,
+                fate=Fate.IMPOSSIBLE,
+                reason=f"{problem.code} {problem.where}: {problem.what}",
+            )
+        result = played.result
+        measure, value, limit, reason = self.judge(played)
+        curve = tuple(one.metrics["accuracy"] for one in result.closed)
+        held = limit is None or value <= limit
+        return GalleryOutcome(
+            defence=defence.name,
+            measure=measure,
+            value=value,
+            limit=limit,
+            fate=Fate.HELD if held else Fate.FAILED,
+            control=defence.control,
+            accuracy=result.final("accuracy"),
+            curve=curve,
+            detected=noticed(played),
+            reason=reason,
+            messages=result.messages,
+            octets=played.octets,
+        )
+
+    def _played(self, defence: Defence, setting: GallerySetting) -> Played:
+        saboteur = SABOTAGE.get(self.attack)
+        outsiders = saboteur is not None and not saboteur.make().credentials
+        rounds = min(2, self.rounds) if setting.quick else self.rounds
+        config = _config(defence, setting.seed, rounds, outsiders=outsiders)
+        scenario = Scenario(
+            rounds=rounds,
+            seed=setting.seed,
+            attack=self.attack,
+            attackers=defence.attackers if self.attack else 0,
+            strength=self.strength,
+            lies="protocol",
+            once=tuple(one for one in _SHARED if one.partition(".")[0] in config.plugins),
+            task=TaskConfig(
+                local_epochs=1 if setting.quick else 2,
+                partition="dirichlet" if self.alpha else "iid",
+                alpha=self.alpha or 0.5,
+                held_out=defence.held_out,
+                same_held_out=defence.public,
+            ),
+        )
+        task = make_task(scenario.task, nodes=defence.nodes, seed=setting.seed)
+        simulation = _Metered(config, scenario, task, scan())
+        try:
+            simulation.run(None)
+        finally:
+            for node in simulation.nodes:
+                node.machine.kernel.teardown()
+        if simulation.diverged is not None:
+            raise simulation.diverged
+        return Played(simulation.result(), simulation.octets)
+
+
+def _config(defence: Defence, seed: int, rounds: int, *, outsiders: bool) -> Config:
+    tables: dict[str, dict[str, Any]] = {"memory": {}}
+    tables |= {name: dict(table) for name, table in defence.plugins.items()}
+    if defence.budget:
+        tables[defence.budget]["rounds"] = rounds
+    swarm = {
+        "name": "gallery",
+        "nodes": defence.nodes,
+        "byzantine": defence.attackers,
+        "quorum": defence.nodes - defence.attackers,
+        "insecure": "replay" not in tables,
+        "deadline": 10.0,
+        "vote_timeout": 2.0,
+    }
+    if defence.members:
+        inside = defence.nodes - defence.attackers if outsiders else defence.nodes
+        open_ = {name: table for name, table in tables.items() if name != "pki"}
+        drawn = parse({"swarm": swarm, "plugins": open_}, source="gallery")
+        _kernels, ids = identify(drawn, seed, scan())
+        tables["pki"] = {"members": [node_id.hex() for node_id in ids[:inside]]}
+    return parse({"swarm": swarm, "plugins": tables}, source="gallery")
+
+
+def noticed(played: Played) -> tuple[str, ...]:
+    """Who or what noticed an attack: refusals by reason, bans, aborted rounds."""
+    result = played.result
+    found: list[str] = []
+    refused: Counter[str] = Counter()
+    for record in result.rounds:
+        refused.update(record.rejected)
+    refused.update({why: n for why, n in result.injected.items() if why != "admitted"})
+    if result.attack:
+        found += [f"refused: {why} ({n})" for why, n in _most(refused)]
+    last = result.rounds[-1] if result.rounds else None
+    if last is not None and last.banned_attackers:
+        found.append(f"banned: {last.banned_attackers} of {result.attackers} attackers")
+    if last is not None and last.banned_honest:
+        found.append(f"BANNED: {last.banned_honest} honest nodes")
+    aborted = Counter(record.reason for record in result.rounds if not record.closed)
+    found += [f"aborted: {why} ({n})" for why, n in _most(aborted)]
+    return tuple(found)
+
+
+def _most(counted: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counted.items(), key=lambda one: (-one[1], one[0]))[:_TOLD]
+
+
+# ── what decides ──────────────────────────────────────────────────────────────────────────────
+
+
+def accuracy(played: Played) -> tuple[str, float, float | None, str]:
+    """Of the final model; a baseline decides."""
+    aborted = len(played.result.rounds) - len(played.result.closed)
+    reason = f"{aborted} rounds aborted" if aborted else ""
+    return "accuracy", played.result.final("accuracy") or 0.0, None, reason
+
+
+def backdoor(played: Played) -> tuple[str, float, float | None, str]:
+    """How often the trigger works."""
+    share = played.result.final("backdoor") or 0.0
+    return "held-out examples that the trigger turns", share, 0.2, ""
+
+
+def admitted(limit: float) -> Judge:
+    """The share of injected messages that honest nodes took in."""
+
+    def judge(played: Played) -> tuple[str, float, float | None, str]:
+        injected = played.result.injected
+        total = sum(injected.values())
+        share = injected.get("admitted", 0) / total if total else 0.0
+        shown = f"{injected.get('admitted', 0)} of {total} injected messages were taken in"
+        return "injected messages that honest nodes took in", share, limit, shown
+
+    return judge
+
+
+def unbanned(played: Played) -> tuple[str, float, float | None, str]:
+    """The share of injected messages that were looked at, because their sender was not banned."""
+    injected = played.result.injected
+    total = sum(injected.values())
+    share = 1.0 - injected.get("banned", 0) / total if total else 0.0
+    return "injected messages that cost the receiver work", share, 0.1, ""
+
+
+def merged(played: Played) -> tuple[str, float, float | None, str]:
+    """Contributions of attackers in the last two models."""
+    last = played.result.closed[-2:]
+    count = max((one.attackers_accepted for one in last), default=0)
+    agreed = "all honest nodes hold one model" if played.result.unanimous else "MODELS DIFFER"
+    return "attackers still in the agreed set", float(count), 0.0, agreed
+
+
+def honest_banned(played: Played) -> tuple[str, float, float | None, str]:
+    """Honest nodes that lies about them got banned."""
+    count = max((one.banned_honest for one in played.result.rounds), default=0)
+    return "honest nodes banned", float(count), 0.0, ""

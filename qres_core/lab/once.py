@@ -1,0 +1,97 @@
+"""Verdicts that are computed once for a whole simulated swarm.
+
+A broadcast message is checked by every node that gets it, so a swarm of ``n`` nodes in one process
+checks each signature and each proof ``n`` times. Where a verdict rests on the message alone, all
+honest nodes come to the same, and one of them is enough. Which hooks of which plugins are such is
+for whoever sets up the simulation to say: ``[simulation] once = ["ed25519.authenticate"]``.
+
+Only acceptances are shared. A message that is refused is looked at by every node, and so is each
+different message, each other plugin class and each other option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from qres_core.contract.errors import LabError
+from qres_core.contract.types import Contribution, RoundInfo
+from qres_core.contract.verdict import ACCEPT
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.assembly import Enabled
+from qres_core.kernel.config import Config
+from qres_core.kernel.kernel import Caller
+
+KEPT: Final = 65_536
+"""Acceptances that are remembered."""
+
+
+def _message(arguments: dict[str, Any]) -> tuple[object, ...]:
+    envelope: Envelope = arguments["envelope"]
+    return envelope.signing_digest, *envelope.auth.items()
+
+
+def _contribution(arguments: dict[str, Any]) -> tuple[object, ...]:
+    one: Contribution = arguments["contribution"]
+    info: RoundInfo = arguments["round_info"]
+    return one.sender, one.digest, info.number, info.model_digest
+
+
+KeyOf = Callable[[dict[str, Any]], tuple[object, ...]]
+
+KEYS: Final[dict[str, KeyOf]] = {
+    "authenticate": _message,
+    "verify": _contribution,
+}
+"""What a verdict of a hook may rest on, for it to be shared."""
+
+
+class Once:
+    """Shares verdicts between the kernels of one simulation.
+
+    Args:
+        named: hooks of plugins, each as ``plugin.hook``.
+
+    Raises:
+        LabError: QRES-E105 for a name that is none, or of a hook that cannot be shared.
+    """
+
+    def __init__(self, named: Iterable[str]) -> None:
+        self._named = frozenset(named)
+        self._accepted: dict[tuple[object, ...], None] = {}
+        for one in sorted(self._named):
+            if one.partition(".")[2] not in KEYS:
+                what = f"{one!r} is no PLUGIN.HOOK with a hook of {', '.join(sorted(KEYS))}"
+                raise LabError.of("QRES-E105", "simulation.once", what)
+
+    def check(self, config: Config) -> None:
+        """Refuse plugins that are not enabled.
+
+        Raises:
+            LabError: QRES-E105.
+        """
+        for one in sorted(self._named):
+            name = one.partition(".")[0]
+            if name not in config.plugins:
+                what = f"{one!r}: no plugin {name!r} is enabled"
+                raise LabError.of("QRES-E105", "simulation.once", what, "leave it out")
+
+    def wrap(self, plugin: Enabled, hook: str, ask: Caller) -> Caller:
+        """How a node asks for a verdict: of whichever node came to it first, where it is named."""
+        if hook not in KEYS or f"{plugin.name}.{hook}" not in self._named:
+            return ask
+        return self._asked((plugin.name, hook, type(plugin.instance)), KEYS[hook], ask)
+
+    def _asked(self, who: tuple[object, ...], key_of: KeyOf, ask: Caller) -> Caller:
+        def asked(**arguments: Any) -> list[Any]:
+            key = (who, *key_of(arguments))
+            if key in self._accepted:
+                return [ACCEPT]
+            results = ask(**arguments)
+            if len(results) == 1 and results[0] is ACCEPT:
+                self._accepted[key] = None
+                if len(self._accepted) > KEPT:
+                    del self._accepted[next(iter(self._accepted))]
+            return results
+
+        return asked

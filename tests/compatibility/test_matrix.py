@@ -1,0 +1,99 @@
+"""Every pair and triple of plugins and modes runs, or is refused with a reason and a remedy."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from compatibility.covering import covering, supported_pairs
+from compatibility.matrix import Answer, answer, configuration, groups_of, in_file_order, triples
+from compatibility.modes import MODES, Setting
+from compatibility.playing import tried
+
+from qres_core import CompatibilityError, Problem
+from qres_core.kernel.assembly import FIRST_PARTY
+from qres_core.kernel.discovery import scan
+from qres_core.kernel.kernel import Kernel
+
+TRIPLES_PLAYED = 12
+PLUGINS = {mode.plugin for mode in MODES.values()}
+
+
+def sides(problem: Problem) -> set[str]:
+    """Plugins and options of the swarm that a refusal names."""
+    text = str(problem)
+    named = {name for name in PLUGINS if re.search(rf"\b{name}\b", text)}
+    return named | set(re.findall(r"swarm\.\w+", text))
+
+
+def explained(found: Answer) -> bool:
+    """Whether one of the reasons names both sides, a part of the combination, and a remedy."""
+    mine = {MODES[label].plugin for label in found.labels}
+    return any(
+        one.fix and len(sides(one)) >= 2 and sides(one) & mine and one.code.startswith("QRES-E3")
+        for one in found.problems
+    )
+
+
+def test_every_plugin_of_the_project_has_a_row() -> None:
+    assert set(FIRST_PARTY) | {"memory", "mean"} == PLUGINS
+
+
+def test_no_cell_is_unknown() -> None:
+    pairs = list(groups_of(2))
+    for pair in pairs:
+        found = answer(pair)
+        assert found.supported != bool(found.problems), pair
+    assert len(supported_pairs()) > len(pairs) / 2
+
+
+def test_every_refusal_names_two_sides_and_a_remedy() -> None:
+    pairs = [answer(pair) for pair in groups_of(2)]
+    assert [one.labels for one in pairs if not one.supported and not explained(one)] == []
+
+
+def test_every_triple_is_answered_and_explained() -> None:
+    found = list(triples())
+    assert len(found) > 1000
+    assert [one.labels for one in found if not one.supported and not explained(one)] == []
+
+
+def test_every_supported_pair_runs() -> None:
+    swarms = list(covering())
+    covered = {pair for one in swarms for pair in groups_of(2) if set(pair) <= set(one.modes)}
+    assert covered >= set(supported_pairs())
+    failed = {one.modes: faults for one in swarms if (faults := tried(one.config, rounds=1))}
+    assert failed == {}
+
+
+def test_a_sample_of_triples_runs() -> None:
+    known = [one for one in triples() if one.supported and len(one.modes) < 8]
+    sample = random.Random(7).sample(known, TRIPLES_PLAYED)
+    failed = {one.labels: faults for one in sample if (faults := tried(one.config, rounds=1))}
+    assert failed == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "code", "words"),
+    [
+        (("zk: clip", "dp: central"), "QRES-E303", "put [plugins.zk] after [plugins.dp]"),
+        (("zk: no clip", "dp: local"), "QRES-E314", "put [plugins.dp] before [plugins.zk]"),
+        (("secagg: sum", "dp: local"), "QRES-E303", "put [plugins.dp] before [plugins.secagg]"),
+        (("secagg: sum", "zk: clip"), "QRES-E303", "put [plugins.zk] before [plugins.secagg]"),
+        (("bucketing", "reputation: gate"), "QRES-E303", "put [plugins.reputation] before"),
+    ],
+)
+def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words: str) -> None:
+    """What is refused in this order is supported in the other, or says so."""
+    chosen = [MODES[label] for label in labels]
+    rule = MODES["median" if "bucketing" in labels else "mean"]
+    others = [MODES["memory"], MODES["ed25519"], MODES["replay"]]
+    setting = Setting(8, 1 if "bucketing" in labels else 0)
+    installed = scan()
+    with pytest.raises(CompatibilityError) as caught:
+        Kernel.from_config(configuration([*others, *chosen, rule], setting), installed=installed)
+    problems = [one for one in caught.value.problems if one.code == code]
+    assert any(words in one.fix for one in problems), caught.value
+    right = in_file_order([*others, *chosen, rule])
+    Kernel.from_config(configuration(right, setting), installed=installed)

@@ -1,0 +1,215 @@
+"""The attack gallery: what is in it, what it decides, and that it gives the same bits again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import attrs
+import pytest
+from click.testing import CliRunner
+
+from qres_core.cli.attack import command
+from qres_core.contract.errors import LabError, PluginError
+from qres_core.contract.gallery import (
+    AttackFamily,
+    Fate,
+    GalleryEntry,
+    GalleryOutcome,
+    GallerySetting,
+)
+from qres_core.kernel.discovery import Installed
+from qres_core.lab.gallery.defences import DEFENCES, NOTHING, STACKS
+from qres_core.lab.gallery.entries import find, gallery, load
+from qres_core.lab.gallery.page import mark, render
+from qres_core.lab.gallery.randomness import replayed
+from qres_core.lab.gallery.run import Shown, failures, play, play_all, to_json
+
+QUICK = GallerySetting(seed=1, quick=True)
+POISONING = {
+    "sign_flip", "scaled", "alie", "ipm", "min_max", "min_sum", "mimic", "label_flip", "backdoor",
+}  # fmt: skip
+PROTOCOL = {
+    "replay", "forge", "impersonate", "sybil", "unauthorized", "equivocate", "flood", "sleeper",
+    "slander",
+}  # fmt: skip
+OF_PLUGINS = {
+    "membership", "two_rounds", "aggregator_equivocation", "bad_proofs", "lying_aggregator",
+}  # fmt: skip
+
+
+def test_the_list_is_complete() -> None:
+    known = gallery()
+    assert set(known) >= POISONING | PROTOCOL | OF_PLUGINS
+    for entry in known.values():
+        assert next(iter(entry.plays)) == NOTHING
+        assert entry.baseline == "" or set(entry.plays) <= set(known[entry.baseline].plays)
+    for name in POISONING | PROTOCOL:
+        assert STACKS[0] in known[name].plays
+    for name in POISONING:
+        assert set(STACKS) <= set(known[name].plays)
+
+
+def test_a_poisoning_with_its_positive_control() -> None:
+    entry = find("sign_flip")
+    outcomes = {}
+    for defence in (NOTHING, "median"):
+        outcome, seconds = play(("sign_flip", defence), QUICK)
+        assert seconds > 0
+        assert outcome.octets > outcome.messages > 0
+        outcomes[defence] = entry.against(outcome, play((entry.baseline, defence), QUICK)[0])
+    assert outcomes[NOTHING].fate is Fate.FAILED
+    assert outcomes[NOTHING].control
+    assert not outcomes["median"].control
+    # In two rounds a median has not yet caught up with the swarm that nobody attacks.
+    assert outcomes["median"].value > outcomes[NOTHING].value + 0.3
+
+
+def test_a_protocol_attack_with_its_positive_control() -> None:
+    bare, signed = (play(("impersonate", one), QUICK)[0] for one in (NOTHING, "signatures"))
+    assert bare.fate is Fate.FAILED
+    assert signed.fate is Fate.HELD
+    assert any("bad signature" in one for one in signed.detected)
+
+
+def test_reputation_that_anybody_could_slander_is_not_started() -> None:
+    outcome, _seconds = play(("slander", "reputation, unsigned"), QUICK)
+    assert outcome.fate is Fate.IMPOSSIBLE
+    assert "QRES-E305" in outcome.reason
+
+
+def test_a_stack_with_noise_gives_the_same_bits_again() -> None:
+    job = ("sign_flip", "full, one sum, dp")
+    first, again = play(job, QUICK)[0], play(job, QUICK)[0]
+    assert first.curve
+    assert attrs.evolve(first, octets=0) == attrs.evolve(again, octets=0)
+
+
+def test_noise_comes_out_the_same_and_differs_by_seed() -> None:
+    job = ("membership", "dp, epsilon 8")
+    first, again = play(job, QUICK)[0], play(job, QUICK)[0]
+    assert first == again
+    assert play(job, attrs.evolve(QUICK, seed=2))[0].value != first.value
+
+
+def test_the_same_seed_gives_the_same_json_and_page() -> None:
+    made = [play_all(["two_rounds", "membership"], QUICK, processes=n) for n in (1, 2)]
+    texts = [json.dumps(to_json(one, QUICK)) for one in made]
+    assert texts[0] == texts[1]
+    assert render(made[0], QUICK) == render(made[1], QUICK)
+    assert "cpu_seconds" not in texts[0]
+    assert "cpu_seconds" in json.dumps(to_json(made[0], QUICK, costs=True))
+
+
+def _outcome(**changes: Any) -> GalleryOutcome:
+    one = GalleryOutcome.judged("median", "accuracy <lost>", 0.9, 0.1, reason='"why" & where')
+    return attrs.evolve(one, **changes)
+
+
+def test_what_a_defence_costs_by_itself_is_told() -> None:
+    costly = _outcome(fate=Fate.HELD, price=0.4)
+    assert mark(costly) == ("failed", "held, COSTLY")
+    assert mark(_outcome(fate=Fate.BASELINE, price=0.4)) == ("failed", "COSTLY")
+    assert mark(_outcome(fate=Fate.BASELINE, price=0.04))[1] == "no attack"
+    assert mark(_outcome(price=0.4))[1] == "FAILED"
+
+
+def _shown(*outcomes: GalleryOutcome) -> Shown:
+    entry = GalleryEntry(
+        name="x", family=AttackFamily.POISONING, summary="<script>", aim="a", plays={}
+    )
+    return Shown(entry, outcomes, tuple(0.5 for _ in outcomes))
+
+
+def test_failures_are_printed_as_failures_with_the_reason() -> None:
+    failed = _outcome()
+    held = _outcome(defence="krum", fate=Fate.HELD)
+    control = _outcome(defence=NOTHING, control=True)
+    shown = (_shown(control, held, failed),)
+    assert failures(shown) == (("x", failed),)
+    page = render(shown, GallerySetting())
+    listed = page[page.index("Where defences failed: 1") : page.index("At a glance")]
+    assert "FAILED" in listed
+    assert "<b>median</b>" in listed
+    assert "&quot;why&quot; &amp; where" in listed
+    assert "krum" not in listed
+    assert [mark(one)[1] for one in shown[0].outcomes] == ["succeeds", "held", "FAILED"]
+    assert mark(_outcome(fate=Fate.HELD, control=True))[1] == "no effect"
+
+
+class _References(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for key, value in attributes:
+            if key in {"src", "href", "xlink:href", "action", "data", "srcset"}:
+                self.found.append(value or "")
+
+
+def test_the_page_loads_nothing() -> None:
+    curve = _outcome(curve=(0.1, 0.5, 0.9), accuracy=0.9)
+    page = render((_shown(curve),), GallerySetting(), costs=True)
+    reader = _References()
+    reader.feed(page)
+    assert all(one.startswith("#") for one in reader.found)
+    assert not reader.tags & {"script", "link", "img", "iframe", "object"}
+    assert "svg" in reader.tags
+    assert not re.search(r"https?:|url\(|@import", page)
+
+
+def test_a_baseline_decides() -> None:
+    entry = GalleryEntry(
+        name="x", family=AttackFamily.POISONING, summary="s", aim="a", plays={}, baseline="clean"
+    )
+    clean = GalleryOutcome(defence="d", measure="accuracy", value=0.9)
+    near = entry.against(attrs.evolve(clean, value=0.86), clean)
+    far = entry.against(attrs.evolve(clean, value=0.84), clean)
+    assert (near.fate, far.fate) == (Fate.HELD, Fate.FAILED)
+    assert "+6.0 points lost" in far.reason
+
+
+def test_replayed_randomness_ends_with_the_block() -> None:
+    real = os.urandom
+    with pytest.raises(ZeroDivisionError), replayed("a"):
+        raise ZeroDivisionError
+    assert os.urandom is real
+    drawn = []
+    for label in ("a", "a", "b"):
+        with replayed(label):
+            drawn.append((os.urandom(16), os.urandom(16)))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0][0] != drawn[0][1]
+
+
+def test_an_exhibit_that_is_none_is_refused() -> None:
+    with pytest.raises(LabError, match="QRES-E801"):
+        find("sign_flop")
+    with pytest.raises(PluginError, match="QRES-E202"):
+        load(Installed("x", "dist", "1", "m:o"))
+
+
+def test_defences_have_a_list_of_their_own() -> None:
+    assert all(name == one.name for name, one in DEFENCES.items())
+
+
+def test_the_command_line() -> None:
+    runner = CliRunner()
+    listed = json.loads(runner.invoke(command, ["list", "--json"]).stdout)
+    assert {one["name"] for one in listed} >= POISONING
+    told = runner.invoke(command, ["run", "aggregator_equivocation", "--quick", "--json"])
+    assert told.exit_code == 0
+    fates = {
+        one["defence"]: one["fate"] for one in json.loads(told.stdout)["entries"][0]["outcomes"]
+    }
+    assert fates["nothing"] == "FAILED"
+    assert fates["secure aggregation"] == "held"
+    failed = runner.invoke(command, ["run", "two_rounds", "--quick", "--processes", "1"])
+    assert failed.exit_code == 1
+    assert "FAILED two_rounds against secure aggregation" in failed.stderr
