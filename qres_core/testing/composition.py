@@ -134,7 +134,7 @@ class Composed:
         def wrap(proceed: Callable[[Updates], Vector], one: Seated) -> Callable[[Updates], Vector]:
             def run(outer: Updates) -> Vector:
                 results: list[Vector] = one.manager.hook.wrap_aggregate(
-                    proceed=proceed, updates=outer, round_info=round_info
+                    proceed=proceed, updates=outer, held_out=None, round_info=round_info
                 )
                 return results[0]
 
