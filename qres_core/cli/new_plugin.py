@@ -105,7 +105,7 @@ SCAFFOLDS: Final = MappingProxyType(
             "bits = 16  # a contribution costs 2**16 hashes on average",
         ),
         "round_closed": Scaffold(
-            ("setup", "round_opened", "round_closed", "teardown"),
+            ("setup", "round_opened", "round_closed", "status", "teardown"),
             "A journal of the rounds of a QRES node",
             'file_name = "rounds.jsonl"  # in the node\'s data folder',
         ),
@@ -117,6 +117,7 @@ HOOKS: Final = MappingProxyType(
     {name: name for name in SCAFFOLDS}
     | {"screen": "endorse", "sign": "authenticate", "observe": "reputation", "prove": "verify"}
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
+    | {"status": "round_closed"}
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
 ``identity``, ``link_keys`` and ``credential`` have none: they belong to the plugin that holds the
