@@ -444,10 +444,12 @@ class Kernel:
         return updates
 
     def _evidence(self, name: str, against: object) -> tuple[Evidence, ...]:
-        found = cast("tuple[object, ...]", against) if type(against) is tuple else (None,)
+        found: tuple[object, ...] = (None,)
+        if type(against) is tuple:
+            found = cast("tuple[object, ...]", against)
         made = tuple(one for one in found if type(one) is Evidence and one.subject in self._roster)
         if len(made) != len(found):
-            raise self._wrong(name, "reveal", "evidence about members of the roster", against)
+            raise self._wrong(name, "reveal", "evidence about members of the roster", found)
         return made
 
     def aggregate(

@@ -525,11 +525,12 @@ class Simulation:
     def fate(self, node: _Node) -> Fate:
         """What became of an attacker."""
         who = node.node_id
+        held = self.observer.kernel.against.get(who, Counter[str]())
         return Fate(
             number=node.attacker or 0,
             node=who.hex(),
             merged=self.merged[who],
-            against=dict(sorted(self.observer.kernel.against.get(who, {}).items())),
+            against=dict(sorted(held.items())),
             banned_by=sum(one.kernel.standing(who).banned for one in self.honest),
         )
 
