@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -56,6 +57,8 @@ class Store:
             )
         except (OSError, sqlite3.Error) as error:
             raise self.unusable(str(error)) from error
+        # Also where nobody tears the plugin down, as in an experiment that is given up.
+        weakref.finalize(self, self._db.close)
         try:
             self._open(found)
         except BaseException:

@@ -159,9 +159,9 @@ def test_the_wrapper_reads_the_bound_in_model_units(
     assert result.tolist() == clipped.vectors[-1].tolist()
 
 
-def test_groups_are_refused() -> None:
+def test_a_sum_is_refused() -> None:
     updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* clipping .* got sum"):
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* clipping .* got only their sum"):
         Clipping(bound=1.0).wrap_aggregate(lambda one: one.vectors[0], updates, make_round_info())
 
 

@@ -185,9 +185,9 @@ def test_one_update_too_few_is_refused(f: int) -> None:
         assert problem.fix == f"raise swarm.quorum to {2 * f + 1} or lower plugins.trimmed_mean.f"
 
 
-def test_groups_are_refused() -> None:
+def test_a_sum_is_refused() -> None:
     updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
-    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* trimmed_mean .* got sum"):
+    with pytest.raises(CompatibilityError, match=r"QRES-E303 .* trimmed_mean .* only their sum"):
         TrimmedMean(f=1).aggregate(updates)
 
 

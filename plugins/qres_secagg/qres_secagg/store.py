@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -56,13 +57,19 @@ class Store:
         self._path = ":memory:" if folder is None else str(folder / FILE)
         with self._refusing():
             if folder is None:
-                self._db = sqlite3.connect(self._path, isolation_level=None)
+                self._db = sqlite3.connect(
+                    self._path, isolation_level=None, check_same_thread=False
+                )
                 _fill(self._db, swarm, node_id)
             else:
                 if not self.exists(folder):
                     raise self._unusable("there is no such file")
                 uri = f"{(folder / FILE).resolve().as_uri()}?mode=rw"
-                self._db = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+                self._db = sqlite3.connect(
+                    uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
+                )
+        # Also where nobody tears the plugin down, as in an experiment that is given up.
+        weakref.finalize(self, self._db.close)
         try:
             with self._refusing():
                 self._check(swarm, node_id)

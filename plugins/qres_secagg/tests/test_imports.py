@@ -25,7 +25,11 @@ def weak_sources(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+# The exhibits of the attack gallery play attackers and repeatable data, and mask nothing.
+MASKING = sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "gallery.py"})
+
+
+@pytest.mark.parametrize("path", MASKING, ids=lambda path: path.name)
 def test_no_module_uses_a_weak_generator(path: Path) -> None:
     assert weak_sources(path.read_text(encoding="utf-8")) == []
 

@@ -170,7 +170,8 @@ def test_layout_is_the_documented_one() -> None:
 
 def test_no_module_draws_secrets_from_anywhere_but_the_operating_system() -> None:
     folder = Path(qres_zk.__file__).parent
-    for path in folder.rglob("*.py"):
+    # The exhibits of the attack gallery play attackers with repeatable data.
+    for path in set(folder.rglob("*.py")) - {folder / "gallery.py"}:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"np\.random|numpy\.random|import random|default_rng", text), path
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,8 @@ class KeyHistory:
                 db.close()
                 raise
             self._db = db
+            # Also where nobody tears the plugin down, as in an experiment that is given up.
+            weakref.finalize(self, db.close)
 
     @staticmethod
     def _claim(path: Path) -> bool:
