@@ -367,7 +367,7 @@ def judged(places: Sequence[Place], spoilt: Path, *, validate: bool) -> None:
         tables["trainer"] = {"entry": "judged_model:make", "options": options}
         if validate:
             plugins: dict[str, Any] = tables.pop("plugins")
-            tables["plugins"] = {"validation": {}, **plugins}
+            tables["plugins"] = {**plugins, "validation": {}}
         (place.folder / "node.toml").write_text(toml.render(tables))
 
 
