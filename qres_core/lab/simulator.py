@@ -203,6 +203,8 @@ class Simulation:
         kernels, ids = identify(
             config, scenario.seed, installed, outsiders=outsiders, theirs=theirs, once=once
         )
+        for kernel in kernels[: swarm.nodes - scenario.attackers]:
+            kernel.fit(int(task.initial.size))  # before anything is opened that must be closed
         roster = tuple(sorted(ids))
         honest = swarm.nodes - scenario.attackers
         self.nodes: list[_Node] = []
