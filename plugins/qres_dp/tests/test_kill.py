@@ -45,8 +45,9 @@ def test_what_was_released_had_been_charged(tmp_path: Path) -> None:
 @posix
 def test_charging_after_the_release_would_be_noticed(tmp_path: Path) -> None:
     """Positive control of the test above."""
-    for _ in range(20):
-        released, charged = kill_once(tmp_path, 0.01, "late")
+    for attempt in range(40):
+        # At once after the first release, and then a little later each time.
+        released, charged = kill_once(tmp_path, 0.0005 * (attempt // 2), "late")
         if released > charged:
             return
     pytest.fail("never killed between release and charge")
