@@ -370,6 +370,8 @@ class Simulation:
         """Have an honest node fall silent in the round it just opened, or not."""
         scenario = self.scenario
         if scenario.dropout and node.attacker is None and node is not self.observer:
+            if self.observer.machine.step >= scenario.rounds:
+                return  # it is over but for those who lag
             falls, when = self.rng.random(2)
             if falls < scenario.dropout:
                 self.push(self.now + DROPOUT_SECONDS * float(when), node, "drop", number)
@@ -462,12 +464,12 @@ class Simulation:
         closed = outcome.status is RoundStatus.CLOSED
         if node is not self.observer:
             return
-        if not closed and node.machine.step >= self.scenario.rounds:
-            return  # the simulation is over for this node; it only helps others
-        self.aborted = 0 if closed else self.aborted + 1
         if self.scenario.dropout:  # who dropped out is back for the next round
             for one in self.nodes:
                 one.online = True
+        if not closed and node.machine.step >= self.scenario.rounds:
+            return  # the simulation is over for this node; it only helps others
+        self.aborted = 0 if closed else self.aborted + 1
         standing = node.machine.kernel.standing
         banned = [one for one in self.nodes if standing(one.node_id).banned]
         self.ended_at = self.now

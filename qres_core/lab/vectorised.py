@@ -41,7 +41,7 @@ from qres_core.kernel.kernel import Kernel, Rejection
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.conversation import Conversation
-from qres_core.lab.record import RoundRecord, SimulationResult, alignment
+from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
@@ -94,13 +94,14 @@ class _Observer:
         self.task = under_attack(task, self.attack, scenario.attackers)
         swarm = config.swarm
         self.honest = swarm.nodes - scenario.attackers
+        self.against: dict[NodeId, Counter[str]] = {}
         self.kernel = Kernel.from_config(config, installed=installed)
         self.kernel.fit(int(task.initial.size))
         if any(self.kernel.has(hook) for hook in _OUTBOUND):
             theirs = plugins_of(hostile, swarm.nodes, scenario.attackers, installed)
             found, self.ids = identify(config, scenario.seed, installed, theirs=theirs)
             self.kernels: list[Kernel] = list(found)
-            self.kernel = self.kernels[0]
+            self.kernel, self.against = found[0], found[0].against
         else:  # nothing differs between the nodes, so one kernel speaks for all
             self.ids = node_ids(swarm.nodes, scenario.seed)
             self.kernels = [self.kernel] * swarm.nodes
@@ -183,9 +184,12 @@ class _Observer:
             )
             forgeries = self.attack.forge(context)
             if forgeries and self.scenario.lies == "protocol":
-                node = self.honest + index
-                lie = lie_as_update(forgeries[0])
-                made.append((node, self.protected(node, lie, info)))
+                try:
+                    lie = lie_as_update(forgeries[0])
+                    node = self.honest + index
+                    made.append((node, self.protected(node, lie, info)))
+                except QresError as error:
+                    self.sat_out[error.code] += 1
                 continue
             for forgery in forgeries:
                 weight = max(1, min(forgery.weight, cap))
@@ -277,6 +281,19 @@ class _Observer:
     ) -> str:
         return self.kernel.refuse(reason, blame, sender, source, info.number).reason
 
+    def fates(self) -> tuple[Fate, ...]:
+        """What became of the attackers; bans are the observer's alone."""
+        return tuple(
+            Fate(
+                number=number,
+                node=who.hex(),
+                merged=self.merged[who],
+                against=dict(sorted(self.against.get(who, Counter()).items())),
+                banned_by=int(self.kernel.standing(who).banned),
+            )
+            for number, who in enumerate(self.ids[self.honest :])
+        )
+
     def close(self, outcome: Outcome) -> None:
         """Tell every node how the round ended."""
         for kernel in dict.fromkeys(self.kernels):
@@ -317,6 +334,8 @@ class _Observer:
                 self.kernel.observe(one)
                 refused[one.fact] += 1
             members = screened(members, screening)
+        refused.update(self.sat_out)  # by the error that kept a node out
+        self.sat_out.clear()
         senders = tuple(member.sender for member in members)
         if len(members) < quorum:
             return self.aborted(info, f"{len(members)} contributions, quorum {quorum}", refused)
@@ -397,4 +416,5 @@ def simulate_vectorised(
         model_digests=(model_digest(observer.model, observer.step).hex(),),
         virtual_seconds=0.0,
         messages=observer.messages,
+        fates=observer.fates(),
     )
