@@ -267,10 +267,9 @@ class _SigmaMasks:
             ]
         )
 
-    def link(self, link: list[int]) -> int:
+    def link(self, weights: Scalars) -> int:
         """The link equation on the masks."""
-        masks = integers(self.values)
-        return sum(a * b for a, b in zip(link, masks, strict=True)) % ORDER
+        return dot(weights, self.values)
 
     def blind_responses(
         self, c: int, row: int, values: int, claim: int
@@ -352,9 +351,7 @@ def prepare(statement: Statement, context: Context, bundle: ProofBundle) -> Term
     c = challenges.response(bundle.cut(rows + 1 + 2 * folds, 5), bundle.link)
 
     values = integers(bundle.values)
-    linked = sum(
-        a * z for a, z in zip(link_weights(smallness, combination.link), values, strict=True)
-    )
+    linked = dot(link_weights(smallness, combination.link), bundle.values)
     expected = bundle.link + c * sum(
         a * w for a, w in zip(combination.link, bundle.masked, strict=True)
     )
