@@ -1,17 +1,4 @@
-"""norm/v1, both sides: a committed vector is within a ball, and in a half-space if one is stated.
-
-The protocol, its parameters and the argument for its soundness are written down in
-``docs/explanation/zk-norm-proof.md``. In short: the verifier's challenge is a random matrix ``R``
-of zeros and ones; the prover commits to the integers ``q = R u`` and ``s = sum u`` and shows
-
-1. that all committed values are small integers, by random sums of them under one-time masks;
-2. that ``q`` and ``s`` belong to the committed ``u``, by one random combination and by folding the
-   rows of ``u`` with challenges until one is left;
-3. that ``sum (2 q_t - s)**2``, the squares of random signed sums, plus four squares is the budget.
-
-**Experimental: a composition of standard parts that nobody outside the project has reviewed, and
-not constant-time but for the multiplications by blinds.**
-"""
+"""The prover of norm/v1."""
 
 from __future__ import annotations
 
@@ -22,13 +9,12 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import ValueRefusedError, WireError
+from qres_core import ValueRefusedError
 from qres_zk.bundle import ProofBundle
 from qres_zk.challenges import (
     Challenges,
     Combination,
     cross_factors,
-    fold_factors,
     link_weights,
 )
 from qres_zk.exact import inner, squared_norm
@@ -37,31 +23,24 @@ from qres_zk.group import (
     Points,
     Scalars,
     encode,
-    generator,
     integers,
-    is_identity,
-    msm,
     random_scalars,
     scalars,
 )
+from qres_zk.norm.relations import shifted_direction, signed_sums
 from qres_zk.pedersen import Commitment, Generators, generators
 from qres_zk.scalar import (
     Folding,
-    combine_rows,
     dot,
-    folded_weights,
     multiply_add,
     project,
     weights,
 )
 from qres_zk.squares import four_squares
-from qres_zk.statement import DIRECTION_SHIFT, MASKS, Context, Statement
+from qres_zk.statement import MASKS, Context, Statement
 
 ATTEMPTS: Final = 64
 """An honest vector fails so many in a row with probability ``2**-640``."""
-
-
-# ── proving ───────────────────────────────────────────────────────────────────────────────────
 
 
 def prove(
@@ -194,18 +173,11 @@ def _values(
     return values
 
 
-def _shifted(statement: Statement) -> NDArray[np.int64] | None:
-    """The direction moved to non-negative entries, as rows; padding stays zero."""
-    if statement.direction is None:
-        return None
-    return statement.laid_out(statement.direction.astype(np.int64) + DIRECTION_SHIFT)
-
-
 def _weights(statement: Statement, seed: bytes, combination: Combination) -> NDArray[np.uint64]:
     """``A`` as two words a coordinate: projections, and the direction if there is one."""
     shape = (statement.rows, statement.columns)
     found = weights(seed, shape, combination.gammas)
-    shifted = _shifted(statement)
+    shifted = shifted_direction(statement)
     if shifted is None:
         return found
     # 110 bits by 16: in words of 32 bits, so that no product or carry is lost. Sums stay below
@@ -255,7 +227,7 @@ class _SigmaMasks:
         """Commitments to masks, to the masked claim and to the square's two lower terms."""
         rows, of_values, claim, square, cross = self.blinds
         masks = integers(self.values)
-        constant, linear = quadratic_terms(combination, masks, values)
+        constant, linear = _quadratic_terms(combination, masks, values)
         claimed = dot(weight_row, self.row) - product * combination.claim(masks)
         return np.concatenate(
             [
@@ -284,12 +256,12 @@ class _SigmaMasks:
         )
 
 
-def quadratic_terms(
+def _quadratic_terms(
     combination: Combination, masks: list[int], values: list[int]
 ) -> tuple[int, int]:
     """Constant and linear coefficient in ``c`` of the quadratic form of ``masks + c values``."""
     k = len(combination.gammas) - 1
-    mask, value = _signed(masks, k), _signed(values, k)
+    mask, value = signed_sums(masks, k), signed_sums(values, k)
     constant = sum(a * a for a in mask)
     linear = 2 * sum(a * b for a, b in zip(mask, value, strict=True))
     if combination.square:
@@ -298,127 +270,3 @@ def quadratic_terms(
         crossed = 2 * sum(a * b for a, b in zip(mask, value, strict=True)) - masks[k + 5]
         linear += combination.square * crossed
     return constant % ORDER, linear % ORDER
-
-
-def _signed(values: list[int], k: int) -> list[int]:
-    """The random signed sums ``2 q - s`` and the four squares' roots."""
-    return [2 * one - values[k] for one in values[:k]] + values[k + 1 : k + 5]
-
-
-# ── verifying ─────────────────────────────────────────────────────────────────────────────────
-
-
-@attrs.frozen(eq=False)
-class Terms:
-    """A proof's equations, combined at random into one that must give the identity.
-
-    Attributes:
-        blinding: factor of ``H``.
-        value: factor of ``G0``.
-        vector: factors of ``G_j``, shape ``(generators, 4)``.
-        own: factors of the bundle's points, in their order.
-        points: these points.
-    """
-
-    blinding: int
-    value: int
-    vector: Scalars
-    own: list[int]
-    points: Points
-
-
-def prepare(statement: Statement, context: Context, bundle: ProofBundle) -> Terms:
-    """Check a proof's scalars and gather its equations in the group.
-
-    The equations are combined with 128-bit randomisers, drawn afresh from the operating system.
-
-    Raises:
-        WireError: QRES-E404, the proof is of another context or a scalar equation does not hold.
-
-    Complexity: O(d) word operations.
-    """
-    challenges = Challenges(statement, context)
-    if bundle.context != challenges.context:
-        raise WireError.of("QRES-E404", "proof.context", "made for another statement or context")
-    rows, folds, k = statement.rows, statement.folds, statement.k
-    seed = challenges.projection(bundle.cut(0, rows))
-    smallness = challenges.smallness(bundle.cut(rows))
-    combination = challenges.combination(bundle.masked)
-    answers = [
-        challenges.fold(bundle.cut(rows + 1 + 2 * one), bundle.cut(rows + 2 + 2 * one))
-        for one in range(folds)
-    ]
-    c = challenges.response(bundle.cut(rows + 1 + 2 * folds, 5), bundle.link)
-
-    values = integers(bundle.values)
-    linked = dot(link_weights(smallness, combination.link), bundle.values)
-    expected = bundle.link + c * sum(
-        a * w for a, w in zip(combination.link, bundle.masked, strict=True)
-    )
-    if (linked - expected) % ORDER:
-        raise WireError.of("QRES-E404", "proof.masked", "not the sums of the committed values")
-
-    of_values, of_weights = fold_factors(answers)
-    factors, product = cross_factors(answers)
-    weight_row = folded_weights(seed, (rows, statement.columns), combination.gammas, of_weights)
-    shifted = _shifted(statement)
-    if shifted is not None:
-        added = combine_rows(of_weights, shifted)
-        weight_row = multiply_add(weight_row, combination.direction, added)
-    claimed = dot(weight_row, bundle.row) - product * combination.claim(values)
-    squares = sum(one * one for one in _signed(values, k))
-    budget = statement.budget
-    if combination.square:
-        roots = values[k + 6 : k + 10]
-        squares += combination.square * (sum(f * f for f in roots) - c * values[k + 5])
-        budget -= combination.square * statement.offset
-
-    first, second, third, fourth = (secrets.randbits(128) | 1 for _ in range(4))
-    opened = bundle.row
-    if statement.center is not None:
-        moved = combine_rows(of_values, statement.laid_out(statement.center))
-        opened = multiply_add(opened, c, moved)
-    vector = np.zeros((statement.generators, 4), dtype=np.uint64)
-    vector[: statement.columns] = multiply_add(vector[: statement.columns], -first, opened)
-    count = len(bundle.values)
-    vector[:count] = multiply_add(vector[:count], -second, bundle.values)
-    weights_of = (first, second, third, fourth)
-    blinding = -sum(a * z for a, z in zip(weights_of, bundle.blinds, strict=True))
-    own = [first * c * one for one in of_values]
-    own.append(second * c)
-    own += [third * c * one for one in factors]
-    own += [first, second, third, fourth, fourth * c]
-    value = fourth * (c * c * budget - squares) - third * claimed
-    return Terms(blinding % ORDER, value % ORDER, vector, own, bundle.points)
-
-
-def holds(statement: Statement, terms: list[Terms]) -> bool:
-    """Whether the terms of all proofs together give the identity: one multiplication for all.
-
-    With one proof that does not hold among them, the answer is yes with probability at most
-    ``2**-126``.
-    """
-    base = generators(statement)
-    vector = terms[0].vector
-    for one in terms[1:]:
-        vector = multiply_add(vector, 1, one.vector)
-    few = scalars([sum(one.blinding for one in terms), sum(one.value for one in terms)])
-    own = scalars([factor for one in terms for factor in one.own])
-    points = [generator(), base.value, base.vector, *(one.points for one in terms)]
-    result = msm(np.concatenate([few, vector, own]), np.concatenate(points))
-    return bool(is_identity(result)[0])
-
-
-def verify(statement: Statement, context: Context, bundle: ProofBundle) -> None:
-    """Check a proof.
-
-    Args:
-        statement: the verifier's own.
-        context: the verifier's own view of who proves, and when.
-        bundle: decoded with the same statement.
-
-    Raises:
-        WireError: QRES-E404, it does not hold.
-    """
-    if not holds(statement, [prepare(statement, context, bundle)]):
-        raise WireError.of("QRES-E404", "proof", "does not hold")
