@@ -169,8 +169,8 @@ class Larger(Zk):
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        super().setup(node_info)
         self.bound = 100 * self.bound
+        super().setup(node_info)
 
 
 @attrs.define(eq=False)
