@@ -48,7 +48,8 @@ from qres_core.swarm.effects import (
 )
 from qres_core.swarm.journal import MemoryJournal
 from qres_core.swarm.messages import encode_contribution
-from qres_core.swarm.rounds import MAX_BACKOFF, RoundMachine
+from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.times import MAX_BACKOFF
 
 EPOCH: Final = 1_700_000_000.0
 """Where the virtual clock starts, seconds since 1970."""

@@ -116,7 +116,7 @@ def install(write: Writer, patch: Patch = setattr) -> None:
             write(names[id(kernel)], kind="refused", reason=result.reason)
 
     def started(machine: RoundMachine, _result: object, *_rest: object, **_more: object) -> None:
-        sequence = machine._sequence  # noqa: SLF001
+        sequence = machine.next_sequence
         digest = machine.model_digest.hex()
         write(machine.node_id, kind="start", step=machine.step, digest=digest, sequence=sequence)
 

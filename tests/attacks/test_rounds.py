@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from qres_core import Envelope, RoundStatus, canonical, model_digest
 from qres_core.contract.types import FULL_STANDING
+from qres_core.swarm.catching_up import PAST_MODELS
 from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
@@ -32,7 +33,7 @@ from qres_core.swarm.messages import (
     contribution_digest,
     encode_vote,
 )
-from qres_core.swarm.rounds import MAX_EARLY, PAST_MODELS
+from qres_core.swarm.pace import MAX_EARLY
 
 HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
 
@@ -215,9 +216,9 @@ def test_a_contribution_of_an_old_round_cannot_pass_for_one_of_this(harness: Mod
     stage.vote("prevote", stage.name(good), HONEST)
     stage.net.rule = harness.drop(kind="precommit", round={1})
     assert stage.net.run(until=lambda: stage.net.machine(0).number == 2)
-    assert stage.net.machine(0)._gathering.get(stage.made[0]) is not None
+    assert stage.net.machine(0)._collector.gathering.get(stage.made[0]) is not None
     fresh = stage.set_of(stage.made, origin=2)
-    assert stage.net.machine(0)._gathering.missing(fresh) == list(stage.made.values())
+    assert stage.net.machine(0)._collector.gathering.missing(fresh) == list(stage.made.values())
     stage.net.rule = None
     stage.goes_on(without=fresh)
 
@@ -612,7 +613,7 @@ def test_a_certificate_from_one_who_gives_no_contributions_does_not_block_a_node
     stage.net.inject(stage.net.forge(LIAR, "certificate", proof, number=1, model=stage.model), [3])
     stage.net.run(seconds=0.2)
     assert stage.net.steps() == [1, 1, 0]
-    assert stage.net.machine(3)._pending is not None
+    assert stage.net.machine(3)._promises.pending is not None
     stage.net.run(seconds=5.0)
     stage.net.rule = None
     stage.goes_on()
@@ -687,10 +688,10 @@ def test_messages_of_rounds_and_models_to_come_are_kept_in_bounds(harness: Modul
     stage.net.run(seconds=0.01)
     for index in HONEST:
         machine = stage.net.machine(index)
-        assert sum(map(len, machine._early.values())) <= MAX_EARLY * 4
-        assert len(machine._early[stage.net.ids[LIAR]]) <= MAX_EARLY
-        assert len(machine._vouchers) <= PAST_MODELS
-        assert len(machine._ahead) <= 4
+        assert sum(map(len, machine._pace.early.values())) <= MAX_EARLY * 4
+        assert len(machine._pace.early[stage.net.ids[LIAR]]) <= MAX_EARLY
+        assert len(machine._vouchers.by_parent) <= PAST_MODELS
+        assert len(machine._catching_up.ahead) <= 4
     stage.goes_on()
 
 

@@ -18,6 +18,7 @@ from qres_core import (
     Vector,
 )
 from qres_core.swarm.messages import CandidateSet, Member
+from qres_core.swarm.proving import standings_flaw
 
 HARMFUL = 1_000
 
@@ -149,7 +150,7 @@ def test_a_share_above_the_standing_is_not_voted_for(harness: ModuleType) -> Non
     sender, other = net.ids[0], net.ids[2]
     members = (Member(sender, bytes(32), 2**15), Member(other, bytes(32), 2**16))
     candidate = CandidateSet(1, tuple(sorted(members, key=lambda one: one.sender)))
-    assert machine._standings_off(candidate) == ""
+    assert standings_flaw(machine._seat, candidate) == ""
     held = net.machine(1).kernel
     object.__setattr__(held, "standing", lambda _sender: Standing(2**15))
-    assert machine._standings_off(candidate) == "set bends a standing"
+    assert standings_flaw(machine._seat, candidate) == "set bends a standing"

@@ -28,6 +28,7 @@ from qres_core import (
     model_digest,
 )
 from qres_core.swarm import rounds
+from qres_core.swarm.catching_up import PAST_MODELS
 from qres_core.swarm.effects import Agreed, Refused, SatOut
 from qres_core.swarm.messages import ContributionBody, decode_vote
 from qres_core.swarm.rounds import RoundMachine
@@ -341,7 +342,7 @@ def test_without_the_lock_the_same_schedule_forks(
     opened = RoundMachine._open
 
     def forgetful(self: RoundMachine, number: int, now: float) -> None:
-        self._lock = self._valid = None
+        self._promises.lock = self._promises.valid = None
         opened(self, number, now)
 
     monkeypatch.setattr(rounds, "may_prevote", lambda *_arguments: True)
@@ -503,11 +504,11 @@ def test_vouchers_that_were_lost_are_given_again(harness: ModuleType) -> None:
 def test_after_many_models_vouchers_of_the_next_are_still_kept(harness: ModuleType) -> None:
     net = harness.Net(1)
     net.start()
-    assert net.run(until=lambda: net.steps() >= [2 * rounds.PAST_MODELS])
+    assert net.run(until=lambda: net.steps() >= [2 * PAST_MODELS])
     machine = net.machine(0)
-    assert len(machine._vouchers) <= rounds.PAST_MODELS + 1
-    assert len(machine._past) <= rounds.PAST_MODELS
-    assert len(machine._children) <= rounds.PAST_MODELS + 1
+    assert len(machine._vouchers.by_parent) <= PAST_MODELS + 1
+    assert len(machine._catching_up.past) <= PAST_MODELS
+    assert len(machine._vouchers.children) <= PAST_MODELS + 1
     agreed = [effect for effect in net.nodes[0].effects if isinstance(effect, Agreed)]
     assert len(agreed) == net.steps()[0]
 

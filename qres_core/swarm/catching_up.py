@@ -1,0 +1,139 @@
+"""Nodes that lag: noticing it and asking, and helping those that ask."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from qres_core.contract.errors import RoundError, WireError
+from qres_core.contract.types import NodeId
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.collecting import Collector
+from qres_core.swarm.messages import CERTIFICATE, SNAPSHOT, SYNC, Certificate, Handover, Snapshot
+from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.vouching import Vouchers
+
+PAST_MODELS: Final = 64
+"""Past models for which the certificate is kept, to help nodes that lag."""
+
+
+class CatchingUp:
+    """A node's past, which helps others, and its signs of being behind them."""
+
+    def __init__(
+        self,
+        seat: Seat,
+        position: Position,
+        speaker: Speaker,
+        vouchers: Vouchers,
+        collector: Collector,
+    ) -> None:
+        self._seat = seat
+        self._position = position
+        self._speaker = speaker
+        self._vouchers = vouchers
+        self._collector = collector
+        self.past: dict[bytes, tuple[int, bytes]] = {}  # by model: round and bytes of what ended it
+        self.ahead: dict[NodeId, float] = {}  # peers with a model unknown here, and since when
+        self._helped: dict[NodeId, tuple[float, bytes]] = {}
+        self._asked: dict[NodeId, float] = {}
+        self._looked = -math.inf
+
+    # ── the past ──────────────────────────────────────────────────────────────────────────────
+
+    def remember(self, parent: bytes, certificate: Certificate) -> None:
+        """Keep what led on from a model, for the last :data:`PAST_MODELS` of them."""
+        self.past[parent] = (certificate.round, certificate.to_bytes())
+        while len(self.past) > PAST_MODELS:
+            oldest = next(iter(self.past))
+            del self.past[oldest]
+            self._vouchers.forget(oldest)
+
+    def restore(self, record: bytes) -> bytes:
+        """Take back from the journal what made the node's model; the digest of the one before.
+
+        Raises:
+            RoundError: QRES-E602 for a record that cannot be read.
+        """
+        try:
+            kept = Handover.from_bytes(record, len(self._seat.roster))
+            self._collector.restore_past(kept.parent, kept.contributions)
+        except WireError as error:
+            what = "the record of what made the model cannot be read"
+            raise RoundError.of("QRES-E602", "journal.handover", what) from error
+        self.remember(kept.parent, kept.certificate)
+        self._vouchers.made(kept.parent, self._position.model_digest)
+        return kept.parent
+
+    # ── behind ────────────────────────────────────────────────────────────────────────────────
+
+    def saw_other_model(self, peer: NodeId, now: float) -> None:
+        """A peer speaks of a model that is unknown here: it may be ahead, or lying."""
+        self.ahead.setdefault(peer, now)
+
+    def moved_on(self) -> None:
+        """This node has a new model: whoever was ahead may be no more."""
+        self.ahead = {}
+
+    @property
+    def _patience(self) -> float:
+        return self._seat.swarm.vote_timeout / 2
+
+    def due(self) -> float | None:
+        """When :meth:`ask_if_behind` may have a reason to ask, seconds; ``None`` without."""
+        if not self.ahead:
+            return None
+        return max(min(self.ahead.values()), self._looked) + self._patience
+
+    def ask_if_behind(self, now: float) -> None:
+        """Others have a model this node does not: ask one of them, if it lasts."""
+        if now < self._looked + self._patience:
+            return
+        vouchers = self._vouchers.proving(self._position.model_digest)
+        peers = {voucher.sender for voucher in vouchers}
+        peers.update(peer for peer, since in self.ahead.items() if now >= since + self._patience)
+        peers.discard(self._seat.node_id)
+        if not peers:
+            return
+        self._looked = now
+        # Each in turn: the first to speak of an unknown model may be a liar.
+        peer = min(peers, key=lambda one: (self._asked.get(one, -math.inf), one))
+        if now >= self._asked.get(peer, -math.inf) + self._seat.swarm.vote_timeout:
+            self._asked[peer] = now
+            self._speaker.send(peer, self._speaker.make(SYNC, b"", now))
+
+    # ── helping ───────────────────────────────────────────────────────────────────────────────
+
+    def help_if_past(self, envelope: Envelope, now: float) -> bool:
+        """Whether a message is about a model that this node left; its sender is then helped.
+
+        Unless it is of a round before the model was left: its sender may just not have heard yet.
+        """
+        past = self.past.get(envelope.model_digest)
+        if past is None:
+            return False
+        if envelope.round > past[0]:  # it went on without what was decided
+            self.help(envelope, now)
+        return True
+
+    def help(self, envelope: Envelope, now: float) -> None:
+        """Give a node that lags the certificate it missed, or a snapshot."""
+        peer, parent = envelope.sender, envelope.model_digest
+        position = self._position
+        helped, certified = self._helped.get(peer, (-math.inf, b""))
+        if parent == position.model_digest or now - helped < self._seat.swarm.vote_timeout:
+            return
+        vouchers = self._vouchers.proving(position.parent)
+        certify = parent in self.past and self._collector.has_past(parent)
+        if vouchers and (not certify or certified == parent):
+            # Also where the certificate was no help: a dialogue of that round is over.
+            self._helped[peer] = (now, b"")
+            parent, kind = position.parent, SNAPSHOT
+            payload = Snapshot(position.step, position.model, vouchers).to_bytes()
+        elif certify:
+            self._helped[peer] = (now, parent)
+            kind, payload = CERTIFICATE, self.past[parent][1]
+        else:
+            return
+        self._speaker.send(peer, self._speaker.make(kind, payload, now, model=parent))

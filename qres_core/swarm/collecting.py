@@ -1,0 +1,195 @@
+"""The contributions of a round: taken in, asked for where missing, handed on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.types import Contribution, NodeId, Updates
+from qres_core.contract.verdict import ACCEPT, Blame
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.gathering import Gathering, Held
+from qres_core.swarm.messages import (
+    FETCH,
+    FETCHED,
+    CandidateSet,
+    ContributionBody,
+    Member,
+    contribution_digest,
+    decode_fetch,
+    decode_fetched,
+)
+from qres_core.swarm.outlet import Outlet
+from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.speaking import Speaker
+
+MAX_ANSWERS: Final = 4
+"""Times in a round a peer is sent the same contribution."""
+
+
+class Collector:
+    """The contributions made for the node's model, and those that made it."""
+
+    def __init__(self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet) -> None:
+        self._seat = seat
+        self._position = position
+        self._speaker = speaker
+        self._outlet = outlet
+        self.gathering = Gathering()
+        self._past: dict[bytes, Gathering] = {}  # at most one: of the model before this one
+        self._answered: Counter[tuple[NodeId, bytes]] = Counter()
+
+    # ── round and model ───────────────────────────────────────────────────────────────────────
+
+    def open_round(self, named: Iterable[bytes]) -> None:
+        """A round begins for the same model: forget all but the contributions named by digest."""
+        self._answered = Counter()
+        self.gathering.keep_only(named)
+
+    def leave(self, model: bytes) -> None:
+        """The node has another model than this one; what made it is kept, for nodes that lag."""
+        self._past = {model: self.gathering}
+        self.gathering = Gathering()
+
+    def restore(self, envelopes: Iterable[Envelope]) -> None:
+        """Take back what the journal kept of the node's lock.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        for envelope in envelopes:
+            self.gathering.add(self._held(envelope), named=True)
+
+    def restore_past(self, model: bytes, envelopes: Iterable[Envelope]) -> None:
+        """Take back what the journal kept of how the node left a model.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        past = Gathering()
+        for envelope in envelopes:
+            past.add(self._held(envelope), named=True)
+        self._past = {model: past}
+
+    # ── what is here ──────────────────────────────────────────────────────────────────────────
+
+    def of_round(self) -> Mapping[NodeId, Contribution]:
+        """The first valid contribution of each sender in the current round."""
+        held = self.gathering.of_round(self._position.number)
+        return {sender: one.contribution for sender, one in held.items()}
+
+    def complete(self, candidate: CandidateSet) -> bool:
+        """Whether every member of a set is here."""
+        return not self.gathering.missing(candidate)
+
+    def has_past(self, model: bytes) -> bool:
+        """Whether the contributions are here that led from a model to the node's."""
+        return model in self._past
+
+    def stack(self, members: Sequence[Member]) -> Updates:
+        """The members' updates with their weights, as the set gives them."""
+        return self.gathering.stack(members, self._seat.swarm.weight_cap)
+
+    def messages(self, members: Sequence[Member]) -> tuple[Envelope, ...]:
+        """The messages that the members' contributions came in."""
+        held = [self.gathering.get(member.digest) for member in members]
+        return tuple(one.envelope for one in held if one is not None)
+
+    # ── coming in ─────────────────────────────────────────────────────────────────────────────
+
+    def take(
+        self, envelope: Envelope, *, decided: CandidateSet | None, proposed: CandidateSet | None
+    ) -> None:
+        """Take a contribution of this round, or of an earlier one if a set names it.
+
+        Args:
+            envelope: the message.
+            decided: the set that a quorum is known to have decided on elsewhere.
+            proposed: the set proposed in this round.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        digest = contribution_digest(envelope)
+        agreed = decided is not None and _names(decided, digest)
+        named = agreed or (proposed is not None and _names(proposed, digest))
+        if envelope.round < self._position.number and not named:
+            return  # late; not even counted
+        if self.gathering.get(digest) is not None:
+            return
+        held = self._held(envelope)
+        if not agreed:
+            # What a quorum decided is merged whatever this node makes of a proof.
+            info = attrs.evolve(self._position.info, number=envelope.round)
+            verdict, plugin = self._seat.kernel.verify(held.contribution, info)
+            if verdict is not ACCEPT:
+                self._outlet.refuse(envelope, verdict.reason, verdict.blame, plugin)
+                return
+        if not self.gathering.add(held, named=named):
+            # One that a set names is kept for the set; its sender is to blame all the same.
+            self._outlet.refuse(envelope, "equivocation", Blame.SENDER)
+
+    def _held(self, envelope: Envelope) -> Held:
+        body = ContributionBody.from_bytes(envelope.payload, int(self._position.model.size))
+        contribution = Contribution(
+            envelope.sender,
+            contribution_digest(envelope),
+            body.vector,
+            min(body.weight, self._seat.swarm.weight_cap),
+            body.proofs,
+            body.companions,
+        )
+        return Held(contribution, envelope)
+
+    def quoted(self, envelope: Envelope, now: float) -> Envelope | None:
+        """The contribution that a ``fetched`` message quotes, ``None`` if it is refused.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        quoted = decode_fetched(envelope.payload)
+        ours = quoted.model_digest == self._position.model_digest
+        if ours and self._seat.kernel.authentic(quoted, now):
+            return quoted
+        self._outlet.refuse(envelope, "unproven contribution", Blame.SENDER)
+        return None
+
+    # ── asking and answering ──────────────────────────────────────────────────────────────────
+
+    def fetch(self, candidate: CandidateSet, holder: NodeId, now: float) -> None:
+        """Ask a node for what is missing of a set."""
+        missing = self.gathering.missing(candidate)
+        if missing and holder != self._seat.node_id:
+            asked = self._speaker.make(FETCH, canonical.dumps(missing), now)
+            self._speaker.send(holder, asked)
+
+    def answer(self, envelope: Envelope, now: float) -> None:
+        """Send a peer the contributions it asks for, each a few times a round.
+
+        Answers may be lost, and must not multiply without end.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        model = envelope.model_digest
+        here = model == self._position.model_digest
+        gathering = self.gathering if here else self._past.get(model)
+        if gathering is None:
+            return
+        for digest in decode_fetch(envelope.payload, len(self._seat.roster)):
+            held = gathering.get(digest)
+            asked = self._answered[envelope.sender, digest]
+            if held is not None and asked < MAX_ANSWERS:
+                self._answered[envelope.sender, digest] = asked + 1
+                # Quoted, not sent on as it came: a replay check refuses what was delivered before.
+                quoted = held.envelope.to_bytes()
+                answer = self._speaker.make(FETCHED, quoted, now, model=model)
+                self._speaker.send(envelope.sender, answer)
+
+
+def _names(candidate: CandidateSet, digest: bytes) -> bool:
+    return any(member.digest == digest for member in candidate.members)

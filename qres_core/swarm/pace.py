@@ -1,0 +1,48 @@
+"""How far the others are, and what they said of rounds this node has not reached."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from qres_core.contract.types import NodeId
+from qres_core.contract.wire import Envelope
+
+MAX_EARLY: Final = 8
+"""Messages of a sender that are kept because they are of a round this node has not reached."""
+
+
+class Pace:
+    """The rounds of the other nodes."""
+
+    def __init__(self) -> None:
+        self._highest: dict[NodeId, int] = {}
+        self.early: dict[NodeId, list[Envelope]] = {}
+
+    def heard(self, envelope: Envelope) -> None:
+        """Note which round its sender has reached."""
+        if envelope.round > self._highest.get(envelope.sender, 0):
+            self._highest[envelope.sender] = envelope.round
+
+    def others_in(self, number: int) -> int:
+        """How many others are known to be in a round or past it."""
+        return sum(1 for highest in self._highest.values() if highest >= number)
+
+    def reached_by_more_than(self, few: int) -> int:
+        """The highest round that more than so many others have reached; 0 if there is none."""
+        ahead = sorted(self._highest.values(), reverse=True)
+        return ahead[few] if len(ahead) > few else 0
+
+    def keep(self, envelope: Envelope, dimension: int) -> None:
+        """Keep a message until a round opens.
+
+        Bounded in number and size: a sender far ahead cannot make this node hold more than a few
+        updates of ``dimension`` coordinates.
+        """
+        kept = self.early.setdefault(envelope.sender, [])
+        if len(kept) < MAX_EARLY and len(envelope.payload) <= 8 * dimension + 2**20:
+            kept.append(envelope)
+
+    def take(self) -> list[Envelope]:
+        """The messages kept, in their order for each sender; none is left."""
+        early, self.early = self.early, {}
+        return [envelope for messages in early.values() for envelope in messages]

@@ -1,0 +1,74 @@
+"""Where a node is: its seat in the swarm, which stays, and its position, which moves on."""
+
+from __future__ import annotations
+
+import attrs
+
+from qres_core.contract.types import NodeId, RoundInfo, Vector
+from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.agreement import vote_threshold
+
+
+@attrs.frozen(eq=False)
+class Seat:
+    """A node among the others, for as long as it runs.
+
+    Attributes:
+        node_id: this node's identity, 32 bytes.
+        roster: identities of all nodes, ascending.
+        kernel: the node's plugins, set up.
+        swarm: the swarm's promises.
+    """
+
+    node_id: NodeId
+    roster: tuple[NodeId, ...]
+    kernel: Kernel
+    swarm: SwarmConfig
+
+    @property
+    def threshold(self) -> int:
+        """Votes that decide."""
+        return vote_threshold(self.swarm.nodes, self.swarm.byzantine)
+
+    @property
+    def vouched(self) -> int:
+        """Nodes that must vouch for a model before this one takes it.
+
+        The honest part of a quorum, more than f: so many vouch even when all liars fall silent.
+        """
+        return self.threshold - self.swarm.byzantine
+
+    def proposer(self, number: int) -> NodeId:
+        """Who may propose in a round."""
+        if self.swarm.topology == "coordinator":
+            return self.roster[0]
+        return self.roster[number % len(self.roster)]
+
+
+@attrs.define(eq=False)
+class Position:
+    """The model a node holds and the round it is in.
+
+    The round machine moves it, and nothing else does; the machine's parts read it.
+
+    Attributes:
+        model: int32, shape ``(d,)``.
+        model_digest: its digest, 32 bytes.
+        step: how many rounds closed before it.
+        model_round: the round that made it, 0 for the initial one.
+        parent: digest of the model before it, empty where there was none.
+        info: the current round.
+    """
+
+    model: Vector
+    model_digest: bytes
+    step: int
+    model_round: int
+    parent: bytes = b""
+    info: RoundInfo = attrs.field(init=False)
+
+    @property
+    def number(self) -> int:
+        """Number of the current round."""
+        return self.info.number

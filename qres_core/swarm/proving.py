@@ -1,0 +1,121 @@
+"""Whether what a peer sends is proven: a proposal, a decision, a model.
+
+Every function looks at a message's content alone; who sent it, the kernel has checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qres_core.contract.errors import WireError
+from qres_core.contract.types import FULL_STANDING, model_digest
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.agreement import is_quorum
+from qres_core.swarm.messages import (
+    DIGEST,
+    PRECOMMIT,
+    PREVOTE,
+    CandidateSet,
+    Certificate,
+    Proposal,
+    Snapshot,
+    decode_digest,
+    decode_vote,
+)
+from qres_core.swarm.place import Position, Seat
+
+
+def proposal_flaw(
+    seat: Seat, position: Position, proposal: Proposal, digest: bytes, now: float
+) -> str:
+    """Why a proposal for the current round is not taken; empty if it is.
+
+    Args:
+        seat: this node's.
+        position: this node's.
+        proposal: what is proposed.
+        digest: of the proposed set.
+        now: this node's clock, seconds.
+    """
+    candidate, number = proposal.candidate, position.number
+    if len(candidate.members) < seat.swarm.quorum:
+        return "set below quorum"
+    roster = set(seat.roster)
+    if any(member.sender not in roster for member in candidate.members):
+        return "set names a stranger"
+    if proposal.lock_round == 0:
+        return standings_flaw(seat, candidate) if candidate.origin == number else _OTHER_ROUND
+    if not candidate.origin <= proposal.lock_round < number:
+        return _OTHER_ROUND
+    votes, lock_round = proposal.prevotes, proposal.lock_round
+    proven = _quorum_votes(seat, position, votes, PREVOTE, lock_round, digest, now)
+    return "" if proven else "unproven lock"
+
+
+_OTHER_ROUND = "set of another round"
+
+
+def standings_flaw(seat: Seat, candidate: CandidateSet) -> str:
+    """What is wrong with the standings of a fresh set, as this node sees its members."""
+    kernel = seat.kernel
+    tolerance = int(seat.swarm.standing_tolerance * FULL_STANDING)
+    exact = not kernel.has("reputation")
+    # A proposer that screens may let an update count less, as it may leave it out altogether.
+    lower = FULL_STANDING if kernel.has("screen") else 0
+    for member in candidate.members:
+        own = kernel.standing(member.sender)
+        if own.banned:
+            return "set names a banned node"
+        bent = member.standing - own.weight
+        least = -max(lower, 0 if exact else tolerance)
+        if not least <= bent <= (0 if exact else tolerance):
+            return "set bends a standing"
+    return ""
+
+
+def is_decided(
+    seat: Seat, position: Position, certificate: Certificate, digest: bytes, now: float
+) -> bool:
+    """Whether a quorum precommitted to the set of that digest, for the node's model."""
+    votes = certificate.precommits
+    return _quorum_votes(seat, position, votes, PRECOMMIT, certificate.round, digest, now)
+
+
+def _quorum_votes(
+    seat: Seat,
+    position: Position,
+    votes: tuple[Envelope, ...],
+    kind: str,
+    round_number: int,
+    digest: bytes,
+    now: float,
+) -> bool:
+    model = position.model_digest
+    return is_quorum(
+        votes, seat.threshold, kind=kind, round_number=round_number, model=model
+    ) and all(_is_for(seat, vote, digest, now) for vote in votes)
+
+
+def _is_for(seat: Seat, vote: Envelope, digest: bytes, now: float) -> bool:
+    try:
+        return decode_vote(vote.payload) == digest and seat.kernel.authentic(vote, now)
+    except WireError:
+        return False
+
+
+def is_vouched(seat: Seat, snapshot: Snapshot, now: float) -> bool:
+    """Whether enough nodes vouch that the snapshot's model followed on one and the same model.
+
+    Raises:
+        WireError: QRES-E404 for a voucher that is none.
+    """
+    vouchers: Sequence[Envelope] = snapshot.vouchers
+    digest = model_digest(snapshot.vector, snapshot.step)
+    senders = {voucher.sender for voucher in vouchers}
+    return (
+        len(senders) == len(vouchers) >= seat.vouched
+        and len({voucher.model_digest for voucher in vouchers}) == 1
+        and all(voucher.kind == DIGEST for voucher in vouchers)
+        and all(decode_digest(voucher.payload) == digest for voucher in vouchers)
+        and all(seat.kernel.authentic(voucher, now) for voucher in vouchers)
+    )

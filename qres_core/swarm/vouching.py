@@ -1,0 +1,103 @@
+"""Which model follows on which: what this node made, and what the others vouch for.
+
+After a round a node broadcasts the digest of the model it holds. Equal digests of a quorum are
+agreement; a quorum for another model than the node's own means that it must stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import RoundError
+from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import Blame
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.effects import Agreed, Diverged
+from qres_core.swarm.messages import DIGEST, decode_digest
+from qres_core.swarm.outlet import Outlet
+from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.speaking import Speaker
+
+
+class Vouchers:
+    """Messages that vouch for models, by the model before."""
+
+    def __init__(self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet) -> None:
+        self._seat = seat
+        self._position = position
+        self._speaker = speaker
+        self._outlet = outlet
+        self.by_parent: dict[bytes, dict[NodeId, tuple[bytes, Envelope]]] = {}
+        self.children: dict[bytes, bytes] = {}
+        self._agreed: set[bytes] = set()
+        self.diverged = False
+        """Whether a quorum holds another model than this node."""
+
+    def knows(self, model: bytes) -> bool:
+        """Whether this node holds the model or has held it."""
+        here = self._position
+        return model in (here.model_digest, here.parent) or model in self.children
+
+    def made(self, parent: bytes, child: bytes) -> None:
+        """This node went on from a model to another."""
+        self.children[parent] = child
+
+    def forget(self, parent: bytes) -> None:
+        """Forget what followed on a model."""
+        self.by_parent.pop(parent, None)
+        self.children.pop(parent, None)
+
+    def accept(self, parent: bytes, child: bytes, vouchers: Iterable[Envelope]) -> None:
+        """Take proven vouchers in the place of those kept."""
+        self.by_parent[parent] = {voucher.sender: (child, voucher) for voucher in vouchers}
+
+    def vouch(self, now: float) -> None:
+        """Tell the others which model this node holds, so that one that lags can be convinced."""
+        position = self._position
+        payload = canonical.dumps(position.model_digest)
+        voucher = self._speaker.make(
+            DIGEST, payload, now, round_number=position.model_round, model=position.parent
+        )
+        self._speaker.send_all(voucher)
+        self.take(voucher)
+
+    def take(self, envelope: Envelope) -> None:
+        """Take what a node says it holds.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        parent = envelope.model_digest
+        digest = decode_digest(envelope.payload)
+        vouchers = self.by_parent.setdefault(parent, {})
+        earlier, _message = vouchers.setdefault(envelope.sender, (digest, envelope))
+        if earlier != digest:
+            self._outlet.refuse(envelope, "equivocation", Blame.SENDER)
+            return
+        child = self.children.get(parent)
+        if child is None:
+            return
+        agreeing = sum(1 for seen, _message in vouchers.values() if seen == child)
+        if agreeing >= self._seat.threshold and parent not in self._agreed:
+            self._agreed.add(parent)
+            self._agreed &= set(self.children)
+            self._outlet.put(Agreed(envelope.round, child))
+        for other in {seen for seen, _message in vouchers.values()} - {child}:
+            against = sum(1 for seen, _message in vouchers.values() if seen == other)
+            if against >= self._seat.threshold:
+                what = f"{against} nodes hold {other.hex()[:16]}, this node {child.hex()[:16]}"
+                fix = "compare software and plugin versions, then restart from a snapshot"
+                error = RoundError.of("QRES-E601", f"round {envelope.round}", what, fix)
+                self._outlet.put(Diverged(error))
+                self.diverged = True
+
+    def proving(self, parent: bytes) -> tuple[Envelope, ...]:
+        """Vouchers of enough nodes for one model that follows on ``parent``; empty without."""
+        by_digest: dict[bytes, list[Envelope]] = {}
+        for _sender, (digest, message) in sorted(self.by_parent.get(parent, {}).items()):
+            by_digest.setdefault(digest, []).append(message)
+        for messages in by_digest.values():
+            if len(messages) >= self._seat.vouched:
+                return tuple(messages)
+        return ()
