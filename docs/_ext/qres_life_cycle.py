@@ -20,14 +20,14 @@ LANES: Final = (
         "every message",
         (
             *("size", "form", "swarm", "roster"),
-            *("authenticate", "replay_check", "reputation", "verify"),
+            *("authenticate", "replay_check", "reputation"),
         ),
     ),
     (
         "round: make",
         ("round_opened", "dialogues", "train", "privatize", "prove", "sign", "contribute"),
     ),
-    ("round: agree", ("gather", "screen", "propose", "endorse", "prevote", "precommit", "decide")),
+    ("round: agree", ("gather", "verify", "verify_all", "screen", "propose", "endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
         ("reveal", "wrap_aggregate", "aggregate", "observe", "round_closed", "digests"),

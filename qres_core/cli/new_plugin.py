@@ -116,6 +116,7 @@ SCAFFOLDS: Final = MappingProxyType(
 HOOKS: Final = MappingProxyType(
     {name: name for name in SCAFFOLDS}
     | {"screen": "endorse", "sign": "authenticate", "observe": "reputation", "prove": "verify"}
+    | {"verify_all": "verify"}
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
     | {"status": "round_closed"}
 )
