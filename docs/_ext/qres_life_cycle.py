@@ -27,7 +27,8 @@ LANES: Final = (
         "round: make",
         ("round_opened", "dialogues", "train", "privatize", "prove", "sign", "contribute"),
     ),
-    ("round: agree", ("gather", "verify", "verify_all", "screen", "propose", "endorse", "prevote", "precommit", "decide")),
+    ("round: gather", ("gather", "verify", "verify_all", "screen", "propose")),
+    ("round: agree", ("endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
         ("reveal", "wrap_aggregate", "aggregate", "observe", "round_closed", "digests"),

@@ -532,21 +532,14 @@ class HookSpecs:
             ``verify``, which must come to the same verdicts.
 
         Args:
-            contributions: at least two, of distinct digests, in the order they came.
+            contributions: at least one, of distinct digests, in the order they came.
             round_info: the round the proofs must be bound to.
         Returns: a verdict for each contribution, in their order.
         Raises: an error is counted, and ``verify`` asked for each instead.
         Example::
 
             @attrs.frozen
-            class Checksum:
-                @hookimpl
-                def verify(self, contribution, round_info):
-                    body = round_info.model_digest + contribution.vector.tobytes()
-                    if contribution.proofs.get("checksum") == hashlib.sha256(body).digest():
-                        return ACCEPT
-                    return reject("bad proof", blame=Blame.SENDER)
-
+            class Checksum:  # and verify, as above
                 @hookimpl
                 def verify_all(self, contributions, round_info):
                     return [self.verify(one, round_info) for one in contributions]

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from qres_core.contract.errors import LabError
 from qres_core.contract.types import Contribution, RoundInfo
-from qres_core.contract.verdict import ACCEPT
+from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
@@ -78,6 +78,8 @@ class Once:
 
     def wrap(self, plugin: Enabled, hook: str, ask: Caller) -> Caller:
         """How a node asks for a verdict: of whichever node came to it first, where it is named."""
+        if hook == "verify_all" and f"{plugin.name}.verify" in self._named:
+            return self._asked_together((plugin.name, "verify", type(plugin.instance)), ask)
         if hook not in KEYS or f"{plugin.name}.{hook}" not in self._named:
             return ask
         return self._asked((plugin.name, hook, type(plugin.instance)), KEYS[hook], ask)
@@ -89,9 +91,34 @@ class Once:
                 return [ACCEPT]
             results = ask(**arguments)
             if len(results) == 1 and results[0] is ACCEPT:
-                self._accepted[key] = None
-                if len(self._accepted) > KEPT:
-                    del self._accepted[next(iter(self._accepted))]
+                self._keep(key)
             return results
 
         return asked
+
+    def _asked_together(self, who: tuple[object, ...], ask: Caller) -> Caller:
+        def asked(
+            contributions: tuple[Contribution, ...], round_info: RoundInfo
+        ) -> list[list[Verdict]]:
+            keys = [
+                (who, *_contribution({"contribution": one, "round_info": round_info}))
+                for one in contributions
+            ]
+            new = [at for at, key in enumerate(keys) if key not in self._accepted]
+            found = [ACCEPT] * len(contributions)
+            if new:
+                chosen = tuple(contributions[at] for at in new)
+                results = ask(contributions=chosen, round_info=round_info)
+                answers = results[0] if len(results) == 1 else []
+                for at, verdict in zip(new, answers, strict=True):
+                    found[at] = verdict
+                    if verdict is ACCEPT:
+                        self._keep(keys[at])
+            return [found]
+
+        return asked
+
+    def _keep(self, key: tuple[object, ...]) -> None:
+        self._accepted[key] = None
+        if len(self._accepted) > KEPT:
+            del self._accepted[next(iter(self._accepted))]
