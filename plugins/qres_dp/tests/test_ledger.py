@@ -15,9 +15,9 @@ from typing import Final
 import attrs
 import pytest
 from qres_dp import accounting, anchor
+from qres_dp.accounting.composition import spent
 from qres_dp.ledger import Budget, Ledger, Owner
 from qres_dp.record import Charge
-from qres_dp.spending import spent
 from qres_dp.store import FILE, Store
 
 from qres_core import RoundError, ValueRefusedError, canonical

@@ -42,18 +42,18 @@ def long_vector(dimension: int = 50, length: int = 2**24) -> NDArray[np.int32]:
 
 def test_two_of_three_determine_the_third() -> None:
     calibrated = Dp(**USUAL, epsilon=2.0, rounds=10)
-    assert calibrated._multiplier == accounting.calibrate(2.0, 1e-6, 10)
-    assert accounting.epsilon(calibrated._multiplier, 10, 1e-6) <= 2.0
+    assert calibrated._terms.multiplier == accounting.calibrate(2.0, 1e-6, 10)
+    assert accounting.epsilon(calibrated._terms.multiplier, 10, 1e-6) <= 2.0
     budgeted = Dp(**USUAL, noise_multiplier=7.0, rounds=10)
-    assert budgeted._budget.epsilon == accounting.epsilon(7.0, 10, 1e-6)
+    assert budgeted._terms.budget.epsilon == accounting.epsilon(7.0, 10, 1e-6)
     open_ended = Dp(**USUAL, noise_multiplier=7.0, epsilon=3.0)
-    assert (open_ended._multiplier, open_ended._budget.epsilon) == (7.0, 3.0)
+    assert (open_ended._terms.multiplier, open_ended._terms.budget.epsilon) == (7.0, 3.0)
 
 
 def test_sampling_needs_less_noise() -> None:
     central = {**USUAL, "mode": "central", **TWO}
     sampled = Dp(**central, sampling="poisson", sampling_rate=0.1)
-    assert sampled._multiplier < Dp(**central)._multiplier
+    assert sampled._terms.multiplier < Dp(**central)._terms.multiplier
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_nothing_leaves_if_the_ledger_cannot_be_written(
 ) -> None:
     node = make_node(data_dir=str(tmp_path))
     node.send(long_vector())
-    node.plugin._ledger.close()
+    node.plugin._release.ledger.close()
     with pytest.raises(RoundError, match="QRES-E602"):
         node.send(long_vector())
 
@@ -342,7 +342,9 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
 def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
     mode: str, make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qres_dp.spending._epsilon", lambda *_arguments: 1.0)  # for speed
+    monkeypatch.setattr(
+        "qres_dp.accounting.composition._epsilon", lambda *_arguments: 1.0
+    )  # for speed
     shared = {"honest": 4} if mode == "distributed" else {}
     node = make_node(
         mode=mode,
