@@ -25,7 +25,11 @@ LEAST_SHARE: Final = 8
 """Least deviation of noise drawn at once, in steps: sums of narrower shares are not close enough to
 a discrete Gaussian."""
 HEADROOM: Final = 12
-"""Deviations of noise that must fit: a coordinate is farther out with probability 2**-107."""
+"""Deviations of noise that must fit the grid beside clipped updates.
+
+A coordinate is farther out with probability 2**-107: any of 2**31 coordinates in any of 10**6 rounds
+with less than 2**-50. Secure aggregation has a room of its own for the noise of a sum.
+"""
 
 
 def _root_up(square: Fraction) -> int:
