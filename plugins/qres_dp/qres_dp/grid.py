@@ -27,8 +27,8 @@ a discrete Gaussian."""
 HEADROOM: Final = 12
 """Deviations of noise that must fit the grid beside clipped updates.
 
-A coordinate is farther out with probability 2**-107: any of 2**31 coordinates in any of 10**6 rounds
-with less than 2**-50. Secure aggregation has a room of its own for the noise of a sum.
+A coordinate is farther out with probability 2**-107: any of 2**31 coordinates, in any of 10**6
+rounds, with less than 2**-50. Secure aggregation has a room of its own for the noise of a sum.
 """
 
 
