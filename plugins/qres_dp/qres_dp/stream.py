@@ -35,9 +35,9 @@ from qres_core import (
 from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, KeyHistory, Participation, variance_for
 from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism, steps
 from qres_dp.randomness import fresh_key
-from qres_dp.record import Charge
 from qres_dp.terms import Correlation, Terms
 
 SLACK: Final = 1.0 + 2.0**-30

@@ -9,8 +9,8 @@ import attrs
 from qres_core import CompatibilityError, RoundInfo
 from qres_dp import accounting
 from qres_dp.ledger import Budget
+from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism, Mode, Relation
-from qres_dp.record import Charge
 
 
 @attrs.frozen

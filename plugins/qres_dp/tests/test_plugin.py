@@ -12,10 +12,10 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qres_dp import Dp, accounting, anchor
+from qres_dp import Dp, accounting
 from qres_dp.clip import squared_norm
-from qres_dp.ledger import Ledger
-from qres_dp.store import FILE
+from qres_dp.ledger import Ledger, anchor
+from qres_dp.ledger.store import FILE
 
 from qres_core import (
     Companion,

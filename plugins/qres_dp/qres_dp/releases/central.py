@@ -23,9 +23,9 @@ from qres_core import (
 from qres_dp import central
 from qres_dp.clip import Clipped, clip
 from qres_dp.discrete_gaussian import discrete_gaussian
+from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
 from qres_dp.randomness import fresh_key
-from qres_dp.record import Charge
 from qres_dp.releases.base import Release
 from qres_dp.releases.local import counted
 

@@ -13,8 +13,8 @@ from qres_dp import central
 from qres_dp.central_stream import CentralStream
 from qres_dp.clip import Clipped
 from qres_dp.fitting import of_round
+from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
-from qres_dp.record import Charge
 from qres_dp.releases.central import Agreed, CentralRelease, Revealed
 from qres_dp.stream import Shape, check_same, shape_of, turn_of, widened
 from qres_dp.terms import Correlation

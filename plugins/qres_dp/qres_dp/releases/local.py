@@ -10,9 +10,9 @@ import numpy as np
 from qres_core import RoundInfo, Update, Vector, fixed
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
+from qres_dp.ledger.record import DIGEST_BYTES
 from qres_dp.modes import Mechanism
 from qres_dp.randomness import coin, fresh_key
-from qres_dp.record import DIGEST_BYTES
 from qres_dp.releases.base import Release
 
 

@@ -6,8 +6,8 @@ import attrs
 
 from qres_core import RoundInfo, Surroundings, Update
 from qres_dp.fitting import of_round
+from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
-from qres_dp.record import Charge
 from qres_dp.releases.base import Release
 from qres_dp.stream import Stream, check_same, shape_of, turn_of, widened
 from qres_dp.terms import Correlation
