@@ -137,7 +137,7 @@ class Dp:
     )
 
     _terms: Terms = attrs.field(init=False)
-    _release: Release = attrs.field(init=False)
+    _release: Release = attrs.field(init=False, repr=False)  # it knows keys
     _info: NodeInfo | None = attrs.field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:

@@ -1,15 +1,15 @@
 """What a node releases in a round, by mode: one class for each way, and no other place that asks.
 
-==================  ==================  ===========================================================
-mode                class               what is different
-==================  ==================  ===========================================================
-``local``           `LocalRelease`      the node adds all the noise
-``local``           `LocalStream`       … which takes back some of that of earlier rounds
-``distributed``     `SharedRelease`     the node adds a share, and sums are checked for enough
-``central``         `CentralRelease`    all nodes add the same noise to the sum
-``central``         `VotedRelease`      … and the clip follows a quantile of the nodes' norms
-``central``         `ModelStream`       … which takes back some of that of earlier models
-==================  ==================  ===========================================================
+===============  ==================  ============================================================
+mode             class               what is different
+===============  ==================  ============================================================
+``local``        ``LocalRelease``    the node adds all the noise
+``local``        ``LocalStream``     … which takes back some of that of earlier rounds
+``distributed``  ``SharedRelease``   the node adds a share, and sums are checked for enough
+``central``      ``CentralRelease``  all nodes add the same noise to the sum
+``central``      ``VotedRelease``    … and the clip follows a quantile of the nodes' norms
+``central``      ``ModelStream``     … which takes back some of that of earlier models
+===============  ==================  ============================================================
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import numpy as np
 from qres_core import RoundInfo, Update, Vector, fixed
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
-from qres_dp.ledger.record import DIGEST_BYTES
 from qres_dp.modes import Mechanism
 from qres_dp.randomness import coin, fresh_key
 from qres_dp.releases.base import Release
@@ -29,7 +28,7 @@ class LocalRelease(Release):
         """See :meth:`Release.out`."""
         mechanism, terms = self.fitted(round_info), self.terms
         clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.bound).vector
-        charge = terms.charge(mechanism, round_info, os.urandom(DIGEST_BYTES))
+        charge = terms.charge(mechanism, round_info, os.urandom(32))
         self.book.charge(charge, terms.budget)
         return attrs.evolve(update, vector=_noised(clipped, mechanism), weight=1)
 
