@@ -94,9 +94,7 @@ class Plan:
     @property
     def room(self) -> float:
         """The part of the grid's range that clipped updates and the noise beside them take."""
-        drawn = self.request.nodes if self.mechanism.mode is Mode.DISTRIBUTED else 1
-        deviation = math.sqrt(drawn * self.mechanism.share)
-        return (drawn * self.mechanism.bound + grid.HEADROOM * deviation) / fixed.LIMIT
+        return grid.room(self.mechanism, self.request.nodes) / fixed.LIMIT
 
     @property
     def effective_multiplier(self) -> float:
