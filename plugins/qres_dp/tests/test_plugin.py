@@ -270,6 +270,21 @@ def test_without_both_files_a_node_begins_only_at_the_first_model_or_when_told(
     told.send(long_vector())
 
 
+def test_a_node_without_a_ledger_may_merge_what_others_noised(
+    make_node: Callable[..., Any], arrive: Callable[..., Any], tmp_path: Path
+) -> None:
+    sent = [make_node(index, nodes=2).send(long_vector()) for index in range(2)]
+    node = make_node(nodes=2, data_dir=str(tmp_path), opened=False)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        node.next_round(step=5)
+    updates, contributions = arrive(sent)
+    assert node.plugin.reveal(updates, contributions, node.info) is updates
+    # In mode central merging is a release of the node's too.
+    central = make_node(nodes=2, mode="central", data_dir=str(tmp_path), opened=False)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        central.plugin.reveal(updates, contributions, central.info)
+
+
 def test_another_mode_keeps_the_ledger_only_with_the_same_relation(
     make_node: Callable[..., Any], tmp_path: Path
 ) -> None:
