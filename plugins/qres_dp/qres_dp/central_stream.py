@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import QresError, RoundError, ValueRefusedError, canonical
-from qres_dp.anchor import sync_folder
 from qres_dp.correlated import CorrelatedNoise
+from qres_dp.ledger.anchor import sync_folder
 from qres_dp.randomness import KEY_BYTES
 from qres_dp.stream import Shape
 

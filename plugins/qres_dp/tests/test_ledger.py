@@ -14,11 +14,11 @@ from typing import Final
 
 import attrs
 import pytest
-from qres_dp import accounting, anchor
-from qres_dp.ledger import Budget, Ledger, Owner
-from qres_dp.record import Charge
-from qres_dp.spending import spent
-from qres_dp.store import FILE, Store
+from qres_dp import accounting
+from qres_dp.accounting.composition import spent
+from qres_dp.ledger import Budget, Ledger, Owner, anchor
+from qres_dp.ledger.record import Charge
+from qres_dp.ledger.store import FILE, Store
 
 from qres_core import RoundError, ValueRefusedError, canonical
 
@@ -388,7 +388,7 @@ def test_a_ledger_that_another_process_holds_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, 1)
-    monkeypatch.setattr("qres_dp.store.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("qres_dp.ledger.store.BUSY_SECONDS", 0.05)
     ledger = Ledger.open(tmp_path, OWNER)
     holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

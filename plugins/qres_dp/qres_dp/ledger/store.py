@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from qres_core import NodeId, RoundError, WireError
-from qres_dp import anchor as anchors
-from qres_dp.anchor import Anchor
-from qres_dp.record import Record, genesis
+from qres_dp.ledger import anchor as anchors
+from qres_dp.ledger.anchor import Anchor
+from qres_dp.ledger.record import Record, genesis
 
 FILE: Final = "dp-ledger.sqlite"
 APPLICATION_ID: Final = 0x51524450

@@ -10,9 +10,9 @@ from typing import Self
 import attrs
 
 from qres_core import NodeId, RoundError, ValueRefusedError
-from qres_dp.record import Charge, Record, genesis
-from qres_dp.spending import Kind, spent
-from qres_dp.store import Store
+from qres_dp.accounting.composition import Kind, spent
+from qres_dp.ledger.record import Charge, Record, genesis
+from qres_dp.ledger.store import Store
 
 
 @attrs.frozen

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core import NodeId, RoundError, WireError, canonical
-from qres_dp.record import DIGEST_BYTES
+from qres_dp.ledger.record import DIGEST_BYTES
 
 FILE: Final = "dp-ledger.anchor"
 MAX_BYTES: Final = 1024
