@@ -115,11 +115,10 @@ class PrivateDatabase:
             if not path.is_file():
                 what = "not a file" if path.exists() else "there is no such file"
                 raise _unusable(kind, path, what)
-            refuse_loose(path)
             found = path.stat()
             uri = f"{path.resolve().as_uri()}?mode=rw"  # never makes an empty one
         with _refusing(kind, path):
-            self = cls(_connect(uri, 0 if not kind.shared else BUSY_SECONDS), kind, path)
+            self = cls(_connect(uri, BUSY_SECONDS if kind.shared else 0), kind, path)
             self.created = created
             self._inode = (found.st_dev, found.st_ino)
             try:
@@ -214,6 +213,7 @@ class PrivateDatabase:
         if version != kind.version:
             what = f"version {version}; this {kind.reader} reads version {kind.version}"
             raise self.unusable(what, f"run the {kind.reader} that wrote it")
+        refuse_loose(self.path)
         self._be_durable()
         self._log_ahead()
         if not kind.shared:
@@ -297,7 +297,8 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602.
         """
-        own = not self._connection.in_transaction
+        with self._refusing():
+            own = not self._connection.in_transaction
         if own:
             self.execute("BEGIN")
         try:
