@@ -47,8 +47,12 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def refuse_loose(path: Path) -> None:
+def refuse_loose(path: Path, fix: str | None = None) -> None:
     """Refuse a file that others than its owner may read or write.
+
+    Args:
+        path: the file.
+        fix: what to do about it, where there is more to do than to close it.
 
     Raises:
         RoundError: QRES-E602.
@@ -57,8 +61,8 @@ def refuse_loose(path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if os.name == "posix" and mode & 0o077:
         what = f"mode {mode:04o}: others than the owner have access"
-        fix = f"chmod 600 {path}, if nobody else has read or changed it"
-        raise RoundError.of("QRES-E602", str(path), what, fix)
+        close = f"chmod 600 {path}, if nobody else has read or changed it"
+        raise RoundError.of("QRES-E602", str(path), what, fix or close)
 
 
 def beside(path: Path) -> Path:
@@ -115,8 +119,8 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 @contextmanager
 def _written(path: Path, content: bytes, mode: int) -> Generator[Path]:
     """A synced file beside ``path``; the folder is synced once the body has given it its name."""
-    new = beside(path)
     try:
+        new = beside(path)
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)  # the mode from the first
         try:
             with os.fdopen(handle, "wb") as file:
