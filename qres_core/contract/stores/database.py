@@ -111,7 +111,11 @@ class PrivateDatabase:
         """
         path = folder / kind.file
         with _refusing(kind, path, "name another folder"):
-            created = fill is not None and not path.exists() and cls._make(path, kind, fill)
+            missing = not path.exists()
+            if missing and cls.exists(folder, kind):
+                what = "the file is missing and its write-ahead log is not"
+                raise _unusable(kind, path, what)
+            created = missing and fill is not None and cls._make(path, kind, fill)
             if not path.is_file():
                 what = "not a file" if path.exists() else "there is no such file"
                 raise _unusable(kind, path, what)
@@ -163,9 +167,6 @@ class PrivateDatabase:
     @classmethod
     def _make(cls, path: Path, kind: StoreKind, fill: Callable[[Self], None]) -> bool:
         """Make the file, whole from the moment it has its name; false if another was faster."""
-        if any(path.with_name(f"{path.name}{tail}").exists() for tail in _LOGS):
-            what = "the file is missing and its write-ahead log is not"
-            raise _unusable(kind, path, what)
         make_folder(path.parent)
         new = beside(path)
         # Made here and not by SQLite, so that nobody else can ever read it.

@@ -194,7 +194,8 @@ def test_a_log_without_its_file_is_not_begun_anew(tmp_path: Path, tail: str) -> 
     left = tmp_path / f"{KIND.file}{tail}"
     left.write_bytes(os.urandom(2048))
     assert PrivateDatabase.exists(tmp_path, KIND)
-    refused(lambda: opened(tmp_path), "its write-ahead log is not", tmp_path)
+    for begin in (opened, lambda folder: PrivateDatabase.open(folder, KIND)):
+        refused(lambda begin=begin: begin(tmp_path), "its write-ahead log is not", tmp_path)  # type: ignore[misc]
     assert [one.name for one in tmp_path.iterdir()] == [left.name]
     left.unlink()
     opened(tmp_path).close()  # control

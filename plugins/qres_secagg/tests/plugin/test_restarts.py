@@ -108,8 +108,8 @@ def test_a_store_that_is_removed_under_a_running_node_keeps_it_out(tmp_path: Pat
         plugin.round_opened(attrs.evolve(OLD, number=10)).start()
     assert caught.value.code == "QRES-E602"
     plugin.teardown()
-    with pytest.raises(QresError, match="8 rounds behind it"):
-        advertised(str(tmp_path))
+    with pytest.raises(QresError, match="the file is missing and its write-ahead log is not"):
+        advertised(str(tmp_path), new_store=True)
 
 
 # ── kill -9 ───────────────────────────────────────────────────────────────────────────────────
