@@ -368,6 +368,7 @@ def test_a_flipped_byte_of_a_record_is_damage(tmp_path: Path) -> None:
         place = octets.index(blob) + len(blob) - 1
         copy = tmp_path / "copy"
         copy.mkdir()
+        shutil.copy(tmp_path / FILE, copy)  # with its mode
         (copy / FILE).write_bytes(octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :])
         assert not refused_or_exact(copy, said)
         shutil.rmtree(copy)

@@ -148,6 +148,7 @@ def test_a_flipped_byte_is_refused_or_without_effect(
     folder = tmp_path / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    shutil.copy(tmp_path / FILE, folder)  # with its mode
     (folder / FILE).write_bytes(octets)
     try:
         again = node(str(folder), punish=0.2)
