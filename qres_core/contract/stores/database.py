@@ -44,6 +44,8 @@ BUSY_SECONDS: Final = 5.0
 """How long a shared store waits for another process, seconds."""
 _LOGS: Final = ("-wal", "-journal")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_REFUSED: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What SQLite and the disk raise; the last of damaged text, in a row or in a message of SQLite."""
 
 
 @attrs.frozen(kw_only=True)
@@ -110,9 +112,10 @@ class PrivateDatabase:
         Complexity: O(size of the file).
         """
         path = folder / kind.file
-        with _refusing(kind, path, "name another folder"):
+        try:
             missing = not path.exists()
-            if missing and cls.exists(folder, kind):
+            # Asked again: another process may just have made both.
+            if missing and cls.exists(folder, kind) and not path.exists():
                 what = "the file is missing and its write-ahead log is not"
                 raise _unusable(kind, path, what)
             created = missing and fill is not None and cls._make(path, kind, fill)
@@ -121,16 +124,19 @@ class PrivateDatabase:
                 raise _unusable(kind, path, what)
             found = path.stat()
             uri = f"{path.resolve().as_uri()}?mode=rw"  # never makes an empty one
-        with _refusing(kind, path):
             self = cls(_connect(uri, BUSY_SECONDS if kind.shared else 0), kind, path)
-            self.created = created
-            self._inode = (found.st_dev, found.st_ino)
-            try:
-                self._check()
-                clear_leftovers(path)  # of a process killed while it made this one
-            except BaseException:
-                self.close()
-                raise
+        except _REFUSED as error:
+            raise _named(kind, path, error, "name another folder") from error
+        self.created = created
+        self._inode = (found.st_dev, found.st_ino)
+        try:
+            self._check()
+            clear_leftovers(path)  # of a process killed while it made this one
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _named(kind, path, error) from error
+            raise
         return self
 
     @classmethod
@@ -140,12 +146,13 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602 as :meth:`open`, and where there is one.
         """
-        if cls.exists(folder, kind):
-            raise _unusable(kind, folder / kind.file, "there is one already", "name another folder")
+        path, what, fix = folder / kind.file, "there is one already", "name another folder"
+        if path.exists():
+            raise _unusable(kind, path, what, fix)
         self = cls.open(folder, kind, fill)
         if not self.created:  # another process was faster
             self.close()
-            raise _unusable(kind, self.path, "there is one already", "name another folder")
+            raise _unusable(kind, path, what, fix)
         return self
 
     @classmethod
@@ -234,8 +241,10 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602.
         """
-        with self._refusing():
+        try:
             return self._connection.execute(query, values)
+        except _REFUSED as error:
+            raise _named(self._kind, self.path, error) from error
 
     def execute_many(self, query: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement for every row of values.
@@ -243,8 +252,10 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602.
         """
-        with self._refusing():
+        try:
             self._connection.executemany(query, rows)
+        except _REFUSED as error:
+            raise _named(self._kind, self.path, error) from error
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of a query.
@@ -252,8 +263,10 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602.
         """
-        with self._refusing():
+        try:
             return self._connection.execute(query, values).fetchall()
+        except _REFUSED as error:
+            raise _named(self._kind, self.path, error) from error
 
     def row(self, query: str, *values: object) -> tuple[Any, ...] | None:
         """The first row of a query, or ``None``.
@@ -261,8 +274,10 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602.
         """
-        with self._refusing():
+        try:
             row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+        except _REFUSED as error:
+            raise _named(self._kind, self.path, error) from error
         return row
 
     def one(self, query: str, *values: object) -> Any:
@@ -298,8 +313,8 @@ class PrivateDatabase:
         Raises:
             RoundError: QRES-E602.
         """
-        with self._refusing():
-            own = not self._connection.in_transaction
+        self.one("SELECT 1")  # refuses a store that was closed
+        own = not self._connection.in_transaction
         if own:
             self.execute("BEGIN")
         try:
@@ -360,11 +375,6 @@ class PrivateDatabase:
         """
         return _unusable(self._kind, self.path, what, fix)
 
-    @contextmanager
-    def _refusing(self) -> Generator[None]:
-        with _refusing(self._kind, self.path):
-            yield
-
 
 def _connect(name: str, timeout: float) -> sqlite3.Connection:
     # The finalizer runs in whatever thread lets go of the last reference.
@@ -381,19 +391,13 @@ def _unusable(kind: StoreKind, path: Path, what: str, fix: str | None = None) ->
     return RoundError.of("QRES-E602", str(path), what, fix or kind.remedy)
 
 
-@contextmanager
-def _refusing(kind: StoreKind, path: Path, fix: str | None = None) -> Generator[None]:
-    """Turn what SQLite and the disk say into the named error."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
-            raise _busy(kind, path) from error
-        raise _unusable(kind, path, str(error)) from error
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of damaged text
-        raise _unusable(kind, path, str(error)) from error
-    except OSError as error:
-        raise _unusable(kind, path, error.strerror or str(error), fix) from error
+def _named(kind: StoreKind, path: Path, error: Exception, fix: str | None = None) -> RoundError:
+    """What SQLite and the disk say, as the named error."""
+    if isinstance(error, OSError):
+        return _unusable(kind, path, error.strerror or str(error), fix)
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY:
+        return _busy(kind, path)
+    return _unusable(kind, path, str(error))
 
 
 def _busy(kind: StoreKind, path: Path) -> RoundError:
