@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qres_core.contract import canonical, fixed
+    from qres_core.contract import canonical, fixed, stores
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
     from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
@@ -136,7 +136,7 @@ _HOME = {
     "trainer": ("Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("canonical", "fixed")
+_SUBMODULES = ("canonical", "fixed", "stores")
 
 __all__ = [
     "ACCEPT",
@@ -208,6 +208,7 @@ __all__ = [
     "hookimpl",
     "model_digest",
     "reject",
+    "stores",
     "vector_digest",
 ]
 

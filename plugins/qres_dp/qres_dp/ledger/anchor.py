@@ -8,20 +8,17 @@ somebody who puts back both files together: nothing on the node's own disk can.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from qres_core import NodeId, RoundError, WireError, canonical
+from qres_core import NodeId, RoundError, WireError, canonical, stores
 from qres_dp.ledger.record import DIGEST_BYTES
 
 FILE: Final = "dp-ledger.anchor"
 MAX_BYTES: Final = 1024
 _DOMAIN: Final = b"qres/dp/anchor/v1\0"
-_NEW: Final = f"{FILE}.new-"
 
 
 @attrs.frozen
@@ -43,16 +40,6 @@ class Anchor:
     head: bytes
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def write(folder: Path, anchor: Anchor) -> None:
     """Replace the anchor; durable when this returns. Mode 0600.
 
@@ -60,21 +47,7 @@ def write(folder: Path, anchor: Anchor) -> None:
         RoundError: QRES-E602 when the disk does not take it.
     """
     body = canonical.dumps(list(attrs.astuple(anchor)))
-    path = folder / FILE
-    try:
-        handle, name = tempfile.mkstemp(prefix=_NEW, dir=folder)  # mode 0600
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(_DOMAIN + body).digest() + body)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)  # noqa: PTH105 - both are on one disk
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_folder(folder)
-    except OSError as error:
-        raise RoundError.of("QRES-E602", str(path), str(error), "make room for it") from error
+    stores.replace_file(folder / FILE, hashlib.sha256(_DOMAIN + body).digest() + body)
 
 
 def read(folder: Path) -> Anchor | None:
@@ -107,8 +80,7 @@ def read(folder: Path) -> Anchor | None:
 
 def sweep(folder: Path) -> None:
     """Remove what a node killed while it wrote an anchor left behind."""
-    for leftover in folder.glob(f"{_NEW}*"):
-        leftover.unlink(missing_ok=True)
+    stores.clear_leftovers(folder / FILE)
 
 
 def _damaged(path: Path, what: str) -> RoundError:
