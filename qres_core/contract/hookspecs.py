@@ -214,7 +214,7 @@ class HookSpecs:
         """
 
     @hookspec
-    def authenticate(self, envelope: Envelope, link: NodeId, now: float) -> Verdict:
+    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> Verdict:
         """Decide whether the claimed sender made the message and may take part.
 
         When: for every incoming message, first of all checks, after size and form; and again for
@@ -224,10 +224,12 @@ class HookSpecs:
 
         Args:
             envelope: the message; ``envelope.auth.get(name)`` is this plugin's authenticator.
-            link: the neighbour that delivered it, 32 bytes.
+            source: who answers for its delivery, 32 bytes: the author, where the transport proves
+                who sent a frame first, else the neighbour that delivered it; for a quoted message
+                the claimed sender.
             now: this node's clock, seconds since 1970 (virtual in the simulator).
-        Returns: ``ACCEPT`` or ``reject(reason, blame=Blame.LINK)``. Blame the link, not the
-            claimed sender, for what the sender may not have made.
+        Returns: ``ACCEPT`` or ``reject(reason, blame=Blame.LINK)``. That lays it on
+            the source, not on the claimed sender, who may not have made it.
         Raises: an error counts as a rejection that blames nobody, and is reported with the
             plugin's name.
         Example::
@@ -372,7 +374,7 @@ class HookSpecs:
     def reputation(self, sender: NodeId) -> Standing:
         """Say how much a node counts and whether it is banned.
 
-        When: for the link of every incoming message before ``authenticate``, for its sender after
+        When: for the source of every incoming message before ``authenticate``, for its sender after
             ``replay_check`` where that is another, and when a set is proposed.
         Slot: reputation, asking half; none or one. Without one everybody counts fully.
 

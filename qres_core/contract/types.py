@@ -483,7 +483,7 @@ class Evidence:
     """A fact about a node, told to ``observe``.
 
     Attributes:
-        subject: the node the fact is about: the sender or the delivering link.
+        subject: the node the fact is about: the sender of a message, or its source.
         fact: stable and countable, for example ``"bad proof"``, ``"equivocation"``,
             ``"contributed"``.
         source: plugin that found it, or ``"kernel"``.

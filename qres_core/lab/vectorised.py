@@ -37,7 +37,8 @@ from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.conversation import Conversation
