@@ -50,7 +50,7 @@ from qres_core.swarm.effects import (
 from qres_core.swarm.journal import Journal, MemoryJournal
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
-from qres_core.swarm.tasks import task_group, transport_errors
+from qres_core.swarm.task_errors import task_group, transport_errors
 
 INPUTS: Final = 64
 """Frames taken from the transport and not yet looked at."""
