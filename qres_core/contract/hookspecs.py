@@ -17,17 +17,14 @@ import pluggy
 
 if TYPE_CHECKING:
     from qres_core.contract.dialogue import Dialogue
+    from qres_core.contract.evidence import Evidence, Revelation, Standing
     from qres_core.contract.held_out import HeldOut, Screening
+    from qres_core.contract.rounds import Outcome, RoundInfo
     from qres_core.contract.transport import LinkKeys, Transport
     from qres_core.contract.types import (
         Contribution,
-        Evidence,
         NodeId,
         NodeInfo,
-        Outcome,
-        Revelation,
-        RoundInfo,
-        Standing,
         Update,
         Updates,
         Vector,

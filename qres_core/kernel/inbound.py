@@ -12,7 +12,8 @@ from typing import Protocol
 import attrs
 
 from qres_core.contract.errors import WireError
-from qres_core.contract.types import NodeId, Standing
+from qres_core.contract.evidence import Standing
+from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import ACCEPT, Blame, Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig

@@ -20,20 +20,17 @@ from qres_core.contract.errors import (
     HookError,
     QresError,
 )
+from qres_core.contract.evidence import Evidence, Revelation, Standing
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.transport import LinkKeys, Transport
 from qres_core.contract.types import (
     FULL_STANDING,
     NODE_ID_BYTES,
     Contribution,
-    Evidence,
     NodeId,
     NodeInfo,
-    Outcome,
-    Revelation,
-    RoundInfo,
-    Standing,
     Update,
     Updates,
     Vector,

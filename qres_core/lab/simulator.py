@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
 from qres_core.contract.fixed import LIMIT
+from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.trainer import Reference, Validator
-from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
+from qres_core.contract.types import NodeId, NodeInfo, Update
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan

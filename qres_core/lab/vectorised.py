@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from qres_core.contract.errors import LabError, QresError, ValueRefusedError, WireError
+from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
+from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import (
     Contribution,
-    Evidence,
     NodeId,
     NodeInfo,
-    Outcome,
-    RoundInfo,
-    RoundStatus,
     Update,
     Vector,
     model_digest,

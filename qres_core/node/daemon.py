@@ -17,9 +17,10 @@ import structlog
 from anyio.abc import TaskStatus
 
 from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
+from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.transport import PeerChange
-from qres_core.contract.types import NodeId, RoundStatus, Vector
+from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.compliance import enforce, remarks
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan

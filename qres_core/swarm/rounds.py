@@ -35,15 +35,13 @@ from typing import Final
 import attrs
 
 from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
+from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import (
     Contribution,
-    Evidence,
     NodeId,
-    Outcome,
-    RoundInfo,
-    RoundStatus,
     Update,
     Vector,
     check_vector,
