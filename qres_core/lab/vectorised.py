@@ -22,11 +22,9 @@ from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
-from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import (
     Contribution,
     NodeId,
-    NodeInfo,
     Update,
     Vector,
     model_digest,
@@ -54,6 +52,7 @@ from qres_core.lab.simulator import (
 )
 from qres_core.lab.tasks import Task
 from qres_core.swarm.gathering import Gathering, Held, screened
+from qres_core.swarm.joining import node_info
 from qres_core.swarm.messages import (
     CONTRIBUTION,
     ContributionBody,
@@ -107,17 +106,8 @@ class _Observer:
         self.sandbox = Sandbox(self.kernel)
         self.roster = tuple(sorted(self.ids))
         for node_id, kernel in zip(self.ids, self.kernels, strict=True):
-            kernel.setup(
-                NodeInfo(
-                    node_id,
-                    swarm.name,
-                    self.roster,
-                    swarm.byzantine,
-                    seed=scenario.seed,
-                    validates=isinstance(task.trainers[0], Validator),
-                    references=isinstance(task.trainers[0], Reference),
-                )
-            )
+            info = node_info(swarm, node_id, self.roster, task.trainers[0], seed=scenario.seed)
+            kernel.setup(info)
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
         self.falls = np.random.Generator(
             np.random.PCG64(np.random.SeedSequence((scenario.seed, 3)))
