@@ -48,9 +48,9 @@ class Signature:
         return b"signed"
 
     @hookimpl
-    def authenticate(self, envelope: Envelope, link: NodeId) -> Verdict:
+    def authenticate(self, envelope: Envelope, source: NodeId) -> Verdict:
         """Accept."""
-        del envelope, link
+        del envelope, source
         return ACCEPT
 
 

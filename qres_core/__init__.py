@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ValueRefusedError,
         WireError,
     )
+    from qres_core.contract.evidence import Evidence, Revelation, Standing
     from qres_core.contract.gallery import (
         AttackFamily,
         GalleryEntry,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.hookspecs import hookimpl
+    from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
     from qres_core.contract.trainer import Reference, Trainer, Validator
     from qres_core.contract.traits import Extent, Hides, Needs, Surroundings
     from qres_core.contract.transport import (
@@ -55,14 +57,8 @@ if TYPE_CHECKING:
         MAX_WEIGHT,
         NODE_ID_BYTES,
         Contribution,
-        Evidence,
         NodeId,
         NodeInfo,
-        Outcome,
-        Revelation,
-        RoundInfo,
-        RoundStatus,
-        Standing,
         Update,
         Updates,
         Vector,
@@ -90,20 +86,16 @@ _HOME = {
         "ValueRefusedError",
         "WireError",
     ),
+    "evidence": ("Evidence", "Revelation", "Standing"),
+    "rounds": ("Outcome", "RoundInfo", "RoundStatus"),
     "types": (
         "DIGEST_BYTES",
         "FULL_STANDING",
         "MAX_WEIGHT",
         "NODE_ID_BYTES",
         "Contribution",
-        "Evidence",
         "NodeId",
         "NodeInfo",
-        "Outcome",
-        "Revelation",
-        "RoundInfo",
-        "RoundStatus",
-        "Standing",
         "Update",
         "Updates",
         "Vector",

@@ -428,7 +428,9 @@ def attacks_page() -> str:
 
 API_GROUPS: Final = {
     "errors": "Errors",
-    "types": "Vectors, updates, rounds",
+    "types": "Vectors, updates, nodes",
+    "rounds": "Rounds",
+    "evidence": "Evidence and standing",
     "companion": "Companions",
     "verdict": "Verdicts",
     "wire": "Envelope",

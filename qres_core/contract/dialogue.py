@@ -14,7 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from qres_core.contract.errors import ValueRefusedError
-from qres_core.contract.types import Contribution, NodeId, RoundInfo
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Contribution, NodeId
 
 MAX_STEP = 99
 

@@ -9,16 +9,11 @@ from types import MappingProxyType
 import attrs
 
 from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Validator
-from qres_core.contract.types import (
-    FULL_STANDING,
-    Evidence,
-    NodeId,
-    RoundInfo,
-    Vector,
-    check_vector,
-)
+from qres_core.contract.types import FULL_STANDING, NodeId, Vector, check_vector
 
 
 def _unknown() -> float | None:

@@ -17,17 +17,14 @@ import pluggy
 
 if TYPE_CHECKING:
     from qres_core.contract.dialogue import Dialogue
+    from qres_core.contract.evidence import Evidence, Revelation, Standing
     from qres_core.contract.held_out import HeldOut, Screening
+    from qres_core.contract.rounds import Outcome, RoundInfo
     from qres_core.contract.transport import LinkKeys, Transport
     from qres_core.contract.types import (
         Contribution,
-        Evidence,
         NodeId,
         NodeInfo,
-        Outcome,
-        Revelation,
-        RoundInfo,
-        Standing,
         Update,
         Updates,
         Vector,
@@ -214,7 +211,7 @@ class HookSpecs:
         """
 
     @hookspec
-    def authenticate(self, envelope: Envelope, link: NodeId, now: float) -> Verdict:
+    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> Verdict:
         """Decide whether the claimed sender made the message and may take part.
 
         When: for every incoming message, first of all checks, after size and form; and again for
@@ -224,10 +221,12 @@ class HookSpecs:
 
         Args:
             envelope: the message; ``envelope.auth.get(name)`` is this plugin's authenticator.
-            link: the neighbour that delivered it, 32 bytes.
+            source: who answers for its delivery, 32 bytes: the author, where the transport proves
+                who sent a frame first, else the neighbour that delivered it; for a quoted message
+                the claimed sender.
             now: this node's clock, seconds since 1970 (virtual in the simulator).
-        Returns: ``ACCEPT`` or ``reject(reason, blame=Blame.LINK)``. Blame the link, not the
-            claimed sender, for what the sender may not have made.
+        Returns: ``ACCEPT`` or ``reject(reason, blame=Blame.LINK)``. That lays it on
+            the source, not on the claimed sender, who may not have made it.
         Raises: an error counts as a rejection that blames nobody, and is reported with the
             plugin's name.
         Example::
@@ -372,7 +371,7 @@ class HookSpecs:
     def reputation(self, sender: NodeId) -> Standing:
         """Say how much a node counts and whether it is banned.
 
-        When: for the link of every incoming message before ``authenticate``, for its sender after
+        When: for the source of every incoming message before ``authenticate``, for its sender after
             ``replay_check`` where that is another, and when a set is proposed.
         Slot: reputation, asking half; none or one. Without one everybody counts fully.
 

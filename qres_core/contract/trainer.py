@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from qres_core.contract.types import RoundInfo, Update, Vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Update, Vector
 
 
 @runtime_checkable

@@ -22,8 +22,9 @@ class Decision(enum.Enum):
 class Blame(enum.Enum):
     """Who is to blame for a rejection, and so whose reputation may suffer.
 
-    ``LINK`` is the neighbour that delivered the message. A forged signature blames the link: the
-    claimed sender did nothing. ``SENDER`` only where the sender provably made the bad message.
+    ``LINK`` is the source of the message: its author, where the transport proves who sent a frame
+    first, else the neighbour that delivered it. A forged signature blames the link: the claimed
+    sender did nothing. ``SENDER`` only where the sender provably made the bad message.
     """
 
     NOBODY = "nobody"

@@ -20,22 +20,18 @@ from qres_core.contract.errors import (
     CompatibilityError,
     HookError,
     QresError,
-    WireError,
 )
+from qres_core.contract.evidence import Evidence, Revelation, Standing
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.transport import LinkKeys, Transport
 from qres_core.contract.types import (
     FULL_STANDING,
     NODE_ID_BYTES,
     Contribution,
-    Evidence,
     NodeId,
     NodeInfo,
-    Outcome,
-    Revelation,
-    RoundInfo,
-    Standing,
     Update,
     Updates,
     Vector,
@@ -43,31 +39,16 @@ from qres_core.contract.types import (
 )
 from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
 from qres_core.contract.wire import MAX_AUTHENTICATOR, Envelope
+from qres_core.kernel import inbound
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.kernel.solver import Solution, solve
 
 Caller = Callable[..., list[Any]]
 FULL: Final = Standing()
-
-
-@attrs.frozen
-class Rejection:
-    """An incoming message that was refused.
-
-    Attributes:
-        reason: stable and countable.
-        blame: who is to blame.
-        subject: the node the blame falls on, or ``None``.
-        source: plugin that refused, or ``"kernel"``.
-    """
-
-    reason: str
-    blame: Blame
-    subject: NodeId | None
-    source: str
 
 
 def _hold(plugin: Enabled) -> pluggy.PluginManager:
@@ -96,7 +77,7 @@ class Kernel:
         self.enabled = tuple(enabled)
         self.swarm = swarm
         self.rejections: Counter[str] = Counter()
-        self._roster: frozenset[NodeId] = frozenset()
+        self.roster: frozenset[NodeId] = frozenset()
         # One manager per plugin: results keep their author, order is file order, and plugins need
         # be neither hashable nor different from each other.
         managers = [(plugin, _hold(plugin)) for plugin in enabled]
@@ -224,7 +205,7 @@ class Kernel:
             what = "judges updates by held-out examples, and the node's trainer keeps none"
             fix = "give the trainer validate(vector), or set simulation.task.held_out"
             raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
-        self._roster = frozenset(node_info.roster)
+        self.roster = frozenset(node_info.roster)
         node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
@@ -324,56 +305,33 @@ class Kernel:
 
     # ── inbound ───────────────────────────────────────────────────────────────────────────────
 
-    def inbound(  # noqa: PLR0911 - one return for each check
-        self, frame: bytes, link: NodeId, now: float
-    ) -> Envelope | Rejection:
+    def inbound(self, frame: bytes, source: NodeId, now: float) -> Envelope | Rejection:
         """The whole path of one incoming frame up to its content.
 
-        Size, form, swarm, roster, whether the link is banned, ``authenticate``, ``replay_check``,
-        whether the sender is banned; each only if all before it accepted.
+        See :func:`qres_core.kernel.inbound.take`, where the order of checks and blame are.
 
         Args:
             frame: bytes as delivered.
-            link: the neighbour that delivered them.
+            source: who answers for them: the author, where the transport proves who sent a frame
+                first, else the neighbour that delivered it.
             now: this node's clock, seconds.
 
         Returns:
             the envelope, or why not. Never raises for what the frame holds.
         """
-        try:
-            envelope = Envelope.from_bytes(frame, max_bytes=self.swarm.max_message_bytes)
-        except WireError as error:
-            return self.refuse(f"malformed: {error.code}", Blame.LINK, link, "kernel", 0)
-        if envelope.swarm != self.swarm.name:
-            return self.refuse("other swarm", Blame.LINK, link, "kernel", 0)
-        if envelope.sender not in self._roster:
-            return self.refuse("unknown sender", Blame.LINK, link, "kernel", 0)
-        if self.standing(link).banned:  # before a signature is checked: a flood must be cheap
-            return self.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
-        verdict, name = self._verdict(
-            "authenticate", {"envelope": envelope, "link": link, "now": now}
-        )
-        if verdict.blame is Blame.SENDER:
-            # Nothing proves yet that the sender made it; a forger must not get others blamed.
-            verdict = attrs.evolve(verdict, blame=Blame.NOBODY)
-        if verdict is ACCEPT:
-            verdict, name = self._verdict("replay_check", {"envelope": envelope, "now": now})
-        if verdict is not ACCEPT:
-            subject = envelope.sender if verdict.blame is Blame.SENDER else link
-            return self.refuse(verdict.reason, verdict.blame, subject, name, envelope.round)
-        if envelope.sender != link and self.standing(envelope.sender).banned:
-            return self.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
-        return envelope
+        return inbound.take(self, frame, source, now)
 
     def authentic(self, envelope: Envelope, now: float) -> bool:
-        """Whether a message quoted inside another was made by its sender.
+        """Whether a message quoted inside another was made by its sender."""
+        return inbound.is_authentic(self, envelope, now)
 
-        Like :meth:`inbound` without the replay check: a quoted message was delivered before.
-        """
-        if envelope.swarm != self.swarm.name or envelope.sender not in self._roster:
-            return False
-        arguments = {"envelope": envelope, "link": envelope.sender, "now": now}
-        return self._verdict("authenticate", arguments)[0] is ACCEPT
+    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> tuple[Verdict, str]:
+        """The first refusing verdict on who made a message, and its author."""
+        return self._verdict("authenticate", {"envelope": envelope, "source": source, "now": now})
+
+    def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
+        """The first refusing verdict on whether a message is new, and its author."""
+        return self._verdict("replay_check", {"envelope": envelope, "now": now})
 
     def refuse(
         self, reason: str, blame: Blame, subject: NodeId | None, source: str, round_number: int
@@ -487,7 +445,7 @@ class Kernel:
         found: tuple[object, ...] = (None,)
         if type(against) is tuple:
             found = cast("tuple[object, ...]", against)
-        made = tuple(one for one in found if type(one) is Evidence and one.subject in self._roster)
+        made = tuple(one for one in found if type(one) is Evidence and one.subject in self.roster)
         if len(made) != len(found):
             raise self._wrong(name, "reveal", "evidence about members of the roster", found)
         return made

@@ -14,8 +14,9 @@ import attrs
 import numpy as np
 
 from qres_core.contract.errors import LabError
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Trainer, Validator
-from qres_core.contract.types import RoundInfo, Update, Vector
+from qres_core.contract.types import Update, Vector
 from qres_core.kernel.config import structure
 from qres_core.lab.attacks import Attack, AttackContext, DataAttack, catalogue, make_attack
 from qres_core.lab.attacks.registry import NOTHING, OWN_DATA

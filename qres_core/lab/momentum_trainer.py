@@ -6,7 +6,8 @@ import attrs
 import numpy as np
 
 from qres_core.contract import fixed
-from qres_core.contract.types import RoundInfo, Update, Vector, check_vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Features, Labels, Purpose, stream
 from qres_core.lab.models import Model, Weights
 from qres_core.lab.numpy_trainer import check_grid

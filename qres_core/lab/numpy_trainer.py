@@ -17,7 +17,8 @@ import numpy as np
 
 from qres_core.contract import fixed
 from qres_core.contract.errors import ValueRefusedError
-from qres_core.contract.types import RoundInfo, Update, Vector, check_vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Features, Labels, Purpose, stream
 from qres_core.lab.models import Model, Weights
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from qres_core.contract.errors import LabError
-from qres_core.contract.types import Contribution, RoundInfo
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Contribution
 from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled

@@ -16,7 +16,8 @@ import numpy as np
 
 from qres_core.contract.errors import WireError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.types import NodeId, RoundInfo, Update
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import NodeId, Update
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.messages import CONTRIBUTION, encode_contribution
 

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from qres_core.contract.errors import LabError, QresError
 from qres_core.contract.held_out import HeldOut
-from qres_core.contract.types import Contribution, NodeId, RoundInfo, Update, Vector, vector_digest
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import (
+    Contribution,
+    NodeId,
+    Update,
+    Vector,
+    vector_digest,
+)
 from qres_core.contract.verdict import ACCEPT
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled

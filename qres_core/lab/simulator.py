@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.trainer import Reference, Validator
-from qres_core.contract.types import NodeId, NodeInfo, RoundStatus, Update
+from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.types import NodeId, Update
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
@@ -46,6 +46,7 @@ from qres_core.swarm.effects import (
     SendTo,
     Train,
 )
+from qres_core.swarm.joining import node_info, round_machine
 from qres_core.swarm.journal import MemoryJournal
 from qres_core.swarm.messages import encode_contribution
 from qres_core.swarm.rounds import RoundMachine
@@ -206,26 +207,13 @@ class Simulation:
         )
         for kernel in kernels[: swarm.nodes - scenario.attackers]:
             kernel.fit(int(task.initial.size))  # before anything is opened that must be closed
-        roster = tuple(sorted(ids))
         honest = swarm.nodes - scenario.attackers
         self.nodes: list[_Node] = []
         for index, (node_id, kernel) in enumerate(zip(ids, kernels, strict=True)):
             trainer = task.trainers[index]
-            validator = trainer if isinstance(trainer, Validator) else None
-            kernel.setup(
-                NodeInfo(
-                    node_id,
-                    swarm.name,
-                    roster,
-                    swarm.byzantine,
-                    seed=scenario.seed,
-                    validates=validator is not None,
-                    references=isinstance(trainer, Reference),
-                )
-            )
-            machine = RoundMachine(
-                node_id, roster, kernel, swarm, task.initial, MemoryJournal(), validator
-            )
+            info = node_info(swarm, node_id, ids, trainer, seed=scenario.seed)
+            kernel.setup(info)
+            machine = round_machine(info, kernel, swarm, task.initial, MemoryJournal(), trainer)
             attacker = index - honest if index >= honest else None
             self.nodes.append(_Node(index, node_id, kernel, machine, attacker))
         self.by_id = {node.node_id: node for node in self.nodes}

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from qres_core.contract import fixed
 from qres_core.contract.errors import LabError
-from qres_core.contract.types import RoundInfo, Update, Vector, check_vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Purpose, stream
 from qres_core.lab.numpy_trainer import check_grid
 

@@ -18,17 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from qres_core.contract.errors import LabError, QresError, ValueRefusedError, WireError
+from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
-from qres_core.contract.trainer import Reference, Validator
+from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
 from qres_core.contract.types import (
     Contribution,
-    Evidence,
     NodeId,
-    NodeInfo,
-    Outcome,
-    RoundInfo,
-    RoundStatus,
     Update,
     Vector,
     model_digest,
@@ -37,7 +33,8 @@ from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.conversation import Conversation
@@ -55,6 +52,7 @@ from qres_core.lab.simulator import (
 )
 from qres_core.lab.tasks import Task
 from qres_core.swarm.gathering import Gathering, Held, screened
+from qres_core.swarm.joining import node_info
 from qres_core.swarm.messages import (
     CONTRIBUTION,
     ContributionBody,
@@ -108,17 +106,8 @@ class _Observer:
         self.sandbox = Sandbox(self.kernel)
         self.roster = tuple(sorted(self.ids))
         for node_id, kernel in zip(self.ids, self.kernels, strict=True):
-            kernel.setup(
-                NodeInfo(
-                    node_id,
-                    swarm.name,
-                    self.roster,
-                    swarm.byzantine,
-                    seed=scenario.seed,
-                    validates=isinstance(task.trainers[0], Validator),
-                    references=isinstance(task.trainers[0], Reference),
-                )
-            )
+            info = node_info(swarm, node_id, self.roster, task.trainers[0], seed=scenario.seed)
+            kernel.setup(info)
         self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
         self.falls = np.random.Generator(
             np.random.PCG64(np.random.SeedSequence((scenario.seed, 3)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from qres_core.contract.types import Evidence, NodeId
+from qres_core.contract.evidence import Evidence
+from qres_core.contract.types import NodeId
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Caller, Kernel

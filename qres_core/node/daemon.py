@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import anyio
-import anyio.to_thread
 import attrs
 import structlog
-from anyio.abc import TaskStatus
 
 from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
+from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.trainer import Trainer
-from qres_core.contract.transport import PeerChange
-from qres_core.contract.types import NodeId, RoundStatus, Vector
+from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.compliance import enforce, remarks
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import Policy, in_force
-from qres_core.node.logs import Throttle
+from qres_core.node.measuring import Measurer
 from qres_core.node.server import StatusServer, parse_address
 from qres_core.node.status import Board
+from qres_core.node.stopping import Stopping
+from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded, make_work
-from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
+from qres_core.swarm.effects import RoundEnded
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
 
-STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 MEETING_SECONDS: Final = 30.0
 """How long a node waits for the others before it begins without them."""
 MEASURING_SECONDS: Final = 30.0
@@ -131,14 +126,15 @@ class Daemon:
     leash: int | None = None
     board: Board = attrs.field(factory=Board, init=False)
     started: bool = attrs.field(default=False, init=False)
-    _throttle: Throttle = attrs.field(factory=lambda: Throttle(time.monotonic), init=False)
-    _node: Node | None = attrs.field(default=None, init=False)
-    _told: bool = attrs.field(default=False, init=False)
-    _newest: tuple[int, Vector] | None = attrs.field(default=None, init=False)
+    _stopping: Stopping = attrs.field(init=False)
+    _teller: Teller = attrs.field(init=False)
+    _measurer: Measurer = attrs.field(init=False)
     _begun: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    _measured: int = attrs.field(default=0, init=False)
-    _measuring: anyio.Event = attrs.field(factory=anyio.Event, init=False)
-    _measure: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._stopping = Stopping(self.log)
+        self._teller = Teller(self.log)
+        self._measurer = Measurer(self.prepared.trainer, self.board, self._teller)
 
     async def run(self) -> RoundMachine | None:
         """Take part until told to stop or all rounds are made.
@@ -158,10 +154,10 @@ class Daemon:
                     server = StatusServer(parse_address(address), self.board.report, names)
                     url = await group.start(server.serve)
                     self.log.info("status", url=url)
-                await group.start(self._signals, group.cancel_scope)
+                await group.start(self._stopping.at_signals, group.cancel_scope)
                 if self.leash is not None:
-                    group.start_soon(self._held, self.leash, group.cancel_scope)
-                group.start_soon(self._evaluate)
+                    group.start_soon(self._stopping.at_end_of, self.leash, group.cancel_scope)
+                group.start_soon(self._measurer.run)
                 group.start_soon(self._neighbours)
                 done.append(await self._run())
                 group.cancel_scope.cancel()
@@ -199,15 +195,18 @@ class Daemon:
             on_start=self._start,
             on_end=lambda _node: self.board.rest(),
         )
-        with anyio.move_on_after(MEASURING_SECONDS):
-            while self.rounds is not None and not self._told and self._measured < machine.step:
-                self._measuring = anyio.Event()
-                await self._measuring.wait()
+        if self.rounds is not None:
+            await self._last_figures(machine.step)
         self.log.info("node stopped", step=machine.step, model_digest=machine.model_digest.hex())
         return machine
 
+    async def _last_figures(self, step: int) -> None:
+        with anyio.move_on_after(MEASURING_SECONDS):
+            while not self._stopping.told and self._measurer.step < step:
+                await self._measurer.next()
+
     def _start(self, node: Node) -> None:
-        self._node = self.board.node = node
+        self.board.node = node
         self._begun.set()
         self.started = True
         machine = node.machine
@@ -217,86 +216,25 @@ class Daemon:
             resumed=machine.step > 0,
             model_digest=machine.model_digest.hex(),
         )
-        if self._told:
-            node.stop()
+        self._stopping.begun(node)
         if machine.step:
-            self._newest = machine.step, machine.model
-            self._measure.set()
-
-    # ── being told to stop ────────────────────────────────────────────────────────────────────
-
-    async def _signals(
-        self,
-        scope: anyio.CancelScope,
-        *,
-        task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """The first signal stops the node, the second everything."""
-        with anyio.open_signal_receiver(*STOPPING) as signals:
-            task_status.started()
-            async for number in signals:
-                if self._told:
-                    self.log.warning("stopping at once", signal=signal.Signals(number).name)
-                    scope.cancel()
-                    return
-                self._stop(signal.Signals(number).name, scope)
-
-    async def _held(self, leash: int, scope: anyio.CancelScope) -> None:
-        """Stop when whoever started this process is gone."""
-        with suppress(OSError):  # a file cannot be waited for, and has an end
-            await anyio.wait_readable(leash)
-            while os.read(leash, 4096):
-                await anyio.wait_readable(leash)
-        if not self._told:
-            self._stop("standard input ended", scope)
-
-    def _stop(self, why: str, scope: anyio.CancelScope) -> None:
-        self._told = True
-        self.log.info("stopping", why=why)
-        if self._node is None:
-            scope.cancel()
-        else:
-            self._node.stop()
-
-    # ── telling ───────────────────────────────────────────────────────────────────────────────
+            self._measurer.take(machine.step, machine.model)
 
     def _event(self, event: Event) -> None:
         self.board.note(event)
-        match event:
-            case RoundEnded(outcome):
-                closed = outcome.status is RoundStatus.CLOSED
-                say = self.log.info if closed else self.log.warning
-                say(
-                    "round closed" if closed else "round aborted",
-                    round=outcome.round_info.number,
-                    step=self._node.machine.step if self._node is not None else None,
-                    members=len(outcome.members),
-                    model_digest=outcome.model_digest.hex(),
-                    **({"reason": outcome.reason} if outcome.reason else {}),
-                    **({"saturated": event.saturated} if event.saturated else {}),
-                )
-                if closed and self._node is not None:
-                    self._newest = self._node.machine.step, event.model
-                    self._measure.set()
-            case Agreed(number, digest):
-                self.log.debug("model agreed", round=number, model_digest=digest.hex())
-            case Refused(number, sender, reason):
-                # Not said by the sender for sure: an impostor uses its name.
-                self._throttled(
-                    f"refused {reason}",
-                    "message refused",
-                    round=number,
-                    claimed_sender=None if sender is None else sender.hex(),
-                    reason=reason,
-                )
-            case SatOut(number, reason):
-                self._throttled(f"sat out {reason}", "sat out", round=number, reason=reason)
+        node = self._stopping.node
+        step = None if node is None else node.machine.step
+        self._teller.event(event, step)
+        if step is None or not isinstance(event, RoundEnded):
+            return
+        if event.outcome.status is RoundStatus.CLOSED:
+            self._measurer.take(step, event.model)
 
     async def _neighbours(self) -> None:
         """Tell who comes, goes and is not let in."""
         await self._begun.wait()
-        assert self._node is not None  # noqa: S101 - set before the event
-        transport = self._node.transport
+        assert self._stopping.node is not None  # noqa: S101 - set before this runs on
+        transport = self._stopping.node.transport
         while True:
             try:
                 event = await transport.event()
@@ -304,44 +242,7 @@ class Daemon:
                 self.log.debug("no more events of the transport", error=type(error).__name__)
                 return
             self.board.neighbour(event)
-            peer = None if event.peer is None else event.peer.hex()
-            kind = f"peer {event.change}"
-            if event.change in {PeerChange.UP, PeerChange.DOWN}:
-                self.log.info(kind, peer=peer, detail=event.detail)
-            else:
-                self._throttled(kind, kind, peer=peer, detail=event.detail)
-
-    def _throttled(self, kind: str, event: str, **fields: Any) -> None:
-        held_back = self._throttle.admit(kind)
-        if held_back is not None:
-            more = {"not_logged": held_back} if held_back else {}
-            self.log.warning(event, **fields, **more)
-
-    # ── measuring ─────────────────────────────────────────────────────────────────────────────
-
-    async def _evaluate(self) -> None:
-        """Measure the newest model in a thread, skipping those that are no longer it."""
-        limiter = anyio.CapacityLimiter(1)
-        while True:
-            await self._measure.wait()
-            self._measure = anyio.Event()
-            if self._newest is None:
-                continue
-            step, model = self._newest
-            try:
-                metrics = await anyio.to_thread.run_sync(
-                    partial(self.prepared.trainer.evaluate, model),
-                    abandon_on_cancel=True,
-                    limiter=limiter,
-                )
-                self.board.measured(step, metrics)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises, the node goes on
-                what = f"{type(error).__name__}: {error}"
-                self._throttled("evaluate", "evaluation failed", step=step, error=what)
-            else:
-                self.log.info("model measured", step=step, metrics=self.board.metrics)
-            self._measured = step
-            self._measuring.set()
+            self._teller.neighbour(event)
 
 
 def run(

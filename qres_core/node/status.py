@@ -11,8 +11,9 @@ from typing import Any, Final
 import attrs
 
 from qres_core import __version__
+from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.transport import TransportEvent
-from qres_core.contract.types import FULL_STANDING, RoundStatus
+from qres_core.contract.types import FULL_STANDING
 from qres_core.swarm.effects import Agreed, RoundEnded, SatOut
 from qres_core.swarm.node import Event, Node
 

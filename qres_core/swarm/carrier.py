@@ -29,7 +29,7 @@ from qres_core.contract.errors import ConfigError, TransportError, WireError
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId
 from qres_core.swarm.announce import Announce, announce_bytes, announces
-from qres_core.swarm.tasks import task_group, transport_errors
+from qres_core.swarm.task_errors import task_group, transport_errors
 
 PULLS: Final = 4
 """Blobs pulled at once beside those of liars: enough to keep a connection busy, each in memory."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
-from qres_core.contract.types import Contribution, NodeId, RoundInfo
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.effects import Refused

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import attrs
 
 from qres_core.contract.errors import RoundError
-from qres_core.contract.types import NodeId, Outcome, RoundInfo, Vector
+from qres_core.contract.rounds import Outcome, RoundInfo
+from qres_core.contract.types import NodeId, Vector
 
 
 @attrs.frozen

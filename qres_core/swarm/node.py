@@ -29,7 +29,7 @@ import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from qres_core.contract.errors import ConfigError, QresError, TransportError
-from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.trainer import Trainer
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
@@ -47,10 +47,11 @@ from qres_core.swarm.effects import (
     SendTo,
     Train,
 )
+from qres_core.swarm.joining import node_info, round_machine
 from qres_core.swarm.journal import Journal, MemoryJournal
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
-from qres_core.swarm.tasks import task_group, transport_errors
+from qres_core.swarm.task_errors import task_group, transport_errors
 
 INPUTS: Final = 64
 """Frames taken from the transport and not yet looked at."""
@@ -444,23 +445,14 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
     folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
     place = None if folder is None else str(folder)
-    validator = trainer if isinstance(trainer, Validator) else None
-    info = NodeInfo(
-        node_id,
-        swarm.name,
-        members,
-        swarm.byzantine,
-        data_dir=place,
-        validates=validator is not None,
-        references=isinstance(trainer, Reference),
-    )
+    info = node_info(swarm, node_id, members, trainer, data_dir=place)
     kernel = Kernel.from_config(config, installed=installed)
     kernel.fit(int(initial.size))
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
             node = Node(
-                machine=RoundMachine(node_id, members, kernel, swarm, initial, memory, validator),
+                machine=round_machine(info, kernel, swarm, initial, memory, trainer),
                 transport=transport,
                 trainer=trainer,
                 steps=steps,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from qres_core.contract.types import NodeId, RoundInfo, Vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.agreement import vote_threshold

@@ -35,15 +35,13 @@ from typing import Final
 import attrs
 
 from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
+from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import (
     Contribution,
-    Evidence,
     NodeId,
-    Outcome,
-    RoundInfo,
-    RoundStatus,
     Update,
     Vector,
     check_vector,
@@ -52,7 +50,8 @@ from qres_core.contract.types import (
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.agreement import NO_QUORUM, Ballot, may_prevote
 from qres_core.swarm.catching_up import CatchingUp
 from qres_core.swarm.collecting import Collector
@@ -183,12 +182,19 @@ class RoundMachine:
         self._advance(now)
         return self._outlet.take()
 
-    def receive(self, frame: bytes, link: NodeId, now: float) -> list[Effect]:
-        """Take a frame from a neighbour. Never raises for what it holds."""
+    def receive(self, frame: bytes, source: NodeId, now: float) -> list[Effect]:
+        """Take a frame. Never raises for what it holds.
+
+        Args:
+            frame: bytes as delivered.
+            source: who answers for them: the author, where the transport proves who sent a frame
+                first, else the neighbour that delivered it.
+            now: this node's clock, seconds.
+        """
         if self._is_over:
             return []
         self._now = now
-        result = self.kernel.inbound(frame, link, now)
+        result = self.kernel.inbound(frame, source, now)
         if isinstance(result, Rejection):
             self._outlet.put(Refused(self.number, result.subject, result.reason))
         elif result.sender != self.node_id:

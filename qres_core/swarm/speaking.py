@@ -27,7 +27,7 @@ class Speaker:
         self._position = position
         self._journal = journal
         self._outlet = outlet
-        self._next = journal.reserve_sequence()
+        self._next: int = journal.reserve_sequence()
         self._reserved_to = self._next + SEQUENCE_BLOCK
         self._said: list[tuple[str, bytes]] = []
         self._pause = math.inf

@@ -125,10 +125,10 @@ class AuthenticatorContract:
 
     def _verdict(self, rule: str, plugin: object, envelope: Envelope) -> Verdict:
         __tracebackhide__ = True
-        link = make_node_ids(2)[1]
+        source = make_node_ids(2)[1]
         try:
             results = host(plugin, name=self.name).hook.authenticate(
-                envelope=envelope, link=link, now=envelope.time_ms / 1000
+                envelope=envelope, source=source, now=envelope.time_ms / 1000
             )
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises
             broken(rule, f"authenticate raised {type(error).__name__}: {error}", error)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import (
     DIGEST_BYTES,
     NodeId,
     NodeInfo,
-    RoundInfo,
     Updates,
     Visibility,
 )

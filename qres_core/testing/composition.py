@@ -20,8 +20,9 @@ import numpy as np
 
 from qres_core.contract.errors import CompatibilityError, PluginError, ValueRefusedError
 from qres_core.contract.hookspecs import hookimpl
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.traits import Needs
-from qres_core.contract.types import RoundInfo, Updates, Vector
+from qres_core.contract.types import Updates, Vector
 from qres_core.kernel.assembly import Enabled, assemble, plugin_class
 from qres_core.kernel.config import parse, structure
 from qres_core.kernel.discovery import Installed, Status, scan

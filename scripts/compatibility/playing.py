@@ -11,7 +11,8 @@ import numpy as np
 from compatibility.modes import SCALE, SEED
 from qres_core.contract import fixed
 from qres_core.contract.errors import QresError
-from qres_core.contract.types import RoundInfo, Vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Vector
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import scan
 from qres_core.lab.numpy_trainer import QuadraticTrainer

@@ -25,7 +25,8 @@ from typing import Any
 import anyio
 
 from qres_core import Envelope, cli, model_digest
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.node import Node
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
@@ -87,8 +88,7 @@ def install(write: Writer, patch: Patch = setattr) -> None:
     banned: dict[int, list[str]] = {}
 
     def bans(kernel: Kernel) -> list[str]:
-        roster = kernel._roster  # noqa: SLF001 - a witness looks inside
-        return sorted(one.hex() for one in roster if kernel.standing(one).banned)
+        return sorted(one.hex() for one in kernel.roster if kernel.standing(one).banned)
 
     def set_up(kernel: Kernel, _result: object, node_info: Any) -> None:
         names[id(kernel)] = node_info.node_id

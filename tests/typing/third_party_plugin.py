@@ -160,9 +160,9 @@ class Mac:
         return self._tag(envelope)
 
     @hookimpl
-    def authenticate(self, envelope: Envelope, link: NodeId) -> Verdict:
+    def authenticate(self, envelope: Envelope, source: NodeId) -> Verdict:
         """Check an incoming message."""
-        if len(link) == len(envelope.sender) and hmac.compare_digest(
+        if len(source) == len(envelope.sender) and hmac.compare_digest(
             self._tag(envelope), envelope.auth.get("mac", b"")
         ):
             return ACCEPT

@@ -52,7 +52,7 @@ class Ed25519:
 
     What is signed is ``envelope.signing_digest``, so a signature is bound to swarm, kind, round,
     model, sender, sequence, time and payload. The public key is the node's identity, or the key a
-    chain of rotation statements leads to from it. A refusal blames the link that delivered the
+    chain of rotation statements leads to from it. A refusal blames the source of the
     message, never the sender it names.
 
     On a real node the private key is read from a file. In the simulator each node's key is derived
@@ -248,8 +248,9 @@ class Ed25519:
             envelope: the message; its signature is ``envelope.auth["ed25519"]``.
 
         Returns:
-            ``ACCEPT``, or a rejection that blames the link: ``no signature`` or ``bad signature``,
-            the latter also for a key that was replaced and for a sender that is no key at all.
+            ``ACCEPT``, or a rejection that blames the source: ``no signature``, or ``bad
+            signature``, the latter also for a key that was replaced and for a sender that is no key
+            at all.
 
         Complexity: one verification, and none without a signature or with one of another form.
         """

@@ -12,7 +12,7 @@ from qres_ed25519 import Ed25519
 from qres_ed25519.signature import KeyPair, verify
 
 from qres_core import Blame, Envelope, NodeInfo
-from qres_core.kernel.kernel import Rejection
+from qres_core.kernel.inbound import Rejection
 from qres_core.testing import make_envelope
 
 if TYPE_CHECKING:

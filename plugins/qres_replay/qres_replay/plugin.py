@@ -199,9 +199,9 @@ class Replay:
         Returns:
             ``ACCEPT``, or a rejection:
 
-            - ``"unknown sender"``: not of the roster. Blames the link.
+            - ``"unknown sender"``: not of the roster. Blames the source.
             - ``"replayed"``: the number was seen. ``"sequence too old"``: it is below the window.
-              Both blame nobody, as networks duplicate and delay. They blame the link only in mode
+              Both blame nobody, as networks duplicate and delay. They blame the source only in mode
               ``"clock"``, and for a time that is more than twice ``skew`` away: no neighbour whose
               own clock is right would have passed that on.
             - ``"clock behind"``, ``"clock ahead"``: the time is more than ``skew`` away. Blames

@@ -182,9 +182,9 @@ class Net:
         self.count += 1
         heapq.heappush(self.events, (self.now + delay, self.count, index, what, data))
 
-    def deliver(self, index: int, frame: bytes, link: int) -> list[Effect]:
+    def deliver(self, index: int, frame: bytes, source: int) -> list[Effect]:
         """Hand a frame to a node now, and carry out what it does."""
-        effects = self.machines[index].receive(frame, self.ids[link], self.clock(index))
+        effects = self.machines[index].receive(frame, self.ids[source], self.clock(index))
         self.apply(index, effects)
         return effects
 

@@ -8,7 +8,8 @@ import attrs
 import pytest
 
 from qres_core import Blame, Envelope, Evidence
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
@@ -124,7 +125,7 @@ def test_a_contribution_replayed_into_a_later_round_is_refused(
     frame = contribution_of(net, 1, 1)
     before = dict(net.machines[0].contributions)
     net.refused.clear()
-    net.deliver(0, frame, link=3)
+    net.deliver(0, frame, source=3)
     assert net.refused == [(0, "replayed")]
     assert dict(net.machines[0].contributions) == before
 
@@ -144,10 +145,10 @@ def test_one_that_was_held_back_is_new_and_not_counted(make_net: Callable[..., A
     (frame,) = net.held
     before = dict(net.machines[0].contributions)
     net.refused.clear()
-    net.deliver(0, frame, link=3)
+    net.deliver(0, frame, source=3)
     assert net.refused == []  # its number is new; that it is of another round is seen later
     assert dict(net.machines[0].contributions) == before
-    net.deliver(0, frame, link=3)
+    net.deliver(0, frame, source=3)
     assert net.refused == [(0, "replayed")]
 
 
@@ -160,7 +161,7 @@ def test_one_that_was_held_back_too_long_is_refused(make_net: Callable[..., Any]
     (frame,) = net.held
     net.run(lambda: False, seconds=6)
     net.refused.clear()
-    net.deliver(0, frame, link=3)
+    net.deliver(0, frame, source=3)
     assert net.refused == [(0, "clock behind")]
 
 
@@ -180,7 +181,7 @@ def test_one_of_another_model_is_not_counted(
         time_ms=int(net.now * 1000),
     )
     before = set(machine.contributions)
-    net.deliver(0, signed(other), link=1)
+    net.deliver(0, signed(other), source=1)
     assert set(machine.contributions) == before
 
 
@@ -302,7 +303,7 @@ def test_a_replay_of_a_wrong_clocks_messages_is_refused(make_net: Callable[..., 
     net.run(lambda: False, seconds=1)
     net.refused.clear()
     for envelope in recorded:
-        net.deliver(0, envelope.to_bytes(), link=1)
+        net.deliver(0, envelope.to_bytes(), source=1)
     assert {reason for _, reason in net.refused} <= {"replayed", "clock behind"}
     assert len(net.refused) == len(recorded)
     assert set(before) <= set(net.ids)

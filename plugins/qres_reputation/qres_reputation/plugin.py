@@ -87,9 +87,9 @@ class Reputation:
     """Keeps a score for every node of the roster, and bans those whose score falls too low.
 
     What counts against a node is what it provably did: facts whose blame the kernel laid on the
-    node itself or on the link that delivered, and an update far from the others round after round.
-    That a rule did not choose an update is not evidence. What counts for a node is a contribution
-    that was merged.
+    node as the sender or as the source of a message, and an update far from the others round
+    after round. That a rule did not choose an update is not evidence. What counts for a node is a
+    contribution that was merged.
 
     A node is banned as soon as its score is below ``ban_below``. After ``ban_rounds`` rounds it is
     back with a score of exactly ``ban_below``: one further punishment bans it again.

@@ -14,7 +14,8 @@ from qres_reputation import Reputation
 from qres_core import ACCEPT, Blame, Envelope, NodeId, Verdict, hookimpl, reject
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab import attacks, simulator, vectorised
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from qres_core.contract.errors import LabError
 from qres_core.contract.fixed import LIMIT
-from qres_core.contract.types import RoundInfo, Update, Vector
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import Update, Vector
 
 Probe = Callable[[NDArray[np.int32]], Vector | None]
 """Maps forged rows, int32 of shape ``(m, d)``, to what the swarm would make of the round."""

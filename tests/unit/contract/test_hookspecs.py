@@ -185,7 +185,7 @@ def test_a_mac_guards_every_field_and_blames_the_link(third_party: ModuleType) -
     mac = third_party.Mac("5a" * 32)
     envelope = qres_core.Envelope("s", "proposal", 1, b"\1" * 32, b"\2" * 32, 3, 4, b"payload")
     signed = envelope.with_auth({"mac": mac.sign(envelope=envelope)})
-    assert mac.authenticate(envelope=signed, link=b"\3" * 32).accepted
+    assert mac.authenticate(envelope=signed, source=b"\3" * 32).accepted
     changes: list[dict[str, Any]] = [
         {"round": 2},
         {"payload": b"other"},
@@ -194,5 +194,5 @@ def test_a_mac_guards_every_field_and_blames_the_link(third_party: ModuleType) -
     ]
     for change in changes:
         forged = attrs.evolve(signed, **change)
-        verdict = mac.authenticate(envelope=forged, link=b"\3" * 32)
+        verdict = mac.authenticate(envelope=forged, source=b"\3" * 32)
         assert (verdict.accepted, verdict.blame) == (False, qres_core.Blame.LINK)

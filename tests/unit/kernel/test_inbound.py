@@ -26,7 +26,8 @@ from qres_core import (
 )
 from qres_core.contract.wire import MAX_AUTHENTICATOR
 from qres_core.kernel.config import SwarmConfig
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.testing.builders import make_envelope, make_node_ids
 
 MakeKernel = Callable[..., Kernel]

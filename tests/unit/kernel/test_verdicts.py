@@ -26,7 +26,8 @@ from qres_core import (
     reject,
 )
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
-from qres_core.kernel.kernel import Kernel, Rejection
+from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.kernel import Kernel
 from qres_core.testing.builders import make_envelope, make_node_ids, make_round_info
 
 MakeKernel = Callable[..., Kernel]
@@ -42,7 +43,7 @@ def naive(*plugins: object) -> bool:
     for plugin in plugins:
         manager.register(plugin)
     message = make_envelope(sender=SENDER)
-    results = manager.hook.authenticate(envelope=message, link=LINK, now=0.0)
+    results = manager.hook.authenticate(envelope=message, source=LINK, now=0.0)
     accepted = all(results)
     for result in results:
         if isinstance(result, Coroutine):

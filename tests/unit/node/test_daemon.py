@@ -19,7 +19,7 @@ from qres_core import ConfigError, LabError, NodeId, NodeInfo, QresError, Standi
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.simulator import node_ids
-from qres_core.node import daemon, extra, logs
+from qres_core.node import daemon, extra, logs, stopping
 from qres_core.node.trainer import TrainerConfig
 from qres_core.swarm.memory import MemoryTransport
 
@@ -145,7 +145,7 @@ def test_a_swarm_of_one_makes_its_rounds_and_goes_on_later(
     assert running == [False, True]
 
 
-@pytest.mark.parametrize("number", daemon.STOPPING)
+@pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_signal_stops_it(tmp_path: Path, stream: io.StringIO, number: int) -> None:
     timer = threading.Timer(1.0, os.kill, (os.getpid(), number))
     timer.start()

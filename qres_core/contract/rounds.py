@@ -1,0 +1,64 @@
+"""A round as its plugins see it: what it starts from and how it ended."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from qres_core.contract.types import NodeId
+
+
+@attrs.frozen
+class RoundInfo:
+    """One round, the same on every node that takes part in it.
+
+    Attributes:
+        swarm: the swarm's name.
+        number: round number, from 1; increases with every attempt.
+        model_digest: :func:`~qres_core.model_digest` of the model the round starts from.
+        dimension: ``d``.
+        scale: power-of-two exponent of the grid: a coordinate ``v`` means ``v * 2**(scale - 16)``.
+        roster: identities of all nodes, ascending.
+        quorum: fewest contributions a round may close with.
+        byzantine: the fault bound ``f``.
+        step: how many rounds closed before this one.
+    """
+
+    swarm: str
+    number: int
+    model_digest: bytes
+    dimension: int
+    scale: int
+    roster: tuple[NodeId, ...]
+    quorum: int
+    byzantine: int = 0
+    step: int = 0
+
+
+class RoundStatus(enum.Enum):
+    """How a round ended."""
+
+    CLOSED = "closed"
+    ABORTED = "aborted"
+
+
+@attrs.frozen(eq=False)
+class Outcome:
+    """What ``round_closed`` is told.
+
+    Attributes:
+        round_info: the round.
+        status: ``CLOSED`` with a new model, or ``ABORTED`` with nothing changed.
+        model_digest: digest of the model after the round.
+        members: senders whose contributions were agreed, ascending; empty when aborted.
+        reason: why it was aborted, else empty.
+        code: id of the error that aborted it, for example ``QRES-E508``, else empty.
+    """
+
+    round_info: RoundInfo
+    status: RoundStatus
+    model_digest: bytes
+    members: tuple[NodeId, ...] = ()
+    reason: str = ""
+    code: str = ""

@@ -1,0 +1,134 @@
+"""What becomes of an incoming frame before its content is looked at, and who is blamed for it.
+
+The checks go from cheap to dear, each only if all before it accepted. Until ``authenticate`` has
+accepted, nothing shows that the claimed sender has anything to do with the message: what is wrong
+with it is laid on its source, or on nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+
+from qres_core.contract.errors import WireError
+from qres_core.contract.evidence import Standing
+from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import ACCEPT, Blame, Verdict
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.config import SwarmConfig
+
+
+@attrs.frozen
+class Rejection:
+    """An incoming message that was refused.
+
+    Attributes:
+        reason: stable and countable.
+        blame: who is to blame.
+        subject: the node the blame falls on, or ``None``.
+        source: plugin that refused, or ``"kernel"``.
+    """
+
+    reason: str
+    blame: Blame
+    subject: NodeId | None
+    source: str
+
+
+class Defences(Protocol):
+    """What the path of a frame asks of a node's plugins; the kernel is one."""
+
+    @property
+    def swarm(self) -> SwarmConfig:
+        """The swarm's promises."""
+        ...
+
+    @property
+    def roster(self) -> frozenset[NodeId]:
+        """Identities of all nodes."""
+        ...
+
+    def standing(self, sender: NodeId) -> Standing:
+        """How much a node counts, and whether it is banned."""
+        ...
+
+    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> tuple[Verdict, str]:
+        """Whether the claimed sender made it; with the plugin that refuses."""
+        ...
+
+    def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
+        """Whether it is new; with the plugin that refuses."""
+        ...
+
+    def refuse(
+        self, reason: str, blame: Blame, subject: NodeId | None, source: str, round_number: int
+    ) -> Rejection:
+        """Count a rejection and hold it against whom it blames."""
+        ...
+
+
+def take(  # noqa: PLR0911 - one return for each check
+    defences: Defences, frame: bytes, source: NodeId, now: float
+) -> Envelope | Rejection:
+    """The message in a frame, or why it is refused.
+
+    Size, form, swarm, roster, whether the source is banned, ``authenticate``, ``replay_check``,
+    whether the sender is banned.
+
+    Args:
+        defences: the node's.
+        frame: bytes as delivered.
+        source: who answers for them: the author, where the transport proves who sent a frame
+            first, else the neighbour that delivered it.
+        now: this node's clock, seconds.
+
+    Returns:
+        the envelope, or the rejection, counted and blamed. Never raises for what the frame holds.
+    """
+    swarm = defences.swarm
+    try:
+        envelope = Envelope.from_bytes(frame, max_bytes=swarm.max_message_bytes)
+    except WireError as error:
+        return defences.refuse(f"malformed: {error.code}", Blame.LINK, source, "kernel", 0)
+    if envelope.swarm != swarm.name:
+        return defences.refuse("other swarm", Blame.LINK, source, "kernel", 0)
+    if envelope.sender not in defences.roster:
+        return defences.refuse("unknown sender", Blame.LINK, source, "kernel", 0)
+    if defences.standing(source).banned:  # before a signature is checked: a flood must be cheap
+        return _banned(defences, envelope)
+    verdict, plugin = _judged(defences, envelope, source, now)
+    if verdict is not ACCEPT:
+        subject = envelope.sender if verdict.blame is Blame.SENDER else source
+        return defences.refuse(verdict.reason, verdict.blame, subject, plugin, envelope.round)
+    if envelope.sender != source and defences.standing(envelope.sender).banned:
+        return _banned(defences, envelope)
+    return envelope
+
+
+def _judged(
+    defences: Defences, envelope: Envelope, source: NodeId, now: float
+) -> tuple[Verdict, str]:
+    verdict, plugin = defences.authenticate(envelope, source, now)
+    if verdict.blame is Blame.SENDER:
+        # Nothing proves yet that the sender made it; a forger must not get others blamed.
+        verdict = attrs.evolve(verdict, blame=Blame.NOBODY)
+    if verdict is ACCEPT:
+        return defences.replay_check(envelope, now)
+    return verdict, plugin
+
+
+def _banned(defences: Defences, envelope: Envelope) -> Rejection:
+    """A ban is no new fault: it blames nobody."""
+    return defences.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
+
+
+def is_authentic(defences: Defences, envelope: Envelope, now: float) -> bool:
+    """Whether a message quoted inside another was made by its sender.
+
+    Like :func:`take` without the replay check: a quoted message was delivered before. Who quotes
+    it may not have made it, so its sender stands for the source.
+    """
+    if envelope.swarm != defences.swarm.name or envelope.sender not in defences.roster:
+        return False
+    return defences.authenticate(envelope, envelope.sender, now)[0] is ACCEPT

@@ -1,0 +1,68 @@
+"""Measuring a node's models beside its rounds."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from qres_core.contract.trainer import Trainer
+from qres_core.contract.types import Vector
+from qres_core.node.status import Board
+from qres_core.node.telling import Teller
+
+
+@attrs.define(eq=False)
+class Measurer:
+    """Measures the newest model in a thread, skipping those that are no longer it.
+
+    Attributes:
+        trainer: whose ``evaluate`` measures.
+        board: where the figures are shown.
+        teller: where they are logged.
+        step: number of the last model that was measured, or could not be.
+    """
+
+    trainer: Trainer
+    board: Board
+    teller: Teller
+    step: int = attrs.field(default=0, init=False)
+    _newest: tuple[int, Vector] | None = attrs.field(default=None, init=False)
+    _wanted: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _done: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+
+    def take(self, step: int, model: Vector) -> None:
+        """There is a newer model."""
+        self._newest = step, model
+        self._wanted.set()
+
+    async def next(self) -> None:
+        """Return when another model is measured."""
+        self._done = anyio.Event()
+        await self._done.wait()
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        limiter = anyio.CapacityLimiter(1)
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            if self._newest is None:
+                continue
+            step, model = self._newest
+            try:
+                metrics = await anyio.to_thread.run_sync(
+                    partial(self.trainer.evaluate, model),
+                    abandon_on_cancel=True,
+                    limiter=limiter,
+                )
+                self.board.measured(step, metrics)
+            except Exception as error:  # noqa: BLE001 - whatever a model raises, the node goes on
+                what = f"{type(error).__name__}: {error}"
+                self.teller.throttled("evaluate", "evaluation failed", step=step, error=what)
+            else:
+                self.teller.log.info("model measured", step=step, metrics=self.board.metrics)
+            self.step = step
+            self._done.set()

@@ -1,0 +1,73 @@
+"""What a node's log says of its rounds and neighbours."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import attrs
+import structlog
+
+from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.transport import PeerChange, TransportEvent
+from qres_core.node.logs import Throttle
+from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
+from qres_core.swarm.node import Event
+
+
+@attrs.define(eq=False)
+class Teller:
+    """Writes events to the log; those that others can cause at will are throttled."""
+
+    log: structlog.stdlib.BoundLogger
+    _throttle: Throttle = attrs.field(factory=lambda: Throttle(time.monotonic), init=False)
+
+    def event(self, event: Event, step: int | None) -> None:
+        """Something happened in a round.
+
+        Args:
+            event: what.
+            step: number of the node's model, if there is a node.
+        """
+        match event:
+            case RoundEnded(outcome):
+                closed = outcome.status is RoundStatus.CLOSED
+                say = self.log.info if closed else self.log.warning
+                say(
+                    "round closed" if closed else "round aborted",
+                    round=outcome.round_info.number,
+                    step=step,
+                    members=len(outcome.members),
+                    model_digest=outcome.model_digest.hex(),
+                    **({"reason": outcome.reason} if outcome.reason else {}),
+                    **({"saturated": event.saturated} if event.saturated else {}),
+                )
+            case Agreed(number, digest):
+                self.log.debug("model agreed", round=number, model_digest=digest.hex())
+            case Refused(number, sender, reason):
+                # Not said by the sender for sure: an impostor uses its name.
+                self.throttled(
+                    f"refused {reason}",
+                    "message refused",
+                    round=number,
+                    claimed_sender=None if sender is None else sender.hex(),
+                    reason=reason,
+                )
+            case SatOut(number, reason):
+                self.throttled(f"sat out {reason}", "sat out", round=number, reason=reason)
+
+    def neighbour(self, event: TransportEvent) -> None:
+        """A neighbour came, went or was not let in."""
+        peer = None if event.peer is None else event.peer.hex()
+        kind = f"peer {event.change}"
+        if event.change in {PeerChange.UP, PeerChange.DOWN}:
+            self.log.info(kind, peer=peer, detail=event.detail)
+        else:
+            self.throttled(kind, kind, peer=peer, detail=event.detail)
+
+    def throttled(self, kind: str, event: str, **fields: Any) -> None:
+        """Warn, but not of too many events of a kind; say how many were held back."""
+        held_back = self._throttle.admit(kind)
+        if held_back is not None:
+            more = {"not_logged": held_back} if held_back else {}
+            self.log.warning(event, **fields, **more)
