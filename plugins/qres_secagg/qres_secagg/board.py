@@ -45,7 +45,7 @@ class Survivors:
     Attributes:
         digests: hash of the masked input by rank.
         open: indices of the groups with at least ``min_survivors`` of them.
-        statement: digest of session, list and survivors: what is signed.
+        statement: digest of session, list and survivors: what nodes state.
     """
 
     digests: dict[int, bytes]
@@ -189,7 +189,7 @@ class Board:
         """What is wrong with a list whose messages are all at hand; empty if nothing."""
         members = set(listing.members)
         least = max(self.session.parameters.min_survivors, self.quorum)
-        if len(members) < least:  # fewer could never sign what opens the sum
+        if len(members) < least:  # fewer could never state what opens the sum
             return f"{len(members)} nodes, fewer than {least}"
         keys: set[bytes] = set()
         for rank, (advert_hash, shares_hash) in listing.members.items():
@@ -350,8 +350,8 @@ class Board:
         return self.survivors
 
     @property
-    def signatures(self) -> int:
-        """Listed nodes that signed this node's survivor set."""
+    def statements(self) -> int:
+        """Listed nodes that stated this node's survivor set."""
         statement = self.decided().statement
         return sum(self._statements.get(rank) == statement for rank in self.listed().members)
 

@@ -10,8 +10,8 @@ not get or differs from node to node makes nodes sit out, or the round abort.
     receive    when all holders advertised, or patience is over: share, to everybody
     receive    leader: when all have shared, or patience is over again: the list
     receive    the list names what this node has: ready, ``mask`` may run
-    decided    sign the survivor set
-    receive    when a quorum signed it: unmask, to everybody
+    decided    state the survivor set
+    receive    when a quorum stated it: unmask, to everybody
     receive    shares enough of every listed node: finished, the sums can be opened
 
 What is not answered is said again, at intervals that grow from half a patience to two. What a list
@@ -158,7 +158,7 @@ class SecaggDialogue:
                 out += self._on_quote(body)
             elif step == Kind.LIST:
                 out += self._on_list(sender, body)
-            elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.SURVIVORS, Kind.UNMASK):
+            elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.STATEMENT, Kind.UNMASK):
                 self._take(sender, Kind(step), body)
             else:
                 out.append(Accusation(sender, Reason.MALFORMED))
@@ -185,7 +185,7 @@ class SecaggDialogue:
         contributions: tuple[Contribution, ...],
         round_info: RoundInfo,
     ) -> Sequence[Send | Accusation]:
-        """The agreed set: sign who of the listed is in it, and with which masked inputs.
+        """The agreed set: state who of the listed is in it, and with which masked inputs.
 
         Args:
             members: senders of the agreed contributions.
@@ -226,8 +226,8 @@ class SecaggDialogue:
             out += self._share()
             out += self._lead()
         out += self._adopt()
-        out += self._sign()
-        if self._client.phase is Phase.SIGNED and self._client.can_unmask:
+        out += self._state()
+        if self._client.phase is Phase.STATED and self._client.can_unmask:
             out.append(self._say(Kind.UNMASK, self._client.unmask()))
         self._finish()
         return out + self._accusations(self.board.drain())
@@ -236,7 +236,7 @@ class SecaggDialogue:
         board = self.board
         if self._finished or self.refusal or board.survivors is None:
             return
-        if board.signatures < board.quorum or board.missing:
+        if board.statements < board.quorum or board.missing:
             return
         try:
             for rank in board.to_open():
@@ -300,14 +300,14 @@ class SecaggDialogue:
             return [Accusation(self._leader, error.reason)] if fault else []
         return []
 
-    def _sign(self) -> Out:
+    def _state(self) -> Out:
         board, agreed = self.board, self._agreed
         if agreed is None or board.listing is None or board.survivors is not None or self.refusal:
             return []
         inputs = Inputs.of(survivors(board, agreed), self.session.parameters).digests()
         try:
             if self._client.phase in (Phase.LISTED, Phase.MASKED):
-                return [self._say(Kind.SURVIVORS, self._client.sign(inputs))]
+                return [self._say(Kind.STATEMENT, self._client.state(inputs))]
             board.decide(inputs)
         except SecaggError as error:
             self.refusal = str(error)
@@ -344,9 +344,9 @@ class SecaggDialogue:
     def _again(self) -> Out:
         """What was not answered, again; and what is missing, asked for."""
         if self._finished:
-            kinds = [Kind.SURVIVORS, Kind.UNMASK]  # for those who are not
+            kinds = [Kind.STATEMENT, Kind.UNMASK]  # for those who are not
         elif self._agreed is not None:
-            kinds = [Kind.SURVIVORS, Kind.UNMASK, Kind.LIST]
+            kinds = [Kind.STATEMENT, Kind.UNMASK, Kind.LIST]
         elif self.board.listing is not None:
             kinds = [Kind.LIST]
         else:
@@ -419,7 +419,7 @@ class SecaggDialogue:
         author = self.session.roster[quote.rank]
         if quote.kind is Kind.LIST:
             # Not proven to be the leader's, so nobody is accused of it. If it is made up, no quorum
-            # signs a survivor set of it.
+            # states a survivor set of it.
             if self._list is None and author == self._leader:
                 quoted_sid, listing = decode_listing(quote.body)
                 if quoted_sid == sid:

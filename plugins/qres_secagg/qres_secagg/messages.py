@@ -9,7 +9,7 @@ and model; so a body holds no signature. It begins with the session id. Nodes ar
 | share | each node | commitments, shares sealed for the holders |
 | list | the leader | who advertised and shared, with the hashes of both messages |
 | masked input | each node | a contribution of the round, not a body of this module |
-| survivors | each node | what it takes for the survivor set, as a digest |
+| statement | each node | what it takes for the survivor set, as a digest |
 | unmask | each node | one opened share per node it holds shares of |
 
 All numbers are little-endian and of fixed size, lists ascend strictly, and nothing follows the end:
@@ -51,7 +51,7 @@ class Kind(enum.IntEnum):
     ADVERTISE = 0
     SHARE = 1
     LIST = 2
-    SURVIVORS = 3
+    STATEMENT = 3
     UNMASK = 4
 
 
@@ -59,7 +59,7 @@ MAX_BYTES: Final = {
     Kind.ADVERTISE: SID_BYTES + 2 * KEY_BYTES,
     Kind.SHARE: SID_BYTES + 3 * COMMITMENT_BYTES + _COUNT.size + MAX_NODES * _DEAL.size,
     Kind.LIST: SID_BYTES + 1 + _COUNT.size + MAX_NODES * _ENTRY.size,
-    Kind.SURVIVORS: SID_BYTES + HASH_BYTES,
+    Kind.STATEMENT: SID_BYTES + HASH_BYTES,
     Kind.UNMASK: SID_BYTES + HASH_BYTES + _COUNT.size + MAX_NODES * _OPENED.size,
 }
 """Longest body of each kind, in the largest swarm."""
@@ -185,7 +185,7 @@ def _refused(kind: Kind, what: str) -> WireError:
     return WireError.of("QRES-E404", f"secagg.{kind.name.lower()}", what)
 
 
-def _opened(kind: Kind, body: bytes, least: int) -> tuple[bytes, bytes]:
+def _split(kind: Kind, body: bytes, least: int) -> tuple[bytes, bytes]:
     """Session id and rest, after the checks of length."""
     if len(body) > MAX_BYTES[kind]:
         what = f"{len(body)} bytes, limit {MAX_BYTES[kind]}"
@@ -219,7 +219,7 @@ def encode_advert(sid: bytes, advert: Advert) -> bytes:
 
 def decode_advert(body: bytes) -> tuple[bytes, Advert]:
     """Session id and value; the keys are not checked yet. Raises ``WireError``."""
-    sid, rest = _opened(Kind.ADVERTISE, body, 2 * KEY_BYTES)
+    sid, rest = _split(Kind.ADVERTISE, body, 2 * KEY_BYTES)
     return sid, Advert(rest[:KEY_BYTES], rest[KEY_BYTES:])
 
 
@@ -232,7 +232,7 @@ def encode_shares(sid: bytes, shares: Shares) -> bytes:
 def decode_shares(body: bytes) -> tuple[bytes, Shares]:
     """Session id and value. Raises ``WireError``."""
     size = COMMITMENT_BYTES
-    sid, rest = _opened(Kind.SHARE, body, 3 * size + _COUNT.size)
+    sid, rest = _split(Kind.SHARE, body, 3 * size + _COUNT.size)
     ranks = _ranks(Kind.SHARE, _DEAL, rest[3 * size :])
     own = (rest[size : 2 * size], rest[2 * size : 3 * size])
     return sid, Shares(rest[:size], own, ranks, rest[3 * size + _COUNT.size :])
@@ -246,7 +246,7 @@ def encode_listing(sid: bytes, listing: Listing) -> bytes:
 
 def decode_listing(body: bytes) -> tuple[bytes, Listing]:
     """Session id and value. Raises ``WireError``."""
-    sid, rest = _opened(Kind.LIST, body, 1 + _COUNT.size)
+    sid, rest = _split(Kind.LIST, body, 1 + _COUNT.size)
     if rest[0] > MAX_LEVEL:
         raise _refused(Kind.LIST, f"level {rest[0]} above {MAX_LEVEL}")
     _ranks(Kind.LIST, _ENTRY, rest[1:])
@@ -255,14 +255,14 @@ def decode_listing(body: bytes) -> tuple[bytes, Listing]:
     return sid, Listing(rest[0], members)
 
 
-def encode_survivors(sid: bytes, statement: bytes) -> bytes:
+def encode_statement(sid: bytes, statement: bytes) -> bytes:
     """The body, 64 bytes."""
     return sid + statement
 
 
-def decode_survivors(body: bytes) -> tuple[bytes, bytes]:
+def decode_statement(body: bytes) -> tuple[bytes, bytes]:
     """Session id and digest of the survivor set. Raises ``WireError``."""
-    return _opened(Kind.SURVIVORS, body, HASH_BYTES)
+    return _split(Kind.STATEMENT, body, HASH_BYTES)
 
 
 def encode_unmask(sid: bytes, unmask: Unmask) -> bytes:
@@ -272,7 +272,7 @@ def encode_unmask(sid: bytes, unmask: Unmask) -> bytes:
 
 def decode_unmask(body: bytes) -> tuple[bytes, Unmask]:
     """Session id and value. Raises ``WireError``."""
-    sid, rest = _opened(Kind.UNMASK, body, HASH_BYTES + _COUNT.size)
+    sid, rest = _split(Kind.UNMASK, body, HASH_BYTES + _COUNT.size)
     _ranks(Kind.UNMASK, _OPENED, rest[HASH_BYTES:])
     shares: dict[int, bytes] = dict(_OPENED.iter_unpack(rest[HASH_BYTES + _COUNT.size :]))
     for share in shares.values():
@@ -286,7 +286,7 @@ DECODERS: Final[dict[Kind, Callable[[bytes], tuple[bytes, Message]]]] = {
     Kind.ADVERTISE: decode_advert,
     Kind.SHARE: decode_shares,
     Kind.LIST: decode_listing,
-    Kind.SURVIVORS: decode_survivors,
+    Kind.STATEMENT: decode_statement,
     Kind.UNMASK: decode_unmask,
 }
 """The decoder of each kind."""

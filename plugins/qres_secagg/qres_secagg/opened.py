@@ -101,7 +101,7 @@ class Inputs:
         return cls(vectors, residues, tuple(sorted(odd)))
 
     def digests(self) -> dict[NodeId, bytes]:
-        """What the survivor signature binds: the hash of each. O(d) for each."""
+        """What the survivor statement binds: the hash of each. O(d) for each."""
         return {
             sender: input_digest(values, self.residues[sender])
             for sender, values in self.vectors.items()

@@ -58,7 +58,7 @@ class Secagg:
     """Masks updates so that only their sum, or the sums of groups, can be opened.
 
     Double masking after Bonawitz et al. (CCS 2017) on the sparse graph of Bell et al. (CCS 2020),
-    with survivor signatures against an aggregator that lies. Nobody in particular sums: shares are
+    with survivor statements against an aggregator that lies. Nobody in particular sums: shares are
     broadcast, and every node opens the same sums.
 
     Up to ``corrupt`` nodes may collude against the others, and up to ``dropout`` may fail in a
@@ -111,7 +111,7 @@ class Secagg:
             "Largest coordinate of an update, in units of 2**16 raw; larger ones are refused."
         ),
     )
-    noise: float = attrs.field(
+    noise_room: float = attrs.field(
         default=0.0,
         validator=real(0, 2.0**46),
         metadata=_help("Room for noise in a sum: six standard deviations, in units of 2**16 raw."),
@@ -265,7 +265,7 @@ class Secagg:
             min_survivors=least,
             bound=self._bound * self.max_weight,
             summands=largest_group(n, self.group_size),
-            noise=int(self.noise * _UNIT),
+            noise=int(self.noise_room * _UNIT),
             group_size=self.group_size,
             ring_bits=self.ring,
             prg=self.prg,

@@ -90,9 +90,9 @@ def test_a_bound_the_ring_has_no_room_for_is_refused_with_numbers() -> None:
 def test_room_for_noise_counts() -> None:
     n, bound = 16, 1024.0
     room = (2**31 - 1 - n * int(bound) * 65536) / 65536
-    Secagg(bound=bound, noise=room).setup(node_info(n))
+    Secagg(bound=bound, noise_room=room).setup(node_info(n))
     with pytest.raises(CompatibilityError) as caught:
-        Secagg(bound=bound, noise=room + 1).setup(node_info(n))
+        Secagg(bound=bound, noise_room=room + 1).setup(node_info(n))
     assert caught.value.code == "QRES-E313"
 
 
