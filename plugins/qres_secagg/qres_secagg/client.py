@@ -398,14 +398,13 @@ class Client:
         sent = self._digest if self.phase is Phase.MASKED else None
         if inputs.get(self.me, sent) != sent:
             raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
-        survivors = self.board.decide(inputs)
-        mine = self.board.wanted(self._rank)
+        opening = self.board.decide(inputs)
+        survivors, mine = opening.survivors, opening.wanted(self._rank)
         if mine is Secret.SEED and self._near(survivors.digests) < self._least_near():
             raise SecaggError(Reason.BELOW_THRESHOLD, "too few survivors near this node")
-        statement = survivors.statement
         self.phase = Phase.STATED
         self._seed, self._mask = b"", None
-        return self._post(Kind.STATEMENT, encode_statement(self.session.sid, statement))
+        return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))
 
     @property
     def can_unmask(self) -> bool:
@@ -427,12 +426,13 @@ class Client:
             raise SecaggError(Reason.NO_QUORUM, what)
         if self._fingerprint:
             self._history.spend(self._fingerprint)
+        opening = self.board.decided()
         opened: dict[int, bytes] = {}
         for rank, (seed_share, mask_share) in self._held.items():
-            kind = self.board.wanted(rank)
+            kind = opening.wanted(rank)
             if kind is not None:
                 opened[rank] = seed_share if kind is Secret.SEED else mask_share
         self._held.clear()
         self.phase = Phase.DONE
-        body = encode_unmask(self.session.sid, Unmask(self.board.decided().statement, opened))
+        body = encode_unmask(self.session.sid, Unmask(opening.survivors.statement, opened))
         return self._post(Kind.UNMASK, body)

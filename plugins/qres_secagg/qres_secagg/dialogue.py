@@ -110,7 +110,6 @@ class SecaggDialogue:
         self._opened_at: float | None = None
         self._now = 0.0
         self._own: dict[Kind, bytes] = {}
-        self._bodies: dict[tuple[Kind, int], dict[bytes, bytes]] = {}
         self._list: bytes | None = None  # as it came, perhaps not adopted yet
         self._named: Listing | None = None
         self._agreed: tuple[Contribution, ...] | None = None
@@ -159,7 +158,7 @@ class SecaggDialogue:
             elif step == Kind.LIST:
                 out += self._on_list(sender, body)
             elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.STATEMENT, Kind.UNMASK):
-                self._take(sender, Kind(step), body)
+                self.board.receive(sender, Kind(step), body)
             else:
                 out.append(Accusation(sender, Reason.MALFORMED))
         except WireError:
@@ -234,13 +233,12 @@ class SecaggDialogue:
 
     def _finish(self) -> None:
         board = self.board
-        if self._finished or self.refusal or board.survivors is None:
+        if self._finished or self.refusal or board.opening is None:
             return
-        if board.statements < board.quorum or board.missing:
+        if board.statements < board.quorum or board.opening.missing:
             return
         try:
-            for rank in board.to_open():
-                board.secret(rank)  # kept by the board; a dealer that lied is found out here
+            board.opening.open_all()  # a dealer that lied is found out here
         except SecaggError as error:
             self.refusal = str(error)
         else:
@@ -302,7 +300,7 @@ class SecaggDialogue:
 
     def _state(self) -> Out:
         board, agreed = self.board, self._agreed
-        if agreed is None or board.listing is None or board.survivors is not None or self.refusal:
+        if agreed is None or board.listing is None or board.opening is not None or self.refusal:
             return []
         inputs = Inputs.of(survivors(board, agreed), self.session.parameters).digests()
         try:
@@ -317,22 +315,7 @@ class SecaggDialogue:
 
     def _say(self, kind: Kind, body: bytes) -> Send:
         self._own[kind] = body
-        self._remember(kind, self._rank, body)
         return Send(body, int(kind))
-
-    def _take(self, sender: NodeId, kind: Kind, body: bytes) -> None:
-        self.board.receive(sender, kind, body)
-        rank = self.session.rank.get(sender)
-        if rank is not None and kind in (Kind.ADVERTISE, Kind.SHARE):
-            self._remember(kind, rank, body)
-
-    def _remember(self, kind: Kind, rank: int, body: bytes) -> None:
-        """Keep a body to quote it, if the board keeps its meaning."""
-        kept = self.board.adverts if kind is Kind.ADVERTISE else self.board.shares
-        if kind in (Kind.ADVERTISE, Kind.SHARE):
-            digest = body_hash(kind, body)
-            if digest in kept.get(rank, {}):
-                self._bodies.setdefault((kind, rank), {})[digest] = body
 
     def _accusations(self, faults: Sequence[Fault]) -> Out:
         return [
@@ -403,7 +386,7 @@ class SecaggDialogue:
         for rank in ranks:
             hashes = named.get(rank, ())
             for kind, digest in zip((Kind.ADVERTISE, Kind.SHARE), hashes, strict=False):
-                found = self._bodies.get((kind, rank), {}).get(digest)
+                found = self.board.body(digest)
                 if found is not None:
                     quotes.append(Quote(kind, rank, found))
         return quotes

@@ -200,8 +200,8 @@ def _twin(client: Client) -> Client:
     """A colluder that plays both halves; no honest node has a copy."""
     twin = copy.copy(client)
     twin.board = copy.copy(client.board)
-    twin.board.survivors = None
-    for name in ("_statements", "_unmasks", "_opened", "_secrets"):
+    twin.board.opening = None
+    for name in ("_statements", "_unmasks"):
         setattr(twin.board, name, dict(getattr(client.board, name)))
     twin._held = dict(client._held)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return twin

@@ -24,7 +24,6 @@ import hashlib
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
 from typing import Final, Self
 
 import attrs
@@ -41,6 +40,11 @@ SID_BYTES: Final = 32
 HASH_BYTES: Final = 32
 _COUNT: Final = struct.Struct("<H")
 _DEAL: Final = struct.Struct(f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES}s{SEALED_BYTES}s")
+_PROMISE: Final = {
+    # Of a deal, the holder and one commitment.
+    Secret.SEED: struct.Struct(f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES + SEALED_BYTES}x"),
+    Secret.MASK_KEY: struct.Struct(f"<H{COMMITMENT_BYTES}x{COMMITMENT_BYTES}s{SEALED_BYTES}x"),
+}
 _ENTRY: Final = struct.Struct(f"<H{HASH_BYTES}s{HASH_BYTES}s")
 _OPENED: Final = struct.Struct(f"<H{SHARE_BYTES}s")
 
@@ -126,30 +130,19 @@ class Shares:
         records = (_DEAL.pack(rank, *attrs.astuple(deals[rank])) for rank in ranks)
         return cls(seed, own, ranks, b"".join(records))
 
-    def _place(self, holder: int) -> int:
-        """Where a holder's record begins; -1 for none."""
-        place = bisect_left(self.holders, holder)
-        if place == len(self.holders) or self.holders[place] != holder:
-            return -1
-        return place * _DEAL.size
-
     def deal(self, holder: int) -> Deal | None:
         """What it has for a holder, by rank; ``None`` for nothing. O(log k)."""
-        place = self._place(holder)
-        if place < 0:
+        place = bisect_left(self.holders, holder)
+        if place == len(self.holders) or self.holders[place] != holder:
             return None
-        _, seed, mask, sealed = _DEAL.unpack_from(self.records, place)
+        _, seed, mask, sealed = _DEAL.unpack_from(self.records, place * _DEAL.size)
         return Deal(seed, mask, sealed)
 
-    def promised(self, dealer: int, holder: int, kind: Secret) -> bytes:
-        """Its commitment to a holder's share of a secret; empty for no share. O(log k)."""
-        if holder == dealer:
-            return self.own[kind]
-        place = self._place(holder)
-        if place < 0:
-            return b""
-        start = place + _COUNT.size + kind * COMMITMENT_BYTES
-        return self.records[start : start + COMMITMENT_BYTES]
+    def promises(self, dealer: int, kind: Secret) -> dict[int, bytes]:
+        """Its commitments to the shares of a secret, by rank of the holder. O(k)."""
+        found: dict[int, bytes] = dict(_PROMISE[kind].iter_unpack(self.records))
+        found[dealer] = self.own[kind]
+        return found
 
 
 @attrs.frozen
@@ -201,10 +194,9 @@ def _ranks(kind: Kind, form: struct.Struct, octets: bytes) -> tuple[int, ...]:
     if len(octets) != _COUNT.size + count * form.size:
         raise WireError.of("QRES-E402", f"secagg.{kind.name.lower()}", "length is not its count's")
     heads = np.ndarray((count,), "<u2", octets, _COUNT.size, (form.size,))
-    ranks: tuple[int, ...] = tuple(heads.tolist())
-    if any(a >= b for a, b in pairwise(ranks)):
+    if not (heads[:-1] < heads[1:]).all():
         raise _refused(kind, "ranks do not ascend")
-    return ranks
+    return tuple(heads.tolist())
 
 
 def _counted(form: struct.Struct, records: Iterable[tuple[object, ...]]) -> bytes:
@@ -274,10 +266,13 @@ def decode_unmask(body: bytes) -> tuple[bytes, Unmask]:
     """Session id and value. Raises ``WireError``."""
     sid, rest = _split(Kind.UNMASK, body, HASH_BYTES + _COUNT.size)
     _ranks(Kind.UNMASK, _OPENED, rest[HASH_BYTES:])
-    shares: dict[int, bytes] = dict(_OPENED.iter_unpack(rest[HASH_BYTES + _COUNT.size :]))
-    for share in shares.values():
-        if int.from_bytes(share, "little") >= PRIME:
-            raise _refused(Kind.UNMASK, "a share is outside the field")
+    records = rest[HASH_BYTES + _COUNT.size :]
+    shares: dict[int, bytes] = dict(_OPENED.iter_unpack(records))
+    # Hardly any share has its top byte set, and only those can be outside the field.
+    if any(records[_OPENED.size - 1 :: _OPENED.size]) and any(
+        int.from_bytes(share, "little") >= PRIME for share in shares.values()
+    ):
+        raise _refused(Kind.UNMASK, "a share is outside the field")
     return sid, Unmask(rest[:HASH_BYTES], shares)
 
 

@@ -139,7 +139,7 @@ class Swarm:
     def sums(self, rank: int = 0, **options: Any) -> tuple[GroupSum, ...]:
         """What a node computes."""
         aggregator = Aggregator(self.boards[rank], **options)
-        for survivor in self.boards[rank].decided().digests:
+        for survivor in self.boards[rank].decided().survivors.digests:
             sent = self.masked[survivor]
             aggregator.add(self.node(survivor), sent.vector, sent.residues)
         return aggregator.finish()

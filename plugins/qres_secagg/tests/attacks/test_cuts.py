@@ -72,13 +72,14 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
     swarm.state([rank for rank in range(N) if rank not in dropped])
     swarm.unmask()
     board, sid = swarm.boards[0], swarm.session.sid
+    opening = board.decided()
     total = np.sum([swarm.masked[rank].vector for rank in part], axis=0, dtype=np.uint32)
-    keys = [(self_key(board.secret(rank), sid, swarm.node(rank)), -1) for rank in sorted(part)]
+    keys = [(self_key(opening.secret(rank), sid, swarm.node(rank)), -1) for rank in sorted(part)]
     for rank in part:
         for other in board.partners(rank):
             if other in part:
                 continue
-            pair = known[other] if other in corrupt else KeyPair(board.secret(other))
+            pair = known[other] if other in corrupt else KeyPair(opening.secret(other))
             public = board.advert(rank).mask
             key = pair_key(
                 pair.exchange(public),

@@ -10,7 +10,6 @@ import attrs
 import numpy as np
 import pytest
 from qres_secagg import client as client_module
-from qres_secagg.board import Board
 from qres_secagg.failure import Fault, Reason, SecaggError
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
@@ -22,6 +21,7 @@ from qres_secagg.messages import (
     encode_shares,
     encode_unmask,
 )
+from qres_secagg.opening import Opening
 from qres_secagg.shamir import deal
 
 Make = Callable[..., Any]
@@ -61,9 +61,10 @@ def test_without_commitments_an_honest_dealer_would_be_accused(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swarm = make_swarm(6, t=6).until_masked()
+    monkeypatch.setattr("qres_secagg.opening.committed", lambda *_: b"anything")
+    promises = lambda one, dealer, _kind: dict.fromkeys((dealer, *one.holders), b"anything")  # noqa: E731
+    monkeypatch.setattr(Shares, "promises", promises)
     swarm.state()
-    monkeypatch.setattr("qres_secagg.board.commitment", lambda *_: b"anything")
-    monkeypatch.setattr(Shares, "promised", lambda *_: b"anything")
     swarm.unmask(tamper=changed_shares(3, wrong))
     with pytest.raises(SecaggError) as caught:
         swarm.sums(0)
@@ -213,7 +214,7 @@ def test_without_the_commitment_to_the_secret_nodes_would_compute_different_sums
 
     with_dealer(swarm, 2, monkeypatch, late)
     swarm.state()
-    monkeypatch.setattr(Board, "_is_secret", lambda *_: True)
+    monkeypatch.setattr(Opening, "_is_secret", lambda *_: True)
 
     def partly(sender: int, receiver: int, body: bytes) -> bytes | None:
         return None if receiver == 8 and sender < 4 else body

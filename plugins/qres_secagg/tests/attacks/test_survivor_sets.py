@@ -60,8 +60,8 @@ def fork(client: Client) -> Client:
     """A copy of a node in the middle of a session, as no honest node has one."""
     twin = copy.copy(client)
     twin.board = copy.copy(client.board)
-    twin.board.survivors = None
-    for name in ("_statements", "_unmasks", "_opened", "_secrets"):
+    twin.board.opening = None
+    for name in ("_statements", "_unmasks"):
         setattr(twin.board, name, dict(getattr(client.board, name)))
     twin._held = dict(client._held)
     return twin
@@ -138,7 +138,7 @@ def test_an_answer_holds_one_kind_of_share_per_node(make_swarm: Make) -> None:
         assert list(shares) == swarm.everybody
         for dealer in shares:
             expected = Secret.SEED if dealer < 6 else Secret.MASK_KEY
-            assert swarm.boards[0].wanted(dealer) is expected
+            assert swarm.boards[0].decided().wanted(dealer) is expected
     assert all(board.drain() == () for board in swarm.boards.values())
 
 
@@ -211,9 +211,9 @@ def test_without_that_check_its_update_is_laid_open(
     board = swarm.boards[1]
     values = swarm.masked[victim].vector.copy()
     own = board.advert(victim).mask
-    keys = [(self_key(board.secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
+    keys = [(self_key(board.decided().secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
     for other in board.partners(victim):
-        gone = KeyPair(board.secret(other))
+        gone = KeyPair(board.decided().secret(other))
         key = pair_key(
             gone.exchange(own),
             swarm.session.sid,
@@ -300,7 +300,7 @@ def test_below_the_threshold_the_sum_stays_masked(
     swarm.state(range(5))
     swarm.unmask(range(3))
     board = swarm.boards[0]
-    assert board.missing == 6
+    assert board.decided().missing == 6
     aggregator = Aggregator(board)
     for rank in range(5):
         aggregator.add(swarm.node(rank), swarm.masked[rank].vector)
@@ -330,7 +330,7 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     seed_shares = {rank + 1: swarm.clients[rank]._held[5][0] for rank in range(4)}
     swarm.unmask()
     board, late = swarm.boards[0], swarm.masked[5].vector.copy()
-    gone, me = KeyPair(board.secret(5)), swarm.node(5)
+    gone, me = KeyPair(board.decided().secret(5)), swarm.node(5)
     keys = []
     for other in board.partners(5):
         public = board.advert(other).mask

@@ -206,7 +206,7 @@ def test_a_dropped_nodes_late_input_stays_uniform_though_its_mask_key_is_open() 
     board = swarm.dialogues[swarm.roster[0]].board
     survivors = [one for one in swarm.roster if one != late]
     assert not swarm.reveal(swarm.roster[0], survivors).updates.sums.any()
-    left = _without_pair_masks(board, 3, board.secret(3), swarm.sent[late].vector)
+    left = _without_pair_masks(board, 3, board.decided().secret(3), swarm.sent[late].vector)
     assert abs(deviation(left.tobytes())) < 6
     assert not swarm.dialogues[late]._client._seed, "the node still holds its seed"
 

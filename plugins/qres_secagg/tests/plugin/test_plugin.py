@@ -204,7 +204,8 @@ def test_a_group_with_too_few_inputs_stays_closed_and_the_others_are_opened() ->
     assert shown.isdisjoint(swarm.roster[rank] for rank in group)
     # No share of any of its members left a node, dead or alive.
     board = swarm.dialogues[swarm.others()[0]].board
-    assert not board._opened.keys() & set(group)
+    assert len(board._unmasks) == 13
+    assert all(unmask.shares.keys().isdisjoint(group) for unmask in board._unmasks.values())
 
 
 def test_public_weights_weigh_the_sum() -> None:
