@@ -53,9 +53,9 @@ from qres_secagg.asking import (
 from qres_secagg.board import Board
 from qres_secagg.client import Client, History, Masked, Phase
 from qres_secagg.failure import Fault, Reason, SecaggError
+from qres_secagg.inputs import Inputs, listed
 from qres_secagg.masks import Residues
 from qres_secagg.messages import Kind, Listing, body_hash, decode_listing
-from qres_secagg.opened import Inputs, survivors
 from qres_secagg.session import Session
 
 MAX_ANSWERS: Final = 4
@@ -113,6 +113,7 @@ class SecaggDialogue:
         self._list: bytes | None = None  # as it came, perhaps not adopted yet
         self._named: Listing | None = None
         self._agreed: tuple[Contribution, ...] | None = None
+        self._stated = False  # what was agreed on last, by this node or without it
         self._observing = False
         self._finished = False
         self._repeat_at, self._pause = float("inf"), patience / 2
@@ -129,7 +130,7 @@ class SecaggDialogue:
     @property
     def finished(self) -> bool:
         """True when the sums can be opened."""
-        return self._finished
+        return self._finished and not self.refusal
 
     def start(self) -> Sequence[Send | Accusation]:
         """Advertise.
@@ -189,20 +190,35 @@ class SecaggDialogue:
         Args:
             members: senders of the agreed contributions.
             contributions: theirs, in that order.
-            round_info: the round they were made in. A set of another round holds inputs masked in
-                another session, of which this one opens nothing: the round ends without a sum.
+            round_info: the round they were made in, which must be the session's.
         """
         del members  # the contributions say whose they are
-        self._agreed = contributions
+        self._agreed, self._stated = contributions, False
         made_in, here = round_info.number, self.session.round
         if (made_in, round_info.model_digest) != (here, self.session.model_digest):
-            self.refusal = self.refusal or f"a set of round {made_in}, not of {here}"
+            self.retire(f"a set of round {made_in}, not of {here}")
             return []
         self._pause = self._patience / 2
         self._repeat_at = self._now + self._pause
         if self._client.phase not in (Phase.LISTED, Phase.MASKED):
             self._observing = True  # from here on never ready: quotes are good enough
         return self._advance()
+
+    # ── between rounds ────────────────────────────────────────────────────────────────────────
+
+    @property
+    def may_be_opened(self) -> bool:
+        """Whether there is a list and nothing was refused: a set of it may be agreed on yet."""
+        return self.board.listing is not None and not self.refusal
+
+    def leave(self) -> None:
+        """The session's round is over: nothing is masked in it any more."""
+        self._observing = True
+        self._answered.clear()  # counted by round
+
+    def retire(self, why: str) -> None:
+        """Another session goes on: no set of this one is stated."""
+        self.refusal = self.refusal or why
 
     # ── what the plugin asks ──────────────────────────────────────────────────────────────────
 
@@ -254,7 +270,7 @@ class SecaggDialogue:
             return []
 
     def _lead(self) -> Out:
-        if self._leader != self._me or self._list is not None:
+        if self._leader != self._me or self._list is not None or self._observing:
             return []
         board, everybody = self.board, len(self.session.roster)
         complete = len(board.shares) == everybody or (
@@ -300,13 +316,14 @@ class SecaggDialogue:
 
     def _state(self) -> Out:
         board, agreed = self.board, self._agreed
-        if agreed is None or board.listing is None or board.opening is not None or self.refusal:
+        if agreed is None or board.listing is None or self._stated or self.refusal:
             return []
-        inputs = Inputs.of(survivors(board, agreed), self.session.parameters).digests()
+        self._stated = True
+        inputs = Inputs.of(listed(board, agreed), self.session.parameters).digests()
         try:
             if self._client.phase in (Phase.LISTED, Phase.MASKED):
                 return [self._say(Kind.STATEMENT, self._client.state(inputs))]
-            board.decide(inputs)
+            board.decide(inputs)  # where it was before, for the same set alone
         except SecaggError as error:
             self.refusal = str(error)
         return []
@@ -345,10 +362,11 @@ class SecaggDialogue:
             if not self._observing:
                 return []  # the leader says it again
             return self._ask_anybody(Want(LISTING))
-        lacking = [node for node in board.lacking(self._named) if node != self._me]
+        lacking = board.lacking(self._named)
         if not self._observing:
-            want = encode_want(sid, Want(OWN))
-            return [Send(want, WANT, node) for node in lacking[:MAX_ASKED]]
+            want, others = encode_want(sid, Want(OWN)), [one for one in lacking if one != self._me]
+            return [Send(want, WANT, node) for node in others[:MAX_ASKED]]
+        # After a restart a node lacks its own messages too.
         ranks = tuple(sorted(self.session.rank[node] for node in lacking))[:MAX_RANKS]
         return self._ask_anybody(Want(QUOTES, ranks)) if ranks else []
 

@@ -31,14 +31,15 @@ from qres_core import (
     Visibility,
     hookimpl,
 )
+from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.fitting import misfits
 from qres_secagg.levels import finest, largest_group
 from qres_secagg.masks import Residues
-from qres_secagg.opened import NAME, open_updates
 from qres_secagg.options import one_of, real, whole
 from qres_secagg.parameters import PRGS, Parameters, choose
-from qres_secagg.ring import MAX_WIDE_DIMENSION, outgoing, weighted
+from qres_secagg.revelation import reveal
+from qres_secagg.ring import MAX_WIDE_DIMENSION, NAME, outgoing, weighted
 from qres_secagg.session import Session
 from qres_secagg.store import FILE, Store
 
@@ -156,10 +157,11 @@ class Secagg:
 
     _node: NodeInfo | None = attrs.field(init=False, default=None)
     _store: Store | None = attrs.field(init=False, default=None)
-    _dialogue: SecaggDialogue | None = attrs.field(init=False, default=None)
+    _attempts: Attempts | None = attrs.field(init=False, default=None)
+    _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
     _level: int = attrs.field(init=False, default=0)
     _sessions: int = attrs.field(init=False, default=0)
-    _opened: int = attrs.field(init=False, default=0)
+    _rounds_opened: int = attrs.field(init=False, default=0)
     _saturated: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -301,12 +303,13 @@ class Secagg:
         self._store = None
         if folder is None or Store.exists(folder):
             self._store = Store(folder, swarm=node_info.swarm, node_id=node_info.node_id)
-        self._node, self._dialogue, self._level = node_info, None, 0
+        self._node, self._attempts, self._kept, self._level = node_info, None, (), 0
 
     @hookimpl
     def teardown(self) -> None:
-        """Forget the session's secrets and close the store."""
-        self._node = self._dialogue = None
+        """Forget the secrets and close the store."""
+        self._node = self._attempts = None
+        self._kept = ()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -316,7 +319,7 @@ class Secagg:
         """How many sums were opened, and what was odd about them."""
         return {
             "sessions": self._sessions,
-            "rounds_opened": self._opened,
+            "rounds_opened": self._rounds_opened,
             "level": self._level,
             "saturated": self._saturated,
         }
@@ -341,26 +344,25 @@ class Secagg:
         node = self._node
         if node is None:
             raise RoundError.of("QRES-E604", "secagg", "not set up")
-        self._dialogue = None
+        self._attempts = None
         store = self._store = self._store or self._begun(node, round_info)
-        session = Session(
-            round_info.swarm,
-            round_info.number,
-            round_info.model_digest,
-            round_info.roster,
-            self.parameters(node, round_info.dimension),
-        )
+        parameters = self.parameters(node, round_info.dimension)
+
+        def session(number: int) -> SecaggDialogue:
+            model, roster = round_info.model_digest, round_info.roster
+            return SecaggDialogue(
+                Session(round_info.swarm, number, model, roster, parameters),
+                node.node_id,
+                store.of_round(number),
+                level=self._level,
+                finest=self._finest(len(roster)),
+                patience=self.patience,
+                threads=self.threads,
+            )
+
         self._sessions += 1
-        self._dialogue = SecaggDialogue(
-            session,
-            node.node_id,
-            store.of_round(round_info.number),
-            level=self._level,
-            finest=self._finest(len(round_info.roster)),
-            patience=self.patience,
-            threads=self.threads,
-        )
-        return self._dialogue
+        self._attempts = Attempts(session(round_info.number), self._kept, watch=session)
+        return self._attempts
 
     def _begun(self, node: NodeInfo, round_info: RoundInfo) -> Store:
         """A new store, where the node cannot have lost one."""
@@ -375,12 +377,15 @@ class Secagg:
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Choose the size of the next round's groups, and forget the session's secrets.
+        """Choose the size of the next round's groups; forget secrets that are of no more use.
 
         Args:
-            outcome: how the round ended.
+            outcome: how the round ended. Where the model stays, a set of this round may be decided
+                in a later one, and its session is kept.
         """
-        self._dialogue = None
+        left = self._attempts.leave() if self._attempts is not None else self._kept
+        self._kept = left if outcome.status is RoundStatus.ABORTED else ()
+        self._attempts = None
         if outcome.code == _MISMATCH:
             self._level = min(self._level + 1, self._finest(len(outcome.round_info.roster)))
         elif outcome.status is RoundStatus.CLOSED:
@@ -406,7 +411,7 @@ class Secagg:
 
         Complexity: O(d k) for ``k`` peers in the group.
         """
-        dialogue = self._current(round_info)
+        dialogue = self._session_of(round_info)
         if NAME in update.companions:
             raise ValueRefusedError.of("QRES-E507", "secagg", f"a companion named {NAME!r}")
         weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
@@ -452,10 +457,10 @@ class Secagg:
         Complexity: O(d) for each input, and for each pair of a survivor and a dropped node.
         """
         del updates
-        dialogue = self._current(round_info)
+        dialogue = self._session_of(round_info)
         if not dialogue.finished:
             raise RoundError.of("QRES-E604", "secagg", dialogue.refusal or "not finished")
-        opened = open_updates(
+        revealed = reveal(
             dialogue.board,
             contributions,
             equal=self.weights == "equal",
@@ -463,23 +468,15 @@ class Secagg:
             visibility=self.hides.leaves,
             threads=self.threads,
         )
-        self._opened += 1
-        self._saturated += opened.saturated
-        return opened.revelation
+        self._rounds_opened += 1
+        self._saturated += revealed.saturated
+        return revealed.revelation
 
-    def _current(self, round_info: RoundInfo) -> SecaggDialogue:
-        dialogue = self._dialogue
-        if dialogue is None:
+    def _session_of(self, round_info: RoundInfo) -> SecaggDialogue:
+        if self._attempts is None:
             raise RoundError.of("QRES-E604", "secagg", "no session in this round")
-        if _session(dialogue) != _round(round_info):
-            what = f"a set of round {round_info.number}, not of {dialogue.session.round}"
+        found = self._attempts.of(round_info)
+        if found is None:
+            what = f"no session of round {round_info.number} for this model"
             raise RoundError.of("QRES-E604", "secagg", what)
-        return dialogue
-
-
-def _round(round_info: RoundInfo) -> tuple[int, bytes]:
-    return round_info.number, round_info.model_digest
-
-
-def _session(dialogue: SecaggDialogue) -> tuple[int, bytes]:
-    return dialogue.session.round, dialogue.session.model_digest
+        return found
