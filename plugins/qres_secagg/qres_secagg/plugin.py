@@ -10,7 +10,6 @@ import attrs
 
 from qres_core import (
     MAX_WEIGHT,
-    Companion,
     CompatibilityError,
     ConfigError,
     Contribution,
@@ -27,26 +26,21 @@ from qres_core import (
     Surroundings,
     Update,
     Updates,
-    ValueRefusedError,
     Visibility,
     hookimpl,
 )
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.fitting import misfits
-from qres_secagg.levels import finest, largest_group
-from qres_secagg.masks import Residues
+from qres_secagg.levels import finest
+from qres_secagg.masking import masked
 from qres_secagg.options import one_of, real, whole
-from qres_secagg.parameters import PRGS, Parameters, choose
+from qres_secagg.parameters import PRGS, Parameters
 from qres_secagg.revelation import reveal
-from qres_secagg.ring import MAX_WIDE_DIMENSION, NAME, outgoing, weighted
 from qres_secagg.session import Session
+from qres_secagg.sizing import group_least, raw_bound, sized
 from qres_secagg.store import FILE, Store
 
-GROUP_LEAST: Final = 8
-"""Fewest inputs of a group's sum, unless ``min_size`` says otherwise."""
-FEWEST: Final = 3
-_UNIT: Final = 2**16
 _MISMATCH: Final = "QRES-E508"
 
 
@@ -168,9 +162,9 @@ class Secagg:
         if self.min_size in (1, 2):
             msg = f"min_size must be 3 or more, or 0 for the default, got {self.min_size}"
             raise ValueError(msg)
-        if self.group_size and self.group_size < self._group_least:
+        if self.group_size and self.group_size < group_least(self):
             msg = (
-                f"group_size must be 0 or at least min_size = {self._group_least}, "
+                f"group_size must be 0 or at least min_size = {group_least(self)}, "
                 f"got {self.group_size}"
             )
             raise ValueError(msg)
@@ -189,7 +183,7 @@ class Secagg:
     def hides(self) -> Hides:
         """One sum, or one for each group. With ``bisect``, one sum may become those of groups."""
         if self.bisect or self.group_size:
-            return Hides(Visibility.GROUP, self.group_size, self._group_least)
+            return Hides(Visibility.GROUP, self.group_size, group_least(self))
         return Hides(Visibility.SUM)
 
     @property
@@ -199,10 +193,6 @@ class Secagg:
         if self.weights == "public":
             found.append("weights are public: everybody sees each node's number of examples")
         return tuple(found)
-
-    @property
-    def _group_least(self) -> int:
-        return self.min_size or GROUP_LEAST
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the swarm has the nodes, the room and the time for sums to be opened.
@@ -215,7 +205,7 @@ class Secagg:
             :func:`qres_secagg.fitting.misfits`.
         """
         try:
-            parameters = self._plan(around.nodes, around.byzantine, around.dimension or 1)
+            parameters = sized(self, around.nodes, around.byzantine, around.dimension or 1)
         except (CompatibilityError, ConfigError) as error:
             yield from error.problems
             return
@@ -239,49 +229,12 @@ class Secagg:
             CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree
                 and threshold are safe or the swarm is smaller than its groups.
         """
-        return self._plan(len(node.roster), node.byzantine, dimension)
-
-    def _plan(self, n: int, byzantine: int, dimension: int) -> Parameters:
-        # Corrupt and dropped nodes planned for.
-        corrupt, dropped = max(byzantine, int(self.corrupt * n)), max(1, int(self.dropout * n))
-        grouped = bool(self.group_size) or self.bisect
-        least = self._group_least if grouped else self.min_size or max(FEWEST, corrupt + 2)
-        if n < max(least, self.group_size):
-            what = f"{n} nodes make no group of {max(least, self.group_size)}"
-            fix = "smaller plugins.secagg.group_size and min_size, or more nodes"
-            raise CompatibilityError.of("QRES-E314", "plugins.secagg.group_size", what, fix)
-        plan = choose(n, corrupt, dropped)
-        if n * self.max_weight > MAX_WEIGHT:
-            what = f"{n} nodes of weight {self.max_weight}: more than 2**30 in all"
-            fix = f"plugins.secagg.max_weight <= {MAX_WEIGHT // n}"
-            raise CompatibilityError.of("QRES-E313", "plugins.secagg.max_weight", what, fix)
-        if self.ring == 64 and dimension > MAX_WIDE_DIMENSION:
-            what = f"{dimension} coordinates in the ring of 64 bits, at most {MAX_WIDE_DIMENSION}"
-            fix = "plugins.secagg.ring = 32"
-            raise CompatibilityError.of("QRES-E313", "plugins.secagg.ring", what, fix)
-        return Parameters(
-            dimension=dimension,
-            k=plan.k,
-            t=plan.t,
-            corrupt=corrupt,
-            min_survivors=least,
-            bound=self._bound * self.max_weight,
-            summands=largest_group(n, self.group_size),
-            noise=int(self.noise_room * _UNIT),
-            group_size=self.group_size,
-            ring_bits=self.ring,
-            prg=self.prg,
-            extra=f"{self.weights} {self.max_weight} {int(self.bisect)}".encode(),
-        )
-
-    @property
-    def _bound(self) -> int:
-        return int(self.bound * _UNIT)
+        return sized(self, len(node.roster), node.byzantine, dimension)
 
     def _finest(self, nodes: int) -> int:
         if not self.bisect:
             return 0
-        return finest(size=self.group_size, least=self._group_least, nodes=nodes)
+        return finest(size=self.group_size, least=group_least(self), nodes=nodes)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
@@ -411,27 +364,9 @@ class Secagg:
 
         Complexity: O(d k) for ``k`` peers in the group.
         """
-        dialogue = self._session_of(round_info)
-        if NAME in update.companions:
-            raise ValueRefusedError.of("QRES-E507", "secagg", f"a companion named {NAME!r}")
         weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
-        values = weighted(update.vector, weight, dialogue.session.parameters, self._bound)
-        beside = {
-            # Weighted as the vector is: a check of the sum compares the two.
-            name: Residues(
-                tuple(weight * value % one.modulus for value in one.residues()), one.modulus
-            )
-            for name, one in update.companions.items()
-            if one.modulus
-        }
-        masked = dialogue.mask(values, beside)
-        vector, high = outgoing(masked.vector)
-        companions: dict[str, Companion] = dict(update.companions)
-        for name, residues in masked.residues.items():
-            companions[name] = Companion.of(residues.values, residues.modulus)
-        if high is not None:
-            companions[NAME] = high
-        return attrs.evolve(update, vector=vector, weight=weight, companions=companions)
+        dialogue = self._session_of(round_info)
+        return masked(update, dialogue, weight=weight, bound=raw_bound(self))
 
     @hookimpl
     def reveal(
