@@ -205,7 +205,7 @@ def private(nodes: int = 400, rounds: int = 12) -> Setting:
             bound = math.ceil(100 * longest * factor(1024, 128)) / 100 + 0.01
             plugins[name] = {"bound": bound, "k": 1024, "clip": False}
         elif name == "secagg":
-            plugins[name] = {**table, "noise": math.ceil(6.1 * share * math.sqrt(nodes))}
+            plugins[name] = {**table, "noise_room": math.ceil(6.1 * share * math.sqrt(nodes))}
         elif name == "public_validation":
             plugins[name] = {"tolerance": 0.3}  # noise raises the loss too
         else:

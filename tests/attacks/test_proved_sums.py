@@ -56,7 +56,7 @@ DP: Mapping[str, object] = {
     "mode": "distributed", "clip": 2.0, "delta": 1e-6, "noise_multiplier": 0.1, "rounds": 30,
 }  # fmt: skip
 ZK: Mapping[str, object] = {"bound": 24.0, "k": 256, "security": 40, "clip": False}
-SECAGG: Mapping[str, object] = {"bound": 16.0, "noise": 16.0, "patience": 1.0}
+SECAGG: Mapping[str, object] = {"bound": 16.0, "noise_room": 16.0, "patience": 1.0}
 INSTALLED = scan()
 
 

@@ -61,7 +61,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "min_size": SIZE,
         "ring": st.sampled_from([32, 64]),
         "bound": REAL,
-        "noise": st.sampled_from([0.0, 10.0, 10_000.0]),
+        "noise_room": st.sampled_from([0.0, 10.0, 10_000.0]),
         "bisect": st.booleans(),
         "weights": st.sampled_from(["equal", "equal", "public"]),
         "max_weight": st.sampled_from([1, 1, 2]),
