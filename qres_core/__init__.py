@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qres_core.contract import canonical, fixed
+    from qres_core.contract import canonical, fixed, options
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
     from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ConfigError,
         HookError,
         LabError,
+        OptionError,
         PluginError,
         Problem,
         QresError,
@@ -82,6 +83,7 @@ _HOME = {
         "ConfigError",
         "HookError",
         "LabError",
+        "OptionError",
         "PluginError",
         "Problem",
         "QresError",
@@ -136,7 +138,7 @@ _HOME = {
     "trainer": ("Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("canonical", "fixed")
+_SUBMODULES = ("canonical", "fixed", "options")
 
 __all__ = [
     "ACCEPT",
@@ -173,6 +175,7 @@ __all__ = [
     "Needs",
     "NodeId",
     "NodeInfo",
+    "OptionError",
     "Outcome",
     "PeerChange",
     "PeerInfo",
@@ -207,6 +210,7 @@ __all__ = [
     "fixed",
     "hookimpl",
     "model_digest",
+    "options",
     "reject",
     "vector_digest",
 ]
