@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import NodeId, RoundError, WireError, canonical
-from qres_dp.record import DIGEST_BYTES
+from qres_core import DIGEST_BYTES, NodeId, RoundError, WireError, canonical
 
 FILE: Final = "dp-ledger.anchor"
 MAX_BYTES: Final = 1024

@@ -12,8 +12,8 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 from qres_dp import Dp, accounting, anchor
-from qres_dp.clip import squared_norm
 from qres_dp.ledger import Ledger
 from qres_dp.store import FILE
 

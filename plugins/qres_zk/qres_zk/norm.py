@@ -21,6 +21,7 @@ from typing import Final
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 
 from qres_core import ValueRefusedError, WireError
 from qres_zk.bundle import ProofBundle
@@ -31,7 +32,7 @@ from qres_zk.challenges import (
     fold_factors,
     link_weights,
 )
-from qres_zk.exact import inner, squared_norm
+from qres_zk.exact import inner
 from qres_zk.group import (
     ORDER,
     Points,

@@ -9,9 +9,9 @@ from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 
 from qres_core import ConfigError, options
-from qres_zk.exact import squared_norm
 from qres_zk.statement import MAX_DIRECTION
 
 flag = options.flag()

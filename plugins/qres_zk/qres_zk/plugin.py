@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import clipped, squared_norm
 
 from qres_core import (
     ACCEPT,
@@ -38,7 +39,6 @@ from qres_core import (
 )
 from qres_zk.aggregate import opens
 from qres_zk.bundle import ProofBundle, commitments
-from qres_zk.exact import clipped, squared_norm
 from qres_zk.fitting import misfits
 from qres_zk.group import ORDER, integers
 from qres_zk.norm import prove, verify
