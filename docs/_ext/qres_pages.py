@@ -480,8 +480,9 @@ def _module_entry(module: str) -> str:
     loaded = importlib.import_module(f"qres_core.contract.{module}")
     public = {name: text for name, text in _constants(module).items() if name[0] != "_"}
     hidden = ", ".join(public)
+    but = f"\n   :exclude-members: {hidden}" if hidden else ""
     lines = [
-        f".. automodule:: {loaded.__name__}\n   :members:\n   :exclude-members: {hidden}",
+        f".. automodule:: {loaded.__name__}\n   :members:{but}",
         f".. currentmodule:: {loaded.__name__}",
     ]
     for name, text in public.items():
