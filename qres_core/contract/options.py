@@ -24,6 +24,7 @@ Example:
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 import sys
@@ -259,6 +260,9 @@ def _number(bound: float) -> str:
     short = f"{bound:g}"
     if float(short) == bound:
         return short
+    mantissa, exponent = math.frexp(bound)
+    if mantissa == 0.5:
+        return f"2**{exponent - 1}"
     return str(int(bound)) if bound.is_integer() else repr(bound)
 
 

@@ -198,16 +198,22 @@ def test_what_may_be_secret_is_not_repeated() -> None:
         Table(f=1, variable="correct horse")
 
 
-@pytest.mark.parametrize("bound", [2.0**-40, 2.0**46, 0.1 + 0.2, 1e300, 1 / 3])
+@pytest.mark.parametrize("bound", [2.0**-40, 2.0**46, 0.1 + 0.2, 1e300, 1 / 3, 5e-324])
 def test_the_bound_that_is_shown_is_accepted_and_the_next_number_is_not(bound: float) -> None:
     for option, beyond in (
         (options.real(low=bound), -math.inf),
         (options.real(high=bound), math.inf),
     ):
-        shown = float(option.allowed.rsplit(" ", 1)[1])
-        option.check("x", shown)
+        base, _, power = option.allowed.rsplit(" ", 1)[1].partition("**")
+        option.check("x", float(base) ** float(power or 1))
         with pytest.raises(OptionError):
             option.check("x", math.nextafter(bound, beyond))
+
+
+def test_bounds_are_short_and_exact() -> None:
+    assert options.real(2.0**-40, 2.0**40).allowed == "a number in 2**-40..2**40"
+    assert options.real(1e-6, 1e6).allowed == "a number in 1e-06..1e+06"
+    assert options.real(-0.1, 0.1 + 0.2).allowed == "a number in -0.1..0.30000000000000004"
 
 
 def test_a_refusal_is_also_the_error_python_has_for_it() -> None:
