@@ -261,8 +261,8 @@ def _number(bound: float) -> str:
     if float(short) == bound:
         return short
     mantissa, exponent = math.frexp(bound)
-    if mantissa == 0.5:
-        return f"2**{exponent - 1}"
+    if abs(mantissa) == 0.5:
+        return f"{'-' if bound < 0 else ''}2**{exponent - 1}"
     return str(int(bound)) if bound.is_integer() else repr(bound)
 
 
