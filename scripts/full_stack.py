@@ -33,8 +33,8 @@ from typing import Any, Final
 import attrs
 import numpy as np
 import tomli
+from qres_arithmetic import clipped
 from qres_dp import accounting
-from qres_zk.exact import clipped
 from qres_zk.plugin import Zk
 from qres_zk.slack import factor
 from qres_zk.statement import Statement

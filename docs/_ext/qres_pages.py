@@ -502,13 +502,14 @@ def api_page() -> str:
             entries = [_entry(name, module) for name in names]
             lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
-        for module in ("fixed", "canonical", "stores"):
+        for module in ("fixed", "canonical", "options", "stores"):
             yield f"## qres_core.{module}"
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
         All that a plugin may import: `from qres_core import …`. Names are loaded on first use.
-        `qres_core.fixed`, `qres_core.canonical` and `qres_core.stores` are modules.
+        `qres_core.fixed`, `qres_core.canonical`, `qres_core.options` and
+        `qres_core.stores` are modules.
     """
     return _page("Python names", intro, body())
 

@@ -8,6 +8,7 @@ The exception tree::
 
     QresError
     ├── ConfigError          QRES-E1xx  the TOML file
+    │   └── OptionError      QRES-E105  the value of one key; a ValueError too
     ├── PluginError          QRES-E2xx  discovery, import, registration
     ├── CompatibilityError   QRES-E3xx  slots, needs against hides, bounds
     ├── WireError            QRES-E4xx  bytes from elsewhere
@@ -315,6 +316,14 @@ class QresError(Exception):
 
 class ConfigError(QresError):
     """The configuration file or a value in it is refused."""
+
+
+class OptionError(ConfigError, ValueError):
+    """The value of one option is refused; ``where`` is its key within its own table.
+
+    The kernel puts the path of the table before it. It is a :class:`ValueError` as well, for
+    functions that take the same values as arguments.
+    """
 
 
 class PluginError(QresError):

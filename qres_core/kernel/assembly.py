@@ -15,6 +15,7 @@ import pluggy
 
 from qres_core.contract.errors import ConfigError, PluginError, Problem, QresError
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.traits import (
     HIDES_NOTHING,
     NO_NEEDS,
@@ -26,7 +27,6 @@ from qres_core.contract.traits import (
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.kernel.suggest import did_you_mean
 
 FIRST_PARTY = {
     "bulyan": "qres-krum",

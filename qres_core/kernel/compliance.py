@@ -14,11 +14,11 @@ from typing import Any, Final, cast
 import attrs
 
 from qres_core.contract.errors import CompatibilityError, PluginError, Problem
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import FIRST_PARTY, Enabled
 from qres_core.kernel.config import Config
 from qres_core.kernel.policy import Policy, Rule
 from qres_core.kernel.slots import SLOTS
-from qres_core.kernel.suggest import did_you_mean
 
 _CODE: Final = "QRES-E315"
 _SAYS: Final[Mapping[str, str]] = {

@@ -26,9 +26,9 @@ from cattrs.errors import (
 )
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import ConfigError, Problem, QresError
+from qres_core.contract.errors import ConfigError, OptionError, Problem, QresError
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import MAX_WEIGHT
-from qres_core.kernel.suggest import did_you_mean
 
 MAX_CONFIG_BYTES: Final = 2**20
 T = TypeVar("T")
@@ -354,6 +354,9 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
         yield Problem("QRES-E104", path, str(error), error.fix)
     elif isinstance(error, TypeError):
         yield Problem("QRES-E104", path, str(error))
+    elif isinstance(error, OptionError):
+        for problem in error.problems:
+            yield attrs.evolve(problem, where=f"{path}.{problem.where}")
     elif isinstance(error, QresError):
         for problem in error.problems:
             yield attrs.evolve(problem, where=path)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from qres_core.contract import fixed
 from qres_core.contract.errors import LabError
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import Vector
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.data import (
     Labels,
     Parts,

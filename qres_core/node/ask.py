@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
-from qres_core.kernel.suggest import did_you_mean
+from qres_core.contract.suggest import did_you_mean
 
 MAX_REPORT: Final = 4 * 2**20
 SECONDS: Final = 5.0

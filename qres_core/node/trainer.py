@@ -14,10 +14,10 @@ import attrs
 
 from qres_core.contract.errors import ConfigError, LabError, QresError
 from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Reference, Trainer, Validator
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.kernel.config import Config, at_least
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.tasks import TaskConfig, make_task
 
 Work: TypeAlias = tuple[Trainer, Vector]

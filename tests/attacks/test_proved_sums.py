@@ -17,11 +17,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_arithmetic import clipped
 from qres_dp.plugin import Dp
 from qres_secagg.plugin import Secagg
 from qres_zk import Zk
 from qres_zk.bundle import ProofBundle
-from qres_zk.exact import clipped
 from qres_zk.pedersen import commit
 from qres_zk.plugin import LIED
 

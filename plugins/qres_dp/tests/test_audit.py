@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from qres_arithmetic import squared_norm
 from qres_dp import central
 from qres_dp.audit import black_box, exact, white_box
 from qres_dp.audit.faults import FAULTS, Z, fault, silent
@@ -14,7 +15,7 @@ from qres_dp.audit.finding import Finding
 from qres_dp.audit.run import audit
 from qres_dp.audit.statistics import loss_below, mean_score, rate_above, scale_score
 from qres_dp.audit.system import System
-from qres_dp.clip import clip, squared_norm
+from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mode
 from qres_dp.releases import local

@@ -12,8 +12,8 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 from qres_dp import Dp, accounting
-from qres_dp.clip import squared_norm
 from qres_dp.ledger import Ledger, anchor
 from qres_dp.ledger.store import FILE
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import clipped, squared_norm
 
 from qres_core import CompatibilityError, ConfigError, ValueRefusedError, Vector, fixed
-from qres_zk.exact import clipped, squared_norm
 from qres_zk.options import direction_of, steps, threshold_of
 from qres_zk.slack import factor, honest_bound
 from qres_zk.statement import MAX_BOUND, Statement

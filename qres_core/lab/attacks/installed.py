@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from qres_core.contract.errors import LabError, PluginError, Problem, QresError
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.discovery import Installed, Status, scan
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.attacks.builtin import BUILT_IN
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.registry import ATTACKS, Registered, describe

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from qres_core.contract.errors import LabError, PluginError, Problem, QresError
 from qres_core.contract.gallery import AttackFamily, GalleryEntry
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.discovery import Installed, Status, scan
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.gallery import swarm
 from qres_core.lab.gallery.defences import DEFENCES, NOTHING, POISONING, STACKS
 from qres_core.lab.gallery.swarm import SwarmAttack

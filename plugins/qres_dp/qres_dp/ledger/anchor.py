@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import NodeId, RoundError, WireError, canonical, stores
-from qres_dp.ledger.record import DIGEST_BYTES
+from qres_core import DIGEST_BYTES, NodeId, RoundError, WireError, canonical, stores
 
 FILE: Final = "dp-ledger.anchor"
 MAX_BYTES: Final = 1024

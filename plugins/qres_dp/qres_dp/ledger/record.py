@@ -9,10 +9,9 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import WireError, canonical
+from qres_core import DIGEST_BYTES, WireError, canonical
 
 MAX_BODY: Final = 2048
-DIGEST_BYTES: Final = 32
 _DOMAIN: Final = b"qres/dp/ledger/v1\0"
 _INTEGER: Final = 2**62
 _KINDS: Final[Mapping[str, type]] = {

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 
 from qres_core import ValueRefusedError
 from qres_zk.bundle import ProofBundle
@@ -17,7 +18,7 @@ from qres_zk.challenges import (
     cross_factors,
     link_weights,
 )
-from qres_zk.exact import inner, squared_norm
+from qres_zk.exact import inner
 from qres_zk.group import (
     ORDER,
     Points,

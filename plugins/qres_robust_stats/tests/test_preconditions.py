@@ -1,57 +1,21 @@
-"""Options and rounds that cannot work are refused, by name."""
+"""Rounds that cannot work are refused, by name."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 from qres_arithmetic import Mixture
-from qres_robust_stats.options import (
-    above,
-    at_least,
+from qres_robust_stats.preconditions import (
     check_enough,
-    check_integer,
     check_round,
     check_visible,
     checked,
-    no_less_than,
 )
 
 from qres_core import CompatibilityError, ValueRefusedError, Visibility
 from qres_core.testing import make_updates
-
-
-@attrs.frozen
-class Rule:
-    f: int = attrs.field(default=2, validator=at_least(2))
-    bound: float = attrs.field(default=1, validator=above(0))
-    limit: float = attrs.field(default=1.5, validator=no_less_than(1))
-
-
-@pytest.mark.parametrize("value", [1, -1, True, 2.0, "2", None, float("nan")])
-def test_integers(value: Any) -> None:
-    assert Rule(f=2).f == 2
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 2, got"):
-        Rule(f=value)
-    with pytest.raises(ValueError, match=r"^size must be an integer of at least 2, got"):
-        check_integer("size", value, 2)
-
-
-@pytest.mark.parametrize("value", [0, 0.0, -1, True, "1", None, float("nan"), float("inf")])
-def test_numbers_above(value: Any) -> None:
-    assert Rule(bound=5e-324).bound == 5e-324
-    assert Rule(bound=10**400).bound == 10**400
-    with pytest.raises(ValueError, match=r"^bound must be a finite number above 0, got"):
-        Rule(bound=value)
-
-
-@pytest.mark.parametrize("value", [0.999, 0, -1, True, "1", None, float("nan"), float("inf")])
-def test_numbers_of_at_least(value: Any) -> None:
-    assert Rule(limit=1).limit == 1
-    with pytest.raises(ValueError, match=r"^limit must be a finite number of at least 1, got"):
-        Rule(limit=value)
 
 
 def test_too_few_vectors() -> None:
