@@ -19,6 +19,7 @@ from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.policy import Policy, in_force
+from qres_core.kernel.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from qres_core.lab.record import SimulationResult
@@ -109,7 +110,8 @@ def _without(config: Config, names: tuple[str, ...]) -> Config:
     for name in names:
         if name not in config.plugins:
             what = f"{config.source} does not enable it"
-            raise ConfigError.of("QRES-E102", f"--without {name}", what, "name an enabled plugin")
+            fix = f"name an enabled plugin; {did_you_mean(name, config.plugins)}"
+            raise ConfigError.of("QRES-E102", f"--without {name}", what, fix)
     tables = {name: table for name, table in config.plugins.items() if name not in names}
     # What guarded the swarm may be among the names; the comparison says so itself.
     return attrs.evolve(config, plugins=tables, swarm=attrs.evolve(config.swarm, insecure=True))

@@ -29,7 +29,8 @@ def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
     try:
         host, port = parts.hostname, parts.port or 80
     except ValueError as error:
-        raise ConfigError.of("QRES-E105", "--url", f"{url!r}: {error}") from error
+        fix = "for example http://127.0.0.1:8470"
+        raise ConfigError.of("QRES-E105", "--url", f"{url!r}: {error}", fix) from error
     if parts.scheme != "http" or not host or parts.path not in {"", "/"}:
         hint = did_you_mean(parts.scheme, ("http",)) if parts.scheme != "http" else ""
         fix = hint or "for example http://127.0.0.1:8470"
