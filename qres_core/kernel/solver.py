@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -303,7 +303,8 @@ def _smaller(plugin: Enabled) -> str:
 
 def _has(plugin: Enabled, option: str) -> bool:
     """Whether a plugin has an option of that name, so that a message can say what to set it to."""
-    return option in {one.name for one in attrs.fields(type(plugin.instance))}
+    kind = cast("Any", type(plugin.instance))
+    return attrs.has(kind) and option in {one.name for one in attrs.fields(kind)}
 
 
 def _ban_only(plugin: Enabled) -> str:
