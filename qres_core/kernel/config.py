@@ -39,17 +39,18 @@ def _help(text: str) -> dict[str, str]:
 
 
 class KeyRefusedError(ValueError):
-    """A value that its key does not take; the kernel reports it at that key, as QRES-E105.
+    """A value that its key does not take; the kernel reports it at that key.
 
     Attributes:
         key: the key, within its table.
         what: what is wrong with the value.
         fix: what to do about it; may be empty where ``what`` says it.
+        code: the error's id.
     """
 
-    def __init__(self, key: str, what: str, fix: str = "") -> None:
+    def __init__(self, key: str, what: str, fix: str = "", *, code: str = "QRES-E105") -> None:
         super().__init__(f"{key}: {what}" + (f" ({fix})" if fix else ""))
-        self.key, self.what, self.fix = key, what, fix
+        self.key, self.what, self.fix, self.code = key, what, fix, code
 
 
 def at_least(bound: float) -> Any:
@@ -165,10 +166,9 @@ class SwarmConfig:
     def _check_roster(self) -> None:
         distinct = len(set(self.roster))
         if not len(self.roster) == distinct == self.nodes:
-            what = (
-                f"has {len(self.roster)} identities, {distinct} of them distinct, and swarm.nodes "
-                f"is {self.nodes}"
-            )
+            known = "1 identity" if len(self.roster) == 1 else f"{len(self.roster)} identities"
+            twice = "" if distinct == len(self.roster) else f", {distinct} of them distinct"
+            what = f"has {known}{twice}, and swarm.nodes is {self.nodes}"
             raise KeyRefusedError("roster", what, "list every node once, and no others")
         for text in self.roster:
             if len(text) != 64 or set(text) - set("0123456789abcdef"):
@@ -375,7 +375,7 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
     elif isinstance(error, _StrictTypeError):
         yield Problem("QRES-E104", path, str(error), error.fix)
     elif isinstance(error, KeyRefusedError):
-        yield Problem("QRES-E105", f"{path}.{error.key}", error.what, error.fix)
+        yield Problem(error.code, f"{path}.{error.key}", error.what, error.fix)
     elif isinstance(error, TypeError):
         yield Problem("QRES-E104", path, str(error))
     elif isinstance(error, QresError):

@@ -162,7 +162,7 @@ def _visibility(
                 f"only {seen}"
             )
             if "aggregate" in plugin.hooks:
-                other = " such as mean" if hidden.visibility is Visibility.SUM else ""
+                other = ", such as mean" if hidden.visibility is Visibility.SUM else ""
                 instead = f"use a rule that works with {seen}{other}"
             else:
                 instead = f"remove [plugins.{plugin.name}]"
@@ -297,8 +297,8 @@ def _too_few(
 
 def _smaller(plugin: Enabled) -> str:
     """How a plugin is content with fewer updates."""
-    bound = "f" if _has(plugin, "f") else "bound"
-    return f"a smaller {bound} in [plugins.{plugin.name}]"
+    options = [option for option in ("f", "size") if _has(plugin, option)]
+    return f"a smaller {' or '.join(options) or 'bound'} in [plugins.{plugin.name}]"
 
 
 def _has(plugin: Enabled, option: str) -> bool:
@@ -326,7 +326,7 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
         kind = "rule" if "aggregate" in plugin.hooks else "plugin"
         own = f"f = {swarm.byzantine} in [plugins.{plugin.name}], " if _has(plugin, "f") else ""
         fix = (
-            f"{own}{'another' if own else 'a'} {kind} that withstands {swarm.byzantine}, or "
+            f"{own}{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}, or "
             f"swarm.byzantine <= {max(0, tolerates)}"
         )
         proofs = [one for one in having(enabled, "verify") if one.bounds]
@@ -338,7 +338,7 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
             reasons = ", and ".join(reason for reason, _remedy in heavier)
             what += (
                 f"; what plugins.{proofs[0].name} proves of each update does not bound one that "
-                f"counts more than others, and {reasons}"
+                f"counts more than others: {reasons}"
             )
             fix = "; and ".join(remedy for _reason, remedy in heavier)
         yield Problem("QRES-E309", f"plugins.{plugin.name}", what, fix)

@@ -123,7 +123,7 @@ def _check_counts(examples: int, parts: int, minimum: int) -> None:
     if parts < 1:
         raise LabError.of("QRES-E105", "parts", f"must be at least 1, got {parts}")
     if minimum < 1:
-        raise LabError.of("QRES-E105", "minimum", f"a node needs at least 1 example, got {minimum}")
+        raise LabError.of("QRES-E105", "minimum", f"must be at least 1, got {minimum}")
     if examples < parts * minimum:
         raise LabError.of(
             "QRES-E105",

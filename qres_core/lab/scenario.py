@@ -102,6 +102,6 @@ class Scenario:
             names = known()
             if self.attack not in names:
                 what, fix = f"there is no attack {self.attack!r}", did_you_mean(self.attack, names)
-                raise KeyRefusedError("attack", what, fix)
+                raise KeyRefusedError("attack", what, fix, code="QRES-E801")
             what = f"is 0, and simulation.attack is {self.attack!r}"
             raise KeyRefusedError("attackers", what, "attackers = 1 or more, or no attack")
