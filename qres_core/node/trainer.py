@@ -166,7 +166,8 @@ def _load(entry: str, folder: Path) -> Callable[..., object]:
     where = "trainer.entry"
     module_name, colon, name = entry.partition(":")
     if not (colon and module_name and name):
-        raise ConfigError.of("QRES-E105", where, f"{entry!r}", "write module:factory")
+        what = f"{entry!r} does not name a function of a module"
+        raise ConfigError.of("QRES-E105", where, what, "write module:factory")
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: nothing in it stands in for what is installed
     importlib.invalidate_caches()
