@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def rows() -> list[Row]:
     return found
 
 
+@cache
 def problems(text: str) -> tuple[Problem, ...]:
     """What is said of a configuration before its swarm starts, or as it does."""
     try:
