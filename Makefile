@@ -67,7 +67,7 @@ zk-slack: $(VENV)/.test
 compatibility: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m compatibility
 
-# Random plugins, options and swarms: what passes the check runs. Half an hour.
+# Random plugins, options and swarms: what passes the check runs. Some ten minutes.
 random-swarms: $(VENV)/.test
 	QRES_RANDOM_SWARMS=2500 $(BIN)/python -P -m pytest -q tests/compatibility/test_random.py
 
