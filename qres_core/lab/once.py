@@ -62,8 +62,9 @@ class Once:
         self._accepted: dict[tuple[object, ...], None] = {}
         for one in sorted(self._named):
             if one.partition(".")[2] not in KEYS:
-                what = f"{one!r} is no PLUGIN.HOOK with a hook of {', '.join(sorted(KEYS))}"
-                raise LabError.of("QRES-E105", "simulation.once", what)
+                what = f"{one!r} does not name a verdict that can be shared"
+                fix = f"write PLUGIN.HOOK, the hook one of {', '.join(sorted(KEYS))}"
+                raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
     def check(self, config: Config) -> None:
         """Refuse plugins that are not enabled.
