@@ -9,6 +9,7 @@ from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.collecting import Collector
+from qres_core.swarm.journal import Record
 from qres_core.swarm.messages import CERTIFICATE, SNAPSHOT, SYNC, Certificate, Handover, Snapshot
 from qres_core.swarm.place import Position, Seat
 from qres_core.swarm.speaking import Speaker
@@ -50,15 +51,15 @@ class CatchingUp:
             del self.past[oldest]
             self._vouchers.forget(oldest)
 
-    def restore(self, record: bytes) -> bytes:
+    def restore(self, record: Record) -> bytes:
         """Take back from the journal what made the node's model; the digest of the one before.
 
         Raises:
             RoundError: QRES-E602 for a record that cannot be read.
         """
         try:
-            kept = Handover.from_bytes(record, len(self._seat.roster))
-            self._collector.restore_past(kept.parent, kept.contributions)
+            kept = Handover.from_bytes(record.head, len(self._seat.roster))
+            self._collector.restore_past(kept.parent, record.messages)
         except WireError as error:
             what = "the record of what made the model cannot be read"
             raise RoundError.of("QRES-E602", "journal.handover", what) from error

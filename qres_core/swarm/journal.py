@@ -11,9 +11,23 @@ from typing import Final, Protocol
 import attrs
 
 from qres_core.contract.types import Vector
+from qres_core.contract.wire import Envelope
 
 SEQUENCE_BLOCK: Final = 1024
 """Sequence numbers are reserved in blocks, so that not every message costs a sync to disk."""
+
+
+@attrs.frozen(eq=False)
+class Record:
+    """A set that a node must not forget.
+
+    Attributes:
+        head: what was said of it: an encoded proposal or handover.
+        messages: those that the set's contributions came in, of any size together.
+    """
+
+    head: bytes
+    messages: tuple[Envelope, ...] = ()
 
 
 @attrs.frozen(eq=False)
@@ -25,17 +39,18 @@ class Resume:
         step: how many rounds closed before it.
         model_round: round that made the model, 0 for the initial one.
         last_round: highest round it voted in; it never votes in that or an earlier one again.
-        lock: encoded lock record of what it is locked on, or ``None``.
-        handover: encoded record of what made the model, to help nodes that lack it; ``None`` for
-            the initial model and one taken from a snapshot.
+        lock: the proposal it is locked on, or ``None``. Were its contributions not kept, a swarm
+            that restarts while a quorum is locked could neither merge the set nor vote for another.
+        handover: what made the model, to help nodes that lack it; ``None`` for the initial model
+            and one taken from a snapshot.
     """
 
     model: Vector
     step: int
     model_round: int
     last_round: int
-    lock: bytes | None
-    handover: bytes | None = None
+    lock: Record | None
+    handover: Record | None = None
 
 
 class Journal(Protocol):
@@ -49,12 +64,12 @@ class Journal(Protocol):
         """The node is about to vote."""
         ...
 
-    def record_lock(self, proposal: bytes | None) -> None:
+    def record_lock(self, lock: Record | None) -> None:
         """The node is locked on a proposal, or free."""
         ...
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: bytes | None
+        self, round_number: int, step: int, model: Vector, handover: Record | None
     ) -> None:
         """The node has a new model, made by ``handover``; its lock is void."""
         ...
@@ -77,11 +92,11 @@ class MemoryJournal:
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Nothing to keep."""
 
-    def record_lock(self, proposal: bytes | None) -> None:
+    def record_lock(self, lock: Record | None) -> None:
         """Nothing to keep."""
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: bytes | None
+        self, round_number: int, step: int, model: Vector, handover: Record | None
     ) -> None:
         """Nothing to keep."""
 

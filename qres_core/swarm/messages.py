@@ -285,38 +285,6 @@ class Proposal:
 
 
 @attrs.frozen
-class LockRecord:
-    """What a node keeps of its lock; never on the wire.
-
-    Were the contributions not kept, a swarm that restarts while a quorum is locked could neither
-    merge the set nor vote for another.
-
-    Attributes:
-        proposal: the set with the prevotes that locked it.
-        contributions: the set's.
-    """
-
-    proposal: Proposal
-    contributions: tuple[Envelope, ...]
-
-    def to_bytes(self) -> bytes:
-        """Encode."""
-        members = [envelope.to_bytes() for envelope in self.contributions]
-        return canonical.dumps([self.proposal.to_bytes(), members])
-
-    @classmethod
-    def from_bytes(cls, record: bytes, nodes: int) -> LockRecord:
-        """Decode. Raises WireError."""
-        proposal, members = _list(canonical.loads(record, max_bytes=len(record)), 2, "lock")
-        if type(proposal) is not bytes:
-            raise _bad("lock.proposal", "expected bytes")
-        return cls(
-            Proposal.from_bytes(proposal, nodes),
-            _frames(members, nodes, len(record), "lock.contributions"),
-        )
-
-
-@attrs.frozen
 class Handover:
     """What made a node's model, kept with it; never on the wire.
 
@@ -326,29 +294,25 @@ class Handover:
     Attributes:
         parent: digest of the model before.
         certificate: the set that was decided, with its precommits.
-        contributions: the set's.
     """
 
     parent: bytes
     certificate: Certificate
-    contributions: tuple[Envelope, ...]
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        members = [envelope.to_bytes() for envelope in self.contributions]
-        return canonical.dumps([self.parent, self.certificate.to_bytes(), members])
+        return canonical.dumps([self.parent, self.certificate.to_bytes()])
 
     @classmethod
     def from_bytes(cls, record: bytes, nodes: int) -> Handover:
         """Decode. Raises WireError."""
         value = canonical.loads(record, max_bytes=len(record))
-        parent, certificate, members = _list(value, 3, "handover")
+        parent, certificate = _list(value, 2, "handover")
         if type(certificate) is not bytes:
             raise _bad("handover.certificate", "expected bytes")
         return cls(
             _octets(parent, DIGEST_BYTES, "handover.parent"),
             Certificate.from_bytes(certificate, nodes),
-            _frames(members, nodes, len(record), "handover.contributions"),
         )
 
 

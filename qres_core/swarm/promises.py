@@ -5,8 +5,8 @@ from __future__ import annotations
 from qres_core.contract.errors import RoundError, WireError
 from qres_core.swarm.agreement import Ballot, Lock
 from qres_core.swarm.collecting import Collector
-from qres_core.swarm.journal import Journal
-from qres_core.swarm.messages import CandidateSet, Certificate, LockRecord, Proposal
+from qres_core.swarm.journal import Journal, Record
+from qres_core.swarm.messages import CandidateSet, Certificate, Proposal
 from qres_core.swarm.place import Position, Seat
 
 
@@ -53,21 +53,20 @@ class Promises:
             return
         messages = self._collector.messages(lock.candidate.members)
         proposal = Proposal(lock.candidate, lock.round, lock.prevotes)
-        self._journal.record_lock(LockRecord(proposal, messages).to_bytes())
+        self._journal.record_lock(Record(proposal.to_bytes(), messages))
 
-    def restore(self, record: bytes) -> None:
+    def restore(self, record: Record) -> None:
         """Take back the lock that the journal kept.
 
         Raises:
             RoundError: QRES-E602 for a record that cannot be read.
         """
         try:
-            kept = LockRecord.from_bytes(record, len(self._seat.roster))
-            self._collector.restore(kept.contributions)
+            proposal = Proposal.from_bytes(record.head, len(self._seat.roster))
+            self._collector.restore(record.messages)
         except WireError as error:
             what = "the recorded lock cannot be read"
             raise RoundError.of("QRES-E602", "journal.lock", what) from error
-        proposal = kept.proposal
         digest = self.digest(proposal.candidate)
         self.lock = Lock(proposal.candidate, digest, proposal.lock_round, proposal.prevotes)
         self.valid = self.lock

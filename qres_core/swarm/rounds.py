@@ -57,7 +57,7 @@ from qres_core.swarm.catching_up import CatchingUp
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.dialogues import Dialogues
 from qres_core.swarm.effects import Effect, Refused, RoundEnded, SatOut, Train
-from qres_core.swarm.journal import Journal
+from qres_core.swarm.journal import Journal, Record
 from qres_core.swarm.judging import Judge
 from qres_core.swarm.messages import (
     CERTIFICATE,
@@ -673,7 +673,8 @@ class RoundMachine:
             return
         total = add_saturating(self.model, merged)
         parent, child = self.model_digest, model_digest(total.vector, self.step + 1)
-        handover = Handover(parent, certificate, self._collector.messages(members)).to_bytes()
+        head = Handover(parent, certificate).to_bytes()
+        handover = Record(head, self._collector.messages(members))
         self._journal.record_model(certificate.round, self.step + 1, total.vector, handover)
         self._catching_up.remember(parent, certificate)
         self._vouchers.made(parent, child)

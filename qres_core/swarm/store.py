@@ -5,6 +5,10 @@ model, what made it, the votes of the last round, the lock, the next sequence nu
 there from the first moment, so a missing one is damage and not a beginning. Nothing is ever
 repaired or begun anew: a node that forgot its votes could vote twice.
 
+The messages of the sets that lock and model rest on are rows of their own, each by the digest that
+is signed: what was locked is most often what is merged, and is written once; and no value grows
+with the swarm beyond what SQLite takes.
+
 A commit is on the disk when a method returns (:mod:`qres_core.contract.stores.database`). What is
 lost with the log ``journal.sqlite-wal``, deleted after a crash, cannot be noticed; leave the folder
 as it is.
@@ -17,9 +21,11 @@ from typing import Final
 
 import numpy as np
 
+from qres_core.contract.errors import WireError
 from qres_core.contract.stores import Facts, PrivateDatabase, StoreKind
 from qres_core.contract.types import NodeId, Vector, check_vector, model_digest
-from qres_core.swarm.journal import SEQUENCE_BLOCK, Resume
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.journal import SEQUENCE_BLOCK, Record, Resume
 
 FILE: Final = "journal.sqlite"
 APPLICATION_ID: Final = 0x51524553
@@ -36,6 +42,8 @@ _KIND: Final = StoreKind(
     "a node that forgot its votes must not vote under the old one",
 )
 _FACTS: Final = ("identity", "model", "handover", "votes", "lock", "sequence")
+_RECORDS: Final = ("lock", "handover")
+_MESSAGES: Final = "CREATE TABLE message (digest BLOB PRIMARY KEY, frame BLOB NOT NULL)"
 _DOMAIN: Final = b"qres/store/v1"
 
 
@@ -76,6 +84,7 @@ class SqliteJournal:
             facts.write("votes", [0, dict[str, bytes]()])
             facts.write("lock", None)
             facts.write("handover", None)
+            database.execute(_MESSAGES)
             facts.write("sequence", 0)
 
         self._db = PrivateDatabase.open(folder, _KIND, fill)
@@ -96,7 +105,7 @@ class SqliteJournal:
         with self._db.one_state():
             model_round, step, octets = self._facts.read("model")
             last_round, _votes = self._facts.read("votes")
-            lock, handover = self._facts.read("lock"), self._facts.read("handover")
+            lock, handover = self._kept("lock"), self._kept("handover")
         if last_round == 0 and step == 0 and lock is None:
             return None
         model = np.frombuffer(octets, dtype="<i4").astype(np.int32)
@@ -119,19 +128,54 @@ class SqliteJournal:
                 raise self._db.unusable(f"a second, different {kind} of round {round_number}")
             self._facts.write("votes", [round_number, {**votes, kind: choice}])
 
-    def record_lock(self, proposal: bytes | None) -> None:
+    def record_lock(self, lock: Record | None) -> None:
         """Keep what the node is locked on."""
         with self._db.transaction():
-            self._facts.write("lock", proposal)
+            self._keep("lock", lock)
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: bytes | None
+        self, round_number: int, step: int, model: Vector, handover: Record | None
     ) -> None:
         """Keep the model and what made it and void the lock, all or nothing."""
         with self._db.transaction():
-            self._facts.write("handover", handover)
+            self._keep("handover", handover)
             self._facts.write("model", [round_number, step, _octets(model)])
-            self._facts.write("lock", None)
+            self._keep("lock", None)
+
+    def _keep(self, name: str, record: Record | None) -> None:
+        """Set a record, write the messages that are not here yet, drop those of no record."""
+        digests = [] if record is None else [one.signing_digest for one in record.messages]
+        self._facts.write(name, None if record is None else [record.head, digests])
+        here = {digest for (digest,) in self._db.rows("SELECT digest FROM message")}
+        for one in record.messages if record is not None else ():
+            if one.signing_digest not in here:
+                row = (one.signing_digest, one.to_bytes())
+                self._db.execute("INSERT INTO message VALUES (?, ?)", row)
+        wanted: set[bytes] = set()
+        for kept in _RECORDS:
+            _head, named = self._facts.read(kept) or (b"", ())
+            wanted.update(named)
+        dropped = [(one,) for one in here if one not in wanted]
+        self._db.execute_many("DELETE FROM message WHERE digest = ?", dropped)
+
+    def _kept(self, name: str) -> Record | None:
+        fact = self._facts.read(name)
+        if fact is None:
+            return None
+        head, digests = fact
+        return Record(head, tuple(self._message(digest) for digest in digests))
+
+    def _message(self, digest: bytes) -> Envelope:
+        found = self._db.row("SELECT frame FROM message WHERE digest = ?", digest)
+        frame = None if found is None else found[0]
+        try:
+            if type(frame) is bytes:
+                message = Envelope.from_bytes(frame, max_bytes=len(frame))
+                if message.signing_digest == digest:  # over all of it but the authenticators
+                    return message
+        except WireError:
+            pass
+        raise self._db.unusable("a message of a record is missing or damaged")
 
     def reserve_sequence(self) -> int:
         """First of a block of numbers that no run of this node was given before."""

@@ -35,6 +35,7 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import node_ids, simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
+from qres_core.swarm.journal import Record
 from qres_core.swarm.memory import MemoryTransport
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
@@ -387,7 +388,7 @@ class PowerCut(SqliteJournal):
     """Fails just before the second model is safe."""
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: bytes | None
+        self, round_number: int, step: int, model: Vector, handover: Record | None
     ) -> None:
         if step == 2:
             raise InterruptedError

@@ -21,7 +21,7 @@ from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
     ContributionBody,
-    LockRecord,
+    Handover,
     Member,
     Proposal,
     Snapshot,
@@ -48,7 +48,7 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "digest": decode_digest,
     "fetch": lambda payload: decode_fetch(payload, NODES),
     "fetched": decode_fetched,
-    "lock": lambda payload: LockRecord.from_bytes(payload, NODES),
+    "handover": lambda payload: Handover.from_bytes(payload, NODES),
 }
 
 octets32 = st.binary(min_size=32, max_size=32)
@@ -146,13 +146,11 @@ def test_a_snapshot_comes_back_as_it_was(
 
 
 @thorough
-@given(proposals, quoted)
-def test_a_lock_record_comes_back_as_it_was(
-    proposal: Proposal, contributions: tuple[Envelope, ...]
-) -> None:
-    back = LockRecord.from_bytes(LockRecord(proposal, contributions).to_bytes(), NODES)
-    assert back.proposal.to_bytes() == proposal.to_bytes()
-    assert frames(back.contributions) == frames(contributions)
+@given(octets32, st.builds(Certificate, sets, st.integers(1, U63), quoted))
+def test_a_handover_comes_back_as_it_was(parent: bytes, certificate: Certificate) -> None:
+    back = Handover.from_bytes(Handover(parent, certificate).to_bytes(), NODES)
+    assert back.parent == parent
+    assert back.certificate.to_bytes() == certificate.to_bytes()
 
 
 @given(st.one_of(st.none(), octets32))
@@ -235,7 +233,7 @@ SAMPLES: dict[str, bytes] = {
     "digest": canonical.dumps(b"\x08" * 32),
     "fetch": canonical.dumps([b"\x09" * 32]),
     "fetched": attrs.evolve(VOTE, kind="contribution").to_bytes(),
-    "lock": LockRecord(Proposal(SET, 1, (VOTE,)), (VOTE,)).to_bytes(),
+    "handover": Handover(b"\x0a" * 32, Certificate(SET, 1, (VOTE,))).to_bytes(),
 }
 
 
@@ -359,8 +357,8 @@ def test_each_field_of_a_set_is_checked(kind: str, raw: Any, field: str) -> None
         ("fetch", [b"\x01" * 32] * (NODES + 1), "fetch"),
         ("fetch", [b"\x01"], "fetch"),
         ("fetch", b"\x01" * 32, "fetch"),
-        ("lock", ["x", []], "lock.proposal"),
-        ("lock", [SAMPLES["proposal"], [4]], "lock.contributions"),
+        ("handover", [b"\x0a" * 32, "x"], "handover.certificate"),
+        ("handover", [4, SAMPLES["certificate"]], "handover.parent"),
     ],
 )
 def test_each_field_of_the_others_is_checked(kind: str, value: Any, field: str) -> None:

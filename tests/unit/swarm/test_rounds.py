@@ -672,7 +672,8 @@ def test_a_lock_that_cannot_be_read_stops_the_node(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, rule=one_decides_alone)
     net.start()
     assert net.run(until=lambda: net.nodes[1].notebook.lock is not None)
-    net.nodes[1].notebook.lock = net.nodes[1].notebook.lock[:-1]
+    lock = net.nodes[1].notebook.lock
+    net.nodes[1].notebook.lock = attrs.evolve(lock, head=lock.head[:-1])
     with pytest.raises(RoundError, match="recorded lock cannot be read") as caught:
         net.restart(1)
     assert caught.value.code == "QRES-E602"

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qres_core import RoundError, Vector
-from qres_core.swarm.journal import SEQUENCE_BLOCK, Resume
+from qres_core import Envelope, RoundError, Vector
+from qres_core.swarm.journal import SEQUENCE_BLOCK, Record, Resume
 from qres_core.swarm.store import FILE, SqliteJournal
 
 NODE = b"\x01" * 32
@@ -38,13 +38,24 @@ def resumed(folder: Path) -> Resume | None:
         return journal.resume()
 
 
+def message(number: int) -> Envelope:
+    return Envelope("test", "contribution", 5, A, NODE, number, 1, bytes([number]) * 100)
+
+
+def plain(record: Record | None) -> tuple[bytes, list[bytes]] | None:
+    return None if record is None else (record.head, [one.to_bytes() for one in record.messages])
+
+
+LOCK = Record(b"proposal", (message(2), message(3)))
+
+
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
     """A folder whose store holds a model, votes and a lock."""
     with closing(opened(tmp_path)) as journal:
-        journal.record_model(4, 3, MODEL, b"made")
+        journal.record_model(4, 3, MODEL, Record(b"made", (message(1), message(2))))
         journal.record_vote(5, "prevote", A)
-        journal.record_lock(b"proposal")
+        journal.record_lock(LOCK)
         journal.record_vote(5, "precommit", A)
         journal.reserve_sequence()
     return tmp_path
@@ -73,7 +84,7 @@ def test_what_was_recorded_is_there_after_reopening(filled: Path) -> None:
     resume = resumed(filled)
     assert resume is not None
     assert (resume.step, resume.model_round, resume.last_round) == (3, 4, 5)
-    assert resume.lock == b"proposal"
+    assert plain(resume.lock) == plain(LOCK)
     assert resume.model.dtype == np.int32
     assert not resume.model.flags.writeable
     np.testing.assert_array_equal(resume.model, MODEL)
@@ -97,6 +108,43 @@ def test_a_new_model_voids_the_lock(filled: Path) -> None:
     assert resume is not None
     assert resume.lock is None
     assert (resume.step, resume.model_round, resume.last_round) == (4, 5, 5)
+
+
+def messages_in(folder: Path) -> set[bytes]:
+    with closing(sqlite3.connect(folder / FILE)) as db:
+        return {digest for (digest,) in db.execute("SELECT digest FROM message")}
+
+
+def test_messages_are_kept_as_long_as_a_record_names_them(filled: Path) -> None:
+    first, second, third = (message(number).signing_digest for number in (1, 2, 3))
+    resume = resumed(filled)
+    assert resume is not None
+    assert plain(resume.handover) == (b"made", [message(n).to_bytes() for n in (1, 2)])
+    assert messages_in(filled) == {first, second, third}
+    with closing(opened(filled)) as journal:
+        journal.record_lock(None)
+    assert messages_in(filled) == {first, second}
+    with closing(opened(filled)) as journal:
+        journal.record_model(6, 4, INITIAL, LOCK)
+    assert messages_in(filled) == {second, third}
+    with closing(opened(filled)) as journal:
+        journal.record_model(7, 5, INITIAL, None)
+    assert messages_in(filled) == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM message",
+        "UPDATE message SET frame = x'a0'",
+        "UPDATE message SET frame = (SELECT max(frame) FROM message)",
+    ],
+)
+def test_a_message_that_is_missing_or_another_is_refused(filled: Path, change: str) -> None:
+    with closing(sqlite3.connect(filled / FILE, isolation_level=None)) as db:
+        db.execute(change)
+    with closing(opened(filled)) as journal, pytest.raises(RoundError, match="QRES-E602"):
+        journal.resume()
 
 
 def test_a_lock_can_be_given_up(filled: Path) -> None:
@@ -212,7 +260,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(filled: Path) -> None:
         assert resume is not None
         np.testing.assert_array_equal(resume.model, MODEL)
         assert (resume.step, resume.model_round, resume.last_round) == (3, 4, 5)
-        assert resume.lock == b"proposal"
+        assert plain(resume.lock) == plain(LOCK)
     assert refused >= set(range(model, model + MODEL.nbytes))
 
 
@@ -285,13 +333,13 @@ def test_a_copy_made_between_two_records_holds_all_before(tmp_path: Path) -> Non
         for number in range(1, 6):
             journal.record_vote(number, "prevote", A)
             journal.record_model(number, number, np.full(4, number, dtype=np.int32), None)
-            journal.record_lock(bytes([number]))
+            journal.record_lock(Record(bytes([number]), (message(number),)))
             shutil.copytree(live, image)
             resume = resumed(image)
             shutil.rmtree(image)
             assert resume is not None
             assert resume.step == resume.last_round == resume.model[3] == number
-            assert resume.lock == bytes([number])
+            assert plain(resume.lock) == (bytes([number]), [message(number).to_bytes()])
 
 
 def test_what_a_killed_creation_left_is_cleared_away(tmp_path: Path) -> None:
@@ -306,6 +354,8 @@ WORKER = """
 import sys
 from pathlib import Path
 import numpy as np
+from qres_core import Envelope
+from qres_core.swarm.journal import Record
 from qres_core.swarm.store import SqliteJournal
 
 initial = np.zeros(2000, dtype=np.int32)
@@ -322,11 +372,13 @@ while True:
     for kind in ("prevote", "precommit"):
         journal.record_vote(number, kind, number.to_bytes(32, "big"))
         print("vote", number, flush=True)
-        journal.record_lock(number.to_bytes(8, "big"))
+        message = Envelope("kill", "contribution", number, bytes(32), bytes(32), 1, 1, bytes(3000))
+        journal.record_lock(Record(number.to_bytes(8, "big"), (message,)))
         print("lock", number, flush=True)
     if number % 3 == 0:
         step += 1
-        journal.record_model(number, step, np.full(2000, number, dtype=np.int32), None)
+        made = Record(b"", (message,))
+        journal.record_model(number, step, np.full(2000, number, dtype=np.int32), made)
         print("model", number, step, flush=True)
 """
 
@@ -392,12 +444,14 @@ def test_nothing_reported_as_done_is_lost_when_the_process_is_killed(tmp_path: P
             if resume.lock is None:
                 assert lock == 0 or resume.step == step + 1
             else:
-                assert lock <= int.from_bytes(resume.lock, "big") <= resume.last_round
+                kept = int.from_bytes(resume.lock.head, "big")
+                assert lock <= kept <= resume.last_round
+                assert [one.round for one in resume.lock.messages] == [kept]
             if resume.last_round == vote:
                 with pytest.raises(RoundError, match="QRES-E602"):
                     journal.record_vote(vote, "prevote", B)
             vote, step, model = resume.last_round, resume.step, resume.model_round
-            lock = 0 if resume.lock is None else int.from_bytes(resume.lock, "big")
+            lock = 0 if resume.lock is None else int.from_bytes(resume.lock.head, "big")
     assert vote > 15
     assert all(a + SEQUENCE_BLOCK <= b for a, b in itertools.pairwise(sequences))
 
