@@ -177,6 +177,7 @@ class Aggregator:
         lacking = set(survivors.digests) - self._added
         if lacking:
             raise SecaggError(Reason.WRONG_INPUT, f"{len(lacking)} inputs were not added")
+        board.decided().open_all()  # all at once is cheaper than in the order of groups
         keys = {group: list(self._group_keys(group)) for group in sorted(survivors.groups)}
         sums: list[GroupSum] = []
         for done, (group, chosen) in enumerate(keys.items(), start=1):
