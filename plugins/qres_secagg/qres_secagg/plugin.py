@@ -187,7 +187,7 @@ class Secagg:
     def hides(self) -> Hides:
         """One sum, or one for each group. With ``bisect``, one sum may become those of groups."""
         if self.bisect or self.group_size:
-            return Hides(Visibility.GROUP, self.group_size, self._group_least)
+            return Hides(Visibility.GROUP, self.group_size or None, self._group_least)
         return Hides(Visibility.SUM)
 
     @property
