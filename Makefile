@@ -10,7 +10,7 @@ export PYTHONSAFEPATH := 1
 
 .DELETE_ON_ERROR:
 .PHONY: demo test interop coverage lint docs bench chaos soak hostile dp-utility audit fuzz zk-slack
-.PHONY: compatibility full-stack gallery wheels requirements clean
+.PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -66,6 +66,10 @@ zk-slack: $(VENV)/.test
 # Every pair and triple of modes that the matrix calls supported, played one by one. Long.
 compatibility: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m compatibility
+
+# Random plugins, options and swarms: what passes the check runs. Some ten minutes.
+random-swarms: $(VENV)/.test
+	QRES_RANDOM_SWARMS=2500 $(BIN)/python -P -m pytest -q tests/compatibility/test_random.py
 
 # All defences at once, in the simulator: three swarms. Long.
 full-stack: $(VENV)/.test

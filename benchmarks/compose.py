@@ -271,7 +271,7 @@ def hidden(n: int, d: int) -> Cost:
         client.phase = Phase.MASKED
         vars(client)["_digest"] = digest
     inputs = dict.fromkeys(roster, digest)
-    all_do(Kind.SURVIVORS, lambda client: client.sign(inputs))
+    all_do(Kind.STATEMENT, lambda client: client.state(inputs))
     all_do(Kind.UNMASK, Client.unmask)
 
     def opened() -> None:
@@ -439,7 +439,7 @@ def whole_round(n: int, d: int) -> dict[str, float]:
             "honest": 5,
         },
         "zk": {"bound": 300.0, "k": K, "clip": False},
-        "secagg": {"group_size": 8, "min_size": 8, "noise": 64.0},
+        "secagg": {"group_size": 8, "min_size": 8, "noise_room": 64.0},
         "public_validation": {},
         "median": {"f": 1},
     }

@@ -28,8 +28,8 @@ from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, Participation, variance_for
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.ledger.record import Charge
 from qres_dp.randomness import fresh_key
-from qres_dp.record import Charge
 
 DIMENSION: Final = 1_000_000
 STEPS: Final = 100

@@ -2,7 +2,7 @@
 
 Run ``python benchmarks/secagg.py [--quick] [--json] [--plot FILE.svg]``. Times are process times of
 one thread. A client's time is of all it does in a round: keys, shares, checks of the list, masks,
-the survivor signature, opened shares; in the comparison also Ed25519 for each message of each node.
+the survivor statement, opened shares; in the comparison also Ed25519 for each message of each node.
 What else the kernel does is measured by ``benchmarks/trust.py``.
 
 The comparison with Flower runs where ``QRES_FLWR_PYTHON`` names an interpreter that has flwr; its
@@ -142,7 +142,7 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
         else:
             masked[rank] = client.mask(vector)
     inputs = {one.roster[rank]: made.digest for rank, made in masked.items()}
-    carry(Kind.SURVIVORS, all_do(lambda client: client.sign(inputs)))
+    carry(Kind.STATEMENT, all_do(lambda client: client.state(inputs)))
     carry(Kind.UNMASK, all_do(Client.unmask))
     judge = boards[0]
     aggregator = Aggregator(judge)
@@ -191,8 +191,8 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     inputs = {one.roster[rank]: made.digest for rank, made in masked.items()}
     staying = [client for rank, client in enumerate(clients) if rank not in gone]
     for client in staying:
-        body = clock("client", partial(client.sign, inputs))
-        sent.append((client.me, Kind.SURVIVORS, body))
+        body = clock("client", partial(client.state, inputs))
+        sent.append((client.me, Kind.STATEMENT, body))
     for rank, made in masked.items():
         node = one.roster[rank]
         clock("sum", partial(aggregator.add, node, made.vector))

@@ -102,7 +102,7 @@ def measure(quick: bool) -> list[Record]:  # noqa: FBT001 - what `main` calls
     """All comparisons."""
     seeds = range(1 if quick else 2)
     rounds = 4 if quick else 10
-    secagg = {"secagg": {"patience": 0.5, "bound": BOUND, "min_size": 14, "noise": 40.0}}
+    secagg = {"secagg": {"patience": 0.5, "bound": BOUND, "min_size": 14, "noise_room": 40.0}}
     rule: Tables = {"mean": {}}
     swarm = (20, 0, 14)
     plain = mean(seeds, *swarm, rule, rounds=rounds, churn=0.1)

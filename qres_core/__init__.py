@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qres_core.contract import canonical, fixed
+    from qres_core.contract import canonical, fixed, options, stores
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
     from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ConfigError,
         HookError,
         LabError,
+        OptionError,
         PluginError,
         Problem,
         QresError,
@@ -78,6 +79,7 @@ _HOME = {
         "ConfigError",
         "HookError",
         "LabError",
+        "OptionError",
         "PluginError",
         "Problem",
         "QresError",
@@ -128,7 +130,7 @@ _HOME = {
     "trainer": ("Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("canonical", "fixed")
+_SUBMODULES = ("canonical", "fixed", "options", "stores")
 
 __all__ = [
     "ACCEPT",
@@ -165,6 +167,7 @@ __all__ = [
     "Needs",
     "NodeId",
     "NodeInfo",
+    "OptionError",
     "Outcome",
     "PeerChange",
     "PeerInfo",
@@ -199,7 +202,9 @@ __all__ = [
     "fixed",
     "hookimpl",
     "model_digest",
+    "options",
     "reject",
+    "stores",
     "vector_digest",
 ]
 

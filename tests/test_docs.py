@@ -27,6 +27,7 @@ from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.slots import ALL_HOOKS, SLOTS
 from qres_core.lab.attacks import ATTACKS
+from qres_core.lab.gallery.entries import gallery
 from qres_core.lab.sabotage import SABOTAGE
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +201,58 @@ def test_evidence_exists(name: str) -> None:
     paths = re.findall(r"`((?:tests|plugins|libraries|docs)/[\w./-]+)`", _read(name))
     assert len(paths) >= 5
     assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_page_name)
+def test_files_and_commands_named_exist(path: Path) -> None:
+    """Tests, scripts, examples and targets of the Makefile that a page names."""
+    text = path.read_text(encoding="utf-8")
+    inline = re.findall(r"`([^`\n]+)`", _without_fences(text))
+    folders = r"(?:tests|scripts|benchmarks|examples|plugins|libraries)"
+    named = {
+        file
+        for one in inline
+        for file in re.findall(rf"(?<![\w./-]){folders}/[\w./-]+\.(?:py|toml|md|txt)\b", one)
+    }
+    if path in OWN_SWARMS:  # the tutorial speaks of files of the plugin it makes
+        assert not [file for file in named if not (ROOT / file).is_file()]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    commands = [*inline, *(line for one in _blocks(text, "console") for line in one.splitlines())]
+    wanted = {
+        found[1] for one in commands if (found := re.match(r"(?:\$ )?make ([a-z][\w-]*)", one))
+    }
+    assert wanted <= targets
+
+
+def _items() -> list[list[str]]:
+    """Cells of the rows of the security roadmap that name a distribution."""
+    rows = re.findall(r"^\| (.+?) \|$", _read("SECURITY_ROADMAP.md"), flags=re.MULTILINE)
+    cells = [row.split(" | ") for row in rows]
+    return [row for row in cells if len(row) == 6 and row[1].startswith("`qres-")]
+
+
+def test_every_item_of_the_security_roadmap_has_a_test() -> None:
+    assert len(_items()) >= len(set(FIRST_PARTY.values()))
+    for row in _items():
+        if row[-1] == "done":
+            (test,) = re.findall(r"`([\w./-]+/test_\w+\.py)`", row[3])
+            assert (ROOT / test).is_file(), test
+
+
+def test_rows_of_the_gallery_that_are_named_exist() -> None:
+    exhibits = gallery()
+    named = {
+        word
+        for row in _items()
+        for word in re.findall(r"\b[a-z]+(?:_[a-z]+)*\b", row[4])
+        if "_" in word or word in exhibits
+    }
+    assert len(named) > len(exhibits) / 2
+    assert named <= set(exhibits)
+    unnamed = set(exhibits) - named - {"clean", "clean_uneven", "clean_long"}
+    # What no single defence is for: an attack that signatures, a list and a guard stop together.
+    assert unnamed <= {"sybil"}
 
 
 def _roadmap() -> dict[str, set[str]]:

@@ -20,14 +20,15 @@ LANES: Final = (
         "every message",
         (
             *("size", "form", "swarm", "roster", "reputation"),
-            *("authenticate", "replay_check", "reputation", "verify"),
+            *("authenticate", "replay_check", "reputation"),
         ),
     ),
     (
         "round: make",
         ("round_opened", "dialogues", "train", "privatize", "prove", "sign", "contribute"),
     ),
-    ("round: agree", ("gather", "screen", "propose", "endorse", "prevote", "precommit", "decide")),
+    ("round: gather", ("gather", "verify", "verify_all", "screen", "propose")),
+    ("round: agree", ("endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
         ("reveal", "wrap_aggregate", "aggregate", "journal", "observe", "round_closed", "digests"),

@@ -451,7 +451,8 @@ def _home(name: str) -> str:
 
 def _constants(module: str) -> dict[str, str]:
     """What the module says of its constants: the string that follows each."""
-    tree = ast.parse((ROOT / f"qres_core/contract/{module}.py").read_text(encoding="utf-8"))
+    loaded = importlib.import_module(f"qres_core.contract.{module}")
+    tree = ast.parse(inspect.getsource(loaded))
     found: dict[str, str] = {}
     for node, after in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
         if isinstance(node, ast.AnnAssign | ast.Assign):
@@ -481,9 +482,9 @@ def _entry(name: str, module: str) -> str:
 def _module_entry(module: str) -> str:
     loaded = importlib.import_module(f"qres_core.contract.{module}")
     public = {name: text for name, text in _constants(module).items() if name[0] != "_"}
-    hidden = ", ".join(public)
+    hidden = f"\n   :exclude-members: {', '.join(public)}" if public else ""
     lines = [
-        f".. automodule:: {loaded.__name__}\n   :members:\n   :exclude-members: {hidden}",
+        f".. automodule:: {loaded.__name__}\n   :members:{hidden}",
         f".. currentmodule:: {loaded.__name__}",
     ]
     for name, text in public.items():
@@ -501,13 +502,14 @@ def api_page() -> str:
             entries = [_entry(name, module) for name in names]
             lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
-        for module in ("fixed", "canonical"):
+        for module in ("fixed", "canonical", "options", "stores"):
             yield f"## qres_core.{module}"
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
         All that a plugin may import: `from qres_core import …`. Names are loaded on first use.
-        `qres_core.fixed` and `qres_core.canonical` are modules.
+        `qres_core.fixed`, `qres_core.canonical`, `qres_core.options` and
+        `qres_core.stores` are modules.
     """
     return _page("Python names", intro, body())
 

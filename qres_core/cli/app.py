@@ -53,7 +53,8 @@ class Verbs(click.Group):
         loaded: object = found.load()
         if not isinstance(loaded, click.Command):
             what = f"{found.value} is not a click command"
-            raise PluginError.of("QRES-E206", f"{COMMANDS_GROUP}.{cmd_name}", what)
+            fix = "tell the authors of the distribution that brings it"
+            raise PluginError.of("QRES-E206", f"{COMMANDS_GROUP}.{cmd_name}", what, fix)
         return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

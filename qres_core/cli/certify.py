@@ -91,7 +91,9 @@ def _setting(flag: str, text: str) -> tuple[str, object]:
     """``f=2`` as a name and a TOML value. Raises ConfigError QRES-E101."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError.of("QRES-E101", f"{flag} {text}", "expected KEY=VALUE")
+        raise ConfigError.of(
+            "QRES-E101", f"{flag} {text}", "expected KEY=VALUE", f"for example {flag} f=2"
+        )
     try:
         return key.strip(), tomli.loads(f"value = {value}")["value"]
     except tomli.TOMLDecodeError as error:

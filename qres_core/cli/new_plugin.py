@@ -116,6 +116,7 @@ SCAFFOLDS: Final = MappingProxyType(
 HOOKS: Final = MappingProxyType(
     {name: name for name in SCAFFOLDS}
     | {"screen": "endorse", "sign": "authenticate", "observe": "reputation", "prove": "verify"}
+    | {"verify_all": "verify"}
     | {"setup": "round_closed", "round_opened": "round_closed", "teardown": "round_closed"}
     | {"status": "round_closed"}
 )
@@ -203,7 +204,7 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
         msg = f"{value!r} belongs to the plugin that holds the keys; see qres-ed25519 and qres-pki"
         raise click.BadParameter(msg)
     if value not in HOOKS:
-        from qres_core.kernel.suggest import did_you_mean  # noqa: PLC0415
+        from qres_core.contract.suggest import did_you_mean  # noqa: PLC0415
 
         msg = f"{value!r} is not a hook; {did_you_mean(value, HOOKS)}"
         raise click.BadParameter(msg)

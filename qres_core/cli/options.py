@@ -32,7 +32,9 @@ def _set(raw: dict[str, Any], key: str, value: object) -> None:
     for table in tables:
         inner: object = raw.setdefault(table, {})
         if not canonical.is_map(inner):
-            raise ConfigError.of("QRES-E104", key, f"{table!r} is not a table")
+            what = f"{table!r} holds a value and is no table"
+            fix = f"set {table} itself, or a key of a table"
+            raise ConfigError.of("QRES-E104", f"--set {key}", what, fix)
         raw = inner
     raw[last] = value
 

@@ -14,6 +14,7 @@ import click
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse
@@ -109,7 +110,8 @@ def _without(config: Config, names: tuple[str, ...]) -> Config:
     for name in names:
         if name not in config.plugins:
             what = f"{config.source} does not enable it"
-            raise ConfigError.of("QRES-E102", f"--without {name}", what, "name an enabled plugin")
+            fix = f"name an enabled plugin; {did_you_mean(name, config.plugins)}"
+            raise ConfigError.of("QRES-E102", f"--without {name}", what, fix)
     tables = {name: table for name, table in config.plugins.items() if name not in names}
     # What guarded the swarm may be among the names; the comparison says so itself.
     return attrs.evolve(config, plugins=tables, swarm=attrs.evolve(config.swarm, insecure=True))

@@ -9,7 +9,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 EVERY: Final = 0.5
 """Seconds between two looks at the nodes."""
+_REASONS: Final = 3
+"""Reasons of aborted rounds that are told."""
 _SUGAR: Final = {
     "nodes": "swarm.nodes",
     "attack": "simulation.attack",
@@ -210,3 +213,17 @@ def _tell(fleet: Fleet, verdict: Verdict, *, as_json: bool) -> None:
     elif not fleet.fallen:
         wanted = "" if fleet.rounds is None else f" of {fleet.rounds}"
         click.echo(f"not all honest nodes have a last model: step {verdict.step}{wanted}", err=True)
+        for reason, count in _aborted(one.report for one in honest):
+            click.echo(f"    rounds aborted at {count} of them: {reason}", err=True)
+
+
+def _aborted(reports: Iterable[Mapping[str, Any] | None]) -> list[tuple[str, int]]:
+    """Why rounds were aborted, and at how many nodes; the most frequent reasons."""
+    counts = Counter(
+        reason
+        for report in reports
+        for reason in {
+            one["reason"] for one in (report or {}).get("history", []) if not one["closed"]
+        }
+    )
+    return counts.most_common(_REASONS)

@@ -19,6 +19,8 @@ MAX_MAP: Final = 1024
 """Most entries of a map."""
 _ARRAY, _MAP, _TAG, _SIMPLE = 4, 5, 6, 7
 _FALSE, _NULL = 20, 22
+_LEAST: Final = (24, 1 << 8, 1 << 16, 1 << 32)
+"""The least argument for which a head of 1, 2, 4 or 8 more bytes is the shortest."""
 _NO_SIMPLE: Final = "floats and other simple values are not used"
 
 
@@ -55,21 +57,24 @@ def dumps(value: object) -> bytes:
     return data
 
 
-def _check_form(data: bytes) -> None:  # noqa: C901, PLR0912 - one loop, for speed
-    """Refuse what is too deep, incomplete or outside the data model, without recursion.
+def _check_form(data: bytes) -> None:  # noqa: C901, PLR0912, PLR0915 - one loop, for speed
+    """Refuse whatever is not the deterministic encoding of the data model, without recursion.
 
     Runs before the parser: that one recurses, makes objects of tags, and hashes map keys. Tuples
     of -1 and -2 all have one hash, so that container keys would make decoding quadratic, and so
     might very many keys chosen against the hash table.
 
-    One loop over the heads, without calls: every message of every node passes here.
+    One loop over the heads, without calls: every message of every node passes here. To encode the
+    parsed value again and compare would cost more, and a copy of each payload.
     """
-    enclosing: list[tuple[int, bool]] = []  # items still to come in the outer containers
-    left, in_map = 1, False
+    enclosing: list[tuple[int, bool, bytes]] = []  # items still to come in the outer containers
+    left, in_map, last = 1, False, b""
     position, size = 0, len(data)
+    loose = ""  # said last: what is cut off or no CBOR at all is called that
     while left:
         if position >= size:
             raise WireError.of("QRES-E402", "frame", "truncated")
+        start = position
         head = data[position]
         major, length = head >> 5, head & 31
         position += 1
@@ -79,13 +84,20 @@ def _check_form(data: bytes) -> None:  # noqa: C901, PLR0912 - one loop, for spe
             if major == _SIMPLE:
                 raise WireError.of("QRES-E403", "frame", _NO_SIMPLE)
             end = position + (1 << (length - 24))
+            least = _LEAST[length - 24]
             length = int.from_bytes(data[position:end], "big")
+            if length < least:
+                loose = "a number not in its shortest form"
             position = end
         left -= 1
-        if major < 2:
-            pass
-        elif major < _ARRAY:
-            position += length
+        if major < _ARRAY:
+            if major > 1:
+                position += length
+            if in_map and left & 1:
+                key = data[start:position]
+                if len(key) <= len(last) and (len(key) < len(last) or key <= last):
+                    loose = "map keys out of order or twice"
+                last = key
         elif in_map and left & 1:
             raise WireError.of("QRES-E403", "frame", "map keys are integers, bytes or text")
         elif major == _SIMPLE:
@@ -98,13 +110,15 @@ def _check_form(data: bytes) -> None:  # noqa: C901, PLR0912 - one loop, for spe
                 raise WireError.of("QRES-E402", "frame", "a container claims too many items")
             if len(enclosing) >= MAX_DEPTH:
                 raise WireError.of("QRES-E402", "frame", f"nested deeper than {MAX_DEPTH}")
-            enclosing.append((left, in_map))
-            in_map = major == _MAP
+            enclosing.append((left, in_map, last))
+            in_map, last = major == _MAP, b""
             left = 2 * length if in_map else length
         while not left and enclosing:
-            left, in_map = enclosing.pop()
+            left, in_map, last = enclosing.pop()
     if position != size:
         raise WireError.of("QRES-E402", "frame", "truncated or followed by other bytes")
+    if loose:
+        raise WireError.of("QRES-E403", "frame", f"not the deterministic encoding: {loose}")
 
 
 def loads(data: bytes, *, max_bytes: int) -> Any:
@@ -131,10 +145,6 @@ def loads(data: bytes, *, max_bytes: int) -> Any:
         raise WireError.of("QRES-E401", "frame", f"{len(data)} bytes, limit {max_bytes}")
     _check_form(data)
     try:
-        value = cbor2.loads(data)
-        again = cbor2.dumps(value, canonical=True)
+        return cbor2.loads(data)
     except Exception as error:
         raise WireError.of("QRES-E402", "frame", f"not CBOR: {type(error).__name__}") from error
-    if again != data:
-        raise WireError.of("QRES-E403", "frame", "not the deterministic encoding")
-    return value

@@ -8,6 +8,7 @@ The exception tree::
 
     QresError
     ├── ConfigError          QRES-E1xx  the TOML file
+    │   └── OptionError      QRES-E105  the value of one key; a ValueError too
     ├── PluginError          QRES-E2xx  discovery, import, registration
     ├── CompatibilityError   QRES-E3xx  slots, needs against hides, bounds
     ├── WireError            QRES-E4xx  bytes from elsewhere
@@ -116,7 +117,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E305": (
             "a plugin needs another family",
-            "The plugin's guarantee rests on a family that no enabled plugin fills.",
+            "The plugin's guarantee rests on a family that no enabled plugin fills. Enable one "
+            "that does.",
         ),
         "QRES-E306": (
             "insecure swarm not declared",
@@ -125,12 +127,14 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E307": (
             "fault bound impossible",
-            "Agreement among n nodes of which f lie needs n >= 3f + 1.",
+            "Agreement among n nodes of which f lie needs n >= 3f + 1. Have more nodes, or promise "
+            "to withstand fewer liars.",
         ),
         "QRES-E308": (
             "half a family",
             "`sign` and `authenticate`, and `prove` and `verify`, come in pairs: one half alone "
-            "signs what nobody checks, or checks what nobody signs.",
+            "signs what nobody checks, or checks what nobody signs. Complete the plugin, or remove "
+            "it.",
         ),
         "QRES-E309": (
             "aggregation rule weaker than the fault bound",
@@ -140,7 +144,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E310": (
             "weights not usable",
             "A plugin cannot honour unequal weights and another part of the configuration "
-            "produces them.",
+            "produces them: `swarm.weight_cap` above 1, or a reputation that weights nodes. Set "
+            "`swarm.weight_cap = 1`, or let the reputation only ban (`exponent = 0`).",
         ),
         "QRES-E311": (
             "nothing to validate with",
@@ -161,7 +166,7 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E314": (
             "no safe parameters",
             "No parameters give the security or the privacy that is asked for with this number of "
-            "nodes. Nothing weaker is chosen instead.",
+            "nodes. Nothing weaker is chosen instead. Have more nodes, or ask for less.",
         ),
         "QRES-E315": (
             "site policy not met",
@@ -315,6 +320,14 @@ class QresError(Exception):
 
 class ConfigError(QresError):
     """The configuration file or a value in it is refused."""
+
+
+class OptionError(ConfigError, ValueError):
+    """The value of one option is refused; ``where`` is its key within its own table.
+
+    The kernel puts the path of the table before it. It is a :class:`ValueError` as well, for
+    functions that take the same values as arguments.
+    """
 
 
 class PluginError(QresError):

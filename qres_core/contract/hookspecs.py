@@ -10,7 +10,7 @@ Plugins run in the order of their tables in the TOML file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -522,6 +522,31 @@ class HookSpecs:
                     if contribution.proofs.get("checksum") == hashlib.sha256(body).digest():
                         return ACCEPT
                     return reject("bad proof", blame=Blame.SENDER)
+        """
+
+    @hookspec
+    def verify_all(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Sequence[Verdict]:
+        """Check the proofs of many contributions at once: for what is cheaper together.
+
+        When: in place of ``verify``, for contributions of one round that wait to be checked: once
+            all are here, before a set is proposed or voted on, or when enough wait.
+        Slot: prove, inbound half; any number. Every one must accept. A plugin that has it also has
+            ``verify``, which must come to the same verdicts.
+
+        Args:
+            contributions: at least one, of distinct digests, in the order they came.
+            round_info: the round the proofs must be bound to.
+        Returns: a verdict for each contribution, in their order.
+        Raises: an error is counted, and ``verify`` asked for each instead.
+        Example::
+
+            @attrs.frozen
+            class Checksum:  # and verify, as above
+                @hookimpl
+                def verify_all(self, contributions, round_info):
+                    return [self.verify(one, round_info) for one in contributions]
         """
 
     # ── aggregate ─────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import pluggy
 
 from qres_core.contract.errors import ConfigError, PluginError, Problem, QresError
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.traits import (
     HIDES_NOTHING,
     NO_NEEDS,
@@ -26,7 +27,6 @@ from qres_core.contract.traits import (
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
 from qres_core.kernel.slots import ALL_HOOKS
-from qres_core.kernel.suggest import did_you_mean
 
 FIRST_PARTY = {
     "bulyan": "qres-krum",
@@ -152,9 +152,8 @@ class Enabled:
         found = _ask(self, "check", (), around)
         problems = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
         if problems is None or any(type(one) is not Problem for one in problems):
-            raise PluginError.of(
-                "QRES-E206", f"plugins.{self.name}", "'check' returned something but problems"
-            )
+            what = "'check' returned something but problems"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
         return cast("tuple[Problem, ...]", problems)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
@@ -166,10 +165,15 @@ class Enabled:
         found = _ask(self, "passes", extent, extent, around)
         if type(found) is not Extent:
             what = f"'passes' returned a {type(found).__name__}, not Extent"
-            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what)
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
         clipped_by = extent.clipped_by if found.length == extent.length else self.name
         noised_by = extent.noised_by if found.noise == extent.noise else self.name
         return attrs.evolve(found, clipped_by=clipped_by, noised_by=noised_by)
+
+
+def _authors(enabled: Enabled) -> str:
+    """What is to be done about a mistake in a plugin's code."""
+    return f"tell the authors of {enabled.origin.distribution}"
 
 
 def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> object:
@@ -184,7 +188,9 @@ def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> ob
         return list(cast("Iterable[object]", answer)) if inspect.isgenerator(answer) else answer
     except Exception as error:
         what = f"{label!r} raised {type(error).__name__}: {error}"
-        raise PluginError.of("QRES-E206", f"plugins.{enabled.name}", what) from error
+        raise PluginError.of(
+            "QRES-E206", f"plugins.{enabled.name}", what, _authors(enabled)
+        ) from error
 
 
 def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
@@ -197,10 +203,10 @@ def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
         value = getattr(enabled.instance, label)
     except Exception as error:  # an AttributeError inside the property is no absence
         what = f"{label!r} raised {type(error).__name__}: {error}"
-        raise PluginError.of("QRES-E206", where, what) from error
+        raise PluginError.of("QRES-E206", where, what, _authors(enabled)) from error
     if type(value) is not type(absent):
         what = f"{label!r} is a {type(value).__name__}, not {type(absent).__name__}"
-        raise PluginError.of("QRES-E206", where, what)
+        raise PluginError.of("QRES-E206", where, what, _authors(enabled))
     return value
 
 
@@ -319,7 +325,7 @@ def _verify_class(factory: type[object], origin: Installed, where: str) -> tuple
         problems.extend(_verify_hook(function, options, spot))
     if not found and not problems:
         what = f"{origin.provenance}: no method is marked @hookimpl"
-        problems.append(Problem("QRES-E206", where, what))
+        problems.append(Problem("QRES-E206", where, what, "mark the methods that are hooks"))
     if problems:
         raise PluginError(problems)
     return tuple(hook for hook in ALL_HOOKS if hook in found)
@@ -353,7 +359,8 @@ def _verify_instance(
         manager.check_pending()
     except Exception as error:
         what = f"{origin.provenance}: {' '.join(str(error).split())}"
-        raise PluginError.of("QRES-E206", where, what) from error
+        fix = "name only arguments of the hook's specification, in docs/reference/hooks.md"
+        raise PluginError.of("QRES-E206", where, what, fix) from error
     registered = {caller.name for caller in manager.get_hookcallers(instance) or ()}
     if odd := sorted(registered.symmetric_difference(hooks)):
         # A class method or a function in a field: one of two readers would not see the hook.

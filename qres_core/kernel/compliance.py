@@ -14,11 +14,11 @@ from typing import Any, Final, cast
 import attrs
 
 from qres_core.contract.errors import CompatibilityError, PluginError, Problem
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import FIRST_PARTY, Enabled
 from qres_core.kernel.config import Config
 from qres_core.kernel.policy import Policy, Rule
 from qres_core.kernel.slots import SLOTS
-from qres_core.kernel.suggest import did_you_mean
 
 _CODE: Final = "QRES-E315"
 _SAYS: Final[Mapping[str, str]] = {
@@ -92,8 +92,8 @@ def _unmet(policy: Policy, config: Config, enabled: Sequence[Enabled] | None) ->
         if name not in config.plugins:
             what = f"not enabled, and the site policy {policy.source} requires it (require)"
             package = FIRST_PARTY.get(name)
-            install = f"pip install {package}, and " if package else ""
-            yield Problem(_CODE, f"plugins.{name}", what, f"{install}add [plugins.{name}]")
+            install = f"; pip install {package} if it is not installed" if package else ""
+            yield Problem(_CODE, f"plugins.{name}", what, f"add [plugins.{name}]{install}")
     for name in policy.forbid:
         if name in config.plugins:
             what = f"enabled, and the site policy {policy.source} forbids it (forbid)"

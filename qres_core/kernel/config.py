@@ -26,9 +26,9 @@ from cattrs.errors import (
 )
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import ConfigError, Problem, QresError
+from qres_core.contract.errors import ConfigError, OptionError, Problem, QresError
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import MAX_WEIGHT
-from qres_core.kernel.suggest import did_you_mean
 
 MAX_CONFIG_BYTES: Final = 2**20
 T = TypeVar("T")
@@ -38,16 +38,29 @@ def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
+class KeyRefusedError(ValueError):
+    """A value that its key does not take; the kernel reports it at that key.
+
+    Attributes:
+        key: the key, within its table.
+        what: what is wrong with the value.
+        fix: what to do about it; may be empty where ``what`` says it.
+        code: the error's id.
+    """
+
+    def __init__(self, key: str, what: str, fix: str = "", *, code: str = "QRES-E105") -> None:
+        super().__init__(f"{key}: {what}" + (f" ({fix})" if fix else ""))
+        self.key, self.what, self.fix, self.code = key, what, fix, code
+
+
 def at_least(bound: float) -> Any:
     """An attrs validator: the value is finite and not below ``bound``."""
 
     def check(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
         if value != value or value == math.inf:  # noqa: PLR0124 - NaN; isfinite overflows
-            msg = f"{attribute.name!r} must be finite: {value}"
-            raise ValueError(msg)
+            raise KeyRefusedError(attribute.name, f"must be finite, got {value}")
         if value < bound:
-            msg = f"{attribute.name!r} must be >= {bound}: {value}"
-            raise ValueError(msg)
+            raise KeyRefusedError(attribute.name, f"must be at least {bound:g}, got {value}")
 
     return check
 
@@ -57,8 +70,9 @@ def one_of(*choices: str) -> Any:
 
     def check(_instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
         if value not in choices:
-            msg = f"{attribute.name!r} is {value!r}; {did_you_mean(value, choices)}"
-            raise ValueError(msg)
+            known = ", ".join(f'"{choice}"' for choice in choices)
+            what = f"must be one of {known}, got {value!r}"
+            raise KeyRefusedError(attribute.name, what, did_you_mean(value, choices))
 
     return check
 
@@ -68,8 +82,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 
 def _check_name(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not _NAME.fullmatch(value):  # what an envelope can carry
-        msg = f"{attribute.name!r} must be 1..64 of A-Za-z0-9._/-: {value!r}"
-        raise ValueError(msg)
+        what = (
+            "must be 1 to 64 of the characters A-Z a-z 0-9 . _ / - and begin with a letter or a "
+            f"digit, got {value!r}"
+        )
+        raise KeyRefusedError(attribute.name, what)
 
 
 @attrs.frozen(kw_only=True)
@@ -137,25 +154,26 @@ class SwarmConfig:
 
     def __attrs_post_init__(self) -> None:
         if self.quorum > self.nodes:
-            msg = f"'quorum' is {self.quorum} and there are only {self.nodes} nodes"
-            raise ValueError(msg)
-        if self.weight_cap > MAX_WEIGHT:
-            msg = f"'weight_cap' must be <= {MAX_WEIGHT}: {self.weight_cap}"
-            raise ValueError(msg)
-        if self.scale > 32:
-            msg = f"'scale' must be <= 32: {self.scale}"
-            raise ValueError(msg)
-        if self.standing_tolerance > 1:
-            msg = f"'standing_tolerance' must be <= 1: {self.standing_tolerance}"
-            raise ValueError(msg)
+            what = f"is {self.quorum}, and swarm.nodes is {self.nodes}"
+            raise KeyRefusedError("quorum", what, f"swarm.quorum <= {self.nodes}, or more nodes")
+        for key, most in (("weight_cap", MAX_WEIGHT), ("scale", 32), ("standing_tolerance", 1)):
+            found = getattr(self, key)
+            if found > most:
+                raise KeyRefusedError(key, f"must be at most {most}, got {found}")
         if self.roster:
-            if not len(self.roster) == len(set(self.roster)) == self.nodes:
-                msg = f"'roster' has {len(self.roster)} identities, {len(set(self.roster))} of "
-                raise ValueError(f"{msg}them distinct; 'nodes' says {self.nodes}")
-            for text in self.roster:
-                if len(text) != 64 or set(text) - set("0123456789abcdef"):
-                    msg = f"'roster': {text!r} is not 64 lower-case hex digits"
-                    raise ValueError(msg)
+            self._check_roster()
+
+    def _check_roster(self) -> None:
+        distinct = len(set(self.roster))
+        if not len(self.roster) == distinct == self.nodes:
+            known = "1 identity" if len(self.roster) == 1 else f"{len(self.roster)} identities"
+            twice = "" if distinct == len(self.roster) else f", {distinct} of them distinct"
+            what = f"has {known}{twice}, and swarm.nodes is {self.nodes}"
+            raise KeyRefusedError("roster", what, "list every node once, and no others")
+        for text in self.roster:
+            if len(text) != 64 or set(text) - set("0123456789abcdef"):
+                what = f"{text!r} is not 64 lower-case hex digits"
+                raise KeyRefusedError("roster", what, "`qres key show` prints a node's identity")
 
 
 @attrs.frozen(kw_only=True)
@@ -232,17 +250,21 @@ def _wrong_type(expected: str, value: object) -> _StrictTypeError:
 
 
 def _remedy(expected: str, value: object) -> str:
+    """How to write what was expected; empty where the message says all there is."""
+    fix = ""
     if expected == _TYPES[bool]:
-        return "write true or false, in lower case and without quotes"
-    if expected == _TYPES[str]:
-        return "" if isinstance(value, list | dict) else "put it in quotes"
-    if expected in (_TYPES[int], _TYPES[float]) and isinstance(value, str):
-        return "write the number without quotes"
-    if expected == _TYPES[int] and isinstance(value, float) and value.is_integer():
-        return f"write {int(value)}"
-    if expected == "an array" and not isinstance(value, dict):
-        return "put the values in [ ], with commas between them"
-    return ""
+        fix = "write true or false, in lower case and without quotes"
+    elif expected == _TYPES[str] and not isinstance(value, list | dict):
+        fix = "put it in quotes"
+    elif expected in (_TYPES[int], _TYPES[float]) and isinstance(value, str):
+        fix = "write the number without quotes"
+    elif expected == _TYPES[int] and isinstance(value, float):
+        fix = f"write {int(value)}" if value.is_integer() else "write a whole number"
+    elif expected.startswith("an array") and not isinstance(value, dict):
+        fix = "put the values in [ ], with commas between them"
+    elif expected.startswith(("a table", "tables")):
+        fix = "write its name in [ ] on a line of its own, and its keys below"
+    return fix
 
 
 def _strict(kind: Any) -> Any:
@@ -352,8 +374,13 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
         yield Problem("QRES-E103", path, "required key is missing", f"add {key} = … to [{table}]")
     elif isinstance(error, _StrictTypeError):
         yield Problem("QRES-E104", path, str(error), error.fix)
+    elif isinstance(error, KeyRefusedError):
+        yield Problem(error.code, f"{path}.{error.key}", error.what, error.fix)
     elif isinstance(error, TypeError):
         yield Problem("QRES-E104", path, str(error))
+    elif isinstance(error, OptionError):
+        for problem in error.problems:
+            yield attrs.evolve(problem, where=f"{path}.{problem.where}")
     elif isinstance(error, QresError):
         for problem in error.problems:
             yield attrs.evolve(problem, where=path)
@@ -392,8 +419,8 @@ def structure(raw: object, kind: type[T], path: str) -> T:
         ConfigError: every problem of the table, with key paths.
     """
     if type(raw) is not dict:
-        what = str(_wrong_type("a table", raw))
-        raise ConfigError.of("QRES-E104", path, what)
+        wrong = _wrong_type("a table", raw)
+        raise ConfigError.of("QRES-E104", path, str(wrong), wrong.fix)
     try:
         return _CONVERTER.structure(cast("dict[str, Any]", raw), kind)
     except Exception as error:
@@ -449,7 +476,8 @@ def parse(
             hint = did_you_mean(key, known)
             problems.append(Problem("QRES-E102", key, "unknown table", hint))
     if "swarm" not in raw:
-        problems.append(Problem("QRES-E103", "swarm", "required table is missing", "add [swarm]"))
+        fix = "add [swarm]; `qres init` writes a file to begin with"
+        problems.append(Problem("QRES-E103", "swarm", "required table is missing", fix))
     for key, kind in {"swarm": SwarmConfig, "node": NodeConfig, **sections}.items():
         if key == "swarm" and key not in raw:
             continue
@@ -459,13 +487,14 @@ def parse(
             problems.extend(error.problems)
     plugins = raw.get("plugins", {})
     if type(plugins) is not dict:
-        what = str(_wrong_type("tables [plugins.NAME]", plugins))
-        problems.append(Problem("QRES-E104", "plugins", what))
+        wrong = _wrong_type("tables [plugins.NAME]", plugins)
+        problems.append(Problem("QRES-E104", "plugins", str(wrong), wrong.fix))
         plugins = {}
     for name, table in cast("dict[str, Any]", plugins).items():
         if type(table) is not dict:
             what = str(_wrong_type("a table", table))
-            problems.append(Problem("QRES-E104", f"plugins.{name}", what, f"[plugins.{name}]"))
+            fix = f"write [plugins.{name}] on a line of its own, and its keys below"
+            problems.append(Problem("QRES-E104", f"plugins.{name}", what, fix))
     if problems:
         raise ConfigError(problems)
     return Config(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 import attrs
@@ -137,23 +138,18 @@ class Kernel:
     def _verdict(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Verdict, str]:
         """The first verdict that is not an acceptance, with its author."""
         for name, caller in self._callers[hook]:
-            try:
-                results = caller(**arguments)
-            except Exception as error:  # noqa: BLE001 - a broken defence must refuse, not crash
-                self.rejections[f"{name}: {hook} raised {type(error).__name__}"] += 1
-                return reject(f"{hook} raised"), name
-            verdict = results[0] if len(results) == 1 else None
-            if verdict is ACCEPT:
-                continue
-            if (
-                type(verdict) is not Verdict
-                or type(verdict.reason) is not str
-                or type(verdict.blame) is not Blame
-            ):
-                return reject(f"{hook} gave no verdict"), name
-            if verdict.decision is not Decision.ACCEPT:
+            verdict = self._asked(name, hook, caller, arguments)
+            if verdict is not ACCEPT:
                 return verdict, name
         return ACCEPT, ""
+
+    def _asked(self, name: str, hook: str, caller: Caller, arguments: Mapping[str, Any]) -> Verdict:
+        try:
+            results = caller(**arguments)
+        except Exception as error:  # noqa: BLE001 - a broken defence must refuse, not crash
+            self.rejections[f"{name}: {hook} raised {type(error).__name__}"] += 1
+            return reject(f"{hook} raised")
+        return _checked(hook, results[0] if len(results) == 1 else None)
 
     def has(self, hook: str) -> bool:
         """Whether any enabled plugin implements the hook."""
@@ -352,6 +348,50 @@ class Kernel:
         """The first refusing verdict on a contribution, and its author."""
         return self._verdict("verify", {"contribution": contribution, "round_info": round_info})
 
+    def verify_all(
+        self, contributions: Sequence[Contribution], round_info: RoundInfo
+    ) -> list[tuple[Verdict, str]]:
+        """For each contribution the first refusing verdict and its author, or an acceptance.
+
+        What a plugin can check together is checked together, but for what another refused before.
+        """
+        found: list[tuple[Verdict, str]] = [(ACCEPT, "")] * len(contributions)
+        together = dict(self._callers["verify_all"])
+        for name, caller in self._callers["verify"]:
+            left = [at for at, (verdict, _name) in enumerate(found) if verdict is ACCEPT]
+            chosen = tuple(contributions[at] for at in left)
+            verdicts = None
+            if name in together and len(left) > 1:
+                verdicts = self._together(name, together[name], chosen, round_info)
+            if verdicts is None:
+                asked = partial(self._asked, name, "verify", caller)
+                verdicts = [
+                    asked({"contribution": one, "round_info": round_info}) for one in chosen
+                ]
+            for at, verdict in zip(left, verdicts, strict=True):
+                if verdict is not ACCEPT:
+                    found[at] = verdict, name
+        return found
+
+    def _together(
+        self,
+        name: str,
+        caller: Caller,
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> list[Verdict] | None:
+        """``None`` for a hook that fails: one bad contribution must not take others with it."""
+        try:
+            results = caller(contributions=contributions, round_info=round_info)
+        except Exception as error:  # noqa: BLE001 - each is asked for by itself instead
+            self.rejections[f"{name}: verify_all raised {type(error).__name__}"] += 1
+            return None
+        answers = results[0] if len(results) == 1 else None
+        if not isinstance(answers, (list, tuple)):
+            return None
+        verdicts = [_checked("verify_all", one) for one in cast("Sequence[object]", answers)]
+        return verdicts if len(verdicts) == len(contributions) else None
+
     def standing(self, sender: NodeId) -> Standing:
         """What the reputation plugin says of a node; full standing without one."""
         for _name, caller in self._callers["reputation"]:
@@ -513,3 +553,16 @@ class Kernel:
             return check_vector(result, where, dimension=round_info.dimension)
         except QresError as error:
             raise HookError.of("QRES-E702", where, error.problems[0].what) from error
+
+
+def _checked(hook: str, verdict: object) -> Verdict:
+    """What a plugin gave, as a verdict; whatever is none, or not well made, rejects."""
+    if verdict is ACCEPT:
+        return ACCEPT
+    if (
+        type(verdict) is not Verdict
+        or type(verdict.reason) is not str
+        or type(verdict.blame) is not Blame
+    ):
+        return reject(f"{hook} gave no verdict")
+    return verdict if verdict.decision is not Decision.ACCEPT else ACCEPT

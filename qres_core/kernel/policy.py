@@ -17,9 +17,9 @@ import attrs
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, Problem
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import NodeConfig, SwarmConfig, read_toml, structure
 from qres_core.kernel.slots import SLOTS
-from qres_core.kernel.suggest import did_you_mean
 
 SYSTEM_POLICY: Final = Path("/etc/qres/policy.toml")
 """Always applied where it exists."""

@@ -45,7 +45,9 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
             ("reputation", "observe"), ("reputation",), 0, 1, "the one result is weight and gate"
         ),
         "privatize": Slot(("privatize", "reveal"), ("privatize",), 0, None, "chain in file order"),
-        "prove": Slot(("prove", "verify"), ("verify",), 0, None, "every one must accept"),
+        "prove": Slot(
+            ("prove", "verify", "verify_all"), ("verify",), 0, None, "every one must accept"
+        ),
         "aggregate": Slot(
             ("aggregate", "wrap_aggregate", "screen", "endorse"),
             ("aggregate",),
@@ -66,7 +68,7 @@ FAMILY_OF: Final[Mapping[str, str]] = MappingProxyType(
     {hook: family for family, slot in SLOTS.items() for hook in slot.hooks}
 )
 
-PAIRED: Final = (("sign", "authenticate"), ("prove", "verify"))
+PAIRED: Final = (("sign", "authenticate"), ("prove", "verify"), ("verify_all", "verify"))
 """A plugin that has the first hook must have the second."""
 
 ALL_HOOKS: Final = (*LIFE_CYCLE, *FAMILY_OF)

@@ -6,16 +6,41 @@ starts. A combination that would be a lie is refused with a sentence that names 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, cast
 
 import attrs
 
 from qres_core.contract.errors import Problem
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.chain import Hidden, behind_the_hider, check_all, having, hiding
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
+
+_EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "transport": "memory",
+        "authenticate": "ed25519",
+        "replay_check": "replay",
+        "reputation": "reputation",
+        "privatize": "secagg",
+        "prove": "zk",
+        "aggregate": "mean",
+    }
+)
+"""A plugin of each family that a message can name; nothing but the messages rests on it."""
+
+_SEEN: Final[Mapping[Visibility, str]] = MappingProxyType(
+    {
+        Visibility.INDIVIDUAL: "single updates",
+        Visibility.GROUP: "sums of groups",
+        Visibility.SUM: "one sum of all updates",
+    }
+)
+"""What can be seen of contributions, in words."""
 
 
 @attrs.frozen
@@ -74,26 +99,34 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
             holders = [plugin.name for plugin in having(enabled, hook)]
             if slot.maximum is not None and len(holders) > slot.maximum:
                 names = ", ".join(holders)
-                what = f"slot {hook!r} takes {slot.maximum} plugin, enabled: {names}"
+                what = (
+                    f"slot {hook!r} takes {slot.maximum} plugin, and {len(holders)} are enabled: "
+                    f"{names}"
+                )
                 yield Problem("QRES-E302", "plugins", what, "remove all but one")
             if len(holders) >= slot.minimum:
                 continue
-            if family in SECURITY_FAMILIES:
-                if not swarm.insecure:
-                    what = f"no enabled plugin has the hook {hook!r}"
-                    fix = f"enable one of the {family} family, or set swarm.insecure = true"
-                    yield Problem("QRES-E306", "plugins", what, fix)
-            else:
-                built_in = {"transport": "memory", "aggregate": "mean"}.get(family)
-                fix = f"add for example [plugins.{built_in}]" if built_in else ""
-                yield Problem("QRES-E301", "plugins", f"no enabled plugin has {hook!r}", fix)
+            what, fix = f"no enabled plugin has the hook {hook!r}", _enable(family)
+            if family not in SECURITY_FAMILIES:
+                yield Problem("QRES-E301", "plugins", what, fix)
+            elif not swarm.insecure:
+                fix += "; or set swarm.insecure = true, for experiments only"
+                yield Problem("QRES-E306", "plugins", what, fix)
+
+
+def _enable(family: str) -> str:
+    """How to fill a family."""
+    return f"enable a plugin of the family {family}, for example [plugins.{_EXAMPLES[family]}]"
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for hook in ("identity", "link_keys", "credential"):
         holders = [plugin.name for plugin in having(enabled, hook)]
         if len(holders) > 1:
-            what = f"slot {hook!r} takes 1 plugin, enabled: {', '.join(holders)}"
+            what = (
+                f"slot {hook!r} takes 1 plugin, and {len(holders)} are enabled: "
+                f"{', '.join(holders)}"
+            )
             yield Problem("QRES-E302", "plugins", what, "remove all but one")
 
 
@@ -102,14 +135,15 @@ def _pairs(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         for first, second in PAIRED:
             if first in plugin.hooks and second not in plugin.hooks:
                 what = f"has {first!r} and not {second!r}: nobody would check what it makes"
-                yield Problem("QRES-E308", f"plugins.{plugin.name}", what)
+                fix = f"give the plugin the hook {second!r} too, or remove [plugins.{plugin.name}]"
+                yield Problem("QRES-E308", f"plugins.{plugin.name}", what, fix)
 
 
 def _fault_bound(swarm: SwarmConfig) -> Iterator[Problem]:
     least = 3 * swarm.byzantine + 1
     if swarm.nodes < least:
-        what = f"{swarm.nodes} nodes cannot agree with {swarm.byzantine} liars among them"
-        fix = f"at least {least} nodes, or byzantine <= {(swarm.nodes - 1) // 3}"
+        what = f"{swarm.nodes} nodes cannot agree with {_counted(swarm.byzantine)} among them"
+        fix = f"swarm.nodes >= {least}, or swarm.byzantine <= {(swarm.nodes - 1) // 3}"
         yield Problem("QRES-E307", "swarm.byzantine", what, fix)
 
 
@@ -122,30 +156,49 @@ def _visibility(
     for plugin in enabled:
         sees = not set(plugin.hooks).isdisjoint(("verify", "aggregate", "wrap_aggregate"))
         if sees and plugin.needs.visibility > hidden.visibility:
+            seen = _SEEN[hidden.visibility]
             what = (
-                f"needs to see contributions at level {plugin.needs.visibility.name.lower()}, "
-                f"and plugins.{hider.name} leaves only {hidden.visibility.name.lower()}"
+                f"needs to see {_SEEN[plugin.needs.visibility]}, and plugins.{hider.name} shows "
+                f"only {seen}"
             )
-            fix = f"change or remove {plugin.name} or {hider.name}"
+            if "aggregate" in plugin.hooks:
+                other = ", such as mean" if hidden.visibility is Visibility.SUM else ""
+                instead = f"use a rule that works with {seen}{other}"
+            else:
+                instead = f"remove [plugins.{plugin.name}]"
+            fix = f"{instead}, or remove [plugins.{hider.name}]"
             if plugin.needs.visibility is Visibility.GROUP:
-                least = plugin.needs.min_updates
-                size = swarm.quorum // max(1, least)
-                fix = (
-                    f"let {hider.name} work in groups: {plugin.name} needs {least} of them, so at "
-                    f"most {size} nodes each with swarm.quorum = {swarm.quorum}; or the rule mean"
-                )
+                fix = f"{_groups(plugin, hider, swarm.quorum)}; or {instead}"
             yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
+
+
+def _groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
+    """How groups can give a plugin the rows that one sum does not."""
+    least = max(1, plugin.needs.min_updates)
+    size = quorum // least
+    rows = "1 group" if least == 1 else f"{least} groups"
+    if size < 2:  # a group of one hides nothing
+        return (
+            f"let {hider.name} work in groups, with a larger swarm: {plugin.name} needs {rows} "
+            f"of several nodes each, and swarm.quorum = {quorum} has no room for them"
+        )
+    return (
+        f"let {hider.name} work in groups of at most {size} nodes: {plugin.name} needs {rows}, "
+        f"and swarm.quorum = {quorum}"
+    )
 
 
 def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
     for plugin in enabled:
         if plugin.needs.at_most < hidden.visibility:
             what = (
-                f"its guarantee needs contributions hidden to level "
-                f"{plugin.needs.at_most.name.lower()}, and they are visible at level "
-                f"{hidden.visibility.name.lower()}"
+                f"its guarantee holds only where nobody sees more than "
+                f"{_SEEN[plugin.needs.at_most]}, and {_SEEN[hidden.visibility]} can be seen"
             )
-            fix = f"enable secure aggregation after {plugin.name}, or change its mode"
+            hide = f"enable secure aggregation after {plugin.name}, for example [plugins.secagg]"
+            if hidden.by is not None:
+                hide = f"let {hidden.name} hide more"
+            fix = f"{hide}; or use another mode of {plugin.name}"
             yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
 
 
@@ -159,7 +212,7 @@ def _standings(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
                 f"weights nodes by their standing, and plugins.{hidden.by.name} shows only sums, "
                 "in which no single node can count less"
             )
-            fix = f"use {plugin.name} as a gate that bans and does not weight"
+            fix = f"{_ban_only(plugin)}; or remove [plugins.{hidden.by.name}]"
             yield Problem("QRES-E310", f"plugins.{plugin.name}", what, fix)
 
 
@@ -168,7 +221,7 @@ def _order(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         what = f"comes after plugins.{hider.name} and would change values that are masked already"
         fix = f"put [plugins.{plugin.name}] before [plugins.{hider.name}] in the file"
         if plugin.hides.leaves is not Visibility.INDIVIDUAL:
-            fix = f"remove {plugin.name} or {hider.name}"
+            fix = f"remove [plugins.{plugin.name}] or [plugins.{hider.name}]"
         yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
 
 
@@ -180,10 +233,13 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         for rule in having(enabled, "aggregate"):
             if not rule.averages:
                 what = (
-                    f"its noise fits what one update can change of a mean, and the rule "
-                    f"{rule.name} is none"
+                    f"its noise fits what one update can change in a mean, and the rule "
+                    f"{rule.name} is not a mean"
                 )
-                fix = f"use the rule mean, or another mode of {plugin.name}"
+                fix = (
+                    f"use a rule that is, for example [plugins.mean], or another mode of "
+                    f"{plugin.name}"
+                )
                 yield Problem("QRES-E303", where, what, fix)
         for other in enabled:
             if other is not plugin and other.alters:
@@ -191,7 +247,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                     f"its noise is for the mean of all updates, and plugins.{other.name} changes "
                     "updates before they are averaged"
                 )
-                fix = f"remove {other.name}, or use another mode of {plugin.name}"
+                fix = f"remove [plugins.{other.name}], or use another mode of {plugin.name}"
                 yield Problem("QRES-E303", where, what, fix)
 
 
@@ -203,8 +259,9 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
     for plugin in (*(one for one in enabled if one not in chain), *chain):
         where, least = f"plugins.{plugin.name}", plugin.needs.min_updates
         if least > swarm.quorum:
-            what = f"needs {least} updates, swarm.quorum lets {swarm.quorum} suffice"
-            fix = f"swarm.quorum >= {least}, or a smaller bound"
+            what = f"needs {least} updates, and swarm.quorum lets {swarm.quorum} suffice"
+            nodes = f" and swarm.nodes >= {least}" if least > swarm.nodes else ""
+            fix = f"swarm.quorum >= {least}{nodes}, or {_smaller(plugin)}"
             yield Problem("QRES-E304", where, what, fix)
             continue
         if plugin not in chain:
@@ -225,7 +282,7 @@ def _too_few(
     what = f"needs {least} rows, and of swarm.quorum = {quorum} updates"
     if hidden.by is not None:
         what += f" plugins.{hidden.name} leaves {rows}"
-    fix = f"groups of at most {quorum // needed}" if quorum >= needed else ""
+    fix = f"groups of at most {quorum // needed} nodes" if quorum >= needed else ""
     if mergers:
         names = ", ".join(f"plugins.{name}" for name in mergers)
         what += f"{', of which' if hidden.by else ''} {names} makes {-(-rows // merged)}"
@@ -233,8 +290,31 @@ def _too_few(
     size = hidden.by.hides.group_size if hidden.by is not None else 1
     if size:  # without groups from the start, no quorum makes more rows than one
         fix = f"{fix + ', ' if fix else ''}swarm.quorum >= {needed * size}"
-    fix = f"{fix}, or a smaller bound" if fix else "a smaller bound"
+    smaller = _smaller(plugin)
+    fix = f"{fix}, or {smaller}" if fix else smaller
     return Problem("QRES-E304", f"plugins.{plugin.name}", what, fix)
+
+
+def _smaller(plugin: Enabled) -> str:
+    """How a plugin is content with fewer updates."""
+    options = [option for option in ("f", "size") if _has(plugin, option)]
+    return f"a smaller {' or '.join(options) or 'bound'} in [plugins.{plugin.name}]"
+
+
+def _has(plugin: Enabled, option: str) -> bool:
+    """Whether a plugin has an option of that name, so that a message can say what to set it to."""
+    kind = cast("Any", type(plugin.instance))
+    return attrs.has(kind) and option in {one.name for one in attrs.fields(kind)}
+
+
+def _ban_only(plugin: Enabled) -> str:
+    """How a reputation is kept from scaling weights."""
+    how = f": exponent = 0 in [plugins.{plugin.name}]" if _has(plugin, "exponent") else ""
+    return f"let {plugin.name} ban nodes and not weight them{how}"
+
+
+def _counted(liars: int) -> str:
+    return "1 liar" if liars == 1 else f"{liars} liars"
 
 
 def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
@@ -242,51 +322,57 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
         tolerates = plugin.needs.tolerates
         if tolerates is None or tolerates >= swarm.byzantine:
             continue
-        what = f"withstands {tolerates} liars, swarm.byzantine promises {swarm.byzantine}"
-        fix = "choose a rule for that bound, or lower swarm.byzantine"
+        what = f"withstands {_counted(tolerates)}, and swarm.byzantine promises {swarm.byzantine}"
+        kind = "rule" if "aggregate" in plugin.hooks else "plugin"
+        own = f"f = {swarm.byzantine} in [plugins.{plugin.name}], " if _has(plugin, "f") else ""
+        fix = (
+            f"{own}{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}, or "
+            f"swarm.byzantine <= {max(0, tolerates)}"
+        )
         proofs = [one for one in having(enabled, "verify") if one.bounds]
         if plugin.averages and proofs:
             # A bound on the length of an update bounds what it does to a mean of equal weights.
-            heavier = _unequal(enabled, swarm)
+            heavier = list(_unequal(enabled, swarm))
             if not heavier:
                 continue
+            reasons = ", and ".join(reason for reason, _remedy in heavier)
             what += (
                 f"; what plugins.{proofs[0].name} proves of each update does not bound one that "
-                f"counts more than others, and {heavier}"
+                f"counts more than others: {reasons}"
             )
-            fix = "weight_cap = 1 and a reputation that only bans (exponent = 0)"
+            fix = "; and ".join(remedy for _reason, remedy in heavier)
         yield Problem("QRES-E309", f"plugins.{plugin.name}", what, fix)
 
 
-def _unequal(enabled: Sequence[Enabled], swarm: SwarmConfig) -> str:
-    """Why one update may count more than another; empty if none may."""
+def _unequal(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[tuple[str, str]]:
+    """Why one update may count more than another, each with what to do about it."""
     if swarm.weight_cap > 1:
-        return f"swarm.weight_cap is {swarm.weight_cap}"
-    weighing = [one.name for one in having(enabled, "reputation") if one.weighs]
-    return f"plugins.{weighing[0]} weights nodes by their standing" if weighing else ""
+        yield f"swarm.weight_cap is {swarm.weight_cap}", "set swarm.weight_cap = 1"
+    for one in having(enabled, "reputation"):
+        if one.weighs:
+            yield f"plugins.{one.name} weights nodes by their standing", _ban_only(one)
 
 
 def _weights(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
     for plugin in enabled:
-        if not plugin.needs.equal_weights:
-            continue
-        where = f"plugins.{plugin.name}"
-        if swarm.weight_cap > 1:
-            what = f"needs equal weights, swarm.weight_cap is {swarm.weight_cap}"
-            yield Problem("QRES-E310", where, what, "weight_cap = 1")
-        for other in having(enabled, "reputation"):
-            if other.weighs:
-                what = f"needs equal weights, and {other.name} weights nodes by reputation"
-                yield Problem("QRES-E310", where, what, f"remove {other.name}, or use it as a gate")
+        if plugin.needs.equal_weights:
+            for reason, remedy in _unequal(enabled, swarm):
+                what = f"needs equal weights, and {reason}"
+                yield Problem("QRES-E310", f"plugins.{plugin.name}", what, remedy)
 
 
 def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin in enabled:
         for family in plugin.needs.families:
             others = {hook for other in enabled if other is not plugin for hook in other.hooks}
-            if family not in SLOTS or not others.issuperset(SLOTS[family].counted):
+            where = f"plugins.{plugin.name}"
+            if family not in SLOTS:
+                what = f"needs the family {family!r}, and there is none of that name"
+                fix = f"{did_you_mean(family, SLOTS)}; that is for the plugin's authors to correct"
+                yield Problem("QRES-E305", where, what, fix)
+            elif not others.issuperset(SLOTS[family].counted):
                 what = f"needs the family {family!r}, and no other plugin fills it"
-                yield Problem("QRES-E305", f"plugins.{plugin.name}", what, f"enable a {family}")
+                yield Problem("QRES-E305", where, what, _enable(family))
 
 
 def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
@@ -297,7 +383,11 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
             continue
         for judge in dict.fromkeys(one.name for one in judges):
             what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
-            yield Problem("QRES-E312", f"plugins.{judge}", what, f"remove {judge} or {plugin.name}")
+            fix = (
+                f"remove [plugins.{judge}] or [plugins.{plugin.name}]; what judges after the "
+                "merge can stay, for example [plugins.public_validation]"
+            )
+            yield Problem("QRES-E312", f"plugins.{judge}", what, fix)
 
 
 def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:

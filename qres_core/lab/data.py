@@ -121,17 +121,15 @@ def digits(seed: int) -> Split:
 
 def _check_counts(examples: int, parts: int, minimum: int) -> None:
     if parts < 1:
-        raise LabError.of("QRES-E105", "parts", f"{parts} parts; at least 1 is needed")
+        raise LabError.of("QRES-E105", "parts", f"must be at least 1, got {parts}")
     if minimum < 1:
-        raise LabError.of(
-            "QRES-E105", "minimum", f"{minimum} examples a part; a node needs at least 1"
-        )
+        raise LabError.of("QRES-E105", "minimum", f"must be at least 1, got {minimum}")
     if examples < parts * minimum:
         raise LabError.of(
             "QRES-E105",
-            "parts",
-            f"{examples} examples cannot give {parts} parts {minimum} each",
-            f"ask for at most {examples // minimum} parts",
+            "task",
+            f"{examples} examples do not give {parts} nodes {minimum} each",
+            f'at most {examples // minimum} nodes; or the task "quadratic", which has no data',
         )
 
 
@@ -183,7 +181,7 @@ def partition_similarity(
     """
     _check_counts(len(labels), parts, 1)
     if not 0.0 <= gamma <= 1.0:
-        raise LabError.of("QRES-E105", "gamma", f"{gamma} is not in 0..1")
+        raise LabError.of("QRES-E105", "gamma", f"must be in 0..1, got {gamma}")
     order = rng.permutation(len(labels))
     common = round(gamma * len(labels))
     rest = order[common:]
@@ -226,7 +224,7 @@ def partition_dirichlet(
     """
     _check_counts(len(labels), parts, minimum)
     if not (math.isfinite(alpha) and alpha > 0):
-        raise LabError.of("QRES-E105", "alpha", f"{alpha} is not a finite number above 0")
+        raise LabError.of("QRES-E105", "alpha", f"must be a finite number above 0, got {alpha}")
     classes, counts = np.unique(labels, return_counts=True)
     prior = counts / counts.sum()
     piles = [rng.permutation(np.flatnonzero(labels == label)) for label in classes]

@@ -92,7 +92,7 @@ class HostileTrainer:
         )
         forgeries = self.attack.forge(context)
         if not forgeries:
-            raise LabError.of("QRES-E105", "attack", "it stays away")
+            raise LabError.of("QRES-E105", "attack", "it stays away", "nothing: it is meant to")
         lie = np.frombuffer(forgeries[0].octets, dtype="<i4").astype(np.int32)
         return Update(lie, weight=max(1, forgeries[0].weight))
 

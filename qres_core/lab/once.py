@@ -17,7 +17,7 @@ from typing import Any, Final
 from qres_core.contract.errors import LabError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution
-from qres_core.contract.verdict import ACCEPT
+from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
@@ -62,8 +62,9 @@ class Once:
         self._accepted: dict[tuple[object, ...], None] = {}
         for one in sorted(self._named):
             if one.partition(".")[2] not in KEYS:
-                what = f"{one!r} is no PLUGIN.HOOK with a hook of {', '.join(sorted(KEYS))}"
-                raise LabError.of("QRES-E105", "simulation.once", what)
+                what = f"{one!r} does not name a verdict that can be shared"
+                fix = f"write PLUGIN.HOOK, the hook one of {', '.join(sorted(KEYS))}"
+                raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
     def check(self, config: Config) -> None:
         """Refuse plugins that are not enabled.
@@ -79,6 +80,8 @@ class Once:
 
     def wrap(self, plugin: Enabled, hook: str, ask: Caller) -> Caller:
         """How a node asks for a verdict: of whichever node came to it first, where it is named."""
+        if hook == "verify_all" and f"{plugin.name}.verify" in self._named:
+            return self._asked_together((plugin.name, "verify", type(plugin.instance)), ask)
         if hook not in KEYS or f"{plugin.name}.{hook}" not in self._named:
             return ask
         return self._asked((plugin.name, hook, type(plugin.instance)), KEYS[hook], ask)
@@ -90,9 +93,34 @@ class Once:
                 return [ACCEPT]
             results = ask(**arguments)
             if len(results) == 1 and results[0] is ACCEPT:
-                self._accepted[key] = None
-                if len(self._accepted) > KEPT:
-                    del self._accepted[next(iter(self._accepted))]
+                self._keep(key)
             return results
 
         return asked
+
+    def _asked_together(self, who: tuple[object, ...], ask: Caller) -> Caller:
+        def asked(
+            contributions: tuple[Contribution, ...], round_info: RoundInfo
+        ) -> list[list[Verdict]]:
+            keys = [
+                (who, *_contribution({"contribution": one, "round_info": round_info}))
+                for one in contributions
+            ]
+            new = [at for at, key in enumerate(keys) if key not in self._accepted]
+            found = [ACCEPT] * len(contributions)
+            if new:
+                chosen = tuple(contributions[at] for at in new)
+                results = ask(contributions=chosen, round_info=round_info)
+                answers = results[0] if len(results) == 1 else []
+                for at, verdict in zip(new, answers, strict=True):
+                    found[at] = verdict
+                    if verdict is ACCEPT:
+                        self._keep(keys[at])
+            return [found]
+
+        return asked
+
+    def _keep(self, key: tuple[object, ...]) -> None:
+        self._accepted[key] = None
+        if len(self._accepted) > KEPT:
+            del self._accepted[next(iter(self._accepted))]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import attrs
 
-from qres_core.kernel.config import at_least, one_of
+from qres_core.contract.suggest import did_you_mean
+from qres_core.kernel.config import KeyRefusedError, at_least, one_of
 from qres_core.lab.tasks import TaskConfig
 
 
 def _share(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     del instance
     if not 0.0 <= value < 1.0:
-        msg = f"{attribute.name!r} must be in 0..1: {value}"
-        raise ValueError(msg)
+        what = f"must be a share, at least 0 and below 1, got {value}"
+        raise KeyRefusedError(attribute.name, what)
 
 
 def _help(text: str) -> dict[str, str]:
@@ -91,8 +92,16 @@ class Scenario:
 
     def __attrs_post_init__(self) -> None:
         if self.attackers and not self.attack:
-            msg = f"'attackers' is {self.attackers} and 'attack' is not set"
-            raise ValueError(msg)
+            what = f"{self.attackers} nodes attack, and simulation.attack does not say how"
+            fix = "name an attack, see `qres simulate --list-attacks`; or attackers = 0"
+            raise KeyRefusedError("attackers", what, fix)
         if self.attack and not self.attackers:
-            msg = f"'attack' is {self.attack!r} and 'attackers' is 0"
-            raise ValueError(msg)
+            # A misspelt attack is the mistake to name first. Imported here: attacks know scenarios.
+            from qres_core.lab.attacks.installed import known  # noqa: PLC0415
+
+            names = known()
+            if self.attack not in names:
+                what, fix = f"there is no attack {self.attack!r}", did_you_mean(self.attack, names)
+                raise KeyRefusedError("attack", what, fix, code="QRES-E801")
+            what = f"is 0, and simulation.attack is {self.attack!r}"
+            raise KeyRefusedError("attackers", what, "attackers = 1 or more, or no attack")

@@ -139,7 +139,7 @@ class Shadow:
         """
         if len(rows) > len(self.attackers):
             what = f"{len(rows)} forged rows of {len(self.attackers)} attackers"
-            raise LabError.of("QRES-E105", "probe.rows", what)
+            raise LabError.of("QRES-E105", "probe.rows", what, "one row for each attacker")
         kernel = self.sandbox.fresh()
         info, cap = self.round_info, kernel.swarm.weight_cap
         try:

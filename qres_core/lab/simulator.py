@@ -186,8 +186,9 @@ class Simulation:
     ) -> None:
         swarm = config.swarm
         if scenario.attackers > swarm.nodes:
-            what = f"{scenario.attackers} of {swarm.nodes} nodes"
-            raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
+            what = f"{scenario.attackers} attack, and swarm.nodes is {swarm.nodes}"
+            fix = f"simulation.attackers <= {swarm.nodes}"
+            raise LabError.of("QRES-E105", "simulation.attackers", what, fix)
         self.scenario, self.swarm = scenario, swarm
         self.attack: Attack | None = None
         self.saboteur: Saboteur | None = None

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core.contract import fixed
-from qres_core.contract.errors import LabError
+from qres_core.contract.errors import LabError, Problem
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import Vector
-from qres_core.kernel.suggest import did_you_mean
+from qres_core.kernel.config import KeyRefusedError
 from qres_core.lab.data import (
     Labels,
     Parts,
@@ -43,20 +44,17 @@ def _help(text: str) -> dict[str, str]:
 
 def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if type(value) is not int or value < 1:
-        msg = f"{attribute.name!r} must be an integer of at least 1: {value!r}"
-        raise ValueError(msg)
+        raise KeyRefusedError(attribute.name, f"must be an integer of at least 1, got {value!r}")
 
 
 def _share(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not 0 <= _real(value) <= 1:
-        msg = f"{attribute.name!r} must be a number in 0..1: {value!r}"
-        raise ValueError(msg)
+        raise KeyRefusedError(attribute.name, f"must be a number in 0..1, got {value!r}")
 
 
 def _count_or_none(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if type(value) is not int or value < 0:
-        msg = f"{attribute.name!r} must be an integer of at least 0: {value!r}"
-        raise ValueError(msg)
+        raise KeyRefusedError(attribute.name, f"must be an integer of at least 0, got {value!r}")
 
 
 def _real(value: object) -> float:
@@ -68,14 +66,14 @@ def _real(value: object) -> float:
 
 def _positive(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not _real(value) > 0:
-        msg = f"{attribute.name!r} must be a finite number above 0: {value!r}"
-        raise ValueError(msg)
+        raise KeyRefusedError(attribute.name, f"must be a finite number above 0, got {value!r}")
 
 
 def _not_negative(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     if not _real(value) >= 0:
-        msg = f"{attribute.name!r} must be a finite number of at least 0: {value!r}"
-        raise ValueError(msg)
+        raise KeyRefusedError(
+            attribute.name, f"must be a finite number of at least 0, got {value!r}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -168,7 +166,9 @@ class Task:
     scale: int = 0
 
 
-def make_task(config: TaskConfig, *, nodes: int, seed: int, scale: int = 0) -> Task:
+def make_task(
+    config: TaskConfig, *, nodes: int, seed: int, scale: int = 0, where: str = "simulation.task"
+) -> Task:
     """Make a task for a number of nodes; equal arguments make equal tasks.
 
     Args:
@@ -176,6 +176,7 @@ def make_task(config: TaskConfig, *, nodes: int, seed: int, scale: int = 0) -> T
         nodes: number of nodes, 1 or more; for the digits at most 1347.
         seed: decides data, partition, first model and the order of training, 0 or more.
         scale: power-of-two exponent of the grid, -32..32.
+        where: key path of the task's table, for messages.
 
     Returns:
         the task.
@@ -187,15 +188,26 @@ def make_task(config: TaskConfig, *, nodes: int, seed: int, scale: int = 0) -> T
     """
     fixed.check_scale(scale)
     if nodes < 1:
-        raise LabError.of("QRES-E105", "nodes", f"{nodes} nodes; at least 1 is needed")
+        raise LabError.of("QRES-E105", "nodes", f"must be at least 1, got {nodes}")
     if seed < 0:
-        raise LabError.of("QRES-E105", "seed", f"{seed} is below 0")
-    return _pick("task.name", config.name, _TASKS)(config, nodes, seed, scale)
+        raise LabError.of("QRES-E105", "seed", f"must be at least 0, got {seed}")
+    try:
+        return _pick("task.name", config.name, _TASKS)(config, nodes, seed, scale)
+    except LabError as error:
+        raise LabError([_moved(problem, where) for problem in error.problems]) from error
+
+
+def _moved(problem: Problem, where: str) -> Problem:
+    """A problem of ``task``, said of the table that the task is of."""
+    first, dot, rest = problem.where.partition(".")
+    return attrs.evolve(problem, where=f"{where}{dot}{rest}") if first == "task" else problem
 
 
 def _pick(where: str, name: str, known: Mapping[str, Choice]) -> Choice:
     if name not in known:
-        raise LabError.of("QRES-E801", where, f"unknown: {name!r}", did_you_mean(name, known))
+        kind = where.rpartition(".")[2]
+        what = f"there is no {'task' if kind == 'name' else kind} {name!r}"
+        raise LabError.of("QRES-E801", where, what, did_you_mean(name, known))
     return known[name]
 
 
@@ -205,8 +217,8 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     split = digits(seed)
     pool = len(split.train_y) // _HELD_SHARE if config.held_out else 0
     if config.held_out > pool:
-        what = f"{config.held_out} examples, the pool to draw from has {pool}"
-        raise LabError.of("QRES-E105", "simulation.task.held_out", what, "hold out fewer")
+        what = f"{config.held_out} examples, and the pool to draw from has {pool}"
+        raise LabError.of("QRES-E105", "task.held_out", what, f"held_out <= {pool}")
     parts = partition(config, split.train_y[pool:], nodes, stream(seed, Purpose.PARTITION))
 
     def trainer(node: int, part: NDArray[np.int64]) -> NumpyTrainer:
@@ -241,7 +253,7 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
 def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     if config.held_out:
         what = "the quadratic task has no examples to hold out"
-        raise LabError.of("QRES-E105", "simulation.task.held_out", what, 'name = "digits", or 0')
+        raise LabError.of("QRES-E105", "task.held_out", what, 'name = "digits", or held_out = 0')
     centre = stream(seed, Purpose.OPTIMUM).normal(0.0, 1.0, config.dimension)
 
     def trainer(optimum: np.ndarray[Any, np.dtype[np.float64]]) -> QuadraticTrainer:

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
-from qres_core.kernel.suggest import did_you_mean
 
 MAX_REPORT: Final = 4 * 2**20
 SECONDS: Final = 5.0
@@ -29,11 +28,12 @@ def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
     try:
         host, port = parts.hostname, parts.port or 80
     except ValueError as error:
-        raise ConfigError.of("QRES-E105", "--url", f"{url!r}: {error}") from error
+        fix = "for example http://127.0.0.1:8470"
+        raise ConfigError.of("QRES-E105", "--url", f"{url!r}: {error}", fix) from error
     if parts.scheme != "http" or not host or parts.path not in {"", "/"}:
-        hint = did_you_mean(parts.scheme, ("http",)) if parts.scheme != "http" else ""
-        fix = hint or "for example http://127.0.0.1:8470"
-        raise ConfigError.of("QRES-E105", "--url", f"{url!r}", fix)
+        what = f"{url!r} is not the address of a node's status page"
+        fix = "for example http://127.0.0.1:8470"
+        raise ConfigError.of("QRES-E105", "--url", what, fix)
     connection = http.client.HTTPConnection(host, port, timeout=within)
     try:
         connection.request("GET", "/status")

@@ -116,7 +116,8 @@ def _made(*arguments: str) -> dict[str, Any]:
     if not canonical.is_map(report):
         said = (done.stderr or done.stdout).strip().splitlines()
         what = f"`qres {arguments[0]}` failed: {said[-1] if said else done.returncode}"
-        raise PluginError.of("QRES-E201", "qres swarm up", what)
+        fix = "install the distribution that brings that command"
+        raise PluginError.of("QRES-E201", "qres swarm up", what, fix)
     return report
 
 
@@ -165,8 +166,9 @@ def _check(config: Config) -> None:
     if scenario.attack:
         hostile.check_playable(scenario.attack)
     if scenario.attackers > config.swarm.nodes:
-        what = f"{scenario.attackers} of {config.swarm.nodes} nodes"
-        raise LabError.of("QRES-E105", "simulation.attackers", what, "fewer attackers")
+        what = f"{scenario.attackers} attack, and swarm.nodes is {config.swarm.nodes}"
+        fix = f"simulation.attackers <= {config.swarm.nodes}"
+        raise LabError.of("QRES-E105", "simulation.attackers", what, fix)
 
 
 def prepare(

@@ -75,7 +75,8 @@ def parse_address(text: str) -> tuple[str, int]:
             raise ValueError(text)  # noqa: TRY301 - one refusal for all
     except ValueError as error:
         fix = 'write ADDRESS:PORT, for example "127.0.0.1:8470" or "[::1]:8470"'
-        raise ConfigError.of("QRES-E105", "node.status", f"{text!r}", fix) from error
+        what = f"{text!r} is not an address and a port"
+        raise ConfigError.of("QRES-E105", "node.status", what, fix) from error
     return bare, number
 
 

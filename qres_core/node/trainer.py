@@ -14,10 +14,10 @@ import attrs
 
 from qres_core.contract.errors import ConfigError, LabError, QresError
 from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Reference, Trainer, Validator
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.kernel.config import Config, at_least
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.tasks import TaskConfig, make_task
 
 Work: TypeAlias = tuple[Trainer, Vector]
@@ -98,7 +98,11 @@ def make_work(config: Config) -> Work:
         fix = 'set entry = "module:factory", or add [trainer.task]'
         raise ConfigError.of("QRES-E103", "trainer", "nothing to train is named", fix)
     task = make_task(
-        table.task, nodes=config.swarm.nodes, seed=table.seed, scale=config.swarm.scale
+        table.task,
+        nodes=config.swarm.nodes,
+        seed=table.seed,
+        scale=config.swarm.scale,
+        where="trainer.task",
     )
     return task.trainers[table.index], task.initial
 
@@ -145,7 +149,8 @@ def from_entry(table: TrainerConfig, folder: Path, nodes: int) -> Work:
         raise
     except Exception as error:
         what = f"{table.entry} raised {type(error).__name__}: {error}"
-        raise ConfigError.of("QRES-E101", "trainer.entry", what) from error
+        fix = "correct the function, or what trainer.options gives it"
+        raise ConfigError.of("QRES-E101", "trainer.entry", what, fix) from error
     fix = "return the trainer, with fit and evaluate, and the first model"
     try:
         trainer, initial = made
@@ -162,7 +167,8 @@ def _load(entry: str, folder: Path) -> Callable[..., object]:
     where = "trainer.entry"
     module_name, colon, name = entry.partition(":")
     if not (colon and module_name and name):
-        raise ConfigError.of("QRES-E105", where, f"{entry!r}", "write module:factory")
+        what = f"{entry!r} does not name a function of a module"
+        raise ConfigError.of("QRES-E105", where, what, "write module:factory")
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: nothing in it stands in for what is installed
     importlib.invalidate_caches()

@@ -13,14 +13,13 @@ from typing import Any
 import attrs
 
 from qres_core.contract.types import NodeId
-from qres_core.kernel.config import at_least
+from qres_core.kernel.config import KeyRefusedError, at_least
 
 
 def _share(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
     at_least(0.0)(instance, attribute, value)
     if value > 1:
-        msg = f"{attribute.name!r} must be <= 1: {value}"
-        raise ValueError(msg)
+        raise KeyRefusedError(attribute.name, f"must be at most 1, got {value}")
 
 
 def share(text: str) -> Any:

@@ -94,6 +94,10 @@ class Gathering:
             if number == round_number and digest in self._by_digest
         }
 
+    def senders(self, round_number: int) -> set[NodeId]:
+        """Who contributed to the round."""
+        return {sender for number, sender in self._first if number == round_number}
+
     def contributions(self, members: Sequence[Member]) -> tuple[Contribution, ...]:
         """The members' contributions as they were sent, in the members' order."""
         return tuple(self._by_digest[member.digest].contribution for member in members)

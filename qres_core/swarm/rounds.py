@@ -29,7 +29,7 @@ What the machine needs for it has a part each:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -57,7 +57,6 @@ from qres_core.swarm.catching_up import CatchingUp
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.dialogues import Dialogues
 from qres_core.swarm.effects import Effect, Refused, RoundEnded, SatOut, Train
-from qres_core.swarm.gathering import Held
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.judging import Judge
 from qres_core.swarm.messages import (
@@ -454,6 +453,7 @@ class RoundMachine:
             before = self.number
             self._join(now)
             self._contribute(now)
+            self._check_contributions(now)
             self._propose(now)
             self._prevote(now)
             self._precommit(now)
@@ -471,6 +471,17 @@ class RoundMachine:
         times = self._round.times
         if not times.joined and self._pace.others_in(self.number) + 1 >= self.threshold:
             times.join(now, self.swarm.deadline)
+
+    def _check_contributions(self, now: float) -> None:
+        """Check those that wait, where something is about to depend on them."""
+        sets = [one for one in (self._round.proposal, self._promises.pending) if one is not None]
+        if (
+            sets
+            or now >= self._round.times.propose
+            or self._nobody_is_missing(self._collector.here())
+        ):
+            named = {member.digest for one in sets for member in one.candidate.members}
+            self._collector.check(named)
 
     def _propose(self, now: float) -> None:
         current = self._round
@@ -507,7 +518,7 @@ class RoundMachine:
             return None
         return Proposal(CandidateSet(self.number, tuple(screened)))
 
-    def _nobody_is_missing(self, held: Mapping[NodeId, Held]) -> bool:
+    def _nobody_is_missing(self, held: Collection[NodeId]) -> bool:
         """Whether waiting longer can bring nothing: what banned nodes send is never proposed."""
         return len(held) >= self.swarm.quorum and all(
             one in held or self.kernel.standing(one).banned for one in self.roster

@@ -21,12 +21,12 @@ import numpy as np
 from qres_core.contract.errors import CompatibilityError, PluginError, ValueRefusedError
 from qres_core.contract.hookspecs import hookimpl
 from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.traits import Needs
 from qres_core.contract.types import Updates, Vector
 from qres_core.kernel.assembly import Enabled, assemble, plugin_class
 from qres_core.kernel.config import parse, structure
 from qres_core.kernel.discovery import Installed, Status, scan
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.testing.builders import make_round_info, make_updates
 from qres_core.testing.hosting import Seated, seat
 

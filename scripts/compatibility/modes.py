@@ -92,7 +92,7 @@ def _dp(mode: str, **options: Any) -> Callable[[Setting], Options]:
 
 
 def _secagg(**options: Any) -> Callable[[Setting], Options]:
-    room = {"bound": 256.0, "noise": 18000.0, "patience": 1.0}
+    room = {"bound": 256.0, "noise_room": 18000.0, "patience": 1.0}
     return _fixed(**{**room, **options})
 
 

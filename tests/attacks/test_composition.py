@@ -61,7 +61,7 @@ def test_a_rule_that_would_see_one_sum_is_refused(rule: str) -> None:
         Kernel.from_config(config, installed=scan())
     problems = {one.code: str(one) for one in caught.value.problems}
     assert f"plugins.{rule}" in problems["QRES-E303"]
-    assert "plugins.secagg leaves only sum" in problems["QRES-E303"]
+    assert "plugins.secagg shows only one sum" in problems["QRES-E303"]
     assert "groups" in problems["QRES-E303"]
 
 

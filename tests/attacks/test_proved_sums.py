@@ -17,11 +17,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_arithmetic import clipped
 from qres_dp.plugin import Dp
 from qres_secagg.plugin import Secagg
 from qres_zk import Zk
 from qres_zk.bundle import ProofBundle
-from qres_zk.exact import clipped
 from qres_zk.pedersen import commit
 from qres_zk.plugin import LIED
 
@@ -56,7 +56,7 @@ DP: Mapping[str, object] = {
     "mode": "distributed", "clip": 2.0, "delta": 1e-6, "noise_multiplier": 0.1, "rounds": 30,
 }  # fmt: skip
 ZK: Mapping[str, object] = {"bound": 24.0, "k": 256, "security": 40, "clip": False}
-SECAGG: Mapping[str, object] = {"bound": 16.0, "noise": 16.0, "patience": 1.0}
+SECAGG: Mapping[str, object] = {"bound": 16.0, "noise_room": 16.0, "patience": 1.0}
 INSTALLED = scan()
 
 
@@ -169,8 +169,8 @@ class Larger(Zk):
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        super().setup(node_info)
         self.bound = 100 * self.bound
+        super().setup(node_info)
 
 
 @attrs.define(eq=False)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from qres_core.cli.swarm import _aborted
 from qres_core.kernel.config import parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
@@ -335,3 +336,15 @@ def test_the_page_shows_the_node_in_a_browser(tmp_path: Path) -> None:
     roster = config["swarm"]["roster"]
     assert all(one[:12] in shown.stdout for one in roster)
     assert "Content Security Policy" not in shown.stderr
+
+
+def test_a_swarm_that_gets_nowhere_says_why() -> None:
+    def report(*reasons: str) -> dict[str, object]:
+        ended = [{"closed": False, "reason": reason} for reason in reasons]
+        return {"history": [*ended, {"closed": True, "reason": ""}]}
+
+    late, few = "no proposal", "0 contributions, quorum 5"
+    reports = [report(few, few, late), report(few), None, {}]
+    assert _aborted(reports) == [(few, 2), (late, 1)]
+    assert _aborted([report()]) == []
+    assert len(_aborted([report(*"abcdef")])) == 3

@@ -239,6 +239,13 @@ class Clip:
             return ACCEPT
         return reject("bad proof", blame=Blame.SENDER)
 
+    @hookimpl
+    def verify_all(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> list[Verdict]:
+        """Check them one by one."""
+        return [self.verify(one, round_info) for one in contributions]
+
 
 @attrs.define
 class Hello:

@@ -150,6 +150,23 @@ def test_contract_check_sees(source: str) -> None:
     assert outside_contract(source)
 
 
+def keeps_its_own_database(source: str) -> bool:
+    """Whether ``source`` opens databases without the policy of ``qres_core.stores``."""
+    return any(module.partition(".")[0] == "sqlite3" for module, _line in imported(source))
+
+
+@pytest.mark.parametrize("room", ["qres_core", *(f"plugins/{name}/{name}" for name in PLUGINS)])
+def test_every_database_is_opened_by_the_one_store(room: str) -> None:
+    owner = ROOT / "qres_core/contract/stores/database.py"
+    found = {path for path in files(ROOT / room) if keeps_its_own_database(path.read_text("utf-8"))}
+    assert found == ({owner} if room == "qres_core" else set())
+
+
+def test_the_check_for_databases_sees() -> None:
+    assert keeps_its_own_database("def late():\n    from sqlite3 import connect")
+    assert not keeps_its_own_database("from qres_core import stores")
+
+
 def loaded_by(code: str) -> set[str]:
     """The top-level modules a fresh interpreter holds after ``code``."""
     report = (

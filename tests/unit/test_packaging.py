@@ -100,6 +100,21 @@ def test_dist_has_its_files(dist: Path) -> None:
 
 
 @every_dist
+def test_what_is_not_released_yet_is_in_fragments(dist: Path) -> None:
+    """The changelog begins with the newest release; the rest is in files for towncrier."""
+    kinds = {one["directory"] for one in pyproject(ROOT)["tool"]["towncrier"]["type"]}
+    fragments = [one for one in (dist / "changelog.d").glob("*.md") if one.name != "README.md"]
+    for one in fragments:
+        assert re.fullmatch(rf"(?:\d+|\+[\w-]+)\.(?:{'|'.join(kinds)})\.md", one.name)
+        assert one.read_text("utf-8").strip().endswith(".")
+    changelog = (dist / "CHANGELOG.md").read_text("utf-8")
+    released = re.findall(r"^## .*?(\d\S*)", changelog, re.MULTILINE)
+    assert fragments or released
+    version = Version(pyproject(dist)["project"]["version"])
+    assert all(Version(one) <= version for one in released)
+
+
+@every_dist
 def test_version_is_static_and_canonical(dist: Path) -> None:
     project = pyproject(dist)["project"]
     assert "dynamic" not in project

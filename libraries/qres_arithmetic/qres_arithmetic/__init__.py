@@ -10,6 +10,7 @@ from qres_arithmetic.backend import (
     threads,
     using_threads,
 )
+from qres_arithmetic.ball import clipped, squared_norm
 from qres_arithmetic.columns import Blocks
 from qres_arithmetic.combination import WEIGHT_UNIT, combine, mean_of, quantised
 from qres_arithmetic.distances import (
@@ -49,6 +50,7 @@ __all__ = [
     "accelerated",
     "check_finite",
     "check_rows",
+    "clipped",
     "combine",
     "compiled",
     "distances_with_norms",
@@ -68,6 +70,7 @@ __all__ = [
     "shortened",
     "squared_distances",
     "squared_lengths",
+    "squared_norm",
     "squared_norms",
     "sweep",
     "threads",

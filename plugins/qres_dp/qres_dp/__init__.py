@@ -1,4 +1,25 @@
-"""Differential privacy for QRES: exact noise and clipping on the fixed-point grid."""
+"""Differential privacy for QRES: exact noise and clipping on the fixed-point grid.
+
+===============================  =================================================================
+where                            what
+===============================  =================================================================
+``plugin``                       the options and the hooks
+``ranges``, ``combination``      which values an option takes, and which options go together
+``terms``, ``modes``             what the options come to; modes, neighbours, a round's mechanism
+``fitting``, ``grid``            whether a swarm's numbers and its grid allow it
+``releases``                     what leaves a node and what is merged, one class for each way
+``clip``, ``discrete_gaussian``  clipping and noise in integers
+``randomness``                   keys and the stream of a key
+``central``                      noise that all nodes draw alike
+``adaptive``, ``following``      a clip that follows a quantile: the rule, and what a node knows
+``correlated``                   noise that takes back some of that of earlier rounds
+``stream``, ``central_stream``   … of one node's releases, and of the models
+``accounting``                   what releases cost, alone and together
+``ledger``                       what a node released and spent, on disk
+``plan``, ``chart``, ``cli``     from a budget to noise, before there is a swarm; ``qres dp``
+``audit``, ``gallery``           attempts to prove it wrong
+===============================  =================================================================
+"""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core import CompatibilityError, ConfigError, ValueRefusedError, WireError
+from qres_dp.ranges import ADAPTIVE_QUANTILE, ADAPTIVE_RATE
 
 UNIT: Final = 1 << 16
 """What one vote adds to the sum or takes from it."""
@@ -134,18 +135,13 @@ class Ballot:
         return cls(bool(body[0]), bound)
 
 
-def _check_share(instance: object, attribute: Any, value: Any) -> None:
-    del instance
-    if not 0.1 <= value <= 0.9:  # NaN is neither
-        where = f"plugins.dp.{attribute.name}"
-        raise ConfigError.of("QRES-E105", where, f"{value} is not in 0.1..0.9")
+def _within(lowest: float, highest: float) -> Any:
+    def check(_instance: object, attribute: Any, value: Any) -> None:
+        if not lowest <= value <= highest:  # NaN is not
+            where = f"plugins.dp.{attribute.name}"
+            raise ConfigError.of("QRES-E105", where, f"{value} is not in {lowest:g}..{highest:g}")
 
-
-def _check_rate(instance: object, attribute: Any, value: Any) -> None:
-    del instance
-    if not 0.001 <= value <= 1.0:
-        where = f"plugins.dp.{attribute.name}"
-        raise ConfigError.of("QRES-E105", where, f"{value} is not in 0.001..1")
+    return check
 
 
 @attrs.frozen
@@ -163,8 +159,8 @@ class AdaptiveClip:
         CompatibilityError: QRES-E313 where ``lowest`` is above ``highest``.
     """
 
-    quantile: float = attrs.field(default=0.5, validator=_check_share)
-    rate: float = attrs.field(default=0.2, validator=_check_rate)
+    quantile: float = attrs.field(default=0.5, validator=_within(*ADAPTIVE_QUANTILE))
+    rate: float = attrs.field(default=0.2, validator=_within(*ADAPTIVE_RATE))
     lowest: int = 1
     highest: int = MAX_RADIUS
 

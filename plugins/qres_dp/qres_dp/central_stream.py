@@ -13,8 +13,6 @@ of the stream: see :mod:`qres_dp.stream`.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,8 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import QresError, RoundError, ValueRefusedError, canonical
-from qres_dp.anchor import sync_folder
+from qres_core import QresError, ValueRefusedError, canonical, stores
 from qres_dp.correlated import CorrelatedNoise
 from qres_dp.randomness import KEY_BYTES
 from qres_dp.stream import Shape
@@ -178,14 +175,5 @@ class CentralStream:
         if self._folder is None:
             return
         body = canonical.dumps([self._name, b"".join(self._keys)])
-        path = self._folder / FILE
-        try:
-            handle, name = tempfile.mkstemp(prefix=f"{FILE}.new-", dir=self._folder)  # mode 0600
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(_DOMAIN + body).digest() + body)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, path)  # noqa: PTH105 - both are on one disk
-            sync_folder(self._folder)
-        except OSError as error:
-            raise RoundError.of("QRES-E602", str(path), str(error), "make room for it") from error
+        digest = hashlib.sha256(_DOMAIN + body).digest()
+        stores.replace_file(self._folder / FILE, digest + body)

@@ -19,9 +19,9 @@ from qres_dp.audit import FAULTS, Audit, audit, controls
 from qres_dp.audit.black_box import RUNS
 from qres_dp.chart import Panel, svg
 from qres_dp.ledger import Ledger, Owner
+from qres_dp.ledger.record import Record
 from qres_dp.modes import Mode
 from qres_dp.plan import Plan, Request, plan
-from qres_dp.record import Record
 
 _MAX_CONFIG = 2**20
 _MODES = click.Choice([mode.value for mode in Mode])

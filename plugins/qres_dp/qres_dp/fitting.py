@@ -1,72 +1,124 @@
-"""What can be told of a swarm before it starts: do its numbers allow the mechanism?"""
+"""Do a swarm's numbers allow the mechanism? One judge, before the swarm starts and in its rounds.
+
+What is judged is a :class:`~qres_core.Surroundings`. Before the start the kernel makes it of the
+configuration; at the start and in a round :func:`of_node` and :func:`of_round` make it of what is
+known then.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 
-from qres_core import CompatibilityError, Extent, Problem, Surroundings, ValueRefusedError, fixed
-from qres_dp.modes import Mechanism, Mode
+from qres_core import (
+    CompatibilityError,
+    NodeInfo,
+    Problem,
+    QresError,
+    RoundInfo,
+    Surroundings,
+    Visibility,
+)
+from qres_dp.modes import Mechanism
 
 Plan = Callable[[Surroundings], Mechanism]
 """Makes the mechanism of the configured options, or raises QRES-E313 or QRES-E314."""
 
 
+def of_node(node_info: NodeInfo) -> Surroundings:
+    """What a node knows when it is set up: a sum may at best have all nodes in it."""
+    nodes = len(node_info.roster)
+    return Surroundings(
+        nodes=nodes,
+        byzantine=node_info.byzantine,
+        quorum=nodes,
+        visibility=Visibility.SUM,
+        members=nodes,
+    )
+
+
+def of_round(round_info: RoundInfo) -> Surroundings:
+    """What a round says of itself: a sum of all has no fewer nodes than the quorum."""
+    return Surroundings(
+        nodes=len(round_info.roster),
+        byzantine=round_info.byzantine,
+        quorum=round_info.quorum,
+        scale=round_info.scale,
+        dimension=round_info.dimension,
+        visibility=Visibility.SUM,
+        members=round_info.quorum,
+    )
+
+
+def watchers(byzantine: int) -> int:
+    """Nodes of a sum that may see it and know their own share of noise: one at least."""
+    return max(1, byzantine)
+
+
+def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Problem]:
+    """Numbers of nodes for which the options promise nothing.
+
+    Args:
+        around: the swarm.
+        delta: the option.
+        honest: the option; 0 where nothing is shared.
+
+    Yields:
+        QRES-E314, each with both sides and the remedy.
+    """
+    if Fraction(delta) * around.nodes >= 1:
+        what = (
+            f"delta {delta:g} is not below 1 / {around.nodes}, swarm.nodes: it would allow giving "
+            "a node away"
+        )
+        yield Problem("QRES-E314", "plugins.dp.delta", what, f"delta < {1 / around.nodes:.3g}")
+    most = around.members - watchers(around.byzantine)
+    # Where nothing is hidden, there are no sums to count on; the solver says so (QRES-E303).
+    if around.visibility is not Visibility.INDIVIDUAL and honest > most:
+        hider = f"plugins.{around.hidden_by}" if around.hidden_by else "the swarm"
+        what = (
+            f"noise is counted on {honest} shares, and {hider} may reveal sums of "
+            f"{around.members} nodes, of which {watchers(around.byzantine)} may know their own"
+        )
+        fix = f"honest <= {max(0, most)}, or larger sums: a larger swarm.quorum"
+        if around.hidden_by:
+            fix += f", in groups a larger least size of plugins.{around.hidden_by}"
+        yield Problem("QRES-E314", "plugins.dp.honest", what, fix)
+
+
 def misfits(
-    around: Surroundings, plan: Plan, *, mode: Mode, honest: int, delta: float
+    around: Surroundings, plan: Plan, *, delta: float, honest: int, carries: bool
 ) -> Iterator[Problem]:
     """Everything about the swarm and the plugins beside that would stop noise from being added.
 
     Args:
         around: the configuration around the plugin.
         plan: makes the mechanism.
-        mode: who adds the noise.
-        honest: the option.
         delta: the option.
+        honest: the option.
+        carries: whether what travels beside an update may leave without noise.
 
     Yields:
         QRES-E313 and QRES-E314, each with both sides and the remedy.
     """
-    liars = max(1, around.byzantine)
-    if delta * around.nodes >= 1.0:
-        what = (
-            f"delta {delta:g} is not below 1 / {around.nodes}, swarm.nodes: it would allow giving "
-            "a node away"
-        )
-        yield Problem("QRES-E314", "plugins.dp.delta", what, f"delta < {1 / around.nodes:.3g}")
-    if mode is Mode.DISTRIBUTED and around.hidden_by and honest > around.members - liars:
-        what = (
-            f"noise is counted on {honest} shares, and plugins.{around.hidden_by} may reveal sums "
-            f"of {around.members} nodes, of which {liars} may know their own"
-        )
-        fix = f"honest <= {max(0, around.members - liars)}, or larger sums: a larger swarm.quorum, "
-        fix += f"in groups a larger least size of plugins.{around.hidden_by}"
-        yield Problem("QRES-E314", "plugins.dp.honest", what, fix)
-    if around.companions and mode is not Mode.CENTRAL:
+    yield from miscounts(around, delta=delta, honest=honest)
+    if around.companions and not carries:
         names = [f"plugins.{name}" for name in around.companions]
         what = f"what {', '.join(names)} puts beside the update would leave without noise"
         fix = f"put [plugins.dp] before [{names[0]}] in the file"
         yield Problem("QRES-E314", "plugins.dp", what, fix)
     try:
         plan(around)
-    except (CompatibilityError, ValueRefusedError) as error:
+    except QresError as error:
         yield from error.problems
 
 
-def extent_after(around: Surroundings, plan: Plan, *, mode: Mode, clip: float) -> Extent:
-    """How large an update is once it is clipped and has its noise.
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise what was found, if anything was.
 
-    Args:
-        around: the configuration around the plugin.
-        plan: makes the mechanism.
-        mode: who adds the noise.
-        clip: the option.
+    Raises:
+        CompatibilityError: with all of it.
     """
-    try:
-        mechanism = plan(around)
-    except (CompatibilityError, ValueRefusedError):  # `misfits` says so
-        return Extent(length=clip)
-    if mode is Mode.CENTRAL:  # noise comes to the sum, later
-        return Extent(length=clip)
-    step = 2.0 ** (around.scale - fixed.FRACTION_BITS)
-    return Extent(length=clip, noise=math.sqrt(mechanism.share) * step)
+    found = tuple(problems)
+    if found:
+        raise CompatibilityError(found)

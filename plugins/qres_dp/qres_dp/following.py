@@ -9,8 +9,6 @@ public, and a file that cannot be read is the same as none.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -22,11 +20,11 @@ import attrs
 from qres_core import (
     Contribution,
     QresError,
-    RoundError,
     RoundInfo,
     ValueRefusedError,
     WireError,
     canonical,
+    stores,
 )
 from qres_dp import grid
 from qres_dp.adaptive import BALLOT_BYTES, MAX_RADIUS, UNIT, AdaptiveClip, Ballot
@@ -155,14 +153,7 @@ class Following:
         if self.folder is None:
             return
         octets = canonical.dumps(list(known))
-        path = self.folder / FILE
-        try:
-            handle, name = tempfile.mkstemp(prefix=f"{FILE}.new-", dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(octets).digest() + octets)
-            os.replace(name, path)  # noqa: PTH105 - both are on one disk
-        except OSError as error:
-            raise RoundError.of("QRES-E602", str(path), str(error)) from error
+        stores.replace_file(self.folder / FILE, hashlib.sha256(octets).digest() + octets)
 
 
 def ballots(contributions: Sequence[Contribution], name: str, skip: int) -> list[Ballot]:

@@ -25,7 +25,11 @@ LEAST_SHARE: Final = 8
 """Least deviation of noise drawn at once, in steps: sums of narrower shares are not close enough to
 a discrete Gaussian."""
 HEADROOM: Final = 12
-"""Deviations of noise that must fit: a coordinate is farther out with probability 2**-107."""
+"""Deviations of noise that must fit the grid beside clipped updates.
+
+A coordinate is farther out with probability 2**-107: any of 2**31 coordinates, in any of 10**6
+rounds, with less than 2**-50. Secure aggregation has a room of its own for the noise of a sum.
+"""
 
 
 def _root_up(square: Fraction) -> int:
@@ -35,6 +39,22 @@ def _root_up(square: Fraction) -> int:
 def least_bound(dimension: int) -> int:
     """The least clipping bound for so many coordinates, in steps."""
     return _root_up(Fraction(LEAST_RMS * LEAST_RMS * dimension))
+
+
+def together(mechanism: Mechanism, nodes: int) -> int:
+    """How many updates, each with its noise, one number of the grid has to hold the sum of."""
+    return nodes if mechanism.mode is Mode.DISTRIBUTED else 1
+
+
+def room(mechanism: Mechanism, nodes: int) -> int:
+    """Steps of the grid that clipped updates and the noise beside them take, at most.
+
+    Args:
+        mechanism: clipping and noise, in steps.
+        nodes: how many updates a sum may have.
+    """
+    summed = together(mechanism, nodes)
+    return summed * mechanism.bound + HEADROOM * _root_up(summed * mechanism.share)
 
 
 def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Problem]:
@@ -63,18 +83,17 @@ def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Pr
             f"and {LEAST_SHARE} are needed"
         )
         yield Problem("QRES-E313", where, what)
-    together = nodes if mechanism.mode is Mode.DISTRIBUTED else 1
-    room = together * bound + HEADROOM * _root_up(together * share)
     if share > LARGEST_DEVIATION**2:
         what = (
             f"noise drawn at once has a deviation of {math.sqrt(share):.3g} steps of the grid, "
             f"and {LARGEST_DEVIATION} is the most that is drawn"
         )
         yield Problem("QRES-E313", where, what)
-    if room > fixed.LIMIT:
+    needed = room(mechanism, nodes)
+    if needed > fixed.LIMIT:
         what = (
-            f"{together} times the bound and {HEADROOM} deviations of noise are {room} steps of "
-            f"the grid, and {fixed.LIMIT} fit"
+            f"{together(mechanism, nodes)} times the bound and {HEADROOM} deviations of noise are "
+            f"{needed} steps of the grid, and {fixed.LIMIT} fit"
         )
         yield Problem("QRES-E313", where, what)
 

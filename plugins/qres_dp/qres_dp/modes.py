@@ -12,6 +12,7 @@ mode                  who adds noise              what is protected against
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
 
@@ -38,6 +39,21 @@ class Mode(enum.Enum):
     CENTRAL = "central"
 
 
+_NO_VOTES = "mode {} has no noised sum of votes that every node sees"
+EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
+    Mode.LOCAL: {
+        "sampling": "in mode local everybody sees who takes part: sampling amplifies nothing",
+        "adaptive_quantile": _NO_VOTES.format("local"),
+    },
+    Mode.DISTRIBUTED: {
+        "adaptive_quantile": _NO_VOTES.format("distributed"),
+        "noise": "shares that are rounded one by one, or that a node fails to send, do not cancel",
+    },
+    Mode.CENTRAL: {},
+}
+"""Options that a mode does not combine with, and why; for ``noise``, its value ``correlated``."""
+
+
 class Relation(enum.Enum):
     """Which inputs count as neighbours: what must not be told apart.
 
@@ -48,6 +64,11 @@ class Relation(enum.Enum):
 
     ADD_REMOVE = "add-remove"
     REPLACE_ONE = "replace-one"
+
+    @property
+    def apart(self) -> int:
+        """How many bounds of an update neighbours are apart in L2."""
+        return 1 if self is Relation.ADD_REMOVE else 2
 
 
 def _round_up(variance: Fraction) -> Fraction:
@@ -75,7 +96,7 @@ class Mechanism:
     @property
     def sensitivity(self) -> int:
         """By how much, in L2, a sum of clipped updates differs between neighbours."""
-        return self.bound if self.relation is Relation.ADD_REMOVE else 2 * self.bound
+        return self.relation.apart * self.bound
 
     @property
     def variance(self) -> Fraction:

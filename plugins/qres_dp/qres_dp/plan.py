@@ -8,26 +8,24 @@ What cannot be done is refused by name; there is no plan with a warning in its p
 from __future__ import annotations
 
 import math
-from fractions import Fraction
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import attrs
 
-from qres_core import CompatibilityError, ConfigError, fixed
-from qres_dp import accounting, grid
-from qres_dp.accounting.limits import check_delta, check_epsilon, check_rounds
-from qres_dp.modes import LEMMA, Mechanism, Mode, Relation, relation_of, steps
-
-CLIP: Final = (2.0**-40, 2.0**40)
-MOST_NODES: Final = 2**16
-MOST_COORDINATES: Final = 2**31 - 1
+from qres_core import ConfigError, Surroundings, Visibility, fixed
+from qres_dp import accounting, combination, grid, ranges
+from qres_dp.accounting.limits import check_delta, check_epsilon, check_rounds, check_sampling
+from qres_dp.fitting import refuse
+from qres_dp.modes import LEMMA, Mechanism, Mode, Relation, relation_of
+from qres_dp.releases import release_of
+from qres_dp.terms import Terms, settle
 
 _Name = TypeVar("_Name", Mode, Relation)
 
 
 @attrs.frozen
 class Request:
-    """What is asked for.
+    """What is asked for: options of the plugin, in its ranges, and the swarm they are for.
 
     Attributes:
         mode: ``local``, ``distributed`` or ``central``.
@@ -95,10 +93,8 @@ class Plan:
 
     @property
     def room(self) -> float:
-        """The part of the grid's range that clipped updates and 12 deviations of noise take."""
-        drawn = self.request.nodes if self.mechanism.mode is Mode.DISTRIBUTED else 1
-        deviation = math.sqrt(drawn * self.mechanism.share)
-        return (drawn * self.mechanism.bound + grid.HEADROOM * deviation) / fixed.LIMIT
+        """The part of the grid's range that clipped updates and the noise beside them take."""
+        return grid.room(self.mechanism, self.request.nodes) / fixed.LIMIT
 
     @property
     def effective_multiplier(self) -> float:
@@ -118,6 +114,14 @@ def _named(kind: type[_Name], where: str, name: object) -> _Name:
         raise ConfigError.of("QRES-E105", where, f"{name!r} is not one of {known}") from None
 
 
+def _real(where: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError.of("QRES-E104", where, f"{value!r} is not a number")
+    if not low <= value <= high:  # NaN fails as well
+        raise ConfigError.of("QRES-E105", where, f"{value!r} is not in {low:g}..{high:g}")
+    return float(value)
+
+
 def _whole(where: str, value: object, low: int, high: int) -> int:
     if type(value) is not int:
         raise ConfigError.of("QRES-E104", where, f"{value!r} is not an integer")
@@ -126,35 +130,25 @@ def _whole(where: str, value: object, low: int, high: int) -> int:
     return value
 
 
-def _clip(value: object) -> float:
-    if type(value) not in (int, float):
-        raise ConfigError.of("QRES-E104", "clip", f"{value!r} is not a number")
-    number = float(value) if isinstance(value, int | float) else math.nan
-    if not CLIP[0] <= number <= CLIP[1]:
-        raise ConfigError.of("QRES-E105", "clip", f"{number!r} is not in 2**-40..2**40")
-    return number
-
-
-def _honest(request: Request, mode: Mode) -> int:
-    nodes = _whole("nodes", request.nodes, 1, MOST_NODES)
-    honest = _whole("honest", request.honest, 0, MOST_NODES)
-    if (mode is Mode.DISTRIBUTED) != (honest > 0):
-        what = "honest is to be set in mode distributed, to 1 or more, and in no other"
-        raise CompatibilityError.of("QRES-E314", "honest", what)
-    if honest >= nodes and mode is Mode.DISTRIBUTED:
-        what = f"{honest} of {nodes} shares that nobody who sees the sum knows"
-        fix = "whoever sees the sum knows its own share: honest <= nodes - 1"
-        raise CompatibilityError.of("QRES-E314", "honest", what, fix)
-    return honest
-
-
-def _relation(request: Request, mode: Mode, rate: float) -> Relation:
-    if mode is Mode.LOCAL and rate < 1.0:
-        what = "in mode local everybody sees who takes part: sampling amplifies nothing"
-        raise CompatibilityError.of("QRES-E314", "sampling", what, 'sampling = "none"')
+def _terms(request: Request) -> Terms:
+    """What the plugin makes of the same options, by the same ranges and rules."""
+    mode = _named(Mode, "mode", request.mode)
     if request.relation:
         _named(Relation, "relation", request.relation)
-    return relation_of(mode, request.relation, sampled=rate < 1.0)
+    epsilon = check_epsilon(request.epsilon, ranges.EPSILON)
+    delta = check_delta(request.delta, ranges.DELTA)
+    rounds = check_rounds(request.rounds, ranges.ROUNDS)
+    clip = _real("clip", request.clip, *ranges.CLIP)
+    honest = _whole("honest", request.honest, 0, ranges.HONEST[1])
+    rate = check_sampling(request.sampling, request.sampling_rate, ranges.SAMPLING_RATE)
+    sampled = request.sampling == "poisson"
+    combination.check_sampling(mode, rate, sampled=sampled)
+    relation = relation_of(mode, request.relation, sampled=sampled)
+    combination.check_honest(mode, honest)
+    multiplier, budget = settle(
+        epsilon=epsilon, delta=delta, rounds=rounds, noise_multiplier=0.0, rate=rate
+    )
+    return Terms(mode, relation, clip, multiplier, budget, honest, rate)
 
 
 def plan(request: Request) -> Plan:
@@ -173,22 +167,21 @@ def plan(request: Request) -> Plan:
 
     Complexity: O(1) without sampling; a few convolutions with it.
     """
-    mode = _named(Mode, "mode", request.mode)
-    budget, delta = check_epsilon(request.epsilon), check_delta(request.delta)
-    rounds, clip = check_rounds(request.rounds), _clip(request.clip)
-    dimension = _whole("dimension", request.dimension, 1, MOST_COORDINATES)
-    scale = _whole("scale", request.scale, -fixed.MAX_SCALE, fixed.MAX_SCALE)
-    honest = _honest(request, mode)
-    rate = accounting.check_sampling(request.sampling, request.sampling_rate)
-    relation = _relation(request, mode, rate)
-    if Fraction(delta) * request.nodes >= 1:
-        what = (
-            f"delta {delta:g} is not below 1 / {request.nodes}: it would allow giving a node away"
-        )
-        raise CompatibilityError.of("QRES-E314", "delta", what, "a smaller delta")
-    noise = accounting.calibrate(budget, delta, rounds, sampling_rate=rate)
-    bound = max(1, steps(clip, scale))
-    mechanism = Mechanism(mode, relation, bound, noise, max(1, honest))
-    grid.check(mechanism, clip, dimension=dimension, nodes=request.nodes)
-    spent = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
+    nodes = _whole("nodes", request.nodes, *ranges.NODES)
+    around = Surroundings(
+        nodes=nodes,
+        byzantine=0,
+        quorum=nodes,
+        scale=_whole("scale", request.scale, *ranges.SCALE),
+        dimension=_whole("dimension", request.dimension, *ranges.COORDINATES),
+        visibility=Visibility.SUM,
+        members=nodes,
+    )
+    terms = _terms(request)
+    release = release_of(terms)
+    refuse(release.miscounts(around))
+    mechanism = release.mechanism(around)
+    spent = accounting.epsilon(
+        terms.multiplier, request.rounds, request.delta, sampling_rate=terms.sampling_rate
+    )
     return Plan(request, mechanism, spent)

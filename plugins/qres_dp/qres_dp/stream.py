@@ -12,21 +12,33 @@ one charges for it too, and no key is used twice.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
 
-from qres_core import CompatibilityError, Vector, canonical, fixed
+from qres_core import (
+    CompatibilityError,
+    NodeId,
+    RoundError,
+    Surroundings,
+    Vector,
+    canonical,
+    fixed,
+)
 from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, KeyHistory, Participation, variance_for
-from qres_dp.ledger import Ledger, Owner
+from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.ledger.record import Charge
+from qres_dp.modes import Mechanism, steps
 from qres_dp.randomness import fresh_key
+from qres_dp.terms import Correlation, Terms
 
 SLACK: Final = 1.0 + 2.0**-30
 """More noise than was calibrated for. Steps are charged with half of the excess, so that rounding
@@ -119,17 +131,67 @@ class Shape:
         return step % self.separation == self.offset
 
 
-@attrs.frozen
-class Entry:
-    """What the ledger can do with a release.
+@functools.lru_cache(maxsize=64)
+def _shaped(*numbers: Any) -> Shape:
+    return Shape(*numbers)
 
-    Attributes:
-        check: raises if it would be refused.
-        charge: writes it down, or raises.
+
+@functools.lru_cache(maxsize=64)
+def _check_noise(shape: Shape) -> None:
+    """Raise QRES-E313 where the grid does not hold the noise; for one coordinate."""
+    CorrelatedNoise(shape.factor, shape.variance, 1, shape.steps)
+
+
+def shape_of(
+    terms: Terms, correlation: Correlation, around: Surroundings, *, offset: int = 0
+) -> Shape:
+    """What a stream is in a swarm.
+
+    Args:
+        terms: what the options come to.
+        correlation: of ``terms``.
+        around: the swarm, for its grid and the dimension of its model.
+        offset: the first step with data.
+
+    Raises:
+        CompatibilityError: QRES-E314, see :class:`Shape`.
     """
+    return _shaped(
+        correlation.rounds,
+        correlation.band,
+        correlation.separation,
+        terms.multiplier,
+        offset,
+        max(1, steps(terms.clip, around.scale)),
+        around.dimension or 1,
+        terms.relation.apart,
+    )
 
-    check: Callable[[], object]
-    charge: Callable[[], object]
+
+def turn_of(node: NodeId, separation: int) -> int:
+    """The first step with a node's data: nodes take turns, by their identities."""
+    return int.from_bytes(hashlib.sha256(node).digest()) % separation
+
+
+def widened(mechanism: Mechanism, shape: Shape) -> Mechanism:
+    """A round's mechanism with the noise that a release of the stream has by itself.
+
+    Raises:
+        ValueRefusedError: QRES-E313 where the grid does not hold the noise.
+    """
+    _check_noise(shape)
+    return attrs.evolve(mechanism, noise_multiplier=shape.deviation)
+
+
+def check_same(running: Shape, asked: Shape) -> None:
+    """Refuse to go on with a stream that the swarm is no longer made for.
+
+    Raises:
+        RoundError: QRES-E602.
+    """
+    if running != asked:
+        what = "the grid or the dimension changed in the middle of a stream of noise"
+        raise RoundError.of("QRES-E602", "plugins.dp.noise", what)
 
 
 class Stream:
@@ -148,6 +210,7 @@ class Stream:
 
     def __init__(self, owner: Owner, shape: Shape, folder: Path | None, ledger: Ledger) -> None:
         self.shape = shape
+        self._ledger = ledger
         parts = [*attrs.astuple(owner), *attrs.astuple(shape)]
         named = [part.hex() if type(part) is float else part for part in parts]
         self._name = canonical.dumps(named)
@@ -169,12 +232,15 @@ class Stream:
         body = b"qres/dp/stream/release/v1\0" + step.to_bytes(8, "little") + self._name
         return hashlib.sha256(body).digest()
 
-    def release(self, update: Vector, ledger: Callable[[bytes, float], Entry]) -> Vector:
+    def release(
+        self, update: Vector, budget: Budget, charge: Callable[[bytes, float], Charge]
+    ) -> Vector:
         """The next release.
 
         Args:
             update: int32, shape ``(d,)``, as it is; used only in the steps that carry data.
-            ledger: makes the entry of a release and its noise multiplier.
+            budget: what may be spent.
+            charge: makes the charge of a release, from its name and its noise multiplier.
 
         Returns:
             int32, shape ``(d,)``.
@@ -188,11 +254,12 @@ class Stream:
         step = self._noise.taken
         key = fresh_key()
         noise = self._noise.draw(key)  # refuses after the last step
-        ledger(self.release_name(step), self.shape.price(step)).check()
+        self._ledger.after(charge(self.release_name(step), self.shape.price(step)), budget)
         self._history.append(key)
         self._noise.advance(noise)
         while self._charged <= step:  # and for steps that a kill left without a release
-            ledger(self.release_name(self._charged), self.shape.price(self._charged)).charge()
+            name, price = self.release_name(self._charged), self.shape.price(self._charged)
+            self._ledger.charge(charge(name, price), budget)
             self._charged += 1
         total = noise.astype(np.int64)
         if self.shape.carries(step):

@@ -7,16 +7,18 @@ import random
 
 import numpy as np
 import pytest
-from qres_dp import central, plugin
+from qres_arithmetic import squared_norm
+from qres_dp import central
 from qres_dp.audit import black_box, exact, white_box
 from qres_dp.audit.faults import FAULTS, Z, fault, silent
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.run import audit
 from qres_dp.audit.statistics import loss_below, mean_score, rate_above, scale_score
 from qres_dp.audit.system import System
-from qres_dp.clip import clip, squared_norm
+from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mode
+from qres_dp.releases import local
 
 NOISE = {"half the noise", "0.9 of the noise", "noise used again", "tail without noise"}
 NOISE |= {"forgotten z"}
@@ -66,15 +68,15 @@ def test_the_black_box_finds_loud_faults_by_releases_alone(name: str) -> None:
 
 def test_a_fault_is_gone_with_its_block() -> None:
     with fault("no clipping"), fault("half the noise"):
-        assert plugin.clip is not clip
+        assert local.clip is not clip
         assert central.clip is not clip
-        assert plugin.discrete_gaussian is not discrete_gaussian
-    assert plugin.clip is clip
+        assert local.discrete_gaussian is not discrete_gaussian
+    assert local.clip is clip
     assert central.clip is clip
-    assert plugin.discrete_gaussian is discrete_gaussian
+    assert local.discrete_gaussian is discrete_gaussian
     with pytest.raises(ZeroDivisionError), fault("no clipping"):
         _ = 1 // 0
-    assert plugin.clip is clip
+    assert local.clip is clip
 
 
 @pytest.mark.parametrize("mode", list(Mode))

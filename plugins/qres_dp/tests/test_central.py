@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 from qres_dp import central
-from qres_dp.clip import squared_norm
 
 from qres_core import (
     Companion,

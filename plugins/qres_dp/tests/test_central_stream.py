@@ -91,13 +91,13 @@ def test_the_models_hold_the_sums_and_the_noise_of_the_keys(
     make_node: Callable[..., Any], arrive: Arrive, mean: Mean
 ) -> None:
     nodes = swarm(make_node)
-    shape = nodes[0].plugin._models(nodes[0].info).shape
+    shape = nodes[0].plugin._release.stream(nodes[0].info).shape
     oracle = CorrelatedNoise(shape.factor, shape.variance, shape.dimension, shape.steps)
     assert shape.sensitivity == shape.bound  # a node is added or removed, not replaced
     for _round in range(5):
         sent = send(nodes)
         move = merge(nodes, sent, arrive, mean)
-        noise = oracle.draw(nodes[0].plugin._central_stream._keys[-1])
+        noise = oracle.draw(nodes[0].plugin._release._stream._keys[-1])
         oracle.advance(noise)
         total = sum(one.vector.astype(np.int64) for one in sent) + noise
         assert np.abs(move - total / 4).max() <= 0.5
@@ -129,7 +129,7 @@ def test_an_aborted_attempt_costs_nothing_more_and_leaves_no_noise(
     assert attempted > before
     merge(nodes, send(nodes), arrive, mean)
     assert nodes[0].plugin.status()["epsilon"] == attempted
-    assert len(nodes[0].plugin._central_stream._keys) == 2
+    assert len(nodes[0].plugin._release._stream._keys) == 2
 
 
 def test_a_node_that_missed_rounds_sits_out_once_and_merges_at_once(
@@ -155,10 +155,10 @@ def test_liars_cannot_change_the_noise(
     forged = Companion(bytes(64))  # a seed, and a history of other noise
     sent[0] = attrs.evolve(sent[0], companions={"dp": forged})
     merge(nodes, sent, arrive, mean)
-    assert bytes(32) not in nodes[0].plugin._central_stream._keys
+    assert bytes(32) not in nodes[0].plugin._release._stream._keys
     # The control: as many as are promised not to lie, and nobody knows what is true.
     sent = [attrs.evolve(one, companions={"dp": Companion(bytes(96))}) for one in send(nodes)]
-    stream = nodes[0].plugin._central_stream
+    stream = nodes[0].plugin._release._stream
     stream.hear(2, [one.companions["dp"].body[32:] for one in sent], 1)
     assert stream._keys == [bytes(32)] * 2
 

@@ -16,8 +16,8 @@ from qres_dp.audit import Audit, Finding
 from qres_dp.audit.faults import fault
 from qres_dp.cli import dp
 from qres_dp.ledger import Budget, Ledger, Owner
-from qres_dp.record import Charge
-from qres_dp.store import FILE
+from qres_dp.ledger.record import Charge
+from qres_dp.ledger.store import FILE
 
 from qres_core import ConfigError, NodeId, QresError, RoundError
 from qres_core.cli.app import app

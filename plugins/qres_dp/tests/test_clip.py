@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from qres_dp.clip import clip, squared_norm
+from qres_arithmetic import squared_norm
+from qres_dp.clip import clip
 
 from qres_core import ValueRefusedError
 

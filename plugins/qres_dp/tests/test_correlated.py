@@ -313,7 +313,7 @@ class TestHistory:
         path = tmp_path / "new" / "dp-noise.sqlite"
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.chmod(0o644)
-        with pytest.raises(RoundError, match="others can read"):
+        with pytest.raises(RoundError, match="others than the owner"):
             KeyHistory(tmp_path / "new", b"stream")
 
     def test_a_file_that_was_lost_is_missed(self, tmp_path: Path) -> None:
@@ -369,6 +369,10 @@ class TestHistory:
             KeyHistory(tmp_path, b"stream")
 
     def test_a_file_whose_maker_was_killed_at_once(self, tmp_path: Path) -> None:
+        # It is written beside its name and gets it when it is whole: an empty file is damage.
         path = tmp_path / "dp-noise.sqlite"
-        path.touch(mode=0o600)
+        path.with_name(f"{path.name}.new-abc").touch(mode=0o600)
         KeyHistory(tmp_path, b"stream").append(key(0))
+        path.write_bytes(b"")
+        with pytest.raises(RoundError, match="QRES-E602"):
+            KeyHistory(tmp_path, b"stream")

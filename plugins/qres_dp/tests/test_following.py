@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qres_dp import Dp, grid
-from qres_dp.adaptive import FINE, AdaptiveClip, Ballot
+from qres_dp.adaptive import FINE, AdaptiveClip, Ballot, split
 from qres_dp.following import FILE, Following, ballots, limits
 from qres_dp.modes import Mechanism, Mode, Relation
 
@@ -81,30 +81,30 @@ def test_a_round_is_clipped_and_noised_by_the_bound_before_its_move(
     make_node: Callable[..., Any], arrive: Arrive, mean: Mean
 ) -> None:
     nodes = swarm(make_node)
-    before = nodes[0].plugin._own_mechanism(nodes[0].info)[0].bound
+    before = nodes[0].plugin._release.own(nodes[0].info).mechanism.bound
     assert before == 2**20
     sent = [node.send(v) for node, v in zip(nodes, vectors(5, 2**24), strict=True)]
     arrival = arrive(sent)
     nodes[0].plugin.reveal(*arrival, nodes[0].info)
     assert (
-        nodes[0].plugin._revealed.variance
+        nodes[0].plugin._release._revealed.mechanism.share
         == Mechanism(
             Mode.CENTRAL,
             Relation.ADD_REMOVE,
             before,
-            nodes[0].plugin._with_bound(1, 5).noise_multiplier,
+            split(0.05, 5).vector,
         ).share
     )
     play(nodes, sent, arrive, mean)
-    assert nodes[0].plugin._own_mechanism(nodes[0].info)[0].bound > before
+    assert nodes[0].plugin._release.own(nodes[0].info).mechanism.bound > before
 
 
 def test_vector_and_votes_together_are_what_is_charged(make_node: Callable[..., Any]) -> None:
     node = make_node(nodes=5, **OPTIONS)
     node.send(vectors(1, 100)[0])
-    (record,) = node.plugin._ledger.records
+    (record,) = node.plugin._release.ledger.records
     assert record.charge.noise_multiplier == 0.05
-    assert node.plugin._with_bound(1, 5).noise_multiplier > 0.05
+    assert node.plugin._release.own(node.info).mechanism.noise_multiplier > 0.05
 
 
 def test_a_node_that_missed_a_round_sits_out_and_learns_the_bound(
@@ -127,7 +127,7 @@ def test_an_aborted_round_moves_nothing(
     nodes = swarm(make_node)
     sent = [node.send(v) for node, v in zip(nodes, vectors(5, 10), strict=True)]
     play(nodes, sent, arrive, mean, closes=False)
-    assert nodes[0].plugin._own_mechanism(nodes[0].info)[0].bound == 2**20
+    assert nodes[0].plugin._release.own(nodes[0].info).mechanism.bound == 2**20
     # A round that others closed, and this node only heard of: the bound is not known.
     nodes[0].plugin.round_closed(Outcome(nodes[0].info, RoundStatus.CLOSED, bytes(32)))
     nodes[0].next_round(step=1)

@@ -7,18 +7,17 @@ import os
 import shutil
 import sqlite3
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import attrs
 import pytest
-from qres_dp import accounting, anchor
-from qres_dp.ledger import Budget, Ledger, Owner
-from qres_dp.record import Charge
-from qres_dp.spending import spent
-from qres_dp.store import FILE, Store
+from qres_dp import accounting
+from qres_dp.accounting.composition import spent
+from qres_dp.ledger import Budget, Ledger, Owner, anchor
+from qres_dp.ledger.record import Charge
+from qres_dp.ledger.store import FILE, Store
 
 from qres_core import RoundError, ValueRefusedError, canonical
 
@@ -374,7 +373,8 @@ def test_a_disk_that_takes_nothing_refuses_the_charge(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkstemp", full)
+        patch.setattr("qres_core.contract.stores.files.beside", full)
+        patch.setattr("qres_core.contract.stores.database.beside", full)
         with pytest.raises(RoundError, match="QRES-E602"):
             ledger.charge(charge(2, 50.0), BUDGET)
         with pytest.raises(RoundError, match="QRES-E602"):
@@ -388,7 +388,7 @@ def test_a_ledger_that_another_process_holds_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, 1)
-    monkeypatch.setattr("qres_dp.store.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("qres_core.contract.stores.database.BUSY_SECONDS", 0.05)
     ledger = Ledger.open(tmp_path, OWNER)
     holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")

@@ -90,6 +90,12 @@ def test_a_share_has_eight_steps() -> None:
     assert "8 are needed" in what
 
 
+def test_how_often_noise_does_not_fit() -> None:
+    beyond = math.erfc(grid.HEADROOM / math.sqrt(2))
+    assert 2.0**-108 < beyond < 2.0**-107
+    assert beyond * 2**31 * 10**6 < 2.0**-50
+
+
 @pytest.mark.parametrize("nodes", [1, 10, 1000])
 def test_sums_and_their_noise_have_room(nodes: int) -> None:
     share = mechanism(mode=Mode.DISTRIBUTED, honest=1, noise_multiplier=0.001)

@@ -110,17 +110,18 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"clip": "1"}, "QRES-E104", "clip"),
     ({"nodes": True}, "QRES-E104", "nodes"),
     ({"epsilon": 0.0}, "QRES-E314", "epsilon"),
-    ({"honest": 0}, "QRES-E314", "honest"),
-    ({"honest": 100}, "QRES-E314", "honest"),
-    ({"mode": "central"}, "QRES-E314", "honest"),
+    ({"honest": 0}, "QRES-E314", "plugins.dp.honest"),
+    ({"honest": 100}, "QRES-E314", "plugins.dp.honest"),
+    ({"mode": "central"}, "QRES-E314", "plugins.dp.honest"),
     ({"delta": 0.01}, "QRES-E314", "delta"),
+    ({"delta": 1e-3, "nodes": 1000}, "QRES-E314", "plugins.dp.delta"),
     ({"sampling": "fixed"}, "QRES-E314", "sampling"),
     ({"sampling_rate": 0.1}, "QRES-E314", "sampling_rate"),
     ({"mode": "local", "honest": 0, "relation": "add-remove"}, "QRES-E314", "plugins.dp.relation"),
     (
         {"mode": "local", "honest": 0, "sampling": "poisson", "sampling_rate": 0.1},
         "QRES-E314",
-        "sampling",
+        "plugins.dp.sampling",
     ),
     ({"dimension": 10**9}, "QRES-E313", "plugins.dp.clip"),
     ({"scale": 16}, "QRES-E313", "plugins.dp.clip"),
@@ -136,6 +137,36 @@ def test_what_cannot_be_done_is_refused_by_name(
         plan(attrs.evolve(BASE, **change))
     assert caught.value.code == code
     assert caught.value.problems[0].where == where
+
+
+BELOW_AND_ABOVE: list[tuple[str, float, float, float]] = [
+    ("clip", 2.0**-41, 2.0**41, 1.0),
+    ("delta", 1e-31, 2e-3, 1e-30),
+    ("epsilon", 9e-7, 1.1e6, 1e-6),
+    ("rounds", 0, 10**6 + 1, 10**6),
+    ("sampling_rate", 9e-7, 1.1, 1.0),
+]
+
+
+@pytest.mark.parametrize(("name", "below", "above", "inside"), BELOW_AND_ABOVE)
+def test_a_plan_refuses_the_values_that_the_plugin_refuses(
+    name: str, below: float, above: float, inside: float
+) -> None:
+    options: dict[str, Any] = {"mode": "central", "clip": 0.5, "delta": 1e-5}
+    options |= {"epsilon": 2.0, "rounds": 60, "sampling": "poisson"}
+    swarm = {"nodes": 100, "dimension": 1}
+    Dp(**{**options, name: inside})
+    try:
+        plan(Request(**{**options, **swarm, name: inside}))
+    except QresError as error:  # the grid may be at fault, the option is not
+        assert {problem.code for problem in error.problems} == {"QRES-E313"}  # noqa: PT017
+    for outside in (below, above):
+        if outside:  # 0 rounds are unset to the plugin, and refused for that
+            with pytest.raises((ValueError, QresError), match=name):
+                Dp(**{**options, name: outside})
+        with pytest.raises(QresError) as refused:
+            plan(Request(**{**options, **swarm, name: outside}))
+        assert refused.value.problems[0].where == name
 
 
 def test_a_grid_too_coarse_is_refused_with_the_scales_that_do() -> None:

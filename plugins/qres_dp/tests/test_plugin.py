@@ -12,10 +12,10 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qres_dp import Dp, accounting, anchor
-from qres_dp.clip import squared_norm
-from qres_dp.ledger import Ledger
-from qres_dp.store import FILE
+from qres_arithmetic import squared_norm
+from qres_dp import Dp, accounting
+from qres_dp.ledger import Ledger, anchor
+from qres_dp.ledger.store import FILE
 
 from qres_core import (
     Companion,
@@ -42,18 +42,18 @@ def long_vector(dimension: int = 50, length: int = 2**24) -> NDArray[np.int32]:
 
 def test_two_of_three_determine_the_third() -> None:
     calibrated = Dp(**USUAL, epsilon=2.0, rounds=10)
-    assert calibrated._multiplier == accounting.calibrate(2.0, 1e-6, 10)
-    assert accounting.epsilon(calibrated._multiplier, 10, 1e-6) <= 2.0
+    assert calibrated._terms.multiplier == accounting.calibrate(2.0, 1e-6, 10)
+    assert accounting.epsilon(calibrated._terms.multiplier, 10, 1e-6) <= 2.0
     budgeted = Dp(**USUAL, noise_multiplier=7.0, rounds=10)
-    assert budgeted._budget.epsilon == accounting.epsilon(7.0, 10, 1e-6)
+    assert budgeted._terms.budget.epsilon == accounting.epsilon(7.0, 10, 1e-6)
     open_ended = Dp(**USUAL, noise_multiplier=7.0, epsilon=3.0)
-    assert (open_ended._multiplier, open_ended._budget.epsilon) == (7.0, 3.0)
+    assert (open_ended._terms.multiplier, open_ended._terms.budget.epsilon) == (7.0, 3.0)
 
 
 def test_sampling_needs_less_noise() -> None:
     central = {**USUAL, "mode": "central", **TWO}
     sampled = Dp(**central, sampling="poisson", sampling_rate=0.1)
-    assert sampled._multiplier < Dp(**central)._multiplier
+    assert sampled._terms.multiplier < Dp(**central)._terms.multiplier
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_nothing_leaves_if_the_ledger_cannot_be_written(
 ) -> None:
     node = make_node(data_dir=str(tmp_path))
     node.send(long_vector())
-    node.plugin._ledger.close()
+    node.plugin._release.ledger.close()
     with pytest.raises(RoundError, match="QRES-E602"):
         node.send(long_vector())
 
@@ -268,6 +268,21 @@ def test_without_both_files_a_node_begins_only_at_the_first_model_or_when_told(
     told = make_node(data_dir=str(tmp_path), opened=False, new_ledger=True)
     told.next_round(step=5)
     told.send(long_vector())
+
+
+def test_a_node_without_a_ledger_may_merge_what_others_noised(
+    make_node: Callable[..., Any], arrive: Callable[..., Any], tmp_path: Path
+) -> None:
+    sent = [make_node(index, nodes=2).send(long_vector()) for index in range(2)]
+    node = make_node(nodes=2, data_dir=str(tmp_path), opened=False)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        node.next_round(step=5)
+    updates, contributions = arrive(sent)
+    assert node.plugin.reveal(updates, contributions, node.info) is updates
+    # In mode central merging is a release of the node's too.
+    central = make_node(nodes=2, mode="central", data_dir=str(tmp_path), opened=False)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        central.plugin.reveal(updates, contributions, central.info)
 
 
 def test_another_mode_keeps_the_ledger_only_with_the_same_relation(
@@ -342,7 +357,9 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
 def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
     mode: str, make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qres_dp.spending._epsilon", lambda *_arguments: 1.0)  # for speed
+    monkeypatch.setattr(
+        "qres_dp.accounting.composition._epsilon", lambda *_arguments: 1.0
+    )  # for speed
     shared = {"honest": 4} if mode == "distributed" else {}
     node = make_node(
         mode=mode,

@@ -8,7 +8,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_dp.record import MAX_BODY, Charge, Record, genesis
+from qres_dp.ledger.record import MAX_BODY, Charge, Record, genesis
 
 from qres_core import QresError, WireError
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_dp import Dp
+from qres_dp.accounting.composition import spent
 from qres_dp.correlated import multiplier_of
 from qres_dp.correlated.history import FILE
 from qres_dp.ledger import Ledger
-from qres_dp.spending import spent
 from qres_dp.stream import Shape
 
 from qres_core import CompatibilityError, RoundError, ValueRefusedError
@@ -73,8 +73,8 @@ def test_all_steps_fit_the_budget_and_no_further_one(make_node: Callable[..., An
     assert 3.999 < path[-1] <= 4.0
     with pytest.raises(ValueRefusedError, match="QRES-E509"):
         node.send(ZERO)
-    kinds = {(r.charge.noise_multiplier, 1.0): 1 for r in node.plugin._ledger.records}
-    assert len(node.plugin._ledger.records) == 6
+    kinds = {(r.charge.noise_multiplier, 1.0): 1 for r in node.plugin._release.ledger.records}
+    assert len(node.plugin._release.ledger.records) == 6
     assert spent(kinds, 1e-6) <= 4.0
 
 

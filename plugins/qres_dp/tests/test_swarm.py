@@ -100,7 +100,7 @@ def test_behind_secure_aggregation_shares_are_the_noise_of_the_sum() -> None:
     swarm = {"name": "lab", "nodes": 7, "quorum": 6, "byzantine": 1, "scale": -6}
     dp = {"mode": "distributed", "clip": 1.0, "delta": 1e-6, "honest": 5, **BUDGET}
     plugins = {"memory": {}, "ed25519": {}, "replay": {}, "mean": {"unprotected": True}}
-    secagg = {"bound": 2000.0, "noise": 4000.0}
+    secagg = {"bound": 2000.0, "noise_room": 4000.0}
     config = parse(
         {"swarm": swarm, "plugins": {**plugins, "dp": dp, "secagg": secagg}}, source="test"
     )

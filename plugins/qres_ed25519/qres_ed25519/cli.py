@@ -96,10 +96,12 @@ def show(path: Path | None, *, public_hex: str | None, passphrase_env: str, as_j
 
 def _public(text: str) -> bytes:
     if len(text) != 64 or set(text.lower()) - set("0123456789abcdef"):
-        raise ConfigError.of("QRES-E105", "--public", "not 64 hex digits")
+        what = f"must be 64 hex digits, got {text!r}"
+        raise ConfigError.of("QRES-E105", "--public", what, "`qres key show PATH` prints them")
     public = bytes.fromhex(text)
     if fault := key_fault(public):
-        raise ConfigError.of("QRES-E105", "--public", f"no Ed25519 public key: {fault}")
+        what = f"no Ed25519 public key: {fault}"
+        raise ConfigError.of("QRES-E105", "--public", what, "`qres key show PATH` prints one")
     return public
 
 

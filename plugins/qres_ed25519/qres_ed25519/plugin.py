@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from qres_core import (
     NodeInfo,
     Verdict,
     hookimpl,
+    options,
     reject,
 )
 from qres_ed25519.rotation import Rotations
@@ -34,16 +34,8 @@ LAB_DOMAIN: Final = b"qres/ed25519/lab-key/v1\0"
 BATCH_PER_THREAD: Final = 32
 """Fewest messages that pay for a thread of their own."""
 
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNSIGNED: Final = reject("no signature", blame=Blame.LINK)
 _FORGED: Final = reject("bad signature", blame=Blame.LINK)
-
-
-def _check_variable(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value and not _VARIABLE.fullmatch(value):
-        # The value is not repeated: it may be the passphrase itself.
-        msg = f"{attribute.name} must be the name of an environment variable, not a passphrase"
-        raise ValueError(msg)
 
 
 @attrs.define(eq=False)
@@ -65,7 +57,7 @@ class Ed25519:
         rotations: paths of rotation statements, of this node and of others.
 
     Raises:
-        ValueError: ``passphrase_env`` is not a variable's name.
+        OptionError: QRES-E105, ``passphrase_env`` is not a variable's name.
 
     Complexity:
         one signature or one verification for each message, whatever its size: the payload enters
@@ -85,7 +77,12 @@ class Ed25519:
     )
     passphrase_env: str = attrs.field(
         default="",
-        validator=_check_variable,
+        # A refused value is not repeated: it may be the passphrase itself.
+        validator=options.text(
+            r"(?:[A-Za-z_][A-Za-z0-9_]*)?",
+            "the name of an environment variable, not a passphrase",
+            secret=True,
+        ),
         metadata={
             "help": "Name of the environment variable that holds the key file's passphrase. "
             "Empty for a key file that is not encrypted."
@@ -93,6 +90,7 @@ class Ed25519:
     )
     require_signature: bool = attrs.field(
         default=True,
+        validator=options.flag(),
         metadata={
             "help": "Refuse messages without a signature. If false they pass, in anybody's name; "
             "wrong signatures are refused all the same."

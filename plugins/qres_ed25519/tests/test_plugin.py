@@ -15,7 +15,7 @@ from qres_ed25519 import Ed25519
 from qres_ed25519 import plugin as module
 from qres_ed25519.signature import KeyPair, L, verify
 
-from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, PluginError, reject
+from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, OptionError, PluginError, reject
 from qres_core.testing import AuthenticatorContract, host, make_envelope
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def test_every_option_is_explained() -> None:
 
 @pytest.mark.parametrize("value", ["correct horse", "1ABC", "A-B", "A=B", "ä", " A"])
 def test_a_passphrase_in_place_of_a_variable_is_refused_and_not_repeated(value: str) -> None:
-    with pytest.raises(ValueError, match="passphrase_env must be the name") as refusal:
+    with pytest.raises(OptionError, match="passphrase_env: must be the name") as refusal:
         Ed25519(passphrase_env=value)
     assert value not in str(refusal.value)
 

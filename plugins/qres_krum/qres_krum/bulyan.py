@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, nearest_mean, squared_distances
 
+from qres_core import options
 from qres_krum.iterated import iterated_krum
-from qres_krum.options import check_integer
 
 
 def bulyan(vectors: Rows, f: int) -> NDArray[Any]:
@@ -33,7 +33,7 @@ def bulyan(vectors: Rows, f: int) -> NDArray[Any]:
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 4 f + 3``, QRES-E501 if a float row holds NaN or an
             infinity, QRES-E502 for another shape, QRES-E503 for another dtype.
-        ValueError: ``f`` is negative or no integer.
+        OptionError: QRES-E105, ``f`` is negative or no integer.
 
     Complexity:
         one pass of pairwise distances, ``O(n**2 log n)`` to select, and a sort of every column of
@@ -52,7 +52,7 @@ def bulyan(vectors: Rows, f: int) -> NDArray[Any]:
         >>> bulyan(np.array([[2], [3], [4], [8], [15], [18], [90]], dtype=np.int32), f=1)
         array([5], dtype=int32)
     """
-    check_integer("f", f, 0)
+    options.whole(0).check("f", f)
     rows = check_rows(vectors, fewest=4 * f + 3)
     if f == 0:
         return nearest_mean(rows, len(rows))

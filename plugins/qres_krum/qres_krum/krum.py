@@ -7,8 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of
 
-from qres_core import ValueRefusedError
-from qres_krum.options import check_integer
+from qres_core import ValueRefusedError, options
 from qres_krum.selection import best_rows
 
 
@@ -26,7 +25,7 @@ def krum(vectors: Rows, f: int) -> NDArray[Any]:
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 2 f + 3``, QRES-E501 if a float row holds NaN or an
             infinity, QRES-E502 for another shape, QRES-E503 for another dtype.
-        ValueError: ``f`` is negative or no integer.
+        OptionError: QRES-E105, ``f`` is negative or no integer.
 
     Complexity:
         one pass of pairwise distances, ``n**2 d / 2`` multiply-adds; see
@@ -63,7 +62,7 @@ def multi_krum(vectors: Rows, f: int, m: int) -> NDArray[Any]:
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 2 f + 3`` or ``n < f + m``, QRES-E501 if a float row
             holds NaN or an infinity, QRES-E502 for another shape, QRES-E503 for another dtype.
-        ValueError: ``f`` is negative, ``m`` less than 1, or one of them no integer.
+        OptionError: QRES-E105, ``f`` is negative, ``m`` less than 1, or one of them no integer.
 
     Complexity: that of :func:`krum` and ``O(m d)``.
 
@@ -74,8 +73,8 @@ def multi_krum(vectors: Rows, f: int, m: int) -> NDArray[Any]:
         >>> multi_krum(np.array([[0.0], [0.5], [1.5], [2.0], [90.0]]), f=1, m=2)
         array([1.])
     """
-    check_integer("f", f, 0)
-    check_integer("m", m, 1)
+    options.whole(0).check("f", f)
+    options.whole(1).check("m", m)
     rows = check_rows(vectors, fewest=2 * f + 3)
     n = len(rows)
     if n < f + m:

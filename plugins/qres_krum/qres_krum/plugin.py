@@ -12,10 +12,10 @@ from qres_core import (
     Vector,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_krum.bulyan import bulyan
 from qres_krum.krum import multi_krum
-from qres_krum.options import at_least
 
 
 @attrs.frozen
@@ -37,7 +37,7 @@ class Krum:
             updates, so that no liar has to be among them.
 
     Raises:
-        ValueError: an option is not an integer or is too small; the message names it.
+        OptionError: QRES-E105, an option is not an integer or is too small; the message names it.
 
     Complexity:
         one pass of pairwise distances, ``n**2 d / 2`` multiply-adds in float32 where an interval
@@ -57,16 +57,10 @@ class Krum:
         [1]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f + 3 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 3 updates"))
     select: int = attrs.field(
         default=1,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={
             "help": "How many of the best-scored updates to average: 1 is Krum, more is "
             "Multi-Krum. Needs at least f + select updates."
@@ -146,7 +140,7 @@ class Bulyan:
         f: updates that may be anything, 0 or more. The round needs ``4 f + 3`` updates.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
 
     Complexity:
         one exact pass of pairwise distances, ``n**2 d / 2`` multiply-adds; ``O(n**2 log n)`` to
@@ -168,13 +162,7 @@ class Bulyan:
         [5]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 4 f + 3 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("4 f + 3 updates"))
 
     @property
     def needs(self) -> Needs:

@@ -14,7 +14,7 @@ from qres_krum import Bulyan, bulyan
 from qres_krum.bulyan import Selected
 from qres_krum.iterated import iterated_krum
 
-from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, Updates, ValueRefusedError, Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -277,9 +277,9 @@ def test_needs(f: int, fewest: int) -> None:
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])
 def test_a_bad_option_is_refused_by_name(value: object, stack: Callable[..., Updates]) -> None:
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got"):
         Bulyan(f=value)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got"):
         bulyan(stack(LINE).vectors, value)  # type: ignore[arg-type]
 
 

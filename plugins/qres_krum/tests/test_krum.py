@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qres_krum import Krum, krum
 from qres_krum.scores import krum_scores, sums_of_nearest
 
-from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, Updates, ValueRefusedError, Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -214,14 +214,18 @@ def test_needs(f: int, select: int, fewest: int) -> None:
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])
 def test_a_bad_option_is_refused_by_name(value: object) -> None:
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got"):
         Krum(f=value)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"^select must be an integer of at least 1, got"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 select: must be an integer of at least 1, got"
+    ):
         Krum(f=1, select=value)  # type: ignore[arg-type]
 
 
 def test_select_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^select must be an integer of at least 1, got 0"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 select: must be an integer of at least 1, got 0"
+    ):
         Krum(f=1, select=0)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_krum import Krum, multi_krum
 
-from qres_core import Updates, ValueRefusedError
+from qres_core import OptionError, Updates, ValueRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,5 +132,5 @@ def test_more_than_the_honest_is_refused(stack: Callable[..., Updates]) -> None:
 def test_a_bad_argument_is_refused_by_name(
     f: int, m: int, name: str, stack: Callable[..., Updates]
 ) -> None:
-    with pytest.raises(ValueError, match=rf"^{name} must be an integer of at least"):
+    with pytest.raises(OptionError, match=rf"{name}: must be an integer of at least"):
         multi_krum(stack([[i] for i in range(7)]).vectors, f, m)

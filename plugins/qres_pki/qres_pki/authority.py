@@ -32,8 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from qres_core import ConfigError, LabError, RoundError
-from qres_pki.files import create_file, refuse_loose, replace_file
+from qres_core import ConfigError, LabError, RoundError, stores
 from qres_pki.index import CrlState, Index, Issued
 from qres_pki.issuer import Issuer
 from qres_pki.profile import AUTHORITY_NAME, DID, NAME, ROLE, ROLES, SWARM, subject
@@ -198,10 +197,10 @@ class Authority:
         )
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection)
         crl = _make_crl(key, certificate, (), 1, now, crl_days)
-        create_file(folder / "ca-key.pem", pem, mode=0o600)
-        Index.create(folder / "index.sqlite3", swarm, crl_days, crl)
-        create_file(folder / "crl.pem", crl.pem)
-        create_file(folder / "ca.pem", certificate.public_bytes(Encoding.PEM))
+        stores.create_file(folder / "ca-key.pem", pem)
+        Index.create(folder, swarm, crl_days, crl)
+        stores.create_file(folder / "crl.pem", crl.pem, mode=0o644)
+        stores.create_file(folder / "ca.pem", certificate.public_bytes(Encoding.PEM), mode=0o644)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -217,7 +216,7 @@ class Authority:
             what = f"no usable CA certificate: {error}"
             fix = "name a folder made by `qres ca init`"
             raise RoundError.of("QRES-E602", str(path), what, fix) from error
-        index = Index(folder / "index.sqlite3")
+        index = Index(folder)
         return cls(folder, issuer, index)
 
     def __enter__(self) -> Self:
@@ -230,7 +229,8 @@ class Authority:
         path = self.folder / "ca-key.pem"
         passphrase = _passphrase()
         try:
-            refuse_loose(path)
+            exposed = f"chmod 600 {path}; if others could read it, make a new CA"
+            stores.refuse_loose(path, exposed)
             key = load_pem_private_key(path.read_bytes(), passphrase)
         except (OSError, ValueError, TypeError) as error:
             what = f"the CA's key cannot be used: {error}"
@@ -304,8 +304,8 @@ class Authority:
             )
             self.index.add(issued)
         out.mkdir(parents=True, exist_ok=True)
-        write = replace_file if renew else create_file
-        write(path, certificate.public_bytes(Encoding.PEM))
+        write = stores.replace_file if renew else stores.create_file
+        write(path, certificate.public_bytes(Encoding.PEM), mode=0o644)
         self.publish()
         return issued
 
@@ -399,4 +399,4 @@ class Authority:
         # Inside a transaction, so that of two commands the one with the older CRL is not the last.
         with self.index.changing():
             if not self.published:
-                replace_file(self.folder / "crl.pem", self.index.crl.pem)
+                stores.replace_file(self.folder / "crl.pem", self.index.crl.pem, mode=0o644)

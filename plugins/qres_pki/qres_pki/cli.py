@@ -45,7 +45,9 @@ def _key(text: str) -> bytes:
     try:
         return parse_member(text)
     except ValueError as error:
-        raise ConfigError.of("QRES-E105", "--public-key", str(error), "qres key show") from error
+        raise ConfigError.of(
+            "QRES-E105", "--public-key", str(error), "`qres key show PATH` prints it"
+        ) from error
 
 
 def _row(one: Issued) -> dict[str, Any]:
@@ -167,8 +169,9 @@ def revoke(
     There is no way back. Repeating it does no harm.
     """
     if sum(one is not None for one in (serial, public_key, name)) != 1:
-        what = "name the certificates in one way"
-        raise ConfigError.of("QRES-E105", "SERIAL", what, "SERIAL, --public-key or --name")
+        what = "the certificates to revoke must be named in one way"
+        fix = "give one of SERIAL, --public-key and --name"
+        raise ConfigError.of("QRES-E105", "SERIAL", what, fix)
     wanted = _key(public_key).hex() if public_key is not None else None
     with Authority.open(folder) as authority:
         chosen = [
@@ -179,8 +182,9 @@ def revoke(
             or (name is not None and one.name == name)
         ]
         if not chosen:
-            what = f"no certificate {serial or public_key or name!r}"
-            raise ConfigError.of("QRES-E105", "SERIAL", what, f"qres ca list {folder}")
+            what = f"there is no certificate {serial or public_key or name!r}"
+            fix = f"`qres ca list {folder}` lists them"
+            raise ConfigError.of("QRES-E105", "SERIAL", what, fix)
         authority.revoke(chosen, reason, _now())
         number = authority.index.crl.number
     serials = [one.serial for one in chosen]

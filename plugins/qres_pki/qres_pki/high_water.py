@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import sqlite3
-import weakref
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from qres_core import RoundError
+from qres_core import stores
 from qres_pki.issuer import Revocations
 
 FILE: Final = "pki.sqlite3"
-_APPLICATION: Final = 0x71726573  # "qres": a database of somebody else is not taken for ours
-_FIX: Final = "restore the file from a backup; deleting it forgets which CRLs were seen"
-
-
-def _lay_out(database: sqlite3.Connection, swarm: str) -> None:
-    database.executescript(
-        f"PRAGMA application_id = {_APPLICATION};"
-        "CREATE TABLE swarm (name TEXT NOT NULL);"
-        "CREATE TABLE seen (authority BLOB PRIMARY KEY, number TEXT NOT NULL,"
-        " this_update REAL NOT NULL, digest BLOB NOT NULL);"
-    )
-    with database:
-        database.execute("INSERT INTO swarm VALUES (?)", (swarm,))
-
-
-def _create(path: Path, swarm: str) -> None:
-    """Make a store that is whole from the moment it is there, so an empty one is a damaged one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
-    # Created here and not by SQLite, so that nobody else can ever read it.
-    os.close(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
-        with closing(sqlite3.connect(beside)) as database:
-            _lay_out(database, swarm)
-        os.link(beside, path)
-    finally:
-        beside.unlink()
+_KIND: Final = stores.StoreKind(
+    file=FILE,
+    name="a store of qres-pki",
+    application_id=0x71726573,  # "qres"
+    version=0,
+    reader="qres-pki",
+    remedy="restore the file from a backup; deleting it forgets which CRLs were seen",
+    shared=True,  # a setup may overlap the one before it
+)
 
 
 class HighWater:
@@ -55,44 +32,23 @@ class HighWater:
     """
 
     def __init__(self, data_dir: str | None, swarm: str) -> None:
+        def fill(database: stores.PrivateDatabase) -> None:
+            database.execute("CREATE TABLE swarm (name TEXT NOT NULL)")
+            database.execute(
+                "CREATE TABLE seen (authority BLOB PRIMARY KEY, number TEXT NOT NULL,"
+                " this_update REAL NOT NULL, digest BLOB NOT NULL)"
+            )
+            database.execute("INSERT INTO swarm VALUES (?)", (swarm,))
+
         if data_dir is None:
-            self._where = ":memory:"
-            self._database = sqlite3.connect(self._where)
+            self._db = stores.PrivateDatabase.in_memory(_KIND, fill)
         else:
-            path = Path(data_dir) / FILE
-            self._where = str(path)
-            try:
-                if not path.exists():
-                    _create(path, swarm)
-                self._database = sqlite3.connect(path)
-            except (OSError, sqlite3.Error) as error:
-                raise self._unusable(str(error)) from error
-        # A plugin that is dropped without `teardown` lets go of the file all the same.
-        weakref.finalize(self, self._database.close)
+            self._db = stores.PrivateDatabase.open(Path(data_dir), _KIND, fill)
         try:
-            if data_dir is None:
-                _lay_out(self._database, swarm)
-            self._check(swarm)
-        except sqlite3.Error as error:
-            self._database.close()
-            raise self._unusable(str(error)) from error
-        except RoundError:
-            self._database.close()
+            self._db.expect_owner(swarm=(swarm, self._db.one("SELECT name FROM swarm")))
+        except BaseException:
+            self._db.close()
             raise
-
-    def _unusable(self, what: str) -> RoundError:
-        return RoundError.of("QRES-E602", self._where, what, _FIX)
-
-    def _check(self, swarm: str) -> None:
-        (application,) = self._database.execute("PRAGMA application_id").fetchone()
-        if application != _APPLICATION:
-            what = "not a store of this plugin"
-            raise self._unusable(what)
-        (health,) = self._database.execute("PRAGMA quick_check").fetchone()
-        names = self._database.execute("SELECT name FROM swarm").fetchall()
-        if health != "ok" or names != [(swarm,)]:
-            what = str(health) if health != "ok" else f"of another swarm, not of {swarm!r}"
-            raise self._unusable(what)
 
     def seen(self, authority: bytes) -> tuple[int, float, bytes] | None:
         """Number, time and digest of the newest CRL of a CA, or ``None``.
@@ -101,11 +57,10 @@ class HighWater:
             authority: fingerprint of the CA's key.
 
         Raises:
-            sqlite3.Error: the store cannot be read.
+            RoundError: QRES-E602, the store cannot be read.
         """
-        row = self._database.execute(
-            "SELECT number, this_update, digest FROM seen WHERE authority = ?", (authority,)
-        ).fetchone()
+        query = "SELECT number, this_update, digest FROM seen WHERE authority = ?"
+        row = self._db.row(query, authority)
         return None if row is None else (int(row[0]), float(row[1]), bytes(row[2]))
 
     def advance(self, authority: bytes, found: Revocations) -> bool:
@@ -120,17 +75,18 @@ class HighWater:
             CRL. A CA never makes such a one.
 
         Raises:
-            sqlite3.Error: the store cannot be read or written; the CRL must then not be used.
+            RoundError: QRES-E602, the store cannot be read or written; the CRL must then not be
+                used.
         """
-        seen = self.seen(authority)
-        if seen is not None:
-            number, this_update, digest = seen
-            if digest == found.digest:
-                return True
-            if found.number <= number or found.this_update < this_update:
-                return False
-        with self._database:
-            self._database.execute(
+        with self._db.transaction():  # nobody else notes a newer one in between
+            seen = self.seen(authority)
+            if seen is not None:
+                number, this_update, digest = seen
+                if digest == found.digest:
+                    return True
+                if found.number <= number or found.this_update < this_update:
+                    return False
+            self._db.execute(
                 "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
                 (authority, str(found.number), found.this_update, found.digest),
             )
@@ -138,4 +94,4 @@ class HighWater:
 
     def close(self) -> None:
         """Close the store; idempotent."""
-        self._database.close()
+        self._db.close()

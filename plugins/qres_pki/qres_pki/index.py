@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from qres_core import RoundError
+from qres_core import stores
 
-_APPLICATION: Final = 0x71726361  # "qrca"
-_SCHEMA: Final = """
-BEGIN IMMEDIATE;
+FILE: Final = "index.sqlite3"
+_KIND: Final = stores.StoreKind(
+    file=FILE,
+    name="the index of a CA",
+    application_id=0x71726361,  # "qrca"
+    version=0,
+    reader="qres-pki",
+    remedy="name a folder made by `qres ca init`, or restore it from a backup",
+    shared=True,  # two commands may run at once
+)
+_CA: Final = """
 CREATE TABLE ca (swarm TEXT NOT NULL, crl_days INTEGER NOT NULL, number INTEGER NOT NULL,
-                 this_update INTEGER NOT NULL, crl BLOB NOT NULL);
+                 this_update INTEGER NOT NULL, crl BLOB NOT NULL)
+"""
+_ISSUED: Final = """
 CREATE TABLE issued (serial TEXT PRIMARY KEY, name TEXT NOT NULL, public_key TEXT NOT NULL,
                      roles TEXT NOT NULL, not_before INTEGER NOT NULL, not_after INTEGER NOT NULL,
-                     certificate BLOB NOT NULL, revoked INTEGER, reason TEXT);
+                     certificate BLOB NOT NULL, revoked INTEGER, reason TEXT)
 """
 
 
@@ -78,90 +85,61 @@ class Index:
     """The index of one CA, in SQLite.
 
     Args:
-        path: the database.
+        folder: the CA's folder.
 
     Raises:
         RoundError: QRES-E602, it is missing, corrupt or something else.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        if not path.is_file():
-            raise self._unusable("there is no index")
-        self._database = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+    def __init__(self, folder: Path) -> None:
+        self._db = stores.PrivateDatabase.open(folder, _KIND)
         try:
-            with self._named():
-                (application,) = self._one("PRAGMA application_id")
-                (health,) = self._one("PRAGMA quick_check")
-                if application != _APPLICATION or health != "ok":
-                    raise self._unusable("not the index of a CA, or damaged")
-                swarm, days = self._one("SELECT swarm, crl_days FROM ca")
-                self.swarm, self.crl_days = str(swarm), int(days)
-        except RoundError:
-            self._database.close()
+            swarm, days = self._row("SELECT swarm, crl_days FROM ca")
+            self.swarm, self.crl_days = str(swarm), int(days)
+        except BaseException:
+            self._db.close()
             raise
 
     @classmethod
-    def create(cls, path: Path, swarm: str, crl_days: int, crl: CrlState) -> None:
+    def create(cls, folder: Path, swarm: str, crl_days: int, crl: CrlState) -> None:
         """Make the index of a new CA, readable by its owner only.
 
         Raises:
-            FileExistsError: it exists.
+            RoundError: QRES-E602, it exists or cannot be made.
         """
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        database = sqlite3.connect(path, isolation_level=None)
-        try:
-            database.executescript(_SCHEMA + f"PRAGMA application_id = {_APPLICATION};")
+
+        def fill(database: stores.PrivateDatabase) -> None:
+            database.execute(_CA)
+            database.execute(_ISSUED)
             row = (swarm, crl_days, crl.number, crl.this_update, crl.pem)
             database.execute("INSERT INTO ca VALUES (?, ?, ?, ?, ?)", row)
-            database.execute("COMMIT")
-        finally:
-            database.close()
+
+        stores.PrivateDatabase.create(folder, _KIND, fill).close()
 
     def close(self) -> None:
-        """Close the database."""
-        self._database.close()
+        """Close the database; idempotent."""
+        self._db.close()
 
-    def _unusable(self, what: str) -> RoundError:
-        fix = "name a folder made by `qres ca init`, or restore it from a backup"
-        return RoundError.of("QRES-E602", str(self._path), what, fix)
-
-    @contextmanager
-    def _named(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._unusable(str(error)) from error
-
-    def _one(self, query: str) -> tuple[Any, ...]:
-        row: Any = self._database.execute(query).fetchone()
+    def _row(self, query: str) -> tuple[Any, ...]:
+        row = self._db.row(query)
         if row is None:
-            raise self._unusable("the index is empty")
-        return tuple(row)
+            raise self._db.unusable("the index is empty")
+        return row
 
-    @contextmanager
-    def changing(self) -> Generator[None]:
+    def changing(self) -> AbstractContextManager[None]:
         """One transaction: nobody else changes the index meanwhile, and all of it or none counts.
 
         Raises:
             RoundError: QRES-E602, the index cannot be read or written.
         """
-        with self._named():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._database.execute("COMMIT")
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
+        return self._db.transaction()
 
     def all(self) -> tuple[Issued, ...]:
         """Every certificate, in the order they were issued."""
-        with self._named():
-            rows: list[Any] = self._database.execute(
-                "SELECT serial, name, public_key, roles, not_before, not_after, certificate,"
-                " revoked, reason FROM issued ORDER BY rowid"
-            ).fetchall()
+        rows = self._db.rows(
+            "SELECT serial, name, public_key, roles, not_before, not_after, certificate,"
+            " revoked, reason FROM issued ORDER BY rowid"
+        )
         return tuple(
             Issued(serial, name, public_key, tuple(roles.split()), *rest)
             for serial, name, public_key, roles, *rest in rows
@@ -169,7 +147,7 @@ class Index:
 
     def add(self, issued: Issued) -> None:
         """Take in a new certificate; inside :meth:`changing`."""
-        self._database.execute(
+        self._db.execute(
             "INSERT INTO issued VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
             (
                 issued.serial,
@@ -184,7 +162,7 @@ class Index:
 
     def revoke(self, serial: str, moment: int, reason: str) -> None:
         """Mark a certificate as revoked; inside :meth:`changing`."""
-        self._database.execute(
+        self._db.execute(
             "UPDATE issued SET revoked = ?, reason = ? WHERE serial = ? AND revoked IS NULL",
             (moment, reason, serial),
         )
@@ -192,12 +170,11 @@ class Index:
     @property
     def crl(self) -> CrlState:
         """The newest CRL."""
-        with self._named():
-            return CrlState(*self._one("SELECT number, this_update, crl FROM ca"))
+        return CrlState(*self._row("SELECT number, this_update, crl FROM ca"))
 
     @crl.setter
     def crl(self, state: CrlState) -> None:
-        self._database.execute(
+        self._db.execute(
             "UPDATE ca SET number = ?, this_update = ?, crl = ?",
             (state.number, state.this_update, state.pem),
         )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from qres_core import ACCEPT, Verdict
+from qres_core import ACCEPT, RoundError, Verdict
 from qres_pki.high_water import HighWater
 from qres_pki.issuer import Certificate, Issuer, Revocations
 from qres_pki.members import parse_members
@@ -217,8 +216,8 @@ def _revocations(sources: Sources, issuer: Issuer, high_water: HighWater) -> Rev
     except ValueError as error:
         what = f"{sources.crl}: {error}"
         raise UnusableError("crl", what, "name the crl.pem of `qres ca init`") from error
-    except sqlite3.Error as error:
-        what = f"which CRLs were seen cannot be read or recorded: {error}"
+    except RoundError as error:
+        what = f"which CRLs were seen cannot be read or recorded: {error.problems[0].what}"
         raise UnusableError("crl", what, "see to the data folder") from error
     what = f"{sources.crl}: number {found.number}, and a newer CRL was seen before"
     raise UnusableError("crl", what, "put the newest CRL back: `qres ca renew-crl`", ROLLED_BACK)

@@ -20,10 +20,12 @@ from qres_core import (
     Needs,
     NodeId,
     NodeInfo,
+    OptionError,
     Problem,
     Surroundings,
     Verdict,
     hookimpl,
+    options,
     reject,
 )
 from qres_pki.high_water import HighWater
@@ -42,14 +44,7 @@ def _check_members(_instance: object, attribute: attrs.Attribute[Any], value: An
         try:
             parse_member(entry)
         except ValueError as error:
-            msg = f"{attribute.name!r}: {error}"
-            raise ValueError(msg) from error
-
-
-def _check_seconds(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not 0.0 <= value < math.inf:
-        msg = f"{attribute.name!r} must be finite and >= 0: {value}"
-        raise ValueError(msg)
+            raise OptionError.of("QRES-E105", attribute.name, str(error)) from error
 
 
 def _stamp(path: str) -> _Stamp:
@@ -125,7 +120,7 @@ class Pki:
     )
     reload_seconds: float = attrs.field(
         default=1.0,
-        validator=_check_seconds,
+        validator=options.real(0, unit="seconds"),
         metadata={"help": "How often the files are looked at, seconds; 0 for every message."},
     )
     clock: Callable[[], float] = attrs.field(default=time.time, init=False)

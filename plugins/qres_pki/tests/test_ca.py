@@ -13,10 +13,9 @@ from click.testing import CliRunner
 from cryptography import x509
 from qres_pki.authority import Authority
 from qres_pki.cli import ca
-from qres_pki.files import create_file, replace_file
 from qres_pki.members import peer_id
 
-from qres_core import QresError
+from qres_core import QresError, RoundError, stores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -327,10 +326,10 @@ def test_an_emptied_index(folder: Path) -> None:
 
 def test_a_busy_index_is_named(folder: Path) -> None:
     with Authority.open(folder) as authority:
-        authority.index._database.execute("PRAGMA busy_timeout = 10")
+        authority.index._db.execute("PRAGMA busy_timeout = 10")
         other = sqlite3.connect(folder / "index.sqlite3", isolation_level=None)
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(QresError, match="database is locked"):
+        with pytest.raises(QresError, match="another process kept it locked"):
             authority.renew_crl(int(time.time()))
         other.execute("ROLLBACK")
         other.close()
@@ -424,14 +423,14 @@ def test_the_backdating_of_a_fresh_certificate(folder: Path) -> None:
 def test_a_failed_replacement_leaves_the_old_file_alone(tmp_path: Path) -> None:
     place = tmp_path / "place"
     place.mkdir()
-    with pytest.raises(OSError, match="directory"):
-        replace_file(place, b"new")
+    with pytest.raises(RoundError, match="directory"):
+        stores.replace_file(place, b"new")
     assert [one.name for one in tmp_path.iterdir()] == ["place"]
-    create_file(tmp_path / "file", b"old", mode=0o600)
-    replace_file(tmp_path / "file", b"new", mode=0o600)
+    stores.create_file(tmp_path / "file", b"old", mode=0o600)
+    stores.replace_file(tmp_path / "file", b"new", mode=0o600)
     assert (tmp_path / "file").read_bytes() == b"new"
     with pytest.raises(QresError, match="exists"):
-        create_file(tmp_path / "file", b"newer")
+        stores.create_file(tmp_path / "file", b"newer")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "place"]
 

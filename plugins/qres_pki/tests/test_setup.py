@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from qres_pki import Pki
 
-from qres_core import ACCEPT, ConfigError, NodeInfo, hookimpl, reject
+from qres_core import ACCEPT, ConfigError, NodeInfo, OptionError, hookimpl, reject
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
@@ -63,12 +63,15 @@ def test_a_certificate_is_no_signature() -> None:
     ("options", "message"),
     [
         ({}, "'members', 'members_file' and 'ca'"),
-        ({"members": ["alice"]}, "'members': 'alice' is neither"),
+        ({"members": ["alice"]}, "pki.members: 'alice' is neither"),
         ({"ca": "ca.pem"}, "'ca' and 'certificates' go together"),
         ({"certificates": "c", "members": [KEY]}, "'ca' and 'certificates' go together"),
         ({"crl": "crl.pem", "members": [KEY]}, "'crl' is set and 'ca' is not"),
         ({"ca": "ca.pem", "certificates": "c"}, "'require_crl' is true and 'crl' is not set"),
-        ({"members": [KEY], "reload_seconds": -1.0}, "'reload_seconds' must be finite"),
+        (
+            {"members": [KEY], "reload_seconds": -1.0},
+            "pki.reload_seconds: must be",
+        ),
         ({"members": [KEY], "reload_seconds": math.inf}, "reload_seconds: must be finite"),
         ({"members": [KEY], "reload_seconds": math.nan}, "reload_seconds: must be finite"),
     ],
@@ -81,7 +84,7 @@ def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None
 
 @pytest.mark.parametrize("seconds", [math.inf, math.nan, -0.1])
 def test_the_plugin_itself_wants_finite_times(seconds: float) -> None:
-    with pytest.raises(ValueError, match="'reload_seconds' must be finite and >= 0"):
+    with pytest.raises(OptionError, match="reload_seconds: must be a finite number of at least 0"):
         Pki(members=(KEY,), reload_seconds=seconds)
 
 

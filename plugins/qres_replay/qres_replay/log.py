@@ -33,7 +33,7 @@ def log_is_whole(path: Path) -> bool:
         path: the ``-wal`` file; no process writes it.
 
     Returns:
-        False also for a log that is missing or empty.
+        False also for a log that is missing, empty or cannot be read.
 
     Complexity: O(size of the file), which the store keeps to some MiB.
 
@@ -41,7 +41,7 @@ def log_is_whole(path: Path) -> bool:
     """
     try:
         data = memoryview(path.read_bytes())
-    except FileNotFoundError:
+    except OSError:
         return False
     if len(data) < _HEADER.size:
         return False

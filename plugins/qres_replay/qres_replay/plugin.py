@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from qres_core import (
     RoundInfo,
     Verdict,
     hookimpl,
+    options,
     reject,
 )
 from qres_replay.challenge import Challenge, Freshness, draw_nonce
@@ -34,29 +34,6 @@ UNKNOWN: Final = reject("unknown sender", blame=Blame.LINK)
 BEHIND: Final = reject("clock behind")
 AHEAD: Final = reject("clock ahead")
 BEFORE_RESTART: Final = reject("sent before the restart")
-
-
-def _check_skew(_instance: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
-        msg = f"{attribute.name} must be a finite number of seconds above 0, got {value!r}"
-        raise ValueError(msg)
-
-
-def _check_window(_instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-    if type(value) is not int or not MIN_WINDOW <= value <= MAX_WINDOW:
-        msg = f"{attribute.name} must be an integer in {MIN_WINDOW}..{MAX_WINDOW}, got {value!r}"
-        raise ValueError(msg)
-
-
-def _check_mode(_instance: object, attribute: attrs.Attribute[str], value: object) -> None:
-    if value not in MODES:
-        msg = f"{attribute.name} must be one of {', '.join(MODES)}, got {value!r}"
-        raise ValueError(msg)
 
 
 @attrs.define(eq=False)
@@ -78,7 +55,7 @@ class Replay:
             :mod:`qres_replay.challenge`.
 
     Raises:
-        ValueError: an option is out of range; the message names it.
+        OptionError: QRES-E105, an option is out of range.
 
     Source:
         RFC 4303 section 3.4.3 for the window.
@@ -96,7 +73,7 @@ class Replay:
 
     skew: float = attrs.field(
         default=60.0,
-        validator=_check_skew,
+        validator=options.real(above=0, unit="seconds"),
         metadata={
             "help": "How far the time of a message may be from this node's clock, in seconds, in "
             "both directions."
@@ -104,7 +81,7 @@ class Replay:
     )
     window: int = attrs.field(
         default=1024,
-        validator=_check_window,
+        validator=options.whole(MIN_WINDOW, MAX_WINDOW),
         metadata={
             "help": "How many sequence numbers of a sender may arrive out of order. At least the "
             "messages of one node that can be on their way at once."
@@ -112,7 +89,7 @@ class Replay:
     )
     mode: str = attrs.field(
         default="clock",
-        validator=_check_mode,
+        validator=options.one_of(*MODES),
         metadata={
             "help": '"clock": every message is held to the clock. "challenge": nodes that answer '
             "the coordinator's nonce are not, so that a wrong clock excludes nobody."

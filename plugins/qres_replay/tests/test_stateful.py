@@ -150,7 +150,7 @@ class Deliveries(RuleBasedStateMachine):
         copy = self.home / str(self.folders)
         copy.mkdir()
         for name in names:
-            shutil.copyfile(self.folder / name, copy / name)
+            shutil.copy(self.folder / name, copy / name)
         assert self.replay._store is not None
         self.replay._store._db.close()
         self.replay._store = None

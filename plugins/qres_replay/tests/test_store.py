@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ import qres_replay.store as store_module
 from qres_replay import Replay
 from qres_replay.store import FILE, LEAD_MS, MARKER, Store
 
-from qres_core import ACCEPT, NodeInfo, QresError, RoundError
+from qres_core import ACCEPT, NodeInfo, QresError, RoundError, stores
 from qres_core.testing import make_envelope, make_node_ids, make_node_info
 
 IDS = make_node_ids(4)
@@ -51,7 +52,7 @@ def killed(replay: Replay, folder: Path, to: Path) -> Path:
     to.mkdir()
     for name in (FILE, f"{FILE}-wal", MARKER):
         if (folder / name).exists():
-            shutil.copyfile(folder / name, to / name)
+            shutil.copy(folder / name, to / name)
     forget(replay)
     return to
 
@@ -171,7 +172,7 @@ def test_power_loss_never_readmits_and_heals(tmp_path: Path, boot: list[str]) ->
         said.append(message)
         copy = tmp_path / f"after-{len(said)}"
         copy.mkdir()
-        shutil.copyfile(tmp_path / FILE, copy / FILE)
+        shutil.copy(tmp_path / FILE, copy / FILE)
         after = opened(copy)
         assert {check(after, one) for one in said} <= {"replayed", "sent before the restart"}
         healed = said[-1][2] + 2 * LEAD_MS + 1
@@ -260,7 +261,7 @@ def test_power_loss_soon_after_an_orderly_stop(tmp_path: Path, boot: list[str]) 
     replay = opened(tmp_path)
     assert check(replay, (0, 2, NOW_MS)) == ""
     (tmp_path / "after").mkdir()
-    shutil.copyfile(tmp_path / FILE, tmp_path / "after" / FILE)
+    shutil.copy(tmp_path / FILE, tmp_path / "after" / FILE)
     boot[0] = "second boot"
     after = opened(tmp_path / "after")
     assert check(after, (0, 1, NOW_MS)) == "replayed"
@@ -273,7 +274,7 @@ def test_the_ceiling_of_a_sender_that_is_ahead_is_synced(tmp_path: Path, boot: l
     replay = opened(tmp_path)
     assert check(replay, (0, 1, NOW_MS + 59_000), NOW) == ""
     (tmp_path / "after").mkdir()
-    shutil.copyfile(tmp_path / FILE, tmp_path / "after" / FILE)
+    shutil.copy(tmp_path / FILE, tmp_path / "after" / FILE)
     boot[0] = "second boot"
     after = opened(tmp_path / "after")
     assert check(after, (0, 1, NOW_MS + 59_000)) == "sent before the restart"
@@ -367,6 +368,7 @@ def test_a_flipped_byte_of_a_record_is_damage(tmp_path: Path) -> None:
         place = octets.index(blob) + len(blob) - 1
         copy = tmp_path / "copy"
         copy.mkdir()
+        shutil.copy(tmp_path / FILE, copy)  # with its mode
         (copy / FILE).write_bytes(octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :])
         assert not refused_or_exact(copy, said)
         shutil.rmtree(copy)
@@ -488,7 +490,8 @@ def test_a_changed_store_is_refused(tmp_path: Path, statement: str, what: str) -
 def test_a_record_with_a_right_digest_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     opened(tmp_path).teardown()
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as db:
-        digest = store_module._fact_digest("state", b"\xff")
+        head = b"qres/replay/fact/v1\0state\0"
+        digest = hashlib.sha256(head + b"\xff").digest()
         db.execute("UPDATE fact SET value = x'ff', digest = ? WHERE name = 'state'", (digest,))
     with pytest.raises(RoundError, match="the record 'state' cannot be read"):
         opened(tmp_path)
@@ -535,7 +538,7 @@ def test_a_ceiling_that_was_not_synced_is_raised_again(
 
         def fails(_store: Store) -> None:
             message = "the disk is gone"
-            raise sqlite3.OperationalError(message)
+            raise RoundError.of("QRES-E602", "replay.sqlite", message)
 
         patch.setattr(Store, "_checkpoint", fails)
         for off_ms in (0, 30_000):
@@ -553,7 +556,7 @@ def test_a_checkpoint_that_is_kept_from_the_file_is_an_error(
 ) -> None:
     replay = opened(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_one", lambda *_: 1)
+        patch.setattr(stores.PrivateDatabase, "one", lambda *_: 1)
         with pytest.raises(RoundError, match="another process has it open"):
             check(replay, (0, 1, NOW_MS))
     replay.teardown()
@@ -576,7 +579,7 @@ def test_a_marker_that_cannot_be_kept_is_an_error(
     def fails(_folder: Path) -> None:
         raise OSError(28, "no space left")
 
-    monkeypatch.setattr(store_module, "_sync_folder", fails)
+    monkeypatch.setattr("qres_core.contract.stores.files.sync_folder", fails)
     with pytest.raises(RoundError, match="no space left") as error:
         opened(tmp_path)
     assert code(error) == "QRES-E602"
@@ -600,12 +603,12 @@ def test_a_file_system_without_logs_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(tmp_path).teardown()
-    original = Store._one
+    original = stores.PrivateDatabase.one
 
-    def one(self: Store, query: str, *values: object) -> object:
+    def one(self: stores.PrivateDatabase, query: str, *values: object) -> object:
         return "delete" if query == "PRAGMA journal_mode=WAL" else original(self, query, *values)
 
-    monkeypatch.setattr(Store, "_one", one)
+    monkeypatch.setattr(stores.PrivateDatabase, "one", one)
     with pytest.raises(RoundError, match="no write-ahead log in this folder"):
         opened(tmp_path)
 
@@ -614,12 +617,12 @@ def test_damage_that_only_the_check_finds_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(tmp_path).teardown()
-    original = Store._one
+    original = stores.PrivateDatabase.one
 
-    def one(self: Store, query: str, *values: object) -> object:
-        return "row missing" if "quick_check" in query else original(self, query, *values)
+    def one(self: stores.PrivateDatabase, query: str, *values: object) -> object:
+        return "row missing" if "integrity_check" in query else original(self, query, *values)
 
-    monkeypatch.setattr(Store, "_one", one)
+    monkeypatch.setattr(stores.PrivateDatabase, "one", one)
     with pytest.raises(RoundError, match="the file is damaged"):
         opened(tmp_path)
 

@@ -42,9 +42,8 @@ class Ledger:
         fresh = {node: Record(rule.fresh()) for node in info.roster}
         if info.data_dir is None:
             return cls(fresh)
-        folder = Path(info.data_dir)
-        Store.create(folder, (info.swarm, info.node_id), Snapshot(settings, 0, fresh))
-        store = Store(folder)
+        begin = (info.swarm, info.node_id), Snapshot(settings, 0, fresh)
+        store = Store(Path(info.data_dir), begin)
         try:
             store.bind(info.swarm, info.node_id)
             with store.transaction():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any, Final, cast
+from typing import Final
 
 import attrs
 
@@ -14,6 +14,7 @@ from qres_core import (
     Needs,
     NodeId,
     NodeInfo,
+    OptionError,
     Outcome,
     Problem,
     RoundInfo,
@@ -24,11 +25,11 @@ from qres_core import (
     Vector,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_reputation import outliers
 from qres_reputation.influence import weights
 from qres_reputation.ledger import Ledger
-from qres_reputation.options import share, whole
 from qres_reputation.record import Record
 from qres_reputation.rules import UNIT, Additive, Beta, Ema, Rule, units
 from qres_reputation.store import Settings
@@ -63,25 +64,6 @@ _OF_ONE_RULE: Final = {
 }
 
 
-def _help(text: str) -> dict[str, str]:
-    return {"help": text}
-
-
-def _check_rule(_instance: object, attribute: attrs.Attribute[str], value: object) -> None:
-    if value not in ("additive", "beta", "ema"):
-        msg = f'{attribute.name} must be "additive", "beta" or "ema", got {value!r}'
-        raise ValueError(msg)
-
-
-def _check_facts(
-    _instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: Any
-) -> None:
-    facts = cast("tuple[object, ...]", value) if type(value) is tuple else (None,)
-    if any(type(fact) is not str for fact in facts):
-        msg = f"{attribute.name} must be a list of facts, got {value!r}"
-        raise ValueError(msg)
-
-
 @attrs.define(eq=False)
 class Reputation:
     """Keeps a score for every node of the roster, and bans those whose score falls too low.
@@ -100,87 +82,101 @@ class Reputation:
 
     rule: str = attrs.field(
         default="additive",
-        validator=_check_rule,
-        metadata=_help('How evidence changes a score: "additive", "beta" or "ema".'),
+        validator=options.one_of("additive", "beta", "ema"),
+        metadata=options.help_text('How evidence changes a score: "additive", "beta" or "ema".'),
     )
     start: float = attrs.field(
         default=0.5,
-        validator=share(1),
-        metadata=_help("Score of a node nobody has seen; scores decay towards it."),
+        validator=options.real(1 / UNIT, 1),
+        metadata=options.help_text("Score of a node nobody has seen; scores decay towards it."),
     )
     reward: float = attrs.field(
         default=0.01,
-        validator=share(0),
-        metadata=_help("Rule additive: added for a contribution that was merged."),
+        validator=options.real(0, 1),
+        metadata=options.help_text("Rule additive: added for a contribution that was merged."),
     )
     punish: float = attrs.field(
         default=0.1,
-        validator=share(1),
-        metadata=_help("Rule additive: taken for a proven fault."),
+        validator=options.real(1 / UNIT, 1),
+        metadata=options.help_text("Rule additive: taken for a proven fault."),
     )
     gamma: float = attrs.field(
         default=0.05,
-        validator=share(1),
-        metadata=_help("Rule ema: weight of the newest evidence."),
+        validator=options.real(1 / UNIT, 1),
+        metadata=options.help_text("Rule ema: weight of the newest evidence."),
     )
     forgetting: float = attrs.field(
         default=0.9,
-        validator=share(0),
-        metadata=_help("Rule beta: what older evidence is multiplied by; 1 never forgets."),
+        validator=options.real(0, 1),
+        metadata=options.help_text(
+            "Rule beta: what older evidence is multiplied by; 1 never forgets."
+        ),
     )
     decay: float = attrs.field(
         default=0.001,
-        validator=share(0),
-        metadata=_help("Share of the way to the start score that fades in every closed round."),
+        validator=options.real(0, 1),
+        metadata=options.help_text(
+            "Share of the way to the start score that fades in every closed round."
+        ),
     )
     ban_below: float = attrs.field(
         default=0.2,
-        validator=share(1),
-        metadata=_help("A node with a score below this is banned; below the start score."),
+        validator=options.real(1 / UNIT, 1),
+        metadata=options.help_text(
+            "A node with a score below this is banned; below the start score."
+        ),
     )
     ban_rounds: int = attrs.field(
         default=120,
-        validator=whole(0, 2**32),
-        metadata=_help("Rounds a ban lasts; 0 for ever."),
+        validator=options.whole(0, 2**32),
+        metadata=options.help_text("Rounds a ban lasts; 0 for ever."),
     )
     flood: int = attrs.field(
         default=64,
-        validator=whole(0, 2**32),
-        metadata=_help(
+        validator=options.whole(0, 2**32),
+        metadata=options.help_text(
             "Repetitions of one fact in a round that count as one more fault; 0 for none."
         ),
     )
     ignore: tuple[str, ...] = attrs.field(
         default=DISPUTABLE,
-        validator=_check_facts,
-        metadata=_help("Facts that count against nobody."),
+        validator=options.many(options.text(allowed="the name of a fact")),
+        metadata=options.help_text("Facts that count against nobody."),
     )
     exponent: int = attrs.field(
         default=0,
-        validator=whole(0, 8),
-        metadata=_help("Weight of a node is its score to this power; 0 counts all equally."),
+        validator=options.whole(0, 8),
+        metadata=options.help_text(
+            "Weight of a node is its score to this power; 0 counts all equally."
+        ),
     )
     influence_cap: float = attrs.field(
         default=0.1,
-        validator=share(1),
-        metadata=_help("With an exponent: greatest share of the roster's weight a node may have."),
+        validator=options.real(1 / UNIT, 1),
+        metadata=options.help_text(
+            "With an exponent: greatest share of the roster's weight a node may have."
+        ),
     )
     outlier_factor: float = attrs.field(
         default=4.0,
-        validator=share(UNIT, 2**20 * UNIT),
-        metadata=_help("Distance to the median, in median distances, that makes an outlier."),
+        validator=options.real(1, 2**20),
+        metadata=options.help_text(
+            "Distance to the median, in median distances, that makes an outlier."
+        ),
     )
     outlier_rounds: int = attrs.field(
         default=3,
-        validator=whole(0, 2**32),
-        metadata=_help(
+        validator=options.whole(0, 2**32),
+        metadata=options.help_text(
             "Rounds in a row a node must be an outlier before it is punished; 0 switches it off."
         ),
     )
     outlier_sample: int = attrs.field(
         default=4096,
-        validator=whole(0, 2**32),
-        metadata=_help("Coordinates the watch looks at, drawn anew in every round; 0 for all."),
+        validator=options.whole(0, 2**32),
+        metadata=options.help_text(
+            "Coordinates the watch looks at, drawn anew in every round; 0 for all."
+        ),
     )
 
     _rule: Rule = attrs.field(init=False)
@@ -200,12 +196,12 @@ class Reputation:
         fields = attrs.fields_dict(type(self))
         for name, rule in _OF_ONE_RULE.items():
             if self.rule != rule and getattr(self, name) != fields[name].default:
-                msg = f"{name} is an option of rule {rule!r}, and rule is {self.rule!r}"
-                raise ValueError(msg)
+                what = f"is an option of rule {rule!r}, and rule is {self.rule!r}"
+                raise OptionError.of("QRES-E105", name, what, f"remove it, or rule = {rule!r}")
         self._floor = units(self.ban_below)
         if self._floor >= units(self.start):
-            msg = f"ban_below must be below start = {self.start}, got {self.ban_below}"
-            raise ValueError(msg)
+            what = f"must be below start = {self.start}, got {self.ban_below}"
+            raise OptionError.of("QRES-E105", "ban_below", what)
         self._ignored = frozenset(self.ignore)
         self._rule = self._make_rule()
 

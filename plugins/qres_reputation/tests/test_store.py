@@ -148,6 +148,7 @@ def test_a_flipped_byte_is_refused_or_without_effect(
     folder = tmp_path / "damaged"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    shutil.copy(tmp_path / FILE, folder)  # with its mode
     (folder / FILE).write_bytes(octets)
     try:
         again = node(str(folder), punish=0.2)
@@ -201,16 +202,15 @@ def test_a_well_made_record_that_cannot_be_is_refused(
 ) -> None:
     from qres_reputation.record import Record  # noqa: PLC0415
     from qres_reputation.rules import Belief  # noqa: PLC0415
-    from qres_reputation.store import _digest, _put  # noqa: PLC0415
 
-    db = sqlite3.connect(tmp_path / FILE)
+    store = Store(tmp_path)
     if name == "fact":
-        value = b"\xff"
-        db.execute("REPLACE INTO fact VALUES ('round', ?, ?)", (value, _digest("round", value)))
+        row = ("round", b"\xff", store._facts.digest("round", b"\xff"))
+        store._db.execute("REPLACE INTO fact VALUES (?, ?, ?)", row)
     else:
-        _put(db, {make_node_ids(7)[1]: Record(Belief(2_000_000))})
-    db.commit()
-    db.close()
+        with store.transaction():
+            store.put({make_node_ids(7)[1]: Record(Belief(2_000_000))})
+    store.close()
     refused(tmp_path, message)
 
 
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
 def test_a_file_locked_for_too_long_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qres_reputation.store.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("qres_core.contract.stores.database.BUSY_SECONDS", 0.01)
     db = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
     refused(tmp_path, "another process kept it locked")
@@ -271,6 +271,6 @@ def test_a_row_that_vanishes_under_a_running_node_is_refused(
 def test_commits_wait_for_the_disk(node: NodeMaker, tmp_path: Path) -> None:
     # No kill shows this, only a power loss would: 2 is FULL.
     one = node(str(tmp_path))
-    assert one.plugin._ledger._store._one("PRAGMA synchronous") == 2
-    assert one.plugin._ledger._store._one("PRAGMA journal_mode") == "wal"
+    assert one.plugin._ledger._store._db.one("PRAGMA synchronous") == 2
+    assert one.plugin._ledger._store._db.one("PRAGMA journal_mode") == "wal"
     one.plugin.teardown()

@@ -10,8 +10,8 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, shortened, squared_lengths
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_round
 
 
 def arc(vectors: Rows, f: int) -> NDArray[Any]:
@@ -31,7 +31,7 @@ def arc(vectors: Rows, f: int) -> NDArray[Any]:
         shape ``(n, d)``, the same dtype, new memory.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
         ValueRefusedError: QRES-E501, QRES-E502, QRES-E503, QRES-E505.
 
     Complexity:
@@ -42,7 +42,7 @@ def arc(vectors: Rows, f: int) -> NDArray[Any]:
         >>> arc(np.array([[3, 4], [0, 1], [0, 10], [-20, 0]], dtype=np.int32), 1).tolist()
         [[3, 4], [0, 1], [0, 10], [-10, 0]]
     """
-    check_integer("f", f, 0)
+    options.whole(0).check("f", f)
     check_enough("arc", len(check_rows(vectors)), f, 2 * f + 1, "2 f + 1")
     squares = squared_lengths(vectors)
     square = sorted(squares, reverse=True)[clipped_count(len(vectors), f)]
@@ -81,7 +81,7 @@ class Arc:
             rule should be given the same ``f``.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
 
     Complexity:
         two reads and, if an update is longer than the bound, one copy of the input.
@@ -101,11 +101,7 @@ class Arc:
     """
 
     f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders); the "
-            "2 (f / n) (n - f) longest are clipped. Needs at least 2 f + 1 updates."
-        },
+        **options.liars("2 f + 1 updates", also="; the 2 (f / n) (n - f) longest are clipped")
     )
 
     @property

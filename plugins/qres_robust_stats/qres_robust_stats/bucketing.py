@@ -11,8 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_finite, check_rows, mean_of
 
-from qres_core import Needs, RoundInfo, Updates, ValueRefusedError, Vector, Visibility, hookimpl
-from qres_robust_stats.options import at_least, check_integer, check_round
+from qres_core import (
+    Needs,
+    RoundInfo,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+    hookimpl,
+    options,
+)
+from qres_robust_stats.preconditions import check_round
 
 _TAG: Final = b"qres/bucketing/v1\0"
 _WORD: Final = 8
@@ -33,7 +42,7 @@ def bucketing(vectors: Rows, size: int, seed: bytes) -> NDArray[Any]:
         :func:`buckets`.
 
     Raises:
-        ValueError: ``size`` is not an integer or is less than 1.
+        OptionError: QRES-E105, ``size`` is not an integer or is less than 1.
         ValueRefusedError: QRES-E501, QRES-E502, QRES-E503, QRES-E505.
 
     Complexity:
@@ -71,13 +80,13 @@ def buckets(n: int, size: int, seed: bytes) -> list[list[int]]:
         the buckets, each in ascending order, ordered by their least row.
 
     Raises:
-        ValueError: ``size`` is not an integer or is less than 1.
+        OptionError: QRES-E105, ``size`` is not an integer or is less than 1.
 
     Example:
         >>> buckets(5, 2, b"seed")
         [[0, 2], [1, 4], [3]]
     """
-    check_integer("size", size, 1)
+    options.whole(1).check("size", size)
     order = list(range(n))
     numbers = _numbers(seed)
     for i in range(n - 1, 0, -1):
@@ -185,7 +194,7 @@ class Bucketing:
             ``2 f size + 1`` updates, so that fewer than half of the buckets are spoilt.
 
     Raises:
-        ValueError: an option is not an integer or is too small; the message names it.
+        OptionError: QRES-E105, an option is not an integer or is too small; the message names it.
 
     Complexity:
         one read of the input, one hash of it, ``n d / size`` int32 of memory.
@@ -204,16 +213,10 @@ class Bucketing:
         [5]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f size + 1 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f size + 1 updates"))
     size: int = attrs.field(
         default=2,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={
             "help": "How many updates to average in a bucket. The rule gets ceil(n / size) means."
         },

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, dominant_eigenvector, squared_distances, sweep
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.coefficients import as_floats, centred_gram, combination
-from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
+from qres_robust_stats.preconditions import check_enough, check_round
 
 
 def caf(vectors: Rows, f: int) -> Rows:
@@ -36,7 +36,7 @@ def caf(vectors: Rows, f: int) -> Rows:
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 2 f + 1``; QRES-E501 to QRES-E503 for values, shape or
             dtype.
-        ValueError: ``f`` is not an integer of at least 0.
+        OptionError: QRES-E105, ``f`` is not an integer of at least 0.
 
     Complexity:
         the pairwise distances; then at most ``2 f + 1`` dominant eigenvectors of ``(n, n)``
@@ -50,7 +50,7 @@ def caf(vectors: Rows, f: int) -> Rows:
         >>> caf(np.array([[0], [2], [4], [900]], dtype=np.int32), 1).tolist()
         [2]
     """
-    check_integer("f", f, 0)
+    options.whole(0).check("f", f)
     rows = check_rows(vectors)
     check_enough("caf", len(rows), f, 2 * f + 1, "2 f + 1")
     n = len(rows)
@@ -81,7 +81,7 @@ class Caf:
         f: updates that may be anything, 0 or more. The round needs ``5 f + 1`` updates.
 
     Raises:
-        ValueError: ``f`` is of another type or too small.
+        OptionError: QRES-E105, ``f`` is of another type or too small.
 
     Complexity: see :func:`caf`.
 
@@ -96,13 +96,7 @@ class Caf:
         [2]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 5 f + 1 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("5 f + 1 updates"))
 
     @property
     def needs(self) -> Needs:

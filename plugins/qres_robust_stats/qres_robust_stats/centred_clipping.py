@@ -21,11 +21,12 @@ from qres_core import (
     Vector,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_robust_stats.clip_history import ClipHistory, MemoryHistory, open_history
 from qres_robust_stats.coefficients import check_start, geometry
 from qres_robust_stats.little import clipped_little, is_little
-from qres_robust_stats.options import above, at_least, check_integer, check_round
+from qres_robust_stats.preconditions import check_round
 
 PROVEN: Final = 10
 """The theorem wants more than this many updates for each liar."""
@@ -53,7 +54,7 @@ def centred_clipping(
 
     Raises:
         ValueRefusedError: QRES-E501 to QRES-E503, QRES-E505 for the vectors and ``start``.
-        ValueError: ``radius`` or ``iterations`` is not as stated.
+        OptionError: QRES-E105, ``radius`` or ``iterations`` is not as stated.
 
     Complexity:
         one iteration is one read for the distances and one for the sum. More of them take the
@@ -68,9 +69,8 @@ def centred_clipping(
         [4]
     """
     rows = check_rows(vectors)
-    check_integer("iterations", iterations, 1)
-    if not (math.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius must be a finite number above 0, got {radius!r}")
+    options.whole(1).check("iterations", iterations)
+    options.real(above=0).check("radius", radius)
     check_start(rows, start)
     if is_little(rows):
         little = clipped_little(rows, start, radius, iterations)
@@ -116,7 +116,7 @@ class CentredClipping:
         history: start from the last round's result rather than from zero.
 
     Raises:
-        ValueError: an option is of another type or out of range; the message names it.
+        OptionError: QRES-E105, an option is of another type or out of range; the message names it.
 
     Complexity:
         see :func:`centred_clipping`; with history a vector is written and synced in a round.
@@ -135,15 +135,9 @@ class CentredClipping:
         [4]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f + 1 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates"))
     radius: float = attrs.field(
-        validator=above(0),
+        validator=options.real(above=0, unit="model units"),
         metadata={
             "help": "How far from the start an update may count, in model units. Somewhat more "
             "than honest updates differ from each other."
@@ -151,12 +145,12 @@ class CentredClipping:
     )
     iterations: int = attrs.field(
         default=1,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={"help": "How often to clip and average. The same on every node, or they part."},
     )
     history: bool = attrs.field(
         default=True,
-        validator=attrs.validators.instance_of(bool),
+        validator=options.flag(),
         metadata={"help": "Start each round from the last one's result rather than from zero."},
     )
     _kept: ClipHistory = attrs.field(init=False, factory=MemoryHistory, repr=False)

@@ -11,16 +11,8 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, shortened, squared_lengths
 
-from qres_core import (
-    Needs,
-    RoundInfo,
-    Updates,
-    Vector,
-    Visibility,
-    fixed,
-    hookimpl,
-)
-from qres_robust_stats.options import above, check_visible
+from qres_core import Needs, RoundInfo, Updates, Vector, Visibility, fixed, hookimpl, options
+from qres_robust_stats.preconditions import check_visible
 
 
 def clip(vectors: Rows, bound: float | Fraction) -> NDArray[Any]:
@@ -74,7 +66,7 @@ class Clipping:
             ``bound * 2**(16 - scale)`` with the scale of the round, exactly.
 
     Raises:
-        ValueError: ``bound`` is not a finite number above 0.
+        OptionError: QRES-E105, ``bound`` is not a finite number above 0.
 
     Complexity:
         two reads and, if an update is longer than the bound, one copy of the input.
@@ -97,7 +89,7 @@ class Clipping:
     """
 
     bound: float = attrs.field(
-        validator=above(0),
+        validator=options.real(above=0, unit="model units"),
         metadata={"help": "The greatest Euclidean length of an update, in model units. Above 0."},
     )
 

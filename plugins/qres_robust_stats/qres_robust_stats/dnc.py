@@ -27,10 +27,11 @@ from qres_core import (
     Vector,
     Visibility,
     hookimpl,
+    options,
     vector_digest,
 )
 from qres_robust_stats.coefficients import as_floats, centred_gram
-from qres_robust_stats.options import above, at_least, check_enough, check_integer, check_round
+from qres_robust_stats.preconditions import check_enough, check_round
 
 COORDINATES: Final = 10_000
 SEED_BYTES: Final = 32
@@ -67,7 +68,7 @@ def dnc(
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, or if no vector is left; QRES-E501 to
             QRES-E503 for values, shape or dtype.
-        ValueError: an option is not as stated.
+        OptionError: QRES-E105, an option is not as stated.
 
     Complexity:
         ``iterations`` times the pairwise distances on ``coordinates`` columns, a copy of those, and
@@ -81,11 +82,10 @@ def dnc(
         >>> dnc(np.array([[0], [2], [4], [900]], dtype=np.int32), 1).tolist()
         [2]
     """
-    check_integer("f", f, 0)
-    check_integer("iterations", iterations, 1)
-    check_integer("coordinates", coordinates, 1)
-    if not (math.isfinite(filter) and filter > 0):
-        raise ValueError(f"filter must be a finite number above 0, got {filter!r}")
+    options.whole(0).check("f", f)
+    options.whole(1).check("iterations", iterations)
+    options.whole(1).check("coordinates", coordinates)
+    options.real(above=0).check("filter", filter)
     rows = check_rows(vectors)
     n, d = rows.shape
     check_enough("dnc", n, f, 2 * f + 1, "2 f + 1")
@@ -174,7 +174,7 @@ class Dnc:
         coordinates: how many are looked at in each, 1 or more.
 
     Raises:
-        ValueError: an option is of another type or out of range; the message names it.
+        OptionError: QRES-E105, an option is of another type or out of range; the message names it.
 
     Complexity: see :func:`dnc`; and a SHA-256 of the updates.
 
@@ -191,26 +191,20 @@ class Dnc:
         [2]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f + 1 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates"))
     filter: float = attrs.field(
         default=1.0,
-        validator=above(0),
+        validator=options.real(above=0),
         metadata={"help": "ceil(filter f) updates are dropped in each iteration."},
     )
     iterations: int = attrs.field(
         default=1,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={"help": "How often to sample coordinates; what any iteration drops is out."},
     )
     coordinates: int = attrs.field(
         default=COORDINATES,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={"help": "How many coordinates an iteration looks at."},
     )
 

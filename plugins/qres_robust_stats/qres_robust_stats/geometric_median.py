@@ -10,10 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows
 
-from qres_core import Needs, RoundInfo, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_core import (
+    Needs,
+    RoundInfo,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+    hookimpl,
+    options,
+)
 from qres_robust_stats.coefficients import Geometry, Pairwise, geometry, sound
 from qres_robust_stats.little import is_little, weiszfeld_little
-from qres_robust_stats.options import above, at_least, check_integer, check_round, no_less_than
+from qres_robust_stats.preconditions import check_round
 from qres_robust_stats.weights import (
     as_limit,
     capped,
@@ -61,7 +70,7 @@ def geometric_median(
 
     Raises:
         ValueRefusedError: QRES-E501 to QRES-E503, QRES-E505 for the vectors, QRES-E506 for weights.
-        ValueError: an argument is not as stated.
+        OptionError: QRES-E105, an argument is not as stated.
 
     Complexity:
         the pairwise distances, ``O(n**2)`` an iteration, one weighted sum. From ``"zero"`` on
@@ -76,9 +85,8 @@ def geometric_median(
         [1, 2]
     """
     rows = check_rows(vectors)
-    check_integer("iterations", iterations, 1)
-    if not (math.isfinite(smoothing) and smoothing > 0):
-        raise ValueError(f"smoothing must be a finite number above 0, got {smoothing!r}")
+    options.whole(1).check("iterations", iterations)
+    options.real(above=0).check("smoothing", smoothing)
     n = len(rows)
     counts = np.ones(n, dtype=np.int64) if weights is None else check_weights(weights, n)
     shares = counts.astype(np.float64)
@@ -123,7 +131,7 @@ class GeometricMedian:
             decimals. Means nothing without ``weighted``.
 
     Raises:
-        ValueError: an option is of another type or too small; the message names it.
+        OptionError: QRES-E105, an option is of another type or too small; the message names it.
 
     Complexity:
         see :func:`geometric_median`.
@@ -143,31 +151,25 @@ class GeometricMedian:
         [1, 2]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f + 1 updates, more with weights."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates, more with weights"))
     iterations: int = attrs.field(
         default=ITERATIONS,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={"help": "Steps of Weiszfeld's algorithm. The same on every node, or they part."},
     )
     smoothing: float = attrs.field(
         default=SMOOTHING,
-        validator=above(0),
+        validator=options.real(above=0, unit="model units"),
         metadata={"help": "The least distance that counts, in model units; above 0."},
     )
     weighted: bool = attrs.field(
         default=False,
-        validator=attrs.validators.instance_of(bool),
+        validator=options.flag(),
         metadata={"help": "Count updates by their capped weights instead of once each."},
     )
     weight_limit: float = attrs.field(
         default=2.0,
-        validator=no_less_than(1),
+        validator=options.real(1),
         metadata={
             "help": "With weighted: no update counts more than this many times the lower median "
             "weight. 1 or more."
@@ -231,8 +233,7 @@ def _start(
     if start == "zero":
         point[-1] = 1.0
         return geometry(rows, None, iterations), point
-    if start != "medoid":
-        raise ValueError(f"start must be 'medoid' or 'zero', got {start!r}")
+    options.one_of("medoid", "zero").check("start", start)
     pairs = Pairwise(rows)
     nearest = _majority(pairs.squares, counts)
     shares = counts[nearest].astype(np.float64)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of, squared_distances
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_round
 from qres_robust_stats.vertex_cover import CoverSearch, adjacency
 
 BUDGET: Final = 20_000
@@ -43,7 +43,7 @@ def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 2 f + 1``; QRES-E507 if the budget is spent;
             QRES-E501 to QRES-E503 for values, shape or dtype.
-        ValueError: ``f`` or ``budget`` is not an integer or is too small.
+        OptionError: QRES-E105, ``f`` or ``budget`` is not an integer or is too small.
 
     Complexity:
         the pairwise distances; then a few milliseconds for hundreds of rows as they come in
@@ -57,8 +57,8 @@ def mda(vectors: Rows, f: int, *, budget: int = BUDGET) -> Rows:
         >>> mda(np.array([[0], [90], [2], [4]], dtype=np.int32), 1).tolist()
         [2]
     """
-    check_integer("f", f, 0)
-    check_integer("budget", budget, 1)
+    options.whole(0).check("f", f)
+    options.whole(1).check("budget", budget)
     rows = check_rows(vectors)
     check_enough("mda", len(rows), f, 2 * f + 1, "2 f + 1")
     distances: NDArray[Any] = squared_distances(rows)
@@ -115,7 +115,7 @@ class Mda:
         budget: steps of the search.
 
     Raises:
-        ValueError: an option is not an integer or is too small; the message names it.
+        OptionError: QRES-E105, an option is not an integer or is too small; the message names it.
 
     Complexity:
         see :func:`mda`.
@@ -131,16 +131,10 @@ class Mda:
         [2]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f + 1 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates"))
     budget: int = attrs.field(
         default=BUDGET,
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata={
             "help": "Steps the exact search may take before the round is refused. "
             "The same on every node, or they part."

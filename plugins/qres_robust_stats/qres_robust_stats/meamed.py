@@ -8,14 +8,8 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Blocks, Rows, nearest_mean
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.options import (
-    at_least,
-    check_enough,
-    check_integer,
-    check_round,
-    checked,
-)
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_round, checked
 
 
 def meamed(vectors: Rows | Blocks, f: int) -> NDArray[Any]:
@@ -34,7 +28,7 @@ def meamed(vectors: Rows | Blocks, f: int) -> NDArray[Any]:
         shape ``(d,)``, the dtype of ``vectors``, new memory.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
         ValueRefusedError: QRES-E501, QRES-E502, QRES-E503, QRES-E505.
 
     Complexity:
@@ -46,7 +40,7 @@ def meamed(vectors: Rows | Blocks, f: int) -> NDArray[Any]:
         >>> meamed(np.array([[1], [2], [4], [6], [900]], dtype=np.int32), 2).tolist()
         [4]
     """
-    check_integer("f", f, 0)
+    options.whole(0).check("f", f)
     n = checked(vectors).shape[0]
     check_enough("meamed", n, f, 2 * f + 1, "2 f + 1")
     return nearest_mean(vectors, n - f)
@@ -65,7 +59,7 @@ class Meamed:
         f: updates that may be anything, 0 or more. The round needs ``2 f + 1`` updates.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
 
     Complexity:
         one read of the input; see :func:`meamed`.
@@ -84,11 +78,7 @@ class Meamed:
     """
 
     f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders), and how many "
-            "values are left out. Needs at least 2 f + 1 updates."
-        },
+        **options.liars("2 f + 1 updates", also=", and how many values are left out")
     )
 
     @property

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Blocks, Rows, check_finite, order_mean
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.options import at_least, check_round, checked, no_less_than
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_round, checked
 from qres_robust_stats.weights import (
     as_limit,
     capped,
@@ -108,7 +108,7 @@ class Median:
             decimals. Means nothing without ``weighted``.
 
     Raises:
-        ValueError: an option is of another type or too small; the message names it.
+        OptionError: QRES-E105, an option is of another type or too small; the message names it.
 
     Complexity:
         one read of the input; see :func:`median`.
@@ -126,21 +126,15 @@ class Median:
         [2]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders). "
-            "Needs at least 2 f + 1 updates, more with weights."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates, more with weights"))
     weighted: bool = attrs.field(
         default=False,
-        validator=attrs.validators.instance_of(bool),
+        validator=options.flag(),
         metadata={"help": "Count updates by their capped weights instead of once each."},
     )
     weight_limit: float = attrs.field(
         default=2.0,
-        validator=no_less_than(1),
+        validator=options.real(1),
         metadata={
             "help": "With weighted: no update counts more than this many times the lower median "
             "weight. 1 or more."

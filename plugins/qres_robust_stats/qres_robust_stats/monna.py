@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import numpy as np
@@ -20,11 +20,10 @@ from qres_core import (
     Vector,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_robust_stats.coefficients import squared_distances_to
-from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
-
-_ID_BYTES: Final = 32
+from qres_robust_stats.preconditions import check_enough, check_round
 
 
 def monna(vectors: Rows, f: int, pivot: int) -> Rows:
@@ -43,7 +42,8 @@ def monna(vectors: Rows, f: int, pivot: int) -> Rows:
     Raises:
         ValueRefusedError: QRES-E505 if ``n < 2 f + 1``; QRES-E501 to QRES-E503 for values, shape or
             dtype.
-        ValueError: ``f`` is not an integer of at least 0, or ``pivot`` not the index of a row.
+        OptionError: QRES-E105, ``f`` is not an integer of at least 0, or ``pivot`` not the index
+            of a row.
 
     Complexity: two reads of the rows.
 
@@ -55,27 +55,16 @@ def monna(vectors: Rows, f: int, pivot: int) -> Rows:
         >>> monna(np.array([[0], [90], [2], [4]], dtype=np.int32), 1, 2).tolist()
         [2]
     """
-    check_integer("f", f, 0)
-    check_integer("pivot", pivot, 0)
+    options.whole(0).check("f", f)
     rows = check_rows(vectors)
     n = len(rows)
     check_enough("monna", n, f, 2 * f + 1, "2 f + 1")
-    if pivot >= n:
-        raise ValueError(f"pivot must be the index of one of {n} rows, got {pivot}")
+    options.whole(0, n - 1).check("pivot", pivot)
     squares: NDArray[Any] = squared_distances_to(rows, rows[pivot])
     # The pivot is at distance 0 from itself, but rows equal to it may come before it.
     squares[pivot] = -1
     nearest = np.argsort(squares, kind="stable")[: n - f]
     return mean_of(rows, sorted(nearest.tolist()))
-
-
-def _node_id(_instance: object, _attribute: attrs.Attribute[str], value: object) -> None:
-    try:
-        fits = isinstance(value, str) and len(bytes.fromhex(value)) == _ID_BYTES
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"pivot must be a node's identity, 64 hexadecimal digits, got {value!r}")
 
 
 @attrs.frozen
@@ -94,7 +83,7 @@ class Monna:
         pivot: the trusted node's identity in hexadecimal.
 
     Raises:
-        ValueError: an option is of another type or out of range; the message names it.
+        OptionError: QRES-E105, an option is of another type or out of range; the message names it.
 
     Complexity: two reads of the input.
 
@@ -111,15 +100,9 @@ class Monna:
         [2]
     """
 
-    f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders), the pivot's "
-            "not among them. Needs at least 2 f + 1 updates."
-        },
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates", also=", the pivot's not among them"))
     pivot: str = attrs.field(
-        validator=_node_id,
+        validator=options.text("[0-9a-fA-F]{64}", "a node's identity, 64 hexadecimal digits"),
         metadata={"help": "Identity of the trusted node, 64 hexadecimal digits."},
     )
 

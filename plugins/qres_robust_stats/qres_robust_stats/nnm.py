@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Mixture, Rows, check_rows, squared_distances
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.options import at_least, check_enough, check_integer, check_round
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_round
 
 
 def nnm(vectors: Rows, f: int) -> Mixture:
@@ -31,7 +31,7 @@ def nnm(vectors: Rows, f: int) -> Mixture:
         nothing of size ``(n, d)`` is ever made; ``materialise()`` makes the array.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
         ValueRefusedError: QRES-E501, QRES-E502, QRES-E503, QRES-E505.
 
     Complexity:
@@ -42,7 +42,7 @@ def nnm(vectors: Rows, f: int) -> Mixture:
         >>> nnm(np.array([[0], [2], [4], [900]], dtype=np.int32), 1).materialise().tolist()
         [[2], [2], [2], [302]]
     """
-    check_integer("f", f, 0)
+    options.whole(0).check("f", f)
     n = len(check_rows(vectors))
     check_enough("nnm", n, f, 2 * f + 1, "2 f + 1")
     return Mixture(vectors, _nearest(squared_distances(vectors), n - f))
@@ -76,7 +76,7 @@ class Nnm:
             rule should be given the same ``f``.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
 
     Complexity:
         ``n**2 d / 2`` multiply-adds for the distances, ``n**2 d`` additions for the means, ``n d``
@@ -97,11 +97,7 @@ class Nnm:
     """
 
     f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders); each update "
-            "is mixed with its n - f nearest. Needs at least 2 f + 1 updates."
-        },
+        **options.liars("2 f + 1 updates", also="; each update is mixed with its n - f nearest")
     )
 
     @property

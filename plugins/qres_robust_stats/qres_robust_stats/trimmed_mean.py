@@ -8,14 +8,8 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Blocks, Rows, order_mean
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl
-from qres_robust_stats.options import (
-    at_least,
-    check_enough,
-    check_integer,
-    check_round,
-    checked,
-)
+from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_robust_stats.preconditions import check_enough, check_round, checked
 
 
 def trimmed_mean(vectors: Rows | Blocks, f: int) -> NDArray[Any]:
@@ -30,7 +24,7 @@ def trimmed_mean(vectors: Rows | Blocks, f: int) -> NDArray[Any]:
         shape ``(d,)``, the dtype of ``vectors``, new memory.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
         ValueRefusedError: QRES-E501, QRES-E502, QRES-E503, QRES-E505.
 
     Complexity:
@@ -42,7 +36,7 @@ def trimmed_mean(vectors: Rows | Blocks, f: int) -> NDArray[Any]:
         >>> trimmed_mean(np.array([[1], [2], [4], [900], [-900]], dtype=np.int32), 1).tolist()
         [2]
     """
-    check_integer("f", f, 0)
+    options.whole(0).check("f", f)
     n = checked(vectors).shape[0]
     check_enough("trimmed_mean", n, f, 2 * f + 1, "2 f + 1")
     return order_mean(vectors, f, n - f)
@@ -61,7 +55,7 @@ class TrimmedMean:
             ``2 f + 1`` updates.
 
     Raises:
-        ValueError: ``f`` is not an integer or is negative.
+        OptionError: QRES-E105, ``f`` is not an integer or is negative.
 
     Complexity:
         one read of the input; see :func:`trimmed_mean`.
@@ -82,11 +76,7 @@ class TrimmedMean:
     """
 
     f: int = attrs.field(
-        validator=at_least(0),
-        metadata={
-            "help": "How many updates of a round may be anything (Byzantine senders), and how many "
-            "values are cut on each side. Needs at least 2 f + 1 updates."
-        },
+        **options.liars("2 f + 1 updates", also=", and how many values are cut on each side")
     )
 
     @property

@@ -17,7 +17,15 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_robust_stats import Arc, arc, trimmed_mean
 
-from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Vector, Visibility
+from qres_core import (
+    CompatibilityError,
+    Needs,
+    OptionError,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+)
 from qres_core.testing import make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -197,7 +205,7 @@ def test_groups_are_refused() -> None:
 
 def test_needs_and_options() -> None:
     assert Arc(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Arc(f=-1)
     assert all(field.metadata["help"] for field in attrs.fields(Arc))
     (entry,) = entry_points(group="qres.plugins", name="arc")

@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from qres_robust_stats import Bucketing, TrimmedMean, bucketing
 from qres_robust_stats.bucketing import buckets, round_seed, summed
 
-from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Vector, Visibility
+from qres_core import (
+    CompatibilityError,
+    Needs,
+    OptionError,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+)
 from qres_core.kernel.config import parse
 from qres_core.kernel.kernel import Kernel
 from qres_core.testing import make_round_info, make_updates
@@ -287,11 +295,15 @@ def test_the_solver_is_told_how_few_means_the_rule_gets() -> None:
 
 def test_needs_and_options() -> None:
     assert Bucketing(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=13, tolerates=3)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Bucketing(f=-1)
-    with pytest.raises(ValueError, match=r"^size must be an integer of at least 1, got 0"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 size: must be an integer of at least 1, got 0"
+    ):
         Bucketing(f=1, size=0)
-    with pytest.raises(ValueError, match=r"^size must be an integer of at least 1, got True"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 size: must be an integer of at least 1, got True"
+    ):
         bucketing(np.zeros((3, 1), dtype=np.int32), True, b"")  # noqa: FBT003
     assert all(field.metadata["help"] for field in attrs.fields(Bucketing))
     (entry,) = entry_points(group="qres.plugins", name="bucketing")

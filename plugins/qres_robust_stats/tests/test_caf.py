@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import dominant_eigenvector
 from qres_robust_stats import Caf, caf
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -204,7 +204,7 @@ def test_too_few_updates() -> None:
 
 def test_options() -> None:
     assert Caf(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=11, tolerates=2)
-    with pytest.raises(ValueError, match=r"^f must be an integer"):
+    with pytest.raises(OptionError, match=r"f: must be an integer"):
         Caf(f=True)
     assert all(field.metadata["help"] for field in attrs.fields(Caf))
     (entry,) = entry_points(group="qres.plugins", name="caf")

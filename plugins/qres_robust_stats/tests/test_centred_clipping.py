@@ -32,6 +32,7 @@ from qres_robust_stats.clip_history import (
 from qres_core import (
     CompatibilityError,
     Needs,
+    OptionError,
     Outcome,
     RoundError,
     RoundInfo,
@@ -516,14 +517,14 @@ def test_options() -> None:
         {"f": 1, "radius": 0.0},
         {"f": 1, "radius": 1.0, "iterations": 0},
     ):
-        with pytest.raises(ValueError, match=r"^(f|radius|iterations) must be"):
+        with pytest.raises(OptionError, match=r"(f|radius|iterations): must be"):
             CentredClipping(**bad)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="history"):
+    with pytest.raises(OptionError, match="history: must be true or false, got 1"):
         CentredClipping(f=1, radius=1.0, history=1)  # type: ignore[arg-type]
     rows = np.zeros((1, 1), dtype=np.int32)
-    with pytest.raises(ValueError, match=r"^radius must be"):
+    with pytest.raises(OptionError, match=r"radius: must be"):
         centred_clipping(rows, radius=math.inf)
-    with pytest.raises(ValueError, match=r"^iterations must be"):
+    with pytest.raises(OptionError, match=r"iterations: must be"):
         centred_clipping(rows, radius=1.0, iterations=0)
     with pytest.raises(ValueRefusedError, match="QRES-E502 start"):
         centred_clipping(rows, radius=1.0, start=np.zeros(2, dtype=np.int32))

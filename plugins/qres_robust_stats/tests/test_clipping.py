@@ -16,7 +16,15 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_robust_stats import Clipping, clip
 
-from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Vector, Visibility
+from qres_core import (
+    CompatibilityError,
+    Needs,
+    OptionError,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+)
 from qres_core.testing import make_round_info, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -131,7 +139,7 @@ def test_a_length_beyond_float64_is_refused_too() -> None:
 def test_a_bound_that_is_none_is_refused(bound: float) -> None:
     with pytest.raises(ValueError, match=r"^bound must be a finite number above 0, got"):
         clip(np.zeros((1, 1), dtype=np.int32), bound)
-    with pytest.raises(ValueError, match=r"^bound must be a finite number above 0, got"):
+    with pytest.raises(OptionError, match=r"bound: must be a finite number above 0"):
         Clipping(bound=bound)
 
 

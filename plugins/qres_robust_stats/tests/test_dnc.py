@@ -18,7 +18,7 @@ from qres_arithmetic import mean_of
 from qres_robust_stats import Dnc, caf, dnc
 from qres_robust_stats.dnc import sample
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_round_info, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -206,11 +206,15 @@ def test_options() -> None:
         {"f": 1, "iterations": 0},
         {"f": 1, "coordinates": 0},
     ):
-        with pytest.raises(ValueError, match=r"^(f|filter|iterations|coordinates) must be"):
+        with pytest.raises(
+            OptionError, match=r"QRES-E105 (f|filter|iterations|coordinates): must be"
+        ):
             Dnc(**bad)  # type: ignore[arg-type]
     rows = np.zeros((3, 1), dtype=np.int32)
     for argument in ({"filter": math.nan}, {"iterations": 0}, {"coordinates": 0}):
-        with pytest.raises(ValueError, match=r"^(filter|iterations|coordinates) must be"):
+        with pytest.raises(
+            OptionError, match=r"QRES-E105 (filter|iterations|coordinates): must be"
+        ):
             dnc(rows, 1, **argument)  # type: ignore[arg-type]
     assert all(field.metadata["help"] for field in attrs.fields(Dnc))
     (entry,) = entry_points(group="qres.plugins", name="dnc")

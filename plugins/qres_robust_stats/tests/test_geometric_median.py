@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import numpy_only
 from qres_robust_stats import GeometricMedian, geometric_median
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_round_info, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -345,11 +345,11 @@ def test_options() -> None:
     assert GeometricMedian(f=2).kappa_bound(11) == pytest.approx(4 * (1 + 2 / 7) ** 2)
     assert GeometricMedian(f=2, weighted=True).kappa_bound(11) == math.inf
     for bad in ({"f": True}, {"f": 1, "iterations": 0}, {"f": 1, "smoothing": 0.0}):
-        with pytest.raises(ValueError, match=r"^(f|iterations|smoothing) must be"):
+        with pytest.raises(OptionError, match=r"(f|iterations|smoothing): must be"):
             GeometricMedian(**bad)  # type: ignore[arg-type]
     rows = np.zeros((1, 1), dtype=np.int32)
     for argument in ({"iterations": 0}, {"smoothing": math.nan}, {"start": "mean"}):
-        with pytest.raises(ValueError, match=r"^(iterations|smoothing|start) must be"):
+        with pytest.raises(OptionError, match=r"(iterations|smoothing|start): must be"):
             geometric_median(rows, **argument)  # type: ignore[arg-type]
     assert all(field.metadata["help"] for field in attrs.fields(GeometricMedian))
     (entry,) = entry_points(group="qres.plugins", name="geometric_median")

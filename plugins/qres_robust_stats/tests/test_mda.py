@@ -18,7 +18,7 @@ from qres_arithmetic import mean_of, squared_distances
 from qres_robust_stats import Mda, mda
 from qres_robust_stats.mda import least_diameter_subset
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -225,11 +225,15 @@ def test_too_few_updates() -> None:
 
 def test_options() -> None:
     assert Mda(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got True"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 f: must be an integer of at least 0, got True"
+    ):
         Mda(f=True)
-    with pytest.raises(ValueError, match=r"^budget must be an integer of at least 1, got 0"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 budget: must be an integer of at least 1, got 0"
+    ):
         Mda(f=1, budget=0)
-    with pytest.raises(ValueError, match=r"^budget must be an integer"):
+    with pytest.raises(OptionError, match=r"budget: must be an integer"):
         mda(np.zeros((1, 1), dtype=np.int32), 0, budget=0)
     assert all(field.metadata["help"] for field in attrs.fields(Mda))
     (entry,) = entry_points(group="qres.plugins", name="mda")

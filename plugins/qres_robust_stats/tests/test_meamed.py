@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Mixture
 from qres_robust_stats import Meamed, meamed
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -139,9 +139,11 @@ def test_groups_are_refused() -> None:
 
 def test_needs_and_options() -> None:
     assert Meamed(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Meamed(f=-1)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got True"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 f: must be an integer of at least 0, got True"
+    ):
         meamed(np.zeros((3, 1), dtype=np.int32), True)  # noqa: FBT003
 
 

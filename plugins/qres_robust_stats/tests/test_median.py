@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Mixture
 from qres_robust_stats import Median, median
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -230,11 +230,15 @@ def test_needs(rule: Median, fewest: int) -> None:
 
 
 def test_bad_options_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got True"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 f: must be an integer of at least 0, got True"
+    ):
         Median(f=True)
-    with pytest.raises(ValueError, match=r"^weight_limit must be a finite number of at least 1"):
+    with pytest.raises(
+        OptionError, match=r"QRES-E105 weight_limit: must be a finite number of at least 1"
+    ):
         Median(f=1, weight_limit=0.5)
-    with pytest.raises(TypeError, match="weighted"):
+    with pytest.raises(OptionError, match="weighted: must be true or false, got 1"):
         Median(f=1, weighted=1)  # type: ignore[arg-type]
 
 

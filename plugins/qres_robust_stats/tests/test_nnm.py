@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from qres_arithmetic import mean_of
 from qres_robust_stats import Nnm, nnm, trimmed_mean
 
-from qres_core import CompatibilityError, Needs, Updates, ValueRefusedError, Vector, Visibility
+from qres_core import (
+    CompatibilityError,
+    Needs,
+    OptionError,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+)
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.scenario import Scenario
@@ -224,7 +232,7 @@ def test_the_mean_of_all_is_what_is_left_without_liars() -> None:
 
 def test_needs_and_options() -> None:
     assert Nnm(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got -1"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Nnm(f=-1)
     assert all(field.metadata["help"] for field in attrs.fields(Nnm))
     (entry,) = entry_points(group="qres.plugins", name="nnm")

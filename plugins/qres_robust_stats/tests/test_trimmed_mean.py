@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Mixture, mean_of
 from qres_robust_stats import TrimmedMean, nnm, trimmed_mean
 
-from qres_core import CompatibilityError, Needs, ValueRefusedError, Visibility
+from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
 from qres_core.testing import AggregatorContract, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -197,9 +197,9 @@ def test_needs() -> None:
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])
 def test_a_bad_bound_is_refused_by_name(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got"):
         TrimmedMean(f=value)
-    with pytest.raises(ValueError, match=r"^f must be an integer of at least 0, got"):
+    with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got"):
         trimmed_mean(np.zeros((3, 1), dtype=np.int32), value)
 
 

@@ -97,7 +97,7 @@ class Aggregator:
 
         Complexity: O(d).
         """
-        survivors, parameters = self.board.decided(), self.board.session.parameters
+        survivors, parameters = self.board.decided().survivors, self.board.session.parameters
         rank = self.board.session.rank.get(sender, -1)
         values = np.ascontiguousarray(vector)
         if values.itemsize != parameters.dtype.itemsize or values.dtype.kind not in "iu":
@@ -112,7 +112,7 @@ class Aggregator:
         ):
             raise SecaggError(Reason.WRONG_INPUT, "not one of the agreed inputs", [sender])
         group = self.board.topology.group_of[rank]
-        if group in survivors.open:
+        if group in survivors.groups:
             self._add_to(group, values, residues, sender)
         self._added.add(rank)
 
@@ -140,11 +140,12 @@ class Aggregator:
     def _group_keys(self, group: int) -> Iterable[Signed]:
         """Keys of the masks that are left in a group's sum, with the signs that take them off."""
         board, sid, roster = self.board, self.board.session.sid, self.board.session.roster
-        survivors = board.decided().digests
+        opening = board.decided()
+        survivors = opening.survivors.digests
         for rank in board.topology.groups[group]:
             if rank not in board.listed().members:
                 continue
-            secret = board.secret(rank)
+            secret = opening.secret(rank)
             if rank in survivors:
                 yield self_key(secret, sid, roster[rank]), -1
                 continue
@@ -172,11 +173,11 @@ class Aggregator:
         Complexity: O((s + u k) d) for ``s`` survivors and ``u`` dropouts.
         """
         board, parameters = self.board, self.board.session.parameters
-        survivors = board.decided()
+        survivors = board.decided().survivors
         lacking = set(survivors.digests) - self._added
         if lacking:
             raise SecaggError(Reason.WRONG_INPUT, f"{len(lacking)} inputs were not added")
-        keys = {group: list(self._group_keys(group)) for group in sorted(survivors.open)}
+        keys = {group: list(self._group_keys(group)) for group in sorted(survivors.groups)}
         sums: list[GroupSum] = []
         for done, (group, chosen) in enumerate(keys.items(), start=1):
             total = self._totals.pop(group)
@@ -197,7 +198,7 @@ class Aggregator:
         signed = "<i4" if total.itemsize == 4 else "<i8"
         exact = total.view(signed).astype(np.int64)
         exact.flags.writeable = False
-        survivors = board.decided()
+        survivors = board.decided().survivors
         members = tuple(
             board.session.roster[rank]
             for rank in board.topology.groups[group]

@@ -2,7 +2,7 @@
 
 Who is to mask must have every listed key from its owner itself: it asks the owner, who sends the
 same messages again under its own signature. Who only wants to open the sum may take them from
-anybody, as *quotes*: the list, which a quorum signed, names the hash of each.
+anybody, as *quotes*: the list, which a quorum's statements bind, names the hash of each.
 
 | step | body |
 |---|---|

@@ -1,22 +1,21 @@
-"""The public side of a session: what its messages say, checked. Holds no secret.
+"""The public side of a session: what its messages say, checked, and the leader's list.
 
-Every node keeps one, whether it takes part or only sums. Messages may come in any order and more
-than once; none raises. What they prove against their senders collects in :meth:`Board.drain`.
+It holds no secret. Every node keeps one, whether it takes part or only sums. Messages may come in
+any order and more than once; none raises. What they prove against their senders collects in
+:meth:`Board.drain`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
 from qres_core import NodeId, WireError
 from qres_secagg.failure import Fault, Reason, SecaggError
 from qres_secagg.graph import Topology, topology
-from qres_secagg.keys import KeyPair, valid_public
+from qres_secagg.keys import valid_public
 from qres_secagg.messages import (
     DECODERS,
     Advert,
@@ -28,29 +27,14 @@ from qres_secagg.messages import (
     decode_listing,
     encode_listing,
 )
-from qres_secagg.session import DOMAIN, Session, joined
-from qres_secagg.shamir import combine
-from qres_secagg.sharing import Secret, commitment, seed_commitment
+from qres_secagg.opening import Opening
+from qres_secagg.session import Session
+from qres_secagg.survivors import Survivors
+
+M = TypeVar("M", Advert, Shares)
 
 MAX_VARIANTS: Final = 2
 """Different messages of one kind and sender that are kept: two prove equivocation."""
-MAX_SUBSETS: Final = 16
-"""Sets of holders that are tried where shares of a dealer do not belong together."""
-
-
-@attrs.frozen
-class Survivors:
-    """The survivor set U3, as agreed.
-
-    Attributes:
-        digests: hash of the masked input by rank.
-        open: indices of the groups with at least ``min_survivors`` of them.
-        statement: digest of session, list and survivors: what is signed.
-    """
-
-    digests: dict[int, bytes]
-    open: frozenset[int]
-    statement: bytes
 
 
 @attrs.define
@@ -64,7 +48,8 @@ class Board:
         adverts: by rank and hash.
         shares: by rank and hash.
         listing: the adopted list, or ``None``.
-        survivors: the survivor set, or ``None``.
+        opening: the survivor set and the shares opened for it, or ``None``.
+        statements: listed nodes that stated this node's survivor set.
     """
 
     session: Session
@@ -77,12 +62,12 @@ class Board:
         init=False, factory=dict[int, dict[bytes, Shares]]
     )
     listing: Listing | None = attrs.field(init=False, default=None)
-    survivors: Survivors | None = attrs.field(init=False, default=None)
+    opening: Opening | None = attrs.field(init=False, default=None)
+    statements: int = attrs.field(init=False, default=0)
     _list_hash: bytes = attrs.field(init=False, default=b"")
+    _bodies: dict[bytes, bytes] = attrs.field(init=False, factory=dict[bytes, bytes])
     _statements: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
     _unmasks: dict[int, Unmask] = attrs.field(init=False, factory=dict[int, Unmask])
-    _opened: dict[int, dict[int, int]] = attrs.field(init=False, factory=dict[int, dict[int, int]])
-    _secrets: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
     _faults: list[Fault] = attrs.field(init=False, factory=list[Fault])
 
     def __attrs_post_init__(self) -> None:
@@ -122,28 +107,32 @@ class Board:
         if sid != self.session.sid:
             self.blame(rank, Reason.OTHER_SESSION)
         elif isinstance(value, Advert):
-            self._on_advert(rank, body_hash(kind, body), value)
+            self._on_advert(rank, body, value)
         elif isinstance(value, Shares):
-            self._on_shares(rank, body_hash(kind, body), value)
+            self._on_shares(rank, body, value)
         elif isinstance(value, Unmask):
             self._on_unmask(rank, value)
         elif isinstance(value, bytes):
-            if self._statements.setdefault(rank, value) != value:
-                self.blame(rank, Reason.EQUIVOCATION)
+            self._on_statement(rank, value)
         else:
             self.blame(rank, Reason.BAD_LIST)
 
-    def _keep(
-        self, rank: int, variants: dict[bytes, Advert] | dict[bytes, Shares], digest: bytes
-    ) -> bool:
-        """Whether a message of a sender is new and kept; two different ones are a fault."""
+    def _keep(self, rank: int, body: bytes, value: M, variants: dict[bytes, M], kind: Kind) -> None:
+        """Keep a message of a sender if it is new; two different ones are a fault."""
+        digest = body_hash(kind, body)
         if digest in variants:
-            return False
+            return
         if variants:
             self.blame(rank, Reason.EQUIVOCATION)
-        return len(variants) < MAX_VARIANTS
+        if len(variants) < MAX_VARIANTS:
+            variants[digest] = value
+            self._bodies[digest] = body
 
-    def _on_advert(self, rank: int, digest: bytes, advert: Advert) -> None:
+    def body(self, digest: bytes) -> bytes | None:
+        """An advert or what a node dealt, as it came, by its hash; ``None`` if it is not here."""
+        return self._bodies.get(digest)
+
+    def _on_advert(self, rank: int, body: bytes, advert: Advert) -> None:
         if not valid_public(advert.channel) or not valid_public(advert.mask):
             self.blame(rank, Reason.BAD_KEY)
             return
@@ -156,22 +145,29 @@ class Board:
             if not own.isdisjoint((advert.channel, advert.mask)):
                 self.blame(rank, Reason.COPIED_KEY)
                 return
-        variants = self.adverts.setdefault(rank, {})
-        if self._keep(rank, variants, digest):
-            variants[digest] = advert
+        self._keep(rank, body, advert, self.adverts.setdefault(rank, {}), Kind.ADVERTISE)
 
-    def _on_shares(self, rank: int, digest: bytes, shares: Shares) -> None:
+    def _on_shares(self, rank: int, body: bytes, shares: Shares) -> None:
         holders = self.topology.holders[rank]
         enough = len(shares.holders) + 1 >= self.session.parameters.t
-        if not enough or not set(shares.holders).issubset(holders):
+        # Mostly to all of them; comparing is quicker than a set.
+        if not enough or not (shares.holders == holders or set(shares.holders) <= set(holders)):
             self.blame(rank, Reason.BAD_HOLDERS)
             return
-        variants = self.shares.setdefault(rank, {})
-        if self._keep(rank, variants, digest):
-            variants[digest] = shares
+        self._keep(rank, body, shares, self.shares.setdefault(rank, {}), Kind.SHARE)
+
+    def _on_statement(self, rank: int, statement: bytes) -> None:
+        known = self._statements.get(rank)
+        if known is not None:
+            if known != statement:
+                self.blame(rank, Reason.EQUIVOCATION)
+            return
+        self._statements[rank] = statement
+        if self.opening is not None and rank in self.listed().members:
+            self.statements += statement == self.opening.survivors.statement
 
     def _on_unmask(self, rank: int, unmask: Unmask) -> None:
-        if not set(unmask.shares) <= {rank, *self.topology.holders[rank]}:
+        if not unmask.shares.keys() <= {rank, *self.topology.holders[rank]}:
             self.blame(rank, Reason.FOREIGN_SHARE)
             return
         known = self._unmasks.get(rank)
@@ -180,8 +176,8 @@ class Board:
                 self.blame(rank, Reason.EQUIVOCATION)
             return
         self._unmasks[rank] = unmask
-        if self.survivors is not None:
-            self._open_shares(rank, unmask)
+        if self.opening is not None:
+            self.opening.take(rank, unmask)
 
     # -- the list -------------------------------------------------------------------------------
 
@@ -189,7 +185,7 @@ class Board:
         """What is wrong with a list whose messages are all at hand; empty if nothing."""
         members = set(listing.members)
         least = max(self.session.parameters.min_survivors, self.quorum)
-        if len(members) < least:  # fewer could never sign what opens the sum
+        if len(members) < least:  # fewer could never state what opens the sum
             return f"{len(members)} nodes, fewer than {least}"
         keys: set[bytes] = set()
         for rank, (advert_hash, shares_hash) in listing.members.items():
@@ -305,122 +301,45 @@ class Board:
 
     # -- survivors ------------------------------------------------------------------------------
 
-    def decide(self, inputs: Mapping[NodeId, bytes]) -> Survivors:
+    def decide(self, inputs: Mapping[NodeId, bytes]) -> Opening:
         """Take the survivor set U3 the swarm agreed on.
 
         Args:
             inputs: the hash of the masked input of every survivor, 32 bytes.
 
         Returns:
-            the set; groups with fewer survivors than ``min_survivors`` stay closed for ever.
+            the opened shares for it, those among them that came before.
 
         Raises:
-            SecaggError: ``NOT_LISTED``, a survivor is not in the list; ``BELOW_THRESHOLD``, no
-                group has enough; ``OUT_OF_ORDER``, no list yet, or another set was taken before.
+            SecaggError: as :meth:`Survivors.agreed`; ``OUT_OF_ORDER``, no list yet, or another set
+                was taken before.
         """
         members = self.listed().members
-        outside = [node for node in inputs if self.session.rank.get(node, -1) not in members]
-        if outside:
-            raise SecaggError(Reason.NOT_LISTED, f"{len(outside)} survivors", outside)
-        digests = {self.session.rank[node]: inputs[node] for node in sorted(inputs)}
-        least = self.session.parameters.min_survivors
-        groups = enumerate(self.topology.groups)
-        large = frozenset(
-            index for index, group in groups if sum(rank in digests for rank in group) >= least
-        )
-        if not large:
-            what = f"{len(digests)} survivors, no group with {least}"
-            raise SecaggError(Reason.BELOW_THRESHOLD, what)
-        records = b"".join(struct.pack("<I", rank) + digests[rank] for rank in digests)
-        parts = joined(DOMAIN, b"survivors", self.session.sid, self._list_hash, records)
-        found = Survivors(digests, large, hashlib.sha256(parts).digest())
-        if self.survivors is not None:
-            if self.survivors != found:
+        found = Survivors.agreed(self.session, self.topology, members, self._list_hash, inputs)
+        if self.opening is not None:
+            if self.opening.survivors != found:
                 raise SecaggError(Reason.OUT_OF_ORDER, "a second survivor set")
-            return found
-        self.survivors = found
+            return self.opening
+        self.statements = sum(self._statements.get(rank) == found.statement for rank in members)
+        self.opening = Opening(
+            self.session,
+            self.topology,
+            {rank: self.advert(rank) for rank in members},
+            {rank: self.dealt(rank) for rank in members},
+            found,
+            self.blame,
+        )
         for rank, unmask in self._unmasks.items():
-            self._open_shares(rank, unmask)
-        return found
+            self.opening.take(rank, unmask)
+        return self.opening
 
-    def decided(self) -> Survivors:
-        """The survivor set; ``SecaggError`` (``OUT_OF_ORDER``) before there is one."""
-        if self.survivors is None:
+    def decided(self) -> Opening:
+        """What :meth:`decide` gave; ``SecaggError`` (``OUT_OF_ORDER``) before it did."""
+        if self.opening is None:
             raise SecaggError(Reason.OUT_OF_ORDER, "no survivor set was taken")
-        return self.survivors
-
-    @property
-    def signatures(self) -> int:
-        """Listed nodes that signed this node's survivor set."""
-        statement = self.decided().statement
-        return sum(self._statements.get(rank) == statement for rank in self.listed().members)
+        return self.opening
 
     @property
     def quorum(self) -> int:
         """How many must."""
         return self.session.parameters.quorum(len(self.session.roster))
-
-    # -- opened shares --------------------------------------------------------------------------
-
-    def wanted(self, rank: int) -> Secret | None:
-        """Which of its two secrets a listed node has opened; none where its group is closed."""
-        survivors = self.decided()
-        if self.topology.group_of[rank] not in survivors.open:
-            return None
-        return Secret.SEED if rank in survivors.digests else Secret.MASK_KEY
-
-    def to_open(self) -> tuple[int, ...]:
-        """The listed nodes of which a secret is opened."""
-        return tuple(rank for rank in self.listed().members if self.wanted(rank) is not None)
-
-    def _open_shares(self, holder: int, unmask: Unmask) -> None:
-        if unmask.statement != self.decided().statement:
-            return
-        sid, members = self.session.sid, self.listed().members
-        for dealer, share in unmask.shares.items():
-            kind = self.wanted(dealer) if dealer in members else None
-            promised = b"" if kind is None else self.dealt(dealer).promised(dealer, holder, kind)
-            if kind is None or not promised:
-                self.blame(holder, Reason.FOREIGN_SHARE)
-            elif promised != commitment(sid, kind, dealer, holder, share):
-                self.blame(holder, Reason.WRONG_SHARE)
-            else:
-                self._opened.setdefault(dealer, {})[holder + 1] = int.from_bytes(share, "little")
-
-    @property
-    def missing(self) -> int:
-        """Nodes whose secret cannot be opened yet; 0 when the sum can be."""
-        threshold = self.session.parameters.t
-        return sum(len(self._opened.get(rank, {})) < threshold for rank in self.to_open())
-
-    def secret(self, rank: int) -> bytes:
-        """The opened secret of a listed node, checked against what its dealer committed to.
-
-        Returns:
-            32 bytes, of the kind :meth:`wanted` says; the same on every node that gets one.
-
-        Raises:
-            SecaggError: ``BELOW_THRESHOLD``, too few shares; ``BAD_DEALER``, no set of shares that
-                was tried gives the secret: each is the one committed to, so the dealer lied.
-        """
-        if rank in self._secrets:
-            return self._secrets[rank]
-        threshold, shares = self.session.parameters.t, self._opened.get(rank, {})
-        if len(shares) < threshold:
-            what = f"{len(shares)} shares of node {rank}, {threshold} are needed"
-            raise SecaggError(Reason.BELOW_THRESHOLD, what)
-        places = sorted(shares)
-        for first in range(min(MAX_SUBSETS, len(places))):
-            chosen = (places[first:] + places[:first])[:threshold]
-            secret = combine({place: shares[place] for place in chosen})
-            if secret is not None and self._is_secret(rank, secret):
-                self._secrets[rank] = secret
-                return secret
-            self.blame(rank, Reason.BAD_DEALER)
-        node = self.session.roster[rank]
-        raise SecaggError(Reason.BAD_DEALER, f"node {rank}", [node])
-
-    def _is_secret(self, rank: int, secret: bytes) -> bool:
-        if self.wanted(rank) is Secret.SEED:
-            return seed_commitment(self.session.sid, rank, secret) == self.dealt(rank).seed
-        return KeyPair(secret).public == self.advert(rank).mask

@@ -31,7 +31,7 @@ from qres_secagg.messages import (
     body_hash,
     encode_advert,
     encode_shares,
-    encode_survivors,
+    encode_statement,
     encode_unmask,
 )
 from qres_secagg.session import DOMAIN, Session, joined
@@ -87,7 +87,7 @@ class Phase(enum.IntEnum):
     SHARED = 2
     LISTED = 3
     MASKED = 4
-    SIGNED = 5
+    STATED = 5
     DONE = 6
 
 
@@ -116,7 +116,7 @@ class Client:
     """One node in one session.
 
     What it does not do, whatever it is told: open both secrets of a node, or a second time;
-    sign two survivor sets; open shares for a set that no quorum signed, or that leaves too few
+    state two survivor sets; open shares for a set that no quorum stated, or that leaves too few
     survivors near it for its input to stay hidden; take part twice under one session id; mask an
     update again for the same model after its shares left. (A node that is cut off after it sent its
     input cannot know that the others opened a sum with it.)
@@ -379,16 +379,16 @@ class Client:
         self.phase = Phase.MASKED
         return Masked(masked, hidden, self._digest)
 
-    def sign(self, inputs: Mapping[NodeId, bytes]) -> bytes:
-        """Sign the survivor set the swarm agreed on, once.
+    def state(self, inputs: Mapping[NodeId, bytes]) -> bytes:
+        """State the survivor set the swarm agreed on, once.
 
-        A listed node whose own input is late, or was never made, signs as well: it holds shares.
+        A listed node whose own input is late, or was never made, states it too: it holds shares.
 
         Args:
             inputs: digest of the masked input by survivor.
 
         Returns:
-            body of a :attr:`Kind.SURVIVORS` message for everybody.
+            body of a :attr:`Kind.STATEMENT` message for everybody.
 
         Raises:
             SecaggError: ``OWN_INPUT``, another input than this node sent; ``BELOW_THRESHOLD``, too
@@ -398,19 +398,18 @@ class Client:
         sent = self._digest if self.phase is Phase.MASKED else None
         if inputs.get(self.me, sent) != sent:
             raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
-        survivors = self.board.decide(inputs)
-        mine = self.board.wanted(self._rank)
+        opening = self.board.decide(inputs)
+        survivors, mine = opening.survivors, opening.wanted(self._rank)
         if mine is Secret.SEED and self._near(survivors.digests) < self._least_near():
             raise SecaggError(Reason.BELOW_THRESHOLD, "too few survivors near this node")
-        statement = survivors.statement
-        self.phase = Phase.SIGNED
+        self.phase = Phase.STATED
         self._seed, self._mask = b"", None
-        return self._post(Kind.SURVIVORS, encode_survivors(self.session.sid, statement))
+        return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))
 
     @property
     def can_unmask(self) -> bool:
-        """Whether a quorum signed the survivor set this node signed."""
-        return self.phase is Phase.SIGNED and self.board.signatures >= self.board.quorum
+        """Whether a quorum stated the survivor set that this node stated."""
+        return self.phase is Phase.STATED and self.board.statements >= self.board.quorum
 
     def unmask(self) -> bytes:
         """Open one share of every listed node: of its seed if it survived, else of its mask key.
@@ -419,20 +418,21 @@ class Client:
             body of a :attr:`Kind.UNMASK` message for everybody. The shares are dropped.
 
         Raises:
-            SecaggError: ``NO_QUORUM``; repeat when more signatures have come.
+            SecaggError: ``NO_QUORUM``; repeat when more statements have come.
         """
-        self._step(Phase.SIGNED)
+        self._step(Phase.STATED)
         if not self.can_unmask:
-            what = f"{self.board.signatures} of {self.board.quorum} signatures"
+            what = f"{self.board.statements} of {self.board.quorum} statements"
             raise SecaggError(Reason.NO_QUORUM, what)
         if self._fingerprint:
             self._history.spend(self._fingerprint)
+        opening = self.board.decided()
         opened: dict[int, bytes] = {}
         for rank, (seed_share, mask_share) in self._held.items():
-            kind = self.board.wanted(rank)
+            kind = opening.wanted(rank)
             if kind is not None:
                 opened[rank] = seed_share if kind is Secret.SEED else mask_share
         self._held.clear()
         self.phase = Phase.DONE
-        body = encode_unmask(self.session.sid, Unmask(self.board.decided().statement, opened))
+        body = encode_unmask(self.session.sid, Unmask(opening.survivors.statement, opened))
         return self._post(Kind.UNMASK, body)

@@ -10,8 +10,8 @@ not get or differs from node to node makes nodes sit out, or the round abort.
     receive    when all holders advertised, or patience is over: share, to everybody
     receive    leader: when all have shared, or patience is over again: the list
     receive    the list names what this node has: ready, ``mask`` may run
-    decided    sign the survivor set
-    receive    when a quorum signed it: unmask, to everybody
+    decided    state the survivor set
+    receive    when a quorum stated it: unmask, to everybody
     receive    shares enough of every listed node: finished, the sums can be opened
 
 What is not answered is said again, at intervals that grow from half a patience to two. What a list
@@ -53,9 +53,9 @@ from qres_secagg.asking import (
 from qres_secagg.board import Board
 from qres_secagg.client import Client, History, Masked, Phase
 from qres_secagg.failure import Fault, Reason, SecaggError
+from qres_secagg.inputs import Inputs, listed
 from qres_secagg.masks import Residues
 from qres_secagg.messages import Kind, Listing, body_hash, decode_listing
-from qres_secagg.opened import Inputs, survivors
 from qres_secagg.session import Session
 
 MAX_ANSWERS: Final = 4
@@ -110,10 +110,10 @@ class SecaggDialogue:
         self._opened_at: float | None = None
         self._now = 0.0
         self._own: dict[Kind, bytes] = {}
-        self._bodies: dict[tuple[Kind, int], dict[bytes, bytes]] = {}
         self._list: bytes | None = None  # as it came, perhaps not adopted yet
         self._named: Listing | None = None
         self._agreed: tuple[Contribution, ...] | None = None
+        self._stated = False  # what was agreed on last, by this node or without it
         self._observing = False
         self._finished = False
         self._repeat_at, self._pause = float("inf"), patience / 2
@@ -130,7 +130,7 @@ class SecaggDialogue:
     @property
     def finished(self) -> bool:
         """True when the sums can be opened."""
-        return self._finished
+        return self._finished and not self.refusal
 
     def start(self) -> Sequence[Send | Accusation]:
         """Advertise.
@@ -158,8 +158,8 @@ class SecaggDialogue:
                 out += self._on_quote(body)
             elif step == Kind.LIST:
                 out += self._on_list(sender, body)
-            elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.SURVIVORS, Kind.UNMASK):
-                self._take(sender, Kind(step), body)
+            elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.STATEMENT, Kind.UNMASK):
+                self.board.receive(sender, Kind(step), body)
             else:
                 out.append(Accusation(sender, Reason.MALFORMED))
         except WireError:
@@ -185,25 +185,40 @@ class SecaggDialogue:
         contributions: tuple[Contribution, ...],
         round_info: RoundInfo,
     ) -> Sequence[Send | Accusation]:
-        """The agreed set: sign who of the listed is in it, and with which masked inputs.
+        """The agreed set: state who of the listed is in it, and with which masked inputs.
 
         Args:
             members: senders of the agreed contributions.
             contributions: theirs, in that order.
-            round_info: the round they were made in. A set of another round holds inputs masked in
-                another session, of which this one opens nothing: the round ends without a sum.
+            round_info: the round they were made in, which must be the session's.
         """
         del members  # the contributions say whose they are
-        self._agreed = contributions
+        self._agreed, self._stated = contributions, False
         made_in, here = round_info.number, self.session.round
         if (made_in, round_info.model_digest) != (here, self.session.model_digest):
-            self.refusal = self.refusal or f"a set of round {made_in}, not of {here}"
+            self.retire(f"a set of round {made_in}, not of {here}")
             return []
         self._pause = self._patience / 2
         self._repeat_at = self._now + self._pause
         if self._client.phase not in (Phase.LISTED, Phase.MASKED):
             self._observing = True  # from here on never ready: quotes are good enough
         return self._advance()
+
+    # ── between rounds ────────────────────────────────────────────────────────────────────────
+
+    @property
+    def may_be_opened(self) -> bool:
+        """Whether there is a list and nothing was refused: a set of it may be agreed on yet."""
+        return self.board.listing is not None and not self.refusal
+
+    def leave(self) -> None:
+        """The session's round is over: nothing is masked in it any more."""
+        self._observing = True
+        self._answered.clear()  # counted by round
+
+    def retire(self, why: str) -> None:
+        """Another session goes on: no set of this one is stated."""
+        self.refusal = self.refusal or why
 
     # ── what the plugin asks ──────────────────────────────────────────────────────────────────
 
@@ -226,21 +241,20 @@ class SecaggDialogue:
             out += self._share()
             out += self._lead()
         out += self._adopt()
-        out += self._sign()
-        if self._client.phase is Phase.SIGNED and self._client.can_unmask:
+        out += self._state()
+        if self._client.phase is Phase.STATED and self._client.can_unmask:
             out.append(self._say(Kind.UNMASK, self._client.unmask()))
         self._finish()
         return out + self._accusations(self.board.drain())
 
     def _finish(self) -> None:
         board = self.board
-        if self._finished or self.refusal or board.survivors is None:
+        if self._finished or self.refusal or board.opening is None:
             return
-        if board.signatures < board.quorum or board.missing:
+        if board.statements < board.quorum or board.opening.missing:
             return
         try:
-            for rank in board.to_open():
-                board.secret(rank)  # kept by the board; a dealer that lied is found out here
+            board.opening.open_all()  # a dealer that lied is found out here
         except SecaggError as error:
             self.refusal = str(error)
         else:
@@ -256,7 +270,7 @@ class SecaggDialogue:
             return []
 
     def _lead(self) -> Out:
-        if self._leader != self._me or self._list is not None:
+        if self._leader != self._me or self._list is not None or self._observing:
             return []
         board, everybody = self.board, len(self.session.roster)
         complete = len(board.shares) == everybody or (
@@ -300,15 +314,16 @@ class SecaggDialogue:
             return [Accusation(self._leader, error.reason)] if fault else []
         return []
 
-    def _sign(self) -> Out:
+    def _state(self) -> Out:
         board, agreed = self.board, self._agreed
-        if agreed is None or board.listing is None or board.survivors is not None or self.refusal:
+        if agreed is None or board.listing is None or self._stated or self.refusal:
             return []
-        inputs = Inputs.of(survivors(board, agreed), self.session.parameters).digests()
+        self._stated = True
+        inputs = Inputs.of(listed(board, agreed), self.session.parameters).digests()
         try:
             if self._client.phase in (Phase.LISTED, Phase.MASKED):
-                return [self._say(Kind.SURVIVORS, self._client.sign(inputs))]
-            board.decide(inputs)
+                return [self._say(Kind.STATEMENT, self._client.state(inputs))]
+            board.decide(inputs)  # where it was before, for the same set alone
         except SecaggError as error:
             self.refusal = str(error)
         return []
@@ -317,22 +332,7 @@ class SecaggDialogue:
 
     def _say(self, kind: Kind, body: bytes) -> Send:
         self._own[kind] = body
-        self._remember(kind, self._rank, body)
         return Send(body, int(kind))
-
-    def _take(self, sender: NodeId, kind: Kind, body: bytes) -> None:
-        self.board.receive(sender, kind, body)
-        rank = self.session.rank.get(sender)
-        if rank is not None and kind in (Kind.ADVERTISE, Kind.SHARE):
-            self._remember(kind, rank, body)
-
-    def _remember(self, kind: Kind, rank: int, body: bytes) -> None:
-        """Keep a body to quote it, if the board keeps its meaning."""
-        kept = self.board.adverts if kind is Kind.ADVERTISE else self.board.shares
-        if kind in (Kind.ADVERTISE, Kind.SHARE):
-            digest = body_hash(kind, body)
-            if digest in kept.get(rank, {}):
-                self._bodies.setdefault((kind, rank), {})[digest] = body
 
     def _accusations(self, faults: Sequence[Fault]) -> Out:
         return [
@@ -344,9 +344,9 @@ class SecaggDialogue:
     def _again(self) -> Out:
         """What was not answered, again; and what is missing, asked for."""
         if self._finished:
-            kinds = [Kind.SURVIVORS, Kind.UNMASK]  # for those who are not
+            kinds = [Kind.STATEMENT, Kind.UNMASK]  # for those who are not
         elif self._agreed is not None:
-            kinds = [Kind.SURVIVORS, Kind.UNMASK, Kind.LIST]
+            kinds = [Kind.STATEMENT, Kind.UNMASK, Kind.LIST]
         elif self.board.listing is not None:
             kinds = [Kind.LIST]
         else:
@@ -362,10 +362,11 @@ class SecaggDialogue:
             if not self._observing:
                 return []  # the leader says it again
             return self._ask_anybody(Want(LISTING))
-        lacking = [node for node in board.lacking(self._named) if node != self._me]
+        lacking = board.lacking(self._named)
         if not self._observing:
-            want = encode_want(sid, Want(OWN))
-            return [Send(want, WANT, node) for node in lacking[:MAX_ASKED]]
+            want, others = encode_want(sid, Want(OWN)), [one for one in lacking if one != self._me]
+            return [Send(want, WANT, node) for node in others[:MAX_ASKED]]
+        # After a restart a node lacks its own messages too.
         ranks = tuple(sorted(self.session.rank[node] for node in lacking))[:MAX_RANKS]
         return self._ask_anybody(Want(QUOTES, ranks)) if ranks else []
 
@@ -403,7 +404,7 @@ class SecaggDialogue:
         for rank in ranks:
             hashes = named.get(rank, ())
             for kind, digest in zip((Kind.ADVERTISE, Kind.SHARE), hashes, strict=False):
-                found = self._bodies.get((kind, rank), {}).get(digest)
+                found = self.board.body(digest)
                 if found is not None:
                     quotes.append(Quote(kind, rank, found))
         return quotes
@@ -419,7 +420,7 @@ class SecaggDialogue:
         author = self.session.roster[quote.rank]
         if quote.kind is Kind.LIST:
             # Not proven to be the leader's, so nobody is accused of it. If it is made up, no quorum
-            # signs a survivor set of it.
+            # states a survivor set of it.
             if self._list is None and author == self._leader:
                 quoted_sid, listing = decode_listing(quote.body)
                 if quoted_sid == sid:

@@ -14,7 +14,7 @@ class Reason(enum.StrEnum):
     """Why the protocol stopped, as a stable word for tests, logs and evidence."""
 
     BELOW_THRESHOLD = "below threshold"
-    NO_QUORUM = "no quorum of survivor signatures"
+    NO_QUORUM = "no quorum of survivor statements"
     OUT_OF_ORDER = "step out of order"
     SID_REUSE = "session taken part in before"
     SPENT = "update already entered a sum"

@@ -10,7 +10,7 @@ from qres_core import Problem, Surroundings
 from qres_secagg.parameters import Parameters
 
 DEVIATIONS: Final = 6
-"""Standard deviations of the noise in a sum that the option ``noise`` makes room for."""
+"""Standard deviations of the noise in a sum that the option ``noise_room`` makes room for."""
 PATIENCES: Final = 3
 """Patiences that must fit into the deadline: for keys, for shares, and for the list to arrive."""
 _UNIT: Final = 2**16
@@ -99,5 +99,5 @@ def _room(
             f"{parameters.summands} inputs {spread / _UNIT:.6g}, and there is room for "
             f"{parameters.noise / _UNIT:.6g}"
         )
-        fix = f"noise >= {spread / _UNIT * 1.001:.6g}, smaller groups or a larger swarm.scale"
-        yield Problem("QRES-E313", "plugins.secagg.noise", what, fix)
+        fix = f"noise_room >= {spread / _UNIT * 1.001:.6g}, smaller groups or a larger swarm.scale"
+        yield Problem("QRES-E313", "plugins.secagg.noise_room", what, fix)

@@ -33,7 +33,7 @@ Vectors = Mapping[int, NDArray[np.int32]]
 
 
 class _Credulous(Board):
-    """A board for which one signature is a quorum."""
+    """A board for which one statement is a quorum."""
 
     @property
     def quorum(self) -> int:
@@ -95,7 +95,7 @@ class _Swarm:
     def total(self, survivors: Collection[int]) -> NDArray[np.int64]:
         """The sum of the survivors' inputs, as every node computes it."""
         inputs = self.digests(survivors)
-        self.send(Kind.SURVIVORS, {i: one.sign(inputs) for i, one in self.clients.items()})
+        self.send(Kind.STATEMENT, {i: one.state(inputs) for i, one in self.clients.items()})
         for board in self.boards.values():
             board.decide(inputs)
         self.send(Kind.UNMASK, {i: one.unmask() for i, one in self.clients.items()})
@@ -200,8 +200,8 @@ def _twin(client: Client) -> Client:
     """A colluder that plays both halves; no honest node has a copy."""
     twin = copy.copy(client)
     twin.board = copy.copy(client.board)
-    twin.board.survivors = None
-    for name in ("_statements", "_unmasks", "_opened", "_secrets"):
+    twin.board.opening = None
+    for name in ("_statements", "_unmasks"):
         setattr(twin.board, name, dict(getattr(client.board, name)))
     twin._held = dict(client._held)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
     return twin
@@ -213,10 +213,10 @@ def _opened(swarm: _Swarm, inputs: Mapping[NodeId, bytes], half: Collection[int]
         rank: _twin(swarm.clients[rank]) if rank in _COLLUDERS else swarm.clients[rank]
         for rank in half
     }
-    signed = {rank: client.sign(inputs) for rank, client in clients.items()}
+    stated = {rank: client.state(inputs) for rank, client in clients.items()}
     for client in clients.values():
-        for rank, body in signed.items():
-            client.board.receive(swarm.session.roster[rank], Kind.SURVIVORS, body)
+        for rank, body in stated.items():
+            client.board.receive(swarm.session.roster[rank], Kind.STATEMENT, body)
     shares: dict[int, int] = {}
     for rank, client in clients.items():
         try:
@@ -267,7 +267,7 @@ def _split(
         round(found, 6),
         _LIMIT,
         control=board is _Credulous and corrupt == 0,
-        detected=("no quorum of signatures for either set",) if not first and not second else (),
+        detected=("no quorum of statements for either set",) if not first and not second else (),
         reason=f"{len(first)} and {len(second)} shares of the victim's two secrets were opened, "
         f"{threshold} open one",
     )

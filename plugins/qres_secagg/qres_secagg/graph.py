@@ -42,6 +42,12 @@ def permutation(n: int, seed: bytes) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=8)
+def circle(n: int, k: int, seed: bytes) -> tuple[int, ...]:
+    """The order of the ranks in the circle of :func:`circulant`. Cached."""
+    return tuple(range(n)) if k >= n - 1 else permutation(n, seed)
+
+
+@lru_cache(maxsize=8)
 def circulant(n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
     """Neighbours of every rank, ascending: the ``k/2`` on both sides in a permuted circle.
 
@@ -55,7 +61,7 @@ def circulant(n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
     """
     if k >= n - 1:
         return tuple(tuple(j for j in range(n) if j != i) for i in range(n))
-    order = permutation(n, seed)
+    order = circle(n, k, seed)
     half = k // 2
     found: list[tuple[int, ...]] = [()] * n
     for place, rank in enumerate(order):
@@ -98,6 +104,7 @@ class Topology:
 
     Attributes:
         holders: per rank, who holds a share of its secrets, without itself; over all the swarm.
+        circle: the ranks in an order in which neighbours share most of their holders.
         groups: the groups, each of ascending ranks; one for all without groups.
         group_of: per rank, the index of its group.
         peers: per rank, whom it masks against; within its group.
@@ -105,6 +112,7 @@ class Topology:
     """
 
     holders: tuple[tuple[int, ...], ...]
+    circle: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
     group_of: tuple[int, ...]
     peers: tuple[tuple[int, ...], ...]
@@ -132,7 +140,8 @@ def topology(session: Session, level: int = 0) -> Topology:
         may have an unlucky share of corrupt nodes, the swarm has not.
     """
     n, k = len(session.roster), session.parameters.k
-    holders = circulant(n, k, beacon(session.model_digest, session.round, b"holders"))
+    seed = beacon(session.model_digest, session.round, b"holders")
+    holders = circulant(n, k, seed)
     groups = split(
         n, size_at(session, level), beacon(session.model_digest, session.round, b"groups")
     )
@@ -142,4 +151,6 @@ def topology(session: Session, level: int = 0) -> Topology:
             group_of[rank] = index
     several = len(groups) > 1
     peers = _grouped(n, groups) if several else holders
-    return Topology(holders, groups, tuple(group_of), peers, several or k >= n - 1)
+    return Topology(
+        holders, circle(n, k, seed), groups, tuple(group_of), peers, several or k >= n - 1
+    )

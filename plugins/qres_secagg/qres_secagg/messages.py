@@ -9,7 +9,7 @@ and model; so a body holds no signature. It begins with the session id. Nodes ar
 | share | each node | commitments, shares sealed for the holders |
 | list | the leader | who advertised and shared, with the hashes of both messages |
 | masked input | each node | a contribution of the round, not a body of this module |
-| survivors | each node | what it takes for the survivor set, as a digest |
+| statement | each node | what it takes for the survivor set, as a digest |
 | unmask | each node | one opened share per node it holds shares of |
 
 All numbers are little-endian and of fixed size, lists ascend strictly, and nothing follows the end:
@@ -24,7 +24,6 @@ import hashlib
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
 from typing import Final, Self
 
 import attrs
@@ -41,6 +40,11 @@ SID_BYTES: Final = 32
 HASH_BYTES: Final = 32
 _COUNT: Final = struct.Struct("<H")
 _DEAL: Final = struct.Struct(f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES}s{SEALED_BYTES}s")
+_PROMISE: Final = {
+    # Of a deal, the holder and one commitment.
+    Secret.SEED: struct.Struct(f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES + SEALED_BYTES}x"),
+    Secret.MASK_KEY: struct.Struct(f"<H{COMMITMENT_BYTES}x{COMMITMENT_BYTES}s{SEALED_BYTES}x"),
+}
 _ENTRY: Final = struct.Struct(f"<H{HASH_BYTES}s{HASH_BYTES}s")
 _OPENED: Final = struct.Struct(f"<H{SHARE_BYTES}s")
 
@@ -51,7 +55,7 @@ class Kind(enum.IntEnum):
     ADVERTISE = 0
     SHARE = 1
     LIST = 2
-    SURVIVORS = 3
+    STATEMENT = 3
     UNMASK = 4
 
 
@@ -59,7 +63,7 @@ MAX_BYTES: Final = {
     Kind.ADVERTISE: SID_BYTES + 2 * KEY_BYTES,
     Kind.SHARE: SID_BYTES + 3 * COMMITMENT_BYTES + _COUNT.size + MAX_NODES * _DEAL.size,
     Kind.LIST: SID_BYTES + 1 + _COUNT.size + MAX_NODES * _ENTRY.size,
-    Kind.SURVIVORS: SID_BYTES + HASH_BYTES,
+    Kind.STATEMENT: SID_BYTES + HASH_BYTES,
     Kind.UNMASK: SID_BYTES + HASH_BYTES + _COUNT.size + MAX_NODES * _OPENED.size,
 }
 """Longest body of each kind, in the largest swarm."""
@@ -126,30 +130,19 @@ class Shares:
         records = (_DEAL.pack(rank, *attrs.astuple(deals[rank])) for rank in ranks)
         return cls(seed, own, ranks, b"".join(records))
 
-    def _place(self, holder: int) -> int:
-        """Where a holder's record begins; -1 for none."""
-        place = bisect_left(self.holders, holder)
-        if place == len(self.holders) or self.holders[place] != holder:
-            return -1
-        return place * _DEAL.size
-
     def deal(self, holder: int) -> Deal | None:
         """What it has for a holder, by rank; ``None`` for nothing. O(log k)."""
-        place = self._place(holder)
-        if place < 0:
+        place = bisect_left(self.holders, holder)
+        if place == len(self.holders) or self.holders[place] != holder:
             return None
-        _, seed, mask, sealed = _DEAL.unpack_from(self.records, place)
+        _, seed, mask, sealed = _DEAL.unpack_from(self.records, place * _DEAL.size)
         return Deal(seed, mask, sealed)
 
-    def promised(self, dealer: int, holder: int, kind: Secret) -> bytes:
-        """Its commitment to a holder's share of a secret; empty for no share. O(log k)."""
-        if holder == dealer:
-            return self.own[kind]
-        place = self._place(holder)
-        if place < 0:
-            return b""
-        start = place + _COUNT.size + kind * COMMITMENT_BYTES
-        return self.records[start : start + COMMITMENT_BYTES]
+    def promises(self, dealer: int, kind: Secret) -> dict[int, bytes]:
+        """Its commitments to the shares of a secret, by rank of the holder. O(k)."""
+        found: dict[int, bytes] = dict(_PROMISE[kind].iter_unpack(self.records))
+        found[dealer] = self.own[kind]
+        return found
 
 
 @attrs.frozen
@@ -185,7 +178,7 @@ def _refused(kind: Kind, what: str) -> WireError:
     return WireError.of("QRES-E404", f"secagg.{kind.name.lower()}", what)
 
 
-def _opened(kind: Kind, body: bytes, least: int) -> tuple[bytes, bytes]:
+def _split(kind: Kind, body: bytes, least: int) -> tuple[bytes, bytes]:
     """Session id and rest, after the checks of length."""
     if len(body) > MAX_BYTES[kind]:
         what = f"{len(body)} bytes, limit {MAX_BYTES[kind]}"
@@ -201,10 +194,9 @@ def _ranks(kind: Kind, form: struct.Struct, octets: bytes) -> tuple[int, ...]:
     if len(octets) != _COUNT.size + count * form.size:
         raise WireError.of("QRES-E402", f"secagg.{kind.name.lower()}", "length is not its count's")
     heads = np.ndarray((count,), "<u2", octets, _COUNT.size, (form.size,))
-    ranks: tuple[int, ...] = tuple(heads.tolist())
-    if any(a >= b for a, b in pairwise(ranks)):
+    if not (heads[:-1] < heads[1:]).all():
         raise _refused(kind, "ranks do not ascend")
-    return ranks
+    return tuple(heads.tolist())
 
 
 def _counted(form: struct.Struct, records: Iterable[tuple[object, ...]]) -> bytes:
@@ -219,7 +211,7 @@ def encode_advert(sid: bytes, advert: Advert) -> bytes:
 
 def decode_advert(body: bytes) -> tuple[bytes, Advert]:
     """Session id and value; the keys are not checked yet. Raises ``WireError``."""
-    sid, rest = _opened(Kind.ADVERTISE, body, 2 * KEY_BYTES)
+    sid, rest = _split(Kind.ADVERTISE, body, 2 * KEY_BYTES)
     return sid, Advert(rest[:KEY_BYTES], rest[KEY_BYTES:])
 
 
@@ -232,7 +224,7 @@ def encode_shares(sid: bytes, shares: Shares) -> bytes:
 def decode_shares(body: bytes) -> tuple[bytes, Shares]:
     """Session id and value. Raises ``WireError``."""
     size = COMMITMENT_BYTES
-    sid, rest = _opened(Kind.SHARE, body, 3 * size + _COUNT.size)
+    sid, rest = _split(Kind.SHARE, body, 3 * size + _COUNT.size)
     ranks = _ranks(Kind.SHARE, _DEAL, rest[3 * size :])
     own = (rest[size : 2 * size], rest[2 * size : 3 * size])
     return sid, Shares(rest[:size], own, ranks, rest[3 * size + _COUNT.size :])
@@ -246,7 +238,7 @@ def encode_listing(sid: bytes, listing: Listing) -> bytes:
 
 def decode_listing(body: bytes) -> tuple[bytes, Listing]:
     """Session id and value. Raises ``WireError``."""
-    sid, rest = _opened(Kind.LIST, body, 1 + _COUNT.size)
+    sid, rest = _split(Kind.LIST, body, 1 + _COUNT.size)
     if rest[0] > MAX_LEVEL:
         raise _refused(Kind.LIST, f"level {rest[0]} above {MAX_LEVEL}")
     _ranks(Kind.LIST, _ENTRY, rest[1:])
@@ -255,14 +247,14 @@ def decode_listing(body: bytes) -> tuple[bytes, Listing]:
     return sid, Listing(rest[0], members)
 
 
-def encode_survivors(sid: bytes, statement: bytes) -> bytes:
+def encode_statement(sid: bytes, statement: bytes) -> bytes:
     """The body, 64 bytes."""
     return sid + statement
 
 
-def decode_survivors(body: bytes) -> tuple[bytes, bytes]:
+def decode_statement(body: bytes) -> tuple[bytes, bytes]:
     """Session id and digest of the survivor set. Raises ``WireError``."""
-    return _opened(Kind.SURVIVORS, body, HASH_BYTES)
+    return _split(Kind.STATEMENT, body, HASH_BYTES)
 
 
 def encode_unmask(sid: bytes, unmask: Unmask) -> bytes:
@@ -272,12 +264,15 @@ def encode_unmask(sid: bytes, unmask: Unmask) -> bytes:
 
 def decode_unmask(body: bytes) -> tuple[bytes, Unmask]:
     """Session id and value. Raises ``WireError``."""
-    sid, rest = _opened(Kind.UNMASK, body, HASH_BYTES + _COUNT.size)
+    sid, rest = _split(Kind.UNMASK, body, HASH_BYTES + _COUNT.size)
     _ranks(Kind.UNMASK, _OPENED, rest[HASH_BYTES:])
-    shares: dict[int, bytes] = dict(_OPENED.iter_unpack(rest[HASH_BYTES + _COUNT.size :]))
-    for share in shares.values():
-        if int.from_bytes(share, "little") >= PRIME:
-            raise _refused(Kind.UNMASK, "a share is outside the field")
+    records = rest[HASH_BYTES + _COUNT.size :]
+    shares: dict[int, bytes] = dict(_OPENED.iter_unpack(records))
+    # Hardly any share has its top byte set, and only those can be outside the field.
+    if any(records[_OPENED.size - 1 :: _OPENED.size]) and any(
+        int.from_bytes(share, "little") >= PRIME for share in shares.values()
+    ):
+        raise _refused(Kind.UNMASK, "a share is outside the field")
     return sid, Unmask(rest[:HASH_BYTES], shares)
 
 
@@ -286,7 +281,7 @@ DECODERS: Final[dict[Kind, Callable[[bytes], tuple[bytes, Message]]]] = {
     Kind.ADVERTISE: decode_advert,
     Kind.SHARE: decode_shares,
     Kind.LIST: decode_listing,
-    Kind.SURVIVORS: decode_survivors,
+    Kind.STATEMENT: decode_statement,
     Kind.UNMASK: decode_unmask,
 }
 """The decoder of each kind."""

@@ -176,7 +176,7 @@ def choose(n: int, corrupt: int, dropped: int, *, complete_up_to: int = COMPLETE
         raise ConfigError.of(
             "QRES-E105", "secagg", what, f"3 to {MAX_NODES} nodes, fewer of others"
         )
-    need = _threshold(n - 1, corrupt)  # also the quorum of survivor signatures
+    need = _threshold(n - 1, corrupt)  # also the quorum of survivor statements
     plan = None
     if n > complete_up_to and n - dropped >= need:
         found = (_sparse(n, k, corrupt, dropped) for k in range(2, n - 1, 2))
@@ -275,9 +275,9 @@ class Parameters:
         return self.k + 2 - self.t
 
     def quorum(self, nodes: int) -> int:
-        """Survivor signatures needed in a roster of ``nodes``.
+        """Survivor statements needed in a roster of ``nodes``.
 
         Counted over the roster and not over a list, which a leader makes: two sets of that many
-        signers have an honest node in common, which signs once, whatever lists they were shown.
+        speakers have an honest node in common, which states one set, whatever list it was shown.
         """
         return (nodes + self.corrupt) // 2 + 1

@@ -10,7 +10,6 @@ import attrs
 
 from qres_core import (
     MAX_WEIGHT,
-    Companion,
     CompatibilityError,
     ConfigError,
     Contribution,
@@ -27,25 +26,21 @@ from qres_core import (
     Surroundings,
     Update,
     Updates,
-    ValueRefusedError,
     Visibility,
     hookimpl,
 )
+from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.fitting import misfits
-from qres_secagg.levels import finest, largest_group
-from qres_secagg.masks import Residues
-from qres_secagg.opened import NAME, open_updates
+from qres_secagg.levels import finest
+from qres_secagg.masking import masked
 from qres_secagg.options import one_of, real, whole
-from qres_secagg.parameters import PRGS, Parameters, choose
-from qres_secagg.ring import MAX_WIDE_DIMENSION, outgoing, weighted
+from qres_secagg.parameters import PRGS, Parameters
+from qres_secagg.revelation import reveal
 from qres_secagg.session import Session
+from qres_secagg.sizing import group_least, raw_bound, sized
 from qres_secagg.store import FILE, Store
 
-GROUP_LEAST: Final = 8
-"""Fewest inputs of a group's sum, unless ``min_size`` says otherwise."""
-FEWEST: Final = 3
-_UNIT: Final = 2**16
 _MISMATCH: Final = "QRES-E508"
 
 
@@ -58,7 +53,7 @@ class Secagg:
     """Masks updates so that only their sum, or the sums of groups, can be opened.
 
     Double masking after Bonawitz et al. (CCS 2017) on the sparse graph of Bell et al. (CCS 2020),
-    with survivor signatures against an aggregator that lies. Nobody in particular sums: shares are
+    with survivor statements against an aggregator that lies. Nobody in particular sums: shares are
     broadcast, and every node opens the same sums.
 
     Up to ``corrupt`` nodes may collude against the others, and up to ``dropout`` may fail in a
@@ -111,7 +106,7 @@ class Secagg:
             "Largest coordinate of an update, in units of 2**16 raw; larger ones are refused."
         ),
     )
-    noise: float = attrs.field(
+    noise_room: float = attrs.field(
         default=0.0,
         validator=real(0, 2.0**46),
         metadata=_help("Room for noise in a sum: six standard deviations, in units of 2**16 raw."),
@@ -156,19 +151,20 @@ class Secagg:
 
     _node: NodeInfo | None = attrs.field(init=False, default=None)
     _store: Store | None = attrs.field(init=False, default=None)
-    _dialogue: SecaggDialogue | None = attrs.field(init=False, default=None)
+    _attempts: Attempts | None = attrs.field(init=False, default=None)
+    _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
     _level: int = attrs.field(init=False, default=0)
     _sessions: int = attrs.field(init=False, default=0)
-    _opened: int = attrs.field(init=False, default=0)
+    _rounds_opened: int = attrs.field(init=False, default=0)
     _saturated: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         if self.min_size in (1, 2):
             msg = f"min_size must be 3 or more, or 0 for the default, got {self.min_size}"
             raise ValueError(msg)
-        if self.group_size and self.group_size < self._group_least:
+        if self.group_size and self.group_size < group_least(self):
             msg = (
-                f"group_size must be 0 or at least min_size = {self._group_least}, "
+                f"group_size must be 0 or at least min_size = {group_least(self)}, "
                 f"got {self.group_size}"
             )
             raise ValueError(msg)
@@ -187,7 +183,7 @@ class Secagg:
     def hides(self) -> Hides:
         """One sum, or one for each group. With ``bisect``, one sum may become those of groups."""
         if self.bisect or self.group_size:
-            return Hides(Visibility.GROUP, self.group_size or None, self._group_least)
+            return Hides(Visibility.GROUP, self.group_size or None, group_least(self))
         return Hides(Visibility.SUM)
 
     @property
@@ -197,10 +193,6 @@ class Secagg:
         if self.weights == "public":
             found.append("weights are public: everybody sees each node's number of examples")
         return tuple(found)
-
-    @property
-    def _group_least(self) -> int:
-        return self.min_size or GROUP_LEAST
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the swarm has the nodes, the room and the time for sums to be opened.
@@ -213,7 +205,7 @@ class Secagg:
             :func:`qres_secagg.fitting.misfits`.
         """
         try:
-            parameters = self._plan(around.nodes, around.byzantine, around.dimension or 1)
+            parameters = sized(self, around.nodes, around.byzantine, around.dimension or 1)
         except (CompatibilityError, ConfigError) as error:
             yield from error.problems
             return
@@ -237,49 +229,12 @@ class Secagg:
             CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree
                 and threshold are safe or the swarm is smaller than its groups.
         """
-        return self._plan(len(node.roster), node.byzantine, dimension)
-
-    def _plan(self, n: int, byzantine: int, dimension: int) -> Parameters:
-        # Corrupt and dropped nodes planned for.
-        corrupt, dropped = max(byzantine, int(self.corrupt * n)), max(1, int(self.dropout * n))
-        grouped = bool(self.group_size) or self.bisect
-        least = self._group_least if grouped else self.min_size or max(FEWEST, corrupt + 2)
-        if n < max(least, self.group_size):
-            what = f"{n} nodes make no group of {max(least, self.group_size)}"
-            fix = "smaller plugins.secagg.group_size and min_size, or more nodes"
-            raise CompatibilityError.of("QRES-E314", "plugins.secagg.group_size", what, fix)
-        plan = choose(n, corrupt, dropped)
-        if n * self.max_weight > MAX_WEIGHT:
-            what = f"{n} nodes of weight {self.max_weight}: more than 2**30 in all"
-            fix = f"plugins.secagg.max_weight <= {MAX_WEIGHT // n}"
-            raise CompatibilityError.of("QRES-E313", "plugins.secagg.max_weight", what, fix)
-        if self.ring == 64 and dimension > MAX_WIDE_DIMENSION:
-            what = f"{dimension} coordinates in the ring of 64 bits, at most {MAX_WIDE_DIMENSION}"
-            fix = "plugins.secagg.ring = 32"
-            raise CompatibilityError.of("QRES-E313", "plugins.secagg.ring", what, fix)
-        return Parameters(
-            dimension=dimension,
-            k=plan.k,
-            t=plan.t,
-            corrupt=corrupt,
-            min_survivors=least,
-            bound=self._bound * self.max_weight,
-            summands=largest_group(n, self.group_size),
-            noise=int(self.noise * _UNIT),
-            group_size=self.group_size,
-            ring_bits=self.ring,
-            prg=self.prg,
-            extra=f"{self.weights} {self.max_weight} {int(self.bisect)}".encode(),
-        )
-
-    @property
-    def _bound(self) -> int:
-        return int(self.bound * _UNIT)
+        return sized(self, len(node.roster), node.byzantine, dimension)
 
     def _finest(self, nodes: int) -> int:
         if not self.bisect:
             return 0
-        return finest(size=self.group_size, least=self._group_least, nodes=nodes)
+        return finest(size=self.group_size, least=group_least(self), nodes=nodes)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
@@ -301,12 +256,13 @@ class Secagg:
         self._store = None
         if folder is None or Store.exists(folder):
             self._store = Store(folder, swarm=node_info.swarm, node_id=node_info.node_id)
-        self._node, self._dialogue, self._level = node_info, None, 0
+        self._node, self._attempts, self._kept, self._level = node_info, None, (), 0
 
     @hookimpl
     def teardown(self) -> None:
-        """Forget the session's secrets and close the store."""
-        self._node = self._dialogue = None
+        """Forget the secrets and close the store."""
+        self._node = self._attempts = None
+        self._kept = ()
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -316,7 +272,7 @@ class Secagg:
         """How many sums were opened, and what was odd about them."""
         return {
             "sessions": self._sessions,
-            "rounds_opened": self._opened,
+            "rounds_opened": self._rounds_opened,
             "level": self._level,
             "saturated": self._saturated,
         }
@@ -341,26 +297,25 @@ class Secagg:
         node = self._node
         if node is None:
             raise RoundError.of("QRES-E604", "secagg", "not set up")
-        self._dialogue = None
+        self._attempts = None
         store = self._store = self._store or self._begun(node, round_info)
-        session = Session(
-            round_info.swarm,
-            round_info.number,
-            round_info.model_digest,
-            round_info.roster,
-            self.parameters(node, round_info.dimension),
-        )
+        parameters = self.parameters(node, round_info.dimension)
+
+        def session(number: int) -> SecaggDialogue:
+            model, roster = round_info.model_digest, round_info.roster
+            return SecaggDialogue(
+                Session(round_info.swarm, number, model, roster, parameters),
+                node.node_id,
+                store.of_round(number),
+                level=self._level,
+                finest=self._finest(len(roster)),
+                patience=self.patience,
+                threads=self.threads,
+            )
+
         self._sessions += 1
-        self._dialogue = SecaggDialogue(
-            session,
-            node.node_id,
-            store.of_round(round_info.number),
-            level=self._level,
-            finest=self._finest(len(round_info.roster)),
-            patience=self.patience,
-            threads=self.threads,
-        )
-        return self._dialogue
+        self._attempts = Attempts(session(round_info.number), self._kept, watch=session)
+        return self._attempts
 
     def _begun(self, node: NodeInfo, round_info: RoundInfo) -> Store:
         """A new store, where the node cannot have lost one."""
@@ -375,12 +330,15 @@ class Secagg:
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Choose the size of the next round's groups, and forget the session's secrets.
+        """Choose the size of the next round's groups; forget secrets that are of no more use.
 
         Args:
-            outcome: how the round ended.
+            outcome: how the round ended. Where the model stays, a set of this round may be decided
+                in a later one, and its session is kept.
         """
-        self._dialogue = None
+        left = self._attempts.leave() if self._attempts is not None else self._kept
+        self._kept = left if outcome.status is RoundStatus.ABORTED else ()
+        self._attempts = None
         if outcome.code == _MISMATCH:
             self._level = min(self._level + 1, self._finest(len(outcome.round_info.roster)))
         elif outcome.status is RoundStatus.CLOSED:
@@ -406,27 +364,9 @@ class Secagg:
 
         Complexity: O(d k) for ``k`` peers in the group.
         """
-        dialogue = self._current(round_info)
-        if NAME in update.companions:
-            raise ValueRefusedError.of("QRES-E507", "secagg", f"a companion named {NAME!r}")
         weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
-        values = weighted(update.vector, weight, dialogue.session.parameters, self._bound)
-        beside = {
-            # Weighted as the vector is: a check of the sum compares the two.
-            name: Residues(
-                tuple(weight * value % one.modulus for value in one.residues()), one.modulus
-            )
-            for name, one in update.companions.items()
-            if one.modulus
-        }
-        masked = dialogue.mask(values, beside)
-        vector, high = outgoing(masked.vector)
-        companions: dict[str, Companion] = dict(update.companions)
-        for name, residues in masked.residues.items():
-            companions[name] = Companion.of(residues.values, residues.modulus)
-        if high is not None:
-            companions[NAME] = high
-        return attrs.evolve(update, vector=vector, weight=weight, companions=companions)
+        dialogue = self._session_of(round_info)
+        return masked(update, dialogue, weight=weight, bound=raw_bound(self))
 
     @hookimpl
     def reveal(
@@ -452,10 +392,10 @@ class Secagg:
         Complexity: O(d) for each input, and for each pair of a survivor and a dropped node.
         """
         del updates
-        dialogue = self._current(round_info)
+        dialogue = self._session_of(round_info)
         if not dialogue.finished:
             raise RoundError.of("QRES-E604", "secagg", dialogue.refusal or "not finished")
-        opened = open_updates(
+        revealed = reveal(
             dialogue.board,
             contributions,
             equal=self.weights == "equal",
@@ -463,23 +403,15 @@ class Secagg:
             visibility=self.hides.leaves,
             threads=self.threads,
         )
-        self._opened += 1
-        self._saturated += opened.saturated
-        return opened.revelation
+        self._rounds_opened += 1
+        self._saturated += revealed.saturated
+        return revealed.revelation
 
-    def _current(self, round_info: RoundInfo) -> SecaggDialogue:
-        dialogue = self._dialogue
-        if dialogue is None:
+    def _session_of(self, round_info: RoundInfo) -> SecaggDialogue:
+        if self._attempts is None:
             raise RoundError.of("QRES-E604", "secagg", "no session in this round")
-        if _session(dialogue) != _round(round_info):
-            what = f"a set of round {round_info.number}, not of {dialogue.session.round}"
+        found = self._attempts.of(round_info)
+        if found is None:
+            what = f"no session of round {round_info.number} for this model"
             raise RoundError.of("QRES-E604", "secagg", what)
-        return dialogue
-
-
-def _round(round_info: RoundInfo) -> tuple[int, bytes]:
-    return round_info.number, round_info.model_digest
-
-
-def _session(dialogue: SecaggDialogue) -> tuple[int, bytes]:
-    return dialogue.session.round, dialogue.session.model_digest
+        return found

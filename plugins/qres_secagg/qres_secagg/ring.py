@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from qres_core import MAX_COMPANION_BYTES, Companion, ValueRefusedError, Vector, fixed
 from qres_secagg.parameters import Parameters
 
+NAME: Final = "secagg"
+"""Of the companion in which the high words of a wide ring travel."""
 MAX_WIDE_DIMENSION: Final = MAX_COMPANION_BYTES // 4
 """Most coordinates with the ring of 64 bits: the high words must fit a companion."""
 _LOW: Final = np.uint64(0xFFFFFFFF)

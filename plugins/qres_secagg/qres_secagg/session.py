@@ -43,7 +43,7 @@ def _parameter_bytes(parameters: Parameters) -> bytes:
 class Session:
     """One secure aggregation.
 
-    Keys, shares and survivor signatures are bound to :attr:`sid`. Nodes that were shown another
+    Keys, shares and survivor statements are bound to :attr:`sid`. Nodes that were shown another
     model, roster or parameter are in another session, and nothing of it fits into this one: no
     mask of theirs cancels and no share of theirs opens (against Pasquini et al., "Eluding Secure
     Aggregation in Federated Learning via Model Inconsistency", CCS 2022).

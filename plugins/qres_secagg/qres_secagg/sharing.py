@@ -25,7 +25,8 @@ from qres_secagg.shamir import SHARE_BYTES
 
 COMMITMENT_BYTES: Final = 32
 SEALED_BYTES: Final = 2 * SHARE_BYTES + 16
-_WHERE: Final = struct.Struct("<BHH")
+_DEALER: Final = struct.Struct("<BH")
+_HOLDER: Final = struct.Struct("<H")
 _NONCE: Final = bytes(12)  # every key seals one message
 
 
@@ -45,13 +46,27 @@ def encode(share: int) -> bytes:
 
 def commitment(sid: bytes, kind: Secret, dealer: int, holder: int, share: bytes) -> bytes:
     """Binds a dealer, by rank, to the share of a holder; 32 bytes."""
-    where = _WHERE.pack(kind, dealer, holder)
-    return hashlib.sha256(b"qres-secagg/1 share" + sid + where + share).digest()
+    return committed(commitment_head(sid, kind, dealer), commitment_holder(holder), share)
+
+
+def commitment_head(sid: bytes, kind: Secret, dealer: int) -> bytes:
+    """The first part of :func:`commitment`, the same for all shares of a secret."""
+    return b"qres-secagg/1 share" + sid + _DEALER.pack(kind, dealer)
+
+
+def commitment_holder(holder: int) -> bytes:
+    """The second part, the same for all shares of a holder."""
+    return _HOLDER.pack(holder)
+
+
+def committed(head: bytes, holder: bytes, share: bytes) -> bytes:
+    """:func:`commitment` from its parts, for who checks many."""
+    return hashlib.sha256(head + holder + share).digest()
 
 
 def seed_commitment(sid: bytes, dealer: int, seed: bytes) -> bytes:
     """Binds a dealer, by rank, to its seed; 32 bytes."""
-    where = _WHERE.pack(Secret.SEED, dealer, dealer)
+    where = _DEALER.pack(Secret.SEED, dealer) + _HOLDER.pack(dealer)
     return hashlib.sha256(b"qres-secagg/1 secret" + sid + where + seed).digest()
 
 

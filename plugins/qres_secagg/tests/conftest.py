@@ -118,17 +118,17 @@ class Swarm:
     def digests(self, ranks: Collection[int]) -> dict[bytes, bytes]:
         return {self.node(rank): self.masked[rank].digest for rank in ranks}
 
-    def sign(
+    def state(
         self,
         survivors: Collection[int] | None = None,
-        signers: Collection[int] | None = None,
+        speakers: Collection[int] | None = None,
         tamper: Tamper = honest,
     ) -> None:
         survivors = list(self.masked) if survivors is None else survivors
-        signers = self.listed if signers is None else signers
+        speakers = self.listed if speakers is None else speakers
         inputs = self.digests(survivors)
-        bodies = {rank: self.clients[rank].sign(inputs) for rank in signers}
-        self.send(Kind.SURVIVORS, bodies, tamper)
+        bodies = {rank: self.clients[rank].state(inputs) for rank in speakers}
+        self.send(Kind.STATEMENT, bodies, tamper)
         for rank in self.everybody:
             self.boards[rank].decide(inputs)
 
@@ -139,7 +139,7 @@ class Swarm:
     def sums(self, rank: int = 0, **options: Any) -> tuple[GroupSum, ...]:
         """What a node computes."""
         aggregator = Aggregator(self.boards[rank], **options)
-        for survivor in self.boards[rank].decided().digests:
+        for survivor in self.boards[rank].decided().survivors.digests:
             sent = self.masked[survivor]
             aggregator.add(self.node(survivor), sent.vector, sent.residues)
         return aggregator.finish()
@@ -158,7 +158,7 @@ class Swarm:
 
     def run(self) -> Swarm:
         self.until_masked()
-        self.sign()
+        self.state()
         self.unmask()
         return self
 

@@ -26,7 +26,7 @@ from qres_secagg.messages import (
     encode_advert,
     encode_listing,
     encode_shares,
-    encode_survivors,
+    encode_statement,
     encode_unmask,
 )
 
@@ -84,8 +84,8 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
     ]
     for kind, body, reason in cases:
         assert found(board, node, kind, body) == [reason]
-    assert found(board, node, Kind.SURVIVORS, encode_survivors(sid, bytes(32))) == []
-    assert found(board, node, Kind.SURVIVORS, encode_survivors(sid, b"x" * 32)) == [
+    assert found(board, node, Kind.STATEMENT, encode_statement(sid, bytes(32))) == []
+    assert found(board, node, Kind.STATEMENT, encode_statement(sid, b"x" * 32)) == [
         Reason.EQUIVOCATION
     ]
     assert found(board, b"?" * 32, Kind.ADVERTISE, b"") == [Reason.STRANGER]
@@ -142,7 +142,7 @@ def test_no_message_raises_or_stops_the_others(make_swarm: Make, data: st.DataOb
     noise(said())
     swarm.mask(range(4))
     inputs = swarm.digests(range(4))
-    swarm.send(Kind.SURVIVORS, {rank: swarm.clients[rank].sign(inputs) for rank in range(4)})
+    swarm.send(Kind.STATEMENT, {rank: swarm.clients[rank].state(inputs) for rank in range(4)})
     noise(said())
     swarm.send(Kind.UNMASK, {rank: swarm.clients[rank].unmask() for rank in range(4)})
     noise(said())
@@ -249,7 +249,7 @@ def test_sums_take_the_agreed_inputs_alone(make_swarm: Make) -> None:
     aggregator = Aggregator(swarm.boards[0])
     vector = swarm.masked[0].vector
     refused(Reason.OUT_OF_ORDER, lambda: aggregator.add(swarm.node(0), vector))
-    swarm.sign(range(5))
+    swarm.state(range(5))
     for sender, values in (
         (swarm.node(0), swarm.masked[1].vector),
         (swarm.node(5), swarm.masked[5].vector),
@@ -274,7 +274,7 @@ def test_inputs_with_other_residues_are_not_added(make_swarm: Make, residues: An
     swarm.list()
     usual = {"zk": Residues((1, 2), 7)}
     swarm.mask(residues={rank: residues if rank == 3 else usual for rank in range(6)})
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     error = refused(Reason.WRONG_INPUT, swarm.sums)
     assert error.blame == (swarm.node(3),)

@@ -32,13 +32,13 @@ def test_every_step_is_taken_once_and_in_order(make_swarm: Make) -> None:
         client.share,
         lambda: client.adopt(b""),
         lambda: client.mask(vector),
-        lambda: client.sign({}),
+        lambda: client.state({}),
         client.unmask,
     ]
 
     def others_refused(now: int) -> None:
         for i, step in enumerate(steps):
-            if i != now and not (i == 4 and now == 3):  # signing without an input is allowed
+            if i != now and not (i == 4 and now == 3):  # stating without an input is allowed
                 refused(Reason.OUT_OF_ORDER, step)
 
     others_refused(0)
@@ -50,7 +50,7 @@ def test_every_step_is_taken_once_and_in_order(make_swarm: Make) -> None:
     others_refused(3)
     swarm.mask()
     others_refused(4)
-    swarm.sign()
+    swarm.state()
     others_refused(5)
     swarm.unmask()
     others_refused(6)
@@ -125,17 +125,17 @@ def test_nothing_is_opened_before_a_quorum_signed(make_swarm: Make) -> None:
     swarm = make_swarm(7, corrupt=1).until_masked()
     quorum = swarm.session.parameters.quorum(7)
     assert quorum == 5
-    swarm.sign(None, range(quorum - 1))
+    swarm.state(None, range(quorum - 1))
     assert not swarm.clients[0].can_unmask
     refused(Reason.NO_QUORUM, swarm.clients[0].unmask)
-    swarm.send(3, {6: swarm.clients[6].sign(swarm.digests(range(7)))})
+    swarm.send(3, {6: swarm.clients[6].state(swarm.digests(range(7)))})
     assert swarm.clients[0].can_unmask
     swarm.unmask([0])
 
 
 def test_a_node_whose_input_is_late_still_helps(make_swarm: Make) -> None:
     swarm = make_swarm(5, t=4).until_masked()
-    swarm.sign([0, 1, 2, 3])
+    swarm.state([0, 1, 2, 3])
     swarm.unmask([1, 2, 3, 4])
     (found,) = swarm.sums()
     assert np.array_equal(found.total, swarm.plain(found.members))
@@ -164,6 +164,6 @@ def test_nothing_is_masked_among_too_few(make_swarm: Make) -> None:
             Reason.BELOW_THRESHOLD, lambda r=rank: swarm.clients[r].mask(np.zeros(20, np.int32))
         )
     swarm.mask([rank for rank in present if rank not in group])
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     assert {found.group for found in swarm.sums()} == {1, 2, 3}

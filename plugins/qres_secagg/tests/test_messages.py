@@ -16,12 +16,12 @@ from qres_secagg.messages import (
     decode_advert,
     decode_listing,
     decode_shares,
-    decode_survivors,
+    decode_statement,
     decode_unmask,
     encode_advert,
     encode_listing,
     encode_shares,
-    encode_survivors,
+    encode_statement,
     encode_unmask,
 )
 from qres_secagg.shamir import PRIME
@@ -32,7 +32,7 @@ ENCODERS = {
     Kind.ADVERTISE: encode_advert,
     Kind.SHARE: encode_shares,
     Kind.LIST: encode_listing,
-    Kind.SURVIVORS: encode_survivors,
+    Kind.STATEMENT: encode_statement,
     Kind.UNMASK: encode_unmask,
 }
 hashes = st.binary(min_size=32, max_size=32)
@@ -49,7 +49,7 @@ VALUES = {
         st.integers(0, 16),
         st.dictionaries(ranks, st.tuples(hashes, hashes), max_size=4),
     ),
-    Kind.SURVIVORS: hashes,
+    Kind.STATEMENT: hashes,
     Kind.UNMASK: st.builds(Unmask, hashes, st.dictionaries(ranks, opened, max_size=4)),
 }
 
@@ -109,7 +109,7 @@ def test_numbers_outside_their_range_are_refused() -> None:
 
 
 def test_truncated_bodies_are_refused() -> None:
-    for decode in (decode_advert, decode_shares, decode_listing, decode_survivors, decode_unmask):
+    for decode in (decode_advert, decode_shares, decode_listing, decode_statement, decode_unmask):
         with pytest.raises(WireError) as caught:
             decode(bytes(33))
         assert caught.value.code == "QRES-E402"

@@ -60,7 +60,7 @@ def test_sums_are_exact_over_all_shapes_and_dropouts(make_swarm: Make, data: st.
     swarm.list(leader=left[0])
     swarm.mask(list(drop("masked input")))
     survivors = list(left)
-    swarm.sign(survivors, list(drop("survivors")))
+    swarm.state(survivors, list(drop("survivors")))
     swarm.unmask(list(drop("unmask")))
     (found,) = swarm.sums(left[-1])
     assert [swarm.session.rank[node] for node in found.members] == survivors
@@ -74,7 +74,7 @@ def test_dropouts_at_every_stage_of_one_round(make_swarm: Make) -> None:
     swarm.share(range(2, 16))
     swarm.list(leader=15)
     swarm.mask(range(3, 16))
-    swarm.sign(range(3, 16), range(4, 16))
+    swarm.state(range(3, 16), range(4, 16))
     swarm.unmask(range(5, 16))
     (found,) = swarm.sums(0)
     assert len(found.members) == 13
@@ -89,10 +89,10 @@ def test_a_dropout_at_each_stage(make_swarm: Make, stage: int) -> None:
     swarm.share(ranks[1])
     swarm.list(leader=7)
     swarm.mask(ranks[2])
-    swarm.sign(None, ranks[3])
+    swarm.state(None, ranks[3])
     swarm.unmask(ranks[4])
     assert_exact(swarm, 7)
-    assert len(swarm.boards[7].survivors.digests) == (8 if stage > 2 else 7)
+    assert len(swarm.boards[7].decided().survivors.digests) == (8 if stage > 2 else 7)
 
 
 @settings(SLOW, max_examples=15)
@@ -105,7 +105,7 @@ def test_groups_are_summed_one_by_one(make_swarm: Make, data: st.DataObject) -> 
     swarm.mask()
     late = data.draw(st.sets(st.integers(0, 19), max_size=6))
     survivors = [rank for rank in range(20) if rank not in late]
-    swarm.sign(survivors)
+    swarm.state(survivors)
     swarm.unmask()
     topology = swarm.boards[0].topology
     sums = {found.group: found for found in swarm.sums()}
@@ -123,7 +123,7 @@ def test_levels_make_finer_groups(make_swarm: Make) -> None:
     swarm.share()
     swarm.list(level=2)
     swarm.mask()
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     assert len(swarm.sums()) == 8
     assert_exact(swarm)
@@ -136,7 +136,7 @@ def test_extreme_values_sum_exactly(make_swarm: Make) -> None:
     swarm.share()
     swarm.list()
     swarm.mask(vectors={i: np.array([bound, -bound, 0], np.int32) for i in range(8)})
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     (found,) = swarm.sums()
     assert found.total.tolist() == [8 * bound, -8 * bound, 0]
@@ -148,7 +148,7 @@ def test_the_wide_ring_takes_wide_vectors(make_swarm: Make) -> None:
     swarm.share()
     swarm.list()
     swarm.mask(vectors={i: np.array([2**40, -(2**40)], np.int64) for i in range(4)})
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     assert swarm.sums()[0].total.tolist() == [2**42, -(2**42)]
 
@@ -173,7 +173,7 @@ def test_residues_are_summed_modulo_their_own_number(make_swarm: Make, data: st.
             for rank, row in rows.items()
         }
     )
-    swarm.sign(range(1, 5))
+    swarm.state(range(1, 5))
     swarm.unmask()
     (found,) = swarm.sums()
     columns = zip(*(rows[rank] for rank in range(1, 5)), strict=True)

@@ -10,6 +10,7 @@ from qres_transport_libp2p.options import Options
 from qres_transport_libp2p.places import NAMED, PLAIN, form, split
 
 _WHERE = "plugins.libp2p"
+_LISTEN = "for example /ip4/0.0.0.0/tcp/4001; port 0 is a free one"
 
 
 def check_addresses(options: Options, node_info: NodeInfo, keys: LinkKeys) -> None:
@@ -22,10 +23,10 @@ def check_addresses(options: Options, node_info: NodeInfo, keys: LinkKeys) -> No
         layers = form(Multiaddr(options.listen))
     except Exception as error:
         what = f"{options.listen!r} is no multiaddr: {error}"
-        raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what) from error
+        raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what, _LISTEN) from error
     if layers not in PLAIN:
         what = f"{options.listen!r} is not of the form /ip4/ADDRESS/tcp/PORT"
-        raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what)
+        raise ConfigError.of("QRES-E105", f"{_WHERE}.listen", what, _LISTEN)
     if options.mdns and layers[0] != "ip4":
         what = "mDNS is offered over IPv4 alone"
         fix = "listen on /ip4/…, or name the nodes in peers"

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import attrs
 
+from qres_core import options
+
 MIB = 2**20
 
 
-def _within(least: float, most: float = math.inf) -> Any:
-    def check(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-        if not least <= value <= most or value == math.inf:
-            bound = f">= {least}" if most == math.inf else f"in {least}..{most}"
-            msg = f"{attribute.name!r} must be {bound}: {value}"
-            raise ValueError(msg)
-
-    return check
+def _whole(default: int, text: str, least: int, most: int | None = None, unit: str = "") -> Any:
+    validator = options.whole(least, most, unit=unit)
+    return attrs.field(default=default, validator=validator, metadata=options.help_text(text))
 
 
-def _number(default: Any, text: str, least: float, most: float = math.inf) -> Any:
-    return attrs.field(default=default, validator=_within(least, most), metadata={"help": text})
+def _bytes(default: int, text: str, least: int, most: int | None = None) -> Any:
+    return _whole(default, text, least, most, "bytes")
+
+
+def _real(
+    default: float, text: str, least: float, most: float | None = None, unit: str = "a second"
+) -> Any:
+    validator = options.real(least, most, unit=unit)
+    return attrs.field(default=default, validator=validator, metadata=options.help_text(text))
+
+
+def _seconds(default: float, text: str, least: float, most: float | None = None) -> Any:
+    return _real(default, text, least, most, "seconds")
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +56,7 @@ class Options:
     )
     mdns: bool = attrs.field(
         default=False,
+        validator=options.flag(),
         metadata={
             "help": "Look for nodes of the roster in the local network, and be found by anybody "
             "there. It announces the address that is listened on, or for 0.0.0.0 every IPv4 "
@@ -58,12 +66,12 @@ class Options:
 
     # ── sizes ─────────────────────────────────────────────────────────────────────────────────
 
-    frame_bytes: int = _number(
+    frame_bytes: int = _bytes(
         32 * 1024, "Largest frame; larger things travel as blobs.", 1024, 56 * 1024
     )
-    request_bytes: int = _number(MIB, "Largest request and largest reply.", 1024, 4 * MIB)
-    blob_bytes: int = _number(256 * MIB, "Largest blob, published or fetched.", 1024, 2**32)
-    spool_bytes: int = _number(
+    request_bytes: int = _bytes(MIB, "Largest request and largest reply.", 1024, 4 * MIB)
+    blob_bytes: int = _bytes(256 * MIB, "Largest blob, published or fetched.", 1024, 2**32)
+    spool_bytes: int = _bytes(
         1024 * MIB,
         "Room for blobs on disk, or in memory for a node without a data folder. The one that was "
         "used longest ago makes room for a new one.",
@@ -72,50 +80,50 @@ class Options:
 
     # ── rates and queues ──────────────────────────────────────────────────────────────────────
 
-    inbox_frames: int = _number(1024, "Frames that may wait for the node; more are dropped.", 1)
-    outbox_frames: int = _number(
+    inbox_frames: int = _whole(1024, "Frames that may wait for the node; more are dropped.", 1)
+    outbox_frames: int = _whole(
         256, "Frames that may wait for each neighbour; more are dropped.", 1
     )
-    publish_per_second: float = _number(
+    publish_per_second: float = _real(
         50.0, "Broadcasts a second, on average; faster ones wait.", 0.1
     )
-    publish_burst: int = _number(200, "Broadcasts that may leave at once.", 1)
-    ingress_per_second: float = _number(
+    publish_burst: int = _whole(200, "Broadcasts that may leave at once.", 1)
+    ingress_per_second: float = _real(
         200.0,
         "Gossip messages a second taken from each neighbour, on average, before any signature is "
         "checked; more are dropped.",
         0.1,
     )
-    ingress_burst: int = _number(400, "Gossip messages a neighbour may send at once.", 1)
-    mesh_degree: int = _number(6, "Neighbours that each gossip message is sent on to.", 2, 32)
+    ingress_burst: int = _whole(400, "Gossip messages a neighbour may send at once.", 1)
+    mesh_degree: int = _whole(6, "Neighbours that each gossip message is sent on to.", 2, 32)
 
     # ── streams ───────────────────────────────────────────────────────────────────────────────
 
-    requests_per_peer: int = _number(4, "Requests of one neighbour answered at once.", 1, 64)
-    requests_total: int = _number(32, "Requests answered at once; and as many asked.", 1, 1024)
-    blob_streams_per_peer: int = _number(
+    requests_per_peer: int = _whole(4, "Requests of one neighbour answered at once.", 1, 64)
+    requests_total: int = _whole(32, "Requests answered at once; and as many asked.", 1, 1024)
+    blob_streams_per_peer: int = _whole(
         4, "Streams of one neighbour that blobs are served on at once.", 1, 64
     )
-    blob_streams_total: int = _number(32, "Streams that blobs are served on at once.", 1, 1024)
-    blob_window: int = _number(4, "Chunks of a blob asked of a holder ahead of time.", 1, 16)
-    blob_sources: int = _number(3, "Holders that a blob is pulled from at once.", 1, 32)
-    read_seconds: float = _number(
+    blob_streams_total: int = _whole(32, "Streams that blobs are served on at once.", 1, 1024)
+    blob_window: int = _whole(4, "Chunks of a blob asked of a holder ahead of time.", 1, 16)
+    blob_sources: int = _whole(3, "Holders that a blob is pulled from at once.", 1, 32)
+    read_seconds: float = _seconds(
         10.0, "How long a neighbour may be silent in the middle of something.", 0.1, 600
     )
 
     # ── connections ───────────────────────────────────────────────────────────────────────────
 
-    max_connections: int = _number(64, "Connections in all.", 1, 4096)
-    dial_seconds: float = _number(10.0, "How long connecting may take.", 0.1, 600)
-    hello_seconds: float = _number(
+    max_connections: int = _whole(64, "Connections in all.", 1, 4096)
+    dial_seconds: float = _seconds(10.0, "How long connecting may take.", 0.1, 600)
+    hello_seconds: float = _seconds(
         15.0, "How long the first exchange, admission included, may take.", 0.1, 600
     )
-    reconnect_seconds: float = _number(
+    reconnect_seconds: float = _seconds(
         2.0, "Least pause between attempts to reach a peer; at most 2.5 times that.", 0.05, 3600
     )
-    ping_seconds: float = _number(
+    ping_seconds: float = _seconds(
         5.0, "How often a neighbour is pinged. Two that are not answered end the connection.", 0.1
     )
-    readmit_seconds: float = _number(
+    readmit_seconds: float = _seconds(
         60.0, "How often a connected neighbour must be admitted again.", 0.5
     )

@@ -20,10 +20,10 @@ from qres_core import (
     Verdict,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_validation.endorsement import vote
 from qres_validation.gate import capped, cut_to_size, oversized
-from qres_validation.options import at_least, count, help_text
 from qres_validation.screening import Budget, harmful, losses, sample
 
 SOURCE = "validation"
@@ -61,7 +61,7 @@ class Validation:
         seconds: time for it; what is not tried by then stays in.
 
     Raises:
-        ValueError: an option out of range; the message names it.
+        OptionError: QRES-E105, an option out of range; the message names it.
 
     Source:
         C. Xie, S. Koyejo, I. Gupta, "Zeno: Distributed Stochastic Gradient Descent with
@@ -71,40 +71,44 @@ class Validation:
 
     tolerance: float = attrs.field(
         default=0.1,
-        validator=at_least(0.0),
-        metadata=help_text(
+        validator=options.real(0),
+        metadata=options.help_text(
             "How much a merged update may raise the loss on this node's held-out examples before "
             "the node votes against it, as a share of the loss."
         ),
     )
     candidate_tolerance: float = attrs.field(
         default=0.5,
-        validator=at_least(0.0),
-        metadata=help_text(
+        validator=options.real(0),
+        metadata=options.help_text(
             "How much a single update may raise that loss before a proposer leaves it out."
         ),
     )
     norm_factor: float = attrs.field(
         default=10.0,
-        validator=at_least(1.0),
-        metadata=help_text("An update may be this many times as long as the median update."),
+        validator=options.real(1),
+        metadata=options.help_text(
+            "An update may be this many times as long as the median update."
+        ),
     )
     weight_limit: float = attrs.field(
         default=10.0,
-        validator=at_least(1.0),
-        metadata=help_text("A weight counts at most this many times the median weight."),
+        validator=options.real(1),
+        metadata=options.help_text("A weight counts at most this many times the median weight."),
     )
     candidates: int = attrs.field(
         default=64,
-        validator=count(1),
-        metadata=help_text(
+        validator=options.whole(1),
+        metadata=options.help_text(
             "Most updates a proposer tries alone in a round; a sample if there are more."
         ),
     )
     seconds: float = attrs.field(
         default=10.0,
-        validator=at_least(0.0),
-        metadata=help_text("Time a proposer takes for that; what is not tried by then stays in."),
+        validator=options.real(0),
+        metadata=options.help_text(
+            "Time a proposer takes for that; what is not tried by then stays in."
+        ),
     )
 
     @property

@@ -17,9 +17,9 @@ from qres_core import (
     Vector,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_validation.endorsement import vote
-from qres_validation.options import at_least, help_text
 
 
 @attrs.frozen
@@ -42,15 +42,15 @@ class PublicValidation:
             of it.
 
     Raises:
-        ValueError: the option is out of range.
+        OptionError: QRES-E105, the option is out of range.
 
     Complexity: two evaluations of a model in a round.
     """
 
     tolerance: float = attrs.field(
         default=0.1,
-        validator=at_least(0.0),
-        metadata=help_text(
+        validator=options.real(0),
+        metadata=options.help_text(
             "How much a merged update may raise the loss on the public examples before every node "
             "refuses it, as a share of the loss."
         ),

@@ -17,11 +17,11 @@ from qres_core import (
     Verdict,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_validation.capped_mean import capped_mean
 from qres_validation.endorsement import vote
 from qres_validation.mixing import mixing_weights, shares
-from qres_validation.options import at_least, count, help_text
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class ValidatedMean:
         tolerance: how much the merged update may raise a node's held-out loss, as a share of it.
 
     Raises:
-        ValueError: an option is out of range; the message names it.
+        OptionError: QRES-E105, an option is out of range; the message names it.
 
     Complexity: the proposer trains on its examples and takes O(n**2 d); each node evaluates two
         models; the rule is O(n d).
@@ -65,14 +65,11 @@ class ValidatedMean:
         of how the honest updates are spread.
     """
 
-    f: int = attrs.field(
-        validator=count(0),
-        metadata=help_text("How many updates of a round may be anything (Byzantine senders)."),
-    )
+    f: int = attrs.field(**options.liars())
     tolerance: float = attrs.field(
         default=0.1,
-        validator=at_least(0.0),
-        metadata=help_text(
+        validator=options.real(0),
+        metadata=options.help_text(
             "How much a merged update may raise the loss on this node's held-out examples before "
             "the node votes against it, as a share of the loss."
         ),

@@ -11,10 +11,7 @@ from qres_zk.statement import Context, Statement
 
 
 def verify_batch(statement: Statement, items: Sequence[tuple[Context, bytes]]) -> tuple[int, ...]:
-    """Check encoded proofs of one statement together.
-
-    Every equation of every proof has a randomiser of its own, drawn afresh, so errors of two
-    proofs cannot cancel. Only where the whole does not hold, halves of it are tried.
+    """Check encoded proofs of one statement together, see :func:`failing`.
 
     Args:
         statement: the verifier's own.
@@ -22,15 +19,40 @@ def verify_batch(statement: Statement, items: Sequence[tuple[Context, bytes]]) -
 
     Returns:
         the indices of those that do not hold, ascending; empty if all do.
+    """
+    bad: list[int] = []
+    where: list[int] = []
+    bundles: list[tuple[Context, ProofBundle]] = []
+    for index, (context, data) in enumerate(items):
+        try:
+            bundles.append((context, ProofBundle.from_bytes(data, statement)))
+            where.append(index)
+        except WireError:
+            bad.append(index)
+    return tuple(sorted([*bad, *(where[at] for at in failing(statement, bundles))]))
+
+
+def failing(statement: Statement, items: Sequence[tuple[Context, ProofBundle]]) -> tuple[int, ...]:
+    """Which of many proofs of one statement do not hold.
+
+    Every equation of every proof has a randomiser of its own, drawn afresh, so errors of two
+    proofs cannot cancel. Only where the whole does not hold, halves of it are tried.
+
+    Args:
+        statement: the verifier's own.
+        items: for each proof, its context and the bundle.
+
+    Returns:
+        their indices, ascending; empty if all hold.
 
     Complexity: one multiplication of ``n (b + 2 log b + 6) + m`` points, and ``2 c log2 n`` smaller
         ones for ``c`` bad proofs; O(n d) word operations.
     """
     bad: list[int] = []
     terms: dict[int, Terms] = {}
-    for index, (context, data) in enumerate(items):
+    for index, (context, bundle) in enumerate(items):
         try:
-            terms[index] = prepare(statement, context, ProofBundle.from_bytes(data, statement))
+            terms[index] = prepare(statement, context, bundle)
         except WireError:
             bad.append(index)
     if terms:

@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.group import ORDER
+from qres_zk.group import ORDER, Scalars
 from qres_zk.statement import (
     DIRECTION_BITS,
     DIRECTION_SHIFT,
@@ -123,15 +123,24 @@ def encode_masked(masked: tuple[int, ...]) -> bytes:
     return b"".join(one.to_bytes(MASKED_BYTES, "little") for one in masked)
 
 
-def link_weights(smallness: NDArray[np.int64], link: list[int]) -> list[int]:
+def link_weights(smallness: NDArray[np.int64], link: list[int]) -> Scalars:
     """Return ``R2^T eta`` followed by ``eta``: the link equation's weights of all values.
 
-    Exact: the weights are split into words of 16 bits, whose sums fit 64.
+    Exact: the weights are split into words of 16 bits, whose sums fit 64; the sums are below
+    ``2**135``.
     """
     words = np.frombuffer(b"".join(one.to_bytes(16, "little") for one in link), dtype="<u2")
-    sums = smallness.T @ words.reshape(MASKS, 8).astype(np.int64)
-    head = [sum(int(word) << (16 * place) for place, word in enumerate(row)) for row in sums]
-    return head + link
+    words = words.reshape(MASKS, 8).astype(np.int64)
+    sums = np.concatenate([smallness.T @ words, words])
+    weights = np.zeros((len(sums), 4), dtype=np.uint64)
+    carry = np.zeros(len(sums), dtype=np.int64)
+    for place in range(8):
+        carry += sums[:, place]
+        digit = (carry & 0xFFFF).astype(np.uint64)
+        weights[:, place // 4] |= digit << np.uint64(16 * (place % 4))
+        carry >>= 16
+    weights[:, 2] = carry
+    return weights
 
 
 def fold_factors(challenges: list[int]) -> tuple[list[int], list[int]]:

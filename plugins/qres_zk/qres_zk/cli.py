@@ -37,7 +37,7 @@ def warmup() -> None:
 def slack(bound: float) -> None:
     """For each k and security: the norm that honest updates are clipped to."""
     if not bound > 0:
-        raise ConfigError.of("QRES-E105", "--bound", f"{bound} is not above 0")
+        raise ConfigError.of("QRES-E105", "--bound", f"must be above 0, got {bound}")
     click.echo(f"{'k':>5} {'security':>9} {'sigma':>7} {'honest norm':>12}")
     for k in PROJECTIONS:
         for security in SECURITY:

@@ -27,7 +27,8 @@ from qres_core import (
     Visibility,
 )
 from qres_zk.group import ORDER
-from qres_zk.plugin import NAME, Zk
+from qres_zk.judging import NAME
+from qres_zk.plugin import Zk
 
 _NODES: Final = 5
 _DIMENSION: Final = 50

@@ -1,57 +1,25 @@
-"""Checks of the options, by name, and the references read from files."""
+"""The validators of this plugin's options, and the references read from files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, cast
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 
-from qres_core import ConfigError
-from qres_zk.exact import squared_norm
+from qres_core import ConfigError, options
 from qres_zk.statement import MAX_DIRECTION
 
-T = TypeVar("T")
-Check: TypeAlias = Callable[[object, "attrs.Attribute[T]", object], None]
+flag = options.flag()
+one_of = options.one_of
+real = options.real
 
 MAX_FILE: Final = 2**32
 """Most bytes of a file with a reference."""
-
-
-def real(lowest: float, highest: float) -> Check[float]:
-    """A validator: a finite number in ``lowest..highest``."""
-
-    def check(_instance: object, attribute: attrs.Attribute[float], value: object) -> None:
-        number = value if type(value) is float or type(value) is int else math.nan
-        if not (math.isfinite(number) and lowest <= number <= highest):
-            msg = f"{attribute.name} must be a number in {lowest:g}..{highest:g}, got {value!r}"
-            raise ValueError(msg)
-
-    return check
-
-
-def one_of(*choices: int) -> Check[int]:
-    """A validator: one of some integers."""
-
-    def check(_instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-        if type(value) is not int or value not in choices:
-            allowed = ", ".join(str(one) for one in choices)
-            msg = f"{attribute.name} must be one of {allowed}, got {value!r}"
-            raise ValueError(msg)
-
-    return check
-
-
-def flag(_instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    """A validator: true or false."""
-    if type(value) is not bool:
-        msg = f"{attribute.name} must be true or false, got {value!r}"
-        raise ValueError(msg)
 
 
 def read_vector(path: str, where: str) -> NDArray[np.float64]:

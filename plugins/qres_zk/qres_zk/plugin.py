@@ -7,16 +7,12 @@ from typing import Final
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from qres_core import (
     ACCEPT,
     Blame,
     Companion,
-    CompatibilityError,
-    ConfigError,
     Contribution,
-    Evidence,
     Extent,
     NodeId,
     NodeInfo,
@@ -32,24 +28,23 @@ from qres_core import (
     Verdict,
     Visibility,
     WireError,
-    fixed,
     hookimpl,
     reject,
 )
 from qres_zk.aggregate import opens
-from qres_zk.bundle import ProofBundle, commitments
-from qres_zk.exact import clipped, squared_norm
+from qres_zk.batch import failing
+from qres_zk.bundle import ProofBundle
 from qres_zk.fitting import misfits
 from qres_zk.group import ORDER, integers
+from qres_zk.judging import LIED, NAME, SumJudge, blinds_of, fits
 from qres_zk.norm import prove, verify
-from qres_zk.options import direction_of, flag, one_of, read_vector, real, steps, threshold_of
+from qres_zk.options import flag, one_of, read_vector, real, steps
 from qres_zk.pedersen import commit
+from qres_zk.policy import Policy
 from qres_zk.slack import PROJECTIONS, SECURITY, factor, honest_bound
-from qres_zk.statement import MAX_BOUND, Context, Statement
-from qres_zk.suspicion import Suspicion
+from qres_zk.statement import Context, Statement
 
-NAME: Final = "zk"
-LIED: Final = "another vector than committed"
+BAD: Final = "bad proof"
 
 
 def _help(text: str) -> dict[str, str]:
@@ -125,20 +120,16 @@ class Zk:
 
     _node: NodeId = attrs.field(init=False, default=b"")
     _visibility: Visibility = attrs.field(init=False, default=Visibility.INDIVIDUAL)
-    _center: NDArray[np.float64] | None = attrs.field(init=False, default=None)
-    _direction: NDArray[np.float64] | None = attrs.field(init=False, default=None)
-    _statements: dict[tuple[int, int], Statement] = attrs.field(
-        init=False, factory=dict[tuple[int, int], Statement]
-    )
+    _policy: Policy = attrs.field(init=False)
     _made: _Made | None = attrs.field(init=False, default=None)
-    _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
-    _untold: tuple[Evidence, ...] = attrs.field(init=False, default=())
+    _judge: SumJudge = attrs.field(init=False, factory=SumJudge)
     _counts: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
 
     def __attrs_post_init__(self) -> None:
         if self.threshold and not self.direction:
             msg = "threshold is an option of a direction; set direction too"
             raise ValueError(msg)
+        self._policy = Policy(self.bound, self.k, self.security, self.clip)
 
     # ── traits ────────────────────────────────────────────────────────────────────────────────
 
@@ -210,11 +201,15 @@ class Zk:
             ConfigError: QRES-E105 for a file that cannot be used.
         """
         self._node, self._visibility = node_info.node_id, node_info.visibility
+        self._judge.single = self._visibility is Visibility.INDIVIDUAL
+        center = direction = None
         if self.center:
-            self._center = read_vector(self.center, "plugins.zk.center")
+            center = read_vector(self.center, "plugins.zk.center")
         if self.direction:
-            self._direction = read_vector(self.direction, "plugins.zk.direction")
-        self._statements.clear()
+            direction = read_vector(self.direction, "plugins.zk.direction")
+        self._policy = Policy(
+            self.bound, self.k, self.security, self.clip, center, direction, self.threshold
+        )
         self._made = None
 
     @hookimpl
@@ -249,51 +244,20 @@ class Zk:
             ``bound``, ``honest_bound``, ``proofs_made``, ``proofs_accepted``, ``proofs_refused``,
             ``sums_failed`` and ``suspects``.
         """
-        counted = ("proofs_made", "proofs_accepted", "proofs_refused", "sums_failed")
+        counted = ("proofs_made", "proofs_accepted", "proofs_refused")
         return {
             "bound": self.bound,
             "honest_bound": self.bound / factor(self.k, self.security),
             **{name: self._counts.get(name, 0) for name in counted},
-            "suspects": len(self._suspicion.suspects),
+            "sums_failed": self._judge.failed,
+            "suspects": len(self._judge.suspects),
         }
 
-    def _count(self, name: str, more: int = 1) -> None:
-        self._counts[name] = self._counts.get(name, 0) + more
-
-    # ── the statement ─────────────────────────────────────────────────────────────────────────
+    def _count(self, name: str) -> None:
+        self._counts[name] = self._counts.get(name, 0) + 1
 
     def _statement(self, round_info: RoundInfo) -> Statement:
-        """The statement at the round's dimension and scale, from the options alone."""
-        key = round_info.dimension, round_info.scale
-        if key not in self._statements:
-            self._statements[key] = self._new_statement(*key)
-        return self._statements[key]
-
-    def _new_statement(self, dimension: int, scale: int) -> Statement:
-        policy = steps(self.bound, scale)
-        bound = honest_bound(policy, self.k, self.security)
-        if not 1 <= bound <= MAX_BOUND:
-            what = f"{self.bound:g} is {policy} steps of the grid, honest updates have {bound}"
-            fix = "another bound, or another swarm.scale"
-            raise CompatibilityError.of("QRES-E313", "plugins.zk.bound", what, fix)
-        for name, values in (("center", self._center), ("direction", self._direction)):
-            if values is not None and values.size != dimension:
-                what = f"{values.size} coordinates, the model has {dimension}"
-                raise ConfigError.of("QRES-E105", f"plugins.zk.{name}", what)
-        center = None
-        if self._center is not None:
-            encoded = fixed.encode(self._center, scale=scale)
-            if encoded.saturated:
-                what = f"{encoded.saturated} coordinates are beyond the grid"
-                raise CompatibilityError.of("QRES-E313", "plugins.zk.center", what)
-            center = encoded.vector
-        direction, threshold = None, 0
-        if self._direction is not None:
-            direction = direction_of(self._direction)
-            threshold = threshold_of(self.threshold, direction, scale)
-        return Statement(
-            dimension, bound, self.k, scale, center=center, direction=direction, threshold=threshold
-        )
+        return self._policy.statement(round_info.dimension, round_info.scale)
 
     # ── the way out ───────────────────────────────────────────────────────────────────────────
 
@@ -315,36 +279,13 @@ class Zk:
         Complexity: see :func:`qres_zk.norm.prove`.
         """
         statement = self._statement(round_info)
-        vector = self._clipped(update.vector, statement)
+        vector = self._policy.within(update.vector, statement)
         context = Context.of(self._node, round_info)
         commitment, bundle = prove(statement, context, commit(statement, vector))
         self._made = _Made(round_info.number, round_info.model_digest, vector, bundle.to_bytes())
         self._count("proofs_made")
         blinds = Companion.of(integers(commitment.blinds), ORDER)
         return attrs.evolve(update, vector=vector, companions={**update.companions, NAME: blinds})
-
-    def _clipped(self, vector: Vector, statement: Statement) -> Vector:
-        center = statement.center
-        relative = vector.astype(np.int64)
-        if center is not None:
-            relative -= center
-        norm = squared_norm(relative)
-        if norm > statement.bound**2 and not self.clip:
-            unit = 2.0 ** (statement.scale - 16)
-            what = (
-                f"the update's norm is {norm**0.5 * unit:.6g} and the proof's bound "
-                f"{statement.bound * unit:.6g}"
-            )
-            sigma = factor(self.k, self.security)
-            fix = f"plugins.zk.bound >= {norm**0.5 * unit * sigma:.6g}, less noise, or a lower clip"
-            raise ValueRefusedError.of("QRES-E510", "plugins.zk.bound", what, fix)
-        short = clipped(relative, statement.bound)
-        if center is not None:
-            short = short + center
-            if int(np.abs(short).max()) > fixed.LIMIT:
-                what = "the update near the center is beyond the grid"
-                raise ValueRefusedError.of("QRES-E510", "plugins.zk.center", what)
-        return short.astype(np.int32)
 
     @hookimpl
     def prove(self, update: Update, round_info: RoundInfo) -> bytes:
@@ -389,34 +330,85 @@ class Zk:
 
         Complexity: O(d) word operations and O(b + m) in the group.
         """
-        # Who was proven to lie by rounds that made no model, in which nobody could be told, must
-        # not go on: no round would ever make one.
-        proven = any(one.subject == contribution.sender for one in self._untold)
-        reason = LIED if proven else self._reason(contribution, round_info)
+        return self._verdict(self._reason(contribution, round_info))
+
+    @hookimpl
+    def verify_all(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> list[Verdict]:
+        """Check many proofs by one multiplication in the group; see :mod:`qres_zk.batch`.
+
+        Args:
+            contributions: as sent.
+            round_info: the round they must be of.
+
+        Returns:
+            the verdicts that :meth:`verify` comes to.
+
+        Complexity: O(n d) word operations and O(n b + m) in the group.
+        """
+        statement = self._statement(round_info)
+        reasons: dict[int, str] = {}
+        bundles: dict[int, ProofBundle] = {}
+        for at, one in enumerate(contributions):
+            found = self._decoded(one, statement)
+            if isinstance(found, str):
+                reasons[at] = found
+            else:
+                bundles[at] = found
+        where = list(bundles)
+        items = [
+            (Context.of(contributions[at].sender, round_info), bundle)
+            for at, bundle in bundles.items()
+        ]
+        for index in failing(statement, items):
+            reasons[where[index]] = BAD
+        for at, bundle in bundles.items():
+            if at not in reasons and not self._matches(contributions[at], bundle, statement):
+                reasons[at] = LIED
+        return [self._verdict(reasons.get(at, "")) for at in range(len(contributions))]
+
+    def _verdict(self, reason: str) -> Verdict:
         self._count("proofs_refused" if reason else "proofs_accepted")
         return reject(reason, blame=Blame.SENDER) if reason else ACCEPT
 
     def _reason(self, contribution: Contribution, round_info: RoundInfo) -> str:
         statement = self._statement(round_info)
-        data = contribution.proofs.get(NAME)
-        beside = contribution.companions.get(NAME)
-        if data is None:
-            return "no proof"
-        if not _fits(beside, statement):
-            return "no blinds"
-        try:
-            bundle = ProofBundle.from_bytes(data, statement)
-        except WireError:
-            return "malformed proof"
+        bundle = self._decoded(contribution, statement)
+        if isinstance(bundle, str):
+            return bundle
         try:
             verify(statement, Context.of(contribution.sender, round_info), bundle)
         except WireError:
-            return "bad proof"
-        if self._visibility is Visibility.INDIVIDUAL and not opens(
-            statement, [bundle.points[: statement.rows]], contribution.vector, _blinds(beside)
-        ):
+            return BAD
+        return "" if self._matches(contribution, bundle, statement) else LIED
+
+    def _decoded(self, contribution: Contribution, statement: Statement) -> ProofBundle | str:
+        """The proof, or why there is none."""
+        # Who was proven to lie by rounds that made no model, in which nobody could be told, must
+        # not go on: no round would ever make one.
+        if self._judge.proven(contribution.sender):
             return LIED
-        return ""
+        data = contribution.proofs.get(NAME)
+        if data is None:
+            return "no proof"
+        if not fits(contribution.companions.get(NAME), statement):
+            return "no blinds"
+        try:
+            return ProofBundle.from_bytes(data, statement)
+        except WireError:
+            return "malformed proof"
+
+    def _matches(
+        self, contribution: Contribution, bundle: ProofBundle, statement: Statement
+    ) -> bool:
+        """Whether a vector that can be seen is the committed one."""
+        return self._visibility is not Visibility.INDIVIDUAL or opens(
+            statement,
+            [bundle.points[: statement.rows]],
+            contribution.vector,
+            blinds_of(contribution.companions.get(NAME)),
+        )
 
     @hookimpl
     def reveal(
@@ -438,74 +430,4 @@ class Zk:
         Complexity: O(d) word operations a row, and a multiplication of ``b`` points a member.
         """
         statement = self._statement(round_info)
-        sent = {one.sender: one for one in contributions}
-        holds = [self._row_holds(statement, updates, row, sent) for row in range(len(updates))]
-        failed = [members for members, good in zip(updates.members, holds, strict=True) if not good]
-        if not failed:
-            against, self._untold = self._untold, ()
-            return Revelation(updates, against)
-        self._count("sums_failed", len(failed))
-        liars = self._suspicion.note(failed, round_info.byzantine)
-        against = self._untold + tuple(
-            Evidence(one, LIED, NAME, against=True, round=round_info.number) for one in liars
-        )
-        kept = np.flatnonzero(holds)
-        left = sum(len(updates.members[int(row)]) for row in kept)
-        if not left or left < round_info.quorum:
-            self._untold = against  # for the next round that goes through: an error carries none
-            what = (
-                f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
-                f"quorum is {round_info.quorum}"
-            )
-            raise ValueRefusedError.of("QRES-E508", "plugins.zk", what)
-        self._untold = ()
-        return Revelation(updates.take(kept), against)
-
-    def _row_holds(
-        self,
-        statement: Statement,
-        updates: Updates,
-        row: int,
-        sent: Mapping[bytes, Contribution],
-    ) -> bool:
-        members = [sent.get(member) for member in updates.members[row]]
-        made = [one for one in members if one is not None]
-        if len(made) != len(members):
-            return False
-        vector: NDArray[np.integer]
-        weights: list[int] | None = None
-        if updates.sums is None:
-            vector = updates.vectors[row]
-            if len(made) == 1 and self._checked(made[0], vector):
-                return True
-        else:
-            vector = updates.sums[row]
-            weights = [one.weight for one in made]
-            if sum(weights) != int(updates.weights[row]):
-                weights = None
-        companions = updates.companions.get(NAME)
-        beside = companions[row] if companions is not None else None
-        if not _fits(beside, statement):
-            return False
-        try:
-            points = [commitments(one.proofs.get(NAME, b""), statement) for one in made]
-        except WireError:
-            return False
-        return opens(statement, points, vector, _blinds(beside), weights)
-
-    def _checked(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
-        """Whether :meth:`verify` saw that this very vector is the committed one."""
-        visible = self._visibility is Visibility.INDIVIDUAL
-        return visible and np.array_equal(contribution.vector, vector)
-
-
-def _fits(companion: Companion | None, statement: Statement) -> bool:
-    return (
-        companion is not None
-        and companion.modulus == ORDER
-        and len(companion.body) == 32 * statement.rows
-    )
-
-
-def _blinds(companion: Companion | None) -> tuple[int, ...]:
-    return companion.residues() if companion is not None else ()
+        return self._judge.revealed(statement, updates, contributions, round_info)

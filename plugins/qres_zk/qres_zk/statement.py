@@ -14,9 +14,10 @@ from typing import Final
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import squared_norm
 
 from qres_core import CompatibilityError, NodeId, RoundInfo, Vector
-from qres_zk.exact import inner, squared_norm
+from qres_zk.exact import inner
 from qres_zk.group import ORDER, POINT_BYTES, SCALAR_BYTES
 from qres_zk.slack import PROJECTIONS, budget
 

@@ -7,8 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+from qres_arithmetic import backend
 from qres_zk import scalar
-from qres_zk.group import accelerated, backend, reference_only
+from qres_zk.group import accelerated, reference_only
 from qres_zk.selftest import compare_engines
 
 from qres_core import ConfigError

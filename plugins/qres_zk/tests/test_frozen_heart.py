@@ -16,6 +16,7 @@ import pytest
 from qres_zk import norm
 from qres_zk.bundle import ProofBundle
 from qres_zk.group import ORDER, add, hash_to_group
+from qres_zk.squares import four_squares
 from qres_zk.statement import Context, Statement
 from qres_zk.transcript import Transcript
 from zk_field_prover import K2, Run, minus, point, prove, square_root, times
@@ -73,7 +74,7 @@ def shrunk(statement: Statement) -> Callable[[list[int], int, int], list[int]]:
         assert slack < 0
         short, total = [one // 100 for one in q], s // 100
         rest = statement.budget - sum((2 * one - total) ** 2 for one in short)
-        return [*short, total, *norm.four_squares(rest)]
+        return [*short, total, *four_squares(rest)]
 
     return values
 

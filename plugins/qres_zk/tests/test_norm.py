@@ -13,6 +13,7 @@ import zk_field_prover
 from qres_zk import norm
 from qres_zk.bundle import ProofBundle
 from qres_zk.group import encode, integers
+from qres_zk.norm import proving
 from qres_zk.pedersen import commit
 from qres_zk.statement import Context, Statement, rows_of
 
@@ -118,14 +119,14 @@ def test_a_vector_above_the_bound_is_not_proved(small: Statement, context: Conte
 def test_a_second_attempt_has_another_blind_and_is_no_less_valid(
     small: Statement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = norm._values
+    values = proving._values
     calls: list[int] = []
 
     def unlucky(*arguments: object) -> list[int] | None:
         calls.append(1)
         return None if len(calls) < 3 else values(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(norm, "_values", unlucky)
+    monkeypatch.setattr(proving, "_values", unlucky)
     first = commit(small, vector)
     final, bundle = norm.prove(small, context, first)
     assert len(calls) == 3

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_arithmetic import clipped, squared_norm
 from qres_zk.challenges import cross_factors, fold_factors, link_weights
-from qres_zk.exact import clipped, inner, squared_norm
-from qres_zk.group import ORDER
+from qres_zk.exact import inner
+from qres_zk.group import ORDER, integers
 from qres_zk.options import direction_of, threshold_of
 from qres_zk.squares import four_squares
 from qres_zk.transcript import Transcript
@@ -66,9 +67,12 @@ def test_clipping_never_leaves_the_ball_and_seldom_shortens_more(
     assert squared <= bound**2
     if sum(one * one for one in entries) <= bound**2:
         assert short is vector
-    else:
-        norm = math.isqrt(sum(one * one for one in entries) - 1) + 1
-        assert short.tolist() == [int(math.copysign(abs(x) * bound // norm, x)) for x in entries]
+        return
+    # Every entry is at most one step and 2**-29 of itself short of the scaled one.
+    scale = Fraction(bound << 40, math.isqrt(sum(one * one for one in entries) << 80))
+    for entry, made in zip(entries, short.tolist(), strict=True):
+        assert made * entry >= 0
+        assert abs(entry) * scale * (1 - Fraction(1, 2**29)) - 1 < abs(made)
 
 
 def test_the_transcript_is_one_hash_of_all_items() -> None:
@@ -117,7 +121,7 @@ def test_link_weights_are_exact() -> None:
     bits = rng.integers(0, 2, (128, 9))
     link = [2**128 - 1 - n for n in range(128)]
     expected = [sum(w for w, bit in zip(link, column, strict=True) if bit) for column in bits.T]
-    assert link_weights(bits, link) == [*expected, *link]
+    assert integers(link_weights(bits, link)) == [*expected, *link]
 
 
 @given(

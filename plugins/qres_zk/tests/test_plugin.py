@@ -407,3 +407,25 @@ def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contributio
     told = made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(2)).against
     assert [one.subject for one in told] == [ROSTER[0]]
     assert made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(3)).against == ()
+
+
+def test_together_every_contribution_gets_the_verdict_it_gets_alone(
+    sent: list[Contribution],
+) -> None:
+    made = list(sent)
+    made[1] = attrs.evolve(made[1], proofs={})
+    made[2] = attrs.evolve(made[2], vector=made[2].vector * 2)
+    made[4] = attrs.evolve(made[4], proofs=made[5].proofs)
+    made[6] = attrs.evolve(made[6], proofs={"zk": b"QZKP"})
+    alone = [plugin(ROSTER[3]).verify(one, round_of()) for one in made]
+    judge = plugin(ROSTER[3])
+    together = judge.verify_all(tuple(made), round_of())
+    assert together == alone
+    assert [one.reason for one in together if one is not ACCEPT] == [
+        "no proof",
+        LIED,
+        "bad proof",
+        "malformed proof",
+    ]
+    assert judge.status()["proofs_refused"] == 4
+    assert judge.verify_all(tuple(sent), round_of()) == [ACCEPT] * NODES

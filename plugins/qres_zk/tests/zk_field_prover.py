@@ -24,6 +24,7 @@ from qres_zk.group import (
     decode,
     encode,
     hash_to_group,
+    integers,
     msm,
     negate,
     scalars,
@@ -351,5 +352,6 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
 def same_link(run: Run) -> bool:
     """Whether the package's link weights are this module's."""
     values = run.zv
-    weights = link_weights(np.array(run.smallness, dtype=np.int64), run.combination.link)
+    smallness = np.array(run.smallness, dtype=np.int64)
+    weights = integers(link_weights(smallness, run.combination.link))
     return sum(a * b for a, b in zip(weights, values, strict=True)) % ORDER == run.link_of(values)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from qres_core.contract.errors import LabError, PluginError, Problem, QresError
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.discovery import Installed, Status, scan
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.attacks.builtin import BUILT_IN
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.registry import ATTACKS, Registered, describe
@@ -57,6 +57,11 @@ def load(origin: Installed) -> Registered:
     return describe(name, kind, summary=summary, knowledge=knowledge)
 
 
+def known() -> list[str]:
+    """The names of all attacks; nothing is imported for it."""
+    return [*dict.fromkeys([*ATTACKS, *BUILT_IN, *scan(group=ATTACKS_GROUP)])]
+
+
 def find(name: str) -> Registered:
     """The attack of that name; of the others none is imported.
 
@@ -69,8 +74,8 @@ def find(name: str) -> Registered:
     brought = scan(group=ATTACKS_GROUP)
     if name in brought and name not in BUILT_IN:
         return load(brought[name])
-    hint = did_you_mean(name, [*ATTACKS, *BUILT_IN, *brought])
-    raise LabError.of("QRES-E801", "simulation.attack", f"no attack {name!r}", hint)
+    hint = did_you_mean(name, known())
+    raise LabError.of("QRES-E801", "simulation.attack", f"there is no attack {name!r}", hint)
 
 
 def make_attack(name: str, strength: float | None = None) -> Attack:

@@ -59,10 +59,10 @@ class Registered:
             attack: Attack = self.kind()
         elif not self.strength:
             raise LabError.of(
-                "QRES-E105", where, f"attack {self.name!r} has no strength", "omit it"
+                "QRES-E105", where, f"attack {self.name!r} has no strength", "leave it out"
             )
         elif not math.isfinite(strength):
-            raise LabError.of("QRES-E105", where, f"{strength} is not finite")
+            raise LabError.of("QRES-E105", where, f"must be finite, got {strength}")
         else:
             attack = self.kind(strength=strength)
         return attack
@@ -82,7 +82,8 @@ def describe(name: str, kind: object, *, summary: object, knowledge: object) -> 
     where = f"attacks.{name}"
     wrong = ""
     if not isinstance(kind, type) or not attrs.has(kind):
-        raise PluginError.of("QRES-E206", where, f"{kind!r} is not an attrs class")
+        what = f"{kind!r} is not an attrs class"
+        raise PluginError.of("QRES-E206", where, what, "decorate it with @attrs.frozen")
     required = [one.name for one in attrs.fields(kind) if one.init and one.default is attrs.NOTHING]
     if not callable(getattr(kind, "forge", None)):
         wrong = f"{kind.__qualname__} has no method 'forge'"
@@ -91,7 +92,8 @@ def describe(name: str, kind: object, *, summary: object, knowledge: object) -> 
     elif type(summary) is not str or type(knowledge) is not str or not (summary and knowledge):
         wrong = f"{kind.__qualname__} does not say its 'summary' and 'knowledge'"
     if wrong:
-        raise PluginError.of("QRES-E206", where, wrong)
+        fix = 'see "Add an attack" in the manual'
+        raise PluginError.of("QRES-E206", where, wrong, fix)
     return Registered(name, str(summary), str(knowledge), kind)
 
 

@@ -91,7 +91,7 @@ _ALL: Final = (
             "pki": {},
             "dp": {"mode": "distributed", "clip": 1.0, "epsilon": 8.0, "delta": 1e-5, "honest": 12},
             "zk": {"bound": 24.0, "k": 1024, "clip": False},
-            "secagg": {**_MASKS, "noise": 20.0},
+            "secagg": {**_MASKS, "noise_room": 20.0},
             **_VALID,
             "mean": {},
         },

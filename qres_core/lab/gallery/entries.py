@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from qres_core.contract.errors import LabError, PluginError, Problem, QresError
 from qres_core.contract.gallery import AttackFamily, GalleryEntry
+from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.discovery import Installed, Status, scan
-from qres_core.kernel.suggest import did_you_mean
 from qres_core.lab.gallery import swarm
 from qres_core.lab.gallery.defences import DEFENCES, NOTHING, POISONING, STACKS
 from qres_core.lab.gallery.swarm import SwarmAttack
@@ -189,26 +189,28 @@ def load(origin: Installed) -> Sequence[GalleryEntry]:
             cannot be used, QRES-E206 for what is no exhibit.
     """
     where = f"gallery.{origin.name}"
+    name = origin.distribution
     codes = {
-        Status.INCOMPATIBLE: "QRES-E203",
-        Status.CONFLICT: "QRES-E204",
-        Status.MISPLACED: "QRES-E205",
+        Status.INCOMPATIBLE: ("QRES-E203", f"pip install -U {name} qres-core"),
+        Status.CONFLICT: ("QRES-E204", "pip uninstall all but one"),
+        Status.MISPLACED: ("QRES-E205", f"remove that folder and pip install {name}"),
     }
+    again = f"reinstall or remove {name}"
     if origin.status in codes or origin.entry_point is None:
         what = f"{origin.provenance}: {origin.detail}"
-        raise PluginError.of(codes.get(origin.status, "QRES-E202"), where, what)
+        code, fix = codes.get(origin.status, ("QRES-E202", again))
+        raise PluginError.of(code, where, what, fix)
     try:
         loaded: Any = origin.entry_point.load()
     except (Exception, SystemExit) as error:
         what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
-        fix = f"reinstall or remove {origin.distribution}"
-        raise PluginError.of("QRES-E202", where, what, fix) from error
+        raise PluginError.of("QRES-E202", where, what, again) from error
     found: list[Any] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # pyright: ignore[reportUnknownArgumentType]
     entries: list[GalleryEntry] = []
     for one in found:
         if not isinstance(one, GalleryEntry):
             what = f"{origin.provenance}: {one!r} is no GalleryEntry"
-            raise PluginError.of("QRES-E206", where, what)
+            raise PluginError.of("QRES-E206", where, what, f"tell the authors of {name}")
         entries.append(one)
     return entries
 
@@ -226,7 +228,8 @@ def gallery() -> Mapping[str, GalleryEntry]:
             for one in load(origin):
                 if one.name in found:
                     what = f"{origin.provenance}: the exhibit {one.name!r} is there already"
-                    raise PluginError.of("QRES-E204", f"gallery.{one.name}", what)
+                    fix = f"pip uninstall {origin.distribution}"
+                    raise PluginError.of("QRES-E204", f"gallery.{one.name}", what, fix)
                 found[one.name] = one
         except QresError as error:
             problems.extend(error.problems)

@@ -78,8 +78,8 @@ def test_the_hooks_are_the_ones_of_the_design() -> None:
     assert list(SPECS) == [
         "setup", "teardown", "round_opened", "round_closed", "status", "transport", "sign",
         "authenticate", "identity", "link_keys", "credential", "admit", "replay_check",
-        "reputation", "observe", "privatize", "reveal", "prove", "verify", "aggregate",
-        "wrap_aggregate", "screen", "endorse",
+        "reputation", "observe", "privatize", "reveal", "prove", "verify", "verify_all",
+        "aggregate", "wrap_aggregate", "screen", "endorse",
     ]  # fmt: skip
     assert PROJECT == "qres"
 

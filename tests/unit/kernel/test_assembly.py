@@ -416,7 +416,7 @@ def test_options_arrive_unconverted(make_config: MakeConfig) -> None:
         ({"f": True}, "QRES-E104", "f", "expected an integer, got a boolean: true"),
         ({"f": [2]}, "QRES-E104", "f", "expected an integer, got an array: [2]"),
         ({"f": 2**63}, "QRES-E105", "f", "64 bits"),
-        ({"f": -1}, "QRES-E105", "", "'f' must be >= 0: -1"),
+        ({"f": -1}, "QRES-E105", "f", "must be at least 0, got -1"),
         (
             {"f": 1, "on": "false"},
             "QRES-E104",

@@ -355,7 +355,7 @@ def test_a_refusal_names_the_policy_the_rule_the_key_the_value_and_the_fix(
         (
             "plugins.zk",
             f"not enabled, and {said} requires it (require)",
-            "pip install qres-zk, and add [plugins.zk]",
+            "add [plugins.zk]; pip install qres-zk if it is not installed",
         ),
         (
             "swarm.insecure",

@@ -296,3 +296,92 @@ def test_an_interrupt_is_not_swallowed(make_kernel: MakeKernel) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         judge(make_kernel({"slow": answering("authenticate", answer)}))
+
+
+# ── together ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def several(count: int = 3) -> list[Contribution]:
+    return [Contribution(SENDER, bytes([n]) * 32, make_vector(), 1) for n in range(count)]
+
+
+def checking(alone: Callable[[Contribution], object], together: object) -> type[object]:
+    """A plugin class whose ``verify`` is ``alone`` and whose ``verify_all`` gives ``together``."""
+
+    def verify(_self: object, contribution: Contribution) -> object:
+        return alone(contribution)
+
+    def verify_all(_self: object, contributions: tuple[Contribution, ...]) -> object:
+        return together(contributions) if callable(together) else together
+
+    body: dict[str, Any] = {"verify": hookimpl(verify), "verify_all": hookimpl(verify_all)}
+    return attrs.make_class("Checking", [], class_body=body)
+
+
+def second_is_bad(one: Contribution) -> Verdict:
+    return reject("bad", blame=Blame.SENDER) if one.digest[0] == 1 else ACCEPT
+
+
+def fails(_contributions: object) -> NoReturn:
+    raise RuntimeError
+
+
+def test_many_are_checked_by_one_question(make_kernel: MakeKernel) -> None:
+    asked: list[int] = []
+
+    def together(contributions: tuple[Contribution, ...]) -> list[Verdict]:
+        asked.append(len(contributions))
+        return [second_is_bad(one) for one in contributions]
+
+    def never(_one: Contribution) -> Verdict:
+        raise AssertionError
+
+    kernel = make_kernel({"bulk": checking(never, together)})
+    found = kernel.verify_all(several(), make_round_info())
+    assert [(one.reason, name) for one, name in found] == [("", ""), ("bad", "bulk"), ("", "")]
+    assert asked == [3]
+
+
+@pytest.mark.parametrize(
+    "together",
+    [fails, None, [], [ACCEPT], [ACCEPT] * 4, "yes", lambda _all: (one for one in ())],
+    ids=["raises", "none", "empty", "too few", "too many", "text", "generator"],
+)
+def test_a_failing_hook_for_many_is_replaced_by_the_one_for_each(
+    make_kernel: MakeKernel, together: object
+) -> None:
+    kernel = make_kernel({"bulk": checking(second_is_bad, together)})
+    found = kernel.verify_all(several(), make_round_info())
+    assert [one is ACCEPT for one, _name in found] == [True, False, True]
+
+
+def test_what_is_no_verdict_among_many_rejects_that_one(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({"bulk": checking(second_is_bad, [ACCEPT, True, ACCEPT])})
+    found = kernel.verify_all(several(), make_round_info())
+    assert [one.reason for one, _name in found] == ["", "verify_all gave no verdict", ""]
+
+
+def test_what_one_plugin_refuses_the_next_is_not_asked_about(make_kernel: MakeKernel) -> None:
+    seen: list[bytes] = []
+
+    def note(contributions: tuple[Contribution, ...]) -> list[Verdict]:
+        seen.extend(one.digest[:1] for one in contributions)
+        return [ACCEPT] * len(contributions)
+
+    kernel = make_kernel(
+        {
+            "first": answering_each("verify", second_is_bad),
+            "second": checking(lambda _one: ACCEPT, note),
+        }
+    )
+    found = kernel.verify_all(several(), make_round_info())
+    assert [name for _one, name in found] == ["", "first", ""]
+    assert seen == [b"\0", b"\2"]
+
+
+def answering_each(hook: str, answer: Callable[[Contribution], object]) -> type[object]:
+    def method(_self: object, contribution: Contribution) -> object:
+        return answer(contribution)
+
+    body: dict[str, Any] = {hook: hookimpl(method)}
+    return attrs.make_class("Each", [], class_body=body)

@@ -154,10 +154,10 @@ def test_partitions_follow_their_generator() -> None:
 @pytest.mark.parametrize(
     ("cut", "where"),
     [
-        (lambda labels, rng: partition_iid(labels, 11, rng), "parts"),
+        (lambda labels, rng: partition_iid(labels, 11, rng), "task"),
         (lambda labels, rng: partition_iid(labels, 0, rng), "parts"),
-        (lambda labels, rng: partition_dirichlet(labels, 11, 1.0, rng), "parts"),
-        (lambda labels, rng: partition_dirichlet(labels, 4, 1.0, rng, minimum=3), "parts"),
+        (lambda labels, rng: partition_dirichlet(labels, 11, 1.0, rng), "task"),
+        (lambda labels, rng: partition_dirichlet(labels, 4, 1.0, rng, minimum=3), "task"),
         (lambda labels, rng: partition_dirichlet(labels, 4, 1.0, rng, minimum=0), "minimum"),
         (lambda labels, rng: partition_dirichlet(labels, 4, 0.0, rng), "alpha"),
         (lambda labels, rng: partition_dirichlet(labels, 4, float("nan"), rng), "alpha"),
@@ -174,7 +174,7 @@ def test_impossible_partitions_are_refused(
 
 
 def test_refusal_says_how_many_parts_are_possible() -> None:
-    with pytest.raises(LabError, match=r"10 examples cannot give 4 parts 3 each .*at most 3 parts"):
+    with pytest.raises(LabError, match=r"10 examples do not give 4 nodes 3 each .*at most 3 nodes"):
         partition_dirichlet(np.zeros(10, np.int64), 4, 1.0, np.random.default_rng(0), minimum=3)
 
 

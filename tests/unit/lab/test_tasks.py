@@ -70,7 +70,7 @@ def test_every_example_is_trained_on_by_one_node(nodes: int, partition: str) -> 
 
 def test_more_nodes_than_examples_are_refused() -> None:
     pytest.importorskip("sklearn")
-    with pytest.raises(LabError, match="at most 1347 parts") as caught:
+    with pytest.raises(LabError, match="at most 1347 nodes") as caught:
         make_task(TaskConfig(), nodes=1348, seed=0)
     assert caught.value.code == "QRES-E105"
 
@@ -156,7 +156,7 @@ def test_unknown_names_are_refused_with_the_nearest_known(
     with pytest.raises(LabError) as caught:
         make_task(TaskConfig(**{field: value}), nodes=2, seed=0)
     assert caught.value.code == "QRES-E801"
-    assert caught.value.problems[0].where == f"task.{field}"
+    assert caught.value.problems[0].where == f"simulation.task.{field}"
     assert suggestion in caught.value.problems[0].fix
 
 
@@ -178,7 +178,7 @@ def test_unknown_names_are_refused_with_the_nearest_known(
     ],
 )
 def test_values_out_of_range_are_refused_naming_the_field(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"'{field}'"):
+    with pytest.raises(ValueError, match=f"^{field}: must be"):
         TaskConfig(**{field: value})
 
 

@@ -151,6 +151,8 @@ class FlippedMean:
 class Checksum:
     """Proves that the vector is small and bound to the model."""
 
+    name: ClassVar[str] = "checksum"
+
     @staticmethod
     def of(vector: Vector, model: bytes) -> bytes:
         return hashlib.sha256(model + vector.tobytes()).digest()
@@ -162,9 +164,24 @@ class Checksum:
     @hookimpl
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
         expected = self.of(contribution.vector, round_info.model_digest)
-        if contribution.proofs.get("checksum") == expected:
+        if contribution.proofs.get(self.name) == expected:
             return ACCEPT
         return reject("bad proof", blame=Blame.SENDER)
+
+
+@attrs.define
+class Bulk(Checksum):
+    """The same, and checks many at once."""
+
+    name: ClassVar[str] = "bulk"
+    sizes: list[int] = attrs.field(init=False, factory=list[int])
+
+    @hookimpl
+    def verify_all(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> list[Verdict]:
+        self.sizes.append(len(contributions))
+        return [self.verify(one, round_info) for one in contributions]
 
 
 @attrs.define
@@ -252,6 +269,7 @@ INSTALLED = {
         "mean": Mean,
         "flipped": FlippedMean,
         "checksum": Checksum,
+        "bulk": Bulk,
         "talk": Talk,
         "critic": Critic,
     }.items()

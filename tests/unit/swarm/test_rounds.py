@@ -247,6 +247,73 @@ def test_the_same_contribution_again_is_no_offence(harness: ModuleType) -> None:
         assert not [e for e in net.nodes[index].witness.evidence if e.against]
 
 
+# ── proofs that are checked together ──────────────────────────────────────────────────────────────
+
+
+def test_contributions_are_checked_together_once_all_are_here(harness: ModuleType) -> None:
+    net = harness.Net(5, plugins={"bulk": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    for node in net.nodes:
+        assert node.plugin("bulk").sizes[:2] == [5, 5]
+    assert members(net, 0) == list(range(5))
+
+
+def test_what_waits_is_checked_at_the_latest_before_a_proposal(harness: ModuleType) -> None:
+    silent = harness.drop(kind="contribution", sender=4)
+    net = harness.Net(5, byzantine=1, rule=silent, plugins={"bulk": {}})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()[:4]) >= 1)
+    for node in net.nodes[:4]:
+        assert node.plugin("bulk").sizes[0] == 4
+    assert members(net, 0) == list(range(4))
+
+
+def test_a_bad_proof_among_those_that_wait_is_refused_by_all_and_blamed(
+    harness: ModuleType,
+) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(3,), plugins={"bulk": {}})
+    net.start()
+    body = ContributionBody(1, np.zeros(3, dtype=np.int32), {"bulk": b"wrong"}).to_bytes()
+    model = net.machine(0).model_digest
+    net.inject(net.forge(3, "contribution", body, number=1, model=model), [0, 1, 2])
+    assert net.run(until=lambda: min(net.steps()[:3]) >= 1)
+    assert members(net, 0) == [0, 1, 2]
+    for node in net.nodes[:3]:
+        facts = {(one.subject, one.fact) for one in node.witness.evidence if one.against}
+        assert facts == {(net.ids[3], "bad proof")}
+
+
+def test_a_second_contribution_of_a_node_does_not_wait(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=(3,), plugins={"bulk": {}}, rule=None)
+    net.start()
+    model = net.machine(0).model_digest
+    checksum = harness.Bulk.of
+    for value in (1, 2):
+        vector = np.full(3, value, dtype=np.int32)
+        body = ContributionBody(1, vector, {"bulk": checksum(vector, model)}).to_bytes()
+        net.inject(net.forge(3, "contribution", body, number=1, model=model), [0, 1, 2])
+    net.run(seconds=0.005)
+    assert all(node.plugin("bulk").sizes[0] == 2 for node in net.nodes[:3])
+    for node in net.nodes[:3]:
+        facts = [(one.subject, one.fact) for one in node.witness.evidence if one.against]
+        assert facts == [(net.ids[3], "equivocation")]
+
+
+def test_what_waits_is_not_asked_for_and_is_given_to_who_asks(harness: ModuleType) -> None:
+    """A node whose copy is lost fetches it from others, who may not have checked theirs yet."""
+    net = harness.Net(5, plugins={"bulk": {}})
+    proposer = net.index_of[net.machine(0).proposer(1)]
+    deaf = (proposer + 1) % 5
+    lost = harness.drop(kind="contribution", receiver=deaf, sender=(proposer + 2) % 5)
+    net.rule = lost
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1)
+    asked = [one for one in net.sent if one.kind == "fetch"]
+    assert {one.sender for one in asked} == {deaf}
+    assert members(net, deaf) == list(range(5))
+
+
 @pytest.mark.parametrize("case", ["round before", "other model", "other swarm", "stranger's tag"])
 def test_what_is_not_of_this_round_does_not_count(harness: ModuleType, case: str) -> None:
     net = waiting(harness)
@@ -896,7 +963,8 @@ def play(harness: ModuleType, seed: int, *, restarts: bool) -> None:
     """A bad network with liars: nobody honest may fork; once it is good, all must go on."""
     rng = random.Random(seed)
     nodes, byzantine = rng.choice([(4, 1), (4, 1), (7, 2)])
-    net = harness.Net(nodes, byzantine=byzantine)
+    plugins: dict[str, dict[str, Any]] = {"bulk": {}} if seed % 2 else {}
+    net = harness.Net(nodes, byzantine=byzantine, plugins=plugins)
     liars = {
         index: rng.choice(harness.LIES)
         for index in rng.sample(range(nodes), rng.randint(0, byzantine))

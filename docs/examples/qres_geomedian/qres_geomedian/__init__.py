@@ -7,7 +7,7 @@ import math
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl, options
 
 __all__ = ["Geomedian", "weiszfeld"]
 
@@ -56,10 +56,10 @@ class Geomedian:
         smoothing: in grid steps.
     """
 
-    f: int = attrs.field(validator=attrs.validators.ge(0))
-    iterations: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    f: int = attrs.field(**options.liars("2 f + 1 updates"))
+    iterations: int = attrs.field(default=32, validator=options.whole(1))
     smoothing: float = attrs.field(
-        default=1.0, validator=[attrs.validators.ge(1e-6), attrs.validators.le(1e6)]
+        default=1.0, validator=options.real(1e-6, 1e6, unit="grid steps")
     )
 
     @property

@@ -6,16 +6,18 @@ Inside these limits every value is an upper bound; outside them there is a refus
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, TypeAlias
 
 from qres_core import CompatibilityError, ConfigError
 
+Range: TypeAlias = tuple[float, float]
+
 LEAST_DELTA: Final = 1e-100
-GREATEST_ROUNDS: Final = 10**9
+DELTA: Final = (LEAST_DELTA, math.nextafter(1.0, 0.0))
+EPSILON: Final = (1e-9, 1e6)
 NOISE: Final = (1e-3, 1e9)
-GREATEST_EPSILON: Final = 1e6
-LEAST_EPSILON: Final = 1e-9
-LEAST_RATE: Final = 1e-9
+RATE: Final = (1e-9, 1.0)
+ROUNDS: Final = (1, 10**9)
 
 _SAMPLINGS: Final = {
     "fixed": "a fixed number of members drawn without replacement costs about twice as much and "
@@ -38,19 +40,19 @@ def _number(where: str, value: object, low: float, high: float) -> float:
     return float(value)
 
 
-def check_delta(value: object) -> float:
-    """A delta in ``[1e-100, 1)``.
+def check_delta(value: object, within: Range = DELTA) -> float:
+    """A delta, in ``[1e-100, 1)`` or a narrower range.
 
     Raises:
         ConfigError: QRES-E104 for what is no number.
         CompatibilityError: QRES-E314 out of range.
     """
-    return _number("delta", value, LEAST_DELTA, math.nextafter(1.0, 0.0))
+    return _number("delta", value, *within)
 
 
-def check_epsilon(value: object) -> float:
-    """An epsilon in ``[1e-9, 1e6]``. Errors as :func:`check_delta`."""
-    return _number("epsilon", value, LEAST_EPSILON, GREATEST_EPSILON)
+def check_epsilon(value: object, within: Range = EPSILON) -> float:
+    """An epsilon, in ``[1e-9, 1e6]`` or a narrower range. Errors as :func:`check_delta`."""
+    return _number("epsilon", value, *within)
 
 
 def check_noise(value: object) -> float:
@@ -58,34 +60,35 @@ def check_noise(value: object) -> float:
     return _number("noise_multiplier", value, *NOISE)
 
 
-def check_rounds(value: object) -> int:
-    """A number of rounds in ``[1, 1e9]``. Errors as :func:`check_delta`."""
+def check_rounds(value: object, within: tuple[int, int] = ROUNDS) -> int:
+    """A number of rounds, in ``[1, 1e9]`` or a narrower range. Errors as :func:`check_delta`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigError.of("QRES-E104", "rounds", f"{value!r} is not an integer")
-    if not 1 <= value <= GREATEST_ROUNDS:
-        raise _refuse("rounds", f"{value} is outside 1 to {GREATEST_ROUNDS}")
+    if not within[0] <= value <= within[1]:
+        raise _refuse("rounds", f"{value} is outside {within[0]} to {within[1]}")
     return value
 
 
-def check_rate(value: object) -> float:
-    """A sampling rate in ``[1e-9, 1]``. Errors as :func:`check_delta`."""
-    return _number("sampling_rate", value, LEAST_RATE, 1.0)
+def check_rate(value: object, within: Range = RATE) -> float:
+    """A sampling rate, in ``[1e-9, 1]`` or a narrower range. Errors as :func:`check_delta`."""
+    return _number("sampling_rate", value, *within)
 
 
-def check_sampling(name: object, rate: object = 1.0) -> float:
+def check_sampling(name: object, rate: object = 1.0, within: Range = RATE) -> float:
     """The sampling rate that may be charged for a way to choose a round's members.
 
     Args:
         name: ``none`` (everybody who is there: rate 1) or ``poisson`` (each member by a coin of its
             own with probability ``rate``, and nobody else learns who took part).
         rate: of ``poisson``; with ``none`` it must be 1.
+        within: the range of rates.
 
     Raises:
         CompatibilityError: QRES-E314 for every other way, with the reason, and for a rate without
             Poisson sampling.
     """
     if name == "poisson":
-        return check_rate(rate)
+        return check_rate(rate, within)
     if name == "none":
         if rate != 1.0:
             raise _refuse(

@@ -45,7 +45,7 @@ def test_every_part_holds_the_threshold_less_the_corrupt(data: st.DataObject) ->
     for part in parts(alive - corrupt, near):
         for rank in part:
             if 1 + sum(j in alive for j in near[rank]) < t:
-                break  # it does not sign
+                break  # it states nothing
         else:
             assert all(len(part) >= t - len(corrupt & set(near[rank])) for rank in part)
 
@@ -69,16 +69,17 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
     swarm.share()
     swarm.list()
     swarm.mask()
-    swarm.sign([rank for rank in range(N) if rank not in dropped])
+    swarm.state([rank for rank in range(N) if rank not in dropped])
     swarm.unmask()
     board, sid = swarm.boards[0], swarm.session.sid
+    opening = board.decided()
     total = np.sum([swarm.masked[rank].vector for rank in part], axis=0, dtype=np.uint32)
-    keys = [(self_key(board.secret(rank), sid, swarm.node(rank)), -1) for rank in sorted(part)]
+    keys = [(self_key(opening.secret(rank), sid, swarm.node(rank)), -1) for rank in sorted(part)]
     for rank in part:
         for other in board.partners(rank):
             if other in part:
                 continue
-            pair = known[other] if other in corrupt else KeyPair(board.secret(other))
+            pair = known[other] if other in corrupt else KeyPair(opening.secret(other))
             public = board.advert(rank).mask
             key = pair_key(
                 pair.exchange(public),
@@ -94,7 +95,7 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
 
 
 @pytest.mark.usefixtures("on_a_circle")
-def test_a_part_below_that_does_not_sign(make_swarm: Make) -> None:
+def test_a_part_below_that_states_nothing(make_swarm: Make) -> None:
     """Two honest nodes between corrupt and dropped ones."""
     dropped, part = {0, 2, 6, 7}, {3, 4}  # 1 and 5 are corrupt
     swarm = make_swarm(N, k=K, t=T, corrupt=2).until_masked()
@@ -102,7 +103,7 @@ def test_a_part_below_that_does_not_sign(make_swarm: Make) -> None:
     assert len(part) < T - MOST_CORRUPT
     for rank in part:
         with pytest.raises(SecaggError, match="too few survivors"):
-            swarm.clients[rank].sign(inputs)
+            swarm.clients[rank].state(inputs)
 
 
 @pytest.mark.usefixtures("on_a_circle")

@@ -170,7 +170,7 @@ def test_without_the_check_sums_wrap_unseen(
     swarm.share()
     swarm.list()
     swarm.mask(vectors={rank: np.full(20, 2**28, np.int32) for rank in range(8)})
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     assert set(swarm.sums()[0].total.tolist()) == {-(2**31)}
 
@@ -188,7 +188,7 @@ def test_an_equivocating_leader_opens_nothing(make_swarm: Make) -> None:
         swarm.clients[rank].adopt(body if rank % 2 else other)
     swarm.mask(range(7))
     inputs = swarm.digests(range(7))
-    swarm.send(Kind.SURVIVORS, {rank: swarm.clients[rank].sign(inputs) for rank in range(7)})
+    swarm.send(Kind.STATEMENT, {rank: swarm.clients[rank].state(inputs) for rank in range(7)})
     for rank in range(7):
         with pytest.raises(SecaggError) as caught:
             swarm.clients[rank].unmask()

@@ -10,7 +10,6 @@ import attrs
 import numpy as np
 import pytest
 from qres_secagg import client as client_module
-from qres_secagg.board import Board
 from qres_secagg.failure import Fault, Reason, SecaggError
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
@@ -22,6 +21,7 @@ from qres_secagg.messages import (
     encode_shares,
     encode_unmask,
 )
+from qres_secagg.opening import Opening
 from qres_secagg.shamir import deal
 
 Make = Callable[..., Any]
@@ -50,7 +50,7 @@ def assert_exact(swarm: Any, rank: int) -> None:
 
 def test_a_wrong_share_is_found_and_its_holder_named(make_swarm: Make) -> None:
     swarm = make_swarm(6).until_masked()
-    swarm.sign()
+    swarm.state()
     swarm.unmask(tamper=changed_shares(3, wrong))
     for rank in (0, 1, 2, 4, 5):
         assert swarm.boards[rank].drain() == (Fault(swarm.node(3), Reason.WRONG_SHARE),)
@@ -61,9 +61,10 @@ def test_without_commitments_an_honest_dealer_would_be_accused(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     swarm = make_swarm(6, t=6).until_masked()
-    swarm.sign()
-    monkeypatch.setattr("qres_secagg.board.commitment", lambda *_: b"anything")
-    monkeypatch.setattr(Shares, "promised", lambda *_: b"anything")
+    monkeypatch.setattr("qres_secagg.opening.committed", lambda *_: b"anything")
+    promises = lambda one, dealer, _kind: dict.fromkeys((dealer, *one.holders), b"anything")  # noqa: E731
+    monkeypatch.setattr(Shares, "promises", promises)
+    swarm.state()
     swarm.unmask(tamper=changed_shares(3, wrong))
     with pytest.raises(SecaggError) as caught:
         swarm.sums(0)
@@ -74,7 +75,7 @@ def test_without_commitments_an_honest_dealer_would_be_accused(
 def test_the_other_kind_of_share_is_refused(make_swarm: Make) -> None:
     """A liar opens its share of the mask key of a node that is alive."""
     swarm = make_swarm(6).until_masked()
-    swarm.sign()
+    swarm.state()
     other = swarm.clients[3]._held[1][1]
 
     def both(unmask: Unmask) -> Unmask:
@@ -87,7 +88,7 @@ def test_the_other_kind_of_share_is_refused(make_swarm: Make) -> None:
 
 def test_shares_a_node_does_not_hold_are_refused(make_swarm: Make) -> None:
     swarm = make_swarm(16, k=6, t=4).until_masked()
-    swarm.sign()
+    swarm.state()
     near = swarm.boards[0].topology.holders[3]
     far = next(rank for rank in range(16) if rank != 3 and rank not in near)
 
@@ -105,7 +106,7 @@ def test_a_share_of_a_node_outside_the_list_is_refused(make_swarm: Make) -> None
     swarm.share(range(1, 6))
     swarm.list(leader=1)
     swarm.mask()
-    swarm.sign()
+    swarm.state()
 
     def foreign(unmask: Unmask) -> Unmask:
         return attrs.evolve(unmask, shares={0: bytes(33), **unmask.shares})
@@ -117,7 +118,7 @@ def test_a_share_of_a_node_outside_the_list_is_refused(make_swarm: Make) -> None
 
 def test_answers_for_another_survivor_set_count_for_nothing(make_swarm: Make) -> None:
     swarm = make_swarm(6).until_masked()
-    swarm.sign()
+    swarm.state()
 
     def elsewhere(unmask: Unmask) -> Unmask:
         return attrs.evolve(unmask, statement=bytes(32))
@@ -171,7 +172,7 @@ def test_a_dealer_whose_shares_are_no_secret_is_named(
 ) -> None:
     swarm = make_swarm(8, t=5)
     with_dealer(swarm, 2, monkeypatch, lie)
-    swarm.sign([rank for rank in range(8) if survives or rank != 2])
+    swarm.state([rank for rank in range(8) if survives or rank != 2])
     swarm.unmask()
     with pytest.raises(SecaggError) as caught:
         swarm.sums(0)
@@ -191,7 +192,7 @@ def test_a_few_bad_shares_of_a_dealer_are_stepped_over(
 
     swarm = make_swarm(8, t=5)
     with_dealer(swarm, 2, monkeypatch, one_bad)
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     assert_exact(swarm, 0)
     assert swarm.boards[0].drain() == (Fault(swarm.node(2), Reason.BAD_DEALER),)
@@ -212,8 +213,8 @@ def test_without_the_commitment_to_the_secret_nodes_would_compute_different_sums
         return [true[place] if place in low else other[place] for place in places]
 
     with_dealer(swarm, 2, monkeypatch, late)
-    swarm.sign()
-    monkeypatch.setattr(Board, "_is_secret", lambda *_: True)
+    swarm.state()
+    monkeypatch.setattr(Opening, "_is_secret", lambda *_: True)
 
     def partly(sender: int, receiver: int, body: bytes) -> bytes | None:
         return None if receiver == 8 and sender < 4 else body
@@ -249,7 +250,7 @@ def test_sealed_shares_that_do_not_open_are_the_dealers_fault(make_swarm: Make) 
     for rank in (0, 1):
         assert swarm.boards[rank].drain() == (Fault(swarm.node(2), Reason.BAD_SEAL),)
     swarm.mask()
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     assert_exact(swarm, 0)
     assert all(swarm.boards[rank].drain() == () for rank in swarm.everybody)
@@ -266,7 +267,7 @@ def test_a_dealer_with_another_mask_key_is_named(
 
     swarm = make_swarm(8, t=5)
     with_dealer(swarm, 2, monkeypatch, of_other)
-    swarm.sign([rank for rank in range(8) if rank != 2])
+    swarm.state([rank for rank in range(8) if rank != 2])
     swarm.unmask()
     with pytest.raises(SecaggError, match="shares do not give the secret"):
         swarm.sums(0)

@@ -60,8 +60,8 @@ def fork(client: Client) -> Client:
     """A copy of a node in the middle of a session, as no honest node has one."""
     twin = copy.copy(client)
     twin.board = copy.copy(client.board)
-    twin.board.survivors = None
-    for name in ("_statements", "_unmasks", "_opened", "_secrets"):
+    twin.board.opening = None
+    for name in ("_statements", "_unmasks"):
         setattr(twin.board, name, dict(getattr(client.board, name)))
     twin._held = dict(client._held)
     return twin
@@ -85,10 +85,10 @@ def split_view(swarm: Any, victim: int, colluders: set[int]) -> tuple[dict[int, 
             rank: fork(swarm.clients[rank]) if rank in colluders else swarm.clients[rank]
             for rank in half
         }
-        signed = {rank: client.sign(inputs) for rank, client in clients.items()}
+        stated = {rank: client.state(inputs) for rank, client in clients.items()}
         for client in clients.values():
-            for rank, body in signed.items():
-                client.board.receive(swarm.node(rank), Kind.SURVIVORS, body)
+            for rank, body in stated.items():
+                client.board.receive(swarm.node(rank), Kind.STATEMENT, body)
         opened: dict[int, bytes] = {}
         for rank, client in clients.items():
             try:
@@ -121,7 +121,7 @@ def test_without_quorum_and_threshold_they_open_both_secrets(
 def test_the_threshold_alone_holds_against_a_split_view(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """2 t > k + 1 + c: one of the two secrets stays closed, whatever was signed."""
+    """2 t > k + 1 + c: one of the two secrets stays closed, whatever was stated."""
     monkeypatch.setattr(Board, "quorum", property(lambda _self: 1))
     swarm = make_swarm(10, t=7, corrupt=2).until_masked()
     counts = [len(shares_of(9, bodies)) for bodies in split_view(swarm, 9, {0, 1})]
@@ -131,14 +131,14 @@ def test_the_threshold_alone_holds_against_a_split_view(
 def test_an_answer_holds_one_kind_of_share_per_node(make_swarm: Make) -> None:
     """A node cannot be called alive and dead: the message says nothing about kinds."""
     swarm = make_swarm(8).until_masked()
-    swarm.sign(range(6))
+    swarm.state(range(6))
     swarm.unmask()
     for holder in swarm.everybody:
         shares = decode_unmask(swarm.sent[holder, Kind.UNMASK])[1].shares
         assert list(shares) == swarm.everybody
         for dealer in shares:
             expected = Secret.SEED if dealer < 6 else Secret.MASK_KEY
-            assert swarm.boards[0].wanted(dealer) is expected
+            assert swarm.boards[0].decided().wanted(dealer) is expected
     assert all(board.drain() == () for board in swarm.boards.values())
 
 
@@ -146,13 +146,13 @@ def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None
     """Why a session id is used once, also over a restart: copies of nodes answer again."""
     swarm = make_swarm(6, t=4).until_masked()
     copies = {rank: fork(swarm.clients[rank]) for rank in range(5)}
-    swarm.sign()
+    swarm.state()
     swarm.unmask()
     inputs = swarm.digests(range(5))
-    signed = {rank: client.sign(inputs) for rank, client in copies.items()}
+    stated = {rank: client.state(inputs) for rank, client in copies.items()}
     for client in copies.values():
-        for rank, body in signed.items():
-            client.board.receive(swarm.node(rank), Kind.SURVIVORS, body)
+        for rank, body in stated.items():
+            client.board.receive(swarm.node(rank), Kind.STATEMENT, body)
     second = {rank: client.unmask() for rank, client in copies.items()}
     first = {rank: swarm.sent[rank, Kind.UNMASK] for rank in range(5)}
     seed, mask_secret = (
@@ -170,7 +170,7 @@ def test_sums_of_few_are_refused(make_swarm: Make) -> None:
     swarm = make_swarm(5, t=3, min_survivors=4).until_masked()
     inputs = swarm.digests([0, 1, 2])
     for client in swarm.clients.values():
-        refused(Reason.BELOW_THRESHOLD, lambda c=client: c.sign(inputs))
+        refused(Reason.BELOW_THRESHOLD, lambda c=client: c.state(inputs))
     with pytest.raises(CompatibilityError, match="QRES-E314"):
         make_swarm(5, t=3, min_survivors=2)
 
@@ -181,7 +181,7 @@ def test_without_the_least_number_a_sum_is_an_update(
     monkeypatch.setattr(Parameters, "__attrs_post_init__", lambda _self: None)
     monkeypatch.setattr(Client, "_least_near", lambda _self: 1)
     swarm = make_swarm(5, t=3, min_survivors=1).until_masked()
-    swarm.sign([2])
+    swarm.state([2])
     swarm.unmask()
     assert np.array_equal(swarm.sums()[0].total, swarm.inputs[2])
 
@@ -192,11 +192,11 @@ def isolated(swarm: Any) -> tuple[int, list[int]]:
     return 0, [0, *(rank for rank in swarm.everybody[1:] if rank not in near)]
 
 
-def test_a_node_cut_off_from_its_neighbours_does_not_sign(make_swarm: Make) -> None:
+def test_a_node_cut_off_from_its_neighbours_states_nothing(make_swarm: Make) -> None:
     swarm = make_swarm(16, k=6, t=4).until_masked()
     victim, survivors = isolated(swarm)
     assert len(survivors) == 10
-    refused(Reason.BELOW_THRESHOLD, lambda: swarm.clients[victim].sign(swarm.digests(survivors)))
+    refused(Reason.BELOW_THRESHOLD, lambda: swarm.clients[victim].state(swarm.digests(survivors)))
 
 
 def test_without_that_check_its_update_is_laid_open(
@@ -205,15 +205,15 @@ def test_without_that_check_its_update_is_laid_open(
     monkeypatch.setattr(Client, "_least_near", lambda _self: 1)
     swarm = make_swarm(16, k=6, t=4).until_masked()
     victim, survivors = isolated(swarm)
-    swarm.sign(survivors)
+    swarm.state(survivors)
     swarm.unmask()
     # Its neighbours count as dropped, so their mask keys are open, and so is its own seed.
     board = swarm.boards[1]
     values = swarm.masked[victim].vector.copy()
     own = board.advert(victim).mask
-    keys = [(self_key(board.secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
+    keys = [(self_key(board.decided().secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
     for other in board.partners(victim):
-        gone = KeyPair(board.secret(other))
+        gone = KeyPair(board.decided().secret(other))
         key = pair_key(
             gone.exchange(own),
             swarm.session.sid,
@@ -229,7 +229,7 @@ def test_a_group_with_too_few_survivors_stays_closed(make_swarm: Make) -> None:
     swarm = make_swarm(20, k=8, t=6, group_size=5).until_masked()
     group = swarm.boards[0].topology.groups[0]
     survivors = [rank for rank in swarm.everybody if rank not in group[2:]]
-    swarm.sign(survivors)
+    swarm.state(survivors)
     swarm.unmask()
     for holder in swarm.everybody:
         opened = decode_unmask(swarm.sent[holder, Kind.UNMASK])[1].shares
@@ -240,9 +240,9 @@ def test_a_group_with_too_few_survivors_stays_closed(make_swarm: Make) -> None:
 def test_the_own_input_cannot_be_replaced(make_swarm: Make) -> None:
     swarm = make_swarm(6).until_masked()
     inputs = swarm.digests(range(6))
-    refused(Reason.OWN_INPUT, lambda: swarm.clients[0].sign({**inputs, swarm.node(0): bytes(32)}))
-    swarm.clients[0].sign(inputs)
-    refused(Reason.OUT_OF_ORDER, lambda: swarm.clients[0].sign(swarm.digests(range(5))))
+    refused(Reason.OWN_INPUT, lambda: swarm.clients[0].state({**inputs, swarm.node(0): bytes(32)}))
+    swarm.clients[0].state(inputs)
+    refused(Reason.OUT_OF_ORDER, lambda: swarm.clients[0].state(swarm.digests(range(5))))
 
 
 def test_an_input_nobody_made_cannot_be_claimed(make_swarm: Make) -> None:
@@ -252,7 +252,7 @@ def test_an_input_nobody_made_cannot_be_claimed(make_swarm: Make) -> None:
     swarm.list()
     swarm.mask(range(1, 6))
     inputs = {**swarm.digests(range(1, 6)), swarm.node(0): bytes(32)}
-    refused(Reason.OWN_INPUT, lambda: swarm.clients[0].sign(inputs))
+    refused(Reason.OWN_INPUT, lambda: swarm.clients[0].state(inputs))
 
 
 def test_the_same_update_is_not_summed_a_second_time(make_swarm: Make) -> None:
@@ -272,7 +272,7 @@ def test_without_that_two_sums_differ_by_one_update(make_swarm: Make) -> None:
     second.share()
     second.list()
     second.mask(vectors=first.inputs)
-    second.sign([0, 1, 2, 3])
+    second.state([0, 1, 2, 3])
     second.unmask()
     difference = first.sums()[0].total - second.sums()[0].total
     assert np.array_equal(difference, first.inputs[4])
@@ -280,7 +280,7 @@ def test_without_that_two_sums_differ_by_one_update(make_swarm: Make) -> None:
 
 def test_an_update_nobody_could_open_may_be_tried_again(make_swarm: Make) -> None:
     first = make_swarm(5).until_masked()
-    first.sign(None, [0, 1])
+    first.state(None, [0, 1])
     second = make_swarm(5, number=8, histories=first.histories)
     second.advertise()
     second.share()
@@ -297,10 +297,10 @@ def test_below_the_threshold_the_sum_stays_masked(
     swarm.share()
     swarm.list()
     swarm.mask(vectors={rank: np.zeros(20_000, np.int32) for rank in range(6)})
-    swarm.sign(range(5))
+    swarm.state(range(5))
     swarm.unmask(range(3))
     board = swarm.boards[0]
-    assert board.missing == 6
+    assert board.decided().missing == 6
     aggregator = Aggregator(board)
     for rank in range(5):
         aggregator.add(swarm.node(rank), swarm.masked[rank].vector)
@@ -326,11 +326,11 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     swarm.share()
     swarm.list()
     swarm.mask(vectors={rank: np.zeros(20_000, np.int32) for rank in range(6)})
-    swarm.sign(range(5))
+    swarm.state(range(5))
     seed_shares = {rank + 1: swarm.clients[rank]._held[5][0] for rank in range(4)}
     swarm.unmask()
     board, late = swarm.boards[0], swarm.masked[5].vector.copy()
-    gone, me = KeyPair(board.secret(5)), swarm.node(5)
+    gone, me = KeyPair(board.decided().secret(5)), swarm.node(5)
     keys = []
     for other in board.partners(5):
         public = board.advert(other).mask

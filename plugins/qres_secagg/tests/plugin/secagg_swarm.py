@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import numpy as np
 from qres_secagg import Secagg
+from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 
 from qres_core import (
@@ -34,6 +35,14 @@ def faithful(_sender: bytes, _receiver: bytes, send: Send) -> Send | None:
     return send
 
 
+@attrs.frozen
+class Earlier:
+    """What was contributed to a round that ended without a decision."""
+
+    info: RoundInfo
+    sent: dict[bytes, Contribution]
+
+
 @attrs.define
 class PluginSwarm:
     """``n`` nodes; time stands still until :meth:`pass_time`."""
@@ -51,6 +60,7 @@ class PluginSwarm:
     accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
     plugins: dict[bytes, Secagg] = attrs.field(init=False, factory=dict)
     dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
+    rounds: dict[bytes, Attempts] = attrs.field(init=False, factory=dict)
     sent: dict[bytes, Contribution] = attrs.field(init=False, factory=dict)
     info: RoundInfo = attrs.field(init=False)
     queue: deque[tuple[bytes, bytes, Send]] = attrs.field(init=False, factory=deque)
@@ -91,16 +101,16 @@ class PluginSwarm:
             if sender in self.away or receiver in self.away:
                 continue
             arrived = self.carry(sender, receiver, send)
-            if arrived is not None and receiver in self.dialogues:
+            if arrived is not None and receiver in self.rounds:
                 message = DialogueMessage(sender, arrived.step, arrived.body)
-                self.emit(receiver, self.dialogues[receiver].receive(message))
+                self.emit(receiver, self.rounds[receiver].receive(message))
 
     def pass_time(self, seconds: float, step: float = 0.5) -> None:
         for _ in range(max(1, int(seconds / step))):
             self.now += step
             for node in self.others():
-                if node in self.dialogues:
-                    self.emit(node, self.dialogues[node].tick(self.now))
+                if node in self.rounds:
+                    self.emit(node, self.rounds[node].tick(self.now))
             self.deliver()
 
     # ── a round ───────────────────────────────────────────────────────────────────────────────
@@ -111,20 +121,20 @@ class PluginSwarm:
             make_round_info(self.dimension, nodes=self.n, number=self.number),
             byzantine=self.byzantine,
         )
-        self.dialogues, self.sent = {}, {}
+        self.rounds, self.dialogues, self.sent = {}, {}, {}
         for node in self.others():
-            dialogue = self.plugins[node].round_opened(self.info)
-            assert isinstance(dialogue, SecaggDialogue)
-            self.dialogues[node] = dialogue
+            opened = self.plugins[node].round_opened(self.info)
+            assert isinstance(opened, Attempts)
+            self.rounds[node], self.dialogues[node] = opened, opened.own
         self.prepare(self)
-        for node, dialogue in self.dialogues.items():
-            self.emit(node, dialogue.start())
+        for node, opened in self.rounds.items():
+            self.emit(node, opened.start())
         self.deliver()
         self.pass_time(seconds)
         return self
 
     def ready(self) -> list[bytes]:
-        return [node for node in self.others() if self.dialogues[node].ready]
+        return [node for node in self.others() if self.rounds[node].ready]
 
     def contribute(self, updates: Mapping[bytes, Update]) -> PluginSwarm:
         """Everybody in ``updates`` masks and sends."""
@@ -143,6 +153,25 @@ class PluginSwarm:
         self.deliver()
         return self
 
+    def abort(self) -> Earlier:
+        """The round ends without a decision; what was sent in it may be decided on later."""
+        made = Earlier(self.info, dict(self.sent))
+        self.close("QRES-E604")
+        return made
+
+    def decide_earlier(self, made: Earlier, members: Collection[bytes] | None = None) -> None:
+        """Everybody is told that a set of an earlier round was agreed on."""
+        for node in self.others():
+            self.tell_earlier(node, made, members)
+        self.deliver()
+
+    def tell_earlier(
+        self, node: bytes, made: Earlier, members: Collection[bytes] | None = None
+    ) -> None:
+        chosen = tuple(sorted(made.sent if members is None else members))
+        contributions = tuple(made.sent[one] for one in chosen)
+        self.emit(node, self.rounds[node].decided(chosen, contributions, made.info))
+
     def tell(
         self,
         node: bytes,
@@ -154,18 +183,25 @@ class PluginSwarm:
         chosen = tuple(sorted(self.sent if members is None else members))
         agreed = {**self.sent, **(instead or {})}
         contributions = tuple(agreed[one] for one in chosen)
-        dialogue = self.dialogues[node]
-        self.emit(node, dialogue.decided(chosen, contributions, info or self.info))
+        told = self.rounds[node].decided(chosen, contributions, info or self.info)
+        self.emit(node, told)
 
-    def reveal(self, node: bytes, members: Collection[bytes] | None = None) -> Revelation:
-        chosen = tuple(sorted(self.sent if members is None else members))
-        contributions = tuple(self.sent[one] for one in chosen)
+    def reveal(
+        self,
+        node: bytes,
+        members: Collection[bytes] | None = None,
+        earlier: Earlier | None = None,
+    ) -> Revelation:
+        sent = self.sent if earlier is None else earlier.sent
+        chosen = tuple(sorted(sent if members is None else members))
+        contributions = tuple(sent[one] for one in chosen)
         masked = Updates(
             np.stack([one.vector for one in contributions]),
             chosen,
             np.array([one.weight for one in contributions], dtype=np.int64),
         )
-        return self.plugins[node].reveal(masked, contributions, self.info)
+        info = self.info if earlier is None else earlier.info
+        return self.plugins[node].reveal(masked, contributions, info)
 
     def close(self, code: str = "") -> None:
         status = RoundStatus.ABORTED if code else RoundStatus.CLOSED
@@ -173,7 +209,7 @@ class PluginSwarm:
             plugin.round_closed(Outcome(self.info, status, bytes(32), code=code))
 
     def finished(self) -> list[bytes]:
-        return [node for node in self.others() if self.dialogues[node].finished]
+        return [node for node in self.others() if self.rounds[node].finished]
 
     def random_updates(
         self, seed: int = 0, *, limit: int = 1 << 18, nodes: Collection[bytes] | None = None

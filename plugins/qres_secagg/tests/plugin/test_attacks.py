@@ -75,9 +75,9 @@ def test_of_two_survivor_sets_at_most_one_is_opened(n: int, opened: int, *, atta
 
 @pytest.mark.parametrize("agreed", [False, True])
 def test_who_sends_two_contributions_costs_no_round(*, agreed: bool) -> None:
-    """All sign for the one that was agreed on, whichever they saw first.
+    """All state the one that was agreed on, whichever they saw first.
 
-    The other case is the control: where each signs for the one it saw, no quorum says the same.
+    The other case is the control: where each states the one it saw, no quorum says the same.
     """
     swarm = PluginSwarm(8).open()
     updates = swarm.random_updates()
@@ -97,14 +97,14 @@ def test_who_sends_two_contributions_costs_no_round(*, agreed: bool) -> None:
         assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
 
 
-def test_a_set_of_another_round_is_not_signed() -> None:
+def test_a_set_of_another_round_is_not_stated() -> None:
     swarm = PluginSwarm(6).open()
     swarm.contribute(swarm.random_updates())
-    signatures = recorded(swarm, Kind.SURVIVORS)
+    statements = recorded(swarm, Kind.STATEMENT)
     for node in swarm.roster:
         swarm.tell(node, info=attrs.evolve(swarm.info, number=swarm.number - 1))
     swarm.pass_time(5)
-    assert not signatures
+    assert not statements
     assert not swarm.finished()
     with pytest.raises(QresError) as caught:
         swarm.reveal(swarm.roster[0])
@@ -206,7 +206,7 @@ def test_a_dropped_nodes_late_input_stays_uniform_though_its_mask_key_is_open() 
     board = swarm.dialogues[swarm.roster[0]].board
     survivors = [one for one in swarm.roster if one != late]
     assert not swarm.reveal(swarm.roster[0], survivors).updates.sums.any()
-    left = _without_pair_masks(board, 3, board.secret(3), swarm.sent[late].vector)
+    left = _without_pair_masks(board, 3, board.decided().secret(3), swarm.sent[late].vector)
     assert abs(deviation(left.tobytes())) < 6
     assert not swarm.dialogues[late]._client._seed, "the node still holds its seed"
 
@@ -377,11 +377,11 @@ def test_too_few_survivors_are_never_opened() -> None:
     updates = swarm.random_updates()
     swarm.contribute(updates)
     shares = recorded(swarm, Kind.UNMASK)
-    signatures = recorded(swarm, Kind.SURVIVORS)
+    statements = recorded(swarm, Kind.STATEMENT)
     swarm.decide(swarm.roster[:5])
     swarm.pass_time(10)
     assert not shares
-    assert not signatures
+    assert not statements
     # Positive control: with one more the same nodes open it.
     again = PluginSwarm(8, {"min_size": 6, "dropout": 0.3}).open()
     again.contribute(again.random_updates()).decide(again.roster[:6])
@@ -398,12 +398,12 @@ def test_the_sum_of_one_or_two_is_never_opened(survivors: int) -> None:
     assert not shares
 
 
-def test_signatures_below_the_quorum_open_nothing() -> None:
+def test_statements_below_the_quorum_open_nothing() -> None:
     swarm = PluginSwarm(9).open()
     swarm.contribute(swarm.random_updates())
     quorum = swarm.dialogues[swarm.roster[0]].board.quorum
     shares = recorded(swarm, Kind.UNMASK)
-    _silence(swarm, swarm.roster[quorum - 1 :], Kind.SURVIVORS)
+    _silence(swarm, swarm.roster[quorum - 1 :], Kind.STATEMENT)
     for node in swarm.roster[: quorum - 1]:
         swarm.tell(node)
     swarm.deliver()
@@ -416,7 +416,7 @@ def test_signatures_below_the_quorum_open_nothing() -> None:
     assert shares
 
 
-def test_a_node_that_sees_its_own_input_replaced_signs_nothing() -> None:
+def test_a_node_that_sees_its_own_input_replaced_states_nothing() -> None:
     swarm = PluginSwarm(6).open()
     updates = swarm.random_updates()
     swarm.contribute(updates)

@@ -27,7 +27,7 @@ from qres_core import Dialogue, DialogueMessage, QresError, Send, Update, WireEr
 
 def test_it_is_a_dialogue_and_ready_without_waiting_where_all_are_there() -> None:
     swarm = PluginSwarm(6).open(seconds=0)
-    dialogue = swarm.dialogues[swarm.roster[0]]
+    dialogue = swarm.rounds[swarm.roster[0]]
     assert isinstance(dialogue, Dialogue)
     assert swarm.ready() == list(swarm.roster)
     assert not dialogue.finished

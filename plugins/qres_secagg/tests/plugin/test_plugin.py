@@ -90,9 +90,9 @@ def test_a_bound_the_ring_has_no_room_for_is_refused_with_numbers() -> None:
 def test_room_for_noise_counts() -> None:
     n, bound = 16, 1024.0
     room = (2**31 - 1 - n * int(bound) * 65536) / 65536
-    Secagg(bound=bound, noise=room).setup(node_info(n))
+    Secagg(bound=bound, noise_room=room).setup(node_info(n))
     with pytest.raises(CompatibilityError) as caught:
-        Secagg(bound=bound, noise=room + 1).setup(node_info(n))
+        Secagg(bound=bound, noise_room=room + 1).setup(node_info(n))
     assert caught.value.code == "QRES-E313"
 
 
@@ -204,7 +204,8 @@ def test_a_group_with_too_few_inputs_stays_closed_and_the_others_are_opened() ->
     assert shown.isdisjoint(swarm.roster[rank] for rank in group)
     # No share of any of its members left a node, dead or alive.
     board = swarm.dialogues[swarm.others()[0]].board
-    assert not board._opened.keys() & set(group)
+    assert len(board._unmasks) == 13
+    assert all(unmask.shares.keys().isdisjoint(group) for unmask in board._unmasks.values())
 
 
 def test_public_weights_weigh_the_sum() -> None:

@@ -98,6 +98,20 @@ def test_a_store_once_begun_is_used_from_then_on(tmp_path: Path) -> None:
     assert caught.value.code == "QRES-E604"
 
 
+def test_a_store_that_is_removed_under_a_running_node_keeps_it_out(tmp_path: Path) -> None:
+    plugin = Secagg(new_store=True)
+    info = NodeInfo(make_node_ids(5)[0], "testing", make_node_ids(5), 0, data_dir=str(tmp_path))
+    plugin.setup(info)
+    assert plugin.round_opened(OLD).start()  # control
+    (tmp_path / FILE).unlink()
+    with pytest.raises(QresError, match="removed while it was open") as caught:
+        plugin.round_opened(attrs.evolve(OLD, number=10)).start()
+    assert caught.value.code == "QRES-E602"
+    plugin.teardown()
+    with pytest.raises(QresError, match="the file is missing and its write-ahead log is not"):
+        advertised(str(tmp_path), new_store=True)
+
+
 # ── kill -9 ───────────────────────────────────────────────────────────────────────────────────
 
 KILLED = """
@@ -114,7 +128,7 @@ kept = getattr(Store, step)
 
 def keep_and_die(self, name, number):
     kept(self, name, number)
-    Path(folder, "killed").write_text(Path(self._path).parent.name)
+    Path(folder, "killed").write_text(self._db.path.parent.name)
     os.kill(os.getpid(), signal.SIGKILL)
 
 swarm = PluginSwarm(5, folders={node: f"{folder}/{node.hex()[:8]}" for node in make_node_ids(5)})

@@ -114,7 +114,7 @@ def test_distributed_noise_is_added_before_masks_and_learning_goes_on() -> None:
     pytest.importorskip("qres_dp")
     noise = {"clip": 2.0, "delta": 1e-3, "noise_multiplier": 0.1, "rounds": 10}
     shared = {"dp": {**noise, "mode": "distributed", "honest": 7}}
-    secagg = {"secagg": {"min_size": 8, "noise": 8.0}}
+    secagg = {"secagg": {"min_size": 8, "noise_room": 8.0}}
     hidden = play(10, 8, {**shared, **secagg, **MEAN}, rounds=5)
     plain = play(10, 8, MEAN, rounds=5)
     assert hidden.model_digests != plain.model_digests
@@ -166,5 +166,5 @@ def test_distributed_noise_without_masks_is_refused() -> None:
     noise = {"clip": 2.0, "delta": 1e-3, "noise_multiplier": 1.0, "rounds": 10}
     shared = {"dp": {**noise, "mode": "distributed", "honest": 7}}
     assert "QRES-E303" in codes({**TRUST, **shared, **MEAN})
-    masked = {**TRUST, **shared, "secagg": {"noise": 23.0, "min_size": 8}, **MEAN}
+    masked = {**TRUST, **shared, "secagg": {"noise_room": 23.0, "min_size": 8}, **MEAN}
     Kernel.from_config(config(24, 20, masked, deadline=10.0))

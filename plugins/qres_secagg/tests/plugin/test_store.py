@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from qres_secagg import store as store_module
 from qres_secagg.store import FILE, KEPT_ROUNDS, Store
 
-from qres_core import RoundError
+from qres_core import RoundError, stores
 
 NODE = b"n" * 32
 
@@ -43,7 +43,7 @@ def test_it_is_on_the_disk_before_the_call_returns(tmp_path: Path) -> None:
     copied = tmp_path / "b"
     copied.mkdir()
     for part in (tmp_path / "a").iterdir():
-        (copied / part.name).write_bytes(part.read_bytes())
+        shutil.copy(part, copied)
     again = opened(copied)
     assert not again.take(b"a" * 32, 1)
     assert again.spent(b"u" * 32)
@@ -93,14 +93,14 @@ def test_one_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
         Store.begin(tmp_path, swarm="s", node_id=NODE)
     assert caught.value.code == "QRES-E602"
     assert not opened(tmp_path).take(b"a" * 32, 1)
-    assert {one.name for one in tmp_path.iterdir()} <= {FILE, f"{FILE}-journal"}
+    assert {one.name for one in tmp_path.iterdir()} <= {FILE, f"{FILE}-wal"}
 
 
 def test_its_name_appears_with_the_whole_of_it_and_is_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    link, sync = os.link, store_module._sync_folder
+    link, sync = os.link, stores.sync_folder
 
     def linked(new: str, path: Path) -> None:
         with closing(sqlite3.connect(new)) as db:
@@ -114,14 +114,22 @@ def test_its_name_appears_with_the_whole_of_it_and_is_on_the_disk(
         sync(folder)
 
     monkeypatch.setattr(os, "link", linked)
-    monkeypatch.setattr(store_module, "_sync_folder", synced)
+    monkeypatch.setattr("qres_core.contract.stores.database.sync_folder", synced)
     opened(tmp_path).close()
     assert steps == ["link", "sync"]
 
 
-def test_what_is_left_of_a_removed_store_is_not_rolled_back_into_a_new_one(tmp_path: Path) -> None:
-    (tmp_path / f"{FILE}-journal").write_bytes(os.urandom(2048))
-    assert opened(tmp_path).take(b"a" * 32, 1)
+@pytest.mark.parametrize("log", ["-journal", "-wal"])
+def test_what_is_left_of_a_removed_store_is_not_rolled_back_into_a_new_one(
+    tmp_path: Path, log: str
+) -> None:
+    (tmp_path / f"{FILE}{log}").write_bytes(os.urandom(2048))
+    for begin in (opened, lambda folder: Store.begin(folder, swarm="s", node_id=NODE)):
+        with pytest.raises(RoundError) as caught:
+            begin(tmp_path)
+        assert caught.value.code == "QRES-E602"
+    (tmp_path / f"{FILE}{log}").unlink()
+    assert opened(tmp_path).take(b"a" * 32, 1)  # control
 
 
 @pytest.mark.parametrize(

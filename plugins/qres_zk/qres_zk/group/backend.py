@@ -1,24 +1,22 @@
-"""Which engine runs: the one compiled with numba, or the one in plain Python."""
+"""Which engine runs: the one compiled with numba, or the one in plain Python.
+
+The switch is that of :mod:`qres_arithmetic`: one variable, one answer in a process.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import accelerated
+from qres_arithmetic import numpy_only as reference_only
 
-from qres_core import ConfigError
+__all__ = ["Engine", "Words", "accelerated", "engine", "reference_only"]
 
 Words: TypeAlias = NDArray[np.uint64]
-
-_reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
 
 
 class Engine(Protocol):
@@ -73,44 +71,6 @@ class Engine(Protocol):
         ...
 
 
-def accelerated() -> bool:
-    """Whether the numba engine is used.
-
-    The environment variable ``QRES_NUMBA`` decides: ``0`` never, ``1`` always, unset if numba is
-    installed.
-
-    Raises:
-        ConfigError: QRES-E105 if the variable is anything else, or is ``1`` without numba.
-    """
-    wanted = os.environ.get("QRES_NUMBA", "")
-    if wanted not in {"", "0", "1"}:
-        raise ConfigError.of("QRES-E105", "QRES_NUMBA", f"expected 0 or 1, got {wanted!r}")
-    if wanted == "1" and not _installed():
-        raise ConfigError.of(
-            "QRES-E105",
-            "QRES_NUMBA",
-            "1 demands numba, which is not installed",
-            "pip install 'qres-zk[fast]'",
-        )
-    return wanted != "0" and not _reference_only.get() and _installed()
-
-
-@contextmanager
-def reference_only() -> Generator[None]:
-    """Leave the numba engine alone inside the ``with`` block, for tests.
-
-    Example:
-        >>> with reference_only():
-        ...     accelerated()
-        False
-    """
-    token = _reference_only.set(True)
-    try:
-        yield
-    finally:
-        _reference_only.reset(token)
-
-
 def engine() -> Engine:
     """Return the engine to use now; the numba one is imported when it is first asked for."""
     return _load("compiled" if accelerated() else "reference")
@@ -119,8 +79,3 @@ def engine() -> Engine:
 @cache
 def _load(name: str) -> Engine:
     return cast("Engine", importlib.import_module(f"qres_zk.group.{name}.engine"))
-
-
-@cache
-def _installed() -> bool:
-    return importlib.util.find_spec("numba") is not None

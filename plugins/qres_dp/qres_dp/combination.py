@@ -1,0 +1,88 @@
+"""Which options go together: what is refused from the options alone, before there is a swarm.
+
+All refusals are QRES-E314 with the option at fault.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from qres_core import CompatibilityError
+from qres_dp.central_stream import MOST_STEPS
+from qres_dp.modes import EXCLUDES, Mode
+
+
+def _refuse(option: str, what: str, fix: str) -> NoReturn:
+    raise CompatibilityError.of("QRES-E314", f"plugins.dp.{option}", what, fix)
+
+
+def _check_mode(mode: Mode, option: str, fix: str) -> None:
+    why = EXCLUDES[mode].get(option)
+    if why is not None:
+        _refuse(option, why, fix)
+
+
+def check_sampling(mode: Mode, rate: float, *, sampled: bool) -> None:
+    """Sampling amplifies where nobody sees who takes part.
+
+    Args:
+        mode: who adds the noise.
+        rate: the option ``sampling_rate``.
+        sampled: whether ``sampling`` is ``poisson``.
+    """
+    if sampled:
+        _check_mode(mode, "sampling", 'sampling = "none"')
+    elif rate != 1.0:
+        _refuse(
+            "sampling", "sampling_rate is an option of sampling poisson", 'sampling = "poisson"'
+        )
+
+
+def check_honest(mode: Mode, honest: int) -> None:
+    """Shares are counted on in mode distributed, where there are any."""
+    if (mode is Mode.DISTRIBUTED) != (honest > 0):
+        what = "honest is to be set in mode distributed, to 1 or more, and in no other"
+        fix = "honest = swarm.quorum - max(1, swarm.byzantine), or with groups the least group"
+        _refuse("honest", what, fix)
+
+
+def check_quantile(mode: Mode, *, sampled: bool) -> None:
+    """A clip follows a quantile where all nodes vote, and all see the same noised sum of votes."""
+    fix = "adaptive_quantile = 0"
+    _check_mode(mode, "adaptive_quantile", fix)
+    if sampled:
+        what = "a node that is not drawn would have to vote without being told from the others"
+        _refuse("adaptive_quantile", what, fix)
+
+
+def check_separation(separation: int) -> None:
+    """Independent noise has no separation."""
+    if separation != 1:
+        what = "separation is an option of noise correlated"
+        _refuse("separation", what, 'noise = "correlated"')
+
+
+def check_correlated(
+    mode: Mode, *, epsilon: float, rounds: int, sampled: bool, adaptive: bool
+) -> None:
+    """Correlated noise is accounted for as one stream, which has an end.
+
+    Args:
+        mode: who adds the noise.
+        epsilon: the option, 0 where it is not set.
+        rounds: likewise.
+        sampled: whether nodes are sampled.
+        adaptive: whether the clip moves.
+    """
+    fix = 'noise = "independent"'
+    _check_mode(mode, "noise", fix)
+    if sampled or adaptive:
+        _refuse(
+            "noise", "correlated noise is accounted for without sampling, and for one clip", fix
+        )
+    if mode is Mode.CENTRAL and rounds > MOST_STEPS:
+        what = f"in mode central contributions carry 32 bytes for each of {rounds} rounds"
+        _refuse("noise", what, f"at most {MOST_STEPS} rounds")
+    if not (epsilon and rounds):
+        what = "a stream of correlated noise has an end: its rounds and its epsilon must be set"
+        _refuse("noise", what, "set epsilon and rounds")

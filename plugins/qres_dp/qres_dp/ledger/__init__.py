@@ -1,0 +1,182 @@
+"""The privacy ledger: what was released, what that spent, and the release that is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import attrs
+
+from qres_core import NodeId, RoundError, ValueRefusedError
+from qres_dp.accounting.composition import Kind, spent
+from qres_dp.ledger.record import Charge, Record, genesis
+from qres_dp.ledger.store import Store
+
+
+@attrs.frozen
+class Budget:
+    """What may be spent in all.
+
+    Attributes:
+        epsilon: of all releases together.
+        delta: likewise.
+    """
+
+    epsilon: float
+    delta: float
+
+
+@attrs.frozen
+class Owner:
+    """Whose ledger it is.
+
+    Attributes:
+        swarm: the swarm's name.
+        node: the node's identity.
+        relation: the neighbouring relation; a ledger is kept for one.
+    """
+
+    swarm: str
+    node: NodeId
+    relation: str
+
+
+class Ledger:
+    """The records of one node, in memory and, where it has a folder, on disk.
+
+    Make one with :meth:`open`, :meth:`begin` or :meth:`in_memory`.
+    """
+
+    def __init__(self, owner: Owner, store: Store | None = None) -> None:
+        self.owner = owner
+        self._store = store
+        self._records: list[Record] = list(store.records) if store else []
+        self._releases = {record.charge.release for record in self._records}
+        self._kinds: Counter[Kind] = Counter(_kind(record.charge) for record in self._records)
+
+    @classmethod
+    def in_memory(cls, owner: Owner) -> Self:
+        """An empty ledger that ends with the process; for simulations."""
+        return cls(owner)
+
+    @classmethod
+    def open(cls, folder: Path, owner: Owner) -> Self:
+        """The ledger in a folder.
+
+        Raises:
+            RoundError: QRES-E602 for one that is missing, damaged, cut short or somebody else's.
+        """
+        store = Store(folder)
+        found = Owner(store.swarm, store.node, store.relation)
+        if found != owner:
+            store.close()
+            if (found.swarm, found.node) != (owner.swarm, owner.node):
+                fix = "give every node of every swarm its own node.data_dir"
+                raise store.unusable("it belongs to another node", fix)
+            what = f"it is kept for {found.relation} neighbours, the configuration is for "
+            what += owner.relation
+            raise store.unusable(what, "epsilons of two relations do not add up; keep the relation")
+        return cls(owner, store)
+
+    @classmethod
+    def begin(cls, folder: Path, owner: Owner) -> Self:
+        """A new ledger in a folder that has none.
+
+        Raises:
+            RoundError: QRES-E602.
+        """
+        return cls(owner, Store.create(folder, owner.swarm, owner.node, owner.relation))
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether there is a ledger in the folder, or what is left of one."""
+        return Store.exists(folder)
+
+    @staticmethod
+    def read(folder: Path) -> tuple[Owner, Sequence[Record]]:
+        """Whose ledger is in a folder, and its records, checked.
+
+        Raises:
+            RoundError: QRES-E602.
+        """
+        store = Store(folder)
+        store.close()
+        return Owner(store.swarm, store.node, store.relation), store.records
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """All records, oldest first."""
+        return tuple(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def spent(self, delta: float) -> float:
+        """The epsilon of everything charged so far, at a delta."""
+        return spent(self._kinds, delta)
+
+    def after(self, charge: Charge, budget: Budget) -> float:
+        """What will be spent after a charge.
+
+        Args:
+            charge: a release; one already charged costs nothing more.
+            budget: what may be spent.
+
+        Raises:
+            ValueRefusedError: QRES-E509 if that is more than the budget.
+        """
+        kinds = self._kinds.copy()
+        if charge.release not in self._releases:
+            kinds[_kind(charge)] += 1
+        total = spent(kinds, budget.delta)
+        # Written so that a NaN refuses.
+        if not total <= budget.epsilon:
+            what = (
+                f"round {charge.round} would bring epsilon to {total:.6g} at delta "
+                f"{budget.delta:g}, and the budget is {budget.epsilon:g}"
+            )
+            fix = "the node sits out; a larger budget is for those to grant whose data it is"
+            raise ValueRefusedError.of("QRES-E509", "plugins.dp.epsilon", what, fix)
+        return total
+
+    def charge(self, charge: Charge, budget: Budget) -> Record | None:
+        """Write a charge down, durably before this returns; only then may the release leave.
+
+        Args:
+            charge: the release.
+            budget: what may be spent.
+
+        Returns:
+            the record; ``None`` if that very release was charged before.
+
+        Raises:
+            ValueRefusedError: QRES-E509 if it would exceed the budget; nothing was charged.
+            RoundError: QRES-E602 if it cannot be written; it may count as charged all the same.
+        """
+        if charge.relation != self.owner.relation:
+            what = f"a charge for {charge.relation} neighbours in a ledger of another relation"
+            raise RoundError.of("QRES-E602", "ledger", what)
+        total = self.after(charge, budget)
+        if charge.release in self._releases:
+            return None
+        last = self._records[-1].digest if self._records else genesis(*attrs.astuple(self.owner))
+        record = Record(
+            len(self._records) + 1, charge, total, budget.delta, budget.epsilon, previous=last
+        )
+        if self._store is not None:
+            self._store.append(record)
+        self._records.append(record)
+        self._releases.add(charge.release)
+        self._kinds[_kind(charge)] += 1
+        return record
+
+    def close(self) -> None:
+        """Let go of the file; idempotent."""
+        if self._store is not None:
+            self._store.close()
+
+
+def _kind(charge: Charge) -> Kind:
+    return charge.noise_multiplier, charge.sampling_rate

@@ -1,0 +1,227 @@
+"""What all modes have in common: from the options to a round's mechanism, and the hooks' halves."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+
+from qres_core import (
+    CompatibilityError,
+    Contribution,
+    Extent,
+    Needs,
+    Problem,
+    RoundError,
+    RoundInfo,
+    Surroundings,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    fixed,
+)
+from qres_dp import grid
+from qres_dp.fitting import miscounts, misfits, of_round, refuse
+from qres_dp.ledger import Ledger
+from qres_dp.modes import Mechanism, steps
+from qres_dp.terms import Terms
+
+
+@attrs.define(eq=False)
+class Release(abc.ABC):
+    """What one node releases, by the rules of a mode.
+
+    Attributes:
+        terms: what the options come to.
+        folder: where the node keeps files, or ``None``.
+        ledger: what releases are charged to, or ``None`` where it is not open.
+        needs: what the mode rests on, for the solver.
+        in_sum: whether the noise comes to the merged sum, and not to the node's own update. The
+            merge then changes updates after the vote, and something travels beside each of them.
+        notices: what an operator should know of the mode.
+    """
+
+    terms: Terms
+    folder: Path | None = attrs.field(init=False, default=None)
+    ledger: Ledger | None = attrs.field(init=False, default=None)
+
+    needs: ClassVar[Needs] = Needs()
+    in_sum: ClassVar[bool] = False
+    notices: ClassVar[tuple[str, ...]] = ()
+
+    # ── the mechanism ─────────────────────────────────────────────────────────────────────────
+
+    def sized(self, bound: int, around: Surroundings) -> Mechanism:
+        """The mechanism with a clipping bound.
+
+        Args:
+            bound: in steps of the grid; below 1 counts as 1.
+            around: the swarm.
+        """
+        del around
+        terms = self.terms
+        honest = max(1, terms.honest)
+        return Mechanism(terms.mode, terms.relation, max(1, bound), terms.multiplier, honest)
+
+    def mechanism(self, around: Surroundings) -> Mechanism:
+        """The mechanism the options name, in steps of a swarm's grid.
+
+        Args:
+            around: the swarm. A dimension of 0 is not known and counts as 1.
+
+        Raises:
+            CompatibilityError: QRES-E313 where the grid does not hold it, QRES-E314.
+            ValueRefusedError: QRES-E313.
+        """
+        clip, dimension = self.terms.clip, around.dimension or 1
+        made = self.sized(steps(clip, around.scale), around)
+        grid.check(made, clip, dimension=dimension, nodes=around.nodes)
+        return made
+
+    def fitted(self, round_info: RoundInfo) -> Mechanism:
+        """The mechanism of a round, if the swarm's numbers and its grid allow it.
+
+        Raises:
+            CompatibilityError: QRES-E313, QRES-E314.
+            ValueRefusedError: QRES-E313.
+        """
+        around = of_round(round_info)
+        refuse(self.miscounts(around))
+        return self.mechanism(around)
+
+    def miscounts(self, around: Surroundings) -> Iterator[Problem]:
+        """See :func:`qres_dp.fitting.miscounts`."""
+        terms = self.terms
+        return miscounts(around, delta=terms.budget.delta, honest=terms.honest)
+
+    def misfits(self, around: Surroundings) -> Iterator[Problem]:
+        """See :func:`qres_dp.fitting.misfits`."""
+        terms = self.terms
+        return misfits(
+            around,
+            self.mechanism,
+            delta=terms.budget.delta,
+            honest=terms.honest,
+            carries=self.in_sum,
+        )
+
+    def extent(self, around: Surroundings) -> Extent:
+        """How large an update is once it is clipped and, if it gets any, has its noise."""
+        length = self.terms.clip
+        if self.in_sum:
+            return Extent(length=length)
+        try:
+            made = self.mechanism(around)
+        except (CompatibilityError, ValueRefusedError):  # `misfits` says so
+            return Extent(length=length)
+        step = 2.0 ** (around.scale - fixed.FRACTION_BITS)
+        return Extent(length=length, noise=math.sqrt(made.share) * step)
+
+    # ── life cycle ────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, folder: Path | None) -> None:
+        """The node is set up, after :meth:`close`.
+
+        Args:
+            folder: where it keeps files, or ``None``.
+        """
+        self.folder = folder
+
+    def opened(self, round_info: RoundInfo) -> None:
+        """A round begins.
+
+        Raises:
+            CompatibilityError: QRES-E313, QRES-E314 where the round does not hold the mechanism.
+            ValueRefusedError: QRES-E313.
+        """
+        self.fitted(round_info)
+        self.forget()
+
+    def closed(self) -> None:  # noqa: B027 - most modes note nothing
+        """The round closed: what was noted in it holds.
+
+        Raises:
+            RoundError: QRES-E602 when the disk does not take it.
+        """
+
+    def forget(self) -> None:  # noqa: B027 - most modes note nothing
+        """A round begins or was aborted: what was noted does not hold."""
+
+    def close(self) -> None:
+        """Close the ledger and let go of what was known of rounds; idempotent."""
+        if self.ledger is not None:
+            self.ledger.close()
+        self.ledger = None
+
+    @property
+    def status(self) -> Mapping[str, object]:
+        """What the mode adds to the plugin's status."""
+        return {}
+
+    @property
+    def book(self) -> Ledger:
+        """The open ledger.
+
+        Raises:
+            RoundError: QRES-E602 where there is none.
+        """
+        if self.ledger is None:
+            what = "no ledger is open, and nothing is released without one"
+            fix = "setup and round_opened come first"
+            raise RoundError.of("QRES-E602", "plugins.dp", what, fix)
+        return self.ledger
+
+    # ── rounds ────────────────────────────────────────────────────────────────────────────────
+
+    @abc.abstractmethod
+    def out(self, update: Update, round_info: RoundInfo) -> Update:
+        """Charge the ledger, and make of the node's update what may leave.
+
+        Args:
+            update: int32, shape ``(d,)``.
+            round_info: the round.
+
+        Raises:
+            ValueRefusedError: QRES-E509 when the budget is spent, QRES-E507 for a node that missed
+                rounds and has to sit out.
+            RoundError: QRES-E602.
+            CompatibilityError: QRES-E313, QRES-E314.
+        """
+
+    def revealed(
+        self,
+        updates: Updates,
+        contributions: Sequence[Contribution],
+        round_info: RoundInfo,
+    ) -> Updates:
+        """What the rule is to see of the agreed updates, once the mode has checked them.
+
+        Args:
+            updates: int32, shape ``(n, d)``.
+            contributions: of the agreed members.
+            round_info: the round.
+
+        Raises:
+            ValueRefusedError: QRES-E505, QRES-E509.
+            RoundError: QRES-E602.
+            CompatibilityError: QRES-E303.
+        """
+        del contributions, round_info
+        return updates
+
+    def merge(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        """The merged update, int32, shape ``(d,)``.
+
+        Args:
+            proceed: the rest of the chain.
+            updates: what :meth:`revealed` returned.
+
+        Raises:
+            CompatibilityError: QRES-E314 if a plugin beside this one undid the mechanism.
+        """
+        return proceed(updates)

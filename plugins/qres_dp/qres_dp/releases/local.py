@@ -1,0 +1,46 @@
+"""Mode local: what leaves a node has all the noise it needs."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+import numpy as np
+
+from qres_core import RoundInfo, Update, Vector, fixed
+from qres_dp.clip import clip
+from qres_dp.discrete_gaussian import discrete_gaussian
+from qres_dp.modes import Mechanism
+from qres_dp.randomness import coin, fresh_key
+from qres_dp.releases.base import Release
+
+
+def counted(vector: Vector, rate: float) -> Vector:
+    """The vector with the probability of the sampling rate, else zeros; which one is a secret."""
+    return vector if rate == 1.0 or coin(rate) else np.zeros_like(vector)
+
+
+@attrs.define(eq=False)
+class LocalRelease(Release):
+    """Noise that each node adds by itself, under a fresh key that nobody keeps."""
+
+    def out(self, update: Update, round_info: RoundInfo) -> Update:
+        """See :meth:`Release.out`."""
+        mechanism, terms = self.fitted(round_info), self.terms
+        clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.bound).vector
+        charge = terms.charge(mechanism, round_info, os.urandom(32))
+        self.book.charge(charge, terms.budget)
+        return attrs.evolve(update, vector=_noised(clipped, mechanism), weight=1)
+
+
+def _noised(clipped: Vector, mechanism: Mechanism) -> Vector:
+    distribution = discrete_gaussian(mechanism.share)
+    noise = distribution.sample(clipped.size, fresh_key())
+    if distribution.reach + mechanism.bound <= fixed.LIMIT:
+        noise += clipped
+        return noise
+    # The grid was checked to leave room for `grid.HEADROOM` deviations; beyond them, saturate.
+    held: Vector = np.clip(noise.astype(np.int64) + clipped, -fixed.LIMIT, fixed.LIMIT).astype(
+        np.int32
+    )
+    return held

@@ -1,0 +1,48 @@
+"""Mode local with correlated noise: a node's releases are one stream."""
+
+from __future__ import annotations
+
+import attrs
+
+from qres_core import RoundInfo, Surroundings, Update
+from qres_dp.fitting import of_round
+from qres_dp.ledger.record import Charge
+from qres_dp.modes import Mechanism
+from qres_dp.releases.base import Release
+from qres_dp.stream import Stream, check_same, shape_of, turn_of, widened
+from qres_dp.terms import Correlation
+
+
+@attrs.define(eq=False)
+class LocalStream(Release):
+    """The next step of the node's stream, which begins or goes on where it was."""
+
+    correlation: Correlation
+    _stream: Stream | None = attrs.field(init=False, default=None)
+
+    def sized(self, bound: int, around: Surroundings) -> Mechanism:
+        """See :meth:`Release.sized`."""
+        usual = super().sized(bound, around)
+        return widened(usual, shape_of(self.terms, self.correlation, around))
+
+    def out(self, update: Update, round_info: RoundInfo) -> Update:
+        """See :meth:`Release.out`."""
+        mechanism, terms = self.fitted(round_info), self.terms
+        turn = turn_of(self.book.owner.node, self.correlation.separation)
+        shape = shape_of(terms, self.correlation, of_round(round_info), offset=turn)
+        if self._stream is None:
+            self._stream = Stream(self.book.owner, shape, self.folder, self.book)
+        check_same(self._stream.shape, shape)
+
+        def charge(release: bytes, multiplier: float) -> Charge:
+            return terms.charge(mechanism, round_info, release, multiplier)
+
+        released = self._stream.release(update.vector, terms.budget, charge)
+        return attrs.evolve(update, vector=released, weight=1)
+
+    def close(self) -> None:
+        """Let go of the keys too; idempotent."""
+        super().close()
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None

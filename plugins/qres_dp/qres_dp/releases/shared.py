@@ -1,0 +1,45 @@
+"""Mode distributed: every node adds a share of the noise, and only sums have enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import attrs
+
+from qres_core import Contribution, Needs, RoundInfo, Updates, ValueRefusedError, Visibility
+from qres_dp.fitting import watchers
+from qres_dp.releases.local import LocalRelease
+
+
+@attrs.define(eq=False)
+class SharedRelease(LocalRelease):
+    """As :class:`LocalRelease` with a share of the noise; it rests on what others see.
+
+    Single updates must be hidden, since a share alone hides nothing, and weights must be equal,
+    for an update counts in the sum as it was clipped.
+    """
+
+    needs: ClassVar[Needs] = Needs(equal_weights=True, at_most=Visibility.GROUP)
+
+    def revealed(
+        self,
+        updates: Updates,
+        contributions: Sequence[Contribution],
+        round_info: RoundInfo,
+    ) -> Updates:
+        """The updates, if every sum has as many nodes as the noise is counted on.
+
+        Raises:
+            ValueRefusedError: QRES-E505 for one that has fewer.
+        """
+        del contributions
+        honest, others = self.terms.honest, watchers(round_info.byzantine)
+        for members in updates.members:
+            if len(members) < honest + others:
+                what = (
+                    f"a sum of {len(members)} nodes, and {honest} honest ones beside {others} who "
+                    f"may know their share need {honest + others}"
+                )
+                raise ValueRefusedError.of("QRES-E505", "plugins.dp.honest", what)
+        return updates

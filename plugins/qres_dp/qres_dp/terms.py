@@ -1,0 +1,143 @@
+"""What the options come to: the noise and the budget that every round is made by."""
+
+from __future__ import annotations
+
+import functools
+
+import attrs
+
+from qres_core import CompatibilityError, RoundInfo
+from qres_dp import accounting
+from qres_dp.ledger import Budget
+from qres_dp.ledger.record import Charge
+from qres_dp.modes import Mechanism, Mode, Relation
+
+
+@attrs.frozen
+class Quantile:
+    """A clip that follows a quantile of the nodes' norms.
+
+    Attributes:
+        share: of nodes whose update is to fit.
+        rate: how fast the clip moves.
+    """
+
+    share: float
+    rate: float
+
+
+@attrs.frozen
+class Correlation:
+    """Noise that takes back some of that of the rounds before.
+
+    Attributes:
+        rounds: releases of the whole stream.
+        band: rounds whose noise is taken back.
+        separation: a node's data are in one of so many rounds.
+    """
+
+    rounds: int
+    band: int
+    separation: int
+
+
+@attrs.frozen
+class Terms:
+    """What the options come to, for one swarm or another.
+
+    Attributes:
+        mode: who adds the noise.
+        relation: what it hides.
+        clip: greatest L2 norm of an update, in the model's units.
+        multiplier: z of a round, or of a whole stream of correlated noise.
+        budget: what may be spent in all.
+        honest: shares the noise of a sum is counted on; 0 where nothing is shared.
+        sampling_rate: probability that a node's update counts in a round.
+        quantile: where the clip moves.
+        correlation: where noise is correlated between rounds.
+    """
+
+    mode: Mode
+    relation: Relation
+    clip: float
+    multiplier: float
+    budget: Budget
+    honest: int = 0
+    sampling_rate: float = 1.0
+    quantile: Quantile | None = None
+    correlation: Correlation | None = None
+
+    def charge(
+        self,
+        mechanism: Mechanism,
+        round_info: RoundInfo,
+        release: bytes,
+        multiplier: float | None = None,
+    ) -> Charge:
+        """What the ledger is charged with for a release.
+
+        Args:
+            mechanism: clipping and noise of the round.
+            round_info: the round.
+            release: names the release, 32 bytes.
+            multiplier: another noise multiplier than a round usually has.
+        """
+        return Charge(
+            round_info.number,
+            release,
+            self.mode.value,
+            self.relation.value,
+            self.multiplier if multiplier is None else multiplier,
+            self.sampling_rate,
+            mechanism.bound,
+            round_info.scale,
+            len(round_info.roster),
+            mechanism.honest,
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _calibrated(epsilon: float, delta: float, rounds: int, rate: float) -> float:
+    return accounting.calibrate(epsilon, delta, rounds, sampling_rate=rate)
+
+
+def settle(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    noise_multiplier: float,
+    rate: float = 1.0,
+    stream: bool = False,
+) -> tuple[float, Budget]:
+    """The noise multiplier and the budget, from the two of three numbers that are set.
+
+    Args:
+        epsilon: of all rounds together; 0 if it is to follow.
+        delta: of the guarantee.
+        rounds: how many; 0 if it is to follow.
+        noise_multiplier: of a round; 0 if it is to follow.
+        rate: the sampling rate.
+        stream: whether all rounds together are one release, of correlated noise.
+
+    Raises:
+        CompatibilityError: QRES-E314 where not two are set, and for a budget that is below a single
+            round.
+    """
+    numbers = {"epsilon": epsilon, "rounds": rounds, "noise_multiplier": noise_multiplier}
+    names = [name for name, value in numbers.items() if value]
+    if len(names) != 2:
+        what = f"{', '.join(names) or 'none'} of epsilon, rounds and noise_multiplier is set"
+        raise CompatibilityError.of("QRES-E314", "plugins.dp", what, "set two of them")
+    if not noise_multiplier:
+        releases = 1 if stream else rounds
+        return _calibrated(epsilon, delta, releases, rate), Budget(epsilon, delta)
+    multiplier = float(noise_multiplier)
+    cost = accounting.epsilon(multiplier, rounds or 1, delta, sampling_rate=rate)
+    if rounds:
+        return multiplier, Budget(cost, delta)
+    if cost > epsilon:
+        what = f"a single round spends epsilon {cost:.6g}, and the budget is {epsilon:g}"
+        fix = "a larger noise_multiplier"
+        raise CompatibilityError.of("QRES-E314", "plugins.dp.epsilon", what, fix)
+    return multiplier, Budget(epsilon, delta)

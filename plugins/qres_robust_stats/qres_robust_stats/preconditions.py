@@ -1,0 +1,78 @@
+"""What a round must be for a rule to run."""
+
+from __future__ import annotations
+
+from qres_arithmetic import Blocks, Rows, check_rows
+
+from qres_core import CompatibilityError, Updates, ValueRefusedError, Visibility
+
+
+def checked(vectors: Rows | Blocks) -> Rows | Blocks:
+    """Return vectors that are rows, or a view that gives rows in blocks of columns.
+
+    Raises:
+        ValueRefusedError: QRES-E502, QRES-E503 or QRES-E505 for anything else.
+    """
+    return vectors if isinstance(vectors, Blocks) else check_rows(vectors)
+
+
+def check_enough(rule: str, n: int, f: int, fewest: int, condition: str) -> None:
+    """Refuse too few vectors for a rule called as a function.
+
+    Args:
+        rule: the function's name.
+        n: vectors at hand.
+        f: the fault bound, or another option the condition is about.
+        fewest: how many are needed.
+        condition: how ``fewest`` follows from the options, for example ``"2 f + 1"``.
+
+    Raises:
+        ValueRefusedError: QRES-E505 if ``n < fewest``.
+    """
+    if n < fewest:
+        what = f"n = {n} vectors, {rule} with f = {f} needs n >= {condition} = {fewest}"
+        raise ValueRefusedError.of("QRES-E505", "vectors", what, "give more vectors or lower f")
+
+
+def check_round(name: str, updates: Updates, f: int, fewest: int, condition: str) -> None:
+    """Refuse a round in which a plugin cannot keep its promise.
+
+    Args:
+        name: the plugin's name in the configuration.
+        updates: the round's updates.
+        f: the plugin's fault bound.
+        fewest: updates the plugin needs.
+        condition: how ``fewest`` follows from the options, for example ``"2 f + 1"``.
+
+    Raises:
+        CompatibilityError: QRES-E303 if there is only the sum of all updates.
+        ValueRefusedError: QRES-E505 if there are fewer than ``fewest``.
+    """
+    check_visible(name, updates)
+    n = len(updates)
+    if n < fewest:
+        raise ValueRefusedError.of(
+            "QRES-E505",
+            "updates",
+            f"n = {n} updates, {name} with f = {f} needs n >= {condition} = {fewest}",
+            f"raise swarm.quorum to {fewest} or lower plugins.{name}.f",
+        )
+
+
+def check_visible(name: str, updates: Updates) -> None:
+    """Refuse a sum of all updates: a rule compares rows, single updates or the means of groups.
+
+    Args:
+        name: the plugin's name in the configuration.
+        updates: the round's updates.
+
+    Raises:
+        CompatibilityError: QRES-E303 if there is only the sum of all.
+    """
+    if updates.visibility is Visibility.SUM:
+        raise CompatibilityError.of(
+            "QRES-E303",
+            "updates.visibility",
+            f"{name} compares updates with each other, got only their sum",
+            "let the plugin that hides them work in groups, or choose the rule mean",
+        )

@@ -1,0 +1,118 @@
+"""What a session reveals: the sums of its groups, as the rows of the round's updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+import numpy as np
+
+from qres_core import (
+    Companion,
+    Contribution,
+    Evidence,
+    NodeId,
+    Revelation,
+    Updates,
+    Visibility,
+)
+from qres_secagg.aggregator import Aggregator, GroupSum
+from qres_secagg.board import Board
+from qres_secagg.inputs import Inputs, listed
+from qres_secagg.ring import NAME, mean
+
+ODD: Final = "companions of another form"
+
+
+@attrs.frozen(eq=False)
+class Revealed:
+    """What a session came to.
+
+    Attributes:
+        revelation: rows and evidence.
+        saturated: coordinates of means that left the grid.
+    """
+
+    revelation: Revelation
+    saturated: int
+
+
+def open_sums(board: Board, inputs: Inputs, *, threads: int = 1) -> tuple[GroupSum, ...]:
+    """Add up the inputs and take the masks off.
+
+    Raises:
+        SecaggError: QRES-E604, see :meth:`Aggregator.add` and :meth:`Aggregator.finish`.
+    """
+    aggregator = Aggregator(board, threads=threads)
+    for sender, values in inputs.vectors.items():
+        aggregator.add(sender, values, inputs.residues[sender])
+    return aggregator.finish()
+
+
+def as_updates(
+    sums: Sequence[GroupSum], weights: Mapping[NodeId, int], visibility: Visibility
+) -> tuple[Updates, int]:
+    """Rows for the rule: of each group the mean, the exact sums, the members.
+
+    Args:
+        sums: of the open groups.
+        weights: by member; the weight its vector was multiplied by.
+        visibility: ``SUM`` or ``GROUP``.
+
+    Returns:
+        the updates, ascending by the lowest member, and how many coordinates of means were
+        saturated.
+    """
+    ordered = sorted(sums, key=lambda one: one.members[0])
+    totals = [sum(weights[member] for member in one.members) for one in ordered]
+    means = [mean(one.total, weight) for one, weight in zip(ordered, totals, strict=True)]
+    names = set(ordered[0].residues).intersection(*(one.residues for one in ordered[1:]))
+    companions = {
+        name: tuple(
+            Companion.of(one.residues[name].values, one.residues[name].modulus) for one in ordered
+        )
+        for name in sorted(names)
+    }
+    updates = Updates(
+        np.stack([row for row, _over in means]),
+        tuple(one.members[0] for one in ordered),
+        np.array(totals, dtype=np.int64),
+        visibility,
+        members=tuple(one.members for one in ordered),
+        sums=np.stack([one.total for one in ordered]),
+        companions=companions,
+    )
+    return updates, sum(over for _row, over in means)
+
+
+def reveal(
+    board: Board,
+    contributions: Sequence[Contribution],
+    *,
+    equal: bool,
+    number: int,
+    visibility: Visibility,
+    threads: int = 1,
+) -> Revealed:
+    """Open a finished session.
+
+    Args:
+        board: its public side, with survivors and shares.
+        contributions: the agreed ones.
+        equal: whether every input counts once, whatever it claims.
+        number: of the round, for evidence.
+        visibility: what the plugin promises to leave visible.
+        threads: threads that expand masks.
+
+    Raises:
+        SecaggError: QRES-E604; no partial sum is given out.
+    """
+    inputs = Inputs.of(listed(board, contributions), board.session.parameters)
+    sums = open_sums(board, inputs, threads=threads)
+    weights = {one.sender: 1 if equal else one.weight for one in contributions}
+    updates, saturated = as_updates(sums, weights, visibility)
+    against = tuple(
+        Evidence(sender, ODD, NAME, against=True, round=number) for sender in inputs.odd
+    )
+    return Revealed(Revelation(updates, against), saturated)

@@ -1,0 +1,88 @@
+"""From the plugin's options and the size of a swarm to the numbers of a session."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from qres_core import MAX_WEIGHT, CompatibilityError
+from qres_secagg.levels import largest_group
+from qres_secagg.parameters import Parameters, choose
+from qres_secagg.ring import MAX_WIDE_DIMENSION
+
+GROUP_LEAST: Final = 8
+"""Fewest inputs of a group's sum, unless ``min_size`` says otherwise."""
+FEWEST: Final = 3
+_UNIT: Final = 2**16
+
+
+class Options(Protocol):
+    """The options that sizes depend on, see :class:`qres_secagg.Secagg`."""
+
+    group_size: int
+    min_size: int
+    corrupt: float
+    dropout: float
+    ring: int
+    prg: str
+    bound: float
+    noise_room: float
+    weights: str
+    max_weight: int
+    bisect: bool
+
+
+def group_least(options: Options) -> int:
+    """Fewest inputs with which the sum of a group is opened."""
+    return options.min_size or GROUP_LEAST
+
+
+def raw_bound(options: Options) -> int:
+    """Largest coordinate of an update before its weight, in raw units of the grid."""
+    return int(options.bound * _UNIT)
+
+
+def sized(options: Options, n: int, byzantine: int, dimension: int) -> Parameters:
+    """The numbers of a session; the same on every node of the swarm.
+
+    Args:
+        options: of the plugin.
+        n: nodes of the roster.
+        byzantine: the swarm's fault bound.
+        dimension: coordinates of a vector.
+
+    Raises:
+        CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree and
+            threshold are safe or the swarm is smaller than its groups.
+        ConfigError: QRES-E105, a number out of range.
+    """
+    corrupt = max(byzantine, int(options.corrupt * n))
+    dropped = max(1, int(options.dropout * n))
+    grouped = bool(options.group_size) or options.bisect
+    least = group_least(options) if grouped else options.min_size or max(FEWEST, corrupt + 2)
+    if n < max(least, options.group_size):
+        what = f"{n} nodes make no group of {max(least, options.group_size)}"
+        fix = "smaller plugins.secagg.group_size and min_size, or more nodes"
+        raise CompatibilityError.of("QRES-E314", "plugins.secagg.group_size", what, fix)
+    plan = choose(n, corrupt, dropped)
+    if n * options.max_weight > MAX_WEIGHT:
+        what = f"{n} nodes of weight {options.max_weight}: more than 2**30 in all"
+        fix = f"plugins.secagg.max_weight <= {MAX_WEIGHT // n}"
+        raise CompatibilityError.of("QRES-E313", "plugins.secagg.max_weight", what, fix)
+    if options.ring == 64 and dimension > MAX_WIDE_DIMENSION:
+        what = f"{dimension} coordinates in the ring of 64 bits, at most {MAX_WIDE_DIMENSION}"
+        fix = "plugins.secagg.ring = 32"
+        raise CompatibilityError.of("QRES-E313", "plugins.secagg.ring", what, fix)
+    return Parameters(
+        dimension=dimension,
+        k=plan.k,
+        t=plan.t,
+        corrupt=corrupt,
+        min_survivors=least,
+        bound=raw_bound(options) * options.max_weight,
+        summands=largest_group(n, options.group_size),
+        noise=int(options.noise_room * _UNIT),
+        group_size=options.group_size,
+        ring_bits=options.ring,
+        prg=options.prg,
+        extra=f"{options.weights} {options.max_weight} {int(options.bisect)}".encode(),
+    )

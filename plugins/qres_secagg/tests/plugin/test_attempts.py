@@ -1,0 +1,269 @@
+"""Sets of a round that ended without a decision, decided in a later one for the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_secagg import Secagg
+from qres_secagg.attempts import MAX_KEPT
+from qres_secagg.dialogue import SecaggDialogue
+from qres_secagg.messages import SID_BYTES, Kind, decode_unmask
+from secagg_swarm import Earlier, PluginSwarm, plain_sum
+
+from qres_core import Envelope, NodeInfo, QresError, Send, Update
+from qres_core.kernel.config import parse
+from qres_core.lab import simulator
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import TaskConfig
+from qres_core.swarm.messages import PRECOMMIT
+
+
+def recorded(swarm: PluginSwarm, step: Kind) -> list[tuple[bytes, bytes]]:
+    """Sender and body of every message of a kind that is sent from now on."""
+    found: list[tuple[bytes, bytes]] = []
+
+    def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
+        if send.step == step:
+            found.append((sender, send.body))
+        return send
+
+    swarm.carry = carry
+    return found
+
+
+def sessions(messages: list[tuple[bytes, bytes]]) -> set[bytes]:
+    return {body[:SID_BYTES] for _sender, body in messages}
+
+
+def two_rounds(n: int = 6, **more: Any) -> tuple[PluginSwarm, Earlier, dict[bytes, Update]]:
+    """A round in which all contributed and nothing was decided, and the next one, masked too."""
+    swarm = PluginSwarm(n, **more).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    made = swarm.abort()
+    swarm.open()
+    return swarm, made, updates
+
+
+# ── what is opened ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_set_of_an_earlier_round_is_opened_by_the_session_it_was_masked_in() -> None:
+    swarm, made, updates = two_rounds()
+    first = swarm.dialogues[swarm.roster[0]].session.sid
+    swarm.contribute(swarm.random_updates())  # masked again, for nothing
+    statements = recorded(swarm, Kind.STATEMENT)
+    gone = swarm.roster[2]
+    members = [node for node in swarm.roster if node != gone]
+    swarm.decide_earlier(made, members)
+    assert swarm.finished() == list(swarm.roster)
+    for node in swarm.roster:
+        rows = swarm.reveal(node, members, made).updates
+        assert rows.members == (tuple(members),)
+        assert np.array_equal(rows.sums[0], plain_sum(updates, members))
+    assert first not in sessions(statements)
+    assert len(sessions(statements)) == 1
+    assert not swarm.accused
+
+
+def test_without_what_was_kept_nothing_of_it_is_opened() -> None:
+    """The control: secrets that were dropped with their round."""
+    swarm = PluginSwarm(6).open()
+    swarm.contribute(swarm.random_updates())
+    made = swarm.abort()
+    for plugin in swarm.plugins.values():
+        plugin._kept = ()
+    swarm.open()
+    swarm.decide_earlier(made)
+    swarm.pass_time(10)
+    assert not swarm.finished()
+    with pytest.raises(QresError) as caught:
+        swarm.reveal(swarm.roster[0], earlier=made)
+    assert caught.value.code == "QRES-E604"
+
+
+def test_rounds_in_between_and_lost_messages_do_not_matter() -> None:
+    swarm, made, updates = two_rounds()
+    for _ in range(MAX_KEPT - 1):
+        swarm.abort()
+        swarm.open()
+    lost: set[tuple[bytes, bytes, int]] = set()
+
+    def lose_first(sender: bytes, receiver: bytes, send: Send) -> Send | None:
+        if (sender, receiver, send.step) in lost:
+            return send
+        lost.add((sender, receiver, send.step))
+        return None
+
+    swarm.carry = lose_first
+    swarm.decide_earlier(made)
+    assert not swarm.finished()
+    swarm.pass_time(20)
+    assert swarm.finished() == list(swarm.roster)
+    rows = swarm.reveal(swarm.roster[1], earlier=made).updates
+    assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+
+
+def test_only_so_many_sessions_are_kept_and_none_of_another_model() -> None:
+    swarm, _made, _updates = two_rounds()
+    node = swarm.roster[0]
+    for _ in range(MAX_KEPT + 2):
+        swarm.abort()
+        swarm.open()
+    kept = swarm.plugins[node]._kept
+    assert [one.session.round for one in kept] == list(range(swarm.number - MAX_KEPT, swarm.number))
+    other = attrs.evolve(swarm.info, number=swarm.number + 1, model_digest=b"n" * 32)
+    attempts = swarm.plugins[node].round_opened(other)
+    assert not attempts._earlier
+    swarm.close()  # a new model
+    assert swarm.plugins[node]._kept == ()
+
+
+def test_a_node_that_was_restarted_opens_the_sums_with_the_others(tmp_path: Path) -> None:
+    folders = {node: str(tmp_path / node.hex()[:8]) for node in PluginSwarm(7).roster}
+    swarm = PluginSwarm(7, folders=folders).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    made = swarm.abort()
+    # Also the leader of that round: it must not make a second list.
+    again = {swarm.roster[1], swarm.roster[5]}
+    for node in again:
+        swarm.plugins[node].teardown()
+        swarm.plugins[node] = Secagg()
+        swarm.plugins[node].setup(
+            NodeInfo(node, "testing", swarm.roster, 0, data_dir=folders[node])
+        )
+    swarm.open()
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(made)
+    swarm.pass_time(20)
+    assert swarm.finished() == list(swarm.roster)
+    for node in again:
+        rows = swarm.reveal(node, earlier=made).updates
+        assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+    assert not again.intersection(sender for sender, _body in shares)
+    assert not swarm.accused
+
+
+def test_a_session_that_is_kept_masks_nothing() -> None:
+    swarm, _made, _updates = two_rounds()
+    (kept,) = swarm.rounds[swarm.roster[0]]._earlier.values()
+    assert not kept.ready
+    with pytest.raises(QresError) as caught:
+        kept.mask(np.zeros(17, np.int32), {})
+    assert caught.value.code == "QRES-E604"
+
+
+# ── attacks ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_sets_of_one_session_are_not_both_opened_however_many_rounds_there_are() -> None:
+    swarm, made, _updates = two_rounds(8)
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(made)
+    assert swarm.finished() == list(swarm.roster)
+    swarm.abort()
+    swarm.open()
+    victim = swarm.roster[3]
+    swarm.decide_earlier(made, [node for node in swarm.roster if node != victim])
+    swarm.pass_time(10)
+    assert not swarm.finished()
+    assert len({decode_unmask(body)[1].statement for _sender, body in shares}) == 1
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_of_two_sessions_that_a_node_has_it_opens_one(
+    *, drops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same updates, masked in two rounds; a set of each is decided, one without the victim.
+
+    The other case is the control: nodes that state a set of either lay the victim's update open.
+    """
+    if not drops:
+        monkeypatch.setattr(SecaggDialogue, "retire", lambda *_: None)
+    swarm, first, updates = two_rounds(8)
+    swarm.contribute(updates)  # as before: no sum holds them yet
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(first)
+    whole = swarm.reveal(swarm.roster[0], earlier=first).updates.sums[0]
+    second = swarm.abort()
+    swarm.open()
+    victim = swarm.roster[3]
+    rest = [node for node in swarm.roster if node != victim]
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(second, rest)
+    swarm.pass_time(10)
+    assert bool(shares) != drops
+    assert swarm.finished() == ([] if drops else list(swarm.roster))
+    if not drops:
+        part = swarm.reveal(swarm.roster[0], rest, second).updates.sums[0]
+        assert np.array_equal(whole - part, updates[victim].vector)
+
+
+@pytest.mark.parametrize(("n", "opened"), [(8, 0), (9, 1)])
+def test_of_the_sets_of_two_rounds_shown_to_two_halves_at_most_one_is_opened(
+    n: int, opened: int
+) -> None:
+    swarm, made, updates = two_rounds(n)
+    swarm.contribute(updates)
+    shares = recorded(swarm, Kind.UNMASK)
+    for index, node in enumerate(swarm.roster):
+        if index % 2:
+            swarm.tell(node)
+        else:
+            swarm.tell_earlier(node, made)
+    swarm.deliver()
+    swarm.pass_time(20)
+    assert len(sessions(shares)) == opened
+    # Whom the others leave alone in a later round: it has dropped the session.
+    late = swarm.abort()
+    swarm.open()
+    more = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(late)
+    swarm.pass_time(20)
+    assert len(sessions(shares) | sessions(more)) <= 1
+
+
+def test_what_was_opened_in_a_kept_session_is_not_masked_again() -> None:
+    swarm, made, updates = two_rounds()
+    swarm.decide_earlier(made)
+    swarm.abort()
+    swarm.open()
+    with pytest.raises(QresError, match="another sum may hold this update"):
+        swarm.contribute(updates)
+
+
+# ── with the kernel's agreement ───────────────────────────────────────────────────────────────
+
+
+def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> SimulationResult:
+    """Five nodes; no precommit of the first round arrives: its set stays locked, not decided."""
+    carry = simulator.Simulation.carry
+
+    def deaf(self: Any, sender: Any, receiver: Any, frame: bytes, **more: Any) -> None:
+        envelope = Envelope.from_bytes(frame, max_bytes=2**24)
+        if envelope.kind != PRECOMMIT or envelope.round > 1:
+            carry(self, sender, receiver, frame, **more)
+
+    swarm = {"name": "c", "nodes": 5, "byzantine": 1, "quorum": 5, "deadline": 4.0}
+    trust = {"memory": {}, "ed25519": {}, "replay": {}}
+    tables = {**trust, **plugins, "mean": {"unprotected": True}}
+    config = parse({"swarm": swarm, "plugins": tables}, source="test")
+    task = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(simulator.Simulation, "carry", deaf)
+        return simulator.simulate(config, Scenario(rounds=2, seed=3, task=task))
+
+
+def test_a_locked_set_is_merged_as_it_is_without_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = play(monkeypatch, {})
+    assert [(one.number, one.closed) for one in plain.rounds][:2] == [(1, False), (2, True)]
+    hidden = play(monkeypatch, {"secagg": {"bound": 64.0, "patience": 0.5}})
+    assert [(one.number, one.closed) for one in hidden.rounds][:2] == [(1, False), (2, True)]
+    assert hidden.unanimous
+    assert hidden.model_digests == plain.model_digests

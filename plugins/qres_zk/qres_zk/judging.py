@@ -1,0 +1,154 @@
+"""Which revealed rows are sums of what was committed to, and who must have lied if some are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import (
+    Companion,
+    Contribution,
+    Evidence,
+    NodeId,
+    Revelation,
+    RoundInfo,
+    Updates,
+    ValueRefusedError,
+    WireError,
+)
+from qres_zk.aggregate import opens
+from qres_zk.bundle import commitments
+from qres_zk.group import ORDER
+from qres_zk.statement import Statement
+from qres_zk.suspicion import Suspicion
+
+NAME: Final = "zk"
+LIED: Final = "another vector than committed"
+
+
+@attrs.define(eq=False)
+class SumJudge:
+    """Opens the commitments to sums, and remembers failures from round to round.
+
+    Attributes:
+        single: whether single vectors are visible, so that each was compared on its way in.
+        failed: sums that failed so far.
+    """
+
+    single: bool = True
+    failed: int = 0
+    _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
+    _untold: tuple[Evidence, ...] = attrs.field(init=False, default=())
+
+    @property
+    def suspects(self) -> frozenset[NodeId]:
+        """Members of failed sums that nothing explains yet."""
+        return self._suspicion.suspects
+
+    def proven(self, node: NodeId) -> bool:
+        """Whether a node was proven to lie by rounds that made no model, and nobody was told."""
+        return any(one.subject == node for one in self._untold)
+
+    def revealed(
+        self,
+        statement: Statement,
+        updates: Updates,
+        contributions: tuple[Contribution, ...],
+        round_info: RoundInfo,
+    ) -> Revelation:
+        """Keep the rows that are sums of what their members committed to.
+
+        Args:
+            statement: the round's.
+            updates: rows as revealed by the plugins after the proof's.
+            contributions: of the agreed members, with their proofs.
+            round_info: the round.
+
+        Returns:
+            the rows that hold, and evidence against whoever must have lied.
+
+        Raises:
+            ValueRefusedError: QRES-E508 if the rows that hold have fewer members than the quorum.
+
+        Complexity: O(d) word operations a row, and a multiplication of ``b`` points a member.
+        """
+        sent = {one.sender: one for one in contributions}
+        holds = [self._row_holds(statement, updates, row, sent) for row in range(len(updates))]
+        failed = [members for members, good in zip(updates.members, holds, strict=True) if not good]
+        if not failed:
+            against, self._untold = self._untold, ()
+            return Revelation(updates, against)
+        self.failed += len(failed)
+        liars = self._suspicion.note(failed, round_info.byzantine)
+        against = self._untold + tuple(
+            Evidence(one, LIED, NAME, against=True, round=round_info.number) for one in liars
+        )
+        kept = np.flatnonzero(holds)
+        left = sum(len(updates.members[int(row)]) for row in kept)
+        if not left or left < round_info.quorum:
+            self._untold = against  # for the next round that goes through: an error carries none
+            what = (
+                f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
+                f"quorum is {round_info.quorum}"
+            )
+            raise ValueRefusedError.of("QRES-E508", "plugins.zk", what)
+        self._untold = ()
+        return Revelation(updates.take(kept), against)
+
+    def _row_holds(
+        self,
+        statement: Statement,
+        updates: Updates,
+        row: int,
+        sent: Mapping[bytes, Contribution],
+    ) -> bool:
+        members = [sent.get(member) for member in updates.members[row]]
+        made = [one for one in members if one is not None]
+        if len(made) != len(members):
+            return False
+        vector: NDArray[np.integer]
+        weights: list[int] | None = None
+        if updates.sums is None:
+            vector = updates.vectors[row]
+            if len(made) == 1 and self._stands_as_sent(made[0], vector):
+                return True
+        else:
+            vector = updates.sums[row]
+            weights = [one.weight for one in made]
+            if sum(weights) != int(updates.weights[row]):
+                weights = None
+        companions = updates.companions.get(NAME)
+        beside = companions[row] if companions is not None else None
+        if not fits(beside, statement):
+            return False
+        try:
+            points = [commitments(one.proofs.get(NAME, b""), statement) for one in made]
+        except WireError:
+            return False
+        return opens(statement, points, vector, blinds_of(beside), weights)
+
+    def _stands_as_sent(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
+        """Whether a row is one node's vector as it was sent.
+
+        What is visible is compared with its commitment before it is accepted: by this node, or, if
+        it catches up on a round that others decided, by the honest ones of that round's quorum.
+        """
+        return self.single and np.array_equal(contribution.vector, vector)
+
+
+def fits(companion: Companion | None, statement: Statement) -> bool:
+    """Whether these are blinds for a statement's rows."""
+    return (
+        companion is not None
+        and companion.modulus == ORDER
+        and len(companion.body) == 32 * statement.rows
+    )
+
+
+def blinds_of(companion: Companion | None) -> tuple[int, ...]:
+    """The blinds, none if there are none."""
+    return companion.residues() if companion is not None else ()

@@ -1,0 +1,32 @@
+"""What a node keeps on disk: private, durable and whole, or refused with QRES-E602.
+
+:class:`PrivateDatabase` is one SQLite file, :class:`Facts` a table of checked values in one, and
+:func:`create_file` and :func:`replace_file` write small files that are there whole or not at all.
+One policy holds for all of them, so that no plugin has to find it again.
+"""
+
+from __future__ import annotations
+
+from qres_core.contract.stores.database import BUSY_SECONDS, PrivateDatabase, StoreKind
+from qres_core.contract.stores.facts import Facts
+from qres_core.contract.stores.files import (
+    clear_leftovers,
+    create_file,
+    make_folder,
+    refuse_loose,
+    replace_file,
+    sync_folder,
+)
+
+__all__ = [
+    "BUSY_SECONDS",
+    "Facts",
+    "PrivateDatabase",
+    "StoreKind",
+    "clear_leftovers",
+    "create_file",
+    "make_folder",
+    "refuse_loose",
+    "replace_file",
+    "sync_folder",
+]
