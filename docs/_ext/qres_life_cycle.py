@@ -19,7 +19,7 @@ LANES: Final = (
     (
         "every message",
         (
-            *("size", "form", "swarm", "roster"),
+            *("size", "form", "swarm", "roster", "reputation"),
             *("authenticate", "replay_check", "reputation"),
         ),
     ),
@@ -31,7 +31,7 @@ LANES: Final = (
     ("round: agree", ("endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
-        ("reveal", "wrap_aggregate", "aggregate", "observe", "round_closed", "digests"),
+        ("reveal", "wrap_aggregate", "aggregate", "journal", "observe", "round_closed", "digests"),
     ),
     ("when asked", ("status",)),
     ("at the end", ("teardown",)),

@@ -108,7 +108,7 @@ class HookSpecs:
     def round_closed(self, outcome: Outcome) -> None:
         """A round ended, with a new model or with nothing changed.
 
-        When: once for every ``round_opened``.
+        When: once for every ``round_opened``, except for a round in which the node stops.
         Slot: life cycle; any number, in file order.
 
         Args:
@@ -214,8 +214,9 @@ class HookSpecs:
     def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> Verdict:
         """Decide whether the claimed sender made the message and may take part.
 
-        When: for every incoming message, first of all checks, after size and form; and again for
-            messages quoted inside others (votes in a certificate).
+        When: for every incoming message whose form, swarm and sender's name are right and whose
+            source is not banned, before every other check by a plugin; and again for messages
+            quoted inside others (votes in a certificate).
         Slot: authenticate, inbound half; one or more (none only with ``swarm.insecure``). Every
             one must accept. Must not change state.
 
@@ -371,8 +372,10 @@ class HookSpecs:
     def reputation(self, sender: NodeId) -> Standing:
         """Say how much a node counts and whether it is banned.
 
-        When: for the source of every incoming message before ``authenticate``, for its sender after
-            ``replay_check`` where that is another, and when a set is proposed.
+        When: for the source of every incoming message before ``authenticate``, and for its sender
+            after ``replay_check`` where that is another; for a neighbour before ``admit``; for a
+            round's proposer when it opens; for members of a set, by the node that proposes it and
+            by those that vote on it.
         Slot: reputation, asking half; none or one. Without one everybody counts fully.
 
         Args:
@@ -394,7 +397,8 @@ class HookSpecs:
     def observe(self, evidence: Evidence) -> None:
         """Take note of a fact about a node.
 
-        When: for every rejection with blame, and for every agreed contribution.
+        When: for every rejection with blame, for every accusation of a dialogue, for what
+            ``screen`` and ``reveal`` bring to light, and for every agreed contribution.
         Slot: reputation, telling half; any number, in file order.
 
         Args:
@@ -448,7 +452,7 @@ class HookSpecs:
         """Undo for the whole what ``privatize`` did to the parts.
 
         When: once a round, when the set is agreed and every dialogue finished, before
-            ``aggregate``.
+            ``aggregate``. Not for a set that was merged before the vote on it (``endorse``).
         Slot: privatize, inbound half; any number, chained in reverse file order.
 
         Args:
@@ -498,8 +502,9 @@ class HookSpecs:
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
         """Check the proof that came with a contribution.
 
-        When: for every contribution after the reputation gate, and for those fetched for a
-            proposed set.
+        When: for every contribution after the reputation gate, this node's own among them, and for
+            those fetched for a proposed set. Not for those of a set that a quorum has decided on
+            without this node: it is merged whatever the node makes of a proof.
         Slot: prove, inbound half; any number. Every one must accept.
 
         Args:
@@ -550,7 +555,8 @@ class HookSpecs:
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
         """Merge the agreed updates into one.
 
-        When: once a round on every node, innermost of the ``wrap_aggregate`` chain.
+        When: on every node, innermost of the ``wrap_aggregate`` chain, for the agreed set; before
+            the vote on it where a plugin is to ``endorse`` what it merges to.
         Slot: aggregate; exactly one.
 
         Args:
@@ -580,7 +586,7 @@ class HookSpecs:
     ) -> Vector:
         """Run around the rule: filter or mix what goes in, check or clip what comes out.
 
-        When: once a round; the first in the file is outermost.
+        When: as ``aggregate``, around it; the first in the file is outermost.
         Slot: aggregate, wrapper; any number.
 
         Args:
@@ -608,6 +614,7 @@ class HookSpecs:
         """Say which updates this node would rather not see merged, or see count less.
 
         When: on the round's proposer, once it has what it could propose and before it proposes.
+            Not for a set that a quorum already voted for, which is proposed again as it was.
         Slot: aggregate, choosing half; any number. What any of them speaks against is left out of
             the proposal, and shares multiply. A set that shrinks below the quorum is not proposed.
             The shares are part of the agreed set, as standings are.

@@ -31,9 +31,11 @@ and ask for nothing but their arguments and the plugin's options; they run befor
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 
+from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.types import Visibility
 
 
@@ -63,6 +65,13 @@ class Needs:
     averaging: bool = False
 
 
+def _check_size(_instance: object, attribute: Any, value: Any) -> None:
+    if value is not None and (type(value) is not int or value < 1):
+        what = f"{value!r} is no number of nodes"
+        fix = "1 or more, or None where there is no such number"
+        raise ValueRefusedError.of("QRES-E506", f"hides.{attribute.name}", what, fix)
+
+
 @attrs.frozen
 class Hides:
     """What a ``privatize`` plugin takes away from everything after it.
@@ -70,14 +79,17 @@ class Hides:
     Attributes:
         leaves: what stays visible of contributions once it ran.
         group_size: with ``GROUP``, how many nodes a group has at least; rules see one row a group.
-            0 where all nodes may be one group.
-        smallest: with ``GROUP``, the fewest updates of a group whose sum is still revealed; 0 if
-            that is ``group_size``.
+            ``None`` where no number of groups is sure: all nodes may be one.
+        smallest: with ``GROUP``, the fewest updates of a group whose sum is still revealed;
+            ``None`` if that is ``group_size``.
+
+    Raises:
+        ValueRefusedError: QRES-E506 for a size below 1.
     """
 
     leaves: Visibility = Visibility.INDIVIDUAL
-    group_size: int = 1
-    smallest: int = 0
+    group_size: int | None = attrs.field(default=1, validator=_check_size)
+    smallest: int | None = attrs.field(default=None, validator=_check_size)
 
 
 @attrs.frozen(kw_only=True)

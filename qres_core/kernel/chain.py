@@ -43,7 +43,7 @@ class Hidden:
         if self.by is None:
             return updates
         size = self.by.hides.group_size
-        if self.visibility is Visibility.SUM or size == 0:
+        if self.visibility is Visibility.SUM or size is None:
             return 1
         return max(1, updates // size)
 
@@ -54,7 +54,8 @@ class Hidden:
         if self.visibility is Visibility.SUM:
             return updates
         hides = self.by.hides
-        return min(updates, hides.smallest or hides.group_size or updates)
+        least = hides.group_size if hides.smallest is None else hides.smallest
+        return updates if least is None else min(updates, least)
 
 
 def hiding(enabled: Sequence[Enabled]) -> Hidden:
@@ -66,7 +67,7 @@ def hiding(enabled: Sequence[Enabled]) -> Hidden:
     return hidden
 
 
-def masked(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enabled]]:
+def behind_the_hider(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enabled]]:
     """Plugins that would privatize what is hidden already, each with the one that hid it."""
     hider: Enabled | None = None
     for plugin in having(enabled, "privatize"):

@@ -16,7 +16,7 @@ from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
-from qres_core.kernel.chain import Hidden, check_all, having, hiding, masked
+from qres_core.kernel.chain import Hidden, behind_the_hider, check_all, having, hiding
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
 
@@ -217,7 +217,7 @@ def _standings(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
 
 
 def _order(enabled: Sequence[Enabled]) -> Iterator[Problem]:
-    for plugin, hider in masked(enabled):
+    for plugin, hider in behind_the_hider(enabled):
         what = f"comes after plugins.{hider.name} and would change values that are masked already"
         fix = f"put [plugins.{plugin.name}] before [plugins.{hider.name}] in the file"
         if plugin.hides.leaves is not Visibility.INDIVIDUAL:

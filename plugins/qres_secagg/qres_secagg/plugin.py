@@ -183,7 +183,7 @@ class Secagg:
     def hides(self) -> Hides:
         """One sum, or one for each group. With ``bisect``, one sum may become those of groups."""
         if self.bisect or self.group_size:
-            return Hides(Visibility.GROUP, self.group_size, group_least(self))
+            return Hides(Visibility.GROUP, self.group_size or None, group_least(self))
         return Hides(Visibility.SUM)
 
     @property

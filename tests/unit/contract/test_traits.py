@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import pytest
 
-from qres_core import Hides, Needs, Visibility
+from qres_core import Hides, Needs, ValueRefusedError, Visibility
 from qres_core.contract.traits import HIDES_NOTHING, NO_NEEDS
 
 
@@ -35,3 +37,13 @@ def test_a_trait_cannot_be_changed(trait: Needs | Hides) -> None:
     for field in attrs.fields(type(trait)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(trait, field.name, None)
+
+
+@pytest.mark.parametrize("field", ["group_size", "smallest"])
+@pytest.mark.parametrize("size", [0, -1, True, 2.0])
+def test_a_group_of_nobody_is_refused(field: str, size: Any) -> None:
+    """No number of nodes is ``None``; 0 would be taken for one by whoever divides by it."""
+    for fine in (1, 7, None):
+        assert getattr(Hides(Visibility.GROUP, **{field: fine}), field) == fine
+    with pytest.raises(ValueRefusedError, match=rf"QRES-E506 hides\.{field}"):
+        Hides(Visibility.GROUP, **{field: size})
