@@ -6,9 +6,7 @@ starts. A combination that would be a lie is refused with a sentence that names 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Final, cast
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -18,29 +16,16 @@ from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.chain import Hidden, behind_the_hider, check_all, having, hiding
 from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.remedies import (
+    SEEN,
+    ask_for_less,
+    ban_only,
+    counted,
+    enable,
+    has_option,
+    work_in_groups,
+)
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
-
-_EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "transport": "memory",
-        "authenticate": "ed25519",
-        "replay_check": "replay",
-        "reputation": "reputation",
-        "privatize": "secagg",
-        "prove": "zk",
-        "aggregate": "mean",
-    }
-)
-"""A plugin of each family that a message can name; nothing but the messages rests on it."""
-
-_SEEN: Final[Mapping[Visibility, str]] = MappingProxyType(
-    {
-        Visibility.INDIVIDUAL: "single updates",
-        Visibility.GROUP: "sums of groups",
-        Visibility.SUM: "one sum of all updates",
-    }
-)
-"""What can be seen of contributions, in words."""
 
 
 @attrs.frozen
@@ -106,17 +91,12 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
                 yield Problem("QRES-E302", "plugins", what, "remove all but one")
             if len(holders) >= slot.minimum:
                 continue
-            what, fix = f"no enabled plugin has the hook {hook!r}", _enable(family)
+            what, fix = f"no enabled plugin has the hook {hook!r}", enable(family)
             if family not in SECURITY_FAMILIES:
                 yield Problem("QRES-E301", "plugins", what, fix)
             elif not swarm.insecure:
                 fix += "; or set swarm.insecure = true, for experiments only"
                 yield Problem("QRES-E306", "plugins", what, fix)
-
-
-def _enable(family: str) -> str:
-    """How to fill a family."""
-    return f"enable a plugin of the family {family}, for example [plugins.{_EXAMPLES[family]}]"
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
@@ -142,7 +122,7 @@ def _pairs(enabled: Sequence[Enabled]) -> Iterator[Problem]:
 def _fault_bound(swarm: SwarmConfig) -> Iterator[Problem]:
     least = 3 * swarm.byzantine + 1
     if swarm.nodes < least:
-        what = f"{swarm.nodes} nodes cannot agree with {_counted(swarm.byzantine)} among them"
+        what = f"{swarm.nodes} nodes cannot agree with {counted(swarm.byzantine)} among them"
         fix = f"swarm.nodes >= {least}, or swarm.byzantine <= {(swarm.nodes - 1) // 3}"
         yield Problem("QRES-E307", "swarm.byzantine", what, fix)
 
@@ -156,9 +136,9 @@ def _visibility(
     for plugin in enabled:
         sees = not set(plugin.hooks).isdisjoint(("verify", "aggregate", "wrap_aggregate"))
         if sees and plugin.needs.visibility > hidden.visibility:
-            seen = _SEEN[hidden.visibility]
+            seen = SEEN[hidden.visibility]
             what = (
-                f"needs to see {_SEEN[plugin.needs.visibility]}, and plugins.{hider.name} shows "
+                f"needs to see {SEEN[plugin.needs.visibility]}, and plugins.{hider.name} shows "
                 f"only {seen}"
             )
             if "aggregate" in plugin.hooks:
@@ -168,24 +148,8 @@ def _visibility(
                 instead = f"remove [plugins.{plugin.name}]"
             fix = f"{instead}, or remove [plugins.{hider.name}]"
             if plugin.needs.visibility is Visibility.GROUP:
-                fix = f"{_groups(plugin, hider, swarm.quorum)}; or {instead}"
+                fix = f"{work_in_groups(plugin, hider, swarm.quorum)}; or {instead}"
             yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
-
-
-def _groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
-    """How groups can give a plugin the rows that one sum does not."""
-    least = max(1, plugin.needs.min_updates)
-    size = quorum // least
-    rows = "1 group" if least == 1 else f"{least} groups"
-    if size < 2:  # a group of one hides nothing
-        return (
-            f"let {hider.name} work in groups, with a larger swarm: {plugin.name} needs {rows} "
-            f"of several nodes each, and swarm.quorum = {quorum} has no room for them"
-        )
-    return (
-        f"let {hider.name} work in groups of at most {size} nodes: {plugin.name} needs {rows}, "
-        f"and swarm.quorum = {quorum}"
-    )
 
 
 def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
@@ -193,7 +157,7 @@ def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
         if plugin.needs.at_most < hidden.visibility:
             what = (
                 f"its guarantee holds only where nobody sees more than "
-                f"{_SEEN[plugin.needs.at_most]}, and {_SEEN[hidden.visibility]} can be seen"
+                f"{SEEN[plugin.needs.at_most]}, and {SEEN[hidden.visibility]} can be seen"
             )
             hide = f"enable secure aggregation after {plugin.name}, for example [plugins.secagg]"
             if hidden.by is not None:
@@ -212,7 +176,7 @@ def _standings(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
                 f"weights nodes by their standing, and plugins.{hidden.by.name} shows only sums, "
                 "in which no single node can count less"
             )
-            fix = f"{_ban_only(plugin)}; or remove [plugins.{hidden.by.name}]"
+            fix = f"{ban_only(plugin)}; or remove [plugins.{hidden.by.name}]"
             yield Problem("QRES-E310", f"plugins.{plugin.name}", what, fix)
 
 
@@ -261,7 +225,7 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
         if least > swarm.quorum:
             what = f"needs {least} updates, and swarm.quorum lets {swarm.quorum} suffice"
             nodes = f" and swarm.nodes >= {least}" if least > swarm.nodes else ""
-            fix = f"swarm.quorum >= {least}{nodes}, or {_smaller(plugin)}"
+            fix = f"swarm.quorum >= {least}{nodes}, or {ask_for_less(plugin)}"
             yield Problem("QRES-E304", where, what, fix)
             continue
         if plugin not in chain:
@@ -290,31 +254,9 @@ def _too_few(
     size = hidden.by.hides.group_size if hidden.by is not None else 1
     if size:  # without groups from the start, no quorum makes more rows than one
         fix = f"{fix + ', ' if fix else ''}swarm.quorum >= {needed * size}"
-    smaller = _smaller(plugin)
+    smaller = ask_for_less(plugin)
     fix = f"{fix}, or {smaller}" if fix else smaller
     return Problem("QRES-E304", f"plugins.{plugin.name}", what, fix)
-
-
-def _smaller(plugin: Enabled) -> str:
-    """How a plugin is content with fewer updates."""
-    options = [option for option in ("f", "size") if _has(plugin, option)]
-    return f"a smaller {' or '.join(options) or 'bound'} in [plugins.{plugin.name}]"
-
-
-def _has(plugin: Enabled, option: str) -> bool:
-    """Whether a plugin has an option of that name, so that a message can say what to set it to."""
-    kind = cast("Any", type(plugin.instance))
-    return attrs.has(kind) and option in {one.name for one in attrs.fields(kind)}
-
-
-def _ban_only(plugin: Enabled) -> str:
-    """How a reputation is kept from scaling weights."""
-    how = f": exponent = 0 in [plugins.{plugin.name}]" if _has(plugin, "exponent") else ""
-    return f"let {plugin.name} ban nodes and not weight them{how}"
-
-
-def _counted(liars: int) -> str:
-    return "1 liar" if liars == 1 else f"{liars} liars"
 
 
 def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
@@ -322,9 +264,11 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
         tolerates = plugin.needs.tolerates
         if tolerates is None or tolerates >= swarm.byzantine:
             continue
-        what = f"withstands {_counted(tolerates)}, and swarm.byzantine promises {swarm.byzantine}"
+        what = f"withstands {counted(tolerates)}, and swarm.byzantine promises {swarm.byzantine}"
         kind = "rule" if "aggregate" in plugin.hooks else "plugin"
-        own = f"f = {swarm.byzantine} in [plugins.{plugin.name}], " if _has(plugin, "f") else ""
+        own = (
+            f"f = {swarm.byzantine} in [plugins.{plugin.name}], " if has_option(plugin, "f") else ""
+        )
         fix = (
             f"{own}{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}, or "
             f"swarm.byzantine <= {max(0, tolerates)}"
@@ -350,7 +294,7 @@ def _unequal(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[tuple[s
         yield f"swarm.weight_cap is {swarm.weight_cap}", "set swarm.weight_cap = 1"
     for one in having(enabled, "reputation"):
         if one.weighs:
-            yield f"plugins.{one.name} weights nodes by their standing", _ban_only(one)
+            yield f"plugins.{one.name} weights nodes by their standing", ban_only(one)
 
 
 def _weights(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
@@ -372,7 +316,7 @@ def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                 yield Problem("QRES-E305", where, what, fix)
             elif not others.issuperset(SLOTS[family].counted):
                 what = f"needs the family {family!r}, and no other plugin fills it"
-                yield Problem("QRES-E305", where, what, _enable(family))
+                yield Problem("QRES-E305", where, what, enable(family))
 
 
 def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:

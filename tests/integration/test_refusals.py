@@ -23,6 +23,9 @@ from qres_core.cli.options import SECTIONS
 from qres_core.kernel.config import parse
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import scan
+from qres_core.kernel.inspection import hooks_of
+from qres_core.kernel.remedies import enable
+from qres_core.kernel.slots import SLOTS
 from qres_core.lab.simulator import simulate
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +105,13 @@ def test_the_page_has_every_refusal_of_a_combination() -> None:
     met = {f"QRES-E{number}" for number in (*range(102, 106), 201, *range(301, 315), 801)}
     # Half a family is a mistake in a plugin's code; see test_solver.py.
     assert shown >= met - {"QRES-E308"}
+
+
+@pytest.mark.parametrize("family", SLOTS)
+def test_the_example_of_a_family_fills_it(family: str) -> None:
+    (name,) = re.findall(r"\[plugins\.(\w+)\]", enable(family))
+    hooks = hooks_of(scan()[name].target)
+    assert set(SLOTS[family].counted) <= set(hooks or ())
 
 
 def refusals(path: Path) -> Iterator[tuple[int, str]]:
