@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -25,7 +24,7 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 
-from qres_core.contract import canonical
+from qres_core.contract import canonical, fixed, options
 from qres_core.contract.errors import ConfigError, OptionError, Problem, QresError
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import MAX_WEIGHT
@@ -38,87 +37,40 @@ def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
-class KeyRefusedError(ValueError):
-    """A value that its key does not take; the kernel reports it at that key.
-
-    Attributes:
-        key: the key, within its table.
-        what: what is wrong with the value.
-        fix: what to do about it; may be empty where ``what`` says it.
-        code: the error's id.
-    """
-
-    def __init__(self, key: str, what: str, fix: str = "", *, code: str = "QRES-E105") -> None:
-        super().__init__(f"{key}: {what}" + (f" ({fix})" if fix else ""))
-        self.key, self.what, self.fix, self.code = key, what, fix, code
-
-
-def at_least(bound: float) -> Any:
-    """An attrs validator: the value is finite and not below ``bound``."""
-
-    def check(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-        if value != value or value == math.inf:  # noqa: PLR0124 - NaN; isfinite overflows
-            raise KeyRefusedError(attribute.name, f"must be finite, got {value}")
-        if value < bound:
-            raise KeyRefusedError(attribute.name, f"must be at least {bound:g}, got {value}")
-
-    return check
-
-
-def one_of(*choices: str) -> Any:
-    """An attrs validator: the value is one of ``choices``."""
-
-    def check(_instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
-        if value not in choices:
-            known = ", ".join(f'"{choice}"' for choice in choices)
-            what = f"must be one of {known}, got {value!r}"
-            raise KeyRefusedError(attribute.name, what, did_you_mean(value, choices))
-
-    return check
-
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
-
-
-def _check_name(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if not _NAME.fullmatch(value):  # what an envelope can carry
-        what = (
-            "must be 1 to 64 of the characters A-Z a-z 0-9 . _ / - and begin with a letter or a "
-            f"digit, got {value!r}"
-        )
-        raise KeyRefusedError(attribute.name, what)
-
-
 @attrs.frozen(kw_only=True)
 class SwarmConfig:
     """The ``[swarm]`` table: what all nodes must agree on."""
 
     name: str = attrs.field(
-        validator=_check_name,
+        # What an envelope can carry.
+        validator=options.text(
+            "[A-Za-z0-9][A-Za-z0-9._/-]{0,63}",
+            "1 to 64 of the characters A-Z a-z 0-9 . _ / - and begin with a letter or a digit",
+        ),
         metadata=_help("Name of the swarm; bound into every signed message."),
     )
-    nodes: int = attrs.field(validator=at_least(1), metadata=_help("Number of nodes, n."))
+    nodes: int = attrs.field(validator=options.whole(1), metadata=_help("Number of nodes, n."))
     byzantine: int = attrs.field(
-        validator=at_least(0),
+        validator=options.whole(0),
         metadata=_help("Liars among the nodes to withstand, f. Agreement needs n >= 3 f + 1."),
     )
     quorum: int = attrs.field(
-        validator=at_least(1),
+        validator=options.whole(1),
         metadata=_help("Fewest contributions a round may close with."),
     )
     deadline: float = attrs.field(
         default=30.0,
-        validator=at_least(0.001),
+        validator=options.real(0.001, unit="seconds"),
         metadata=_help("Seconds to wait for contributions before a set is proposed."),
     )
     vote_timeout: float = attrs.field(
         default=5.0,
-        validator=at_least(0.001),
+        validator=options.real(0.001, unit="seconds"),
         metadata=_help("Seconds to wait in each step of the agreement; grows with every abort."),
     )
     topology: str = attrs.field(
         default="gossip",
-        validator=one_of("gossip", "coordinator"),
+        validator=options.one_of("gossip", "coordinator"),
         metadata=_help(
             '"gossip": the proposer rotates. "coordinator": the first of the roster proposes.'
         ),
@@ -133,33 +85,31 @@ class SwarmConfig:
     )
     scale: int = attrs.field(
         default=0,
-        validator=at_least(-32),
+        validator=options.whole(-32, fixed.MAX_SCALE),
         metadata=_help("Power-of-two exponent of the grid: a step is 2**(scale - 16)."),
     )
     weight_cap: int = attrs.field(
         default=1,
-        validator=at_least(1),
+        validator=options.whole(1, MAX_WEIGHT),
         metadata=_help("Largest number of examples a node may claim; 1 counts all nodes equally."),
     )
     standing_tolerance: float = attrs.field(
         default=0.1,
-        validator=at_least(0.0),
+        validator=options.real(0, 1),
         metadata=_help("How far a proposer's view of a node's standing may be from one's own."),
     )
     max_message_bytes: int = attrs.field(
         default=64 * 2**20,
-        validator=at_least(1024),
+        validator=options.whole(1024, unit="bytes"),
         metadata=_help("Frames above this are refused before they are parsed."),
     )
 
     def __attrs_post_init__(self) -> None:
         if self.quorum > self.nodes:
             what = f"is {self.quorum}, and swarm.nodes is {self.nodes}"
-            raise KeyRefusedError("quorum", what, f"swarm.quorum <= {self.nodes}, or more nodes")
-        for key, most in (("weight_cap", MAX_WEIGHT), ("scale", 32), ("standing_tolerance", 1)):
-            found = getattr(self, key)
-            if found > most:
-                raise KeyRefusedError(key, f"must be at most {most}, got {found}")
+            raise OptionError.of(
+                "QRES-E105", "quorum", what, f"swarm.quorum <= {self.nodes}, or more nodes"
+            )
         if self.roster:
             self._check_roster()
 
@@ -169,11 +119,13 @@ class SwarmConfig:
             known = "1 identity" if len(self.roster) == 1 else f"{len(self.roster)} identities"
             twice = "" if distinct == len(self.roster) else f", {distinct} of them distinct"
             what = f"has {known}{twice}, and swarm.nodes is {self.nodes}"
-            raise KeyRefusedError("roster", what, "list every node once, and no others")
+            raise OptionError.of("QRES-E105", "roster", what, "list every node once, and no others")
         for text in self.roster:
             if len(text) != 64 or set(text) - set("0123456789abcdef"):
                 what = f"{text!r} is not 64 lower-case hex digits"
-                raise KeyRefusedError("roster", what, "`qres key show` prints a node's identity")
+                raise OptionError.of(
+                    "QRES-E105", "roster", what, "`qres key show` prints a node's identity"
+                )
 
 
 @attrs.frozen(kw_only=True)
@@ -374,8 +326,6 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
         yield Problem("QRES-E103", path, "required key is missing", f"add {key} = … to [{table}]")
     elif isinstance(error, _StrictTypeError):
         yield Problem("QRES-E104", path, str(error), error.fix)
-    elif isinstance(error, KeyRefusedError):
-        yield Problem(error.code, f"{path}.{error.key}", error.what, error.fix)
     elif isinstance(error, TypeError):
         yield Problem("QRES-E104", path, str(error))
     elif isinstance(error, OptionError):

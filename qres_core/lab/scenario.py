@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import attrs
 
+from qres_core.contract import options
+from qres_core.contract.errors import OptionError
 from qres_core.contract.suggest import did_you_mean
-from qres_core.kernel.config import KeyRefusedError, at_least, one_of
 from qres_core.lab.tasks import TaskConfig
-
-
-def _share(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    del instance
-    if not 0.0 <= value < 1.0:
-        what = f"must be a share, at least 0 and below 1, got {value}"
-        raise KeyRefusedError(attribute.name, what)
 
 
 def _help(text: str) -> dict[str, str]:
@@ -24,22 +18,24 @@ def _help(text: str) -> dict[str, str]:
 class Scenario:
     """The ``[simulation]`` table."""
 
-    rounds: int = attrs.field(default=10, validator=at_least(1), metadata=_help("Models to make."))
+    rounds: int = attrs.field(
+        default=10, validator=options.whole(1), metadata=_help("Models to make.")
+    )
     seed: int = attrs.field(
-        default=0, validator=at_least(0), metadata=_help("Decides everything random.")
+        default=0, validator=options.whole(0), metadata=_help("Decides everything random.")
     )
     attack: str = attrs.field(
         default="", metadata=_help("What attackers do: a name of `qres simulate --list-attacks`.")
     )
     attackers: int = attrs.field(
-        default=0, validator=at_least(0), metadata=_help("How many of the nodes attack.")
+        default=0, validator=options.whole(0), metadata=_help("How many of the nodes attack.")
     )
     strength: float | None = attrs.field(
         default=None, metadata=_help("Strength of the attack; left out, the attack's own.")
     )
     lies: str = attrs.field(
         default="raw",
-        validator=one_of("raw", "protocol"),
+        validator=options.one_of("raw", "protocol"),
         metadata=_help(
             'How attackers send lies. "raw": as they are, past their own plugins. "protocol": '
             "clipped, masked and proved by their own plugins, as honest updates are."
@@ -54,34 +50,38 @@ class Scenario:
     )
     engine: str = attrs.field(
         default="events",
-        validator=one_of("events", "vectorised"),
+        validator=options.one_of("events", "vectorised"),
         metadata=_help(
             '"events": every node and message, on a virtual clock. "vectorised": one observer, '
             "no agreement, for thousands of nodes."
         ),
     )
     loss: float = attrs.field(
-        default=0.0, validator=_share, metadata=_help("Share of messages lost.")
+        default=0.0, validator=options.real(0, below=1), metadata=_help("Share of messages lost.")
     )
     duplication: float = attrs.field(
-        default=0.0, validator=_share, metadata=_help("Share of messages delivered twice.")
+        default=0.0,
+        validator=options.real(0, below=1),
+        metadata=_help("Share of messages delivered twice."),
     )
     delay: float = attrs.field(
-        default=0.02, validator=at_least(0.0), metadata=_help("Least delay of a message, seconds.")
+        default=0.02,
+        validator=options.real(0),
+        metadata=_help("Least delay of a message, seconds."),
     )
     jitter: float = attrs.field(
         default=0.03,
-        validator=at_least(0.0),
+        validator=options.real(0),
         metadata=_help("Mean of the random delay on top, seconds; reorders messages."),
     )
     churn: float = attrs.field(
         default=0.0,
-        validator=_share,
+        validator=options.real(0, below=1),
         metadata=_help("Share of honest nodes that are away at any time."),
     )
     dropout: float = attrs.field(
         default=0.0,
-        validator=_share,
+        validator=options.real(0, below=1),
         metadata=_help(
             "Share of honest nodes that fall silent in the middle of a round, until it is over."
         ),
@@ -94,7 +94,7 @@ class Scenario:
         if self.attackers and not self.attack:
             what = f"{self.attackers} nodes attack, and simulation.attack does not say how"
             fix = "name an attack, see `qres simulate --list-attacks`; or attackers = 0"
-            raise KeyRefusedError("attackers", what, fix)
+            raise OptionError.of("QRES-E105", "attackers", what, fix)
         if self.attack and not self.attackers:
             # A misspelt attack is the mistake to name first. Imported here: attacks know scenarios.
             from qres_core.lab.attacks.installed import known  # noqa: PLC0415
@@ -102,6 +102,8 @@ class Scenario:
             names = known()
             if self.attack not in names:
                 what, fix = f"there is no attack {self.attack!r}", did_you_mean(self.attack, names)
-                raise KeyRefusedError("attack", what, fix, code="QRES-E801")
+                raise OptionError.of("QRES-E801", "attack", what, fix)
             what = f"is 0, and simulation.attack is {self.attack!r}"
-            raise KeyRefusedError("attackers", what, "attackers = 1 or more, or no attack")
+            raise OptionError.of(
+                "QRES-E105", "attackers", what, "attackers = 1 or more, or no attack"
+            )

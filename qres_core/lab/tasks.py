@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -10,12 +9,11 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract import fixed
+from qres_core.contract import fixed, options
 from qres_core.contract.errors import LabError, Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import Vector
-from qres_core.kernel.config import KeyRefusedError
 from qres_core.lab.data import (
     Labels,
     Parts,
@@ -42,46 +40,12 @@ def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
-def _count(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise KeyRefusedError(attribute.name, f"must be an integer of at least 1, got {value!r}")
-
-
-def _share(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not 0 <= _real(value) <= 1:
-        raise KeyRefusedError(attribute.name, f"must be a number in 0..1, got {value!r}")
-
-
-def _count_or_none(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int or value < 0:
-        raise KeyRefusedError(attribute.name, f"must be an integer of at least 0, got {value!r}")
-
-
-def _real(value: object) -> float:
-    """``value`` as a float; NaN, which fails every comparison, where it is not a finite number."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    return math.nan
-
-
-def _positive(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not _real(value) > 0:
-        raise KeyRefusedError(attribute.name, f"must be a finite number above 0, got {value!r}")
-
-
-def _not_negative(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not _real(value) >= 0:
-        raise KeyRefusedError(
-            attribute.name, f"must be a finite number of at least 0, got {value!r}"
-        )
-
-
 @attrs.frozen(kw_only=True)
 class TaskConfig:
     """What to learn and how each node trains.
 
     Raises:
-        ValueError: naming the field; for the names (``name``, ``model``, ``partition``) see
+        OptionError: QRES-E105; for the names (``name``, ``model``, ``partition``) see
             :func:`make_task`.
     """
 
@@ -93,7 +57,7 @@ class TaskConfig:
         default="softmax", metadata=_help("Model of the digits: 'softmax' or 'mlp'.")
     )
     hidden: int = attrs.field(
-        default=64, validator=_count, metadata=_help("Hidden units of the 'mlp' model.")
+        default=64, validator=options.whole(1), metadata=_help("Hidden units of the 'mlp' model.")
     )
     partition: str = attrs.field(
         default="iid",
@@ -103,28 +67,28 @@ class TaskConfig:
     )
     alpha: float = attrs.field(
         default=0.5,
-        validator=_positive,
+        validator=options.real(above=0),
         metadata=_help("Concentration of the 'dirichlet' partition; smaller is more uneven."),
     )
     local_epochs: int = attrs.field(
         default=5,
-        validator=_count,
+        validator=options.whole(1),
         metadata=_help("Passes over a node's examples in a round; steps for 'quadratic'."),
     )
     batch_size: int = attrs.field(
-        default=16, validator=_count, metadata=_help("Examples in a step of SGD.")
+        default=16, validator=options.whole(1), metadata=_help("Examples in a step of SGD.")
     )
     learning_rate: float = attrs.field(
-        default=0.5, validator=_positive, metadata=_help("Step size of SGD.")
+        default=0.5, validator=options.real(above=0), metadata=_help("Step size of SGD.")
     )
     proximal: float = attrs.field(
         default=0.0,
-        validator=_not_negative,
+        validator=options.real(0),
         metadata=_help("FedProx's mu: pull towards the round's model; 0 is FedAvg."),
     )
     gamma: float = attrs.field(
         default=1.0,
-        validator=_share,
+        validator=options.real(0, 1),
         metadata=_help(
             "Share of the examples the 'similarity' partition deals at random; the rest is sorted "
             "by class. 0 gives each node about one class."
@@ -132,7 +96,7 @@ class TaskConfig:
     )
     held_out: int = attrs.field(
         default=0,
-        validator=_count_or_none,
+        validator=options.whole(0),
         metadata=_help(
             "Examples each node keeps to judge updates by, for plugins that validate; drawn from a "
             "fifth of the digits that nobody trains on. 0 is none."
@@ -143,7 +107,9 @@ class TaskConfig:
         metadata=_help("Whether all nodes keep the same examples, as public ones are."),
     )
     dimension: int = attrs.field(
-        default=10_000, validator=_count, metadata=_help("Coordinates of the 'quadratic' task.")
+        default=10_000,
+        validator=options.whole(1),
+        metadata=_help("Coordinates of the 'quadratic' task."),
     )
 
 

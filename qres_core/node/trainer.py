@@ -13,11 +13,12 @@ from typing import Any, TypeAlias
 import attrs
 
 from qres_core.contract.errors import ConfigError, LabError, QresError
+from qres_core.contract.options import whole
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Reference, Trainer, Validator
 from qres_core.contract.types import Update, Vector, check_vector
-from qres_core.kernel.config import Config, at_least
+from qres_core.kernel.config import Config
 from qres_core.lab.tasks import TaskConfig, make_task
 
 Work: TypeAlias = tuple[Trainer, Vector]
@@ -61,12 +62,12 @@ class TrainerConfig:
     )
     seed: int = attrs.field(
         default=0,
-        validator=at_least(0),
+        validator=whole(0),
         metadata=_help("Decides data and first model of the built-in task; the same on all nodes."),
     )
     index: int = attrs.field(
         default=0,
-        validator=at_least(0),
+        validator=whole(0),
         metadata=_help("Which share of the data is this node's, from 0."),
     )
 

@@ -12,24 +12,20 @@ from typing import Any
 
 import attrs
 
+from qres_core.contract import options
 from qres_core.contract.types import NodeId
-from qres_core.kernel.config import KeyRefusedError, at_least
-
-
-def _share(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    at_least(0.0)(instance, attribute, value)
-    if value > 1:
-        raise KeyRefusedError(attribute.name, f"must be at most 1, got {value}")
 
 
 def share(text: str) -> Any:
     """An attrs field: a probability, 0 by default."""
-    return attrs.field(default=0.0, validator=_share, metadata={"help": text})
+    return attrs.field(default=0.0, validator=options.real(0, 1), metadata=options.help_text(text))
 
 
 def seconds(text: str) -> Any:
     """An attrs field: a time, 0 by default."""
-    return attrs.field(default=0.0, validator=at_least(0.0), metadata={"help": text})
+    return attrs.field(
+        default=0.0, validator=options.real(0, unit="seconds"), metadata=options.help_text(text)
+    )
 
 
 @attrs.define(eq=False)

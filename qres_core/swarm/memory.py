@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import attrs
 
+from qres_core.contract import options
 from qres_core.contract.errors import RoundError, TransportError
 from qres_core.contract.hookspecs import hookimpl
 from qres_core.contract.transport import (
@@ -26,7 +27,6 @@ from qres_core.contract.transport import (
 )
 from qres_core.contract.types import NodeId, NodeInfo
 from qres_core.contract.verdict import ACCEPT, Verdict
-from qres_core.kernel.config import at_least
 from qres_core.swarm.blobs import BlobStore, pull
 from qres_core.swarm.faults import Faults, Weather, seconds, share
 from qres_core.swarm.hub import Hub
@@ -321,7 +321,9 @@ class MemoryTransport:
 
 
 def _option(default: int, text: str) -> Any:
-    return attrs.field(default=default, validator=at_least(1), metadata={"help": text})
+    return attrs.field(
+        default=default, validator=options.whole(1), metadata=options.help_text(text)
+    )
 
 
 @attrs.frozen

@@ -23,12 +23,12 @@ from qres_core import (
     Updates,
     Vector,
     hookimpl,
+    options,
 )
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
 from qres_dp.ledger import Ledger, Owner
 from qres_dp.modes import Mode, Relation, relation_of
-from qres_dp.options import flag, one_of, real, whole
 from qres_dp.releases import Release, release_of
 from qres_dp.terms import Correlation, Quantile, Terms, settle
 
@@ -49,59 +49,59 @@ class Dp:
     """
 
     mode: str = attrs.field(
-        validator=one_of(*(mode.value for mode in Mode)),
+        validator=options.one_of(*(mode.value for mode in Mode)),
         metadata=_help('Who adds the noise: "local", "distributed" or "central".'),
     )
     clip: float = attrs.field(
-        validator=real(*ranges.CLIP),
+        validator=options.real(*ranges.CLIP, unit="model units"),
         metadata=_help("Greatest L2 norm of an update, in the model's own units."),
     )
     delta: float = attrs.field(
-        validator=real(*ranges.DELTA),
+        validator=options.real(*ranges.DELTA),
         metadata=_help("Probability with which epsilon may not hold; far below 1 / nodes."),
     )
     epsilon: float = attrs.field(
         default=0.0,
-        validator=real(*ranges.EPSILON, or_zero=True),
+        validator=options.real(*ranges.EPSILON, or_zero=True),
         metadata=_help("The budget: epsilon of all rounds together; 0 if it is to follow."),
     )
     rounds: int = attrs.field(
         default=0,
-        validator=whole(0, ranges.ROUNDS[1]),
+        validator=options.whole(0, ranges.ROUNDS[1]),
         metadata=_help("Rounds the budget is spent over; 0 if it is to follow."),
     )
     noise_multiplier: float = attrs.field(
         default=0.0,
-        validator=real(*ranges.NOISE_MULTIPLIER, or_zero=True),
+        validator=options.real(*ranges.NOISE_MULTIPLIER, or_zero=True),
         metadata=_help("Deviation of a sum's noise over its sensitivity; 0 if it is to follow."),
     )
     honest: int = attrs.field(
         default=0,
-        validator=whole(0, ranges.HONEST[1]),
+        validator=options.whole(0, ranges.HONEST[1]),
         metadata=_help(
             "Mode distributed: noise shares of every revealed sum that nobody who sees it knows."
         ),
     )
     relation: str = attrs.field(
         default="",
-        validator=one_of("", *(relation.value for relation in Relation)),
+        validator=options.one_of("", *(relation.value for relation in Relation)),
         metadata=_help('Neighbours: "add-remove" or "replace-one"; empty for the mode\'s own.'),
     )
     sampling: str = attrs.field(
         default="none",
-        validator=one_of("none", "poisson"),
+        validator=options.one_of("none", "poisson"),
         metadata=_help(
             'Whether nodes secretly contribute zeros in some rounds: "none" or "poisson".'
         ),
     )
     sampling_rate: float = attrs.field(
         default=1.0,
-        validator=real(*ranges.SAMPLING_RATE),
+        validator=options.real(*ranges.SAMPLING_RATE),
         metadata=_help("Sampling poisson: probability that a node contributes its update."),
     )
     adaptive_quantile: float = attrs.field(
         default=0.0,
-        validator=real(*ranges.ADAPTIVE_QUANTILE, or_zero=True),
+        validator=options.real(*ranges.ADAPTIVE_QUANTILE, or_zero=True),
         metadata=_help(
             "Mode central: share of nodes whose update is to fit; clip is where the bound starts "
             "and then follows that quantile. 0 leaves it where it is."
@@ -109,12 +109,12 @@ class Dp:
     )
     adaptive_rate: float = attrs.field(
         default=0.2,
-        validator=real(*ranges.ADAPTIVE_RATE),
+        validator=options.real(*ranges.ADAPTIVE_RATE),
         metadata=_help("How fast the bound follows: by at most the factor exp(rate) a round."),
     )
     noise: str = attrs.field(
         default="independent",
-        validator=one_of("independent", "correlated"),
+        validator=options.one_of("independent", "correlated"),
         metadata=_help(
             'Modes local and central: "independent" or "correlated" between rounds, which helps if '
             "a node has data in few of them."
@@ -122,17 +122,17 @@ class Dp:
     )
     band: int = attrs.field(
         default=16,
-        validator=whole(*ranges.BAND),
+        validator=options.whole(*ranges.BAND),
         metadata=_help("Noise correlated: rounds whose noise is taken back, and vectors kept."),
     )
     separation: int = attrs.field(
         default=1,
-        validator=whole(*ranges.SEPARATION),
+        validator=options.whole(*ranges.SEPARATION),
         metadata=_help("Noise correlated: the node's data are in one of so many rounds."),
     )
     new_ledger: bool = attrs.field(
         default=False,
-        validator=flag,
+        validator=options.flag(),
         metadata=_help("Begin a ledger although the model has rounds behind it: a new node."),
     )
 

@@ -28,13 +28,13 @@ from qres_core import (
     Updates,
     Visibility,
     hookimpl,
+    options,
 )
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.fitting import misfits
 from qres_secagg.levels import finest
 from qres_secagg.masking import masked
-from qres_secagg.options import one_of, real, whole
 from qres_secagg.parameters import PRGS, Parameters
 from qres_secagg.revelation import reveal
 from qres_secagg.session import Session
@@ -66,12 +66,12 @@ class Secagg:
 
     group_size: int = attrs.field(
         default=0,
-        validator=whole(0, 65_535),
+        validator=options.whole(0, 65_535),
         metadata=_help("Nodes of a group at least; a rule sees one mean a group. 0: one sum."),
     )
     min_size: int = attrs.field(
         default=0,
-        validator=whole(0, 65_535),
+        validator=options.whole(0, 65_535),
         metadata=_help(
             "Fewest inputs of a sum that is opened, 3 or more. 0: 8 with groups, and without them "
             "two more than may be corrupt."
@@ -79,71 +79,71 @@ class Secagg:
     )
     corrupt: float = attrs.field(
         default=0.1,
-        validator=real(0, 0.5),
+        validator=options.real(0, 0.5),
         metadata=_help("Share of the nodes that may collude; at least swarm.byzantine nodes."),
     )
     dropout: float = attrs.field(
         default=0.1,
-        validator=real(0, 0.5),
+        validator=options.real(0, 0.5),
         metadata=_help("Share of the nodes that may fail within a round; at least one node."),
     )
     ring: int = attrs.field(
         default=32,
-        validator=one_of(32, 64),
+        validator=options.one_of(32, 64),
         metadata=_help(
             "Bits of the ring: 32, or 64 for large bounds and weights (twice the size)."
         ),
     )
     prg: str = attrs.field(
         default="aes256ctr",
-        validator=one_of(*PRGS),
+        validator=options.one_of(*PRGS),
         metadata=_help('Generator of masks: "aes256ctr", or "chacha20" where AES is slow.'),
     )
     bound: float = attrs.field(
         default=8.0,
-        validator=real(2.0**-16, 2.0**15),
+        validator=options.real(2.0**-16, 2.0**15),
         metadata=_help(
             "Largest coordinate of an update, in units of 2**16 raw; larger ones are refused."
         ),
     )
     noise_room: float = attrs.field(
         default=0.0,
-        validator=real(0, 2.0**46),
+        validator=options.real(0, 2.0**46),
         metadata=_help("Room for noise in a sum: six standard deviations, in units of 2**16 raw."),
     )
     weights: str = attrs.field(
         default="equal",
-        validator=one_of("equal", "public"),
+        validator=options.one_of("equal", "public"),
         metadata=_help(
             '"equal": every update counts once. "public": by its number of examples, which all see.'
         ),
     )
     max_weight: int = attrs.field(
         default=1,
-        validator=whole(1, MAX_WEIGHT),
+        validator=options.whole(1, MAX_WEIGHT),
         metadata=_help("Largest weight with public weights; not above swarm.weight_cap."),
     )
     bisect: bool = attrs.field(
         default=False,
-        validator=attrs.validators.instance_of(bool),
+        validator=options.flag(),
         metadata=_help(
             "Work in groups half as large after a sum that failed its check, down to min_size."
         ),
     )
     patience: float = attrs.field(
         default=2.0,
-        validator=real(0.01, 3600),
+        validator=options.real(0.01, 3600, unit="seconds"),
         metadata=_help(
             "Seconds to wait for nodes that may be away, once for keys and once for shares. Three "
             "times as much must fit into swarm.deadline."
         ),
     )
     threads: int = attrs.field(
-        default=1, validator=whole(1, 64), metadata=_help("Threads that expand masks.")
+        default=1, validator=options.whole(1, 64), metadata=_help("Threads that expand masks.")
     )
     new_store: bool = attrs.field(
         default=False,
-        validator=attrs.validators.instance_of(bool),
+        validator=options.flag(),
         metadata=_help(
             "Begin a store of used sessions although the model has rounds behind it: a new node."
         ),

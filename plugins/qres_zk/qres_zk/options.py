@@ -1,4 +1,4 @@
-"""The validators of this plugin's options, and the references read from files."""
+"""The references that options name, read from files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import squared_norm
 
-from qres_core import ConfigError, options
+from qres_core import ConfigError
 from qres_zk.statement import MAX_DIRECTION
-
-flag = options.flag()
-one_of = options.one_of
-real = options.real
 
 MAX_FILE: Final = 2**32
 """Most bytes of a file with a reference."""

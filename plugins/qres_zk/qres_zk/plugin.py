@@ -29,6 +29,7 @@ from qres_core import (
     Visibility,
     WireError,
     hookimpl,
+    options,
     reject,
 )
 from qres_zk.aggregate import opens
@@ -38,7 +39,7 @@ from qres_zk.fitting import misfits
 from qres_zk.group import ORDER, integers
 from qres_zk.judging import LIED, NAME, SumJudge, blinds_of, fits
 from qres_zk.norm import prove, verify
-from qres_zk.options import flag, one_of, read_vector, real, steps
+from qres_zk.options import read_vector, steps
 from qres_zk.pedersen import commit
 from qres_zk.policy import Policy
 from qres_zk.slack import PROJECTIONS, SECURITY, factor, honest_bound
@@ -88,22 +89,22 @@ class Zk:
     """
 
     bound: float = attrs.field(
-        validator=real(2.0**-40, 2.0**40),
+        validator=options.real(2.0**-40, 2.0**40, unit="model units"),
         metadata=_help("Greatest L2 norm of an accepted update, in the model's own units."),
     )
     k: int = attrs.field(
         default=256,
-        validator=one_of(*PROJECTIONS),
+        validator=options.one_of(*PROJECTIONS),
         metadata=_help("Random projections in a proof: 256, 512 or 1024; more, less slack."),
     )
     security: int = attrs.field(
         default=128,
-        validator=one_of(*SECURITY),
+        validator=options.one_of(*SECURITY),
         metadata=_help("Bits of security against one try of a cheater: 40, 80 or 128."),
     )
     clip: bool = attrs.field(
         default=True,
-        validator=flag,
+        validator=options.flag(),
         metadata=_help("Clip honest updates; false where noise was added before, or sit out."),
     )
     center: str = attrs.field(
@@ -114,7 +115,7 @@ class Zk:
     )
     threshold: float = attrs.field(
         default=0.0,
-        validator=real(-(2.0**40), 2.0**40),
+        validator=options.real(-(2.0**40), 2.0**40, unit="model units"),
         metadata=_help("How far along the direction at least, in the model's own units."),
     )
 

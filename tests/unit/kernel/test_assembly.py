@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import ACCEPT, Hides, Needs, PluginError, Verdict, Visibility, hookimpl
+from qres_core import ACCEPT, Hides, Needs, PluginError, Verdict, Visibility, hookimpl, options
 from qres_core.kernel.assembly import FIRST_PARTY, Enabled, assemble
-from qres_core.kernel.config import Config, at_least
+from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, Status
 
 MakeConfig = Callable[..., Config]
@@ -26,7 +26,7 @@ class Inner:
 class Options:
     """One option of every kind a plugin may have."""
 
-    f: int = attrs.field(validator=at_least(0))
+    f: int = attrs.field(validator=options.whole(0))
     rate: float = 0.5
     on: bool = False
     label: str = ""
@@ -416,7 +416,7 @@ def test_options_arrive_unconverted(make_config: MakeConfig) -> None:
         ({"f": True}, "QRES-E104", "f", "expected an integer, got a boolean: true"),
         ({"f": [2]}, "QRES-E104", "f", "expected an integer, got an array: [2]"),
         ({"f": 2**63}, "QRES-E105", "f", "64 bits"),
-        ({"f": -1}, "QRES-E105", "f", "must be at least 0, got -1"),
+        ({"f": -1}, "QRES-E105", "f", "must be an integer of at least 0, got -1"),
         (
             {"f": 1, "on": "false"},
             "QRES-E104",

@@ -15,16 +15,14 @@ import tomli
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from qres_core import ConfigError, Envelope, Problem, WireError
+from qres_core import ConfigError, Envelope, Problem, WireError, options
 from qres_core.contract.types import MAX_WEIGHT
 from qres_core.kernel.config import (
     MAX_CONFIG_BYTES,
     Config,
     NodeConfig,
     SwarmConfig,
-    at_least,
     load,
-    one_of,
     parse,
     read_toml,
 )
@@ -203,12 +201,12 @@ class Network:
 class Plan:
     name: str
     network: Network = attrs.field(factory=Network)
-    mode: str = attrs.field(default="fast", validator=one_of("fast", "exact"))
+    mode: str = attrs.field(default="fast", validator=options.one_of("fast", "exact"))
 
 
 @attrs.frozen
 class Study:
-    rounds: int = attrs.field(default=1, validator=at_least(1))
+    rounds: int = attrs.field(default=1, validator=options.whole(1))
     plan: Plan | None = None
     plans: tuple[Plan, ...] = ()
 
@@ -275,20 +273,20 @@ def test_defaults_of_the_swarm(swarm_table: SwarmTable) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"nodes": 0}, "must be at least 1, got 0"),
-        ({"byzantine": -1}, "must be at least 0, got -1"),
-        ({"quorum": 0}, "must be at least 1, got 0"),
+        ({"nodes": 0}, "must be an integer of at least 1, got 0"),
+        ({"byzantine": -1}, "must be an integer of at least 0, got -1"),
+        ({"quorum": 0}, "must be an integer of at least 1, got 0"),
         ({"quorum": 5}, "is 5, and swarm.nodes is 4"),
-        ({"deadline": 0}, "must be at least 0.001"),
-        ({"deadline": -1.5}, "must be at least 0.001, got -1.5"),
-        ({"vote_timeout": 0.0}, "must be at least 0.001"),
-        ({"weight_cap": 0}, "must be at least 1"),
-        ({"weight_cap": MAX_WEIGHT + 1}, "must be at most 1073741824"),
-        ({"scale": -33}, "must be at least -32"),
-        ({"scale": 33}, "must be at most 32"),
-        ({"standing_tolerance": -0.1}, "must be at least 0"),
-        ({"standing_tolerance": 1.1}, "must be at most 1"),
-        ({"max_message_bytes": 1023}, "must be at least 1024"),
+        ({"deadline": 0}, "must be a finite number of at least 0.001"),
+        ({"deadline": -1.5}, "must be a finite number of at least 0.001 (seconds), got -1.5"),
+        ({"vote_timeout": 0.0}, "must be a finite number of at least 0.001"),
+        ({"weight_cap": 0}, "must be an integer in 1..1073741824, got 0"),
+        ({"weight_cap": MAX_WEIGHT + 1}, "must be an integer in 1..1073741824"),
+        ({"scale": -33}, "must be an integer in -32..32"),
+        ({"scale": 33}, "must be an integer in -32..32, got 33"),
+        ({"standing_tolerance": -0.1}, "must be a number in 0..1"),
+        ({"standing_tolerance": 1.1}, "must be a number in 0..1"),
+        ({"max_message_bytes": 1023}, "must be an integer of at least 1024 (bytes)"),
         ({"topology": "star"}, 'must be one of "gossip", "coordinator"'),
         ({"name": ""}, "must be 1 to 64 of"),
         ({"name": "my swarm"}, "'my swarm'"),
@@ -326,7 +324,7 @@ def test_numbers_of_toml_that_are_not_finite_are_refused(
     assert codes(problems({"swarm": swarm_table(**{key: value})})) == [
         ("QRES-E105", f"swarm.{key}")
     ]
-    with pytest.raises(ValueError, match=r"finite|at least"):
+    with pytest.raises(ValueError, match=r"must be a (finite )?number"):
         SwarmConfig(**{**swarm_table(), key: value})
 
 

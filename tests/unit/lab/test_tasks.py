@@ -178,7 +178,7 @@ def test_unknown_names_are_refused_with_the_nearest_known(
     ],
 )
 def test_values_out_of_range_are_refused_naming_the_field(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: must be"):
+    with pytest.raises(ValueError, match=f"^QRES-E105 {field}: must be"):
         TaskConfig(**{field: value})
 
 
