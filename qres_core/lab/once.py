@@ -111,7 +111,7 @@ class Once:
             if new:
                 chosen = tuple(contributions[at] for at in new)
                 results = ask(contributions=chosen, round_info=round_info)
-                answers = results[0] if len(results) == 1 else []
+                answers: list[Verdict] = results[0] if len(results) == 1 else []
                 for at, verdict in zip(new, answers, strict=True):
                     found[at] = verdict
                     if verdict is ACCEPT:
