@@ -34,7 +34,9 @@ napoleon_custom_sections = ["Complexity", "Source"]
 
 # Names of other projects, whose inventories would have to be downloaded, and the aliases that
 # autodoc shows under the name of what they stand for.
-_ELSEWHERE: Final = r"(numpy|np|NDArray|ArrayLike|collections|typing|enum|pluggy|attrs|Final)\b.*"
+_ELSEWHERE: Final = (
+    r"(numpy|np|NDArray|ArrayLike|collections|typing|enum|pathlib|sqlite3|pluggy|attrs|Final)\b.*"
+)
 nitpick_ignore = [
     ("py:data", "ERRORS"),  # has a page of its own, reference/errors.md
     ("py:class", "qres_core.contract.gallery.Fate"),  # its values are told where it is used
