@@ -340,7 +340,7 @@ class Clock:
         label = f"{plugin.name}.{hook}"
 
         def run(**arguments: Any) -> list[Any]:
-            self.computed[label] += 1
+            self.computed[label] += _weight(arguments)
             results: list[Any] = self.timed(label, lambda: ask(**arguments))
             if hook == "round_opened" and results and results[0] is not None:
                 results[0] = _Timed(results[0], self, f"{plugin.name}.dialogue")
@@ -353,18 +353,31 @@ class Clock:
         label = f"{plugin.name}.{hook}"
 
         def run(**arguments: Any) -> list[Any]:
-            self.asked[label] += 1
+            self.asked[label] += _weight(arguments)
             return ask(**arguments)
 
         return run
 
+    def by_hook(self) -> dict[str, float]:
+        """Seconds by hook, with shared verdicts counted for every node that asked."""
+        return {
+            label: seconds
+            * (self.asked[label] / self.computed[label] if self.computed[label] else 1.0)
+            for label, seconds in self.spent.items()
+        }
+
     def by_plugin(self) -> dict[str, float]:
-        """Seconds by plugin, with shared verdicts counted for every node that asked."""
+        """The same by plugin."""
         total: dict[str, float] = defaultdict(float)
-        for label, seconds in self.spent.items():
-            times = self.asked[label] / self.computed[label] if self.computed[label] else 1.0
-            total[label.partition(".")[0]] += seconds * times
+        for label, seconds in self.by_hook().items():
+            total[label.partition(".")[0]] += seconds
         return dict(total)
+
+
+def _weight(arguments: Mapping[str, Any]) -> int:
+    """How many verdicts a question asks for."""
+    together = arguments.keys() == {"contributions", "round_info"}
+    return len(arguments["contributions"]) if together else 1
 
 
 class _Timed:
