@@ -20,9 +20,9 @@ from qres_core import (
     ValueRefusedError,
     WireError,
 )
-from qres_zk.aggregate import opens
+from qres_zk.aggregate import Opening, opening_failures
 from qres_zk.bundle import commitments
-from qres_zk.group import ORDER
+from qres_zk.group import ORDER, Points
 from qres_zk.statement import Statement
 from qres_zk.suspicion import Suspicion
 
@@ -43,6 +43,9 @@ class SumJudge:
     failed: int = 0
     _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
     _untold: tuple[Evidence, ...] = attrs.field(init=False, default=())
+    _points: dict[tuple[NodeId, bytes], Points] = attrs.field(
+        init=False, factory=dict[tuple[NodeId, bytes], Points]
+    )
 
     @property
     def suspects(self) -> frozenset[NodeId]:
@@ -74,10 +77,21 @@ class SumJudge:
         Raises:
             ValueRefusedError: QRES-E508 if the rows that hold have fewer members than the quorum.
 
-        Complexity: O(d) word operations a row, and a multiplication of ``b`` points a member.
+        Complexity: O(d) word operations a row, ``b`` additions a member and one multiplication of
+            ``b`` points a row.
         """
         sent = {one.sender: one for one in contributions}
-        holds = [self._row_holds(statement, updates, row, sent) for row in range(len(updates))]
+        openings: dict[int, Opening] = {}
+        holds = [False] * len(updates)
+        for row in range(len(updates)):
+            found = self._opening(statement, updates, row, sent)
+            if isinstance(found, Opening):
+                openings[row] = found
+            else:
+                holds[row] = found
+        failing = opening_failures(statement, list(openings.values()))
+        for at, row in enumerate(openings):
+            holds[row] = at not in failing
         failed = [members for members, good in zip(updates.members, holds, strict=True) if not good]
         if not failed:
             against, self._untold = self._untold, ()
@@ -99,13 +113,28 @@ class SumJudge:
         self._untold = ()
         return Revelation(updates.take(kept), against)
 
-    def _row_holds(
+    def note(self, contribution: Contribution, points: Points) -> None:
+        """Keep the row commitments of an accepted proof: to decode points is dear."""
+        self._points[contribution.sender, contribution.digest] = points
+
+    def forget(self) -> None:
+        """The round is over; what a set of it still needs is decoded again."""
+        self._points.clear()
+
+    def _commitments(self, contribution: Contribution, statement: Statement) -> Points:
+        kept = self._points.get((contribution.sender, contribution.digest))
+        if kept is not None and len(kept) == statement.rows:
+            return kept
+        return commitments(contribution.proofs.get(NAME, b""), statement)
+
+    def _opening(
         self,
         statement: Statement,
         updates: Updates,
         row: int,
         sent: Mapping[bytes, Contribution],
-    ) -> bool:
+    ) -> Opening | bool:
+        """What has to hold for a row, or whether it holds where that is known."""
         members = [sent.get(member) for member in updates.members[row]]
         made = [one for one in members if one is not None]
         if len(made) != len(members):
@@ -126,10 +155,10 @@ class SumJudge:
         if not fits(beside, statement):
             return False
         try:
-            points = [commitments(one.proofs.get(NAME, b""), statement) for one in made]
+            points = [self._commitments(one, statement) for one in made]
         except WireError:
             return False
-        return opens(statement, points, vector, blinds_of(beside), weights)
+        return Opening(points, vector, blinds_of(beside), weights)
 
     def _stands_as_sent(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
         """Whether a row is one node's vector as it was sent.

@@ -236,6 +236,7 @@ class Zk:
         """
         del outcome
         self._made = None
+        self._judge.forget()
 
     @hookimpl
     def status(self) -> Mapping[str, object]:
@@ -367,6 +368,9 @@ class Zk:
         for at, bundle in bundles.items():
             if at not in reasons and not self._matches(contributions[at], bundle, statement):
                 reasons[at] = LIED
+        for at, bundle in bundles.items():
+            if at not in reasons:
+                self._judge.note(contributions[at], bundle.points[: statement.rows])
         return [self._verdict(reasons.get(at, "")) for at in range(len(contributions))]
 
     def _verdict(self, reason: str) -> Verdict:
@@ -382,7 +386,10 @@ class Zk:
             verify(statement, Context.of(contribution.sender, round_info), bundle)
         except WireError:
             return BAD
-        return "" if self._matches(contribution, bundle, statement) else LIED
+        if not self._matches(contribution, bundle, statement):
+            return LIED
+        self._judge.note(contribution, bundle.points[: statement.rows])
+        return ""
 
     def _decoded(self, contribution: Contribution, statement: Statement) -> ProofBundle | str:
         """The proof, or why there is none."""

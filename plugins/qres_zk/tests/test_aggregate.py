@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 import pytest
 from qres_zk import aggregate
-from qres_zk.aggregate import opens
+from qres_zk.aggregate import Opening, opening_failures, opens
 from qres_zk.group import ORDER, Points, integers
 from qres_zk.pedersen import Commitment, commit
 from qres_zk.statement import Statement
@@ -101,3 +101,58 @@ def test_weights(swarm: Swarm) -> None:
     assert opens(swarm.statement, swarm.points, sums, blinds, weights)
     assert not opens(swarm.statement, swarm.points, sums, blinds)
     assert not opens(swarm.statement, swarm.points, sums, blinds, weights[:-1])
+
+
+# ── many sums together ────────────────────────────────────────────────────────────────────────
+
+
+def halves(swarm: Swarm, *changes: int) -> list[Opening]:
+    """The sums of the first three and of the last three, each changed in a coordinate."""
+    found: list[Opening] = []
+    for part, change in zip((slice(0, 3), slice(3, 6)), changes, strict=True):
+        half = Swarm(swarm.statement, swarm.vectors[part], swarm.made[part])
+        sums = half.sums
+        sums[0] += change
+        found.append(Opening(half.points, sums, half.blinds))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "failing"), [((0, 0), ()), ((1, 0), (0,)), ((0, 5), (1,)), ((1, -1), (0, 1))]
+)
+def test_of_many_sums_the_false_ones_are_named(
+    swarm: Swarm, changes: tuple[int, int], failing: tuple[int, ...]
+) -> None:
+    assert opening_failures(swarm.statement, halves(swarm, *changes)) == failing
+
+
+def test_equal_random_factors_would_let_errors_of_two_sums_cancel(
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aggregate.secrets, "randbits", lambda _bits: 1)
+    assert opening_failures(swarm.statement, halves(swarm, 1, -1)) == ()
+
+
+def test_a_sum_without_its_blinds_or_its_members_takes_no_other_with_it(swarm: Swarm) -> None:
+    first, second = halves(swarm, 0, 0)
+    for broken in (
+        attrs.evolve(first, blinds=()),
+        attrs.evolve(first, commitments=[]),
+        attrs.evolve(first, weights=[1]),
+    ):
+        assert opening_failures(swarm.statement, [broken, second]) == (0,)
+        assert opening_failures(swarm.statement, [broken]) == (0,)
+    assert opening_failures(swarm.statement, []) == ()
+
+
+def test_weighted_and_plain_sums_together(swarm: Swarm) -> None:
+    plain = halves(swarm, 0, 0)[0]
+    weights = [1, 2, 3, 1000, 5, 2**30]
+    sums = (swarm.vectors.astype(np.int64) * np.array(weights)[:, None]).sum(axis=0)
+    columns = zip(*(integers(one.blinds) for one in swarm.made), strict=True)
+    blinds = [
+        sum(w * r for w, r in zip(weights, column, strict=True)) % ORDER for column in columns
+    ]
+    weighted = Opening(swarm.points, sums, blinds, weights)
+    assert opening_failures(swarm.statement, [plain, weighted]) == ()
+    assert opening_failures(swarm.statement, [plain, attrs.evolve(weighted, weights=None)]) == (1,)
