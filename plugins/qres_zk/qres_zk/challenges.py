@@ -126,12 +126,13 @@ def encode_masked(masked: tuple[int, ...]) -> bytes:
 def link_weights(smallness: NDArray[np.int64], link: list[int]) -> Scalars:
     """Return ``R2^T eta`` followed by ``eta``: the link equation's weights of all values.
 
-    Exact: the weights are split into words of 16 bits, whose sums fit 64; the sums are below
-    ``2**135``.
+    Exact: the weights are split into words of 16 bits; the sums are below ``2**135``.
     """
     words = np.frombuffer(b"".join(one.to_bytes(16, "little") for one in link), dtype="<u2")
     words = words.reshape(MASKS, 8).astype(np.int64)
-    sums = np.concatenate([smallness.T @ words, words])
+    # In floats, for which there are fast routines; below 2**23, so exact.
+    counted = smallness.T.astype(np.float64) @ words.astype(np.float64)
+    sums = np.concatenate([counted.astype(np.int64), words])
     weights = np.zeros((len(sums), 4), dtype=np.uint64)
     carry = np.zeros(len(sums), dtype=np.int64)
     for place in range(8):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import scalars
 from qres_zk.scalar.backend import Bits, Values
 from qres_zk.scalar.compiled import kernels
-from qres_zk.scalar.compiled.modular import montgomery, words
+from qres_zk.scalar.compiled.modular import montgomery
 
+_ROWS_AT_ONCE = 8  # their bits are still in the cache when they are used
 _BYTE_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
 
 
@@ -39,8 +41,11 @@ def folded_weights(rows: Iterable[Bits], m: int, gammas: list[int], factors: lis
     """See the protocol."""
     table, last = _subset_sums(gammas)
     totals = np.zeros((m, 7), np.uint64)
-    for bits, factor in zip(rows, factors, strict=True):
-        kernels.weigh_and_add(bits, table, last, words(factor % ORDER), totals)
+    of_rows, source = scalars(factors), iter(rows)
+    for first in range(0, len(factors), _ROWS_AT_ONCE):
+        some = of_rows[first : first + _ROWS_AT_ONCE]
+        bits = np.stack(list(islice(source, len(some))))
+        kernels.weigh_and_add(bits, table, last, some, totals)
     out = np.empty((m, 4), np.uint64)
     kernels.reduce(totals, out)
     return out

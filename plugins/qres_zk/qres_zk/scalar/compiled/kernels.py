@@ -88,13 +88,19 @@ def weigh(bits: Any, table: Any, last: Any, out: Any) -> None:
 
 
 @compiled
-def weigh_and_add(bits: Any, table: Any, last: Any, factor: Any, totals: Any) -> None:
-    """Add a factor, plain, times the weight of every column to ``(m, 7)``, unreduced."""
-    for j in range(np.uint64(bits.shape[0])):
-        low, high = _weight(bits, j, table, last[0], last[1])
-        t = totals[j]
-        total = add_product((t[0], t[1], t[2], t[3], t[4], t[5], t[6]), factor, low, high)
-        t[0], t[1], t[2], t[3], t[4], t[5], t[6] = total
+def weigh_and_add(bits: Any, table: Any, last: Any, factors: Any, totals: Any) -> None:
+    """Add for every row its factor, plain, times the weight of every column to ``(m, 7)``.
+
+    ``bits`` are of shape ``(rows, m, k / 8)``, factors of ``(rows, 4)``; sums are not reduced.
+    """
+    for r in range(np.uint64(bits.shape[0])):
+        row = bits[r]
+        factor = (factors[r, 0], factors[r, 1], factors[r, 2], factors[r, 3])
+        for j in range(np.uint64(row.shape[0])):
+            low, high = _weight(row, j, table, last[0], last[1])
+            t = totals[j]
+            total = add_product((t[0], t[1], t[2], t[3], t[4], t[5], t[6]), factor, low, high)
+            t[0], t[1], t[2], t[3], t[4], t[5], t[6] = total
 
 
 @compiled
