@@ -127,7 +127,7 @@ def test_unknown_names_and_senseless_strengths_are_refused() -> None:
     with pytest.raises(LabError, match=r"QRES-E105.*has no strength"):
         make_attack("silent", 2.0)
     for senseless in (math.nan, math.inf):
-        with pytest.raises(LabError, match=r"QRES-E105.*is not finite"):
+        with pytest.raises(LabError, match=r"QRES-E105.*must be finite"):
             make_attack("scaled", senseless)
 
 
