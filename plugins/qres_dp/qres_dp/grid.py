@@ -73,7 +73,7 @@ def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Pr
     if bound * bound < LEAST_RMS * LEAST_RMS * dimension:
         rms = bound / math.sqrt(dimension)
         what = (
-            f"the bound is {bound} steps of the grid: {rms:.3g} for each of {dimension} "
+            f"the bound is {bound} in steps of the grid: {rms:.3g} for each of {dimension} "
             f"coordinates, and {LEAST_RMS} are needed"
         )
         yield Problem("QRES-E313", where, what)

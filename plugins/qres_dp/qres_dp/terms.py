@@ -127,8 +127,9 @@ def settle(
     numbers = {"epsilon": epsilon, "rounds": rounds, "noise_multiplier": noise_multiplier}
     names = [name for name, value in numbers.items() if value]
     if len(names) != 2:
-        what = f"{', '.join(names) or 'none'} of epsilon, rounds and noise_multiplier is set"
-        raise CompatibilityError.of("QRES-E314", "plugins.dp", what, "set two of them")
+        what = f"sets {' and '.join(names) or 'neither epsilon nor rounds nor noise_multiplier'}"
+        fix = "two of epsilon, rounds and noise_multiplier: the third follows from them"
+        raise CompatibilityError.of("QRES-E314", "plugins.dp", what, fix)
     if not noise_multiplier:
         releases = 1 if stream else rounds
         return _calibrated(epsilon, delta, releases, rate), Budget(epsilon, delta)
