@@ -135,6 +135,9 @@ def _decided(entry: GalleryEntry, found: Mapping[Job, tuple[GalleryOutcome, floa
                 told = f"{100 * price:.1f} points go to the defence itself, with nobody attacking"
                 reason = "; ".join(filter(None, (outcome.reason, told)))
                 outcome = attrs.evolve(outcome, reason=reason)
+        if outcome.fate is Fate.FAILED and not outcome.reason:
+            limit = "" if outcome.limit is None else f", more than {outcome.limit:g}"
+            outcome = attrs.evolve(outcome, reason=f"{outcome.value:.3g}{limit}: {outcome.measure}")
         outcomes.append(outcome)
         seconds.append(took)
     return Shown(entry, tuple(outcomes), tuple(seconds))

@@ -195,6 +195,14 @@ def test_an_exhibit_that_is_none_is_refused() -> None:
         load(Installed("x", "dist", "1", "m:o"))
 
 
+def test_no_failure_is_without_a_reason() -> None:
+    shown = play_all(["flood", "two_rounds"], QUICK)
+    reasons = {outcome.reason for _name, outcome in failures(shown)}
+    assert reasons
+    assert all(reasons)
+    assert any("more than 0.1: injected messages" in one for one in reasons)
+
+
 def test_defences_have_a_list_of_their_own() -> None:
     assert all(name == one.name for name, one in DEFENCES.items())
 
