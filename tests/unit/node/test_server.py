@@ -103,6 +103,14 @@ def test_what_is_asked_wrongly_is_refused(request_: bytes, status: int) -> None:
     assert answer.split(b" ", 2)[1] == str(status).encode()
 
 
+def end_of(connection: socket.socket) -> bytes:
+    """Nothing, once the other side has closed; with a reset, if it had not read everything."""
+    try:
+        return connection.recv(1)
+    except ConnectionResetError:
+        return b""
+
+
 def test_slow_and_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SECONDS", 0.5)
     monkeypatch.setattr(server, "CONNECTIONS", 2)
@@ -111,7 +119,7 @@ def test_slow_and_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -
         idle = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3)]
         for one in idle:
             one.sendall(b"GET / HT")
-        ends = [one.recv(1) for one in idle]  # each is closed: one at once, two after a while
+        ends = [end_of(one) for one in idle]  # each is closed: one at once, two after a while
         for one in idle:
             one.close()
         return ends, talk(port, get("/status"))
