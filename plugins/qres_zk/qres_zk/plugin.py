@@ -38,7 +38,7 @@ from qres_zk.bundle import ProofBundle
 from qres_zk.fitting import misfits
 from qres_zk.group import ORDER, integers
 from qres_zk.judging import LIED, NAME, SumJudge, blinds_of, fits
-from qres_zk.norm import prove, verify
+from qres_zk.norm import prove
 from qres_zk.options import read_vector, steps
 from qres_zk.pedersen import commit
 from qres_zk.policy import Policy
@@ -332,7 +332,7 @@ class Zk:
 
         Complexity: O(d) word operations and O(b + m) in the group.
         """
-        return self._verdict(self._reason(contribution, round_info))
+        return self.verify_all((contribution,), round_info)[0]
 
     @hookimpl
     def verify_all(
@@ -366,30 +366,17 @@ class Zk:
         for index in failing(statement, items):
             reasons[where[index]] = BAD
         for at, bundle in bundles.items():
-            if at not in reasons and not self._matches(contributions[at], bundle, statement):
-                reasons[at] = LIED
-        for at, bundle in bundles.items():
-            if at not in reasons:
+            if at in reasons:
+                continue
+            if self._matches(contributions[at], bundle, statement):
                 self._judge.note(contributions[at], bundle.points[: statement.rows])
+            else:
+                reasons[at] = LIED
         return [self._verdict(reasons.get(at, "")) for at in range(len(contributions))]
 
     def _verdict(self, reason: str) -> Verdict:
         self._count("proofs_refused" if reason else "proofs_accepted")
         return reject(reason, blame=Blame.SENDER) if reason else ACCEPT
-
-    def _reason(self, contribution: Contribution, round_info: RoundInfo) -> str:
-        statement = self._statement(round_info)
-        bundle = self._decoded(contribution, statement)
-        if isinstance(bundle, str):
-            return bundle
-        try:
-            verify(statement, Context.of(contribution.sender, round_info), bundle)
-        except WireError:
-            return BAD
-        if not self._matches(contribution, bundle, statement):
-            return LIED
-        self._judge.note(contribution, bundle.points[: statement.rows])
-        return ""
 
     def _decoded(self, contribution: Contribution, statement: Statement) -> ProofBundle | str:
         """The proof, or why there is none."""
