@@ -42,13 +42,12 @@ from qres_secagg.board import Board
 from qres_secagg.client import Client, Memory, Phase
 from qres_secagg.inputs import input_digest
 from qres_secagg.messages import Kind
-from qres_secagg.parameters import Parameters, choose
-from qres_secagg.session import Session
 from qres_zk import norm, pedersen
 from qres_zk.aggregate import opens
 from qres_zk.batch import verify_batch
 from qres_zk.group import integers
 from qres_zk.statement import Context, Statement
+from secagg import session as session_of
 
 from qres_core import Envelope, NodeInfo, RoundInfo, Update, Vector
 from qres_core.kernel.assembly import Enabled
@@ -229,18 +228,8 @@ def _info(d: int) -> RoundInfo:
 def hidden(n: int, d: int) -> Cost:
     """One node's side of a session of n, and the opening of its sum."""
     corrupt, dropped = max(1, n // 10), max(1, n // 10)
-    plan = choose(n, corrupt, dropped)
-    numbers = Parameters(
-        dimension=d,
-        k=plan.k,
-        t=plan.t,
-        corrupt=corrupt,
-        min_survivors=max(3, corrupt + 2),
-        bound=(2**31 - 1) // n,
-        summands=n,
-    )
-    roster = tuple(sorted(os.urandom(32) for _ in range(n)))
-    session = Session("bench", 1, os.urandom(32), roster, numbers)
+    session = session_of(n, d, corrupt, dropped)
+    roster = session.roster
     board, own = Board(session), Board(session, roster[0])
     # The others share a board: it holds no secret, and says the same to all.
     clients = [Client(session, one, board, Memory()) for one in roster[1:]]

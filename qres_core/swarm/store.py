@@ -131,32 +131,42 @@ class SqliteJournal:
     def record_lock(self, lock: Record | None) -> None:
         """Keep what the node is locked on."""
         with self._db.transaction():
-            self._keep("lock", lock)
+            self._set("lock", lock)
+            self._drop_unnamed()
 
     def record_model(
         self, round_number: int, step: int, model: Vector, handover: Record | None
     ) -> None:
         """Keep the model and what made it and void the lock, all or nothing."""
         with self._db.transaction():
-            self._keep("handover", handover)
+            self._set("handover", handover)
             self._facts.write("model", [round_number, step, _octets(model)])
-            self._keep("lock", None)
+            self._set("lock", None)
+            self._drop_unnamed()
 
-    def _keep(self, name: str, record: Record | None) -> None:
-        """Set a record, write the messages that are not here yet, drop those of no record."""
-        digests = [] if record is None else [one.signing_digest for one in record.messages]
-        self._facts.write(name, None if record is None else [record.head, digests])
-        here = {digest for (digest,) in self._db.rows("SELECT digest FROM message")}
-        for one in record.messages if record is not None else ():
-            if one.signing_digest not in here:
-                row = (one.signing_digest, one.to_bytes())
-                self._db.execute("INSERT INTO message VALUES (?, ?)", row)
+    def _set(self, name: str, record: Record | None) -> None:
+        """Set a record and write the messages that are not here yet."""
+        if record is None:
+            self._facts.write(name, None)
+            return
+        digests = [one.signing_digest for one in record.messages]
+        self._facts.write(name, [record.head, digests])
+        here = self._here()
+        for digest, one in zip(digests, record.messages, strict=True):
+            if digest not in here:
+                self._db.execute("INSERT INTO message VALUES (?, ?)", (digest, one.to_bytes()))
+
+    def _drop_unnamed(self) -> None:
+        """Drop the messages of no record."""
         wanted: set[bytes] = set()
-        for kept in _RECORDS:
-            _head, named = self._facts.read(kept) or (b"", ())
+        for name in _RECORDS:
+            _head, named = self._facts.read(name) or (b"", ())
             wanted.update(named)
-        dropped = [(one,) for one in here if one not in wanted]
+        dropped = [(one,) for one in self._here() - wanted]
         self._db.execute_many("DELETE FROM message WHERE digest = ?", dropped)
+
+    def _here(self) -> set[bytes]:
+        return {digest for (digest,) in self._db.rows("SELECT digest FROM message")}
 
     def _kept(self, name: str) -> Record | None:
         fact = self._facts.read(name)
