@@ -58,7 +58,7 @@ from qres_core.lab.once import Once
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import Simulation
 from qres_core.lab.tasks import Task
-from qres_core.swarm.collecting import TOGETHER
+from qres_core.swarm.checking import TOGETHER
 from qres_core.swarm.messages import ContributionBody
 from qres_core.testing.builders import make_updates
 

@@ -174,6 +174,12 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "message names the policy file, its rule, the key and the value. Change the key, or "
             "ask whoever keeps the policy; a configuration cannot switch it off.",
         ),
+        "QRES-E316": (
+            "proof checks cannot be shared",
+            "`swarm.proof_checks` is `committee`: a node takes the word of others for most proofs. "
+            "That needs proofs, messages that are signed, and verdicts that do not depend on who "
+            "comes to them. Without, every node has to check every proof.",
+        ),
         "QRES-E401": ("message too large", "The frame is over the size limit; it was not parsed."),
         "QRES-E402": ("message malformed", "The bytes are not CBOR or not the expected shape."),
         "QRES-E403": (

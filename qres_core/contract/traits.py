@@ -6,17 +6,18 @@ for example that an option weakens the plugin.
 
 More are plain values. Where a plugin does not say, the careful one is assumed.
 
-===============  =========  ========================================================================
-name             default    meaning
-===============  =========  ========================================================================
-``averages``     ``False``  the rule is a weighted mean of its rows
-``weighs``       ``True``   the reputation scales weights, beside banning
-``bounds``       ``""``     the proof bounds the length of every update; by how much, a short text
-``alters``       ``True``   the wrapper changes what the rule gets, or what it returns
-``merges``       ``1``      the wrapper makes one row of so many
-``reveals``      ``True``   ``reveal`` changes updates that no plugin hides
-``accompanies``  ``False``  ``privatize`` puts a companion beside the update
-===============  =========  ========================================================================
+================  =========  =======================================================================
+name              default    meaning
+================  =========  =======================================================================
+``averages``      ``False``  the rule is a weighted mean of its rows
+``weighs``        ``True``   the reputation scales weights, beside banning
+``bounds``        ``""``     the proof bounds the length of every update; by how much, a short text
+``alters``        ``True``   the wrapper changes what the rule gets, or what it returns
+``merges``        ``1``      the wrapper makes one row of so many
+``reveals``       ``True``   ``reveal`` changes updates that no plugin hides
+``accompanies``   ``False``  ``privatize`` puts a companion beside the update
+``transferable``  ``False``  ``verify`` judges by the contribution, the round and the configuration
+================  =========  =======================================================================
 
 Two are methods, for what only numbers of the whole configuration tell. Both must be pure, quick,
 and ask for nothing but their arguments and the plugin's options; they run before ``setup``.

@@ -138,6 +138,12 @@ class Enabled:
         return accompanies
 
     @property
+    def transferable(self) -> bool:
+        """Whether every honest node comes to the verdict that another came to on a proof."""
+        transferable: bool = _trait(self, "transferable", False)  # noqa: FBT003 - as above
+        return transferable
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What the plugin wants an operator to read, as configured."""
         notices: tuple[str, ...] = _trait(self, "notices", ())
@@ -261,7 +267,7 @@ def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: 
     plugin = Enabled(origin.name, origin, instance, hooks)
     # Read now, so that a fault in them is reported with all the others.
     _ = plugin.needs, plugin.hides, plugin.averages, plugin.bounds, plugin.weighs, plugin.notices
-    _ = plugin.alters, plugin.merges, plugin.reveals, plugin.accompanies
+    _ = plugin.alters, plugin.merges, plugin.reveals, plugin.accompanies, plugin.transferable
     return plugin
 
 

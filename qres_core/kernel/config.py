@@ -98,6 +98,14 @@ class SwarmConfig:
         validator=options.real(0, 1),
         metadata=_help("How far a proposer's view of a node's standing may be from one's own."),
     )
+    proof_checks: str = attrs.field(
+        default="everyone",
+        validator=options.one_of("everyone", "committee"),
+        metadata=_help(
+            '"everyone": each node checks each proof. "committee": 2 f + 1 nodes check each, and '
+            "the others take the word of f + 1 of them."
+        ),
+    )
     max_message_bytes: int = attrs.field(
         default=64 * 2**20,
         validator=options.whole(1024, unit="bytes"),

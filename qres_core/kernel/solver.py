@@ -71,6 +71,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_liars(enabled, swarm),
         *_weights(enabled, swarm),
         *_families(enabled),
+        *_committees(enabled, swarm),
         *_votes_too_early(enabled, hidden),
     ]
     # Numbers are looked at where the parts fit: a plugin need not judge what cannot be run.
@@ -319,6 +320,26 @@ def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                 yield Problem("QRES-E305", where, what, enable(family))
 
 
+def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
+    """Why a node may not take others' word for a proof."""
+    if swarm.proof_checks != "committee":
+        return
+    reasons: list[str] = []
+    if not having(enabled, "authenticate"):
+        reasons.append("no enabled plugin signs what its members attest")
+    proofs = having(enabled, "verify")
+    if not proofs:
+        reasons.append("no enabled plugin has proofs to check")
+    reasons += [
+        f"the verdicts of plugins.{one.name} are a node's own, and no other can give them"
+        for one in proofs
+        if not one.transferable
+    ]
+    for reason in reasons:
+        what = f'is "committee", and {reason}'
+        yield Problem("QRES-E316", "swarm.proof_checks", what, 'set it to "everyone"')
+
+
 def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
     judges = [*having(enabled, "screen"), *having(enabled, "endorse")]
     for plugin in having(enabled, "reveal"):
@@ -345,6 +366,12 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
                     f"plugins.{rule.name}: withstands no liar by itself; plugins.{proof.name} "
                     f"bounds what each can do: {proof.bounds}"
                 )
+    if swarm.proof_checks == "committee":
+        size = min(swarm.nodes - 1, 2 * swarm.byzantine + 1)
+        yield (
+            f"swarm.proof_checks: {size} nodes check each proof; what they attest holds while no "
+            f"more than {swarm.byzantine} of all nodes lie"
+        )
     for plugin in enabled:
         for notice in plugin.notices:
             yield f"plugins.{plugin.name}: {notice}"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
-
-import attrs
 
 from qres_core.contract import canonical
 from qres_core.contract.types import Contribution, NodeId, Updates
-from qres_core.contract.verdict import ACCEPT, Blame
+from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.checking import Checks, CommitteeChecks
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.messages import (
     FETCH,
@@ -27,8 +26,6 @@ from qres_core.swarm.outlet import Outlet
 from qres_core.swarm.place import Position, Seat
 from qres_core.swarm.speaking import Speaker
 
-TOGETHER: Final = 32
-"""Contributions that are checked together at most: with more, little is saved and much is late."""
 MAX_ANSWERS: Final = 4
 """Times in a round a peer is sent the same contribution."""
 
@@ -43,7 +40,11 @@ class Collector:
         self._outlet = outlet
         self.gathering = Gathering()
         self._past: dict[bytes, Gathering] = {}  # at most one: of the model before this one
-        self._unchecked: dict[bytes, Held] = {}  # by digest, in the order they came
+        self.checks = (
+            CommitteeChecks(seat, position, speaker, outlet, self._add)
+            if seat.swarm.proof_checks == "committee" and seat.swarm.nodes > 1
+            else Checks(seat, position, outlet, self._add)
+        )
         self._answered: Counter[tuple[NodeId, bytes]] = Counter()
 
     # ── round and model ───────────────────────────────────────────────────────────────────────
@@ -52,16 +53,14 @@ class Collector:
         """A round begins for the same model: forget all but the contributions named by digest."""
         self._answered = Counter()
         wanted = set(named)
-        if not wanted.isdisjoint(self._unchecked):
-            self.check(named=wanted)
-        self._unchecked.clear()  # of a round that is over, and no set names them
+        self.checks.open_round(wanted)
         self.gathering.keep_only(wanted)
 
     def leave(self, model: bytes) -> None:
         """The node has another model than this one; what made it is kept, for nodes that lag."""
         self._past = {model: self.gathering}
         self.gathering = Gathering()
-        self._unchecked.clear()
+        self.checks.clear()
 
     def restore(self, envelopes: Iterable[Envelope]) -> None:
         """Take back what the journal kept of the node's lock.
@@ -87,7 +86,7 @@ class Collector:
 
     def of_round(self) -> Mapping[NodeId, Contribution]:
         """The first valid contribution of each sender in the current round."""
-        self.check()
+        self.checks.check()
         held = self.gathering.of_round(self._position.number)
         return {sender: one.contribution for sender, one in held.items()}
 
@@ -115,7 +114,7 @@ class Collector:
     ) -> None:
         """Take a contribution of this round, or of an earlier one if a set names it.
 
-        Proofs that are cheaper to check together wait for :meth:`check`.
+        Until its proof is checked it waits in :attr:`checks`.
 
         Args:
             envelope: the message.
@@ -130,48 +129,22 @@ class Collector:
         named = agreed or (proposed is not None and _names(proposed, digest))
         if envelope.round < self._position.number and not named:
             return  # late; not even counted
-        if self.gathering.get(digest) is not None or digest in self._unchecked:
+        if self.gathering.get(digest) is not None or digest in self.checks:
             return
         held = self._held(envelope)
         if agreed:  # what a quorum decided is merged whatever this node makes of a proof
             self._add(held, named=True)
-            return
-        self._unchecked[digest] = held
-        may_wait = self._seat.kernel.has("verify_all") and not named
-        if not may_wait or len(self._unchecked) >= TOGETHER or self._waits(envelope.sender) > 1:
-            self.check(named={digest} if named else ())
-
-    def check(self, named: Collection[bytes] = ()) -> None:
-        """Check the contributions that wait for it.
-
-        Args:
-            named: digests of those that a set names.
-        """
-        waiting, self._unchecked = list(self._unchecked.values()), {}
-        for number in sorted({held.envelope.round for held in waiting}):
-            info = attrs.evolve(self._position.info, number=number)
-            batch = [held for held in waiting if held.envelope.round == number]
-            made = [held.contribution for held in batch]
-            for held, (verdict, plugin) in zip(
-                batch, self._seat.kernel.verify_all(made, info), strict=True
-            ):
-                if verdict is ACCEPT:
-                    self._add(held, named=held.contribution.digest in named)
-                else:
-                    self._outlet.refuse(held.envelope, verdict.reason, verdict.blame, plugin)
+        else:
+            self.checks.take(held, named=named)
 
     def _add(self, held: Held, *, named: bool) -> None:
         if not self.gathering.add(held, named=named):
             # One that a set names is kept for the set; its sender is to blame all the same.
             self._outlet.refuse(held.envelope, "equivocation", Blame.SENDER)
 
-    def _waits(self, sender: NodeId) -> int:
-        return sum(held.envelope.sender == sender for held in self._unchecked.values())
-
     def here(self) -> set[NodeId]:
         """Who contributed to the current round, checked or not."""
-        waiting = {held.envelope.sender for held in self._unchecked.values()}
-        return waiting | self.gathering.senders(self._position.number)
+        return self.checks.senders() | self.gathering.senders(self._position.number)
 
     def _held(self, envelope: Envelope) -> Held:
         body = ContributionBody.from_bytes(envelope.payload, int(self._position.model.size))
@@ -202,7 +175,7 @@ class Collector:
 
     def fetch(self, candidate: CandidateSet, holder: NodeId, now: float) -> None:
         """Ask a node for what is missing of a set."""
-        missing = [one for one in self.gathering.missing(candidate) if one not in self._unchecked]
+        missing = [one for one in self.gathering.missing(candidate) if one not in self.checks]
         if missing and holder != self._seat.node_id:
             asked = self._speaker.make(FETCH, canonical.dumps(missing), now)
             self._speaker.send(holder, asked)
@@ -221,10 +194,9 @@ class Collector:
         if gathering is None:
             return
         asked_for = decode_fetch(envelope.payload, len(self._seat.roster))
-        if here and not self._unchecked.keys().isdisjoint(asked_for):
-            self.check()
+        waiting = self.checks.lend(asked_for) if here else {}
         for digest in asked_for:
-            held = gathering.get(digest)
+            held = gathering.get(digest) or waiting.get(digest)
             asked = self._answered[envelope.sender, digest]
             if held is not None and asked < MAX_ANSWERS:
                 self._answered[envelope.sender, digest] = asked + 1

@@ -14,6 +14,7 @@ certificate    a set and the precommits that decided it
 digest         digest of the model after the round
 fetch          digests of contributions the sender lacks
 fetched        a contribution, quoted whole: its own sequence number has passed by
+attestation    digests of contributions whose proofs the sender checked and found good
 sync           nothing: "what did I miss since the model this envelope names?"
 snapshot       a model and the digest messages that vouch for it
 =============  ==================================================================================
@@ -50,6 +51,7 @@ CERTIFICATE: Final = "certificate"
 DIGEST: Final = "digest"
 FETCH: Final = "fetch"
 FETCHED: Final = "fetched"
+ATTESTATION: Final = "attestation"
 SYNC: Final = "sync"
 SNAPSHOT: Final = "snapshot"
 DIALOGUE: Final = "dialogue/"
@@ -375,6 +377,13 @@ def decode_fetched(payload: bytes) -> Envelope:
     if quoted.kind != CONTRIBUTION:
         raise _bad("fetched", "expected a contribution")
     return quoted
+
+
+def decode_attestation(payload: bytes, most: int) -> tuple[bytes, ...]:
+    """The digests of at most so many contributions that a node attests. Raises WireError."""
+    value = canonical.loads(payload, max_bytes=40 * most + 16)
+    items = _items(value, 1, most, "attestation")
+    return tuple(_octets(item, DIGEST_BYTES, "attestation") for item in items)
 
 
 @attrs.frozen(eq=False)

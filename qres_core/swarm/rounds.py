@@ -17,6 +17,7 @@ What the machine needs for it has a part each:
 :mod:`~qres_core.swarm.speaking`      signing, numbering, saying again
 :mod:`~qres_core.swarm.dialogues`     the plugins' own messages
 :mod:`~qres_core.swarm.collecting`    contributions: taken in, fetched, handed on
+:mod:`~qres_core.swarm.checking`      their proofs: checked, or others' word taken for them
 :mod:`~qres_core.swarm.judging`       this node's opinion, by held-out examples
 :mod:`~qres_core.swarm.proving`       whether proposals, decisions and models are proven
 :mod:`~qres_core.swarm.promises`      the sets it is bound by
@@ -60,6 +61,7 @@ from qres_core.swarm.effects import Effect, Refused, RoundEnded, SatOut, Train
 from qres_core.swarm.journal import Journal, Record
 from qres_core.swarm.judging import Judge
 from qres_core.swarm.messages import (
+    ATTESTATION,
     CERTIFICATE,
     CONTRIBUTION,
     DIALOGUE,
@@ -287,6 +289,7 @@ class RoundMachine:
         if self._is_over:
             return math.inf
         times = [*self._round.times.upcoming(), self._speaker.repeat_at]
+        times.append(self._collector.checks.due(self._round.times))
         look = self._catching_up.due()
         if look is not None:
             times.append(look)
@@ -387,7 +390,7 @@ class RoundMachine:
             self._on_vote(self._round.precommits, envelope)
         elif kind.startswith(DIALOGUE):
             self._dialogues.take(envelope, now)
-        else:
+        elif kind != ATTESTATION or not self._collector.checks.attested(envelope):
             self._refuse(envelope, "unknown kind")
 
     def _on_other_model(self, envelope: Envelope, now: float) -> None:
@@ -474,14 +477,17 @@ class RoundMachine:
 
     def _check_contributions(self, now: float) -> None:
         """Check those that wait, where something is about to depend on them."""
+        checks = self._collector.checks
+        if not checks:
+            return
         sets = [one for one in (self._round.proposal, self._promises.pending) if one is not None]
-        if (
-            sets
-            or now >= self._round.times.propose
-            or self._nobody_is_missing(self._collector.here())
-        ):
-            named = {member.digest for one in sets for member in one.candidate.members}
-            self._collector.check(named)
+        named = {member.digest for one in sets for member in one.candidate.members}
+        checks.advance(
+            now,
+            self._round.times,
+            named,
+            all_here=lambda: self._nobody_is_missing(self._collector.here()),
+        )
 
     def _propose(self, now: float) -> None:
         current = self._round

@@ -27,6 +27,7 @@ class Times:
     """The times of one round, in seconds on the node's clock.
 
     Attributes:
+        attest: a checker of proofs waits for no more of them before it begins.
         propose: the proposer proposes what it has.
         prevote: a node prevotes nil.
         precommit: a node precommits nil.
@@ -35,6 +36,7 @@ class Times:
         joined: whether a quorum is known to be there.
     """
 
+    attest: float
     propose: float
     prevote: float
     precommit: float
@@ -48,7 +50,12 @@ class Times:
         timeout = swarm.vote_timeout * min(1.0 + 0.5 * aborts, MAX_BACKOFF)
         gathered = opened + swarm.deadline
         return cls(
-            gathered, gathered + timeout, gathered + 2 * timeout, gathered + 3 * timeout, timeout
+            opened + swarm.deadline / 2,
+            gathered,
+            gathered + timeout,
+            gathered + 2 * timeout,
+            gathered + 3 * timeout,
+            timeout,
         )
 
     def join(self, now: float, deadline: float) -> None:
@@ -61,5 +68,5 @@ class Times:
         self.end = max(self.end, now + deadline)
 
     def upcoming(self) -> list[float]:
-        """All of them."""
+        """Those at which a node does something whatever it holds."""
         return [self.propose, self.prevote, self.precommit, self.end]

@@ -136,6 +136,7 @@ class Zk:
 
     accompanies = True
     reveals = False
+    transferable = True
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether grid and neighbours leave a vector that can be proved about.

@@ -1,0 +1,252 @@
+"""Contributions that wait until their proofs are checked: by this node, or by others for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Final, Protocol
+
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import ACCEPT
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.committees import Attestations
+from qres_core.swarm.gathering import MAX_PER_SENDER, Held
+from qres_core.swarm.messages import ATTESTATION, decode_attestation
+from qres_core.swarm.outlet import Outlet
+from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.times import Times
+
+TOGETHER: Final = 32
+"""Contributions that are checked together at most: with more, little is saved and much is late."""
+
+
+class Admit(Protocol):
+    """What becomes of a contribution whose proof is good."""
+
+    def __call__(self, held: Held, *, named: bool) -> None:
+        """Keep it; ``named`` if a set names it."""
+        ...
+
+
+class Checks:
+    """Every proof is checked by this node, many together where that is cheaper."""
+
+    def __init__(self, seat: Seat, position: Position, outlet: Outlet, admit: Admit) -> None:
+        self._seat = seat
+        self._position = position
+        self._outlet = outlet
+        self._admit = admit
+        self._waiting: dict[bytes, Held] = {}  # by digest, in the order they came
+
+    # ── what waits ────────────────────────────────────────────────────────────────────────────
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._waiting
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def senders(self) -> set[NodeId]:
+        """Whose contributions wait."""
+        return {held.envelope.sender for held in self._waiting.values()}
+
+    def open_round(self, named: Collection[bytes]) -> None:
+        """A round begins: what no set names is dropped, and had no effect."""
+        if not self._waiting.keys().isdisjoint(named):
+            self.check(named)
+        self._waiting.clear()
+
+    def clear(self) -> None:
+        """The node has another model than these contributions are for."""
+        self._waiting.clear()
+
+    # ── what happens to it ────────────────────────────────────────────────────────────────────
+
+    def take(self, held: Held, *, named: bool) -> None:
+        """A contribution came.
+
+        Args:
+            held: it, of this round or named.
+            named: whether a set names it: then nothing is gained by waiting.
+        """
+        digest = held.contribution.digest
+        self._waiting[digest] = held
+        may_wait = self._seat.kernel.has("verify_all") and not named
+        if not may_wait or len(self._waiting) >= TOGETHER or len(self._of(held)) > 1:
+            self.check({digest} if named else ())
+
+    def advance(
+        self, now: float, times: Times, named: Collection[bytes], *, all_here: Callable[[], bool]
+    ) -> None:
+        """Check what must not wait longer, because something is about to depend on it.
+
+        Args:
+            now: this node's clock, seconds.
+            times: of the round.
+            named: digests of the contributions that a set names.
+            all_here: whether no contribution is still to come.
+        """
+        if self._waiting and (named or now >= times.propose or all_here()):
+            self.check(named)
+
+    def due(self, times: Times) -> float:
+        """When :meth:`advance` next has a reason to check, seconds, beside the time to propose."""
+        del times
+        return math.inf
+
+    def lend(self, digests: Collection[bytes]) -> Mapping[bytes, Held]:
+        """What waits and may go to a peer that asks for it: nothing, but it is checked now."""
+        if not self._waiting.keys().isdisjoint(digests):
+            self.check()
+        return {}
+
+    def attested(self, envelope: Envelope) -> bool:
+        """Take others' word for proofs; whether this node does.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        del envelope
+        return False
+
+    def check(
+        self, named: Collection[bytes] = (), only: Iterable[bytes] | None = None
+    ) -> list[bytes]:
+        """Check proofs, and keep or refuse what they came with.
+
+        Args:
+            named: digests of the contributions that a set names.
+            only: digests of those to check, all that wait if not given.
+
+        Returns:
+            the digests of those with good proofs.
+        """
+        chosen = list(self._waiting) if only is None else [one for one in only if one in self]
+        waiting = [self._waiting.pop(digest) for digest in chosen]
+        good: list[bytes] = []
+        for number in sorted({held.envelope.round for held in waiting}):
+            info = attrs.evolve(self._position.info, number=number)
+            batch = [held for held in waiting if held.envelope.round == number]
+            made = [held.contribution for held in batch]
+            for held, (verdict, plugin) in zip(
+                batch, self._seat.kernel.verify_all(made, info), strict=True
+            ):
+                if verdict is ACCEPT:
+                    good.append(held.contribution.digest)
+                    self._admit(held, named=held.contribution.digest in named)
+                else:
+                    self._outlet.refuse(held.envelope, verdict.reason, verdict.blame, plugin)
+        return good
+
+    def _of(self, held: Held) -> list[bytes]:
+        """What waits of one sender."""
+        sender = held.envelope.sender
+        return [one for one, held in self._waiting.items() if held.envelope.sender == sender]
+
+
+class CommitteeChecks(Checks):
+    """This node checks the proofs it is in charge of; for the others, its peers' word is enough.
+
+    What is not attested by the time that a set is proposed, it checks itself: checkers that are
+    silent cost time, and nothing else.
+    """
+
+    def __init__(
+        self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet, admit: Admit
+    ) -> None:
+        super().__init__(seat, position, outlet, admit)
+        self._speaker = speaker
+        self._attestations = Attestations(seat.roster, seat.swarm.byzantine, MAX_PER_SENDER)
+        self._charges: frozenset[NodeId] = frozenset()
+        self._here: set[NodeId] = set()  # of those in charge, who contributed to the round
+        self._named_at = math.inf
+
+    def open_round(self, named: Collection[bytes]) -> None:
+        """A round begins, with other committees."""
+        super().open_round(named)
+        self._attestations.open_round(self._position.number)
+        self._charges = self._attestations.charges(self._seat.node_id)
+        self._here = set()
+        self._named_at = math.inf
+
+    def take(self, held: Held, *, named: bool) -> None:
+        """A contribution came; attested or not, and checked at once only if it is a second one."""
+        sender, digest = held.envelope.sender, held.contribution.digest
+        current = held.envelope.round == self._position.number
+        if current and self._attestations.suffice(sender, digest):
+            self._admit(held, named=named)
+            return
+        self._waiting[digest] = held
+        if sender in self._charges and current:
+            self._here.add(sender)
+        several = self._of(held)
+        if not current or len(several) > 1:
+            self.check({digest} if named else (), only=several)
+
+    def advance(
+        self, now: float, times: Times, named: Collection[bytes], *, all_here: Callable[[], bool]
+    ) -> None:
+        """Check what this node is in charge of, and what nobody attested in time.
+
+        Args:
+            now: this node's clock, seconds.
+            times: of the round.
+            named: digests of the contributions that a set names.
+            all_here: whether no contribution is still to come.
+        """
+        del all_here
+        if not self._waiting:
+            return
+        mine = self._mine()
+        if mine and (now >= times.attest or len(mine) >= TOGETHER or self._charges_are_here()):
+            good = self.check(named, only=mine)
+            if good:
+                self._speaker.say(ATTESTATION, canonical.dumps(good), now)
+        if not self._waiting.keys().isdisjoint(named):
+            self._named_at = min(self._named_at, now)
+        if now >= times.propose:
+            self.check(named)
+        elif now >= self._patience():
+            self.check(named, only=named)
+
+    def due(self, times: Times) -> float:
+        """When this node waits no longer for more to check, or for others to attest."""
+        return min(times.attest if self._mine() else math.inf, self._patience())
+
+    def lend(self, digests: Collection[bytes]) -> Mapping[bytes, Held]:
+        """What waits: who asks for it checks it, and who signed it answers for it."""
+        return {one: self._waiting[one] for one in digests if one in self._waiting}
+
+    def attested(self, envelope: Envelope) -> bool:
+        """Keep what more than ``f`` checkers attest now.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        digests = decode_attestation(envelope.payload, self._attestations.most)
+        for digest in self._attestations.take(envelope.sender, digests):
+            held = self._waiting.get(digest)
+            if held is not None and self._attestations.suffice(held.envelope.sender, digest):
+                del self._waiting[digest]
+                self._admit(held, named=False)
+        return True
+
+    def _mine(self) -> list[bytes]:
+        """What waits for this node to check and attest it."""
+        return [
+            digest
+            for digest, held in self._waiting.items()
+            if held.envelope.sender in self._charges
+        ]
+
+    def _patience(self) -> float:
+        """When this node checks what a set names, whether others have attested it or not."""
+        return self._named_at + self._seat.swarm.vote_timeout / 4 if self._waiting else math.inf
+
+    def _charges_are_here(self) -> bool:
+        kernel = self._seat.kernel
+        return all(one in self._here or kernel.standing(one).banned for one in self._charges)
