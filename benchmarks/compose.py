@@ -403,6 +403,7 @@ def whole_round(n: int, d: int) -> dict[str, float]:
         "quorum": n,
         "deadline": 30.0,
         "max_message_bytes": 2**24,
+        "proof_checks": "committee",
     }
     tables: dict[str, dict[str, Any]] = {
         "memory": {},

@@ -93,6 +93,13 @@ class Checks:
         if self._waiting and (named or now >= times.propose or all_here()):
             self.check(named)
 
+    def decided(self, named: Iterable[bytes]) -> None:
+        """A quorum decided on a set: it is merged whatever this node makes of a proof."""
+        for digest in named:
+            held = self._waiting.pop(digest, None)
+            if held is not None:
+                self._admit(held, named=True)
+
     def due(self, times: Times) -> float:
         """When :meth:`advance` next has a reason to check, seconds, beside the time to propose."""
         del times

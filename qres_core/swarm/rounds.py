@@ -628,6 +628,8 @@ class RoundMachine:
                 return
             precommits = current.precommits.messages(current.proposal_digest)
             certificate = Certificate(current.proposal.candidate, self.number, precommits)
+        if certificate is not None:
+            self._collector.checks.decided(one.digest for one in certificate.candidate.members)
         if certificate is None or not self._collector.complete(certificate.candidate):
             return
         current.decided = certificate

@@ -39,6 +39,7 @@ from qres_core import (
     model_digest,
     reject,
 )
+from qres_core.contract import canonical
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
@@ -50,6 +51,7 @@ from qres_core.swarm.messages import (
     CandidateSet,
     ContributionBody,
     Proposal,
+    contribution_digest,
     decode_vote,
     encode_vote,
 )
@@ -152,6 +154,7 @@ class Checksum:
     """Proves that the vector is small and bound to the model."""
 
     name: ClassVar[str] = "checksum"
+    checked: int = attrs.field(init=False, default=0)
 
     @staticmethod
     def of(vector: Vector, model: bytes) -> bytes:
@@ -163,6 +166,7 @@ class Checksum:
 
     @hookimpl
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
+        self.checked += 1
         expected = self.of(contribution.vector, round_info.model_digest)
         if contribution.proofs.get(self.name) == expected:
             return ACCEPT
@@ -174,6 +178,7 @@ class Bulk(Checksum):
     """The same, and checks many at once."""
 
     name: ClassVar[str] = "bulk"
+    transferable: ClassVar[bool] = True
     sizes: list[int] = attrs.field(init=False, factory=list[int])
 
     @hookimpl
@@ -651,7 +656,9 @@ def chain(*rules: Rule) -> Rule:
 
 # ── random networks and random liars ──────────────────────────────────────────────────────────────
 
-LIES = ("silent", "equivocate", "wild votes", "double votes", "split proposals", "mixed")
+LIES = (
+    "silent", "equivocate", "wild votes", "double votes", "split proposals", "attest all", "mixed",
+)  # fmt: skip
 
 
 class Chaos:
@@ -672,6 +679,7 @@ class Chaos:
         self.duplication = rng.uniform(0.0, 0.2)
         self.spread = rng.choice([0.02, 0.2, 0.6])
         self.choices: list[bytes] = []
+        self.made: list[bytes] = []
         self.cut = {
             frozenset(rng.sample(range(len(net.nodes)), 2)) for _ in range(rng.choice([0, 0, 1, 2]))
         }
@@ -691,13 +699,18 @@ class Chaos:
             if self.rng.random() >= self.loss
         ]
 
-    def lie(self, message: Message, how: str) -> list[bytes]:
+    def lie(self, message: Message, how: str) -> list[bytes]:  # noqa: PLR0911 - a lie each
         if how == "mixed":
             how = self.rng.choice(LIES[:-1])
         envelope = message.envelope
         if how == "silent":
             return []
-        if envelope.kind == "contribution" and how == "equivocate":
+        if envelope.kind == "contribution":
+            self.made.append(contribution_digest(envelope))
+        if envelope.kind == "attestation" and how == "attest all":
+            digests = sorted(set(self.made[-2 * len(self.net.nodes) :]))
+            return [self.again(envelope, canonical.dumps(digests))]
+        if envelope.kind == "contribution" and how in ("equivocate", "attest all"):
             dimension = len(self.net.initial)
             body = ContributionBody.from_bytes(envelope.payload, dimension)
             vector = body.vector + np.int32(self.rng.randrange(4))

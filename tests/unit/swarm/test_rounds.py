@@ -964,8 +964,9 @@ def play(harness: ModuleType, seed: int, *, restarts: bool) -> None:
     """A bad network with liars: nobody honest may fork; once it is good, all must go on."""
     rng = random.Random(seed)
     nodes, byzantine = rng.choice([(4, 1), (4, 1), (7, 2)])
-    plugins: dict[str, dict[str, Any]] = {"bulk": {}} if seed % 2 else {}
-    net = harness.Net(nodes, byzantine=byzantine, plugins=plugins)
+    plugins: dict[str, dict[str, Any]] = {"bulk": {}} if seed % 3 else {}
+    options = {"proof_checks": "committee"} if seed % 3 == 2 else {}
+    net = harness.Net(nodes, byzantine=byzantine, plugins=plugins, options=options)
     liars = {
         index: rng.choice(harness.LIES)
         for index in rng.sample(range(nodes), rng.randint(0, byzantine))
