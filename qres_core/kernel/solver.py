@@ -326,7 +326,7 @@ def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Prob
         return
     reasons: list[str] = []
     if not having(enabled, "authenticate"):
-        reasons.append("no enabled plugin signs what its members attest")
+        reasons.append("no enabled plugin signs what checkers attest")
     proofs = having(enabled, "verify")
     if not proofs:
         reasons.append("no enabled plugin has proofs to check")

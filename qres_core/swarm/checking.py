@@ -174,11 +174,16 @@ class CommitteeChecks(Checks):
 
     def open_round(self, named: Collection[bytes]) -> None:
         """A round begins, with other committees."""
+        self.check(named)
         super().open_round(named)
         self._attestations.open_round(self._position.number)
         self._charges = self._attestations.charges(self._seat.node_id)
         self._here = set()
         self._named_at = math.inf
+
+    def clear(self) -> None:
+        """The node has another model: what nobody attested and no set held may be a bad proof."""
+        self.check()
 
     def take(self, held: Held, *, named: bool) -> None:
         """A contribution came; attested or not, and checked at once only if it is a second one."""

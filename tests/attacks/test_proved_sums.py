@@ -216,15 +216,15 @@ def boosting(number: int) -> Plugins:
     return local(dp=Unclipped, zk=PROVERS[number])
 
 
-def summed(**plugins: Mapping[str, object]) -> Config:
+def summed(proof_checks: str = "everyone", **plugins: Mapping[str, object]) -> Config:
     """One sum of all, four liars."""
     everything = {"dp": {**DP, "honest": 9}, **plugins, "secagg": {**SECAGG, "dropout": 0.2}}
-    return configure(everything, len(PROVERS))
+    return configure(everything, len(PROVERS), proof_checks=proof_checks)
 
 
-@pytest.fixture(scope="module")
-def boosted() -> Played:
-    return play(summed(zk=ZK), 2, hostile=boosting, attack=BOOST)
+@pytest.fixture(scope="module", params=["everyone", "committee"])
+def boosted(request: pytest.FixtureRequest) -> Played:
+    return play(summed(request.param, zk=ZK), 2, hostile=boosting, attack=BOOST)
 
 
 def test_boosted_updates_move_the_model_where_nothing_is_proved() -> None:

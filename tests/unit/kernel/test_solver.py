@@ -40,6 +40,7 @@ class Claims:
     averages: bool = False
     weighs: bool = True
     bounds: str = ""
+    transferable: bool = False
 
 
 def toy(
@@ -50,10 +51,16 @@ def toy(
     averages: bool = False,
     weighs: bool = True,
     bounds: str = "",
+    transferable: bool = False,
     **needs: Any,
 ) -> Enabled:
     claims = Claims(
-        Needs(**needs), Hides(hides, size), averages=averages, weighs=weighs, bounds=bounds
+        Needs(**needs),
+        Hides(hides, size),
+        averages=averages,
+        weighs=weighs,
+        bounds=bounds,
+        transferable=transferable,
     )
     return Enabled(name, Installed.local(name, Claims), claims, hooks)
 
@@ -560,6 +567,34 @@ def test_plugins_may_give_notice() -> None:
     assert solution(*COMPLETE, weak).notices == ("plugins.dp: epsilon is large",)
 
 
+# ── checks of proofs ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_signature() -> None:
+    shared = {"proof_checks": "committee"}
+    proof = toy("zk", "prove", "verify", transferable=True)
+    found = solution(*COMPLETE, proof, **shared)
+    assert not found.problems
+    (notice,) = [one for one in found.notices if "proof_checks" in one]
+    assert notice.startswith("swarm.proof_checks: 3 nodes check each proof")
+    assert "no more than 1 of all nodes lie" in notice
+    assert not any("proof_checks" in one for one in solution(*COMPLETE, proof).notices)
+
+    def refused(*plugins: Enabled, **changes: Any) -> Problem:
+        found = problem(*plugins, **shared, **changes)
+        assert (found.code, found.where) == ("QRES-E316", "swarm.proof_checks")
+        assert found.fix == 'set it to "everyone"'
+        return found
+
+    assert "no enabled plugin has proofs" in refused(*COMPLETE).what
+    own = toy("own", "prove", "verify")
+    assert "the verdicts of plugins.own are a node's own" in refused(*COMPLETE, own).what
+    assert "plugins.own" in refused(*COMPLETE, proof, own).what
+    unsigned = refused(MEMORY, REPLAY, MEAN, proof, insecure=True)
+    assert "no enabled plugin signs what checkers attest" in unsigned.what
+    assert not solution(*COMPLETE, own).problems
+
+
 # ── anything ──────────────────────────────────────────────────────────────────────────────────────
 
 ANY_NEEDS = st.builds(
@@ -582,6 +617,7 @@ ANY_SWARM = st.builds(
     quorum=st.integers(1, 5),
     weight_cap=st.integers(1, 3),
     insecure=st.booleans(),
+    proof_checks=st.sampled_from(["everyone", "committee"]),
 )
 
 
@@ -598,8 +634,9 @@ def test_any_combination_is_solved(
     found = solve(plugins, around)
     names = {one.name for one in plugins}
     for one in found.problems:
-        assert one.where.removeprefix("plugins.") in {"plugins", "swarm.byzantine", *names}
-        assert "QRES-E301" <= one.code <= "QRES-E312"
+        places = {"plugins", "swarm.byzantine", "swarm.proof_checks", *names}
+        assert one.where.removeprefix("plugins.") in places
+        assert "QRES-E301" <= one.code <= "QRES-E312" or one.code == "QRES-E316"
     if found.problems:
         return
 
