@@ -504,7 +504,9 @@ class HookSpecs:
 
         When: for every contribution after the reputation gate, this node's own among them, and for
             those fetched for a proposed set. Not for those of a set that a quorum has decided on
-            without this node: it is merged whatever the node makes of a proof.
+            without this node: it is merged whatever the node makes of a proof. Where
+            ``swarm.proof_checks`` is ``"committee"``, not for those that ``f + 1`` of the nodes
+            in charge of them attest either; that takes a plugin with the trait ``transferable``.
         Slot: prove, inbound half; any number. Every one must accept.
 
         Args:

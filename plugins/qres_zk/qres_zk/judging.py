@@ -163,8 +163,9 @@ class SumJudge:
     def _stands_as_sent(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
         """Whether a row is one node's vector as it was sent.
 
-        What is visible is compared with its commitment before it is accepted: by this node, or, if
-        it catches up on a round that others decided, by the honest ones of that round's quorum.
+        What is visible is compared with its commitment before it is accepted: by this node, by the
+        honest ones of a committee, or, if this node catches up on a round that others decided, by
+        the honest ones of that round's quorum.
         """
         return self.single and np.array_equal(contribution.vector, vector)
 

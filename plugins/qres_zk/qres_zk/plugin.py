@@ -67,8 +67,9 @@ class Zk:
     """Proves, in zero knowledge, that a node's update is within a norm bound, and checks sums.
 
     The update is committed to before a plugin after this one hides it. Everybody checks the proof
-    of every contribution. Where single vectors stay visible, everybody also checks that the vector
-    is the committed one; where only sums are revealed, that the sum is the sum of those committed.
+    of every contribution, or a committee does (``swarm.proof_checks``). Where single vectors stay
+    visible, who checks a proof also checks that the vector is the committed one; where only sums
+    are revealed, everybody checks that the sum is the sum of those committed.
 
     What ``bound`` promises holds for whatever is accepted, except with probability ``2**-security``
     for each try of a cheater. Honest updates are clipped to a lower norm, ``bound / sigma``: see
