@@ -10,7 +10,16 @@ from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.journal import Record
-from qres_core.swarm.messages import CERTIFICATE, SNAPSHOT, SYNC, Certificate, Handover, Snapshot
+from qres_core.swarm.messages import (
+    CERTIFICATE,
+    SNAPSHOT,
+    SYNC,
+    Certificate,
+    Handover,
+    Snapshot,
+    decode_sync,
+    encode_sync,
+)
 from qres_core.swarm.place import Position, Seat
 from qres_core.swarm.speaking import Speaker
 from qres_core.swarm.vouching import Vouchers
@@ -40,6 +49,7 @@ class CatchingUp:
         self._helped: dict[NodeId, tuple[float, bytes]] = {}
         self._asked: dict[NodeId, float] = {}
         self._looked = -math.inf
+        self._left_behind = math.inf  # since when others have merged what this node could not
 
     # ── the past ──────────────────────────────────────────────────────────────────────────────
 
@@ -76,6 +86,7 @@ class CatchingUp:
     def moved_on(self) -> None:
         """This node has a new model: whoever was ahead may be no more."""
         self.ahead = {}
+        self._left_behind = math.inf
 
     @property
     def _patience(self) -> float:
@@ -87,13 +98,25 @@ class CatchingUp:
             return None
         return max(min(self.ahead.values()), self._looked) + self._patience
 
-    def ask_if_behind(self, now: float) -> None:
-        """Others have a model this node does not: ask one of them, if it lasts."""
+    def ask_if_behind(self, now: float, *, decided: bool) -> None:
+        """Others have a model this node does not: ask one of them, if it lasts.
+
+        Args:
+            now: this node's clock, seconds.
+            decided: whether the node has the set that leads on from its model, and waits for its
+                dialogues to finish. Others may be a moment faster; if they stay so, a dialogue will
+                not finish any more: those it needs have closed the round.
+        """
         if now < self._looked + self._patience:
             return
         vouchers = self._vouchers.proving(self._position.model_digest)
         peers = {voucher.sender for voucher in vouchers}
-        peers.update(peer for peer, since in self.ahead.items() if now >= since + self._patience)
+        if decided:
+            self._left_behind = min(self._left_behind, now) if peers else math.inf
+            if now < self._left_behind + self._patience:
+                return
+        else:
+            peers.update(one for one, since in self.ahead.items() if now >= since + self._patience)
         peers.discard(self._seat.node_id)
         if not peers:
             return
@@ -102,7 +125,7 @@ class CatchingUp:
         peer = min(peers, key=lambda one: (self._asked.get(one, -math.inf), one))
         if now >= self._asked.get(peer, -math.inf) + self._seat.swarm.vote_timeout:
             self._asked[peer] = now
-            self._speaker.send(peer, self._speaker.make(SYNC, b"", now))
+            self._speaker.send(peer, self._speaker.make(SYNC, encode_sync(decided=decided), now))
 
     # ── helping ───────────────────────────────────────────────────────────────────────────────
 
@@ -119,7 +142,12 @@ class CatchingUp:
         return True
 
     def help(self, envelope: Envelope, now: float) -> None:
-        """Give a node that lags the certificate it missed, or a snapshot."""
+        """Give a node that lags the certificate it missed, or a snapshot.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        decided = envelope.kind == SYNC and decode_sync(envelope.payload)
         peer, parent = envelope.sender, envelope.model_digest
         position = self._position
         helped, certified = self._helped.get(peer, (-math.inf, b""))
@@ -127,7 +155,7 @@ class CatchingUp:
             return
         vouchers = self._vouchers.proving(position.parent)
         certify = parent in self.past and self._collector.has_past(parent)
-        if vouchers and (not certify or certified == parent):
+        if vouchers and (decided or not certify or certified == parent):
             # Also where the certificate was no help: a dialogue of that round is over.
             self._helped[peer] = (now, b"")
             parent, kind = position.parent, SNAPSHOT

@@ -15,7 +15,7 @@ digest         digest of the model after the round
 fetch          digests of contributions the sender lacks
 fetched        a contribution, quoted whole: its own sequence number has passed by
 attestation    digests of contributions whose proofs the sender checked and found good
-sync           nothing: "what did I miss since the model this envelope names?"
+sync           "what did I miss since the model this envelope names?"; whether the set is known
 snapshot       a model and the digest messages that vouch for it
 =============  ==================================================================================
 """
@@ -384,6 +384,19 @@ def decode_attestation(payload: bytes, most: int) -> tuple[bytes, ...]:
     value = canonical.loads(payload, max_bytes=40 * most + 16)
     items = _items(value, 1, most, "attestation")
     return tuple(_octets(item, DIGEST_BYTES, "attestation") for item in items)
+
+
+def encode_sync(*, decided: bool) -> bytes:
+    """What a node asks that lags: ``decided`` if it knows the set, and cannot merge it."""
+    return canonical.dumps(decided)
+
+
+def decode_sync(payload: bytes) -> bool:
+    """Whether the node knows what was decided. Raises WireError."""
+    value = canonical.loads(payload, max_bytes=1)
+    if type(value) is not bool:
+        raise _bad("sync", "expected a boolean")
+    return value
 
 
 @attrs.frozen(eq=False)

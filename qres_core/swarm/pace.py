@@ -15,21 +15,30 @@ class Pace:
     """The rounds of the other nodes."""
 
     def __init__(self) -> None:
-        self._highest: dict[NodeId, int] = {}
+        self._highest: dict[NodeId, tuple[int, bytes]] = {}  # round, and the model it is about
+        self._ahead: dict[bytes, list[int]] = {}  # of those that hold a model, descending; a cache
         self.early: dict[NodeId, list[Envelope]] = {}
 
     def heard(self, envelope: Envelope) -> None:
-        """Note which round its sender has reached."""
-        if envelope.round > self._highest.get(envelope.sender, 0):
-            self._highest[envelope.sender] = envelope.round
+        """Note which round its sender has reached, and from which model."""
+        if envelope.round > self._highest.get(envelope.sender, (0, b""))[0]:
+            self._highest[envelope.sender] = envelope.round, envelope.model_digest
+            self._ahead.clear()
 
     def others_in(self, number: int) -> int:
-        """How many others are known to be in a round or past it."""
-        return sum(1 for highest in self._highest.values() if highest >= number)
+        """How many others are known to be in a round or past it, with whatever model."""
+        return sum(1 for highest, _model in self._highest.values() if highest >= number)
 
-    def reached_by_more_than(self, few: int) -> int:
-        """The highest round that more than so many others have reached; 0 if there is none."""
-        ahead = sorted(self._highest.values(), reverse=True)
+    def reached_by_more_than(self, few: int, model: bytes) -> int:
+        """The highest round that more than so many others have reached; 0 if there is none.
+
+        Only of those that hold this model: nodes that went on to another one are not overtaken by
+        going on to their round, but by taking their model.
+        """
+        if model not in self._ahead:
+            rounds = (highest for highest, held in self._highest.values() if held == model)
+            self._ahead = {model: sorted(rounds, reverse=True)}
+        ahead = self._ahead[model]
         return ahead[few] if len(ahead) > few else 0
 
     def keep(self, envelope: Envelope, dimension: int) -> None:

@@ -210,8 +210,7 @@ class RoundMachine:
             return []
         self._now = now
         self._dialogues.tick(now)
-        if self._round.decided is None:
-            self._catching_up.ask_if_behind(now)
+        self._catching_up.ask_if_behind(now, decided=self._round.decided is not None)
         self._advance(now)
         self._repeat(now)
         return self._outlet.take()
@@ -735,10 +734,14 @@ class RoundMachine:
         self._open(self.number + 1 if number is None else number, now)
 
     def _overtaken(self, now: float) -> None:
-        """Jump to a round that more than ``f`` nodes have reached, so one of them is honest."""
+        """Jump to a round that more than ``f`` nodes with this model have reached.
+
+        One of them is honest. Nodes with a later model do not count: in their round this node could
+        do nothing, and once it had caught up it would have to wait for the round after.
+        """
         if self._round.decided is not None:
             return
-        number = self._pace.reached_by_more_than(self.swarm.byzantine)
+        number = self._pace.reached_by_more_than(self.swarm.byzantine, self.model_digest)
         if number > self.number:
             self._abort("overtaken by the swarm", now, number=number)
 

@@ -26,11 +26,14 @@ from qres_core.swarm.messages import (
     Proposal,
     Snapshot,
     contribution_digest,
+    decode_attestation,
     decode_digest,
     decode_fetch,
     decode_fetched,
+    decode_sync,
     decode_vote,
     encode_contribution,
+    encode_sync,
     encode_vote,
 )
 
@@ -48,6 +51,8 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "digest": decode_digest,
     "fetch": lambda payload: decode_fetch(payload, NODES),
     "fetched": decode_fetched,
+    "attestation": lambda payload: decode_attestation(payload, NODES),
+    "sync": decode_sync,
     "handover": lambda payload: Handover.from_bytes(payload, NODES),
 }
 
@@ -177,6 +182,22 @@ def test_only_a_contribution_can_be_quoted_as_fetched(envelope: Envelope) -> Non
             decode_fetched(envelope.to_bytes())
 
 
+def test_an_attestation_names_some_contributions_and_not_too_many() -> None:
+    digests = [bytes([one]) * 32 for one in range(4)]
+    assert decode_attestation(canonical.dumps(digests), 4) == tuple(digests)
+    for bad in ([], [*digests, digests[0]], [b"short"], b"\x01" * 32, [None]):
+        with pytest.raises(WireError):
+            decode_attestation(canonical.dumps(bad), 4)
+    with pytest.raises(WireError) as caught:
+        decode_attestation(bytes(1000), 4)
+    assert caught.value.code == "QRES-E401"
+
+
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_call_for_help_says_whether_the_set_is_known(*, decided: bool) -> None:
+    assert decode_sync(encode_sync(decided=decided)) is decided
+
+
 # ── whatever the bytes, nothing but WireError ─────────────────────────────────────────────────────
 
 scalars = st.one_of(
@@ -233,6 +254,8 @@ SAMPLES: dict[str, bytes] = {
     "digest": canonical.dumps(b"\x08" * 32),
     "fetch": canonical.dumps([b"\x09" * 32]),
     "fetched": attrs.evolve(VOTE, kind="contribution").to_bytes(),
+    "attestation": canonical.dumps([b"\x0b" * 32, b"\x0c" * 32]),
+    "sync": encode_sync(decided=True),
     "handover": Handover(b"\x0a" * 32, Certificate(SET, 1, (VOTE,))).to_bytes(),
 }
 

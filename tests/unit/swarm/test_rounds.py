@@ -514,6 +514,24 @@ def test_a_node_many_models_behind_catches_up_by_a_snapshot(harness: ModuleType)
     assert caught[0].merged is None
 
 
+def test_nodes_that_were_away_come_back_to_the_round_the_others_are_in(
+    harness: ModuleType,
+) -> None:
+    """More than f of them: were they a round ahead, the others would give up theirs."""
+    away = {7, 8, 9}
+    net = harness.Net(10, byzantine=1, quorum=7)
+    net.down = set(away)
+    net.start()
+    assert net.run(until=lambda: min(net.steps(range(7))) >= 1)
+    net.down = set()
+    assert net.run(until=lambda: min(net.steps()) >= 3)
+    closed = [net.nodes[0].ended[number].outcome.status for number in range(3)]
+    assert closed == [RoundStatus.CLOSED] * 3
+    for index in away:
+        outcomes = [one.outcome for one in net.nodes[index].ended]
+        assert all(one.status is RoundStatus.CLOSED for one in outcomes)
+
+
 def test_a_node_may_join_late(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1)
     net.start([0, 1, 2])
@@ -850,6 +868,20 @@ def test_a_node_whose_dialogue_alone_does_not_finish_comes_back(
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 4, seconds=120.0)
     assert not net.forks()
+
+
+def test_who_knows_the_set_and_cannot_merge_it_takes_the_model_of_those_who_could(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait for the end of the round: what its dialogue lacks will not come any more."""
+    lost = harness.drop(kind="dialogue/talk/1", round={1}, receiver=3)
+    net = talking(harness, monkeypatch, rule=lost, options={"deadline": 50.0})
+    net.start()
+    assert net.run(until=lambda: net.machine(3).step >= 1, seconds=10.0)
+    (ended,) = net.nodes[3].ended
+    assert ended.outcome.reason == "caught up from a snapshot"
+    assert ended.outcome.round_info.number == 1
+    assert not [one for one in net.sent if one.kind == "certificate" and one.receiver == 3][1:]
 
 
 def test_a_dialogue_is_told_the_agreed_contributions_and_not_those_that_came_first(
