@@ -45,6 +45,8 @@ def _immutable(array: NDArray[Any]) -> bool:
         if type(part) is not np.ndarray or part.flags.writeable:
             return False
         owner = part.base
+    if type(owner) is memoryview:
+        return type(owner.obj) is bytes
     return owner is None or type(owner) is bytes
 
 
