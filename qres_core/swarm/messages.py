@@ -144,12 +144,10 @@ def _proofs(value: object) -> dict[str, bytes]:
 
 
 def _vector(value: object, dimension: int) -> Vector:
-    """A view of the payload, unless that lies across the words of the machine."""
+    """A view of the payload, which need not lie on the words of the machine."""
     if type(value) is not memoryview or len(value) != 4 * dimension:
         raise _bad("vector", f"expected {4 * dimension} bytes")
     vector = np.frombuffer(value, dtype="<i4").astype(np.int32, copy=False)
-    if not vector.flags.aligned:
-        vector = vector.copy()
     vector.flags.writeable = False
     return vector
 

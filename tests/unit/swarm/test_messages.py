@@ -118,16 +118,14 @@ def test_a_contribution_comes_back_as_it_was(
 
 @pytest.mark.parametrize("weight", [1, 23, 24, 255, 256, 65536, MAX_WEIGHT])
 @pytest.mark.parametrize("dimension", [1, 60, 70, 20_000])
-def test_a_vector_is_not_copied_where_it_lies_on_a_word(weight: int, dimension: int) -> None:
+def test_a_vector_is_not_copied(weight: int, dimension: int) -> None:
     vector = np.full(dimension, 0x01020304, dtype=np.int32)
     payload = ContributionBody(weight, vector, {"p": b"proof"}).to_bytes()
     back = ContributionBody.from_bytes(payload, dimension)
     raw = np.frombuffer(payload, dtype=np.uint8)
     assert np.array_equal(back.vector, vector)
     assert check_vector(back.vector, "vector") is back.vector
-    assert back.vector.flags.aligned
-    start = payload.index(vector.tobytes())
-    assert np.shares_memory(back.vector, raw) == (start % 4 == 0)
+    assert np.shares_memory(back.vector, raw)
     assert type(back.proofs["p"]) is bytes
 
 
