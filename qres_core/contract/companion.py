@@ -53,7 +53,7 @@ class Companion:
             return
         if len(self.body) % self.width:
             raise _refuse(f"{len(self.body)} bytes are no residues of {self.width} bytes")
-        if any(residue >= self.modulus for residue in self._integers()):
+        if not self._below():
             raise _refuse("a residue is not below the modulus")
 
     @property
@@ -86,6 +86,13 @@ class Companion:
         if not self.modulus:
             raise _refuse("open bytes are no residues")
         return tuple(self._integers())
+
+    def _below(self) -> bool:
+        """Whether all residues are below the modulus; their highest bytes almost always tell."""
+        highest = self.body[self.width - 1 :: self.width]
+        if max(highest, default=0) < self.modulus >> 8 * (self.width - 1):
+            return True
+        return max(self._integers()) < self.modulus
 
     def _integers(self) -> list[int]:
         width, body = self.width, self.body

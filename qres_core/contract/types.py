@@ -45,6 +45,8 @@ def _immutable(array: NDArray[Any]) -> bool:
         if type(part) is not np.ndarray or part.flags.writeable:
             return False
         owner = part.base
+    if type(owner) is memoryview:
+        return type(owner.obj) is bytes
     return owner is None or type(owner) is bytes
 
 
@@ -208,7 +210,9 @@ class Contribution:
         sender: identity of the node that signed it.
         digest: names the contribution in a set by what it says: swarm, round, model, sender and
             payload, not sequence or time. 32 bytes.
-        vector: int32, shape ``(d,)``.
+        vector: int32, shape ``(d,)``; a view of the message, so that its address need not be a
+            multiple of 4: numpy takes it as it is, ``np.require(vector, requirements="A")`` is for
+            code that does not.
         weight: the sender's claim, already capped.
         proofs: proof bytes by plugin name.
         companions: what came beside the vector, by plugin name, as sent.

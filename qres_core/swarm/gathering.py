@@ -42,6 +42,8 @@ class Gathering:
         self._by_digest: dict[bytes, Held] = {}
         self._first: dict[tuple[int, NodeId], bytes] = {}
         self._count: dict[NodeId, int] = {}
+        self._asked: CandidateSet | None = None  # of which _lacking was missing when last asked
+        self._lacking: list[Member] = []
 
     def add(self, held: Held, *, named: bool = False) -> bool:
         """Keep a contribution. False if its sender made another for the same round before.
@@ -66,6 +68,7 @@ class Gathering:
         self._by_digest = {k: held for k, held in self._by_digest.items() if k in wanted}
         self._count = {held.contribution.sender: 1 for held in self._by_digest.values()}
         self._first = {}
+        self._asked = None
 
     def get(self, digest: bytes) -> Held | None:
         """The contribution of that digest."""
@@ -76,8 +79,13 @@ class Gathering:
 
         A member that names another sender's contribution, or one of another round, counts as not
         held: a proposer could else give one vector the weight of many.
+
+        Complexity: asked again about the same set, O(members missing before): what is held stays.
         """
-        return [m.digest for m in candidate.members if not self._holds(m, candidate.origin)]
+        if self._asked is not candidate:
+            self._asked, self._lacking = candidate, list(candidate.members)
+        self._lacking = [m for m in self._lacking if not self._holds(m, candidate.origin)]
+        return [member.digest for member in self._lacking]
 
     def _holds(self, member: Member, origin: int) -> bool:
         held = self._by_digest.get(member.digest)

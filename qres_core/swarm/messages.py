@@ -121,14 +121,14 @@ def _companions(value: object) -> dict[str, Companion]:
         modulus, body = _list(item, 2, "companions")
         if (
             type(name) is not str
-            or type(modulus) is not bytes
-            or type(body) is not bytes
+            or type(modulus) is not memoryview
+            or type(body) is not memoryview
             or len(modulus) > MAX_MODULUS_BITS // 8
-            or modulus[:1] == b"\0"
+            or bytes(modulus[:1]) == b"\0"
         ):
             raise _bad("companions", "expected a modulus without leading zeros and bytes")
         try:
-            found[name] = Companion(body, int.from_bytes(modulus, "big"))
+            found[name] = Companion(bytes(body), int.from_bytes(modulus, "big"))
         except ValueRefusedError as error:
             raise _bad("companions", error.problems[0].what) from error
     return found
@@ -137,10 +137,21 @@ def _companions(value: object) -> dict[str, Companion]:
 def _proofs(value: object) -> dict[str, bytes]:
     if not canonical.is_map(value) or len(value) > MAX_PROOFS:
         raise _bad("proofs", f"expected at most {MAX_PROOFS} proofs by plugin")
+    found: dict[str, bytes] = {}
     for name, proof in value.items():
-        if type(name) is not str or type(proof) is not bytes or len(proof) > MAX_PROOF_BYTES:
+        if type(name) is not str or type(proof) is not memoryview or len(proof) > MAX_PROOF_BYTES:
             raise _bad("proofs", f"expected at most {MAX_PROOF_BYTES} bytes by plugin name")
-    return value
+        found[name] = bytes(proof)
+    return found
+
+
+def _vector(value: object, dimension: int) -> Vector:
+    """A view of the payload, which need not lie on the words of the machine."""
+    if type(value) is not memoryview or len(value) != 4 * dimension:
+        raise _bad("vector", f"expected {4 * dimension} bytes")
+    vector = np.frombuffer(value, dtype="<i4").astype(np.int32, copy=False)
+    vector.flags.writeable = False
+    return vector
 
 
 @attrs.frozen(eq=False)
@@ -174,12 +185,10 @@ class ContributionBody:
         limit = 4 * dimension + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
         limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
         weight, octets, proofs, companions = _list(
-            canonical.loads(payload, max_bytes=limit), 4, "contribution"
+            canonical.loads(payload, max_bytes=limit, views=True), 4, "contribution"
         )
         _number(weight, 1, MAX_WEIGHT, "weight")
-        _octets(octets, 4 * dimension, "vector")
-        vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
-        vector.flags.writeable = False
+        vector = _vector(octets, dimension)
         return cls(weight, vector, _proofs(proofs), _companions(companions))
 
 

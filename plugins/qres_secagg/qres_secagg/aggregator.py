@@ -21,7 +21,7 @@ from qres_core import NodeId
 from qres_secagg.board import Board
 from qres_secagg.client import NO_RESIDUES
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.inputs import input_digest
+from qres_secagg.inputs import Input, input_digest
 from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import Residues, Signed, add_residues, apply, apply_residues
 from qres_secagg.session import DOMAIN, joined
@@ -97,24 +97,30 @@ class Aggregator:
 
         Complexity: O(d).
         """
+        self.add_input(sender, Input(self._ring_elements(vector), residues))
+
+    def add_input(self, sender: NodeId, one: Input) -> None:
+        """Add a masked input that was hashed before; see :meth:`add`."""
         survivors, parameters = self.board.decided().survivors, self.board.session.parameters
         rank = self.board.session.rank.get(sender, -1)
-        values = np.ascontiguousarray(vector)
-        if values.itemsize != parameters.dtype.itemsize or values.dtype.kind not in "iu":
-            raise SecaggError(Reason.WRONG_INPUT, f"dtype {values.dtype}")
-        values = values.view(parameters.dtype.newbyteorder("=")).astype(
-            parameters.dtype, copy=False
-        )
+        values = self._ring_elements(one.vector)
         if (
             rank in self._added
             or values.shape != (parameters.dimension,)
-            or survivors.digests.get(rank) != input_digest(values, residues)
+            or survivors.digests.get(rank) != one.digest
         ):
             raise SecaggError(Reason.WRONG_INPUT, "not one of the agreed inputs", [sender])
         group = self.board.topology.group_of[rank]
         if group in survivors.groups:
-            self._add_to(group, values, residues, sender)
+            self._add_to(group, values, one.residues, sender)
         self._added.add(rank)
+
+    def _ring_elements(self, vector: NDArray[Any]) -> NDArray[Any]:
+        dtype = self.board.session.parameters.dtype
+        values = np.ascontiguousarray(vector)
+        if values.itemsize != dtype.itemsize or values.dtype.kind not in "iu":
+            raise SecaggError(Reason.WRONG_INPUT, f"dtype {values.dtype}")
+        return values.view(dtype.newbyteorder("=")).astype(dtype, copy=False)
 
     def _add_to(
         self,

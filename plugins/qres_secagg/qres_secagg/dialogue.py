@@ -113,6 +113,7 @@ class SecaggDialogue:
         self._list: bytes | None = None  # as it came, perhaps not adopted yet
         self._named: Listing | None = None
         self._agreed: tuple[Contribution, ...] | None = None
+        self._inputs: Inputs | None = None  # those read last
         self._stated = False  # what was agreed on last, by this node or without it
         self._observing = False
         self._finished = False
@@ -228,6 +229,16 @@ class SecaggDialogue:
             raise SecaggError(Reason.OUT_OF_ORDER, self.refusal or "the session is not ready")
         return self._client.mask(values, residues)
 
+    def inputs(self, contributions: Sequence[Contribution]) -> Inputs:
+        """The masked inputs of contributions; of those that were decided, as hashed for that.
+
+        Complexity: O(d) for each, once.
+        """
+        chosen = listed(self.board, contributions)
+        if self._inputs is None or not self._inputs.are_of(chosen):
+            self._inputs = Inputs.of(chosen, self.session.parameters)
+        return self._inputs
+
     # ── steps ─────────────────────────────────────────────────────────────────────────────────
 
     def _waited(self, patiences: int) -> bool:
@@ -319,7 +330,7 @@ class SecaggDialogue:
         if agreed is None or board.listing is None or self._stated or self.refusal:
             return []
         self._stated = True
-        inputs = Inputs.of(listed(board, agreed), self.session.parameters).digests()
+        inputs = self.inputs(agreed).digests()
         try:
             if self._client.phase in (Phase.LISTED, Phase.MASKED):
                 return [self._say(Kind.STATEMENT, self._client.state(inputs))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -24,11 +25,42 @@ def input_digest(vector: NDArray[Any], residues: Mapping[str, Residues]) -> byte
     content = np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<"))
     hashed = hashlib.sha256(content.data).digest()
     beside = (
-        joined(name.encode(), str(value.modulus).encode(), str(value.values).encode())
+        joined(name.encode(), str(value.modulus).encode(), value.packed())
         for name, value in sorted(residues.items())
     )
     size = str(vector.itemsize).encode()
     return hashlib.sha256(joined(DOMAIN, b"input", size, hashed, *beside)).digest()
+
+
+def _sealed(vector: NDArray[Any]) -> NDArray[Any]:
+    if vector.flags.writeable:
+        vector = vector.copy()
+        vector.flags.writeable = False
+    return vector
+
+
+def _frozen(residues: Mapping[str, Residues]) -> Mapping[str, Residues]:
+    return MappingProxyType(dict(residues))
+
+
+@attrs.frozen(eq=False)
+class Input:
+    """A masked input and the hash that names it. It is hashed here, once, and cannot change.
+
+    Attributes:
+        vector: ring elements, shape ``(d,)``, read-only; of what may be written a copy is taken.
+        residues: the masked residues beside it.
+        digest: :func:`input_digest` of both, 32 bytes.
+
+    Complexity: O(d).
+    """
+
+    vector: NDArray[Any] = attrs.field(converter=_sealed)
+    residues: Mapping[str, Residues] = attrs.field(converter=_frozen)
+    digest: bytes = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "digest", input_digest(self.vector, self.residues))
 
 
 Form = tuple[tuple[str, int, int], ...]
@@ -58,13 +90,13 @@ class Inputs:
     the plugin they belong to to see.
 
     Attributes:
-        vectors: ring elements by sender.
-        residues: by sender, all of one form.
+        read_from: the contributions.
+        by_sender: their inputs, with residues all of one form.
         odd: who sent another form.
     """
 
-    vectors: Mapping[NodeId, NDArray[Any]]
-    residues: Mapping[NodeId, Mapping[str, Residues]]
+    read_from: tuple[Contribution, ...]
+    by_sender: Mapping[NodeId, Input]
     odd: tuple[NodeId, ...]
 
     @classmethod
@@ -78,21 +110,28 @@ class Inputs:
             if values is None:
                 values = one.vector.view(np.uint32).astype(np.uint64)
                 odd.add(one.sender)
+            values.flags.writeable = False
             vectors[one.sender], found[one.sender] = values, _beside(one.companions)
         counted = Counter(_form(residues) for residues in found.values())
         most = max(counted.values(), default=0)
         form = min((one for one, count in counted.items() if count == most), default=())
         zeros = {name: Residues((0,) * count, modulus) for name, modulus, count in form}
-        residues = {sender: one if _form(one) == form else zeros for sender, one in found.items()}
         odd.update(sender for sender, one in found.items() if _form(one) != form)
-        return cls(vectors, residues, tuple(sorted(odd)))
+        inputs = {
+            sender: Input(vectors[sender], one if _form(one) == form else zeros)
+            for sender, one in found.items()
+        }
+        return cls(tuple(contributions), inputs, tuple(sorted(odd)))
+
+    def are_of(self, contributions: Sequence[Contribution]) -> bool:
+        """Whether they were read from these very objects, which cannot change."""
+        return len(contributions) == len(self.read_from) and all(
+            one is other for one, other in zip(contributions, self.read_from, strict=True)
+        )
 
     def digests(self) -> dict[NodeId, bytes]:
-        """What the survivor statement binds: the hash of each. O(d) for each."""
-        return {
-            sender: input_digest(values, self.residues[sender])
-            for sender, values in self.vectors.items()
-        }
+        """What the survivor statement binds: the hash of each."""
+        return {sender: one.digest for sender, one in self.by_sender.items()}
 
 
 def listed(board: Board, contributions: Sequence[Contribution]) -> list[Contribution]:

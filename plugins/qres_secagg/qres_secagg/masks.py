@@ -122,8 +122,13 @@ class Residues:
     modulus: int = attrs.field(validator=attrs.validators.ge(2))
 
     def __attrs_post_init__(self) -> None:
-        if any(not 0 <= value < self.modulus for value in self.values):
+        if self.values and not (min(self.values) >= 0 and max(self.values) < self.modulus):
             raise ValueError("a residue is outside its modulus")
+
+    def packed(self) -> bytes:
+        """The values one after the other, little-endian, each in the bytes the modulus takes."""
+        width = (self.modulus.bit_length() + 7) // 8
+        return b"".join(value.to_bytes(width, "little") for value in self.values)
 
 
 def apply_residues(

@@ -397,7 +397,7 @@ class Secagg:
             raise RoundError.of("QRES-E604", "secagg", dialogue.refusal or "not finished")
         revealed = reveal(
             dialogue.board,
-            contributions,
+            dialogue.inputs(contributions),
             equal=self.weights == "equal",
             number=round_info.number,
             visibility=self.hides.leaves,

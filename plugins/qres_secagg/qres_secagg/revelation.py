@@ -10,7 +10,6 @@ import numpy as np
 
 from qres_core import (
     Companion,
-    Contribution,
     Evidence,
     NodeId,
     Revelation,
@@ -19,7 +18,7 @@ from qres_core import (
 )
 from qres_secagg.aggregator import Aggregator, GroupSum
 from qres_secagg.board import Board
-from qres_secagg.inputs import Inputs, listed
+from qres_secagg.inputs import Inputs
 from qres_secagg.ring import NAME, mean
 
 ODD: Final = "companions of another form"
@@ -42,11 +41,11 @@ def open_sums(board: Board, inputs: Inputs, *, threads: int = 1) -> tuple[GroupS
     """Add up the inputs and take the masks off.
 
     Raises:
-        SecaggError: QRES-E604, see :meth:`Aggregator.add` and :meth:`Aggregator.finish`.
+        SecaggError: QRES-E604, see :meth:`Aggregator.add_input` and :meth:`Aggregator.finish`.
     """
     aggregator = Aggregator(board, threads=threads)
-    for sender, values in inputs.vectors.items():
-        aggregator.add(sender, values, inputs.residues[sender])
+    for sender, one in inputs.by_sender.items():
+        aggregator.add_input(sender, one)
     return aggregator.finish()
 
 
@@ -88,7 +87,7 @@ def as_updates(
 
 def reveal(
     board: Board,
-    contributions: Sequence[Contribution],
+    inputs: Inputs,
     *,
     equal: bool,
     number: int,
@@ -99,7 +98,7 @@ def reveal(
 
     Args:
         board: its public side, with survivors and shares.
-        contributions: the agreed ones.
+        inputs: of the agreed contributions.
         equal: whether every input counts once, whatever it claims.
         number: of the round, for evidence.
         visibility: what the plugin promises to leave visible.
@@ -108,9 +107,8 @@ def reveal(
     Raises:
         SecaggError: QRES-E604; no partial sum is given out.
     """
-    inputs = Inputs.of(listed(board, contributions), board.session.parameters)
     sums = open_sums(board, inputs, threads=threads)
-    weights = {one.sender: 1 if equal else one.weight for one in contributions}
+    weights = {one.sender: 1 if equal else one.weight for one in inputs.read_from}
     updates, saturated = as_updates(sums, weights, visibility)
     against = tuple(
         Evidence(sender, ODD, NAME, against=True, round=number) for sender in inputs.odd

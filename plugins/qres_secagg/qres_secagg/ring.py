@@ -86,11 +86,11 @@ def mean(sums: NDArray[np.int64], weight: int) -> tuple[Vector, int]:
 
     Complexity: O(d).
     """
-    quotient, rest = np.divmod(sums, np.int64(weight))
-    # rest < weight <= 2**30: its double fits.
-    twice = 2 * rest
-    quotient += (twice > weight) | ((twice == weight) & (quotient & 1 == 1))
+    quotient = sums // np.int64(weight)
+    rest = sums - quotient * weight
+    # rest < weight <= 2**30: its double fits. A half is taken where it makes the quotient even.
+    quotient += 2 * rest + (quotient & 1) > weight
+    if max(int(quotient.max()), -int(quotient.min())) <= fixed.LIMIT:
+        return quotient.astype(np.int32), 0
     over = int(np.count_nonzero(np.abs(quotient) > fixed.LIMIT))
-    if over:
-        quotient = np.clip(quotient, -fixed.LIMIT, fixed.LIMIT)
-    return quotient.astype(np.int32), over
+    return np.clip(quotient, -fixed.LIMIT, fixed.LIMIT).astype(np.int32), over

@@ -145,8 +145,20 @@ def same(left: object, right: object) -> bool:
     return left == right
 
 
+def copied(value: object) -> object:
+    """A value decoded with views, with bytes in their place; there are no bytes but as keys."""
+    if isinstance(value, list):
+        return [copied(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        table = cast("dict[Any, object]", value)
+        assert not any(isinstance(key, memoryview) for key in table)
+        return {key: copied(item) for key, item in table.items()}
+    assert not isinstance(value, bytes)
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
 def check_agrees(data: bytes) -> bool:
-    """The decoder and the reference take the same bytes and read the same value in them."""
+    """The decoder, the reference and cbor2 take the same bytes and read one value in them."""
     try:
         expected = reference_decode(data)
     except RefusedError:
@@ -155,6 +167,8 @@ def check_agrees(data: bytes) -> bool:
         return False
     found = canonical.loads(data, max_bytes=CAP)
     assert same(found, expected)
+    assert same(found, cbor2.loads(data))
+    assert same(copied(canonical.loads(data, max_bytes=CAP, views=True)), expected)
     assert canonical.dumps(found) == data
     return True
 
@@ -336,6 +350,17 @@ def test_long_text_and_bytes_survive_any_chunking(size: int) -> None:
         ("63eda080", "QRES-E402"),
         ("62c0af", "QRES-E402"),
         ("64f4908080", "QRES-E402"),
+        ("a161ff00", "QRES-E402"),
+        # not UTF-8 and not canonical besides, before it or after it
+        ("8261ffc0", "QRES-E403"),
+        ("8261fff7", "QRES-E403"),
+        ("8261ff1817", "QRES-E403"),
+        ("82181761ff", "QRES-E403"),
+        ("a261ff0061fe00", "QRES-E403"),
+        # not UTF-8 and cut off or followed by other bytes
+        ("8261ff", "QRES-E402"),
+        ("61ff00", "QRES-E402"),
+        ("62ff", "QRES-E402"),
     ],
 )
 def test_every_other_form_is_refused(frame: str, code: str) -> None:
@@ -408,6 +433,15 @@ def test_depth_is_of_open_containers_and_not_of_their_number() -> None:
     nothing: list[object] = []
     value = [[[0]] * 50, {1: [nothing], 2: [nothing]}] * 20
     assert canonical.loads(canonical.dumps(value), max_bytes=CAP) == value
+
+
+def test_views_are_of_the_frame_itself_and_cannot_be_written() -> None:
+    data = canonical.dumps([b"abc", {b"key": b""}])
+    first, table = canonical.loads(data, max_bytes=CAP, views=True)
+    assert (first, table) == (b"abc", {b"key": b""})
+    assert first.obj is data
+    assert table[b"key"].obj is data
+    assert first.readonly
 
 
 @given(st.binary(max_size=40))

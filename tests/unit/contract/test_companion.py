@@ -47,6 +47,20 @@ def test_what_is_not_below_the_modulus_is_refused() -> None:
     assert refused(lambda: Companion.of([0], 1))
 
 
+@given(st.data(), moduli | st.sampled_from([2, 255, 256, 257, 2**16, 2**252 + 1, 2**512 - 1]))
+def test_one_residue_that_is_not_below_is_refused_among_any_others(
+    data: st.DataObject, modulus: int
+) -> None:
+    width = (modulus.bit_length() + 7) // 8
+    near = st.integers(max(0, modulus - 300), min(256**width - 1, modulus + 300))
+    numbers = data.draw(st.lists(near | st.integers(0, 256**width - 1), max_size=5))
+    body = b"".join(number.to_bytes(width, "little") for number in numbers)
+    if all(number < modulus for number in numbers):
+        assert Companion(body, modulus).residues() == tuple(numbers)
+    else:
+        assert refused(lambda: Companion(body, modulus))
+
+
 def test_half_a_residue_is_refused() -> None:
     assert Companion(bytes(4), 257).residues() == (0, 0)
     assert refused(lambda: Companion(bytes(3), 257))

@@ -141,8 +141,9 @@ def test_memory_that_nobody_can_change_is_not_copied() -> None:
     frozen = vec(1, 2, 3)
     frozen.flags.writeable = False
     octets: Vector = np.frombuffer(struct.pack("<3i", 1, 2, 3), dtype=np.int32)
+    view: Vector = np.frombuffer(memoryview(struct.pack("<3i", 1, 2, 3)), dtype=np.int32)
     row = make().vectors[1]
-    for array in (frozen, frozen[1:], octets, octets[1:], row):
+    for array in (frozen, frozen[1:], octets, octets[1:], view, view[1:], row):
         assert check_vector(array, "v") is array
     checked = check_vector(vec(4), "v")
     assert check_vector(checked, "v") is checked

@@ -95,6 +95,23 @@ class TestMissing:
         expected = [rows[0].contribution.digest, rows[2].contribution.digest]
         assert gathering.missing(candidate(*map(member, rows))) == expected
 
+    def test_the_answer_follows_what_comes_and_what_is_forgotten(self) -> None:
+        gathering = Gathering()
+        ones = [held(sender) for sender in range(4)]
+        wanted = candidate(*map(member, ones))
+        other = candidate(member(ones[3]))
+        here: set[int] = set()
+        for number in (2, 0, 3, 1):
+            gathering.add(ones[number])
+            here.add(number)
+            lacking = [one.contribution.digest for i, one in enumerate(ones) if i not in here]
+            assert gathering.missing(wanted) == lacking
+            assert gathering.missing(wanted) == lacking
+            assert bool(gathering.missing(other)) == (3 not in here)
+            assert gathering.missing(wanted) == lacking
+        gathering.keep_only([ones[0].contribution.digest])
+        assert gathering.missing(wanted) == [one.contribution.digest for one in ones[1:]]
+
     def test_one_contribution_cannot_stand_under_another_name(self) -> None:
         gathering = Gathering()
         liar = held(1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qres_core import Companion, Envelope, WireError, canonical
 from qres_core.contract.companion import MAX_COMPANION_BYTES
-from qres_core.contract.types import FULL_STANDING, MAX_WEIGHT
+from qres_core.contract.types import FULL_STANDING, MAX_WEIGHT, check_vector
 from qres_core.swarm.messages import (
     MAX_COMPANIONS,
     MAX_PROOF_BYTES,
@@ -119,6 +119,19 @@ def test_a_contribution_comes_back_as_it_was(
     assert not back.vector.flags.writeable
     octets = vector.astype("<i4").tobytes()
     assert body.to_bytes() == encode_contribution(weight, octets, proofs, beside)
+
+
+@pytest.mark.parametrize("weight", [1, 23, 24, 255, 256, 65536, MAX_WEIGHT])
+@pytest.mark.parametrize("dimension", [1, 60, 70, 20_000])
+def test_a_vector_is_not_copied(weight: int, dimension: int) -> None:
+    vector = np.full(dimension, 0x01020304, dtype=np.int32)
+    payload = ContributionBody(weight, vector, {"p": b"proof"}).to_bytes()
+    back = ContributionBody.from_bytes(payload, dimension)
+    raw = np.frombuffer(payload, dtype=np.uint8)
+    assert np.array_equal(back.vector, vector)
+    assert check_vector(back.vector, "vector") is back.vector
+    assert np.shares_memory(back.vector, raw)
+    assert type(back.proofs["p"]) is bytes
 
 
 @thorough

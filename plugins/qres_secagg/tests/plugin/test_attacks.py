@@ -97,6 +97,29 @@ def test_who_sends_two_contributions_costs_no_round(*, agreed: bool) -> None:
         assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
 
 
+@pytest.mark.parametrize("ring", [32, 64])
+@pytest.mark.parametrize("attack", [False, True])
+def test_what_is_added_up_is_what_was_stated(ring: int, *, attack: bool) -> None:
+    """Between statement and opening a contribution is exchanged, under the same name.
+
+    The other case is the control: another object that says the same.
+    """
+    swarm = PluginSwarm(8, {"ring": ring, "bound": 8.0}).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    swarm.decide()
+    liar = swarm.roster[4]
+    vector = swarm.sent[liar].vector ^ np.int32(attack)
+    swarm.sent[liar] = attrs.evolve(swarm.sent[liar], vector=vector)
+    if attack:
+        with pytest.raises(QresError) as caught:
+            swarm.reveal(swarm.roster[1])
+        assert caught.value.code == "QRES-E604"
+    else:
+        rows = swarm.reveal(swarm.roster[1]).updates
+        assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+
+
 def test_a_set_of_another_round_is_not_stated() -> None:
     swarm = PluginSwarm(6).open()
     swarm.contribute(swarm.random_updates())
