@@ -1,0 +1,101 @@
+"""Eight field elements at once, on limbs as long as allowed; sums against those of single words."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from typing import Any
+
+import numpy as np
+import pytest
+from qres_zk import group
+from qres_zk.group.parameters import PRIME, SQRT_M1
+from qres_zk.group.reference.limbs import field_limbs
+
+numba = pytest.importorskip("numba")
+lanes = pytest.importorskip("qres_zk.group.compiled.lanes")
+lane_sums = pytest.importorskip("qres_zk.group.compiled.lane_sums")
+multiples = pytest.importorskip("qres_zk.group.compiled.multiples")
+engine = pytest.importorskip("qres_zk.group.compiled.engine")
+roots = pytest.importorskip("qres_zk.group.compiled.roots")
+
+pytestmark = pytest.mark.skipif(not lanes.available(), reason="a processor without AVX-512 IFMA")
+
+EDGES = [0, 1, 2, 18, 19, 20, PRIME - 1, PRIME - 2, PRIME - 19, 2**254, 2**51 - 1, SQRT_M1]
+LONGEST = 2**51 + 2**16 - 1
+
+
+@numba.njit
+def _products(words: Any, times: Any) -> None:
+    lanes.mul_at(words, np.uint64(80), np.uint64(0), np.uint64(40))
+    lanes.square_at(words, np.uint64(120), np.uint64(0), np.uint64(times))
+
+
+def stored(elements: list[list[int]]) -> np.ndarray:
+    """Eight elements of five limbs, limb by limb."""
+    return np.array(elements, np.uint64).T.reshape(-1)
+
+
+def value(limbs: Any) -> int:
+    return sum(int(one) << (51 * k) for k, one in enumerate(limbs))
+
+
+def values(words: np.ndarray) -> list[int]:
+    return [value(limbs) for limbs in words.reshape(5, 8).T]
+
+
+def elements() -> list[list[int]]:
+    found = [list(field_limbs(one)) for one in EDGES]
+    found += [[n] * 5 for n in (2**51 - 1, 2**51 + 2**13, LONGEST)]
+    found += [[LONGEST if k == j else 0 for k in range(5)] for j in range(5)]
+    found += [list(field_limbs(secrets.randbelow(PRIME))) for _ in range(12)]
+    return found
+
+
+def test_products_of_all_lengths_of_limbs() -> None:
+    pairs = list(itertools.product(elements(), repeat=2))
+    for first in range(0, len(pairs) - 7, 8):
+        some = pairs[first : first + 8]
+        left, right = (stored([pair[side] for pair in some]) for side in (0, 1))
+        words = np.concatenate([left, right, np.zeros(80, np.uint64)])
+        _products(words, 1)
+        a, b, product, square = (values(words[k : k + 40]) for k in range(0, 160, 40))
+        assert [one % PRIME for one in product] == [
+            x * y % PRIME for x, y in zip(a, b, strict=True)
+        ]
+        assert [one % PRIME for one in square] == [x * x % PRIME for x in a]
+        assert words[80:].max() < 2**51 + 2**13
+        _products(words, 7)
+        assert [one % PRIME for one in values(words[120:])] == [pow(x, 2**7, PRIME) for x in a]
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 40])
+def test_roots_are_those_of_single_words(n: int) -> None:
+    ratios = np.array(
+        [
+            [*field_limbs(secrets.choice(EDGES)), *field_limbs(secrets.randbelow(PRIME))]
+            for _ in range(n)
+        ],
+        np.uint64,
+    )
+    found = []
+    for kernel in (roots.candidates, roots.lane_candidates):
+        of, powers = ratios.copy(), np.empty_like(ratios)
+        kernel(of, powers)
+        roots.choose(of, powers)
+        found.append([(value(row[:5]) % PRIME, row[5:].tolist()) for row in of])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 128])
+def test_sums_of_rows_are_those_of_single_words(size: int) -> None:
+    rng = np.random.default_rng(size)
+    points = group.hash_to_group(b"lanes", 0, 20)
+    niels = engine._normalised(points)
+    digits = rng.integers(1 - size, size + 1, (16, 20)).astype(np.int16)
+    digits[3], digits[:, 5], digits[9:12, 7:] = 0, 0, size
+    together = np.ascontiguousarray(digits.reshape(2, 8, 20).transpose(0, 2, 1))
+    found, expected = np.empty((16, 20), np.uint64), np.empty((16, 20), np.uint64)
+    lane_sums.sum_rows(niels, together, size, found)
+    multiples.sum_rows(niels, digits, size, expected)
+    assert group.equal(found, expected).all()
