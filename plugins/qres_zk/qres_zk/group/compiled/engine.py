@@ -27,6 +27,12 @@ def plain(array: NDArray[Any]) -> NDArray[Any]:
     return np.require(array, requirements=["C", "W", "A"])
 
 
+def bit_length(scalars: Words) -> int:
+    """The length of the longest scalar."""
+    words = np.bitwise_or.reduce(scalars, axis=0) if len(scalars) else np.zeros(4, np.uint64)
+    return sum(int(word) << (64 * k) for k, word in enumerate(words)).bit_length()
+
+
 def decode(words: Words) -> tuple[Words, int]:
     """See the protocol."""
     words = plain(words)
@@ -84,8 +90,8 @@ def is_identity(points: Words) -> NDArray[np.bool_]:
 
 def msm(scalars: Words, points: Words) -> Words:
     """See the protocol."""
-    width = _best_width(len(scalars), _bits(scalars) + 1)
-    digits = np.empty((-(-(_bits(scalars) + 1) // width), len(scalars)), np.int16)
+    width = _best_width(len(scalars), bit_length(scalars) + 1)
+    digits = np.empty((-(-(bit_length(scalars) + 1) // width), len(scalars)), np.int16)
     multiples.scalar_digits(plain(scalars), width, digits)
     return _combined(_normalised(points), digits, width)
 
@@ -174,9 +180,3 @@ def _table(points: Words, levels: int) -> Words:
     out = np.empty((levels * len(points), 20), np.uint64)
     multiples.multiply_levels(plain(points), levels, out)
     return _normalised(out)
-
-
-def _bits(scalars: Words) -> int:
-    """The length of the longest scalar."""
-    words = np.bitwise_or.reduce(scalars, axis=0) if len(scalars) else np.zeros(4, np.uint64)
-    return sum(int(word) << (64 * k) for k, word in enumerate(words)).bit_length()

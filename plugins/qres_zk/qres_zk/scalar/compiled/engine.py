@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qres_zk.group.backend import Words
-from qres_zk.group.compiled.engine import plain
+from qres_zk.group.compiled.engine import bit_length, plain
 from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import scalars
 from qres_zk.scalar.backend import Bits, Values
@@ -115,9 +115,16 @@ def dot(left: Words, right: Words) -> int:
 
 def combine_rows(factors: list[int], values: Values) -> Words:
     """See the protocol."""
+    values, of_rows = plain(values), scalars(factors)
+    # Digits as long as sums of their products with all rows stay within int64.
+    longest = int(kernels.bits_used(values)).bit_length()
+    width = 63 - max(1, longest) - len(factors).bit_length()
+    count = -(-bit_length(of_rows) // width)
+    sums = np.zeros((count, values.shape[1]), np.int64)
+    kernels.combine(of_rows, width, values, sums)
     totals = np.zeros((values.shape[1], 4), np.uint64)
-    for factor, row in zip(factors, plain(values), strict=True):
-        kernels.add_multiple(totals, montgomery(factor), row)
+    for k, row in enumerate(sums):
+        kernels.add_multiple(totals, montgomery(2 ** (width * k)), row)
     return totals
 
 
