@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import hashlib
-import importlib.util
 import secrets
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -26,12 +25,13 @@ from qres_zk.group.reference.limbs import packed, unpacked
 from qres_core import ValueRefusedError, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 EDGES = [0, 1, 2, 3, ORDER - 1, ORDER - 2, 2**252, 2**128, 2**64 - 1, 2**64, 2**251 - 1, 2**252 - 1]
 INT32 = [-(2**31), 2**31 - 1, 0, 1, -1, 127, 128, -127, -128, 129, 32768, -32768, 32896, 8421504]
 
 
+pytestmark = pytest.mark.usefixtures("instructions")
 ENGINES = pytest.mark.parametrize("name", ["default", "reference"])
 
 
@@ -46,15 +46,6 @@ def both(run: Callable[[], Any]) -> Any:
         again = run()
     assert again == found if isinstance(found, bytes) else np.array_equal(again, found)
     return found
-
-
-@pytest.fixture(scope="module", autouse=True, params=["the processor's", "plain"])
-def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Everything with the vector instructions that the processor may have, and without them."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "plain" and importlib.util.find_spec("numba"):
-            patch.setattr("qres_zk.group.compiled.lanes.available", lambda: False)
-        yield
 
 
 def points(n: int, label: bytes = b"test") -> group.Points:

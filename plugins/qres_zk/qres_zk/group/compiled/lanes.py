@@ -64,7 +64,8 @@ def constant(value: int) -> Element:
     return [splat(limb) for limb in field_limbs(value)]
 
 
-def _multiplier(build: Any, half: str) -> Any:
+def multiplier(build: Any, half: str) -> Any:
+    """What adds the lower (``l``) or the higher (``h``) 52 bits of a product to a word."""
     name = f"llvm.x86.avx512.vpmadd52{half}.uq.512"
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
     return numba.core.cgutils.get_or_insert_function(build.module, kind, name)
@@ -92,7 +93,7 @@ def carried(build: Any, value: Element) -> Element:
 
 def mul(build: Any, left: Element, right: Element) -> Element:
     """The product."""
-    lower, upper = _multiplier(build, "l"), _multiplier(build, "h")
+    lower, upper = multiplier(build, "l"), multiplier(build, "h")
     low, high = [splat(0)] * 9, [splat(0)] * 9
     for i in range(5):
         for j in range(5):
@@ -105,14 +106,14 @@ def square(build: Any, value: Element) -> Element:
     """The square; what is not on the diagonal is added up once and doubled."""
     halves: list[list[Any]] = []
     for half in "lh":
-        multiplier = _multiplier(build, half)
+        times = multiplier(build, half)
         columns = [splat(0)] * 9
         for i in range(5):
             for j in range(i + 1, 5):
-                columns[i + j] = build.call(multiplier, [columns[i + j], value[i], value[j]])
+                columns[i + j] = build.call(times, [columns[i + j], value[i], value[j]])
         columns = [build.add(one, one) for one in columns]
         for i in range(5):
-            columns[2 * i] = build.call(multiplier, [columns[2 * i], value[i], value[i]])
+            columns[2 * i] = build.call(times, [columns[2 * i], value[i], value[i]])
         halves.append(columns)
     return _reduced(build, *halves)
 

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from qres_zk.group.backend import Words
+from qres_zk.group.compiled import lanes
 from qres_zk.group.compiled.engine import bit_length, plain
 from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import scalars
 from qres_zk.scalar.backend import Bits, Values
 from qres_zk.scalar.compiled import kernels
+from qres_zk.scalar.compiled.lane_folding import LaneHalves
 from qres_zk.scalar.compiled.modular import montgomery
 
 _ROWS_AT_ONCE = 8  # their bits are still in the cache when they are used
@@ -96,8 +98,10 @@ class Halves:
         return scalars(self._values.tolist()), wide
 
 
-def folding(values: Values, weights: Words) -> Halves:
+def folding(values: Values, weights: Words) -> Halves | LaneHalves:
     """See the protocol."""
+    if len(values) > 1 and lanes.available():
+        return LaneHalves(values, weights)
     return Halves(values, weights)
 
 
