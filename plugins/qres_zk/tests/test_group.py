@@ -299,6 +299,17 @@ def test_msm_of_equal_and_opposite_points_is_complete() -> None:
 
 
 @ENGINES
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 21])
+def test_totals_are_repeated_sums(name: str, n: int) -> None:
+    arrays = [points(n, b"a"), points(n, b"b"), group.identity(n), group.negate(points(n, b"a"))]
+    with using(name):
+        assert group.equal(group.total(arrays), points(n, b"b")).all()
+        assert group.equal(group.total(arrays[:1]), arrays[0]).all()
+        with pytest.raises(ValueRefusedError, match="E502"):
+            group.total([points(n), points(n + 1)])
+
+
+@ENGINES
 def test_rows_at_the_edges_of_int32(name: str) -> None:
     m = len(INT32)
     array = points(m)

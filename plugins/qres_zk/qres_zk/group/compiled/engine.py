@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,8 @@ from qres_zk.group.reference.multiples import best_width
 
 _WIDTH: Final = 8
 _VALUE_DIGITS: Final = 4
-_SCALAR_DIGITS: Final = 32
+_FIXED_WIDTH: Final = 4  # for very few generators there is more work in buckets than in digits
+_FIXED_DIGITS: Final = 64
 _DIGITS_AT_ONCE: Final = 2**20  # rows are cut into digits a piece at a time: 2 MiB
 
 
@@ -74,6 +76,15 @@ def add(left: Words, right: Words) -> Words:
     return out
 
 
+def total(points: Words) -> Words:
+    """See the protocol."""
+    if points.shape[1] >= LANES and lanes.available():
+        out = np.empty(points.shape[1:], np.uint64)
+        lane_sums.sum_points(plain(points), out)
+        return out
+    return reduce(add, points[1:], points[0])
+
+
 def negate(points: Words) -> Words:
     """See the protocol."""
     out = np.array(points, order="C")
@@ -98,7 +109,7 @@ def msm(scalars: Words, points: Words) -> Words:
 
 def row_table(points: Words) -> Words:
     """See the protocol."""
-    return _table(points, _VALUE_DIGITS)
+    return _table(points, _VALUE_DIGITS, _WIDTH)
 
 
 def commit_rows(table: Words, values: NDArray[np.int32]) -> Words:
@@ -116,14 +127,14 @@ def commit_rows(table: Words, values: NDArray[np.int32]) -> Words:
 
 def fixed_table(points: Words) -> Words:
     """See the protocol."""
-    return _table(points, _SCALAR_DIGITS)
+    return _table(points, _FIXED_DIGITS, _FIXED_WIDTH)
 
 
 def fixed_msm(table: Words, scalars: Words) -> Words:
     """See the protocol."""
-    digits = np.empty((_SCALAR_DIGITS, len(scalars)), np.int16)
-    multiples.scalar_digits(plain(scalars), _WIDTH, digits)
-    return _combined(table, digits.reshape(1, -1), _WIDTH)
+    digits = np.empty((_FIXED_DIGITS, len(scalars)), np.int16)
+    multiples.scalar_digits(plain(scalars), _FIXED_WIDTH, digits)
+    return _row_sums(table, digits.reshape(1, -1))
 
 
 def _combined(niels: Words, digits: NDArray[np.int16], width: int) -> Words:
@@ -176,7 +187,7 @@ def _roots(write: Callable[[Words, Words], None], of: Words) -> Words:
     return ratios
 
 
-def _table(points: Words, levels: int) -> Words:
+def _table(points: Words, levels: int, width: int) -> Words:
     out = np.empty((levels * len(points), 20), np.uint64)
-    multiples.multiply_levels(plain(points), levels, out)
+    multiples.multiply_levels(plain(points), levels, width, out)
     return _normalised(out)

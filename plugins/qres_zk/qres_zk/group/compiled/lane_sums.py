@@ -54,13 +54,13 @@ def _transposed(build: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _gathered(build: Any, data: Any, offsets: list[Any]) -> Point:
-    """Eight buckets that begin at these offsets."""
+def _gathered(build: Any, data: Any, offsets: list[Any], last: int = 16) -> Point:
+    """Eight points that begin at these offsets; ``last`` is where the last eight words are read."""
     words: list[Any] = []
-    for block in range(0, BUCKET, LANES):
+    for block in (0, LANES, last):
         step = ir.Constant(I64, block)
         rows = [load_vector(build, data, build.add(one, step)) for one in offsets]
-        words += _transposed(build, rows)
+        words += _transposed(build, rows)[len(words) - block :]
     return [words[k : k + 5] for k in range(0, 20, 5)]
 
 
@@ -104,6 +104,20 @@ def _added_niels(build: Any, point: Point, niels: Point, minus: Any) -> Point:
 
 def _lane_offsets(build: Any, size: Any) -> list[Any]:
     return [build.mul(size, ir.Constant(I64, lane)) for lane in range(LANES)]
+
+
+def _places(which: int) -> list[Any]:
+    return [ir.Constant(I64, 5 * LANES * k) for k in range(4 * which, 4 * which + 4)]
+
+
+def _loaded(build: Any, sums: Any, which: int) -> Point:
+    """One of several sums that are kept coordinate by coordinate."""
+    return [lanes.load(build, sums, place) for place in _places(which)]
+
+
+def _stored(build: Any, sums: Any, which: int, point: Point) -> None:
+    for place, one in zip(_places(which), point, strict=True):
+        lanes.store(build, sums, place, one)
 
 
 @intrinsic
@@ -153,16 +167,28 @@ def add_buckets(_typing: Any, _buckets: Any, _size: Any, _bucket: Any, _sums: An
         sums = array_data(context, build, signature.args[3], args[3])
         at = build.mul(args[2], ir.Constant(I64, BUCKET))
         offsets = [build.add(at, one) for one in _lane_offsets(build, args[1])]
-        where = [ir.Constant(I64, 5 * LANES * k) for k in range(8)]
-        running = [lanes.load(build, sums, one) for one in where[:4]]
-        total = [lanes.load(build, sums, one) for one in where[4:]]
-        running = _added(build, running, _gathered(build, buckets, offsets))
-        total = _added(build, total, running)
-        for one, value in zip(where, [*running, *total], strict=True):
-            lanes.store(build, sums, one, value)
+        running = _added(build, _loaded(build, sums, 0), _gathered(build, buckets, offsets))
+        total = _added(build, _loaded(build, sums, 1), running)
+        _stored(build, sums, 0, running)
+        _stored(build, sums, 1, total)
         return context.get_dummy_value()
 
     return _types.void(_buckets, _WORD, _WORD, _sums), code
+
+
+@intrinsic
+def add_eight(_typing: Any, _points: Any, _at: Any, _sums: Any) -> Any:
+    """Add eight points, one after the other in an array, to sums."""
+
+    def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        points = array_data(context, build, signature.args[0], args[0])
+        sums = array_data(context, build, signature.args[2], args[2])
+        offsets = [build.add(args[1], one) for one in _lane_offsets(build, ir.Constant(I64, 20))]
+        others = _gathered(build, points, offsets, 12)
+        _stored(build, sums, 0, _added(build, _loaded(build, sums, 0), others))
+        return context.get_dummy_value()
+
+    return _types.void(_points, _WORD, _sums), code
 
 
 @part
@@ -201,3 +227,19 @@ def sum_rows(niels: Any, digits: Any, size: Any, out: Any) -> None:
         for row in range(LANES):
             for word in range(20):
                 out[LANES * group + row, word] = sums[LANES * (20 + word) + row]
+
+
+@compiled
+def sum_points(points: Any, out: Any) -> None:
+    """Write the sums over the first axis of ``(k, n, 20)`` to ``(n, 20)``; ``n`` is at least 8."""
+    flat = points.reshape(-1)
+    n = points.shape[1]
+    sums = np.empty(20 * LANES, np.uint64)
+    for first in range(0, n, LANES):
+        start = min(first, n - LANES)  # the last eight may overlap with those before
+        _set_neutral(sums, 20, LANES)
+        for k in range(points.shape[0]):
+            add_eight(flat, np.uint64(20 * (k * n + start)), sums)
+        for row in range(LANES):
+            for word in range(20):
+                out[start + row, word] = sums[LANES * word + row]

@@ -15,6 +15,7 @@ counts twice.
 from __future__ import annotations
 
 from functools import cache
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from qres_zk.group.compiled.field import I64
@@ -24,6 +25,8 @@ from qres_zk.group.reference.limbs import field_limbs
 LANES: Final = 8
 VECTOR: Final[Any] = ir.VectorType(I64, LANES)
 INDEX: Final[Any] = ir.IntType(32)
+TOGETHER: Final = 2
+"""Elements that are squared in turns: one alone waits for its own products."""
 Element: TypeAlias = list[Any]
 """Five LLVM values."""
 
@@ -31,6 +34,7 @@ _types: Any = numba.types
 _BITS: Final = 51
 _MASK: Final = 2**_BITS - 1
 _TWO_P: Final = [2 * (2**51 - 19)] + 4 * [2 * (2**51 - 1)]
+_STEPS: Final = [ir.Constant(I64, 5 * LANES * k) for k in range(TOGETHER)]
 _NEEDED: Final = ("+avx512f", "+avx512dq", "+avx512ifma")
 
 
@@ -165,12 +169,14 @@ def array_data(context: Any, build: Any, kind: Any, array: Any) -> Any:
 
 @intrinsic
 def mul_at(_typing: Any, _array: Any, _to: Any, _left: Any, _right: Any) -> Any:
-    """Multiply elements of a flat array into a third."""
+    """Multiply ``TOGETHER`` elements of a flat array, one after the other, into others."""
 
     def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
         data = array_data(context, build, signature.args[0], args[0])
-        left, right = (load(build, data, one) for one in args[2:])
-        store(build, data, args[1], mul(build, left, right))
+        for step in _STEPS:
+            to, left, right = (build.add(one, step) for one in args[1:])
+            product = mul(build, load(build, data, left), load(build, data, right))
+            store(build, data, to, product)
         return context.get_dummy_value()
 
     return _types.void(_array, _types.uint64, _types.uint64, _types.uint64), code
@@ -178,28 +184,31 @@ def mul_at(_typing: Any, _array: Any, _to: Any, _left: Any, _right: Any) -> Any:
 
 @intrinsic
 def square_at(_typing: Any, _array: Any, _to: Any, _of: Any, _times: Any) -> Any:
-    """Square an element of a flat array so many times, at least once, into another."""
+    """Square as many elements of a flat array so many times, at least once, into others."""
 
     def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
         data = array_data(context, build, signature.args[0], args[0])
-        first = load(build, data, args[2])
-        before = build.block
-        loop = build.append_basic_block("square")
+        first = [load(build, data, build.add(args[2], step)) for step in _STEPS]
+        before, loop = build.block, build.append_basic_block("square")
         after = build.append_basic_block("squared")
         build.branch(loop)
         build.position_at_end(loop)
         left = build.phi(I64)
-        value = [build.phi(VECTOR) for _ in range(5)]
-        squared = square(build, value)
+        value = [[build.phi(VECTOR) for _ in one] for one in first]
+        squared = [square(build, one) for one in value]
         rest = build.sub(left, ir.Constant(I64, 1))
         for phi, start, end in zip(
-            [left, *value], [args[3], *first], [rest, *squared], strict=True
+            [left, *chain(*value)],
+            [args[3], *chain(*first)],
+            [rest, *chain(*squared)],
+            strict=True,
         ):
             phi.add_incoming(start, before)
             phi.add_incoming(end, loop)
         build.cbranch(build.icmp_unsigned("!=", rest, ir.Constant(I64, 0)), loop, after)
         build.position_at_end(after)
-        store(build, data, args[1], squared)
+        for one, step in zip(squared, _STEPS, strict=True):
+            store(build, data, build.add(args[1], step), one)
         return context.get_dummy_value()
 
     return _types.void(_array, _types.uint64, _types.uint64, _types.uint64), code

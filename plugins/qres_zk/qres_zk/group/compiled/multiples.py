@@ -113,8 +113,8 @@ def row_digits(values: Any, out: Any) -> None:
 
 
 @compiled
-def multiply_levels(points: Any, levels: Any, out: Any) -> None:
-    """Write ``256**k`` times each of ``(n, 20)`` to row ``k * n + j`` of ``(levels * n, 20)``."""
+def multiply_levels(points: Any, levels: Any, width: Any, out: Any) -> None:
+    """Write each of ``(n, 20)`` times ``2**(width * k)`` to row ``k n + j`` of ``out``."""
     words = 20 * points.shape[0]
     of, to = points.reshape(-1), out.reshape(-1)
     for i in range(words):
@@ -122,7 +122,7 @@ def multiply_levels(points: Any, levels: Any, out: Any) -> None:
     for i in range(words, words * levels):
         to[i] = to[i - words]
         if (i + 1) % 20 == 0:
-            double(to, np.uint64(i - 19), np.int64(8))
+            double(to, np.uint64(i - 19), width)
 
 
 @compiled

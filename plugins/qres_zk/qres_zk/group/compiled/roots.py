@@ -30,11 +30,12 @@ from qres_zk.group.compiled.field import (
     store,
 )
 from qres_zk.group.compiled.jit import compiled, part
-from qres_zk.group.compiled.lanes import LANES
+from qres_zk.group.compiled.lanes import LANES, TOGETHER
 
+_AT_ONCE: Final = LANES * TOGETHER
 _SLOTS: Final = 9
 _U, _V, _V3, _BASE, _ONES5, _ONES10, _ONES50, _POWER, _SQUARED = (
-    np.uint64(5 * LANES * slot) for slot in range(_SLOTS)
+    np.uint64(5 * _AT_ONCE * slot) for slot in range(_SLOTS)
 )
 
 
@@ -93,17 +94,23 @@ def _lengthen(scratch: Any, to: Any, of: Any, times: Any, by: Any) -> None:
     lanes.mul_at(scratch, to, _SQUARED, by)
 
 
+@part
+def _place(i: Any, k: Any) -> Any:
+    """Where limb ``k`` of element ``i`` of a slot is."""
+    return np.uint64(5 * LANES * (i // LANES) + LANES * k + i % LANES)
+
+
 @compiled
 def lane_candidates(ratios: Any, out: Any) -> None:
-    """The same as :func:`candidates`, eight at once."""
+    """The same as :func:`candidates`, sixteen at once."""
     n = ratios.shape[0]
-    s = np.empty(_SLOTS * 5 * LANES, np.uint64)
-    for first in range(0, n, LANES):
-        for lane in range(LANES):
-            i = min(first + lane, n - 1)
+    s = np.empty(_SLOTS * 5 * _AT_ONCE, np.uint64)
+    for first in range(0, n, _AT_ONCE):
+        for i in range(_AT_ONCE):
+            of = min(first + i, n - 1)
             for k in range(5):
-                s[_U + np.uint64(LANES * k + lane)] = ratios[i, k]
-                s[_V + np.uint64(LANES * k + lane)] = ratios[i, 5 + k]
+                s[_U + _place(i, k)] = ratios[of, k]
+                s[_V + _place(i, k)] = ratios[of, 5 + k]
         _lengthen(s, _V3, _V, 1, _V)
         _lengthen(s, _BASE, _V3, 1, _V)
         _multiply(s, _BASE, _U)
@@ -121,10 +128,10 @@ def lane_candidates(ratios: Any, out: Any) -> None:
         _multiply(s, _POWER, _U)
         _multiply(s, _POWER, _V3)
         _lengthen(s, _BASE, _POWER, 1, _V)
-        for lane in range(min(LANES, n - first)):
+        for i in range(min(_AT_ONCE, n - first)):
             for k in range(5):
-                out[first + lane, k] = s[_POWER + np.uint64(LANES * k + lane)]
-                out[first + lane, 5 + k] = s[_BASE + np.uint64(LANES * k + lane)]
+                out[first + i, k] = s[_POWER + _place(i, k)]
+                out[first + i, 5 + k] = s[_BASE + _place(i, k)]
 
 
 @compiled
