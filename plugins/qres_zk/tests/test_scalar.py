@@ -99,9 +99,9 @@ def test_weights_at_their_bound() -> None:
     assert one == [-(sums[j] + sums[9 + j]) % ORDER for j in range(9)]
 
 
-@pytest.mark.parametrize("b", [1, 2, 8])
-def test_folding_keeps_the_inner_product(b: int) -> None:
-    m, k = 5, 16
+@pytest.mark.parametrize(("b", "m"), [(1, 9), (2, 5), (2, 8), (8, 3), (8, 19), (16, 16)])
+def test_folding_keeps_the_inner_product(b: int, m: int) -> None:
+    k = 16
     values = values_of(b, m)
     gammas = gammas_of(k)
     matrix_of_weights = weights(SEED, (b, m), gammas)
@@ -126,7 +126,7 @@ def test_folding_keeps_the_inner_product(b: int) -> None:
 
 
 def test_folding_of_the_longest_values_and_weights() -> None:
-    b, m = 4, 2200
+    b, m = 4, 2203
     values = np.full((b, m), 2**40 - 1, np.int64)
     values[:, 1::3], values[:, 2::3] = 1 - 2**40, 0
     values[1] = 1 - 2**40

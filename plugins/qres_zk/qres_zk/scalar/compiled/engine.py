@@ -11,6 +11,7 @@ import numpy as np
 from qres_zk.group.backend import Words
 from qres_zk.group.compiled import lanes
 from qres_zk.group.compiled.engine import bit_length, plain
+from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import scalars
 from qres_zk.scalar.backend import Bits, Values
@@ -100,7 +101,7 @@ class Halves:
 
 def folding(values: Values, weights: Words) -> Halves | LaneHalves:
     """See the protocol."""
-    if len(values) > 1 and lanes.available():
+    if len(values) > 1 and values.shape[1] >= LANES and lanes.available():
         return LaneHalves(values, weights)
     return Halves(values, weights)
 

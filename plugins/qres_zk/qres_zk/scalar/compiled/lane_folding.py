@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_zk.group.backend import Words
+from qres_zk.group.compiled.engine import plain
 from qres_zk.group.compiled.jit import compiled, part
 from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.parameters import ORDER
@@ -22,47 +23,40 @@ _PLAIN: Final = (np.uint64(1), _ZERO, _ZERO, _ZERO)
 
 
 class LaneHalves:
-    """The state of a folding of two rows or more.
+    """The state of a folding of two rows or more, of eight columns or more.
 
-    Rows are padded to eights. Before the first fold arrays are as they were given; after it they
-    are of limbs, ``(5, n)``.
+    Before the first fold arrays are as they were given; after it they are of limbs, ``(5, n)``,
+    and rows are padded to eights with zeros.
     """
 
     def __init__(self, values: Values, weights: Words) -> None:
         self.rows, self._m = values.shape
         self._width = -(-self._m // LANES) * LANES
-        shape = (self.rows, self._width)
-        self._values: NDArray[Any] = np.zeros(shape, np.int64)
-        self._values[:, : self._m] = values
-        self._weights = np.zeros((*shape, 2), np.uint64)
-        self._weights[:, : self._m] = weights
+        self._values: NDArray[Any] = plain(values)
+        self._weights = plain(weights)
         self._folded = False
-
-    @property
-    def _half(self) -> int:
-        half: int = self.rows // 2 * self._width
-        return half
 
     def cross(self) -> tuple[int, int]:
         """See :meth:`qres_zk.scalar.Folding.cross`."""
+        h = self.rows // 2
         if self._folded:
             sums = np.zeros((2, lanes.LONG_COLUMNS, 2), np.uint64)
-            cross_long(self._weights, self._values, self._half, sums)
+            cross_long(self._weights, self._values, h * self._width, sums)
             return _integer(sums[0]) % ORDER, _integer(sums[1]) % ORDER
-        signed = np.zeros((4, lanes.PAIR_COLUMNS, 2), np.uint64)
-        cross_short(self._weights, self._values, self._half, signed)
-        high_low, less, low_high, less_too = (_integer(one) for one in signed)
-        return (high_low - less) % ORDER, (low_high - less_too) % ORDER
+        signed = np.zeros((2, 2, lanes.PAIR_COLUMNS, 2), np.uint64)
+        cross_short(self._weights, self._values, signed)
+        high_low, low_high = (_integer(plus) - _integer(minus) for plus, minus in signed)
+        return high_low % ORDER, low_high % ORDER
 
     def fold(self, x: int) -> None:
         """See :meth:`qres_zk.scalar.Folding.fold`."""
-        h = self._half
+        h = self.rows // 2 * self._width
         factor = np.array(lanes.limbs(x), np.uint64)
         if self._folded:
             # In place: nobody else holds what the first fold made.
             fold_long(factor, self._values, self._weights, h)
         else:
-            values, weights = (np.empty((5, h), np.uint64) for _ in range(2))
+            values, weights = (np.zeros((5, h), np.uint64) for _ in range(2))
             fold_short(factor, self._values, self._weights, values, weights)
             self._values, self._weights, self._folded = values, weights, True
         self.rows //= 2
@@ -90,20 +84,36 @@ def _collect(sums: Any, totals: Any) -> None:
             totals[k, 1] += word >> np.uint64(32)
 
 
-@compiled
-def cross_short(weights: Any, values: Any, half: Any, totals: Any) -> None:
-    """The sums of products over positive and negative values of both cross terms, ``(4, 4, 2)``."""
-    of, by = weights.reshape(-1), values.reshape(-1)
+@part
+def _add_short(of: Any, one: Any, by: Any, two: Any, blocks: Any, totals: Any) -> None:
+    """Add products with positive and with negative values to the totals, ``(2, 4, 2)``."""
     sums = np.empty(LANES * lanes.PAIR_COLUMNS, np.uint64)
-    for k in range(2):
-        left, right = (half, 0) if k == 0 else (0, half)
-        for first in range(0, half, LANES * _AT_ONCE):
-            one, two = np.uint64(left + first), np.uint64(right + first)
-            blocks = np.uint64(min(_AT_ONCE, (half - first) // LANES))
-            lanes.dot_positive(of, one, by, two, _ZERO, blocks, sums)
-            _collect(sums, totals[2 * k])
-            lanes.dot_negative(of, one, by, two, _ZERO, blocks, sums)
-            _collect(sums, totals[2 * k + 1])
+    one, two, blocks = np.uint64(one), np.uint64(two), np.uint64(blocks)
+    lanes.dot_positive(of, one, by, two, _ZERO, blocks, sums)
+    _collect(sums, totals[0])
+    lanes.dot_negative(of, one, by, two, _ZERO, blocks, sums)
+    _collect(sums, totals[1])
+
+
+@compiled
+def cross_short(weights: Any, values: Any, totals: Any) -> None:
+    """The sums of products over positive and negative values of both cross terms."""
+    b, m = values.shape
+    whole = m - m % LANES
+    of, by = weights.reshape(-1), values.reshape(-1)
+    last_of, last_by = np.zeros(2 * LANES, np.uint64), np.zeros(LANES, np.int64)
+    for c in range(b):
+        one, two = m * c, m * ((c + b // 2) % b)
+        term = totals[0] if one > two else totals[1]
+        for first in range(0, whole, LANES * _AT_ONCE):
+            blocks = min(_AT_ONCE, (whole - first) // LANES)
+            _add_short(of, one + first, by, two + first, blocks, term)
+        if whole < m:
+            for j in range(m - whole):
+                last_of[2 * j] = of[2 * (one + whole + j)]
+                last_of[2 * j + 1] = of[2 * (one + whole + j) + 1]
+                last_by[j] = by[two + whole + j]
+            _add_short(last_of, 0, last_by, 0, 1, term)
 
 
 @compiled
@@ -123,14 +133,18 @@ def cross_long(weights: Any, values: Any, half: Any, totals: Any) -> None:
 
 @compiled
 def fold_short(factor: Any, values: Any, weights: Any, to: Any, to_weights: Any) -> None:
-    """Fold values ``(b, n)`` and weights ``(b, n, 2)`` to limbs ``(5, b n / 2)`` each."""
+    """Fold values ``(b, m)`` and weights ``(b, m, 2)`` to limbs ``(5, b n / 2)`` each."""
+    b, m = values.shape
     of, by = values.reshape(-1), weights.reshape(-1)
     out, out_by = to.reshape(-1), to_weights.reshape(-1)
-    half = np.uint64(to.shape[1])
-    for first in range(0, to.shape[1], LANES):
-        low, high = np.uint64(first), np.uint64(first) + half
-        lanes.fold_short(factor, of, _ZERO, low, high, out, half, low)
-        lanes.fold_pair(factor, by, _ZERO, high, low, out_by, half, low)
+    apart, width = np.uint64(to.shape[1]), to.shape[1] // (b // 2)
+    for c in range(b // 2):
+        for first in range(0, m, LANES):
+            start = min(first, m - LANES)  # the last eight may overlap with those before
+            low, high = np.uint64(m * c + start), np.uint64(m * (c + b // 2) + start)
+            at = np.uint64(width * c + start)
+            lanes.fold_short(factor, of, _ZERO, low, high, out, apart, at)
+            lanes.fold_pair(factor, by, _ZERO, high, low, out_by, apart, at)
 
 
 @compiled
