@@ -11,12 +11,14 @@ import pytest
 from qres_zk import group
 from qres_zk.group.parameters import PRIME, SQRT_M1
 from qres_zk.group.reference.limbs import field_limbs
+from qres_zk.group.reference.ristretto import decode
 
 numba = pytest.importorskip("numba")
 lanes = pytest.importorskip("qres_zk.group.compiled.lanes")
 lane_sums = pytest.importorskip("qres_zk.group.compiled.lane_sums")
 multiples = pytest.importorskip("qres_zk.group.compiled.multiples")
 engine = pytest.importorskip("qres_zk.group.compiled.engine")
+lane_decoding = pytest.importorskip("qres_zk.group.compiled.lane_decoding")
 roots = pytest.importorskip("qres_zk.group.compiled.roots")
 
 pytestmark = pytest.mark.skipif(not lanes.available(), reason="a processor without AVX-512 IFMA")
@@ -91,6 +93,38 @@ def test_roots_are_those_of_single_words(n: int) -> None:
         roots.choose(of, powers)
         found.append([(value(row[:5]) % PRIME, row[5:].tolist()) for row in of])
     assert found[0] == found[1]
+
+
+def test_any_bytes_decode_as_in_python() -> None:
+    valid = group.encode(group.hash_to_group(b"lanes", 0, 20))
+    data = [valid[at : at + 32] for at in range(0, len(valid), 32)]
+    data += [secrets.token_bytes(31) + bytes([secrets.randbelow(128)]) for _ in range(200)]
+    data += [(value % 2**256).to_bytes(32, "little") for value in range(-40, 40)]
+    data += [(PRIME + value).to_bytes(32, "little") for value in range(-40, 40)]
+    data += [(int.from_bytes(one, "little") | 2**255).to_bytes(32, "little") for one in data[:4]]
+    data += [(PRIME - int.from_bytes(one, "little")).to_bytes(32, "little") for one in data[:4]]
+    expected = [decode(int.from_bytes(one, "little")) for one in data]
+    assert 30 < sum(one is not None for one in expected) < len(data) - 100
+    words = np.frombuffer(b"".join(data), np.uint64).reshape(-1, 4).copy()
+    out = np.empty((len(words), 20), np.uint64)
+    assert lane_decoding.decode(words, out) == expected.index(None)
+    single = np.empty((1, 20), np.uint64)
+    for k, one in enumerate(expected):
+        bad = lane_decoding.decode(words[k : k + 1].copy(), single)
+        assert (bad < 0) == (one is not None)
+        if one is not None:
+            for found in (out[k : k + 1], single):
+                assert [value(found[0, 5 * j : 5 * j + 5]) % PRIME for j in range(4)] == list(one)
+
+
+def test_the_first_bad_encoding_is_named() -> None:
+    words = np.frombuffer(group.encode(group.hash_to_group(b"lanes", 0, 40)), np.uint64)
+    out = np.empty((40, 20), np.uint64)
+    for at in range(40):
+        spoiled = words.reshape(-1, 4).copy()
+        spoiled[at, 0] ^= np.uint64(1)
+        spoiled[39, 0] |= np.uint64(1)
+        assert lane_decoding.decode(spoiled, out) == at
 
 
 @pytest.mark.parametrize("size", [1, 2, 128])

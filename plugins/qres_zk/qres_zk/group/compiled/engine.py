@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_zk.group.backend import Words
-from qres_zk.group.compiled import curve, lane_sums, lanes, multiples, ristretto
+from qres_zk.group.compiled import curve, lane_decoding, lane_sums, lanes, multiples, ristretto
 from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.compiled.roots import sqrt_ratios
 from qres_zk.group.parameters import PRIME
@@ -38,8 +38,10 @@ def bit_length(scalars: Words) -> int:
 def decode(words: Words) -> tuple[Words, int]:
     """See the protocol."""
     words = plain(words)
-    roots = _roots(ristretto.decode_ratios, words)
     out = np.empty((len(words), 20), np.uint64)
+    if len(words) > 1 and lanes.available():
+        return out, int(lane_decoding.decode(words, out))
+    roots = _roots(ristretto.decode_ratios, words)
     return out, int(ristretto.decode(words, roots, out))
 
 

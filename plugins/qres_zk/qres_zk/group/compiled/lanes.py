@@ -14,6 +14,7 @@ counts twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import chain
 from typing import Any, Final, TypeAlias
@@ -167,19 +168,27 @@ def array_data(context: Any, build: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, build, array).data
 
 
-@intrinsic
-def mul_at(_typing: Any, _array: Any, _to: Any, _left: Any, _right: Any) -> Any:
-    """Multiply ``TOGETHER`` elements of a flat array, one after the other, into others."""
+def _on_arrays(operation: Callable[[Any, Element, Element], Element]) -> Any:
+    @intrinsic
+    def run(_typing: Any, _array: Any, _to: Any, _left: Any, _right: Any) -> Any:
+        """Combine ``TOGETHER`` elements of a flat array, one after the other, into others."""
 
-    def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        data = array_data(context, build, signature.args[0], args[0])
-        for step in _STEPS:
-            to, left, right = (build.add(one, step) for one in args[1:])
-            product = mul(build, load(build, data, left), load(build, data, right))
-            store(build, data, to, product)
-        return context.get_dummy_value()
+        def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
+            data = array_data(context, build, signature.args[0], args[0])
+            for step in _STEPS:
+                to, left, right = (build.add(one, step) for one in args[1:])
+                found = operation(build, load(build, data, left), load(build, data, right))
+                store(build, data, to, found)
+            return context.get_dummy_value()
 
-    return _types.void(_array, _types.uint64, _types.uint64, _types.uint64), code
+        return _types.void(_array, _types.uint64, _types.uint64, _types.uint64), code
+
+    return run
+
+
+mul_at = _on_arrays(mul)
+add_at = _on_arrays(add)
+sub_at = _on_arrays(sub)
 
 
 @intrinsic

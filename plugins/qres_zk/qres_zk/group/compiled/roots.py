@@ -32,10 +32,10 @@ from qres_zk.group.compiled.field import (
 from qres_zk.group.compiled.jit import compiled, part
 from qres_zk.group.compiled.lanes import LANES, TOGETHER
 
-_AT_ONCE: Final = LANES * TOGETHER
-_SLOTS: Final = 9
-_U, _V, _V3, _BASE, _ONES5, _ONES10, _ONES50, _POWER, _SQUARED = (
-    np.uint64(5 * _AT_ONCE * slot) for slot in range(_SLOTS)
+AT_ONCE: Final = LANES * TOGETHER
+SLOTS: Final = 9
+U, V, _V3, CHECK, _ONES5, _ONES10, _ONES50, FOUND, _SQUARED = (
+    np.uint64(5 * AT_ONCE * slot) for slot in range(SLOTS)
 )
 
 
@@ -95,43 +95,61 @@ def _lengthen(scratch: Any, to: Any, of: Any, times: Any, by: Any) -> None:
 
 
 @part
-def _place(i: Any, k: Any) -> Any:
+def place(slot: Any, i: Any, k: Any) -> Any:
     """Where limb ``k`` of element ``i`` of a slot is."""
-    return np.uint64(5 * LANES * (i // LANES) + LANES * k + i % LANES)
+    return slot + np.uint64(5 * LANES * (i // LANES) + LANES * k + i % LANES)
+
+
+@part
+def lane_root(s: Any) -> None:
+    """Of slots ``U`` and ``V`` compute what :func:`candidates` does, to ``FOUND`` and ``CHECK``."""
+    _lengthen(s, _V3, V, 1, V)
+    _lengthen(s, CHECK, _V3, 1, V)
+    _multiply(s, CHECK, U)
+    _lengthen(s, FOUND, CHECK, 3, CHECK)
+    _lengthen(s, _ONES5, CHECK, 1, FOUND)
+    _lengthen(s, _ONES5, _ONES5, 1, FOUND)
+    _lengthen(s, _ONES10, _ONES5, 5, _ONES5)
+    _lengthen(s, FOUND, _ONES10, 10, _ONES10)
+    _lengthen(s, FOUND, FOUND, 20, FOUND)
+    _lengthen(s, _ONES50, FOUND, 10, _ONES10)
+    _lengthen(s, FOUND, _ONES50, 50, _ONES50)
+    _lengthen(s, FOUND, FOUND, 100, FOUND)
+    _lengthen(s, FOUND, FOUND, 50, _ONES50)
+    _lengthen(s, FOUND, FOUND, 2, CHECK)
+    _multiply(s, FOUND, U)
+    _multiply(s, FOUND, _V3)
+    _lengthen(s, CHECK, FOUND, 1, V)
 
 
 @compiled
 def lane_candidates(ratios: Any, out: Any) -> None:
     """The same as :func:`candidates`, sixteen at once."""
     n = ratios.shape[0]
-    s = np.empty(_SLOTS * 5 * _AT_ONCE, np.uint64)
-    for first in range(0, n, _AT_ONCE):
-        for i in range(_AT_ONCE):
+    s = np.empty(SLOTS * 5 * AT_ONCE, np.uint64)
+    for first in range(0, n, AT_ONCE):
+        for i in range(AT_ONCE):
             of = min(first + i, n - 1)
             for k in range(5):
-                s[_U + _place(i, k)] = ratios[of, k]
-                s[_V + _place(i, k)] = ratios[of, 5 + k]
-        _lengthen(s, _V3, _V, 1, _V)
-        _lengthen(s, _BASE, _V3, 1, _V)
-        _multiply(s, _BASE, _U)
-        _lengthen(s, _POWER, _BASE, 3, _BASE)
-        _lengthen(s, _ONES5, _BASE, 1, _POWER)
-        _lengthen(s, _ONES5, _ONES5, 1, _POWER)
-        _lengthen(s, _ONES10, _ONES5, 5, _ONES5)
-        _lengthen(s, _POWER, _ONES10, 10, _ONES10)
-        _lengthen(s, _POWER, _POWER, 20, _POWER)
-        _lengthen(s, _ONES50, _POWER, 10, _ONES10)
-        _lengthen(s, _POWER, _ONES50, 50, _ONES50)
-        _lengthen(s, _POWER, _POWER, 100, _POWER)
-        _lengthen(s, _POWER, _POWER, 50, _ONES50)
-        _lengthen(s, _POWER, _POWER, 2, _BASE)
-        _multiply(s, _POWER, _U)
-        _multiply(s, _POWER, _V3)
-        _lengthen(s, _BASE, _POWER, 1, _V)
-        for i in range(min(_AT_ONCE, n - first)):
+                s[place(U, i, k)] = ratios[of, k]
+                s[place(V, i, k)] = ratios[of, 5 + k]
+        lane_root(s)
+        for i in range(min(AT_ONCE, n - first)):
             for k in range(5):
-                out[first + i, k] = s[_POWER + _place(i, k)]
-                out[first + i, 5 + k] = s[_BASE + _place(i, k)]
+                out[first + i, k] = s[place(FOUND, i, k)]
+                out[first + i, 5 + k] = s[place(CHECK, i, k)]
+
+
+@part
+def chosen(u: Any, root: Any, check: Any) -> Any:
+    """Of what :func:`candidates` computes the root, not negative, and whether it is of a square."""
+    was_square = same(check, u)
+    if not was_square:
+        opposite = negated(u)
+        was_square = same(check, opposite)
+        if was_square or same(check, mul_far(opposite, ROOT)):
+            root = mul_far(root, ROOT)
+    return absolute(root), was_square
 
 
 @compiled
@@ -140,14 +158,7 @@ def choose(ratios: Any, found: Any) -> None:
     flat, of = ratios.reshape(-1), found.reshape(-1)
     for i in range(ratios.shape[0]):
         at = np.uint64(10 * i)
-        u = load(flat, at)
-        root = load(of, at)
-        check = load(of, at + np.uint64(5))
-        was_square = same(check, u)
-        if not was_square:
-            opposite = negated(u)
-            was_square = same(check, opposite)
-            if was_square or same(check, mul_far(opposite, ROOT)):
-                root = mul_far(root, ROOT)
-        store(flat, at, absolute(root))
+        u, root = load(flat, at), load(of, at)
+        root, was_square = chosen(u, root, load(of, at + np.uint64(5)))
+        store(flat, at, root)
         store(flat, at + np.uint64(5), ONE if was_square else ZERO)
