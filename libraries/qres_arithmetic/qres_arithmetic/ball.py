@@ -22,8 +22,7 @@ LARGEST: Final = 2**32
 """Greatest size of a coordinate that can be shortened: the difference of two int32 fits."""
 
 _BLOCK: Final = 2**13
-"""Coordinates at a time. OpenBLAS shares a dot product of more than 10,000 among threads, and on a busy
-machine they wait for each other a thousand times as long as it takes."""
+"""Longer products OpenBLAS spreads over threads, which takes more time than it saves."""
 _EXACT: Final = 2**53
 _SPLIT: Final = 2**34
 _FACTOR_BITS: Final = 31
@@ -126,7 +125,7 @@ def _squares(block: NDArray[np.signedinteger[Any]]) -> int:
         return int(real @ real)
     if largest >= _SPLIT:
         return sum(int(one) ** 2 for one in block)
-    # x = high * 2**16 + low; the three sums stay at or below 2**13 * 2**36.
+    # x = high * 2**16 + low; the three sums stay at or below 2**15 * 2**36.
     high = (block >> 16).astype(np.float64)
     low = (block & 0xFFFF).astype(np.float64)
     return (int(high @ high) << 32) + (int(high @ low) << 17) + int(low @ low)

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from functools import reduce
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.group import Points, Scalars, add, generator, is_identity, msm, scalars
+from qres_zk.group import Points, Scalars, generator, is_identity, msm, scalars, total
 from qres_zk.pedersen import generators
 from qres_zk.scalar import combine_rows, multiply_add
 from qres_zk.statement import Statement
@@ -104,23 +103,23 @@ def opening_failures(statement: Statement, openings: Sequence[Opening]) -> tuple
 
 
 def _hold(statement: Statement, openings: Sequence[Opening]) -> bool:
-    total = np.zeros((statement.columns, 4), dtype=np.uint64)
+    vector = np.zeros((statement.columns, 4), dtype=np.uint64)
     blinding = 0
     own: list[int] = []
     points: list[Points] = []
     for one in openings:
         random = [secrets.randbits(128) for _ in range(statement.rows)]
         summed = _combined(random, statement.laid_out(one.sums))
-        total = multiply_add(total, -1, summed)
+        vector = multiply_add(vector, -1, summed)
         blinding -= sum(rho * blind for rho, blind in zip(random, one.blinds, strict=True))
         if set(one.factors) == {1}:
             own += random
-            points.append(reduce(add, one.commitments))
+            points.append(total(one.commitments))
         else:
             own += [weight * rho for weight in one.factors for rho in random]
             points += one.commitments
     result = msm(
-        np.concatenate([scalars([blinding]), total, scalars(own)]),
+        np.concatenate([scalars([blinding]), vector, scalars(own)]),
         np.concatenate([generator(), generators(statement).vector[: statement.columns], *points]),
     )
     return bool(is_identity(result)[0])

@@ -45,7 +45,8 @@ def _points() -> object:
     points = group.hash_to_group(b"selftest", 0, 5)
     data = group.encode(points)
     sums = group.add(group.decode(data), group.negate(points))
-    return data, group.is_identity(sums).tolist()
+    eight = np.concatenate([points, points[:3]])
+    return data, group.is_identity(sums).tolist(), group.encode(group.total([eight, eight]))
 
 
 def _multiples() -> object:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +36,12 @@ def vector() -> np.ndarray:
 def boosted(vector: np.ndarray) -> np.ndarray:
     """Thirty times as long: far outside."""
     return 30 * vector
+
+
+@pytest.fixture(scope="module", params=["the processor's", "plain"])
+def instructions(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the vector instructions that the processor may have, and without them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "plain" and importlib.util.find_spec("numba"):
+            patch.setattr("qres_zk.group.compiled.lanes.available", lambda: False)
+        yield

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 EDGES = [0, 1, 2, 3, ORDER - 1, ORDER - 2, 2**252, 2**128, 2**64 - 1, 2**64, 2**251 - 1, 2**252 - 1]
 INT32 = [-(2**31), 2**31 - 1, 0, 1, -1, 127, 128, -127, -128, 129, 32768, -32768, 32896, 8421504]
+
+
+pytestmark = pytest.mark.usefixtures("instructions")
 ENGINES = pytest.mark.parametrize("name", ["default", "reference"])
 
 
@@ -293,6 +296,17 @@ def test_msm_of_equal_and_opposite_points_is_complete() -> None:
     expected = group.blind(group.scalars([3]))
     assert both(lambda: group.encode(group.msm(scalars, array))) == group.encode(expected)
     assert group.is_identity(group.msm(group.scalars([9, 9]), array[:2])).all()
+
+
+@ENGINES
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 21])
+def test_totals_are_repeated_sums(name: str, n: int) -> None:
+    arrays = [points(n, b"a"), points(n, b"b"), group.identity(n), group.negate(points(n, b"a"))]
+    with using(name):
+        assert group.equal(group.total(arrays), points(n, b"b")).all()
+        assert group.equal(group.total(arrays[:1]), arrays[0]).all()
+        with pytest.raises(ValueRefusedError, match="E502"):
+            group.total([points(n), points(n + 1)])
 
 
 @ENGINES

@@ -15,6 +15,8 @@ from qres_core import WireError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("instructions")
+
 MULTIPLES = """
 0000000000000000000000000000000000000000000000000000000000000000
 e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76

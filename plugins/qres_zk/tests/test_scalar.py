@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -31,10 +32,13 @@ SEED = bytes(range(32))
 EDGES = [0, 1, -1, 2**31 - 1, -(2**31), ORDER - 1, ORDER, 2**252, 2**256 - 1, -(2**300)]
 
 
-@pytest.fixture(autouse=True, params=["default", "reference"])
+@pytest.fixture(autouse=True, params=["default", "plain", "reference"])
 def _engine(request: pytest.FixtureRequest) -> Iterator[None]:
-    with reference_only() if request.param == "reference" else nullcontext():
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "plain" and importlib.util.find_spec("numba"):
+            patch.setattr("qres_zk.group.compiled.lanes.available", lambda: False)
+        with reference_only() if request.param == "reference" else nullcontext():
+            yield
 
 
 def matrix(b: int, m: int, k: int, seed: bytes = SEED) -> np.ndarray:
@@ -95,9 +99,9 @@ def test_weights_at_their_bound() -> None:
     assert one == [-(sums[j] + sums[9 + j]) % ORDER for j in range(9)]
 
 
-@pytest.mark.parametrize("b", [1, 2, 8])
-def test_folding_keeps_the_inner_product(b: int) -> None:
-    m, k = 5, 16
+@pytest.mark.parametrize(("b", "m"), [(1, 9), (2, 5), (2, 8), (8, 3), (8, 19), (16, 16)])
+def test_folding_keeps_the_inner_product(b: int, m: int) -> None:
+    k = 16
     values = values_of(b, m)
     gammas = gammas_of(k)
     matrix_of_weights = weights(SEED, (b, m), gammas)
@@ -119,6 +123,34 @@ def test_folding_keeps_the_inner_product(b: int) -> None:
     assert dot(left, right) == claim % ORDER
     # The verifier finds the same weights without folding.
     assert np.array_equal(right, folded_weights(SEED, (b, m), gammas, factors))
+
+
+def test_folding_of_the_longest_values_and_weights() -> None:
+    b, m = 4, 2203
+    values = np.full((b, m), 2**40 - 1, np.int64)
+    values[:, 1::3], values[:, 2::3] = 1 - 2**40, 0
+    values[1] = 1 - 2**40
+    folding = Folding(values, np.full((b, m, 2), 2**64 - 1, np.uint64))
+    rows = [[int(one) for one in row] for row in values]
+    of_rows = [[2**128 - 1] * m for _ in range(b)]
+    while folding.rows > 1:
+        h = len(rows) // 2
+        pairs = (of_rows[h:], rows[:h]), (of_rows[:h], rows[h:])
+        expected = tuple(
+            sum(a * u for of, by in zip(*pair, strict=True) for a, u in zip(of, by, strict=True))
+            % ORDER
+            for pair in pairs
+        )
+        assert folding.cross() == expected
+        x = ORDER - 1
+        folding.fold(x)
+        for i in range(h):
+            rows[i] = [a + x * b for a, b in zip(rows[i], rows[h + i], strict=True)]
+            of_rows[i] = [x * a + b for a, b in zip(of_rows[i], of_rows[h + i], strict=True)]
+        rows, of_rows = rows[:h], of_rows[:h]
+    left, right = folding.result()
+    assert integers(left) == [one % ORDER for one in rows[0]]
+    assert integers(right) == [one % ORDER for one in of_rows[0]]
 
 
 def test_folding_ends_with_one_row() -> None:
@@ -157,6 +189,11 @@ def test_rows_are_combined() -> None:
     expected = [sum(f * int(values[c, j]) for c, f in enumerate(factors)) % ORDER for j in range(6)]
     assert integers(combine_rows(factors, values)) == expected
     assert integers(combine_rows([], values[:0])) == [0] * 6
+    for size in (1, 2**9, 2**31, 2**40 - 1):
+        for value in (size, -size):
+            many = np.full((257, 3), value, np.int64)
+            assert integers(combine_rows([-1] * 257, many)) == [-257 * value % ORDER] * 3
+    assert integers(combine_rows(factors, 0 * values)) == [0] * 6
 
 
 def test_what_does_not_fit_is_refused() -> None:

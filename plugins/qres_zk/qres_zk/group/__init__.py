@@ -32,6 +32,7 @@ from qres_zk.group.points import (
     is_identity,
     msm,
     negate,
+    total,
 )
 from qres_zk.group.scalars import (
     SCALAR_BYTES,
@@ -69,4 +70,5 @@ __all__ = [
     "scalars",
     "scalars_from_bytes",
     "scalars_to_bytes",
+    "total",
 ]

@@ -42,6 +42,10 @@ class Engine(Protocol):
         """Sums, point by point."""
         ...
 
+    def total(self, points: Words) -> Words:
+        """Sums over the first axis of ``(k, n, 20)``, ``k`` at least 1."""
+        ...
+
     def negate(self, points: Words) -> Words:
         """Inverses."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -39,7 +40,7 @@ def decode(data: bytes, where: str = "point") -> Points:
         WireError: QRES-E404 if the length is no multiple of 32, or an encoding is not the
             canonical one of a point.
 
-    Complexity: 4 µs a point, compiled; 0.1 ms in Python.
+    Complexity: 3 µs a point, compiled, 0.3 with AVX-512 IFMA; 0.1 ms in Python.
     """
     if len(data) % POINT_BYTES:
         what = f"{len(data)} bytes, expected a multiple of {POINT_BYTES}"
@@ -54,7 +55,7 @@ def decode(data: bytes, where: str = "point") -> Points:
 def encode(points: Points) -> bytes:
     """Return the canonical encodings, 32 bytes a point (RFC 9496, section 4.3.2).
 
-    Complexity: 4 µs a point, compiled; 0.1 ms in Python.
+    Complexity: 3 µs a point, compiled, 0.5 with AVX-512 IFMA; 0.1 ms in Python.
     """
     return engine().encode(checked_points(points)).astype("<u8", copy=False).tobytes()
 
@@ -126,6 +127,23 @@ def add(left: Points, right: Points) -> Points:
     return engine().add(np.broadcast_to(left, shape), np.broadcast_to(right, shape))
 
 
+def total(arrays: Sequence[Points]) -> Points:
+    """Add arrays of points, row by row.
+
+    Args:
+        arrays: at least one, all of the same shape ``(n, 20)``.
+
+    Raises:
+        ValueRefusedError: QRES-E502 or QRES-E503 if they are not.
+
+    Complexity: 0.16 µs an addition, compiled; 0.02 with AVX-512 IFMA.
+    """
+    if len({len(checked_points(one)) for one in arrays}) != 1:
+        what = f"arrays of {sorted({len(one) for one in arrays})} points"
+        raise ValueRefusedError.of("QRES-E502", "points", what)
+    return engine().total(np.stack(arrays))
+
+
 def negate(points: Points) -> Points:
     """Return the inverses."""
     return engine().negate(checked_points(points))
@@ -154,8 +172,8 @@ def msm(scalars: Scalars, points: Points) -> Points:
     Raises:
         ValueRefusedError: QRES-E502 if there are not as many scalars as points.
 
-    Complexity: ``n`` from 100 to 100,000: 9 to 3.4 µs a point, compiled; some 25 times that in
-    Python.
+    Complexity: ``n`` from 100 to 100,000: 9 to 2.5 µs a point, compiled, 1.7 to 0.6 with
+    AVX-512 IFMA; 0.1 ms in Python.
 
     Source: N. Pippenger, "On the evaluation of powers and related problems", FOCS 1976, with
     signed digits as in D. J. Bernstein, J. Doumen, T. Lange, J.-J. Oosterwijk, "Faster batch

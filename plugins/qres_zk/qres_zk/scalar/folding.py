@@ -26,7 +26,7 @@ class Folding:
     Raises:
         ValueRefusedError: QRES-E502 or QRES-E503 if the arrays do not fit.
 
-    Complexity: 60 ns a coordinate for all rounds, compiled; 3 µs in Python.
+    Complexity: 80 ns a coordinate for all rounds, compiled, 10 with AVX-512 IFMA; 3 µs in Python.
     """
 
     def __init__(self, values: NDArray[Any], weights: NDArray[np.uint64]) -> None:

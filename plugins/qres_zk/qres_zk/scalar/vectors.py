@@ -44,7 +44,7 @@ def combine_rows(factors: list[int], values: NDArray[Any]) -> Scalars:
     """Return ``sum_c factors[c] * values[c]`` modulo the order.
 
     Args:
-        factors: ``b`` integers.
+        factors: ``b`` integers; ``b`` is below ``2**22``.
         values: shape ``(b, m)``, int32 or int64.
 
     Returns:
@@ -53,7 +53,8 @@ def combine_rows(factors: list[int], values: NDArray[Any]) -> Scalars:
     Raises:
         ValueRefusedError: QRES-E502 or QRES-E503 if the arrays do not fit.
 
-    Complexity: 15 ns a coordinate, compiled; 0.3 µs in Python.
+    Complexity: 1 to 5 ns a coordinate, compiled, more for longer values and factors; 0.3 µs in
+        Python.
     """
     array = checked_values(values)
     check_length("factors", len(factors), len(array))

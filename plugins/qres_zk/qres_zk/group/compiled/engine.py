@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qres_zk.group.backend import Words
-from qres_zk.group.compiled import curve, multiples, ristretto
-from qres_zk.group.compiled.field import sqrt_ratios
+from qres_zk.group.compiled import curve, lane_decoding, lane_sums, lanes, multiples, ristretto
+from qres_zk.group.compiled.lanes import LANES
+from qres_zk.group.compiled.roots import sqrt_ratios
 from qres_zk.group.parameters import PRIME
 from qres_zk.group.reference.limbs import field_limbs
 from qres_zk.group.reference.multiples import best_width
 
 _WIDTH: Final = 8
 _VALUE_DIGITS: Final = 4
-_SCALAR_DIGITS: Final = 32
+_FIXED_WIDTH: Final = 4  # for very few generators there is more work in buckets than in digits
+_FIXED_DIGITS: Final = 64
 _DIGITS_AT_ONCE: Final = 2**20  # rows are cut into digits a piece at a time: 2 MiB
 
 
@@ -26,11 +29,19 @@ def plain(array: NDArray[Any]) -> NDArray[Any]:
     return np.require(array, requirements=["C", "W", "A"])
 
 
+def bit_length(scalars: Words) -> int:
+    """The length of the longest scalar."""
+    words = np.bitwise_or.reduce(scalars, axis=0) if len(scalars) else np.zeros(4, np.uint64)
+    return sum(int(word) << (64 * k) for k, word in enumerate(words)).bit_length()
+
+
 def decode(words: Words) -> tuple[Words, int]:
     """See the protocol."""
     words = plain(words)
-    roots = _roots(ristretto.decode_ratios, words)
     out = np.empty((len(words), 20), np.uint64)
+    if len(words) > 1 and lanes.available():
+        return out, int(lane_decoding.decode(words, out))
+    roots = _roots(ristretto.decode_ratios, words)
     return out, int(ristretto.decode(words, roots, out))
 
 
@@ -67,6 +78,15 @@ def add(left: Words, right: Words) -> Words:
     return out
 
 
+def total(points: Words) -> Words:
+    """See the protocol."""
+    if points.shape[1] >= LANES and lanes.available():
+        out = np.empty(points.shape[1:], np.uint64)
+        lane_sums.sum_points(plain(points), out)
+        return out
+    return reduce(add, points[1:], points[0])
+
+
 def negate(points: Words) -> Words:
     """See the protocol."""
     out = np.array(points, order="C")
@@ -83,47 +103,72 @@ def is_identity(points: Words) -> NDArray[np.bool_]:
 
 def msm(scalars: Words, points: Words) -> Words:
     """See the protocol."""
-    width = best_width(len(scalars), _bits(scalars) + 1)
-    digits = np.empty((-(-(_bits(scalars) + 1) // width), len(scalars)), np.int16)
+    width = _best_width(len(scalars), bit_length(scalars) + 1)
+    digits = np.empty((-(-(bit_length(scalars) + 1) // width), len(scalars)), np.int16)
     multiples.scalar_digits(plain(scalars), width, digits)
     return _combined(_normalised(points), digits, width)
 
 
 def row_table(points: Words) -> Words:
     """See the protocol."""
-    return _table(points, _VALUE_DIGITS)
+    return _table(points, _VALUE_DIGITS, _WIDTH)
 
 
 def commit_rows(table: Words, values: NDArray[np.int32]) -> Words:
     """See the protocol."""
     rows, columns = values.shape
     out = np.empty((rows, 20), np.uint64)
-    step = max(1, _DIGITS_AT_ONCE // max(1, len(table)))
-    digits = np.empty((min(step, rows), _VALUE_DIGITS * columns), np.int16)
+    step = max(LANES, _DIGITS_AT_ONCE // max(1, len(table)))
     for first in range(0, rows, step):
         some = plain(values[first : first + step])
-        multiples.row_digits(some, digits[: len(some)])
-        points = out[first : first + step].reshape(-1)
-        multiples.combine_windows(table, digits[: len(some)], _WIDTH, 1, points)
+        digits = np.empty((len(some), _VALUE_DIGITS * columns), np.int16)
+        multiples.row_digits(some, digits)
+        out[first : first + step] = _row_sums(table, digits)
     return out
 
 
 def fixed_table(points: Words) -> Words:
     """See the protocol."""
-    return _table(points, _SCALAR_DIGITS)
+    return _table(points, _FIXED_DIGITS, _FIXED_WIDTH)
 
 
 def fixed_msm(table: Words, scalars: Words) -> Words:
     """See the protocol."""
-    digits = np.empty((_SCALAR_DIGITS, len(scalars)), np.int16)
-    multiples.scalar_digits(plain(scalars), _WIDTH, digits)
-    return _combined(table, digits.reshape(1, -1), _WIDTH)
+    digits = np.empty((_FIXED_DIGITS, len(scalars)), np.int16)
+    multiples.scalar_digits(plain(scalars), _FIXED_WIDTH, digits)
+    return _row_sums(table, digits.reshape(1, -1))
 
 
 def _combined(niels: Words, digits: NDArray[np.int16], width: int) -> Words:
     out = np.empty((1, 20), np.uint64)
-    multiples.combine_windows(niels, digits, width, 0, out.reshape(-1))
+    multiples.join_windows(_row_sums(niels, digits), width, out)
     return out
+
+
+def _row_sums(niels: Words, digits: NDArray[np.int16]) -> Words:
+    """For each row of digits the sum of the multiples, ``(rows, 20)``."""
+    rows, n = digits.shape
+    size = max(int(digits.max(initial=0)), -int(digits.min(initial=0)))
+    if rows == 1 or not lanes.available():
+        out = np.empty((rows, 20), np.uint64)
+        multiples.sum_rows(niels, digits, size, out)
+        return out
+    groups = -(-rows // LANES)
+    padded = np.zeros((groups, n, LANES), np.int16)
+    for row in range(rows):
+        padded[row // LANES, :, row % LANES] = digits[row]
+    out = np.empty((LANES * groups, 20), np.uint64)
+    lane_sums.sum_rows(niels, padded, size, out)
+    return out[:rows]
+
+
+def _best_width(n: int, bits: int) -> int:
+    """The width of digits that costs the fewest additions."""
+    if not lanes.available():
+        return best_width(n, bits)
+    # As there, with eight rows for one; buckets of more than 8 bits would not stay in the cache.
+    costs = {w: -(-bits // (LANES * w)) * (n + 2.6 * 2 ** (w - 1)) for w in range(2, 9)}
+    return min(costs, key=costs.__getitem__)
 
 
 def _normalised(points: Words) -> Words:
@@ -144,13 +189,7 @@ def _roots(write: Callable[[Words, Words], None], of: Words) -> Words:
     return ratios
 
 
-def _table(points: Words, levels: int) -> Words:
+def _table(points: Words, levels: int, width: int) -> Words:
     out = np.empty((levels * len(points), 20), np.uint64)
-    multiples.multiply_levels(plain(points), levels, out)
+    multiples.multiply_levels(plain(points), levels, width, out)
     return _normalised(out)
-
-
-def _bits(scalars: Words) -> int:
-    """The length of the longest scalar."""
-    words = np.bitwise_or.reduce(scalars, axis=0) if len(scalars) else np.zeros(4, np.uint64)
-    return sum(int(word) << (64 * k) for k, word in enumerate(words)).bit_length()

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from qres_zk.group.compiled.jit import compiled, intrinsic, ir, numba, part
+from qres_zk.group.compiled.jit import intrinsic, ir, numba, part
 from qres_zk.group.parameters import SQRT_M1
 from qres_zk.group.reference.limbs import field_limbs
 
@@ -276,48 +276,3 @@ def absolute(value: Any) -> Any:
     if is_negative(value):
         return negated(value)
     return value
-
-
-@compiled
-def sqrt_ratios(ratios: Any) -> None:
-    """Replace every ``u, v`` of ``(n, 10)`` by a root and whether it is that of ``u / v``.
-
-    ``u`` and ``v`` are products or carried elements. The root is that of ``u / v`` or of
-    ``SQRT_M1 * u / v``, whichever is a square, and not negative; then come 1 or 0, and zeros.
-
-    A kernel of its own, not a function of others: it takes longest to compile.
-
-    Source: RFC 9496, section 4.2; the power is that of D. J. Bernstein, "Curve25519: new
-    Diffie-Hellman speed records", PKC 2006, section 5.
-    """
-    flat = ratios.reshape(-1)
-    for i in range(ratios.shape[0]):
-        at = np.uint64(10 * i)
-        u = load(flat, at)
-        v = load(flat, at + np.uint64(5))
-        v3 = mul_far(mul_far(v, v), v)
-        base = mul_far(u, mul_far(mul_far(v3, v3), v))
-        # base ** (2**252 - 3): exponents of ones only, ever twice as many, then two squares.
-        squared = square_times(base, np.int64(1))
-        power9 = mul_far(base, square_times(squared, np.int64(2)))
-        power = mul_far(power9, square_times(mul_far(squared, power9), np.int64(1)))
-        ones5 = power
-        power = mul_far(square_times(ones5, np.int64(5)), ones5)
-        ones10 = power
-        power = mul_far(square_times(power, np.int64(10)), power)
-        power = mul_far(square_times(power, np.int64(20)), power)
-        power = mul_far(square_times(power, np.int64(10)), ones10)
-        ones50 = power
-        power = mul_far(square_times(power, np.int64(50)), power)
-        power = mul_far(square_times(power, np.int64(100)), power)
-        power = mul_far(square_times(power, np.int64(50)), ones50)
-        power = mul_far(square_times(power, np.int64(2)), base)
-        root = mul_far(mul_far(u, v3), power)
-        check = mul_far(v, mul_far(root, root))
-        opposite = negated(u)
-        correct = same(check, u)
-        flipped = same(check, opposite)
-        if flipped or same(check, mul_far(opposite, ROOT)):
-            root = mul_far(root, ROOT)
-        store(flat, at, absolute(root))
-        store(flat, at + np.uint64(5), ONE if correct or flipped else ZERO)

@@ -76,33 +76,33 @@ def _bucket_sum(niels: Any, digits: Any, buckets: Any, used: Any, sums: Any) -> 
 
 
 @compiled
-def combine_windows(niels: Any, digits: Any, width: Any, step: Any, out: Any) -> None:
-    """Write sums of multiples, row by row of the digits, one below the other or added up.
+def sum_rows(niels: Any, digits: Any, size: Any, out: Any) -> None:
+    """Write for each row of digits the sum of the multiples.
 
     Args:
         niels: affine points, ``(n, 15)``.
-        digits: shape ``(rows, n)``.
-        width: bits of a digit.
-        step: 0: row ``k`` counts ``2**(width * k)`` times, ``out`` is one point. 1: ``out`` has a
-            point for every row.
-        out: flat, 20 words a point.
+        digits: int16, shape ``(rows, n)``.
+        size: the greatest digit.
+        out: points, ``(rows, 20)``.
     """
-    flat = niels.reshape(-1)
-    size = np.int64(1) << (width - 1)
+    flat, to = niels.reshape(-1), out.reshape(-1)
     buckets = np.empty(20 * size, np.uint64)
     used = np.empty(size, np.bool_)
     sums = np.empty(40, np.uint64)
-    rows = digits.shape[0]
-    set_neutral(out, np.uint64(0))
-    for back in range(rows):
-        k = rows - 1 - back
-        at = np.uint64(20 * k * step)
-        if step == 1:
-            set_neutral(out, at)
-        elif back > 0:
-            double(out, at, width)
+    for k in range(digits.shape[0]):
         _bucket_sum(flat, digits[k], buckets, used, sums)
-        add_point(out, at, sums, np.uint64(20))
+        for word in range(20):
+            to[20 * k + word] = sums[20 + word]
+
+
+@compiled
+def join_windows(points: Any, width: Any, out: Any) -> None:
+    """Write the sum of ``2**(width * k)`` times point ``k`` of ``(rows, 20)`` to ``(1, 20)``."""
+    flat, to = points.reshape(-1), out.reshape(-1)
+    set_neutral(to, np.uint64(0))
+    for k in range(points.shape[0] - 1, -1, -1):
+        double(to, np.uint64(0), width)
+        add_point(to, np.uint64(0), flat, np.uint64(20 * k))
 
 
 @compiled
@@ -113,8 +113,8 @@ def row_digits(values: Any, out: Any) -> None:
 
 
 @compiled
-def multiply_levels(points: Any, levels: Any, out: Any) -> None:
-    """Write ``256**k`` times each of ``(n, 20)`` to row ``k * n + j`` of ``(levels * n, 20)``."""
+def multiply_levels(points: Any, levels: Any, width: Any, out: Any) -> None:
+    """Write each of ``(n, 20)`` times ``2**(width * k)`` to row ``k n + j`` of ``out``."""
     words = 20 * points.shape[0]
     of, to = points.reshape(-1), out.reshape(-1)
     for i in range(words):
@@ -122,7 +122,7 @@ def multiply_levels(points: Any, levels: Any, out: Any) -> None:
     for i in range(words, words * levels):
         to[i] = to[i - words]
         if (i + 1) % 20 == 0:
-            double(to, np.uint64(i - 19), np.int64(8))
+            double(to, np.uint64(i - 19), width)
 
 
 @compiled

@@ -1,7 +1,7 @@
 """Encoding, decoding and the one-way map of ristretto255 in numba (RFC 9496, section 4).
 
 Each needs the root of a ratio in the middle. A kernel writes the ratios, ``(n, 10)``, which
-:func:`qres_zk.group.compiled.field.sqrt_ratios` replaces by roots for another kernel to go on with.
+:func:`qres_zk.group.compiled.roots.sqrt_ratios` replaces by roots for another kernel to go on with.
 """
 
 from __future__ import annotations

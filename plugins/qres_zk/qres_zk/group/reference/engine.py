@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -47,6 +48,11 @@ def from_uniform(words: Words) -> Words:
 def add(left: Words, right: Words) -> Words:
     """See the protocol."""
     return packed(map(curve.add, unpacked(left), unpacked(right)))
+
+
+def total(points: Words) -> Words:
+    """See the protocol."""
+    return reduce(add, points[1:], points[0])
 
 
 def negate(points: Words) -> Words:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from qres_zk.group.backend import Words
-from qres_zk.group.compiled.engine import plain
+from qres_zk.group.compiled import lanes
+from qres_zk.group.compiled.engine import bit_length, plain
+from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import scalars
 from qres_zk.scalar.backend import Bits, Values
 from qres_zk.scalar.compiled import kernels
+from qres_zk.scalar.compiled.lane_folding import LaneHalves
 from qres_zk.scalar.compiled.modular import montgomery
 
 _ROWS_AT_ONCE = 8  # their bits are still in the cache when they are used
@@ -96,8 +99,10 @@ class Halves:
         return scalars(self._values.tolist()), wide
 
 
-def folding(values: Values, weights: Words) -> Halves:
+def folding(values: Values, weights: Words) -> Halves | LaneHalves:
     """See the protocol."""
+    if len(values) > 1 and values.shape[1] >= LANES and lanes.available():
+        return LaneHalves(values, weights)
     return Halves(values, weights)
 
 
@@ -115,9 +120,16 @@ def dot(left: Words, right: Words) -> int:
 
 def combine_rows(factors: list[int], values: Values) -> Words:
     """See the protocol."""
+    values, of_rows = plain(values), scalars(factors)
+    # Digits as long as sums of their products with all rows stay within int64.
+    longest = int(kernels.bits_used(values)).bit_length()
+    width = 63 - max(1, longest) - len(factors).bit_length()
+    count = -(-bit_length(of_rows) // width)
+    sums = np.zeros((count, values.shape[1]), np.int64)
+    kernels.combine(of_rows, width, values, sums)
     totals = np.zeros((values.shape[1], 4), np.uint64)
-    for factor, row in zip(factors, plain(values), strict=True):
-        kernels.add_multiple(totals, montgomery(factor), row)
+    for k, row in enumerate(sums):
+        kernels.add_multiple(totals, montgomery(2 ** (width * k)), row)
     return totals
 
 

@@ -161,6 +161,39 @@ def dot(left: Any, right: Any) -> Any:
 
 
 @compiled
+def bits_used(values: Any) -> Any:
+    """Of int64 values ``(b, m)``: the or of those not negative and the complements of the rest."""
+    used = np.int64(0)
+    for c in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            used |= values[c, j] ^ (values[c, j] >> np.int64(63))
+    return used
+
+
+@compiled
+def combine(factors: Any, width: Any, values: Any, sums: Any) -> None:
+    """Add to row ``k`` of int64 ``(count, m)`` the values ``(b, m)`` times digit ``k`` of factors.
+
+    Args:
+        factors: shape ``(b, 4)``.
+        width: bits of a digit, at most 62; no sum may reach ``2**63``.
+        values: int64.
+        sums: where to.
+    """
+    mask = np.uint64((np.int64(1) << width) - 1)
+    for c in range(values.shape[0]):
+        row = values[c]
+        for k in range(sums.shape[0]):
+            word, shift = (k * width) >> 6, (k * width) & 63
+            bits = factors[c, word] >> np.uint64(shift)
+            if shift + width > 64 and word < 3:
+                bits |= factors[c, word + 1] << np.uint64(64 - shift)
+            digit, total = np.int64(bits & mask), sums[k]
+            for j in range(row.shape[0]):
+                total[j] += digit * row[j]
+
+
+@compiled
 def add_multiple(totals: Any, factor: Any, values: Any) -> None:
     """Add a factor times int64 values ``(m,)`` to ``(m, 4)``."""
     for j in range(values.shape[0]):
