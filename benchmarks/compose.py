@@ -408,7 +408,7 @@ class _Trainer:
         return 1.0 + 0.0 * float(vector[0])
 
 
-def whole_round(n: int, d: int) -> dict[str, float]:
+def whole_round(n: int, d: int, proof_checks: str = "committee") -> dict[str, float]:
     """Seconds of one node by plugin; ``kernel`` is all else, the simulator among it, by node."""
     f = (n // GROUP - 1) // 2  # each of them can spoil one group
     swarm = {
@@ -418,7 +418,7 @@ def whole_round(n: int, d: int) -> dict[str, float]:
         "quorum": n,
         "deadline": 30.0,
         "max_message_bytes": 2**24,
-        "proof_checks": "committee",
+        "proof_checks": proof_checks,
     }
     tables: dict[str, dict[str, Any]] = {
         "memory": {},
@@ -542,6 +542,9 @@ def measure(quick: bool, plot: Path | None) -> list[Record]:  # noqa: FBT001
     total = sum(parts.values())
     limit = None if quick else 0.5
     records.append(Record(f"whole round, n = {n}, d = {d}: CPU of a node", total, "s", limit))
+    everyone = sum(whole_round(n, d, "everyone").values())
+    name = f"whole round, n = {n}, d = {d}, everyone checks: CPU of a node"
+    records.append(Record(name, everyone, "s"))
     return records
 
 

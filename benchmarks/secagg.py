@@ -11,6 +11,7 @@ client does the same work through its own functions, without authentication, in 
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -272,7 +273,7 @@ def plot(points: dict[int, dict[str, float]], path: Path) -> None:
     path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
 
 
-def measure(quick: bool) -> list[Record]:  # noqa: FBT001 - what `main` calls
+def measure(quick: bool, picture: Path | None) -> list[Record]:  # noqa: FBT001
     """All figures."""
     d = MILLION
     records = [
@@ -320,21 +321,17 @@ def measure(quick: bool) -> list[Record]:  # noqa: FBT001 - what `main` calls
     first, last = min(points), max(points)
     growth = points[last]["client"] / points[first]["client"]
     records.append(Record(f"client at n = {last} against n = {first}", growth, "times"))
-    if PLOT is not None:
-        plot(points, PLOT)
+    if picture is not None:
+        plot(points, picture)
     return records
 
 
-def _plot_option() -> Path | None:
-    if "--plot" not in sys.argv:
-        return None
-    where = sys.argv.index("--plot")
-    path = Path(sys.argv[where + 1])
-    del sys.argv[where : where + 2]
-    return path
-
-
-PLOT = _plot_option()
-
 if __name__ == "__main__":
-    main(__doc__ or "", measure, dists=["qres-secagg", "cryptography", "numpy"])
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument("--plot", type=Path)
+    mine, sys.argv[1:] = options.parse_known_args()
+    main(
+        __doc__ or "",
+        lambda quick: measure(quick, mine.plot),
+        dists=["qres-secagg", "cryptography", "numpy"],
+    )
