@@ -58,9 +58,9 @@ class Collector:
 
     def leave(self, model: bytes) -> None:
         """The node has another model than this one; what made it is kept, for nodes that lag."""
+        self.checks.clear()  # first: what it still keeps belongs to the model that is left
         self._past = {model: self.gathering}
         self.gathering = Gathering()
-        self.checks.clear()
 
     def restore(self, envelopes: Iterable[Envelope]) -> None:
         """Take back what the journal kept of the node's lock.

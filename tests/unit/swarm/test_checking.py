@@ -233,6 +233,35 @@ def test_contributions_of_one_sender_do_not_pile_up(harness: ModuleType) -> None
         assert (6, "bad proof") in against(net, index)
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
+    harness: ModuleType, *, good: bool
+) -> None:
+    """A contribution that no set names, and nobody attests: blamed if it is bad, never kept."""
+    net = make(harness, 7, 2, puppets=(6,))
+    (waits,) = set(range(6)) - set(checkers(net, 6))  # the one that is not in charge of it
+    model = net.machine(0).model_digest
+
+    def contribute(value: int, *, good: bool = True) -> Envelope:
+        vector = np.full(3, value, dtype=np.int32)
+        proof = harness.Bulk.of(vector, model) if good else b"wrong"
+        body = ContributionBody(1, vector, {"bulk": proof}).to_bytes()
+        made: Envelope = net.forge(6, "contribution", body, number=1, model=model)
+        net.inject(made, range(6))
+        return made
+
+    net.start()
+    contribute(1)
+    assert net.run(until=lambda: any(one.kind == "proposal" for one in net.sent))
+    net.rule = harness.drop(kind="attestation", receiver=waits)
+    late = contribute(10**6, good=good)
+    assert net.run(until=lambda: min(net.steps(range(6))) >= 1)
+    for index in range(6):
+        assert members(net, index) == list(range(7))
+        assert against(net, index) == {(6, "equivocation" if good else "bad proof")}
+        assert net.machine(index)._collector.gathering.get(contribution_digest(late)) is None
+
+
 @pytest.mark.parametrize("payload", [b"", b"\xff", canonical.dumps([]), canonical.dumps([b"x"])])
 def test_an_attestation_that_is_none_is_refused(harness: ModuleType, payload: bytes) -> None:
     net = make(harness, 4, 1, puppets=(3,))
