@@ -1,4 +1,4 @@
-"""Play every supported pair and triple, each in a swarm of its own: hours on two cores.
+"""Play every supported pair and triple, each in a swarm of its own: a quarter of an hour.
 
 PYTHONPATH=scripts python -P -m compatibility [--pairs] [--share I/N]
 """
