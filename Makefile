@@ -63,7 +63,7 @@ audit: $(VENV)/.test
 zk-slack: $(VENV)/.test
 	$(BIN)/python -P scripts/zk_slack.py
 
-# Every pair and triple of modes that the matrix calls supported, played one by one. Long.
+# Every pair and triple of modes that the matrix calls supported, played one by one. A quarter of an hour.
 compatibility: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m compatibility
 

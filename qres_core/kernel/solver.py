@@ -231,6 +231,14 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
             continue
         if plugin not in chain:
             continue
+        if mergers and plugin.needs.visibility is Visibility.INDIVIDUAL:
+            names = " and ".join(f"plugins.{name}" for name in mergers)
+            what = f"needs to see single updates, and {names} makes one row of {merged}"
+            rule = "use a rule that works with means of several"
+            instead = rule if "aggregate" in plugin.hooks else f"remove [plugins.{plugin.name}]"
+            remove = " and ".join(f"[plugins.{name}]" for name in mergers)
+            yield Problem("QRES-E303", where, what, f"{instead}, or remove {remove}")
+            continue
         if hidden.visibility is not Visibility.SUM and -(-rows // merged) < least:
             yield _too_few(plugin, swarm.quorum, hidden, merged, mergers)
         if plugin.merges > 1:

@@ -120,6 +120,21 @@ def test_alters() -> None:
     assert starts(NOISE, plugin("other", "round_closed"), MEAN)  # not a wrapper: changes no row
 
 
+def test_rows_of_several_are_no_single_updates() -> None:
+    """A rule that looks for one node's row, or blames a row's sender, cannot be given means."""
+    rule = plugin("single", "aggregate", needs=Needs(visibility=Visibility.INDIVIDUAL))
+    buckets = plugin("buckets", "wrap_aggregate", merges=2)
+    found = problem(buckets, rule)
+    assert (found.code, found.where) == ("QRES-E303", "plugins.single")
+    assert found.what.endswith("plugins.buckets makes one row of 2")
+    assert "remove [plugins.buckets]" in found.fix
+    assert starts(plugin("buckets", "wrap_aggregate", merges=1), rule)
+    judge = plugin("judge", "wrap_aggregate", needs=Needs(visibility=Visibility.INDIVIDUAL))
+    plain = plugin("plain", "aggregate")
+    assert problem(buckets, judge, plain).where == "plugins.judge"
+    assert starts(judge, buckets, plain)
+
+
 def test_merges() -> None:
     """Buckets of two halve the rows that the rule behind them gets."""
     rule = plugin("rule", "aggregate", needs=Needs(visibility=GROUP, min_updates=5))
