@@ -63,11 +63,11 @@ audit: $(VENV)/.test
 zk-slack: $(VENV)/.test
 	$(BIN)/python -P scripts/zk_slack.py
 
-# Every pair and triple of modes that the matrix calls supported, played one by one. A quarter of an hour.
+# Every pair and triple of modes that the matrix calls supported, played one by one. Ten minutes.
 compatibility: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m compatibility
 
-# Random plugins, options and swarms: what passes the check runs. Some ten minutes.
+# Random plugins, options and swarms: what passes the check runs. A minute or two.
 random-swarms: $(VENV)/.test
 	QRES_RANDOM_SWARMS=2500 $(BIN)/python -P -m pytest -q tests/compatibility/test_random.py
 
