@@ -194,7 +194,7 @@ class Collector:
         if gathering is None:
             return
         asked_for = decode_fetch(envelope.payload, len(self._seat.roster))
-        waiting = self.checks.lend(asked_for) if here else {}
+        waiting: Mapping[bytes, Held] = self.checks.lend(asked_for) if here else {}
         for digest in asked_for:
             held = gathering.get(digest) or waiting.get(digest)
             asked = self._answered[envelope.sender, digest]
