@@ -90,7 +90,7 @@ class Checks:
             named: digests of the contributions that a set names.
             all_here: whether no contribution is still to come.
         """
-        if self._waiting and (named or now >= times.propose or all_here()):
+        if named or now >= times.propose or all_here():
             self.check(named)
 
     def decided(self, named: Iterable[bytes]) -> None:
@@ -175,7 +175,6 @@ class CommitteeChecks(Checks):
     def open_round(self, named: Collection[bytes]) -> None:
         """A round begins, with other committees."""
         self.check(named)
-        super().open_round(named)
         self._attestations.open_round(self._position.number)
         self._charges = self._attestations.charges(self._seat.node_id)
         self._here = set()
@@ -189,12 +188,12 @@ class CommitteeChecks(Checks):
         """A contribution came; attested or not, and checked at once only if it is a second one."""
         sender, digest = held.envelope.sender, held.contribution.digest
         current = held.envelope.round == self._position.number
+        if current and sender in self._charges:
+            self._here.add(sender)  # also if others attested it first: no more is to be waited for
         if current and self._attestations.suffice(sender, digest):
             self._admit(held, named=named)
             return
         self._waiting[digest] = held
-        if sender in self._charges and current:
-            self._here.add(sender)
         several = self._of(held)
         if not current or len(several) > 1:
             self.check({digest} if named else (), only=several)
@@ -202,17 +201,8 @@ class CommitteeChecks(Checks):
     def advance(
         self, now: float, times: Times, named: Collection[bytes], *, all_here: Callable[[], bool]
     ) -> None:
-        """Check what this node is in charge of, and what nobody attested in time.
-
-        Args:
-            now: this node's clock, seconds.
-            times: of the round.
-            named: digests of the contributions that a set names.
-            all_here: whether no contribution is still to come.
-        """
-        del all_here
-        if not self._waiting:
-            return
+        """Check what this node is in charge of, and what nobody attested in time."""
+        del all_here  # that its own charges are here is enough
         mine = self._mine()
         if mine and (now >= times.attest or len(mine) >= TOGETHER or self._charges_are_here()):
             good = self.check(named, only=mine)

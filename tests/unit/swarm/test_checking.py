@@ -212,6 +212,33 @@ def test_where_some_are_missing_checkers_do_not_wait_for_them(harness: ModuleTyp
     assert first < harness.START + harness.DEADLINE
 
 
+def test_a_charge_that_others_attested_first_is_not_waited_for(harness: ModuleType) -> None:
+    """It comes last, attested: what the checker thinks of the rest does not wait half the round."""
+    net = make(harness, 7, 2)
+    checker, *others = checkers(net, 6)
+
+    def late(message: Any) -> Any:
+        slow = (message.kind, message.sender, message.receiver) == ("contribution", 6, checker)
+        return [(0.2, message.frame)] if slow else None
+
+    net.rule = harness.chain(late, harness.drop(kind="attestation", receiver=checker))
+    net.start()
+    mine = [one for one in range(6) if checker in checkers(net, one)]
+
+    def of_6() -> list[Envelope]:
+        return [m.envelope for m in net.sent if (m.kind, m.sender) == ("contribution", 6)]
+
+    assert net.run(until=lambda: bool(of_6()))
+    for other in others[:3]:
+        net.inject(attest(net, other, of_6()[0]), [checker])
+
+    def said() -> bool:
+        return any((m.kind, m.sender) == ("attestation", checker) for m in net.sent)
+
+    assert net.run(until=said, seconds=harness.DEADLINE / 2 - 0.1)
+    assert checked(net, checker) == len(mine) == 4
+
+
 def test_what_waits_for_others_word_is_handed_to_who_asks(harness: ModuleType) -> None:
     net = make(harness, 7, 2)
     proposer = net.index_of[net.machine(0).proposer(1)]
