@@ -20,12 +20,11 @@ the node's own processor time.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -548,15 +547,10 @@ def measure(quick: bool, plot: Path | None) -> list[Record]:  # noqa: FBT001
     return records
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Take ``--plot`` and leave the rest to the harness."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--plot", type=Path)
-    mine, rest = parser.parse_known_args(arguments)
-    sys.argv[1:] = rest
-    dists = ("qres-core", "qres-secagg", "qres-zk", "qres-dp", "numpy", "numba")
-    harness.main(__doc__ or "", lambda quick: measure(quick, mine.plot), dists=dists)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    where = harness.plot_option()
+    harness.main(
+        __doc__ or "",
+        lambda quick: measure(quick, where),
+        dists=["qres-core", "qres-secagg", "qres-zk", "qres-dp", "numpy", "numba"],
+    )

@@ -87,6 +87,15 @@ def machine(*dists: str) -> str:
     return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 
+def plot_option() -> Path | None:
+    """Take ``--plot FILE`` from the command line, and leave the rest to :func:`main`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--plot", type=Path)
+    mine, sys.argv[1:] = parser.parse_known_args()
+    found: Path | None = mine.plot
+    return found
+
+
 def main(
     description: str, measure: Callable[[bool], Sequence[Record]], *, dists: Sequence[str]
 ) -> None:

@@ -11,12 +11,10 @@ client does the same work through its own functions, without authentication, in 
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from harness import Record, cpu_seconds, main
+from harness import Record, cpu_seconds, main, plot_option
 from nacl.signing import SigningKey
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import Board
@@ -327,11 +325,9 @@ def measure(quick: bool, picture: Path | None) -> list[Record]:  # noqa: FBT001
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(add_help=False)
-    options.add_argument("--plot", type=Path)
-    mine, sys.argv[1:] = options.parse_known_args()
+    where = plot_option()
     main(
         __doc__ or "",
-        lambda quick: measure(quick, mine.plot),
+        lambda quick: measure(quick, where),
         dists=["qres-secagg", "cryptography", "numpy"],
     )

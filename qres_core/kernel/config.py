@@ -37,6 +37,11 @@ def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
+def committee_size(nodes: int, byzantine: int) -> int:
+    """Nodes that check a proof where not all do: ``2 f + 1``, or all others if they are fewer."""
+    return min(nodes - 1, 2 * byzantine + 1)
+
+
 @attrs.frozen(kw_only=True)
 class SwarmConfig:
     """The ``[swarm]`` table: what all nodes must agree on."""

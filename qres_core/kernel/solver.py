@@ -15,7 +15,7 @@ from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.chain import Hidden, behind_the_hider, check_all, having, hiding
-from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.config import SwarmConfig, committee_size
 from qres_core.kernel.remedies import (
     SEEN,
     ask_for_less,
@@ -375,7 +375,7 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
                     f"bounds what each can do: {proof.bounds}"
                 )
     if swarm.proof_checks == "committee":
-        size = min(swarm.nodes - 1, 2 * swarm.byzantine + 1)
+        size = committee_size(swarm.nodes, swarm.byzantine)
         yield (
             f"swarm.proof_checks: {size} nodes check each proof; what they attest holds while no "
             f"more than {swarm.byzantine} of all nodes lie"

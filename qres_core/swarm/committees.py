@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from qres_core.contract.types import NodeId
+from qres_core.kernel.config import committee_size
 
 
 def committees(
     roster: Sequence[NodeId], byzantine: int, number: int
 ) -> dict[NodeId, frozenset[NodeId]]:
-    """The nodes that check each sender's proof in a round: ``2 f + 1``, or all others if fewer.
+    """The nodes that check each sender's proof in a round, :func:`committee_size` of them.
 
     Nobody is in its own committee, and everybody is in equally many.
 
@@ -31,7 +32,7 @@ def committees(
     Complexity: O(n f).
     """
     others = len(roster) - 1
-    size = min(others, 2 * byzantine + 1)
+    size = committee_size(len(roster), byzantine)
     start = number * size
     return {
         sender: frozenset(
@@ -48,12 +49,15 @@ class Attestations:
         roster: identities of all nodes, ascending.
         byzantine: liars among them, f.
         most: attestations of one node that are counted for each sender it checks.
+
+    Attributes:
+        most: attestations of one node that are counted, which is more than an honest one has.
     """
 
     def __init__(self, roster: Sequence[NodeId], byzantine: int, most: int) -> None:
         self._roster = roster
         self._byzantine = byzantine
-        self._most = most
+        self.most = most * committee_size(len(roster), byzantine)
         self.open_round(0)
 
     def open_round(self, number: int) -> None:
@@ -62,18 +66,11 @@ class Attestations:
         self._counted = Counter[NodeId]()
         self._attestors: dict[bytes, set[NodeId]] = {}
 
-    def checks(self, checker: NodeId, sender: NodeId) -> bool:
-        """Whether a node is one of those that check a sender's proof."""
-        return checker in self._committees[sender]
-
     def charges(self, checker: NodeId) -> frozenset[NodeId]:
         """Whose proofs a node checks. O(n)."""
-        return frozenset(one for one in self._roster if self.checks(checker, one))
-
-    @property
-    def most(self) -> int:
-        """Attestations of one node that are counted, which is more than an honest one has."""
-        return self._most * min(len(self._roster) - 1, 2 * self._byzantine + 1)
+        return frozenset(
+            sender for sender, checkers in self._committees.items() if checker in checkers
+        )
 
     def take(self, attestor: NodeId, digests: Iterable[bytes]) -> list[bytes]:
         """Count what a node attests; those digests that it had not attested before.

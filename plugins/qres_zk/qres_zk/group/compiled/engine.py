@@ -103,8 +103,9 @@ def is_identity(points: Words) -> NDArray[np.bool_]:
 
 def msm(scalars: Words, points: Words) -> Words:
     """See the protocol."""
-    width = _best_width(len(scalars), bit_length(scalars) + 1)
-    digits = np.empty((-(-(bit_length(scalars) + 1) // width), len(scalars)), np.int16)
+    bits = bit_length(scalars) + 1
+    width = _best_width(len(scalars), bits)
+    digits = np.empty((-(-bits // width), len(scalars)), np.int16)
     multiples.scalar_digits(plain(scalars), width, digits)
     return _combined(_normalised(points), digits, width)
 
