@@ -1,9 +1,120 @@
-"""Settings of all tests."""
+"""Settings of all tests, and a clock that no machine can slow down."""
 
 from __future__ import annotations
 
+import asyncio
+import selectors
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
 from hypothesis import settings
 
 # No test is timed: a kernel that is compiled on its first call would fail by chance.
 settings.register_profile("qres", settings.default, deadline=None)
 settings.load_profile("qres")
+
+STUCK_SECONDS = 600.0
+"""Real seconds after which an event loop that waits for a thread gives up."""
+
+
+class VirtualTime:
+    """Event loops whose time passes only while nobody has anything to do.
+
+    Where every task waits and no thread works, the time jumps to the next timer at once. A slow
+    machine therefore changes nothing: a deadline of 0.3 s never passes while a node computes.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._working = 0
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._run = anyio.run
+        self._run_sync = anyio.to_thread.run_sync
+
+    def run(self, main: Callable[..., Any], *arguments: Any) -> Any:
+        """As :func:`anyio.run`, from time zero."""
+        self.now = 0.0
+        return self._run(main, *arguments, backend_options={"loop_factory": self._make_loop})
+
+    async def run_sync(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """As :func:`anyio.to_thread.run_sync`; time stands still until the thread is done."""
+        self._count(1)
+        try:
+            return await self._run_sync(call, *arguments, **options)
+        finally:
+            self._count(-1)
+
+    def gate(self) -> Gate:
+        """What a thread can wait at while time passes."""
+        return Gate(self._count)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._working += change
+            idle = self._working <= 0
+        if idle and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(bool)  # it may wait for the thread
+
+    def _make_loop(self) -> asyncio.AbstractEventLoop:
+        time = self
+
+        class Selector(selectors.DefaultSelector):
+            def select(self, timeout: float | None = None) -> Any:
+                ready = super().select(0)
+                if ready or timeout == 0:
+                    return ready
+                if timeout is None or time._working > 0:
+                    ready = super().select(STUCK_SECONDS)
+                    if not ready:
+                        raise TimeoutError("every task waits for a thread, or for ever")
+                    return ready
+                time.now += timeout
+                return []
+
+        class Loop(asyncio.SelectorEventLoop):
+            def time(self) -> float:
+                return time.now
+
+        self._loop = Loop(Selector())
+        return self._loop
+
+
+class Gate:
+    """A thread waits until it is opened, and is taken for idle meanwhile."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._opened = threading.Event()
+
+    def wait(self) -> None:
+        """Wait in a thread of :meth:`VirtualTime.run_sync`."""
+        with self._lock:
+            if self._opened.is_set():
+                return
+            self._waiting += 1
+            self._count(-1)
+        if not self._opened.wait(STUCK_SECONDS):
+            raise TimeoutError("nobody opened the gate")
+
+    def open(self) -> None:
+        """Let all go on; they work from now on, however late the machine wakes them."""
+        with self._lock:
+            self._count(self._waiting)
+            self._waiting = 0
+            self._opened.set()
+
+
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    """What :func:`anyio.run` runs meanwhile lives in virtual time."""
+    time = VirtualTime()
+    monkeypatch.setattr(anyio, "run", time.run)
+    monkeypatch.setattr(anyio.to_thread, "run_sync", time.run_sync)
+    return time

@@ -1,9 +1,7 @@
-"""Real nodes, in one process and on the real clock, over the memory transport."""
+"""Real nodes in one process, over the memory transport, on a clock no machine slows down."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -44,6 +42,12 @@ from qres_core.swarm.store import SqliteJournal
 SEED = 11
 TASK = TaskConfig(name="quadratic", dimension=12, local_epochs=1, learning_rate=0.5)
 IDS = node_ids(4, SEED)
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
+def virtual_clock() -> float:
+    return 1e9 + anyio.current_time()
 
 
 def configure(
@@ -100,7 +104,7 @@ class Swarm:
             for hook in self.hooks:
                 hook(index, event)
 
-        options = {"linger": 0.6, "on_event": on_event, **options}
+        options = {"linger": 0.6, "clock": virtual_clock, "on_event": on_event, **options}
         try:
             self.machines[index] = await run_node(
                 self.config,
@@ -169,7 +173,7 @@ def test_a_lone_node_waits_without_spinning(task: Task) -> None:
     def clock() -> float:
         nonlocal asked
         asked += 1
-        return time.time()
+        return virtual_clock()
 
     async def scene() -> None:
         with anyio.move_on_after(0.3):
@@ -290,25 +294,25 @@ class Held:
     """Trains only when allowed to."""
 
     inner: Trainer
-    allowed: threading.Event
+    allowed: Any
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
-        assert self.allowed.wait(20)
+        self.allowed.wait()
         return self.inner.fit(vector, round_info)
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         return self.inner.evaluate(vector)
 
 
-def test_a_node_votes_while_it_trains(task: Task) -> None:
+def test_a_node_votes_while_it_trains(task: Task, virtual_time: Any) -> None:
     """The slow node itself closes a round during its training, then contributes again."""
     swarm = Swarm(configure("slow", deadline=0.4, vote_timeout=0.5), task)
-    allowed = threading.Event()
+    allowed = virtual_time.gate()
     swarm.trainers[2] = Held(swarm.trainers[2], allowed)
 
     def release(index: int, event: Event) -> None:
         if index == 2 and isinstance(event, RoundEnded):
-            allowed.set()
+            allowed.open()
 
     swarm.hooks.append(release)
     play(lambda: swarm.together(3))

@@ -97,7 +97,7 @@ def test_a_vector_is_taken_whole_and_read_only(values: list[int]) -> None:
         [1, 2, 3],
         (1, 2),
         b"\0\0\0\0",
-        np.ones(3, dtype=np.int32).data,
+        pytest.param(np.ones(3, dtype=np.int32).data, id="memoryview"),  # its repr is an address
         None,
         "vector",
     ],

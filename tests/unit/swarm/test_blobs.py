@@ -63,6 +63,9 @@ def test_chunks_are_those_of_the_reference() -> None:
     assert store.chunk(b"?" * 32, 0) is None
 
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
 def world(asked: list[tuple[bytes, int]]) -> Ask:
     async def ask(holder: bytes, index: int) -> bytes:
         asked.append((holder, index))

@@ -30,6 +30,9 @@ LIMITS = TransportLimits(4096, 4096, 2 * MAX)
 BIG = b"\xab" + bytes(range(256)) * 8000  # about two chunks
 
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
 @attrs.define(eq=False)
 class End(MemoryTransport):
     """An end on bad terms with some of its neighbours.

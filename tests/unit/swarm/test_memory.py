@@ -31,6 +31,9 @@ def everybody(peer: bytes, credential: bytes) -> Verdict:
     return ACCEPT
 
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
 def make(
     node_id: bytes,
     *,
