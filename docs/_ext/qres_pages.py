@@ -26,7 +26,7 @@ from qres_life_cycle import draw_life_cycle
 
 import qres_core
 from qres_core.cli.app import VERBS, app
-from qres_core.contract.errors import ERRORS
+from qres_core.contract.errors import ERROR_FAMILIES, ERRORS
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.config import NodeConfig, SwarmConfig
 from qres_core.kernel.discovery import scan
@@ -167,18 +167,6 @@ def hooks_page() -> str:
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────
 
-ERROR_FAMILIES: Final = {
-    "1": "The configuration file",
-    "2": "Discovery, import and registration of plugins",
-    "3": "Combinations of plugins",
-    "4": "Bytes from other nodes",
-    "5": "Vectors, weights and numbers",
-    "6": "The round and its stored state",
-    "7": "A plugin's hook at run time",
-    "8": "Simulator, tasks, attacks and scaffolds",
-    "9": "What a transport cannot carry",
-}
-
 
 def errors_page() -> str:
     """``reference/errors.md``."""
@@ -186,8 +174,8 @@ def errors_page() -> str:
     def body() -> Iterator[str]:
         family = ""
         for code, (title, meaning) in ERRORS.items():
-            if code[6] != family:
-                family = code[6]
+            if not family or not code.startswith(family):
+                family = next(one for one in ERROR_FAMILIES if code.startswith(one))
                 yield f"## {ERROR_FAMILIES[family]}"
             yield f"### {code}"
             yield f"**{title[0].upper()}{title[1:]}.** {_markdown(meaning)}"
@@ -195,7 +183,8 @@ def errors_page() -> str:
     intro = """
         Every refusal carries an id, the place, what is wrong and what to do. The ids are stable: an
         id never gets another meaning. A configuration is reported whole, with all its problems at
-        once. `qres` ends with exit code 2 for whatever is refused.
+        once. `qres` ends with exit code 2 for whatever is refused. `qres explain QRES-E304` prints
+        what this page says of an id.
 
         Problems with plugins (QRES-E2xx) are treated at length in
         [Debug a load error](../how-to/debug-a-load-error.md).

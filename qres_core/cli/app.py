@@ -8,12 +8,12 @@ import json
 import sys
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import click
 
 from qres_core import __version__
-from qres_core.contract.errors import DOCS_PAGE, PluginError, QresError
+from qres_core.contract.errors import PluginError, QresError
 from qres_core.kernel.discovery import site_directories
 
 VERBS: Final = {
@@ -25,10 +25,14 @@ VERBS: Final = {
     "plugins": "List the installed plugins, importing none.",
     "check": "Say whether a configuration would start, and what it would run.",
     "certify": "Certify an aggregation rule, installed or your own.",
+    "explain": "Explain the id of an error.",
     "init": "Write a commented configuration for the plugins installed.",
     "new-plugin": "Make a complete distribution to start a plugin from.",
 }
 
+
+INTERRUPTED: Final = 130
+"""Exit code after ctrl-C: 128 and the number of SIGINT."""
 
 COMMANDS_GROUP: Final = "qres.commands"
 """Entry-point group of the verbs that plugins bring: name of the verb to a click command."""
@@ -56,6 +60,18 @@ class Verbs(click.Group):
             fix = "tell the authors of the distribution that brings it"
             raise PluginError.of("QRES-E206", f"{COMMANDS_GROUP}.{cmd_name}", what, fix)
         return loaded
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; ctrl-C ends it with one line and its own exit code."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort) as error:
+            # Click turns ctrl-C at a prompt, and the end of its input, into Abort.
+            if isinstance(error, click.Abort) and not isinstance(
+                error.__context__, KeyboardInterrupt
+            ):
+                raise
+            stop()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list in ``--help``, without importing any verb."""
@@ -93,6 +109,12 @@ def app() -> None:
     """
 
 
+def stop() -> NoReturn:
+    """End as shells say that ctrl-C ended a command; 1 could be taken for its result."""
+    click.echo("interrupted", err=True)
+    sys.exit(INTERRUPTED)
+
+
 def tell(error: QresError, *, as_json: bool) -> None:
     """Print every problem of an error, to stderr or as JSON to stdout."""
     if as_json:
@@ -106,11 +128,12 @@ def tell(error: QresError, *, as_json: bool) -> None:
         click.echo(f"{code} {problem.where}: {problem.what}", err=True)
         if problem.fix:
             click.echo(f"    {click.style('fix:', fg='green')} {problem.fix}", err=True)
-    click.echo(f"Each id is explained in {DOCS_PAGE}.", err=True)
+    codes = " ".join(dict.fromkeys(problem.code for problem in error.problems))
+    click.echo(f"More on this: qres explain {codes}", err=True)
 
 
 def run() -> None:
-    """Run the command line; exit 2 for whatever QRES refuses."""
+    """Run the command line; exit 2 for whatever QRES refuses, 130 for ctrl-C."""
     try:
         app(prog_name="qres")
     except QresError as error:

@@ -37,10 +37,23 @@ def command() -> None:
 @command.command("list")
 @_JSON
 def list_command(*, as_json: bool) -> None:
-    """List the exhibits, those of plugins included."""
-    from qres_core.lab.gallery.entries import gallery  # noqa: PLC0415 - numpy
+    """List the attacks and the exhibits, those of plugins included.
 
-    rows = [
+    Attacks are names for `simulation.attack` and --attack; exhibits are names for `qres attack
+    run`.
+    """
+    from qres_core.lab.attacks import catalogue  # noqa: PLC0415 - numpy
+    from qres_core.lab.gallery.entries import gallery  # noqa: PLC0415
+    from qres_core.lab.sabotage import SABOTAGE  # noqa: PLC0415
+
+    attacks = [
+        {"name": attack.name, "summary": attack.summary, "knowledge": attack.knowledge}
+        for attack in catalogue().values()
+    ] + [
+        {"name": attack.name, "summary": attack.summary, "knowledge": "what it hears"}
+        for attack in SABOTAGE.values()
+    ]
+    exhibits = [
         {
             "name": one.name,
             "family": one.family.value,
@@ -51,16 +64,20 @@ def list_command(*, as_json: bool) -> None:
         for one in gallery().values()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps({"attacks": attacks, "exhibits": exhibits}, indent=2))
         return
     from rich.table import Table  # noqa: PLC0415
 
     from qres_core.cli.console import console  # noqa: PLC0415
 
+    table = Table("attack", "what it sends", "what the attacker must know")
+    for row in attacks:
+        table.add_row(*row.values())
+    console().print("Attacks, for simulation.attack and --attack:", table)
     table = Table("exhibit", "family", "what the attackers do", "succeeds if", "against")
     for one in gallery().values():
         table.add_row(one.name, one.family.value, one.summary, one.aim, str(len(one.plays)))
-    console().print(table)
+    console().print("\nExhibits, for `qres attack run`:", table)
 
 
 @command.command("run")

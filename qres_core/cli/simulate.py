@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from qres_core.lab.record import SimulationResult
 
 
+def _moved(_context: click.Context, _parameter: click.Parameter, given: bool) -> None:  # noqa: FBT001 - click's signature
+    if given:
+        raise click.UsageError("--list-attacks is a command now: qres attack list")
+
+
 @click.command("simulate")
-@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.argument("config", type=click.Path(path_type=Path))
 @click.option("--nodes", type=int, help="Number of nodes; overrides swarm.nodes.")
-@click.option("--attack", help="What attackers do; see --list-attacks.")
+@click.option("--attack", help="What attackers do; see `qres attack list`.")
 @click.option("--attackers", type=int, help="How many attack; swarm.byzantine if left out.")
 @click.option("--rounds", type=int, help="Models to make.")
 @click.option("--seed", type=int, help="Decides everything random.")
@@ -40,16 +45,17 @@ if TYPE_CHECKING:
     help="First run it without this plugin, to compare; may be repeated.",
 )
 @policy_option
-@click.option("--list-attacks", is_flag=True, help="List the attacks and stop.")
+@click.option(
+    "--list-attacks", is_flag=True, hidden=True, expose_value=False, callback=_moved, is_eager=True
+)
 @click.option("--list-nodes", is_flag=True, help="List the simulated nodes' identities and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
-    config: Path | None,
+    config: Path,
     *,
     settings: tuple[str, ...],
     without: tuple[str, ...],
     policy_files: tuple[Path, ...],
-    list_attacks: bool,
     list_nodes: bool,
     as_json: bool,
     **given: object,
@@ -59,11 +65,6 @@ def command(
     Exit code 0 if all models were made and all honest nodes hold the same one, 1 if not, 2 if the
     configuration is refused. With --without, the run with all plugins decides.
     """
-    if list_attacks:
-        show_attacks(as_json=as_json)
-        return
-    if config is None:
-        raise click.UsageError("Missing argument 'CONFIG'.")
     raw = read_raw(config, [*(parse_setting(text) for text in settings), *_sugar(given)])
     _default_attackers(raw, given)
     read = parse(raw, source=str(config), sections=SECTIONS)
@@ -160,28 +161,3 @@ def show_nodes(config: Config, *, as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['index']:4} {row['role']:9} {row['id']}")
-
-
-def show_attacks(*, as_json: bool) -> None:
-    """The registries of attacks."""
-    from qres_core.lab.attacks import catalogue  # noqa: PLC0415 - numpy
-    from qres_core.lab.sabotage import SABOTAGE  # noqa: PLC0415
-
-    rows = [
-        {"name": one.name, "summary": one.summary, "knowledge": one.knowledge}
-        for one in catalogue().values()
-    ] + [
-        {"name": one.name, "summary": one.summary, "knowledge": "what it hears"}
-        for one in SABOTAGE.values()
-    ]
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-        return
-    from rich.table import Table  # noqa: PLC0415
-
-    from qres_core.cli.console import console  # noqa: PLC0415
-
-    table = Table("attack", "what it sends", "what the attacker must know")
-    for row in rows:
-        table.add_row(*row.values())
-    console().print(table)

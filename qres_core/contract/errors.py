@@ -31,8 +31,9 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "QRES-E101": (
             "configuration file unreadable",
-            "The file is missing, is not UTF-8, is over 1 MiB, or is not TOML. Nothing is started "
-            "with defaults in its place.",
+            "The file is missing, is no regular file, is not UTF-8, is over 1 MiB, or is not TOML. "
+            "A byte order mark before UTF-8 is skipped. Nothing is started with defaults in its "
+            "place.",
         ),
         "QRES-E102": (
             "unknown key",
@@ -263,9 +264,23 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
     }
 )
-"""Every error id, with its title and what it means. The reference page is made from this."""
+"""Every error id, with its title and what it means. The reference page and `qres explain` are made
+from this."""
 
-DOCS_PAGE: Final = "docs/reference/errors.md"
+ERROR_FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "QRES-E1": "The configuration file",
+        "QRES-E2": "Discovery, import and registration of plugins",
+        "QRES-E3": "Combinations of plugins",
+        "QRES-E4": "Bytes from other nodes",
+        "QRES-E5": "Vectors, weights and numbers",
+        "QRES-E6": "The round and its stored state",
+        "QRES-E7": "A plugin's hook at run time",
+        "QRES-E8": "Simulator, tasks, attacks and scaffolds",
+        "QRES-E9": "What a transport cannot carry",
+    }
+)
+"""What the ids of a family are about, by how they begin."""
 
 
 def _check_code(_instance: object, _attribute: object, value: Any) -> None:
@@ -295,11 +310,14 @@ class Problem:
 
 
 class QresError(Exception):
-    """Base of every error QRES raises on purpose; ``problems`` is never empty."""
+    """Base of every error QRES raises on purpose; ``problems`` is never empty.
+
+    A problem that is given twice is told once.
+    """
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = (
-            (problems,) if isinstance(problems, Problem) else tuple(problems)
+            (problems,) if isinstance(problems, Problem) else tuple(dict.fromkeys(problems))
         )
         if not self.problems:
             msg = "an error needs at least one problem"

@@ -11,7 +11,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast, get_args, get_origin
+from typing import (
+    Any,
+    Final,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 
 import attrs
 import cattrs
@@ -26,6 +35,7 @@ from cattrs.errors import (
 
 from qres_core.contract import canonical, fixed, options
 from qres_core.contract.errors import ConfigError, OptionError, Problem, QresError
+from qres_core.contract.stores import read_text
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import MAX_WEIGHT
 
@@ -181,6 +191,15 @@ class Config:
     node: NodeConfig = attrs.field(factory=NodeConfig)
     plugins: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict[str, Mapping[str, Any]])
     sections: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+
+
+@runtime_checkable
+class Section(Protocol):
+    """A further table whose values must fit those of ``[swarm]``."""
+
+    def misfits(self, swarm: SwarmConfig) -> Iterable[Problem]:
+        """Every value that does not fit, with the whole key path."""
+        ...
 
 
 class _StrictTypeError(Exception):
@@ -391,23 +410,14 @@ def structure(raw: object, kind: type[T], path: str) -> T:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML 1.1 file of at most 1 MiB.
+    """Read a TOML 1.1 file of at most 1 MiB. A byte order mark before UTF-8 is skipped.
 
     Raises:
         ConfigError: QRES-E101.
     """
+    text = read_text(path, MAX_CONFIG_BYTES)
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_CONFIG_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ConfigError.of("QRES-E101", str(path), reason, "name a readable file") from error
-    if len(raw) > MAX_CONFIG_BYTES:
-        what = f"larger than {MAX_CONFIG_BYTES} bytes"
-        fix = "keep data in files of their own, and name them"
-        raise ConfigError.of("QRES-E101", str(path), what, fix)
-    try:
-        return tomli.loads(raw.decode("utf-8"))
+        return tomli.loads(text)
     except (ValueError, RecursionError) as error:  # not every ValueError is a TOMLDecodeError
         fix = "strings stand in quotes, true and false in lower case, and a key is set once"
         raise ConfigError.of("QRES-E101", str(path), f"not TOML: {error}", fix) from error
@@ -422,7 +432,7 @@ def parse(
         raw: the parsed TOML.
         source: where it came from, for messages.
         sections: attrs classes of further tables to accept, by name. A missing one is built from
-            its defaults.
+            its defaults. One that is a :class:`Section` is held against ``[swarm]``.
 
     Returns:
         the configuration; plugin tables are structured later, by :mod:`qres_core.kernel.assembly`.
@@ -448,6 +458,10 @@ def parse(
             tables[key] = structure(raw.get(key, {}), kind, key)
         except ConfigError as error:
             problems.extend(error.problems)
+    if "swarm" in tables:
+        for table in tables.values():
+            if isinstance(table, Section):
+                problems.extend(table.misfits(tables["swarm"]))
     plugins = raw.get("plugins", {})
     if type(plugins) is not dict:
         wrong = _wrong_type("tables [plugins.NAME]", plugins)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 
 from qres_core.contract import options
-from qres_core.contract.errors import OptionError
+from qres_core.contract.errors import OptionError, Problem
 from qres_core.contract.suggest import did_you_mean
+from qres_core.kernel.config import SwarmConfig
 from qres_core.lab.tasks import TaskConfig
 
 
@@ -25,7 +28,7 @@ class Scenario:
         default=0, validator=options.whole(0), metadata=_help("Decides everything random.")
     )
     attack: str = attrs.field(
-        default="", metadata=_help("What attackers do: a name of `qres simulate --list-attacks`.")
+        default="", metadata=_help("What attackers do: a name of `qres attack list`.")
     )
     attackers: int = attrs.field(
         default=0, validator=options.whole(0), metadata=_help("How many of the nodes attack.")
@@ -93,7 +96,7 @@ class Scenario:
     def __attrs_post_init__(self) -> None:
         if self.attackers and not self.attack:
             what = f"{self.attackers} nodes attack, and simulation.attack does not say how"
-            fix = "name an attack, see `qres simulate --list-attacks`; or attackers = 0"
+            fix = "name an attack, see `qres attack list`; or attackers = 0"
             raise OptionError.of("QRES-E105", "attackers", what, fix)
         if self.attack and not self.attackers:
             # A misspelt attack is the mistake to name first. Imported here: attacks know scenarios.
@@ -107,3 +110,16 @@ class Scenario:
             raise OptionError.of(
                 "QRES-E105", "attackers", what, "attackers = 1 or more, or no attack"
             )
+
+    def misfits(self, swarm: SwarmConfig) -> Iterator[Problem]:
+        """An attack that there is not, and more attackers than the swarm has nodes."""
+        # Imported here: attacks know scenarios.
+        from qres_core.lab.attacks.installed import known  # noqa: PLC0415
+
+        if self.attack and self.attack not in (names := known()):
+            what, fix = f"there is no attack {self.attack!r}", did_you_mean(self.attack, names)
+            yield Problem("QRES-E801", "simulation.attack", what, fix)
+        if self.attackers > swarm.nodes:
+            what = f"{self.attackers} attack, and swarm.nodes is {swarm.nodes}"
+            fix = f"simulation.attackers <= {swarm.nodes}"
+            yield Problem("QRES-E105", "simulation.attackers", what, fix)

@@ -185,10 +185,8 @@ class Simulation:
         hostile: Hostile | None = None,
     ) -> None:
         swarm = config.swarm
-        if scenario.attackers > swarm.nodes:
-            what = f"{scenario.attackers} attack, and swarm.nodes is {swarm.nodes}"
-            fix = f"simulation.attackers <= {swarm.nodes}"
-            raise LabError.of("QRES-E105", "simulation.attackers", what, fix)
+        if misfits := tuple(scenario.misfits(swarm)):
+            raise LabError(misfits)
         self.scenario, self.swarm = scenario, swarm
         self.attack: Attack | None = None
         self.saboteur: Saboteur | None = None

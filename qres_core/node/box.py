@@ -165,10 +165,6 @@ def _check(config: Config) -> None:
         raise ConfigError.of("QRES-E105", "trainer.options.index", what, fix)
     if scenario.attack:
         hostile.check_playable(scenario.attack)
-    if scenario.attackers > config.swarm.nodes:
-        what = f"{scenario.attackers} attack, and swarm.nodes is {config.swarm.nodes}"
-        fix = f"simulation.attackers <= {config.swarm.nodes}"
-        raise LabError.of("QRES-E105", "simulation.attackers", what, fix)
 
 
 def prepare(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from qres_core import ConfigError
+from qres_core.cli import app
 from qres_core.cli.options import read_config
+from qres_core.contract.errors import ERRORS
 from qres_core.node import daemon
 
 QRES = str(Path(sys.executable).with_name("qres"))
@@ -150,9 +156,115 @@ def test_simulate_refuses_unknown_attacks(config: Path) -> None:
     assert "did you mean 'sign_flip'?" in result.stderr
 
 
-def test_attacks_are_listed() -> None:
-    names = {row["name"] for row in json.loads(qres("simulate", "--list-attacks", "--json").stdout)}
-    assert {"sign_flip", "noise", "scaled", "nan", "wrong_length", "duplicate", "silent"} <= names
+def test_attacks_are_listed_with_the_exhibits() -> None:
+    listed = json.loads(qres("attack", "list", "--json").stdout)
+    names = {row["name"] for row in listed["attacks"]}
+    assert {"sign_flip", "noise", "scaled", "nan", "wrong_length", "silent", "replay"} <= names
+    assert {"sign_flip", "mimic"} <= {row["name"] for row in listed["exhibits"]}
+    shown = qres("attack", "list").stdout
+    assert "what the attacker must know" in shown
+    assert "succeeds if" in shown
+
+
+def test_the_old_way_to_list_attacks_names_the_new_one() -> None:
+    refused = qres("simulate", "--list-attacks")
+    assert refused.returncode == 2
+    assert "qres attack list" in refused.stderr
+
+
+def test_check_refuses_attackers_that_there_are_no_nodes_for(config: Path) -> None:
+    settings = ("--set", 'simulation.attack="noise"', "--set", "simulation.attackers=30")
+    refused = qres("check", str(config), *settings)
+    assert refused.returncode == 2
+    assert "QRES-E105 simulation.attackers: 30 attack, and swarm.nodes is 7" in refused.stderr
+    assert "fix: simulation.attackers <= 7" in refused.stderr
+    assert qres("check", str(config), *settings[:3], "simulation.attackers=7").returncode == 0
+
+
+def test_check_refuses_an_attack_that_there_is_not(config: Path) -> None:
+    settings = ("--set", 'simulation.attack="nois"', "--set", "simulation.attackers=2")
+    refused = qres("check", str(config), *settings)
+    assert refused.returncode == 2
+    assert "QRES-E801 simulation.attack: there is no attack 'nois'" in refused.stderr
+    assert "did you mean 'noise'?" in refused.stderr
+
+
+@pytest.mark.parametrize("spelling", ["QRES-E304", "qres-e304", "E304", "e304", "304"])
+def test_an_error_is_explained_however_its_id_is_written(spelling: str) -> None:
+    told = qres("explain", spelling)
+    assert told.returncode == 0
+    title, meaning = ERRORS["QRES-E304"]
+    assert told.stdout.startswith(f"QRES-E304  {title}")
+    assert " ".join(meaning.split()) in " ".join(told.stdout.split())
+    assert json.loads(qres("explain", spelling, "--json").stdout) == [
+        {"code": "QRES-E304", "title": title, "meaning": meaning}
+    ]
+
+
+def test_without_an_id_every_error_is_listed() -> None:
+    told = qres("explain")
+    assert told.returncode == 0
+    for code, (title, _meaning) in ERRORS.items():
+        assert f"{code}  {title}\n" in told.stdout
+
+
+def test_an_id_that_there_is_not_is_refused() -> None:
+    refused = qres("explain", "E340")
+    assert refused.returncode == 2
+    assert "there is no error 'E340'; did you mean '4" in refused.stderr
+    assert "lists all" in qres("explain", "nonsense").stderr
+
+
+def test_a_refusal_points_to_its_explanation(config: Path) -> None:
+    refused = qres("check", str(config), "--set", "plugins.krum.f=3", "--set", "swarm.byzantine=3")
+    *_told, pointer = refused.stderr.splitlines()
+    assert pointer == "More on this: qres explain QRES-E307 QRES-E304"
+    told = qres(*pointer.removeprefix("More on this: qres ").split())
+    assert told.returncode == 0
+    assert "fault bound impossible" in told.stdout
+    assert "too few updates" in told.stdout
+
+
+def test_ctrl_c_ends_a_command_with_one_line_and_its_own_code(config: Path, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    code = (
+        "import sys, pathlib; from qres_core.cli import app;"
+        "import qres_core.cli.simulate as verb;"
+        f"was = verb.read_raw; mark = pathlib.Path({str(ready)!r});"
+        "verb.read_raw = lambda *a: (mark.touch(), was(*a))[1];"
+        "app.run()"
+    )
+    arguments = ["simulate", str(config), "--rounds", "1000000"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", code, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not ready.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _out, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "interrupted\n"
+
+
+def test_ctrl_c_at_a_prompt_ends_the_same_way() -> None:
+    @click.command()
+    def ask() -> None:
+        def interrupt(_text: str) -> str:
+            raise KeyboardInterrupt
+
+        click.termui.visible_prompt_func = interrupt  # the runner puts back what was there
+        click.prompt("name")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(app.Verbs, "get_command", lambda *_: ask)
+        result = CliRunner().invoke(app.app, ["ask"])
+    assert result.exit_code == 130
+    assert result.output.endswith("interrupted\n")
 
 
 def test_settings_override_any_key(config: Path) -> None:

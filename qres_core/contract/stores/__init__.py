@@ -2,6 +2,7 @@
 
 :class:`PrivateDatabase` is one SQLite file, :class:`Facts` a table of checked values in one, and
 :func:`create_file` and :func:`replace_file` write small files that are there whole or not at all.
+:func:`read_file` and :func:`read_text` read one that an operator named.
 One policy holds for all of them, so that no plugin has to find it again.
 """
 
@@ -13,6 +14,8 @@ from qres_core.contract.stores.files import (
     clear_leftovers,
     create_file,
     make_folder,
+    read_file,
+    read_text,
     refuse_loose,
     replace_file,
     sync_folder,
@@ -26,6 +29,8 @@ __all__ = [
     "clear_leftovers",
     "create_file",
     "make_folder",
+    "read_file",
+    "read_text",
     "refuse_loose",
     "replace_file",
     "sync_folder",

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from qres_core.contract.errors import LabError, RoundError
+from qres_core.contract.errors import ConfigError, LabError, RoundError
 
 _NEW = ".new-"
+_NO_WAIT: Final[int] = getattr(os, "O_NONBLOCK", 0)  # Windows has no such flag, and no such pipes
+_KINDS: Final = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+_MARKS: Final = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 
 def sync_folder(folder: Path) -> None:
@@ -114,6 +131,85 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """
     with _written(path, content, mode) as new:
         new.replace(path)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """Read a file that somebody named. It is refused at once where reading could wait or not end.
+
+    Args:
+        path: the file.
+        limit: most bytes it may have.
+
+    Raises:
+        ConfigError: QRES-E101: it is not there, cannot be read, is no regular file (a folder, a
+            pipe, a device), or is larger.
+    """
+    where = str(path)
+    try:
+        # Looked at before it is opened: opening a pipe waits, and opening a device may do things.
+        if other := _other_kind(path.stat().st_mode):
+            raise _unreadable(where, f"is {other}, not a file", "write it to a file, and name that")
+        with open(path, "rb", opener=_open_now) as file:
+            if other := _other_kind(os.fstat(file.fileno()).st_mode):  # exchanged since
+                raise _unreadable(where, f"is {other}, not a file", "name a file")
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise _unreadable(where, reason, "name a readable file") from error
+    if len(content) > limit:
+        fix = "keep data in files of their own, and name them"
+        raise _unreadable(where, f"larger than {limit} bytes", fix)
+    return content
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Read a text file in UTF-8 that somebody named; a byte order mark at its start is skipped.
+
+    Raises:
+        ConfigError: QRES-E101, as :func:`read_file`, and for another encoding with what it seems to
+            be and how to convert it.
+    """
+    content = read_file(path, limit)
+    encoding, what = _foreign(content)
+    if not encoding:
+        return content.decode("utf-8-sig")
+    convert = f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > NEW"
+    fix = f"save it as UTF-8 in your editor, or: {convert}"
+    raise _unreadable(str(path), f"not UTF-8: {what}", fix)
+
+
+def _open_now(path: str, flags: int) -> int:
+    """Open a file without waiting, even if it has become a pipe."""
+    return os.open(path, flags | _NO_WAIT)
+
+
+def _unreadable(where: str, what: str, fix: str) -> ConfigError:
+    return ConfigError.of("QRES-E101", where, what, fix)
+
+
+def _other_kind(mode: int) -> str:
+    """What something is by its mode, if it is no regular file."""
+    if stat.S_ISREG(mode):
+        return ""
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+
+
+def _foreign(content: bytes) -> tuple[str, str]:
+    """The encoding of a text that is not UTF-8, as iconv calls it, and how one sees it."""
+    for mark, encoding in _MARKS:  # the longer ones first
+        if content.startswith(mark):
+            return encoding, f"it begins with the byte order mark of {encoding}"
+    even, odd = content[::2].count(0), content[1::2].count(0)
+    if 2 * max(even, odd) > len(content) // 2:
+        encoding = "UTF-16LE" if odd > even else "UTF-16BE"
+        return encoding, f"every other byte is zero, as in {encoding}"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        return "LATIN1", f"byte 0x{byte:02x} in line {line}; it may be Latin-1 (Windows-1252)"
+    return "", ""
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,7 +68,42 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    assert "Is a directory" in unreadable(tmp_path)
+    assert "is a folder, not a file" in unreadable(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "qres.toml"
+    os.mkfifo(path)
+    assert "is a pipe, not a file" in unreadable(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="the system has no such device")
+def test_a_device_is_refused() -> None:
+    assert "is a device, not a file" in unreadable(Path("/dev/zero"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names")
+def test_a_file_that_becomes_a_pipe_while_it_is_opened_is_refused(
+    written: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(b"a = 1")
+    opened = os.open
+
+    def exchange(name: str, flags: int) -> int:
+        path.unlink()
+        os.mkfifo(path)
+        return opened(name, flags)
+
+    monkeypatch.setattr(os, "open", exchange)
+    assert "is a pipe, not a file" in unreadable(path)
+
+
+def test_a_file_larger_than_the_disk_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "qres.toml"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    assert str(MAX_CONFIG_BYTES) in unreadable(path)
 
 
 def test_a_path_that_cannot_exist_is_no_crash() -> None:
@@ -77,10 +113,18 @@ def test_a_path_that_cannot_exist_is_no_crash() -> None:
 @pytest.mark.parametrize(
     ("octets", "words"),
     [
-        (b"name = '\xff'", "utf-8"),
-        ("name = 'é'".encode("latin-1"), "utf-8"),
-        ("a = 1".encode("utf-16"), "utf-8"),
-        (b"\xef\xbb\xbfa = 1", "not TOML"),  # a byte order mark
+        (b"name = '\xff'", "not UTF-8: byte 0xff in line 1"),
+        (
+            "a = 1\nname = 'é'".encode("latin-1"),
+            "not UTF-8: byte 0xe9 in line 2; it may be Latin-1 (Windows-1252)",
+        ),
+        ("name = 'é'".encode("latin-1"), "iconv -f LATIN1 -t UTF-8"),
+        ("a = 1".encode("utf-16"), "not UTF-8: it begins with the byte order mark of UTF-16"),
+        ("a = 1".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+        ("a = 1".encode("utf-32"), "not UTF-8: it begins with the byte order mark of UTF-32"),
+        ("a = 1".encode("utf-16-le"), "as in UTF-16LE"),
+        ("a = 1".encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
+        (b"\xef\xbb\xbf\xef\xbb\xbfa = 1", "not TOML"),  # a second byte order mark
         (b"[swarm", "not TOML"),
         (b"a = 1\na = 2", "not TOML"),
         (b"[a]\n[a]\n", "not TOML"),
@@ -93,12 +137,16 @@ def test_a_path_that_cannot_exist_is_no_crash() -> None:
         (b"a = " + b"{a=" * 100_000, "not TOML"),
         (b"a." * 100_000 + b"a = 1", "not TOML"),
     ],
-    ids=range(15),
+    ids=range(20),
 )
 def test_what_is_not_toml_is_refused(
     written: Callable[[bytes], Path], octets: bytes, words: str
 ) -> None:
     assert words in unreadable(written(octets))
+
+
+def test_a_byte_order_mark_before_utf_8_is_skipped(written: Callable[[bytes], Path]) -> None:
+    assert read_toml(written("\ufeffname = 'é'\r\n".encode())) == {"name": "é"}
 
 
 def test_the_size_is_bounded_before_parsing(written: Callable[[bytes], Path]) -> None:

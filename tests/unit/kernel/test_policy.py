@@ -226,7 +226,7 @@ def test_a_system_policy_that_may_not_be_read_is_refused(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "lstat", refuse)
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
     with pytest.raises(ConfigError, match=r"QRES-E101 .*Permission denied"):
         in_force([], environment={}, system=tmp_path / "policy.toml")
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from qres_core import LabError, PluginError
-from qres_core.cli.simulate import command
+from qres_core.cli.attack import command
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.attacks import (
@@ -227,11 +227,11 @@ def test_a_misspelt_name_is_told_the_nearest(provide: Provide) -> None:
 
 def test_the_command_line_lists_them_and_names_what_is_broken(provide: Provide) -> None:
     provide("echo_dist", {"echo": "Echo"})
-    told = CliRunner().invoke(command, ["--list-attacks", "--json"])
-    rows = {row["name"]: row for row in json.loads(told.output)}
+    told = CliRunner().invoke(command, ["list", "--json"])
+    rows = {row["name"]: row for row in json.loads(told.output)["attacks"]}
     assert rows["echo"]["summary"] == "twice the own update"
     assert {"alie", "replay"} <= set(rows)
     provide("broken_dist", {"broken": "Echo"}, "raise RuntimeError('no')")
-    told = CliRunner().invoke(command, ["--list-attacks"])
+    told = CliRunner().invoke(command, ["list"])
     assert isinstance(told.exception, PluginError)
     assert "broken_dist 1.0" in str(told.exception)
