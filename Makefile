@@ -9,7 +9,7 @@ DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 export PYTHONSAFEPATH := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test interop coverage lint docs bench chaos soak hostile dp-utility audit fuzz zk-slack
+.PHONY: demo test interop coverage lint docs pages picture bench chaos soak hostile dp-utility audit fuzz zk-slack
 .PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
@@ -32,6 +32,17 @@ lint: $(VENV)/.lint
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+# Every command of README and tutorials, with wheels in an environment of its own.
+pages: wheels
+	rm -rf $(VENV)-pages && $(PYTHON) -m venv $(VENV)-pages
+	$(VENV)-pages/bin/pip install --quiet dist/*.whl "$$(printf '%s' $(CURDIR)/dist/qres_core-*.whl)[demo,node,testing]"
+	$(BIN)/python -P scripts/run_pages.py --bin $(VENV)-pages/bin
+
+# The picture of README and of the manual's front page.
+picture: $(VENV)/.demo
+	$(BIN)/qres demo
+	cp qres-demo/demo.png docs/demo.png
 
 bench: $(VENV)/.test
 	set -e; for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=benchmarks $(BIN)/python -P "$$script" --quick; done

@@ -1,7 +1,8 @@
 """A PyTorch network learned together by ten nodes, none of which shows its images to another.
 
-Run it after `pip install "qres-core[demo,torch]"`:
+It needs the extras `demo` and `torch` of qres-core. In a checkout:
 
+    pip install ".[demo,torch]"
     python examples/torch_digits.py
 """
 

@@ -1,6 +1,6 @@
 """What becomes of an incoming frame before its content is looked at, and who is blamed for it.
 
-The checks go from cheap to dear, each only if all before it accepted. Until ``authenticate`` has
+Cheap checks come first. Each runs only if all before it accepted. Until ``authenticate`` has
 accepted, nothing shows that the claimed sender has anything to do with the message: what is wrong
 with it is laid on its source, or on nobody.
 """

@@ -134,7 +134,7 @@ class Gathering:
 
 
 def _beside(made: Sequence[Contribution]) -> dict[str, tuple[Companion, ...]]:
-    """The companions that every contribution has, by plugin; who lacks one is the plugin's case."""
+    """The companions that every contribution has, by plugin. The plugin judges what lacks one."""
     names = set(made[0].companions).intersection(*(one.companions for one in made[1:]))
     return {name: tuple(one.companions[name] for one in made) for name in sorted(names)}
 

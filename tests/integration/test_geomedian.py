@@ -30,7 +30,7 @@ from qres_core.testing import AggregatorContract, ContractViolationError
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "examples" / "qres_geomedian"
 TUTORIAL = ROOT / "docs" / "tutorials" / "write-an-aggregator.md"
-FILE_BLOCK = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)\n```\n", re.DOTALL)
+FILE_BLOCK = re.compile(r"<!-- (?:file|append): (\S+) -->\n```\w+\n(.*?)\n```\n", re.DOTALL)
 
 
 def blocks_of(path: str) -> list[str]:

@@ -40,8 +40,8 @@ def misfits(
     """
     if parameters.min_survivors > around.quorum:
         what = (
-            f"opens no sum of fewer than {parameters.min_survivors} inputs, and swarm.quorum lets "
-            f"{around.quorum} suffice"
+            f"opens no sum of fewer than {parameters.min_survivors} inputs, but a round may "
+            f"close with {around.quorum} (swarm.quorum)"
         )
         fix = f"swarm.quorum >= {parameters.min_survivors}, or a smaller min_size or corrupt"
         yield Problem("QRES-E304", "plugins.secagg.min_size", what, fix)

@@ -283,7 +283,7 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         {"nodes": 7, "quorum": 4},
         "QRES-E304",
         "plugins.krum",
-        ["needs 5 updates", "swarm.quorum lets 4 suffice", "swarm.quorum >= 5"],
+        ["needs 5 updates", "a round may close with 4 (swarm.quorum)", "swarm.quorum >= 5"],
     ),
     (
         "family missing",
