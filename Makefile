@@ -9,7 +9,8 @@ DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 export PYTHONSAFEPATH := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test interop coverage lint docs pages picture bench chaos soak hostile dp-utility audit fuzz zk-slack
+.PHONY: demo test interop coverage lint docs pages picture bench chaos soak hostile dp-utility audit fuzz
+.PHONY: zk-slack
 .PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo

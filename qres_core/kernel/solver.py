@@ -224,7 +224,8 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
     for plugin in (*(one for one in enabled if one not in chain), *chain):
         where, least = f"plugins.{plugin.name}", plugin.needs.min_updates
         if least > swarm.quorum:
-            what = f"needs {least} updates, but a round may close with {swarm.quorum} (swarm.quorum)"
+            closes = f"a round may close with {swarm.quorum} (swarm.quorum)"
+            what = f"needs {least} updates, but {closes}"
             nodes = f" and swarm.nodes >= {least}" if least > swarm.nodes else ""
             fix = f"swarm.quorum >= {least}{nodes}, or {ask_for_less(plugin)}"
             yield Problem("QRES-E304", where, what, fix)

@@ -270,9 +270,7 @@ def test_ctrl_c_at_a_prompt_ends_the_same_way() -> None:
 def test_settings_override_any_key(config: Path) -> None:
     result = qres("check", str(config), "--set", "plugins.krum.f=3")
     assert result.returncode == 2
-    assert (
-        "QRES-E304 plugins.krum: needs 9 updates, but a round may close with 7" in result.stderr
-    )
+    assert "QRES-E304 plugins.krum: needs 9 updates, but a round may close with 7" in result.stderr
     bad = qres("check", str(config), "--set", "swarm.name=unquoted")
     assert bad.returncode == 2
     assert "text needs quotes" in bad.stderr
