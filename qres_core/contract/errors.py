@@ -243,6 +243,17 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
         "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
         "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
+        "QRES-E811": (
+            "model file unusable",
+            "The file is no model file of QRES, or one bit of it is not as it was written. Export "
+            "the model again, or ask for the file again.",
+        ),
+        "QRES-E812": (
+            "model not vouched for",
+            "More than `swarm.byzantine` nodes of the roster must have signed the digest of the "
+            "model. They have not yet, or what they signed is another model, another step, another "
+            "swarm or nothing.",
+        ),
         "QRES-E901": (
             "too large to carry",
             "A frame, request, reply or blob is above the transport's limit. Nothing was sent.",
@@ -380,6 +391,10 @@ class HookError(QresError):
 
 class LabError(QresError):
     """A simulation, task, attack or scaffold cannot be made."""
+
+
+class ModelError(QresError):
+    """A model cannot be handed out, read or believed."""
 
 
 class TransportError(QresError):

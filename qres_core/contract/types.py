@@ -394,6 +394,8 @@ class NodeInfo:
         validates: whether the node's trainer can judge models on held-out examples.
         references: whether it can make an update of its own from them, to compare others with.
         visibility: what the enabled ``privatize`` plugins leave visible of contributions.
+        observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
+            no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
     """
 
     node_id: NodeId
@@ -405,3 +407,4 @@ class NodeInfo:
     validates: bool = False
     references: bool = False
     visibility: Visibility = Visibility.INDIVIDUAL
+    observer: bool = False

@@ -65,13 +65,16 @@ class Kernel:
     Args:
         enabled: configured plugins in file order.
         swarm: the swarm's promises.
+        solution: what the solver is known to find; it is not asked then.
 
     Raises:
         CompatibilityError: every reason (QRES-E3xx) why the plugins do not add up.
     """
 
-    def __init__(self, enabled: Sequence[Enabled], swarm: SwarmConfig) -> None:
-        self.solution: Solution = solve(enabled, swarm)
+    def __init__(
+        self, enabled: Sequence[Enabled], swarm: SwarmConfig, *, solution: Solution | None = None
+    ) -> None:
+        self.solution: Solution = solve(enabled, swarm) if solution is None else solution
         if self.solution.problems:
             raise CompatibilityError(self.solution.problems)
         self.enabled = tuple(enabled)
@@ -102,6 +105,27 @@ class Kernel:
         """
         found = scan() if installed is None else installed
         return cls(assemble(config, found), config.swarm)
+
+    @classmethod
+    def that_authenticates(
+        cls, config: Config, *, installed: Mapping[str, Installed] | None = None
+    ) -> Kernel:
+        """The plugins of a configuration that tell who made a message, and no others.
+
+        For a tool that checks what nodes signed. It takes no part in a swarm, so nothing else need
+        be enabled: what is signed twice is no concern of it, and neither is what can be combined.
+
+        Raises:
+            PluginError: QRES-E2xx and, for plugin options, QRES-E1xx.
+            CompatibilityError: QRES-E301 where no enabled plugin authenticates.
+        """
+        enabled = assemble(config, scan() if installed is None else installed)
+        chosen = [plugin for plugin in enabled if "authenticate" in plugin.hooks]
+        if not chosen:
+            what = f"no plugin that {config.source} enables tells who made a message"
+            fix = "enable those that the swarm's nodes sign with"
+            raise CompatibilityError.of("QRES-E301", "plugins", what, fix)
+        return cls(chosen, config.swarm, solution=Solution((), ()))
 
     def fit(self, dimension: int) -> None:
         """Solve again, now that the model's dimension is known.

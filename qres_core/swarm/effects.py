@@ -9,6 +9,7 @@ import attrs
 from qres_core.contract.errors import RoundError
 from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.types import NodeId, Vector
+from qres_core.swarm.model_file import SwarmModel
 
 
 @attrs.frozen
@@ -59,6 +60,17 @@ class Agreed:
     model_digest: bytes
 
 
+@attrs.frozen(eq=False)
+class Vouched:
+    """More than f nodes hold the same model as this node: one of them at least is honest.
+
+    Attributes:
+        model: the model, with the messages of those nodes.
+    """
+
+    model: SwarmModel
+
+
 @attrs.frozen
 class Refused:
     """A message was refused; ``sender`` is who claims to have sent it, if that is known."""
@@ -83,4 +95,6 @@ class Diverged:
     error: RoundError
 
 
-Effect: TypeAlias = Broadcast | SendTo | Train | RoundEnded | Agreed | Refused | SatOut | Diverged
+Effect: TypeAlias = (
+    Broadcast | SendTo | Train | RoundEnded | Agreed | Vouched | Refused | SatOut | Diverged
+)

@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -29,6 +30,7 @@ import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from qres_core.contract.errors import ConfigError, QresError, TransportError
+from qres_core.contract.stores import clear_leftovers, make_folder
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
@@ -46,9 +48,11 @@ from qres_core.swarm.effects import (
     SatOut,
     SendTo,
     Train,
+    Vouched,
 )
 from qres_core.swarm.joining import node_info, round_machine
 from qres_core.swarm.journal import Journal, MemoryJournal
+from qres_core.swarm.model_file import KEPT, SwarmModel
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
 from qres_core.swarm.task_errors import task_group, transport_errors
@@ -107,6 +111,9 @@ class Node:
         dropped: frames that were not sent because the outbox was full or the transport refused
             them; the first is logged.
         carrier: carries frames of any size over the transport; counts the large ones.
+        on_model: given each new model once more than f nodes vouch for it; as ``on_event``.
+        keep: writes such a model down, in a worker thread; of two that come while it writes, only
+            the newer. What it raises stops the node.
     """
 
     machine: RoundMachine
@@ -114,6 +121,8 @@ class Node:
     trainer: Trainer
     steps: int | None = None
     on_event: Callable[[Event], None] | None = None
+    on_model: Callable[[SwarmModel], None] | None = None
+    keep: Callable[[SwarmModel], None] | None = None
     clock: Callable[[], float] = time.time
     linger: float = 0.0
     meet: float = 0.0
@@ -123,6 +132,8 @@ class Node:
     _at: float = attrs.field(default=0.0, init=False)
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _vouched: SwarmModel | None = attrs.field(default=None, init=False)
+    _to_keep: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _outgoing_bytes: int = attrs.field(default=0, init=False)
     _driving: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, init=False)
     _outbox: MemoryObjectSendStream[Outgoing] = attrs.field(init=False)
@@ -148,6 +159,7 @@ class Node:
                 group.start_soon(self._listen, inlet)
                 group.start_soon(self._train, inlet)
                 group.start_soon(self._speak, outgoing, sent)
+                group.start_soon(self._keep)
                 try:
                     with self._driving:
                         await self._meet()
@@ -159,6 +171,7 @@ class Node:
                 with anyio.move_on_after(CLOSING_SECONDS):
                     await sent.wait()
                 group.cancel_scope.cancel()
+        self._keep_newest()
 
     def stop(self) -> None:
         """Have :meth:`run` return: what is in the outbox still leaves, nothing more is taken in.
@@ -241,9 +254,18 @@ class Node:
                         self._work.set()
                 case Diverged(error):
                     raise error
+                case Vouched(model):
+                    self._hand_out(model)
                 case _:
                     if self.on_event is not None:
                         self.on_event(effect)
+
+    def _hand_out(self, model: SwarmModel) -> None:
+        if self.keep is not None:
+            self._vouched = model
+            self._to_keep.set()
+        if self.on_model is not None:
+            self.on_model(model)
 
     # ── the world ─────────────────────────────────────────────────────────────────────────────
 
@@ -291,6 +313,17 @@ class Node:
                 await anyio.sleep(pause)
             else:
                 return
+
+    async def _keep(self) -> None:
+        while True:
+            await self._to_keep.wait()
+            self._to_keep = anyio.Event()
+            await anyio.to_thread.run_sync(self._keep_newest)
+
+    def _keep_newest(self) -> None:
+        model, self._vouched = self._vouched, None
+        if model is not None and self.keep is not None:
+            self.keep(model)
 
     async def _train(self, inlet: MemoryObjectSendStream[_Input]) -> None:
         limiter = anyio.CapacityLimiter(1)  # the nodes of one process do not queue for each other
@@ -376,7 +409,13 @@ def _memory(
         return
     journal = SqliteJournal(folder, swarm=config.swarm.name, node_id=node_id, initial=initial)
     with closing(journal):
+        clear_leftovers(folder / KEPT)
         yield journal
+
+
+def _keep_in(folder: Path, model: SwarmModel) -> None:
+    make_folder(folder)  # there already, where the journal is in it
+    model.keep(folder)
 
 
 async def run_node(  # noqa: PLR0913 - all but the configuration by name
@@ -390,6 +429,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     journal: Journal | None = None,
     installed: Mapping[str, Installed] | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_model: Callable[[SwarmModel], None] | None = None,
     clock: Callable[[], float] = time.time,
     linger: float = 0.0,
     meet: float = 0.0,
@@ -417,6 +457,9 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         installed: plugins by name instead of those installed in the environment.
         on_event: told of :class:`RoundEnded`, :class:`Agreed`, :class:`Refused` and
             :class:`SatOut`, in order. It runs in the event loop's thread and must be quick.
+        on_model: given each new model once more than f nodes vouch for it, with their signed
+            messages; as ``on_event``. A node with a folder also keeps the newest one there, see
+            :func:`qres_core.swarm.model_file.kept_model`.
         clock: seconds since 1970, what messages are stamped with.
         linger: seconds to go on helping nodes that lag after the last model.
         meet: seconds to wait at most for a quorum of neighbours before the first round.
@@ -457,6 +500,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
                 trainer=trainer,
                 steps=steps,
                 on_event=on_event,
+                on_model=on_model,
+                keep=None if folder is None else partial(_keep_in, folder),
                 clock=clock,
                 linger=linger,
                 meet=meet,

@@ -263,6 +263,11 @@ class RoundMachine:
         return self._position.step
 
     @property
+    def vouchers(self) -> tuple[Envelope, ...]:
+        """Messages that vouch for the node's model, its own among them, ascending by sender."""
+        return self._vouchers.of_model()
+
+    @property
     def model_round(self) -> int:
         """The round that made the node's model, 0 for the initial one."""
         return self._position.model_round

@@ -13,8 +13,9 @@ from qres_core.contract.errors import RoundError
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.effects import Agreed, Diverged
+from qres_core.swarm.effects import Agreed, Diverged, Vouched
 from qres_core.swarm.messages import DIGEST, decode_digest
+from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.outlet import Outlet
 from qres_core.swarm.place import Position, Seat
 from qres_core.swarm.speaking import Speaker
@@ -31,6 +32,7 @@ class Vouchers:
         self.by_parent: dict[bytes, dict[NodeId, tuple[bytes, Envelope]]] = {}
         self.children: dict[bytes, bytes] = {}
         self._agreed: set[bytes] = set()
+        self._handed_out = b""
         self.diverged = False
         """Whether a quorum holds another model than this node."""
 
@@ -51,6 +53,7 @@ class Vouchers:
     def accept(self, parent: bytes, child: bytes, vouchers: Iterable[Envelope]) -> None:
         """Take proven vouchers in the place of those kept."""
         self.by_parent[parent] = {voucher.sender: (child, voucher) for voucher in vouchers}
+        self._hand_out(child)
 
     def vouch(self, now: float) -> None:
         """Tell the others which model this node holds, so that one that lags can be convinced."""
@@ -78,6 +81,7 @@ class Vouchers:
         child = self.children.get(parent)
         if child is None:
             return
+        self._hand_out(child)
         agreeing = sum(1 for seen, _message in vouchers.values() if seen == child)
         if agreeing >= self._seat.threshold and parent not in self._agreed:
             self._agreed.add(parent)
@@ -91,6 +95,23 @@ class Vouchers:
                 error = RoundError.of("QRES-E601", f"round {envelope.round}", what, fix)
                 self._outlet.put(Diverged(error))
                 self.diverged = True
+
+    def of_model(self) -> tuple[Envelope, ...]:
+        """Messages that vouch for the model this node holds, ascending by sender."""
+        here = self._position
+        known = sorted(self.by_parent.get(here.parent, {}).items())
+        return tuple(message for _sender, (seen, message) in known if seen == here.model_digest)
+
+    def _hand_out(self, child: bytes) -> None:
+        """Report a model of this node once more than f nodes vouch for it."""
+        here, swarm = self._position, self._seat.swarm
+        if child != here.model_digest or child == self._handed_out:
+            return
+        vouchers = self.of_model()
+        if len(vouchers) > swarm.byzantine:
+            self._handed_out = child
+            model = SwarmModel(swarm.name, here.step, swarm.scale, here.model, vouchers)
+            self._outlet.put(Vouched(model))
 
     def proving(self, parent: bytes) -> tuple[Envelope, ...]:
         """Vouchers of enough nodes for one model that follows on ``parent``; empty without."""

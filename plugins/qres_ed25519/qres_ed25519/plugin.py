@@ -166,17 +166,21 @@ class Ed25519:
     def setup(self, node_info: NodeInfo) -> None:
         """Settle once and for all which key speaks for each node of the roster.
 
+        An observer needs no key file.
+
         Raises:
             ConfigError: QRES-E105 if the node is to have another identity than its key gives it, if
                 an identity of the roster is no usable public key, or if a rotation statement
                 concerns no node of the roster or gives a node the key of another.
         """
-        if self._pair is None:
+        if node_info.observer:
+            self._rotations = Rotations.read(self.rotations, f"plugins.{NAME}.rotations")
+        elif self._pair is None:
             if node_info.seed is not None:
                 what = "the identity of a simulated node was not asked for before its start"
                 raise ConfigError.of("QRES-E105", f"plugins.{NAME}", what)
             self.identity(None)
-        if node_info.node_id != self._node_id:
+        if node_info.node_id != self._node_id and not node_info.observer:
             what = f"it is of node {self._node_id.hex()}, and this is {node_info.node_id.hex()}"
             raise ConfigError.of(
                 "QRES-E105", f"plugins.{NAME}.key", what, "start each node with its own key"

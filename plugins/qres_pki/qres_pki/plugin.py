@@ -194,7 +194,7 @@ class Pki:
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        """Read every file and check this node's own place in the swarm.
+        """Read every file and check this node's own place in the swarm, which no observer has.
 
         Args:
             node_info: identity, swarm and data folder. With a ``seed`` the node is simulated, and
@@ -207,7 +207,7 @@ class Pki:
         self.teardown()
         self._node = node_info
         self._high_water = HighWater(node_info.data_dir, node_info.swarm)
-        if self.ca:
+        if self.ca and not node_info.observer:
             self._own_path = str(Path(self.certificates) / f"{node_info.node_id.hex()}.pem")
         self._stamps, self._looked = self._look(), self.monotonic()
         try:
@@ -218,7 +218,8 @@ class Pki:
             where = f"plugins.{NAME}.{error.option}"
             raise ConfigError.of("QRES-E105", where, error.what, error.fix) from error
         try:
-            self._check_own(membership, own, node_info)
+            if not node_info.observer:
+                self._check_own(membership, own, node_info)
         except BaseException:
             self.teardown()
             raise

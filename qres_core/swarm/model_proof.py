@@ -1,0 +1,142 @@
+"""Whether nodes of a roster vouch for a model: checked by anybody, without a node or a network.
+
+Each node signs the digest of the model that it holds after a round. Of more than f nodes that sign
+one digest, one at least is honest if at most f lie. An honest node computed the model by itself
+from what the swarm agreed on, or took it from more than f others, of which the same holds. So if at
+most f nodes of the roster lie, at least one honest node computed this model. That it is a good
+model is not proven, and neither is what it was trained on.
+
+What is signed does not hold the scale of the grid. It is the same for the whole swarm, and the
+roster's file says it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from qres_core.contract.errors import ConfigError, ModelError, PluginError, WireError
+from qres_core.contract.types import NODE_ID_BYTES, NodeInfo
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.config import Config
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.messages import DIGEST, decode_digest
+from qres_core.swarm.model_file import SwarmModel
+
+Authentic = Callable[[Envelope], bool]
+
+
+@attrs.frozen
+class Proof:
+    """What a certificate came to.
+
+    Attributes:
+        step: the model's place in the chain of models.
+        digest: its digest, 32 bytes.
+        vouchers: distinct nodes of the roster that signed it.
+        nodes: nodes of the roster.
+        byzantine: liars that the swarm withstands; there are more vouchers than that.
+    """
+
+    step: int
+    digest: bytes
+    vouchers: int
+    nodes: int
+    byzantine: int
+
+
+def _refused(
+    what: str, fix: str = "do not use the file; ask several nodes for theirs"
+) -> ModelError:
+    return ModelError.of("QRES-E812", "model", what, fix)
+
+
+def verify(
+    model: SwarmModel,
+    config: Config,
+    now: float,
+    installed: Mapping[str, Installed] | None = None,
+) -> Proof:
+    """Check that more than f nodes of a roster signed the model.
+
+    Args:
+        model: what was read from a file.
+        config: names the swarm, its roster, f and scale, and enables the plugins that authenticate
+            its messages; of the others none is used. Whoever writes it decides what is believed.
+        now: seconds since 1970, where membership depends on the time.
+        installed: plugins by name instead of those installed in the environment.
+
+    Raises:
+        ModelError: QRES-E812 says why the model is not believed.
+        ConfigError: QRES-E103 for a file without a roster.
+        PluginError: QRES-E2xx for plugins that cannot be used, and QRES-E206 for plugins that
+            accept what nobody signed.
+        QresError: what a plugin's ``setup`` refuses.
+
+    Complexity: a few signatures for each voucher, and O(d) for the digest.
+    """
+    swarm = config.swarm
+    if not swarm.roster:
+        fix = "list the identities of the swarm's nodes, as in the file of any of them"
+        raise ConfigError.of("QRES-E103", "swarm.roster", "whose signatures count is not said", fix)
+    if model.swarm != swarm.name:
+        raise _refused(f"it is of the swarm {model.swarm!r}, the roster of {swarm.name!r}")
+    if model.scale != swarm.scale:
+        raise _refused(f"its scale is {model.scale}, and swarm.scale of the roster {swarm.scale}")
+    if not model.vouchers:
+        fix = "export it from a node of a swarm whose messages are signed"
+        raise _refused("it has no certificate: no node signed it", fix)
+    roster = tuple(sorted(bytes.fromhex(text) for text in swarm.roster))
+    info = NodeInfo(bytes(NODE_ID_BYTES), swarm.name, roster, swarm.byzantine, observer=True)
+    kernel = Kernel.that_authenticates(config, installed=installed)
+    try:
+        kernel.setup(info)
+        return _count(model, config, lambda voucher: kernel.authentic(voucher, now))
+    finally:
+        kernel.teardown()
+
+
+def _count(model: SwarmModel, config: Config, authentic: Authentic) -> Proof:
+    swarm, digest = config.swarm, model.digest
+    members = {bytes.fromhex(text) for text in swarm.roster}
+    parents = {voucher.model_digest for voucher in model.vouchers}
+    senders = {voucher.sender for voucher in model.vouchers}
+    if len(senders) < len(model.vouchers):
+        raise _refused("its certificate counts a node twice")
+    if len(parents) > 1:
+        raise _refused("its vouchers name different models before it")
+    for voucher in model.vouchers:
+        who = voucher.sender.hex()[:16]
+        if voucher.swarm != swarm.name:
+            raise _refused(f"{who} vouches for a model of another swarm, {voucher.swarm!r}")
+        if voucher.sender not in members:
+            raise _refused(f"{who} vouches for it and is not in the roster")
+        if voucher.kind != DIGEST:
+            raise _refused(f"{who} signed a {voucher.kind!r} message, which vouches for nothing")
+        if not _is_of(voucher, digest):
+            raise _refused(f"{who} vouches for another model")
+        if not authentic(voucher):
+            raise _refused(f"the signature of {who} does not hold")
+        if _lets_anything_pass(voucher, authentic):
+            what = "the enabled plugins accept messages that nobody signed"
+            fix = "enable a plugin that checks signatures, with options that require them"
+            raise PluginError.of("QRES-E206", "plugins", what, fix)
+    if len(senders) <= swarm.byzantine:
+        what = f"{len(senders)} nodes vouch for it, and {swarm.byzantine} may lie"
+        raise _refused(what, "export it again when more nodes vouch for it")
+    return Proof(model.step, digest, len(senders), len(members), swarm.byzantine)
+
+
+def _is_of(voucher: Envelope, digest: bytes) -> bool:
+    try:
+        return decode_digest(voucher.payload) == digest
+    except WireError:
+        return False
+
+
+def _lets_anything_pass(voucher: Envelope, authentic: Authentic) -> bool:
+    """Whether the same message is accepted unsigned, or with a signature of another one."""
+    other = attrs.evolve(voucher, sequence=voucher.sequence ^ 1)
+    return authentic(voucher.with_auth({})) or authentic(other)
