@@ -14,6 +14,7 @@ The exception tree::
     ├── WireError            QRES-E4xx  bytes from elsewhere
     ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers
     ├── RoundError           QRES-E6xx  the round and its stored state
+    │   └── ModelError       QRES-E605  a model that is handed out; QRES-E606 too
     ├── HookError            QRES-E7xx  a plugin's hook at run time
     ├── LabError             QRES-E8xx  simulator, tasks, attacks, scaffolds
     └── TransportError       QRES-E9xx  what a transport cannot carry
@@ -235,6 +236,17 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "A protocol between the nodes did not reach its end: too few took part, or what they "
             "said does not fit together. The round is aborted and nothing is revealed.",
         ),
+        "QRES-E605": (
+            "model file unusable",
+            "The file is no model file of QRES, or one bit of it is not as it was written. Export "
+            "the model again, or ask for the file again.",
+        ),
+        "QRES-E606": (
+            "model not vouched for",
+            "More than `swarm.byzantine` nodes of the roster must have signed the digest of the "
+            "model. They have not yet, or what they signed is another model, another step, another "
+            "swarm or nothing.",
+        ),
         "QRES-E701": ("hook raised", "A plugin raised. The plugin and the hook are named."),
         "QRES-E702": (
             "hook returned the wrong thing",
@@ -243,17 +255,6 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
         "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
         "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
-        "QRES-E811": (
-            "model file unusable",
-            "The file is no model file of QRES, or one bit of it is not as it was written. Export "
-            "the model again, or ask for the file again.",
-        ),
-        "QRES-E812": (
-            "model not vouched for",
-            "More than `swarm.byzantine` nodes of the roster must have signed the digest of the "
-            "model. They have not yet, or what they signed is another model, another step, another "
-            "swarm or nothing.",
-        ),
         "QRES-E901": (
             "too large to carry",
             "A frame, request, reply or blob is above the transport's limit. Nothing was sent.",
@@ -385,16 +386,16 @@ class RoundError(QresError):
     """A round or the state behind it cannot go on."""
 
 
+class ModelError(RoundError):
+    """A model cannot be handed out, read or believed."""
+
+
 class HookError(QresError):
     """A plugin's hook raised or returned the wrong thing."""
 
 
 class LabError(QresError):
     """A simulation, task, attack or scaffold cannot be made."""
-
-
-class ModelError(QresError):
-    """A model cannot be handed out, read or believed."""
 
 
 class TransportError(QresError):

@@ -49,7 +49,7 @@ _MAX_HEADER: Final = 2**16
 def unusable(what: str, where: str = "model") -> ModelError:
     """The error that refuses a model file."""
     fix = "export the model again, or ask for the file again"
-    return ModelError.of("QRES-E811", where, what, fix)
+    return ModelError.of("QRES-E605", where, what, fix)
 
 
 @attrs.frozen(eq=False)
@@ -65,7 +65,7 @@ class SwarmModel:
             signed it. Nothing is checked about them here.
 
     Raises:
-        ModelError: QRES-E811 for a value that no model of a swarm has.
+        ModelError: QRES-E605 for a value that no model of a swarm has.
     """
 
     swarm: str
@@ -141,7 +141,7 @@ class SwarmModel:
         """Read a model file of any form.
 
         Raises:
-            ModelError: QRES-E811 for what is no whole model file, whatever it is.
+            ModelError: QRES-E605 for what is no whole model file, whatever it is.
             ConfigError: QRES-E105 for another ending.
             LabError: QRES-E802 where ``safetensors`` is not installed.
         """
@@ -195,7 +195,7 @@ def decode(content: bytes, form: str, where: str = "model") -> SwarmModel:
         where: what to name in the error.
 
     Raises:
-        ModelError: QRES-E811, and nothing else, whatever the bytes.
+        ModelError: QRES-E605, and nothing else, whatever the bytes.
         LabError: QRES-E802 where ``safetensors`` is not installed.
 
     Complexity: O(len(content)), and no more memory than a few times that.
@@ -386,7 +386,7 @@ def kept_model(folder: Path) -> SwarmModel:
             a folder with ``data`` in it, as `qres swarm up` makes them.
 
     Raises:
-        ModelError: QRES-E812 where there is none yet, QRES-E811 for a damaged one.
+        ModelError: QRES-E606 where there is none yet, QRES-E605 for a damaged one.
         ConfigError: QRES-E105 for a folder that is no node's, or of several.
     """
     found = homes(folder.resolve())
@@ -401,12 +401,12 @@ def kept_model(folder: Path) -> SwarmModel:
     if not path.exists():
         what = "has no model yet that more than swarm.byzantine nodes vouch for"
         fix = "wait for the end of a round, and see `qres node status`"
-        raise ModelError.of("QRES-E812", str(folder), what, fix)
+        raise ModelError.of("QRES-E606", str(folder), what, fix)
     try:
         return SwarmModel.load(path)
     except ModelError as error:
         fix = "start the node: it writes the file again at its next model"
-        raise ModelError.of("QRES-E811", str(path), error.problems[0].what, fix) from error
+        raise ModelError.of("QRES-E605", str(path), error.problems[0].what, fix) from error
 
 
 def check_writable(path: Path) -> None:

@@ -50,7 +50,7 @@ class Proof:
 def _refused(
     what: str, fix: str = "do not use the file; ask several nodes for theirs"
 ) -> ModelError:
-    return ModelError.of("QRES-E812", "model", what, fix)
+    return ModelError.of("QRES-E606", "model", what, fix)
 
 
 def verify(
@@ -69,7 +69,7 @@ def verify(
         installed: plugins by name instead of those installed in the environment.
 
     Raises:
-        ModelError: QRES-E812 says why the model is not believed.
+        ModelError: QRES-E606 says why the model is not believed.
         ConfigError: QRES-E103 for a file without a roster.
         PluginError: QRES-E2xx for plugins that cannot be used, and QRES-E206 for plugins that
             accept what nobody signed.

@@ -90,7 +90,7 @@ def made(
 
 
 def refusal(model: SwarmModel, config: Config | None = None) -> str:
-    with pytest.raises(ModelError, match="QRES-E812") as caught:
+    with pytest.raises(ModelError, match="QRES-E606") as caught:
         verify(model, roster() if config is None else config, NOW)
     return caught.value.problems[0].what
 
@@ -331,7 +331,7 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
     (tmp_path / "changed.npz").write_bytes(content)
     done = qres("model", "verify", tmp_path / "changed.npz", "--roster", tmp_path / "roster.toml")
     assert done.exit_code == 1
-    assert "refused: QRES-E811" in done.output
+    assert "refused: QRES-E605" in done.output
     done = qres(
         *("model", "verify", tmp_path / "changed.npz", "--json"),
         *("--roster", tmp_path / "roster.toml"),
