@@ -24,6 +24,20 @@ def figure(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
+def figures(report: Mapping[str, Any]) -> str:
+    """A node's newest figures, with the model's number where they are of an older one."""
+    said, step = figure(report["metrics"]), report.get("metrics_step")
+    return f"{said} of model {step}" if said and step != report["step"] else said
+
+
+def figures_at(report: Mapping[str, Any], step: int) -> dict[str, float]:
+    """The figures that a node measured of the model of a step; empty where it did not."""
+    if report.get("metrics_step") == step:
+        return dict(report["metrics"])
+    found = (ended["metrics"] for ended in reversed(report["history"]) if ended["step"] == step)
+    return dict(next(filter(None, found), {}))
+
+
 def sparkline(values: Sequence[float]) -> str:
     """Numbers as bars between the least and the greatest.
 
@@ -55,7 +69,7 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         "swarm": f"{swarm['name']}, {swarm['nodes']} nodes of which {swarm['byzantine']} may lie",
         "round": f"{report['round']}, {rounds['closed']} closed and {rounds['aborted']} aborted",
         "model": f"step {report['step']}, {report['model_digest'][:16]}",
-        "figures": f"{figure(report['metrics'])} {sparkline(_accuracies(report))}".strip(),
+        "figures": f"{figures(report)} {sparkline(_accuracies(report))}".strip(),
         "peers": f"{len(report['peers'])} connected",
         "refused": reasons(report["rejections"]) or "nothing",
     }
@@ -73,18 +87,21 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
     yield table
 
 
-def swarm_table(title: str, rows: Sequence[tuple[str, str, Mapping[str, Any] | None]]) -> Table:
+def swarm_table(
+    title: str, rows: Sequence[tuple[str, str, Mapping[str, Any] | None]], second: str = "role"
+) -> Table:
     """A whole swarm, a node in each row.
 
     Args:
         title: heading.
         rows: name, role and status of each node; ``None`` where it does not answer.
+        second: heading of the second column, if that tells something else than a role.
     """
     table = Table(title=escape(title), title_justify="left", title_style="bold")
-    for name in ("node", "role", "round", "step", "figures", "peers", "model", "refused"):
+    for name in ("node", second, "round", "step", "figures", "peers", "model", "refused"):
         table.add_column(name, justify="right" if name in {"round", "step", "peers"} else "left")
     for name, role, report in rows:
-        style = "yellow" if role != "honest" else None
+        style = "yellow" if second == "role" and role != "honest" else None
         if report is None or report["state"] != "running":
             table.add_row(name, role, "", "", "not answering", style=style or "dim")
             continue
@@ -93,7 +110,7 @@ def swarm_table(title: str, rows: Sequence[tuple[str, str, Mapping[str, Any] | N
             role,
             str(report["round"]),
             str(report["step"]),
-            escape(f"{figure(report['metrics'])} {sparkline(_accuracies(report)[-12:])}"),
+            escape(f"{figures(report)} {sparkline(_accuracies(report)[-12:])}"),
             str(len(report["peers"])),
             report["model_digest"][:12],
             escape(reasons(dict(list(report["rejections"].items())[:3]))),

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import click
 
 from qres_core.cli.options import parse_setting, policy_option, read_config
+from qres_core.contract.errors import ConfigError
 
 DEFAULT_URL: Final = "127.0.0.1:8470"
 
@@ -100,18 +101,42 @@ def run(
 
 
 @command.command("status")
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="Where the node serves it.")
+@click.option("--url", help=f"Where the node serves it. Without a node's folder: {DEFAULT_URL}.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of a node.toml, or of a box that `qres swarm up --folder` made: all its nodes are "
+    "asked. Left out, the current folder if it is one.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
-def status(*, url: str, as_json: bool) -> None:
-    """Print what a running node says of itself.
+def status(*, url: str | None, folder: Path | None, as_json: bool) -> None:
+    """Print what a running node, or every node of a box, says of itself.
 
-    Exit code 0 if it answered, 1 if nobody did.
+    Exit code 0 if it answered, 1 if one that was asked did not.
     """
+    if url is not None and folder is not None:
+        fix = "give --url for one node, or --folder for those of a box"
+        raise ConfigError.of("QRES-E105", "--url", "--folder is given too", fix)
+    from qres_core.node.finding import addresses  # noqa: PLC0415
+
+    found = {} if url is not None else addresses(Path() if folder is None else folder)
+    if folder is not None and not found:
+        fix = "name the folder that `qres swarm up --folder` made, or give --url ADDRESS:PORT"
+        what = "holds no node.toml, and no node-0/node.toml"
+        raise ConfigError.of("QRES-E101", str(folder), what, fix)
+    if len(found) > 1:
+        _status_of_box(found, as_json=as_json)
+    else:
+        _status_of_node(url or next(iter(found.values()), DEFAULT_URL), as_json=as_json)
+
+
+def _status_of_node(url: str, *, as_json: bool) -> None:
     from qres_core.node.ask import ask  # noqa: PLC0415
 
     report = ask(url)
     if report is None:
-        click.echo(f"no node answers at {url}", err=True)
+        said = "give --url ADDRESS:PORT, or --folder of a box"
+        click.echo(f"no node answers at {url}; {said}", err=True)
         sys.exit(1)
     if as_json:
         click.echo(json.dumps(report, indent=2))
@@ -120,5 +145,28 @@ def status(*, url: str, as_json: bool) -> None:
     from qres_core.cli.live import node_tables  # noqa: PLC0415
 
     where = console()
-    for one in node_tables(report):
-        where.print(one)
+    for part in node_tables(report):
+        where.print(part)
+
+
+def _status_of_box(found: Mapping[str, str], *, as_json: bool) -> None:
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    from qres_core.node.ask import ask  # noqa: PLC0415
+
+    with ThreadPoolExecutor(max_workers=len(found)) as threads:
+        reports = dict(zip(found, threads.map(ask, found.values()), strict=True))
+    if as_json:
+        nodes = [
+            {"name": name, "url": f"http://{url}", "status": reports[name]}
+            for name, url in found.items()
+        ]
+        click.echo(json.dumps({"nodes": nodes}, indent=2))
+    else:
+        from qres_core.cli.console import console  # noqa: PLC0415 - rich
+        from qres_core.cli.live import swarm_table  # noqa: PLC0415
+
+        rows = [(name, f"http://{url}", reports[name]) for name, url in found.items()]
+        console().print(swarm_table("the nodes of the box", rows, second="status"))
+    if None in reports.values():
+        sys.exit(1)

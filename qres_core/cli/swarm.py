@@ -16,20 +16,28 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import click
 
 from qres_core.cli.options import parse_setting, policy_option, read_raw
 from qres_core.contract import canonical
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from qres_core.node.fleet import Fleet, Verdict
 
 EVERY: Final = 0.5
 """Seconds between two looks at the nodes."""
+STILL: Final = 10.0
+"""Seconds without news after which it is said what is waited for."""
+FIGURES_WITHIN: Final = 2.0
+"""Seconds that a new model's line waits for its figures."""
 _REASONS: Final = 3
 """Reasons of aborted rounds that are told."""
 _SUGAR: Final = {
     "nodes": "swarm.nodes",
+    "rounds": "swarm.rounds",
     "attack": "simulation.attack",
     "attackers": "simulation.attackers",
     "seed": "simulation.seed",
@@ -44,7 +52,11 @@ def command() -> None:
 @command.command("up")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--nodes", type=click.IntRange(1), help="Number of nodes; overrides swarm.nodes.")
-@click.option("--rounds", type=click.IntRange(1), help="Models to make; without it until ctrl-C.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    help="Models to make; overrides swarm.rounds. Without either until ctrl-C.",
+)
 @click.option("--attack", help="What attackers do, of what a process can do by itself.")
 @click.option("--attackers", type=int, help="How many attack; swarm.byzantine if left out.")
 @click.option("--seed", type=int, help="Decides data and first model.")
@@ -55,13 +67,21 @@ def command() -> None:
     help="Where keys, configurations, data and logs go, and stay. By default a temporary folder, "
     "which is kept only if something goes wrong.",
 )
+@click.option(
+    "--no-restart",
+    "restart",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Leave a node dead that was killed or failed.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
 @policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def up(
     config: Path,
     *,
-    rounds: int | None,
+    restart: bool,
     timeout: float | None,
     folder: Path | None,
     settings: tuple[str, ...],
@@ -77,14 +97,20 @@ def up(
     `qres simulate`, but an attacker knows its own data and nothing else. The plugin `memory` is
     replaced by `libp2p`. Ctrl-C, or the end of this process in any way, ends all nodes.
 
-    Exit code 0 if all honest nodes agreed: on the model of every step, and with --rounds on the
-    last one; 1 if not, or if one of them failed, 2 if the configuration is refused.
+    A node that is killed or fails is started again with its folder and catches up: at once, then
+    after growing pauses, at most five times in a row without a new model. One that is refused at
+    its start is left dead. The box gives up when fewer honest nodes are left than a round needs.
+
+    Exit code 0 if all honest nodes that live agreed: on the model of every step, and on the last
+    one where a number of rounds is given. Ctrl-C is how a box without one ends, and ends it with
+    0; it ends a box with one before its time, with 130. 1 if the nodes did not agree or too few
+    were left, 2 if the configuration is refused.
     """
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 
     extra.require()
     from qres_core.kernel.policy import in_force  # noqa: PLC0415
-    from qres_core.node.box import prepare, shares_data  # noqa: PLC0415
+    from qres_core.node.box import needed, prepare, shares_data  # noqa: PLC0415
     from qres_core.node.fleet import Fleet  # noqa: PLC0415
 
     wanted = [(key, given[name]) for name, key in _SUGAR.items() if given.get(name) is not None]
@@ -93,13 +119,17 @@ def up(
     policies = in_force(policy_files)
     home = Path(tempfile.mkdtemp(prefix="qres-swarm-")) if folder is None else folder
     fine = False
+    told = Told()
     try:
+        if not as_json:
+            click.echo(f"making keys and configurations in {home}")
         read, seats = prepare(raw, str(config), home, policies)
         if shares_data(read):
             said = "has no parameter `index`: all nodes may be training on the same data"
             click.echo(f"trainer.entry {said}", err=True)
-        with _told() as told, Fleet(seats, rounds) as fleet:
-            _watch(fleet, told, read.swarm.name, timeout, as_json=as_json)
+        rounds = read.swarm.rounds or None
+        with _listening(told), Fleet(seats, rounds, needed(read), restart) as fleet:
+            Watch(fleet, told, read.swarm.name, timeout, as_json=as_json).run()
         verdict = fleet.verdict()
         fine = verdict.agreed
     finally:
@@ -108,6 +138,11 @@ def up(
         elif folder is None:
             click.echo(f"keys, data and logs of the nodes are in {home}", err=True)
     _tell(fleet, verdict, as_json=as_json)
+    early = rounds is not None and fleet.step < rounds and verdict.split is None
+    if told.by is not None and early:
+        reached = f"model {fleet.step} of {rounds}"
+        click.echo(f"stopped by {signal.Signals(told.by).name} at {reached}", err=True)
+        sys.exit(128 + told.by)
     if not fine:
         sys.exit(1)
 
@@ -119,73 +154,166 @@ def _default_attackers(raw: dict[str, Any], given: dict[str, object]) -> None:
         table.setdefault("attackers", swarm.get("byzantine", 0))
 
 
-@contextmanager
-def _told() -> Generator[threading.Event]:
-    """Set by ctrl-C and SIGTERM while inside."""
-    told = threading.Event()
+@attrs.define
+class Told:
+    """Whether somebody told the box to stop.
 
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        told.set()
+    Attributes:
+        by: number of the signal; ``None`` before.
+        event: set when it comes.
+    """
+
+    by: int | None = None
+    event: threading.Event = attrs.field(factory=threading.Event)
+
+
+@contextmanager
+def _listening(told: Told) -> Generator[None]:
+    """Note ctrl-C and SIGTERM while inside."""
+
+    def tell(number: int, _frame: FrameType | None) -> None:
+        told.by = number
+        told.event.set()
 
     before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _watch(
-    fleet: Fleet, told: threading.Event, name: str, timeout: float | None, *, as_json: bool
-) -> None:
-    """Show the swarm until it is through, told to stop, out of time, or an honest node is lost."""
-    from rich.live import Live  # noqa: PLC0415 - rich
+@attrs.define(eq=False)
+class Watch:
+    """Shows a swarm: as a table on a terminal, else a line for each thing that happens."""
 
-    from qres_core.cli.console import console  # noqa: PLC0415
-    from qres_core.cli.live import figure, swarm_table  # noqa: PLC0415
+    fleet: Fleet
+    told: Told
+    name: str
+    timeout: float | None
+    as_json: bool = attrs.field(kw_only=True)
+    _shown: Live | None = attrs.field(default=None, init=False)
+    _step: int = attrs.field(default=0, init=False)
+    _since: float = attrs.field(default=0.0, init=False)
+    _seen_since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
 
-    where = console()
-    shown = None
-    if where.is_terminal and not as_json:
-        shown = Live(console=where, auto_refresh=False)
-        shown.start()
-    seen, started = 0, time.monotonic()
-    try:
-        while True:
-            fleet.poll()
-            if shown is not None:
-                rows = [(one.seat.name, one.role, one.report) for one in fleet.members]
-                title = f"{name}: {len(rows)} processes; ctrl-C stops them"
-                shown.update(swarm_table(title, rows), refresh=True)
-            elif fleet.step > seen and not as_json:
-                report = fleet.honest[0].report or {}
-                digest = report.get("model_digest", "")[:12]
-                click.echo(f"model {fleet.step}  {figure(report.get('metrics', {}))}  {digest}")
-            seen = max(seen, fleet.step)
-            over = timeout is not None and time.monotonic() > started + timeout
-            through = fleet.rounds is not None and fleet.step >= fleet.rounds
-            if through or over or fleet.lost or told.wait(EVERY):
+    def run(self) -> None:
+        """Until the swarm is through, told to stop, out of time, or too few nodes are left."""
+        from rich.live import Live  # noqa: PLC0415 - rich
+
+        from qres_core.cli.console import console  # noqa: PLC0415
+
+        where = console()
+        self._addresses()
+        if where.is_terminal and not self.as_json:
+            self._shown = Live(console=where, auto_refresh=False)
+            self._shown.start()
+        started = self._since = time.monotonic()
+        try:
+            while True:
+                for said in self.fleet.poll():
+                    self._news(said)
+                self._progress()
+                over = self.timeout is not None and time.monotonic() > started + self.timeout
+                if over or self.fleet.through or self.fleet.hopeless:
+                    return
+                if self.told.event.wait(EVERY):
+                    return
+        finally:
+            self._models(wait=False)
+            if self._shown is not None:
+                self._shown.stop()
+
+    def _addresses(self) -> None:
+        if self.as_json:
+            return
+        for member in self.fleet.members:
+            role = " (attacker)" if member.seat.hostile else ""
+            click.echo(f"{member.seat.name}  {member.seat.url}{role}")
+
+    def _news(self, said: str) -> None:
+        """Tell of trouble, at once."""
+        self._since = time.monotonic()
+        if self._shown is not None:
+            self._shown.console.print(said, markup=False, highlight=False)
+        else:
+            click.echo(said, err=True)
+
+    def _progress(self) -> None:
+        if self._shown is not None:
+            from qres_core.cli.live import swarm_table  # noqa: PLC0415 - rich
+
+            rows = [(one.seat.name, one.role, one.report) for one in self.fleet.members]
+            title = f"{self.name}: {len(rows)} nodes; ctrl-C stops them"
+            self._shown.update(swarm_table(title, rows), refresh=True)
+        elif not self.as_json:
+            self._models(wait=True)
+            if time.monotonic() >= self._since + STILL:
+                self._since = time.monotonic()
+                click.echo(f"still waiting: {waited_for(self.fleet)}")
+
+    def _models(self, *, wait: bool) -> None:
+        """A line for each model that all have; its figures may come a little later."""
+        if self._shown is not None or self.as_json:
+            return
+        from qres_core.cli.live import figure  # noqa: PLC0415 - rich
+
+        now = time.monotonic()
+        for step in range(self._step + 1, self.fleet.step + 1):
+            since = self._seen_since.setdefault(step, now)
+            metrics = figures_of(self.fleet, step)
+            if wait and not metrics and step == self.fleet.step and now < since + FIGURES_WITHIN:
                 return
-    finally:
-        if shown is not None:
-            shown.stop()
+            self._step, self._since = step, now
+            del self._seen_since[step]
+            digest = self.fleet.digest(step)
+            if digest:
+                click.echo(f"model {step}  {figure(metrics) or 'not measured'}  {digest[:12]}")
+
+
+def figures_of(fleet: Fleet, step: int) -> dict[str, float]:
+    """Figures of the model of a step, of the first honest node that measured it."""
+    from qres_core.cli.live import figures_at  # noqa: PLC0415 - rich
+
+    made = (figures_at(one.report, step) for one in fleet.living if one.report is not None)
+    return next(filter(None, made), {})
+
+
+def waited_for(fleet: Fleet) -> str:
+    """What the next model waits for, as far as the nodes say."""
+    silent = [one.seat.name for one in fleet.living if not one.answers]
+    if silent:
+        return f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer yet"
+    behind = [one for one in fleet.living if one.step < max(two.step for two in fleet.living)]
+    if behind:
+        said = ", ".join(f"{one.seat.name} is at model {one.step}" for one in behind)
+        return f"{said}, others at {max(one.step for one in fleet.living)}"
+    report: dict[str, Any] = (fleet.living[0].report if fleet.living else None) or {}
+    last = (report.get("history") or [{"closed": True}])[-1]
+    why = "" if last["closed"] else f"; the last was aborted: {last['reason']}"
+    return f"round {report.get('round', 0)} goes on{why}"
 
 
 def _tell(fleet: Fleet, verdict: Verdict, *, as_json: bool) -> None:
     from qres_core.cli.live import figure  # noqa: PLC0415
 
+    metrics = figures_of(fleet, verdict.step)
     if as_json:
         report = {
             "agreed": verdict.agreed,
             "step": verdict.step,
             "model_digest": verdict.model_digest,
+            "metrics": metrics,
             "split": verdict.split,
             "nodes": [
                 {
                     "name": one.seat.name,
                     "id": one.seat.node_id,
+                    "url": one.seat.url,
                     "hostile": one.seat.hostile,
                     "exit_code": one.process.returncode,
+                    "restarts": one.restarts,
+                    "dead": one.fate or None,
                     "status": one.report,
                 }
                 for one in fleet.members
@@ -193,24 +321,22 @@ def _tell(fleet: Fleet, verdict: Verdict, *, as_json: bool) -> None:
         }
         click.echo(json.dumps(report, indent=2))
         return
-    honest = fleet.honest
-    for one in fleet.fallen:
+    honest, living = fleet.honest, fleet.living
+    for one in fleet.dead:
         log = one.seat.folder / "log.jsonl"
-        click.echo(f"{one.seat.name} ended with {one.process.returncode}: {log}", err=True)
+        click.echo(f"{one.seat.name} is dead: it {one.fate} ({log})", err=True)
+    if fleet.hopeless:
+        few = f"{len(living)} of {len(honest)} honest nodes are left"
+        click.echo(f"{few}, and a round needs {fleet.needed}", err=True)
     if verdict.split is not None:
         click.echo(f"honest nodes hold different models of step {verdict.split}", err=True)
     elif verdict.agreed:
-        last: dict[str, Any] = honest[0].report or {}
-        history: list[dict[str, Any]] = last.get("history", [])
-        at_step = [
-            one["metrics"] for one in history if one["closed"] and one["step"] == verdict.step
-        ]
-        metrics: dict[str, float] = at_step[-1] if at_step else {}
+        who = f"all {len(honest)}" if living == honest else f"{len(living)} of {len(honest)}"
         click.echo(
-            f"all {len(honest)} honest nodes agree: model {verdict.step}, "
-            f"{verdict.model_digest[:16]}, {figure(metrics)}"
+            f"{who} honest nodes agree: model {verdict.step}, "
+            f"{verdict.model_digest[:16]}, {figure(metrics) or 'not measured'}"
         )
-    elif not fleet.fallen:
+    elif not fleet.hopeless:
         wanted = "" if fleet.rounds is None else f" of {fleet.rounds}"
         click.echo(f"not all honest nodes have a last model: step {verdict.step}{wanted}", err=True)
         for reason, count in _aborted(one.report for one in honest):

@@ -83,6 +83,11 @@ class SwarmConfig:
         validator=options.real(0.001, unit="seconds"),
         metadata=_help("Seconds to wait in each step of the agreement; grows with every abort."),
     )
+    rounds: int = attrs.field(
+        default=0,
+        validator=options.whole(0),
+        metadata=_help("Stop at this model, counted from the first; 0 to go on until stopped."),
+    )
     topology: str = attrs.field(
         default="gossip",
         validator=options.one_of("gossip", "coordinator"),

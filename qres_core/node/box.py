@@ -30,6 +30,7 @@ from qres_core.lab import hostile
 from qres_core.lab.scenario import Scenario
 from qres_core.node import attacker, toml
 from qres_core.node.trainer import TrainerConfig, folder_of, make_work, takes
+from qres_core.swarm.agreement import vote_threshold
 
 PROGRAM: list[str] = ["-m", "qres_core.cli"]
 """Arguments of the interpreter that run ``qres``."""
@@ -234,7 +235,8 @@ def _fill(
             of_a_node = parse(tables, source=config.source, sections=SECTIONS)
             kernel = Kernel.from_config(of_a_node, installed=scan())
             enforce(policies, of_a_node, kernel.enabled)
-        seat.config.write_text(toml.render(tables), encoding="utf-8")
+        heading = f"# {seat.name} of a swarm in a box. Written by `qres swarm up`.\n\n"
+        seat.config.write_text(heading + toml.render(tables), encoding="utf-8")
     if config.sections["trainer"].entry:
         _try_own(seats)
     return seats
@@ -255,6 +257,12 @@ def _try_own(seats: Sequence[Seat]) -> None:
         what = f"{seats[0].name} and {seats[-1].name} begin with different models"
         fix = "return the same first model whatever the node: seed what draws it"
         raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
+
+
+def needed(config: Config) -> int:
+    """Honest nodes without which no round can close, whatever the others do."""
+    swarm = config.swarm
+    return max(swarm.quorum, vote_threshold(swarm.nodes, swarm.byzantine))
 
 
 def shares_data(config: Config) -> bool:

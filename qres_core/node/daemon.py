@@ -112,7 +112,7 @@ class Daemon:
     Attributes:
         prepared: what is run.
         log: where it says what happens.
-        rounds: stop at the model of this number; ``None`` to run until told to stop.
+        rounds: stop at the model of this number; ``None`` for what ``swarm.rounds`` says.
         linger: seconds to go on helping the others after that.
         leash: a file descriptor; the node stops when there is no more to read from it.
         board: what is served.
@@ -132,6 +132,8 @@ class Daemon:
     _begun: anyio.Event = attrs.field(factory=anyio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.rounds is None:
+            self.rounds = self.prepared.config.swarm.rounds or None
         self._stopping = Stopping(self.log)
         self._teller = Teller(self.log)
         self._measurer = Measurer(self.prepared.trainer, self.board, self._teller)

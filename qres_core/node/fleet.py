@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -25,36 +27,59 @@ STOP_SECONDS: Final = 15.0
 """For a node to end after it was told to; then it is killed."""
 LINGER: Final = "3600"
 """Nodes that made all models go on helping until the fleet stops them."""
+PAUSES: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each restart in a row. One that brings a new model begins another row."""
+REFUSED: Final = 2
+"""Exit code of a node that was refused before it took part: the next start would be too."""
+LOG: Final = "log.jsonl"
+LOG_TAIL: Final = 64 * 1024
+"""Bytes of a log's end in which its last error is looked for."""
+_ERROR: Final = re.compile(r"QRES-E[0-9]{3} |[A-Za-z_.]+(Error|Exception|Interrupt|Exit)\b")
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @attrs.define(eq=False)
 class Member:
-    """One process.
+    """One node and its process, which may be another one after a restart.
 
     Attributes:
         seat: its place in the box.
         process: the child.
         report: its newest status; ``None`` before the first.
         models: digest of the model of every step it was seen at.
+        restarts: how often it was started again.
+        fate: why it is left dead; empty while it lives or is to live again.
+        done: whether it stopped by itself because its part was over.
     """
 
     seat: Seat
     process: subprocess.Popen[bytes]
     report: dict[str, Any] | None = None
     models: dict[int, str] = attrs.field(factory=dict[int, str])
+    restarts: int = 0
+    fate: str = ""
+    done: bool = False
+    _in_a_row: int = attrs.field(default=0, init=False)
+    _step_then: int = attrs.field(default=0, init=False)
+    _again_at: float | None = attrs.field(default=None, init=False)
 
     @property
     def role(self) -> str:
-        """``honest`` or ``attacker``, and that it is gone, if it is."""
+        """``honest`` or ``attacker``, and what became of it if it does not run."""
         name = "attacker" if self.seat.hostile else "honest"
-        code = self.process.poll()
-        return name if code is None else f"{name}, ended with {code}"
+        state = "dead" if self.fate else "done" if self.done else ""
+        state = state or ("restarting" if self._again_at is not None else "")
+        return f"{name}, {state}" if state else name
 
     @property
     def step(self) -> int:
         """Its newest model's number."""
         return int(self.report["step"]) if self.report and "step" in self.report else 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has said that it runs, since it was last started."""
+        return self.report is not None and self.process.poll() is None
 
     def take(self, report: dict[str, Any] | None) -> None:
         """Remember what it said."""
@@ -62,9 +87,53 @@ class Member:
             return
         self.report = report
         self.models[int(report["step"])] = report["model_digest"]
-        for one in report["history"]:
-            if one["closed"]:
-                self.models[int(one["step"])] = one["model_digest"]
+        for ended in report["history"]:
+            if ended["closed"]:
+                self.models[int(ended["step"])] = ended["model_digest"]
+
+    def ended(self, now: float, *, restart: bool) -> str:
+        """Decide what follows on the end of the process; a sentence about it.
+
+        Args:
+            now: seconds on a clock that never goes back.
+            restart: whether it may be started again at all.
+        """
+        code = self.process.returncode
+        if code == 0:
+            self.done = True
+            return f"{self.seat.name} stopped by itself: its part is over"
+        if max(self.models, default=0) > self._step_then:
+            self._in_a_row = 0
+        how = f"was killed ({_signal(-code)})" if code < 0 else f"ended with code {code}"
+        reason = "" if code < 0 else refusal(self.seat) or last_error(self.seat.folder / LOG)
+        how = f"{how}: {reason}" if reason else how
+        if code == REFUSED:
+            self.fate = f"was refused at start: {reason or 'see its log'}"
+        elif not restart:
+            self.fate = how
+        elif self._in_a_row >= len(PAUSES):
+            self.fate = f"{how}; it was restarted {self._in_a_row} times in a row"
+        if self.fate:
+            return f"{self.seat.name} {self.fate}; it is left dead ({self.seat.folder / LOG})"
+        pause = PAUSES[self._in_a_row]
+        self._again_at = now + pause
+        return f"{self.seat.name} {how}, restarting{f' in {pause:g} s' if pause else ''}"
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is to be started again now."""
+        return self._again_at is not None and now >= self._again_at
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its process is gone and it is to be started again."""
+        return self._again_at is not None
+
+    def begin_again(self, process: subprocess.Popen[bytes]) -> None:
+        """It has another process."""
+        self.process, self.report, self._again_at = process, None, None
+        self._step_then = max(self.models, default=0)
+        self._in_a_row += 1
+        self.restarts += 1
 
 
 @attrs.define(eq=False)
@@ -77,15 +146,15 @@ class Fleet:
     Attributes:
         seats: who to start.
         rounds: models to make; ``None`` to go on until stopped.
-        fallen: honest nodes that ended before they were told to.
+        needed: honest nodes without which no round can close.
+        restart: whether a node that was killed or failed is started again.
     """
 
     seats: Sequence[Seat]
     rounds: int | None = None
+    needed: int = 1
+    restart: bool = True
     members: list[Member] = attrs.field(factory=list[Member], init=False)
-    fallen: list[Member] = attrs.field(factory=list[Member], init=False)
-    _stopped: bool = attrs.field(default=False, init=False)
-    _open: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def __enter__(self) -> Self:
         try:
@@ -104,30 +173,42 @@ class Fleet:
     ) -> None:
         self.stop()
 
-    def _start(self, seat: Seat) -> subprocess.Popen[bytes]:
+    @staticmethod
+    def _start(seat: Seat) -> subprocess.Popen[bytes]:
         arguments = ["node", "run", str(seat.config), "--json", "--log-format", "json"]
         arguments += ["--linger", LINGER, "--until-eof"]
-        if self.rounds is not None:
-            arguments += ["--rounds", str(self.rounds)]
-        last = self._open.enter_context((seat.folder / "last.json").open("wb"))
-        log = self._open.enter_context((seat.folder / "log.jsonl").open("wb"))
         # Small models: a thread for each core in every process only makes them wait for each other.
         environment = {**dict.fromkeys(_THREADS, "1"), **os.environ}
-        return subprocess.Popen(  # noqa: S603 - this interpreter and this package
-            qres(*arguments),
-            stdin=subprocess.PIPE,
-            stdout=last,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # ctrl-C is for this process, which stops the others in order
-        )
+        with (seat.folder / "last.json").open("wb") as last, (seat.folder / LOG).open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - this interpreter and this package
+                qres(*arguments),
+                stdin=subprocess.PIPE,
+                stdout=last,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # ctrl-C is for this process, which stops them in order
+            )
 
-    def poll(self) -> None:
-        """Ask every node that runs how it is."""
+    def poll(self) -> list[str]:
+        """Ask every node that runs how it is, and start again those that are to run.
+
+        Returns:
+            what happened to nodes, as sentences.
+        """
         running = [one for one in self.members if one.process.poll() is None]
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as threads:
             for member, report in zip(running, threads.map(_asked, running), strict=True):
                 member.take(report)
+        return [said for member in self.members for said in self._look_after(member)]
+
+    def _look_after(self, member: Member) -> Iterator[str]:
+        now = time.monotonic()
+        if member.is_due(now):
+            _close(member.process)
+            member.begin_again(self._start(member.seat))
+        gone = member.process.poll() is not None
+        if gone and not (member.fate or member.done or member.is_waiting):
+            yield member.ended(now, restart=self.restart)
 
     @property
     def honest(self) -> list[Member]:
@@ -135,19 +216,37 @@ class Fleet:
         return [one for one in self.members if not one.seat.hostile]
 
     @property
-    def step(self) -> int:
-        """The model that every honest node has."""
-        return min((one.step for one in self.honest), default=0)
+    def living(self) -> list[Member]:
+        """Honest nodes that are not left dead."""
+        return [one for one in self.honest if not one.fate]
 
     @property
-    def lost(self) -> list[Member]:
-        """Honest nodes that ended without having been told to."""
-        return [one for one in self.honest if one.process.poll() is not None]
+    def dead(self) -> list[Member]:
+        """Nodes that are left dead."""
+        return [one for one in self.members if one.fate]
+
+    @property
+    def step(self) -> int:
+        """The model that every living honest node has."""
+        return min((max(one.models, default=0) for one in self.living), default=0)
+
+    def digest(self, step: int) -> str:
+        """Of the model of a step, hex, as an honest node was seen to hold it; empty for none."""
+        return next((one.models[step] for one in self.honest if step in one.models), "")
+
+    @property
+    def through(self) -> bool:
+        """Whether every living honest node says it has the last model, or stopped by itself."""
+        rounds = self.rounds
+        return all(one.done or (rounds is not None and one.step >= rounds) for one in self.living)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many honest nodes died that no round can close."""
+        return len(self.living) < min(self.needed, len(self.honest))
 
     def stop(self) -> None:
         """End every child: it is asked, and after a while killed. Idempotent."""
-        if not self._stopped:
-            self.fallen, self._stopped = self.lost, True
         for member in self.members:
             if member.process.poll() is None:
                 with suppress(ProcessLookupError):
@@ -159,24 +258,67 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
-            if member.process.stdin is not None:
-                member.process.stdin.close()
-        self._open.close()
+            _close(member.process)
         for member in self.members:
-            member.take(_last(member.seat))
+            member.take(_printed(member.seat))
 
     def verdict(self) -> Verdict:
-        """What came of the run; after :meth:`stop`. Who fell did not agree."""
-        verdict = judge([one.models for one in self.honest], self.rounds)
-        return attrs.evolve(verdict, agreed=verdict.agreed and not self.fallen)
+        """What came of the run; after :meth:`stop`. Too few are left if it is hopeless."""
+        living = judge([one.models for one in self.living], self.rounds)
+        split = judge([one.models for one in self.honest], None).split
+        agreed = living.agreed and split is None and not self.hopeless
+        return attrs.evolve(living, agreed=agreed, split=split)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def refusal(seat: Seat) -> str:
+    """The first problem for which a node was refused, in one line; empty where it was not."""
+    problems = (_printed(seat) or {}).get("problems")
+    if not canonical.is_list(problems) or not problems or not canonical.is_map(problems[0]):
+        return ""
+    return " ".join(str(problems[0].get(key, "")) for key in ("code", "where", "what"))
+
+
+def last_error(path: Path) -> str:
+    """The last error that a node's log tells of, in one line; empty without one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_TAIL))
+            lines = file.read(LOG_TAIL).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    return next((said for line in reversed(lines) if (said := _error_of(line))), "")
+
+
+def _error_of(line: str) -> str:
+    """What a line of a log says, if it tells of an error: an event, a refusal, a traceback."""
+    try:
+        event: object = json.loads(line)
+    except ValueError:
+        return line.strip() if _ERROR.match(line) else ""
+    if not canonical.is_map(event) or event.get("level") != "error":
+        return ""
+    named = [str(event[key]) for key in ("code", "where", "what", "error") if event.get(key)]
+    return " ".join(named) or str(event.get("event", ""))
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def _asked(member: Member) -> dict[str, Any] | None:
     return ask(member.seat.url, POLL_SECONDS)
 
 
-def _last(seat: Seat) -> dict[str, Any] | None:
-    """What a node said when it ended."""
+def _printed(seat: Seat) -> dict[str, Any] | None:
+    """What a node printed when it ended: its last status, or why it was refused."""
     try:
         report: object = json.loads((seat.folder / "last.json").read_bytes())
     except (OSError, ValueError):

@@ -63,6 +63,7 @@ class Board:
     sat_out: int = attrs.field(default=0, init=False)
     agreed: tuple[int, str] | None = attrs.field(default=None, init=False)
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
+    metrics_step: int | None = attrs.field(default=None, init=False)
     node: Node | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -113,7 +114,7 @@ class Board:
 
     def measured(self, step: int, metrics: Mapping[str, float]) -> None:
         """Figures of the model of a step."""
-        self.metrics = finite(metrics)
+        self.metrics, self.metrics_step = finite(metrics), step
         for ended in self.history:
             if ended.closed and ended.step == step:
                 ended.metrics = self.metrics
@@ -130,6 +131,7 @@ class Board:
             "rounds": {"closed": self.closed, "aborted": self.aborted, "sat_out": self.sat_out},
             "agreed": self._agreed(),
             "metrics": self.metrics,
+            "metrics_step": self.metrics_step,
             "connections": list(self.connections),
             "history": [attrs.asdict(one) for one in self.history],
             "privacy": None,

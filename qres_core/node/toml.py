@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import date, time
-from typing import Any
+from typing import Any, Final
 
 from qres_core.contract import canonical
+
+WIDTH: Final = 100
+"""Columns; an array that does not fit gets a line for each value."""
+_BARE: Final = re.compile("[A-Za-z0-9_-]+")
 
 
 def _text(text: str) -> str:
@@ -15,10 +20,14 @@ def _text(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def _key(key: str) -> str:
+    return key if _BARE.fullmatch(key) else _text(key)
+
+
 def _value(value: Any) -> str:
     if canonical.is_map(value):
-        inside = ", ".join(f"{_text(key)} = {_value(one)}" for key, one in value.items())
-        return f"{{{inside}}}"
+        inside = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
     if canonical.is_list(value):
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str):
@@ -30,15 +39,23 @@ def _value(value: Any) -> str:
     return json.dumps(value)  # integers and booleans are written as in TOML
 
 
+def _line(key: str, value: Any) -> str:
+    line = f"{_key(key)} = {_value(value)}"
+    if len(line) <= WIDTH or not canonical.is_list(value):
+        return line
+    inside = "".join(f"    {_value(item)},\n" for item in value)
+    return f"{_key(key)} = [\n{inside}]"
+
+
 def _tables(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """The text of each table that has a heading of its own."""
     plain = {key: value for key, value in table.items() if not canonical.is_map(value)}
-    if path and (plain or not table):
-        yield f"[{'.'.join(map(_text, path))}]"
-    for key, value in plain.items():
-        yield f"{_text(key)} = {_value(value)}"
+    heading = [f"[{'.'.join(map(_key, path))}]"] if path and (plain or not table) else []
+    lines = [*heading, *(_line(key, value) for key, value in plain.items())]
+    if lines:
+        yield "\n".join(lines)
     for key, value in table.items():
         if canonical.is_map(value):
-            yield ""
             yield from _tables(value, (*path, key))
 
 
@@ -47,10 +64,9 @@ def render(raw: Mapping[str, Any]) -> str:
 
     Example:
         >>> print(render({"swarm": {"nodes": 4}, "plugins": {"krum": {}}}).strip())
-        ["swarm"]
-        "nodes" = 4
+        [swarm]
+        nodes = 4
         <BLANKLINE>
-        <BLANKLINE>
-        ["plugins"."krum"]
+        [plugins.krum]
     """
-    return "\n".join(_tables(raw, ())) + "\n"
+    return "\n\n".join(_tables(raw, ())) + "\n"

@@ -21,6 +21,7 @@ from qres_core.kernel.config import parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
+from qres_core.node.ask import ask
 
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
 PATIENCE = 240.0
@@ -95,6 +96,21 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
             process.kill()
             process.communicate()
     return process.returncode, json.loads(said or "{}"), errors
+
+
+def first_model(process: subprocess.Popen[str]) -> str:
+    """The line that tells of it, after those that tell where the nodes are."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("model "):
+            return line
+    raise AssertionError(process.stderr.read() if process.stderr else "")
+
+
+def kill(folder: Path) -> None:
+    """End a node's process as no node ends by itself."""
+    for victim in processes(folder):
+        os.kill(victim, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("transport", ["loopback", "libp2p"])
@@ -244,7 +260,7 @@ def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
     try:
         until(lambda: len(processes(box)) == 6)
         if number == signal.SIGINT:
-            until(lambda: bool(process.stdout and process.stdout.readline()))  # a model is made
+            first_model(process)
         process.send_signal(number)
         _said, errors = process.communicate(timeout=PATIENCE)
         until(lambda: not processes(box))
@@ -258,22 +274,160 @@ def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
         assert process.returncode == 0, errors  # stopped when told, and of one mind
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_a_swarm_that_loses_an_honest_node_says_so(tmp_path: Path) -> None:
-    process = up(tmp_path)
+in_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
+
+
+@in_proc
+def test_ctrl_c_before_the_last_of_the_rounds_ends_with_130_and_a_line(tmp_path: Path) -> None:
+    process = up(tmp_path, "--rounds", "100000")
     try:
-        until(lambda: bool(processes(tmp_path / "box" / "node-2")))
-        until(lambda: bool(process.stdout and process.stdout.readline()))
-        for victim in processes(tmp_path / "box" / "node-2"):
-            os.kill(victim, signal.SIGKILL)
+        first_model(process)
+        process.send_signal(signal.SIGINT)
         _said, errors = process.communicate(timeout=PATIENCE)
     finally:
         if process.poll() is None:
             process.kill()
             process.communicate()
-    assert process.returncode == 1
-    assert "node-2 ended with -9" in errors
+    assert process.returncode == 130, errors
+    assert "stopped by SIGINT at model" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
     assert not processes(tmp_path / "box")
+
+
+NINE = """
+[swarm]
+name = "nine"
+nodes = 9
+byzantine = 2
+quorum = 7
+deadline = 10.0
+vote_timeout = 3.0
+
+[plugins.{transport}]
+{wiring}
+[plugins.ed25519]
+
+[plugins.replay]
+
+[plugins.krum]
+f = 2
+
+[simulation.task]
+name = "quadratic"
+dimension = 12
+"""
+
+
+@in_proc
+@pytest.mark.parametrize("transport", ["loopback", "libp2p"])
+def test_two_of_nine_nodes_are_killed_and_the_box_goes_on_and_both_catch_up(
+    tmp_path: Path, transport: str
+) -> None:
+    if transport == "libp2p" and find_spec("qres_transport_libp2p") is None:
+        pytest.skip("qres-transport-libp2p is not installed")
+    config, box = tmp_path / "nine.toml", tmp_path / "box"
+    wiring = "listen = 0\npeers = {}\n" if transport == "loopback" else ""
+    config.write_text(NINE.format(transport=transport, wiring=wiring))
+    command = qres("swarm", "up", str(config), "--folder", str(box), "--rounds", "25", "--json")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        homes = [box / f"node-{index}" for index in range(9)]
+        until(lambda: len(processes(box)) == 9)
+        urls = [read_toml(home / "node.toml")["node"]["status"] for home in homes]
+
+        def steps() -> list[int]:
+            return [(ask(url) or {}).get("step", 0) for url in urls]
+
+        until(lambda: min(steps()) >= 2)
+        kill(homes[3])
+        kill(homes[7])
+        code, report, errors = outcome(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert code == 0, errors
+    for name in ("node-3", "node-7"):
+        assert f"{name} was killed (SIGKILL), restarting" in errors
+    nodes = report["nodes"]
+    assert [one["restarts"] for one in nodes] == [0, 0, 0, 1, 0, 0, 0, 1, 0]
+    assert not any(one["dead"] for one in nodes)
+    assert report["agreed"] is True
+    assert {one["status"]["step"] for one in nodes} == {25}
+    assert {one["status"]["model_digest"] for one in nodes} == {report["model_digest"]}
+
+
+@in_proc
+@pytest.mark.parametrize("killed", [1, 2])
+def test_dead_nodes_end_a_box_only_where_no_round_can_close_without_them(
+    tmp_path: Path, killed: int
+) -> None:
+    rounds = "15" if killed == 1 else "100000"
+    process = up(tmp_path, "--no-restart", "--rounds", rounds)
+    try:
+        first_model(process)
+        for index in range(killed):
+            kill(tmp_path / "box" / f"node-{index}")
+        said, errors = process.communicate(timeout=PATIENCE)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert "node-0 was killed (SIGKILL); it is left dead" in errors
+    assert "restarting" not in errors
+    if killed == 1:  # five of six are the quorum
+        assert process.returncode == 0, errors
+        assert "5 of 6 honest nodes agree: model 15" in said
+    else:
+        assert process.returncode == 1, said
+        assert "4 of 6 honest nodes are left, and a round needs 5" in errors
+    assert not processes(tmp_path / "box")
+
+
+@in_proc
+def test_a_node_that_is_refused_when_it_starts_again_is_left_dead_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    process = up(tmp_path, "--rounds", "15", "--json")
+    home = tmp_path / "box" / "node-2"
+    try:
+        until(lambda: bool(processes(home)))
+        url = read_toml(home / "node.toml")["node"]["status"]
+        until(lambda: (ask(url) or {}).get("step", 0) >= 1)
+        text = (home / "node.toml").read_text()
+        (home / "node.toml").write_text(text.replace("byzantine =", "byzantin ="))
+        kill(home)
+        code, report, errors = outcome(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    assert code == 0, errors
+    assert errors.count("node-2 was killed (SIGKILL), restarting") == 1
+    assert errors.count("node-2 was refused at start: QRES-E1") == 1
+    assert "QRES-E10" in report["nodes"][2]["dead"]
+    assert report["nodes"][2]["restarts"] == 1
+
+
+def test_the_lines_in_a_pipe_tell_of_every_model_and_of_its_own_figures(tmp_path: Path) -> None:
+    process = up(tmp_path, "--rounds", "6")
+    said, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    lines = said.splitlines()
+    urls = [line.split()[1] for line in lines if line.startswith("node-")]
+    assert len(set(urls)) == 6
+    assert all(url.startswith("http://127.0.0.1:") for url in urls)
+    models = [line.split() for line in lines if line.startswith("model ")]
+    assert [int(words[1]) for words in models] == list(range(1, 7))
+    history = json.loads((tmp_path / "box" / "node-0" / "last.json").read_text())["history"]
+    measured = {
+        one["model_digest"][:12]: f"{one['metrics']['accuracy']:.1%}"
+        for one in history
+        if one["metrics"]
+    }
+    told = {words[-1]: words[2] for words in models if words[2] != "not"}
+    assert told
+    assert all(told[digest] == measured[digest] for digest in told.keys() & measured.keys())
 
 
 @pytest.mark.parametrize(
@@ -319,8 +473,7 @@ def looked_at(command: list[str], tries: int = 3) -> subprocess.CompletedProcess
 def test_the_page_shows_the_node_in_a_browser(tmp_path: Path) -> None:
     process = up(tmp_path, "--attack", "scaled")
     try:
-        assert process.stdout is not None
-        process.stdout.readline()  # the first model
+        first_model(process)
         config = read_toml(tmp_path / "box" / "node-0" / "node.toml")
         page = f"http://{config['node']['status']}/"
         command = [

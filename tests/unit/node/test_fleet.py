@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
+import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core.node import toml
-from qres_core.node.box import free_ports
-from qres_core.node.fleet import judge
+from qres_core.node.box import Seat, free_ports
+from qres_core.node.fleet import PAUSES, Fleet, Member, judge, last_error
 
 
 def test_nodes_agree_that_hold_one_model_of_every_step() -> None:
@@ -31,6 +36,107 @@ def test_nodes_that_differ_once_do_not_agree() -> None:
 def test_nobody_agrees_with_nobody() -> None:
     assert not judge([], None).agreed
     assert not judge([{1: "a"}, {}], None).agreed
+
+
+def process(code: int) -> subprocess.Popen[bytes]:
+    """One that ended with a code."""
+    done = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+    done.wait()
+    return done
+
+
+def member(folder: Path, code: int) -> Member:
+    folder.mkdir(exist_ok=True)
+    return Member(Seat(3, folder, False, "aa", "bb", 1, 2), process(code))  # noqa: FBT003 - order
+
+
+def report(step: int) -> dict[str, object]:
+    return {"state": "running", "step": step, "model_digest": f"{step:02}", "history": []}
+
+
+def test_a_node_that_fails_is_restarted_after_growing_pauses_and_then_left_dead(
+    tmp_path: Path,
+) -> None:
+    seat = member(tmp_path / "node-3", 1)
+    (tmp_path / "node-3" / "log.jsonl").write_text('{"event": "x"}\nValueError: the disk is full\n')
+    now, pauses = 100.0, []
+    while not seat.fate:
+        said = seat.ended(now, restart=True)
+        assert "node-3 ended with code 1: ValueError: the disk is full" in said
+        if seat.is_waiting:
+            pause = 0.0
+            while not seat.is_due(now + pause):
+                pause += 0.5
+            pauses.append(pause)
+            seat.begin_again(process(1))
+    assert tuple(pauses) == PAUSES
+    assert "it is left dead" in said
+    assert seat.role == "honest, dead"
+    assert seat.restarts == len(PAUSES)
+
+
+def test_a_new_model_begins_another_row_of_restarts(tmp_path: Path) -> None:
+    seat = member(tmp_path / "node-3", 1)
+    for step in range(3 * len(PAUSES)):
+        seat.take(report(step + 1))
+        seat.ended(0.0, restart=True)
+        assert seat.is_due(PAUSES[0])
+        seat.begin_again(process(1))
+    assert not seat.fate
+
+
+def test_a_node_that_was_refused_or_is_done_or_may_not_is_not_restarted(tmp_path: Path) -> None:
+    refused = member(tmp_path / "node-1", 2)
+    problems = [{"code": "QRES-E105", "where": "node.status", "what": "cannot listen"}]
+    (tmp_path / "node-1" / "last.json").write_text(json.dumps({"problems": problems}))
+    assert "QRES-E105 node.status cannot listen; it is left" in refused.ended(0.0, restart=True)
+    done = member(tmp_path / "node-2", 0)
+    assert "part is over" in done.ended(0.0, restart=True)
+    assert done.done
+    assert not done.fate
+    killed = member(tmp_path / "node-3", 1)
+    killed.ended(0.0, restart=False)
+    assert killed.fate
+    assert not any(one.is_waiting for one in (refused, done, killed))
+
+
+def test_the_last_error_of_a_log_is_found_among_everything_else(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    assert last_error(log) == ""
+    events = [
+        {"level": "error", "event": "node failed", "code": "QRES-E602", "what": "disk full"},
+        {"level": "warning", "event": "round aborted"},
+    ]
+    log.write_text("\n".join(map(json.dumps, events)) + "\nnot json\n")
+    assert last_error(log) == "QRES-E602 disk full"
+    log.write_bytes(b"\xff" * 200_000 + b"\nTraceback (most recent call last):\nOSError: gone\n")
+    assert last_error(log) == "OSError: gone"
+
+
+def test_a_box_is_hopeless_only_once_too_few_honest_nodes_are_left(tmp_path: Path) -> None:
+    fleet = Fleet([], needed=3)
+    fleet.members = [member(tmp_path / f"node-{index}", 1) for index in range(4)]
+    for one in fleet.members:
+        one.take(report(5))
+    assert not fleet.hopeless
+    fleet.members[0].fate = "was killed"
+    assert not fleet.hopeless
+    assert fleet.verdict().agreed
+    fleet.members[1].fate = "was killed"
+    assert fleet.hopeless
+    assert not fleet.verdict().agreed
+    # What the dead held counts: they were honest.
+    fleet.members[1].fate, fleet.members[0].models = "", {5: "another"}
+    assert fleet.verdict().split == 5
+
+
+def test_a_box_whose_quorum_needs_the_attackers_is_not_hopeless_from_the_start(
+    tmp_path: Path,
+) -> None:
+    fleet = Fleet([], needed=3)
+    fleet.members = [member(tmp_path / f"node-{index}", 1) for index in range(3)]
+    fleet.members[2].seat = attrs.evolve(fleet.members[2].seat, hostile=True)
+    assert not fleet.hopeless
 
 
 def test_ports_are_distinct() -> None:
