@@ -6,15 +6,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PROJECTS := pyproject.toml $(wildcard libraries/*/pyproject.toml plugins/*/pyproject.toml)
 DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
+WORKSPACE := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation
 export PYTHONSAFEPATH := 1
 
+# $(call pins,VENV,NAME): all of requirements/NAME.txt, as wheels, and the two packages of sdists.txt,
+# which are plain Python. No compiler is asked for.
+wheels = $(1)/bin/python -m pip install --quiet --no-deps --require-hashes --only-binary :all: -r requirements/$(2).txt
+sdists = $(1)/bin/python -m pip install --quiet --no-deps --require-hashes --no-binary :all: --no-build-isolation --use-pep517 -r requirements/sdists.txt
+pins = $(wheels) && $(sdists)
+
 .DELETE_ON_ERROR:
-.PHONY: demo test interop coverage lint docs pages picture bench chaos soak hostile dp-utility audit fuzz
+.PHONY: demo node test interop coverage lint docs pages picture bench chaos soak hostile dp-utility audit fuzz
 .PHONY: zk-slack
 .PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
+
+# What a node needs, and nothing to test or draw with.
+node: $(VENV)/.node
+	$(BIN)/qres plugins
 
 test: $(VENV)/.test
 	$(BIN)/python -P -m pytest
@@ -37,7 +48,8 @@ docs: $(VENV)/.docs
 # Every command of README and tutorials, with wheels in an environment of its own.
 pages: wheels
 	rm -rf $(VENV)-pages && $(PYTHON) -m venv $(VENV)-pages
-	$(VENV)-pages/bin/pip install --quiet dist/*.whl "$$(printf '%s' $(CURDIR)/dist/qres_core-*.whl)[demo,node,testing]"
+	$(call pins,$(VENV)-pages,test)
+	$(VENV)-pages/bin/pip install --quiet --no-deps dist/*.whl
 	$(BIN)/python -P scripts/run_pages.py --bin $(VENV)-pages/bin
 
 # The picture of README and of the manual's front page.
@@ -102,9 +114,15 @@ clean:
 	rm -rf .venv .venv-* .nox dist build docs/_build tests/interop/js/node_modules qres-demo .coverage .*_cache .hypothesis
 
 # A stamp per set of requirements: nothing is installed again until a pin or a project changes.
-$(VENV)/.%: requirements/%.txt $(PROJECTS) | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --require-hashes -r $<
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation $(DISTS:%=-e %)
+$(VENV)/.%: requirements/%.txt requirements/sdists.txt $(PROJECTS) | $(BIN)/pip
+	$(call pins,$(VENV),$*)
+	$(WORKSPACE) $(DISTS:%=-e %)
+	touch $@
+
+# The demonstration runs in one process and takes no transport.
+$(VENV)/.demo: requirements/demo.txt $(PROJECTS) | $(BIN)/pip
+	$(call wheels,$(VENV),demo)
+	$(WORKSPACE) $(patsubst %,-e %,$(filter-out plugins/qres_transport_%,$(DISTS)))
 	touch $@
 
 $(BIN)/pip:

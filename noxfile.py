@@ -20,12 +20,16 @@ DISTS = [
     *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml")),
 ]
 
+TRANSPORTS = set(ROOT.glob("plugins/qres_transport_*"))
+SDISTS = ("python-baseconv", "varint")  # published as sources only, see `sdists` in pyproject.toml
+
 GROUPS = {
     "dev": ("dev",),  # first: it constrains the others
     "demo": ("build",),
-    "test": ("build", "test"),
-    "lint": ("build", "test", "lint"),
-    "docs": ("build", "test", "docs"),
+    "node": ("build", "sdists"),
+    "test": ("build", "sdists", "test"),
+    "lint": ("build", "sdists", "test", "lint"),
+    "docs": ("build", "sdists", "test", "docs"),
 }
 HEADER = (
     "# Compiled from the pyproject.toml files by `make requirements`; see requirements/README.md.\n"
@@ -37,7 +41,10 @@ nox.options.sessions = ["lint", "types", "tests", "wheels"]
 
 def _requirements(session: nox.Session, name: str) -> None:
     session.env["PYTHONSAFEPATH"] = "1"
-    session.install("--quiet", "--require-hashes", "-r", f"requirements/{name}.txt")
+    pinned = ("--quiet", "--no-deps", "--require-hashes")
+    session.install(*pinned, "--only-binary", ":all:", "-r", f"requirements/{name}.txt")
+    sources = ("--no-binary", ":all:", "--no-build-isolation", "--use-pep517")
+    session.install(*pinned, *sources, "-r", "requirements/sdists.txt")
 
 
 def _workspace(session: nox.Session, name: str) -> None:
@@ -111,18 +118,29 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def requirements(session: nox.Session) -> None:
     """Compile ``requirements/*.txt`` again; ``-- --upgrade`` takes newer releases."""
-    projects = [str((dist / "pyproject.toml").relative_to(ROOT)) for dist in DISTS]
-    for name, groups in GROUPS.items():
+    common = (
+        *(sys.executable, "-m", "uv", "pip", "compile", "--quiet"),
+        *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
+        *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),
+        *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "qres-core"),
+        *("--no-emit-package", "qres-arithmetic"),
+    )
+
+    def compile_pins(name: str, *words: str) -> None:
         out = Path("requirements") / f"{name}.txt"
-        constraint = () if name == "dev" else ("--constraints", "requirements/dev.txt")
-        session.run(
-            *(sys.executable, "-m", "uv", "pip", "compile", "--quiet"),
-            *(*projects, "--extra", "demo", "--extra", "node"),
-            *(word for group in groups for word in ("--group", group)),
-            *("--universal", "--python-version", "3.11", "--fork-strategy", "fewest"),
-            *("--generate-hashes", "--no-strip-extras", "--no-header", "--no-annotate"),
-            *("--no-emit-index-url", "--no-emit-find-links", "--no-emit-package", "qres-core"),
-            *("--no-emit-package", "qres-arithmetic"),
-            *(*constraint, "--output-file", str(out), *session.posargs),
-        )
+        session.run(*common, *words, "--output-file", str(out), *session.posargs)
         out.write_text(HEADER + out.read_text("utf-8"), encoding="utf-8")
+
+    compile_pins("sdists", "--group", "sdists", "--no-emit-package", "setuptools")
+    for name, groups in GROUPS.items():
+        dists = [dist for dist in DISTS if name != "demo" or dist not in TRANSPORTS]
+        extras = ("node",) if name == "node" else ("demo", "node")
+        limits = ["sdists"] if name == "dev" else ["sdists", "dev"]
+        compile_pins(
+            name,
+            *(str((dist / "pyproject.toml").relative_to(ROOT)) for dist in dists),
+            *(word for extra in extras for word in ("--extra", extra)),
+            *(word for group in groups for word in ("--group", group)),
+            *(word for limit in limits for word in ("--constraints", f"requirements/{limit}.txt")),
+            *(word for package in SDISTS for word in ("--no-emit-package", package)),
+        )

@@ -24,6 +24,7 @@ import anyio.to_thread
 import trio
 from harness import Record, main
 from nacl.signing import SigningKey
+from qres_transport_libp2p.pin import check_libp2p
 
 from qres_core.node.box import free_ports
 
@@ -245,6 +246,7 @@ def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness call
 
 
 if __name__ == "__main__":
+    check_libp2p()
     if sys.argv[1:2] == ["receive"]:
         anyio.run(_receive, int(sys.argv[2]), [int(one) for one in sys.argv[3:]])
     elif sys.argv[1:2] == ["sink"]:

@@ -274,6 +274,10 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "request refused",
             "The other node refused the request, or its answer failed.",
         ),
+        "QRES-E908": (
+            "kind of key not offered",
+            "Nodes have Ed25519 keys. Something asked the transport for a key of another kind.",
+        ),
     }
 )
 """Every error id, with its title and what it means. The reference page and `qres explain` are made

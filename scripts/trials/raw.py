@@ -26,11 +26,15 @@ from typing import Any, Final
 import attrs
 import trio
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from libp2p import new_host
-from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
+from qres_transport_libp2p.curves import without_fastecdsa
+
+with without_fastecdsa():
+    from libp2p import new_host
+    from libp2p.crypto.ed25519 import create_new_key_pair
+    from libp2p.peer.id import ID
+    from libp2p.peer.peerinfo import PeerInfo
+
 from qres_transport_libp2p import blobs, frames, hello, requests
 from qres_transport_libp2p.places import split
 from qres_transport_libp2p.pubsub import GOSSIPSUB

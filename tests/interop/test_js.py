@@ -18,8 +18,9 @@ import attrs
 import pytest
 from js_peer import SECONDS, JavaScriptPeer, javascript_peer
 from nacl.signing import SigningKey
+from qres_transport_libp2p.curves import without_fastecdsa
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), without_fastecdsa():
     warnings.simplefilter("ignore")  # libp2p's own dependencies are not ours to mend
     import libp2p  # noqa: F401
 

@@ -27,6 +27,8 @@ WORKSPACE = {
     for dist in DISTS
 }
 PIN_FILES = sorted(ROOT.glob("requirements/*.txt"))
+SDISTS = {"python-baseconv", "varint"}
+COMPILED = {"fastecdsa"}
 CORE = "qres-core"
 
 every_dist = pytest.mark.parametrize("dist", DISTS, ids=lambda path: path.name)
@@ -64,11 +66,12 @@ def group(name: str) -> list[str]:
     return entries
 
 
-def wanted(*groups: str) -> list[Requirement]:
-    """What a compiled file has to hold: all runtime dependencies, demo, node and the groups."""
-    texts = [text for dist in DISTS for text in pyproject(dist)["project"]["dependencies"]]
+def wanted(file: str, *groups: str) -> list[Requirement]:
+    """What a compiled file has to hold: all runtime dependencies, the extras and the groups."""
+    dists = [one for one in DISTS if file != "demo" or "transport" not in one.name]
+    texts = [text for dist in dists for text in pyproject(dist)["project"]["dependencies"]]
     extras = pyproject(ROOT)["project"]["optional-dependencies"]
-    texts += extras["demo"] + extras["node"]
+    texts += extras["node"] + (extras["demo"] if file != "node" else [])
     texts += [text for name in groups for text in group(name)]
     return [one for one in map(Requirement, texts) if canonicalize_name(one.name) not in WORKSPACE]
 
@@ -225,8 +228,21 @@ def test_pins_leave_torch_and_the_workspace_out(path: Path) -> None:
 
 
 @every_pin_file
+def test_no_pin_needs_a_compiler(path: Path) -> None:
+    """What has no wheel is in a file of its own; fastecdsa, which is C, is in none."""
+    assert not COMPILED & set(pins(path))
+    assert SDISTS & set(pins(path)) == (SDISTS if path.name == "sdists.txt" else set())
+    assert set(pins(ROOT / "requirements/sdists.txt")) == SDISTS
+
+
+def test_the_demonstration_installs_no_transport() -> None:
+    assert not {"libp2p", "trio", "multiaddr"} & set(pins(ROOT / "requirements/demo.txt"))
+    assert {"libp2p", "trio", "multiaddr"} <= set(pins(ROOT / "requirements/node.txt"))
+
+
+@every_pin_file
 def test_one_package_has_one_version_everywhere(path: Path) -> None:
-    everything = pins(ROOT / "requirements/dev.txt")
+    everything = pins(ROOT / "requirements/dev.txt") | pins(ROOT / "requirements/sdists.txt")
     for name, (requirement, hashes) in pins(path).items():
         assert everything[name][0].specifier == requirement.specifier
         assert everything[name][1] == hashes
@@ -236,15 +252,16 @@ def test_one_package_has_one_version_everywhere(path: Path) -> None:
     ("file", "groups"),
     [
         ("demo", ["build"]),
-        ("test", ["build", "test"]),
-        ("lint", ["build", "test", "lint"]),
-        ("docs", ["build", "test", "docs"]),
+        ("node", ["build", "sdists"]),
+        ("test", ["build", "sdists", "test"]),
+        ("lint", ["build", "sdists", "test", "lint"]),
+        ("docs", ["build", "sdists", "test", "docs"]),
         ("dev", ["dev"]),
     ],
 )
 def test_pins_meet_what_the_projects_ask_for(file: str, groups: list[str]) -> None:
-    found = pins(ROOT / f"requirements/{file}.txt")
-    for requirement in wanted(*groups):
+    found = pins(ROOT / f"requirements/{file}.txt") | pins(ROOT / "requirements/sdists.txt")
+    for requirement in wanted(file, *groups):
         name = canonicalize_name(requirement.name)
         assert name in found, f"{requirement} is not pinned: run `make requirements`"
         (pin,) = found[name][0].specifier
@@ -282,7 +299,7 @@ def test_readme_blocks_are_found_and_others_are_an_error() -> None:
         command = [sys.executable, "-P", str(ROOT / "scripts/readme_block.py"), *arguments]
         return subprocess.run(command, capture_output=True, check=False, text=True)
 
-    assert "--require-hashes -r requirements/test.txt" in run("setup").stdout
+    assert "--only-binary :all: -r requirements/test.txt" in run("setup").stdout
     assert run("test").stdout == ".venv/bin/python -P -m pytest\n"
     assert run("absent").returncode == 1
     assert "0 bash blocks" in run("absent").stderr

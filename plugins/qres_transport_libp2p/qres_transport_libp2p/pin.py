@@ -7,17 +7,20 @@ from importlib import metadata
 from typing import Final
 
 from qres_core import PluginError
+from qres_transport_libp2p.curves import without_fastecdsa
 
 LIBP2P: Final = "0.8.1"
 _WHERE: Final = "plugins.libp2p"
 _FIX: Final = (
-    f"pip install libp2p=={LIBP2P}; on Linux its dependency fastecdsa is built from source, which "
-    "needs a C compiler, the headers of Python and of GMP (Debian: gcc python3-dev libgmp-dev)"
+    f"pip install libp2p=={LIBP2P}; on Linux this builds fastecdsa, with gcc, python3-dev and "
+    'libgmp-dev; "Installing" in the README of qres-transport-libp2p does without them'
 )
 
 
 def check_libp2p() -> None:
     """Import libp2p, and refuse another release than the one whose insides are known here.
+
+    Call it before anything else imports libp2p: it does so where fastecdsa is missing, too.
 
     Raises:
         PluginError: QRES-E202 with what to install.
@@ -30,7 +33,8 @@ def check_libp2p() -> None:
         what = f"libp2p {found} is installed; private parts of {LIBP2P} are used"
         raise PluginError.of("QRES-E202", _WHERE, what, _FIX)
     try:
-        importlib.import_module("libp2p")  # takes most of a second, so not for `qres plugins`
+        with without_fastecdsa():
+            importlib.import_module("libp2p")  # takes most of a second, so not for `qres plugins`
     except Exception as error:
         what = f"libp2p cannot be imported: {type(error).__name__}: {error}"
         raise PluginError.of("QRES-E202", _WHERE, what, _FIX) from error

@@ -20,8 +20,9 @@ import pytest
 import trio
 from multiaddr import Multiaddr
 from nacl.signing import SigningKey
+from qres_transport_libp2p.curves import without_fastecdsa
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), without_fastecdsa():
     # What libp2p's own dependencies say when they are imported is not ours to mend.
     warnings.simplefilter("ignore")
     from libp2p import new_host
