@@ -8,6 +8,9 @@ PROJECTS := pyproject.toml $(wildcard libraries/*/pyproject.toml plugins/*/pypro
 DISTS := $(patsubst %/,%,$(dir $(PROJECTS)))
 WORKSPACE := $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation
 export PYTHONSAFEPATH := 1
+# Tests start hundreds of processes: without bytecode on disk, each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST = $(BIN)/python -P -m pytest
 
 # $(call pins,VENV,NAME): all of requirements/NAME.txt, as wheels, and the two packages of sdists.txt,
 # which are plain Python. No compiler is asked for.
@@ -16,7 +19,8 @@ sdists = $(1)/bin/python -m pip install --quiet --no-deps --require-hashes --no-
 pins = $(wheels) && $(sdists)
 
 .DELETE_ON_ERROR:
-.PHONY: demo node test interop coverage lint docs pages picture bench chaos soak hostile dp-utility audit fuzz
+.PHONY: demo node test test-all interop coverage lint docs pages picture bench chaos soak hostile
+.PHONY: dp-utility audit fuzz
 .PHONY: zk-slack
 .PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
@@ -27,8 +31,13 @@ demo: $(VENV)/.demo
 node: $(VENV)/.node
 	$(BIN)/qres plugins
 
+# What a change needs: a worker for each core, without the experiments marked `long`. Minutes.
 test: $(VENV)/.test
-	$(BIN)/python -P -m pytest
+	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal -m "not long"
+
+# Everything, as the gate does.
+test-all: $(VENV)/.test
+	$(PYTEST) -n auto --maxprocesses 8 --dist worksteal
 
 # Peers that others wrote: Node.js from the lint requirements, its packages from npm's registry.
 interop: $(VENV)/.dev

@@ -31,7 +31,7 @@ from trials.processes import Place, Swarm, end_in_order, prepare, until
 from trials.trouble import Fault, describe, plan, strike
 from trials.witness import REPLAYER
 
-START_SECONDS: Final = 90.0
+START_SECONDS: Final = 600.0
 """For the first model of all nodes."""
 AROUND: Final = 60.0
 """Seconds of a seed's share that are kept for its start, its last recovery and its end."""

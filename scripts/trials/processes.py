@@ -22,7 +22,7 @@ from . import invariants, witness
 from .invariants import Line
 from .networks import Network
 
-STOP_SECONDS: Final = 20.0
+STOP_SECONDS: Final = 120.0
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -45,7 +45,7 @@ def certify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         check=False,
         cwd=cwd,
         env=environment,
-        timeout=120,
+        timeout=900,
     )
 
 

@@ -88,7 +88,7 @@ def make(index, spoilt):
     task = make_task(table, nodes=4, seed=3)
     return Judged(task.trainers[index], task.trainers, spoilt), task.initial
 '''
-PATIENCE = 180.0
+PATIENCE = 900.0
 """Seconds for what takes a few on an idle machine."""
 
 
@@ -137,6 +137,17 @@ class Place:
             if one["closed"]:
                 self.models[one["step"]] = one["model_digest"]
         return report
+
+    def report(self) -> Mapping[str, Any]:
+        """The status of a node that runs; a busy machine may let it answer late."""
+        found: list[Mapping[str, Any]] = []
+
+        def told() -> bool:
+            found.append(self.status())
+            return "members" in found[-1]
+
+        until(told)
+        return found[-1]
 
     def step(self) -> int:
         return int(self.status()["step"])
@@ -244,10 +255,11 @@ def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
     for place in places:
         place.start()
     until(lambda: all(place.step() >= 3 for place in places))
-    status = places[0].status()
-    assert status["metrics"]["loss"] > 0
+    until(lambda: "loss" in places[0].report()["metrics"])  # measured after the model is made
+    assert places[0].report()["metrics"]["loss"] > 0
     until(lambda: all(place.exported() >= 3 for place in places))  # they run
-    assert {one["id"] for one in status["peers"]} == {one.node_id for one in places[1:]}
+    others = {one.node_id for one in places[1:]}
+    until(lambda: {one["id"] for one in places[0].report()["peers"]} == others)
     asked = [sys.executable, "-P", "-m", "qres_core.cli", "node", "status", "--url"]
     shown = subprocess.run([*asked, places[0].url], capture_output=True, text=True, check=True)
     assert places[0].node_id in shown.stdout
@@ -291,19 +303,19 @@ def test_a_killed_node_goes_on_where_it_was_and_says_nothing_twice(places: list[
         assert 1 <= victim.exported() <= victim.fact("model")[1]
         facts.append((victim.fact("model")[1], last_round, victim.fact("sequence")))
         victim.start()
-        target = places[1].step()
+        target = max(facts[-1][0], places[1].step())
         until(lambda target=target: victim.step() > target)
     running = [line for line in victim.log() if line["event"] == "node running"]
     assert [line["resumed"] for line in running] == [False, True, True, True]
     assert [line["step"] for line in running[1:]] == [step for step, _round, _number in facts]
     for earlier, later in pairwise(facts):
         assert all(a < b for a, b in zip(earlier, later, strict=True))
-    refused = [reason for place in places[1:] for reason in place.status()["rejections"]]
+    refused = [reason for place in places[1:] for reason in place.report()["rejections"]]
     assert "equivocation" not in refused
     assert not [one for one in refused if "malformed" in one or "signature" in one]
     # Nobody lost trust in it, and it kept its ledger.
     for place in places:
-        standings = {one["id"]: one for one in place.status()["members"]}
+        standings = {one["id"]: one for one in place.report()["members"]}
         assert not any(one["banned"] for one in standings.values())
         assert standings[victim.node_id]["standing"] == 1.0
     for place in places:
@@ -341,11 +353,15 @@ def test_a_node_that_joins_late_takes_a_snapshot(places: list[Place]) -> None:
 
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
 def test_rounds_end_a_run(places: list[Place]) -> None:
+    # The others stay until it is through, however late it is.
+    for place in places[1:]:
+        place.start("--rounds", "2", "--linger", str(PATIENCE))
+    places[0].start("--rounds", "2", "--linger", "1")
+    assert places[0].process is not None
+    assert places[0].process.wait(PATIENCE) == 0
+    until(lambda: all(place.step() == 2 for place in places[1:]))
+    assert [place.end(signal.SIGTERM) for place in places[1:]] == [0, 0, 0]
     for place in places:
-        place.start("--rounds", "2", "--linger", "1")
-    for place in places:
-        assert place.process is not None
-        assert place.process.wait(PATIENCE) == 0
         assert json.loads((place.folder / "out").read_text())["step"] == 2
         place.start("--rounds", "2", "--linger", "0")  # nothing is left to do
     for place in places:
@@ -386,7 +402,7 @@ def judged(places: Sequence[Place], spoilt: Path, *, validate: bool) -> None:
 
 def held(places: Sequence[Place]) -> set[tuple[int, str]]:
     """The models of nodes that run."""
-    return {(one["step"], one["model_digest"]) for one in (place.status() for place in places)}
+    return {(one["step"], one["model_digest"]) for one in (place.report() for place in places)}
 
 
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
@@ -436,7 +452,7 @@ def test_without_validation_it_does(places: list[Place], tmp_path: Path) -> None
     judged(places, spoilt, validate=False)
     for place in places:
         place.start()
-    until(lambda: places[0].step() >= 2)
-    before = places[0].status()["metrics"]["loss"]
+    until(lambda: places[0].step() >= 2 and "loss" in places[0].report()["metrics"])
+    before = places[0].report()["metrics"]["loss"]
     spoilt.touch()
-    until(lambda: places[0].status()["metrics"].get("loss", 0.0) > 2 * before + 1)
+    until(lambda: places[0].report()["metrics"].get("loss", 0.0) > 2 * before + 1)

@@ -207,6 +207,6 @@ def qres() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-c", start, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
 
     return call

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import select
 import signal
 import sys
 import time
@@ -65,20 +64,16 @@ def state(folder: str) -> dict[Any, Any]:
     return found
 
 
-def told(reader: int, seconds: float) -> int:
-    """Count the dots that arrive within the time."""
-    count, end = 0, time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        if select.select([reader], [], [], left)[0]:
-            octets = os.read(reader, 64)
-            if not octets:
-                break
-            count += len(octets)
+def told(reader: int, wanted: int) -> int:
+    """Wait for so many dots; how many came."""
+    count = 0
+    while count < wanted and (octets := os.read(reader, 64)):
+        count += len(octets)
     return count
 
 
-def kill_once(folder: str, first: int, seconds: float) -> int:
-    """Start a child, kill it after a time; how many steps it told of."""
+def kill_once(folder: str, first: int, wanted: int, seconds: float) -> int:
+    """Start a child, kill it a little after so many dots; how many steps it told of."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -88,7 +83,8 @@ def kill_once(folder: str, first: int, seconds: float) -> int:
         finally:
             os._exit(0)
     os.close(writer)
-    dots = told(reader, seconds)
+    dots = told(reader, wanted)
+    time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     while octets := os.read(reader, 64):
@@ -97,13 +93,14 @@ def kill_once(folder: str, first: int, seconds: float) -> int:
     return max(0, dots - 1)
 
 
-def besiege(folder: str, kills: int, longest: float, chance: random.Random) -> Counter[str]:
-    """Kill so many times on one store, and check after each."""
+def besiege(folder: str, kills: int, most: int, chance: random.Random) -> Counter[str]:
+    """Kill so many times on one store, after so many steps at most, and check after each."""
     model = start(None)
     done = 0
     report: Counter[str] = Counter()
     for _ in range(kills):
-        finished = kill_once(folder, done, chance.uniform(0.0, longest))
+        seconds = chance.uniform(0.0, 0.01)
+        finished = kill_once(folder, done, chance.randint(0, most), seconds)
         for number in range(done, done + finished):
             step(model, number)
         done += finished
@@ -124,8 +121,8 @@ def main(folder: str, kills: int, seed: int) -> None:
     young = kills // 4
     report: Counter[str] = Counter()
     for index in range(young):  # while the store is made
-        report += besiege(f"{folder}{index}", 1, 0.01, chance)
-    report += besiege(folder, kills - young, 0.06, chance)
+        report += besiege(f"{folder}{index}", 1, 0, chance)
+    report += besiege(folder, kills - young, 10, chance)
     sys.stdout.write(json.dumps(report))
 
 

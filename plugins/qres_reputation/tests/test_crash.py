@@ -21,7 +21,7 @@ def test_nothing_told_is_forgotten_by_a_kill(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

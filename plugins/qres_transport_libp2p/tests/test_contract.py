@@ -16,6 +16,7 @@ MIB = 2**20
 
 class TestContract(TransportContract):
     lab: SimpleNamespace
+    patience = 300.0
 
     @pytest.fixture(autouse=True)
     def _given(self, lab: SimpleNamespace) -> None:

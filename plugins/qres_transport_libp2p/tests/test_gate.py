@@ -79,7 +79,7 @@ def test_nothing_is_served_before_the_hello(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(peer) as host:
-            one = lab.transport(me, [me, peer], dial=[], hello_seconds=1.0)
+            one = lab.transport(me, [me, peer], dial=[], hello_seconds=5.0)
             one.handle("ask", handler)
             await swarm.start(one)
             ref = await one.publish_blob(b"secret")

@@ -247,14 +247,12 @@ def test_what_a_node_says_just_after_a_restart_is_heard(lab: SimpleNamespace) ->
             await lab.heard(one, b"before 59")
             await two.aclose()
             again = lab.transport(roster[1], roster)
-            start = time.monotonic()
             await swarm.start(again)
             await lab.connected(one, again)
             for number in range(20):
                 await again.broadcast(b"after %d" % number)
             for number in range(20):
                 await lab.heard(one, b"after %d" % number)
-            assert time.monotonic() - start < lab.PATIENCE
 
     anyio.run(main)
 
@@ -283,7 +281,7 @@ def test_broadcasts_beyond_the_rate_wait_and_floods_of_others_are_dropped(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(roster[0], roster, ingress_burst=10, ingress_per_second=1.0)
+            one = lab.transport(roster[0], roster, ingress_burst=10, ingress_per_second=0.1)
             two = lab.transport(roster[1], roster, publish_burst=20, publish_per_second=40.0)
             await swarm.start(one, two)
             await lab.connected(one, two)
@@ -291,8 +289,9 @@ def test_broadcasts_beyond_the_rate_wait_and_floods_of_others_are_dropped(
             for number in range(40):
                 await two.broadcast(b"%d" % number)
             assert time.monotonic() - start >= 0.45  # 20 at once, 20 at 40 a second
-            await anyio.sleep(0.5)
-            assert one.stats().frames_dropped >= 20
+            with anyio.fail_after(lab.PATIENCE):
+                while one.stats().frames_dropped < 20:  # noqa: ASYNC110
+                    await anyio.sleep(0.05)
 
     anyio.run(main)
 
@@ -389,7 +388,7 @@ def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespac
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(other, [me, other], dial=[], ping_seconds=60.0)
+            one = lab.transport(other, [me, other], dial=[], ping_seconds=3600.0)
             await swarm.start(one)
             child = run_child(code)
             try:
@@ -399,12 +398,11 @@ def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespac
                 new = lab.transport(place, [me, other], dial=[other])
                 await swarm.start(new)
                 await lab.connected(new, one)
-                start = time.monotonic()
+                # Long before the frozen one's pings are missed.
                 for sender, to in ((new, one), (one, new)):
                     await until_heard(lab, partial(sender.broadcast, b"gossip"), to, b"gossip")
                     direct = partial(sender.send, to._info.node_id, b"direct")
                     await until_heard(lab, direct, to, b"direct")
-                assert time.monotonic() - start < 10
             finally:
                 child.kill()
                 child.wait()

@@ -13,7 +13,7 @@ import pytest
 
 from qres_core.kernel.config import parse
 from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.swarm.node import run_node
+from qres_core.swarm.node import Node, run_node
 
 STEPS = 3
 
@@ -70,20 +70,34 @@ def test_four_nodes_reach_one_model(
     settings = TaskConfig(name="quadratic", dimension=dimension, local_epochs=1, learning_rate=0.5)
     task = make_task(settings, nodes=4, seed=3)
     machines: list[Any] = []
+    nodes: list[Node] = []
     errors: list[BaseException] = []
 
+    async def stop(mine: Node) -> None:
+        """Have a node help the others until all are through."""
+        while len(nodes) < 4 or any(one.machine.step < STEPS for one in nodes):  # noqa: ASYNC110
+            await anyio.sleep(0.05)
+        mine.stop()
+
     async def node(index: int, me: Any) -> None:
-        machines.append(
-            await run_node(
-                configure(tmp_path, me, roster),
-                node_id=me.node_id,
-                roster=ids,
-                trainer=task.trainers[index],
-                initial=task.initial,
-                steps=STEPS,
-                linger=2.0,
+        async with anyio.create_task_group() as group:
+
+            def started(made: Node) -> None:
+                nodes.append(made)
+                group.start_soon(stop, made)
+
+            machines.append(
+                await run_node(
+                    configure(tmp_path, me, roster),
+                    node_id=me.node_id,
+                    roster=ids,
+                    trainer=task.trainers[index],
+                    initial=task.initial,
+                    steps=STEPS,
+                    linger=lab.PATIENCE,
+                    on_start=started,
+                )
             )
-        )
 
     def run(index: int, me: Any) -> None:
         try:

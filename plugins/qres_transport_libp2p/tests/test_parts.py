@@ -92,7 +92,10 @@ def test_calls_cross_the_threads_with_results_errors_and_cancellation(backend: s
 
         cancelled: list[bool] = []
 
+        waiting: list[bool] = []
+
         async def wait() -> None:
+            waiting.append(True)
             try:
                 await trio.sleep_forever()
             except trio.Cancelled:
@@ -105,8 +108,11 @@ def test_calls_cross_the_threads_with_results_errors_and_cancellation(backend: s
         assert await thread.call(answer, 1) == "1 in libp2p-test"
         with pytest.raises(LookupError):
             await thread.call(fail)
-        with anyio.move_on_after(0.05):
-            await thread.call(wait)
+        async with anyio.create_task_group() as group:
+            group.start_soon(thread.call, wait)
+            while not waiting:  # noqa: ASYNC110 - another thread's loop tells nobody
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
         await thread.call(answer, 2)
         assert cancelled == [True]
         async with anyio.create_task_group() as group:
@@ -117,10 +123,10 @@ def test_calls_cross_the_threads_with_results_errors_and_cancellation(backend: s
 
             group.start_soon(interrupted)
             await anyio.sleep(0.05)
-            await thread.stop(5)
+            await thread.stop(60)
         with pytest.raises(RoundError, match="QRES-E603"):
             await thread.call(answer, 3)
-        await thread.stop(5)
+        await thread.stop(60)
 
     anyio.run(main, backend=backend)
     assert ended == ["closed"]
@@ -167,19 +173,19 @@ def test_questions_to_the_caller_s_loop_end_in_time(backend: str) -> None:
 
         async def ask() -> tuple[str, int]:
             return (
-                await caller.ask(lambda: threading.current_thread().name, 5),
-                await caller.serve(double, 5),
+                await caller.ask(lambda: threading.current_thread().name, 60),
+                await caller.serve(double, 60),
             )
 
         async def wait() -> None:
             with pytest.raises(TimeoutError):
-                await caller.serve(slow, 0.05)
+                await caller.serve(slow, 1.0)
 
         await thread.start(program, lambda _why: None)
         assert await thread.call(ask) == (threading.current_thread().name, 42)
         await thread.call(wait)
         await cancelled.wait()
         await caller.cancel_all()
-        await thread.stop(5)
+        await thread.stop(60)
 
     anyio.run(main, backend=backend)

@@ -455,7 +455,7 @@ def test_processes_that_open_it_at_once_make_one(tmp_path: Path, how: str) -> No
         assert worker.stdin is not None
         worker.stdin.write("\n")
         worker.stdin.flush()
-    said = [worker.communicate(timeout=120)[0].splitlines() for worker in workers]
+    said = [worker.communicate(timeout=900)[0].splitlines() for worker in workers]
     for number, outcomes in enumerate(zip(*said, strict=True)):
         assert outcomes.count("created") <= 1, outcomes
         refusals = {one for one in outcomes if one.startswith("QRES")}

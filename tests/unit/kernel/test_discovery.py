@@ -256,7 +256,7 @@ def python(folder: Path, *arguments: str, **environment: str) -> Any:
         env={**inherited, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

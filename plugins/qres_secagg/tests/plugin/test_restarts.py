@@ -146,7 +146,7 @@ def killed_at(step: str, folder: Path) -> bytes:
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=900,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     name = (folder / "killed").read_text()
