@@ -20,8 +20,7 @@ pins = $(wheels) && $(sdists)
 
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages picture bench chaos soak hostile
-.PHONY: dp-utility audit fuzz
-.PHONY: zk-slack
+.PHONY: dp-utility audit fuzz zk-slack
 .PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo

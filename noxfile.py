@@ -35,6 +35,8 @@ HEADER = (
     "# Compiled from the pyproject.toml files by `make requirements`; see requirements/README.md.\n"
 )
 
+PYTEST = ("python", "-P", "-m", "pytest", "-n", "auto", "--dist", "worksteal")
+
 nox.needs_version = ">=2024.10"
 nox.options.sessions = ["lint", "types", "tests", "wheels"]
 
@@ -65,7 +67,7 @@ def _build(session: nox.Session, out: Path) -> list[str]:
 def tests(session: nox.Session) -> None:
     """All tests against the working tree."""
     _workspace(session, "test")
-    session.run("python", "-P", "-m", "pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -80,7 +82,7 @@ def wheels(session: nox.Session) -> None:
         "import qres_core, sysconfig\n"
         "assert qres_core.__file__.startswith(sysconfig.get_path('purelib')), qres_core.__file__",
     )
-    session.run("python", "-P", "-m", "pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])

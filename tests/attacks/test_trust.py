@@ -101,6 +101,7 @@ def test_equivocation_is_remembered() -> None:
     assert "banned" in judged.injected
 
 
+@pytest.mark.long
 def test_flood() -> None:
     bare = play(FRESH, "flood")
     assert "banned" not in bare.injected

@@ -59,6 +59,7 @@ def test_every_triple_is_answered_and_explained() -> None:
     assert [one.labels for one in found if not one.supported and not explained(one)] == []
 
 
+@pytest.mark.long
 def test_every_supported_pair_runs() -> None:
     swarms = list(covering())
     covered = {pair for one in swarms for pair in groups_of(2) if set(pair) <= set(one.modes)}

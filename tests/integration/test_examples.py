@@ -14,9 +14,16 @@ from qres_core.lab.simulator import simulate
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+LONG = ("dp", "full-stack")
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=[pytest.mark.long] if path.stem in LONG else [], id=path.stem)
+        for path in sorted(EXAMPLES.glob("*.toml"))
+    ],
+)
 def test_example(path: Path) -> None:
     config = load(path, sections={"simulation": Scenario})
     scenario: Scenario = attrs.evolve(config.sections["simulation"], rounds=2)
@@ -26,6 +33,7 @@ def test_example(path: Path) -> None:
     assert all((record.alignment or 0) > 0.9 for record in result.closed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", ["optimised_ipm", "min_sum"])
 def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack: str) -> None:
     config = load(EXAMPLES / "validated.toml", sections={"simulation": Scenario})
@@ -34,6 +42,7 @@ def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack
     assert result.final("accuracy") > 0.88
 
 
+@pytest.mark.long
 def test_what_the_readme_of_validation_says_of_its_limits_holds() -> None:
     """It rests on its held-out examples: where they lack classes a geometric rule is better."""
     text = (ROOT / "plugins/qres_validation/README.md").read_text(encoding="utf-8")

@@ -66,6 +66,7 @@ def test_who_lies_about_a_proof_is_found(kind: type, fact: str) -> None:
     assert result.final("accuracy") > 0.7
 
 
+@pytest.mark.long
 def test_one_sum_and_a_mean_stand_a_fifth_of_liars_within_their_proofs() -> None:
     setting = stack.one_sum(15)
     result = stack.attacked(setting, rounds=2, seed=0)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 CONFIG = Path(__file__).with_name("full_stack_processes.toml")
-PATIENCE = 300.0
-"""Seconds for what takes forty on an idle machine."""
+PATIENCE = 1500.0
+"""Seconds for what takes three minutes: rounds wait for those who are silent, however slow all are."""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("qres_transport_libp2p") is None, reason="needs the libp2p transport")
 def test_the_whole_stack_over_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "qres_core.cli", "swarm", "up", str(CONFIG)]

@@ -289,6 +289,7 @@ def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
             assert form not in text
 
 
+@pytest.mark.long
 def test_a_killed_node_goes_on_where_it_was_and_says_nothing_twice(places: list[Place]) -> None:
     for place in places:
         place.start()
@@ -328,6 +329,7 @@ def test_a_killed_node_goes_on_where_it_was_and_says_nothing_twice(places: list[
     assert len(closed) == len(set(closed))
 
 
+@pytest.mark.long
 def test_a_node_that_joins_late_takes_a_snapshot(places: list[Place]) -> None:
     for place in places[:3]:
         place.start()
@@ -405,6 +407,7 @@ def held(places: Sequence[Place]) -> set[tuple[int, str]]:
     return {(one["step"], one["model_digest"]) for one in (place.report() for place in places)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
 @pytest.mark.skipif(find_spec("qres_validation") is None, reason="qres-validation is missing")
 def test_a_model_that_fails_validation_never_becomes_the_node_s(
@@ -445,6 +448,7 @@ def test_a_model_that_fails_validation_never_becomes_the_node_s(
     assert {place.models[step] for place in places} == {digest}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
 def test_without_validation_it_does(places: list[Place], tmp_path: Path) -> None:
     """The control."""

@@ -113,7 +113,7 @@ def kill(folder: Path) -> None:
         os.kill(victim, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("transport", ["loopback", "libp2p"])
+@pytest.mark.parametrize("transport", ["loopback", pytest.param("libp2p", marks=pytest.mark.long)])
 def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: str) -> None:
     if transport == "libp2p" and find_spec("qres_transport_libp2p") is None:
         pytest.skip("qres-transport-libp2p is not installed")
@@ -203,6 +203,7 @@ def test_what_an_own_model_cannot_play_is_refused(
     assert not (tmp_path / "box").exists()
 
 
+@pytest.mark.long
 def test_a_box_says_when_all_nodes_may_train_on_the_same_data(tmp_path: Path) -> None:
     entry = ("--set", 'trainer.entry="own_model_of_box:alone"')
     process = up(tmp_path, *entry, "--rounds", "1", transport=own(tmp_path))
@@ -222,6 +223,7 @@ EIGHT = (
 )
 
 
+@pytest.mark.long
 def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
     tmp_path: Path,
 ) -> None:

@@ -17,6 +17,7 @@ POINTS = 200
 NOW = 1_700_000_000
 
 
+@pytest.mark.long
 def test_kill_at_any_moment(swarm: Any) -> None:
     for number in range(5):
         swarm.issue(bytes([number]) * 32)

@@ -192,6 +192,7 @@ def test_sleepers_are_banned_when_the_rule_says(attackers: int, decay: float) ->
     assert min(swarm.scores(swarm.honest)) >= 500_000
 
 
+@pytest.mark.long
 def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_not() -> None:
     last = AWAKE_AFTER + rounds_to_ban(Reputation())
     scenario = Scenario(rounds=45, seed=1, attack="test-sleeper", attackers=5)

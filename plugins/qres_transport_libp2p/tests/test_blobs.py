@@ -27,6 +27,7 @@ def spoil(transport: Any, ref: BlobRef, *chunks: int) -> None:
         memory[index] = bytes(len(memory[index]))
 
 
+@pytest.mark.long
 def test_forty_megabytes_reach_several_peers(
     lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -433,6 +433,7 @@ def test_a_peer_that_freezes_is_down_and_comes_back(lab: SimpleNamespace) -> Non
     anyio.run(main)
 
 
+@pytest.mark.long
 def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
     """libp2p resets streams that rest for five seconds; the node's own thread may rest."""
     roster = lab.members(2)

@@ -49,6 +49,7 @@ async def works(lab: SimpleNamespace, sender: Any, to: Any, frame: bytes) -> Non
                 return
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_garbage_truncation_and_silence_on_the_port(lab: SimpleNamespace) -> None:
     roster = lab.members(2)
@@ -83,6 +84,7 @@ def test_garbage_truncation_and_silence_on_the_port(lab: SimpleNamespace) -> Non
     anyio.run(main)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_garbage_on_every_stream_of_an_admitted_peer(lab: SimpleNamespace) -> None:
     """It has a key of the roster and says hello, then sends garbage, and comes again."""

@@ -145,6 +145,7 @@ def sodium() -> ctypes.CDLL:
     return library
 
 
+@pytest.mark.long
 def test_ten_thousand_elements_are_those_of_libsodium(sodium: ctypes.CDLL) -> None:
     n = 10_000
     data = secrets.token_bytes(64 * n)

@@ -81,6 +81,7 @@ def test_reputation_that_anybody_could_slander_is_not_started() -> None:
     assert "QRES-E305" in outcome.reason
 
 
+@pytest.mark.long
 def test_a_stack_with_noise_gives_the_same_bits_again() -> None:
     job = ("sign_flip", "full, one sum, dp")
     first, again = play(job, QUICK)[0], play(job, QUICK)[0]
