@@ -12,7 +12,7 @@ import pytest
 
 CONFIG = Path(__file__).with_name("full_stack_processes.toml")
 PATIENCE = 1500.0
-"""Seconds for what takes three minutes: rounds wait for those who are silent, however slow all are."""
+"""Seconds for what takes three minutes: rounds wait for those who are silent."""
 
 
 @pytest.mark.long
