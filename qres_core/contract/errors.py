@@ -340,6 +340,10 @@ class QresError(Exception):
             raise ValueError(msg)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[Problem, ...]]]:
+        """From the problems, not from their text: errors come back from worker processes."""
+        return type(self), (self.problems,)
+
     @property
     def code(self) -> str:
         """The id of the first problem."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, cast
 
@@ -23,6 +23,11 @@ _EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """A plugin of each family that a message can name; nothing but the messages rests on it."""
+
+_BASES: Final = 9
+"""Small numbers from which a smaller value of an option is looked for."""
+_DOUBLINGS: Final = 20
+"""Powers of two by which a value is raised to look for a larger one."""
 
 SEEN: Final[Mapping[Visibility, str]] = MappingProxyType(
     {
@@ -55,21 +60,107 @@ def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
     )
 
 
-def ask_for_less(plugin: Enabled) -> str:
-    """How a plugin is content with fewer updates."""
-    options = [option for option in ("f", "size") if has_option(plugin, option)]
-    return f"a smaller {' or '.join(options) or 'bound'} in [plugins.{plugin.name}]"
+def settings(
+    plugin: Enabled, content: Callable[[Enabled], bool], *, more: bool = False
+) -> list[tuple[str, Enabled]]:
+    """What to set one option of a plugin to, so that it is content.
 
+    No plugin says which of its options causes a refusal: every number among them is tried.
 
-def has_option(plugin: Enabled, option: str) -> bool:
-    """Whether a plugin has an option of that name, so that a message can say what to set it to."""
+    Args:
+        plugin: as it is configured.
+        content: whether a plugin of that configuration would do.
+        more: try larger numbers, else smaller ones.
+
+    Returns:
+        for each option that helps by itself, ``f = 2 in [plugins.krum]`` with the number nearest to
+        the present one, and the plugin with it.
+
+    Complexity: O(log v) instances of the plugin for each option of value v.
+    """
     kind = cast("Any", type(plugin.instance))
-    return attrs.has(kind) and option in {one.name for one in attrs.fields(kind)}
+    if not attrs.has(kind):
+        return []
+    found: list[tuple[str, Enabled]] = []
+    for field in attrs.fields(kind):
+        value = getattr(plugin.instance, field.name)
+        if not field.init or type(value) not in (int, float):
+            continue
+
+        def trial(number: int, name: str = field.alias) -> Enabled | None:
+            try:
+                instance = attrs.evolve(cast("Any", plugin.instance), **{name: number})
+                changed = attrs.evolve(plugin, instance=instance)
+                return changed if content(changed) else None
+            except Exception:  # noqa: BLE001 - a plugin refuses a number in whatever way it likes
+                return None
+
+        number: int | None = None
+        if type(value) is int:
+            number = _nearest(value, lambda one: trial(one) is not None, more=more)
+        elif not more and trial(0) is not None:  # of other numbers none is worth a word
+            number = 0
+        if number is not None and (changed := trial(number)):
+            found.append((f"{field.name} = {number} in [plugins.{plugin.name}]", changed))
+    return found
+
+
+def _nearest(value: int, good: Callable[[int], bool], *, more: bool) -> int | None:
+    """The number nearest to ``value`` that is good, if numbers beyond a bound are good."""
+    bases = [value + 2**k for k in range(_DOUBLINGS)] if more else range(min(value, _BASES))
+    far = next((base for base in bases if good(base)), None)
+    if far is None:
+        return None
+    near = value
+    while abs(far - near) > 1:
+        middle = (far + near) // 2
+        far, near = (middle, near) if good(middle) else (far, middle)
+    return far
+
+
+def ask_for_less(plugin: Enabled, rows: int, byzantine: int) -> list[str]:
+    """How a plugin is content with so many rows; none where no single option helps."""
+    kept: list[str] = []
+    lowered: list[str] = []  # where the swarm must promise less too
+    for setting, changed in settings(plugin, lambda one: one.needs.min_updates <= rows):
+        tolerates = changed.needs.tolerates
+        if tolerates is None or tolerates >= byzantine:
+            kept.append(setting)
+        else:
+            lowered.append(f"{setting} and swarm.byzantine = {max(0, tolerates)}")
+    return kept + lowered
+
+
+def either(remedies: Sequence[str]) -> str:
+    """Several remedies, each of which is enough."""
+    *most, last = remedies
+    return f"{', '.join(most)}, or {last}" if most else last
+
+
+def withstand(plugin: Enabled, liars: int, quorum: int) -> list[str]:
+    """How a plugin withstands so many liars; none where no single option helps."""
+
+    def enough(one: Enabled) -> bool:
+        return one.needs.tolerates is not None and one.needs.tolerates >= liars
+
+    said: list[str] = []
+    for setting, changed in settings(plugin, enough, more=True):
+        least = changed.needs.min_updates
+        said.append(f"{setting} and swarm.quorum >= {least}" if least > quorum else setting)
+    return said
+
+
+def merge_less(plugin: Enabled, most: int) -> str:
+    """How a wrapper makes one row of at most so many."""
+    found = settings(plugin, lambda one: one.merges <= most)
+    fewer = f"let {plugin.name} make one row of at most {most}"
+    return " or ".join(setting for setting, _changed in found) or fewer
 
 
 def ban_only(plugin: Enabled) -> str:
     """How a reputation is kept from scaling weights."""
-    how = f": exponent = 0 in [plugins.{plugin.name}]" if has_option(plugin, "exponent") else ""
+    found = settings(plugin, lambda one: not one.weighs)
+    how = f": {' or '.join(setting for setting, _changed in found)}" if found else ""
     return f"let {plugin.name} ban nodes and not weight them{how}"
 
 

@@ -21,8 +21,10 @@ from qres_core.kernel.remedies import (
     ask_for_less,
     ban_only,
     counted,
+    either,
     enable,
-    has_option,
+    merge_less,
+    withstand,
     work_in_groups,
 )
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
@@ -219,7 +221,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
 def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Iterator[Problem]:
     """Enough rows for each wrapper, from the outermost, and for the rule inside them."""
     rows = hidden.rows(swarm.quorum)
-    merged, mergers = 1, list[str]()  # what wrappers before make of so many rows: one
+    merged, mergers = 1, list[Enabled]()  # what wrappers before make of so many rows: one
     chain = [*having(enabled, "wrap_aggregate"), *having(enabled, "aggregate")]
     for plugin in (*(one for one in enabled if one not in chain), *chain):
         where, least = f"plugins.{plugin.name}", plugin.needs.min_updates
@@ -227,46 +229,55 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
             closes = f"a round may close with {swarm.quorum} (swarm.quorum)"
             what = f"needs {least} updates, but {closes}"
             nodes = f" and swarm.nodes >= {least}" if least > swarm.nodes else ""
-            fix = f"swarm.quorum >= {least}{nodes}, or {ask_for_less(plugin)}"
-            yield Problem("QRES-E304", where, what, fix)
+            less = ask_for_less(plugin, swarm.quorum, swarm.byzantine)
+            yield Problem(
+                "QRES-E304", where, what, either([f"swarm.quorum >= {least}{nodes}", *less])
+            )
             continue
         if plugin not in chain:
             continue
         if mergers and plugin.needs.visibility is Visibility.INDIVIDUAL:
-            names = " and ".join(f"plugins.{name}" for name in mergers)
+            names = " and ".join(f"plugins.{one.name}" for one in mergers)
             what = f"needs to see single updates, and {names} makes one row of {merged}"
             rule = "use a rule that works with means of several"
             instead = rule if "aggregate" in plugin.hooks else f"remove [plugins.{plugin.name}]"
-            remove = " and ".join(f"[plugins.{name}]" for name in mergers)
+            remove = " and ".join(f"[plugins.{one.name}]" for one in mergers)
             yield Problem("QRES-E303", where, what, f"{instead}, or remove {remove}")
             continue
         if hidden.visibility is not Visibility.SUM and -(-rows // merged) < least:
-            yield _too_few(plugin, swarm.quorum, hidden, merged, mergers)
+            yield _too_few(plugin, swarm, hidden, merged, mergers)
         if plugin.merges > 1:
             merged *= plugin.merges
-            mergers.append(plugin.name)
+            mergers.append(plugin)
 
 
 def _too_few(
-    plugin: Enabled, quorum: int, hidden: Hidden, merged: int, mergers: Sequence[str]
+    plugin: Enabled, swarm: SwarmConfig, hidden: Hidden, merged: int, mergers: Sequence[Enabled]
 ) -> Problem:
-    least = plugin.needs.min_updates
+    least, quorum = plugin.needs.min_updates, swarm.quorum
     needed = (least - 1) * merged + 1  # rows of which the wrappers before make enough
     rows = hidden.rows(quorum)
     what = f"needs {least} rows, and of swarm.quorum = {quorum} updates"
     if hidden.by is not None:
         what += f" plugins.{hidden.name} leaves {rows}"
-    fix = f"groups of at most {quorum // needed} nodes" if quorum >= needed else ""
+    fixes: list[str] = []
     if mergers:
-        names = ", ".join(f"plugins.{name}" for name in mergers)
+        names = ", ".join(f"plugins.{one.name}" for one in mergers)
         what += f"{', of which' if hidden.by else ''} {names} makes {-(-rows // merged)}"
-        fix = f"a smaller {names}.size"
+        for one in mergers:
+            others = merged // one.merges
+            enough = [size for size in range(1, one.merges) if -(-rows // (others * size)) >= least]
+            fixes += [merge_less(one, max(enough))] if enough else []
+    elif quorum // needed > 1:  # a group of one hides nothing
+        fixes.append(f"groups of at most {quorum // needed} nodes")
     size = hidden.by.hides.group_size if hidden.by is not None else 1
     if size:  # without groups from the start, no quorum makes more rows than one
-        fix = f"{fix + ', ' if fix else ''}swarm.quorum >= {needed * size}"
-    smaller = ask_for_less(plugin)
-    fix = f"{fix}, or {smaller}" if fix else smaller
-    return Problem("QRES-E304", f"plugins.{plugin.name}", what, fix)
+        fixes.append(f"swarm.quorum >= {needed * size}")
+    fixes += ask_for_less(plugin, -(-rows // merged), swarm.byzantine)
+    if not fixes:
+        rule = "aggregate" in plugin.hooks
+        fixes.append("use another rule" if rule else f"remove [plugins.{plugin.name}]")
+    return Problem("QRES-E304", f"plugins.{plugin.name}", what, either(fixes))
 
 
 def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
@@ -276,13 +287,9 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
             continue
         what = f"withstands {counted(tolerates)}, and swarm.byzantine promises {swarm.byzantine}"
         kind = "rule" if "aggregate" in plugin.hooks else "plugin"
-        own = (
-            f"f = {swarm.byzantine} in [plugins.{plugin.name}], " if has_option(plugin, "f") else ""
-        )
-        fix = (
-            f"{own}{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}, or "
-            f"swarm.byzantine <= {max(0, tolerates)}"
-        )
+        own = withstand(plugin, swarm.byzantine, swarm.quorum)
+        other = f"{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}"
+        fix = either([*own, other, f"swarm.byzantine <= {max(0, tolerates)}"])
         proofs = [one for one in having(enabled, "verify") if one.bounds]
         if plugin.averages and proofs:
             # A bound on the length of an update bounds what it does to a mean of equal weights.

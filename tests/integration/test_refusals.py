@@ -100,6 +100,34 @@ def test_a_refusal_says_where_what_and_what_to_do(row: Row) -> None:
         ), one
 
 
+SETTING = re.compile(r"(\w+) = (\d+) in \[plugins\.(\w+)\](?: and swarm\.(\w+) >?= (\d+))?")
+"""An option, its value and its plugin, and what must be changed with it."""
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
+def test_every_setting_that_a_refusal_advises_ends_it(row: Row) -> None:
+    for one in problems(row.text):
+        for option, value, plugin, key, bound in SETTING.findall(one.fix):
+            raw: dict[str, Any] = tomli.loads(row.text)
+            raw["plugins"][plugin][option] = int(value)
+            if key:
+                raw["swarm"][key] = int(bound)
+            raw["swarm"]["nodes"] = max(raw["swarm"]["nodes"], raw["swarm"]["quorum"])
+            left = diagnose(raw, source="swarm.toml", sections=SECTIONS, installed=scan())
+            assert one not in left.problems
+
+
+def test_refusals_advise_settings() -> None:
+    advised = {
+        (option, plugin)
+        for row in rows()
+        for one in problems(row.text)
+        for option, _value, plugin, _key, _bound in SETTING.findall(one.fix)
+    }
+    assert {("f", "krum"), ("select", "krum"), ("size", "bucketing")} <= advised
+    assert {("exponent", "reputation"), ("f", "median")} <= advised
+
+
 def test_the_page_has_every_refusal_of_a_combination() -> None:
     shown = set(re.findall(r"^(QRES-E\d{3})", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
     met = {f"QRES-E{number}" for number in (*range(102, 106), 201, *range(301, 315), 801)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
@@ -91,7 +93,7 @@ def play_all(
         the exhibits in the gallery's order, each decided by its baseline where it has one.
 
     Raises:
-        LabError: QRES-E801 for an unknown name.
+        LabError: QRES-E801 for an unknown name, QRES-E802 where something is not installed.
     """
     entries = with_baselines(names)
     jobs = _jobs(entries, setting)
@@ -109,10 +111,29 @@ def play_all(
         # A fresh interpreter each: nothing of one exhibit can be left for another.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            results = pool.map(_worker, [(job, setting) for job in jobs])
-            for job, result in zip(jobs, results, strict=True):
-                note(job, result)
+            try:
+                with _ctrl_c_held_back():
+                    results = pool.map(_worker, [(job, setting) for job in jobs])
+                for job, result in zip(jobs, results, strict=True):
+                    note(job, result)
+            except KeyboardInterrupt:
+                for worker in multiprocessing.active_children():
+                    worker.terminate()  # what is under way takes minutes
+                raise
     return tuple(_decided(entry, found) for entry in entries)
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Generator[None]:
+    """Processes that are started here never get ctrl-C; this one gets it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _decided(entry: GalleryEntry, found: Mapping[Job, tuple[GalleryOutcome, float]]) -> Shown:

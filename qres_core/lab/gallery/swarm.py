@@ -65,11 +65,17 @@ class SwarmAttack:
     alpha: float = 0.0
 
     def play(self, defence: Defence, setting: GallerySetting) -> GalleryOutcome:
-        """Play the swarm and say what came of it."""
+        """Play the swarm and say what came of it.
+
+        Raises:
+            LabError: QRES-E802: what is missing is missing to every exhibit, so it is no outcome.
+        """
         try:
             played = self._played(defence, setting)
         except QresError as error:
             problem = error.problems[0]
+            if problem.code == "QRES-E802":
+                raise
             return GalleryOutcome(
                 defence=defence.name,
                 measure="-",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pickle
 import re
 from collections.abc import Iterator
 
@@ -93,6 +94,19 @@ def test_an_error_reports_all_its_problems_in_order() -> None:
         assert error.problems == tuple(problems)
         assert error.code == "QRES-E103"
         assert str(error).splitlines() == [str(problem) for problem in problems]
+
+
+def test_a_problem_given_twice_is_told_once() -> None:
+    twice = [Problem("QRES-E802", "x", "missing"), Problem("QRES-E103", "y", "missing")] * 2
+    assert QresError(twice).problems == tuple(twice[:2])
+
+
+@pytest.mark.parametrize("kind", [QresError, *subclasses()])
+def test_an_error_survives_the_way_between_processes(kind: type[QresError]) -> None:
+    error = kind([Problem("QRES-E103", "swarm.name", "missing"), Problem("QRES-E102", "x", "?")])
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - its own bytes
+    assert type(again) is kind
+    assert again.problems == error.problems
 
 
 def test_an_error_without_a_problem_cannot_be_made() -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -208,10 +212,65 @@ def test_defences_have_a_list_of_their_own() -> None:
     assert all(name == one.name for name, one in DEFENCES.items())
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_not_installed_is_refused_once(
+    processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = "raise ModuleNotFoundError(\"No module named 'sklearn'\")"
+    (tmp_path / "sklearn.py").write_text(missing, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the workers
+    monkeypatch.syspath_prepend(tmp_path)  # for this process
+    for name in [one for one in sys.modules if one.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(LabError) as caught:
+        play_all([], QUICK, processes=processes)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.fix) == ("QRES-E802", 'pip install "qres-core[demo]"')
+    monkeypatch.undo()
+    sys.modules.pop("sklearn", None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_ends_the_workers_too_with_one_line(tmp_path: Path) -> None:
+    code = (
+        "import multiprocessing, pathlib, sys, threading, time;"
+        "from qres_core.cli.app import run\n"
+        "def tell():\n"
+        "    while not multiprocessing.active_children(): time.sleep(0.01)\n"
+        "    print(*[one.pid for one in multiprocessing.active_children()], flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    threading.Thread(target=tell, daemon=True).start()\n"
+        "    run()\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(code, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, str(script), "attack", "report", "--quick", "--processes", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        start_new_session=True,  # ctrl-C reaches all processes of a terminal
+    ) as process:
+        assert process.stdout is not None
+        workers = [int(text) for text in process.stdout.readline().split()]
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            _out, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert said == "interrupted\n"
+    assert workers
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 def test_the_command_line() -> None:
     runner = CliRunner()
     listed = json.loads(runner.invoke(command, ["list", "--json"]).stdout)
-    assert {one["name"] for one in listed} >= POISONING
+    assert {one["name"] for one in listed["exhibits"]} >= POISONING
     told = runner.invoke(command, ["run", "aggregator_equivocation", "--quick", "--json"])
     assert told.exit_code == 0
     fates = {
