@@ -53,10 +53,6 @@ def play(job: Job, setting: GallerySetting) -> tuple[GalleryOutcome, float]:
     return outcome, time.process_time() - started
 
 
-def _worker(task: tuple[Job, GallerySetting]) -> tuple[GalleryOutcome, float]:
-    return play(*task)
-
-
 def _jobs(entries: Iterable[GalleryEntry], setting: GallerySetting) -> list[Job]:
     return [
         (one.name, defence)
@@ -113,12 +109,15 @@ def play_all(
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
             try:
                 with _ctrl_c_held_back():
-                    results = pool.map(_worker, [(job, setting) for job in jobs])
+                    results = [pool.submit(play, job, setting) for job in jobs]
                 for job, result in zip(jobs, results, strict=True):
-                    note(job, result)
+                    note(job, result.result())
             except KeyboardInterrupt:
                 for worker in multiprocessing.active_children():
                     worker.terminate()  # what is under way takes minutes
+                raise
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return tuple(_decided(entry, found) for entry in entries)
 
