@@ -8,6 +8,7 @@ from typing import Any, cast
 import attrs
 
 from qres_core.contract.errors import Problem, QresError
+from qres_core.contract.stores import unprotected
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.compliance import remarks, unmet
 from qres_core.kernel.config import Config, SwarmConfig, parse
@@ -78,5 +79,6 @@ def diagnose(
     solution = solve(enabled, config.swarm)
     problems.extend(solution.problems)
     problems.extend(unmet(policies, config, enabled))
-    notices = (*solution.notices, *(() if problems else remarks(policies, config, installed)))
+    demanded = () if problems else remarks(policies, config, installed)
+    notices = (*solution.notices, *unprotected(), *demanded)
     return Diagnosis(tuple(problems), notices, enabled, config)

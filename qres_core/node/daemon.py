@@ -12,6 +12,7 @@ import structlog
 
 from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
 from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.stores import unprotected
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.compliance import enforce, remarks
@@ -101,7 +102,7 @@ def prepare(
         raise ConfigError.of("QRES-E103", "node.data_dir", "not set", fix)
     trainer, initial = make_work(config)
     kernel.fit(int(initial.size))
-    notices = (*kernel.solution.notices, *remarks(demanded, config, found))
+    notices = (*kernel.solution.notices, *unprotected(), *remarks(demanded, config, found))
     return Prepared(config, node_id, roster, guarded(trainer), initial, found, notices)
 
 

@@ -20,6 +20,7 @@ import attrs
 from qres_core.contract import canonical
 from qres_core.node.ask import ask
 from qres_core.node.box import Seat, qres
+from qres_core.node.stopping import OWN_GROUP, ask_to_end
 
 POLL_SECONDS: Final = 1.0
 """For a node to answer; one that is busy is shown as it was."""
@@ -187,6 +188,7 @@ class Fleet:
                 stderr=log,
                 env=environment,
                 start_new_session=True,  # ctrl-C is for this process, which stops them in order
+                creationflags=OWN_GROUP,
             )
 
     def poll(self) -> list[str]:
@@ -250,7 +252,7 @@ class Fleet:
         for member in self.members:
             if member.process.poll() is None:
                 with suppress(ProcessLookupError):
-                    member.process.send_signal(signal.SIGTERM)
+                    ask_to_end(member.process)
         end = time.monotonic() + STOP_SECONDS
         for member in self.members:
             try:

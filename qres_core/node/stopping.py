@@ -1,10 +1,19 @@
-"""Telling a node to stop: by signal, or because whoever started it is gone."""
+"""Telling a node to stop: by signal, or because whoever started it is gone.
+
+What Windows lacks is here and nowhere else: event loops that wait for signals and for pipes, and a
+signal that asks a process to end.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+import subprocess
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
 from typing import Final
 
 import anyio
@@ -15,6 +24,19 @@ from anyio.abc import TaskStatus
 from qres_core.swarm.node import Node
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+OWN_GROUP: Final[int] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""Creation flag of a child that ctrl-C is not for; elsewhere ``start_new_session`` says so."""
+_POSIX: Final = os.name == "posix"
+_PAUSE: Final = 0.2
+"""How often to look for what cannot be waited for, seconds."""
+
+
+def ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a child that was started with ``--until-eof`` to end in order."""
+    if _POSIX:
+        process.send_signal(signal.SIGTERM)  # nothing where it has ended
+    elif process.stdin is not None:
+        process.stdin.close()  # SIGTERM would end it at once
 
 
 @attrs.define(eq=False)
@@ -44,7 +66,7 @@ class Stopping:
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """The first signal stops the node, the second everything in ``scope``."""
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
+        with _signals() as signals:
             task_status.started()
             async for number in signals:
                 if self.told:
@@ -55,10 +77,13 @@ class Stopping:
 
     async def at_end_of(self, leash: int, scope: anyio.CancelScope) -> None:
         """Stop when there is no more to read from a file descriptor."""
-        with suppress(OSError):  # a file cannot be waited for, and has an end
-            await anyio.wait_readable(leash)
-            while os.read(leash, 4096):
+        if _POSIX:
+            with suppress(OSError):  # a file cannot be waited for, and has an end
                 await anyio.wait_readable(leash)
+                while os.read(leash, 4096):
+                    await anyio.wait_readable(leash)
+        else:
+            await _end_of(leash)
         if not self.told:
             self._stop("standard input ended", scope)
 
@@ -69,3 +94,52 @@ class Stopping:
             scope.cancel()
         else:
             self.node.stop()
+
+
+@contextmanager
+def _signals() -> Generator[AsyncIterator[int]]:
+    """Each of :data:`SIGNALS` that comes."""
+    with ExitStack() as stack:
+        try:
+            signals = stack.enter_context(anyio.open_signal_receiver(*SIGNALS))
+        except NotImplementedError:  # asyncio on Windows
+            yield stack.enter_context(_noted_signals())
+        else:
+            yield signals
+
+
+@contextmanager
+def _noted_signals() -> Generator[AsyncIterator[int]]:
+    """The same where the event loop cannot wait for signals: they are noted and looked for."""
+    came = deque[int]()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    async def each() -> AsyncGenerator[int]:
+        while True:
+            while came:
+                yield came.popleft()
+            await anyio.sleep(_PAUSE)
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield each()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _end_of(leash: int) -> None:
+    """Wait for the end of a pipe that the event loop cannot wait for: a thread reads it."""
+    ended = threading.Event()
+
+    def read() -> None:
+        with suppress(OSError):
+            while os.read(leash, 4096):
+                pass
+        ended.set()
+
+    threading.Thread(target=read, name="qres-leash", daemon=True).start()
+    while not ended.is_set():  # noqa: ASYNC110 - a thread tells nobody
+        await anyio.sleep(_PAUSE)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract import canonical, fixed
 from qres_core.contract.errors import ConfigError, LabError, ModelError, QresError
-from qres_core.contract.stores import create_file, replace_file
+from qres_core.contract.stores import create_file, open_now, replace_file
 from qres_core.contract.types import Vector, check_vector, model_digest
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
 from qres_core.swarm.store import FILE
@@ -158,7 +158,7 @@ def form_of(path: Path) -> str:
 
 def _content(path: Path) -> bytes:
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a FIFO has no end
+        handle = open_now(path)  # a named pipe has no end
         with os.fdopen(handle, "rb") as file:
             if not path.is_file():
                 raise unusable("is not a file", str(path))

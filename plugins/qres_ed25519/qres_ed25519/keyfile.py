@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from qres_core import ConfigError, LabError
+from qres_core import ConfigError, LabError, stores
 from qres_ed25519.signature import KeyPair
 
 MAX_FILE_BYTES: Final = 16 * 1024
@@ -31,6 +31,10 @@ MIN_PASSPHRASE_BYTES: Final = 15
 format's key derivation is only as slow as the library makes it, so the passphrase must carry it."""
 _PLAIN: Final = b"-----BEGIN PRIVATE KEY-----"
 _ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+_UNGUARDED: Final = (
+    "this system has no file modes, so a key without a passphrase lies open",
+    "make a key with a passphrase: qres keygen PATH --passphrase-env VARIABLE",
+)
 
 
 def generate() -> KeyPair:
@@ -60,6 +64,8 @@ def passphrase(variable: str, where: str) -> bytes | None:
 def save(path: Path, pair: KeyPair, secret: bytes | None) -> None:
     """Write a private key to a new file of mode 0600, on disk when this returns.
 
+    Where files have no modes (Windows), nothing but a passphrase keeps others from the key.
+
     Args:
         path: where; nothing may be there, not even a dangling link.
         pair: the key.
@@ -67,8 +73,11 @@ def save(path: Path, pair: KeyPair, secret: bytes | None) -> None:
 
     Raises:
         LabError: QRES-E803 if something is there.
-        ConfigError: QRES-E101 if it cannot be written, QRES-E105 for a short passphrase.
+        ConfigError: QRES-E101 if it cannot be written, QRES-E105 for a short passphrase, or for
+            none where files have no modes.
     """
+    if secret is None and not stores.keeps_modes():
+        raise ConfigError.of("QRES-E105", str(path), *_UNGUARDED)
     if secret is not None and len(secret) < MIN_PASSPHRASE_BYTES:
         what = f"{len(secret)} bytes, a new passphrase has at least {MIN_PASSPHRASE_BYTES}"
         raise ConfigError.of("QRES-E105", "passphrase", what, "have one generated")
@@ -83,22 +92,18 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
     The mode is set whatever the umask; the file is never more open than that.
     """
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode & 0o600)
+        handle = stores.create_now(path, mode & 0o600)
     except FileExistsError as error:
         raise LabError.of("QRES-E803", str(path), "exists", "name another file") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise _unusable(str(path), error, "name a folder you can write to") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
+            stores.set_mode(file.fileno(), mode)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            stores.sync(file.fileno())
+        stores.sync_folder(path.parent)
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -119,8 +124,9 @@ def load(path: Path, secret: bytes | None, where: str) -> KeyPair:
 
     Raises:
         ConfigError: QRES-E101 if it cannot be read; QRES-E105 if it is no regular file, is another
-            user's, can be read or written by group or others, holds no PKCS#8 Ed25519 key, or is
-            encrypted where no passphrase is given, or the other way round.
+            user's, can be read or written by group or others, holds no PKCS#8 Ed25519 key, is
+            encrypted where no passphrase is given, or the other way round, or has no passphrase
+            where files have no modes.
     """
     data = _read_private(path, where)
 
@@ -133,6 +139,8 @@ def load(path: Path, secret: bytes | None, where: str) -> KeyPair:
     if head.startswith(_ENCRYPTED) and secret is None:
         fix = "name the environment variable that holds its passphrase"
         raise refused("the key is encrypted and no passphrase is given", fix)
+    if secret is None and not stores.keeps_modes():
+        raise refused(*_UNGUARDED)
     if head.startswith(_PLAIN) and secret is not None:
         fix = "take the passphrase away, or encrypt the key"
         raise refused("a passphrase is given and the key is not encrypted", fix)
@@ -149,18 +157,16 @@ def load(path: Path, secret: bytes | None, where: str) -> KeyPair:
 def _read_private(path: Path, where: str) -> bytes:
     fix = "qres keygen makes one"
     try:
-        # NONBLOCK: a named pipe is refused below instead of waited for.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        handle = stores.open_now(path)
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 raise ConfigError.of("QRES-E105", where, f"{path}: not a regular file", fix)
-            if found.st_uid != os.geteuid():
-                what = f"{path}: belongs to user {found.st_uid}, not to this one"
-                raise ConfigError.of("QRES-E105", where, what, f"chown {os.geteuid()} {path}")
-            if found.st_mode & 0o077:
-                what = f"{path}: mode {stat.S_IMODE(found.st_mode):04o} lets others at the key"
-                raise ConfigError.of("QRES-E105", where, what, f"chmod 600 {path}")
+            if what := stores.foreign(found):
+                fix = "run as that user, or change its owner (chown)"
+                raise ConfigError.of("QRES-E105", where, f"{path}: {what}", fix)
+            if what := stores.loose(found):
+                raise ConfigError.of("QRES-E105", where, f"{path}: {what}", f"chmod 600 {path}")
             data = os.read(handle, MAX_FILE_BYTES + 1)
         finally:
             os.close(handle)

@@ -71,6 +71,13 @@ def _period(start: int, days: int) -> tuple[int, int]:
     return start, end
 
 
+def _expect_guarded(path: Path, passphrase: bytes | None) -> None:
+    """Refuse a CA key that nothing keeps others from reading. Raises RoundError QRES-E602."""
+    if passphrase is None and not stores.keeps_modes():
+        what = "this system has no file modes, so a key without a passphrase lies open"
+        raise RoundError.of("QRES-E602", str(path), what, f"make a new CA with {PASSPHRASE} set")
+
+
 def _passphrase() -> bytes | None:
     text = os.environ.get(PASSPHRASE)
     if text == "":
@@ -180,7 +187,9 @@ class Authority:
         start, end = _period(start, days)
         _period(now, crl_days)
         protection: KeySerializationEncryption = NoEncryption()
-        if passphrase := _passphrase():
+        passphrase = _passphrase()
+        _expect_guarded(folder / "ca-key.pem", passphrase)
+        if passphrase:
             protection = BestAvailableEncryption(passphrase)
         for file in ("ca-key.pem", "ca.pem", "crl.pem", "index.sqlite3"):
             if (folder / file).exists():
@@ -229,6 +238,7 @@ class Authority:
         path = self.folder / "ca-key.pem"
         passphrase = _passphrase()
         try:
+            _expect_guarded(path, passphrase)
             exposed = f"chmod 600 {path}; if others could read it, make a new CA"
             stores.refuse_loose(path, exposed)
             key = load_pem_private_key(path.read_bytes(), passphrase)

@@ -2,7 +2,8 @@
 
 :class:`PrivateDatabase` is one SQLite file, :class:`Facts` a table of checked values in one, and
 :func:`create_file` and :func:`replace_file` write small files that are there whole or not at all.
-:func:`read_file` and :func:`read_text` read one that an operator named.
+:func:`read_file` and :func:`read_text` read one that an operator named. What not every operating
+system has is called by :func:`open_now`, :func:`set_mode`, :func:`sync` and their neighbours alone.
 One policy holds for all of them, so that no plugin has to find it again.
 """
 
@@ -18,7 +19,17 @@ from qres_core.contract.stores.files import (
     read_text,
     refuse_loose,
     replace_file,
+)
+from qres_core.contract.stores.system import (
+    create_now,
+    foreign,
+    keeps_modes,
+    loose,
+    open_now,
+    set_mode,
+    sync,
     sync_folder,
+    unprotected,
 )
 
 __all__ = [
@@ -28,10 +39,18 @@ __all__ = [
     "StoreKind",
     "clear_leftovers",
     "create_file",
+    "create_now",
+    "foreign",
+    "keeps_modes",
+    "loose",
     "make_folder",
+    "open_now",
     "read_file",
     "read_text",
     "refuse_loose",
     "replace_file",
+    "set_mode",
+    "sync",
     "sync_folder",
+    "unprotected",
 ]

@@ -37,8 +37,8 @@ from qres_core.contract.stores.files import (
     clear_leftovers,
     make_folder,
     refuse_loose,
-    sync_folder,
 )
+from qres_core.contract.stores.system import create_now, sync_folder
 
 BUSY_SECONDS: Final = 5.0
 """How long a shared store waits for another process, seconds."""
@@ -177,7 +177,7 @@ class PrivateDatabase:
         make_folder(path.parent)
         new = beside(path)
         # Made here and not by SQLite, so that nobody else can ever read it.
-        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        os.close(create_now(new))
         try:
             with closing(cls(_connect(str(new), 0), kind, path)) as database:
                 database._lay_out(fill)  # noqa: SLF001 - of this class

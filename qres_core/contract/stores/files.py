@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from qres_core.contract.errors import ConfigError, LabError, RoundError
+from qres_core.contract.stores.system import create_now, loose, open_now, sync, sync_folder
 
 _NEW = ".new-"
-_NO_WAIT: Final[int] = getattr(os, "O_NONBLOCK", 0)  # Windows has no such flag, and no such pipes
 _KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -29,20 +29,6 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system has a way to.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    if os.name == "posix":  # Windows opens no folders, and needs no such call
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def make_folder(folder: Path) -> None:
@@ -65,7 +51,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_loose(path: Path, fix: str | None = None) -> None:
-    """Refuse a file that others than its owner may read or write.
+    """Refuse a file that others than its owner may read or write, where files have modes.
 
     Args:
         path: the file.
@@ -75,9 +61,7 @@ def refuse_loose(path: Path, fix: str | None = None) -> None:
         RoundError: QRES-E602.
         OSError: it is not there.
     """
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if os.name == "posix" and mode & 0o077:
-        what = f"mode {mode:04o}: others than the owner have access"
+    if what := loose(path.stat()):
         close = f"chmod 600 {path}, if nobody else has read or changed it"
         raise RoundError.of("QRES-E602", str(path), what, fix or close)
 
@@ -149,7 +133,7 @@ def read_file(path: Path, limit: int) -> bytes:
         # Looked at before it is opened: opening a pipe waits, and opening a device may do things.
         if other := _other_kind(path.stat().st_mode):
             raise _unreadable(where, f"is {other}, not a file", "write it to a file, and name that")
-        with open(path, "rb", opener=_open_now) as file:
+        with open(path, "rb", opener=open_now) as file:
             if other := _other_kind(os.fstat(file.fileno()).st_mode):  # exchanged since
                 raise _unreadable(where, f"is {other}, not a file", "name a file")
             content = file.read(limit + 1)
@@ -176,11 +160,6 @@ def read_text(path: Path, limit: int) -> str:
     convert = f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > NEW"
     fix = f"save it as UTF-8 in your editor, or: {convert}"
     raise _unreadable(str(path), f"not UTF-8: {what}", fix)
-
-
-def _open_now(path: str, flags: int) -> int:
-    """Open a file without waiting, even if it has become a pipe."""
-    return os.open(path, flags | _NO_WAIT)
 
 
 def _unreadable(where: str, what: str, fix: str) -> ConfigError:
@@ -217,12 +196,12 @@ def _written(path: Path, content: bytes, mode: int) -> Generator[Path]:
     """A synced file beside ``path``; the folder is synced once the body has given it its name."""
     try:
         new = beside(path)
-        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)  # the mode from the first
+        handle = create_now(new, mode)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             yield new
         finally:
             new.unlink(missing_ok=True)
