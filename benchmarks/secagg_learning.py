@@ -25,7 +25,7 @@ from qres_core import RoundInfo, Trainer, Update, Vector
 from qres_core.kernel.config import parse
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import make_task
+from qres_core.lab.tasks import TaskConfig, make_task
 
 Tables = Mapping[str, Mapping[str, Any]]
 TRUST: Tables = {"memory": {}, "ed25519": {}, "replay": {}}
@@ -76,7 +76,7 @@ def accuracy(  # noqa: PLR0913 - a scenario
     scenario = Scenario(rounds=rounds, seed=seed, churn=churn)
     if raw and liars:
         scenario = attrs.evolve(scenario, attack="scaled", attackers=liars)
-    task = make_task(scenario.task, nodes=nodes, seed=seed)
+    task = make_task(TaskConfig(), nodes=nodes, seed=seed)
     if liars and not raw:
         honest = task.trainers[: nodes - liars]
         task = attrs.evolve(

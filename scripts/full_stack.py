@@ -240,7 +240,6 @@ def attacked(setting: Setting, *, rounds: int, seed: int, progress: Any = None) 
         lies="protocol",
         once=("ed25519.authenticate", "zk.verify"),
         dropout=DROPOUT,
-        task=_task(),
     )
     if setting.name == "c":
         scenario = attrs.evolve(scenario, engine="vectorised", once=())
@@ -248,7 +247,7 @@ def attacked(setting: Setting, *, rounds: int, seed: int, progress: Any = None) 
     def hostile(number: int) -> Mapping[str, Installed]:
         return {"zk": Installed.local("zk", setting.hostile[number])}
 
-    return simulate(config, scenario, hostile=hostile, progress=progress)
+    return simulate(config, scenario, task=_task(), hostile=hostile, progress=progress)
 
 
 def compared(setting: Setting, *, rounds: int, seed: int) -> SimulationResult:
@@ -257,11 +256,12 @@ def compared(setting: Setting, *, rounds: int, seed: int) -> SimulationResult:
     swarm = {**setting.swarm, "byzantine": 0, "quorum": nodes // 2 + 1, "insecure": True}
     del swarm["proof_checks"]
     tables: Tables = {"memory": {}, **setting.plain, "mean": {}}
-    scenario = Scenario(rounds=rounds, seed=seed, dropout=DROPOUT, task=_task())
+    scenario = Scenario(rounds=rounds, seed=seed, dropout=DROPOUT)
     if setting.name == "c":  # every node's share of noise, one observer
         swarm["quorum"] = nodes
         scenario = attrs.evolve(scenario, engine="vectorised", dropout=0.0)
-    return simulate(parse({"swarm": swarm, "plugins": tables}, source="plain"), scenario)
+    config = parse({"swarm": swarm, "plugins": tables}, source="plain")
+    return simulate(config, scenario, task=_task())
 
 
 def points(result: SimulationResult) -> float:

@@ -36,7 +36,7 @@ from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
-from qres_core.node.trainer import TrainerConfig
+from qres_core.lab.trainer import TrainerConfig
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOTICE: Final = (
@@ -212,11 +212,11 @@ def config_tables() -> dict[str, tuple[str, type]]:
         "swarm": ("What all nodes must agree on.", SwarmConfig),
         "node": ("What is this node's own business.", NodeConfig),
         "trainer": (
-            "What `qres node` trains: a model of your own, or a built-in task.",
+            "What is trained: a model of your own, or a built-in task. Without it the digits are.",
             TrainerConfig,
         ),
+        "trainer.task": ("A built-in task.", TaskConfig),
         "simulation": ("What `qres simulate` plays. `qres check` accepts it too.", Scenario),
-        "simulation.task": ("What the simulated swarm learns.", TaskConfig),
     }
     for name, (distribution, kind) in first_party_plugins().items():
         tables[f"plugins.{name}"] = f"The plugin of the distribution `{distribution}`.", kind

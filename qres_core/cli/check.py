@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from qres_core.cli.app import tell
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
-from qres_core.contract.errors import CompatibilityError
+from qres_core.contract.errors import CompatibilityError, QresError
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
 from qres_core.kernel.discovery import scan
+from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import in_force
 from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
 
@@ -28,6 +31,9 @@ def command(
 ) -> None:
     """Print the resolved pipeline of CONFIG, or everything that is wrong with it.
 
+    What [trainer] names is imported, and the trainer of one node is made: that of `trainer.index`,
+    the first unless it is set.
+
     Exit code 0 if it would start, 2 if not.
     """
     raw = read_raw(config, [parse_setting(text) for text in settings])
@@ -38,14 +44,35 @@ def command(
         installed=scan(),
         policies=in_force(policy_files),
     )
+    found, trained = with_trainer(found)
     if found.problems:
         tell(CompatibilityError(found.problems), as_json=as_json)
         sys.exit(2)
     if as_json:
-        report = {"ok": True, "notices": found.notices, "pipeline": pipeline(found)}
+        report = {"ok": True, **trained, "notices": found.notices, "pipeline": pipeline(found)}
         click.echo(json.dumps(report, indent=2))
         return
-    show(found, config)
+    show(found, config, trained)
+
+
+def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
+    """The diagnosis with what is wrong with the trainer, and what is trained, for a report."""
+    if found.config is None:
+        return found, {}
+    from qres_core.lab.trainer import make_work, notices, table_of  # noqa: PLC0415 - numpy
+
+    table = table_of(found.config)
+    trained: dict[str, Any] = {"trainer": table.name, "made": None, "parameters": None}
+    try:
+        if table.named:
+            _trainer, initial = make_work(found.config)
+            trained |= {"made": table.index, "parameters": int(initial.size)}
+            if not found.problems:
+                Kernel.from_config(found.config, installed=scan()).fit(int(initial.size))
+        said = notices(found.config)
+    except QresError as error:
+        return attrs.evolve(found, problems=(*found.problems, *error.problems)), trained
+    return attrs.evolve(found, notices=(*said, *found.notices)), trained
 
 
 def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
@@ -69,9 +96,10 @@ def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
     ]
 
 
-def show(found: Diagnosis, path: Path) -> None:
-    """The pipeline as a table."""
-    from rich.table import Table  # noqa: PLC0415 - JSON output does not pay for rich
+def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
+    """The pipeline as a table, and what is trained."""
+    from rich.markup import escape  # noqa: PLC0415 - JSON output does not pay for rich
+    from rich.table import Table  # noqa: PLC0415
 
     from qres_core.cli.console import console  # noqa: PLC0415
 
@@ -85,6 +113,12 @@ def show(found: Diagnosis, path: Path) -> None:
         slot = SLOTS.get(row["family"])
         table.add_row(row["family"], plugins or "[dim]none[/dim]", slot.combination if slot else "")
     where.print(table)
+    if trained["parameters"] is not None:
+        where.print(
+            f"trains {trained['trainer']}: {trained['parameters']} parameters; "
+            f"made for node {trained['made']} alone",
+            highlight=False,
+        )
     for notice in found.notices:
-        where.print(f"[yellow]note[/yellow] {notice}", highlight=False)
+        where.print(f"[yellow]note[/yellow] {escape(notice)}", highlight=False)
     where.print(f"[green]{path} would start.[/green]", highlight=False)

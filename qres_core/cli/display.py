@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from qres_core.lab.record import RoundRecord, SimulationResult
@@ -17,12 +18,19 @@ def reasons(rejected: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in rejected.items())
 
 
+def chosen(metrics: Mapping[str, float]) -> str:
+    """Which of a model's figures is shown: the accuracy, or else the loss, or else the first."""
+    return next((name for name in ("accuracy", "loss", *metrics) if name in metrics), "")
+
+
+def written(name: str, value: float) -> str:
+    """A figure for people; an accuracy is a share."""
+    return f"{value:.1%}" if name == "accuracy" else f"{value:.4g}"
+
+
 def _row(record: RoundRecord) -> tuple[str, ...]:
-    accuracy = record.metrics.get("accuracy")
-    loss = record.metrics.get("loss")
-    figure = (
-        f"{accuracy:.1%}" if accuracy is not None else f"{loss:.4g}" if loss is not None else ""
-    )
+    name = chosen(record.metrics)
+    figure = written(name, record.metrics[name]) if name else ""
     spent = () if record.epsilon is None else (f"{record.epsilon:.3f}",)
     if not record.closed:
         told = reasons(record.rejected)
@@ -44,18 +52,16 @@ class RoundTable:
 
     Args:
         title: heading.
-        figure: name of the figure column, ``accuracy`` or ``loss``.
     """
 
-    def __init__(self, title: str, figure: str = "accuracy") -> None:
+    def __init__(self, title: str) -> None:
         self.table = Table(title=title, title_justify="left", title_style="bold")
-        self._figure = figure
         self._live: Live | None = None
 
     def _head(self, record: RoundRecord) -> None:
-        """The columns, once it is known whether a plugin shows what privacy it spent."""
+        """The columns, once it is known which figures there are."""
         self.table.add_column("round", justify="right")
-        self.table.add_column(self._figure, justify="right")
+        self.table.add_column(chosen(record.metrics) or "figure", justify="right")
         if record.epsilon is not None:
             self.table.add_column("ε spent", justify="right")
         self.table.add_column("in the set (honest + attackers)", justify="right")
@@ -67,6 +73,8 @@ class RoundTable:
         """Show one more round."""
         if not self.table.columns:
             self._head(record)
+        elif name := chosen(record.metrics):
+            self.table.columns[1].header = name  # the rounds before it may all have been aborted
         style = None if record.closed else "yellow"
         self.table.add_row(*_row(record), style=style)
         if self._live is not None:
@@ -134,6 +142,6 @@ def summary(result: SimulationResult) -> str:
         *_banned(result),
         *_backdoor(result),
         *_privacy(result),
-        *(f"[yellow]note[/yellow] {notice}" for notice in result.notices),
+        *(f"[yellow]note[/yellow] {escape(notice)}" for notice in result.notices),
     ]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from qres_core.kernel.inspection import hooks_of
 from qres_core.kernel.slots import FAMILY_OF, SECURITY_FAMILIES, SLOTS
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
-from qres_core.node.trainer import TrainerConfig
+from qres_core.lab.trainer import TrainerConfig
 
 PROFILES: Final = ("minimal", "production", "high-security")
 """Configurations that come with the package, every line explained; ``profiles/NAME.toml``."""
@@ -210,20 +210,17 @@ def render(enabled: list[Installed], others: list[Installed]) -> str:
         lines += [f"# [plugins.{plugin.name}]"]
     lines += [
         "",
-        "# What `qres node run` trains: `entry`, or the table below it for a built-in task. A real",
-        "# node needs node.data_dir, swarm.roster and a key too, and [plugins.libp2p] in the place",
-        "# of [plugins.memory]; `qres swarm up` sees to all of that.",
-        "# [trainer]",
+        "# What is trained, in a simulation and by real nodes: the task of [trainer.task],",
+        "# or a model of your own: set `entry`, and take the table [trainer.task] out.",
+        "[trainer]",
         *_keys(TrainerConfig, {}, leave=("task",)),
         "",
-        "# Keys as in [simulation.task].",
-        "# [trainer.task]",
+        "[trainer.task]",
+        *_keys(TaskConfig, {}),
         "",
-        "# What `qres simulate` plays.",
+        "# What `qres simulate` plays. A real node needs node.data_dir, swarm.roster and a key,",
+        "# and [plugins.libp2p] in the place of [plugins.memory]; `qres swarm up` sees to that.",
         "[simulation]",
         *_keys(Scenario, {"rounds": 10, "seed": 0}),
-        "",
-        "[simulation.task]",
-        *_keys(TaskConfig, {}),
     ]
     return "\n".join(lines) + "\n"

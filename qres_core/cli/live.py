@@ -9,19 +9,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from qres_core.cli.display import reasons
+from qres_core.cli.display import chosen, reasons, written
 
 BARS = "▁▂▃▄▅▆▇█"
 
 
 def figure(metrics: Mapping[str, float]) -> str:
-    """The accuracy, or else the loss, for people."""
-    accuracy, loss = metrics.get("accuracy"), metrics.get("loss")
-    if accuracy is not None:
-        return f"{accuracy:.1%}"
-    if loss is not None:
-        return f"loss {loss:.4g}"
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+    """The figure that counts, for people."""
+    name = chosen(metrics)
+    if not name:
+        return ""
+    shown = written(name, metrics[name])
+    return shown if name == "accuracy" else f"{name} {shown}"
 
 
 def figures(report: Mapping[str, Any]) -> str:

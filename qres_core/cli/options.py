@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import tomli
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
 from qres_core.kernel.config import Config, parse, read_toml
-from qres_core.lab.scenario import Scenario
-from qres_core.node.trainer import TrainerConfig
+from qres_core.lab.trainer import SECTIONS
+
+__all__ = ["SECTIONS", "parse_setting", "policy_option", "read_config", "read_raw"]
 
 policy_option = click.option(
     "--policy",
@@ -24,7 +25,6 @@ policy_option = click.option(
     help="A site policy to meet, beside /etc/qres/policy.toml and those in QRES_POLICY; may be "
     "repeated.",
 )
-SECTIONS: Mapping[str, type] = {"simulation": Scenario, "trainer": TrainerConfig}
 
 
 def _set(raw: dict[str, Any], key: str, value: object) -> None:

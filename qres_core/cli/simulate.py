@@ -135,9 +135,8 @@ def _run(label: str, config: Config, *, as_json: bool) -> SimulationResult:
 
     where = console()
     under = f", {scenario.attackers} {scenario.attack}" if scenario.attack else ""
-    figure = "accuracy" if scenario.task.name == "digits" else "loss"
     title = f"{config.swarm.name}: {config.swarm.nodes} nodes{under}"
-    table = RoundTable(f"{title}, {label}" if label else title, figure)
+    table = RoundTable(f"{title}, {label}" if label else title)
     with table.shown(where):
         result = simulate(config, scenario, progress=table.add)
     where.print(summary(result), highlight=False)

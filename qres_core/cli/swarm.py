@@ -91,9 +91,9 @@ def up(
 ) -> None:
     """Start every node of CONFIG as a process on loopback, and watch them.
 
-    Each gets a key, a configuration and a data folder of its own. They train the model of
-    [trainer] `entry`, whose factory is told which node it is by a parameter `index`; without one,
-    the task of [simulation.task]. Attack and attackers are those of [simulation], as for
+    Each gets a key, a configuration and a data folder of its own. They train what [trainer] names,
+    as `qres simulate` does; the factory of `entry` is told which node it is by a parameter `index`.
+    Attack and attackers are those of [simulation], as for
     `qres simulate`, but an attacker knows its own data and nothing else. The plugin `memory` is
     replaced by `libp2p`. Ctrl-C, or the end of this process in any way, ends all nodes.
 
@@ -110,7 +110,8 @@ def up(
 
     extra.require()
     from qres_core.kernel.policy import in_force  # noqa: PLC0415
-    from qres_core.node.box import needed, prepare, shares_data  # noqa: PLC0415
+    from qres_core.lab.trainer import notices, table_of  # noqa: PLC0415
+    from qres_core.node.box import needed, prepare  # noqa: PLC0415
     from qres_core.node.fleet import Fleet  # noqa: PLC0415
 
     wanted = [(key, given[name]) for name, key in _SUGAR.items() if given.get(name) is not None]
@@ -124,9 +125,8 @@ def up(
         if not as_json:
             click.echo(f"making keys and configurations in {home}")
         read, seats = prepare(raw, str(config), home, policies)
-        if shares_data(read):
-            said = "has no parameter `index`: all nodes may be training on the same data"
-            click.echo(f"trainer.entry {said}", err=True)
+        for notice in (said := notices(read)):
+            click.echo(f"note {notice}", err=True)
         rounds = read.swarm.rounds or None
         with _listening(told), Fleet(seats, rounds, needed(read), restart) as fleet:
             Watch(fleet, told, read.swarm.name, timeout, as_json=as_json).run()
@@ -137,7 +137,8 @@ def up(
             shutil.rmtree(home, ignore_errors=True)
         elif folder is None:
             click.echo(f"keys, data and logs of the nodes are in {home}", err=True)
-    _tell(fleet, verdict, as_json=as_json)
+    trained = {"trainer": table_of(read).name, "notices": said}
+    _tell(fleet, verdict, trained, as_json=as_json)
     early = rounds is not None and fleet.step < rounds and verdict.split is None
     if told.by is not None and early:
         reached = f"model {fleet.step} of {rounds}"
@@ -294,7 +295,7 @@ def waited_for(fleet: Fleet) -> str:
     return f"round {report.get('round', 0)} goes on{why}"
 
 
-def _tell(fleet: Fleet, verdict: Verdict, *, as_json: bool) -> None:
+def _tell(fleet: Fleet, verdict: Verdict, trained: Mapping[str, object], *, as_json: bool) -> None:
     from qres_core.cli.live import figure  # noqa: PLC0415
 
     metrics = figures_of(fleet, verdict.step)
@@ -305,6 +306,7 @@ def _tell(fleet: Fleet, verdict: Verdict, *, as_json: bool) -> None:
             "model_digest": verdict.model_digest,
             "metrics": metrics,
             "split": verdict.split,
+            **trained,
             "nodes": [
                 {
                     "name": one.seat.name,

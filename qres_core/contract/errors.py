@@ -152,7 +152,7 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E311": (
             "nothing to validate with",
             "A plugin judges updates by held-out examples and this node's trainer has none. Give "
-            "the trainer a `validate` method, or `simulation.task.held_out` in a simulation.",
+            "the trainer a `validate` method, or a built-in task `trainer.task.held_out`.",
         ),
         "QRES-E312": (
             "validation too late to vote",

@@ -355,8 +355,9 @@ def _problems(error: BaseException, path: str, known: tuple[str, ...]) -> Iterat
             yield from _problems(inner, _extend(path, inner), _keys_of(error))
     elif isinstance(error, ForbiddenExtraKeysError):
         known = _keys_of(error)
+        moved: Mapping[str, str] = getattr(error.cl, "MOVED", {})
         for key in sorted(error.extra_fields):
-            hint = did_you_mean(key, known)
+            hint = moved.get(key) or did_you_mean(key, known)
             yield Problem("QRES-E102", f"{path}.{key}", "unknown key", hint)
     elif isinstance(error, KeyError):
         table, _, key = path.rpartition(".")
@@ -396,7 +397,8 @@ def structure(raw: object, kind: type[T], path: str) -> T:
 
     Args:
         raw: the table as TOML gave it.
-        kind: an attrs class; its fields are the keys.
+        kind: an attrs class; its fields are the keys. A class variable ``MOVED`` may say, by key,
+            what to write in place of a key that it had once.
         path: key path of the table, for messages.
 
     Returns:

@@ -12,6 +12,7 @@ from qres_core.kernel.discovery import Installed
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig
 
 NODES: Final = 20
 ATTACKERS: Final = 6
@@ -120,4 +121,6 @@ def run_arm(
     """Run one arm of the scenario."""
     if not arm.attacked:
         scenario = attrs.evolve(scenario, attack="", attackers=0)
-    return simulate(arm_config(arm), scenario, installed=installed, progress=progress)
+    return simulate(
+        arm_config(arm), scenario, task=TaskConfig(), installed=installed, progress=progress
+    )

@@ -8,6 +8,7 @@ an update: what is no vector of the right length cannot leave through a trainer.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -21,7 +22,7 @@ from qres_core.kernel.config import structure
 from qres_core.lab.attacks import Attack, AttackContext, DataAttack, catalogue, make_attack
 from qres_core.lab.attacks.registry import NOTHING, OWN_DATA
 from qres_core.lab.sabotage import SABOTAGE
-from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.lab.trainer import TrainerConfig, share
 
 ENTRY: Final = "qres_core.lab.hostile:make"
 """The ``trainer.entry`` of a hostile node."""
@@ -118,35 +119,39 @@ class HostileJudge(HostileTrainer):
 
 def make(
     *,
-    attack: str,
-    nodes: int,
-    attackers: int,
     index: int,
-    task: Mapping[str, Any],
-    seed: int = 0,
-    scale: int = 0,
+    nodes: int,
+    seed: int,
+    scale: int,
+    attack: str,
+    attackers: int,
+    trainer: Mapping[str, Any],
     strength: float | None = None,
 ) -> tuple[Trainer, Vector]:
-    """A hostile node's trainer and the first model of a built-in task.
+    """A hostile node's trainer and the first model.
 
     Args:
-        attack: a name of :func:`playable`.
-        nodes: number of nodes.
-        attackers: how many of them attack: the last ones.
         index: this node's index, from 0.
-        task: the table ``[simulation.task]``.
-        seed: decides data and first model.
+        nodes: number of nodes.
+        seed: decides data, first model and the attacker's randomness.
         scale: power-of-two exponent of the grid.
+        attack: a name of :func:`playable`.
+        attackers: how many of the nodes attack: the last ones.
+        trainer: an honest node's ``[trainer]`` table; its ``path`` absolute.
         strength: strength of the attack; ``None`` for its own.
 
     Raises:
-        LabError: QRES-E105 or QRES-E801.
-        ConfigError: what is wrong with ``task``.
+        LabError: QRES-E105 or QRES-E801; QRES-E105 too for an attack that poisons data which the
+            trainer does not show.
+        ConfigError: what is wrong with the honest trainer.
     """
     check_playable(attack)
-    made = make_task(structure(dict(task), TaskConfig, "task"), nodes=nodes, seed=seed, scale=scale)
-    trainer = turned(
-        made.trainers[index],
+    table = structure(dict(trainer), TrainerConfig, "trainer")
+    honest, initial = share(
+        table, Path(table.path), index=index, nodes=nodes, seed=seed, scale=scale
+    )
+    hostile = turned(
+        honest,
         attack=attack,
         nodes=nodes,
         attackers=attackers,
@@ -154,7 +159,7 @@ def make(
         seed=seed,
         strength=strength,
     )
-    return trainer, made.initial
+    return hostile, initial
 
 
 def turned(

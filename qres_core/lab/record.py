@@ -77,7 +77,7 @@ class SimulationResult:
     """A whole simulation.
 
     Attributes:
-        task: name of the task.
+        trainer: what was trained: ``trainer.entry``, or the name of a task.
         nodes: number of nodes.
         attackers: number of attackers.
         attack: name of the attack, or empty.
@@ -93,7 +93,7 @@ class SimulationResult:
         fates: of the attackers; empty for an engine that does not follow them.
     """
 
-    task: str
+    trainer: str
     nodes: int
     attackers: int
     attack: str

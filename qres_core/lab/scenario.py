@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import attrs
 
@@ -10,7 +11,6 @@ from qres_core.contract import options
 from qres_core.contract.errors import OptionError, Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import SwarmConfig
-from qres_core.lab.tasks import TaskConfig
 
 
 def _help(text: str) -> dict[str, str]:
@@ -20,6 +20,8 @@ def _help(text: str) -> dict[str, str]:
 @attrs.frozen(kw_only=True)
 class Scenario:
     """The ``[simulation]`` table."""
+
+    MOVED: ClassVar[Mapping[str, str]] = {"task": "write [trainer.task]"}
 
     rounds: int = attrs.field(
         default=10, validator=options.whole(1), metadata=_help("Models to make.")
@@ -88,9 +90,6 @@ class Scenario:
         metadata=_help(
             "Share of honest nodes that fall silent in the middle of a round, until it is over."
         ),
-    )
-    task: TaskConfig = attrs.field(
-        factory=TaskConfig, metadata=_help("What is learned; the table [simulation.task].")
     )
 
     def __attrs_post_init__(self) -> None:

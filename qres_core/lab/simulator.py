@@ -35,7 +35,8 @@ from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
-from qres_core.lab.tasks import Task, make_task
+from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.trainer import swarm_task
 from qres_core.lab.wrapped import WrappedKernel
 from qres_core.swarm.effects import (
     Broadcast,
@@ -497,13 +498,13 @@ class Simulation:
         """What the simulation came to."""
         kernel = self.observer.machine.kernel
         return SimulationResult(
-            task=self.task.name,
+            trainer=self.task.name,
             nodes=self.swarm.nodes,
             attackers=self.scenario.attackers,
             attack=self.scenario.attack,
             seed=self.scenario.seed,
             pipeline=describe(kernel),
-            notices=kernel.solution.notices,
+            notices=(*self.task.notices, *kernel.solution.notices),
             rounds=tuple(self.records),
             model_digests=tuple(
                 node.machine.model_digest.hex() for node in self.honest or self.nodes
@@ -531,7 +532,7 @@ def simulate(
     config: Config,
     scenario: Scenario,
     *,
-    task: Task | None = None,
+    task: Task | TaskConfig | None = None,
     installed: Mapping[str, Installed] | None = None,
     progress: Progress | None = None,
     hostile: Hostile | None = None,
@@ -541,7 +542,8 @@ def simulate(
     Args:
         config: the swarm and its plugins.
         scenario: rounds, seed, network, attack.
-        task: what to learn; made from ``scenario.task`` if not given.
+        task: what to learn; by default what the ``[trainer]`` table of ``config`` names, or else
+            the digits. Of a built-in task the options are enough.
         installed: plugins by name instead of those installed in the environment.
         progress: called with each round's record as it ends.
         hostile: plugins that the attackers run in place of the installed ones of the same name.
@@ -554,9 +556,10 @@ def simulate(
         QresError: the configuration cannot start, or an honest node diverged (QRES-E601).
     """
     if task is None:
-        task = make_task(
-            scenario.task, nodes=config.swarm.nodes, seed=scenario.seed, scale=config.swarm.scale
-        )
+        task = swarm_task(config, seed=scenario.seed)
+    elif isinstance(task, TaskConfig):
+        swarm = config.swarm
+        task = make_task(task, nodes=swarm.nodes, seed=scenario.seed, scale=swarm.scale)
     installed = scan() if installed is None else installed
     if scenario.engine == "vectorised":
         from qres_core.lab.vectorised import simulate_vectorised  # noqa: PLC0415 - a cycle

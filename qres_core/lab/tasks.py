@@ -113,6 +113,10 @@ class TaskConfig:
     )
 
 
+def _first_figures(task: Task) -> Callable[[Vector], Mapping[str, float]]:
+    return task.trainers[0].evaluate
+
+
 @attrs.frozen(eq=False)
 class Task:
     """A task, ready to run.
@@ -121,19 +125,23 @@ class Task:
         name: the task's name.
         initial: the first round's model, int32 on the grid, shape ``(d,)``.
         trainers: one for each node.
-        evaluate: figures of a model on data no node trains on.
+        evaluate: figures of a model on data no node trains on; by default the first trainer's.
         scale: power-of-two exponent of the grid.
+        notices: what whoever runs it should know.
     """
 
     name: str
     initial: Vector
     trainers: tuple[Trainer, ...]
-    evaluate: Callable[[Vector], Mapping[str, float]]
+    evaluate: Callable[[Vector], Mapping[str, float]] = attrs.field(
+        default=attrs.Factory(_first_figures, takes_self=True)
+    )
     scale: int = 0
+    notices: tuple[str, ...] = ()
 
 
 def make_task(
-    config: TaskConfig, *, nodes: int, seed: int, scale: int = 0, where: str = "simulation.task"
+    config: TaskConfig, *, nodes: int, seed: int, scale: int = 0, where: str = "trainer.task"
 ) -> Task:
     """Make a task for a number of nodes; equal arguments make equal tasks.
 
@@ -213,7 +221,7 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     trainers = tuple(trainer(node, part) for node, part in enumerate(parts))
     initial = fixed.encode(model.initial(stream(seed, Purpose.INITIAL)), scale=scale).vector
     # Every node holds out the same examples, so any trainer's figures are the task's.
-    return Task(config.name, initial, trainers, trainers[0].evaluate, scale)
+    return Task(config.name, initial, trainers, scale=scale)
 
 
 def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:

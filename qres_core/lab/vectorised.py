@@ -394,13 +394,13 @@ def simulate_vectorised(
         for kernel in dict.fromkeys(observer.kernels):
             kernel.teardown()
     return SimulationResult(
-        task=task.name,
+        trainer=task.name,
         nodes=config.swarm.nodes,
         attackers=scenario.attackers,
         attack=scenario.attack,
         seed=scenario.seed,
         pipeline=describe(observer.kernel),
-        notices=observer.kernel.solution.notices,
+        notices=(*task.notices, *observer.kernel.solution.notices),
         rounds=tuple(records),
         model_digests=(model_digest(observer.model, observer.step).hex(),),
         virtual_seconds=0.0,

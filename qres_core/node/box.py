@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-import numpy as np
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError, LabError, PluginError
@@ -28,15 +27,22 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import Policy
 from qres_core.lab import hostile
 from qres_core.lab.scenario import Scenario
-from qres_core.node import attacker, toml
-from qres_core.node.trainer import TrainerConfig, folder_of, make_work, takes
+from qres_core.lab.trainer import (
+    SECTIONS,
+    check_first,
+    check_shared,
+    folder_of,
+    make_work,
+    seed_of,
+    table_of,
+)
+from qres_core.node import toml
 from qres_core.swarm.agreement import vote_threshold
 
 PROGRAM: list[str] = ["-m", "qres_core.cli"]
 """Arguments of the interpreter that run ``qres``."""
 SECONDS: Final = 60.0
 """For a command that makes keys or certificates."""
-SECTIONS: Final[Mapping[str, type]] = {"simulation": Scenario, "trainer": TrainerConfig}
 
 
 @attrs.frozen
@@ -160,10 +166,7 @@ def _check(config: Config) -> None:
         fix = "add [plugins.ed25519]"
         what = "processes know each other by their keys, and no plugin holds any"
         raise ConfigError.of("QRES-E103", "plugins.ed25519", what, fix)
-    if "index" in config.sections["trainer"].options:
-        what = "it would be the same for every node"
-        fix = "leave it out: each node's own is passed to a parameter of that name"
-        raise ConfigError.of("QRES-E105", "trainer.options.index", what, fix)
+    check_shared(config.sections["trainer"])
     if scenario.attack:
         hostile.check_playable(scenario.attack)
 
@@ -250,25 +253,16 @@ def _try_own(seats: Sequence[Seat]) -> None:
         LabError: for an attack that its trainer cannot be turned to.
     """
     first, last = (
-        make_work(parse(read_toml(one.config), source=str(one.config), sections=SECTIONS))[1]
-        for one in (seats[0], seats[-1])
+        make_work(parse(read_toml(seat.config), source=str(seat.config), sections=SECTIONS))[1]
+        for seat in (seats[0], seats[-1])
     )
-    if not np.array_equal(first, last):
-        what = f"{seats[0].name} and {seats[-1].name} begin with different models"
-        fix = "return the same first model whatever the node: seed what draws it"
-        raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
+    check_first(seats[0].name, first, seats[-1].name, last)
 
 
 def needed(config: Config) -> int:
     """Honest nodes without which no round can close, whatever the others do."""
     swarm = config.swarm
     return max(swarm.quorum, vote_threshold(swarm.nodes, swarm.byzantine))
-
-
-def shares_data(config: Config) -> bool:
-    """Whether an own model cannot tell the nodes apart, and so may train all on the same data."""
-    entry = config.sections["trainer"].entry
-    return bool(entry) and not takes(entry, folder_of(config), "index")
 
 
 def _certify(folder: Path, swarm: str, seats: Sequence[Seat]) -> None:
@@ -328,37 +322,23 @@ def _membership(table: Mapping[str, Any], seat: Seat, roster: Sequence[str]) -> 
     return kept
 
 
-def _own(config: Config, seat: Seat) -> dict[str, Any]:
-    """The trainer's table for the operator's own model."""
-    table: TrainerConfig = config.sections["trainer"]
-    folder, options = str(folder_of(config)), dict(table.options)
+def _trainer(raw: Mapping[str, Any], config: Config, seat: Seat) -> dict[str, Any]:
+    """The trainer's table: the file's, and for an attacker one that turns it hostile."""
+    table = table_of(config)
+    place = {"index": seat.index, "seed": seed_of(config)}
+    if table.entry:
+        own = {"path": str(folder_of(config)), "options": dict(table.options)}
+        honest: dict[str, Any] = {"entry": table.entry, **own}
+    else:
+        honest = {"task": dict(raw.get("trainer", {}).get("task", {"name": table.name}))}
     if not seat.hostile:
-        return {"entry": table.entry, "path": folder, "index": seat.index, "options": options}
-    own = {"entry": table.entry, "folder": folder, "options": options}
-    hidden = {"own": own, **_attack(config, seat)}
-    return {"entry": attacker.ENTRY, "index": seat.index, "options": hidden}
-
-
-def _attack(config: Config, seat: Seat) -> dict[str, Any]:
+        return {**place, **honest}
     scenario: Scenario = config.sections["simulation"]
     options: dict[str, Any] = {
         "attack": scenario.attack,
-        "nodes": config.swarm.nodes,
         "attackers": scenario.attackers,
-        "index": seat.index,
-        "seed": scenario.seed,
+        "trainer": honest,
     }
     if scenario.strength is not None:
         options["strength"] = scenario.strength
-    return options
-
-
-def _trainer(raw: Mapping[str, Any], config: Config, seat: Seat) -> dict[str, Any]:
-    if config.sections["trainer"].entry:
-        return _own(config, seat)
-    scenario: Scenario = config.sections["simulation"]
-    task = dict(raw.get("simulation", {}).get("task", {}))
-    if not seat.hostile:
-        return {"index": seat.index, "seed": scenario.seed, "task": task}
-    options = {**_attack(config, seat), "scale": config.swarm.scale, "task": task}
-    return {"entry": hostile.ENTRY, "options": options}
+    return {**place, "entry": hostile.ENTRY, "options": options}

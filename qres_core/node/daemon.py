@@ -20,12 +20,13 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import Policy, in_force
+from qres_core.lab.trainer import make_work
 from qres_core.node.measuring import Measurer
 from qres_core.node.server import StatusServer, parse_address
 from qres_core.node.status import Board
 from qres_core.node.stopping import Stopping
 from qres_core.node.telling import Teller
-from qres_core.node.trainer import guarded, make_work
+from qres_core.node.trainer import guarded
 from qres_core.swarm.effects import RoundEnded
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine

@@ -41,9 +41,9 @@ def play(
     config: Config, attack: str = "", attackers: int = 0, rounds: int = 2, **more: Any
 ) -> SimulationResult:
     scenario = Scenario(
-        rounds=rounds, seed=3, attack=attack, attackers=attackers, task=TASK, jitter=0.005, **more
+        rounds=rounds, seed=3, attack=attack, attackers=attackers, jitter=0.005, **more
     )
-    return simulator.simulate(config, scenario)
+    return simulator.simulate(config, scenario, task=TASK)
 
 
 def aligned(result: SimulationResult) -> bool:

@@ -118,7 +118,7 @@ def play(
     """Play so many rounds, or one more after the round of which ``until`` holds."""
     name, strength = attack
     scenario = Scenario(
-        rounds=rounds, seed=SEED, jitter=0.005, task=TASK, lies="protocol", attack=name,
+        rounds=rounds, seed=SEED, jitter=0.005, lies="protocol", attack=name,
         attackers=config.swarm.byzantine if name else 0, strength=strength if name else None,
         once=tuple(
             one for one in ("ed25519.authenticate", "zk.verify")

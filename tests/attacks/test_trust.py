@@ -39,10 +39,8 @@ def swarm(plugins: Tables) -> Config:
 def play(
     plugins: Tables, attack: str, rounds: int = 4, strength: float | None = None
 ) -> SimulationResult:
-    scenario = Scenario(
-        rounds=rounds, seed=SEED, attack=attack, attackers=LIARS, strength=strength, task=TASK
-    )
-    result = simulate(swarm(plugins), scenario)
+    scenario = Scenario(rounds=rounds, seed=SEED, attack=attack, attackers=LIARS, strength=strength)
+    result = simulate(swarm(plugins), scenario, task=TASK)
     assert result.unanimous
     assert len(result.closed) == rounds
     return result

@@ -73,7 +73,7 @@ def play(monkeypatch: pytest.MonkeyPatch, tables: Mapping[str, Mapping[str, Any]
     swarm = {"name": "v", "nodes": NODES, "byzantine": LIARS, "quorum": 9, "insecure": True}
     plugins = {"memory": {}, **tables, "krum": {"f": LIARS}}
     config = parse({"swarm": swarm, "plugins": plugins}, source="test")
-    scenario = Scenario(rounds=QUIET + 3, seed=SEED, attack="hidden", attackers=LIARS, task=TASK)
+    scenario = Scenario(rounds=QUIET + 3, seed=SEED, attack="hidden", attackers=LIARS)
     return simulate(config, scenario, task=task), seen
 
 

@@ -35,7 +35,7 @@ f = 2
 [simulation]
 rounds = 2
 seed = 3
-[simulation.task]
+[trainer.task]
 name = "quadratic"
 dimension = 20
 """
@@ -294,7 +294,7 @@ def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == before
 
 
-def test_what_init_writes_is_one_edit_from_a_trained_model(tmp_path: Path) -> None:
+def test_what_init_writes_trains_and_is_two_edits_from_an_own_model(tmp_path: Path) -> None:
     path, key = tmp_path / "made.toml", tmp_path / "node.key"
     assert qres("init", str(path)).returncode == 0
     made = qres("keygen", str(key), "--no-passphrase", "--json")
@@ -305,18 +305,20 @@ def test_what_init_writes_is_one_edit_from_a_trained_model(tmp_path: Path) -> No
         ("node.data_dir", str(tmp_path / "data")),
         ("plugins.ed25519.key", str(key)),
     ]
-    with pytest.raises(ConfigError, match="nothing to train is named"):
-        daemon.prepare(read_config(path, settings))
-    text = path.read_text(encoding="utf-8")
-    assert text.count("# [trainer.task]\n") == 1
-    path.write_text(text.replace("# [trainer.task]\n", "[trainer.task]\n"), encoding="utf-8")
     prepared = daemon.prepare(read_config(path, settings))
     assert prepared.initial.size > 0
-    own = text.replace("# [trainer]\n", "[trainer]\n").replace('# entry = ""', 'entry = "a.b:make"')
+    assert qres("simulate", str(path), "--rounds", "1").returncode == 0
+    text = path.read_text(encoding="utf-8")
+    own = text.replace('# entry = ""', 'entry = "a.b:make"')
     path.write_text(own, encoding="utf-8")
+    with pytest.raises(ConfigError, match="take one of them out"):
+        read_config(path, settings)
+    path.write_text(own.replace("\n[trainer.task]\n", "\n"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"import of 'a\.b' failed"):
         daemon.prepare(read_config(path, settings))
-    assert qres("simulate", str(path), "--rounds", "1").returncode == 0
+    path.write_text(text.replace("\n[trainer.task]\n", "\n"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="nothing to train is named"):
+        daemon.prepare(read_config(path, settings))
 
 
 def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:

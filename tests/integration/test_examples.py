@@ -11,6 +11,7 @@ import pytest
 from qres_core.kernel.config import load
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -25,7 +26,7 @@ LONG = ("dp", "full-stack")
     ],
 )
 def test_example(path: Path) -> None:
-    config = load(path, sections={"simulation": Scenario})
+    config = load(path, sections=SECTIONS)
     scenario: Scenario = attrs.evolve(config.sections["simulation"], rounds=2)
     result = simulate(config, scenario)
     assert len(result.closed) == 2
@@ -36,7 +37,7 @@ def test_example(path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("attack", ["optimised_ipm", "min_sum"])
 def test_the_recommended_composition_learns_from_uneven_data_under_attack(attack: str) -> None:
-    config = load(EXAMPLES / "validated.toml", sections={"simulation": Scenario})
+    config = load(EXAMPLES / "validated.toml", sections=SECTIONS)
     result = simulate(config, attrs.evolve(config.sections["simulation"], attack=attack))
     assert result.unanimous
     assert result.final("accuracy") > 0.88

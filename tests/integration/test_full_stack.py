@@ -18,6 +18,7 @@ from qres_core import LabError, ValueRefusedError
 from qres_core.kernel.config import load
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 from qres_core.testing.builders import make_round_info
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def test_a_liar_reaches_no_farther_than_its_proof() -> None:
 
 
 def test_verdicts_that_are_shared_change_nothing() -> None:
-    config = load(ROOT / "examples" / "zk.toml", sections={"simulation": Scenario})
+    config = load(ROOT / "examples" / "zk.toml", sections=SECTIONS)
     scenario = attrs.evolve(config.sections["simulation"], rounds=2)
     plain = simulate(config, scenario)
     shared = simulate(config, attrs.evolve(scenario, once=("zk.verify",)))
@@ -114,6 +115,6 @@ def test_verdicts_that_are_shared_change_nothing() -> None:
 
 @pytest.mark.parametrize("named", ["zk", "zk.reveal", "krum.verify"])
 def test_what_cannot_be_shared_is_refused(named: str) -> None:
-    config = load(ROOT / "examples" / "zk.toml", sections={"simulation": Scenario})
+    config = load(ROOT / "examples" / "zk.toml", sections=SECTIONS)
     with pytest.raises(LabError, match=r"QRES-E105 simulation\.once"):
         simulate(config, Scenario(rounds=1, once=(named,)))

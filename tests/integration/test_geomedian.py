@@ -21,8 +21,8 @@ from qres_core.cli.new_plugin import render
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory
 from qres_core.testing import AggregatorContract, ContractViolationError
@@ -58,7 +58,7 @@ def installed(geomedian: Any) -> dict[str, Installed]:
 
 def trial(**plugins: Any) -> Config:
     (text,) = blocks_of("swarm.toml")
-    config = parse(tomllib.loads(text), source="swarm.toml", sections={"simulation": Scenario})
+    config = parse(tomllib.loads(text), source="swarm.toml", sections=SECTIONS)
     return attrs.evolve(config, plugins=plugins or config.plugins)
 
 

@@ -160,7 +160,7 @@ def test_four_nodes_end_with_the_model_the_simulator_predicts(task: Task) -> Non
             event.outcome.model_digest for event in swarm.closed(index)
         }
         assert not swarm.machines[index].kernel.rejections
-    predicted = simulate(swarm.config, Scenario(rounds=4, seed=SEED, task=TASK))
+    predicted = simulate(swarm.config, Scenario(rounds=4, seed=SEED), task=TASK)
     assert predicted.unanimous
     assert all(record.accepted == 4 for record in predicted.closed)
     assert swarm.digests() == list(predicted.model_digests)
@@ -194,7 +194,7 @@ def test_messages_larger_than_a_frame_make_the_same_model(task: Task) -> None:
     play(lambda: swarm.together(3, on_start=nodes.append))
 
     assert not swarm.errors
-    predicted = simulate(plain, Scenario(rounds=3, seed=SEED, task=TASK))
+    predicted = simulate(plain, Scenario(rounds=3, seed=SEED), task=TASK)
     assert swarm.digests() == list(predicted.model_digests)
     for node in nodes:
         assert node.carrier.pulls.announced > 10
@@ -381,7 +381,7 @@ def test_a_whole_swarm_goes_on_after_it_was_stopped(task: Task, tmp_path: Path) 
     play(lambda: second.together(4))
     assert not first.errors
     assert not second.errors
-    predicted = simulate(config, Scenario(rounds=4, seed=SEED, task=TASK))
+    predicted = simulate(config, Scenario(rounds=4, seed=SEED), task=TASK)
     assert second.digests() == list(predicted.model_digests)
     # Round numbers go on; a number used before the stop is never used again.
     last = max(event.outcome.round_info.number for event in first.closed(0))

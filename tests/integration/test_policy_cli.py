@@ -29,7 +29,7 @@ quorum = 4
 [plugins.mean]
 [simulation]
 rounds = 1
-[simulation.task]
+[trainer.task]
 name = "quadratic"
 dimension = 10
 """

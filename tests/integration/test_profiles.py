@@ -38,7 +38,7 @@ TABLES: dict[str, type] = {
     "swarm": SwarmConfig,
     "node": NodeConfig,
     "simulation": Scenario,
-    "simulation.task": TaskConfig,
+    "trainer.task": TaskConfig,
 }
 KEY = re.compile(r"^(# )?([a-z0-9_]+) = (.*)$")
 

@@ -46,7 +46,7 @@ def config(
 
 
 def quadratic(swarm: Config, **scenario: Any) -> SimulationResult:
-    return simulate(swarm, Scenario(task=QUADRATIC, **scenario))
+    return simulate(swarm, Scenario(**scenario), task=QUADRATIC)
 
 
 # ── repeatable ────────────────────────────────────────────────────────────────────────────────────
@@ -111,8 +111,8 @@ def test_every_network_ends_with_one_model_on_every_node(
 
 def test_a_swarm_that_is_mostly_away_ends_the_simulation() -> None:
     seen: list[RoundRecord] = []
-    scenario = Scenario(task=QUADRATIC, rounds=50, churn=0.97, seed=2)
-    result = simulate(config(7, 2), scenario, progress=seen.append)
+    scenario = Scenario(rounds=50, churn=0.97, seed=2)
+    result = simulate(config(7, 2), scenario, task=QUADRATIC, progress=seen.append)
     assert tuple(seen) == result.rounds
     assert len(result.closed) < 50
 
@@ -261,7 +261,7 @@ def test_a_node_that_computes_otherwise_ends_the_simulation_with_the_named_error
     installed = {**scan(), "faulty": Installed.local("faulty", Faulty)}
     swarm = config(4, 1, plugins={"memory": {}, "faulty": {}})
     with pytest.raises(RoundError) as caught:
-        simulate(swarm, Scenario(task=QUADRATIC, rounds=3), installed=installed)
+        simulate(swarm, Scenario(rounds=3), task=QUADRATIC, installed=installed)
     assert caught.value.code == "QRES-E601"
 
 
@@ -275,7 +275,7 @@ ROUNDS: Final = 12
 def digits(plugins: Mapping[str, Mapping[str, Any]], *, attack: str = "") -> float:
     swarm = config(NODES, F, quorum=15, plugins=plugins)
     liars = {"attack": attack, "attackers": F} if attack else {}
-    result = simulate(swarm, Scenario(task=DIGITS, rounds=ROUNDS, **liars))
+    result = simulate(swarm, Scenario(rounds=ROUNDS, **liars), task=DIGITS)
     assert result.unanimous
     assert len(result.closed) == ROUNDS
     accuracy = result.final("accuracy")

@@ -20,7 +20,7 @@ from qres_core.cli.swarm import _aborted
 from qres_core.kernel.config import parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.lab.trainer import SECTIONS
 from qres_core.node.ask import ask
 
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
@@ -52,7 +52,7 @@ window = 2048
 [plugins.krum]
 f = 1
 
-[simulation.task]
+[trainer.task]
 local_epochs = 2
 """
 
@@ -247,8 +247,8 @@ def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
     raw = read_toml(config)
     del raw["plugins"]["pki"]
     simulated = simulate(
-        parse(raw, source="eight", sections={"simulation": Scenario}),
-        Scenario(rounds=6, attack="sign_flip", attackers=2, task=TaskConfig(local_epochs=2)),
+        parse(raw, source="eight", sections=SECTIONS),
+        Scenario(rounds=6, attack="sign_flip", attackers=2),
     )
     found = [one["metrics"]["accuracy"] for one in honest]
     assert found == pytest.approx([simulated.final("accuracy")] * 6, abs=0.03)

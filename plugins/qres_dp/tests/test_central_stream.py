@@ -235,7 +235,8 @@ def test_a_swarm_in_the_simulator(loss: float) -> None:
     task = TaskConfig(name="quadratic", dimension=32)
     result = simulator.simulate(
         parse({"swarm": usual, "plugins": tables}, source="test"),
-        Scenario(task=task, rounds=5, seed=2, loss=loss),
+        Scenario(rounds=5, seed=2, loss=loss),
+        task=task,
         installed=installed,
     )
     assert len(result.closed) >= 4

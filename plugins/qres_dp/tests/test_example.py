@@ -16,6 +16,7 @@ from qres_core.cli.app import app
 from qres_core.kernel.config import load
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "dp.toml"
@@ -31,7 +32,7 @@ def test_the_example_is_accepted() -> None:
 
 
 def test_the_example_shows_what_it_spent() -> None:
-    config = load(EXAMPLE, sections={"simulation": Scenario})
+    config = load(EXAMPLE, sections=SECTIONS)
     # A tenth of the nodes: a kernel for each takes time, and what is spent does not depend on them.
     config = attrs.evolve(config, swarm=attrs.evolve(config.swarm, nodes=100, quorum=100))
     scenario: Scenario = attrs.evolve(config.sections["simulation"], rounds=2)

@@ -45,8 +45,8 @@ def configured(dp: dict[str, Any], *, nodes: int = 7, rule: str = "mean", **swar
 
 
 def played(config: Config, rounds: int) -> SimulationResult:
-    scenario = Scenario(task=QUADRATIC, rounds=rounds, seed=1)
-    return simulator.simulate(config, scenario, installed=INSTALLED)
+    scenario = Scenario(rounds=rounds, seed=1)
+    return simulator.simulate(config, scenario, task=QUADRATIC, installed=INSTALLED)
 
 
 @pytest.mark.parametrize("mode", ["local", "central"])

@@ -103,8 +103,9 @@ def play(
     swarm = {"name": "testing", "nodes": NODES, "byzantine": 0, "quorum": 3, "insecure": True}
     config = parse({"swarm": swarm, "plugins": tables}, source="test")
     installed = {name: Installed.local(name, kind) for name, kind in kinds.items()}
-    scenario = Scenario(rounds=rounds, task=TaskConfig(name="quadratic", dimension=4))
-    return simulate(config, scenario, installed=installed, progress=progress)
+    task = TaskConfig(name="quadratic", dimension=4)
+    scenario = Scenario(rounds=rounds)
+    return simulate(config, scenario, task=task, installed=installed, progress=progress)
 
 
 KEYS = tuple(key_of(seed).public_key().public_bytes_raw() for seed in node_ids(NODES, 0))

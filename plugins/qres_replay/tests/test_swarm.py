@@ -196,10 +196,9 @@ def test_an_honest_swarm_trains_and_blames_nobody(
     evidence: list[Evidence],
 ) -> None:
     config = make_config(5, replay)
-    scenario = Scenario(
-        rounds=6, seed=4, duplication=0.2, jitter=0.05, task=TaskConfig(name="quadratic")
-    )
-    result = simulate(config, scenario, installed=installed)
+    scenario = Scenario(rounds=6, seed=4, duplication=0.2, jitter=0.05)
+    task = TaskConfig(name="quadratic")
+    result = simulate(config, scenario, task=task, installed=installed)
     closed = [record for record in result.rounds if record.closed]
     assert len(closed) >= 5
     assert all(record.accepted >= 4 for record in closed)
@@ -217,9 +216,10 @@ def test_an_honest_swarm_trains_and_blames_nobody(
 def test_a_simulated_challenge_is_repeatable(
     make_config: Callable[..., Any], installed: dict[str, Installed]
 ) -> None:
-    scenario = Scenario(rounds=2, seed=4, jitter=0.05, task=TaskConfig(name="quadratic"))
+    scenario = Scenario(rounds=2, seed=4, jitter=0.05)
+    task = TaskConfig(name="quadratic")
     config = make_config(4, {"mode": "challenge"})
-    first, second = (simulate(config, scenario, installed=installed) for _ in range(2))
+    first, second = (simulate(config, scenario, task=task, installed=installed) for _ in range(2))
     assert first == second
 
 

@@ -124,11 +124,12 @@ def play(
     quorum: int,
     options: Mapping[str, Any] | None,
     byzantine: int = 0,
+    task: TaskConfig = QUADRATIC,
 ) -> Played:
     """Every node and every message."""
     config = configured(nodes, quorum, options, byzantine)
-    task = make_task(scenario.task, nodes=nodes, seed=scenario.seed, scale=0)
-    simulation = simulator.Simulation(config, scenario, task, INSTALLED)
+    made = make_task(task, nodes=nodes, seed=scenario.seed, scale=0)
+    simulation = simulator.Simulation(config, scenario, made, INSTALLED)
     simulation.run(None)
     found = {
         one.node_id: plugin.instance
@@ -141,11 +142,13 @@ def play(
     return Played(simulation.records, found, honest, attackers)
 
 
-def watch(scenario: Scenario, *, options: Mapping[str, Any] | None) -> Played:
+def watch(
+    scenario: Scenario, *, options: Mapping[str, Any] | None, task: TaskConfig = QUADRATIC
+) -> Played:
     """Twenty nodes seen by one of them: every contribution and hook, no votes."""
     config = configured(20, 13, options, 0)
-    task = make_task(scenario.task, nodes=20, seed=scenario.seed, scale=0)
-    observer = vectorised._Observer(config, scenario, task, INSTALLED)
+    made = make_task(task, nodes=20, seed=scenario.seed, scale=0)
+    observer = vectorised._Observer(config, scenario, made, INSTALLED)
     records = [observer.play(number) for number in range(1, scenario.rounds + 1)]
     plugins = [one.instance for one in observer.kernel.enabled]
     found = {observer.ids[0]: one for one in plugins if isinstance(one, Reputation)}  # noqa: B035
@@ -181,9 +184,7 @@ def test_the_rule_implies_nine_rounds_without_decay() -> None:
 def test_sleepers_are_banned_when_the_rule_says(attackers: int, decay: float) -> None:
     options = {"decay": decay}
     last = AWAKE_AFTER + rounds_to_ban(Reputation(**options))
-    scenario = Scenario(
-        rounds=last + 5, seed=2, attack="test-sleeper", attackers=attackers, task=QUADRATIC
-    )
+    scenario = Scenario(rounds=last + 5, seed=2, attack="test-sleeper", attackers=attackers)
     swarm = watch(scenario, options=options)
     for record in swarm.closed:
         assert record.attackers_accepted == (attackers if record.number <= last else 0)
@@ -196,7 +197,7 @@ def test_sleepers_are_banned_when_the_rule_says(attackers: int, decay: float) ->
 def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_not() -> None:
     last = AWAKE_AFTER + rounds_to_ban(Reputation())
     scenario = Scenario(rounds=45, seed=1, attack="test-sleeper", attackers=5)
-    swarm = play(scenario, nodes=20, quorum=14, options={}, byzantine=5)
+    swarm = play(scenario, nodes=20, quorum=14, options={}, byzantine=5, task=TaskConfig())
     accuracy = {record.number: record.metrics["accuracy"] for record in swarm.closed}
     assert accuracy[AWAKE_AFTER] > 0.9
     assert accuracy[last] < 0.5
@@ -207,7 +208,7 @@ def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_n
         assert swarm.banned(swarm.honest, by) == [False] * 15
         assert min(swarm.scores(swarm.honest, by)) >= 500_000
         assert swarm.scores(swarm.attackers, by) == swarm.scores(swarm.attackers)
-    control = watch(scenario, options=None)
+    control = watch(scenario, options=None, task=TaskConfig())
     assert control.closed[AWAKE_AFTER - 1].metrics["accuracy"] > 0.9
     assert control.closed[-1].attackers_accepted == 5
     assert control.closed[-1].metrics["accuracy"] < 0.3
@@ -218,7 +219,7 @@ def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_n
 )
 def test_nobody_honest_is_banned_where_data_differ_much(seed: int, model: str) -> None:
     uneven = TaskConfig(partition="dirichlet", alpha=0.1, model=model)
-    swarm = watch(Scenario(rounds=30, seed=seed, task=uneven), options={})
+    swarm = watch(Scenario(rounds=30, seed=seed), options={}, task=uneven)
     assert swarm.closed[-1].metrics["accuracy"] > 0.8
     assert not any(swarm.banned(swarm.honest))
     assert min(swarm.scores(swarm.honest)) >= 500_000
@@ -228,7 +229,7 @@ def test_nobody_honest_is_banned_where_data_differ_much(seed: int, model: str) -
 
 
 def test_slander_bans_the_slanderer_and_not_the_slandered() -> None:
-    scenario = Scenario(rounds=8, seed=3, attack="forge", attackers=2, task=QUADRATIC)
+    scenario = Scenario(rounds=8, seed=3, attack="forge", attackers=2)
     swarm = play(scenario, nodes=10, quorum=6, options={"decay": 0.0, "flood": 0})
     assert swarm.records[0].rejected["bad tag"] > 0
     for by in range(8):
@@ -294,7 +295,7 @@ def test_whoever_lets_new_keys_into_the_roster_lets_the_banned_back_at_the_start
 @pytest.mark.parametrize(("sybils", "who_is_banned"), [(4, "sybils"), (7, "honest")])
 def test_the_watch_belongs_to_the_majority(sybils: int, who_is_banned: str) -> None:
     """From equal scores, more than half of the roster in one hand makes the honest the outliers."""
-    scenario = Scenario(rounds=14, seed=4, attack="test-cartel", attackers=sybils, task=QUADRATIC)
+    scenario = Scenario(rounds=14, seed=4, attack="test-cartel", attackers=sybils)
     swarm = play(scenario, nodes=12, quorum=5, options={})
     assert any(swarm.banned(swarm.honest)) == (who_is_banned == "honest")
     assert any(swarm.banned(swarm.attackers)) == (who_is_banned == "sybils")
@@ -302,9 +303,7 @@ def test_the_watch_belongs_to_the_majority(sybils: int, who_is_banned: str) -> N
 
 def test_just_below_the_factor_nobody_is_caught() -> None:
     """What the documentation admits: a lie as far out as honest updates may be is not seen."""
-    scenario = Scenario(
-        rounds=12, seed=5, attack="test-cartel", attackers=2, strength=0.2, task=QUADRATIC
-    )
+    scenario = Scenario(rounds=12, seed=5, attack="test-cartel", attackers=2, strength=0.2)
     swarm = play(scenario, nodes=12, quorum=8, options={})
     assert swarm.scores(swarm.attackers) == swarm.scores(swarm.honest[:2])
     assert not any(swarm.banned(swarm.attackers))

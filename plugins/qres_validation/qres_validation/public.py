@@ -79,8 +79,8 @@ class PublicValidation:
         if not node_info.validates:
             what = "judges models by public examples, and the node's trainer keeps none"
             fix = (
-                "give the trainer validate(vector), or set simulation.task.held_out and "
-                "simulation.task.same_held_out = true"
+                "give the trainer validate(vector), or set trainer.task.held_out and "
+                "trainer.task.same_held_out = true"
             )
             raise CompatibilityError.of("QRES-E311", "plugins.public_validation", what, fix)
 

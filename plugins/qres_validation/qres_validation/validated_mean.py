@@ -93,7 +93,7 @@ class ValidatedMean:
                 "plugins.validated_mean",
                 "compares updates with one made from held-out examples, and the node's trainer "
                 "makes none",
-                "give the trainer reference(vector, round_info), or set simulation.task.held_out",
+                "give the trainer reference(vector, round_info), or set trainer.task.held_out",
             )
 
     @hookimpl

@@ -20,8 +20,8 @@ from qres_core import (
 )
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 from qres_core.testing import make_node_info, make_updates
 
 MODEL = np.zeros(2, dtype=np.int32)
@@ -91,10 +91,11 @@ def test_a_swarm_keeps_the_model_it_has_when_the_merged_one_is_worse(
         {
             "swarm": {"name": "ward", "nodes": 4, "byzantine": 0, "quorum": 3, "insecure": True},
             "plugins": plugins,
-            "simulation": {"rounds": 3, "task": task},
+            "simulation": {"rounds": 3},
+            "trainer": {"task": task},
         },
         source="swarm.toml",
-        sections={"simulation": Scenario},
+        sections=SECTIONS,
     )
     installed = {**scan(), "turncoat": Installed.local("turncoat", Turncoat)}
     result = simulate(config, config.sections["simulation"], installed=installed)

@@ -12,6 +12,7 @@ from qres_core.cli.app import app
 from qres_core.kernel.config import load
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "zk.toml"
 
@@ -25,7 +26,7 @@ def test_the_example_is_accepted() -> None:
 
 
 def test_the_example_learns_from_the_honest_alone() -> None:
-    config = load(EXAMPLE, sections={"simulation": Scenario})
+    config = load(EXAMPLE, sections=SECTIONS)
     config = attrs.evolve(config, swarm=attrs.evolve(config.swarm, nodes=4, byzantine=1, quorum=3))
     scenario: Scenario = attrs.evolve(config.sections["simulation"], rounds=2, attackers=1)
     result = simulate(config, scenario)

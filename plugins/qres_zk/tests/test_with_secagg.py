@@ -13,8 +13,8 @@ from qres_zk.plugin import LIED
 
 from qres_core import Evidence, NodeId, Revelation, RoundInfo, Update
 from qres_core.kernel.config import parse
-from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS
 
 pytest.importorskip("qres_secagg")
 
@@ -59,9 +59,14 @@ def run(
     }  # fmt: skip
     task = {"name": "quadratic", "dimension": 40}
     config = parse(
-        {"swarm": swarm, "plugins": PLUGINS, "simulation": {"rounds": rounds, "task": task}},
+        {
+            "swarm": swarm,
+            "plugins": PLUGINS,
+            "simulation": {"rounds": rounds},
+            "trainer": {"task": task},
+        },
         source="test",
-        sections={"simulation": Scenario},
+        sections=SECTIONS,
     )
     return simulate(config, config.sections["simulation"]), list(told.values()), liars
 

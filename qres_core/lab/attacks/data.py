@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, runtime_checkable
@@ -55,15 +56,21 @@ def replaced(trainer: Trainer, **arrays: Array) -> Trainer:
     """The trainer with other ``x`` and ``y`` to train on, or ``test_x`` and ``test_y`` to test on.
 
     Raises:
-        LabError: QRES-E105 for a trainer that is not an attrs class with these fields.
+        LabError: QRES-E105 for a trainer that is no dataclass or attrs class with these fields.
     """
-    kind: type = type(trainer)
-    if not attrs.has(kind) or any(name not in attrs.fields_dict(kind) for name in _FIELDS):
-        what = f"the attack spoils labelled examples, and a {kind.__name__} has none"
-        fix = "choose another task or another attack"
-        raise LabError.of("QRES-E105", "simulation.attack", what, fix)
+    kind: Any = type(trainer)
     changed: Any = trainer
-    spoilt: Trainer = attrs.evolve(changed, **arrays)
+    if dataclasses.is_dataclass(kind):
+        known = {field.name for field in dataclasses.fields(kind)}
+        evolve: Any = dataclasses.replace
+    else:
+        known = set(attrs.fields_dict(kind)) if attrs.has(kind) else set()
+        evolve = attrs.evolve
+    if not known.issuperset(_FIELDS):
+        what = f"the attack spoils labelled examples, and a {kind.__name__} shows none"
+        fix = f"make it a dataclass with {', '.join(_FIELDS)}, or choose another attack"
+        raise LabError.of("QRES-E105", "simulation.attack", what, fix)
+    spoilt: Trainer = evolve(changed, **arrays)
     return spoilt
 
 

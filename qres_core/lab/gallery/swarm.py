@@ -115,15 +115,15 @@ class SwarmAttack:
             strength=self.strength,
             lies="protocol",
             once=tuple(one for one in _SHARED if one.partition(".")[0] in config.plugins),
-            task=TaskConfig(
-                local_epochs=1 if setting.quick else 2,
-                partition="dirichlet" if self.alpha else "iid",
-                alpha=self.alpha or 0.5,
-                held_out=defence.held_out,
-                same_held_out=defence.public,
-            ),
         )
-        task = make_task(scenario.task, nodes=defence.nodes, seed=setting.seed)
+        digits = TaskConfig(
+            local_epochs=1 if setting.quick else 2,
+            partition="dirichlet" if self.alpha else "iid",
+            alpha=self.alpha or 0.5,
+            held_out=defence.held_out,
+            same_held_out=defence.public,
+        )
+        task = make_task(digits, nodes=defence.nodes, seed=setting.seed)
         simulation = _Metered(config, scenario, task, scan())
         try:
             simulation.run(None)

@@ -308,7 +308,8 @@ def test_the_order_of_all_hooks_in_one_round(
     simulate(
         make_config({"a": {"who": "a"}, "one": {}, "b": {"who": "b"}}, insecure=False),
         # Messages are slower than training, so that nothing arrives before the own update left.
-        Scenario(rounds=1, delay=1.0, jitter=0.0, task=TaskConfig(name="quadratic", dimension=3)),
+        Scenario(rounds=1, delay=1.0, jitter=0.0),
+        task=TaskConfig(name="quadratic", dimension=3),
         installed={
             "a": Installed.local("a", Many),
             "b": Installed.local("b", Many),
@@ -338,9 +339,9 @@ def test_judges_are_asked_before_the_vote_and_the_set_is_merged_once(
     config = make_config(
         {"a": {"who": "a"}, "mean": {"unprotected": True}, "b": {"who": "b"}, "memory": {}}
     )
-    scenario = Scenario(rounds=1, task=TaskConfig(held_out=10, local_epochs=1))
+    task = TaskConfig(held_out=10, local_epochs=1)
     installed = {**scan(), **{name: Installed.local(name, Judge) for name in "ab"}}
-    simulate(config, scenario, installed=installed)
+    simulate(config, Scenario(rounds=1), task=task, installed=installed)
     calls: dict[NodeId, list[str]] = {}
     for call in log:
         calls.setdefault(call.node, []).append(f"{call.who} {call.hook}")

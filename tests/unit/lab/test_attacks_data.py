@@ -111,7 +111,7 @@ def test_the_figure_is_the_share_of_stamped_examples_called_class_0(task: Task) 
 @pytest.mark.parametrize("attack", [LabelFlip(), Backdoor()])
 def test_a_task_without_labels_is_refused(attack: DataAttack) -> None:
     quadratic = make_task(TaskConfig(name="quadratic", dimension=4), nodes=3, seed=0)
-    with pytest.raises(LabError, match=r"QRES-E105 simulation.attack: .*QuadraticTrainer has none"):
+    with pytest.raises(LabError, match=r"QRES-E105 simulation.attack: .*QuadraticTrainer shows none"):
         under_attack(quadratic, attack, 1)
 
 
@@ -132,10 +132,8 @@ def config(nodes: int) -> Config:
 
 @pytest.fixture(scope="module")
 def backdoored() -> SimulationResult:
-    scenario = Scenario(
-        rounds=4, attack="backdoor", attackers=1, engine="vectorised", task=TaskConfig()
-    )
-    return simulate(config(6), scenario)
+    scenario = Scenario(rounds=4, attack="backdoor", attackers=1, engine="vectorised")
+    return simulate(config(6), scenario, task=TaskConfig())
 
 
 def test_a_plain_mean_takes_the_backdoor_and_still_does_its_task(
@@ -150,15 +148,16 @@ def test_a_plain_mean_takes_the_backdoor_and_still_does_its_task(
 
 
 def test_both_engines_see_the_same_backdoor(backdoored: SimulationResult) -> None:
-    scenario = Scenario(rounds=4, attack="backdoor", attackers=1, task=TaskConfig())
-    events = simulate(config(6), scenario)
+    scenario = Scenario(rounds=4, attack="backdoor", attackers=1)
+    events = simulate(config(6), scenario, task=TaskConfig())
     assert [dict(one.metrics) for one in events.closed] == [
         dict(one.metrics) for one in backdoored.rounds
     ]
 
 
 def test_flipped_labels_cost_accuracy() -> None:
-    options: dict[str, Any] = {"rounds": 4, "engine": "vectorised", "task": TaskConfig()}
-    clean = simulate(config(6), Scenario(**options)).final("accuracy") or 0.0
-    spoilt = simulate(config(6), Scenario(attack="label_flip", attackers=3, **options))
+    options: dict[str, Any] = {"rounds": 4, "engine": "vectorised"}
+    clean = simulate(config(6), Scenario(**options), task=TaskConfig()).final("accuracy") or 0.0
+    flipped = Scenario(attack="label_flip", attackers=3, **options)
+    spoilt = simulate(config(6), flipped, task=TaskConfig())
     assert (spoilt.final("accuracy") or 0.0) < clean - 0.1

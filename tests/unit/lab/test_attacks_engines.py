@@ -27,14 +27,14 @@ def config() -> Config:
 @pytest.mark.parametrize("task", [QUADRATIC, DIGITS], ids=lambda task: task.name)
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_two_rounds_of_every_attack_in_both_engines(name: str, task: TaskConfig) -> None:
-    scenario = Scenario(rounds=2, seed=4, attack=name, attackers=2, task=task)
+    scenario = Scenario(rounds=2, seed=4, attack=name, attackers=2)
     vectorised = attrs.evolve(scenario, engine="vectorised")
     if isinstance(make_attack(name), DataAttack) and task is QUADRATIC:
         for one in (scenario, vectorised):
             with pytest.raises(LabError, match="QRES-E105"):
-                simulate(config(), one)
+                simulate(config(), one, task=task)
         return
-    events, fast = simulate(config(), scenario), simulate(config(), vectorised)
+    events, fast = (simulate(config(), one, task=task) for one in (scenario, vectorised))
     assert events.unanimous
     assert len(events.closed) == len(fast.closed) == 2
     if name not in BY_ARRIVAL:

@@ -122,12 +122,12 @@ def test_an_attack_of_another_distribution_is_found_by_its_entry_point(provide: 
     plugins = {"memory": {}, "mean": {"unprotected": True}}
     task = TaskConfig(name="quadratic", dimension=5, local_epochs=1, learning_rate=0.3)
     config = parse({"swarm": swarm, "plugins": plugins}, source="test")
-    options: dict[str, Any] = {"rounds": 2, "attackers": 1, "task": task}
-    echo = simulate(config, Scenario(attack="echo", strength=3.0, **options))
-    assert (
-        echo.model_digests
-        == simulate(config, Scenario(attack="scaled", strength=3.0, **options)).model_digests
+    options: dict[str, Any] = {"rounds": 2, "attackers": 1}
+    echo, scaled = (
+        simulate(config, Scenario(attack=attack, strength=3.0, **options), task=task)
+        for attack in ("echo", "scaled")
     )
+    assert echo.model_digests == scaled.model_digests
 
 
 def test_nothing_is_imported_before_it_is_asked_for(provide: Provide) -> None:

@@ -338,7 +338,8 @@ def test_a_probe_foretells_the_round(engine: str) -> None:
     try:
         result = simulate(
             configured("stateful", 7, 7),
-            Scenario(rounds=3, attack="test_foretell", attackers=2, engine=engine, task=task),
+            Scenario(rounds=3, attack="test_foretell", attackers=2, engine=engine),
+            task=task,
             installed=installed("stateful", Stateful),
         )
     finally:

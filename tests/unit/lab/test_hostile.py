@@ -20,7 +20,9 @@ def info(dimension: int) -> RoundInfo:
 
 def hostile(attack: str) -> tuple[Trainer, np.ndarray]:
     table = {"local_epochs": 1} if attack in {"label_flip", "backdoor"} else TASK
-    trainer, initial = make(attack=attack, nodes=4, attackers=1, index=3, task=table, seed=2)
+    trainer, initial = make(
+        attack=attack, nodes=4, attackers=1, index=3, trainer={"task": table}, seed=2, scale=0
+    )
     return trainer, initial
 
 
@@ -47,7 +49,9 @@ def test_a_silent_attacker_sits_out() -> None:
 
 def test_an_attacker_of_a_swarm_that_validates_judges() -> None:
     table = {"local_epochs": 1, "held_out": 10}
-    trainer, initial = make(attack="scaled", nodes=4, attackers=1, index=3, task=table)
+    trainer, initial = make(
+        attack="scaled", nodes=4, attackers=1, index=3, trainer={"task": table}, seed=0, scale=0
+    )
     assert isinstance(trainer, Validator)
     assert isinstance(trainer, Reference)
     assert trainer.validate(initial) > 0

@@ -105,7 +105,7 @@ def test_nobody_trains_on_what_any_node_holds_out() -> None:
 )
 def test_what_cannot_be_held_out_is_refused(config: TaskConfig) -> None:
     pytest.importorskip("sklearn")
-    with pytest.raises(LabError, match=r"QRES-E105 simulation\.task\.held_out"):
+    with pytest.raises(LabError, match=r"QRES-E105 trainer\.task\.held_out"):
         make_task(config, nodes=5, seed=0)
 
 
@@ -156,7 +156,7 @@ def test_unknown_names_are_refused_with_the_nearest_known(
     with pytest.raises(LabError) as caught:
         make_task(TaskConfig(**{field: value}), nodes=2, seed=0)
     assert caught.value.code == "QRES-E801"
-    assert caught.value.problems[0].where == f"simulation.task.{field}"
+    assert caught.value.problems[0].where == f"trainer.task.{field}"
     assert suggestion in caught.value.problems[0].fix
 
 

@@ -47,9 +47,9 @@ def config(nodes: int = 9, *, quorum: int | None = None, **plugins: dict[str, ob
 def test_same_models_as_the_event_simulation(
     attack: str, rule: dict[str, dict[str, object]]
 ) -> None:
-    scenario = Scenario(rounds=3, seed=5, attack=attack, attackers=2 if attack else 0, task=TASK)
-    events = simulate(config(**rule), scenario)
-    fast = simulate(config(**rule), attrs.evolve(scenario, engine="vectorised"))
+    scenario = Scenario(rounds=3, seed=5, attack=attack, attackers=2 if attack else 0)
+    events = simulate(config(**rule), scenario, task=TASK)
+    fast = simulate(config(**rule), attrs.evolve(scenario, engine="vectorised"), task=TASK)
     assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]
     assert [one.alignment for one in fast.rounds] == [one.alignment for one in events.closed]
 
@@ -75,18 +75,16 @@ def test_every_contribution_passes_through_the_hooks() -> None:
 
     installed = {**scan(), "watcher": Installed.local("watcher", Watcher)}
     made = config(9, quorum=8, watcher={}, mean={"unprotected": True})
-    scenario = Scenario(rounds=2, engine="vectorised", task=TASK)
-    result = simulate(made, scenario, installed=installed)
+    scenario = Scenario(rounds=2, engine="vectorised")
+    result = simulate(made, scenario, task=TASK, installed=installed)
     assert len(seen) == 18
     assert [dict(one.rejected) for one in result.rounds] == [{"the ninth": 1}] * 2
     assert [one.accepted for one in result.rounds] == [8, 8]
 
 
 def test_below_quorum_aborts_and_changes_nothing() -> None:
-    scenario = Scenario(
-        rounds=2, engine="vectorised", attack="wrong_length", attackers=1, task=TASK
-    )
-    result = simulate(config(9), scenario)
+    scenario = Scenario(rounds=2, engine="vectorised", attack="wrong_length", attackers=1)
+    result = simulate(config(9), scenario, task=TASK)
     assert [one.closed for one in result.rounds] == [False, False]
     assert len({one.model_digest for one in result.rounds}) == 1
     assert dict(result.rounds[0].rejected) == {"malformed payload.vector": 1}
@@ -94,9 +92,9 @@ def test_below_quorum_aborts_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize("key", ["loss", "duplication", "churn"])
 def test_network_options_are_refused_not_ignored(key: str) -> None:
-    scenario = Scenario(rounds=1, engine="vectorised", task=TASK, **{key: 0.1})
+    scenario = Scenario(rounds=1, engine="vectorised", **{key: 0.1})
     with pytest.raises(LabError, match=rf"QRES-E105 simulation\.{key}"):
-        simulate(config(), scenario)
+        simulate(config(), scenario, task=TASK)
 
 
 @attrs.define
@@ -151,8 +149,8 @@ class Caller:
 def test_all_nodes_play_the_dialogues_of_plugins() -> None:
     installed = {**scan(), "caller": Installed.local("caller", Caller)}
     made = config(9, caller={}, mean={"unprotected": True})
-    scenario = Scenario(rounds=2, engine="vectorised", task=TASK)
-    result = simulate(made, scenario, installed=installed)
+    scenario = Scenario(rounds=2, engine="vectorised")
+    result = simulate(made, scenario, task=TASK, installed=installed)
     assert len(result.closed) == 2
     # Each says two things and contributes once, in both rounds.
     assert result.messages == 2 * 3 * 9
@@ -161,8 +159,8 @@ def test_all_nodes_play_the_dialogues_of_plugins() -> None:
 def test_who_drops_out_says_nothing_more_in_the_round() -> None:
     installed = {**scan(), "caller": Installed.local("caller", Caller)}
     made = config(9, quorum=5, caller={}, mean={"unprotected": True})
-    scenario = Scenario(rounds=4, engine="vectorised", task=TASK, dropout=0.3)
-    result = simulate(made, scenario, installed=installed)
+    scenario = Scenario(rounds=4, engine="vectorised", dropout=0.3)
+    result = simulate(made, scenario, task=TASK, installed=installed)
     assert len(result.closed) == 4
     accepted = [one.accepted for one in result.rounds]
     assert min(accepted) < 9
@@ -172,7 +170,7 @@ def test_who_drops_out_says_nothing_more_in_the_round() -> None:
 def test_a_thousand_nodes() -> None:
     made = config(1000, mean={"unprotected": True})
     task = attrs.evolve(TASK, dimension=1000)
-    result = simulate(made, Scenario(rounds=2, engine="vectorised", task=task))
+    result = simulate(made, Scenario(rounds=2, engine="vectorised"), task=task)
     assert [one.accepted for one in result.rounds] == [1000, 1000]
     assert result.messages == 2000
     losses = [one.metrics["loss"] for one in result.rounds]

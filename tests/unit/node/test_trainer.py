@@ -15,7 +15,8 @@ from qres_core import ConfigError, LabError, RoundInfo, Update, Vector
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.node.trainer import TrainerConfig, guarded, make_work, takes
+from qres_core.lab.trainer import TrainerConfig, make_work, notices
+from qres_core.node.trainer import guarded
 
 INFO = RoundInfo("s", 1, bytes(32), 2, 0, (bytes(32),), 1, 0, 0)
 OWN = """
@@ -73,8 +74,8 @@ def test_a_factory_that_asks_is_told_which_node_it_is(folder: Path) -> None:
     assert make_work(read(folder, **table, options={"nodes": 7}))[1].tolist() == [8, 8, 8]
     # One that does not ask is told nothing.
     make_work(read(folder, entry="own_model_of_test:tagged", options={"tag": "a"}))
-    assert takes("own_model_of_test:placed", folder, "index")
-    assert not takes("own_model_of_test:tagged", folder, "index")
+    assert notices(read(folder, **table)) == ()
+    assert "no parameter `index`" in notices(read(folder, entry="own_model_of_test:tagged"))[0]
 
 
 def test_an_own_model_is_found_in_the_folder_that_is_named(folder: Path) -> None:

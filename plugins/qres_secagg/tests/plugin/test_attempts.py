@@ -257,7 +257,7 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
     task = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
     with monkeypatch.context() as patch:
         patch.setattr(simulator.Simulation, "carry", deaf)
-        return simulator.simulate(config, Scenario(rounds=2, seed=3, task=task))
+        return simulator.simulate(config, Scenario(rounds=2, seed=3), task=task)
 
 
 def test_a_locked_set_is_merged_as_it_is_without_masks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import make_task
+from qres_core.lab.tasks import TaskConfig, make_task
 
 Tables = Mapping[str, Mapping[str, Any]]
 TRUST: Tables = {"memory": {}, "ed25519": {}, "replay": {}}
@@ -55,7 +55,7 @@ def play(
     **scenario: Any,
 ) -> SimulationResult:
     played = Scenario(**scenario)
-    task = make_task(played.task, nodes=nodes, seed=played.seed)
+    task = make_task(TaskConfig(), nodes=nodes, seed=played.seed)
     honest = task.trainers[: nodes - liars]
     lying = tuple(Lying(one) for one in task.trainers[nodes - liars :])
     task = attrs.evolve(task, trainers=honest + lying)

@@ -1,0 +1,59 @@
+"""A model of one's own: seven clinics learn to tell malignant tumours, and show no patient.
+
+Logistic regression in numpy on scikit-learn's breast cancer data (`pip install scikit-learn`):
+
+    qres check examples/cancer.toml
+    qres simulate examples/cancer.toml
+    qres swarm up examples/cancer.toml --rounds 12
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer
+
+from qres_core import RoundInfo, Update, Vector, fixed
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Logistic:
+    """What one clinic trains: its own patients, and the patients that all test on."""
+
+    x: Floats
+    y: Floats
+    test_x: Floats
+    test_y: Floats
+    rate: float
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        """Ten steps of gradient descent from the round's model; the difference is the update."""
+        start = fixed.decode(vector, scale=round_info.scale)
+        weights = start.copy()
+        for _ in range(10):
+            wrong = 1 / (1 + np.exp(-self.x @ weights)) - self.y
+            weights -= self.rate * self.x.T @ wrong / len(self.y)
+        encoded = fixed.encode(weights - start, scale=round_info.scale)
+        return Update(encoded.vector, weight=len(self.y), saturated=encoded.saturated)
+
+    def evaluate(self, vector: Vector) -> dict[str, float]:
+        """Figures of a model on patients that no clinic trains on."""
+        scores = self.test_x @ fixed.decode(vector)
+        right = (scores > 0) == self.test_y
+        loss = np.logaddexp(0, scores) - self.test_y * scores
+        return {"accuracy": float(right.mean()), "loss": float(loss.mean())}
+
+
+def make(index: int, nodes: int, seed: int, rate: float = 0.1) -> tuple[Logistic, Vector]:
+    """The trainer of node ``index``, and the first model, which is the same for every node."""
+    x, y = load_breast_cancer(return_X_y=True)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    x = np.hstack([x, np.ones((len(x), 1))])  # the last weight is the bias
+    order = np.random.default_rng(seed).permutation(len(y))
+    test, mine = order[:114], order[114:][index::nodes]  # a fifth to test; the rest is dealt out
+    first = fixed.encode(np.zeros(x.shape[1])).vector
+    return Logistic(x[mine], y[mine], x[test], y[test], rate), first

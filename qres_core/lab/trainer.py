@@ -1,0 +1,312 @@
+"""The ``[trainer]`` table: what is trained, in a simulation, in a box and by a node."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+import numpy as np
+
+from qres_core.contract.errors import ConfigError, LabError, QresError
+from qres_core.contract.options import whole
+from qres_core.contract.suggest import did_you_mean
+from qres_core.contract.trainer import Trainer
+from qres_core.contract.types import Vector, check_vector
+from qres_core.kernel.config import Config
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import Task, TaskConfig, make_task
+
+Work: TypeAlias = tuple[Trainer, Vector]
+"""A trainer and the swarm's first model, int32, shape ``(d,)``."""
+
+UNNAMED: Final = "no [trainer]: trains the built-in digits"
+METHODS: Final = ("fit", "evaluate")
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+def _no_options() -> dict[str, Any]:
+    return {}
+
+
+@attrs.frozen(kw_only=True)
+class TrainerConfig:
+    """The ``[trainer]`` table: either ``entry`` or a table ``task``."""
+
+    entry: str = attrs.field(
+        default="",
+        metadata=_help(
+            "`module:factory` of your own model. The factory gets `options` by name and returns "
+            "the trainer and the swarm's first model. The module is looked for among what is "
+            "installed, then in `path`."
+        ),
+    )
+    path: str = attrs.field(
+        default="",
+        metadata=_help("Folder of the module, seen from the configuration file's; empty for that."),
+    )
+    options: Mapping[str, Any] = attrs.field(
+        factory=_no_options,
+        metadata=_help(
+            "What the factory is called with. Where it has parameters `index`, `nodes`, `seed` or "
+            "`scale` that are not among these, it gets the node's number from 0, the number of "
+            "nodes, the seed and `swarm.scale`."
+        ),
+    )
+    task: TaskConfig | None = attrs.field(
+        default=None,
+        metadata=_help("A built-in task in place of `entry`; the table [trainer.task]."),
+    )
+    seed: int | None = attrs.field(
+        default=None,
+        validator=attrs.validators.optional(whole(0)),
+        metadata=_help(
+            "Decides data and first model; the same on all nodes. Left out, `simulation.seed`."
+        ),
+    )
+    index: int = attrs.field(
+        default=0,
+        validator=whole(0),
+        metadata=_help(
+            "Which share of the data is this node's, from 0. `qres simulate` and `qres swarm up` "
+            "give each node its own."
+        ),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.entry and self.task is not None:
+            msg = "'entry' and 'task' are both set, and one model is trained; take one of them out"
+            raise ValueError(msg)
+        if self.options and not self.entry:
+            msg = "'options' are for 'entry', which is not set"
+            raise ValueError(msg)
+
+    @property
+    def named(self) -> bool:
+        """Whether the table says what is trained."""
+        return bool(self.entry) or self.task is not None
+
+    @property
+    def name(self) -> str:
+        """What is trained: the entry, or the name of the built-in task."""
+        return self.entry or (self.task or TaskConfig()).name
+
+
+SECTIONS: Final[Mapping[str, type]] = {"simulation": Scenario, "trainer": TrainerConfig}
+"""The tables of a configuration file beside those of the kernel."""
+
+
+def table_of(config: Config) -> TrainerConfig:
+    """The ``[trainer]`` table; an empty one where the configuration has none."""
+    found: TrainerConfig | None = config.sections.get("trainer")
+    return TrainerConfig() if found is None else found
+
+
+def seed_of(config: Config) -> int:
+    """``trainer.seed``, or else ``simulation.seed``, or else 0."""
+    table = table_of(config)
+    if table.seed is not None:
+        return table.seed
+    scenario: Scenario | None = config.sections.get("simulation")
+    return 0 if scenario is None else scenario.seed
+
+
+def folder_of(config: Config) -> Path:
+    """Where the module of ``entry`` is looked for, after what is installed."""
+    return (Path(config.source).resolve().parent / table_of(config).path).resolve()
+
+
+def make_work(config: Config) -> Work:
+    """What the configuration has a single node train: the one of ``trainer.index``.
+
+    Raises:
+        ConfigError: QRES-E103 where it names nothing, QRES-E101 where ``entry`` cannot be loaded or
+            raises, QRES-E104 where it returns something else, QRES-E105 for an ``index`` that the
+            swarm does not have.
+        LabError: what the built-in task refuses.
+    """
+    table, swarm = table_of(config), config.swarm
+    if table.index >= swarm.nodes:
+        what = f"{table.index}, and swarm.nodes is {swarm.nodes}"
+        raise ConfigError.of("QRES-E105", "trainer.index", what, "count from 0")
+    if not table.named:
+        fix = 'set entry = "module:factory", or add [trainer.task]'
+        raise ConfigError.of("QRES-E103", "trainer", "nothing to train is named", fix)
+    return share(
+        table,
+        folder_of(config),
+        index=table.index,
+        nodes=swarm.nodes,
+        seed=seed_of(config),
+        scale=swarm.scale,
+    )
+
+
+def share(
+    table: TrainerConfig, folder: Path, *, index: int, nodes: int, seed: int, scale: int
+) -> Work:
+    """What one node trains.
+
+    Args:
+        table: names what.
+        folder: where the module of ``entry`` is looked for, after what is installed.
+        index: which node, from 0.
+        nodes: number of nodes.
+        seed: decides data and first model.
+        scale: power-of-two exponent of the grid.
+
+    Raises:
+        ConfigError: as :func:`make_work`.
+        LabError: QRES-E801 where the module has no such factory; what the built-in task refuses.
+    """
+    if table.entry:
+        place = {"index": index, "nodes": nodes, "seed": seed, "scale": scale}
+        return _own(table, _load(table.entry, folder), place)
+    task = make_task(table.task or TaskConfig(), nodes=nodes, seed=seed, scale=scale)
+    return task.trainers[index], task.initial
+
+
+def swarm_task(config: Config, *, seed: int) -> Task:
+    """What the configuration has a whole swarm train, a trainer for every node.
+
+    Args:
+        config: the file. One that names nothing trains the built-in digits.
+        seed: what ``trainer.seed`` is where it is left out.
+
+    Raises:
+        ConfigError: as :func:`make_work`, and QRES-E105 where nodes begin with different models or
+            would all have one index.
+        LabError: as :func:`share`.
+    """
+    table, swarm = table_of(config), config.swarm
+    seed = seed if table.seed is None else table.seed
+    if not table.entry:
+        built_in = table.task or TaskConfig()
+        made = make_task(built_in, nodes=swarm.nodes, seed=seed, scale=swarm.scale)
+        return attrs.evolve(made, notices=notices(config))
+    check_shared(table)
+    factory = _load(table.entry, folder_of(config))
+    trainers: list[Trainer] = []
+    first: Vector | None = None
+    for index in range(swarm.nodes):
+        place = {"index": index, "nodes": swarm.nodes, "seed": seed, "scale": swarm.scale}
+        trainer, initial = _own(table, factory, place)
+        first = initial if first is None else first
+        check_first("node-0", first, f"node-{index}", initial)
+        trainers.append(trainer)
+    assert first is not None  # noqa: S101 - a swarm has a node
+    said = notices(config)
+    return Task(table.entry, first, tuple(trainers), scale=swarm.scale, notices=said)
+
+
+def check_shared(table: TrainerConfig) -> None:
+    """Refuse options that would make all nodes the same one.
+
+    Raises:
+        ConfigError: QRES-E105.
+    """
+    if "index" in table.options:
+        what = "it would be the same for every node"
+        fix = "leave it out: each node's own is passed to a parameter of that name"
+        raise ConfigError.of("QRES-E105", "trainer.options.index", what, fix)
+
+
+def check_first(one: str, first: Vector, other: str, second: Vector) -> None:
+    """Refuse nodes that do not begin with one model.
+
+    Args:
+        one: name of a node.
+        first: its first model, int32, shape ``(d,)``.
+        other: name of another.
+        second: that one's first model.
+
+    Raises:
+        ConfigError: QRES-E105.
+    """
+    if not np.array_equal(first, second):
+        what = f"{one} and {other} begin with different models"
+        fix = "return the same first model whatever the node: seed what draws it"
+        raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
+
+
+def notices(config: Config) -> tuple[str, ...]:
+    """What an operator should know of what a swarm of this configuration trains."""
+    table = table_of(config)
+    if not table.named:
+        return (UNNAMED,)
+    if table.entry and "index" not in _parameters(_load(table.entry, folder_of(config))):
+        said = "has no parameter `index`: all nodes may be training on the same data"
+        return (f"trainer.entry {said}",)
+    return ()
+
+
+# ── a model of one's own ──────────────────────────────────────────────────────────────────────────
+
+
+def _parameters(factory: Callable[..., object]) -> frozenset[str]:
+    """Names of the parameters; none where Python cannot tell, as for some built-in functions."""
+    try:
+        found = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return frozenset()
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(named.name for named in found if named.kind in by_name)
+
+
+def _own(table: TrainerConfig, factory: Callable[..., object], place: Mapping[str, int]) -> Work:
+    """What a factory makes for the node in a place. Raises as :func:`share`."""
+    wanted = {name: place[name] for name in _parameters(factory) & place.keys()}
+    try:
+        made: Any = factory(**{**wanted, **table.options})
+    except QresError:
+        raise
+    except Exception as error:
+        what = f"{table.entry} raised {type(error).__name__}: {error}"
+        fix = "correct the function, or what trainer.options gives it"
+        raise ConfigError.of("QRES-E101", "trainer.entry", what, fix) from error
+    fix = "return the trainer, with fit and evaluate, and the first model"
+    try:
+        trainer, initial = made
+    except (TypeError, ValueError) as error:
+        what = f"{table.entry} returned {type(made).__name__}, not a pair"
+        raise ConfigError.of("QRES-E104", "trainer.entry", what, fix) from error
+    if inspect.isclass(trainer):
+        what = f"{table.entry} returned the class {trainer.__name__} as the trainer"
+        raise ConfigError.of("QRES-E104", "trainer.entry", what, "return an instance of it")
+    lacking = [name for name in METHODS if not callable(getattr(trainer, name, None))]
+    if lacking:
+        missing = " and no ".join(f"method {name}" for name in lacking)
+        what = f"{table.entry} returned a {type(trainer).__name__}, which has no {missing}"
+        raise ConfigError.of("QRES-E104", "trainer.entry", what, fix)
+    return trainer, check_vector(initial, "trainer.entry: first model")
+
+
+def _load(entry: str, folder: Path) -> Callable[..., object]:
+    where = "trainer.entry"
+    module_name, colon, name = entry.partition(":")
+    if not (colon and module_name and name):
+        what = f"{entry!r} does not name a function of a module"
+        raise ConfigError.of("QRES-E105", where, what, "write module:factory")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # last: nothing in it stands in for what is installed
+    importlib.invalidate_caches()
+    try:
+        module: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        what = f"import of {module_name!r} failed: {type(error).__name__}: {error}"
+        fix = "install it, put it beside the configuration file, or name its folder in trainer.path"
+        raise ConfigError.of("QRES-E101", where, what, fix) from error
+    factory: Callable[..., object] | None = getattr(module, name, None)
+    if not callable(factory):
+        known = [found for found in dir(module) if callable(getattr(module, found))]
+        raise LabError.of(
+            "QRES-E801", where, f"{module_name} has no {name!r}", did_you_mean(name, known)
+        )
+    return factory
