@@ -111,7 +111,9 @@ def test_the_figure_is_the_share_of_stamped_examples_called_class_0(task: Task) 
 @pytest.mark.parametrize("attack", [LabelFlip(), Backdoor()])
 def test_a_task_without_labels_is_refused(attack: DataAttack) -> None:
     quadratic = make_task(TaskConfig(name="quadratic", dimension=4), nodes=3, seed=0)
-    with pytest.raises(LabError, match=r"QRES-E105 simulation.attack: .*QuadraticTrainer shows none"):
+    with pytest.raises(
+        LabError, match=r"QRES-E105 simulation.attack: .*QuadraticTrainer shows none"
+    ):
         under_attack(quadratic, attack, 1)
 
 
