@@ -55,6 +55,7 @@ f = 1
 [trainer.task]
 local_epochs = 2
 """
+TASK = "[trainer.task]\nlocal_epochs = 2\n"
 
 
 def qres(*arguments: str) -> list[str]:
@@ -63,7 +64,8 @@ def qres(*arguments: str) -> list[str]:
 
 def up(tmp_path: Path, *options: str, transport: str = LOOPBACK) -> subprocess.Popen[str]:
     config = tmp_path / "box.toml"
-    config.write_text(CONFIG.format(transport=transport))
+    text = CONFIG.format(transport=transport)
+    config.write_text(text.replace(TASK, "") if "[trainer]" in transport else text)
     command = qres("swarm", "up", str(config), "--folder", str(tmp_path / "box"), *options)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -181,7 +183,7 @@ def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
     assert [one["index"] for one in tables] == list(range(6))  # each has data of its own
     assert [one["entry"] for one in tables[:5]] == ["own_model_of_box:make"] * 5
     assert tables[5]["options"]["attack"] == "scaled"
-    assert tables[5]["options"]["own"]["entry"] == "own_model_of_box:make"
+    assert tables[5]["options"]["trainer"]["entry"] == "own_model_of_box:make"
 
 
 @pytest.mark.parametrize(
@@ -440,7 +442,7 @@ def test_the_lines_in_a_pipe_tell_of_every_model_and_of_its_own_figures(tmp_path
         (("--set", "swarm.quorum=4"), "QRES-E304"),
         (("--nodes", "4"), "QRES-E105"),
         (("--attack", "scaled", "--attackers", "7"), "QRES-E105"),
-        (("--set", 'trainer.entry="my:model"'), "trainer.entry"),
+        (("--set", 'trainer.entry="my:model"'), "take one of them out"),
     ],
 )
 def test_what_cannot_be_played_is_refused(
