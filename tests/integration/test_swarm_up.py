@@ -316,7 +316,7 @@ vote_timeout = 3.0
 [plugins.krum]
 f = 2
 
-[simulation.task]
+[trainer.task]
 name = "quadratic"
 dimension = 12
 """
