@@ -60,7 +60,7 @@ def tables() -> dict[str, Any]:
             "reputation": {"punish": 0.0001},
             "krum": {"f": 1},
         },
-        "simulation": {"task": {"name": "quadratic", "dimension": 16, "learning_rate": 0.002}},
+        "trainer": {"task": {"name": "quadratic", "dimension": 16, "learning_rate": 0.002}},
     }
 
 
