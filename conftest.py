@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import selectors
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -36,8 +37,10 @@ class VirtualTime:
         self._run = anyio.run
         self._run_sync = anyio.to_thread.run_sync
 
-    def run(self, main: Callable[..., Any], *arguments: Any) -> Any:
-        """As :func:`anyio.run`, from time zero."""
+    def run(self, main: Callable[..., Any], *arguments: Any, backend: str = "asyncio") -> Any:
+        """As :func:`anyio.run`, from time zero; trio has its own time."""
+        if backend != "asyncio":
+            return self._run(main, *arguments, backend=backend)
         self.now = 0.0
         return self._run(main, *arguments, backend_options={"loop_factory": self._make_loop})
 
@@ -111,10 +114,24 @@ class Gate:
             self._opened.set()
 
 
-@pytest.fixture
-def virtual_time(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
-    """What :func:`anyio.run` runs meanwhile lives in virtual time."""
+@contextmanager
+def _installed() -> Generator[VirtualTime]:
     time = VirtualTime()
-    monkeypatch.setattr(anyio, "run", time.run)
-    monkeypatch.setattr(anyio.to_thread, "run_sync", time.run_sync)
-    return time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anyio, "run", time.run)
+        patch.setattr(anyio.to_thread, "run_sync", time.run_sync)
+        yield time
+
+
+@pytest.fixture
+def virtual_time() -> Generator[VirtualTime]:
+    """What :func:`anyio.run` runs meanwhile lives in virtual time."""
+    with _installed() as time:
+        yield time
+
+
+@pytest.fixture(scope="module")
+def virtual_time_of_module() -> Generator[VirtualTime]:
+    """The same for all of a module, its own fixtures too."""
+    with _installed() as time:
+        yield time

@@ -200,6 +200,7 @@ def test_an_exhibit_that_is_none_is_refused() -> None:
         load(Installed("x", "dist", "1", "m:o"))
 
 
+@pytest.mark.long
 def test_no_failure_is_without_a_reason() -> None:
     shown = play_all(["flood", "two_rounds"], QUICK)
     reasons = {outcome.reason for _name, outcome in failures(shown)}

@@ -18,8 +18,9 @@ IDS = node_ids(4, 1)
 
 
 @pytest.fixture(scope="module")
-def reports() -> list[dict[str, Any]]:
+def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
     """The status of a node among four, at its start and after three rounds."""
+    assert virtual_time_of_module
     task = make_task(TaskConfig(name="quadratic", dimension=6), nodes=4, seed=1)
     swarm = {"name": "status", "nodes": 4, "byzantine": 1, "quorum": 3, "insecure": True}
     config = parse(
@@ -41,6 +42,7 @@ def reports() -> list[dict[str, Any]]:
             initial=task.initial,
             steps=3,
             linger=1.0,
+            clock=lambda: 1e9 + anyio.current_time(),
             **own,
         )
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 import attrs
+import pytest
 
 from qres_core import BlobRef, TransportLimits
 from qres_core.swarm.faults import Faults
@@ -17,8 +18,10 @@ LIMITS = TransportLimits(32 * 1024, 2**20, 2**24)
 SWARMS = itertools.count()
 
 
+@pytest.mark.usefixtures("virtual_time")
 class TestMemory(TransportContract):
     faults = Faults()
+    patience = 300.0
 
     def make(self, admissions: Sequence[Admission]) -> Sequence[Endpoint]:
         swarm = f"contract {next(SWARMS)}"

@@ -23,6 +23,8 @@ from qres_core.testing import (
 )
 from qres_core.testing.transport import Admission, admit_everybody
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 METHODS = {
     f"QRES-TRN-{name.split('_')[2]}": name
     for name in dir(TransportContract)
