@@ -80,7 +80,16 @@ class Verbs(click.Group):
             formatter.write_dl(list(VERBS.items()))
         if verbs := plugin_verbs():
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, f"of {ep.value}") for name, ep in verbs.items()])
+                formatter.write_dl([(name, _described(ep)) for name, ep in verbs.items()])
+
+
+def _described(verb: EntryPoint) -> str:
+    """What a plugin's verb does and which distribution brings it, without importing it."""
+    from qres_core.kernel.inspection import summary_of  # noqa: PLC0415 - only --help asks
+
+    brought = verb.value if verb.dist is None else verb.dist.name
+    summary = summary_of(verb.value)
+    return f"{summary} ({brought})." if summary else f"A command of {brought}."
 
 
 @functools.cache

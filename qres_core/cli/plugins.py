@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from qres_core.kernel.discovery import scan
-from qres_core.kernel.inspection import hooks_of
+from qres_core.kernel.discovery import Status, scan
+from qres_core.kernel.inspection import hooks_of, summary_of
 
 
 @click.command("plugins")
@@ -16,7 +16,8 @@ from qres_core.kernel.inspection import hooks_of
 def command(*, as_json: bool) -> None:
     """List the installed plugins, importing none.
 
-    Hooks are read from the source. A plugin that could not be enabled is listed with the reason.
+    Hooks and descriptions are read from the source. A plugin that could not be enabled is listed
+    with the reason.
     """
     rows: list[dict[str, Any]] = []
     for plugin in scan().values():
@@ -26,6 +27,7 @@ def command(*, as_json: bool) -> None:
                 "name": plugin.name,
                 "distribution": plugin.distribution,
                 "version": plugin.version,
+                "summary": summary_of(plugin.target),
                 "status": plugin.status.value,
                 "hooks": None if hooks is None else list(hooks),
                 "target": plugin.target,
@@ -35,13 +37,17 @@ def command(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    from rich.table import Table  # noqa: PLC0415 - JSON output does not pay for rich
+    from rich.markup import escape  # noqa: PLC0415 - JSON output does not pay for rich
+    from rich.table import Table  # noqa: PLC0415
 
     from qres_core.cli.console import console  # noqa: PLC0415
 
-    table = Table("name", "distribution", "version", "status", "hooks", "detail")
+    table = Table("name", "what it does", "hooks", "from")
     for row in rows:
         hooks_text = "unknown" if row["hooks"] is None else ", ".join(row["hooks"])
-        cells = [row["name"], row["distribution"], row["version"], row["status"]]
-        table.add_row(*cells, hooks_text, row["detail"])
+        what = row["summary"]
+        if row["status"] != Status.INSTALLED.value:
+            what = f"{row['status']}: {row['detail']}"
+        cells = (row["name"], what, hooks_text, f"{row['distribution']} {row['version']}")
+        table.add_row(*(escape(cell) for cell in cells))
     console().print(table)

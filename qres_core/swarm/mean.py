@@ -62,7 +62,7 @@ def _divide_wide(
 
 @attrs.frozen
 class Mean:
-    """Plugin ``mean``: FedAvg (McMahan et al. 2017, algorithm 1). Withstands no liar at all.
+    """The weighted mean, FedAvg (McMahan et al. 2017, algorithm 1). Withstands no liar at all.
 
     A swarm that promises to withstand liars refuses it, unless ``unprotected`` admits the mismatch
     for a baseline.

@@ -328,7 +328,7 @@ def _option(default: int, text: str) -> Any:
 
 @attrs.frozen
 class Memory:
-    """Plugin ``memory``: carries frames between nodes of one process."""
+    """Carries frames between nodes of one process."""
 
     capacity: int = _option(
         4096, "Frames that may wait for a node; further ones are dropped, counted."

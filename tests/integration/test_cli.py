@@ -75,6 +75,13 @@ def test_help_names_every_verb_and_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=900)
 
 
+def test_help_says_what_the_commands_of_plugins_do() -> None:
+    told = " ".join(qres("--help").stdout.split())
+    assert "keygen Make a private key and write it to PATH" in told
+    assert "(qres-ed25519)" in told
+    assert "cli:" not in told
+
+
 @pytest.mark.parametrize("verb", ["demo", "simulate", "plugins", "check", "init", "new-plugin"])
 def test_every_verb_has_help(verb: str) -> None:
     result = qres(verb, "--help")
@@ -88,6 +95,9 @@ def test_plugins_lists_without_importing() -> None:
     assert rows["krum"]["hooks"] == ["aggregate"]
     assert rows["krum"]["status"] == "installed"
     assert rows["memory"]["hooks"] == ["transport"]
+    assert rows["memory"]["summary"] == "Carries frames between nodes of one process"
+    assert rows["krum"]["version"]
+    assert all(row["hooks"] and row["summary"] for row in rows.values())
     assert "qres-krum" in qres("plugins").stdout
 
 

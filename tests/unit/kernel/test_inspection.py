@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qres_core.kernel.inspection import hooks_of
+from qres_core.kernel.discovery import scan
+from qres_core.kernel.inspection import hooks_of, summary_of
 
 
 def written(folder: Path, modules: Mapping[str, str]) -> None:
@@ -117,7 +118,8 @@ def test_re_exports_are_followed(folder: Path, init: str) -> None:
         "reading_three:Circular",
         "reading_three:Elsewhere",
         "reading_three:TooFarUp",
-        "reading_three:Inherits",
+        "reading_three:InheritsUnknown",
+        "reading_three:InheritsItself",
         "reading_three:Unmarked",
         "reading_three:Aliased",
         "reading_three:made",
@@ -146,7 +148,11 @@ class Base:
     @hookimpl
     def authenticate(self): ...
 
-class Inherits(Base):
+class InheritsUnknown(Elsewhere):
+    @hookimpl
+    def setup(self): ...
+
+class InheritsItself(InheritsItself):
     @hookimpl
     def setup(self): ...
 
@@ -162,6 +168,70 @@ made = attrs.make_class("made", [])
     written(folder, {"reading_three": source, "reading_broken": "class Toy(:"})
     (folder / "reading_null.py").write_bytes(b"class Toy:\0")
     assert hooks_of(target) is None
+
+
+def test_bases_are_followed_and_overridden(folder: Path) -> None:
+    base = """
+from qres_core import hookimpl
+
+class Base(object):
+    @hookimpl
+    def authenticate(self): ...
+    @hookimpl
+    def setup(self): ...
+"""
+    derived = """
+from .base import Base
+from qres_core import hookimpl
+
+class Plain(Base): ...
+
+class Toy(Plain):
+    @hookimpl
+    def sign(self): ...
+    def setup(self): ...
+"""
+    written(
+        folder,
+        {"reading_six/__init__": derived, "reading_six/base": base},
+    )
+    assert hooks_of("reading_six:Plain") == ("setup", "authenticate")
+    assert hooks_of("reading_six:Toy") == ("sign", "authenticate")
+
+
+def test_the_hooks_of_every_plugin_of_this_project_are_known() -> None:
+    for plugin in scan().values():
+        assert hooks_of(plugin.target), plugin.name
+        assert summary_of(plugin.target), plugin.name
+
+
+def test_the_summary_is_the_first_line(folder: Path) -> None:
+    source = '''
+import click
+raise SystemExit("never run this")
+
+class Toy:
+    """Does one thing.
+
+    And more.
+    """
+
+class Bare: ...
+
+@click.group("verb")
+def verb():
+    """Run a thing."""
+
+@click.command("verb", help="Other words. And more", short_help="Short words.")
+def helped():
+    """Not this."""
+'''
+    written(folder, {"reading_seven": source})
+    assert summary_of("reading_seven:Toy") == "Does one thing"
+    assert summary_of("reading_seven:Bare") == ""
+    assert summary_of("reading_seven:verb") == "Run a thing"
+    assert summary_of("reading_seven:helped") == "Short words"
+    assert summary_of("reading_seven:nothing") == ""
 
 
 def test_a_namespace_package_is_unknown(folder: Path) -> None:
