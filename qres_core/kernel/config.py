@@ -83,6 +83,14 @@ class SwarmConfig:
         validator=options.real(0.001, unit="seconds"),
         metadata=_help("Seconds to wait in each step of the agreement; grows with every abort."),
     )
+    interval: float = attrs.field(
+        default=0.0,
+        validator=options.real(0, unit="seconds"),
+        metadata=_help(
+            "Seconds that lie between two models at least: so long after one, nodes begin to train "
+            "the next."
+        ),
+    )
     rounds: int = attrs.field(
         default=0,
         validator=options.whole(0),

@@ -231,7 +231,7 @@ class Simulation:
         self.aborted = 0
         self.ended_at = self.now  # when the observer's last round ended
         longest = swarm.deadline + 3 * MAX_BACKOFF * swarm.vote_timeout
-        self.patience = MAX_ABORTED * longest
+        self.patience = MAX_ABORTED * longest + swarm.interval
         self.diverged: QresError | None = None
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
         self.injected: Counter[str] = Counter()

@@ -6,9 +6,19 @@ from typing import Final
 
 from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.messages import (
+    ATTESTATION,
+    CONTRIBUTION,
+    DIALOGUE,
+    PRECOMMIT,
+    PREVOTE,
+    PROPOSAL,
+)
 
 MAX_EARLY: Final = 8
 """Messages of a sender that are kept because they are of a round this node has not reached."""
+_OF_A_ROUND: Final = frozenset({CONTRIBUTION, ATTESTATION, PROPOSAL, PREVOTE, PRECOMMIT})
+"""What only a node says that has begun the round; it asks and answers before, too."""
 
 
 class Pace:
@@ -17,6 +27,7 @@ class Pace:
     def __init__(self) -> None:
         self._highest: dict[NodeId, tuple[int, bytes]] = {}  # round, and the model it is about
         self._ahead: dict[bytes, list[int]] = {}  # of those that hold a model, descending; a cache
+        self._begun: dict[NodeId, tuple[int, bytes]] = {}
         self.early: dict[NodeId, list[Envelope]] = {}
 
     def heard(self, envelope: Envelope) -> None:
@@ -24,6 +35,16 @@ class Pace:
         if envelope.round > self._highest.get(envelope.sender, (0, b""))[0]:
             self._highest[envelope.sender] = envelope.round, envelope.model_digest
             self._ahead.clear()
+        if envelope.kind in _OF_A_ROUND or envelope.kind.startswith(DIALOGUE):
+            said = envelope.round, envelope.model_digest
+            if said[0] > self._begun.get(envelope.sender, (0, b""))[0]:
+                self._begun[envelope.sender] = said
+
+    def begun(self, number: int, model: bytes) -> int:
+        """How many others have begun a round, or one past it, from this model."""
+        return sum(
+            1 for highest, held in self._begun.values() if highest >= number and held == model
+        )
 
     def others_in(self, number: int) -> int:
         """How many others are known to be in a round or past it, with whatever model."""

@@ -9,6 +9,10 @@ Each step of a round is taken at once when its condition holds, and at the lates
 (:mod:`qres_core.swarm.times`). What a node has said in a round that does not end, it says again
 every half vote timeout, and asks again for what it lacks: messages get lost.
 
+After a model a node waits for the swarm's interval before it begins the next round: it trains, and
+its times run, from then on. What concerns models, catching up and what others say of the round is
+taken meanwhile.
+
 What the machine needs for it has a part each:
 
 ====================================  ==========================================================
@@ -104,6 +108,8 @@ class _Round:
     prevotes: Ballot
     precommits: Ballot
     hopeless: bool  # the proposer is banned here: its proposal will not be taken
+    begins: float  # when the node begins to train, unless more than f others begin before
+    begun: bool = False
     update: Update | None = None
     contributed: bool = False
     proposed: bool = False
@@ -180,7 +186,9 @@ class RoundMachine:
     def start(self, now: float) -> list[Effect]:
         """Open the first round."""
         self._now = now
-        self._open(self._first_round, now)
+        # When a node that was away made its model is not known: the whole interval counts, unless
+        # others begin before.
+        self._open(self._first_round, now, wait=self.swarm.interval if self.step else 0.0)
         self._advance(now)
         return self._outlet.take()
 
@@ -293,6 +301,8 @@ class RoundMachine:
         if self._is_over:
             return math.inf
         times = [*self._round.times.upcoming(), self._speaker.repeat_at]
+        if not self._round.begun:
+            times.append(self._round.begins)
         times.append(self._collector.checks.due(self._round.times))
         look = self._catching_up.due()
         if look is not None:
@@ -300,6 +310,11 @@ class RoundMachine:
         if self._dialogues:
             times.append(self._now + self.swarm.vote_timeout / 4)
         return min((time for time in times if time > self._now), default=self._now + PATIENCE)
+
+    @property
+    def waits_until(self) -> float | None:
+        """When the node begins its round, seconds; ``None`` once it has."""
+        return None if self._round.begun else self._round.begins
 
     @property
     def contributions(self) -> Mapping[NodeId, Contribution]:
@@ -320,8 +335,9 @@ class RoundMachine:
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
-    def _open(self, number: int, now: float) -> None:
-        info = self._position.info = RoundInfo(
+    def _open(self, number: int, now: float, *, wait: float = 0.0) -> None:
+        """Go to a round; it begins at once, or after ``wait`` seconds."""
+        self._position.info = RoundInfo(
             self.swarm.name,
             number,
             self.model_digest,
@@ -333,20 +349,50 @@ class RoundMachine:
             self.step,
         )
         self._round = _Round(
-            Times.of(self.swarm, now, self._aborts),
+            Times.of(self.swarm, now + wait, self._aborts),
             Ballot(self.threshold),
             Ballot(self.threshold),
             hopeless=self.kernel.standing(self.proposer(number)).banned,
+            begins=now + wait,
         )
         self._speaker.open_round(self._round.times.timeout / 2)
         self._collector.open_round(self._promises.named())
         self._judge.open_round()
+        if wait > 0:
+            self._take_early(now)
+        else:
+            self._begin(now)
+
+    def _begin_if_due(self, now: float) -> None:
+        """Begin the round when its time has come, or more than ``f`` others have begun it.
+
+        One of them is honest, so that the swarm's interval is over by an honest clock. Nodes whose
+        clocks differ, or that came late, thus begin together.
+        """
+        current = self._round
+        if current.begun:
+            return
+        others = self._pace.begun(self.number, self.model_digest)
+        if now >= current.begins or others > self.swarm.byzantine:
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._round.times = Times.of(self.swarm, now, self._aborts)
+        if self._open_plugins(now):
+            self._outlet.put(Train(self._position.info, self.model))
+        self._take_early(now)
+
+    def _open_plugins(self, now: float) -> bool:
+        """Open the round with the plugins; whether they take it."""
+        self._round.begun = True
         try:
-            self._dialogues.open_round(info, now)
+            self._dialogues.open_round(self._position.info, now)
         except QresError as error:
             self._sit_out(f"round_opened: {error.problems[0]}")
-        else:
-            self._outlet.put(Train(info, self.model))
+            return False
+        return True
+
+    def _take_early(self, now: float) -> None:
         for envelope in self._pace.take():
             self._dispatch(envelope, now)
 
@@ -392,6 +438,8 @@ class RoundMachine:
             self._on_vote(self._round.prevotes, envelope)
         elif kind == PRECOMMIT:
             self._on_vote(self._round.precommits, envelope)
+        elif kind.startswith(DIALOGUE) and not self._round.begun:
+            self._pace.keep(envelope, int(self.model.size))
         elif kind.startswith(DIALOGUE):
             self._dialogues.take(envelope, now)
         elif kind != ATTESTATION or not self._collector.checks.attested(envelope):
@@ -458,14 +506,17 @@ class RoundMachine:
         """Take every step whose condition holds."""
         while True:
             before = self.number
-            self._join(now)
-            self._contribute(now)
-            self._check_contributions(now)
-            self._propose(now)
-            self._prevote(now)
-            self._precommit(now)
+            self._begin_if_due(now)
+            if self._round.begun:
+                self._join(now)
+                self._contribute(now)
+                self._check_contributions(now)
+                self._propose(now)
+                self._prevote(now)
+                self._precommit(now)
             self._decide(now)
-            self._finish(now)
+            if self._round.begun:
+                self._finish(now)
             if self._is_over:
                 return
             if self.number == before:
@@ -636,6 +687,8 @@ class RoundMachine:
             self._collector.checks.decided(one.digest for one in certificate.candidate.members)
         if certificate is None or not self._collector.complete(certificate.candidate):
             return
+        if not current.begun:  # the others were quicker
+            self._begin(now)
         current.decided = certificate
         current.times.decide(now, self.swarm.deadline)
         if self._is_proposer and self._promises.pending is None:
@@ -719,19 +772,24 @@ class RoundMachine:
         self._catching_up.moved_on()
 
     def _go_on(self, ended: RoundEnded, now: float) -> None:
-        """The node has a new model: tell of it, and open the next round."""
-        self.kernel.round_closed(ended.outcome)
+        """The node has a new model: tell of it, and go to the next round."""
+        self._close_plugins(ended.outcome, now)
         self._outlet.put(ended)
         self._aborts = 0
         number = max(self.number, self.model_round) + 1
         self._vouchers.vouch(now)
         if not self._is_over:
-            self._open(number, now)
+            self._open(number, now, wait=self.swarm.interval)
+
+    def _close_plugins(self, outcome: Outcome, now: float) -> None:
+        if not self._round.begun:  # what is closed was opened
+            self._open_plugins(now)
+        self.kernel.round_closed(outcome)
 
     def _abort(self, reason: str, now: float, *, number: int | None = None, code: str = "") -> None:
         info = self._position.info
         outcome = Outcome(info, RoundStatus.ABORTED, self.model_digest, reason=reason, code=code)
-        self.kernel.round_closed(outcome)
+        self._close_plugins(outcome, now)
         self._outlet.put(RoundEnded(outcome, self.model))
         self._aborts += 1
         if self._position.parent:

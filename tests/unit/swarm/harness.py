@@ -369,6 +369,7 @@ class Node:
     notebook: Notebook
     machine: RoundMachine | None = None
     effects: list[Effect] = attrs.field(factory=list)
+    made_at: dict[int, float] = attrs.field(factory=dict)
     life: int = 0
     started: bool = False
     tick_due: float = float("inf")
@@ -613,6 +614,7 @@ class Net:
                 case _:
                     pass
         assert node.machine is not None
+        node.made_at.setdefault(node.machine.step, self.now)
         due = node.machine.next_tick
         assert due > self.now, "a tick in the past would spin"
         if due < node.tick_due:  # never true of a stopped node, whose next tick is never

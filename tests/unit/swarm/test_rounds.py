@@ -408,9 +408,9 @@ def test_without_the_lock_the_same_schedule_forks(
 ) -> None:
     opened = RoundMachine._open
 
-    def forgetful(self: RoundMachine, number: int, now: float) -> None:
+    def forgetful(self: RoundMachine, number: int, now: float, *, wait: float = 0.0) -> None:
         self._promises.lock = self._promises.valid = None
-        opened(self, number, now)
+        opened(self, number, now, wait=wait)
 
     monkeypatch.setattr(rounds, "may_prevote", lambda *_arguments: True)
     monkeypatch.setattr(RoundMachine, "_open", forgetful)
@@ -992,12 +992,13 @@ def test_the_toy_of_the_harness_refuses_forgery(harness: ModuleType) -> None:
 # ── chance ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def play(harness: ModuleType, seed: int, *, restarts: bool) -> None:
+def play(harness: ModuleType, seed: int, *, restarts: bool, interval: float = 0.0) -> None:
     """A bad network with liars: nobody honest may fork; once it is good, all must go on."""
     rng = random.Random(seed)
     nodes, byzantine = rng.choice([(4, 1), (4, 1), (7, 2)])
     plugins: dict[str, dict[str, Any]] = {"bulk": {}} if seed % 3 else {}
-    options = {"proof_checks": "committee"} if seed % 3 == 2 else {}
+    options: dict[str, Any] = {"proof_checks": "committee"} if seed % 3 == 2 else {}
+    options["interval"] = interval
     net = harness.Net(nodes, byzantine=byzantine, plugins=plugins, options=options)
     liars = {
         index: rng.choice(harness.LIES)
@@ -1020,12 +1021,99 @@ def play(harness: ModuleType, seed: int, *, restarts: bool) -> None:
     )
     assert not net.forks(honest), "fork after the network healed"
     assert not any(net.nodes[index].diverged for index in honest)
+    assert all(gap >= interval for gap in gaps(net, honest))
     for index in honest:
         assert all(len(choices) == 1 for choices in votes_of(net, index).values())
         # The network's duplicates are held against the link; nothing else against an honest node.
         honest_ids = {net.ids[one] for one in honest}
         against = [e for e in net.nodes[index].witness.evidence if e.against]
         assert {e.fact for e in against if e.subject in honest_ids} <= {"replayed"}
+
+
+def gaps(net: Any, honest: Sequence[int]) -> list[float]:
+    """Seconds between models, each counted from when the first honest node had it."""
+    first: dict[int, float] = {}
+    for index in honest:
+        for step, at in net.nodes[index].made_at.items():
+            first[step] = min(at, first.get(step, at))
+    return [first[step + 1] - first[step] for step in first if step and step + 1 in first]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("seed", range(200, 224))
+def test_random_networks_keep_their_interval_and_go_on(
+    harness: ModuleType, seed: int, *, restarts: bool
+) -> None:
+    play(harness, seed, restarts=restarts, interval=3.0)
+
+
+def test_so_long_lies_between_two_models_and_the_first_does_not_wait(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, options={"interval": 5.0})
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 4, seconds=60.0)
+    assert net.nodes[0].made_at[1] < harness.START + 1.0
+    found = gaps(net, range(4))
+    assert all(5.0 <= gap < 5.5 for gap in found[:3])
+    assert not any(e.outcome.status is RoundStatus.ABORTED for n in net.nodes for e in n.ended)
+    # While they wait they say nothing of the round, and train nothing.
+    quiet = [message for message in net.sent if 1.0 < message.now - net.nodes[0].made_at[1] < 4.9]
+    assert not quiet
+
+
+def test_nodes_whose_clocks_differ_begin_together_once_more_than_f_have(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a dialogue that needs all of them. The second to begin takes the slow ones along."""
+    net = talking(harness, monkeypatch, options={"interval": 60.0})
+    waits = [57.5, 58.0, 60.0, 90.0]  # the deadline is one second
+    for node, wait in zip(net.nodes, waits, strict=True):
+        node.machine.swarm = attrs.evolve(node.machine.swarm, interval=wait)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 6, seconds=400.0)
+    assert not any(e.outcome.status is RoundStatus.ABORTED for n in net.nodes for e in n.ended)
+    assert all(57.5 <= gap < 59.0 for gap in gaps(net, range(4)))
+    assert all(len(e.outcome.members) == 4 for n in net.nodes for e in n.ended)
+
+
+def test_one_liar_alone_does_not_shorten_the_interval(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, options={"interval": 20.0})
+    hasty = net.nodes[3]
+    hasty.machine.swarm = attrs.evolve(hasty.machine.swarm, interval=0.0)
+    net.start()
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 4, seconds=200.0)
+    assert all(gap >= 20.0 for gap in gaps(net, range(4)))
+    assert not net.forks()
+
+
+def test_a_node_that_is_killed_while_all_wait_is_there_for_the_next_model(
+    harness: ModuleType,
+) -> None:
+    net = harness.Net(4, byzantine=1, options={"interval": 20.0})
+    net.start()
+    net.run(until=lambda: min(net.steps()) >= 2, seconds=100.0)
+    net.run(seconds=15.0)
+    net.restart(0)  # alone it would wait for twenty seconds again
+    assert net.run(until=lambda: min(net.steps()) >= 3, seconds=9.0)
+    assert len(net.nodes[1].ended[-1].outcome.members) == 4
+    # All at once forget how long ago the model was made: they wait the whole interval.
+    net.run(seconds=10.0)
+    for index in range(4):
+        net.restart(index)
+    assert net.run(until=lambda: min(net.steps()) >= 4, seconds=30.0)
+    assert all(gap >= 20.0 for gap in gaps(net, range(4)))
+
+
+def test_what_the_plugins_open_they_close_though_others_were_quicker(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, options={"interval": 10.0}, rule=harness.drop(receiver=3))
+    net.start()
+    net.run(until=lambda: min(net.steps([0, 1, 2])) >= 3, seconds=60.0)
+    net.rule = None  # node 3 takes models of the others, in rounds that it never began itself
+    assert net.run(until=lambda: min(net.steps()) >= 5, seconds=60.0)
+    for node in net.nodes:
+        numbers = [number for what, number in node.witness.order if what == "opened"]
+        pairs = [(what, number) for number in numbers for what in ("opened", "closed")]
+        assert node.witness.order == pairs[: len(node.witness.order)]
+        assert len(set(numbers)) == len(numbers)
 
 
 @pytest.mark.parametrize("seed", range(44))
