@@ -26,8 +26,11 @@ class Trainer(Protocol):
                 return {"mse": self.mse(fixed.decode(vector))}
     """
 
-    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
         """Train from the round's model and return the difference.
+
+        ``None`` says that there is nothing new to train on: the node contributes nothing to this
+        round, and votes and takes the new model as ever. The others wait for it until the deadline.
 
         Args:
             vector: the round's model, int32, shape ``(d,)``, read-only.

@@ -22,6 +22,7 @@ from qres_core.kernel.config import structure
 from qres_core.lab.attacks import Attack, AttackContext, DataAttack, catalogue, make_attack
 from qres_core.lab.attacks.registry import NOTHING, OWN_DATA
 from qres_core.lab.sabotage import SABOTAGE
+from qres_core.lab.tasks import trained
 from qres_core.lab.trainer import TrainerConfig, share
 
 ENTRY: Final = "qres_core.lab.hostile:make"
@@ -86,7 +87,7 @@ class HostileTrainer:
         Raises:
             LabError: QRES-E105 where the attack stays away; the node then sits the round out.
         """
-        own = self.inner.fit(vector, round_info)
+        own, _new = trained(self.inner, vector, round_info)
         nobody = np.empty((0, vector.size), dtype=np.int32)
         context = AttackContext(
             round_info, vector, own, nobody, self.attackers, self.index, self.rng

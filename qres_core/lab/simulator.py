@@ -35,10 +35,11 @@ from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
-from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.tasks import Task, TaskConfig, make_task, trained
 from qres_core.lab.trainer import swarm_task
 from qres_core.lab.wrapped import WrappedKernel
 from qres_core.swarm.effects import (
+    NOTHING_NEW,
     Broadcast,
     Diverged,
     Effect,
@@ -225,6 +226,7 @@ class Simulation:
         self.messages = 0
         self.now = EPOCH
         self.updates: dict[tuple[int, bytes], dict[int, Update]] = {}
+        self.idle: dict[int, set[int]] = {}  # by round: who had nothing new to train on
         self.boards: dict[tuple[int, bytes], dict[str, Any]] = {}
         self.records: list[RoundRecord] = []
         self.refused: Counter[str] = Counter()
@@ -299,7 +301,10 @@ class Simulation:
         train: Train = data
         number = train.round_info.number
         if node.attacker is None or self.attack is None:
-            return machine.trained(self.update(node, train), number, self.now)
+            update = self.update(node, train)
+            if node.index in self.idle.get(number, ()):
+                return machine.sit_out(number, NOTHING_NEW, self.now)
+            return machine.trained(update, number, self.now)
         return self.lie(node, train, self.attack)
 
     # ── effects ───────────────────────────────────────────────────────────────────────────────
@@ -390,12 +395,16 @@ class Simulation:
         made = self.updates.setdefault(key, {})
         if node.index not in made:
             trainer = self.task.trainers[node.index]
-            made[node.index] = trainer.fit(train.model, train.round_info)
+            made[node.index], new = trained(trainer, train.model, train.round_info)
+            if not new:
+                self.idle.setdefault(train.round_info.number, set()).add(node.index)
         return made[node.index]
 
     def honest_updates(self, train: Train) -> NDArray[np.int32]:
         """Updates of the honest nodes, int32, shape ``(h, d)``."""
-        rows = [self.update(node, train).vector for node in self.honest]
+        made = {node.index: self.update(node, train).vector for node in self.honest}
+        idle = self.idle.get(train.round_info.number, ())
+        rows = [row for index, row in made.items() if index not in idle]
         return np.stack(rows) if rows else np.empty((0, train.model.size), dtype=np.int32)
 
     def lie(self, node: _Node, train: Train, attack: Attack) -> list[Effect]:
@@ -434,7 +443,9 @@ class Simulation:
 
     def shadow(self, train: Train) -> Shadow:
         """The round as attackers may try it on the observer's plugins."""
-        made = [(one, self.update(one, train)) for one in self.nodes]
+        everybody = [(one, self.update(one, train)) for one in self.nodes]
+        idle = self.idle.get(train.round_info.number, ())
+        made = [(one, update) for one, update in everybody if one.index not in idle]
         trainer = self.task.trainers[self.observer.index]
         return Shadow(
             self.sandbox,
@@ -487,7 +498,8 @@ class Simulation:
         """Cosine between what was merged and the honest mean."""
         info = effect.outcome.round_info
         made = self.updates.get((info.number, info.model_digest), {})
-        rows = [made[node.index].vector for node in self.honest if node.index in made]
+        there = made.keys() - self.idle.pop(info.number, set())
+        rows = [made[node.index].vector for node in self.honest if node.index in there]
         self.updates = {key: value for key, value in self.updates.items() if key[0] >= info.number}
         self.boards = {key: value for key, value in self.boards.items() if key[0] >= info.number}
         if effect.merged is None or not rows:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from qres_core.contract import fixed, options
 from qres_core.contract.errors import LabError, Problem
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
-from qres_core.contract.types import Vector
+from qres_core.contract.types import Update, Vector
 from qres_core.lab.data import (
     Labels,
     Parts,
@@ -138,6 +139,17 @@ class Task:
     )
     scale: int = 0
     notices: tuple[str, ...] = ()
+
+
+def trained(trainer: Trainer, model: Vector, round_info: RoundInfo) -> tuple[Update, bool]:
+    """What a trainer makes of a model, and whether it had anything new to train on.
+
+    Where it had not, the update is all zeros: what an attacker with such a trainer begins with.
+    """
+    update = trainer.fit(model, round_info)
+    if update is None:
+        return Update(np.zeros(model.size, dtype=np.int32)), False
+    return update, True
 
 
 def make_task(

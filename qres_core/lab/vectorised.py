@@ -50,7 +50,7 @@ from qres_core.lab.simulator import (
     node_ids,
     plugins_of,
 )
-from qres_core.lab.tasks import Task
+from qres_core.lab.tasks import Task, trained
 from qres_core.swarm.gathering import Gathering, Held, screened
 from qres_core.swarm.joining import node_info
 from qres_core.swarm.messages import (
@@ -116,6 +116,7 @@ class _Observer:
         self.step = 0
         self.sequence = 0
         self.messages = 0
+        self.idle: set[int] = set()  # who had nothing new to train on in this round
         self.sat_out: Counter[str] = Counter()
         self.merged: Counter[NodeId] = Counter()
 
@@ -155,7 +156,7 @@ class _Observer:
                 self.sat_out[error.code] += 1
         if self.attack is None:
             return made
-        rows = [update.vector for update in updates[: self.honest]]
+        rows = [updates[node].vector for node in range(self.honest) if node not in self.idle]
         honest = np.stack(rows) if rows else np.empty((0, info.dimension), dtype=np.int32)
         probe = probe_for(self.attack, lambda: self.shadow(info, updates))
         board: dict[str, Any] = {}
@@ -188,8 +189,9 @@ class _Observer:
 
     def shadow(self, info: RoundInfo, updates: Sequence[Update]) -> Shadow:
         """The round as attackers may try it on the observer's plugins."""
-        made = list(zip(self.ids, updates, strict=True))
-        honest, attackers = dict(made[: self.honest]), dict(made[self.honest :])
+        there = [node for node in range(len(updates)) if node not in self.idle]
+        honest = {self.ids[node]: updates[node] for node in there if node < self.honest}
+        attackers = {self.ids[node]: updates[node] for node in there if node >= self.honest}
         return Shadow(self.sandbox, info, self.model, honest, attackers, self.task.trainers[0])
 
     def carry(
@@ -304,10 +306,12 @@ class _Observer:
         info = self.round_info(number)
         gathering, refused = Gathering(), Counter[str]()
         conversation = self.converse(info, refused)
-        updates = [trainer.fit(self.model, info) for trainer in self.task.trainers]
+        fitted = [trained(trainer, self.model, info) for trainer in self.task.trainers]
+        updates = [update for update, _new in fitted]
+        self.idle = {node for node, (_update, new) in enumerate(fitted) if not new}
         before, after = self.dropouts()
         conversation.silent.update(self.ids[node] for node in before | after)
-        for node, payload in self.payloads(info, updates, before):
+        for node, payload in self.payloads(info, updates, before | self.idle):
             if reason := self.deliver(node, payload, info, gathering):
                 refused[reason] += 1
         members: list[Member] = []
@@ -349,7 +353,7 @@ class _Observer:
             self.kernel.observe(fact)
         self.merged.update(senders)
         self.close(Outcome(info, RoundStatus.CLOSED, digest, senders))
-        honest = np.stack([update.vector for update in updates[: self.honest]])
+        there = [updates[node].vector for node in range(self.honest) if node not in self.idle]
         return RoundRecord(
             number=number,
             closed=True,
@@ -357,7 +361,7 @@ class _Observer:
             accepted=len(members),
             attackers_accepted=len(set(senders) & set(self.ids[self.honest :])),
             rejected=rejected,
-            alignment=alignment(merged, honest),
+            alignment=alignment(merged, np.stack(there)) if there else None,
             model_digest=digest.hex(),
             plugins=self.kernel.status(),
         )

@@ -14,7 +14,7 @@ from qres_core import __version__
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.transport import TransportEvent
 from qres_core.contract.types import FULL_STANDING
-from qres_core.swarm.effects import Agreed, RoundEnded, SatOut
+from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut
 from qres_core.swarm.node import Event, Node
 
 VERSION: Final = 1
@@ -61,6 +61,7 @@ class Board:
     closed: int = attrs.field(default=0, init=False)
     aborted: int = attrs.field(default=0, init=False)
     sat_out: int = attrs.field(default=0, init=False)
+    nothing_new: int = attrs.field(default=0, init=False)
     agreed: tuple[int, str] | None = attrs.field(default=None, init=False)
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
     metrics_step: int | None = attrs.field(default=None, init=False)
@@ -78,6 +79,8 @@ class Board:
                 self._ended(event)
             case Agreed():
                 self.agreed = event.round, event.model_digest.hex()
+            case SatOut(reason=reason) if reason == NOTHING_NEW:
+                self.nothing_new += 1
             case SatOut():
                 self.sat_out += 1
             case _:
@@ -128,7 +131,12 @@ class Board:
             "state": "starting" if node is None else "running",
             "started": self.started,
             "now": self.clock(),
-            "rounds": {"closed": self.closed, "aborted": self.aborted, "sat_out": self.sat_out},
+            "rounds": {
+                "closed": self.closed,
+                "aborted": self.aborted,
+                "sat_out": self.sat_out,
+                "nothing_new": self.nothing_new,
+            },
             "agreed": self._agreed(),
             "metrics": self.metrics,
             "metrics_step": self.metrics_step,

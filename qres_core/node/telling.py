@@ -11,7 +11,7 @@ import structlog
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.node.logs import Throttle
-from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
+from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut
 from qres_core.swarm.node import Event
 
 
@@ -53,6 +53,8 @@ class Teller:
                     claimed_sender=None if sender is None else sender.hex(),
                     reason=reason,
                 )
+            case SatOut(number, reason) if reason == NOTHING_NEW:
+                self.log.info("nothing new to train on", round=number)
             case SatOut(number, reason):
                 self.throttled(f"sat out {reason}", "sat out", round=number, reason=reason)
 

@@ -20,10 +20,10 @@ class _Guarded:
     inner: Any
     turn: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
-    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
         """Train, in turn."""
         with self.turn:
-            update: Update = self.inner.fit(vector, round_info)
+            update: Update | None = self.inner.fit(vector, round_info)
         return update
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:

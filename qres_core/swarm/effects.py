@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -10,6 +10,9 @@ from qres_core.contract.errors import RoundError
 from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.types import NodeId, Vector
 from qres_core.swarm.model_file import SwarmModel
+
+NOTHING_NEW: Final = "nothing new"
+"""Why a node sits a round out whose trainer has nothing to train on."""
 
 
 @attrs.frozen

@@ -39,6 +39,7 @@ from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.carrier import Carrier
 from qres_core.swarm.effects import (
+    NOTHING_NEW,
     Agreed,
     Broadcast,
     Diverged,
@@ -349,6 +350,8 @@ class Node:
             return _reason(error)
         if isinstance(update, Update):
             return update
+        if update is None:
+            return NOTHING_NEW
         return f"training failed: fit returned {type(update).__name__}, not Update"
 
 

@@ -237,7 +237,8 @@ class Failing:
     [
         (MemoryError("no room"), "training failed: MemoryError: no room"),
         (StopIteration(), "training failed: RuntimeError"),
-        (None, "training failed: fit returned NoneType, not Update"),
+        ("an update", "training failed: fit returned str, not Update"),
+        (None, "nothing new"),
     ],
 )
 def test_a_node_whose_training_fails_sits_out_and_the_others_go_on(

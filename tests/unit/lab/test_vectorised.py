@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from qres_core import (
     LabError,
     RoundInfo,
     Send,
+    Trainer,
     Update,
     Updates,
     Vector,
@@ -25,7 +28,7 @@ from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.lab.tasks import TaskConfig, make_task
 
 TASK = TaskConfig(name="quadratic", dimension=40, local_epochs=1, learning_rate=0.3)
 
@@ -50,6 +53,37 @@ def test_same_models_as_the_event_simulation(
     scenario = Scenario(rounds=3, seed=5, attack=attack, attackers=2 if attack else 0)
     events = simulate(config(**rule), scenario, task=TASK)
     fast = simulate(config(**rule), attrs.evolve(scenario, engine="vectorised"), task=TASK)
+    assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]
+    assert [one.alignment for one in fast.rounds] == [one.alignment for one in events.closed]
+
+
+@attrs.frozen
+class Resting:
+    """Has nothing new to train on in every round but each third."""
+
+    inner: Trainer
+    index: int
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        if (round_info.step + self.index) % 3:
+            return None
+        return self.inner.fit(vector, round_info)
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        return self.inner.evaluate(vector)
+
+
+@pytest.mark.parametrize("attack", ["", "alie"])
+def test_a_node_with_nothing_new_is_left_out_of_the_round_in_both_engines(attack: str) -> None:
+    made = config(9, quorum=6)
+    scenario = Scenario(rounds=4, seed=5, attack=attack, attackers=2 if attack else 0)
+    task = make_task(TASK, nodes=9, seed=5)
+    resting = (*task.trainers[:1], Resting(task.trainers[1], 1), Resting(task.trainers[2], 0))
+    task = attrs.evolve(task, trainers=(*resting, *task.trainers[3:]))
+    events = simulate(made, scenario, task=task)
+    fast = simulate(made, attrs.evolve(scenario, engine="vectorised"), task=task)
+    assert [one.accepted for one in events.closed] == [8, 7, 8, 8]
+    assert [one.accepted for one in fast.rounds] == [8, 7, 8, 8]
     assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]
     assert [one.alignment for one in fast.rounds] == [one.alignment for one in events.closed]
 
