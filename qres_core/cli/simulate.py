@@ -44,6 +44,16 @@ def _moved(_context: click.Context, _parameter: click.Parameter, given: bool) ->
     metavar="PLUGIN",
     help="First run it without this plugin, to compare; may be repeated.",
 )
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="New folder for model.npz and, after each round, a checkpoint.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Go on from the checkpoint in this folder of --save, with the same CONFIG.",
+)
 @policy_option
 @click.option(
     "--list-attacks", is_flag=True, hidden=True, expose_value=False, callback=_moved, is_eager=True
@@ -55,6 +65,8 @@ def command(
     *,
     settings: tuple[str, ...],
     without: tuple[str, ...],
+    save: Path | None,
+    resume: Path | None,
     policy_files: tuple[Path, ...],
     list_nodes: bool,
     as_json: bool,
@@ -76,7 +88,11 @@ def command(
     policies = in_force(policy_files)
     for _label, arm in arms:
         _meet(policies, arm)
-    results = [_run(label, arm, as_json=as_json) for label, arm in arms]
+    if save is not None and resume is not None:
+        raise click.UsageError("--resume goes on in the folder it names: leave out --save.")
+    if without and (save is not None or resume is not None):
+        raise click.UsageError("--save and --resume are for one run: leave out --without.")
+    results = [_run(label, arm, as_json=as_json, save=save, resume=resume) for label, arm in arms]
     if as_json and without:
         report = {"without": results[0].to_json(), "with": results[1].to_json()}
         click.echo(json.dumps(report, indent=2))
@@ -123,13 +139,15 @@ def _meet(policies: Sequence[Policy], config: Config) -> None:
         enforce(policies, config, assemble(config, scan()))
 
 
-def _run(label: str, config: Config, *, as_json: bool) -> SimulationResult:
+def _run(
+    label: str, config: Config, *, as_json: bool, save: Path | None, resume: Path | None
+) -> SimulationResult:
     from qres_core.lab.scenario import Scenario  # noqa: PLC0415 - numpy
     from qres_core.lab.simulator import simulate  # noqa: PLC0415
 
     scenario: Scenario = config.sections["simulation"]
     if as_json:
-        return simulate(config, scenario)
+        return simulate(config, scenario, save=save, resume=resume)
     from qres_core.cli.console import console  # noqa: PLC0415 - rich
     from qres_core.cli.display import RoundTable, summary  # noqa: PLC0415
 
@@ -138,7 +156,7 @@ def _run(label: str, config: Config, *, as_json: bool) -> SimulationResult:
     title = f"{config.swarm.name}: {config.swarm.nodes} nodes{under}"
     table = RoundTable(f"{title}, {label}" if label else title)
     with table.shown(where):
-        result = simulate(config, scenario, progress=table.add)
+        result = simulate(config, scenario, progress=table.add, save=save, resume=resume)
     where.print(summary(result), highlight=False)
     return result
 

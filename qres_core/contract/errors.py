@@ -182,6 +182,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "That needs proofs, messages that are signed, and verdicts that do not depend on who "
             "comes to them. Without, every node has to check every proof.",
         ),
+        "QRES-E317": (
+            "cannot be resumed",
+            "A plugin accounts for something that must not be forgotten, as the privacy spent, and "
+            "the checkpoint of a simulation does not hold it. Play the simulation from the start.",
+        ),
         "QRES-E401": ("message too large", "The frame is over the size limit; it was not parsed."),
         "QRES-E402": ("message malformed", "The bytes are not CBOR or not the expected shape."),
         "QRES-E403": (

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core.contract.types import Vector
+from qres_core.swarm.model_file import SwarmModel
 
 
 @attrs.frozen(kw_only=True)
@@ -91,6 +92,7 @@ class SimulationResult:
         injected: what became of messages that attackers injected beside their contributions, at
             honest nodes: ``admitted``, or why they were refused.
         fates: of the attackers; empty for an engine that does not follow them.
+        model: the observer's final model: ``vector`` on the grid, ``weights`` as real numbers.
     """
 
     trainer: str
@@ -104,6 +106,7 @@ class SimulationResult:
     model_digests: tuple[str, ...]
     virtual_seconds: float
     messages: int
+    model: SwarmModel
     injected: Mapping[str, int] = attrs.field(factory=dict[str, int])
     fates: tuple[Fate, ...] = ()
 
@@ -124,7 +127,7 @@ class SimulationResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``--json``."""
-        data = attrs.asdict(self, recurse=True)
+        data = attrs.asdict(self, recurse=True, filter=lambda field, _value: field.name != "model")
         data["unanimous"] = self.unanimous
         return data
 

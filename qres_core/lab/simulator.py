@@ -12,6 +12,7 @@ import hashlib
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -30,6 +31,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
+from qres_core.lab.checkpoint import Checkpoint, Keeper, check_resumable, notices, settings, states
 from qres_core.lab.once import Once
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
@@ -49,8 +51,9 @@ from qres_core.swarm.effects import (
     Train,
 )
 from qres_core.swarm.joining import node_info, round_machine
-from qres_core.swarm.journal import MemoryJournal
+from qres_core.swarm.journal import Journal, MemoryJournal
 from qres_core.swarm.messages import encode_contribution
+from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.times import MAX_BACKOFF
 
@@ -66,6 +69,7 @@ MAX_ABORTED: Final = 20
 """Rounds in a row, aborted or as long as one, after which a simulation gives up."""
 
 Progress = Callable[[RoundRecord], None]
+OnModel = Callable[[SwarmModel], None]
 Hostile = Callable[[int], Mapping[str, Installed]]
 """The plugins an attacker runs in place of those of the same name, by its number from 0."""
 
@@ -176,7 +180,14 @@ class Simulation:
         honest: the nodes that do not attack.
         observer: the honest node whose rounds are recorded.
         records: a record for each of its rounds.
+        start: what it goes on from; ``None`` from the first round.
+        keeper: writes down what it takes to go on, after each round.
+        on_model: given each new model of the observer.
     """
+
+    start: Checkpoint | None = None
+    keeper: Keeper | None = None
+    on_model: OnModel | None = None
 
     def __init__(
         self,
@@ -185,6 +196,8 @@ class Simulation:
         task: Task,
         installed: Mapping[str, Installed],
         hostile: Hostile | None = None,
+        *,
+        journal: Callable[[], Journal] = MemoryJournal,
     ) -> None:
         swarm = config.swarm
         if misfits := tuple(scenario.misfits(swarm)):
@@ -214,7 +227,7 @@ class Simulation:
             trainer = task.trainers[index]
             info = node_info(swarm, node_id, ids, trainer, seed=scenario.seed)
             kernel.setup(info)
-            machine = round_machine(info, kernel, swarm, task.initial, MemoryJournal(), trainer)
+            machine = round_machine(info, kernel, swarm, task.initial, journal(), trainer)
             attacker = index - honest if index >= honest else None
             self.nodes.append(_Node(index, node_id, kernel, machine, attacker))
         self.by_id = {node.node_id: node for node in self.nodes}
@@ -238,6 +251,24 @@ class Simulation:
         self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
         self.injected: Counter[str] = Counter()
         self.merged: Counter[NodeId] = Counter()
+
+    def go_on(self, start: Checkpoint) -> None:
+        """Go on from a checkpoint, whose model the journals of the nodes have given them.
+
+        Raises:
+            ModelError: QRES-E605 for a checkpoint of another engine.
+            CompatibilityError: QRES-E317 for plugins that must not begin anew.
+        """
+        check_resumable(self.observer.machine.kernel)
+        start.restore(self.streams)
+        self.start = start
+        self.messages, self.now, self.ended_at = start.counts["messages"], start.now, start.now
+        self.records = list(start.records)
+
+    @property
+    def streams(self) -> dict[str, np.random.Generator]:
+        """The random streams that go on from round to round."""
+        return {"network": self.rng, "attack": self.lies}
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────
 
@@ -491,8 +522,41 @@ class Simulation:
         self.refused.clear()
         self.merged.update(outcome.members)
         self.records.append(record)
+        if closed and self.keeper is not None:
+            self.keeper.keep(self.checkpoint())
+        if closed and self.on_model is not None:
+            self.on_model(self.model())
         if progress is not None:
             progress(record)
+
+    def checkpoint(self) -> Checkpoint:
+        """The simulation as it goes on from here."""
+        machine = self.observer.machine
+        return Checkpoint(
+            model=attrs.evolve(self.model(), vouchers=()),
+            number=machine.model_round,
+            now=self.now,
+            streams=states(self.streams),
+            counts={"messages": self.messages},
+            records=tuple(self.records),
+        )
+
+    def model(self) -> SwarmModel:
+        """The observer's model, and who vouches for it so far.
+
+        A simulated node signs with a key that follows from the seed: its word proves nothing to
+        others.
+        """
+        machine, swarm = self.observer.machine, self.swarm
+        vouchers = {
+            voucher.sender: voucher
+            for node in self.honest
+            if node.machine.model_digest == machine.model_digest
+            for voucher in node.machine.vouchers
+            if voucher.auth
+        }
+        signed = tuple(vouchers[sender] for sender in sorted(vouchers))
+        return SwarmModel(swarm.name, machine.step, swarm.scale, machine.model, signed)
 
     def alignment(self, effect: RoundEnded) -> float | None:
         """Cosine between what was merged and the honest mean."""
@@ -509,14 +573,16 @@ class Simulation:
     def result(self) -> SimulationResult:
         """What the simulation came to."""
         kernel = self.observer.machine.kernel
+        resumed = () if self.start is None else notices(kernel, self.scenario, self.start)
         return SimulationResult(
+            model=self.model(),
             trainer=self.task.name,
             nodes=self.swarm.nodes,
             attackers=self.scenario.attackers,
             attack=self.scenario.attack,
             seed=self.scenario.seed,
             pipeline=describe(kernel),
-            notices=(*self.task.notices, *kernel.solution.notices),
+            notices=(*self.task.notices, *kernel.solution.notices, *resumed),
             rounds=tuple(self.records),
             model_digests=tuple(
                 node.machine.model_digest.hex() for node in self.honest or self.nodes
@@ -540,7 +606,7 @@ class Simulation:
         )
 
 
-def simulate(
+def simulate(  # noqa: PLR0913 - all but what is played by name
     config: Config,
     scenario: Scenario,
     *,
@@ -548,6 +614,9 @@ def simulate(
     installed: Mapping[str, Installed] | None = None,
     progress: Progress | None = None,
     hostile: Hostile | None = None,
+    on_model: OnModel | None = None,
+    save: Path | None = None,
+    resume: Path | None = None,
 ) -> SimulationResult:
     """Play a swarm from its first round to the last.
 
@@ -559,6 +628,9 @@ def simulate(
         installed: plugins by name instead of those installed in the environment.
         progress: called with each round's record as it ends.
         hostile: plugins that the attackers run in place of the installed ones of the same name.
+        on_model: given each new model as it is made, before all nodes vouch for it.
+        save: a new folder for ``model.npz`` and for a checkpoint after each round.
+        resume: such a folder, to go on from; only ``rounds`` may be another than before.
 
     Returns:
         the records of all rounds and every honest node's final model digest. The same arguments
@@ -566,6 +638,9 @@ def simulate(
 
     Raises:
         QresError: the configuration cannot start, or an honest node diverged (QRES-E601).
+        ModelError: QRES-E605 for a checkpoint that cannot be read.
+        ConfigError: QRES-E105 names what is other than when the checkpoint was written.
+        CompatibilityError: QRES-E317 for plugins that must not begin anew.
     """
     if task is None:
         task = swarm_task(config, seed=scenario.seed)
@@ -573,14 +648,28 @@ def simulate(
         swarm = config.swarm
         task = make_task(task, nodes=swarm.nodes, seed=scenario.seed, scale=swarm.scale)
     installed = scan() if installed is None else installed
+    keeper = None
+    if resume is not None:
+        keeper = Keeper.of(resume, settings(config, scenario, task.initial))
+    elif save is not None:
+        keeper = Keeper.new(save, settings(config, scenario, task.initial))
     if scenario.engine == "vectorised":
         from qres_core.lab.vectorised import simulate_vectorised  # noqa: PLC0415 - a cycle
 
-        return simulate_vectorised(config, scenario, task, installed, progress, hostile)
-    simulation = Simulation(config, scenario, task, installed, hostile)
+        return simulate_vectorised(
+            config, scenario, task, installed, progress, hostile, keeper=keeper, on_model=on_model
+        )
+    start = None if keeper is None else keeper.start
+    journal = MemoryJournal if start is None else start.journal
+    simulation = Simulation(config, scenario, task, installed, hostile, journal=journal)
+    simulation.keeper, simulation.on_model = keeper, on_model
     try:
+        if start is not None:
+            simulation.go_on(start)
         simulation.run(progress)
     finally:
+        if keeper is not None and simulation.observer.machine.step:
+            keeper.finish(simulation.model())
         for node in simulation.nodes:
             node.machine.kernel.teardown()
     if simulation.diverged is not None:

@@ -37,6 +37,7 @@ from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
+from qres_core.lab.checkpoint import Checkpoint, Keeper, check_resumable, notices, states
 from qres_core.lab.conversation import Conversation
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import SABOTAGE
@@ -60,9 +61,10 @@ from qres_core.swarm.messages import (
     contribution_digest,
     encode_contribution,
 )
+from qres_core.swarm.model_file import SwarmModel
 
 if TYPE_CHECKING:
-    from qres_core.lab.simulator import Hostile, Progress
+    from qres_core.lab.simulator import Hostile, OnModel, Progress
 
 
 _OUTBOUND: Final = ("identity", "sign", "privatize", "prove")
@@ -86,6 +88,8 @@ class _Observer:
         task: Task,
         installed: Mapping[str, Installed],
         hostile: Hostile | None = None,
+        *,
+        start: Checkpoint | None = None,
     ) -> None:
         self.config, self.scenario = config, scenario
         self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
@@ -119,6 +123,31 @@ class _Observer:
         self.idle: set[int] = set()  # who had nothing new to train on in this round
         self.sat_out: Counter[str] = Counter()
         self.merged: Counter[NodeId] = Counter()
+        if start is not None:
+            start.restore(self.streams)
+            self.model, self.step = start.model.vector, start.model.step
+            self.sequence, self.messages = start.counts["sequence"], start.counts["messages"]
+
+    @property
+    def streams(self) -> dict[str, np.random.Generator]:
+        """The random streams that go on from round to round."""
+        return {"attack": self.lies, "dropouts": self.falls}
+
+    def saved(self) -> SwarmModel:
+        """The model; there is no vote, and nobody vouches for it."""
+        swarm = self.config.swarm
+        return SwarmModel(swarm.name, self.step, swarm.scale, self.model)
+
+    def checkpoint(self, records: Sequence[RoundRecord]) -> Checkpoint:
+        """The simulation as it goes on from here."""
+        return Checkpoint(
+            model=self.saved(),
+            number=records[-1].number,
+            now=EPOCH,
+            streams=states(self.streams),
+            counts={"messages": self.messages, "sequence": self.sequence},
+            records=tuple(records),
+        )
 
     def round_info(self, number: int) -> RoundInfo:
         swarm = self.config.swarm
@@ -374,6 +403,9 @@ def simulate_vectorised(
     installed: Mapping[str, Installed],
     progress: Progress | None,
     hostile: Hostile | None = None,
+    *,
+    keeper: Keeper | None = None,
+    on_model: OnModel | None = None,
 ) -> SimulationResult:
     """Like :func:`qres_core.lab.simulator.simulate`, seen by one observer.
 
@@ -387,24 +419,35 @@ def simulate_vectorised(
     if scenario.attack in SABOTAGE:
         what = f"{scenario.attack!r} injects messages, and the vectorised engine has no network"
         raise LabError.of("QRES-E105", "simulation.attack", what, 'engine = "events"')
-    observer = _Observer(config, scenario, task, installed, hostile)
-    records: list[RoundRecord] = []
+    start = None if keeper is None else keeper.start
+    observer = _Observer(config, scenario, task, installed, hostile, start=start)
+    records: list[RoundRecord] = [] if start is None else list(start.records)
     try:
-        for number in range(1, scenario.rounds + 1):
+        if start is not None:
+            check_resumable(observer.kernel)
+        for number in range(1 if start is None else start.number + 1, scenario.rounds + 1):
             records.append(observer.play(number))
+            if keeper is not None:
+                keeper.keep(observer.checkpoint(records))
+            if on_model is not None and records[-1].closed:
+                on_model(observer.saved())
             if progress is not None:
                 progress(records[-1])
     finally:
+        if keeper is not None and observer.step:
+            keeper.finish(observer.saved())
         for kernel in dict.fromkeys(observer.kernels):
             kernel.teardown()
+    resumed = () if start is None else notices(observer.kernel, scenario, start)
     return SimulationResult(
+        model=observer.saved(),
         trainer=task.name,
         nodes=config.swarm.nodes,
         attackers=scenario.attackers,
         attack=scenario.attack,
         seed=scenario.seed,
         pipeline=describe(observer.kernel),
-        notices=(*task.notices, *observer.kernel.solution.notices),
+        notices=(*task.notices, *observer.kernel.solution.notices, *resumed),
         rounds=tuple(records),
         model_digests=(model_digest(observer.model, observer.step).hex(),),
         virtual_seconds=0.0,

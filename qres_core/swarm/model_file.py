@@ -145,7 +145,7 @@ class SwarmModel:
             ConfigError: QRES-E105 for another ending.
             LabError: QRES-E802 where ``safetensors`` is not installed.
         """
-        return decode(_content(path), KEPT if path.name == KEPT else form_of(path), str(path))
+        return decode(read_file(path), KEPT if path.name == KEPT else form_of(path), str(path))
 
 
 def form_of(path: Path) -> str:
@@ -156,7 +156,8 @@ def form_of(path: Path) -> str:
     return path.suffix
 
 
-def _content(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The content of a file of at most :data:`MAX_FILE_BYTES`. Raises ModelError QRES-E605."""
     try:
         handle = open_now(path)  # a named pipe has no end
         with os.fdopen(handle, "rb") as file:

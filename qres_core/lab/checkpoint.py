@@ -1,0 +1,301 @@
+"""What a simulation leaves in a folder: its model, and all it takes to go on after a break.
+
+A checkpoint is written after each round. It holds the model, the random streams of the network and
+of the attacks, the clock and the rounds so far. It does not hold what plugins, trainers and
+attackers keep for themselves, and no message that is under way: a simulation that goes on starts
+every node anew from the model. It says so where that can make a difference, and a plugin that
+accounts for privacy must not forget what was spent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import (
+    CompatibilityError,
+    ConfigError,
+    LabError,
+    ModelError,
+    Problem,
+    QresError,
+)
+from qres_core.contract.stores import clear_leftovers, make_folder, replace_file
+from qres_core.contract.types import Vector, model_digest
+from qres_core.kernel.config import Config
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.record import RoundRecord
+from qres_core.lab.scenario import Scenario
+from qres_core.swarm.journal import MemoryJournal, Resume
+from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_file, unusable
+
+CHECKPOINT: Final = "checkpoint.cbor"
+MODEL: Final = "model.npz"
+_FORMAT: Final = "qres/checkpoint/v1"
+_MAY_CHANGE: Final = frozenset({"simulation.rounds"})
+_REMEMBERING: Final = ("reputation", "observe", "replay_check", "round_closed", "round_opened")
+"""Hooks of plugins that may keep something from round to round."""
+
+Streams = Mapping[str, np.random.Generator]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Checkpoint:
+    """A simulation between two rounds.
+
+    Attributes:
+        model: the observer's; nobody vouches for it here.
+        number: the last round that was played.
+        now: the virtual clock, seconds since 1970.
+        streams: states of the random streams by name, as numpy gives them.
+        counts: further counters by name.
+        records: the rounds so far.
+    """
+
+    model: SwarmModel
+    number: int
+    now: float
+    streams: Mapping[str, Any]
+    counts: Mapping[str, int]
+    records: tuple[RoundRecord, ...]
+
+    def restore(self, streams: Streams) -> None:
+        """Set the streams to where they were.
+
+        Raises:
+            ModelError: QRES-E605 for states that are none.
+        """
+        try:
+            for name, stream in streams.items():
+                stream.bit_generator.state = self.streams[name]
+        except (LookupError, TypeError, ValueError) as error:
+            raise unusable("the random streams of the checkpoint cannot be restored") from error
+
+    def journal(self) -> ResumedJournal:
+        """The memory of a node that goes on from here."""
+        return ResumedJournal(self)
+
+
+class ResumedJournal(MemoryJournal):
+    """The memory of a node of a simulation that goes on."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self._checkpoint = checkpoint
+
+    def resume(self) -> Resume | None:
+        """The model of the checkpoint; no lock and nothing to help others with."""
+        model, number = self._checkpoint.model, self._checkpoint.number
+        return Resume(model.vector, model.step, number, number, None)
+
+
+def states(streams: Streams) -> dict[str, Any]:
+    """Where the streams are."""
+    return {name: stream.bit_generator.state for name, stream in streams.items()}
+
+
+def settings(config: Config, scenario: Scenario, initial: Vector) -> dict[str, str]:
+    """All that decides how a simulation goes, by key; a checkpoint is of no other."""
+    tables: dict[str, object] = {
+        "swarm": attrs.asdict(config.swarm),
+        "plugins": config.plugins,
+        **{
+            name: attrs.asdict(table) if attrs.has(type(table)) else table
+            for name, table in config.sections.items()
+        },
+        "simulation": attrs.asdict(scenario),
+        "first model": model_digest(initial, 0).hex(),
+    }
+    found = {key: json.dumps(value, default=str) for key, value in _flat(tables, "")}
+    return {key: value for key, value in found.items() if key not in _MAY_CHANGE}
+
+
+def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if canonical.is_map(value) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
+
+
+@attrs.frozen(eq=False)
+class Keeper:
+    """Writes a simulation into a folder, and reads it from there.
+
+    Attributes:
+        folder: the folder, which exists.
+        settings: of the simulation.
+        start: what to go on from; ``None`` for a simulation from the start.
+    """
+
+    folder: Path
+    settings: Mapping[str, str]
+    start: Checkpoint | None = None
+
+    @classmethod
+    def new(cls, folder: Path, settings: Mapping[str, str]) -> Keeper:
+        """For a simulation from the start.
+
+        Raises:
+            LabError: QRES-E803 for a folder with something in it, or that cannot be made.
+        """
+        try:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                fix = "name another folder, or go on from what is in it with --resume"
+                raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
+            make_folder(folder.resolve())
+        except OSError as error:
+            what = error.strerror or str(error)
+            raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error
+        return cls(folder, settings)
+
+    @classmethod
+    def of(cls, folder: Path, settings: Mapping[str, str]) -> Keeper:
+        """For a simulation that goes on.
+
+        Raises:
+            ModelError: QRES-E605 where there is no checkpoint, or a damaged one.
+            ConfigError: QRES-E105 names every setting that is not as it was.
+        """
+        path = folder / CHECKPOINT
+        if not path.exists():
+            fix = "name the folder of a simulation that was played with --save"
+            raise ModelError.of("QRES-E605", str(folder), f"there is no {CHECKPOINT}", fix)
+        before, checkpoint = _decode(read_file(path), str(path))
+        problems = [
+            Problem(
+                "QRES-E105",
+                key,
+                f"is {settings.get(key, 'not set')}, and was {before.get(key, 'not set')} "
+                f"when {folder} was saved",
+                "go on with the same file, or play it from the start",
+            )
+            for key in sorted({*settings, *before})
+            if settings.get(key) != before.get(key)
+        ]
+        if problems:
+            raise ConfigError(problems)
+        clear_leftovers(path)
+        return cls(folder, settings, checkpoint)
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint over the one before.
+
+        Raises:
+            RoundError: QRES-E602 when the disk does not take it.
+        """
+        replace_file(self.folder / CHECKPOINT, _encode(self.settings, checkpoint))
+
+    def finish(self, model: SwarmModel) -> None:
+        """Write the model, over that of an earlier end.
+
+        Raises:
+            RoundError: QRES-E602 when the disk does not take it.
+        """
+        replace_file(self.folder / MODEL, encode(model, ".npz"))
+
+
+def _encode(settings: Mapping[str, str], checkpoint: Checkpoint) -> bytes:
+    facts = {
+        "settings": dict(settings),
+        "number": checkpoint.number,
+        "now": checkpoint.now,
+        "streams": checkpoint.streams,
+        "counts": dict(checkpoint.counts),
+        "records": [attrs.asdict(record) for record in checkpoint.records],
+    }
+    text = json.dumps(facts, default=_plain)
+    model = encode(checkpoint.model, KEPT)
+    return canonical.dumps([_FORMAT, text, model, _checksum(text, model)])
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _checksum(text: str, model: bytes) -> bytes:
+    return hashlib.sha256(canonical.dumps([_FORMAT, text, model])).digest()
+
+
+def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
+    """Raises ModelError QRES-E605, and nothing else, whatever the bytes."""
+    try:
+        value: Any = canonical.loads(content, max_bytes=len(content))
+        form, text, model, checksum = value
+        if form != _FORMAT or checksum != _checksum(text, model):
+            raise unusable("is no checkpoint, or is damaged", where)
+        facts: Any = json.loads(text)
+        checkpoint = Checkpoint(
+            model=decode(model, KEPT, where),
+            number=int(facts["number"]),
+            now=float(facts["now"]),
+            streams=dict(facts["streams"]),
+            counts={str(name): int(count) for name, count in facts["counts"].items()},
+            records=tuple(RoundRecord(**record) for record in facts["records"]),
+        )
+        return dict(facts["settings"]), checkpoint
+    except ModelError:
+        raise
+    except (QresError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise unusable("is no checkpoint, or is damaged", where) from error
+
+
+# ── what a checkpoint does not hold ───────────────────────────────────────────────────────────────
+
+
+def check_resumable(kernel: Kernel) -> None:
+    """Refuse to begin anew what must not be forgotten.
+
+    Args:
+        kernel: a node's, set up.
+
+    Raises:
+        CompatibilityError: QRES-E317 names the plugins.
+    """
+    spending = [name for name, shown in kernel.status().items() if "epsilon" in shown]
+    if spending:
+        what = "accounts for the privacy spent, and a checkpoint does not hold its account"
+        fix = "play it from the start, without --resume"
+        raise CompatibilityError(
+            [Problem("QRES-E317", f"plugins.{name}", what, fix) for name in spending]
+        )
+
+
+def notices(kernel: Kernel, scenario: Scenario, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What may come out otherwise than without the interruption.
+
+    Args:
+        kernel: a node's.
+        scenario: what is played.
+        checkpoint: what it goes on from.
+    """
+    said: list[str] = []
+    names = [
+        plugin.name
+        for plugin in kernel.enabled
+        if any(hook in plugin.hooks for hook in _REMEMBERING)
+    ]
+    if names:
+        said.append(f"what plugins may keep of earlier rounds begins anew: {', '.join(names)}")
+    network = [key for key in ("loss", "duplication", "churn", "dropout") if getattr(scenario, key)]
+    if scenario.engine == "events" and network:
+        said.append(
+            f"messages under way were lost: simulation.{', simulation.'.join(network)} come out "
+            "otherwise than without the interruption"
+        )
+    if scenario.engine == "events" and scenario.attack:
+        said.append(
+            f"the attack {scenario.attack!r} begins anew: what it remembers, and the order in "
+            "which attackers draw random numbers"
+        )
+    said.append(
+        f"goes on after model {checkpoint.model.step}; a trainer that remembers begins anew"
+    )
+    return tuple(said)

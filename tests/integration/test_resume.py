@@ -1,0 +1,231 @@
+"""A simulation that is saved has a model, and goes on after a break as if there was none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qres_core import CompatibilityError, ConfigError, LabError, ModelError
+from qres_core.kernel.config import Config, parse
+from qres_core.lab.checkpoint import CHECKPOINT, MODEL
+from qres_core.lab.record import RoundRecord, SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.model_proof import verify
+
+SEED = 5
+DIGITS = TaskConfig(local_epochs=1)
+ENGINES = ("events", "vectorised")
+MEDIAN: dict[str, Any] = {"memory": {}, "median": {"f": 1}}
+SIGNED: dict[str, Any] = {"memory": {}, "ed25519": {}, "replay": {}, "median": {"f": 1}}
+DP = {"mode": "local", "clip": 0.01, "delta": 1e-5, "noise_multiplier": 1.0, "rounds": 20}
+
+
+class StoppedError(Exception):
+    """Somebody pulls the plug."""
+
+
+def configured(plugins: dict[str, Any], **swarm: Any) -> Config:
+    raw = {
+        "swarm": {
+            "name": "resumed",
+            "nodes": 5,
+            "byzantine": 1,
+            "quorum": 4,
+            "insecure": "ed25519" not in plugins,
+            **swarm,
+        },
+        "plugins": plugins,
+    }
+    return parse(raw, source="test")
+
+
+def played(
+    plugins: dict[str, Any],
+    *,
+    save: Path | None = None,
+    resume: Path | None = None,
+    stop_at: int | None = None,
+    **scenario: Any,
+) -> SimulationResult:
+    config = configured(plugins)
+    task = make_task(DIGITS, nodes=5, seed=SEED)
+
+    def progress(record: RoundRecord) -> None:
+        if stop_at is not None and record.number >= stop_at:
+            raise StoppedError
+
+    scene = Scenario(**{"rounds": 5, "seed": SEED, **scenario})
+    return simulate(config, scene, task=task, progress=progress, save=save, resume=resume)
+
+
+def digests(result: SimulationResult) -> list[str]:
+    return [record.model_digest for record in result.closed]
+
+
+CASES = [
+    (MEDIAN, {}),
+    (SIGNED, {}),
+    (MEDIAN, {"attack": "sign_flip", "attackers": 1}),
+    (MEDIAN, {"attack": "gaussian", "attackers": 1}),
+]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("plugins", "scenario"), CASES)
+def test_interrupted_and_resumed_is_as_played_through(
+    tmp_path: Path, engine: str, plugins: dict[str, Any], scenario: dict[str, Any]
+) -> None:
+    scenario = {**scenario, "engine": engine}
+    whole = played(plugins, **scenario)
+    for stop_at in (2, 3):
+        folder = tmp_path / str(stop_at)
+        with pytest.raises(StoppedError):
+            played(plugins, save=folder, stop_at=stop_at, **scenario)
+        assert SwarmModel.load(folder / MODEL).step == stop_at
+        again = played(plugins, resume=folder, **scenario)
+        assert digests(again) == digests(whole)
+        assert [one.metrics for one in again.rounds] == [one.metrics for one in whole.rounds]
+        assert len({*again.model_digests, *whole.model_digests}) == 1
+        saved = SwarmModel.load(folder / MODEL)
+        assert saved.digest.hex() == whole.model_digests[0]
+        assert again.notices[-1].startswith(f"goes on after model {stop_at}")
+
+
+def test_other_random_streams_would_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control of the test above: what the checkpoint restores is what makes them equal."""
+    scenario = {"attack": "gaussian", "attackers": 1, "engine": "vectorised"}
+    whole = played({"memory": {}, "mean": {"unprotected": True}}, **scenario)
+    with pytest.raises(StoppedError):
+        played(
+            {"memory": {}, "mean": {"unprotected": True}},
+            save=tmp_path / "a",
+            stop_at=2,
+            **scenario,
+        )
+    monkeypatch.setattr("qres_core.lab.checkpoint.Checkpoint.restore", lambda *_arguments: None)
+    again = played({"memory": {}, "mean": {"unprotected": True}}, resume=tmp_path / "a", **scenario)
+    assert digests(again)[:2] == digests(whole)[:2]
+    assert digests(again)[2:] != digests(whole)[2:]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_simulation_may_go_on_for_more_rounds(tmp_path: Path, engine: str) -> None:
+    whole = played(MEDIAN, rounds=4, engine=engine)
+    played(MEDIAN, rounds=2, engine=engine, save=tmp_path / "run")
+    assert digests(played(MEDIAN, rounds=4, engine=engine, resume=tmp_path / "run")) == digests(
+        whole
+    )
+    nothing = played(MEDIAN, rounds=4, engine=engine, resume=tmp_path / "run")
+    assert digests(nothing) == digests(whole), "all is done already"
+
+
+def test_the_result_has_the_model(tmp_path: Path) -> None:
+    seen: list[SwarmModel] = []
+    config, task = configured(SIGNED, scale=-2), make_task(DIGITS, nodes=5, seed=SEED, scale=-2)
+    result = simulate(
+        config, Scenario(rounds=2, seed=SEED), task=task, on_model=seen.append, save=tmp_path / "a"
+    )
+    assert [model.step for model in seen] == [1, 2]
+    assert result.model.digest.hex() == result.model_digests[0]
+    assert task.evaluate(result.model.vector)["accuracy"] == result.final("accuracy")
+    np.testing.assert_array_equal(result.model.weights, result.model.vector * 2.0**-18)
+    with np.load(tmp_path / "a" / MODEL, allow_pickle=False) as loaded:
+        np.testing.assert_array_equal(loaded["model"], result.model.weights)
+    assert "model" not in json.loads(json.dumps(result.to_json()))
+
+    # All honest nodes vouch; their keys follow from the seed, so that this shows the way, no more.
+    roster = [voucher.sender.hex() for voucher in result.model.vouchers]
+    known = configured({"ed25519": {}}, scale=-2, roster=roster)
+    assert verify(SwarmModel.load(tmp_path / "a" / MODEL), known, 0.0).vouchers == 5
+
+
+@pytest.mark.parametrize(("plugins", "engine"), [(MEDIAN, "events"), (SIGNED, "vectorised")])
+def test_what_nobody_signed_is_refused_by_name(
+    tmp_path: Path, plugins: dict[str, Any], engine: str
+) -> None:
+    played(plugins, rounds=1, engine=engine, save=tmp_path / "run")
+    known = configured({"ed25519": {}}, roster=[f"{number:064x}" for number in range(5)])
+    with pytest.raises(ModelError, match=r"QRES-E606.*no node signed it"):
+        verify(SwarmModel.load(tmp_path / "run" / MODEL), known, 0.0)
+
+
+def test_another_setting_is_refused_by_name(tmp_path: Path) -> None:
+    played(MEDIAN, rounds=1, save=tmp_path / "run")
+    with pytest.raises(ConfigError) as caught:
+        played({**MEDIAN, "nnm": {"f": 1}}, resume=tmp_path / "run", seed=SEED + 1, loss=0.1)
+    assert caught.value.code == "QRES-E105"
+    where = {problem.where for problem in caught.value.problems}
+    assert where == {"plugins.nnm.f", "simulation.loss", "simulation.seed"}
+    other = make_task(TaskConfig(model="mlp"), nodes=5, seed=SEED)
+    with pytest.raises(ConfigError, match="QRES-E105 first model"):
+        simulate(
+            configured(MEDIAN), Scenario(rounds=1, seed=SEED), task=other, resume=tmp_path / "run"
+        )
+
+
+def test_a_budget_of_privacy_is_not_begun_anew(tmp_path: Path) -> None:
+    plugins = {"memory": {}, "dp": DP, "mean": {"unprotected": True}}
+    with pytest.raises(StoppedError):
+        played(plugins, engine="vectorised", save=tmp_path / "run", stop_at=1)
+    before = (tmp_path / "run" / CHECKPOINT).read_bytes()
+    with pytest.raises(CompatibilityError, match=r"QRES-E317 plugins\.dp"):
+        played(plugins, engine="vectorised", resume=tmp_path / "run")
+    assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+
+
+def test_what_begins_anew_is_told(tmp_path: Path) -> None:
+    plugins = {**SIGNED, "reputation": {}}
+    scenario = {"loss": 0.01, "attack": "gaussian", "attackers": 1}
+    played(plugins, rounds=1, save=tmp_path / "run", **scenario)
+    told = played(plugins, rounds=2, resume=tmp_path / "run", **scenario).notices
+    anew = next(one for one in told if "begins anew: " in one)
+    assert "replay" in anew
+    assert "reputation" in anew
+    assert "median" not in anew
+    assert any("simulation.loss" in one for one in told)
+    assert any("'gaussian'" in one for one in told)
+
+
+# ── folders ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for place in (tmp_path, tmp_path / "mine"):
+        with pytest.raises(LabError, match="QRES-E803"):
+            played(MEDIAN, save=place)
+    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ModelError, match=r"QRES-E605.*no checkpoint"):
+            played(MEDIAN, resume=place)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    config = configured({"memory": {}, "mean": {"unprotected": True}})
+    task = make_task(TaskConfig(name="quadratic", dimension=3), nodes=5, seed=SEED)
+    scene = Scenario(rounds=1, seed=SEED, engine="vectorised")
+    simulate(config, scene, task=task, save=tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT
+    content = path.read_bytes()
+    simulate(config, scene, task=task, resume=tmp_path / "run")  # control
+    rng = np.random.default_rng(SEED)
+    for at in [*range(0, len(content), 37), len(content) - 1]:
+        changed = bytearray(content)
+        changed[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        with pytest.raises(ModelError, match="QRES-E605"):
+            simulate(config, scene, task=task, resume=tmp_path / "run")
+    for cut in (0, 1, len(content) // 2):
+        path.write_bytes(content[:cut])
+        with pytest.raises(ModelError, match="QRES-E605"):
+            simulate(config, scene, task=task, resume=tmp_path / "run")
