@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from qres_core.node.fleet import Fleet, Verdict
+    from qres_core.swarm.model_file import SwarmModel
 
 EVERY: Final = 0.5
 """Seconds between two looks at the nodes."""
 STILL: Final = 10.0
 """Seconds without news after which it is said what is waited for."""
+VOUCHED_WITHIN: Final = 10.0
+"""Seconds that a box waits at its end for the vouchers of a model that is to be saved."""
 FIGURES_WITHIN: Final = 2.0
 """Seconds that a new model's line waits for its figures."""
 _REASONS: Final = 3
@@ -75,6 +78,12 @@ def command() -> None:
     default=True,
     help="Leave a node dead that was killed or failed.",
 )
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="New folder for the last model, model.npz, with the certificate of the nodes that vouch "
+    "for it, and for roster.toml to verify it with.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
 @policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -84,6 +93,7 @@ def up(
     restart: bool,
     timeout: float | None,
     folder: Path | None,
+    save: Path | None,
     settings: tuple[str, ...],
     policy_files: tuple[Path, ...],
     as_json: bool,
@@ -110,8 +120,9 @@ def up(
 
     extra.require()
     from qres_core.kernel.policy import in_force  # noqa: PLC0415
+    from qres_core.lab.checkpoint import new_folder  # noqa: PLC0415
     from qres_core.lab.trainer import notices, table_of  # noqa: PLC0415
-    from qres_core.node.box import needed, prepare  # noqa: PLC0415
+    from qres_core.node.box import needed, prepare, roster_tables  # noqa: PLC0415
     from qres_core.node.fleet import Fleet  # noqa: PLC0415
 
     wanted = [(key, given[name]) for name, key in _SUGAR.items() if given.get(name) is not None]
@@ -119,6 +130,8 @@ def up(
     _default_attackers(raw, given)
     policies = in_force(policy_files)
     home = Path(tempfile.mkdtemp(prefix="qres-swarm-")) if folder is None else folder
+    if save is not None:
+        new_folder(save)
     fine = False
     told = Told()
     try:
@@ -130,8 +143,11 @@ def up(
         rounds = read.swarm.rounds or None
         with _listening(told), Fleet(seats, rounds, needed(read), restart) as fleet:
             Watch(fleet, told, read.swarm.name, timeout, as_json=as_json).run()
+            if save is not None:
+                _await_vouchers(fleet)
         verdict = fleet.verdict()
-        fine = verdict.agreed
+        saved = None if save is None else fleet.vouched()
+        fine = verdict.agreed and (save is None or saved is not None)
     finally:
         if folder is None and (fine or not any(home.glob("node-*/log.jsonl"))):
             shutil.rmtree(home, ignore_errors=True)
@@ -139,6 +155,8 @@ def up(
             click.echo(f"keys, data and logs of the nodes are in {home}", err=True)
     trained = {"trainer": table_of(read).name, "notices": said}
     _tell(fleet, verdict, trained, as_json=as_json)
+    if save is not None:
+        _save(save, saved, roster_tables(read, seats))
     early = rounds is not None and fleet.step < rounds and verdict.split is None
     if told.by is not None and early:
         reached = f"model {fleet.step} of {rounds}"
@@ -146,6 +164,31 @@ def up(
         sys.exit(128 + told.by)
     if not fine:
         sys.exit(1)
+
+
+def _await_vouchers(fleet: Fleet) -> None:
+    """Give the nodes a moment to hear who vouches for the last model."""
+    end = time.monotonic() + VOUCHED_WITHIN
+    while fleet.living and time.monotonic() < end:
+        model = fleet.vouched()
+        if model is not None and model.step >= fleet.step:
+            return
+        time.sleep(EVERY / 5)
+
+
+def _save(folder: Path, model: SwarmModel | None, roster: Mapping[str, Any]) -> None:
+    """Write the model and what to verify it with; told on stderr, for JSON goes to stdout."""
+    from qres_core.contract.stores import create_file  # noqa: PLC0415
+    from qres_core.node import toml  # noqa: PLC0415
+
+    if model is None:
+        said = "no model was saved: more than swarm.byzantine nodes must vouch for one, and do not"
+        click.echo(said, err=True)
+        return
+    model.save(folder / "model.npz")
+    create_file(folder / "roster.toml", toml.render(roster).encode())
+    click.echo(f"saved model {model.step}, {model.digest.hex()[:16]}; to check it:", err=True)
+    click.echo(f"    qres model verify {folder}/model.npz --roster {folder}/roster.toml", err=True)
 
 
 def _default_attackers(raw: dict[str, Any], given: dict[str, object]) -> None:

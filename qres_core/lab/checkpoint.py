@@ -125,6 +125,25 @@ def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def new_folder(folder: Path, fix: str = "name another folder") -> None:
+    """Make a folder for what is saved.
+
+    Args:
+        folder: where; an empty one is taken.
+        fix: what to do about one that is not empty.
+
+    Raises:
+        LabError: QRES-E803 for a folder with something in it, or that cannot be made.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
+        make_folder(folder.resolve())
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error
+
+
 @attrs.frozen(eq=False)
 class Keeper:
     """Writes a simulation into a folder, and reads it from there.
@@ -146,14 +165,7 @@ class Keeper:
         Raises:
             LabError: QRES-E803 for a folder with something in it, or that cannot be made.
         """
-        try:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                fix = "name another folder, or go on from what is in it with --resume"
-                raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
-            make_folder(folder.resolve())
-        except OSError as error:
-            what = error.strerror or str(error)
-            raise LabError.of("QRES-E803", str(folder), what, "name another folder") from error
+        new_folder(folder, "name another folder, or go on from what is in it with --resume")
         return cls(folder, settings)
 
     @classmethod

@@ -106,7 +106,7 @@ class SimulationResult:
     model_digests: tuple[str, ...]
     virtual_seconds: float
     messages: int
-    model: SwarmModel
+    model: SwarmModel = attrs.field(eq=False, repr=False)  # `model_digests` tell it apart
     injected: Mapping[str, int] = attrs.field(factory=dict[str, int])
     fates: tuple[Fate, ...] = ()
 

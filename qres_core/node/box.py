@@ -305,6 +305,25 @@ def _node(
 
 
 _OF_A_KEY: Final = ("key", "passphrase_env", "rotations")
+
+
+def roster_tables(config: Config, seats: Sequence[Seat]) -> dict[str, Any]:
+    """What somebody needs to check what the nodes of the box signed: a configuration's tables."""
+    keys = {key: value for key, value in config.plugins["ed25519"].items() if key not in _OF_A_KEY}
+    swarm = config.swarm
+    return {
+        "swarm": {
+            "name": swarm.name,
+            "nodes": swarm.nodes,
+            "byzantine": swarm.byzantine,
+            "quorum": swarm.quorum,
+            "scale": swarm.scale,
+            "roster": [seat.node_id for seat in seats],
+        },
+        "plugins": {"ed25519": keys},
+    }
+
+
 _OF_MEMBERS: Final = ("members", "members_file", "ca", "crl", "certificates")
 
 

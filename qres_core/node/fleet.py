@@ -18,9 +18,11 @@ from typing import Any, Final, Self
 import attrs
 
 from qres_core.contract import canonical
+from qres_core.contract.errors import QresError
 from qres_core.node.ask import ask
 from qres_core.node.box import Seat, qres
 from qres_core.node.stopping import OWN_GROUP, ask_to_end
+from qres_core.swarm.model_file import SwarmModel, kept_model
 
 POLL_SECONDS: Final = 1.0
 """For a node to answer; one that is busy is shown as it was."""
@@ -246,6 +248,14 @@ class Fleet:
     def hopeless(self) -> bool:
         """Whether so many honest nodes died that no round can close."""
         return len(self.living) < min(self.needed, len(self.honest))
+
+    def vouched(self) -> SwarmModel | None:
+        """The newest model that an honest node kept with those who vouch for it."""
+        found: list[SwarmModel] = []
+        for member in self.honest:
+            with suppress(QresError):  # it made none, or another has a newer one
+                found.append(kept_model(member.seat.folder))
+        return max(found, key=lambda model: model.step, default=None)
 
     def stop(self) -> None:
         """End every child: it is asked, and after a while killed. Idempotent."""

@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 
+from qres_core.cli.options import read_config
 from qres_core.cli.swarm import _aborted
 from qres_core.kernel.config import parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.trainer import SECTIONS
 from qres_core.node.ask import ask
+from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.model_proof import verify
 
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
 PATIENCE = 900.0
@@ -168,9 +171,20 @@ def own(tmp_path: Path) -> str:
 
 
 def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
+    save = tmp_path / "saved"
     options = ("--rounds", "4", "--attack", "scaled", "--timeout", "800", "--json")
-    code, report, errors = outcome(up(tmp_path, *options, transport=own(tmp_path)))
+    process = up(tmp_path, *options, "--save", str(save), transport=own(tmp_path))
+    code, report, errors = outcome(process)
     assert code == 0, errors
+    # The model is handed out, and whoever has the roster need not trust who hands it out.
+    model = SwarmModel.load(save / "model.npz")
+    assert f"saved model {model.step}, {model.digest.hex()[:16]}" in errors
+    assert model.step >= 4
+    proof = verify(model, read_config(save / "roster.toml"), time.time())
+    assert (proof.nodes, proof.byzantine) == (6, 1)
+    if model.step == report["step"]:
+        assert model.digest.hex() == report["model_digest"]
+    assert model.weights.shape == (8,)
     assert "same data" not in errors
     assert report["agreed"] is True
     nodes = report["nodes"]
@@ -453,6 +467,14 @@ def test_what_cannot_be_played_is_refused(
     assert process.returncode == 2
     assert said in errors
     assert not (tmp_path / "box").exists()  # nothing is left in the way of the next try
+
+
+def test_a_folder_with_something_in_it_is_not_saved_to(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    code, _report, errors = outcome(up(tmp_path, "--save", str(tmp_path), "--json"))
+    assert code == 2
+    assert "QRES-E803" in errors or "QRES-E803" in json.dumps(_report)
+    assert not (tmp_path / "box").exists()
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
