@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import numpy as np
@@ -106,15 +106,17 @@ def settings(config: Config, scenario: Scenario, initial: Vector) -> dict[str, s
     tables: dict[str, object] = {
         "swarm": attrs.asdict(config.swarm),
         "plugins": config.plugins,
-        **{
-            name: attrs.asdict(table) if attrs.has(type(table)) else table
-            for name, table in config.sections.items()
-        },
+        **{name: _asdict(table) for name, table in config.sections.items()},
         "simulation": attrs.asdict(scenario),
         "first model": model_digest(initial, 0).hex(),
     }
     found = {key: json.dumps(value, default=str) for key, value in _flat(tables, "")}
     return {key: value for key, value in found.items() if key not in _MAY_CHANGE}
+
+
+def _asdict(table: Any) -> Any:
+    kind: type = type(table)
+    return attrs.asdict(table) if attrs.has(kind) else table
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -229,7 +231,10 @@ def _encode(settings: Mapping[str, str], checkpoint: Checkpoint) -> bytes:
 
 
 def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else str(value)
+    if isinstance(value, np.generic):
+        plain: object = cast("Any", value).item()
+        return plain
+    return str(value)
 
 
 def _checksum(text: str, model: bytes) -> bytes:
