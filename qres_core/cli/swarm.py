@@ -129,9 +129,9 @@ def up(
     raw = read_raw(config, [*(parse_setting(text) for text in settings), *wanted])
     _default_attackers(raw, given)
     policies = in_force(policy_files)
-    home = Path(tempfile.mkdtemp(prefix="qres-swarm-")) if folder is None else folder
     if save is not None:
         new_folder(save)
+    home = Path(tempfile.mkdtemp(prefix="qres-swarm-")) if folder is None else folder
     fine = False
     told = Told()
     try:
