@@ -21,7 +21,7 @@ from qres_core import __all__ as public_names
 from qres_core import __version__
 from qres_core.contract.errors import LabError
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _MAX_NAME: Final = 40
 _TAKEN: Final = ("core", "mean", "memory")
 """The distribution of QRES itself and the plugins it brings."""
@@ -33,19 +33,32 @@ _CLASS_NAMES_IN_USE: Final = frozenset(
 
 @attrs.frozen
 class Scaffold:
-    """What is generated for a hook.
+    """What is generated for a hook, or in place of a plugin.
 
     Attributes:
-        hooks: the hooks the generated plugin has.
+        hooks: the hooks the generated plugin has; none for an attack or a trainer.
         summary: one line, for the description and the docstring.
         options: the options of its TOML table, as TOML.
         numpy: whether it imports numpy.
+        group: entry-point group in which the class is named; empty for none.
+        table: the table of the configuration that uses it; for ``str.format`` with its name.
+        what: what it is, as the README says it.
+        use: how it is tried out, as the README says it.
     """
 
     hooks: tuple[str, ...]
     summary: str
     options: str
     numpy: bool = False
+    group: str = "qres.plugins"
+    table: str = "[plugins.{plugin}]"
+    what: str = "A plugin of QRES. Hooks: {hooks}."
+    use: str = "`qres check swarm.toml` shows the pipeline with the plugin in it."
+
+    def toml(self, plugin: str, module: str) -> str:
+        """What the configuration says to use it."""
+        said = f"{self.table}\n{self.options}"
+        return said.replace("{plugin}", plugin).replace("{module}", module)
 
 
 SCAFFOLDS: Final = MappingProxyType(
@@ -113,6 +126,33 @@ SCAFFOLDS: Final = MappingProxyType(
 )
 """Scaffolds by the hook they are named after; the name is also that of their templates."""
 
+OTHERS: Final = MappingProxyType(
+    {
+        "attack": Scaffold(
+            (),
+            "An attack to try swarms of QRES with",
+            'attack = "{plugin}"\nattackers = 2',
+            numpy=True,
+            group="qres.attacks",
+            table="[simulation]",
+            what="An attack of QRES, played in simulations and in the certification of rules.",
+            use="`qres attack list` names it, and `qres simulate swarm.toml` plays it.",
+        ),
+        "trainer": Scaffold(
+            (),
+            "A model and its data for a swarm of QRES",
+            'entry = "{module}:make"',
+            numpy=True,
+            group="",
+            table="[trainer]",
+            what="A trainer of QRES: the model that a swarm trains, and each node's data.",
+            use="`qres simulate swarm.toml` trains it on a virtual clock, `qres swarm up` in real "
+            "processes.",
+        ),
+    }
+)
+"""What is no plugin and is made all the same: by the word that ``--hook`` takes for it."""
+
 HOOKS: Final = MappingProxyType(
     {name: name for name in SCAFFOLDS}
     | {"screen": "endorse", "sign": "authenticate", "observe": "reputation", "prove": "verify"}
@@ -128,28 +168,35 @@ def render(name: str, hook: str) -> dict[str, str]:
     """The files of a new plugin.
 
     Args:
-        name: the plugin's name, valid.
-        hook: a key of :data:`HOOKS`.
+        name: the plugin's name, valid; its words may be joined by ``-`` or ``_``.
+        hook: a key of :data:`HOOKS` or :data:`OTHERS`.
 
     Returns:
         contents by path relative to the distribution's folder.
     """
-    template = HOOKS[hook]
-    scaffold = SCAFFOLDS[template]
-    module = f"qres_{name.replace('-', '_')}"
-    class_name = "".join(part.capitalize() for part in name.split("-"))
+    template = HOOKS.get(hook, hook)
+    scaffold = scaffold_of(hook)
+    plugin = name.replace("-", "_")
+    module = f"qres_{plugin}"
+    class_name = "".join(part.capitalize() for part in plugin.split("_"))
     if class_name in _CLASS_NAMES_IN_USE:
         class_name += "Plugin"
     core = core_requirement(__version__)
     dependencies = ["attrs>=24.2", *(["numpy>=1.26"] if scaffold.numpy else []), f"qres-core{core}"]
     values = {
-        "plugin": name,
-        "dist": f"qres-{name}",
+        "plugin": plugin,
+        "dist": f"qres-{plugin.replace('_', '-')}",
         "module": module,
         "class_name": class_name,
         "summary": scaffold.summary,
-        "options": scaffold.options,
-        "hooks": ", ".join(f"`{one}`" for one in scaffold.hooks),
+        "options": scaffold.toml(plugin, module),
+        "what": scaffold.what.format(hooks=", ".join(f"`{one}`" for one in scaffold.hooks)),
+        "use": scaffold.use,
+        "extra_files": ', "swarm.toml"' if hook == "trainer" else "",
+        "entry_points": f'[project.entry-points."{scaffold.group}"]\n'
+        f'{plugin} = "{module}:{class_name}"\n\n'
+        if scaffold.group
+        else "",
         "dependencies": ", ".join(f'"{one}"' for one in dependencies),
         "core": core,
     }
@@ -161,12 +208,19 @@ def render(name: str, hook: str) -> dict[str, str]:
         f"{module}/__init__.py": f"{template}.py",
         f"tests/test_{module}.py": f"{template}_test.py",
     }
+    if hook == "trainer":
+        sources["swarm.toml"] = "swarm.toml"
     folder = resources.files("qres_core.cli") / "plugin_templates"
     files = {
         path: Template((folder / f"{source}.tmpl").read_text(encoding="utf-8")).substitute(values)
         for path, source in sources.items()
     }
     return dict(sorted({**files, f"{module}/py.typed": ""}.items()))
+
+
+def scaffold_of(hook: str) -> Scaffold:
+    """What is generated for a word that ``--hook`` takes."""
+    return OTHERS[hook] if hook in OTHERS else SCAFFOLDS[HOOKS[hook]]
 
 
 def core_requirement(version: str) -> str:
@@ -182,11 +236,12 @@ def core_requirement(version: str) -> str:
 
 def _check_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if len(value) > _MAX_NAME or not _NAME.fullmatch(value):
-        msg = f"{value!r} is not lower-case words of a-z and 0-9 joined by '-' (at most 40)"
+        msg = f"{value!r} is not lower-case words of a-z and 0-9 joined by '-' or '_' (at most 40)"
         raise click.BadParameter(msg)
     from qres_core.kernel.assembly import FIRST_PARTY  # noqa: PLC0415
 
-    if value in _TAKEN or value in FIRST_PARTY or f"qres-{value}" in FIRST_PARTY.values():
+    plugin, dist = value.replace("-", "_"), f"qres-{value.replace('_', '-')}"
+    if plugin in _TAKEN or plugin in FIRST_PARTY or dist in FIRST_PARTY.values():
         msg = f"{value!r} is a plugin of QRES itself; two of one name cannot be installed"
         raise click.BadParameter(msg)
     return value
@@ -202,12 +257,20 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
     if value in {"identity", "credential"}:
         msg = f"{value!r} belongs to the plugin that holds the keys; see qres-ed25519 and qres-pki"
         raise click.BadParameter(msg)
-    if value not in HOOKS:
+    if value not in HOOKS and value not in OTHERS:
         from qres_core.contract.suggest import did_you_mean  # noqa: PLC0415
 
-        msg = f"{value!r} is not a hook; {did_you_mean(value, HOOKS)}"
+        msg = f"{value!r} is not a hook; {did_you_mean(value, [*HOOKS, *OTHERS])}"
         raise click.BadParameter(msg)
     return value
+
+
+def _check_attack(name: str) -> None:
+    from qres_core.lab.attacks.builtin import BUILT_IN  # noqa: PLC0415 - numpy
+
+    if name in BUILT_IN:
+        msg = f"{name!r} is an attack of QRES itself; two of one name cannot be installed"
+        raise click.BadParameter(msg, param_hint="NAME")
 
 
 def write(files: dict[str, str], target: Path) -> None:
@@ -236,7 +299,8 @@ def write(files: dict[str, str], target: Path) -> None:
     required=True,
     callback=_check_hook,
     metavar="HOOK",
-    help=f"What the plugin is to do: {', '.join(sorted(HOOKS))}.",
+    help=f"What the plugin is to do: {', '.join(sorted(HOOKS))}; or what else to make: "
+    f"{', '.join(OTHERS)}.",
 )
 @click.option(
     "--directory",
@@ -246,30 +310,34 @@ def write(files: dict[str, str], target: Path) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def command(name: str, hook: str, directory: Path, *, as_json: bool) -> None:
-    """Make a distribution for a new plugin called NAME.
+    """Make a distribution for a new plugin, attack or trainer called NAME.
 
-    It comes with a working implementation of the hook, tests that pass, and packaging. Nothing is
-    downloaded, and nothing that exists is overwritten.
+    It comes with a working implementation, tests that pass, and packaging. Nothing is downloaded,
+    and nothing that exists is overwritten. The words of NAME may be joined by - or _: the
+    distribution is called qres-my-name, and in configurations it is my_name.
     """
+    plugin = name.replace("-", "_")
+    if hook == "attack":
+        _check_attack(plugin)
     files = render(name, hook)
-    target = directory / f"qres_{name.replace('-', '_')}"
+    target = directory / f"qres_{plugin}"
     try:
         write(files, target)
     except OSError as error:
         msg = f"cannot write {target}: {error.strerror or error}"
         raise click.ClickException(msg) from error
-    scaffold = SCAFFOLDS[HOOKS[hook]]
+    scaffold, dist = scaffold_of(hook), f"qres-{plugin.replace('_', '-')}"
     if as_json:
         report = {
-            "plugin": name,
-            "distribution": f"qres-{name}",
+            "plugin": plugin,
+            "distribution": dist,
             "hooks": list(scaffold.hooks),
             "directory": str(target),
             "files": list(files),
         }
         click.echo(json.dumps(report, indent=2))
         return
-    click.echo(f"Made qres-{name} in {target}:")
+    click.echo(f"Made {dist} in {target}:")
     for path in files:
         click.echo(f"  {path}")
     click.echo(
@@ -279,7 +347,7 @@ Next:
   python -m pip install -e ".[test]"
   python -m pytest
 
-Then enable it in your swarm's TOML file and look at the pipeline with `qres check`:
-  [plugins.{name}]
-  {scaffold.options}"""
+Then use it in your swarm's TOML file and look at that with `qres check`:"""
     )
+    for line in scaffold.toml(plugin, f"qres_{plugin}").splitlines():
+        click.echo(f"  {line}")

@@ -15,13 +15,23 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qres_core import LabError, __version__
-from qres_core.cli.new_plugin import HOOKS, SCAFFOLDS, command, core_requirement, render, write
+from qres_core.cli.new_plugin import (
+    HOOKS,
+    OTHERS,
+    SCAFFOLDS,
+    command,
+    core_requirement,
+    render,
+    scaffold_of,
+    write,
+)
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.slots import ALL_HOOKS
 
 ROOT = Path(__file__).parents[2]
+MADE = (*SCAFFOLDS, *OTHERS)
 
 
 def run(*arguments: str) -> Result:
@@ -49,7 +59,7 @@ def in_subprocess(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("hook", SCAFFOLDS)
+@pytest.mark.parametrize("hook", MADE)
 def test_generated_plugin_passes_its_own_tests(hook: str, tmp_path: Path) -> None:
     result = run("acme-thing", "--hook", hook, "--directory", str(tmp_path))
     assert result.exit_code == 0, result.output
@@ -61,6 +71,7 @@ def test_generated_plugin_passes_its_own_tests(hook: str, tmp_path: Path) -> Non
         "pyproject.toml",
         "qres_acme_thing/__init__.py",
         "qres_acme_thing/py.typed",
+        *(["swarm.toml"] if hook == "trainer" else []),
         "tests/test_qres_acme_thing.py",
     ]
     done = in_subprocess(folder, "pytest", "-q", "-p", "no:cacheprovider")
@@ -84,7 +95,7 @@ def test_generated_hooks_are_those_announced(hook: str) -> None:
 @pytest.mark.parametrize("name", ["acme", "acme-of-a-rather-long-name"])
 def test_generated_code_is_clean(name: str, tmp_path: Path) -> None:
     pytest.importorskip("ruff")
-    for hook in SCAFFOLDS:
+    for hook in MADE:
         write(render(name, hook), tmp_path / hook)
     for arguments in (["check"], ["format", "--check"]):
         done = in_subprocess(tmp_path, "ruff", *arguments, "--no-cache", ".")
@@ -112,20 +123,26 @@ def test_the_kernel_takes_the_generated_plugin_with_the_options_of_its_readme(
     assert set(enabled.hooks) == set(SCAFFOLDS[hook].hooks)
 
 
-@pytest.mark.parametrize("hook", SCAFFOLDS)
+@pytest.mark.parametrize("hook", MADE)
 def test_generated_metadata_is_sound(hook: str) -> None:
     files = render("acme-thing", hook)
     project = tomllib.loads(files["pyproject.toml"])["project"]
     assert project["name"] == "qres-acme-thing"
-    entry = {"acme-thing": "qres_acme_thing:AcmeThing"}
-    assert project["entry-points"]["qres.plugins"] == entry
+    group = scaffold_of(hook).group
+    entry = {"acme_thing": "qres_acme_thing:AcmeThing"}
+    assert project.get("entry-points", {}) == ({group: entry} if group else {})
     assert f"qres-core{core_requirement(__version__)}" in project["dependencies"]
     imported = "import numpy" in files["qres_acme_thing/__init__.py"]
     assert any(one.startswith("numpy") for one in project["dependencies"]) == imported
     assert files["LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
     readme = files["README.md"]
     table = readme.split("```toml\n")[1].split("```")[0]
-    assert list(tomllib.loads(table)["plugins"]) == ["acme-thing"]
+    used = {
+        "attack": {"simulation": {"attack": "acme_thing", "attackers": 2}},
+        "trainer": {"trainer": {"entry": "qres_acme_thing:make"}},
+    }
+    read = tomllib.loads(table)
+    assert list(read.get("plugins", ())) == ["acme_thing"] or read == used[hook]
     assert not any("$" in content for path, content in files.items() if path != "LICENSE")
 
 
@@ -138,7 +155,7 @@ def test_every_hook_has_a_scaffold_but_transport() -> None:
 
 @pytest.mark.parametrize("name", ["update", "none", "true", "verdict", "test-contract", "any"])
 def test_names_of_what_the_code_imports_make_other_class_names(name: str) -> None:
-    for hook in SCAFFOLDS:
+    for hook in MADE:
         for path, content in render(name, hook).items():
             if path.endswith(".py"):
                 compile(content, path, "exec")
@@ -172,7 +189,20 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Acme", "1acme", "acme_thing", "acme-", "-acme", "a b", "", "../x", "a" * 41, "a.b", "é"],
+    [
+        "Acme",
+        "1acme",
+        "acme__thing",
+        "acme_",
+        "acme-",
+        "-acme",
+        "a b",
+        "",
+        "../x",
+        "a" * 41,
+        "a.b",
+        "é",
+    ],
 )
 def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
     result = run("--hook", "aggregate", "--directory", str(tmp_path), "--", name)
@@ -181,7 +211,21 @@ def test_bad_names_are_refused(name: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["krum", "mean", "memory", "core", "transport-libp2p"])
+def test_words_may_be_joined_by_either_mark() -> None:
+    assert render("acme_thing", "aggregate") == render("acme-thing", "aggregate")
+
+
+@pytest.mark.parametrize("name", ["sign_flip", "sign-flip", "replay"])
+def test_names_of_the_attacks_of_qres_are_refused(name: str, tmp_path: Path) -> None:
+    result = run(name, "--hook", "attack", "--directory", str(tmp_path))
+    assert result.exit_code == 2
+    assert "of QRES itself" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["trimmed-mean", "robust_stats", "krum", "mean", "memory", "core", "transport-libp2p"]
+)
 def test_names_of_qres_itself_are_refused(name: str, tmp_path: Path) -> None:
     result = run(name, "--hook", "aggregate", "--directory", str(tmp_path))
     assert result.exit_code == 2
