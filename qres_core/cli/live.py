@@ -29,12 +29,25 @@ def figures(report: Mapping[str, Any]) -> str:
     return f"{said} of model {step}" if said and step != report["step"] else said
 
 
+def trainer_error(failure: Mapping[str, Any]) -> str:
+    """What a node's trainer did wrong, and where, in one line."""
+    place = f" ({failure['file']}, line {failure['line']})" if failure.get("file") else ""
+    error = str(failure["error"]).replace("\n", " ")
+    return f"trainer failed in {failure['method']}, round {failure['round']}: {error}{place}"
+
+
 def figures_at(report: Mapping[str, Any], step: int) -> dict[str, float]:
     """The figures that a node measured of the model of a step; empty where it did not."""
     if report.get("metrics_step") == step:
         return dict(report["metrics"])
     found = (ended["metrics"] for ended in reversed(report["history"]) if ended["step"] == step)
     return dict(next(filter(None, found), {}))
+
+
+def seconds_a_round(report: Mapping[str, Any]) -> float | None:
+    """Mean length of the last ten rounds that closed; ``None`` without one."""
+    lengths = [ended["seconds"] for ended in report["history"] if ended["closed"]][-10:]
+    return sum(lengths) / len(lengths) if lengths else None
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -64,14 +77,19 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
     swarm, rounds = report["swarm"], report["rounds"]
     head = Table.grid(padding=(0, 2))
     facts = {
-        "node": report["node"]["id"],
+        "node": f"{report['node'].get('name', '')} {report['node']['id']}".strip(),
         "swarm": f"{swarm['name']}, {swarm['nodes']} nodes of which {swarm['byzantine']} may lie",
         "round": f"{report['round']}, {rounds['closed']} closed and {rounds['aborted']} aborted",
         "model": f"step {report['step']}, {report['model_digest'][:16]}",
         "figures": f"{figures(report)} {sparkline(_accuracies(report))}".strip(),
         "peers": f"{len(report['peers'])} connected",
         "refused": reasons(report["rejections"]) or "nothing",
+        "plugins": ", ".join(report["plugins"]),
     }
+    if (lasted := seconds_a_round(report)) is not None:
+        facts["pace"] = f"{lasted:.3g} s a round"
+    if report.get("trainer_error"):
+        facts["trainer"] = trainer_error(report["trainer_error"])
     if report["privacy"] is not None:
         facts["privacy"] = f"ε = {report['privacy']['epsilon']} spent"
     for name, value in facts.items():

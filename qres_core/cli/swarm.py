@@ -45,6 +45,8 @@ _SUGAR: Final = {
     "attackers": "simulation.attackers",
     "seed": "simulation.seed",
 }
+MAX_COMPLAINTS: Final = 100
+"""Failures of trainers that are told; every one is in its node's log."""
 
 
 @click.group("swarm")
@@ -238,6 +240,7 @@ class Watch:
     as_json: bool = attrs.field(kw_only=True)
     _shown: Live | None = attrs.field(default=None, init=False)
     _step: int = attrs.field(default=0, init=False)
+    _told_of: set[tuple[str, str, str]] = attrs.field(factory=set[tuple[str, str, str]], init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _seen_since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
 
@@ -257,6 +260,7 @@ class Watch:
             while True:
                 for said in self.fleet.poll():
                     self._news(said)
+                self._complaints()
                 self._progress()
                 over = self.timeout is not None and time.monotonic() > started + self.timeout
                 if over or self.fleet.through or self.fleet.hopeless:
@@ -282,6 +286,20 @@ class Watch:
             self._shown.console.print(said, markup=False, highlight=False)
         else:
             click.echo(said, err=True)
+
+    def _complaints(self) -> None:
+        """Tell of failing trainers, once of each error of a node."""
+        from qres_core.cli.live import trainer_error  # noqa: PLC0415 - rich
+
+        for member in self.fleet.members:
+            failure = member.complaint
+            if failure is None:
+                continue
+            kind = member.seat.name, str(failure["method"]), str(failure["error"])[:200]
+            if kind not in self._told_of and len(self._told_of) < MAX_COMPLAINTS:
+                self._told_of.add(kind)
+                log = member.seat.folder / "log.jsonl"
+                self._news(f"{member.seat.name}: {trainer_error(failure)}; traceback in {log}")
 
     def _progress(self) -> None:
         if self._shown is not None:
@@ -358,6 +376,7 @@ def _tell(fleet: Fleet, verdict: Verdict, trained: Mapping[str, object], *, as_j
                     "hostile": one.seat.hostile,
                     "exit_code": one.process.returncode,
                     "restarts": one.restarts,
+                    "trainer_error": one.complaint,
                     "dead": one.fate or None,
                     "status": one.report,
                 }

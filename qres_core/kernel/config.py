@@ -168,6 +168,13 @@ class SwarmConfig:
 class NodeConfig:
     """The ``[node]`` table: what is this node's own business."""
 
+    name: str = attrs.field(
+        default="",
+        validator=options.text(
+            "[A-Za-z0-9._-]{0,63}", "at most 63 of the characters A-Z a-z 0-9 . _ -"
+        ),
+        metadata=_help("What people call this node; shown in its status beside its identity."),
+    )
     data_dir: str | None = attrs.field(
         default=None,
         metadata=_help("Folder for state that must survive: votes, models, plugin state."),

@@ -296,6 +296,7 @@ def _node(
     return {
         "swarm": {**raw["swarm"], "roster": roster},
         "node": {
+            "name": seat.name,
             "data_dir": str(seat.folder / "data"),
             "status": f"127.0.0.1:{seat.status_port}",
         },

@@ -136,6 +136,7 @@ class Daemon:
     def __attrs_post_init__(self) -> None:
         if self.rounds is None:
             self.rounds = self.prepared.config.swarm.rounds or None
+        self.board.name = self.prepared.config.node.name
         self._stopping = Stopping(self.log)
         self._teller = Teller(self.log)
         self._measurer = Measurer(self.prepared.trainer, self.board, self._teller)

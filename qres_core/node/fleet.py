@@ -51,6 +51,7 @@ class Member:
         report: its newest status; ``None`` before the first.
         models: digest of the model of every step it was seen at.
         restarts: how often it was started again.
+        complaint: how its trainer failed last, as its status says it.
         fate: why it is left dead; empty while it lives or is to live again.
         done: whether it stopped by itself because its part was over.
     """
@@ -60,6 +61,7 @@ class Member:
     report: dict[str, Any] | None = None
     models: dict[int, str] = attrs.field(factory=dict[int, str])
     restarts: int = 0
+    complaint: dict[str, Any] | None = None
     fate: str = ""
     done: bool = False
     _in_a_row: int = attrs.field(default=0, init=False)
@@ -89,6 +91,7 @@ class Member:
         if report is None or report.get("state") != "running":
             return
         self.report = report
+        self.complaint = report.get("trainer_error") or self.complaint
         self.models[int(report["step"])] = report["model_digest"]
         for ended in report["history"]:
             if ended["closed"]:

@@ -39,6 +39,7 @@ class Ended:
     members: int
     model_digest: str
     at: float
+    seconds: float
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float])
 
 
@@ -50,9 +51,11 @@ class Board:
 
     Attributes:
         clock: seconds since 1970.
+        name: what people call the node; may be empty.
     """
 
     clock: Callable[[], float] = time.time
+    name: str = ""
     started: float = attrs.field(init=False)
     history: deque[Ended] = attrs.field(factory=lambda: deque[Ended](maxlen=HISTORY), init=False)
     connections: deque[dict[str, Any]] = attrs.field(
@@ -103,6 +106,8 @@ class Board:
             self._contributed[member] = self._contributed.get(member, 0) + 1
         # The machine has the new model already when it reports the round's end.
         step = self.node.machine.step if self.node is not None else 0
+        now = self.clock()
+        before = self.history[-1].at if self.history else self.started
         self.history.append(
             Ended(
                 round=outcome.round_info.number,
@@ -111,7 +116,8 @@ class Board:
                 reason=outcome.reason,
                 members=len(outcome.members),
                 model_digest=outcome.model_digest.hex(),
-                at=self.clock(),
+                at=now,
+                seconds=max(0.0, now - before),
             )
         )
 
@@ -179,14 +185,21 @@ class Board:
                 }
             )
         return {
-            "node": {"id": machine.node_id.hex()},
+            "node": {"id": machine.node_id.hex(), "name": self.name},
             "swarm": {
                 "name": swarm.name,
                 "nodes": swarm.nodes,
                 "byzantine": swarm.byzantine,
                 "quorum": swarm.quorum,
+                "interval": swarm.interval,
+                "rounds": swarm.rounds,
             },
             "plugins": [plugin.name for plugin in kernel.enabled],
+            "versions": {
+                plugin.name: f"{plugin.origin.distribution} {plugin.origin.version}"
+                for plugin in kernel.enabled
+            },
+            "begins_at": None if node.meeting else machine.waits_until,
             "round": 0 if node.meeting else machine.number,
             "step": machine.step,
             "model_round": machine.model_round,

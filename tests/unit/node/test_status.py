@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -7,6 +8,9 @@ import anyio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from rich.console import Console
+
+from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
 from qres_core.kernel.config import parse
 from qres_core.lab.simulator import node_ids
 from qres_core.lab.tasks import TaskConfig, make_task
@@ -26,7 +30,7 @@ def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
     config = parse(
         {"swarm": swarm, "plugins": {"memory": {}, "mean": {"unprotected": True}}}, source="test"
     )
-    board, made = Board(clock=lambda: 5.0), list[dict[str, Any]]()
+    board, made = Board(clock=lambda: 5.0, name="anna"), list[dict[str, Any]]()
 
     def start(node: Node) -> None:
         board.node = node
@@ -69,9 +73,39 @@ def test_the_status_says_how_the_node_is(reports: list[dict[str, Any]]) -> None:
     assert [one["step"] for one in closed] == [1, 2, 3]
     assert closed[-1]["model_digest"] == last["model_digest"]
     assert closed[-1]["metrics"] == last["metrics"] == {"loss": 0.5}
+    assert last["metrics_step"] == 3
+    assert first["metrics_step"] is None
     assert last["privacy"] is None
+    assert last["node"]["name"] == "anna"
+    assert last["versions"].keys() == set(last["plugins"])
+    assert all(version.split()[-1][0].isdigit() for version in last["versions"].values())
+    assert [one["seconds"] for one in closed] == [0.0, 0.0, 0.0]  # the board's clock stands still
+    assert first["begins_at"] is last["begins_at"] is None  # no interval
     assert last["plugins"] == ["memory", "mean"]
     assert json.loads(json.dumps(last)) == last
+
+
+def test_what_a_node_says_of_its_pace_and_its_trainer_is_shown_to_people(
+    reports: list[dict[str, Any]],
+) -> None:
+    ended = {"closed": True, "step": 3, "metrics": {"loss": 0.5}}
+    history = [{**ended, "seconds": length} for length in (100.0, *[2.0] * 10)]
+    assert seconds_a_round({"history": history}) == 2.0
+    assert seconds_a_round({"history": []}) is None
+    last = reports[1]
+    assert figures(last) == "loss 0.5"
+    assert figures({**last, "step": 4}) == "loss 0.5 of model 3"  # never beside another digest
+    assert figures_at(last, 3) == {"loss": 0.5}
+    assert figures_at({**last, "metrics_step": 4, "metrics": {"loss": 9.0}}, 3) == {"loss": 0.5}
+    assert figures_at(last, 2) == {}
+    failure = {"method": "fit", "round": 7, "error": "ValueError: nan", "file": "m.py", "line": 34}
+    tables = list(node_tables({**last, "trainer_error": failure}))
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in tables:
+        console.print(part)
+    assert (
+        "trainer failed in fit, round 7: ValueError: nan (m.py, line 34)" in console.export_text()
+    )
 
 
 def test_a_node_that_has_not_begun_says_so() -> None:
