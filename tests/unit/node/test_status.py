@@ -7,7 +7,6 @@ from typing import Any
 import anyio
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
 from rich.console import Console
 
 from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
