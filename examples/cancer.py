@@ -40,9 +40,9 @@ class Logistic:
         encoded = fixed.encode(weights - start, scale=round_info.scale)
         return Update(encoded.vector, weight=len(self.y), saturated=encoded.saturated)
 
-    def evaluate(self, vector: Vector) -> dict[str, float]:
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> dict[str, float]:
         """Figures of a model on patients that no clinic trains on."""
-        scores = self.test_x @ fixed.decode(vector)
+        scores = self.test_x @ fixed.decode(vector, scale=round_info.scale)
         right = (scores > 0) == self.test_y
         loss = np.logaddexp(0, scores) - self.test_y * scores
         return {"accuracy": float(right.mean()), "loss": float(loss.mean())}

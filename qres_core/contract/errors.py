@@ -12,7 +12,7 @@ The exception tree::
     ├── PluginError          QRES-E2xx  discovery, import, registration
     ├── CompatibilityError   QRES-E3xx  slots, needs against hides, bounds
     ├── WireError            QRES-E4xx  bytes from elsewhere
-    ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers
+    ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers; a trainer that fails
     ├── RoundError           QRES-E6xx  the round and its stored state
     │   └── ModelError       QRES-E605  a model that is handed out; QRES-E606 too
     ├── HookError            QRES-E7xx  a plugin's hook at run time
@@ -225,6 +225,12 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E511": (
             "companion invalid",
             "What travels beside an update is at most 1 MiB, and residues are below their modulus.",
+        ),
+        "QRES-E512": (
+            "trainer failed",
+            "A method of the trainer raised, or returned what QRES cannot take. The message names "
+            "the method, the error or the value, and the line of the trainer's code. A real node "
+            "contributes nothing to that round and goes on; a simulation stops.",
         ),
         "QRES-E601": (
             "model diverged",

@@ -13,6 +13,7 @@ from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Validator
+from qres_core.contract.training import with_round
 from qres_core.contract.types import FULL_STANDING, NodeId, Vector, check_vector
 
 
@@ -52,9 +53,15 @@ class HeldOut:
         """What a trainer offers in a round; ``None`` if it is no :class:`Validator`."""
         if not isinstance(trainer, Validator):
             return None
+        method = with_round(trainer.validate)
+
+        def validate(vector: Vector) -> float:
+            loss: float = method(vector, round_info)
+            return loss
+
         if not isinstance(trainer, Reference):
-            return cls(model, trainer.validate)
-        return cls(model, trainer.validate, lambda: trainer.reference(model, round_info))
+            return cls(model, validate)
+        return cls(model, validate, lambda: trainer.reference(model, round_info))
 
     def loss(self) -> float:
         """Loss of the round's model itself; computed once."""

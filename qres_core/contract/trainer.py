@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from qres_core.contract.rounds import RoundInfo
@@ -22,8 +22,8 @@ class Trainer(Protocol):
                 encoded = fixed.encode(step, scale=round_info.scale)
                 return Update(encoded.vector, weight=len(self.y), saturated=encoded.saturated)
 
-            def evaluate(self, vector):
-                return {"mse": self.mse(fixed.decode(vector))}
+            def evaluate(self, vector, round_info):
+                return {"mse": self.mse(fixed.decode(vector, scale=round_info.scale))}
     """
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
@@ -38,8 +38,14 @@ class Trainer(Protocol):
         """
         ...
 
-    def evaluate(self, vector: Vector) -> Mapping[str, float]:
-        """Figures for a model on this node's held-out data, for example ``{"accuracy": 0.9}``."""
+    @property
+    def evaluate(self) -> Callable[..., Mapping[str, float]]:
+        """A method ``evaluate(vector, round_info)``, or ``evaluate(vector)``.
+
+        It returns figures for a model on this node's held-out data, for example
+        ``{"accuracy": 0.9}``. ``vector`` is a model, int32, shape ``(d,)``, read-only, and
+        ``round_info`` the round that made it; ``round_info.scale`` is the grid's scale.
+        """
         ...
 
 
@@ -50,15 +56,17 @@ class Validator(Protocol):
     Example::
 
         class Ridge:
-            def validate(self, vector):
-                return self.loss(fixed.decode(vector), self.held_out_x, self.held_out_y)
+            def validate(self, vector, round_info):
+                weights = fixed.decode(vector, scale=round_info.scale)
+                return self.loss(weights, self.held_out_x, self.held_out_y)
     """
 
-    def validate(self, vector: Vector) -> float:
-        """Mean loss of a model on examples this node keeps for this and never trains on.
+    @property
+    def validate(self) -> Callable[..., float]:
+        """A method ``validate(vector, round_info)``, or ``validate(vector)``.
 
-        Args:
-            vector: a model, int32, shape ``(d,)``, read-only.
+        It returns the mean loss of a model on examples this node keeps for this and never trains
+        on. ``vector`` is a model, int32, shape ``(d,)``, read-only.
         """
         ...
 

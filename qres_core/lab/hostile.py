@@ -17,6 +17,7 @@ import numpy as np
 from qres_core.contract.errors import LabError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.training import evaluated, with_round
 from qres_core.contract.types import Update, Vector
 from qres_core.kernel.config import structure
 from qres_core.lab.attacks import Attack, AttackContext, DataAttack, catalogue, make_attack
@@ -98,19 +99,20 @@ class HostileTrainer:
         lie = np.frombuffer(forgeries[0].octets, dtype="<i4").astype(np.int32)
         return Update(lie, weight=max(1, forgeries[0].weight))
 
-    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """Honest figures, for the attacker's own log."""
-        return self.inner.evaluate(vector)
+        return evaluated(self.inner.evaluate, vector, round_info)
 
 
 @attrs.frozen(eq=False)
 class HostileJudge(HostileTrainer):
     """An attacker of a swarm that validates: it judges the others as it should."""
 
-    def validate(self, vector: Vector) -> float:
+    def validate(self, vector: Vector, round_info: RoundInfo) -> float:
         """The honest loss."""
         assert isinstance(self.inner, Validator)  # noqa: S101 - `make` saw to it
-        return self.inner.validate(vector)
+        loss: float = with_round(self.inner.validate)(vector, round_info)
+        return loss
 
     def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """The honest reference."""

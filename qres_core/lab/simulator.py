@@ -23,6 +23,7 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import LabError, QresError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.training import evaluated
 from qres_core.contract.types import NodeId, Update
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.config import Config
@@ -426,7 +427,8 @@ class Simulation:
         made = self.updates.setdefault(key, {})
         if node.index not in made:
             trainer = self.task.trainers[node.index]
-            made[node.index], new = trained(trainer, train.model, train.round_info)
+            name = f"node-{node.index}"
+            made[node.index], new = trained(trainer, train.model, train.round_info, node=name)
             if not new:
                 self.idle.setdefault(train.round_info.number, set()).add(node.index)
         return made[node.index]
@@ -509,7 +511,7 @@ class Simulation:
             number=outcome.round_info.number,
             closed=closed,
             reason=outcome.reason,
-            metrics=dict(self.task.evaluate(effect.model)) if closed else {},
+            metrics=self.figures(effect) if closed else {},
             accepted=len(outcome.members),
             attackers_accepted=len(attackers.intersection(outcome.members)),
             rejected=dict(sorted(self.refused.items())),
@@ -557,6 +559,11 @@ class Simulation:
         }
         signed = tuple(vouchers[sender] for sender in sorted(vouchers))
         return SwarmModel(swarm.name, machine.step, swarm.scale, machine.model, signed)
+
+    def figures(self, effect: RoundEnded) -> dict[str, float]:
+        """Figures of the model after a round."""
+        name = f"node-{self.observer.index}"
+        return evaluated(self.task.evaluate, effect.model, effect.outcome.round_info, node=name)
 
     def alignment(self, effect: RoundEnded) -> float | None:
         """Cosine between what was merged and the honest mean."""

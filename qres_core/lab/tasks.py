@@ -14,6 +14,7 @@ from qres_core.contract.errors import LabError, Problem
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
+from qres_core.contract.training import fitted
 from qres_core.contract.types import Update, Vector
 from qres_core.lab.data import (
     Labels,
@@ -114,7 +115,7 @@ class TaskConfig:
     )
 
 
-def _first_figures(task: Task) -> Callable[[Vector], Mapping[str, float]]:
+def _first_figures(task: Task) -> Callable[..., Mapping[str, float]]:
     return task.trainers[0].evaluate
 
 
@@ -126,7 +127,8 @@ class Task:
         name: the task's name.
         initial: the first round's model, int32 on the grid, shape ``(d,)``.
         trainers: one for each node.
-        evaluate: figures of a model on data no node trains on; by default the first trainer's.
+        evaluate: figures of a model on data no node trains on, as a trainer's ``evaluate``; by
+            default the first trainer's.
         scale: power-of-two exponent of the grid.
         notices: what whoever runs it should know.
     """
@@ -134,19 +136,22 @@ class Task:
     name: str
     initial: Vector
     trainers: tuple[Trainer, ...]
-    evaluate: Callable[[Vector], Mapping[str, float]] = attrs.field(
+    evaluate: Callable[..., Mapping[str, float]] = attrs.field(
         default=attrs.Factory(_first_figures, takes_self=True)
     )
     scale: int = 0
     notices: tuple[str, ...] = ()
 
 
-def trained(trainer: Trainer, model: Vector, round_info: RoundInfo) -> tuple[Update, bool]:
+def trained(
+    trainer: Trainer, model: Vector, round_info: RoundInfo, *, node: str = ""
+) -> tuple[Update, bool]:
     """What a trainer makes of a model, and whether it had anything new to train on.
 
     Where it had not, the update is all zeros: what an attacker with such a trainer begins with.
+    Raises as :func:`qres_core.contract.training.fitted`.
     """
-    update = trainer.fit(model, round_info)
+    update = fitted(trainer, model, round_info, node=node)
     if update is None:
         return Update(np.zeros(model.size, dtype=np.int32)), False
     return update, True

@@ -22,6 +22,7 @@ from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
+from qres_core.contract.training import evaluated
 from qres_core.contract.types import (
     Contribution,
     NodeId,
@@ -335,7 +336,10 @@ class _Observer:
         info = self.round_info(number)
         gathering, refused = Gathering(), Counter[str]()
         conversation = self.converse(info, refused)
-        fitted = [trained(trainer, self.model, info) for trainer in self.task.trainers]
+        fitted = [
+            trained(trainer, self.model, info, node=f"node-{node}")
+            for node, trainer in enumerate(self.task.trainers)
+        ]
         updates = [update for update, _new in fitted]
         self.idle = {node for node, (_update, new) in enumerate(fitted) if not new}
         before, after = self.dropouts()
@@ -386,7 +390,7 @@ class _Observer:
         return RoundRecord(
             number=number,
             closed=True,
-            metrics=dict(self.task.evaluate(self.model)),
+            metrics=evaluated(self.task.evaluate, self.model, info, node="node-0"),
             accepted=len(members),
             attackers_accepted=len(set(senders) & set(self.ids[self.honest :])),
             rejected=rejected,

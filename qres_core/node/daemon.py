@@ -11,7 +11,7 @@ import attrs
 import structlog
 
 from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
-from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.rounds import RoundInfo, RoundStatus
 from qres_core.contract.stores import unprotected
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import NodeId, Vector
@@ -223,7 +223,19 @@ class Daemon:
         )
         self._stopping.begun(node)
         if machine.step:
-            self._measurer.take(machine.step, machine.model)
+            swarm = machine.swarm
+            made_in = RoundInfo(
+                swarm.name,
+                machine.model_round,
+                machine.model_digest,
+                int(machine.model.size),
+                swarm.scale,
+                machine.roster,
+                swarm.quorum,
+                swarm.byzantine,
+                machine.step,
+            )
+            self._measurer.take(machine.step, machine.model, made_in)
 
     def _event(self, event: Event) -> None:
         self.board.note(event)
@@ -233,7 +245,7 @@ class Daemon:
         if step is None or not isinstance(event, RoundEnded):
             return
         if event.outcome.status is RoundStatus.CLOSED:
-            self._measurer.take(step, event.model)
+            self._measurer.take(step, event.model, event.outcome.round_info)
 
     async def _neighbours(self) -> None:
         """Tell who comes, goes and is not let in."""

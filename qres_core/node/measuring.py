@@ -8,7 +8,9 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Trainer
+from qres_core.contract.training import TrainerError, evaluated
 from qres_core.contract.types import Vector
 from qres_core.node.status import Board
 from qres_core.node.telling import Teller
@@ -29,13 +31,13 @@ class Measurer:
     board: Board
     teller: Teller
     step: int = attrs.field(default=0, init=False)
-    _newest: tuple[int, Vector] | None = attrs.field(default=None, init=False)
+    _newest: tuple[int, Vector, RoundInfo] | None = attrs.field(default=None, init=False)
     _wanted: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _done: anyio.Event = attrs.field(factory=anyio.Event, init=False)
 
-    def take(self, step: int, model: Vector) -> None:
-        """There is a newer model."""
-        self._newest = step, model
+    def take(self, step: int, model: Vector, round_info: RoundInfo) -> None:
+        """There is a newer model, of that round."""
+        self._newest = step, model, round_info
         self._wanted.set()
 
     async def next(self) -> None:
@@ -51,17 +53,17 @@ class Measurer:
             self._wanted = anyio.Event()
             if self._newest is None:
                 continue
-            step, model = self._newest
+            step, model, round_info = self._newest
             try:
                 metrics = await anyio.to_thread.run_sync(
-                    partial(self.trainer.evaluate, model),
+                    partial(evaluated, self.trainer.evaluate, model, round_info),
                     abandon_on_cancel=True,
                     limiter=limiter,
                 )
                 self.board.measured(step, metrics)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises, the node goes on
-                what = f"{type(error).__name__}: {error}"
-                self.teller.throttled("evaluate", "evaluation failed", step=step, error=what)
+            except TrainerError as error:  # the node goes on
+                self.board.failed(error.failure)
+                self.teller.failed(error.failure)
             else:
                 self.teller.log.info("model measured", step=step, metrics=self.board.metrics)
             self.step = step

@@ -12,6 +12,7 @@ import attrs
 
 from qres_core import __version__
 from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import TransportEvent
 from qres_core.contract.types import FULL_STANDING
 from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut
@@ -71,6 +72,7 @@ class Board:
     node: Node | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
+    _failure: dict[str, Any] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.started = self.clock()
@@ -86,8 +88,15 @@ class Board:
                 self.nothing_new += 1
             case SatOut():
                 self.sat_out += 1
+            case TrainerFailure():
+                self.failed(event)
             case _:
                 pass
+
+    def failed(self, failure: TrainerFailure) -> None:
+        """The trainer failed, for the so-manieth time."""
+        times = 1 if self._failure is None else self._failure["times"] + 1
+        self._failure = {**failure.to_json(), "at": self.clock(), "times": times}
 
     def neighbour(self, event: TransportEvent) -> None:
         """Take what the transport reports."""
@@ -143,6 +152,7 @@ class Board:
                 "sat_out": self.sat_out,
                 "nothing_new": self.nothing_new,
             },
+            "trainer_error": self._failure,
             "agreed": self._agreed(),
             "metrics": self.metrics,
             "metrics_step": self.metrics_step,

@@ -9,6 +9,7 @@ import attrs
 import structlog
 
 from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.node.logs import Throttle
 from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut
@@ -53,10 +54,21 @@ class Teller:
                     claimed_sender=None if sender is None else sender.hex(),
                     reason=reason,
                 )
+            case TrainerFailure():
+                self.failed(event)
             case SatOut(number, reason) if reason == NOTHING_NEW:
                 self.log.info("nothing new to train on", round=number)
             case SatOut(number, reason):
                 self.throttled(f"sat out {reason}", "sat out", round=number, reason=reason)
+
+    def failed(self, failure: TrainerFailure) -> None:
+        """The trainer failed; the traceback goes with it."""
+        self.throttled(
+            f"trainer {failure.method} {failure.error}",
+            "trainer failed",
+            **failure.to_json(),
+            traceback=failure.traceback,
+        )
 
     def neighbour(self, event: TransportEvent) -> None:
         """A neighbour came, went or was not let in."""

@@ -10,6 +10,7 @@ import attrs
 
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.training import with_round
 from qres_core.contract.types import Update, Vector
 
 
@@ -26,18 +27,18 @@ class _Guarded:
             update: Update | None = self.inner.fit(vector, round_info)
         return update
 
-    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
         """Measure, in turn."""
         with self.turn:
-            figures: Mapping[str, float] = self.inner.evaluate(vector)
+            figures: Mapping[str, float] = with_round(self.inner.evaluate)(vector, round_info)
         return figures
 
 
 @attrs.frozen(eq=False)
 class _GuardedValidator(_Guarded):
-    def validate(self, vector: Vector) -> float:
+    def validate(self, vector: Vector, round_info: RoundInfo) -> float:
         """Not in turn: it is called in the event loop, which must not wait for an epoch."""
-        loss: float = self.inner.validate(vector)
+        loss: float = with_round(self.inner.validate)(vector, round_info)
         return loss
 
 

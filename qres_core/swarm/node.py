@@ -29,9 +29,10 @@ import anyio.to_thread
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from qres_core.contract.errors import ConfigError, QresError, TransportError
+from qres_core.contract.errors import ConfigError, LabError, TransportError
 from qres_core.contract.stores import clear_leftovers, make_folder
 from qres_core.contract.trainer import Trainer
+from qres_core.contract.training import TrainerError, TrainerFailure, fitted
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
@@ -73,24 +74,19 @@ CLOSING_SECONDS: Final = 5.0
 _FULL: Final = "the transport does not keep up: the outbox is full, frames are dropped"
 _LOG: Final = logging.getLogger(__name__)
 
-Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut
+Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut | TrainerFailure
 Outgoing: TypeAlias = Broadcast | SendTo
 
 
 @attrs.frozen(eq=False)
 class _Trained:
-    """What came of a :class:`Train`: an update, or the reason why there is none."""
+    """What came of a :class:`Train`: an update, or why there is none."""
 
     round: int
-    result: Update | str
+    result: Update | TrainerFailure | str
 
 
 _Input: TypeAlias = Delivery | _Trained
-
-
-def _reason(error: Exception) -> str:
-    what = error.problems[0] if isinstance(error, QresError) else error
-    return f"training failed: {type(error).__name__}: {what}"
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -241,6 +237,10 @@ class Node:
             self._apply(self.machine.receive(one.frame, source, now))
         elif isinstance(one.result, Update):
             self._apply(self.machine.trained(one.result, one.round, now))
+        elif isinstance(one.result, TrainerFailure):
+            if self.on_event is not None:
+                self.on_event(one.result)
+            self._apply(self.machine.sit_out(one.round, one.result.summary, now))
         else:
             self._apply(self.machine.sit_out(one.round, one.result, now))
 
@@ -336,23 +336,20 @@ class Node:
                 result = await self._fit(train, limiter)
                 await inlet.send(_Trained(train.round_info.number, result))
 
-    async def _fit(self, train: Train, limiter: anyio.CapacityLimiter) -> Update | str:
-        def fit() -> object:
-            return self.trainer.fit(train.model, train.round_info)
-
+    async def _fit(
+        self, train: Train, limiter: anyio.CapacityLimiter
+    ) -> Update | TrainerFailure | str:
         try:
             update = await anyio.to_thread.run_sync(
-                fit,
+                partial(fitted, self.trainer, train.model, train.round_info),
                 abandon_on_cancel=True,  # a node that is told to stop does not wait for an epoch
                 limiter=limiter,
             )
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, the node goes on voting
-            return _reason(error)
-        if isinstance(update, Update):
-            return update
-        if update is None:
-            return NOTHING_NEW
-        return f"training failed: fit returned {type(update).__name__}, not Update"
+        except TrainerError as error:  # the node goes on voting
+            if isinstance(error.__cause__, LabError):  # an attacker that stays away does not fail
+                return str(error.__cause__.problems[0])
+            return error.failure
+        return NOTHING_NEW if update is None else update
 
 
 @contextmanager

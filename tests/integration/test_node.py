@@ -27,11 +27,13 @@ from qres_core import (
     hookimpl,
     model_digest,
 )
+from qres_core.contract.training import TrainerFailure
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import node_ids, simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.node.status import Board
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
 from qres_core.swarm.journal import Record
 from qres_core.swarm.memory import MemoryTransport
@@ -235,9 +237,9 @@ class Failing:
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        (MemoryError("no room"), "training failed: MemoryError: no room"),
-        (StopIteration(), "training failed: RuntimeError"),
-        ("an update", "training failed: fit returned str, not Update"),
+        (MemoryError("no room"), "trainer failed in fit: MemoryError: no room"),
+        (StopIteration(), "trainer failed in fit: StopIteration"),
+        (3.5, "trainer failed in fit: returned float 3.5, and not an Update"),
         (None, "nothing new"),
     ],
 )
@@ -255,6 +257,18 @@ def test_a_node_whose_training_fails_sits_out_and_the_others_go_on(
     assert {machine.step for machine in swarm.machines.values()} == {2}
     assert len(swarm.of(1, SatOut)) >= 2
     assert all(event.reason.startswith(reason) for event in swarm.of(1, SatOut))
+    failures = swarm.of(1, TrainerFailure)
+    assert bool(failures) is (result is not None)
+    board = Board()
+    for failure in failures:
+        board.note(failure)
+        raised = isinstance(result, Exception)
+        assert bool(failure.traceback) is raised
+        assert (failure.file == __file__) is raised
+    if failures:
+        shown = board.report()["trainer_error"]
+        assert (shown["method"], shown["times"]) == ("fit", len(failures))
+        assert reason.endswith(shown["error"].rstrip(": "))
 
 
 @pytest.mark.parametrize("drift", [-3600.0, 0.0, 3600.0])

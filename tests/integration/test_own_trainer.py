@@ -275,3 +275,86 @@ def test_clinics_learn_the_same_in_the_simulator_and_as_processes(qres: Run) -> 
     assert played["agreed"]
     assert played["trainer"] == simulated["trainer"] == "cancer:make"
     assert played["model_digest"] == simulated["model_digests"][0]
+
+
+FAILING = """
+import numpy as np
+from qres_core import Update, fixed
+
+
+class Failing:
+    def __init__(self, index, mode):
+        self.index, self.mode = index, mode
+
+    def fit(self, vector, round_info):
+        step = np.full(vector.size, 0.5)
+        if self.index == 2:
+            if self.mode == "raises":
+                raise OSError("no such scan")  # LINE
+            if self.mode == "floats":
+                return Update(step)
+            if self.mode == "nan":
+                return Update(fixed.encode(step * np.nan).vector)
+            if self.mode == "array":
+                return step
+            if self.mode == "long":
+                return Update(fixed.encode([0.0] * 7).vector)
+        return Update(fixed.encode(step, scale=round_info.scale).vector)
+
+    def evaluate(self, vector, round_info):
+        assert round_info.dimension == vector.size
+        if self.mode == "figures":
+            return 0.5
+        return {"largest": float(fixed.decode(vector, scale=round_info.scale).max())}
+
+
+def make(index, mode):
+    return Failing(index, mode), fixed.encode([0.0] * 3).vector
+"""
+
+
+@pytest.fixture
+def failing(tmp_path: Path, qres: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    name = f"failing_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(FAILING, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+    def play(mode: str, *options: str) -> Result:
+        path = tmp_path / "own.toml"
+        table = f'[trainer]\nentry = "{name}:make"\n[trainer.options]\nmode = "{mode}"\n'
+        path.write_text(SWARM + table, encoding="utf-8")
+        return qres("simulate", str(path), *options)
+
+    return play
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("raises", "node-2 trainer.fit: OSError: no such scan, in {file}, line {line}"),
+        ("floats", "expected int32, got float64"),
+        ("nan", "nan is not finite"),
+        ("array", "returned an array of float64, shape (3,), and not an Update"),
+        ("long", "returned 7 coordinates, and the model has 3"),
+        ("figures", "node-0 trainer.evaluate: returned float 0.5, and not numbers by name"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["events", "vectorised"])
+def test_a_failing_trainer_is_explained(
+    failing: Run, tmp_path: Path, mode: str, said: str, engine: str
+) -> None:
+    result = failing(mode, "--set", f'simulation.engine="{engine}"')
+    assert result.exit_code == 2
+    (module,) = tmp_path.glob("failing_*.py")
+    line = 1 + module.read_text(encoding="utf-8").splitlines().index(
+        '                raise OSError("no such scan")  # LINE'
+    )
+    assert said.format(file=module, line=line) in result.stderr
+    assert "QRES-E512" in result.stderr
+    assert failing("well").exit_code == 0  # the control
+
+
+def test_evaluate_is_given_the_scale_where_it_asks(failing: Run) -> None:
+    for scale in (0, -6):
+        said = report(failing("well", "--json", "--set", f"swarm.scale={scale}"))
+        assert said["rounds"][-1]["metrics"] == {"largest": 1.0}

@@ -11,7 +11,9 @@ import attrs
 import numpy as np
 
 from qres_core.contract.errors import LabError
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Trainer
+from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack, AttackContext, Forgery, send
 from qres_core.lab.attacks.registry import OWN_DATA, register
@@ -39,12 +41,15 @@ class DataAttack(Attack, Protocol):
 class Measured(Protocol):
     """An attack with an aim of its own, which the figures of a round say something about."""
 
-    def figures(self, trainer: Trainer, vector: Vector) -> Mapping[str, float]:
+    def figures(
+        self, trainer: Trainer, vector: Vector, round_info: RoundInfo
+    ) -> Mapping[str, float]:
         """How far a model serves the attacker.
 
         Args:
             trainer: an honest node's, with its held-out data.
             vector: the model, int32, shape ``(d,)``.
+            round_info: the round that made it.
 
         Returns:
             figures by name, to be reported beside the task's own.
@@ -168,9 +173,17 @@ class Backdoor:
         boost = self.strength * (len(context.honest) + context.attackers) / context.attackers
         return send(context, boost * context.own.vector.astype(np.float64))
 
-    def figures(self, trainer: Trainer, vector: Vector) -> Mapping[str, float]:
+    def figures(
+        self, trainer: Trainer, vector: Vector, round_info: RoundInfo
+    ) -> Mapping[str, float]:
         """``backdoor``: the share of stamped examples that the model takes for class 0."""
         x, y = _array(trainer, "test_x"), _array(trainer, "test_y")
         x = stamped(x[y != 0], float(_array(trainer, "x").max()))
         target: Labels = np.zeros(len(x), dtype=np.int64)
-        return {"backdoor": replaced(trainer, test_x=x, test_y=target).evaluate(vector)["accuracy"]}
+        triggered = replaced(trainer, test_x=x, test_y=target)
+        measured = evaluated(triggered.evaluate, vector, round_info)
+        if "accuracy" not in measured:
+            what = f"the attack is measured by the accuracy, which {type(trainer).__name__} lacks"
+            fix = "have evaluate return accuracy too, or choose another attack"
+            raise LabError.of("QRES-E105", "simulation.attack", what, fix)
+        return {"backdoor": measured["accuracy"]}

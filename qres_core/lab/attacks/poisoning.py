@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.data import DataAttack, Measured
@@ -32,8 +34,9 @@ def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:
     if isinstance(measured, Measured):
         evaluate, aim = task.evaluate, measured
 
-        def figures(vector: Vector) -> Mapping[str, float]:
-            return {**evaluate(vector), **aim.figures(trainers[0], vector)}
+        def figures(vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
+            honest = evaluated(evaluate, vector, round_info)
+            return {**honest, **aim.figures(trainers[0], vector, round_info)}
 
         task = attrs.evolve(task, evaluate=figures)
     return task

@@ -103,7 +103,8 @@ def test_the_figure_is_the_share_of_stamped_examples_called_class_0(task: Task) 
     others = first.test_x[first.test_y != 0].copy()
     others.reshape(-1, 8, 8)[:, 6:, 6:] = 1.0
     share = np.mean(first.model.predict(w, others) == 0)
-    figures = attacked.evaluate(model)
+    info = RoundInfo("a", 1, b"m" * 32, model.size, 0, (b"s" * 32,), 1)
+    figures = attacked.evaluate(model, info)
     assert figures == {**task.evaluate(model), "backdoor": share}
     assert 0.0 < share < 0.5
 

@@ -31,7 +31,7 @@ def test_every_attack_of_a_process_is_an_update(attack: str) -> None:
     trainer, initial = hostile(attack)
     update = trainer.fit(initial, info(initial.size))
     assert update.vector.shape == initial.shape
-    assert trainer.evaluate(initial)
+    assert trainer.evaluate(initial, info(initial.size))
 
 
 def test_a_sign_flip_is_one() -> None:
@@ -54,7 +54,7 @@ def test_an_attacker_of_a_swarm_that_validates_judges() -> None:
     )
     assert isinstance(trainer, Validator)
     assert isinstance(trainer, Reference)
-    assert trainer.validate(initial) > 0
+    assert trainer.validate(initial, info(initial.size)) > 0
     assert trainer.reference(initial, info(initial.size)).shape == initial.shape
 
 

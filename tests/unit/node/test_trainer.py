@@ -153,7 +153,7 @@ def test_fit_and_evaluate_wait_for_each_other() -> None:
     trainer = guarded(inner)
     threads = [
         threading.Thread(target=one)
-        for one in [lambda: trainer.fit(vector, INFO), lambda: trainer.evaluate(vector)] * 4
+        for one in [lambda: trainer.fit(vector, INFO), lambda: trainer.evaluate(vector, INFO)] * 4
     ]
     for one in threads:
         one.start()
@@ -168,7 +168,7 @@ def test_a_guarded_trainer_can_what_it_could() -> None:
     assert not isinstance(plain, Validator)
     assert isinstance(judging, Validator)
     assert not isinstance(judging, Reference)
-    assert judging.validate(vector) == 1.0
+    assert judging.validate(vector, INFO) == 1.0
     assert isinstance(comparing, Reference)
     assert comparing.reference(vector, INFO) is vector
 

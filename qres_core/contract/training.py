@@ -1,0 +1,201 @@
+"""Calling a user's trainer: with the round where it asks for it, and explained where it fails."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import attrs
+import numpy as np
+
+from qres_core.contract.errors import QresError, ValueRefusedError
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.trainer import Trainer
+from qres_core.contract.types import Update, Vector
+
+MAX_TRACEBACK: Final = 8000
+_OURS: Final = str(Path(__file__).parents[1])
+_FEW: Final = 200
+
+
+@attrs.frozen
+class TrainerFailure:
+    """What a trainer did wrong in a round, and where in its code.
+
+    Attributes:
+        method: ``fit`` or ``evaluate``.
+        round: number of the round.
+        error: what it raised, or the value it returned and why that is refused.
+        file: path of the user's code; empty where nothing was raised.
+        line: in that file; 0 where nothing was raised.
+        traceback: the whole of it; empty where nothing was raised.
+    """
+
+    method: str
+    round: int
+    error: str
+    file: str = ""
+    line: int = 0
+    traceback: str = ""
+
+    @property
+    def summary(self) -> str:
+        """One line: what failed, why and where."""
+        at = f" ({self.file}, line {self.line})" if self.file else ""
+        return f"trainer failed in {self.method}: {self.error}{at}"
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data for a status: ``method``, ``round``, ``error``, ``file`` and ``line``."""
+        said = attrs.asdict(self)
+        del said["traceback"]
+        return said
+
+
+class TrainerError(ValueRefusedError):
+    """A trainer failed: QRES-E512.
+
+    Attributes:
+        failure: what, where.
+    """
+
+    failure: TrainerFailure
+
+    @classmethod
+    def about(cls, failure: TrainerFailure, node: str = "") -> TrainerError:
+        """The error of a failure, at the node of that name."""
+        at = f", in {failure.file}, line {failure.line}" if failure.file else ""
+        where = f"{node} trainer.{failure.method}".strip()
+        error = cls.of("QRES-E512", where, f"{failure.error}{at}", "correct the trainer")
+        error.failure = failure
+        return error
+
+
+def _place(error: BaseException) -> tuple[str, int]:
+    """The innermost line of the user's own code: what is installed is seldom to blame."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith((_OURS, "<"))
+        and "site-packages" not in frame.filename
+        and "/lib/python" not in frame.filename
+    ]
+    user = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    frame = (own or user or list(frames))[-1]
+    return frame.filename, frame.lineno or 0
+
+
+def raised(method: str, round_info: RoundInfo, error: Exception) -> TrainerFailure:
+    """The failure of a method that raised."""
+    if isinstance(error, QresError):
+        text = f"{type(error).__name__}: {error.problems[0]}"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    file, line = _place(error)
+    whole = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    return TrainerFailure(method, round_info.number, text, file, line, whole)
+
+
+def described(value: object) -> str:
+    """A value that is refused, for a message.
+
+    Example:
+        >>> described(np.zeros(3))
+        'an array of float64, shape (3,)'
+    """
+    if isinstance(value, np.ndarray):
+        array: np.ndarray[Any, Any] = value
+        return f"an array of {array.dtype}, shape {array.shape}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= _FEW else text[:_FEW] + '…'}"
+
+
+def fitted(
+    trainer: Trainer, model: Vector, round_info: RoundInfo, *, node: str = ""
+) -> Update | None:
+    """What a trainer's ``fit`` returns; ``None`` where it says that there is nothing new.
+
+    Args:
+        trainer: the user's.
+        model: the round's model, int32, shape ``(d,)``.
+        round_info: the round.
+        node: name of the node, for the message.
+
+    Raises:
+        TrainerError: QRES-E512: it raised, or returned something else.
+    """
+    try:
+        update: object = trainer.fit(model, round_info)
+    except Exception as error:
+        raise TrainerError.about(raised("fit", round_info, error), node) from error
+    if update is None:
+        return None
+    if not isinstance(update, Update):
+        said = f"returned {described(update)}, and not an Update"
+        raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node)
+    if update.vector.size != model.size:
+        said = f"returned {update.vector.size} coordinates, and the model has {model.size}"
+        raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node)
+    return update
+
+
+def evaluated(
+    evaluate: Callable[..., Mapping[str, float]],
+    model: Vector,
+    round_info: RoundInfo,
+    *,
+    node: str = "",
+) -> dict[str, float]:
+    """A trainer's figures of a model.
+
+    Args:
+        evaluate: the trainer's method; it is given the round if it takes a second argument.
+        model: int32, shape ``(d,)``.
+        round_info: the round that made the model.
+        node: name of the node, for the message.
+
+    Raises:
+        TrainerError: QRES-E512: it raised, or returned something else than numbers by name.
+    """
+    try:
+        figures: object = with_round(evaluate)(model, round_info)
+    except Exception as error:
+        raise TrainerError.about(raised("evaluate", round_info, error), node) from error
+    try:
+        made = cast("Mapping[str, float]", figures)
+        return {str(name): float(value) for name, value in made.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        said = f"returned {described(figures)}, and not numbers by name"
+        raise TrainerError.about(
+            TrainerFailure("evaluate", round_info.number, said), node
+        ) from error
+
+
+def with_round(method: Callable[..., Any]) -> Callable[[Vector, RoundInfo], Any]:
+    """A method that takes a model and the round, from one that may take the model alone.
+
+    The second argument is taken for the round if it must be given or is called ``round_info``.
+    """
+    if _takes_round(method):
+        return method
+
+    def alone(vector: Vector, _round_info: RoundInfo) -> Any:
+        return method(vector)
+
+    return alone
+
+
+def _takes_round(method: Callable[..., Any]) -> bool:
+    try:
+        parameters = list(inspect.signature(method).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    positional = [item for item in parameters if item.kind in kinds]
+    if len(positional) > 1:
+        second = positional[1]
+        return second.default is inspect.Parameter.empty or second.name == "round_info"
+    return any(item.kind is inspect.Parameter.VAR_POSITIONAL for item in parameters)
