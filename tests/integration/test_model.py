@@ -268,6 +268,7 @@ class Four:
             trainer=self.task.trainers[index],
             initial=self.task.initial,
             steps=None,
+            clock=lambda: 1e9 + anyio.current_time(),
             on_model=note,
             on_start=on_start,
         )
@@ -287,7 +288,7 @@ class Four:
             async with anyio.create_task_group() as group:
                 for index in range(4):
                     group.start_soon(self.node, index, nodes.append, look)
-                with anyio.fail_after(60):
+                with anyio.fail_after(600):
                     await done.wait()
                 for node in nodes:
                     node.stop()
@@ -299,6 +300,7 @@ def qres(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
+@pytest.mark.usefixtures("virtual_time")
 def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
     four = Four(tmp_path)
     four.run(3)
@@ -340,6 +342,7 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["ok"] is False
 
 
+@pytest.mark.usefixtures("virtual_time")
 def test_an_export_overwrites_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
     four = Four(tmp_path)
     four.run(1)

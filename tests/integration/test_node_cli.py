@@ -189,10 +189,13 @@ TRANSPORTS = [
     "loopback",
     pytest.param(
         "libp2p",
-        marks=pytest.mark.skipif(
-            find_spec("qres_transport_libp2p") is None,
-            reason="qres-transport-libp2p is not installed",
-        ),
+        marks=[
+            pytest.mark.long,
+            pytest.mark.skipif(
+                find_spec("qres_transport_libp2p") is None,
+                reason="qres-transport-libp2p is not installed",
+            ),
+        ],
     ),
 ]
 
@@ -353,6 +356,7 @@ def test_a_node_that_joins_late_takes_a_snapshot(places: list[Place]) -> None:
     assert unanimous(places)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("places", ["loopback"], indirect=True)
 def test_rounds_end_a_run(places: list[Place]) -> None:
     # The others stay until it is through, however late it is.

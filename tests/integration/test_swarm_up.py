@@ -170,6 +170,7 @@ def own(tmp_path: Path) -> str:
     return LOOPBACK + OWN_TABLES
 
 
+@pytest.mark.long
 def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
     save = tmp_path / "saved"
     options = ("--rounds", "4", "--attack", "scaled", "--timeout", "800", "--json")
@@ -295,6 +296,7 @@ def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
 in_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks in /proc")
 
 
+@pytest.mark.long
 @in_proc
 def test_ctrl_c_before_the_last_of_the_rounds_ends_with_130_and_a_line(tmp_path: Path) -> None:
     process = up(tmp_path, "--rounds", "100000")
@@ -336,6 +338,7 @@ dimension = 12
 """
 
 
+@pytest.mark.long
 @in_proc
 @pytest.mark.parametrize("transport", ["loopback", "libp2p"])
 def test_two_of_nine_nodes_are_killed_and_the_box_goes_on_and_both_catch_up(
@@ -375,6 +378,7 @@ def test_two_of_nine_nodes_are_killed_and_the_box_goes_on_and_both_catch_up(
     assert {one["status"]["model_digest"] for one in nodes} == {report["model_digest"]}
 
 
+@pytest.mark.long
 @in_proc
 @pytest.mark.parametrize("killed", [1, 2])
 def test_dead_nodes_end_a_box_only_where_no_round_can_close_without_them(
@@ -402,6 +406,7 @@ def test_dead_nodes_end_a_box_only_where_no_round_can_close_without_them(
     assert not processes(tmp_path / "box")
 
 
+@pytest.mark.long
 @in_proc
 def test_a_node_that_is_refused_when_it_starts_again_is_left_dead_with_the_reason(
     tmp_path: Path,
@@ -427,6 +432,7 @@ def test_a_node_that_is_refused_when_it_starts_again_is_left_dead_with_the_reaso
     assert report["nodes"][2]["restarts"] == 1
 
 
+@pytest.mark.long
 def test_the_lines_in_a_pipe_tell_of_every_model_and_of_its_own_figures(tmp_path: Path) -> None:
     process = up(tmp_path, "--rounds", "6")
     said, errors = process.communicate(timeout=PATIENCE)
@@ -495,6 +501,7 @@ def looked_at(command: list[str], tries: int = 3) -> subprocess.CompletedProcess
     return shown if shown.stdout or tries == 1 else looked_at(command, tries - 1)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_page_shows_the_node_in_a_browser(tmp_path: Path) -> None:
     process = up(tmp_path, "--attack", "scaled")
