@@ -240,17 +240,17 @@ def _fill(
             enforce(policies, of_a_node, kernel.enabled)
         heading = f"# {seat.name} of a swarm in a box. Written by `qres swarm up`.\n\n"
         seat.config.write_text(heading + toml.render(tables), encoding="utf-8")
-    if config.sections["trainer"].entry:
-        _try_own(seats)
+    _try_work(seats)
     return seats
 
 
-def _try_own(seats: Sequence[Seat]) -> None:
+def _try_work(seats: Sequence[Seat]) -> None:
     """Make the work of the first node and of the last, an attacker's if there is one.
 
     Raises:
         ConfigError: QRES-E105 where they begin with different models; what is wrong with the entry.
-        LabError: for an attack that its trainer cannot be turned to.
+        LabError: for an attack that its trainer cannot be turned to; QRES-E802 for what the
+            built-in task lacks.
     """
     first, last = (
         make_work(parse(read_toml(seat.config), source=str(seat.config), sections=SECTIONS))[1]

@@ -475,6 +475,20 @@ def test_what_cannot_be_played_is_refused(
     assert not (tmp_path / "box").exists()  # nothing is left in the way of the next try
 
 
+def test_what_is_not_installed_is_said_once_and_before_the_nodes_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "missing"
+    missing.mkdir()
+    (missing / "sklearn.py").write_text("raise ModuleNotFoundError('No module named sklearn')")
+    monkeypatch.setenv("PYTHONPATH", str(missing))
+    process = up(tmp_path)
+    _out, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert errors.count("scikit-learn") == errors.count("QRES-E802 ") == 1
+    assert not (tmp_path / "box").exists()
+
+
 def test_a_folder_with_something_in_it_is_not_saved_to(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     code, _report, errors = outcome(up(tmp_path, "--save", str(tmp_path), "--json"))
