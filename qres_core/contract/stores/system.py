@@ -7,20 +7,21 @@ it; nothing is taken for granted in silence.
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 from pathlib import Path
 from typing import Any, Final
 
+_fcntl: Any
 try:
-    import fcntl
+    _fcntl = importlib.import_module("fcntl")
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
+    _fcntl = None
 _BYTES: Final[int] = getattr(os, "O_BINARY", 0)  # without it Windows changes the ends of lines
 _NO_WAIT: Final[int] = getattr(os, "O_NONBLOCK", 0)  # Windows has no such flag, and no such pipes
 # macOS: fsync alone leaves the data in the cache of the drive.
-_FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
+_FULL_SYNC: Final[int | None] = getattr(_fcntl, "F_FULLFSYNC", None)
 
 
 def keeps_modes() -> bool:
@@ -103,7 +104,7 @@ def sync(handle: int) -> None:
     """
     os.fsync(handle)
     if _FULL_SYNC is not None:
-        _ignore: Any = fcntl.fcntl(handle, _FULL_SYNC)
+        _fcntl.fcntl(handle, _FULL_SYNC)
 
 
 def sync_folder(folder: Path) -> None:
