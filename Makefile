@@ -19,7 +19,7 @@ sdists = $(1)/bin/python -m pip install --quiet --no-deps --require-hashes --no-
 pins = $(wheels) && $(sdists)
 
 .DELETE_ON_ERROR:
-.PHONY: demo node test test-all interop coverage lint docs pages picture bench chaos soak hostile
+.PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: dp-utility audit fuzz zk-slack
 .PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
 
@@ -49,6 +49,9 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy && $(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
@@ -59,6 +62,10 @@ pages: wheels
 	$(call pins,$(VENV)-pages,test)
 	$(VENV)-pages/bin/pip install --quiet --no-deps dist/*.whl
 	$(BIN)/python -P scripts/run_pages.py --bin $(VENV)-pages/bin
+
+# The steps of the container image, five nodes and their health checks, without a container engine.
+deploy:
+	$(PYTHON) -P scripts/try_deploy.py
 
 # The picture of README and of the manual's front page.
 picture: $(VENV)/.demo

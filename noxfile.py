@@ -92,6 +92,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+    session.run("hadolint", "deploy/Dockerfile")
+    schemas = {"compose-spec": "deploy/compose.yaml", "citation-file-format": "CITATION.cff"}
+    for schema, file in schemas.items():
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", file)
 
 
 @nox.session(python=PYTHONS[0])
