@@ -78,6 +78,7 @@ def test_a_plain_mean_that_withstands_two_of_eleven_is_refused() -> None:
         Kernel.from_config(config, installed=scan())
 
 
+@pytest.mark.long
 def test_two_hostile_nodes_of_eleven_without_secure_aggregation_change_nothing() -> None:
     bare = play(swarm({"mean": {"unprotected": True}}, 11, 2), "scaled", 2)
     assert bare.closed

@@ -90,6 +90,7 @@ def test_unauthorized() -> None:
     assert all((one.alignment or 0) > 0.9 for one in gated.closed)
 
 
+@pytest.mark.long
 def test_equivocation_is_remembered() -> None:
     bare = play(FRESH, "equivocate", rounds=16)
     assert bare.closed[-1].attackers_accepted + bare.closed[-2].attackers_accepted > 0
@@ -109,6 +110,7 @@ def test_flood() -> None:
     assert judged.closed[-1].attackers_accepted == 0
 
 
+@pytest.mark.long
 def test_sleeper() -> None:
     wake = 5.0
     bare = play(FRESH, "sleeper", rounds=20, strength=wake)

@@ -53,6 +53,7 @@ def test_every_refusal_names_two_sides_and_a_remedy() -> None:
     assert [one.labels for one in pairs if not one.supported and not explained(one)] == []
 
 
+@pytest.mark.long
 def test_every_triple_is_answered_and_explained() -> None:
     found = list(triples())
     assert len(found) > 1000

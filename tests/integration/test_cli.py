@@ -331,6 +331,7 @@ def test_what_init_writes_trains_and_is_two_edits_from_an_own_model(tmp_path: Pa
         daemon.prepare(read_config(path, settings))
 
 
+@pytest.mark.long
 def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:
     result = qres("demo", "--json", "--output", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr

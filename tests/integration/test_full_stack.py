@@ -49,6 +49,7 @@ def test_groups_and_a_median_stand_a_liar_and_dropouts() -> None:
     assert verdict.stack.rounds[-1].banned_honest == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "fact"),
     [(stack.Swapping, "another vector than committed"), (stack.Unproved, "malformed proof")],
