@@ -344,3 +344,17 @@ def test_statements_of_strangers_and_of_members(
 def test_the_simulator_reads_no_statements() -> None:
     plugin = Ed25519(rotations=("absent",))
     assert plugin.identity(bytes(32)) == Ed25519().identity(bytes(32))
+
+
+def test_an_observer_needs_no_key_and_believes_the_key_in_use(
+    pairs: list[KeyPair], statement_file: Callable[..., str]
+) -> None:
+    first, second, other = pairs[:3]
+    roster = (first.public, other.public)
+    plugin = Ed25519(rotations=(statement_file(first, second),))
+    plugin.setup(NodeInfo(bytes(32), "testing", roster, observer=True))
+    assert plugin.authenticate(signed(second, first.public)) is ACCEPT
+    assert plugin.authenticate(signed(other, other.public)) is ACCEPT
+    assert plugin.authenticate(signed(first, first.public)) == BAD_SIGNATURE
+    with pytest.raises(ConfigError, match="QRES-E103"):  # the control: a node needs one
+        Ed25519().setup(NodeInfo(bytes(32), "testing", roster))

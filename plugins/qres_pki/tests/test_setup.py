@@ -227,3 +227,21 @@ def test_a_ca_certificate_must_be_one(
         swarm.start(swarm.a, **swarm.options())
     else:
         refuses(swarm, "ca", "it may not sign certificates and CRLs")
+
+
+def test_an_observer_judges_others_and_has_no_place_itself(swarm: Any) -> None:
+    swarm.issue(swarm.b)
+    certificate = (swarm.certificates / f"{swarm.b.hex()}.pem").read_bytes()
+    credential = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
+    nobody = NodeInfo(bytes(32), swarm.name, (swarm.a, swarm.b), observer=True)
+    plugin = Pki(**swarm.options())
+    plugin.clock = lambda: NOW
+    plugin.setup(nobody)
+    assert swarm.ask(plugin, swarm.b, credential, kind="digest") is ACCEPT
+    assert swarm.ask(plugin, swarm.a, credential, kind="digest") is not ACCEPT
+    assert swarm.ask(plugin, swarm.a, None, kind="digest") is not ACCEPT
+    swarm.revoke(swarm.b)
+    assert swarm.ask(plugin, swarm.b, credential, kind="digest") is not ACCEPT
+    plugin.teardown()
+    with pytest.raises(ConfigError, match="QRES-E105"):  # the control: a node needs its own
+        Pki(**swarm.options()).setup(attrs.evolve(nobody, observer=False))
