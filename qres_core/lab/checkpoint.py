@@ -39,6 +39,7 @@ from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_fi
 CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
 _FORMAT: Final = "qres/checkpoint/v1"
+_FIRST: Final = "first model"
 _MAY_CHANGE: Final = frozenset({"simulation.rounds"})
 _REMEMBERING: Final = ("reputation", "observe", "replay_check", "round_closed", "round_opened")
 """Hooks of plugins that may keep something from round to round."""
@@ -108,7 +109,7 @@ def settings(config: Config, scenario: Scenario, initial: Vector) -> dict[str, s
         "plugins": config.plugins,
         **{name: _asdict(table) for name, table in config.sections.items()},
         "simulation": attrs.asdict(scenario),
-        "first model": model_digest(initial, 0).hex(),
+        _FIRST: model_digest(initial, 0).hex(),
     }
     found = {key: json.dumps(value, default=str) for key, value in _flat(tables, "")}
     return {key: value for key, value in found.items() if key not in _MAY_CHANGE}
@@ -194,7 +195,8 @@ class Keeper:
             for key in sorted({*settings, *before})
             if settings.get(key) != before.get(key)
         ]
-        if problems:
+        # The first model follows from the settings: it is named where they do not tell.
+        if problems := [one for one in problems if one.where != _FIRST] or problems:
             raise ConfigError(problems)
         clear_leftovers(path)
         return cls(folder, settings, checkpoint)
