@@ -115,9 +115,9 @@ def settings(config: Config, scenario: Scenario, initial: Vector) -> dict[str, s
     return {key: value for key, value in found.items() if key not in _MAY_CHANGE}
 
 
-def _asdict(table: Any) -> Any:
-    kind: type = type(table)
-    return attrs.asdict(table) if attrs.has(kind) else table
+def _asdict(table: object) -> object:
+    known = attrs.has(type(table))
+    return attrs.asdict(cast("attrs.AttrsInstance", table)) if known else table
 
 
 def _flat(value: Any, path: str) -> Iterator[tuple[str, Any]]:
