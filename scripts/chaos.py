@@ -80,10 +80,8 @@ class Trial:
                 "reputation": {"ban_rounds": 0, "punish": 0.3},
                 self.rule: {"f": 1},
             },
-            "simulation": {
-                "seed": self.seed,
-                "task": {"name": "quadratic", "dimension": 32, "learning_rate": 0.01},
-            },
+            "simulation": {"seed": self.seed},
+            "trainer": {"task": {"name": "quadratic", "dimension": 32, "learning_rate": 0.01}},
         }
 
 

@@ -66,10 +66,8 @@ def tables(nodes: int, seed: int) -> dict[str, Any]:
             "reputation": {},
             "krum": {"f": 1},
         },
-        "simulation": {
-            "seed": seed,
-            "task": {"name": "quadratic", "dimension": 16, "learning_rate": 0.002},
-        },
+        "simulation": {"seed": seed},
+        "trainer": {"task": {"name": "quadratic", "dimension": 16, "learning_rate": 0.002}},
     }
 
 
