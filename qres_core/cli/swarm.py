@@ -60,7 +60,7 @@ def command() -> None:
 @click.option(
     "--rounds",
     type=click.IntRange(1),
-    help="Models to make; overrides swarm.rounds. Without either until ctrl-C.",
+    help="Models to make; overrides swarm.rounds. Without it and swarm.until, until ctrl-C.",
 )
 @click.option("--attack", help="What attackers do, of what a process can do by itself.")
 @click.option("--attackers", type=int, help="How many attack; swarm.byzantine if left out.")
@@ -114,9 +114,9 @@ def up(
     its start is left dead. The box gives up when fewer honest nodes are left than a round needs.
 
     Exit code 0 if all honest nodes that live agreed: on the model of every step, and on the last
-    one where a number of rounds is given. Ctrl-C is how a box without one ends, and ends it with
-    0; it ends a box with one before its time, with 130. 1 if the nodes did not agree or too few
-    were left, 2 if the configuration is refused.
+    one where swarm.rounds or swarm.until is set. Ctrl-C is how a box without either ends, and ends
+    it with 0; it ends a box with one of them before its time, with 130. 1 if the nodes did not
+    agree or too few were left, 2 if the configuration is refused.
     """
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 
@@ -159,9 +159,11 @@ def up(
     _tell(fleet, verdict, trained, as_json=as_json)
     if save is not None:
         _save(save, saved, roster_tables(read, seats))
-    early = rounds is not None and fleet.step < rounds and verdict.split is None
+    ends = bool(rounds or read.swarm.until)
+    early = ends and not fleet.through and verdict.split is None
     if told.by is not None and early:
-        reached = f"model {fleet.step} of {rounds}"
+        last = f" of {rounds}" if rounds else f", before {read.swarm.until}"
+        reached = f"model {fleet.step}{last}"
         click.echo(f"stopped by {signal.Signals(told.by).name} at {reached}", err=True)
         sys.exit(128 + told.by)
     if not fine:
@@ -241,6 +243,7 @@ class Watch:
     _shown: Live | None = attrs.field(default=None, init=False)
     _step: int = attrs.field(default=0, init=False)
     _told_of: set[tuple[str, str, str]] = attrs.field(factory=set[tuple[str, str, str]], init=False)
+    _goal_told: bool = attrs.field(default=False, init=False)
     _since: float = attrs.field(default=0.0, init=False)
     _seen_since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
 
@@ -292,6 +295,9 @@ class Watch:
         from qres_core.cli.live import trainer_error  # noqa: PLC0415 - rich
 
         for member in self.fleet.members:
+            if member.goal and not self._goal_told and not member.seat.hostile:
+                self._goal_told = True
+                self._news(f"{member.seat.name}: {member.goal}")
             failure = member.complaint
             if failure is None:
                 continue

@@ -38,6 +38,7 @@ from qres_core.contract.errors import ConfigError, OptionError, Problem, QresErr
 from qres_core.contract.stores import read_text
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import MAX_WEIGHT
+from qres_core.kernel import goal
 
 MAX_CONFIG_BYTES: Final = 2**20
 T = TypeVar("T")
@@ -95,6 +96,16 @@ class SwarmConfig:
         default=0,
         validator=options.whole(0),
         metadata=_help("Stop at this model, counted from the first; 0 to go on until stopped."),
+    )
+    until: str = attrs.field(
+        default="",
+        validator=options.text(
+            f"({goal.PATTERN})?", 'a figure, one of >= > <= < and a number: "accuracy >= 0.95"'
+        ),
+        metadata=_help(
+            "Stop once so many nodes as decide a vote say that a model reached this on their own "
+            'figures, for example "accuracy >= 0.95"; empty to go on.'
+        ),
     )
     topology: str = attrs.field(
         default="gossip",

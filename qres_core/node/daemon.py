@@ -18,6 +18,7 @@ from qres_core.contract.types import NodeId, Vector
 from qres_core.kernel.compliance import enforce, remarks
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.goal import Goal
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import Policy, in_force
 from qres_core.lab.trainer import make_work
@@ -33,6 +34,7 @@ from qres_core.swarm.rounds import RoundMachine
 
 MEETING_SECONDS: Final = 30.0
 """How long a node waits for the others before it begins without them."""
+REACHED: Final = "reached"
 MEASURING_SECONDS: Final = 30.0
 """How long the figures of the last model may take."""
 
@@ -136,6 +138,7 @@ class Daemon:
     def __attrs_post_init__(self) -> None:
         if self.rounds is None:
             self.rounds = self.prepared.config.swarm.rounds or None
+        self.board.on_measured = self._measured
         self.board.name = self.prepared.config.node.name
         self._stopping = Stopping(self.log)
         self._teller = Teller(self.log)
@@ -200,7 +203,7 @@ class Daemon:
             on_start=self._start,
             on_end=lambda _node: self.board.rest(),
         )
-        if self.rounds is not None:
+        if self.rounds is not None or swarm.until:
             await self._last_figures(machine.step)
         self.log.info("node stopped", step=machine.step, model_digest=machine.model_digest.hex())
         return machine
@@ -246,6 +249,22 @@ class Daemon:
             return
         if event.outcome.status is RoundStatus.CLOSED:
             self._measurer.take(step, event.model, event.outcome.round_info)
+
+    def _measured(self, step: int, figures: Mapping[str, float]) -> None:
+        """See whether a model is good enough, and say so."""
+        goal = Goal.parse(self.prepared.config.swarm.until)
+        node = self._stopping.node
+        if goal is None or node is None:
+            return
+        if goal.is_reached(figures):
+            if not self.board.goal.startswith(REACHED):
+                self.board.goal = f"{REACHED} at model {step}"
+                self.log.info("good enough", until=self.prepared.config.swarm.until, step=step)
+            node.enough(step)
+        elif goal.figure not in figures and not self.board.goal:
+            known = ", ".join(sorted(figures)) or "nothing"
+            self.board.goal = f"swarm.until asks for {goal.figure}, and evaluate returns {known}"
+            self.log.error("goal without a figure", what=self.board.goal)
 
     async def _neighbours(self) -> None:
         """Tell who comes, goes and is not let in."""

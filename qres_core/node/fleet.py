@@ -51,6 +51,7 @@ class Member:
         report: its newest status; ``None`` before the first.
         models: digest of the model of every step it was seen at.
         restarts: how often it was started again.
+        goal: what its status says of ``swarm.until``.
         complaint: how its trainer failed last, as its status says it.
         fate: why it is left dead; empty while it lives or is to live again.
         done: whether it stopped by itself because its part was over.
@@ -61,6 +62,7 @@ class Member:
     report: dict[str, Any] | None = None
     models: dict[int, str] = attrs.field(factory=dict[int, str])
     restarts: int = 0
+    goal: str = ""
     complaint: dict[str, Any] | None = None
     fate: str = ""
     done: bool = False
@@ -86,11 +88,17 @@ class Member:
         """Whether it has said that it runs, since it was last started."""
         return self.report is not None and self.process.poll() is None
 
+    @property
+    def is_through(self) -> bool:
+        """Whether it says that it has made its last model."""
+        return bool(self.report and self.report.get("through"))
+
     def take(self, report: dict[str, Any] | None) -> None:
         """Remember what it said."""
         if report is None or report.get("state") != "running":
             return
         self.report = report
+        self.goal = report.get("goal", "")
         self.complaint = report.get("trainer_error") or self.complaint
         self.models[int(report["step"])] = report["model_digest"]
         for ended in report["history"]:
@@ -245,7 +253,10 @@ class Fleet:
     def through(self) -> bool:
         """Whether every living honest node says it has the last model, or stopped by itself."""
         rounds = self.rounds
-        return all(one.done or (rounds is not None and one.step >= rounds) for one in self.living)
+        return all(
+            one.done or one.is_through or (rounds is not None and one.step >= rounds)
+            for one in self.living
+        )
 
     @property
     def hopeless(self) -> bool:

@@ -52,6 +52,8 @@ class Board:
 
     Attributes:
         clock: seconds since 1970.
+        goal: what became of ``swarm.until`` here, in words; empty before the first figures.
+        on_measured: told of the figures of every model that was measured.
         name: what people call the node; may be empty.
     """
 
@@ -69,6 +71,10 @@ class Board:
     agreed: tuple[int, str] | None = attrs.field(default=None, init=False)
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
     metrics_step: int | None = attrs.field(default=None, init=False)
+    goal: str = attrs.field(default="", init=False)
+    on_measured: Callable[[int, Mapping[str, float]], None] | None = attrs.field(
+        default=None, init=False
+    )
     node: Node | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -136,6 +142,8 @@ class Board:
         for ended in self.history:
             if ended.closed and ended.step == step:
                 ended.metrics = self.metrics
+        if self.on_measured is not None:
+            self.on_measured(step, self.metrics)
 
     def report(self) -> dict[str, Any]:
         """The status, ready for JSON."""
@@ -156,6 +164,7 @@ class Board:
             "agreed": self._agreed(),
             "metrics": self.metrics,
             "metrics_step": self.metrics_step,
+            "goal": self.goal,
             "connections": list(self.connections),
             "history": [attrs.asdict(one) for one in self.history],
             "privacy": None,
@@ -203,12 +212,14 @@ class Board:
                 "quorum": swarm.quorum,
                 "interval": swarm.interval,
                 "rounds": swarm.rounds,
+                "until": swarm.until,
             },
             "plugins": [plugin.name for plugin in kernel.enabled],
             "versions": {
                 plugin.name: f"{plugin.origin.distribution} {plugin.origin.version}"
                 for plugin in kernel.enabled
             },
+            "through": node.is_through,
             "begins_at": None if node.meeting else machine.waits_until,
             "round": 0 if node.meeting else machine.number,
             "step": machine.step,

@@ -17,6 +17,7 @@ fetched        a contribution, quoted whole: its own sequence number has passed 
 attestation    digests of contributions whose proofs the sender checked and found good
 sync           "what did I miss since the model this envelope names?"; whether the set is known
 snapshot       a model and the digest messages that vouch for it
+enough         number of a model that reached ``swarm.until`` on the sender's figures
 =============  ==================================================================================
 """
 
@@ -54,6 +55,7 @@ FETCHED: Final = "fetched"
 ATTESTATION: Final = "attestation"
 SYNC: Final = "sync"
 SNAPSHOT: Final = "snapshot"
+ENOUGH: Final = "enough"
 DIALOGUE: Final = "dialogue/"
 
 MAX_PROOF_BYTES: Final = 2**20
@@ -406,6 +408,16 @@ def decode_sync(payload: bytes) -> bool:
     if type(value) is not bool:
         raise _bad("sync", "expected a boolean")
     return value
+
+
+def encode_enough(step: int) -> bytes:
+    """What a node says whose figures of a model reached ``swarm.until``."""
+    return canonical.dumps(step)
+
+
+def decode_enough(payload: bytes) -> int:
+    """Number of the model. Raises WireError."""
+    return _number(canonical.loads(payload, max_bytes=9), 0, 2**63 - 1, "enough")
 
 
 @attrs.frozen(eq=False)

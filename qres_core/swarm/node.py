@@ -19,7 +19,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -86,7 +86,14 @@ class _Trained:
     result: Update | TrainerFailure | str
 
 
-_Input: TypeAlias = Delivery | _Trained
+@attrs.frozen
+class _Enough:
+    """The model of a step is good enough."""
+
+    step: int
+
+
+_Input: TypeAlias = Delivery | _Trained | _Enough
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -135,6 +142,7 @@ class Node:
     _driving: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, init=False)
     _outbox: MemoryObjectSendStream[Outgoing] = attrs.field(init=False)
     carrier: Carrier = attrs.field(init=False)
+    _inlet: MemoryObjectSendStream[_Input] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         swarm = self.machine.swarm
@@ -150,6 +158,7 @@ class Node:
         """
         inlet, inputs = anyio.create_memory_object_stream[_Input](INPUTS)
         self._outbox, outgoing = anyio.create_memory_object_stream[Outgoing](OUTBOX_FRAMES)
+        self._inlet = inlet
         sent = anyio.Event()
         with inlet, inputs, self._outbox, outgoing:
             async with task_group() as group:
@@ -169,6 +178,20 @@ class Node:
                     await sent.wait()
                 group.cancel_scope.cancel()
         self._keep_newest()
+
+    def enough(self, step: int) -> None:
+        """The model of a step reached ``swarm.until`` here: tell the others.
+
+        The node goes on as before until so many say so as decide a vote, and then stops as after
+        the last of its ``steps``. Where it has too much to do to hear of it, the next model does.
+        """
+        with suppress(anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self._inlet.send_nowait(_Enough(step))
+
+    @property
+    def is_through(self) -> bool:
+        """Whether the node has made its last model, and only helps the others."""
+        return self.steps is not None and self.machine.step >= self.steps
 
     def stop(self) -> None:
         """Have :meth:`run` return: what is in the outbox still leaves, nothing more is taken in.
@@ -191,7 +214,9 @@ class Node:
         self._apply(machine.start(self._time()))
         end = math.inf
         while True:
-            if end == math.inf and self.steps is not None and machine.step >= self.steps:
+            if machine.has_enough and not self.is_through:
+                self.steps = machine.step
+            if end == math.inf and self.is_through:
                 end = anyio.current_time() + self.linger
             remaining = end - anyio.current_time()
             if remaining <= 0:
@@ -231,7 +256,9 @@ class Node:
 
     def _take(self, one: _Input) -> None:
         now = self._time()
-        if isinstance(one, Delivery):
+        if isinstance(one, _Enough):
+            self._apply(self.machine.enough(one.step, now))
+        elif isinstance(one, Delivery):
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = one.author or one.link
             self._apply(self.machine.receive(one.frame, source, now))

@@ -70,6 +70,7 @@ from qres_core.swarm.messages import (
     CONTRIBUTION,
     DIALOGUE,
     DIGEST,
+    ENOUGH,
     FETCH,
     FETCHED,
     PRECOMMIT,
@@ -84,7 +85,9 @@ from qres_core.swarm.messages import (
     Member,
     Proposal,
     Snapshot,
+    decode_enough,
     decode_vote,
+    encode_enough,
     encode_vote,
 )
 from qres_core.swarm.outlet import Outlet
@@ -173,6 +176,7 @@ class RoundMachine:
         self._vouchers = Vouchers(seat, here, self._speaker, self._outlet)
         self._catching_up = CatchingUp(seat, here, self._speaker, self._vouchers, self._collector)
         self._round: _Round
+        self._enough: dict[NodeId, int] = {}  # who found which model good enough
         self._aborts = 0
         self._now = 0.0
         self._stopped = False
@@ -245,6 +249,12 @@ class RoundMachine:
             self._advance(now)
         return self._outlet.take()
 
+    def enough(self, step: int, now: float) -> list[Effect]:
+        """The model of a step is good enough by this node's figures: tell the others."""
+        if not self._is_over and self._enough.setdefault(self.node_id, step) == step:
+            self._say_enough(now)
+        return self._outlet.take()
+
     def stop(self) -> None:
         """Take no further part."""
         self._stopped = True
@@ -284,6 +294,11 @@ class RoundMachine:
     def number(self) -> int:
         """Number of the current round."""
         return self._position.number
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so many nodes as decide a vote found a model good enough."""
+        return len(self._enough) >= self.threshold
 
     @property
     def threshold(self) -> int:
@@ -358,6 +373,7 @@ class RoundMachine:
         self._speaker.open_round(self._round.times.timeout / 2)
         self._collector.open_round(self._promises.named())
         self._judge.open_round()
+        self._say_enough(now)
         if wait > 0:
             self._take_early(now)
         else:
@@ -415,6 +431,8 @@ class RoundMachine:
             self._vouchers.take(envelope)
         elif kind == SNAPSHOT:
             self._on_snapshot(envelope, now)
+        elif kind == ENOUGH and self.swarm.until:
+            self._enough[envelope.sender] = decode_enough(envelope.payload)
         elif envelope.model_digest != self.model_digest:
             self._on_other_model(envelope, now)
         elif kind == CERTIFICATE:
@@ -642,6 +660,11 @@ class RoundMachine:
         self._journal.record_vote(self.number, kind, choice)
         ballot.add(choice, self._speaker.say(kind, encode_vote(choice), now))
 
+    def _say_enough(self, now: float) -> None:
+        own = self._enough.get(self.node_id)
+        if own is not None:
+            self._speaker.broadcast(ENOUGH, encode_enough(own), now)
+
     def _on_vote(self, ballot: Ballot, envelope: Envelope) -> None:
         if not ballot.add(decode_vote(envelope.payload), envelope):
             self._refuse(envelope, "equivocation")
@@ -650,6 +673,7 @@ class RoundMachine:
         """Say it again, and ask others for what is missing."""
         if not self._speaker.repeat(now):
             return
+        self._say_enough(now)
         turn = self.number + self._speaker.repeats
         holder = self.roster[turn % len(self.roster)]
         for source in (self._promises.pending, self._round.proposal):

@@ -751,3 +751,49 @@ def test_the_digest_is_of_a_better_model(task: Task) -> None:
     for machine in swarm.machines.values():
         assert machine.model_digest == model_digest(machine.model, 1)
         assert task.evaluate(machine.model)["distance"] < task.evaluate(task.initial)["distance"]
+
+
+# ── until ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nodes_stop_together_once_enough_say_that_a_model_is_good_enough(task: Task) -> None:
+    """Node 3 never says so, and is not left behind; the control says it at two nodes alone."""
+    config = configure("enough")
+    config = attrs.evolve(config, swarm=attrs.evolve(config.swarm, until="loss < 1", interval=2.0))
+
+    def reached(swarm: Swarm, nodes: Sequence[int]) -> None:
+        running: dict[int, Node] = {}
+
+        def say(index: int, event: Event) -> None:
+            closed = isinstance(event, RoundEnded) and event.outcome.status is RoundStatus.CLOSED
+            if closed and index in nodes:
+                running[index].enough(running[index].machine.step)
+
+        swarm.hooks.append(say)
+
+        async def scene() -> None:
+            async with anyio.create_task_group() as group:
+                for index in range(4):
+
+                    def start(node: Node, index: int = index) -> None:
+                        running[index] = node
+
+                    options = {"on_start": start, "linger": 5.0}
+                    group.start_soon(lambda i=index, o=options: swarm.node(i, None, **o))
+                with anyio.move_on_after(20.0):
+                    while len(swarm.machines) < 4:  # noqa: ASYNC110 - the clock is virtual
+                        await anyio.sleep(1.0)
+                group.cancel_scope.cancel()
+
+        play(scene)
+
+    swarm = Swarm(config, task)
+    reached(swarm, (0, 1, 2))  # three of four decide
+    assert not swarm.errors
+    assert len(swarm.machines) == 4
+    assert len(set(swarm.digests())) == 1
+    assert {machine.step for machine in swarm.machines.values()} <= {1, 2, 3}
+
+    control = Swarm(config, task)
+    reached(control, (0, 1))
+    assert not control.machines

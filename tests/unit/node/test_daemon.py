@@ -145,6 +145,28 @@ def test_a_swarm_of_one_makes_its_rounds_and_goes_on_later(
     assert running == [False, True]
 
 
+def test_a_node_alone_stops_by_itself_once_its_goal_is_reached(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    config = configure(tmp_path, swarm={"until": "loss < 1e9", "interval": 0.2})
+    code, (report,) = run(config, stream, linger=0.0)
+    assert code == 0
+    assert report["goal"].startswith("reached at model ")
+    assert report["through"] is True
+    assert report["step"] >= 1
+
+
+def test_a_goal_of_a_figure_that_evaluate_does_not_return_is_told(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    config = configure(tmp_path, swarm={"until": "accuracy > 0.5", "rounds": 2})
+    code, (report,) = run(config, stream, linger=0.0)
+    assert (code, report["step"]) == (0, 2)  # and rounds count from the configuration
+    assert report["goal"] == "swarm.until asks for accuracy, and evaluate returns distance, loss"
+    told = [line for line in lines(stream) if line["event"] == "goal without a figure"]
+    assert [line["level"] for line in told] == ["error"]
+
+
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_signal_stops_it(tmp_path: Path, stream: io.StringIO, number: int) -> None:
     timer = threading.Timer(1.0, os.kill, (os.getpid(), number))

@@ -30,7 +30,7 @@ from qres_core import (
 from qres_core.swarm import rounds
 from qres_core.swarm.catching_up import PAST_MODELS
 from qres_core.swarm.effects import Agreed, Refused, SatOut
-from qres_core.swarm.messages import ContributionBody, decode_vote
+from qres_core.swarm.messages import ContributionBody, decode_vote, encode_enough
 from qres_core.swarm.rounds import RoundMachine
 
 
@@ -1143,3 +1143,32 @@ def test_nobody_waits_for_a_node_that_is_banned(harness: ModuleType, *, banned: 
     started = net.now
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=60)
     assert (net.now - started < harness.DEADLINE) == banned
+
+
+def test_fewer_than_decide_a_vote_cannot_say_that_it_is_enough(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=[3], options={"until": "loss < 1"})
+    net.start()
+
+    def say(index: int, payload: bytes) -> None:
+        model = net.machine(0).model_digest
+        net.inject(net.forge(index, "enough", payload, number=1, model=model), [0, 1, 2])
+
+    say(3, b"\xf5")  # no number
+    net.run(seconds=0.5)
+    assert sum(net.nodes[0].refused.values()) == 1
+    assert any("enough" in reason for reason in net.nodes[0].refused)
+    say(3, encode_enough(1))
+    say(3, encode_enough(2))
+    net.nodes[1].machine.enough(1, net.now)
+    net.apply(net.nodes[0], net.nodes[0].machine.enough(1, net.now))
+    net.run(seconds=0.5)
+    assert [net.machine(index).has_enough for index in range(3)] == [False, True, False]
+    net.run(seconds=2.0)  # what node 1 said first was lost, and is said again
+    assert all(net.machine(index).has_enough for index in range(3))
+    mute = harness.Net(4, byzantine=1, puppets=[3])
+    mute.start()
+    mute.inject(
+        mute.forge(3, "enough", encode_enough(1), number=1, model=mute.machine(0).model_digest), [0]
+    )
+    mute.run(seconds=0.3)
+    assert mute.nodes[0].refused["unknown kind"] == 1
