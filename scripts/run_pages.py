@@ -19,7 +19,7 @@ of a checkout has it. What is played:
 Set-up that the environment stands for is not run: see ``PREPARED``. Comments right above a block
 change what is done with it:
 
-``<!-- skip: REASON -->``             it is not run.
+``<!-- shown: REASON -->``            it is not run.
 ``<!-- exit: N -->``                  its last command must end with this code, not 0.
 ``<!-- folder: NAME -->``             it is run, or its file is written, in this folder.
 ``<!-- fresh: REASON -->``            its output differs in every run. Where the page shows one word
@@ -27,8 +27,9 @@ change what is done with it:
                                       here on: keys, for example.
 ``<!-- background: TEXT; REASON -->`` it goes on beside what follows. The next block is played once
                                       TEXT was printed. At the end of the page it is sent SIGINT.
+``<!-- stop: FOLDER -->``             what runs there beside the page is sent SIGINT and ends.
 
-and two count for the whole page, wherever they stand:
+Two count for the whole page, wherever they stand:
 
 ``<!-- instead: OLD -> NEW; REASON -->`` the gate takes another address, number or folder.
 ``<!-- needs: MODULE; REASON -->``       without this module the page is left out, and named.
@@ -54,23 +55,27 @@ from typing import Final
 import attrs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGES: Final = ("README.md", "docs/index.md", "docs/tutorials/*.md")
+PAGES: Final = (
+    "README.md",
+    "docs/index.md",
+    "docs/tutorials/*.md",
+    "docs/how-to/sizing.md",
+    "docs/how-to/use-pytorch.md",
+)
 PREPARED: Final = (
     r"git clone .*",
     r"cd qres",
     r"python3? -m venv \.venv",
     r"\. \.venv/bin/activate",
-    r"make demo",
-    r"pip install \"\.\[[a-z,]+\]\"",
-    r"pip install (\.|\"\.\[[a-z,]+\]\")( (libraries|plugins)/[a-z_0-9*]+/?)+",
+    r"make (demo|node|demo node)",
 )
 """Commands, as regular expressions of the whole line, that make what is already there: a checkout
 and an environment with QRES in it."""
 
 _MARK: Final = re.compile(r"<!-- (\w+): ?(.*?) -->\Z")
-_MARKS: Final = {"skip", "exit", "folder", "fresh", "background", "file", "append"}
-_FOR_THE_PAGE: Final = {"instead", "needs"}
-_REASONED: Final = {"skip", "fresh", "background", "instead", "needs"}
+_MARKS: Final = {"shown", "exit", "folder", "fresh", "background", "file", "append"}
+_ALONE: Final = {"instead", "needs", "stop"}
+_REASONED: Final = {"shown", "fresh", "background", "instead", "needs"}
 _TIMEOUT: Final = 900.0
 
 
@@ -140,13 +145,15 @@ def read_page(name: str, text: str) -> Page:
             marks = {}
         elif mark := _MARK.fullmatch(line):
             kind, value = mark[1], mark[2].strip()
-            if kind not in _MARKS | _FOR_THE_PAGE:
+            if kind not in _MARKS | _ALONE:
                 raise PageError(f"{where}: no such mark: {kind}")
             head, _, reason = value.partition("; ")
-            if kind in _REASONED and not (value if kind in {"skip", "fresh"} else reason):
+            if kind in _REASONED and not (value if kind in {"shown", "fresh"} else reason):
                 raise PageError(f"{where}: the mark {kind} needs a reason")
             if kind == "needs":
                 needs.append(head)
+            elif kind == "stop":
+                blocks.append(Block(number, "", "", {"stop": value}))
             elif kind == "instead":
                 old, arrow, new = head.partition(" -> ")
                 if not arrow:
@@ -218,6 +225,16 @@ def fresh_words(shown: tuple[str, ...], printed: str) -> dict[str, str]:
     return found
 
 
+@attrs.frozen(eq=False)
+class _Beside:
+    """What runs beside the page."""
+
+    command: Command
+    place: Path
+    process: subprocess.Popen[bytes]
+    out: Path
+
+
 @attrs.define
 class Player:
     """Plays one page in one folder.
@@ -234,9 +251,8 @@ class Player:
     timeout: float = _TIMEOUT
     stands_for: dict[str, str] = attrs.field(factory=dict[str, str])
     _cwd: Path = attrs.field(init=False)
-    _beside: list[tuple[Block, subprocess.Popen[bytes], Path]] = attrs.field(
-        init=False, factory=list
-    )
+    _beside: list[_Beside] = attrs.field(init=False, factory=list["_Beside"])
+    _started: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self._cwd = self.folder
@@ -248,32 +264,42 @@ class Player:
             PageError: something did not do what the page says.
         """
         self.stands_for |= dict(page.instead)
-        count = 0
         try:
-            for block in page.blocks:
-                try:
-                    count += self._block(block)
-                except PageError as error:
-                    raise PageError(f"{page.name}:{block.line}: {error}") from None
-            program = "".join(
-                f"{block.text}\n"
-                for block in page.blocks
-                if block.language == "python" and "skip" not in block.marks
-            )
+            return self._play(page)
+        finally:
+            for each in self._beside:
+                if each.process.poll() is None:
+                    os.killpg(each.process.pid, signal.SIGKILL)
+                each.process.wait()
+
+    def _play(self, page: Page) -> int:
+        count = 0
+        for block in page.blocks:
+            try:
+                count += self._block(block)
+            except PageError as error:
+                raise PageError(f"{page.name}:{block.line}: {error}") from None
+        program = "".join(
+            f"{block.text}\n"
+            for block in page.blocks
+            if block.language == "python" and "shown" not in block.marks
+        )
+        try:
             if program:
                 (self.folder / "blocks_of_the_page.py").write_text(self._true(program), "utf-8")
-                try:
-                    self._run(Command(0, "python blocks_of_the_page.py"), self.folder, 0)
-                except PageError as error:
-                    raise PageError(f"{page.name}: {error}") from None
+                self._run(Command(0, "python blocks_of_the_page.py"), self.folder, 0)
                 count += 1
-        finally:
-            self._stop(check=sys.exc_info()[0] is None, page=page.name)
+            self._stop()
+        except PageError as error:
+            raise PageError(f"{page.name}: {error}") from None
         return count
 
     def _block(self, block: Block) -> int:
         marks = block.marks
-        if "skip" in marks:
+        if "shown" in marks:
+            return 0
+        if "stop" in marks:
+            self._stop(self.folder / marks["stop"])
             return 0
         place = self.folder / self._true(marks["folder"]) if "folder" in marks else self._cwd
         place.mkdir(parents=True, exist_ok=True)
@@ -360,9 +386,10 @@ class Player:
 
     def _start(self, block: Block, command: Command, place: Path) -> None:
         print(f"  $ {command.text}   (beside what follows)", flush=True)
-        out = self.folder / f".printed-{len(self._beside)}"
+        self._started += 1
+        out = self.folder / f".printed-{self._started}"
         process = self._bash(f"exec {command.text}", place, out)
-        self._beside.append((block, process, out))
+        self._beside.append(_Beside(command, place, process, out))
         until, end = self._true(block.marks["background"]), time.monotonic() + self.timeout
         while until not in out.read_text("utf-8", errors="replace"):
             if process.poll() is not None or time.monotonic() > end:
@@ -370,27 +397,29 @@ class Player:
                 raise PageError(f"{command.text}\nnever printed {until!r}, but:\n{printed}")
             time.sleep(0.2)
 
-    def _stop(self, *, check: bool, page: str) -> None:
-        """End what runs beside the page; its code must be 0, or 130 for a stop by ctrl-C."""
-        for _block, process, _out in self._beside:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-        for block, process, out in self._beside:
+    def _stop(self, place: Path | None = None) -> None:
+        """End what runs beside the page in that folder, or everywhere, and compare its output.
+
+        Raises:
+            PageError: it ended with another code than 0 or 130, or did not print what is shown.
+        """
+        ending = [each for each in self._beside if place in {None, each.place}]
+        self._beside = [each for each in self._beside if each not in ending]
+        for each in ending:
+            if each.process.poll() is None:
+                os.killpg(each.process.pid, signal.SIGINT)
+        codes: list[int] = []
+        for each in ending:
             try:
-                code = process.wait(60)
+                codes.append(each.process.wait(60))
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                code = process.wait()
-            if not check:
-                continue
-            printed = out.read_text("utf-8", errors="replace")
-            (command,) = block.commands()
+                os.killpg(each.process.pid, signal.SIGKILL)
+                codes.append(each.process.wait())
+        for each, code in zip(ending, codes, strict=True):
+            printed = each.out.read_text("utf-8", errors="replace")
             if code not in {0, 130}:
-                raise PageError(f"{page}:{block.line}: ended with {code}; it printed:\n{printed}")
-            try:
-                self._compare(command, printed)
-            except PageError as error:
-                raise PageError(f"{page}:{block.line}: {error}") from None
+                raise PageError(f"{each.command.text}\nended with {code}; it printed:\n{printed}")
+            self._compare(each.command, printed)
 
 
 def can_import(programs: Path, module: str) -> bool:
@@ -453,7 +482,7 @@ def _print_commands(page: Page) -> None:
         if block.language not in {"console", "bash"}:
             continue
         for command in block.commands():
-            why = block.marks.get("skip") or ("prepared" if prepared(command.text) else "")
+            why = block.marks.get("shown") or ("prepared" if prepared(command.text) else "")
             print(f"{page.name}:{command.line}: {command.text}" + (f"   [{why}]" if why else ""))
 
 

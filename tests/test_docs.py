@@ -304,6 +304,15 @@ def test_every_swarm_shown_would_start(block: str) -> None:
     assert not found.problems
 
 
+@pytest.mark.parametrize("name", ["cancer.py", "cancer.toml"])
+def test_the_tutorial_on_models_writes_the_files_of_the_examples(name: str) -> None:
+    pattern = rf"^<!-- (?:file|append): {re.escape(name)} -->\n```\w+\n(.*?)\n```$"
+    found = re.findall(
+        pattern, _read("tutorials/train-your-own-model.md"), re.MULTILINE | re.DOTALL
+    )
+    assert "\n\n\n".join(found) + "\n" == (ROOT / "examples" / name).read_text(encoding="utf-8")
+
+
 def _modules_with_examples() -> list[str]:
     return [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)

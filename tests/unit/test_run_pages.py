@@ -58,7 +58,7 @@ def test_a_block_in_a_longer_fence_is_text(pages: ModuleType) -> None:
     ("text", "wrong"),
     [
         ("<!-- skipp: why -->\n```console\n$ x\n```\n", "no such mark: skipp"),
-        ("<!-- skip: -->\n```console\n$ x\n```\n", "needs a reason"),
+        ("<!-- shown: -->\n```console\n$ x\n```\n", "needs a reason"),
         ("<!-- background: up -->\n```console\n$ x\n```\n", "needs a reason"),
         ("<!-- instead: a; why -->\n", "OLD -> NEW"),
         ("<!-- exit: 2 -->\n\nA sentence.\n", "stands above no block"),
@@ -75,9 +75,7 @@ def test_a_mark_that_means_nothing_is_refused(pages: ModuleType, text: str, wron
         "python -m venv .venv",
         ". .venv/bin/activate",
         "make demo",
-        'pip install ".[demo]" libraries/qres_arithmetic plugins/qres_krum',
-        'pip install ".[demo,testing]"',
-        'pip install ".[demo,node]" libraries/qres_arithmetic plugins/*/',
+        "make demo node",
     ],
 )
 def test_set_up_is_not_run(pages: ModuleType, command: str) -> None:
