@@ -25,6 +25,7 @@ name = "deployed"
 nodes = {nodes}
 byzantine = 1
 quorum = 4
+interval = 1.0              # seconds between two models, at least
 roster = [
 {roster}
 ]
