@@ -90,6 +90,8 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         facts["pace"] = f"{lasted:.3g} s a round"
     if report.get("trainer_error"):
         facts["trainer"] = trainer_error(report["trainer_error"])
+    if report.get("vanished"):
+        facts["vanished"] = f"{report['vanished']['updates']} updates: {report['vanished']['text']}"
     if report["privacy"] is not None:
         facts["privacy"] = f"ε = {report['privacy']['epsilon']} spent"
     for name, value in facts.items():

@@ -34,7 +34,7 @@ from qres_core.swarm.rounds import RoundMachine
 
 MEETING_SECONDS: Final = 30.0
 """How long a node waits for the others before it begins without them."""
-REACHED: Final = "reached"
+REACHED: Final = "is reached at model"
 MEASURING_SECONDS: Final = 30.0
 """How long the figures of the last model may take."""
 
@@ -257,9 +257,10 @@ class Daemon:
         if goal is None or node is None:
             return
         if goal.is_reached(figures):
-            if not self.board.goal.startswith(REACHED):
-                self.board.goal = f"{REACHED} at model {step}"
-                self.log.info("good enough", until=self.prepared.config.swarm.until, step=step)
+            if REACHED not in self.board.goal:
+                until = self.prepared.config.swarm.until
+                self.board.goal = f"{until} {REACHED} {step}"
+                self.log.info("good enough", until=until, step=step)
             node.enough(step)
         elif goal.figure not in figures and not self.board.goal:
             known = ", ".join(sorted(figures)) or "nothing"

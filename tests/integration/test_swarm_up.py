@@ -314,6 +314,61 @@ def test_ctrl_c_before_the_last_of_the_rounds_ends_with_130_and_a_line(tmp_path:
     assert not processes(tmp_path / "box")
 
 
+BAD = """
+from qres_core.lab.tasks import TaskConfig, make_task
+
+
+class Bad:
+    def __init__(self, inner, index):
+        self.inner, self.index = inner, index
+
+    def fit(self, vector, round_info):
+        if self.index == 2:
+            raise ValueError("loss is nan")
+        return self.inner.fit(vector, round_info)
+
+    def evaluate(self, vector):
+        return self.inner.evaluate(vector)
+
+
+def make(index, nodes, seed):
+    task = make_task(TaskConfig(name="quadratic", dimension=12), nodes=nodes, seed=seed)
+    return Bad(task.trainers[index], index), task.initial
+"""
+
+
+def test_a_failing_trainer_is_told_once_with_its_line_while_the_box_goes_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "bad_model_of_box.py").write_text(BAD)
+    config = tmp_path / "bad.toml"
+    tables = '[trainer]\nentry = "bad_model_of_box:make"\n'
+    text = NINE.partition("[trainer.task]")[0]
+    wiring = "listen = 0\npeers = {}\n"
+    config.write_text(text.format(transport="loopback", wiring=wiring) + tables)
+    options = ("--folder", str(tmp_path / "box"), "--rounds", "3", "--json")
+    short = ("--set", "swarm.deadline=3.0")
+    process = subprocess.Popen(
+        qres("swarm", "up", str(config), *options, *short),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    code, report, errors = outcome(process)
+    assert code == 0, errors
+    told = [line for line in errors.splitlines() if "trainer failed" in line]
+    assert len(told) == 1
+    assert told[0].startswith("node-2: trainer failed in fit, round ")
+    assert "ValueError: loss is nan" in told[0]
+    line = BAD.splitlines().index('            raise ValueError("loss is nan")') + 1
+    assert f"bad_model_of_box.py, line {line}" in told[0]
+    failures = [one["trainer_error"] for one in report["nodes"]]
+    assert failures[2]["line"] == line
+    assert [failure is None for failure in failures] == [at != 2 for at in range(9)]
+    log = (tmp_path / "box" / "node-2" / "log.jsonl").read_text()
+    assert "Traceback" in log
+
+
 NINE = """
 [swarm]
 name = "nine"

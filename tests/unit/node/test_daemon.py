@@ -151,7 +151,7 @@ def test_a_node_alone_stops_by_itself_once_its_goal_is_reached(
     config = configure(tmp_path, swarm={"until": "loss < 1e9", "interval": 0.2})
     code, (report,) = run(config, stream, linger=0.0)
     assert code == 0
-    assert report["goal"].startswith("reached at model ")
+    assert report["goal"].startswith("loss < 1e9 is reached at model ")
     assert report["through"] is True
     assert report["step"] >= 1
 
