@@ -38,7 +38,7 @@ class Logistic:
             wrong = 1 / (1 + np.exp(-self.x @ weights)) - self.y
             weights -= self.rate * self.x.T @ wrong / len(self.y)
         encoded = fixed.encode(weights - start, scale=round_info.scale)
-        return Update(encoded.vector, weight=len(self.y), saturated=encoded.saturated)
+        return Update.of(encoded, weight=len(self.y))
 
     def evaluate(self, vector: Vector, round_info: RoundInfo) -> dict[str, float]:
         """Figures of a model on patients that no clinic trains on."""

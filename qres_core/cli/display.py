@@ -36,12 +36,13 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
         told = reasons(record.rejected)
         return (str(record.number), "aborted", *spent, "", told, "", record.reason)
     own = record.accepted - record.attackers_accepted
+    vanished = f"{record.vanished} updates vanish on the grid" if record.vanished else ""
     return (
         str(record.number),
         figure,
         *spent,
         f"{own} + {record.attackers_accepted}" if record.attackers_accepted else str(own),
-        reasons(record.rejected),
+        "; ".join(filter(None, (reasons(record.rejected), vanished))),
         "" if record.alignment is None else f"{record.alignment:+.2f}",
         record.model_digest[:12],
     )

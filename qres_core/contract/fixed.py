@@ -7,32 +7,22 @@ aggregate bit-identical.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-import attrs
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qres_core.contract.errors import ValueRefusedError
-from qres_core.contract.types import Vector
+from qres_core.contract.types import Encoded as Encoded  # noqa: PLC0414 - a public name
+from qres_core.contract.types import Rounding, Vector
 
 FRACTION_BITS: Final = 16
 LIMIT: Final = 2**31 - 1
 """Largest magnitude on the grid. Symmetric: negating a vector never overflows."""
 MAX_SCALE: Final = 32
-
-
-@attrs.frozen(eq=False)
-class Encoded:
-    """The result of :func:`encode`.
-
-    Attributes:
-        vector: int32, shape ``(d,)``.
-        saturated: how many coordinates were outside the range and are now ``±LIMIT``.
-    """
-
-    vector: Vector
-    saturated: int
+_KEPT_BITS: Final = 4
+"""Of a middling value, on a grid that is proposed for it."""
 
 
 def check_scale(scale: int) -> int:
@@ -93,7 +83,19 @@ def encode(values: ArrayLike, *, scale: int = 0) -> Encoded:
     outside = np.abs(grid) > LIMIT
     vector = np.clip(grid, -LIMIT, LIMIT).astype(np.int32)
     vector.flags.writeable = False
-    return Encoded(vector, int(np.count_nonzero(outside)))
+    return Encoded(vector, int(np.count_nonzero(outside)), _rounding(real, vector))
+
+
+def _rounding(real: NDArray[np.float64], vector: Vector) -> Rounding:
+    moved = real != 0.0
+    count = int(np.count_nonzero(moved))
+    vanished = count - int(np.count_nonzero(vector))
+    if 2 * vanished <= count:
+        return Rounding(moved=count, vanished=vanished)
+    middling = float(np.median(np.abs(real[moved])))
+    _mantissa, exponent = math.frexp(middling)  # middling is 2**(exponent - 1) or more
+    steps = exponent - 1 - _KEPT_BITS
+    return Rounding(moved=count, vanished=vanished, scale=max(-MAX_SCALE, FRACTION_BITS + steps))
 
 
 def decode(vector: Vector, *, scale: int = 0) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ class Trainer(Protocol):
                 weights = fixed.decode(vector, scale=round_info.scale)
                 step = self.gradient_step(weights) - weights
                 encoded = fixed.encode(step, scale=round_info.scale)
-                return Update(encoded.vector, weight=len(self.y), saturated=encoded.saturated)
+                return Update.of(encoded, weight=len(self.y))
 
             def evaluate(self, vector, round_info):
                 return {"mse": self.mse(fixed.decode(vector, scale=round_info.scale))}

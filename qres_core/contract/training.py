@@ -19,6 +19,7 @@ from qres_core.contract.types import Update, Vector
 MAX_TRACEBACK: Final = 8000
 _OURS: Final = str(Path(__file__).parents[1])
 _FEW: Final = 200
+_GROWTH_BITS: Final = 2
 
 
 @attrs.frozen
@@ -172,6 +173,35 @@ def evaluated(
         raise TrainerError.about(
             TrainerFailure("evaluate", round_info.number, said), node
         ) from error
+
+
+def finer_grid(update: Update, model: Vector, round_info: RoundInfo) -> str | None:
+    """What mends an update that the grid swallowed; ``None`` where it did not, or cannot be told.
+
+    Args:
+        update: what a trainer made.
+        model: the round's model, int32, shape ``(d,)``; it too must fit into a finer grid, with
+            room to grow to four times its largest weight.
+        round_info: the round.
+    """
+    lost = update.rounding
+    if lost is None or not lost.lossy:
+        return None
+    largest = int(np.abs(model.astype(np.int64)).max())
+    # At an exponent lower by k the weights are 2**k times as many steps, and 2**31 there are.
+    room = max(0, 31 - _GROWTH_BITS - largest.bit_length())
+    scale = max(lost.scale, round_info.scale - room)
+    if scale <= lost.scale + _GROWTH_BITS and scale < round_info.scale:
+        return f"set swarm.scale = {scale}, on every node"
+    return "no grid holds such small steps beside the weights: make larger steps"
+
+
+def vanishing(update: Update, fix: str) -> str:
+    """One sentence for an update of which :func:`finer_grid` knows a remedy."""
+    lost = update.rounding
+    assert lost is not None  # noqa: S101 - or there would be no remedy
+    what = f"{lost.vanished} of the {lost.moved} values that training changed"
+    return f"{what} are below half a step of the grid and vanish: {fix}"
 
 
 def with_round(method: Callable[..., Any]) -> Callable[[Vector, RoundInfo], Any]:

@@ -124,6 +124,7 @@ class Surroundings:
         scale: exponent of the grid; a step is ``2**(scale - 16)``.
         weight_cap: largest weight that counts.
         deadline: seconds until a set is proposed.
+        max_message_bytes: largest message that is sent or taken.
         roster: identities of the nodes, hexadecimal; empty where they are not known yet.
         dimension: coordinates of the model; 0 where it is not known yet.
         hooks: hooks that the other plugins implement.
@@ -143,6 +144,7 @@ class Surroundings:
     scale: int = 0
     weight_cap: int = 1
     deadline: float = 30.0
+    max_message_bytes: int = 64 * 2**20
     roster: tuple[str, ...] = ()
     dimension: int = 0
     hooks: frozenset[str] = frozenset()

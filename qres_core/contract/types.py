@@ -177,6 +177,42 @@ def _frozen_companions(value: Mapping[str, Companion]) -> Mapping[str, Companion
     return MappingProxyType(dict(value))
 
 
+@attrs.frozen(kw_only=True)
+class Rounding:
+    """What an encoding made of small values.
+
+    Attributes:
+        moved: values that were not zero.
+        vanished: those of them below half a step, which are zero on the grid.
+        scale: the exponent of a grid on which a middling value of ``moved`` has 16 steps, -32 or
+            more; 0 where less than half of them vanished.
+    """
+
+    moved: int
+    vanished: int
+    scale: int = 0
+
+    @property
+    def lossy(self) -> bool:
+        """Whether most of what moved is lost."""
+        return 2 * self.vanished > self.moved
+
+
+@attrs.frozen(eq=False)
+class Encoded:
+    """The result of :func:`qres_core.fixed.encode`.
+
+    Attributes:
+        vector: int32, shape ``(d,)``.
+        saturated: how many coordinates were outside the range and are now ``±LIMIT``.
+        rounding: what became of small values; ``None`` where nothing was rounded.
+    """
+
+    vector: Vector
+    saturated: int
+    rounding: Rounding | None = None
+
+
 @attrs.frozen(eq=False)
 class Update:
     """What one node's training changed: the difference from the round's model.
@@ -188,6 +224,7 @@ class Update:
         saturated: coordinates that the encoding clipped to the grid's range.
         metrics: local figures for the log (loss, accuracy). They never leave the node.
         companions: what ``privatize`` plugins send beside the vector, by plugin name.
+        rounding: what the encoding made of small values; ``None`` where that is not known.
 
     Raises:
         ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
@@ -200,6 +237,29 @@ class Update:
     companions: Mapping[str, Companion] = attrs.field(
         factory=_no_companions, converter=_frozen_companions
     )
+    rounding: Rounding | None = None
+
+    @classmethod
+    def of(
+        cls, encoded: Encoded, *, weight: int = 1, metrics: Mapping[str, float] | None = None
+    ) -> Update:
+        """The update of an encoded difference, with what the encoding clipped and lost.
+
+        Args:
+            encoded: what :func:`qres_core.fixed.encode` made of ``local model - round model``.
+            weight: number of examples trained on.
+            metrics: local figures for the log.
+
+        Raises:
+            ValueRefusedError: QRES-E502, QRES-E503, QRES-E506.
+        """
+        return cls(
+            encoded.vector,
+            weight=weight,
+            saturated=encoded.saturated,
+            metrics=metrics or {},
+            rounding=encoded.rounding,
+        )
 
 
 @attrs.frozen(eq=False)

@@ -98,6 +98,7 @@ def check_all(
         scale=swarm.scale,
         weight_cap=swarm.weight_cap,
         deadline=swarm.deadline,
+        max_message_bytes=swarm.max_message_bytes,
         roster=swarm.roster,
         dimension=dimension,
         visibility=hidden.visibility,

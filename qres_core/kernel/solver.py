@@ -7,6 +7,7 @@ starts. A combination that would be a lie is refused with a sentence that names 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import attrs
 
@@ -28,6 +29,15 @@ from qres_core.kernel.remedies import (
     work_in_groups,
 )
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
+
+_MIB: Final = 2**20
+_LEAST_BESIDE: Final = 512
+"""Bytes of a message beside a vector, where no plugin adds any."""
+_BESIDE: Final = 2**16
+_VOUCHER: Final = 2**10
+"""Bytes for each node that vouches for a model which is handed on."""
+_PROOF: Final = 2**20
+"""Most bytes that a plugin puts beside an update."""
 
 
 @attrs.frozen
@@ -75,6 +85,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_families(enabled),
         *_committees(enabled, swarm),
         *_votes_too_early(enabled, hidden),
+        *_sizes(enabled, swarm, dimension),
     ]
     # Numbers are looked at where the parts fit: a plugin need not judge what cannot be run.
     problems += check_all(enabled, swarm, hidden, dimension)
@@ -100,6 +111,22 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
             elif not swarm.insecure:
                 fix += "; or set swarm.insecure = true, for experiments only"
                 yield Problem("QRES-E306", "plugins", what, fix)
+
+
+def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> Iterator[Problem]:
+    """A model that no message can carry."""
+    vectors = 4 * dimension
+    if not dimension or vectors + _LEAST_BESIDE <= swarm.max_message_bytes:
+        return
+    beside = _BESIDE + _VOUCHER * swarm.nodes
+    beside += _PROOF * sum("prove" in plugin.hooks or plugin.accompanies for plugin in enabled)
+    enough = -(-(vectors + beside) // _MIB) * _MIB
+    what = (
+        f"is {swarm.max_message_bytes}, and an update of {dimension} parameters takes {vectors} "
+        "bytes and what travels beside it"
+    )
+    fix = f"swarm.max_message_bytes = {enough}, on every node; or a smaller model"
+    yield Problem("QRES-E105", "swarm.max_message_bytes", what, fix)
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:

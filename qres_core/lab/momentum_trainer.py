@@ -98,7 +98,7 @@ class MomentumTrainer:
         rng = stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number)
         batch = rng.permutation(len(self.y))[: self.batch_size]
         step, loss = self._step(self._own, vector, round_info, self.x[batch], self.y[batch])
-        return Update(step.vector, saturated=step.saturated, metrics={"loss": loss})
+        return Update.of(step, metrics={"loss": loss})
 
     def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """The same step on all held-out examples, with a momentum of its own."""

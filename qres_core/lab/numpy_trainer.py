@@ -104,12 +104,7 @@ class NumpyTrainer:
         with np.errstate(over="ignore", invalid="ignore"):
             trained, loss = self._descend(start, rng)
             encoded = fixed.encode(trained - start, scale=self.scale)
-        return Update(
-            encoded.vector,
-            weight=len(self.y),
-            saturated=encoded.saturated,
-            metrics={"loss": loss},
-        )
+        return Update.of(encoded, weight=len(self.y), metrics={"loss": loss})
 
     def _descend(self, start: Weights, rng: np.random.Generator) -> tuple[Weights, float]:
         w = start.copy()
@@ -234,11 +229,7 @@ class QuadraticTrainer:
         with np.errstate(over="ignore", invalid="ignore"):
             share = (1.0 - np.float64(a) ** self.local_epochs) / (1.0 + self.proximal)
             encoded = fixed.encode(share * way, scale=self.scale)
-        return Update(
-            encoded.vector,
-            saturated=encoded.saturated,
-            metrics={"loss": float(way @ way) / way.size},
-        )
+        return Update.of(encoded, metrics={"loss": float(way @ way) / way.size})
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """``loss``, the mean squared distance per coordinate, and ``distance``, the norm.

@@ -29,6 +29,8 @@ class RoundRecord:
         banned_attackers: attackers it bans.
         alignment: cosine between the merged update and the mean of the honest updates.
         model_digest: hex digest of the model after the round.
+        vanished: updates of honest nodes of which most of what moved is below half a step of the
+            grid, so that it is lost; of trainers that can tell.
         plugins: what the observer's plugins have to show after the round, by plugin.
     """
 
@@ -43,6 +45,7 @@ class RoundRecord:
     banned_attackers: int = 0
     alignment: float | None = None
     model_digest: str = ""
+    vanished: int = 0
     plugins: Mapping[str, Mapping[str, object]] = attrs.field(
         factory=dict[str, Mapping[str, object]]
     )

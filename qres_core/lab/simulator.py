@@ -38,7 +38,7 @@ from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
-from qres_core.lab.tasks import Task, TaskConfig, make_task, trained
+from qres_core.lab.tasks import Task, TaskConfig, Vanishing, make_task, trained
 from qres_core.lab.trainer import swarm_task
 from qres_core.lab.wrapped import WrappedKernel
 from qres_core.swarm.effects import (
@@ -240,6 +240,7 @@ class Simulation:
         self.messages = 0
         self.now = EPOCH
         self.updates: dict[tuple[int, bytes], dict[int, Update]] = {}
+        self.vanishing = Vanishing()
         self.idle: dict[int, set[int]] = {}  # by round: who had nothing new to train on
         self.boards: dict[tuple[int, bytes], dict[str, Any]] = {}
         self.records: list[RoundRecord] = []
@@ -429,6 +430,9 @@ class Simulation:
             trainer = self.task.trainers[node.index]
             name = f"node-{node.index}"
             made[node.index], new = trained(trainer, train.model, train.round_info, node=name)
+            if new and node.attacker is None:
+                seen = self.vanishing
+                seen.see(made[node.index], train.model, train.round_info, name)
             if not new:
                 self.idle.setdefault(train.round_info.number, set()).add(node.index)
         return made[node.index]
@@ -519,6 +523,7 @@ class Simulation:
             banned_attackers=sum(one.attacker is not None for one in banned),
             alignment=self.alignment(effect),
             model_digest=outcome.model_digest.hex(),
+            vanished=self.vanishing.of(outcome.round_info.number),
             plugins=node.machine.kernel.status(),
         )
         self.refused.clear()
@@ -577,6 +582,11 @@ class Simulation:
             return None
         return alignment(effect.merged, np.stack(rows))
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What came up while it ran."""
+        return (self.vanishing.notice,) if self.vanishing.notice else ()
+
     def result(self) -> SimulationResult:
         """What the simulation came to."""
         kernel = self.observer.machine.kernel
@@ -589,7 +599,7 @@ class Simulation:
             attack=self.scenario.attack,
             seed=self.scenario.seed,
             pipeline=describe(kernel),
-            notices=(*self.task.notices, *kernel.solution.notices, *resumed),
+            notices=(*self.said, *self.task.notices, *kernel.solution.notices, *resumed),
             rounds=tuple(self.records),
             model_digests=tuple(
                 node.machine.model_digest.hex() for node in self.honest or self.nodes

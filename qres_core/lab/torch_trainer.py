@@ -129,12 +129,7 @@ class TorchTrainer:
             torch.manual_seed(seed)
             loss = self._descend()
         encoded = fixed.encode(_real_parameters(self.module) - start, scale=self.scale)
-        return Update(
-            encoded.vector,
-            weight=len(self.y),
-            saturated=encoded.saturated,
-            metrics={"loss": loss},
-        )
+        return Update.of(encoded, weight=len(self.y), metrics={"loss": loss})
 
     def _descend(self) -> float:
         torch = _torch()

@@ -52,7 +52,7 @@ from qres_core.lab.simulator import (
     node_ids,
     plugins_of,
 )
-from qres_core.lab.tasks import Task, trained
+from qres_core.lab.tasks import Task, Vanishing, trained
 from qres_core.swarm.gathering import Gathering, Held, screened
 from qres_core.swarm.joining import node_info
 from qres_core.swarm.messages import (
@@ -121,6 +121,7 @@ class _Observer:
         self.step = 0
         self.sequence = 0
         self.messages = 0
+        self.vanishing = Vanishing()
         self.idle: set[int] = set()  # who had nothing new to train on in this round
         self.sat_out: Counter[str] = Counter()
         self.merged: Counter[NodeId] = Counter()
@@ -342,6 +343,8 @@ class _Observer:
         ]
         updates = [update for update, _new in fitted]
         self.idle = {node for node, (_update, new) in enumerate(fitted) if not new}
+        for node in sorted(set(range(self.honest)) - self.idle):
+            self.vanishing.see(updates[node], self.model, info, f"node-{node}")
         before, after = self.dropouts()
         conversation.silent.update(self.ids[node] for node in before | after)
         for node, payload in self.payloads(info, updates, before | self.idle):
@@ -396,6 +399,7 @@ class _Observer:
             rejected=rejected,
             alignment=alignment(merged, np.stack(there)) if there else None,
             model_digest=digest.hex(),
+            vanished=self.vanishing.of(number),
             plugins=self.kernel.status(),
         )
 
@@ -451,7 +455,12 @@ def simulate_vectorised(
         attack=scenario.attack,
         seed=scenario.seed,
         pipeline=describe(observer.kernel),
-        notices=(*task.notices, *observer.kernel.solution.notices, *resumed),
+        notices=(
+            *filter(None, (observer.vanishing.notice,)),
+            *task.notices,
+            *observer.kernel.solution.notices,
+            *resumed,
+        ),
         rounds=tuple(records),
         model_digests=(model_digest(observer.model, observer.step).hex(),),
         virtual_seconds=0.0,

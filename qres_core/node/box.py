@@ -251,11 +251,14 @@ def _try_work(seats: Sequence[Seat]) -> None:
         ConfigError: QRES-E105 where they begin with different models; what is wrong with the entry.
         LabError: for an attack that its trainer cannot be turned to; QRES-E802 for what the
             built-in task lacks.
+        CompatibilityError: what does not fit a model of that many parameters.
     """
-    first, last = (
-        make_work(parse(read_toml(seat.config), source=str(seat.config), sections=SECTIONS))[1]
+    ends = [
+        parse(read_toml(seat.config), source=str(seat.config), sections=SECTIONS)
         for seat in (seats[0], seats[-1])
-    )
+    ]
+    first, last = (make_work(end)[1] for end in ends)
+    Kernel.from_config(ends[0], installed=scan()).fit(int(first.size))
     check_first(seats[0].name, first, seats[-1].name, last)
 
 

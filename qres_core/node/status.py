@@ -15,7 +15,7 @@ from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import TransportEvent
 from qres_core.contract.types import FULL_STANDING
-from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut
+from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
 from qres_core.swarm.node import Event, Node
 
 VERSION: Final = 1
@@ -68,6 +68,7 @@ class Board:
     aborted: int = attrs.field(default=0, init=False)
     sat_out: int = attrs.field(default=0, init=False)
     nothing_new: int = attrs.field(default=0, init=False)
+    vanished: dict[str, Any] = attrs.field(factory=lambda: {"updates": 0}, init=False)
     agreed: tuple[int, str] | None = attrs.field(default=None, init=False)
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
     metrics_step: int | None = attrs.field(default=None, init=False)
@@ -94,6 +95,13 @@ class Board:
                 self.nothing_new += 1
             case SatOut():
                 self.sat_out += 1
+            case Vanished():
+                self.vanished = {
+                    "updates": self.vanished["updates"] + 1,
+                    "round": event.round,
+                    "text": event.text,
+                    "fix": event.fix,
+                }
             case TrainerFailure():
                 self.failed(event)
             case _:
@@ -161,6 +169,7 @@ class Board:
                 "nothing_new": self.nothing_new,
             },
             "trainer_error": self._failure,
+            "vanished": self.vanished if self.vanished["updates"] else None,
             "agreed": self._agreed(),
             "metrics": self.metrics,
             "metrics_step": self.metrics_step,

@@ -12,7 +12,7 @@ from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.node.logs import Throttle
-from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut
+from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut, Vanished
 from qres_core.swarm.node import Event
 
 
@@ -21,6 +21,7 @@ class Teller:
     """Writes events to the log; those that others can cause at will are throttled."""
 
     log: structlog.stdlib.BoundLogger
+    _told: bool = attrs.field(default=False, init=False)
     _throttle: Throttle = attrs.field(factory=lambda: Throttle(time.monotonic), init=False)
 
     def event(self, event: Event, step: int | None) -> None:
@@ -54,6 +55,10 @@ class Teller:
                     claimed_sender=None if sender is None else sender.hex(),
                     reason=reason,
                 )
+            case Vanished():
+                if not self._told:
+                    self._told = True
+                    self.log.warning("updates vanish", round=event.round, what=event.text)
             case TrainerFailure():
                 self.failed(event)
             case SatOut(number, reason) if reason == NOTHING_NEW:

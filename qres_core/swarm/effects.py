@@ -56,6 +56,21 @@ class RoundEnded:
 
 
 @attrs.frozen
+class Vanished:
+    """Most of what this node's training changed is below half a step of the grid.
+
+    Attributes:
+        round: number of the round.
+        text: one sentence.
+        fix: what mends it.
+    """
+
+    round: int
+    text: str
+    fix: str
+
+
+@attrs.frozen
 class Agreed:
     """A quorum of nodes holds the same model after the round as this node."""
 

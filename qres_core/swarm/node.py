@@ -32,7 +32,13 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from qres_core.contract.errors import ConfigError, LabError, TransportError
 from qres_core.contract.stores import clear_leftovers, make_folder
 from qres_core.contract.trainer import Trainer
-from qres_core.contract.training import TrainerError, TrainerFailure, fitted
+from qres_core.contract.training import (
+    TrainerError,
+    TrainerFailure,
+    finer_grid,
+    fitted,
+    vanishing,
+)
 from qres_core.contract.transport import Delivery, Transport
 from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
@@ -50,6 +56,7 @@ from qres_core.swarm.effects import (
     SatOut,
     SendTo,
     Train,
+    Vanished,
     Vouched,
 )
 from qres_core.swarm.joining import node_info, round_machine
@@ -74,7 +81,7 @@ CLOSING_SECONDS: Final = 5.0
 _FULL: Final = "the transport does not keep up: the outbox is full, frames are dropped"
 _LOG: Final = logging.getLogger(__name__)
 
-Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut | TrainerFailure
+Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut | TrainerFailure | Vanished
 Outgoing: TypeAlias = Broadcast | SendTo
 
 
@@ -84,6 +91,17 @@ class _Trained:
 
     round: int
     result: Update | TrainerFailure | str
+    vanished: Vanished | None = None
+
+
+def _lost(train: Train, result: Update | TrainerFailure | str) -> Vanished | None:
+    """What the grid swallowed of an update."""
+    if not isinstance(result, Update):
+        return None
+    fix = finer_grid(result, train.model, train.round_info)
+    if fix is None:
+        return None
+    return Vanished(train.round_info.number, vanishing(result, fix), fix)
 
 
 @attrs.frozen
@@ -263,6 +281,8 @@ class Node:
             source = one.author or one.link
             self._apply(self.machine.receive(one.frame, source, now))
         elif isinstance(one.result, Update):
+            if one.vanished is not None and self.on_event is not None:
+                self.on_event(one.vanished)
             self._apply(self.machine.trained(one.result, one.round, now))
         elif isinstance(one.result, TrainerFailure):
             if self.on_event is not None:
@@ -361,7 +381,8 @@ class Node:
             train, self._wanted = self._wanted, None
             if train is not None:
                 result = await self._fit(train, limiter)
-                await inlet.send(_Trained(train.round_info.number, result))
+                lost = _lost(train, result)
+                await inlet.send(_Trained(train.round_info.number, result, lost))
 
     async def _fit(
         self, train: Train, limiter: anyio.CapacityLimiter

@@ -361,3 +361,33 @@ def test_evaluate_is_given_the_scale_where_it_asks(failing: Run) -> None:
     for scale in (0, -6):
         said = report(failing("well", "--json", "--set", f"swarm.scale={scale}"))
         assert said["rounds"][-1]["metrics"] == {"largest": 1.0}
+
+
+@pytest.mark.parametrize("verb", ["check", "simulate"])
+def test_a_model_that_no_message_can_carry_is_refused_with_the_value_that_would_do(
+    run: Run, verb: str
+) -> None:
+    small = ("--set", "swarm.max_message_bytes=65536")
+    result = run(verb, own("make", size=20_000), *small)
+    assert result.exit_code == 2
+    assert "QRES-E105 swarm.max_message_bytes: is 65536" in result.stderr
+    value = result.stderr.partition("fix: swarm.max_message_bytes = ")[2].partition(",")[0]
+    enough = ("--set", f"swarm.max_message_bytes={value}")
+    assert run(verb, own("make", size=20_000), *enough).exit_code == 0
+
+
+def test_updates_that_vanish_are_told_of_with_the_scale_that_mends_it(qres: Run) -> None:
+    slow = ("--set", "trainer.options.rate=1e-6")
+    lost = qres("simulate", str(CANCER), "--rounds", "3", *slow)
+    assert "7 updates vanish on the grid" in lost.stdout
+    said = report(qres("simulate", str(CANCER), "--rounds", "3", "--json", *slow))
+    assert [one["vanished"] for one in said["rounds"]] == [7, 7, 7]
+    (notice,) = [one for one in said["notices"] if "vanish" in one]
+    losses = [one["metrics"]["loss"] for one in said["rounds"]]
+    assert losses[0] == losses[2]  # nothing is learned
+    setting = notice.partition("set ")[2].partition(",")[0].replace(" ", "")
+    assert setting == "swarm.scale=-7"
+    mended = report(qres("simulate", str(CANCER), "--json", "--set", setting, *slow))
+    assert not [one for one in mended["notices"] if "vanish" in one]
+    losses = [one["metrics"]["loss"] for one in mended["rounds"]]
+    assert losses == sorted(set(losses), reverse=True)  # it falls with every round

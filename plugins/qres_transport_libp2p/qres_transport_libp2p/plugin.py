@@ -33,17 +33,26 @@ class Libp2p(Options):
     """
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether another plugin lends the key that connections are proved by.
+        """Whether another plugin lends the key to connect with, and messages can be carried.
 
         Args:
             around: the configuration around the plugin.
 
         Yields:
-            QRES-E305.
+            QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest message.
         """
         if "link_keys" not in around.hooks:
             what = "there is no key to connect with: no enabled plugin has the hook link_keys"
             yield Problem("QRES-E305", "plugins.libp2p", what, "add [plugins.ed25519]")
+        largest = around.max_message_bytes
+        if largest <= self.frame_bytes:
+            return
+        for key in ("blob_bytes", "spool_bytes"):
+            room: int = getattr(self, key)
+            if room < largest:
+                what = f"is {room}, and swarm.max_message_bytes is {largest}"
+                fix = f"{key} = {largest} or more, or a lower swarm.max_message_bytes"
+                yield Problem("QRES-E105", f"plugins.libp2p.{key}", what, fix)
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qres_core import RoundInfo, Update, fixed
+from qres_core.contract.training import finer_grid, with_round
+
+
+def info(scale: int = 0) -> RoundInfo:
+    return RoundInfo("s", 1, bytes(32), 4, scale, (bytes(32),), 1)
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        (lambda vector: (vector,), 1),
+        (lambda vector, round_info: (vector, round_info), 2),
+        (lambda vector, info: (vector, info), 2),
+        (lambda vector, round_info=None: (vector, round_info), 2),
+        (lambda vector, loud=False: (vector,) if not loud else (), 1),
+        (lambda *everything: everything, 2),
+    ],
+)
+def test_a_method_is_given_the_round_if_it_asks(method: Any, given: int) -> None:
+    vector, about = np.zeros(4, dtype=np.int32), info()
+    assert len(with_round(method)(vector, about)) == given
+
+
+@pytest.mark.parametrize("size", [1e-6, 3e-6, 1e-7])
+def test_the_scale_that_is_proposed_keeps_the_values_and_the_weights(size: float) -> None:
+    step = size * np.array([1.0, -0.5, 2.0, 0.0])
+    model = np.array([1.0, -3.0, 0.0, 0.1])
+    update = Update.of(fixed.encode(step))
+    fix = finer_grid(update, fixed.encode(model).vector, info())
+    assert fix is not None
+    scale = int(fix.partition("= ")[2].partition(",")[0])
+    again = fixed.encode(step, scale=scale)
+    assert np.count_nonzero(again.vector) == 3
+    assert fixed.encode(4 * model, scale=scale).saturated == 0
+    assert (
+        finer_grid(Update.of(again), fixed.encode(model, scale=scale).vector, info(scale)) is None
+    )
+
+
+def test_no_scale_is_proposed_that_the_weights_do_not_fit() -> None:
+    update = Update.of(fixed.encode([1e-8, 1e-8, 1e-8, 1e-8]))
+    model = fixed.encode([8000.0, 0.0, 0.0, 0.0]).vector
+    assert "no grid holds" in (finer_grid(update, model, info()) or "")
+
+
+def test_what_moves_or_cannot_be_told_is_not_counted() -> None:
+    model = np.zeros(4, dtype=np.int32)
+    assert finer_grid(Update.of(fixed.encode([1.0, 1e-9, 0.0, 0.0])), model, info()) is None
+    assert finer_grid(Update.of(fixed.encode([0.0] * 4)), model, info()) is None  # did not move
+    assert finer_grid(Update(model), model, info()) is None
