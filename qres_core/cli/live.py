@@ -40,8 +40,10 @@ def figures_at(report: Mapping[str, Any], step: int) -> dict[str, float]:
     """The figures that a node measured of the model of a step; empty where it did not."""
     if report.get("metrics_step") == step:
         return dict(report["metrics"])
-    found = (ended["metrics"] for ended in reversed(report["history"]) if ended["step"] == step)
-    return dict(next(filter(None, found), {}))
+    for ended in reversed(report["history"]):
+        if ended["step"] == step and ended["metrics"]:
+            return dict(ended["metrics"])
+    return {}
 
 
 def seconds_a_round(report: Mapping[str, Any]) -> float | None:

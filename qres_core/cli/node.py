@@ -119,7 +119,9 @@ def status(*, url: str | None, folder: Path | None, as_json: bool) -> None:
         raise ConfigError.of("QRES-E105", "--url", "--folder is given too", fix)
     from qres_core.node.finding import addresses  # noqa: PLC0415
 
-    found = {} if url is not None else addresses(Path() if folder is None else folder)
+    found: Mapping[str, str] = (
+        {} if url is not None else addresses(Path() if folder is None else folder)
+    )
     if folder is not None and not found:
         fix = "name the folder that `qres swarm up --folder` made, or give --url ADDRESS:PORT"
         what = "holds no node.toml, and no node-0/node.toml"

@@ -343,8 +343,10 @@ def figures_of(fleet: Fleet, step: int) -> dict[str, float]:
     """Figures of the model of a step, of the first honest node that measured it."""
     from qres_core.cli.live import figures_at  # noqa: PLC0415 - rich
 
-    made = (figures_at(one.report, step) for one in fleet.living if one.report is not None)
-    return next(filter(None, made), {})
+    for member in fleet.living:
+        if member.report is not None and (made := figures_at(member.report, step)):
+            return made
+    return {}
 
 
 def waited_for(fleet: Fleet) -> str:
