@@ -116,7 +116,13 @@ def test_simulated_nodes_are_listed_before_they_are_members(tmp_path: Path) -> N
     assert len(json.loads(shown.output)) == 10
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(
+    "profile",
+    [
+        pytest.param(one, marks=[pytest.mark.long] if one == "high-security" else [])
+        for one in PROFILES
+    ],
+)
 def test_a_profile_runs(profile: str) -> None:
     config = read(profile)
     result = simulate(config, attrs.evolve(config.sections["simulation"], rounds=2))
