@@ -27,7 +27,7 @@ def pages() -> Iterator[ModuleType]:
 def play(pages: ModuleType, tmp_path: Path) -> Callable[[str], int]:
     def run(text: str) -> int:
         programs = Path(sys.executable).parent
-        player = pages.Player(tmp_path.resolve(), programs, timeout=60.0)
+        player = pages.Player(tmp_path.resolve(), programs, timeout=600.0)
         return int(player.play(pages.read_page("page.md", text)))
 
     return run

@@ -257,7 +257,7 @@ def test_ctrl_c_ends_the_workers_too_with_one_line(tmp_path: Path) -> None:
         workers = [int(text) for text in process.stdout.readline().split()]
         os.killpg(process.pid, signal.SIGINT)
         try:
-            _out, said = process.communicate(timeout=60)
+            _out, said = process.communicate(timeout=900)
         finally:
             process.kill()
     assert process.returncode == 130
