@@ -272,7 +272,9 @@ def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
+)
 def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
     process = up(tmp_path)
     box = tmp_path / "box"
@@ -337,6 +339,7 @@ def make(index, nodes, seed):
 """
 
 
+@pytest.mark.long
 def test_a_failing_trainer_is_told_once_with_its_line_while_the_box_goes_on(
     tmp_path: Path,
 ) -> None:
