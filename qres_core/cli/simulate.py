@@ -79,6 +79,7 @@ def command(
     """
     raw = read_raw(config, [*(parse_setting(text) for text in settings), *_sugar(given)])
     _default_attackers(raw, given)
+    _default_rounds(raw)
     read = parse(raw, source=str(config), sections=SECTIONS)
     if list_nodes:
         show_nodes(read, as_json=as_json)
@@ -123,6 +124,13 @@ def _default_attackers(raw: dict[str, Any], given: dict[str, object]) -> None:
         table.setdefault("attackers", swarm.get("byzantine", 0))
 
 
+def _default_rounds(raw: dict[str, Any]) -> None:
+    """A simulation makes as many models as the swarm would, unless it says how many."""
+    table, swarm = raw.setdefault("simulation", {}), raw.get("swarm")
+    if canonical.is_map(table) and canonical.is_map(swarm) and swarm.get("rounds"):
+        table.setdefault("rounds", swarm["rounds"])
+
+
 def _without(config: Config, names: tuple[str, ...]) -> Config:
     for name in names:
         if name not in config.plugins:
@@ -147,7 +155,7 @@ def _run(
 
     scenario: Scenario = config.sections["simulation"]
     if as_json:
-        return simulate(config, scenario, save=save, resume=resume)
+        return _told(config, simulate(config, scenario, save=save, resume=resume))
     from qres_core.cli.console import console  # noqa: PLC0415 - rich
     from qres_core.cli.display import RoundTable, summary  # noqa: PLC0415
 
@@ -157,8 +165,17 @@ def _run(
     table = RoundTable(f"{title}, {label}" if label else title)
     with table.shown(where):
         result = simulate(config, scenario, progress=table.add, save=save, resume=resume)
+    result = _told(config, result)
     where.print(summary(result), highlight=False)
     return result
+
+
+def _told(config: Config, result: SimulationResult) -> SimulationResult:
+    """The result, with what the simulator leaves out of the configuration."""
+    if not config.swarm.until:
+        return result
+    said = "swarm.until stops nodes; a simulation makes all its rounds"
+    return attrs.evolve(result, notices=(*result.notices, said))
 
 
 def show_nodes(config: Config, *, as_json: bool) -> None:

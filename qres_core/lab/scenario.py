@@ -24,7 +24,9 @@ class Scenario:
     MOVED: ClassVar[Mapping[str, str]] = {"task": "write [trainer.task]"}
 
     rounds: int = attrs.field(
-        default=10, validator=options.whole(1), metadata=_help("Models to make.")
+        default=10,
+        validator=options.whole(1),
+        metadata=_help("Models to make. Left out, `qres simulate` makes `swarm.rounds`, if set."),
     )
     seed: int = attrs.field(
         default=0, validator=options.whole(0), metadata=_help("Decides everything random.")

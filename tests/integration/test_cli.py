@@ -136,6 +136,17 @@ def test_errors_go_to_stderr_with_exit_2(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_simulation_makes_as_many_models_as_the_swarm_is_to_make(tmp_path: Path) -> None:
+    path = tmp_path / "qres.toml"
+    path.write_text(GOOD.replace("rounds = 2", "").replace("quorum = 7", "quorum = 7\nrounds = 3"))
+    report = json.loads(qres("simulate", str(path), "--json").stdout)
+    assert sum(played["closed"] for played in report["rounds"]) == 3
+    until = ("--set", 'swarm.until="loss <= 0.1"')
+    report = json.loads(qres("simulate", str(path), "--rounds", "2", *until, "--json").stdout)
+    assert sum(played["closed"] for played in report["rounds"]) == 2
+    assert any("swarm.until" in notice for notice in report["notices"])
+
+
 def test_simulate_prints_rounds_and_is_deterministic(config: Path) -> None:
     first = qres("simulate", str(config), "--json")
     assert first.returncode == 0, first.stderr
