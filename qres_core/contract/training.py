@@ -100,16 +100,15 @@ def raised(method: str, round_info: RoundInfo, error: Exception) -> TrainerFailu
     return TrainerFailure(method, round_info.number, text, file, line, whole)
 
 
-def described(value: object) -> str:
+def described(value: Any) -> str:
     """A value that is refused, for a message.
 
     Example:
         >>> described(np.zeros(3))
         'an array of float64, shape (3,)'
     """
-    if isinstance(value, np.ndarray):
-        array: np.ndarray[Any, Any] = value
-        return f"an array of {array.dtype}, shape {array.shape}"
+    if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
+        return f"an array of {value.dtype}, shape {value.shape}"
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= _FEW else text[:_FEW] + '…'}"
 
@@ -129,7 +128,8 @@ def fitted(
         TrainerError: QRES-E512: it raised, or returned something else.
     """
     try:
-        update: object = trainer.fit(model, round_info)
+        untyped: Any = trainer
+        update: Any = untyped.fit(model, round_info)
     except Exception as error:
         raise TrainerError.about(raised("fit", round_info, error), node) from error
     if update is None:

@@ -63,14 +63,15 @@ def replaced(trainer: Trainer, **arrays: Array) -> Trainer:
     Raises:
         LabError: QRES-E105 for a trainer that is no dataclass or attrs class with these fields.
     """
-    kind: Any = type(trainer)
+    kind: type = type(trainer)
     changed: Any = trainer
-    if dataclasses.is_dataclass(kind):
-        known = {field.name for field in dataclasses.fields(kind)}
-        evolve: Any = dataclasses.replace
-    else:
-        known = set(attrs.fields_dict(kind)) if attrs.has(kind) else set()
-        evolve = attrs.evolve
+    known: set[str] = set()
+    evolve: Any = attrs.evolve
+    if dataclasses.is_dataclass(changed):
+        known = {field.name for field in dataclasses.fields(changed)}
+        evolve = dataclasses.replace
+    elif attrs.has(kind):
+        known = set(attrs.fields_dict(kind))
     if not known.issuperset(_FIELDS):
         what = f"the attack spoils labelled examples, and a {kind.__name__} shows none"
         fix = f"make it a dataclass with {', '.join(_FIELDS)}, or choose another attack"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qres_core import RoundInfo, Update, fixed
+from qres_core import RoundInfo, Update, Vector, fixed
 from qres_core.contract.training import finer_grid, with_round
 
 
@@ -13,18 +14,44 @@ def info(scale: int = 0) -> RoundInfo:
     return RoundInfo("s", 1, bytes(32), 4, scale, (bytes(32),), 1)
 
 
+def alone(vector: Vector) -> tuple[Any, ...]:
+    return (vector,)
+
+
+def both(vector: Vector, round_info: RoundInfo) -> tuple[Any, ...]:
+    return vector, round_info
+
+
+def otherwise_named(vector: Vector, info: RoundInfo) -> tuple[Any, ...]:
+    return vector, info
+
+
+def optional(vector: Vector, round_info: RoundInfo | None = None) -> tuple[Any, ...]:
+    return (vector,) if round_info is None else (vector, round_info)
+
+
+def with_an_option(vector: Vector, loud: str = "") -> tuple[Any, ...]:
+    return (vector, loud) if loud else (vector,)
+
+
+def anything(*everything: object) -> tuple[Any, ...]:
+    return everything
+
+
 @pytest.mark.parametrize(
     ("method", "given"),
     [
-        (lambda vector: (vector,), 1),
-        (lambda vector, round_info: (vector, round_info), 2),
-        (lambda vector, info: (vector, info), 2),
-        (lambda vector, round_info=None: (vector, round_info), 2),
-        (lambda vector, loud=False: (vector,) if not loud else (), 1),
-        (lambda *everything: everything, 2),
+        (alone, 1),
+        (both, 2),
+        (otherwise_named, 2),
+        (optional, 2),
+        (with_an_option, 1),
+        (anything, 2),
     ],
 )
-def test_a_method_is_given_the_round_if_it_asks(method: Any, given: int) -> None:
+def test_a_method_is_given_the_round_if_it_asks(
+    method: Callable[..., tuple[Any, ...]], given: int
+) -> None:
     vector, about = np.zeros(4, dtype=np.int32), info()
     assert len(with_round(method)(vector, about)) == given
 
