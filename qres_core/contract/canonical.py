@@ -8,6 +8,7 @@ of one type is the bytewise order of section 4.2.1.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, TypeGuard
 
 import cbor2
@@ -59,7 +60,7 @@ def dumps(value: object) -> bytes:
 
 
 def _read(  # noqa: C901, PLR0912, PLR0915 - one loop, for speed
-    data: bytes, octets: bytes | memoryview
+    data: bytes, octets: bytes | memoryview, items_left: float = math.inf
 ) -> Any:
     """The value, if ``data`` is the deterministic encoding of one; without recursion.
 
@@ -73,6 +74,7 @@ def _read(  # noqa: C901, PLR0912, PLR0915 - one loop, for speed
         data: what to read.
         octets: the same, or a view of it, that byte strings are cut from; or nothing, to check
             the form alone.
+        items_left: most values that containers may hold altogether.
     """
     enclosing: list[tuple[list[Any], int, int, bytes]] = []
     items: list[Any] = []  # of the innermost container; of a map, keys and values in turn
@@ -129,7 +131,8 @@ def _read(  # noqa: C901, PLR0912, PLR0915 - one loop, for speed
             elif major == _TAG:
                 raise WireError.of("QRES-E403", "frame", "tags are not used")
             else:
-                if length > (MAX_MAP if major == _MAP else size):
+                items_left -= length << (major & 1)
+                if length > (MAX_MAP if major == _MAP else size) or items_left < 0:
                     raise WireError.of("QRES-E402", "frame", "a container claims too many items")
                 if len(enclosing) >= MAX_DEPTH:
                     raise WireError.of("QRES-E402", "frame", f"nested deeper than {MAX_DEPTH}")
@@ -158,7 +161,7 @@ def _read(  # noqa: C901, PLR0912, PLR0915 - one loop, for speed
     return items[0]
 
 
-def loads(data: bytes, *, max_bytes: int, views: bool = False) -> Any:
+def loads(data: bytes, *, max_bytes: int, views: bool = False, max_items: int | None = None) -> Any:
     """Decode a canonical value.
 
     Args:
@@ -166,6 +169,9 @@ def loads(data: bytes, *, max_bytes: int, views: bool = False) -> Any:
         max_bytes: refuse longer input before looking at it.
         views: give byte strings that are not map keys as read-only memoryviews of ``data``, which
             they keep alive, instead of copies.
+        max_items: refuse more values than this, of all containers together; a key is one and its
+            value another. Without it, a value takes up to 100 times the memory of its encoding,
+            as a list of empty lists does.
 
     Returns:
         the value.
@@ -182,4 +188,5 @@ def loads(data: bytes, *, max_bytes: int, views: bool = False) -> Any:
     """
     if len(data) > max_bytes:
         raise WireError.of("QRES-E401", "frame", f"{len(data)} bytes, limit {max_bytes}")
-    return _read(data, memoryview(data) if views else data)
+    limit = math.inf if max_items is None else max_items
+    return _read(data, memoryview(data) if views else data, limit)

@@ -31,6 +31,8 @@ ENVELOPE_OVERHEAD: Final = 1024 + MAX_AUTHENTICATORS * (MAX_AUTHENTICATOR + MAX_
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _U63 = 2**63 - 1
+_MAX_ITEMS: Final = 256
+"""Of a whole envelope, which holds 38; what has a few more is refused with a better word."""
 _NO_AUTH: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -147,7 +149,7 @@ class Envelope:
 
         Complexity: O(len(frame)).
         """
-        decoded = canonical.loads(frame, max_bytes=max_bytes)
+        decoded = canonical.loads(frame, max_bytes=max_bytes, max_items=_MAX_ITEMS)
         if type(decoded) is not dict or list(cast("Any", decoded)) != list(range(11)):
             raise WireError.of("QRES-E402", "envelope", "expected a map of keys 0..10")
         value = cast("dict[int, Any]", decoded)

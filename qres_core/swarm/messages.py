@@ -61,6 +61,8 @@ DIALOGUE: Final = "dialogue/"
 MAX_PROOF_BYTES: Final = 2**20
 MAX_PROOFS: Final = 8
 MAX_COMPANIONS: Final = 8
+_MAX_ITEMS: Final = 256
+"""Values in lists and maps, in whatever message, beside those for each node."""
 
 
 def _bad(field: str, what: str) -> WireError:
@@ -187,7 +189,9 @@ class ContributionBody:
         limit = 4 * dimension + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
         limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
         weight, octets, proofs, companions = _list(
-            canonical.loads(payload, max_bytes=limit, views=True), 4, "contribution"
+            canonical.loads(payload, max_bytes=limit, views=True, max_items=_MAX_ITEMS),
+            4,
+            "contribution",
         )
         _number(weight, 1, MAX_WEIGHT, "weight")
         vector = _vector(octets, dimension)
@@ -288,7 +292,8 @@ class Proposal:
     @classmethod
     def from_bytes(cls, payload: bytes, nodes: int) -> Proposal:
         """Decode. Raises WireError."""
-        value = canonical.loads(payload, max_bytes=_vote_limit(nodes))
+        most = _MAX_ITEMS + 8 * nodes
+        value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=most)
         raw, lock_round, votes = _list(value, 3, "proposal")
         return cls(
             CandidateSet.from_raw(raw, nodes),
@@ -362,7 +367,8 @@ class Certificate:
     @classmethod
     def from_bytes(cls, payload: bytes, nodes: int) -> Certificate:
         """Decode. Raises WireError."""
-        value = canonical.loads(payload, max_bytes=_vote_limit(nodes))
+        most = _MAX_ITEMS + 8 * nodes
+        value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=most)
         raw, round_number, votes = _list(value, 3, "certificate")
         return cls(
             CandidateSet.from_raw(raw, nodes),
@@ -445,7 +451,7 @@ class Snapshot:
     def from_bytes(cls, payload: bytes, nodes: int, dimension: int) -> Snapshot:
         """Decode. Raises WireError."""
         limit = 4 * dimension + _vote_limit(nodes)
-        value = canonical.loads(payload, max_bytes=limit)
+        value = canonical.loads(payload, max_bytes=limit, max_items=_MAX_ITEMS + nodes)
         step, octets, vouchers = _list(value, 3, "snapshot")
         _number(step, 1, 2**63 - 1, "snapshot.step")
         _octets(octets, 4 * dimension, "snapshot.vector")

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -161,7 +162,8 @@ def read_file(path: Path) -> bytes:
     try:
         handle = open_now(path)  # a named pipe has no end
         with os.fdopen(handle, "rb") as file:
-            if not path.is_file():
+            # What was opened, and not what has the name by now.
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise unusable("is not a file", str(path))
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
@@ -218,8 +220,11 @@ def decode(content: bytes, form: str, where: str = "model") -> SwarmModel:
 
 def _model(swarm: str, step: int, scale: int, octets: bytes, certificate: bytes) -> SwarmModel:
     vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
-    frames: Any = canonical.loads(certificate, max_bytes=len(certificate)) if certificate else []
-    if not canonical.is_list(frames) or len(frames) > MAX_VOUCHERS:
+    frames: Any = []
+    if certificate:
+        size = len(certificate)
+        frames = canonical.loads(certificate, max_bytes=size, max_items=MAX_VOUCHERS)
+    if not canonical.is_list(frames):
         raise unusable(f"expected a list of at most {MAX_VOUCHERS} vouchers")
     vouchers: list[Envelope] = []
     for frame in frames:
@@ -339,7 +344,7 @@ def _to_kept(model: SwarmModel) -> bytes:
 
 
 def _from_kept(content: bytes) -> SwarmModel:
-    value: Any = canonical.loads(content, max_bytes=MAX_FILE_BYTES)
+    value: Any = canonical.loads(content, max_bytes=MAX_FILE_BYTES, max_items=7)
     if not canonical.is_list(value) or len(value) != 7 or value[0] != FORMAT:
         raise unusable("is not a model that a node kept")
     _form, swarm, step, scale, octets, certificate, _checksum = value

@@ -466,6 +466,19 @@ def test_container_keys_are_never_hashed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "items"),
+    [([], 0), (1, 0), ([1, 2], 2), ([[], [[]]], 3), ({1: 2, 3: 4}, 4), ([{1: []}, {}], 4)],
+)
+def test_more_values_than_asked_for_are_refused(value: object, items: int) -> None:
+    data = canonical.dumps(value)
+    assert canonical.loads(data, max_bytes=CAP, max_items=items) == value
+    if items:
+        with pytest.raises(WireError) as caught:
+            canonical.loads(data, max_bytes=CAP, max_items=items - 1)
+        assert caught.value.code == "QRES-E402"
+
+
+@pytest.mark.parametrize(
     ("value", "code"),
     [
         (0.5, "QRES-E403"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tracemalloc
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, cast
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import Envelope, WireError
+from qres_core import Envelope, WireError, canonical
 from qres_core.contract import wire
 
 CAP = 2**20
@@ -287,6 +288,23 @@ def test_a_missing_key_is_refused(field: str) -> None:
     fields = table(SAMPLE)
     del fields[FIELDS.index(field)]
     assert refusal(frame(fields)) == ("QRES-E402", "envelope")
+
+
+def test_a_frame_does_not_grow_in_memory() -> None:
+    """Anybody sends frames, and a list of empty lists takes 72 bytes for each byte of a frame."""
+    size = 2**19
+    bomb = b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size
+    assert len(canonical.loads(bomb, max_bytes=CAP)) == size, "control: it is well formed"
+    whole = frame(table(SAMPLE) | {9: 0})
+    at = whole.index(b"\x09\x00\x0a") + 1
+    for data in (bomb, whole[:at] + bomb + whole[at + 1 :]):
+        tracemalloc.start()
+        try:
+            assert refusal(data)[0] == "QRES-E402"
+            _now, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 * size
 
 
 @pytest.mark.parametrize("key", [11, 23, 2**63, -1, "swarm", "0", b"\0", b""])

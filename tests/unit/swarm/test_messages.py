@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -445,3 +446,27 @@ def test_a_set_is_named_by_everything_in_it_and_by_swarm_and_model() -> None:
     names = {one.digest("ward", b"\x05" * 32) for one in sets}
     names |= {SET.digest("bed", b"\x05" * 32), SET.digest("ward", b"\x07" * 32)}
     assert len(names) == len(sets) + 2
+
+
+@pytest.mark.parametrize(
+    "decode",
+    [
+        lambda data: ContributionBody.from_bytes(data, 2**18),
+        lambda data: Snapshot.from_bytes(data, 4, 2**18),
+        lambda data: Proposal.from_bytes(data, 30),
+        lambda data: Certificate.from_bytes(data, 30),
+    ],
+)
+def test_a_payload_does_not_grow_in_memory(decode: Callable[[bytes], object]) -> None:
+    """A list of empty lists takes 72 bytes of memory for each byte."""
+    size = 2**19
+    bomb = b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size
+    assert len(canonical.loads(bomb, max_bytes=2 * size)) == size, "control: it is well formed"
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError, match=r"QRES-E402.*too many items"):
+            decode(bomb)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size

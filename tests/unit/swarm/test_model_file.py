@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -156,6 +157,31 @@ def test_many_changes_at_once_are_refused(form: str) -> None:
         if bytes(changed) != content:
             with pytest.raises(ModelError, match="QRES-E605"):
                 decode(bytes(changed), form)
+
+
+@pytest.mark.parametrize("form", [".npz", KEPT])
+def test_what_is_tiny_in_a_file_does_not_grow_in_memory(form: str) -> None:
+    """A list of empty lists takes 72 bytes of memory for each byte of a file."""
+    size = 2**20
+    bomb = b"\x9a" + size.to_bytes(4, "big") + b"\x80" * size
+    assert len(canonical.loads(bomb, max_bytes=2 * size)) == size, "control: it is well formed"
+    content = bomb
+    if form == ".npz":
+        whole = encode(made(), form)
+        at = whole.index(b"certificate.npy") + len("certificate.npy")
+        head = bytearray(whole[: at + 128])
+        entry = at - len("certificate.npy") - 30
+        head[entry + 18 : entry + 26] = (128 + len(bomb)).to_bytes(4, "little") * 2
+        tail = whole[whole.index(b"PK\x03\x04", at) :]
+        content = bytes(head) + bomb + tail
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="QRES-E605"):
+            decode(content, form)
+        _now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * size
 
 
 @NO_SAFETENSORS
