@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -76,7 +77,7 @@ class Checkpoint:
         try:
             for name, stream in streams.items():
                 stream.bit_generator.state = self.streams[name]
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise unusable("the random streams of the checkpoint cannot be restored") from error
 
     def journal(self) -> ResumedJournal:
@@ -246,24 +247,59 @@ def _checksum(text: str, model: bytes) -> bytes:
 def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
     """Raises ModelError QRES-E605, and nothing else, whatever the bytes."""
     try:
-        value: Any = canonical.loads(content, max_bytes=len(content))
+        value: Any = canonical.loads(content, max_bytes=len(content), max_items=4)
         form, text, model, checksum = value
         if form != _FORMAT or checksum != _checksum(text, model):
             raise unusable("is no checkpoint, or is damaged", where)
         facts: Any = json.loads(text)
+        before: Any = facts["settings"]
+        if any(type(setting) is not str for setting in before.values()):
+            raise unusable("its settings are none", where)
         checkpoint = Checkpoint(
             model=decode(model, KEPT, where),
-            number=int(facts["number"]),
-            now=float(facts["now"]),
+            number=_whole(facts["number"]),
+            now=_seconds(facts["now"]),
             streams=dict(facts["streams"]),
-            counts={str(name): int(count) for name, count in facts["counts"].items()},
-            records=tuple(RoundRecord(**record) for record in facts["records"]),
+            counts=Counter({name: _whole(count) for name, count in facts["counts"].items()}),
+            records=tuple(_record(record) for record in facts["records"]),
         )
-        return dict(facts["settings"]), checkpoint
+        return dict(before), checkpoint
     except ModelError:
         raise
     except (QresError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise unusable("is no checkpoint, or is damaged", where) from error
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        msg = "expected a whole number"
+        raise ValueError(msg)
+    return value
+
+
+def _seconds(value: object) -> float:
+    if type(value) is not float or not 0 <= value < 2**40:
+        msg = "expected seconds since 1970"
+        raise ValueError(msg)
+    return value
+
+
+def _record(value: Mapping[str, Any]) -> RoundRecord:
+    record = RoundRecord(**value)
+    numbers = [record.number, record.accepted, record.attackers_accepted]
+    numbers += [record.banned_honest, record.banned_attackers, *record.rejected.values()]
+    for number in numbers:
+        _whole(number)
+    figures = [*record.metrics.values(), 0.0 if record.alignment is None else record.alignment]
+    if (
+        type(record.closed) is not bool
+        or {type(record.reason), type(record.model_digest)} != {str}
+        or any(type(figure) not in {int, float} for figure in figures)
+        or any(not canonical.is_map(shown) for shown in record.plugins.values())
+    ):
+        msg = "expected the record of a round"
+        raise ValueError(msg)
+    return record
 
 
 # ── what a checkpoint does not hold ───────────────────────────────────────────────────────────────

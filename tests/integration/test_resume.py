@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qres_core import CompatibilityError, ConfigError, LabError, ModelError
+from qres_core import (
+    CompatibilityError,
+    ConfigError,
+    LabError,
+    ModelError,
+    QresError,
+    canonical,
+)
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.checkpoint import CHECKPOINT, MODEL
 from qres_core.lab.record import RoundRecord, SimulationResult
@@ -208,6 +218,54 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "none"):
         with pytest.raises(ModelError, match=r"QRES-E605.*no checkpoint"):
             played(MEDIAN, resume=place)
+
+
+BAD: list[Any] = [None, -1, 1.5, 2**64, -(2**70), math.nan, math.inf, "x", [], {}, {"a": 1}, True]
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inside: Any = value.items() if isinstance(value, dict) else ()
+    inside = enumerate(value) if isinstance(value, list) else inside
+    for key, inner in inside:
+        yield (*path, key)
+        yield from paths(inner, (*path, key))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_checkpoint_that_somebody_wrote_anew_is_played_or_refused_by_name(
+    tmp_path: Path, engine: str
+) -> None:
+    """Its checksum is right: whoever changes a checkpoint can change that too."""
+    config = configured({"memory": {}, "mean": {"unprotected": True}})
+    task = make_task(TaskConfig(name="quadratic", dimension=3), nodes=5, seed=SEED)
+    scene = Scenario(rounds=1, seed=SEED, engine=engine)
+    simulate(config, scene, task=task, save=tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT
+    form, text, model, _ = canonical.loads(path.read_bytes(), max_bytes=2**20)
+
+    def play(facts: Any) -> None:
+        text = json.dumps(facts)
+        checksum = hashlib.sha256(canonical.dumps([form, text, model])).digest()
+        path.write_bytes(canonical.dumps([form, text, model, checksum]))
+        simulate(config, scene, task=task, resume=tmp_path / "run")
+
+    play(json.loads(text))  # control
+    refused: set[str] = set()
+    for place in paths(json.loads(text)):
+        if place[0] == "settings" and len(place) > 1:
+            continue
+        for bad in BAD:
+            facts = json.loads(text)
+            inner = facts
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = bad
+            try:
+                play(facts)
+            except QresError as error:
+                assert error.code in {"QRES-E105", "QRES-E605"}
+                refused.add(str(place[0]))
+    assert refused == {"settings", "number", "now", "streams", "counts", "records"}
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
