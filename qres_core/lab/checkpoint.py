@@ -285,8 +285,9 @@ def _seconds(value: object) -> float:
 
 
 def _record(value: Mapping[str, Any]) -> RoundRecord:
-    record = RoundRecord(**value)
-    numbers = [record.number, record.accepted, record.attackers_accepted]
+    made = RoundRecord(**value)
+    record: Any = made  # nothing says that its fields are of their types
+    numbers: list[object] = [record.number, record.accepted, record.attackers_accepted]
     numbers += [record.banned_honest, record.banned_attackers, *record.rejected.values()]
     for number in numbers:
         _whole(number)
@@ -299,7 +300,7 @@ def _record(value: Mapping[str, Any]) -> RoundRecord:
     ):
         msg = "expected the record of a round"
         raise ValueError(msg)
-    return record
+    return made
 
 
 # ── what a checkpoint does not hold ───────────────────────────────────────────────────────────────
