@@ -59,6 +59,7 @@ PAGES: Final = (
     "README.md",
     "docs/index.md",
     "docs/tutorials/*.md",
+    "docs/how-to/get-the-model-out.md",
     "docs/how-to/sizing.md",
     "docs/how-to/use-pytorch.md",
 )
