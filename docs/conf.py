@@ -35,7 +35,8 @@ napoleon_custom_sections = ["Complexity", "Source"]
 # Names of other projects, whose inventories would have to be downloaded, and the aliases that
 # autodoc shows under the name of what they stand for.
 _ELSEWHERE: Final = (
-    r"(numpy|np|NDArray|ArrayLike|collections|typing|enum|pathlib|sqlite3|pluggy|attrs|Final)\b.*"
+    r"(numpy|np|NDArray|ArrayLike|collections|typing|enum|os|pathlib|sqlite3|pluggy|attrs"
+    r"|Final)\b.*"
 )
 nitpick_ignore = [
     ("py:data", "ERRORS"),  # has a page of its own, reference/errors.md
@@ -43,7 +44,7 @@ nitpick_ignore = [
 ]
 nitpick_ignore_regex = [
     (r"py:.*", _ELSEWHERE),
-    (r"py:.*", r"(qres_core\.contract\.types\.)?(Vector|NodeId)"),
+    (r"py:.*", r"(qres_core\.contract\.types\.)?(Vector|NodeId|Rounding|Encoded)"),
     (r"py:.*", r"(Iterable|Mapping|Sequence|Callable|Any|Self|NoReturn|TypeError|IndexError)\b.*"),
     (r"py:.*", r"(ValueError|Exception|Enum|IntEnum|Protocol)"),
 ]

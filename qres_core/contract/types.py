@@ -200,7 +200,7 @@ class Rounding:
 
 @attrs.frozen(eq=False)
 class Encoded:
-    """The result of :func:`qres_core.fixed.encode`.
+    """The result of ``qres_core.fixed.encode``.
 
     Attributes:
         vector: int32, shape ``(d,)``.
@@ -246,7 +246,7 @@ class Update:
         """The update of an encoded difference, with what the encoding clipped and lost.
 
         Args:
-            encoded: what :func:`qres_core.fixed.encode` made of ``local model - round model``.
+            encoded: what ``qres_core.fixed.encode`` made of ``local model - round model``.
             weight: number of examples trained on.
             metrics: local figures for the log.
 
