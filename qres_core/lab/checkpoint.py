@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -324,13 +324,16 @@ def check_resumable(kernel: Kernel) -> None:
         )
 
 
-def notices(kernel: Kernel, scenario: Scenario, checkpoint: Checkpoint) -> tuple[str, ...]:
+def notices(
+    kernel: Kernel, scenario: Scenario, checkpoint: Checkpoint, records: Sequence[RoundRecord]
+) -> tuple[str, ...]:
     """What may come out otherwise than without the interruption.
 
     Args:
         kernel: a node's.
         scenario: what is played.
         checkpoint: what it goes on from.
+        records: all rounds, those after the checkpoint too.
     """
     said: list[str] = []
     names = [
@@ -344,6 +347,14 @@ def notices(kernel: Kernel, scenario: Scenario, checkpoint: Checkpoint) -> tuple
     if scenario.engine == "events" and network:
         said.append(
             f"messages under way were lost: simulation.{', simulation.'.join(network)} come out "
+            "otherwise than without the interruption"
+        )
+    everybody = kernel.swarm.nodes
+    if scenario.engine == "events" and any(
+        not record.closed or record.accepted < everybody for record in records
+    ):
+        said.append(
+            "rounds ended without some contributions: which of them came in time may come out "
             "otherwise than without the interruption"
         )
     if scenario.engine == "events" and scenario.attack:

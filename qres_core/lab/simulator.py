@@ -590,7 +590,8 @@ class Simulation:
     def result(self) -> SimulationResult:
         """What the simulation came to."""
         kernel = self.observer.machine.kernel
-        resumed = () if self.start is None else notices(kernel, self.scenario, self.start)
+        start = self.start
+        resumed = () if start is None else notices(kernel, self.scenario, start, self.records)
         return SimulationResult(
             model=self.model(),
             trainer=self.task.name,
@@ -680,12 +681,15 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
     journal = MemoryJournal if start is None else start.journal
     simulation = Simulation(config, scenario, task, installed, hostile, journal=journal)
     simulation.keeper, simulation.on_model = keeper, on_model
+    begun = False
     try:
         if start is not None:
             simulation.go_on(start)
+        begun = True
         simulation.run(progress)
     finally:
-        if keeper is not None and simulation.observer.machine.step:
+        # What is refused leaves the folder as it was.
+        if begun and keeper is not None and simulation.observer.machine.step:
             keeper.finish(simulation.model())
         for node in simulation.nodes:
             node.machine.kernel.teardown()

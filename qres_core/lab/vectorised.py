@@ -430,9 +430,11 @@ def simulate_vectorised(
     start = None if keeper is None else keeper.start
     observer = _Observer(config, scenario, task, installed, hostile, start=start)
     records: list[RoundRecord] = [] if start is None else list(start.records)
+    begun = False
     try:
         if start is not None:
             check_resumable(observer.kernel)
+        begun = True
         for number in range(1 if start is None else start.number + 1, scenario.rounds + 1):
             records.append(observer.play(number))
             if keeper is not None:
@@ -442,11 +444,12 @@ def simulate_vectorised(
             if progress is not None:
                 progress(records[-1])
     finally:
-        if keeper is not None and observer.step:
+        # What is refused leaves the folder as it was.
+        if begun and keeper is not None and observer.step:
             keeper.finish(observer.saved())
         for kernel in dict.fromkeys(observer.kernels):
             kernel.teardown()
-    resumed = () if start is None else notices(observer.kernel, scenario, start)
+    resumed = () if start is None else notices(observer.kernel, scenario, start, records)
     return SimulationResult(
         model=observer.saved(),
         trainer=task.name,

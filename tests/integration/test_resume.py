@@ -184,10 +184,12 @@ def test_a_budget_of_privacy_is_not_begun_anew(tmp_path: Path) -> None:
     plugins = {"memory": {}, "dp": DP, "mean": {"unprotected": True}}
     with pytest.raises(StoppedError):
         played(plugins, engine="vectorised", save=tmp_path / "run", stop_at=1)
+    (tmp_path / "run" / MODEL).write_bytes(b"mine")
     before = (tmp_path / "run" / CHECKPOINT).read_bytes()
     with pytest.raises(CompatibilityError, match=r"QRES-E317 plugins\.dp"):
         played(plugins, engine="vectorised", resume=tmp_path / "run")
     assert (tmp_path / "run" / CHECKPOINT).read_bytes() == before
+    assert (tmp_path / "run" / MODEL).read_bytes() == b"mine"
 
 
 def test_what_begins_anew_is_told(tmp_path: Path) -> None:
@@ -201,6 +203,21 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     assert "median" not in anew
     assert any("simulation.loss" in one for one in told)
     assert any("'gaussian'" in one for one in told)
+
+
+def test_what_the_deadline_decided_is_told(tmp_path: Path) -> None:
+    """Which contributions come in time depends on the delay of each message."""
+    task = make_task(TaskConfig(name="quadratic", dimension=3), nodes=5, seed=SEED)
+    told: list[tuple[str, ...]] = []
+    for deadline, late in ((30.0, False), (0.9, True)):
+        folder = tmp_path / str(deadline)
+        config = configured(MEDIAN, deadline=deadline)
+        scene = Scenario(rounds=2, seed=SEED, jitter=0.4)
+        result = simulate(config, scene, task=task, save=folder)
+        assert late == any(record.accepted < 5 for record in result.closed), "control"
+        told.append(simulate(config, scene, task=task, resume=folder).notices)
+    assert not any("came in time" in note for note in told[0])
+    assert any("came in time" in note for note in told[1])
 
 
 # ── folders ───────────────────────────────────────────────────────────────────────────────────
