@@ -70,7 +70,8 @@ def verify(
 
     Raises:
         ModelError: QRES-E606 says why the model is not believed.
-        ConfigError: QRES-E103 for a file without a roster.
+        ConfigError: QRES-E103 for a file without a roster, QRES-E105 for more liars than a swarm
+            of that many nodes withstands.
         PluginError: QRES-E2xx for plugins that cannot be used, and QRES-E206 for plugins that
             accept what nobody signed.
         QresError: what a plugin's ``setup`` refuses.
@@ -81,6 +82,10 @@ def verify(
     if not swarm.roster:
         fix = "list the identities of the swarm's nodes, as in the file of any of them"
         raise ConfigError.of("QRES-E103", "swarm.roster", "whose signatures count is not said", fix)
+    if swarm.nodes <= 3 * swarm.byzantine:
+        what = f"{swarm.nodes} nodes cannot agree with {swarm.byzantine} liars among them"
+        fix = "take swarm.nodes and swarm.byzantine from the file of a node of the swarm"
+        raise ConfigError.of("QRES-E105", "swarm.byzantine", what, fix)
     if model.swarm != swarm.name:
         raise _refused(f"it is of the swarm {model.swarm!r}, the roster of {swarm.name!r}")
     if model.scale != swarm.scale:

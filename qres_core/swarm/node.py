@@ -195,7 +195,8 @@ class Node:
                 with anyio.move_on_after(CLOSING_SECONDS):
                     await sent.wait()
                 group.cancel_scope.cancel()
-        self._keep_newest()
+        if self._vouched is not None and self.keep is not None:
+            self.keep(self._vouched)
 
     def enough(self, step: int) -> None:
         """The model of a step reached ``swarm.until`` here: tell the others.
@@ -366,12 +367,11 @@ class Node:
         while True:
             await self._to_keep.wait()
             self._to_keep = anyio.Event()
-            await anyio.to_thread.run_sync(self._keep_newest)
-
-    def _keep_newest(self) -> None:
-        model, self._vouched = self._vouched, None
-        if model is not None and self.keep is not None:
-            self.keep(model)
+            model = self._vouched
+            if model is not None and self.keep is not None:
+                await anyio.to_thread.run_sync(self.keep, model)
+            if self._vouched is model:  # else there is a newer one by now
+                self._vouched = None
 
     async def _train(self, inlet: MemoryObjectSendStream[_Input]) -> None:
         limiter = anyio.CapacityLimiter(1)  # the nodes of one process do not queue for each other

@@ -184,7 +184,10 @@ def test_the_roster_s_file_decides() -> None:
     assert "of the swarm" in refusal(made(), roster(name="other"))
     assert "swarm.scale of the roster 2" in refusal(made(), roster(scale=2))
     assert verify(made(scale=2), roster(scale=2), NOW).vouchers == 3
-    assert "and 3 may lie" in refusal(made(), roster(byzantine=3))
+    assert verify(made(), roster(byzantine=1), NOW).byzantine == 1
+    assert verify(made(PAIRS[:1]), roster(byzantine=0), NOW).vouchers == 1
+    with pytest.raises(ConfigError, match=r"QRES-E105 swarm.byzantine"):
+        verify(made(PAIRS), roster(byzantine=3), NOW)
 
 
 def test_a_file_that_lets_the_unsigned_pass_is_refused() -> None:

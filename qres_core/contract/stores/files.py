@@ -84,6 +84,8 @@ def clear_leftovers(path: Path) -> None:
 def create_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file that must not exist yet; on the disk when this returns.
 
+    Where the disk has no hard links, as a memory stick has none, a crash may leave an empty file.
+
     Args:
         path: where. Its folder exists.
         content: all of it.
@@ -95,7 +97,13 @@ def create_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """
     with _written(path, content, mode) as new:
         try:
-            os.link(new, path)
+            try:
+                os.link(new, path)
+            except FileExistsError:
+                raise
+            except OSError:  # no hard links: take the name first, so that nobody else can
+                os.close(create_now(path, mode))
+                new.replace(path)
         except FileExistsError as error:
             raise LabError.of("QRES-E803", str(path), "exists", "name another place") from error
 

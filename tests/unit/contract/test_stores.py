@@ -516,6 +516,27 @@ def test_files_are_written_whole_and_private(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_new_file_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A memory stick has none, and people carry models on it."""
+
+    def refused(*_arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "new"
+    create_file(path, b"old")
+    with pytest.raises(LabError, match="QRES-E803"):
+        create_file(path, b"newer")
+    assert path.read_bytes() == b"old"
+    assert path.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(LabError, match="QRES-E803"):
+        create_file(tmp_path / "link", b"newer")
+    assert {one.name for one in tmp_path.iterdir()} == {"new", "link"}
+    with pytest.raises(RoundError, match="QRES-E602"):
+        create_file(tmp_path / "none" / "new", b"x")
+
+
 @pytest.mark.parametrize("step", ["write", "rename"])
 def test_a_disk_that_refuses_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
