@@ -108,9 +108,15 @@ class SatOut:
 
 @attrs.frozen
 class Diverged:
-    """The node must stop: a quorum holds another model."""
+    """The node must stop: a quorum holds another model.
+
+    Attributes:
+        error: says so.
+        models: digests of the model that the quorum does not hold, and of those made from it.
+    """
 
     error: RoundError
+    models: frozenset[bytes]
 
 
 Effect: TypeAlias = (

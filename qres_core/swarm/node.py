@@ -29,8 +29,8 @@ import anyio.to_thread
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from qres_core.contract.errors import ConfigError, LabError, TransportError
-from qres_core.contract.stores import clear_leftovers, make_folder
+from qres_core.contract.errors import ConfigError, LabError, ModelError, TransportError
+from qres_core.contract.stores import clear_leftovers, make_folder, sync_folder
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import (
     TrainerError,
@@ -145,6 +145,7 @@ class Node:
     on_event: Callable[[Event], None] | None = None
     on_model: Callable[[SwarmModel], None] | None = None
     keep: Callable[[SwarmModel], None] | None = None
+    forget: Callable[[frozenset[bytes]], None] | None = None
     clock: Callable[[], float] = time.time
     linger: float = 0.0
     meet: float = 0.0
@@ -155,6 +156,7 @@ class Node:
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _vouched: SwarmModel | None = attrs.field(default=None, init=False)
+    _disowned: frozenset[bytes] = attrs.field(default=frozenset(), init=False)
     _to_keep: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _outgoing_bytes: int = attrs.field(default=0, init=False)
     _driving: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, init=False)
@@ -178,23 +180,27 @@ class Node:
         self._outbox, outgoing = anyio.create_memory_object_stream[Outgoing](OUTBOX_FRAMES)
         self._inlet = inlet
         sent = anyio.Event()
-        with inlet, inputs, self._outbox, outgoing:
-            async with task_group() as group:
-                group.start_soon(self._listen, inlet)
-                group.start_soon(self._train, inlet)
-                group.start_soon(self._speak, outgoing, sent)
-                group.start_soon(self._keep)
-                try:
-                    with self._driving:
-                        await self._meet()
-                        self.meeting = False
-                        await self._drive(inputs)
-                finally:
-                    self.machine.stop()
-                self._outbox.close()
-                with anyio.move_on_after(CLOSING_SECONDS):
-                    await sent.wait()
-                group.cancel_scope.cancel()
+        try:
+            with inlet, inputs, self._outbox, outgoing:
+                async with task_group() as group:
+                    group.start_soon(self._listen, inlet)
+                    group.start_soon(self._train, inlet)
+                    group.start_soon(self._speak, outgoing, sent)
+                    group.start_soon(self._keep)
+                    try:
+                        with self._driving:
+                            await self._meet()
+                            self.meeting = False
+                            await self._drive(inputs)
+                    finally:
+                        self.machine.stop()
+                    self._outbox.close()
+                    with anyio.move_on_after(CLOSING_SECONDS):
+                        await sent.wait()
+                    group.cancel_scope.cancel()
+        finally:
+            if self._disowned and self.forget is not None:  # nothing is being written any more
+                self.forget(self._disowned)
         if self._vouched is not None and self.keep is not None:
             self.keep(self._vouched)
 
@@ -301,7 +307,8 @@ class Node:
                     if self.steps is None or self.machine.step < self.steps:
                         self._wanted = effect
                         self._work.set()
-                case Diverged(error):
+                case Diverged(error, models):
+                    self._disowned = models
                     raise error
                 case Vouched(model):
                     self._hand_out(model)
@@ -466,6 +473,15 @@ def _keep_in(folder: Path, model: SwarmModel) -> None:
     model.keep(folder)
 
 
+def _forget_in(folder: Path, models: frozenset[bytes]) -> None:
+    """Remove the kept model if it is one of these, by digest."""
+    path = folder / KEPT
+    with suppress(ModelError):  # there is none, or nobody can use it
+        if SwarmModel.load(path).digest in models:
+            path.unlink(missing_ok=True)
+            sync_folder(folder)
+
+
 async def run_node(  # noqa: PLR0913 - all but the configuration by name
     config: Config,
     *,
@@ -550,6 +566,7 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
                 on_event=on_event,
                 on_model=on_model,
                 keep=None if folder is None else partial(_keep_in, folder),
+                forget=None if folder is None else partial(_forget_in, folder),
                 clock=clock,
                 linger=linger,
                 meet=meet,

@@ -93,8 +93,16 @@ class Vouchers:
                 what = f"{against} nodes hold {other.hex()[:16]}, this node {child.hex()[:16]}"
                 fix = "compare software and plugin versions, then restart from a snapshot"
                 error = RoundError.of("QRES-E601", f"round {envelope.round}", what, fix)
-                self._outlet.put(Diverged(error))
+                self._outlet.put(Diverged(error, self._from(child)))
                 self.diverged = True
+
+    def _from(self, model: bytes | None) -> frozenset[bytes]:
+        """A model and those that this node made from it."""
+        found: set[bytes] = set()
+        while model is not None and model not in found:
+            found.add(model)
+            model = self.children.get(model)
+        return frozenset(found)
 
     def of_model(self) -> tuple[Envelope, ...]:
         """Messages that vouch for the model this node holds, ascending by sender."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from qres_core import (
     ConfigError,
+    ModelError,
     NodeId,
     NodeInfo,
     RoundError,
@@ -37,6 +39,7 @@ from qres_core.node.status import Board
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
 from qres_core.swarm.journal import Record
 from qres_core.swarm.memory import MemoryTransport
+from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.swarm.store import SqliteJournal
@@ -625,6 +628,41 @@ def test_a_node_with_another_model_than_the_quorum_stops_by_name(task: Task) -> 
     assert not swarm.errors
     assert {machine.step for machine in swarm.machines.values()} == {2}
     assert len(set(swarm.digests())) == 1
+
+
+def test_a_model_that_the_quorum_does_not_hold_is_kept_no_more(task: Task, tmp_path: Path) -> None:
+    """Liars may have vouched for it: it must not be exported as the swarm's."""
+    config = configure("disowned", deadline=0.3, vote_timeout=0.5, data_dir=tmp_path)
+    swarm = Swarm(config, task)
+    odd = Swarm(attrs.evolve(config, plugins={"memory": {}, "off": {}}), task)
+    installed = {**scan(), "off": Installed.local("off", OffByOne)}
+    kept: dict[int, list[bytes]] = {}
+
+    def keep(index: int, node: Node) -> None:
+        def on_event(event: object) -> None:
+            if isinstance(event, RoundEnded) and event.outcome.status is RoundStatus.CLOSED:
+                model = SwarmModel("disowned", node.machine.step, 0, node.machine.model)
+                assert node.keep is not None
+                node.keep(model)  # as if liars vouched at once
+                kept.setdefault(index, []).append(model.digest)
+
+        node.on_event = on_event
+
+    async def scene() -> None:
+        async with anyio.create_task_group() as group:
+            for index in range(3):
+                group.start_soon(
+                    lambda index=index: swarm.node(index, 2, on_start=partial(keep, index))
+                )
+            group.start_soon(lambda: odd.node(3, 3, installed=installed, on_start=partial(keep, 3)))
+
+    play(scene)
+    assert [getattr(error, "code", None) for error in odd.errors.values()] == ["QRES-E601"]
+    assert len(kept[3]) == 1
+    with pytest.raises(ModelError, match="QRES-E606"):
+        kept_model(tmp_path / IDS[3].hex())
+    for index in range(3):  # control
+        assert kept_model(tmp_path / IDS[index].hex()).digest == kept[index][-1]
 
 
 # ── the transport's side ──────────────────────────────────────────────────────────────────────

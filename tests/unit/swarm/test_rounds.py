@@ -605,6 +605,7 @@ def test_a_node_whose_merge_differs_stops_and_the_others_go_on(harness: ModuleTy
     (diverged,) = net.nodes[3].diverged
     assert diverged.error.code == "QRES-E601"
     assert diverged.error.problems[0].where == "round 1"
+    assert diverged.models == {net.machine(3).model_digest}
     assert net.machine(3).step == 1
     assert net.machine(3).tick(net.now) == []
     assert not any(node.diverged for node in net.nodes[:3])
