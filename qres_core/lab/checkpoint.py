@@ -357,10 +357,11 @@ def notices(
             "rounds ended without some contributions: which of them came in time may come out "
             "otherwise than without the interruption"
         )
-    if scenario.engine == "events" and scenario.attack:
+    if scenario.attack:
+        order = ", and the order in which attackers draw random numbers"
         said.append(
-            f"the attack {scenario.attack!r} begins anew: what it remembers, and the order in "
-            "which attackers draw random numbers"
+            f"the attack {scenario.attack!r} begins anew: what it remembers"
+            f"{order if scenario.engine == 'events' else ''}"
         )
     said.append(
         f"goes on after model {checkpoint.model.step}; a trainer that remembers begins anew"

@@ -205,6 +205,18 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     assert any("'gaussian'" in one for one in told)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_that_an_attack_forgets_is_told(tmp_path: Path, engine: str) -> None:
+    scenario: dict[str, Any] = {"engine": engine, "attack": "mimic", "attackers": 1}
+    played(MEDIAN, rounds=1, save=tmp_path / "run", **scenario)
+    told = played(MEDIAN, rounds=1, resume=tmp_path / "run", **scenario).notices
+    assert any("the attack 'mimic' begins anew" in note for note in told)
+    scenario = {"engine": engine}
+    played(MEDIAN, rounds=1, save=tmp_path / "control", **scenario)
+    told = played(MEDIAN, rounds=1, resume=tmp_path / "control", **scenario).notices
+    assert not any("the attack" in note for note in told)
+
+
 def test_what_the_deadline_decided_is_told(tmp_path: Path) -> None:
     """Which contributions come in time depends on the delay of each message."""
     task = make_task(TaskConfig(name="quadratic", dimension=3), nodes=5, seed=SEED)
