@@ -56,14 +56,19 @@ class Vouchers:
         self._hand_out(child)
 
     def vouch(self, now: float) -> None:
-        """Tell the others which model this node holds, so that one that lags can be convinced."""
+        """Tell the others which model this node holds, so that one that lags can be convinced.
+
+        Not where they would not take its word.
+        """
         position = self._position
         payload = canonical.dumps(position.model_digest)
         voucher = self._speaker.make(
             DIGEST, payload, now, round_number=position.model_round, model=position.parent
         )
-        self._speaker.send_all(voucher)
-        self.take(voucher)
+        # The word of a member that only trains is refused, and so is what holds it, as a whole.
+        if self._seat.kernel.authentic(voucher, now):
+            self._speaker.send_all(voucher)
+            self.take(voucher)
 
     def take(self, envelope: Envelope) -> None:
         """Take what a node says it holds.

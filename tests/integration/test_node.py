@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from qres_core import (
+    ACCEPT,
     ConfigError,
+    Envelope,
     ModelError,
     NodeId,
     NodeInfo,
@@ -26,8 +28,10 @@ from qres_core import (
     Update,
     Updates,
     Vector,
+    Verdict,
     hookimpl,
     model_digest,
+    reject,
 )
 from qres_core.contract.training import TrainerFailure
 from qres_core.kernel.config import Config, parse
@@ -39,6 +43,7 @@ from qres_core.node.status import Board
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
 from qres_core.swarm.journal import Record
 from qres_core.swarm.memory import MemoryTransport
+from qres_core.swarm.messages import DIGEST
 from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
@@ -663,6 +668,36 @@ def test_a_model_that_the_quorum_does_not_hold_is_kept_no_more(task: Task, tmp_p
         kept_model(tmp_path / IDS[3].hex())
     for index in range(3):  # control
         assert kept_model(tmp_path / IDS[index].hex()).digest == kept[index][-1]
+
+
+@attrs.frozen
+class Roles:
+    """Lets the nodes that it names only train, as a certificate of the role ``train`` does."""
+
+    trains: tuple[str, ...] = ()
+
+    @hookimpl
+    def authenticate(self, envelope: Envelope) -> Verdict:
+        barred = envelope.kind == DIGEST and envelope.sender.hex() in self.trains
+        return reject("wrong role") if barred else ACCEPT
+
+
+@pytest.mark.parametrize("trains", [(), (IDS[3].hex(),)])
+def test_a_node_whose_word_others_do_not_take_counts_itself_not_either(
+    task: Task, tmp_path: Path, trains: tuple[str, ...]
+) -> None:
+    """A model with its voucher would be refused as a whole, by `verify` and by nodes that lag."""
+    plugins = {"roles": {"trains": list(trains)}}
+    config = configure("roles", data_dir=tmp_path, plugins=plugins)
+    swarm = Swarm(config, task)
+    installed = {**scan(), "roles": Installed.local("roles", Roles)}
+    play(lambda: swarm.together(3, installed=installed))
+    assert not swarm.errors
+    for node_id in IDS:
+        kept = kept_model(tmp_path / node_id.hex())
+        own = node_id in {voucher.sender for voucher in kept.vouchers}
+        assert own == (node_id.hex() not in trains)
+        assert len(kept.vouchers) > config.swarm.byzantine
 
 
 # ── the transport's side ──────────────────────────────────────────────────────────────────────
