@@ -18,6 +18,7 @@ import attrs
 
 from qres_core.contract.errors import ConfigError, ModelError, PluginError, WireError
 from qres_core.contract.types import NODE_ID_BYTES, NodeInfo
+from qres_core.contract.verdict import ACCEPT
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
@@ -25,7 +26,8 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.messages import DIGEST, decode_digest
 from qres_core.swarm.model_file import SwarmModel
 
-Authentic = Callable[[Envelope], bool]
+Fault = Callable[[Envelope], str]
+"""Why a message is not its sender's, or not a member's; empty if it is. Swarm and roster aside."""
 
 
 @attrs.frozen
@@ -96,14 +98,19 @@ def verify(
     roster = tuple(sorted(bytes.fromhex(text) for text in swarm.roster))
     info = NodeInfo(bytes(NODE_ID_BYTES), swarm.name, roster, swarm.byzantine, observer=True)
     kernel = Kernel.that_authenticates(config, installed=installed)
+
+    def fault(voucher: Envelope) -> str:
+        verdict, plugin = kernel.authenticate(voucher, voucher.sender, now)
+        return "" if verdict is ACCEPT else f"{verdict.reason} ({plugin})"
+
     try:
         kernel.setup(info)
-        return _count(model, config, lambda voucher: kernel.authentic(voucher, now))
+        return _count(model, config, fault)
     finally:
         kernel.teardown()
 
 
-def _count(model: SwarmModel, config: Config, authentic: Authentic) -> Proof:
+def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
     swarm, digest = config.swarm, model.digest
     members = {bytes.fromhex(text) for text in swarm.roster}
     parents = {voucher.model_digest for voucher in model.vouchers}
@@ -122,9 +129,9 @@ def _count(model: SwarmModel, config: Config, authentic: Authentic) -> Proof:
             raise _refused(f"{who} signed a {voucher.kind!r} message, which vouches for nothing")
         if not _is_of(voucher, digest):
             raise _refused(f"{who} vouches for another model")
-        if not authentic(voucher):
-            raise _refused(f"the signature of {who} does not hold")
-        if _lets_anything_pass(voucher, authentic):
+        if why := fault(voucher):
+            raise _refused(f"the signature of {who} does not hold: {why}")
+        if _lets_anything_pass(voucher, fault):
             what = "the enabled plugins accept messages that nobody signed"
             fix = "enable a plugin that checks signatures, with options that require them"
             raise PluginError.of("QRES-E206", "plugins", what, fix)
@@ -141,7 +148,7 @@ def _is_of(voucher: Envelope, digest: bytes) -> bool:
         return False
 
 
-def _lets_anything_pass(voucher: Envelope, authentic: Authentic) -> bool:
+def _lets_anything_pass(voucher: Envelope, fault: Fault) -> bool:
     """Whether the same message is accepted unsigned, or with a signature of another one."""
     other = attrs.evolve(voucher, sequence=voucher.sequence ^ 1)
-    return authentic(voucher.with_auth({})) or authentic(other)
+    return not fault(voucher.with_auth({})) or not fault(other)

@@ -17,6 +17,7 @@ from qres_ed25519 import keyfile
 from qres_ed25519.signature import KeyPair
 
 from qres_core import (
+    ACCEPT,
     CompatibilityError,
     ConfigError,
     Envelope,
@@ -171,7 +172,7 @@ def test_without_the_check_of_signatures_the_forgery_is_believed(
     forge: Callable[[], SwarmModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above: nothing else than the signature stands in the way."""
-    monkeypatch.setattr(Kernel, "authentic", lambda *_arguments: True)
+    monkeypatch.setattr(Kernel, "authenticate", lambda *_arguments: (ACCEPT, ""))
     monkeypatch.setattr(model_proof, "_lets_anything_pass", lambda *_arguments: False)
     model = forge()
     assert verify(model, roster(), NOW).vouchers == 3
@@ -197,7 +198,7 @@ def test_a_file_that_lets_the_unsigned_pass_is_refused() -> None:
     both = {"ed25519": {}, "pki": tables_of_members()}
     assert verify(made(), roster(both), NOW).vouchers == 3, "control: with signatures it is used"
     fewer = {"ed25519": {}, "pki": {"members": [pair.public.hex() for pair in PAIRS[1:]]}}
-    assert "does not hold" in refusal(made(), roster(fewer))
+    assert "does not hold: not a member (pki)" in refusal(made(), roster(fewer))
 
 
 def tables_of_members() -> dict[str, Any]:
