@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,6 +17,8 @@ from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import Update, Vector
 
 MAX_TRACEBACK: Final = 8000
+MAX_ERROR: Final = 1000
+"""Characters of what a trainer's exception says; the status and the log hold them."""
 _OURS: Final = str(Path(__file__).parents[1])
 _FEW: Final = 200
 _GROWTH_BITS: Final = 2
@@ -89,12 +91,19 @@ def _place(error: BaseException) -> tuple[str, int]:
     return frame.filename, frame.lineno or 0
 
 
-def raised(method: str, round_info: RoundInfo, error: Exception) -> TrainerFailure:
+def _cut(made: Callable[[], str], most: int) -> str:
+    """A text of the user's own making: it may be of any length, and fail."""
+    try:
+        text = made()
+    except Exception as error:  # noqa: BLE001 - whatever it is, a message is about something else
+        return f"(its text cannot be made: {type(error).__name__})"
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def raised(method: str, round_info: RoundInfo, error: BaseException) -> TrainerFailure:
     """The failure of a method that raised."""
-    if isinstance(error, QresError):
-        text = f"{type(error).__name__}: {error.problems[0]}"
-    else:
-        text = f"{type(error).__name__}: {error}"
+    said: object = error.problems[0] if isinstance(error, QresError) else error
+    text = f"{type(error).__name__}: {_cut(lambda: str(said), MAX_ERROR)}"
     file, line = _place(error)
     whole = "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
     return TrainerFailure(method, round_info.number, text, file, line, whole)
@@ -109,8 +118,7 @@ def described(value: Any) -> str:
     """
     if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
         return f"an array of {value.dtype}, shape {value.shape}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= _FEW else text[:_FEW] + '…'}"
+    return f"{type(value).__name__} {_cut(lambda: repr(value), _FEW)}"
 
 
 def fitted(
@@ -130,7 +138,9 @@ def fitted(
     try:
         untyped: Any = trainer
         update: Any = untyped.fit(model, round_info)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a SystemExit or a CancelledError would end the node's thread
         raise TrainerError.about(raised("fit", round_info, error), node) from error
     if update is None:
         return None
@@ -163,12 +173,14 @@ def evaluated(
     """
     try:
         figures: object = with_round(evaluate)(model, round_info)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise TrainerError.about(raised("evaluate", round_info, error), node) from error
     try:
         made = cast("Mapping[str, float]", figures)
         return {str(name): float(value) for name, value in made.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except Exception as error:
         said = f"returned {described(figures)}, and not numbers by name"
         raise TrainerError.about(
             TrainerFailure("evaluate", round_info.number, said), node
@@ -207,10 +219,14 @@ def vanishing(update: Update, fix: str) -> str:
 def with_round(method: Callable[..., Any]) -> Callable[[Vector, RoundInfo], Any]:
     """A method that takes a model and the round, from one that may take the model alone.
 
-    The second argument is taken for the round if it must be given or is called ``round_info``.
+    The second argument is taken for the round if it must be given or is called ``round_info``; one
+    of that name may also be given by name only.
     """
-    if _takes_round(method):
+    parameters = _parameters(method)
+    if _takes_round(parameters):
         return method
+    if any(item.name == "round_info" and item.kind is item.KEYWORD_ONLY for item in parameters):
+        return lambda vector, round_info: method(vector, round_info=round_info)
 
     def alone(vector: Vector, _round_info: RoundInfo) -> Any:
         return method(vector)
@@ -218,11 +234,15 @@ def with_round(method: Callable[..., Any]) -> Callable[[Vector, RoundInfo], Any]
     return alone
 
 
-def _takes_round(method: Callable[..., Any]) -> bool:
+def _parameters(method: Callable[..., Any]) -> list[inspect.Parameter]:
+    """None where Python cannot tell, as for some built-in functions."""
     try:
-        parameters = list(inspect.signature(method).parameters.values())
+        return list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):
-        return False
+        return []
+
+
+def _takes_round(parameters: Sequence[inspect.Parameter]) -> bool:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [item for item in parameters if item.kind in kinds]
     if len(positional) > 1:

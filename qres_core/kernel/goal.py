@@ -54,6 +54,10 @@ class Goal:
             raise ValueError(text)
         return cls(found["figure"], found["relation"], float(found["bound"]))
 
+    def __str__(self) -> str:
+        """The same for all texts that mean it."""
+        return f"{self.figure} {self.relation} {self.bound!r}"
+
     def is_reached(self, figures: Mapping[str, float]) -> bool:
         """Whether the figures reach it; one that is missing, or not a number, does not."""
         value = figures.get(self.figure)

@@ -267,7 +267,7 @@ def _own(table: TrainerConfig, factory: Callable[..., object], place: Mapping[st
         made: Any = factory(**{**wanted, **table.options})
     except QresError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{table.entry} raised {type(error).__name__}: {error}"
         fix = "correct the function, or what trainer.options gives it"
         raise ConfigError.of("QRES-E101", "trainer.entry", what, fix) from error

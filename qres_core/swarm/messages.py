@@ -17,14 +17,15 @@ fetched        a contribution, quoted whole: its own sequence number has passed 
 attestation    digests of contributions whose proofs the sender checked and found good
 sync           "what did I miss since the model this envelope names?"; whether the set is known
 snapshot       a model and the digest messages that vouch for it
-enough         number of a model that reached ``swarm.until`` on the sender's figures
+enough         number of a model that reached ``swarm.until`` for the sender; digest of that goal
+stop           ``enough`` messages of as many nodes as decide a vote
 =============  ==================================================================================
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ ATTESTATION: Final = "attestation"
 SYNC: Final = "sync"
 SNAPSHOT: Final = "snapshot"
 ENOUGH: Final = "enough"
+STOP: Final = "stop"
 DIALOGUE: Final = "dialogue/"
 
 MAX_PROOF_BYTES: Final = 2**20
@@ -416,14 +418,32 @@ def decode_sync(payload: bytes) -> bool:
     return value
 
 
-def encode_enough(step: int) -> bytes:
-    """What a node says whose figures of a model reached ``swarm.until``."""
-    return canonical.dumps(step)
+def goal_digest(goal: str) -> bytes:
+    """What stands for a goal in messages, 32 bytes: a node's word is for one goal only."""
+    return hashlib.sha256(goal.encode()).digest()
 
 
-def decode_enough(payload: bytes) -> int:
-    """Number of the model. Raises WireError."""
-    return _number(canonical.loads(payload, max_bytes=9), 0, 2**63 - 1, "enough")
+def encode_enough(step: int, goal: bytes) -> bytes:
+    """What a node says whose figures of a model reached the goal of that digest."""
+    return canonical.dumps([step, goal])
+
+
+def decode_enough(payload: bytes) -> tuple[int, bytes]:
+    """Number of the model, and digest of the goal. Raises WireError."""
+    step, goal = _list(canonical.loads(payload, max_bytes=64), 2, "enough")
+    return _number(step, 0, 2**63 - 1, "enough.step"), _octets(goal, DIGEST_BYTES, "enough.goal")
+
+
+def encode_stop(messages: Iterable[Envelope]) -> bytes:
+    """What a node says that stops: the ``enough`` messages that let it."""
+    return canonical.dumps([message.to_bytes() for message in messages])
+
+
+def decode_stop(payload: bytes, nodes: int) -> tuple[Envelope, ...]:
+    """The messages that a ``stop`` quotes, not authenticated. Raises WireError."""
+    most = _MAX_ITEMS + nodes
+    value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=most)
+    return _frames(value, nodes, _vote_limit(1), "stop")
 
 
 @attrs.frozen(eq=False)

@@ -105,13 +105,11 @@ def _lost(train: Train, result: Update | TrainerFailure | str) -> Vanished | Non
 
 
 @attrs.frozen
-class _Enough:
-    """The model of a step is good enough."""
-
-    step: int
+class _Wake:
+    """There is something to do beside the inputs."""
 
 
-_Input: TypeAlias = Delivery | _Trained | _Enough
+_Input: TypeAlias = Delivery | _Trained | _Wake
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -153,6 +151,7 @@ class Node:
     dropped: int = attrs.field(default=0, init=False)
     _now: float = attrs.field(default=-math.inf, init=False)
     _at: float = attrs.field(default=0.0, init=False)
+    _good: int | None = attrs.field(default=None, init=False)
     _wanted: Train | None = attrs.field(default=None, init=False)
     _work: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _vouched: SwarmModel | None = attrs.field(default=None, init=False)
@@ -208,10 +207,12 @@ class Node:
         """The model of a step reached ``swarm.until`` here: tell the others.
 
         The node goes on as before until so many say so as decide a vote, and then stops as after
-        the last of its ``steps``. Where it has too much to do to hear of it, the next model does.
+        the last of its ``steps``.
         """
+        self._good = step
+        # Full, it needs no waking; and a flood of frames must not keep the node from saying it.
         with suppress(anyio.WouldBlock, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            self._inlet.send_nowait(_Enough(step))
+            self._inlet.send_nowait(_Wake())
 
     @property
     def is_through(self) -> bool:
@@ -239,6 +240,9 @@ class Node:
         self._apply(machine.start(self._time()))
         end = math.inf
         while True:
+            if self._good is not None:
+                good, self._good = self._good, None
+                self._apply(machine.enough(good, self._time()))
             if machine.has_enough and not self.is_through:
                 self.steps = machine.step
             if end == math.inf and self.is_through:
@@ -281,9 +285,9 @@ class Node:
 
     def _take(self, one: _Input) -> None:
         now = self._time()
-        if isinstance(one, _Enough):
-            self._apply(self.machine.enough(one.step, now))
-        elif isinstance(one, Delivery):
+        if isinstance(one, _Wake):
+            return
+        if isinstance(one, Delivery):
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = one.author or one.link
             self._apply(self.machine.receive(one.frame, source, now))

@@ -9,7 +9,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import Effect, Refused
 
-OWN_VIEW: Final = frozenset({"set names a banned node", "unknown dialogue"})
+OWN_VIEW: Final = frozenset({"set names a banned node", "unknown dialogue", "another goal"})
 """Refusals that rest on what this node alone knows. Another honest node may see it otherwise, so
 nobody is to blame."""
 

@@ -55,6 +55,7 @@ from qres_core.contract.types import (
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.goal import Goal
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.agreement import NO_QUORUM, Ballot, may_prevote
@@ -77,6 +78,7 @@ from qres_core.swarm.messages import (
     PREVOTE,
     PROPOSAL,
     SNAPSHOT,
+    STOP,
     SYNC,
     CandidateSet,
     Certificate,
@@ -85,16 +87,18 @@ from qres_core.swarm.messages import (
     Member,
     Proposal,
     Snapshot,
-    decode_enough,
+    decode_stop,
     decode_vote,
     encode_enough,
+    encode_stop,
     encode_vote,
+    goal_digest,
 )
 from qres_core.swarm.outlet import Outlet
 from qres_core.swarm.pace import Pace
 from qres_core.swarm.place import Position, Seat
 from qres_core.swarm.promises import Promises
-from qres_core.swarm.proving import is_decided, is_vouched, proposal_flaw
+from qres_core.swarm.proving import is_decided, is_for_goal, is_over, is_vouched, proposal_flaw
 from qres_core.swarm.speaking import Speaker
 from qres_core.swarm.times import Times
 from qres_core.swarm.vouching import Vouchers
@@ -176,7 +180,10 @@ class RoundMachine:
         self._vouchers = Vouchers(seat, here, self._speaker, self._outlet)
         self._catching_up = CatchingUp(seat, here, self._speaker, self._vouchers, self._collector)
         self._round: _Round
-        self._enough: dict[NodeId, int] = {}  # who found which model good enough
+        self._goal = goal_digest(str(Goal.parse(swarm.until)))
+        self._good: int | None = None  # the model that this node found good enough
+        self._enough: dict[NodeId, Envelope] = {}  # who found one good enough, and says so
+        self._stopping: set[NodeId] = set()  # who is known to know that as many as decide do
         self._aborts = 0
         self._now = 0.0
         self._stopped = False
@@ -251,7 +258,8 @@ class RoundMachine:
 
     def enough(self, step: int, now: float) -> list[Effect]:
         """The model of a step is good enough by this node's figures: tell the others."""
-        if not self._is_over and self._enough.setdefault(self.node_id, step) == step:
+        if not self._is_over and self._good in (None, step):
+            self._good = step
             self._say_enough(now)
         return self._outlet.take()
 
@@ -373,6 +381,7 @@ class RoundMachine:
         self._speaker.open_round(self._round.times.timeout / 2)
         self._collector.open_round(self._promises.named())
         self._judge.open_round()
+        self._stopping = set()  # one that was started again has forgotten it
         self._say_enough(now)
         if wait > 0:
             self._take_early(now)
@@ -432,7 +441,9 @@ class RoundMachine:
         elif kind == SNAPSHOT:
             self._on_snapshot(envelope, now)
         elif kind == ENOUGH and self.swarm.until:
-            self._enough[envelope.sender] = decode_enough(envelope.payload)
+            self._on_enough(envelope, now)
+        elif kind == STOP and self.swarm.until:
+            self._on_stop(envelope, now)
         elif envelope.model_digest != self.model_digest:
             self._on_other_model(envelope, now)
         elif kind == CERTIFICATE:
@@ -661,9 +672,46 @@ class RoundMachine:
         ballot.add(choice, self._speaker.say(kind, encode_vote(choice), now))
 
     def _say_enough(self, now: float) -> None:
-        own = self._enough.get(self.node_id)
-        if own is not None:
-            self._speaker.broadcast(ENOUGH, encode_enough(own), now)
+        if self._good is not None:
+            said = self._speaker.broadcast(ENOUGH, encode_enough(self._good, self._goal), now)
+            self._enough[self.node_id] = said
+        self._say_stop(now)
+
+    def _say_stop(self, now: float) -> None:
+        """Prove to the others that it is over.
+
+        A liar may have said enough to some and not to the rest, who could make no model any more.
+        """
+        if not self.has_enough:
+            return
+        self._stopping.add(self.node_id)
+        others = [peer for peer in self.roster if peer not in self._stopping]
+        if others:
+            quoted = list(self._enough.values())[: self.threshold]
+            envelope = self._speaker.make(STOP, encode_stop(quoted), now)
+            for peer in others:
+                self._speaker.send(peer, envelope)
+
+    def _on_enough(self, envelope: Envelope, now: float) -> None:
+        if not is_for_goal(envelope, self._goal):
+            self._refuse(envelope, "another goal")
+            return
+        first = not self.has_enough
+        self._enough[envelope.sender] = envelope
+        if first:
+            self._say_stop(now)
+
+    def _on_stop(self, envelope: Envelope, now: float) -> None:
+        quoted = decode_stop(envelope.payload, len(self.roster))
+        if not is_over(self._seat, quoted, self._goal, now):
+            self._refuse(envelope, "unproven stop")
+            return
+        first = not self.has_enough
+        self._stopping.add(envelope.sender)
+        for said in quoted:
+            self._enough.setdefault(said.sender, said)
+        if first:
+            self._say_stop(now)
 
     def _on_vote(self, ballot: Ballot, envelope: Envelope) -> None:
         if not ballot.add(decode_vote(envelope.payload), envelope):
@@ -829,8 +877,13 @@ class RoundMachine:
         if self._round.decided is not None:
             return
         number = self._pace.reached_by_more_than(self.swarm.byzantine, self.model_digest)
-        if number > self.number:
+        if number <= self.number:
+            return
+        current = self._round
+        if current.begun:
             self._abort("overtaken by the swarm", now, number=number)
+        else:  # they may be waiting in that round; nobody heard of this one
+            self._open(number, now, wait=current.begins - now)
 
     def _on_snapshot(self, envelope: Envelope, now: float) -> None:
         """Take a model that others made without this node."""

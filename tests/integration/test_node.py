@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from qres_core import (
     reject,
 )
 from qres_core.contract.training import TrainerFailure
+from qres_core.contract.transport import Delivery
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.scenario import Scenario
@@ -829,8 +830,14 @@ def test_the_digest_is_of_a_better_model(task: Task) -> None:
 # ── until ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_nodes_stop_together_once_enough_say_that_a_model_is_good_enough(task: Task) -> None:
-    """Node 3 never says so, and is not left behind; the control says it at two nodes alone."""
+@pytest.mark.parametrize("flooded", [False, True])
+def test_nodes_stop_together_once_enough_say_that_a_model_is_good_enough(
+    task: Task, *, flooded: bool
+) -> None:
+    """Node 3 never says so, and is not left behind; the control says it at two nodes alone.
+
+    Also where there is no room for another input whenever a node finds its model good enough.
+    """
     config = configure("enough")
     config = attrs.evolve(config, swarm=attrs.evolve(config.swarm, until="loss < 1", interval=2.0))
 
@@ -840,6 +847,9 @@ def test_nodes_stop_together_once_enough_say_that_a_model_is_good_enough(task: T
         def say(index: int, event: Event) -> None:
             closed = isinstance(event, RoundEnded) and event.outcome.status is RoundStatus.CLOSED
             if closed and index in nodes:
+                with suppress(anyio.WouldBlock):
+                    while flooded:
+                        running[index]._inlet.send_nowait(Delivery(IDS[3], b"flood"))
                 running[index].enough(running[index].machine.step)
 
         swarm.hooks.append(say)

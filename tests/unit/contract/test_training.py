@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 
 from qres_core import RoundInfo, Update, Vector, fixed
-from qres_core.contract.training import finer_grid, with_round
+from qres_core.contract.training import (
+    MAX_ERROR,
+    TrainerError,
+    evaluated,
+    finer_grid,
+    fitted,
+    with_round,
+)
 
 
 def info(scale: int = 0) -> RoundInfo:
@@ -83,3 +92,71 @@ def test_what_moves_or_cannot_be_told_is_not_counted() -> None:
     assert finer_grid(Update.of(fixed.encode([1.0, 1e-9, 0.0, 0.0])), model, info()) is None
     assert finer_grid(Update.of(fixed.encode([0.0] * 4)), model, info()) is None  # did not move
     assert finer_grid(Update(model), model, info()) is None
+
+
+def by_name_only(vector: Vector, *, round_info: RoundInfo) -> tuple[Any, ...]:
+    return vector, round_info
+
+
+def test_a_method_may_take_the_round_by_name_only() -> None:
+    assert by_name_only(np.zeros(4, dtype=np.int32), round_info=info())[1] == info()
+    assert len(with_round(by_name_only)(np.zeros(4, dtype=np.int32), info())) == 2
+
+
+class Mute(Exception):  # noqa: N818 - as a user may name it
+    def __str__(self) -> str:
+        raise OSError
+
+    __repr__ = __str__
+
+
+@attrs.frozen
+class Raises:
+    error: BaseException
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
+        del vector, round_info
+        raise self.error
+
+    def evaluate(self, vector: Vector) -> dict[str, float]:
+        del vector
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Mute(),
+        ValueError("x" * 10**6),
+        SystemExit(3),
+        CancelledError(),
+        BaseExceptionGroup("several", [SystemExit(1), ValueError("x")]),
+        MemoryError(),
+        StopIteration(1),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_trainer_raises_is_told_in_few_words(error: BaseException) -> None:
+    """Not one of them ends the thread that trains, or fills a log."""
+    model = np.zeros(4, dtype=np.int32)
+    with pytest.raises(TrainerError) as fit:
+        fitted(Raises(error), model, info())
+    with pytest.raises(TrainerError) as evaluate:
+        evaluated(Raises(error).evaluate, model, info())
+    for caught in (fit, evaluate):
+        assert type(error).__name__ in caught.value.failure.error
+        assert len(caught.value.failure.error) <= MAX_ERROR + 100
+
+
+def test_ctrl_c_in_a_trainer_is_no_fault_of_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fitted(Raises(KeyboardInterrupt()), np.zeros(4, dtype=np.int32), info())
+
+
+@pytest.mark.parametrize("value", [10**400, Mute(), [1, 2]], ids=["huge", "mute", "list"])
+def test_whatever_a_trainer_returns_is_told(value: Any) -> None:
+    model = np.zeros(4, dtype=np.int32)
+    assert evaluated(lambda vector: {"seen": vector.size}, model, info()) == {"seen": 4.0}
+    for figures in ({"loss": value}, value):
+        with pytest.raises(TrainerError, match="returned"):
+            evaluated(lambda _vector, said=figures: said, model, info())

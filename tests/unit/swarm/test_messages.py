@@ -29,11 +29,15 @@ from qres_core.swarm.messages import (
     contribution_digest,
     decode_attestation,
     decode_digest,
+    decode_enough,
     decode_fetch,
     decode_fetched,
+    decode_stop,
     decode_sync,
     decode_vote,
     encode_contribution,
+    encode_enough,
+    encode_stop,
     encode_sync,
     encode_vote,
 )
@@ -54,6 +58,8 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "fetched": decode_fetched,
     "attestation": lambda payload: decode_attestation(payload, NODES),
     "sync": decode_sync,
+    "enough": decode_enough,
+    "stop": lambda payload: decode_stop(payload, NODES),
     "handover": lambda payload: Handover.from_bytes(payload, NODES),
 }
 
@@ -255,6 +261,8 @@ def test_well_formed_values_of_other_shapes_never_break_a_decoder(kind: str, tre
 SET = CandidateSet(1, (Member(b"\x01" * 32, b"\x02" * 32), Member(b"\x03" * 32, b"\x04" * 32, 9)))
 VOTE = Envelope("ward", "precommit", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"\xf6")
 SAMPLES: dict[str, bytes] = {
+    "enough": encode_enough(7, b"\x05" * 32),
+    "stop": encode_stop([VOTE]),
     "contribution": ContributionBody(
         5,
         np.zeros(DIMENSION, np.int32),

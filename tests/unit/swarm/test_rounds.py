@@ -29,8 +29,14 @@ from qres_core import (
 )
 from qres_core.swarm import rounds
 from qres_core.swarm.catching_up import PAST_MODELS
-from qres_core.swarm.effects import Agreed, Refused, SatOut
-from qres_core.swarm.messages import ContributionBody, decode_vote, encode_enough
+from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut, SendTo
+from qres_core.swarm.messages import (
+    ContributionBody,
+    decode_vote,
+    encode_enough,
+    encode_stop,
+    goal_digest,
+)
 from qres_core.swarm.rounds import RoundMachine
 
 
@@ -1086,6 +1092,38 @@ def test_one_liar_alone_does_not_shorten_the_interval(harness: ModuleType) -> No
     assert not net.forks()
 
 
+def test_a_liar_and_a_node_that_waits_in_a_later_round_do_not_shorten_the_interval(
+    harness: ModuleType,
+) -> None:
+    """Node 0 aborted a round more than the others before it had the model."""
+    net = harness.Net(4, byzantine=1, puppets=[3], options={"interval": 20.0})
+    ahead = net.machine(0)
+    net.start()
+    went_on = ahead._go_on
+
+    def later(ended: RoundEnded, now: float) -> None:
+        ahead._position.info = attrs.evolve(ahead._position.info, number=ahead.number + 1)
+        went_on(ended, now)
+
+    ahead._go_on = later
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 1, seconds=30.0)
+    net.run(seconds=1.0)
+    numbers = [net.machine(index).number for index in range(3)]
+    assert numbers[0] > numbers[1] == numbers[2]
+    model = ahead.model_digest
+    for other in net.ids[1:3]:
+        asked = ahead._speaker.make("sync", b"\xf4", net.now)
+        net.apply(net.nodes[0], [SendTo(other, asked.to_bytes())])
+    net.inject(net.forge(3, "sync", b"\xf4", number=10**9, model=model), [0, 1, 2])
+    net.run(seconds=1.0)
+    assert {net.machine(index).number for index in range(3)} == {numbers[0]}
+    assert all(net.machine(index).waits_until is not None for index in range(3))
+    assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 2, seconds=60.0)
+    assert all(gap >= 20.0 for gap in gaps(net, range(3)))
+    for node in net.live:
+        assert all("overtaken" not in ended.outcome.reason for ended in node.ended)
+
+
 def test_a_node_that_is_killed_while_all_wait_is_there_for_the_next_model(
     harness: ModuleType,
 ) -> None:
@@ -1146,6 +1184,9 @@ def test_nobody_waits_for_a_node_that_is_banned(harness: ModuleType, *, banned: 
     assert (net.now - started < harness.DEADLINE) == banned
 
 
+GOAL = goal_digest("loss < 1.0")
+
+
 def test_fewer_than_decide_a_vote_cannot_say_that_it_is_enough(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, puppets=[3], options={"until": "loss < 1"})
     net.start()
@@ -1158,18 +1199,78 @@ def test_fewer_than_decide_a_vote_cannot_say_that_it_is_enough(harness: ModuleTy
     net.run(seconds=0.5)
     assert sum(net.nodes[0].refused.values()) == 1
     assert any("enough" in reason for reason in net.nodes[0].refused)
-    say(3, encode_enough(1))
-    say(3, encode_enough(2))
-    net.nodes[1].machine.enough(1, net.now)
-    net.apply(net.nodes[0], net.nodes[0].machine.enough(1, net.now))
+    say(3, encode_enough(1, GOAL))
+    say(3, encode_enough(2, GOAL))
+    net.apply(net.nodes[0], net.machine(0).enough(1, net.now))
     net.run(seconds=0.5)
-    assert [net.machine(index).has_enough for index in range(3)] == [False, True, False]
-    net.run(seconds=2.0)  # what node 1 said first was lost, and is said again
+    assert not any(net.machine(index).has_enough for index in range(3))  # a word counts once
+    net.apply(net.nodes[1], net.machine(1).enough(1, net.now))
+    net.run(seconds=0.5)
     assert all(net.machine(index).has_enough for index in range(3))
     mute = harness.Net(4, byzantine=1, puppets=[3])
     mute.start()
     mute.inject(
-        mute.forge(3, "enough", encode_enough(1), number=1, model=mute.machine(0).model_digest), [0]
+        mute.forge(
+            3, "enough", encode_enough(1, GOAL), number=1, model=mute.machine(0).model_digest
+        ),
+        [0],
     )
     mute.run(seconds=0.3)
     assert mute.nodes[0].refused["unknown kind"] == 1
+
+
+def test_a_liar_that_says_enough_to_some_alone_strands_nobody(harness: ModuleType) -> None:
+    """Nodes 0 and 1 stop by the word of liar 3; node 2 never finds a model good enough."""
+    net = harness.Net(4, byzantine=1, puppets=[3], options={"until": "loss < 1"})
+
+    def say(*nodes: int) -> None:
+        for index in nodes:
+            net.apply(net.nodes[index], net.machine(index).enough(1, net.now))
+
+    net.start()
+    say(0, 1)
+    net.run(seconds=3.0)
+    assert not any(net.machine(index).has_enough for index in range(3))  # two of four do not decide
+    lie = net.forge(
+        3, "enough", encode_enough(1, GOAL), number=1, model=net.machine(0).model_digest
+    )
+    net.inject(lie, [0, 1])
+    # What nodes 0 and 1 say of it at once gets lost.
+    net.rule = harness.drop(kind="stop", receiver=2)
+    net.run(seconds=0.5)
+    assert [net.machine(index).has_enough for index in range(3)] == [True, True, False]
+    net.rule = None
+    assert net.run(until=lambda: net.machine(2).has_enough, seconds=20.0)
+    net.restart(2)  # it forgets, and is told again
+    assert not net.machine(2).has_enough
+    assert net.run(until=lambda: net.machine(2).has_enough, seconds=20.0)
+
+
+def test_a_stop_that_is_not_proven_stops_nobody(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1, puppets=[1, 2, 3], options={"until": "loss < 1"})
+    net.start()
+    model = net.machine(0).model_digest
+
+    def enough(
+        index: int, *, goal: bytes = GOAL, kind: str = "enough", key: int | None = None
+    ) -> Any:
+        payload = encode_enough(1, goal)
+        return net.forge(index, kind, payload, number=1, model=model, key=key)
+
+    def stop(*quoted: Any) -> bool:
+        net.inject(net.forge(3, "stop", encode_stop(quoted), number=1, model=model), [0])
+        net.run(seconds=0.1)
+        return net.machine(0).has_enough
+
+    other = goal_digest("loss < 2.0")
+    assert not stop()
+    assert not stop(enough(1), enough(3))  # too few
+    assert not stop(enough(1), enough(3), enough(3))
+    assert not stop(enough(1), enough(3), enough(2, key=3))  # not signed by node 2
+    assert not stop(enough(1), enough(3), enough(2, goal=other))  # said in an earlier life
+    assert not stop(enough(1), enough(3), enough(2, kind="prevote"))
+    assert net.nodes[0].refused["unproven stop"] == 6
+    net.inject(enough(2, goal=other), [0])
+    net.run(seconds=0.1)
+    assert net.nodes[0].refused["another goal"] == 1
+    assert stop(enough(1), enough(3), enough(2))  # the control
