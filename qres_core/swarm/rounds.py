@@ -687,7 +687,9 @@ class RoundMachine:
         self._stopping.add(self.node_id)
         others = [peer for peer in self.roster if peer not in self._stopping]
         if others:
-            quoted = list(self._enough.values())[: self.threshold]
+            # A word that is no longer taken, of a revoked member, would have the whole refused.
+            said = self._enough.values()
+            quoted = [word for word in said if self.kernel.authentic(word, now)][: self.threshold]
             envelope = self._speaker.make(STOP, encode_stop(quoted), now)
             for peer in others:
                 self._speaker.send(peer, envelope)
