@@ -31,9 +31,8 @@ from qres_core.kernel.remedies import (
 from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
 
 _MIB: Final = 2**20
-_LEAST_BESIDE: Final = 512
-"""Bytes of a message beside a vector, where no plugin adds any."""
-_BESIDE: Final = 2**16
+_BESIDE: Final = 2**10
+"""Bytes of a message beside a vector, where neither plugins nor vouchers add any."""
 _VOUCHER: Final = 2**10
 """Bytes for each node that vouches for a model which is handed on."""
 _PROOF: Final = 2**20
@@ -116,14 +115,15 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> Iterator[Problem]:
     """A model that no message can carry."""
     vectors = 4 * dimension
-    if not dimension or vectors + _LEAST_BESIDE <= swarm.max_message_bytes:
+    # The largest messages: an update with what plugins add, and a model with who vouches for it.
+    proofs = _PROOF * sum(("prove" in one.hooks) + one.accompanies for one in enabled)
+    beside = _BESIDE + max(proofs, _VOUCHER * swarm.nodes)
+    if not dimension or vectors + beside <= swarm.max_message_bytes:
         return
-    beside = _BESIDE + _VOUCHER * swarm.nodes
-    beside += _PROOF * sum("prove" in plugin.hooks or plugin.accompanies for plugin in enabled)
     enough = -(-(vectors + beside) // _MIB) * _MIB
     what = (
         f"is {swarm.max_message_bytes}, and an update of {dimension} parameters takes {vectors} "
-        "bytes and what travels beside it"
+        f"bytes and up to {beside} for what travels beside it"
     )
     fix = f"swarm.max_message_bytes = {enough}, on every node; or a smaller model"
     yield Problem("QRES-E105", "swarm.max_message_bytes", what, fix)

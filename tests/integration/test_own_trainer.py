@@ -376,6 +376,24 @@ def test_a_model_that_no_message_can_carry_is_refused_with_the_value_that_would_
     assert run(verb, own("make", size=20_000), *enough).exit_code == 0
 
 
+PROVEN = "[plugins.zk]\nbound = 64.0\nk = 512\n"
+
+
+@pytest.mark.parametrize(("tables", "size"), [("", 16_000), (PROVEN, 2_000)], ids=["bare", "zk"])
+def test_what_travels_beside_an_update_is_counted_before_the_start(
+    run: Run, tables: str, size: int
+) -> None:
+    """Else no contribution, or no model that is handed on, would be taken by the others."""
+    closely = ("--set", f"swarm.max_message_bytes={4 * size + 512}")
+    refused = run("check", own("make", size=size), *closely, tables=tables)
+    assert refused.exit_code == 2
+    assert "QRES-E105 swarm.max_message_bytes" in refused.stderr
+    value = refused.stderr.partition("fix: swarm.max_message_bytes = ")[2].partition(",")[0]
+    enough = ("--set", f"swarm.max_message_bytes={value}")
+    said = report(run("simulate", own("make", size=size), "--json", *enough, tables=tables))
+    assert [one["closed"] for one in said["rounds"]] == [True, True]
+
+
 def test_updates_that_vanish_are_told_of_with_the_scale_that_mends_it(qres: Run) -> None:
     slow = ("--set", "trainer.options.rate=1e-6")
     lost = qres("simulate", str(CANCER), "--rounds", "3", *slow)
