@@ -95,7 +95,7 @@ def _rounding(real: NDArray[np.float64], vector: Vector) -> Rounding:
     middling = float(np.median(np.abs(real[moved])))
     _mantissa, exponent = math.frexp(middling)  # middling is 2**(exponent - 1) or more
     steps = exponent - 1 - _KEPT_BITS
-    return Rounding(moved=count, vanished=vanished, scale=max(-MAX_SCALE, FRACTION_BITS + steps))
+    return Rounding(moved=count, vanished=vanished, scale=FRACTION_BITS + steps)
 
 
 def decode(vector: Vector, *, scale: int = 0) -> NDArray[np.float64]:

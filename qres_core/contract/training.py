@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 
 from qres_core.contract.errors import QresError, ValueRefusedError
+from qres_core.contract.fixed import MAX_SCALE
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import Update, Vector
@@ -192,17 +193,18 @@ def finer_grid(update: Update, model: Vector, round_info: RoundInfo) -> str | No
 
     Args:
         update: what a trainer made.
-        model: the round's model, int32, shape ``(d,)``; it too must fit into a finer grid, with
-            room to grow to four times its largest weight.
+        model: the round's model, int32, shape ``(d,)``; it and the largest of the update must fit
+            into a finer grid too, with room to grow to four times the size.
         round_info: the round.
     """
     lost = update.rounding
     if lost is None or not lost.lossy:
         return None
-    largest = int(np.abs(model.astype(np.int64)).max())
+    held = (model, update.vector)
+    largest = max(int(np.abs(vector.astype(np.int64)).max()) for vector in held)
     # At an exponent lower by k the weights are 2**k times as many steps, and 2**31 there are.
     room = max(0, 31 - _GROWTH_BITS - largest.bit_length())
-    scale = max(lost.scale, round_info.scale - room)
+    scale = max(lost.scale, round_info.scale - room, -MAX_SCALE)
     if scale <= lost.scale + _GROWTH_BITS and scale < round_info.scale:
         return f"set swarm.scale = {scale}, on every node"
     return "no grid holds such small steps beside the weights: make larger steps"

@@ -184,8 +184,8 @@ class Rounding:
     Attributes:
         moved: values that were not zero.
         vanished: those of them below half a step, which are zero on the grid.
-        scale: the exponent of a grid on which a middling value of ``moved`` has 16 steps, -32 or
-            more; 0 where less than half of them vanished.
+        scale: the exponent of a grid on which a middling value of ``moved`` has 16 steps,
+            which may be below any there is; 0 where less than half of them vanished.
     """
 
     moved: int

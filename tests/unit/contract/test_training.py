@@ -87,6 +87,25 @@ def test_no_scale_is_proposed_that_the_weights_do_not_fit() -> None:
     assert "no grid holds" in (finer_grid(update, model, info()) or "")
 
 
+@pytest.mark.parametrize("large", [0.5, 5.0, 10.0, 1000.0, 30000.0])
+@pytest.mark.parametrize("small", [1e-6, 1e-7, 1e-9, 1e-14, 1e-17, 1e-300])
+def test_a_scale_that_is_proposed_saturates_nothing_and_is_fine_enough(
+    large: float, small: float
+) -> None:
+    """Also where one step is large beside the many that vanish, as steps of gradients are."""
+    step = np.array([small, -small, small, small, large])
+    update = Update.of(fixed.encode(step))
+    fix = finer_grid(update, np.zeros(5, dtype=np.int32), info())
+    assert fix is not None
+    if "no grid holds" in fix:
+        assert large / small > 2**24
+        return
+    scale = int(fix.partition("= ")[2].partition(",")[0])
+    again = fixed.encode(step, scale=scale)
+    assert again.saturated == 0
+    assert np.count_nonzero(again.vector) == 5
+
+
 def test_what_moves_or_cannot_be_told_is_not_counted() -> None:
     model = np.zeros(4, dtype=np.int32)
     assert finer_grid(Update.of(fixed.encode([1.0, 1e-9, 0.0, 0.0])), model, info()) is None
