@@ -1,0 +1,89 @@
+"""What is served where a node was: anything at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from qres_core.node.ask import ask
+
+WHOLE: dict[str, Any] = {
+    "version": 1,
+    "state": "running",
+    "node": {"id": "ab"},
+    "swarm": {},
+    "rounds": {},
+    "round": 2,
+    "step": 1,
+    "model_digest": "cd",
+    "history": [{"closed": True}],
+    "metrics": {"loss": 0.5},
+    "members": [{}],
+    "peers": [],
+    "plugins": ["mean"],
+    "rejections": {},
+    "privacy": None,
+}
+
+
+@pytest.fixture
+def answer() -> Generator[Callable[[bytes], dict[str, Any] | None]]:
+    """What is made of bytes that are served."""
+    body = b""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            del format, args
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+
+    def asked(said: bytes) -> dict[str, Any] | None:
+        nonlocal body
+        body = said
+        return ask(f"127.0.0.1:{server.server_port}", 30.0)
+
+    yield asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_status_is_taken_as_it_is(answer: Callable[[bytes], Any]) -> None:
+    assert answer(json.dumps(WHOLE).encode()) == WHOLE
+    starting = {"version": 1, "state": "starting"}
+    assert answer(json.dumps(starting).encode()) == starting
+
+
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != "version"])
+@pytest.mark.parametrize("wrong", [3.5, [1]], ids=["number", "list"])
+def test_what_lacks_a_part_of_a_status_is_none(
+    answer: Callable[[bytes], Any], name: str, wrong: object
+) -> None:
+    without = {key: value for key, value in WHOLE.items() if key != name}
+    assert answer(json.dumps(without).encode()) is None
+    if (name, wrong) != ("plugins", [1]):
+        assert answer(json.dumps({**WHOLE, name: wrong}).encode()) is None
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"", b"9" * 5000, b" " * (2**22 + 1)])
+def test_no_bytes_break_it(answer: Callable[[bytes], Any], body: bytes) -> None:
+    assert answer(body) is None
+
+
+def test_what_would_steer_a_terminal_is_taken_out(answer: Callable[[bytes], Any]) -> None:
+    said = {**WHOLE, "goal": "\x1b]0;owned\x07", "deep": json.loads("[" * 90 + "]" * 90)}
+    made = answer(json.dumps(said).encode())
+    assert made["goal"] == "�]0;owned�"
+    assert len(json.dumps(made["deep"])) < 90
