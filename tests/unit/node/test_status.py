@@ -4,60 +4,15 @@ import io
 import json
 from typing import Any
 
-import anyio
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
-from qres_core.kernel.config import parse
 from qres_core.lab.simulator import node_ids
-from qres_core.lab.tasks import TaskConfig, make_task
 from qres_core.node import metrics
 from qres_core.node.status import HISTORY, REASONS, Board, counted, finite, spent
-from qres_core.swarm.node import Node, run_node
 
 IDS = node_ids(4, 1)
-
-
-@pytest.fixture(scope="module")
-def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
-    """The status of a node among four, at its start and after three rounds."""
-    assert virtual_time_of_module
-    task = make_task(TaskConfig(name="quadratic", dimension=6), nodes=4, seed=1)
-    swarm = {"name": "status", "nodes": 4, "byzantine": 1, "quorum": 3, "insecure": True}
-    config = parse(
-        {"swarm": swarm, "plugins": {"memory": {}, "mean": {"unprotected": True}}}, source="test"
-    )
-    board, made = Board(clock=lambda: 5.0, name="anna"), list[dict[str, Any]]()
-
-    def start(node: Node) -> None:
-        board.node = node
-        made.append(board.report())
-
-    async def one(index: int) -> None:
-        own = {"on_event": board.note, "on_start": start} if index == 0 else {}
-        await run_node(
-            config,
-            node_id=IDS[index],
-            roster=IDS,
-            trainer=task.trainers[index],
-            initial=task.initial,
-            steps=3,
-            linger=1.0,
-            clock=lambda: 1e9 + anyio.current_time(),
-            **own,
-        )
-
-    async def all_() -> None:
-        async with anyio.create_task_group() as group:
-            for index in range(4):
-                group.start_soon(one, index)
-
-    anyio.run(all_)
-    board.measured(3, {"loss": 0.5, "odd": float("nan")})
-    made.append(board.report())
-    return made
 
 
 def test_the_status_says_how_the_node_is(reports: list[dict[str, Any]]) -> None:
