@@ -274,7 +274,7 @@ def _own(table: TrainerConfig, factory: Callable[..., object], place: Mapping[st
     fix = "return the trainer, with fit and evaluate, and the first model"
     try:
         trainer, initial = made
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         what = f"{table.entry} returned {type(made).__name__}, not a pair"
         raise ConfigError.of("QRES-E104", "trainer.entry", what, fix) from error
     if inspect.isclass(trainer):

@@ -133,6 +133,11 @@ class Member:
         self._again_at = now + pause
         return f"{self.seat.name} {how}, restarting{f' in {pause:g} s' if pause else ''}"
 
+    def give_up(self, why: str) -> str:
+        """Leave it dead; a sentence about it."""
+        self.fate, self._again_at = why, None
+        return f"{self.seat.name} {why}; it is left dead"
+
     def is_due(self, now: float) -> bool:
         """Whether it is to be started again now."""
         return self._again_at is not None and now >= self._again_at
@@ -220,7 +225,12 @@ class Fleet:
         now = time.monotonic()
         if member.is_due(now):
             _close(member.process)
-            member.begin_again(self._start(member.seat))
+            try:
+                process = self._start(member.seat)
+            except OSError as error:  # its folder is gone, or the machine has no room for it
+                yield member.give_up(f"cannot be started again: {error}")
+                return
+            member.begin_again(process)
         gone = member.process.poll() is not None
         if gone and not (member.fate or member.done or member.is_waiting):
             yield member.ended(now, restart=self.restart)

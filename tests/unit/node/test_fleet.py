@@ -100,6 +100,21 @@ def test_a_node_that_was_refused_or_is_done_or_may_not_is_not_restarted(tmp_path
     assert not any(one.is_waiting for one in (refused, done, killed))
 
 
+def test_a_node_that_cannot_be_started_again_ends_no_box(tmp_path: Path) -> None:
+    fleet = Fleet([], needed=1)
+    fleet.members = [member(tmp_path / f"node-{index}", 1) for index in range(2)]
+    gone = fleet.members[0]
+    gone.seat = attrs.evolve(gone.seat, folder=tmp_path / "gone")
+    assert len(fleet.poll()) == 2  # both ended, and are to be started again at once
+    fleet.members[1].give_up("is not looked at here")
+    said = fleet.poll()
+    assert len(said) == 1
+    assert "cannot be started again" in said[0]
+    assert gone.role == "honest, dead"
+    assert not fleet.poll()
+    fleet.stop()
+
+
 def test_the_last_error_of_a_log_is_found_among_everything_else(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     assert last_error(log) == ""
