@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Mapping
-from types import UnionType
+from types import NoneType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ _STEPS: Final = 3
 """So many times as long as a step the whole answer may take."""
 _CHUNK: Final = 2**16
 _DEEP: Final = 16
-_FORM: Final[Mapping[str, type | UnionType]] = {
+_FORM: Final[Mapping[str, type | tuple[type, ...]]] = {
     "node": dict,
     "swarm": dict,
     "rounds": dict,
@@ -32,7 +32,7 @@ _FORM: Final[Mapping[str, type | UnionType]] = {
     "peers": list,
     "plugins": list,
     "rejections": dict,
-    "privacy": dict | None,
+    "privacy": (dict, NoneType),
 }
 """What a node that runs says of itself, as far as it is shown."""
 _MAPS: Final = ("history", "members", "peers")
