@@ -27,6 +27,7 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
     Three runs of one swarm: nobody attacks, the mean under attack, Krum under attack. Exit code 1
     if the mean does not fail by 30 points or Krum is more than 5 below the clean run.
     """
+    from qres_core.kernel.assembly import FROM_CHECKOUT  # noqa: PLC0415 - numpy and more
     from qres_core.kernel.config import structure  # noqa: PLC0415 - numpy and more
     from qres_core.kernel.discovery import Status, scan  # noqa: PLC0415
     from qres_core.lab.demo import (  # noqa: PLC0415
@@ -80,7 +81,7 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
             click.echo(f"{arm.label:22} {run.final('accuracy') or 0:6.1%}  {shown:>6} points")
         if result.defended is None:
             click.echo("qres-krum is not installed, so there is no defence to show:")
-            click.echo("    pip install qres-krum")
+            click.echo(f"    {FROM_CHECKOUT}")
         click.echo(f"picture {picture}\npage    {page}")
     if result.defended is not None and not result.as_claimed:
         click.echo(f"not as claimed: under {attack!r} {result.shortfall}", err=True)

@@ -13,7 +13,7 @@ import click
 import tomli
 
 from qres_core.contract.errors import LabError, QresError
-from qres_core.kernel.assembly import FIRST_PARTY, plugin_class
+from qres_core.kernel.assembly import FIRST_PARTY, FROM_CHECKOUT, plugin_class
 from qres_core.kernel.config import NodeConfig, SwarmConfig, structure
 from qres_core.kernel.discovery import Installed, Status, scan
 from qres_core.kernel.inspection import hooks_of
@@ -64,7 +64,7 @@ def command(path: Path, *, profile: str | None, as_json: bool) -> None:
         return
     steps = [f"qres check {path}", f"qres simulate {path}"]
     if missing:
-        steps.insert(0, f"pip install {' '.join(missing)}")
+        steps.insert(0, f"{FROM_CHECKOUT}  # brings {', '.join(missing)}")
     click.echo("\n    ".join([f"wrote {path}; next:", *steps]))
 
 

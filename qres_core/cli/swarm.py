@@ -410,7 +410,8 @@ def _tell(fleet: Fleet, verdict: Verdict, trained: Mapping[str, object], *, as_j
         )
     elif not fleet.hopeless:
         wanted = "" if fleet.rounds is None else f" of {fleet.rounds}"
-        click.echo(f"not all honest nodes have a last model: step {verdict.step}{wanted}", err=True)
+        made = f"they are at model {verdict.step}{wanted}"
+        click.echo(f"the honest nodes did not all end with one model: {made}", err=True)
         for reason, count in _aborted(one.report for one in honest):
             click.echo(f"    rounds aborted at {count} of them: {reason}", err=True)
 

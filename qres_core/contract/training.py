@@ -22,6 +22,9 @@ MAX_ERROR: Final = 1000
 """Characters of what a trainer's exception says; the status and the log hold them."""
 _OURS: Final = str(Path(__file__).parents[1])
 _FEW: Final = 200
+_AN_UPDATE: Final = (
+    "return Update.of(fixed.encode(difference, scale=round_info.scale), weight=examples)"
+)
 _GROWTH_BITS: Final = 2
 
 
@@ -68,11 +71,13 @@ class TrainerError(ValueRefusedError):
     failure: TrainerFailure
 
     @classmethod
-    def about(cls, failure: TrainerFailure, node: str = "") -> TrainerError:
+    def about(
+        cls, failure: TrainerFailure, node: str = "", fix: str = "correct the trainer"
+    ) -> TrainerError:
         """The error of a failure, at the node of that name."""
         at = f", in {failure.file}, line {failure.line}" if failure.file else ""
         where = f"{node} trainer.{failure.method}".strip()
-        error = cls.of("QRES-E512", where, f"{failure.error}{at}", "correct the trainer")
+        error = cls.of("QRES-E512", where, f"{failure.error}{at}", fix)
         error.failure = failure
         return error
 
@@ -147,7 +152,7 @@ def fitted(
         return None
     if not isinstance(update, Update):
         said = f"returned {described(update)}, and not an Update"
-        raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node)
+        raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node, _AN_UPDATE)
     if update.vector.size != model.size:
         said = f"returned {update.vector.size} coordinates, and the model has {model.size}"
         raise TrainerError.about(TrainerFailure("fit", round_info.number, said), node)

@@ -28,6 +28,9 @@ from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
 from qres_core.kernel.slots import ALL_HOOKS
 
+FROM_CHECKOUT = "make node, in a checkout of QRES"
+"""How the distributions of this project are installed: their names are not on PyPI yet, and
+whoever registers one there is not this project."""
 FIRST_PARTY = {
     "bulyan": "qres-krum",
     "dp": "qres-dp",
@@ -284,7 +287,7 @@ def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installe
     origin = installed.get(name)
     if origin is None:
         if name in FIRST_PARTY:
-            fix = f"pip install {FIRST_PARTY[name]}"
+            fix = f"install {FIRST_PARTY[name]}: {FROM_CHECKOUT}"
         else:
             fix = did_you_mean(name, installed)
         raise PluginError.of("QRES-E201", where, "enabled and not installed", fix)

@@ -15,7 +15,7 @@ import attrs
 
 from qres_core.contract.errors import CompatibilityError, PluginError, Problem
 from qres_core.contract.suggest import did_you_mean
-from qres_core.kernel.assembly import FIRST_PARTY, Enabled
+from qres_core.kernel.assembly import FIRST_PARTY, FROM_CHECKOUT, Enabled
 from qres_core.kernel.config import Config
 from qres_core.kernel.policy import Policy, Rule
 from qres_core.kernel.slots import SLOTS
@@ -92,7 +92,7 @@ def _unmet(policy: Policy, config: Config, enabled: Sequence[Enabled] | None) ->
         if name not in config.plugins:
             what = f"not enabled, and the site policy {policy.source} requires it (require)"
             package = FIRST_PARTY.get(name)
-            install = f"; pip install {package} if it is not installed" if package else ""
+            install = f"; if it is not installed: {FROM_CHECKOUT}" if package else ""
             yield Problem(_CODE, f"plugins.{name}", what, f"add [plugins.{name}]{install}")
     for name in policy.forbid:
         if name in config.plugins:

@@ -398,10 +398,17 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
             yield Problem("QRES-E312", f"plugins.{judge}", what, fix)
 
 
+_UNGUARDED = {
+    "authenticate": "anybody can speak for anybody",
+    "replay_check": "old messages can be sent again",
+}
+"""What may happen where no plugin of a family is enabled."""
+
+
 def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
     for family in SECURITY_FAMILIES:
         if not having(enabled, family):
-            yield f"INSECURE: no {family} plugin is enabled; anybody can speak for anybody"
+            yield f"INSECURE: no {family} plugin is enabled; {_UNGUARDED[family]}"
     for rule in having(enabled, "aggregate"):
         for proof in having(enabled, "verify"):
             if rule.averages and proof.bounds and swarm.byzantine:

@@ -194,7 +194,7 @@ def prepare(
     transport = transport_of(raw)
     folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        fix = "name another folder; the keys and votes in it are a swarm's"
+        fix = "name another folder; this one may hold the keys and votes of a swarm"
         raise LabError.of("QRES-E803", str(folder), "is not empty", fix)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

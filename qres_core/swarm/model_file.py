@@ -277,7 +277,9 @@ def _from_npz(content: bytes) -> SwarmModel:
         at += 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
         end = at + int.from_bytes(head[22:26], "little")
         if not head.startswith(b"PK\x03\x04") or end > len(content):
-            raise unusable("is not an npz file of QRES")
+            raise unusable(
+                "is not an npz file as QRES writes it: another program wrote it, or it is damaged"
+            )
         data = at + 10 + int.from_bytes(content[at + 8 : at + 10], "little")
         # Not the decoded model, which follows from the vector: it is only compared.
         found.append(content[data:end] if found else b"")
@@ -399,6 +401,9 @@ def kept_model(folder: Path) -> SwarmModel:
     if len(found) != 1:
         what = "is not the data folder of a node"
         fix = "name the folder that node.data_dir names"
+        below = [below for below in sorted(folder.glob("*/data")) if homes(below)][:1]
+        if below:
+            fix = f"name the folder of one node, for example {below[0].parent}"
         if found:
             what = f"holds the data of {len(found)} nodes"
             fix = f"name one of them, for example {found[0]}"

@@ -82,8 +82,13 @@ def verify(
     """
     swarm = config.swarm
     if not swarm.roster:
-        fix = "list the identities of the swarm's nodes, as in the file of any of them"
-        raise ConfigError.of("QRES-E103", "swarm.roster", "whose signatures count is not said", fix)
+        fix = "name the node.toml of any node, or the roster.toml that swarm up --save writes"
+        raise ConfigError.of(
+            "QRES-E103",
+            "swarm.roster",
+            "the file does not list the nodes whose signatures count",
+            fix,
+        )
     if swarm.nodes <= 3 * swarm.byzantine:
         what = f"{swarm.nodes} nodes cannot agree with {swarm.byzantine} liars among them"
         fix = "take swarm.nodes and swarm.byzantine from the file of a node of the swarm"

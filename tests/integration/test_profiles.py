@@ -156,7 +156,7 @@ def test_init_writes_a_profile_and_says_what_to_install(profile: str, tmp_path: 
     assert report["to_install"] == []
     alone = {name: one for name, one in scan().items() if one.distribution == "qres-core"}
     wanted = lacking(report["enabled"], alone)
-    command = profile_text(profile).partition("pip install")[2].partition("qres check")[0]
+    command = profile_text(profile).partition("make node")[2].partition("qres check")[0]
     named = re.findall(r"qres-[a-z0-9-]+", command)
     assert sorted(named) == wanted
     again = CliRunner().invoke(app, ["init", str(path), "--profile", profile])

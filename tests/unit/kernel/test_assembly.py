@@ -77,7 +77,7 @@ def test_a_missing_first_party_plugin_is_named_with_its_distribution(
 ) -> None:
     problem = refused(make_config, name)
     assert (problem.code, problem.where) == ("QRES-E201", f"plugins.{name}")
-    assert problem.fix == f"pip install {distribution}"
+    assert problem.fix == f"install {distribution}: make node, in a checkout of QRES"
 
 
 def test_a_misspelt_name_gets_a_suggestion_and_no_command(make_config: MakeConfig) -> None:

@@ -355,7 +355,7 @@ def test_a_refusal_names_the_policy_the_rule_the_key_the_value_and_the_fix(
         (
             "plugins.zk",
             f"not enabled, and {said} requires it (require)",
-            "add [plugins.zk]; pip install qres-zk if it is not installed",
+            "add [plugins.zk]; if it is not installed: make node, in a checkout of QRES",
         ),
         (
             "swarm.insecure",
