@@ -111,7 +111,8 @@ def up(
 
     A node that is killed or fails is started again with its folder and catches up: at once, then
     after growing pauses, at most five times in a row without a new model. One that is refused at
-    its start is left dead. The box gives up when fewer honest nodes are left than a round needs.
+    its start is left dead. The box gives up when fewer honest nodes are left than a round needs,
+    or when so many trainers fail three rounds in a row that no round can close.
 
     Exit code 0 if all honest nodes that live agreed: on the model of every step, and on the last
     one where swarm.rounds or swarm.until is set. Ctrl-C is how a box without either ends, and ends
@@ -248,7 +249,7 @@ class Watch:
     _seen_since: dict[int, float] = attrs.field(factory=dict[int, float], init=False)
 
     def run(self) -> None:
-        """Until the swarm is through, told to stop, out of time, or too few nodes are left."""
+        """Until the swarm is through, told to stop, out of time, or can make no more models."""
         from rich.live import Live  # noqa: PLC0415 - rich
 
         from qres_core.cli.console import console  # noqa: PLC0415
@@ -266,7 +267,7 @@ class Watch:
                 self._complaints()
                 self._progress()
                 over = self.timeout is not None and time.monotonic() > started + self.timeout
-                if over or self.fleet.through or self.fleet.hopeless:
+                if over or self.fleet.through or self.fleet.hopeless or self.fleet.starving:
                     return
                 if self.told.event.wait(EVERY):
                     return
@@ -400,6 +401,9 @@ def _tell(fleet: Fleet, verdict: Verdict, trained: Mapping[str, object], *, as_j
     if fleet.hopeless:
         few = f"{len(living)} of {len(honest)} honest nodes are left"
         click.echo(f"{few}, and a round needs {fleet.needed}", err=True)
+    if fleet.starving:
+        few = f"trainers fail at {fleet.starving} of {len(honest)} honest nodes, round after round"
+        click.echo(f"{few}; a round needs the updates of {fleet.needed} nodes", err=True)
     if verdict.split is not None:
         click.echo(f"honest nodes hold different models of step {verdict.split}", err=True)
     elif verdict.agreed:

@@ -34,6 +34,8 @@ PAUSES: Final = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each restart in a row. One that brings a new model begins another row."""
 REFUSED: Final = 2
 """Exit code of a node that was refused before it took part: the next start would be too."""
+ABORTED: Final = 3
+"""Rounds in a row without a model after which a failing trainer is taken not to recover."""
 LOG: Final = "log.jsonl"
 LOG_TAIL: Final = 64 * 1024
 """Bytes of a log's end in which its last error is looked for."""
@@ -69,6 +71,16 @@ class Member:
     _in_a_row: int = attrs.field(default=0, init=False)
     _step_then: int = attrs.field(default=0, init=False)
     _again_at: float | None = attrs.field(default=None, init=False)
+
+    @property
+    def starves(self) -> bool:
+        """Whether its trainer failed in the last rounds, and all of them were aborted."""
+        report = self.report or {}
+        history, failure = report.get("history") or [], report.get("trainer_error")
+        last = history[-ABORTED:]
+        if failure is None or len(last) < ABORTED or any(ended["closed"] for ended in last):
+            return False
+        return bool(failure["times"] >= ABORTED and failure["round"] >= last[-1]["round"])
 
     @property
     def role(self) -> str:
@@ -273,6 +285,16 @@ class Fleet:
         """Whether so many honest nodes died that no round can close."""
         return len(self.living) < min(self.needed, len(self.honest))
 
+    @property
+    def starving(self) -> int:
+        """How many living honest nodes have a trainer that fails, if the others are too few.
+
+        0 as long as those whose trainers work can close a round.
+        """
+        failing = sum(one.starves for one in self.living)
+        working = len(self.living) - failing
+        return failing if working < min(self.needed, len(self.honest)) else 0
+
     def vouched(self) -> SwarmModel | None:
         """The newest model that an honest node kept with those who vouch for it."""
         found: list[SwarmModel] = []
@@ -302,7 +324,7 @@ class Fleet:
         """What came of the run; after :meth:`stop`. Too few are left if it is hopeless."""
         living = judge([one.models for one in self.living], self.rounds)
         split = judge([one.models for one in self.honest], None).split
-        agreed = living.agreed and split is None and not self.hopeless
+        agreed = living.agreed and split is None and not self.hopeless and not self.starving
         return attrs.evolve(living, agreed=agreed, split=split)
 
 

@@ -154,6 +154,32 @@ def test_a_box_whose_quorum_needs_the_attackers_is_not_hopeless_from_the_start(
     assert not fleet.hopeless
 
 
+def failing(rounds: int, *, closed: int = 0) -> dict[str, object]:
+    """The status of a node whose trainer failed in each round; the last ``closed`` made a model."""
+    history = [
+        {"round": number, "step": 1, "closed": number > rounds - closed, "model_digest": "01"}
+        for number in range(1, rounds + 1)
+    ]
+    return report(1) | {"history": history, "trainer_error": {"round": rounds, "times": rounds}}
+
+
+def test_a_box_starves_once_too_many_trainers_fail_round_after_round(tmp_path: Path) -> None:
+    fleet = Fleet([], needed=3)
+    fleet.members = [member(tmp_path / f"node-{index}", 1) for index in range(4)]
+    for one in fleet.members:
+        one.take(report(1))
+    fleet.members[0].take(failing(5))
+    assert fleet.starving == 0  # the other three suffice
+    assert fleet.verdict().agreed
+    fleet.members[1].take(failing(2))
+    assert fleet.starving == 0  # it may recover
+    fleet.members[1].take(failing(5, closed=1))
+    assert fleet.starving == 0  # a round closed all the same
+    fleet.members[1].take(failing(3))
+    assert fleet.starving == 2
+    assert not fleet.verdict().agreed
+
+
 def test_ports_are_distinct() -> None:
     assert len(set(free_ports(20))) == 20
 
