@@ -75,9 +75,9 @@ class Member:
     @property
     def starves(self) -> bool:
         """Whether its trainer failed in the last rounds, and all of them were aborted."""
-        report = self.report or {}
-        history, failure = report.get("history") or [], report.get("trainer_error")
-        last = history[-ABORTED:]
+        report: dict[str, Any] = self.report or {}
+        failure: dict[str, Any] | None = report.get("trainer_error")
+        last: list[dict[str, Any]] = report.get("history", [])[-ABORTED:]
         if failure is None or len(last) < ABORTED or any(ended["closed"] for ended in last):
             return False
         return bool(failure["times"] >= ABORTED and failure["round"] >= last[-1]["round"])
