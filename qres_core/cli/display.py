@@ -28,9 +28,14 @@ def written(name: str, value: float) -> str:
     return f"{value:.1%}" if name == "accuracy" else f"{value:.4g}"
 
 
-def _row(record: RoundRecord) -> tuple[str, ...]:
+def _figure(record: RoundRecord) -> str:
+    """The figure that is shown of a round's model; empty without any."""
     name = chosen(record.metrics)
-    figure = written(name, record.metrics[name]) if name else ""
+    return written(name, record.metrics[name]) if name else ""
+
+
+def _row(record: RoundRecord) -> tuple[str, ...]:
+    figure = _figure(record)
     spent = () if record.epsilon is None else (f"{record.epsilon:.3f}",)
     if not record.closed:
         told = reasons(record.rejected)
@@ -58,6 +63,7 @@ class RoundTable:
     def __init__(self, title: str) -> None:
         self.table = Table(title=title, title_justify="left", title_style="bold")
         self._live: Live | None = None
+        self._progress: Console | None = None
 
     def _head(self, record: RoundRecord) -> None:
         """The columns, once it is known which figures there are."""
@@ -80,13 +86,25 @@ class RoundTable:
         self.table.add_row(*_row(record), style=style)
         if self._live is not None:
             self._live.refresh()
+        if self._progress is not None:
+            told = (f"round {record.number}", *filter(None, (record.reason, _figure(record))))
+            self._progress.print("  ".join(told), highlight=False, markup=False)
 
     @contextmanager
     def shown(self, where: Console) -> Generator[None]:
-        """Show the table while rounds are added; once, at the end, in a pipe."""
+        """Show the table while rounds are added.
+
+        In a pipe it is printed at the end, or as far as it came when it is interrupted; a terminal
+        on stderr is told of every round.
+        """
         if not where.is_terminal:
-            yield
-            where.print(self.table)
+            errors = Console(stderr=True)
+            self._progress = errors if errors.is_terminal else None
+            try:
+                yield
+            finally:
+                if self.table.columns:
+                    where.print(self.table)
             return
         with Live(self.table, console=where, auto_refresh=False) as live:
             self._live = live

@@ -65,7 +65,7 @@ def export(*, folder: Path, out: Path, as_json: bool) -> None:
 
 
 @command.command("verify")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--roster",
     type=click.Path(path_type=Path),
@@ -81,7 +81,8 @@ def verify(file: Path, *, roster: Path, as_json: bool) -> None:
     vector at this step, in this swarm. Then, given at most that many liars, at least one honest
     node computed this model. It does not say that the model is good.
 
-    Exit code 0 if the model is believed, 1 if not, 2 if the roster's file is refused.
+    Exit code 0 if the model is believed, 1 if not, 2 if FILE is not
+    there or the roster's file is refused.
     """
     from qres_core.swarm.model_file import SwarmModel  # noqa: PLC0415 - numpy
     from qres_core.swarm.model_proof import verify as check  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -13,11 +14,14 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from qres_core import ConfigError
 from qres_core.cli import app
+from qres_core.cli.display import RoundTable
 from qres_core.cli.options import read_config
 from qres_core.contract.errors import ERRORS
+from qres_core.lab.record import RoundRecord
 from qres_core.node import daemon
 
 QRES = str(Path(sys.executable).with_name("qres"))
@@ -145,6 +149,21 @@ def test_a_simulation_makes_as_many_models_as_the_swarm_is_to_make(tmp_path: Pat
     report = json.loads(qres("simulate", str(path), "--rounds", "2", *until, "--json").stdout)
     assert sum(played["closed"] for played in report["rounds"]) == 2
     assert any("swarm.until" in notice for notice in report["notices"])
+
+
+def test_a_table_in_a_pipe_is_printed_as_far_as_it_came() -> None:
+    piped = io.StringIO()
+    rounds = RoundTable("a swarm")
+
+    def interrupted() -> None:
+        with rounds.shown(Console(file=piped, width=120)):
+            rounds.add(RoundRecord(number=1, closed=True, metrics={"loss": 0.25}))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert "a swarm" in piped.getvalue()
+    assert "0.25" in piped.getvalue()
 
 
 def test_simulate_prints_rounds_and_is_deterministic(config: Path) -> None:

@@ -346,6 +346,11 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["ok"] is False
 
 
+def test_a_file_that_is_not_there_is_no_verdict(tmp_path: Path) -> None:
+    done = qres("model", "verify", tmp_path / "none.npz", "--roster", tmp_path / "none.toml")
+    assert done.exit_code == 2
+
+
 @pytest.mark.usefixtures("virtual_time")
 def test_an_export_overwrites_nothing_and_says_what_is_missing(tmp_path: Path) -> None:
     four = Four(tmp_path)
