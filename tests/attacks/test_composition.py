@@ -94,6 +94,7 @@ def aligned_in_length(result: SimulationResult) -> bool:
     return all(after < before for before, after in itertools.pairwise(losses))
 
 
+@pytest.mark.long
 def test_a_rule_over_groups_ends_at_the_honest_value() -> None:
     """One liar sends what it likes, and spoils the sum of its group: one row of three."""
     groups = {**SECAGG, "group_size": 3, "min_size": 3}
@@ -110,6 +111,7 @@ def test_a_rule_over_groups_ends_at_the_honest_value() -> None:
 
 @pytest.mark.parametrize("attack", ["nan", "inf", "wrong_length"])
 @pytest.mark.parametrize("rule", ["median", "krum"])
+@pytest.mark.long
 def test_one_node_that_sends_no_numbers(attack: str, rule: str) -> None:
     result = play(swarm({rule: {"f": 1}}, 8, 1), attack, 1)
     assert len(result.closed) == 2

@@ -296,6 +296,7 @@ def test_another_vector_is_masked_unnoticed_where_nothing_is_committed_to() -> N
     assert without.accused == set()
 
 
+@pytest.mark.long
 def test_who_masks_another_vector_is_found_by_every_honest_node(swapped: Played) -> None:
     (liar,) = swapped.liars
     assert all(LIED in held for held in swapped.held_against(liar))
@@ -316,6 +317,7 @@ def test_its_groups_are_left_out_until_then(swapped: Played) -> None:
     assert (last.accepted, last.attackers_accepted) == (NODES - 1, 0)
 
 
+@pytest.mark.long
 def test_a_liar_is_caught_where_the_quorum_leaves_no_room_to_leave_a_group_out() -> None:
     """Each round it spoils makes no model; once these prove who it is, it is refused."""
     caught = play(grouped(quorum=17, zk=ZK), 1, hostile=swapping, attack=BOOST)
@@ -363,6 +365,7 @@ def test_false_sums_are_merged_where_nothing_is_committed_to() -> None:
 
 
 @pytest.mark.parametrize("make", [summed, grouped])
+@pytest.mark.long
 def test_every_node_refuses_the_false_sums_it_is_given(make: Callable[..., Config]) -> None:
     """As if all left the adding up to somebody who lies: nothing is merged, nobody is accused."""
     given = play(make(zk=ZK), 1, installed=local(secagg=FalseSums))
@@ -377,6 +380,7 @@ def test_every_node_refuses_the_false_sums_it_is_given(make: Callable[..., Confi
     assert given.accused == set()
 
 
+@pytest.mark.long
 def test_a_node_that_lies_about_the_sum_has_only_itself_to_tell_it_to() -> None:
     """Everybody adds up alone. Who merges another sum has another model, and is in no later round.
 
@@ -440,6 +444,7 @@ class Heavier(Secagg):
         return attrs.evolve(heavy, weight=1)
 
 
+@pytest.mark.long
 def test_proofs_hold_for_sums_of_unequal_weights() -> None:
     """The models are those of the swarm that hides nothing, bit for bit."""
     hidden = play(weighted(zk=LOOSE, secagg=PUBLIC), 2, change=unequal)
@@ -452,6 +457,7 @@ def test_proofs_hold_for_sums_of_unequal_weights() -> None:
     assert digests[0] != equal.result.closed[0].model_digest  # the weights do count
 
 
+@pytest.mark.long
 def test_a_weight_other_than_the_one_said_is_noticed() -> None:
     def attacked(**plugins: Mapping[str, object]) -> Played:
         heavier = local(secagg=Heavier)

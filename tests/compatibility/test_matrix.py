@@ -69,6 +69,7 @@ def test_every_supported_pair_runs() -> None:
     assert failed == {}
 
 
+@pytest.mark.long
 def test_a_sample_of_triples_runs() -> None:
     known = [one for one in triples() if one.supported and len(one.modes) < 8]
     sample = random.Random(7).sample(known, TRIPLES_PLAYED)

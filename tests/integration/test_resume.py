@@ -261,6 +261,7 @@ def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.long
 def test_a_checkpoint_that_somebody_wrote_anew_is_played_or_refused_by_name(
     tmp_path: Path, engine: str
 ) -> None:

@@ -118,7 +118,8 @@ def kill(folder: Path) -> None:
         os.kill(victim, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("transport", ["loopback", pytest.param("libp2p", marks=pytest.mark.long)])
+@pytest.mark.parametrize("transport", ["loopback", "libp2p"])
+@pytest.mark.long
 def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: str) -> None:
     if transport == "libp2p" and find_spec("qres_transport_libp2p") is None:
         pytest.skip("qres-transport-libp2p is not installed")
@@ -210,6 +211,7 @@ def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
         (("--set", "trainer.options.dimention=8"), "dimention"),
     ],
 )
+@pytest.mark.long
 def test_what_an_own_model_cannot_play_is_refused(
     tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
@@ -272,9 +274,8 @@ def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize(
-    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.long
 def test_no_node_outlives_the_swarm(tmp_path: Path, number: int) -> None:
     process = up(tmp_path)
     box = tmp_path / "box"
@@ -523,6 +524,7 @@ def test_the_lines_in_a_pipe_tell_of_every_model_and_of_its_own_figures(tmp_path
         (("--set", 'trainer.entry="my:model"'), "take one of them out"),
     ],
 )
+@pytest.mark.long
 def test_what_cannot_be_played_is_refused(
     tmp_path: Path, options: tuple[str, ...], said: str
 ) -> None:
@@ -533,6 +535,7 @@ def test_what_cannot_be_played_is_refused(
     assert not (tmp_path / "box").exists()  # nothing is left in the way of the next try
 
 
+@pytest.mark.long
 def test_what_is_not_installed_is_said_once_and_before_the_nodes_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ def test_more_rows_than_the_tiles_take(
         assert squared_distances(rows).tolist() == by_objects(rows)
 
 
+@pytest.mark.long
 def test_threads_and_layout_change_no_bit(
     layouts: Callable[[np.ndarray], dict[str, np.ndarray]],
     implementation: Callable[[], AbstractContextManager[None]],

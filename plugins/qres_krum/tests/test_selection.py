@@ -49,6 +49,7 @@ def near_ties(draw: st.DrawFn) -> tuple[NDArray[np.int32], int, int]:
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(deadline=None, max_examples=1000)
+@pytest.mark.long
 def test_any_distances_within_the_bound_decide_alike(
     case: tuple[NDArray[np.int32], int, int], error: float, limit: int, seed: int
 ) -> None:
@@ -84,6 +85,7 @@ def test_any_distances_within_the_bound_decide_alike(
 @needs_kernels
 @given(case=near_ties(), limit=st.sampled_from([1, 4]))
 @settings(deadline=None, max_examples=1000)
+@pytest.mark.long
 def test_the_kernels_distances_decide_alike(
     case: tuple[NDArray[np.int32], int, int], limit: int
 ) -> None:

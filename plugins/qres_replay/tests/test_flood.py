@@ -17,6 +17,7 @@ OTHERS = 63
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("count", "stored"), [(2_000_000, False), (100_000, True)])
+@pytest.mark.long
 def test_a_flood_grows_nothing_and_evicts_nobody(
     tmp_path: Path, count: int, *, stored: bool
 ) -> None:

@@ -116,6 +116,7 @@ def test_one_wrong_chunk_costs_the_liar_its_connection_and_nobody_the_blob(
     anyio.run(main)
 
 
+@pytest.mark.long
 def test_who_has_part_of_a_blob_serves_that_part(lab: SimpleNamespace) -> None:
     roster = lab.members(2)
     data = noise(2 * MIB)

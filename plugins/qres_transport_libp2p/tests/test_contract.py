@@ -45,5 +45,6 @@ class TestContract(TransportContract):
             chunks[index] = bytes(len(chunk))
 
 
+@pytest.mark.long
 class TestContractUnderTrio(TestContract):
     backend = "trio"

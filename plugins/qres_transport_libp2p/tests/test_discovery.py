@@ -58,6 +58,7 @@ def multicast() -> None:
 
 
 @pytest.mark.usefixtures("multicast")
+@pytest.mark.long
 def test_nodes_that_know_no_address_find_each_other(lab: SimpleNamespace) -> None:
     one, two, three, stranger = lab.members(4)
     roster = [one, two, three]

@@ -69,6 +69,7 @@ def test_a_node_that_is_not_who_it_should_be_is_not_connected_to(lab: SimpleName
     trio.run(main)
 
 
+@pytest.mark.long
 def test_nothing_is_served_before_the_hello(lab: SimpleNamespace) -> None:
     me, peer = lab.members(2)
     asked: list[bytes] = []

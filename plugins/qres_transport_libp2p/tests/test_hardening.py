@@ -102,6 +102,7 @@ async def stock_pubsub(host: Any) -> AsyncGenerator[Pubsub]:
 
 
 @pytest.mark.parametrize("what", malformed(b""))
+@pytest.mark.long
 def test_a_malformed_message_ends_its_connection_and_nothing_else(
     lab: SimpleNamespace, what: str
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_message_in_another_s_name_is_counted_against_who_passes_it_on(
     trio.run(main)
 
 
+@pytest.mark.long
 def test_a_late_joiner_survives_large_messages(lab: SimpleNamespace) -> None:
     """The history is sent to it beside new messages, all larger than a frame of yamux."""
     roster = lab.members(3)
@@ -410,6 +412,7 @@ def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespac
     anyio.run(main)
 
 
+@pytest.mark.long
 def test_a_peer_that_freezes_is_down_and_comes_back(lab: SimpleNamespace) -> None:
     me, other = lab.members(2)
     code = FROZEN.format(tests=str(Path(__file__).parent), port=me.port, other=other.port)
@@ -464,6 +467,7 @@ def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
     anyio.run(main)
 
 
+@pytest.mark.long
 def test_nobody_is_dialled_because_a_peer_says_so(lab: SimpleNamespace) -> None:
     """Neither by a PRUNE with peers nor by the addresses in a peer's record."""
     me, evil, victim = lab.members(3)

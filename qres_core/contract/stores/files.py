@@ -145,8 +145,10 @@ def read_file(path: Path, limit: int) -> bytes:
             if other := _other_kind(os.fstat(file.fileno()).st_mode):  # exchanged since
                 raise _unreadable(where, f"is {other}, not a file", "name a file")
             content = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except (OSError, ValueError) as error:
+        reason = "holds a null byte"  # the one ValueError of a path; Python's words for it differ
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
         raise _unreadable(where, reason, "name a readable file") from error
     if len(content) > limit:
         fix = "keep data in files of their own, and name them"

@@ -111,6 +111,7 @@ def end_of(connection: socket.socket) -> bytes:
         return b""
 
 
+@pytest.mark.long
 def test_slow_and_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SECONDS", 3.0)
     monkeypatch.setattr(server, "CONNECTIONS", 2)

@@ -160,6 +160,7 @@ def test_many_changes_at_once_are_refused(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", [".npz", KEPT])
+@pytest.mark.long
 def test_what_is_tiny_in_a_file_does_not_grow_in_memory(form: str) -> None:
     """A list of empty lists takes 72 bytes of memory for each byte of a file."""
     size = 2**20

@@ -1048,6 +1048,7 @@ def gaps(net: Any, honest: Sequence[int]) -> list[float]:
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("seed", range(200, 224))
+@pytest.mark.long
 def test_random_networks_keep_their_interval_and_go_on(
     harness: ModuleType, seed: int, *, restarts: bool
 ) -> None:
