@@ -290,6 +290,7 @@ def widened() -> Iterator[Any]:
 
 @pytest.mark.usefixtures("backend", "threads")
 @pytest.mark.parametrize(("rule", "case"), list(widened()))
+@pytest.mark.long
 def test_wide_rows_that_are_split_among_threads_get_the_same(rule: str, case: Any) -> None:
     k = 8
     rows = rows_of(case["input"])

@@ -197,6 +197,7 @@ def test_calibrated_noise_is_enough_and_little_more(
 @pytest.mark.parametrize("noise", [1e-3, 0.3, 1e9])
 @pytest.mark.parametrize("rounds", [1, 10**9])
 @pytest.mark.parametrize("delta", [1e-100, 0.5])
+@pytest.mark.long
 def test_extremes_give_a_bound(noise: float, rounds: int, delta: float, rate: float) -> None:
     found = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
     assert math.isfinite(found)

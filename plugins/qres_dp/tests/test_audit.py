@@ -60,6 +60,7 @@ def test_a_node_that_clips_wrongly_is_found_where_it_adds_the_noise(name: str) -
 
 
 @pytest.mark.parametrize("name", sorted(LOUD))
+@pytest.mark.long
 def test_the_black_box_finds_loud_faults_by_releases_alone(name: str) -> None:
     with fault(name):
         found = black_box.examine(System(Mode.CENTRAL, Z), runs=240)

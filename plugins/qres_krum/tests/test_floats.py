@@ -39,6 +39,7 @@ RULES: dict[str, Callable[[Any], NDArray[Any]]] = {
     exponent=st.integers(-20, 20),
 )
 @settings(deadline=None, max_examples=300)
+@pytest.mark.long
 def test_small_integers_times_a_power_of_two_equal_the_exact_rule(
     rule: str,
     real: type[np.floating[Any]],

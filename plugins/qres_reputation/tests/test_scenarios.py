@@ -217,6 +217,7 @@ def test_a_swarm_bans_its_sleepers_and_recovers_and_without_the_plugin_it_does_n
 @pytest.mark.parametrize(
     ("seed", "model"), [(1, "softmax"), (2, "softmax"), (3, "softmax"), (1, "mlp")]
 )
+@pytest.mark.long
 def test_nobody_honest_is_banned_where_data_differ_much(seed: int, model: str) -> None:
     uneven = TaskConfig(partition="dirichlet", alpha=0.1, model=model)
     swarm = watch(Scenario(rounds=30, seed=seed), options={}, task=uneven)

@@ -79,6 +79,7 @@ def naive(values: list[int], array: group.Points) -> group.Points:
 # --- libsodium's edwards25519 -----------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_ten_thousand_multiples_sums_and_differences_are_those_of_libsodium() -> None:
     n = 10_000
     blinds = group.random_scalars(n)

@@ -100,6 +100,7 @@ def test_noise_comes_out_the_same_and_differs_by_seed() -> None:
     assert play(job, attrs.evolve(QUICK, seed=2))[0].value != first.value
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_json_and_page() -> None:
     made = [play_all(["two_rounds", "membership"], QUICK, processes=n) for n in (1, 2)]
     texts = [json.dumps(to_json(one, QUICK)) for one in made]

@@ -465,6 +465,7 @@ def test_a_set_is_named_by_everything_in_it_and_by_swarm_and_model() -> None:
         lambda data: Certificate.from_bytes(data, 30),
     ],
 )
+@pytest.mark.long
 def test_a_payload_does_not_grow_in_memory(decode: Callable[[bytes], object]) -> None:
     """A list of empty lists takes 72 bytes of memory for each byte."""
     size = 2**19

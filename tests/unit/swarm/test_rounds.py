@@ -1162,6 +1162,7 @@ def test_random_networks_with_liars_neither_fork_nor_stall(harness: ModuleType, 
 
 
 @pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.long
 def test_random_restarts_neither_fork_nor_stall(harness: ModuleType, seed: int) -> None:
     play(harness, seed, restarts=True)
 
