@@ -105,7 +105,7 @@ def digits(seed: int) -> Split:
             "QRES-E802",
             "task.name",
             f"the digits come with scikit-learn, which cannot be imported: {error}",
-            'pip install "qres-core[demo]"',
+            "pip install scikit-learn",
         ) from error
     bunch = datasets.load_digits()
     x: Features = np.asarray(bunch.data, dtype=np.float64) / _DIGITS_BRIGHTEST

@@ -26,7 +26,7 @@ def _matplotlib() -> Any:
         matplotlib = importlib.import_module("matplotlib")
     except ModuleNotFoundError as error:
         what = "the picture needs matplotlib"
-        fix = 'pip install "qres-core[demo]"'
+        fix = "pip install matplotlib"
         raise LabError.of("QRES-E802", "qres demo", what, fix) from error
     matplotlib.use("Agg")
     return importlib.import_module("matplotlib.figure")

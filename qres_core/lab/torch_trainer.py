@@ -27,7 +27,7 @@ def _torch() -> Any:
             "QRES-E802",
             "trainer",
             f"torch cannot be imported: {error}",
-            'pip install "qres-core[torch]"',
+            "pip install torch",
         ) from error
 
 

@@ -24,6 +24,6 @@ def require() -> None:
         except ImportError:
             missing.append(name)
     if missing:
-        fix = 'pip install "qres-core[node]"'
+        fix = f"pip install {' '.join(missing)}"
         what = f"{', '.join(missing)} not installed"
         raise LabError.of("QRES-E802", "qres node", what, fix)

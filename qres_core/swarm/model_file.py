@@ -298,7 +298,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy  # noqa: PLC0415 - an extra
     except ImportError as error:
-        fix = 'pip install "qres-core[safetensors]", or name the file model.npz'
+        fix = "pip install safetensors, or name the file model.npz"
         raise LabError.of("QRES-E802", "safetensors", "is not installed", fix) from error
     return safetensors.numpy
 

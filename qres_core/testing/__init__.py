@@ -15,7 +15,7 @@ except ModuleNotFoundError as error:
         "QRES-E802",
         "qres_core.testing",
         "pytest is not installed",
-        'pip install "qres-core[testing]"',
+        "pip install pytest",
     ) from error
 
 from qres_core.testing.aggregator import AggregatorContract

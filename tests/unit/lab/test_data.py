@@ -227,4 +227,4 @@ def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPa
     with pytest.raises(LabError) as caught:
         digits(0)
     assert caught.value.code == "QRES-E802"
-    assert caught.value.problems[0].fix == 'pip install "qres-core[demo]"'
+    assert caught.value.problems[0].fix == "pip install scikit-learn"

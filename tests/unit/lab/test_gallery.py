@@ -227,7 +227,7 @@ def test_what_is_not_installed_is_refused_once(
     with pytest.raises(LabError) as caught:
         play_all([], QUICK, processes=processes)
     (problem,) = caught.value.problems
-    assert (problem.code, problem.fix) == ("QRES-E802", 'pip install "qres-core[demo]"')
+    assert (problem.code, problem.fix) == ("QRES-E802", "pip install scikit-learn")
     monkeypatch.undo()
     sys.modules.pop("sklearn", None)
 

@@ -48,7 +48,7 @@ def test_missing_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(LabError) as caught:
             use()
         assert caught.value.code == "QRES-E802"
-        assert caught.value.problems[0].fix == 'pip install "qres-core[torch]"'
+        assert caught.value.problems[0].fix == "pip install torch"
 
 
 def test_is_a_trainer(torch: Any) -> None:
