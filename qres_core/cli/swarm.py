@@ -32,8 +32,8 @@ EVERY: Final = 0.5
 """Seconds between two looks at the nodes."""
 STILL: Final = 10.0
 """Seconds without news after which it is said what is waited for."""
-VOUCHED_WITHIN: Final = 10.0
-"""Seconds that a box waits at its end for the vouchers of a model that is to be saved."""
+VOUCHED_WITHIN: Final = 20.0
+"""Seconds that a box waits at its end for its nodes to hear who vouches for the last model."""
 FIGURES_WITHIN: Final = 2.0
 """Seconds that a new model's line waits for its figures."""
 _REASONS: Final = 3
@@ -146,7 +146,7 @@ def up(
         rounds = read.swarm.rounds or None
         with _listening(told), Fleet(seats, rounds, needed(read), restart) as fleet:
             Watch(fleet, told, read.swarm.name, timeout, as_json=as_json).run()
-            if save is not None:
+            if save is not None or (folder is not None and fleet.through):
                 _await_vouchers(fleet)
         verdict = fleet.verdict()
         saved = None if save is None else fleet.vouched()
@@ -172,12 +172,9 @@ def up(
 
 
 def _await_vouchers(fleet: Fleet) -> None:
-    """Give the nodes a moment to hear who vouches for the last model."""
+    """Give the nodes a moment to hear who vouches for the last model: any may be exported from."""
     end = time.monotonic() + VOUCHED_WITHIN
-    while fleet.living and time.monotonic() < end:
-        model = fleet.vouched()
-        if model is not None and model.step >= fleet.step:
-            return
+    while fleet.living and time.monotonic() < end and fleet.vouched_by_all() < fleet.step:
         time.sleep(EVERY / 5)
 
 

@@ -303,6 +303,15 @@ class Fleet:
                 found.append(kept_model(member.seat.folder))
         return max(found, key=lambda model: model.step, default=None)
 
+    def vouched_by_all(self) -> int:
+        """Number of the newest model that every living honest node kept in this way; 0 for none."""
+        steps: list[int] = []
+        for member in self.living:
+            steps.append(0)
+            with suppress(QresError):
+                steps[-1] = kept_model(member.seat.folder).step
+        return min(steps, default=0)
+
     def stop(self) -> None:
         """End every child: it is asked, and after a while killed. Idempotent."""
         for member in self.members:

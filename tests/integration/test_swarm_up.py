@@ -23,7 +23,7 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.trainer import SECTIONS
 from qres_core.node.ask import ask
-from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.model_proof import verify
 
 PROGRAM = Path(__file__).with_name("loopback_qres.py")
@@ -187,6 +187,8 @@ def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
     if model.step == report["step"]:
         assert model.digest.hex() == report["model_digest"]
     assert model.weights.shape == (8,)
+    # Whichever node's folder it is exported from, it is the last one.
+    assert all(kept_model(tmp_path / "box" / f"node-{at}").step >= 4 for at in range(5))
     assert "same data" not in errors
     assert report["agreed"] is True
     nodes = report["nodes"]
