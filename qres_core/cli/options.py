@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +69,10 @@ def read_raw(path: Path, settings: Sequence[tuple[str, object]]) -> dict[str, An
 def read_config(path: Path, settings: Sequence[tuple[str, object]] = ()) -> Config:
     """The file, structured, with the settings laid over it. Raises ConfigError."""
     return parse(read_raw(path, settings), source=str(path), sections=SECTIONS)
+
+
+def default_attackers(raw: dict[str, Any], given: Mapping[str, object]) -> None:
+    """An attack without a number of attackers gets as many as the swarm promises to withstand."""
+    table, swarm = raw.get("simulation"), raw.get("swarm")
+    if given.get("attack") and canonical.is_map(table) and canonical.is_map(swarm):
+        table.setdefault("attackers", swarm.get("byzantine", 0))

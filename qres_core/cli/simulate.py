@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
+from qres_core.cli.options import (
+    SECTIONS,
+    default_attackers,
+    parse_setting,
+    policy_option,
+    read_raw,
+)
 from qres_core.contract import canonical
 from qres_core.contract.errors import ConfigError
 from qres_core.contract.suggest import did_you_mean
@@ -78,7 +84,7 @@ def command(
     configuration is refused. With --without, the run with all plugins decides.
     """
     raw = read_raw(config, [*(parse_setting(text) for text in settings), *_sugar(given)])
-    _default_attackers(raw, given)
+    default_attackers(raw, given)
     _default_rounds(raw)
     read = parse(raw, source=str(config), sections=SECTIONS)
     if list_nodes:
@@ -115,13 +121,6 @@ _SUGAR = {
 
 def _sugar(given: dict[str, object]) -> list[tuple[str, object]]:
     return [(key, given[name]) for name, key in _SUGAR.items() if given[name] is not None]
-
-
-def _default_attackers(raw: dict[str, Any], given: dict[str, object]) -> None:
-    """An attack without a number of attackers gets as many as the swarm promises to withstand."""
-    table, swarm = raw.get("simulation"), raw.get("swarm")
-    if given["attack"] and canonical.is_map(table) and canonical.is_map(swarm):
-        table.setdefault("attackers", swarm.get("byzantine", 0))
 
 
 def _default_rounds(raw: dict[str, Any]) -> None:

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import click
 
-from qres_core.cli.options import parse_setting, policy_option, read_raw
-from qres_core.contract import canonical
+from qres_core.cli.options import default_attackers, parse_setting, policy_option, read_raw
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -130,7 +129,7 @@ def up(
 
     wanted = [(key, given[name]) for name, key in _SUGAR.items() if given.get(name) is not None]
     raw = read_raw(config, [*(parse_setting(text) for text in settings), *wanted])
-    _default_attackers(raw, given)
+    default_attackers(raw, given)
     policies = in_force(policy_files)
     if save is not None:
         new_folder(save)
@@ -191,13 +190,6 @@ def _save(folder: Path, model: SwarmModel | None, roster: Mapping[str, Any]) -> 
     create_file(folder / "roster.toml", toml.render(roster).encode())
     click.echo(f"saved model {model.step}, {model.digest.hex()[:16]}; to check it:", err=True)
     click.echo(f"    qres model verify {folder}/model.npz --roster {folder}/roster.toml", err=True)
-
-
-def _default_attackers(raw: dict[str, Any], given: dict[str, object]) -> None:
-    """An attack without a number of attackers gets as many as the swarm promises to withstand."""
-    table, swarm = raw.get("simulation"), raw.get("swarm")
-    if given.get("attack") and canonical.is_map(table) and canonical.is_map(swarm):
-        table.setdefault("attackers", swarm.get("byzantine", 0))
 
 
 @attrs.define

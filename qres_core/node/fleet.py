@@ -297,20 +297,13 @@ class Fleet:
 
     def vouched(self) -> SwarmModel | None:
         """The newest model that an honest node kept with those who vouch for it."""
-        found: list[SwarmModel] = []
-        for member in self.honest:
-            with suppress(QresError):  # it made none, or another has a newer one
-                found.append(kept_model(member.seat.folder))
+        found = [model for member in self.honest if (model := _kept(member)) is not None]
         return max(found, key=lambda model: model.step, default=None)
 
     def vouched_by_all(self) -> int:
         """Number of the newest model that every living honest node kept in this way; 0 for none."""
-        steps: list[int] = []
-        for member in self.living:
-            steps.append(0)
-            with suppress(QresError):
-                steps[-1] = kept_model(member.seat.folder).step
-        return min(steps, default=0)
+        found = [_kept(member) for member in self.living]
+        return min((0 if model is None else model.step for model in found), default=0)
 
     def stop(self) -> None:
         """End every child: it is asked, and after a while killed. Idempotent."""
@@ -378,6 +371,13 @@ def _error_of(line: str) -> str:
 def _close(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
+
+
+def _kept(member: Member) -> SwarmModel | None:
+    """The newest vouched model in a node's folder; ``None`` where there is none to read."""
+    with suppress(QresError):
+        return kept_model(member.seat.folder)
+    return None
 
 
 def _asked(member: Member) -> dict[str, Any] | None:

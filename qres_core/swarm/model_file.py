@@ -13,9 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import stat
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,9 +23,9 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core.contract import canonical, fixed
+from qres_core.contract import canonical, fixed, stores
 from qres_core.contract.errors import ConfigError, LabError, ModelError, QresError
-from qres_core.contract.stores import create_file, open_now, replace_file
+from qres_core.contract.stores import create_file, replace_file
 from qres_core.contract.types import Vector, check_vector, model_digest
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
 from qres_core.swarm.store import FILE
@@ -160,18 +158,9 @@ def form_of(path: Path) -> str:
 def read_file(path: Path) -> bytes:
     """The content of a file of at most :data:`MAX_FILE_BYTES`. Raises ModelError QRES-E605."""
     try:
-        handle = open_now(path)  # a named pipe has no end
-        with os.fdopen(handle, "rb") as file:
-            # What was opened, and not what has the name by now.
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise unusable("is not a file", str(path))
-            content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise unusable(reason, str(path)) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise unusable(f"is larger than {MAX_FILE_BYTES} bytes", str(path))
-    return content
+        return stores.read_file(path, MAX_FILE_BYTES)
+    except ConfigError as error:
+        raise unusable(error.problems[0].what, str(path)) from error
 
 
 def encode(model: SwarmModel, form: str) -> bytes:
