@@ -548,7 +548,8 @@ def test_what_is_not_installed_is_said_once_and_before_the_nodes_start(
     process = up(tmp_path)
     _out, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
-    assert errors.count("scikit-learn") == errors.count("QRES-E802 ") == 1
+    assert errors.count("come with scikit-learn") == errors.count("QRES-E802 ") == 1
+    assert errors.count("fix: pip install scikit-learn") == 1
     assert not (tmp_path / "box").exists()
 
 
