@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,6 +18,10 @@ from hypothesis import settings
 # No test is timed: a kernel that is compiled on its first call would fail by chance.
 settings.register_profile("qres", settings.default, deadline=None)
 settings.load_profile("qres")
+
+# A shell without job control starts background jobs deaf to ctrl-C; so would be what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STUCK_SECONDS = 600.0
 """Real seconds after which an event loop that waits for a thread gives up."""
