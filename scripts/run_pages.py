@@ -313,7 +313,7 @@ class Player:
                     file.write(between + self._true(block.text))
         if block.language not in {"console", "bash"}:
             return 0
-        commands = [each for each in block.commands() if not prepared(each.text)]
+        commands = [each for each in block.commands() if not prepared(self._true(each.text))]
         if "background" in marks:
             (command,) = commands
             self._start(block, command, place)

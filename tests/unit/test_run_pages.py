@@ -166,6 +166,15 @@ def test_the_gate_takes_another_address_where_the_page_says_so(play: Callable[[s
     assert play(page + console("$ echo 192.0.2.1 | tr . -", "127-0-0-1")) == 1
 
 
+def test_set_up_is_run_where_the_page_names_a_command_in_its_place(
+    play: Callable[[str], int], pages: ModuleType
+) -> None:
+    page = "<!-- instead: make demo -> echo 93.8%; the environment stands for the rest -->\n"
+    assert play(page + console("$ make demo", "93.8%")) == 1
+    with pytest.raises(pages.PageError, match="shown and not printed"):
+        play(page + console("$ make demo", "94.0%"))
+
+
 def test_every_mark_on_the_pages_is_understood(pages: ModuleType) -> None:
     found = [path for pattern in pages.PAGES for path in ROOT.glob(pattern)]
     assert len(found) >= 4
