@@ -31,7 +31,7 @@ from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.config import NodeConfig, SwarmConfig
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.policy import SYSTEM_POLICY, VARIABLE, PolicyFile
-from qres_core.kernel.slots import LIFE_CYCLE, SLOTS
+from qres_core.kernel.slots import SLOTS
 from qres_core.lab.attacks import ATTACKS
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
@@ -42,7 +42,6 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 NOTICE: Final = (
     "<!-- Made from the code by docs/_ext/qres_pages.py. Build the manual to renew it. -->"
 )
-SECTIONS: Final = ("When", "Slot", "Args", "Returns", "Raises", "Example")
 WIDTH: Final = 88
 
 
@@ -77,43 +76,10 @@ def hook_signature(hook: str) -> str:
     return f"{hook}{str(short).replace(chr(39), '')}"
 
 
-def hook_sections(hook: str) -> dict[str, str]:
-    """The parts of a hook's docstring; its first sentences under an empty key."""
-    text = inspect.getdoc(getattr(HookSpecs, hook))
-    if text is None:
-        msg = f"hook {hook!r} has no docstring"
-        raise ValueError(msg)
-    marks = re.split(rf"^({'|'.join(SECTIONS)})::?", text, flags=re.MULTILINE)
-    found = {"": marks[0].strip()}
-    for label, body in zip(marks[1::2], marks[2::2], strict=True):
-        head, _, rest = body.partition("\n")
-        found[label] = (head.strip() + "\n" + textwrap.dedent(rest)).strip("\n ")
-    missing = set(SECTIONS) - set(found)
-    if missing:
-        msg = f"hook {hook!r} lacks {sorted(missing)}"
-        raise ValueError(msg)
-    return found
-
-
-def _arguments(text: str) -> str:
-    if text == "none.":
-        return "**Arguments**: none."
-    entries = re.findall(r"^(\w+): (.*(?:\n[ ]+.*)*)", text, flags=re.MULTILINE)
-    lines = [f"- `{name}`: {' '.join(_markdown(what).split())}" for name, what in entries]
-    return "\n".join(["**Arguments**:", "", *lines])
-
-
-def _hook(hook: str) -> Iterator[str]:
-    parts = hook_sections(hook)
-    yield f"### {hook}"
-    yield f"```text\n{hook_signature(hook)}\n```"
-    yield _markdown(parts[""])
-    for label in ("When", "Slot"):
-        yield f"**{label}**: {' '.join(_markdown(parts[label]).split())}"
-    yield _arguments(parts["Args"])
-    for label in ("Returns", "Raises"):
-        yield f"**{label}**: {' '.join(_markdown(parts[label]).split())}"
-    yield f"```python\n{parts['Example']}\n```"
+def _head(hook: str) -> str:
+    """What the code says of a hook: its signature and its one line."""
+    line = _markdown(inspect.getdoc(getattr(HookSpecs, hook)) or "")
+    return f"### {hook}\n\n```text\n{hook_signature(hook)}\n```\n\n{line}\n"
 
 
 def _bounds(minimum: int, maximum: int | None) -> str:
@@ -122,47 +88,30 @@ def _bounds(minimum: int, maximum: int | None) -> str:
     return f"exactly {minimum}" if minimum == maximum else f"{minimum} to {maximum}"
 
 
-def hooks_page() -> str:
-    """``reference/hooks.md``."""
-
-    def body() -> Iterator[str]:
-        yield "## Slots"
-        yield _table(
-            ("family", "hooks", "counted", "how many", "combination"),
+def _slots() -> str:
+    return _table(
+        ("family", "hooks", "counted", "how many", "combination"),
+        (
             (
-                (
-                    f"[{family}](#family-{family})",
-                    ", ".join(f"[`{hook}`](#{hook})" for hook in slot.hooks),
-                    ", ".join(f"`{hook}`" for hook in slot.counted),
-                    _bounds(slot.minimum, slot.maximum),
-                    slot.combination,
-                )
-                for family, slot in SLOTS.items()
-            ),
-        )
-        yield (
-            "`swarm.insecure = true` lets the families authenticate and replay_check stay empty. "
-            f"The life-cycle hooks ({', '.join(f'[`{hook}`](#{hook})' for hook in LIFE_CYCLE)}) "
-            "are open to every plugin and not counted."
-        )
-        yield "## Life cycle"
-        for hook in LIFE_CYCLE:
-            yield from _hook(hook)
-        for family, slot in SLOTS.items():
-            yield f"## Family: {family}"
-            for hook in slot.hooks:
-                yield from _hook(hook)
+                f"[{family}](#family-{family})",
+                ", ".join(f"[`{hook}`](#{hook})" for hook in slot.hooks),
+                ", ".join(f"`{hook}`" for hook in slot.counted),
+                _bounds(slot.minimum, slot.maximum),
+                slot.combination,
+            )
+            for family, slot in SLOTS.items()
+        ),
+    )
 
-    intro = """
-        A plugin is an attrs class; its fields are its options, and its methods marked `@hookimpl`
-        are its hooks. Hooks are plain functions, never coroutines. An implementation may ask for
-        any subset of the arguments, by name. Plugins run in the order of their tables in the TOML
-        file. [The life cycle](../explanation/life-cycle.md) shows when each hook is called.
 
-        The examples show the shape of an implementation; what they leave out is imported from
-        `qres_core`, `attrs` and numpy.
-    """
-    return _page("Hooks", intro, body())
+def hooks_page() -> str:
+    """``reference/hooks.md``: as it is, with the table of slots and each hook's head renewed."""
+    text = (ROOT / "docs/reference/hooks.md").read_text(encoding="utf-8")
+    text = re.sub(
+        r"^\| family .*?(?=\n\n)", lambda _: _slots(), text, flags=re.MULTILINE | re.DOTALL
+    )
+    head = r"^### (\w+)\n\n```text\n.*?\n```\n\n.*?\n(?=\n)"
+    return re.sub(head, lambda found: _head(found[1]), text, flags=re.MULTILINE | re.DOTALL)
 
 
 # ── errors ────────────────────────────────────────────────────────────────────────────────────────

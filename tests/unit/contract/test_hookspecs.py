@@ -1,4 +1,4 @@
-"""Every hook is documented whole, and the example in its docstring is a plugin."""
+"""Every hook is documented whole on its page, and the example there is a plugin."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import hmac
 import inspect
 import re
-import textwrap
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -25,7 +25,8 @@ Spec = Callable[..., object]
 SPECS: dict[str, Spec] = {
     name: member for name, member in vars(HookSpecs).items() if inspect.isfunction(member)
 }
-SECTIONS = ("When", "Slot", "Args", "Returns", "Raises", "Example:")
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "hooks.md"
+SECTIONS = ("When", "Slot", "Arguments", "Returns", "Raises")
 FAMILIES = {
     "life cycle", "transport", "authenticate", "replay_check", "reputation", "privatize", "prove",
     "aggregate",
@@ -47,16 +48,20 @@ def arguments(spec: Spec) -> list[str]:
 
 
 def document(spec: Spec) -> str:
-    return inspect.cleandoc(spec.__doc__ or "")
+    """What the page says of a hook."""
+    text = PAGE.read_text(encoding="utf-8") + "\n## "
+    (found,) = re.findall(rf"^### {spec.__name__}\n(.*?)^##", text, re.MULTILINE | re.DOTALL)
+    return str(found)
 
 
 def section(spec: Spec, name: str) -> str:
-    body = document(spec).split(f"\n{name}:", 1)[1]
-    return re.split(r"\n(?=[A-Z])", body, maxsplit=1)[0]
+    body = document(spec).split(f"\n**{name}**:", 1)[1]
+    return re.split(r"\n(?=\*\*|```)", body, maxsplit=1)[0]
 
 
 def example(spec: Spec) -> str:
-    return textwrap.dedent(document(spec).split("Example::\n", 1)[1])
+    (found,) = re.findall(r"^```python\n(.*?)\n```$", document(spec), re.MULTILINE | re.DOTALL)
+    return str(found)
 
 
 def example_class(spec: Spec) -> ast.ClassDef:
@@ -99,17 +104,24 @@ def test_a_specification_is_plain_and_asks_for_the_whole_list(spec: Spec) -> Non
 
 
 @each_spec
-def test_a_docstring_has_every_section_once_and_in_order(spec: Spec) -> None:
-    found = re.findall(r"^([A-Z]\w*:?):(?= |$)", document(spec), flags=re.MULTILINE)
+def test_a_specification_is_one_line(spec: Spec) -> None:
+    line = spec.__doc__ or ""
+    assert line.endswith(".")
+    assert "\n" not in line
+
+
+@each_spec
+def test_the_page_has_every_section_once_and_in_order(spec: Spec) -> None:
+    found = re.findall(r"^\*\*(\w+)\*\*:", document(spec), flags=re.MULTILINE)
     assert found == list(SECTIONS)
-    assert document(spec).splitlines()[0].endswith(".")
     assert all(section(spec, name).strip() for name in SECTIONS)
+    assert example(spec)
 
 
 @each_spec
 def test_every_argument_is_described_and_no_other(spec: Spec) -> None:
-    body = section(spec, "Args")
-    described = re.findall(r"^    (\w+): \S", body, flags=re.MULTILINE)
+    body = section(spec, "Arguments")
+    described = re.findall(r"^- `(\w+)`: \S", body, flags=re.MULTILINE)
     assert described == arguments(spec)
     if not described:
         assert body.strip() == "none."
