@@ -92,6 +92,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
+    session.run("codespell")
+    session.run("python", "-P", "scripts/check_style.py")
     session.run("hadolint", "deploy/Dockerfile")
     schemas = {"compose-spec": "deploy/compose.yaml", "citation-file-format": "CITATION.cff"}
     for schema, file in schemas.items():
