@@ -32,8 +32,9 @@ from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack
 from qres_core.lab.attacks.context import Probe, no_probe
-from qres_core.swarm.gathering import Gathering, Held, screened
-from qres_core.swarm.messages import CONTRIBUTION, Member
+from qres_core.swarm.gathering import Gathering, Held
+from qres_core.swarm.merge import Merger
+from qres_core.swarm.messages import CONTRIBUTION
 
 ASKED: Final = frozenset(
     {"verify", "reputation", "screen", "reveal", "wrap_aggregate", "aggregate", "endorse"}
@@ -141,25 +142,16 @@ class Shadow:
             what = f"{len(rows)} forged rows of {len(self.attackers)} attackers"
             raise LabError.of("QRES-E105", "probe.rows", what, "one row for each attacker")
         kernel = self.sandbox.fresh()
-        info, cap = self.round_info, kernel.swarm.weight_cap
+        gathering = self._gathered(kernel, rows)
+        merger = Merger(kernel, gathering, self.round_info, self._held_out())
         try:
-            gathering = self._gathered(kernel, rows)
-            members = self._members(kernel, gathering)
-            held_out = self._held_out()
-            if held_out is not None and len(members) >= info.quorum:
-                screening = kernel.screen(gathering.stack(members, cap), held_out, info)
-                members = screened(members, screening)
-            if len(members) < info.quorum:
+            members = merger.choose().members
+            if len(members) < self.round_info.quorum:
                 return None
-            contributions = gathering.contributions(members)
-            revealed = kernel.reveal(gathering.stack(members, cap), contributions, info)
-            merged = kernel.aggregate(revealed, info, held_out)
-            if held_out is not None:
-                verdict, _ = kernel.endorse(revealed, merged, held_out, info)
-                return merged if verdict is ACCEPT else None
+            verdict, _plugin = merger.judge(members)
+            return merger.merge(members) if verdict is ACCEPT else None
         except QresError:
             return None
-        return merged
 
     def _held_out(self) -> HeldOut | None:
         """As a node has it anew in every round; what one probe found out is not computed again."""
@@ -197,14 +189,6 @@ class Shadow:
             contribution,
             Envelope(info.swarm, CONTRIBUTION, info.number, digest, sender, 0, 0, b""),
         )
-
-    def _members(self, kernel: Kernel, gathering: Gathering) -> list[Member]:
-        members: list[Member] = []
-        for sender in gathering.of_round(self.round_info.number):
-            standing = kernel.standing(sender)
-            if not standing.banned and standing.weight:
-                members.append(Member(sender, sender, standing.weight))
-        return members
 
 
 def probe_for(attack: Attack, shadow: Callable[[], Shadow]) -> Probe:

@@ -53,12 +53,12 @@ from qres_core.lab.simulator import (
     plugins_of,
 )
 from qres_core.lab.tasks import Task, Vanishing, trained
-from qres_core.swarm.gathering import Gathering, Held, screened
+from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.joining import node_info
+from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import (
     CONTRIBUTION,
     ContributionBody,
-    Member,
     contribution_digest,
     encode_contribution,
 )
@@ -350,36 +350,27 @@ class _Observer:
         for node, payload in self.payloads(info, updates, before | self.idle):
             if reason := self.deliver(node, payload, info, gathering):
                 refused[reason] += 1
-        members: list[Member] = []
-        for sender, held in gathering.of_round(number).items():
-            standing = self.kernel.standing(sender)
-            if not standing.banned and standing.weight:
-                members.append(Member(sender, held.contribution.digest, standing.weight))
-        quorum, cap = self.config.swarm.quorum, self.config.swarm.weight_cap
-        judge = HeldOut.of(self.task.trainers[0], self.model, info)
-        if judge is not None and len(members) >= quorum:
-            screening = self.kernel.screen(gathering.stack(members, cap), judge, info)
-            for one in screening.against:
-                self.kernel.observe(one)
-                refused[one.fact] += 1
-            members = screened(members, screening)
+        held_out = HeldOut.of(self.task.trainers[0], self.model, info)
+        merger = Merger(self.kernel, gathering, info, held_out)
+        choice = merger.choose()
+        for evidence in choice.against:
+            self.kernel.observe(evidence)
+            refused[evidence.fact] += 1
+        members, quorum = choice.members, info.quorum
         refused.update(self.sat_out)  # by the error that kept a node out
         self.sat_out.clear()
         senders = tuple(member.sender for member in members)
         if len(members) < quorum:
             return self.aborted(info, f"{len(members)} contributions, quorum {quorum}", refused)
-        contributions = gathering.contributions(members)
-        if not conversation.decide(contributions, info):
-            return self.aborted(info, "a dialogue did not finish", refused)
         try:
-            revealed = self.kernel.reveal(gathering.stack(members, cap), contributions, info)
-            merged = self.kernel.aggregate(revealed, info, judge)
-        except ValueRefusedError as error:
-            return self.aborted(info, f"aggregation refused: {error.problems[0]}", refused)
-        if judge is not None:
-            verdict, _source = self.kernel.endorse(revealed, merged, judge, info)
+            verdict, _plugin = merger.judge(members)
             if verdict is not ACCEPT:
                 return self.aborted(info, verdict.reason, refused)
+            if not conversation.decide(gathering.contributions(members), info):
+                return self.aborted(info, "a dialogue did not finish", refused)
+            merged = merger.merge(members)
+        except ValueRefusedError as error:
+            return self.aborted(info, f"aggregation refused: {error.problems[0]}", refused)
         rejected = dict(sorted(refused.items()))
         self.model = add_saturating(self.model, merged).vector
         self.step += 1

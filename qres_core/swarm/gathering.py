@@ -13,7 +13,6 @@ import attrs
 import numpy as np
 
 from qres_core.contract.companion import Companion
-from qres_core.contract.held_out import Screening
 from qres_core.contract.types import (
     FULL_STANDING,
     MAX_WEIGHT,
@@ -137,13 +136,3 @@ def _beside(made: Sequence[Contribution]) -> dict[str, tuple[Companion, ...]]:
     """The companions that every contribution has, by plugin. The plugin judges what lacks one."""
     names = set(made[0].companions).intersection(*(one.companions for one in made[1:]))
     return {name: tuple(one.companions[name] for one in made) for name in sorted(names)}
-
-
-def screened(members: Sequence[Member], screening: Screening) -> list[Member]:
-    """The members with their standings as a screening would have them, without those left out."""
-    kept: list[Member] = []
-    for member in members:
-        standing = member.standing * screening.of(member.sender) // FULL_STANDING
-        if standing:
-            kept.append(attrs.evolve(member, standing=standing))
-    return kept

@@ -84,7 +84,6 @@ from qres_core.swarm.messages import (
     Certificate,
     ContributionBody,
     Handover,
-    Member,
     Proposal,
     Snapshot,
     decode_stop,
@@ -595,18 +594,13 @@ class RoundMachine:
         held = self._collector.gathering.of_round(self.number)
         if now < self._round.times.propose and not self._nobody_is_missing(held):
             return None
-        members: list[Member] = []
-        for sender, one in held.items():
-            standing = self.kernel.standing(sender)
-            if not standing.banned and standing.weight > 0:
-                members.append(Member(sender, one.contribution.digest, standing.weight))
-        screened = self._judge.screened(members)
-        if screened is None:
+        members = self._judge.chosen()
+        if members is None:
             self._round.proposed = True  # no proposal of this node this round
             return None
-        if len(screened) < self.swarm.quorum:
+        if len(members) < self.swarm.quorum:
             return None
-        return Proposal(CandidateSet(self.number, tuple(screened)))
+        return Proposal(CandidateSet(self.number, members))
 
     def _nobody_is_missing(self, held: Collection[NodeId]) -> bool:
         """Whether waiting longer can bring nothing: what banned nodes send is never proposed."""
@@ -641,7 +635,7 @@ class RoundMachine:
         if proposal is not None and self._collector.complete(proposal.candidate):
             allowed = may_prevote(
                 self._promises.lock, digest, proposal.lock_round
-            ) and self._judge.endorses(proposal, digest)
+            ) and self._judge.endorses(proposal)
             self._vote(PREVOTE, digest if allowed else None, now)
         elif now >= current.times.prevote or current.hopeless:
             self._vote(PREVOTE, None, now)
@@ -805,7 +799,7 @@ class RoundMachine:
     def _close(self, certificate: Certificate, now: float) -> None:
         members = certificate.candidate.members
         try:
-            merged = self._merge(certificate)
+            merged = self._judge.merged(members, self._made_in(certificate))
         except QresError as error:
             self._promises.free()
             self._abort(f"aggregation refused: {error}", now, code=error.code)
@@ -824,16 +818,6 @@ class RoundMachine:
             self.kernel.observe(fact)
         outcome = Outcome(self._position.info, RoundStatus.CLOSED, child, senders)
         self._go_on(RoundEnded(outcome, self.model, merged, total.saturated), now)
-
-    def _merge(self, certificate: Certificate) -> Vector:
-        members, info = certificate.candidate.members, self._made_in(certificate)
-        updates = self._collector.stack(members)
-        merged = self._judge.merged(self._promises.digest(certificate.candidate))
-        if merged is not None:
-            return merged
-        made = self._collector.gathering.contributions(members)
-        revealed = self.kernel.reveal(updates, made, info)
-        return self.kernel.aggregate(revealed, info, self._judge.held_out())
 
     def _replace_model(
         self, model: Vector, digest: bytes, step: int, model_round: int, parent: bytes

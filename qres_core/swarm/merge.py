@@ -1,0 +1,142 @@
+"""From contributions to one update: the data path of a round, in its one order.
+
+::
+
+    choose    contributions to propose: by standing, without those that ``screen`` leaves out
+    judge     what a proposed set merges to, and whether plugins ``endorse`` it, before the vote
+    merge     what the decided set merges to: ``reveal``, then ``aggregate`` in its wrappers
+
+A set that was merged to judge it is not revealed and aggregated again: the solver lets no plugin
+both judge before the vote and reveal after it (QRES-E312).
+
+This module does no I/O, and nothing else in the swarm or the lab calls these hooks. A node makes a
+:class:`Merger` for each round, chooses when it proposes, judges before it votes and merges once a
+set is decided. The vectorised engine calls all three in a row with its observer's kernel, and plays
+the dialogues before it merges. An attacker's look-ahead does the same with copies of the plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from qres_core.contract.evidence import Evidence
+from qres_core.contract.held_out import HeldOut, Screening
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import FULL_STANDING, Updates, Vector
+from qres_core.contract.verdict import ACCEPT, Verdict
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.gathering import Gathering
+from qres_core.swarm.messages import Member
+
+Members = tuple[Member, ...]
+
+
+@attrs.frozen
+class Choice:
+    """Contributions that may be proposed.
+
+    Attributes:
+        members: with their standings, ascending by sender; they may be fewer than a quorum.
+        against: evidence that screening brought to light just now, for the caller to tell
+            ``observe``; the plugins were told of none.
+    """
+
+    members: Members
+    against: tuple[Evidence, ...] = ()
+
+
+@attrs.define(eq=False)
+class Merger:
+    """The data path of one round at one node. Each hook that judges is asked once.
+
+    Attributes:
+        kernel: the plugins; only ``reveal`` tells their ``observe`` anything.
+        gathering: the contributions.
+        info: the round.
+        held_out: examples to judge by; ``None`` where there are none: then nothing is judged.
+    """
+
+    kernel: Kernel
+    gathering: Gathering
+    info: RoundInfo
+    held_out: HeldOut | None = None
+    _screening: Screening | None = attrs.field(default=None, init=False)
+    _judged: tuple[Members, Vector] | None = attrs.field(default=None, init=False)
+
+    def choose(self) -> Choice:
+        """The round's contributions that may be proposed.
+
+        Fewer than a quorum are not screened. Whoever waits for more has the first screening apply
+        to all that come.
+
+        Raises:
+            QresError: what a screening plugin refused.
+            HookError: QRES-E701 or QRES-E702.
+        """
+        members: list[Member] = []
+        for sender, held in self.gathering.of_round(self.info.number).items():
+            standing = self.kernel.standing(sender)
+            if not standing.banned and standing.weight:
+                members.append(Member(sender, held.contribution.digest, standing.weight))
+        if self.held_out is None or not self.kernel.has("screen"):
+            return Choice(tuple(members))
+        if len(members) < self.info.quorum:
+            return Choice(tuple(members))
+        against: tuple[Evidence, ...] = ()
+        if self._screening is None:
+            updates = self._stack(members)
+            self._screening = self.kernel.screen(updates, self.held_out, self.info)
+            against = self._screening.against
+        return Choice(_screened(members, self._screening), against)
+
+    def judge(self, members: Members) -> tuple[Verdict, str]:
+        """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.
+
+        Accepted without a look where no plugin endorses, or there are no examples.
+
+        Raises:
+            QresError: what the rule or a wrapper refused.
+            HookError: QRES-E701 or QRES-E702.
+        """
+        if self.held_out is None or not self.kernel.has("endorse"):
+            return ACCEPT, ""
+        updates = self._stack(members)
+        merged = self.kernel.aggregate(updates, self.info, self.held_out)
+        self._judged = members, merged
+        return self.kernel.endorse(updates, merged, self.held_out, self.info)
+
+    def merge(self, members: Members, made_in: RoundInfo | None = None) -> Vector:
+        """What a decided set merges to.
+
+        Args:
+            members: the set.
+            made_in: the round its contributions were made in, this one if not given.
+
+        Returns:
+            int32, shape ``(d,)``.
+
+        Raises:
+            QresError: what a revealing plugin, the rule or a wrapper refused.
+            HookError: QRES-E701 or QRES-E702.
+        """
+        if self._judged is not None and self._judged[0] == members:
+            return self._judged[1]
+        info = self.info if made_in is None else made_in
+        made = self.gathering.contributions(members)
+        revealed = self.kernel.reveal(self._stack(members), made, info)
+        return self.kernel.aggregate(revealed, info, self.held_out)
+
+    def _stack(self, members: Sequence[Member]) -> Updates:
+        return self.gathering.stack(members, self.kernel.swarm.weight_cap)
+
+
+def _screened(members: Sequence[Member], screening: Screening) -> Members:
+    """The members with their standings as a screening would have them, without those left out."""
+    kept: list[Member] = []
+    for member in members:
+        standing = member.standing * screening.of(member.sender) // FULL_STANDING
+        if standing:
+            kept.append(attrs.evolve(member, standing=standing))
+    return tuple(kept)
