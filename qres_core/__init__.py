@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qres_core import reporting
     from qres_core.contract import canonical, fixed, options, stores
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
     from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
@@ -132,7 +133,10 @@ _HOME = {
     "trainer": ("Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
-_SUBMODULES = ("canonical", "fixed", "options", "stores")
+_SUBMODULES = {
+    **{name: f"contract.{name}" for name in ("canonical", "fixed", "options", "stores")},
+    "reporting": "reporting",
+}
 
 __all__ = [
     "ACCEPT",
@@ -207,6 +211,7 @@ __all__ = [
     "model_digest",
     "options",
     "reject",
+    "reporting",
     "stores",
     "vector_digest",
 ]
@@ -214,7 +219,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
-        return importlib.import_module(f"qres_core.contract.{name}")
+        return importlib.import_module(f"qres_core.{_SUBMODULES[name]}")
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"qres_core.contract.{_MODULE_OF[name]}"), name)
         globals()[name] = value

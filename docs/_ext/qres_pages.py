@@ -387,9 +387,8 @@ def _home(name: str) -> str:
     return homes.get(name, name)
 
 
-def _constants(module: str) -> dict[str, str]:
-    """What the module says of its constants: the string that follows each."""
-    loaded = importlib.import_module(f"qres_core.contract.{module}")
+def _constants(loaded: types.ModuleType) -> dict[str, str]:
+    """What a module says of its constants: the string that follows each."""
     tree = ast.parse(inspect.getsource(loaded))
     found: dict[str, str] = {}
     for node, after in zip(tree.body, [*tree.body[1:], ast.Pass()], strict=True):
@@ -406,7 +405,7 @@ def _entry(name: str, module: str) -> str:
     value = getattr(qres_core, name)
     if inspect.isfunction(value):
         return f".. autofunction:: {name}"
-    constants = _constants(module)
+    constants = _constants(importlib.import_module(f"qres_core.contract.{module}"))
     if name in constants:
         return f".. py:data:: {name}\n\n   {constants[name]}"
     options = ["members"]
@@ -418,8 +417,8 @@ def _entry(name: str, module: str) -> str:
 
 
 def _module_entry(module: str) -> str:
-    loaded = importlib.import_module(f"qres_core.contract.{module}")
-    public = {name: text for name, text in _constants(module).items() if name[0] != "_"}
+    loaded = getattr(qres_core, module)
+    public = {name: text for name, text in _constants(loaded).items() if name[0] != "_"}
     hidden = f"\n   :exclude-members: {', '.join(public)}" if public else ""
     lines = [
         f".. automodule:: {loaded.__name__}\n   :members:{hidden}",
@@ -440,14 +439,14 @@ def api_page() -> str:
             entries = [_entry(name, module) for name in names]
             lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
-        for module in ("fixed", "canonical", "options", "stores"):
+        for module in ("fixed", "canonical", "options", "stores", "reporting"):
             yield f"## qres_core.{module}"
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
         All that a plugin may import: `from qres_core import …`. Names are loaded on first use.
-        `qres_core.fixed`, `qres_core.canonical`, `qres_core.options` and
-        `qres_core.stores` are modules.
+        `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`, `qres_core.stores` and
+        `qres_core.reporting` are modules.
     """
     return _page("Python names", intro, body())
 

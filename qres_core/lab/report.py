@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-import html
 import importlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from qres_core.contract.errors import LabError
 from qres_core.lab.demo import DEFENDED, UNDEFENDED, Arm, DemoResult
 from qres_core.lab.record import SimulationResult
+from qres_core.reporting import Html, bullets, code, document, join, table, tag
 
 _COLOURS: Final = {
     "mean, nobody attacks": "#5b6b7a",
@@ -87,76 +88,64 @@ def _label_ends(axes: Any, result: DemoResult) -> None:
         )
 
 
-def _table(arm: Arm, run: SimulationResult) -> str:
-    rows: list[str] = []
+def _table(arm: Arm, run: SimulationResult) -> Iterator[Html]:
+    agreed = "all honest nodes hold the same model" if run.unanimous else "HONEST NODES DISAGREE"
+    yield tag("h2", arm.label)
+    yield tag("p", f"{agreed}: ", code(run.model_digests[0]))
+    rows: list[list[object]] = []
     for record in run.rounds:
         accuracy = record.metrics.get("accuracy")
         why = ", ".join(f"{count} {reason}" for reason, count in record.rejected.items())
-        cells = [
-            str(record.number),
-            f"{accuracy:.1%}" if accuracy is not None else "aborted",
-            str(record.accepted - record.attackers_accepted),
-            str(record.attackers_accepted),
-            why or record.reason or "none",
-            "" if record.alignment is None else f"{record.alignment:+.2f}",
-            record.model_digest[:16],
-        ]
-        rows.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-    heads = ["round", "accuracy", "honest in the set", "attackers in the set"]
-    heads += ["rejected, why", "toward honest", "model digest"]
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    agreed = "all honest nodes hold the same model" if run.unanimous else "HONEST NODES DISAGREE"
-    return (
-        f"<h2>{html.escape(arm.label)}</h2><p>{agreed}: <code>{run.model_digests[0]}</code></p>"
-        f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
-    )
+        rows.append(
+            [
+                record.number,
+                f"{accuracy:.1%}" if accuracy is not None else "aborted",
+                record.accepted - record.attackers_accepted,
+                record.attackers_accepted,
+                why or record.reason or "none",
+                "" if record.alignment is None else f"{record.alignment:+.2f}",
+                code(record.model_digest[:16]),
+            ]
+        )
+    heads = ["round#", "accuracy#", "honest in the set#", "attackers in the set#"]
+    heads += ["rejected, why", "toward honest#", "model digest"]
+    yield table(heads, rows)
 
 
-def _chain(run: SimulationResult) -> str:
-    return " → ".join(
-        f"<b>{html.escape(one['name'])}</b> {html.escape(one['distribution'])} {one['version']}"
-        for one in run.pipeline
-    )
+def _verdict(result: DemoResult, arm: Arm, run: SimulationResult) -> Html:
+    parts: list[object] = [f"{arm.label}: ", tag("b", f"{run.final('accuracy') or 0.0:.1%}")]
+    parts.append(f" ({0.0 - result.points_below_clean(run):+.1f} points against clean), ")
+    for index, plugin in enumerate(run.pipeline):
+        said = f" {plugin['distribution']} {plugin['version']}"
+        parts += [" → " if index else "", tag("b", plugin["name"]), said]
+    return join(parts)
 
 
 def render(result: DemoResult, png: bytes) -> str:
     """The page, with the picture inside."""
     picture = base64.b64encode(png).decode("ascii")
     attacked = result.undefended
-    verdicts = "".join(
-        f"<li>{html.escape(arm.label)}: <b>{run.final('accuracy') or 0.0:.1%}</b>"
-        f" ({0.0 - result.points_below_clean(run):+.1f} points against clean), {_chain(run)}</li>"
-        for arm, run in result.runs
+    return document(
+        "QRES demonstration",
+        tag("h1", "What the defence did"),
+        tag(
+            "p",
+            f"{attacked.nodes} nodes learn handwritten digits together; {attacked.attackers} of "
+            "them send ",
+            tag("b", attacked.attack),
+            f" updates. Seed {attacked.seed}; the same seed gives the same bits.",
+        ),
+        tag("img", alt="Accuracy by round", src=f"data:image/png;base64,{picture}"),
+        bullets(_verdict(result, arm, run) for arm, run in result.runs),
+        tag(
+            "p",
+            "“Toward honest” is the cosine between the merged update and the mean of the honest "
+            "updates: +1 follows them, below 0 undoes them.",
+        ),
+        tag("h2", "What this run does not protect against"),
+        bullets(attacked.notices),
+        *(part for arm, run in result.runs for part in _table(arm, run)),
     )
-    notices = "".join(f"<li>{html.escape(notice)}</li>" for notice in attacked.notices)
-    tables = "".join(_table(arm, run) for arm, run in result.runs)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>QRES demonstration</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif }}
-body {{ max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
-img {{ max-width: 100%; background: #fff; border-radius: 6px }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums }}
-th, td {{ text-align: right; padding: .2rem .7rem; border-bottom: 1px solid #8884 }}
-td:nth-child(5), th:nth-child(5) {{ text-align: left }}
-td:last-child, code {{ font: .8rem ui-monospace, monospace; overflow-wrap: anywhere }}
-</style></head><body>
-<h1>What the defence did</h1>
-<p>{attacked.nodes} nodes learn handwritten digits together; {attacked.attackers} of them send
-<b>{html.escape(attacked.attack)}</b> updates. Seed {attacked.seed}; the same seed gives the same
-bits.</p>
-<img alt="Accuracy by round" src="data:image/png;base64,{picture}">
-<ul>{verdicts}</ul>
-<p>“Toward honest” is the cosine between the merged update and the mean of the honest updates:
-+1 follows them, below 0 undoes them.</p>
-<h2>What this run does not protect against</h2><ul>{notices}</ul>
-{tables}
-</body></html>
-"""
 
 
 def write(result: DemoResult, folder: Path) -> tuple[Path, Path]:

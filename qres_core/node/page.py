@@ -1,16 +1,12 @@
-"""The live page: one file with its style and script inside, allowed by their hashes alone."""
+"""The live page: its body and its script, in the document of the room ``reporting``."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from importlib import resources
-from typing import Final
 
 import attrs
 
-FILE: Final = "page.html"
+from qres_core.reporting import Html, document, policy
 
 
 @attrs.frozen
@@ -18,7 +14,7 @@ class Page:
     """A page and the Content-Security-Policy that lets it run and nothing else.
 
     Attributes:
-        html: the file.
+        html: the whole document.
         policy: the header's value.
     """
 
@@ -26,18 +22,10 @@ class Page:
     policy: str
 
 
-def _hash(tag: str, text: str) -> str:
-    (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-    digest = hashlib.sha256(inside.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
-
-
 def page() -> Page:
     """Read the page and work out its policy."""
-    text = (resources.files("qres_core.node") / FILE).read_text(encoding="utf-8")
-    policy = (
-        "default-src 'none'; connect-src 'self'; img-src data:; "
-        f"style-src {_hash('style', text)}; script-src {_hash('script', text)}; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    folder = resources.files("qres_core.node")
+    body, script = (
+        (folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "js")
     )
-    return Page(text.encode(), policy)
+    return Page(document("QRES node", Html(body), script=script).encode(), policy(script))

@@ -76,6 +76,16 @@ def test_contract_imports_little(path: Path) -> None:
     assert not outside_contract(path.read_text("utf-8"))
 
 
+@pytest.mark.parametrize("path", files(ROOT / "qres_core/reporting"), ids=lambda path: path.name)
+def test_reporting_needs_attrs_alone(path: Path) -> None:
+    modules = {module for module, _line in imported(path.read_text("utf-8"))}
+    own = {module for module in modules if module.startswith("qres_core.reporting")}
+    assert {module.partition(".")[0] for module in modules - own} <= {
+        "attrs",
+        *sys.stdlib_module_names,
+    }
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_plugin_imports_public_names_only(plugin: str) -> None:
     found = files(ROOT / "plugins" / plugin / plugin)

@@ -16,7 +16,7 @@ where                            what
 ``stream``, ``central_stream``   … of one node's releases, and of the models
 ``accounting``                   what releases cost, alone and together
 ``ledger``                       what a node released and spent, on disk
-``plan``, ``chart``, ``cli``     from a budget to noise, before there is a swarm; ``qres dp``
+``plan``, ``cli``                from a budget to noise, before there is a swarm; ``qres dp``
 ``audit``, ``gallery``           attempts to prove it wrong
 ===============================  =================================================================
 """

@@ -13,11 +13,10 @@ from typing import Any
 import attrs
 import click
 
-from qres_core import ConfigError
+from qres_core import ConfigError, reporting
 from qres_dp import accounting
 from qres_dp.audit import FAULTS, Audit, audit, controls
 from qres_dp.audit.black_box import RUNS
-from qres_dp.chart import Panel, svg
 from qres_dp.ledger import Ledger, Owner
 from qres_dp.ledger.record import Record
 from qres_dp.modes import Mode
@@ -107,6 +106,16 @@ def _rows(budget: _Budget) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return by_rounds, by_epsilon
 
 
+def _chart(
+    title: str,
+    labels: tuple[str, str],
+    points: list[tuple[float, float]],
+    mark: tuple[float, float],
+) -> reporting.Chart:
+    across, up = (reporting.Axis(label, logarithmic=True) for label in labels)
+    return reporting.Chart([reporting.Line(points)], title, across, up, [mark])
+
+
 def _plot(budget: _Budget, path: Path) -> None:
     if path.suffix != ".svg":
         raise ConfigError.of("QRES-E105", "--plot", f"{path}: only .svg is written")
@@ -116,25 +125,23 @@ def _plot(budget: _Budget, path: Path) -> None:
     spent = [(float(r), budget.spent(r)) for r in rounds if r <= 10**9]
     goals = [max(budget.epsilon, 1e-6) * g for g in grow]
     needed = [(e, budget.needed(e)) for e in goals if 1e-6 <= e <= 1e6]
-    panels = [
-        Panel(
+    charts = [
+        _chart(
             f"noise multiplier {budget.noise:.4g}, delta {budget.delta:g}",
-            "rounds",
-            "epsilon",
+            ("rounds", "epsilon"),
             [(x, max(y, 1e-12)) for x, y in spent],
             (float(budget.rounds), max(budget.epsilon, 1e-12)),
         ),
-        Panel(
+        _chart(
             f"{budget.rounds} rounds, delta {budget.delta:g}",
-            "epsilon",
-            "noise multiplier",
+            ("epsilon", "noise multiplier"),
             needed,
             (max(budget.epsilon, 1e-6), budget.noise),
         ),
     ]
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(svg(panels))
+            file.write(reporting.svg_file(charts))
     except FileExistsError as error:
         raise ConfigError.of("QRES-E803", "--plot", f"{path} exists") from error
     except OSError as error:

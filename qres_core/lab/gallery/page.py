@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from qres_core.contract.gallery import AttackFamily, Fate, GalleryOutcome, GallerySetting
 from qres_core.lab.gallery.defences import STACKS
 from qres_core.lab.gallery.run import Shown, failures
-
-_WIDTH: Final = 480
-_HEIGHT: Final = 190
-_LEFT: Final = 34
-_RIGHT: Final = 8
-_TOP: Final = 8
-_BOTTOM: Final = 24
-_COLOURS: Final = (
-    "#c2402b", "#1f77b4", "#2f8f5b", "#8a5fb4", "#b8860b", "#d06a9a", "#17808a", "#6b6b2a",
-    "#5b6b7a", "#34495e",
-)  # fmt: skip
-
-_STYLE: Final = """
-:root { color-scheme: light dark; --bad: #c2402b; --good: #2f8f5b; --line: #8885 }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem }
-h2 { margin-top: 2.4rem; border-bottom: 1px solid var(--line) }
-h3 { margin: 1.6rem 0 .2rem }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .22rem .6rem; border-bottom: 1px solid var(--line) }
-td { vertical-align: top }
-.num { text-align: right; white-space: nowrap }
-.failed { color: var(--bad); font-weight: 700 }
-.held { color: var(--good) }
-.none { opacity: .75 }
-.grid th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left }
-.grid th:first-child { writing-mode: inherit; transform: none }
-.grid td { text-align: center }
-.grid td:first-child { text-align: left }
-svg { max-width: 100%; height: auto }
-svg text { font: 11px system-ui, sans-serif; fill: currentColor }
-"""
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
+from qres_core.reporting import (
+    Axis,
+    Chart,
+    Html,
+    Line,
+    bullets,
+    document,
+    join,
+    svg,
+    table,
+    tag,
+)
 
 
 def mark(outcome: GalleryOutcome) -> tuple[str, str]:
@@ -60,41 +35,21 @@ def mark(outcome: GalleryOutcome) -> tuple[str, str]:
     return ("failed", "held, COSTLY") if outcome.costly else ("held", "held")
 
 
-def _plot(outcomes: Sequence[GalleryOutcome]) -> str:
-    drawn = [one for one in outcomes if len(one.curve) > 1]
-    if not drawn:
-        return ""
-    last = max(len(one.curve) for one in drawn)
-    wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    parts: list[str] = []
-    for share in (0.0, 0.5, 1.0):
-        y = _TOP + high * (1.0 - share)
-        parts.append(
-            f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}" '
-            f'stroke="currentColor" stroke-opacity=".2"/>'
-            f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{share:.0%}</text>'
-        )
-    parts.append(
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">round 1</text>'
-        f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 6}" text-anchor="end">{last}</text>'
-    )
-    keys: list[str] = []
-    for index, one in enumerate(drawn):
-        colour = _COLOURS[index % len(_COLOURS)]
-        dash = ' stroke-dasharray="5 3"' if one.control else ""
-        points = " ".join(
-            f"{_LEFT + wide * k / max(1, last - 1):.1f},{_TOP + high * (1.0 - value):.1f}"
-            for k, value in enumerate(one.curve)
-        )
-        parts.append(
-            f'<polyline fill="none" stroke="{colour}" stroke-width="1.8"{dash} points="{points}"/>'
-        )
-        keys.append(f'<span style="color:{colour}">■</span> {_text(one.defence)}')
-    box = f"0 0 {_WIDTH} {_HEIGHT}"
-    return (
-        f'<svg viewBox="{box}" width="{_WIDTH}" height="{_HEIGHT}" role="img" '
-        f'aria-label="accuracy by round">{"".join(parts)}</svg><p>{" &nbsp; ".join(keys)}</p>'
-    )
+def _outcome(outcome: GalleryOutcome) -> Html:
+    kind, word = mark(outcome)
+    return tag("span", word, class_=kind)
+
+
+def _plot(outcomes: Sequence[GalleryOutcome]) -> Html:
+    lines = [
+        Line(list(enumerate(outcome.curve, 1)), outcome.defence, dashed=outcome.control)
+        for outcome in outcomes
+        if len(outcome.curve) > 1
+    ]
+    if not lines:
+        return Html()
+    up = Axis("accuracy", low=0.0, high=1.0, form=".0%")
+    return svg([Chart(lines, across=Axis("round"), up=up, width=560, height=230)])
 
 
 def _value(outcome: GalleryOutcome) -> str:
@@ -107,102 +62,101 @@ def _value(outcome: GalleryOutcome) -> str:
     )
 
 
-def _table(shown: Shown, *, costs: bool) -> str:
-    heads = ["against", "outcome", "measured", "accuracy", "noticed by", "why", "messages"]
-    if costs:
-        heads += ["CPU seconds", "MB sent"]
-    rows: list[str] = []
+def _table(shown: Shown, *, costs: bool) -> Html:
+    heads = ["against", "outcome", "measured", "accuracy#", "noticed by", "why", "messages#"]
+    rows: list[list[object]] = []
     for outcome, seconds in zip(shown.outcomes, shown.seconds, strict=True):
-        kind, word = mark(outcome)
-        accuracy = "" if outcome.accuracy is None else f"{outcome.accuracy:.1%}"
-        cells = [
-            f"<td>{_text(outcome.defence)}</td>",
-            f'<td class="{kind}">{word}</td>',
-            f"<td>{_text(outcome.measure)}: {_value(outcome)}</td>",
-            f'<td class="num">{accuracy}</td>',
-            f"<td>{'<br>'.join(map(_text, outcome.detected)) or 'nobody'}</td>",
-            f"<td>{_text(outcome.reason)}</td>",
-            f'<td class="num">{outcome.messages or ""}</td>',
+        row: list[object] = [
+            outcome.defence,
+            _outcome(outcome),
+            f"{outcome.measure}: {_value(outcome)}",
+            "" if outcome.accuracy is None else f"{outcome.accuracy:.1%}",
+            join(outcome.detected, Html("<br>")) or "nobody",
+            outcome.reason,
+            outcome.messages or "",
         ]
-        if costs:
-            cells.append(f'<td class="num">{seconds:.2f}</td>')
-            cells.append(f'<td class="num">{outcome.octets / 1e6:.1f}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{one}</th>" for one in heads)
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+        rows.append(row + [f"{seconds:.2f}", f"{outcome.octets / 1e6:.1f}"] * costs)
+    return table(heads + ["CPU seconds#", "MB sent#"] * costs, rows)
 
 
-def _grid(shown: Sequence[Shown]) -> str:
+def _grid(shown: Sequence[Shown]) -> Html:
     """One row for each attack, one column for each defence that several attacks meet."""
-    names = list(dict.fromkeys(o.defence for one in shown for o in one.outcomes))
+    names = list(dict.fromkeys(o.defence for each in shown for o in each.outcomes))
     names = [n for n in names if sum(any(o.defence == n for o in s.outcomes) for s in shown) > 1]
-    head = "".join(f"<th>{_text(one)}</th>" for one in ["attack", *names])
-    rows: list[str] = []
-    for one in shown:
-        by_name = {outcome.defence: outcome for outcome in one.outcomes}
-        cells = [f'<td><a href="#{_text(one.entry.name)}">{_text(one.entry.name)}</a></td>']
-        for name in names:
-            if name not in by_name:
-                cells.append("<td></td>")
-                continue
-            outcome = by_name[name]
-            kind, word = mark(outcome)
-            if outcome.accuracy is not None:
-                word = f"{word}<br>{outcome.accuracy:.0%}"
-            cells.append(f'<td class="{kind}">{word}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="wide"><table class="grid"><tr>{head}</tr>{"".join(rows)}</table></div>'
+    rows: list[list[object]] = []
+    for each in shown:
+        row: list[object] = [tag("a", each.entry.name, href=f"#{each.entry.name}")]
+        by_name = {outcome.defence: outcome for outcome in each.outcomes}
+        for outcome in map(by_name.get, names):
+            parts = [] if outcome is None else [_outcome(outcome)]
+            if outcome is not None and outcome.accuracy is not None:
+                parts.append(Html(f"{outcome.accuracy:.0%}"))
+            row.append(join(parts, "<br>"))
+        rows.append(row)
+    return table(["attack", *names], rows, "matrix")
 
 
-def _failed(shown: Sequence[Shown]) -> Iterator[str]:
+def _failed(shown: Sequence[Shown]) -> Iterator[Html]:
     found = failures(shown)
-    yield f"<h2>Where defences failed: {len(found)}</h2>"
+    yield tag("h2", f"Where defences failed: {len(found)}")
     if not found:
-        yield "<p>None of those played.</p>"
+        yield tag("p", "None of those played.")
         return
-    yield "<ul>"
-    for stack in (True, False):
-        for name, outcome in found:
-            if (outcome.defence.startswith("full") or outcome.defence in STACKS) is stack:
-                yield (
-                    f'<li><span class="failed">FAILED</span> {_text(name)} against '
-                    f"<b>{_text(outcome.defence)}</b>: {_text(outcome.measure)} "
-                    f"{_value(outcome)}. {_text(outcome.reason)}</li>"
-                )
-    yield "</ul>"
+
+    def alone(pair: tuple[str, GalleryOutcome]) -> bool:
+        return not (pair[1].defence.startswith("full") or pair[1].defence in STACKS)
+
+    yield bullets(
+        join(
+            [
+                tag("span", "FAILED", class_="failed"),
+                f" {name} against ",
+                tag("b", outcome.defence),
+                f": {outcome.measure} {_value(outcome)}. {outcome.reason}",
+            ]
+        )
+        for name, outcome in sorted(found, key=alone)  # the stacks first
+    )
+
+
+def _section(shown: Shown, *, costs: bool) -> Iterator[Html]:
+    entry = shown.entry
+    yield tag("h3", entry.name, id=entry.name)
+    yield tag("p", f"{entry.summary}. Succeeds if: {entry.aim}.")
+    yield _plot(shown.outcomes)
+    yield _table(shown, costs=costs)
+
+
+_READING: Final = (
+    "“Succeeds” is an attack on a swarm without the defence; where it has “no effect” there, the "
+    "row shows nothing about defences. Poisoning counts as held within 5 points of accuracy of the "
+    "same swarm without attackers. “Costly” is a defence that takes more than that by itself, with "
+    "nobody attacking. Attackers' lies go through their own plugins, so they are clipped, noised, "
+    "masked and proved as honest updates are."
+)
 
 
 def render(shown: Sequence[Shown], setting: GallerySetting, *, costs: bool = False) -> str:
     """The page. Without ``costs`` the same seed gives the same page, bit by bit."""
-    sections: list[str] = []
+    sections: list[Html] = []
     for family in AttackFamily:
-        inside = [one for one in shown if one.entry.family is family]
+        inside = [each for each in shown if each.entry.family is family]
         if inside:
-            sections.append(f"<h2>{_text(family.value.capitalize())}</h2>")
-        for one in inside:
-            entry = one.entry
-            sections.append(
-                f'<h3 id="{_text(entry.name)}">{_text(entry.name)}</h3>'
-                f"<p>{_text(entry.summary)}. Succeeds if: {_text(entry.aim)}.</p>"
-                f"{_plot(one.outcomes)}{_table(one, costs=costs)}"
-            )
+            sections.append(tag("h2", family.value.capitalize()))
+        for each in inside:
+            sections += _section(each, costs=costs)
     quick = " This is a quick run: its figures mean little." if setting.quick else ""
-    failed = "".join(_failed(shown))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>QRES attack gallery</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{_STYLE}</style></head><body>
-<h1>Attack gallery</h1>
-<p>Attacks against nothing, against single defences, and against all of them together. Seed
-{setting.seed}; the same seed gives the same page.{quick}</p>
-<p>“Succeeds” is an attack on a swarm without the defence; where it has “no effect” there, the row
-shows nothing about defences. Poisoning counts as held within 5 points of accuracy of the same swarm
-without attackers. “Costly” is a defence that takes more than that by itself, with nobody attacking.
-Attackers' lies go through their own plugins, so they are clipped, noised, masked and proved as
-honest updates are.</p>
-{failed}
-<h2>At a glance</h2>
-{_grid(shown)}
-{"".join(sections)}
-</body></html>
-"""
+    return document(
+        "QRES attack gallery",
+        tag("h1", "Attack gallery"),
+        tag(
+            "p",
+            "Attacks against nothing, against single defences, and against all of them together. ",
+            f"Seed {setting.seed}; the same seed gives the same page.{quick}",
+        ),
+        tag("p", _READING),
+        *_failed(shown),
+        tag("h2", "At a glance"),
+        _grid(shown),
+        *sections,
+    )
