@@ -33,6 +33,8 @@ from qres_secagg.messages import Kind
 from qres_secagg.parameters import Parameters, choose
 from qres_secagg.session import Session
 
+from qres_core.reporting import Axis, Chart, Line, svg_file
+
 MILLION = 10**6
 
 
@@ -238,37 +240,12 @@ def flower(n: int, d: int) -> dict[str, float] | None:
 
 
 def plot(points: dict[int, dict[str, float]], path: Path) -> None:
-    """Milliseconds of a client over the number of nodes, as an SVG without dependencies."""
-    from math import log  # noqa: PLC0415
-
-    width, height, edge = 480, 300, 48
-    largest = 1.15 * max(point["client"] for point in points.values())
-    low, high = log(min(points)), log(max(points))
-
-    def place(n: int, value: float) -> tuple[float, float]:
-        across = (log(n) - low) / (high - low) * (width - 2 * edge) + edge
-        return across, height - edge - value / largest * (height - 2 * edge)
-
-    size = f'width="{width}" height="{height}"'
-    axes = f"M{edge},{edge / 2}V{height - edge}H{width - edge / 2}"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="12">',
-        f'<rect {size} fill="white"/>',
-        f'<path d="{axes}" fill="none" stroke="#444"/>',
-        f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">nodes (log scale)</text>',
-        f'<text x="12" y="{edge / 2 - 6}">CPU of a client in a round, ms</text>',
-    ]
-    line = " ".join("{:.1f},{:.1f}".format(*place(n, one["client"])) for n, one in points.items())
-    parts.append(f'<polyline points="{line}" fill="none" stroke="#1f6fb4" stroke-width="2"/>')
-    for n, one in points.items():
-        x, y = place(n, one["client"])
-        label = f"{one['client']:.1f} (k = {one['k']:.0f})"
-        parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="#1f6fb4"/>',
-            f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle">{label}</text>',
-            f'<text x="{x:.1f}" y="{height - edge + 16}" text-anchor="middle">{n}</text>',
-        ]
-    path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+    """Milliseconds of a client over the number of nodes, as an SVG file."""
+    line = [(float(n), found["client"]) for n, found in points.items()]
+    title = ", ".join(f"{found['k']:.0f}" for found in points.values()) + " neighbours"
+    across, up = Axis("nodes", logarithmic=True), Axis("CPU of a client in a round, ms", low=0.0)
+    chart = Chart([Line(line)], title, across, up, line, width=480, height=300)
+    path.write_text(svg_file([chart]), encoding="utf-8")
 
 
 def measure(quick: bool, picture: Path | None) -> list[Record]:  # noqa: FBT001

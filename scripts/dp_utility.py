@@ -38,6 +38,7 @@ from qres_dp.randomness import fresh_key
 
 from qres_core import fixed
 from qres_core.lab.data import Split, digits
+from qres_core.reporting import Axis, Chart, Line, svg_file
 
 DELTA: Final = 1e-5
 EPSILONS: Final = (1.0, 2.0, 4.0, 8.0)
@@ -183,55 +184,19 @@ def table(*, quick: bool) -> list[Row]:
 
 
 def plot(rows: Sequence[Row]) -> str:
-    """Accuracy over epsilon as an SVG without script, font or address."""
-    width, height, left, bottom = 640, 400, 60, 350
-    colours = {"central": "#0b6e99", "distributed": "#c2571a", "local": "#6b6b6b"}
-
-    def at(epsilon: float, accuracy: float) -> tuple[float, float]:
-        return left + 20 + 170 * math.log2(epsilon), bottom - 310 * accuracy
-
-    frame = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {frame}>',
-        "<title>Test accuracy on the digits over epsilon</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
-    for percent in range(0, 101, 20):
-        y = at(1, percent / 100)[1]
-        parts.append(f'<path d="M{left} {y:.0f}H{width - 20}" stroke="#dddddd"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{percent}</text>')
-    for epsilon in EPSILONS:
-        x = at(epsilon, 0)[0]
-        parts.append(f'<text x="{x:.0f}" y="{bottom + 20}" text-anchor="middle">{epsilon:g}</text>')
-    parts.append(
-        f'<text x="{width / 2:.0f}" y="{bottom + 40}" text-anchor="middle">'
-        f"epsilon at delta {DELTA:g}</text>"
-        f'<text x="{left}" y="24">test accuracy, %</text>'
-    )
-    free = next(row.mean for row in rows if row.mode == "none")
-    y = at(1, free)[1]
-    parts.append(
-        f'<path d="M{left} {y:.1f}H{width - 20}" stroke="#222222" stroke-dasharray="5 4"/>'
-        f'<text x="{width - 20}" y="{y - 6:.1f}" text-anchor="end">no privacy {100 * free:.1f}'
-        "</text>"
-    )
-    for shift, (mode, colour) in enumerate(colours.items()):
+    """Accuracy over epsilon as an SVG file."""
+    lines: list[Line] = []
+    for mode in ("central", "distributed", "local"):
         cells = [row for row in rows if row.mode == mode]
-        if not cells:
-            continue
-        points = [at(row.epsilon, row.mean) for row in cells]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for row, (x, y) in zip(cells, points, strict=True):
-            reach = 310 * row.spread
-            parts.append(
-                f'<path d="M{x:.1f} {y - reach:.1f}V{y + reach:.1f}" stroke="{colour}"/>'
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>'
-            )
-        parts.append(
-            f'<text x="{left + 30 + 110 * shift}" y="{bottom - 170}" fill="{colour}">{mode}</text>'
-        )
-    return "\n".join([*parts, "</svg>", ""])
+        if cells:
+            points = [(row.epsilon, row.mean) for row in cells]
+            lines.append(Line(points, mode, spread=[row.spread for row in cells]))
+    free = next(row.mean for row in rows if row.mode == "none")
+    ends = [(EPSILONS[0], free), (EPSILONS[-1], free)]
+    lines.append(Line(ends, f"no privacy: {free:.1%}", dashed=True))
+    across = Axis(f"epsilon at delta {DELTA:g}", logarithmic=True)
+    up = Axis("test accuracy", low=0.0, high=1.0, form=".0%")
+    return svg_file([Chart(lines, "", across, up, width=640, height=400)])
 
 
 def main() -> None:

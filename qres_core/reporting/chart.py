@@ -48,11 +48,13 @@ class Line:
         points: at least two, ascending across.
         label: in the legend; empty for a curve that needs none.
         dashed: whether it is.
+        spread: half the height of an error bar at each point; empty for none.
     """
 
     points: Sequence[Point]
     label: str = ""
     dashed: bool = False
+    spread: Sequence[float] = ()
 
 
 @attrs.frozen
@@ -157,16 +159,14 @@ def _draw(chart: Chart) -> Html:
     for y, said in up.ticks():
         parts += [_rule(left, y, right, y, ".15"), _text(left - 6, y + 4, said, "end")]
     for index, line in enumerate(chart.lines):
+        pen = {"fill": "none", "stroke": _COLOURS[index % len(_COLOURS)], "stroke_width": 2}
+        places = " ".join(f"{across.at(x):.1f},{up.at(y):.1f}" for x, y in line.points)
         parts.append(
-            tag(
-                "polyline",
-                points=" ".join(f"{across.at(x):.1f},{up.at(y):.1f}" for x, y in line.points),
-                fill="none",
-                stroke=_COLOURS[index % len(_COLOURS)],
-                stroke_width=2,
-                stroke_dasharray="5 3" if line.dashed else "",
-            )
+            tag("polyline", points=places, **pen, stroke_dasharray="5 3" if line.dashed else "")
         )
+        for (x, y), reach in zip(line.points, line.spread, strict=False):
+            ends = f"M{across.at(x):.1f} {up.at(y - reach):.1f}V{up.at(y + reach):.1f}"
+            parts.append(tag("path", d=ends, **pen))
     for x, y in chart.marks:
         parts.append(tag("circle", cx=f"{across.at(x):.1f}", cy=f"{up.at(y):.1f}", r=4, fill=_MARK))
     return join([*parts, *_legend(chart, left)], "\n")

@@ -209,6 +209,13 @@ def test_charts_stand_side_by_side_with_marks_and_legends() -> None:
     assert dashes == [None, "5 3", None]
 
 
+def test_an_error_bar_reaches_as_far_as_it_says() -> None:
+    line = Line([(0.0, 0.5), (1.0, 0.5)], spread=[0.1, 0.5])
+    root = _drawn(Chart([line], up=Axis(low=0.0, high=1.0), height=140))
+    bars = [path.attrib["d"] for path in root.findall(f".//{SVG}path")]
+    assert bars == ["M44.0 72.0V52.0", "M424.0 112.0V12.0"]  # 100 pixels are 1.0
+
+
 # ── documents ─────────────────────────────────────────────────────────────────────────────────
 
 
