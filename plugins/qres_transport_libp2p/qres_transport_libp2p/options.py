@@ -44,7 +44,7 @@ class Options:
 
     listen: str = attrs.field(
         default="/ip4/127.0.0.1/tcp/0",
-        metadata={"help": "Where to listen, a multiaddr. Port 0: a free one."},
+        metadata={"help": "Multiaddr to listen on. Port 0 chooses a free port."},
     )
     peers: tuple[str, ...] = attrs.field(
         default=(),
@@ -59,22 +59,22 @@ class Options:
         validator=options.flag(),
         metadata={
             "help": "Look for nodes of the roster in the local network, and be found by anybody "
-            "there. It announces the address that is listened on, or for 0.0.0.0 every IPv4 "
-            "address of the machine."
+            "there. It announces the address in `listen`, or for 0.0.0.0 every IPv4 address of "
+            "the machine."
         },
     )
 
     # ── sizes ─────────────────────────────────────────────────────────────────────────────────
 
     frame_bytes: int = _bytes(
-        32 * 1024, "Largest frame; larger things travel as blobs.", 1024, 56 * 1024
+        32 * 1024, "Largest frame; larger messages travel as blobs.", 1024, 56 * 1024
     )
     request_bytes: int = _bytes(MIB, "Largest request and largest reply.", 1024, 4 * MIB)
     blob_bytes: int = _bytes(256 * MIB, "Largest blob, published or fetched.", 1024, 2**32)
     spool_bytes: int = _bytes(
         1024 * MIB,
-        "Room for blobs on disk, or in memory for a node without a data folder. The one that was "
-        "used longest ago makes room for a new one.",
+        "Room for blobs on disk, or in memory for a node without a data folder. The least "
+        "recently used blob makes room for a new one.",
         1024,
     )
 
@@ -100,7 +100,9 @@ class Options:
     # ── streams ───────────────────────────────────────────────────────────────────────────────
 
     requests_per_peer: int = _whole(4, "Requests of one neighbour answered at once.", 1, 64)
-    requests_total: int = _whole(32, "Requests answered at once; and as many asked.", 1, 1024)
+    requests_total: int = _whole(
+        32, "Requests answered at once, and requests sent at once.", 1, 1024
+    )
     blob_streams_per_peer: int = _whole(
         4, "Streams of one neighbour that blobs are served on at once.", 1, 64
     )
@@ -108,22 +110,22 @@ class Options:
     blob_window: int = _whole(4, "Chunks of a blob asked of a holder ahead of time.", 1, 16)
     blob_sources: int = _whole(3, "Holders that a blob is pulled from at once.", 1, 32)
     read_seconds: float = _seconds(
-        10.0, "How long a neighbour may be silent in the middle of something.", 0.1, 600
+        10.0, "Longest silence of a neighbour in the middle of an exchange.", 0.1, 600
     )
 
     # ── connections ───────────────────────────────────────────────────────────────────────────
 
     max_connections: int = _whole(64, "Connections in all.", 1, 4096)
-    dial_seconds: float = _seconds(10.0, "How long connecting may take.", 0.1, 600)
+    dial_seconds: float = _seconds(10.0, "Time limit for connecting.", 0.1, 600)
     hello_seconds: float = _seconds(
-        15.0, "How long the first exchange, admission included, may take.", 0.1, 600
+        15.0, "Time limit for the first exchange, including admission.", 0.1, 600
     )
     reconnect_seconds: float = _seconds(
         2.0, "Least pause between attempts to reach a peer; at most 2.5 times that.", 0.05, 3600
     )
     ping_seconds: float = _seconds(
-        5.0, "How often a neighbour is pinged. Two that are not answered end the connection.", 0.1
+        5.0, "Time between pings of a neighbour. Two unanswered pings end the connection.", 0.1
     )
     readmit_seconds: float = _seconds(
-        60.0, "How often a connected neighbour must be admitted again.", 0.5
+        60.0, "Time after which a connected neighbour must be admitted again.", 0.5
     )

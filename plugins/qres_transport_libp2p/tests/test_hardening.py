@@ -1,4 +1,4 @@
-"""One test for each promise of the layer over libp2p; see "What it promises" in the README."""
+"""One test for each promise of the layer over libp2p; see "Promises" in the README."""
 
 from __future__ import annotations
 
