@@ -86,6 +86,7 @@ def segments(text: str) -> Iterator[tuple[int, str]]:
     """
     text = _blanked(r"^ *(`{3,})[^\n]*\n.*?^ *\1`*[ ]*$", text)
     text = _blanked(r"<!--.*?-->", text)
+    text = _blanked(r"(?<=::\n)\n(?: {4}[^\n]*\n|\n)+", text)  # a literal block of a docstring
     text = re.sub(r"(`+)(?:(?!\1).)+?\1", lambda code: _CODE + "\n" * code[0].count("\n"), text)
     text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"https?://\S+", _CODE, text)

@@ -14,10 +14,10 @@ The exception tree::
     ├── WireError            QRES-E4xx  bytes from elsewhere
     ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers; a trainer that fails
     ├── RoundError           QRES-E6xx  the round and its stored state
-    │   └── ModelError       QRES-E605  a model that is handed out; QRES-E606 too
+    │   └── ModelError       QRES-E605  an exported model; QRES-E606 too
     ├── HookError            QRES-E7xx  a plugin's hook at run time
     ├── LabError             QRES-E8xx  simulator, tasks, attacks, scaffolds
-    └── TransportError       QRES-E9xx  what a transport cannot carry
+    └── TransportError       QRES-E9xx  limits and failures of a transport
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "QRES-E101": (
             "configuration file unreadable",
-            "The file is missing, is no regular file, is not UTF-8, is over 1 MiB, or is not TOML. "
-            "A byte order mark before UTF-8 is skipped. Nothing is started with defaults in its "
-            "place.",
+            "The file is missing, is not a regular file, is not UTF-8, is over 1 MiB, or is not "
+            "TOML. A byte order mark before UTF-8 is skipped. QRES never starts with defaults "
+            "instead.",
         ),
         "QRES-E102": (
             "unknown key",
-            "A key nobody reads is nearly always a misspelt defence that would stay off. Correct "
-            "or remove it; the message suggests the nearest known name.",
+            "No part of QRES reads this key. It is nearly always a misspelt defence that would "
+            "stay off. Correct or remove it; the message suggests the nearest known name.",
         ),
         "QRES-E103": ("required key missing", "The key has no safe default. Set it."),
         "QRES-E104": (
@@ -49,23 +49,22 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E105": (
             "value out of range",
-            "The value has the right type and a meaning that cannot work. The message names the "
-            "bound.",
+            "The value has the right type but cannot work. The message names the bound.",
         ),
         "QRES-E201": (
             "plugin not installed",
-            "The configuration names a plugin and no installed distribution provides it. Install "
+            "The configuration names a plugin that no installed distribution provides. Install "
             "the distribution named in the message, or correct the name.",
         ),
         "QRES-E202": (
             "plugin failed to import",
-            "The plugin is installed and its module raised when imported. The cause is chained. "
-            "QRES never goes on without a plugin the configuration names.",
+            "The plugin is installed, but its module raised when it was imported. The cause is "
+            "chained. QRES never starts without a plugin that the configuration names.",
         ),
         "QRES-E203": (
             "plugin needs another qres-core",
-            "The distribution's own `Requires-Dist: qres-core` does not admit the running "
-            "version. Checked before the plugin is imported. Upgrade one of the two.",
+            "The distribution's own `Requires-Dist: qres-core` excludes the running version. QRES "
+            "checks this before it imports the plugin. Upgrade one of the two.",
         ),
         "QRES-E204": (
             "two distributions provide one plugin name",
@@ -80,11 +79,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E206": (
             "not a valid plugin",
             "The entry point does not lead to an attrs class with at least one `@hookimpl`, or a "
-            "hook asks for arguments its specification does not have.",
+            "hook asks for arguments that its specification does not have.",
         ),
         "QRES-E207": (
             "unknown hook",
-            "A method is marked `@hookimpl` and no hook has its name. A misspelt hook would be a "
+            "A method is marked `@hookimpl`, but no hook has its name. A misspelt hook would be a "
             "defence that never runs.",
         ),
         "QRES-E208": (
@@ -98,192 +97,210 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "wrapper could overrule a verdict, and the order of plugins is the order of the TOML "
             "tables. Aggregation is wrapped with the `wrap_aggregate` hook.",
         ),
-        "QRES-E301": (
-            "slot empty",
-            "The family must be filled for a swarm to be what it says. Enable a plugin of that "
-            "family.",
-        ),
+        "QRES-E301": ("slot empty", "A swarm needs a plugin of this family. Enable one."),
         "QRES-E302": (
             "slot overfull",
-            "More plugins fill the family than can be combined. Remove all but one.",
+            "More plugins fill the family than can be combined. Keep a single one.",
         ),
         "QRES-E303": (
             "visibility conflict",
-            "One plugin hides what another must see, for example secure aggregation hides the "
-            "single updates Krum compares. Change one of the two named plugins.",
+            "One plugin hides data that another must see: for example, secure aggregation hides "
+            "the single updates that Krum compares. Change one of the two named plugins.",
         ),
         "QRES-E304": (
             "too few updates for a plugin",
-            "`swarm.quorum` lets a round close with fewer updates than a plugin's precondition. "
-            "Raise the quorum or lower the plugin's bound.",
+            "With `swarm.quorum` a round may close with fewer updates than a plugin needs. Raise "
+            "the quorum or lower the plugin's bound.",
         ),
         "QRES-E305": (
             "a plugin needs another family",
-            "The plugin's guarantee rests on a family that no enabled plugin fills. Enable one "
-            "that does.",
+            "The plugin's guarantee rests on a family that no enabled plugin fills. Enable a "
+            "plugin of that family.",
         ),
         "QRES-E306": (
             "insecure swarm not declared",
             "Without an `authenticate` and a `replay_check` plugin anybody can speak for anybody. "
-            "Enable them, or say `insecure = true` under `[swarm]` for experiments.",
+            "Enable them, or set `insecure = true` under `[swarm]` for experiments.",
         ),
         "QRES-E307": (
             "fault bound impossible",
-            "Agreement among n nodes of which f lie needs n >= 3f + 1. Have more nodes, or promise "
-            "to withstand fewer liars.",
+            "Agreement among n nodes with f liars needs n >= 3f + 1. Add nodes, or promise to "
+            "withstand fewer liars.",
         ),
         "QRES-E308": (
             "half a family",
-            "`sign` and `authenticate`, and `prove` and `verify`, come in pairs: one half alone "
-            "signs what nobody checks, or checks what nobody signs. Complete the plugin, or remove "
-            "it.",
+            "`sign` and `authenticate`, and `prove` and `verify`, come in pairs. A single half "
+            "signs messages that nobody checks, or checks signatures that nobody makes. Complete "
+            "the plugin, or remove it.",
         ),
         "QRES-E309": (
             "aggregation rule weaker than the fault bound",
-            "`swarm.byzantine` promises to withstand more liars than the rule does. Choose a rule "
+            "`swarm.byzantine` promises to withstand more liars than the rule can. Choose a rule "
             "for that bound, or lower the promise.",
         ),
         "QRES-E310": (
             "weights not usable",
-            "A plugin cannot honour unequal weights and another part of the configuration "
+            "A plugin cannot handle unequal weights, but another part of the configuration "
             "produces them: `swarm.weight_cap` above 1, or a reputation that weights nodes. Set "
             "`swarm.weight_cap = 1`, or let the reputation only ban (`exponent = 0`).",
         ),
         "QRES-E311": (
             "nothing to validate with",
-            "A plugin judges updates by held-out examples and this node's trainer has none. Give "
-            "the trainer a `validate` method, or a built-in task `trainer.task.held_out`.",
+            "A plugin judges updates by held-out examples, but this node's trainer has none. Give "
+            "the trainer a `validate` method, or set `trainer.task.held_out` for a built-in task.",
         ),
         "QRES-E312": (
             "validation too late to vote",
-            "A plugin judges a set of updates before the node votes for it, and another reveals "
-            "the updates only after the vote. Remove one of the two.",
+            "A plugin judges a set of updates before the node votes for it, but another plugin "
+            "reveals the updates only after the vote. Remove one of the two.",
         ),
         "QRES-E313": (
             "grid or ring too small",
-            "The fixed-point grid is too coarse, or the ring too narrow, for the numbers the "
-            "configuration asks for. The message names them; change `swarm.scale`, the bound, or "
-            "the number of nodes.",
+            "The fixed-point grid is too coarse, or the ring too narrow, for the numbers of the "
+            "configuration. The message names them. Change `swarm.scale`, the bound, or the "
+            "number of nodes.",
         ),
         "QRES-E314": (
             "no safe parameters",
-            "No parameters give the security or the privacy that is asked for with this number of "
-            "nodes. Nothing weaker is chosen instead. Have more nodes, or ask for less.",
+            "With this number of nodes, no parameters give the requested security or privacy. "
+            "QRES does not choose weaker ones. Add nodes, or ask for less.",
         ),
         "QRES-E315": (
             "site policy not met",
-            "Who runs this machine demands more of a configuration than this one gives. The "
-            "message names the policy file, its rule, the key and the value. Change the key, or "
-            "ask whoever keeps the policy; a configuration cannot switch it off.",
+            "The operator of this machine demands more than this configuration gives. The message "
+            "names the policy file, its rule, the key and the value. Change the key, or ask the "
+            "operator. A configuration cannot switch a policy off.",
         ),
         "QRES-E316": (
             "proof checks cannot be shared",
-            "`swarm.proof_checks` is `committee`: a node takes the word of others for most proofs. "
-            "That needs proofs, messages that are signed, and verdicts that do not depend on who "
-            "comes to them. Without, every node has to check every proof.",
+            'With `swarm.proof_checks = "committee"` a node believes other nodes about most '
+            "proofs. That needs proofs, signed messages, and verdicts that are the same at every "
+            "node. Otherwise every node has to check every proof.",
         ),
         "QRES-E317": (
             "cannot be resumed",
-            "A plugin accounts for something that must not be forgotten, as the privacy spent, and "
-            "the checkpoint of a simulation does not hold it. Play the simulation from the start.",
+            "A plugin accounts for something that must not be forgotten, such as the privacy "
+            "spent, but the checkpoint of a simulation does not hold it. Run the simulation from "
+            "the start.",
         ),
-        "QRES-E401": ("message too large", "The frame is over the size limit; it was not parsed."),
-        "QRES-E402": ("message malformed", "The bytes are not CBOR or not the expected shape."),
+        "QRES-E401": (
+            "message too large",
+            "The frame is over the size limit. QRES did not parse it.",
+        ),
+        "QRES-E402": (
+            "message malformed",
+            "The bytes are not CBOR or do not have the expected shape.",
+        ),
         "QRES-E403": (
             "message not canonical",
-            "The bytes decode, and encode again differently (RFC 8949 section 4.2). Two encodings "
+            "The bytes decode, but encode again differently (RFC 8949 section 4.2). Two encodings "
             "of one message would have two digests.",
         ),
         "QRES-E404": ("message field invalid", "A field has the wrong type, length or range."),
-        "QRES-E405": ("payload digest mismatch", "The payload is not the one the envelope names."),
+        "QRES-E405": (
+            "payload digest mismatch",
+            "The payload does not have the digest that the envelope names.",
+        ),
         "QRES-E406": ("message version unknown", "This node does not speak that version."),
-        "QRES-E501": ("value not finite", "NaN or an infinity. Never averaged, clipped or mapped."),
-        "QRES-E502": ("wrong shape", "The vector has not the dimension of the model."),
+        "QRES-E501": (
+            "value not finite",
+            "The value is NaN or an infinity. QRES never averages, clips or maps such a value.",
+        ),
+        "QRES-E502": ("wrong shape", "The vector does not have the dimension of the model."),
         "QRES-E503": ("wrong dtype", "Vectors are int32 on the fixed-point grid."),
         "QRES-E504": ("scale out of range", "The power-of-two scale is outside -32..32."),
         "QRES-E505": (
             "too few updates",
-            "The rule's precondition on the number of updates does not hold. There is no fallback "
-            "to a weaker rule.",
+            "There are fewer updates than the rule needs. QRES does not use a weaker rule instead.",
         ),
         "QRES-E506": ("weight invalid", "Weights are integers from 1 to 2**30."),
-        "QRES-E507": ("update refused", "A plugin refuses to contribute this round."),
+        "QRES-E507": ("update refused", "A plugin refuses to contribute in this round."),
         "QRES-E508": (
             "sum not the one committed to",
-            "What the masked updates add up to is not what their senders committed to. Somebody "
-            "sent another vector than it proved, or summed wrongly; the round is aborted.",
+            "The masked updates do not add up to the sum that their senders committed to. Some "
+            "node sent another vector than it proved, or summed wrongly. The round is aborted.",
         ),
         "QRES-E509": (
             "privacy budget spent",
             "The round would spend more privacy than the ledger has left. The node contributes "
-            "nothing more; raise the budget only if the people behind the data agree.",
+            "nothing more. Raise the budget only if the people behind the data agree.",
         ),
         "QRES-E510": (
             "proof cannot be made",
-            "The update is not within what the proof states. The node sits the round out.",
+            "The update is outside the bound of the proof. The node contributes nothing to this "
+            "round.",
         ),
         "QRES-E511": (
             "companion invalid",
-            "What travels beside an update is at most 1 MiB, and residues are below their modulus.",
+            "A companion of an update may have at most 1 MiB, and its residues must be below "
+            "their modulus.",
         ),
         "QRES-E512": (
             "trainer failed",
-            "A method of the trainer raised, or returned what QRES cannot take. The message names "
-            "the method, the error or the value, and the line of the trainer's code. A real node "
-            "contributes nothing to that round and goes on; a simulation stops.",
+            "A method of the trainer raised, or returned an unusable value. The message names the "
+            "method, the error or the value, and the line of the trainer's code. A real node "
+            "contributes nothing to that round and goes on. A simulation stops.",
         ),
         "QRES-E601": (
             "model diverged",
-            "A quorum of nodes holds another model digest than this node after the same round. "
-            "The node stops: its state or its software differs from theirs.",
+            "After the same round, a quorum of nodes holds another model digest than this node. "
+            "The node stops, because its state or its software differs from theirs.",
         ),
         "QRES-E602": (
             "stored state unusable",
-            "The store is missing, corrupt or of another swarm.",
+            "The store is missing, is corrupt, or belongs to another swarm.",
         ),
-        "QRES-E603": ("transport failed", "The transport refused or lost what it must not lose."),
+        "QRES-E603": (
+            "transport failed",
+            "The transport refused or lost a message that it must not lose.",
+        ),
         "QRES-E604": (
             "protocol of a round failed",
-            "A protocol between the nodes did not reach its end: too few took part, or what they "
-            "said does not fit together. The round is aborted and nothing is revealed.",
+            "A protocol between the nodes did not finish: too few nodes took part, or their "
+            "messages contradict each other. The round is aborted and nothing is revealed.",
         ),
         "QRES-E605": (
             "model file unusable",
-            "The file is no model file of QRES, or one bit of it is not as it was written. Export "
-            "the model again, or ask for the file again.",
+            "The file is not a model file of QRES, or a bit of it was changed. Export the model "
+            "again, or ask for the file again.",
         ),
         "QRES-E606": (
             "model not vouched for",
             "More than `swarm.byzantine` nodes of the roster must have signed the digest of the "
-            "model. They have not yet, or what they signed is another model, another step, another "
-            "swarm or nothing.",
+            "model. They have not signed yet, or they signed another model, another step or "
+            "another swarm.",
         ),
-        "QRES-E701": ("hook raised", "A plugin raised. The plugin and the hook are named."),
+        "QRES-E701": (
+            "hook raised",
+            "A plugin raised an error. The message names the plugin and the hook.",
+        ),
         "QRES-E702": (
             "hook returned the wrong thing",
-            "A verdict that is not a Verdict, a vector of another shape, a missing return.",
+            "A hook returned a verdict that is not a Verdict, a vector of another shape, or "
+            "nothing.",
         ),
         "QRES-E801": ("unknown name", "No task, trainer, model or attack has that name."),
         "QRES-E802": ("optional dependency missing", "Install the extra named in the message."),
         "QRES-E803": ("file in the way", "QRES does not overwrite your files."),
         "QRES-E901": (
             "too large to carry",
-            "A frame, request, reply or blob is above the transport's limit. Nothing was sent.",
+            "A frame, request, reply or blob is above the transport's limit. The transport sent "
+            "nothing.",
         ),
         "QRES-E902": (
             "too many at once",
-            "A rate or a number of requests in flight is used up. Try again later.",
+            "The rate limit or the number of open requests is used up. Try again later.",
         ),
         "QRES-E903": ("queue full", "A bounded queue has no room. Try again later."),
-        "QRES-E904": ("peer not connected", "The node asked for is not connected, or not known."),
-        "QRES-E905": ("no answer in time", "The time allowed for it is over."),
+        "QRES-E904": ("peer not connected", "The requested node is not connected, or not known."),
+        "QRES-E905": ("no answer in time", "The time limit for the answer is over."),
         "QRES-E906": (
             "not what was announced",
-            "Bytes that came do not have the hash they were asked for by.",
+            "The received bytes do not have the announced hash.",
         ),
         "QRES-E907": (
             "request refused",
-            "The other node refused the request, or its answer failed.",
+            "The other node refused the request, or failed to answer it.",
         ),
         "QRES-E908": (
             "kind of key not offered",
@@ -304,10 +321,10 @@ ERROR_FAMILIES: Final[Mapping[str, str]] = MappingProxyType(
         "QRES-E6": "The round and its stored state",
         "QRES-E7": "A plugin's hook at run time",
         "QRES-E8": "Simulator, tasks, attacks and scaffolds",
-        "QRES-E9": "What a transport cannot carry",
+        "QRES-E9": "Limits and failures of a transport",
     }
 )
-"""What the ids of a family are about, by how they begin."""
+"""The subject of each family of ids, by the beginning of the ids."""
 
 
 def _check_code(_instance: object, _attribute: object, value: Any) -> None:
@@ -320,7 +337,7 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        code: an id of :data:`ERRORS`, for example ``QRES-E102``.
+        code: an id of :data:`ERRORS`, for example ``QRES-E102``
         where: configuration key path (``plugins.krum.f``) or message field (``envelope.round``).
         what: what is wrong, with the offending value.
         fix: what to do about it; may be empty where ``what`` says it.

@@ -89,6 +89,7 @@ def test_complaints_name_the_line(style: ModuleType) -> None:
         "<!-- shown: hence -->\n",
         "Call `hence` and ``whoever ` it``.\n",
         "[A page](hence.md)\n",
+        "The tree::\n\n    Whoever\n    hence\n\nThe end.\n",
         "## What it costs\n",
         "- **What it costs.** Little.\n",
     ],
