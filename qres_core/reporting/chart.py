@@ -79,16 +79,6 @@ class Chart:
     width: int = 440
     height: int = 320
 
-    @property
-    def labels(self) -> list[str]:
-        """Of the legend."""
-        return [line.label for line in self.lines if line.label]
-
-    @property
-    def tall(self) -> int:
-        """Pixels with the legend, which has two columns."""
-        return self.height + _ROW * -(-len(self.labels) // 2)
-
 
 class _Scale:
     """Where values of an axis are on the picture: from ``start`` to ``end`` pixels."""
@@ -172,6 +162,11 @@ def _draw(chart: Chart) -> Html:
     return join([*parts, *_legend(chart, left)], "\n")
 
 
+def _legend_height(chart: Chart) -> int:
+    """Pixels below the chart: two labels in a row."""
+    return _ROW * -(-sum(bool(line.label) for line in chart.lines) // 2)
+
+
 def _legend(chart: Chart, left: float) -> list[Html]:
     parts: list[Html] = []
     shown = [(index, line) for index, line in enumerate(chart.lines) if line.label]
@@ -193,7 +188,7 @@ def svg(charts: Sequence[Chart], **attributes: object) -> Html:
     for chart in charts:
         groups.append(tag("g", _draw(chart), transform=f"translate({width} 0)"))
         width += chart.width
-    height = max(chart.tall for chart in charts)
+    height = max(chart.height + _legend_height(chart) for chart in charts)
     frame = {"width": width, "height": height, "viewBox": f"0 0 {width} {height}", "role": "img"}
     fonts = {"font_family": "system-ui, sans-serif", "font_size": 12, "fill": "currentColor"}
     label = ", ".join(filter(None, (chart.title or chart.up.label for chart in charts)))
