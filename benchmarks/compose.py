@@ -39,8 +39,8 @@ from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mechanism, Mode, Relation
 from qres_robust_stats import Median
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import Board
-from qres_secagg.client import Client, Memory, Phase
+from qres_secagg.board import SessionMessages
+from qres_secagg.client import Client, Phase, VolatileHistory
 from qres_secagg.inputs import input_digest
 from qres_secagg.messages import Kind
 from qres_zk import norm, pedersen
@@ -48,7 +48,7 @@ from qres_zk.aggregate import opens
 from qres_zk.batch import verify_batch
 from qres_zk.bundle import commitments
 from qres_zk.group import integers
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 from secagg import session as session_of
 
 from qres_core import Envelope, NodeInfo, RoundInfo, Update, Vector
@@ -201,7 +201,7 @@ def noise(n: int, d: int) -> Cost:
 
 def proofs(n: int, d: int) -> dict[str, Cost]:
     """One proof made, others checked as many together as a node does, and the sum opened."""
-    statement = Statement(d, bound=2**17, k=K)
+    statement = NormStatement(d, bound=2**17, k=K)
     vector = np.random.default_rng(1).integers(-20, 21, d).astype(np.int32)
     context = Context.of(os.urandom(32), _info(d))
     commitment, bundle = norm.prove(statement, context, pedersen.commit(statement, vector))
@@ -243,10 +243,10 @@ def hidden(n: int, d: int) -> Cost:
     corrupt, dropped = max(1, n // 10), max(1, n // 10)
     session = session_of(n, d, corrupt, dropped)
     roster = session.roster
-    board, own = Board(session), Board(session, roster[0])
+    board, own = SessionMessages(session), SessionMessages(session, roster[0])
     # The others share a board: it holds no secret, and says the same to all.
-    clients = [Client(session, one, board, Memory()) for one in roster[1:]]
-    me = Client(session, roster[0], own, Memory())
+    clients = [Client(session, one, board, VolatileHistory()) for one in roster[1:]]
+    me = Client(session, roster[0], own, VolatileHistory())
     spent, sent = 0.0, 0
 
     def all_do(kind: Kind, step: Callable[[Client], bytes]) -> None:

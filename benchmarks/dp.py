@@ -27,7 +27,7 @@ from harness import Record, main
 from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, Participation, variance_for
 from qres_dp.discrete_gaussian import discrete_gaussian
-from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
 from qres_dp.randomness import fresh_key
 
@@ -131,9 +131,9 @@ def _correlated(quick: bool) -> list[Record]:  # noqa: FBT001 - as the harness h
 
 def _ledger(charges: int) -> list[Record]:
     """Wall time of a charge with its disk syncs, after as many."""
-    budget = Budget(1e3, 1e-5)
+    budget = PrivacyBudget(1e3, 1e-5)
     with tempfile.TemporaryDirectory() as name:
-        ledger = Ledger.begin(Path(name), Owner("bench", bytes(32), "add-remove"))
+        ledger = PrivacyLedger.begin(Path(name), Owner("bench", bytes(32), "add-remove"))
         times: list[float] = []
         for number in range(1, charges + 1):
             release = number.to_bytes(32, "little")

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from harness import Record, cpu_seconds, main, plot_option
 from nacl.signing import SigningKey
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import Board
-from qres_secagg.client import Client, Masked, Memory
+from qres_secagg.board import SessionMessages
+from qres_secagg.client import Client, Masked, VolatileHistory
 from qres_secagg.masks import BLOCK, apply
 from qres_secagg.messages import Kind
 from qres_secagg.parameters import Parameters, choose
@@ -101,9 +101,10 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
     that a machine with two cores can play a hundred clients of a million coordinates.
     """
     one = session(n, d, n // 10, n // 10, complete=complete)
-    boards = [Board(one, node) for node in one.roster]
+    boards = [SessionMessages(one, node) for node in one.roster]
     clients = [
-        Client(one, node, board, Memory()) for node, board in zip(one.roster, boards, strict=True)
+        Client(one, node, board, VolatileHistory())
+        for node, board in zip(one.roster, boards, strict=True)
     ]
     clock, me = Clock(), n // 2
     sent: dict[Kind, list[bytes]] = {}
@@ -166,8 +167,8 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     Returns milliseconds and whether the sum was exact.
     """
     one = session(n, d, n // 10, n // 10)
-    board, clock = Board(one), Clock()
-    clients = [Client(one, node, board, Memory()) for node in one.roster]
+    board, clock = SessionMessages(one), Clock()
+    clients = [Client(one, node, board, VolatileHistory()) for node in one.roster]
     rng = np.random.default_rng(1)
     gone = set(rng.choice(n, int(dropped_share * n), replace=False).tolist())
     sent: list[tuple[bytes, Kind, bytes]] = []
@@ -200,7 +201,7 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     masked.clear()
     gc.collect()
     sent += [(client.me, Kind.UNMASK, clock("client", client.unmask)) for client in staying]
-    other = Board(one, one.roster[0])
+    other = SessionMessages(one, one.roster[0])
     early = [message for message in sent if message[1] in (Kind.ADVERTISE, Kind.SHARE)]
     for message in early:
         clock("receive", partial(other.receive, *message))

@@ -29,7 +29,7 @@ from qres_zk import group, norm, pedersen, scalar
 from qres_zk.aggregate import opens
 from qres_zk.batch import verify_batch
 from qres_zk.bundle import ProofBundle
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 POINTS: Final = 10_000
 DALEK_SHARE: Final = 3.7 / 97.7
@@ -171,7 +171,7 @@ def protocol_records(quick: bool) -> list[Record]:  # noqa: FBT001 - the harness
     context = Context("bench", bytes(32), 1, bytes(32), bytes(32))
     found: list[Record] = []
     for d in (10**5, 10**6) if quick else (10**3, 10**4, 10**5, 10**6):
-        statement, vector = Statement(d, 8 * 2**16), _update(d)
+        statement, vector = NormStatement(d, 8 * 2**16), _update(d)
         commitment = pedersen.commit(statement, vector)
         data = norm.prove(statement, context, commitment)[1].to_bytes()
         items = [(context, data)] * 10

@@ -40,7 +40,10 @@ _ELSEWHERE: Final = (
 )
 nitpick_ignore = [
     ("py:data", "ERRORS"),  # has a page of its own, reference/errors.md
-    ("py:class", "qres_core.contract.gallery.Fate"),  # its values are told where it is used
+    (
+        "py:class",
+        "qres_core.contract.gallery.AttackOutcome",
+    ),  # its values are told where it is used
 ]
 nitpick_ignore_regex = [
     (r"py:.*", _ELSEWHERE),

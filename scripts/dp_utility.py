@@ -37,7 +37,7 @@ from qres_dp.modes import Mechanism, Mode, Relation, steps
 from qres_dp.randomness import fresh_key
 
 from qres_core import fixed
-from qres_core.lab.data import Split, digits
+from qres_core.lab.data import DataSplit, digits
 from qres_core.reporting import Axis, Chart, Line, svg_file
 
 DELTA: Final = 1e-5
@@ -83,7 +83,7 @@ class Row:
 
 
 @functools.cache
-def _split(seed: int) -> Split:
+def _split(seed: int) -> DataSplit:
     return digits(seed)
 
 
@@ -119,7 +119,7 @@ def _features(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([pixels - BRIGHTNESS, np.ones((len(pixels), 1))])
 
 
-def train(mechanism: Mechanism | None, split: Split, rate: float) -> float:
+def train(mechanism: Mechanism | None, split: DataSplit, rate: float) -> float:
     """Train once and return the test accuracy.
 
     Args:

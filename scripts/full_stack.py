@@ -37,7 +37,7 @@ from qres_arithmetic import clipped
 from qres_dp import accounting
 from qres_zk.plugin import Zk
 from qres_zk.slack import factor
-from qres_zk.statement import Statement
+from qres_zk.statement import NormStatement
 
 from qres_core import RoundInfo, Update, Vector, hookimpl
 from qres_core.kernel.config import parse
@@ -68,7 +68,7 @@ Tables = dict[str, dict[str, Any]]
 # ── hostile plugins ───────────────────────────────────────────────────────────────────────────
 
 
-def lenient(statement: Statement) -> Statement:
+def lenient(statement: NormStatement) -> NormStatement:
     """The same statement to whoever checks, without the prover's own check of the length."""
     made = copy.copy(statement)
     _ = made.budget, made.hidden_bits, made.rows, made.columns, made.offset, made.reach
@@ -91,7 +91,7 @@ class Stretching(Zk):
     _lenient: bool = attrs.field(init=False, default=False)
 
     @contextmanager
-    def _uncaring(self, round_info: RoundInfo) -> Generator[Statement]:
+    def _uncaring(self, round_info: RoundInfo) -> Generator[NormStatement]:
         honest = self._statement(round_info)
         self._lenient = True
         try:
@@ -99,7 +99,7 @@ class Stretching(Zk):
         finally:
             self._lenient = False
 
-    def _statement(self, round_info: RoundInfo) -> Statement:
+    def _statement(self, round_info: RoundInfo) -> NormStatement:
         honest = super()._statement(round_info)
         return lenient(honest) if self._lenient else honest
 

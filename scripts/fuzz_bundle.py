@@ -21,12 +21,12 @@ import numpy as np
 from qres_zk import norm
 from qres_zk.bundle import ProofBundle
 from qres_zk.pedersen import commit
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 from qres_core import WireError
 
 CONTEXT = Context("fuzz", b"n" * 32, 7, b"m" * 32, b"r" * 32)
-STATEMENT = Statement(8, 2**16)
+STATEMENT = NormStatement(8, 2**16)
 
 
 def honest(number: int) -> bytes:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qres_dp.modes import LEMMA
-from qres_dp.plan import Plan, Request, plan
+from qres_dp.plan import PrivacyPlan, Request, plan
 
 from qres_core import QresError
 
@@ -99,7 +99,7 @@ def request(draw: random.Random, *, sampled: bool) -> Request:
     return Request(**values)
 
 
-def squared_mu(one: Plan) -> float:
+def squared_mu(one: PrivacyPlan) -> float:
     """(sensitivity / deviation)^2 of all rounds, from the integers of the plan."""
     mechanism = one.mechanism
     replaced = 2 if mechanism.relation.value == "replace-one" else 1
@@ -107,7 +107,7 @@ def squared_mu(one: Plan) -> float:
     return float(one.request.rounds * (replaced * mechanism.bound) ** 2 / variance)
 
 
-def wrong(plans: list[Plan]) -> list[str]:
+def wrong(plans: list[PrivacyPlan]) -> list[str]:
     """The plans that spend more than was asked for, told."""
     if not plans:
         return []
@@ -125,7 +125,7 @@ def wrong(plans: list[Plan]) -> list[str]:
     return bad
 
 
-def sampled_epsilon(one: Plan) -> float:
+def sampled_epsilon(one: PrivacyPlan) -> float:
     """Epsilon of a plan with Poisson sampling by a plain convolution, losses rounded to nearest."""
     rate, rounds = one.request.sampling_rate, one.request.rounds
     noise = math.sqrt(one.request.rounds / squared_mu(one))
@@ -162,7 +162,7 @@ def run(count: int, seed: str, sampled: int) -> tuple[Counter[str], list[str]]:
     """Draw, plan, check; raises what is not a refusal by name."""
     draw = random.Random(seed)  # noqa: S311 - a repeatable test
     results: Counter[str] = Counter()
-    plans: list[Plan] = []
+    plans: list[PrivacyPlan] = []
     bad: list[str] = []
     for number in range(count):
         asked = request(draw, sampled=False)

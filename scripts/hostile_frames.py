@@ -29,7 +29,7 @@ from trials.processes import end_in_order
 from trials.raw import Plan
 from trials.usage import MIB, usage
 
-from qres_core.node.box import Seat, prepare
+from qres_core.node.box import BoxNode, prepare
 from qres_core.node.fleet import Fleet
 
 NODES: Final = 6
@@ -64,7 +64,9 @@ def tables() -> dict[str, Any]:
     }
 
 
-def attack(seats: list[Seat], pieces: int, seconds: float, folder: Path) -> subprocess.Popen[bytes]:
+def attack(
+    seats: list[BoxNode], pieces: int, seconds: float, folder: Path
+) -> subprocess.Popen[bytes]:
     """Start the hostile peer with the last seat's key."""
     *honest, last = seats
     plan = Plan(

@@ -28,7 +28,7 @@ from trials.processes import end_in_order
 from trials.usage import MIB, Usage, usage
 
 from qres_core.node.box import prepare
-from qres_core.node.fleet import Fleet, Member
+from qres_core.node.fleet import Fleet, NodeProcess
 
 EVERY: Final = 2.0
 """Seconds between two samples."""
@@ -132,7 +132,7 @@ def watch(fleet: Fleet, rounds: int, seconds: float) -> tuple[list[list[Sample]]
     return samples, time.monotonic() - started
 
 
-def _state(member: Member, samples: Sequence[Sample]) -> str:
+def _state(member: NodeProcess, samples: Sequence[Sample]) -> str:
     if not samples:
         return "starting"
     last = samples[-1].usage

@@ -18,21 +18,21 @@ from qres_zk import norm
 from qres_zk.bundle import ProofBundle
 from qres_zk.group import encode, generator, hash_to_group, integers
 from qres_zk.pedersen import commit
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 from qres_zk.transcript import Transcript
 
 CONTEXT = Context("vectors", b"n" * 32, 7, b"m" * 32, b"r" * 32)
 CENTER = np.array([5, -7, 11, 0, 3, -2, 9, 1, -4, 8], dtype=np.int32)
 DIRECTION = np.array([100, -32767, 5, 0, 9, -1, 32767, 2, 3, -4], dtype=np.int16)
 CASES = {
-    "ball": Statement(10, 2**16),
-    "ball and half-space around a center": Statement(
+    "ball": NormStatement(10, 2**16),
+    "ball and half-space around a center": NormStatement(
         10, 2**16, scale=-3, center=CENTER, direction=DIRECTION, threshold=-(2**20)
     ),
 }
 
 
-def challenges(statement: Statement, bundle: ProofBundle) -> list[list[str]]:
+def challenges(statement: NormStatement, bundle: ProofBundle) -> list[list[str]]:
     """Labels and answers in their order, from a verifier's run."""
     found: list[list[str]] = []
     answer = Transcript.challenge
@@ -50,7 +50,7 @@ def challenges(statement: Statement, bundle: ProofBundle) -> list[list[str]]:
     return found
 
 
-def case(name: str, statement: Statement) -> dict[str, Any]:
+def case(name: str, statement: NormStatement) -> dict[str, Any]:
     """One vector."""
     vector = np.array([300, 1, -1, 0, 70, -900, 12, 5, 6, 7], dtype=np.int32)
     commitment, bundle = norm.prove(statement, CONTEXT, commit(statement, vector))

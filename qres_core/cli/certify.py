@@ -16,7 +16,7 @@ from qres_core.contract.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from qres_core.testing.certification import Certificate
+    from qres_core.testing.certification import RuleReport
 
 _COLOURS = {"passed": "green", "failed": "red bold", "not asked": "dim"}
 
@@ -102,7 +102,7 @@ def _setting(flag: str, text: str) -> tuple[str, object]:
         raise ConfigError.of("QRES-E101", f"{flag} {key}", what, fix) from error
 
 
-def show(certificate: Certificate) -> None:
+def show(certificate: RuleReport) -> None:
     """The report as text."""
     from rich.markup import escape  # noqa: PLC0415 - JSON output does not pay for rich
 
@@ -124,7 +124,7 @@ def show(certificate: Certificate) -> None:
         where.print(escape(line), highlight=False)
 
 
-def _rules(certificate: Certificate) -> Table:
+def _rules(certificate: RuleReport) -> Table:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -136,7 +136,7 @@ def _rules(certificate: Certificate) -> Table:
     return table
 
 
-def _measurements(certificate: Certificate) -> Iterator[Table]:
+def _measurements(certificate: RuleReport) -> Iterator[Table]:
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
@@ -163,7 +163,7 @@ def _measurements(certificate: Certificate) -> Iterator[Table]:
         yield table
 
 
-def _figures(certificate: Certificate) -> Iterator[str]:
+def _figures(certificate: RuleReport) -> Iterator[str]:
     if certificate.breakdown is not None:
         withstood, count = certificate.breakdown
         yield f"breakdown: {withstood} far liars among {count} withstood, and no more"

@@ -25,7 +25,7 @@ from qres_core.kernel.assembly import assemble
 from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
-from qres_core.kernel.policy import Policy, in_force
+from qres_core.kernel.policy import SitePolicy, in_force
 
 if TYPE_CHECKING:
     from qres_core.lab.record import SimulationResult
@@ -141,7 +141,7 @@ def _without(config: Config, names: tuple[str, ...]) -> Config:
     return attrs.evolve(config, plugins=tables, swarm=attrs.evolve(config.swarm, insecure=True))
 
 
-def _meet(policies: Sequence[Policy], config: Config) -> None:
+def _meet(policies: Sequence[SitePolicy], config: Config) -> None:
     if policies:
         enforce(policies, config, assemble(config, scan()))
 

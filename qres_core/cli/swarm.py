@@ -24,7 +24,7 @@ from qres_core.cli.options import default_attackers, parse_setting, policy_optio
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from qres_core.node.fleet import Fleet, Verdict
+    from qres_core.node.fleet import Fleet, FleetAgreement
     from qres_core.swarm.model_file import SwarmModel
 
 EVERY: Final = 0.5
@@ -354,7 +354,9 @@ def waited_for(fleet: Fleet) -> str:
     return f"round {report.get('round', 0)} goes on{why}"
 
 
-def _tell(fleet: Fleet, verdict: Verdict, trained: Mapping[str, object], *, as_json: bool) -> None:
+def _tell(
+    fleet: Fleet, verdict: FleetAgreement, trained: Mapping[str, object], *, as_json: bool
+) -> None:
     from qres_core.cli.live import figure  # noqa: PLC0415
 
     metrics = figures_of(fleet, verdict.step)

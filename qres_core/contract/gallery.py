@@ -26,7 +26,7 @@ class AttackFamily(enum.Enum):
     INTEGRITY = "integrity"
 
 
-class Fate(enum.Enum):
+class AttackOutcome(enum.Enum):
     """What became of an attack."""
 
     HELD = "held"
@@ -60,7 +60,7 @@ class GalleryOutcome:
     measure: str
     value: float
     limit: float | None = None
-    fate: Fate = Fate.HELD
+    fate: AttackOutcome = AttackOutcome.HELD
     control: bool = False
     accuracy: float | None = None
     curve: tuple[float, ...] = ()
@@ -93,7 +93,7 @@ class GalleryOutcome:
             measure=measure,
             value=value,
             limit=limit,
-            fate=Fate.HELD if value <= limit else Fate.FAILED,
+            fate=AttackOutcome.HELD if value <= limit else AttackOutcome.FAILED,
             control=control,
             detected=detected,
             reason=reason,
@@ -142,11 +142,13 @@ class GalleryEntry:
 
     def against(self, outcome: GalleryOutcome, clean: GalleryOutcome) -> GalleryOutcome:
         """The outcome, decided by what the same defence does without attackers."""
-        if outcome.fate is Fate.IMPOSSIBLE:
+        if outcome.fate is AttackOutcome.IMPOSSIBLE:
             return outcome
         lost = clean.value - outcome.value
         failed = lost > self.tolerance
         reason = f"{100 * lost:+.1f} points lost to the same swarm without attackers"
         if outcome.reason:
             reason = f"{reason}; {outcome.reason}"
-        return attrs.evolve(outcome, fate=Fate.FAILED if failed else Fate.HELD, reason=reason)
+        return attrs.evolve(
+            outcome, fate=AttackOutcome.FAILED if failed else AttackOutcome.HELD, reason=reason
+        )

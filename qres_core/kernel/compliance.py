@@ -17,7 +17,7 @@ from qres_core.contract.errors import CompatibilityError, PluginError, Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import FIRST_PARTY, FROM_CHECKOUT, Enabled
 from qres_core.kernel.config import Config
-from qres_core.kernel.policy import Policy, Rule
+from qres_core.kernel.policy import PolicyRule, SitePolicy
 from qres_core.kernel.slots import SLOTS
 
 _CODE: Final = "QRES-E315"
@@ -30,7 +30,7 @@ _SAYS: Final[Mapping[str, str]] = {
 
 
 def unmet(
-    policies: Sequence[Policy], config: Config, enabled: Sequence[Enabled] | None
+    policies: Sequence[SitePolicy], config: Config, enabled: Sequence[Enabled] | None
 ) -> tuple[Problem, ...]:
     """What the policies demand and the configuration does not give.
 
@@ -49,7 +49,7 @@ def unmet(
     return tuple(problem for policy in policies for problem in _unmet(policy, config, enabled))
 
 
-def enforce(policies: Sequence[Policy], config: Config, enabled: Sequence[Enabled]) -> None:
+def enforce(policies: Sequence[SitePolicy], config: Config, enabled: Sequence[Enabled]) -> None:
     """Refuse a configuration that does not meet the policies.
 
     Raises:
@@ -62,7 +62,7 @@ def enforce(policies: Sequence[Policy], config: Config, enabled: Sequence[Enable
 
 
 def remarks(
-    policies: Sequence[Policy], config: Config, known: Mapping[str, object]
+    policies: Sequence[SitePolicy], config: Config, known: Mapping[str, object]
 ) -> Iterator[str]:
     """What an operator should know of policies that are met.
 
@@ -87,7 +87,9 @@ def remarks(
             )
 
 
-def _unmet(policy: Policy, config: Config, enabled: Sequence[Enabled] | None) -> Iterator[Problem]:
+def _unmet(
+    policy: SitePolicy, config: Config, enabled: Sequence[Enabled] | None
+) -> Iterator[Problem]:
     for name in policy.require:
         if name not in config.plugins:
             what = f"not enabled, and the site policy {policy.source} requires it (require)"
@@ -114,7 +116,7 @@ def _unmet(policy: Policy, config: Config, enabled: Sequence[Enabled] | None) ->
 
 
 def _check(
-    rule: Rule, policy: Policy, config: Config, enabled: Sequence[Enabled] | None
+    rule: PolicyRule, policy: SitePolicy, config: Config, enabled: Sequence[Enabled] | None
 ) -> Problem | None:
     table, *rest = rule.key
     says = f"the site policy {policy.source} says {_SAYS[rule.kind]} {_shown(rule.bound)}"
@@ -137,7 +139,7 @@ def _check(
     return Problem(_CODE, rule.path, f"is {_shown(value)}, and {says}", _fix(rule, value))
 
 
-def _fix(rule: Rule, value: object) -> str:
+def _fix(rule: PolicyRule, value: object) -> str:
     if value is None and rule.kind in {"at_least", "at_most"}:
         return f"set {rule.path}"
     match rule.kind:
@@ -163,7 +165,7 @@ def _shown(value: object) -> str:
 
 
 @attrs.frozen
-class _Found:
+class _Compliance:
     value: object
 
 
@@ -177,7 +179,7 @@ def _options(holder: object) -> tuple[str, ...]:
     return ()
 
 
-def _option(plugin: Enabled, path: Sequence[str]) -> _Found | None:
+def _option(plugin: Enabled, path: Sequence[str]) -> _Compliance | None:
     """The value of an option, as configured or by default; ``None`` where there is none."""
     value: object = plugin.instance
     for part in path:
@@ -190,8 +192,8 @@ def _option(plugin: Enabled, path: Sequence[str]) -> _Found | None:
     if len(path) == 1:
         effective = _effective(plugin)
         if path[0] in effective:
-            return _Found(effective[path[0]])
-    return _Found(value)
+            return _Compliance(effective[path[0]])
+    return _Compliance(value)
 
 
 def _effective(plugin: Enabled) -> Mapping[str, object]:

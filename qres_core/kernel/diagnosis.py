@@ -13,7 +13,7 @@ from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.compliance import remarks, unmet
 from qres_core.kernel.config import Config, SwarmConfig, parse
 from qres_core.kernel.discovery import Installed
-from qres_core.kernel.policy import Policy
+from qres_core.kernel.policy import SitePolicy
 from qres_core.kernel.solver import solve
 
 
@@ -49,7 +49,7 @@ def diagnose(
     source: str,
     sections: Mapping[str, type],
     installed: Mapping[str, Installed],
-    policies: Sequence[Policy] = (),
+    policies: Sequence[SitePolicy] = (),
 ) -> Diagnosis:
     """Collect the problems of the tables, of the plugins, of their combination and with policies.
 

@@ -67,7 +67,7 @@ class PolicyFile:
 
 
 @attrs.frozen
-class Rule:
+class PolicyRule:
     """A bound on one key of a configuration.
 
     Attributes:
@@ -99,7 +99,7 @@ class Rule:
 
 
 @attrs.frozen
-class Policy:
+class SitePolicy:
     """One policy file, read.
 
     Attributes:
@@ -114,7 +114,7 @@ class Policy:
     require: tuple[str, ...] = ()
     forbid: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
 
 
 def is_number(value: Any) -> bool:
@@ -134,7 +134,7 @@ def _same(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-def load(path: Path) -> Policy:
+def load(path: Path) -> SitePolicy:
     """Read a policy file.
 
     Raises:
@@ -146,7 +146,7 @@ def load(path: Path) -> Policy:
         file = structure(read_toml(path), PolicyFile, "")
     except ConfigError as error:
         raise ConfigError(_located(source, one) for one in error.problems) from error
-    rules: list[Rule] = []
+    rules: list[PolicyRule] = []
     problems = [*_names(file), *_flatten(file, rules)]
     if not problems and file == PolicyFile():
         known = ", ".join(field.name for field in attrs.fields(PolicyFile))
@@ -154,7 +154,7 @@ def load(path: Path) -> Policy:
         problems.append(Problem("QRES-E103", "", "the policy demands nothing", fix))
     if problems:
         raise ConfigError(_located(source, one) for one in problems)
-    return Policy(source, file.require, file.forbid, file.families, tuple(rules))
+    return SitePolicy(source, file.require, file.forbid, file.families, tuple(rules))
 
 
 def _located(source: str, problem: Problem) -> Problem:
@@ -176,7 +176,7 @@ def _names(file: PolicyFile) -> Iterator[Problem]:
             yield Problem("QRES-E105", "require", what, "remove it from require or from forbid")
 
 
-def _flatten(file: PolicyFile, rules: list[Rule]) -> Iterator[Problem]:
+def _flatten(file: PolicyFile, rules: list[PolicyRule]) -> Iterator[Problem]:
     """Every bound as a rule; what cannot be one as a problem."""
     for kind, check in _CHECKS.items():
         seen: set[tuple[str, ...]] = set()
@@ -188,7 +188,7 @@ def _flatten(file: PolicyFile, rules: list[Rule]) -> Iterator[Problem]:
             if problem:
                 yield Problem(problem[0], where, problem[1], problem[2])
             else:
-                rules.append(Rule(kind, key, bound))
+                rules.append(PolicyRule(kind, key, bound))
             seen.add(key)
 
 
@@ -254,7 +254,7 @@ def in_force(
     *,
     environment: Mapping[str, str] | None = None,
     system: Path = SYSTEM_POLICY,
-) -> tuple[Policy, ...]:
+) -> tuple[SitePolicy, ...]:
     """Read all policies that apply: the system's, the environment's and those given.
 
     Args:
@@ -271,7 +271,7 @@ def in_force(
     """
     variables = os.environ if environment is None else environment
     named = [Path(one) for one in variables.get(VARIABLE, "").split(os.pathsep) if one]
-    policies: list[Policy] = []
+    policies: list[SitePolicy] = []
     problems: list[Problem] = []
     for path in [*([system] if _there(system) else []), *named, *given]:
         try:

@@ -149,7 +149,7 @@ def new_folder(folder: Path, fix: str = "name another folder") -> None:
 
 
 @attrs.frozen(eq=False)
-class Keeper:
+class CheckpointFolder:
     """Writes a simulation into a folder, and reads it from there.
 
     Attributes:
@@ -163,7 +163,7 @@ class Keeper:
     start: Checkpoint | None = None
 
     @classmethod
-    def new(cls, folder: Path, settings: Mapping[str, str]) -> Keeper:
+    def new(cls, folder: Path, settings: Mapping[str, str]) -> CheckpointFolder:
         """For a simulation from the start.
 
         Raises:
@@ -173,7 +173,7 @@ class Keeper:
         return cls(folder, settings)
 
     @classmethod
-    def of(cls, folder: Path, settings: Mapping[str, str]) -> Keeper:
+    def of(cls, folder: Path, settings: Mapping[str, str]) -> CheckpointFolder:
         """For a simulation that goes on.
 
         Raises:

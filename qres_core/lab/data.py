@@ -63,7 +63,7 @@ def stream(
 
 
 @attrs.frozen(eq=False)
-class Split:
+class DataSplit:
     """Examples to train on and examples held out.
 
     Attributes:
@@ -79,7 +79,7 @@ class Split:
     test_y: Labels
 
 
-def digits(seed: int) -> Split:
+def digits(seed: int) -> DataSplit:
     """The 8x8 handwritten digits bundled with scikit-learn, split 75/25.
 
     Stratified: the examples are permuted, ordered by class and every fourth is held out, so that
@@ -116,7 +116,7 @@ def digits(seed: int) -> Split:
     held_out = np.arange(len(y)) % _TEST_EVERY == 0
     train = rng.permutation(by_class[~held_out])
     test = by_class[held_out]
-    return Split(x[train], y[train], x[test], y[test])
+    return DataSplit(x[train], y[train], x[test], y[test])
 
 
 def _check_counts(examples: int, parts: int, minimum: int) -> None:

@@ -104,7 +104,7 @@ class Saboteur(Protocol):
 
 
 @attrs.frozen
-class Registered:
+class RegisteredSabotage:
     """A sabotage in the registry: name, one line, and how to make it."""
 
     name: str
@@ -112,7 +112,7 @@ class Registered:
     make: Callable[[], Saboteur]
 
 
-SABOTAGE: Final[dict[str, Registered]] = {}
+SABOTAGE: Final[dict[str, RegisteredSabotage]] = {}
 S = TypeVar("S", bound=type[Saboteur])
 
 
@@ -120,7 +120,7 @@ def register(name: str, summary: str) -> Callable[[S], S]:
     """Class decorator: add a sabotage whose constructor takes no arguments."""
 
     def add(kind: S) -> S:
-        SABOTAGE[name] = Registered(name, summary, kind)
+        SABOTAGE[name] = RegisteredSabotage(name, summary, kind)
         return kind
 
     return add
@@ -138,7 +138,7 @@ def _parsed(frames: Sequence[bytes]) -> list[Envelope]:
 
 @register("replay", "re-sends a hundred messages of others that it heard")
 @attrs.frozen
-class Replay:
+class ReplayMessages:
     """Messages that were genuine once, again."""
 
     contributes: bool = True

@@ -32,7 +32,14 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.checkpoint import Checkpoint, Keeper, check_resumable, notices, settings, states
+from qres_core.lab.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    check_resumable,
+    notices,
+    settings,
+    states,
+)
 from qres_core.lab.once import Once
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, SabotageContext, Saboteur
@@ -163,7 +170,7 @@ def _fate(effects: Sequence[Effect]) -> str:
 
 
 @attrs.define(eq=False)
-class _Node:
+class _SimulatedNode:
     index: int
     node_id: NodeId
     kernel: WrappedKernel
@@ -187,7 +194,7 @@ class Simulation:
     """
 
     start: Checkpoint | None = None
-    keeper: Keeper | None = None
+    keeper: CheckpointFolder | None = None
     on_model: OnModel | None = None
 
     def __init__(
@@ -223,14 +230,14 @@ class Simulation:
         for kernel in kernels[: swarm.nodes - scenario.attackers]:
             kernel.fit(int(task.initial.size))  # before anything is opened that must be closed
         honest = swarm.nodes - scenario.attackers
-        self.nodes: list[_Node] = []
+        self.nodes: list[_SimulatedNode] = []
         for index, (node_id, kernel) in enumerate(zip(ids, kernels, strict=True)):
             trainer = task.trainers[index]
             info = node_info(swarm, node_id, ids, trainer, seed=scenario.seed)
             kernel.setup(info)
             machine = round_machine(info, kernel, swarm, task.initial, journal(), trainer)
             attacker = index - honest if index >= honest else None
-            self.nodes.append(_Node(index, node_id, kernel, machine, attacker))
+            self.nodes.append(_SimulatedNode(index, node_id, kernel, machine, attacker))
         self.by_id = {node.node_id: node for node in self.nodes}
         self.honest = [node for node in self.nodes if node.attacker is None]
         self.observer = self.honest[0] if self.honest else self.nodes[0]
@@ -274,7 +281,7 @@ class Simulation:
 
     # ── the clock ─────────────────────────────────────────────────────────────────────────────
 
-    def push(self, time: float, node: _Node, kind: str, data: object = None) -> None:
+    def push(self, time: float, node: _SimulatedNode, kind: str, data: object = None) -> None:
         """Have something happen to a node at a time."""
         self.counter += 1
         heapq.heappush(self.events, (time, self.counter, node.index, kind, data))
@@ -314,7 +321,7 @@ class Simulation:
         for node in self.honest[1:]:  # the observer stays, so that there is a report
             node.online = bool(self.rng.random() >= self.scenario.churn)
 
-    def handle(self, node: _Node, kind: str, data: Any) -> list[Effect]:
+    def handle(self, node: _SimulatedNode, kind: str, data: Any) -> list[Effect]:
         """What a node does about an event."""
         machine = node.machine
         if kind == "deliver":
@@ -342,7 +349,9 @@ class Simulation:
 
     # ── effects ───────────────────────────────────────────────────────────────────────────────
 
-    def apply(self, node: _Node, effects: Sequence[Effect], progress: Progress | None) -> None:
+    def apply(
+        self, node: _SimulatedNode, effects: Sequence[Effect], progress: Progress | None
+    ) -> None:
         """Carry out what a node wants done."""
         for effect in effects:
             match effect:
@@ -367,7 +376,14 @@ class Simulation:
             node.tick_due = due
             self.push(due, node, "tick")
 
-    def carry(self, sender: _Node, receiver: _Node, frame: bytes, *, hostile: bool = False) -> None:
+    def carry(
+        self,
+        sender: _SimulatedNode,
+        receiver: _SimulatedNode,
+        frame: bytes,
+        *,
+        hostile: bool = False,
+    ) -> None:
         """Put a frame on its way, or lose it."""
         scenario = self.scenario
         if scenario.loss and self.rng.random() < scenario.loss:
@@ -379,7 +395,7 @@ class Simulation:
             delay = scenario.delay + scenario.jitter * float(self.rng.standard_exponential())
             self.push(self.now + delay, receiver, "deliver", (sender.node_id, frame, hostile))
 
-    def schedule_training(self, node: _Node, train: Train) -> None:
+    def schedule_training(self, node: _SimulatedNode, train: Train) -> None:
         """Have a node train, or attack."""
         if node.machine.step >= self.scenario.rounds:
             return
@@ -393,7 +409,7 @@ class Simulation:
             delay = 1.5 * TRAINING_SECONDS + COLLUSION_SECONDS
         self.push(self.now + delay, node, "train", train)
 
-    def maybe_drop(self, node: _Node, number: int) -> None:
+    def maybe_drop(self, node: _SimulatedNode, number: int) -> None:
         """Have an honest node fall silent in the round it just opened, or not."""
         scenario = self.scenario
         if scenario.dropout and node.attacker is None and node is not self.observer:
@@ -403,7 +419,7 @@ class Simulation:
             if falls < scenario.dropout:
                 self.push(self.now + DROPOUT_SECONDS * float(when), node, "drop", number)
 
-    def sabotage(self, node: _Node, train: Train, saboteur: Saboteur) -> None:
+    def sabotage(self, node: _SimulatedNode, train: Train, saboteur: Saboteur) -> None:
         """Inject what a saboteur makes."""
         machine = node.machine
         context = SabotageContext(
@@ -422,7 +438,7 @@ class Simulation:
                 if other is not node and injection.to in (None, other.node_id):
                     self.carry(node, other, injection.frame, hostile=True)
 
-    def update(self, node: _Node, train: Train) -> Update:
+    def update(self, node: _SimulatedNode, train: Train) -> Update:
         """The node's honest update; trained once however often it is asked for."""
         key = (train.round_info.number, train.round_info.model_digest)
         made = self.updates.setdefault(key, {})
@@ -444,7 +460,7 @@ class Simulation:
         rows = [row for index, row in made.items() if index not in idle]
         return np.stack(rows) if rows else np.empty((0, train.model.size), dtype=np.int32)
 
-    def lie(self, node: _Node, train: Train, attack: Attack) -> list[Effect]:
+    def lie(self, node: _SimulatedNode, train: Train, attack: Attack) -> list[Effect]:
         """What an attacker contributes."""
         context = AttackContext(
             train.round_info,
@@ -470,7 +486,7 @@ class Simulation:
             effects += node.machine.publish_raw(payload, number, self.now)
         return effects
 
-    def follow(self, node: _Node, forgery: Forgery, number: int) -> list[Effect]:
+    def follow(self, node: _SimulatedNode, forgery: Forgery, number: int) -> list[Effect]:
         """Send a lie as an honest update is sent: through the attacker's own plugins."""
         try:
             update = lie_as_update(forgery)
@@ -495,7 +511,7 @@ class Simulation:
 
     # ── recording ─────────────────────────────────────────────────────────────────────────────
 
-    def ended(self, node: _Node, effect: RoundEnded, progress: Progress | None) -> None:
+    def ended(self, node: _SimulatedNode, effect: RoundEnded, progress: Progress | None) -> None:
         """Record a round of the observer's."""
         outcome = effect.outcome
         closed = outcome.status is RoundStatus.CLOSED
@@ -611,7 +627,7 @@ class Simulation:
             fates=tuple(self.fate(node) for node in self.nodes if node.attacker is not None),
         )
 
-    def fate(self, node: _Node) -> Fate:
+    def fate(self, node: _SimulatedNode) -> Fate:
         """What became of an attacker."""
         who = node.node_id
         held = self.observer.kernel.against.get(who, Counter[str]())
@@ -668,9 +684,9 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
     installed = scan() if installed is None else installed
     keeper = None
     if resume is not None:
-        keeper = Keeper.of(resume, settings(config, scenario, task.initial))
+        keeper = CheckpointFolder.of(resume, settings(config, scenario, task.initial))
     elif save is not None:
-        keeper = Keeper.new(save, settings(config, scenario, task.initial))
+        keeper = CheckpointFolder.new(save, settings(config, scenario, task.initial))
     if scenario.engine == "vectorised":
         from qres_core.lab.vectorised import simulate_vectorised  # noqa: PLC0415 - a cycle
 

@@ -38,7 +38,7 @@ from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import AttackContext, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.checkpoint import Checkpoint, Keeper, check_resumable, notices, states
+from qres_core.lab.checkpoint import Checkpoint, CheckpointFolder, check_resumable, notices, states
 from qres_core.lab.conversation import Conversation
 from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
 from qres_core.lab.sabotage import SABOTAGE
@@ -403,7 +403,7 @@ def simulate_vectorised(
     progress: Progress | None,
     hostile: Hostile | None = None,
     *,
-    keeper: Keeper | None = None,
+    keeper: CheckpointFolder | None = None,
     on_model: OnModel | None = None,
 ) -> SimulationResult:
     """Like :func:`qres_core.lab.simulator.simulate`, seen by one observer.

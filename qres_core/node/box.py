@@ -24,7 +24,7 @@ from qres_core.kernel.compliance import enforce
 from qres_core.kernel.config import Config, parse, read_toml
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.kernel.policy import Policy
+from qres_core.kernel.policy import SitePolicy
 from qres_core.lab import hostile
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.trainer import (
@@ -46,7 +46,7 @@ SECONDS: Final = 60.0
 
 
 @attrs.frozen
-class Seat:
+class BoxNode:
     """One node of the box.
 
     Attributes:
@@ -83,11 +83,11 @@ class Seat:
         return f"http://127.0.0.1:{self.status_port}"
 
 
-Wiring = Callable[[Seat, Sequence[Seat]], dict[str, Any]]
+Wiring = Callable[[BoxNode, Sequence[BoxNode]], dict[str, Any]]
 """Where a node's transport listens and whom it dials: keys for the transport's table."""
 
 
-def _libp2p(seat: Seat, seats: Sequence[Seat]) -> dict[str, Any]:
+def _libp2p(seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
     return {
         "listen": f"/ip4/127.0.0.1/tcp/{seat.port}",
         "peers": [
@@ -172,8 +172,8 @@ def _check(config: Config) -> None:
 
 
 def prepare(
-    raw: Mapping[str, Any], source: str, folder: Path, policies: Sequence[Policy] = ()
-) -> tuple[Config, list[Seat]]:
+    raw: Mapping[str, Any], source: str, folder: Path, policies: Sequence[SitePolicy] = ()
+) -> tuple[Config, list[BoxNode]]:
     """Make the folders of all nodes.
 
     Args:
@@ -209,18 +209,18 @@ def _fill(
     config: Config,
     transport: str,
     folder: Path,
-    policies: Sequence[Policy],
-) -> list[Seat]:
+    policies: Sequence[SitePolicy],
+) -> list[BoxNode]:
     scenario: Scenario = config.sections["simulation"]
     nodes = config.swarm.nodes
     ports = free_ports(2 * nodes)
-    seats: list[Seat] = []
+    seats: list[BoxNode] = []
     for index in range(nodes):
         home = folder / f"node-{index}"
         home.mkdir(mode=0o700)
         key = _made("keygen", str(home / "node.key"), "--no-passphrase")
         seats.append(
-            Seat(
+            BoxNode(
                 index=index,
                 folder=home,
                 hostile=index >= nodes - scenario.attackers,
@@ -244,7 +244,7 @@ def _fill(
     return seats
 
 
-def _try_work(seats: Sequence[Seat]) -> None:
+def _try_work(seats: Sequence[BoxNode]) -> None:
     """Make the work of the first node and of the last, an attacker's if there is one.
 
     Raises:
@@ -268,7 +268,7 @@ def needed(config: Config) -> int:
     return max(swarm.quorum, vote_threshold(swarm.nodes, swarm.byzantine))
 
 
-def _certify(folder: Path, swarm: str, seats: Sequence[Seat]) -> None:
+def _certify(folder: Path, swarm: str, seats: Sequence[BoxNode]) -> None:
     authority = str(folder / "ca")
     _made("ca", "init", authority, "--swarm", swarm)
     for seat in seats:
@@ -280,7 +280,7 @@ def _certify(folder: Path, swarm: str, seats: Sequence[Seat]) -> None:
 
 
 def _node(
-    raw: Mapping[str, Any], config: Config, transport: str, seat: Seat, seats: Sequence[Seat]
+    raw: Mapping[str, Any], config: Config, transport: str, seat: BoxNode, seats: Sequence[BoxNode]
 ) -> dict[str, Any]:
     """The tables of one node's configuration."""
     roster = [one.node_id for one in seats]
@@ -311,7 +311,7 @@ def _node(
 _OF_A_KEY: Final = ("key", "passphrase_env", "rotations")
 
 
-def roster_tables(config: Config, seats: Sequence[Seat]) -> dict[str, Any]:
+def roster_tables(config: Config, seats: Sequence[BoxNode]) -> dict[str, Any]:
     """What somebody needs to check what the nodes of the box signed: a configuration's tables."""
     keys = {key: value for key, value in config.plugins["ed25519"].items() if key not in _OF_A_KEY}
     swarm = config.swarm
@@ -331,7 +331,7 @@ def roster_tables(config: Config, seats: Sequence[Seat]) -> dict[str, Any]:
 _OF_MEMBERS: Final = ("members", "members_file", "ca", "crl", "certificates")
 
 
-def _membership(table: Mapping[str, Any], seat: Seat, roster: Sequence[str]) -> dict[str, Any]:
+def _membership(table: Mapping[str, Any], seat: BoxNode, roster: Sequence[str]) -> dict[str, Any]:
     kept = {key: value for key, value in table.items() if key not in _OF_MEMBERS}
     if table.get("ca"):
         authority = seat.folder.parent / "ca"
@@ -345,7 +345,7 @@ def _membership(table: Mapping[str, Any], seat: Seat, roster: Sequence[str]) -> 
     return kept
 
 
-def _trainer(raw: Mapping[str, Any], config: Config, seat: Seat) -> dict[str, Any]:
+def _trainer(raw: Mapping[str, Any], config: Config, seat: BoxNode) -> dict[str, Any]:
     """The trainer's table: the file's, and for an attacker one that turns it hostile."""
     table = table_of(config)
     place = {"index": seat.index, "seed": seed_of(config)}

@@ -20,11 +20,11 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.goal import Goal
 from qres_core.kernel.kernel import Kernel
-from qres_core.kernel.policy import Policy, in_force
+from qres_core.kernel.policy import SitePolicy, in_force
 from qres_core.lab.trainer import make_work
 from qres_core.node.measuring import Measurer
 from qres_core.node.server import StatusServer, parse_address
-from qres_core.node.status import Board
+from qres_core.node.status import StatusBoard
 from qres_core.node.stopping import Stopping
 from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded
@@ -67,7 +67,7 @@ class Prepared:
 def prepare(
     config: Config,
     installed: Mapping[str, Installed] | None = None,
-    policies: Sequence[Policy] | None = None,
+    policies: Sequence[SitePolicy] | None = None,
 ) -> Prepared:
     """Work out who this node is, who the others are and what is trained.
 
@@ -128,7 +128,7 @@ class Daemon:
     rounds: int | None = None
     linger: float = 30.0
     leash: int | None = None
-    board: Board = attrs.field(factory=Board, init=False)
+    board: StatusBoard = attrs.field(factory=StatusBoard, init=False)
     started: bool = attrs.field(default=False, init=False)
     _stopping: Stopping = attrs.field(init=False)
     _teller: Teller = attrs.field(init=False)
@@ -290,7 +290,7 @@ def run(
     linger: float = 30.0,
     leash: int | None = None,
     installed: Mapping[str, Installed] | None = None,
-    policies: Sequence[Policy] | None = None,
+    policies: Sequence[SitePolicy] | None = None,
     report: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> int:
     """Run a node to its end.

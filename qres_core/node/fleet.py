@@ -20,7 +20,7 @@ import attrs
 from qres_core.contract import canonical
 from qres_core.contract.errors import QresError
 from qres_core.node.ask import ask
-from qres_core.node.box import Seat, qres
+from qres_core.node.box import BoxNode, qres
 from qres_core.node.stopping import OWN_GROUP, ask_to_end
 from qres_core.swarm.model_file import SwarmModel, kept_model
 
@@ -44,7 +44,7 @@ _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @attrs.define(eq=False)
-class Member:
+class NodeProcess:
     """One node and its process, which may be another one after a restart.
 
     Attributes:
@@ -59,7 +59,7 @@ class Member:
         done: whether it stopped by itself because its part was over.
     """
 
-    seat: Seat
+    seat: BoxNode
     process: subprocess.Popen[bytes]
     report: dict[str, Any] | None = None
     models: dict[int, str] = attrs.field(factory=dict[int, str])
@@ -181,16 +181,16 @@ class Fleet:
         restart: whether a node that was killed or failed is started again.
     """
 
-    seats: Sequence[Seat]
+    seats: Sequence[BoxNode]
     rounds: int | None = None
     needed: int = 1
     restart: bool = True
-    members: list[Member] = attrs.field(factory=list[Member], init=False)
+    members: list[NodeProcess] = attrs.field(factory=list[NodeProcess], init=False)
 
     def __enter__(self) -> Self:
         try:
             for seat in self.seats:
-                self.members.append(Member(seat, self._start(seat)))
+                self.members.append(NodeProcess(seat, self._start(seat)))
         except BaseException:
             self.stop()
             raise
@@ -205,7 +205,7 @@ class Fleet:
         self.stop()
 
     @staticmethod
-    def _start(seat: Seat) -> subprocess.Popen[bytes]:
+    def _start(seat: BoxNode) -> subprocess.Popen[bytes]:
         arguments = ["node", "run", str(seat.config), "--json", "--log-format", "json"]
         arguments += ["--linger", LINGER, "--until-eof"]
         # Small models: a thread for each core in every process only makes them wait for each other.
@@ -233,7 +233,7 @@ class Fleet:
                 member.take(report)
         return [said for member in self.members for said in self._look_after(member)]
 
-    def _look_after(self, member: Member) -> Iterator[str]:
+    def _look_after(self, member: NodeProcess) -> Iterator[str]:
         now = time.monotonic()
         if member.is_due(now):
             _close(member.process)
@@ -248,17 +248,17 @@ class Fleet:
             yield member.ended(now, restart=self.restart)
 
     @property
-    def honest(self) -> list[Member]:
+    def honest(self) -> list[NodeProcess]:
         """Those that do not attack."""
         return [one for one in self.members if not one.seat.hostile]
 
     @property
-    def living(self) -> list[Member]:
+    def living(self) -> list[NodeProcess]:
         """Honest nodes that are not left dead."""
         return [one for one in self.honest if not one.fate]
 
     @property
-    def dead(self) -> list[Member]:
+    def dead(self) -> list[NodeProcess]:
         """Nodes that are left dead."""
         return [one for one in self.members if one.fate]
 
@@ -322,7 +322,7 @@ class Fleet:
         for member in self.members:
             member.take(_printed(member.seat))
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> FleetAgreement:
         """What came of the run; after :meth:`stop`. Too few are left if it is hopeless."""
         living = judge([one.models for one in self.living], self.rounds)
         split = judge([one.models for one in self.honest], None).split
@@ -337,7 +337,7 @@ def _signal(number: int) -> str:
         return f"signal {number}"
 
 
-def refusal(seat: Seat) -> str:
+def refusal(seat: BoxNode) -> str:
     """The first problem for which a node was refused, in one line; empty where it was not."""
     problems = (_printed(seat) or {}).get("problems")
     if not canonical.is_list(problems) or not problems or not canonical.is_map(problems[0]):
@@ -373,18 +373,18 @@ def _close(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _kept(member: Member) -> SwarmModel | None:
+def _kept(member: NodeProcess) -> SwarmModel | None:
     """The newest vouched model in a node's folder; ``None`` where there is none to read."""
     with suppress(QresError):
         return kept_model(member.seat.folder)
     return None
 
 
-def _asked(member: Member) -> dict[str, Any] | None:
+def _asked(member: NodeProcess) -> dict[str, Any] | None:
     return ask(member.seat.url, POLL_SECONDS)
 
 
-def _printed(seat: Seat) -> dict[str, Any] | None:
+def _printed(seat: BoxNode) -> dict[str, Any] | None:
     """What a node printed when it ended: its last status, or why it was refused."""
     try:
         report: object = json.loads((seat.folder / "last.json").read_bytes())
@@ -394,7 +394,7 @@ def _printed(seat: Seat) -> dict[str, Any] | None:
 
 
 @attrs.frozen
-class Verdict:
+class FleetAgreement:
     """Whether the honest nodes agreed.
 
     Attributes:
@@ -411,7 +411,7 @@ class Verdict:
     split: int | None
 
 
-def judge(models: Sequence[Mapping[int, str]], rounds: int | None) -> Verdict:
+def judge(models: Sequence[Mapping[int, str]], rounds: int | None) -> FleetAgreement:
     """Compare what honest nodes held.
 
     Args:
@@ -424,7 +424,7 @@ def judge(models: Sequence[Mapping[int, str]], rounds: int | None) -> Verdict:
     common = [at for at in range(step, -1, -1) if any(at in one for one in models)]
     digests = {one[common[0]] for one in models if common[0] in one} if common else set[str]()
     complete = bool(models) and all(models) and (rounds is None or step >= rounds)
-    return Verdict(
+    return FleetAgreement(
         agreed=complete and split is None,
         step=step,
         model_digest=digests.pop() if len(digests) == 1 else "",

@@ -12,7 +12,7 @@ from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import TrainerError, evaluated
 from qres_core.contract.types import Vector
-from qres_core.node.status import Board
+from qres_core.node.status import StatusBoard
 from qres_core.node.telling import Teller
 
 
@@ -28,7 +28,7 @@ class Measurer:
     """
 
     trainer: Trainer
-    board: Board
+    board: StatusBoard
     teller: Teller
     step: int = attrs.field(default=0, init=False)
     _newest: tuple[int, Vector, RoundInfo] | None = attrs.field(default=None, init=False)

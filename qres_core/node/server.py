@@ -47,7 +47,7 @@ Report: TypeAlias = Callable[[], Mapping[str, Any]]
 
 
 @attrs.frozen
-class Answer:
+class HttpResponse:
     """What is sent back."""
 
     status: int
@@ -56,8 +56,8 @@ class Answer:
     policy: str = _NOTHING
 
 
-def _plain(status: int, text: str) -> Answer:
-    return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+def _plain(status: int, text: str) -> HttpResponse:
+    return HttpResponse(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -196,14 +196,14 @@ class StatusServer:
                 raise h11.RemoteProtocolError(what, error_status_hint=431)
             connection.receive_data(data)
 
-    def _answer(self, request: h11.Request) -> Answer:
+    def _answer(self, request: h11.Request) -> HttpResponse:
         try:
             return self.answer(request)
         except Exception:  # noqa: BLE001 - the report asks plugins; no question ends a node
             _LOG.exception("the status could not be made")
             return _plain(500, "the status could not be made; see the log")
 
-    def answer(self, request: h11.Request) -> Answer:
+    def answer(self, request: h11.Request) -> HttpResponse:
         """What a request gets."""
         hosts = [value for name, value in request.headers if name == b"host"]
         if len(hosts) != 1 or not host_allowed(hosts[0].decode("latin-1"), self.names):
@@ -212,9 +212,9 @@ class StatusServer:
             return _plain(405, "only GET")
         path = request.target.partition(b"?")[0]
         if path == b"/":
-            return Answer(200, "text/html; charset=utf-8", self._page.html, self._page.policy)
+            return HttpResponse(200, "text/html; charset=utf-8", self._page.html, self._page.policy)
         if path == b"/status":
-            return Answer(200, "application/json", json.dumps(self.report()).encode())
+            return HttpResponse(200, "application/json", json.dumps(self.report()).encode())
         if path == b"/metrics":
-            return Answer(200, metrics.CONTENT_TYPE, metrics.render(self.report()))
+            return HttpResponse(200, metrics.CONTENT_TYPE, metrics.render(self.report()))
         return _plain(404, "there are /, /status and /metrics")

@@ -45,7 +45,7 @@ class Ended:
 
 
 @attrs.define(eq=False)
-class Board:
+class StatusBoard:
     """Gathers what happens to one node.
 
     Everything is called in the event loop's thread.

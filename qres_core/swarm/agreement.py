@@ -23,23 +23,23 @@ def vote_threshold(nodes: int, byzantine: int) -> int:
     return (nodes + byzantine) // 2 + 1
 
 
-class Nothing(enum.Enum):
+class NoQuorum(enum.Enum):
     """Distinguishes "no quorum yet" from a quorum for ``None`` (no set)."""
 
     NO_QUORUM = "no quorum"
 
 
-NO_QUORUM = Nothing.NO_QUORUM
+NO_QUORUM = NoQuorum.NO_QUORUM
 
 
-class Ballot:
+class VoteSet:
     """The votes of one kind in one round, first vote of each sender only."""
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
         self._votes: dict[NodeId, tuple[bytes | None, Envelope]] = {}
         self._counts: dict[bytes | None, int] = {}
-        self._winner: bytes | Nothing | None = NO_QUORUM
+        self._winner: bytes | NoQuorum | None = NO_QUORUM
 
     def __len__(self) -> int:
         return len(self._votes)
@@ -55,7 +55,7 @@ class Ballot:
             self._winner = choice
         return True
 
-    def winner(self) -> bytes | Nothing | None:
+    def winner(self) -> bytes | NoQuorum | None:
         """The choice a quorum voted for (``None`` is one), or :data:`NO_QUORUM`.
 
         There is at most one: two quorums would share a sender, whose first vote alone counts.

@@ -9,7 +9,7 @@ from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.collecting import Collector
-from qres_core.swarm.journal import Record
+from qres_core.swarm.journal import JournalEntry
 from qres_core.swarm.messages import (
     CERTIFICATE,
     SNAPSHOT,
@@ -20,7 +20,7 @@ from qres_core.swarm.messages import (
     decode_sync,
     encode_sync,
 )
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 from qres_core.swarm.vouching import Vouchers
 
@@ -33,7 +33,7 @@ class CatchingUp:
 
     def __init__(
         self,
-        seat: Seat,
+        seat: NodeContext,
         position: Position,
         speaker: Speaker,
         vouchers: Vouchers,
@@ -61,7 +61,7 @@ class CatchingUp:
             del self.past[oldest]
             self._vouchers.forget(oldest)
 
-    def restore(self, record: Record) -> bytes:
+    def restore(self, record: JournalEntry) -> bytes:
         """Take back from the journal what made the node's model; the digest of the one before.
 
         Raises:

@@ -16,7 +16,7 @@ from qres_core.swarm.committees import Attestations
 from qres_core.swarm.gathering import MAX_PER_SENDER, Held
 from qres_core.swarm.messages import ATTESTATION, decode_attestation
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 from qres_core.swarm.times import Times
 
@@ -35,7 +35,7 @@ class Admit(Protocol):
 class Checks:
     """Every proof is checked by this node, many together where that is cheaper."""
 
-    def __init__(self, seat: Seat, position: Position, outlet: Outlet, admit: Admit) -> None:
+    def __init__(self, seat: NodeContext, position: Position, outlet: Outlet, admit: Admit) -> None:
         self._seat = seat
         self._position = position
         self._outlet = outlet
@@ -163,7 +163,7 @@ class CommitteeChecks(Checks):
     """
 
     def __init__(
-        self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet, admit: Admit
+        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet, admit: Admit
     ) -> None:
         super().__init__(seat, position, outlet, admit)
         self._speaker = speaker

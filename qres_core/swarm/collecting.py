@@ -23,7 +23,7 @@ from qres_core.swarm.messages import (
     decode_fetched,
 )
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 
 MAX_ANSWERS: Final = 4
@@ -33,7 +33,9 @@ MAX_ANSWERS: Final = 4
 class Collector:
     """The contributions made for the node's model, and those that made it."""
 
-    def __init__(self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet) -> None:
+    def __init__(
+        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
+    ) -> None:
         self._seat = seat
         self._position = position
         self._speaker = speaker

@@ -12,14 +12,16 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import DIALOGUE
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 
 
 class Dialogues:
     """What the plugins talk about in the current round."""
 
-    def __init__(self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet) -> None:
+    def __init__(
+        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
+    ) -> None:
         self._seat = seat
         self._position = position
         self._speaker = speaker

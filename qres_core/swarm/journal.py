@@ -18,7 +18,7 @@ SEQUENCE_BLOCK: Final = 1024
 
 
 @attrs.frozen(eq=False)
-class Record:
+class JournalEntry:
     """A set that a node must not forget.
 
     Attributes:
@@ -49,8 +49,8 @@ class Resume:
     step: int
     model_round: int
     last_round: int
-    lock: Record | None
-    handover: Record | None = None
+    lock: JournalEntry | None
+    handover: JournalEntry | None = None
 
 
 class Journal(Protocol):
@@ -64,12 +64,12 @@ class Journal(Protocol):
         """The node is about to vote."""
         ...
 
-    def record_lock(self, lock: Record | None) -> None:
+    def record_lock(self, lock: JournalEntry | None) -> None:
         """The node is locked on a proposal, or free."""
         ...
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: Record | None
+        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
     ) -> None:
         """The node has a new model, made by ``handover``; its lock is void."""
         ...
@@ -92,11 +92,11 @@ class MemoryJournal:
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Nothing to keep."""
 
-    def record_lock(self, lock: Record | None) -> None:
+    def record_lock(self, lock: JournalEntry | None) -> None:
         """Nothing to keep."""
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: Record | None
+        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
     ) -> None:
         """Nothing to keep."""
 

@@ -11,7 +11,7 @@ from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.merge import Members, Merger
 from qres_core.swarm.messages import Proposal
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 
 
 class Judge:
@@ -19,7 +19,7 @@ class Judge:
 
     def __init__(
         self,
-        seat: Seat,
+        seat: NodeContext,
         position: Position,
         collector: Collector,
         validator: Validator | None,

@@ -12,7 +12,7 @@ from qres_core.swarm.agreement import vote_threshold
 
 
 @attrs.frozen(eq=False)
-class Seat:
+class NodeContext:
     """A node among the others, for as long as it runs.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from qres_core.contract.errors import RoundError, WireError
-from qres_core.swarm.agreement import Ballot, Lock
+from qres_core.swarm.agreement import Lock, VoteSet
 from qres_core.swarm.collecting import Collector
-from qres_core.swarm.journal import Journal, Record
+from qres_core.swarm.journal import Journal, JournalEntry
 from qres_core.swarm.messages import CandidateSet, Certificate, Proposal
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 
 
 class Promises:
@@ -21,7 +21,7 @@ class Promises:
     """
 
     def __init__(
-        self, seat: Seat, position: Position, collector: Collector, journal: Journal
+        self, seat: NodeContext, position: Position, collector: Collector, journal: Journal
     ) -> None:
         self._seat = seat
         self._position = position
@@ -36,7 +36,7 @@ class Promises:
         sets = [one.candidate for one in (self.lock, self.valid, self.pending) if one is not None]
         return [member.digest for candidate in sets for member in candidate.members]
 
-    def saw_quorum(self, candidate: CandidateSet, digest: bytes, prevotes: Ballot) -> None:
+    def saw_quorum(self, candidate: CandidateSet, digest: bytes, prevotes: VoteSet) -> None:
         """A quorum prevoted for the set of that digest in the current round."""
         number = self._position.number
         if self.valid is None or self.valid.round < number:
@@ -53,9 +53,9 @@ class Promises:
             return
         messages = self._collector.messages(lock.candidate.members)
         proposal = Proposal(lock.candidate, lock.round, lock.prevotes)
-        self._journal.record_lock(Record(proposal.to_bytes(), messages))
+        self._journal.record_lock(JournalEntry(proposal.to_bytes(), messages))
 
-    def restore(self, record: Record) -> None:
+    def restore(self, record: JournalEntry) -> None:
         """Take back the lock that the journal kept.
 
         Raises:

@@ -24,11 +24,11 @@ from qres_core.swarm.messages import (
     decode_enough,
     decode_vote,
 )
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 
 
 def proposal_flaw(
-    seat: Seat, position: Position, proposal: Proposal, digest: bytes, now: float
+    seat: NodeContext, position: Position, proposal: Proposal, digest: bytes, now: float
 ) -> str:
     """Why a proposal for the current round is not taken; empty if it is.
 
@@ -57,7 +57,7 @@ def proposal_flaw(
 _OTHER_ROUND = "set of another round"
 
 
-def standings_flaw(seat: Seat, candidate: CandidateSet) -> str:
+def standings_flaw(seat: NodeContext, candidate: CandidateSet) -> str:
     """What is wrong with the standings of a fresh set, as this node sees its members."""
     kernel = seat.kernel
     tolerance = int(seat.swarm.standing_tolerance * FULL_STANDING)
@@ -76,7 +76,7 @@ def standings_flaw(seat: Seat, candidate: CandidateSet) -> str:
 
 
 def is_decided(
-    seat: Seat, position: Position, certificate: Certificate, digest: bytes, now: float
+    seat: NodeContext, position: Position, certificate: Certificate, digest: bytes, now: float
 ) -> bool:
     """Whether a quorum precommitted to the set of that digest, for the node's model."""
     votes = certificate.precommits
@@ -84,7 +84,7 @@ def is_decided(
 
 
 def _quorum_votes(
-    seat: Seat,
+    seat: NodeContext,
     position: Position,
     votes: tuple[Envelope, ...],
     kind: str,
@@ -98,14 +98,14 @@ def _quorum_votes(
     ) and all(_is_for(seat, vote, digest, now) for vote in votes)
 
 
-def _is_for(seat: Seat, vote: Envelope, digest: bytes, now: float) -> bool:
+def _is_for(seat: NodeContext, vote: Envelope, digest: bytes, now: float) -> bool:
     try:
         return decode_vote(vote.payload) == digest and seat.kernel.authentic(vote, now)
     except WireError:
         return False
 
 
-def is_vouched(seat: Seat, snapshot: Snapshot, now: float) -> bool:
+def is_vouched(seat: NodeContext, snapshot: Snapshot, now: float) -> bool:
     """Whether enough nodes vouch that the snapshot's model followed on one and the same model.
 
     Raises:
@@ -128,7 +128,7 @@ def is_for_goal(said: Envelope, goal: bytes) -> bool:
     return decode_enough(said.payload)[1] == goal
 
 
-def is_over(seat: Seat, quoted: Sequence[Envelope], goal: bytes, now: float) -> bool:
+def is_over(seat: NodeContext, quoted: Sequence[Envelope], goal: bytes, now: float) -> bool:
     """Whether as many nodes as decide a vote found a model good enough.
 
     Raises:

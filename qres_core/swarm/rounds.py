@@ -58,12 +58,12 @@ from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.goal import Goal
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.agreement import NO_QUORUM, Ballot, may_prevote
+from qres_core.swarm.agreement import NO_QUORUM, VoteSet, may_prevote
 from qres_core.swarm.catching_up import CatchingUp
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.dialogues import Dialogues
 from qres_core.swarm.effects import Effect, Refused, RoundEnded, SatOut, Train
-from qres_core.swarm.journal import Journal, Record
+from qres_core.swarm.journal import Journal, JournalEntry
 from qres_core.swarm.judging import Judge
 from qres_core.swarm.messages import (
     ATTESTATION,
@@ -95,7 +95,7 @@ from qres_core.swarm.messages import (
 )
 from qres_core.swarm.outlet import Outlet
 from qres_core.swarm.pace import Pace
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.promises import Promises
 from qres_core.swarm.proving import is_decided, is_for_goal, is_over, is_vouched, proposal_flaw
 from qres_core.swarm.speaking import Speaker
@@ -107,12 +107,12 @@ PATIENCE: Final = 1.0
 
 
 @attrs.define(eq=False)
-class _Round:
+class _RoundProgress:
     """How far the current round is."""
 
     times: Times
-    prevotes: Ballot
-    precommits: Ballot
+    prevotes: VoteSet
+    precommits: VoteSet
     hopeless: bool  # the proposer is banned here: its proposal will not be taken
     begins: float  # when the node begins to train, unless more than f others begin before
     begun: bool = False
@@ -167,7 +167,7 @@ class RoundMachine:
             step, model_round, last_round = resume.step, resume.model_round, resume.last_round
         self._first_round = max(last_round, model_round) + 1
 
-        seat = self._seat = Seat(node_id, self.roster, kernel, swarm)
+        seat = self._seat = NodeContext(node_id, self.roster, kernel, swarm)
         here = self._position = Position(model, model_digest(model, step), step, model_round)
         self._outlet = Outlet(kernel)
         self._speaker = Speaker(seat, here, journal, self._outlet)
@@ -178,7 +178,7 @@ class RoundMachine:
         self._pace = Pace()
         self._vouchers = Vouchers(seat, here, self._speaker, self._outlet)
         self._catching_up = CatchingUp(seat, here, self._speaker, self._vouchers, self._collector)
-        self._round: _Round
+        self._round: _RoundProgress
         self._goal = goal_digest(str(Goal.parse(swarm.until)))
         self._good: int | None = None  # the model that this node found good enough
         self._enough: dict[NodeId, Envelope] = {}  # who found one good enough, and says so
@@ -370,10 +370,10 @@ class RoundMachine:
             self.swarm.byzantine,
             self.step,
         )
-        self._round = _Round(
+        self._round = _RoundProgress(
             Times.of(self.swarm, now + wait, self._aborts),
-            Ballot(self.threshold),
-            Ballot(self.threshold),
+            VoteSet(self.threshold),
+            VoteSet(self.threshold),
             hopeless=self.kernel.standing(self.proposer(number)).banned,
             begins=now + wait,
         )
@@ -709,7 +709,7 @@ class RoundMachine:
         if first:
             self._say_stop(now)
 
-    def _on_vote(self, ballot: Ballot, envelope: Envelope) -> None:
+    def _on_vote(self, ballot: VoteSet, envelope: Envelope) -> None:
         if not ballot.add(decode_vote(envelope.payload), envelope):
             self._refuse(envelope, "equivocation")
 
@@ -807,7 +807,7 @@ class RoundMachine:
         total = add_saturating(self.model, merged)
         parent, child = self.model_digest, model_digest(total.vector, self.step + 1)
         head = Handover(parent, certificate).to_bytes()
-        handover = Record(head, self._collector.messages(members))
+        handover = JournalEntry(head, self._collector.messages(members))
         self._journal.record_model(certificate.round, self.step + 1, total.vector, handover)
         self._catching_up.remember(parent, certificate)
         self._vouchers.made(parent, child)

@@ -9,7 +9,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.effects import Broadcast, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 
 
 class Speaker:
@@ -22,7 +22,9 @@ class Speaker:
         outlet: where the messages go.
     """
 
-    def __init__(self, seat: Seat, position: Position, journal: Journal, outlet: Outlet) -> None:
+    def __init__(
+        self, seat: NodeContext, position: Position, journal: Journal, outlet: Outlet
+    ) -> None:
         self._seat = seat
         self._position = position
         self._journal = journal

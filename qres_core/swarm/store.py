@@ -25,7 +25,7 @@ from qres_core.contract.errors import WireError
 from qres_core.contract.stores import Facts, PrivateDatabase, StoreKind
 from qres_core.contract.types import NodeId, Vector, check_vector, model_digest
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.journal import SEQUENCE_BLOCK, Record, Resume
+from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 
 FILE: Final = "journal.sqlite"
 APPLICATION_ID: Final = 0x51524553
@@ -128,14 +128,14 @@ class SqliteJournal:
                 raise self._db.unusable(f"a second, different {kind} of round {round_number}")
             self._facts.write("votes", [round_number, {**votes, kind: choice}])
 
-    def record_lock(self, lock: Record | None) -> None:
+    def record_lock(self, lock: JournalEntry | None) -> None:
         """Keep what the node is locked on."""
         with self._db.transaction():
             self._set("lock", lock)
             self._drop_unnamed()
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: Record | None
+        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
     ) -> None:
         """Keep the model and what made it and void the lock, all or nothing."""
         with self._db.transaction():
@@ -144,7 +144,7 @@ class SqliteJournal:
             self._set("lock", None)
             self._drop_unnamed()
 
-    def _set(self, name: str, record: Record | None) -> None:
+    def _set(self, name: str, record: JournalEntry | None) -> None:
         """Set a record and write the messages that are not here yet."""
         if record is None:
             self._facts.write(name, None)
@@ -168,12 +168,12 @@ class SqliteJournal:
     def _here(self) -> set[bytes]:
         return {digest for (digest,) in self._db.rows("SELECT digest FROM message")}
 
-    def _kept(self, name: str) -> Record | None:
+    def _kept(self, name: str) -> JournalEntry | None:
         fact = self._facts.read(name)
         if fact is None:
             return None
         head, digests = fact
-        return Record(head, tuple(self._message(digest) for digest in digests))
+        return JournalEntry(head, tuple(self._message(digest) for digest in digests))
 
     def _message(self, digest: bytes) -> Envelope:
         found = self._db.row("SELECT frame FROM message WHERE digest = ?", digest)

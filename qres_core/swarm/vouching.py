@@ -17,14 +17,16 @@ from qres_core.swarm.effects import Agreed, Diverged, Vouched
 from qres_core.swarm.messages import DIGEST, decode_digest
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import Position, Seat
+from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 
 
 class Vouchers:
     """Messages that vouch for models, by the model before."""
 
-    def __init__(self, seat: Seat, position: Position, speaker: Speaker, outlet: Outlet) -> None:
+    def __init__(
+        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
+    ) -> None:
         self._seat = seat
         self._position = position
         self._speaker = speaker

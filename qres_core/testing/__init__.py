@@ -27,7 +27,7 @@ from qres_core.testing.builders import (
     make_round_info,
     make_updates,
 )
-from qres_core.testing.certification import Certificate, Claims, certify
+from qres_core.testing.certification import MeasuredClaims, RuleReport, certify
 from qres_core.testing.composition import find_rule
 from qres_core.testing.hosting import host
 from qres_core.testing.rules import RULES, ContractViolationError
@@ -39,10 +39,10 @@ __all__ = [
     "RULES",
     "AggregatorContract",
     "AuthenticatorContract",
-    "Certificate",
-    "Claims",
     "ContractViolationError",
     "Endpoint",
+    "MeasuredClaims",
+    "RuleReport",
     "TransportContract",
     "certify",
     "find_rule",

@@ -39,11 +39,11 @@ class Lies:
 
 
 @functools.cache
-def _brought() -> Mapping[str, attacks.Registered]:
+def _brought() -> Mapping[str, attacks.RegisteredAttack]:
     return attacks.catalogue()
 
 
-def known_attacks() -> Mapping[str, attacks.Registered]:
+def known_attacks() -> Mapping[str, attacks.RegisteredAttack]:
     """The registry: the built-in attacks, and those of installed distributions.
 
     Raises:
@@ -73,7 +73,7 @@ def registered_lies(honest: Rows, liars: int, rule: Rule, *, seed: int = 0) -> I
 
 
 def _lies(
-    name: str, registered: attacks.Registered, honest: Rows, liars: int, rule: Rule, seed: int
+    name: str, registered: attacks.RegisteredAttack, honest: Rows, liars: int, rule: Rule, seed: int
 ) -> Lies:
     crew = [registered.make(None) for _ in range(liars)]
     if isinstance(crew[0], attacks.DataAttack):

@@ -14,9 +14,9 @@ from qres_core.testing.certification import (
     NOT_ASKED,
     PASSED,
     AttackRow,
-    Certificate,
-    Claims,
+    MeasuredClaims,
     Robustness,
+    RuleReport,
 )
 
 _LONGEST: Final = 4.0
@@ -27,7 +27,7 @@ _DEFINITION: Final = Html(
 )
 
 
-def page(certificate: Certificate) -> str:
+def page(certificate: RuleReport) -> str:
     """The certificate as HTML, with every text from outside escaped.
 
     Args:
@@ -38,7 +38,7 @@ def page(certificate: Certificate) -> str:
     """
     kind = "passed" if certificate.certified else "failed"
     return document(
-        f"Certificate of {certificate.spec}",
+        f"RuleReport of {certificate.spec}",
         tag("h1", certificate.spec),
         tag("p", "An aggregation rule held against the conformance suite of QRES", class_="dim"),
         tag("p", certificate.conclusion, class_=f"verdict {kind}"),
@@ -51,7 +51,7 @@ def page(certificate: Certificate) -> str:
     )
 
 
-def _identity(certificate: Certificate) -> Iterator[Html]:
+def _identity(certificate: RuleReport) -> Iterator[Html]:
     yield tag("h2", "What was tested")
     yield table(
         ("plugin", "distribution", "class", "options", "SHA-256 of its file"),
@@ -76,9 +76,9 @@ def _identity(certificate: Certificate) -> Iterator[Html]:
     )
 
 
-def stated(claims: Claims) -> str:
+def stated(claims: MeasuredClaims) -> str:
     """What is claimed beyond the defaults, in a sentence."""
-    usual = Claims()
+    usual = MeasuredClaims()
     said = {
         name: value for name, value in attrs.asdict(claims).items() if value != getattr(usual, name)
     }
@@ -87,7 +87,7 @@ def stated(claims: Claims) -> str:
     return f"Claimed for it: {', '.join(f'{name} = {value}' for name, value in said.items())}."
 
 
-def _rules(certificate: Certificate) -> Iterator[Html]:
+def _rules(certificate: RuleReport) -> Iterator[Html]:
     passed = [verdict for verdict in certificate.verdicts if verdict.outcome == PASSED]
     others = [verdict for verdict in certificate.verdicts if verdict.outcome != PASSED]
     yield tag("h2", f"Rules: {len(passed)} of {len(certificate.verdicts)} passed")
@@ -169,7 +169,7 @@ def _scale(robustness: Robustness) -> Html:
     return tag("svg", *parts, **frame, role="img", aria_label=label, class_="scale")
 
 
-def _attacks(certificate: Certificate) -> Iterator[Html]:
+def _attacks(certificate: RuleReport) -> Iterator[Html]:
     if not certificate.attacks:
         return
     yield tag("h2", "Attacks")
@@ -196,7 +196,7 @@ def _attack(row: AttackRow) -> tuple[object, ...]:
     return (*cells, figure(row.kappa), tag("span", word, class_=kind))
 
 
-def _figures(certificate: Certificate) -> Iterator[Html]:
+def _figures(certificate: RuleReport) -> Iterator[Html]:
     if certificate.breakdown is not None:
         withstood, count = certificate.breakdown
         yield tag("h2", "Breakdown")
@@ -210,7 +210,7 @@ def _figures(certificate: Certificate) -> Iterator[Html]:
         yield tag("p", f"{'; '.join(times)}.")
 
 
-def _reproduce(certificate: Certificate) -> Iterator[Html]:
+def _reproduce(certificate: RuleReport) -> Iterator[Html]:
     versions = ", ".join(f"{name} {value}" for name, value in certificate.versions.items())
     yield tag("h2", "To get the same again")
     yield tag("p", code(certificate.command))

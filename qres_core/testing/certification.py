@@ -23,7 +23,7 @@ from qres_core.kernel.config import structure
 from qres_core.testing.aggregator import AggregatorContract
 from qres_core.testing.attacking import known_attacks
 from qres_core.testing.builders import make_round_info, make_updates
-from qres_core.testing.composition import Found, Part
+from qres_core.testing.composition import CertifiedPart, Composition
 from qres_core.testing.hosting import seat
 from qres_core.testing.measurement import AttackFound, KappaFound, worst_of
 from qres_core.testing.robustness import lower_bound
@@ -41,7 +41,7 @@ _RUNS: Final = 3
 
 
 @attrs.frozen(kw_only=True)
-class Claims:
+class MeasuredClaims:
     """What is said of a rule beyond its ``needs``: attributes of the suite to be held against.
 
     Each is described at :class:`~qres_core.testing.AggregatorContract`.
@@ -136,7 +136,7 @@ class Robustness:
 
 
 @attrs.frozen(kw_only=True)
-class Certificate:
+class RuleReport:
     """What was found about a rule.
 
     Attributes:
@@ -157,9 +157,9 @@ class Certificate:
 
     spec: str
     options: tuple[tuple[str, object], ...]
-    parts: tuple[Part, ...]
+    parts: tuple[CertifiedPart, ...]
     needs: Needs
-    claims: Claims
+    claims: MeasuredClaims
     nodes: int
     seed: int
     verdicts: tuple[RuleVerdict, ...]
@@ -203,7 +203,7 @@ class Certificate:
         for name, value in self.options:
             words += ["--option", shlex.quote(f"{name}={_toml(value)}")]
         for name, value in attrs.asdict(self.claims).items():
-            if value != getattr(Claims(), name):
+            if value != getattr(MeasuredClaims(), name):
                 words += ["--claim", f"{name}={_toml(value)}"]
         return " ".join([*words, "--nodes", str(self.nodes), "--seed", str(self.seed)])
 
@@ -273,7 +273,7 @@ def _plain(options: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def make_claims(stated: Sequence[tuple[str, object]]) -> Claims:
+def make_claims(stated: Sequence[tuple[str, object]]) -> MeasuredClaims:
     """Claims from names and values; ``kappa = inf`` claims no bound.
 
     Raises:
@@ -283,13 +283,17 @@ def make_claims(stated: Sequence[tuple[str, object]]) -> Claims:
     unbounded = table.get("kappa") == math.inf
     if unbounded:
         del table["kappa"]
-    claims: Claims = structure(table, Claims, "claim")
+    claims: MeasuredClaims = structure(table, MeasuredClaims, "claim")
     return attrs.evolve(claims, kappa=math.inf) if unbounded else claims
 
 
 def certify(
-    found: Found, *, claims: Claims | None = None, nodes: int | None = None, seed: int = 0
-) -> Certificate:
+    found: Composition,
+    *,
+    claims: MeasuredClaims | None = None,
+    nodes: int | None = None,
+    seed: int = 0,
+) -> RuleReport:
     """Run the whole suite against a rule and write down what it finds.
 
     Args:
@@ -303,7 +307,7 @@ def certify(
         PluginError: the rule cannot be held as the kernel does; or an attack of an installed
             distribution cannot be used.
     """
-    claims = claims or Claims()
+    claims = claims or MeasuredClaims()
     needs = seat(found.make()).needs
     fewest = max(needs.min_updates, 2 * (needs.tolerates or 0) + 1)
     if nodes is not None and nodes < fewest:
@@ -317,7 +321,7 @@ def certify(
     kappas: Sequence[KappaFound] = _measured(suite.measure_kappa) or ()
     attacks: Sequence[AttackFound] = _measured(suite.measure_attacks) or ()
     asked = _by_attack(kappas)
-    return Certificate(
+    return RuleReport(
         spec=found.spec,
         options=found.options,
         parts=found.parts,
@@ -348,7 +352,7 @@ def certify(
     )
 
 
-def _suite(found: Found, claims: Claims, count: int, seed: int) -> AggregatorContract:
+def _suite(found: Composition, claims: MeasuredClaims, count: int, seed: int) -> AggregatorContract:
     body: dict[str, Any] = attrs.asdict(claims)
 
     def make(_self: object) -> object:
@@ -414,7 +418,7 @@ def _robustness(
     )
 
 
-def _timings(found: Found, fewest: int) -> list[Timing]:
+def _timings(found: Composition, fewest: int) -> list[Timing]:
     """CPU time by growing size, up to the first call that takes long."""
     done: list[Timing] = []
     for count, dimension in _SIZES:

@@ -42,7 +42,7 @@ _SWARM: Final[Mapping[str, Any]] = {
 
 
 @attrs.frozen
-class Part:
+class CertifiedPart:
     """One plugin of what is certified.
 
     Attributes:
@@ -72,7 +72,7 @@ class Part:
 
 
 @attrs.frozen(eq=False)
-class Found:
+class Composition:
     """What a specification leads to.
 
     Attributes:
@@ -84,7 +84,7 @@ class Found:
 
     spec: str
     options: tuple[tuple[str, object], ...]
-    parts: tuple[Part, ...]
+    parts: tuple[CertifiedPart, ...]
     make: Callable[[], object]
 
 
@@ -147,7 +147,7 @@ class Composed:
         return step(updates)
 
 
-def find_rule(spec: str, options: Sequence[tuple[str, object]] = ()) -> Found:
+def find_rule(spec: str, options: Sequence[tuple[str, object]] = ()) -> Composition:
     """Import and configure what a specification names.
 
     Args:
@@ -181,7 +181,7 @@ def find_rule(spec: str, options: Sequence[tuple[str, object]] = ()) -> Found:
     enabled = assemble(config, installed)
     _one_rule(spec, enabled)
     parts = tuple(_part(one) for one in enabled)
-    return Found(spec, tuple(options), parts, _maker(enabled, tables))
+    return Composition(spec, tuple(options), parts, _maker(enabled, tables))
 
 
 def _local(text: str) -> Installed:
@@ -243,13 +243,13 @@ def _one_rule(spec: str, enabled: Sequence[Enabled]) -> None:
             raise CompatibilityError.of("QRES-E301", f"plugins.{one.name}", what, "leave it out")
 
 
-def _part(one: Enabled) -> Part:
+def _part(one: Enabled) -> CertifiedPart:
     kind: Any = type(one.instance)
     try:
         source = Path(inspect.getfile(kind)).read_bytes()
     except (OSError, TypeError):
         source = b""
-    return Part(
+    return CertifiedPart(
         one.name,
         f"{kind.__module__}:{kind.__qualname__}",
         one.origin.distribution,

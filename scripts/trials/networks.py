@@ -16,7 +16,7 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
-from qres_core.node.box import Seat, free_ports
+from qres_core.node.box import BoxNode, free_ports
 
 DELAY = 0.1
 """Seconds that everything takes one way in bad weather."""
@@ -37,7 +37,7 @@ class Network(Protocol):
         """How bad weather is made here, or why there is none; for people."""
         ...
 
-    def wiring(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, Any]:
+    def wiring(self, seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
         """Where a node listens and whom it dials: keys of ``[plugins.libp2p]``."""
         ...
 
@@ -124,7 +124,7 @@ class Namespaces:
     def _address(index: int) -> str:
         return f"10.213.77.{index + 1}"
 
-    def wiring(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, Any]:
+    def wiring(self, seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
         """Every node dials every other."""
         return {
             "listen": f"/ip4/{self._address(seat.index)}/tcp/{seat.port}",
@@ -204,7 +204,7 @@ class Relays:
     def _soon(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
-    def wiring(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, Any]:
+    def wiring(self, seat: BoxNode, seats: Sequence[BoxNode]) -> dict[str, Any]:
         """Every node dials the others' relays."""
         self._targets[seat.index] = seat.port
         return {

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 import attrs
 
 from qres_core.node import box
-from qres_core.node.box import Seat
+from qres_core.node.box import BoxNode
 
 from . import invariants, witness
 from .invariants import Line
@@ -41,7 +41,7 @@ class Place:
         frozen: whether it is stopped by SIGSTOP.
     """
 
-    seat: Seat
+    seat: BoxNode
     network: Network
     folder: Path
     witnessed: bool = True
@@ -200,7 +200,7 @@ def until(what: Callable[[], bool], patience: float, every: float = 0.25) -> boo
     return True
 
 
-def prepare(raw: Mapping[str, Any], network: Network, folder: Path) -> list[Seat]:
+def prepare(raw: Mapping[str, Any], network: Network, folder: Path) -> list[BoxNode]:
     """The folders, keys and configurations of nodes that meet in a network."""
     before = box.WIRINGS["libp2p"]
     box.WIRINGS["libp2p"] = network.wiring

@@ -20,7 +20,7 @@ from qres_validation.gate import oversized
 
 from qres_core import fixed
 from qres_core.kernel.config import parse
-from qres_core.lab.attacks import ATTACKS, AttackContext, Forgery, Registered
+from qres_core.lab.attacks import ATTACKS, AttackContext, Forgery, RegisteredAttack
 from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
@@ -68,7 +68,7 @@ def play(monkeypatch: pytest.MonkeyPatch, tables: Mapping[str, Mapping[str, Any]
     liar = task.trainers[-1]
     assert isinstance(liar, NumpyTrainer)
     seen: list[NDArray[np.int32]] = []
-    hidden = Registered("hidden", "", "everything", lambda: Hidden(liar, seen))
+    hidden = RegisteredAttack("hidden", "", "everything", lambda: Hidden(liar, seen))
     monkeypatch.setitem(ATTACKS, "hidden", hidden)
     swarm = {"name": "v", "nodes": NODES, "byzantine": LIARS, "quorum": 9, "insecure": True}
     plugins = {"memory": {}, **tables, "krum": {"f": LIARS}}

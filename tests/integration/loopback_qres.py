@@ -165,7 +165,7 @@ class LoopbackPlugin:
         return Loopback(node_info.node_id, self.listen, self.peers)
 
 
-def _wire(seat: box.Seat, seats: Sequence[box.Seat]) -> dict[str, object]:
+def _wire(seat: box.BoxNode, seats: Sequence[box.BoxNode]) -> dict[str, object]:
     others = {one.node_id: one.port for one in seats if one is not seat}
     return {"listen": seat.port, "peers": others}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from qres_zk import norm, pedersen
 from qres_zk.bundle import ProofBundle
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 from qres_core import LabError, ValueRefusedError
 from qres_core.kernel.config import load
@@ -91,7 +91,7 @@ def test_noise_on_top_runs_in_the_vectorised_engine() -> None:
 
 def test_a_liar_reaches_no_farther_than_its_proof() -> None:
     """Positive control: a hostile prover gets above the honest bound, and not above the other."""
-    honest = Statement(650, bound=50_000, k=512)
+    honest = NormStatement(650, bound=50_000, k=512)
     context = Context.of(bytes(32), make_round_info(650))
     vector = np.ones(650, dtype=np.int32)
     long, too_long = (stack.stretched(vector, int(reach * honest.bound)) for reach in (1.15, 1.8))

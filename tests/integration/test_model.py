@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from qres_ed25519 import keyfile
-from qres_ed25519.signature import KeyPair
+from qres_ed25519.signature import SigningKey
 
 from qres_core import (
     ACCEPT,
@@ -40,8 +40,8 @@ from qres_core.swarm.model_proof import verify
 from qres_core.swarm.node import Node, run_node
 
 NOW = 1_700_000_000.0
-PAIRS = [KeyPair.from_seed(hashlib.sha256(bytes([n])).digest()) for n in range(7)]
-STRANGER = KeyPair.from_seed(hashlib.sha256(b"stranger").digest())
+PAIRS = [SigningKey.from_seed(hashlib.sha256(bytes([n])).digest()) for n in range(7)]
+STRANGER = SigningKey.from_seed(hashlib.sha256(b"stranger").digest())
 VECTOR: Vector = np.array([0, 1, -70000, 65536], dtype=np.int32)
 PARENT = b"p" * 32
 STEP = 5
@@ -66,7 +66,7 @@ def roster(plugins: dict[str, Any] | None = None, **changed: Any) -> Config:
     return parse(raw, source="roster.toml")
 
 
-def voucher(pair: KeyPair, digest: bytes, **changed: Any) -> Envelope:
+def voucher(pair: SigningKey, digest: bytes, **changed: Any) -> Envelope:
     fields: dict[str, Any] = {
         "swarm": "vouched",
         "kind": DIGEST,
@@ -83,7 +83,7 @@ def voucher(pair: KeyPair, digest: bytes, **changed: Any) -> Envelope:
 
 
 def made(
-    pairs: Sequence[KeyPair] = PAIRS[:3], vector: Vector = VECTOR, scale: int = 0, **changed: Any
+    pairs: Sequence[SigningKey] = PAIRS[:3], vector: Vector = VECTOR, scale: int = 0, **changed: Any
 ) -> SwarmModel:
     digest = model_digest(vector, STEP)
     vouchers = tuple(voucher(pair, digest, **changed) for pair in pairs)
@@ -220,7 +220,7 @@ class Four:
     """Four nodes of one process, each with its key file and data folder."""
 
     folder: Path
-    pairs: list[KeyPair] = attrs.field(factory=list)
+    pairs: list[SigningKey] = attrs.field(factory=list)
     models: dict[int, list[SwarmModel]] = attrs.field(factory=dict)
     task: Task = attrs.field(init=False)
 
@@ -231,7 +231,7 @@ class Four:
         for index in range(4):
             home = self.folder / f"node-{index}"
             home.mkdir(mode=0o700)
-            pair = KeyPair.from_seed(hashlib.sha256(b"four" + bytes([index])).digest())
+            pair = SigningKey.from_seed(hashlib.sha256(b"four" + bytes([index])).digest())
             keyfile.save(home / "node.key", pair, None)
             self.pairs.append(pair)
 

@@ -40,9 +40,9 @@ from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import node_ids, simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
-from qres_core.node.status import Board
+from qres_core.node.status import StatusBoard
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
-from qres_core.swarm.journal import Record
+from qres_core.swarm.journal import JournalEntry
 from qres_core.swarm.memory import MemoryTransport
 from qres_core.swarm.messages import DIGEST
 from qres_core.swarm.model_file import SwarmModel, kept_model
@@ -268,7 +268,7 @@ def test_a_node_whose_training_fails_sits_out_and_the_others_go_on(
     assert all(event.reason.startswith(reason) for event in swarm.of(1, SatOut))
     failures = swarm.of(1, TrainerFailure)
     assert bool(failures) is (result is not None)
-    board = Board()
+    board = StatusBoard()
     for failure in failures:
         board.note(failure)
         raised = isinstance(result, Exception)
@@ -416,7 +416,7 @@ class PowerCut(SqliteJournal):
     """Fails just before the second model is safe."""
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: Record | None
+        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
     ) -> None:
         if step == 2:
             raise InterruptedError

@@ -14,7 +14,7 @@ All is integer arithmetic, because every node has to hold the same bound to the 
 1/2 of the paper's centred bit in units of ``2**-17``.
 
 A node that missed rounds cannot compute the bound. It learns it from the others: a contribution
-says which bound it was made for (:class:`Ballot`), and what more than ``f`` say is true.
+says which bound it was made for (:class:`ClippedIndicator`), and what more than ``f`` say is true.
 
 Reference:
     G. Andrew, O. Thakkar, H. B. McMahan, S. Ramaswamy, Differentially Private Learning with
@@ -47,7 +47,7 @@ _UP: Final = 1 + 2**-40
 
 
 @attrs.frozen
-class Split:
+class PrivacySplit:
     """How a round's privacy is divided between the vector and the votes.
 
     Attributes:
@@ -64,7 +64,7 @@ class Split:
         return 1.0 / math.hypot(1.0 / self.vector, 1.0 / self.votes)
 
 
-def split(noise_multiplier: float, nodes: int) -> Split:
+def split(noise_multiplier: float, nodes: int) -> PrivacySplit:
     """Divide a round's noise multiplier between vector and votes.
 
     The votes get ``sigma_b = nodes / 20`` on the count of nodes, the choice of the paper's
@@ -77,7 +77,7 @@ def split(noise_multiplier: float, nodes: int) -> Split:
         nodes: nodes that vote in a round, at least 1.
 
     Returns:
-        a split whose :attr:`Split.together` is at least ``noise_multiplier``.
+        a split whose :attr:`PrivacySplit.together` is at least ``noise_multiplier``.
 
     Raises:
         CompatibilityError: QRES-E314 for numbers out of these ranges.
@@ -87,7 +87,7 @@ def split(noise_multiplier: float, nodes: int) -> Split:
         raise CompatibilityError.of("QRES-E314", "plugins.dp", what)
     votes = max(nodes / 10.0, 2.0 * noise_multiplier)
     ratio = noise_multiplier / votes
-    return Split(noise_multiplier / math.sqrt(1.0 - ratio * ratio) * _UP, votes)
+    return PrivacySplit(noise_multiplier / math.sqrt(1.0 - ratio * ratio) * _UP, votes)
 
 
 def _exponential(power: Fraction) -> int:
@@ -103,7 +103,7 @@ def _exponential(power: Fraction) -> int:
 
 
 @attrs.frozen
-class Ballot:
+class ClippedIndicator:
     """What a contribution says beside its vector, in mode central.
 
     Attributes:
@@ -119,7 +119,7 @@ class Ballot:
         return bytes([self.fits]) + self.bound.to_bytes(8, "little")
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Ballot:
+    def from_bytes(cls, body: bytes) -> ClippedIndicator:
         """Read what :meth:`to_bytes` made.
 
         Raises:

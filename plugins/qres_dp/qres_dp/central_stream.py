@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from qres_core import QresError, ValueRefusedError, canonical, stores
 from qres_dp.correlated import CorrelatedNoise
 from qres_dp.randomness import KEY_BYTES
-from qres_dp.stream import Shape
+from qres_dp.stream import StreamShape
 
 FILE: Final = "dp-central-noise"
 MOST_STEPS: Final = 2**14
@@ -47,7 +47,7 @@ class CentralStream:
         ValueRefusedError: QRES-E313 where the grid does not hold the noise.
     """
 
-    def __init__(self, swarm: str, shape: Shape, folder: Path | None) -> None:
+    def __init__(self, swarm: str, shape: StreamShape, folder: Path | None) -> None:
         self.shape = shape
         numbers = [shape.steps, shape.band, shape.separation, shape.bound, shape.dimension]
         variance = [str(shape.variance.numerator), str(shape.variance.denominator)]

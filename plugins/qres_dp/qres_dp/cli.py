@@ -17,10 +17,10 @@ from qres_core import ConfigError, reporting
 from qres_dp import accounting
 from qres_dp.audit import FAULTS, Audit, audit, controls
 from qres_dp.audit.black_box import RUNS
-from qres_dp.ledger import Ledger, Owner
-from qres_dp.ledger.record import Record
+from qres_dp.ledger import Owner, PrivacyLedger
+from qres_dp.ledger.record import LedgerEntry
 from qres_dp.modes import Mode
-from qres_dp.plan import Plan, Request, plan
+from qres_dp.plan import PrivacyPlan, Request, plan
 
 _MAX_CONFIG = 2**20
 _MODES = click.Choice([mode.value for mode in Mode])
@@ -148,7 +148,7 @@ def _plot(budget: _Budget, path: Path) -> None:
         raise ConfigError.of("QRES-E105", "--plot", str(error)) from error
 
 
-def _described(one: Plan) -> dict[str, Any]:
+def _described(one: PrivacyPlan) -> dict[str, Any]:
     mechanism = one.mechanism
     return {
         "mode": mechanism.mode.value,
@@ -290,7 +290,7 @@ def _folder(path: Path) -> Path:
     return Path(found)
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: LedgerEntry) -> dict[str, Any]:
     charge = record.charge
     return {
         "index": record.index,
@@ -319,7 +319,7 @@ def ledger_command(path: Path, *, last: int, as_json: bool) -> None:
     PATH is the node's data folder, or its configuration file. The chain of records and the anchor
     beside it are checked first; a ledger that fails is refused.
     """
-    owner, records = Ledger.read(_folder(path))
+    owner, records = PrivacyLedger.read(_folder(path))
     if as_json:
         head = {"swarm": owner.swarm, "node": owner.node.hex(), "relation": owner.relation}
         click.echo(json.dumps({**head, "records": [_row(one) for one in records]}, indent=2))
@@ -327,7 +327,7 @@ def ledger_command(path: Path, *, last: int, as_json: bool) -> None:
     _print_ledger(owner, records, last)
 
 
-def _print_ledger(owner: Owner, records: Sequence[Record], last: int) -> None:
+def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> None:
     click.echo(f"swarm {owner.swarm}, node {owner.node.hex()}, neighbours {owner.relation}")
     if not records:
         click.echo("nothing was released")

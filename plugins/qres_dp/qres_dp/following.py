@@ -27,7 +27,7 @@ from qres_core import (
     stores,
 )
 from qres_dp import grid
-from qres_dp.adaptive import BALLOT_BYTES, MAX_RADIUS, UNIT, AdaptiveClip, Ballot
+from qres_dp.adaptive import BALLOT_BYTES, MAX_RADIUS, UNIT, AdaptiveClip, ClippedIndicator
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import LEMMA, Mechanism, Relation
 
@@ -156,7 +156,7 @@ class Following:
         stores.replace_file(self.folder / FILE, hashlib.sha256(octets).digest() + octets)
 
 
-def ballots(contributions: Sequence[Contribution], name: str, skip: int) -> list[Ballot]:
+def ballots(contributions: Sequence[Contribution], name: str, skip: int) -> list[ClippedIndicator]:
     """The ballots that can be read; a liar may have sent none.
 
     Args:
@@ -164,17 +164,19 @@ def ballots(contributions: Sequence[Contribution], name: str, skip: int) -> list
         name: of the companions.
         skip: bytes of a companion before the ballot.
     """
-    found: list[Ballot] = []
+    found: list[ClippedIndicator] = []
     for one in contributions:
         companion = one.companions.get(name)
         if companion is None or companion.modulus or len(companion.body) != skip + BALLOT_BYTES:
             continue
         with suppress(WireError):
-            found.append(Ballot.from_bytes(companion.body[skip:]))
+            found.append(ClippedIndicator.from_bytes(companion.body[skip:]))
     return found
 
 
-def noisy_votes(cast: Sequence[Ballot], multiplier: float, relation: Relation, key: bytes) -> int:
+def noisy_votes(
+    cast: Sequence[ClippedIndicator], multiplier: float, relation: Relation, key: bytes
+) -> int:
     """The sum of the votes and discrete Gaussian noise.
 
     Args:

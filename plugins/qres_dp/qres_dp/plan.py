@@ -18,7 +18,7 @@ from qres_dp.accounting.limits import check_delta, check_epsilon, check_rounds, 
 from qres_dp.fitting import refuse
 from qres_dp.modes import LEMMA, Mechanism, Mode, Relation, relation_of
 from qres_dp.releases import release_of
-from qres_dp.terms import Terms, settle
+from qres_dp.terms import ReleaseTerms, settle
 
 _Name = TypeVar("_Name", Mode, Relation)
 
@@ -57,7 +57,7 @@ class Request:
 
 
 @attrs.frozen
-class Plan:
+class PrivacyPlan:
     """What it comes to.
 
     Attributes:
@@ -130,7 +130,7 @@ def _whole(where: str, value: object, low: int, high: int) -> int:
     return value
 
 
-def _terms(request: Request) -> Terms:
+def _terms(request: Request) -> ReleaseTerms:
     """What the plugin makes of the same options, by the same ranges and rules."""
     mode = _named(Mode, "mode", request.mode)
     if request.relation:
@@ -148,10 +148,10 @@ def _terms(request: Request) -> Terms:
     multiplier, budget = settle(
         epsilon=epsilon, delta=delta, rounds=rounds, noise_multiplier=0.0, rate=rate
     )
-    return Terms(mode, relation, clip, multiplier, budget, honest, rate)
+    return ReleaseTerms(mode, relation, clip, multiplier, budget, honest, rate)
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request) -> PrivacyPlan:
     """The least noise that keeps a budget, with every check of precision and headroom.
 
     Args:
@@ -184,4 +184,4 @@ def plan(request: Request) -> Plan:
     spent = accounting.epsilon(
         terms.multiplier, request.rounds, request.delta, sampling_rate=terms.sampling_rate
     )
-    return Plan(request, mechanism, spent)
+    return PrivacyPlan(request, mechanism, spent)

@@ -27,10 +27,10 @@ from qres_core import (
 )
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
-from qres_dp.ledger import Ledger, Owner
+from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.modes import Mode, Relation, relation_of
 from qres_dp.releases import Release, release_of
-from qres_dp.terms import Correlation, Quantile, Terms, settle
+from qres_dp.terms import Correlation, Quantile, ReleaseTerms, settle
 
 
 def _help(text: str) -> dict[str, str]:
@@ -136,7 +136,7 @@ class Dp:
         metadata=_help("Begin a ledger although the model has rounds behind it: a new node."),
     )
 
-    _terms: Terms = attrs.field(init=False)
+    _terms: ReleaseTerms = attrs.field(init=False)
     _release: Release = attrs.field(init=False, repr=False)  # it knows keys
     _info: NodeInfo | None = attrs.field(init=False, default=None)
 
@@ -144,7 +144,7 @@ class Dp:
         self._terms = self._settled()
         self._release = release_of(self._terms)
 
-    def _settled(self) -> Terms:
+    def _settled(self) -> ReleaseTerms:
         """What the options come to, if they go together."""
         mode, sampled = Mode(self.mode), self.sampling == "poisson"
         combination.check_sampling(mode, self.sampling_rate, sampled=sampled)
@@ -173,7 +173,7 @@ class Dp:
             rate=self.sampling_rate,
             stream=correlation is not None,
         )
-        return Terms(
+        return ReleaseTerms(
             mode,
             relation,
             self.clip,
@@ -259,9 +259,9 @@ class Dp:
         folder = self._folder
         self._release.begin(folder)
         if folder is None:
-            self._release.ledger = Ledger.in_memory(self._owner(node_info))
-        elif Ledger.exists(folder):
-            self._release.ledger = Ledger.open(folder, self._owner(node_info))
+            self._release.ledger = PrivacyLedger.in_memory(self._owner(node_info))
+        elif PrivacyLedger.exists(folder):
+            self._release.ledger = PrivacyLedger.open(folder, self._owner(node_info))
 
     @hookimpl
     def teardown(self) -> None:
@@ -287,7 +287,7 @@ class Dp:
                 what = f"no privacy ledger, and the model has {round_info.step} rounds behind it"
                 fix = "bring it back; for a node that is new in the swarm, new_ledger = true"
                 raise RoundError.of("QRES-E602", str(folder), what, fix)
-            self._release.ledger = Ledger.begin(folder, self._owner(info))
+            self._release.ledger = PrivacyLedger.begin(folder, self._owner(info))
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:

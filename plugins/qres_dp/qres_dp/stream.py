@@ -34,11 +34,11 @@ from qres_core import (
 )
 from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, KeyHistory, Participation, variance_for
-from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism, steps
 from qres_dp.randomness import fresh_key
-from qres_dp.terms import Correlation, Terms
+from qres_dp.terms import Correlation, ReleaseTerms
 
 SLACK: Final = 1.0 + 2.0**-30
 """More noise than was calibrated for. Steps are charged with half of the excess, so that rounding
@@ -48,7 +48,7 @@ FREE: Final = 1e150
 
 
 @attrs.frozen
-class Shape:
+class StreamShape:
     """What a stream is, apart from its keys.
 
     Attributes:
@@ -132,19 +132,19 @@ class Shape:
 
 
 @functools.lru_cache(maxsize=64)
-def _shaped(*numbers: Any) -> Shape:
-    return Shape(*numbers)
+def _shaped(*numbers: Any) -> StreamShape:
+    return StreamShape(*numbers)
 
 
 @functools.lru_cache(maxsize=64)
-def _check_noise(shape: Shape) -> None:
+def _check_noise(shape: StreamShape) -> None:
     """Raise QRES-E313 where the grid does not hold the noise; for one coordinate."""
     CorrelatedNoise(shape.factor, shape.variance, 1, shape.steps)
 
 
 def shape_of(
-    terms: Terms, correlation: Correlation, around: Surroundings, *, offset: int = 0
-) -> Shape:
+    terms: ReleaseTerms, correlation: Correlation, around: Surroundings, *, offset: int = 0
+) -> StreamShape:
     """What a stream is in a swarm.
 
     Args:
@@ -154,7 +154,7 @@ def shape_of(
         offset: the first step with data.
 
     Raises:
-        CompatibilityError: QRES-E314, see :class:`Shape`.
+        CompatibilityError: QRES-E314, see :class:`StreamShape`.
     """
     return _shaped(
         correlation.rounds,
@@ -173,7 +173,7 @@ def turn_of(node: NodeId, separation: int) -> int:
     return int.from_bytes(hashlib.sha256(node).digest()) % separation
 
 
-def widened(mechanism: Mechanism, shape: Shape) -> Mechanism:
+def widened(mechanism: Mechanism, shape: StreamShape) -> Mechanism:
     """A round's mechanism with the noise that a release of the stream has by itself.
 
     Raises:
@@ -183,7 +183,7 @@ def widened(mechanism: Mechanism, shape: Shape) -> Mechanism:
     return attrs.evolve(mechanism, noise_multiplier=shape.deviation)
 
 
-def check_same(running: Shape, asked: Shape) -> None:
+def check_same(running: StreamShape, asked: StreamShape) -> None:
     """Refuse to go on with a stream that the swarm is no longer made for.
 
     Raises:
@@ -208,7 +208,9 @@ class Stream:
         ValueRefusedError: QRES-E313 where the grid does not hold the noise.
     """
 
-    def __init__(self, owner: Owner, shape: Shape, folder: Path | None, ledger: Ledger) -> None:
+    def __init__(
+        self, owner: Owner, shape: StreamShape, folder: Path | None, ledger: PrivacyLedger
+    ) -> None:
         self.shape = shape
         self._ledger = ledger
         parts = [*attrs.astuple(owner), *attrs.astuple(shape)]
@@ -233,7 +235,7 @@ class Stream:
         return hashlib.sha256(body).digest()
 
     def release(
-        self, update: Vector, budget: Budget, charge: Callable[[bytes, float], Charge]
+        self, update: Vector, budget: PrivacyBudget, charge: Callable[[bytes, float], Charge]
     ) -> Vector:
         """The next release.
 

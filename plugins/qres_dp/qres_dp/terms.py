@@ -8,7 +8,7 @@ import attrs
 
 from qres_core import CompatibilityError, RoundInfo
 from qres_dp import accounting
-from qres_dp.ledger import Budget
+from qres_dp.ledger import PrivacyBudget
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism, Mode, Relation
 
@@ -42,7 +42,7 @@ class Correlation:
 
 
 @attrs.frozen
-class Terms:
+class ReleaseTerms:
     """What the options come to, for one swarm or another.
 
     Attributes:
@@ -61,7 +61,7 @@ class Terms:
     relation: Relation
     clip: float
     multiplier: float
-    budget: Budget
+    budget: PrivacyBudget
     honest: int = 0
     sampling_rate: float = 1.0
     quantile: Quantile | None = None
@@ -109,7 +109,7 @@ def settle(
     noise_multiplier: float,
     rate: float = 1.0,
     stream: bool = False,
-) -> tuple[float, Budget]:
+) -> tuple[float, PrivacyBudget]:
     """The noise multiplier and the budget, from the two of three numbers that are set.
 
     Args:
@@ -132,13 +132,13 @@ def settle(
         raise CompatibilityError.of("QRES-E314", "plugins.dp", what, fix)
     if not noise_multiplier:
         releases = 1 if stream else rounds
-        return _calibrated(epsilon, delta, releases, rate), Budget(epsilon, delta)
+        return _calibrated(epsilon, delta, releases, rate), PrivacyBudget(epsilon, delta)
     multiplier = float(noise_multiplier)
     cost = accounting.epsilon(multiplier, rounds or 1, delta, sampling_rate=rate)
     if rounds:
-        return multiplier, Budget(cost, delta)
+        return multiplier, PrivacyBudget(cost, delta)
     if cost > epsilon:
         what = f"a single round spends epsilon {cost:.6g}, and the budget is {epsilon:g}"
         fix = "a larger noise_multiplier"
         raise CompatibilityError.of("QRES-E314", "plugins.dp.epsilon", what, fix)
-    return multiplier, Budget(epsilon, delta)
+    return multiplier, PrivacyBudget(epsilon, delta)

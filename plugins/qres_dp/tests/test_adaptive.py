@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_dp.adaptive import BALLOT_BYTES, FINE, MAX_RADIUS, UNIT, AdaptiveClip, Ballot, split
+from qres_dp.adaptive import (
+    BALLOT_BYTES,
+    FINE,
+    MAX_RADIUS,
+    UNIT,
+    AdaptiveClip,
+    ClippedIndicator,
+    split,
+)
 
 from qres_core import CompatibilityError, ConfigError, ValueRefusedError, WireError
 
@@ -115,8 +123,8 @@ class TestSplit:
 class TestBallot:
     @given(st.booleans(), st.integers(FINE, MAX_RADIUS * FINE))
     def test_there_and_back(self, fits: bool, bound: int) -> None:  # noqa: FBT001 - hypothesis
-        ballot = Ballot(fits, bound)
-        assert Ballot.from_bytes(ballot.to_bytes()) == ballot
+        ballot = ClippedIndicator(fits, bound)
+        assert ClippedIndicator.from_bytes(ballot.to_bytes()) == ballot
 
     @given(st.binary(max_size=2 * BALLOT_BYTES))
     def test_any_bytes_are_a_ballot_or_one_error(self, body: bytes) -> None:
@@ -124,7 +132,7 @@ class TestBallot:
         if len(body) == BALLOT_BYTES and body[0] < 2 and FINE <= bound <= MAX_RADIUS * FINE:
             return
         with pytest.raises(WireError, match="QRES-E404"):
-            Ballot.from_bytes(body)
+            ClippedIndicator.from_bytes(body)
 
 
 class TestAgreed:

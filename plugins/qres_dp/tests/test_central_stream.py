@@ -14,7 +14,7 @@ import pytest
 from qres_dp import Dp, accounting
 from qres_dp.central_stream import FILE, CentralStream
 from qres_dp.correlated import CorrelatedNoise
-from qres_dp.stream import Shape
+from qres_dp.stream import StreamShape
 
 from qres_core import (
     Companion,
@@ -45,7 +45,7 @@ OPTIONS: dict[str, Any] = {
     "rounds": 6,
 }
 LONG = np.full(50, 10**6, dtype=np.int32)
-SHAPE = Shape(6, 4, 4, 2.0, 0, 10**6, 8, apart=1)
+SHAPE = StreamShape(6, 4, 4, 2.0, 0, 10**6, 8, apart=1)
 
 
 def swarm(make_node: Callable[..., Any], count: int = 4, **options: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from qres_dp import accounting
 from qres_dp.audit import Audit, Finding
 from qres_dp.audit.faults import fault
 from qres_dp.cli import dp
-from qres_dp.ledger import Budget, Ledger, Owner
+from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
 from qres_dp.ledger.store import FILE
 
@@ -42,12 +42,12 @@ def refused(*arguments: object) -> QresError:
 
 
 def fill(folder: Path, count: int) -> None:
-    ledger = Ledger.begin(folder, OWNER)
+    ledger = PrivacyLedger.begin(folder, OWNER)
     for number in range(1, count + 1):
         charge = Charge(
             number, bytes([number]) * 32, "central", "add-remove", 5.0, 1.0, 2**15, 0, 9, 1
         )
-        ledger.charge(charge, Budget(8.0, 1e-5))
+        ledger.charge(charge, PrivacyBudget(8.0, 1e-5))
     ledger.close()
 
 

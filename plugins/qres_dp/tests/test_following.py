@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qres_dp import Dp, grid
-from qres_dp.adaptive import FINE, AdaptiveClip, Ballot, split
+from qres_dp.adaptive import FINE, AdaptiveClip, ClippedIndicator, split
 from qres_dp.following import FILE, Following, ballots, limits
 from qres_dp.modes import Mechanism, Mode, Relation
 
@@ -162,7 +162,7 @@ def test_what_liars_send_in_place_of_a_ballot_does_not_count(
         {"dp": Companion(seed)},
         {"dp": Companion(seed + b"\2" + bytes(8))},
         {"dp": Companion(seed + bytes(9))},
-        {"dp": Companion(seed + Ballot(fits=True, bound=FINE).to_bytes() + b"x")},
+        {"dp": Companion(seed + ClippedIndicator(fits=True, bound=FINE).to_bytes() + b"x")},
         {"dp": Companion.of([0] * 41, 2)},
     ]
     for lie in lies:
@@ -170,7 +170,7 @@ def test_what_liars_send_in_place_of_a_ballot_does_not_count(
         found = ballots(arrive([*honest, update])[1], "dp", 32)
         assert [one.bound for one in found] == [2**20 * FINE] * 4
     # A liar that names another bound is outvoted, and alone decides nothing.
-    other = {"dp": Companion(seed + Ballot(fits=True, bound=FINE).to_bytes())}
+    other = {"dp": Companion(seed + ClippedIndicator(fits=True, bound=FINE).to_bytes())}
     update = Update(vectors(1, 10)[0], companions=other)
     found = ballots(arrive([*honest, update])[1], "dp", 32)
     assert AdaptiveClip.agreed((one.bound for one in found), 1) == 2**20 * FINE

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from qres_dp.ledger import Ledger
+from qres_dp.ledger import PrivacyLedger
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="kill -9")
 
 def kill_once(folder: Path, seconds: float, *arguments: str) -> tuple[int, int]:
     """How many releases a process made until it was killed, and how many it had charged."""
-    before = len(Ledger.read(folder)[1]) if Ledger.exists(folder) else 0
+    before = len(PrivacyLedger.read(folder)[1]) if PrivacyLedger.exists(folder) else 0
     with subprocess.Popen(
         [sys.executable, str(DRIVER), str(folder), *arguments], stdout=subprocess.PIPE
     ) as process:
@@ -30,7 +30,7 @@ def kill_once(folder: Path, seconds: float, *arguments: str) -> tuple[int, int]:
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
         octets += process.stdout.read()
-    return len(octets), len(Ledger.read(folder)[1]) - before
+    return len(octets), len(PrivacyLedger.read(folder)[1]) - before
 
 
 @posix

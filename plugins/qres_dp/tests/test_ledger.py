@@ -15,14 +15,14 @@ import attrs
 import pytest
 from qres_dp import accounting
 from qres_dp.accounting.composition import spent
-from qres_dp.ledger import Budget, Ledger, Owner, anchor
+from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger, anchor
 from qres_dp.ledger.record import Charge
-from qres_dp.ledger.store import FILE, Store
+from qres_dp.ledger.store import FILE, LedgerStore
 
 from qres_core import RoundError, ValueRefusedError, canonical
 
 OWNER: Final = Owner("lab", bytes(range(32)), "add-remove")
-BUDGET: Final = Budget(2.0, 1e-5)
+BUDGET: Final = PrivacyBudget(2.0, 1e-5)
 
 
 def charge(number: int, z: float = 5.0, rate: float = 1.0) -> Charge:
@@ -31,7 +31,7 @@ def charge(number: int, z: float = 5.0, rate: float = 1.0) -> Charge:
 
 
 def fill(folder: Path, count: int) -> None:
-    ledger = Ledger.begin(folder, OWNER)
+    ledger = PrivacyLedger.begin(folder, OWNER)
     for number in range(1, count + 1):
         ledger.charge(charge(number, 50.0), BUDGET)
     ledger.close()
@@ -49,7 +49,7 @@ def edit(folder: Path, statement: str, *values: object) -> None:
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_the_round_that_would_exceed_the_budget_is_refused(durable: object, tmp_path: Path) -> None:
-    ledger = Ledger.begin(tmp_path, OWNER) if durable else Ledger.in_memory(OWNER)
+    ledger = PrivacyLedger.begin(tmp_path, OWNER) if durable else PrivacyLedger.in_memory(OWNER)
     allowed = max(n for n in range(1, 50) if accounting.epsilon(5.0, n, 1e-5) <= BUDGET.epsilon)
     for number in range(1, allowed + 1):
         record = ledger.charge(charge(number), BUDGET)
@@ -66,12 +66,12 @@ def test_the_round_that_would_exceed_the_budget_is_refused(durable: object, tmp_
 
 
 def test_a_refusal_survives_a_restart(tmp_path: Path) -> None:
-    ledger = Ledger.begin(tmp_path, OWNER)
+    ledger = PrivacyLedger.begin(tmp_path, OWNER)
     ledger.charge(charge(1, 2.6), BUDGET)
     with pytest.raises(ValueRefusedError, match="QRES-E509"):
         ledger.charge(charge(2, 2.6), BUDGET)
     ledger.close()
-    again = Ledger.open(tmp_path, OWNER)
+    again = PrivacyLedger.open(tmp_path, OWNER)
     assert again.records == ledger.records
     with pytest.raises(ValueRefusedError, match="QRES-E509"):
         again.charge(charge(3, 2.6), BUDGET)
@@ -79,7 +79,7 @@ def test_a_refusal_survives_a_restart(tmp_path: Path) -> None:
 
 
 def test_the_same_release_is_charged_once() -> None:
-    ledger = Ledger.in_memory(OWNER)
+    ledger = PrivacyLedger.in_memory(OWNER)
     assert ledger.charge(charge(1), BUDGET) is not None
     before = ledger.spent(1e-5)
     assert ledger.charge(charge(1), BUDGET) is None
@@ -88,13 +88,13 @@ def test_the_same_release_is_charged_once() -> None:
 
 def test_a_budget_that_is_no_number_allows_nothing() -> None:
     with pytest.raises(ValueRefusedError, match="QRES-E509"):
-        Ledger.in_memory(OWNER).charge(charge(1), Budget(float("nan"), 1e-5))
+        PrivacyLedger.in_memory(OWNER).charge(charge(1), PrivacyBudget(float("nan"), 1e-5))
 
 
 def test_another_relation_is_not_mixed_in() -> None:
     odd = attrs.evolve(charge(1), relation="replace-one")
     with pytest.raises(RoundError, match="QRES-E602"):
-        Ledger.in_memory(OWNER).charge(odd, BUDGET)
+        PrivacyLedger.in_memory(OWNER).charge(odd, BUDGET)
 
 
 # ── what charges add up to ────────────────────────────────────────────────────────────────────
@@ -139,7 +139,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 
 def test_reading_gives_owner_and_records(tmp_path: Path) -> None:
     fill(tmp_path, 3)
-    owner, records = Ledger.read(tmp_path)
+    owner, records = PrivacyLedger.read(tmp_path)
     assert owner == OWNER
     assert [record.index for record in records] == [1, 2, 3]
 
@@ -165,14 +165,14 @@ def cut_middle(folder: Path) -> None:
 
 
 def lower_price(folder: Path) -> None:
-    owner, records = Ledger.read(folder)
+    owner, records = PrivacyLedger.read(folder)
     assert owner == OWNER
     cheap = attrs.evolve(records[1], charge=attrs.evolve(records[1].charge, noise_multiplier=1e6))
     edit(folder, "UPDATE record SET body = ? WHERE idx = 2", cheap.to_bytes())
 
 
 def lower_last_price(folder: Path) -> None:
-    _owner, records = Ledger.read(folder)
+    _owner, records = PrivacyLedger.read(folder)
     cheap = attrs.evolve(records[2], charge=attrs.evolve(records[2].charge, noise_multiplier=1e6))
     edit(folder, "UPDATE record SET body = ? WHERE idx = 3", cheap.to_bytes())
 
@@ -235,7 +235,7 @@ def older_copy(folder: Path) -> None:
 def other_history(folder: Path) -> None:
     """A file as long as it has to be, with a cheaper past."""
     backup = folder / "backup"
-    ledger = Ledger.begin(backup, OWNER)
+    ledger = PrivacyLedger.begin(backup, OWNER)
     for number in range(1, 4):
         ledger.charge(charge(number, 1e5), BUDGET)
     ledger.close()
@@ -272,12 +272,12 @@ def test_a_ledger_that_cannot_be_trusted_is_refused(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
     fill(tmp_path, 3)
-    Ledger.open(tmp_path, OWNER).close()
+    PrivacyLedger.open(tmp_path, OWNER).close()
     damage(tmp_path)
-    assert Ledger.exists(tmp_path)
+    assert PrivacyLedger.exists(tmp_path)
     for _ in range(2):  # a second try is not taken in either
         with pytest.raises(RoundError, match="QRES-E602"):
-            Ledger.open(tmp_path, OWNER)
+            PrivacyLedger.open(tmp_path, OWNER)
 
 
 def test_without_the_anchor_a_cut_tail_would_pass(tmp_path: Path) -> None:
@@ -287,24 +287,24 @@ def test_without_the_anchor_a_cut_tail_would_pass(tmp_path: Path) -> None:
     cut_tail(tmp_path / "long")
     # Whoever puts back both files has a ledger nobody can tell from the real one.
     shutil.copy(tmp_path / "short" / anchor.FILE, tmp_path / "long" / anchor.FILE)
-    ledger = Ledger.open(tmp_path / "long", OWNER)
+    ledger = PrivacyLedger.open(tmp_path / "long", OWNER)
     assert len(ledger) == 2
     ledger.close()
 
 
 def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
     fill(tmp_path, 3)
-    Ledger.open(tmp_path, OWNER).close()
+    PrivacyLedger.open(tmp_path, OWNER).close()
     path = tmp_path / FILE
     octets = path.read_bytes()
-    records = Ledger.read(tmp_path)[1]
+    records = PrivacyLedger.read(tmp_path)[1]
     head = (tmp_path / anchor.FILE).read_bytes()
     for place in range(0, len(octets), 97):
         for leftover in ("-wal", "-shm"):
             (tmp_path / f"{FILE}{leftover}").unlink(missing_ok=True)
         path.write_bytes(octets[:place] + bytes([octets[place] ^ 0x41]) + octets[place + 1 :])
         try:
-            assert Ledger.read(tmp_path)[1] == records
+            assert PrivacyLedger.read(tmp_path)[1] == records
         except RoundError as error:
             assert error.code == "QRES-E602"  # noqa: PT017
         (tmp_path / anchor.FILE).write_bytes(head)
@@ -321,35 +321,35 @@ def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
 def test_somebody_elses_ledger_is_refused(owner: Owner, tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with pytest.raises(RoundError, match="QRES-E602"):
-        Ledger.open(tmp_path, owner)
+        PrivacyLedger.open(tmp_path, owner)
 
 
 def test_a_ledger_is_not_begun_over_another(tmp_path: Path) -> None:
     fill(tmp_path, 1)
     with pytest.raises(RoundError, match="QRES-E602"):
-        Ledger.begin(tmp_path, OWNER)
-    assert len(Ledger.read(tmp_path)[1]) == 1
+        PrivacyLedger.begin(tmp_path, OWNER)
+    assert len(PrivacyLedger.read(tmp_path)[1]) == 1
 
 
 def test_two_processes_cannot_both_charge(tmp_path: Path) -> None:
     fill(tmp_path, 1)
-    one, other = Ledger.open(tmp_path, OWNER), Ledger.open(tmp_path, OWNER)
+    one, other = PrivacyLedger.open(tmp_path, OWNER), PrivacyLedger.open(tmp_path, OWNER)
     one.charge(charge(5, 50.0), BUDGET)
     with pytest.raises(RoundError, match="QRES-E602"):
         other.charge(charge(6, 50.0), BUDGET)
     one.close()
     other.close()
-    assert len(Ledger.read(tmp_path)[1]) == 2
+    assert len(PrivacyLedger.read(tmp_path)[1]) == 2
 
 
 def test_killed_between_the_two_files_the_ledger_is_taken_up_again(tmp_path: Path) -> None:
     fill(tmp_path, 2)
     old = (tmp_path / anchor.FILE).read_bytes()
-    ledger = Ledger.open(tmp_path, OWNER)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
     ledger.charge(charge(3, 50.0), BUDGET)
     ledger.close()
     (tmp_path / anchor.FILE).write_bytes(old)
-    assert len(Ledger.read(tmp_path)[1]) == 3
+    assert len(PrivacyLedger.read(tmp_path)[1]) == 3
     assert (tmp_path / anchor.FILE).read_bytes() != old
 
 
@@ -358,7 +358,7 @@ def test_killed_while_it_was_begun_the_ledger_is_taken_up_again(tmp_path: Path) 
     remove_anchor(tmp_path)
     (tmp_path / f"{FILE}.new-abc").touch()
     (tmp_path / f"{anchor.FILE}.new-abc").touch()
-    Store(tmp_path).close()
+    LedgerStore(tmp_path).close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [anchor.FILE, FILE]
 
 
@@ -367,7 +367,7 @@ def test_a_disk_that_takes_nothing_refuses_the_charge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, 1)
-    ledger = Ledger.open(tmp_path, OWNER)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
 
     def full(*_arguments: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
@@ -378,10 +378,10 @@ def test_a_disk_that_takes_nothing_refuses_the_charge(
         with pytest.raises(RoundError, match="QRES-E602"):
             ledger.charge(charge(2, 50.0), BUDGET)
         with pytest.raises(RoundError, match="QRES-E602"):
-            Ledger.begin(tmp_path / "other", OWNER)
+            PrivacyLedger.begin(tmp_path / "other", OWNER)
     ledger.close()
     # Nothing was released, and it counts as charged all the same.
-    assert len(Ledger.read(tmp_path)[1]) == 2
+    assert len(PrivacyLedger.read(tmp_path)[1]) == 2
 
 
 def test_a_ledger_that_another_process_holds_is_refused(
@@ -389,7 +389,7 @@ def test_a_ledger_that_another_process_holds_is_refused(
 ) -> None:
     fill(tmp_path, 1)
     monkeypatch.setattr("qres_core.contract.stores.database.BUSY_SECONDS", 0.05)
-    ledger = Ledger.open(tmp_path, OWNER)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
     holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(RoundError, match="locked"):
@@ -409,4 +409,4 @@ def test_an_anchor_of_another_shape_is_refused(value: object, tmp_path: Path) ->
     digest = hashlib.sha256(b"qres/dp/anchor/v1\0" + body).digest()
     (tmp_path / anchor.FILE).write_bytes(digest + body)
     with pytest.raises(RoundError, match="QRES-E602"):
-        Ledger.open(tmp_path, OWNER)
+        PrivacyLedger.open(tmp_path, OWNER)

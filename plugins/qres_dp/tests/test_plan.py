@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qres_dp import Dp
 from qres_dp.modes import Mode
-from qres_dp.plan import Plan, Request, plan
+from qres_dp.plan import PrivacyPlan, Request, plan
 
 from qres_core import QresError
 
@@ -34,7 +34,7 @@ def delta_of(mu: float, epsilon: float) -> float:
     return total * 0.04 * math.pi / 2 * scale / math.sqrt(2 * math.pi)
 
 
-def squared_mu(one: Plan) -> float:
+def squared_mu(one: PrivacyPlan) -> float:
     mechanism = one.mechanism
     reach = mechanism.bound * (2 if mechanism.relation.value == "replace-one" else 1)
     variance = mechanism.share * max(1, one.request.honest) - 9

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from qres_arithmetic import squared_norm
 from qres_dp import Dp, accounting
-from qres_dp.ledger import Ledger, anchor
+from qres_dp.ledger import PrivacyLedger, anchor
 from qres_dp.ledger.store import FILE
 
 from qres_core import (
@@ -212,7 +212,7 @@ def test_a_plugin_that_did_not_charge_would_go_on(
 ) -> None:
     """Positive control: the refusal is the ledger's."""
     node = make_node(epsilon=3.0, rounds=1)
-    monkeypatch.setattr(Ledger, "charge", lambda *_arguments: None)
+    monkeypatch.setattr(PrivacyLedger, "charge", lambda *_arguments: None)
     for _ in range(3):
         node.send(long_vector())
         node.next_round()

@@ -8,7 +8,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_dp.ledger.record import MAX_BODY, Charge, Record, genesis
+from qres_dp.ledger.record import MAX_BODY, Charge, LedgerEntry, genesis
 
 from qres_core import QresError, WireError
 
@@ -24,7 +24,7 @@ CHARGE = Charge(
     nodes=10,
     honest=1,
 )
-RECORD = Record(7, CHARGE, epsilon=0.5, delta=1e-5, budget=2.0, previous=bytes(32))
+RECORD = LedgerEntry(7, CHARGE, epsilon=0.5, delta=1e-5, budget=2.0, previous=bytes(32))
 
 reals = st.floats(0, 1e300, exclude_min=True)
 charges = st.builds(
@@ -41,7 +41,7 @@ charges = st.builds(
     honest=st.integers(1, 2**16),
 )
 records = st.builds(
-    Record,
+    LedgerEntry,
     index=st.integers(1, 2**40),
     charge=charges,
     epsilon=reals,
@@ -52,19 +52,19 @@ records = st.builds(
 
 
 @given(records)
-def test_a_record_is_read_as_it_was_written(record: Record) -> None:
+def test_a_record_is_read_as_it_was_written(record: LedgerEntry) -> None:
     body = record.to_bytes()
     assert len(body) <= MAX_BODY
-    assert Record.from_bytes(body) == record
+    assert LedgerEntry.from_bytes(body) == record
 
 
 @given(records, st.data())
-def test_no_changed_byte_keeps_the_digest(record: Record, data: st.DataObject) -> None:
+def test_no_changed_byte_keeps_the_digest(record: LedgerEntry, data: st.DataObject) -> None:
     body = bytearray(record.to_bytes())
     place = data.draw(st.integers(0, len(body) - 1))
     body[place] ^= data.draw(st.integers(1, 255))
     try:
-        other = Record.from_bytes(bytes(body))
+        other = LedgerEntry.from_bytes(bytes(body))
     except WireError:
         return
     assert other != record
@@ -74,7 +74,7 @@ def test_no_changed_byte_keeps_the_digest(record: Record, data: st.DataObject) -
 @given(st.binary(max_size=300) | st.binary(max_size=40).map(lambda b: RECORD.to_bytes()[:-8] + b))
 def test_any_bytes_are_a_record_or_one_named_error(body: bytes) -> None:
     try:
-        record = Record.from_bytes(body)
+        record = LedgerEntry.from_bytes(body)
     except QresError as error:
         assert type(error) is WireError  # noqa: PT017
     else:
@@ -97,7 +97,7 @@ def test_any_bytes_are_a_record_or_one_named_error(body: bytes) -> None:
 def test_a_charge_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     odd = attrs.evolve(RECORD, charge=attrs.evolve(CHARGE, **change))  # type: ignore[arg-type]
     with pytest.raises(WireError, match="QRES-E404"):
-        Record.from_bytes(odd.to_bytes())
+        LedgerEntry.from_bytes(odd.to_bytes())
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_charge_that_makes_no_sense_is_refused(change: dict[str, object]) -> N
 def test_a_record_that_makes_no_sense_is_refused(change: dict[str, object]) -> None:
     odd = attrs.evolve(RECORD, **change)  # type: ignore[arg-type]
     with pytest.raises(WireError, match="QRES-E404"):
-        Record.from_bytes(odd.to_bytes())
+        LedgerEntry.from_bytes(odd.to_bytes())
 
 
 def test_a_number_has_one_encoding() -> None:
@@ -123,12 +123,12 @@ def test_a_number_has_one_encoding() -> None:
     assert b"\x740x1.4000000000000p+0" in body  # 1.25
     other = body.replace(b"\x740x1.4000000000000p+0", b"\x740x2.8000000000000p-1")
     with pytest.raises(WireError, match="QRES-E404"):
-        Record.from_bytes(other)
+        LedgerEntry.from_bytes(other)
 
 
 def test_what_is_too_long_is_not_parsed() -> None:
     with pytest.raises(WireError, match="QRES-E401"):
-        Record.from_bytes(bytes(MAX_BODY + 1))
+        LedgerEntry.from_bytes(bytes(MAX_BODY + 1))
 
 
 def test_chains_of_other_owners_begin_otherwise() -> None:

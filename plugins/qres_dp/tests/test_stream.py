@@ -16,8 +16,8 @@ from qres_dp import Dp
 from qres_dp.accounting.composition import spent
 from qres_dp.correlated import multiplier_of
 from qres_dp.correlated.history import FILE
-from qres_dp.ledger import Ledger
-from qres_dp.stream import Shape
+from qres_dp.ledger import PrivacyLedger
+from qres_dp.stream import StreamShape
 
 from qres_core import CompatibilityError, RoundError, ValueRefusedError
 
@@ -33,7 +33,7 @@ ZERO = np.zeros(50, dtype=np.int32)
 
 shapes = st.tuples(st.integers(2, 60), st.integers(2, 8)).flatmap(
     lambda pair: st.builds(
-        Shape,
+        StreamShape,
         steps=st.just(pair[0] + pair[1]),
         band=st.just(pair[1]),
         separation=st.integers(pair[1], 70),
@@ -47,7 +47,7 @@ shapes = st.tuples(st.integers(2, 60), st.integers(2, 8)).flatmap(
 
 @given(shapes)
 @settings(max_examples=60)
-def test_the_steps_cost_what_the_stream_costs_after_each_of_them(shape: Shape) -> None:
+def test_the_steps_cost_what_the_stream_costs_after_each_of_them(shape: StreamShape) -> None:
     paid = Fraction(0)
     for step in range(shape.steps):
         paid += 1 / Fraction(shape.price(step)) ** 2
@@ -127,7 +127,7 @@ def test_killed_between_key_and_charge_the_step_is_spent_and_paid_for_later(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Ledger, "charge", kill)
+        patch.setattr(PrivacyLedger, "charge", kill)
         with pytest.raises(Killed):
             node.send(ZERO)
     node.plugin.teardown()

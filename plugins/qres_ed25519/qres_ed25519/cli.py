@@ -11,7 +11,7 @@ import click
 
 from qres_core import ConfigError, LabError
 from qres_ed25519 import keyfile, names
-from qres_ed25519.rotation import Rotations, Statement, read_statement
+from qres_ed25519.rotation import KeyRotation, Rotations, read_statement
 from qres_ed25519.signature import key_fault
 
 _path = click.Path(path_type=Path)
@@ -134,7 +134,7 @@ def rotate(
     old_secret = keyfile.passphrase(old_passphrase_env, "--old-passphrase-env")
     before = keyfile.load(old, old_secret, "OLD")
     pair = keyfile.generate()
-    made = Statement.make(before, pair, int(time.time()))
+    made = KeyRotation.make(before, pair, int(time.time()))
     # The statement first: it is worth nothing without the key, and a key without its statement
     # could be taken for the node's.
     keyfile.write_new(statement, made.to_bytes(), 0o644)

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from qres_core import ConfigError, LabError, stores
-from qres_ed25519.signature import KeyPair
+from qres_ed25519.signature import SigningKey
 
 MAX_FILE_BYTES: Final = 16 * 1024
 MIN_PASSPHRASE_BYTES: Final = 15
@@ -37,9 +37,9 @@ _UNGUARDED: Final = (
 )
 
 
-def generate() -> KeyPair:
+def generate() -> SigningKey:
     """A new key from the operating system's randomness."""
-    return KeyPair.from_seed(secrets.token_bytes(32))
+    return SigningKey.from_seed(secrets.token_bytes(32))
 
 
 def passphrase(variable: str, where: str) -> bytes | None:
@@ -61,7 +61,7 @@ def passphrase(variable: str, where: str) -> bytes | None:
     return os.fsencode(value)
 
 
-def save(path: Path, pair: KeyPair, secret: bytes | None) -> None:
+def save(path: Path, pair: SigningKey, secret: bytes | None) -> None:
     """Write a private key to a new file of mode 0600, on disk when this returns.
 
     Where files have no modes (Windows), nothing but a passphrase keeps others from the key.
@@ -111,7 +111,7 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         raise
 
 
-def load(path: Path, secret: bytes | None, where: str) -> KeyPair:
+def load(path: Path, secret: bytes | None, where: str) -> SigningKey:
     """Read a private key.
 
     The checks are of the opened file, so nobody can exchange it in between. A link may lead to it;
@@ -151,7 +151,7 @@ def load(path: Path, secret: bytes | None, where: str) -> KeyPair:
         raise refused(what) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise refused("a private key of another kind than Ed25519")
-    return KeyPair.from_seed(key.private_bytes_raw())
+    return SigningKey.from_seed(key.private_bytes_raw())
 
 
 def _read_private(path: Path, where: str) -> bytes:

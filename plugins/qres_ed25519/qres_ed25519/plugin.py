@@ -25,7 +25,7 @@ from qres_core import (
     reject,
 )
 from qres_ed25519.rotation import Rotations
-from qres_ed25519.signature import KeyPair, key_fault, verify
+from qres_ed25519.signature import SigningKey, key_fault, verify
 
 NAME: Final = "ed25519"
 """The plugin's name; its signature travels in ``envelope.auth`` under it."""
@@ -103,7 +103,7 @@ class Ed25519:
             "speaks for a node of the roster. All nodes need the same ones."
         },
     )
-    _pair: KeyPair | None = attrs.field(init=False, default=None, repr=False)
+    _pair: SigningKey | None = attrs.field(init=False, default=None, repr=False)
     _node_id: NodeId = attrs.field(init=False, default=b"", repr=False)
     _rotations: Rotations = attrs.field(init=False, factory=Rotations, repr=False)
     _keys: dict[NodeId, bytes] = attrs.field(init=False, factory=dict[NodeId, bytes], repr=False)
@@ -139,11 +139,11 @@ class Ed25519:
             self._pair = self._load()
         else:
             self._rotations = Rotations()
-            self._pair = KeyPair.from_seed(hashlib.sha256(LAB_DOMAIN + seed).digest())
+            self._pair = SigningKey.from_seed(hashlib.sha256(LAB_DOMAIN + seed).digest())
         self._node_id = self._rotations.identity(self._pair.public)
         return self._node_id
 
-    def _load(self) -> KeyPair:
+    def _load(self) -> SigningKey:
         from qres_ed25519 import keyfile  # noqa: PLC0415 - `cryptography` is for key files only
 
         if self.key:

@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core import ConfigError, NodeId, WireError, canonical
-from qres_ed25519.signature import KeyPair, key_fault, verify
+from qres_ed25519.signature import SigningKey, key_fault, verify
 
 VERSION: Final = 1
 DOMAIN: Final = b"qres/ed25519/rotation/v1\0"
@@ -29,7 +29,7 @@ def _digest(old: bytes, new: bytes, time: int) -> bytes:
 
 
 @attrs.frozen
-class Statement:
+class KeyRotation:
     """The holder of one key names the key that replaces it. Verified, however it was made.
 
     On disk it is a deterministic CBOR map with the keys 0 to 5: version, old key, new key, time,
@@ -68,7 +68,7 @@ class Statement:
                 raise _bad("signatures", f"not signed by the {whose} key")
 
     @classmethod
-    def make(cls, old: KeyPair, new: KeyPair, time: int) -> Statement:
+    def make(cls, old: SigningKey, new: SigningKey, time: int) -> KeyRotation:
         """The statement that ``new`` replaces ``old``."""
         digest = _digest(old.public, new.public, time)
         return cls(old.public, new.public, time, (old.sign(digest), new.sign(digest)))
@@ -79,7 +79,7 @@ class Statement:
         return canonical.dumps(dict(enumerate(fields)))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Statement:
+    def from_bytes(cls, data: bytes) -> KeyRotation:
         """Decode and verify a statement.
 
         Raises:
@@ -97,7 +97,7 @@ def _bad(field: str, what: str) -> WireError:
     return WireError.of("QRES-E404", f"statement.{field}", what)
 
 
-def read_statement(path: Path, where: str) -> Statement:
+def read_statement(path: Path, where: str) -> KeyRotation:
     """Read a statement's file.
 
     Args:
@@ -115,7 +115,7 @@ def read_statement(path: Path, where: str) -> Statement:
         fix = "name a readable file"
         raise ConfigError.of("QRES-E101", f"{where}: {path}", reason, fix) from error
     try:
-        return Statement.from_bytes(data)
+        return KeyRotation.from_bytes(data)
     except WireError as error:
         what = f"{path}: {error.problems[0]}"
         fix = "ask its maker for the file again"
@@ -135,7 +135,7 @@ class Rotations:
     preceding: Mapping[bytes, bytes] = attrs.field(factory=dict[bytes, bytes])
 
     @classmethod
-    def join(cls, statements: Iterable[Statement], where: str) -> Rotations:
+    def join(cls, statements: Iterable[KeyRotation], where: str) -> Rotations:
         """Join statements, given in any order.
 
         Args:
@@ -147,8 +147,8 @@ class Rotations:
                 made by a thief, and nothing here tells which), for one key that replaces two, for
                 a circle, and for a statement older than the one before it.
         """
-        by_old: dict[bytes, Statement] = {}
-        by_new: dict[bytes, Statement] = {}
+        by_old: dict[bytes, KeyRotation] = {}
+        by_new: dict[bytes, KeyRotation] = {}
         for one in statements:
             if one.old in by_old:
                 raise _refused(where, f"two statements replace the key {one.old.hex()}", "keep one")

@@ -37,7 +37,7 @@ one ``y`` are each other's negatives, so ``y`` alone tells them."""
 
 
 @attrs.frozen(eq=False)
-class KeyPair:
+class SigningKey:
     """A private key with its public key.
 
     Attributes:
@@ -50,7 +50,7 @@ class KeyPair:
     _secret: bytes = attrs.field(repr=False)
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> KeyPair:
+    def from_seed(cls, seed: bytes) -> SigningKey:
         """The pair of a private key of 32 bytes.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 from qres_ed25519 import Ed25519
-from qres_ed25519.signature import KeyPair
+from qres_ed25519.signature import SigningKey
 
 from qres_core import ACCEPT, Blame, Envelope, NodeInfo, Verdict, hookimpl, reject
 from qres_core.kernel.config import parse
@@ -140,9 +140,9 @@ def torsion(curve: SlowCurve) -> list[Point]:
 
 
 @pytest.fixture(scope="session")
-def pairs() -> list[KeyPair]:
+def pairs() -> list[SigningKey]:
     """Eight keys; the same every time."""
-    return [KeyPair.from_seed(hashlib.sha256(b"%d" % i).digest()) for i in range(8)]
+    return [SigningKey.from_seed(hashlib.sha256(b"%d" % i).digest()) for i in range(8)]
 
 
 @pytest.fixture(scope="session")
@@ -188,7 +188,7 @@ def make_kernel(installed: Mapping[str, Installed]) -> Callable[..., Kernel]:
 def key_file(tmp_path: Path) -> Callable[..., str]:
     """A key file of one of the pairs, as another program would have written it."""
 
-    def write(pair: KeyPair, name: str = "node.key", mode: int = 0o600) -> str:
+    def write(pair: SigningKey, name: str = "node.key", mode: int = 0o600) -> str:
         from qres_ed25519 import keyfile  # noqa: PLC0415 - only these tests pay for cryptography
 
         path = tmp_path / name

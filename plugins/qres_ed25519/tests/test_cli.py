@@ -21,7 +21,7 @@ from qres_core import ConfigError, LabError, QresError
 
 if TYPE_CHECKING:
     from click import Command
-    from qres_ed25519.signature import KeyPair
+    from qres_ed25519.signature import SigningKey
 
 PASSPHRASE = "a long enough passphrase"
 
@@ -135,7 +135,7 @@ def test_show_of_nothing_and_of_two_things(tmp_path: Path) -> None:
     assert "both" in str(both)
 
 
-def test_rotate_and_check(tmp_path: Path, pairs: list[KeyPair]) -> None:
+def test_rotate_and_check(tmp_path: Path, pairs: list[SigningKey]) -> None:
     old, new, statement = (tmp_path / name for name in ("old", "new", "statement"))
     keyfile.save(old, pairs[0], PASSPHRASE.encode())
     made = run_json(
@@ -181,7 +181,7 @@ def test_rotate_and_check(tmp_path: Path, pairs: list[KeyPair]) -> None:
 
 
 def test_rotate_overwrites_nothing_and_leaves_nothing_half_done(
-    tmp_path: Path, pairs: list[KeyPair]
+    tmp_path: Path, pairs: list[SigningKey]
 ) -> None:
     old, taken, free = (tmp_path / name for name in ("old", "taken", "free"))
     keyfile.save(old, pairs[0], None)
@@ -198,7 +198,7 @@ def test_rotate_overwrites_nothing_and_leaves_nothing_half_done(
     assert not free.exists()
 
 
-def test_check_says_what_is_wrong(tmp_path: Path, pairs: list[KeyPair]) -> None:
+def test_check_says_what_is_wrong(tmp_path: Path, pairs: list[SigningKey]) -> None:
     old = tmp_path / "old"
     keyfile.save(old, pairs[0], None)
     for name in ("a", "b"):

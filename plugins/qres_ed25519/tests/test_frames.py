@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from qres_ed25519 import Ed25519
-from qres_ed25519.signature import KeyPair, verify
+from qres_ed25519.signature import SigningKey, verify
 
 from qres_core import Blame, Envelope, NodeInfo
 from qres_core.kernel.inbound import Rejection
@@ -179,7 +179,7 @@ sys.stdout.buffer.write(kernel.sign(envelope).to_bytes())
 
 
 def test_one_process_signs_and_another_verifies(
-    pairs: list[KeyPair],
+    pairs: list[SigningKey],
     key_file: Callable[..., str],
     make_kernel: Callable[..., Kernel],
     tmp_path: Path,

@@ -22,7 +22,7 @@ from qres_ed25519 import keyfile
 from qres_core import ConfigError, LabError
 
 if TYPE_CHECKING:
-    from qres_ed25519.signature import KeyPair
+    from qres_ed25519.signature import SigningKey
 
 PASSPHRASE = b"a long enough passphrase"
 
@@ -49,7 +49,7 @@ def refusal_of(path: Path, secret: bytes | None = None) -> ConfigError:
 @pytest.mark.parametrize("secret", [None, PASSPHRASE])
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
 def test_a_file_is_its_owners_alone_whatever_the_umask(
-    secret: bytes | None, umask: int, pairs: list[KeyPair], tmp_path: Path
+    secret: bytes | None, umask: int, pairs: list[SigningKey], tmp_path: Path
 ) -> None:
     path = tmp_path / "node.key"
     before = os.umask(umask)
@@ -66,7 +66,7 @@ def test_a_file_is_its_owners_alone_whatever_the_umask(
 
 
 def test_a_file_is_never_open_to_others_not_even_while_written(
-    pairs: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[int] = []
     original = os.open
@@ -93,7 +93,7 @@ def test_every_generated_key_is_another() -> None:
     assert len({keyfile.generate().public for _ in range(20)}) == 20
 
 
-def test_nothing_is_overwritten(pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_nothing_is_overwritten(pairs: list[SigningKey], tmp_path: Path) -> None:
     path = write(tmp_path / "node.key", b"precious")
     (tmp_path / "dangling").symlink_to(tmp_path / "elsewhere")
     for taken in (path, tmp_path / "dangling", tmp_path):
@@ -105,7 +105,9 @@ def test_nothing_is_overwritten(pairs: list[KeyPair], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["absent/node.key", "nul\0.key"])
-def test_what_cannot_be_written_is_named(place: str, pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_named(
+    place: str, pairs: list[SigningKey], tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError) as refusal:
         keyfile.save(tmp_path / place, pairs[0], None)
     assert refusal.value.code == "QRES-E101"
@@ -113,7 +115,7 @@ def test_what_cannot_be_written_is_named(place: str, pairs: list[KeyPair], tmp_p
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_half_a_file_is_not_left_behind(
-    error: BaseException, pairs: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_handle: int) -> None:
         raise error
@@ -126,7 +128,7 @@ def test_half_a_file_is_not_left_behind(
 
 
 def test_a_key_is_on_disk_before_anybody_relies_on_it(
-    pairs: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[bool, int]] = []
     original = os.fsync
@@ -145,7 +147,9 @@ def test_a_key_is_on_disk_before_anybody_relies_on_it(
 
 
 @pytest.mark.parametrize("length", [0, 1, 14])
-def test_short_passphrases_are_refused(length: int, pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_short_passphrases_are_refused(
+    length: int, pairs: list[SigningKey], tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="at least 15") as refusal:
         keyfile.save(tmp_path / "node.key", pairs[0], b"x" * length)
     assert refusal.value.code == "QRES-E105"
@@ -157,7 +161,7 @@ def test_short_passphrases_are_refused(length: int, pairs: list[KeyPair], tmp_pa
 
 
 @pytest.mark.parametrize("bit", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
-def test_loose_permissions(bit: int, pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_loose_permissions(bit: int, pairs: list[SigningKey], tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     keyfile.save(path, pairs[0], None)
     path.chmod(0o600 | bit)
@@ -171,7 +175,7 @@ def test_loose_permissions(bit: int, pairs: list[KeyPair], tmp_path: Path) -> No
         assert keyfile.load(path, None, "x").public == pairs[0].public
 
 
-def test_a_link_is_judged_by_the_file_it_leads_to(pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_a_link_is_judged_by_the_file_it_leads_to(pairs: list[SigningKey], tmp_path: Path) -> None:
     path, link = tmp_path / "node.key", tmp_path / "link"
     keyfile.save(path, pairs[0], None)
     link.symlink_to(path)
@@ -181,7 +185,7 @@ def test_a_link_is_judged_by_the_file_it_leads_to(pairs: list[KeyPair], tmp_path
 
 
 def test_another_users_file(
-    pairs: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, link = tmp_path / "node.key", tmp_path / "link"
     keyfile.save(path, pairs[0], None)
@@ -207,7 +211,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     assert refusal_of(tmp_path / "nul\0").code == "QRES-E101"
 
 
-def test_handles_are_closed(pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_handles_are_closed(pairs: list[SigningKey], tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     keyfile.save(path, pairs[0], None)
     before = len(list(Path("/proc/self/fd").iterdir()))
@@ -253,7 +257,7 @@ def test_other_contents(kind: str, tmp_path: Path) -> None:
     assert expected in str(refusal)
 
 
-def test_a_file_too_large_to_be_a_key(pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_a_file_too_large_to_be_a_key(pairs: list[SigningKey], tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     keyfile.save(path, pairs[0], None)
     size = path.stat().st_size
@@ -262,7 +266,9 @@ def test_a_file_too_large_to_be_a_key(pairs: list[KeyPair], tmp_path: Path) -> N
     assert "larger than" in str(refusal_of(write(path, padded + b"\n")))
 
 
-def test_passphrase_and_encryption_must_go_together(pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_passphrase_and_encryption_must_go_together(
+    pairs: list[SigningKey], tmp_path: Path
+) -> None:
     keyfile.save(tmp_path / "plain", pairs[0], None)
     keyfile.save(tmp_path / "locked", pairs[0], PASSPHRASE)
     assert "not encrypted" in str(refusal_of(tmp_path / "plain", PASSPHRASE))
@@ -304,7 +310,7 @@ def _openssl() -> None:
 
 
 @pytest.mark.usefixtures("_openssl")
-def test_openssl_reads_what_is_written(pairs: list[KeyPair], tmp_path: Path) -> None:
+def test_openssl_reads_what_is_written(pairs: list[SigningKey], tmp_path: Path) -> None:
     path = tmp_path / "node.key"
     keyfile.save(path, pairs[0], PASSPHRASE)
     password = f"pass:{PASSPHRASE.decode()}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_ed25519.names import ALPHABET, base58, did, peer_id
-from qres_ed25519.signature import KeyPair
+from qres_ed25519.signature import SigningKey
 
 # The Ed25519 key of the libp2p specification's test vectors, and its PeerId as libp2p prints it.
 SEED = bytes.fromhex("7e0830617c4a7de83925dfb2694556b12936c477a0e1feb2e148ec9da60fee7d")
@@ -23,7 +23,7 @@ def unbase58(text: str) -> bytes:
 
 
 def test_the_pair_of_the_libp2p_specification() -> None:
-    assert KeyPair.from_seed(SEED).public == PUBLIC
+    assert SigningKey.from_seed(SEED).public == PUBLIC
     assert peer_id(PUBLIC) == PEER_ID
 
 

@@ -13,7 +13,7 @@ import attrs
 import pytest
 from qres_ed25519 import Ed25519
 from qres_ed25519 import plugin as module
-from qres_ed25519.signature import KeyPair, L, verify
+from qres_ed25519.signature import L, SigningKey, verify
 
 from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, OptionError, PluginError, reject
 from qres_core.testing import AuthenticatorContract, host, make_envelope
@@ -95,15 +95,15 @@ def test_lab_identities_follow_the_seed_alone(lab: Callable[..., Ed25519]) -> No
     first, again, other = (Ed25519().identity(seed) for seed in (b"a" * 32, b"a" * 32, b"b" * 32))
     assert first == again != other
     # The seed is known to everybody; the domain keeps it from being anybody's real key.
-    assert first != KeyPair.from_seed(b"a" * 32).public
+    assert first != SigningKey.from_seed(b"a" * 32).public
     derived = hashlib.sha256(b"qres/ed25519/lab-key/v1\0" + b"a" * 32).digest()
-    assert first == KeyPair.from_seed(derived).public
+    assert first == SigningKey.from_seed(derived).public
     assert Ed25519(key="absent", rotations=("absent",)).identity(b"a" * 32) == first
     assert signed(lab(b"a" * 32), first).auth["ed25519"]
 
 
 def test_a_real_node_reads_its_key_file(
-    pairs: list[KeyPair], key_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    pairs: list[SigningKey], key_file: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QRES_KEY_FILE", key_file(pairs[1], "env.key"))
     assert Ed25519(key=key_file(pairs[0])).identity(None) == pairs[0].public
@@ -131,7 +131,7 @@ def test_the_error_says_which_source_named_the_file(
 
 
 def test_an_encrypted_file_opens_with_the_variable(
-    pairs: list[KeyPair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pairs: list[SigningKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from qres_ed25519 import keyfile  # noqa: PLC0415 - only these tests pay for cryptography
 
@@ -151,7 +151,7 @@ def test_an_encrypted_file_opens_with_the_variable(
 
 
 def test_setup_reads_the_key_where_nobody_asked_for_the_identity(
-    pairs: list[KeyPair], key_file: Callable[..., str]
+    pairs: list[SigningKey], key_file: Callable[..., str]
 ) -> None:
     plugin = Ed25519(key=key_file(pairs[0]))
     public = pairs[0].public
@@ -160,7 +160,7 @@ def test_setup_reads_the_key_where_nobody_asked_for_the_identity(
 
 
 def test_a_node_under_another_name_than_its_keys_is_refused(
-    pairs: list[KeyPair], key_file: Callable[..., str]
+    pairs: list[SigningKey], key_file: Callable[..., str]
 ) -> None:
     plugin = Ed25519(key=key_file(pairs[0]))
     other = pairs[1].public

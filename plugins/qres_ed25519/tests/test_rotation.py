@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_ed25519 import Ed25519
-from qres_ed25519.rotation import MAX_STATEMENT_BYTES, Rotations, Statement, read_statement
-from qres_ed25519.signature import KeyPair, L
+from qres_ed25519.rotation import MAX_STATEMENT_BYTES, KeyRotation, Rotations, read_statement
+from qres_ed25519.signature import L, SigningKey
 
 from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, WireError, canonical, reject
 from qres_core.testing import make_envelope
@@ -30,21 +30,21 @@ BAD_SIGNATURE = reject("bad signature", blame=Blame.LINK)
 def statement_file(tmp_path: Path) -> Callable[..., str]:
     counter = itertools.count()
 
-    def write(old: KeyPair, new: KeyPair, time: int = 100) -> str:
+    def write(old: SigningKey, new: SigningKey, time: int = 100) -> str:
         path = tmp_path / f"{next(counter)}.rotation"
-        path.write_bytes(Statement.make(old, new, time).to_bytes())
+        path.write_bytes(KeyRotation.make(old, new, time).to_bytes())
         return str(path)
 
     return write
 
 
-def signed(pair: KeyPair, sender: bytes, **fields: Any) -> Envelope:
+def signed(pair: SigningKey, sender: bytes, **fields: Any) -> Envelope:
     envelope = make_envelope(sender=sender, **fields)
     return envelope.with_auth({"ed25519": pair.sign(envelope.signing_digest)})
 
 
 def by_hand(
-    old: KeyPair, new: KeyPair, time: int, *, domain: bytes = b"qres/ed25519/rotation/v1\0"
+    old: SigningKey, new: SigningKey, time: int, *, domain: bytes = b"qres/ed25519/rotation/v1\0"
 ) -> tuple[bytes, bytes]:
     body = canonical.dumps([1, old.public, new.public, time])
     digest = hashlib.sha256(domain + body).digest()
@@ -54,9 +54,9 @@ def by_hand(
 # ── the statement ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_file_is_what_is_written_down(pairs: list[KeyPair]) -> None:
+def test_the_file_is_what_is_written_down(pairs: list[SigningKey]) -> None:
     old, new = pairs[:2]
-    made = Statement.make(old, new, 1234)
+    made = KeyRotation.make(old, new, 1234)
     first, second = by_hand(old, new, 1234)
     assert canonical.loads(made.to_bytes(), max_bytes=512) == {
         0: 1,
@@ -66,26 +66,26 @@ def test_the_file_is_what_is_written_down(pairs: list[KeyPair]) -> None:
         4: first,
         5: second,
     }
-    assert Statement.from_bytes(made.to_bytes()) == made
+    assert KeyRotation.from_bytes(made.to_bytes()) == made
 
 
-def test_every_flipped_bit_is_refused(pairs: list[KeyPair]) -> None:
-    data = Statement.make(pairs[0], pairs[1], 2**40).to_bytes()
+def test_every_flipped_bit_is_refused(pairs: list[SigningKey]) -> None:
+    data = KeyRotation.make(pairs[0], pairs[1], 2**40).to_bytes()
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(WireError):
-            Statement.from_bytes(bytes(flipped))
+            KeyRotation.from_bytes(bytes(flipped))
 
 
 @given(data=st.binary(max_size=300))
 def test_any_bytes_raise_nothing_but_the_named_error(data: bytes) -> None:
     with pytest.raises(WireError):
-        Statement.from_bytes(data)
+        KeyRotation.from_bytes(data)
 
 
-def fields(pairs: list[KeyPair]) -> dict[int, Any]:
-    return canonical.loads(Statement.make(pairs[0], pairs[1], 7).to_bytes(), max_bytes=512)
+def fields(pairs: list[SigningKey]) -> dict[int, Any]:
+    return canonical.loads(KeyRotation.make(pairs[0], pairs[1], 7).to_bytes(), max_bytes=512)
 
 
 @pytest.mark.parametrize(
@@ -107,32 +107,32 @@ def fields(pairs: list[KeyPair]) -> dict[int, Any]:
         ({6: 0}, "QRES-E402"),
     ],
 )
-def test_fields_are_checked(changes: dict[int, Any], code: str, pairs: list[KeyPair]) -> None:
+def test_fields_are_checked(changes: dict[int, Any], code: str, pairs: list[SigningKey]) -> None:
     with pytest.raises(WireError) as refusal:
-        Statement.from_bytes(canonical.dumps({**fields(pairs), **changes}))
+        KeyRotation.from_bytes(canonical.dumps({**fields(pairs), **changes}))
     assert refusal.value.code == code
 
 
-def test_other_shapes(pairs: list[KeyPair]) -> None:
+def test_other_shapes(pairs: list[SigningKey]) -> None:
     for value in (list(fields(pairs).values()), 3, {}, {0: 1}, {"0": 1}):
         with pytest.raises(WireError) as refusal:
-            Statement.from_bytes(canonical.dumps(value))
+            KeyRotation.from_bytes(canonical.dumps(value))
         assert refusal.value.code == "QRES-E402"
 
 
-def test_only_the_two_keys_themselves_can_make_it(pairs: list[KeyPair]) -> None:
+def test_only_the_two_keys_themselves_can_make_it(pairs: list[SigningKey]) -> None:
     old, new, thief = pairs[:3]
     good = fields(pairs)
-    theirs_old, _ = by_hand(KeyPair(old.public, thief.seed, thief._secret), new, 7)
-    _, theirs_new = by_hand(old, KeyPair(new.public, thief.seed, thief._secret), 7)
+    theirs_old, _ = by_hand(SigningKey(old.public, thief.seed, thief._secret), new, 7)
+    _, theirs_new = by_hand(old, SigningKey(new.public, thief.seed, thief._secret), 7)
     swapped = {4: good[5], 5: good[4]}
     for changes, whose in (({4: theirs_old}, "old"), ({5: theirs_new}, "new"), (swapped, "old")):
         with pytest.raises(WireError, match=f"not signed by the {whose} key"):
-            Statement.from_bytes(canonical.dumps({**good, **changes}))
+            KeyRotation.from_bytes(canonical.dumps({**good, **changes}))
 
 
 def test_control_without_the_new_keys_signature_a_key_could_be_claimed(
-    pairs: list[KeyPair],
+    pairs: list[SigningKey],
 ) -> None:
     # The holder of the old key names somebody else's key: its own signature is right.
     old, victim = pairs[:2]
@@ -140,30 +140,32 @@ def test_control_without_the_new_keys_signature_a_key_could_be_claimed(
     good = fields(pairs)
     assert mine == good[4]
     with pytest.raises(WireError, match="not signed by the new key"):
-        Statement.from_bytes(canonical.dumps({**good, 5: mine}))
+        KeyRotation.from_bytes(canonical.dumps({**good, 5: mine}))
 
 
-def test_signatures_of_messages_are_no_statements(pairs: list[KeyPair]) -> None:
+def test_signatures_of_messages_are_no_statements(pairs: list[SigningKey]) -> None:
     old, new = pairs[:2]
     first, second = by_hand(old, new, 7, domain=b"qres/envelope/v1\0")
     with pytest.raises(WireError, match="not signed by the old key"):
-        Statement.from_bytes(canonical.dumps({**fields(pairs), 4: first, 5: second}))
+        KeyRotation.from_bytes(canonical.dumps({**fields(pairs), 4: first, 5: second}))
 
 
-def test_there_is_one_file_for_one_statement(pairs: list[KeyPair]) -> None:
+def test_there_is_one_file_for_one_statement(pairs: list[SigningKey]) -> None:
     good = fields(pairs)
     s = int.from_bytes(good[4][32:], "little") + L
     with pytest.raises(WireError):
-        Statement.from_bytes(canonical.dumps({**good, 4: good[4][:32] + s.to_bytes(32, "little")}))
+        KeyRotation.from_bytes(
+            canonical.dumps({**good, 4: good[4][:32] + s.to_bytes(32, "little")})
+        )
 
 
-def test_a_key_does_not_replace_itself(pairs: list[KeyPair]) -> None:
+def test_a_key_does_not_replace_itself(pairs: list[SigningKey]) -> None:
     with pytest.raises(WireError, match="the old key again"):
-        Statement.make(pairs[0], pairs[0], 7)
+        KeyRotation.make(pairs[0], pairs[0], 7)
 
 
-def test_statements_cannot_be_made_up_in_python_either(pairs: list[KeyPair]) -> None:
-    made = Statement.make(pairs[0], pairs[1], 7)
+def test_statements_cannot_be_made_up_in_python_either(pairs: list[SigningKey]) -> None:
+    made = KeyRotation.make(pairs[0], pairs[1], 7)
     with pytest.raises(WireError):
         attrs.evolve(made, time=8)
     with pytest.raises(WireError):
@@ -171,24 +173,26 @@ def test_statements_cannot_be_made_up_in_python_either(pairs: list[KeyPair]) -> 
 
 
 @pytest.mark.parametrize("time", [-1, 2**63, True])
-def test_no_signature_makes_up_for_a_time_that_is_none(time: int, pairs: list[KeyPair]) -> None:
+def test_no_signature_makes_up_for_a_time_that_is_none(time: int, pairs: list[SigningKey]) -> None:
     first, second = by_hand(pairs[0], pairs[1], time)
     with pytest.raises(WireError, match=r"statement\.time"):
-        Statement.from_bytes(canonical.dumps({**fields(pairs), 3: time, 4: first, 5: second}))
+        KeyRotation.from_bytes(canonical.dumps({**fields(pairs), 3: time, 4: first, 5: second}))
 
 
 @pytest.mark.parametrize("time", [0, 2**63 - 1])
-def test_the_ends_of_time(time: int, pairs: list[KeyPair]) -> None:
-    assert Statement.from_bytes(Statement.make(pairs[0], pairs[1], time).to_bytes()).time == time
+def test_the_ends_of_time(time: int, pairs: list[SigningKey]) -> None:
+    assert (
+        KeyRotation.from_bytes(KeyRotation.make(pairs[0], pairs[1], time).to_bytes()).time == time
+    )
 
 
-def test_files_that_cannot_be_read(tmp_path: Path, pairs: list[KeyPair]) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path, pairs: list[SigningKey]) -> None:
     for name in ("absent", "nul\0", ""):
         with pytest.raises(ConfigError, match="rotations") as refusal:
             read_statement(tmp_path / name, "plugins.ed25519.rotations")
         assert refusal.value.code == "QRES-E101"
     path = tmp_path / "bad"
-    good = Statement.make(pairs[0], pairs[1], 7).to_bytes()
+    good = KeyRotation.make(pairs[0], pairs[1], 7).to_bytes()
     for data in (b"", good[:-1], good + b"\0", good + bytes(MAX_STATEMENT_BYTES)):
         path.write_bytes(data)
         with pytest.raises(ConfigError, match="bad") as refusal:
@@ -201,13 +205,13 @@ def test_files_that_cannot_be_read(tmp_path: Path, pairs: list[KeyPair]) -> None
 # ── chains ────────────────────────────────────────────────────────────────────────────────────
 
 
-def chain_of(pairs: list[KeyPair], *numbers: int) -> list[Statement]:
+def chain_of(pairs: list[SigningKey], *numbers: int) -> list[KeyRotation]:
     """Statements that lead from one key to the next, a second apart."""
     steps = itertools.pairwise(numbers)
-    return [Statement.make(pairs[a], pairs[b], 10 + i) for i, (a, b) in enumerate(steps)]
+    return [KeyRotation.make(pairs[a], pairs[b], 10 + i) for i, (a, b) in enumerate(steps)]
 
 
-def test_chains_join_in_any_order(pairs: list[KeyPair]) -> None:
+def test_chains_join_in_any_order(pairs: list[SigningKey]) -> None:
     keys = [pair.public for pair in pairs]
     statements = [*chain_of(pairs, 0, 1, 2, 3), *chain_of(pairs, 5, 4)]
     for order in itertools.permutations(statements):
@@ -235,9 +239,9 @@ def test_chains_join_in_any_order(pairs: list[KeyPair]) -> None:
     ],
 )
 def test_what_contradicts_itself(
-    steps: list[tuple[int, int]], what: str, pairs: list[KeyPair]
+    steps: list[tuple[int, int]], what: str, pairs: list[SigningKey]
 ) -> None:
-    statements = [Statement.make(pairs[a], pairs[b], 9) for a, b in steps]
+    statements = [KeyRotation.make(pairs[a], pairs[b], 9) for a, b in steps]
     for order in (statements, statements[::-1]):
         with pytest.raises(ConfigError, match=what) as refusal:
             Rotations.join(order, "plugins.ed25519.rotations")
@@ -245,9 +249,9 @@ def test_what_contradicts_itself(
         assert refusal.value.problems[0].where == "plugins.ed25519.rotations"
 
 
-def test_time_does_not_run_backwards_along_a_chain(pairs: list[KeyPair]) -> None:
-    first, late = Statement.make(pairs[0], pairs[1], 9), Statement.make(pairs[1], pairs[2], 9)
-    early = Statement.make(pairs[1], pairs[2], 8)
+def test_time_does_not_run_backwards_along_a_chain(pairs: list[SigningKey]) -> None:
+    first, late = KeyRotation.make(pairs[0], pairs[1], 9), KeyRotation.make(pairs[1], pairs[2], 9)
+    early = KeyRotation.make(pairs[1], pairs[2], 8)
     assert Rotations.join([first, late], "x").chain(pairs[0].public)[-1] == pairs[2].public
     for order in ([first, early], [early, first]):
         with pytest.raises(ConfigError, match="before it came into use"):
@@ -261,7 +265,7 @@ def test_time_does_not_run_backwards_along_a_chain(pairs: list[KeyPair]) -> None
 def node(key_file: Callable[..., str]) -> Callable[..., Ed25519]:
     """A started node with the first, last-named key, in a roster of the first two pairs."""
 
-    def start(own: KeyPair, roster: list[KeyPair], *statements: str) -> Ed25519:
+    def start(own: SigningKey, roster: list[SigningKey], *statements: str) -> Ed25519:
         name = f"{own.public.hex()[:8]}.{len(statements)}.key"
         plugin = Ed25519(key=key_file(own, name), rotations=statements)
         node_id = plugin.identity(None)
@@ -272,7 +276,7 @@ def node(key_file: Callable[..., str]) -> Callable[..., Ed25519]:
 
 
 def test_the_identity_stays_and_the_key_changes(
-    pairs: list[KeyPair], node: Callable[..., Ed25519], statement_file: Callable[..., str]
+    pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
     first, peer, second, third = pairs[:4]
     roster = [first, peer]
@@ -301,7 +305,7 @@ def test_the_identity_stays_and_the_key_changes(
 
 
 def test_a_chain_counts_before_set_up_as_after_it(
-    pairs: list[KeyPair], key_file: Callable[..., str], statement_file: Callable[..., str]
+    pairs: list[SigningKey], key_file: Callable[..., str], statement_file: Callable[..., str]
 ) -> None:
     first, second = pairs[:2]
     plugin = Ed25519(key=key_file(second), rotations=(statement_file(first, second),))
@@ -311,7 +315,7 @@ def test_a_chain_counts_before_set_up_as_after_it(
 
 
 def test_a_replaced_key_does_not_start_a_node(
-    pairs: list[KeyPair], node: Callable[..., Ed25519], statement_file: Callable[..., str]
+    pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
     one, two = statement_file(pairs[0], pairs[2], 1), statement_file(pairs[2], pairs[3], 2)
     for own in (pairs[0], pairs[2]):
@@ -321,7 +325,7 @@ def test_a_replaced_key_does_not_start_a_node(
 
 
 def test_a_fork_stops_the_node(
-    pairs: list[KeyPair], node: Callable[..., Ed25519], statement_file: Callable[..., str]
+    pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
     forks = statement_file(pairs[0], pairs[2]), statement_file(pairs[0], pairs[3])
     for own in (pairs[1], pairs[2], pairs[3]):
@@ -330,7 +334,7 @@ def test_a_fork_stops_the_node(
 
 
 def test_statements_of_strangers_and_of_members(
-    pairs: list[KeyPair], node: Callable[..., Ed25519], statement_file: Callable[..., str]
+    pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
     with pytest.raises(ConfigError, match="is not in the roster"):
         node(pairs[0], pairs[:2], statement_file(pairs[4], pairs[5]))
@@ -347,7 +351,7 @@ def test_the_simulator_reads_no_statements() -> None:
 
 
 def test_an_observer_needs_no_key_and_believes_the_key_in_use(
-    pairs: list[KeyPair], statement_file: Callable[..., str]
+    pairs: list[SigningKey], statement_file: Callable[..., str]
 ) -> None:
     first, second, other = pairs[:3]
     roster = (first.public, other.public)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_ed25519 import signature as module
-from qres_ed25519.signature import KeyPair, L, P, key_fault, point_fault, verify
+from qres_ed25519.signature import L, P, SigningKey, key_fault, point_fault, verify
 
 # RFC 8032 section 7.1: secret key, public key, message, signature.
 RFC_VECTORS = [
@@ -71,7 +71,7 @@ def scalar(number: int) -> bytes:
 @pytest.mark.parametrize("vector", RFC_VECTORS, ids=["empty", "1 byte", "2 bytes", "SHA(abc)"])
 def test_vectors_of_the_rfc(vector: tuple[str, ...], curve: Any) -> None:
     seed, public, message, signature = map(bytes.fromhex, vector)
-    pair = KeyPair.from_seed(seed)
+    pair = SigningKey.from_seed(seed)
     assert pair.public == public == curve.public(seed)
     assert pair.sign(message) == signature == curve.sign(seed, message)
     assert not key_fault(public)
@@ -82,7 +82,7 @@ def test_vectors_of_the_rfc(vector: tuple[str, ...], curve: Any) -> None:
 @given(seed=st.binary(min_size=32, max_size=32), message=st.binary(max_size=64))
 @settings(deadline=None, max_examples=15)
 def test_the_slow_curve_agrees(seed: bytes, message: bytes, curve: Any) -> None:
-    pair = KeyPair.from_seed(seed)
+    pair = SigningKey.from_seed(seed)
     assert pair.public == curve.public(seed)
     signature = pair.sign(message)
     assert signature == curve.sign(seed, message)
@@ -90,7 +90,7 @@ def test_the_slow_curve_agrees(seed: bytes, message: bytes, curve: Any) -> None:
     assert curve.lax_verify(pair.public, message, signature)
 
 
-def test_every_flipped_bit_is_noticed(pairs: list[KeyPair]) -> None:
+def test_every_flipped_bit_is_noticed(pairs: list[SigningKey]) -> None:
     pair = pairs[0]
     good = pair.sign(MESSAGE)
     for bit in range(512):
@@ -100,7 +100,7 @@ def test_every_flipped_bit_is_noticed(pairs: list[KeyPair]) -> None:
         assert not verify(pair.public, MESSAGE, (good * 2)[:length])
 
 
-def test_bytes_do_not_move_between_signature_and_message(pairs: list[KeyPair]) -> None:
+def test_bytes_do_not_move_between_signature_and_message(pairs: list[SigningKey]) -> None:
     # The library takes both as one string; a signature of another length would shift the border.
     signature = pairs[0].sign(b"message")
     assert verify(pairs[0].public, b"message", signature)
@@ -110,11 +110,11 @@ def test_bytes_do_not_move_between_signature_and_message(pairs: list[KeyPair]) -
 
 def test_the_seed_must_have_its_length_and_is_not_shown() -> None:
     with pytest.raises(ValueError, match="seed"):
-        KeyPair.from_seed(bytes(31))
+        SigningKey.from_seed(bytes(31))
     secret = hashlib.sha256(b"secret").digest()
-    assert repr(secret) not in repr(KeyPair.from_seed(secret))
-    assert secret.hex() not in repr(KeyPair.from_seed(secret))
-    assert repr(KeyPair.from_seed(secret)).count("=b") == 1, "the public key alone"
+    assert repr(secret) not in repr(SigningKey.from_seed(secret))
+    assert secret.hex() not in repr(SigningKey.from_seed(secret))
+    assert repr(SigningKey.from_seed(secret)).count("=b") == 1, "the public key alone"
 
 
 # ── one signature of one message ──────────────────────────────────────────────────────────────
@@ -133,7 +133,7 @@ def lax_library(monkeypatch: pytest.MonkeyPatch, curve: Any, *, cofactor: int = 
 
 @pytest.mark.parametrize("multiple", [1, 2, 7, 14])
 def test_a_second_signature_made_by_adding_l(
-    multiple: int, pairs: list[KeyPair], curve: Any, monkeypatch: pytest.MonkeyPatch
+    multiple: int, pairs: list[SigningKey], curve: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = pairs[0]
     good = pair.sign(MESSAGE)
@@ -147,7 +147,7 @@ def test_a_second_signature_made_by_adding_l(
     assert not verify(pair.public, MESSAGE, forged)
 
 
-def test_s_is_below_l_exactly(monkeypatch: pytest.MonkeyPatch, pairs: list[KeyPair]) -> None:
+def test_s_is_below_l_exactly(monkeypatch: pytest.MonkeyPatch, pairs: list[SigningKey]) -> None:
     asked: list[bytes] = []
     monkeypatch.setattr(module, "crypto_sign_open", lambda signed, _public: asked.append(signed))
     nonce = pairs[0].sign(MESSAGE)[:32]
@@ -217,7 +217,7 @@ def test_small_order_nonce(curve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # The holder of the key makes it: s = k times a, R of order 1. Its own signature, in two
     # encodings of R if those were not refused.
     seed = hashlib.sha256(b"holder").digest()
-    pair = KeyPair.from_seed(seed)
+    pair = SigningKey.from_seed(seed)
     secret, _prefix = curve.expand(seed)
     lax_library(monkeypatch, curve)
     for nonce in encodings(curve, curve.zero):
@@ -229,7 +229,7 @@ def test_small_order_nonce(curve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_control_a_library_takes_a_small_order_nonce(curve: Any) -> None:
     seed = hashlib.sha256(b"holder").digest()
-    pair = KeyPair.from_seed(seed)
+    pair = SigningKey.from_seed(seed)
     nonce = curve.encode(curve.zero)
     k = curve.hash(nonce, pair.public, MESSAGE)
     forged = nonce + scalar(k * curve.expand(seed)[0] % L)
@@ -237,7 +237,7 @@ def test_control_a_library_takes_a_small_order_nonce(curve: Any) -> None:
     assert not verify(pair.public, MESSAGE, forged)
 
 
-def test_keys_with_a_part_of_small_order(curve: Any, torsion: Any, pairs: list[KeyPair]) -> None:
+def test_keys_with_a_part_of_small_order(curve: Any, torsion: Any, pairs: list[SigningKey]) -> None:
     point = curve.decode(pairs[0].public)
     assert not key_fault(pairs[0].public)
     for small in torsion:
@@ -282,7 +282,7 @@ def test_keys_of_another_length(length: int) -> None:
 
 
 def test_nonces_off_the_curve_and_of_another_encoding(
-    curve: Any, pairs: list[KeyPair], monkeypatch: pytest.MonkeyPatch
+    curve: Any, pairs: list[SigningKey], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lax_library(monkeypatch, curve)
     for excess in range(19):

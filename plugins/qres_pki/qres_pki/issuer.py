@@ -43,7 +43,7 @@ well, and one certificate would have several encodings."""
 
 
 @attrs.frozen
-class Certificate:
+class CertificateFields:
     """What a genuine certificate says.
 
     Attributes:
@@ -162,7 +162,7 @@ class Issuer:
             _seconds(certificate.not_valid_after_utc),
         )
 
-    def read_certificate(self, der: bytes) -> Certificate:
+    def read_certificate(self, der: bytes) -> CertificateFields:
         """Check what does not depend on the clock, the CRL or the message.
 
         Args:
@@ -251,7 +251,7 @@ class Issuer:
             return False
 
 
-def _content(certificate: x509.Certificate) -> Certificate:
+def _content(certificate: x509.Certificate) -> CertificateFields:
     """What a certificate of this CA says; any error means it does not fit the profile."""
     extensions = certificate.extensions
     key = raw_key(certificate)
@@ -264,7 +264,7 @@ def _content(certificate: x509.Certificate) -> Certificate:
     if constraints.ca or not usage.digital_signature or strange or dids != [f"{DID}{key.hex()}"]:
         msg = "not a node's certificate"
         raise ValueError(msg)
-    return Certificate(
+    return CertificateFields(
         key,
         certificate.serial_number,
         _one(certificate.subject, NameOID.ORGANIZATION_NAME),

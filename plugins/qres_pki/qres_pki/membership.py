@@ -11,7 +11,7 @@ import attrs
 
 from qres_core import ACCEPT, RoundError, Verdict
 from qres_pki.high_water import HighWater
-from qres_pki.issuer import Certificate, Issuer, Revocations
+from qres_pki.issuer import CertificateFields, Issuer, Revocations
 from qres_pki.members import parse_members
 from qres_pki.profile import ROLE_OF_KIND, ROLES
 from qres_pki.refusal import (
@@ -90,8 +90,8 @@ class Membership:
     issuer: Issuer | None
     revocations: Revocations | None
     require_crl: bool
-    _genuine: OrderedDict[bytes, Certificate] = attrs.field(
-        factory=OrderedDict[bytes, Certificate], init=False
+    _genuine: OrderedDict[bytes, CertificateFields] = attrs.field(
+        factory=OrderedDict[bytes, CertificateFields], init=False
     )
 
     def judge(self, key: bytes, credential: bytes, kind: str | None, now: float) -> Verdict:
@@ -125,7 +125,7 @@ class Membership:
 
     def entitlement(  # noqa: PLR0911 - a return for each reason
         self, key: bytes, credential: bytes, kind: str | None
-    ) -> tuple[Verdict, Certificate | None]:
+    ) -> tuple[Verdict, CertificateFields | None]:
         """The part of :meth:`judge` that no clock decides.
 
         Returns:
@@ -147,7 +147,7 @@ class Membership:
             return ROLE_MISSING, None
         return ACCEPT, certificate
 
-    def _read(self, issuer: Issuer, credential: bytes) -> Certificate:
+    def _read(self, issuer: Issuer, credential: bytes) -> CertificateFields:
         digest = hashlib.sha256(credential).digest()
         known = self._genuine.get(digest)
         if known is not None:

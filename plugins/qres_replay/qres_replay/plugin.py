@@ -23,7 +23,7 @@ from qres_core import (
     reject,
 )
 from qres_replay.challenge import Challenge, Freshness, draw_nonce
-from qres_replay.store import Store
+from qres_replay.store import WindowStore
 from qres_replay.window import Sender, Window
 
 MODES: Final = ("clock", "challenge")
@@ -96,7 +96,7 @@ class Replay:
         },
     )
     _senders: Mapping[NodeId, Sender] = attrs.field(factory=dict[NodeId, Sender], init=False)
-    _store: Store | None = attrs.field(default=None, init=False)
+    _store: WindowStore | None = attrs.field(default=None, init=False)
     _freshness: Freshness | None = attrs.field(default=None, init=False)
     _node: NodeInfo | None = attrs.field(default=None, init=False)
 
@@ -120,13 +120,13 @@ class Replay:
         """Open the store, or begin with empty windows where there is no ``data_dir``.
 
         Raises:
-            RoundError: QRES-E602, see :class:`qres_replay.store.Store`.
+            RoundError: QRES-E602, see :class:`qres_replay.store.WindowStore`.
         """
         self.teardown()
         if node_info.data_dir is None:
             self._senders = {node: Sender(node, Window(self.window)) for node in node_info.roster}
         else:
-            self._store = Store(
+            self._store = WindowStore(
                 Path(node_info.data_dir),
                 swarm=node_info.swarm,
                 node_id=node_info.node_id,

@@ -64,7 +64,7 @@ def _row_digest(node: NodeId, numbers: tuple[int, int, int], seen: bytes) -> byt
     return hashlib.sha256(head + seen).digest()
 
 
-class Store:
+class WindowStore:
     """Durable memory of the senders of one node's roster; one process at a time.
 
     A new store is made where there never was one (folder 0700 if it has to be made, files 0600).

@@ -14,7 +14,7 @@ import attrs
 import pytest
 import qres_replay.store as store_module
 from qres_replay import Replay
-from qres_replay.store import FILE, LEAD_MS, MARKER, Store
+from qres_replay.store import FILE, LEAD_MS, MARKER, WindowStore
 
 from qres_core import ACCEPT, NodeInfo, QresError, RoundError, stores
 from qres_core.testing import make_envelope, make_node_ids, make_node_info
@@ -285,13 +285,13 @@ def test_the_ceiling_of_a_sender_that_is_ahead_is_synced(tmp_path: Path, boot: l
 def syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts checkpoints, each of which waits for the disk."""
     counted = [0]
-    original = Store._checkpoint
+    original = WindowStore._checkpoint
 
-    def checkpoint(self: Store) -> None:
+    def checkpoint(self: WindowStore) -> None:
         counted[0] += 1
         original(self)
 
-    monkeypatch.setattr(Store, "_checkpoint", checkpoint)
+    monkeypatch.setattr(WindowStore, "_checkpoint", checkpoint)
     return counted
 
 
@@ -536,11 +536,11 @@ def test_a_ceiling_that_was_not_synced_is_raised_again(
     replay = opened(tmp_path)
     with monkeypatch.context() as patch:
 
-        def fails(_store: Store) -> None:
+        def fails(_store: WindowStore) -> None:
             message = "the disk is gone"
             raise RoundError.of("QRES-E602", "replay.sqlite", message)
 
-        patch.setattr(Store, "_checkpoint", fails)
+        patch.setattr(WindowStore, "_checkpoint", fails)
         for off_ms in (0, 30_000):
             with pytest.raises(RoundError, match="the disk is gone"):
                 check(replay, (0, 1, NOW_MS + off_ms), NOW)

@@ -11,14 +11,14 @@ import attrs
 import click
 
 from qres_core import ConfigError, NodeId
-from qres_reputation.record import FOR_EVER, FREE, Record
+from qres_reputation.record import FOR_EVER, FREE, Conduct
 from qres_reputation.rules import UNIT, Belief
-from qres_reputation.store import Settings, Snapshot, Store
+from qres_reputation.store import ConductStore, SavedConduct, Settings
 
 _FOLDER = click.Path(path_type=Path)
 
 
-def _find(records: Mapping[NodeId, Record], text: str) -> NodeId:
+def _find(records: Mapping[NodeId, Conduct], text: str) -> NodeId:
     """The one node whose identity begins with the given hex digits."""
     prefix = text.lower()
     found = [node for node in records if node.hex().startswith(prefix)] if prefix else []
@@ -29,7 +29,7 @@ def _find(records: Mapping[NodeId, Record], text: str) -> NodeId:
     return found[0]
 
 
-def _describe(node: NodeId, record: Record) -> dict[str, Any]:
+def _describe(node: NodeId, record: Conduct) -> dict[str, Any]:
     return {
         "node": node.hex(),
         "score": record.belief.score / UNIT,
@@ -49,7 +49,7 @@ def _print(row: Mapping[str, Any]) -> None:
     click.echo(f"{row['node']}  {row['score']:.6f}  {tail}".rstrip())
 
 
-def _tell(node: NodeId, record: Record, *, as_json: bool) -> None:
+def _tell(node: NodeId, record: Conduct, *, as_json: bool) -> None:
     row = _describe(node, record)
     if as_json:
         click.echo(json.dumps(row, indent=2))
@@ -57,8 +57,8 @@ def _tell(node: NodeId, record: Record, *, as_json: bool) -> None:
         _print(row)
 
 
-def _amend(folder: Path, text: str, change: _Change) -> tuple[NodeId, Record]:
-    store = Store(folder)
+def _amend(folder: Path, text: str, change: _Change) -> tuple[NodeId, Conduct]:
+    store = ConductStore(folder)
     try:
         with store.transaction():
             found = store.load()
@@ -77,10 +77,10 @@ class _Change:
     ban: bool
     rounds: int | None = None
 
-    def of(self, found: Snapshot, record: Record) -> Record:
+    def of(self, found: SavedConduct, record: Conduct) -> Conduct:
         settings: Settings = found.settings
         if not self.ban:
-            return Record(Belief(settings.start))
+            return Conduct(Belief(settings.start))
         rounds = settings.ban_rounds if self.rounds is None else self.rounds
         return record.sentenced(found.round + 1, rounds)
 
@@ -99,7 +99,7 @@ def reputation() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(data_dir: Path, *, as_json: bool) -> None:
     """Print every node's score, lowest first."""
-    store = Store(data_dir)
+    store = ConductStore(data_dir)
     try:
         found = store.load()
     finally:

@@ -9,27 +9,27 @@ from typing import TypeAlias
 import attrs
 
 from qres_core import NodeId, NodeInfo
-from qres_reputation.record import Record
-from qres_reputation.rules import Rule
-from qres_reputation.store import Settings, Snapshot, Store
+from qres_reputation.record import Conduct
+from qres_reputation.rules import ScoringRule
+from qres_reputation.store import ConductStore, SavedConduct, Settings
 
-Change: TypeAlias = Callable[[Mapping[NodeId, Record]], Mapping[NodeId, Record]]
+Change: TypeAlias = Callable[[Mapping[NodeId, Conduct]], Mapping[NodeId, Conduct]]
 """From the present records of the roster to those that change."""
 
 
 @attrs.define(eq=False)
-class Ledger:
+class ConductTable:
     """Records by node; complete for the roster from the first moment.
 
     Attributes:
         records: the present records of the roster. Not to be written to.
     """
 
-    records: dict[NodeId, Record]
-    _store: Store | None = None
+    records: dict[NodeId, Conduct]
+    _store: ConductStore | None = None
 
     @classmethod
-    def open(cls, info: NodeInfo, rule: Rule, settings: Settings) -> Ledger:
+    def open(cls, info: NodeInfo, rule: ScoringRule, settings: Settings) -> ConductTable:
         """The node's records: from its folder if it has one, else fresh ones.
 
         Nodes new in the roster get a fresh record. Scores made by another rule are translated:
@@ -39,11 +39,11 @@ class Ledger:
         Raises:
             RoundError: QRES-E602 for a file that is damaged or another node's.
         """
-        fresh = {node: Record(rule.fresh()) for node in info.roster}
+        fresh = {node: Conduct(rule.fresh()) for node in info.roster}
         if info.data_dir is None:
             return cls(fresh)
-        begin = (info.swarm, info.node_id), Snapshot(settings, 0, fresh)
-        store = Store(Path(info.data_dir), begin)
+        begin = (info.swarm, info.node_id), SavedConduct(settings, 0, fresh)
+        store = ConductStore(Path(info.data_dir), begin)
         try:
             store.bind(info.swarm, info.node_id)
             with store.transaction():
@@ -71,7 +71,7 @@ class Ledger:
         self._read(self._store)
         return True
 
-    def _read(self, store: Store) -> None:
+    def _read(self, store: ConductStore) -> None:
         found = store.load().records
         if missing := self.records.keys() - found.keys():
             raise store.unusable(f"{len(missing)} nodes of the roster are gone")

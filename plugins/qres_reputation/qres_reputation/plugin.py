@@ -29,9 +29,9 @@ from qres_core import (
 )
 from qres_reputation import outliers
 from qres_reputation.influence import weights
-from qres_reputation.ledger import Ledger
-from qres_reputation.record import Record
-from qres_reputation.rules import UNIT, Additive, Beta, Ema, Rule, units
+from qres_reputation.ledger import ConductTable
+from qres_reputation.record import Conduct
+from qres_reputation.rules import UNIT, Additive, Beta, Ema, ScoringRule, units
 from qres_reputation.store import Settings
 
 REWARDED: Final = "contributed"
@@ -179,10 +179,10 @@ class Reputation:
         ),
     )
 
-    _rule: Rule = attrs.field(init=False)
+    _rule: ScoringRule = attrs.field(init=False)
     _floor: int = attrs.field(init=False)
     _ignored: frozenset[str] = attrs.field(init=False)
-    _ledger: Ledger = attrs.field(init=False, factory=lambda: Ledger({}))
+    _ledger: ConductTable = attrs.field(init=False, factory=lambda: ConductTable({}))
     _standings: dict[NodeId, Standing] = attrs.field(init=False, factory=dict[NodeId, Standing])
     _weights: dict[NodeId, Standing] = attrs.field(init=False, factory=dict[NodeId, Standing])
     _number: int = attrs.field(init=False, default=0)
@@ -205,7 +205,7 @@ class Reputation:
         self._ignored = frozenset(self.ignore)
         self._rule = self._make_rule()
 
-    def _make_rule(self) -> Rule:
+    def _make_rule(self) -> ScoringRule:
         start, decay = units(self.start), units(self.decay)
         if self.rule == "beta":
             return Beta(start, units(self.forgetting), decay)
@@ -267,7 +267,7 @@ class Reputation:
         """
         settings = Settings(self.rule, units(self.start), self._floor, self.ban_rounds)
         self._ledger.close()
-        self._ledger = Ledger.open(node_info, self._rule, settings)
+        self._ledger = ConductTable.open(node_info, self._rule, settings)
         self._number = 0
         self._drop_round()
         self._weigh()
@@ -292,10 +292,10 @@ class Reputation:
         self._drop_round()
         probation = self._rule.at(self._floor)
 
-        def release(records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:
+        def release(records: Mapping[NodeId, Conduct]) -> Mapping[NodeId, Conduct]:
             return {
                 # The streak stays: on probation there is no new patience with an outlier.
-                node: Record(probation, streak=record.streak)
+                node: Conduct(probation, streak=record.streak)
                 for node, record in records.items()
                 if record.served(self._number)
             }
@@ -368,7 +368,7 @@ class Reputation:
         if evidence.fact in self._ignored or not self._counts(subject, evidence.fact):
             return
 
-        def punish(records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:
+        def punish(records: Mapping[NodeId, Conduct]) -> Mapping[NodeId, Conduct]:
             return {subject: self._punished(records[subject])}
 
         self._ledger.change(punish)
@@ -380,7 +380,7 @@ class Reputation:
         repeated = self._seen[subject, fact] - 1
         return repeated == 0 or (self.flood > 0 and repeated % self.flood == 0)
 
-    def _punished(self, record: Record) -> Record:
+    def _punished(self, record: Conduct) -> Conduct:
         # Banned already only if an operator did it since this node last looked: let it stand.
         punished = attrs.evolve(record, belief=self._rule.punish(record.belief))
         if record.banned or punished.belief.score >= self._floor:
@@ -412,8 +412,8 @@ class Reputation:
             self._watched = dict(zip(updates.senders, far, strict=True))
         return proceed(updates)
 
-    def _settle(self, records: Mapping[NodeId, Record]) -> Mapping[NodeId, Record]:
-        changes: dict[NodeId, Record] = {}
+    def _settle(self, records: Mapping[NodeId, Conduct]) -> Mapping[NodeId, Conduct]:
+        changes: dict[NodeId, Conduct] = {}
         for node, before in records.items():
             if before.banned:
                 continue

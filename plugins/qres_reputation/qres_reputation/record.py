@@ -13,7 +13,7 @@ FOR_EVER: Final = -1
 
 
 @attrs.frozen
-class Record:
+class Conduct:
     """One node's score and sentence.
 
     Attributes:
@@ -31,7 +31,7 @@ class Record:
         """Whether a sentence runs."""
         return self.until != FREE
 
-    def sentenced(self, number: int, rounds: int) -> Record:
+    def sentenced(self, number: int, rounds: int) -> Conduct:
         """Banned from round ``number`` on and for ``rounds`` rounds after it; 0 for ever."""
         return attrs.evolve(self, until=number + 1 + rounds if rounds else FOR_EVER)
 

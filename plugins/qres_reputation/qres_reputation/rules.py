@@ -34,7 +34,7 @@ class Belief:
     bad: int = 0
 
 
-class Rule(Protocol):
+class ScoringRule(Protocol):
     """A way to keep score."""
 
     def fresh(self) -> Belief:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core import NodeId, RoundError, canonical, stores
-from qres_reputation.record import FOR_EVER, Record
+from qres_reputation.record import FOR_EVER, Conduct
 from qres_reputation.rules import UNIT, Belief
 
 FILE: Final = "reputation.sqlite"
@@ -61,7 +61,7 @@ class Settings:
 
 
 @attrs.frozen
-class Snapshot:
+class SavedConduct:
     """All that a file says.
 
     Attributes:
@@ -72,17 +72,17 @@ class Snapshot:
 
     settings: Settings
     round: int
-    records: Mapping[NodeId, Record]
+    records: Mapping[NodeId, Conduct]
 
 
-def _row(node: NodeId, record: Record) -> tuple[Any, ...]:
+def _row(node: NodeId, record: Conduct) -> tuple[Any, ...]:
     belief = record.belief
     values = (node, belief.score, belief.good, belief.bad, record.until, record.streak)
     head = _DOMAIN + b"\0node\0"
     return (*values, hashlib.sha256(head + canonical.dumps(list(values))).digest())
 
 
-class Store:
+class ConductStore:
     """The open file.
 
     Args:
@@ -95,7 +95,7 @@ class Store:
     """
 
     def __init__(
-        self, folder: Path, begin: tuple[tuple[str, NodeId], Snapshot] | None = None
+        self, folder: Path, begin: tuple[tuple[str, NodeId], SavedConduct] | None = None
     ) -> None:
         fill = None if begin is None else partial(_fill, identity=begin[0], snapshot=begin[1])
         self._db = stores.PrivateDatabase.open(folder, _KIND, fill)
@@ -129,7 +129,7 @@ class Store:
         seen, self._version = self._version, version
         return bool(version != seen)
 
-    def load(self) -> Snapshot:
+    def load(self) -> SavedConduct:
         """Everything, checked.
 
         Raises:
@@ -142,14 +142,14 @@ class Store:
             records = {row[0]: self._record(row) for row in self._db.rows(query)}
         if len(records) != count:
             raise self.unusable(f"{len(records)} nodes where {count} were written")
-        return Snapshot(Settings(rule, *numbers), round_number, records)
+        return SavedConduct(Settings(rule, *numbers), round_number, records)
 
-    def _record(self, row: tuple[Any, ...]) -> Record:
+    def _record(self, row: tuple[Any, ...]) -> Conduct:
         node, score, good, bad, until, streak, _digest = row
         numbers = (score, good, bad, until, streak)
         if type(node) is not bytes or any(type(number) is not int for number in numbers):
             raise self.unusable("the record of a node is damaged")
-        record = Record(Belief(score, good, bad), until, streak)
+        record = Conduct(Belief(score, good, bad), until, streak)
         if _row(node, record) != row:
             raise self.unusable(f"the record of node {node.hex()[:16]} is damaged")
         sane = 0 <= score <= UNIT and FOR_EVER <= until < _LIMIT and streak >= 0
@@ -167,7 +167,7 @@ class Store:
         """
         return self._db.transaction()
 
-    def put(self, records: Mapping[NodeId, Record]) -> None:
+    def put(self, records: Mapping[NodeId, Conduct]) -> None:
         """Write the records of some nodes; inside a transaction."""
         _put(self._db, records)
         self._facts.write("count", self._db.one("SELECT count(*) FROM node"))
@@ -185,13 +185,13 @@ class Store:
         self._db.close()
 
 
-def _put(db: stores.PrivateDatabase, records: Mapping[NodeId, Record]) -> None:
+def _put(db: stores.PrivateDatabase, records: Mapping[NodeId, Conduct]) -> None:
     rows = [_row(node, record) for node, record in records.items()]
     db.execute_many("REPLACE INTO node VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
 
 def _fill(
-    database: stores.PrivateDatabase, identity: tuple[str, NodeId], snapshot: Snapshot
+    database: stores.PrivateDatabase, identity: tuple[str, NodeId], snapshot: SavedConduct
 ) -> None:
     database.execute(
         "CREATE TABLE node (id BLOB PRIMARY KEY, score INTEGER NOT NULL, "

@@ -8,7 +8,7 @@ from math import floor
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_reputation.rules import UNIT, Additive, Belief, Beta, Ema, Rule, units
+from qres_reputation.rules import UNIT, Additive, Belief, Beta, Ema, ScoringRule, units
 
 ACTS = st.lists(st.sampled_from(["reward", "punish", "fade"]), max_size=60)
 SHARES = st.integers(0, UNIT)
@@ -16,7 +16,7 @@ DECAYS = st.sampled_from([0, 1, 1000, 250_000, UNIT])
 
 
 @st.composite
-def rules(draw: st.DrawFn) -> Rule:
+def rules(draw: st.DrawFn) -> ScoringRule:
     start, decay = draw(st.integers(1, UNIT)), draw(DECAYS)
     kind = draw(st.sampled_from(["additive", "ema", "beta"]))
     if kind == "additive":
@@ -24,7 +24,7 @@ def rules(draw: st.DrawFn) -> Rule:
     return (Ema if kind == "ema" else Beta)(start, draw(SHARES), decay)
 
 
-def after(rule: Rule, acts: list[str]) -> Belief:
+def after(rule: ScoringRule, acts: list[str]) -> Belief:
     belief = rule.fresh()
     for act in acts:
         belief = getattr(rule, act)(belief)
@@ -102,14 +102,14 @@ def test_beta_forgets_the_older_of_two_histories() -> None:
 
 
 @given(rule=rules(), acts=ACTS)
-def test_a_score_stays_within_its_bounds(rule: Rule, acts: list[str]) -> None:
+def test_a_score_stays_within_its_bounds(rule: ScoringRule, acts: list[str]) -> None:
     belief = after(rule, acts)
     assert 0 <= belief.score <= UNIT
     assert min(belief.good, belief.bad) >= 0
 
 
 @given(rule=rules(), acts=ACTS)
-def test_good_acts_never_lower_and_bad_acts_never_raise(rule: Rule, acts: list[str]) -> None:
+def test_good_acts_never_lower_and_bad_acts_never_raise(rule: ScoringRule, acts: list[str]) -> None:
     belief = after(rule, acts)
     lenient = isinstance(rule, Beta)  # a forgotten past of the same kind may weigh more
     if not lenient:
@@ -119,7 +119,9 @@ def test_good_acts_never_lower_and_bad_acts_never_raise(rule: Rule, acts: list[s
 
 
 @given(rule=rules(), acts=ACTS)
-def test_decay_never_leads_away_from_neutral_nor_past_it(rule: Rule, acts: list[str]) -> None:
+def test_decay_never_leads_away_from_neutral_nor_past_it(
+    rule: ScoringRule, acts: list[str]
+) -> None:
     home = rule.fresh().score
     before, later = after(rule, acts), after(rule, [*acts, "fade"])
     # For beta, rounding the parts down separately may tip the quotient by a unit or two.
@@ -134,7 +136,7 @@ def test_decay_never_leads_away_from_neutral_nor_past_it(rule: Rule, acts: list[
 
 @pytest.mark.parametrize("rule", [Additive(500_000, 0, 0, 1000), Ema(500_000, 1, 1000)])
 @pytest.mark.parametrize("score", [0, 499_999, 500_001, UNIT])
-def test_decay_reaches_neutral_from_either_side(rule: Rule, score: int) -> None:
+def test_decay_reaches_neutral_from_either_side(rule: ScoringRule, score: int) -> None:
     belief = rule.at(score)
     for _ in range(20_000):
         belief = rule.fade(belief)
@@ -152,7 +154,7 @@ def test_beta_decays_to_neutral_from_either_side(act: str) -> None:
 
 
 @given(rule=rules(), score=st.integers(1, UNIT - 1))
-def test_a_belief_at_a_score_is_not_below_it_and_close(rule: Rule, score: int) -> None:
+def test_a_belief_at_a_score_is_not_below_it_and_close(rule: ScoringRule, score: int) -> None:
     found = rule.at(score)
     assert found.score >= score
     if isinstance(rule, Beta):

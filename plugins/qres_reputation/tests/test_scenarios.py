@@ -73,7 +73,7 @@ class Cartel:
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attacks of this file are in the registry while its tests run, and not after."""
     for name, kind in (("test-sleeper", Sleeper), ("test-cartel", Cartel)):
-        made = attacks.Registered(name, "one of this file", "the others", kind)
+        made = attacks.RegisteredAttack(name, "one of this file", "the others", kind)
         monkeypatch.setitem(attacks.ATTACKS, name, made)
 
 

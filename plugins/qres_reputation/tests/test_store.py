@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from qres_reputation import Reputation
-from qres_reputation.store import FILE, Store
+from qres_reputation.store import FILE, ConductStore
 
 from qres_core import NodeInfo, RoundError, Updates
 from qres_core.testing import make_node_ids
@@ -200,16 +200,16 @@ def test_tampering_is_refused(tmp_path: Path, tampering: str, message: str) -> N
 def test_a_well_made_record_that_cannot_be_is_refused(
     tmp_path: Path, name: str, message: str
 ) -> None:
-    from qres_reputation.record import Record  # noqa: PLC0415
+    from qres_reputation.record import Conduct  # noqa: PLC0415
     from qres_reputation.rules import Belief  # noqa: PLC0415
 
-    store = Store(tmp_path)
+    store = ConductStore(tmp_path)
     if name == "fact":
         row = ("round", b"\xff", store._facts.digest("round", b"\xff"))
         store._db.execute("REPLACE INTO fact VALUES (?, ?, ?)", row)
     else:
         with store.transaction():
-            store.put({make_node_ids(7)[1]: Record(Belief(2_000_000))})
+            store.put({make_node_ids(7)[1]: Conduct(Belief(2_000_000))})
     store.close()
     refused(tmp_path, message)
 
@@ -258,7 +258,7 @@ def test_a_row_that_vanishes_under_a_running_node_is_refused(
     node: NodeMaker, tmp_path: Path
 ) -> None:
     one = node(str(tmp_path))
-    other = Store(tmp_path)
+    other = ConductStore(tmp_path)
     with other.transaction():
         other._db.execute("DELETE FROM node WHERE id = ?", (one.roster[1],))
         other.put({})

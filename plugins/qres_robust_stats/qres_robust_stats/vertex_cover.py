@@ -44,7 +44,7 @@ class _Branch(NamedTuple):
     taken: int
 
 
-class _Kernel(NamedTuple):
+class _ReducedGraph(NamedTuple):
     """A branch after the rules that cost no choice; every degree is 2 or more."""
 
     alive: int
@@ -139,7 +139,7 @@ def members(mask: int) -> Iterator[int]:
         mask ^= lowest
 
 
-def _reduced(graph: list[int], branch: _Branch) -> _Kernel | None:
+def _reduced(graph: list[int], branch: _Branch) -> _ReducedGraph | None:
     """Apply the rules that lose no smallest cover until none applies; ``None`` for no cover."""
     alive, limit, taken = branch
     if limit < 0:
@@ -176,10 +176,10 @@ def _reduced(graph: list[int], branch: _Branch) -> _Kernel | None:
             limit -= 1
             changed = True
     degrees.sort(reverse=True)
-    return _Kernel(alive, limit, taken, degrees, widest)
+    return _ReducedGraph(alive, limit, taken, degrees, widest)
 
 
-def _too_few(graph: list[int], branch: _Kernel) -> bool:
+def _too_few(graph: list[int], branch: _ReducedGraph) -> bool:
     """Prove that ``limit`` vertices cannot do; false where the proof fails."""
     _, limit, _, degrees, _ = branch
     # ``limit`` vertices cover no more edges than the greatest degrees add up to.
@@ -229,7 +229,7 @@ def _cover_of_cycles(graph: list[int], alive: int) -> int:
     return cover
 
 
-def _choices(graph: list[int], branch: _Kernel) -> Iterator[_Branch]:
+def _choices(graph: list[int], branch: _ReducedGraph) -> Iterator[_Branch]:
     """Split on the widest vertex: it is in the cover, or all its neighbours are."""
     alive, limit, taken, _, widest = branch
     itself = 1 << widest

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import NodeId
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.client import NO_RESIDUES
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.inputs import Input, input_digest
-from qres_secagg.keys import KeyPair, pair_key, self_key
+from qres_secagg.keys import X25519Pair, pair_key, self_key
 from qres_secagg.masks import Residues, Signed, add_residues, apply, apply_residues
 from qres_secagg.session import DOMAIN, joined
 
@@ -70,7 +70,7 @@ class Aggregator:
     """
 
     def __init__(
-        self, board: Board, *, start: int = 0, stop: int | None = None, threads: int = 1
+        self, board: SessionMessages, *, start: int = 0, stop: int | None = None, threads: int = 1
     ) -> None:
         parameters = board.session.parameters
         self.board, self._threads = board, threads
@@ -155,7 +155,7 @@ class Aggregator:
             if rank in survivors:
                 yield self_key(secret, sid, roster[rank]), -1
                 continue
-            gone = KeyPair(secret)
+            gone = X25519Pair(secret)
             me = (roster[rank], gone.public)
             for other in board.partners(rank):
                 if other in survivors:

@@ -2,7 +2,7 @@
 
 It holds no secret. Every node keeps one, whether it takes part or only sums. Messages may come in
 any order and more than once; none raises. What they prove against their senders collects in
-:meth:`Board.drain`.
+:meth:`SessionMessages.drain`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import attrs
 
 from qres_core import NodeId, WireError
-from qres_secagg.failure import Fault, Reason, SecaggError
+from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.graph import Topology, topology
 from qres_secagg.keys import valid_public
 from qres_secagg.messages import (
@@ -27,7 +27,7 @@ from qres_secagg.messages import (
     decode_listing,
     encode_listing,
 )
-from qres_secagg.opening import Opening
+from qres_secagg.opening import OpenedShares
 from qres_secagg.session import Session
 from qres_secagg.survivors import Survivors
 
@@ -38,7 +38,7 @@ MAX_VARIANTS: Final = 2
 
 
 @attrs.define
-class Board:
+class SessionMessages:
     """Messages of one session.
 
     Attributes:
@@ -62,13 +62,13 @@ class Board:
         init=False, factory=dict[int, dict[bytes, Shares]]
     )
     listing: Listing | None = attrs.field(init=False, default=None)
-    opening: Opening | None = attrs.field(init=False, default=None)
+    opening: OpenedShares | None = attrs.field(init=False, default=None)
     statements: int = attrs.field(init=False, default=0)
     _list_hash: bytes = attrs.field(init=False, default=b"")
     _bodies: dict[bytes, bytes] = attrs.field(init=False, factory=dict[bytes, bytes])
     _statements: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
     _unmasks: dict[int, Unmask] = attrs.field(init=False, factory=dict[int, Unmask])
-    _faults: list[Fault] = attrs.field(init=False, factory=list[Fault])
+    _faults: list[PeerFault] = attrs.field(init=False, factory=list[PeerFault])
 
     def __attrs_post_init__(self) -> None:
         self.topology = topology(self.session)
@@ -77,9 +77,9 @@ class Board:
 
     def blame(self, rank: int, reason: Reason) -> None:
         """Note a fault."""
-        self._faults.append(Fault(self.session.roster[rank], reason))
+        self._faults.append(PeerFault(self.session.roster[rank], reason))
 
-    def drain(self) -> tuple[Fault, ...]:
+    def drain(self) -> tuple[PeerFault, ...]:
         """The faults found since the last call, each once."""
         found = tuple(dict.fromkeys(self._faults))
         self._faults.clear()
@@ -97,7 +97,7 @@ class Board:
         """
         rank = self.session.rank.get(sender)
         if rank is None:
-            self._faults.append(Fault(sender, Reason.STRANGER))
+            self._faults.append(PeerFault(sender, Reason.STRANGER))
             return
         try:
             sid, value = DECODERS[kind](body)
@@ -301,7 +301,7 @@ class Board:
 
     # -- survivors ------------------------------------------------------------------------------
 
-    def decide(self, inputs: Mapping[NodeId, bytes]) -> Opening:
+    def decide(self, inputs: Mapping[NodeId, bytes]) -> OpenedShares:
         """Take the survivor set U3 the swarm agreed on.
 
         Args:
@@ -321,7 +321,7 @@ class Board:
                 raise SecaggError(Reason.OUT_OF_ORDER, "a second survivor set")
             return self.opening
         self.statements = sum(self._statements.get(rank) == found.statement for rank in members)
-        self.opening = Opening(
+        self.opening = OpenedShares(
             self.session,
             self.topology,
             {rank: self.advert(rank) for rank in members},
@@ -333,7 +333,7 @@ class Board:
             self.opening.take(rank, unmask)
         return self.opening
 
-    def decided(self) -> Opening:
+    def decided(self) -> OpenedShares:
         """What :meth:`decide` gave; ``SecaggError`` (``OUT_OF_ORDER``) before it did."""
         if self.opening is None:
             raise SecaggError(Reason.OUT_OF_ORDER, "no survivor set was taken")

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import NodeId, ValueRefusedError
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.inputs import input_digest
-from qres_secagg.keys import KeyPair, pair_key, seal_key, self_key
+from qres_secagg.keys import X25519Pair, pair_key, seal_key, self_key
 from qres_secagg.masks import Residues, Signed, apply, apply_residues
 from qres_secagg.messages import (
     Advert,
@@ -58,7 +58,7 @@ class History(Protocol):
 
 
 @attrs.define
-class Memory:
+class VolatileHistory:
     """A :class:`History` that ends with the process: for simulations and tests."""
 
     _sids: set[bytes] = attrs.field(factory=set[bytes])
@@ -132,14 +132,20 @@ class Client:
     """
 
     def __init__(
-        self, session: Session, me: NodeId, board: Board, history: History, *, threads: int = 1
+        self,
+        session: Session,
+        me: NodeId,
+        board: SessionMessages,
+        history: History,
+        *,
+        threads: int = 1,
     ) -> None:
         self.session, self.me, self.board = session, me, board
         self.phase = Phase.NEW
         self._history, self._threads = history, threads
         self._rank = session.rank[me]
-        self._channel: KeyPair | None = None
-        self._mask: KeyPair | None = None
+        self._channel: X25519Pair | None = None
+        self._mask: X25519Pair | None = None
         self._seed = b""
         self._own: list[bytes] = []
         self._channel_secrets: dict[bytes, bytes] = {}
@@ -167,7 +173,7 @@ class Client:
         self._step(Phase.NEW)
         if not self._history.begin(self.session.sid):
             raise SecaggError(Reason.SID_REUSE, self.session.sid.hex())
-        self._channel, self._mask = KeyPair(), KeyPair()
+        self._channel, self._mask = X25519Pair(), X25519Pair()
         self.phase = Phase.ADVERTISED
         advert = Advert(self._channel.public, self._mask.public)
         body = encode_advert(self.session.sid, advert)
@@ -254,8 +260,8 @@ class Client:
             levels: those the leader may choose.
 
         Raises:
-            SecaggError: as :meth:`Board.adopt`; ``NOT_LISTED``, the list is without this node or
-                names other messages than it sent: it sits the session out.
+            SecaggError: as :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the list is without this
+                node or names other messages than it sent: it sits the session out.
         """
         self._step(Phase.SHARED)
         self.board.adopt(body, levels)
@@ -392,7 +398,7 @@ class Client:
 
         Raises:
             SecaggError: ``OWN_INPUT``, another input than this node sent; ``BELOW_THRESHOLD``, too
-                few survivors; or as :meth:`Board.decide`.
+                few survivors; or as :meth:`SessionMessages.decide`.
         """
         self._step(Phase.LISTED, Phase.MASKED)
         sent = self._digest if self.phase is Phase.MASKED else None

@@ -50,9 +50,9 @@ from qres_secagg.asking import (
     encode_quote,
     encode_want,
 )
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, History, Masked, Phase
-from qres_secagg.failure import Fault, Reason, SecaggError
+from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.inputs import Inputs, listed
 from qres_secagg.masks import Residues
 from qres_secagg.messages import Kind, Listing, body_hash, decode_listing
@@ -100,7 +100,7 @@ class SecaggDialogue:
         patience: float = 2.0,
         threads: int = 1,
     ) -> None:
-        self.session, self.board = session, Board(session, me)
+        self.session, self.board = session, SessionMessages(session, me)
         self.refusal = ""
         self._me, self._rank = me, session.rank[me]
         self._client = Client(session, me, self.board, history, threads=threads)
@@ -345,7 +345,7 @@ class SecaggDialogue:
         self._own[kind] = body
         return Send(body, int(kind))
 
-    def _accusations(self, faults: Sequence[Fault]) -> Out:
+    def _accusations(self, faults: Sequence[PeerFault]) -> Out:
         return [
             Accusation(fault.subject, fault.reason)
             for fault in faults

@@ -53,7 +53,7 @@ class SecaggError(RoundError):
 
 
 @attrs.frozen
-class Fault:
+class PeerFault:
     """What a peer's message proves against it, for this node.
 
     Attributes:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting, NodeId
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import Board
-from qres_secagg.client import Client, Masked, Memory
+from qres_secagg.board import SessionMessages
+from qres_secagg.client import Client, Masked, VolatileHistory
 from qres_secagg.failure import SecaggError
-from qres_secagg.keys import KeyPair, pair_key, self_key
+from qres_secagg.keys import X25519Pair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.messages import Kind, decode_unmask
 from qres_secagg.parameters import Parameters
@@ -32,7 +32,7 @@ _LIMIT: Final = 0.5
 Vectors = Mapping[int, NDArray[np.int32]]
 
 
-class _Credulous(Board):
+class _Credulous(SessionMessages):
     """A board for which one statement is a quorum."""
 
     @property
@@ -47,11 +47,11 @@ class _Swarm:
     def __init__(
         self,
         number: int,
-        histories: Mapping[int, Memory],
+        histories: Mapping[int, VolatileHistory],
         *,
         threshold: int = 7,
         corrupt: int = 2,
-        board: type[Board] = Board,
+        board: type[SessionMessages] = SessionMessages,
     ) -> None:
         roster = tuple(
             sorted(NodeId(hashlib.sha256(b"gallery" + bytes([n])).digest()) for n in range(_NODES))
@@ -132,11 +132,11 @@ def _intersected(
 ) -> GalleryOutcome:
     """All in the first sum, all but the victim in the second; the attacker takes the difference."""
     first, second = _updates(setting.seed, moved)
-    histories = {rank: Memory() for rank in range(_NODES)}
+    histories = {rank: VolatileHistory() for rank in range(_NODES)}
     one = _Swarm(1, histories)
     one.until_masked(first)
     total = one.total(range(_NODES))
-    two = _Swarm(2, histories if guarded else {rank: Memory() for rank in range(_NODES)})
+    two = _Swarm(2, histories if guarded else {rank: VolatileHistory() for rank in range(_NODES)})
     try:
         two.until_masked(second)
     except SecaggError as error:
@@ -232,7 +232,7 @@ def _alone(swarm: _Swarm, seed: bytes, secret: bytes) -> NDArray[np.int32]:
     """The victim's update, from its masked one and both of its secrets."""
     board, sid = swarm.boards[0], swarm.session.sid
     values = swarm.masked[_VICTIM].vector.copy()
-    me, pair = swarm.session.roster[_VICTIM], KeyPair(secret)
+    me, pair = swarm.session.roster[_VICTIM], X25519Pair(secret)
     keys = [(self_key(seed, sid, me), -1)]
     for other in board.partners(_VICTIM):
         public, name = board.advert(other).mask, swarm.session.roster[other]
@@ -243,10 +243,15 @@ def _alone(swarm: _Swarm, seed: bytes, secret: bytes) -> NDArray[np.int32]:
 
 
 def _split(
-    setting: GallerySetting, defence: str, *, threshold: int, corrupt: int, board: type[Board]
+    setting: GallerySetting,
+    defence: str,
+    *,
+    threshold: int,
+    corrupt: int,
+    board: type[SessionMessages],
 ) -> GalleryOutcome:
     vectors, _second = _updates(setting.seed, 0.0)
-    histories = {rank: Memory() for rank in range(_NODES)}
+    histories = {rank: VolatileHistory() for rank in range(_NODES)}
     swarm = _Swarm(1, histories, threshold=threshold, corrupt=corrupt, board=board)
     swarm.until_masked(vectors)
     honest = [rank for rank in range(_NODES) if rank not in _COLLUDERS]
@@ -282,11 +287,11 @@ def _threshold_only(setting: GallerySetting) -> GalleryOutcome:
 
 
 def _both(setting: GallerySetting) -> GalleryOutcome:
-    return _split(setting, "secure aggregation", threshold=7, corrupt=2, board=Board)
+    return _split(setting, "secure aggregation", threshold=7, corrupt=2, board=SessionMessages)
 
 
 def _full(setting: GallerySetting) -> GalleryOutcome:
-    return _split(setting, "full, one sum", threshold=7, corrupt=2, board=Board)
+    return _split(setting, "full, one sum", threshold=7, corrupt=2, board=SessionMessages)
 
 
 ENTRIES: Final = (

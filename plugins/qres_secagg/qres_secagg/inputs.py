@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import Companion, Contribution, NodeId
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.masks import Residues
 from qres_secagg.parameters import Parameters
 from qres_secagg.ring import NAME, incoming
@@ -134,7 +134,7 @@ class Inputs:
         return {sender: one.digest for sender, one in self.by_sender.items()}
 
 
-def listed(board: Board, contributions: Sequence[Contribution]) -> list[Contribution]:
+def listed(board: SessionMessages, contributions: Sequence[Contribution]) -> list[Contribution]:
     """The contributions of listed nodes: others were not masked in this session."""
     members, rank = board.listed().members, board.session.rank
     return [one for one in contributions if rank.get(one.sender, -1) in members]

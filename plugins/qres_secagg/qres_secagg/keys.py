@@ -51,7 +51,7 @@ def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     return hmac.digest(extracted, info + b"\x01", "sha256")
 
 
-class KeyPair:
+class X25519Pair:
     """An X25519 pair.
 
     Attributes:
@@ -67,7 +67,7 @@ class KeyPair:
         self.public = self._secret.public_key().public_bytes_raw()
 
     def __repr__(self) -> str:
-        return f"KeyPair({self.public.hex()})"
+        return f"X25519Pair({self.public.hex()})"
 
     @property
     def secret(self) -> bytes:

@@ -13,7 +13,7 @@ import attrs
 
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.graph import Topology
-from qres_secagg.keys import KeyPair
+from qres_secagg.keys import X25519Pair
 from qres_secagg.messages import Advert, Shares, Unmask
 from qres_secagg.session import Session
 from qres_secagg.shamir import combine
@@ -47,7 +47,7 @@ class _Awaited:
     shares: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
 
 
-class Opening:
+class OpenedShares:
     """The opened shares of a session whose survivor set is decided.
 
     Args:
@@ -170,4 +170,4 @@ class Opening:
     def _is_secret(self, rank: int, kind: Secret, secret: bytes) -> bool:
         if kind is Secret.SEED:
             return seed_commitment(self._session.sid, rank, secret) == self._dealt[rank].seed
-        return KeyPair(secret).public == self._adverts[rank].mask
+        return X25519Pair(secret).public == self._adverts[rank].mask

@@ -36,7 +36,7 @@ _ROUNDING: Final = 1 + 1e-9
 
 
 @attrs.frozen
-class Plan:
+class GraphParameters:
     """Degree and threshold of the share graph.
 
     Attributes:
@@ -126,7 +126,7 @@ def _threshold(k: int, corrupt_holders: int) -> int:
     return max(2, (k + 1 + corrupt_holders) // 2 + 1)
 
 
-def _sparse(n: int, k: int, corrupt: int, dropped: int) -> Plan | None:
+def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | None:
     if not _connected(n, k, corrupt + dropped):
         return None
     per_node = math.log2(n)
@@ -138,16 +138,18 @@ def _sparse(n: int, k: int, corrupt: int, dropped: int) -> Plan | None:
     lost = tail_above(n - 1, dropped, k, k - threshold)
     if not _at_most(exposed, -(SECURITY_BITS + 1), n) or not _at_most(lost, -CORRECTNESS_BITS, n):
         return None  # pragma: no cover - floats and integers differ in the last digit
-    return Plan(k, threshold)
+    return GraphParameters(k, threshold)
 
 
-def _complete(n: int, corrupt: int, dropped: int) -> Plan | None:
+def _complete(n: int, corrupt: int, dropped: int) -> GraphParameters | None:
     threshold = _threshold(n - 1, corrupt)
-    return Plan(n - 1, threshold) if n - dropped >= threshold else None
+    return GraphParameters(n - 1, threshold) if n - dropped >= threshold else None
 
 
 @lru_cache(maxsize=256)
-def choose(n: int, corrupt: int, dropped: int, *, complete_up_to: int = COMPLETE_UP_TO) -> Plan:
+def choose(
+    n: int, corrupt: int, dropped: int, *, complete_up_to: int = COMPLETE_UP_TO
+) -> GraphParameters:
     """Smallest degree, and its threshold, that are safe for a swarm.
 
     Args:
@@ -169,7 +171,7 @@ def choose(n: int, corrupt: int, dropped: int, *, complete_up_to: int = COMPLETE
 
     Example:
         >>> choose(100, 10, 10, complete_up_to=0)
-        Plan(k=32, t=22)
+        GraphParameters(k=32, t=22)
     """
     if not 3 <= n <= MAX_NODES or not 0 <= corrupt < n or not 0 <= dropped < n:
         what = f"{n} nodes, {corrupt} corrupt, {dropped} dropped"

@@ -39,7 +39,7 @@ from qres_secagg.parameters import PRGS, Parameters
 from qres_secagg.revelation import reveal
 from qres_secagg.session import Session
 from qres_secagg.sizing import group_least, raw_bound, sized
-from qres_secagg.store import FILE, Store
+from qres_secagg.store import FILE, SessionStore
 
 _MISMATCH: Final = "QRES-E508"
 
@@ -150,7 +150,7 @@ class Secagg:
     )
 
     _node: NodeInfo | None = attrs.field(init=False, default=None)
-    _store: Store | None = attrs.field(init=False, default=None)
+    _store: SessionStore | None = attrs.field(init=False, default=None)
     _attempts: Attempts | None = attrs.field(init=False, default=None)
     _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
     _level: int = attrs.field(init=False, default=0)
@@ -254,8 +254,8 @@ class Secagg:
             self._store.close()
         folder = None if node_info.data_dir is None else Path(node_info.data_dir)
         self._store = None
-        if folder is None or Store.exists(folder):
-            self._store = Store(folder, swarm=node_info.swarm, node_id=node_info.node_id)
+        if folder is None or SessionStore.exists(folder):
+            self._store = SessionStore(folder, swarm=node_info.swarm, node_id=node_info.node_id)
         self._node, self._attempts, self._kept, self._level = node_info, None, (), 0
 
     @hookimpl
@@ -317,7 +317,7 @@ class Secagg:
         self._attempts = Attempts(session(round_info.number), self._kept, watch=session)
         return self._attempts
 
-    def _begun(self, node: NodeInfo, round_info: RoundInfo) -> Store:
+    def _begun(self, node: NodeInfo, round_info: RoundInfo) -> SessionStore:
         """A new store, where the node cannot have lost one."""
         if node.data_dir is None:
             raise RoundError.of("QRES-E604", "secagg", "not set up")
@@ -326,7 +326,7 @@ class Secagg:
             what = f"no store of sessions, and the model has {round_info.step} rounds behind it"
             fix = "bring it back; for a node that is new in the swarm, new_store = true"
             raise RoundError.of("QRES-E602", str(folder / FILE), what, fix)
-        return Store.begin(folder, swarm=node.swarm, node_id=node.node_id)
+        return SessionStore.begin(folder, swarm=node.swarm, node_id=node.node_id)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:

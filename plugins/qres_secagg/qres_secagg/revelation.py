@@ -17,7 +17,7 @@ from qres_core import (
     Visibility,
 )
 from qres_secagg.aggregator import Aggregator, GroupSum
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.inputs import Inputs
 from qres_secagg.ring import NAME, mean
 
@@ -25,7 +25,7 @@ ODD: Final = "companions of another form"
 
 
 @attrs.frozen(eq=False)
-class Revealed:
+class SessionResult:
     """What a session came to.
 
     Attributes:
@@ -37,7 +37,7 @@ class Revealed:
     saturated: int
 
 
-def open_sums(board: Board, inputs: Inputs, *, threads: int = 1) -> tuple[GroupSum, ...]:
+def open_sums(board: SessionMessages, inputs: Inputs, *, threads: int = 1) -> tuple[GroupSum, ...]:
     """Add up the inputs and take the masks off.
 
     Raises:
@@ -86,14 +86,14 @@ def as_updates(
 
 
 def reveal(
-    board: Board,
+    board: SessionMessages,
     inputs: Inputs,
     *,
     equal: bool,
     number: int,
     visibility: Visibility,
     threads: int = 1,
-) -> Revealed:
+) -> SessionResult:
     """Open a finished session.
 
     Args:
@@ -113,4 +113,4 @@ def reveal(
     against = tuple(
         Evidence(sender, ODD, NAME, against=True, round=number) for sender in inputs.odd
     )
-    return Revealed(Revelation(updates, against), saturated)
+    return SessionResult(Revelation(updates, against), saturated)

@@ -15,7 +15,7 @@ FEWEST: Final = 3
 _UNIT: Final = 2**16
 
 
-class Options(Protocol):
+class SizeOptions(Protocol):
     """The options that sizes depend on, see :class:`qres_secagg.Secagg`."""
 
     group_size: int
@@ -31,17 +31,17 @@ class Options(Protocol):
     bisect: bool
 
 
-def group_least(options: Options) -> int:
+def group_least(options: SizeOptions) -> int:
     """Fewest inputs with which the sum of a group is opened."""
     return options.min_size or GROUP_LEAST
 
 
-def raw_bound(options: Options) -> int:
+def raw_bound(options: SizeOptions) -> int:
     """Largest coordinate of an update before its weight, in raw units of the grid."""
     return int(options.bound * _UNIT)
 
 
-def sized(options: Options, n: int, byzantine: int, dimension: int) -> Parameters:
+def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Parameters:
     """The numbers of a session; the same on every node of the swarm.
 
     Args:

@@ -10,7 +10,7 @@ the node. Of rounds far back only the number is kept: their sessions all
 count as used, and their models do not come back.
 
 Nothing is repaired or begun anew: a node without its store does not know where it took part. When
-one may be begun, says whoever knows how old the swarm is (:meth:`Store.begin`).
+one may be begun, says whoever knows how old the swarm is (:meth:`SessionStore.begin`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _KIND: Final = stores.StoreKind(
 )
 
 
-class Store:
+class SessionStore:
     """Durable memory of sessions and opened updates; one process at a time.
 
     Args:
@@ -149,17 +149,17 @@ def _fill(database: stores.PrivateDatabase, swarm: str, node_id: NodeId) -> None
 class RoundHistory:
     """A :class:`~qres_secagg.client.History` that notes the round along with everything."""
 
-    store: Store
+    store: SessionStore
     number: int
 
     def begin(self, sid: bytes) -> bool:
-        """See :meth:`Store.take`."""
+        """See :meth:`SessionStore.take`."""
         return self.store.take(sid, self.number)
 
     def spend(self, fingerprint: bytes) -> None:
-        """See :meth:`Store.spend`."""
+        """See :meth:`SessionStore.spend`."""
         self.store.spend(fingerprint, self.number)
 
     def spent(self, fingerprint: bytes) -> bool:
-        """See :meth:`Store.spent`."""
+        """See :meth:`SessionStore.spent`."""
         return self.store.spent(fingerprint)

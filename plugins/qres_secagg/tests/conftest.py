@@ -10,8 +10,8 @@ import attrs
 import numpy as np
 import pytest
 from qres_secagg.aggregator import Aggregator, GroupSum
-from qres_secagg.board import Board
-from qres_secagg.client import Client, Masked, Memory
+from qres_secagg.board import SessionMessages
+from qres_secagg.client import Client, Masked, VolatileHistory
 from qres_secagg.masks import Residues
 from qres_secagg.messages import Kind
 from qres_secagg.parameters import Parameters
@@ -49,8 +49,8 @@ class Swarm:
     """All nodes by rank, each with a board of its own."""
 
     session: Session
-    histories: dict[int, Memory] = attrs.field(factory=dict)
-    boards: dict[int, Board] = attrs.field(init=False, factory=dict)
+    histories: dict[int, VolatileHistory] = attrs.field(factory=dict)
+    boards: dict[int, SessionMessages] = attrs.field(init=False, factory=dict)
     clients: dict[int, Client] = attrs.field(init=False, factory=dict)
     inputs: dict[int, np.ndarray] = attrs.field(init=False, factory=dict)
     masked: dict[int, Masked] = attrs.field(init=False, factory=dict)
@@ -58,8 +58,8 @@ class Swarm:
 
     def __attrs_post_init__(self) -> None:
         for rank, node in enumerate(self.session.roster):
-            board = Board(self.session, node)
-            history = self.histories.setdefault(rank, Memory())
+            board = SessionMessages(self.session, node)
+            history = self.histories.setdefault(rank, VolatileHistory())
             self.boards[rank] = board
             self.clients[rank] = Client(self.session, node, board, history)
 
@@ -185,7 +185,9 @@ def _make_parameters() -> Callable[..., Parameters]:
 def _make_swarm() -> Callable[..., Swarm]:
     """A swarm of a session; ``histories`` by rank where they outlive it."""
 
-    def make(n: int = 8, *, histories: dict[int, Memory] | None = None, **changes: Any) -> Swarm:
+    def make(
+        n: int = 8, *, histories: dict[int, VolatileHistory] | None = None, **changes: Any
+    ) -> Swarm:
         return Swarm(session(n, **changes), {} if histories is None else histories)
 
     return make

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import Board
-from qres_secagg.failure import Fault, Reason, SecaggError
-from qres_secagg.keys import KeyPair
+from qres_secagg.board import SessionMessages
+from qres_secagg.failure import PeerFault, Reason, SecaggError
+from qres_secagg.keys import X25519Pair
 from qres_secagg.masks import Residues
 from qres_secagg.messages import (
     Advert,
@@ -40,7 +40,7 @@ def refused(reason: Reason, action: Callable[[], object]) -> SecaggError:
     return caught.value
 
 
-def found(board: Board, sender: bytes, kind: Kind, body: bytes) -> list[Reason]:
+def found(board: SessionMessages, sender: bytes, kind: Kind, body: bytes) -> list[Reason]:
     board.drain()
     board.receive(sender, kind, body)
     faults = board.drain()
@@ -53,13 +53,13 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
     swarm.advertise()
     swarm.share()
     board, sid, node = swarm.boards[0], swarm.session.sid, swarm.node(1)
-    pair = KeyPair().public
+    pair = X25519Pair().public
     shares = decode_shares(swarm.sent[1, Kind.SHARE])[1]
     few = Shares.of(shares.seed, shares.own, {})
     deals = {holder: shares.deal(holder) for holder in shares.holders}
     stranger = Shares.of(shares.seed, shares.own, {**deals, 60_000: deals[0]})
     other_seed = attrs.evolve(shares, seed=bytes(32))
-    fresh = Advert(pair, KeyPair().public)
+    fresh = Advert(pair, X25519Pair().public)
     cases = [
         (Kind.ADVERTISE, b"", Reason.MALFORMED),
         (Kind.UNMASK, bytes(700), Reason.MALFORMED),
@@ -97,9 +97,9 @@ def test_repetitions_are_no_fault_and_variants_are_few(make_swarm: Make) -> None
     board, node = swarm.boards[0], swarm.node(1)
     assert found(board, node, Kind.ADVERTISE, swarm.sent[1, Kind.ADVERTISE]) == []
     for _ in range(20):
-        advert = Advert(KeyPair().public, KeyPair().public)
+        advert = Advert(X25519Pair().public, X25519Pair().public)
         board.receive(node, Kind.ADVERTISE, encode_advert(swarm.session.sid, advert))
-    assert board.drain() == (Fault(node, Reason.EQUIVOCATION),)
+    assert board.drain() == (PeerFault(node, Reason.EQUIVOCATION),)
     assert len(board.adverts[1]) == 2
 
 
@@ -161,21 +161,21 @@ def test_a_copied_key_is_found_by_its_owner(make_swarm: Make) -> None:
     swarm = make_swarm(6)
     swarm.advertise()
     copied = next(iter(swarm.boards[0].adverts[0].values())).mask
-    body = encode_advert(swarm.session.sid, Advert(KeyPair().public, copied))
+    body = encode_advert(swarm.session.sid, Advert(X25519Pair().public, copied))
     assert found(swarm.boards[0], swarm.node(1), Kind.ADVERTISE, body) == [Reason.COPIED_KEY]
 
 
 def test_the_leader_leaves_out_whoever_is_not_complete_or_not_single(make_swarm: Make) -> None:
     swarm = make_swarm(9, t=6)
-    copied = KeyPair().public
+    copied = X25519Pair().public
     sid = swarm.session.sid
     swarm.advertise(range(1, 9))
-    body = encode_advert(sid, Advert(KeyPair().public, KeyPair().public))
+    body = encode_advert(sid, Advert(X25519Pair().public, X25519Pair().public))
     swarm.share(range(2, 9))
     for board in swarm.boards.values():
         board.receive(swarm.node(2), Kind.ADVERTISE, body)
         board.receive(
-            swarm.node(0), Kind.ADVERTISE, encode_advert(sid, Advert(KeyPair().public, copied))
+            swarm.node(0), Kind.ADVERTISE, encode_advert(sid, Advert(X25519Pair().public, copied))
         )
     listing = decode_listing(swarm.boards[8].compose())[1]
     assert list(listing.members) == [3, 4, 5, 6, 7, 8]
@@ -216,12 +216,12 @@ def test_a_lying_leader_gets_no_list_adopted(make_swarm: Make) -> None:
 
 def test_one_key_of_two_nodes_makes_a_list_invalid(make_swarm: Make) -> None:
     swarm = make_swarm(6)
-    copied = KeyPair().public
+    copied = X25519Pair().public
     sid = swarm.session.sid
 
     def tamper(sender: int, _receiver: int, body: bytes) -> bytes:
         if sender in (1, 2):
-            return encode_advert(sid, Advert(KeyPair(bytes([sender]) * 32).public, copied))
+            return encode_advert(sid, Advert(X25519Pair(bytes([sender]) * 32).public, copied))
         return body
 
     swarm.advertise(tamper=tamper)

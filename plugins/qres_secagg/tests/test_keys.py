@@ -5,7 +5,15 @@ import os
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.keys import KeyPair, hkdf, pair_key, seal_key, self_key, stream_key, valid_public
+from qres_secagg.keys import (
+    X25519Pair,
+    hkdf,
+    pair_key,
+    seal_key,
+    self_key,
+    stream_key,
+    valid_public,
+)
 
 P = 2**255 - 19
 # Points of small order and encodings of u >= p (RFC 7748 section 5 reads the latter modulo p).
@@ -51,7 +59,7 @@ def test_keys_without_a_use_are_refused(key: str) -> None:
     public = bytes.fromhex(key)
     assert not valid_public(public)
     with pytest.raises(SecaggError) as caught:
-        KeyPair().exchange(public)
+        X25519Pair().exchange(public)
     assert caught.value.reason is Reason.BAD_KEY
     u = int.from_bytes(public, "little")
     in_small_group = ladder(os.urandom(32), u & (1 << 255) - 1) == 0
@@ -75,10 +83,10 @@ def test_other_lengths_are_no_keys(size: int) -> None:
 
 
 def test_the_exchange_is_that_of_the_standard() -> None:
-    one, two = KeyPair(), KeyPair()
+    one, two = X25519Pair(), X25519Pair()
     expected = ladder(one.secret, int.from_bytes(two.public, "little"))
     assert one.exchange(two.public) == two.exchange(one.public) == expected.to_bytes(32, "little")
-    assert KeyPair(one.secret).public == one.public
+    assert X25519Pair(one.secret).public == one.public
     assert one.secret.hex() not in repr(one)
 
 
@@ -111,7 +119,7 @@ def test_keys_are_bound_to_all_they_are_for() -> None:
 
 def test_known_answers() -> None:
     """For implementations in other languages."""
-    one, two = KeyPair(bytes(range(32))), KeyPair(bytes(range(32, 64)))
+    one, two = X25519Pair(bytes(range(32))), X25519Pair(bytes(range(32, 64)))
     assert one.public.hex() == "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"
     key = pair_key(
         one.exchange(two.public), b"s" * 32, (b"a" * 32, one.public), (b"b" * 32, two.public)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_secagg.parameters import Parameters, Plan, choose, tail_above
+from qres_secagg.parameters import GraphParameters, Parameters, choose, tail_above
 
 from qres_core import CompatibilityError, ConfigError
 
@@ -42,7 +42,7 @@ def test_the_tail_is_that_of_counting_every_draw(population: int, data: st.DataO
 
 
 def test_small_swarms_use_the_complete_graph() -> None:
-    assert choose(10, 1, 2) == Plan(9, 6)
+    assert choose(10, 1, 2) == GraphParameters(9, 6)
     assert choose(64, 6, 6).k == 63
     assert choose(65, 6, 6).k < 64
 

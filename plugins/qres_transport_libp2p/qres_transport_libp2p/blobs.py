@@ -20,9 +20,9 @@ from libp2p.peer.id import ID
 
 from qres_core import CHUNK, BlobRef, NodeId, TransportError
 from qres_transport_libp2p.clock import patience, spawn
-from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.sessions import Link, Sessions
-from qres_transport_libp2p.store import BlobStore
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.sessions import PeerConnection, Sessions
+from qres_transport_libp2p.store import SharedBlobStore
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing
 
 PROTOCOL: Final = TProtocol("/qres/blob/1")
@@ -59,7 +59,7 @@ class Blobs:
         store: what is here.
     """
 
-    def __init__(self, sessions: Sessions, options: Options, store: BlobStore) -> None:
+    def __init__(self, sessions: Sessions, options: Libp2pOptions, store: SharedBlobStore) -> None:
         self._sessions = sessions
         self._options = options
         self._store = store
@@ -79,7 +79,7 @@ class Blobs:
                 start = index * CHUNK
                 self._store.put(ref, index, bytes(view[start : start + CHUNK]))
 
-    async def _serve(self, link: Link, wire: Wire) -> None:
+    async def _serve(self, link: PeerConnection, wire: Wire) -> None:
         peer = link.peer
         busy = (
             self._serving[peer] >= self._options.blob_streams_per_peer

@@ -6,14 +6,14 @@ from multiaddr import Multiaddr
 
 from qres_core import ConfigError, LinkKeys, NodeInfo
 from qres_transport_libp2p.identity import Members
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import NAMED, PLAIN, form, split
 
 _WHERE = "plugins.libp2p"
 _LISTEN = "for example /ip4/0.0.0.0/tcp/4001; port 0 is a free one"
 
 
-def check_addresses(options: Options, node_info: NodeInfo, keys: LinkKeys) -> None:
+def check_addresses(options: Libp2pOptions, node_info: NodeInfo, keys: LinkKeys) -> None:
     """Refuse addresses that cannot be listened on, or that lead to nobody of the roster.
 
     Raises:

@@ -37,7 +37,7 @@ def _refuse(*_args: object, **_options: object) -> Never:
     raise TransportError.of("QRES-E908", "plugins.libp2p", what, "use an Ed25519 key")
 
 
-class _Part(ModuleType):
+class _FastecdsaStub(ModuleType):
     """A part of fastecdsa: every name of it that libp2p does not need to be imported is refused."""
 
     def __getattr__(self, name: str) -> Never:
@@ -48,7 +48,7 @@ class _Part(ModuleType):
 
 def _stand_ins() -> dict[str, ModuleType]:
     """The modules that libp2p imports, by full name, each an attribute of the one around it."""
-    parts = {name: _Part(name) for name in _PARTS}
+    parts = {name: _FastecdsaStub(name) for name in _PARTS}
     for name, part in parts.items():
         around, _, own = name.rpartition(".")
         if around:
@@ -57,7 +57,7 @@ def _stand_ins() -> dict[str, ModuleType]:
     # These names stand in annotations and assignments that run when libp2p is imported.
     parts["fastecdsa.curve"].__dict__["Curve"] = object
     parts["fastecdsa.point"].__dict__["Point"] = object
-    parts["fastecdsa.encoding.sec1"].__dict__["SEC1Encoder"] = _Part("SEC1Encoder")
+    parts["fastecdsa.encoding.sec1"].__dict__["SEC1Encoder"] = _FastecdsaStub("SEC1Encoder")
     parts["fastecdsa.encoding.util"].__dict__["int_bytelen"] = _refuse
     return dict(parts)
 

@@ -12,8 +12,8 @@ from libp2p.peer.id import ID
 
 from qres_core import NodeId
 from qres_transport_libp2p.bucket import TokenBucket
-from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.sessions import FOREVER, Link, Sessions
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.sessions import FOREVER, PeerConnection, Sessions
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, reset
 
 PROTOCOL: Final = TProtocol("/qres/frame/1")
@@ -33,7 +33,7 @@ class Frames:
     def __init__(
         self,
         sessions: Sessions,
-        options: Options,
+        options: Libp2pOptions,
         deliver: Callable[[NodeId, bytes, NodeId | None], None],
     ) -> None:
         self._sessions = sessions
@@ -76,7 +76,7 @@ class Frames:
             else:
                 self._sessions.tally.drop("stream broke")
 
-    async def _read(self, link: Link, wire: Wire) -> None:
+    async def _read(self, link: PeerConnection, wire: Wire) -> None:
         reading = self._reading.get(link.peer, 0)
         if reading >= STREAMS_PER_PEER:
             what = "too many streams"

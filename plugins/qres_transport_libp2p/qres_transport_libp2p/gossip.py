@@ -13,8 +13,8 @@ from libp2p.tools.anyio_service import background_trio_service
 
 from qres_core import NodeId
 from qres_transport_libp2p.bucket import TokenBucket
-from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.pubsub import Fault, Gate, SafePubsub, tuned_gossipsub
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
 from qres_transport_libp2p.sessions import Sessions
 
 
@@ -37,7 +37,7 @@ class Gossip:
         self,
         sessions: Sessions,
         swarm: str,
-        options: Options,
+        options: Libp2pOptions,
         deliver: Callable[[NodeId, bytes, NodeId | None], None],
     ) -> None:
         members = sessions.members
@@ -54,7 +54,7 @@ class Gossip:
             if node is not None:
                 deliver(node, data, members.nodes.get(author))
 
-        def bad(peer: ID, fault: Fault, detail: str) -> None:
+        def bad(peer: ID, fault: ProtocolFault, detail: str) -> None:
             sessions.bad_peer(peer, f"gossip: {detail}", f"gossip: {fault}")
 
         def dropped() -> None:

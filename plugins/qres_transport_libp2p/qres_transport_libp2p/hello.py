@@ -20,8 +20,8 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from qres_core import NodeId, Verdict, WireError, canonical
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import patience
-from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.sessions import Link, Sessions
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.wire import (
     BadBytesError,
     BrokenStreamError,
@@ -91,7 +91,7 @@ class Greeter:
     admission: Callable[[NodeId, bytes], Verdict]
     credential: Callable[[], bytes]
     caller: Caller
-    options: Options
+    options: Libp2pOptions
     nonce: bytes = attrs.field(factory=lambda: secrets.token_bytes(NONCE_BYTES))
     sessions: Sessions = attrs.field(init=False)
 
@@ -100,7 +100,7 @@ class Greeter:
         self.sessions = sessions
         sessions.host.set_stream_handler(PROTOCOL, self._answer)
 
-    async def greet(self, link: Link) -> None:
+    async def greet(self, link: PeerConnection) -> None:
         """Greet a new connection if this end made it, else wait for the other's hello."""
         conn: Any = link.conn
         if conn.direction.name == "OUTBOUND":
@@ -109,14 +109,14 @@ class Greeter:
         elif not await link.wait(2 * self.options.hello_seconds):
             await self._give_up(link, "no hello")
 
-    async def _give_up(self, link: Link, why: str) -> None:
+    async def _give_up(self, link: PeerConnection, why: str) -> None:
         if not link.over:
             _LOG.info("closing a connection to %s: %s", link.peer, why)
             link.over = True
             link.decided.set()
             await self.sessions.abort(link)
 
-    async def _hello_until_heard(self, link: Link) -> bool:
+    async def _hello_until_heard(self, link: PeerConnection) -> bool:
         with patience(self.options.hello_seconds):
             while not link.over:
                 try:
@@ -127,7 +127,7 @@ class Greeter:
                     return True
         return link.over
 
-    async def hello(self, link: Link) -> None:
+    async def hello(self, link: PeerConnection) -> None:
         """One exchange, as the one who asks; also to be admitted again.
 
         Raises:
@@ -151,7 +151,7 @@ class Greeter:
         except BadBytesError as error:
             self.sessions.bad(link, str(error), f"malformed: {PROTOCOL}")
 
-    async def _open(self, link: Link) -> INetStream:
+    async def _open(self, link: PeerConnection) -> INetStream:
         """A stream over this connection and no other, which ``host.new_stream`` cannot promise."""
         host: Any = self.sessions.host
         conn: INetConn | None = link.conn
@@ -204,7 +204,7 @@ class Greeter:
             raise BrokenStreamError(what) from error
         return Hello(self.swarm, self.nonce, shown)
 
-    async def _judge(self, link: Link, theirs: Hello) -> str:
+    async def _judge(self, link: PeerConnection, theirs: Hello) -> str:
         """Why not to admit, or nothing."""
         if theirs.swarm != self.swarm:
             return "of another swarm"

@@ -27,12 +27,12 @@ from qres_transport_libp2p.gate import noise_only
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members, key_pair
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import split
-from qres_transport_libp2p.reconnect import Keeper
+from qres_transport_libp2p.reconnect import Reconnector
 from qres_transport_libp2p.requests import Requests
-from qres_transport_libp2p.sessions import Link, Sessions
-from qres_transport_libp2p.store import BlobStore
+from qres_transport_libp2p.sessions import PeerConnection, Sessions
+from qres_transport_libp2p.store import SharedBlobStore
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.tcp import TidyTCP, check_free
 from qres_transport_libp2p.yamux import shield
@@ -79,7 +79,7 @@ class Network:
     members: Members
     keys: LinkKeys
     swarm: str
-    options: Options
+    options: Libp2pOptions
     greeter: Greeter
     handlers: Mapping[str, Handler]
     folder: Path | None
@@ -88,7 +88,7 @@ class Network:
     emit: Callable[[TransportEvent], object]
     parts: Parts | None = None
     addresses: tuple[str, ...] = ()
-    _store: BlobStore = attrs.field(init=False)
+    _store: SharedBlobStore = attrs.field(init=False)
 
     @property
     def infos(self) -> tuple[PeerInfo, ...]:
@@ -99,7 +99,7 @@ class Network:
     async def run(self, ready: Callable[[], None], stop: trio.Event) -> None:
         """Run until told to stop. What fails before it is ready is raised."""
         _quiet()
-        self._store = BlobStore(self.folder, self.options.spool_bytes)
+        self._store = SharedBlobStore(self.folder, self.options.spool_bytes)
         listen = Multiaddr(self.options.listen)
         was_ready = False
 
@@ -159,7 +159,7 @@ class Network:
             remove(IDENTIFY_PUSH)
         return host
 
-    def _nearby(self, keeper: Keeper) -> AbstractAsyncContextManager[None]:
+    def _nearby(self, keeper: Reconnector) -> AbstractAsyncContextManager[None]:
         bound = _bound(self.addresses)
         if bound is None or not self.options.mdns:
             return contextlib.nullcontext()
@@ -184,7 +184,7 @@ class Network:
             async def on_up(peer: ID) -> None:
                 await gossip.pubsub.renew(peer)
 
-            async def on_link(link: Link) -> None:
+            async def on_link(link: PeerConnection) -> None:
                 await self.greeter.greet(link)
 
             sessions = Sessions(
@@ -209,7 +209,7 @@ class Network:
                 Requests(sessions, self.options, caller, self.handlers),
                 Blobs(sessions, self.options, self._store),
             )
-            keeper = Keeper(sessions, self.greeter, gossip, self.options)
+            keeper = Reconnector(sessions, self.greeter, gossip, self.options)
             async with gossip.running():
                 self.addresses = tuple(str(one) for one in host.get_addrs())
                 if not self.addresses:

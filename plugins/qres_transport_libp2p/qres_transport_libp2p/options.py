@@ -32,7 +32,7 @@ def _seconds(default: float, text: str, least: float, most: float | None = None)
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Libp2pOptions:
     """The keys of ``[plugins.libp2p]``.
 
     Attributes:

@@ -17,12 +17,12 @@ from qres_core import (
     Verdict,
     hookimpl,
 )
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.pin import check_libp2p
 
 
 @attrs.frozen(kw_only=True)
-class Libp2p(Options):
+class Libp2p(Libp2pOptions):
     """Carries frames, requests and blobs over libp2p: TCP, Noise, yamux and gossipsub 1.1.
 
     Only nodes of the roster connect, each proved by the key that also signs its messages, and only

@@ -37,7 +37,7 @@ RENEWALS: Final = 5
 RENEWAL_SECONDS: Final = 0.3
 
 
-class _Nothing(dict[Any, Any]):
+class _NoSeenCache(dict[Any, Any]):
     """Forgets what it is given: nothing here asks for the record of equivocations."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -61,12 +61,12 @@ def tuned_gossipsub(degree: int) -> GossipSub:
         spam_protection_enabled=False,  # the token buckets are the limit
         score_params=ScoreParams(accept_px_threshold=float("inf")),  # dial nobody a peer names
     )
-    record: Any = _Nothing()
+    record: Any = _NoSeenCache()
     router.equivocation_detection = record
     return router
 
 
-class Fault(StrEnum):
+class ProtocolFault(StrEnum):
     """How a peer can break the protocol."""
 
     RPC = "malformed RPC"
@@ -95,7 +95,7 @@ class Gate:
     outbound: Callable[[ID], Awaitable[bool]]
     author: Callable[[bytes], bool]
     deliver: Callable[[ID, ID, bytes], None]
-    bad: Callable[[ID, Fault, str], None]
+    bad: Callable[[ID, ProtocolFault, str], None]
     dropped: Callable[[], None]
 
 
@@ -157,7 +157,7 @@ class SafePubsub(Pubsub):
             await super().stream_handler(stream)
         except Exception as error:  # noqa: BLE001 - whatever a peer's bytes provoke
             await reset(stream)
-            self._gate.bad(peer, Fault.RPC, type(error).__name__)
+            self._gate.bad(peer, ProtocolFault.RPC, type(error).__name__)
 
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take a message: rate and form first, then what costs more."""
@@ -180,24 +180,24 @@ class SafePubsub(Pubsub):
         try:
             await super().push_msg(msg_forwarder, msg)
         except Exception as error:  # noqa: BLE001 - as in stream_handler
-            self._gate.bad(msg_forwarder, Fault.MESSAGE, type(error).__name__)
+            self._gate.bad(msg_forwarder, ProtocolFault.MESSAGE, type(error).__name__)
         else:
             # libp2p drops it without a word. Who passes such a message on did not look at it, which
             # every node does, so the fault is the neighbour's and not that of who is named in it.
             if not self._is_msg_seen(msg) and not signature_validator(msg):
-                self._gate.bad(msg_forwarder, Fault.SIGNATURE, Fault.SIGNATURE)
+                self._gate.bad(msg_forwarder, ProtocolFault.SIGNATURE, ProtocolFault.SIGNATURE)
         finally:
             self._carriers.pop(name, None)
 
-    def _fault(self, msg: rpc_pb2.Message) -> Fault | None:
+    def _fault(self, msg: rpc_pb2.Message) -> ProtocolFault | None:
         if list(msg.topicIDs) != [self.topic]:
-            return Fault.TOPIC
+            return ProtocolFault.TOPIC
         if not 1 <= len(msg.data) <= self._max_data:
-            return Fault.SIZE
+            return ProtocolFault.SIZE
         if len(msg.seqno) != SEQNO_BYTES:
-            return Fault.NUMBER
+            return ProtocolFault.NUMBER
         if not self._gate.author(msg.from_id):
-            return Fault.AUTHOR
+            return ProtocolFault.AUTHOR
         return None
 
     def notify_subscriptions(self, publish_message: rpc_pb2.Message) -> None:

@@ -18,7 +18,7 @@ from multiaddr import Multiaddr
 from qres_transport_libp2p.clock import patience, spawn
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import resolved
 from qres_transport_libp2p.sessions import Sessions
 from qres_transport_libp2p.wire import BrokenStreamError, closing
@@ -36,7 +36,7 @@ _CHANCE: Final = random.SystemRandom()
 _LOG: Final = logging.getLogger(__name__)
 
 
-class Keeper:
+class Reconnector:
     """Dials, pings, and asks to be admitted again.
 
     Args:
@@ -47,7 +47,7 @@ class Keeper:
     """
 
     def __init__(
-        self, sessions: Sessions, greeter: Greeter, gossip: Gossip, options: Options
+        self, sessions: Sessions, greeter: Greeter, gossip: Gossip, options: Libp2pOptions
     ) -> None:
         self._sessions = sessions
         self._greeter = greeter

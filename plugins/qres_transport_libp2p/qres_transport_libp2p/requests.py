@@ -17,8 +17,8 @@ from libp2p.peer.id import ID
 from qres_core import Handler, NodeId, TransportError
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import patience
-from qres_transport_libp2p.options import Options
-from qres_transport_libp2p.sessions import Link, Sessions
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.sessions import PeerConnection, Sessions
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing
 
 PROTOCOL: Final = TProtocol("/qres/request/1")
@@ -44,7 +44,7 @@ class Requests:
     def __init__(
         self,
         sessions: Sessions,
-        options: Options,
+        options: Libp2pOptions,
         caller: Caller,
         handlers: Mapping[str, Handler],
     ) -> None:
@@ -92,7 +92,7 @@ class Requests:
         what = reply.decode(errors="replace")[:MAX_NAME]
         raise TransportError.of("QRES-E902" if status == BUSY else "QRES-E907", where, what)
 
-    async def _answer(self, link: Link, wire: Wire) -> None:
+    async def _answer(self, link: PeerConnection, wire: Wire) -> None:
         busy = (
             self._answering[link.peer] >= self._options.requests_per_peer
             or self._answering.total() >= self._options.requests_total

@@ -19,7 +19,7 @@ from multiaddr import Multiaddr
 from qres_core import NodeId, PeerChange, PeerInfo, TransportError, TransportEvent
 from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.identity import Members
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.wire import BadBytesError, BrokenStreamError, Wire, closing, reset
 
@@ -30,7 +30,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
-class Link:
+class PeerConnection:
     """One connection.
 
     Attributes:
@@ -91,31 +91,31 @@ class Sessions(INotifee):
 
     host: IHost
     members: Members
-    options: Options
+    options: Libp2pOptions
     tally: Tally
     emit: Callable[[TransportEvent], object]
     start: Callable[..., None]
-    on_link: Callable[[Link], Awaitable[None]]
+    on_link: Callable[[PeerConnection], Awaitable[None]]
     on_up: Callable[[ID], Awaitable[None]]
     infos: tuple[PeerInfo, ...] = ()
     refusals: Counter[ID] = attrs.field(factory=Counter[ID])
-    _links: dict[IMuxedConn, Link] = attrs.field(factory=dict[IMuxedConn, Link])
+    _links: dict[IMuxedConn, PeerConnection] = attrs.field(factory=dict[IMuxedConn, PeerConnection])
     _up: dict[ID, PeerInfo] = attrs.field(factory=dict[ID, PeerInfo])
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     # ── looking ───────────────────────────────────────────────────────────────────────────────
 
-    def link(self, muxed: IMuxedConn) -> Link:
+    def link(self, muxed: IMuxedConn) -> PeerConnection:
         """The link of a connection; made if the notification has not come yet."""
         found = self._links.get(muxed)
         if found is None:
             peer = muxed.peer_id
             node = self.members.nodes[peer]  # the gate let nobody else through
-            found = Link(muxed, peer, node, trio.current_time())
+            found = PeerConnection(muxed, peer, node, trio.current_time())
             self._links[muxed] = found
         return found
 
-    def of(self, peer: ID) -> list[Link]:
+    def of(self, peer: ID) -> list[PeerConnection]:
         """The open links of a peer, oldest first."""
         return [one for one in self._links.values() if one.peer == peer and not one.over]
 
@@ -136,14 +136,14 @@ class Sessions(INotifee):
 
     # ── deciding ──────────────────────────────────────────────────────────────────────────────
 
-    def admit(self, link: Link, nonce: bytes) -> None:
+    def admit(self, link: PeerConnection, nonce: bytes) -> None:
         """Let a greeted link go on, and end those that it replaces."""
         fresh = not link.admitted or link.nonce != nonce
         link.nonce, link.admitted = nonce, not link.over
         link.decided.set()
         if link.over or not fresh:
             return
-        ghosts: list[Link] = []
+        ghosts: list[PeerConnection] = []
         for other in self.of(link.peer):
             if other is link or not other.admitted:
                 continue
@@ -156,12 +156,12 @@ class Sessions(INotifee):
         self._refresh()
         self.start(self._succeed, link.peer, ghosts)
 
-    async def _succeed(self, peer: ID, ghosts: list[Link]) -> None:
+    async def _succeed(self, peer: ID, ghosts: list[PeerConnection]) -> None:
         for ghost in ghosts:  # first, or libp2p would open the next stream over one of them
             await self.abort(ghost)
         await self.on_up(peer)
 
-    def refuse(self, link: Link, why: str, *, ours: bool = True) -> None:
+    def refuse(self, link: PeerConnection, why: str, *, ours: bool = True) -> None:
         """End every link of a peer that may not take part, or that will not have us."""
         if not link.over:
             if ours:
@@ -170,7 +170,7 @@ class Sessions(INotifee):
             self.emit(TransportEvent(PeerChange.REFUSED, link.node, f"{why} ({link.address})"))
         self._end_peer(link)
 
-    def bad(self, link: Link, what: str, reason: str) -> None:
+    def bad(self, link: PeerConnection, what: str, reason: str) -> None:
         """End every link of a peer that broke the protocol; ``reason`` is counted."""
         self.tally.spoilt(reason)
         self.emit(TransportEvent(PeerChange.BAD, link.node, what))
@@ -186,13 +186,13 @@ class Sessions(INotifee):
         for link in self.of(peer)[:1]:
             self._end_peer(link)
 
-    def _end_peer(self, link: Link) -> None:
+    def _end_peer(self, link: PeerConnection) -> None:
         for one in [link, *self.of(link.peer)]:
             self._end(one)
             self.start(self.abort, one)
         self._refresh()
 
-    def _end(self, link: Link) -> None:
+    def _end(self, link: PeerConnection) -> None:
         link.over = True
         link.decided.set()
 
@@ -210,7 +210,7 @@ class Sessions(INotifee):
         self._changed.set()
         self._changed = trio.Event()
 
-    async def abort(self, link: Link) -> None:
+    async def abort(self, link: PeerConnection) -> None:
         """Close a connection, first what is under it: a frozen peer takes no goodbye."""
         with patience(3.0, shield=True):
             try:
@@ -295,7 +295,9 @@ class Sessions(INotifee):
             raise BrokenStreamError(what)
         return Wire(stream, self.options.read_seconds)
 
-    def serve(self, protocol: TProtocol, handle: Callable[[Link, Wire], Awaitable[None]]) -> None:
+    def serve(
+        self, protocol: TProtocol, handle: Callable[[PeerConnection, Wire], Awaitable[None]]
+    ) -> None:
         """Handle streams of a protocol, once the connection they came over is admitted."""
 
         async def handler(stream: INetStream) -> None:

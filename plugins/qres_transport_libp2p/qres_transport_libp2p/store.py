@@ -26,7 +26,7 @@ class _Blob:
     pins: int = 0
 
 
-class BlobStore:
+class SharedBlobStore:
     """Holds blobs until newer ones need their room.
 
     Files are named by the blob's root. A whole one is still there after a restart; what had not

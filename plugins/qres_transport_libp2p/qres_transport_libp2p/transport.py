@@ -29,7 +29,7 @@ from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.mailbox import Mailbox
 from qres_transport_libp2p.network import Network, Parts
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.requests import MAX_NAME
 from qres_transport_libp2p.tally import Tally
 
@@ -55,7 +55,7 @@ class Libp2pTransport:
         admission: Callable[[NodeId, bytes], Verdict],
         credential: Callable[[], bytes],
         keys: LinkKeys,
-        options: Options,
+        options: Libp2pOptions,
     ) -> None:
         self._info = node_info
         self._admission = admission

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from libp2p.io.trio import TrioTCPStream
-from qres_transport_libp2p.store import BlobStore
+from qres_transport_libp2p.store import SharedBlobStore
 
 from qres_core import CHUNK, BlobRef, PeerChange, TransportError
 
@@ -172,7 +172,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
     return tmp_path / "blobs" if request.param == "disk" else None
 
 
-def fill(store: BlobStore, data: bytes) -> BlobRef:
+def fill(store: SharedBlobStore, data: bytes) -> BlobRef:
     ref = BlobRef.of(data)
     with store.filling(ref):
         for index in range(len(ref.chunks)):
@@ -181,7 +181,7 @@ def fill(store: BlobStore, data: bytes) -> BlobRef:
 
 
 def test_the_blob_used_longest_ago_makes_room(folder: Path | None) -> None:
-    store = BlobStore(folder, 3 * MIB)
+    store = SharedBlobStore(folder, 3 * MIB)
     refs = [fill(store, noise(MIB, seed)) for seed in range(3)]
     assert store.chunk(refs[0].root, 0) is not None
     last = fill(store, noise(MIB, 9))
@@ -192,7 +192,7 @@ def test_the_blob_used_longest_ago_makes_room(folder: Path | None) -> None:
 
 
 def test_what_is_being_fetched_is_not_thrown_out(folder: Path | None) -> None:
-    store = BlobStore(folder, 2 * MIB)
+    store = SharedBlobStore(folder, 2 * MIB)
     ref = BlobRef.of(noise(2 * MIB))
     with store.filling(ref):
         other = store.filling(BlobRef.of(b"x"))
@@ -204,18 +204,18 @@ def test_what_is_being_fetched_is_not_thrown_out(folder: Path | None) -> None:
 
 
 def test_blobs_outlive_a_restart_and_halves_do_not(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path, 8 * MIB)
+    store = SharedBlobStore(tmp_path, 8 * MIB)
     whole = fill(store, noise(MIB + 1))
     (tmp_path / ("00" * 32 + ".part")).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("not ours", encoding="utf-8")
-    again = BlobStore(tmp_path, 8 * MIB)
+    again = SharedBlobStore(tmp_path, 8 * MIB)
     assert again.read(whole) == noise(MIB + 1)
     assert again.used == MIB + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [whole.root.hex(), "notes.txt"]
 
 
 def test_a_file_that_was_changed_is_not_taken_for_the_blob(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path, 8 * MIB)
+    store = SharedBlobStore(tmp_path, 8 * MIB)
     ref = fill(store, noise(MIB))
     path = tmp_path / ref.root.hex()
     path.write_bytes(bytes(MIB))

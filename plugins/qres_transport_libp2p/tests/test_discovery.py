@@ -18,9 +18,9 @@ from multiaddr import Multiaddr
 from qres_transport_libp2p import discovery, reconnect
 from qres_transport_libp2p.discovery import GROUP, MAX_PLACES, PORT, own_places, places_in
 from qres_transport_libp2p.identity import peer_id
-from qres_transport_libp2p.options import Options
+from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.places import PLAIN, form, resolved
-from qres_transport_libp2p.reconnect import MAX_FOUND, Keeper
+from qres_transport_libp2p.reconnect import MAX_FOUND, Reconnector
 
 from qres_core import ConfigError
 
@@ -189,11 +189,11 @@ class _Sessions(SimpleNamespace):
         self.started.append(arguments)
 
 
-def keeper(peer: ID) -> tuple[Keeper, _Sessions]:
+def keeper(peer: ID) -> tuple[Reconnector, _Sessions]:
     sessions = _Sessions(peer)
     nothing: Any = None
     made: Any = sessions
-    return Keeper(made, nothing, nothing, Options()), sessions
+    return Reconnector(made, nothing, nothing, Libp2pOptions()), sessions
 
 
 def test_who_floods_the_network_does_not_push_out_the_operator_s_address() -> None:

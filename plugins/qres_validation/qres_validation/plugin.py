@@ -24,7 +24,7 @@ from qres_core import (
 )
 from qres_validation.endorsement import vote
 from qres_validation.gate import capped, cut_to_size, oversized
-from qres_validation.screening import Budget, harmful, losses, sample
+from qres_validation.screening import ScreeningBudget, harmful, losses, sample
 
 SOURCE = "validation"
 
@@ -163,7 +163,7 @@ class Validation:
         far = oversized(updates.vectors, Fraction(self.norm_factor)).tolist()
         rows = [row for row in sample(updates, self.candidates, round_info) if row not in far]
         limit = held_out.loss() * (1.0 + self.candidate_tolerance)
-        budget = Budget(self.candidates, self.seconds, time.monotonic)
+        budget = ScreeningBudget(self.candidates, self.seconds, time.monotonic)
         worse = harmful(losses(updates, rows, held_out, budget), limit, spare - len(far))
         named = [(row, "oversized update") for row in far[:spare]]
         named += [(row, "harmful update") for row in worse]

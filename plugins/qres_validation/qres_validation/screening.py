@@ -12,7 +12,7 @@ from qres_core import HeldOut, RoundInfo, Updates
 
 
 @attrs.frozen
-class Budget:
+class ScreeningBudget:
     """What one round's screening may cost.
 
     Attributes:
@@ -54,7 +54,7 @@ def sample(updates: Updates, count: int, round_info: RoundInfo) -> list[int]:
 
 
 def losses(
-    updates: Updates, rows: list[int], held_out: HeldOut, budget: Budget
+    updates: Updates, rows: list[int], held_out: HeldOut, budget: ScreeningBudget
 ) -> dict[int, float]:
     """Try updates one by one on the held-out examples until the time is up.
 

@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import pytest
 from qres_validation import Validation
-from qres_validation.screening import Budget, harmful, losses, sample
+from qres_validation.screening import ScreeningBudget, harmful, losses, sample
 
 from qres_core import HeldOut, Update, Updates
 from qres_core.testing import make_round_info, make_updates
@@ -35,7 +35,7 @@ def test_a_sample_is_another_each_round_and_misses_nobody_for_ever() -> None:
 
 def test_time_that_is_up_stops_the_trying(judge: Judge) -> None:
     ticks = count()
-    budget = Budget(candidates=9, seconds=3.5, clock=lambda: float(next(ticks)))
+    budget = ScreeningBudget(candidates=9, seconds=3.5, clock=lambda: float(next(ticks)))
     held_out = judge([10, 10])
     found = losses(rows(1, 2, 3, 4, 5, 6), list(range(6)), held_out, budget)
     assert list(found) == [0, 1, 2]

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from qres_zk.group import Points, Scalars, generator, is_identity, msm, scalars, total
 from qres_zk.pedersen import generators
 from qres_zk.scalar import combine_rows, multiply_add
-from qres_zk.statement import Statement
+from qres_zk.statement import NormStatement
 
 
 @attrs.frozen(eq=False)
-class Opening:
+class SumOpening:
     """A sum, and what shows it to be the sum of committed vectors.
 
     Attributes:
@@ -46,14 +46,14 @@ class Opening:
         """The weights."""
         return [1] * len(self.commitments) if self.weights is None else list(self.weights)
 
-    def fits(self, statement: Statement) -> bool:
+    def fits(self, statement: NormStatement) -> bool:
         """Whether there are as many blinds and weights as there must be."""
         members = len(self.commitments)
         return len(self.blinds) == statement.rows and len(self.factors) == members > 0
 
 
 def opens(
-    statement: Statement,
+    statement: NormStatement,
     commitments: Sequence[Points],
     sums: NDArray[np.integer],
     blinds: Sequence[int],
@@ -63,7 +63,7 @@ def opens(
 
     Args:
         statement: gives the layout.
-        commitments: see :class:`Opening`, as all that follows.
+        commitments: see :class:`SumOpening`, as all that follows.
         sums: shape ``(d,)``.
         blinds: ``b`` residues.
         weights: one for each member.
@@ -75,11 +75,11 @@ def opens(
     Complexity: O(d) word operations, ``n b`` additions and one multiplication of ``b + m`` points;
         of ``n b + m`` where weights differ.
     """
-    opening = Opening(commitments, sums, blinds, weights)
+    opening = SumOpening(commitments, sums, blinds, weights)
     return opening.fits(statement) and _hold(statement, [opening])
 
 
-def opening_failures(statement: Statement, openings: Sequence[Opening]) -> tuple[int, ...]:
+def opening_failures(statement: NormStatement, openings: Sequence[SumOpening]) -> tuple[int, ...]:
     """Which of many sums are not the sums of what was committed to.
 
     Every row of every sum has a factor of its own, drawn afresh, so errors of two sums cannot
@@ -102,7 +102,7 @@ def opening_failures(statement: Statement, openings: Sequence[Opening]) -> tuple
     )
 
 
-def _hold(statement: Statement, openings: Sequence[Opening]) -> bool:
+def _hold(statement: NormStatement, openings: Sequence[SumOpening]) -> bool:
     vector = np.zeros((statement.columns, 4), dtype=np.uint64)
     blinding = 0
     own: list[int] = []

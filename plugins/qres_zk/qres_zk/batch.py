@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from qres_core import WireError
 from qres_zk.bundle import ProofBundle
-from qres_zk.norm import Terms, holds, prepare
-from qres_zk.statement import Context, Statement
+from qres_zk.norm import CombinedEquations, holds, prepare
+from qres_zk.statement import Context, NormStatement
 
 
-def verify_batch(statement: Statement, items: Sequence[tuple[Context, bytes]]) -> tuple[int, ...]:
+def verify_batch(
+    statement: NormStatement, items: Sequence[tuple[Context, bytes]]
+) -> tuple[int, ...]:
     """Check encoded proofs of one statement together, see :func:`failing`.
 
     Args:
@@ -32,7 +34,9 @@ def verify_batch(statement: Statement, items: Sequence[tuple[Context, bytes]]) -
     return tuple(sorted([*bad, *(where[at] for at in failing(statement, bundles))]))
 
 
-def failing(statement: Statement, items: Sequence[tuple[Context, ProofBundle]]) -> tuple[int, ...]:
+def failing(
+    statement: NormStatement, items: Sequence[tuple[Context, ProofBundle]]
+) -> tuple[int, ...]:
     """Which of many proofs of one statement do not hold.
 
     Every equation of every proof has a randomiser of its own, drawn afresh, so errors of two
@@ -49,7 +53,7 @@ def failing(statement: Statement, items: Sequence[tuple[Context, ProofBundle]]) 
         ones for ``c`` bad proofs; O(n d) word operations.
     """
     bad: list[int] = []
-    terms: dict[int, Terms] = {}
+    terms: dict[int, CombinedEquations] = {}
     for index, (context, bundle) in enumerate(items):
         try:
             terms[index] = prepare(statement, context, bundle)
@@ -60,7 +64,9 @@ def failing(statement: Statement, items: Sequence[tuple[Context, ProofBundle]]) 
     return tuple(sorted(bad))
 
 
-def _culprits(statement: Statement, terms: dict[int, Terms], part: list[int]) -> list[int]:
+def _culprits(
+    statement: NormStatement, terms: dict[int, CombinedEquations], part: list[int]
+) -> list[int]:
     if holds(statement, [terms[index] for index in part]):
         return []
     if len(part) == 1:

@@ -40,7 +40,7 @@ from qres_zk.group import (
     scalars_from_bytes,
     scalars_to_bytes,
 )
-from qres_zk.statement import HEADER_BYTES, MASKED_BYTES, MASKS, Statement
+from qres_zk.statement import HEADER_BYTES, MASKED_BYTES, MASKS, NormStatement
 
 MAGIC: Final = b"QZKP"
 VERSION: Final = 1
@@ -92,7 +92,7 @@ class ProofBundle:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, statement: Statement) -> ProofBundle:
+    def from_bytes(cls, data: bytes, statement: NormStatement) -> ProofBundle:
         """Decode, checking all that can be checked without the statement's truth.
 
         Args:
@@ -128,7 +128,7 @@ class ProofBundle:
         )
 
 
-def commitments(data: bytes, statement: Statement) -> Points:
+def commitments(data: bytes, statement: NormStatement) -> Points:
     """The row commitments of a bundle, without the rest of it; shape ``(b, 20)``.
 
     Raises:
@@ -138,7 +138,7 @@ def commitments(data: bytes, statement: Statement) -> Points:
     return decode(body[32 : 32 + POINT_BYTES * statement.rows], "proof.points")
 
 
-def _body(data: bytes, statement: Statement) -> bytes:
+def _body(data: bytes, statement: NormStatement) -> bytes:
     if len(data) > statement.bundle_bytes:
         what = f"{len(data)} bytes, expected {statement.bundle_bytes}"
         raise WireError.of("QRES-E401", "proof", what)
@@ -152,7 +152,7 @@ def _body(data: bytes, statement: Statement) -> bytes:
     return data[len(_PREFIX) :]
 
 
-def _masked(data: bytes, statement: Statement) -> tuple[int, ...]:
+def _masked(data: bytes, statement: NormStatement) -> tuple[int, ...]:
     masked = tuple(
         int.from_bytes(data[start : start + MASKED_BYTES], "little")
         for start in range(0, len(data), MASKED_BYTES)

@@ -18,7 +18,7 @@ from qres_zk.statement import (
     MASKS,
     PROTOCOL,
     Context,
-    Statement,
+    NormStatement,
 )
 from qres_zk.transcript import Transcript
 
@@ -59,7 +59,7 @@ class Challenges:
         context: 32 bytes that name statement and context; they stand in the bundle.
     """
 
-    def __init__(self, statement: Statement, context: Context) -> None:
+    def __init__(self, statement: NormStatement, context: Context) -> None:
         transcript = Transcript()
         transcript.absorb("protocol", PROTOCOL)
         transcript.absorb("parameters", statement.parameters())

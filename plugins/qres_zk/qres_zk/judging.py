@@ -20,10 +20,10 @@ from qres_core import (
     ValueRefusedError,
     WireError,
 )
-from qres_zk.aggregate import Opening, opening_failures
+from qres_zk.aggregate import SumOpening, opening_failures
 from qres_zk.bundle import commitments
 from qres_zk.group import ORDER, Points
-from qres_zk.statement import Statement
+from qres_zk.statement import NormStatement
 from qres_zk.suspicion import Suspicion
 
 NAME: Final = "zk"
@@ -58,7 +58,7 @@ class SumJudge:
 
     def revealed(
         self,
-        statement: Statement,
+        statement: NormStatement,
         updates: Updates,
         contributions: tuple[Contribution, ...],
         round_info: RoundInfo,
@@ -81,11 +81,11 @@ class SumJudge:
             ``b`` points a row.
         """
         sent = {one.sender: one for one in contributions}
-        openings: dict[int, Opening] = {}
+        openings: dict[int, SumOpening] = {}
         holds = [False] * len(updates)
         for row in range(len(updates)):
             found = self._opening(statement, updates, row, sent)
-            if isinstance(found, Opening):
+            if isinstance(found, SumOpening):
                 openings[row] = found
             else:
                 holds[row] = found
@@ -121,7 +121,7 @@ class SumJudge:
         """The round is over; what a set of it still needs is decoded again."""
         self._points.clear()
 
-    def _commitments(self, contribution: Contribution, statement: Statement) -> Points:
+    def _commitments(self, contribution: Contribution, statement: NormStatement) -> Points:
         kept = self._points.get((contribution.sender, contribution.digest))
         if kept is not None and len(kept) == statement.rows:
             return kept
@@ -129,11 +129,11 @@ class SumJudge:
 
     def _opening(
         self,
-        statement: Statement,
+        statement: NormStatement,
         updates: Updates,
         row: int,
         sent: Mapping[bytes, Contribution],
-    ) -> Opening | bool:
+    ) -> SumOpening | bool:
         """What has to hold for a row, or whether it holds where that is known."""
         members = [sent.get(member) for member in updates.members[row]]
         made = [one for one in members if one is not None]
@@ -158,7 +158,7 @@ class SumJudge:
             points = [self._commitments(one, statement) for one in made]
         except WireError:
             return False
-        return Opening(points, vector, blinds_of(beside), weights)
+        return SumOpening(points, vector, blinds_of(beside), weights)
 
     def _stands_as_sent(self, contribution: Contribution, vector: NDArray[np.integer]) -> bool:
         """Whether a row is one node's vector as it was sent.
@@ -170,7 +170,7 @@ class SumJudge:
         return self.single and np.array_equal(contribution.vector, vector)
 
 
-def fits(companion: Companion | None, statement: Statement) -> bool:
+def fits(companion: Companion | None, statement: NormStatement) -> bool:
     """Whether these are blinds for a statement's rows."""
     return (
         companion is not None

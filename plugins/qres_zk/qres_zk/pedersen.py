@@ -33,7 +33,7 @@ from qres_zk.group import (
     random_scalars,
     scalars,
 )
-from qres_zk.statement import Statement
+from qres_zk.statement import NormStatement
 
 VALUE_LABEL: Final = b"value"
 VECTOR_LABEL: Final = b"vector"
@@ -65,7 +65,7 @@ class Generators:
         return add(msm(values, self.vector[: len(values)]), blind(scalars([blinding])))
 
 
-def generators(statement: Statement) -> Generators:
+def generators(statement: NormStatement) -> Generators:
     """The generators for a statement; made once and kept."""
     return _generators(statement.columns, statement.generators)
 
@@ -106,7 +106,7 @@ class Commitment:
         return Commitment(self.values, blinds, points)
 
 
-def commit(statement: Statement, vector: NDArray[np.int32]) -> Commitment:
+def commit(statement: NormStatement, vector: NDArray[np.int32]) -> Commitment:
     """Commit to a vector with fresh blinds from the operating system.
 
     Args:

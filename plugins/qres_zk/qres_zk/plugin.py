@@ -41,9 +41,9 @@ from qres_zk.judging import LIED, NAME, SumJudge, blinds_of, fits
 from qres_zk.norm import prove
 from qres_zk.options import read_vector, steps
 from qres_zk.pedersen import commit
-from qres_zk.policy import Policy
+from qres_zk.policy import NormPolicy
 from qres_zk.slack import PROJECTIONS, SECURITY, factor, honest_bound
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 BAD: Final = "bad proof"
 
@@ -122,7 +122,7 @@ class Zk:
 
     _node: NodeId = attrs.field(init=False, default=b"")
     _visibility: Visibility = attrs.field(init=False, default=Visibility.INDIVIDUAL)
-    _policy: Policy = attrs.field(init=False)
+    _policy: NormPolicy = attrs.field(init=False)
     _made: _Made | None = attrs.field(init=False, default=None)
     _judge: SumJudge = attrs.field(init=False, factory=SumJudge)
     _counts: dict[str, int] = attrs.field(init=False, factory=dict[str, int])
@@ -131,7 +131,7 @@ class Zk:
         if self.threshold and not self.direction:
             msg = "threshold is an option of a direction; set direction too"
             raise ValueError(msg)
-        self._policy = Policy(self.bound, self.k, self.security, self.clip)
+        self._policy = NormPolicy(self.bound, self.k, self.security, self.clip)
 
     # ── traits ────────────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +210,7 @@ class Zk:
             center = read_vector(self.center, "plugins.zk.center")
         if self.direction:
             direction = read_vector(self.direction, "plugins.zk.direction")
-        self._policy = Policy(
+        self._policy = NormPolicy(
             self.bound, self.k, self.security, self.clip, center, direction, self.threshold
         )
         self._made = None
@@ -260,7 +260,7 @@ class Zk:
     def _count(self, name: str) -> None:
         self._counts[name] = self._counts.get(name, 0) + 1
 
-    def _statement(self, round_info: RoundInfo) -> Statement:
+    def _statement(self, round_info: RoundInfo) -> NormStatement:
         return self._policy.statement(round_info.dimension, round_info.scale)
 
     # ── the way out ───────────────────────────────────────────────────────────────────────────
@@ -380,7 +380,7 @@ class Zk:
         self._count("proofs_refused" if reason else "proofs_accepted")
         return reject(reason, blame=Blame.SENDER) if reason else ACCEPT
 
-    def _decoded(self, contribution: Contribution, statement: Statement) -> ProofBundle | str:
+    def _decoded(self, contribution: Contribution, statement: NormStatement) -> ProofBundle | str:
         """The proof, or why there is none."""
         # Who was proven to lie by rounds that made no model, in which nobody could be told, must
         # not go on: no round would ever make one.
@@ -397,7 +397,7 @@ class Zk:
             return "malformed proof"
 
     def _matches(
-        self, contribution: Contribution, bundle: ProofBundle, statement: Statement
+        self, contribution: Contribution, bundle: ProofBundle, statement: NormStatement
     ) -> bool:
         """Whether a vector that can be seen is the committed one."""
         return self._visibility is not Visibility.INDIVIDUAL or opens(

@@ -10,11 +10,11 @@ from qres_arithmetic import clipped, squared_norm
 from qres_core import CompatibilityError, ConfigError, ValueRefusedError, Vector, fixed
 from qres_zk.options import direction_of, steps, threshold_of
 from qres_zk.slack import factor, honest_bound
-from qres_zk.statement import MAX_BOUND, Statement
+from qres_zk.statement import MAX_BOUND, NormStatement
 
 
 @attrs.define(eq=False)
-class Policy:
+class NormPolicy:
     """The options in the model's own units.
 
     Attributes:
@@ -34,11 +34,11 @@ class Policy:
     center: NDArray[np.float64] | None = None
     direction: NDArray[np.float64] | None = None
     threshold: float = 0.0
-    _made: dict[tuple[int, int], Statement] = attrs.field(
-        init=False, factory=dict[tuple[int, int], Statement]
+    _made: dict[tuple[int, int], NormStatement] = attrs.field(
+        init=False, factory=dict[tuple[int, int], NormStatement]
     )
 
-    def statement(self, dimension: int, scale: int) -> Statement:
+    def statement(self, dimension: int, scale: int) -> NormStatement:
         """The statement, made once for each dimension and grid.
 
         Args:
@@ -54,7 +54,7 @@ class Policy:
             self._made[key] = self._new(dimension, scale)
         return self._made[key]
 
-    def _new(self, dimension: int, scale: int) -> Statement:
+    def _new(self, dimension: int, scale: int) -> NormStatement:
         policy = steps(self.bound, scale)
         bound = honest_bound(policy, self.k, self.security)
         if not 1 <= bound <= MAX_BOUND:
@@ -76,11 +76,11 @@ class Policy:
         if self.direction is not None:
             direction = direction_of(self.direction)
             threshold = threshold_of(self.threshold, direction, scale)
-        return Statement(
+        return NormStatement(
             dimension, bound, self.k, scale, center=center, direction=direction, threshold=threshold
         )
 
-    def within(self, vector: Vector, statement: Statement) -> Vector:
+    def within(self, vector: Vector, statement: NormStatement) -> Vector:
         """The update as it can be proved about: clipped if it is too long.
 
         Args:

@@ -1,7 +1,7 @@
 """What a proof states, and the numbers that follow from it.
 
-Both sides make a :class:`Statement` from their own configuration. Nothing of it is ever read from
-a proof.
+Both sides make a :class:`NormStatement` from their own configuration. Nothing of it is ever read
+from a proof.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _digest(domain: bytes, vector: NDArray[np.int32] | NDArray[np.int16] | None)
 
 
 @attrs.frozen(eq=False, slots=False)
-class Statement:
+class NormStatement:
     """``|u - center| <= sigma * bound``, and ``<direction, u> >= threshold`` if there is one.
 
     Attributes:

@@ -12,7 +12,7 @@ from qres_zk.group import integers
 from qres_zk.norm import prove
 from qres_zk.pedersen import commit
 from qres_zk.selftest import compare_engines
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 
 def warmup() -> None:
@@ -24,7 +24,7 @@ def warmup() -> None:
     """
     compare_engines()
     ones = np.ones(64, dtype=np.int32)
-    statement = Statement(64, 2**10, center=ones, direction=ones.astype(np.int16), threshold=64)
+    statement = NormStatement(64, 2**10, center=ones, direction=ones.astype(np.int16), threshold=64)
     context = Context("warmup", bytes(32), 0, bytes(32), bytes(32))
     commitment, bundle = prove(statement, context, commit(statement, 2 * ones))
     data = bundle.to_bytes()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 sys.path.append(str(Path(__file__).parent))  # test files cannot import their neighbours
 
@@ -21,9 +21,9 @@ def context() -> Context:
 
 
 @pytest.fixture(scope="session")
-def small() -> Statement:
+def small() -> NormStatement:
     """64 coordinates in four rows: two rounds of folding."""
-    return Statement(64, 2**16)
+    return NormStatement(64, 2**16)
 
 
 @pytest.fixture(scope="session")

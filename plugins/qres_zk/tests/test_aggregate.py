@@ -6,15 +6,15 @@ import attrs
 import numpy as np
 import pytest
 from qres_zk import aggregate
-from qres_zk.aggregate import Opening, opening_failures, opens
+from qres_zk.aggregate import SumOpening, opening_failures, opens
 from qres_zk.group import ORDER, Points, integers
 from qres_zk.pedersen import Commitment, commit
-from qres_zk.statement import Statement
+from qres_zk.statement import NormStatement
 
 
 @attrs.frozen(eq=False)
 class Swarm:
-    statement: Statement
+    statement: NormStatement
     vectors: np.ndarray
     made: list[Commitment]
 
@@ -34,7 +34,7 @@ class Swarm:
 
 @pytest.fixture(scope="module")
 def swarm() -> Swarm:
-    statement = Statement(100, 2**20)
+    statement = NormStatement(100, 2**20)
     vectors = np.random.default_rng(3).integers(-(2**17), 2**17, (6, 100)).astype(np.int32)
     return Swarm(statement, vectors, [commit(statement, one) for one in vectors])
 
@@ -106,14 +106,14 @@ def test_weights(swarm: Swarm) -> None:
 # ── many sums together ────────────────────────────────────────────────────────────────────────
 
 
-def halves(swarm: Swarm, *changes: int) -> list[Opening]:
+def halves(swarm: Swarm, *changes: int) -> list[SumOpening]:
     """The sums of the first three and of the last three, each changed in a coordinate."""
-    found: list[Opening] = []
+    found: list[SumOpening] = []
     for part, change in zip((slice(0, 3), slice(3, 6)), changes, strict=True):
         half = Swarm(swarm.statement, swarm.vectors[part], swarm.made[part])
         sums = half.sums
         sums[0] += change
-        found.append(Opening(half.points, sums, half.blinds))
+        found.append(SumOpening(half.points, sums, half.blinds))
     return found
 
 
@@ -153,6 +153,6 @@ def test_weighted_and_plain_sums_together(swarm: Swarm) -> None:
     blinds = [
         sum(w * r for w, r in zip(weights, column, strict=True)) % ORDER for column in columns
     ]
-    weighted = Opening(swarm.points, sums, blinds, weights)
+    weighted = SumOpening(swarm.points, sums, blinds, weights)
     assert opening_failures(swarm.statement, [plain, weighted]) == ()
     assert opening_failures(swarm.statement, [plain, attrs.evolve(weighted, weights=None)]) == (1,)

@@ -16,14 +16,14 @@ from qres_zk.norm import verifying
 from qres_zk.pedersen import commit
 from qres_zk.slack import budget
 from qres_zk.squares import four_squares
-from qres_zk.statement import HEADER_BYTES, MASKS, Context, Statement
+from qres_zk.statement import HEADER_BYTES, MASKS, Context, NormStatement
 from qres_zk.transcript import Transcript
 from zk_field_prover import K2, prove, square_root
 
 from qres_core import WireError
 
 
-def accepted(statement: Statement, context: Context, data: bytes) -> bool:
+def accepted(statement: NormStatement, context: Context, data: bytes) -> bool:
     try:
         norm.verify(statement, context, ProofBundle.from_bytes(data, statement))
     except WireError:
@@ -32,7 +32,7 @@ def accepted(statement: Statement, context: Context, data: bytes) -> bool:
 
 
 @pytest.fixture(scope="module")
-def honest(small: Statement, context: Context, vector: np.ndarray) -> bytes:
+def honest(small: NormStatement, context: Context, vector: np.ndarray) -> bytes:
     return norm.prove(small, context, commit(small, vector))[1].to_bytes()
 
 
@@ -61,7 +61,7 @@ STRANGE = {
 }
 
 
-def _modular(q: list[int], s: int, statement: Statement) -> list[int]:
+def _modular(q: list[int], s: int, statement: NormStatement) -> list[int]:
     """Values that satisfy the budget modulo the order, whatever ``q`` is."""
     rest = (statement.budget - sum((2 * one - s) ** 2 for one in q)) % ORDER
     if rest <= statement.budget:
@@ -73,7 +73,7 @@ def _modular(q: list[int], s: int, statement: Statement) -> list[int]:
     raise AssertionError
 
 
-def _strange(statement: Statement, context: Context, name: str, *, late: bool) -> bytes:
+def _strange(statement: NormStatement, context: Context, name: str, *, late: bool) -> bytes:
     values = STRANGE[name] + [0] * (64 - len(STRANGE[name]))
     run = prove(statement, context, values, values=lambda q, s, _slack: _modular(q, s, statement))
     assert any(one >> statement.mask_bits for one in run.masked)  # the true sums cannot be sent
@@ -84,7 +84,7 @@ def _strange(statement: Statement, context: Context, name: str, *, late: bool) -
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_field_vectors_are_refused(name: str, small: Statement, context: Context) -> None:
+def test_field_vectors_are_refused(name: str, small: NormStatement, context: Context) -> None:
     for late in (False, True):
         assert not accepted(small, context, _strange(small, context, name, late=late))
 
@@ -92,7 +92,7 @@ def test_field_vectors_are_refused(name: str, small: Statement, context: Context
 @pytest.mark.parametrize("name", STRANGE)
 @pytest.mark.usefixtures("without_link")
 def test_field_vectors_pass_where_values_may_be_large(
-    name: str, small: Statement, context: Context
+    name: str, small: NormStatement, context: Context
 ) -> None:
     assert accepted(small, context, _strange(small, context, name, late=True))
 
@@ -106,7 +106,7 @@ def test_with_signs_in_place_of_bits_a_half_would_look_small() -> None:
 
 
 def test_slack_that_wraps_around_is_refused(
-    small: Statement, context: Context, boosted: np.ndarray
+    small: NormStatement, context: Context, boosted: np.ndarray
 ) -> None:
     """The sum of squares is above the budget, and a square modulo the order makes up for it."""
     run = prove(small, context, boosted.tolist(), values=lambda q, s, _slack: _modular(q, s, small))
@@ -116,7 +116,7 @@ def test_slack_that_wraps_around_is_refused(
 
 
 def test_projections_of_another_vector_are_refused(
-    small: Statement, context: Context, boosted: np.ndarray
+    small: NormStatement, context: Context, boosted: np.ndarray
 ) -> None:
     def shrunk(q: list[int], s: int, _slack: int) -> list[int]:
         short, total = [one // 50 for one in q], s // 50
@@ -128,7 +128,7 @@ def test_projections_of_another_vector_are_refused(
     assert not accepted(small, context, run.bundle().to_bytes())
 
 
-def test_no_squares_is_refused(small: Statement, context: Context, boosted: np.ndarray) -> None:
+def test_no_squares_is_refused(small: NormStatement, context: Context, boosted: np.ndarray) -> None:
     run = prove(small, context, boosted.tolist(), values=lambda q, s, _slack: [*q, s, 0, 0, 0, 0])
     assert not accepted(small, context, run.bundle().to_bytes())
 
@@ -137,7 +137,7 @@ def test_a_product_that_is_not_that_of_the_vector_is_refused(
     context: Context, vector: np.ndarray
 ) -> None:
     direction = -np.sign(vector).astype(np.int16) * 100
-    statement = Statement(64, 2**16, direction=direction, threshold=10)
+    statement = NormStatement(64, 2**16, direction=direction, threshold=10)
     true = int(direction.astype(np.int64) @ vector)
     assert true < statement.threshold
     run = prove(statement, context, vector.tolist(), product=11)
@@ -151,7 +151,7 @@ def test_a_half_space_missed_by_one_with_a_wrapped_square_is_refused(
 ) -> None:
     direction = np.full(64, 7, dtype=np.int16)
     true = int(direction.astype(np.int64) @ vector)
-    statement = Statement(64, 2**16, direction=direction, threshold=true)
+    statement = NormStatement(64, 2**16, direction=direction, threshold=true)
     beyond = attrs.evolve(statement, threshold=true + 1)
     assert accepted(
         statement, context, prove(statement, context, vector.tolist()).bundle().to_bytes()
@@ -161,7 +161,7 @@ def test_a_half_space_missed_by_one_with_a_wrapped_square_is_refused(
 
 
 def test_a_vector_far_from_the_reference_is_refused(
-    small: Statement, context: Context, honest: bytes
+    small: NormStatement, context: Context, honest: bytes
 ) -> None:
     """A proof of a short vector is none of one near another center, also with its name changed."""
     center = np.full(64, 5, dtype=np.int32)
@@ -175,7 +175,7 @@ def test_a_vector_far_from_the_reference_is_refused(
 
 
 def test_parameters_are_the_verifiers_own(
-    small: Statement, context: Context, honest: bytes
+    small: NormStatement, context: Context, honest: bytes
 ) -> None:
     for other in (
         attrs.evolve(small, bound=small.bound - 1),
@@ -192,7 +192,7 @@ def test_parameters_are_the_verifiers_own(
 
 
 def test_another_budget_is_not_a_parameter_of_the_bundle(
-    small: Statement, context: Context, boosted: np.ndarray
+    small: NormStatement, context: Context, boosted: np.ndarray
 ) -> None:
     """A cheat who proves for a bound of its own is refused by the verifier's."""
     loose = attrs.evolve(small, bound=40 * small.bound)
@@ -204,7 +204,7 @@ def test_another_budget_is_not_a_parameter_of_the_bundle(
 
 @pytest.mark.parametrize("field", ["swarm", "node", "round", "model", "roster"])
 def test_replay_is_refused_also_under_the_other_name(
-    field: str, small: Statement, context: Context, honest: bytes
+    field: str, small: NormStatement, context: Context, honest: bytes
 ) -> None:
     other: dict[str, object] = {"swarm": "lab2", "round": 8}
     elsewhere = attrs.evolve(context, **{field: other.get(field, b"x" * 32)})
@@ -213,7 +213,7 @@ def test_replay_is_refused_also_under_the_other_name(
     assert not accepted(small, elsewhere, renamed)
 
 
-def test_any_changed_bit_is_refused(small: Statement, context: Context, honest: bytes) -> None:
+def test_any_changed_bit_is_refused(small: NormStatement, context: Context, honest: bytes) -> None:
     """One bit of every number and every point, and all bits of the header."""
     places = [(byte, bit) for byte in range(HEADER_BYTES) for bit in range(8)]
     end = HEADER_BYTES + 32 * small.points
@@ -227,7 +227,7 @@ def test_any_changed_bit_is_refused(small: Statement, context: Context, honest: 
     assert accepted(small, context, honest)
 
 
-def test_swapped_fields_are_refused(small: Statement, context: Context, honest: bytes) -> None:
+def test_swapped_fields_are_refused(small: NormStatement, context: Context, honest: bytes) -> None:
     end = HEADER_BYTES + 32 * small.points
     for first in [*range(HEADER_BYTES, end - 32, 32), *range(end + 16 * MASKS, end + 2208, 32)]:
         changed = bytearray(honest)
@@ -238,7 +238,7 @@ def test_swapped_fields_are_refused(small: Statement, context: Context, honest: 
         assert not accepted(small, context, bytes(changed)), first
 
 
-def test_numbers_have_one_encoding(small: Statement, context: Context, honest: bytes) -> None:
+def test_numbers_have_one_encoding(small: NormStatement, context: Context, honest: bytes) -> None:
     """A scalar plus the order is the same scalar, and another encoding: refused while decoding."""
     start = HEADER_BYTES + 32 * small.points + 16 * MASKS
     for place in range(start, start + 32 * 12, 32):
@@ -254,7 +254,7 @@ def test_numbers_have_one_encoding(small: Statement, context: Context, honest: b
 
 
 def test_the_commitments_of_another_node_cannot_be_used(
-    small: Statement, context: Context, honest: bytes
+    small: NormStatement, context: Context, honest: bytes
 ) -> None:
     """Copied commitments, with a proof of one's own put together from the copied one."""
     mine = attrs.evolve(context, node=b"e" * 32)
@@ -267,7 +267,7 @@ def test_the_commitments_of_another_node_cannot_be_used(
 # ── batches ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _shifted(data: bytes, small: Statement, by: int) -> bytes:
+def _shifted(data: bytes, small: NormStatement, by: int) -> bytes:
     """Another response for the rows' blind; no challenge depends on it."""
     place = HEADER_BYTES + 32 * small.points + 16 * MASKS + 32
     value = (int.from_bytes(data[place : place + 32], "little") + by) % ORDER
@@ -275,7 +275,7 @@ def _shifted(data: bytes, small: Statement, by: int) -> bytes:
 
 
 def test_opposite_errors_do_not_cancel_in_a_batch(
-    small: Statement, context: Context, honest: bytes, monkeypatch: pytest.MonkeyPatch
+    small: NormStatement, context: Context, honest: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pair = [(context, _shifted(honest, small, 9)), (context, _shifted(honest, small, -9))]
     assert verify_batch(small, pair) == (0, 1)
@@ -283,7 +283,7 @@ def test_opposite_errors_do_not_cancel_in_a_batch(
     assert verify_batch(small, pair) == ()
 
 
-def test_a_batch_names_its_culprits(small: Statement, context: Context, honest: bytes) -> None:
+def test_a_batch_names_its_culprits(small: NormStatement, context: Context, honest: bytes) -> None:
     items = [(context, honest) for _ in range(9)]
     assert verify_batch(small, items) == ()
     items[2] = (context, _shifted(honest, small, 1))
@@ -294,7 +294,7 @@ def test_a_batch_names_its_culprits(small: Statement, context: Context, honest: 
     assert verify_batch(small, []) == ()
 
 
-def test_randomisers_are_fresh(small: Statement, context: Context, honest: bytes) -> None:
+def test_randomisers_are_fresh(small: NormStatement, context: Context, honest: bytes) -> None:
     bundle = ProofBundle.from_bytes(honest, small)
     first, second = (norm.prepare(small, context, bundle) for _ in range(2))
     assert first.value != second.value

@@ -10,11 +10,11 @@ from qres_zk import norm
 from qres_zk.bundle import ProofBundle, commitments
 from qres_zk.group import encode
 from qres_zk.pedersen import commit
-from qres_zk.statement import HEADER_BYTES, Context, Statement
+from qres_zk.statement import HEADER_BYTES, Context, NormStatement
 
 from qres_core import WireError
 
-SMALL = Statement(64, 2**16)
+SMALL = NormStatement(64, 2**16)
 CONTEXT = Context("lab", b"n" * 32, 7, b"m" * 32, b"r" * 32)
 HONEST = norm.prove(SMALL, CONTEXT, commit(SMALL, np.arange(64, dtype=np.int32)))[1].to_bytes()
 CODES = {"QRES-E401", "QRES-E402", "QRES-E404", "QRES-E406"}
@@ -92,6 +92,10 @@ def test_a_masked_sum_out_of_range() -> None:
 
 
 def test_another_statement_reads_nothing_of_it() -> None:
-    for other in (Statement(64, 2**16, k=512), Statement(1000, 2**16), Statement(3, 2**16)):
+    for other in (
+        NormStatement(64, 2**16, k=512),
+        NormStatement(1000, 2**16),
+        NormStatement(3, 2**16),
+    ):
         with pytest.raises(WireError):
             ProofBundle.from_bytes(HONEST, other)

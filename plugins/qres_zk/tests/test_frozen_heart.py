@@ -17,7 +17,7 @@ from qres_zk import norm
 from qres_zk.bundle import ProofBundle
 from qres_zk.group import ORDER, add, hash_to_group
 from qres_zk.squares import four_squares
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 from qres_zk.transcript import Transcript
 from zk_field_prover import K2, Run, minus, point, prove, square_root, times
 from zk_lattice import small_solution
@@ -41,7 +41,7 @@ def forgetting(monkeypatch: pytest.MonkeyPatch, item: str | None) -> Iterator[li
         yield seen
 
 
-def accepted(statement: Statement, context: Context, data: bytes) -> bool:
+def accepted(statement: NormStatement, context: Context, data: bytes) -> bool:
     try:
         norm.verify(statement, context, ProofBundle.from_bytes(data, statement))
     except WireError:
@@ -67,7 +67,7 @@ def wrapped(q: list[int], s: int, slack: int) -> list[int]:
     raise AssertionError
 
 
-def shrunk(statement: Statement) -> Callable[[list[int], int, int], list[int]]:
+def shrunk(statement: NormStatement) -> Callable[[list[int], int, int], list[int]]:
     """Projections of another, shorter vector."""
 
     def values(q: list[int], s: int, slack: int) -> list[int]:
@@ -142,7 +142,7 @@ def late_rows(run: Run) -> None:
     run.v_points[1] = minus(run.v_points[1], times(huge, first * pow(second, -1, ORDER)))
 
 
-def late_masked(statement: Statement) -> Callable[[list[int], list[int]], list[int]]:
+def late_masked(statement: NormStatement) -> Callable[[list[int], list[int]], list[int]]:
     """Small masked sums that satisfy the link equation of values that are not small.
 
     Most of what is wanted is spread over all sums alike, the rest is a lattice's business.
@@ -175,7 +175,7 @@ LATE: dict[str, tuple[str, Callable[[Run], None]]] = {
 @pytest.mark.parametrize("item", LATE)
 def test_what_the_prover_says(
     item: str,
-    small: Statement,
+    small: NormStatement,
     context: Context,
     boosted: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
@@ -191,7 +191,7 @@ def test_what_the_prover_says(
 
 
 def test_rows(
-    small: Statement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    small: NormStatement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for forgotten in ("rows", None):
         with forgetting(monkeypatch, forgotten) as seen:
@@ -204,7 +204,7 @@ def test_rows(
 def test_masked_sums(context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """The masks must be as long as they may: with shorter ones even this cheat finds no sums."""
     along = np.full(64, 32767, dtype=np.int16)
-    statement = Statement(64, 2**28, direction=along, threshold=-(2**46))
+    statement = NormStatement(64, 2**28, direction=along, threshold=-(2**46))
     assert statement.mask_bits == 118
     huge = (vector.astype(np.int64) * 2**17).tolist()
     cheat = late_masked(statement)
@@ -221,7 +221,7 @@ def test_masked_sums(context: Context, vector: np.ndarray, monkeypatch: pytest.M
 def test_reference(context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     """A direction chosen after the proof: an update against it passes as one along it."""
     first = np.array([-1000] * 64, dtype=np.int16) * np.sign(vector).astype(np.int16)
-    statement = Statement(64, 2**16, direction=first, threshold=10**6)
+    statement = NormStatement(64, 2**16, direction=first, threshold=10**6)
     for forgotten in ("reference", None):
         with forgetting(monkeypatch, forgotten) as seen:
             run = prove(statement, context, vector.tolist(), product=2 * 10**6)
@@ -258,7 +258,7 @@ def _fitting_direction(run: Run, direction: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("item", ["swarm", "node", "round", "model", "roster"])
 def test_replay_into_another_context(
     item: str,
-    small: Statement,
+    small: NormStatement,
     context: Context,
     vector: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
@@ -274,7 +274,7 @@ def test_replay_into_another_context(
 
 
 def test_parameters(
-    small: Statement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    small: NormStatement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proof on a coarse grid passes on a fine one: its bound is another real number."""
     coarse = attrs.evolve(small, scale=4)
@@ -286,7 +286,7 @@ def test_parameters(
 
 
 def test_protocol(
-    small: Statement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    small: NormStatement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for forgotten in ("protocol", None):
         with forgetting(monkeypatch, forgotten) as seen:
@@ -300,7 +300,7 @@ def test_protocol(
 def test_no_item_is_without_its_forgery(
     context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    statement = Statement(64, 2**16, direction=np.ones(64, dtype=np.int16), threshold=-(10**9))
+    statement = NormStatement(64, 2**16, direction=np.ones(64, dtype=np.int16), threshold=-(10**9))
     with forgetting(monkeypatch, None) as seen:
         prove(statement, context, vector.tolist())
     tested = {*LATE, "rows", "masked", "reference", "parameters", "protocol"}
@@ -311,7 +311,7 @@ def test_no_item_is_without_its_forgery(
 @pytest.mark.parametrize("item", [*LATE, "rows", "masked"])
 def test_challenges_after_an_item_depend_on_it_and_those_before_do_not(
     item: str,
-    small: Statement,
+    small: NormStatement,
     context: Context,
     vector: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,

@@ -15,7 +15,7 @@ from qres_zk.bundle import ProofBundle
 from qres_zk.group import encode, integers
 from qres_zk.norm import proving
 from qres_zk.pedersen import commit
-from qres_zk.statement import Context, Statement, rows_of
+from qres_zk.statement import Context, NormStatement, rows_of
 
 from qres_core import CompatibilityError, ValueRefusedError
 
@@ -28,18 +28,18 @@ def at_norm(direction: np.ndarray, bound: int) -> np.ndarray:
     return np.trunc(scaled * (1 - 1e-12)).astype(np.int32)
 
 
-def prove(statement: Statement, context: Context, vector: np.ndarray) -> bytes:
+def prove(statement: NormStatement, context: Context, vector: np.ndarray) -> bytes:
     _commitment, bundle = norm.prove(statement, context, commit(statement, vector))
     return bundle.to_bytes()
 
 
-def verify(statement: Statement, context: Context, data: bytes) -> None:
+def verify(statement: NormStatement, context: Context, data: bytes) -> None:
     norm.verify(statement, context, ProofBundle.from_bytes(data, statement))
 
 
 @pytest.mark.parametrize("d", [1, 2, 7, 8, 33, 200])
 def test_every_layout(d: int, context: Context) -> None:
-    statement = Statement(d, 2**18)
+    statement = NormStatement(d, 2**18)
     assert statement.rows * statement.columns >= d
     data = prove(statement, context, at_norm(RNG.normal(size=d), 2**18))
     assert len(data) == statement.bundle_bytes
@@ -48,14 +48,14 @@ def test_every_layout(d: int, context: Context) -> None:
 
 @pytest.mark.parametrize("k", [512, 1024])
 def test_more_projections(k: int, context: Context) -> None:
-    statement = Statement(50, 2**18, k=k)
+    statement = NormStatement(50, 2**18, k=k)
     verify(statement, context, prove(statement, context, at_norm(RNG.normal(size=50), 2**18)))
 
 
 @pytest.mark.parametrize("kind", ["zero", "one hot", "all equal", "extreme"])
 def test_vectors_at_the_edge(kind: str, context: Context) -> None:
     bound = 2**31 - 1 if kind == "extreme" else 2**16
-    statement = Statement(40, bound)
+    statement = NormStatement(40, bound)
     vector = np.zeros(40, dtype=np.int32)
     if kind in {"one hot", "extreme"}:
         vector[17] = -bound
@@ -66,7 +66,7 @@ def test_vectors_at_the_edge(kind: str, context: Context) -> None:
 
 def test_a_ball_around_a_reference(context: Context) -> None:
     center = RNG.integers(-(2**20), 2**20, 64).astype(np.int32)
-    statement = Statement(64, 2**12, center=center)
+    statement = NormStatement(64, 2**12, center=center)
     near = center + at_norm(RNG.normal(size=64), 2**12)
     verify(statement, context, prove(statement, context, near))
     with pytest.raises(ValueRefusedError, match="QRES-E510"):
@@ -77,7 +77,7 @@ def test_a_half_space(context: Context) -> None:
     direction = RNG.integers(-32767, 32768, 64).astype(np.int16)
     vector = at_norm(direction.astype(float), 2**16)
     product = int(direction.astype(np.int64) @ vector)
-    statement = Statement(64, 2**16, direction=direction, threshold=product)
+    statement = NormStatement(64, 2**16, direction=direction, threshold=product)
     verify(statement, context, prove(statement, context, vector))
     for beyond in (attrs.evolve(statement, threshold=product + 1), statement):
         shorter = vector if beyond is not statement else vector // 2
@@ -90,11 +90,13 @@ def test_ball_and_half_space_around_a_reference(context: Context) -> None:
     direction = RNG.integers(-100, 101, 100).astype(np.int16)
     vector = center + at_norm(direction.astype(float), 3000)
     product = int(direction.astype(np.int64) @ vector)
-    statement = Statement(100, 3000, center=center, direction=direction, threshold=product)
+    statement = NormStatement(100, 3000, center=center, direction=direction, threshold=product)
     verify(statement, context, prove(statement, context, vector))
 
 
-def test_the_second_prover_agrees(small: Statement, context: Context, vector: np.ndarray) -> None:
+def test_the_second_prover_agrees(
+    small: NormStatement, context: Context, vector: np.ndarray
+) -> None:
     run = zk_field_prover.prove(small, context, vector.tolist())
     assert zk_field_prover.same_link(run)
     assert run.claim_error == 0
@@ -103,13 +105,13 @@ def test_the_second_prover_agrees(small: Statement, context: Context, vector: np
 
 def test_the_second_prover_agrees_about_a_half_space(context: Context, vector: np.ndarray) -> None:
     direction = RNG.integers(-32767, 32768, 64).astype(np.int16)
-    statement = Statement(64, 2**16, direction=direction, threshold=-(10**10))
+    statement = NormStatement(64, 2**16, direction=direction, threshold=-(10**10))
     run = zk_field_prover.prove(statement, context, vector.tolist())
     assert run.claim_error == 0
     verify(statement, context, run.bundle().to_bytes())
 
 
-def test_a_vector_above_the_bound_is_not_proved(small: Statement, context: Context) -> None:
+def test_a_vector_above_the_bound_is_not_proved(small: NormStatement, context: Context) -> None:
     vector = np.zeros(64, dtype=np.int32)
     vector[3], vector[9] = 2**16, 1
     with pytest.raises(ValueRefusedError, match="QRES-E510"):
@@ -117,7 +119,7 @@ def test_a_vector_above_the_bound_is_not_proved(small: Statement, context: Conte
 
 
 def test_a_second_attempt_has_another_blind_and_is_no_less_valid(
-    small: Statement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    small: NormStatement, context: Context, vector: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = proving._values
     calls: list[int] = []
@@ -137,7 +139,7 @@ def test_a_second_attempt_has_another_blind_and_is_no_less_valid(
     verify(small, context, bundle.to_bytes())
 
 
-def test_nothing_is_used_twice(small: Statement, context: Context, vector: np.ndarray) -> None:
+def test_nothing_is_used_twice(small: NormStatement, context: Context, vector: np.ndarray) -> None:
     one, two = (prove(small, context, vector) for _ in range(2))
     pieces = [
         {data[40 + 32 * n : 72 + 32 * n] for n in range(len(data) // 32 - 2)} for data in (one, two)
@@ -146,7 +148,7 @@ def test_nothing_is_used_twice(small: Statement, context: Context, vector: np.nd
 
 
 def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
-    small: Statement, context: Context
+    small: NormStatement, context: Context
 ) -> None:
     """Their upper bits are uniform: chi-square over 16 cells, for both."""
     for vector in (np.zeros(64, dtype=np.int32), at_norm(np.ones(64), 2**16)):
@@ -161,8 +163,8 @@ def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
 
 def test_a_bound_too_large_for_the_group_is_refused() -> None:
     with pytest.raises(CompatibilityError, match="QRES-E313"):
-        Statement(2**20, 2**31 - 1)
-    assert Statement(2**20, 2**28).mask_bits <= 118
+        NormStatement(2**20, 2**31 - 1)
+    assert NormStatement(2**20, 2**28).mask_bits <= 118
 
 
 def test_layout_is_the_documented_one() -> None:
@@ -178,4 +180,4 @@ def test_no_module_draws_secrets_from_anywhere_but_the_operating_system() -> Non
 
 
 def test_a_million_coordinates_fit_a_hundred_kibibytes() -> None:
-    assert Statement(10**6, 2**19).bundle_bytes <= 100 * 1024
+    assert NormStatement(10**6, 2**19).bundle_bytes <= 100 * 1024

@@ -13,7 +13,7 @@ from qres_zk import norm
 from qres_zk.aggregate import opens
 from qres_zk.bundle import ProofBundle
 from qres_zk.group import encode, generator, hash_to_group
-from qres_zk.statement import PROTOCOL, Context, Statement
+from qres_zk.statement import PROTOCOL, Context, NormStatement
 from qres_zk.transcript import Transcript
 
 from qres_core import WireError
@@ -30,9 +30,9 @@ CONTEXT = Context(
 )
 
 
-def statement_of(case: dict[str, Any]) -> Statement:
+def statement_of(case: dict[str, Any]) -> NormStatement:
     center, direction = case["center"], case["direction"]
-    return Statement(
+    return NormStatement(
         case["dimension"],
         case["bound"],
         case["k"],

@@ -34,7 +34,7 @@ from qres_zk.squares import four_squares
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qres_zk.statement import Context, Statement
+    from qres_zk.statement import Context, NormStatement
 
 K2 = 128
 
@@ -75,7 +75,7 @@ def square_root(n: int) -> int | None:
 class Run:
     """Everything of one run, for a cheat to change before it is sent."""
 
-    statement: Statement
+    statement: NormStatement
     v_points: list[Points]
     cv: Points
     masked: list[int]
@@ -214,7 +214,7 @@ def _never(q: list[int], s: int, slack: int) -> list[int] | None:  # noqa: ARG00
 
 
 def prove(  # noqa: PLR0915 - the protocol in one piece
-    statement: Statement,
+    statement: NormStatement,
     context: Context,
     vector: Sequence[int],
     *,

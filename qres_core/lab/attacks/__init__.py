@@ -55,7 +55,7 @@ from qres_core.lab.attacks.installed import (
 from qres_core.lab.attacks.registry import (
     ATTACKS,
     Factory,
-    Registered,
+    RegisteredAttack,
     register,
 )
 
@@ -90,7 +90,7 @@ __all__ = [
     "OptimisedInnerProduct",
     "OptimisedLittleIsEnough",
     "Probe",
-    "Registered",
+    "RegisteredAttack",
     "Scaled",
     "SignFlip",
     "Silent",

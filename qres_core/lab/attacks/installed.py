@@ -14,7 +14,7 @@ from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.discovery import Installed, Status, scan
 from qres_core.lab.attacks.builtin import BUILT_IN
 from qres_core.lab.attacks.context import Attack
-from qres_core.lab.attacks.registry import ATTACKS, Registered, describe
+from qres_core.lab.attacks.registry import ATTACKS, RegisteredAttack, describe
 
 ATTACKS_GROUP: Final = "qres.attacks"
 
@@ -25,7 +25,7 @@ _REFUSED: Final[Mapping[Status, tuple[str, str]]] = {
 }
 
 
-def load(origin: Installed) -> Registered:
+def load(origin: Installed) -> RegisteredAttack:
     """Import one attack of another distribution.
 
     Raises:
@@ -62,7 +62,7 @@ def known() -> list[str]:
     return [*dict.fromkeys([*ATTACKS, *BUILT_IN, *scan(group=ATTACKS_GROUP)])]
 
 
-def find(name: str) -> Registered:
+def find(name: str) -> RegisteredAttack:
     """The attack of that name; of the others none is imported.
 
     Raises:
@@ -88,7 +88,7 @@ def make_attack(name: str, strength: float | None = None) -> Attack:
     return find(name).make(strength)
 
 
-def catalogue() -> Mapping[str, Registered]:
+def catalogue() -> Mapping[str, RegisteredAttack]:
     """All attacks: the built-in ones, then those of other distributions, imported.
 
     Raises:

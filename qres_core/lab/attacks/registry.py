@@ -22,7 +22,7 @@ EVERYTHING: Final = "all honest updates and the whole aggregation"
 
 
 @attrs.frozen
-class Registered:
+class RegisteredAttack:
     """An attack in the registry.
 
     Attributes:
@@ -68,11 +68,11 @@ class Registered:
         return attack
 
 
-ATTACKS: Final[dict[str, Registered]] = {}
+ATTACKS: Final[dict[str, RegisteredAttack]] = {}
 """The attacks that come with QRES and those that :func:`register` added."""
 
 
-def describe(name: str, kind: object, *, summary: object, knowledge: object) -> Registered:
+def describe(name: str, kind: object, *, summary: object, knowledge: object) -> RegisteredAttack:
     """Check a class and describe it as an attack.
 
     Raises:
@@ -94,7 +94,7 @@ def describe(name: str, kind: object, *, summary: object, knowledge: object) -> 
     if wrong:
         fix = 'see "Add an attack" in the manual'
         raise PluginError.of("QRES-E206", where, wrong, fix)
-    return Registered(name, str(summary), str(knowledge), kind)
+    return RegisteredAttack(name, str(summary), str(knowledge), kind)
 
 
 def register(name: str, *, summary: str, knowledge: str) -> Callable[[F], F]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from qres_core.contract.gallery import AttackFamily, Fate, GalleryOutcome, GallerySetting
+from qres_core.contract.gallery import AttackFamily, AttackOutcome, GalleryOutcome, GallerySetting
 from qres_core.lab.gallery.defences import STACKS
 from qres_core.lab.gallery.run import Shown, failures
 from qres_core.reporting import (
@@ -24,13 +24,15 @@ from qres_core.reporting import (
 
 def mark(outcome: GalleryOutcome) -> tuple[str, str]:
     """Class and words of a fate."""
-    if outcome.fate is Fate.BASELINE:
+    if outcome.fate is AttackOutcome.BASELINE:
         return ("failed", "COSTLY") if outcome.costly else ("none", "no attack")
-    if outcome.fate is Fate.IMPOSSIBLE:
+    if outcome.fate is AttackOutcome.IMPOSSIBLE:
         return "held", "refused before it starts"
     if outcome.control:
-        return ("none", "succeeds") if outcome.fate is Fate.FAILED else ("none", "no effect")
-    if outcome.fate is Fate.FAILED:
+        return (
+            ("none", "succeeds") if outcome.fate is AttackOutcome.FAILED else ("none", "no effect")
+        )
+    if outcome.fate is AttackOutcome.FAILED:
         return "failed", "FAILED"
     return ("failed", "held, COSTLY") if outcome.costly else ("held", "held")
 
@@ -53,7 +55,7 @@ def _plot(outcomes: Sequence[GalleryOutcome]) -> Html:
 
 
 def _value(outcome: GalleryOutcome) -> str:
-    if outcome.fate is Fate.IMPOSSIBLE:
+    if outcome.fate is AttackOutcome.IMPOSSIBLE:
         return "-"
     return (
         f"{outcome.value:.3g}"

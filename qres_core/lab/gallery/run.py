@@ -14,7 +14,7 @@ import attrs
 
 from qres_core.contract.gallery import (
     AttackFamily,
-    Fate,
+    AttackOutcome,
     GalleryEntry,
     GalleryOutcome,
     GallerySetting,
@@ -143,19 +143,19 @@ def _decided(entry: GalleryEntry, found: Mapping[Job, tuple[GalleryOutcome, floa
             continue
         outcome, took = found[entry.name, defence]
         clean = entry.name if entry.family is AttackFamily.CLEAN else entry.baseline
-        if clean and outcome.fate is not Fate.IMPOSSIBLE:
+        if clean and outcome.fate is not AttackOutcome.IMPOSSIBLE:
             quiet = found[clean, defence][0]
             price = round(found[clean, NOTHING][0].value - quiet.value, 6)
             outcome = attrs.evolve(outcome, price=price)
             if entry.baseline:
                 outcome = entry.against(outcome, quiet)
             else:
-                outcome = attrs.evolve(outcome, fate=Fate.BASELINE)
+                outcome = attrs.evolve(outcome, fate=AttackOutcome.BASELINE)
             if outcome.costly:
                 told = f"{100 * price:.1f} points go to the defence itself, with nobody attacking"
                 reason = "; ".join(filter(None, (outcome.reason, told)))
                 outcome = attrs.evolve(outcome, reason=reason)
-        if outcome.fate is Fate.FAILED and not outcome.reason:
+        if outcome.fate is AttackOutcome.FAILED and not outcome.reason:
             limit = "" if outcome.limit is None else f", more than {outcome.limit:g}"
             outcome = attrs.evolve(outcome, reason=f"{outcome.value:.3g}{limit}: {outcome.measure}")
         outcomes.append(outcome)
@@ -169,7 +169,7 @@ def failures(shown: Iterable[Shown]) -> tuple[tuple[str, GalleryOutcome], ...]:
         (one.entry.name, outcome)
         for one in shown
         for outcome in one.outcomes
-        if outcome.fate is Fate.FAILED and not outcome.control
+        if outcome.fate is AttackOutcome.FAILED and not outcome.control
     )
 
 

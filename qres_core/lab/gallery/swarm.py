@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core.contract.errors import QresError
-from qres_core.contract.gallery import Fate, GalleryOutcome, GallerySetting
+from qres_core.contract.gallery import AttackOutcome, GalleryOutcome, GallerySetting
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.gallery.defences import ROUNDS, Defence
@@ -80,7 +80,7 @@ class SwarmAttack:
                 defence=defence.name,
                 measure="-",
                 value=0.0,
-                fate=Fate.IMPOSSIBLE,
+                fate=AttackOutcome.IMPOSSIBLE,
                 reason=f"{problem.code} {problem.where}: {problem.what}",
             )
         result = played.result
@@ -92,7 +92,7 @@ class SwarmAttack:
             measure=measure,
             value=value,
             limit=limit,
-            fate=Fate.HELD if held else Fate.FAILED,
+            fate=AttackOutcome.HELD if held else AttackOutcome.FAILED,
             control=defence.control,
             accuracy=result.final("accuracy"),
             curve=curve,

@@ -18,7 +18,7 @@ from qres_core.kernel.compliance import enforce, remarks, unmet
 from qres_core.kernel.config import parse
 from qres_core.kernel.diagnosis import diagnose
 from qres_core.kernel.discovery import Installed
-from qres_core.kernel.policy import Policy, Rule, in_force, load
+from qres_core.kernel.policy import PolicyRule, SitePolicy, in_force, load
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory
 
@@ -82,7 +82,7 @@ def problems_of(path: Path) -> list[tuple[str, str, str]]:
     return [(one.code, one.where, one.what) for one in caught.value.problems]
 
 
-def refused(policies: list[Policy], raw: dict[str, Any]) -> list[str]:
+def refused(policies: list[SitePolicy], raw: dict[str, Any]) -> list[str]:
     """Where the policies are not met."""
     config = parse(raw, source="job.toml", sections={})
     found = unmet(policies, config, assemble(config, INSTALLED))
@@ -108,16 +108,16 @@ def test_a_policy_is_read_whole(write: Write) -> None:
         [one_of]
         plugins.dp.mode = ["local", "distributed"]
     """)
-    assert load(path) == Policy(
+    assert load(path) == SitePolicy(
         str(path),
         ("ed25519",),
         ("mean",),
         ("authenticate",),
         (
-            Rule("at_least", ("swarm", "byzantine"), 1),
-            Rule("at_most", ("plugins", "dp", "epsilon"), 4),
-            Rule("equals", ("swarm", "insecure"), bound=False),
-            Rule("one_of", ("plugins", "dp", "mode"), ["local", "distributed"]),
+            PolicyRule("at_least", ("swarm", "byzantine"), 1),
+            PolicyRule("at_most", ("plugins", "dp", "epsilon"), 4),
+            PolicyRule("equals", ("swarm", "insecure"), bound=False),
+            PolicyRule("one_of", ("plugins", "dp", "mode"), ["local", "distributed"]),
         ),
     )
 
@@ -184,7 +184,7 @@ def test_any_bytes_are_a_policy_or_named_errors(
     except ConfigError as error:
         wrong = [one.where for one in error.problems if not one.where.startswith(str(path))]
     else:
-        assert attrs.evolve(policy, source="") != Policy("")
+        assert attrs.evolve(policy, source="") != SitePolicy("")
     assert not wrong
 
 
@@ -239,12 +239,12 @@ def job(swarm_table: SwarmTable, **plugins: Any) -> dict[str, Any]:
 
 
 def test_a_job_that_meets_the_policy_starts(swarm_table: SwarmTable) -> None:
-    policy = Policy(
+    policy = SitePolicy(
         "site.toml",
         ("dp",),
         ("mean",),
         ("aggregate",),
-        (Rule("at_most", ("plugins", "dp", "epsilon"), 4.0),),
+        (PolicyRule("at_most", ("plugins", "dp", "epsilon"), 4.0),),
     )
     assert refused([policy], job(swarm_table, dp={"epsilon": 4})) == []
     config = parse(job(swarm_table, dp={"epsilon": 4}), source="job", sections={})
@@ -252,17 +252,17 @@ def test_a_job_that_meets_the_policy_starts(swarm_table: SwarmTable) -> None:
 
 
 def test_leaving_a_plugin_out_or_bringing_one_in(swarm_table: SwarmTable) -> None:
-    policy = Policy("site.toml", ("dp",), ("mean",), ("authenticate",))
+    policy = SitePolicy("site.toml", ("dp",), ("mean",), ("authenticate",))
     assert refused([policy], job(swarm_table)) == ["plugins.dp", "plugins.mean", "plugins"]
 
 
 def test_a_key_that_is_left_out_counts_with_its_default(swarm_table: SwarmTable) -> None:
     rules = (
-        Rule("at_least", ("swarm", "weight_cap"), 2),
-        Rule("equals", ("plugins", "dp", "open"), bound=True),
-        Rule("equals", ("node", "status"), ""),
+        PolicyRule("at_least", ("swarm", "weight_cap"), 2),
+        PolicyRule("equals", ("plugins", "dp", "open"), bound=True),
+        PolicyRule("equals", ("node", "status"), ""),
     )
-    policy = Policy("site.toml", rules=rules)
+    policy = SitePolicy("site.toml", rules=rules)
     wanted = ["swarm.weight_cap", "plugins.dp.open", "node.status"]
     assert refused([policy], job(swarm_table, dp={"epsilon": 1})) == wanted
 
@@ -270,15 +270,17 @@ def test_a_key_that_is_left_out_counts_with_its_default(swarm_table: SwarmTable)
 def test_zero_that_means_as_much_as_it_takes_is_no_way_below_a_ceiling(
     swarm_table: SwarmTable,
 ) -> None:
-    policy = Policy("site.toml", rules=(Rule("at_most", ("plugins", "dp", "epsilon"), 4.0),))
+    policy = SitePolicy(
+        "site.toml", rules=(PolicyRule("at_most", ("plugins", "dp", "epsilon"), 4.0),)
+    )
     assert refused([policy], job(swarm_table, dp={"rounds": 100})) == ["plugins.dp.epsilon"]
     assert refused([policy], job(swarm_table, dp={"rounds": 3})) == []
 
 
 def test_a_looser_policy_beside_loosens_nothing(swarm_table: SwarmTable) -> None:
     key = ("plugins", "dp", "epsilon")
-    strict = Policy("strict", rules=(Rule("at_most", key, 1.0),))
-    loose = Policy("loose", rules=(Rule("at_most", key, 100.0),))
+    strict = SitePolicy("strict", rules=(PolicyRule("at_most", key, 1.0),))
+    loose = SitePolicy("loose", rules=(PolicyRule("at_most", key, 100.0),))
     raw = job(swarm_table, dp={"epsilon": 8.0})
     assert refused([strict, loose], raw) == refused([loose, strict], raw) == ["plugins.dp.epsilon"]
 
@@ -286,36 +288,40 @@ def test_a_looser_policy_beside_loosens_nothing(swarm_table: SwarmTable) -> None
 def test_an_option_the_plugin_does_not_have_is_refused(swarm_table: SwarmTable) -> None:
     """A misspelt rule would bound nothing; so would one on a private field or a property."""
     for option in ("epsilom", "effective", "aggregate", "__class__"):
-        policy = Policy("site.toml", rules=(Rule("at_most", ("plugins", "dp", option), 4.0),))
+        policy = SitePolicy(
+            "site.toml", rules=(PolicyRule("at_most", ("plugins", "dp", option), 4.0),)
+        )
         assert refused([policy], job(swarm_table, dp={"epsilon": 1})) == [f"plugins.dp.{option}"]
 
 
 def test_a_truth_value_is_no_number_and_a_number_no_truth_value(swarm_table: SwarmTable) -> None:
     rules = (
-        Rule("at_least", ("plugins", "dp", "open"), 0),
-        Rule("equals", ("plugins", "dp", "open"), 0),
-        Rule("equals", ("plugins", "dp", "rounds"), bound=False),
-        Rule("at_most", ("plugins", "dp", "mode"), 5),
-        Rule("one_of", ("plugins", "dp", "open"), [0, 1]),
+        PolicyRule("at_least", ("plugins", "dp", "open"), 0),
+        PolicyRule("equals", ("plugins", "dp", "open"), 0),
+        PolicyRule("equals", ("plugins", "dp", "rounds"), bound=False),
+        PolicyRule("at_most", ("plugins", "dp", "mode"), 5),
+        PolicyRule("one_of", ("plugins", "dp", "open"), [0, 1]),
     )
-    found = refused([Policy("site.toml", rules=rules)], job(swarm_table, dp={"epsilon": 1}))
+    found = refused([SitePolicy("site.toml", rules=rules)], job(swarm_table, dp={"epsilon": 1}))
     assert len(found) == len(rules)
 
 
 def test_arrays_and_choices_are_compared_by_value(swarm_table: SwarmTable) -> None:
     fits = (
-        Rule("equals", ("plugins", "dp", "modes"), ["a", "b"]),
-        Rule("one_of", ("plugins", "dp", "modes"), [["a"], ["a", "b"]]),
-        Rule("one_of", ("plugins", "dp", "mode"), ["local", "distributed"]),
+        PolicyRule("equals", ("plugins", "dp", "modes"), ["a", "b"]),
+        PolicyRule("one_of", ("plugins", "dp", "modes"), [["a"], ["a", "b"]]),
+        PolicyRule("one_of", ("plugins", "dp", "mode"), ["local", "distributed"]),
     )
     raw = job(swarm_table, dp={"epsilon": 1, "modes": ["a", "b"]})
-    assert refused([Policy("site.toml", rules=fits)], raw) == []
+    assert refused([SitePolicy("site.toml", rules=fits)], raw) == []
     raw["plugins"]["dp"] = {"epsilon": 1, "modes": ["b", "a"], "mode": "central"}
-    assert len(refused([Policy("site.toml", rules=fits)], raw)) == 3
+    assert len(refused([SitePolicy("site.toml", rules=fits)], raw)) == 3
 
 
 def test_a_plugin_that_hides_what_its_options_come_to_is_refused(swarm_table: SwarmTable) -> None:
-    policy = Policy("site.toml", rules=(Rule("at_most", ("plugins", "silent", "epsilon"), 4.0),))
+    policy = SitePolicy(
+        "site.toml", rules=(PolicyRule("at_most", ("plugins", "silent", "epsilon"), 4.0),)
+    )
     with pytest.raises(PluginError, match="QRES-E206"):
         refused([policy], job(swarm_table, silent={}))
 
@@ -329,9 +335,9 @@ def test_rules_together_are_as_strict_as_the_strictest(
     value: float, strict: float, loose: float
 ) -> None:
     key = ("plugins", "dp", "epsilon")
-    ceilings = [Rule("at_most", key, strict), Rule("at_most", key, loose)]
+    ceilings = [PolicyRule("at_most", key, strict), PolicyRule("at_most", key, loose)]
     assert all(one.allows(value) for one in ceilings) == (value <= min(strict, loose))
-    floors = [Rule("at_least", key, strict), Rule("at_least", key, loose)]
+    floors = [PolicyRule("at_least", key, strict), PolicyRule("at_least", key, loose)]
     assert all(one.allows(value) for one in floors) == (value >= max(strict, loose))
     assert not any(one.allows(float("nan")) for one in [*ceilings, *floors])
 
@@ -342,10 +348,10 @@ def test_rules_together_are_as_strict_as_the_strictest(
 def test_a_refusal_names_the_policy_the_rule_the_key_the_value_and_the_fix(
     swarm_table: SwarmTable,
 ) -> None:
-    policy = Policy(
+    policy = SitePolicy(
         "/etc/qres/policy.toml",
         ("zk",),
-        rules=(Rule("equals", ("swarm", "insecure"), bound=False),),
+        rules=(PolicyRule("equals", ("swarm", "insecure"), bound=False),),
     )
     config = parse(job(swarm_table), source="job.toml", sections={})
     with pytest.raises(CompatibilityError) as caught:
@@ -366,7 +372,7 @@ def test_a_refusal_names_the_policy_the_rule_the_key_the_value_and_the_fix(
 
 
 def test_a_diagnosis_tells_policies_with_everything_else(swarm_table: SwarmTable) -> None:
-    policy = Policy("site.toml", ("zk",), ("mean",))
+    policy = SitePolicy("site.toml", ("zk",), ("mean",))
     tables: tuple[dict[str, object], ...] = ({}, {"unprotecte": True})
     for table in tables:
         raw = job(swarm_table, mean=table)
@@ -377,8 +383,12 @@ def test_a_diagnosis_tells_policies_with_everything_else(swarm_table: SwarmTable
 
 
 def test_rules_that_do_nothing_are_remarked_on(swarm_table: SwarmTable) -> None:
-    policy = Policy(
-        "site.toml", (), ("medianne",), (), (Rule("at_most", ("plugins", "zk", "bound"), 4.0),)
+    policy = SitePolicy(
+        "site.toml",
+        (),
+        ("medianne",),
+        (),
+        (PolicyRule("at_most", ("plugins", "zk", "bound"), 4.0),),
     )
     config = parse(job(swarm_table), source="job.toml", sections={})
     said = list(remarks([policy], config, INSTALLED))

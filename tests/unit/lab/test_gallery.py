@@ -20,7 +20,7 @@ from qres_core.cli.attack import command
 from qres_core.contract.errors import LabError, PluginError
 from qres_core.contract.gallery import (
     AttackFamily,
-    Fate,
+    AttackOutcome,
     GalleryEntry,
     GalleryOutcome,
     GallerySetting,
@@ -65,7 +65,7 @@ def test_a_poisoning_with_its_positive_control() -> None:
         assert seconds > 0
         assert outcome.octets > outcome.messages > 0
         outcomes[defence] = entry.against(outcome, play((entry.baseline, defence), QUICK)[0])
-    assert outcomes[NOTHING].fate is Fate.FAILED
+    assert outcomes[NOTHING].fate is AttackOutcome.FAILED
     assert outcomes[NOTHING].control
     assert not outcomes["median"].control
     # In two rounds a median has not yet caught up with the swarm that nobody attacks.
@@ -74,14 +74,14 @@ def test_a_poisoning_with_its_positive_control() -> None:
 
 def test_a_protocol_attack_with_its_positive_control() -> None:
     bare, signed = (play(("impersonate", one), QUICK)[0] for one in (NOTHING, "signatures"))
-    assert bare.fate is Fate.FAILED
-    assert signed.fate is Fate.HELD
+    assert bare.fate is AttackOutcome.FAILED
+    assert signed.fate is AttackOutcome.HELD
     assert any("bad signature" in one for one in signed.detected)
 
 
 def test_reputation_that_anybody_could_slander_is_not_started() -> None:
     outcome, _seconds = play(("slander", "reputation, unsigned"), QUICK)
-    assert outcome.fate is Fate.IMPOSSIBLE
+    assert outcome.fate is AttackOutcome.IMPOSSIBLE
     assert "QRES-E305" in outcome.reason
 
 
@@ -116,10 +116,10 @@ def _outcome(**changes: Any) -> GalleryOutcome:
 
 
 def test_what_a_defence_costs_by_itself_is_told() -> None:
-    costly = _outcome(fate=Fate.HELD, price=0.4)
+    costly = _outcome(fate=AttackOutcome.HELD, price=0.4)
     assert mark(costly) == ("failed", "held, COSTLY")
-    assert mark(_outcome(fate=Fate.BASELINE, price=0.4)) == ("failed", "COSTLY")
-    assert mark(_outcome(fate=Fate.BASELINE, price=0.04))[1] == "no attack"
+    assert mark(_outcome(fate=AttackOutcome.BASELINE, price=0.4)) == ("failed", "COSTLY")
+    assert mark(_outcome(fate=AttackOutcome.BASELINE, price=0.04))[1] == "no attack"
     assert mark(_outcome(price=0.4))[1] == "FAILED"
 
 
@@ -132,7 +132,7 @@ def _shown(*outcomes: GalleryOutcome) -> Shown:
 
 def test_failures_are_printed_as_failures_with_the_reason() -> None:
     failed = _outcome()
-    held = _outcome(defence="krum", fate=Fate.HELD)
+    held = _outcome(defence="krum", fate=AttackOutcome.HELD)
     control = _outcome(defence=NOTHING, control=True)
     shown = (_shown(control, held, failed),)
     assert failures(shown) == (("x", failed),)
@@ -143,7 +143,7 @@ def test_failures_are_printed_as_failures_with_the_reason() -> None:
     assert "&quot;why&quot; &amp; where" in listed
     assert "krum" not in listed
     assert [mark(one)[1] for one in shown[0].outcomes] == ["succeeds", "held", "FAILED"]
-    assert mark(_outcome(fate=Fate.HELD, control=True))[1] == "no effect"
+    assert mark(_outcome(fate=AttackOutcome.HELD, control=True))[1] == "no effect"
 
 
 class _References(HTMLParser):
@@ -177,7 +177,7 @@ def test_a_baseline_decides() -> None:
     clean = GalleryOutcome(defence="d", measure="accuracy", value=0.9)
     near = entry.against(attrs.evolve(clean, value=0.86), clean)
     far = entry.against(attrs.evolve(clean, value=0.84), clean)
-    assert (near.fate, far.fate) == (Fate.HELD, Fate.FAILED)
+    assert (near.fate, far.fate) == (AttackOutcome.HELD, AttackOutcome.FAILED)
     assert "+6.0 points lost" in far.reason
 
 

@@ -8,7 +8,7 @@ import pytest
 from qres_core.kernel.config import parse
 from qres_core.lab.simulator import node_ids
 from qres_core.lab.tasks import TaskConfig, make_task
-from qres_core.node.status import Board
+from qres_core.node.status import StatusBoard
 from qres_core.swarm.node import Node, run_node
 
 IDS = node_ids(4, 1)
@@ -23,7 +23,7 @@ def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
     config = parse(
         {"swarm": swarm, "plugins": {"memory": {}, "mean": {"unprotected": True}}}, source="test"
     )
-    board, made = Board(clock=lambda: 5.0, name="anna"), list[dict[str, Any]]()
+    board, made = StatusBoard(clock=lambda: 5.0, name="anna"), list[dict[str, Any]]()
 
     def start(node: Node) -> None:
         board.node = node

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core.node import toml
-from qres_core.node.box import Seat, free_ports
-from qres_core.node.fleet import PAUSES, Fleet, Member, judge, last_error
+from qres_core.node.box import BoxNode, free_ports
+from qres_core.node.fleet import PAUSES, Fleet, NodeProcess, judge, last_error
 
 
 def test_nodes_agree_that_hold_one_model_of_every_step() -> None:
@@ -45,9 +45,9 @@ def process(code: int) -> subprocess.Popen[bytes]:
     return done
 
 
-def member(folder: Path, code: int) -> Member:
+def member(folder: Path, code: int) -> NodeProcess:
     folder.mkdir(exist_ok=True)
-    return Member(Seat(3, folder, False, "aa", "bb", 1, 2), process(code))  # noqa: FBT003 - order
+    return NodeProcess(BoxNode(3, folder, False, "aa", "bb", 1, 2), process(code))  # noqa: FBT003 - order
 
 
 def report(step: int) -> dict[str, object]:

@@ -12,11 +12,11 @@ from qres_core import ConfigError
 from qres_core.node import metrics, server
 from qres_core.node.ask import ask
 from qres_core.node.server import StatusServer, host_allowed, parse_address
-from qres_core.node.status import Board
+from qres_core.node.status import StatusBoard
 
 
 def report() -> Mapping[str, Any]:
-    return Board(clock=lambda: 7.0).report()
+    return StatusBoard(clock=lambda: 7.0).report()
 
 
 def served(scene: Callable[[int], Any], *, made: Callable[[], Any] = report) -> Any:

@@ -10,7 +10,7 @@ from rich.console import Console
 from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
 from qres_core.lab.simulator import node_ids
 from qres_core.node import metrics
-from qres_core.node.status import HISTORY, REASONS, Board, counted, finite, spent
+from qres_core.node.status import HISTORY, REASONS, StatusBoard, counted, finite, spent
 
 IDS = node_ids(4, 1)
 
@@ -63,7 +63,7 @@ def test_what_a_node_says_of_its_pace_and_its_trainer_is_shown_to_people(
 
 
 def test_a_node_that_has_not_begun_says_so() -> None:
-    report = Board(clock=lambda: 5.0).report()
+    report = StatusBoard(clock=lambda: 5.0).report()
     assert report["state"] == "starting"
     assert "round" not in report
     assert b"qres_round " not in metrics.render(report)
@@ -108,4 +108,4 @@ def test_figures_and_reasons_are_bounded() -> None:
     assert len(said) == REASONS + 1
     assert sum(said.values()) == sum(many.values())
     assert counted({"rare": 1, "common": 5}) == {"common": 5, "rare": 1}
-    assert Board().history.maxlen == HISTORY
+    assert StatusBoard().history.maxlen == HISTORY

@@ -44,7 +44,7 @@ from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import Broadcast, Diverged, Effect, RoundEnded, SendTo, Train
-from qres_core.swarm.journal import SEQUENCE_BLOCK, Record, Resume
+from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 from qres_core.swarm.mean import Mean, weighted_mean
 from qres_core.swarm.memory import Memory
 from qres_core.swarm.messages import (
@@ -291,8 +291,8 @@ class Notebook:
     model: Vector | None = None
     step: int = 0
     model_round: int = 0
-    lock: Record | None = None
-    handover: Record | None = None
+    lock: JournalEntry | None = None
+    handover: JournalEntry | None = None
     votes: list[tuple[int, str, bytes | None]] = attrs.field(factory=list)
     models: dict[int, bytes] = attrs.field(factory=dict)
     next_sequence: int = 0
@@ -309,11 +309,11 @@ class Notebook:
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         self.votes.append((round_number, kind, choice))
 
-    def record_lock(self, lock: Record | None) -> None:
+    def record_lock(self, lock: JournalEntry | None) -> None:
         self.lock = lock
 
     def record_model(
-        self, round_number: int, step: int, model: Vector, handover: Record | None
+        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
     ) -> None:
         self.handover = handover
         digest = model_digest(model, step)

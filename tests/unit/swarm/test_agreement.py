@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from qres_core import Envelope
 from qres_core.swarm.agreement import (
     NO_QUORUM,
-    Ballot,
     Lock,
+    VoteSet,
     is_quorum,
     may_prevote,
     vote_threshold,
@@ -78,7 +78,7 @@ def test_with_the_threshold_of_a_majority_two_sets_could_both_be_decided() -> No
 
 class TestBallot:
     def test_has_no_winner_before_the_threshold(self) -> None:
-        ballot = Ballot(3)
+        ballot = VoteSet(3)
         assert ballot.winner() is NO_QUORUM
         assert ballot.add(1 and A, vote(1, A))
         assert ballot.add(A, vote(2, A))
@@ -88,14 +88,14 @@ class TestBallot:
         assert len(ballot) == 3
 
     def test_none_can_win(self) -> None:
-        ballot = Ballot(2)
+        ballot = VoteSet(2)
         ballot.add(None, vote(1, None))
         assert ballot.winner() is NO_QUORUM
         ballot.add(None, vote(2, None))
         assert ballot.winner() is None
 
     def test_counts_the_first_vote_of_a_sender_alone(self) -> None:
-        ballot = Ballot(2)
+        ballot = VoteSet(2)
         assert ballot.add(A, vote(1, A))
         assert ballot.add(A, vote(1, A))  # the same again is no news
         assert not ballot.add(B, vote(1, B))
@@ -106,7 +106,7 @@ class TestBallot:
         assert ballot.winner() is NO_QUORUM  # the second vote of 1 did not count for B
 
     def test_gives_the_votes_of_a_choice_by_sender(self) -> None:
-        ballot = Ballot(2)
+        ballot = VoteSet(2)
         for sender, choice in ((3, A), (1, A), (2, B), (4, None)):
             ballot.add(choice, vote(sender, choice))
         assert [message.sender[0] for message in ballot.messages(A)] == [1, 3]
@@ -128,7 +128,7 @@ class TestBallot:
     ) -> None:
         f, votes = case
         threshold = vote_threshold(3 * f + 1, f)
-        ballot, first = Ballot(threshold), dict[int, bytes | None]()
+        ballot, first = VoteSet(threshold), dict[int, bytes | None]()
         for sender, choice in votes:
             assert ballot.add(choice, vote(sender, choice)) == (
                 first.setdefault(sender, choice) == choice

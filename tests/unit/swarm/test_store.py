@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from qres_core import Envelope, RoundError, Vector
-from qres_core.swarm.journal import SEQUENCE_BLOCK, Record, Resume
+from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 from qres_core.swarm.store import FILE, SqliteJournal
 
 NODE = b"\x01" * 32
@@ -42,18 +42,18 @@ def message(number: int) -> Envelope:
     return Envelope("test", "contribution", 5, A, NODE, number, 1, bytes([number]) * 100)
 
 
-def plain(record: Record | None) -> tuple[bytes, list[bytes]] | None:
+def plain(record: JournalEntry | None) -> tuple[bytes, list[bytes]] | None:
     return None if record is None else (record.head, [one.to_bytes() for one in record.messages])
 
 
-LOCK = Record(b"proposal", (message(2), message(3)))
+LOCK = JournalEntry(b"proposal", (message(2), message(3)))
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
     """A folder whose store holds a model, votes and a lock."""
     with closing(opened(tmp_path)) as journal:
-        journal.record_model(4, 3, MODEL, Record(b"made", (message(1), message(2))))
+        journal.record_model(4, 3, MODEL, JournalEntry(b"made", (message(1), message(2))))
         journal.record_vote(5, "prevote", A)
         journal.record_lock(LOCK)
         journal.record_vote(5, "precommit", A)
@@ -333,7 +333,7 @@ def test_a_copy_made_between_two_records_holds_all_before(tmp_path: Path) -> Non
         for number in range(1, 6):
             journal.record_vote(number, "prevote", A)
             journal.record_model(number, number, np.full(4, number, dtype=np.int32), None)
-            journal.record_lock(Record(bytes([number]), (message(number),)))
+            journal.record_lock(JournalEntry(bytes([number]), (message(number),)))
             shutil.copytree(live, image)
             resume = resumed(image)
             shutil.rmtree(image)
@@ -355,7 +355,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from qres_core import Envelope
-from qres_core.swarm.journal import Record
+from qres_core.swarm.journal import JournalEntry
 from qres_core.swarm.store import SqliteJournal
 
 initial = np.zeros(2000, dtype=np.int32)
@@ -373,11 +373,11 @@ while True:
         journal.record_vote(number, kind, number.to_bytes(32, "big"))
         print("vote", number, flush=True)
         message = Envelope("kill", "contribution", number, bytes(32), bytes(32), 1, 1, bytes(3000))
-        journal.record_lock(Record(number.to_bytes(8, "big"), (message,)))
+        journal.record_lock(JournalEntry(number.to_bytes(8, "big"), (message,)))
         print("lock", number, flush=True)
     if number % 3 == 0:
         step += 1
-        made = Record(b"", (message,))
+        made = JournalEntry(b"", (message,))
         journal.record_model(number, step, np.full(2000, number, dtype=np.int32), made)
         print("model", number, step, flush=True)
 """

@@ -29,7 +29,7 @@ from qres_core.kernel.discovery import Installed
 from qres_core.lab.attacks import ATTACKS
 from qres_core.testing import RULES, composition, make_round_info, make_updates
 from qres_core.testing.certificate_page import page
-from qres_core.testing.certification import Certificate, Claims, certify, make_claims
+from qres_core.testing.certification import MeasuredClaims, RuleReport, certify, make_claims
 from qres_core.testing.composition import Composed, find_rule
 
 
@@ -110,14 +110,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def certificate() -> Certificate:
+def certificate() -> RuleReport:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(composition, "scan", lambda: {"median": Installed.local("median", Median)})
-        return certify(find_rule("median", [("f", 3)]), claims=Claims(kappa=8.0), nodes=9)
+        return certify(find_rule("median", [("f", 3)]), claims=MeasuredClaims(kappa=8.0), nodes=9)
 
 
 @pytest.fixture(scope="module")
-def broken() -> Certificate:
+def broken() -> RuleReport:
     with pytest.MonkeyPatch.context() as patch:
         found = {"boastful": Installed.local("boastful", Boastful)}
         patch.setattr(composition, "scan", lambda: found)
@@ -199,7 +199,7 @@ def test_what_cannot_be_tested_is_refused_by_name(
 
 
 def test_claims_are_read_strictly() -> None:
-    assert make_claims([]) == Claims()
+    assert make_claims([]) == MeasuredClaims()
     assert make_claims([("kappa", 2)]).kappa == 2.0
     assert make_claims([("kappa", math.inf), ("stretch", 2.0)]).kappa == math.inf
     for name, value in (("kapa", 1.0), ("translates", 0), ("rounding", -1), ("stretch", math.inf)):
@@ -215,7 +215,7 @@ def test_fewer_nodes_than_the_rule_needs_are_refused() -> None:
 # ── the certificate ───────────────────────────────────────────────────────────────────────────
 
 
-def test_a_sound_rule_is_certified(certificate: Certificate) -> None:
+def test_a_sound_rule_is_certified(certificate: RuleReport) -> None:
     assert certificate.certified
     assert not certificate.failed
     assert [one.rule for one in certificate.verdicts] == [
@@ -232,7 +232,7 @@ def test_a_sound_rule_is_certified(certificate: Certificate) -> None:
     assert certificate.breakdown == (4, 9)  # a median withstands a minority, whatever f says
 
 
-def test_a_broken_rule_is_not_and_says_what_it_breaks(broken: Certificate) -> None:
+def test_a_broken_rule_is_not_and_says_what_it_breaks(broken: RuleReport) -> None:
     assert not broken.certified
     failed = {one.rule for one in broken.failed}
     assert failed == {f"QRES-AGG-{number}" for number in (10, 11, 12, 13, 15, 17, 20)}
@@ -281,7 +281,7 @@ def shape(value: object) -> object:
     return type(value).__name__
 
 
-def test_the_json_has_a_stable_form(certificate: Certificate) -> None:
+def test_the_json_has_a_stable_form(certificate: RuleReport) -> None:
     data = json.loads(json.dumps(certificate.to_json()))
     assert data["format"] == "qres-certificate/1"
     assert shape(data) == {
@@ -348,18 +348,18 @@ def test_the_json_has_a_stable_form(certificate: Certificate) -> None:
     }
 
 
-def test_an_unbounded_kappa_is_valid_json(broken: Certificate) -> None:
+def test_an_unbounded_kappa_is_valid_json(broken: RuleReport) -> None:
     text = json.dumps(broken.to_json(), allow_nan=False)
     assert json.loads(text)["robustness"]["measured"] == "unbounded"
 
 
-def test_everything_but_the_times_is_the_same_again(broken: Certificate) -> None:
+def test_everything_but_the_times_is_the_same_again(broken: RuleReport) -> None:
     again = certify(find_rule("boastful"), seed=5).to_json()
     first = broken.to_json()
     assert {**first, "timings": []} == {**again, "timings": []}
 
 
-def test_the_command_repeats_it(certificate: Certificate) -> None:
+def test_the_command_repeats_it(certificate: RuleReport) -> None:
     assert certificate.command == (
         "qres certify median --option f=3 --claim kappa=8.0 --nodes 9 --seed 0"
     )
@@ -396,7 +396,7 @@ class Reader(HTMLParser):
 
 @pytest.mark.parametrize("name", ["certificate", "broken"])
 def test_the_page_stands_alone_and_says_it_all(name: str, request: pytest.FixtureRequest) -> None:
-    found: Certificate = request.getfixturevalue(name)
+    found: RuleReport = request.getfixturevalue(name)
     text = page(found)
     reader = Reader()
     reader.feed(text)
@@ -415,7 +415,7 @@ def test_the_page_stands_alone_and_says_it_all(name: str, request: pytest.Fixtur
     assert "@media print" in text
 
 
-def test_names_from_outside_are_escaped(broken: Certificate) -> None:
+def test_names_from_outside_are_escaped(broken: RuleReport) -> None:
     evil = attrs.evolve(broken, spec='"><b>x</b>', versions={"<i>": "<u>"})
     text = page(evil)
     assert "&lt;script&gt;" in text

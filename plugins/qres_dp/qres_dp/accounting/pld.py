@@ -76,7 +76,7 @@ def _cells(edges: _Array) -> _Array:
 
 
 @attrs.frozen(eq=False)
-class _Round:
+class _RoundLoss:
     """Masses of one round's loss on a grid.
 
     Attributes:
@@ -115,7 +115,7 @@ class _Round:
 
 
 @attrs.frozen
-class _Shape:
+class _LossShape:
     """What one round is, and how finely it is drawn."""
 
     noise: float
@@ -137,7 +137,7 @@ class _Shape:
 
 
 @functools.lru_cache(maxsize=4)
-def _one_round(shape: _Shape, *, remove: bool) -> _Round:
+def _one_round(shape: _LossShape, *, remove: bool) -> _RoundLoss:
     """The masses of one round; ``remove``: P is the mixture, else Q is.
 
     Complexity: linear in the number of cells.
@@ -165,7 +165,7 @@ def _one_round(shape: _Shape, *, remove: bool) -> _Round:
     masses[1:] += to_upper
     masses[:-1] += p - to_upper
     masses[0] += below  # with more loss than it has
-    return _Round(low if remove else -high, h, masses, lost)
+    return _RoundLoss(low if remove else -high, h, masses, lost)
 
 
 @attrs.frozen(eq=False)
@@ -222,7 +222,7 @@ class _Sum:
         return float(self.losses[1] - self.losses[0])
 
 
-def _edge(one: _Round, rounds: int, tilt: float, base: float, sign: float) -> float:
+def _edge(one: _RoundLoss, rounds: int, tilt: float, base: float, sign: float) -> float:
     """Beyond which loss, seen in the direction ``sign``, tilted mass of at most e^-45 lies."""
     probes = np.geomspace(1e-4, 1e5, 180) * sign
     guide = (rounds * (one.coarse_cumulants(tilt + probes) - base) + _OUTSIDE) / np.abs(probes)
@@ -259,7 +259,7 @@ def _power(spectrum: _Spectrum, exponent: int) -> _Spectrum:
             spectrum = spectrum * spectrum
 
 
-def _compose(one: _Round, rounds: int, tilt: float) -> _Sum | None:
+def _compose(one: _RoundLoss, rounds: int, tilt: float) -> _Sum | None:
     """The composition, or ``None`` where it does not fit the largest window."""
     step, base = one.step, one.cumulant(tilt)
     bottom = math.floor(_edge(one, rounds, tilt, base, -1.0) / step)
@@ -295,7 +295,7 @@ def _sums(
     reach = math.sqrt(2.0 * math.log(max(10.0, rounds * 1e7 / delta_)))
     deviation = min(rate * math.sqrt(math.expm1(min(noise**-2.0, 50.0))), 1.0 / noise)
     step = min(_LARGEST_STEP, deviation / _STEPS_PER_DEVIATION)
-    least, greatest = _Shape(noise, rate, reach, step).ends()
+    least, greatest = _LossShape(noise, rate, reach, step).ends()
     if greatest > _LARGEST_LOSS:
         return None
     step = max(step, _SMALLEST_STEP, (greatest - least) / _CELLS)
@@ -304,7 +304,7 @@ def _sums(
     for remove in (True, False):
         finer = step
         while True:
-            one = _one_round(_Shape(noise, rate, reach, finer), remove=remove)
+            one = _one_round(_LossShape(noise, rate, reach, finer), remove=remove)
             cumulants = rounds * one.coarse_cumulants(tilts)
             if epsilon_ is None:
                 goal = (cumulants - math.log(delta_)) / tilts

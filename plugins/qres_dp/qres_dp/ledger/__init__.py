@@ -11,12 +11,12 @@ import attrs
 
 from qres_core import NodeId, RoundError, ValueRefusedError
 from qres_dp.accounting.composition import Kind, spent
-from qres_dp.ledger.record import Charge, Record, genesis
-from qres_dp.ledger.store import Store
+from qres_dp.ledger.record import Charge, LedgerEntry, genesis
+from qres_dp.ledger.store import LedgerStore
 
 
 @attrs.frozen
-class Budget:
+class PrivacyBudget:
     """What may be spent in all.
 
     Attributes:
@@ -43,16 +43,16 @@ class Owner:
     relation: str
 
 
-class Ledger:
+class PrivacyLedger:
     """The records of one node, in memory and, where it has a folder, on disk.
 
     Make one with :meth:`open`, :meth:`begin` or :meth:`in_memory`.
     """
 
-    def __init__(self, owner: Owner, store: Store | None = None) -> None:
+    def __init__(self, owner: Owner, store: LedgerStore | None = None) -> None:
         self.owner = owner
         self._store = store
-        self._records: list[Record] = list(store.records) if store else []
+        self._records: list[LedgerEntry] = list(store.records) if store else []
         self._releases = {record.charge.release for record in self._records}
         self._kinds: Counter[Kind] = Counter(_kind(record.charge) for record in self._records)
 
@@ -68,7 +68,7 @@ class Ledger:
         Raises:
             RoundError: QRES-E602 for one that is missing, damaged, cut short or somebody else's.
         """
-        store = Store(folder)
+        store = LedgerStore(folder)
         found = Owner(store.swarm, store.node, store.relation)
         if found != owner:
             store.close()
@@ -87,26 +87,26 @@ class Ledger:
         Raises:
             RoundError: QRES-E602.
         """
-        return cls(owner, Store.create(folder, owner.swarm, owner.node, owner.relation))
+        return cls(owner, LedgerStore.create(folder, owner.swarm, owner.node, owner.relation))
 
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether there is a ledger in the folder, or what is left of one."""
-        return Store.exists(folder)
+        return LedgerStore.exists(folder)
 
     @staticmethod
-    def read(folder: Path) -> tuple[Owner, Sequence[Record]]:
+    def read(folder: Path) -> tuple[Owner, Sequence[LedgerEntry]]:
         """Whose ledger is in a folder, and its records, checked.
 
         Raises:
             RoundError: QRES-E602.
         """
-        store = Store(folder)
+        store = LedgerStore(folder)
         store.close()
         return Owner(store.swarm, store.node, store.relation), store.records
 
     @property
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[LedgerEntry]:
         """All records, oldest first."""
         return tuple(self._records)
 
@@ -117,7 +117,7 @@ class Ledger:
         """The epsilon of everything charged so far, at a delta."""
         return spent(self._kinds, delta)
 
-    def after(self, charge: Charge, budget: Budget) -> float:
+    def after(self, charge: Charge, budget: PrivacyBudget) -> float:
         """What will be spent after a charge.
 
         Args:
@@ -141,7 +141,7 @@ class Ledger:
             raise ValueRefusedError.of("QRES-E509", "plugins.dp.epsilon", what, fix)
         return total
 
-    def charge(self, charge: Charge, budget: Budget) -> Record | None:
+    def charge(self, charge: Charge, budget: PrivacyBudget) -> LedgerEntry | None:
         """Write a charge down, durably before this returns; only then may the release leave.
 
         Args:
@@ -162,7 +162,7 @@ class Ledger:
         if charge.release in self._releases:
             return None
         last = self._records[-1].digest if self._records else genesis(*attrs.astuple(self.owner))
-        record = Record(
+        record = LedgerEntry(
             len(self._records) + 1, charge, total, budget.delta, budget.epsilon, previous=last
         )
         if self._store is not None:

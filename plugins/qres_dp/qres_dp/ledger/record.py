@@ -53,7 +53,7 @@ class Charge:
 
 
 @attrs.frozen
-class Record:
+class LedgerEntry:
     """A charge in its place in the chain.
 
     Attributes:
@@ -86,7 +86,7 @@ class Record:
         return hashlib.sha256(_DOMAIN + self.to_bytes()).digest()
 
     @classmethod
-    def from_bytes(cls, body: bytes) -> Record:
+    def from_bytes(cls, body: bytes) -> LedgerEntry:
         """Read what :meth:`to_bytes` made.
 
         Raises:

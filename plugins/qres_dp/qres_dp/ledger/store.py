@@ -1,8 +1,8 @@
 """The ledger on disk: one SQLite file and its anchor, of one node of one swarm.
 
-A record is on the disk when :meth:`Store.append` returns, and no noised data leave before. Nothing
-is repaired or begun anew: a node whose ledger cannot be trusted does not know what it spent, and
-says nothing more.
+A record is on the disk when :meth:`LedgerStore.append` returns, and no noised data leave before.
+Nothing is repaired or begun anew: a node whose ledger cannot be trusted does not know what it
+spent, and says nothing more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from qres_core import NodeId, RoundError, WireError, stores
 from qres_dp.ledger import anchor as anchors
 from qres_dp.ledger.anchor import Anchor
-from qres_dp.ledger.record import Record, genesis
+from qres_dp.ledger.record import LedgerEntry, genesis
 
 FILE: Final = "dp-ledger.sqlite"
 APPLICATION_ID: Final = 0x51524450
@@ -32,7 +32,7 @@ _KIND: Final = stores.StoreKind(
 )
 
 
-class Store:
+class LedgerStore:
     """The open file, checked from the first record to the last.
 
     Args:
@@ -87,16 +87,16 @@ class Store:
         if row is None or tuple(map(type, row)) != (str, bytes, str):
             raise self.unusable("the file does not say whose it is")
         self.swarm, self.node, self.relation = row
-        self.records: list[Record] = self._chain(rows)
+        self.records: list[LedgerEntry] = self._chain(rows)
         self._hold_to(found)
         anchors.sweep(self._folder)
 
-    def _chain(self, rows: Sequence[tuple[Any, Any]]) -> list[Record]:
-        records: list[Record] = []
+    def _chain(self, rows: Sequence[tuple[Any, Any]]) -> list[LedgerEntry]:
+        records: list[LedgerEntry] = []
         previous = genesis(self.swarm, self.node, self.relation)
         for expected, (index, body) in enumerate(rows, start=1):
             try:
-                record = Record.from_bytes(body) if type(body) is bytes else None
+                record = LedgerEntry.from_bytes(body) if type(body) is bytes else None
             except WireError as error:
                 what = f"record {expected} is damaged: {error.problems[0].what}"
                 raise self.unusable(what) from error
@@ -135,7 +135,7 @@ class Store:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
-    def append(self, record: Record) -> None:
+    def append(self, record: LedgerEntry) -> None:
         """Write a record; durable when this returns.
 
         Raises:

@@ -22,12 +22,12 @@ from qres_dp.releases.central_votes import VotedRelease
 from qres_dp.releases.local import LocalRelease
 from qres_dp.releases.local_stream import LocalStream
 from qres_dp.releases.shared import SharedRelease
-from qres_dp.terms import Terms
+from qres_dp.terms import ReleaseTerms
 
 __all__ = ["Release", "release_of"]
 
 
-def release_of(terms: Terms) -> Release:
+def release_of(terms: ReleaseTerms) -> Release:
     """The release that the options ask for."""
     if terms.mode is Mode.DISTRIBUTED:
         return SharedRelease(terms)

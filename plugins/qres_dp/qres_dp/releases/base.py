@@ -27,9 +27,9 @@ from qres_core import (
 )
 from qres_dp import grid
 from qres_dp.fitting import miscounts, misfits, of_round, refuse
-from qres_dp.ledger import Ledger
+from qres_dp.ledger import PrivacyLedger
 from qres_dp.modes import Mechanism, steps
-from qres_dp.terms import Terms
+from qres_dp.terms import ReleaseTerms
 
 
 @attrs.define(eq=False)
@@ -46,9 +46,9 @@ class Release(abc.ABC):
         notices: what an operator should know of the mode.
     """
 
-    terms: Terms
+    terms: ReleaseTerms
     folder: Path | None = attrs.field(init=False, default=None)
-    ledger: Ledger | None = attrs.field(init=False, default=None)
+    ledger: PrivacyLedger | None = attrs.field(init=False, default=None)
 
     needs: ClassVar[Needs] = Needs()
     in_sum: ClassVar[bool] = False
@@ -164,7 +164,7 @@ class Release(abc.ABC):
         return {}
 
     @property
-    def book(self) -> Ledger:
+    def book(self) -> PrivacyLedger:
         """The open ledger.
 
         Raises:

@@ -36,7 +36,7 @@ _NOTICE: Final = (
 
 
 @attrs.frozen(eq=False)
-class Agreed:
+class MergeBasis:
     """What a round's updates are merged by.
 
     Attributes:
@@ -49,7 +49,7 @@ class Agreed:
 
 
 @attrs.frozen(eq=False)
-class Revealed:
+class RevealedRows:
     """What is left for the merge.
 
     Attributes:
@@ -71,7 +71,7 @@ class CentralRelease(Release):
     since the noise is for a sum.
     """
 
-    _revealed: Revealed | None = attrs.field(init=False, default=None)
+    _revealed: RevealedRows | None = attrs.field(init=False, default=None)
 
     needs: ClassVar[Needs] = Needs(
         visibility=Visibility.INDIVIDUAL, equal_weights=True, averaging=True
@@ -81,11 +81,11 @@ class CentralRelease(Release):
 
     # ── what differs where the clip moves or noise is correlated ──────────────────────────────
 
-    def own(self, round_info: RoundInfo) -> Agreed:
+    def own(self, round_info: RoundInfo) -> MergeBasis:
         """What this node contributes by."""
-        return Agreed(self.fitted(round_info))
+        return MergeBasis(self.fitted(round_info))
 
-    def agreed(self, contributions: Sequence[Contribution], round_info: RoundInfo) -> Agreed:
+    def agreed(self, contributions: Sequence[Contribution], round_info: RoundInfo) -> MergeBasis:
         """What the contributions say they were made by."""
         del contributions
         return self.own(round_info)
@@ -95,7 +95,7 @@ class CentralRelease(Release):
         del round_info
         return counted(vector, self.terms.sampling_rate)
 
-    def said(self, own: Agreed, clipped: Clipped, round_info: RoundInfo) -> bytes:
+    def said(self, own: MergeBasis, clipped: Clipped, round_info: RoundInfo) -> bytes:
         """What the node says beside its update, after its seed."""
         del own, clipped, round_info
         return b""
@@ -105,7 +105,7 @@ class CentralRelease(Release):
 
     def learn(
         self,
-        agreed: Agreed,
+        agreed: MergeBasis,
         contributions: Sequence[Contribution],
         key: bytes,
         round_info: RoundInfo,
@@ -116,7 +116,7 @@ class CentralRelease(Release):
         """Of the one release that the round can end with, the same before and after the vote."""
         return self.terms.charge(mechanism, round_info, central.release_name(round_info))
 
-    def noise(self, revealed: Revealed) -> NDArray[np.int32]:
+    def noise(self, revealed: RevealedRows) -> NDArray[np.int32]:
         """The noise of the sum, int32, shape ``(d,)``."""
         distribution = discrete_gaussian(revealed.mechanism.share)
         return distribution.sample(revealed.updates.dimension, revealed.key)
@@ -156,7 +156,7 @@ class CentralRelease(Release):
         clipped = central.clip_rows(updates, agreed.mechanism.bound)
         self.book.charge(self.charge(agreed.mechanism, round_info), self.terms.budget)
         key = central.noise_key(contributions, round_info)
-        self._revealed = Revealed(clipped, key, agreed.mechanism)
+        self._revealed = RevealedRows(clipped, key, agreed.mechanism)
         self.learn(agreed, contributions, key, round_info)
         return clipped
 

@@ -15,8 +15,8 @@ from qres_dp.clip import Clipped
 from qres_dp.fitting import of_round
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
-from qres_dp.releases.central import Agreed, CentralRelease, Revealed
-from qres_dp.stream import Shape, check_same, shape_of, turn_of, widened
+from qres_dp.releases.central import CentralRelease, MergeBasis, RevealedRows
+from qres_dp.stream import StreamShape, check_same, shape_of, turn_of, widened
 from qres_dp.terms import Correlation
 
 
@@ -29,7 +29,7 @@ class ModelStream(CentralRelease):
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
-    def _shape(self, around: Surroundings) -> Shape:
+    def _shape(self, around: Surroundings) -> StreamShape:
         # Whose turn it is does not change the noise.
         return shape_of(self.terms, self.correlation, around)
 
@@ -76,7 +76,7 @@ class ModelStream(CentralRelease):
         mine = turn_of(self.book.owner.node, separation) == round_info.step % separation
         return vector if mine else np.zeros_like(vector)
 
-    def said(self, own: Agreed, clipped: Clipped, round_info: RoundInfo) -> bytes:
+    def said(self, own: MergeBasis, clipped: Clipped, round_info: RoundInfo) -> bytes:
         """The keys of all noise so far."""
         del own, clipped
         return self.stream(round_info).testimony(round_info.step)
@@ -95,7 +95,7 @@ class ModelStream(CentralRelease):
         name, price = stream.release_name(step), stream.price(step)
         return self.terms.charge(mechanism, round_info, name, price)
 
-    def noise(self, revealed: Revealed) -> NDArray[np.int32]:
+    def noise(self, revealed: RevealedRows) -> NDArray[np.int32]:
         """See :meth:`CentralRelease.noise`."""
         assert self._stream is not None  # noqa: S101 - `hear` came before
         return self._stream.draw(revealed.key)

@@ -10,12 +10,12 @@ import attrs
 
 from qres_core import Contribution, RoundInfo, Surroundings
 from qres_dp import central
-from qres_dp.adaptive import AdaptiveClip, Ballot, split
+from qres_dp.adaptive import AdaptiveClip, ClippedIndicator, split
 from qres_dp.clip import Clipped
 from qres_dp.fitting import of_round
 from qres_dp.following import Following, ballots, noisy_votes
 from qres_dp.modes import Mechanism
-from qres_dp.releases.central import Agreed, CentralRelease
+from qres_dp.releases.central import CentralRelease, MergeBasis
 from qres_dp.terms import Quantile
 
 
@@ -71,7 +71,7 @@ class VotedRelease(CentralRelease):
 
     # ── rounds ────────────────────────────────────────────────────────────────────────────────
 
-    def own(self, round_info: RoundInfo) -> Agreed:
+    def own(self, round_info: RoundInfo) -> MergeBasis:
         """See :meth:`CentralRelease.own`.
 
         Raises:
@@ -79,9 +79,9 @@ class VotedRelease(CentralRelease):
         """
         start, around = self.fitted(round_info), of_round(round_info)
         bound = self._following.bound(self._rule(start, around), start.bound, round_info)
-        return Agreed(self.sized(AdaptiveClip.radius(bound), around), bound)
+        return MergeBasis(self.sized(AdaptiveClip.radius(bound), around), bound)
 
-    def agreed(self, contributions: Sequence[Contribution], round_info: RoundInfo) -> Agreed:
+    def agreed(self, contributions: Sequence[Contribution], round_info: RoundInfo) -> MergeBasis:
         """See :meth:`CentralRelease.agreed`.
 
         Raises:
@@ -90,16 +90,16 @@ class VotedRelease(CentralRelease):
         around, cast = of_round(round_info), _ballots(contributions)
         self.fitted(round_info)
         bound = AdaptiveClip.agreed((one.bound for one in cast), round_info.byzantine)
-        return Agreed(self.sized(AdaptiveClip.radius(bound), around), bound)
+        return MergeBasis(self.sized(AdaptiveClip.radius(bound), around), bound)
 
-    def said(self, own: Agreed, clipped: Clipped, round_info: RoundInfo) -> bytes:
+    def said(self, own: MergeBasis, clipped: Clipped, round_info: RoundInfo) -> bytes:
         """The node's ballot."""
         del round_info
-        return Ballot(not clipped.was_outside, own.bound).to_bytes()
+        return ClippedIndicator(not clipped.was_outside, own.bound).to_bytes()
 
     def learn(
         self,
-        agreed: Agreed,
+        agreed: MergeBasis,
         contributions: Sequence[Contribution],
         key: bytes,
         round_info: RoundInfo,
@@ -112,7 +112,7 @@ class VotedRelease(CentralRelease):
         self._following.learn(round_info.step, rule.move(agreed.bound, noisy, len(cast)))
 
 
-def _ballots(contributions: Sequence[Contribution]) -> list[Ballot]:
+def _ballots(contributions: Sequence[Contribution]) -> list[ClippedIndicator]:
     return ballots(contributions, central.NAME, central.SEED_BYTES)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_secagg import graph
 from qres_secagg.failure import SecaggError
-from qres_secagg.keys import KeyPair, pair_key, self_key
+from qres_secagg.keys import X25519Pair, pair_key, self_key
 from qres_secagg.masks import apply
 
 Make = Callable[..., Any]
@@ -79,7 +79,7 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
         for other in board.partners(rank):
             if other in part:
                 continue
-            pair = known[other] if other in corrupt else KeyPair(opening.secret(other))
+            pair = known[other] if other in corrupt else X25519Pair(opening.secret(other))
             public = board.advert(rank).mask
             key = pair_key(
                 pair.exchange(public),

@@ -8,10 +8,10 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from qres_secagg.board import Board
-from qres_secagg.client import Client, Memory
-from qres_secagg.failure import Fault, Reason, SecaggError
-from qres_secagg.keys import KeyPair
+from qres_secagg.board import SessionMessages
+from qres_secagg.client import Client, VolatileHistory
+from qres_secagg.failure import PeerFault, Reason, SecaggError
+from qres_secagg.keys import X25519Pair
 from qres_secagg.messages import (
     Advert,
     Kind,
@@ -60,8 +60,8 @@ def test_nodes_that_were_shown_different_models_form_no_session(make_swarm: Make
     swarm = make_swarm(8)
     other = attrs.evolve(swarm.session, model_digest=b"n" * 32)
     for rank in (4, 5, 6, 7):
-        swarm.boards[rank] = Board(other, swarm.node(rank))
-        swarm.clients[rank] = Client(other, swarm.node(rank), swarm.boards[rank], Memory())
+        swarm.boards[rank] = SessionMessages(other, swarm.node(rank))
+        swarm.clients[rank] = Client(other, swarm.node(rank), swarm.boards[rank], VolatileHistory())
     swarm.advertise()
     for client in swarm.clients.values():
         with pytest.raises(SecaggError) as caught:
@@ -81,7 +81,7 @@ def test_a_leader_that_names_other_keys_is_not_followed(make_swarm: Make) -> Non
     swarm.share()
     _, good = decode_listing(swarm.boards[0].compose())
     sid = swarm.session.sid
-    forged = encode_advert(sid, Advert(KeyPair().public, KeyPair().public))
+    forged = encode_advert(sid, Advert(X25519Pair().public, X25519Pair().public))
     from_own = Listing(0, {**good.members, 1: (bytes(32), good.members[1][1])})
     with pytest.raises(SecaggError) as caught:
         swarm.clients[2].adopt(encode_listing(sid, from_own))
@@ -108,7 +108,7 @@ def test_strangers_are_not_heard(make_swarm: Make) -> None:
     board, stranger = swarm.boards[0], b"?" * 32
     for (_, kind), body in list(swarm.sent.items()):
         board.receive(stranger, kind, body)
-    assert board.drain() == (Fault(stranger, Reason.STRANGER),)
+    assert board.drain() == (PeerFault(stranger, Reason.STRANGER),)
     with pytest.raises(SecaggError) as caught:
         board.decide({**swarm.digests(range(6)), stranger: bytes(32)})
     assert caught.value.blame == (stranger,)
@@ -136,11 +136,11 @@ def test_with_keys_and_session_kept_the_difference_is_laid_open(
     """The control: what fresh keys and used-up session ids prevent."""
     made: list[int] = []
 
-    def same() -> KeyPair:
+    def same() -> X25519Pair:
         made.append(0)
-        return KeyPair((8 * (len(made) % 10 + 1)).to_bytes(32, "little"))
+        return X25519Pair((8 * (len(made) % 10 + 1)).to_bytes(32, "little"))
 
-    monkeypatch.setattr("qres_secagg.client.KeyPair", same)
+    monkeypatch.setattr("qres_secagg.client.X25519Pair", same)
     monkeypatch.setattr("qres_secagg.client.os.urandom", bytes)
     sent = []
     for value in (7, 9):

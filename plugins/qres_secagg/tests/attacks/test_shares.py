@@ -10,8 +10,8 @@ import attrs
 import numpy as np
 import pytest
 from qres_secagg import client as client_module
-from qres_secagg.failure import Fault, Reason, SecaggError
-from qres_secagg.keys import KeyPair
+from qres_secagg.failure import PeerFault, Reason, SecaggError
+from qres_secagg.keys import X25519Pair
 from qres_secagg.messages import (
     Kind,
     Shares,
@@ -21,7 +21,7 @@ from qres_secagg.messages import (
     encode_shares,
     encode_unmask,
 )
-from qres_secagg.opening import Opening
+from qres_secagg.opening import OpenedShares
 from qres_secagg.shamir import deal
 
 Make = Callable[..., Any]
@@ -53,7 +53,7 @@ def test_a_wrong_share_is_found_and_its_holder_named(make_swarm: Make) -> None:
     swarm.state()
     swarm.unmask(tamper=changed_shares(3, wrong))
     for rank in (0, 1, 2, 4, 5):
-        assert swarm.boards[rank].drain() == (Fault(swarm.node(3), Reason.WRONG_SHARE),)
+        assert swarm.boards[rank].drain() == (PeerFault(swarm.node(3), Reason.WRONG_SHARE),)
         assert_exact(swarm, rank)
 
 
@@ -82,7 +82,7 @@ def test_the_other_kind_of_share_is_refused(make_swarm: Make) -> None:
         return attrs.evolve(unmask, shares={**unmask.shares, 1: other})
 
     swarm.unmask(tamper=changed_shares(3, both))
-    assert swarm.boards[0].drain() == (Fault(swarm.node(3), Reason.WRONG_SHARE),)
+    assert swarm.boards[0].drain() == (PeerFault(swarm.node(3), Reason.WRONG_SHARE),)
     assert_exact(swarm, 0)
 
 
@@ -96,7 +96,7 @@ def test_shares_a_node_does_not_hold_are_refused(make_swarm: Make) -> None:
         return attrs.evolve(unmask, shares={**unmask.shares, far: os.urandom(32) + b"\0"})
 
     swarm.unmask(tamper=changed_shares(3, foreign))
-    assert swarm.boards[0].drain() == (Fault(swarm.node(3), Reason.FOREIGN_SHARE),)
+    assert swarm.boards[0].drain() == (PeerFault(swarm.node(3), Reason.FOREIGN_SHARE),)
     assert_exact(swarm, 0)
 
 
@@ -112,7 +112,7 @@ def test_a_share_of_a_node_outside_the_list_is_refused(make_swarm: Make) -> None
         return attrs.evolve(unmask, shares={0: bytes(33), **unmask.shares})
 
     swarm.unmask(tamper=changed_shares(3, foreign))
-    assert Fault(swarm.node(3), Reason.FOREIGN_SHARE) in swarm.boards[1].drain()
+    assert PeerFault(swarm.node(3), Reason.FOREIGN_SHARE) in swarm.boards[1].drain()
     assert_exact(swarm, 1)
 
 
@@ -136,7 +136,7 @@ def test_two_different_answers_are_equivocation(make_swarm: Make) -> None:
     board.receive(swarm.node(3), Kind.UNMASK, body)
     assert board.drain() == ()
     board.receive(swarm.node(3), Kind.UNMASK, encode_unmask(sid, wrong(unmask)))
-    assert board.drain() == (Fault(swarm.node(3), Reason.EQUIVOCATION),)
+    assert board.drain() == (PeerFault(swarm.node(3), Reason.EQUIVOCATION),)
 
 
 # -- dealers ------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_dealer_whose_shares_are_no_secret_is_named(
         swarm.sums(0)
     assert caught.value.reason is Reason.BAD_DEALER
     assert caught.value.blame == (swarm.node(2),)
-    assert Fault(swarm.node(2), Reason.BAD_DEALER) in swarm.boards[0].drain()
+    assert PeerFault(swarm.node(2), Reason.BAD_DEALER) in swarm.boards[0].drain()
 
 
 def test_a_few_bad_shares_of_a_dealer_are_stepped_over(
@@ -195,7 +195,7 @@ def test_a_few_bad_shares_of_a_dealer_are_stepped_over(
     swarm.state()
     swarm.unmask()
     assert_exact(swarm, 0)
-    assert swarm.boards[0].drain() == (Fault(swarm.node(2), Reason.BAD_DEALER),)
+    assert swarm.boards[0].drain() == (PeerFault(swarm.node(2), Reason.BAD_DEALER),)
 
 
 def test_without_the_commitment_to_the_secret_nodes_would_compute_different_sums(
@@ -214,7 +214,7 @@ def test_without_the_commitment_to_the_secret_nodes_would_compute_different_sums
 
     with_dealer(swarm, 2, monkeypatch, late)
     swarm.state()
-    monkeypatch.setattr(Opening, "_is_secret", lambda *_: True)
+    monkeypatch.setattr(OpenedShares, "_is_secret", lambda *_: True)
 
     def partly(sender: int, receiver: int, body: bytes) -> bytes | None:
         return None if receiver == 8 and sender < 4 else body
@@ -248,7 +248,7 @@ def test_sealed_shares_that_do_not_open_are_the_dealers_fault(make_swarm: Make) 
         board.receive(swarm.node(2), Kind.SHARE, body)
     swarm.list()
     for rank in (0, 1):
-        assert swarm.boards[rank].drain() == (Fault(swarm.node(2), Reason.BAD_SEAL),)
+        assert swarm.boards[rank].drain() == (PeerFault(swarm.node(2), Reason.BAD_SEAL),)
     swarm.mask()
     swarm.state()
     swarm.unmask()
@@ -260,7 +260,7 @@ def test_a_dealer_with_another_mask_key_is_named(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Shares that belong together, of a key that is not the advertised one."""
-    other = KeyPair().secret
+    other = X25519Pair().secret
 
     def of_other(_secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
         return deal(other, threshold, places)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.keys import KeyPair, pair_key, self_key
+from qres_secagg.keys import X25519Pair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.messages import Kind, decode_unmask
 from qres_secagg.parameters import Parameters
@@ -35,7 +35,7 @@ def sole(swarm: Any, victim: int, seed: bytes, mask_secret: bytes) -> np.ndarray
     session, board = swarm.session, swarm.boards[0]
     values = swarm.masked[victim].vector.copy()
     me = swarm.node(victim)
-    pair = KeyPair(mask_secret)
+    pair = X25519Pair(mask_secret)
     keys = [(self_key(seed, session.sid, me), -1)]
     for other in board.partners(victim):
         public = board.advert(other).mask
@@ -107,7 +107,7 @@ def test_two_survivor_sets_open_nothing(make_swarm: Make) -> None:
 def test_without_quorum_and_threshold_they_open_both_secrets(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Board, "quorum", property(lambda _self: 1))
+    monkeypatch.setattr(SessionMessages, "quorum", property(lambda _self: 1))
     swarm = make_swarm(10, t=6, corrupt=0).until_masked()
     first, second = split_view(swarm, 9, {0, 1})
     seed, mask_secret = (
@@ -122,7 +122,7 @@ def test_the_threshold_alone_holds_against_a_split_view(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2 t > k + 1 + c: one of the two secrets stays closed, whatever was stated."""
-    monkeypatch.setattr(Board, "quorum", property(lambda _self: 1))
+    monkeypatch.setattr(SessionMessages, "quorum", property(lambda _self: 1))
     swarm = make_swarm(10, t=7, corrupt=2).until_masked()
     counts = [len(shares_of(9, bodies)) for bodies in split_view(swarm, 9, {0, 1})]
     assert min(counts) < 7
@@ -162,7 +162,7 @@ def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None
     assert mask_secret is not None
     assert np.array_equal(sole(swarm, 5, seed, mask_secret), swarm.inputs[5])
     # The defence: the node that comes back finds the session in its history.
-    again = Client(swarm.session, swarm.node(0), Board(swarm.session), swarm.histories[0])
+    again = Client(swarm.session, swarm.node(0), SessionMessages(swarm.session), swarm.histories[0])
     refused(Reason.SID_REUSE, again.advertise)
 
 
@@ -213,7 +213,7 @@ def test_without_that_check_its_update_is_laid_open(
     own = board.advert(victim).mask
     keys = [(self_key(board.decided().secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
     for other in board.partners(victim):
-        gone = KeyPair(board.decided().secret(other))
+        gone = X25519Pair(board.decided().secret(other))
         key = pair_key(
             gone.exchange(own),
             swarm.session.sid,
@@ -330,7 +330,7 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     seed_shares = {rank + 1: swarm.clients[rank]._held[5][0] for rank in range(4)}
     swarm.unmask()
     board, late = swarm.boards[0], swarm.masked[5].vector.copy()
-    gone, me = KeyPair(board.decided().secret(5)), swarm.node(5)
+    gone, me = X25519Pair(board.decided().secret(5)), swarm.node(5)
     keys = []
     for other in board.partners(5):
         public = board.advert(other).mask

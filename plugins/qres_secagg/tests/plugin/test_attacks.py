@@ -8,7 +8,7 @@ from collections.abc import Collection
 import attrs
 import numpy as np
 import pytest
-from qres_secagg.board import Board
+from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
 from qres_secagg.messages import (
     Kind,
@@ -234,11 +234,13 @@ def test_a_dropped_nodes_late_input_stays_uniform_though_its_mask_key_is_open() 
     assert not swarm.dialogues[late]._client._seed, "the node still holds its seed"
 
 
-def _without_pair_masks(board: Board, rank: int, secret: bytes, vector: np.ndarray) -> np.ndarray:
-    from qres_secagg.keys import KeyPair, pair_key  # noqa: PLC0415
+def _without_pair_masks(
+    board: SessionMessages, rank: int, secret: bytes, vector: np.ndarray
+) -> np.ndarray:
+    from qres_secagg.keys import X25519Pair, pair_key  # noqa: PLC0415
     from qres_secagg.masks import apply  # noqa: PLC0415
 
-    mine, roster = KeyPair(secret), board.session.roster
+    mine, roster = X25519Pair(secret), board.session.roster
     values = vector.view(np.uint32).copy()
     keys = []
     for other in board.partners(rank):

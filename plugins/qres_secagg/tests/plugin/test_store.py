@@ -10,18 +10,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from qres_secagg.store import FILE, KEPT_ROUNDS, Store
+from qres_secagg.store import FILE, KEPT_ROUNDS, SessionStore
 
 from qres_core import RoundError, stores
 
 NODE = b"n" * 32
 
 
-def opened(folder: Path | None, swarm: str = "s", node: bytes = NODE) -> Store:
+def opened(folder: Path | None, swarm: str = "s", node: bytes = NODE) -> SessionStore:
     """The store of a folder; a new one where there is none."""
-    if folder is not None and not Store.exists(folder):
-        return Store.begin(folder, swarm=swarm, node_id=node)
-    return Store(folder, swarm=swarm, node_id=node)
+    if folder is not None and not SessionStore.exists(folder):
+        return SessionStore.begin(folder, swarm=swarm, node_id=node)
+    return SessionStore(folder, swarm=swarm, node_id=node)
 
 
 def test_a_session_is_taken_once_also_after_a_restart(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 
 def test_one_that_is_missing_is_not_begun_by_opening_it(tmp_path: Path) -> None:
     with pytest.raises(RoundError, match="there is no such file") as caught:
-        Store(tmp_path, swarm="s", node_id=NODE)
+        SessionStore(tmp_path, swarm="s", node_id=NODE)
     assert caught.value.code == "QRES-E602"
     assert not list(tmp_path.iterdir())
 
@@ -90,7 +90,7 @@ def test_one_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
     store.take(b"a" * 32, 1)
     store.close()
     with pytest.raises(RoundError) as caught:
-        Store.begin(tmp_path, swarm="s", node_id=NODE)
+        SessionStore.begin(tmp_path, swarm="s", node_id=NODE)
     assert caught.value.code == "QRES-E602"
     assert not opened(tmp_path).take(b"a" * 32, 1)
     assert {one.name for one in tmp_path.iterdir()} <= {FILE, f"{FILE}-wal"}
@@ -124,7 +124,7 @@ def test_what_is_left_of_a_removed_store_is_not_rolled_back_into_a_new_one(
     tmp_path: Path, log: str
 ) -> None:
     (tmp_path / f"{FILE}{log}").write_bytes(os.urandom(2048))
-    for begin in (opened, lambda folder: Store.begin(folder, swarm="s", node_id=NODE)):
+    for begin in (opened, lambda folder: SessionStore.begin(folder, swarm="s", node_id=NODE)):
         with pytest.raises(RoundError) as caught:
             begin(tmp_path)
         assert caught.value.code == "QRES-E602"

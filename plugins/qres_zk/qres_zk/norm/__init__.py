@@ -16,6 +16,6 @@ not constant-time but for the multiplications by blinds.**
 from __future__ import annotations
 
 from qres_zk.norm.proving import prove
-from qres_zk.norm.verifying import Terms, holds, prepare, verify
+from qres_zk.norm.verifying import CombinedEquations, holds, prepare, verify
 
-__all__ = ["Terms", "holds", "prepare", "prove", "verify"]
+__all__ = ["CombinedEquations", "holds", "prepare", "prove", "verify"]

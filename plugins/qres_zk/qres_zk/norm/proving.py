@@ -38,14 +38,14 @@ from qres_zk.scalar import (
     weights,
 )
 from qres_zk.squares import four_squares
-from qres_zk.statement import MASKS, Context, Statement
+from qres_zk.statement import MASKS, Context, NormStatement
 
 ATTEMPTS: Final = 64
 """An honest vector fails so many in a row with probability ``2**-640``."""
 
 
 def prove(
-    statement: Statement, context: Context, commitment: Commitment
+    statement: NormStatement, context: Context, commitment: Commitment
 ) -> tuple[Commitment, ProofBundle]:
     """Prove that a committed vector is within the statement.
 
@@ -71,7 +71,7 @@ def prove(
     raise ValueRefusedError.of("QRES-E510", "plugins.zk", f"{ATTEMPTS} attempts failed")
 
 
-def _relative(statement: Statement, commitment: Commitment) -> NDArray[np.int32]:
+def _relative(statement: NormStatement, commitment: Commitment) -> NDArray[np.int32]:
     """``u - center`` as rows, once it is known to be within the statement."""
     values = commitment.values.astype(np.int64)
     if statement.center is not None:
@@ -89,7 +89,7 @@ def _relative(statement: Statement, commitment: Commitment) -> NDArray[np.int32]
 
 
 def _attempt_proof(
-    statement: Statement,
+    statement: NormStatement,
     context: Context,
     commitment: Commitment,
     relative: NDArray[np.int32],
@@ -159,7 +159,7 @@ def _fresh(count: int) -> list[int]:
 
 
 def _values(
-    statement: Statement, relative: NDArray[np.int32], projections: list[int]
+    statement: NormStatement, relative: NDArray[np.int32], projections: list[int]
 ) -> list[int] | None:
     """``q, s, e`` and, with a direction, ``h, f``."""
     total = int(relative.sum(dtype=np.int64))
@@ -174,7 +174,7 @@ def _values(
     return values
 
 
-def _weights(statement: Statement, seed: bytes, combination: Combination) -> NDArray[np.uint64]:
+def _weights(statement: NormStatement, seed: bytes, combination: Combination) -> NDArray[np.uint64]:
     """``A`` as two words a coordinate: projections, and the direction if there is one."""
     shape = (statement.rows, statement.columns)
     found = weights(seed, shape, combination.gammas)
@@ -210,7 +210,7 @@ class _SigmaMasks:
     blinds: list[int]
 
     @classmethod
-    def fresh(cls, statement: Statement) -> _SigmaMasks:
+    def fresh(cls, statement: NormStatement) -> _SigmaMasks:
         return cls(
             random_scalars(statement.columns),
             random_scalars(statement.values + MASKS),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.statement import DIRECTION_SHIFT, Statement
+from qres_zk.statement import DIRECTION_SHIFT, NormStatement
 
 
-def shifted_direction(statement: Statement) -> NDArray[np.int64] | None:
+def shifted_direction(statement: NormStatement) -> NDArray[np.int64] | None:
     """The direction moved to non-negative entries, as rows; padding stays zero."""
     if statement.direction is None:
         return None

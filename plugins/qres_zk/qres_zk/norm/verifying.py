@@ -33,11 +33,11 @@ from qres_zk.scalar import (
     folded_weights,
     multiply_add,
 )
-from qres_zk.statement import Context, Statement
+from qres_zk.statement import Context, NormStatement
 
 
 @attrs.frozen(eq=False)
-class Terms:
+class CombinedEquations:
     """A proof's equations, combined at random into one that must give the identity.
 
     Attributes:
@@ -55,7 +55,7 @@ class Terms:
     points: Points
 
 
-def prepare(statement: Statement, context: Context, bundle: ProofBundle) -> Terms:
+def prepare(statement: NormStatement, context: Context, bundle: ProofBundle) -> CombinedEquations:
     """Check a proof's scalars and gather its equations in the group.
 
     The equations are combined with 128-bit randomisers, drawn afresh from the operating system.
@@ -117,10 +117,10 @@ def prepare(statement: Statement, context: Context, bundle: ProofBundle) -> Term
     own += [third * c * one for one in factors]
     own += [first, second, third, fourth, fourth * c]
     value = fourth * (c * c * budget - squares) - third * claimed
-    return Terms(blinding % ORDER, value % ORDER, vector, own, bundle.points)
+    return CombinedEquations(blinding % ORDER, value % ORDER, vector, own, bundle.points)
 
 
-def holds(statement: Statement, terms: list[Terms]) -> bool:
+def holds(statement: NormStatement, terms: list[CombinedEquations]) -> bool:
     """Whether the terms of all proofs together give the identity: one multiplication for all.
 
     With one proof that does not hold among them, the answer is yes with probability at most
@@ -137,7 +137,7 @@ def holds(statement: Statement, terms: list[Terms]) -> bool:
     return bool(is_identity(result)[0])
 
 
-def verify(statement: Statement, context: Context, bundle: ProofBundle) -> None:
+def verify(statement: NormStatement, context: Context, bundle: ProofBundle) -> None:
     """Check a proof.
 
     Args:
