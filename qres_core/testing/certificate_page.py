@@ -38,7 +38,7 @@ def page(certificate: RuleReport) -> str:
     """
     kind = "passed" if certificate.certified else "failed"
     return document(
-        f"RuleReport of {certificate.spec}",
+        f"Certificate of {certificate.spec}",
         tag("h1", certificate.spec),
         tag("p", "An aggregation rule held against the conformance suite of QRES", class_="dim"),
         tag("p", certificate.conclusion, class_=f"verdict {kind}"),
