@@ -10,9 +10,10 @@ from typing import Any, Final
 
 SCRIPTS: Final = str(Path(__file__).resolve().parents[2] / "scripts")
 INTRO: Final = """
-Which plugins and modes can be enabled together. Every cell is the solver's answer for a swarm that
-has the two and what a swarm cannot do without. `make compatibility` plays all pairs and triples,
-each in a swarm of its own; `tests/compatibility` plays every supported pair among others.
+The table shows the plugins and modes that can be combined. Every cell is the solver's answer for a
+swarm that has the two and the plugins that every swarm needs. `make compatibility` plays all pairs
+and triples, each in a separate swarm. `tests/compatibility` plays every supported pair and samples
+of the triples.
 
 | sign | meaning |
 | --- | --- |
@@ -22,9 +23,8 @@ each in a swarm of its own; `tests/compatibility` plays every supported pair amo
 | E303 … | refused before anything starts, with that error; see [below](#refused-pairs) |
 | · | modes of one plugin: a configuration has its table once |
 
-The numbers depend on the swarm: how many nodes a rule needs, how many a group has, what the grid
-holds. The table asks whether there is a swarm of 8, 16 or 24 nodes that holds both. `qres check`
-answers for yours.
+The answer depends on the swarm: the nodes that a rule needs, the size of a group, the range of the
+grid. The table asks if a swarm of 8, 16 or 24 nodes can hold both. `qres check` answers for yours.
 """
 
 
@@ -66,7 +66,7 @@ def compatibility_body() -> Iterator[str]:
         ),
     )
     yield "## Refused pairs"
-    yield "Two transports, or two rules, are refused with QRES-E302 and left out here."
+    yield "Two transports, or two rules, are refused with QRES-E302 and not listed here."
     refused = [one for one in map(matrix.answer, matrix.groups_of(2)) if not one.supported]
     yield _table(
         ["pair", "error", "reason", "remedy"],

@@ -130,13 +130,12 @@ def errors_page() -> str:
             yield f"**{title[0].upper()}{title[1:]}.** {_markdown(meaning)}"
 
     intro = """
-        Every refusal carries an id, the place, what is wrong and what to do. The ids are stable: an
-        id never gets another meaning. A configuration is reported whole, with all its problems at
-        once. `qres` ends with exit code 2 for whatever is refused. `qres explain QRES-E304` prints
-        what this page says of an id.
+        Every refusal has an id, the place, the problem and the remedy. The ids are stable: an id
+        never gets another meaning. QRES reports all problems of a configuration at once. After a
+        refusal, `qres` ends with exit code 2. `qres explain QRES-E304` prints the entry of an id.
 
-        Problems with plugins (QRES-E2xx) are treated at length in
-        [Debug a load error](../how-to/debug-a-load-error.md).
+        [Debug a load error](../how-to/debug-a-load-error.md) explains problems with plugins
+        (QRES-E2xx) in detail.
     """
     return _page("Errors", intro, body())
 
@@ -158,14 +157,17 @@ def first_party_plugins() -> dict[str, tuple[str, type]]:
 def config_tables() -> dict[str, tuple[str, type]]:
     """Key path of every table: an introduction and the class it is read into."""
     tables: dict[str, tuple[str, type]] = {
-        "swarm": ("What all nodes must agree on.", SwarmConfig),
-        "node": ("What is this node's own business.", NodeConfig),
+        "swarm": ("Settings that must be the same on all nodes.", SwarmConfig),
+        "node": ("Settings of this node alone.", NodeConfig),
         "trainer": (
-            "What is trained: a model of your own, or a built-in task. Without it the digits are.",
+            "The training: your own model, or a built-in task. The default is the digits.",
             TrainerConfig,
         ),
         "trainer.task": ("A built-in task.", TaskConfig),
-        "simulation": ("What `qres simulate` plays. `qres check` accepts it too.", Scenario),
+        "simulation": (
+            "The scenario that `qres simulate` plays. `qres check` accepts it too.",
+            Scenario,
+        ),
     }
     for name, (distribution, kind) in first_party_plugins().items():
         tables[f"plugins.{name}"] = f"The plugin of the distribution `{distribution}`.", kind
@@ -229,12 +231,12 @@ def configuration_page() -> str:
             )
 
     intro = """
-        One TOML file of at most 1 MiB. It is read strictly: unknown keys and tables are refused
-        with a suggestion, and no value is converted: `"2"` is not `2`, and `2.7` is not an integer.
-        A number may be written as an integer.
+        The configuration is one TOML file of at most 1 MiB. QRES refuses unknown keys and tables
+        with a suggestion, and converts no value: `"2"` is not `2`, and `2.7` is not an integer. A
+        number may be written as an integer.
 
-        A table `[plugins.NAME]` enables the plugin of that name; nothing else does. The order of
-        these tables is the order in which plugins run.
+        Only a table `[plugins.NAME]` enables the plugin of that name. The order of these tables is
+        the order in which plugins run.
     """
     return _page("Configuration", intro, body())
 
@@ -257,14 +259,14 @@ def policy_page() -> str:
         yield f"Families of hooks: {', '.join(f'`{family}`' for family in SLOTS)}."
 
     intro = f"""
-        What a machine's operator demands of every configuration. Policies are read from
-        `{SYSTEM_POLICY}`, from the files that `{VARIABLE}` names and from `--policy`, and all of
-        them apply. A configuration that does not meet one is refused with
+        A site policy states an operator's demands on every configuration of a machine. QRES reads
+        policies from `{SYSTEM_POLICY}`, from the files that `{VARIABLE}` names and from `--policy`,
+        and applies all of them. It refuses a configuration that does not meet a policy with
         [QRES-E315](errors.md#qres-e315). [Set a site policy](../how-to/set-a-site-policy.md) shows
-        how they are used.
+        the use.
 
-        One TOML file of at most 1 MiB, read as strictly as
-        [the configuration](configuration.md). Every key may be left out, but not all of them.
+        A policy is one TOML file of at most 1 MiB. QRES reads it as strictly as
+        [the configuration](configuration.md). Every key is optional, but at least one is needed.
     """
     return _page("Site policy", intro, body())
 
@@ -304,8 +306,8 @@ def cli_page() -> str:
                     yield f"```text\n{_help(inner, name, context)}\n```"
 
     intro = """
-        Exit codes: 0 for success, 2 for whatever QRES refuses (each refusal has
-        [an id](errors.md)) and for wrong usage. Where 1 has a meaning, the command says so.
+        Exit code 0 means success. Exit code 2 means that QRES refused something (each refusal has
+        [an id](errors.md)) or that the usage was wrong. If 1 has a meaning, the command says so.
     """
     return _page("Command line", intro, body())
 
@@ -326,21 +328,21 @@ def attacks_page() -> str:
             ),
         )
         yield (
-            "All attackers of a run make one attack and collude: what they plan together, each of "
-            "them sends. Numbers are put on the grid and saturate at its limit. Formulas and "
-            "papers are in the docstrings of `qres_core.lab.attacks`."
+            "All attackers of a run make one attack and collude: they plan the lie together, and "
+            "each of them sends it. The lie is encoded on the grid and saturates at its limit. "
+            "Formulas and papers are in the docstrings of `qres_core.lab.attacks`."
         )
         yield (
-            "What an attacker knows, from least to most: nothing; its own data; all honest "
-            "updates of the round; these and the whole aggregation, which it then tries out on "
-            "copies of an honest node's plugins, wrappers, history and held-out examples "
-            "included, to find the strength that does the most harm."
+            "An attacker may know nothing, its own data, all honest updates of the round, or these "
+            "and the whole aggregation. With the last, it tries the aggregation out on copies of an "
+            "honest node's plugins, with wrappers, history and held-out examples, and finds the "
+            "strength that does the most harm."
         )
         yield (
-            "`label_flip` and `backdoor` spoil the data that attackers train on, so they need a "
-            "task with labelled examples. Under `backdoor` the metric `backdoor` of every round is "
-            "the share of held-out digits of other classes that the model calls class 0 once they "
-            "carry the trigger."
+            "`label_flip` and `backdoor` change the data that attackers train on, so they need a "
+            "task with labelled examples. Under `backdoor`, every round has the metric `backdoor`: "
+            "the share of held-out digits of other classes that the model puts into class 0 when "
+            "they have the trigger."
         )
         yield "## Attacks on the protocol"
         yield (
@@ -354,9 +356,9 @@ def attacks_page() -> str:
         )
 
     intro = """
-        What attackers of a simulation can do: `simulation.attack` in the file, or
-        `qres simulate --attack NAME`. Attackers run the same rounds as everybody else.
-        `simulation.strength` replaces the default strength of those that have one.
+        Attackers of a simulation make one of these attacks. Select it with `simulation.attack` in
+        the file, or with `qres simulate --attack NAME`. Attackers run the same rounds as all other
+        nodes. `simulation.strength` replaces the default strength of an attack that has a strength.
         [Add an attack](../how-to/add-an-attack.md) shows how to write your own.
     """
     return _page("Attacks", intro, body())
@@ -444,9 +446,9 @@ def api_page() -> str:
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
-        All that a plugin may import: `from qres_core import …`. Names are loaded on first use.
-        `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`, `qres_core.stores` and
-        `qres_core.reporting` are modules.
+        A plugin may import these names, and no others, with `from qres_core import …`. A name is
+        loaded on first use. `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`,
+        `qres_core.stores` and `qres_core.reporting` are modules.
     """
     return _page("Python names", intro, body())
 

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from qres_core.lab.gallery.run import Job, Shown
 
-_SEED = click.option("--seed", default=1, show_default=True, help="Decides everything random.")
+_SEED = click.option("--seed", default=1, show_default=True, help="Seed of all randomness.")
 _QUICK = click.option("--quick", is_flag=True, help="Few rounds and samples: to see that it works.")
 _COSTS = click.option(
     "--costs", is_flag=True, help="Also processor time and bytes, which differ from run to run."

@@ -42,7 +42,7 @@ def _moved(_context: click.Context, _parameter: click.Parameter, given: bool) ->
 @click.option("--attack", help="What attackers do; see `qres attack list`.")
 @click.option("--attackers", type=int, help="How many attack; swarm.byzantine if left out.")
 @click.option("--rounds", type=int, help="Models to make.")
-@click.option("--seed", type=int, help="Decides everything random.")
+@click.option("--seed", type=int, help="Seed of all randomness.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
 @click.option(
     "--without",

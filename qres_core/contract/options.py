@@ -221,7 +221,7 @@ def liars(needs: str = "", also: str = "") -> Field:
         arguments of ``attrs.field``: ``f: int = attrs.field(**liars("2 f + 1 updates"))``. It has
         no default: how many liars there may be is for the author of the configuration to say.
     """
-    said = f"How many updates of a round may be anything (Byzantine senders){also}."
+    said = f"Number of Byzantine updates of a round to withstand{also}."
     return {
         "validator": whole(0),
         "metadata": help_text(said + (f" Needs at least {needs}." if needs else "")),

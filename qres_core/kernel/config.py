@@ -72,7 +72,7 @@ class SwarmConfig:
     )
     quorum: int = attrs.field(
         validator=options.whole(1),
-        metadata=_help("Fewest contributions a round may close with."),
+        metadata=_help("Fewest contributions with which a round may close."),
     )
     deadline: float = attrs.field(
         default=30.0,
@@ -87,10 +87,7 @@ class SwarmConfig:
     interval: float = attrs.field(
         default=0.0,
         validator=options.real(0, unit="seconds"),
-        metadata=_help(
-            "Seconds that lie between two models at least: so long after one, nodes begin to train "
-            "the next."
-        ),
+        metadata=_help("Fewest seconds between the training of one model and of the next."),
     )
     rounds: int = attrs.field(
         default=0,
@@ -103,8 +100,8 @@ class SwarmConfig:
             f"({goal.PATTERN})?", 'a figure, one of >= > <= < and a number: "accuracy >= 0.95"'
         ),
         metadata=_help(
-            "Stop once so many nodes as decide a vote say that a model reached this on their own "
-            'figures, for example "accuracy >= 0.95"; empty to go on.'
+            "Stop once enough nodes to decide a vote say that a model reached this on "
+            'their own figures, for example "accuracy >= 0.95"; empty to go on.'
         ),
     )
     topology: str = attrs.field(
@@ -135,14 +132,16 @@ class SwarmConfig:
     standing_tolerance: float = attrs.field(
         default=0.1,
         validator=options.real(0, 1),
-        metadata=_help("How far a proposer's view of a node's standing may be from one's own."),
+        metadata=_help(
+            "Greatest difference between a proposer's and this node's view of a node's standing."
+        ),
     )
     proof_checks: str = attrs.field(
         default="everyone",
         validator=options.one_of("everyone", "committee"),
         metadata=_help(
-            '"everyone": each node checks each proof. "committee": 2 f + 1 nodes check each, and '
-            "the others take the word of f + 1 of them."
+            '"everyone": each node checks each proof. "committee": 2 f + 1 nodes check '
+            "each, and the others believe f + 1 of them."
         ),
     )
     max_message_bytes: int = attrs.field(
@@ -184,7 +183,7 @@ class NodeConfig:
         validator=options.text(
             "[A-Za-z0-9._-]{0,63}", "at most 63 of the characters A-Z a-z 0-9 . _ -"
         ),
-        metadata=_help("What people call this node; shown in its status beside its identity."),
+        metadata=_help("Name of this node for people; its status shows it beside the identity."),
     )
     data_dir: str | None = attrs.field(
         default=None,
@@ -193,14 +192,14 @@ class NodeConfig:
     status: str = attrs.field(
         default="127.0.0.1:8470",
         metadata=_help(
-            "Address and port of the status page, `/status` and `/metrics`; port 0 for any, empty "
-            "for none. Whoever reaches it can read it."
+            "Address and port of the status page, `/status` and `/metrics`; port 0 for "
+            "any, empty for none. Anybody who reaches it can read it."
         ),
     )
     status_names: tuple[str, ...] = attrs.field(
         default=(),
         metadata=_help(
-            "Host names by which the status may be asked for, beside addresses and localhost."
+            "Host names under which the status may be requested, beside addresses and localhost."
         ),
     )
 

@@ -29,13 +29,15 @@ class Scenario:
         metadata=_help("Models to make. Left out, `qres simulate` makes `swarm.rounds`, if set."),
     )
     seed: int = attrs.field(
-        default=0, validator=options.whole(0), metadata=_help("Decides everything random.")
+        default=0, validator=options.whole(0), metadata=_help("Seed of all randomness.")
     )
     attack: str = attrs.field(
-        default="", metadata=_help("What attackers do: a name of `qres attack list`.")
+        default="", metadata=_help("Attack of the attackers: a name of `qres attack list`.")
     )
     attackers: int = attrs.field(
-        default=0, validator=options.whole(0), metadata=_help("How many of the nodes attack.")
+        default=0,
+        validator=options.whole(0),
+        metadata=_help("Number of attackers among the nodes."),
     )
     strength: float | None = attrs.field(
         default=None, metadata=_help("Strength of the attack; left out, the attack's own.")
@@ -44,15 +46,17 @@ class Scenario:
         default="raw",
         validator=options.one_of("raw", "protocol"),
         metadata=_help(
-            'How attackers send lies. "raw": as they are, past their own plugins. "protocol": '
-            "clipped, masked and proved by their own plugins, as honest updates are."
+            '"raw": attackers send lies unchanged, past their own plugins. "protocol": '
+            "their own plugins clip, mask and prove the lies, as they do with honest "
+            "updates."
         ),
     )
     once: tuple[str, ...] = attrs.field(
         default=(),
         metadata=_help(
-            "Verdicts that are computed once for all nodes, to save time, as PLUGIN.HOOK; for "
-            'plugins whose verdict rests on the message alone: "zk.verify".'
+            "Verdicts that are computed once for all nodes, to save time, as "
+            "PLUGIN.HOOK; for plugins whose verdict depends only on the message: "
+            '"zk.verify".'
         ),
     )
     engine: str = attrs.field(

@@ -65,7 +65,8 @@ class TaskConfig:
     partition: str = attrs.field(
         default="iid",
         metadata=_help(
-            "How examples are dealt to nodes: 'iid', 'dirichlet' or 'similarity' (uneven classes)."
+            "Distribution of the examples to nodes: 'iid', 'dirichlet' or 'similarity' "
+            "(uneven classes)."
         ),
     )
     alpha: float = attrs.field(
@@ -93,21 +94,22 @@ class TaskConfig:
         default=1.0,
         validator=options.real(0, 1),
         metadata=_help(
-            "Share of the examples the 'similarity' partition deals at random; the rest is sorted "
-            "by class. 0 gives each node about one class."
+            "Share of the examples that the 'similarity' partition deals at random; "
+            "the others are sorted by class. 0 gives each node about one class."
         ),
     )
     held_out: int = attrs.field(
         default=0,
         validator=options.whole(0),
         metadata=_help(
-            "Examples each node keeps to judge updates by, for plugins that validate; drawn from a "
-            "fifth of the digits that nobody trains on. 0 is none."
+            "Examples that each node holds out to judge updates, for plugins that "
+            "validate. They come from a fifth of the digits that no node trains on. 0 "
+            "is none."
         ),
     )
     same_held_out: bool = attrs.field(
         default=False,
-        metadata=_help("Whether all nodes keep the same examples, as public ones are."),
+        metadata=_help("All nodes hold out the same examples, like public ones."),
     )
     dimension: int = attrs.field(
         default=10_000,

@@ -43,21 +43,24 @@ class TrainerConfig:
     entry: str = attrs.field(
         default="",
         metadata=_help(
-            "`module:factory` of your own model. The factory gets `options` by name and returns "
-            "the trainer and the swarm's first model. The module is looked for among what is "
-            "installed, then in `path`."
+            "`module:factory` of a model. The factory gets `options` by name "
+            "and returns the trainer and the swarm's first model. QRES looks for the "
+            "module among the installed ones, then in `path`."
         ),
     )
     path: str = attrs.field(
         default="",
-        metadata=_help("Folder of the module, seen from the configuration file's; empty for that."),
+        metadata=_help(
+            "Folder of the module, relative to that of the configuration file; empty "
+            "for the same folder."
+        ),
     )
     options: Mapping[str, Any] = attrs.field(
         factory=_no_options,
         metadata=_help(
-            "What the factory is called with. Where it has parameters `index`, `nodes`, `seed` or "
-            "`scale` that are not among these, it gets the node's number from 0, the number of "
-            "nodes, the seed and `swarm.scale`."
+            "Arguments of the factory. If it has parameters `index`, `nodes`, `seed` "
+            "or `scale` that are not among these, it gets the node's number from 0, "
+            "the number of nodes, the seed and `swarm.scale`."
         ),
     )
     task: TaskConfig | None = attrs.field(
@@ -68,15 +71,16 @@ class TrainerConfig:
         default=None,
         validator=attrs.validators.optional(whole(0)),
         metadata=_help(
-            "Decides data and first model; the same on all nodes. Left out, `simulation.seed`."
+            "Seed of data and first model; must be the same on all nodes. Left out, "
+            "`simulation.seed`."
         ),
     )
     index: int = attrs.field(
         default=0,
         validator=whole(0),
         metadata=_help(
-            "Which share of the data is this node's, from 0. `qres simulate` and `qres swarm up` "
-            "give each node its own."
+            "Number of this node's share of the data, from 0. `qres simulate` and "
+            "`qres swarm up` give each node its own."
         ),
     )
 

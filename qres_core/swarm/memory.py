@@ -330,9 +330,7 @@ def _option(default: int, text: str) -> Any:
 class Memory:
     """Carries frames between nodes of one process."""
 
-    capacity: int = _option(
-        4096, "Frames that may wait for a node; further ones are dropped, counted."
-    )
+    capacity: int = _option(4096, "Frames that may wait for a node; more are dropped and counted.")
     frame_bytes: int = _option(
         CHUNK, "Largest frame that is sent as it is; larger messages are pulled as blobs."
     )
@@ -341,13 +339,11 @@ class Memory:
     )
     loss: float = share("Probability that a frame is lost, 0..1. For experiments.")
     duplicate: float = share("Probability that a frame arrives twice, 0..1. For experiments.")
-    delay: float = seconds("Seconds that everything is under way. For experiments.")
+    delay: float = seconds("Delay of every frame in seconds. For experiments.")
     jitter: float = seconds(
-        "Up to this many seconds more, so that frames overtake each other. For experiments."
+        "Greatest additional random delay in seconds; frames overtake each other. For experiments."
     )
-    seed: int = attrs.field(
-        default=0, metadata={"help": "Decides which frames are lost, doubled and late."}
-    )
+    seed: int = attrs.field(default=0, metadata={"help": "Seed of losses, duplicates and delays."})
 
     @hookimpl
     def transport(

@@ -50,7 +50,7 @@ class Dp:
 
     mode: str = attrs.field(
         validator=options.one_of(*(mode.value for mode in Mode)),
-        metadata=_help('Who adds the noise: "local", "distributed" or "central".'),
+        metadata=_help('Source of the noise: "local", "distributed" or "central".'),
     )
     clip: float = attrs.field(
         validator=options.real(*ranges.CLIP, unit="model units"),
@@ -63,23 +63,24 @@ class Dp:
     epsilon: float = attrs.field(
         default=0.0,
         validator=options.real(*ranges.EPSILON, or_zero=True),
-        metadata=_help("The budget: epsilon of all rounds together; 0 if it is to follow."),
+        metadata=_help("The budget: epsilon of all rounds together; 0 to compute it."),
     )
     rounds: int = attrs.field(
         default=0,
         validator=options.whole(0, ranges.ROUNDS[1]),
-        metadata=_help("Rounds the budget is spent over; 0 if it is to follow."),
+        metadata=_help("Rounds the budget is spent over; 0 to compute it."),
     )
     noise_multiplier: float = attrs.field(
         default=0.0,
         validator=options.real(*ranges.NOISE_MULTIPLIER, or_zero=True),
-        metadata=_help("Deviation of a sum's noise over its sensitivity; 0 if it is to follow."),
+        metadata=_help("Deviation of a sum's noise over its sensitivity; 0 to compute it."),
     )
     honest: int = attrs.field(
         default=0,
         validator=options.whole(0, ranges.HONEST[1]),
         metadata=_help(
-            "Mode distributed: noise shares of every revealed sum that nobody who sees it knows."
+            "Mode distributed: noise shares in every revealed sum that no observer of "
+            "the sum knows."
         ),
     )
     relation: str = attrs.field(
@@ -91,7 +92,7 @@ class Dp:
         default="none",
         validator=options.one_of("none", "poisson"),
         metadata=_help(
-            'Whether nodes secretly contribute zeros in some rounds: "none" or "poisson".'
+            '"poisson": nodes secretly contribute zeros in some rounds. "none": they never do.'
         ),
     )
     sampling_rate: float = attrs.field(
@@ -103,14 +104,14 @@ class Dp:
         default=0.0,
         validator=options.real(*ranges.ADAPTIVE_QUANTILE, or_zero=True),
         metadata=_help(
-            "Mode central: share of nodes whose update is to fit; clip is where the bound starts "
-            "and then follows that quantile. 0 leaves it where it is."
+            "Mode central: share of nodes whose update should fit. The bound starts at "
+            "clip and follows that quantile. With 0 it stays at clip."
         ),
     )
     adaptive_rate: float = attrs.field(
         default=0.2,
         validator=options.real(*ranges.ADAPTIVE_RATE),
-        metadata=_help("How fast the bound follows: by at most the factor exp(rate) a round."),
+        metadata=_help("Speed of the bound: it moves by at most the factor exp(rate) in a round."),
     )
     noise: str = attrs.field(
         default="independent",
@@ -123,12 +124,12 @@ class Dp:
     band: int = attrs.field(
         default=16,
         validator=options.whole(*ranges.BAND),
-        metadata=_help("Noise correlated: rounds whose noise is taken back, and vectors kept."),
+        metadata=_help("Noise correlated: rounds whose noise is cancelled, and vectors kept."),
     )
     separation: int = attrs.field(
         default=1,
         validator=options.whole(*ranges.SEPARATION),
-        metadata=_help("Noise correlated: the node's data are in one of so many rounds."),
+        metadata=_help("Noise correlated: s, if the node's data are in one of s rounds."),
     )
     new_ledger: bool = attrs.field(
         default=False,

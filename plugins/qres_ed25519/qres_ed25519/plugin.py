@@ -92,15 +92,15 @@ class Ed25519:
         default=True,
         validator=options.flag(),
         metadata={
-            "help": "Refuse messages without a signature. If false they pass, in anybody's name; "
-            "wrong signatures are refused all the same."
+            "help": "Refuse messages without a signature. If false, they pass in the name of "
+            "any node; wrong signatures are still refused."
         },
     )
     rotations: tuple[str, ...] = attrs.field(
         default=(),
         metadata={
-            "help": "Paths of rotation statements, made by `qres key rotate`: the key that now "
-            "speaks for a node of the roster. All nodes need the same ones."
+            "help": "Paths of rotation statements, made by `qres key rotate`: the current key "
+            "of a node of the roster. All nodes need the same statements."
         },
     )
     _pair: SigningKey | None = attrs.field(init=False, default=None, repr=False)

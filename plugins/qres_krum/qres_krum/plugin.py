@@ -62,8 +62,8 @@ class Krum:
         default=1,
         validator=options.whole(1),
         metadata={
-            "help": "How many of the best-scored updates to average: 1 is Krum, more is "
-            "Multi-Krum. Needs at least f + select updates."
+            "help": "Number of best-scored updates to average: 1 is Krum, more is Multi-Krum. "
+            "Needs at least f + select updates."
         },
     )
 

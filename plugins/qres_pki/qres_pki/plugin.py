@@ -121,7 +121,7 @@ class Pki:
     reload_seconds: float = attrs.field(
         default=1.0,
         validator=options.real(0, unit="seconds"),
-        metadata={"help": "How often the files are looked at, seconds; 0 for every message."},
+        metadata={"help": "Seconds between checks of the files; 0 checks at every message."},
     )
     clock: Callable[[], float] = attrs.field(default=time.time, init=False)
     monotonic: Callable[[], float] = attrs.field(default=time.monotonic, init=False)

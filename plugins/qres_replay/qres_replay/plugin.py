@@ -75,24 +75,25 @@ class Replay:
         default=60.0,
         validator=options.real(above=0, unit="seconds"),
         metadata={
-            "help": "How far the time of a message may be from this node's clock, in seconds, in "
-            "both directions."
+            "help": "Greatest difference between a message's time and this node's clock, in "
+            "seconds, in both directions."
         },
     )
     window: int = attrs.field(
         default=1024,
         validator=options.whole(MIN_WINDOW, MAX_WINDOW),
         metadata={
-            "help": "How many sequence numbers of a sender may arrive out of order. At least the "
-            "messages of one node that can be on their way at once."
+            "help": "Sequence numbers of a sender that may arrive out of order. Must be at "
+            "least the number of messages of one node in flight."
         },
     )
     mode: str = attrs.field(
         default="clock",
         validator=options.one_of(*MODES),
         metadata={
-            "help": '"clock": every message is held to the clock. "challenge": nodes that answer '
-            "the coordinator's nonce are not, so that a wrong clock excludes nobody."
+            "help": '"clock": the clock bounds every message. "challenge": it does not bound '
+            "nodes that answer the coordinator's nonce, so that a wrong clock excludes "
+            "nobody."
         },
     )
     _senders: Mapping[NodeId, Sender] = attrs.field(factory=dict[NodeId, Sender], init=False)

@@ -83,12 +83,14 @@ class Reputation:
     rule: str = attrs.field(
         default="additive",
         validator=options.one_of("additive", "beta", "ema"),
-        metadata=options.help_text('How evidence changes a score: "additive", "beta" or "ema".'),
+        metadata=options.help_text(
+            'Rule by which evidence changes a score: "additive", "beta" or "ema".'
+        ),
     )
     start: float = attrs.field(
         default=0.5,
         validator=options.real(1 / UNIT, 1),
-        metadata=options.help_text("Score of a node nobody has seen; scores decay towards it."),
+        metadata=options.help_text("Score of a new node; scores decay towards it."),
     )
     reward: float = attrs.field(
         default=0.01,
@@ -108,9 +110,7 @@ class Reputation:
     forgetting: float = attrs.field(
         default=0.9,
         validator=options.real(0, 1),
-        metadata=options.help_text(
-            "Rule beta: what older evidence is multiplied by; 1 never forgets."
-        ),
+        metadata=options.help_text("Rule beta: factor on older evidence; 1 never forgets."),
     )
     decay: float = attrs.field(
         default=0.001,
@@ -175,7 +175,7 @@ class Reputation:
         default=4096,
         validator=options.whole(0, 2**32),
         metadata=options.help_text(
-            "Coordinates the watch looks at, drawn anew in every round; 0 for all."
+            "Coordinates that the watch looks at, drawn again in every round; 0 for all."
         ),
     )
 

@@ -218,7 +218,7 @@ class Bucketing:
         default=2,
         validator=options.whole(1),
         metadata={
-            "help": "How many updates to average in a bucket. The rule gets ceil(n / size) means."
+            "help": "Updates that are averaged in a bucket. The rule gets ceil(n / size) means."
         },
     )
 

@@ -139,14 +139,14 @@ class CentredClipping:
     radius: float = attrs.field(
         validator=options.real(above=0, unit="model units"),
         metadata={
-            "help": "How far from the start an update may count, in model units. Somewhat more "
-            "than honest updates differ from each other."
+            "help": "Distance from the start beyond which updates are clipped, in model units. "
+            "It should be somewhat more than honest updates differ."
         },
     )
     iterations: int = attrs.field(
         default=1,
         validator=options.whole(1),
-        metadata={"help": "How often to clip and average. The same on every node, or they part."},
+        metadata={"help": "Iterations of clipping and averaging; must be the same on every node."},
     )
     history: bool = attrs.field(
         default=True,

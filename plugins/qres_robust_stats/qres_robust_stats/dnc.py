@@ -200,12 +200,15 @@ class Dnc:
     iterations: int = attrs.field(
         default=1,
         validator=options.whole(1),
-        metadata={"help": "How often to sample coordinates; what any iteration drops is out."},
+        metadata={
+            "help": "Iterations, each with its own sample of coordinates; an update that any "
+            "of them drops is left out."
+        },
     )
     coordinates: int = attrs.field(
         default=COORDINATES,
         validator=options.whole(1),
-        metadata={"help": "How many coordinates an iteration looks at."},
+        metadata={"help": "Coordinates in the sample of an iteration."},
     )
 
     @property

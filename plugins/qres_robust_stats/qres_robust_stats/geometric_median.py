@@ -155,7 +155,7 @@ class GeometricMedian:
     iterations: int = attrs.field(
         default=ITERATIONS,
         validator=options.whole(1),
-        metadata={"help": "Steps of Weiszfeld's algorithm. The same on every node, or they part."},
+        metadata={"help": "Steps of Weiszfeld's algorithm; must be the same on every node."},
     )
     smoothing: float = attrs.field(
         default=SMOOTHING,

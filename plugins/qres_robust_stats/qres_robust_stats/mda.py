@@ -136,8 +136,8 @@ class Mda:
         default=BUDGET,
         validator=options.whole(1),
         metadata={
-            "help": "Steps the exact search may take before the round is refused. "
-            "The same on every node, or they part."
+            "help": "Steps of the exact search after which the round is refused; must be the "
+            "same on every node."
         },
     )
 

@@ -77,9 +77,7 @@ class Meamed:
         [1]
     """
 
-    f: int = attrs.field(
-        **options.liars("2 f + 1 updates", also=", and how many values are left out")
-    )
+    f: int = attrs.field(**options.liars("2 f + 1 updates", also=", and of values left out"))
 
     @property
     def needs(self) -> Needs:

@@ -100,7 +100,7 @@ class Monna:
         [2]
     """
 
-    f: int = attrs.field(**options.liars("2 f + 1 updates", also=", the pivot's not among them"))
+    f: int = attrs.field(**options.liars("2 f + 1 updates", also=", except the pivot"))
     pivot: str = attrs.field(
         validator=options.text("[0-9a-fA-F]{64}", "a node's identity, 64 hexadecimal digits"),
         metadata={"help": "Identity of the trusted node, 64 hexadecimal digits."},

@@ -76,7 +76,7 @@ class TrimmedMean:
     """
 
     f: int = attrs.field(
-        **options.liars("2 f + 1 updates", also=", and how many values are cut on each side")
+        **options.liars("2 f + 1 updates", also=", and of values cut on each side")
     )
 
     @property

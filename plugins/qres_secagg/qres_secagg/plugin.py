@@ -67,7 +67,7 @@ class Secagg:
     group_size: int = attrs.field(
         default=0,
         validator=options.whole(0, 65_535),
-        metadata=_help("Nodes of a group at least; a rule sees one mean a group. 0: one sum."),
+        metadata=_help("Fewest nodes of a group; a rule sees one mean for each group. 0: one sum."),
     )
     min_size: int = attrs.field(
         default=0,
@@ -97,7 +97,7 @@ class Secagg:
     prg: str = attrs.field(
         default="aes256ctr",
         validator=options.one_of(*PRGS),
-        metadata=_help('Generator of masks: "aes256ctr", or "chacha20" where AES is slow.'),
+        metadata=_help('Generator of masks: "aes256ctr", or "chacha20" if AES is slow.'),
     )
     bound: float = attrs.field(
         default=8.0,
@@ -115,7 +115,8 @@ class Secagg:
         default="equal",
         validator=options.one_of("equal", "public"),
         metadata=_help(
-            '"equal": every update counts once. "public": by its number of examples, which all see.'
+            '"equal": every update counts once. "public": by its number of examples, '
+            "which everybody sees."
         ),
     )
     max_weight: int = attrs.field(

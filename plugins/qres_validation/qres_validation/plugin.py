@@ -73,15 +73,15 @@ class Validation:
         default=0.1,
         validator=options.real(0),
         metadata=options.help_text(
-            "How much a merged update may raise the loss on this node's held-out examples before "
-            "the node votes against it, as a share of the loss."
+            "Share of the loss by which a merged update may raise the loss on this "
+            "node's held-out examples before the node votes against it."
         ),
     )
     candidate_tolerance: float = attrs.field(
         default=0.5,
         validator=options.real(0),
         metadata=options.help_text(
-            "How much a single update may raise that loss before a proposer leaves it out."
+            "The same share for a single update before a proposer leaves it out."
         ),
     )
     norm_factor: float = attrs.field(
@@ -107,7 +107,7 @@ class Validation:
         default=10.0,
         validator=options.real(0),
         metadata=options.help_text(
-            "Time a proposer takes for that; what is not tried by then stays in."
+            "Seconds that a proposer takes for that; untried updates stay in."
         ),
     )
 

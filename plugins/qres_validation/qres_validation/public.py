@@ -51,8 +51,8 @@ class PublicValidation:
         default=0.1,
         validator=options.real(0),
         metadata=options.help_text(
-            "How much a merged update may raise the loss on the public examples before every node "
-            "refuses it, as a share of the loss."
+            "Share of the loss by which a merged update may raise the loss on the "
+            "public examples before every node refuses it."
         ),
     )
 

@@ -70,8 +70,8 @@ class ValidatedMean:
         default=0.1,
         validator=options.real(0),
         metadata=options.help_text(
-            "How much a merged update may raise the loss on this node's held-out examples before "
-            "the node votes against it, as a share of the loss."
+            "Share of the loss by which a merged update may raise the loss on this "
+            "node's held-out examples before the node votes against it."
         ),
     )
 

@@ -96,7 +96,7 @@ class Zk:
     k: int = attrs.field(
         default=256,
         validator=options.one_of(*PROJECTIONS),
-        metadata=_help("Random projections in a proof: 256, 512 or 1024; more, less slack."),
+        metadata=_help("Random projections in a proof: 256, 512 or 1024; more give less slack."),
     )
     security: int = attrs.field(
         default=128,
@@ -106,7 +106,9 @@ class Zk:
     clip: bool = attrs.field(
         default=True,
         validator=options.flag(),
-        metadata=_help("Clip honest updates; false where noise was added before, or sit out."),
+        metadata=_help(
+            "Clip honest updates. False after added noise: a longer update is then not contributed."
+        ),
     )
     center: str = attrs.field(
         default="", metadata=_help("A .npy file: updates must be within the bound of this vector.")
@@ -117,7 +119,7 @@ class Zk:
     threshold: float = attrs.field(
         default=0.0,
         validator=options.real(-(2.0**40), 2.0**40, unit="model units"),
-        metadata=_help("How far along the direction at least, in the model's own units."),
+        metadata=_help("Least length along the direction, in the model's own units."),
     )
 
     _node: NodeId = attrs.field(init=False, default=b"")

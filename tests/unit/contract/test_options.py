@@ -225,10 +225,10 @@ def test_the_help_of_the_fault_bound() -> None:
     field: attrs.Attribute[Any] = attrs.fields(Table).f
     assert field.default is attrs.NOTHING
     assert field.metadata["help"] == (
-        "How many updates of a round may be anything (Byzantine senders), and more. "
+        "Number of Byzantine updates of a round to withstand, and more. "
         "Needs at least 2 f + 1 updates."
     )
-    assert options.liars()["metadata"]["help"].endswith("(Byzantine senders).")
+    assert options.liars()["metadata"]["help"].endswith("to withstand.")
 
 
 @attrs.frozen
