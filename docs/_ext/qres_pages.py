@@ -334,7 +334,7 @@ def attacks_page() -> str:
         )
         yield (
             "An attacker may know nothing, its own data, all honest updates of the round, or these "
-            "and the whole aggregation. With the last, it tries the aggregation out on copies of an "
+            "and the whole aggregation. In the last case it tries the aggregation on copies of an "
             "honest node's plugins, with wrappers, history and held-out examples, and finds the "
             "strength that does the most harm."
         )
