@@ -326,7 +326,7 @@ def test_init_writes_what_check_accepts(tmp_path: Path) -> None:
     assert qres("check", str(path)).returncode == 0
     text = path.read_text(encoding="utf-8")
     assert "# [plugins.secagg]" in text
-    assert "# How many of the nodes attack." in text
+    assert "# Number of attackers among the nodes." in text
     before = text
     refused = qres("init", str(path))
     assert refused.returncode == 2
