@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
+import qres_core
 from qres_core import PluginError, Problem
 from qres_core.cli.options import SECTIONS
 from qres_core.contract.errors import ERRORS
@@ -326,6 +327,38 @@ def test_examples_in_docstrings_hold(name: str) -> None:
     results = doctest.testmod(importlib.import_module(name))
     assert results.attempted
     assert not results.failed
+
+
+def _classes_of_the_glossary() -> list[str]:
+    words = re.findall(r"`([A-Za-z_][\w.]*)`", _read("reference/glossary.md"))
+    return sorted(
+        {word for word in words if re.fullmatch(r"(qres_\w+\.)?(\w+\.)*[A-Z]\w+(\.\w+)?", word)}
+    )
+
+
+@pytest.mark.parametrize("name", _classes_of_the_glossary())
+def test_every_class_the_glossary_names_exists(name: str) -> None:
+    """Public names of ``qres_core`` stand without a module, all others with theirs."""
+    first, *rest = name.split(".")
+    if first[0].isupper():
+        assert first in qres_core.__all__
+        found = getattr(qres_core, first)
+    else:
+        module, _, attribute = name.rpartition(".")
+        found, rest = getattr(importlib.import_module(module), attribute), []
+        assert attribute not in qres_core.__all__, "a public name needs no module"
+    for attribute in rest:
+        assert hasattr(found, attribute) or attribute in found.__annotations__
+
+
+def test_the_glossary_explains_every_word_once() -> None:
+    words = [
+        word.split(" or ")[-1]
+        for line in re.findall(r"^(\S.*)\n: ", _read("reference/glossary.md"), re.MULTILINE)
+        for word in line.split(", ")
+    ]
+    assert len(words) > 50
+    assert len(words) == len(set(words))
 
 
 # ── the messages of "debug a load error" ──────────────────────────────────────────────────────────
