@@ -246,13 +246,8 @@ class Dp:
     def setup(self, node_info: NodeInfo) -> None:
         """Open the node's ledger, if it has one already.
 
-        Args:
-            node_info: the node, its roster and its folder.
-
-        Raises:
-            RoundError: QRES-E602 for a ledger that is damaged, cut short or another node's.
-            CompatibilityError: QRES-E314 for a delta that is not below 1 / nodes, and for more
-                honest nodes than there can be.
+        Raises QRES-E602 for a ledger that is damaged, cut short or another node's, and QRES-E314
+        for a delta that is not below 1 / nodes or for more honest nodes than there can be.
         """
         refuse(self._release.miscounts(of_node(node_info)))
         self.teardown()
@@ -266,20 +261,14 @@ class Dp:
 
     @hookimpl
     def teardown(self) -> None:
-        """Close the ledger."""
         self._release.close()
 
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> None:
         """Check that the grid holds the round; begin the ledger in the first one.
 
-        Args:
-            round_info: the round.
-
-        Raises:
-            CompatibilityError: QRES-E313 for the grid, QRES-E314 for a number of honest nodes the
-                swarm does not guarantee.
-            RoundError: QRES-E602 where the model has rounds behind it and there is no ledger.
+        Raises QRES-E313 for the grid, QRES-E314 for a number of honest nodes that the swarm does
+        not guarantee, and QRES-E602 where the model has rounds behind it and there is no ledger.
         """
         self._release.opened(round_info)
         info, folder = self._info, self._folder
@@ -294,11 +283,7 @@ class Dp:
     def round_closed(self, outcome: Outcome) -> None:
         """Take over the clipping bound that the round's votes made, and the noise of the model.
 
-        Args:
-            outcome: how the round ended. An aborted one changes nothing.
-
-        Raises:
-            RoundError: QRES-E602.
+        An aborted round changes nothing. Raises QRES-E602.
         """
         if outcome.status is RoundStatus.CLOSED:
             self._release.closed()
@@ -307,11 +292,9 @@ class Dp:
 
     @hookimpl
     def status(self) -> Mapping[str, object]:
-        """What is spent, and of what budget.
+        """What is spent, and of what budget: epsilon, delta, releases, and how the noise is made.
 
-        Returns:
-            ``epsilon``, ``epsilon_budget``, ``delta``, ``releases`` charged so far, mode, relation
-            and noise multiplier; ``clip_steps``, the bound in steps of the grid, where it moves.
+        Where the clip moves, ``clip_steps`` is the bound in steps of the grid.
         """
         ledger, terms = self._release.ledger, self._terms
         return {
@@ -339,21 +322,10 @@ class Dp:
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:
         """Charge the ledger and clip the update; in modes local and distributed, add noise.
 
-        What leaves has weight 1: how many examples a node has is a fact about its data.
+        What leaves has weight 1: how many examples a node has is a fact about its data. O(d).
 
-        Args:
-            update: int32, shape ``(d,)``.
-            round_info: the round.
-
-        Returns:
-            the update that may leave.
-
-        Raises:
-            ValueRefusedError: QRES-E509 when the budget is spent.
-            RoundError: QRES-E602 when the ledger cannot be written.
-            CompatibilityError: QRES-E313, QRES-E314.
-
-        Complexity: O(d).
+        Raises QRES-E509 when the budget is spent, QRES-E602 when the ledger cannot be written,
+        QRES-E313 and QRES-E314.
         """
         if update.companions and not self.accompanies:
             what = "another plugin's companion would leave without noise"
@@ -365,20 +337,10 @@ class Dp:
     def reveal(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> Updates:
-        """Check what the mode rests on; in mode central clip again and charge for the sum.
+        """Check what the mode rests on; in mode central clip the rows again and charge for the sum.
 
-        Args:
-            updates: int32, shape ``(n, d)``.
-            contributions: of the agreed members, with their seeds.
-            round_info: the round they are of.
-
-        Returns:
-            the updates; in mode central every row clipped again.
-
-        Raises:
-            ValueRefusedError: QRES-E509 when the budget is spent, QRES-E505 for a sum of fewer
-                nodes than the noise is counted on.
-            RoundError: QRES-E602.
+        Raises QRES-E509 when the budget is spent, QRES-E505 for a sum of fewer nodes than the noise
+        is counted on, and QRES-E602.
         """
         return self._release.revealed(updates, contributions, round_info)
 
@@ -386,21 +348,10 @@ class Dp:
     def wrap_aggregate(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
     ) -> Vector:
-        """In mode central, add the noise to the sum that the rule divides.
+        """In mode central, add the noise to the sum that the rule divides. O(n d).
 
-        Args:
-            proceed: the rest of the chain.
-            updates: what ``reveal`` returned, untouched.
-            round_info: the round.
-
-        Returns:
-            the mean of the noised sum, int32, shape ``(d,)``.
-
-        Raises:
-            CompatibilityError: QRES-E314 if a plugin before this one changed the updates, or one
-                after it returned anything but their mean.
-
-        Complexity: O(n d).
+        Raises QRES-E314 if a plugin before this one changed what ``reveal`` returned, or one after
+        it returned anything but the mean.
         """
         del round_info
         return self._release.merge(proceed, updates)

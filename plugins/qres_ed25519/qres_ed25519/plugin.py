@@ -122,17 +122,10 @@ class Ed25519:
 
     @hookimpl
     def identity(self, seed: bytes | None) -> NodeId:
-        """Derive the lab key from the seed, or read the key file, and say whose key it is.
+        """Derive the lab key from the seed, or read the key file, and return whose key it is.
 
-        Args:
-            seed: 32 bytes in the simulator, ``None`` on a real node.
-
-        Returns:
-            the public key; for a key that replaced others, the first one of the chain.
-
-        Raises:
-            ConfigError: QRES-E103 no file is named, QRES-E101 and QRES-E105 what is wrong with it
-                or with a rotation statement.
+        Raises QRES-E103 where no file is named, and QRES-E101 or QRES-E105 for what is wrong with
+        it or with a rotation statement.
         """
         if seed is None:
             self._rotations = Rotations.read(self.rotations, f"plugins.{NAME}.rotations")
@@ -164,14 +157,11 @@ class Ed25519:
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        """Settle once and for all which key speaks for each node of the roster.
+        """Settle which key speaks for each node of the roster. An observer needs no key file.
 
-        An observer needs no key file.
-
-        Raises:
-            ConfigError: QRES-E105 if the node is to have another identity than its key gives it, if
-                an identity of the roster is no usable public key, or if a rotation statement
-                concerns no node of the roster or gives a node the key of another.
+        Raises QRES-E105 if the node is to have another identity than its key gives it, if an
+        identity of the roster is no usable public key, or if a rotation statement concerns no node
+        of the roster or gives a node the key of another.
         """
         if node_info.observer:
             self._rotations = Rotations.read(self.rotations, f"plugins.{NAME}.rotations")
@@ -207,12 +197,8 @@ class Ed25519:
     def link_keys(self) -> LinkKeys:
         """This node's key for signing statements of connections, and the others' public keys.
 
-        Returns:
-            the keys; ``sign`` raises ValueError for a statement of 32 bytes, which could be the
-            digest of a message or of a rotation statement.
-
-        Raises:
-            ConfigError: QRES-E103 if the node has no key yet.
+        ``sign`` raises ValueError for a statement of 32 bytes, which could be the digest of a
+        message or of a rotation statement. Raises QRES-E103 if the node has no key yet.
         """
         pair = self._pair
         if pair is None:
@@ -229,13 +215,9 @@ class Ed25519:
 
     @hookimpl
     def sign(self, envelope: Envelope) -> bytes:
-        """Sign a message with this node's key, whoever it names as its sender.
+        """Sign a message with this node's key, in 64 bytes, whoever it names as its sender.
 
-        Returns:
-            64 bytes.
-
-        Raises:
-            ConfigError: QRES-E103 if the node has no key yet.
+        Raises QRES-E103 if the node has no key yet.
         """
         if self._pair is None:
             what = "there is no key to sign with before the node's identity is known"
@@ -246,15 +228,9 @@ class Ed25519:
     def authenticate(self, envelope: Envelope) -> Verdict:
         """Accept a message that the key of its claimed sender signed.
 
-        Args:
-            envelope: the message; its signature is ``envelope.auth["ed25519"]``.
-
-        Returns:
-            ``ACCEPT``, or a rejection that blames the source: ``no signature``, or ``bad
-            signature``, the latter also for a key that was replaced and for a sender that is no key
-            at all.
-
-        Complexity: one verification, and none without a signature or with one of another form.
+        A rejection blames the source: ``no signature``, or ``bad signature``, the latter also for a
+        key that was replaced and for a sender that is no key at all. It costs one verification, and
+        none without a signature or with one of another form.
         """
         signature = envelope.auth.get(NAME)
         if signature is None:

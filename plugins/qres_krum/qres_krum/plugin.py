@@ -84,16 +84,8 @@ class Krum:
     def aggregate(self, updates: Updates) -> Vector:
         """Return the best-scored update, or the mean of the ``select`` best.
 
-        Args:
-            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 3`` or ``n < f + select``, QRES-E502 if
-                ``d`` is ``2**32`` or more. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
+        Raises QRES-E505 if ``n < 2 f + 3`` or ``n < f + select``, and QRES-E502 if ``d`` is
+        ``2**32`` or more.
         """
         n = len(updates)
         _refuse_hidden(updates, "krum")
@@ -181,16 +173,7 @@ class Bulyan:
     def aggregate(self, updates: Updates) -> Vector:
         """Return the mean near the median of the updates that iterated Krum selects.
 
-        Args:
-            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 4 f + 3``, QRES-E502 if ``d`` is ``2**32`` or
-                more. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
+        Raises QRES-E505 if ``n < 4 f + 3``, and QRES-E502 if ``d`` is ``2**32`` or more.
         """
         n, fewest = len(updates), self.needs.min_updates
         _refuse_hidden(updates, "bulyan")

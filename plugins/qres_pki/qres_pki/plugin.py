@@ -196,13 +196,9 @@ class Pki:
     def setup(self, node_info: NodeInfo) -> None:
         """Read every file and check this node's own place in the swarm, which no observer has.
 
-        Args:
-            node_info: identity, swarm and data folder. With a ``seed`` the node is simulated, and
-                times are left to the virtual clock of the messages.
-
-        Raises:
-            ConfigError: QRES-E105 a file cannot be used, or this node is not a member by it.
-            RoundError: QRES-E602 the record of the newest CRL is unusable.
+        With a ``seed`` the node is simulated, and times are left to the virtual clock of the
+        messages. Raises QRES-E105 where a file cannot be used or this node is not a member by it,
+        and QRES-E602 where the record of the newest CRL is unusable.
         """
         self.teardown()
         self._node = node_info
@@ -242,13 +238,8 @@ class Pki:
     def authenticate(self, envelope: Envelope, now: float) -> Verdict:
         """Whether the claimed sender may take part and send this kind of message.
 
-        Args:
-            envelope: the message; the certificate is ``envelope.auth["pki"]``.
-            now: this node's clock, seconds since 1970.
-
-        Returns:
-            the verdict. The link is blamed for what no honest neighbour passes on, nobody for what
-            a clock or the arrival of a new list decides, the claimed sender never.
+        The link is blamed for what no honest neighbour passes on, nobody for what a clock or the
+        arrival of a new list decides, the claimed sender never.
         """
         self._refresh()
         if self._membership is None:
@@ -264,15 +255,7 @@ class Pki:
 
     @hookimpl
     def admit(self, peer: NodeId, credential: bytes) -> Verdict:
-        """Whether a neighbour may connect: as ``authenticate``, by this machine's clock.
-
-        Args:
-            peer: identity the transport proved, 32 bytes.
-            credential: its certificate, DER; not looked at without a CA.
-
-        Returns:
-            the verdict.
-        """
+        """As ``authenticate``, by this machine's clock. Without a CA no credential is looked at."""
         self._refresh()
         if self._membership is None:
             return self._closed

@@ -259,11 +259,7 @@ class Reputation:
     def setup(self, node_info: NodeInfo) -> None:
         """Open the node's store, or make it; in memory where nothing may be kept.
 
-        Args:
-            node_info: the node, its roster and its folder.
-
-        Raises:
-            RoundError: QRES-E602 for a store that is damaged or another node's.
+        Raises QRES-E602 for a store that is damaged or another node's.
         """
         settings = Settings(self.rule, units(self.start), self._floor, self.ban_rounds)
         self._ledger.close()
@@ -274,19 +270,11 @@ class Reputation:
 
     @hookimpl
     def teardown(self) -> None:
-        """Close the store."""
         self._ledger.close()
 
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> None:
-        """Let out whoever has served a ban.
-
-        Args:
-            round_info: the round.
-
-        Raises:
-            RoundError: QRES-E602.
-        """
+        """Let out whoever has served a ban. Raises QRES-E602."""
         self._number = round_info.number
         self._seen.clear()
         self._drop_round()
@@ -307,15 +295,9 @@ class Reputation:
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Settle a round that made a model: rewards, outliers, decay. One write.
+        """Settle a round that made a model: rewards, outliers, decay. One write, O(n).
 
-        Args:
-            outcome: how the round ended. An aborted one changes nothing.
-
-        Raises:
-            RoundError: QRES-E602.
-
-        Complexity: O(n).
+        An aborted round changes nothing. Raises QRES-E602.
         """
         if outcome.status is RoundStatus.CLOSED:
             self._ledger.change(self._settle, ended=self._number)
@@ -327,15 +309,8 @@ class Reputation:
     def reputation(self, sender: NodeId) -> Standing:
         """What the score of a node makes of it.
 
-        Args:
-            sender: identity, 32 bytes.
-
-        Returns:
-            banned, or a weight in units of 2**-16: 65536 with ``exponent = 0`` and for strangers,
-            of whom nothing is known, else the capped power of the score as of the round's opening.
-
-        Raises:
-            RoundError: QRES-E602.
+        The weight is 65536 with ``exponent = 0`` and for strangers, of whom nothing is known, else
+        the capped power of the score as of the round's opening. Raises QRES-E602.
         """
         self._notice()
         return self._standings.get(sender, FULL)
@@ -348,13 +323,7 @@ class Reputation:
 
         A fact counts once per node and round, and once more for every ``flood`` repetitions. Facts
         about strangers and about the banned change nothing. Rewards are given when the round
-        closes: a crash before that loses a reward, never a ban.
-
-        Args:
-            evidence: the fact.
-
-        Raises:
-            RoundError: QRES-E602.
+        closes: a crash before that loses a reward, never a ban. Raises QRES-E602.
         """
         subject = evidence.subject
         self._notice()
@@ -395,15 +364,7 @@ class Reputation:
     ) -> Vector:
         """Note who is far from the others; pass the updates on as they are.
 
-        Args:
-            proceed: the rest of the chain.
-            updates: int32, shape ``(n, d)``.
-            round_info: the round.
-
-        Returns:
-            what the chain returns, int32, shape ``(d,)``.
-
-        Complexity: O(n d) to draw the sample, then O(n log n) for each coordinate of it.
+        O(n d) to draw the sample, then O(n log n) for each coordinate of it.
         """
         if self.outlier_rounds and updates.visibility is Visibility.INDIVIDUAL:
             digest, vectors = round_info.model_digest, updates.vectors

@@ -111,18 +111,6 @@ class Arc:
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """Merge the clipped updates.
-
-        Args:
-            proceed: the rest of the chain, called once.
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-
-        Returns:
-            what ``proceed`` makes of the clipped updates.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Merge the clipped updates. Raises QRES-E505 if ``n < 2 f + 1``."""
         check_round("arc", updates, self.f, 2 * self.f + 1, "2 f + 1")
         return proceed(attrs.evolve(updates, vectors=arc(updates.vectors, self.f)))

@@ -236,20 +236,9 @@ class Bucketing:
     def wrap_aggregate(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
     ) -> Vector:
-        """Merge the means of the buckets.
+        """Merge the means of the buckets. The round's name, number and model enter the draw.
 
-        Args:
-            proceed: the rest of the chain, called once.
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-            round_info: the round; its name, number and model enter the draw.
-
-        Returns:
-            what ``proceed`` makes of the means.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f size + 1``, or if the rule behind needs more
-                buckets.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
+        Raises QRES-E505 if ``n < 2 f size + 1``, or if the rule behind needs more buckets.
         """
         check_round(
             "bucketing", updates, self.f, self._fewest, f"2 f size + 1 with size {self.size}"

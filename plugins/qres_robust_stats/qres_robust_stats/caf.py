@@ -105,19 +105,7 @@ class Caf:
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """Return the filtered mean.
-
-        Args:
-            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 5 f + 1``. There is no weaker rule to fall back
-                to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Return the filtered mean. Raises QRES-E505 if ``n < 5 f + 1``."""
         check_round("caf", updates, self.f, 5 * self.f + 1, "5 f + 1")
         merged: NDArray[Any] = caf(updates.vectors, self.f)
         return merged

@@ -180,8 +180,7 @@ class CentredClipping:
     def setup(self, node_info: NodeInfo) -> None:
         """Open the history, or begin with an empty one where nothing may be kept.
 
-        Raises:
-            RoundError: QRES-E602 if the file is damaged, of another node, or open elsewhere.
+        Raises QRES-E602 if the file is damaged, of another node, or open elsewhere.
         """
         if self.history:
             self._kept = open_history(node_info)
@@ -190,18 +189,8 @@ class CentredClipping:
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
         """Return the start vector moved by the mean of the clipped differences.
 
-        Args:
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-            round_info: for the unit of the grid and the model whose history counts.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``; QRES-E507 if the history of the round's
-                model is not known. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-            RoundError: QRES-E602 if the disk does not take the history.
+        Raises QRES-E505 if ``n < 2 f + 1``, QRES-E507 if the history of the round's model is not
+        known, and QRES-E602 if the disk does not take the history.
         """
         check_round("centred_clipping", updates, self.f, 2 * self.f + 1, "2 f + 1")
         start = self._start(round_info) if self.history else None
@@ -217,18 +206,13 @@ class CentredClipping:
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Note which model came of what the rule returned.
-
-        Raises:
-            RoundError: QRES-E602 if the disk does not take the history.
-        """
+        """Note which model came of what the rule returned. Raises QRES-E602."""
         # A model from a snapshot has no members: it is not made of what this node returned.
         if self.history and outcome.status is RoundStatus.CLOSED and outcome.members:
             self._kept.became(outcome.round_info.model_digest, outcome.model_digest)
 
     @hookimpl
     def teardown(self) -> None:
-        """Let go of the file."""
         self._kept.close()
 
     def _start(self, round_info: RoundInfo) -> Vector | None:

@@ -102,19 +102,7 @@ class Clipping:
     def wrap_aggregate(
         self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
     ) -> Vector:
-        """Merge the clipped updates.
-
-        Args:
-            proceed: the rest of the chain, called once.
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-            round_info: the round; its scale says what a grid step is.
-
-        Returns:
-            what ``proceed`` makes of the clipped updates.
-
-        Raises:
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Merge the clipped updates."""
         check_visible("clipping", updates)
         exponent = fixed.FRACTION_BITS - round_info.scale
         steps = Fraction(self.bound) * Fraction(2) ** exponent

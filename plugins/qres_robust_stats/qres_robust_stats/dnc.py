@@ -240,19 +240,9 @@ class Dnc:
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
-        """Return the mean of the updates that are kept.
+        """Return the mean of the updates that are kept; the choice of coordinates is the round's.
 
-        Args:
-            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
-            round_info: the round, which the choice of coordinates is bound to.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, or if nothing is left. There is no
-                weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
+        Raises QRES-E505 if ``n < 2 f + 1``, or if nothing is left.
         """
         check_round("dnc", updates, self.f, self._fewest, self._condition)
         merged: NDArray[Any] = dnc(

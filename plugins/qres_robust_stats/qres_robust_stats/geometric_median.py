@@ -189,20 +189,7 @@ class GeometricMedian:
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
-        """Return the geometric median.
-
-        Args:
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-            round_info: for the unit of the grid.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 for too few updates. There is no weaker rule to fall back
-                to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Return the geometric median. Raises QRES-E505 for too few updates."""
         more = self._fewest > 2 * self.f + 1
         condition = "2 ceil(f (weight_limit + 1) - 1)" if more else "2 f + 1"
         check_round("geometric_median", updates, self.f, self._fewest, condition)

@@ -161,16 +161,8 @@ class Mda:
     def aggregate(self, updates: Updates) -> Vector:
         """Return the mean of the subset of least diameter.
 
-        Args:
-            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, QRES-E507 if the search does not end
-                within the budget. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
+        Raises QRES-E505 if ``n < 2 f + 1``, and QRES-E507 if the search does not end within the
+        budget.
         """
         check_round("mda", updates, self.f, 2 * self.f + 1, "2 f + 1")
         merged: NDArray[Any] = mda(updates.vectors, self.f, budget=self.budget)

@@ -154,19 +154,7 @@ class Median:
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """Return the median of every coordinate.
-
-        Args:
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 for too few updates. There is no weaker rule to fall back
-                to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Return the median of every coordinate. Raises QRES-E505 for too few updates."""
         condition = (
             "2 ceil(f (weight_limit + 1) - 1)" if self._fewest > 2 * self.f + 1 else "2 f + 1"
         )

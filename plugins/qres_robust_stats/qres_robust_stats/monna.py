@@ -138,16 +138,7 @@ class Monna:
     def aggregate(self, updates: Updates) -> Vector:
         """Return the mean of the updates nearest the pivot's.
 
-        Args:
-            updates: int32 of shape ``(n, d)``, any values; senders ascending. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``, QRES-E507 if the pivot contributed
-                nothing. There is no weaker rule to fall back to.
-            CompatibilityError: QRES-E303 if the rows are not single updates.
+        Raises QRES-E505 if ``n < 2 f + 1``, and QRES-E507 if the pivot contributed nothing.
         """
         if updates.visibility is not Visibility.INDIVIDUAL:
             what = f"monna needs the pivot's own update, got {updates.visibility.name.lower()}"

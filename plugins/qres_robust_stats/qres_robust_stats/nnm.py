@@ -107,19 +107,7 @@ class Nnm:
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """Merge the mixed updates.
-
-        Args:
-            proceed: the rest of the chain, called once.
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-
-        Returns:
-            what ``proceed`` makes of the mixed updates.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Merge the mixed updates. Raises QRES-E505 if ``n < 2 f + 1``."""
         check_round("nnm", updates, self.f, 2 * self.f + 1, "2 f + 1")
         mixed: NDArray[Any] = nnm(updates.vectors, self.f).materialise()
         return proceed(attrs.evolve(updates, vectors=mixed))

@@ -91,18 +91,6 @@ class TrimmedMean:
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """Return the trimmed mean of every coordinate.
-
-        Args:
-            updates: int32 of shape ``(n, d)``, any values. Not changed.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``. There is no weaker rule to fall back
-                to.
-            CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        """
+        """Return the trimmed mean of every coordinate. Raises QRES-E505 if ``n < 2 f + 1``."""
         check_round("trimmed_mean", updates, self.f, 2 * self.f + 1, "2 f + 1")
         return trimmed_mean(updates.vectors, self.f)

@@ -243,12 +243,8 @@ class Secagg:
     def setup(self, node_info: NodeInfo) -> None:
         """Check the numbers and open the store of used sessions, if the node has one already.
 
-        Args:
-            node_info: the node, its roster and its folder.
-
-        Raises:
-            CompatibilityError: QRES-E313, QRES-E314, see :meth:`parameters`.
-            RoundError: QRES-E602 for a store that is damaged or another node's.
+        Raises QRES-E313 and QRES-E314, see :meth:`parameters`, and QRES-E602 for a store that is
+        damaged or another node's.
         """
         self.parameters(node_info, 1)
         if self._store is not None:
@@ -282,18 +278,10 @@ class Secagg:
     def round_opened(self, round_info: RoundInfo) -> Dialogue:
         """Begin the session of a round; in the swarm's first one, the store as well.
 
-        Args:
-            round_info: the round.
-
-        Returns:
-            the node's side of it.
-
-        Raises:
-            CompatibilityError: QRES-E313, QRES-E314.
-            RoundError: QRES-E602 where the model has rounds behind it and there is no store of the
-                sessions the node took part in. QRES-E604 where it was not set up. A node that took
-                part in the session before, because it was restarted in the middle of the round,
-                stays out of it when the dialogue starts.
+        A node that took part in the session before, because it was restarted in the middle of the
+        round, stays out of it when the dialogue starts. Raises QRES-E313, QRES-E314, QRES-E604
+        where it was not set up, and QRES-E602 where the model has rounds behind it and there is no
+        store of the sessions the node took part in.
         """
         node = self._node
         if node is None:
@@ -333,9 +321,8 @@ class Secagg:
     def round_closed(self, outcome: Outcome) -> None:
         """Choose the size of the next round's groups; forget secrets that are of no more use.
 
-        Args:
-            outcome: how the round ended. Where the model stays, a set of this round may be decided
-                in a later one, and its session is kept.
+        Where the model stays, a set of this round may be decided in a later one: its session is
+        kept.
         """
         left = self._attempts.leave() if self._attempts is not None else self._kept
         self._kept = left if outcome.status is RoundStatus.ABORTED else ()
@@ -351,19 +338,10 @@ class Secagg:
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:
         """Mask the update, and the residues that plugins before this one put beside it.
 
-        Args:
-            update: int32 vector of shape ``(d,)``, weight, companions.
-            round_info: the round.
-
-        Returns:
-            the masked update: every coordinate and residue is uniform to whoever lacks the masks.
-
-        Raises:
-            ValueRefusedError: QRES-E507 for a coordinate beyond the bound, or a companion under
-                this plugin's name. The node sits the round out.
-            RoundError: QRES-E604 without a session that is ready, or for a second update in it.
-
-        Complexity: O(d k) for ``k`` peers in the group.
+        Every coordinate and residue is uniform to whoever lacks the masks. O(d k) for ``k`` peers
+        in the group. Raises QRES-E507 for a coordinate beyond the bound, or a companion under this
+        plugin's name: the node sits the round out. Raises QRES-E604 without a session that is
+        ready, or for a second update in it.
         """
         weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
         dialogue = self._session_of(round_info)
@@ -373,24 +351,13 @@ class Secagg:
     def reveal(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> Revelation:
-        """Open the sums of the agreed contributions.
+        """Open the sums of the agreed contributions; ``updates`` are masked and not looked at.
 
         Contributions of nodes the list leaves out were not masked in the session and do not count;
-        nor do those of a group of which fewer than ``min_size`` inputs are left.
-
-        Args:
-            updates: not looked at: they are masked.
-            contributions: the agreed ones, as sent, ascending by sender.
-            round_info: the round they were made in.
-
-        Returns:
-            a row for each group: the mean, the exact sums, who is in it, and the sums of residues;
-            and evidence against whoever dealt or opened wrong shares.
-
-        Raises:
-            RoundError: QRES-E604 where the session was not opened.
-
-        Complexity: O(d) for each input, and for each pair of a survivor and a dropped node.
+        nor do those of a group of which fewer than ``min_size`` inputs are left. The result has a
+        row for each group: the mean, the exact sums, who is in it, and the sums of residues. The
+        evidence is against whoever dealt or opened wrong shares. O(d) for each input, and for each
+        pair of a survivor and a dropped node. Raises QRES-E604 where the session was not opened.
         """
         del updates
         dialogue = self._session_of(round_info)

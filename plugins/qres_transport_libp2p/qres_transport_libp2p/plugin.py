@@ -71,10 +71,9 @@ class Libp2p(Libp2pOptions):
     ) -> Transport:
         """This node's end. Nothing is connected before it is started.
 
-        Raises:
-            PluginError: QRES-E202 where libp2p is missing, broken or of another release.
-            ConfigError: QRES-E103 where no plugin lends a key; QRES-E105 for addresses that are
-                none, or that lead to nobody of the roster.
+        Raises QRES-E202 where libp2p is missing, broken or of another release, QRES-E103 where no
+        plugin lends a key, and QRES-E105 for addresses that are none, or that lead to nobody of the
+        roster.
         """
         check_libp2p()
         if link_keys is None:

@@ -120,17 +120,7 @@ class Validation:
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """Pass the updates on, none of them oversized, with weights held.
-
-        Args:
-            proceed: the rest of the chain.
-            updates: int32, shape ``(n, d)``.
-
-        Returns:
-            what the chain makes of them, int32, shape ``(d,)``.
-
-        Complexity: O(n d).
-        """
+        """Pass the updates on, none of them oversized, with weights held. O(n d)."""
         return proceed(self._gated(updates))
 
     def _gated(self, updates: Updates) -> Updates:
@@ -146,16 +136,8 @@ class Validation:
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
         """Name the updates that are oversized or harmful by this node's examples.
 
-        Args:
-            updates: what could be proposed, int32, shape ``(n, d)``.
-            held_out: the node's own examples.
-            round_info: the round.
-
-        Returns:
-            evidence against at most ``swarm.byzantine`` senders, and no more than the quorum can
-            spare.
-
-        Complexity: ``candidates + 1`` evaluations of a model, O(n d) besides.
+        The evidence is against at most ``swarm.byzantine`` senders, and no more than the quorum can
+        spare. It takes ``candidates + 1`` evaluations of a model, and O(n d) besides.
         """
         spare = min(round_info.byzantine, len(updates) - round_info.quorum)
         if spare <= 0:
@@ -178,13 +160,6 @@ class Validation:
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
         """Accept what does not raise this node's held-out loss beyond the tolerance.
 
-        Args:
-            merged: what the rule makes of the proposed set, int32, shape ``(d,)``.
-            held_out: the node's own examples.
-
-        Returns:
-            the node's vote.
-
-        Complexity: two evaluations of a model.
+        It takes two evaluations of a model.
         """
         return vote(merged, held_out, self.tolerance)

@@ -71,11 +71,7 @@ class PublicValidation:
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        """Refuse a node that could judge nothing.
-
-        Raises:
-            CompatibilityError: QRES-E311 where the node's trainer keeps no examples.
-        """
+        """Refuse a node whose trainer keeps no examples: QRES-E311."""
         if not node_info.validates:
             what = "judges models by public examples, and the node's trainer keeps none"
             fix = (
@@ -90,17 +86,8 @@ class PublicValidation:
     ) -> Vector:
         """Pass on what the chain merged, unless it is worse on the public examples.
 
-        Args:
-            proceed: the rest of the chain.
-            updates: int32, shape ``(n, d)``.
-            held_out: the public examples.
-
-        Returns:
-            what the chain made of the updates, int32, shape ``(d,)``.
-
-        Raises:
-            ValueRefusedError: QRES-E507 for a merged update that raises the loss beyond the
-                tolerance, or where there is nothing to judge by.
+        Raises QRES-E507 for a merged update that raises the loss beyond the tolerance, or where
+        there is nothing to judge by.
         """
         merged = proceed(updates)
         if held_out is None:

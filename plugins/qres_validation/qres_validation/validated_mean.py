@@ -82,11 +82,7 @@ class ValidatedMean:
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
-        """Refuse a trainer that cannot make the reference.
-
-        Raises:
-            CompatibilityError: QRES-E311.
-        """
+        """Refuse a trainer that cannot make the reference: QRES-E311."""
         if not node_info.references:
             raise CompatibilityError.of(
                 "QRES-E311",
@@ -100,16 +96,8 @@ class ValidatedMean:
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
         """Weight what could be proposed by this node's held-out examples.
 
-        Args:
-            updates: int32, shape ``(n, d)``.
-            held_out: the node's own examples.
-            round_info: the round.
-
-        Returns:
-            a share for every sender; at least the quorum's number are above 0.
-
-        Raises:
-            ValueRefusedError: what the trainer's ``reference`` refuses.
+        At least the quorum's number of shares are above 0. Raises what the trainer's ``reference``
+        refuses with.
         """
         fewest = max(round_info.quorum, len(updates) - self.f)
         weights = mixing_weights(updates.vectors, held_out.reference(), fewest)
@@ -123,18 +111,7 @@ class ValidatedMean:
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
-        """Return the weighted mean of the updates.
-
-        Args:
-            updates: int32 of shape ``(n, d)``, with the weights of the agreed set. Not changed.
-            round_info: the round.
-
-        Returns:
-            int32 of shape ``(d,)``, new memory; the same bits on every machine.
-
-        Raises:
-            ValueRefusedError: QRES-E505 if ``n < 2 f + 1``.
-        """
+        """Return the mean by the weights of the agreed set. Raises QRES-E505 if ``n < 2 f + 1``."""
         n = len(updates)
         if n < 2 * self.f + 1:
             raise ValueRefusedError.of(

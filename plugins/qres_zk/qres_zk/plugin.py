@@ -199,11 +199,7 @@ class Zk:
     def setup(self, node_info: NodeInfo) -> None:
         """Read the references and note what later plugins leave visible.
 
-        Args:
-            node_info: the node.
-
-        Raises:
-            ConfigError: QRES-E105 for a file that cannot be used.
+        Raises QRES-E105 for a file that cannot be used.
         """
         self._node, self._visibility = node_info.node_id, node_info.visibility
         self._judge.single = self._visibility is Visibility.INDIVIDUAL
@@ -221,35 +217,22 @@ class Zk:
     def round_opened(self, round_info: RoundInfo) -> None:
         """Check that the round's dimension and grid can be proved about.
 
-        Args:
-            round_info: the round.
-
-        Raises:
-            CompatibilityError: QRES-E313, the grid or the group is too small for the bound.
-            ConfigError: QRES-E105, a reference of another dimension.
+        Raises QRES-E313 where the grid or the group is too small for the bound, and QRES-E105 for a
+        reference of another dimension.
         """
         self._made = None
         self._statement(round_info)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Forget what was committed.
-
-        Args:
-            outcome: how the round ended.
-        """
+        """Forget what was committed."""
         del outcome
         self._made = None
         self._judge.forget()
 
     @hookimpl
     def status(self) -> Mapping[str, object]:
-        """Bounds, and how many proofs were made, accepted and refused.
-
-        Returns:
-            ``bound``, ``honest_bound``, ``proofs_made``, ``proofs_accepted``, ``proofs_refused``,
-            ``sums_failed`` and ``suspects``.
-        """
+        """Bounds, and how many proofs were made, accepted and refused."""
         counted = ("proofs_made", "proofs_accepted", "proofs_refused")
         return {
             "bound": self.bound,
@@ -269,20 +252,10 @@ class Zk:
 
     @hookimpl
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:
-        """Clip the update, commit to it and prove; what opens the commitments goes beside it.
+        """Clip the update, commit to it and prove; the blinds go beside it as residues.
 
-        Args:
-            update: int32, shape ``(d,)``.
-            round_info: the round.
-
-        Returns:
-            the clipped update, with the blinds as residues under ``zk``.
-
-        Raises:
-            ValueRefusedError: QRES-E510 if the update is not within the statement.
-            CompatibilityError: QRES-E313.
-
-        Complexity: see :func:`qres_zk.norm.prove`.
+        Raises QRES-E510 if the update is not within the statement, and QRES-E313. The cost is that
+        of :func:`qres_zk.norm.prove`.
         """
         statement = self._statement(round_info)
         vector = self._policy.within(update.vector, statement)
@@ -297,16 +270,8 @@ class Zk:
     def prove(self, update: Update, round_info: RoundInfo) -> bytes:
         """The proof made for what was committed in this round.
 
-        Args:
-            update: as it will be sent.
-            round_info: the round.
-
-        Returns:
-            the bundle.
-
-        Raises:
-            ValueRefusedError: QRES-E510 if nothing was committed, or if single vectors are visible
-                and a plugin after this one changed the update.
+        Raises QRES-E510 if nothing was committed, or if single vectors are visible and a plugin
+        after this one changed the update.
         """
         made = self._made
         if made is None or (made.number, made.model) != (
@@ -327,14 +292,7 @@ class Zk:
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
         """Check the proof, against this node's own configuration and view of the round.
 
-        Args:
-            contribution: as sent.
-            round_info: the round it must be of.
-
-        Returns:
-            ``ACCEPT``, or a rejection that blames the sender, who signed it.
-
-        Complexity: O(d) word operations and O(b + m) in the group.
+        O(d) word operations and O(b + m) in the group.
         """
         return self.verify_all((contribution,), round_info)[0]
 
@@ -344,14 +302,7 @@ class Zk:
     ) -> list[Verdict]:
         """Check many proofs by one multiplication in the group; see :mod:`qres_zk.batch`.
 
-        Args:
-            contributions: as sent.
-            round_info: the round they must be of.
-
-        Returns:
-            the verdicts that :meth:`verify` comes to.
-
-        Complexity: O(n d) word operations and O(n b + m) in the group.
+        O(n d) word operations and O(n b + m) in the group.
         """
         statement = self._statement(round_info)
         reasons: dict[int, str] = {}
@@ -415,18 +366,9 @@ class Zk:
     ) -> Revelation:
         """Keep the rows that are sums of what their members committed to.
 
-        Args:
-            updates: rows as revealed by the plugins after this one.
-            contributions: of the agreed members, with their proofs.
-            round_info: the round.
-
-        Returns:
-            the rows that hold, and evidence against whoever must have lied.
-
-        Raises:
-            ValueRefusedError: QRES-E508 if the rows that hold have fewer members than the quorum.
-
-        Complexity: O(d) word operations a row, and a multiplication of ``b`` points a member.
+        The evidence is against whoever must have lied. O(d) word operations a row, and a
+        multiplication of ``b`` points a member. Raises QRES-E508 if the rows that hold have fewer
+        members than the quorum.
         """
         statement = self._statement(round_info)
         return self._judge.revealed(statement, updates, contributions, round_info)

@@ -69,10 +69,9 @@ class Geomedian:
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        """The geometric median of the updates. Weights are claims, so they do not count.
+        """The geometric median. Weights are claims, so they do not count.
 
-        Raises:
-            ValueRefusedError: QRES-E505 for fewer than ``2 f + 1`` updates.
+        Raises QRES-E505 for fewer than ``2 f + 1`` updates.
         """
         if len(updates) < self.needs.min_updates:
             raise ValueRefusedError.of(
