@@ -4,11 +4,15 @@ A plugin that needs messages of its own (secure aggregation's shares, a challeng
 a Dialogue from ``round_opened``. It is sans-I/O: what it wants sent it returns, what arrives it is
 handed. The round machine carries its messages as envelopes of kind ``dialogue/<plugin>/<n>``, so
 they are signed, authenticated, replay-checked, size-capped and bound to the round like all others.
+
+Delivery is reliable. The machine keeps what was said in a round, and nodes that lack a message get
+it from any node that holds it, under its author's signature: also when the author is gone or sent
+it to some nodes only. So a dialogue says each message once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
@@ -16,6 +20,7 @@ import attrs
 from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
+from qres_core.contract.wire import Envelope
 
 MAX_STEP = 99
 
@@ -28,6 +33,10 @@ def _check_step(_instance: object, _attribute: object, value: Any) -> None:
 @attrs.frozen
 class Send:
     """A message a dialogue wants sent.
+
+    A node says at most 64 messages to everybody and 64 to each node in a round, in all at most
+    1 MiB and 256 bytes for each node of the roster. What goes beyond is not sent, and others refuse
+    it. The same message once more is sent again, and counts and arrives once.
 
     Attributes:
         body: the content; the plugin's own encoding.
@@ -55,29 +64,63 @@ class Accusation:
     fact: str
 
 
+def _not_carried(_octets: bytes) -> DialogueMessage | None:
+    return None
+
+
 @attrs.frozen
 class DialogueMessage:
-    """A message of a dialogue as it arrived, authenticated and checked for replay.
+    """A message of a dialogue as it arrived, authenticated. Each arrives once.
 
     Attributes:
         sender: who signed it.
         step: which of the plugin's message kinds it is.
         body: the content, not yet trusted.
+        to: whom the sender addressed, or ``None`` for everybody.
+        round: the round it was said in. Lower than the dialogue's own only after ``decided`` named
+            that round.
     """
 
     sender: NodeId
     step: int
     body: bytes
+    to: NodeId | None = None
+    round: int = 0
+    _envelope: Envelope | None = attrs.field(default=None, eq=False, repr=False)
+    _open: Callable[[bytes], DialogueMessage | None] = attrs.field(
+        default=_not_carried, alias="opened", eq=False, repr=False
+    )
+
+    @property
+    def quote(self) -> bytes:
+        """The message as its sender signed it, empty for one made by hand.
+
+        It may be put into the body of another message, whose receivers open it with
+        :meth:`quoted`.
+        """
+        return b"" if self._envelope is None else self._envelope.to_bytes()
+
+    def quoted(self, octets: bytes) -> DialogueMessage | None:
+        """The message that this one quotes.
+
+        Args:
+            octets: part of ``body``, not trusted: the ``quote`` of a message, or anything else.
+
+        Returns:
+            the message; ``None`` unless its author signed it, for the same plugin, swarm, model and
+            round as this message.
+        """
+        return self._open(octets)
 
 
 @runtime_checkable
 class Dialogue(Protocol):
     """A plugin's side of a conversation in one round. All methods are plain functions.
 
-    Life: ``start`` once; ``receive`` for each message; ``tick`` as the clock moves; ``decided``
-    once, when the set of contributions is agreed and all of them are here. ``privatize`` runs when
-    every dialogue is ``ready``; ``reveal`` and ``aggregate`` run when every dialogue is
-    ``finished``. One that is not by the round's deadlines aborts the round.
+    Life: ``start`` once; ``receive`` once for each message; ``tick`` as the clock moves;
+    ``decided`` once, when the set of contributions is agreed and all of them are here.
+    ``privatize`` runs when every dialogue is ``ready``; ``reveal`` and ``aggregate`` run when every
+    dialogue is ``finished``. One that is not by the round's deadlines aborts the round.
     """
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import attrs
@@ -20,7 +21,7 @@ from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.messages import DIALOGUE
+from qres_core.swarm.dialogue_log import Said, dialogue_kind
 
 TICK: Final = 0.5
 """Seconds on the dialogues' clock between two looks."""
@@ -122,12 +123,18 @@ class Conversation:
                 if one.subject in self.kernels and one.subject != node:
                     kernel.refuse(one.fact, Blame.SENDER, one.subject, name, 0)
                 continue
-            envelope = self.carry(node, f"{DIALOGUE}{name}/{one.step}", one.body)
-            if envelope is None:
+            rank = None if one.to is None else self._roster.index(one.to)
+            envelope = self.carry(node, dialogue_kind(name, one.step, rank), one.body)
+            said = None if envelope is None else Said.read(envelope, self._roster)
+            if said is None:
                 continue
-            message = DialogueMessage(node, one.step, envelope.payload)
+            message = said.arrived(self._roster, partial(kernel.authentic, now=self._now))
             for other in self._receivers(node, one.to):
                 self._waiting[other].append((name, message))
+
+    @property
+    def _roster(self) -> tuple[NodeId, ...]:
+        return tuple(sorted(self.kernels))
 
     def _receivers(self, sender: NodeId, to: NodeId | None) -> Collection[NodeId]:
         there = self._there() if to is None else [one for one in self._there() if one == to]

@@ -1,19 +1,56 @@
-"""The plugins' dialogues of a round: their messages out, the others' messages in."""
+"""The plugins' dialogues of a round: messages out, messages in, and lost ones back.
+
+A dialogue's message is sent once. Nodes find out what was lost, or never sent to some of them, by
+comparing: at a pace a node tells a few others, in turn, the names of the messages it holds. A node
+that is told so sends what is missing there, quoted as it was signed. If it lacks something itself,
+it answers with its own names. So a message reaches every node that talks to one that holds it,
+whatever became of its author. Nodes do not hand on what is addressed to another: author and
+receiver settle that between them.
+
+The messages of the last rounds stay, for nodes that are still there, and for a set that is agreed
+on in a later round than it was made in. Then the messages of its round are given to the dialogues
+too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
 
 from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
-from qres_core.swarm.messages import DIALOGUE
+from qres_core.swarm.messages import (
+    HOLDING,
+    MAX_RELAYED,
+    RELAY_BYTES,
+    RELAYED,
+    decode_holding,
+    decode_relayed,
+    encode_holding,
+    encode_relayed,
+)
 from qres_core.swarm.outlet import Outlet
 from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
+
+KEPT_ROUNDS: Final = 4
+"""Rounds before the current one of which the messages are kept."""
+ASKED: Final = 2
+"""Nodes told at once what this one holds, each time others."""
+MAX_UNCONFIRMED: Final = 8
+"""Nodes told beside them because they have not confirmed what was addressed to them."""
+MAX_RELAYS: Final = 4
+"""``relayed`` messages that answer one ``holding``."""
+MAX_REPEATED: Final = 4
+"""Times the bytes of a round's messages that one node is sent in all."""
 
 
 class Dialogues:
@@ -26,7 +63,26 @@ class Dialogues:
         self._position = position
         self._speaker = speaker
         self._outlet = outlet
+        self._rank = {node: rank for rank, node in enumerate(seat.roster)}
+        self._peers = [node for node in seat.roster if node != seat.node_id]
         self._by_plugin: Mapping[str, Dialogue] = {}
+        self._logs: dict[int, DialogueLog] = {}  # by round, ascending
+        self._origin = 0  # of the agreed set
+        self._reset(0.0)
+
+    def _reset(self, now: float) -> None:
+        self._agreed = False
+        self._turn = self._rank[self._seat.node_id]
+        self._pause = self._least_pause
+        self._tell_at = now + self._pause
+        self._told: dict[NodeId, float] = {}  # when a node was told last what this one holds
+        self._awaited: Counter[NodeId] = Counter()  # relays that may come as answers to that
+        self._sent: Counter[NodeId] = Counter()  # bytes relayed
+        self._unconfirmed: dict[NodeId, set[bytes]] = {}  # what was addressed to a node
+
+    @property
+    def _least_pause(self) -> float:
+        return self._seat.swarm.vote_timeout / 4
 
     def __bool__(self) -> bool:
         return bool(self._by_plugin)
@@ -38,9 +94,17 @@ class Dialogues:
             QresError: a plugin refuses the round.
         """
         self._by_plugin = {}
+        self._reset(now)
+        self._origin = info.number
+        self._logs[info.number] = self._log_of(info.number, info.model_digest)
+        for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
+            del self._logs[number]
         self._by_plugin = self._seat.kernel.round_opened(info)
         for plugin, dialogue in self._by_plugin.items():
             self._send(plugin, dialogue.start(), now)
+
+    def _log_of(self, number: int, model: bytes) -> DialogueLog:
+        return DialogueLog(model, number, len(self._seat.roster))
 
     @property
     def ready(self) -> bool:
@@ -56,22 +120,143 @@ class Dialogues:
         """The clock is at ``now`` seconds."""
         for plugin, dialogue in self._by_plugin.items():
             self._send(plugin, dialogue.tick(now), now)
+        if self._by_plugin and now >= self._tell_at:
+            waiting = not (self.finished if self._agreed else self.ready)
+            if not waiting:
+                self._pause = min(2 * self._pause, 2 * self._seat.swarm.vote_timeout)
+            self._tell_at = now + self._pause
+            self._tell_some(now)
+
+    # ── from one node to another ──────────────────────────────────────────────────────────────
 
     def take(self, envelope: Envelope, now: float) -> None:
-        """Give a message of kind ``dialogue/<plugin>/<step>`` to its dialogue."""
-        _prefix, _, rest = envelope.kind.partition("/")
-        plugin, _, step = rest.rpartition("/")
-        dialogue = self._by_plugin.get(plugin)
-        if dialogue is None or not step.isascii() or not step.isdigit() or len(step) > 2:
+        """Take a message of a dialogue of the current round from its author."""
+        said = Said.read(envelope, self._seat.roster)
+        if said is None or said.plugin not in self._by_plugin:
             self._outlet.refuse(envelope, "unknown dialogue", Blame.SENDER)
+        elif said.to not in (None, self._seat.node_id):
+            self._outlet.refuse(envelope, "addressed to another node", Blame.NOBODY)
+        else:
+            self._keep(said, self._logs[self._position.number], now)
+
+    def compare(self, envelope: Envelope, now: float) -> None:
+        """Take a ``holding`` or a ``relayed`` message.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        if envelope.kind == HOLDING:
+            self._on_holding(envelope, now)
+        else:
+            self._on_relayed(envelope, now)
+
+    def _on_holding(self, envelope: Envelope, now: float) -> None:
+        """Send a node what it lacks of a round, and tell it what this one holds if that is less."""
+        log, peer = self._logs.get(envelope.round), envelope.sender
+        if log is None or not log.is_of(envelope):
             return
-        message = DialogueMessage(envelope.sender, int(step), envelope.payload)
+        theirs = decode_holding(envelope.payload, len(self._seat.roster))
+        shared = log.shared(self._seat.node_id, peer)
+        self._relay(peer, log, [said for said in shared if said.id not in theirs], now)
+        if log.number not in (self._position.number, self._origin) or not self._by_plugin:
+            return
+        self._unconfirmed.get(peer, set()).difference_update(theirs)
+        confirms = any(said.id in theirs and said.to is not None for said in shared)
+        lacks = not theirs <= {said.id for said in shared}
+        again = now >= self._told.get(peer, -math.inf) + self._least_pause
+        if again and (lacks or confirms):
+            self._tell(peer, now)
+
+    def _on_relayed(self, envelope: Envelope, now: float) -> None:
+        """Take what a node sends that was told what this one holds."""
+        log, peer = self._logs.get(envelope.round), envelope.sender
+        wanted = (self._position.number, self._origin)
+        if log is None or not log.is_of(envelope) or log.number not in wanted:
+            return  # late
+        if not self._by_plugin or self._awaited[peer] <= 0:
+            return  # a node that was started again has forgotten whom it told
+        self._awaited[peer] -= 1
+        proven = True
+        for quoted in decode_relayed(envelope.payload, len(self._seat.roster)):
+            said = Said.read(quoted, self._seat.roster)
+            if said is None or not self._is_for_us(said, log, peer):
+                proven = False
+            elif said.id not in log and said.plugin in self._by_plugin:
+                if not self._seat.kernel.authentic(quoted, now):
+                    proven = False
+                elif self._keep(said, log, now):
+                    self._pause = self._least_pause  # more may be missing
+        if not proven:
+            self._outlet.refuse(envelope, "unproven dialogue message", Blame.SENDER)
+
+    def _is_for_us(self, said: Said, log: DialogueLog, peer: NodeId) -> bool:
+        own, envelope = self._seat.node_id, said.envelope
+        pairs = ((peer, own), (own, peer))
+        return log.is_of(envelope) and (said.to is None or (envelope.sender, said.to) in pairs)
+
+    def _keep(self, said: Said, log: DialogueLog, now: float) -> bool:
+        """Keep a message and give it to its dialogue, if it is new."""
+        if said.id in log:
+            return False
+        if not log.add(said):
+            self._outlet.refuse(said.envelope, "too many dialogue messages", Blame.SENDER)
+            return False
+        self._give(said, now)
+        return True
+
+    def _give(self, said: Said, now: float) -> None:
+        plugin = said.plugin
         try:
-            sends = dialogue.receive(message)
+            sends = self._by_plugin[plugin].receive(self._arrived(said, now))
         except Exception as error:  # noqa: BLE001 - a dialogue must not fall over a peer's message
-            self._outlet.refuse(envelope, f"{plugin}: {type(error).__name__}", Blame.NOBODY, plugin)
+            what = f"{plugin}: {type(error).__name__}"
+            self._outlet.refuse(said.envelope, what, Blame.NOBODY, plugin)
         else:
             self._send(plugin, sends, now)
+
+    def _arrived(self, said: Said, now: float) -> DialogueMessage:
+        def authentic(quoted: Envelope) -> bool:
+            return self._seat.kernel.authentic(quoted, now)
+
+        return said.arrived(self._seat.roster, authentic)
+
+    # ── asking and answering ──────────────────────────────────────────────────────────────────
+
+    def _tell_some(self, now: float) -> None:
+        """Tell some nodes what this one holds: each in its turn, and whoever owes an answer."""
+        owing = [peer for peer in self._peers if self._unconfirmed.get(peer)]
+        first = self._turn % len(owing) if owing else 0
+        chosen = dict.fromkeys((owing[first:] + owing[:first])[:MAX_UNCONFIRMED])
+        for step in range(min(ASKED, len(self._peers))):
+            chosen[self._peers[(self._turn + step) % len(self._peers)]] = None
+        self._turn += ASKED
+        for peer in chosen:
+            self._tell(peer, now)
+
+    def _tell(self, peer: NodeId, now: float) -> None:
+        self._told[peer] = now
+        for number in sorted({self._position.number, self._origin}):
+            log = self._logs[number]
+            names = (said.id for said in log.shared(self._seat.node_id, peer))
+            self._awaited[peer] = MAX_RELAYS * (1 + (number != self._origin))
+            payload = encode_holding(names)
+            told = self._speaker.make(HOLDING, payload, now, round_number=number, model=log.model)
+            self._speaker.send(peer, told)
+
+    def _relay(self, peer: NodeId, log: DialogueLog, lacking: Sequence[Said], now: float) -> None:
+        for frames in islice(_bundles(lacking), MAX_RELAYS):
+            size = sum(map(len, frames))
+            if self._sent[peer] + size > MAX_REPEATED * max(log.size, RELAY_BYTES):
+                return
+            self._sent[peer] += size
+            payload = encode_relayed(frames)
+            relayed = self._speaker.make(
+                RELAYED, payload, now, round_number=log.number, model=log.model
+            )
+            if len(relayed.to_bytes()) <= self._seat.swarm.max_message_bytes:
+                self._speaker.send(peer, relayed)
+
+    # ── what is agreed ────────────────────────────────────────────────────────────────────────
 
     def decided(
         self,
@@ -81,6 +266,9 @@ class Dialogues:
         now: float,
     ) -> None:
         """Tell all of the set that is agreed on, and of the round it was made in."""
+        self._agreed = True
+        self._pause = self._least_pause
+        self._tell_at = now + self._pause
         for plugin, dialogue in self._by_plugin.items():
             try:
                 sends = dialogue.decided(members, contributions, info)
@@ -90,17 +278,39 @@ class Dialogues:
                 self._seat.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
             else:
                 self._send(plugin, sends, now)
+        if self._by_plugin and info.number < self._position.number:
+            self._origin = info.number
+            log = self._logs.setdefault(info.number, self._log_of(info.number, info.model_digest))
+            for said in list(log):
+                if said.plugin in self._by_plugin and said.to in (None, self._seat.node_id):
+                    self._give(said, now)
+
+    def close(self) -> None:
+        """The round is over: its dialogues say and hear no more."""
+        self._by_plugin = {}
 
     def _send(self, plugin: str, sends: Sequence[Send | Accusation], now: float) -> None:
         for send in sends:
             if isinstance(send, Accusation):
                 self._accuse(plugin, send)
-                continue
-            envelope = self._speaker.make(f"{DIALOGUE}{plugin}/{send.step}", send.body, now)
-            if send.to is None:
-                self._speaker.send_all(envelope)
-            elif send.to != self._seat.node_id:
-                self._speaker.send(send.to, envelope)
+            elif send.to is None or send.to in self._rank:
+                self._say(plugin, send, now)
+
+    def _say(self, plugin: str, send: Send, now: float) -> None:
+        if send.to == self._seat.node_id:
+            return
+        kind = dialogue_kind(plugin, send.step, None if send.to is None else self._rank[send.to])
+        envelope = self._speaker.make(kind, send.body, now)
+        log = self._logs[self._position.number]
+        said = Said.read(envelope, self._seat.roster)
+        if said is None or (said.id not in log and not log.add(said)):
+            number = self._position.number
+            self._seat.kernel.refuse("said too much", Blame.NOBODY, None, plugin, number)
+        elif send.to is None:
+            self._speaker.send_all(envelope)
+        else:
+            self._unconfirmed.setdefault(send.to, set()).add(said.id)
+            self._speaker.send(send.to, envelope)
 
     def _accuse(self, plugin: str, accusation: Accusation) -> None:
         subject, fact = accusation.subject, accusation.fact
@@ -109,3 +319,18 @@ class Dialogues:
         number = self._position.number
         self._seat.kernel.refuse(fact, Blame.SENDER, subject, plugin, number)
         self._outlet.put(Refused(number, subject, fact))
+
+
+def _bundles(lacking: Iterable[Said]) -> Iterator[list[bytes]]:
+    """Encoded messages, so many together as one ``relayed`` message is to quote."""
+    frames: list[bytes] = []
+    size = 0
+    for said in lacking:
+        frame = said.envelope.to_bytes()
+        if frames and (size + len(frame) > RELAY_BYTES or len(frames) == MAX_RELAYED):
+            yield frames
+            frames, size = [], 0
+        frames.append(frame)
+        size += len(frame)
+    if frames:
+        yield frames

@@ -19,13 +19,16 @@ sync           "what did I miss since the model this envelope names?"; whether t
 snapshot       a model and the digest messages that vouch for it
 enough         number of a model that reached ``swarm.until`` for the sender; digest of that goal
 stop           ``enough`` messages of as many nodes as decide a vote
+dialogue/...   a plugin's own: ``dialogue/<plugin>/<step>``, with ``/<rank>`` of who is addressed
+holding        names of the dialogues' messages that the sender has of a round, 16 bytes each
+relayed        dialogues' messages that who asked lacks, quoted whole
 =============  ==================================================================================
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -43,7 +46,7 @@ from qres_core.contract.types import (
     NodeId,
     Vector,
 )
-from qres_core.contract.wire import Envelope
+from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
 
 CONTRIBUTION: Final = "contribution"
 PROPOSAL: Final = "proposal"
@@ -59,10 +62,21 @@ SNAPSHOT: Final = "snapshot"
 ENOUGH: Final = "enough"
 STOP: Final = "stop"
 DIALOGUE: Final = "dialogue/"
+HOLDING: Final = "holding"
+RELAYED: Final = "relayed"
 
 MAX_PROOF_BYTES: Final = 2**20
 MAX_PROOFS: Final = 8
 MAX_COMPANIONS: Final = 8
+MAX_SAID: Final = 64
+"""Messages that a node's dialogues say in a round to everybody, and to each node beside."""
+SAID_BYTES: Final = 16
+"""Of a name of a dialogue's message. Two messages with one name, which take 2**64 tries to find,
+would let their author alone keep one of them from some nodes."""
+RELAY_BYTES: Final = 2**18
+"""A ``relayed`` message quotes no further one beyond so many bytes."""
+MAX_RELAYED: Final = 1024
+"""Messages that one ``relayed`` message quotes."""
 _MAX_ITEMS: Final = 256
 """Values in lists and maps, in whatever message, beside those for each node."""
 
@@ -403,6 +417,55 @@ def decode_attestation(payload: bytes, most: int) -> tuple[bytes, ...]:
     value = canonical.loads(payload, max_bytes=40 * most + 16)
     items = _items(value, 1, most, "attestation")
     return tuple(_octets(item, DIGEST_BYTES, "attestation") for item in items)
+
+
+def said_bytes(nodes: int) -> int:
+    """Bytes of payload that a node's dialogues may say in a round of so many nodes."""
+    return 2**20 + 256 * nodes
+
+
+def said_id(envelope: Envelope) -> bytes:
+    """Names a dialogue's message by what it says, not by when it was sent; 16 bytes."""
+    body = [
+        envelope.swarm,
+        envelope.kind,
+        envelope.round,
+        envelope.model_digest,
+        envelope.sender,
+        envelope.payload_digest,
+    ]
+    digest = hashlib.sha256(b"qres/said/v1\0" + canonical.dumps(body)).digest()
+    return digest[:SAID_BYTES]
+
+
+def encode_holding(names: Iterable[bytes]) -> bytes:
+    """The payload of a ``holding`` message: names, ascending."""
+    return b"".join(sorted(names))
+
+
+def decode_holding(payload: bytes, nodes: int) -> frozenset[bytes]:
+    """The names of the messages that a node holds. Raises WireError."""
+    limit = SAID_BYTES * MAX_SAID * (nodes + 2)
+    if len(payload) > limit:
+        raise WireError.of("QRES-E401", "payload.holding", f"{len(payload)} bytes, limit {limit}")
+    starts = range(0, len(payload), SAID_BYTES)
+    names = [payload[start : start + SAID_BYTES] for start in starts]
+    if len(payload) % SAID_BYTES or any(a >= b for a, b in pairwise(names)):
+        raise _bad("holding", f"expected distinct names of {SAID_BYTES} bytes, ascending")
+    return frozenset(names)
+
+
+def encode_relayed(frames: Sequence[bytes]) -> bytes:
+    """The payload of a ``relayed`` message: encoded messages of dialogues."""
+    return canonical.dumps(list(frames))
+
+
+def decode_relayed(payload: bytes, nodes: int) -> tuple[Envelope, ...]:
+    """The messages that a ``relayed`` message quotes, not authenticated. Raises WireError."""
+    most = said_bytes(nodes) + ENVELOPE_OVERHEAD
+    limit = RELAY_BYTES + most + 16 * MAX_RELAYED
+    value = canonical.loads(payload, max_bytes=limit, max_items=_MAX_ITEMS + MAX_RELAYED)
+    return _frames(value, MAX_RELAYED, most, "relayed")
 
 
 def encode_sync(*, decided: bool) -> bytes:

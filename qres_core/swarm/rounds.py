@@ -34,7 +34,7 @@ What the machine needs for it has a part each:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -74,9 +74,11 @@ from qres_core.swarm.messages import (
     ENOUGH,
     FETCH,
     FETCHED,
+    HOLDING,
     PRECOMMIT,
     PREVOTE,
     PROPOSAL,
+    RELAYED,
     SNAPSHOT,
     STOP,
     SYNC,
@@ -178,6 +180,12 @@ class RoundMachine:
         self._pace = Pace()
         self._vouchers = Vouchers(seat, here, self._speaker, self._outlet)
         self._catching_up = CatchingUp(seat, here, self._speaker, self._vouchers, self._collector)
+        self._of_any_round: Mapping[str, Callable[[Envelope, float], None]] = {
+            FETCH: self._collector.answer,
+            SYNC: self._catching_up.help,
+            HOLDING: self._dialogues.compare,
+            RELAYED: self._dialogues.compare,
+        }
         self._round: _RoundProgress
         self._goal = goal_digest(str(Goal.parse(swarm.until)))
         self._good: int | None = None  # the model that this node found good enough
@@ -431,10 +439,8 @@ class RoundMachine:
 
     def _take(self, envelope: Envelope, now: float) -> None:
         kind = envelope.kind
-        if kind == FETCH:
-            self._collector.answer(envelope, now)
-        elif kind == SYNC:
-            self._catching_up.help(envelope, now)
+        if kind in self._of_any_round:
+            self._of_any_round[kind](envelope, now)
         elif kind == DIGEST and self._vouchers.knows(envelope.model_digest):
             self._vouchers.take(envelope)
         elif kind == SNAPSHOT:
@@ -842,6 +848,7 @@ class RoundMachine:
     def _close_plugins(self, outcome: Outcome, now: float) -> None:
         if not self._round.begun:  # what is closed was opened
             self._open_plugins(now)
+        self._dialogues.close()
         self.kernel.round_closed(outcome)
 
     def _abort(self, reason: str, now: float, *, number: int | None = None, code: str = "") -> None:

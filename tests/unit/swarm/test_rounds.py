@@ -796,7 +796,7 @@ def test_a_dialogue_runs_from_before_the_update_to_after_the_agreement(
         assert {call for call in calls if call[0] == "privatize"} == {("privatize", True, False)}
         assert {call for call in calls if call[0] == "reveal"} == {("reveal", True, True)}
     kinds = {message.kind for message in net.sent}
-    assert {"dialogue/talk/0", "dialogue/talk/1"} <= kinds
+    assert {*(f"dialogue/talk/0/{index}" for index in range(4)), "dialogue/talk/1"} <= kinds
 
 
 def test_what_a_dialogue_finds_out_is_evidence_and_never_against_a_stranger(
@@ -825,7 +825,8 @@ def test_privatize_waits_for_ready_and_reveal_for_finished(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(message: Any) -> Any:
-        return [(0.4, message.frame)] if message.kind.startswith("dialogue") else None
+        spoken = message.kind.startswith(("dialogue", "relayed"))
+        return [(0.4, message.frame)] if spoken else None
 
     net = talking(harness, monkeypatch, rule=slow)
     net.start()
@@ -842,7 +843,7 @@ def test_a_dialogue_that_never_gets_ready_makes_its_node_sit_out(
     net = talking(
         harness,
         monkeypatch,
-        rule=harness.drop(kind="dialogue/talk/0", receiver=2, round={1}),
+        rule=harness.drop(kind={"dialogue/talk/0/2", "relayed"}, receiver=2, round={1}),
     )
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 2)
@@ -855,7 +856,9 @@ def test_a_dialogue_that_never_gets_ready_makes_its_node_sit_out(
 def test_a_dialogue_that_never_finishes_aborts_the_round_and_changes_nothing(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net = talking(harness, monkeypatch, rule=harness.drop(kind="dialogue/talk/1", round={1}))
+    net = talking(
+        harness, monkeypatch, rule=harness.drop(kind={"dialogue/talk/1", "relayed"}, round={1})
+    )
     net.start()
     assert net.run(until=lambda: all(node.ended for node in net.nodes))
     for node in net.nodes:
@@ -870,7 +873,7 @@ def test_a_dialogue_that_never_finishes_aborts_the_round_and_changes_nothing(
 def test_a_node_whose_dialogue_alone_does_not_finish_comes_back(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost = harness.drop(kind="dialogue/talk/1", round={1}, receiver=3)
+    lost = harness.drop(kind={"dialogue/talk/1", "relayed"}, round={1}, receiver=3)
     net = talking(harness, monkeypatch, rule=lost)
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 4, seconds=120.0)
@@ -881,7 +884,7 @@ def test_who_knows_the_set_and_cannot_merge_it_takes_the_model_of_those_who_coul
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not wait for the end of the round: what its dialogue lacks will not come any more."""
-    lost = harness.drop(kind="dialogue/talk/1", round={1}, receiver=3)
+    lost = harness.drop(kind={"dialogue/talk/1", "relayed"}, round={1}, receiver=3)
     net = talking(harness, monkeypatch, rule=lost, options={"deadline": 50.0})
     net.start()
     assert net.run(until=lambda: net.machine(3).step >= 1, seconds=10.0)
