@@ -62,6 +62,11 @@ class Message(Protocol):
         ...
 
 
+def _is_kind(message: Message, kind: str) -> bool:
+    """Whether it is of a kind, to everybody or addressed to a node."""
+    return message.kind == kind or message.kind.startswith(kind + "/")
+
+
 def answer_to(nonce: bytes, node: NodeId, number: int) -> bytes:
     """What a node answers to the nonce of a round; 32 bytes.
 
@@ -99,12 +104,15 @@ class Freshness:
         coordinator: the first of the roster.
         round: the newest round this node opened or heard a nonce of.
         nonce: the nonce of that round, empty while unknown.
+        asked: how often a nonce came. A dialogue is given each message once, and the coordinator
+            asks again where an answer was lost.
     """
 
     own: NodeId
     coordinator: NodeId
     round: int = 0
     nonce: bytes = b""
+    asked: int = 0
     _fresh: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int], init=False)
     _before: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int], init=False)
     # Answers that came before the nonce they answer: sequence number and payload.
@@ -137,22 +145,23 @@ class Freshness:
         since = self._before.get(message.sender, self._fresh.get(message.sender))
         if since is not None and message.sequence > since:
             return True
-        if message.kind == NONCE_KIND:
+        if _is_kind(message, NONCE_KIND):
             return self._is_nonce(message)
-        if message.kind == ANSWER_KIND:
+        if _is_kind(message, ANSWER_KIND):
             return self._is_right(message.sender, message.payload) or self._is_early(message)
         return False
 
     def note(self, message: Message) -> None:
         """An accepted message: learn what it says about freshness."""
-        if message.kind == NONCE_KIND and self._is_nonce(message):
+        if _is_kind(message, NONCE_KIND) and self._is_nonce(message):
             self._advance(message.round)
+            self.asked += 1
             if not self.nonce:
                 self.nonce = message.payload
                 self._settle()
             if message.payload == self.nonce:
                 self._since(message.sender, message.sequence)
-        elif message.kind == ANSWER_KIND:
+        elif _is_kind(message, ANSWER_KIND):
             if self._is_right(message.sender, message.payload):
                 self._since(message.sender, message.sequence)
             elif self._is_early(message):
@@ -206,6 +215,7 @@ class Challenge:
     number: int
     freshness: Freshness
     _answered: int = attrs.field(default=0, init=False)  # the newest round answered
+    _heard: int = attrs.field(default=0, init=False)  # nonces that had come by then
     _asked_at: float | None = attrs.field(default=None, init=False)
 
     @property
@@ -233,15 +243,13 @@ class Challenge:
             nonce,
         ):
             return []
-        if self._answered >= self.freshness.round:
-            answer = answer_to(nonce, self.freshness.own, self.freshness.round)
-            return [Send(answer, step=ANSWER, to=message.sender)]
-        return self._answer()
+        return self._answer_again() if self._has_answered else self._answer()
 
     def tick(self, now: float) -> Sequence[Send]:
         """Ask again who did not answer; answer the nonce of a round this node has yet to reach."""
         if not self.freshness.leads:
-            return self._answer()
+            again = self._has_answered and self.freshness.asked > self._heard
+            return self._answer_again() if again else self._answer()
         if self._asked_at is None:
             self._asked_at = now
         if now < self._asked_at + RESEND_SECONDS:
@@ -263,9 +271,19 @@ class Challenge:
         del members, contributions, round_info
         return []
 
+    @property
+    def _has_answered(self) -> bool:
+        return self._answered >= self.freshness.round
+
+    def _answer_again(self) -> Sequence[Send]:
+        """To the coordinator alone."""
+        self._heard = self.freshness.asked
+        answer = answer_to(self.freshness.nonce, self.freshness.own, self.freshness.round)
+        return [Send(answer, step=ANSWER, to=self.freshness.coordinator)]
+
     def _answer(self) -> Sequence[Send]:
         freshness = self.freshness
-        if not freshness.nonce or self._answered >= freshness.round:
+        if not freshness.nonce or self._has_answered:
             return []
-        self._answered = freshness.round
+        self._answered, self._heard = freshness.round, freshness.asked
         return [Send(answer_to(freshness.nonce, freshness.own, freshness.round), step=ANSWER)]

@@ -65,7 +65,6 @@ class SessionMessages:
     opening: OpenedShares | None = attrs.field(init=False, default=None)
     statements: int = attrs.field(init=False, default=0)
     _list_hash: bytes = attrs.field(init=False, default=b"")
-    _bodies: dict[bytes, bytes] = attrs.field(init=False, factory=dict[bytes, bytes])
     _statements: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
     _unmasks: dict[int, Unmask] = attrs.field(init=False, factory=dict[int, Unmask])
     _faults: list[PeerFault] = attrs.field(init=False, factory=list[PeerFault])
@@ -126,11 +125,6 @@ class SessionMessages:
             self.blame(rank, Reason.EQUIVOCATION)
         if len(variants) < MAX_VARIANTS:
             variants[digest] = value
-            self._bodies[digest] = body
-
-    def body(self, digest: bytes) -> bytes | None:
-        """An advert or what a node dealt, as it came, by its hash; ``None`` if it is not here."""
-        return self._bodies.get(digest)
 
     def _on_advert(self, rank: int, body: bytes, advert: Advert) -> None:
         if not valid_public(advert.channel) or not valid_public(advert.mask):

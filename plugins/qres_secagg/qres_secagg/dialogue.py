@@ -1,4 +1,4 @@
-"""A node's conversation in a round: the protocol's steps, when to take them, and lost messages.
+"""A node's conversation in a round: the protocol's steps, and when to take them.
 
 The round's leader is the node whose turn it is to propose. It names in a list whom it found
 complete; it has no secrets and no other power: a list that leaves nodes out, names what others did
@@ -14,14 +14,12 @@ not get or differs from node to node makes nodes sit out, or the round abort.
     receive    when a quorum stated it: unmask, to everybody
     receive    shares enough of every listed node: finished, the sums can be opened
 
-What is not answered is said again, at intervals that grow from half a patience to two. What a list
-names and a node lacks, it asks the author for. A node that is still without it when the set is
-decided no longer takes part: it asks anybody, and opens the sums with the others.
+The round machine brings what was lost, as its author signed it. A node that still lacks what a list
+names when the set is decided no longer takes part: it opens the sums with what others say.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -36,34 +34,14 @@ from qres_core import (
     Send,
     WireError,
 )
-from qres_secagg.asking import (
-    LISTING,
-    MAX_RANKS,
-    OWN,
-    QUOTE,
-    QUOTES,
-    WANT,
-    Quote,
-    Want,
-    decode_quote,
-    decode_want,
-    encode_quote,
-    encode_want,
-)
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, History, Masked, Phase
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.inputs import Inputs, listed
 from qres_secagg.masks import Residues
-from qres_secagg.messages import Kind, Listing, body_hash, decode_listing
+from qres_secagg.messages import Kind, Listing, decode_listing
 from qres_secagg.session import Session
 
-MAX_ANSWERS: Final = 4
-"""Times in a round a peer is sent this node's own messages, or the list, again."""
-MAX_QUOTED: Final = 4
-"""Times in a round a peer is quoted the messages of every listed node."""
-MAX_ASKED: Final = 8
-"""Authors asked at one tick."""
 NO_LIE: Final = frozenset({Reason.OTHER_SESSION})
 """Faults that an honest node with another configuration shows as well."""
 LEADERS_FAULT: Final = frozenset({Reason.MALFORMED, Reason.BAD_LIST, Reason.EQUIVOCATION})
@@ -102,14 +80,13 @@ class SecaggDialogue:
     ) -> None:
         self.session, self.board = session, SessionMessages(session, me)
         self.refusal = ""
-        self._me, self._rank = me, session.rank[me]
+        self._me = me
         self._client = Client(session, me, self.board, history, threads=threads)
         self._leader = session.roster[session.round % len(session.roster)]
         self._level, self._levels = level, range(finest + 1)
         self._patience = patience
         self._opened_at: float | None = None
         self._now = 0.0
-        self._own: dict[Kind, bytes] = {}
         self._list: bytes | None = None  # as it came, perhaps not adopted yet
         self._named: Listing | None = None
         self._agreed: tuple[Contribution, ...] | None = None
@@ -117,9 +94,6 @@ class SecaggDialogue:
         self._stated = False  # what was agreed on last, by this node or without it
         self._observing = False
         self._finished = False
-        self._repeat_at, self._pause = float("inf"), patience / 2
-        self._answered: Counter[tuple[NodeId, int]] = Counter()
-        self._turn = 0
 
     # ── what the round asks ───────────────────────────────────────────────────────────────────
 
@@ -140,7 +114,7 @@ class SecaggDialogue:
             SecaggError: QRES-E604, the node took part in this session before.
         """
         try:
-            return [self._say(Kind.ADVERTISE, self._client.advertise())]
+            return [Send(self._client.advertise(), int(Kind.ADVERTISE))]
         except SecaggError as error:
             self.refusal = str(error)
             raise
@@ -153,11 +127,7 @@ class SecaggDialogue:
         out: Out = []
         sender, step, body = message.sender, message.step, message.body
         try:
-            if step == WANT:
-                out += self._answer(sender, body)
-            elif step == QUOTE:
-                out += self._on_quote(body)
-            elif step == Kind.LIST:
+            if step == Kind.LIST:
                 out += self._on_list(sender, body)
             elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.STATEMENT, Kind.UNMASK):
                 self.board.receive(sender, Kind(step), body)
@@ -168,17 +138,11 @@ class SecaggDialogue:
         return out + self._advance()
 
     def tick(self, now: float) -> Sequence[Send | Accusation]:
-        """The clock is at ``now``: stop waiting for who is away, say again what was not heard."""
+        """The clock is at ``now``: stop waiting for nodes that are away."""
         self._now = now
         if self._opened_at is None:
             self._opened_at = now
-            self._repeat_at = now + self._pause
-        out = self._advance()
-        if now >= self._repeat_at:
-            self._pause = min(2 * self._pause, 2 * self._patience)
-            self._repeat_at = now + self._pause
-            out += self._again()
-        return out
+        return self._advance()
 
     def decided(
         self,
@@ -199,10 +163,8 @@ class SecaggDialogue:
         if (made_in, round_info.model_digest) != (here, self.session.model_digest):
             self.retire(f"a set of round {made_in}, not of {here}")
             return []
-        self._pause = self._patience / 2
-        self._repeat_at = self._now + self._pause
         if self._client.phase not in (Phase.LISTED, Phase.MASKED):
-            self._observing = True  # from here on never ready: quotes are good enough
+            self._observing = True  # from here on never ready
         return self._advance()
 
     # ── between rounds ────────────────────────────────────────────────────────────────────────
@@ -215,7 +177,6 @@ class SecaggDialogue:
     def leave(self) -> None:
         """The session's round is over: nothing is masked in it any more."""
         self._observing = True
-        self._answered.clear()  # counted by round
 
     def retire(self, why: str) -> None:
         """Another session goes on: no set of this one is stated."""
@@ -254,7 +215,7 @@ class SecaggDialogue:
         out += self._adopt()
         out += self._state()
         if self._client.phase is Phase.STATED and self._client.can_unmask:
-            out.append(self._say(Kind.UNMASK, self._client.unmask()))
+            out.append(Send(self._client.unmask(), int(Kind.UNMASK)))
         self._finish()
         return out + self._accusations(self.board.drain())
 
@@ -276,7 +237,7 @@ class SecaggDialogue:
         if client.phase is not Phase.ADVERTISED or not (client.can_share or self._waited(1)):
             return []
         try:
-            return [self._say(Kind.SHARE, client.share())]
+            return [Send(client.share(), int(Kind.SHARE))]
         except SecaggError:  # too few holders yet
             return []
 
@@ -293,7 +254,7 @@ class SecaggDialogue:
             body = board.compose(self._level)
         except SecaggError:  # too few are complete yet
             return []
-        return [self._say(Kind.LIST, body), *self._on_list(self._me, body)]
+        return [Send(body, int(Kind.LIST)), *self._on_list(self._me, body)]
 
     def _on_list(self, sender: NodeId, body: bytes) -> Out:
         if sender != self._leader:
@@ -333,7 +294,7 @@ class SecaggDialogue:
         inputs = self.inputs(agreed).digests()
         try:
             if self._client.phase in (Phase.LISTED, Phase.MASKED):
-                return [self._say(Kind.STATEMENT, self._client.state(inputs))]
+                return [Send(self._client.state(inputs), int(Kind.STATEMENT))]
             board.decide(inputs)  # where it was before, for the same set alone
         except SecaggError as error:
             self.refusal = str(error)
@@ -341,108 +302,9 @@ class SecaggDialogue:
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
-    def _say(self, kind: Kind, body: bytes) -> Send:
-        self._own[kind] = body
-        return Send(body, int(kind))
-
     def _accusations(self, faults: Sequence[PeerFault]) -> Out:
         return [
             Accusation(fault.subject, fault.reason)
             for fault in faults
             if fault.reason not in NO_LIE and fault.subject in self.session.rank
         ]
-
-    def _again(self) -> Out:
-        """What was not answered, again; and what is missing, asked for."""
-        if self._finished:
-            kinds = [Kind.STATEMENT, Kind.UNMASK]  # for those who are not
-        elif self._agreed is not None:
-            kinds = [Kind.STATEMENT, Kind.UNMASK, Kind.LIST]
-        elif self.board.listing is not None:
-            kinds = [Kind.LIST]
-        else:
-            kinds = [Kind.ADVERTISE, Kind.SHARE, Kind.LIST]
-        out: Out = [Send(self._own[kind], int(kind)) for kind in kinds if kind in self._own]
-        return out + self._ask()
-
-    def _ask(self) -> Out:
-        board, sid = self.board, self.session.sid
-        if board.listing is not None or self.refusal:
-            return []
-        if self._named is None:
-            if not self._observing:
-                return []  # the leader says it again
-            return self._ask_anybody(Want(LISTING))
-        lacking = board.lacking(self._named)
-        if not self._observing:
-            want, others = encode_want(sid, Want(OWN)), [one for one in lacking if one != self._me]
-            return [Send(want, WANT, node) for node in others[:MAX_ASKED]]
-        # After a restart a node lacks its own messages too.
-        ranks = tuple(sorted(self.session.rank[node] for node in lacking))[:MAX_RANKS]
-        return self._ask_anybody(Want(QUOTES, ranks)) if ranks else []
-
-    def _ask_anybody(self, want: Want) -> Out:
-        """Ask two of the others, other ones each time."""
-        others = [node for node in self.session.roster if node != self._me]
-        self._turn += 2
-        chosen = {others[(self._rank + self._turn + i) % len(others)] for i in range(2)}
-        body = encode_want(self.session.sid, want)
-        return [Send(body, WANT, node) for node in sorted(chosen)]
-
-    def _answer(self, sender: NodeId, body: bytes) -> Out:
-        sid, want = decode_want(body)
-        if sid != self.session.sid or sender == self._me:
-            return []
-        most = MAX_ANSWERS if want.what != QUOTES else MAX_QUOTED * len(self.session.roster)
-        cost = max(1, len(want.ranks))
-        if self._answered[sender, want.what] + cost > most:
-            return []
-        self._answered[sender, want.what] += cost
-        if want.what == OWN:
-            kinds = (Kind.ADVERTISE, Kind.SHARE)
-            return [Send(self._own[kind], int(kind), sender) for kind in kinds if kind in self._own]
-        quotes = self._leaders_list() if want.what == LISTING else self._listed(want.ranks)
-        return [self._quote(quote, sender) for quote in quotes]
-
-    def _leaders_list(self) -> list[Quote]:
-        rank = self.session.rank[self._leader]
-        return [] if self._list is None else [Quote(Kind.LIST, rank, self._list)]
-
-    def _listed(self, ranks: Sequence[int]) -> list[Quote]:
-        """The messages of those ranks that the list names, as far as they are here."""
-        quotes: list[Quote] = []
-        named = {} if self._named is None else self._named.members
-        for rank in ranks:
-            hashes = named.get(rank, ())
-            for kind, digest in zip((Kind.ADVERTISE, Kind.SHARE), hashes, strict=False):
-                found = self.board.body(digest)
-                if found is not None:
-                    quotes.append(Quote(kind, rank, found))
-        return quotes
-
-    def _quote(self, quote: Quote, to: NodeId) -> Send:
-        return Send(encode_quote(self.session.sid, quote), QUOTE, to)
-
-    def _on_quote(self, body: bytes) -> Out:
-        """Take another node's message from a third one. Only who observes: it has no secret."""
-        sid, quote = decode_quote(body)
-        if sid != self.session.sid or not self._observing or quote.rank >= len(self.session.roster):
-            return []
-        author = self.session.roster[quote.rank]
-        if quote.kind is Kind.LIST:
-            # Not proven to be the leader's, so nobody is accused of it. If it is made up, no quorum
-            # states a survivor set of it.
-            if self._list is None and author == self._leader:
-                quoted_sid, listing = decode_listing(quote.body)
-                if quoted_sid == sid:
-                    self._list, self._named = quote.body, listing
-            return []
-        if self._named is None:
-            return []
-        hashes = self._named.members.get(quote.rank, (b"", b""))
-        if body_hash(quote.kind, quote.body) != hashes[int(quote.kind)]:
-            return []
-        out = self._accusations(self.board.drain())
-        self.board.receive(author, quote.kind, quote.body)
-        self.board.drain()  # an unsigned message proves nothing against its author
-        return out

@@ -1,4 +1,8 @@
-"""Nodes with the plugin in one process, their messages carried and tampered with at will."""
+"""Nodes with the plugin in one process, their messages carried and tampered with at will.
+
+As the round machine does, the harness keeps what arrived and brings it to nodes that lack it, from
+any node that holds it, while time passes.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import numpy as np
 from qres_secagg import Secagg
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
+from qres_secagg.messages import Kind
 
 from qres_core import (
     Accusation,
@@ -29,6 +34,12 @@ from qres_core.testing import make_node_ids, make_round_info
 
 Carry = Callable[[bytes, bytes, Send], Send | None]
 """From sender, receiver and what is sent: what arrives, if anything."""
+
+
+Relay = Callable[[bytes, bytes, bytes, Send], bool]
+"""Whether what one node holds reaches another that lacks it: holder, receiver, author, message."""
+Held = dict[tuple[bytes, int, bytes], Send]
+"""By author, step and body."""
 
 
 def faithful(_sender: bytes, _receiver: bytes, send: Send) -> Send | None:
@@ -52,6 +63,7 @@ class PluginSwarm:
     byzantine: int = 0
     dimension: int = 17
     carry: Carry = faithful
+    relay: Relay = lambda _holder, _receiver, _author, _send: True
     prepare: Callable[[PluginSwarm], None] = lambda _swarm: None
     folders: Mapping[bytes, str] | None = None
     number: int = attrs.field(init=False, default=0)
@@ -62,6 +74,9 @@ class PluginSwarm:
     dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
     rounds: dict[bytes, Attempts] = attrs.field(init=False, factory=dict)
     sent: dict[bytes, Contribution] = attrs.field(init=False, factory=dict)
+    held: dict[int, dict[bytes, Held]] = attrs.field(init=False, factory=dict)
+    origin: dict[bytes, int] = attrs.field(init=False, factory=dict)
+    turn: int = attrs.field(init=False, default=0)
     info: RoundInfo = attrs.field(init=False)
     queue: deque[tuple[bytes, bytes, Send]] = attrs.field(init=False, factory=deque)
 
@@ -91,6 +106,7 @@ class PluginSwarm:
             if isinstance(send, Accusation):
                 self.accused.append((send.subject, str(send.fact)))
                 continue
+            self._held(sender)[sender, send.step, send.body] = send
             for receiver in self.roster if send.to is None else (send.to,):
                 if receiver != sender:
                     self.queue.append((sender, receiver, send))
@@ -102,8 +118,33 @@ class PluginSwarm:
                 continue
             arrived = self.carry(sender, receiver, send)
             if arrived is not None and receiver in self.rounds:
-                message = DialogueMessage(sender, arrived.step, arrived.body)
-                self.emit(receiver, self.rounds[receiver].receive(message))
+                self._arrive(sender, receiver, arrived, self.number)
+
+    def _held(self, node: bytes, number: int | None = None) -> Held:
+        return self.held.setdefault(number or self.number, {}).setdefault(node, {})
+
+    def _arrive(self, author: bytes, receiver: bytes, send: Send, number: int) -> None:
+        held, key = self._held(receiver, number), (author, send.step, send.body)
+        if key not in held:
+            held[key] = send
+            message = DialogueMessage(author, send.step, send.body, send.to, number)
+            self.emit(receiver, self.rounds[receiver].receive(message))
+
+    def bring(self) -> None:
+        """Every node gets from two others what they hold and it lacks."""
+        self.turn += 2
+        for index, node in enumerate(self.roster):
+            holders = [self.roster[(index + self.turn + step) % self.n] for step in range(2)]
+            for holder in holders:
+                if {holder, node} <= set(self.others()) and node in self.rounds:
+                    self._bring(holder, node)
+
+    def _bring(self, holder: bytes, node: bytes) -> None:
+        for number in {self.number, self.origin.get(node, self.number)}:
+            for (author, _step, _body), send in list(self._held(holder, number).items()):
+                wanted = holder != node and send.to in (None, node)
+                if wanted and self.relay(holder, node, author, send):
+                    self._arrive(author, node, send, number)
 
     def pass_time(self, seconds: float, step: float = 0.5) -> None:
         for _ in range(max(1, int(seconds / step))):
@@ -111,6 +152,8 @@ class PluginSwarm:
             for node in self.others():
                 if node in self.rounds:
                     self.emit(node, self.rounds[node].tick(self.now))
+            self.deliver()
+            self.bring()
             self.deliver()
 
     # ── a round ───────────────────────────────────────────────────────────────────────────────
@@ -121,7 +164,7 @@ class PluginSwarm:
             make_round_info(self.dimension, nodes=self.n, number=self.number),
             byzantine=self.byzantine,
         )
-        self.rounds, self.dialogues, self.sent = {}, {}, {}
+        self.rounds, self.dialogues, self.sent, self.origin = {}, {}, {}, {}
         for node in self.others():
             opened = self.plugins[node].round_opened(self.info)
             assert isinstance(opened, Attempts)
@@ -171,6 +214,10 @@ class PluginSwarm:
         chosen = tuple(sorted(made.sent if members is None else members))
         contributions = tuple(made.sent[one] for one in chosen)
         self.emit(node, self.rounds[node].decided(chosen, contributions, made.info))
+        number = self.origin[node] = made.info.number
+        for (author, step, body), send in list(self._held(node, number).items()):
+            message = DialogueMessage(author, step, body, send.to, number)
+            self.emit(node, self.rounds[node].receive(message))
 
     def tell(
         self,
@@ -222,6 +269,19 @@ class PluginSwarm:
             )
             for node in (self.ready() if nodes is None else nodes)
         }
+
+
+def recorded(swarm: PluginSwarm, step: Kind) -> list[tuple[bytes, bytes]]:
+    """Sender and body of every message of a kind that is sent from now on."""
+    found: list[tuple[bytes, bytes]] = []
+
+    def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
+        if send.step == step:
+            found.append((sender, send.body))
+        return send
+
+    swarm.carry = carry
+    return found
 
 
 def plain_sum(updates: Mapping[bytes, Update], members: Collection[bytes]) -> np.ndarray:

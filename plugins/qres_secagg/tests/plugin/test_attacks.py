@@ -212,7 +212,9 @@ def test_an_answer_holds_one_share_of_each_node_and_of_the_kind_the_set_says() -
     for body in set(answers):
         _sid, unmask = decode_unmask(body)
         owner = next(
-            node for node, one in swarm.dialogues.items() if one._own.get(Kind.UNMASK) == body
+            author
+            for author, step, said in swarm.held[swarm.number][swarm.roster[0]]
+            if (step, said) == (Kind.UNMASK, body)
         )
         for rank, share in unmask.shares.items():
             seed_share, mask_share = held[owner][rank]
@@ -372,7 +374,10 @@ def _silence(swarm: PluginSwarm, nodes: Collection[bytes], step: Kind) -> None:
     def carry(sender: bytes, receiver: bytes, send: Send) -> Send | None:
         return None if sender in nodes and send.step == step else inner(sender, receiver, send)
 
-    swarm.carry = carry
+    def relay(_holder: bytes, _receiver: bytes, author: bytes, send: Send) -> bool:
+        return not (author in nodes and send.step == step)  # it says that to nobody
+
+    swarm.carry, swarm.relay = carry, relay
 
 
 @pytest.mark.parametrize("silent", [3, 4])
@@ -461,7 +466,11 @@ def test_ranks_of_a_share_message_name_only_holders() -> None:
     assert not board.topology.complete
     holders = set(board.topology.holders[0])
     outsider = next(rank for rank in range(1, 70) if rank not in holders)
-    body = swarm.dialogues[swarm.roster[0]]._own[Kind.SHARE]
+    (body,) = {
+        said
+        for author, step, said in swarm.held[swarm.number][swarm.roster[0]]
+        if (author, step) == (swarm.roster[0], Kind.SHARE)
+    }
     sid, shares = decode_shares(body)
     form = struct.Struct("<H")
     changed = body.replace(form.pack(max(shares.holders)), form.pack(outsider), 1)

@@ -12,7 +12,7 @@ from qres_secagg import Secagg
 from qres_secagg.attempts import MAX_KEPT
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.messages import SID_BYTES, Kind, decode_unmask
-from secagg_swarm import Earlier, PluginSwarm, plain_sum
+from secagg_swarm import Earlier, PluginSwarm, plain_sum, recorded
 
 from qres_core import Envelope, NodeInfo, QresError, Send, Update
 from qres_core.kernel.config import parse
@@ -21,19 +21,6 @@ from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.messages import PRECOMMIT
-
-
-def recorded(swarm: PluginSwarm, step: Kind) -> list[tuple[bytes, bytes]]:
-    """Sender and body of every message of a kind that is sent from now on."""
-    found: list[tuple[bytes, bytes]] = []
-
-    def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
-        if send.step == step:
-            found.append((sender, send.body))
-        return send
-
-    swarm.carry = carry
-    return found
 
 
 def sessions(messages: list[tuple[bytes, bytes]]) -> set[bytes]:
@@ -135,6 +122,7 @@ def test_a_node_that_was_restarted_opens_the_sums_with_the_others(tmp_path: Path
     for node in again:
         swarm.plugins[node].teardown()
         swarm.plugins[node] = Secagg()
+        swarm.held[swarm.number].pop(node)
         swarm.plugins[node].setup(
             NodeInfo(node, "testing", swarm.roster, 0, data_dir=folders[node])
         )
