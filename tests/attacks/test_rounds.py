@@ -707,6 +707,9 @@ KINDS = (
     "sync",
     "snapshot",
     "dialogue/none/1",
+    "dialogue/none/1/2",
+    "holding",
+    "relayed",
     "unknown",
 )
 payloads = st.one_of(
