@@ -55,7 +55,7 @@ class HookSpecs:
 
     @hookspec
     def teardown(self) -> None:
-        """Release what ``setup`` took. Called once, also after an error."""
+        """Release what ``setup`` took. Called once, even after an error."""
 
     @hookspec
     def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
