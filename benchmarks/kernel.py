@@ -15,6 +15,7 @@ from harness import Record, child_cpu_seconds, cpu_seconds, main
 
 from qres_core import (
     ACCEPT,
+    Claims,
     Contribution,
     Envelope,
     NodeId,
@@ -80,6 +81,8 @@ class Reputation:
 class Proof:
     """A trivial proof."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def verify(self, contribution: Contribution) -> Verdict:
         """Accept."""
@@ -90,6 +93,8 @@ class Proof:
 @attrs.frozen
 class Rule:
     """A trivial rule, and no transport to speak of."""
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

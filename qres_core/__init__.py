@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.contract import canonical, fixed, options, stores
+    from qres_core.contract.claims import Claims, Extent, Hides, Needs, Surroundings
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
     from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from qres_core.contract.hookspecs import hookimpl
     from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
     from qres_core.contract.trainer import Reference, Trainer, Validator
-    from qres_core.contract.traits import Extent, Hides, Needs, Surroundings
     from qres_core.contract.transport import (
         CHUNK,
         BlobRef,
@@ -111,12 +111,12 @@ _HOME = {
     ),
     "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
     "wire": ("Envelope",),
+    "claims": ("Claims", "Extent", "Hides", "Needs", "Surroundings"),
     "companion": ("MAX_COMPANION_BYTES", "Companion"),
     "dialogue": ("Accusation", "Dialogue", "DialogueMessage", "Send"),
     "gallery": ("AttackFamily", "GalleryEntry", "GalleryOutcome", "GallerySetting"),
     "held_out": ("HeldOut", "Screening"),
     "hookspecs": ("hookimpl",),
-    "traits": ("Extent", "Hides", "Needs", "Surroundings"),
     "transport": (
         "CHUNK",
         "BlobRef",
@@ -150,6 +150,7 @@ __all__ = [
     "AttackFamily",
     "Blame",
     "BlobRef",
+    "Claims",
     "Companion",
     "CompatibilityError",
     "ConfigError",

@@ -376,6 +376,8 @@ SOURCES = {
     "misspelt": CLASS + "@hookimpl\n    def agregate" + METHOD,
     "async": CLASS + "@hookimpl\n    async def aggregate" + METHOD,
     "first": CLASS + "@hookimpl(tryfirst=True)\n    def aggregate" + METHOD,
+    "silent": CLASS + "@hookimpl\n    def aggregate" + METHOD,
+    "typo": CLASS + "need = 3\n    @hookimpl\n    def aggregate" + METHOD,
 }
 
 

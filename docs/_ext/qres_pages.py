@@ -378,7 +378,7 @@ API_GROUPS: Final = {
     "hookspecs": "Hooks",
     "gallery": "Exhibits of the attack gallery",
     "held_out": "Held-out examples",
-    "traits": "Needs and hides",
+    "claims": "Claims",
     "transport": "Transport",
     "trainer": "Trainer",
 }

@@ -153,7 +153,7 @@ def _measurements(certificate: RuleReport) -> Iterator[Table]:
             table.add_row(f"[dim]{escape(name)}[/dim]", f"[dim]{figure(kappa)}[/dim]")
         yield table
     if certificate.attacks:
-        title = f"attacks by {certificate.needs.tolerates} of {certificate.nodes}"
+        title = f"attacks by {certificate.tolerates} of {certificate.nodes}"
         heads = ("attack", "deviation / honest spread", "kappa", "withstood")
         table = Table(*heads, title=title, title_justify="left")
         for one in certificate.attacks:

@@ -97,6 +97,19 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "wrapper could overrule a verdict, and the order of plugins is the order of the TOML "
             "tables. Aggregation is wrapped with the `wrap_aggregate` hook.",
         ),
+        "QRES-E210": (
+            "claims missing or wrong",
+            "A plugin with the hook `aggregate`, `wrap_aggregate`, `privatize`, `reveal`, `prove` "
+            "or `verify` has no `claims`, or a value in them is wrong. QRES makes no assumptions "
+            "about a plugin that does not state its promises. The guide on migrating a plugin "
+            "shows what its authors write.",
+        ),
+        "QRES-E211": (
+            "a name that nothing reads",
+            "A public attribute of a plugin has the name of a hook or a claim, or nearly so, and "
+            "nothing reads it. A misspelt promise would never be compared. Move it into `claims`, "
+            "mark the hook, or rename it.",
+        ),
         "QRES-E301": ("slot empty", "A swarm needs a plugin of this family. Enable one."),
         "QRES-E302": (
             "slot overfull",

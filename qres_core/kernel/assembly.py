@@ -13,19 +13,19 @@ from typing import Any, cast
 import attrs
 import pluggy
 
+from qres_core.contract.claims import (
+    CLAIMED_HOOKS,
+    NO_CLAIMS,
+    Claims,
+    Extent,
+    Surroundings,
+)
 from qres_core.contract.errors import ConfigError, PluginError, Problem, QresError
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.suggest import did_you_mean
-from qres_core.contract.traits import (
-    HIDES_NOTHING,
-    NO_NEEDS,
-    Extent,
-    Hides,
-    Needs,
-    Surroundings,
-)
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
+from qres_core.kernel.lookalikes import lookalikes
 from qres_core.kernel.slots import ALL_HOOKS
 
 FROM_CHECKOUT = "make node, in a checkout of QRES"
@@ -67,6 +67,11 @@ FIRST_PARTY = {
 """Distributions a missing plugin may be installed from. For other names no command is offered:
 a misspelt one would invite typosquatting."""
 
+_STATE = (
+    "state claims = Claims(tolerates=..., needs=Needs(...)), or a property that returns them; "
+    "see docs/how-to/migrate-a-plugin.md"
+)
+"""What the authors of a plugin do about its claims."""
 _FORBIDDEN = ("wrapper", "hookwrapper", "tryfirst", "trylast", "optionalhook", "specname")
 
 
@@ -87,70 +92,38 @@ class Enabled:
     hooks: tuple[str, ...]
 
     @property
-    def needs(self) -> Needs:
-        """What the plugin needs, as configured."""
-        needs: Needs = _trait(self, "needs", NO_NEEDS)
-        return needs
+    def claims(self) -> Claims:
+        """What the plugin claims, as configured.
 
-    @property
-    def hides(self) -> Hides:
-        """What the plugin hides, as configured."""
-        hides: Hides = _trait(self, "hides", HIDES_NOTHING)
-        return hides
-
-    @property
-    def averages(self) -> bool:
-        """Whether its rule is a weighted mean of its rows."""
-        averages: bool = _trait(self, "averages", False)  # noqa: FBT003 - the type to be held to
-        return averages
-
-    @property
-    def bounds(self) -> str:
-        """How far one update can move a mean, where the plugin makes every node prove it."""
-        bounds: str = _trait(self, "bounds", "")
-        return bounds
-
-    @property
-    def weighs(self) -> bool:
-        """Whether the standings it gives scale weights; assumed where a plugin does not say."""
-        weighs: bool = _trait(self, "weighs", True)  # noqa: FBT003 - the type to be held to
-        return weighs
-
-    @property
-    def alters(self) -> bool:
-        """Whether it wraps the rule and changes what the rule gets or returns."""
-        alters: bool = _trait(self, "alters", True)  # noqa: FBT003 - the type to be held to
-        return alters and "wrap_aggregate" in self.hooks
-
-    @property
-    def merges(self) -> int:
-        """Of how many rows it makes one, as a wrapper."""
-        merges: int = _trait(self, "merges", 1)
-        return max(1, merges) if "wrap_aggregate" in self.hooks else 1
-
-    @property
-    def reveals(self) -> bool:
-        """Whether its ``reveal`` changes updates that no plugin hides."""
-        reveals: bool = _trait(self, "reveals", True)  # noqa: FBT003 - the type to be held to
-        return reveals and "reveal" in self.hooks
-
-    @property
-    def accompanies(self) -> bool:
-        """Whether it puts something beside the update."""
-        accompanies: bool = _trait(self, "accompanies", False)  # noqa: FBT003 - as above
-        return accompanies
-
-    @property
-    def transferable(self) -> bool:
-        """Whether every honest node comes to the verdict that another came to on a proof."""
-        transferable: bool = _trait(self, "transferable", False)  # noqa: FBT003 - as above
-        return transferable
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What the plugin wants an operator to read, as configured."""
-        notices: tuple[str, ...] = _trait(self, "notices", ())
-        return notices
+        Raises:
+            PluginError: QRES-E210 if it raises, or gives anything but :class:`Claims`; or if there
+                is none, and the plugin has a hook of :data:`CLAIMED_HOOKS`.
+        """
+        where = f"plugins.{self.name}"
+        try:
+            inspect.getattr_static(self.instance, "claims")
+        except AttributeError:
+            claimed = [hook for hook in self.hooks if hook in CLAIMED_HOOKS]
+            if not claimed:
+                return NO_CLAIMS
+            what = f"has the hook {claimed[0]!r} and no 'claims': nobody knows what it promises"
+            raise PluginError.of("QRES-E210", where, what, _STATE) from None
+        try:
+            claims: object = getattr(self.instance, "claims")  # noqa: B009 - not typed
+        except PluginError as error:
+            refused = [
+                attrs.evolve(each, where=f"{where}: {each.where}") for each in error.problems
+            ]
+            raise PluginError(refused) from error
+        except Exception as error:  # an AttributeError inside the property is no absence
+            what = f"'claims' raised {type(error).__name__}: {error}"
+            raise PluginError.of("QRES-E210", where, what, _STATE) from error
+        if type(claims) is not Claims:
+            what = f"'claims' is a {type(claims).__name__}, not Claims"
+            if callable(claims):
+                what = "'claims' is a method, not a value"
+            raise PluginError.of("QRES-E210", where, what, _STATE)
+        return claims
 
     def check(self, around: Surroundings) -> tuple[Problem, ...]:
         """Why the plugin would not work in these surroundings.
@@ -186,7 +159,7 @@ def _authors(enabled: Enabled) -> str:
 
 
 def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> object:
-    """The result of a trait that is a method; ``absent`` where the plugin has none."""
+    """What a method beside the claims says; ``absent`` where the plugin has none."""
     try:
         inspect.getattr_static(enabled.instance, label)
     except AttributeError:
@@ -200,23 +173,6 @@ def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> ob
         raise PluginError.of(
             "QRES-E206", f"plugins.{enabled.name}", what, _authors(enabled)
         ) from error
-
-
-def _trait(enabled: Enabled, label: str, absent: Any) -> Any:
-    where = f"plugins.{enabled.name}"
-    try:
-        inspect.getattr_static(enabled.instance, label)
-    except AttributeError:
-        return absent
-    try:
-        value = getattr(enabled.instance, label)
-    except Exception as error:  # an AttributeError inside the property is no absence
-        what = f"{label!r} raised {type(error).__name__}: {error}"
-        raise PluginError.of("QRES-E206", where, what, _authors(enabled)) from error
-    if type(value) is not type(absent):
-        what = f"{label!r} is a {type(value).__name__}, not {type(absent).__name__}"
-        raise PluginError.of("QRES-E206", where, what, _authors(enabled))
-    return value
 
 
 def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enabled, ...]:
@@ -268,9 +224,7 @@ def enable(instance: object, name: str) -> Enabled:
 def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: str) -> Enabled:
     _verify_instance(instance, hooks, origin, where)
     plugin = Enabled(origin.name, origin, instance, hooks)
-    # Read now, so that a fault in them is reported with all the others.
-    _ = plugin.needs, plugin.hides, plugin.averages, plugin.bounds, plugin.weighs, plugin.notices
-    _ = plugin.alters, plugin.merges, plugin.reveals, plugin.accompanies, plugin.transferable
+    _ = plugin.claims  # read now, so that a fault in them is reported with all the others
     return plugin
 
 
@@ -335,6 +289,8 @@ def _verify_class(factory: type[object], origin: Installed, where: str) -> tuple
     if not found and not problems:
         what = f"{origin.provenance}: no method is marked @hookimpl"
         problems.append(Problem("QRES-E206", where, what, "mark the methods that are hooks"))
+    else:
+        problems.extend(lookalikes(factory, f"{where}: {origin.provenance}"))
     if problems:
         raise PluginError(problems)
     return tuple(hook for hook in ALL_HOOKS if hook in found)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from qres_core.contract.claims import Extent, Surroundings
 from qres_core.contract.errors import Problem, QresError
-from qres_core.contract.traits import Extent, Surroundings
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
@@ -19,6 +19,11 @@ from qres_core.kernel.config import SwarmConfig
 def having(enabled: Sequence[Enabled], hook: str) -> list[Enabled]:
     """The plugins that implement a hook, in file order."""
     return [plugin for plugin in enabled if hook in plugin.hooks]
+
+
+def altering(enabled: Sequence[Enabled]) -> list[Enabled]:
+    """The wrappers that change what the rule gets or returns, in file order."""
+    return [plugin for plugin in having(enabled, "wrap_aggregate") if plugin.claims.alters]
 
 
 @attrs.frozen
@@ -42,7 +47,7 @@ class Hidden:
         """How many rows wrappers and rule see of so many updates."""
         if self.by is None:
             return updates
-        size = self.by.hides.group_size
+        size = self.by.claims.hides.group_size
         if self.visibility is Visibility.SUM or size is None:
             return 1
         return max(1, updates // size)
@@ -53,7 +58,7 @@ class Hidden:
             return 1
         if self.visibility is Visibility.SUM:
             return updates
-        hides = self.by.hides
+        hides = self.by.claims.hides
         least = hides.group_size if hides.smallest is None else hides.smallest
         return updates if least is None else min(updates, least)
 
@@ -62,8 +67,9 @@ def hiding(enabled: Sequence[Enabled]) -> Hidden:
     """What the plugin that hides most leaves."""
     hidden = Hidden()
     for plugin in having(enabled, "privatize"):
-        if plugin.hides.leaves < hidden.visibility:
-            hidden = Hidden(plugin.hides.leaves, plugin)
+        leaves = plugin.claims.hides.leaves
+        if leaves < hidden.visibility:
+            hidden = Hidden(leaves, plugin)
     return hidden
 
 
@@ -73,7 +79,7 @@ def behind_the_hider(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enab
     for plugin in having(enabled, "privatize"):
         if hider is not None:
             yield plugin, hider
-        elif plugin.hides.leaves is not Visibility.INDIVIDUAL:
+        elif plugin.claims.hides.leaves is not Visibility.INDIVIDUAL:
             hider = plugin
 
 
@@ -108,7 +114,7 @@ def check_all(
     chain = having(enabled, "privatize")
     extent = Extent()
     for number, plugin in enumerate(enabled):
-        altered_by = tuple(one.name for one in enabled[:number] if one.alters)
+        altered_by = tuple(before.name for before in altering(enabled[:number]))
         hooks = frozenset(hook for one in enabled if one is not plugin for hook in one.hooks)
         mine = attrs.evolve(around, extent=extent, altered_by=altered_by, hooks=hooks)
         if plugin in chain:
@@ -117,7 +123,7 @@ def check_all(
                 mine,
                 before=tuple(one.name for one in chain[:place]),
                 after=tuple(one.name for one in chain[place + 1 :] if one is not hidden.by),
-                companions=tuple(one.name for one in chain[:place] if one.accompanies),
+                companions=tuple(one.name for one in chain[:place] if one.claims.accompanies),
             )
         try:
             yield from plugin.check(mine)

@@ -6,14 +6,13 @@ enables the plugin; only ``require`` makes a plugin be there.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 import attrs
 
-from qres_core.contract.errors import CompatibilityError, PluginError, Problem
+from qres_core.contract.errors import CompatibilityError, Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.assembly import FIRST_PARTY, FROM_CHECKOUT, Enabled
 from qres_core.kernel.config import Config
@@ -189,31 +188,6 @@ def _option(plugin: Enabled, path: Sequence[str]) -> _Compliance | None:
             value = cast("Mapping[str, object]", value)[part]
         else:
             value = getattr(value, part)
-    if len(path) == 1:
-        effective = _effective(plugin)
-        if path[0] in effective:
-            return _Compliance(effective[path[0]])
+    if len(path) == 1 and path[0] in (effective := plugin.claims.effective):
+        return _Compliance(effective[path[0]])  # a budget of 0 may stand for as much as rounds cost
     return _Compliance(value)
-
-
-def _effective(plugin: Enabled) -> Mapping[str, object]:
-    """What options come to that are left to follow from others, where the plugin says so.
-
-    A budget of ``0`` that means "as much as the rounds cost" must not pass below a ceiling.
-    """
-    where = f"plugins.{plugin.name}"
-    try:
-        inspect.getattr_static(plugin.instance, "effective")
-    except AttributeError:
-        return {}
-    try:
-        value: object = cast("Any", plugin.instance).effective
-    except Exception as error:
-        what = f"'effective' raised {type(error).__name__}: {error}"
-        fix = f"tell the authors of {plugin.origin.distribution}"
-        raise PluginError.of("QRES-E206", where, what, fix) from error
-    if not isinstance(value, Mapping):
-        what = f"'effective' is a {type(value).__name__}, not a mapping of options to values"
-        fix = f"tell the authors of {plugin.origin.distribution}"
-        raise PluginError.of("QRES-E206", where, what, fix)
-    return cast("Mapping[str, object]", value)

@@ -46,7 +46,7 @@ def enable(family: str) -> str:
 
 def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
     """How groups can give a plugin the rows that one sum does not."""
-    least = max(1, plugin.needs.min_updates)
+    least = max(1, plugin.claims.needs.min_updates)
     size = quorum // least
     rows = "1 group" if least == 1 else f"{least} groups"
     if size < 2:  # a group of one hides nothing
@@ -122,8 +122,8 @@ def ask_for_less(plugin: Enabled, rows: int, byzantine: int) -> list[str]:
     """How a plugin is content with so many rows; none where no single option helps."""
     kept: list[str] = []
     lowered: list[str] = []  # where the swarm must promise less too
-    for setting, changed in settings(plugin, lambda one: one.needs.min_updates <= rows):
-        tolerates = changed.needs.tolerates
+    for setting, changed in settings(plugin, lambda one: one.claims.needs.min_updates <= rows):
+        tolerates = changed.claims.tolerates
         if tolerates is None or tolerates >= byzantine:
             kept.append(setting)
         else:
@@ -141,25 +141,25 @@ def withstand(plugin: Enabled, liars: int, quorum: int) -> list[str]:
     """How a plugin withstands so many liars; none where no single option helps."""
 
     def enough(one: Enabled) -> bool:
-        return one.needs.tolerates is not None and one.needs.tolerates >= liars
+        return one.claims.tolerates is not None and one.claims.tolerates >= liars
 
     said: list[str] = []
     for setting, changed in settings(plugin, enough, more=True):
-        least = changed.needs.min_updates
+        least = changed.claims.needs.min_updates
         said.append(f"{setting} and swarm.quorum >= {least}" if least > quorum else setting)
     return said
 
 
 def merge_less(plugin: Enabled, most: int) -> str:
     """How a wrapper makes one row of at most so many."""
-    found = settings(plugin, lambda one: one.merges <= most)
+    found = settings(plugin, lambda one: one.claims.merges <= most)
     fewer = f"let {plugin.name} make one row of at most {most}"
     return " or ".join(setting for setting, _changed in found) or fewer
 
 
 def ban_only(plugin: Enabled) -> str:
     """How a reputation is kept from scaling weights."""
-    found = settings(plugin, lambda one: not one.weighs)
+    found = settings(plugin, lambda one: not one.claims.weighs)
     how = f": {' or '.join(setting for setting, _changed in found)}" if found else ""
     return f"let {plugin.name} ban nodes and not weight them{how}"
 

@@ -15,7 +15,7 @@ from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
-from qres_core.kernel.chain import Hidden, behind_the_hider, check_all, having, hiding
+from qres_core.kernel.chain import Hidden, altering, behind_the_hider, check_all, having, hiding
 from qres_core.kernel.config import SwarmConfig, committee_size
 from qres_core.kernel.remedies import (
     SEEN,
@@ -116,7 +116,7 @@ def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> It
     """A model that no message can carry."""
     vectors = 4 * dimension
     # The largest messages: an update with what plugins add, and a model with who vouches for it.
-    proofs = _PROOF * sum(("prove" in one.hooks) + one.accompanies for one in enabled)
+    proofs = _PROOF * sum(("prove" in one.hooks) + one.claims.accompanies for one in enabled)
     beside = _BESIDE + max(proofs, _VOUCHER * swarm.nodes)
     if not dimension or vectors + beside <= swarm.max_message_bytes:
         return
@@ -165,29 +165,27 @@ def _visibility(
         return
     for plugin in enabled:
         sees = not set(plugin.hooks).isdisjoint(("verify", "aggregate", "wrap_aggregate"))
-        if sees and plugin.needs.visibility > hidden.visibility:
+        needed = plugin.claims.needs.visibility
+        if sees and needed > hidden.visibility:
             seen = SEEN[hidden.visibility]
-            what = (
-                f"needs to see {SEEN[plugin.needs.visibility]}, and plugins.{hider.name} shows "
-                f"only {seen}"
-            )
+            what = f"needs to see {SEEN[needed]}, and plugins.{hider.name} shows only {seen}"
             if "aggregate" in plugin.hooks:
                 other = ", such as mean" if hidden.visibility is Visibility.SUM else ""
                 instead = f"use a rule that works with {seen}{other}"
             else:
                 instead = f"remove [plugins.{plugin.name}]"
             fix = f"{instead}, or remove [plugins.{hider.name}]"
-            if plugin.needs.visibility is Visibility.GROUP:
+            if needed is Visibility.GROUP:
                 fix = f"{work_in_groups(plugin, hider, swarm.quorum)}; or {instead}"
             yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
 
 
 def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
     for plugin in enabled:
-        if plugin.needs.at_most < hidden.visibility:
+        if plugin.claims.needs.at_most < hidden.visibility:
             what = (
                 f"its guarantee holds only where nobody sees more than "
-                f"{SEEN[plugin.needs.at_most]}, and {SEEN[hidden.visibility]} can be seen"
+                f"{SEEN[plugin.claims.needs.at_most]}, and {SEEN[hidden.visibility]} can be seen"
             )
             hide = f"enable secure aggregation after {plugin.name}, for example [plugins.secagg]"
             if hidden.by is not None:
@@ -201,7 +199,7 @@ def _standings(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
     if hidden.by is None:
         return
     for plugin in having(enabled, "reputation"):
-        if plugin.weighs:
+        if plugin.claims.weighs:
             what = (
                 f"weights nodes by their standing, and plugins.{hidden.by.name} shows only sums, "
                 "in which no single node can count less"
@@ -214,18 +212,18 @@ def _order(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin, hider in behind_the_hider(enabled):
         what = f"comes after plugins.{hider.name} and would change values that are masked already"
         fix = f"put [plugins.{plugin.name}] before [plugins.{hider.name}] in the file"
-        if plugin.hides.leaves is not Visibility.INDIVIDUAL:
+        if plugin.claims.hides.leaves is not Visibility.INDIVIDUAL:
             fix = f"remove [plugins.{plugin.name}] or [plugins.{hider.name}]"
         yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
 
 
 def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin in enabled:
-        if not plugin.needs.averaging:
+        if not plugin.claims.needs.averaging:
             continue
         where = f"plugins.{plugin.name}"
         for rule in having(enabled, "aggregate"):
-            if not rule.averages:
+            if not rule.claims.averages:
                 what = (
                     f"its noise fits what one update can change in a mean, and the rule "
                     f"{rule.name} is not a mean"
@@ -235,8 +233,8 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                     f"{plugin.name}"
                 )
                 yield Problem("QRES-E303", where, what, fix)
-        for other in enabled:
-            if other is not plugin and other.alters:
+        for other in altering(enabled):
+            if other is not plugin:
                 what = (
                     f"its noise is for the mean of all updates, and plugins.{other.name} changes "
                     "updates before they are averaged"
@@ -251,7 +249,7 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
     merged, mergers = 1, list[Enabled]()  # what wrappers before make of so many rows: one
     chain = [*having(enabled, "wrap_aggregate"), *having(enabled, "aggregate")]
     for plugin in (*(one for one in enabled if one not in chain), *chain):
-        where, least = f"plugins.{plugin.name}", plugin.needs.min_updates
+        where, least = f"plugins.{plugin.name}", plugin.claims.needs.min_updates
         if least > swarm.quorum:
             closes = f"a round may close with {swarm.quorum} (swarm.quorum)"
             what = f"needs {least} updates, but {closes}"
@@ -263,7 +261,7 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
             continue
         if plugin not in chain:
             continue
-        if mergers and plugin.needs.visibility is Visibility.INDIVIDUAL:
+        if mergers and plugin.claims.needs.visibility is Visibility.INDIVIDUAL:
             names = " and ".join(f"plugins.{one.name}" for one in mergers)
             what = f"needs to see single updates, and {names} makes one row of {merged}"
             rule = "use a rule that works with means of several"
@@ -273,15 +271,15 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
             continue
         if hidden.visibility is not Visibility.SUM and -(-rows // merged) < least:
             yield _too_few(plugin, swarm, hidden, merged, mergers)
-        if plugin.merges > 1:
-            merged *= plugin.merges
+        if "wrap_aggregate" in plugin.hooks and plugin.claims.merges > 1:
+            merged *= plugin.claims.merges
             mergers.append(plugin)
 
 
 def _too_few(
     plugin: Enabled, swarm: SwarmConfig, hidden: Hidden, merged: int, mergers: Sequence[Enabled]
 ) -> Problem:
-    least, quorum = plugin.needs.min_updates, swarm.quorum
+    least, quorum = plugin.claims.needs.min_updates, swarm.quorum
     needed = (least - 1) * merged + 1  # rows of which the wrappers before make enough
     rows = hidden.rows(quorum)
     what = f"needs {least} rows, and of swarm.quorum = {quorum} updates"
@@ -292,12 +290,13 @@ def _too_few(
         names = ", ".join(f"plugins.{one.name}" for one in mergers)
         what += f"{', of which' if hidden.by else ''} {names} makes {-(-rows // merged)}"
         for one in mergers:
-            others = merged // one.merges
-            enough = [size for size in range(1, one.merges) if -(-rows // (others * size)) >= least]
+            merges = one.claims.merges
+            others = merged // merges
+            enough = [size for size in range(1, merges) if -(-rows // (others * size)) >= least]
             fixes += [merge_less(one, max(enough))] if enough else []
     elif quorum // needed > 1:  # a group of one hides nothing
         fixes.append(f"groups of at most {quorum // needed} nodes")
-    size = hidden.by.hides.group_size if hidden.by is not None else 1
+    size = hidden.by.claims.hides.group_size if hidden.by is not None else 1
     if size:  # without groups from the start, no quorum makes more rows than one
         fixes.append(f"swarm.quorum >= {needed * size}")
     fixes += ask_for_less(plugin, -(-rows // merged), swarm.byzantine)
@@ -309,7 +308,7 @@ def _too_few(
 
 def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
     for plugin in enabled:
-        tolerates = plugin.needs.tolerates
+        tolerates = plugin.claims.tolerates
         if tolerates is None or tolerates >= swarm.byzantine:
             continue
         what = f"withstands {counted(tolerates)}, and swarm.byzantine promises {swarm.byzantine}"
@@ -317,8 +316,8 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
         own = withstand(plugin, swarm.byzantine, swarm.quorum)
         other = f"{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}"
         fix = either([*own, other, f"swarm.byzantine <= {max(0, tolerates)}"])
-        proofs = [one for one in having(enabled, "verify") if one.bounds]
-        if plugin.averages and proofs:
+        proofs = [one for one in having(enabled, "verify") if one.claims.bounds]
+        if plugin.claims.averages and proofs:
             # A bound on the length of an update bounds what it does to a mean of equal weights.
             heavier = list(_unequal(enabled, swarm))
             if not heavier:
@@ -337,13 +336,13 @@ def _unequal(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[tuple[s
     if swarm.weight_cap > 1:
         yield f"swarm.weight_cap is {swarm.weight_cap}", "set swarm.weight_cap = 1"
     for one in having(enabled, "reputation"):
-        if one.weighs:
+        if one.claims.weighs:
             yield f"plugins.{one.name} weights nodes by their standing", ban_only(one)
 
 
 def _weights(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
     for plugin in enabled:
-        if plugin.needs.equal_weights:
+        if plugin.claims.needs.equal_weights:
             for reason, remedy in _unequal(enabled, swarm):
                 what = f"needs equal weights, and {reason}"
                 yield Problem("QRES-E310", f"plugins.{plugin.name}", what, remedy)
@@ -351,7 +350,7 @@ def _weights(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem
 
 def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin in enabled:
-        for family in plugin.needs.families:
+        for family in plugin.claims.needs.families:
             others = {hook for other in enabled if other is not plugin for hook in other.hooks}
             where = f"plugins.{plugin.name}"
             if family not in SLOTS:
@@ -376,7 +375,7 @@ def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Prob
     reasons += [
         f"the verdicts of plugins.{one.name} are a node's own, and no other can give them"
         for one in proofs
-        if not one.transferable
+        if not one.claims.transferable
     ]
     for reason in reasons:
         what = f'is "committee", and {reason}'
@@ -387,7 +386,7 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
     judges = [*having(enabled, "screen"), *having(enabled, "endorse")]
     for plugin in having(enabled, "reveal"):
         # What checks a sum reveals nothing itself: that is said of the plugin that hides.
-        if plugin is not hidden.by and not plugin.reveals:
+        if plugin is not hidden.by and not plugin.claims.reveals:
             continue
         for judge in dict.fromkeys(one.name for one in judges):
             what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
@@ -411,10 +410,10 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
             yield f"INSECURE: no {family} plugin is enabled; {_UNGUARDED[family]}"
     for rule in having(enabled, "aggregate"):
         for proof in having(enabled, "verify"):
-            if rule.averages and proof.bounds and swarm.byzantine:
+            if rule.claims.averages and proof.claims.bounds and swarm.byzantine:
                 yield (
                     f"plugins.{rule.name}: withstands no liar by itself; plugins.{proof.name} "
-                    f"bounds what each can do: {proof.bounds}"
+                    f"bounds what each can do: {proof.claims.bounds}"
                 )
     if swarm.proof_checks == "committee":
         size = committee_size(swarm.nodes, swarm.byzantine)
@@ -423,7 +422,7 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
             f"more than {swarm.byzantine} of all nodes lie"
         )
     for plugin in enabled:
-        for notice in plugin.notices:
+        for notice in plugin.claims.notices:
             yield f"plugins.{plugin.name}: {notice}"
     honest = swarm.nodes - swarm.byzantine
     if swarm.quorum > honest:

@@ -6,8 +6,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from qres_core.contract.claims import Claims
 from qres_core.contract.hookspecs import hookimpl
-from qres_core.contract.traits import Needs
 from qres_core.contract.types import Updates, Vector
 
 _BLOCK = 8208  # columns at a time; not a power of two, so rows do not share cache sets
@@ -73,12 +73,10 @@ class Mean:
         metadata={"help": "Allow it although swarm.byzantine > 0: one liar moves it anywhere."},
     )
 
-    averages = True
-
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """The mean works on anything and withstands nobody."""
-        return Needs(tolerates=None if self.unprotected else 0)
+        return Claims(tolerates=None if self.unprotected else 0, averages=True)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

@@ -63,7 +63,7 @@ class AggregatorContract(ResistanceRules):
             ``n`` and ``f``. Default ``None``: what the plugin's method ``kappa_bound(n)`` says if
             it has one; else some finite kappa is claimed, and any will do. ``math.inf`` claims
             none.
-        breaks_beyond: assert too that one liar more than ``needs.tolerates`` breaks the rule when
+        breaks_beyond: assert too that one liar more than ``claims.tolerates`` breaks the rule when
             as few updates come as it accepts. Default false. A positive control: if it fails, the
             attacks are too weak for this rule or the rule is better than it says.
         seed: decides everything random. Default 0.
@@ -86,7 +86,7 @@ class AggregatorContract(ResistanceRules):
     def test_agg_2_shape_and_dtype(self) -> None:
         """QRES-AGG-2: int32 of shape ``(d,)``, also for ``d = 1`` and the fewest updates."""
         plugin = self.make()
-        fewest = self._seat(plugin).needs.min_updates
+        fewest = self._seat(plugin).claims.needs.min_updates
         for count, dimension in itertools.product(
             (fewest, self._count(plugin)), (1, self.dimension)
         ):
@@ -127,12 +127,12 @@ class AggregatorContract(ResistanceRules):
         """QRES-AGG-5: below ``needs.min_updates`` QRES-E505, at it a result; liars are outvoted."""
         rule = "QRES-AGG-5"
         plugin = self.make()
-        needs = self._seat(plugin).needs
-        liars = needs.tolerates or 0
+        claims = self._seat(plugin).claims
+        needs, liars = claims.needs, claims.liars
         if needs.min_updates <= 2 * liars:
             broken(
                 rule,
-                f"needs.tolerates is {liars} and needs.min_updates is {needs.min_updates}; nobody "
+                f"claims.tolerates is {liars} and needs.min_updates is {needs.min_updates}; nobody "
                 f"withstands {liars} liars among fewer than {2 * liars + 1}",
             )
         rng = self._rng(0)
@@ -219,10 +219,10 @@ class AggregatorContract(ResistanceRules):
         """QRES-AGG-10: one liar who claims the weight 2**30 does not move the result."""
         rule = "QRES-AGG-10"
         plugin = self.make()
-        needs = self._seat(plugin).needs
-        if not needs.tolerates:
-            pytest.skip("needs.tolerates declares no liars")
-        if needs.equal_weights:
+        claims = self._seat(plugin).claims
+        if not claims.tolerates:
+            pytest.skip("claims.tolerates declares no liars")
+        if claims.needs.equal_weights:
             pytest.skip("needs.equal_weights: the kernel admits no other")
         for name, honest, lies in self._attacks(plugin, 1):
             rows = np.concatenate([honest, lies])
@@ -235,12 +235,12 @@ class AggregatorContract(ResistanceRules):
                 )
 
     def test_agg_11_liars_are_withstood(self) -> None:
-        """QRES-AGG-11: ``needs.tolerates`` far liars leave the result with the honest vectors."""
+        """QRES-AGG-11: ``claims.tolerates`` far liars leave the result with the honest vectors."""
         rule = "QRES-AGG-11"
         plugin = self.make()
-        liars = self._seat(plugin).needs.tolerates
+        liars = self._seat(plugin).claims.tolerates
         if not liars:
-            pytest.skip("needs.tolerates declares no liars")
+            pytest.skip("claims.tolerates declares no liars")
         for name, honest, lies in self._attacks(plugin, liars):
             rows = np.concatenate([honest, lies])
             for order in orders(len(rows)):

@@ -70,7 +70,7 @@ def _identity(certificate: RuleReport) -> Iterator[Html]:
     yield tag(
         "p",
         f"Needs at least {needs.min_updates} updates, visible as {needs.visibility.name.lower()}; "
-        f"withstands {needs.tolerates} liars",
+        f"withstands {certificate.tolerates} liars",
         "; needs equal weights. " if needs.equal_weights else ". ",
         stated(certificate.claims),
     )
@@ -175,7 +175,7 @@ def _attacks(certificate: RuleReport) -> Iterator[Html]:
     yield tag("h2", "Attacks")
     yield tag(
         "p",
-        f"{certificate.needs.tolerates} of {certificate.nodes} send what the attack says. The "
+        f"{certificate.tolerates} of {certificate.nodes} send what the attack says. The "
         "deviation from the honest mean is in units of the honest spread.",
     )
     yield table(

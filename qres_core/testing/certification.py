@@ -17,8 +17,8 @@ import attrs
 import numpy as np
 import pytest
 
+from qres_core.contract.claims import Needs
 from qres_core.contract.errors import QresError, ValueRefusedError
-from qres_core.contract.traits import Needs
 from qres_core.kernel.config import structure
 from qres_core.testing.aggregator import AggregatorContract
 from qres_core.testing.attacking import known_attacks
@@ -143,6 +143,7 @@ class RuleReport:
         spec: what was asked to be certified.
         options: the options that were given, by name.
         parts: the plugins in it.
+        tolerates: liars they withstand together; ``None`` where they promise nothing.
         needs: what they need together.
         claims: what is claimed of it besides.
         nodes: updates in a test round.
@@ -158,6 +159,7 @@ class RuleReport:
     spec: str
     options: tuple[tuple[str, object], ...]
     parts: tuple[CertifiedPart, ...]
+    tolerates: int | None
     needs: Needs
     claims: MeasuredClaims
     nodes: int
@@ -177,18 +179,18 @@ class RuleReport:
     @property
     def certified(self) -> bool:
         """Whether it withstands liars and breaks no rule."""
-        return bool(self.needs.tolerates) and not self.failed
+        return bool(self.tolerates) and not self.failed
 
     @property
     def conclusion(self) -> str:
         """One sentence."""
-        liars, fewest = self.needs.tolerates, self.needs.min_updates
+        liars, fewest = self.tolerates, self.needs.min_updates
         if self.failed:
             broken = ", ".join(one.rule for one in self.failed)
             return f"Not certified: it breaks {broken}."
         if not liars:
             return (
-                f"Not certified: needs.tolerates is {liars}, so it promises to withstand nobody "
+                f"Not certified: claims.tolerates is {liars}, so it promises to withstand nobody "
                 "and nothing about liars could be asked. It breaks no rule that was."
             )
         return (
@@ -218,7 +220,7 @@ class RuleReport:
             "needs": {
                 "visibility": self.needs.visibility.name.lower(),
                 "min_updates": self.needs.min_updates,
-                "tolerates": self.needs.tolerates,
+                "tolerates": self.tolerates,
                 "equal_weights": self.needs.equal_weights,
             },
             "claims": {**attrs.asdict(self.claims), "kappa": _number(self.claims.kappa)},
@@ -308,8 +310,8 @@ def certify(
             distribution cannot be used.
     """
     claims = claims or MeasuredClaims()
-    needs = seat(found.make()).needs
-    fewest = max(needs.min_updates, 2 * (needs.tolerates or 0) + 1)
+    stated = seat(found.make()).claims
+    fewest = max(stated.needs.min_updates, 2 * stated.liars + 1)
     if nodes is not None and nodes < fewest:
         raise ValueRefusedError.of(
             "QRES-E505", "--nodes", f"{nodes} updates, the rule needs {fewest}", "raise --nodes"
@@ -325,12 +327,13 @@ def certify(
         spec=found.spec,
         options=found.options,
         parts=found.parts,
-        needs=needs,
+        tolerates=stated.tolerates,
+        needs=stated.needs,
         claims=claims,
         nodes=count,
         seed=seed,
         verdicts=verdicts,
-        robustness=_robustness(suite, kappas, needs),
+        robustness=_robustness(suite, kappas, stated.liars),
         attacks=tuple(
             AttackRow(
                 one.attack,
@@ -401,11 +404,11 @@ def _by_attack(kappas: Sequence[KappaFound]) -> dict[str, float]:
 
 
 def _robustness(
-    suite: AggregatorContract, kappas: Sequence[KappaFound], needs: Needs
+    suite: AggregatorContract, kappas: Sequence[KappaFound], liars: int
 ) -> Robustness | None:
     if not kappas:
         return None
-    count, liars = kappas[0].count, needs.tolerates or 0
+    count = kappas[0].count
     ordered = sorted(kappas, key=lambda one: one.worst.kappa, reverse=True)
     return Robustness(
         count,
@@ -427,7 +430,7 @@ def _timings(found: Composition, fewest: int) -> list[Timing]:
         )
         updates = make_updates(rows)
         seated = seat(found.make())
-        info = make_round_info(dimension, nodes=len(updates), byzantine=seated.needs.tolerates or 0)
+        info = make_round_info(dimension, nodes=len(updates), byzantine=seated.claims.liars)
         spent: list[float] = []
         for _ in range(_RUNS):
             start = time.process_time()

@@ -18,11 +18,11 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from qres_core.contract.claims import Claims, Needs
 from qres_core.contract.errors import CompatibilityError, PluginError, ValueRefusedError
 from qres_core.contract.hookspecs import hookimpl
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.suggest import did_you_mean
-from qres_core.contract.traits import Needs
 from qres_core.contract.types import Updates, Vector
 from qres_core.kernel.assembly import Enabled, assemble, plugin_class
 from qres_core.kernel.config import parse, structure
@@ -107,15 +107,18 @@ class Composed:
         self._seats = tuple(seat(one) for one in (*self.wrappers, self.rule))
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """What all of them need; of the liars they withstand, the least."""
-        every = [one.needs for one in self._seats]
-        stated = [one.tolerates for one in every if one.tolerates is not None]
-        return Needs(
-            visibility=max(one.visibility for one in every),
-            min_updates=max(self.min_updates, *(one.min_updates for one in every)),
-            tolerates=min(stated) if stated else None,
-            equal_weights=any(one.equal_weights for one in every),
+        every = [seated.claims for seated in self._seats]
+        needs = [claims.needs for claims in every]
+        stated = [claims.tolerates for claims in every if claims.tolerates is not None]
+        return Claims(
+            tolerates=min(stated, default=None),
+            needs=Needs(
+                visibility=max(each.visibility for each in needs),
+                min_updates=max(self.min_updates, *(each.min_updates for each in needs)),
+                equal_weights=any(each.equal_weights for each in needs),
+            ),
         )
 
     @hookimpl
@@ -287,10 +290,10 @@ def _maker(
 
 def _fewest(composed: Composed) -> int:
     """How many updates it takes: wrappers that merge some leave the rule fewer than came."""
-    least = composed.needs.min_updates
+    least = composed.claims.needs.min_updates
     for count in range(least, max(_MOST, 2 * least) + 1):
         updates = make_updates(np.arange(count, dtype=np.int64)[:, None])
-        liars = composed.needs.tolerates or 0
+        liars = composed.claims.liars
         try:
             composed.aggregate(updates, make_round_info(nodes=count, byzantine=liars))
         except ValueRefusedError as error:

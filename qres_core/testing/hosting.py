@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 import pluggy
 
+from qres_core.contract.claims import Claims
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
-from qres_core.contract.traits import Needs
 from qres_core.kernel.assembly import enable
 
 
@@ -24,7 +24,8 @@ def host(plugin: object, *, name: str = "plugin") -> pluggy.PluginManager:
     Raises:
         PluginError: what the kernel refuses: QRES-E206 not an attrs class, without hooks, or a hook
             with arguments its specification lacks; QRES-E207 unknown hook; QRES-E208 asynchronous;
-            QRES-E209 ordered or wrapping.
+            QRES-E209 ordered or wrapping; QRES-E210 without claims, or with wrong ones; QRES-E211
+            a name near to a hook or a claim that nobody reads.
     """
     return seat(plugin, name=name).manager
 
@@ -36,19 +37,19 @@ class Seated:
     Attributes:
         plugin: the plugin.
         manager: the manager it alone is registered with.
-        needs: what it needs.
+        claims: what it claims.
     """
 
     plugin: object
     manager: pluggy.PluginManager
-    needs: Needs
+    claims: Claims
 
 
 def seat(plugin: object, *, name: str = "plugin") -> Seated:
-    """:func:`host`, with what the plugin needs."""
+    """:func:`host`, with what the plugin claims."""
     enabled = enable(plugin, name)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HookSpecs)
     manager.register(enabled.instance, name=name)
     manager.check_pending()
-    return Seated(plugin, manager, enabled.needs)
+    return Seated(plugin, manager, enabled.claims)

@@ -66,7 +66,7 @@ class AggregatorMeasurement(AggregatorTrial):
         """The kappa that each of many inputs asks for, with ``n`` at most 11 if the rule permits.
 
         Returns:
-            one entry for each set of inputs; none if ``needs.tolerates`` declares no liars.
+            one entry for each set of inputs; none if ``claims.tolerates`` declares no liars.
 
         Raises:
             ContractViolationError: the rule refuses or breaks on an input.
@@ -74,7 +74,7 @@ class AggregatorMeasurement(AggregatorTrial):
         Complexity: some 150 calls of the rule and what the attacks that search add.
         """
         plugin = self.make()
-        liars = self._seat(plugin).needs.tolerates or 0
+        liars = self._seat(plugin).claims.liars
         if not liars:
             return []
         count = self._small_count(plugin)
@@ -102,16 +102,16 @@ class AggregatorMeasurement(AggregatorTrial):
         return None if own is None else float(own(count))
 
     def measure_attacks(self) -> list[AttackFound]:
-        """What every attack of the registry does with ``needs.tolerates`` liars.
+        """What every attack of the registry does with ``claims.tolerates`` liars.
 
         Returns:
-            one entry for each attack; none if ``needs.tolerates`` declares no liars.
+            one entry for each attack; none if ``claims.tolerates`` declares no liars.
 
         Raises:
             ContractViolationError: the rule refuses or breaks on an input.
         """
         plugin = self.make()
-        liars = self._seat(plugin).needs.tolerates or 0
+        liars = self._seat(plugin).claims.liars
         count = self._count(plugin)
         merged = self._rule("QRES-AGG-13")
         found: dict[str, AttackFound] = {}
@@ -162,8 +162,8 @@ class AggregatorMeasurement(AggregatorTrial):
     # ── inputs ────────────────────────────────────────────────────────────────────────────────
 
     def _small_count(self, plugin: object) -> int:
-        needs = self._seat(plugin).needs
-        fewest = max(needs.min_updates, 2 * (needs.tolerates or 0) + 1)
+        claims = self._seat(plugin).claims
+        fewest = max(claims.needs.min_updates, 2 * claims.liars + 1)
         return max(fewest, min(self._count(plugin), _SMALL))
 
     def _honest_rounds(self, count: int) -> Iterator[Rows]:

@@ -63,7 +63,7 @@ class ResistanceRules(AggregatorMeasurement):
                 broken(rule, f"{seen}, {declared:.6g} is claimed")
 
     def test_agg_13_breakdown(self) -> None:
-        """QRES-AGG-13: ``needs.tolerates`` liars at every distance and by every attack known.
+        """QRES-AGG-13: ``claims.tolerates`` liars at every distance and by every attack known.
 
         At as few updates as the rule accepts, and at more.
         """
@@ -71,7 +71,7 @@ class ResistanceRules(AggregatorMeasurement):
         plugin = self.make()
         liars = self._liars_or_skip(plugin)
         merged = self._rule(rule)
-        fewest = max(self._seat(plugin).needs.min_updates, 2 * liars + 1)
+        fewest = max(self._seat(plugin).claims.needs.min_updates, 2 * liars + 1)
         for count in sorted({fewest, self._count(plugin)}):
             honest = cluster(self._rng(count), count - liars, self.dimension, self.spread)
             for what, lies in self._distances(honest, liars):
@@ -146,7 +146,7 @@ class ResistanceRules(AggregatorMeasurement):
             self._small(rule, gap, honest, 0.01, "what all updates share decided the result")
 
     def test_agg_17_far_companions(self) -> None:
-        """QRES-AGG-17: how far ``needs.tolerates`` liars stand together blinds it to nobody else.
+        """QRES-AGG-17: how far ``claims.tolerates`` liars stand together blinds it to nobody else.
 
         A rule that centres on a mean or on one of the updates, or that works in float32, loses the
         differences between honest updates when liars share a huge offset.
@@ -175,7 +175,7 @@ class ResistanceRules(AggregatorMeasurement):
         rule = "QRES-AGG-18"
         plugin = self.make()
         self._liars_or_skip(plugin)
-        if self._seat(plugin).needs.equal_weights:
+        if self._seat(plugin).claims.needs.equal_weights:
             pytest.skip("needs.equal_weights: the kernel admits no other")
         rows = cluster(self._rng(18), self._count(plugin), self.dimension, self.spread)
         equal = self._rule(rule)(rows).astype(np.float64)
@@ -243,9 +243,9 @@ class ResistanceRules(AggregatorMeasurement):
     # ── how they are checked ──────────────────────────────────────────────────────────────────
 
     def _liars_or_skip(self, plugin: object) -> int:
-        liars = self._seat(plugin).needs.tolerates
+        liars = self._seat(plugin).claims.tolerates
         if not liars:
-            pytest.skip("needs.tolerates declares no liars")
+            pytest.skip("claims.tolerates declares no liars")
         return liars
 
     def _small(self, rule: str, gap: Rows, honest: Rows, share: float, what: str) -> None:
@@ -274,7 +274,7 @@ class ResistanceRules(AggregatorMeasurement):
         broken(
             rule,
             f"breaks_beyond: {liars} far liars among {count} did not break it; it withstands more "
-            f"than needs.tolerates = {liars - 1}, or the attacks are too weak",
+            f"than claims.tolerates = {liars - 1}, or the attacks are too weak",
         )
 
     def _wrapping(

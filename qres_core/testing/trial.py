@@ -55,11 +55,11 @@ class AggregatorTrial:
         return np.random.default_rng(number + 1_000_003 * self.seed)
 
     def _count(self, plugin: object) -> int:
-        needs = self._seat(plugin).needs
-        return max(self.updates, needs.min_updates, 2 * (needs.tolerates or 0) + 1)
+        claims = self._seat(plugin).claims
+        return max(self.updates, claims.needs.min_updates, 2 * claims.liars + 1)
 
     def _weighted(self, plugin: object, rows: Rows, seed: int) -> Updates:
-        if self._seat(plugin).needs.equal_weights:
+        if self._seat(plugin).claims.needs.equal_weights:
             return make_updates(rows)
         return make_updates(rows, self._rng(seed).integers(1, 1000, size=len(rows)))
 
@@ -76,9 +76,7 @@ class AggregatorTrial:
 
     def _call(self, plugin: object, updates: Updates) -> list[object]:
         seated = self._seat(plugin)
-        info = make_round_info(
-            updates.dimension, nodes=len(updates), byzantine=seated.needs.tolerates or 0
-        )
+        info = make_round_info(updates.dimension, nodes=len(updates), byzantine=seated.claims.liars)
         results: list[object] = seated.manager.hook.aggregate(updates=updates, round_info=info)
         return results
 

@@ -130,7 +130,7 @@ def completions(labels: Sequence[str]) -> Iterator[Completion]:
 
 
 def _must_be_hidden(label: str) -> bool:
-    return enabled(label, Setting(SIZES[0])).needs.at_most is not Visibility.INDIVIDUAL
+    return enabled(label, Setting(SIZES[0])).claims.needs.at_most is not Visibility.INDIVIDUAL
 
 
 @cache

@@ -15,7 +15,7 @@ QRES = str(Path(sys.executable).with_name("qres"))
 RULES = '''
 import attrs
 import numpy as np
-from qres_core import Needs, ValueRefusedError, hookimpl
+from qres_core import Claims, Needs, ValueRefusedError, hookimpl
 
 
 @attrs.frozen
@@ -25,8 +25,8 @@ class Largest:
     f: int = 1
 
     @property
-    def needs(self):
-        return Needs(min_updates=2 * self.f + 1, tolerates=self.f)
+    def claims(self):
+        return Claims(tolerates=self.f, needs=Needs(min_updates=2 * self.f + 1))
 
     @hookimpl
     def aggregate(self, updates):
@@ -65,8 +65,8 @@ def test_krum_is_certified(tmp_path: Path) -> None:
 def test_the_mean_cannot_even_be_asked(tmp_path: Path) -> None:
     result = certify("mean", cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stdout.startswith("Not certified: needs.tolerates is 0")
-    assert "needs.tolerates declares no liars" in result.stdout
+    assert result.stdout.startswith("Not certified: claims.tolerates is 0")
+    assert "claims.tolerates declares no liars" in result.stdout
     refused = certify("mean", "--option", "f=2", cwd=tmp_path)
     assert refused.returncode == 2
     assert "QRES-E102 plugins.mean.f" in refused.stderr

@@ -15,6 +15,7 @@ import pytest
 
 from qres_core import (
     ACCEPT,
+    Claims,
     ConfigError,
     Envelope,
     ModelError,
@@ -610,6 +611,8 @@ def test_hostile_frames_are_counted_and_stop_nobody(task: Task) -> None:
 @attrs.frozen
 class OffByOne:
     """An aggregation that differs from the others' in one unit."""
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

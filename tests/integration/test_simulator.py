@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from qres_core import LabError, NodeInfo, RoundError, Updates, Vector, hookimpl
+from qres_core import Claims, LabError, NodeInfo, RoundError, Updates, Vector, hookimpl
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.attacks import ATTACKS, DataAttack, make_attack
@@ -245,6 +245,8 @@ class Faulty:
     """A rule on a broken machine: one node's result differs by a bit from all others'."""
 
     broken: bool = attrs.field(default=False, init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

@@ -18,6 +18,7 @@ from qres_core import (
     ACCEPT,
     Blame,
     BlobRef,
+    Claims,
     Contribution,
     Delivery,
     Dialogue,
@@ -62,6 +63,8 @@ from qres_core import (
 class Median:
     """Coordinate-wise median, as short as a rule can be."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         """Merge by the median of each coordinate."""
@@ -76,9 +79,10 @@ class KeepHeavy:
     least: int = 1
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, and one of them at least."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=1)
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=1)
+        return Claims(tolerates=None, needs=needs)
 
     @hookimpl
     def wrap_aggregate(
@@ -210,9 +214,10 @@ class Clip:
     bound: int
 
     @property
-    def hides(self) -> Hides:
-        """Nothing."""
-        return Hides(leaves=Visibility.INDIVIDUAL)
+    def claims(self) -> Claims:
+        """It hides nothing, and every node comes to the same verdict."""
+        hides = Hides(leaves=Visibility.INDIVIDUAL)
+        return Claims(tolerates=None, hides=hides, transferable=True)
 
     @hookimpl
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:

@@ -8,10 +8,10 @@ from pathlib import Path
 import attrs
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     Contribution,
     Extent,
-    Needs,
     NodeInfo,
     Outcome,
     Problem,
@@ -186,27 +186,27 @@ class Dp:
             correlation,
         )
 
-    # ── traits ────────────────────────────────────────────────────────────────────────────────
+    # ── claims ────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def needs(self) -> Needs:
-        """What the mode rests on, see the classes of :mod:`qres_dp.releases`."""
-        return self._release.needs
+    def claims(self) -> Claims:
+        """What the mode rests on. Only mode central changes updates after the vote, and the sum.
 
-    @property
-    def alters(self) -> bool:
-        """Whether the merged update is changed: in mode central, which adds its noise there."""
-        return self._release.in_sum
-
-    @property
-    def reveals(self) -> bool:
-        """Whether updates change after the vote: mode central clips them again."""
-        return self._release.in_sum
-
-    @property
-    def accompanies(self) -> bool:
-        """Whether something travels beside the update: in mode central, a seed."""
-        return self._release.in_sum
+        See the classes of :mod:`qres_dp.releases`.
+        """
+        release, terms = self._release, self._terms
+        return Claims(
+            tolerates=None,
+            needs=release.needs,
+            notices=release.notices,
+            alters=release.in_sum,
+            reveals=release.in_sum,
+            accompanies=release.in_sum,
+            effective={
+                "epsilon": terms.budget.epsilon,
+                "noise_multiplier": terms.multiplier,
+            },
+        )
 
     def check(self, around: Surroundings) -> Iterable[Problem]:
         """Whether swarm, grid and the plugins beside allow the mechanism.
@@ -228,17 +228,6 @@ class Dp:
         """
         del extent
         return self._release.extent(around)
-
-    @property
-    def effective(self) -> Mapping[str, float]:
-        """What epsilon and the noise come to where they follow, for a site policy's bounds."""
-        terms = self._terms
-        return {"epsilon": terms.budget.epsilon, "noise_multiplier": terms.multiplier}
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know of the mode."""
-        return self._release.notices
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
@@ -327,7 +316,7 @@ class Dp:
         Raises QRES-E509 when the budget is spent, QRES-E602 when the ledger cannot be written,
         QRES-E313 and QRES-E314.
         """
-        if update.companions and not self.accompanies:
+        if update.companions and not self._release.in_sum:
             what = "another plugin's companion would leave without noise"
             fix = "put [plugins.dp] before every plugin that has companions"
             raise CompatibilityError.of("QRES-E314", "plugins.dp", what, fix)

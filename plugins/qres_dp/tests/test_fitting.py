@@ -108,7 +108,7 @@ def test_sums_have_the_honest_nodes_that_noise_is_counted_on(
 
 def test_where_nothing_is_hidden_another_refusal_says_so() -> None:
     assert not told(made("distributed", honest=10), members=1)
-    assert made("distributed", honest=10).needs.at_most is Visibility.GROUP
+    assert made("distributed", honest=10).claims.needs.at_most is Visibility.GROUP
 
 
 @given(st.integers(2, 12), st.integers(0, 3), st.integers(1, 14), st.data())
@@ -217,7 +217,7 @@ def test_the_extent_is_the_clip_and_the_noise_drawn_at_once() -> None:
     unbounded = Extent()
     plugin = made("distributed", honest=5, clip=2.0)
     found = plugin.passes(unbounded, around(members=6, **HIDDEN))
-    z = plugin.effective["noise_multiplier"]
+    z = plugin.claims.effective["noise_multiplier"]
     assert found.length == 2.0
     assert found.noise == pytest.approx(z * 2.0 / math.sqrt(5), rel=1e-6)
     local = made("local", clip=2.0).passes(unbounded, around())

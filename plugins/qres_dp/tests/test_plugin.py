@@ -120,16 +120,16 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_traits_say_what_each_mode_rests_on() -> None:
-    local = Dp(**USUAL, **TWO).needs
+    local = Dp(**USUAL, **TWO).claims.needs
     assert (local.at_most, local.averaging) == (Visibility.INDIVIDUAL, False)
     assert local.visibility is Visibility.SUM
-    shared = Dp(**{**USUAL, "mode": "distributed"}, **TWO, honest=3).needs
+    shared = Dp(**{**USUAL, "mode": "distributed"}, **TWO, honest=3).claims.needs
     assert (shared.at_most, shared.equal_weights) == (Visibility.GROUP, True)
     central = Dp(**{**USUAL, "mode": "central"}, **TWO)
-    assert central.needs.averaging
-    assert central.needs.equal_weights
-    assert central.needs.visibility is Visibility.INDIVIDUAL
-    assert "see single updates" in central.notices[0]
+    assert central.claims.needs.averaging
+    assert central.claims.needs.equal_weights
+    assert central.claims.needs.visibility is Visibility.INDIVIDUAL
+    assert "see single updates" in central.claims.notices[0]
 
 
 def test_a_delta_of_one_in_n_is_refused(make_node: Callable[..., Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from qres_dp import Dp, accounting
 
-from qres_core import CompatibilityError, Updates, Vector, hookimpl
+from qres_core import Claims, CompatibilityError, Updates, Vector, hookimpl
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -22,6 +22,8 @@ from qres_core.lab.tasks import TaskConfig
 @attrs.frozen
 class Middle:
     """A rule that does not average."""
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

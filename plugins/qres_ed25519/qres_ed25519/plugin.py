@@ -14,6 +14,7 @@ import attrs
 from qres_core import (
     ACCEPT,
     Blame,
+    Claims,
     ConfigError,
     Envelope,
     LinkKeys,
@@ -109,16 +110,13 @@ class Ed25519:
     _keys: dict[NodeId, bytes] = attrs.field(init=False, factory=dict[NodeId, bytes], repr=False)
 
     @property
-    def notices(self) -> tuple[str, ...]:
-        """That signatures are optional, if they are."""
-        if self.require_signature:
-            return ()
-        return (
-            (
-                "require_signature is false: a message without a signature passes, "
-                "so anybody can speak for anybody"
-            ),
+    def claims(self) -> Claims:
+        """A notice that signatures are optional, if they are."""
+        notice = (
+            "require_signature is false: a message without a signature passes, "
+            "so anybody can speak for anybody"
         )
+        return Claims(tolerates=None, notices=() if self.require_signature else (notice,))
 
     @hookimpl
     def identity(self, seed: bytes | None) -> NodeId:

@@ -293,7 +293,7 @@ def test_optional_signatures(lab: Callable[..., Ed25519]) -> None:
 
 
 def test_optional_signatures_are_announced(make_kernel: Callable[..., Kernel]) -> None:
-    assert Ed25519().notices == ()
+    assert Ed25519().claims.notices == ()
     notices = make_kernel(require_signature=False).solution.notices
     assert [one for one in notices if "anybody can speak for anybody" in one]
     assert not [one for one in make_kernel().solution.notices if "ed25519" in one]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     Needs,
     Updates,
@@ -68,17 +69,16 @@ class Krum:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, enough of them for the theorem, and no more than ``f`` liars.
 
         Unequal weights are no obstacle: they are not looked at.
         """
-        return Needs(
+        needs = Needs(
             visibility=Visibility.GROUP,
             min_updates=max(self._fewest_for_score, self._fewest_for_select),
-            tolerates=self.f,
-            equal_weights=False,
         )
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -87,7 +87,7 @@ class Krum:
         Raises QRES-E505 if ``n < 2 f + 3`` or ``n < f + select``, and QRES-E502 if ``d`` is
         ``2**32`` or more.
         """
-        n = len(updates)
+        n, fewest = len(updates), self.claims.needs.min_updates
         _refuse_hidden(updates, "krum")
         if n < self._fewest_for_score:
             raise ValueRefusedError.of(
@@ -95,14 +95,14 @@ class Krum:
                 "updates",
                 f"n = {n} updates, krum with f = {self.f} needs "
                 f"n >= 2 f + 3 = {self._fewest_for_score}",
-                f"raise swarm.quorum to {self.needs.min_updates} or lower plugins.krum.f",
+                f"raise swarm.quorum to {fewest} or lower plugins.krum.f",
             )
         if n < self._fewest_for_select:
             raise ValueRefusedError.of(
                 "QRES-E505",
                 "plugins.krum.select",
                 f"select = {self.select} is more than n - f = {n} - {self.f} = {n - self.f}",
-                f"raise swarm.quorum to {self.needs.min_updates} or lower plugins.krum.select",
+                f"raise swarm.quorum to {fewest} or lower plugins.krum.select",
             )
         return multi_krum(updates.vectors, self.f, self.select)
 
@@ -157,17 +157,13 @@ class Bulyan:
     f: int = attrs.field(**options.liars("4 f + 3 updates"))
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, enough of them for the theorem, and no more than ``f`` liars.
 
         Unequal weights are no obstacle: they are not looked at.
         """
-        return Needs(
-            visibility=Visibility.GROUP,
-            min_updates=4 * self.f + 3,
-            tolerates=self.f,
-            equal_weights=False,
-        )
+        needs = Needs(visibility=Visibility.GROUP, min_updates=4 * self.f + 3)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -175,7 +171,7 @@ class Bulyan:
 
         Raises QRES-E505 if ``n < 4 f + 3``, and QRES-E502 if ``d`` is ``2**32`` or more.
         """
-        n, fewest = len(updates), self.needs.min_updates
+        n, fewest = len(updates), self.claims.needs.min_updates
         _refuse_hidden(updates, "bulyan")
         if n < fewest:
             raise ValueRefusedError.of(

@@ -272,7 +272,8 @@ def test_sums_and_groups_are_refused(stack: Callable[..., Updates]) -> None:
 
 @pytest.mark.parametrize(("f", "fewest"), [(0, 3), (1, 7), (10, 43)])
 def test_needs(f: int, fewest: int) -> None:
-    assert Bulyan(f=f).needs == Needs(visibility=Visibility.GROUP, min_updates=fewest, tolerates=f)
+    assert Bulyan(f=f).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=fewest)
+    assert Bulyan(f=f).claims.tolerates == f
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])

@@ -207,9 +207,10 @@ def test_sums_and_groups_are_refused(stack: Callable[..., Updates]) -> None:
     ("f", "select", "fewest"), [(0, 1, 3), (2, 1, 7), (2, 5, 7), (2, 6, 8), (1, 100, 101)]
 )
 def test_needs(f: int, select: int, fewest: int) -> None:
-    assert Krum(f=f, select=select).needs == Needs(
-        visibility=Visibility.GROUP, min_updates=fewest, tolerates=f
+    assert Krum(f=f, select=select).claims.needs == Needs(
+        visibility=Visibility.GROUP, min_updates=fewest
     )
+    assert Krum(f=f, select=select).claims.tolerates == f
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])

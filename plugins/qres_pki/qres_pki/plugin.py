@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from qres_core import (
     ACCEPT,
+    Claims,
     ConfigError,
     Envelope,
     Needs,
@@ -89,7 +90,7 @@ class Pki:
         RFC 5280 (certificates, CRLs), RFC 8410 (Ed25519 in them), libp2p "Peer Ids and Keys".
 
     Example:
-        >>> Pki(members=("00" * 32,)).needs.families
+        >>> Pki(members=("00" * 32,)).claims.needs.families
         ('authenticate',)
     """
 
@@ -179,16 +180,14 @@ class Pki:
                 return
 
     @property
-    def needs(self) -> Needs:
-        """Somebody else who checks signatures: a certificate is public, and no signature."""
-        return Needs(families=("authenticate",))
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know of the options."""
-        if self.ca and not self.require_crl:
-            return ("require_crl = false: without a current CRL revoked nodes stay in",)
-        return ()
+    def claims(self) -> Claims:
+        """Another plugin must check signatures: a certificate is public, and no signature."""
+        notice = "require_crl = false: without a current CRL revoked nodes stay in"
+        return Claims(
+            tolerates=None,
+            needs=Needs(families=("authenticate",)),
+            notices=(notice,) if self.ca and not self.require_crl else (),
+        )
 
     # ── hooks ─────────────────────────────────────────────────────────────────────────────────
 

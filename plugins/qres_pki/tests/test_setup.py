@@ -90,9 +90,9 @@ def test_the_plugin_itself_wants_finite_times(seconds: float) -> None:
 
 def test_a_lax_crl_is_told() -> None:
     lax = Pki(ca="ca.pem", certificates="c", require_crl=False)
-    assert any("revoked nodes stay in" in notice for notice in lax.notices)
-    assert Pki(ca="ca.pem", certificates="c", crl="crl.pem").notices == ()
-    assert Pki(members=(KEY,), require_crl=False).notices == ()
+    assert any("revoked nodes stay in" in notice for notice in lax.claims.notices)
+    assert Pki(ca="ca.pem", certificates="c", crl="crl.pem").claims.notices == ()
+    assert Pki(members=(KEY,), require_crl=False).claims.notices == ()
 
 
 def test_before_setup_and_after_teardown_nobody_is_in(swarm: Any) -> None:

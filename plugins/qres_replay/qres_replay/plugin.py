@@ -11,6 +11,7 @@ import attrs
 from qres_core import (
     ACCEPT,
     Blame,
+    Claims,
     Dialogue,
     Envelope,
     Needs,
@@ -102,17 +103,14 @@ class Replay:
     _node: NodeInfo | None = attrs.field(default=None, init=False)
 
     @property
-    def needs(self) -> Needs:
-        """Authenticated senders: a forged number would use up the one it was forged for."""
-        return Needs(families=("authenticate",))
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know of the mode."""
-        if self.mode == "clock":
-            return ()
+    def claims(self) -> Claims:
+        """Senders must be authenticated: a forged number would use up the one it was forged for."""
         nonce = "mode = 'challenge': nobody contributes to a round before the coordinator's nonce"
-        return (nonce,)
+        return Claims(
+            tolerates=None,
+            needs=Needs(families=("authenticate",)),
+            notices=() if self.mode == "clock" else (nonce,),
+        )
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 

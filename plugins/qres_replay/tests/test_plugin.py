@@ -251,9 +251,9 @@ def test_every_option_explains_itself() -> None:
 
 
 def test_needs_and_notices() -> None:
-    assert Replay().needs == Needs(families=("authenticate",))
-    assert Replay().notices == ()
-    assert "coordinator" in Replay(mode="challenge").notices[0]
+    assert Replay().claims.needs == Needs(families=("authenticate",))
+    assert Replay().claims.notices == ()
+    assert "coordinator" in Replay(mode="challenge").claims.notices[0]
 
 
 def test_the_entry_point_leads_here() -> None:

@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from qres_core import (
+    Claims,
     Evidence,
     Needs,
     NodeId,
@@ -214,12 +215,23 @@ class Reputation:
         return Additive(start, units(self.reward), units(self.punish), decay)
 
     @property
-    def needs(self) -> Needs:
-        """Proof of who sent what: without it, anybody could have anybody banned."""
-        return Needs(families=("authenticate",))
+    def claims(self) -> Claims:
+        """Senders must be proved: without that, anybody could have anybody banned.
 
-    alters = False
-    """The watch passes on what it sees."""
+        Scores scale weights, beside banning, unless ``exponent`` is 0.
+        """
+        weighs = self.exponent != 0
+        notice = (
+            "weights follow the scores; a proposer whose view of a weight is farther from this "
+            "node's than swarm.standing_tolerance gets no vote from it"
+        )
+        return Claims(
+            tolerates=None,
+            needs=Needs(families=("authenticate",)),
+            notices=(notice,) if weighs else (),
+            weighs=weighs,
+            alters=False,
+        )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the watch would see the updates as they were sent.
@@ -236,22 +248,6 @@ class Reputation:
             what = f"its watch would judge what plugins.{name} makes of updates, not the updates"
             fix = f"put [plugins.reputation] before [plugins.{name}], or outlier_rounds = 0"
             yield Problem("QRES-E303", "plugins.reputation.outlier_rounds", what, fix)
-
-    @property
-    def weighs(self) -> bool:
-        """Whether scores scale weights, beside banning."""
-        return self.exponent != 0
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What weights by reputation ask of the swarm."""
-        if self.exponent == 0:
-            return ()
-        notice = (
-            "weights follow the scores; a proposer whose view of a weight is farther from this "
-            "node's than swarm.standing_tolerance gets no vote from it"
-        )
-        return (notice,)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 

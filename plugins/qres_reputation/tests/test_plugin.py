@@ -95,9 +95,9 @@ def test_the_ends_of_a_range_are_in_it(option: str, value: Any) -> None:
 
 
 def test_it_needs_authentication_and_tells_about_weights() -> None:
-    assert Reputation().needs == Needs(families=("authenticate",))
-    assert Reputation().notices == ()
-    (notice,) = Reputation(exponent=1).notices
+    assert Reputation().claims.needs == Needs(families=("authenticate",))
+    assert Reputation().claims.notices == ()
+    (notice,) = Reputation(exponent=1).claims.notices
     assert "swarm.standing_tolerance" in notice
 
 

@@ -10,7 +10,7 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, shortened, squared_lengths
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round
 
 
@@ -105,9 +105,10 @@ class Arc:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
-        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:

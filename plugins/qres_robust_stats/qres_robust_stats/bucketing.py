@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_finite, check_rows, mean_of
 
 from qres_core import (
+    Claims,
     Needs,
     RoundInfo,
     Updates,
@@ -223,14 +224,10 @@ class Bucketing:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, so many that fewer than half of the buckets hold a liar."""
-        return Needs(visibility=Visibility.GROUP, min_updates=self._fewest, tolerates=self.f)
-
-    @property
-    def merges(self) -> int:
-        """The rule gets one mean for so many updates."""
-        return self.size
+        needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
+        return Claims(tolerates=self.f, needs=needs, merges=self.size)
 
     @hookimpl
     def wrap_aggregate(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, dominant_eigenvector, squared_distances, sweep
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.coefficients import as_floats, centred_gram, combination
 from qres_robust_stats.preconditions import check_enough, check_round
 
@@ -99,9 +99,10 @@ class Caf:
     f: int = attrs.field(**options.liars("5 f + 1 updates"))
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, enough of them for the theorem."""
-        return Needs(visibility=Visibility.GROUP, min_updates=5 * self.f + 1, tolerates=self.f)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=5 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows
 
 from qres_core import (
+    Claims,
     Needs,
     NodeInfo,
     Outcome,
@@ -156,21 +157,18 @@ class CentredClipping:
     _kept: ClipHistory = attrs.field(init=False, factory=MemoryHistory, repr=False)
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, of which a majority is honest."""
-        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know of the guarantee."""
-        if not self.f:
-            return ()
         notice = (
             f"centred_clipping bounds what {self.f} liars can do in a round, by the radius; that "
             "the result is near the honest mean is proven only for a well-chosen radius and more "
             f"than {PROVEN} f = {PROVEN * self.f} updates"
         )
-        return (notice,)
+        return Claims(
+            tolerates=self.f,
+            needs=Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1),
+            notices=(notice,) if self.f else (),
+        )
 
     def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n
         """No ``kappa`` of (f, kappa)-robustness."""

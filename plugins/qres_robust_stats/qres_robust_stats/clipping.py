@@ -11,7 +11,17 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, shortened, squared_lengths
 
-from qres_core import Needs, RoundInfo, Updates, Vector, Visibility, fixed, hookimpl, options
+from qres_core import (
+    Claims,
+    Needs,
+    RoundInfo,
+    Updates,
+    Vector,
+    Visibility,
+    fixed,
+    hookimpl,
+    options,
+)
 from qres_robust_stats.preconditions import check_visible
 
 
@@ -94,9 +104,10 @@ class Clipping:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates: what is long in a sum is no longer one sender's doing."""
-        return Needs(visibility=Visibility.GROUP)
+        needs = Needs(visibility=Visibility.GROUP)
+        return Claims(tolerates=None, needs=needs)
 
     @hookimpl
     def wrap_aggregate(

@@ -20,6 +20,7 @@ from qres_arithmetic import (
 )
 
 from qres_core import (
+    Claims,
     Needs,
     RoundInfo,
     Updates,
@@ -212,27 +213,20 @@ class Dnc:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, enough that not all are dropped; and one liar, however many are dropped.
 
         Two that stick out in different directions need not both be dropped.
         """
-        return Needs(
-            visibility=Visibility.GROUP,
-            min_updates=self._fewest,
-            tolerates=min(self.f, 1),
-        )
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know of the guarantee."""
-        if self.f < 2:
-            return ()
         notice = (
             "dnc has no proven worst case: several liars that stick out in different directions "
             "can hide one behind another"
         )
-        return (notice,)
+        return Claims(
+            tolerates=min(self.f, 1),
+            needs=Needs(visibility=Visibility.GROUP, min_updates=self._fewest),
+            notices=(notice,) if self.f >= 2 else (),
+        )
 
     def kappa_bound(self, n: int) -> float:  # noqa: ARG002 - there is none for any n
         """No ``kappa`` of (f, kappa)-robustness is known."""

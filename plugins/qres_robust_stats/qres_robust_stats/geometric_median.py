@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows
 
 from qres_core import (
+    Claims,
     Needs,
     RoundInfo,
     Updates,
@@ -177,9 +178,10 @@ class GeometricMedian:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
-        return Needs(visibility=Visibility.GROUP, min_updates=self._fewest, tolerates=self.f)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
+        return Claims(tolerates=self.f, needs=needs)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of, squared_distances
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round
 from qres_robust_stats.vertex_cover import CoverSearch, adjacency
 
@@ -142,13 +142,10 @@ class Mda:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, of which a majority is honest."""
-        return Needs(
-            visibility=Visibility.GROUP,
-            min_updates=2 * self.f + 1,
-            tolerates=self.f,
-        )
+        needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness that follows from the bound by the diameter.

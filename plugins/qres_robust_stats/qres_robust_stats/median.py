@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Blocks, Rows, check_finite, order_mean
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_round, checked
 from qres_robust_stats.weights import (
     as_limit,
@@ -142,9 +142,10 @@ class Median:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, enough of them that ``f`` liars have less than half of all weight."""
-        return Needs(visibility=Visibility.GROUP, min_updates=self._fewest, tolerates=self.f)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=self._fewest)
+        return Claims(tolerates=self.f, needs=needs)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates that count once each."""

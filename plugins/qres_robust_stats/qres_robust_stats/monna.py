@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qres_arithmetic import Rows, check_rows, mean_of
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     Needs,
     Problem,
@@ -107,9 +108,17 @@ class Monna:
     )
 
     @property
-    def needs(self) -> Needs:
-        """Single updates, of which a majority is honest."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+    def claims(self) -> Claims:
+        """Single updates, of which a majority is honest; and the pivot must be believed."""
+        notice = (
+            f"monna's guarantee rests on node {self.pivot[:16].lower()} alone: if it lies the "
+            "result is what it wants, and rounds without its contribution are refused"
+        )
+        return Claims(
+            tolerates=self.f,
+            needs=Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1),
+            notices=(notice,),
+        )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the pivot is a node of the swarm, where these are known.
@@ -124,15 +133,6 @@ class Monna:
             what = f"the pivot {self.pivot[:16].lower()} is none of the {around.nodes} nodes"
             what += " of swarm.roster, and no round can do without its update"
             yield Problem("QRES-E304", "plugins.monna.pivot", what, "name a node of swarm.roster")
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What the operator is asked to believe."""
-        notice = (
-            f"monna's guarantee rests on node {self.pivot[:16].lower()} alone: if it lies the "
-            "result is what it wants, and rounds without its contribution are refused"
-        )
-        return (notice,)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import Mixture, Rows, check_rows, squared_distances
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round
 
 
@@ -101,9 +101,10 @@ class Nnm:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
-        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:

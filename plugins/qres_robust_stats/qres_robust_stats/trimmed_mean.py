@@ -8,7 +8,7 @@ import attrs
 from numpy.typing import NDArray
 from qres_arithmetic import Blocks, Rows, order_mean
 
-from qres_core import Needs, Updates, Vector, Visibility, hookimpl, options
+from qres_core import Claims, Needs, Updates, Vector, Visibility, hookimpl, options
 from qres_robust_stats.preconditions import check_enough, check_round, checked
 
 
@@ -80,9 +80,10 @@ class TrimmedMean:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates, more than twice as many as liars."""
-        return Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1, tolerates=self.f)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     def kappa_bound(self, n: int) -> float:
         """The ``kappa`` of (f, kappa)-robustness with ``n`` updates."""

@@ -289,12 +289,13 @@ def test_groups_are_refused() -> None:
 
 
 def test_the_solver_is_told_how_few_means_the_rule_gets() -> None:
-    assert Bucketing(f=1).merges == 2
-    assert Bucketing(f=1, size=1).merges == 1
+    assert Bucketing(f=1).claims.merges == 2
+    assert Bucketing(f=1, size=1).claims.merges == 1
 
 
 def test_needs_and_options() -> None:
-    assert Bucketing(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=13, tolerates=3)
+    assert Bucketing(f=3).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=13)
+    assert Bucketing(f=3).claims.tolerates == 3
     with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Bucketing(f=-1)
     with pytest.raises(

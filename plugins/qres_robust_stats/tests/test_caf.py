@@ -203,7 +203,8 @@ def test_too_few_updates() -> None:
 
 
 def test_options() -> None:
-    assert Caf(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=11, tolerates=2)
+    assert Caf(f=2).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=11)
+    assert Caf(f=2).claims.tolerates == 2
     with pytest.raises(OptionError, match=r"f: must be an integer"):
         Caf(f=True)
     assert all(field.metadata["help"] for field in attrs.fields(Caf))

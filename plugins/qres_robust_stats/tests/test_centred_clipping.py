@@ -508,10 +508,11 @@ def test_too_few_updates() -> None:
 
 def test_options() -> None:
     rule = CentredClipping(f=2, radius=1.0)
-    assert rule.needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
+    assert rule.claims.needs == Needs(visibility=Visibility.GROUP, min_updates=5)
+    assert rule.claims.tolerates == 2
     assert rule.kappa_bound(11) == math.inf
-    assert "20 updates" in rule.notices[0]
-    assert CentredClipping(f=0, radius=1.0).notices == ()
+    assert "20 updates" in rule.claims.notices[0]
+    assert CentredClipping(f=0, radius=1.0).claims.notices == ()
     for bad in (
         {"f": True, "radius": 1.0},
         {"f": 1, "radius": 0.0},

@@ -174,7 +174,7 @@ def test_a_sum_is_refused() -> None:
 
 
 def test_needs_and_options() -> None:
-    assert Clipping(bound=1.0).needs == Needs(visibility=Visibility.GROUP)
+    assert Clipping(bound=1.0).claims.needs == Needs(visibility=Visibility.GROUP)
     assert all(field.metadata["help"] for field in attrs.fields(Clipping))
     (entry,) = entry_points(group="qres.plugins", name="clipping")
     assert entry.load() is Clipping

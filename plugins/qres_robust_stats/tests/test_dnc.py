@@ -135,9 +135,9 @@ def test_liars_that_stick_out_in_different_directions_are_not_and_the_notice_say
     rows = np.random.default_rng(4).integers(-10, 10, size=(9, 4), dtype=np.int32)
     rows[0], rows[1] = [HIGHEST, 0, 0, 0], [0, 2**16, 0, 0]
     assert abs(int(dnc(rows, 2)[1])) > 2**12
-    assert "no proven worst case" in Dnc(f=2).notices[0]
-    assert Dnc(f=2).needs.tolerates == 1
-    assert Dnc(f=1).notices == ()
+    assert "no proven worst case" in Dnc(f=2).claims.notices[0]
+    assert Dnc(f=2).claims.tolerates == 1
+    assert Dnc(f=1).claims.notices == ()
 
 
 def test_of_equal_scores_the_later_row_is_dropped() -> None:
@@ -196,9 +196,10 @@ def test_too_few_updates() -> None:
 
 
 def test_options() -> None:
-    assert Dnc(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=1)
-    assert Dnc(f=0).needs.tolerates == 0
-    assert Dnc(f=2, filter=1.5, iterations=2).needs.min_updates == 7
+    assert Dnc(f=2).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=5)
+    assert Dnc(f=2).claims.tolerates == 1
+    assert Dnc(f=0).claims.tolerates == 0
+    assert Dnc(f=2, filter=1.5, iterations=2).claims.needs.min_updates == 7
     assert Dnc(f=2).kappa_bound(11) == math.inf
     for bad in (
         {"f": True},
@@ -225,7 +226,7 @@ def test_a_filter_beyond_all_bounds_is_refused_and_overflows_nothing() -> None:
     rows = np.arange(15, dtype=np.int32).reshape(5, 3)
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
         dnc(rows, 2, filter=1e308)
-    assert Dnc(f=2, filter=1e308).needs.min_updates > 2**30
+    assert Dnc(f=2, filter=1e308).claims.needs.min_updates > 2**30
 
 
 def test_floats_beyond_what_a_product_holds_are_refused_without_a_warning() -> None:

@@ -339,9 +339,10 @@ def test_too_few_updates() -> None:
 
 
 def test_options() -> None:
-    expected = Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
-    assert GeometricMedian(f=2).needs == expected
-    assert GeometricMedian(f=2, weighted=True).needs.min_updates == 10
+    expected = Needs(visibility=Visibility.GROUP, min_updates=5)
+    assert GeometricMedian(f=2).claims.needs == expected
+    assert GeometricMedian(f=2).claims.tolerates == 2
+    assert GeometricMedian(f=2, weighted=True).claims.needs.min_updates == 10
     assert GeometricMedian(f=2).kappa_bound(11) == pytest.approx(4 * (1 + 2 / 7) ** 2)
     assert GeometricMedian(f=2, weighted=True).kappa_bound(11) == math.inf
     for bad in ({"f": True}, {"f": 1, "iterations": 0}, {"f": 1, "smoothing": 0.0}):

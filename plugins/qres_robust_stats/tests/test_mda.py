@@ -224,7 +224,8 @@ def test_too_few_updates() -> None:
 
 
 def test_options() -> None:
-    assert Mda(f=2).needs == Needs(visibility=Visibility.GROUP, min_updates=5, tolerates=2)
+    assert Mda(f=2).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=5)
+    assert Mda(f=2).claims.tolerates == 2
     with pytest.raises(
         OptionError, match=r"QRES-E105 f: must be an integer of at least 0, got True"
     ):

@@ -138,7 +138,8 @@ def test_groups_are_refused() -> None:
 
 
 def test_needs_and_options() -> None:
-    assert Meamed(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
+    assert Meamed(f=3).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=7)
+    assert Meamed(f=3).claims.tolerates == 3
     with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Meamed(f=-1)
     with pytest.raises(

@@ -147,7 +147,7 @@ def test_weighted_stays_among_the_honest_whatever_weights_are_claimed(
     data: st.DataObject, f: int, limit: float
 ) -> None:
     rule = Median(f=f, weighted=True, weight_limit=limit)
-    n = rule.needs.min_updates
+    n = rule.claims.needs.min_updates
     weights = data.draw(
         arrays(np.int64, n, elements=st.sampled_from([1, 2, 2**29, 2**30]) | st.integers(1, 9))
     )
@@ -226,7 +226,8 @@ def test_groups_are_refused() -> None:
     ],
 )
 def test_needs(rule: Median, fewest: int) -> None:
-    assert rule.needs == Needs(visibility=Visibility.GROUP, min_updates=fewest, tolerates=rule.f)
+    assert rule.claims.needs == Needs(visibility=Visibility.GROUP, min_updates=fewest)
+    assert rule.claims.tolerates == rule.f
 
 
 def test_bad_options_are_refused_by_name() -> None:

@@ -129,8 +129,8 @@ def test_a_round_without_the_pivot_is_refused() -> None:
     rule = Monna(f=1, pivot="ab" * 32)
     with pytest.raises(ValueRefusedError, match=r"QRES-E507 plugins\.monna\.pivot: .*abababab"):
         rule.aggregate(make_updates([[1], [2], [3]]))
-    assert "abababab" in rule.notices[0]
-    assert "alone" in rule.notices[0]
+    assert "abababab" in rule.claims.notices[0]
+    assert "alone" in rule.claims.notices[0]
 
 
 def test_too_few_updates() -> None:
@@ -151,8 +151,9 @@ def test_a_pivot_that_is_no_identity(pivot: object) -> None:
 
 
 def test_options() -> None:
-    expected = Needs(visibility=Visibility.INDIVIDUAL, min_updates=5, tolerates=2)
-    assert Monna(f=2, pivot=FIRST).needs == expected
+    expected = Needs(visibility=Visibility.INDIVIDUAL, min_updates=5)
+    assert Monna(f=2, pivot=FIRST).claims.needs == expected
+    assert Monna(f=2, pivot=FIRST).claims.tolerates == 2
     with pytest.raises(OptionError, match=r"f: must be an integer"):
         Monna(f=True, pivot=FIRST)
     rows = np.zeros((3, 1), dtype=np.int32)

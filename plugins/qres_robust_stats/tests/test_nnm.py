@@ -231,7 +231,8 @@ def test_the_mean_of_all_is_what_is_left_without_liars() -> None:
 
 
 def test_needs_and_options() -> None:
-    assert Nnm(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
+    assert Nnm(f=3).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=7)
+    assert Nnm(f=3).claims.tolerates == 3
     with pytest.raises(OptionError, match=r"f: must be an integer of at least 0, got -1"):
         Nnm(f=-1)
     assert all(field.metadata["help"] for field in attrs.fields(Nnm))

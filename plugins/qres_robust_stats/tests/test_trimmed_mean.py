@@ -192,7 +192,8 @@ def test_a_sum_is_refused() -> None:
 
 
 def test_needs() -> None:
-    assert TrimmedMean(f=3).needs == Needs(visibility=Visibility.GROUP, min_updates=7, tolerates=3)
+    assert TrimmedMean(f=3).claims.needs == Needs(visibility=Visibility.GROUP, min_updates=7)
+    assert TrimmedMean(f=3).claims.tolerates == 3
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "1", None])

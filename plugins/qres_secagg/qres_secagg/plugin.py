@@ -10,6 +10,7 @@ import attrs
 
 from qres_core import (
     MAX_WEIGHT,
+    Claims,
     CompatibilityError,
     ConfigError,
     Contribution,
@@ -176,24 +177,23 @@ class Secagg:
     # ── what it needs and hides ───────────────────────────────────────────────────────────────
 
     @property
-    def needs(self) -> Needs:
-        """Proof of who sent what: whoever can speak for others can open what they masked."""
-        return Needs(families=("authenticate", "replay_check"))
+    def claims(self) -> Claims:
+        """One sum is left, or one for each group; with ``bisect``, one may become those of groups.
 
-    @property
-    def hides(self) -> Hides:
-        """One sum, or one for each group. With ``bisect``, one sum may become those of groups."""
+        Senders must be proved: a node that can speak for others can open what they masked.
+        """
+        hides = Hides(Visibility.SUM)
         if self.bisect or self.group_size:
-            return Hides(Visibility.GROUP, self.group_size or None, group_least(self))
-        return Hides(Visibility.SUM)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know."""
+            hides = Hides(Visibility.GROUP, self.group_size or None, group_least(self))
         found = ["sums are no differential privacy: what a sum says of a node, it says to all"]
         if self.weights == "public":
             found.append("weights are public: everybody sees each node's number of examples")
-        return tuple(found)
+        return Claims(
+            tolerates=None,
+            needs=Needs(families=("authenticate", "replay_check")),
+            hides=hides,
+            notices=tuple(found),
+        )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the swarm has the nodes, the room and the time for sums to be opened.
@@ -368,7 +368,7 @@ class Secagg:
             dialogue.inputs(contributions),
             equal=self.weights == "equal",
             number=round_info.number,
-            visibility=self.hides.leaves,
+            visibility=self.claims.hides.leaves,
             threads=self.threads,
         )
         self._rounds_opened += 1

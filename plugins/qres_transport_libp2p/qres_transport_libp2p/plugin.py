@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from qres_core import (
+    Claims,
     ConfigError,
     LinkKeys,
     NodeId,
@@ -55,11 +56,10 @@ class Libp2p(Libp2pOptions):
                 yield Problem("QRES-E105", f"plugins.libp2p.{key}", what, fix)
 
     @property
-    def notices(self) -> tuple[str, ...]:
-        """That anybody in the local network learns this node's addresses, if so."""
-        if self.mdns:
-            return ("mdns is on: anybody in the local network learns this node's addresses",)
-        return ()
+    def claims(self) -> Claims:
+        """A notice that anybody in the local network learns this node's addresses, if so."""
+        notice = "mdns is on: anybody in the local network learns this node's addresses"
+        return Claims(tolerates=None, notices=(notice,) if self.mdns else ())
 
     @hookimpl
     def transport(

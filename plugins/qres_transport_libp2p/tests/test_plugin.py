@@ -135,8 +135,8 @@ def test_a_libp2p_that_cannot_be_imported_is_named(
 
 
 def test_mdns_is_noticed() -> None:
-    assert Libp2p().notices == ()
-    assert "mdns" in Libp2p(mdns=True).notices[0]
+    assert Libp2p().claims.notices == ()
+    assert "mdns" in Libp2p(mdns=True).claims.notices[0]
 
 
 # ── identity ──────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from qres_core import (
+    Claims,
     Evidence,
     HeldOut,
     Needs,
@@ -112,9 +113,10 @@ class Validation:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Rows to measure: single updates or means of groups."""
-        return Needs(visibility=Visibility.GROUP, min_updates=1)
+        needs = Needs(visibility=Visibility.GROUP, min_updates=1)
+        return Claims(tolerates=None, needs=needs)
 
     # ── the same on every node ────────────────────────────────────────────────────────────────
 

@@ -8,14 +8,13 @@ import attrs
 
 from qres_core import (
     ACCEPT,
+    Claims,
     CompatibilityError,
     HeldOut,
-    Needs,
     NodeInfo,
     Updates,
     ValueRefusedError,
     Vector,
-    Visibility,
     hookimpl,
     options,
 )
@@ -56,18 +55,12 @@ class PublicValidation:
         ),
     )
 
-    alters = False
+    claims = Claims(
+        tolerates=None,
+        alters=False,
+        notices=("the held-out examples must be the same on every node",),
+    )
     """It passes on what it gets, or nothing."""
-
-    @property
-    def needs(self) -> Needs:
-        """Nothing but what was merged."""
-        return Needs(visibility=Visibility.SUM)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What the operator is asked to make sure of."""
-        return ("the held-out examples must be the same on every node",)
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

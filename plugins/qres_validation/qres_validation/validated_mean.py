@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     HeldOut,
     Needs,
@@ -76,9 +77,10 @@ class ValidatedMean:
     )
 
     @property
-    def needs(self) -> Needs:
+    def claims(self) -> Claims:
         """Single updates and an honest majority of them."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

@@ -10,6 +10,7 @@ import pytest
 from qres_validation import PublicValidation
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     HeldOut,
     Needs,
@@ -63,7 +64,7 @@ def test_options_out_of_range(tolerance: Any) -> None:
 
 
 def test_it_works_where_only_the_sum_is_seen() -> None:
-    assert PublicValidation().needs == Needs(visibility=Visibility.SUM)
+    assert PublicValidation().claims.needs == Needs(visibility=Visibility.SUM)
 
 
 @attrs.define
@@ -71,6 +72,8 @@ class Turncoat:
     """A rule that merges the opposite of the mean from its third round on."""
 
     rounds: int = attrs.field(default=0, init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Any) -> Vector:

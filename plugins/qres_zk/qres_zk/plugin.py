@@ -11,6 +11,7 @@ import numpy as np
 from qres_core import (
     ACCEPT,
     Blame,
+    Claims,
     Companion,
     Contribution,
     Extent,
@@ -135,11 +136,31 @@ class Zk:
             raise ValueError(msg)
         self._policy = NormPolicy(self.bound, self.k, self.security, self.clip)
 
-    # ── traits ────────────────────────────────────────────────────────────────────────────────
+    # ── claims ────────────────────────────────────────────────────────────────────────────────
 
-    accompanies = True
-    reveals = False
-    transferable = True
+    @property
+    def claims(self) -> Claims:
+        """How far a node can move a mean: every honest node comes to the same verdict on a proof.
+
+        A commitment travels beside the update. What ``reveal`` checks, it does not change.
+        """
+        sigma = factor(self.k, self.security)
+        honest = "clipped to" if self.clip else "refused above"
+        limits = (
+            f"norm of at most {self.bound:g}; honest ones are {honest} {self.bound / sigma:.6g}"
+        )
+        around = f" around {self.center}" if self.center else ""
+        return Claims(
+            tolerates=None,
+            notices=(
+                f"accepted updates have a {limits}",
+                "experimental: the protocol has not been reviewed by anybody outside the project",
+            ),
+            bounds=f"norm at most {self.bound:g}{around}",
+            reveals=False,
+            accompanies=True,
+            transferable=True,
+        )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether grid and neighbours leave a vector that can be proved about.
@@ -172,25 +193,6 @@ class Zk:
             extent,
             length=min(extent.length, self.bound / factor(self.k, self.security)),
             accepted=self.bound,
-        )
-
-    @property
-    def bounds(self) -> str:
-        """How far one node can move a mean."""
-        what = f"norm at most {self.bound:g}"
-        return f"{what} around {self.center}" if self.center else what
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What an operator should know."""
-        sigma = factor(self.k, self.security)
-        honest = "clipped to" if self.clip else "refused above"
-        limits = (
-            f"norm of at most {self.bound:g}; honest ones are {honest} {self.bound / sigma:.6g}"
-        )
-        return (
-            f"accepted updates have a {limits}",
-            "experimental: the protocol has not been reviewed by anybody outside the project",
         )
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────

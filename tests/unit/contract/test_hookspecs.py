@@ -182,6 +182,8 @@ def test_a_misspelt_hook_and_a_misspelt_argument_are_found() -> None:
         def agregate(self) -> None: ...
 
     class Greedy:
+        claims = qres_core.Claims(tolerates=None)
+
         @qres_core.hookimpl
         def aggregate(self, updates: object, round_infos: object) -> None: ...
 

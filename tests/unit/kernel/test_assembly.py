@@ -9,7 +9,17 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import ACCEPT, Hides, Needs, PluginError, Verdict, Visibility, hookimpl, options
+from qres_core import (
+    ACCEPT,
+    Claims,
+    Hides,
+    Needs,
+    PluginError,
+    Verdict,
+    Visibility,
+    hookimpl,
+    options,
+)
 from qres_core.kernel.assembly import FIRST_PARTY, Enabled, assemble
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, Status
@@ -132,24 +142,32 @@ class NoHook:
 
 @attrs.frozen
 class WrongArgument:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, update: Any) -> Any: ...
 
 
 @attrs.frozen
 class KeywordOnly:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, *, updates: Any) -> Any: ...
 
 
 @attrs.frozen
 class PositionalOnly:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Any, /) -> Any: ...
 
 
 @attrs.frozen
 class Variable:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -284,12 +302,9 @@ class Honest:
     f: int = 1
 
     @property
-    def needs(self) -> Needs:
-        return Needs(min_updates=2 * self.f + 3)
-
-    @property
-    def hides(self) -> Hides:
-        return Hides(Visibility.GROUP)
+    def claims(self) -> Claims:
+        needs = Needs(min_updates=2 * self.f + 3)
+        return Claims(tolerates=self.f, needs=needs, hides=Hides(Visibility.GROUP))
 
     @hookimpl
     def round_closed(self) -> None: ...
@@ -298,10 +313,10 @@ class Honest:
     def setup(self) -> None: ...
 
 
-def test_needs_and_hides_depend_on_the_options(make_config: MakeConfig) -> None:
+def test_claims_depend_on_the_options(make_config: MakeConfig) -> None:
     enabled = local(make_config, Honest, f=4)
-    assert enabled.needs.min_updates == 11
-    assert enabled.hides.leaves is Visibility.GROUP
+    assert enabled.claims.needs.min_updates == 11
+    assert enabled.claims.hides.leaves is Visibility.GROUP
 
 
 def test_hooks_are_listed_in_the_order_of_the_life_cycle(make_config: MakeConfig) -> None:
@@ -310,19 +325,19 @@ def test_hooks_are_listed_in_the_order_of_the_life_cycle(make_config: MakeConfig
 
 def test_a_silent_plugin_needs_and_hides_nothing(make_config: MakeConfig) -> None:
     enabled = local(make_config, Options, f=0)
-    assert enabled.needs == Needs()
-    assert enabled.hides == Hides()
+    assert enabled.claims.needs == Needs()
+    assert enabled.claims.hides == Hides()
 
 
 @attrs.frozen
 class Slip:
-    """A misspelt attribute inside the property must not read as "needs nothing"."""
+    """A misspelt attribute inside the property must not read as "claims nothing"."""
 
     f: int = 1
 
     @property
-    def needs(self) -> Needs:
-        return Needs(min_updates=self.ff)  # type: ignore[attr-defined]
+    def claims(self) -> Claims:
+        return Claims(tolerates=self.ff)  # type: ignore[attr-defined]
 
     @hookimpl
     def setup(self) -> None: ...
@@ -331,7 +346,7 @@ class Slip:
 @attrs.frozen
 class Raising:
     @property
-    def hides(self) -> Hides:
+    def claims(self) -> Claims:
         raise OSError("no disk")
 
     @hookimpl
@@ -339,8 +354,8 @@ class Raising:
 
 
 @attrs.frozen
-class WrongTrait:
-    needs: dict[str, int] = attrs.field(factory=dict, init=False)
+class WrongType:
+    claims: dict[str, int] = attrs.field(factory=dict, init=False)
 
     @hookimpl
     def setup(self) -> None: ...
@@ -348,7 +363,10 @@ class WrongTrait:
 
 @attrs.frozen
 class OneNotice:
-    notices: str = attrs.field(default="a sentence is no tuple of sentences", init=False)
+    @property
+    def claims(self) -> Claims:
+        sentence: Any = "a sentence is no tuple of sentences"
+        return Claims(tolerates=None, notices=sentence)
 
     @hookimpl
     def setup(self) -> None: ...
@@ -357,17 +375,17 @@ class OneNotice:
 @pytest.mark.parametrize(
     ("factory", "words"),
     [
-        (OneNotice, "'notices' is a str, not tuple"),
-        (Slip, "'needs' raised AttributeError"),
-        (Raising, "'hides' raised OSError: no disk"),
-        (WrongTrait, "'needs' is a dict, not Needs"),
+        (OneNotice, "'a sentence is no tuple of sentences' is no tuple of texts"),
+        (Slip, "'claims' raised AttributeError"),
+        (Raising, "'claims' raised OSError: no disk"),
+        (WrongType, "'claims' is a dict, not Claims"),
     ],
 )
 def test_what_it_says_of_itself_must_be_readable(
     make_config: MakeConfig, factory: Any, words: str
 ) -> None:
     ((code, message),) = local_problems(make_config, factory)
-    assert code == "QRES-E206"
+    assert code == "QRES-E210"
     assert words in message
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from qres_core import (
     ACCEPT,
+    Claims,
     CompatibilityError,
     Contribution,
     DialogueMessage,
@@ -73,7 +74,8 @@ def vector(*values: int) -> Vector:
 def plugin(**hooks: Any) -> type[object]:
     """A plugin class with these functions as its hooks."""
     marked = {name: hookimpl(function) for name, function in hooks.items()}
-    return attrs.make_class("Toy", [], class_body=marked)
+    body = {"claims": Claims(tolerates=None), **marked}
+    return attrs.make_class("Toy", [], class_body=body)
 
 
 def returning(hook: str, value: object) -> type[object]:
@@ -111,6 +113,8 @@ class Many:
 
     who: str
     node: NodeId = attrs.field(default=b"", init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def setup(self, node_info: Any) -> None:
@@ -198,6 +202,8 @@ class Single:
     node: NodeId = attrs.field(default=b"", init=False)
     who: str = attrs.field(default="one", init=False)
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def identity(self, seed: NodeId) -> NodeId:
         self.node = seed
@@ -236,6 +242,8 @@ class Judge:
 
     who: str
     node: NodeId = attrs.field(default=b"", init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def setup(self, node_info: Any) -> None:
@@ -389,6 +397,8 @@ def test_hooks_get_what_they_ask_for_by_name(make_kernel: MakeKernel) -> None:
 @attrs.define
 class Counting:
     calls: int = attrs.field(default=0, init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def setup(self) -> None:
@@ -681,6 +691,8 @@ def test_status_is_shown_by_plugin_and_an_error_in_its_place(make_kernel: MakeKe
 def test_what_depends_on_the_dimension_is_said_once_it_is_known(make_kernel: MakeKernel) -> None:
     @attrs.frozen
     class Narrow:
+        claims = Claims(tolerates=None)
+
         def check(self, around: Surroundings) -> Sequence[Problem]:
             if around.dimension <= 3:
                 return ()
@@ -704,7 +716,7 @@ def test_setup_says_what_is_visible(make_kernel: MakeKernel) -> None:
 
     @attrs.frozen
     class Hider:
-        hides = Hides(Visibility.GROUP, 3)
+        claims = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 3))
 
         @hookimpl
         def privatize(self, update: Update) -> Update:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import CompatibilityError, ConfigError, PluginError, Updates, Vector, hookimpl
+from qres_core import (
+    Claims,
+    CompatibilityError,
+    ConfigError,
+    PluginError,
+    Updates,
+    Vector,
+    hookimpl,
+)
 from qres_core.kernel.assembly import assemble
 from qres_core.kernel.compliance import enforce, remarks, unmet
 from qres_core.kernel.config import parse
@@ -37,9 +45,9 @@ class Budgeted:
     modes: tuple[str, ...] = ()
 
     @property
-    def effective(self) -> Mapping[str, object]:
+    def claims(self) -> Claims:
         """What the budget comes to."""
-        return {"epsilon": self.epsilon or float(self.rounds)}
+        return Claims(tolerates=None, effective={"epsilon": self.epsilon or float(self.rounds)})
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -53,9 +61,9 @@ class Silent(Budgeted):
     """A plugin that does not say properly what its options come to."""
 
     @property
-    def effective(self) -> Any:
+    def claims(self) -> Any:
         """No mapping."""
-        return 3
+        return Claims(tolerates=None, effective=cast("Any", 3))
 
 
 INSTALLED = {
@@ -322,7 +330,7 @@ def test_a_plugin_that_hides_what_its_options_come_to_is_refused(swarm_table: Sw
     policy = SitePolicy(
         "site.toml", rules=(PolicyRule("at_most", ("plugins", "silent", "epsilon"), 4.0),)
     )
-    with pytest.raises(PluginError, match="QRES-E206"):
+    with pytest.raises(PluginError, match="QRES-E210"):
         refused([policy], job(swarm_table, silent={}))
 
 

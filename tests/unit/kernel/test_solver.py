@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import CompatibilityError, Hides, Needs, Problem, Visibility
+from qres_core import Claims, CompatibilityError, Hides, Needs, Problem, Visibility
 from qres_core.contract.hookspecs import HookSpecs
-from qres_core.contract.traits import HIDES_NOTHING, NO_NEEDS
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.discovery import Installed
@@ -31,16 +30,10 @@ MakeKernel = Callable[..., Kernel]
 
 
 @attrs.frozen
-class Claims:
+class Silent:
     """A plugin as the solver sees it: only what it says of itself."""
 
-    needs: Needs = NO_NEEDS
-    hides: Hides = HIDES_NOTHING
-    notices: tuple[str, ...] = ()
-    averages: bool = False
-    weighs: bool = True
-    bounds: str = ""
-    transferable: bool = False
+    claims: Claims
 
 
 def toy(
@@ -48,6 +41,7 @@ def toy(
     *hooks: str,
     hides: Visibility = Visibility.INDIVIDUAL,
     size: int = 1,
+    tolerates: int | None = None,
     averages: bool = False,
     weighs: bool = True,
     bounds: str = "",
@@ -55,14 +49,15 @@ def toy(
     **needs: Any,
 ) -> Enabled:
     claims = Claims(
-        Needs(**needs),
-        Hides(hides, size),
+        tolerates=tolerates,
+        needs=Needs(**needs),
+        hides=Hides(hides, size),
         averages=averages,
         weighs=weighs,
         bounds=bounds,
         transferable=transferable,
     )
-    return Enabled(name, Installed.local(name, Claims), claims, hooks)
+    return Enabled(name, Installed.local(name, Silent), Silent(claims), hooks)
 
 
 MEMORY = toy("memory", "transport")
@@ -563,7 +558,8 @@ def test_a_mean_may_stand_where_proofs_bound_every_update_and_the_operator_is_to
 
 
 def test_plugins_may_give_notice() -> None:
-    weak = Enabled("dp", Installed.local("dp", Claims), Claims(notices=("epsilon is large",)), ())
+    said = Claims(tolerates=None, notices=("epsilon is large",))
+    weak = Enabled("dp", Installed.local("dp", Silent), Silent(said), ())
     assert solution(*COMPLETE, weak).notices == ("plugins.dp: epsilon is large",)
 
 
@@ -600,16 +596,17 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
 ANY_NEEDS = st.builds(
     Needs,
     visibility=st.sampled_from(Visibility),
-    min_updates=st.integers(-1, 9),
-    tolerates=st.none() | st.integers(-1, 5),
+    min_updates=st.integers(1, 9),
     families=st.lists(st.sampled_from([*SLOTS, "nonsense"]), max_size=2).map(tuple),
     equal_weights=st.booleans(),
 )
-ANY_PLUGIN = st.tuples(
-    st.lists(st.sampled_from(ALL_HOOKS), max_size=5, unique=True),
-    ANY_NEEDS,
-    st.builds(Hides, st.sampled_from(Visibility)),
+ANY_CLAIMS = st.builds(
+    Claims,
+    tolerates=st.none() | st.integers(0, 5),
+    needs=ANY_NEEDS,
+    hides=st.builds(Hides, st.sampled_from(Visibility)),
 )
+ANY_PLUGIN = st.tuples(st.lists(st.sampled_from(ALL_HOOKS), max_size=5, unique=True), ANY_CLAIMS)
 ANY_SWARM = st.builds(
     swarm,
     nodes=st.integers(5, 12),
@@ -622,14 +619,14 @@ ANY_SWARM = st.builds(
 
 
 @settings(max_examples=300)
-@given(claims=st.lists(ANY_PLUGIN, max_size=7), around=ANY_SWARM)
+@given(stated=st.lists(ANY_PLUGIN, max_size=7), around=ANY_SWARM)
 def test_any_combination_is_solved(
-    claims: list[tuple[list[str], Needs, Hides]], around: SwarmConfig
+    stated: list[tuple[list[str], Claims]], around: SwarmConfig
 ) -> None:
     """No combination makes the solver fail; and what it accepts keeps the promises it checks."""
     plugins = [
-        Enabled(f"p{index}", Installed.local("p", Claims), Claims(needs, hides), tuple(hooks))
-        for index, (hooks, needs, hides) in enumerate(claims)
+        Enabled(f"p{index}", Installed.local("p", Silent), Silent(claims), tuple(hooks))
+        for index, (hooks, claims) in enumerate(stated)
     ]
     found = solve(plugins, around)
     names = {one.name for one in plugins}
@@ -647,10 +644,10 @@ def test_any_combination_is_solved(
     assert len(having("reputation")) <= 1
     assert around.insecure or (having("sign") and having("authenticate") and having("replay_check"))
     assert around.nodes >= 3 * around.byzantine + 1
-    left = min([INDIVIDUAL, *(one.hides.leaves for one in having("privatize"))])
+    left = min([INDIVIDUAL, *(one.claims.hides.leaves for one in having("privatize"))])
     for seer in [*having("aggregate"), *having("wrap_aggregate"), *having("verify")]:
-        assert seer.needs.visibility <= left
+        assert seer.claims.needs.visibility <= left
     assert not (having("reveal") and (having("screen") or having("endorse")))
-    for needs in (plugin.needs for plugin in plugins):
-        assert needs.min_updates <= around.quorum
-        assert needs.tolerates is None or needs.tolerates >= around.byzantine
+    for claims in (plugin.claims for plugin in plugins):
+        assert claims.needs.min_updates <= around.quorum
+        assert claims.tolerates is None or claims.tolerates >= around.byzantine

@@ -16,6 +16,7 @@ import pytest
 from qres_core import (
     ACCEPT,
     Blame,
+    Claims,
     CompatibilityError,
     Contribution,
     Decision,
@@ -92,7 +93,7 @@ def answering(hook: str, answer: Callable[[], object]) -> type[object]:
     def method(_self: object) -> object:
         return answer()
 
-    body: dict[str, Any] = {hook: hookimpl(method)}
+    body: dict[str, Any] = {"claims": Claims(tolerates=None), hook: hookimpl(method)}
     return attrs.make_class("Answering", [], class_body=body)
 
 
@@ -314,7 +315,11 @@ def checking(alone: Callable[[Contribution], object], together: object) -> type[
     def verify_all(_self: object, contributions: tuple[Contribution, ...]) -> object:
         return together(contributions) if callable(together) else together
 
-    body: dict[str, Any] = {"verify": hookimpl(verify), "verify_all": hookimpl(verify_all)}
+    body: dict[str, Any] = {
+        "claims": Claims(tolerates=None),
+        "verify": hookimpl(verify),
+        "verify_all": hookimpl(verify_all),
+    }
     return attrs.make_class("Checking", [], class_body=body)
 
 
@@ -383,5 +388,5 @@ def answering_each(hook: str, answer: Callable[[Contribution], object]) -> type[
     def method(_self: object, contribution: Contribution) -> object:
         return answer(contribution)
 
-    body: dict[str, Any] = {hook: hookimpl(method)}
+    body: dict[str, Any] = {"claims": Claims(tolerates=None), hook: hookimpl(method)}
     return attrs.make_class("Each", [], class_body=body)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qres_core import (
     ACCEPT,
+    Claims,
     Contribution,
     Evidence,
     HeldOut,
@@ -153,6 +154,8 @@ class Stateful:
     before: Any = attrs.field(default=None, init=False)
     seen: list[int] = attrs.field(factory=list[int], init=False)
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def verify(self, contribution: Contribution) -> Verdict:
         self.seen.append(int(contribution.vector[0]))
@@ -251,6 +254,8 @@ def test_a_probe_counts_the_weights_and_says_what_would_be_refused() -> None:
 class Judge:
     """Leaves out what makes the loss worse alone, and refuses what is worse merged."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
         return Screening(
@@ -297,6 +302,8 @@ def test_a_probe_is_screened_and_must_be_endorsed_by_the_held_out_examples() -> 
 @attrs.frozen
 class Stubborn:
     """A rule that cannot be copied."""
+
+    claims = Claims(tolerates=None)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Stubborn:
         msg = "one of a kind"

@@ -11,6 +11,7 @@ import pytest
 from qres_core import (
     ACCEPT,
     Blame,
+    Claims,
     Contribution,
     DialogueMessage,
     LabError,
@@ -93,6 +94,8 @@ def test_every_contribution_passes_through_the_hooks() -> None:
 
     @attrs.frozen
     class Watcher:
+        claims = Claims(tolerates=None)
+
         @hookimpl
         def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
             seen.append(contribution.sender)
@@ -167,6 +170,8 @@ class Caller:
     """Asks everybody in, and merges only when it heard of them."""
 
     roll: Roll | None = None
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> Roll:

@@ -21,6 +21,7 @@ import numpy as np
 from qres_core import (
     ACCEPT,
     Blame,
+    Claims,
     Contribution,
     Dialogue,
     Envelope,
@@ -142,6 +143,8 @@ class Witness:
 class FlippedMean:
     """The mean with the lowest bit of the first coordinate flipped: a broken machine."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         merged = weighted_mean(updates.vectors, updates.weights).copy()
@@ -155,6 +158,8 @@ class Checksum:
 
     name: ClassVar[str] = "checksum"
     checked: int = attrs.field(init=False, default=0)
+
+    claims: ClassVar[Claims] = Claims(tolerates=None)
 
     @staticmethod
     def of(vector: Vector, model: bytes) -> bytes:
@@ -178,7 +183,7 @@ class Bulk(Checksum):
     """The same, and checks many at once."""
 
     name: ClassVar[str] = "bulk"
-    transferable: ClassVar[bool] = True
+    claims: ClassVar[Claims] = Claims(tolerates=None, transferable=True)
     sizes: list[int] = attrs.field(init=False, factory=list[int])
 
     @hookimpl
@@ -197,6 +202,8 @@ class Talk:
     dialogues: list[Any] = attrs.field(factory=list, init=False)
     calls: list[tuple[str, bool, bool]] = attrs.field(factory=list, init=False)
     _own: NodeId = attrs.field(default=b"", init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

@@ -136,5 +136,7 @@ def test_the_plugin_is_the_mean_by_weight() -> None:
 
 
 def test_the_plugin_says_that_it_withstands_nobody() -> None:
-    assert Mean().needs == Needs(tolerates=0)
-    assert Mean(unprotected=True).needs == Needs(tolerates=None)
+    assert Mean().claims.needs == Needs()
+    assert Mean().claims.tolerates == 0
+    assert Mean(unprotected=True).claims.needs == Needs()
+    assert Mean(unprotected=True).claims.tolerates is None

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_core import Claims, Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
 from qres_core.swarm.mean import Mean
 from qres_core.testing import RULES, AggregatorContract, ContractViolationError
 
@@ -54,17 +54,20 @@ class Median:
     f: int = 3
 
     @property
-    def needs(self) -> Needs:
-        return Needs(Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+    def claims(self) -> Claims:
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates)
+        refuse_below(updates, self.claims.needs.min_updates)
         return np.rint(np.median(updates.vectors, axis=0)).astype(np.int32)
 
 
 @attrs.frozen
 class WeightedMean:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         total = int(updates.weights.sum())
@@ -81,15 +84,16 @@ class SlowKrum:
     f: int = 2
 
     @property
-    def needs(self) -> Needs:
-        return Needs(Visibility.INDIVIDUAL, min_updates=2 * self.f + 3, tolerates=self.f)
+    def claims(self) -> Claims:
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 3)
+        return Claims(tolerates=self.f, needs=needs)
 
     def distance(self, left: list[int], right: list[int]) -> int:
         return sum((a - b) ** 2 for a, b in zip(left, right, strict=True))
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates)
+        refuse_below(updates, self.claims.needs.min_updates)
         rows = updates.vectors.tolist()
         near = len(rows) - self.f - 2
         scores = [
@@ -132,6 +136,8 @@ def test_first_party_krum_passes(factory: Callable[[], object], rule: str) -> No
 
 
 class PlainClass:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         return updates.vectors[0]
@@ -146,6 +152,8 @@ class MisspeltHook:
 
 @attrs.frozen
 class MisspeltArgument:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, update: Updates) -> Vector:
         return update.vectors[0]
@@ -153,6 +161,8 @@ class MisspeltArgument:
 
 @attrs.frozen
 class KeywordOnly:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, *, updates: Updates) -> Vector:
         return updates.vectors[0]
@@ -167,6 +177,8 @@ class Asynchronous:
 
 @attrs.frozen
 class Ordered:
+    claims = Claims(tolerates=None)
+
     @hookimpl(tryfirst=True)
     def aggregate(self, updates: Updates) -> Vector:
         return updates.vectors[0]
@@ -180,8 +192,8 @@ class OtherFamily:
 
 
 @attrs.frozen
-class NeedsAreNotNeeds:
-    needs = 3
+class ClaimsAreNotClaims:
+    claims = 3
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -190,6 +202,8 @@ class NeedsAreNotNeeds:
 
 @attrs.frozen
 class FloatResult:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Any:
         return np.median(updates.vectors, axis=0)
@@ -197,6 +211,8 @@ class FloatResult:
 
 @attrs.frozen
 class WrongShape:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         return np.median(updates.vectors, axis=1).astype(np.int32)
@@ -204,6 +220,8 @@ class WrongShape:
 
 @attrs.frozen
 class ForgottenReturn:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> None:
         np.median(updates.vectors, axis=0)
@@ -211,6 +229,8 @@ class ForgottenReturn:
 
 @attrs.frozen
 class SqueezesOneCoordinate:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         return np.squeeze(np.median(updates.vectors, axis=0).astype(np.int32)[None, :])
@@ -218,6 +238,8 @@ class SqueezesOneCoordinate:
 
 @attrs.frozen
 class SortsInPlace:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         updates.vectors.sort(axis=0)
@@ -226,6 +248,8 @@ class SortsInPlace:
 
 @attrs.frozen
 class ForcesWriting:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         updates.vectors.flags.writeable = True
@@ -236,6 +260,8 @@ class ForcesWriting:
 
 @attrs.frozen
 class ForcesWeights:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         updates.weights.flags.writeable = True
@@ -246,6 +272,8 @@ class ForcesWeights:
 
 @attrs.frozen
 class FirstSenderWins:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         return updates.vectors[0]
@@ -254,6 +282,8 @@ class FirstSenderWins:
 @attrs.frozen
 class RunningMean:
     """A mean of means: the later a sender, the more it counts."""
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -267,7 +297,7 @@ class RunningMean:
 class FallsBackToMean(Median):
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        if len(updates) < self.needs.min_updates:
+        if len(updates) < self.claims.needs.min_updates:
             return updates.vectors.mean(axis=0).astype(np.int32)
         return np.median(updates.vectors, axis=0).astype(np.int32)
 
@@ -276,7 +306,7 @@ class FallsBackToMean(Median):
 class RefusesWithValueError(Median):
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        if len(updates) < self.needs.min_updates:
+        if len(updates) < self.claims.needs.min_updates:
             msg = "too few"
             raise ValueError(msg)
         return np.median(updates.vectors, axis=0).astype(np.int32)
@@ -286,19 +316,22 @@ class RefusesWithValueError(Median):
 class OffByOne(Median):
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates + 1)
+        refuse_below(updates, self.claims.needs.min_updates + 1)
         return np.median(updates.vectors, axis=0).astype(np.int32)
 
 
 @attrs.frozen
 class MinorityClaim(Median):
     @property
-    def needs(self) -> Needs:
-        return Needs(Visibility.INDIVIDUAL, min_updates=2 * self.f, tolerates=self.f)
+    def claims(self) -> Claims:
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f)
+        return Claims(tolerates=self.f, needs=needs)
 
 
 @attrs.frozen
 class Noisy:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         return updates.vectors[int(np.random.default_rng().integers(len(updates)))]
@@ -307,6 +340,8 @@ class Noisy:
 @attrs.define
 class DriftsWithTheRounds:
     calls: int = attrs.field(default=0, init=False)
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -318,6 +353,8 @@ class DriftsWithTheRounds:
 class ShrunkMean:
     """Divides by n + 1."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         total = updates.vectors.astype(np.int64).sum(axis=0)
@@ -326,6 +363,8 @@ class ShrunkMean:
 
 @attrs.frozen
 class WrappingMean:
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         return (updates.vectors.sum(axis=0, dtype=np.int32) // len(updates)).astype(np.int32)
@@ -334,6 +373,8 @@ class WrappingMean:
 @attrs.frozen
 class HalfPrecisionMedian:
     """float32 has 24 bits, the grid 32."""
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -345,6 +386,8 @@ class HalfPrecisionMedian:
 class AbsoluteWeights:
     """Counts only senders with more than 500 examples."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
         rows = updates.vectors[updates.weights > 500]
@@ -354,12 +397,13 @@ class AbsoluteWeights:
 @attrs.frozen
 class RobustInNameOnly(WeightedMean):
     @property
-    def needs(self) -> Needs:
-        return Needs(Visibility.INDIVIDUAL, min_updates=7, tolerates=3)
+    def claims(self) -> Claims:
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=7)
+        return Claims(tolerates=3, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates)
+        refuse_below(updates, self.claims.needs.min_updates)
         return updates.vectors.mean(axis=0).astype(np.int32)
 
 
@@ -369,7 +413,7 @@ class WeightedMedian(Median):
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates)
+        refuse_below(updates, self.claims.needs.min_updates)
         order = np.argsort(updates.vectors, axis=0, kind="stable")
         cumulated = np.cumsum(updates.weights[order], axis=0)
         middle = (cumulated * 2 >= cumulated[-1]).argmax(axis=0)
@@ -380,7 +424,7 @@ class WeightedMedian(Median):
 class TrimsOneTooFew(Median):
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates)
+        refuse_below(updates, self.claims.needs.min_updates)
         kept = np.sort(updates.vectors, axis=0)[self.f - 1 : len(updates) - self.f + 1]
         return kept.mean(axis=0).astype(np.int32)
 
@@ -404,7 +448,7 @@ class TrustsTheLast(Median):
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
-        refuse_below(updates, self.needs.min_updates)
+        refuse_below(updates, self.claims.needs.min_updates)
         far = np.abs(updates.vectors[-1].astype(np.int64)).max() > 2**30
         median = np.median(updates.vectors, axis=0).astype(np.int32)
         return updates.vectors[-1] if far else median
@@ -418,7 +462,7 @@ BROKEN = [
     (Asynchronous, "QRES-AGG-1"),
     (Ordered, "QRES-AGG-1"),
     (OtherFamily, "QRES-AGG-1"),
-    (NeedsAreNotNeeds, "QRES-AGG-1"),
+    (ClaimsAreNotClaims, "QRES-AGG-1"),
     (FloatResult, "QRES-AGG-2"),
     (WrongShape, "QRES-AGG-2"),
     (ForgottenReturn, "QRES-AGG-2"),
@@ -479,6 +523,8 @@ def test_make_must_be_defined() -> None:
 def test_rounding_admits_as_many_steps_as_it_says() -> None:
     @attrs.frozen
     class OneHigh:
+        claims = Claims(tolerates=None)
+
         @hookimpl
         def aggregate(self, updates: Updates) -> Vector:
             wide = updates.vectors.min(axis=0).astype(np.int64) + 1
@@ -495,7 +541,7 @@ def test_stretch_bounds_how_far_liars_may_move_the_result() -> None:
     class Leans(Median):
         @hookimpl
         def aggregate(self, updates: Updates) -> Vector:
-            refuse_below(updates, self.needs.min_updates)
+            refuse_below(updates, self.claims.needs.min_updates)
             wide = np.median(updates.vectors, axis=0).astype(np.int64) + 3 * 4096
             return np.minimum(wide, 2**31 - 1).astype(np.int32)
 
@@ -517,12 +563,13 @@ def test_equal_weights_are_given_to_rules_that_need_them() -> None:
     @attrs.frozen
     class EqualOnly(Median):
         @property
-        def needs(self) -> Needs:
-            return attrs.evolve(super().needs, equal_weights=True)
+        def claims(self) -> Claims:
+            stated = super().claims
+            return attrs.evolve(stated, needs=attrs.evolve(stated.needs, equal_weights=True))
 
         @hookimpl
         def aggregate(self, updates: Updates) -> Vector:
-            refuse_below(updates, self.needs.min_updates)
+            refuse_below(updates, self.claims.needs.min_updates)
             assert len(set(updates.weights.tolist())) == 1
             return np.rint(np.median(updates.vectors, axis=0)).astype(np.int32)
 

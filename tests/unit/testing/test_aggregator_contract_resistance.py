@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
+from qres_core import Claims, Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl
 from qres_core.testing import AggregatorContract, ContractViolationError
 
 METHODS = {
@@ -44,11 +44,12 @@ class Robust:
     f: int = 2
 
     @property
-    def needs(self) -> Needs:
-        return Needs(Visibility.INDIVIDUAL, min_updates=2 * self.f + 3, tolerates=self.f)
+    def claims(self) -> Claims:
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 3)
+        return Claims(tolerates=self.f, needs=needs)
 
     def check(self, updates: Updates) -> NDArray[np.int64]:
-        if len(updates) < self.needs.min_updates:
+        if len(updates) < self.claims.needs.min_updates:
             raise ValueRefusedError.of("QRES-E505", "updates", f"only {len(updates)}")
         return updates.vectors.astype(np.int64)
 
@@ -289,8 +290,11 @@ def test_one_liar_too_many_breaks_a_rule_that_tells_the_truth() -> None:
     @attrs.frozen
     class Tight(Sound):
         @property
-        def needs(self) -> Needs:
-            return attrs.evolve(super().needs, min_updates=2 * self.f + 1)
+        def claims(self) -> Claims:
+            stated = super().claims
+            return attrs.evolve(
+                stated, needs=attrs.evolve(stated.needs, min_updates=2 * self.f + 1)
+            )
 
         @hookimpl
         def aggregate(self, updates: Updates) -> Vector:
@@ -299,7 +303,7 @@ def test_one_liar_too_many_breaks_a_rule_that_tells_the_truth() -> None:
     assert violation(Tight, "QRES-AGG-13", breaks_beyond=True) is None
     error = violation(Sound, "QRES-AGG-13", breaks_beyond=True)  # 3 of 7 are a minority
     assert error is not None
-    assert "withstands more than needs.tolerates = 2" in str(error)
+    assert "withstands more than claims.tolerates = 2" in str(error)
 
 
 def test_rules_that_clip_about_a_fixed_point_are_not_asked_to_move_along() -> None:

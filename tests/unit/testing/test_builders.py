@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import LabError, PluginError, Updates, ValueRefusedError, hookimpl
+from qres_core import Claims, LabError, PluginError, Updates, ValueRefusedError, hookimpl
 from qres_core.testing import (
     host,
     make_envelope,
@@ -80,6 +80,8 @@ def test_one_roster_for_rounds_nodes_and_messages() -> None:
 def test_host_calls_hooks_with_the_arguments_they_ask_for() -> None:
     @attrs.frozen
     class Counter:
+        claims = Claims(tolerates=None)
+
         @hookimpl
         def aggregate(self, round_info: object) -> object:
             return round_info

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     ConfigError,
     Needs,
@@ -38,8 +39,9 @@ class Median:
     f: int = 2
 
     @property
-    def needs(self) -> Needs:
-        return Needs(min_updates=2 * self.f + 1, tolerates=self.f)
+    def claims(self) -> Claims:
+        needs = Needs(min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -69,6 +71,8 @@ class Pairs:
     f: int = 0
     size: int = 2
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def wrap_aggregate(self, proceed: Any, updates: Updates) -> Vector:
         count = len(updates) // self.size
@@ -85,6 +89,8 @@ class Hold:
     """Wrapper: clips."""
 
     bound: int = 1 << 20
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Any, updates: Updates) -> Vector:
@@ -150,7 +156,8 @@ def test_wrappers_nest_in_the_order_they_are_named() -> None:
 def test_a_wrapper_that_merges_updates_makes_the_composition_need_more() -> None:
     composed = find_rule("pairs+median").make()
     assert isinstance(composed, Composed)
-    assert composed.needs == Needs(min_updates=10, tolerates=2)
+    assert composed.claims.needs == Needs(min_updates=10)
+    assert composed.claims.tolerates == 2
     with pytest.raises(ValueRefusedError, match="10 are needed"):
         composed.aggregate(make_updates([[1]] * 9), make_round_info(nodes=9))
 
@@ -159,7 +166,8 @@ def test_a_class_of_a_module_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "certify_mine.py").write_text(
-        "import attrs\nfrom qres_core import hookimpl\n\n@attrs.frozen\nclass Mine:\n"
+        "import attrs\nfrom qres_core import Claims, hookimpl\n\n@attrs.frozen\nclass Mine:\n"
+        "    claims = Claims(tolerates=0)\n\n"
         "    @hookimpl\n    def aggregate(self, updates):\n        return updates.vectors[0]\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -249,7 +257,7 @@ def test_a_rule_that_declares_no_liars_cannot_be_asked() -> None:
     found = certify(find_rule("median", [("f", 0)]))
     assert not found.certified
     assert not found.failed
-    assert "needs.tolerates is 0" in found.conclusion
+    assert "claims.tolerates is 0" in found.conclusion
     asked = {one.rule: one.outcome for one in found.verdicts}
     assert asked["QRES-AGG-12"] == "not asked"
     assert found.robustness is None

@@ -7,7 +7,16 @@ import math
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from qres_core import Needs, Updates, ValueRefusedError, Vector, Visibility, hookimpl, options
+from qres_core import (
+    Claims,
+    Needs,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    Visibility,
+    hookimpl,
+    options,
+)
 
 __all__ = ["Geomedian", "weiszfeld"]
 
@@ -63,9 +72,10 @@ class Geomedian:
     )
 
     @property
-    def needs(self) -> Needs:
-        """Single updates, and more honest ones than liars."""
-        return Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, tolerates=self.f)
+    def claims(self) -> Claims:
+        """It withstands ``f`` liars if it sees single updates, most of them honest."""
+        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
+        return Claims(tolerates=self.f, needs=needs)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -73,10 +83,10 @@ class Geomedian:
 
         Raises QRES-E505 for fewer than ``2 f + 1`` updates.
         """
-        if len(updates) < self.needs.min_updates:
-            raise ValueRefusedError.of(
-                "QRES-E505", "updates", f"{len(updates)} came, {self.needs.min_updates} are needed"
-            )
+        fewest = self.claims.needs.min_updates
+        if len(updates) < fewest:
+            what = f"{len(updates)} came, {fewest} are needed"
+            raise ValueRefusedError.of("QRES-E505", "updates", what)
         centre = weiszfeld(
             updates.vectors.astype(np.float64),
             iterations=self.iterations,

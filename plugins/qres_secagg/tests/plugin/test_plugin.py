@@ -68,14 +68,14 @@ def test_it_is_a_plugin_of_the_kernel() -> None:
 
 
 def test_what_it_leaves_visible_follows_from_its_options() -> None:
-    assert Secagg().hides.leaves is Visibility.SUM
+    assert Secagg().claims.hides.leaves is Visibility.SUM
     # Groups of 12 make the rows, and one that has lost 4 is still opened.
-    assert attrs.astuple(Secagg(group_size=12).hides) == (Visibility.GROUP, 12, 8)
+    assert attrs.astuple(Secagg(group_size=12).claims.hides) == (Visibility.GROUP, 12, 8)
     # One sum may become those of groups: who counts on the size counts on the least.
-    assert attrs.astuple(Secagg(bisect=True).hides) == (Visibility.GROUP, None, 8)
+    assert attrs.astuple(Secagg(bisect=True).claims.hides) == (Visibility.GROUP, None, 8)
     halved = Secagg(group_size=12, min_size=5, bisect=True)
-    assert attrs.astuple(halved.hides) == (Visibility.GROUP, 12, 5)
-    assert {"authenticate", "replay_check"} <= set(Secagg().needs.families)
+    assert attrs.astuple(halved.claims.hides) == (Visibility.GROUP, 12, 5)
+    assert {"authenticate", "replay_check"} <= set(Secagg().claims.needs.families)
 
 
 def test_a_bound_the_ring_has_no_room_for_is_refused_with_numbers() -> None:

@@ -1,5 +1,7 @@
-"""What a plugin says of itself decides what it may stand beside: each trait refuses, and without it
-the same swarm starts."""
+"""What a plugin claims decides what it may stand beside.
+
+Each claim refuses, and without it the same swarm starts.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,15 @@ import attrs
 import pytest
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     Extent,
     Hides,
     Needs,
-    PluginError,
     Problem,
     Surroundings,
     Visibility,
 )
-from qres_core.contract.traits import HIDES_NOTHING, NO_NEEDS
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.discovery import Installed
@@ -33,15 +34,7 @@ Check = Callable[[Surroundings], Any]
 class Says:
     """A plugin that says all there is to say; what it does not say has the value assumed."""
 
-    needs: Needs = NO_NEEDS
-    hides: Hides = HIDES_NOTHING
-    averages: Any = False
-    weighs: Any = True
-    bounds: Any = ""
-    alters: Any = True
-    merges: Any = 1
-    reveals: Any = True
-    accompanies: Any = False
+    claims: Claims
     checks: Check = lambda _around: ()
     grows: Callable[[Extent, Surroundings], Any] = lambda extent, _around: extent
 
@@ -55,7 +48,9 @@ class Says:
 
 
 def plugin(name: str, *hooks: str, **said: Any) -> Enabled:
-    return Enabled(name, Installed.local(name, Says), Says(**said), hooks)
+    methods = {label: said.pop(label) for label in ("checks", "grows") if label in said}
+    claims = Claims(**{"tolerates": None, **said})
+    return Enabled(name, Installed.local(name, Says), Says(claims=claims, **methods), hooks)
 
 
 MEMORY = plugin("memory", "transport")
@@ -106,7 +101,7 @@ def test_weighs() -> None:
 
 def test_bounds() -> None:
     """A mean may stand against liars whose updates are proved short."""
-    mean = plugin("mean", "aggregate", averages=True, needs=Needs(tolerates=0))
+    mean = plugin("mean", "aggregate", averages=True, tolerates=0)
     assert problem(plugin("proof", "prove", "verify"), mean, swarm=LIARS).code == "QRES-E309"
     assert starts(plugin("proof", "prove", "verify", bounds="at most 1"), mean, swarm=LIARS)
 
@@ -253,29 +248,6 @@ def test_passes_tells_the_plugins_after_it_how_large_an_update_is() -> None:
 def raising(*_arguments: object) -> Any:
     msg = "broken"
     raise RuntimeError(msg)
-
-
-@pytest.mark.parametrize(
-    ("hooks", "wrong", "right"),
-    [
-        (("aggregate",), {"averages": 1}, {"averages": True}),
-        (("reputation",), {"weighs": None}, {"weighs": False}),
-        (("prove", "verify"), {"bounds": 3.0}, {"bounds": "3"}),
-        (("wrap_aggregate",), {"alters": "no"}, {"alters": False}),
-        (("wrap_aggregate",), {"merges": 2.0}, {"merges": 2}),
-        (("reveal",), {"reveals": 0}, {"reveals": False}),
-        (("privatize",), {"accompanies": ()}, {"accompanies": True}),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
-)
-def test_a_trait_of_another_type_is_refused(
-    hooks: tuple[str, ...], wrong: dict[str, Any], right: dict[str, Any]
-) -> None:
-    (label,) = wrong
-    assert getattr(plugin("x", *hooks, **right), label) == right[label]
-    with pytest.raises(PluginError, match=rf"QRES-E206 plugins\.x: '{label}' is a ") as caught:
-        getattr(plugin("x", *hooks, **wrong), label)
-    assert caught.value.problems[0].fix
 
 
 @pytest.mark.parametrize(

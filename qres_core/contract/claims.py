@@ -1,0 +1,242 @@
+"""What a plugin claims: the facts that the solver compares before anything starts.
+
+A plugin states them as one value, ``claims``: a plain attribute of its attrs class, or a property
+where they depend on its options::
+
+    @attrs.frozen
+    class Median:
+        f: int = 1
+
+        @property
+        def claims(self) -> Claims:
+            needs = Needs(visibility=Visibility.GROUP, min_updates=2 * self.f + 1)
+            return Claims(tolerates=self.f, needs=needs)
+
+A plugin with a hook of :data:`CLAIMED_HOOKS` must have it. One without these hooks may have it;
+without it, it claims what ``Claims(tolerates=None)`` does.
+
+Two methods may stand beside it, for what only numbers of the whole configuration tell. Both must
+be pure, quick, and ask for nothing but their arguments and the plugin's options; they run before
+``setup``.
+
+- ``check(around: Surroundings) -> Iterable[Problem]``: every reason why the plugin would fail, or
+  break its promise, in these surroundings. A problem names the option, the other side with its
+  value, and what to do.
+- ``passes(extent: Extent, around: Surroundings) -> Extent``: of a ``privatize`` plugin, how large
+  an update is after it, if it was as large as ``extent`` before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from qres_core.contract.errors import PluginError
+from qres_core.contract.types import Visibility
+
+CLAIMED_HOOKS: Final = frozenset(
+    ("aggregate", "wrap_aggregate", "privatize", "reveal", "prove", "verify")
+)
+"""A plugin with one of these hooks is refused without ``claims``: rules, wrappers, privatizers and
+provers. What they leave unsaid would be taken for a promise."""
+
+_Validator = Callable[[object, Any, Any], None]
+
+
+def _exactly(kind: type, least: Any = None, *, or_none: bool = False) -> _Validator:
+    """A validator: a value of just this type, and not below ``least``; or ``None``."""
+
+    def check(instance: object, attribute: Any, value: Any) -> None:
+        if value is None and or_none:
+            return
+        if type(value) is kind and (least is None or value >= least):
+            return
+        bound = "" if least is None else f" of {least} or more"
+        fix = f"give it an {kind.__name__}{bound}{', or None' if or_none else ''}"
+        name = type(instance).__name__
+        where = f"{name.lower()}.{attribute.name}"
+        raise PluginError.of("QRES-E210", where, f"{value!r} is not allowed there", fix)
+
+    return check
+
+
+def _words(instance: object, attribute: Any, value: Any) -> None:
+    if type(value) is not tuple or any(type(word) is not str for word in value):
+        where = f"{type(instance).__name__.lower()}.{attribute.name}"
+        what = f"{value!r} is no tuple of texts"
+        raise PluginError.of("QRES-E210", where, what, 'write ("a text",), with the comma')
+
+
+def _mapping(_instance: object, _attribute: Any, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        what = f"{value!r} is no mapping"
+        raise PluginError.of("QRES-E210", "claims.effective", what, 'write {"option": value}')
+
+
+_YES_OR_NO: Final = _exactly(bool)
+
+
+@attrs.frozen
+class Needs:
+    """What must hold for the plugin's guarantee.
+
+    Attributes:
+        visibility: least visibility of contributions the plugin can work with.
+        min_updates: fewest updates it accepts in a round, for example ``2 f + 3`` for Krum.
+        families: hook families some other enabled plugin must fill, for example
+            ``("authenticate",)``.
+        equal_weights: true if unequal weights would void the guarantee.
+        at_most: most visibility of contributions that the guarantee allows: ``SUM`` or ``GROUP``
+            if single updates must be hidden.
+        averaging: true if the guarantee holds only for a rule that averages, and averages all the
+            updates as the plugin left them.
+
+    Raises:
+        PluginError: QRES-E210 for a value of another type, or a size below 1.
+    """
+
+    visibility: Visibility = attrs.field(default=Visibility.SUM, validator=_exactly(Visibility))
+    min_updates: int = attrs.field(default=1, validator=_exactly(int, 1))
+    families: tuple[str, ...] = attrs.field(default=(), validator=_words)
+    equal_weights: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    at_most: Visibility = attrs.field(default=Visibility.INDIVIDUAL, validator=_exactly(Visibility))
+    averaging: bool = attrs.field(default=False, validator=_YES_OR_NO)
+
+
+@attrs.frozen
+class Hides:
+    """What a ``privatize`` plugin takes away from everything after it.
+
+    Attributes:
+        leaves: what stays visible of contributions once it ran.
+        group_size: with ``GROUP``, how many nodes a group has at least; rules see one row a group.
+            ``None`` where no number of groups is sure: all nodes may be one.
+        smallest: with ``GROUP``, the fewest updates of a group whose sum is still revealed;
+            ``None`` if that is ``group_size``.
+
+    Raises:
+        PluginError: QRES-E210 for a value of another type, or a size below 1.
+    """
+
+    leaves: Visibility = attrs.field(default=Visibility.INDIVIDUAL, validator=_exactly(Visibility))
+    group_size: int | None = attrs.field(default=1, validator=_exactly(int, 1, or_none=True))
+    smallest: int | None = attrs.field(default=None, validator=_exactly(int, 1, or_none=True))
+
+
+@attrs.frozen(kw_only=True)
+class Claims:
+    """What a plugin says of itself. Where it leaves something out, the careful value is assumed.
+
+    Attributes:
+        tolerates: liars among the updates that the plugin withstands; 0 for none. ``None`` promises
+            nothing: the solver then compares it with nothing, and the conformance suites ask
+            nothing about liars. There is no default, so that nobody promises nothing by accident.
+        needs: what must hold for its guarantee.
+        hides: what a ``privatize`` plugin takes away from everything after it.
+        notices: sentences that an operator should read, for example that an option weakens it.
+        averages: the rule is a weighted mean of its rows.
+        weighs: the reputation scales weights, beside banning.
+        bounds: the proof bounds the length of every update: by how much, in a few words; empty
+            where it does not.
+        alters: the wrapper changes what the rule gets, or what it returns.
+        merges: the wrapper makes one row of so many.
+        reveals: ``reveal`` changes updates that no plugin hides.
+        accompanies: ``privatize`` puts a companion beside the update.
+        transferable: ``verify`` judges by the contribution, the round and the configuration, so
+            that every honest node comes to the same verdict.
+        effective: what options come to that follow from others, by name of the option: a site
+            policy's bounds are held against these values.
+
+    Raises:
+        PluginError: QRES-E210 for a value of another type, or a number that is too small.
+    """
+
+    tolerates: int | None = attrs.field(validator=_exactly(int, 0, or_none=True))
+    needs: Needs = attrs.field(default=Needs(), validator=_exactly(Needs))
+    hides: Hides = attrs.field(default=Hides(), validator=_exactly(Hides))
+    notices: tuple[str, ...] = attrs.field(default=(), validator=_words)
+    averages: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    weighs: bool = attrs.field(default=True, validator=_YES_OR_NO)
+    bounds: str = attrs.field(default="", validator=_exactly(str))
+    alters: bool = attrs.field(default=True, validator=_YES_OR_NO)
+    merges: int = attrs.field(default=1, validator=_exactly(int, 1))
+    reveals: bool = attrs.field(default=True, validator=_YES_OR_NO)
+    accompanies: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    transferable: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    effective: Mapping[str, object] = attrs.field(factory=dict, validator=_mapping, hash=False)
+
+    @property
+    def liars(self) -> int:
+        """Liars that it withstands; 0 where it promises nothing."""
+        return self.tolerates or 0
+
+
+NO_CLAIMS: Final = Claims(tolerates=None)
+
+
+@attrs.frozen(kw_only=True)
+class Extent:
+    """How large an update can be at a place in the chain of ``privatize`` plugins.
+
+    Attributes:
+        length: greatest L2 norm, noise left aside, in the model's own units; infinite where
+            nothing bounds it.
+        clipped_by: the plugin that bounds it; empty for none.
+        accepted: greatest L2 norm of what a liar can send and get accepted, in the same units.
+        noise: standard deviation of the noise in every coordinate, in the model's own units.
+        noised_by: the plugin that adds it; empty for none.
+    """
+
+    length: float = math.inf
+    clipped_by: str = ""
+    accepted: float = math.inf
+    noise: float = 0.0
+    noised_by: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What a plugin is told of the configuration it is part of.
+
+    Attributes:
+        nodes: number of nodes.
+        byzantine: liars among them that the swarm promises to withstand.
+        quorum: fewest contributions of a round.
+        scale: exponent of the grid; a step is ``2**(scale - 16)``.
+        weight_cap: largest weight that counts.
+        deadline: seconds until a set is proposed.
+        max_message_bytes: largest message that is sent or taken.
+        roster: identities of the nodes, hexadecimal; empty where they are not known yet.
+        dimension: coordinates of the model; 0 where it is not known yet.
+        hooks: hooks that the other plugins implement.
+        visibility: what is visible of contributions in the end.
+        hidden_by: the plugin that hides the rest; empty for none.
+        members: fewest updates that a revealed row holds: 1 where nothing is hidden.
+        extent: how large an update is when it gets to the plugin.
+        before: names of the ``privatize`` plugins before this one, in file order.
+        after: names of those after it, without the one that hides.
+        companions: of ``before``, those that put something beside the update.
+        altered_by: names of the wrappers before this plugin that change what it sees as a wrapper.
+    """
+
+    nodes: int
+    byzantine: int
+    quorum: int
+    scale: int = 0
+    weight_cap: int = 1
+    deadline: float = 30.0
+    max_message_bytes: int = 64 * 2**20
+    roster: tuple[str, ...] = ()
+    dimension: int = 0
+    hooks: frozenset[str] = frozenset()
+    visibility: Visibility = Visibility.INDIVIDUAL
+    hidden_by: str = ""
+    members: int = 1
+    extent: Extent = Extent()
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+    altered_by: tuple[str, ...] = ()

@@ -1,0 +1,110 @@
+"""Public attributes of a plugin that nobody reads, and whose names say that somebody should.
+
+``need = Needs(...)`` beside the claims, or ``def agregate(...)`` without a mark, would be a promise
+that nobody compares, and a defence that never runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, cast
+
+import attrs
+
+from qres_core.contract.claims import Claims
+from qres_core.contract.errors import Problem
+from qres_core.contract.hookspecs import PROJECT
+from qres_core.kernel.slots import ALL_HOOKS
+
+METHODS: Final = ("check", "passes", "kappa_bound")
+"""Methods that are read beside the claims; the last by the conformance suite."""
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(Claims))
+_OTHER_WORDS: Final = frozenset(("bound", "merge", "weight", "weights"))
+"""Names that are near to a claim and mean something else on their own; a claim that is missing for
+them is the careful one, or is refused by the solver."""
+_NEAR: Final = 0.8
+"""As :func:`difflib.get_close_matches` counts: one wrong letter of five, or one of ten missing."""
+_LONGER: Final = 2
+"""Letters that a misspelling has more or less; ``authenticate_many`` is another word."""
+
+
+def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
+    """What is refused of a plugin's names.
+
+    Options, which are attrs fields that ``__init__`` takes, may resemble a name; they may only not
+    have the name of a claim. Names that begin with an underscore are the plugin's own.
+
+    Args:
+        plugin: the plugin's attrs class.
+        where: the path of its table, for the messages.
+
+    Yields:
+        QRES-E211 for every attribute that has the name of a hook or a claim and is none, or one so
+        near to it that it must be a misspelling.
+    """
+    fields = {field.name: field for field in attrs.fields(cast("Any", plugin))}
+    names = dict.fromkeys((*fields, *(name for kind in plugin.__mro__[:-1] for name in vars(kind))))
+    for name in names:
+        if name.startswith("_"):
+            continue
+        field = fields.get(name)
+        option = field is not None and field.init
+        value = None if field is not None else inspect.getattr_static(plugin, name)
+        value = getattr(value, "__func__", value)  # of a static or a class method
+        method = inspect.isfunction(value)
+        problem = _judge(name, value, option=option, method=method)
+        if problem is not None:
+            what, fix = problem
+            yield Problem("QRES-E211", where, f"{name!r} {what}", fix)
+
+
+def _judge(name: str, value: object, *, option: bool, method: bool) -> tuple[str, str] | None:
+    """What is wrong with a name, and what to do; ``None`` for nothing."""
+    if hasattr(value, f"{PROJECT}_impl") or (name in METHODS and method):
+        return None
+    if name == "claims":
+        fix = 'make it a property, or write "claims = Claims(...)" without a type'
+        what = "is an option: a configuration could claim anything"
+        return (what, fix) if option else None
+    if name in _FIELDS:
+        other = "; an option needs another name" if option else ""
+        fix = f"write claims = Claims({name}=...){other}; see docs/how-to/migrate-a-plugin.md"
+        return "is read only as a part of 'claims'", fix
+    if option:
+        return None
+    if method and name in ALL_HOOKS:
+        return "is the name of a hook, and it is not marked", "mark it @hookimpl, or rename it"
+    return _misspelt(name, method=method)
+
+
+def _misspelt(name: str, *, method: bool) -> tuple[str, str] | None:
+    known = (*ALL_HOOKS, *METHODS, "claims", "needs", "hides") if method else ("claims", *_FIELDS)
+    meant = None if name in _OTHER_WORDS else nearest(name, known)
+    if meant is None:
+        return None
+    fix = f"did you mean {meant!r}?"
+    if meant in _FIELDS:
+        fix += f" Write claims = Claims({meant}=...)."
+    return "is read by nobody", f"{fix} If it is the plugin's own, rename it or begin it with _"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name of which ``name`` must be a misspelling; ``None`` where there is none.
+
+    Names that are near begin with the same letter and are about as long; case and underscores do
+    not count.
+    """
+    plain = _plain(name)
+    words = {_plain(word): word for word in known}
+    alike = [
+        word for word in words if word[0] == plain[:1] and abs(len(word) - len(plain)) <= _LONGER
+    ]
+    close = difflib.get_close_matches(plain, alike, 1, _NEAR)
+    return words[close[0]] if close else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
