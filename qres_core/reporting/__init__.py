@@ -6,7 +6,9 @@
 ``page``     a whole document with the one style sheet, and the policy to serve it under
 ========== =========================================================================================
 
-The room needs the standard library and attrs. Plugins reach it as ``qres_core.reporting``.
+The room needs the standard library and attrs. Plugins reach it as ``qres_core.reporting``. There is
+no template library: jinja2 and markupsafe are 1.4 MB and 70 ms of imports for what ``markup`` does
+in 80 lines, and no type checker reads their templates.
 """
 
 from __future__ import annotations
