@@ -73,6 +73,7 @@ class Watch:
         return walk
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        """What ``sys.setprofile`` calls."""
         if not self._open or event not in {"call", "return"}:
             return
         walk = self._open.get(asyncio.current_task())

@@ -92,10 +92,10 @@ class CatchingUp:
     def _patience(self) -> float:
         return self._seat.swarm.vote_timeout / 2
 
-    def due(self) -> float | None:
-        """When :meth:`ask_if_behind` may have a reason to ask, seconds; ``None`` without."""
+    def due(self) -> float:
+        """When :meth:`ask_if_behind` may have a reason to ask, seconds; never, without one."""
         if not self.ahead:
-            return None
+            return math.inf
         return max(min(self.ahead.values()), self._looked) + self._patience
 
     def ask_if_behind(self, now: float, *, decided: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import attrs
 
 from qres_core.contract.rounds import RoundInfo
@@ -46,6 +48,16 @@ class NodeContext:
             return self.roster[0]
         return self.roster[number % len(self.roster)]
 
+    def nobody_is_missing(self, held: Collection[NodeId]) -> bool:
+        """Whether waiting longer can bring nothing: what banned nodes send is never proposed.
+
+        Args:
+            held: whose contributions are here.
+        """
+        return len(held) >= self.swarm.quorum and all(
+            peer in held or self.kernel.standing(peer).banned for peer in self.roster
+        )
+
 
 @attrs.define(eq=False)
 class Position:
@@ -73,3 +85,17 @@ class Position:
     def number(self) -> int:
         """Number of the current round."""
         return self.info.number
+
+    def enter(self, number: int, context: NodeContext) -> None:
+        """Go to a round."""
+        self.info = RoundInfo(
+            context.swarm.name,
+            number,
+            self.model_digest,
+            int(self.model.size),
+            context.swarm.scale,
+            context.roster,
+            context.swarm.quorum,
+            context.swarm.byzantine,
+            self.step,
+        )

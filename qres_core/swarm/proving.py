@@ -13,7 +13,6 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.agreement import is_quorum
 from qres_core.swarm.messages import (
     DIGEST,
-    ENOUGH,
     PRECOMMIT,
     PREVOTE,
     CandidateSet,
@@ -21,7 +20,6 @@ from qres_core.swarm.messages import (
     Proposal,
     Snapshot,
     decode_digest,
-    decode_enough,
     decode_vote,
 )
 from qres_core.swarm.place import NodeContext, Position
@@ -120,22 +118,4 @@ def is_vouched(seat: NodeContext, snapshot: Snapshot, now: float) -> bool:
         and all(voucher.kind == DIGEST for voucher in vouchers)
         and all(decode_digest(voucher.payload) == digest for voucher in vouchers)
         and all(seat.kernel.authentic(voucher, now) for voucher in vouchers)
-    )
-
-
-def is_for_goal(said: Envelope, goal: bytes) -> bool:
-    """Whether an ``enough`` message is about the goal of that digest. Raises WireError."""
-    return decode_enough(said.payload)[1] == goal
-
-
-def is_over(seat: NodeContext, quoted: Sequence[Envelope], goal: bytes, now: float) -> bool:
-    """Whether as many nodes as decide a vote found a model good enough.
-
-    Raises:
-        WireError: QRES-E404 for an ``enough`` message that is none.
-    """
-    return (
-        len({said.sender for said in quoted}) == len(quoted) >= seat.threshold
-        and all(said.kind == ENOUGH and is_for_goal(said, goal) for said in quoted)
-        and all(seat.kernel.authentic(said, now) for said in quoted)
     )

@@ -142,7 +142,7 @@ def test_two_sets_to_two_halves_split_nobody(
 def test_two_sets_to_everybody_are_evidence(harness: ModuleType) -> None:
     stage = Stage(harness)
     stage.propose(stage.set_of([0, 1, 2, 3]), HONEST)
-    stage.net.run(until=lambda: any(stage.net.machine(i)._round.proposal for i in HONEST))
+    stage.net.run(until=lambda: any(stage.net.machine(i)._round.voting.proposal for i in HONEST))
     stage.propose(stage.set_of([0, 1, 2]), HONEST)
     stage.goes_on()
     for index in HONEST:
@@ -216,9 +216,10 @@ def test_a_contribution_of_an_old_round_cannot_pass_for_one_of_this(harness: Mod
     stage.vote("prevote", stage.name(good), HONEST)
     stage.net.rule = harness.drop(kind="precommit", round={1})
     assert stage.net.run(until=lambda: stage.net.machine(0).number == 2)
-    assert stage.net.machine(0)._collector.gathering.get(stage.made[0]) is not None
+    gathering = stage.net.machine(0)._parts.collector.gathering
+    assert gathering.get(stage.made[0]) is not None
     fresh = stage.set_of(stage.made, origin=2)
-    assert stage.net.machine(0)._collector.gathering.missing(fresh) == list(stage.made.values())
+    assert gathering.missing(fresh) == list(stage.made.values())
     stage.net.rule = None
     stage.goes_on(without=fresh)
 
@@ -324,7 +325,9 @@ def test_a_second_vote_of_a_sender_does_not_count_and_is_evidence(harness: Modul
     stage.vote("precommit", stage.name(candidate), HONEST)
     stage.net.run(seconds=0.01)
     for index in HONEST:
-        assert stage.net.machine(index)._round.precommits.messages(stage.name(candidate)) == ()
+        assert (
+            stage.net.machine(index)._round.voting.precommits.messages(stage.name(candidate)) == ()
+        )
         assert stage.net.nodes[index].refused["equivocation"] == 1
     stage.goes_on()
 
@@ -439,7 +442,7 @@ def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     before = dict(stage.net.nodes[0].refused)
     stage.net.inject(sent, [0])
     stage.net.run(seconds=0.001)
-    accepted = target._round.proposal is not None
+    accepted = target._round.voting.proposal is not None
     assert accepted is (case == "genuine")
     if not accepted:
         new = {k: v - before.get(k, 0) for k, v in stage.net.nodes[0].refused.items()}
@@ -613,7 +616,7 @@ def test_a_certificate_from_one_who_gives_no_contributions_does_not_block_a_node
     stage.net.inject(stage.net.forge(LIAR, "certificate", proof, number=1, model=stage.model), [3])
     stage.net.run(seconds=0.2)
     assert stage.net.steps() == [1, 1, 0]
-    assert stage.net.machine(3)._promises.pending is not None
+    assert stage.net.machine(3)._parts.promises.pending is not None
     stage.net.run(seconds=5.0)
     stage.net.rule = None
     stage.goes_on()
@@ -688,10 +691,10 @@ def test_messages_of_rounds_and_models_to_come_are_kept_in_bounds(harness: Modul
     stage.net.run(seconds=0.01)
     for index in HONEST:
         machine = stage.net.machine(index)
-        assert sum(map(len, machine._pace.early.values())) <= MAX_EARLY * 4
-        assert len(machine._pace.early[stage.net.ids[LIAR]]) <= MAX_EARLY
-        assert len(machine._vouchers.by_parent) <= PAST_MODELS
-        assert len(machine._catching_up.ahead) <= 4
+        assert sum(map(len, machine._parts.pace.early.values())) <= MAX_EARLY * 4
+        assert len(machine._parts.pace.early[stage.net.ids[LIAR]]) <= MAX_EARLY
+        assert len(machine._parts.vouchers.by_parent) <= PAST_MODELS
+        assert len(machine._parts.catching_up.ahead) <= 4
     stage.goes_on()
 
 

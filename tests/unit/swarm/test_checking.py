@@ -256,7 +256,7 @@ def test_contributions_of_one_sender_do_not_pile_up(harness: ModuleType) -> None
         net.inject(unproved(net, 6, value), range(6))
     net.run(seconds=0.005)
     for index in range(6):
-        assert len(net.machine(index)._collector.checks) <= 1
+        assert len(net.machine(index)._parts.collector.checks) <= 1
         assert (6, "bad proof") in against(net, index)
 
 
@@ -286,7 +286,7 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
     for index in range(6):
         assert members(net, index) == list(range(7))
         assert against(net, index) == {(6, "equivocation" if good else "bad proof")}
-        assert net.machine(index)._collector.gathering.get(contribution_digest(late)) is None
+        assert net.machine(index)._parts.collector.gathering.get(contribution_digest(late)) is None
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", canonical.dumps([]), canonical.dumps([b"x"])])

@@ -150,7 +150,7 @@ def test_a_share_above_the_standing_is_not_voted_for(harness: ModuleType) -> Non
     sender, other = net.ids[0], net.ids[2]
     members = (Member(sender, bytes(32), 2**15), Member(other, bytes(32), 2**16))
     candidate = CandidateSet(1, tuple(sorted(members, key=lambda one: one.sender)))
-    assert standings_flaw(machine._seat, candidate) == ""
+    assert standings_flaw(machine._parts.context, candidate) == ""
     held = net.machine(1).kernel
     object.__setattr__(held, "standing", lambda _sender: Standing(2**15))
-    assert standings_flaw(machine._seat, candidate) == "set bends a standing"
+    assert standings_flaw(machine._parts.context, candidate) == "set bends a standing"

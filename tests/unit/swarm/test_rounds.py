@@ -27,7 +27,7 @@ from qres_core import (
     Update,
     model_digest,
 )
-from qres_core.swarm import rounds
+from qres_core.swarm import steps
 from qres_core.swarm.catching_up import PAST_MODELS
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut, SendTo
 from qres_core.swarm.messages import (
@@ -415,10 +415,10 @@ def test_without_the_lock_the_same_schedule_forks(
     opened = RoundMachine._open
 
     def forgetful(self: RoundMachine, number: int, now: float, *, wait: float = 0.0) -> None:
-        self._promises.lock = self._promises.valid = None
+        self._parts.promises.lock = self._parts.promises.valid = None
         opened(self, number, now, wait=wait)
 
-    monkeypatch.setattr(rounds, "may_prevote", lambda *_arguments: True)
+    monkeypatch.setattr(steps, "may_prevote", lambda *_arguments: True)
     monkeypatch.setattr(RoundMachine, "_open", forgetful)
     net = harness.Net(4, byzantine=1, rule=one_decides_alone)
     net.start()
@@ -597,9 +597,9 @@ def test_after_many_models_vouchers_of_the_next_are_still_kept(harness: ModuleTy
     net.start()
     assert net.run(until=lambda: net.steps() >= [2 * PAST_MODELS])
     machine = net.machine(0)
-    assert len(machine._vouchers.by_parent) <= PAST_MODELS + 1
-    assert len(machine._catching_up.past) <= PAST_MODELS
-    assert len(machine._vouchers.children) <= PAST_MODELS + 1
+    assert len(machine._parts.vouchers.by_parent) <= PAST_MODELS + 1
+    assert len(machine._parts.catching_up.past) <= PAST_MODELS
+    assert len(machine._parts.vouchers.children) <= PAST_MODELS + 1
     agreed = [effect for effect in net.nodes[0].effects if isinstance(effect, Agreed)]
     assert len(agreed) == net.steps()[0]
 
@@ -1106,7 +1106,8 @@ def test_a_liar_and_a_node_that_waits_in_a_later_round_do_not_shorten_the_interv
     went_on = ahead._go_on
 
     def later(ended: RoundEnded, now: float) -> None:
-        ahead._position.info = attrs.evolve(ahead._position.info, number=ahead.number + 1)
+        here = ahead._parts.position
+        here.info = attrs.evolve(here.info, number=ahead.number + 1)
         went_on(ended, now)
 
     ahead._go_on = later
@@ -1116,7 +1117,7 @@ def test_a_liar_and_a_node_that_waits_in_a_later_round_do_not_shorten_the_interv
     assert numbers[0] > numbers[1] == numbers[2]
     model = ahead.model_digest
     for other in net.ids[1:3]:
-        asked = ahead._speaker.make("sync", b"\xf4", net.now)
+        asked = ahead._parts.speaker.make("sync", b"\xf4", net.now)
         net.apply(net.nodes[0], [SendTo(other, asked.to_bytes())])
     net.inject(net.forge(3, "sync", b"\xf4", number=10**9, model=model), [0, 1, 2])
     net.run(seconds=1.0)

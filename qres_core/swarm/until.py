@@ -1,0 +1,111 @@
+"""The end of a swarm that runs until a model is good enough (``swarm.until``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import Blame
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.goal import Goal
+from qres_core.swarm.messages import (
+    ENOUGH,
+    STOP,
+    decode_enough,
+    decode_stop,
+    encode_enough,
+    encode_stop,
+    goal_digest,
+)
+from qres_core.swarm.outlet import Outlet
+from qres_core.swarm.place import NodeContext
+from qres_core.swarm.speaking import Speaker
+
+
+class Until:
+    """Which nodes found a model good enough, and which know that as many as decide did."""
+
+    def __init__(self, context: NodeContext, speaker: Speaker, outlet: Outlet) -> None:
+        self._context = context
+        self._speaker = speaker
+        self._outlet = outlet
+        self._goal = goal_digest(str(Goal.parse(context.swarm.until)))
+        self._good: int | None = None  # the model that this node found good enough
+        self._enough: dict[NodeId, Envelope] = {}
+        self._stopping: set[NodeId] = set()
+
+    @property
+    def reached(self) -> bool:
+        """Whether so many nodes as decide a vote found a model good enough."""
+        return len(self._enough) >= self._context.threshold
+
+    def open_round(self, now: float) -> None:
+        """Say it again in a new round: a node that was started again has forgotten it."""
+        self._stopping = set()
+        self.say(now)
+
+    def found(self, step: int, now: float) -> None:
+        """This node finds the model of a step good enough: tell the others."""
+        if self._good in (None, step):
+            self._good = step
+            self.say(now)
+
+    def say(self, now: float) -> None:
+        """Tell the others what this node found, and what is proven."""
+        if self._good is not None:
+            said = self._speaker.broadcast(ENOUGH, encode_enough(self._good, self._goal), now)
+            self._enough[self._context.node_id] = said
+        self._say_stop(now)
+
+    def _say_stop(self, now: float) -> None:
+        """Prove to the others that it is over.
+
+        A liar may have said enough to some and not to the rest, who could make no model any more.
+        """
+        if not self.reached:
+            return
+        context = self._context
+        self._stopping.add(context.node_id)
+        others = [peer for peer in context.roster if peer not in self._stopping]
+        if others:
+            # A word that is no longer taken, of a revoked member, would have the whole refused.
+            said = self._enough.values()
+            authentic = context.kernel.authentic
+            quoted = [word for word in said if authentic(word, now)][: context.threshold]
+            envelope = self._speaker.make(STOP, encode_stop(quoted), now)
+            for peer in others:
+                self._speaker.send(peer, envelope)
+
+    def take(self, envelope: Envelope, now: float) -> None:
+        """Take a message of kind ``enough`` or ``stop``.
+
+        Raises:
+            WireError: QRES-E401 to QRES-E404.
+        """
+        first = not self.reached
+        if envelope.kind == ENOUGH:
+            if not self._is_for_goal(envelope):
+                self._outlet.refuse(envelope, "another goal", Blame.SENDER)
+                return
+            self._enough[envelope.sender] = envelope
+        else:
+            quoted = decode_stop(envelope.payload, len(self._context.roster))
+            if not self._proves(quoted, now):
+                self._outlet.refuse(envelope, "unproven stop", Blame.SENDER)
+                return
+            self._stopping.add(envelope.sender)
+            for said in quoted:
+                self._enough.setdefault(said.sender, said)
+        if first:
+            self._say_stop(now)
+
+    def _is_for_goal(self, said: Envelope) -> bool:
+        return decode_enough(said.payload)[1] == self._goal
+
+    def _proves(self, quoted: Sequence[Envelope], now: float) -> bool:
+        """Whether as many nodes as decide a vote found a model good enough."""
+        return (
+            len({said.sender for said in quoted}) == len(quoted) >= self._context.threshold
+            and all(said.kind == ENOUGH and self._is_for_goal(said) for said in quoted)
+            and all(self._context.kernel.authentic(said, now) for said in quoted)
+        )
