@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from qres_arithmetic.backend import accelerated, run_columns
-from qres_arithmetic.mixture import NO_MIXING, Mixing, Mixture
+from qres_arithmetic.details import NO_MIXING, Mixing, Statistic
+from qres_arithmetic.mixture import Mixture
 from qres_arithmetic.network import merges, selection
 from qres_arithmetic.rounding import round_half_even
 from qres_arithmetic.rows import Rows, check_finite, check_rows
@@ -41,21 +42,6 @@ class Blocks(Protocol):
     def block(self, start: int, stop: int) -> Rows:
         """Return columns ``start .. stop - 1`` of all rows; may be called from two threads."""
         ...
-
-
-class Statistic(NamedTuple):
-    """What to compute of a sorted column."""
-
-    low: int
-    """First order statistic that takes part."""
-    high: int
-    """One past the last one."""
-    left: int
-    """The lower middle one."""
-    right: int
-    """The upper middle one."""
-    taken: int
-    """Average so many of ``low .. high - 1``: those nearest to the median, of equals the lowest."""
 
 
 @attrs.frozen(eq=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qres_arithmetic.backend import accelerated, run_columns
+from qres_arithmetic.details import Mixing
 from qres_arithmetic.rows import Rows, check_finite, check_rows
 from qres_arithmetic.tiles import KERNEL_ROWS, run_kernel
 from qres_core import ValueRefusedError
@@ -28,33 +29,6 @@ _RATIOS: Final = {
     np.dtype(np.float32): 2.0**16,
     np.dtype(np.float64): 4.0,
 }
-
-
-class Mixing(NamedTuple):
-    """How a kernel mixes the rows of a tile; all indices are rows."""
-
-    neighbours: NDArray[np.int64]
-    """Shape ``(m, k)``, ascending in each row; ``m = 0`` for no mixing."""
-    core: NDArray[np.int64]
-    """Rows that are summed once for all."""
-    members: NDArray[np.int64]
-    """For each mixed row, the neighbours outside the core, then the core outside the neighbours."""
-    bounds: NDArray[np.int64]
-    """Shape ``(2 m + 1,)``: where each of these lists begins in ``members``."""
-    direct: NDArray[np.bool_]
-    """Shape ``(m,)``: rows that are always summed from their neighbours alone."""
-    ratio: float
-    """What is subtracted must not be larger than this times what stays; 0 where sums are exact."""
-
-
-NO_MIXING: Final = Mixing(
-    np.zeros((0, 0), dtype=np.int64),
-    np.zeros(0, dtype=np.int64),
-    np.zeros(0, dtype=np.int64),
-    np.zeros(1, dtype=np.int64),
-    np.zeros(0, dtype=np.bool_),
-    0.0,
-)
 
 
 class Mixture:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_arithmetic.backend import compiled
-from qres_arithmetic.columns import Statistic
+from qres_arithmetic.details import Mixing, Statistic
 from qres_arithmetic.lanes import (
     LANE_BYTES,
     add,
@@ -39,7 +39,6 @@ from qres_arithmetic.lanes import (
     zero_if_less,
     zero_unless_less,
 )
-from qres_arithmetic.mixture import Mixing
 
 TILE_CHUNKS: Final = 512 // LANE_BYTES
 """Chunks of a tile: long enough pieces of a row to be read fast, few enough to stay in cache."""
