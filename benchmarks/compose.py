@@ -56,9 +56,10 @@ from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Caller, Kernel
+from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
 from qres_core.lab.once import Once
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import Simulation
 from qres_core.lab.tasks import Task
 from qres_core.swarm.checking import TOGETHER
 from qres_core.swarm.messages import ContributionBody
@@ -440,20 +441,21 @@ def whole_round(n: int, d: int, proof_checks: str = "committee") -> dict[str, fl
     config = parse({"swarm": swarm, "plugins": tables}, source="benchmark")
     trainers = tuple(_Trainer(index) for index in range(n))
     task = Task("none", np.zeros(d, dtype=np.int32), trainers, trainers[0].evaluate)
-    simulation = Simulation(config, Scenario(rounds=1), task, scan())
+    engine = EventEngine(Experiment(config, Scenario(rounds=1), task, scan()))
     clock, once = Clock(), Once(("ed25519.authenticate", "zk.verify"))
-    *others, looked_at = simulation.nodes  # the last: what is compiled at first use is by then
+    *others, looked_at = engine.nodes  # the last: what is compiled at first use is by then
     looked_at.kernel.wrap(clock.of_node)
     for node in others:
         node.kernel.wrap(clock.of_others)
         node.kernel.wrap(once.wrap)
     try:
-        clock.timed("kernel", lambda: simulation.run(None))
+        clock.timed("kernel", engine.run)
     finally:
-        for node in simulation.nodes:
-            node.kernel.teardown()
-    if not (simulation.records and simulation.records[-1].closed):
-        raise SystemExit(f"the round did not close: {simulation.records}")
+        for kernel in engine.kernels:
+            kernel.teardown()
+    records = engine.recorder.records
+    if not (records and records[-1].closed):
+        raise SystemExit(f"the round did not close: {records}")
     del clock.spent[OTHERS]
     clock.spent["kernel"] /= n
     return dict(clock.spent)

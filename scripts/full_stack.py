@@ -42,9 +42,10 @@ from qres_zk.statement import NormStatement
 from qres_core import RoundInfo, Update, Vector, hookimpl
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.nodes import identify
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import identify, simulate
+from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 
 EXAMPLE: Final = Path(__file__).parents[1] / "examples" / "full-stack.toml"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import sys
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from qres_core import __version__
+from qres_core.cli.errors import tell
 from qres_core.contract.errors import PluginError, QresError
 from qres_core.kernel.discovery import site_directories
 
@@ -123,23 +123,6 @@ def stop() -> NoReturn:
     """End as shells say that ctrl-C ended a command; 1 could be taken for its result."""
     click.echo("interrupted", err=True)
     sys.exit(INTERRUPTED)
-
-
-def tell(error: QresError, *, as_json: bool) -> None:
-    """Print every problem of an error, to stderr or as JSON to stdout."""
-    if as_json:
-        problems = [
-            {"code": p.code, "where": p.where, "what": p.what, "fix": p.fix} for p in error.problems
-        ]
-        click.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
-        return
-    for problem in error.problems:
-        code = click.style(problem.code, fg="red", bold=True)
-        click.echo(f"{code} {problem.where}: {problem.what}", err=True)
-        if problem.fix:
-            click.echo(f"    {click.style('fix:', fg='green')} {problem.fix}", err=True)
-    codes = " ".join(dict.fromkeys(problem.code for problem in error.problems))
-    click.echo(f"More on this: qres explain {codes}", err=True)
 
 
 def run() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import click
 
-from qres_core.cli.app import tell
+from qres_core.cli.errors import tell
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
 from qres_core.contract.errors import CompatibilityError, QresError
 from qres_core.kernel.diagnosis import Diagnosis, diagnose

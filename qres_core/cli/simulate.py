@@ -179,7 +179,7 @@ def _told(config: Config, result: SimulationResult) -> SimulationResult:
 
 def show_nodes(config: Config, *, as_json: bool) -> None:
     """Who the simulated nodes are: what a list of members or a certificate must name."""
-    from qres_core.lab.simulator import identify  # noqa: PLC0415 - numpy
+    from qres_core.lab.nodes import identify  # noqa: PLC0415 - numpy
 
     scenario = config.sections["simulation"]
     # Without what decides who is admitted: it is for that list that one asks.

@@ -1,9 +1,9 @@
 """What the swarm would make of a round, tried out on copies of a node's plugins.
 
 An attacker that knows everything about a swarm can work out what any lie of its would lead to. Here
-it asks: the honest updates and the forged rows go through ``verify``, ``reputation``, ``screen``,
-``reveal``, ``aggregate`` with its wrappers and ``endorse`` of copies of the observer's plugins, in
-the state they are in. Nothing that an attacker tries is seen by any node.
+it asks: the honest updates and the forged rows go through ``verify`` and the data path of a round
+(:mod:`qres_core.swarm.merge`) in copies of the observer's plugins, in the state they are in. No
+node sees anything of what an attacker tries.
 """
 
 from __future__ import annotations
@@ -142,14 +142,14 @@ class Shadow:
             what = f"{len(rows)} forged rows of {len(self.attackers)} attackers"
             raise LabError.of("QRES-E105", "probe.rows", what, "one row for each attacker")
         kernel = self.sandbox.fresh()
-        gathering = self._gathered(kernel, rows)
-        merger = Merger(kernel, gathering, self.round_info, self._held_out())
         try:
+            gathering = self._gathered(kernel, rows)
+            merger = Merger(kernel, gathering, self.round_info, self._held_out())
             members = merger.choose().members
-            if len(members) < self.round_info.quorum:
+            few = len(members) < self.round_info.quorum
+            if few or merger.judge(members)[0] is not ACCEPT:
                 return None
-            verdict, _plugin = merger.judge(members)
-            return merger.merge(members) if verdict is ACCEPT else None
+            return merger.merge(members)
         except QresError:
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -15,7 +14,7 @@ from qres_core.contract.errors import LabError, Problem
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
-from qres_core.contract.training import finer_grid, fitted, vanishing
+from qres_core.contract.training import fitted
 from qres_core.contract.types import Update, Vector
 from qres_core.lab.data import (
     Labels,
@@ -158,31 +157,6 @@ def trained(
     if update is None:
         return Update(np.zeros(model.size, dtype=np.int32)), False
     return update, True
-
-
-@attrs.define
-class Vanishing:
-    """Counts the updates that the grid swallowed, and keeps what mends the first.
-
-    Attributes:
-        notice: said once, of the first; empty before.
-    """
-
-    notice: str = ""
-    _counts: Counter[int] = attrs.field(factory=Counter[int])
-
-    def see(self, update: Update, model: Vector, round_info: RoundInfo, node: str) -> None:
-        """Look at an honest node's update."""
-        fix = finer_grid(update, model, round_info)
-        if fix is not None:
-            self._counts[round_info.number] += 1
-            self.notice = self.notice or (
-                f"{node}, round {round_info.number}: {vanishing(update, fix)}"
-            )
-
-    def of(self, number: int) -> int:
-        """How many of a round."""
-        return self._counts.pop(number, 0)
 
 
 def make_task(

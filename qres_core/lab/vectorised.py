@@ -11,9 +11,8 @@ ready, before or after it contributes, and is back in the next round.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from qres_core.contract.evidence import Evidence
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
-from qres_core.contract.training import evaluated
 from qres_core.contract.types import (
     Contribution,
     NodeId,
@@ -32,41 +30,24 @@ from qres_core.contract.types import (
 )
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
-from qres_core.kernel.config import Config
-from qres_core.kernel.discovery import Installed
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.attacks import AttackContext, make_attack
-from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.checkpoint import Checkpoint, CheckpointFolder, check_resumable, notices, states
+from qres_core.lab.adversary import Adversary, hostile_plugins
+from qres_core.lab.attacks import Attack
+from qres_core.lab.checkpoint import Checkpoint, check_resumable, states
+from qres_core.lab.clock import EPOCH
 from qres_core.lab.conversation import Conversation
-from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
+from qres_core.lab.experiment import Experiment
+from qres_core.lab.nodes import WrappedKernel, identify, node_ids
+from qres_core.lab.record import RoundRecord, SimulationResult
+from qres_core.lab.recorder import Recorder
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.shadow import Sandbox, Shadow, probe_for
-from qres_core.lab.simulator import (
-    EPOCH,
-    describe,
-    identify,
-    lie_as_update,
-    node_ids,
-    plugins_of,
-)
-from qres_core.lab.tasks import Task, Vanishing, trained
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.joining import node_info
 from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import (
-    CONTRIBUTION,
-    ContributionBody,
-    contribution_digest,
-    encode_contribution,
-)
+from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, contribution_digest
 from qres_core.swarm.model_file import SwarmModel
-
-if TYPE_CHECKING:
-    from qres_core.lab.simulator import Hostile, OnModel, Progress
-
 
 _OUTBOUND: Final = ("identity", "sign", "privatize", "prove")
 
@@ -77,387 +58,292 @@ def _refuse_network(scenario: Scenario) -> None:
             what = "the vectorised engine has no network"
             fix = 'engine = "events", or leave the key out'
             raise LabError.of("QRES-E105", f"simulation.{key}", what, fix)
+    if scenario.attack in SABOTAGE:
+        what = f"{scenario.attack!r} injects messages, and the vectorised engine has no network"
+        raise LabError.of("QRES-E105", "simulation.attack", what, 'engine = "events"')
 
 
-class _Observer:
-    """One node's view of a swarm whose messages all arrive."""
+class VectorisedEngine:
+    """One node's view of a swarm whose messages all arrive.
 
-    def __init__(
-        self,
-        config: Config,
-        scenario: Scenario,
-        task: Task,
-        installed: Mapping[str, Installed],
-        hostile: Hostile | None = None,
-        *,
-        start: Checkpoint | None = None,
-    ) -> None:
-        self.config, self.scenario = config, scenario
-        self.attack = make_attack(scenario.attack, scenario.strength) if scenario.attack else None
-        self.task = under_attack(task, self.attack, scenario.attackers)
-        swarm = config.swarm
-        self.honest = swarm.nodes - scenario.attackers
-        self.against: dict[NodeId, Counter[str]] = {}
-        self.kernel = Kernel.from_config(config, installed=installed)
-        self.kernel.fit(int(task.initial.size))
-        if any(self.kernel.has(hook) for hook in _OUTBOUND):
-            theirs = plugins_of(hostile, swarm.nodes, scenario.attackers, installed)
-            found, self.ids = identify(config, scenario.seed, installed, theirs=theirs)
-            self.kernels: list[Kernel] = list(found)
-            self.kernel, self.against = found[0], found[0].against
+    Args:
+        experiment: what is simulated.
+
+    Raises:
+        LabError: QRES-E105 for network options; what the attack or the task is refused for.
+        QresError: the configuration cannot start.
+
+    Attributes:
+        ids: the nodes' identities, the attackers last.
+        kernels: of the nodes; one for all where nothing differs between them.
+        kernel: the observer's, which is the first node.
+        adversary: the attackers.
+        recorder: what the observer notes.
+        step: how many models the current one follows.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        _refuse_network(experiment.scenario)
+        self._experiment, self._swarm = experiment, experiment.config.swarm
+        self.adversary = Adversary(experiment)
+        self._trainings = self.adversary.trainings
+        self.kernels, self.ids = self._made(experiment)
+        self.kernel = self.kernels[0]
+        self.adversary.spy_on(self.kernel, self.ids)
+        attackers = self.ids[experiment.honest :]
+        self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings)
+        self._falls = experiment.stream(3)
+        self._model: Vector = experiment.task.initial
+        self.step = self._sequence = self._messages = 0
+
+    def _made(self, experiment: Experiment) -> tuple[Sequence[Kernel], list[NodeId]]:
+        """The nodes' kernels, set up, and their identities."""
+        config, seed, installed = experiment.config, experiment.scenario.seed, experiment.installed
+        kernel = Kernel.from_config(config, installed=installed)
+        kernel.fit(int(experiment.task.initial.size))
+        kernels: Sequence[Kernel] = [kernel] * config.swarm.nodes
+        if any(kernel.has(hook) for hook in _OUTBOUND):
+            theirs = hostile_plugins(experiment)
+            kernels, ids = identify(config, seed, installed, theirs=theirs)
         else:  # nothing differs between the nodes, so one kernel speaks for all
-            self.ids = node_ids(swarm.nodes, scenario.seed)
-            self.kernels = [self.kernel] * swarm.nodes
-        self.sandbox = Sandbox(self.kernel)
-        self.roster = tuple(sorted(self.ids))
-        for node_id, kernel in zip(self.ids, self.kernels, strict=True):
-            info = node_info(swarm, node_id, self.roster, task.trainers[0], seed=scenario.seed)
-            kernel.setup(info)
-        self.lies = np.random.Generator(np.random.PCG64(np.random.SeedSequence((scenario.seed, 2))))
-        self.falls = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence((scenario.seed, 3)))
-        )
-        self.model: Vector = task.initial
-        self.step = 0
-        self.sequence = 0
-        self.messages = 0
-        self.vanishing = Vanishing()
-        self.idle: set[int] = set()  # who had nothing new to train on in this round
-        self.sat_out: Counter[str] = Counter()
-        self.merged: Counter[NodeId] = Counter()
-        if start is not None:
-            start.restore(self.streams)
-            self.model, self.step = start.model.vector, start.model.step
-            self.sequence, self.messages = start.counts["sequence"], start.counts["messages"]
+            ids = node_ids(config.swarm.nodes, seed)
+        for node_id, each in zip(ids, kernels, strict=True):
+            trainer = experiment.task.trainers[0]
+            each.setup(node_info(config.swarm, node_id, ids, trainer, seed=seed))
+        return kernels, ids
 
     @property
-    def streams(self) -> dict[str, np.random.Generator]:
-        """The random streams that go on from round to round."""
-        return {"attack": self.lies, "dropouts": self.falls}
+    def _streams(self) -> dict[str, np.random.Generator]:
+        return {"attack": self.adversary.rng, "dropouts": self._falls}
 
-    def saved(self) -> SwarmModel:
+    def go_on(self, start: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ModelError: QRES-E605 for a checkpoint of another engine.
+            CompatibilityError: QRES-E317 for plugins that must not begin anew.
+        """
+        check_resumable(self.kernel)
+        start.restore(self._streams)
+        self._model, self.step = start.model.vector, start.model.step
+        self._sequence, self._messages = start.counts["sequence"], start.counts["messages"]
+        self.recorder.records = list(start.records)
+
+    def run(self) -> None:
+        """Play the rounds that are left.
+
+        Raises:
+            QresError: what a plugin refuses outside of the rules of a round.
+
+        Complexity: O(rounds · (n · (training + hooks) + aggregation)).
+        """
+        records = self.recorder.records
+        first = records[-1].number + 1 if records else 1
+        for number in range(first, self._experiment.scenario.rounds + 1):
+            self.play(number)
+            self.recorder.tell(self.model, self._checkpoint)
+
+    def model(self) -> SwarmModel:
         """The model; there is no vote, and nobody vouches for it."""
-        swarm = self.config.swarm
-        return SwarmModel(swarm.name, self.step, swarm.scale, self.model)
+        return SwarmModel(self._swarm.name, self.step, self._swarm.scale, self._model)
 
-    def checkpoint(self, records: Sequence[RoundRecord]) -> Checkpoint:
+    def _checkpoint(self) -> Checkpoint:
         """The simulation as it goes on from here."""
         return Checkpoint(
-            model=self.saved(),
-            number=records[-1].number,
+            model=self.model(),
+            number=self.recorder.records[-1].number,
             now=EPOCH,
-            streams=states(self.streams),
-            counts={"messages": self.messages, "sequence": self.sequence},
-            records=tuple(records),
+            streams=states(self._streams),
+            counts={"messages": self._messages, "sequence": self._sequence},
+            records=tuple(self.recorder.records),
         )
 
-    def round_info(self, number: int) -> RoundInfo:
-        swarm = self.config.swarm
+    def result(self) -> SimulationResult:
+        """What the simulation came to."""
+        return self.recorder.result(
+            model=self.model(),
+            digests=[model_digest(self._model, self.step)],
+            judges=[self.kernel],
+            against=self.kernel.against if isinstance(self.kernel, WrappedKernel) else {},
+            messages=self._messages,
+        )
+
+    # ── what the nodes send ───────────────────────────────────────────────────────────────────
+
+    def _round_info(self, number: int) -> RoundInfo:
+        swarm = self._swarm
         return RoundInfo(
             swarm.name,
             number,
-            model_digest(self.model, self.step),
-            int(self.model.size),
+            model_digest(self._model, self.step),
+            int(self._model.size),
             swarm.scale,
-            self.roster,
+            tuple(sorted(self.ids)),
             swarm.quorum,
             swarm.byzantine,
             self.step,
         )
 
-    def protected(self, node: int, update: Update, info: RoundInfo) -> bytes:
-        """An update as a node's own plugins send it."""
-        hidden = self.kernels[node].privatize(update, info)
-        proofs = self.kernels[node].prove(hidden, info)
-        weight = min(hidden.weight, self.config.swarm.weight_cap)
-        return ContributionBody(weight, hidden.vector, proofs, hidden.companions).to_bytes()
+    def _dropouts(self) -> tuple[set[int], set[int]]:
+        """Honest nodes that fall silent in the round: before they contribute, and after."""
+        share, honest = self._experiment.scenario.dropout, self._experiment.honest
+        if not share:
+            return set(), set()
+        drawn = self._falls.random((honest, 2))
+        fell = [node for node in range(1, honest) if drawn[node, 0] < share]
+        before = {node for node in fell if drawn[node, 1] < 0.5}
+        return before, set(fell) - before
 
-    def payloads(
-        self, info: RoundInfo, updates: Sequence[Update], gone: Collection[int] = ()
-    ) -> list[tuple[int, bytes]]:
+    def _payloads(self, info: RoundInfo, gone: Collection[int]) -> list[tuple[int, bytes]]:
         """What every node sends that is not gone, attackers included, by index of the node."""
         made: list[tuple[int, bytes]] = []
-        cap = self.config.swarm.weight_cap
-        for node, update in enumerate(updates[: self.honest]):
-            if node in gone:
-                continue
-            try:
-                made.append((node, self.protected(node, update, info)))
-            except QresError as error:  # a node whose plugins refuse sits the round out
-                self.sat_out[error.code] += 1
-        if self.attack is None:
-            return made
-        rows = [updates[node].vector for node in range(self.honest) if node not in self.idle]
-        honest = np.stack(rows) if rows else np.empty((0, info.dimension), dtype=np.int32)
-        probe = probe_for(self.attack, lambda: self.shadow(info, updates))
-        board: dict[str, Any] = {}
-        for index, own in enumerate(updates[self.honest :]):
-            context = AttackContext(
-                info,
-                self.model,
-                own,
-                honest,
-                self.scenario.attackers,
-                index,
-                self.lies,
-                probe,
-                board,
-            )
-            forgeries = self.attack.forge(context)
-            if forgeries and self.scenario.lies == "protocol":
-                try:
-                    lie = lie_as_update(forgeries[0])
-                    node = self.honest + index
-                    made.append((node, self.protected(node, lie, info)))
-                except QresError as error:
-                    self.sat_out[error.code] += 1
-                continue
-            for forgery in forgeries:
-                weight = max(1, min(forgery.weight, cap))
-                payload = encode_contribution(weight, forgery.octets, {})
-                made.append((self.honest + index, payload))
+        for node in range(self._experiment.honest):
+            if node not in gone and not self._trainings.idle(node, info, self._model):
+                update = self._trainings.of(node, info, self._model)
+                made += self._protected(node, update, info)
+        if self.adversary.attack is not None:
+            for attacker in range(self._experiment.scenario.attackers):
+                made += self._lies(self.adversary.attack, attacker, info)
         return made
 
-    def shadow(self, info: RoundInfo, updates: Sequence[Update]) -> Shadow:
-        """The round as attackers may try it on the observer's plugins."""
-        there = [node for node in range(len(updates)) if node not in self.idle]
-        honest = {self.ids[node]: updates[node] for node in there if node < self.honest}
-        attackers = {self.ids[node]: updates[node] for node in there if node >= self.honest}
-        return Shadow(self.sandbox, info, self.model, honest, attackers, self.task.trainers[0])
+    def _protected(self, node: int, update: Update, info: RoundInfo) -> list[tuple[int, bytes]]:
+        """An update as a node's own plugins send it; nothing if they refuse."""
+        kernel = self.kernels[node]
+        try:
+            hidden = kernel.privatize(update, info)
+            proofs = kernel.prove(hidden, info)
+        except QresError as error:  # a node whose plugins refuse sits the round out
+            self.recorder.refused[error.code] += 1
+            return []
+        weight = min(hidden.weight, self._swarm.weight_cap)
+        body = ContributionBody(weight, hidden.vector, proofs, hidden.companions)
+        return [(node, body.to_bytes())]
 
-    def carry(
+    def _lies(self, attack: Attack, attacker: int, info: RoundInfo) -> list[tuple[int, bytes]]:
+        forgeries = self.adversary.forge(attack, attacker, info, self._model)
+        node = self._experiment.honest + attacker
+        try:
+            lies = self.adversary.dressed(forgeries)
+        except QresError as error:
+            self.recorder.refused[error.code] += 1
+            return []
+        sent: list[tuple[int, bytes]] = []
+        for lie in lies:
+            if isinstance(lie, bytes):
+                sent.append((node, lie))
+            else:
+                sent += self._protected(node, lie, info)
+        return sent
+
+    # ── what the observer takes in ────────────────────────────────────────────────────────────
+
+    def _carry(
         self, kernel: Kernel, sender: NodeId, kind: str, payload: bytes, info: RoundInfo
-    ) -> Envelope | Rejection:
-        """Sign and encode a message, and take it in."""
-        now = EPOCH + info.number
-        envelope = Envelope(
-            info.swarm,
-            kind,
-            info.number,
-            info.model_digest,
-            sender,
-            self.sequence,
-            int(now * 1000),
-            payload,
-        )
-        self.sequence += 1
-        self.messages += 1
-        return self.kernel.inbound(kernel.sign(envelope).to_bytes(), sender, now)
+    ) -> Envelope | None:
+        """Sign and encode a message, and take it in; ``None`` if the observer refuses it."""
+        now, sequence = EPOCH + info.number, self._sequence
+        self._sequence += 1
+        self._messages += 1
+        digest, sent = info.model_digest, int(now * 1000)
+        envelope = Envelope(info.swarm, kind, info.number, digest, sender, sequence, sent, payload)
+        arrived = self.kernel.inbound(kernel.sign(envelope).to_bytes(), sender, now)
+        if isinstance(arrived, Rejection):
+            self.recorder.refused[arrived.reason] += 1
+            return None
+        return arrived
 
-    def converse(self, info: RoundInfo, refused: Counter[str]) -> Conversation:
+    def _converse(self, info: RoundInfo) -> Conversation:
         """Open the round at every node whose plugins take part in it."""
         kernels = dict(zip(self.ids, self.kernels, strict=True))
         if len(set(self.kernels)) < len(self.kernels):  # one kernel speaks for all
             kernels = {self.ids[0]: self.kernel}
 
         def carry(sender: NodeId, kind: str, payload: bytes) -> Envelope | None:
-            arrived = self.carry(kernels[sender], sender, kind, payload, info)
-            if isinstance(arrived, Rejection):
-                refused[arrived.reason] += 1
-                return None
-            return arrived
+            return self._carry(kernels[sender], sender, kind, payload, info)
 
         conversation = Conversation(kernels, carry)
         conversation.open(info, 0.0)
         return conversation
 
-    def dropouts(self) -> tuple[set[int], set[int]]:
-        """Honest nodes that fall silent in the round: before they contribute, and after."""
-        share = self.scenario.dropout
-        if not share:
-            return set(), set()
-        drawn = self.falls.random((self.honest, 2))
-        fell = [node for node in range(1, self.honest) if drawn[node, 0] < share]
-        before = {node for node in fell if drawn[node, 1] < 0.5}
-        return before, set(fell) - before
-
-    def deliver(self, node: int, payload: bytes, info: RoundInfo, gathering: Gathering) -> str:
-        """Sign, encode, and take in one contribution; why it was refused, or an empty string."""
+    def _take(self, node: int, payload: bytes, info: RoundInfo, gathering: Gathering) -> None:
+        """Carry one contribution, and keep it if nothing speaks against it."""
         sender = self.ids[node]
-        arrived = self.carry(self.kernels[node], sender, CONTRIBUTION, payload, info)
-        if isinstance(arrived, Rejection):
-            return arrived.reason
+        arrived = self._carry(self.kernels[node], sender, CONTRIBUTION, payload, info)
+        if arrived is None:
+            return
         try:
             body = ContributionBody.from_bytes(arrived.payload, info.dimension)
         except WireError as error:
-            return self.refuse(f"malformed {error.problems[0].where}", sender, info, "kernel")
-        weight = min(body.weight, self.config.swarm.weight_cap)
-        digest = contribution_digest(arrived)
+            self._refuse(f"malformed {error.problems[0].where}", sender, info)
+            return
+        weight, digest = min(body.weight, self._swarm.weight_cap), contribution_digest(arrived)
         contribution = Contribution(
             sender, digest, body.vector, weight, body.proofs, body.companions
         )
         verdict, source = self.kernel.verify(contribution, info)
         if verdict is not ACCEPT:
-            return self.refuse(verdict.reason, sender, info, source, verdict.blame)
-        if not gathering.add(Held(contribution, arrived)):
-            return self.refuse("equivocation", sender, info, "kernel")
-        return ""
+            self._refuse(verdict.reason, sender, info, source, verdict.blame)
+        elif not gathering.add(Held(contribution, arrived)):
+            self._refuse("equivocation", sender, info)
 
-    def refuse(
+    def _refuse(
         self,
         reason: str,
         sender: NodeId,
         info: RoundInfo,
-        source: str,
+        source: str = "kernel",
         blame: Blame = Blame.SENDER,
-    ) -> str:
-        return self.kernel.refuse(reason, blame, sender, source, info.number).reason
+    ) -> None:
+        refusal = self.kernel.refuse(reason, blame, sender, source, info.number)
+        self.recorder.refused[refusal.reason] += 1
 
-    def fates(self) -> tuple[Fate, ...]:
-        """What became of the attackers; bans are the observer's alone."""
-        return tuple(
-            Fate(
-                number=number,
-                node=who.hex(),
-                merged=self.merged[who],
-                against=dict(sorted(self.against.get(who, Counter()).items())),
-                banned_by=int(self.kernel.standing(who).banned),
-            )
-            for number, who in enumerate(self.ids[self.honest :])
-        )
-
-    def close(self, outcome: Outcome) -> None:
-        """Tell every node how the round ended."""
-        for kernel in dict.fromkeys(self.kernels):
-            kernel.round_closed(outcome)
-
-    def aborted(self, info: RoundInfo, reason: str, refused: Counter[str]) -> RoundRecord:
-        """The round changes nothing."""
-        self.close(Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason))
-        return RoundRecord(
-            number=info.number,
-            closed=False,
-            reason=reason,
-            rejected=dict(sorted(refused.items())),
-            model_digest=info.model_digest.hex(),
-            plugins=self.kernel.status(),
-        )
+    # ── a round ───────────────────────────────────────────────────────────────────────────────
 
     def play(self, number: int) -> RoundRecord:
-        info = self.round_info(number)
-        gathering, refused = Gathering(), Counter[str]()
-        conversation = self.converse(info, refused)
-        fitted = [
-            trained(trainer, self.model, info, node=f"node-{node}")
-            for node, trainer in enumerate(self.task.trainers)
-        ]
-        updates = [update for update, _new in fitted]
-        self.idle = {node for node, (_update, new) in enumerate(fitted) if not new}
-        for node in sorted(set(range(self.honest)) - self.idle):
-            self.vanishing.see(updates[node], self.model, info, f"node-{node}")
-        before, after = self.dropouts()
+        """Play a round."""
+        info, gathering = self._round_info(number), Gathering()
+        conversation = self._converse(info)
+        self._trainings.honest(info, self._model)  # those that drop out train too
+        before, after = self._dropouts()
         conversation.silent.update(self.ids[node] for node in before | after)
-        for node, payload in self.payloads(info, updates, before | self.idle):
-            if reason := self.deliver(node, payload, info, gathering):
-                refused[reason] += 1
-        held_out = HeldOut.of(self.task.trainers[0], self.model, info)
+        for node, payload in self._payloads(info, before):
+            self._take(node, payload, info, gathering)
+        held_out = HeldOut.of(self._trainings.task.trainers[0], self._model, info)
         merger = Merger(self.kernel, gathering, info, held_out)
-        choice = merger.choose()
+        outcome, merged = self._end(merger, conversation)
+        for kernel in dict.fromkeys(self.kernels):
+            kernel.round_closed(outcome)
+        record = self.recorder.note(outcome, self._model, merged)
+        self.adversary.forget(number + 1)
+        return record
+
+    def _end(self, merger: Merger, conversation: Conversation) -> tuple[Outcome, Vector | None]:
+        """How a round ends whose contributions are there, and what they merge to."""
+        info, choice = merger.info, merger.choose()
         for evidence in choice.against:
             self.kernel.observe(evidence)
-            refused[evidence.fact] += 1
-        members, quorum = choice.members, info.quorum
-        refused.update(self.sat_out)  # by the error that kept a node out
-        self.sat_out.clear()
-        senders = tuple(member.sender for member in members)
-        if len(members) < quorum:
-            return self.aborted(info, f"{len(members)} contributions, quorum {quorum}", refused)
+            self.recorder.refused[evidence.fact] += 1
+        members = choice.members
+        if len(members) < info.quorum:
+            return _aborted(info, f"{len(members)} contributions, quorum {info.quorum}")
         try:
             verdict, _plugin = merger.judge(members)
             if verdict is not ACCEPT:
-                return self.aborted(info, verdict.reason, refused)
-            if not conversation.decide(gathering.contributions(members), info):
-                return self.aborted(info, "a dialogue did not finish", refused)
+                return _aborted(info, verdict.reason)
+            if not conversation.decide(merger.gathering.contributions(members), info):
+                return _aborted(info, "a dialogue did not finish")
             merged = merger.merge(members)
         except ValueRefusedError as error:
-            return self.aborted(info, f"aggregation refused: {error.problems[0]}", refused)
-        rejected = dict(sorted(refused.items()))
-        self.model = add_saturating(self.model, merged).vector
-        self.step += 1
-        digest = model_digest(self.model, self.step)
+            return _aborted(info, f"aggregation refused: {error.problems[0]}")
+        self._model, self.step = add_saturating(self._model, merged).vector, self.step + 1
+        senders = tuple(member.sender for member in members)
         for sender in senders:
-            fact = Evidence(sender, "contributed", "kernel", against=False, round=number)
+            fact = Evidence(sender, "contributed", "kernel", against=False, round=info.number)
             self.kernel.observe(fact)
-        self.merged.update(senders)
-        self.close(Outcome(info, RoundStatus.CLOSED, digest, senders))
-        there = [updates[node].vector for node in range(self.honest) if node not in self.idle]
-        return RoundRecord(
-            number=number,
-            closed=True,
-            metrics=evaluated(self.task.evaluate, self.model, info, node="node-0"),
-            accepted=len(members),
-            attackers_accepted=len(set(senders) & set(self.ids[self.honest :])),
-            rejected=rejected,
-            alignment=alignment(merged, np.stack(there)) if there else None,
-            model_digest=digest.hex(),
-            vanished=self.vanishing.of(number),
-            plugins=self.kernel.status(),
-        )
+        digest = model_digest(self._model, self.step)
+        return Outcome(info, RoundStatus.CLOSED, digest, senders), merged
 
 
-def simulate_vectorised(
-    config: Config,
-    scenario: Scenario,
-    task: Task,
-    installed: Mapping[str, Installed],
-    progress: Progress | None,
-    hostile: Hostile | None = None,
-    *,
-    keeper: CheckpointFolder | None = None,
-    on_model: OnModel | None = None,
-) -> SimulationResult:
-    """Like :func:`qres_core.lab.simulator.simulate`, seen by one observer.
-
-    Raises:
-        LabError: QRES-E105 for network options.
-        QresError: what the configuration or the aggregation refuses.
-
-    Complexity: O(rounds · (n · (training + hooks) + aggregation)).
-    """
-    _refuse_network(scenario)
-    if scenario.attack in SABOTAGE:
-        what = f"{scenario.attack!r} injects messages, and the vectorised engine has no network"
-        raise LabError.of("QRES-E105", "simulation.attack", what, 'engine = "events"')
-    start = None if keeper is None else keeper.start
-    observer = _Observer(config, scenario, task, installed, hostile, start=start)
-    records: list[RoundRecord] = [] if start is None else list(start.records)
-    begun = False
-    try:
-        if start is not None:
-            check_resumable(observer.kernel)
-        begun = True
-        for number in range(1 if start is None else start.number + 1, scenario.rounds + 1):
-            records.append(observer.play(number))
-            if keeper is not None:
-                keeper.keep(observer.checkpoint(records))
-            if on_model is not None and records[-1].closed:
-                on_model(observer.saved())
-            if progress is not None:
-                progress(records[-1])
-    finally:
-        # What is refused leaves the folder as it was.
-        if begun and keeper is not None and observer.step:
-            keeper.finish(observer.saved())
-        for kernel in dict.fromkeys(observer.kernels):
-            kernel.teardown()
-    resumed = () if start is None else notices(observer.kernel, scenario, start, records)
-    return SimulationResult(
-        model=observer.saved(),
-        trainer=task.name,
-        nodes=config.swarm.nodes,
-        attackers=scenario.attackers,
-        attack=scenario.attack,
-        seed=scenario.seed,
-        pipeline=describe(observer.kernel),
-        notices=(
-            *filter(None, (observer.vanishing.notice,)),
-            *task.notices,
-            *observer.kernel.solution.notices,
-            *resumed,
-        ),
-        rounds=tuple(records),
-        model_digests=(model_digest(observer.model, observer.step).hex(),),
-        virtual_seconds=0.0,
-        messages=observer.messages,
-        fates=observer.fates(),
-    )
+def _aborted(info: RoundInfo, reason: str) -> tuple[Outcome, None]:
+    """The round changes nothing."""
+    return Outcome(info, RoundStatus.ABORTED, info.model_digest, reason=reason), None

@@ -15,7 +15,7 @@ import attrs
 
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import scan
-from qres_core.lab.simulator import identify
+from qres_core.lab.nodes import identify
 
 SEED: Final = 5
 SCALE: Final = -8

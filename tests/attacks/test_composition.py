@@ -19,7 +19,7 @@ from qres_core import CompatibilityError, Envelope
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab import simulator
+from qres_core.lab import adversary, network, simulator
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
@@ -134,7 +134,7 @@ def claiming(monkeypatch: pytest.MonkeyPatch, weight: int) -> None:
     def claim(_weight: int, octets: bytes, proofs: Mapping[str, bytes], *more: Any) -> bytes:
         return encode(weight, octets, proofs, *more)
 
-    monkeypatch.setattr(simulator, "encode_contribution", claim)
+    monkeypatch.setattr(adversary, "encode_contribution", claim)
 
 
 @pytest.mark.parametrize("claim", [10**9, 2**30])
@@ -165,7 +165,7 @@ def test_a_claim_of_examples_does_not_reach_the_weights_of_sums(
 
 def two_lists(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whoever leads the first round leaves another node out for each half of the swarm."""
-    carry, told = simulator.Simulation.carry, list[str]()
+    carry, told = network.Network.carry, list[str]()
 
     def lying(self: Any, sender: Any, receiver: Any, frame: bytes, **more: Any) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**24)
@@ -182,7 +182,7 @@ def two_lists(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             told.append(envelope.kind)
         carry(self, sender, receiver, frame, **more)
 
-    monkeypatch.setattr(simulator.Simulation, "carry", lying)
+    monkeypatch.setattr(network.Network, "carry", lying)
     return told
 
 

@@ -41,9 +41,10 @@ from qres_core import (
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import Simulation
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 
 Tables = Mapping[str, Mapping[str, object]]
@@ -65,24 +66,24 @@ class Played:
     """A simulation that is over: what it recorded, and its nodes, the liars last."""
 
     result: SimulationResult
-    simulation: Simulation
+    engine: EventEngine
 
     @property
     def liars(self) -> list[NodeId]:
-        return [node.node_id for node in self.simulation.nodes if node.attacker is not None]
+        return [node.node_id for node in self.engine.nodes if node.attacker is not None]
 
     def held_against(self, who: NodeId) -> list[set[str]]:
         """What each honest node holds against a node."""
-        return [set(node.kernel.against.get(who, {})) for node in self.simulation.honest]
+        return [set(node.kernel.against.get(who, {})) for node in self.engine.honest]
 
     @property
     def accused(self) -> set[NodeId]:
         """Against whom any honest node holds anything."""
-        return {who for node in self.simulation.honest for who in node.kernel.against}
+        return {who for node in self.engine.honest for who in node.kernel.against}
 
     def counts(self, plugin: str, name: str) -> set[object]:
         """A figure of a plugin's status, at all honest nodes."""
-        return {node.kernel.status()[plugin][name] for node in self.simulation.honest}
+        return {node.kernel.status()[plugin][name] for node in self.engine.honest}
 
     @property
     def losses(self) -> list[float]:
@@ -126,21 +127,20 @@ def play(
         ),
     )  # fmt: skip
     made = change(make_task(TASK, nodes=NODES, seed=SEED, scale=config.swarm.scale))
-    simulation = Simulation(config, scenario, made, {**INSTALLED, **(installed or {})}, hostile)
 
     def progress(record: RoundRecord) -> None:
         if until(record):
-            made_so_far = sum(one.closed for one in simulation.records)
-            most = min(simulation.scenario.rounds, made_so_far + 1)
-            simulation.scenario = attrs.evolve(scenario, rounds=most)
+            made_so_far = sum(one.closed for one in engine.recorder.records)
+            engine.rounds = min(engine.rounds, made_so_far + 1)
 
-    simulation.run(progress)
+    plugins = {**INSTALLED, **(installed or {})}
+    engine = EventEngine(Experiment(config, scenario, made, plugins, hostile, progress))
     try:
-        assert simulation.diverged is None
-        return Played(simulation.result(), simulation)
+        engine.run()
+        return Played(engine.result(), engine)
     finally:
-        for node in simulation.nodes:
-            node.kernel.teardown()
+        for kernel in engine.kernels:
+            kernel.teardown()
 
 
 def local(**plugins: type) -> Plugins:
@@ -397,7 +397,7 @@ def test_a_node_that_lies_about_the_sum_has_only_itself_to_tell_it_to() -> None:
     assert played.counts("zk", "sums_failed") == {0}
     assert played.accused == set()
     assert [record.attackers_accepted for record in result.closed] == [1, 0]
-    liar = played.simulation.nodes[-1].machine
+    liar = played.engine.nodes[-1].machine
     assert liar.model_digest.hex() not in {record.model_digest for record in result.closed}
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
+from qres_core.lab.nodes import identify
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import identify, simulate
+from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 
 NODES, LIARS, SEED = 10, 3, 11

@@ -262,7 +262,7 @@ def test_what_passes_the_check_runs(raw: dict[str, Any]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RoundMachine, "_sit_out", noted)
-        patch.setattr("qres_core.lab.simulator.MAX_ABORTED", 2)
+        patch.setattr("qres_core.lab.events.MAX_ABORTED", 2)
         result = play(config, rounds=ROUNDS)
     reasons += [record.reason for record in result.rounds if not record.closed]
     if not result.closed:

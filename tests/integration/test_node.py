@@ -38,8 +38,9 @@ from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import Delivery
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.nodes import node_ids
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import node_ids, simulate
+from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.node.status import StatusBoard
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut

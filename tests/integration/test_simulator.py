@@ -13,9 +13,10 @@ from qres_core import Claims, LabError, NodeInfo, RoundError, Updates, Vector, h
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.attacks import ATTACKS, DataAttack, make_attack
+from qres_core.lab.events import MAX_ABORTED
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import MAX_ABORTED, simulate
+from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.mean import weighted_mean
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,115 @@ def test_every_database_is_opened_by_the_one_store(room: str) -> None:
 def test_the_check_for_databases_sees() -> None:
     assert keeps_its_own_database("def late():\n    from sqlite3 import connect")
     assert not keeps_its_own_database("from qres_core import stores")
+
+
+# ── circles ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def late(source: str) -> Iterator[str]:
+    """Patterns of what ``source`` may import by name; none if it never calls ``import_module``."""
+    if "import_module" in source:
+        for node in ast.walk(ast.parse(source)):
+            match node:
+                case ast.Constant(value=str(name)):
+                    yield re.escape(name)
+                case ast.JoinedStr(values=[ast.Constant(), *_] as parts):
+                    yield "".join(
+                        re.escape(part.value) if isinstance(part, ast.Constant) else r"[a-z]\w*"
+                        for part in parts
+                    )
+                case _:
+                    continue
+
+
+def needed(module: str, sources: Mapping[str, str]) -> set[str]:
+    """The modules of ``sources`` that one of them imports, at any depth, or may import by name.
+
+    With the packages they lie in, whose ``__init__`` runs first. A module does not import the
+    packages it lies in itself, unless it asks for what is in their ``__init__``.
+    """
+    found: set[str] = set()
+    for name, _line in imported(sources[module]):
+        found |= {name} & sources.keys() or {name.rpartition(".")[0]} & sources.keys()
+    for pattern in late(sources[module]):
+        found |= {name for name in sources if "." in name and re.fullmatch(pattern, name)}
+    around = {name for name in sources if any(one.startswith(f"{name}.") for one in found)}
+    inside = {name for name in sources if module.startswith(f"{name}.")}
+    return (found | around - inside) - {module}
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Modules of which each imports the next, and the last is the first; empty if there is none."""
+    graph = {module: needed(module, sources) for module in sources}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def every_module() -> dict[str, str]:
+    """The source of every module of every distribution."""
+    folders = [ROOT / "qres_core", *ROOT.glob("plugins/*/qres_*"), *ROOT.glob("libraries/*/qres_*")]
+    return {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path.read_text("utf-8")
+        for folder in folders
+        for path in files(folder)
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sources = every_module()
+    assert len(sources) > 300
+    assert " imports ".join(circle(sources)) == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("import qres_a.second", "from qres_a import first"),
+        ("def late():\n    from qres_a.second import name", "import qres_a.first as first"),
+        ("import importlib\nimportlib.import_module('qres_a.second')", "import qres_a.first"),
+        (
+            "from importlib import import_module\nimport_module({1: 'qres_a.second'}[1])",
+            "import qres_a.first",
+        ),
+        (
+            "import importlib\ndef get(name):\n    importlib.import_module(f'qres_a.{name}')",
+            "import qres_a.first",
+        ),
+        (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import qres_a.second",
+            "import qres_a.first",
+        ),
+    ],
+)
+def test_the_check_for_circles_sees(first: str, second: str) -> None:
+    sources = {"qres_a": "", "qres_a.first": first, "qres_a.second": second}
+    assert set(circle(sources)) == {"qres_a.first", "qres_a.second"}
+
+
+def test_the_check_for_circles_sees_one_through_a_package() -> None:
+    package = {"qres_a": "from qres_a.first import name", "qres_a.first": "from qres_a import x"}
+    assert circle(package)
+    through = {
+        "qres_a.inner": "from qres_a.inner.first import name",
+        "qres_a.inner.first": "import qres_a.second",
+        "qres_a.inner.third": "",
+        "qres_a.second": "import qres_a.inner.third",
+    }
+    assert circle(through)
+
+
+def test_the_check_for_circles_lets_pass() -> None:
+    sources = {
+        "qres_a": "from qres_a.first import name",
+        "qres_a.first": "import numpy\nfrom qres_a.second import name",
+        "qres_a.second": "WHERE = 'qres_a.first'",
+    }
+    assert not circle(sources)
 
 
 def loaded_by(code: str) -> set[str]:

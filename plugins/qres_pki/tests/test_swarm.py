@@ -29,9 +29,11 @@ from qres_core import (
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.lab.clock import EPOCH
+from qres_core.lab.nodes import node_ids
 from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import EPOCH, node_ids, simulate
+from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory

@@ -16,10 +16,13 @@ from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab import attacks, simulator, vectorised
+from qres_core.lab import attacks
+from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.lab.vectorised import VectorisedEngine
 from qres_core.testing import make_envelope, make_node_ids, make_node_info
 
 AWAKE_AFTER = 30
@@ -129,17 +132,17 @@ def play(
     """Every node and every message."""
     config = configured(nodes, quorum, options, byzantine)
     made = make_task(task, nodes=nodes, seed=scenario.seed, scale=0)
-    simulation = simulator.Simulation(config, scenario, made, INSTALLED)
-    simulation.run(None)
+    engine = EventEngine(Experiment(config, scenario, made, INSTALLED))
+    engine.run()
     found = {
         one.node_id: plugin.instance
-        for one in simulation.nodes
+        for one in engine.nodes
         for plugin in one.machine.kernel.enabled
         if isinstance(plugin.instance, Reputation)
     }
-    honest = [one.node_id for one in simulation.honest]
-    attackers = [one.node_id for one in simulation.nodes if one.attacker is not None]
-    return Played(simulation.records, found, honest, attackers)
+    honest = [one.node_id for one in engine.honest]
+    attackers = [one.node_id for one in engine.nodes if one.attacker is not None]
+    return Played(engine.recorder.records, found, honest, attackers)
 
 
 def watch(
@@ -148,12 +151,12 @@ def watch(
     """Twenty nodes seen by one of them: every contribution and hook, no votes."""
     config = configured(20, 13, options, 0)
     made = make_task(task, nodes=20, seed=scenario.seed, scale=0)
-    observer = vectorised._Observer(config, scenario, made, INSTALLED)
-    records = [observer.play(number) for number in range(1, scenario.rounds + 1)]
-    plugins = [one.instance for one in observer.kernel.enabled]
-    found = {observer.ids[0]: one for one in plugins if isinstance(one, Reputation)}  # noqa: B035
+    engine = VectorisedEngine(Experiment(config, scenario, made, INSTALLED))
+    engine.run()
+    plugins = [one.instance for one in engine.kernel.enabled]
+    found = {engine.ids[0]: one for one in plugins if isinstance(one, Reputation)}  # noqa: B035
     honest = 20 - scenario.attackers
-    return Played(records, found, observer.ids[:honest], observer.ids[honest:])
+    return Played(engine.recorder.records, found, engine.ids[:honest], engine.ids[honest:])
 
 
 def rounds_to_ban(plugin: Reputation) -> int:

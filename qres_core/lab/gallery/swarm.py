@@ -12,11 +12,13 @@ from qres_core.contract.errors import QresError
 from qres_core.contract.gallery import AttackOutcome, GalleryOutcome, GallerySetting
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
+from qres_core.lab.events import EventEngine
+from qres_core.lab.experiment import Experiment
 from qres_core.lab.gallery.defences import ROUNDS, Defence
+from qres_core.lab.nodes import identify
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import Simulation, identify
 from qres_core.lab.tasks import TaskConfig, make_task
 
 _SHARED: Final = ("ed25519.authenticate", "zk.verify")
@@ -34,16 +36,6 @@ class Played:
 
     result: SimulationResult
     octets: int
-
-
-class _Metered(Simulation):
-    """Counts the bytes that nodes put into the network."""
-
-    octets = 0
-
-    def carry(self, sender: Any, receiver: Any, frame: bytes, *, hostile: bool = False) -> None:
-        self.octets += len(frame)
-        super().carry(sender, receiver, frame, hostile=hostile)
 
 
 @attrs.frozen(kw_only=True)
@@ -124,15 +116,13 @@ class SwarmAttack:
             same_held_out=defence.public,
         )
         task = make_task(digits, nodes=defence.nodes, seed=setting.seed)
-        simulation = _Metered(config, scenario, task, scan())
+        engine = EventEngine(Experiment(config, scenario, task, scan()))
         try:
-            simulation.run(None)
+            engine.run()
         finally:
-            for node in simulation.nodes:
-                node.machine.kernel.teardown()
-        if simulation.diverged is not None:
-            raise simulation.diverged
-        return Played(simulation.result(), simulation.octets)
+            for kernel in engine.kernels:
+                kernel.teardown()
+        return Played(engine.result(), engine.network.octets)
 
 
 def _config(defence: Defence, seed: int, rounds: int, *, outsiders: bool) -> Config:

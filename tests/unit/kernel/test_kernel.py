@@ -46,8 +46,9 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.lab.nodes import node_ids
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.simulator import node_ids, simulate
+from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory, MemoryTransport

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from qres_core.kernel.config import parse
-from qres_core.lab.simulator import node_ids
+from qres_core.lab.nodes import node_ids
 from qres_core.lab.tasks import TaskConfig, make_task
 from qres_core.node.status import StatusBoard
 from qres_core.swarm.node import Node, run_node

@@ -18,7 +18,7 @@ import structlog
 from qres_core import ConfigError, LabError, NodeId, NodeInfo, QresError, Standing, hookimpl
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.simulator import node_ids
+from qres_core.lab.nodes import node_ids
 from qres_core.lab.trainer import TrainerConfig
 from qres_core.node import daemon, extra, logs, stopping
 from qres_core.swarm.memory import MemoryTransport

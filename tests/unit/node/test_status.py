@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
-from qres_core.lab.simulator import node_ids
+from qres_core.lab.nodes import node_ids
 from qres_core.node import metrics
 from qres_core.node.status import HISTORY, REASONS, StatusBoard, counted, finite, spent
 

@@ -16,7 +16,7 @@ from secagg_swarm import Earlier, PluginSwarm, plain_sum, recorded
 
 from qres_core import Envelope, NodeInfo, QresError, Send, Update
 from qres_core.kernel.config import parse
-from qres_core.lab import simulator
+from qres_core.lab import network, simulator
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
@@ -231,7 +231,7 @@ def test_what_was_opened_in_a_kept_session_is_not_masked_again() -> None:
 
 def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> SimulationResult:
     """Five nodes; no precommit of the first round arrives: its set stays locked, not decided."""
-    carry = simulator.Simulation.carry
+    carry = network.Network.carry
 
     def deaf(self: Any, sender: Any, receiver: Any, frame: bytes, **more: Any) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**24)
@@ -244,7 +244,7 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
     config = parse({"swarm": swarm, "plugins": tables}, source="test")
     task = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(simulator.Simulation, "carry", deaf)
+        patch.setattr(network.Network, "carry", deaf)
         return simulator.simulate(config, Scenario(rounds=2, seed=3), task=task)
 
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import accelerated
 from qres_arithmetic import numpy_only as reference_only
 
-__all__ = ["Engine", "Words", "accelerated", "engine", "reference_only"]
+from qres_zk.arrays import Words
 
-Words: TypeAlias = NDArray[np.uint64]
+__all__ = ["Engine", "accelerated", "engine", "reference_only"]
 
 
 class Engine(Protocol):
@@ -77,9 +77,10 @@ class Engine(Protocol):
 
 def engine() -> Engine:
     """Return the engine to use now; the numba one is imported when it is first asked for."""
-    return _load("compiled" if accelerated() else "reference")
+    compiled = "qres_zk.group.compiled.engine"
+    return _load(compiled if accelerated() else "qres_zk.group.reference.engine")
 
 
 @cache
 def _load(name: str) -> Engine:
-    return cast("Engine", importlib.import_module(f"qres_zk.group.{name}.engine"))
+    return cast("Engine", importlib.import_module(name))

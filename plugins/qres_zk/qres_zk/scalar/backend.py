@@ -5,15 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from functools import cache
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from qres_zk.group.backend import Words, accelerated
-
-Values: TypeAlias = NDArray[np.int64]
-Bits: TypeAlias = NDArray[np.uint8]
+from qres_zk.arrays import Bits, Values, Words
+from qres_zk.group.backend import accelerated
 
 
 class Halves(Protocol):
@@ -70,9 +65,10 @@ class ScalarEngine(Protocol):
 
 def engine() -> ScalarEngine:
     """Return the engine to use now."""
-    return _load("compiled.engine" if accelerated() else "reference")
+    compiled = "qres_zk.scalar.compiled.engine"
+    return _load(compiled if accelerated() else "qres_zk.scalar.reference")
 
 
 @cache
 def _load(name: str) -> ScalarEngine:
-    return cast("ScalarEngine", importlib.import_module(f"qres_zk.scalar.{name}"))
+    return cast("ScalarEngine", importlib.import_module(name))

@@ -8,10 +8,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.group.backend import Words
+from qres_zk.arrays import Bits, Values, Words
 from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import integers, scalars
-from qres_zk.scalar.backend import Bits, Values
 
 _HALF: Final = np.uint64(32)
 _MASK: Final = np.uint64(2**32 - 1)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.group.backend import Words
+from qres_zk.arrays import Words
 from qres_zk.group.compiled import curve, lane_decoding, lane_sums, lanes, multiples, ristretto
 from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.compiled.roots import sqrt_ratios

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.group.backend import Words
+from qres_zk.arrays import Words
 from qres_zk.group.reference import curve, multiples, ristretto
 from qres_zk.group.reference.curve import NEUTRAL, Niels
 from qres_zk.group.reference.limbs import Extended, packed, unpacked

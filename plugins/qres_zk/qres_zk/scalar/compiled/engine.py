@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from qres_zk.group.backend import Words
+from qres_zk.arrays import Bits, Values, Words
 from qres_zk.group.compiled import lanes
 from qres_zk.group.compiled.engine import bit_length, plain
 from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.parameters import ORDER
 from qres_zk.group.scalars import scalars
-from qres_zk.scalar.backend import Bits, Values
 from qres_zk.scalar.compiled import kernels
 from qres_zk.scalar.compiled.lane_folding import LaneHalves
 from qres_zk.scalar.compiled.modular import montgomery

@@ -7,12 +7,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_zk.group.backend import Words
+from qres_zk.arrays import Values, Words
 from qres_zk.group.compiled.engine import plain
 from qres_zk.group.compiled.jit import compiled, part
 from qres_zk.group.compiled.lanes import LANES
 from qres_zk.group.parameters import ORDER
-from qres_zk.scalar.backend import Values
 from qres_zk.scalar.compiled import lanes
 from qres_zk.scalar.compiled.modular import R2, R3, add, mul
 

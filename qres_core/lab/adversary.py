@@ -1,0 +1,167 @@
+"""The attackers of a simulation: what they see, and what they send instead of their updates.
+
+With ``lies = "raw"`` they send a lie as it is; with ``"protocol"`` their own plugins clip, mask and
+prove it first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qres_core.contract.errors import LabError
+from qres_core.contract.fixed import LIMIT
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.types import NodeId, Update, Vector
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
+from qres_core.lab.attacks.poisoning import under_attack
+from qres_core.lab.experiment import Experiment
+from qres_core.lab.nodes import SimulatedNode
+from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, Injection, SabotageContext, Saboteur
+from qres_core.lab.shadow import Sandbox, Shadow, probe_for
+from qres_core.lab.trainings import Trainings
+from qres_core.swarm.messages import encode_contribution
+
+
+def hostile_plugins(experiment: Experiment) -> Mapping[int, Mapping[str, Installed]]:
+    """The plugins of each node that runs others than those installed, by its index."""
+    hostile, installed, honest = experiment.hostile, experiment.installed, experiment.honest
+    if hostile is None:
+        return {}
+    numbers = range(experiment.scenario.attackers)
+    return {honest + number: {**installed, **hostile(number)} for number in numbers}
+
+
+def as_update(forgery: Forgery) -> Update:
+    """A forged contribution in the form of an update, as an attacker's own plugins take it.
+
+    Raises:
+        ValueRefusedError: it has none.
+    """
+    octets = forgery.octets[: len(forgery.octets) // 4 * 4]
+    vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
+    return Update(np.clip(vector, -LIMIT, LIMIT), weight=max(1, forgery.weight))
+
+
+class Adversary:
+    """All attackers of a simulation; they know everything and may collude.
+
+    Args:
+        experiment: what is simulated.
+
+    Raises:
+        LabError: QRES-E801 for an attack that there is not, QRES-E105 for more attackers than nodes
+            and for a task without the data that the attack spoils.
+
+    Attributes:
+        attack: what they contribute; ``None`` if they do not lie in that.
+        saboteur: what they inject beside it, if anything.
+        trainings: the updates of all nodes, on data that the attack may have poisoned.
+        rng: their randomness.
+        heard: the last frames of others that reached them, if they inject.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._scenario, swarm = experiment.scenario, experiment.config.swarm
+        if misfits := tuple(self._scenario.misfits(swarm)):
+            raise LabError(misfits)
+        self.attack: Attack | None = None
+        self.saboteur: Saboteur | None = None
+        if self._scenario.attack in SABOTAGE:
+            self.saboteur = SABOTAGE[self._scenario.attack].make()
+        elif self._scenario.attack:
+            self.attack = make_attack(self._scenario.attack, self._scenario.strength)
+        task = under_attack(experiment.task, self.attack, self._scenario.attackers)
+        self.trainings = Trainings(task, experiment.honest)
+        self.rng = experiment.stream(2)
+        self.heard: deque[bytes] = deque(maxlen=MAX_HEARD)
+        self._cap = swarm.weight_cap
+        self._honest = experiment.honest
+        self._ids: Sequence[NodeId] = ()
+        self._sandbox: Sandbox | None = None
+        self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
+
+    @property
+    def outsiders(self) -> int:
+        """How many nodes have no credential to show."""
+        outside = self.saboteur is not None and not self.saboteur.credentials
+        return self._scenario.attackers if outside else 0
+
+    def spy_on(self, kernel: Kernel, ids: Sequence[NodeId]) -> None:
+        """Learn an honest node's plugins and the identities of all nodes, by index."""
+        self._sandbox, self._ids = Sandbox(kernel), ids
+
+    def forge(
+        self, attack: Attack, number: int, info: RoundInfo, model: Vector
+    ) -> tuple[Forgery, ...]:
+        """What attacker ``number`` contributes in a round; nothing if it stays away."""
+        context = AttackContext(
+            info,
+            model,
+            self.trainings.of(self._honest + number, info, model),
+            self.trainings.honest(info, model),
+            self._scenario.attackers,
+            number,
+            self.rng,
+            probe_for(attack, lambda: self._shadow(info, model)),
+            self._boards.setdefault((info.number, info.model_digest), {}),
+        )
+        return attack.forge(context)
+
+    def dressed(self, forgeries: Sequence[Forgery]) -> Sequence[Update | bytes]:
+        """Forged contributions as they are sent: payloads, or an update for the own plugins.
+
+        Raises:
+            ValueRefusedError: a lie for the own plugins has not the form of an update.
+        """
+        if self._scenario.lies == "protocol":
+            return [as_update(forgery) for forgery in forgeries[:1]]
+        return [
+            encode_contribution(max(1, min(forgery.weight, self._cap)), forgery.octets, {})
+            for forgery in forgeries
+        ]
+
+    def inject(
+        self, saboteur: Saboteur, node: SimulatedNode, info: RoundInfo, model: Vector, now: float
+    ) -> Sequence[Injection]:
+        """What an attacker injects at the opening of a round."""
+        context = SabotageContext(
+            info,
+            node.node_id,
+            self.trainings.of(node.index, info, model),
+            self._ids[: self._honest],
+            tuple(self.heard),
+            now,
+            node.kernel.sign,
+            node.machine.take_sequence,
+            self.rng,
+        )
+        return saboteur.act(context)
+
+    def forget(self, before: int) -> None:
+        """Forget the rounds before one."""
+        self._boards = {key: board for key, board in self._boards.items() if key[0] >= before}
+        self.trainings.forget(before)
+
+    def _shadow(self, info: RoundInfo, model: Vector) -> Shadow:
+        """The round as attackers may try it on the observer's plugins."""
+        assert self._sandbox is not None  # noqa: S101 - every engine has them spy on its observer
+        made = {
+            who: self.trainings.of(node, info, model)
+            for node, who in enumerate(self._ids)
+            if not self.trainings.idle(node, info, model)
+        }
+        ours = set(self._ids[self._honest :])
+        return Shadow(
+            self._sandbox,
+            info,
+            model,
+            {who: update for who, update in made.items() if who not in ours},
+            {who: update for who, update in made.items() if who in ours},
+            self.trainings.task.trainers[0],
+        )

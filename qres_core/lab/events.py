@@ -1,0 +1,358 @@
+"""The engine of every node and every message: a whole swarm in one process, on a virtual clock.
+
+Every node runs the same round machine and the same hooks as a real one; only the network and the
+clock are played. Attackers run the machine too and lie in what they contribute. They may run
+plugins of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import attrs
+import numpy as np
+
+from qres_core.contract.errors import QresError
+from qres_core.contract.rounds import RoundStatus
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.adversary import Adversary, hostile_plugins
+from qres_core.lab.attacks import Attack
+from qres_core.lab.checkpoint import Checkpoint, check_resumable, states
+from qres_core.lab.clock import EPOCH, Clock
+from qres_core.lab.experiment import Experiment
+from qres_core.lab.network import Network
+from qres_core.lab.nodes import SimulatedNode, identify
+from qres_core.lab.once import Once
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.recorder import Recorder
+from qres_core.lab.sabotage import Saboteur
+from qres_core.swarm.effects import (
+    NOTHING_NEW,
+    Broadcast,
+    Diverged,
+    Effect,
+    Refused,
+    RoundEnded,
+    SendTo,
+    Train,
+)
+from qres_core.swarm.joining import node_info, round_machine
+from qres_core.swarm.journal import MemoryJournal
+from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.times import MAX_BACKOFF
+
+TRAINING_SECONDS: Final = 0.2
+COLLUSION_SECONDS: Final = 0.1
+"""How much later than the others attackers send: they want to know what to lie about."""
+ADMITTED: Final = "admitted"
+MAX_ABORTED: Final = 20
+"""Rounds in a row, aborted or as long as one, after which a simulation gives up."""
+
+
+class EventEngine:
+    """A swarm being played.
+
+    Args:
+        experiment: what is simulated.
+
+    Raises:
+        QresError: the configuration cannot start, or not with this attack.
+
+    Attributes:
+        nodes: all nodes, the attackers last.
+        honest: the nodes that do not attack.
+        observer: the first node, whose rounds are recorded.
+        rounds: models to make.
+        clock: when things happen.
+        network: carries messages.
+        adversary: the attackers.
+        recorder: what the observer notes.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._scenario, self._swarm = experiment.scenario, experiment.config.swarm
+        self.rounds = self._scenario.rounds
+        self.adversary = Adversary(experiment)
+        self.nodes = self._made(experiment)
+        self.honest = self.nodes[: experiment.honest]
+        self.observer = self.nodes[0]
+        self._by_id = {node.node_id: node for node in self.nodes}
+        ids = [node.node_id for node in self.nodes]
+        self.adversary.spy_on(self.observer.kernel, ids)
+        self.clock = Clock()
+        self.network = Network(
+            self._scenario,
+            self.clock,
+            experiment.stream(1),
+            self._deliver,
+            self._swarm.vote_timeout,
+        )
+        attackers = ids[experiment.honest :]
+        trainings = self.adversary.trainings
+        self.recorder = Recorder(experiment, self.observer.kernel, attackers, trainings)
+        self._aborted = 0
+        self._ended_at = self.clock.now  # when the observer's last round ended
+        longest = self._swarm.deadline + 3 * MAX_BACKOFF * self._swarm.vote_timeout
+        self._patience = MAX_ABORTED * longest + self._swarm.interval
+        self._diverged: QresError | None = None
+
+    def _made(self, experiment: Experiment) -> list[SimulatedNode]:
+        """The nodes, set up."""
+        config, scenario, task = experiment.config, experiment.scenario, experiment.task
+        once = Once(scenario.once)
+        once.check(config)
+        kernels, ids = identify(
+            config,
+            scenario.seed,
+            experiment.installed,
+            outsiders=self.adversary.outsiders,
+            theirs=hostile_plugins(experiment),
+            once=once,
+        )
+        for kernel in kernels[: experiment.honest]:
+            kernel.fit(int(task.initial.size))  # before anything is opened that must be closed
+        start, nodes = experiment.start, list[SimulatedNode]()
+        for index, (node_id, kernel) in enumerate(zip(ids, kernels, strict=True)):
+            trainer = task.trainers[index]  # honest, also where the attack poisons data
+            info = node_info(config.swarm, node_id, ids, trainer, seed=scenario.seed)
+            kernel.setup(info)
+            journal = MemoryJournal() if start is None else start.journal()
+            machine = round_machine(info, kernel, config.swarm, task.initial, journal, trainer)
+            attacker = index - experiment.honest if index >= experiment.honest else None
+            nodes.append(SimulatedNode(index, node_id, kernel, machine, attacker))
+        return nodes
+
+    @property
+    def kernels(self) -> Sequence[Kernel]:
+        """Of all nodes."""
+        return [node.kernel for node in self.nodes]
+
+    @property
+    def step(self) -> int:
+        """How many models the observer's follows."""
+        return self.observer.machine.step
+
+    def go_on(self, start: Checkpoint) -> None:
+        """Go on from the experiment's checkpoint; the journals have given the nodes its model.
+
+        Raises:
+            ModelError: QRES-E605 for a checkpoint of another engine.
+            CompatibilityError: QRES-E317 for plugins that must not begin anew.
+        """
+        check_resumable(self.observer.kernel)
+        start.restore(self._streams)
+        self.network.messages = start.counts["messages"]
+        self.clock.now = self._ended_at = start.now
+        self.recorder.records = list(start.records)
+
+    @property
+    def _streams(self) -> dict[str, np.random.Generator]:
+        return {"network": self.network.rng, "attack": self.adversary.rng}
+
+    # ── playing ───────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        """Play until every honest node has made all models, or it is hopeless.
+
+        Raises:
+            RoundError: QRES-E601 if an honest node diverged.
+        """
+        for node in self.nodes:
+            self._apply(node, node.machine.start(self.clock.now))
+        if self._scenario.churn:
+            self.clock.after(self._swarm.deadline, self._churn)
+        while not self._done and self.clock.advance():
+            pass
+        if self._diverged is not None:
+            raise self._diverged
+
+    @property
+    def _done(self) -> bool:
+        """Whether there is nothing left to play."""
+        if self._diverged is not None or self._aborted >= MAX_ABORTED:
+            return True
+        if self.clock.now > self._ended_at + self._patience:
+            return True  # too few nodes are there to end a round
+        return all(node.machine.step >= self.rounds for node in self.honest or self.nodes)
+
+    def _churn(self) -> None:
+        # The observer stays, so that there is a report.
+        self.network.churn(self.honest[1:])
+        self.clock.after(self._swarm.deadline, self._churn)
+
+    def _deliver(self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool) -> None:
+        if receiver.attacker is not None and self.adversary.saboteur is not None:
+            self.adversary.heard.append(frame)
+        effects = receiver.machine.receive(frame, sender.node_id, self.clock.now)
+        if hostile and receiver.attacker is None:
+            self.recorder.injected[_fate(effects)] += 1
+        self._apply(receiver, effects)
+
+    def _tick(self, node: SimulatedNode) -> None:
+        effects: list[Effect] = []
+        if self.clock.now >= node.tick_due:
+            node.tick_due = float("inf")
+            effects = node.machine.tick(self.clock.now)
+        self._apply(node, effects)
+
+    def _train(self, node: SimulatedNode, train: Train) -> None:
+        if node.attacker is not None and self.adversary.attack is not None:
+            self._apply(node, self._lie(node, train, self.adversary.attack, node.attacker))
+            return
+        info, trainings = train.round_info, self.adversary.trainings
+        update = trainings.of(node.index, info, train.model)
+        if trainings.idle(node.index, info, train.model):
+            effects = node.machine.sit_out(info.number, NOTHING_NEW, self.clock.now)
+        else:
+            effects = node.machine.trained(update, info.number, self.clock.now)
+        self._apply(node, effects)
+
+    def _lie(self, node: SimulatedNode, train: Train, attack: Attack, attacker: int) -> list[Effect]:
+        """What an attacker contributes."""
+        machine, number, now = node.machine, train.round_info.number, self.clock.now
+        forgeries = self.adversary.forge(attack, attacker, train.round_info, train.model)
+        if not forgeries:
+            return machine.sit_out(number, "silent", now)
+        try:
+            lies = self.adversary.dressed(forgeries)
+        except QresError as error:  # what is no update cannot be hidden or proved
+            return machine.sit_out(number, str(error.problems[0]), now)
+        effects: list[Effect] = []
+        for lie in lies:
+            if isinstance(lie, bytes):
+                effects += machine.publish_raw(lie, number, now)
+            else:
+                effects += machine.trained(lie, number, now)
+        return effects
+
+    # ── effects ───────────────────────────────────────────────────────────────────────────────
+
+    def _apply(self, node: SimulatedNode, effects: Sequence[Effect]) -> None:
+        """Carry out what a node wants done."""
+        for effect in effects:
+            match effect:
+                case Broadcast(frame):
+                    for other in self.nodes:
+                        if other is not node:
+                            self.network.carry(node, other, frame)
+                case SendTo(to, frame):
+                    self.network.carry(node, self._by_id[to], frame)
+                case Train():
+                    self._open(node, effect)
+                case RoundEnded() if node is self.observer:
+                    self._ended(effect)
+                case Refused() if node is self.observer:
+                    self.recorder.refused[effect.reason] += 1
+                case Diverged(error) if node.attacker is None:
+                    self._diverged = error
+                case _:
+                    pass
+        due = node.machine.next_tick
+        if due < node.tick_due:
+            node.tick_due = due
+            self.clock.at(due, partial(self.network.act, node, partial(self._tick, node)))
+
+    def _open(self, node: SimulatedNode, train: Train) -> None:
+        """Have a node train, or attack, in a round that it opened."""
+        if node.machine.step >= self.rounds:
+            return
+        saboteur = self.adversary.saboteur
+        if node.attacker is not None and saboteur is not None:
+            self._inject(node, train, saboteur)
+            if not saboteur.contributes:
+                return
+        self._may_drop(node, train.round_info.number)
+        delay = TRAINING_SECONDS * (1.0 + 0.5 * float(self.network.rng.random()))
+        if node.attacker is not None:
+            delay = 1.5 * TRAINING_SECONDS + COLLUSION_SECONDS
+        work = partial(self._train, node, train)
+        self.clock.after(delay, partial(self.network.act, node, work))
+
+    def _inject(self, node: SimulatedNode, train: Train, saboteur: Saboteur) -> None:
+        now = self.clock.now
+        made = self.adversary.inject(saboteur, node, train.round_info, train.model, now)
+        for injection in made:
+            for other in self.nodes:
+                if other is not node and injection.to in (None, other.node_id):
+                    self.network.carry(node, other, injection.frame, hostile=True)
+
+    def _may_drop(self, node: SimulatedNode, number: int) -> None:
+        """Have an honest node fall silent in the round it just opened, or not."""
+        over = self.observer.machine.step >= self.rounds  # but for those that lag
+        if (
+            self._scenario.dropout
+            and node.attacker is None
+            and node is not self.observer
+            and not over
+        ):
+            self.network.may_drop(node, lambda: number < self.observer.machine.number)
+
+    # ── recording ─────────────────────────────────────────────────────────────────────────────
+
+    def _ended(self, effect: RoundEnded) -> None:
+        """Note how a round of the observer ended."""
+        outcome, machine = effect.outcome, self.observer.machine
+        closed = outcome.status is RoundStatus.CLOSED
+        if self._scenario.dropout:  # who dropped out is back for the next round
+            for node in self.nodes:
+                node.online = True
+        if not closed and machine.step >= self.rounds:
+            return  # the simulation is over for this node; it only helps others
+        self._aborted = 0 if closed else self._aborted + 1
+        self._ended_at = self.clock.now
+        standing = machine.kernel.standing
+        banned = [node for node in self.nodes if standing(node.node_id).banned]
+        attackers = sum(node.attacker is not None for node in banned)
+        bans = len(banned) - attackers, attackers
+        self.recorder.note(outcome, effect.model, effect.merged, bans)
+        self.adversary.forget(outcome.round_info.number)
+        self.recorder.tell(self.model, self._checkpoint if closed else None)
+
+    def _checkpoint(self) -> Checkpoint:
+        """The simulation as it goes on from here."""
+        return Checkpoint(
+            model=attrs.evolve(self.model(), vouchers=()),
+            number=self.observer.machine.model_round,
+            now=self.clock.now,
+            streams=states(self._streams),
+            counts={"messages": self.network.messages},
+            records=tuple(self.recorder.records),
+        )
+
+    def model(self) -> SwarmModel:
+        """The observer's model, and who vouches for it so far.
+
+        A simulated node signs with a key that follows from the seed: its word proves nothing to
+        others.
+        """
+        machine, swarm = self.observer.machine, self._swarm
+        vouchers = {
+            voucher.sender: voucher
+            for node in self.honest
+            if node.machine.model_digest == machine.model_digest
+            for voucher in node.machine.vouchers
+            if voucher.auth
+        }
+        signed = tuple(vouchers[sender] for sender in sorted(vouchers))
+        return SwarmModel(swarm.name, machine.step, swarm.scale, machine.model, signed)
+
+    def result(self) -> SimulationResult:
+        """What the simulation came to."""
+        return self.recorder.result(
+            model=self.model(),
+            digests=[node.machine.model_digest for node in self.honest or self.nodes],
+            judges=[node.kernel for node in self.honest],
+            against=self.observer.kernel.against,
+            messages=self.network.messages,
+            seconds=self.clock.now - EPOCH,
+        )
+
+
+def _fate(effects: Sequence[Effect]) -> str:
+    """What became of a frame: why it was refused, or ``admitted``."""
+    for effect in effects:
+        if isinstance(effect, Refused):
+            return effect.reason
+    return ADMITTED

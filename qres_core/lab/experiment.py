@@ -1,0 +1,61 @@
+"""What is simulated, and what is to be told and kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import numpy as np
+
+from qres_core.kernel.config import Config
+from qres_core.kernel.discovery import Installed
+from qres_core.lab.checkpoint import Checkpoint, CheckpointFolder
+from qres_core.lab.record import RoundRecord
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.tasks import Task
+from qres_core.swarm.model_file import SwarmModel
+
+Progress = Callable[[RoundRecord], None]
+OnModel = Callable[[SwarmModel], None]
+Hostile = Callable[[int], Mapping[str, Installed]]
+"""The plugins an attacker runs in place of those of the same name, by its number from 0."""
+
+
+@attrs.frozen(eq=False)
+class Experiment:
+    """A simulation to be played.
+
+    Attributes:
+        config: the swarm and its plugins.
+        scenario: rounds, seed, network, attack.
+        task: what to learn.
+        installed: plugins by name.
+        hostile: plugins that the attackers run in place of the installed ones of the same name.
+        progress: called with each round's record as it ends.
+        on_model: given each new model of the observer.
+        keeper: writes down what it takes to go on, after each round.
+    """
+
+    config: Config
+    scenario: Scenario
+    task: Task
+    installed: Mapping[str, Installed]
+    hostile: Hostile | None = None
+    progress: Progress | None = None
+    on_model: OnModel | None = None
+    keeper: CheckpointFolder | None = None
+
+    @property
+    def start(self) -> Checkpoint | None:
+        """What it goes on from; ``None`` from the first round."""
+        return None if self.keeper is None else self.keeper.start
+
+    @property
+    def honest(self) -> int:
+        """How many nodes do not attack: the first ones."""
+        return self.config.swarm.nodes - self.scenario.attackers
+
+    def stream(self, purpose: int) -> np.random.Generator:
+        """A random stream of the seed: 1 for the network, 2 for attacks, 3 for dropouts."""
+        entropy = np.random.SeedSequence((self.scenario.seed, purpose))
+        return np.random.Generator(np.random.PCG64(entropy))

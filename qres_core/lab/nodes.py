@@ -1,0 +1,135 @@
+"""The nodes of a simulated swarm: their identities, their kernels, and what is noted of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.evidence import Evidence
+from qres_core.contract.types import NodeId
+from qres_core.kernel.assembly import Enabled, assemble
+from qres_core.kernel.config import Config, SwarmConfig
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Caller, Kernel
+from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.lab.once import Once
+from qres_core.swarm.rounds import RoundMachine
+
+Wrap = Callable[[Enabled, str, Caller], Caller]
+"""Given a plugin, the name of a hook of it and what calls it: what is to call it from now on."""
+
+
+class WrappedKernel(Kernel):
+    """A kernel that can be watched.
+
+    Attributes:
+        against: by node, how often each fact was held against it.
+    """
+
+    def __init__(self, enabled: Sequence[Enabled], swarm: SwarmConfig) -> None:
+        super().__init__(enabled, swarm)
+        self.against: dict[NodeId, Counter[str]] = {}
+
+    def wrap(self, wrap: Wrap) -> None:
+        """Put something around every hook of every plugin.
+
+        Args:
+            wrap: asked once for each; may return what it is given.
+        """
+        plugins = {plugin.name: plugin for plugin in self.enabled}
+        self._callers = {
+            hook: tuple((name, wrap(plugins[name], hook, caller)) for name, caller in callers)
+            for hook, callers in self._callers.items()
+        }
+
+    def observe(self, evidence: Evidence) -> None:
+        """Note what speaks against a node, and tell every observing plugin."""
+        if evidence.against:
+            self.against.setdefault(evidence.subject, Counter())[evidence.fact] += 1
+        super().observe(evidence)
+
+
+@attrs.define(eq=False)
+class SimulatedNode:
+    """A simulated node that plays rounds.
+
+    Attributes:
+        index: which of the swarm's nodes, from 0; the attackers are last.
+        node_id: its identity.
+        kernel: its plugins.
+        machine: plays its rounds.
+        attacker: its number among the attackers, from 0; ``None`` if it is honest.
+        online: whether it hears, speaks and works.
+        tick_due: when it next looks at its clock.
+    """
+
+    index: int
+    node_id: NodeId
+    kernel: WrappedKernel
+    machine: RoundMachine
+    attacker: int | None
+    online: bool = True
+    tick_due: float = float("inf")
+
+
+def node_ids(count: int, seed: int) -> list[NodeId]:
+    """Identities for ``count`` simulated nodes, 32 bytes each; not keys, and no secrets."""
+    return [
+        hashlib.sha256(b"qres/lab/node/v1\0" + canonical.dumps([seed, index])).digest()
+        for index in range(count)
+    ]
+
+
+def identify(
+    config: Config,
+    seed: int,
+    installed: Mapping[str, Installed],
+    *,
+    outsiders: int = 0,
+    theirs: Mapping[int, Mapping[str, Installed]] | None = None,
+    once: Once | None = None,
+) -> tuple[list[WrappedKernel], list[NodeId]]:
+    """A kernel and an identity for every node of a simulated swarm.
+
+    Args:
+        config: the swarm and its plugins.
+        seed: of the simulated identities.
+        installed: plugins by name.
+        outsiders: the last so many nodes run without the plugins that decide who is admitted: they
+            have no credential to show.
+        theirs: plugins of single nodes by index, instead of those installed.
+        once: verdicts that are computed once for all nodes.
+    """
+    kernels: list[WrappedKernel] = []
+    ids: list[NodeId] = []
+    everything = assemble(config, installed)
+    gated = {plugin.name for plugin in everything if "admit" in plugin.hooks}
+    tables = {name: table for name, table in config.plugins.items() if name not in gated}
+    outside = attrs.evolve(config, plugins=tables)
+    for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
+        inside = index < config.swarm.nodes - outsiders
+        found = installed if theirs is None else theirs.get(index, installed)
+        kernel = WrappedKernel(assemble(config if inside else outside, found), config.swarm)
+        if once is not None:
+            kernel.wrap(once.wrap)
+        kernels.append(kernel)
+        ids.append(kernel.identity(fallback) or fallback)
+    return kernels, ids
+
+
+def describe(kernel: Kernel) -> tuple[Mapping[str, Any], ...]:
+    """The enabled plugins for a report, in file order."""
+    return tuple(
+        {
+            "name": plugin.name,
+            "distribution": plugin.origin.distribution,
+            "version": plugin.origin.version,
+            "hooks": [hook for hook in ALL_HOOKS if hook in plugin.hooks],
+        }
+        for plugin in kernel.enabled
+    )

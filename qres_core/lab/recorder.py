@@ -1,0 +1,148 @@
+"""What an observer notes of a simulation: its rounds, what became of the attackers, the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from qres_core.contract.rounds import Outcome, RoundStatus
+from qres_core.contract.training import evaluated
+from qres_core.contract.types import NodeId, Vector
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.checkpoint import Checkpoint, notices
+from qres_core.lab.experiment import Experiment
+from qres_core.lab.nodes import describe
+from qres_core.lab.record import Fate, RoundRecord, SimulationResult, alignment
+from qres_core.lab.trainings import Trainings
+from qres_core.swarm.model_file import SwarmModel
+
+
+@attrs.define(eq=False)
+class Recorder:
+    """The observer's notes.
+
+    Attributes:
+        experiment: what is simulated.
+        kernel: the observer's.
+        attackers: their identities.
+        trainings: the updates of all nodes.
+        records: one for each round, those before a checkpoint included.
+        refused: what the observer refused in the current round, by reason.
+        injected: what became of messages that attackers injected, at honest nodes.
+        merged: rounds whose agreed set had a contribution of a node.
+    """
+
+    experiment: Experiment
+    kernel: Kernel
+    attackers: Sequence[NodeId]
+    trainings: Trainings
+    records: list[RoundRecord] = attrs.field(factory=list[RoundRecord], init=False)
+    refused: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    injected: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    merged: Counter[NodeId] = attrs.field(factory=Counter[NodeId], init=False)
+
+    def note(
+        self,
+        outcome: Outcome,
+        model: Vector,
+        merged: Vector | None,
+        banned: tuple[int, int] = (0, 0),
+    ) -> RoundRecord:
+        """Note how a round ended.
+
+        Args:
+            outcome: the round's.
+            model: the model after it.
+            merged: what was added to the model before; ``None`` if unknown.
+            banned: how many honest nodes and how many attackers the observer bans.
+        """
+        info, closed = outcome.round_info, outcome.status is RoundStatus.CLOSED
+        evaluate, made = self.trainings.task.evaluate, self.trainings.made(info)
+        record = RoundRecord(
+            number=info.number,
+            closed=closed,
+            reason=outcome.reason,
+            metrics=evaluated(evaluate, model, info, node="node-0") if closed else {},
+            accepted=len(outcome.members),
+            attackers_accepted=len(set(self.attackers).intersection(outcome.members)),
+            rejected=dict(sorted(self.refused.items())),
+            banned_honest=banned[0],
+            banned_attackers=banned[1],
+            alignment=None if merged is None or made is None else alignment(merged, made),
+            model_digest=outcome.model_digest.hex(),
+            vanished=self.trainings.vanished[info.number],
+            plugins=self.kernel.status(),
+        )
+        self.refused.clear()
+        self.merged.update(outcome.members)
+        self.records.append(record)
+        return record
+
+    def tell(
+        self, model: Callable[[], SwarmModel], checkpoint: Callable[[], Checkpoint] | None
+    ) -> None:
+        """Tell of the round noted last, and write down what it takes to go on.
+
+        Args:
+            model: makes the model after it.
+            checkpoint: makes a checkpoint; ``None`` where there is nothing new to go on from.
+        """
+        wanted, record = self.experiment, self.records[-1]
+        if wanted.keeper is not None and checkpoint is not None:
+            wanted.keeper.keep(checkpoint())
+        if wanted.on_model is not None and record.closed:
+            wanted.on_model(model())
+        if wanted.progress is not None:
+            wanted.progress(record)
+
+    def result(
+        self,
+        *,
+        model: SwarmModel,
+        digests: Sequence[bytes],
+        judges: Sequence[Kernel],
+        against: Mapping[NodeId, Counter[str]],
+        messages: int,
+        seconds: float = 0.0,
+    ) -> SimulationResult:
+        """What the simulation came to.
+
+        Args:
+            model: the observer's.
+            digests: of the honest nodes' models.
+            judges: kernels of the nodes whose bans count.
+            against: what the observer holds against others.
+            messages: how many were delivered.
+            seconds: how long it took on the virtual clock.
+        """
+        config, scenario = self.experiment.config, self.experiment.scenario
+        start, task = self.experiment.start, self.trainings.task
+        resumed = () if start is None else notices(self.kernel, scenario, start, self.records)
+        swallowed = (self.trainings.notice,) if self.trainings.notice else ()
+        return SimulationResult(
+            model=model,
+            trainer=task.name,
+            nodes=config.swarm.nodes,
+            attackers=scenario.attackers,
+            attack=scenario.attack,
+            seed=scenario.seed,
+            pipeline=describe(self.kernel),
+            notices=(*swallowed, *task.notices, *self.kernel.solution.notices, *resumed),
+            rounds=tuple(self.records),
+            model_digests=tuple(digest.hex() for digest in digests),
+            virtual_seconds=round(seconds, 3),
+            messages=messages,
+            injected=dict(sorted(self.injected.items())),
+            fates=tuple(
+                Fate(
+                    number=number,
+                    node=who.hex(),
+                    merged=self.merged[who],
+                    against=dict(sorted(against.get(who, {}).items())),
+                    banned_by=sum(kernel.standing(who).banned for kernel in judges),
+                )
+                for number, who in enumerate(self.attackers)
+            ),
+        )

@@ -1,0 +1,80 @@
+"""What the nodes of a simulation train, each of them once for a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.training import finer_grid, vanishing
+from qres_core.contract.types import Update, Vector
+from qres_core.lab.tasks import Task, trained
+
+
+class Trainings:
+    """The updates of a simulation.
+
+    Args:
+        task: what is learnt, with a trainer for each node.
+        honest: how many of the nodes, the first ones, do not attack.
+
+    Attributes:
+        notice: of the first update of an honest node that the grid swallowed, and what mends it;
+            empty before.
+        vanished: by round, how many updates of honest nodes the grid swallowed.
+    """
+
+    def __init__(self, task: Task, honest: int) -> None:
+        self.task = task
+        self.notice = ""
+        self.vanished: Counter[int] = Counter()
+        self._honest = honest
+        self._rows: dict[tuple[int, bytes], NDArray[np.int32]] = {}  # of the last round asked for
+        self._made: dict[tuple[int, bytes], dict[int, tuple[Update, bool]]] = {}
+
+    def of(self, node: int, info: RoundInfo, model: Vector) -> Update:
+        """A node's update; zeros where it had nothing new to train on."""
+        return self._trained(node, info, model)[0]
+
+    def idle(self, node: int, info: RoundInfo, model: Vector) -> bool:
+        """Whether a node had nothing new to train on."""
+        return not self._trained(node, info, model)[1]
+
+    def honest(self, info: RoundInfo, model: Vector) -> NDArray[np.int32]:
+        """The updates of the honest nodes that had something new, int32, shape ``(h, d)``."""
+        key = info.number, info.model_digest
+        if key not in self._rows:  # every attacker asks
+            made = [self._trained(node, info, model) for node in range(self._honest)]
+            rows = [update.vector for update, new in made if new]
+            empty = np.empty((0, info.dimension), dtype=np.int32)
+            self._rows = {key: np.stack(rows) if rows else empty}
+        return self._rows[key]
+
+    def made(self, info: RoundInfo) -> NDArray[np.int32] | None:
+        """Like :meth:`honest`, of the nodes that trained already; ``None`` if there is none."""
+        made = sorted(self._made.get((info.number, info.model_digest), {}).items())
+        rows = [update.vector for node, (update, new) in made if new and node < self._honest]
+        return np.stack(rows) if rows else None
+
+    def forget(self, before: int) -> None:
+        """Forget the rounds before one."""
+        self._made = {key: made for key, made in self._made.items() if key[0] >= before}
+
+    def _trained(self, node: int, info: RoundInfo, model: Vector) -> tuple[Update, bool]:
+        made = self._made.setdefault((info.number, info.model_digest), {})
+        if node not in made:
+            name = f"node-{node}"
+            made[node] = trained(self.task.trainers[node], model, info, node=name)
+            update, new = made[node]
+            if new and node < self._honest:
+                self._see(update, model, info, name)
+        return made[node]
+
+    def _see(self, update: Update, model: Vector, info: RoundInfo, name: str) -> None:
+        fix = finer_grid(update, model, info)
+        if fix is not None:
+            self.vanished[info.number] += 1
+            told = f"{name}, round {info.number}: {vanishing(update, fix)}"
+            self.notice = self.notice or told
