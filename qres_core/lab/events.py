@@ -22,7 +22,7 @@ from qres_core.lab.attacks import Attack
 from qres_core.lab.checkpoint import Checkpoint, check_resumable, states
 from qres_core.lab.clock import EPOCH, Clock
 from qres_core.lab.experiment import Experiment
-from qres_core.lab.network import Network
+from qres_core.lab.network import SimulatedNetwork
 from qres_core.lab.nodes import SimulatedNode, identify
 from qres_core.lab.once import Once
 from qres_core.lab.record import SimulationResult
@@ -82,7 +82,7 @@ class EventEngine:
         ids = [node.node_id for node in self.nodes]
         self.adversary.spy_on(self.observer.kernel, ids)
         self.clock = Clock()
-        self.network = Network(
+        self.network = SimulatedNetwork(
             self._scenario,
             self.clock,
             experiment.stream(1),
@@ -182,7 +182,9 @@ class EventEngine:
         self.network.churn(self.honest[1:])
         self.clock.after(self._swarm.deadline, self._churn)
 
-    def _deliver(self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool) -> None:
+    def _deliver(
+        self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool
+    ) -> None:
         if receiver.attacker is not None and self.adversary.saboteur is not None:
             self.adversary.heard.append(frame)
         effects = receiver.machine.receive(frame, sender.node_id, self.clock.now)
@@ -209,7 +211,9 @@ class EventEngine:
             effects = node.machine.trained(update, info.number, self.clock.now)
         self._apply(node, effects)
 
-    def _lie(self, node: SimulatedNode, train: Train, attack: Attack, attacker: int) -> list[Effect]:
+    def _lie(
+        self, node: SimulatedNode, train: Train, attack: Attack, attacker: int
+    ) -> list[Effect]:
         """What an attacker contributes."""
         machine, number, now = node.machine, train.round_info.number, self.clock.now
         forgeries = self.adversary.forge(attack, attacker, train.round_info, train.model)

@@ -20,13 +20,15 @@ DROPOUT_SECONDS: Final = 0.6
 class Deliver(Protocol):
     """Takes a frame that arrived; ``hostile`` where an attacker injected it."""
 
-    def __call__(self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool) -> None:
+    def __call__(
+        self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool
+    ) -> None:
         """A frame has arrived."""
         ...
 
 
 @attrs.define(eq=False)
-class Network:
+class SimulatedNetwork:
     """Carries frames between nodes.
 
     Attributes:
@@ -47,7 +49,9 @@ class Network:
     messages: int = 0
     octets: int = 0
 
-    def carry(self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool = False) -> None:
+    def carry(
+        self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool = False
+    ) -> None:
         """Put a frame on its way, or lose it."""
         scenario = self.scenario
         self.octets += len(frame)
@@ -56,11 +60,14 @@ class Network:
         copies = 1
         if scenario.duplication and self.rng.random() < scenario.duplication:
             copies = 2
+        arrive = partial(self._arrive, sender, receiver, frame, hostile=hostile)
         for _copy in range(copies):
             delay = scenario.delay + scenario.jitter * float(self.rng.standard_exponential())
-            self.clock.after(delay, partial(self._arrive, sender, receiver, frame, hostile))
+            self.clock.after(delay, arrive)
 
-    def _arrive(self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, hostile: bool) -> None:  # noqa: FBT001 - bound by partial
+    def _arrive(
+        self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool
+    ) -> None:
         if receiver.online:
             self.messages += 1
             self.deliver(sender, receiver, frame, hostile=hostile)

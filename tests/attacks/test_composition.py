@@ -165,7 +165,7 @@ def test_a_claim_of_examples_does_not_reach_the_weights_of_sums(
 
 def two_lists(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whoever leads the first round leaves another node out for each half of the swarm."""
-    carry, told = network.Network.carry, list[str]()
+    carry, told = network.SimulatedNetwork.carry, list[str]()
 
     def lying(self: Any, sender: Any, receiver: Any, frame: bytes, **more: Any) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**24)
@@ -182,7 +182,7 @@ def two_lists(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             told.append(envelope.kind)
         carry(self, sender, receiver, frame, **more)
 
-    monkeypatch.setattr(network.Network, "carry", lying)
+    monkeypatch.setattr(network.SimulatedNetwork, "carry", lying)
     return told
 
 

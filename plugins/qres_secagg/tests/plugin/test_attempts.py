@@ -231,7 +231,7 @@ def test_what_was_opened_in_a_kept_session_is_not_masked_again() -> None:
 
 def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> SimulationResult:
     """Five nodes; no precommit of the first round arrives: its set stays locked, not decided."""
-    carry = network.Network.carry
+    carry = network.SimulatedNetwork.carry
 
     def deaf(self: Any, sender: Any, receiver: Any, frame: bytes, **more: Any) -> None:
         envelope = Envelope.from_bytes(frame, max_bytes=2**24)
@@ -244,7 +244,7 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
     config = parse({"swarm": swarm, "plugins": tables}, source="test")
     task = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(network.Network, "carry", deaf)
+        patch.setattr(network.SimulatedNetwork, "carry", deaf)
         return simulator.simulate(config, Scenario(rounds=2, seed=3), task=task)
 
 
