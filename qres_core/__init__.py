@@ -134,8 +134,11 @@ _HOME = {
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = {
-    **{name: f"contract.{name}" for name in ("canonical", "fixed", "options", "stores")},
-    "reporting": "reporting",
+    "canonical": "qres_core.contract.canonical",
+    "fixed": "qres_core.contract.fixed",
+    "options": "qres_core.contract.options",
+    "reporting": "qres_core.reporting",
+    "stores": "qres_core.contract.stores",
 }
 
 __all__ = [
@@ -220,7 +223,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
-        return importlib.import_module(f"qres_core.{_SUBMODULES[name]}")
+        return importlib.import_module(_SUBMODULES[name])
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"qres_core.contract.{_MODULE_OF[name]}"), name)
         globals()[name] = value

@@ -43,9 +43,10 @@ def lazy_names() -> dict[str, str]:
     home = literal("_HOME")
     submodules = literal("_SUBMODULES")
     assert isinstance(home, dict)
-    assert isinstance(submodules, tuple)
+    assert isinstance(submodules, dict)
     names = {name: f"qres_core.contract.{room}" for room, own in home.items() for name in own}  # pyright: ignore[reportUnknownVariableType]
-    return names | dict.fromkeys(submodules, "qres_core.contract")  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    rooms = {name: str(path).removesuffix(f".{name}") for name, path in submodules.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return names | rooms  # pyright: ignore[reportUnknownVariableType]
 
 
 def loaded_after(statement: str) -> set[str]:
