@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 import qres_core
 from qres_core import (
     ACCEPT,
+    Claims,
     Contribution,
     Evidence,
     HeldOut,
@@ -86,7 +87,7 @@ class Screens:
 class Reveals:
     """Doubles what was sent, and adds one. It does not hide, so judging may stand beside it."""
 
-    reveals = False
+    claims = Claims(tolerates=None, reveals=False)
 
     @hookimpl
     def reveal(self, updates: Updates, contributions: tuple[Contribution, ...]) -> Updates:
@@ -97,6 +98,8 @@ class Reveals:
 @attrs.frozen
 class Wraps:
     """Halves what comes in and adds three to what comes out."""
+
+    claims = Claims(tolerates=None)
 
     @hookimpl
     def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
