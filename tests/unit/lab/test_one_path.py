@@ -65,6 +65,8 @@ def test_only_the_data_path_calls_the_hooks_of_the_data_path() -> None:
 class Weighs:
     """Halves one node's standing."""
 
+    claims = Claims(tolerates=None)
+
     @hookimpl
     def reputation(self, sender: NodeId) -> Standing:
         return Standing(2**15 if sender[0] % 2 else 2**16)
