@@ -118,8 +118,7 @@ class Replay:
     def setup(self, node_info: NodeInfo) -> None:
         """Open the store, or begin with empty windows where there is no ``data_dir``.
 
-        Raises:
-            RoundError: QRES-E602, see :class:`qres_replay.store.WindowStore`.
+        Raises QRES-E602, see :class:`qres_replay.store.WindowStore`.
         """
         self.teardown()
         if node_info.data_dir is None:
@@ -141,8 +140,7 @@ class Replay:
     def teardown(self) -> None:
         """Close the store in order. From then on every message is refused.
 
-        Raises:
-            RoundError: QRES-E602 if the disk does not take the mark of an orderly stop.
+        Raises QRES-E602 if the disk does not take the mark of an orderly stop.
         """
         store, self._store = self._store, None
         self._senders, self._freshness, self._node = {}, None, None
@@ -168,10 +166,6 @@ class Replay:
 
         Nothing is kept of a message that is refused: one refused for its time may come again.
 
-        Args:
-            envelope: the message, authenticated; any ``sequence`` and ``time_ms`` it can carry.
-            now: this node's clock, seconds.
-
         Returns:
             ``ACCEPT``, or a rejection:
 
@@ -185,10 +179,8 @@ class Replay:
             - ``"sent before the restart"``: a power loss took the memory of that time. Blames
               nobody.
 
-        Raises:
-            RoundError: QRES-E602 if the store did not keep the message; it is not accepted.
-
-        Complexity: O(window / 64); with a store, one commit.
+        O(window / 64); with a store, one commit. Raises QRES-E602 if the store did not keep the
+        message; it is not accepted.
         """
         sender = self._senders.get(envelope.sender)
         if sender is None:
