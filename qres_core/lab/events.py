@@ -28,6 +28,7 @@ from qres_core.lab.once import Once
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.recorder import Recorder
 from qres_core.lab.sabotage import Saboteur
+from qres_core.swarm.context import node_info
 from qres_core.swarm.effects import (
     NOTHING_NEW,
     Broadcast,
@@ -38,10 +39,10 @@ from qres_core.swarm.effects import (
     SendTo,
     Train,
 )
-from qres_core.swarm.joining import node_info, round_machine
 from qres_core.swarm.journal import MemoryJournal
 from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.times import MAX_BACKOFF
+from qres_core.swarm.rounds import round_machine
+from qres_core.swarm.timeouts import MAX_BACKOFF
 
 TRAINING_SECONDS: Final = 0.2
 COLLUSION_SECONDS: Final = 0.1

@@ -43,8 +43,8 @@ from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.recorder import Recorder
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
+from qres_core.swarm.context import node_info
 from qres_core.swarm.gathering import Gathering, Held
-from qres_core.swarm.joining import node_info
 from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, contribution_digest
 from qres_core.swarm.model_file import SwarmModel

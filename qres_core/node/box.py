@@ -37,7 +37,7 @@ from qres_core.lab.trainer import (
     table_of,
 )
 from qres_core.node import toml
-from qres_core.swarm.agreement import vote_threshold
+from qres_core.swarm.context import vote_threshold
 
 PROGRAM: list[str] = ["-m", "qres_core.cli"]
 """Arguments of the interpreter that run ``qres``."""

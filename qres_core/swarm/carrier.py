@@ -13,23 +13,31 @@ and nobody is sent megabytes it did not ask for::
 The source is the author where the transport proves one, else the link. Each has a short queue, from
 which one blob at a time is pulled, so what a source announces delays no other. Of the slots in
 which blobs are pulled, one for every liar is counted as lost to it.
+
+A small frame stands for a large one::
+
+    00 [size, hashes of the chunks]    for everybody: whoever has it may be asked
+    01 [size, hashes of the chunks]    for the receiver alone: only the sender is asked
+
+in deterministic CBOR after the first byte, hashes joined. A message of the swarm begins with the
+head of a map, so the first byte tells the two apart and small messages travel as they are.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeAlias
 
 import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from qres_core.contract.errors import ConfigError, TransportError, WireError
-from qres_core.contract.transport import Delivery, Transport
-from qres_core.contract.types import NodeId
-from qres_core.swarm.announce import Announce, announce_bytes, announces
-from qres_core.swarm.task_errors import task_group, transport_errors
+from qres_core.contract import canonical
+from qres_core.contract.errors import ConfigError, QresError, RoundError, TransportError, WireError
+from qres_core.contract.transport import CHUNK, BlobRef, Delivery, Transport
+from qres_core.contract.types import DIGEST_BYTES, NodeId
 
 PULLS: Final = 4
 """Blobs pulled at once beside those of liars: enough to keep a connection busy, each in memory."""
@@ -266,3 +274,85 @@ class Carrier:
         start = int.from_bytes(one.root[:8], "big") % len(others)
         asked = (others[start:] + others[:start])[:OTHERS]
         return await self.transport.fetch_blob(ref, asked, within)
+
+
+_HEADS: Final = (b"\x00", b"\x01")
+_ROOM: Final = 32
+"""More than everything but the hashes takes."""
+
+
+@attrs.frozen
+class Announce:
+    """A large frame, by name.
+
+    Attributes:
+        ref: the blob that is the frame.
+        private: it was sent to one node, so nobody else is told its name.
+    """
+
+    ref: BlobRef
+    private: bool
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        return _HEADS[self.private] + canonical.dumps([self.ref.size, b"".join(self.ref.chunks)])
+
+    @classmethod
+    def from_bytes(cls, frame: bytes, *, max_bytes: int) -> Announce:
+        """Decode the announcement of a frame of at most ``max_bytes``.
+
+        Raises:
+            WireError: QRES-E401 too large, or of too large a frame, QRES-E402 and QRES-E403
+                malformed, QRES-E404 a field is invalid. Nothing else, whatever the bytes.
+        """
+        if not announces(frame):
+            raise WireError.of("QRES-E402", "announce", "no announcement")
+        value = canonical.loads(frame[1:], max_bytes=announce_bytes(max_bytes) - 1)
+        if not canonical.is_list(value) or len(value) != 2:
+            raise WireError.of("QRES-E404", "announce", "expected a size and hashes")
+        size, hashes = value
+        if type(size) is not int or type(hashes) is not bytes or len(hashes) % DIGEST_BYTES:
+            raise WireError.of("QRES-E404", "announce", "expected a size and hashes of 32 bytes")
+        if size > max_bytes:
+            raise WireError.of("QRES-E401", "announce", f"{size} bytes, limit {max_bytes}")
+        starts = range(0, len(hashes), DIGEST_BYTES)
+        try:
+            ref = BlobRef(size, tuple(hashes[start : start + DIGEST_BYTES] for start in starts))
+        except QresError as error:
+            raise WireError.of("QRES-E404", "announce", str(error.problems[0].what)) from error
+        return cls(ref, private=frame[:1] == _HEADS[1])
+
+
+def announces(frame: bytes) -> bool:
+    """Whether a frame is meant as an announcement, and so cannot be a message."""
+    return frame[:1] in _HEADS
+
+
+def announce_bytes(size: int) -> int:
+    """No announcement of a frame of ``size`` bytes is larger."""
+    return _ROOM + DIGEST_BYTES * -(-size // CHUNK)
+
+
+@asynccontextmanager
+async def task_group() -> AsyncGenerator[TaskGroup]:
+    """A task group that raises the one error that ended it as it is, not in a group."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as group_error:
+        first, *others = group_error.exceptions
+        if others:
+            raise
+        raise first from first.__cause__
+
+
+@contextmanager
+def transport_errors(doing: str) -> Generator[None]:
+    """Give what a transport raises its name, QRES-E603."""
+    try:
+        yield
+    except QresError:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise RoundError.of("QRES-E603", f"transport.{doing}", what) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -12,13 +13,13 @@ from qres_core.contract import canonical
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import ACCEPT
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.committees import Attestations
+from qres_core.kernel.config import committee_size
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.gathering import MAX_PER_SENDER, Held
 from qres_core.swarm.messages import ATTESTATION, decode_attestation
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
-from qres_core.swarm.times import Times
+from qres_core.swarm.timeouts import Times
 
 TOGETHER: Final = 32
 """Contributions that are checked together at most: with more, little is saved and much is late."""
@@ -252,3 +253,82 @@ class CommitteeChecks(Checks):
     def _charges_are_here(self) -> bool:
         kernel = self._seat.kernel
         return all(one in self._here or kernel.standing(one).banned for one in self._charges)
+
+
+def committees(
+    roster: Sequence[NodeId], byzantine: int, number: int
+) -> dict[NodeId, frozenset[NodeId]]:
+    """The nodes that check each sender's proof in a round, :func:`committee_size` of them.
+
+    Nobody is in its own committee, and everybody is in equally many.
+
+    Args:
+        roster: identities of all nodes, ascending.
+        byzantine: liars among them, f.
+        number: the round.
+
+    Complexity: O(n f).
+    """
+    others = len(roster) - 1
+    size = committee_size(len(roster), byzantine)
+    start = number * size
+    return {
+        sender: frozenset(
+            roster[(rank + 1 + (start + step) % others) % len(roster)] for step in range(size)
+        )
+        for rank, sender in enumerate(roster)
+    }
+
+
+class Attestations:
+    """What was attested in a round.
+
+    Args:
+        roster: identities of all nodes, ascending.
+        byzantine: liars among them, f.
+        most: attestations of one node that are counted for each sender it checks.
+
+    Attributes:
+        most: attestations of one node that are counted, which is more than an honest one has.
+    """
+
+    def __init__(self, roster: Sequence[NodeId], byzantine: int, most: int) -> None:
+        self._roster = roster
+        self._byzantine = byzantine
+        self.most = most * committee_size(len(roster), byzantine)
+        self.open_round(0)
+
+    def open_round(self, number: int) -> None:
+        """A round begins: what was attested before counts no more."""
+        self._committees = committees(self._roster, self._byzantine, number)
+        self._counted = Counter[NodeId]()
+        self._attestors: dict[bytes, set[NodeId]] = {}
+
+    def charges(self, checker: NodeId) -> frozenset[NodeId]:
+        """Whose proofs a node checks. O(n)."""
+        return frozenset(
+            sender for sender, checkers in self._committees.items() if checker in checkers
+        )
+
+    def take(self, attestor: NodeId, digests: Iterable[bytes]) -> list[bytes]:
+        """Count what a node attests; those digests that it had not attested before.
+
+        Args:
+            attestor: who signed it.
+            digests: of the contributions whose proofs it checked.
+        """
+        new: list[bytes] = []
+        for digest in digests:
+            if attestor in self._attestors.get(digest, ()) or self._counted[attestor] >= self.most:
+                continue
+            self._counted[attestor] += 1
+            self._attestors.setdefault(digest, set()).add(attestor)
+            new.append(digest)
+        return new
+
+    def suffice(self, sender: NodeId, digest: bytes) -> bool:
+        """Whether more than ``f`` of a sender's committee attest its contribution."""
+        attestors = self._attestors.get(digest)
+        if attestors is None:
+            return False
+        return len(attestors & self._committees[sender]) > self._byzantine

@@ -11,6 +11,7 @@ from qres_core.contract.types import Contribution, NodeId, Updates
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.checking import Checks, CommitteeChecks
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.messages import (
     FETCH,
@@ -23,7 +24,6 @@ from qres_core.swarm.messages import (
     decode_fetched,
 )
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 
 MAX_ANSWERS: Final = 4

@@ -25,6 +25,7 @@ from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
@@ -38,7 +39,6 @@ from qres_core.swarm.messages import (
     encode_relayed,
 )
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 
 KEPT_ROUNDS: Final = 4

@@ -9,9 +9,9 @@ from qres_core.contract.trainer import Validator
 from qres_core.contract.types import Vector
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.swarm.collecting import Collector
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.merge import Members, Merger
 from qres_core.swarm.messages import Proposal
-from qres_core.swarm.place import NodeContext, Position
 
 
 class Judge:

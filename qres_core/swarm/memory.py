@@ -28,8 +28,7 @@ from qres_core.contract.transport import (
 from qres_core.contract.types import NodeId, NodeInfo
 from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.swarm.blobs import BlobStore, pull
-from qres_core.swarm.faults import Faults, Weather, seconds, share
-from qres_core.swarm.hub import Hub
+from qres_core.swarm.hub import Faults, Hub, Weather, seconds, share
 from qres_core.swarm.inbox import Inbox, Notices
 
 EVENTS: Final = 1024

@@ -28,7 +28,7 @@ from qres_core.contract.errors import ConfigError, LabError, ModelError, QresErr
 from qres_core.contract.stores import create_file, replace_file
 from qres_core.contract.types import Vector, check_vector, model_digest
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
-from qres_core.swarm.store import FILE
+from qres_core.swarm.journal import FILE
 
 KEPT: Final = "vouched.cbor"
 """Name of the file in a node's folder."""

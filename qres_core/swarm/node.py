@@ -44,7 +44,8 @@ from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.carrier import Carrier
+from qres_core.swarm.carrier import Carrier, task_group, transport_errors
+from qres_core.swarm.context import node_info
 from qres_core.swarm.effects import (
     NOTHING_NEW,
     Agreed,
@@ -59,12 +60,9 @@ from qres_core.swarm.effects import (
     Vanished,
     Vouched,
 )
-from qres_core.swarm.joining import node_info, round_machine
-from qres_core.swarm.journal import Journal, MemoryJournal
+from qres_core.swarm.journal import Journal, MemoryJournal, SqliteJournal
 from qres_core.swarm.model_file import KEPT, SwarmModel
-from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.store import SqliteJournal
-from qres_core.swarm.task_errors import task_group, transport_errors
+from qres_core.swarm.rounds import RoundMachine, round_machine
 
 INPUTS: Final = 64
 """Frames taken from the transport and not yet looked at."""

@@ -11,6 +11,7 @@ from qres_core.contract.errors import WireError
 from qres_core.contract.types import FULL_STANDING, model_digest
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.agreement import is_quorum
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.messages import (
     DIGEST,
     PRECOMMIT,
@@ -22,7 +23,6 @@ from qres_core.swarm.messages import (
     decode_digest,
     decode_vote,
 )
-from qres_core.swarm.place import NodeContext, Position
 
 
 def proposal_flaw(

@@ -24,6 +24,7 @@ from qres_core.contract.trainer import Validator
 from qres_core.contract.types import (
     Contribution,
     NodeId,
+    NodeInfo,
     Update,
     Vector,
     model_digest,
@@ -33,6 +34,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.context import NodeContext
 from qres_core.swarm.effects import Effect, Refused, RoundEnded
 from qres_core.swarm.journal import Journal, JournalEntry
 from qres_core.swarm.messages import (
@@ -46,7 +48,6 @@ from qres_core.swarm.messages import (
     Handover,
     Snapshot,
 )
-from qres_core.swarm.place import NodeContext
 from qres_core.swarm.proving import is_vouched
 from qres_core.swarm.steps import Parts, Round
 
@@ -419,3 +420,25 @@ class RoundMachine:
     @property
     def _is_over(self) -> bool:
         return self._stopped or self._parts.vouchers.diverged
+
+
+def round_machine(
+    info: NodeInfo,
+    kernel: Kernel,
+    swarm: SwarmConfig,
+    initial: Vector,
+    journal: Journal,
+    trainer: object,
+) -> RoundMachine:
+    """The machine of a node.
+
+    Args:
+        info: what its plugins were told.
+        kernel: its plugins, set up.
+        swarm: the swarm's promises.
+        initial: the swarm's first model, int32, shape ``(d,)``.
+        journal: its durable memory.
+        trainer: as in ``info``; judges models for the plugins if it can.
+    """
+    validator = trainer if isinstance(trainer, Validator) else None
+    return RoundMachine(info.node_id, info.roster, kernel, swarm, initial, journal, validator)

@@ -6,10 +6,10 @@ import math
 
 from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Broadcast, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import NodeContext, Position
 
 
 class Speaker:

@@ -1,7 +1,7 @@
 """The steps of one round: begin, contribute, propose, prevote, precommit, decide.
 
 Each is taken at once when its condition holds, and at the latest at its time
-(:mod:`qres_core.swarm.times`).
+(:mod:`qres_core.swarm.timeouts`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector, check_vector, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.agreement import NO_QUORUM, VoteSet, may_prevote
-from qres_core.swarm.catching_up import CatchingUp
+from qres_core.swarm.agreement import NO_QUORUM, Promises, VoteSet, may_prevote
 from qres_core.swarm.collecting import Collector
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.dialogues import Dialogues
 from qres_core.swarm.effects import SatOut, Train
 from qres_core.swarm.journal import Journal
@@ -46,12 +46,10 @@ from qres_core.swarm.messages import (
     encode_vote,
 )
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.pace import Pace
-from qres_core.swarm.place import NodeContext, Position
-from qres_core.swarm.promises import Promises
 from qres_core.swarm.proving import is_decided, proposal_flaw
 from qres_core.swarm.speaking import Speaker
-from qres_core.swarm.times import Times
+from qres_core.swarm.sync import CatchingUp, Pace
+from qres_core.swarm.timeouts import Times
 from qres_core.swarm.until import Until
 from qres_core.swarm.vouching import Vouchers
 

@@ -8,6 +8,7 @@ from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.goal import Goal
+from qres_core.swarm.context import NodeContext
 from qres_core.swarm.messages import (
     ENOUGH,
     STOP,
@@ -18,7 +19,6 @@ from qres_core.swarm.messages import (
     goal_digest,
 )
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import NodeContext
 from qres_core.swarm.speaking import Speaker
 
 

@@ -13,11 +13,11 @@ from qres_core.contract.errors import RoundError
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Agreed, Diverged, Vouched
 from qres_core.swarm.messages import DIGEST, decode_digest
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.place import NodeContext, Position
 from qres_core.swarm.speaking import Speaker
 
 

@@ -27,9 +27,9 @@ import anyio
 from qres_core import Envelope, cli, model_digest
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.journal import SqliteJournal
 from qres_core.swarm.node import Node
 from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.store import SqliteJournal
 
 FOLDER = "QRES_WITNESS"
 REPLAYER = "QRES_REPLAYER"

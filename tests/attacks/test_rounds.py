@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from qres_core import Envelope, RoundStatus, canonical, model_digest
 from qres_core.contract.types import FULL_STANDING
-from qres_core.swarm.catching_up import PAST_MODELS
 from qres_core.swarm.messages import (
     CandidateSet,
     Certificate,
@@ -33,7 +32,7 @@ from qres_core.swarm.messages import (
     contribution_digest,
     encode_vote,
 )
-from qres_core.swarm.pace import MAX_EARLY
+from qres_core.swarm.sync import MAX_EARLY, PAST_MODELS
 
 HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
 

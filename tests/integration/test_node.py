@@ -44,13 +44,12 @@ from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.node.status import StatusBoard
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
-from qres_core.swarm.journal import JournalEntry
+from qres_core.swarm.journal import JournalEntry, SqliteJournal
 from qres_core.swarm.memory import MemoryTransport
 from qres_core.swarm.messages import DIGEST
 from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.store import SqliteJournal
 
 SEED = 11
 TASK = TaskConfig(name="quadratic", dimension=12, local_epochs=1, learning_rate=0.5)

@@ -38,7 +38,7 @@ from qres_core import (
     Verdict,
     reject,
 )
-from qres_core.swarm.announce import Announce
+from qres_core.swarm.carrier import Announce
 
 pytestmark = pytest.mark.interop
 

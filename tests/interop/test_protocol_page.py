@@ -19,7 +19,7 @@ from qres_transport_libp2p.gossip import topic_of
 from qres_transport_libp2p.identity import peer_id
 
 from qres_core import BlobRef
-from qres_core.swarm.announce import Announce
+from qres_core.swarm.carrier import Announce
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/libp2p-protocol.md").read_text(encoding="utf-8")
 DEFAULTS = Libp2p()

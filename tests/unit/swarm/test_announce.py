@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qres_core import BlobRef, WireError, canonical
 from qres_core.contract.transport import CHUNK
-from qres_core.swarm.announce import Announce, announce_bytes, announces
+from qres_core.swarm.carrier import Announce, announce_bytes, announces
 from qres_core.testing import make_envelope
 
 LIMIT = 64 * 2**20

@@ -20,8 +20,7 @@ from qres_core import (
 )
 from qres_core.contract.transport import CHUNK
 from qres_core.swarm import carrier as carrier_module
-from qres_core.swarm.announce import Announce
-from qres_core.swarm.carrier import PENDING, Carrier
+from qres_core.swarm.carrier import PENDING, Announce, Carrier
 from qres_core.swarm.memory import MemoryTransport
 
 A, B, C = (bytes([letter]) * 32 for letter in b"abc")

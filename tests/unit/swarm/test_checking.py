@@ -11,7 +11,7 @@ import pytest
 from qres_core import Envelope, RoundStatus
 from qres_core.contract import canonical
 from qres_core.swarm import checking
-from qres_core.swarm.committees import committees
+from qres_core.swarm.checking import committees
 from qres_core.swarm.messages import (
     CandidateSet,
     ContributionBody,

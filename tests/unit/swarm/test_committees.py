@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core.swarm.committees import Attestations, committees
+from qres_core.swarm.checking import Attestations, committees
 from qres_core.testing import make_node_ids
 
 

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from qres_core import BlobRef, TransportLimits
-from qres_core.swarm.faults import Faults
+from qres_core.swarm.hub import Faults
 from qres_core.swarm.memory import MemoryTransport
 from qres_core.testing import Endpoint, TransportContract, make_node_ids
 from qres_core.testing.transport import Admission

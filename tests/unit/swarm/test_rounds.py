@@ -28,7 +28,6 @@ from qres_core import (
     model_digest,
 )
 from qres_core.swarm import steps
-from qres_core.swarm.catching_up import PAST_MODELS
 from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut, SendTo
 from qres_core.swarm.messages import (
     ContributionBody,
@@ -38,6 +37,7 @@ from qres_core.swarm.messages import (
     goal_digest,
 )
 from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.sync import PAST_MODELS
 
 
 def merged(harness: ModuleType, info: RoundInfo, indices: Sequence[int]) -> list[int]:

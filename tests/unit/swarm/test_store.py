@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 
 from qres_core import Envelope, RoundError, Vector
-from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
-from qres_core.swarm.store import FILE, SqliteJournal
+from qres_core.swarm.journal import FILE, SEQUENCE_BLOCK, JournalEntry, Resume, SqliteJournal
 
 NODE = b"\x01" * 32
 INITIAL: Vector = np.array([0, 1, -1, 2**31 - 1], dtype=np.int32)
@@ -356,7 +355,7 @@ from pathlib import Path
 import numpy as np
 from qres_core import Envelope
 from qres_core.swarm.journal import JournalEntry
-from qres_core.swarm.store import SqliteJournal
+from qres_core.swarm.journal import SqliteJournal
 
 initial = np.zeros(2000, dtype=np.int32)
 journal = SqliteJournal(Path(sys.argv[1]), swarm="kill", node_id=bytes(32), initial=initial)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import attrs
 
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.types import NodeId, Vector
+from qres_core.contract.trainer import Reference, Validator
+from qres_core.contract.types import NodeId, NodeInfo, Vector
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.agreement import vote_threshold
+
+
+def vote_threshold(nodes: int, byzantine: int) -> int:
+    """Votes that decide: ``⌊(n + f) / 2⌋ + 1``; two such quorums share an honest node."""
+    return (nodes + byzantine) // 2 + 1
 
 
 @attrs.frozen(eq=False)
@@ -99,3 +104,35 @@ class Position:
             context.swarm.byzantine,
             self.step,
         )
+
+
+def node_info(
+    swarm: SwarmConfig,
+    node_id: NodeId,
+    roster: Iterable[NodeId],
+    trainer: object,
+    *,
+    data_dir: str | None = None,
+    seed: int | None = None,
+) -> NodeInfo:
+    """What the plugins of a node are told at ``setup``.
+
+    Args:
+        swarm: the swarm's promises.
+        node_id: the node's identity, 32 bytes.
+        roster: identities of all nodes, in any order.
+        trainer: what the node trains with; whether it judges models and makes references too is
+            seen from its methods.
+        data_dir: folder for the plugins' state; ``None`` where nothing may be kept.
+        seed: seed of an experiment; ``None`` for a real node.
+    """
+    return NodeInfo(
+        node_id,
+        swarm.name,
+        tuple(sorted(roster)),
+        swarm.byzantine,
+        data_dir=data_dir,
+        seed=seed,
+        validates=isinstance(trainer, Validator),
+        references=isinstance(trainer, Reference),
+    )
