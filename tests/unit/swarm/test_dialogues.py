@@ -10,21 +10,25 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from qres_core import (
-    Contribution,
-    DialogueMessage,
-    NodeId,
-    RoundInfo,
-    Send,
-)
-from qres_core.swarm.dialogue_log import Said, dialogue_kind
+from qres_core import Contribution, DialogueMessage, NodeId, RoundInfo, Send, WireError
+from qres_core.swarm import dialogues as room
+from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.messages import (
     HOLDING,
+    MAX_SAID,
     RELAYED,
+    SAID_BYTES,
+    decode_holding,
     decode_relayed,
+    encode_holding,
     encode_relayed,
+    said_bytes,
+    said_id,
 )
+from qres_core.testing import make_envelope, make_node_ids
 
 LIAR = 3
 
@@ -271,3 +275,371 @@ def told_to(net: Any, sender: int, receiver: int) -> bool:
 def relayed(net: Any, index: int, quoted: list[Any], model: bytes, number: int = 1) -> Any:
     payload = encode_relayed([one.to_bytes() for one in quoted])
     return net.forge(index, RELAYED, payload, number=number, model=model)
+
+
+# ── quoting ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Reporter(Idle):
+    """Quotes to everybody what node 3 said, and opens what others quote."""
+
+    opened: list[DialogueMessage | None] = attrs.field(factory=list)
+
+    def receive(self, message: DialogueMessage) -> list[Send]:
+        self.got.append(message)
+        if message.step == 1:
+            self.opened.append(message.quoted(message.body))
+        return [Send(message.quote, 1)] if message.step == 0 and self.own == ORDER[0] else []
+
+
+ORDER = make_node_ids(4)
+
+
+def test_a_quoted_message_is_opened_as_its_author_signed_it(make_net: Callable[..., Any]) -> None:
+    net = make_net(Reporter, puppets=(LIAR,))
+    net.start()
+    model = net.machine(0).model_digest
+    net.inject(net.forge(LIAR, "dialogue/talk/0", b"a lie", number=1, model=model), [0])
+    net.inject(net.forge(LIAR, "dialogue/talk/0", b"another", number=1, model=model), [0])
+    net.run(seconds=0.1)
+    for index in (1, 2):
+        opened = talk(net, index).opened
+        assert [(one.sender, one.body, one.round) for one in opened] == [
+            (net.ids[LIAR], b"a lie", 1),
+            (net.ids[LIAR], b"another", 1),
+        ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"number": 2},
+        {"model": bytes(32)},
+        {"swarm": "elsewhere"},
+        {"kind": "dialogue/other/0"},
+        {"kind": "prevote"},
+        {"kind": "dialogue/talk/0/9"},
+        {"key": 2},
+    ],
+    ids=str,
+)
+def test_what_is_quoted_out_of_context_is_not_opened(
+    make_net: Callable[..., Any], change: dict[str, Any]
+) -> None:
+    """Of another round, model, swarm or plugin, or not signed by its author."""
+    net = make_net(Reporter, puppets=(LIAR,))
+    net.start()
+    model = net.machine(0).model_digest
+    terms = {"kind": "dialogue/talk/0", "number": 1, "model": model, **change}
+    quoted = net.forge(0, terms.pop("kind"), b"said", **terms).to_bytes()
+    for body in (quoted, quoted[:-1], b"", b"\xff" * 40):
+        net.inject(net.forge(LIAR, "dialogue/talk/1", body, number=1, model=model), [1])
+    right = net.forge(0, "dialogue/talk/0", b"said", number=1, model=model).to_bytes()
+    net.inject(net.forge(LIAR, "dialogue/talk/1", right, number=1, model=model), [1])
+    net.run(seconds=0.1)
+    opened = talk(net, 1).opened
+    assert opened[:4] == [None] * 4
+    assert opened[4] is not None, "the control"
+
+
+def test_a_message_made_by_hand_quotes_nothing() -> None:
+    message = DialogueMessage(ORDER[0], 0, b"body")
+    assert message.quote == b""
+    assert message.quoted(b"anything") is None
+
+
+# ── liars ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lone(make_net: Callable[..., Any], **more: Any) -> tuple[Any, bytes]:
+    """Three nodes that only listen, and a liar."""
+    net = make_net(Idle, puppets=(LIAR,), train=lambda *_: None, **more)
+    net.start()
+    return net, net.machine(0).model_digest
+
+
+def test_two_different_messages_of_one_kind_reach_every_node(make_net: Callable[..., Any]) -> None:
+    """So that a dialogue that says one of a kind sees who said two, whatever it was told."""
+    net, model = lone(make_net)
+    for body, victims in ((b"list a", [0]), (b"list b", [1, 2])):
+        net.inject(net.forge(LIAR, "dialogue/talk/2", body, number=1, model=model), victims)
+    net.run(seconds=4.0)
+    for index in range(3):
+        assert {one.body for one in talk(net, index).got} == {b"list a", b"list b"}
+        assert each_once(talk(net, index))
+
+
+def test_a_message_that_is_signed_again_is_the_same_message(make_net: Callable[..., Any]) -> None:
+    net, model = lone(make_net)
+    for _again in range(100):
+        net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+        net.run(seconds=0.01)
+    assert [one.body for one in talk(net, 0).got] == [b"hello"]
+    assert not net.nodes[0].refused
+
+
+def test_a_flood_is_kept_within_bounds_and_others_are_heard(make_net: Callable[..., Any]) -> None:
+    net, model = lone(make_net)
+    for number in range(3 * MAX_SAID):
+        body = number.to_bytes(2, "big")
+        net.inject(net.forge(LIAR, "dialogue/talk/0", body, number=1, model=model), [0])
+    large = bytes(said_bytes(4) // 3)
+    for number in range(4):
+        body = large + bytes([number])
+        net.inject(net.forge(LIAR, "dialogue/talk/1/0", body, number=1, model=model), [0])
+    net.inject(net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+    net.run(seconds=0.1)
+    got = Counter((one.sender, one.to) for one in talk(net, 0).got)
+    assert got[net.ids[LIAR], None] == MAX_SAID
+    assert got[net.ids[LIAR], net.ids[0]] == 2
+    assert got[net.ids[1], None] == 1
+    assert net.nodes[0].refused["too many dialogue messages"] == 2 * MAX_SAID + 2
+
+
+def test_memory_is_bounded_in_messages_bytes_and_rounds() -> None:
+    log = DialogueLog(bytes(32), 1, 4)
+    octets = said_bytes(4) // 16
+    for step in range(100):
+        for kind in (dialogue_kind("talk", step), dialogue_kind("talk", step, 1)):
+            envelope = make_envelope(sender=ORDER[0], kind=kind, payload=bytes(octets))
+            said = Said.read(envelope, ORDER)
+            assert said is not None
+            log.add(said)
+    assert len(list(log)) == 16
+    assert log.size <= said_bytes(4)
+
+
+def test_the_messages_of_a_few_rounds_are_kept_and_no_more(make_net: Callable[..., Any]) -> None:
+    net = make_net(Chat)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 8)
+    logs = net.machine(0)._dialogues._logs
+    assert len(logs) == room.KEPT_ROUNDS + 1
+    assert max(logs) == net.machine(0).number
+
+
+def test_relays_that_nobody_asked_for_are_not_looked_at(
+    make_net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, model = lone(make_net)
+    quoted = net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model, key=LIAR)
+    parsed: list[bytes] = []
+    decode = room.decode_relayed
+    monkeypatch.setattr(
+        room,
+        "decode_relayed",
+        lambda payload, nodes: parsed.append(payload) or decode(payload, nodes),
+    )
+    for _flood in range(500):
+        net.inject(relayed(net, LIAR, [quoted], model), [0])
+    net.run(seconds=0.05)
+    assert not parsed
+    assert net.run(until=lambda: told_to(net, 0, LIAR), seconds=10)
+    for _flood in range(500):
+        net.inject(relayed(net, LIAR, [quoted], model), [0])
+    net.run(seconds=0.05)
+    assert len(parsed) == room.MAX_RELAYS
+    assert not talk(net, 0).got
+    (facts,) = {(e.subject, e.fact) for e in net.nodes[0].witness.evidence if e.against}
+    assert facts == (net.ids[LIAR], "unproven dialogue message")
+
+
+def test_a_forged_message_among_true_ones_is_left_out(make_net: Callable[..., Any]) -> None:
+    """A leader makes up a key for a node, signs it itself, and hands it on as that node's."""
+    net, model = lone(make_net)
+    assert net.run(until=lambda: told_to(net, 0, LIAR), seconds=10)
+    true = net.forge(2, "dialogue/talk/0", b"true", number=1, model=model)
+    made_up = net.forge(1, "dialogue/talk/0", b"made up", number=1, model=model, key=LIAR)
+    net.inject(relayed(net, LIAR, [made_up, true], model), [0])
+    net.run(seconds=0.05)
+    assert [(one.sender, one.body) for one in talk(net, 0).got] == [(net.ids[2], b"true")]
+
+
+@pytest.mark.parametrize(
+    "change", [{"number": 7}, {"model": bytes(32)}, {"swarm": "elsewhere"}, {"kind": "prevote"}]
+)
+def test_what_was_said_elsewhere_is_not_handed_on_as_said_here(
+    make_net: Callable[..., Any], change: dict[str, Any]
+) -> None:
+    """Of another round, another model, another swarm; and no dialogue's message at all."""
+    net, model = lone(make_net)
+    assert net.run(until=lambda: told_to(net, 0, LIAR), seconds=10)
+    terms = {"kind": "dialogue/talk/0", "number": 1, "model": model, **change}
+    elsewhere = net.forge(1, terms.pop("kind"), b"old", **terms)
+    net.inject(relayed(net, LIAR, [elsewhere], model), [0])
+    net.run(seconds=0.05)
+    assert not talk(net, 0).got
+    assert net.nodes[0].refused["unproven dialogue message"] == 1
+
+
+def test_yesterdays_message_is_nothing_in_todays_round(make_net: Callable[..., Any]) -> None:
+    net = make_net(Chat)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 2)
+    old = next(m for m in net.sent if m.kind == "dialogue/talk/0" and m.round == 1)
+    today = net.machine(0).number
+    before = list(talk(net, 0, today).got)
+    # As it was, and within a relay that says it is of the old round, or of today's.
+    for number in (1, today):
+        model = old.envelope.model_digest if number == 1 else net.machine(0).model_digest
+        net.machine(0)._dialogues._awaited[net.ids[LIAR]] = 4
+        net.inject(relayed(net, LIAR, [old.envelope], model, number), [0])
+    net.inject(old.envelope, [0])
+    net.run(seconds=0.001)
+    added = talk(net, 0, today).got[len(before) :]
+    assert all(one.round == today for one in added)
+
+
+def test_a_plugin_that_a_node_lacks_is_none_of_its_business(make_net: Callable[..., Any]) -> None:
+    net, model = lone(make_net)
+    assert net.run(until=lambda: told_to(net, 0, LIAR), seconds=10)
+    strange = net.forge(1, "dialogue/nobody/0", b"hello", number=1, model=model)
+    net.inject(relayed(net, LIAR, [strange], model), [0])
+    net.run(seconds=0.05)
+    assert not talk(net, 0).got
+    assert not net.nodes[0].refused
+
+
+def test_a_node_that_says_it_holds_nothing_is_sent_so_much_and_no_more(
+    make_net: Callable[..., Any],
+) -> None:
+    net, model = lone(make_net)
+    body = bytes(100_000)
+    for step in range(10):
+        net.inject(
+            net.forge(1, f"dialogue/talk/{step}", body, number=1, model=model), [0], delay=0.001
+        )
+    net.run(seconds=0.01)
+    for _again in range(50):
+        net.inject(net.forge(LIAR, HOLDING, b"", number=1, model=model), [0])
+        net.run(seconds=0.05)
+    sent = sum(len(m.frame) for m in net.sent if (m.kind, m.receiver) == (RELAYED, LIAR))
+    assert 1_000_000 < sent < (room.MAX_REPEATED + 1) * 1_100_000
+
+
+def test_names_that_nobody_holds_are_not_asked_for_without_end(
+    make_net: Callable[..., Any],
+) -> None:
+    net, model = lone(make_net)
+    for number in range(200):
+        made_up = encode_holding([bytes([number]) * SAID_BYTES])
+        net.inject(net.forge(LIAR, HOLDING, made_up, number=1, model=model), [0])
+        net.run(seconds=0.001)
+    answers = [m for m in net.sent if (m.kind, m.receiver, m.sender) == (HOLDING, LIAR, 0)]
+    assert len(answers) <= 3
+
+
+# ── a set of an earlier round ─────────────────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Late(Chat):
+    """Says its name in the first round alone, and needs those names in whatever round."""
+
+    @property
+    def ready(self) -> bool:
+        return True
+
+    @property
+    def finished(self) -> bool:
+        names = {one.sender for one in self.got if one.round == self.origin == 1}
+        return self.members is not None and names | {self.own} == set(self.info.roster)
+
+    def start(self) -> list[Send]:
+        return [Send(b"name", 0)] if self.info.number == 1 else []
+
+
+@pytest.mark.parametrize("kept", [4, 0])
+def test_messages_of_the_round_that_a_set_was_made_in_are_given_in_a_later_one(
+    make_net: Callable[..., Any], harness: ModuleType, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Also to a node that has not heard a word of that round, as after a restart.
+
+    The other case is the control: nodes that keep nothing of earlier rounds.
+    """
+    monkeypatch.setattr(room, "KEPT_ROUNDS", kept)
+
+    def rule(message: Any) -> Any:
+        lost = message.round == 1 and message.kind == "precommit"
+        deaf = message.kind == "dialogue/talk/0" or (
+            message.kind == RELAYED and message.now < harness.START + 9
+        )
+        return () if lost or (deaf and message.receiver == 2) else None
+
+    net = make_net(Late, rule=rule)
+    net.start()
+    net.run(until=lambda: all(closed(net, index, 2) for index in range(4)), seconds=60.0)
+    for index in range(4):
+        assert closed(net, index, 2) == bool(kept)
+        assert talk(net, index, 2).origin == 1
+        assert each_once(talk(net, index, 2))
+        assert {one.round for one in talk(net, index, 1).got} <= {1}
+
+
+# ── bytes ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.sets(st.binary(min_size=SAID_BYTES, max_size=SAID_BYTES), max_size=40))
+def test_names_come_back_as_they_were(names: set[bytes]) -> None:
+    assert decode_holding(encode_holding(names), 1) == names
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_are_names_or_one_named_error(payload: bytes) -> None:
+    try:
+        names = decode_holding(payload, 1)
+    except WireError:
+        return
+    assert encode_holding(names) == payload
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_relays_or_one_named_error(payload: bytes) -> None:
+    try:
+        frames = decode_relayed(payload, 1)
+    except WireError:
+        return
+    assert encode_relayed([one.to_bytes() for one in frames]) == payload
+
+
+def test_what_is_too_long_is_refused_before_it_is_parsed() -> None:
+    for decode, size in (
+        (decode_holding, SAID_BYTES * MAX_SAID * 3 + SAID_BYTES),
+        (decode_relayed, 2 * said_bytes(1)),
+    ):
+        with pytest.raises(WireError) as caught:
+            decode(bytes(size), 1)
+        assert caught.value.code == "QRES-E401"
+
+
+@given(
+    step=st.integers(0, 99),
+    rank=st.none() | st.integers(0, 3),
+    body=st.binary(max_size=20),
+)
+def test_kinds_come_back_as_they_were(step: int, rank: int | None, body: bytes) -> None:
+    envelope = make_envelope(kind=dialogue_kind("talk", step, rank), payload=body)
+    said = Said.read(envelope, ORDER)
+    assert said is not None
+    to = None if rank is None else ORDER[rank]
+    assert (said.plugin, said.step, said.to, said.id) == ("talk", step, to, said_id(envelope))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "dialogue/talk",
+        "dialogue/talk/100",
+        "dialogue/talk/01",
+        "dialogue/talk/x",
+        "dialogue/talk/0/4",
+        "dialogue/talk/0/01",
+        "dialogue/talk/0/999999",
+        "dialogue/talk/0/0/0",
+        "prevote",
+        "other/talk/0",
+    ],
+)
+def test_a_kind_has_one_spelling(kind: str) -> None:
+    assert Said.read(make_envelope(kind=kind), ORDER) is None
