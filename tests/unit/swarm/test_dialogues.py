@@ -414,7 +414,7 @@ def test_the_messages_of_a_few_rounds_are_kept_and_no_more(make_net: Callable[..
     net = make_net(Chat)
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 8)
-    logs = net.machine(0)._dialogues._logs
+    logs = net.machine(0)._parts.dialogues._logs
     assert len(logs) == room.KEPT_ROUNDS + 1
     assert max(logs) == net.machine(0).number
 
@@ -483,7 +483,7 @@ def test_yesterdays_message_is_nothing_in_todays_round(make_net: Callable[..., A
     # As it was, and within a relay that says it is of the old round, or of today's.
     for number in (1, today):
         model = old.envelope.model_digest if number == 1 else net.machine(0).model_digest
-        net.machine(0)._dialogues._awaited[net.ids[LIAR]] = 4
+        net.machine(0)._parts.dialogues._awaited[net.ids[LIAR]] = 4
         net.inject(relayed(net, LIAR, [old.envelope], model, number), [0])
     net.inject(old.envelope, [0])
     net.run(seconds=0.001)
