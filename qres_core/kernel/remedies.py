@@ -51,8 +51,8 @@ def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:
     rows = "1 group" if least == 1 else f"{least} groups"
     if size < 2:  # a group of one hides nothing
         return (
-            f"let {hider.name} work in groups, with a larger swarm: {plugin.name} needs {rows} "
-            f"of several nodes each, and swarm.quorum = {quorum} has no room for them"
+            f"let {hider.name} work in groups, with a larger swarm: {plugin.name} needs {rows}, "
+            f"more than swarm.quorum = {quorum} allows"
         )
     return (
         f"let {hider.name} work in groups of at most {size} nodes: {plugin.name} needs {rows}, "
