@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 import qres_core
-from qres_core import PluginError, Problem
+from qres_core import Claims, PluginError, Problem
 from qres_core.cli.options import SECTIONS
 from qres_core.contract.errors import ERRORS
 from qres_core.contract.hookspecs import HookSpecs
@@ -115,6 +115,15 @@ def test_the_hook_page_has_no_other_hooks() -> None:
     specified = {name for name in vars(HookSpecs) if not name.startswith("_")}
     shown = set(re.findall(r"^### (\w+)$", _read("reference/hooks.md"), flags=re.MULTILINE))
     assert shown == specified == set(ALL_HOOKS)
+
+
+def test_every_claim_is_a_row_with_its_default() -> None:
+    section = _read("reference/hooks.md").split("## Claims\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `?(.*?)`? \| .+ \|$", section, flags=re.MULTILINE)
+    usual = Claims(tolerates=None)
+    defaults = {field.name: getattr(usual, field.name) for field in attrs.fields(Claims)}
+    empty = {"needs": "Needs()", "hides": "Hides()", "bounds": '""', "tolerates": "none"}
+    assert rows == [(name, empty.get(name, repr(value))) for name, value in defaults.items()]
 
 
 def test_every_slot_is_a_row() -> None:

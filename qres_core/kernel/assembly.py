@@ -121,7 +121,8 @@ class Enabled:
         if type(claims) is not Claims:
             what = f"'claims' is a {type(claims).__name__}, not Claims"
             if callable(claims):
-                what = "'claims' is a method, not a value"
+                kind = "class" if isinstance(claims, type) else "method"
+                what = f"'claims' is a {kind}, not a value"
             raise PluginError.of("QRES-E210", where, what, _STATE)
         return claims
 

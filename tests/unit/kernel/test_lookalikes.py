@@ -1,0 +1,243 @@
+"""A promise that nothing reads is refused by name, at the start and by the conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import Claims, CompatibilityError, Needs, PluginError, Updates, Vector, hookimpl
+from qres_core.kernel.assembly import enable
+from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.lookalikes import METHODS, nearest
+from qres_core.kernel.slots import ALL_HOOKS
+from qres_core.swarm.memory import Memory
+from qres_core.testing import AggregatorContract, ContractViolationError
+
+SWARM = SwarmConfig(name="s", nodes=10, byzantine=3, quorum=7, insecure=True)
+NO_PROMISE = Claims(tolerates=None)
+CLAIMED = ("aggregate", "wrap_aggregate", "privatize", "reveal", "prove", "verify")
+
+
+@hookimpl
+def aggregate(_self: object, updates: Updates) -> Vector:
+    """Any row."""
+    row: Vector = np.array(updates.vectors[0])
+    return row
+
+
+def rule(**body: Any) -> object:
+    """A rule with these attributes; the review's experiment is one with ``need``."""
+    return attrs.make_class("Rule", [], class_body={"aggregate": aggregate, **body})()
+
+
+def started(plugin: object) -> Kernel:
+    """A swarm that promises to withstand three liars starts with the rule."""
+    return Kernel((enable(Memory(), "memory"), enable(plugin, "rule")), SWARM)
+
+
+def refusal(plugin: object) -> str:
+    """What the start of the swarm says."""
+    with pytest.raises((PluginError, CompatibilityError)) as caught:
+        started(plugin)
+    return str(caught.value)
+
+
+def of_suite(plugin: object, name: str = "test_agg_11_liars_are_withstood") -> None:
+    """One test of the conformance suite."""
+    body = {"make": lambda _self: plugin}
+    suite: AggregatorContract = type("Suite", (AggregatorContract,), body)()
+    getattr(suite, name)()
+
+
+# ── the experiment of the review ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("state", [True, False], ids=["beside claims", "in place of claims"])
+def test_need_for_needs_is_refused_at_the_start_and_by_every_test_of_the_suite(state: bool) -> None:  # noqa: FBT001 - a case
+    body = {"claims": NO_PROMISE} if state else {}
+    misspelt = rule(need=Needs(min_updates=7), **body)
+    said = refusal(misspelt)
+    assert "QRES-E211 plugins.rule: " in said
+    assert "'need' is read by nobody (did you mean 'needs'? Write claims = Claims(needs=" in said
+    tests = [name for name in dir(AggregatorContract) if name.startswith("test_agg_")]
+    assert len(tests) == 21
+    for name in tests:
+        with pytest.raises((PluginError, ContractViolationError), match="did you mean 'needs'"):
+            of_suite(misspelt, name)
+
+
+def test_with_the_right_spelling_the_promise_is_compared() -> None:
+    """The control: the same rule is refused for what it says, and starts if it promises enough."""
+    weak = rule(claims=Claims(tolerates=2, needs=Needs(min_updates=7)))
+    assert "QRES-E309 plugins.rule: withstands 2 liars" in refusal(weak)
+    strong = rule(claims=Claims(tolerates=3, needs=Needs(min_updates=7)))
+    assert started(strong)
+    with pytest.raises(ContractViolationError, match="QRES-AGG-11"):  # and the suite asks for it
+        of_suite(strong)
+
+
+def test_a_rule_that_promises_nothing_says_so() -> None:
+    for unstated in (rule(), rule(claims=None), rule(claims=Needs()), rule(claims={})):
+        assert "QRES-E210 plugins.rule: " in refusal(unstated)
+        with pytest.raises((PluginError, ContractViolationError), match="QRES-E210"):
+            of_suite(unstated)
+    nothing = rule(claims=NO_PROMISE)
+    assert started(nothing)
+    with pytest.raises(pytest.skip.Exception, match="tolerates"):
+        of_suite(nothing)
+
+
+@pytest.mark.parametrize("hook", CLAIMED)
+def test_rules_wrappers_privatizers_and_provers_must_have_claims(hook: str) -> None:
+    marked = hookimpl(lambda _self: None)
+    silent = attrs.make_class("Silent", [], class_body={hook: marked})
+    with pytest.raises(PluginError, match=f"QRES-E210 plugins.silent: has the hook '{hook}'") as no:
+        enable(silent(), "silent")
+    assert "Claims(tolerates=" in no.value.problems[0].fix
+    said = attrs.make_class("Said", [], class_body={hook: marked, "claims": NO_PROMISE})
+    assert enable(said(), "said").claims == NO_PROMISE
+
+
+@pytest.mark.parametrize("hook", [hook for hook in ALL_HOOKS if hook not in CLAIMED])
+def test_others_may_leave_claims_out_and_then_claim_nothing(hook: str) -> None:
+    silent = attrs.make_class("Silent", [], class_body={hook: hookimpl(lambda _self: None)})
+    assert enable(silent(), "silent").claims == NO_PROMISE
+
+
+# ── wrong shapes ──────────────────────────────────────────────────────────────────────────────────
+
+
+def property_of(function: Callable[[Any], object]) -> property:
+    return property(function)
+
+
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        (Claims, "'claims' is a class, not a value"),
+        ({"tolerates": 3}, "'claims' is a dict, not Claims"),
+        (lambda _self: NO_PROMISE, "'claims' is a method, not a value"),
+        (property_of(lambda self: self.absent), "'claims' raised AttributeError"),
+        (property_of(lambda _self: Claims()), "missing 1 required keyword-only argument"),  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] - the point
+        (property_of(lambda _self: Claims(tolerate=1)), "argument 'tolerate'"),  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] - the point
+        (property_of(lambda _self: Needs(tolerates=1)), "argument 'tolerates'"),  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] - the point
+        (property_of(lambda _self: Claims(tolerates="3")), "claims.tolerates: '3' is not allowed"),  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] - the point
+    ],
+)
+def test_claims_of_a_wrong_shape_are_refused(claims: object, words: str) -> None:
+    said = refusal(rule(claims=claims))
+    assert "QRES-E210 plugins.rule: " in said
+    assert words in said
+
+
+def test_claims_that_a_configuration_could_set_are_refused() -> None:
+    @attrs.frozen
+    class Open:
+        claims: Claims = NO_PROMISE
+
+        @hookimpl
+        def aggregate(self, updates: Updates) -> Vector:
+            return aggregate(self, updates)
+
+    with pytest.raises(PluginError, match=r"QRES-E211.*'claims' is an option"):
+        enable(Open(), "open")
+
+
+# ── names ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", [field.name for field in attrs.fields(Claims)])
+def test_a_claim_outside_the_claims_is_refused_whatever_it_is(name: str) -> None:
+    """The names that plugins had before, as a value, a property, a method and an option."""
+    for value in (True, property_of(lambda _self: 1), lambda _self: 1):
+        said = refusal(rule(claims=NO_PROMISE, **{name: value}))
+        assert f"{name!r} is read only as a part of 'claims'" in said
+        assert f"write claims = Claims({name}=...)" in said
+        assert "migrate-a-plugin" in said
+    body = {"aggregate": aggregate, "claims": NO_PROMISE}
+    option = attrs.make_class("Option", {name: attrs.field(default=1)}, class_body=body)
+    assert "an option needs another name" in refusal(option())
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("claim", "claims"),
+        ("Claims", "claims"),
+        ("cliams", "claims"),
+        ("need", "needs"),
+        ("nedes", "needs"),
+        ("hide", "hides"),
+        ("hids", "hides"),
+        ("average", "averages"),
+        ("tolerate", "tolerates"),
+        ("notice", "notices"),
+        ("transferrable", "transferable"),
+        ("reveals_", "reveals"),
+        ("merged", "merges"),
+        ("accompany", "accompanies"),
+    ],
+)
+def test_a_misspelt_claim_is_refused_with_the_right_name(name: str, meant: str) -> None:
+    said = refusal(rule(claims=NO_PROMISE, **{name: 1}))
+    assert f"'{name}' is " in said
+    assert repr(meant) in said or f"Claims({meant}=" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("privatise", "privatize"),
+        ("agregate", "aggregate"),
+        ("verify_al", "verify_all"),
+        ("checks", "check"),
+        ("pases", "passes"),
+        ("kappa_bond", "kappa_bound"),
+        ("need", "needs"),
+        ("claim", "claims"),
+    ],
+)
+def test_a_misspelt_method_is_refused_with_the_right_name(name: str, meant: str) -> None:
+    said = refusal(rule(claims=NO_PROMISE, **{name: lambda _self: None}))
+    assert f"did you mean {meant!r}?" in said
+
+
+@pytest.mark.parametrize("name", ALL_HOOKS)
+def test_a_hook_without_its_mark_is_refused(name: str) -> None:
+    if name == "aggregate":
+        return
+    said = refusal(rule(claims=NO_PROMISE, **{name: lambda _self: None}))
+    assert f"{name!r} is the name of a hook, and it is not marked (mark it @hookimpl" in said
+
+
+def test_names_of_a_plugin_s_own_are_taken() -> None:
+    """Options may resemble a name, private names too, and other words are other words."""
+    own = {
+        "_need": 1,
+        "_weights": 1,
+        "bound": 1,
+        "weights": 1,
+        "seeds": 1,
+        "tolerance": 1,
+        "merge": lambda _self: None,
+        "authenticate_many": lambda _self: None,
+        "proof_of": lambda _self: None,
+    }
+    assert started(rule(claims=NO_PROMISE, **own))
+    fields = {name: attrs.field(default=1) for name in ("need", "hide", "average", "claim")}
+    body = {"aggregate": aggregate, "claims": NO_PROMISE}
+    assert started(attrs.make_class("Options", fields, class_body=body)())
+
+
+def test_no_name_that_is_read_is_near_to_another() -> None:
+    fields = [field.name for field in attrs.fields(Claims)]
+    for known in ((*ALL_HOOKS, *METHODS, "claims"), ("claims", *fields)):
+        for name in known:
+            assert nearest(name, known) == name
+    for name in ("", "x", "__", "f", "é"):
+        assert nearest(name, fields) is None
