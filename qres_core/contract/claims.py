@@ -54,8 +54,8 @@ def _exactly(kind: type, least: Any = None, *, or_none: bool = False) -> _Valida
             return
         if type(value) is kind and (least is None or value >= least):
             return
-        bound = "" if least is None else f" of {least} or more"
-        fix = f"give it an {kind.__name__}{bound}{', or None' if or_none else ''}"
+        bound = "" if least is None else f", {least} or more"
+        fix = f"it must be of the type {kind.__name__}{bound}{', or None' if or_none else ''}"
         name = type(instance).__name__
         where = f"{name.lower()}.{attribute.name}"
         raise PluginError.of("QRES-E210", where, f"{value!r} is not allowed there", fix)

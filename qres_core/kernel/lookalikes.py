@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import attrs
 
-from qres_core.contract.claims import Claims
+from qres_core.contract.claims import Claims, Hides, Needs
 from qres_core.contract.errors import Problem
 from qres_core.contract.hookspecs import PROJECT
 from qres_core.kernel.slots import ALL_HOOKS
@@ -43,7 +43,7 @@ def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
 
     Yields:
         QRES-E211 for every attribute that has the name of a hook or a claim and is none, or one so
-        near to it that it must be a misspelling.
+        near to it that it must be a misspelling; and for one that holds a part of claims.
     """
     fields = {field.name: field for field in attrs.fields(cast("Any", plugin))}
     names = dict.fromkeys((*fields, *(name for kind in plugin.__mro__[:-1] for name in vars(kind))))
@@ -52,7 +52,7 @@ def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
             continue
         field = fields.get(name)
         option = field is not None and field.init
-        value = None if field is not None else inspect.getattr_static(plugin, name)
+        value = field.default if field is not None else inspect.getattr_static(plugin, name)
         value = getattr(value, "__func__", value)  # of a static or a class method
         method = inspect.isfunction(value)
         problem = _judge(name, value, option=option, method=method)
@@ -74,10 +74,18 @@ def _judge(name: str, value: object, *, option: bool, method: bool) -> tuple[str
         fix = f"write claims = Claims({name}=...){other}; see docs/how-to/migrate-a-plugin.md"
         return "is read only as a part of 'claims'", fix
     if option:
-        return None
+        return _astray(value)
     if method and name in ALL_HOOKS:
         return "is the name of a hook, and it is not marked", "mark it @hookimpl, or rename it"
-    return _misspelt(name, method=method)
+    return _misspelt(name, method=method) or _astray(value)
+
+
+def _astray(value: object) -> tuple[str, str] | None:
+    """A part of claims under whatever name, such as ``requires = Needs(...)``."""
+    if not isinstance(value, (Claims, Needs, Hides)):
+        return None
+    what = f"holds {type(value).__name__}(...), and is read by nobody"
+    return what, "put it into claims = Claims(...), or begin the name with _"
 
 
 def _misspelt(name: str, *, method: bool) -> tuple[str, str] | None:

@@ -9,7 +9,16 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import Claims, CompatibilityError, Needs, PluginError, Updates, Vector, hookimpl
+from qres_core import (
+    Claims,
+    CompatibilityError,
+    Hides,
+    Needs,
+    PluginError,
+    Updates,
+    Vector,
+    hookimpl,
+)
 from qres_core.kernel.assembly import enable
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
@@ -205,6 +214,16 @@ def test_a_misspelt_claim_is_refused_with_the_right_name(name: str, meant: str) 
 def test_a_misspelt_method_is_refused_with_the_right_name(name: str, meant: str) -> None:
     said = refusal(rule(claims=NO_PROMISE, **{name: lambda _self: None}))
     assert f"did you mean {meant!r}?" in said
+
+
+@pytest.mark.parametrize("value", [Needs(min_updates=7), Hides(), NO_PROMISE], ids=repr)
+def test_a_part_of_claims_under_any_public_name_is_refused(value: object) -> None:
+    kind = type(value).__name__
+    body = {"aggregate": aggregate, "claims": NO_PROMISE}
+    option = attrs.make_class("Option", {"promises": attrs.field(default=value)}, class_body=body)
+    for plugin in (rule(claims=NO_PROMISE, requires=value), option()):
+        assert f"holds {kind}(...), and is read by nobody" in refusal(plugin)
+    assert started(rule(claims=NO_PROMISE, _requires=value))
 
 
 @pytest.mark.parametrize("name", ALL_HOOKS)
