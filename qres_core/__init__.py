@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qres_core.contract import canonical, fixed, options, stores
     from qres_core.contract.claims import Claims, Extent, Hides, Needs, Surroundings
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
-    from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
+    from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
         CompatibilityError,
         ConfigError,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
         ValueRefusedError,
         WireError,
     )
-    from qres_core.contract.evidence import Evidence, Revelation, Standing
+    from qres_core.contract.evidence import Accusation, Evidence, Revelation, Standing
+    from qres_core.contract.faults import Fault, Merit
     from qres_core.contract.gallery import (
         AttackFamily,
         GalleryEntry,
@@ -91,7 +92,8 @@ _HOME = {
         "ValueRefusedError",
         "WireError",
     ),
-    "evidence": ("Evidence", "Revelation", "Standing"),
+    "evidence": ("Accusation", "Evidence", "Revelation", "Standing"),
+    "faults": ("Fault", "Merit"),
     "rounds": ("Outcome", "RoundInfo", "RoundStatus"),
     "types": (
         "DIGEST_BYTES",
@@ -113,7 +115,7 @@ _HOME = {
     "wire": ("Envelope",),
     "claims": ("Claims", "Extent", "Hides", "Needs", "Surroundings"),
     "companion": ("MAX_COMPANION_BYTES", "Companion"),
-    "dialogue": ("Accusation", "Dialogue", "DialogueMessage", "Send"),
+    "dialogue": ("Dialogue", "DialogueMessage", "Send"),
     "gallery": ("AttackFamily", "GalleryEntry", "GalleryOutcome", "GallerySetting"),
     "held_out": ("HeldOut", "Screening"),
     "hookspecs": ("hookimpl",),
@@ -165,6 +167,7 @@ __all__ = [
     "Envelope",
     "Evidence",
     "Extent",
+    "Fault",
     "GalleryEntry",
     "GalleryOutcome",
     "GallerySetting",
@@ -174,6 +177,7 @@ __all__ = [
     "HookError",
     "LabError",
     "LinkKeys",
+    "Merit",
     "ModelError",
     "Needs",
     "NodeId",

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import attrs
 
 from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.evidence import Accusation
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.wire import Envelope
@@ -47,21 +48,6 @@ class Send:
     body: bytes
     step: int = attrs.field(default=0, validator=_check_step)
     to: NodeId | None = None
-
-
-@attrs.frozen
-class Accusation:
-    """What a dialogue has found out about a node; becomes evidence against it.
-
-    Only for what the node's own signed messages prove, so that nobody is slandered.
-
-    Attributes:
-        subject: who misbehaved.
-        fact: stable and countable, for example ``"wrong share"``.
-    """
-
-    subject: NodeId
-    fact: str
 
 
 def _not_carried(_octets: bytes) -> DialogueMessage | None:

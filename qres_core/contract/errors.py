@@ -254,6 +254,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "method, the error or the value, and the line of the trainer's code. A real node "
             "contributes nothing to that round and goes on. A simulation stops.",
         ),
+        "QRES-E513": (
+            "no name of a fault",
+            "What a node is told off for is a `Fault` of QRES or an id of a plugin, "
+            "`<plugin>:<id>`; the plugin gives the id alone, in lower-case words with hyphens.",
+        ),
         "QRES-E601": (
             "model diverged",
             "After the same round, a quorum of nodes holds another model digest than this node. "

@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from qres_core.contract import faults
 from qres_core.contract.errors import ValueRefusedError
 from qres_core.contract.types import FULL_STANDING, NodeId, Updates
 
@@ -34,23 +35,50 @@ class Standing:
 class Evidence:
     """A fact about a node, told to ``observe``.
 
+    Only the kernel makes one. A plugin says what it found by a verdict or an :class:`Accusation`.
+
     Attributes:
         subject: the node the fact is about: the sender of a message, or its source.
-        fact: stable and countable, for example ``"bad proof"``, ``"equivocation"``,
-            ``"contributed"``.
+        fact: a :class:`~qres_core.Fault` or :class:`~qres_core.Merit`, or what a plugin found,
+            ``"<plugin>:<id>"``.
         source: plugin that found it, or ``"kernel"``.
-        against: true if it speaks against the subject.
         round: round number in which it was seen.
+
+    Raises:
+        ValueRefusedError: QRES-E513 for another fact.
     """
 
     subject: NodeId
-    fact: str
+    fact: str = attrs.field(converter=faults.checked)
     source: str
-    against: bool
     round: int
 
+    @property
+    def against(self) -> bool:
+        """True if it speaks against the subject."""
+        return not isinstance(self.fact, faults.Merit)
 
-def _no_evidence() -> tuple[Evidence, ...]:
+
+@attrs.frozen
+class Accusation:
+    """What a plugin has found out about a node; becomes evidence against it.
+
+    Only for what the node's own signed messages prove, so that nobody is slandered.
+
+    Attributes:
+        subject: who misbehaved.
+        fact: an id of the plugin's own, for example ``"wrong-share"``. The kernel puts the name of
+            the plugin before it.
+
+    Raises:
+        ValueRefusedError: QRES-E513 for a fact that is no such id.
+    """
+
+    subject: NodeId
+    fact: str = attrs.field(converter=faults.own_id)
+
+
+def _no_accusations() -> tuple[Accusation, ...]:
     return ()
 
 
@@ -60,9 +88,9 @@ class Revelation:
 
     Attributes:
         updates: what was revealed.
-        against: evidence against nodes that the revealing brought to light; the same on every
-            node, because what it rests on is agreed.
+        against: what the revealing brought to light about nodes; the same on every node, because
+            what it rests on is agreed.
     """
 
     updates: Updates
-    against: tuple[Evidence, ...] = attrs.field(factory=_no_evidence)
+    against: tuple[Accusation, ...] = attrs.field(factory=_no_accusations)

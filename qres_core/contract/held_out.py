@@ -9,7 +9,7 @@ from types import MappingProxyType
 import attrs
 
 from qres_core.contract.errors import ValueRefusedError
-from qres_core.contract.evidence import Evidence
+from qres_core.contract.evidence import Accusation
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Validator
@@ -129,7 +129,7 @@ class Screening:
     """What a proposer thinks of the updates it could propose.
 
     Attributes:
-        against: evidence against senders whose updates are to be left out, once each.
+        against: what speaks against senders whose updates are to be left out, once each.
         shares: for other senders, how much of their weight the update should count, in units of
             2**-16: 65536 is all of it, 0 leaves it out without a reproach. Who is not named counts
             fully.
@@ -138,7 +138,7 @@ class Screening:
         ValueRefusedError: QRES-E506 for a share out of range.
     """
 
-    against: tuple[Evidence, ...] = ()
+    against: tuple[Accusation, ...] = ()
     shares: Mapping[NodeId, int] = attrs.field(
         factory=_no_shares, converter=_frozen_shares, validator=_check_shares
     )

@@ -7,9 +7,14 @@ would each read as "accept" if it were.
 from __future__ import annotations
 
 import enum
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import attrs
+
+from qres_core.contract.faults import Fault, own_id
+
+UNSTATED: Final = ""
+"""The reason of a verdict that gives none; a rejection without one is counted as ``no-reason``."""
 
 
 class Decision(enum.Enum):
@@ -32,6 +37,11 @@ class Blame(enum.Enum):
     SENDER = "sender"
 
 
+def _check_reason(verdict: Verdict, _attribute: object, value: Any) -> None:
+    if verdict.decision is Decision.REJECT and value != UNSTATED and not isinstance(value, Fault):
+        own_id(value)
+
+
 @attrs.frozen
 class Verdict:
     """The answer of ``authenticate``, ``replay_check`` and ``verify``.
@@ -40,10 +50,11 @@ class Verdict:
 
     Raises:
         TypeError: when used as a truth value.
+        ValueRefusedError: QRES-E513 for a rejection whose reason is no id.
     """
 
     decision: Decision
-    reason: str = ""
+    reason: str = attrs.field(default=UNSTATED, validator=_check_reason)
     blame: Blame = Blame.NOBODY
 
     @property
@@ -64,12 +75,19 @@ def reject(reason: str, *, blame: Blame = Blame.NOBODY) -> Verdict:
     """A rejection.
 
     Args:
-        reason: short, stable and countable, for example ``"bad signature"``. Rejections are
-            counted by it, so it holds no addresses, numbers or other details.
+        reason: an id of the plugin's own, for example ``"bad-signature"``: lower-case words with
+            hyphens between them. Rejections are counted by it with the plugin's name before it, so
+            it holds no addresses, numbers or other details. ``replay_check`` may also say
+            :attr:`Fault.REPLAYED <qres_core.Fault.REPLAYED>`.
         blame: whom evidence is held against.
 
+    Raises:
+        ValueRefusedError: QRES-E513 for a reason that is no id.
+
     Example:
-        >>> reject("bad signature", blame=Blame.LINK).accepted
+        >>> reject("bad-signature", blame=Blame.LINK).accepted
         False
     """
+    if not isinstance(reason, Fault):
+        reason = own_id(reason)
     return Verdict(Decision.REJECT, reason, blame)

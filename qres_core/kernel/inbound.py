@@ -7,16 +7,26 @@ with it is laid on its source, or on nobody.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from qres_core.contract.errors import WireError
 from qres_core.contract.evidence import Standing
+from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import ACCEPT, Blame, Verdict
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
+
+_OF_FRAME: Final = {
+    "QRES-E401": Fault.FRAME_TOO_LARGE,
+    "QRES-E402": Fault.FRAME_MALFORMED,
+    "QRES-E403": Fault.FRAME_NOT_CANONICAL,
+    "QRES-E404": Fault.FRAME_FIELD_INVALID,
+    "QRES-E405": Fault.FRAME_DIGEST_MISMATCH,
+    "QRES-E406": Fault.FRAME_VERSION_UNKNOWN,
+}
 
 
 @attrs.frozen
@@ -24,7 +34,7 @@ class Rejection:
     """An incoming message that was refused.
 
     Attributes:
-        reason: stable and countable.
+        reason: a :class:`Fault`, or ``"<plugin>:<id>"``.
         blame: who is to blame.
         subject: the node the blame falls on, or ``None``.
         source: plugin that refused, or ``"kernel"``.
@@ -64,7 +74,10 @@ class Defences(Protocol):
     def refuse(
         self, reason: str, blame: Blame, subject: NodeId | None, source: str, round_number: int
     ) -> Rejection:
-        """Count a rejection and hold it against whom it blames."""
+        """Count a rejection and hold it against whom it blames.
+
+        A reason that is no :class:`Fault` is the source's own id, and is named after it.
+        """
         ...
 
 
@@ -90,11 +103,11 @@ def take(  # noqa: PLR0911 - one return for each check
     try:
         envelope = Envelope.from_bytes(frame, max_bytes=swarm.max_message_bytes)
     except WireError as error:
-        return defences.refuse(f"malformed: {error.code}", Blame.LINK, source, "kernel", 0)
+        return defences.refuse(_OF_FRAME[error.code], Blame.LINK, source, KERNEL, 0)
     if envelope.swarm != swarm.name:
-        return defences.refuse("other swarm", Blame.LINK, source, "kernel", 0)
+        return defences.refuse(Fault.OTHER_SWARM, Blame.LINK, source, KERNEL, 0)
     if envelope.sender not in defences.roster:
-        return defences.refuse("unknown sender", Blame.LINK, source, "kernel", 0)
+        return defences.refuse(Fault.UNKNOWN_SENDER, Blame.LINK, source, KERNEL, 0)
     if defences.standing(source).banned:  # before a signature is checked: a flood must be cheap
         return _banned(defences, envelope)
     verdict, plugin = _judged(defences, envelope, source, now)
@@ -120,7 +133,7 @@ def _judged(
 
 def _banned(defences: Defences, envelope: Envelope) -> Rejection:
     """A ban is no new fault: it blames nobody."""
-    return defences.refuse("banned", Blame.NOBODY, None, "kernel", envelope.round)
+    return defences.refuse(Fault.BANNED, Blame.NOBODY, None, KERNEL, envelope.round)
 
 
 def is_authentic(defences: Defences, envelope: Envelope, now: float) -> bool:

@@ -15,13 +15,15 @@ from typing import Any, Final, cast
 import attrs
 import pluggy
 
+from qres_core.contract import faults
 from qres_core.contract.dialogue import Dialogue
 from qres_core.contract.errors import (
     CompatibilityError,
     HookError,
     QresError,
 )
-from qres_core.contract.evidence import Evidence, Revelation, Standing
+from qres_core.contract.evidence import Accusation, Evidence, Revelation, Standing
+from qres_core.contract.faults import Fault
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.rounds import Outcome, RoundInfo
@@ -37,7 +39,7 @@ from qres_core.contract.types import (
     Vector,
     check_vector,
 )
-from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
+from qres_core.contract.verdict import ACCEPT, UNSTATED, Blame, Decision, Verdict, reject
 from qres_core.contract.wire import MAX_AUTHENTICATOR, Envelope
 from qres_core.kernel import inbound
 from qres_core.kernel.assembly import Enabled, assemble
@@ -49,6 +51,10 @@ from qres_core.kernel.solver import Solution, solve
 
 Caller = Callable[..., list[Any]]
 FULL: Final = Standing()
+IDS: Final = 64
+"""Ids of one plugin that are told apart; what else it says is counted as ``<plugin>:other``."""
+_SAID_BY: Final[Mapping[str, frozenset[Fault]]] = {"replay_check": frozenset({Fault.REPLAYED})}
+"""The faults of the kernel that a plugin may name, by hook. All others are the kernel's to find."""
 
 
 def _hold(plugin: Enabled) -> pluggy.PluginManager:
@@ -80,6 +86,7 @@ class Kernel:
         self.enabled = tuple(enabled)
         self.swarm = swarm
         self.rejections: Counter[str] = Counter()
+        self._ids: dict[str, set[str]] = {}
         self.roster: frozenset[NodeId] = frozenset()
         # One manager per plugin: results keep their author, order is file order, and plugins need
         # be neither hashable nor different from each other.
@@ -171,8 +178,8 @@ class Kernel:
         try:
             results = caller(**arguments)
         except Exception as error:  # noqa: BLE001 - a broken defence must refuse, not crash
-            self.rejections[f"{name}: {hook} raised {type(error).__name__}"] += 1
-            return reject(f"{hook} raised")
+            self._note(name, faults.raised(hook, error))
+            return reject(f"{_worded(hook)}-raised")
         return _checked(hook, results[0] if len(results) == 1 else None)
 
     def has(self, hook: str) -> bool:
@@ -212,7 +219,7 @@ class Kernel:
     def admit(self, peer: NodeId, credential: bytes) -> Verdict:
         """Whether a neighbour may connect: every admitting plugin must accept."""
         if self.standing(peer).banned:
-            return reject("banned")
+            return reject(str(Fault.BANNED))
         return self._verdict("admit", {"peer": peer, "credential": credential})[0]
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
@@ -360,13 +367,35 @@ class Kernel:
     def refuse(
         self, reason: str, blame: Blame, subject: NodeId | None, source: str, round_number: int
     ) -> Rejection:
-        """Count a rejection and hold it against whom it blames."""
-        self.rejections[reason] += 1
+        """Count a rejection and hold it against whom it blames.
+
+        Args:
+            reason: a :class:`Fault`, or an id of the plugin ``source``.
+            blame: who is to blame, but nobody for what another honest node may see otherwise.
+            subject: the node the blame falls on, or ``None``.
+            source: plugin that refuses, or ``"kernel"``.
+            round_number: of the message.
+        """
+        fact = reason if isinstance(reason, Fault) else self._fact(source, reason)
+        self.rejections[fact] += 1
+        if isinstance(fact, Fault) and fact.own_view:
+            blame = Blame.NOBODY
         if blame is Blame.NOBODY:
             subject = None
         if subject is not None:
-            self.observe(Evidence(subject, reason, source, against=True, round=round_number))
-        return Rejection(reason, blame, subject, source)
+            self.observe(Evidence(subject, fact, source, round_number))
+        return Rejection(fact, blame, subject, source)
+
+    def _fact(self, plugin: str, own: str) -> str:
+        """What a plugin found, named after it. However many ids it makes up, few are kept."""
+        known = self._ids.setdefault(plugin, set())
+        if own not in known and len(known) >= IDS:
+            own = "other"
+        known.add(own)
+        return faults.of_plugin(plugin, own)
+
+    def _note(self, plugin: str, own: str) -> None:
+        self.rejections[self._fact(plugin, own)] += 1
 
     def verify(self, contribution: Contribution, round_info: RoundInfo) -> tuple[Verdict, str]:
         """The first refusing verdict on a contribution, and its author."""
@@ -408,7 +437,7 @@ class Kernel:
         try:
             results = caller(contributions=contributions, round_info=round_info)
         except Exception as error:  # noqa: BLE001 - each is asked for by itself instead
-            self.rejections[f"{name}: verify_all raised {type(error).__name__}"] += 1
+            self._note(name, faults.raised("verify_all", error))
             return None
         answers = results[0] if len(results) == 1 else None
         if not isinstance(answers, (list, tuple)):
@@ -418,15 +447,15 @@ class Kernel:
 
     def standing(self, sender: NodeId) -> Standing:
         """What the reputation plugin says of a node; full standing without one."""
-        for _name, caller in self._callers["reputation"]:
+        for name, caller in self._callers["reputation"]:
             try:
                 results = caller(sender=sender)
             except Exception as error:  # noqa: BLE001 - a broken gate must stay closed
-                self.rejections[f"reputation raised {type(error).__name__}"] += 1
+                self._note(name, faults.raised("reputation", error))
                 return Standing(0, banned=True)
             if len(results) == 1 and type(results[0]) is Standing:
                 return results[0]
-            self.rejections["reputation gave no standing"] += 1
+            self._note(name, "no-standing")
             return Standing(0, banned=True)
         return FULL
 
@@ -447,7 +476,7 @@ class Kernel:
 
         ``observe`` is told of the evidence that comes to light, once the whole chain ran.
         """
-        against: list[Evidence] = []
+        against: list[tuple[str, Accusation]] = []
         for name, caller in reversed(self._callers["reveal"]):
             arguments = {
                 "updates": updates,
@@ -456,22 +485,31 @@ class Kernel:
             }
             result = self._call(name, "reveal", caller, arguments)
             if type(result) is Revelation:
-                against.extend(self._evidence(name, result.against))
+                against += ((name, found) for found in self._accusations(name, result.against))
                 result = result.updates
             if type(result) is not Updates or result.dimension != round_info.dimension:
                 raise self._wrong(name, "reveal", "Updates of the same dimension", result)
             updates = result
-        for one in against:
-            self.observe(one)
+        for name, accusation in against:
+            self.observe(self.evidence(name, accusation, round_info.number))
         return updates
 
-    def _evidence(self, name: str, against: object) -> tuple[Evidence, ...]:
+    def evidence(self, name: str, accusation: Accusation, round_number: int) -> Evidence:
+        """What a plugin found out about a node, named after the plugin."""
+        fact = self._fact(name, accusation.fact)
+        return Evidence(accusation.subject, fact, name, round_number)
+
+    def _accusations(self, name: str, against: object) -> tuple[Accusation, ...]:
         found: tuple[object, ...] = (None,)
         if type(against) is tuple:
             found = cast("tuple[object, ...]", against)
-        made = tuple(one for one in found if type(one) is Evidence and one.subject in self.roster)
+        made = tuple(
+            found_out
+            for found_out in found
+            if type(found_out) is Accusation and found_out.subject in self.roster
+        )
         if len(made) != len(found):
-            raise self._wrong(name, "reveal", "evidence about members of the roster", found)
+            raise self._wrong(name, "reveal", "accusations of members of the roster", found)
         return made
 
     def aggregate(
@@ -503,16 +541,19 @@ class Kernel:
             step = self._wrapped(name, caller, step, held_out, round_info)
         return step(updates)
 
-    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+    def screen(
+        self, updates: Updates, held_out: HeldOut, round_info: RoundInfo
+    ) -> tuple[Screening, tuple[Evidence, ...]]:
         """What a proposer thinks of what it could propose, by every screening plugin together.
 
-        Evidence is not told to ``observe`` here.
+        ``observe`` is not told here of the evidence, which is one fact for each sender accused.
 
         Raises:
             HookError: QRES-E701 or QRES-E702.
             QresError: what a plugin refused.
         """
-        named: dict[NodeId, Evidence] = {}
+        named: dict[NodeId, Accusation] = {}
+        evidence: list[Evidence] = []
         shares: dict[NodeId, int] = {}
         arguments = {"updates": updates, "held_out": held_out, "round_info": round_info}
         senders = set(updates.senders)
@@ -521,17 +562,19 @@ class Kernel:
             if (
                 type(result) is not Screening
                 or not all(
-                    type(one) is Evidence and one.against and one.subject in senders
-                    for one in result.against
+                    type(found) is Accusation and found.subject in senders
+                    for found in result.against
                 )
                 or not senders.issuperset(result.shares)
             ):
                 raise self._wrong(name, "screen", "a Screening of senders of the updates", result)
-            for one in result.against:
-                named.setdefault(one.subject, one)
+            for found in result.against:
+                if found.subject not in named:
+                    named[found.subject] = found
+                    evidence.append(self.evidence(name, found, round_info.number))
             for sender, share in result.shares.items():
                 shares[sender] = (shares.get(sender, FULL_STANDING) * share) // FULL_STANDING
-        return Screening(tuple(named.values()), shares)
+        return Screening(tuple(named.values()), shares), tuple(evidence)
 
     def endorse(
         self, updates: Updates, merged: Vector, held_out: HeldOut, round_info: RoundInfo
@@ -583,10 +626,26 @@ def _checked(hook: str, verdict: object) -> Verdict:
     """What a plugin gave, as a verdict; whatever is none, or not well made, rejects."""
     if verdict is ACCEPT:
         return ACCEPT
-    if (
-        type(verdict) is not Verdict
-        or type(verdict.reason) is not str
-        or type(verdict.blame) is not Blame
-    ):
-        return reject(f"{hook} gave no verdict")
-    return verdict if verdict.decision is not Decision.ACCEPT else ACCEPT
+    if type(verdict) is Verdict and type(verdict.blame) is Blame:
+        if verdict.decision is Decision.ACCEPT:
+            return ACCEPT if type(verdict.reason) is str else _no_verdict(hook)
+        if type(verdict.reason) is str and verdict.reason == UNSTATED:
+            return attrs.evolve(verdict, reason="no-reason")
+        if _may_say(hook, verdict.reason):
+            return verdict
+    return _no_verdict(hook)
+
+
+def _may_say(hook: str, reason: object) -> bool:
+    """Whether a plugin's verdict may give this reason: an id of its own, or a fault of its hook."""
+    if isinstance(reason, Fault):
+        return reason in _SAID_BY.get(hook, ())
+    return type(reason) is str and faults.is_own_id(reason)
+
+
+def _no_verdict(hook: str) -> Verdict:
+    return reject(f"{_worded(hook)}-gave-no-verdict")
+
+
+def _worded(hook: str) -> str:
+    return hook.replace("_", "-")

@@ -15,7 +15,8 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
+from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+from qres_core.contract.evidence import Accusation
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import Blame

@@ -18,6 +18,7 @@ import numpy as np
 
 from qres_core.contract.errors import LabError, QresError, ValueRefusedError, WireError
 from qres_core.contract.evidence import Evidence
+from qres_core.contract.faults import KERNEL, Fault, Merit, of_plugin
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
@@ -273,8 +274,8 @@ class VectorisedEngine:
             return
         try:
             body = ContributionBody.from_bytes(arrived.payload, info.dimension)
-        except WireError as error:
-            self._refuse(f"malformed {error.problems[0].where}", sender, info)
+        except WireError:
+            self._refuse(Fault.MALFORMED_PAYLOAD, sender, info)
             return
         weight, digest = min(body.weight, self._swarm.weight_cap), contribution_digest(arrived)
         contribution = Contribution(
@@ -284,14 +285,14 @@ class VectorisedEngine:
         if verdict is not ACCEPT:
             self._refuse(verdict.reason, sender, info, source, verdict.blame)
         elif not gathering.add(Held(contribution, arrived)):
-            self._refuse("equivocation", sender, info)
+            self._refuse(Fault.EQUIVOCATION, sender, info)
 
     def _refuse(
         self,
         reason: str,
         sender: NodeId,
         info: RoundInfo,
-        source: str = "kernel",
+        source: str = KERNEL,
         blame: Blame = Blame.SENDER,
     ) -> None:
         refusal = self.kernel.refuse(reason, blame, sender, source, info.number)
@@ -327,9 +328,9 @@ class VectorisedEngine:
         if len(members) < info.quorum:
             return _aborted(info, f"{len(members)} contributions, quorum {info.quorum}")
         try:
-            verdict, _plugin = merger.judge(members)
+            verdict, plugin = merger.judge(members)
             if verdict is not ACCEPT:
-                return _aborted(info, verdict.reason)
+                return _aborted(info, of_plugin(plugin, verdict.reason))
             if not conversation.decide(merger.gathering.contributions(members), info):
                 return _aborted(info, "a dialogue did not finish")
             merged = merger.merge(members)
@@ -338,7 +339,7 @@ class VectorisedEngine:
         self._model, self.step = add_saturating(self._model, merged).vector, self.step + 1
         senders = tuple(member.sender for member in members)
         for sender in senders:
-            fact = Evidence(sender, "contributed", "kernel", against=False, round=info.number)
+            fact = Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number)
             self.kernel.observe(fact)
         digest = model_digest(self._model, self.step)
         return Outcome(info, RoundStatus.CLOSED, digest, senders), merged

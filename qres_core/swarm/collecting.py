@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from qres_core.contract import canonical
+from qres_core.contract.faults import Fault
 from qres_core.contract.types import Contribution, NodeId, Updates
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
@@ -142,7 +143,7 @@ class Collector:
     def _add(self, held: Held, *, named: bool) -> None:
         if not self.gathering.add(held, named=named):
             # One that a set names is kept for the set; its sender is to blame all the same.
-            self._outlet.refuse(held.envelope, "equivocation", Blame.SENDER)
+            self._outlet.refuse(held.envelope, Fault.EQUIVOCATION, Blame.SENDER)
 
     def here(self) -> set[NodeId]:
         """Who contributed to the current round, checked or not."""
@@ -170,7 +171,7 @@ class Collector:
         ours = quoted.model_digest == self._position.model_digest
         if ours and self._seat.kernel.authentic(quoted, now):
             return quoted
-        self._outlet.refuse(envelope, "unproven contribution", Blame.SENDER)
+        self._outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, Blame.SENDER)
         return None
 
     # ── asking and answering ──────────────────────────────────────────────────────────────────

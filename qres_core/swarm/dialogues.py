@@ -20,7 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from qres_core.contract.dialogue import Accusation, Dialogue, DialogueMessage, Send
+from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+from qres_core.contract.evidence import Accusation
+from qres_core.contract.faults import Fault, raised
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import Blame
@@ -133,9 +135,9 @@ class Dialogues:
         """Take a message of a dialogue of the current round from its author."""
         said = Said.read(envelope, self._seat.roster)
         if said is None or said.plugin not in self._by_plugin:
-            self._outlet.refuse(envelope, "unknown dialogue", Blame.SENDER)
+            self._outlet.refuse(envelope, Fault.UNKNOWN_DIALOGUE, Blame.SENDER)
         elif said.to not in (None, self._seat.node_id):
-            self._outlet.refuse(envelope, "addressed to another node", Blame.NOBODY)
+            self._outlet.refuse(envelope, Fault.ADDRESSED_TO_ANOTHER, Blame.NOBODY)
         else:
             self._keep(said, self._logs[self._position.number], now)
 
@@ -187,7 +189,7 @@ class Dialogues:
                 elif self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
         if not proven:
-            self._outlet.refuse(envelope, "unproven dialogue message", Blame.SENDER)
+            self._outlet.refuse(envelope, Fault.UNPROVEN_DIALOGUE_MESSAGE, Blame.SENDER)
 
     def _is_for_us(self, said: Said, log: DialogueLog, peer: NodeId) -> bool:
         own, envelope = self._seat.node_id, said.envelope
@@ -199,7 +201,7 @@ class Dialogues:
         if said.id in log:
             return False
         if not log.add(said):
-            self._outlet.refuse(said.envelope, "too many dialogue messages", Blame.SENDER)
+            self._outlet.refuse(said.envelope, Fault.TOO_MANY_DIALOGUE_MESSAGES, Blame.SENDER)
             return False
         self._give(said, now)
         return True
@@ -209,7 +211,7 @@ class Dialogues:
         try:
             sends = self._by_plugin[plugin].receive(self._arrived(said, now))
         except Exception as error:  # noqa: BLE001 - a dialogue must not fall over a peer's message
-            what = f"{plugin}: {type(error).__name__}"
+            what = raised("dialogue", error)
             self._outlet.refuse(said.envelope, what, Blame.NOBODY, plugin)
         else:
             self._send(plugin, sends, now)
@@ -273,7 +275,7 @@ class Dialogues:
             try:
                 sends = dialogue.decided(members, contributions, info)
             except Exception as error:  # noqa: BLE001 - nor over what peers contributed
-                what = f"{plugin}: {type(error).__name__}"
+                what = raised("dialogue", error)
                 number = self._position.number
                 self._seat.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
             else:
@@ -305,7 +307,7 @@ class Dialogues:
         said = Said.read(envelope, self._seat.roster)
         if said is None or (said.id not in log and not log.add(said)):
             number = self._position.number
-            self._seat.kernel.refuse("said too much", Blame.NOBODY, None, plugin, number)
+            self._seat.kernel.refuse("said-too-much", Blame.NOBODY, None, plugin, number)
         elif send.to is None:
             self._speaker.send_all(envelope)
         else:
@@ -313,12 +315,12 @@ class Dialogues:
             self._speaker.send(send.to, envelope)
 
     def _accuse(self, plugin: str, accusation: Accusation) -> None:
-        subject, fact = accusation.subject, accusation.fact
+        subject = accusation.subject
         if subject not in self._seat.roster or subject == self._seat.node_id:
             return
         number = self._position.number
-        self._seat.kernel.refuse(fact, Blame.SENDER, subject, plugin, number)
-        self._outlet.put(Refused(number, subject, fact))
+        made = self._seat.kernel.refuse(accusation.fact, Blame.SENDER, subject, plugin, number)
+        self._outlet.put(Refused(number, subject, made.reason))
 
 
 def _bundles(lacking: Iterable[Said]) -> Iterator[list[bytes]]:

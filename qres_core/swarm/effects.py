@@ -91,11 +91,19 @@ class Vouched:
 
 @attrs.frozen
 class Refused:
-    """A message was refused; ``sender`` is who claims to have sent it, if that is known."""
+    """A message was refused.
+
+    Attributes:
+        round: of the message.
+        sender: who claims to have sent it, if that is known.
+        reason: a :class:`~qres_core.Fault`, or ``"<plugin>:<id>"``.
+        detail: for the log alone, for example the field that cannot be decoded.
+    """
 
     round: int
     sender: NodeId | None
     reason: str
+    detail: str = ""
 
 
 @attrs.frozen

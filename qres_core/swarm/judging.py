@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qres_core.contract.errors import QresError
+from qres_core.contract.faults import KERNEL
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Validator
@@ -49,7 +50,7 @@ class Judge:
         try:
             choice = self._merger.choose()
         except QresError as error:
-            kernel.rejections[f"screen: {error.code}"] += 1
+            kernel.rejections[f"{KERNEL}:not-screened-{error.code.lower()}"] += 1
             return None
         for evidence in choice.against:
             kernel.observe(evidence)
@@ -71,7 +72,7 @@ class Judge:
         try:
             verdict, plugin = self._merger.judge(members)
         except QresError as error:
-            kernel.rejections[f"proposal not merged: {error.code}"] += 1
+            kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
             return False
         if verdict is ACCEPT:
             return True

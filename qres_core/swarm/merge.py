@@ -87,8 +87,7 @@ class Merger:
         against: tuple[Evidence, ...] = ()
         if self._screening is None:
             updates = self._stack(members)
-            self._screening = self.kernel.screen(updates, self.held_out, self.info)
-            against = self._screening.against
+            self._screening, against = self.kernel.screen(updates, self.held_out, self.info)
         return Choice(_screened(members, self._screening), against)
 
     def judge(self, members: Members) -> tuple[Verdict, str]:

@@ -106,7 +106,7 @@ def verify(
 
     def fault(voucher: Envelope) -> str:
         verdict, plugin = kernel.authenticate(voucher, voucher.sender, now)
-        return "" if verdict is ACCEPT else f"{verdict.reason} ({plugin})"
+        return "" if verdict is ACCEPT else f"{verdict.reason.replace('-', ' ')} ({plugin})"
 
     try:
         kernel.setup(info)

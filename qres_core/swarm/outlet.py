@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
-
+from qres_core.contract.faults import KERNEL
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import Effect, Refused
-
-OWN_VIEW: Final = frozenset({"set names a banned node", "unknown dialogue", "another goal"})
-"""Refusals that rest on what this node alone knows. Another honest node may see it otherwise, so
-nobody is to blame."""
 
 
 class Outlet:
@@ -30,16 +25,17 @@ class Outlet:
         taken, self._effects = self._effects, []
         return taken
 
-    def refuse(self, envelope: Envelope, reason: str, blame: Blame, by: str = "kernel") -> None:
+    def refuse(
+        self, envelope: Envelope, reason: str, blame: Blame, by: str = KERNEL, detail: str = ""
+    ) -> None:
         """Refuse a message whose sender is proven: count it, blame, and report it.
 
         Args:
             envelope: the message.
-            reason: stable and countable.
-            blame: who is to blame, but nobody where the reason is one of :data:`OWN_VIEW`.
+            reason: a :class:`Fault`, or an id of the plugin that refuses it.
+            blame: who is to blame.
             by: the plugin that refuses it.
+            detail: for the log alone.
         """
-        if reason in OWN_VIEW:
-            blame = Blame.NOBODY
-        self._kernel.refuse(reason, blame, envelope.sender, by, envelope.round)
-        self.put(Refused(envelope.round, envelope.sender, reason))
+        made = self._kernel.refuse(reason, blame, envelope.sender, by, envelope.round)
+        self.put(Refused(envelope.round, envelope.sender, made.reason, detail))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qres_core.contract.errors import WireError
+from qres_core.contract.faults import Fault
 from qres_core.contract.types import FULL_STANDING, model_digest
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.agreement import is_quorum
@@ -27,8 +28,8 @@ from qres_core.swarm.messages import (
 
 def proposal_flaw(
     seat: NodeContext, position: Position, proposal: Proposal, digest: bytes, now: float
-) -> str:
-    """Why a proposal for the current round is not taken; empty if it is.
+) -> Fault | None:
+    """Why a proposal for the current round is not taken; ``None`` if it is.
 
     Args:
         seat: this node's.
@@ -39,23 +40,24 @@ def proposal_flaw(
     """
     candidate, number = proposal.candidate, position.number
     if len(candidate.members) < seat.swarm.quorum:
-        return "set below quorum"
+        return Fault.SET_BELOW_QUORUM
     roster = set(seat.roster)
     if any(member.sender not in roster for member in candidate.members):
-        return "set names a stranger"
+        return Fault.SET_NAMES_STRANGER
     if proposal.lock_round == 0:
-        return standings_flaw(seat, candidate) if candidate.origin == number else _OTHER_ROUND
+        return (
+            standings_flaw(seat, candidate)
+            if candidate.origin == number
+            else Fault.SET_OF_OTHER_ROUND
+        )
     if not candidate.origin <= proposal.lock_round < number:
-        return _OTHER_ROUND
+        return Fault.SET_OF_OTHER_ROUND
     votes, lock_round = proposal.prevotes, proposal.lock_round
     proven = _quorum_votes(seat, position, votes, PREVOTE, lock_round, digest, now)
-    return "" if proven else "unproven lock"
+    return None if proven else Fault.UNPROVEN_LOCK
 
 
-_OTHER_ROUND = "set of another round"
-
-
-def standings_flaw(seat: NodeContext, candidate: CandidateSet) -> str:
+def standings_flaw(seat: NodeContext, candidate: CandidateSet) -> Fault | None:
     """What is wrong with the standings of a fresh set, as this node sees its members."""
     kernel = seat.kernel
     tolerance = int(seat.swarm.standing_tolerance * FULL_STANDING)
@@ -65,12 +67,12 @@ def standings_flaw(seat: NodeContext, candidate: CandidateSet) -> str:
     for member in candidate.members:
         own = kernel.standing(member.sender)
         if own.banned:
-            return "set names a banned node"
+            return Fault.SET_NAMES_BANNED
         bent = member.standing - own.weight
         least = -max(lower, 0 if exact else tolerance)
         if not least <= bent <= (0 if exact else tolerance):
-            return "set bends a standing"
-    return ""
+            return Fault.STANDING_BENT
+    return None
 
 
 def is_decided(

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from qres_core.contract.errors import QresError, WireError
 from qres_core.contract.evidence import Evidence
+from qres_core.contract.faults import KERNEL, Fault, Merit
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.trainer import Validator
@@ -80,7 +81,7 @@ class Succession:
         self._move(total.vector, child, step, certificate.round, parent)
         senders = tuple(member.sender for member in members)
         for sender in senders:
-            fact = Evidence(sender, "contributed", "kernel", against=False, round=here.number)
+            fact = Evidence(sender, Merit.CONTRIBUTED, KERNEL, here.number)
             parts.context.kernel.observe(fact)
         outcome = Outcome(here.info, RoundStatus.CLOSED, child, senders)
         return RoundEnded(outcome, here.model, merged, total.saturated)
@@ -95,7 +96,7 @@ class Succession:
         roster, dimension = parts.context.roster, int(here.model.size)
         snapshot = Snapshot.from_bytes(envelope.payload, len(roster), dimension)
         if not is_vouched(parts.context, snapshot, now):
-            parts.outlet.refuse(envelope, "unproven snapshot", Blame.SENDER)
+            parts.outlet.refuse(envelope, Fault.UNPROVEN_SNAPSHOT, Blame.SENDER)
             return None
         if snapshot.step <= here.step:
             return None  # not newer than what this node has
@@ -261,8 +262,8 @@ class RoundMachine:
         try:
             self._take(envelope, now)
         except WireError as error:
-            what = f"malformed {error.problems[0].where}"
-            self._parts.outlet.refuse(envelope, what, Blame.SENDER)
+            fault, where = Fault.MALFORMED_PAYLOAD, error.problems[0].where
+            self._parts.outlet.refuse(envelope, fault, Blame.SENDER, detail=where)
 
     def _take(self, envelope: Envelope, now: float) -> None:
         kind = envelope.kind

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.faults import Fault
 from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector, check_vector, model_digest
@@ -195,8 +196,8 @@ class Voting:
             return False
         return True
 
-    def _refuse(self, envelope: Envelope, reason: str) -> None:
-        self.parts.outlet.refuse(envelope, reason, Blame.SENDER)
+    def _refuse(self, envelope: Envelope, fault: Fault) -> None:
+        self.parts.outlet.refuse(envelope, fault, Blame.SENDER)
 
     def sets(self) -> list[CandidateSet]:
         """The sets whose contributions are needed: one decided elsewhere, and the proposed one."""
@@ -238,16 +239,16 @@ class Voting:
     def _take_proposal(self, envelope: Envelope, now: float) -> None:
         parts = self.parts
         if envelope.sender != self._proposer:
-            self._refuse(envelope, "not the proposer")
+            self._refuse(envelope, Fault.NOT_THE_PROPOSER)
             return
         proposal = Proposal.from_bytes(envelope.payload, len(parts.context.roster))
         if self.proposal is not None:
             if proposal.candidate != self.proposal.candidate:
-                self._refuse(envelope, "equivocation")
+                self._refuse(envelope, Fault.EQUIVOCATION)
             return
         digest = parts.promises.digest(proposal.candidate)
         flaw = proposal_flaw(parts.context, parts.position, proposal, digest, now)
-        if flaw:
+        if flaw is not None:
             self._refuse(envelope, flaw)
             return
         self.proposal, self._digest = proposal, digest
@@ -293,7 +294,7 @@ class Voting:
 
     def _take_vote(self, votes: VoteSet, envelope: Envelope) -> None:
         if not votes.add(decode_vote(envelope.payload), envelope):
-            self._refuse(envelope, "equivocation")
+            self._refuse(envelope, Fault.EQUIVOCATION)
 
     # ── deciding ──────────────────────────────────────────────────────────────────────────────
 
@@ -310,7 +311,7 @@ class Voting:
         certificate = Certificate.from_bytes(envelope.payload, len(parts.context.roster))
         digest = parts.promises.digest(certificate.candidate)
         if not is_decided(parts.context, parts.position, certificate, digest, now):
-            self._refuse(envelope, "unproven certificate")
+            self._refuse(envelope, Fault.UNPROVEN_CERTIFICATE)
             return
         parts.promises.must_merge(certificate)
         parts.collector.fetch(certificate.candidate, envelope.sender, now)
@@ -408,7 +409,7 @@ class Round:
         elif kind.startswith(DIALOGUE):
             parts.dialogues.take(envelope, now)
         elif kind != ATTESTATION or not parts.collector.checks.attested(envelope):
-            parts.outlet.refuse(envelope, "unknown kind", Blame.SENDER)
+            parts.outlet.refuse(envelope, Fault.UNKNOWN_KIND, Blame.SENDER)
 
     def ask(self, now: float) -> None:
         """Ask another node, each in turn, for what is missing of the sets that are needed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
@@ -85,13 +86,13 @@ class Until:
         first = not self.reached
         if envelope.kind == ENOUGH:
             if not self._is_for_goal(envelope):
-                self._outlet.refuse(envelope, "another goal", Blame.SENDER)
+                self._outlet.refuse(envelope, Fault.OTHER_GOAL, Blame.SENDER)
                 return
             self._enough[envelope.sender] = envelope
         else:
             quoted = decode_stop(envelope.payload, len(self._context.roster))
             if not self._proves(quoted, now):
-                self._outlet.refuse(envelope, "unproven stop", Blame.SENDER)
+                self._outlet.refuse(envelope, Fault.UNPROVEN_STOP, Blame.SENDER)
                 return
             self._stopping.add(envelope.sender)
             for said in quoted:

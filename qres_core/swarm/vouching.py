@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import RoundError
+from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
@@ -83,7 +84,7 @@ class Vouchers:
         vouchers = self.by_parent.setdefault(parent, {})
         earlier, _message = vouchers.setdefault(envelope.sender, (digest, envelope))
         if earlier != digest:
-            self._outlet.refuse(envelope, "equivocation", Blame.SENDER)
+            self._outlet.refuse(envelope, Fault.EQUIVOCATION, Blame.SENDER)
             return
         child = self.children.get(parent)
         if child is None:

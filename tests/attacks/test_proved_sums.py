@@ -209,7 +209,12 @@ class Unproved(Zk):
 
 PROVERS = (Larger, Glued, Unproved, Zk)
 """The last is honest about a vector that is too long: it finds nothing to prove, and sits out."""
-REASONS: tuple[set[str], ...] = ({"malformed proof"}, {"bad proof"}, {"malformed proof"}, set())
+REASONS: tuple[set[str], ...] = (
+    {"zk:malformed-proof"},
+    {"zk:bad-proof"},
+    {"zk:malformed-proof"},
+    set(),
+)
 
 
 def boosting(number: int) -> Plugins:
@@ -299,7 +304,7 @@ def test_another_vector_is_masked_unnoticed_where_nothing_is_committed_to() -> N
 @pytest.mark.long
 def test_who_masks_another_vector_is_found_by_every_honest_node(swapped: Played) -> None:
     (liar,) = swapped.liars
-    assert all(LIED in held for held in swapped.held_against(liar))
+    assert all(f"zk:{LIED}" in held for held in swapped.held_against(liar))
     assert swapped.accused == {liar}
     assert [fate.banned_by for fate in swapped.result.fates] == [NODES - 1]
     assert all(record.banned_honest == 0 for record in swapped.result.rounds)

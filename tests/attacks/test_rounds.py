@@ -155,7 +155,7 @@ def bend(candidate: CandidateSet, standing: int) -> CandidateSet:
 
 
 BAD_SETS: dict[str, tuple[Callable[[Stage], CandidateSet], str]] = {
-    "below quorum": (lambda stage: stage.set_of([0, 1]), "set below quorum"),
+    "below quorum": (lambda stage: stage.set_of([0, 1]), "set-below-quorum"),
     "a stranger": (
         lambda stage: attrs.evolve(
             stage.set_of([0, 1, 2]),
@@ -166,12 +166,12 @@ BAD_SETS: dict[str, tuple[Callable[[Stage], CandidateSet], str]] = {
                 )
             ),
         ),
-        "set names a stranger",
+        "set-names-stranger",
     ),
-    "another round": (lambda stage: stage.set_of([0, 1, 2, 3], origin=2), "set of another round"),
+    "another round": (lambda stage: stage.set_of([0, 1, 2, 3], origin=2), "set-of-other-round"),
     "a bent standing": (
         lambda stage: bend(stage.set_of([0, 1, 2, 3]), FULL_STANDING // 2),
-        "set bends a standing",
+        "standing-bent",
     ),
 }
 
@@ -272,7 +272,7 @@ def test_a_member_with_a_bad_proof_is_not_voted_for(harness: ModuleType) -> None
         closed = [e for e in net.nodes[index].ended if e.outcome.status is RoundStatus.CLOSED]
         assert net.ids[LIAR] not in closed[0].outcome.members
         facts = {(e.subject, e.fact, e.source) for e in net.nodes[index].witness.evidence}
-        assert (net.ids[LIAR], "bad proof", "checksum") in facts
+        assert (net.ids[LIAR], "checksum:bad-proof", "checksum") in facts
 
 
 def test_only_the_proposer_of_the_round_may_propose(harness: ModuleType) -> None:
@@ -291,7 +291,7 @@ def test_only_the_proposer_of_the_round_may_propose(harness: ModuleType) -> None
     net.inject(forged, [0, 1, 2])
     net.run(seconds=0.1)
     assert net.steps() == [0, 0, 0]
-    assert all(net.nodes[index].refused["not the proposer"] == 1 for index in range(3))
+    assert all(net.nodes[index].refused["not-the-proposer"] == 1 for index in range(3))
 
 
 # ── votes and what they prove ─────────────────────────────────────────────────────────────────────
@@ -311,7 +311,7 @@ def test_votes_in_another_name_do_not_count(harness: ModuleType) -> None:
     stage.net.run(seconds=0.1)
     assert stage.net.steps() == [0, 0, 0]
     node = stage.net.nodes[0]
-    assert node.refused["bad tag"] == 4
+    assert node.refused["mac:bad-tag"] == 4
     # The forger is to blame and not those it claimed to be.
     assert {e.subject for e in node.witness.evidence if e.against} == {stage.net.ids[LIAR]}
 
@@ -406,7 +406,7 @@ def test_a_certificate_proves_a_decision_or_is_refused(harness: ModuleType, case
         assert not stage.net.nodes[0].refused
     else:
         assert stage.net.steps() == [0, 0, 0]
-        assert stage.net.nodes[0].refused == {"unproven certificate": 1}
+        assert stage.net.nodes[0].refused == {"unproven-certificate": 1}
         (fact,) = [e for e in stage.net.nodes[0].witness.evidence if e.against]
         assert fact.subject == stage.net.ids[LIAR]
 
@@ -445,7 +445,7 @@ def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     assert accepted is (case == "genuine")
     if not accepted:
         new = {k: v - before.get(k, 0) for k, v in stage.net.nodes[0].refused.items()}
-        expected = "set of another round" if case == "late" else "unproven lock"
+        expected = "set-of-other-round" if case == "late" else "unproven-lock"
         assert new[expected] == 1
 
 
@@ -509,7 +509,7 @@ def test_a_snapshot_is_vouched_for_by_more_than_can_lie_or_refused(
         assert np.array_equal(machine.model, vector)
     else:
         assert (machine.step, machine.number) == (0, 1)
-        assert stage.net.nodes[0].refused == {"unproven snapshot": 1}
+        assert stage.net.nodes[0].refused == {"unproven-snapshot": 1}
         (fact,) = [e for e in stage.net.nodes[0].witness.evidence if e.against]
         assert fact.subject == stage.net.ids[LIAR]
 
@@ -653,7 +653,7 @@ def test_a_quoted_contribution_must_be_its_senders_own(harness: ModuleType) -> N
         stage.net.inject(sent, [0])
     stage.net.run(seconds=0.01)
     node = stage.net.nodes[0]
-    assert node.refused == {"unproven contribution": 3}
+    assert node.refused == {"unproven-contribution": 3}
     assert {e.subject for e in node.witness.evidence if e.against} == {stage.net.ids[LIAR]}
     assert stage.net.machine(0).contributions[stage.net.ids[2]].digest == stage.made[2]
 

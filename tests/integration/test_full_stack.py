@@ -52,7 +52,7 @@ def test_groups_and_a_median_stand_a_liar_and_dropouts() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "fact"),
-    [(stack.Swapping, "another vector than committed"), (stack.Unproved, "malformed proof")],
+    [(stack.Swapping, "zk:another-vector-than-committed"), (stack.Unproved, "zk:malformed-proof")],
 )
 def test_who_lies_about_a_proof_is_found(kind: type, fact: str) -> None:
     setting = attrs.evolve(stack.groups(16), hostile=(kind,))

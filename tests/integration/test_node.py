@@ -683,7 +683,7 @@ class Roles:
     @hookimpl
     def authenticate(self, envelope: Envelope) -> Verdict:
         barred = envelope.kind == DIGEST and envelope.sender.hex() in self.trains
-        return reject("wrong role") if barred else ACCEPT
+        return reject("wrong-role") if barred else ACCEPT
 
 
 @pytest.mark.parametrize("trains", [(), (IDS[3].hex(),)])

@@ -168,7 +168,7 @@ def test_what_each_attack_does_to_the_mean_and_to_krum(name: str, clean_loss: fl
 def test_an_update_of_another_length_is_rejected_with_the_reason() -> None:
     result = attacked("wrong_length", MEAN)
     for record in result.closed:
-        assert record.rejected["malformed payload.vector"] == 2
+        assert record.rejected["malformed-payload"] == 2
         assert (record.accepted, record.attackers_accepted) == (7, 0)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qres_core import (
     ACCEPT,
+    Accusation,
     Blame,
     BlobRef,
     Claims,
@@ -25,6 +26,7 @@ from qres_core import (
     DialogueMessage,
     Envelope,
     Evidence,
+    Fault,
     Handler,
     HeldOut,
     Hides,
@@ -102,13 +104,13 @@ class NoWorse:
     """Judges by the node's own held-out examples."""
 
     @hookimpl
-    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+    def screen(self, updates: Updates, held_out: HeldOut) -> Screening:
         """Leave out what doubles the loss, and let the rest count half."""
         limit = 2 * held_out.loss()
         pairs = zip(updates.senders, updates.vectors, strict=True)
         against = tuple(
-            Evidence(one, "harmful", "no_worse", against=True, round=round_info.number)
-            for one, row in pairs
+            Accusation(sender, "harmful")
+            for sender, row in pairs
             if held_out.loss_with(row) > limit
         )
         return Screening(against, dict.fromkeys(updates.senders, 2**15))
@@ -120,7 +122,7 @@ class NoWorse:
         """Vote for what does not double the loss."""
         if held_out.loss_with(merged) <= 2 * held_out.loss():
             return ACCEPT
-        return reject(f"{len(updates)} updates are worse in round {round_info.number}")
+        return reject("worse" if len(updates) and round_info.number else "no-updates")
 
 
 @attrs.frozen
@@ -156,7 +158,7 @@ class Mac:
         """Let in whoever shows the hash of its name."""
         if credential == hashlib.sha256(peer).digest():
             return ACCEPT
-        return reject("no credential")
+        return reject("no-credential")
 
     @hookimpl
     def sign(self, envelope: Envelope) -> bytes:
@@ -170,7 +172,7 @@ class Mac:
             self._tag(envelope), envelope.auth.get("mac", b"")
         ):
             return ACCEPT
-        return reject("bad tag", blame=Blame.LINK)
+        return reject("bad-tag", blame=Blame.LINK)
 
 
 @attrs.define
@@ -184,7 +186,7 @@ class Increasing:
         """Refuse what is old."""
         late = envelope.time_ms > now * 1000 + 60_000
         if late or envelope.sequence <= self._last.get(envelope.sender, -1):
-            return reject("replayed", blame=Blame.LINK)
+            return reject(Fault.REPLAYED, blame=Blame.LINK)
         self._last[envelope.sender] = envelope.sequence
         return ACCEPT
 
@@ -242,7 +244,7 @@ class Clip:
         body = round_info.model_digest + contribution.vector.tobytes()
         if contribution.proofs.get("clip") == hashlib.sha256(body).digest():
             return ACCEPT
-        return reject("bad proof", blame=Blame.SENDER)
+        return reject("bad-proof", blame=Blame.SENDER)
 
     @hookimpl
     def verify_all(

@@ -35,8 +35,8 @@ LAB_DOMAIN: Final = b"qres/ed25519/lab-key/v1\0"
 BATCH_PER_THREAD: Final = 32
 """Fewest messages that pay for a thread of their own."""
 
-_UNSIGNED: Final = reject("no signature", blame=Blame.LINK)
-_FORGED: Final = reject("bad signature", blame=Blame.LINK)
+_UNSIGNED: Final = reject("no-signature", blame=Blame.LINK)
+_FORGED: Final = reject("bad-signature", blame=Blame.LINK)
 
 
 @attrs.define(eq=False)

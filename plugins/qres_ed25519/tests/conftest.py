@@ -13,7 +13,7 @@ import pytest
 from qres_ed25519 import Ed25519
 from qres_ed25519.signature import SigningKey
 
-from qres_core import ACCEPT, Blame, Envelope, NodeInfo, Verdict, hookimpl, reject
+from qres_core import ACCEPT, Blame, Envelope, Fault, NodeInfo, Verdict, hookimpl, reject
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -124,7 +124,7 @@ class Increasing:
     def replay_check(self, envelope: Envelope) -> Verdict:
         key = (envelope.sender, envelope.sequence)
         if key in self._seen:
-            return reject("replayed", blame=Blame.LINK)
+            return reject(Fault.REPLAYED, blame=Blame.LINK)
         self._seen.add(key)
         return ACCEPT
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from qres_core import Envelope, Verdict
     from qres_core.kernel.kernel import Kernel
 
-NO_SIGNATURE = reject("no signature", blame=Blame.LINK)
-BAD_SIGNATURE = reject("bad signature", blame=Blame.LINK)
+NO_SIGNATURE = reject("no-signature", blame=Blame.LINK)
+BAD_SIGNATURE = reject("bad-signature", blame=Blame.LINK)
 
 
 class TestContract(AuthenticatorContract):

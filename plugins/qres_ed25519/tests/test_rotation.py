@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from qres_core import Envelope
 
-BAD_SIGNATURE = reject("bad signature", blame=Blame.LINK)
+BAD_SIGNATURE = reject("bad-signature", blame=Blame.LINK)
 
 
 @pytest.fixture

@@ -51,7 +51,8 @@ def test_an_honest_swarm_trains_and_agrees(installed: Mapping[str, Installed]) -
 
 
 @pytest.mark.parametrize(
-    ("attack", "reason"), [("forge", "bad signature"), ("impersonate", "bad signature")]
+    ("attack", "reason"),
+    [("forge", "ed25519:bad-signature"), ("impersonate", "ed25519:bad-signature")],
 )
 def test_forgers_are_admitted_without_and_refused_with_signatures(
     attack: str, reason: str, installed: Mapping[str, Installed]

@@ -32,7 +32,14 @@ from qres_core import (
 from qres_pki.high_water import HighWater
 from qres_pki.members import parse_member
 from qres_pki.membership import Membership, Sources, load, read_file
-from qres_pki.refusal import NOT_SET_UP, UNREADABLE, UnusableError
+from qres_pki.refusal import (
+    AUTHORITY_NOT_VALID,
+    CRL_EXPIRED,
+    NOT_A_MEMBER,
+    NOT_SET_UP,
+    UNREADABLE,
+    UnusableError,
+)
 
 NAME: Final = "pki"
 """Name of the plugin's table, and so of its place in ``envelope.auth``."""
@@ -316,12 +323,12 @@ class Pki:
             return
         self.teardown()
         option, fix = {
-            "not a member": (
+            NOT_A_MEMBER.reason: (
                 "members",
                 "add it on every node (`qres simulate FILE --list-nodes` shows simulated ones)",
             ),
-            "CRL expired": ("crl", "fetch the newest CRL: `qres ca renew-crl`"),
-            "CA certificate not valid now": ("ca", "fetch the CA certificate that is valid now"),
+            CRL_EXPIRED.reason: ("crl", "fetch the newest CRL: `qres ca renew-crl`"),
+            AUTHORITY_NOT_VALID.reason: ("ca", "fetch the CA certificate that is valid now"),
         }.get(verdict.reason, ("certificates", "ask the swarm's CA for one: `qres ca issue`"))
         what = f"this node, {key.hex()}, would be refused: {verdict.reason}"
         raise ConfigError.of("QRES-E105", f"plugins.{NAME}.{option}", what, fix)

@@ -6,8 +6,8 @@ from typing import Final
 
 from qres_core import Blame, Verdict, reject
 
-UNREADABLE: Final = "membership unreadable"
-ROLLED_BACK: Final = "CRL rolled back"
+UNREADABLE: Final = "membership-unreadable"
+ROLLED_BACK: Final = "crl-rolled-back"
 
 
 class UnusableError(Exception):
@@ -46,19 +46,19 @@ def _forged(reason: str) -> Verdict:
     return reject(reason, blame=Blame.LINK)
 
 
-NO_CERTIFICATE: Final = _forged("no certificate")
-TOO_LARGE: Final = _forged("certificate too large")
-MALFORMED: Final = _forged("malformed certificate")
-UNKNOWN_ISSUER: Final = _forged("unknown issuer")
-UNSUITABLE: Final = _forged("certificate unsuitable")
-OTHER_KEY: Final = _forged("certificate of another key")
-OTHER_SWARM: Final = _forged("certificate of another swarm")
-ROLE_MISSING: Final = _forged("role missing")
+NO_CERTIFICATE: Final = _forged("no-certificate")
+TOO_LARGE: Final = _forged("certificate-too-large")
+MALFORMED: Final = _forged("malformed-certificate")
+UNKNOWN_ISSUER: Final = _forged("unknown-issuer")
+UNSUITABLE: Final = _forged("certificate-unsuitable")
+OTHER_KEY: Final = _forged("certificate-of-another-key")
+OTHER_SWARM: Final = _forged("certificate-of-another-swarm")
+ROLE_MISSING: Final = _forged("role-missing")
 
-NOT_A_MEMBER: Final = reject("not a member")
-NOT_YET_VALID: Final = reject("certificate not yet valid")
-EXPIRED: Final = reject("certificate expired")
-REVOKED: Final = reject("certificate revoked")
-AUTHORITY_NOT_VALID: Final = reject("CA certificate not valid now")
-CRL_EXPIRED: Final = reject("CRL expired")
-NOT_SET_UP: Final = reject("membership not loaded")
+NOT_A_MEMBER: Final = reject("not-a-member")
+NOT_YET_VALID: Final = reject("certificate-not-yet-valid")
+EXPIRED: Final = reject("certificate-expired")
+REVOKED: Final = reject("certificate-revoked")
+AUTHORITY_NOT_VALID: Final = reject("ca-certificate-not-valid-now")
+CRL_EXPIRED: Final = reject("crl-expired")
+NOT_SET_UP: Final = reject("membership-not-loaded")

@@ -48,18 +48,18 @@ def test_an_honest_message_is_accepted(swarm: Any) -> None:
 def test_none_garbage_and_too_much(swarm: Any) -> None:
     good = swarm.issue(swarm.b).certificate
     plugin = swarm.pki()
-    refused(swarm.ask(plugin, swarm.b, None), "no certificate")
-    refused(swarm.ask(plugin, swarm.b, b""), "no certificate")
-    refused(swarm.ask(plugin, swarm.b, b"garbage"), "malformed certificate")
-    refused(swarm.ask(plugin, swarm.b, good[:-1]), "malformed certificate")
-    refused(swarm.ask(plugin, swarm.b, good + b"\0"), "malformed certificate")
-    refused(swarm.ask(plugin, swarm.b, bytes(MAX_CERTIFICATE)), "malformed certificate")
-    refused(swarm.ask(plugin, swarm.b, bytes(MAX_CERTIFICATE + 1)), "certificate too large")
+    refused(swarm.ask(plugin, swarm.b, None), "no-certificate")
+    refused(swarm.ask(plugin, swarm.b, b""), "no-certificate")
+    refused(swarm.ask(plugin, swarm.b, b"garbage"), "malformed-certificate")
+    refused(swarm.ask(plugin, swarm.b, good[:-1]), "malformed-certificate")
+    refused(swarm.ask(plugin, swarm.b, good + b"\0"), "malformed-certificate")
+    refused(swarm.ask(plugin, swarm.b, bytes(MAX_CERTIFICATE)), "malformed-certificate")
+    refused(swarm.ask(plugin, swarm.b, bytes(MAX_CERTIFICATE + 1)), "certificate-too-large")
     pem = (swarm.certificates / f"{swarm.b.hex()}.pem").read_bytes()
-    refused(swarm.ask(plugin, swarm.b, pem), "malformed certificate")
-    refused(plugin.admit(swarm.b, b""), "no certificate")
+    refused(swarm.ask(plugin, swarm.b, pem), "malformed-certificate")
+    refused(plugin.admit(swarm.b, b""), "no-certificate")
     envelope = swarm.envelope(swarm.b, None).with_auth({"pki2": good})
-    refused(plugin.authenticate(envelope, NOW), "no certificate")
+    refused(plugin.authenticate(envelope, NOW), "no-certificate")
 
 
 def test_a_large_certificate_of_the_ca_is_too_large(swarm: Any) -> None:
@@ -67,7 +67,7 @@ def test_a_large_certificate_of_the_ca_is_too_large(swarm: Any) -> None:
     own = x509.UniformResourceIdentifier(f"did:qres:{swarm.b.hex()}")
     role = x509.UniformResourceIdentifier("urn:qres:role:train")
     plugin = swarm.pki()
-    for names, reason in ((filler, "certificate too large"), (filler[:5], "")):
+    for names, reason in ((filler, "certificate-too-large"), (filler[:5], "")):
         value = x509.SubjectAlternativeName([own, role, *names])
         verdict = swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, add=[(value, False)]))
         assert verdict.reason == reason
@@ -76,11 +76,11 @@ def test_a_large_certificate_of_the_ca_is_too_large(swarm: Any) -> None:
 def test_other_issuers(swarm: Any, make_swarm: Callable[[str, str], Any]) -> None:
     plugin = swarm.pki()
     stranger = make_swarm("other", "other-swarm").issue(swarm.b).certificate
-    refused(swarm.ask(plugin, swarm.b, stranger), "unknown issuer")
+    refused(swarm.ask(plugin, swarm.b, stranger), "unknown-issuer")
     impostor = make_swarm("same-name", "testing")
     assert impostor.ca.read_bytes() != swarm.ca.read_bytes()
     forged = impostor.issue(swarm.b).certificate
-    refused(swarm.ask(plugin, swarm.b, forged), "unknown issuer")
+    refused(swarm.ask(plugin, swarm.b, forged), "unknown-issuer")
     subject = x509.load_pem_x509_certificate(swarm.ca.read_bytes()).subject
     assert x509.load_der_x509_certificate(forged).issuer == subject
 
@@ -88,14 +88,14 @@ def test_other_issuers(swarm: Any, make_swarm: Callable[[str, str], Any]) -> Non
 def test_a_certificate_by_the_ca_under_another_issuer_name(swarm: Any) -> None:
     plugin = swarm.pki()
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "somebody")])
-    refused(swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, issuer=name)), "unknown issuer")
+    refused(swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, issuer=name)), "unknown-issuer")
     assert swarm.ask(plugin, swarm.b, swarm.odd(swarm.b)) is ACCEPT
 
 
 def test_self_signed_by_the_node(swarm: Any) -> None:
     plugin = swarm.pki()
     own = Ed25519PrivateKey.generate()
-    refused(swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, signer=own)), "unknown issuer")
+    refused(swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, signer=own)), "unknown-issuer")
 
 
 def test_the_ca_certificate_itself_is_no_nodes(swarm: Any) -> None:
@@ -103,7 +103,7 @@ def test_the_ca_certificate_itself_is_no_nodes(swarm: Any) -> None:
     ca = x509.load_pem_x509_certificate(swarm.ca.read_bytes())
     der = ca.public_bytes(Encoding.DER)
     key = raw_key(ca)
-    refused(swarm.ask(plugin, key, der), "certificate unsuitable")
+    refused(swarm.ask(plugin, key, der), "certificate-unsuitable")
 
 
 def test_a_node_cannot_issue(swarm: Any) -> None:
@@ -116,14 +116,14 @@ def test_a_node_cannot_issue(swarm: Any) -> None:
     ).subject
     for issuer in (None, member_name):
         forged = swarm.odd(swarm.c, signer=member, issuer=issuer)
-        refused(swarm.ask(plugin, swarm.c, forged), "unknown issuer")
+        refused(swarm.ask(plugin, swarm.c, forged), "unknown-issuer")
 
 
 def test_another_key(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b).certificate
     plugin = swarm.pki()
-    refused(swarm.ask(plugin, swarm.c, certificate), "certificate of another key")
-    refused(plugin.admit(swarm.c, certificate), "certificate of another key")
+    refused(swarm.ask(plugin, swarm.c, certificate), "certificate-of-another-key")
+    refused(plugin.admit(swarm.c, certificate), "certificate-of-another-key")
     assert swarm.ask(plugin, swarm.b, certificate) is ACCEPT
 
 
@@ -131,7 +131,7 @@ def test_another_swarm(swarm: Any) -> None:
     plugin = swarm.pki()
     refused(
         swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, swarm="testing2")),
-        "certificate of another swarm",
+        "certificate-of-another-swarm",
     )
     assert swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, swarm="testing")) is ACCEPT
 
@@ -167,7 +167,7 @@ def test_unsuitable_certificates(swarm: Any) -> None:
     }
     for what, changes in odd.items():
         verdict = swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, **changes))
-        assert (what, verdict.reason) == (what, "certificate unsuitable")
+        assert (what, verdict.reason) == (what, "certificate-unsuitable")
         assert verdict.blame is Blame.LINK
     assert swarm.ask(plugin, swarm.b, swarm.odd(swarm.b, add=[(unknown, False)])) is ACCEPT
     names = x509.SubjectAlternativeName([own, role])
@@ -179,10 +179,10 @@ def test_validity_to_the_second(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b, start=start, days=30).certificate
     plugin = swarm.pki(clock=NOW, require_crl=False)
     for now, reason in {
-        start - 1: "certificate not yet valid",
+        start - 1: "certificate-not-yet-valid",
         start: "",
         end: "",
-        end + 1: "certificate expired",
+        end + 1: "certificate-expired",
     }.items():
         assert swarm.ask(plugin, swarm.b, certificate, now=now).reason == reason
         plugin.clock = lambda now=now: now
@@ -198,7 +198,7 @@ def test_the_ca_must_be_valid_too(swarm: Any) -> None:
     end = start + 1000 * DAY
     for now in (start - 1, end + 1, math.nan, math.inf, -math.inf):
         verdict = swarm.ask(plugin, swarm.b, certificate, now=now)
-        refused(verdict, "CA certificate not valid now", Blame.NOBODY)
+        refused(verdict, "ca-certificate-not-valid-now", Blame.NOBODY)
     for now in (start, end):
         assert swarm.ask(plugin, swarm.b, certificate, now=now) is ACCEPT
 
@@ -209,8 +209,8 @@ def test_revoked(swarm: Any) -> None:
     plugin = swarm.pki()
     assert swarm.ask(plugin, swarm.b, certificate) is ACCEPT
     swarm.revoke(swarm.b)
-    refused(swarm.ask(plugin, swarm.b, certificate), "certificate revoked", Blame.NOBODY)
-    refused(plugin.admit(swarm.b, certificate), "certificate revoked", Blame.NOBODY)
+    refused(swarm.ask(plugin, swarm.b, certificate), "certificate-revoked", Blame.NOBODY)
+    refused(plugin.admit(swarm.b, certificate), "certificate-revoked", Blame.NOBODY)
     own = plugin.sign(swarm.envelope(swarm.a, None))
     assert swarm.ask(plugin, swarm.a, own) is ACCEPT
 
@@ -220,7 +220,7 @@ def test_a_revocation_stands_before_its_date(swarm: Any) -> None:
     certificate = swarm.issue(swarm.b).certificate
     swarm.revoke(swarm.b, now=NOW + 10 * DAY)
     plugin = swarm.pki()
-    refused(swarm.ask(plugin, swarm.b, certificate), "certificate revoked", Blame.NOBODY)
+    refused(swarm.ask(plugin, swarm.b, certificate), "certificate-revoked", Blame.NOBODY)
 
 
 def test_a_new_certificate_after_revocation_is_accepted(swarm: Any) -> None:
@@ -228,7 +228,7 @@ def test_a_new_certificate_after_revocation_is_accepted(swarm: Any) -> None:
     plugin = swarm.pki()
     swarm.revoke(swarm.b)
     new = swarm.issue(swarm.b, out=swarm.folder / "second").certificate
-    refused(swarm.ask(plugin, swarm.b, old), "certificate revoked", Blame.NOBODY)
+    refused(swarm.ask(plugin, swarm.b, old), "certificate-revoked", Blame.NOBODY)
     assert swarm.ask(plugin, swarm.b, new) is ACCEPT
 
 
@@ -237,13 +237,13 @@ def test_an_expired_crl_refuses_everybody(swarm: Any) -> None:
     strict, lax = swarm.pki(), swarm.pki(require_crl=False)
     end = NOW + 30 * DAY
     assert swarm.ask(strict, swarm.b, certificate, now=end) is ACCEPT
-    refused(swarm.ask(strict, swarm.b, certificate, now=end + 1), "CRL expired", Blame.NOBODY)
+    refused(swarm.ask(strict, swarm.b, certificate, now=end + 1), "crl-expired", Blame.NOBODY)
     assert swarm.ask(lax, swarm.b, certificate, now=end + 1) is ACCEPT
     swarm.renew_crl(NOW + DAY)
     assert swarm.ask(strict, swarm.b, certificate, now=end + 1) is ACCEPT
     swarm.revoke(swarm.b)
     revoked = swarm.ask(lax, swarm.b, certificate, now=end + 2 * DAY)
-    refused(revoked, "certificate revoked", Blame.NOBODY)
+    refused(revoked, "certificate-revoked", Blame.NOBODY)
 
 
 @pytest.mark.parametrize("kind", ["contribution", *KINDS, "fetch", "sync", "dialogue/secagg/1"])
@@ -254,11 +254,11 @@ def test_roles(swarm: Any, kind: str) -> None:
     trained = swarm.ask(plugin, swarm.b, trainer, kind=kind)
     voted = swarm.ask(plugin, swarm.c, voter, kind=kind)
     if kind in KINDS:
-        refused(trained, "role missing")
+        refused(trained, "role-missing")
     else:
         assert trained is ACCEPT
     if kind == "contribution":
-        refused(voted, "role missing")
+        refused(voted, "role-missing")
     else:
         assert voted is ACCEPT
     assert plugin.admit(swarm.b, trainer) is ACCEPT
@@ -271,8 +271,8 @@ def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:
     value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(one) for one in names])
     odd = swarm.odd(swarm.b, add=[(value, False)])
     for kind in ("contribution", "prevote", "sync"):
-        refused(swarm.ask(plugin, swarm.b, odd, kind=kind), "role missing")
-    refused(plugin.admit(swarm.b, odd), "role missing")
+        refused(swarm.ask(plugin, swarm.b, odd, kind=kind), "role-missing")
+    refused(plugin.admit(swarm.b, odd), "role-missing")
 
 
 def test_whitelists(swarm: Any, tmp_path: Path) -> None:
@@ -285,8 +285,8 @@ def test_whitelists(swarm: Any, tmp_path: Path) -> None:
     assert swarm.ask(plugin, swarm.a, b"") is ACCEPT
     assert swarm.ask(plugin, swarm.b, b"whatever") is ACCEPT
     assert swarm.ask(plugin, swarm.b, None, now=math.nan) is ACCEPT
-    refused(swarm.ask(plugin, swarm.c, None), "not a member", Blame.NOBODY)
-    refused(plugin.admit(swarm.c, b""), "not a member", Blame.NOBODY)
+    refused(swarm.ask(plugin, swarm.c, None), "not-a-member", Blame.NOBODY)
+    refused(plugin.admit(swarm.c, b""), "not-a-member", Blame.NOBODY)
     assert plugin.admit(swarm.b, b"") is ACCEPT
 
 
@@ -294,8 +294,8 @@ def test_both_must_accept(swarm: Any) -> None:
     b, c = swarm.issue(swarm.b).certificate, swarm.issue(swarm.c).certificate
     plugin = swarm.pki(members=(swarm.a.hex(), swarm.b.hex()))
     assert swarm.ask(plugin, swarm.b, b) is ACCEPT
-    refused(swarm.ask(plugin, swarm.b, None), "no certificate")
-    refused(swarm.ask(plugin, swarm.c, c), "not a member", Blame.NOBODY)
+    refused(swarm.ask(plugin, swarm.b, None), "no-certificate")
+    refused(swarm.ask(plugin, swarm.c, c), "not-a-member", Blame.NOBODY)
 
 
 def test_verified_certificates_are_remembered_and_forgeries_are_not(
@@ -315,7 +315,7 @@ def test_verified_certificates_are_remembered_and_forgeries_are_not(
     monkeypatch.setattr(issuer, "read_certificate", counting)
     for _ in range(3):
         assert swarm.ask(plugin, swarm.b, good) is ACCEPT
-        refused(swarm.ask(plugin, swarm.b, forged), "unknown issuer")
+        refused(swarm.ask(plugin, swarm.b, forged), "unknown-issuer")
     assert asked.count(good) == 1
     assert asked.count(forged) == 3
 
@@ -384,7 +384,7 @@ def test_a_certificate_has_one_encoding(swarm: Any) -> None:
     assert good[-66:-64] == b"\x41\x00"
     other = good[:-65] + b"\x01" + good[-64:]
     assert x509.load_der_x509_certificate(other).signature == good[-64:]
-    refused(swarm.ask(plugin, swarm.b, other), "malformed certificate")
+    refused(swarm.ask(plugin, swarm.b, other), "malformed-certificate")
 
 
 def test_openssl_takes_and_refuses_the_same(swarm: Any, openssl: str) -> None:

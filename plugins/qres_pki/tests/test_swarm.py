@@ -77,7 +77,7 @@ class Signer:
         try:
             key.verify(envelope.auth.get("signer", b""), envelope.signing_digest)
         except InvalidSignature:
-            return reject("bad signature", blame=Blame.LINK)
+            return reject("bad-signature", blame=Blame.LINK)
         return ACCEPT
 
 
@@ -152,7 +152,7 @@ def test_a_revoked_node_is_dropped_by_the_next_round(running: Any) -> None:
         if record.number == 3:
             running.revoke(VICTIM, now=START)
 
-    dropped_after(3, play(revoke, **running.options()), "certificate revoked")
+    dropped_after(3, play(revoke, **running.options()), "pki:certificate-revoked")
 
 
 def test_a_node_off_the_list_is_dropped_by_the_next_round(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_node_off_the_list_is_dropped_by_the_next_round(tmp_path: Path) -> Non
             beside.replace(file)
 
     result = play(cross_out, members_file=str(file), reload_seconds=0.0)
-    dropped_after(3, result, "not a member")
+    dropped_after(3, result, "pki:not-a-member")
 
 
 def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) -> None:
@@ -178,7 +178,7 @@ def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) ->
     assert late
     for record in late:
         assert members(record.number) == set(KEYS) - {VICTIM}
-    assert any("certificate expired" in record.rejected for record in result.rounds)
+    assert any("certificate-expired" in record.rejected for record in result.rounds)
 
 
 def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
         swarm.issue(key, ["train"] if key == VICTIM else ["train", "aggregate"])
     result = play(**swarm.options())
     assert all(members(record.number) == set(KEYS) for record in result.closed)
-    assert any("role missing" in record.rejected for record in result.rounds)
+    assert any("role-missing" in record.rejected for record in result.rounds)
 
 
 def test_without_the_plugin_revocation_changes_nothing(running: Any) -> None:
@@ -223,7 +223,7 @@ def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(
     assert closed[2] == broken[0]
     assert closed[3] > broken[0] + 60.0  # nothing was merged meanwhile
     assert result.unanimous
-    assert any("membership unreadable" in record.rejected for record in result.rounds)
+    assert any("membership-unreadable" in record.rejected for record in result.rounds)
 
 
 def test_a_node_that_nobody_admits_is_not_heard_on_connect() -> None:

@@ -31,10 +31,10 @@ MODES: Final = ("clock", "challenge")
 MIN_WINDOW: Final = 32  # RFC 4303 section 3.4.3
 MAX_WINDOW: Final = 2**16
 
-UNKNOWN: Final = reject("unknown sender", blame=Blame.LINK)
-BEHIND: Final = reject("clock behind")
-AHEAD: Final = reject("clock ahead")
-BEFORE_RESTART: Final = reject("sent before the restart")
+UNKNOWN: Final = reject("unknown-sender", blame=Blame.LINK)
+BEHIND: Final = reject("clock-behind")
+AHEAD: Final = reject("clock-ahead")
+BEFORE_RESTART: Final = reject("sent-before-the-restart")
 
 
 @attrs.define(eq=False)
@@ -68,7 +68,7 @@ class Replay:
         >>> message = make_envelope()
         >>> replay.replay_check(message, message.time_ms / 1000).accepted
         True
-        >>> replay.replay_check(message, message.time_ms / 1000).reason
+        >>> replay.replay_check(message, message.time_ms / 1000).reason.value
         'replayed'
     """
 
@@ -169,14 +169,14 @@ class Replay:
         Returns:
             ``ACCEPT``, or a rejection:
 
-            - ``"unknown sender"``: not of the roster. Blames the source.
-            - ``"replayed"``: the number was seen. ``"sequence too old"``: it is below the window.
-              Both blame nobody, as networks duplicate and delay. They blame the source only in mode
-              ``"clock"``, and for a time that is more than twice ``skew`` away: no neighbour whose
-              own clock is right would have passed that on.
-            - ``"clock behind"``, ``"clock ahead"``: the time is more than ``skew`` away. Blames
+            - ``"unknown-sender"``: not of the roster. Blames the source.
+            - ``Fault.REPLAYED``: the number was seen. ``"sequence-too-old"``: it is below the
+              window. Both blame nobody, as networks duplicate and delay. They blame the source only
+              in mode ``"clock"``, and for a time that is more than twice ``skew`` away: no
+              neighbour whose own clock is right would have passed that on.
+            - ``"clock-behind"``, ``"clock-ahead"``: the time is more than ``skew`` away. Blames
               nobody: a wrong clock is no attack, and it may be this node's.
-            - ``"sent before the restart"``: a power loss took the memory of that time. Blames
+            - ``"sent-before-the-restart"``: a power loss took the memory of that time. Blames
               nobody.
 
         O(window / 64); with a store, one commit. Raises QRES-E602 if the store did not keep the

@@ -6,10 +6,9 @@ from typing import Final
 
 import attrs
 
-from qres_core import NodeId
+from qres_core import Fault, NodeId
 
-REPLAYED: Final = "replayed"
-TOO_OLD: Final = "sequence too old"
+TOO_OLD: Final = "sequence-too-old"
 
 
 @attrs.define(eq=False)
@@ -35,8 +34,8 @@ class Window:
     Example:
         >>> window = Window(4)
         >>> window.high, window.seen = window.after(7)
-        >>> [window.refusal(n) for n in (8, 7, 6, 4, 3)]
-        ['', 'replayed', '', '', 'sequence too old']
+        >>> [str(window.refusal(n)) for n in (8, 7, 6, 4, 3)]
+        ['', 'replayed', '', '', 'sequence-too-old']
     """
 
     size: int
@@ -50,7 +49,7 @@ class Window:
             return ""
         if behind >= self.size:
             return TOO_OLD
-        return REPLAYED if self.seen >> behind & 1 else ""
+        return Fault.REPLAYED if self.seen >> behind & 1 else ""
 
     def after(self, sequence: int) -> tuple[int, int]:
         """``high`` and ``seen`` once a new number is seen. Changes nothing."""

@@ -71,7 +71,7 @@ class Mac:
     def authenticate(self, envelope: Envelope) -> Verdict:
         if hmac.compare_digest(tag(envelope.sender, envelope), envelope.auth.get("mac", b"")):
             return ACCEPT
-        return reject("bad tag", blame=Blame.LINK)
+        return reject("bad-tag", blame=Blame.LINK)
 
 
 @attrs.define

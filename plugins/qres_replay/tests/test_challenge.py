@@ -99,12 +99,12 @@ def test_the_answer_is_the_digest_the_documentation_gives() -> None:
 def test_an_answer_makes_what_follows_it_fresh_at_the_coordinator() -> None:
     replay = node(0)
     (challenge,) = open_round(replay, 1).start()
-    assert deliver(replay, PEER, 9) == "clock behind"
+    assert deliver(replay, PEER, 9) == "clock-behind"
     assert answer(replay, PEER, 10, to=challenge.body) == ""
     assert deliver(replay, PEER, 11) == ""
     assert deliver(replay, PEER, 12, time_ms=2**63 - 1) == ""
-    assert deliver(replay, PEER, 9) == "clock behind"
-    assert deliver(replay, PEER, 9, time_ms=2**62) == "clock ahead"
+    assert deliver(replay, PEER, 9) == "clock-behind"
+    assert deliver(replay, PEER, 9, time_ms=2**62) == "clock-ahead"
     assert deliver(replay, PEER, 9, time_ms=int(NOW * 1000)) == ""
 
 
@@ -114,11 +114,11 @@ def test_and_at_the_other_peers() -> None:
     assert nonce(replay, 5) == ""
     assert answer(replay, PEER, 10) == ""
     assert deliver(replay, PEER, 11) == ""
-    assert deliver(replay, PEER, 9) == "clock behind"
+    assert deliver(replay, PEER, 9) == "clock-behind"
     # To a node whose own clock is wrong the coordinator looks as wrong as all others.
     assert deliver(replay, LEADER, 6) == ""
-    assert deliver(replay, LEADER, 4) == "clock behind"
-    assert deliver(replay, OTHER, 11) == "clock behind"
+    assert deliver(replay, LEADER, 4) == "clock-behind"
+    assert deliver(replay, OTHER, 11) == "clock-behind"
 
 
 def test_numbers_stay_the_main_defence() -> None:
@@ -129,7 +129,7 @@ def test_numbers_stay_the_main_defence() -> None:
     assert deliver(replay, PEER, 2000) == ""
     assert deliver(replay, PEER, 2000) == "replayed"
     assert deliver(replay, PEER, 2000 - 1023) == ""
-    assert deliver(replay, PEER, 2000 - 1024) == "sequence too old"
+    assert deliver(replay, PEER, 2000 - 1024) == "sequence-too-old"
 
 
 def test_freshness_lasts_for_the_round_and_the_last_words_of_it() -> None:
@@ -139,7 +139,7 @@ def test_freshness_lasts_for_the_round_and_the_last_words_of_it() -> None:
     open_round(replay, 2)
     assert deliver(replay, PEER, 11) == deliver(replay, LEADER, 6) == ""
     open_round(replay, 3)
-    assert deliver(replay, PEER, 12) == deliver(replay, LEADER, 7) == "clock behind"
+    assert deliver(replay, PEER, 12) == deliver(replay, LEADER, 7) == "clock-behind"
 
 
 def test_a_new_answer_does_not_cut_off_what_was_said_before_it() -> None:
@@ -151,7 +151,7 @@ def test_a_new_answer_does_not_cut_off_what_was_said_before_it() -> None:
     assert deliver(replay, PEER, 11) == ""
     open_round(replay, 3)
     assert deliver(replay, PEER, 21) == ""
-    assert deliver(replay, PEER, 19) == "clock behind"
+    assert deliver(replay, PEER, 19) == "clock-behind"
 
 
 def test_of_two_answers_the_first_signed_counts() -> None:
@@ -167,10 +167,10 @@ def test_an_answer_that_overtakes_the_nonce_counts_once_the_nonce_is_here() -> N
     open_round(replay, 1)
     assert answer(replay, PEER, 10) == ""
     assert answer(replay, OTHER, 10, to=bytes(32)) == ""
-    assert deliver(replay, PEER, 11) == "clock behind"
+    assert deliver(replay, PEER, 11) == "clock-behind"
     assert nonce(replay) == ""
     assert deliver(replay, PEER, 11) == ""
-    assert deliver(replay, OTHER, 11) == "clock behind"
+    assert deliver(replay, OTHER, 11) == "clock-behind"
 
 
 def test_a_nonce_of_a_later_round_reaches_a_node_that_lags() -> None:
@@ -199,7 +199,7 @@ def test_a_floor_of_a_power_loss_does_not_hold_for_the_fresh() -> None:
     (challenge,) = open_round(replay, 1).start()
     assert answer(replay, PEER, 10, to=challenge.body) == ""
     assert deliver(replay, PEER, 11, time_ms=int(NOW * 1000)) == ""
-    assert deliver(replay, OTHER, 11, time_ms=int(NOW * 1000)) == "sent before the restart"
+    assert deliver(replay, OTHER, 11, time_ms=int(NOW * 1000)) == "sent-before-the-restart"
 
 
 # ── attacks ───────────────────────────────────────────────────────────────────────────────────────
@@ -210,10 +210,10 @@ def test_a_recorded_answer_of_another_round_is_worth_nothing() -> None:
     (first,) = open_round(replay, 1).start()
     (second,) = open_round(replay, 2).start()
     assert first.body != second.body
-    assert answer(replay, PEER, 10, to=first.body, number=1) == "clock behind"
-    assert answer(replay, PEER, 10, to=first.body, number=2) == "clock behind"
-    assert answer(replay, PEER, 10, to=second.body, number=1) == "clock behind"
-    assert deliver(replay, PEER, 11) == "clock behind"
+    assert answer(replay, PEER, 10, to=first.body, number=1) == "clock-behind"
+    assert answer(replay, PEER, 10, to=first.body, number=2) == "clock-behind"
+    assert answer(replay, PEER, 10, to=second.body, number=1) == "clock-behind"
+    assert deliver(replay, PEER, 11) == "clock-behind"
 
 
 def test_a_right_clock_lets_an_old_answer_in_and_makes_nobody_fresh() -> None:
@@ -224,32 +224,32 @@ def test_a_right_clock_lets_an_old_answer_in_and_makes_nobody_fresh() -> None:
         sender=PEER, sequence=10, kind=ANSWER_KIND, payload=answer_to(first.body, PEER, 1)
     )
     assert replay.replay_check(old, NOW) is ACCEPT
-    assert deliver(replay, PEER, 11) == "clock behind"
+    assert deliver(replay, PEER, 11) == "clock-behind"
 
 
 def test_the_answer_of_another_is_worth_nothing() -> None:
     replay = node(0)
     (challenge,) = open_round(replay, 1).start()
-    assert answer(replay, PEER, 10, to=challenge.body, by=OTHER) == "clock behind"
+    assert answer(replay, PEER, 10, to=challenge.body, by=OTHER) == "clock-behind"
 
 
 def test_the_coordinator_takes_no_answer_on_trust() -> None:
     replay = node(0)
-    assert answer(replay, PEER, 10) == "clock behind"  # before any round
+    assert answer(replay, PEER, 10) == "clock-behind"  # before any round
     open_round(replay, 1)
     for number in (1, 2, 3):
-        assert answer(replay, PEER, 10, number=number) == "clock behind"
+        assert answer(replay, PEER, 10, number=number) == "clock-behind"
 
 
 def test_only_the_coordinator_has_a_nonce() -> None:
     replay = node(2)
     open_round(replay, 1)
-    assert deliver(replay, PEER, 5, kind=NONCE_KIND, payload=NONCE) == "clock behind"
-    assert deliver(replay, LEADER, 5, kind=NONCE_KIND, payload=NONCE[1:]) == "clock behind"
-    assert deliver(replay, LEADER, 5, kind="dialogue/other/0", payload=NONCE) == "clock behind"
+    assert deliver(replay, PEER, 5, kind=NONCE_KIND, payload=NONCE) == "clock-behind"
+    assert deliver(replay, LEADER, 5, kind=NONCE_KIND, payload=NONCE[1:]) == "clock-behind"
+    assert deliver(replay, LEADER, 5, kind="dialogue/other/0", payload=NONCE) == "clock-behind"
     leader = node(0)
     open_round(leader, 1)
-    assert nonce(leader) == "clock behind"  # its own, come back
+    assert nonce(leader) == "clock-behind"  # its own, come back
 
 
 @pytest.mark.parametrize(
@@ -269,13 +269,13 @@ def test_nor_does_a_right_clock_make_a_nonce_of_what_is_none(
     envelope = make_envelope(sender=sender, sequence=5, kind=kind, payload=payload)
     assert replay.replay_check(envelope, NOW) is ACCEPT
     assert dialogue.start() == []
-    assert deliver(replay, sender, 6) == "clock behind"
+    assert deliver(replay, sender, 6) == "clock-behind"
 
 
 def test_a_nonce_of_a_round_that_is_over_is_held_to_the_clock() -> None:
     replay = node(2)
     open_round(replay, 2)
-    assert nonce(replay, number=1) == "clock behind"
+    assert nonce(replay, number=1) == "clock-behind"
 
 
 def test_a_second_nonce_of_a_round_changes_nothing() -> None:
@@ -283,7 +283,7 @@ def test_a_second_nonce_of_a_round_changes_nothing() -> None:
     dialogue = open_round(replay, 1)
     assert nonce(replay, 5) == nonce(replay, 6, payload=bytes(32)) == ""
     assert dialogue.start() == [Send(answer_to(NONCE, OTHER, 1), step=1)]
-    assert answer(replay, PEER, 10, to=bytes(32)) == "clock behind"
+    assert answer(replay, PEER, 10, to=bytes(32)) == "clock-behind"
     assert answer(replay, PEER, 10) == ""
 
 
@@ -292,22 +292,22 @@ def test_a_second_nonce_that_overtakes_the_first_does_not_move_its_place() -> No
     open_round(replay, 1)
     assert nonce(replay, 9) == ""
     assert nonce(replay, 5, payload=bytes(32)) == ""
-    assert deliver(replay, LEADER, 8) == "clock behind"
+    assert deliver(replay, LEADER, 8) == "clock-behind"
 
 
 @pytest.mark.parametrize("payload", [b"", bytes(31), bytes(33)])
 def test_what_is_no_answer_is_not_taken_for_an_early_one(payload: bytes) -> None:
     replay = node(2)
     open_round(replay, 1)
-    assert deliver(replay, PEER, 10, kind=ANSWER_KIND, payload=payload) == "clock behind"
+    assert deliver(replay, PEER, 10, kind=ANSWER_KIND, payload=payload) == "clock-behind"
 
 
 def test_an_early_answer_of_a_round_that_is_over_is_held_to_the_clock() -> None:
     replay = node(2)
     open_round(replay, 2)
-    assert answer(replay, PEER, 10, number=1) == "clock behind"
+    assert answer(replay, PEER, 10, number=1) == "clock-behind"
     assert nonce(replay, number=2) == ""
-    assert answer(replay, PEER, 10, to=bytes(32), number=2) == "clock behind"
+    assert answer(replay, PEER, 10, to=bytes(32), number=2) == "clock-behind"
     assert answer(replay, PEER, 10, number=3) == ""
 
 
@@ -332,7 +332,7 @@ def test_a_refused_message_leaves_no_trace() -> None:
     freshness = replay._freshness
     assert freshness is not None
     before = attrs.asdict(freshness)
-    assert answer(replay, PEER, 10, to=bytes(32)) == "clock behind"
+    assert answer(replay, PEER, 10, to=bytes(32)) == "clock-behind"
     assert nonce(replay, 5, number=7) == "replayed"
     assert attrs.asdict(freshness) == before
 
@@ -430,4 +430,4 @@ def test_mode_clock_has_no_dialogue() -> None:
     envelope = make_envelope(
         sender=LEADER, kind=NONCE_KIND, payload=NONCE, time_ms=LOST, sequence=3
     )
-    assert replay.replay_check(envelope, NOW).reason == "clock behind"
+    assert replay.replay_check(envelope, NOW).reason == "clock-behind"

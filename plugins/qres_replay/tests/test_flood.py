@@ -43,4 +43,4 @@ def test_real_envelopes_fare_no_otherwise() -> None:
     for sequence in range(20_000):
         assert replay.replay_check(make_envelope(sender=ids[0], sequence=sequence), now).accepted
     assert replay.replay_check(victim, now).reason == "replayed"
-    assert replay.replay_check(make_envelope(sender=ids[0]), now).reason == "sequence too old"
+    assert replay.replay_check(make_envelope(sender=ids[0]), now).reason == "sequence-too-old"

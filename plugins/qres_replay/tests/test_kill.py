@@ -65,12 +65,12 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
             replay = Replay()
             replay.setup(make_node_info(data_dir=str(folder)))
             refusals = {reason(replay, one, one[2]) for one in said[store]}
-            assert refusals <= {"replayed", "sequence too old", "sent before the restart"}
+            assert refusals <= {"replayed", "sequence-too-old", "sent-before-the-restart"}
             # Exact, where the kill did not cut a write in two: what is new is not refused.
             highest = max((sequence for _, sequence, _ in said[store]), default=0)
             fresh = (0, highest + 100, clock[store])
             answer = reason(replay, fresh, clock[store])
-            assert answer in ("", "sent before the restart")
+            assert answer in ("", "sent-before-the-restart")
             exact += answer == ""
             if not answer:
                 said[store].append(fresh)

@@ -80,11 +80,11 @@ class Deliveries(RuleBasedStateMachine):
         # A power loss may take numbers, so that a liar can use one again for something else.
         assert (sender, sequence, time_ms) not in self.said or not verdict.accepted
         if below(seen, sequence):
-            assert verdict.reason == "sequence too old"
+            assert verdict.reason == "sequence-too-old"
         elif sequence in seen:
             assert verdict.reason == "replayed"
         elif not timely and not self.lost:
-            assert verdict.reason in ("clock behind", "clock ahead")
+            assert verdict.reason in ("clock-behind", "clock-ahead")
         if verdict.accepted:
             seen.add(sequence)
             ever.add(sequence)

@@ -174,7 +174,7 @@ def test_power_loss_never_readmits_and_heals(tmp_path: Path, boot: list[str]) ->
         copy.mkdir()
         shutil.copy(tmp_path / FILE, copy / FILE)
         after = opened(copy)
-        assert {check(after, one) for one in said} <= {"replayed", "sent before the restart"}
+        assert {check(after, one) for one in said} <= {"replayed", "sent-before-the-restart"}
         healed = said[-1][2] + 2 * LEAD_MS + 1
         assert [check(after, (sender, 10**6, healed)) for sender in range(4)] == [""] * 4
         after.teardown()
@@ -191,8 +191,8 @@ def test_what_was_synced_is_known_exactly_after_a_power_loss(
     boot[0] = "second boot"
     after = opened(copy)
     assert check(after, (0, 7, NOW_MS)) == "replayed"
-    assert check(after, (0, 8, NOW_MS)) == "sent before the restart"
-    assert check(after, (0, 8, NOW_MS + LEAD_MS)) == "sent before the restart"
+    assert check(after, (0, 8, NOW_MS)) == "sent-before-the-restart"
+    assert check(after, (0, 8, NOW_MS + LEAD_MS)) == "sent-before-the-restart"
     assert check(after, (0, 8, NOW_MS + LEAD_MS + 1)) == ""
     after.teardown()
 
@@ -208,10 +208,10 @@ def test_the_refusal_outlives_further_kills_of_the_same_boot(
     replay = opened(home)
     home = killed(replay, home, tmp_path / "killed")
     replay = opened(home)
-    assert check(replay, (1, 1, NOW_MS)) == "sent before the restart"
+    assert check(replay, (1, 1, NOW_MS)) == "sent-before-the-restart"
     replay.teardown()
     replay = opened(home)
-    assert check(replay, (1, 1, NOW_MS)) == "sent before the restart"
+    assert check(replay, (1, 1, NOW_MS)) == "sent-before-the-restart"
     replay.teardown()
 
 
@@ -223,7 +223,7 @@ def test_a_machine_that_does_not_name_its_boots_is_never_trusted(
     replay = opened(home)
     assert check(replay, (0, 7, NOW_MS)) == ""
     after = opened(killed(replay, home, tmp_path / "after"))
-    assert check(after, (0, 8, NOW_MS)) == "sent before the restart"
+    assert check(after, (0, 8, NOW_MS)) == "sent-before-the-restart"
     after.teardown()
     exact = opened(tmp_path / "after")
     assert check(exact, (0, 8, NOW_MS + LEAD_MS + 1)) == ""
@@ -247,7 +247,7 @@ def test_a_sender_that_is_ahead_shuts_out_nobody_else(tmp_path: Path, boot: list
     boot[0] = "second boot"
     after = opened(killed(replay, home, tmp_path / "after"))
     soon = NOW_MS + LEAD_MS + 1
-    assert check(after, (0, 2, NOW_MS + 59_000), soon / 1000) == "sent before the restart"
+    assert check(after, (0, 2, NOW_MS + 59_000), soon / 1000) == "sent-before-the-restart"
     assert check(after, (1, 2, soon)) == ""
     assert check(after, (0, 2, NOW_MS + 2 * 59_000 + 1)) == ""
     after.teardown()
@@ -265,7 +265,7 @@ def test_power_loss_soon_after_an_orderly_stop(tmp_path: Path, boot: list[str]) 
     boot[0] = "second boot"
     after = opened(tmp_path / "after")
     assert check(after, (0, 1, NOW_MS)) == "replayed"
-    assert check(after, (0, 2, NOW_MS)) == "sent before the restart"
+    assert check(after, (0, 2, NOW_MS)) == "sent-before-the-restart"
     after.teardown()
     forget(replay)
 
@@ -277,7 +277,7 @@ def test_the_ceiling_of_a_sender_that_is_ahead_is_synced(tmp_path: Path, boot: l
     shutil.copy(tmp_path / FILE, tmp_path / "after" / FILE)
     boot[0] = "second boot"
     after = opened(tmp_path / "after")
-    assert check(after, (0, 1, NOW_MS + 59_000)) == "sent before the restart"
+    assert check(after, (0, 1, NOW_MS + 59_000)) == "sent-before-the-restart"
     after.teardown()
     forget(replay)
 
@@ -332,7 +332,7 @@ def refused_or_exact(folder: Path, said: list[Said]) -> bool:
     except RoundError as error:
         assert error.code == "QRES-E602"  # noqa: PT017 - being opened is fine too
         return False
-    assert {check(replay, one) for one in said} <= {"replayed", "sent before the restart"}
+    assert {check(replay, one) for one in said} <= {"replayed", "sent-before-the-restart"}
     replay.teardown()
     return True
 
@@ -524,7 +524,7 @@ def test_a_message_that_cannot_be_kept_is_not_accepted(tmp_path: Path) -> None:
             assert code(error) == "QRES-E602"
     with pytest.raises(RoundError, match="readonly"):
         replay.teardown()
-    assert check(replay, (0, 2, NOW_MS)) == "unknown sender"
+    assert check(replay, (0, 2, NOW_MS)) == "unknown-sender"
     after = opened(tmp_path)
     assert check(after, (0, 1, NOW_MS)) == "replayed"
     after.teardown()
@@ -646,7 +646,7 @@ def test_who_joins_is_new_and_who_comes_back_is_not(tmp_path: Path) -> None:
     envelope = make_envelope(sender=joined, sequence=5, time_ms=NOW_MS)
     assert replay.replay_check(envelope, NOW) is ACCEPT
     assert check(replay, (1, 5, NOW_MS)) == "replayed"
-    assert check(replay, (3, 6, NOW_MS)) == "unknown sender"
+    assert check(replay, (3, 6, NOW_MS)) == "unknown-sender"
     replay.teardown()
     larger = attrs.evolve(make_node_info(), roster=(joined, *IDS))
     replay = opened(tmp_path, info=larger)
@@ -665,7 +665,7 @@ def test_who_left_before_a_power_loss_comes_back_under_a_floor(
     boot[0] = "second boot"
     opened(copy, info=attrs.evolve(make_node_info(), roster=IDS[:2])).teardown()
     replay = opened(copy)
-    assert check(replay, (3, 6, NOW_MS)) == "sent before the restart"
+    assert check(replay, (3, 6, NOW_MS)) == "sent-before-the-restart"
     replay.teardown()
 
 
@@ -683,7 +683,7 @@ def test_windows_may_change_their_size(tmp_path: Path) -> None:
         "replayed",
     ]
     assert check(replay, (0, 10_003 - 127, NOW_MS)) == "replayed"
-    assert check(replay, (0, 10_003 - 128, NOW_MS)) == "sequence too old"
+    assert check(replay, (0, 10_003 - 128, NOW_MS)) == "sequence-too-old"
     replay.teardown()
 
 

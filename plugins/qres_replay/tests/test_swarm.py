@@ -63,7 +63,7 @@ def test_a_forged_number_is_not_seen(
     kernel = make_kernel()
     honest = make_envelope(sender=IDS[1], sequence=5)
     forged = attrs.evolve(honest, sequence=2**62).with_auth({"mac": bytes(32)})
-    assert refusal(kernel, forged.to_bytes()) == ("bad tag", Blame.LINK)
+    assert refusal(kernel, forged.to_bytes()) == ("mac:bad-tag", Blame.LINK)
     assert refusal(kernel, signed(honest)) is None
 
 
@@ -71,7 +71,7 @@ def test_a_message_of_another_swarm_is_refused(
     make_kernel: Callable[..., Kernel], signed: Callable[[Envelope], bytes]
 ) -> None:
     kernel = make_kernel(swarm={"name": "elsewhere"})
-    assert refusal(kernel, signed(make_envelope(sender=IDS[1]))) == ("other swarm", Blame.LINK)
+    assert refusal(kernel, signed(make_envelope(sender=IDS[1]))) == ("other-swarm", Blame.LINK)
 
 
 def test_a_replay_is_refused_after_ten_thousand_messages_and_a_restart(
@@ -87,7 +87,7 @@ def test_a_replay_is_refused_after_ten_thousand_messages_and_a_restart(
         assert refusal(kernel, signed(make_envelope(sender=IDS[2], sequence=sequence))) is None
     for _life in range(2):
         assert refusal(kernel, victim) == ("replayed", Blame.NOBODY)
-        assert refusal(kernel, noisy) == ("sequence too old", Blame.NOBODY)
+        assert refusal(kernel, noisy) == ("replay:sequence-too-old", Blame.NOBODY)
         kernel.teardown()
         kernel = make_kernel(data_dir=home)
     assert refusal(kernel, signed(make_envelope(sender=IDS[1], sequence=18))) is None
@@ -98,7 +98,7 @@ def test_extreme_times_are_refused_by_name(
     make_kernel: Callable[..., Kernel], signed: Callable[[Envelope], bytes]
 ) -> None:
     kernel = make_kernel()
-    for time_ms, reason in ((0, "clock behind"), (2**63 - 1, "clock ahead")):
+    for time_ms, reason in ((0, "replay:clock-behind"), (2**63 - 1, "replay:clock-ahead")):
         frame = signed(make_envelope(sender=IDS[1], time_ms=time_ms))
         assert refusal(kernel, frame) == (reason, Blame.NOBODY)
     assert not any("raised" in reason for reason in kernel.rejections)
@@ -162,7 +162,7 @@ def test_one_that_was_held_back_too_long_is_refused(make_net: Callable[..., Any]
     net.run(lambda: False, seconds=6)
     net.refused.clear()
     net.deliver(0, frame, source=3)
-    assert net.refused == [(0, "clock behind")]
+    assert net.refused == [(0, "replay:clock-behind")]
 
 
 def test_one_of_another_model_is_not_counted(
@@ -304,7 +304,7 @@ def test_a_replay_of_a_wrong_clocks_messages_is_refused(make_net: Callable[..., 
     net.refused.clear()
     for envelope in recorded:
         net.deliver(0, envelope.to_bytes(), source=1)
-    assert {reason for _, reason in net.refused} <= {"replayed", "clock behind"}
+    assert {reason for _, reason in net.refused} <= {"replayed", "replay:clock-behind"}
     assert len(net.refused) == len(recorded)
     assert set(before) <= set(net.ids)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from qres_replay.window import REPLAYED, TOO_OLD, Window
+from qres_replay.window import TOO_OLD, Window
+
+from qres_core import Fault
 
 NUMBERS = st.integers(0, 40) | st.integers(2**63 - 20, 2**63 - 1)
 
@@ -23,7 +25,7 @@ def test_every_order_of_arrival_follows_the_definition(size: int, numbers: list[
         if seen and sequence <= max(seen) - size:
             expected = TOO_OLD
         else:
-            expected = REPLAYED if sequence in seen else ""
+            expected = Fault.REPLAYED if sequence in seen else ""
         assert window.refusal(sequence) == expected
         if not expected:
             accept(window, sequence)

@@ -12,6 +12,8 @@ import attrs
 from qres_core import (
     Claims,
     Evidence,
+    Fault,
+    Merit,
     Needs,
     NodeId,
     NodeInfo,
@@ -23,6 +25,7 @@ from qres_core import (
     Standing,
     Surroundings,
     Updates,
+    ValueRefusedError,
     Vector,
     Visibility,
     hookimpl,
@@ -35,24 +38,18 @@ from qres_reputation.record import Conduct
 from qres_reputation.rules import UNIT, Additive, Beta, Ema, ScoringRule, units
 from qres_reputation.store import Settings
 
-REWARDED: Final = "contributed"
-"""The one fact that speaks for a node: its contribution was agreed on and merged."""
-
 DISPUTABLE: Final = (
-    "replayed",
-    "set bends a standing",
-    "set names a banned node",
-    "unknown dialogue",
-    "unproven certificate",
-    "unproven lock",
-    "unproven snapshot",
+    Fault.REPLAYED,
+    Fault.STANDING_BENT,
+    Fault.UNPROVEN_CERTIFICATE,
+    Fault.UNPROVEN_LOCK,
+    Fault.UNPROVEN_SNAPSHOT,
 )
-"""Facts that are not proof of a lie.
+"""Faults that are laid on a node and are no proof of a lie.
 
 A network, or a node that helps out with another's contribution, may deliver a message twice. The
-rest depend on what the observer itself believes: whom it banned, which dialogues it opened, whose
-certificate it holds for revoked. Two honest nodes can differ in all of that, and would ban each
-other over it.
+rest depend on what the observer itself believes: the scores it keeps, whose certificate it holds
+for revoked. Two honest nodes can differ in all of that, and would ban each other over it.
 """
 
 BANNED: Final = Standing(0, banned=True)
@@ -140,9 +137,12 @@ class Reputation:
         ),
     )
     ignore: tuple[str, ...] = attrs.field(
-        default=DISPUTABLE,
+        default=tuple(fault.value for fault in DISPUTABLE),
         validator=options.many(options.text(allowed="the name of a fact")),
-        metadata=options.help_text("Facts that count against nobody."),
+        metadata=options.help_text(
+            "Faults that count against nobody, and ids of plugins (<plugin>:<id>). Every other one "
+            "counts, also that of a plugin which is not known."
+        ),
     )
     exponent: int = attrs.field(
         default=0,
@@ -203,7 +203,11 @@ class Reputation:
         if self._floor >= units(self.start):
             what = f"must be below start = {self.start}, got {self.ban_below}"
             raise OptionError.of("QRES-E105", "ban_below", what)
-        self._ignored = frozenset(self.ignore)
+        try:
+            self._ignored = frozenset(Fault.named(text) for text in self.ignore)
+        except ValueRefusedError as error:
+            fix = f"<plugin>:<id>, or one of {', '.join(sorted(Fault))}"
+            raise OptionError.of("QRES-E105", "ignore", error.problems[0].what, fix) from error
         self._rule = self._make_rule()
 
     def _make_rule(self) -> ScoringRule:
@@ -327,10 +331,12 @@ class Reputation:
         if record is None or record.banned:
             return
         if not evidence.against:
-            if evidence.fact == REWARDED:
+            if evidence.fact is Merit.CONTRIBUTED:
                 self._contributed.add(subject)
             return
-        if evidence.fact in self._ignored or not self._counts(subject, evidence.fact):
+        fact = evidence.fact
+        own_view = isinstance(fact, Fault) and fact.own_view
+        if own_view or fact in self._ignored or not self._counts(subject, fact):
             return
 
         def punish(records: Mapping[NodeId, Conduct]) -> Mapping[NodeId, Conduct]:

@@ -9,7 +9,18 @@ import attrs
 import pytest
 from qres_reputation import Reputation
 
-from qres_core import Evidence, NodeId, NodeInfo, Outcome, RoundInfo, RoundStatus, Updates, Vector
+from qres_core import (
+    Evidence,
+    Fault,
+    Merit,
+    NodeId,
+    NodeInfo,
+    Outcome,
+    RoundInfo,
+    RoundStatus,
+    Updates,
+    Vector,
+)
 from qres_core.testing import make_node_ids, make_updates
 
 NODES = 7
@@ -31,12 +42,14 @@ class Node:
     def info(self) -> RoundInfo:
         return RoundInfo("lab", self.number, bytes(32), 2, 0, self.roster, len(self.roster))
 
-    def against(self, subject: NodeId, fact: str = "equivocation", round_number: int = 0) -> None:
-        evidence = Evidence(subject, fact, "kernel", against=True, round=round_number)
+    def against(
+        self, subject: NodeId, fact: str = Fault.EQUIVOCATION, round_number: int = 0
+    ) -> None:
+        evidence = Evidence(subject, fact, "kernel", round_number)
         self.plugin.observe(evidence)
 
     def contributed(self, subject: NodeId) -> None:
-        evidence = Evidence(subject, "contributed", "kernel", against=False, round=self.number)
+        evidence = Evidence(subject, Merit.CONTRIBUTED, "kernel", self.number)
         self.plugin.observe(evidence)
 
     def merge(self, updates: Updates) -> None:

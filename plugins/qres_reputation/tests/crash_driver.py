@@ -19,7 +19,7 @@ from typing import Any
 
 from qres_reputation import Reputation
 
-from qres_core import Evidence, NodeInfo, Outcome, RoundInfo, RoundStatus
+from qres_core import Evidence, Merit, NodeInfo, Outcome, RoundInfo, RoundStatus
 from qres_core.testing import make_node_ids
 
 ROSTER = make_node_ids(7)
@@ -41,11 +41,11 @@ def step(plugin: Reputation, number: int) -> None:
     elif part == 1:
         subject = ROSTER[1 + number * number % 6]
         plugin._number = number
-        plugin.observe(Evidence(subject, f"fault {number}", "crash", against=True, round=number))
+        plugin.observe(Evidence(subject, f"crash:fault-{number}", "crash", number))
     else:
         plugin._number = number
         for member in ROSTER:
-            plugin.observe(Evidence(member, "contributed", "kernel", against=False, round=number))
+            plugin.observe(Evidence(member, Merit.CONTRIBUTED, "kernel", number))
         plugin.round_closed(Outcome(info, RoundStatus.CLOSED, bytes(32)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from qres_reputation import Reputation
 
-from qres_core import ACCEPT, Blame, Envelope, NodeId, Verdict, hookimpl, reject
+from qres_core import ACCEPT, Blame, Envelope, Fault, NodeId, Verdict, hookimpl, reject
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.inbound import Rejection
@@ -45,7 +45,7 @@ class Tag:
     def authenticate(self, envelope: Envelope) -> Verdict:
         if hmac.compare_digest(self._tag(envelope), envelope.auth.get("tag", b"")):
             return ACCEPT
-        return reject("bad tag", blame=Blame.LINK)
+        return reject("bad-tag", blame=Blame.LINK)
 
 
 def _grid(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[attacks.Forgery, ...]:
@@ -235,7 +235,7 @@ def test_nobody_honest_is_banned_where_data_differ_much(seed: int, model: str) -
 def test_slander_bans_the_slanderer_and_not_the_slandered() -> None:
     scenario = Scenario(rounds=8, seed=3, attack="forge", attackers=2)
     swarm = play(scenario, nodes=10, quorum=6, options={"decay": 0.0, "flood": 0})
-    assert swarm.records[0].rejected["bad tag"] > 0
+    assert swarm.records[0].rejected["tag:bad-tag"] > 0
     for by in range(8):
         assert swarm.banned(swarm.attackers, by) == [True, True]
         # Eight rounds they took part in, and not one thing held against them.
@@ -278,7 +278,7 @@ def test_a_new_key_does_not_wash_a_banned_node_of_a_fixed_roster() -> None:
     washed = kernel.sign(make_envelope(sender=fresh))
     refused = kernel.inbound(washed.to_bytes(), fresh, 0.0)
     assert isinstance(refused, Rejection)
-    assert refused.reason == "unknown sender"
+    assert refused.reason is Fault.UNKNOWN_SENDER
 
 
 def test_whoever_lets_new_keys_into_the_roster_lets_the_banned_back_at_the_start_score(

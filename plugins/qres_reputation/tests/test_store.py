@@ -30,7 +30,7 @@ def history(node: NodeMaker, spread: Callable[..., Updates], tmp_path: Path) -> 
         one.play(one.roster[1:], spread(7, [5]))
     one.open()
     one.against(one.roster[2])
-    one.against(one.roster[2], "bad proof")
+    one.against(one.roster[2], "zk:bad-proof")
     one.contributed(one.roster[1])
     one.close()
     one.plugin.teardown()
@@ -53,7 +53,7 @@ def test_a_fault_is_on_disk_before_observe_returns(
     one.play(one.roster)
     one.open()
     for number in range(4):
-        one.against(one.roster[3], f"fault {number}")
+        one.against(one.roster[3], f"crash:fault-{number}")
         copy = tmp_path / f"copy{number}"
         shutil.copytree(tmp_path / "node", copy)  # as a crash leaves it: nothing closed
         again = node(str(copy), rule=rule)

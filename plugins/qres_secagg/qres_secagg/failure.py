@@ -13,29 +13,29 @@ from qres_core import NodeId, Problem, RoundError
 class Reason(enum.StrEnum):
     """Why the protocol stopped, as a stable word for tests, logs and evidence."""
 
-    BELOW_THRESHOLD = "below threshold"
-    NO_QUORUM = "no quorum of survivor statements"
-    OUT_OF_ORDER = "step out of order"
-    SID_REUSE = "session taken part in before"
-    SPENT = "update already entered a sum"
-    NOT_LISTED = "node not in the list"
-    LACKING = "messages the list names are lacking"
-    BAD_LIST = "list not valid"
-    OWN_INPUT = "own masked input replaced"
-    OTHER_SESSION = "message of another session"
-    MALFORMED = "message malformed"
-    STRANGER = "not in the roster"
-    EQUIVOCATION = "two messages of one kind"
-    BAD_KEY = "key not a valid X25519 public key"
-    DUPLICATE_KEY = "one key used twice"
-    COPIED_KEY = "key of another node"
-    BAD_HOLDERS = "shares dealt to the wrong nodes"
-    BAD_SEAL = "sealed share does not open"
-    WRONG_SHARE = "opened share is not the one committed to"
-    FOREIGN_SHARE = "opened a share it does not hold"
-    BAD_DEALER = "shares do not give the secret committed to"
-    WRONG_INPUT = "masked input is not the one agreed on"
-    SLICES_DIFFER = "two sums of one slice"
+    BELOW_THRESHOLD = "below-threshold"
+    NO_QUORUM = "no-quorum-of-survivor-statements"
+    OUT_OF_ORDER = "step-out-of-order"
+    SID_REUSE = "session-taken-part-in-before"
+    SPENT = "update-already-entered-a-sum"
+    NOT_LISTED = "node-not-in-the-list"
+    LACKING = "messages-the-list-names-are-lacking"
+    BAD_LIST = "list-not-valid"
+    OWN_INPUT = "own-masked-input-replaced"
+    OTHER_SESSION = "message-of-another-session"
+    MALFORMED = "message-malformed"
+    STRANGER = "not-in-the-roster"
+    EQUIVOCATION = "two-messages-of-one-kind"
+    BAD_KEY = "key-not-a-valid-x25519-public-key"
+    DUPLICATE_KEY = "one-key-used-twice"
+    COPIED_KEY = "key-of-another-node"
+    BAD_HOLDERS = "shares-dealt-to-the-wrong-nodes"
+    BAD_SEAL = "sealed-share-does-not-open"
+    WRONG_SHARE = "opened-share-is-not-the-one-committed-to"
+    FOREIGN_SHARE = "opened-a-share-it-does-not-hold"
+    BAD_DEALER = "shares-do-not-give-the-secret-committed-to"
+    WRONG_INPUT = "masked-input-is-not-the-one-agreed-on"
+    SLICES_DIFFER = "two-sums-of-one-slice"
 
 
 class SecaggError(RoundError):
@@ -47,7 +47,7 @@ class SecaggError(RoundError):
     """
 
     def __init__(self, reason: Reason, what: str, blame: Iterable[NodeId] = ()) -> None:
-        super().__init__(Problem("QRES-E604", "secagg", f"{reason}: {what}"))
+        super().__init__(Problem("QRES-E604", "secagg", f"{reason.replace('-', ' ')}: {what}"))
         self.reason = reason
         self.blame = tuple(blame)
 

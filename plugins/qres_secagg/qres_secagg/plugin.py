@@ -367,7 +367,6 @@ class Secagg:
             dialogue.board,
             dialogue.inputs(contributions),
             equal=self.weights == "equal",
-            number=round_info.number,
             visibility=self.claims.hides.leaves,
             threads=self.threads,
         )

@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 
 from qres_core import (
+    Accusation,
     Companion,
-    Evidence,
     NodeId,
     Revelation,
     Updates,
@@ -19,9 +19,9 @@ from qres_core import (
 from qres_secagg.aggregator import Aggregator, GroupSum
 from qres_secagg.board import SessionMessages
 from qres_secagg.inputs import Inputs
-from qres_secagg.ring import NAME, mean
+from qres_secagg.ring import mean
 
-ODD: Final = "companions of another form"
+ODD: Final = "companions-of-another-form"
 
 
 @attrs.frozen(eq=False)
@@ -90,7 +90,6 @@ def reveal(
     inputs: Inputs,
     *,
     equal: bool,
-    number: int,
     visibility: Visibility,
     threads: int = 1,
 ) -> SessionResult:
@@ -100,7 +99,6 @@ def reveal(
         board: its public side, with survivors and shares.
         inputs: of the agreed contributions.
         equal: whether every input counts once, whatever it claims.
-        number: of the round, for evidence.
         visibility: what the plugin promises to leave visible.
         threads: threads that expand masks.
 
@@ -110,7 +108,5 @@ def reveal(
     sums = open_sums(board, inputs, threads=threads)
     weights = {one.sender: 1 if equal else one.weight for one in inputs.read_from}
     updates, saturated = as_updates(sums, weights, visibility)
-    against = tuple(
-        Evidence(sender, ODD, NAME, against=True, round=number) for sender in inputs.odd
-    )
+    against = tuple(Accusation(sender, ODD) for sender in inputs.odd)
     return SessionResult(Revelation(updates, against), saturated)

@@ -20,4 +20,4 @@ def vote(merged: Vector, held_out: HeldOut, tolerance: float) -> Verdict:
     """
     if held_out.loss_with(merged) <= held_out.loss() * (1.0 + tolerance) < float("inf"):
         return ACCEPT
-    return reject("worse on held-out examples")
+    return reject("worse-on-held-out-examples")

@@ -10,8 +10,8 @@ import attrs
 import numpy as np
 
 from qres_core import (
+    Accusation,
     Claims,
-    Evidence,
     HeldOut,
     Needs,
     RoundInfo,
@@ -26,8 +26,6 @@ from qres_core import (
 from qres_validation.endorsement import vote
 from qres_validation.gate import capped, cut_to_size, oversized
 from qres_validation.screening import ScreeningBudget, harmful, losses, sample
-
-SOURCE = "validation"
 
 
 @attrs.frozen
@@ -149,14 +147,9 @@ class Validation:
         limit = held_out.loss() * (1.0 + self.candidate_tolerance)
         budget = ScreeningBudget(self.candidates, self.seconds, time.monotonic)
         worse = harmful(losses(updates, rows, held_out, budget), limit, spare - len(far))
-        named = [(row, "oversized update") for row in far[:spare]]
-        named += [(row, "harmful update") for row in worse]
-        return Screening(
-            tuple(
-                Evidence(updates.senders[row], fact, SOURCE, against=True, round=round_info.number)
-                for row, fact in named
-            )
-        )
+        named = [(row, "oversized-update") for row in far[:spare]]
+        named += [(row, "harmful-update") for row in worse]
+        return Screening(tuple(Accusation(updates.senders[row], fact) for row, fact in named))
 
     @hookimpl
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:

@@ -59,13 +59,13 @@ def screened(judge: Judge, updates: Updates, byzantine: int, quorum: int) -> lis
 
 def test_harmful_and_oversized_updates_are_named(judge: Judge) -> None:
     updates = rows(10, 12, 9, 11, -90, 10, 100_000)
-    assert screened(judge, updates, 2, 5) == [(6, "oversized update"), (4, "harmful update")]
+    assert screened(judge, updates, 2, 5) == [(6, "oversized-update"), (4, "harmful-update")]
 
 
 def test_never_more_than_the_liars_promised_nor_below_the_quorum(judge: Judge) -> None:
     updates = rows(10, 12, 9, 11, -90, -80, -70)
-    assert screened(judge, updates, 2, 5) == [(4, "harmful update"), (5, "harmful update")]
-    assert screened(judge, updates, 2, 6) == [(4, "harmful update")]
+    assert screened(judge, updates, 2, 5) == [(4, "harmful-update"), (5, "harmful-update")]
+    assert screened(judge, updates, 2, 6) == [(4, "harmful-update")]
     assert screened(judge, updates, 2, 7) == []
     assert screened(judge, updates, 0, 1) == []
 

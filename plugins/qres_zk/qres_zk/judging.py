@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import (
+    Accusation,
     Companion,
     Contribution,
-    Evidence,
     NodeId,
     Revelation,
     RoundInfo,
@@ -27,7 +27,7 @@ from qres_zk.statement import NormStatement
 from qres_zk.suspicion import Suspicion
 
 NAME: Final = "zk"
-LIED: Final = "another vector than committed"
+LIED: Final = "another-vector-than-committed"
 
 
 @attrs.define(eq=False)
@@ -42,7 +42,7 @@ class SumJudge:
     single: bool = True
     failed: int = 0
     _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
-    _untold: tuple[Evidence, ...] = attrs.field(init=False, default=())
+    _untold: tuple[Accusation, ...] = attrs.field(init=False, default=())
     _points: dict[tuple[NodeId, bytes], Points] = attrs.field(
         init=False, factory=dict[tuple[NodeId, bytes], Points]
     )
@@ -98,9 +98,7 @@ class SumJudge:
             return Revelation(updates, against)
         self.failed += len(failed)
         liars = self._suspicion.note(failed, round_info.byzantine)
-        against = self._untold + tuple(
-            Evidence(one, LIED, NAME, against=True, round=round_info.number) for one in liars
-        )
+        against = self._untold + tuple(Accusation(liar, LIED) for liar in liars)
         kept = np.flatnonzero(holds)
         left = sum(len(updates.members[int(row)]) for row in kept)
         if not left or left < round_info.quorum:

@@ -46,7 +46,7 @@ from qres_zk.policy import NormPolicy
 from qres_zk.slack import PROJECTIONS, SECURITY, factor, honest_bound
 from qres_zk.statement import Context, NormStatement
 
-BAD: Final = "bad proof"
+BAD: Final = "bad-proof"
 
 
 def _help(text: str) -> dict[str, str]:
@@ -343,13 +343,13 @@ class Zk:
             return LIED
         data = contribution.proofs.get(NAME)
         if data is None:
-            return "no proof"
+            return "no-proof"
         if not fits(contribution.companions.get(NAME), statement):
-            return "no blinds"
+            return "no-blinds"
         try:
             return ProofBundle.from_bytes(data, statement)
         except WireError:
-            return "malformed proof"
+            return "malformed-proof"
 
     def _matches(
         self, contribution: Contribution, bundle: ProofBundle, statement: NormStatement

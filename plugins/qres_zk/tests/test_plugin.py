@@ -100,7 +100,7 @@ def test_noise_that_fits_the_bound_is_sent_as_it_is() -> None:
     assert np.array_equal(made.privatize(Update(noised), round_of()).vector, noised)
 
 
-@pytest.mark.parametrize("what", ["boosted", "other", "no proof", "no blinds", "garbage", "late"])
+@pytest.mark.parametrize("what", ["boosted", "other", "no-proof", "no-blinds", "garbage", "late"])
 def test_what_is_not_as_committed_is_refused_and_blamed(
     what: str, sent: list[Contribution]
 ) -> None:
@@ -111,14 +111,14 @@ def test_what_is_not_as_committed_is_refused_and_blamed(
         changed = one.vector.copy()
         changed[7] += 1
         one = attrs.evolve(one, vector=changed)
-    elif what == "no proof":
-        one, reason = attrs.evolve(one, proofs={}), "no proof"
-    elif what == "no blinds":
-        one, reason = attrs.evolve(one, companions={}), "no blinds"
+    elif what == "no-proof":
+        one, reason = attrs.evolve(one, proofs={}), "no-proof"
+    elif what == "no-blinds":
+        one, reason = attrs.evolve(one, companions={}), "no-blinds"
     elif what == "garbage":
-        one, reason = attrs.evolve(one, proofs={"zk": b"QZKP"}), "malformed proof"
+        one, reason = attrs.evolve(one, proofs={"zk": b"QZKP"}), "malformed-proof"
     else:
-        info, reason = round_of(2), "bad proof"
+        info, reason = round_of(2), "bad-proof"
     verdict = plugin(ROSTER[1]).verify(one, info)
     assert (verdict.reason, verdict.blame) == (reason, Blame.SENDER)
 
@@ -133,12 +133,12 @@ def test_blinds_of_another_kind_are_refused(sent: list[Contribution]) -> None:
         verdict = plugin(ROSTER[1]).verify(
             attrs.evolve(sent[0], companions={"zk": bad}), round_of()
         )
-        assert verdict.reason == "no blinds"
+        assert verdict.reason == "no-blinds"
 
 
 def test_the_contribution_of_another_cannot_be_sent_as_ones_own(sent: list[Contribution]) -> None:
     stolen = attrs.evolve(sent[0], sender=ROSTER[5])
-    assert plugin(ROSTER[1]).verify(stolen, round_of()).reason == "bad proof"
+    assert plugin(ROSTER[1]).verify(stolen, round_of()).reason == "bad-proof"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_proof_holds_in_one_context_only(
     changes: dict[str, Any], sent: list[Contribution]
 ) -> None:
     verdict = plugin(ROSTER[1]).verify(sent[0], round_of(**{"number": 1, **changes}))
-    assert verdict.reason in {"bad proof", "malformed proof"}
+    assert verdict.reason in {"bad-proof", "malformed-proof"}
 
 
 @pytest.mark.parametrize("options", [{"bound": 9.0}, {"bound": 11.0}, {"k": 512}, {"security": 80}])
@@ -422,10 +422,10 @@ def test_together_every_contribution_gets_the_verdict_it_gets_alone(
     together = judge.verify_all(tuple(made), round_of())
     assert together == alone
     assert [one.reason for one in together if one is not ACCEPT] == [
-        "no proof",
+        "no-proof",
         LIED,
-        "bad proof",
-        "malformed proof",
+        "bad-proof",
+        "malformed-proof",
     ]
     assert judge.status()["proofs_refused"] == 4
     assert judge.verify_all(tuple(sent), round_of()) == [ACCEPT] * NODES

@@ -48,7 +48,8 @@ def run(
     @functools.wraps(reveal)
     def noted(self: Zk, *arguments: Any, **named: Any) -> Revelation:
         result = reveal(self, *arguments, **named)
-        told.update({(one.subject, one.round): one for one in result.against})
+        number = named["round_info"].number if named else arguments[-1].number
+        told.update({(found.subject, number): found for found in result.against})
         return result
 
     monkeypatch.setattr(Zk, "privatize", privatize)

@@ -17,6 +17,7 @@ from qres_core import (
     Companion,
     Contribution,
     Evidence,
+    Fault,
     NodeInfo,
     Outcome,
     RoundInfo,
@@ -503,7 +504,7 @@ def test_facts_about_rounds_cannot_be_changed() -> None:
         round_info,
         NodeInfo(NODE, "s", senders(4)),
         Outcome(round_info, RoundStatus.ABORTED, b"\0" * 32, reason="no quorum"),
-        Evidence(NODE, "bad proof", "kernel", against=True, round=1),
+        Evidence(NODE, Fault.EQUIVOCATION, "kernel", 1),
     )
     for fact in facts:
         for field in attrs.fields(type(fact)):

@@ -31,7 +31,7 @@ def test_a_verdict_has_no_truth_value(answer: Verdict) -> None:
 
 def test_only_the_acceptance_is_accepted() -> None:
     assert ACCEPT.accepted is True
-    assert reject("bad signature").accepted is False
+    assert reject("bad-signature").accepted is False
     assert Verdict(Decision.REJECT).accepted is False
 
 
@@ -41,8 +41,8 @@ def test_a_decision_that_merely_looks_like_one_does_not_accept() -> None:
 
 
 def test_a_rejection_blames_nobody_unless_told() -> None:
-    assert reject("too late") == Verdict(Decision.REJECT, "too late", Blame.NOBODY)
-    assert reject("bad tag", blame=Blame.LINK).blame is Blame.LINK
+    assert reject("too-late") == Verdict(Decision.REJECT, "too-late", Blame.NOBODY)
+    assert reject("bad-tag", blame=Blame.LINK).blame is Blame.LINK
     assert ACCEPT.blame is Blame.NOBODY
 
 

@@ -11,15 +11,18 @@ import pytest
 
 from qres_core import (
     ACCEPT,
+    Accusation,
     Claims,
     CompatibilityError,
     Contribution,
     DialogueMessage,
     Evidence,
+    Fault,
     HeldOut,
     Hides,
     HookError,
     LinkKeys,
+    Merit,
     NodeId,
     Outcome,
     PluginError,
@@ -436,7 +439,7 @@ CALLS: dict[str, Callable[[Kernel], object]] = {
     "transport": lambda kernel: kernel.transport(make_node_info()),
     "identity": lambda kernel: kernel.identity(None),
     "link_keys": lambda kernel: kernel.link_keys(),
-    "observe": lambda kernel: kernel.observe(Evidence(bytes(32), "x", "y", against=True, round=1)),
+    "observe": lambda kernel: kernel.observe(Evidence(bytes(32), Fault.BANNED, "kernel", 1)),
     "privatize": lambda kernel: kernel.privatize(UPDATE, ROUND),
     "prove": lambda kernel: kernel.prove(UPDATE, ROUND),
     "reveal": lambda kernel: kernel.reveal(UPDATES, (), ROUND),
@@ -515,9 +518,9 @@ WRONG: list[tuple[str, str, object]] = [
             "nothing": None,
             "senders": list(UPDATES.senders),
             "in favour": Screening(
-                (Evidence(UPDATES.senders[0], "good", "toy", against=False, round=1),)
+                (Evidence(UPDATES.senders[0], Merit.CONTRIBUTED, "toy", 1),)  # type: ignore[arg-type]
             ),
-            "a stranger": Screening((Evidence(b"?" * 32, "bad", "toy", against=True, round=1),)),
+            "a stranger": Screening((Accusation(b"?" * 32, "bad"),)),
             "a stranger's share": Screening(shares={b"?" * 32: 1}),
         }.items()
     ),
@@ -645,30 +648,30 @@ def test_what_reveal_brings_to_light_is_observed_once_all_have_revealed(
     make_kernel: MakeKernel,
 ) -> None:
     order: list[str] = []
-    fact = Evidence(make_node_info().node_id, "lied", "a", against=True, round=1)
+    found = Accusation(make_node_info().node_id, "lied")
+    told: list[Evidence] = []
 
     def reveal(_self: object, updates: Updates) -> Revelation:
         order.append("reveal")
-        return Revelation(updates, (fact,))
+        return Revelation(updates, (found,))
 
     def observe(_self: object, evidence: Evidence) -> None:
-        assert evidence is fact
+        told.append(evidence)
         order.append("observe")
 
     both = plugin(reveal=reveal)
     kernel = make_kernel({"a": both, "b": both, "watch": plugin(observe=observe)})
     assert kernel.reveal(UPDATES, (), ROUND) is UPDATES
     assert order == ["reveal", "reveal", "observe", "observe"]
+    assert told == [Evidence(found.subject, f"{name}:lied", name, ROUND.number) for name in "ba"]
 
 
-@pytest.mark.parametrize(
-    "against", [[], ("text",), (Evidence(b"\xee" * 32, "x", "a", against=True, round=1),), None]
-)
-def test_evidence_that_is_none_or_about_a_stranger_is_refused(
+@pytest.mark.parametrize("against", [[], ("text",), (Accusation(b"\xee" * 32, "x"),), None])
+def test_an_accusation_that_is_none_or_of_a_stranger_is_refused(
     make_kernel: MakeKernel, against: Any
 ) -> None:
     kernel = make_kernel({"a": returning("reveal", Revelation(UPDATES, against))})
-    with pytest.raises(HookError, match=r"QRES-E702 plugins\.a\.reveal: expected evidence"):
+    with pytest.raises(HookError, match=r"QRES-E702 plugins\.a\.reveal: expected accusations"):
         kernel.reveal(UPDATES, (), ROUND)
 
 

@@ -26,6 +26,7 @@ from qres_core import (
     hookimpl,
     reject,
 )
+from qres_core.contract.faults import Fault
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
@@ -83,8 +84,14 @@ def accepted(decision: Envelope | Rejection | Verdict) -> bool:
 
 
 def reason(decision: Envelope | Rejection | Verdict) -> str:
+    """The plugin's own id; a rejection names it after the plugin."""
     assert isinstance(decision, Rejection | Verdict)
-    return decision.reason
+    return decision.reason.rpartition(":")[2]
+
+
+def worded(hook: str) -> str:
+    """A hook's name as it stands in an id."""
+    return hook.replace("_", "-")
 
 
 def answering(hook: str, answer: Callable[[], object]) -> type[object]:
@@ -116,7 +123,7 @@ def test_a_forgotten_return_is_a_rejection(make_kernel: MakeKernel, hook: str) -
     )
     decision = judge(kernel, hook)
     assert not accepted(decision)
-    assert reason(decision) == f"{hook} gave no verdict"
+    assert reason(decision) == f"{worded(hook)}-gave-no-verdict"
 
 
 def test_a_wrapper_cannot_overrule_a_rejection(make_kernel: MakeKernel) -> None:
@@ -155,7 +162,7 @@ def test_a_coroutine_from_a_plain_function_is_a_rejection(make_kernel: MakeKerne
     kernel = make_kernel({"sly": answering("authenticate", lambda: pending)})
     decision = judge(kernel)
     pending.close()
-    assert reason(decision) == "authenticate gave no verdict"
+    assert reason(decision) == "authenticate-gave-no-verdict"
 
 
 # ── what is no verdict ────────────────────────────────────────────────────────────────────────────
@@ -178,6 +185,13 @@ class Lookalike:
     accepted: bool = True
 
 
+def forged(reason: object) -> Verdict:
+    """A verdict that says what none can be made to say."""
+    verdict = Verdict(Decision.REJECT, "no", Blame.LINK)
+    object.__setattr__(verdict, "reason", reason)
+    return verdict
+
+
 class EqualToAll:
     def __eq__(self, other: object) -> bool:
         return True
@@ -196,7 +210,10 @@ NO_VERDICTS: dict[str, object] = {
     "subclass": Lenient(Decision.ACCEPT),
     "lookalike": Lookalike(),
     "equal to all": EqualToAll(),
-    "reason is no text": Verdict(Decision.REJECT, ["unhashable"]),  # type: ignore[arg-type]
+    "reason is no text": forged(["unhashable"]),
+    "reason is a sentence": forged("Bad proof!"),
+    "reason is in another's name": forged("other:bad-proof"),
+    "reason is the kernel's to find": Verdict(Decision.REJECT, Fault.EQUIVOCATION, Blame.LINK),
     "blame is no blame": Verdict(Decision.REJECT, "no", "sender"),  # type: ignore[arg-type]
 }
 
@@ -208,7 +225,7 @@ def test_what_is_no_verdict_is_a_rejection_that_blames_nobody(
 ) -> None:
     decision = judge(make_kernel({"odd": answering(hook, lambda: answer)}), hook)
     assert isinstance(decision, Rejection | Verdict)
-    assert decision.reason == f"{hook} gave no verdict"
+    assert reason(decision) == f"{worded(hook)}-gave-no-verdict"
     assert decision.blame is Blame.NOBODY
 
 
@@ -263,8 +280,8 @@ def test_after_a_rejection_nobody_else_is_asked(make_kernel: MakeKernel) -> None
     )
     decision = judge(kernel)
     assert isinstance(decision, Rejection)
-    assert (decision.reason, decision.source) == ("no", "first")
-    assert dict(kernel.rejections) == {"no": 1}
+    assert (decision.reason, decision.source) == ("first:no", "first")
+    assert dict(kernel.rejections) == {"first:no": 1}
 
 
 # ── a verdict that raises ─────────────────────────────────────────────────────────────────────────
@@ -285,10 +302,10 @@ def test_a_hook_that_raises_rejects_and_is_counted_by_name(
     )
     decision = judge(kernel, hook)
     assert isinstance(decision, Rejection | Verdict)
-    assert (decision.reason, decision.blame) == (f"{hook} raised", Blame.NOBODY)
+    assert (reason(decision), decision.blame) == (f"{worded(hook)}-raised", Blame.NOBODY)
     if isinstance(decision, Rejection):
         assert (decision.source, decision.subject) == ("broken", None)
-    assert kernel.rejections[f"broken: {hook} raised {type(error).__name__}"] == 1
+    assert kernel.rejections[f"broken:{worded(hook)}-raised-{type(error).__name__.lower()}"] == 1
 
 
 def test_an_interrupt_is_not_swallowed(make_kernel: MakeKernel) -> None:
@@ -363,7 +380,7 @@ def test_a_failing_hook_for_many_is_replaced_by_the_one_for_each(
 def test_what_is_no_verdict_among_many_rejects_that_one(make_kernel: MakeKernel) -> None:
     kernel = make_kernel({"bulk": checking(second_is_bad, [ACCEPT, True, ACCEPT])})
     found = kernel.verify_all(several(), make_round_info())
-    assert [one.reason for one, _name in found] == ["", "verify_all gave no verdict", ""]
+    assert [one.reason for one, _name in found] == ["", "verify-all-gave-no-verdict", ""]
 
 
 def test_what_one_plugin_refuses_the_next_is_not_asked_about(make_kernel: MakeKernel) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qres_core import (
     ACCEPT,
+    Accusation,
     Claims,
     Contribution,
     Evidence,
@@ -257,10 +258,10 @@ class Judge:
     claims = Claims(tolerates=None)
 
     @hookimpl
-    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+    def screen(self, updates: Updates, held_out: HeldOut) -> Screening:
         return Screening(
             tuple(
-                Evidence(sender, "harmful", "judge", against=True, round=round_info.number)
+                Accusation(sender, "harmful")
                 for sender, row in zip(updates.senders, updates.vectors, strict=True)
                 if held_out.loss_with(row) > 1000.0
             )

@@ -100,7 +100,7 @@ def test_every_contribution_passes_through_the_hooks() -> None:
         def verify(self, contribution: Contribution, round_info: RoundInfo) -> Verdict:
             seen.append(contribution.sender)
             if len(seen) % 9 == 0:
-                return reject("the ninth", blame=Blame.SENDER)
+                return reject("the-ninth", blame=Blame.SENDER)
             assert round_info.dimension == contribution.vector.size
             return ACCEPT
 
@@ -115,7 +115,7 @@ def test_every_contribution_passes_through_the_hooks() -> None:
     scenario = Scenario(rounds=2, engine="vectorised")
     result = simulate(made, scenario, task=TASK, installed=installed)
     assert len(seen) == 18
-    assert [dict(one.rejected) for one in result.rounds] == [{"the ninth": 1}] * 2
+    assert [dict(one.rejected) for one in result.rounds] == [{"watcher:the-ninth": 1}] * 2
     assert [one.accepted for one in result.rounds] == [8, 8]
 
 
@@ -124,7 +124,7 @@ def test_below_quorum_aborts_and_changes_nothing() -> None:
     result = simulate(config(9), scenario, task=TASK)
     assert [one.closed for one in result.rounds] == [False, False]
     assert len({one.model_digest for one in result.rounds}) == 1
-    assert dict(result.rounds[0].rejected) == {"malformed payload.vector": 1}
+    assert dict(result.rounds[0].rejected) == {"malformed-payload": 1}
 
 
 @pytest.mark.parametrize("key", ["loss", "duplication", "churn"])

@@ -20,12 +20,14 @@ import numpy as np
 
 from qres_core import (
     ACCEPT,
+    Accusation,
     Blame,
     Claims,
     Contribution,
     Dialogue,
     Envelope,
     Evidence,
+    Fault,
     HeldOut,
     NodeId,
     NodeInfo,
@@ -97,7 +99,7 @@ class Mac:
         expected = sign(envelope.sender, envelope).auth["mac"]
         if hmac.compare_digest(expected, envelope.auth.get("mac", b"")):
             return ACCEPT
-        return reject("bad tag", blame=Blame.LINK)
+        return reject("bad-tag", blame=Blame.LINK)
 
 
 @attrs.define
@@ -110,7 +112,7 @@ class Fresh:
     def replay_check(self, envelope: Envelope) -> Verdict:
         key = envelope.sender, envelope.sequence
         if key in self._seen:
-            return reject("replayed", blame=Blame.LINK)
+            return reject(Fault.REPLAYED, blame=Blame.LINK)
         self._seen.add(key)
         return ACCEPT
 
@@ -175,7 +177,7 @@ class Checksum:
         expected = self.of(contribution.vector, round_info.model_digest)
         if contribution.proofs.get(self.name) == expected:
             return ACCEPT
-        return reject("bad proof", blame=Blame.SENDER)
+        return reject("bad-proof", blame=Blame.SENDER)
 
 
 @attrs.define
@@ -255,10 +257,10 @@ class Critic:
             raise ZeroDivisionError(hook)
 
     @hookimpl
-    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+    def screen(self, updates: Updates, held_out: HeldOut) -> Screening:
         self._raise("screen")
         against = tuple(
-            Evidence(sender, "harmful", "critic", against=True, round=round_info.number)
+            Accusation(sender, "harmful")
             for sender, row in zip(updates.senders, updates.vectors, strict=True)
             if held_out.loss_with(row) > 0
         )

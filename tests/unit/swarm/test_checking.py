@@ -95,7 +95,7 @@ def test_the_word_of_f_liars_is_not_enough(harness: ModuleType) -> None:
     assert net.run(until=lambda: min(net.steps(range(5))) >= 1)
     for index in range(5):
         assert members(net, index) == list(range(5))
-        assert (6, "bad proof") in against(net, index)
+        assert (6, "bulk:bad-proof") in against(net, index)
 
 
 def test_a_committee_of_liars_gets_anything_in(harness: ModuleType) -> None:
@@ -166,7 +166,7 @@ def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleTy
     assert net.run(until=lambda: min(net.steps([0, 2, 3])) >= 1)
     for index in (0, 2, 3):
         assert members(net, index) == [0, 2, 3]
-        assert (1, "bad proof") in against(net, index)
+        assert (1, "bulk:bad-proof") in against(net, index)
 
 
 def test_checkers_that_say_nothing_cost_no_round(harness: ModuleType) -> None:
@@ -257,7 +257,7 @@ def test_contributions_of_one_sender_do_not_pile_up(harness: ModuleType) -> None
     net.run(seconds=0.005)
     for index in range(6):
         assert len(net.machine(index)._parts.collector.checks) <= 1
-        assert (6, "bad proof") in against(net, index)
+        assert (6, "bulk:bad-proof") in against(net, index)
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -285,7 +285,7 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
     assert net.run(until=lambda: min(net.steps(range(6))) >= 1)
     for index in range(6):
         assert members(net, index) == list(range(7))
-        assert against(net, index) == {(6, "equivocation" if good else "bad proof")}
+        assert against(net, index) == {(6, "equivocation" if good else "bulk:bad-proof")}
         assert net.machine(index)._parts.collector.gathering.get(contribution_digest(late)) is None
 
 
@@ -306,7 +306,7 @@ def test_where_everybody_checks_an_attestation_is_no_message(harness: ModuleType
     bad = unproved(net, 3)
     net.inject(attest(net, 3, bad), [0])
     net.run(seconds=0.005)
-    assert net.nodes[0].refused["unknown kind"] == 1
+    assert net.nodes[0].refused["unknown-kind"] == 1
 
 
 def test_a_node_alone_checks_itself(harness: ModuleType) -> None:

@@ -262,8 +262,8 @@ def test_a_message_that_is_addressed_to_another_node_is_not_taken(
     net.inject(relayed(net, LIAR, [secret], model), [1])
     net.run(seconds=0.1)
     assert not talk(net, 1).got
-    assert net.nodes[1].refused["addressed to another node"] == 1
-    assert net.nodes[1].refused["unproven dialogue message"] == 1
+    assert net.nodes[1].refused["addressed-to-another"] == 1
+    assert net.nodes[1].refused["unproven-dialogue-message"] == 1
 
 
 def told_to(net: Any, sender: int, receiver: int) -> bool:

@@ -123,7 +123,7 @@ def test_a_neighbour_that_is_not_admitted_is_not_heard() -> None:
 
     def admission(peer: bytes, credential: bytes) -> Verdict:
         asked.append((peer, credential))
-        return ACCEPT if credential == b"member" else reject("no member")
+        return ACCEPT if credential == b"member" else reject("no-member")
 
     async def scene(a: MemoryTransport, b: MemoryTransport, c: MemoryTransport) -> None:
         assert asked == [(B, b"member"), (C, b"stranger")], "asked when they connect, and once"

@@ -41,7 +41,7 @@ class Mac:
     def judge(self, envelope: Envelope, tag: bytes) -> Verdict:
         if hmac.compare_digest(self.tag(envelope), tag):
             return ACCEPT
-        return reject("bad tag", blame=Blame.LINK)
+        return reject("bad-tag", blame=Blame.LINK)
 
     @hookimpl
     def sign(self, envelope: Envelope) -> bytes:
@@ -98,7 +98,7 @@ class ComparesAPrefix(Mac):
     def judge(self, envelope: Envelope, tag: bytes) -> Verdict:
         if len(tag) == 32 and tag[:31] == self.tag(envelope)[:31]:
             return ACCEPT
-        return reject("bad tag", blame=Blame.LINK)
+        return reject("bad-tag", blame=Blame.LINK)
 
 
 @attrs.frozen
@@ -118,7 +118,7 @@ class BlamesTheSender(Mac):
     def judge(self, envelope: Envelope, tag: bytes) -> Verdict:
         if hmac.compare_digest(self.tag(envelope), tag):
             return ACCEPT
-        return reject("bad tag", blame=Blame.SENDER)
+        return reject("bad-tag", blame=Blame.SENDER)
 
 
 BROKEN = [

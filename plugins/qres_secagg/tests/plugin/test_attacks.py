@@ -174,7 +174,7 @@ def test_a_second_list_of_the_leader_is_held_against_it() -> None:
     other = encode_listing(sid, attrs.evolve(listing, members=members))
     message = DialogueMessage(swarm.leader, int(Kind.LIST), other)
     (accusation,) = dialogue.receive(message)
-    assert (accusation.subject, accusation.fact) == (swarm.leader, "two messages of one kind")
+    assert (accusation.subject, accusation.fact) == (swarm.leader, "two-messages-of-one-kind")
 
 
 def test_only_the_leader_may_list() -> None:
@@ -334,7 +334,7 @@ def test_wrong_shares_are_blamed_and_the_sum_is_exact() -> None:
     for node in honest:
         assert np.array_equal(swarm.reveal(node).updates.sums[0], plain_sum(updates, updates))
     assert {subject for subject, _ in swarm.accused} == {liar}
-    assert "opened share is not the one committed to" in {fact for _, fact in swarm.accused}
+    assert "opened-share-is-not-the-one-committed-to" in {fact for _, fact in swarm.accused}
 
 
 @pytest.mark.parametrize("attack", [False, True])
@@ -363,7 +363,7 @@ def test_a_dealer_whose_shares_do_not_give_its_secret_is_blamed(
     updates = swarm.random_updates()
     swarm.contribute(updates).decide()
     swarm.pass_time(5)
-    blamed = {(liar, "shares do not give the secret committed to")}
+    blamed = {(liar, "shares-do-not-give-the-secret-committed-to")}
     assert set(swarm.accused) == (blamed if attack else set())
     assert swarm.finished() == ([] if attack else list(swarm.roster))
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_secagg import Secagg
+from qres_secagg.revelation import ODD
 from secagg_swarm import PluginSwarm, half_even, plain_sum
 
 from qres_core import (
@@ -319,7 +320,7 @@ def test_who_leaves_out_residues_cannot_keep_the_sums_closed() -> None:
     honest = next(node for node in swarm.roster if node != liar)
     revealed = swarm.reveal(honest)
     assert np.array_equal(revealed.updates.sums[0], plain_sum(updates, updates))
-    assert [(one.subject, one.against) for one in revealed.against] == [(liar, True)]
+    assert [(one.subject, one.fact) for one in revealed.against] == [(liar, ODD)]
 
 
 def test_a_companion_under_its_own_name_is_refused() -> None:

@@ -161,7 +161,7 @@ def test_killed_between_recording_a_session_and_sending_it_does_not_take_it_agai
     folder = folders_of(tmp_path)[node]
     assert node == make_node_ids(5)[0]
     first = attrs.evolve(OLD, number=1, step=0)
-    with pytest.raises(QresError, match="session taken part in before") as caught:
+    with pytest.raises(QresError, match="session-taken-part-in-before") as caught:
         advertised(folder, first)
     assert caught.value.code == "QRES-E604"
     assert advertised(folder)  # the next one is another session
