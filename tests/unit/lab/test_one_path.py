@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 import qres_core
 from qres_core import (
     ACCEPT,
+    Accusation,
     Claims,
     Contribution,
-    Evidence,
     HeldOut,
     RoundInfo,
     Screening,
@@ -77,10 +77,10 @@ class Screens:
     """Leaves out the largest update, and lets the first count for a third."""
 
     @hookimpl
-    def screen(self, updates: Updates, held_out: HeldOut, round_info: RoundInfo) -> Screening:
+    def screen(self, updates: Updates, held_out: HeldOut) -> Screening:
         losses = [held_out.loss_with(row) for row in updates.vectors]
         worst = updates.senders[int(np.argmax(losses))]
-        against = Evidence(worst, "largest", "screens", against=True, round=round_info.number)
+        against = Accusation(worst, "largest")
         first = updates.senders[0]
         return Screening((against,), {} if first == worst else {first: 2**16 // 3})
 
