@@ -51,19 +51,15 @@ def as_update(forgery: Forgery) -> Update:
 class Adversary:
     """All attackers of a simulation; they know everything and may collude.
 
-    Args:
-        experiment: what is simulated.
-
     Raises:
         LabError: QRES-E801 for an attack that there is not, QRES-E105 for more attackers than nodes
             and for a task without the data that the attack spoils.
 
     Attributes:
-        attack: what they contribute; ``None`` if they do not lie in that.
+        attack: what they contribute, if they lie in that.
         saboteur: what they inject beside it, if anything.
         trainings: the updates of all nodes, on data that the attack may have poisoned.
-        rng: their randomness.
-        heard: the last frames of others that reached them, if they inject.
+        heard: the last frames of others that reached them.
     """
 
     def __init__(self, experiment: Experiment) -> None:

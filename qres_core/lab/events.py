@@ -12,7 +12,6 @@ from functools import partial
 from typing import Final
 
 import attrs
-import numpy as np
 
 from qres_core.contract.errors import QresError
 from qres_core.contract.rounds import RoundStatus
@@ -55,21 +54,13 @@ MAX_ABORTED: Final = 20
 class EventEngine:
     """A swarm being played.
 
-    Args:
-        experiment: what is simulated.
-
     Raises:
         QresError: the configuration cannot start, or not with this attack.
 
     Attributes:
-        nodes: all nodes, the attackers last.
-        honest: the nodes that do not attack.
-        observer: the first node, whose rounds are recorded.
+        nodes: all nodes, the attackers last; ``honest``: those that do not attack.
+        observer: the first node, whose rounds the ``recorder`` notes.
         rounds: models to make.
-        clock: when things happen.
-        network: carries messages.
-        adversary: the attackers.
-        recorder: what the observer notes.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -90,9 +81,10 @@ class EventEngine:
             self._deliver,
             self._swarm.vote_timeout,
         )
-        attackers = ids[experiment.honest :]
-        trainings = self.adversary.trainings
-        self.recorder = Recorder(experiment, self.observer.kernel, attackers, trainings)
+        self.recorder = Recorder(
+            experiment, self.observer.kernel, ids[experiment.honest :], self.adversary.trainings
+        )
+        self._streams = {"network": self.network.rng, "attack": self.adversary.rng}
         self._aborted = 0
         self._ended_at = self.clock.now  # when the observer's last round ended
         longest = self._swarm.deadline + 3 * MAX_BACKOFF * self._swarm.vote_timeout
@@ -136,21 +128,12 @@ class EventEngine:
         return self.observer.machine.step
 
     def go_on(self, start: Checkpoint) -> None:
-        """Go on from the experiment's checkpoint; the journals have given the nodes its model.
-
-        Raises:
-            ModelError: QRES-E605 for a checkpoint of another engine.
-            CompatibilityError: QRES-E317 for plugins that must not begin anew.
-        """
+        """Go on from the experiment's checkpoint; the journals have given the nodes its model."""
         check_resumable(self.observer.kernel)
         start.restore(self._streams)
         self.network.messages = start.counts["messages"]
         self.clock.now = self._ended_at = start.now
         self.recorder.records = list(start.records)
-
-    @property
-    def _streams(self) -> dict[str, np.random.Generator]:
-        return {"network": self.network.rng, "attack": self.adversary.rng}
 
     # ── playing ───────────────────────────────────────────────────────────────────────────────
 
@@ -327,11 +310,7 @@ class EventEngine:
         )
 
     def model(self) -> SwarmModel:
-        """The observer's model, and who vouches for it so far.
-
-        A simulated node signs with a key that follows from the seed: its word proves nothing to
-        others.
-        """
+        """The observer's model, and who vouches for it: with keys that prove nothing to others."""
         machine, swarm = self.observer.machine, self._swarm
         vouchers = {
             voucher.sender: voucher

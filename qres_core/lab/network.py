@@ -32,10 +32,7 @@ class SimulatedNetwork:
     """Carries frames between nodes.
 
     Attributes:
-        scenario: how bad the network is.
-        clock: when things happen.
-        rng: the network's randomness.
-        deliver: takes what arrives.
+        deliver: takes what arrives: sender, receiver, frame, and ``hostile`` if it was injected.
         patience: seconds after which a node that is away is tried again.
         messages: frames delivered.
         octets: bytes that nodes put into the network.

@@ -24,10 +24,7 @@ class Recorder:
     """The observer's notes.
 
     Attributes:
-        experiment: what is simulated.
         kernel: the observer's.
-        attackers: their identities.
-        trainings: the updates of all nodes.
         records: one for each round, those before a checkpoint included.
         refused: what the observer refused in the current round, by reason.
         injected: what became of messages that attackers injected, at honest nodes.
@@ -107,7 +104,7 @@ class Recorder:
         messages: int,
         seconds: float = 0.0,
     ) -> SimulationResult:
-        """What the simulation came to.
+        """What the simulation came to, with what the engine alone knows.
 
         Args:
             model: the observer's.
@@ -115,7 +112,7 @@ class Recorder:
             judges: kernels of the nodes whose bans count.
             against: what the observer holds against others.
             messages: how many were delivered.
-            seconds: how long it took on the virtual clock.
+            seconds: on the virtual clock.
         """
         config, scenario = self.experiment.config, self.experiment.scenario
         start, task = self.experiment.start, self.trainings.task

@@ -14,21 +14,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-import numpy as np
-
 from qres_core.contract.errors import LabError, QresError, ValueRefusedError, WireError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Fault, Merit, of_plugin
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
-from qres_core.contract.types import (
-    Contribution,
-    NodeId,
-    Update,
-    Vector,
-    model_digest,
-)
+from qres_core.contract.types import Contribution, NodeId, Update, Vector, model_digest
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.inbound import Rejection
@@ -67,19 +59,14 @@ def _refuse_network(scenario: Scenario) -> None:
 class VectorisedEngine:
     """One node's view of a swarm whose messages all arrive.
 
-    Args:
-        experiment: what is simulated.
-
     Raises:
-        LabError: QRES-E105 for network options; what the attack or the task is refused for.
-        QresError: the configuration cannot start.
+        LabError: QRES-E105 for network options.
+        QresError: the configuration cannot start, or not with this attack.
 
     Attributes:
         ids: the nodes' identities, the attackers last.
         kernels: of the nodes; one for all where nothing differs between them.
-        kernel: the observer's, which is the first node.
-        adversary: the attackers.
-        recorder: what the observer notes.
+        kernel: of the observer, the first node, whose rounds the ``recorder`` notes.
         step: how many models the current one follows.
     """
 
@@ -94,6 +81,7 @@ class VectorisedEngine:
         attackers = self.ids[experiment.honest :]
         self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings)
         self._falls = experiment.stream(3)
+        self._streams = {"attack": self.adversary.rng, "dropouts": self._falls}
         self._model: Vector = experiment.task.initial
         self.step = self._sequence = self._messages = 0
 
@@ -113,17 +101,8 @@ class VectorisedEngine:
             each.setup(node_info(config.swarm, node_id, ids, trainer, seed=seed))
         return kernels, ids
 
-    @property
-    def _streams(self) -> dict[str, np.random.Generator]:
-        return {"attack": self.adversary.rng, "dropouts": self._falls}
-
     def go_on(self, start: Checkpoint) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ModelError: QRES-E605 for a checkpoint of another engine.
-            CompatibilityError: QRES-E317 for plugins that must not begin anew.
-        """
+        """Go on from the experiment's checkpoint."""
         check_resumable(self.kernel)
         start.restore(self._streams)
         self._model, self.step = start.model.vector, start.model.step
@@ -131,13 +110,7 @@ class VectorisedEngine:
         self.recorder.records = list(start.records)
 
     def run(self) -> None:
-        """Play the rounds that are left.
-
-        Raises:
-            QresError: what a plugin refuses outside of the rules of a round.
-
-        Complexity: O(rounds · (n · (training + hooks) + aggregation)).
-        """
+        """Play the rounds that are left: O(rounds · (n · (training + hooks) + aggregation))."""
         records = self.recorder.records
         first = records[-1].number + 1 if records else 1
         for number in range(first, self._experiment.scenario.rounds + 1):
