@@ -137,7 +137,7 @@ class Recorder:
                     number=number,
                     node=who.hex(),
                     merged=self.merged[who],
-                    against=dict(sorted(against.get(who, {}).items())),
+                    against=dict(sorted(against.get(who, Counter[str]()).items())),
                     banned_by=sum(kernel.standing(who).banned for kernel in judges),
                 )
                 for number, who in enumerate(self.attackers)

@@ -190,10 +190,8 @@ def late(source: str) -> Iterator[str]:
                 case ast.Constant(value=str(name)):
                     yield re.escape(name)
                 case ast.JoinedStr(values=[ast.Constant(), *_] as parts):
-                    yield "".join(
-                        re.escape(part.value) if isinstance(part, ast.Constant) else r"[a-z]\w*"
-                        for part in parts
-                    )
+                    texts = [part.value if isinstance(part, ast.Constant) else "" for part in parts]
+                    yield "".join(re.escape(str(text)) if text else r"[a-z]\w*" for text in texts)
                 case _:
                     continue
 
