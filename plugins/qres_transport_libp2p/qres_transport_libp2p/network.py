@@ -46,7 +46,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
-class Parts:
+class HostParts:
     """What serves calls while the network is up."""
 
     host: IHost
@@ -86,7 +86,7 @@ class Network:
     tally: Tally
     deliver: Callable[[NodeId, bytes, NodeId | None], None]
     emit: Callable[[TransportEvent], object]
-    parts: Parts | None = None
+    parts: HostParts | None = None
     addresses: tuple[str, ...] = ()
     _store: SharedBlobStore = attrs.field(init=False)
 
@@ -201,7 +201,7 @@ class Network:
             gossip = Gossip(sessions, self.swarm, self.options, self.deliver)
             host.get_network().register_notifee(sessions)
             caller = self.greeter.caller
-            self.parts = Parts(
+            self.parts = HostParts(
                 host,
                 sessions,
                 gossip,

@@ -28,7 +28,7 @@ from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.identity import Members
 from qres_transport_libp2p.mailbox import Mailbox
-from qres_transport_libp2p.network import Network, Parts
+from qres_transport_libp2p.network import HostParts, Network
 from qres_transport_libp2p.options import Libp2pOptions
 from qres_transport_libp2p.requests import MAX_NAME
 from qres_transport_libp2p.tally import Tally
@@ -226,7 +226,7 @@ class Libp2pTransport:
         return self._thread
 
     @property
-    def _parts(self) -> Parts:
+    def _parts(self) -> HostParts:
         parts = None if self._network is None else self._network.parts
         if parts is None:
             raise TransportError.of("QRES-E904", "transport.libp2p", "libp2p is being started")
