@@ -256,8 +256,8 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         ),
         "QRES-E513": (
             "no name of a fault",
-            "What a node is told off for is a `Fault` of QRES or an id of a plugin, "
-            "`<plugin>:<id>`; the plugin gives the id alone, in lower-case words with hyphens.",
+            "A fact about a node is a `Fault` of QRES or an id of a plugin, `<plugin>:<id>`. The "
+            "plugin gives the id alone, in lower-case words with hyphens.",
         ),
         "QRES-E601": (
             "model diverged",

@@ -21,6 +21,7 @@ from qres_core.contract.claims import (
     Surroundings,
 )
 from qres_core.contract.errors import ConfigError, PluginError, Problem, QresError
+from qres_core.contract.faults import is_plugin_name
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import Config, structure
@@ -254,6 +255,10 @@ def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installe
     if origin.status is Status.MISPLACED:
         fix = f"remove that folder and pip install {origin.distribution}"
         raise PluginError.of("QRES-E205", where, f"{origin.provenance}: {origin.detail}", fix)
+    if not is_plugin_name(name):  # faults are named after it, and the kernel's are its own
+        what = f"{origin.provenance}: {name!r} is no name for a plugin"
+        fix = "another name than 'kernel', of A-Z, a-z, 0-9 and ._/-"
+        raise PluginError.of("QRES-E206", where, what, fix)
     return origin
 
 
