@@ -14,12 +14,20 @@ import enum
 import attrs
 
 from qres_core.contract.errors import RoundError, WireError
-from qres_core.contract.types import NodeId
+from qres_core.contract.faults import Fault
+from qres_core.contract.types import FULL_STANDING, NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.journal import Journal, JournalEntry
-from qres_core.swarm.messages import CandidateSet, Certificate, Proposal
+from qres_core.swarm.messages import (
+    PRECOMMIT,
+    PREVOTE,
+    CandidateSet,
+    Certificate,
+    Proposal,
+    decode_vote,
+)
 
 
 class NoQuorum(enum.Enum):
@@ -125,9 +133,9 @@ class Promises:
     """
 
     def __init__(
-        self, seat: NodeContext, position: Position, collector: Collector, journal: Journal
+        self, context: NodeContext, position: Position, collector: Collector, journal: Journal
     ) -> None:
-        self._seat = seat
+        self._context = context
         self._position = position
         self._collector = collector
         self._journal = journal
@@ -166,7 +174,7 @@ class Promises:
             RoundError: QRES-E602 for a record that cannot be read.
         """
         try:
-            proposal = Proposal.from_bytes(record.head, len(self._seat.roster))
+            proposal = Proposal.from_bytes(record.head, len(self._context.roster))
             self._collector.restore(record.messages)
         except WireError as error:
             what = "the recorded lock cannot be read"
@@ -177,7 +185,7 @@ class Promises:
 
     def digest(self, candidate: CandidateSet) -> bytes:
         """Names a set of contributions to the node's model; 32 bytes."""
-        return candidate.digest(self._seat.swarm.name, self._position.model_digest)
+        return candidate.digest(self._context.swarm.name, self._position.model_digest)
 
     def void(self) -> None:
         """The node has another model: what it promised for the last one is over."""
@@ -187,3 +195,82 @@ class Promises:
         """The set cannot be merged: let go of it, in the journal too."""
         self.void()
         self._journal.record_lock(None)
+
+
+def proposal_flaw(
+    context: NodeContext, position: Position, proposal: Proposal, digest: bytes, now: float
+) -> Fault | None:
+    """Why a proposal for the current round is not taken; ``None`` if it is.
+
+    Args:
+        context: this node's.
+        position: this node's.
+        proposal: what is proposed.
+        digest: of the proposed set.
+        now: this node's clock, seconds.
+    """
+    candidate, number = proposal.candidate, position.number
+    if len(candidate.members) < context.swarm.quorum:
+        return Fault.SET_BELOW_QUORUM
+    roster = set(context.roster)
+    if any(member.sender not in roster for member in candidate.members):
+        return Fault.SET_NAMES_STRANGER
+    if proposal.lock_round == 0:
+        return (
+            standings_flaw(context, candidate)
+            if candidate.origin == number
+            else Fault.SET_OF_OTHER_ROUND
+        )
+    if not candidate.origin <= proposal.lock_round < number:
+        return Fault.SET_OF_OTHER_ROUND
+    votes, lock_round = proposal.prevotes, proposal.lock_round
+    proven = _quorum_votes(context, position, votes, PREVOTE, lock_round, digest, now)
+    return None if proven else Fault.UNPROVEN_LOCK
+
+
+def standings_flaw(context: NodeContext, candidate: CandidateSet) -> Fault | None:
+    """What is wrong with the standings of a fresh set, as this node sees its members."""
+    kernel = context.kernel
+    tolerance = int(context.swarm.standing_tolerance * FULL_STANDING)
+    exact = not kernel.has("reputation")
+    # A proposer that screens may let an update count less, as it may leave it out altogether.
+    lower = FULL_STANDING if kernel.has("screen") else 0
+    for member in candidate.members:
+        own = kernel.standing(member.sender)
+        if own.banned:
+            return Fault.SET_NAMES_BANNED
+        bent = member.standing - own.weight
+        least = -max(lower, 0 if exact else tolerance)
+        if not least <= bent <= (0 if exact else tolerance):
+            return Fault.STANDING_BENT
+    return None
+
+
+def is_decided(
+    context: NodeContext, position: Position, certificate: Certificate, digest: bytes, now: float
+) -> bool:
+    """Whether a quorum precommitted to the set of that digest, for the node's model."""
+    votes = certificate.precommits
+    return _quorum_votes(context, position, votes, PRECOMMIT, certificate.round, digest, now)
+
+
+def _quorum_votes(
+    context: NodeContext,
+    position: Position,
+    votes: tuple[Envelope, ...],
+    kind: str,
+    round_number: int,
+    digest: bytes,
+    now: float,
+) -> bool:
+    model = position.model_digest
+    return is_quorum(
+        votes, context.threshold, kind=kind, round_number=round_number, model=model
+    ) and all(_is_for(context, vote, digest, now) for vote in votes)
+
+
+def _is_for(context: NodeContext, vote: Envelope, digest: bytes, now: float) -> bool:
+    try:
+        return decode_vote(vote.payload) == digest and context.kernel.authentic(vote, now)
+    except WireError:
+        return False

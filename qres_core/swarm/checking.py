@@ -17,8 +17,7 @@ from qres_core.kernel.config import committee_size
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.gathering import MAX_PER_SENDER, Held
 from qres_core.swarm.messages import ATTESTATION, decode_attestation
-from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Outlet, Speaker
 from qres_core.swarm.timeouts import Times
 
 TOGETHER: Final = 32
@@ -36,8 +35,10 @@ class Admit(Protocol):
 class Checks:
     """Every proof is checked by this node, many together where that is cheaper."""
 
-    def __init__(self, seat: NodeContext, position: Position, outlet: Outlet, admit: Admit) -> None:
-        self._seat = seat
+    def __init__(
+        self, context: NodeContext, position: Position, outlet: Outlet, admit: Admit
+    ) -> None:
+        self._context = context
         self._position = position
         self._outlet = outlet
         self._admit = admit
@@ -76,7 +77,7 @@ class Checks:
         """
         digest = held.contribution.digest
         self._waiting[digest] = held
-        may_wait = self._seat.kernel.has("verify_all") and not named
+        may_wait = self._context.kernel.has("verify_all") and not named
         if not may_wait or len(self._waiting) >= TOGETHER or len(self._of(held)) > 1:
             self.check({digest} if named else ())
 
@@ -141,7 +142,7 @@ class Checks:
             batch = [held for held in waiting if held.envelope.round == number]
             made = [held.contribution for held in batch]
             for held, (verdict, plugin) in zip(
-                batch, self._seat.kernel.verify_all(made, info), strict=True
+                batch, self._context.kernel.verify_all(made, info), strict=True
             ):
                 if verdict is ACCEPT:
                     good.append(held.contribution.digest)
@@ -164,11 +165,16 @@ class CommitteeChecks(Checks):
     """
 
     def __init__(
-        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet, admit: Admit
+        self,
+        context: NodeContext,
+        position: Position,
+        speaker: Speaker,
+        outlet: Outlet,
+        admit: Admit,
     ) -> None:
-        super().__init__(seat, position, outlet, admit)
+        super().__init__(context, position, outlet, admit)
         self._speaker = speaker
-        self._attestations = Attestations(seat.roster, seat.swarm.byzantine, MAX_PER_SENDER)
+        self._attestations = Attestations(context.roster, context.swarm.byzantine, MAX_PER_SENDER)
         self._charges: frozenset[NodeId] = frozenset()
         self._here: set[NodeId] = set()  # of those in charge, who contributed to the round
         self._named_at = math.inf
@@ -177,7 +183,7 @@ class CommitteeChecks(Checks):
         """A round begins, with other committees."""
         self.check(named)
         self._attestations.open_round(self._position.number)
-        self._charges = self._attestations.charges(self._seat.node_id)
+        self._charges = self._attestations.charges(self._context.node_id)
         self._here = set()
         self._named_at = math.inf
 
@@ -248,10 +254,10 @@ class CommitteeChecks(Checks):
 
     def _patience(self) -> float:
         """When this node checks what a set names, whether others have attested it or not."""
-        return self._named_at + self._seat.swarm.vote_timeout / 4 if self._waiting else math.inf
+        return self._named_at + self._context.swarm.vote_timeout / 4 if self._waiting else math.inf
 
     def _charges_are_here(self) -> bool:
-        kernel = self._seat.kernel
+        kernel = self._context.kernel
         return all(one in self._here or kernel.standing(one).banned for one in self._charges)
 
 

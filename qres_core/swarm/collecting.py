@@ -24,8 +24,7 @@ from qres_core.swarm.messages import (
     decode_fetch,
     decode_fetched,
 )
-from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Outlet, Speaker
 
 MAX_ANSWERS: Final = 4
 """Times in a round a peer is sent the same contribution."""
@@ -35,18 +34,18 @@ class Collector:
     """The contributions made for the node's model, and those that made it."""
 
     def __init__(
-        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
+        self, context: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
     ) -> None:
-        self._seat = seat
+        self._context = context
         self._position = position
         self._speaker = speaker
         self._outlet = outlet
         self.gathering = Gathering()
         self._past: dict[bytes, Gathering] = {}  # at most one: of the model before this one
         self.checks = (
-            CommitteeChecks(seat, position, speaker, outlet, self._add)
-            if seat.swarm.proof_checks == "committee" and seat.swarm.nodes > 1
-            else Checks(seat, position, outlet, self._add)
+            CommitteeChecks(context, position, speaker, outlet, self._add)
+            if context.swarm.proof_checks == "committee" and context.swarm.nodes > 1
+            else Checks(context, position, outlet, self._add)
         )
         self._answered: Counter[tuple[NodeId, bytes]] = Counter()
 
@@ -103,7 +102,7 @@ class Collector:
 
     def stack(self, members: Sequence[Member]) -> Updates:
         """The members' updates with their weights, as the set gives them."""
-        return self.gathering.stack(members, self._seat.swarm.weight_cap)
+        return self.gathering.stack(members, self._context.swarm.weight_cap)
 
     def messages(self, members: Sequence[Member]) -> tuple[Envelope, ...]:
         """The messages that the members' contributions came in."""
@@ -155,7 +154,7 @@ class Collector:
             envelope.sender,
             contribution_digest(envelope),
             body.vector,
-            min(body.weight, self._seat.swarm.weight_cap),
+            min(body.weight, self._context.swarm.weight_cap),
             body.proofs,
             body.companions,
         )
@@ -169,7 +168,7 @@ class Collector:
         """
         quoted = decode_fetched(envelope.payload)
         ours = quoted.model_digest == self._position.model_digest
-        if ours and self._seat.kernel.authentic(quoted, now):
+        if ours and self._context.kernel.authentic(quoted, now):
             return quoted
         self._outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, Blame.SENDER)
         return None
@@ -179,7 +178,7 @@ class Collector:
     def fetch(self, candidate: CandidateSet, holder: NodeId, now: float) -> None:
         """Ask a node for what is missing of a set."""
         missing = [one for one in self.gathering.missing(candidate) if one not in self.checks]
-        if missing and holder != self._seat.node_id:
+        if missing and holder != self._context.node_id:
             asked = self._speaker.make(FETCH, canonical.dumps(missing), now)
             self._speaker.send(holder, asked)
 
@@ -196,7 +195,7 @@ class Collector:
         gathering = self.gathering if here else self._past.get(model)
         if gathering is None:
             return
-        asked_for = decode_fetch(envelope.payload, len(self._seat.roster))
+        asked_for = decode_fetch(envelope.payload, len(self._context.roster))
         waiting: Mapping[bytes, Held] = self.checks.lend(asked_for) if here else {}
         for digest in asked_for:
             held = gathering.get(digest) or waiting.get(digest)

@@ -1,4 +1,4 @@
-"""Where a node is: its seat in the swarm, which stays, and its position, which moves on."""
+"""Where a node is: its context in the swarm, which stays, and its position, which moves on."""
 
 from __future__ import annotations
 

@@ -40,8 +40,7 @@ from qres_core.swarm.messages import (
     encode_holding,
     encode_relayed,
 )
-from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Outlet, Speaker
 
 KEPT_ROUNDS: Final = 4
 """Rounds before the current one of which the messages are kept."""
@@ -59,14 +58,14 @@ class Dialogues:
     """What the plugins talk about in the current round."""
 
     def __init__(
-        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
+        self, context: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
     ) -> None:
-        self._seat = seat
+        self._context = context
         self._position = position
         self._speaker = speaker
         self._outlet = outlet
-        self._rank = {node: rank for rank, node in enumerate(seat.roster)}
-        self._peers = [node for node in seat.roster if node != seat.node_id]
+        self._rank = {node: rank for rank, node in enumerate(context.roster)}
+        self._peers = [node for node in context.roster if node != context.node_id]
         self._by_plugin: Mapping[str, Dialogue] = {}
         self._logs: dict[int, DialogueLog] = {}  # by round, ascending
         self._origin = 0  # of the agreed set
@@ -74,7 +73,7 @@ class Dialogues:
 
     def _reset(self, now: float) -> None:
         self._agreed = False
-        self._turn = self._rank[self._seat.node_id]
+        self._turn = self._rank[self._context.node_id]
         self._pause = self._least_pause
         self._tell_at = now + self._pause
         self._told: dict[NodeId, float] = {}  # when a node was told last what this one holds
@@ -84,7 +83,7 @@ class Dialogues:
 
     @property
     def _least_pause(self) -> float:
-        return self._seat.swarm.vote_timeout / 4
+        return self._context.swarm.vote_timeout / 4
 
     def __bool__(self) -> bool:
         return bool(self._by_plugin)
@@ -101,12 +100,12 @@ class Dialogues:
         self._logs[info.number] = self._log_of(info.number, info.model_digest)
         for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
             del self._logs[number]
-        self._by_plugin = self._seat.kernel.round_opened(info)
+        self._by_plugin = self._context.kernel.round_opened(info)
         for plugin, dialogue in self._by_plugin.items():
             self._send(plugin, dialogue.start(), now)
 
     def _log_of(self, number: int, model: bytes) -> DialogueLog:
-        return DialogueLog(model, number, len(self._seat.roster))
+        return DialogueLog(model, number, len(self._context.roster))
 
     @property
     def ready(self) -> bool:
@@ -125,7 +124,7 @@ class Dialogues:
         if self._by_plugin and now >= self._tell_at:
             waiting = not (self.finished if self._agreed else self.ready)
             if not waiting:
-                self._pause = min(2 * self._pause, 2 * self._seat.swarm.vote_timeout)
+                self._pause = min(2 * self._pause, 2 * self._context.swarm.vote_timeout)
             self._tell_at = now + self._pause
             self._tell_some(now)
 
@@ -133,10 +132,10 @@ class Dialogues:
 
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message of a dialogue of the current round from its author."""
-        said = Said.read(envelope, self._seat.roster)
+        said = Said.read(envelope, self._context.roster)
         if said is None or said.plugin not in self._by_plugin:
             self._outlet.refuse(envelope, Fault.UNKNOWN_DIALOGUE, Blame.SENDER)
-        elif said.to not in (None, self._seat.node_id):
+        elif said.to not in (None, self._context.node_id):
             self._outlet.refuse(envelope, Fault.ADDRESSED_TO_ANOTHER, Blame.NOBODY)
         else:
             self._keep(said, self._logs[self._position.number], now)
@@ -157,8 +156,8 @@ class Dialogues:
         log, peer = self._logs.get(envelope.round), envelope.sender
         if log is None or not log.is_of(envelope):
             return
-        theirs = decode_holding(envelope.payload, len(self._seat.roster))
-        shared = log.shared(self._seat.node_id, peer)
+        theirs = decode_holding(envelope.payload, len(self._context.roster))
+        shared = log.shared(self._context.node_id, peer)
         self._relay(peer, log, [said for said in shared if said.id not in theirs], now)
         if log.number not in (self._position.number, self._origin) or not self._by_plugin:
             return
@@ -179,12 +178,12 @@ class Dialogues:
             return  # a node that was started again has forgotten whom it told
         self._awaited[peer] -= 1
         proven = True
-        for quoted in decode_relayed(envelope.payload, len(self._seat.roster)):
-            said = Said.read(quoted, self._seat.roster)
+        for quoted in decode_relayed(envelope.payload, len(self._context.roster)):
+            said = Said.read(quoted, self._context.roster)
             if said is None or not self._is_for_us(said, log, peer):
                 proven = False
             elif said.id not in log and said.plugin in self._by_plugin:
-                if not self._seat.kernel.authentic(quoted, now):
+                if not self._context.kernel.authentic(quoted, now):
                     proven = False
                 elif self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
@@ -192,7 +191,7 @@ class Dialogues:
             self._outlet.refuse(envelope, Fault.UNPROVEN_DIALOGUE_MESSAGE, Blame.SENDER)
 
     def _is_for_us(self, said: Said, log: DialogueLog, peer: NodeId) -> bool:
-        own, envelope = self._seat.node_id, said.envelope
+        own, envelope = self._context.node_id, said.envelope
         pairs = ((peer, own), (own, peer))
         return log.is_of(envelope) and (said.to is None or (envelope.sender, said.to) in pairs)
 
@@ -218,9 +217,9 @@ class Dialogues:
 
     def _arrived(self, said: Said, now: float) -> DialogueMessage:
         def authentic(quoted: Envelope) -> bool:
-            return self._seat.kernel.authentic(quoted, now)
+            return self._context.kernel.authentic(quoted, now)
 
-        return said.arrived(self._seat.roster, authentic)
+        return said.arrived(self._context.roster, authentic)
 
     # ── asking and answering ──────────────────────────────────────────────────────────────────
 
@@ -239,7 +238,7 @@ class Dialogues:
         self._told[peer] = now
         for number in sorted({self._position.number, self._origin}):
             log = self._logs[number]
-            names = (said.id for said in log.shared(self._seat.node_id, peer))
+            names = (said.id for said in log.shared(self._context.node_id, peer))
             self._awaited[peer] = MAX_RELAYS * (1 + (number != self._origin))
             payload = encode_holding(names)
             told = self._speaker.make(HOLDING, payload, now, round_number=number, model=log.model)
@@ -255,7 +254,7 @@ class Dialogues:
             relayed = self._speaker.make(
                 RELAYED, payload, now, round_number=log.number, model=log.model
             )
-            if len(relayed.to_bytes()) <= self._seat.swarm.max_message_bytes:
+            if len(relayed.to_bytes()) <= self._context.swarm.max_message_bytes:
                 self._speaker.send(peer, relayed)
 
     # ── what is agreed ────────────────────────────────────────────────────────────────────────
@@ -277,14 +276,14 @@ class Dialogues:
             except Exception as error:  # noqa: BLE001 - nor over what peers contributed
                 what = raised("dialogue", error)
                 number = self._position.number
-                self._seat.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
+                self._context.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
             else:
                 self._send(plugin, sends, now)
         if self._by_plugin and info.number < self._position.number:
             self._origin = info.number
             log = self._logs.setdefault(info.number, self._log_of(info.number, info.model_digest))
             for said in list(log):
-                if said.plugin in self._by_plugin and said.to in (None, self._seat.node_id):
+                if said.plugin in self._by_plugin and said.to in (None, self._context.node_id):
                     self._give(said, now)
 
     def close(self) -> None:
@@ -299,15 +298,15 @@ class Dialogues:
                 self._say(plugin, send, now)
 
     def _say(self, plugin: str, send: Send, now: float) -> None:
-        if send.to == self._seat.node_id:
+        if send.to == self._context.node_id:
             return
         kind = dialogue_kind(plugin, send.step, None if send.to is None else self._rank[send.to])
         envelope = self._speaker.make(kind, send.body, now)
         log = self._logs[self._position.number]
-        said = Said.read(envelope, self._seat.roster)
+        said = Said.read(envelope, self._context.roster)
         if said is None or (said.id not in log and not log.add(said)):
             number = self._position.number
-            self._seat.kernel.refuse("said-too-much", Blame.NOBODY, None, plugin, number)
+            self._context.kernel.refuse("said-too-much", Blame.NOBODY, None, plugin, number)
         elif send.to is None:
             self._speaker.send_all(envelope)
         else:
@@ -316,10 +315,10 @@ class Dialogues:
 
     def _accuse(self, plugin: str, accusation: Accusation) -> None:
         subject = accusation.subject
-        if subject not in self._seat.roster or subject == self._seat.node_id:
+        if subject not in self._context.roster or subject == self._context.node_id:
             return
         number = self._position.number
-        made = self._seat.kernel.refuse(accusation.fact, Blame.SENDER, subject, plugin, number)
+        made = self._context.kernel.refuse(accusation.fact, Blame.SENDER, subject, plugin, number)
         self._outlet.put(Refused(number, subject, made.reason))
 
 

@@ -49,8 +49,8 @@ from qres_core.swarm.messages import (
     Handover,
     Snapshot,
 )
-from qres_core.swarm.proving import is_vouched
 from qres_core.swarm.steps import Parts, Round
+from qres_core.swarm.vouching import is_vouched
 
 
 class Succession:

@@ -13,19 +13,27 @@ from typing import Final
 import attrs
 
 from qres_core.contract.errors import QresError, WireError
-from qres_core.contract.faults import Fault
+from qres_core.contract.faults import KERNEL, Fault
+from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector, check_vector, model_digest
-from qres_core.contract.verdict import Blame
+from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.agreement import NO_QUORUM, Promises, VoteSet, may_prevote
+from qres_core.swarm.agreement import (
+    NO_QUORUM,
+    Promises,
+    VoteSet,
+    is_decided,
+    may_prevote,
+    proposal_flaw,
+)
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.dialogues import Dialogues
 from qres_core.swarm.effects import SatOut, Train
 from qres_core.swarm.journal import Journal
-from qres_core.swarm.judging import Judge
+from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import (
     ATTESTATION,
     CERTIFICATE,
@@ -46,9 +54,7 @@ from qres_core.swarm.messages import (
     decode_vote,
     encode_vote,
 )
-from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.proving import is_decided, proposal_flaw
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Outlet, Speaker
 from qres_core.swarm.sync import CatchingUp, Pace
 from qres_core.swarm.timeouts import Times
 from qres_core.swarm.until import Until
@@ -65,6 +71,7 @@ class Parts:
     Attributes:
         of_any_round: what takes messages that are answered whatever model they are about, by kind.
         first_round: the round to begin with.
+        validator: judges models by held-out examples.
     """
 
     context: NodeContext
@@ -74,7 +81,6 @@ class Parts:
     speaker: Speaker
     dialogues: Dialogues
     collector: Collector
-    judge: Judge
     promises: Promises
     pace: Pace
     vouchers: Vouchers
@@ -82,6 +88,7 @@ class Parts:
     until: Until
     of_any_round: Mapping[str, Callable[[Envelope, float], None]]
     first_round: int
+    validator: Validator | None
 
     @classmethod
     def of(
@@ -120,7 +127,7 @@ class Parts:
             speaker=speaker,
             dialogues=dialogues,
             collector=collector,
-            judge=Judge(context, here, collector, validator),
+            validator=validator,
             promises=Promises(context, here, collector, journal),
             pace=Pace(),
             vouchers=vouchers,
@@ -147,13 +154,16 @@ class Voting:
 
     Attributes:
         parts: of the node.
+        merger: the data path of the round.
         proposal: what is proposed, once it is taken.
     """
 
     parts: Parts
+    merger: Merger
     proposal: Proposal | None = attrs.field(default=None, init=False)
     _digest: bytes = attrs.field(default=b"", init=False)
     _proposed: bool = attrs.field(default=False, init=False)
+    _endorsed: bool | None = attrs.field(default=None, init=False)
     _prevoted: bool = attrs.field(default=False, init=False)
     _precommitted: bool = attrs.field(default=False, init=False)
     prevotes: VoteSet = attrs.field(init=False)
@@ -228,13 +238,18 @@ class Voting:
         held = self.parts.collector.gathering.of_round(self._number)
         if now < times.propose and not self.parts.context.nobody_is_missing(held):
             return None
-        members = self.parts.judge.chosen()
-        if members is None:
+        kernel = self.parts.context.kernel
+        try:
+            choice = self.merger.choose()
+        except QresError as error:
+            kernel.rejections[f"{KERNEL}:not-screened-{error.code.lower()}"] += 1
             self._proposed = True  # no proposal of this node this round
             return None
-        if len(members) < self.parts.context.swarm.quorum:
+        for evidence in choice.against:
+            kernel.observe(evidence)
+        if len(choice.members) < self.parts.context.swarm.quorum:
             return None
-        return Proposal(CandidateSet(self._number, members))
+        return Proposal(CandidateSet(self._number, choice.members))
 
     def _take_proposal(self, envelope: Envelope, now: float) -> None:
         parts = self.parts
@@ -264,10 +279,30 @@ class Voting:
         if proposal is not None and parts.collector.complete(proposal.candidate):
             allowed = may_prevote(
                 parts.promises.lock, digest, proposal.lock_round
-            ) and parts.judge.endorses(proposal)
+            ) and self._endorses(proposal)
             self._vote(PREVOTE, digest if allowed else None, now)
         elif now >= times.prevote or self._hopeless:
             self._vote(PREVOTE, None, now)
+
+    def _endorses(self, proposal: Proposal) -> bool:
+        """Whether this node's plugins would have it vote for the set; asked once a round.
+
+        A set with a proven lock was endorsed by a quorum; asking again could only stall the swarm.
+        """
+        if proposal.lock_round:
+            return True
+        kernel = self.parts.context.kernel
+        self._endorsed = False
+        try:
+            verdict, plugin = self.merger.judge(proposal.candidate.members)
+        except QresError as error:
+            kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
+            return False
+        if verdict is not ACCEPT:
+            kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, self._number)
+            return False
+        self._endorsed = True
+        return True
 
     def _precommit(self, now: float, times: Times) -> None:
         parts, proposal, digest = self.parts, self.proposal, self._digest
@@ -340,7 +375,7 @@ class Voting:
             return f"{held} contributions, quorum {quorum}"
         if self.proposal is None:
             return "no proposal"
-        return "not endorsed here" if self.parts.judge.refused else "no agreement"
+        return "not endorsed here" if self._endorsed is False else "no agreement"
 
 
 @attrs.define(eq=False)
@@ -370,7 +405,12 @@ class Round:
 
     def __attrs_post_init__(self) -> None:
         self.times = Times.of(self.parts.context.swarm, self.begins, self.aborts)
-        self.voting = Voting(self.parts)
+        parts, here = self.parts, self.parts.position
+        held_out = None
+        if parts.validator is not None:
+            held_out = HeldOut.of(parts.validator, here.model, here.info)
+        kernel, gathering = parts.context.kernel, parts.collector.gathering
+        self.voting = Voting(parts, Merger(kernel, gathering, here.info, held_out))
 
     @property
     def _number(self) -> int:
@@ -437,7 +477,6 @@ class Round:
         parts = self.parts
         parts.speaker.open_round(self.times.timeout / 2)
         parts.collector.open_round(parts.promises.named())
-        parts.judge.open_round()
         parts.until.open_round(now)
         if self.begins > now:
             self._take_early(now)
@@ -556,7 +595,8 @@ class Round:
 
     def merged(self, certificate: Certificate) -> Vector:
         """What the decided set merges to. Raises QresError for what a plugin refused."""
-        return self.parts.judge.merged(certificate.candidate.members, self._made_in(certificate))
+        members = certificate.candidate.members
+        return self.voting.merger.merge(members, self._made_in(certificate))
 
     def _made_in(self, certificate: Certificate) -> RoundInfo:
         """The round that the set's contributions were made in, which may be an earlier one."""

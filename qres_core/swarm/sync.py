@@ -27,7 +27,7 @@ from qres_core.swarm.messages import (
     decode_sync,
     encode_sync,
 )
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.vouching import Vouchers
 
 PAST_MODELS: Final = 64
@@ -39,13 +39,13 @@ class CatchingUp:
 
     def __init__(
         self,
-        seat: NodeContext,
+        context: NodeContext,
         position: Position,
         speaker: Speaker,
         vouchers: Vouchers,
         collector: Collector,
     ) -> None:
-        self._seat = seat
+        self._context = context
         self._position = position
         self._speaker = speaker
         self._vouchers = vouchers
@@ -74,7 +74,7 @@ class CatchingUp:
             RoundError: QRES-E602 for a record that cannot be read.
         """
         try:
-            kept = Handover.from_bytes(record.head, len(self._seat.roster))
+            kept = Handover.from_bytes(record.head, len(self._context.roster))
             self._collector.restore_past(kept.parent, record.messages)
         except WireError as error:
             what = "the record of what made the model cannot be read"
@@ -96,7 +96,7 @@ class CatchingUp:
 
     @property
     def _patience(self) -> float:
-        return self._seat.swarm.vote_timeout / 2
+        return self._context.swarm.vote_timeout / 2
 
     def due(self) -> float:
         """When :meth:`ask_if_behind` may have a reason to ask, seconds; never, without one."""
@@ -123,13 +123,13 @@ class CatchingUp:
                 return
         else:
             peers.update(one for one, since in self.ahead.items() if now >= since + self._patience)
-        peers.discard(self._seat.node_id)
+        peers.discard(self._context.node_id)
         if not peers:
             return
         self._looked = now
         # Each in turn: the first to speak of an unknown model may be a liar.
         peer = min(peers, key=lambda one: (self._asked.get(one, -math.inf), one))
-        if now >= self._asked.get(peer, -math.inf) + self._seat.swarm.vote_timeout:
+        if now >= self._asked.get(peer, -math.inf) + self._context.swarm.vote_timeout:
             self._asked[peer] = now
             self._speaker.send(peer, self._speaker.make(SYNC, encode_sync(decided=decided), now))
 
@@ -157,7 +157,7 @@ class CatchingUp:
         peer, parent = envelope.sender, envelope.model_digest
         position = self._position
         helped, certified = self._helped.get(peer, (-math.inf, b""))
-        if parent == position.model_digest or now - helped < self._seat.swarm.vote_timeout:
+        if parent == position.model_digest or now - helped < self._context.swarm.vote_timeout:
             return
         vouchers = self._vouchers.proving(position.parent)
         certify = parent in self.past and self._collector.has_past(parent)

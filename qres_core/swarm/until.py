@@ -19,8 +19,7 @@ from qres_core.swarm.messages import (
     encode_stop,
     goal_digest,
 )
-from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Outlet, Speaker
 
 
 class Until:

@@ -6,29 +6,32 @@ agreement; a quorum for another model than the node's own means that it must sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import RoundError
 from qres_core.contract.faults import Fault
-from qres_core.contract.types import NodeId
+from qres_core.contract.types import NodeId, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Agreed, Diverged, Vouched
-from qres_core.swarm.messages import DIGEST, decode_digest
+from qres_core.swarm.messages import (
+    DIGEST,
+    Snapshot,
+    decode_digest,
+)
 from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.outlet import Outlet
-from qres_core.swarm.speaking import Speaker
+from qres_core.swarm.outbox import Outlet, Speaker
 
 
 class Vouchers:
     """Messages that vouch for models, by the model before."""
 
     def __init__(
-        self, seat: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
+        self, context: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
     ) -> None:
-        self._seat = seat
+        self._context = context
         self._position = position
         self._speaker = speaker
         self._outlet = outlet
@@ -69,7 +72,7 @@ class Vouchers:
             DIGEST, payload, now, round_number=position.model_round, model=position.parent
         )
         # The word of a member that only trains is refused, and so is what holds it, as a whole.
-        if self._seat.kernel.authentic(voucher, now):
+        if self._context.kernel.authentic(voucher, now):
             self._speaker.send_all(voucher)
             self.take(voucher)
 
@@ -91,13 +94,13 @@ class Vouchers:
             return
         self._hand_out(child)
         agreeing = sum(1 for seen, _message in vouchers.values() if seen == child)
-        if agreeing >= self._seat.threshold and parent not in self._agreed:
+        if agreeing >= self._context.threshold and parent not in self._agreed:
             self._agreed.add(parent)
             self._agreed &= set(self.children)
             self._outlet.put(Agreed(envelope.round, child))
         for other in {seen for seen, _message in vouchers.values()} - {child}:
             against = sum(1 for seen, _message in vouchers.values() if seen == other)
-            if against >= self._seat.threshold:
+            if against >= self._context.threshold:
                 what = f"{against} nodes hold {other.hex()[:16]}, this node {child.hex()[:16]}"
                 fix = "compare software and plugin versions, then restart from a snapshot"
                 error = RoundError.of("QRES-E601", f"round {envelope.round}", what, fix)
@@ -120,7 +123,7 @@ class Vouchers:
 
     def _hand_out(self, child: bytes) -> None:
         """Report a model of this node once more than f nodes vouch for it."""
-        here, swarm = self._position, self._seat.swarm
+        here, swarm = self._position, self._context.swarm
         if child != here.model_digest or child == self._handed_out:
             return
         vouchers = self.of_model()
@@ -135,6 +138,24 @@ class Vouchers:
         for _sender, (digest, message) in sorted(self.by_parent.get(parent, {}).items()):
             by_digest.setdefault(digest, []).append(message)
         for messages in by_digest.values():
-            if len(messages) >= self._seat.vouched:
+            if len(messages) >= self._context.vouched:
                 return tuple(messages)
         return ()
+
+
+def is_vouched(context: NodeContext, snapshot: Snapshot, now: float) -> bool:
+    """Whether enough nodes vouch that the snapshot's model followed on one and the same model.
+
+    Raises:
+        WireError: QRES-E404 for a voucher that is none.
+    """
+    vouchers: Sequence[Envelope] = snapshot.vouchers
+    digest = model_digest(snapshot.vector, snapshot.step)
+    senders = {voucher.sender for voucher in vouchers}
+    return (
+        len(senders) == len(vouchers) >= context.vouched
+        and len({voucher.model_digest for voucher in vouchers}) == 1
+        and all(voucher.kind == DIGEST for voucher in vouchers)
+        and all(decode_digest(voucher.payload) == digest for voucher in vouchers)
+        and all(context.kernel.authentic(voucher, now) for voucher in vouchers)
+    )

@@ -17,8 +17,8 @@ from qres_core import (
     Update,
     Vector,
 )
+from qres_core.swarm.agreement import standings_flaw
 from qres_core.swarm.messages import CandidateSet, Member
-from qres_core.swarm.proving import standings_flaw
 
 HARMFUL = 1_000
 

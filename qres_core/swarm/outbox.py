@@ -1,31 +1,33 @@
-"""What a node says: signed and numbered, and said again while the round goes on."""
+"""What leaves the round machine: effects in their order, messages signed and repeated, refusals."""
 
 from __future__ import annotations
 
 import math
 
+from qres_core.contract.faults import KERNEL
 from qres_core.contract.types import NodeId
+from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
-from qres_core.swarm.effects import Broadcast, SendTo
+from qres_core.swarm.effects import Broadcast, Effect, Refused, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
-from qres_core.swarm.outlet import Outlet
 
 
 class Speaker:
     """A node's voice.
 
     Args:
-        seat: who speaks.
+        context: who speaks.
         position: the round and model that messages are about unless told otherwise.
         journal: gives sequence numbers that no earlier run of the node has used.
         outlet: where the messages go.
     """
 
     def __init__(
-        self, seat: NodeContext, position: Position, journal: Journal, outlet: Outlet
+        self, context: NodeContext, position: Position, journal: Journal, outlet: Outlet
     ) -> None:
-        self._seat = seat
+        self._context = context
         self._position = position
         self._journal = journal
         self._outlet = outlet
@@ -70,16 +72,16 @@ class Speaker:
             model: digest of the model it is about, the node's own if not given.
         """
         envelope = Envelope(
-            self._seat.swarm.name,
+            self._context.swarm.name,
             kind,
             self._position.number if round_number is None else round_number,
             self._position.model_digest if model is None else model,
-            self._seat.node_id,
+            self._context.node_id,
             self.take_sequence(),
             int(now * 1000),
             payload,
         )
-        return self._seat.kernel.sign(envelope)
+        return self._context.kernel.sign(envelope)
 
     def send(self, to: NodeId, envelope: Envelope) -> None:
         """To one node."""
@@ -137,3 +139,35 @@ class Speaker:
         for kind, payload in self._said:
             self.broadcast(kind, payload, now)
         return True
+
+
+class Outlet:
+    """Effects that wait to be taken."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._effects: list[Effect] = []
+
+    def put(self, effect: Effect) -> None:
+        """One more, after those before it."""
+        self._effects.append(effect)
+
+    def take(self) -> list[Effect]:
+        """All of them, in order; none is left."""
+        taken, self._effects = self._effects, []
+        return taken
+
+    def refuse(
+        self, envelope: Envelope, reason: str, blame: Blame, by: str = KERNEL, detail: str = ""
+    ) -> None:
+        """Refuse a message whose sender is proven: count it, blame, and report it.
+
+        Args:
+            envelope: the message.
+            reason: a :class:`Fault`, or an id of the plugin that refuses it.
+            blame: who is to blame.
+            by: the plugin that refuses it.
+            detail: for the log alone.
+        """
+        made = self._kernel.refuse(reason, blame, envelope.sender, by, envelope.round)
+        self.put(Refused(envelope.round, envelope.sender, made.reason, detail))
