@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -64,7 +64,8 @@ def _exactly(kind: type, least: Any = None, *, or_none: bool = False) -> _Valida
 
 
 def _words(instance: object, attribute: Any, value: Any) -> None:
-    if type(value) is not tuple or any(type(word) is not str for word in value):
+    words = cast("tuple[object, ...]", value) if type(value) is tuple else None
+    if words is None or any(type(word) is not str for word in words):
         where = f"{type(instance).__name__.lower()}.{attribute.name}"
         what = f"{value!r} is no tuple of texts"
         raise PluginError.of("QRES-E210", where, what, 'write ("a text",), with the comma')
@@ -166,7 +167,9 @@ class Claims:
     reveals: bool = attrs.field(default=True, validator=_YES_OR_NO)
     accompanies: bool = attrs.field(default=False, validator=_YES_OR_NO)
     transferable: bool = attrs.field(default=False, validator=_YES_OR_NO)
-    effective: Mapping[str, object] = attrs.field(factory=dict, validator=_mapping, hash=False)
+    effective: Mapping[str, object] = attrs.field(
+        factory=dict[str, object], validator=_mapping, hash=False
+    )
 
     @property
     def liars(self) -> int:
