@@ -394,7 +394,7 @@ def test_a_flood_is_kept_within_bounds_and_others_are_heard(make_net: Callable[.
     assert got[net.ids[LIAR], None] == MAX_SAID
     assert got[net.ids[LIAR], net.ids[0]] == 2
     assert got[net.ids[1], None] == 1
-    assert net.nodes[0].refused["too many dialogue messages"] == 2 * MAX_SAID + 2
+    assert net.nodes[0].refused["too-many-dialogue-messages"] == 2 * MAX_SAID + 2
 
 
 def test_memory_is_bounded_in_messages_bytes_and_rounds() -> None:
@@ -442,7 +442,7 @@ def test_relays_that_nobody_asked_for_are_not_looked_at(
     assert len(parsed) == room.MAX_RELAYS
     assert not talk(net, 0).got
     (facts,) = {(e.subject, e.fact) for e in net.nodes[0].witness.evidence if e.against}
-    assert facts == (net.ids[LIAR], "unproven dialogue message")
+    assert facts == (net.ids[LIAR], "unproven-dialogue-message")
 
 
 def test_a_forged_message_among_true_ones_is_left_out(make_net: Callable[..., Any]) -> None:
@@ -470,7 +470,7 @@ def test_what_was_said_elsewhere_is_not_handed_on_as_said_here(
     net.inject(relayed(net, LIAR, [elsewhere], model), [0])
     net.run(seconds=0.05)
     assert not talk(net, 0).got
-    assert net.nodes[0].refused["unproven dialogue message"] == 1
+    assert net.nodes[0].refused["unproven-dialogue-message"] == 1
 
 
 def test_yesterdays_message_is_nothing_in_todays_round(make_net: Callable[..., Any]) -> None:

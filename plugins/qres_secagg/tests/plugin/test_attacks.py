@@ -161,7 +161,7 @@ def test_a_leader_with_two_lists_gets_no_sum_opened(*, attack: bool) -> None:
         assert not shares
         assert not swarm.finished()
         # Each node gets the other half's list from that half, and so sees that there are two.
-        assert Counter(swarm.accused)[liar, "two messages of one kind"] >= swarm.n - 1
+        assert Counter(swarm.accused)[liar, "two-messages-of-one-kind"] >= swarm.n - 1
     else:
         assert len(swarm.finished()) >= 9
 

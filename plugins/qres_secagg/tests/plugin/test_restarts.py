@@ -120,11 +120,11 @@ from pathlib import Path
 import numpy as np
 from qres_core import Update
 from qres_core.testing import make_node_ids
-from qres_secagg.store import Store
+from qres_secagg.store import SessionStore
 from secagg_swarm import PluginSwarm
 
 step, folder = sys.argv[1:]
-kept = getattr(Store, step)
+kept = getattr(SessionStore, step)
 
 def keep_and_die(self, name, number):
     kept(self, name, number)
@@ -132,7 +132,7 @@ def keep_and_die(self, name, number):
     os.kill(os.getpid(), signal.SIGKILL)
 
 swarm = PluginSwarm(5, folders={node: f"{folder}/{node.hex()[:8]}" for node in make_node_ids(5)})
-setattr(Store, step, keep_and_die)
+setattr(SessionStore, step, keep_and_die)
 swarm.open()
 swarm.contribute({node: Update(np.full(17, 3, np.int32)) for node in swarm.roster}).decide()
 """
@@ -161,7 +161,7 @@ def test_killed_between_recording_a_session_and_sending_it_does_not_take_it_agai
     folder = folders_of(tmp_path)[node]
     assert node == make_node_ids(5)[0]
     first = attrs.evolve(OLD, number=1, step=0)
-    with pytest.raises(QresError, match="session-taken-part-in-before") as caught:
+    with pytest.raises(QresError, match="session taken part in before") as caught:
         advertised(folder, first)
     assert caught.value.code == "QRES-E604"
     assert advertised(folder)  # the next one is another session
