@@ -10,7 +10,7 @@ import click
 
 
 @click.command("demo")
-@click.option("--attack", default="sign_flip", show_default=True, help="What the attackers do.")
+@click.option("--attack", default="sign_flip", show_default=True, help="Attack of the attackers.")
 @click.option("--seed", default=1, show_default=True, help="Seed of all randomness.")
 @click.option("--rounds", default=12, show_default=True, help="Models each run makes.")
 @click.option(

@@ -210,15 +210,15 @@ def render(enabled: list[Installed], others: list[Installed]) -> str:
         lines += [f"# [plugins.{plugin.name}]"]
     lines += [
         "",
-        "# What is trained, in a simulation and by real nodes: the task of [trainer.task],",
-        "# or a model of your own: set `entry`, and take the table [trainer.task] out.",
+        "# The training of a simulation and of real nodes: the task of [trainer.task], or your own",
+        "# model. For your own model, set `entry` and delete the table [trainer.task].",
         "[trainer]",
         *_keys(TrainerConfig, {}, leave=("task",)),
         "",
         "[trainer.task]",
         *_keys(TaskConfig, {}),
         "",
-        "# What `qres simulate` plays. A real node needs node.data_dir, swarm.roster and a key,",
+        "# The scenario of `qres simulate`. A real node needs node.data_dir, swarm.roster, a key,",
         "# and [plugins.libp2p] in the place of [plugins.memory]; `qres swarm up` sees to that.",
         "[simulation]",
         *_keys(Scenario, {"rounds": 10, "seed": 0}),

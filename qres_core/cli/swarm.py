@@ -61,10 +61,10 @@ def command() -> None:
     type=click.IntRange(1),
     help="Models to make; overrides swarm.rounds. Without it and swarm.until, until ctrl-C.",
 )
-@click.option("--attack", help="What attackers do, of what a process can do by itself.")
-@click.option("--attackers", type=int, help="How many attack; swarm.byzantine if left out.")
+@click.option("--attack", help="Attack of the attackers, of those that a process can make alone.")
+@click.option("--attackers", type=int, help="Number of attackers; swarm.byzantine if left out.")
 @click.option("--seed", type=int, help="Decides data and first model.")
-@click.option("--timeout", type=click.FloatRange(0), help="Give up after so many seconds.")
+@click.option("--timeout", type=click.FloatRange(0), help="Seconds after which the box gives up.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

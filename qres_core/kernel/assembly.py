@@ -107,7 +107,7 @@ class Enabled:
             claimed = [hook for hook in self.hooks if hook in CLAIMED_HOOKS]
             if not claimed:
                 return NO_CLAIMS
-            what = f"has the hook {claimed[0]!r} and no 'claims': nobody knows what it promises"
+            what = f"has the hook {claimed[0]!r} and no 'claims', so its promises are unknown"
             raise PluginError.of("QRES-E210", where, what, _STATE) from None
         try:
             claims: object = getattr(self.instance, "claims")  # noqa: B009 - not typed
@@ -246,12 +246,12 @@ def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installe
             fix = f"install {FIRST_PARTY[name]}: {FROM_CHECKOUT}"
         else:
             fix = did_you_mean(name, installed)
-        raise PluginError.of("QRES-E201", where, "enabled and not installed", fix)
+        raise PluginError.of("QRES-E201", where, "enabled but not installed", fix)
     if origin.status is Status.INCOMPATIBLE:
         fix = f"pip install -U {origin.distribution} qres-core"
         raise PluginError.of("QRES-E203", where, f"{origin.provenance}: {origin.detail}", fix)
     if origin.status is Status.CONFLICT:
-        raise PluginError.of("QRES-E204", where, origin.detail, "pip uninstall all but one")
+        raise PluginError.of("QRES-E204", where, origin.detail, "pip uninstall all except one")
     if origin.status is Status.MISPLACED:
         fix = f"remove that folder and pip install {origin.distribution}"
         raise PluginError.of("QRES-E205", where, f"{origin.provenance}: {origin.detail}", fix)

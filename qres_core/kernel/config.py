@@ -277,7 +277,7 @@ def _remedy(expected: str, value: object) -> str:
     elif expected.startswith("an array") and not isinstance(value, dict):
         fix = "put the values in [ ], with commas between them"
     elif expected.startswith(("a table", "tables")):
-        fix = "write its name in [ ] on a line of its own, and its keys below"
+        fix = "write its name in [ ] on a separate line, and its keys below it"
     return fix
 
 
@@ -502,7 +502,7 @@ def parse(
     for name, table in cast("dict[str, Any]", plugins).items():
         if type(table) is not dict:
             what = str(_wrong_type("a table", table))
-            fix = f"write [plugins.{name}] on a line of its own, and its keys below"
+            fix = f"write [plugins.{name}] on a separate line, and its keys below it"
             problems.append(Problem("QRES-E104", f"plugins.{name}", what, fix))
     if problems:
         raise ConfigError(problems)

@@ -233,7 +233,7 @@ class Kernel:
         """
         judges = self._callers["screen"] or self._callers["endorse"]
         if judges and not node_info.validates:
-            what = "judges updates by held-out examples, and the node's trainer keeps none"
+            what = "judges updates by held-out examples, but the node's trainer keeps none"
             fix = "give the trainer validate(vector), or set trainer.task.held_out"
             raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
         self.roster = frozenset(node_info.roster)

@@ -151,7 +151,7 @@ def load(path: Path) -> SitePolicy:
     if not problems and file == PolicyFile():
         known = ", ".join(field.name for field in attrs.fields(PolicyFile))
         fix = f"add one of {known}, or remove the file"
-        problems.append(Problem("QRES-E103", "", "the policy demands nothing", fix))
+        problems.append(Problem("QRES-E103", "", "the policy has no demands", fix))
     if problems:
         raise ConfigError(_located(source, one) for one in problems)
     return SitePolicy(source, file.require, file.forbid, file.families, tuple(rules))

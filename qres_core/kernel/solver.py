@@ -101,7 +101,7 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
                     f"slot {hook!r} takes {slot.maximum} plugin, and {len(holders)} are enabled: "
                     f"{names}"
                 )
-                yield Problem("QRES-E302", "plugins", what, "remove all but one")
+                yield Problem("QRES-E302", "plugins", what, "remove all except one")
             if len(holders) >= slot.minimum:
                 continue
             what, fix = f"no enabled plugin has the hook {hook!r}", enable(family)
@@ -137,14 +137,14 @@ def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                 f"slot {hook!r} takes 1 plugin, and {len(holders)} are enabled: "
                 f"{', '.join(holders)}"
             )
-            yield Problem("QRES-E302", "plugins", what, "remove all but one")
+            yield Problem("QRES-E302", "plugins", what, "remove all except one")
 
 
 def _pairs(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin in enabled:
         for first, second in PAIRED:
             if first in plugin.hooks and second not in plugin.hooks:
-                what = f"has {first!r} and not {second!r}: nobody would check what it makes"
+                what = f"has {first!r} but not {second!r}, and they work only together"
                 fix = f"give the plugin the hook {second!r} too, or remove [plugins.{plugin.name}]"
                 yield Problem("QRES-E308", f"plugins.{plugin.name}", what, fix)
 
@@ -184,7 +184,7 @@ def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
     for plugin in enabled:
         if plugin.claims.needs.at_most < hidden.visibility:
             what = (
-                f"its guarantee holds only where nobody sees more than "
+                f"its guarantee holds only if nobody sees more than "
                 f"{SEEN[plugin.claims.needs.at_most]}, and {SEEN[hidden.visibility]} can be seen"
             )
             hide = f"enable secure aggregation after {plugin.name}, for example [plugins.secagg]"
@@ -210,7 +210,7 @@ def _standings(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
 
 def _order(enabled: Sequence[Enabled]) -> Iterator[Problem]:
     for plugin, hider in behind_the_hider(enabled):
-        what = f"comes after plugins.{hider.name} and would change values that are masked already"
+        what = f"comes after plugins.{hider.name} and would change masked values"
         fix = f"put [plugins.{plugin.name}] before [plugins.{hider.name}] in the file"
         if plugin.claims.hides.leaves is not Visibility.INDIVIDUAL:
             fix = f"remove [plugins.{plugin.name}] or [plugins.{hider.name}]"
@@ -225,18 +225,15 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         for rule in having(enabled, "aggregate"):
             if not rule.claims.averages:
                 what = (
-                    f"its noise fits what one update can change in a mean, and the rule "
+                    f"its noise fits the effect of one update on a mean, but the rule "
                     f"{rule.name} is not a mean"
                 )
-                fix = (
-                    f"use a rule that is, for example [plugins.mean], or another mode of "
-                    f"{plugin.name}"
-                )
+                fix = f"use a mean, for example [plugins.mean], or another mode of {plugin.name}"
                 yield Problem("QRES-E303", where, what, fix)
         for other in altering(enabled):
             if other is not plugin:
                 what = (
-                    f"its noise is for the mean of all updates, and plugins.{other.name} changes "
+                    f"its noise is for the mean of all updates, but plugins.{other.name} changes "
                     "updates before they are averaged"
                 )
                 fix = f"remove [plugins.{other.name}], or use another mode of {plugin.name}"
@@ -324,8 +321,8 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
                 continue
             reasons = ", and ".join(reason for reason, _remedy in heavier)
             what += (
-                f"; what plugins.{proofs[0].name} proves of each update does not bound one that "
-                f"counts more than others: {reasons}"
+                f"; the proof of plugins.{proofs[0].name} does not bound an update that counts "
+                f"more than others: {reasons}"
             )
             fix = "; and ".join(remedy for _reason, remedy in heavier)
         yield Problem("QRES-E309", f"plugins.{plugin.name}", what, fix)
@@ -344,7 +341,7 @@ def _weights(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem
     for plugin in enabled:
         if plugin.claims.needs.equal_weights:
             for reason, remedy in _unequal(enabled, swarm):
-                what = f"needs equal weights, and {reason}"
+                what = f"needs equal weights, but {reason}"
                 yield Problem("QRES-E310", f"plugins.{plugin.name}", what, remedy)
 
 
@@ -354,7 +351,7 @@ def _families(enabled: Sequence[Enabled]) -> Iterator[Problem]:
             others = {hook for other in enabled if other is not plugin for hook in other.hooks}
             where = f"plugins.{plugin.name}"
             if family not in SLOTS:
-                what = f"needs the family {family!r}, and there is none of that name"
+                what = f"needs the family {family!r}, which does not exist"
                 fix = f"{did_you_mean(family, SLOTS)}; that is for the plugin's authors to correct"
                 yield Problem("QRES-E305", where, what, fix)
             elif not others.issuperset(SLOTS[family].counted):
@@ -368,7 +365,7 @@ def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Prob
         return
     reasons: list[str] = []
     if not having(enabled, "authenticate"):
-        reasons.append("no enabled plugin signs what checkers attest")
+        reasons.append("no enabled plugin signs attestations")
     proofs = having(enabled, "verify")
     if not proofs:
         reasons.append("no enabled plugin has proofs to check")
@@ -391,8 +388,8 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
         for judge in dict.fromkeys(one.name for one in judges):
             what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
             fix = (
-                f"remove [plugins.{judge}] or [plugins.{plugin.name}]; what judges after the "
-                "merge can stay, for example [plugins.public_validation]"
+                f"remove [plugins.{judge}] or [plugins.{plugin.name}]; a plugin that judges after "
+                "the merge can stay, for example [plugins.public_validation]"
             )
             yield Problem("QRES-E312", f"plugins.{judge}", what, fix)
 
@@ -418,8 +415,8 @@ def _notices(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[str]:
     if swarm.proof_checks == "committee":
         size = committee_size(swarm.nodes, swarm.byzantine)
         yield (
-            f"swarm.proof_checks: {size} nodes check each proof; what they attest holds while no "
-            f"more than {swarm.byzantine} of all nodes lie"
+            f"swarm.proof_checks: {size} nodes check each proof; their attestations hold while "
+            f"at most {swarm.byzantine} of all nodes lie"
         )
     for plugin in enabled:
         for notice in plugin.claims.notices:

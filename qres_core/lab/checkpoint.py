@@ -254,7 +254,7 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
         facts: Any = json.loads(text)
         before: Any = facts["settings"]
         if any(type(setting) is not str for setting in before.values()):
-            raise unusable("its settings are none", where)
+            raise unusable("its settings are invalid", where)
         checkpoint = Checkpoint(
             model=decode(model, KEPT, where),
             number=_whole(facts["number"]),
@@ -342,28 +342,26 @@ def notices(
         if any(hook in plugin.hooks for hook in _REMEMBERING)
     ]
     if names:
-        said.append(f"what plugins may keep of earlier rounds begins anew: {', '.join(names)}")
+        said.append(f"plugins lose their memory of earlier rounds: {', '.join(names)}")
     network = [key for key in ("loss", "duplication", "churn", "dropout") if getattr(scenario, key)]
     if scenario.engine == "events" and network:
         said.append(
-            f"messages under way were lost: simulation.{', simulation.'.join(network)} come out "
-            "otherwise than without the interruption"
+            f"messages under way were lost: simulation.{', simulation.'.join(network)} differ "
+            "from those of an uninterrupted run"
         )
     everybody = kernel.swarm.nodes
     if scenario.engine == "events" and any(
         not record.closed or record.accepted < everybody for record in records
     ):
         said.append(
-            "rounds ended without some contributions: which of them came in time may come out "
-            "otherwise than without the interruption"
+            "rounds ended without some contributions: in an uninterrupted run, others may have "
+            "arrived in time"
         )
     if scenario.attack:
         order = ", and the order in which attackers draw random numbers"
         said.append(
-            f"the attack {scenario.attack!r} begins anew: what it remembers"
+            f"the attack {scenario.attack!r} starts again and loses its memory"
             f"{order if scenario.engine == 'events' else ''}"
         )
-    said.append(
-        f"goes on after model {checkpoint.model.step}; a trainer that remembers begins anew"
-    )
+    said.append(f"continues after model {checkpoint.model.step}; a trainer with a memory loses it")
     return tuple(said)

@@ -63,7 +63,7 @@ class Once:
         for one in sorted(self._named):
             if one.partition(".")[2] not in KEYS:
                 what = f"{one!r} does not name a verdict that can be shared"
-                fix = f"write PLUGIN.HOOK, the hook one of {', '.join(sorted(KEYS))}"
+                fix = f"write PLUGIN.HOOK with one of the hooks {', '.join(sorted(KEYS))}"
                 raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
     def check(self, config: Config) -> None:

@@ -100,7 +100,7 @@ class Scenario:
 
     def __attrs_post_init__(self) -> None:
         if self.attackers and not self.attack:
-            what = f"{self.attackers} nodes attack, and simulation.attack does not say how"
+            what = f"{self.attackers} nodes attack, but simulation.attack is not set"
             fix = "name an attack, see `qres attack list`; or attackers = 0"
             raise OptionError.of("QRES-E105", "attackers", what, fix)
         if self.attack and not self.attackers:

@@ -142,7 +142,7 @@ def make_work(config: Config) -> Work:
         raise ConfigError.of("QRES-E105", "trainer.index", what, "count from 0")
     if not table.named:
         fix = 'set entry = "module:factory", or add [trainer.task]'
-        raise ConfigError.of("QRES-E103", "trainer", "nothing to train is named", fix)
+        raise ConfigError.of("QRES-E103", "trainer", "no model or task is named", fix)
     return share(
         table,
         folder_of(config),
@@ -236,7 +236,7 @@ def check_first(one: str, first: Vector, other: str, second: Vector) -> None:
     """
     if not np.array_equal(first, second):
         what = f"{one} and {other} begin with different models"
-        fix = "return the same first model whatever the node: seed what draws it"
+        fix = "return the same first model for every node: seed its random generator"
         raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
 
 
@@ -273,7 +273,7 @@ def _own(table: TrainerConfig, factory: Callable[..., object], place: Mapping[st
         raise
     except (Exception, SystemExit) as error:
         what = f"{table.entry} raised {type(error).__name__}: {error}"
-        fix = "correct the function, or what trainer.options gives it"
+        fix = "correct the function, or its arguments in trainer.options"
         raise ConfigError.of("QRES-E101", "trainer.entry", what, fix) from error
     fix = "return the trainer, with fit and evaluate, and the first model"
     try:

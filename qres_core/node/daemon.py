@@ -89,8 +89,8 @@ def prepare(
     enforce(demanded, config, kernel.enabled)
     node_id = kernel.identity(None)
     if node_id is None:
-        what = "no enabled plugin says who this node is"
-        fix = "enable one that keeps a key: [plugins.ed25519]"
+        what = "no enabled plugin gives this node an identity"
+        fix = "enable a plugin that keeps a key: [plugins.ed25519]"
         raise CompatibilityError.of("QRES-E301", "identity", what, fix)
     if not config.swarm.roster:
         fix = "list the identities of all nodes; `qres key show` prints a key's"
@@ -260,12 +260,12 @@ class Daemon:
             if REACHED not in self.board.goal:
                 until = self.prepared.config.swarm.until
                 self.board.goal = f"{until} {REACHED} {step}"
-                self.log.info("good enough", until=until, step=step)
+                self.log.info("goal reached", until=until, step=step)
             node.enough(step)
         elif goal.figure not in figures and not self.board.goal:
             known = ", ".join(sorted(figures)) or "nothing"
             self.board.goal = f"swarm.until asks for {goal.figure}, and evaluate returns {known}"
-            self.log.error("goal without a figure", what=self.board.goal)
+            self.log.error("goal names no figure of the trainer", what=self.board.goal)
 
     async def _neighbours(self) -> None:
         """Tell who comes, goes and is not let in."""
@@ -276,7 +276,7 @@ class Daemon:
             try:
                 event = await transport.event()
             except Exception as error:  # noqa: BLE001 - a closed transport has no more to tell
-                self.log.debug("no more events of the transport", error=type(error).__name__)
+                self.log.debug("the transport sends no more events", error=type(error).__name__)
                 return
             self.board.neighbour(event)
             self._teller.neighbour(event)

@@ -127,7 +127,7 @@ class NodeProcess:
         code = self.process.returncode
         if code == 0:
             self.done = True
-            return f"{self.seat.name} stopped by itself: its part is over"
+            return f"{self.seat.name} finished and stopped"
         if max(self.models, default=0) > self._step_then:
             self._in_a_row = 0
         how = f"was killed ({_signal(-code)})" if code < 0 else f"ended with code {code}"

@@ -40,7 +40,7 @@ class _Reported(Collector):
         said = self.report
         yield InfoMetricFamily(
             "qres_node",
-            "Who the node is.",
+            "Identity of the node.",
             {"id": said["node"]["id"], "swarm": said["swarm"]["name"], "version": said["qres"]},
         )
         yield GaugeMetricFamily("qres_round", "Number of the current round.", said["round"])
@@ -56,9 +56,9 @@ class _Reported(Collector):
             yield GaugeMetricFamily("qres_privacy_epsilon", "Privacy spent so far.", epsilon)
         yield GaugeMetricFamily("qres_peers", "Neighbours connected.", len(said["peers"]))
         standing = GaugeMetricFamily(
-            "qres_standing", "How much a node counts here, 0 to 1.", labels=["node"]
+            "qres_standing", "Weight of a node here, 0 to 1.", labels=["node"]
         )
-        banned = GaugeMetricFamily("qres_banned", "Whether a node is banned here.", labels=["node"])
+        banned = GaugeMetricFamily("qres_banned", "1 if a node is banned here.", labels=["node"])
         for member in said["members"]:
             standing.add_metric([member["id"]], member["standing"])
             banned.add_metric([member["id"]], float(member["banned"]))
@@ -68,11 +68,11 @@ class _Reported(Collector):
             "qres_transport_bytes", "Payload carried.", labels=["direction"]
         )
         events = CounterMetricFamily(
-            "qres_transport_events", "What else the transport counted.", labels=["what"]
+            "qres_transport_events", "Other counters of the transport.", labels=["what"]
         )
         reasons = CounterMetricFamily(
             "qres_transport_refusals",
-            "What the transport dropped, refused or found malformed, by reason.",
+            "Messages that the transport dropped, refused or found malformed, by reason.",
             labels=["reason"],
         )
         for what, count in said["transport"].items():

@@ -102,7 +102,7 @@ class _Pull:
     def _keep(self, index: int, data: bytes) -> None:
         fits = len(data) == self.ref.length(index)
         if not fits or hashlib.sha256(data).digest() != self.ref.chunks[index]:
-            raise _error("QRES-E906", f"chunk {index} is not the one that was announced")
+            raise _error("QRES-E906", f"chunk {index} differs from the announced one")
         self.chunks[index] = data
 
     def whole(self) -> bytes:

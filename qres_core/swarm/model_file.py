@@ -75,7 +75,7 @@ class SwarmModel:
 
     def __attrs_post_init__(self) -> None:
         if not _SWARM.fullmatch(self.swarm):
-            raise unusable("the name of the swarm is none")
+            raise unusable("the name of the swarm is invalid")
         if not 0 <= self.step < 2**63:
             raise unusable(f"step {self.step}")
         try:

@@ -137,7 +137,7 @@ def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
         if why := fault(voucher):
             raise _refused(f"the signature of {who} does not hold: {why}")
         if _lets_anything_pass(voucher, fault):
-            what = "the enabled plugins accept messages that nobody signed"
+            what = "the enabled plugins accept unsigned messages"
             fix = "enable a plugin that checks signatures, with options that require them"
             raise PluginError.of("QRES-E206", "plugins", what, fix)
     if len(senders) <= swarm.byzantine:

@@ -366,7 +366,7 @@ class Node:
                     await self.carrier.send(one.to, one.frame)
             except TransportError as error:
                 if pause is None or error.code not in {"QRES-E902", "QRES-E903"}:
-                    self._drop(f"the transport refuses a frame, which is dropped: {error}")
+                    self._drop(f"the transport refused a frame, and the node dropped it: {error}")
                     return
                 await anyio.sleep(pause)
             else:

@@ -77,7 +77,7 @@ class CatchingUp:
             kept = Handover.from_bytes(record.head, len(self._context.roster))
             self._collector.restore_past(kept.parent, record.messages)
         except WireError as error:
-            what = "the record of what made the model cannot be read"
+            what = "the record of the model's contributions cannot be read"
             raise RoundError.of("QRES-E602", "journal.handover", what) from error
         self.remember(kept.parent, kept.certificate)
         self._vouchers.made(kept.parent, self._position.model_digest)

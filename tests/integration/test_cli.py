@@ -357,7 +357,7 @@ def test_what_init_writes_trains_and_is_two_edits_from_an_own_model(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"import of 'a\.b' failed"):
         daemon.prepare(read_config(path, settings))
     path.write_text(text.replace("\n[trainer.task]\n", "\n"), encoding="utf-8")
-    with pytest.raises(ConfigError, match="nothing to train is named"):
+    with pytest.raises(ConfigError, match="no model or task is named"):
         daemon.prepare(read_config(path, settings))
 
 

@@ -197,7 +197,7 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     scenario = {"loss": 0.01, "attack": "gaussian", "attackers": 1}
     played(plugins, rounds=1, save=tmp_path / "run", **scenario)
     told = played(plugins, rounds=2, resume=tmp_path / "run", **scenario).notices
-    anew = next(one for one in told if "begins anew: " in one)
+    anew = next(one for one in told if "lose their memory of earlier rounds: " in one)
     assert "replay" in anew
     assert "reputation" in anew
     assert "median" not in anew
@@ -210,7 +210,7 @@ def test_that_an_attack_forgets_is_told(tmp_path: Path, engine: str) -> None:
     scenario: dict[str, Any] = {"engine": engine, "attack": "mimic", "attackers": 1}
     played(MEDIAN, rounds=1, save=tmp_path / "run", **scenario)
     told = played(MEDIAN, rounds=1, resume=tmp_path / "run", **scenario).notices
-    assert any("the attack 'mimic' begins anew" in note for note in told)
+    assert any("the attack 'mimic' starts again" in note for note in told)
     scenario = {"engine": engine}
     played(MEDIAN, rounds=1, save=tmp_path / "control", **scenario)
     told = played(MEDIAN, rounds=1, resume=tmp_path / "control", **scenario).notices

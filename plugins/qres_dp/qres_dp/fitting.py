@@ -68,8 +68,8 @@ def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Pr
     """
     if Fraction(delta) * around.nodes >= 1:
         what = (
-            f"delta {delta:g} is not below 1 / {around.nodes}, swarm.nodes: it would allow giving "
-            "a node away"
+            f"delta {delta:g} is not below 1 / {around.nodes}, swarm.nodes: it would allow the "
+            "data of one node to be published"
         )
         yield Problem("QRES-E314", "plugins.dp.delta", what, f"delta < {1 / around.nodes:.3g}")
     most = around.members - watchers(around.byzantine)
@@ -77,8 +77,8 @@ def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Pr
     if around.visibility is not Visibility.INDIVIDUAL and honest > most:
         hider = f"plugins.{around.hidden_by}" if around.hidden_by else "the swarm"
         what = (
-            f"noise is counted on {honest} shares, and {hider} may reveal sums of "
-            f"{around.members} nodes, of which {watchers(around.byzantine)} may know their own"
+            f"the noise needs {honest} secret shares, but {hider} may reveal sums of "
+            f"{around.members} nodes, and {watchers(around.byzantine)} of them may know their own"
         )
         fix = f"honest <= {max(0, most)}, or larger sums: a larger swarm.quorum"
         if around.hidden_by:

@@ -42,7 +42,7 @@ class Mode(enum.Enum):
 _NO_VOTES = "mode {} has no noised sum of votes that every node sees"
 EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
     Mode.LOCAL: {
-        "sampling": "in mode local everybody sees who takes part: sampling amplifies nothing",
+        "sampling": "in mode local everybody sees which nodes take part, so sampling does not help",
         "adaptive_quantile": _NO_VOTES.format("local"),
     },
     Mode.DISTRIBUTED: {

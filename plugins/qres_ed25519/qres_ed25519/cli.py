@@ -108,7 +108,7 @@ def _public(text: str) -> bytes:
 @key.command("rotate")
 @click.argument("old", type=_path)
 @click.argument("new", type=_path)
-@click.option("--statement", type=_path, required=True, help="Where to write the statement.")
+@click.option("--statement", type=_path, required=True, help="File for the statement.")
 @click.option(
     "--old-passphrase-env", default="", metavar="NAME", help="Variable with OLD's passphrase."
 )

@@ -178,7 +178,7 @@ class Ed25519:
             first = self._rotations.identity(new)
             if first not in roster or new in roster:
                 what = (
-                    f"{new.hex()} replaces the key of {first.hex()}, who is not in the roster"
+                    f"{new.hex()} replaces the key of {first.hex()}, which is not in the roster"
                     if first not in roster
                     else f"{new.hex()} replaces a key and is a node of the roster itself"
                 )

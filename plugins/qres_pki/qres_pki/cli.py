@@ -78,7 +78,7 @@ def ca() -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--swarm", required=True, help="Name of the swarm, as in [swarm] name.")
 @click.option("--days", default=3650, show_default=True, help="Validity of the CA certificate.")
-@click.option("--crl-days", default=30, show_default=True, help="How long a CRL is relied on.")
+@click.option("--crl-days", default=30, show_default=True, help="Validity of a CRL.")
 @click.option("--valid-from", type=_DATE, help="First day of validity; by default, today.")
 @_json
 def init(
@@ -195,7 +195,7 @@ def revoke(
 
 @ca.command("renew-crl")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
-@click.option("--days", type=int, help="How long it is relied on; by default as at `init`.")
+@click.option("--days", type=int, help="Validity of the CRL; by default as at `init`.")
 @_json
 def renew_crl(folder: Path, days: int | None, *, as_json: bool) -> None:
     """Rewrite crl.pem with a new end, before nodes refuse everybody for lack of one."""

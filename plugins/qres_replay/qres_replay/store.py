@@ -142,7 +142,7 @@ class WindowStore:
             sender.window = sender.window.resized(window)
             self._rows[node], self.senders[node] = row, sender
         if self._db.one("SELECT count(*) FROM sender") != len(self._members):
-            raise self._db.unusable("it holds senders nobody knows")
+            raise self._db.unusable("it holds unknown senders")
         for node in sorted(set(roster) - set(self._members)):
             self._rows[node] = len(self._members)
             self._members.append(node)

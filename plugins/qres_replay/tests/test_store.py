@@ -464,7 +464,7 @@ DAMAGE = [
     ("UPDATE sender SET high = 'x' WHERE id = 1", "the record of sender"),
     ("UPDATE sender SET floor = -2 WHERE id = 1", "the record of sender"),
     ("UPDATE sender SET ceiling = -2 WHERE id = 1", "the record of sender"),
-    ("INSERT INTO sender VALUES (9, -1, x'', -1, -1, x'')", "nobody knows"),
+    ("INSERT INTO sender VALUES (9, -1, x'', -1, -1, x'')", "unknown senders"),
     ("DELETE FROM fact WHERE name = 'state'", "the record 'state' is damaged"),
     ("UPDATE fact SET value = 7 WHERE name = 'members'", "the record 'members' is damaged"),
     (

@@ -111,8 +111,8 @@ class Monna:
     def claims(self) -> Claims:
         """Single updates, of which a majority is honest; and the pivot must be believed."""
         notice = (
-            f"monna's guarantee rests on node {self.pivot[:16].lower()} alone: if it lies the "
-            "result is what it wants, and rounds without its contribution are refused"
+            f"monna's guarantee rests on node {self.pivot[:16].lower()} alone: if it lies, "
+            "it decides the result, and rounds without its contribution are refused"
         )
         return Claims(
             tolerates=self.f,
@@ -130,8 +130,8 @@ class Monna:
             QRES-E304: without the pivot's update every round is refused.
         """
         if around.roster and self.pivot.lower() not in around.roster:
-            what = f"the pivot {self.pivot[:16].lower()} is none of the {around.nodes} nodes"
-            what += " of swarm.roster, and no round can do without its update"
+            what = f"the pivot {self.pivot[:16].lower()} is not one of the {around.nodes} nodes"
+            what += " of swarm.roster, and every round needs its update"
             yield Problem("QRES-E304", "plugins.monna.pivot", what, "name a node of swarm.roster")
 
     @hookimpl

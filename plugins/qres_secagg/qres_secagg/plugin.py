@@ -185,7 +185,7 @@ class Secagg:
         hides = Hides(Visibility.SUM)
         if self.bisect or self.group_size:
             hides = Hides(Visibility.GROUP, self.group_size or None, group_least(self))
-        found = ["sums are no differential privacy: what a sum says of a node, it says to all"]
+        found = ["sums are not differential privacy: everybody sees what a sum shows of a node"]
         if self.weights == "public":
             found.append("weights are public: everybody sees each node's number of examples")
         return Claims(

@@ -146,7 +146,7 @@ class Blobs:
                 if not fetch.left:
                     data = self._store.read(ref, check=False)
                     if data is None:
-                        what = "what was stored cannot be read"
+                        what = "the stored blob cannot be read"
                         raise TransportError.of("QRES-E906", where, what)
                     return data
         if fetch.lied:
@@ -213,7 +213,7 @@ class Blobs:
 
     def _take(self, fetch: _Fetch, index: int, data: bytes) -> None:
         if hashlib.sha256(data).digest() != fetch.ref.chunks[index]:
-            what = f"chunk {index} is not what was announced"
+            what = f"chunk {index} differs from the announced one"
             raise BadBytesError(what)
         self._store.put(fetch.ref, index, data)
         self._sessions.tally.bytes_received += len(data)

@@ -40,7 +40,7 @@ def check_addresses(options: Libp2pOptions, node_info: NodeInfo, keys: LinkKeys)
             fix = "an address ends in /p2p/ and the PeerId that `qres key show` prints"
             raise ConfigError.of("QRES-E105", where, str(error), fix) from error
         if form(place) not in (*PLAIN, *NAMED):
-            what = f"{address!r} is not reached by TCP alone, which this transport speaks"
+            what = f"{address!r} needs more than TCP, and this transport uses only TCP"
             fix = "write /ip4/ADDRESS/tcp/PORT/p2p/PEER or /dns4/NAME/tcp/PORT/p2p/PEER"
             raise ConfigError.of("QRES-E105", where, what, fix)
         if peer == members.own:

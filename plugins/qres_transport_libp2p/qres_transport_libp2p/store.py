@@ -77,7 +77,7 @@ class SharedBlobStore:
                 return
             self.discard(root)
         if self._used + size > self._room:
-            what = "all room for blobs is taken by what is being fetched"
+            what = "blobs that are being fetched take all the room"
             raise TransportError.of("QRES-E902", "blob", what)
 
     def whole(self, root: bytes) -> bool:

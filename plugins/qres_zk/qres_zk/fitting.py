@@ -54,7 +54,7 @@ def misfits(
         by = " and ".join(dict.fromkeys(filter(None, (extent.clipped_by, extent.noised_by))))
         what = (
             f"honest updates may be {most:.6g} long, and after {by} they can be {length:.6g}: "
-            "nodes would sit out"
+            "such nodes would contribute nothing"
         )
         fix = f"bound >= {length * policy / honest:.6g}, a shorter clip or less noise"
         yield Problem("QRES-E313", "plugins.zk.bound", what, fix)

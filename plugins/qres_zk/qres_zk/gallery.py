@@ -68,7 +68,7 @@ def _cheats() -> Iterator[tuple[str, Contribution]]:
     proof = honest.proofs[NAME]
     yield "a boosted vector with the proof of the short one", attrs.evolve(honest, vector=boosted)
     yield "no proof", attrs.evolve(honest, vector=boosted, proofs={})
-    yield "a proof under a bound of its own", _send(0, 200.0, bound=1000.0)
+    yield "a proof for another bound", _send(0, 200.0, bound=1000.0)
     yield "a proof of an earlier round", _send(0, 1.0, 2)
     yield "another node's contribution", attrs.evolve(_send(1, 1.0), sender=_ROSTER[0])
     for place in (8, 40, len(proof) // 2, len(proof) - 1):
@@ -85,7 +85,7 @@ def _bad_nothing(setting: GallerySetting) -> GalleryOutcome:
     del setting
     total = sum(1 for _cheat in _cheats())
     return GalleryOutcome.judged(
-        "nothing", _MEASURE, float(total), 0.0, control=True, reason="nobody asks for a proof"
+        "nothing", _MEASURE, float(total), 0.0, control=True, reason="no proof is required"
     )
 
 
@@ -192,7 +192,7 @@ def _lying_nothing(setting: GallerySetting) -> GalleryOutcome:
         float(total),
         0.0,
         control=True,
-        reason="who adds up is believed, as where a server does",
+        reason="the summing node is trusted, like a server",
     )
 
 

@@ -151,7 +151,7 @@ def read_file(path: Path, limit: int) -> bytes:
             reason = error.strerror or str(error)
         raise _unreadable(where, reason, "name a readable file") from error
     if len(content) > limit:
-        fix = "keep data in files of their own, and name them"
+        fix = "keep data in separate files, and name them"
         raise _unreadable(where, f"larger than {limit} bytes", fix)
     return content
 

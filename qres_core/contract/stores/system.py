@@ -35,8 +35,8 @@ def unprotected() -> tuple[str, ...]:
         return ()
     return (
         (
-            "this system has no file modes: whoever can read the folder of a node reads its data; "
-            "keep it where only your user has access"
+            "this system has no file modes: everybody who can read the folder of a node can read "
+            "its data; keep it where only your user has access"
         ),
     )
 

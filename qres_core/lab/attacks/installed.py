@@ -20,7 +20,7 @@ ATTACKS_GROUP: Final = "qres.attacks"
 
 _REFUSED: Final[Mapping[Status, tuple[str, str]]] = {
     Status.INCOMPATIBLE: ("QRES-E203", "pip install -U {0} qres-core"),
-    Status.CONFLICT: ("QRES-E204", "pip uninstall all but one"),
+    Status.CONFLICT: ("QRES-E204", "pip uninstall all except one"),
     Status.MISPLACED: ("QRES-E205", "remove that folder and pip install {0}"),
 }
 

@@ -88,9 +88,9 @@ _TAKEN: Final = "messages in others' names are taken in"
 _SLEEP: Final = (NOTHING, "median", "norm proof", "reputation", _FULL)
 
 _LABORATORY: Final = (
-    _clean(CLEAN, "nobody attacks: what each defence costs by itself"),
-    _clean(CLEAN_UNEVEN, "nobody attacks, on uneven data", alpha=_ALPHA),
-    _clean(CLEAN_LONG, "nobody attacks, in more rounds", _SLEEP, rounds=_LONG),
+    _clean(CLEAN, "no attack: the cost of each defence"),
+    _clean(CLEAN_UNEVEN, "no attack, on uneven data", alpha=_ALPHA),
+    _clean(CLEAN_LONG, "no attack, in more rounds", _SLEEP, rounds=_LONG),
     _poisoning("sign_flip", "the negated update, four times over"),
     _poisoning("scaled", "the update boosted a hundredfold"),
     _poisoning(
@@ -134,13 +134,13 @@ _LABORATORY: Final = (
     _protocol(
         "sybil",
         "poison from ten made-up identities an attacker",
-        "contributions of identities nobody knows are taken in",
+        "contributions of unknown identities are accepted",
         swarm.admitted(0.0),
         (NOTHING, "signatures", _FULL),
     ),
     _protocol(
         "unauthorized",
-        "nodes of the roster with keys that nobody vouched for",
+        "nodes of the roster with keys that no authority certified",
         "their contributions are taken in",
         swarm.admitted(0.0),
         (NOTHING, "signatures", "replay guard", "membership", _FULL),
@@ -192,7 +192,7 @@ def load(origin: Installed) -> Sequence[GalleryEntry]:
     name = origin.distribution
     codes = {
         Status.INCOMPATIBLE: ("QRES-E203", f"pip install -U {name} qres-core"),
-        Status.CONFLICT: ("QRES-E204", "pip uninstall all but one"),
+        Status.CONFLICT: ("QRES-E204", "pip uninstall all except one"),
         Status.MISPLACED: ("QRES-E205", f"remove that folder and pip install {name}"),
     }
     again = f"reinstall or remove {name}"

@@ -100,7 +100,7 @@ def _grid(shown: Sequence[Shown]) -> Html:
 
 def _failed(shown: Sequence[Shown]) -> Iterator[Html]:
     found = failures(shown)
-    yield tag("h2", f"Where defences failed: {len(found)}")
+    yield tag("h2", f"Failed defences: {len(found)}")
     if not found:
         yield tag("p", "None of those played.")
         return

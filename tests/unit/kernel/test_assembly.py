@@ -107,7 +107,7 @@ def test_an_unknown_name_far_from_all_lists_what_is_known(make_config: MakeConfi
     ("status", "code", "fix"),
     [
         (Status.INCOMPATIBLE, "QRES-E203", "pip install -U qres-toy qres-core"),
-        (Status.CONFLICT, "QRES-E204", "pip uninstall all but one"),
+        (Status.CONFLICT, "QRES-E204", "pip uninstall all except one"),
         (Status.MISPLACED, "QRES-E205", "remove that folder and pip install qres-toy"),
     ],
 )

@@ -146,7 +146,7 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         {},
         "QRES-E302",
         "plugins",
-        ["'aggregate' takes 1", "mean, median", "remove all but one"],
+        ["'aggregate' takes 1", "mean, median", "remove all except one"],
     ),
     (
         "two transports",
@@ -364,7 +364,7 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         {},
         "QRES-E308",
         "plugins.stamp",
-        ["'sign' and not 'authenticate'", "give the plugin the hook 'authenticate'"],
+        ["'sign' but not 'authenticate'", "give the plugin the hook 'authenticate'"],
     ),
     (
         "prove without verify",
@@ -372,7 +372,7 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         {},
         "QRES-E308",
         "plugins.zk",
-        ["'prove' and not 'verify'", "remove [plugins.zk]"],
+        ["'prove' but not 'verify'", "remove [plugins.zk]"],
     ),
     (
         "rule below the promise",
@@ -548,7 +548,7 @@ def test_a_mean_may_stand_where_proofs_bound_every_update_and_the_operator_is_to
     for more, changes in (((), {"weight_cap": 9}), ((toy("gate", "reputation"),), {})):
         refused = problem(*without(MEAN, mean, proof, *more), **changes)
         assert refused.code == "QRES-E309"
-        assert "plugins.zk proves of each update does not bound" in refused.what
+        assert "the proof of plugins.zk does not bound" in refused.what
     bans = toy("gate", "reputation", weighs=False)
     assert solution(*without(MEAN, mean, proof, bans)).problems == ()
     # A rule that is no mean is held to its own bound, and so is a mean beside a mere verifier.
@@ -573,7 +573,7 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
     assert not found.problems
     (notice,) = [one for one in found.notices if "proof_checks" in one]
     assert notice.startswith("swarm.proof_checks: 3 nodes check each proof")
-    assert "no more than 1 of all nodes lie" in notice
+    assert "at most 1 of all nodes lie" in notice
     assert not any("proof_checks" in one for one in solution(*COMPLETE, proof).notices)
 
     def refused(*plugins: Enabled, **changes: Any) -> Problem:
@@ -587,7 +587,7 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
     assert "the verdicts of plugins.own are a node's own" in refused(*COMPLETE, own).what
     assert "plugins.own" in refused(*COMPLETE, proof, own).what
     unsigned = refused(MEMORY, REPLAY, MEAN, proof, insecure=True)
-    assert "no enabled plugin signs what checkers attest" in unsigned.what
+    assert "no enabled plugin signs attestations" in unsigned.what
     assert not solution(*COMPLETE, own).problems
 
 

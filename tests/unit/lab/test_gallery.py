@@ -137,7 +137,7 @@ def test_failures_are_printed_as_failures_with_the_reason() -> None:
     shown = (_shown(control, held, failed),)
     assert failures(shown) == (("x", failed),)
     page = render(shown, GallerySetting())
-    listed = page[page.index("Where defences failed: 1") : page.index("At a glance")]
+    listed = page[page.index("Failed defences: 1") : page.index("At a glance")]
     assert "FAILED" in listed
     assert "<b>median</b>" in listed
     assert "&quot;why&quot; &amp; where" in listed

@@ -163,7 +163,9 @@ def test_a_goal_of_a_figure_that_evaluate_does_not_return_is_told(
     code, (report,) = run(config, stream, linger=0.0)
     assert (code, report["step"]) == (0, 2)  # and rounds count from the configuration
     assert report["goal"] == "swarm.until asks for accuracy, and evaluate returns distance, loss"
-    told = [line for line in lines(stream) if line["event"] == "goal without a figure"]
+    told = [
+        line for line in lines(stream) if line["event"] == "goal names no figure of the trainer"
+    ]
     assert [line["level"] for line in told] == ["error"]
 
 

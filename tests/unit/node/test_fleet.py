@@ -91,7 +91,7 @@ def test_a_node_that_was_refused_or_is_done_or_may_not_is_not_restarted(tmp_path
     (tmp_path / "node-1" / "last.json").write_text(json.dumps({"problems": problems}))
     assert "QRES-E105 node.status cannot listen; it is left" in refused.ended(0.0, restart=True)
     done = member(tmp_path / "node-2", 0)
-    assert "part is over" in done.ended(0.0, restart=True)
+    assert "finished and stopped" in done.ended(0.0, restart=True)
     assert done.done
     assert not done.fate
     killed = member(tmp_path / "node-3", 1)

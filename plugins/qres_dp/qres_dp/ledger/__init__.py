@@ -137,7 +137,7 @@ class PrivacyLedger:
                 f"round {charge.round} would bring epsilon to {total:.6g} at delta "
                 f"{budget.delta:g}, and the budget is {budget.epsilon:g}"
             )
-            fix = "the node sits out; a larger budget is for those to grant whose data it is"
+            fix = "the node sits out; only the owners of the data may grant a larger budget"
             raise ValueRefusedError.of("QRES-E509", "plugins.dp.epsilon", what, fix)
         return total
 

@@ -83,5 +83,5 @@ def sweep(folder: Path) -> None:
 
 
 def _damaged(path: Path, what: str) -> RoundError:
-    fix = "bring the file back as it was; without it nobody knows what was spent"
+    fix = "restore the file; without it nobody knows the privacy spent"
     return RoundError.of("QRES-E602", str(path), what, fix)

@@ -27,7 +27,7 @@ _KIND: Final = stores.StoreKind(
     application_id=APPLICATION_ID,
     version=SCHEMA_VERSION,
     reader="qres-dp",
-    remedy="bring the file back as it was; without it nobody knows what was spent",
+    remedy="restore the file; without it nobody knows the privacy spent",
     shared=True,  # `qres dp` reads it
 )
 

@@ -38,8 +38,8 @@ class SharedRelease(LocalRelease):
         for members in updates.members:
             if len(members) < honest + others:
                 what = (
-                    f"a sum of {len(members)} nodes, and {honest} honest ones beside {others} who "
-                    f"may know their share need {honest + others}"
+                    f"a sum of {len(members)} nodes is too small: {honest} honest nodes and "
+                    f"{others} that may know their share need {honest + others}"
                 )
                 raise ValueRefusedError.of("QRES-E505", "plugins.dp.honest", what)
         return updates
