@@ -105,12 +105,9 @@ def is_contribution(frame: bytes, *, of: NodeId, own: bool) -> bool:
 
 def watch_node(watch: Watch, me: NodeId) -> None:
     """Begin and end walks at the doors of one node: transport, inputs and outbox."""
-    receive, listen, take, send = (
-        MemoryTransport.receive,
-        Carrier.listen,
-        Node._take,  # noqa: SLF001 - the doors of a node
-        Node._send,  # noqa: SLF001
-    )
+    receive, listen = MemoryTransport.receive, Carrier.listen
+    doors: Any = Node
+    take, send = doors._take, doors._send  # noqa: SLF001 - watched from outside
 
     async def watched_receive(transport: MemoryTransport) -> Delivery:
         if transport.node_id == me:
@@ -151,10 +148,10 @@ def watch_node(watch: Watch, me: NodeId) -> None:
         await send(node, item)
         watch.end("send" if is_contribution(item.frame, of=me, own=True) else "")
 
-    MemoryTransport.receive = watched_receive  # type: ignore[method-assign]
-    Carrier.listen = watched_listen  # type: ignore[method-assign]
-    Node._take = watched_take  # type: ignore[method-assign]  # noqa: SLF001
-    Node._send = watched_send  # type: ignore[method-assign]  # noqa: SLF001
+    transports: Any = MemoryTransport
+    carriers: Any = Carrier
+    transports.receive, carriers.listen = watched_receive, watched_listen
+    doors._take, doors._send = watched_take, watched_send  # noqa: SLF001 - as above
 
 
 async def play(folder: Path, watch: Watch) -> None:
@@ -195,7 +192,7 @@ def show(title: str, walk: Walk) -> None:
 
 def main() -> None:
     """Walk and print."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    argparse.ArgumentParser(description="Count the modules on a walk.").parse_args()
     watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         anyio.run(play, Path(folder), watch)
