@@ -1,0 +1,135 @@
+"""What the plugin says of a swarm that leaves secure aggregation no room, nodes or time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import attrs
+import pytest
+from qres_secagg import Secagg
+
+from qres_core import Extent, Problem, Surroundings
+
+FITS = Surroundings(nodes=10, byzantine=2, quorum=8)
+
+
+def problems(options: dict[str, Any], around: Surroundings) -> list[Problem]:
+    return list(Secagg(**options).check(around))
+
+
+def only(options: dict[str, Any], around: Surroundings) -> tuple[str, str, str]:
+    (problem,) = problems(options, around)
+    return problem.code, problem.where, f"{problem.what}\n{problem.fix}"
+
+
+def least(text: str, option: str) -> float:
+    """The value that a remedy names for an option."""
+    found = re.search(rf"{option} >= ([\d.e+]+)", text)
+    assert found is not None, text
+    return float(found[1])
+
+
+def test_a_swarm_with_room_nodes_and_time_is_no_problem() -> None:
+    assert problems({}, FITS) == []
+
+
+def test_a_round_that_may_close_with_fewer_inputs_than_a_sum_needs_is_named() -> None:
+    code, where, text = only({"min_size": 6}, attrs.evolve(FITS, quorum=5))
+    assert (code, where) == ("QRES-E304", "plugins.secagg.min_size")
+    assert "opens no sum of fewer than 6 inputs, but a round may close with 5" in text
+    assert problems({"min_size": 6}, attrs.evolve(FITS, quorum=6)) == []
+
+
+def test_equal_weights_do_not_go_with_a_cap_above_unity() -> None:
+    code, where, text = only({}, attrs.evolve(FITS, weight_cap=3))
+    assert (code, where) == ("QRES-E310", "plugins.secagg.weights")
+    assert 'weights = "public" and max_weight = 3' in text
+    remedy = {"weights": "public", "max_weight": 3}
+    assert problems(remedy, attrs.evolve(FITS, weight_cap=3)) == []
+
+
+def test_a_weight_above_the_cap_of_the_swarm_is_named_with_both_numbers() -> None:
+    options = {"weights": "public", "max_weight": 5}
+    code, where, text = only(options, attrs.evolve(FITS, weight_cap=4))
+    assert (code, where) == ("QRES-E310", "plugins.secagg.max_weight")
+    assert "5 is above swarm.weight_cap = 4" in text
+    assert "max_weight <= 4" in text
+
+
+def test_patience_that_does_not_fit_into_the_deadline_is_named_and_the_remedy_fits() -> None:
+    code, where, text = only({"patience": 11.0}, FITS)
+    assert (code, where) == ("QRES-E105", "plugins.secagg.patience")
+    assert "3 times 11 s of patience do not fit into swarm.deadline = 30 s" in text
+    assert "patience <= 10" in text
+    assert problems({"patience": 10.0}, FITS) == []
+
+
+def test_a_clip_beyond_the_bound_is_named_with_the_plugin_that_clips() -> None:
+    around = attrs.evolve(FITS, extent=Extent(length=100.0, clipped_by="dp", accepted=100.0))
+    code, where, text = only({}, around)
+    assert (code, where) == ("QRES-E313", "plugins.secagg.bound")
+    assert "plugins.dp lets coordinates be as large as 100" in text
+    assert problems({"bound": least(text, "bound")}, around) == []
+    # A coarser grid holds the same length in fewer steps.
+    assert problems({}, attrs.evolve(around, scale=4)) == []
+
+
+def test_liars_whose_accepted_updates_overflow_the_ring_are_named() -> None:
+    around = attrs.evolve(FITS, extent=Extent(accepted=2.0**14))
+    code, where, text = only({}, around)
+    assert (code, where) == ("QRES-E313", "plugins.secagg.ring")
+    assert "2 liars with updates as long as 16384" in text
+    assert "32 bits holds less than 2147483648" in text
+    assert problems({"ring": 64}, around) == []
+    # Without liars nobody sends such updates, and shorter ones fit.
+    assert problems({}, attrs.evolve(around, byzantine=0)) == []
+    assert problems({}, attrs.evolve(around, extent=Extent(accepted=2.0**10))) == []
+
+
+def test_noise_without_room_is_named_and_the_room_it_asks_for_is_enough() -> None:
+    around = attrs.evolve(FITS, extent=Extent(noise=0.5, noised_by="dp"))
+    code, where, text = only({}, around)
+    assert (code, where) == ("QRES-E313", "plugins.secagg.noise_room")
+    assert "noise of plugins.dp makes 6 deviations of a sum of 10 inputs" in text
+    room = least(text, "noise_room")
+    assert room == pytest.approx(6 * 0.5 * 10**0.5, rel=0.01)
+    assert problems({"noise_room": room}, around) == []
+    assert problems({"noise_room": 0.99 * room}, around) != []
+
+
+def test_several_misfits_are_all_named_at_once() -> None:
+    around = attrs.evolve(FITS, quorum=2, weight_cap=2, deadline=1.0)
+    assert [problem.where for problem in problems({}, around)] == [
+        "plugins.secagg.min_size",
+        "plugins.secagg.weights",
+        "plugins.secagg.patience",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "code", "where", "said"),
+    [
+        ({"group_size": 12}, {}, "QRES-E314", "group_size", "10 nodes make no group of 12"),
+        (
+            {"weights": "public", "max_weight": 2**28},
+            {"weight_cap": 2**28},
+            "QRES-E313",
+            "max_weight",
+            "10 nodes of weight 268435456: more than 2**30 in all",
+        ),
+        (
+            {"ring": 64},
+            {"dimension": 2**31 - 1},
+            "QRES-E313",
+            "ring",
+            "2147483647 coordinates in the ring of 64 bits",
+        ),
+    ],
+)
+def test_what_has_no_numbers_at_all_is_refused_with_that_alone(
+    options: dict[str, Any], changes: dict[str, Any], code: str, where: str, said: str
+) -> None:
+    found, place, text = only(options, attrs.evolve(FITS, **changes))
+    assert (found, place) == (code, f"plugins.secagg.{where}")
+    assert said in text
