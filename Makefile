@@ -42,8 +42,9 @@ test-all: $(VENV)/.test
 interop: $(VENV)/.dev
 	QRES_INTEROP=1 $(BIN)/python -P -m pytest tests/interop
 
+# Branch coverage of every distribution under its own tests, as a table. One: make coverage DIST=qres_krum
 coverage: $(VENV)/.test
-	set -e; for name in ed25519 pki replay reputation; do $(BIN)/python -P -m pytest -q plugins/qres_$$name/tests --cov qres_$$name --cov-branch --cov-config /dev/null --cov-fail-under 95; done
+	$(BIN)/python -P scripts/branch_coverage.py $(DIST)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
