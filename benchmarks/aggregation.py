@@ -108,7 +108,7 @@ def in_turn(rules: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
         for name, run in rules.items():
             if len(times.get(name, ())) != 1 or times[name][0] <= PATIENCE / 10:
                 times.setdefault(name, []).append(timed(run))
-    return {name: statistics.median(one) for name, one in times.items()}
+    return {name: statistics.median(time) for name, time in times.items()}
 
 
 def versus(size: tuple[int, int], loaded: Mapping[str, Any], repeats: int) -> Times:

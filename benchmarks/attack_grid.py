@@ -248,7 +248,7 @@ def play(setting: Setting, places: Sequence[Place], jobs: int) -> Scores:
             if not by_attack:
                 continue
             scores.setdefault(name, {})[cell] = by_attack
-            attack, worst = min(by_attack.items(), key=lambda one: one[1])
+            attack, worst = min(by_attack.items(), key=lambda item: item[1])
             print(f"{name:26} {cell} {worst:.3f} {attack}", file=sys.stderr, flush=True)
     return scores
 
@@ -275,8 +275,8 @@ def records(data: str, scores: Scores) -> list[Record]:
         return found
     for gamma, f in scores[RECOMMENDED]:
         cell = (gamma, f)
-        others = (one for one in scores if one != RECOMMENDED and cell in scores[one])
-        singles = [worst_of(scores, one, cell) for one in others]
+        others = (score for score in scores if score != RECOMMENDED and cell in scores[score])
+        singles = [worst_of(scores, other, cell) for other in others]
         margin = worst_of(scores, RECOMMENDED, cell) - max(singles, default=0.0)
         title = f"{data}, gamma = {gamma}, f = {f}: {RECOMMENDED} less the best single rule"
         found.append(Record(title, margin, "", -NOISE, at_least=True))
@@ -298,7 +298,7 @@ def table(data: str, scores: Scores, seeds: Sequence[int]) -> str:
         row = []
         for cell in cells:
             if cell in by_cell:
-                attack, worst = min(by_cell[cell].items(), key=lambda one: one[1])
+                attack, worst = min(by_cell[cell].items(), key=lambda item: item[1])
                 row.append(f"{worst:.2f} {attack}")
             else:
                 row.append("refused")
@@ -347,7 +347,7 @@ def main() -> None:
     names = options.rules or (QUICK_RULES if options.quick else tuple(rules(1)))
     cells = QUICK_CELLS if options.quick else CELLS
     attacks = QUICK_ATTACKS if options.quick else tuple(ATTACKS)
-    seeds = (11,) if options.quick else tuple(int(one) for one in options.seeds.split(","))
+    seeds = (11,) if options.quick else tuple(int(word) for word in options.seeds.split(","))
     setting = Setting(options.data, attacks, seeds, options.held_classes)
     if options.liars is not None:
         cells = tuple(cell for cell in cells if cell[1] == options.liars)
@@ -363,16 +363,16 @@ def main() -> None:
     if options.picture:
         picture(options.data, scores, options.picture)
     if options.json:
-        print(json.dumps([{**attrs.asdict(one), "holds": one.holds} for one in found], indent=2))
+        print(json.dumps([{**attrs.asdict(item), "holds": item.holds} for item in found], indent=2))
     else:
         print(machine("qres-core", "qres-krum", "qres-robust-stats", "qres-validation", "numpy"))
         print(table(options.data, scores, seeds))
         print(f"the {HELD_OUT} held-out examples alone: {solitary:.3f}")
-        for one in found:
-            if one.target is not None:
-                mark = "holds" if one.holds else "DOES NOT HOLD"
-                print(f"{one.name:70} {one.value:7.3f}  target >= {one.target:g}  {mark}")
-    sys.exit(not all(one.holds for one in found))
+        for item in found:
+            if item.target is not None:
+                mark = "holds" if item.holds else "DOES NOT HOLD"
+                print(f"{item.name:70} {item.value:7.3f}  target >= {item.target:g}  {mark}")
+    sys.exit(not all(item.holds for item in found))
 
 
 if __name__ == "__main__":

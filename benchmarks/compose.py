@@ -141,9 +141,9 @@ def kernel(n: int, d: int) -> Cost:
         if contribution:
             ContributionBody.from_bytes(envelope.payload, d)
 
-    one = cpu_seconds(lambda: take(large, contribution=True), repeats=5)
+    cpu_second = cpu_seconds(lambda: take(large, contribution=True), repeats=5)
     few = cpu_seconds(lambda: take(small, contribution=False), repeats=50)
-    return Cost((n - 1) * (one + (CORE - 1) * few), len(large) + (CORE - 1) * len(small), 4)
+    return Cost((n - 1) * (cpu_second + (CORE - 1) * few), len(large) + (CORE - 1) * len(small), 4)
 
 
 def trust(n: int) -> dict[str, Cost]:
@@ -155,7 +155,7 @@ def trust(n: int) -> dict[str, Cost]:
     sender = made.identity(seed)
     assert sender is not None  # noqa: S101
     made.setup(NodeInfo(sender, "bench", (sender,)))
-    plugins: dict[str, Any] = {one.name: one.instance for one in made.enabled}
+    plugins: dict[str, Any] = {plugin.name: plugin.instance for plugin in made.enabled}
     count = 200
     envelopes = [
         made.sign(Envelope("bench", "prevote", 1, bytes(32), sender, n, int(NOW * 1000), bytes(34)))
@@ -163,11 +163,12 @@ def trust(n: int) -> dict[str, Cost]:
     ]
     batches = iter([envelopes[i : i + count] for i in range(0, len(envelopes), count)])
     checked = cpu_seconds(
-        lambda: [plugins["ed25519"].authenticate(one) for one in envelopes[:count]], repeats=3
+        lambda: [plugins["ed25519"].authenticate(envelope) for envelope in envelopes[:count]],
+        repeats=3,
     )
-    signed = cpu_seconds(lambda: [made.sign(one) for one in envelopes[:count]], repeats=3)
+    signed = cpu_seconds(lambda: [made.sign(envelope) for envelope in envelopes[:count]], repeats=3)
     fresh = cpu_seconds(
-        lambda: [plugins["replay"].replay_check(one, NOW) for one in next(batches)], repeats=4
+        lambda: [plugins["replay"].replay_check(item, NOW) for item in next(batches)], repeats=4
     )
     gate = cpu_seconds(
         lambda: [plugins["reputation"].reputation(sender) for _ in range(count)], repeats=3
@@ -224,7 +225,7 @@ def proofs(n: int, d: int) -> dict[str, Cost]:
     here += (n - 1 - charges) * cpu_seconds(lambda: commitments(data, statement), repeats=5)
     everywhere = verify(together) * (n - 1) / together
     points = [bundle.points[: statement.rows]] * n
-    blinds = tuple(n * one for one in integers(commitment.blinds))
+    blinds = tuple(n * integer for integer in integers(commitment.blinds))
     sums = n * vector.astype(np.int64)
     total = cpu_seconds(lambda: opens(statement, points, sums, blinds), repeats=2)
     sent = len(data) + 32.0 * statement.rows
@@ -246,7 +247,7 @@ def hidden(n: int, d: int) -> Cost:
     roster = session.roster
     board, own = SessionMessages(session), SessionMessages(session, roster[0])
     # The others share a board: it holds no secret, and says the same to all.
-    clients = [Client(session, one, board, VolatileHistory()) for one in roster[1:]]
+    clients = [Client(session, node, board, VolatileHistory()) for node in roster[1:]]
     me = Client(session, roster[0], own, VolatileHistory())
     spent, sent = 0.0, 0
 
@@ -284,8 +285,8 @@ def hidden(n: int, d: int) -> Cost:
 
     def opened() -> None:
         aggregator = Aggregator(own)
-        for one in roster:
-            aggregator.add(one, masked.vector)
+        for node in roster:
+            aggregator.add(node, masked.vector)
         aggregator.finish()
 
     return Cost(spent + _once(opened), float(sent), HIDDEN)
@@ -509,9 +510,11 @@ def table(cells: Mapping[tuple[int, int], Mapping[str, Cost]]) -> str:
     for (n, d), parts in cells.items():
         lines.append(f"n = {n}, d = {d}")
         for name in (*PARTS, EVERYONE):
-            one = parts[name]
-            sent = f"{one.sent / 1024:.1f} KiB"
-            lines.append(f"   {name:20} {_short(one.cpu):>10} {sent:>14} {_short(one.latency):>10}")
+            part = parts[name]
+            sent = f"{part.sent / 1024:.1f} KiB"
+            lines.append(
+                f"   {name:20} {_short(part.cpu):>10} {sent:>14} {_short(part.latency):>10}"
+            )
     return "\n".join(lines)
 
 
@@ -527,18 +530,18 @@ def measure(quick: bool, plot: Path | None) -> list[Record]:  # noqa: FBT001
     records = [
         Record(f"{name}, n = {n}, d = {d}: {what}", value, unit)
         for (n, d), parts in cells.items()
-        for name, one in parts.items()
+        for name, part in parts.items()
         for what, value, unit in (
-            ("CPU of a node", 1e3 * one.cpu, "ms"),
-            ("sent to each", one.sent, "bytes"),
-            ("latency", 1e3 * one.latency, "ms"),
+            ("CPU of a node", 1e3 * part.cpu, "ms"),
+            ("sent to each", part.sent, "bytes"),
+            ("latency", 1e3 * part.latency, "ms"),
         )
     ]
     n, d = (24, 2_000) if quick else (100, 100_000)
     parts = whole_round(n, d)
     records += [
         Record(f"whole round, n = {n}, d = {d}: {name}", 1e3 * seconds, "ms")
-        for name, seconds in sorted(parts.items(), key=lambda one: -one[1])
+        for name, seconds in sorted(parts.items(), key=lambda item: -item[1])
     ]
     total = sum(parts.values())
     limit = None if quick else 0.5

@@ -137,9 +137,9 @@ def _ledger(charges: int) -> list[Record]:
         times: list[float] = []
         for number in range(1, charges + 1):
             release = number.to_bytes(32, "little")
-            one = Charge(number, release, "local", "add-remove", 20.0, 1.0, CLIP, 0, 10, 1)
+            charge = Charge(number, release, "local", "add-remove", 20.0, 1.0, CLIP, 0, 10, 1)
             start = time.perf_counter()
-            ledger.charge(one, budget)
+            ledger.charge(charge, budget)
             times.append(time.perf_counter() - start)
         ledger.close()
     return [

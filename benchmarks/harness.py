@@ -106,12 +106,18 @@ def main(
     options = parser.parse_args()
     records = measure(options.quick)
     if options.json:
-        print(json.dumps([{**attrs.asdict(one), "holds": one.holds} for one in records], indent=2))
+        print(
+            json.dumps(
+                [{**attrs.asdict(record), "holds": record.holds} for record in records], indent=2
+            )
+        )
     else:
         print(machine(*dists))
-        for one in records:
-            sign = ">=" if one.at_least else "<="
-            target = "" if one.target is None else f"  target {sign} {one.target:g} {one.unit}"
-            mark = "" if one.target is None else "  holds" if one.holds else "  DOES NOT HOLD"
-            print(f"{one.name:58} {one.value:10.3f} {one.unit}{target}{mark}")
-    sys.exit(not all(one.holds for one in records))
+        for record in records:
+            sign = ">=" if record.at_least else "<="
+            target = (
+                "" if record.target is None else f"  target {sign} {record.target:g} {record.unit}"
+            )
+            mark = "" if record.target is None else "  holds" if record.holds else "  DOES NOT HOLD"
+            print(f"{record.name:58} {record.value:10.3f} {record.unit}{target}{mark}")
+    sys.exit(not all(record.holds for record in records))

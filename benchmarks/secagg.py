@@ -100,11 +100,11 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
     of all others on its board. Inputs of the others are zeros under masks that are left out, so
     that a machine with two cores can play a hundred clients of a million coordinates.
     """
-    one = session(n, d, n // 10, n // 10, complete=complete)
-    boards = [SessionMessages(one, node) for node in one.roster]
+    item = session(n, d, n // 10, n // 10, complete=complete)
+    boards = [SessionMessages(item, node) for node in item.roster]
     clients = [
-        Client(one, node, board, VolatileHistory())
-        for node, board in zip(one.roster, boards, strict=True)
+        Client(item, node, board, VolatileHistory())
+        for node, board in zip(item.roster, boards, strict=True)
     ]
     clock, me = Clock(), n // 2
     sent: dict[Kind, list[bytes]] = {}
@@ -116,10 +116,10 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
                 if sender == receiver:
                     continue
                 if receiver == me:
-                    node = one.roster[sender]
+                    node = item.roster[sender]
                     clock("client", partial(board.receive, node, kind, body))
                 else:
-                    board.receive(one.roster[sender], kind, body)
+                    board.receive(item.roster[sender], kind, body)
 
     def all_do(step: Callable[[Client], bytes]) -> list[bytes]:
         return [
@@ -143,13 +143,13 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
             masked[rank] = clock("client", lambda: clients[me].mask(vector))
         else:
             masked[rank] = client.mask(vector)
-    inputs = {one.roster[rank]: made.digest for rank, made in masked.items()}
+    inputs = {item.roster[rank]: made.digest for rank, made in masked.items()}
     carry(Kind.STATEMENT, all_do(lambda client: client.state(inputs)))
     carry(Kind.UNMASK, all_do(Client.unmask))
     judge = boards[0]
     aggregator = Aggregator(judge)
     for rank, made in masked.items():
-        node = one.roster[rank]
+        node = item.roster[rank]
         clock("sum", partial(aggregator.add, node, made.vector))
     (opened,) = clock("sum", aggregator.finish)
     if not (opened.total == n).all():
@@ -166,9 +166,9 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     node to take in the messages of all others is measured on one board more and counted for each.
     Returns milliseconds and whether the sum was exact.
     """
-    one = session(n, d, n // 10, n // 10)
-    board, clock = SessionMessages(one), Clock()
-    clients = [Client(one, node, board, VolatileHistory()) for node in one.roster]
+    item = session(n, d, n // 10, n // 10)
+    board, clock = SessionMessages(item), Clock()
+    clients = [Client(item, node, board, VolatileHistory()) for node in item.roster]
     rng = np.random.default_rng(1)
     gone = set(rng.choice(n, int(dropped_share * n), replace=False).tolist())
     sent: list[tuple[bytes, Kind, bytes]] = []
@@ -179,7 +179,7 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     listing = board.compose()
     for client in clients:
         clock("client", partial(client.adopt, listing))
-    limit = one.parameters.bound
+    limit = item.parameters.bound
     expected = np.zeros(d, np.int64)
     masked: dict[int, Masked] = {}
     aggregator = Aggregator(board)
@@ -190,18 +190,18 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
         if rank not in gone:
             expected += vector
             masked[rank] = made
-    inputs = {one.roster[rank]: made.digest for rank, made in masked.items()}
+    inputs = {item.roster[rank]: made.digest for rank, made in masked.items()}
     staying = [client for rank, client in enumerate(clients) if rank not in gone]
     for client in staying:
         body = clock("client", partial(client.state, inputs))
         sent.append((client.me, Kind.STATEMENT, body))
     for rank, made in masked.items():
-        node = one.roster[rank]
+        node = item.roster[rank]
         clock("sum", partial(aggregator.add, node, made.vector))
     masked.clear()
     gc.collect()
     sent += [(client.me, Kind.UNMASK, clock("client", client.unmask)) for client in staying]
-    other = SessionMessages(one, one.roster[0])
+    other = SessionMessages(item, item.roster[0])
     early = [message for message in sent if message[1] in (Kind.ADVERTISE, Kind.SHARE)]
     for message in early:
         clock("receive", partial(other.receive, *message))
@@ -215,7 +215,7 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
         "receive": 1e3 * clock.spent["receive"],
         "sum": 1e3 * clock.spent["sum"],
         "exact": float((opened.total == expected).all()),
-        "k": float(one.parameters.k),
+        "k": float(item.parameters.k),
     }
 
 

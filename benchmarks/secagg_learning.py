@@ -80,10 +80,13 @@ def accuracy(  # noqa: PLR0913 - a scenario
     if liars and not raw:
         honest = task.trainers[: nodes - liars]
         task = attrs.evolve(
-            task, trainers=honest + tuple(Lying(one) for one in task.trainers[nodes - liars :])
+            task,
+            trainers=honest + tuple(Lying(trainer) for trainer in task.trainers[nodes - liars :]),
         )
     result = simulate(config, scenario, task=task)
-    last = [one.metrics["accuracy"] for one in result.rounds if one.closed and one.metrics]
+    last = [
+        record.metrics["accuracy"] for record in result.rounds if record.closed and record.metrics
+    ]
     return 100 * last[-1]
 
 

@@ -46,13 +46,14 @@ def _transport(index: int, ports: Sequence[int]) -> Any:
 
     from qres_core import ACCEPT, LinkKeys, NodeInfo  # noqa: PLC0415
 
-    keys = [_key(one) for one in range(len(ports))]
+    keys = [_key(index) for index in range(len(ports))]
     nodes = [bytes(key.verify_key) for key in keys]
-    links = LinkKeys(nodes[index], lambda told: keys[index].sign(told).signature, lambda one: one)
+    links = LinkKeys(nodes[index], lambda told: keys[index].sign(told).signature, lambda node: node)
     plugin = Libp2p(
         listen=f"/ip4/127.0.0.1/tcp/{ports[index]}",
         peers=tuple(
-            f"/ip4/127.0.0.1/tcp/{ports[one]}/p2p/{peer_id(nodes[one])}" for one in range(index)
+            f"/ip4/127.0.0.1/tcp/{ports[index]}/p2p/{peer_id(nodes[index])}"
+            for index in range(index)
         ),
         ping_seconds=30.0,
     )
@@ -98,10 +99,10 @@ async def _receive(index: int, ports: Sequence[int]) -> None:
         delivery = await transport.receive()
         late.append(time.monotonic() - float(delivery.frame[:20]))
     print(json.dumps(late), flush=True)
-    nodes = [bytes(_key(one).verify_key) for one in range(len(ports))]
-    holders = [node for one, node in enumerate(nodes) if one != index]
+    nodes = [bytes(_key(index).verify_key) for index in range(len(ports))]
+    holders = [node for item, node in enumerate(nodes) if item != index]
     while line := await anyio.to_thread.run_sync(sys.stdin.readline):
-        chunks = tuple(bytes.fromhex(one) for one in line.split())
+        chunks = tuple(bytes.fromhex(word) for word in line.split())
         before = total[0]
         data = await transport.fetch_blob(BlobRef(SIZE, chunks), holders, 300)
         print(json.dumps([time.monotonic(), len(data), total[0] - before]), flush=True)
@@ -151,13 +152,13 @@ async def _send(repeats: int) -> tuple[list[float], list[float], list[float]]:
             frame = f"{time.monotonic():020.9f}".encode()
             await transport.broadcast(frame.ljust(FRAME_BYTES, b"."))
             await anyio.sleep(0.1)
-        late = [one for line in await _lines(children) for one in json.loads(line)]
+        late = [load for line in await _lines(children) for load in json.loads(line)]
         goodputs: list[float] = []
         overheads: list[float] = []
         for repeat in range(repeats):
             data = hashlib.shake_128(b"%d" % repeat).digest(SIZE)
             ref = await transport.publish_blob(data)
-            told = " ".join(one.hex() for one in ref.chunks) + "\n"
+            told = " ".join(chunk.hex() for chunk in ref.chunks) + "\n"
             start = time.monotonic()
             for child in children:
                 assert child.stdin is not None  # noqa: S101 - a pipe
@@ -248,7 +249,7 @@ def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness call
 if __name__ == "__main__":
     check_libp2p()
     if sys.argv[1:2] == ["receive"]:
-        anyio.run(_receive, int(sys.argv[2]), [int(one) for one in sys.argv[3:]])
+        anyio.run(_receive, int(sys.argv[2]), [int(word) for word in sys.argv[3:]])
     elif sys.argv[1:2] == ["sink"]:
         trio.run(_sink, int(sys.argv[2]))
     else:

@@ -49,8 +49,8 @@ def _verify_ratio(count: int) -> tuple[float, float]:
     kernel = _kernel(TRUST, None)
     envelopes = _signed(kernel, count, 0)
     key = VerifyKey(envelopes[0].sender)
-    pairs = [(one.auth["ed25519"], one.signing_digest) for one in envelopes]
-    plugin = next(one.instance for one in kernel.enabled if one.name == "ed25519")
+    pairs = [(envelope.auth["ed25519"], envelope.signing_digest) for envelope in envelopes]
+    plugin = next(plugin.instance for plugin in kernel.enabled if plugin.name == "ed25519")
 
     def raw() -> None:
         for signature, digest in pairs:
@@ -69,7 +69,7 @@ def _inbound(count: int, *, stored: bool) -> float:
     with tempfile.TemporaryDirectory() as folder:
         kernel = _kernel(TRUST, folder if stored else None)
         runs = 5
-        frames = [one.to_bytes() for one in _signed(kernel, (runs + 1) * count, 0)]
+        frames = [message.to_bytes() for message in _signed(kernel, (runs + 1) * count, 0)]
         batches = iter([frames[n : n + count] for n in range(0, len(frames), count)])
         sender = kernel.identity(SEED)
         assert sender is not None  # noqa: S101

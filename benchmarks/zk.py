@@ -63,7 +63,7 @@ def _arkworks() -> Callable[[], object] | None:
     scalars = [
         library.Scalar.from_le_bytes_mod_order(secrets.token_bytes(48)) for _ in range(POINTS)
     ]
-    some = [library.G1Point() * one for one in scalars[:100]]
+    some = [library.G1Point() * scalar for scalar in scalars[:100]]
     points = some * (POINTS // len(some))
     return lambda: library.G1Point.multiexp_unchecked(points, scalars)
 
@@ -82,8 +82,8 @@ def _msm_records() -> list[Record]:
         start = time.process_time()
         group.msm(scalars, points)
         ours.append(1e6 * (time.process_time() - start) / POINTS)
-        how, one = _dalek()
-        dalek.append(one)
+        how, item = _dalek()
+        dalek.append(item)
         if arkworks is not None:
             start = time.process_time()
             arkworks()
@@ -184,7 +184,7 @@ def protocol_records(quick: bool) -> list[Record]:  # noqa: FBT001 - the harness
             ),
             "batch of 10": lambda s=statement, i=items: verify_batch(s, i),  # type: ignore[misc]
             "sum of 10": lambda s=statement, v=vector, p=points, b=blinds: opens(  # type: ignore[misc]
-                s, p, 10 * v.astype(np.int64), [10 * one for one in b]
+                s, p, 10 * v.astype(np.int64), [10 * scalar for scalar in b]
             ),
         }
         for name, run in times.items():

@@ -86,9 +86,9 @@ def make_nodes(folder: Path, loopback: int | None) -> None:
     for index, home in enumerate(homes):
         if loopback is None:
             listen, status = "/ip4/0.0.0.0/tcp/4001", "0.0.0.0:8470"
-            places = [f"/dns4/node-{one}/tcp/4001" for one in range(NODES)]
+            places = [f"/dns4/node-{index}/tcp/4001" for index in range(NODES)]
         else:
-            places = [f"/ip4/127.0.0.1/tcp/{loopback + one}" for one in range(NODES)]
+            places = [f"/ip4/127.0.0.1/tcp/{loopback + index}" for index in range(NODES)]
             listen, status = places[index], f"127.0.0.1:{loopback + NODES + index}"
         peers = [f"{place}/p2p/{key['peer_id']}" for place, key in zip(places, keys, strict=True)]
         text = NODE.format(

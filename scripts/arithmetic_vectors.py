@@ -861,7 +861,7 @@ def cases_of_numbers() -> dict[str, Iterator[Case]]:
             {"matrix": matrix, "vector": vector, "expected": sweep(matrix, vector)}
             for matrix, vector in PRODUCTS
         ),
-        "quantised": ({"weights": one, "expected": quantised(one)} for one in weights),
+        "quantised": ({"weights": weight, "expected": quantised(weight)} for weight in weights),
         "squared_distances": (
             {
                 "input": name,

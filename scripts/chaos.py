@@ -102,7 +102,7 @@ def run(trial: Trial, kind: type[Namespaces | Relays], folder: Path) -> dict[str
         found += _ends(swarm)
     finally:
         network.close()
-    testimony = {one.seat.node_id: one.testimony() for one in swarm.honest}
+    testimony = {honest_node.seat.node_id: honest_node.testimony() for honest_node in swarm.honest}
     found += invariants.check(testimony, [seats[liar].node_id])
     lines = [line for node in testimony.values() for line in node]
     return {
@@ -112,12 +112,12 @@ def run(trial: Trial, kind: type[Namespaces | Relays], folder: Path) -> dict[str
         "weather_by": network.means,
         "faults": done,
         "kinds": Counter(fault["kind"] for fault in done),
-        "kills": sum(one.starts - 1 for one in places),
+        "kills": sum(place.starts - 1 for place in places),
         "rounds": max((line["step"] for line in lines if line["kind"] == "model"), default=0),
         "accepted": sum(line["kind"] == "took" for line in lines),
         "refused": Counter(line["reason"] for line in lines if line["kind"] == "refused"),
         "bans": sum(seats[liar].node_id in _last_bans(node) for node in testimony.values()),
-        "violations": [attrs.asdict(one) for one in found],
+        "violations": [attrs.asdict(item) for item in found],
     }
 
 
@@ -138,10 +138,10 @@ def _trouble(
     """Fault after fault until the time is over; what was done, and what did not come back."""
     done: list[dict[str, Any]] = []
     if not until(lambda: min(swarm.steps()) >= 1, START_SECONDS):
-        words = [one.last_words() for one in swarm.honest if not one.step()]
+        words = [honest_node.last_words() for honest_node in swarm.honest if not honest_node.step()]
         return done, [Violation("did not start", "", "; ".join(words))]
     started = time.monotonic()
-    honest = [one.seat.index for one in swarm.honest]
+    honest = [honest_node.seat.index for honest_node in swarm.honest]
     for fault in plan(trial.seed, honest, trial.nodes, weathers=weathers):
         past = time.monotonic() - started
         if past > trial.seconds:
@@ -159,12 +159,14 @@ def _come_back(swarm: Swarm, fault: Fault, patience: float) -> list[Violation]:
     """All honest nodes must make a model that none of them had; what hinders them."""
     goal = max(swarm.steps()) + 1
     back = until(
-        lambda: min(swarm.steps()) >= goal or not all(one.alive for one in swarm.honest),
+        lambda: (
+            min(swarm.steps()) >= goal or not all(honest_node.alive for honest_node in swarm.honest)
+        ),
         patience,
     )
-    gone = [one for one in swarm.honest if not one.alive]
+    gone = [honest_node for honest_node in swarm.honest if not honest_node.alive]
     if gone:
-        return [Violation("ended", one.seat.node_id, one.last_words()) for one in gone]
+        return [Violation("ended", item.seat.node_id, item.last_words()) for item in gone]
     if back:
         return []
     what = f"models {swarm.steps()} of the honest nodes {patience:.0f} s after {fault.kind}"
@@ -173,9 +175,11 @@ def _come_back(swarm: Swarm, fault: Fault, patience: float) -> list[Violation]:
 
 def _ends(swarm: Swarm) -> list[Violation]:
     return [
-        Violation("did not stop in order", one.seat.node_id, f"{code}: {one.last_words()}")
-        for one in swarm.honest
-        if (code := swarm.codes[one.seat.index])
+        Violation(
+            "did not stop in order", honest_node.seat.node_id, f"{code}: {honest_node.last_words()}"
+        )
+        for honest_node in swarm.honest
+        if (code := swarm.codes[honest_node.seat.index])
     ]
 
 
@@ -189,8 +193,8 @@ def tell(report: dict[str, Any]) -> None:
         f"accepted, {report['refused']['replayed']} refused as replayed, the liar is banned by "
         f"{report['bans']} nodes in the end"
     )
-    for one in report["violations"]:
-        print(f"  VIOLATION {one['kind']}  {one['node'][:16]}  {one['what']}")
+    for violation in report["violations"]:
+        print(f"  VIOLATION {violation['kind']}  {violation['node'][:16]}  {violation['what']}")
     print(f"  {len(report['violations'])} violations", flush=True)
 
 
@@ -238,9 +242,9 @@ def main() -> int:
     finally:
         if chosen.json:
             chosen.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
-        if not chosen.keep and not any(one["violations"] for one in reports):
+        if not chosen.keep and not any(report["violations"] for report in reports):
             shutil.rmtree(home, ignore_errors=True)
-    violations = sum(len(one["violations"]) for one in reports)
+    violations = sum(len(report["violations"]) for report in reports)
     if violations and not chosen.keep:
         print(f"logs and witnesses are in {home}", file=sys.stderr)
     return 1 if violations else 0

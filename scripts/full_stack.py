@@ -158,7 +158,7 @@ class Setting:
 
 def _example() -> tuple[dict[str, Any], Tables]:
     read = tomli.loads(EXAMPLE.read_text(encoding="utf-8"))
-    return dict(read["swarm"]), {name: dict(one) for name, one in read["plugins"].items()}
+    return dict(read["swarm"]), {name: dict(plugin) for name, plugin in read["plugins"].items()}
 
 
 def groups(nodes: int = 40) -> Setting:
@@ -231,7 +231,7 @@ def attacked(setting: Setting, *, rounds: int, seed: int, progress: Any = None) 
     for name, table in plugins.items():
         tables[name] = table
         if name == "ed25519":
-            tables["pki"] = {"members": [one.hex() for one in ids]}
+            tables["pki"] = {"members": [item.hex() for item in ids]}
     config = parse({"swarm": setting.swarm, "plugins": tables}, source="full stack")
     scenario = Scenario(
         rounds=rounds,
@@ -291,7 +291,7 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        aborted = [one.reason for one in self.stack.rounds if not one.closed]
+        aborted = [record.reason for record in self.stack.rounds if not record.closed]
         return {
             "setting": self.setting.name,
             "nodes": self.stack.nodes,
@@ -304,7 +304,7 @@ class Verdict:
             "may_lose": BOUNDS[self.setting.name],
             "one_digest": self.stack.unanimous,
             "banned_honest": self.stack.rounds[-1].banned_honest,
-            "fates": [attrs.asdict(one) for one in self.stack.fates],
+            "fates": [attrs.asdict(fate) for fate in self.stack.fates],
             "cpu_seconds": self.cpu_seconds,
             "holds": self.holds,
         }
@@ -368,8 +368,8 @@ def main() -> int:
         if not options.json:
             _show(verdicts[-1])
     if options.json:
-        print(json.dumps([one.to_json() for one in verdicts], indent=2))
-    return not all(one.holds for one in verdicts)
+        print(json.dumps([verdict.to_json() for verdict in verdicts], indent=2))
+    return not all(verdict.holds for verdict in verdicts)
 
 
 if __name__ == "__main__":

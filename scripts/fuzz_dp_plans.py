@@ -99,36 +99,36 @@ def request(draw: random.Random, *, sampled: bool) -> Request:
     return Request(**values)
 
 
-def squared_mu(one: PrivacyPlan) -> float:
+def squared_mu(privacy_plan: PrivacyPlan) -> float:
     """(sensitivity / deviation)^2 of all rounds, from the integers of the plan."""
-    mechanism = one.mechanism
+    mechanism = privacy_plan.mechanism
     replaced = 2 if mechanism.relation.value == "replace-one" else 1
-    variance = mechanism.share * max(1, one.request.honest) - LEMMA
-    return float(one.request.rounds * (replaced * mechanism.bound) ** 2 / variance)
+    variance = mechanism.share * max(1, privacy_plan.request.honest) - LEMMA
+    return float(privacy_plan.request.rounds * (replaced * mechanism.bound) ** 2 / variance)
 
 
 def wrong(plans: list[PrivacyPlan]) -> list[str]:
     """The plans that spend more than was asked for, told."""
     if not plans:
         return []
-    mu = np.sqrt(np.array([squared_mu(one) for one in plans]))
-    epsilon = np.array([one.request.epsilon for one in plans])
-    delta = np.array([one.request.delta for one in plans])
+    mu = np.sqrt(np.array([squared_mu(plan) for plan in plans]))
+    epsilon = np.array([plan.request.epsilon for plan in plans])
+    delta = np.array([plan.request.delta for plan in plans])
     found = deltas(mu, epsilon)
     # The quadrature is good to 1e-9, and to 1e-15 of the exponent where that is large.
     room = 1e-9 + 1e-15 * (epsilon / mu + mu) * (np.abs(epsilon / mu - mu / 2) + 1.0)
     over = np.flatnonzero(~(found <= delta * (1.0 + room)))
     bad = [f"delta {found[i]:.17g} > {delta[i]:.17g}: {plans[i]}" for i in over]
     bad += [
-        f"epsilon above the budget: {one}" for one in plans if one.epsilon > one.request.epsilon
+        f"epsilon above the budget: {plan}" for plan in plans if plan.epsilon > plan.request.epsilon
     ]
     return bad
 
 
-def sampled_epsilon(one: PrivacyPlan) -> float:
+def sampled_epsilon(privacy_plan: PrivacyPlan) -> float:
     """Epsilon of a plan with Poisson sampling by a plain convolution, losses rounded to nearest."""
-    rate, rounds = one.request.sampling_rate, one.request.rounds
-    noise = math.sqrt(one.request.rounds / squared_mu(one))
+    rate, rounds = privacy_plan.request.sampling_rate, privacy_plan.request.rounds
+    noise = math.sqrt(privacy_plan.request.rounds / squared_mu(privacy_plan))
     x = np.linspace(-12.0 * noise, 12.0 * noise + 1.0, 400_001)
     base = np.exp(-0.5 * (x / noise) ** 2)
     moved = np.exp(-0.5 * ((x - 1.0) / noise) ** 2)
@@ -153,7 +153,7 @@ def sampled_epsilon(one: PrivacyPlan) -> float:
             middle = 0.5 * (low + high)
             part = sums > middle
             found = float(composed[part] @ -np.expm1(middle - sums[part]))
-            low, high = (middle, high) if found > one.request.delta else (low, middle)
+            low, high = (middle, high) if found > privacy_plan.request.delta else (low, middle)
         best = max(best, high)
     return best
 
@@ -181,15 +181,15 @@ def run(count: int, seed: str, sampled: int) -> tuple[Counter[str], list[str]]:
         if asked.delta.__class__ is float and asked.delta < 1e-9:
             continue  # below what the plain convolution resolves
         try:
-            one = plan(asked)
+            item = plan(asked)
         except QresError as error:
             results[f"sampled {error.code}"] += 1
             continue
         results["sampled planned"] += 1
-        if one.request.sampling_rate < 1.0 and squared_mu(one) < 100.0 * one.request.rounds:
-            found = sampled_epsilon(one)
-            if found > one.request.epsilon * 1.002 + 1e-4:
-                bad.append(f"epsilon {found} > {one.request.epsilon}: {one}")
+        if item.request.sampling_rate < 1.0 and squared_mu(item) < 100.0 * item.request.rounds:
+            found = sampled_epsilon(item)
+            if found > item.request.epsilon * 1.002 + 1e-4:
+                bad.append(f"epsilon {found} > {item.request.epsilon}: {item}")
             results["sampled checked"] += 1
     return results, bad
 
@@ -212,10 +212,10 @@ def main() -> int:
     ]
     with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
         work = [pool.submit(run, count, seed, chosen.sampled // jobs) for count, seed in parts]
-        done = [one.result() for one in work]
+        done = [task.result() for task in work]
     results: Counter[str] = Counter()
-    for one, _ in done:
-        results += one
+    for item, _ in done:
+        results += item
     bad = [text for _, texts in done for text in texts]
     seconds = round(time.perf_counter() - started, 1)
     print(json.dumps({"results": results, "seconds": seconds, "wrong": bad[:10]}, indent=1))

@@ -72,7 +72,10 @@ def attack(
     plan = Plan(
         swarm="hostile",
         key=str(last.folder / "node.key"),
-        targets=tuple(f"/ip4/127.0.0.1/tcp/{one.port}/p2p/{one.peer_id}" for one in honest),
+        targets=tuple(
+            f"/ip4/127.0.0.1/tcp/{honest_node.port}/p2p/{honest_node.peer_id}"
+            for honest_node in honest
+        ),
         held=min(200, pieces // 10),
         seconds=seconds,
         **{name: int(share * pieces) for name, share in SHARES.items()},
@@ -96,8 +99,8 @@ def _until(fleet: Fleet, step: int, seconds: float) -> bool:
 
 
 def _memory(fleet: Fleet) -> list[int]:
-    found = [usage(one.process.pid) for one in fleet.members]
-    return [0 if one is None else one.memory for one in found]
+    found = [usage(member.process.pid) for member in fleet.members]
+    return [0 if item is None else item.memory for item in found]
 
 
 def run(pieces: int, seconds: float, folder: Path) -> dict[str, Any]:
@@ -122,18 +125,21 @@ def run(pieces: int, seconds: float, folder: Path) -> dict[str, Any]:
             raw.wait()
         during, took = fleet.step - first, time.monotonic() - started
         after = _until(fleet, fleet.step + 3, 60)
-        reports = [one.report or {} for one in fleet.members]
-        lost = [one.seat.name for one in fleet.lost]
+        reports = [member.report or {} for member in fleet.members]
+        lost = [item.seat.name for item in fleet.lost]
     verdict = fleet.verdict()
     try:
         sent = json.loads((folder / "raw.json").read_bytes())
     except ValueError:
         sent = {}
-    honest = {one.node_id for one in seats[:-1]}
+    honest = {seat.node_id for seat in seats[:-1]}
     banned = [
-        one["id"] in honest for said in reports for one in said.get("members", ()) if one["banned"]
+        item["id"] in honest
+        for said in reports
+        for item in said.get("members", ())
+        if item["banned"]
     ]
-    growth = [one - was for one, was in zip(most, before, strict=True)]
+    growth = [item - was for item, was in zip(most, before, strict=True)]
     fine = verdict.agreed and after and not lost and during > 0 and max(growth) <= ROOM
     return {
         "fine": fine and not any(banned) and bool(sent),
@@ -163,7 +169,7 @@ def tell(report: dict[str, Any]) -> None:
         f"{'rounds go on' if report['after'] else 'NO ROUND'}, "
         f"{'all agree' if report['agreed'] else 'THEY DO NOT AGREE'}"
     )
-    growth = ", ".join(f"{one / MIB:.1f}" for one in report["growth"])
+    growth = ", ".join(f"{item / MIB:.1f}" for item in report["growth"])
     print(f"memory grew by {growth} MiB; banned: {report['bans']}")
 
 

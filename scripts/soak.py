@@ -90,15 +90,15 @@ class Trend:
     @classmethod
     def of(cls, samples: Sequence[Sample], rounds: int) -> Trend | None:
         """Of a node's samples; ``None`` where there are too few."""
-        warm = [one.usage for one in samples if WARM * rounds <= one.step < rounds]
+        warm = [sample.usage for sample in samples if WARM * rounds <= sample.step < rounds]
         if len(warm) < 2:
             return None
         tenth = max(1, len(warm) // 10)
         ends = warm[:tenth], warm[-tenth:]
-        memory = [int(statistics.median(one.memory for one in end)) for end in ends]
-        files = [int(statistics.median(one.descriptors for one in end)) for end in ends]
-        threads = [int(statistics.median(one.threads for one in end)) for end in ends]
-        most = max(one.usage.memory for one in samples)
+        memory = [int(statistics.median(item.memory for item in end)) for end in ends]
+        files = [int(statistics.median(item.descriptors for item in end)) for end in ends]
+        threads = [int(statistics.median(item.threads for item in end)) for end in ends]
+        most = max(sample.usage.memory for sample in samples)
         return cls((memory[0], memory[1]), (files[0], files[1]), (threads[0], threads[1]), most)
 
     @property
@@ -158,7 +158,7 @@ def main() -> int:
             samples, took = watch(fleet, chosen.rounds, chosen.seconds)
         verdict = fleet.verdict()
         trends = [Trend.of(mine, chosen.rounds) for mine in samples]
-        fine = verdict.agreed and all(one is not None and one.flat for one in trends)
+        fine = verdict.agreed and all(trend is not None and trend.flat for trend in trends)
         for member, trend in zip(fleet.members, trends, strict=True):
             print(f"{member.seat.name}  {_told(trend)}")
         rate = verdict.step / took
@@ -170,8 +170,8 @@ def main() -> int:
                 "seconds": took,
                 "agreed": verdict.agreed,
                 "flat": fine,
-                "trends": [None if one is None else attrs.asdict(one) for one in trends],
-                "samples": [[attrs.asdict(one) for one in mine] for mine in samples],
+                "trends": [None if trend is None else attrs.asdict(trend) for trend in trends],
+                "samples": [[attrs.asdict(sample) for sample in mine] for mine in samples],
             }
             chosen.json.write_text(json.dumps(report) + "\n", encoding="utf-8")
     finally:

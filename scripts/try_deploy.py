@@ -66,8 +66,8 @@ def let_through(name: str, ignore: str) -> bool:
     wanted = [line[1:] for line in lines if line.startswith("!")]
     unwanted = [line[3:] for line in lines if line.startswith("**/")]
     parts = Path(name).parts
-    inside = any(name == one or name.startswith(f"{one}/") for one in wanted)
-    return inside and not any(fnmatch.fnmatch(part, one) for part in parts for one in unwanted)
+    inside = any(name == item or name.startswith(f"{item}/") for item in wanted)
+    return inside and not any(fnmatch.fnmatch(part, item) for part in parts for item in unwanted)
 
 
 def copy(words: Sequence[str], folder: Path) -> None:

@@ -71,7 +71,7 @@ def case(name: str, statement: NormStatement) -> dict[str, Any]:
         "parameters": statement.parameters().hex(),
         "reference": statement.reference().hex(),
         "vector": vector.tolist(),
-        "blinds": [one.to_bytes(32, "little").hex() for one in integers(commitment.blinds)],
+        "blinds": [integer.to_bytes(32, "little").hex() for integer in integers(commitment.blinds)],
         "challenges": challenges(statement, bundle),
         "bundle": bundle.to_bytes().hex(),
     }

@@ -221,16 +221,21 @@ def test_files_and_commands_named_exist(path: Path) -> None:
     folders = r"(?:tests|scripts|benchmarks|examples|plugins|libraries)"
     named = {
         file
-        for one in inline
-        for file in re.findall(rf"(?<![\w./-]){folders}/[\w./-]+\.(?:py|toml|md|txt)\b", one)
+        for item in inline
+        for file in re.findall(rf"(?<![\w./-]){folders}/[\w./-]+\.(?:py|toml|md|txt)\b", item)
     }
     if path in OWN_SWARMS:  # the tutorial speaks of files of the plugin it makes
         assert not [file for file in named if not (ROOT / file).is_file()]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
-    commands = [*inline, *(line for one in _blocks(text, "console") for line in one.splitlines())]
+    commands = [
+        *inline,
+        *(line for block in _blocks(text, "console") for line in block.splitlines()),
+    ]
     wanted = {
-        found[1] for one in commands if (found := re.match(r"(?:\$ )?make ([a-z][\w-]*)", one))
+        found[1]
+        for command in commands
+        if (found := re.match(r"(?:\$ )?make ([a-z][\w-]*)", command))
     }
     assert wanted <= targets
 
@@ -282,7 +287,9 @@ def test_the_security_roadmap_is_true(pages: ModuleType) -> None:
     """Done and begun items have a distribution here, the others none."""
     states = _roadmap()
     here = {distribution for distribution, _kind in pages.first_party_plugins().values()}
-    assert {one for one, said in states.items() if said != {"not started"}} == here - {"qres-core"}
+    assert {state for state, said in states.items() if said != {"not started"}} == here - {
+        "qres-core"
+    }
     assert set(states) >= set(FIRST_PARTY.values())
 
 
@@ -418,7 +425,7 @@ def refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         found = scan(path=[str(site), str(stray)], trusted=frozenset({site.resolve()}))
         # As in an environment that lacks the plugin, whatever this one has.
         installed = {
-            one: it for one, it in {**scan(), **found}.items() if one in found or one != name
+            item: it for item, it in {**scan(), **found}.items() if item in found or item != name
         }
         swarm = SwarmConfig(name="page", nodes=1, byzantine=0, quorum=1)
         with pytest.raises(PluginError) as caught:

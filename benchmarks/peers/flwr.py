@@ -33,7 +33,7 @@ def prepare(rows: Rows, f: int) -> Rules:
 
     def bulyan() -> Any:
         chosen = select_multikrum(replies, b, n - 2 * b)
-        models = [one.array_records["arrays"].to_numpy_ndarrays() for one in chosen]
+        models = [item.array_records["arrays"].to_numpy_ndarrays() for item in chosen]
         middle = [np.median(np.stack([model[0] for model in models]), axis=0)]
         return aggregate_n_closest_weights(middle, models, n - 4 * b)
 

@@ -48,10 +48,10 @@ def compatibility_body() -> Iterator[str]:
     def ask(*asked: str) -> Any:
         return matrix.answer(tuple(sorted(asked, key=labels.index)))
 
-    def cell(one: str, other: str) -> str:
-        if matrix.exclusive((one, other)):
+    def cell(text: str, other: str) -> str:
+        if matrix.exclusive((text, other)):
             return "·"
-        found = ask(one, other)
+        found = ask(text, other)
         if not found.supported:
             return str(found.problems[0].code).removeprefix("QRES-")
         sign = "✓" if found.setting.byzantine else "○"
@@ -61,13 +61,13 @@ def compatibility_body() -> Iterator[str]:
     yield _table(
         ["", *(str(number) for number in range(1, len(labels) + 1))],
         (
-            [f"{number}. {one}", *(cell(one, other) for other in labels)]
-            for number, one in enumerate(labels, start=1)
+            [f"{number}. {label}", *(cell(label, other) for other in labels)]
+            for number, label in enumerate(labels, start=1)
         ),
     )
     yield "## Refused pairs"
     yield "Two transports, or two rules, are refused with QRES-E302 and not listed here."
-    refused = [one for one in map(matrix.answer, matrix.groups_of(2)) if not one.supported]
+    refused = [item for item in map(matrix.answer, matrix.groups_of(2)) if not item.supported]
     yield _table(
         ["pair", "error", "reason", "remedy"],
         (
@@ -84,7 +84,7 @@ def compatibility_body() -> Iterator[str]:
     )
     yield "## Triples"
     found = list(matrix.triples())
-    unfit = [one for one in found if not one.supported]
+    unfit = [item for item in found if not item.supported]
     yield (
         f"Of the {len(found)} triples whose pairs are all supported, {len(found) - len(unfit)} are "
         "supported; every other triple contains a refused pair."
@@ -93,8 +93,8 @@ def compatibility_body() -> Iterator[str]:
         yield _table(
             ["triple", "error", "reason", "remedy"],
             (
-                [" + ".join(one.labels), str(why.code), f"`{why.where}`: {why.what}", str(why.fix)]
-                for one in unfit
-                for why in one.problems
+                [" + ".join(rule.labels), str(why.code), f"`{why.where}`: {why.what}", str(why.fix)]
+                for rule in unfit
+                for why in rule.problems
             ),
         )

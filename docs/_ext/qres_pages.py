@@ -124,7 +124,9 @@ def errors_page() -> str:
         family = ""
         for code, (title, meaning) in ERRORS.items():
             if not family or not code.startswith(family):
-                family = next(one for one in ERROR_FAMILIES if code.startswith(one))
+                family = next(
+                    error_family for error_family in ERROR_FAMILIES if code.startswith(error_family)
+                )
                 yield f"## {ERROR_FAMILIES[family]}"
             yield f"### {code}"
             yield f"**{title[0].upper()}{title[1:]}.** {_markdown(meaning)}"
@@ -187,7 +189,7 @@ def _toml_type(kind: Any) -> str:
         return _TOML_TYPES[kind]
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        (some,) = (one for one in inner if one is not type(None))
+        (some,) = (part for part in inner if part is not type(None))
         return _toml_type(some)
     if origin in (tuple, list):
         return f"array of {_toml_type(inner[0])}s"
@@ -323,8 +325,8 @@ def attacks_page() -> str:
         yield _table(
             ("attack", "what it sends", "what the attacker must know", "strength"),
             (
-                (f"`{one.name}`", one.summary, one.knowledge, one.strength)
-                for one in ATTACKS.values()
+                (f"`{attack.name}`", attack.summary, attack.knowledge, attack.strength)
+                for attack in ATTACKS.values()
             ),
         )
         yield (
@@ -352,7 +354,7 @@ def attacks_page() -> str:
         )
         yield _table(
             ("attack", "what it does"),
-            ((f"`{one.name}`", one.summary) for one in SABOTAGE.values()),
+            ((f"`{item.name}`", item.summary) for item in SABOTAGE.values()),
         )
 
     intro = """

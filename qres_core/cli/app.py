@@ -107,7 +107,9 @@ def plugin_verbs() -> dict[str, EntryPoint]:
         if entries and home in trusted:
             for entry in entries:  # a folder may be on sys.path twice
                 found.setdefault(entry.name, {})[home, entry.value] = entry
-    return {name: next(iter(one.values())) for name, one in sorted(found.items()) if len(one) == 1}
+    return {
+        name: next(iter(item.values())) for name, item in sorted(found.items()) if len(item) == 1
+    }
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

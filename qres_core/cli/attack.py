@@ -55,13 +55,13 @@ def list_command(*, as_json: bool) -> None:
     ]
     exhibits = [
         {
-            "name": one.name,
-            "family": one.family.value,
-            "summary": one.summary,
-            "succeeds_if": one.aim,
-            "against": list(one.plays),
+            "name": item.name,
+            "family": item.family.value,
+            "summary": item.summary,
+            "succeeds_if": item.aim,
+            "against": list(item.plays),
         }
-        for one in gallery().values()
+        for item in gallery().values()
     ]
     if as_json:
         click.echo(json.dumps({"attacks": attacks, "exhibits": exhibits}, indent=2))
@@ -75,8 +75,8 @@ def list_command(*, as_json: bool) -> None:
         table.add_row(*row.values())
     console().print("Attacks, for simulation.attack and --attack:", table)
     table = Table("exhibit", "family", "what the attackers do", "succeeds if", "against")
-    for one in gallery().values():
-        table.add_row(one.name, one.family.value, one.summary, one.aim, str(len(one.plays)))
+    for item in gallery().values():
+        table.add_row(item.name, item.family.value, item.summary, item.aim, str(len(item.plays)))
     console().print("\nExhibits, for `qres attack run`:", table)
 
 
@@ -169,11 +169,11 @@ def _print(shown: Sequence[Shown], *, costs: bool) -> None:
     styles = {"failed": "bold red", "held": "green", "none": "dim"}
     heads = ["attack", "against", "outcome", "measured", "accuracy", "noticed by", "why"]
     table = Table(*heads, *(["CPU s", "MB"] if costs else []))
-    for one in shown:
-        for outcome, seconds in zip(one.outcomes, one.seconds, strict=True):
+    for item in shown:
+        for outcome, seconds in zip(item.outcomes, item.seconds, strict=True):
             kind, word = mark(outcome)
             table.add_row(
-                one.entry.name,
+                item.entry.name,
                 outcome.defence,
                 f"[{styles[kind]}]{word}[/]",
                 f"{outcome.measure}: {outcome.value:.3g}",

@@ -112,9 +112,9 @@ def show(certificate: RuleReport) -> None:
     where = console()
     colour = "green" if certificate.certified else "red"
     where.print(f"[{colour} bold]{escape(certificate.conclusion)}[/]", highlight=False)
-    for one in certificate.parts:
-        options = ", ".join(f"{name} = {value!r}" for name, value in one.options.items())
-        line = f"  {one.name} ({one.origin}, {one.target}) {options}"
+    for part in certificate.parts:
+        options = ", ".join(f"{name} = {value!r}" for name, value in part.options.items())
+        line = f"  {part.name} ({part.origin}, {part.target}) {options}"
         where.print(escape(line.rstrip()), highlight=False)
     where.print(escape(f"  {stated(certificate.claims)}"), highlight=False)
     where.print(_rules(certificate))
@@ -130,9 +130,9 @@ def _rules(certificate: RuleReport) -> Table:
 
     table = Table("rule", "it …", "verdict", "why")
     table.columns[0].no_wrap = table.columns[2].no_wrap = True
-    for one in certificate.verdicts:
-        verdict = f"[{_COLOURS[one.outcome]}]{one.outcome}[/]"
-        table.add_row(one.rule, one.title, verdict, escape(one.why))
+    for item in certificate.verdicts:
+        verdict = f"[{_COLOURS[item.outcome]}]{item.outcome}[/]"
+        table.add_row(item.rule, item.title, verdict, escape(item.why))
     return table
 
 
@@ -156,10 +156,14 @@ def _measurements(certificate: RuleReport) -> Iterator[Table]:
         title = f"attacks by {certificate.tolerates} of {certificate.nodes}"
         heads = ("attack", "deviation / honest spread", "kappa", "withstood")
         table = Table(*heads, title=title, title_justify="left")
-        for one in certificate.attacks:
-            verdict = {True: "yes", False: "[red bold]NO[/]", None: escape(one.found.why)}
-            cells = (figure(one.found.deviation), figure(one.kappa), verdict[one.found.withstood])
-            table.add_row(escape(one.attack), *cells)
+        for attack in certificate.attacks:
+            verdict = {True: "yes", False: "[red bold]NO[/]", None: escape(attack.found.why)}
+            cells = (
+                figure(attack.found.deviation),
+                figure(attack.kappa),
+                verdict[attack.found.withstood],
+            )
+            table.add_row(escape(attack.attack), *cells)
         yield table
 
 
@@ -169,8 +173,8 @@ def _figures(certificate: RuleReport) -> Iterator[str]:
         yield f"breakdown: {withstood} far liars among {count} withstood, and no more"
     if certificate.timings:
         times = (
-            f"{one.updates} x {one.dimension}: {one.milliseconds:.3g} ms"
-            for one in certificate.timings
+            f"{timing.updates} x {timing.dimension}: {timing.milliseconds:.3g} ms"
+            for timing in certificate.timings
         )
         yield f"CPU time a call: {', '.join(times)}"
     versions = ", ".join(f"{name} {value}" for name, value in certificate.versions.items())

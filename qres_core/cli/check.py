@@ -107,8 +107,8 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
     table = Table("family", "plugins", "results combine as")
     for row in pipeline(found):
         plugins = "\n".join(
-            f"{one['name']} ({one['distribution']} {one['version']}): {', '.join(one['hooks'])}"
-            for one in row["plugins"]
+            f"{part['name']} ({part['distribution']} {part['version']}): {', '.join(part['hooks'])}"
+            for part in row["plugins"]
         )
         slot = SLOTS.get(row["family"])
         table.add_row(row["family"], plugins or "[dim]none[/dim]", slot.combination if slot else "")

@@ -121,7 +121,7 @@ def _injected(result: SimulationResult) -> Iterator[str]:
 def _banned(result: SimulationResult) -> Iterator[str]:
     if any("reputation" in plugin["hooks"] for plugin in result.pipeline) and result.rounds:
         last, honest = result.rounds[-1], result.nodes - result.attackers
-        first = next((one.number for one in result.rounds if one.banned_attackers), None)
+        first = next((item.number for item in result.rounds if item.banned_attackers), None)
         since = f", the first in round {first}" if first is not None else ""
         yield (
             f"banned at the end: {last.banned_attackers} of {result.attackers} attackers{since}; "
@@ -153,7 +153,7 @@ def summary(result: SimulationResult) -> str:
     else:
         kinds = len(set(result.model_digests))
         agreement = f"[red]{nodes} honest nodes hold {kinds} different models[/red]"
-    chain = " → ".join(f"{one['name']} {one['version']}" for one in result.pipeline)
+    chain = " → ".join(f"{item['name']} {item['version']}" for item in result.pipeline)
     lines = [
         f"{closed} rounds closed, {aborted} aborted; {agreement}",
         f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",

@@ -46,7 +46,7 @@ def _code(text: str) -> str:
     code = f"{_PREFIX}{short}"
     if code in ERRORS:
         return code
-    near = nearest(short, [one.removeprefix(_PREFIX) for one in ERRORS])
+    near = nearest(short, [error.removeprefix(_PREFIX) for error in ERRORS])
     msg = f"there is no error {text!r}; {near or '`qres explain` lists all'}"
     raise click.UsageError(msg)
 

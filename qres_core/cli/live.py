@@ -67,7 +67,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _accuracies(report: Mapping[str, Any]) -> list[float]:
-    made = [one["metrics"].get("accuracy") for one in report["history"]]
+    made = [record["metrics"].get("accuracy") for record in report["history"]]
     return [value for value in made if value is not None][-40:]
 
 
@@ -100,11 +100,13 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         head.add_row(Text(name, style="bold"), Text(value))
     yield head
     table = Table("member", "connected", "standing", "contributed")
-    for one in report["members"]:
-        connected = "self" if one["self"] else "yes" if one["connected"] else "no"
-        standing = "banned" if one["banned"] else f"{one['standing']:.2f}"
-        style = "red" if one["banned"] else None if connected != "no" else "dim"
-        table.add_row(one["id"][:16], connected, standing, str(one["contributed"]), style=style)
+    for member in report["members"]:
+        connected = "self" if member["self"] else "yes" if member["connected"] else "no"
+        standing = "banned" if member["banned"] else f"{member['standing']:.2f}"
+        style = "red" if member["banned"] else None if connected != "no" else "dim"
+        table.add_row(
+            member["id"][:16], connected, standing, str(member["contributed"]), style=style
+        )
     yield table
 
 

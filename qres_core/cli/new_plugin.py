@@ -190,14 +190,14 @@ def render(name: str, hook: str) -> dict[str, str]:
         "class_name": class_name,
         "summary": scaffold.summary,
         "options": scaffold.toml(plugin, module),
-        "what": scaffold.what.format(hooks=", ".join(f"`{one}`" for one in scaffold.hooks)),
+        "what": scaffold.what.format(hooks=", ".join(f"`{hook}`" for hook in scaffold.hooks)),
         "use": scaffold.use,
         "extra_files": ', "swarm.toml"' if hook == "trainer" else "",
         "entry_points": f'[project.entry-points."{scaffold.group}"]\n'
         f'{plugin} = "{module}:{class_name}"\n\n'
         if scaffold.group
         else "",
-        "dependencies": ", ".join(f'"{one}"' for one in dependencies),
+        "dependencies": ", ".join(f'"{dependency}"' for dependency in dependencies),
         "core": core,
     }
     sources = {

@@ -94,7 +94,9 @@ def run(
     )
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(one is not threading.main_thread() and not one.daemon for one in threading.enumerate()):
+    if any(
+        item is not threading.main_thread() and not item.daemon for item in threading.enumerate()
+    ):
         # A fit under way cannot be told to stop, and nobody wants its result.
         os._exit(code)
     sys.exit(code)

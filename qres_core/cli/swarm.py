@@ -301,7 +301,7 @@ class Watch:
         if self._shown is not None:
             from qres_core.cli.live import swarm_table  # noqa: PLC0415 - rich
 
-            rows = [(one.seat.name, one.role, one.report) for one in self.fleet.members]
+            rows = [(member.seat.name, member.role, member.report) for member in self.fleet.members]
             title = f"{self.name}: {len(rows)} nodes; ctrl-C stops them"
             self._shown.update(swarm_table(title, rows), refresh=True)
         elif not self.as_json:
@@ -341,13 +341,17 @@ def figures_of(fleet: Fleet, step: int) -> dict[str, float]:
 
 def waited_for(fleet: Fleet) -> str:
     """What the next model waits for, as far as the nodes say."""
-    silent = [one.seat.name for one in fleet.living if not one.answers]
+    silent = [living_node.seat.name for living_node in fleet.living if not living_node.answers]
     if silent:
         return f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer yet"
-    behind = [one for one in fleet.living if one.step < max(two.step for two in fleet.living)]
+    behind = [
+        living_node
+        for living_node in fleet.living
+        if living_node.step < max(two.step for two in fleet.living)
+    ]
     if behind:
-        said = ", ".join(f"{one.seat.name} is at model {one.step}" for one in behind)
-        return f"{said}, others at {max(one.step for one in fleet.living)}"
+        said = ", ".join(f"{item.seat.name} is at model {item.step}" for item in behind)
+        return f"{said}, others at {max(living_node.step for living_node in fleet.living)}"
     report: dict[str, Any] = (fleet.living[0].report if fleet.living else None) or {}
     last = (report.get("history") or [{"closed": True}])[-1]
     why = "" if last["closed"] else f"; the last was aborted: {last['reason']}"
@@ -370,25 +374,25 @@ def _tell(
             **trained,
             "nodes": [
                 {
-                    "name": one.seat.name,
-                    "id": one.seat.node_id,
-                    "url": one.seat.url,
-                    "hostile": one.seat.hostile,
-                    "exit_code": one.process.returncode,
-                    "restarts": one.restarts,
-                    "trainer_error": one.complaint,
-                    "dead": one.fate or None,
-                    "status": one.report,
+                    "name": member.seat.name,
+                    "id": member.seat.node_id,
+                    "url": member.seat.url,
+                    "hostile": member.seat.hostile,
+                    "exit_code": member.process.returncode,
+                    "restarts": member.restarts,
+                    "trainer_error": member.complaint,
+                    "dead": member.fate or None,
+                    "status": member.report,
                 }
-                for one in fleet.members
+                for member in fleet.members
             ],
         }
         click.echo(json.dumps(report, indent=2))
         return
     honest, living = fleet.honest, fleet.living
-    for one in fleet.dead:
-        log = one.seat.folder / "log.jsonl"
-        click.echo(f"{one.seat.name} is dead: it {one.fate} ({log})", err=True)
+    for outcome in fleet.dead:
+        log = outcome.seat.folder / "log.jsonl"
+        click.echo(f"{outcome.seat.name} is dead: it {outcome.fate} ({log})", err=True)
     if fleet.hopeless:
         few = f"{len(living)} of {len(honest)} honest nodes are left"
         click.echo(f"{few}, and a round needs {fleet.needed}", err=True)
@@ -407,7 +411,7 @@ def _tell(
         wanted = "" if fleet.rounds is None else f" of {fleet.rounds}"
         made = f"they are at model {verdict.step}{wanted}"
         click.echo(f"the honest nodes did not all end with one model: {made}", err=True)
-        for reason, count in _aborted(one.report for one in honest):
+        for reason, count in _aborted(honest_node.report for honest_node in honest):
             click.echo(f"    rounds aborted at {count} of them: {reason}", err=True)
 
 
@@ -417,7 +421,7 @@ def _aborted(reports: Iterable[Mapping[str, Any] | None]) -> list[tuple[str, int
         reason
         for report in reports
         for reason in {
-            one["reason"] for one in (report or {}).get("history", []) if not one["closed"]
+            item["reason"] for item in (report or {}).get("history", []) if not item["closed"]
         }
     )
     return counts.most_common(_REASONS)

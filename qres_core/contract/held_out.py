@@ -145,6 +145,6 @@ class Screening:
 
     def of(self, sender: NodeId) -> int:
         """The share of a sender; 0 for one it speaks against."""
-        if any(one.subject == sender for one in self.against):
+        if any(fact.subject == sender for fact in self.against):
             return 0
         return self.shares.get(sender, FULL_STANDING)

@@ -167,8 +167,10 @@ def one_of(*choices: str | int) -> Option:
         # Other types need not be hashable.
         return type(value) in (str, int) and (type(value), value) in kinds
 
-    shown = ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in choices)
-    words = tuple(one for one in choices if isinstance(one, str) and one)
+    shown = ", ".join(
+        f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in choices
+    )
+    words = tuple(choice for choice in choices if isinstance(choice, str) and choice)
     return Option(f"one of {shown}", fits, words=words)
 
 
@@ -204,7 +206,7 @@ def many(each: Option) -> Option:
 
     def fits(value: object) -> bool:
         return type(value) is tuple and all(
-            each.fits(one) for one in cast("tuple[object, ...]", value)
+            each.fits(item) for item in cast("tuple[object, ...]", value)
         )
 
     return Option(f"an array, each entry {each.allowed}", fits, secret=each.secret)

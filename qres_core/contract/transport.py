@@ -54,11 +54,11 @@ class BlobRef:
         if self.size < 1 or len(self.chunks) != -(-self.size // CHUNK):
             what = f"{len(self.chunks)} chunks for {self.size} bytes"
             raise ValueRefusedError.of("QRES-E506", "blob.chunks", what, f"{CHUNK} bytes each")
-        if any(len(one) != 32 for one in self.chunks):
+        if any(len(chunk) != 32 for chunk in self.chunks):
             raise ValueRefusedError.of("QRES-E506", "blob.chunks", "a hash is not 32 bytes", "")
         named = hashlib.sha256(b"qres/blob/v1\0" + self.size.to_bytes(8, "big"))
-        for one in self.chunks:
-            named.update(one)
+        for chunk in self.chunks:
+            named.update(chunk)
         object.__setattr__(self, "root", named.digest())
 
     @classmethod

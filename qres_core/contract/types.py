@@ -391,7 +391,7 @@ class Updates:
             object.__setattr__(self, "sums", _freeze(self.sums))
 
     def _check_members(self, n: int) -> None:
-        named = [one for row in self.members for one in row]
+        named = [item for row in self.members for item in row]
         ascending = all(list(row) == sorted(row) for row in self.members)
         if (
             len(self.members) != n

@@ -135,7 +135,7 @@ class Enabled:
         """
         found = _ask(self, "check", (), around)
         problems = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
-        if problems is None or any(type(one) is not Problem for one in problems):
+        if problems is None or any(type(problem) is not Problem for problem in problems):
             what = "'check' returned something but problems"
             raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
         return cast("tuple[Problem, ...]", problems)

@@ -115,15 +115,15 @@ def check_all(
     extent = Extent()
     for number, plugin in enumerate(enabled):
         altered_by = tuple(before.name for before in altering(enabled[:number]))
-        hooks = frozenset(hook for one in enabled if one is not plugin for hook in one.hooks)
+        hooks = frozenset(hook for item in enabled if item is not plugin for hook in item.hooks)
         mine = attrs.evolve(around, extent=extent, altered_by=altered_by, hooks=hooks)
         if plugin in chain:
             place = chain.index(plugin)
             mine = attrs.evolve(
                 mine,
-                before=tuple(one.name for one in chain[:place]),
-                after=tuple(one.name for one in chain[place + 1 :] if one is not hidden.by),
-                companions=tuple(one.name for one in chain[:place] if one.claims.accompanies),
+                before=tuple(item.name for item in chain[:place]),
+                after=tuple(item.name for item in chain[place + 1 :] if item is not hidden.by),
+                companions=tuple(item.name for item in chain[:place] if item.claims.accompanies),
             )
         try:
             yield from plugin.check(mine)

@@ -99,7 +99,7 @@ def _unmet(
         if name in config.plugins:
             what = f"enabled, and the site policy {policy.source} forbids it (forbid)"
             yield Problem(_CODE, f"plugins.{name}", what, f"remove [plugins.{name}]")
-    hooks = None if enabled is None else {hook for one in enabled for hook in one.hooks}
+    hooks = None if enabled is None else {hook for plugin in enabled for hook in plugin.hooks}
     for family in policy.families:
         if hooks is not None and not hooks.issuperset(SLOTS[family].counted):
             what = (
@@ -123,7 +123,7 @@ def _check(
     if table != "plugins":
         value: object = getattr(getattr(config, table), rest[0])
     else:
-        plugin = next((one for one in enabled or () if one.name == rest[0]), None)
+        plugin = next((plugin for plugin in enabled or () if plugin.name == rest[0]), None)
         if plugin is None:
             return None
         found = _option(plugin, rest[1:])

@@ -171,12 +171,12 @@ def scan(
 
 
 def _choose(candidates: list[Installed]) -> Installed:
-    placed = [one for one in candidates if one.status is not Status.MISPLACED]
+    placed = [candidate for candidate in candidates if candidate.status is not Status.MISPLACED]
     if len(placed) == 1:
         return placed[0]
     if not placed:
         return candidates[0]
-    others = " and ".join(one.provenance for one in placed)
+    others = " and ".join(item.provenance for item in placed)
     return attrs.evolve(
         placed[0], status=Status.CONFLICT, detail=f"provided by {others}", entry_point=None
     )

@@ -49,7 +49,7 @@ def summary_of(target: str) -> str:
         return ""
     node = found[1]
     text = ast.get_docstring(node) or ""
-    calls = [one for one in node.decorator_list if isinstance(one, ast.Call)]
+    calls = [item for item in node.decorator_list if isinstance(item, ast.Call)]
     given = {key.arg: key.value for call in calls for key in call.keywords}
     for option in ("help", "short_help"):
         value = given.get(option)

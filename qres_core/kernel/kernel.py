@@ -419,7 +419,7 @@ class Kernel:
             if verdicts is None:
                 asked = partial(self._asked, name, "verify", caller)
                 verdicts = [
-                    asked({"contribution": one, "round_info": round_info}) for one in chosen
+                    asked({"contribution": item, "round_info": round_info}) for item in chosen
                 ]
             for at, verdict in zip(left, verdicts, strict=True):
                 if verdict is not ACCEPT:
@@ -442,7 +442,7 @@ class Kernel:
         answers = results[0] if len(results) == 1 else None
         if not isinstance(answers, (list, tuple)):
             return None
-        verdicts = [_checked("verify_all", one) for one in cast("Sequence[object]", answers)]
+        verdicts = [_checked("verify_all", answer) for answer in cast("Sequence[object]", answers)]
         return verdicts if len(verdicts) == len(contributions) else None
 
     def standing(self, sender: NodeId) -> Standing:

@@ -93,7 +93,7 @@ class PolicyRule:
             case "at_most":
                 return is_number(value) and value <= self.bound
             case "one_of":
-                return any(_same(value, one) for one in self.bound)
+                return any(_same(value, item) for item in self.bound)
             case _:
                 return _same(value, self.bound)
 
@@ -145,7 +145,7 @@ def load(path: Path) -> SitePolicy:
     try:
         file = structure(read_toml(path), PolicyFile, "")
     except ConfigError as error:
-        raise ConfigError(_located(source, one) for one in error.problems) from error
+        raise ConfigError(_located(source, problem) for problem in error.problems) from error
     rules: list[PolicyRule] = []
     problems = [*_names(file), *_flatten(file, rules)]
     if not problems and file == PolicyFile():
@@ -153,7 +153,7 @@ def load(path: Path) -> SitePolicy:
         fix = f"add one of {known}, or remove the file"
         problems.append(Problem("QRES-E103", "", "the policy has no demands", fix))
     if problems:
-        raise ConfigError(_located(source, one) for one in problems)
+        raise ConfigError(_located(source, problem) for problem in problems)
     return SitePolicy(source, file.require, file.forbid, file.families, tuple(rules))
 
 
@@ -270,7 +270,7 @@ def in_force(
             problem, and so is a system policy that is there and cannot be read.
     """
     variables = os.environ if environment is None else environment
-    named = [Path(one) for one in variables.get(VARIABLE, "").split(os.pathsep) if one]
+    named = [Path(word) for word in variables.get(VARIABLE, "").split(os.pathsep) if word]
     policies: list[SitePolicy] = []
     problems: list[Problem] = []
     for path in [*([system] if _there(system) else []), *named, *given]:

@@ -97,7 +97,7 @@ def settings(
 
         number: int | None = None
         if type(value) is int:
-            number = _nearest(value, lambda one: trial(one) is not None, more=more)
+            number = _nearest(value, lambda item: trial(item) is not None, more=more)
         elif not more and trial(0) is not None:  # of other numbers none is worth a word
             number = 0
         if number is not None and (changed := trial(number)):
@@ -122,7 +122,7 @@ def ask_for_less(plugin: Enabled, rows: int, byzantine: int) -> list[str]:
     """How a plugin is content with so many rows; none where no single option helps."""
     kept: list[str] = []
     lowered: list[str] = []  # where the swarm must promise less too
-    for setting, changed in settings(plugin, lambda one: one.claims.needs.min_updates <= rows):
+    for setting, changed in settings(plugin, lambda item: item.claims.needs.min_updates <= rows):
         tolerates = changed.claims.tolerates
         if tolerates is None or tolerates >= byzantine:
             kept.append(setting)
@@ -140,8 +140,8 @@ def either(remedies: Sequence[str]) -> str:
 def withstand(plugin: Enabled, liars: int, quorum: int) -> list[str]:
     """How a plugin withstands so many liars; none where no single option helps."""
 
-    def enough(one: Enabled) -> bool:
-        return one.claims.tolerates is not None and one.claims.tolerates >= liars
+    def enough(item: Enabled) -> bool:
+        return item.claims.tolerates is not None and item.claims.tolerates >= liars
 
     said: list[str] = []
     for setting, changed in settings(plugin, enough, more=True):
@@ -152,14 +152,14 @@ def withstand(plugin: Enabled, liars: int, quorum: int) -> list[str]:
 
 def merge_less(plugin: Enabled, most: int) -> str:
     """How a wrapper makes one row of at most so many."""
-    found = settings(plugin, lambda one: one.claims.merges <= most)
+    found = settings(plugin, lambda item: item.claims.merges <= most)
     fewer = f"let {plugin.name} make one row of at most {most}"
     return " or ".join(setting for setting, _changed in found) or fewer
 
 
 def ban_only(plugin: Enabled) -> str:
     """How a reputation is kept from scaling weights."""
-    found = settings(plugin, lambda one: not one.claims.weighs)
+    found = settings(plugin, lambda item: not item.claims.weighs)
     how = f": {' or '.join(setting for setting, _changed in found)}" if found else ""
     return f"let {plugin.name} ban nodes and not weight them{how}"
 

@@ -116,7 +116,9 @@ def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> It
     """A model that no message can carry."""
     vectors = 4 * dimension
     # The largest messages: an update with what plugins add, and a model with who vouches for it.
-    proofs = _PROOF * sum(("prove" in one.hooks) + one.claims.accompanies for one in enabled)
+    proofs = _PROOF * sum(
+        ("prove" in plugin.hooks) + plugin.claims.accompanies for plugin in enabled
+    )
     beside = _BESIDE + max(proofs, _VOUCHER * swarm.nodes)
     if not dimension or vectors + beside <= swarm.max_message_bytes:
         return
@@ -245,7 +247,7 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
     rows = hidden.rows(swarm.quorum)
     merged, mergers = 1, list[Enabled]()  # what wrappers before make of so many rows: one
     chain = [*having(enabled, "wrap_aggregate"), *having(enabled, "aggregate")]
-    for plugin in (*(one for one in enabled if one not in chain), *chain):
+    for plugin in (*(plugin for plugin in enabled if plugin not in chain), *chain):
         where, least = f"plugins.{plugin.name}", plugin.claims.needs.min_updates
         if least > swarm.quorum:
             closes = f"a round may close with {swarm.quorum} (swarm.quorum)"
@@ -259,11 +261,11 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
         if plugin not in chain:
             continue
         if mergers and plugin.claims.needs.visibility is Visibility.INDIVIDUAL:
-            names = " and ".join(f"plugins.{one.name}" for one in mergers)
+            names = " and ".join(f"plugins.{merger.name}" for merger in mergers)
             what = f"needs to see single updates, and {names} makes one row of {merged}"
             rule = "use a rule that works with means of several"
             instead = rule if "aggregate" in plugin.hooks else f"remove [plugins.{plugin.name}]"
-            remove = " and ".join(f"[plugins.{one.name}]" for one in mergers)
+            remove = " and ".join(f"[plugins.{merger.name}]" for merger in mergers)
             yield Problem("QRES-E303", where, what, f"{instead}, or remove {remove}")
             continue
         if hidden.visibility is not Visibility.SUM and -(-rows // merged) < least:
@@ -284,13 +286,13 @@ def _too_few(
         what += f" plugins.{hidden.name} leaves {rows}"
     fixes: list[str] = []
     if mergers:
-        names = ", ".join(f"plugins.{one.name}" for one in mergers)
+        names = ", ".join(f"plugins.{merger.name}" for merger in mergers)
         what += f"{', of which' if hidden.by else ''} {names} makes {-(-rows // merged)}"
-        for one in mergers:
-            merges = one.claims.merges
+        for merger in mergers:
+            merges = merger.claims.merges
             others = merged // merges
             enough = [size for size in range(1, merges) if -(-rows // (others * size)) >= least]
-            fixes += [merge_less(one, max(enough))] if enough else []
+            fixes += [merge_less(merger, max(enough))] if enough else []
     elif quorum // needed > 1:  # a group of one hides nothing
         fixes.append(f"groups of at most {quorum // needed} nodes")
     size = hidden.by.claims.hides.group_size if hidden.by is not None else 1
@@ -313,7 +315,7 @@ def _liars(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
         own = withstand(plugin, swarm.byzantine, swarm.quorum)
         other = f"{'another' if own else 'use a'} {kind} that withstands {swarm.byzantine}"
         fix = either([*own, other, f"swarm.byzantine <= {max(0, tolerates)}"])
-        proofs = [one for one in having(enabled, "verify") if one.claims.bounds]
+        proofs = [item for item in having(enabled, "verify") if item.claims.bounds]
         if plugin.claims.averages and proofs:
             # A bound on the length of an update bounds what it does to a mean of equal weights.
             heavier = list(_unequal(enabled, swarm))
@@ -332,9 +334,9 @@ def _unequal(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[tuple[s
     """Why one update may count more than another, each with what to do about it."""
     if swarm.weight_cap > 1:
         yield f"swarm.weight_cap is {swarm.weight_cap}", "set swarm.weight_cap = 1"
-    for one in having(enabled, "reputation"):
-        if one.claims.weighs:
-            yield f"plugins.{one.name} weights nodes by their standing", ban_only(one)
+    for item in having(enabled, "reputation"):
+        if item.claims.weighs:
+            yield f"plugins.{item.name} weights nodes by their standing", ban_only(item)
 
 
 def _weights(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
@@ -370,9 +372,9 @@ def _committees(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Prob
     if not proofs:
         reasons.append("no enabled plugin has proofs to check")
     reasons += [
-        f"the verdicts of plugins.{one.name} are a node's own, and no other can give them"
-        for one in proofs
-        if not one.claims.transferable
+        f"the verdicts of plugins.{proof.name} are a node's own, and no other can give them"
+        for proof in proofs
+        if not proof.claims.transferable
     ]
     for reason in reasons:
         what = f'is "committee", and {reason}'
@@ -385,7 +387,7 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
         # What checks a sum reveals nothing itself: that is said of the plugin that hides.
         if plugin is not hidden.by and not plugin.claims.reveals:
             continue
-        for judge in dict.fromkeys(one.name for one in judges):
+        for judge in dict.fromkeys(judge.name for judge in judges):
             what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
             fix = (
                 f"remove [plugins.{judge}] or [plugins.{plugin.name}]; a plugin that judges after "

@@ -197,7 +197,7 @@ class CheckpointFolder:
             if settings.get(key) != before.get(key)
         ]
         # The first model follows from the settings: it is named where they do not tell.
-        if problems := [one for one in problems if one.where != _FIRST] or problems:
+        if problems := [problem for problem in problems if problem.where != _FIRST] or problems:
             raise ConfigError(problems)
         clear_leftovers(path)
         return cls(folder, settings, checkpoint)

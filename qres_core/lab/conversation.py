@@ -73,7 +73,7 @@ class Conversation:
 
     def decide(self, contributions: tuple[Contribution, ...], info: RoundInfo) -> bool:
         """Tell every node the agreed set; whether the observer could then go on."""
-        members = tuple(one.sender for one in contributions)
+        members = tuple(contribution.sender for contribution in contributions)
         observer = next(iter(self.kernels))
         for node in self._there():
             for name, dialogue in self._dialogues[node].items():
@@ -119,18 +119,18 @@ class Conversation:
 
     def _post(self, node: NodeId, name: str, sends: Sequence[Send | Accusation]) -> None:
         kernel = self.kernels[node]
-        for one in sends:
-            if isinstance(one, Accusation):
-                if one.subject in self.kernels and one.subject != node:
-                    kernel.refuse(one.fact, Blame.SENDER, one.subject, name, 0)
+        for send in sends:
+            if isinstance(send, Accusation):
+                if send.subject in self.kernels and send.subject != node:
+                    kernel.refuse(send.fact, Blame.SENDER, send.subject, name, 0)
                 continue
-            rank = None if one.to is None else self._roster.index(one.to)
-            envelope = self.carry(node, dialogue_kind(name, one.step, rank), one.body)
+            rank = None if send.to is None else self._roster.index(send.to)
+            envelope = self.carry(node, dialogue_kind(name, send.step, rank), send.body)
             said = None if envelope is None else Said.read(envelope, self._roster)
             if said is None:
                 continue
             message = said.arrived(self._roster, partial(kernel.authentic, now=self._now))
-            for other in self._receivers(node, one.to):
+            for other in self._receivers(node, send.to):
                 self._waiting[other].append((name, message))
 
     @property
@@ -138,5 +138,5 @@ class Conversation:
         return tuple(sorted(self.kernels))
 
     def _receivers(self, sender: NodeId, to: NodeId | None) -> Collection[NodeId]:
-        there = self._there() if to is None else [one for one in self._there() if one == to]
-        return [one for one in there if one != sender]
+        there = self._there() if to is None else [node for node in self._there() if node == to]
+        return [node for node in there if node != sender]

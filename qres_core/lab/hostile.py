@@ -35,9 +35,9 @@ _NO_UPDATE: Final = ("duplicate", "wrong_length")
 def playable() -> tuple[str, ...]:
     """Names of the attacks that a process can play by itself."""
     return tuple(
-        one.name
-        for one in catalogue().values()
-        if one.knowledge in _ALONE and one.name not in _NO_UPDATE
+        item.name
+        for item in catalogue().values()
+        if item.knowledge in _ALONE and item.name not in _NO_UPDATE
     )
 
 

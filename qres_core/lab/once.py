@@ -33,9 +33,9 @@ def _message(arguments: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _contribution(arguments: dict[str, Any]) -> tuple[object, ...]:
-    one: Contribution = arguments["contribution"]
+    contribution: Contribution = arguments["contribution"]
     info: RoundInfo = arguments["round_info"]
-    return one.sender, one.digest, info.number, info.model_digest
+    return contribution.sender, contribution.digest, info.number, info.model_digest
 
 
 KeyOf = Callable[[dict[str, Any]], tuple[object, ...]]
@@ -60,9 +60,9 @@ class Once:
     def __init__(self, named: Iterable[str]) -> None:
         self._named = frozenset(named)
         self._accepted: dict[tuple[object, ...], None] = {}
-        for one in sorted(self._named):
-            if one.partition(".")[2] not in KEYS:
-                what = f"{one!r} does not name a verdict that can be shared"
+        for item in sorted(self._named):
+            if item.partition(".")[2] not in KEYS:
+                what = f"{item!r} does not name a verdict that can be shared"
                 fix = f"write PLUGIN.HOOK with one of the hooks {', '.join(sorted(KEYS))}"
                 raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
@@ -72,10 +72,10 @@ class Once:
         Raises:
             LabError: QRES-E105.
         """
-        for one in sorted(self._named):
-            name = one.partition(".")[0]
+        for item in sorted(self._named):
+            name = item.partition(".")[0]
             if name not in config.plugins:
-                what = f"{one!r}: no plugin {name!r} is enabled"
+                what = f"{item!r}: no plugin {name!r} is enabled"
                 raise LabError.of("QRES-E105", "simulation.once", what, "leave it out")
 
     def wrap(self, plugin: Enabled, hook: str, ask: Caller) -> Caller:
@@ -103,8 +103,8 @@ class Once:
             contributions: tuple[Contribution, ...], round_info: RoundInfo
         ) -> list[list[Verdict]]:
             keys = [
-                (who, *_contribution({"contribution": one, "round_info": round_info}))
-                for one in contributions
+                (who, *_contribution({"contribution": contribution, "round_info": round_info}))
+                for contribution in contributions
             ]
             new = [at for at, key in enumerate(keys) if key not in self._accepted]
             found = [ACCEPT] * len(contributions)

@@ -54,7 +54,7 @@ class RoundRecord:
     def epsilon(self) -> float | None:
         """Privacy spent so far, of the plugin that shows the most; ``None`` where none does."""
         spent = [shown.get("epsilon") for shown in self.plugins.values()]
-        return max((one for one in spent if isinstance(one, float)), default=None)
+        return max((item for item in spent if isinstance(item, float)), default=None)
 
 
 @attrs.frozen(kw_only=True)

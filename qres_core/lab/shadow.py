@@ -120,7 +120,7 @@ class Shadow:
 
     def __attrs_post_init__(self) -> None:
         made = self.honest.items()
-        self._true = tuple(self._held(one, update.vector, update.weight) for one, update in made)
+        self._true = tuple(self._held(item, update.vector, update.weight) for item, update in made)
         self._judge = HeldOut.of(self.trainer, self.model, self.round_info)
 
     def probe(self, rows: NDArray[np.int32]) -> Vector | None:

@@ -222,20 +222,20 @@ def check_shared(table: TrainerConfig) -> None:
         raise ConfigError.of("QRES-E105", "trainer.options.index", what, fix)
 
 
-def check_first(one: str, first: Vector, other: str, second: Vector) -> None:
+def check_first(name: str, first: Vector, other: str, second: Vector) -> None:
     """Refuse nodes that do not begin with one model.
 
     Args:
-        one: name of a node.
+        name: of a node.
         first: its first model, int32, shape ``(d,)``.
         other: name of another.
-        second: that one's first model.
+        second: the first model of the other.
 
     Raises:
         ConfigError: QRES-E105.
     """
     if not np.array_equal(first, second):
-        what = f"{one} and {other} begin with different models"
+        what = f"{name} and {other} begin with different models"
         fix = "return the same first model for every node: seed its random generator"
         raise ConfigError.of("QRES-E105", "trainer.entry", what, fix)
 

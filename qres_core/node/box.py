@@ -132,9 +132,9 @@ def free_ports(count: int) -> list[int]:
     """Distinct ports of loopback that nobody listens on now."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [int(socket.getsockname()[1]) for socket in sockets]
 
 
 def transport_of(raw: Mapping[str, Any]) -> str:
@@ -283,7 +283,7 @@ def _node(
     raw: Mapping[str, Any], config: Config, transport: str, seat: BoxNode, seats: Sequence[BoxNode]
 ) -> dict[str, Any]:
     """The tables of one node's configuration."""
-    roster = [one.node_id for one in seats]
+    roster = [seat.node_id for seat in seats]
     plugins: dict[str, Any] = {}
     for name, table in config.plugins.items():
         if name in {"memory", transport}:

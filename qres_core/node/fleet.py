@@ -227,7 +227,7 @@ class Fleet:
         Returns:
             what happened to nodes, as sentences.
         """
-        running = [one for one in self.members if one.process.poll() is None]
+        running = [member for member in self.members if member.process.poll() is None]
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as threads:
             for member, report in zip(running, threads.map(_asked, running), strict=True):
                 member.take(report)
@@ -250,34 +250,39 @@ class Fleet:
     @property
     def honest(self) -> list[NodeProcess]:
         """Those that do not attack."""
-        return [one for one in self.members if not one.seat.hostile]
+        return [member for member in self.members if not member.seat.hostile]
 
     @property
     def living(self) -> list[NodeProcess]:
         """Honest nodes that are not left dead."""
-        return [one for one in self.honest if not one.fate]
+        return [honest_node for honest_node in self.honest if not honest_node.fate]
 
     @property
     def dead(self) -> list[NodeProcess]:
         """Nodes that are left dead."""
-        return [one for one in self.members if one.fate]
+        return [member for member in self.members if member.fate]
 
     @property
     def step(self) -> int:
         """The model that every living honest node has."""
-        return min((max(one.models, default=0) for one in self.living), default=0)
+        return min((max(living_node.models, default=0) for living_node in self.living), default=0)
 
     def digest(self, step: int) -> str:
         """Of the model of a step, hex, as an honest node was seen to hold it; empty for none."""
-        return next((one.models[step] for one in self.honest if step in one.models), "")
+        return next(
+            (honest_node.models[step] for honest_node in self.honest if step in honest_node.models),
+            "",
+        )
 
     @property
     def through(self) -> bool:
         """Whether every living honest node says it has the last model, or stopped by itself."""
         rounds = self.rounds
         return all(
-            one.done or one.is_through or (rounds is not None and one.step >= rounds)
-            for one in self.living
+            living_node.done
+            or living_node.is_through
+            or (rounds is not None and living_node.step >= rounds)
+            for living_node in self.living
         )
 
     @property
@@ -291,7 +296,7 @@ class Fleet:
 
         0 as long as those whose trainers work can close a round.
         """
-        failing = sum(one.starves for one in self.living)
+        failing = sum(living_node.starves for living_node in self.living)
         working = len(self.living) - failing
         return failing if working < min(self.needed, len(self.honest)) else 0
 
@@ -324,8 +329,8 @@ class Fleet:
 
     def verdict(self) -> FleetAgreement:
         """What came of the run; after :meth:`stop`. Too few are left if it is hopeless."""
-        living = judge([one.models for one in self.living], self.rounds)
-        split = judge([one.models for one in self.honest], None).split
+        living = judge([living_node.models for living_node in self.living], self.rounds)
+        split = judge([honest_node.models for honest_node in self.honest], None).split
         agreed = living.agreed and split is None and not self.hopeless and not self.starving
         return attrs.evolve(living, agreed=agreed, split=split)
 
@@ -419,10 +424,10 @@ def judge(models: Sequence[Mapping[int, str]], rounds: int | None) -> FleetAgree
         rounds: models that were to be made, if that is known.
     """
     split = next(_splits(models), None)
-    step = min((max(one, default=0) for one in models), default=0)
+    step = min((max(model, default=0) for model in models), default=0)
     # A node may have taken a snapshot over the step at which another was last seen.
-    common = [at for at in range(step, -1, -1) if any(at in one for one in models)]
-    digests = {one[common[0]] for one in models if common[0] in one} if common else set[str]()
+    common = [at for at in range(step, -1, -1) if any(at in model for model in models)]
+    digests = {model[common[0]] for model in models if common[0] in model} if common else set[str]()
     complete = bool(models) and all(models) and (rounds is None or step >= rounds)
     return FleetAgreement(
         agreed=complete and split is None,
@@ -433,6 +438,6 @@ def judge(models: Sequence[Mapping[int, str]], rounds: int | None) -> FleetAgree
 
 
 def _splits(models: Sequence[Mapping[int, str]]) -> Iterator[int]:
-    for at in sorted({step for one in models for step in one}):
-        if len({one[at] for one in models if at in one}) > 1:
+    for at in sorted({step for model in models for step in model}):
+        if len({model[at] for model in models if at in model}) > 1:
             yield at

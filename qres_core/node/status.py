@@ -175,7 +175,7 @@ class StatusBoard:
             "metrics_step": self.metrics_step,
             "goal": self.goal,
             "connections": list(self.connections),
-            "history": [attrs.asdict(one) for one in self.history],
+            "history": [attrs.asdict(record) for record in self.history],
             "privacy": None,
             "shown": {},
         }
@@ -200,16 +200,16 @@ class StatusBoard:
         stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
         members: list[dict[str, Any]] = []
-        for one in machine.roster:
-            standing = kernel.standing(one)
+        for item in machine.roster:
+            standing = kernel.standing(item)
             members.append(
                 {
-                    "id": one.hex(),
-                    "self": one == machine.node_id,
-                    "connected": one in peers,
+                    "id": item.hex(),
+                    "self": item == machine.node_id,
+                    "connected": item in peers,
                     "standing": standing.weight / FULL_STANDING,
                     "banned": standing.banned,
-                    "contributed": self._contributed.get(one, 0),
+                    "contributed": self._contributed.get(item, 0),
                 }
             )
         return {
@@ -252,7 +252,7 @@ def spent(shown: Mapping[str, Mapping[str, object]]) -> dict[str, object] | None
     made = {name: facts for name, facts in shown.items() if isinstance(facts.get("epsilon"), float)}
     if not made:
         return None
-    name = max(made, key=lambda one: (made[one]["epsilon"], one))
+    name = max(made, key=lambda item: (made[item]["epsilon"], item))
     return {"plugin": name, **_jsonable(made[name])}
 
 
@@ -271,7 +271,7 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def counted(rejections: Mapping[str, int]) -> dict[str, int]:
     """Counts by reason, most frequent first, the long tail in one."""
-    ordered = sorted(rejections.items(), key=lambda one: (-one[1], one[0]))
+    ordered = sorted(rejections.items(), key=lambda item: (-item[1], item[0]))
     said = dict(ordered[:REASONS])
     rest = sum(count for _reason, count in ordered[REASONS:])
     return {**said, "other": said.get("other", 0) + rest} if rest else said

@@ -145,7 +145,9 @@ class Promises:
 
     def named(self) -> list[bytes]:
         """Digests of the contributions in these sets: they must not be forgotten."""
-        sets = [one.candidate for one in (self.lock, self.valid, self.pending) if one is not None]
+        sets = [
+            item.candidate for item in (self.lock, self.valid, self.pending) if item is not None
+        ]
         return [member.digest for candidate in sets for member in candidate.members]
 
     def saw_quorum(self, candidate: CandidateSet, digest: bytes, prevotes: VoteSet) -> None:

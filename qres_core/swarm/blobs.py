@@ -81,7 +81,7 @@ class _Pull:
 
     async def turn(self, holder: NodeId) -> TransportError | None:
         """Ask one holder for all that is missing; what stopped it, if anything did."""
-        todo = iter([one for one in range(len(self.ref.chunks)) if one not in self.chunks])
+        todo = iter([index for index in range(len(self.ref.chunks)) if index not in self.chunks])
         stopped: TransportError | None = None
 
         async def work(scope: anyio.CancelScope) -> None:

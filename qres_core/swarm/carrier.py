@@ -193,27 +193,27 @@ class Carrier:
                     await take(delivery)
                     continue
                 try:
-                    one = Announce.from_bytes(delivery.frame, max_bytes=self.max_bytes)
+                    from_byte = Announce.from_bytes(delivery.frame, max_bytes=self.max_bytes)
                 except WireError:
                     self.pulls.malformed += 1
                     await take(delivery)
                 else:
-                    waiting = _Waiting(one, delivery.link, delivery.author)
+                    waiting = _Waiting(from_byte, delivery.link, delivery.author)
                     self._enqueue(group, waiting, take)
 
-    def _enqueue(self, group: TaskGroup, one: _Waiting, take: Take) -> None:
-        queue = self._queues.get(one.source)
+    def _enqueue(self, group: TaskGroup, waiting: _Waiting, take: Take) -> None:
+        queue = self._queues.get(waiting.source)
         # What another link announced is handed on again, as small frames are: were it not, a link
         # whose frames are refused could suppress those of others by repeating their announcements.
-        if (one.link, one.root) in self._known or (queue is not None and one in queue):
+        if (waiting.link, waiting.root) in self._known or (queue is not None and waiting in queue):
             self.pulls.repeated += 1
         elif queue is None and len(self._queues) < SOURCES:
-            queue = self._queues[one.source] = deque((one,))
-            group.start_soon(self._serve, one.source, queue, take)
+            queue = self._queues[waiting.source] = deque((waiting,))
+            group.start_soon(self._serve, waiting.source, queue, take)
         elif queue is None or len(queue) >= PENDING:
             self.pulls.dropped += 1
         else:
-            queue.append(one)
+            queue.append(waiting)
 
     async def _serve(self, source: NodeId, queue: deque[_Waiting], take: Take) -> None:
         """Pull what a source announced, one after the other."""
@@ -228,50 +228,50 @@ class Carrier:
             queue.popleft()
         del self._queues[source]
 
-    async def _await_others(self, one: _Waiting) -> None:
+    async def _await_others(self, waiting: _Waiting) -> None:
         """Leave a blob to another source that is being asked for it, unless that keeps us waiting.
 
         Who repeats the announcements of others and gives nothing cannot hold them up for long.
         """
-        active = self._active.get(one.root)
+        active = self._active.get(waiting.root)
         if active is not None:
-            with anyio.move_on_after(_allowed(one.size) / 4):
+            with anyio.move_on_after(_allowed(waiting.size) / 4):
                 await active.wait()
 
-    async def _pull(self, one: _Waiting, take: Take) -> bool:
+    async def _pull(self, waiting: _Waiting, take: Take) -> bool:
         """Pull a frame and hand it on; ``False`` if nobody had it who answered."""
         done = anyio.Event()
-        self._active.setdefault(one.root, done)
+        self._active.setdefault(waiting.root, done)
         try:
             with transport_errors("fetch_blob"):
-                frame = await self._ask(one)
+                frame = await self._ask(waiting)
         except TransportError as error:
             self.pulls.failed += 1
             return error.code != "QRES-E904"
         finally:
             done.set()
-            if self._active.get(one.root) is done:
-                del self._active[one.root]
+            if self._active.get(waiting.root) is done:
+                del self._active[waiting.root]
         self.pulls.pulled += 1
-        self._known[one.link, one.root] = None
+        self._known[waiting.link, waiting.root] = None
         while len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
-        await take(Delivery(one.link, frame, one.author))
+        await take(Delivery(waiting.link, frame, waiting.author))
         return True
 
-    async def _ask(self, one: _Waiting) -> bytes:
+    async def _ask(self, waiting: _Waiting) -> bytes:
         """The blob, from its source or else from others. Raises TransportError."""
-        ref, within = one.announce.ref, _allowed(one.size)
+        ref, within = waiting.announce.ref, _allowed(waiting.size)
         # The author first: who passed the announcement on may not have pulled the blob yet.
-        first = tuple(dict.fromkeys((one.source, one.link)))
+        first = tuple(dict.fromkeys((waiting.source, waiting.link)))
         try:
             return await self.transport.fetch_blob(ref, first, within)
         except TransportError:
             others = [peer.node_id for peer in self.transport.peers() if peer.node_id not in first]
-            if one.announce.private or not others:
+            if waiting.announce.private or not others:
                 raise
         # From another neighbour on for each blob, so that not all ask the same one.
-        start = int.from_bytes(one.root[:8], "big") % len(others)
+        start = int.from_bytes(waiting.root[:8], "big") % len(others)
         asked = (others[start:] + others[:start])[:OTHERS]
         return await self.transport.fetch_blob(ref, asked, within)
 

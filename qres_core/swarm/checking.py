@@ -134,7 +134,7 @@ class Checks:
         Returns:
             the digests of those with good proofs.
         """
-        chosen = list(self._waiting) if only is None else [one for one in only if one in self]
+        chosen = list(self._waiting) if only is None else [item for item in only if item in self]
         waiting = [self._waiting.pop(digest) for digest in chosen]
         good: list[bytes] = []
         for number in sorted({held.envelope.round for held in waiting}):
@@ -154,7 +154,7 @@ class Checks:
     def _of(self, held: Held) -> list[bytes]:
         """What waits of one sender."""
         sender = held.envelope.sender
-        return [one for one, held in self._waiting.items() if held.envelope.sender == sender]
+        return [waiter for waiter, held in self._waiting.items() if held.envelope.sender == sender]
 
 
 class CommitteeChecks(Checks):
@@ -228,7 +228,7 @@ class CommitteeChecks(Checks):
 
     def lend(self, digests: Collection[bytes]) -> Mapping[bytes, Held]:
         """What waits: who asks for it checks it, and who signed it answers for it."""
-        return {one: self._waiting[one] for one in digests if one in self._waiting}
+        return {digest: self._waiting[digest] for digest in digests if digest in self._waiting}
 
     def attested(self, envelope: Envelope) -> bool:
         """Keep what more than ``f`` checkers attest now.
@@ -258,7 +258,9 @@ class CommitteeChecks(Checks):
 
     def _charges_are_here(self) -> bool:
         kernel = self._context.kernel
-        return all(one in self._here or kernel.standing(one).banned for one in self._charges)
+        return all(
+            charge in self._here or kernel.standing(charge).banned for charge in self._charges
+        )
 
 
 def committees(

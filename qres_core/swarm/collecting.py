@@ -90,7 +90,7 @@ class Collector:
         """The first valid contribution of each sender in the current round."""
         self.checks.check()
         held = self.gathering.of_round(self._position.number)
-        return {sender: one.contribution for sender, one in held.items()}
+        return {sender: item.contribution for sender, item in held.items()}
 
     def complete(self, candidate: CandidateSet) -> bool:
         """Whether every member of a set is here."""
@@ -107,7 +107,7 @@ class Collector:
     def messages(self, members: Sequence[Member]) -> tuple[Envelope, ...]:
         """The messages that the members' contributions came in."""
         held = [self.gathering.get(member.digest) for member in members]
-        return tuple(one.envelope for one in held if one is not None)
+        return tuple(item.envelope for item in held if item is not None)
 
     # ── coming in ─────────────────────────────────────────────────────────────────────────────
 
@@ -177,7 +177,9 @@ class Collector:
 
     def fetch(self, candidate: CandidateSet, holder: NodeId, now: float) -> None:
         """Ask a node for what is missing of a set."""
-        missing = [one for one in self.gathering.missing(candidate) if one not in self.checks]
+        missing = [
+            absent for absent in self.gathering.missing(candidate) if absent not in self.checks
+        ]
         if missing and holder != self._context.node_id:
             asked = self._speaker.make(FETCH, canonical.dumps(missing), now)
             self._speaker.send(holder, asked)

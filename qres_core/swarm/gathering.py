@@ -116,7 +116,7 @@ class Gathering:
         standings, all on one power-of-two scale, so that the result depends on the set alone.
         """
         held = [self._by_digest[member.digest] for member in members]
-        claims = [min(one.contribution.weight, weight_cap) for one in held]
+        claims = [min(item.contribution.weight, weight_cap) for item in held]
         if any(member.standing != FULL_STANDING for member in members):
             most = weight_cap * FULL_STANDING
             shift = max(0, (most - 1).bit_length() - (MAX_WEIGHT - 1).bit_length())
@@ -125,14 +125,14 @@ class Gathering:
                 for claim, member in zip(claims, members, strict=True)
             ]
         return Updates(
-            np.stack([one.contribution.vector for one in held]),
+            np.stack([item.contribution.vector for item in held]),
             tuple(member.sender for member in members),
             np.array(claims, dtype=np.int64),
-            companions=_beside([one.contribution for one in held]),
+            companions=_beside([item.contribution for item in held]),
         )
 
 
 def _beside(made: Sequence[Contribution]) -> dict[str, tuple[Companion, ...]]:
     """The companions that every contribution has, by plugin. The plugin judges what lacks one."""
-    names = set(made[0].companions).intersection(*(one.companions for one in made[1:]))
-    return {name: tuple(one.companions[name] for one in made) for name in sorted(names)}
+    names = set(made[0].companions).intersection(*(item.companions for item in made[1:]))
+    return {name: tuple(item.companions[name] for item in made) for name in sorted(names)}

@@ -83,7 +83,7 @@ class Hub(Generic[E]):
                 a side of their own together.
         """
         before = self._side
-        self._side = {one: number for number, side in enumerate(sides, 1) for one in side}
+        self._side = {item: number for number, side in enumerate(sides, 1) for item in side}
         for a, b in combinations(list(self._members.values()), 2):
             was = before.get(a.node_id, 0) == before.get(b.node_id, 0)
             now = self._together(a, b)

@@ -246,12 +246,12 @@ class SqliteJournal:
         if record is None:
             self._facts.write(name, None)
             return
-        digests = [one.signing_digest for one in record.messages]
+        digests = [message.signing_digest for message in record.messages]
         self._facts.write(name, [record.head, digests])
         here = self._here()
-        for digest, one in zip(digests, record.messages, strict=True):
+        for digest, message in zip(digests, record.messages, strict=True):
             if digest not in here:
-                self._db.execute("INSERT INTO message VALUES (?, ?)", (digest, one.to_bytes()))
+                self._db.execute("INSERT INTO message VALUES (?, ?)", (digest, message.to_bytes()))
 
     def _drop_unnamed(self) -> None:
         """Drop the messages of no record."""
@@ -259,7 +259,7 @@ class SqliteJournal:
         for name in _RECORDS:
             _head, named = self._facts.read(name) or (b"", ())
             wanted.update(named)
-        dropped = [(one,) for one in self._here() - wanted]
+        dropped = [(item,) for item in self._here() - wanted]
         self._db.execute_many("DELETE FROM message WHERE digest = ?", dropped)
 
     def _here(self) -> set[bytes]:

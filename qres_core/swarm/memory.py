@@ -249,7 +249,7 @@ class MemoryTransport:
             self._counts["bytes_received"] += len(chunk)
             return chunk
 
-        reachable = [one for one in dict.fromkeys(holders) if one in self._links]
+        reachable = [fromkey for fromkey in dict.fromkeys(holders) if fromkey in self._links]
         try:
             data = await pull(ref, reachable, ask, within, self._blame)
         except TransportError:
@@ -281,7 +281,7 @@ class MemoryTransport:
     def peers(self) -> Sequence[PeerInfo]:
         """Who is connected and admitted, ascending."""
         links = sorted(self._links.items())
-        return tuple(PeerInfo(one, f"memory:{self.swarm}", link.since) for one, link in links)
+        return tuple(PeerInfo(item, f"memory:{self.swarm}", link.since) for item, link in links)
 
     async def event(self) -> TransportEvent:
         """The next event. Raises RoundError QRES-E603 once closed and read to the end."""

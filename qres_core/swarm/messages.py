@@ -124,7 +124,8 @@ def encode_contribution(
 ) -> bytes:
     """The payload of a contribution, unchecked: what a liar sends goes through here too."""
     beside = {
-        name: [_modulus_bytes(one.modulus), one.body] for name, one in (companions or {}).items()
+        name: [_modulus_bytes(companion.modulus), companion.body]
+        for name, companion in (companions or {}).items()
     }
     return canonical.dumps([weight, octets, dict(proofs), beside])
 

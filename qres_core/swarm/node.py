@@ -253,9 +253,9 @@ class Node:
                 self._apply(machine.tick(self._now))
                 due = machine.next_tick
             wait = due - self._now
-            one = await self._next(inputs, min(wait, remaining))
-            if one is not None:
-                self._take(one)
+            item = await self._next(inputs, min(wait, remaining))
+            if item is not None:
+                self._take(item)
             elif wait <= remaining:
                 # The loop has slept the whole time, whatever became of the clock meanwhile.
                 self._now = max(self._time(), due)
@@ -281,24 +281,24 @@ class Node:
                 return await inputs.receive()
         return None
 
-    def _take(self, one: _Input) -> None:
+    def _take(self, item: _Input) -> None:
         now = self._time()
-        if isinstance(one, _Wake):
+        if isinstance(item, _Wake):
             return
-        if isinstance(one, Delivery):
+        if isinstance(item, Delivery):
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
-            source = one.author or one.link
-            self._apply(self.machine.receive(one.frame, source, now))
-        elif isinstance(one.result, Update):
-            if one.vanished is not None and self.on_event is not None:
-                self.on_event(one.vanished)
-            self._apply(self.machine.trained(one.result, one.round, now))
-        elif isinstance(one.result, TrainerFailure):
+            source = item.author or item.link
+            self._apply(self.machine.receive(item.frame, source, now))
+        elif isinstance(item.result, Update):
+            if item.vanished is not None and self.on_event is not None:
+                self.on_event(item.vanished)
+            self._apply(self.machine.trained(item.result, item.round, now))
+        elif isinstance(item.result, TrainerFailure):
             if self.on_event is not None:
-                self.on_event(one.result)
-            self._apply(self.machine.sit_out(one.round, one.result.summary, now))
+                self.on_event(item.result)
+            self._apply(self.machine.sit_out(item.round, item.result.summary, now))
         else:
-            self._apply(self.machine.sit_out(one.round, one.result, now))
+            self._apply(self.machine.sit_out(item.round, item.result, now))
 
     def _apply(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -351,19 +351,19 @@ class Node:
     async def _speak(
         self, outgoing: MemoryObjectReceiveStream[Outgoing], sent: anyio.Event
     ) -> None:
-        async for one in outgoing:
+        async for message in outgoing:
             with transport_errors("send"):
-                await self._send(one)
-            self._outgoing_bytes -= len(one.frame)
+                await self._send(message)
+            self._outgoing_bytes -= len(message.frame)
         sent.set()
 
-    async def _send(self, one: Outgoing) -> None:
+    async def _send(self, outgoing: Outgoing) -> None:
         for pause in (*PAUSES, None):
             try:
-                if isinstance(one, Broadcast):
-                    await self.carrier.broadcast(one.frame)
+                if isinstance(outgoing, Broadcast):
+                    await self.carrier.broadcast(outgoing.frame)
                 else:
-                    await self.carrier.send(one.to, one.frame)
+                    await self.carrier.send(outgoing.to, outgoing.frame)
             except TransportError as error:
                 if pause is None or error.code not in {"QRES-E902", "QRES-E903"}:
                     self._drop(f"the transport refused a frame, and the node dropped it: {error}")

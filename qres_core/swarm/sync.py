@@ -122,13 +122,15 @@ class CatchingUp:
             if now < self._left_behind + self._patience:
                 return
         else:
-            peers.update(one for one, since in self.ahead.items() if now >= since + self._patience)
+            peers.update(
+                item for item, since in self.ahead.items() if now >= since + self._patience
+            )
         peers.discard(self._context.node_id)
         if not peers:
             return
         self._looked = now
         # Each in turn: the first to speak of an unknown model may be a liar.
-        peer = min(peers, key=lambda one: (self._asked.get(one, -math.inf), one))
+        peer = min(peers, key=lambda peer: (self._asked.get(peer, -math.inf), peer))
         if now >= self._asked.get(peer, -math.inf) + self._context.swarm.vote_timeout:
             self._asked[peer] = now
             self._speaker.send(peer, self._speaker.make(SYNC, encode_sync(decided=decided), now))

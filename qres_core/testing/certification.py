@@ -174,7 +174,7 @@ class RuleReport:
     @property
     def failed(self) -> tuple[RuleVerdict, ...]:
         """The rules it breaks."""
-        return tuple(one for one in self.verdicts if one.outcome == FAILED)
+        return tuple(verdict for verdict in self.verdicts if verdict.outcome == FAILED)
 
     @property
     def certified(self) -> bool:
@@ -186,7 +186,7 @@ class RuleReport:
         """One sentence."""
         liars, fewest = self.tolerates, self.needs.min_updates
         if self.failed:
-            broken = ", ".join(one.rule for one in self.failed)
+            broken = ", ".join(item.rule for item in self.failed)
             return f"Not certified: it breaks {broken}."
         if not liars:
             return (
@@ -216,7 +216,9 @@ class RuleReport:
             "certified": self.certified,
             "conclusion": self.conclusion,
             "spec": self.spec,
-            "parts": [{**attrs.asdict(one), "options": _plain(one.options)} for one in self.parts],
+            "parts": [
+                {**attrs.asdict(part), "options": _plain(part.options)} for part in self.parts
+            ],
             "needs": {
                 "visibility": self.needs.visibility.name.lower(),
                 "min_updates": self.needs.min_updates,
@@ -226,7 +228,7 @@ class RuleReport:
             "claims": {**attrs.asdict(self.claims), "kappa": _number(self.claims.kappa)},
             "nodes": self.nodes,
             "seed": self.seed,
-            "rules": [attrs.asdict(one) for one in self.verdicts],
+            "rules": [attrs.asdict(verdict) for verdict in self.verdicts],
             "robustness": self.robustness
             and {
                 "n": self.robustness.count,
@@ -242,19 +244,19 @@ class RuleReport:
             },
             "attacks": [
                 {
-                    "attack": one.attack,
-                    "summary": one.summary,
-                    "knowledge": one.knowledge,
-                    "deviation": one.found.deviation,
-                    "kappa": _number(one.kappa),
-                    "withstood": one.found.withstood,
-                    "why": one.found.why,
+                    "attack": attack.attack,
+                    "summary": attack.summary,
+                    "knowledge": attack.knowledge,
+                    "deviation": attack.found.deviation,
+                    "kappa": _number(attack.kappa),
+                    "withstood": attack.found.withstood,
+                    "why": attack.found.why,
                 }
-                for one in self.attacks
+                for attack in self.attacks
             ],
             "breakdown": self.breakdown
             and {"withstood": self.breakdown[0], "updates": self.breakdown[1]},
-            "timings": [attrs.asdict(one) for one in self.timings],
+            "timings": [attrs.asdict(timing) for timing in self.timings],
             "versions": dict(self.versions),
             "command": self.command,
         }
@@ -336,13 +338,13 @@ def certify(
         robustness=_robustness(suite, kappas, stated.liars),
         attacks=tuple(
             AttackRow(
-                one.attack,
-                known[one.attack].summary,
-                known[one.attack].knowledge,
-                one,
-                asked.get(one.attack),
+                attack.attack,
+                known[attack.attack].summary,
+                known[attack.attack].knowledge,
+                attack,
+                asked.get(attack.attack),
             )
-            for one in attacks
+            for attack in attacks
         ),
         breakdown=_measured(suite.measure_breakdown),
         timings=tuple(_measured(lambda: _timings(found, fewest)) or ()),
@@ -397,9 +399,9 @@ def _measured(measure: Callable[[], T]) -> T | None:
 
 def _by_attack(kappas: Sequence[KappaFound]) -> dict[str, float]:
     worst: dict[str, Fraction | float] = {}
-    for one in kappas:
-        if one.attack:
-            worst[one.attack] = max(worst.get(one.attack, Fraction(0)), one.worst.kappa)
+    for item in kappas:
+        if item.attack:
+            worst[item.attack] = max(worst.get(item.attack, Fraction(0)), item.worst.kappa)
     return {attack: float(kappa) for attack, kappa in worst.items()}
 
 
@@ -409,14 +411,14 @@ def _robustness(
     if not kappas:
         return None
     count = kappas[0].count
-    ordered = sorted(kappas, key=lambda one: one.worst.kappa, reverse=True)
+    ordered = sorted(kappas, key=lambda kappa: kappa.worst.kappa, reverse=True)
     return Robustness(
         count,
         liars,
         float(worst_of(kappas).worst.kappa),
         float(lower_bound(count, liars)),
         suite.kappa_declared(count, liars),
-        tuple((one.inputs, float(one.worst.kappa)) for one in ordered[:5]),
+        tuple((item.inputs, float(item.worst.kappa)) for item in ordered[:5]),
         len(kappas),
     )
 

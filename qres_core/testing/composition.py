@@ -104,7 +104,7 @@ class Composed:
     _seats: tuple[Seated, ...] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._seats = tuple(seat(one) for one in (*self.wrappers, self.rule))
+        self._seats = tuple(seat(wrapper) for wrapper in (*self.wrappers, self.rule))
 
     @property
     def claims(self) -> Claims:
@@ -135,9 +135,11 @@ class Composed:
             )
             return results[0]
 
-        def wrap(proceed: Callable[[Updates], Vector], one: Seated) -> Callable[[Updates], Vector]:
+        def wrap(
+            proceed: Callable[[Updates], Vector], seated: Seated
+        ) -> Callable[[Updates], Vector]:
             def run(outer: Updates) -> Vector:
-                results: list[Vector] = one.manager.hook.wrap_aggregate(
+                results: list[Vector] = seated.manager.hook.wrap_aggregate(
                     proceed=proceed, updates=outer, held_out=None, round_info=round_info
                 )
                 return results[0]
@@ -145,8 +147,8 @@ class Composed:
             return run
 
         step: Callable[[Updates], Vector] = merge
-        for one in reversed(wrappers):
-            step = wrap(step, one)
+        for wrapper in reversed(wrappers):
+            step = wrap(step, wrapper)
         return step(updates)
 
 
@@ -169,8 +171,8 @@ def find_rule(spec: str, options: Sequence[tuple[str, object]] = ()) -> Composit
     """
     installed = dict(scan())
     names: list[str] = []
-    for one in spec.split("+"):
-        text = one.strip()
+    for word in spec.split("+"):
+        text = word.strip()
         if ":" in text:
             origin = _local(text)
             installed[origin.name] = origin
@@ -183,7 +185,7 @@ def find_rule(spec: str, options: Sequence[tuple[str, object]] = ()) -> Composit
     config = parse({"swarm": dict(_SWARM), "plugins": tables}, source="qres certify")
     enabled = assemble(config, installed)
     _one_rule(spec, enabled)
-    parts = tuple(_part(one) for one in enabled)
+    parts = tuple(_part(plugin) for plugin in enabled)
     return Composition(spec, tuple(options), parts, _maker(enabled, tables))
 
 
@@ -200,7 +202,7 @@ def _local(text: str) -> Installed:
         what = f"import of {module_name!r} failed: {type(error).__name__}: {error}"
         raise PluginError.of("QRES-E202", where, what, "run it beside the module") from error
     for label in path.split("."):
-        names = [name for name, one in vars(found).items() if inspect.isclass(one)]
+        names = [name for name, var in vars(found).items() if inspect.isclass(var)]
         found = vars(found).get(label)
         if not inspect.isclass(found):
             what = f"{module_name} has no class {path!r}"
@@ -232,7 +234,7 @@ def _fields(origin: Installed | None) -> frozenset[str]:
 
 
 def _one_rule(spec: str, enabled: Sequence[Enabled]) -> None:
-    rules = [one.name for one in enabled if "aggregate" in one.hooks]
+    rules = [plugin.name for plugin in enabled if "aggregate" in plugin.hooks]
     if len(rules) > 1:
         what = f"{', '.join(rules)} are all rules"
         raise CompatibilityError.of("QRES-E302", spec, what, "name one rule and any wrappers")
@@ -240,26 +242,26 @@ def _one_rule(spec: str, enabled: Sequence[Enabled]) -> None:
         what = "none of them has the hook 'aggregate'"
         fix = f"name a rule too, for example {spec}+mean"
         raise CompatibilityError.of("QRES-E301", spec, what, fix)
-    for one in enabled:
-        if "aggregate" not in one.hooks and "wrap_aggregate" not in one.hooks:
+    for plugin in enabled:
+        if "aggregate" not in plugin.hooks and "wrap_aggregate" not in plugin.hooks:
             what = "has neither 'aggregate' nor 'wrap_aggregate'"
-            raise CompatibilityError.of("QRES-E301", f"plugins.{one.name}", what, "leave it out")
+            raise CompatibilityError.of("QRES-E301", f"plugins.{plugin.name}", what, "leave it out")
 
 
-def _part(one: Enabled) -> CertifiedPart:
-    kind: Any = type(one.instance)
+def _part(plugin: Enabled) -> CertifiedPart:
+    kind: Any = type(plugin.instance)
     try:
         source = Path(inspect.getfile(kind)).read_bytes()
     except (OSError, TypeError):
         source = b""
     return CertifiedPart(
-        one.name,
+        plugin.name,
         f"{kind.__module__}:{kind.__qualname__}",
-        one.origin.distribution,
-        one.origin.version,
+        plugin.origin.distribution,
+        plugin.origin.version,
         hashlib.sha256(source).hexdigest() if source else "",
         {
-            field.name: getattr(one.instance, field.name)
+            field.name: getattr(plugin.instance, field.name)
             for field in attrs.fields(kind)
             if field.init
         },
@@ -269,17 +271,17 @@ def _part(one: Enabled) -> CertifiedPart:
 def _maker(
     enabled: Sequence[Enabled], tables: Mapping[str, Mapping[str, object]]
 ) -> Callable[[], object]:
-    def fresh(one: Enabled) -> object:
-        made: object = structure(dict(tables[one.name]), type(one.instance), one.name)
+    def fresh(plugin: Enabled) -> object:
+        made: object = structure(dict(tables[plugin.name]), type(plugin.instance), plugin.name)
         return made
 
-    (rule,) = (one for one in enabled if "aggregate" in one.hooks)
-    wrappers = [one for one in enabled if one is not rule]
+    (rule,) = (plugin for plugin in enabled if "aggregate" in plugin.hooks)
+    wrappers = [plugin for plugin in enabled if plugin is not rule]
     if not wrappers and "wrap_aggregate" not in rule.hooks:
         return partial(fresh, rule)
 
     def composed(fewest: int) -> Composed:
-        around = [fresh(one) for one in wrappers]
+        around = [fresh(wrapper) for wrapper in wrappers]
         inner = fresh(rule)
         if "wrap_aggregate" in rule.hooks:
             around.append(inner)

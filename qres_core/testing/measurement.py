@@ -235,4 +235,4 @@ def _held(values: NDArray[np.int64 | np.float64]) -> Rows:
 
 def worst_of(found: Sequence[KappaFound]) -> KappaFound:
     """The entry with the largest kappa."""
-    return max(found, key=lambda one: one.worst.kappa)
+    return max(found, key=lambda item: item.worst.kappa)

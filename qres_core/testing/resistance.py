@@ -50,14 +50,14 @@ class ResistanceRules(AggregatorMeasurement):
         plugin = self.make()
         liars = self._liars_or_skip(plugin)
         declared = self.kappa_declared(self._small_count(plugin), liars)
-        for one in self.measure_kappa():
+        for item in self.measure_kappa():
             seen = (
-                f"inputs {one.inputs!r} with rows {list(one.worst.liars)} as the liars ask for "
-                f"kappa {as_text(one.worst.kappa)} at n = {one.count}, f = {liars}"
+                f"inputs {item.inputs!r} with rows {list(item.worst.liars)} as the liars ask for "
+                f"kappa {as_text(item.worst.kappa)} at n = {item.count}, f = {liars}"
             )
-            if declared is None and not one.worst.finite:
+            if declared is None and not item.worst.finite:
                 broken(rule, f"{seen}: no kappa is enough")
-            if declared is not None and one.worst.kappa > (
+            if declared is not None and item.worst.kappa > (
                 declared if math.isinf(declared) else Fraction(declared)
             ):
                 broken(rule, f"{seen}, {declared:.6g} is claimed")
@@ -78,12 +78,12 @@ class ResistanceRules(AggregatorMeasurement):
                 result = merged(np.concatenate([honest, lies]))
                 seen = f"{liars} liars among {count}, {what}, moved it"
                 self._within(rule, result, honest, self._slack(honest), seen)
-        for one in self.measure_attacks():
-            if one.withstood is False:
+        for measured in self.measure_attacks():
+            if measured.withstood is False:
                 broken(
                     rule,
-                    f"the attack {one.attack!r} moved it {one.deviation:.3g} times the honest "
-                    "spread away from the honest mean, farther than a robust rule goes",
+                    f"the attack {measured.attack!r} moved it {measured.deviation:.3g} times "
+                    "the honest spread away from the honest mean, farther than a robust rule goes",
                 )
         if self.breaks_beyond:
             self._assert_breaks(rule, fewest, liars + 1)
@@ -230,7 +230,7 @@ class ResistanceRules(AggregatorMeasurement):
         honest = cluster(self._rng(21), self._count(plugin) - liars, self.dimension, self.spread)
         sent = [(name, lies) for name, lies in far_lies(liars, self.dimension, 2**28).items()]
         forged = registered_lies(honest, liars, self._rule(rule), seed=self.seed)
-        sent += [(one.attack, one.rows) for one in forged if one.rows is not None]
+        sent += [(item.attack, item.rows) for item in forged if item.rows is not None]
         for name, lies in sent:
             rows = np.concatenate([honest, lies])
             updates = make_updates(rows)

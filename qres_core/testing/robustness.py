@@ -77,10 +77,10 @@ def subsets(count: int, size: int) -> NDArray[np.int64]:
         rng = np.random.default_rng(count * 1000 + size)
         drawn = (rng.permutation(count)[:size].tolist() for _ in range(MAX_SUBSETS - 2))
         chosen = itertools.chain((range(size), range(count - size, count)), drawn)
-    members = [list(one) for one in chosen]
+    members = [list(item) for item in chosen]
     indicators = np.zeros((len(members), count), dtype=np.int64)
-    for row, one in enumerate(members):
-        indicators[row, one] = 1
+    for row, member in enumerate(members):
+        indicators[row, member] = 1
     return indicators
 
 

@@ -70,8 +70,8 @@ def _violation(error: object) -> ContractViolationError | None:
     """The first violation in a group of errors."""
     if isinstance(error, ContractViolationError):
         return error
-    for one in getattr(error, "exceptions", ()):
-        found = _violation(one)
+    for item in getattr(error, "exceptions", ()):
+        found = _violation(item)
         if found is not None:
             return found
     return None
@@ -171,17 +171,17 @@ class TransportContract:
         """QRES-TRN-4: QRES-E901 above every limit, before anything is sent or asked."""
 
         async def scene(first: Endpoint, second: Endpoint) -> None:
-            one, other = first.transport, second.node_id
-            frame, request = bytes(one.limits.frame + 1), bytes(one.limits.request + 1)
-            blob = bytes(one.limits.blob + 1)
+            item, other = first.transport, second.node_id
+            frame, request = bytes(item.limits.frame + 1), bytes(item.limits.request + 1)
+            blob = bytes(item.limits.blob + 1)
             chunks = (bytes(32),) * -(-len(blob) // CHUNK)
             ref = BlobRef(len(blob), chunks)
             calls: dict[str, Callable[[], Awaitable[object]]] = {
-                "broadcast": lambda: one.broadcast(frame),
-                "send": lambda: one.send(other, frame),
-                "request": lambda: one.request(other, _PROTOCOL, request, self.patience),
-                "publish_blob": lambda: one.publish_blob(blob),
-                "fetch_blob": lambda: one.fetch_blob(ref, [other], self.patience),
+                "broadcast": lambda: item.broadcast(frame),
+                "send": lambda: item.send(other, frame),
+                "request": lambda: item.request(other, _PROTOCOL, request, self.patience),
+                "publish_blob": lambda: item.publish_blob(blob),
+                "fetch_blob": lambda: item.fetch_blob(ref, [other], self.patience),
             }
             for name, call in calls.items():
                 await self._refused("QRES-TRN-4", name, call, {"QRES-E901"})
@@ -310,7 +310,7 @@ class TransportContract:
             await self._notices("QRES-TRN-10", first, PeerChange.DOWN, third.node_id)
             await self._until(
                 "QRES-TRN-10",
-                lambda: [one.node_id for one in first.transport.peers()] == [second.node_id],
+                lambda: [peer.node_id for peer in first.transport.peers()] == [second.node_id],
                 "peers() still names a node that left",
             )
 
@@ -365,7 +365,7 @@ class TransportContract:
             codes = {"QRES-E904", "QRES-E905"}
             await self._refused("QRES-TRN-12", "a fetch by the unadmitted", call, codes)
             await self._hears("QRES-TRN-12", second, first, b"wanted", never=b"unwanted")
-            if third.node_id in {one.node_id for one in first.transport.peers()}:
+            if third.node_id in {peer.node_id for peer in first.transport.peers()}:
                 broken("QRES-TRN-12", "peers() names a node that was not admitted")
             with anyio.move_on_after(0.2):
                 await third.transport.receive()
@@ -627,7 +627,9 @@ class TransportContract:
                 seen.append(await end.transport.event())
                 if seen[-1].change is change and seen[-1].peer in peers:
                     return seen[-1]
-        return broken(rule, f"no event {change.value!r}; {[one.change.value for one in seen]} came")
+        return broken(
+            rule, f"no event {change.value!r}; {[earlier.change.value for earlier in seen]} came"
+        )
 
     async def _refused(
         self, rule: str, what: str, call: Callable[[], Awaitable[object]], codes: set[str]

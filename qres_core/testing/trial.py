@@ -189,7 +189,7 @@ def far_lies(liars: int, dimension: int, magnitude: int) -> Mapping[str, Rows]:
     signs = np.where(np.arange(liars) % 2, -1, 1)[:, None]
     steps = np.array([-1, 1], dtype=np.int64)
     corners = itertools.islice(itertools.cycle(itertools.product(steps, repeat=3)), liars)
-    each = np.array([np.resize(np.array(one), dimension) for one in corners], dtype=np.int64)
+    each = np.array([np.resize(np.array(corner), dimension) for corner in corners], dtype=np.int64)
     return {
         "all one way": top,
         "all the other way": -top,

@@ -26,19 +26,19 @@ def main() -> int:
     parser.add_argument("--pairs", action="store_true", help="pairs alone: minutes")
     parser.add_argument("--share", default="1/1", help="I/N: the I-th of N equal parts")
     options = parser.parse_args()
-    part, parts = (int(one) for one in options.share.split("/"))
+    part, parts = (int(word) for word in options.share.split("/"))
     seen: dict[str, list[str]] = {}
     failed = 0
-    for number, one in enumerate(_asked(pairs_only=options.pairs)):
-        if not one.supported or number % parts != part % parts:
+    for number, item in enumerate(_asked(pairs_only=options.pairs)):
+        if not item.supported or number % parts != part % parts:
             continue
-        config = one.config
+        config = item.config
         key = json.dumps([dict(config.plugins), config.swarm.nodes, config.swarm.byzantine])
         if key not in seen:
             seen[key] = tried(config, rounds=1)
             if seen[key]:
                 failed += 1
-                sys.stdout.write(f"{' + '.join(one.labels)}: {'; '.join(seen[key])}\n")
+                sys.stdout.write(f"{' + '.join(item.labels)}: {'; '.join(seen[key])}\n")
                 sys.stdout.flush()
     sys.stdout.write(f"{len(seen)} swarms played, {failed} failed\n")
     return 1 if failed else 0

@@ -15,7 +15,7 @@ from compatibility.modes import MODES
 
 def supported_pairs() -> list[tuple[str, str]]:
     """All pairs the solver accepts, in file order."""
-    return [(one[0], one[1]) for one in groups_of(2) if answer(one).supported]
+    return [(item[0], item[1]) for item in groups_of(2) if answer(item).supported]
 
 
 def _pairs(labels: tuple[str, ...]) -> set[tuple[str, str]]:
@@ -41,12 +41,12 @@ def covering() -> Iterator[Answer]:
                 if label not in refused
             ]
             gains = [
-                (len(_pairs(one) & missing.keys()), one)
-                for one in grown
-                if not exclusive(one) and _pairs(one) <= fits
+                (len(_pairs(item) & missing.keys()), item)
+                for item in grown
+                if not exclusive(item) and _pairs(item) <= fits
             ]
             new = len(_pairs(labels) & missing.keys())
-            gain, best = max(gains, key=lambda one: one[0], default=(0, labels))
+            gain, best = max(gains, key=lambda gain: gain[0], default=(0, labels))
             if gain <= new:
                 break
             refused |= set(best) - set(labels)

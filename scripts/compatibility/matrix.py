@@ -70,7 +70,7 @@ def exclusive(labels: Sequence[str]) -> bool:
 def in_file_order(modes: Sequence[Mode]) -> list[Mode]:
     """As they stand in the file."""
     places = list(MODES)
-    return sorted(modes, key=lambda one: (FAMILIES.index(one.family), places.index(one.label)))
+    return sorted(modes, key=lambda mode: (FAMILIES.index(mode.family), places.index(mode.label)))
 
 
 def configuration(modes: Sequence[Mode], setting: Setting, **swarm: Any) -> Config:
@@ -88,8 +88,8 @@ def _installed() -> Mapping[str, Any]:
 @cache
 def enabled(label: str, setting: Setting) -> Enabled:
     """A mode's plugin; what the solver asks of it changes nothing in it."""
-    (one,) = assemble(configuration([MODES[label]], setting), _installed())
-    return one
+    (item,) = assemble(configuration([MODES[label]], setting), _installed())
+    return item
 
 
 @attrs.frozen
@@ -124,7 +124,7 @@ def completions(labels: Sequence[str]) -> Iterator[Completion]:
     for byzantine in (1, 0):
         for helper in helpers:
             for rule in rules:
-                added = [MODES[one] for one in (helper, rule) if one]
+                added = [MODES[item] for item in (helper, rule) if item]
                 modes = in_file_order([*chosen, *base, *added])
                 yield Completion(tuple(modes), helper, byzantine, cap)
 
@@ -143,15 +143,15 @@ def answer(labels: tuple[str, ...]) -> Answer:
     Complexity: a few milliseconds.
     """
     refused: list[tuple[Problem, ...]] = []
-    for one in completions(labels):
+    for completion in completions(labels):
         for nodes in SIZES:
-            setting = Setting(nodes, one.byzantine, one.weight_cap)
-            plugins = tuple(enabled(mode.label, setting) for mode in one.modes)
-            swarm = configuration(one.modes, setting).swarm
+            setting = Setting(nodes, completion.byzantine, completion.weight_cap)
+            plugins = tuple(enabled(mode.label, setting) for mode in completion.modes)
+            swarm = configuration(completion.modes, setting).swarm
             found = solve(plugins, swarm, dimension=DIMENSION).problems
             if not found:
-                names = tuple(mode.label for mode in one.modes)
-                added = (one.helper,) if one.helper else ()
+                names = tuple(mode.label for mode in completion.modes)
+                added = (completion.helper,) if completion.helper else ()
                 return Answer(labels, setting, added, names)
             refused.append(found)
             if any(problem.code not in OF_NUMBERS for problem in found):

@@ -63,7 +63,7 @@ def identities(nodes: int) -> tuple[str, ...]:
     swarm = {**Setting(nodes, 0).swarm}
     config = parse({"swarm": swarm, "plugins": plugins}, source="compatibility")
     _kernels, ids = identify(config, SEED, scan())
-    return tuple(one.hex() for one in ids)
+    return tuple(item.hex() for item in ids)
 
 
 def _whitelist(setting: Setting) -> Options:

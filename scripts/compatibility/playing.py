@@ -51,10 +51,10 @@ def quadratic(nodes: int, scale: int, dimension: int = DIMENSION) -> Task:
     """A cheap task whose nodes can also judge models, all by the same optimum."""
     options = TaskConfig(name="quadratic", dimension=dimension, learning_rate=0.2)
     task = make_task(options, nodes=nodes, seed=SEED, scale=scale)
-    optima: list[Any] = [getattr(one, "optimum") for one in task.trainers]  # noqa: B009
+    optima: list[Any] = [getattr(trainer, "optimum") for trainer in task.trainers]  # noqa: B009
     known = np.median(np.stack(optima), axis=0).astype(np.int32)
     trainers = tuple(
-        JudgingTrainer(optimum=one, known=known, learning_rate=0.2, scale=scale) for one in optima
+        JudgingTrainer(optimum=item, known=known, learning_rate=0.2, scale=scale) for item in optima
     )
     return attrs.evolve(task, trainers=trainers)
 

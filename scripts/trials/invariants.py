@@ -102,9 +102,10 @@ def _ledger(node: str, lines: Sequence[Line], liars: frozenset[str]) -> Iterator
         now = frozenset(line["banned"])
         for lost in sorted(banned - now):
             yield Violation("lost a ban", node, f"{lost[:16]} is not banned any more")
-        for one in sorted(now - liars - blamed):
-            blamed.add(one)
-            what = f"{one[:16]} is honest and banned, over {line.get('fact', 'what it had done')!r}"
+        for node_id in sorted(now - liars - blamed):
+            blamed.add(node_id)
+            fact = line.get("fact", "what it had done")
+            what = f"{node_id[:16]} is honest and banned, over {fact!r}"
             yield Violation("banned an honest node", node, what)
         banned = now
 

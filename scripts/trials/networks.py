@@ -129,9 +129,9 @@ class Namespaces:
         return {
             "listen": f"/ip4/{self._address(seat.index)}/tcp/{seat.port}",
             "peers": [
-                f"/ip4/{self._address(one.index)}/tcp/{one.port}/p2p/{one.peer_id}"
-                for one in seats
-                if one is not seat
+                f"/ip4/{self._address(item.index)}/tcp/{item.port}/p2p/{item.peer_id}"
+                for item in seats
+                if item is not seat
             ],
         }
 
@@ -210,9 +210,9 @@ class Relays:
         return {
             "listen": f"/ip4/127.0.0.1/tcp/{seat.port}",
             "peers": [
-                f"/ip4/127.0.0.1/tcp/{self._ports[seat.index, one.index]}/p2p/{one.peer_id}"
-                for one in seats
-                if one is not seat
+                f"/ip4/127.0.0.1/tcp/{self._ports[seat.index, item.index]}/p2p/{item.peer_id}"
+                for item in seats
+                if item is not seat
             ],
         }
 

@@ -168,11 +168,11 @@ class Swarm:
     @property
     def honest(self) -> list[Place]:
         """Those that are not hostile."""
-        return [one for one in self.places if one.seat.index not in self.liars]
+        return [place for place in self.places if place.seat.index not in self.liars]
 
     def steps(self) -> list[int]:
         """The newest model of every honest node."""
-        return [one.step() for one in self.honest]
+        return [honest_node.step() for honest_node in self.honest]
 
     def stop(self) -> None:
         """End every child: it is asked, and after a while killed. Idempotent."""

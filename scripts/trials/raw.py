@@ -97,8 +97,8 @@ class Peer:
         await self._times("requests", self._plan.requests, self._request)
         await self._times("streams", self._plan.streams, self._stream)
         await self._times("frames", self._plan.frames, self._frame)
-        for one in self._held:
-            one.close()
+        for item in self._held:
+            item.close()
 
     async def _times(self, what: str, count: int, work: Callable[[int], Awaitable[int]]) -> None:
         number = 0
@@ -126,9 +126,9 @@ class Peer:
     def _drip(self, number: int) -> None:
         """The next byte of a handshake to half of what is held."""
         at = number // 20
-        for one in self._held[::2]:
+        for item in self._held[::2]:
             with contextlib.suppress(OSError):
-                one.send(NOISE[at % len(NOISE) : at % len(NOISE) + 1])
+                item.send(NOISE[at % len(NOISE) : at % len(NOISE) + 1])
 
     async def _socket(self, number: int) -> int:
         head = (b"", MULTISTREAM, NOISE, NOISE + b"\x00\x20")[number % 4]
@@ -165,7 +165,7 @@ class Peer:
         stream = await self._host.new_stream(await self._connected(number), [requests.PROTOCOL])
         name = self._chance.randbytes(self._chance.choice((1, 16, 200)))
         data = self._chance.randbytes(self._chance.choice((0, 10, 4000)))
-        await stream.write(b"".join(len(one).to_bytes(4, "big") + one for one in (name, data)))
+        await stream.write(b"".join(len(item).to_bytes(4, "big") + item for item in (name, data)))
         if number % 4:
             await stream.read(1)
             await stream.close()

@@ -58,7 +58,7 @@ def plan(seed: int, honest: list[int], nodes: int, *, weathers: bool) -> Iterato
         chance.shuffle(kinds)
         for kind in kinds:
             # Every fault takes the same number of draws, so that they do not shift each other.
-            one, two = chance.sample(honest, 2)
+            item, two = chance.sample(honest, 2)
             half = tuple(sorted(chance.sample(range(nodes), nodes // 2)))
             short, long, pause = chance.uniform(0, 4), chance.uniform(4, 12), chance.uniform(0.5, 3)
             both, twice = chance.random() < 0.25, chance.random() < 0.4
@@ -66,10 +66,10 @@ def plan(seed: int, honest: list[int], nodes: int, *, weathers: bool) -> Iterato
             frozen = chance.choice((chance.uniform(0.5, 4), chance.uniform(10, 16)))
             victim = two if twice else None
             yield {
-                KILLED: Fault(kind, (one, two) if both else (one,), short, pause),
+                KILLED: Fault(kind, (item, two) if both else (item,), short, pause),
                 CUT: Fault(kind, tuple(honest), short / 2, pause),
-                FROZEN: Fault(kind, (one,), frozen, pause),
-                ALONE: Fault(kind, (one,), long, pause, victim),
+                FROZEN: Fault(kind, (item,), frozen, pause),
+                ALONE: Fault(kind, (item,), long, pause, victim),
                 HALVES: Fault(kind, half, long, pause, victim),
                 WEATHER: Fault(kind, (), long, pause, victim),
             }[kind]

@@ -88,7 +88,7 @@ def install(write: Writer, patch: Patch = setattr) -> None:
     banned: dict[int, list[str]] = {}
 
     def bans(kernel: Kernel) -> list[str]:
-        return sorted(one.hex() for one in kernel.roster if kernel.standing(one).banned)
+        return sorted(node.hex() for node in kernel.roster if kernel.standing(node).banned)
 
     def set_up(kernel: Kernel, _result: object, node_info: Any) -> None:
         names[id(kernel)] = node_info.node_id
@@ -158,7 +158,7 @@ def install_replayer(unmask: Path) -> None:
         limit = node.transport.limits.frame
         while True:
             await anyio.sleep(PAUSE)
-            frames = [one for one in heard if len(one) <= limit]
+            frames = [item for item in heard if len(item) <= limit]
             # Old ones as well as the newest: a window has two ends.
             picked = [*frames[-1:], *(chance.choice(frames) for _ in range(BURST - 1) if frames)]
             if unmask.exists():  # noqa: ASYNC240 - a look at a local file

@@ -48,7 +48,7 @@ def play(
 
 def aligned(result: SimulationResult) -> bool:
     """Whether every merged update points where the honest nodes' mean does."""
-    return all((one.alignment or 0.0) > 0.5 for one in result.closed)
+    return all((record.alignment or 0.0) > 0.5 for record in result.closed)
 
 
 # ── a robust rule behind secure aggregation ───────────────────────────────────────────────────────
@@ -59,7 +59,7 @@ def test_a_rule_that_would_see_one_sum_is_refused(rule: str) -> None:
     config = swarm({"secagg": SECAGG, rule: {"f": 2}}, 11, 2)
     with pytest.raises(CompatibilityError) as caught:
         Kernel.from_config(config, installed=scan())
-    problems = {one.code: str(one) for one in caught.value.problems}
+    problems = {problem.code: str(problem) for problem in caught.value.problems}
     assert f"plugins.{rule}" in problems["QRES-E303"]
     assert "plugins.secagg shows only one sum" in problems["QRES-E303"]
     assert "groups" in problems["QRES-E303"]
@@ -90,7 +90,7 @@ def test_two_hostile_nodes_of_eleven_without_secure_aggregation_change_nothing()
 
 def aligned_in_length(result: SimulationResult) -> bool:
     """Whether the swarm came nearer to its optimum in every round."""
-    losses = [one.metrics["loss"] for one in result.closed]
+    losses = [record.metrics["loss"] for record in result.closed]
     return all(after < before for before, after in itertools.pairwise(losses))
 
 

@@ -122,15 +122,15 @@ def play(
         rounds=rounds, seed=SEED, jitter=0.005, lies="protocol", attack=name,
         attackers=config.swarm.byzantine if name else 0, strength=strength if name else None,
         once=tuple(
-            one for one in ("ed25519.authenticate", "zk.verify")
-            if one.partition(".")[0] in config.plugins
+            item for item in ("ed25519.authenticate", "zk.verify")
+            if item.partition(".")[0] in config.plugins
         ),
     )  # fmt: skip
     made = change(make_task(TASK, nodes=NODES, seed=SEED, scale=config.swarm.scale))
 
     def progress(record: RoundRecord) -> None:
         if until(record):
-            made_so_far = sum(one.closed for one in engine.recorder.records)
+            made_so_far = sum(record.closed for record in engine.recorder.records)
             engine.rounds = min(engine.rounds, made_so_far + 1)
 
     plugins = {**INSTALLED, **(installed or {})}
@@ -435,7 +435,7 @@ class Unequal:
 
 def unequal(task: Task) -> Task:
     """Nodes with 1 to 20 examples."""
-    trainers = tuple(Unequal(one, 1 + index) for index, one in enumerate(task.trainers))
+    trainers = tuple(Unequal(trainer, 1 + index) for index, trainer in enumerate(task.trainers))
     return attrs.evolve(task, trainers=trainers)
 
 
@@ -457,8 +457,8 @@ def test_proofs_hold_for_sums_of_unequal_weights() -> None:
     equal = play(weighted(), 1)
     assert hidden.counts("zk", "sums_failed") == {0}
     assert hidden.accused == set()
-    digests = [one.model_digest for one in hidden.result.closed]
-    assert digests == [one.model_digest for one in plain.result.closed]
+    digests = [record.model_digest for record in hidden.result.closed]
+    assert digests == [record.model_digest for record in plain.result.closed]
     assert digests[0] != equal.result.closed[0].model_digest  # the weights do count
 
 

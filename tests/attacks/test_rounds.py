@@ -65,8 +65,8 @@ class Stage:
         self.net.inject(self.own, HONEST)
         self.net.run(seconds=0.5)
         self.made = {
-            self.net.index_of[sender]: one.digest
-            for sender, one in self.net.machine(0).contributions.items()
+            self.net.index_of[sender]: contribution.digest
+            for sender, contribution in self.net.machine(0).contributions.items()
         }
         assert sorted(self.made) == [0, 1, 2, 3]
         assert self.net.steps() == [0, 0, 0]
@@ -260,7 +260,10 @@ def test_a_member_with_a_bad_proof_is_not_voted_for(harness: ModuleType) -> None
     bad = net.forge(LIAR, "contribution", body.to_bytes(), number=1, model=model)
     net.inject(bad, HONEST)
     net.run(seconds=0.5)
-    made = {net.index_of[s]: one.digest for s, one in net.machine(0).contributions.items()}
+    made = {
+        net.index_of[s]: contribution.digest
+        for s, contribution in net.machine(0).contributions.items()
+    }
     assert sorted(made) == [0, 2, 3]
     members = {**made, LIAR: contribution_digest(bad)}
     candidate = CandidateSet(1, tuple(Member(net.ids[i], members[i]) for i in range(4)))
@@ -279,7 +282,10 @@ def test_only_the_proposer_of_the_round_may_propose(harness: ModuleType) -> None
     net = harness.Net(4, byzantine=1, puppets=(3,))
     net.start()
     net.run(seconds=0.5)
-    made = {net.index_of[s]: one.digest for s, one in net.machine(0).contributions.items()}
+    made = {
+        net.index_of[s]: contribution.digest
+        for s, contribution in net.machine(0).contributions.items()
+    }
     candidate = CandidateSet(1, tuple(Member(net.ids[i], made[i]) for i in sorted(made)))
     forged = net.forge(
         3,

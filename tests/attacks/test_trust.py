@@ -58,7 +58,9 @@ def test_replay() -> None:
     assert guarded.injected["replayed"] > 1000
     # A copy that overtakes its original is the message; the original is then the duplicate.
     assert share_admitted(guarded) < 0.1
-    assert [one.model_digest for one in guarded.closed] == [one.model_digest for one in bare.closed]
+    assert [record.model_digest for record in guarded.closed] == [
+        record.model_digest for record in bare.closed
+    ]
 
 
 @pytest.mark.parametrize("attack", ["forge", "impersonate"])
@@ -68,7 +70,7 @@ def test_speaking_in_others_names(attack: str) -> None:
     assert bare.closed[-1].alignment < 0  # honest nodes' own contributions came too late
     signed = play(FRESH, attack)
     assert set(signed.injected) <= {"ed25519:bad-signature", "ed25519:no-signature"}
-    assert all((one.alignment or 0) > 0.9 for one in signed.closed)
+    assert all((record.alignment or 0) > 0.9 for record in signed.closed)
 
 
 @pytest.mark.parametrize("attack", ["forge", "impersonate"])
@@ -87,8 +89,8 @@ def test_unauthorized() -> None:
     members = [node_id.hex() for node_id in ids[: NODES - LIARS]]
     gated = play({**FRESH, "pki": {"members": members}}, "unauthorized")
     assert set(gated.injected) == {"pki:not-a-member"}
-    assert all(one.attackers_accepted == 0 for one in gated.closed)
-    assert all((one.alignment or 0) > 0.9 for one in gated.closed)
+    assert all(record.attackers_accepted == 0 for record in gated.closed)
+    assert all((record.alignment or 0) > 0.9 for record in gated.closed)
 
 
 @pytest.mark.long

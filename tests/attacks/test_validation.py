@@ -81,7 +81,7 @@ def accuracies(result: SimulationResult) -> tuple[float, list[float]]:
     """The last before the attack, and those of all rounds that closed under it."""
     closed = [record for record in result.rounds if record.closed]
     before = [record.metrics["accuracy"] for record in closed if record.number < QUIET]
-    return before[-1], [one.metrics["accuracy"] for one in closed if one.number >= QUIET]
+    return before[-1], [record.metrics["accuracy"] for record in closed if record.number >= QUIET]
 
 
 def test_without_validation_the_accuracy_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +116,6 @@ def test_with_validation_it_is_never_merged(
     if options:
         # Only the votes are left to stop it: the round ends with the model it began with.
         digests = [record.model_digest for record in result.rounds]
-        undone = [one for one in struck if not one.closed]
+        undone = [record for record in struck if not record.closed]
         assert undone
-        assert all(one.model_digest == digests[one.number - 2] for one in undone)
+        assert all(record.model_digest == digests[record.number - 2] for record in undone)

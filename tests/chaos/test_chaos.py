@@ -54,4 +54,4 @@ def test_it_is_said_how_delay_and_loss_are_made() -> None:
 def test_control_a_node_that_forgets_its_journal_is_noticed(tmp_path: Path) -> None:
     code, report = chaos(tmp_path, "--forget", "journal", "--patience", "5")
     assert code == 1
-    assert "forgot a model" in {one["kind"] for one in report["violations"]}
+    assert "forgot a model" in {violation["kind"] for violation in report["violations"]}

@@ -45,7 +45,7 @@ CALM = [
 
 def kinds(first: list[Line], second: list[Line] | None = None) -> list[str]:
     found = check({A: first, B: second or []}, [LIAR])
-    return [one.kind for one in found]
+    return [event.kind for event in found]
 
 
 def test_a_calm_run_violates_nothing() -> None:

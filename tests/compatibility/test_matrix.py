@@ -31,8 +31,11 @@ def explained(found: Answer) -> bool:
     """Whether one of the reasons names both sides, a part of the combination, and a remedy."""
     mine = {MODES[label].plugin for label in found.labels}
     return any(
-        one.fix and len(sides(one)) >= 2 and sides(one) & mine and one.code.startswith("QRES-E3")
-        for one in found.problems
+        problem.fix
+        and len(sides(problem)) >= 2
+        and sides(problem) & mine
+        and problem.code.startswith("QRES-E3")
+        for problem in found.problems
     )
 
 
@@ -50,30 +53,30 @@ def test_no_cell_is_unknown() -> None:
 
 def test_every_refusal_names_two_sides_and_a_remedy() -> None:
     pairs = [answer(pair) for pair in groups_of(2)]
-    assert [one.labels for one in pairs if not one.supported and not explained(one)] == []
+    assert [pair.labels for pair in pairs if not pair.supported and not explained(pair)] == []
 
 
 @pytest.mark.long
 def test_every_triple_is_answered_and_explained() -> None:
     found = list(triples())
     assert len(found) > 1000
-    assert [one.labels for one in found if not one.supported and not explained(one)] == []
+    assert [item.labels for item in found if not item.supported and not explained(item)] == []
 
 
 @pytest.mark.long
 def test_every_supported_pair_runs() -> None:
     swarms = list(covering())
-    covered = {pair for one in swarms for pair in groups_of(2) if set(pair) <= set(one.modes)}
+    covered = {pair for swarm in swarms for pair in groups_of(2) if set(pair) <= set(swarm.modes)}
     assert covered >= set(supported_pairs())
-    failed = {one.modes: faults for one in swarms if (faults := tried(one.config, rounds=1))}
+    failed = {swarm.modes: faults for swarm in swarms if (faults := tried(swarm.config, rounds=1))}
     assert failed == {}
 
 
 @pytest.mark.long
 def test_a_sample_of_triples_runs() -> None:
-    known = [one for one in triples() if one.supported and len(one.modes) < 8]
+    known = [triple for triple in triples() if triple.supported and len(triple.modes) < 8]
     sample = random.Random(7).sample(known, TRIPLES_PLAYED)
-    failed = {one.labels: faults for one in sample if (faults := tried(one.config, rounds=1))}
+    failed = {item.labels: faults for item in sample if (faults := tried(item.config, rounds=1))}
     assert failed == {}
 
 
@@ -96,7 +99,7 @@ def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words
     installed = scan()
     with pytest.raises(CompatibilityError) as caught:
         Kernel.from_config(configuration([*others, *chosen, rule], setting), installed=installed)
-    problems = [one for one in caught.value.problems if one.code == code]
-    assert any(words in one.fix for one in problems), caught.value
+    problems = [problem for problem in caught.value.problems if problem.code == code]
+    assert any(words in problem.fix for problem in problems), caught.value
     right = in_file_order([*others, *chosen, rule])
     Kernel.from_config(configuration(right, setting), installed=installed)

@@ -190,7 +190,7 @@ OTHERS = sorted(name for name in {*OPTIONS, "pki"} if name not in RULES)
 def seldom(draw: st.DrawFn, table: str) -> dict[str, Any]:
     """Some of the options that a file seldom has."""
     rarely = st.sampled_from([False, False, False, True])
-    return {key: draw(one) for key, one in SELDOM.get(table, {}).items() if draw(rarely)}
+    return {key: draw(item) for key, item in SELDOM.get(table, {}).items() if draw(rarely)}
 
 
 @st.composite
@@ -214,7 +214,7 @@ def tables(draw: st.DrawFn) -> dict[str, Any]:
         ordered = draw(st.permutations(ordered))
     plugins: dict[str, Any] = {"memory": {}, "ed25519": {}, "replay": seldom(draw, "replay")}
     for name in ordered:
-        kept = {key: draw(one) for key, one in OPTIONS.get(name, {}).items()} | seldom(draw, name)
+        kept = {key: draw(item) for key, item in OPTIONS.get(name, {}).items()} | seldom(draw, name)
         kept |= {key: of(nodes) for key, of in BY_THE_ROSTER.get(name, {}).items()}
         if name == "monna":
             kept["f"] = draw(SMALL)
@@ -267,10 +267,10 @@ def test_what_passes_the_check_runs(raw: dict[str, Any]) -> None:
     reasons += [record.reason for record in result.rounds if not record.closed]
     if not result.closed:
         assert any(known in reason for known in OF_THE_DATA for reason in reasons), reasons
-    known = [one for one in reasons if any(code in one for code in OF_THE_DATA)]
+    known = [reason for reason in reasons if any(code in reason for code in OF_THE_DATA)]
     if known:  # the round that was aborted is paid for, and the budget may have been for one
-        known += [one for one in reasons if SPENT in one]
-    strange = [one for one in reasons if "QRES-E" in one and one not in known]
+        known += [reason for reason in reasons if SPENT in reason]
+    strange = [reason for reason in reasons if "QRES-E" in reason and reason not in known]
     assert not strange
 
 
@@ -288,9 +288,9 @@ def test_every_option_of_every_plugin_is_drawn() -> None:
         for field in attrs.fields(plugin_class(INSTALLED[name]))
         if field.init
     }
-    reasons = {one for one in there if {one, one.partition(".")[0]} & set(NOT_DRAWN)}
+    reasons = {node for node in there if {node, node.partition(".")[0]} & set(NOT_DRAWN)}
     assert there - drawn == reasons - drawn
-    assert {one for one in drawn if not one.startswith("swarm.")} <= there
+    assert {key for key in drawn if not key.startswith("swarm.")} <= there
 
 
 def test_the_generator_finds_swarms_of_both_kinds() -> None:

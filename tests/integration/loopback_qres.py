@@ -166,7 +166,7 @@ class LoopbackPlugin:
 
 
 def _wire(seat: box.BoxNode, seats: Sequence[box.BoxNode]) -> dict[str, object]:
-    others = {one.node_id: one.port for one in seats if one is not seat}
+    others = {node.node_id: node.port for node in seats if node is not seat}
     return {"listen": seat.port, "peers": others}
 
 

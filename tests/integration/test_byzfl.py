@@ -75,6 +75,9 @@ def test_mda_is_the_same_where_one_subset_alone_is_of_least_diameter(
     f = data.draw(st.integers(0, min(2, (n - 1) // 2)))
     rows = np.random.default_rng(seed).standard_normal((n, d))
     squares = ((rows[:, None] - rows) ** 2).sum(axis=2)
-    least = sorted(squares[np.ix_(one, one)].max() for one in combinations(range(n), n - f))
+    least = sorted(
+        squares[np.ix_(combination, combination)].max()
+        for combination in combinations(range(n), n - f)
+    )
     assume(len(least) == 1 or least[1] > least[0] * (1 + 1e-9))
     assert np.allclose(mda(rows, f), byzfl.MDA(f=f)(rows.copy()), rtol=1e-7, atol=1e-9)

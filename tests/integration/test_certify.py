@@ -77,7 +77,7 @@ def test_a_broken_rule_of_the_working_directory_fails_with_its_ids(tmp_path: Pat
     result = certify("own_rules:Largest", "--json", cwd=tmp_path)
     assert result.returncode == 1, result.stderr
     report = json.loads(result.stdout)
-    failed = {one["rule"] for one in report["rules"] if one["outcome"] == "failed"}
+    failed = {rule["rule"] for rule in report["rules"] if rule["outcome"] == "failed"}
     assert {"QRES-AGG-10", "QRES-AGG-11", "QRES-AGG-12", "QRES-AGG-13"} <= failed
     assert not failed & {"QRES-AGG-1", "QRES-AGG-2", "QRES-AGG-5", "QRES-AGG-6", "QRES-AGG-14"}
     assert report["parts"][0]["target"] == "own_rules:Largest"

@@ -110,7 +110,7 @@ def test_check_prints_the_pipeline(config: Path) -> None:
     assert result.returncode == 0
     report = json.loads(result.stdout)
     families = {
-        row["family"]: [one["name"] for one in row["plugins"]] for row in report["pipeline"]
+        row["family"]: [plugin["name"] for plugin in row["plugins"]] for row in report["pipeline"]
     }
     assert families["aggregate"] == ["krum"]
     assert families["transport"] == ["memory"]
@@ -125,7 +125,10 @@ def test_check_reports_every_problem_at_once(config: Path) -> None:
     config.write_text(text.replace("nodes = 7", "nodez = 7"), encoding="utf-8")
     result = qres("check", str(config), "--json")
     assert result.returncode == 2
-    problems = {(one["code"], one["where"]): one for one in json.loads(result.stdout)["problems"]}
+    problems = {
+        (problem["code"], problem["where"]): problem
+        for problem in json.loads(result.stdout)["problems"]
+    }
     assert problems["QRES-E102", "swarm.nodez"]["fix"] == "did you mean 'nodes'?"
     assert ("QRES-E103", "swarm.nodes") in problems
     assert ("QRES-E104", "plugins.krum.f") in problems

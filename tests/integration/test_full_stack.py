@@ -108,9 +108,9 @@ def test_verdicts_that_are_shared_change_nothing() -> None:
     plain = simulate(config, scenario)
     shared = simulate(config, attrs.evolve(scenario, once=("zk.verify",)))
     assert shared.model_digests == plain.model_digests
-    assert [one.rejected for one in shared.rounds] == [one.rejected for one in plain.rounds]
+    assert [item.rejected for item in shared.rounds] == [item.rejected for item in plain.rounds]
     plugins = [run.rounds[-1].plugins["zk"] for run in (plain, shared)]
-    checked = [float(str(one["proofs_accepted"])) for one in plugins]
+    checked = [float(str(plugin["proofs_accepted"])) for plugin in plugins]
     assert checked[1] < checked[0]
 
 

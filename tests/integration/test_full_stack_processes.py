@@ -29,10 +29,10 @@ def test_the_whole_stack_over_processes(tmp_path: Path) -> None:
     assert report["agreed"] is True
     assert report["step"] >= 5
     assert len(report["nodes"]) == 8
-    honest = [one for one in report["nodes"] if not one["hostile"]]
+    honest = [node for node in report["nodes"] if not node["hostile"]]
     assert len(honest) == 6
-    for one in honest:
-        shown = one["status"]["shown"]
+    for honest_node in honest:
+        shown = honest_node["status"]["shown"]
         assert shown["dp"]["epsilon"] <= 8.0
         assert shown["zk"]["proofs_refused"] == 0
         assert shown["secagg"]["rounds_opened"] >= 5

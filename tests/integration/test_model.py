@@ -118,14 +118,14 @@ def borrowed() -> SwarmModel:
 
 def unsigned() -> SwarmModel:
     model = made()
-    return attrs.evolve(model, vouchers=tuple(one.with_auth({}) for one in model.vouchers))
+    return attrs.evolve(model, vouchers=tuple(voucher.with_auth({}) for voucher in model.vouchers))
 
 
 def changed_after() -> SwarmModel:
     """Signatures of one model, shown for another."""
     model, other = made(), VECTOR + 1
     digest = canonical.dumps(model_digest(other, STEP))
-    vouchers = tuple(attrs.evolve(one, payload=digest) for one in model.vouchers)
+    vouchers = tuple(attrs.evolve(voucher, payload=digest) for voucher in model.vouchers)
     return attrs.evolve(model, vector=other, vouchers=vouchers)
 
 
@@ -162,7 +162,9 @@ FORGED: list[tuple[str, Callable[[], SwarmModel], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("forge", "why"), [one[1:] for one in FORGED], ids=[o[0] for o in FORGED])
+@pytest.mark.parametrize(
+    ("forge", "why"), [item[1:] for item in FORGED], ids=[o[0] for o in FORGED]
+)
 def test_a_forged_certificate_is_refused(forge: Callable[[], SwarmModel], why: str) -> None:
     assert why in refusal(forge())
 
@@ -301,7 +303,7 @@ class Four:
 
 
 def qres(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(one) for one in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.mark.usefixtures("virtual_time")

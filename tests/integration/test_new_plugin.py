@@ -86,7 +86,9 @@ def test_generated_hooks_are_those_announced(hook: str) -> None:
         node.name
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
-        and any(isinstance(one, ast.Name) and one.id == "hookimpl" for one in node.decorator_list)
+        and any(
+            isinstance(item, ast.Name) and item.id == "hookimpl" for item in node.decorator_list
+        )
     }
     assert found == set(SCAFFOLDS[hook].hooks)
     assert hook in found
@@ -133,7 +135,7 @@ def test_generated_metadata_is_sound(hook: str) -> None:
     assert project.get("entry-points", {}) == ({group: entry} if group else {})
     assert f"qres-core{core_requirement(__version__)}" in project["dependencies"]
     imported = "import numpy" in files["qres_acme_thing/__init__.py"]
-    assert any(one.startswith("numpy") for one in project["dependencies"]) == imported
+    assert any(dependency.startswith("numpy") for dependency in project["dependencies"]) == imported
     assert files["LICENSE"] == (ROOT / "LICENSE").read_text(encoding="utf-8")
     readme = files["README.md"]
     table = readme.split("```toml\n")[1].split("```")[0]

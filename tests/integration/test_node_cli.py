@@ -133,9 +133,9 @@ class Place:
         if report is None or report["state"] != "running":
             return {"step": 0, "round": 0, "history": [], "rejections": {}}
         self.models[report["step"]] = report["model_digest"]
-        for one in report["history"]:
-            if one["closed"]:
-                self.models[one["step"]] = one["model_digest"]
+        for record in report["history"]:
+            if record["closed"]:
+                self.models[record["step"]] = record["model_digest"]
         return report
 
     def report(self) -> Mapping[str, Any]:
@@ -176,12 +176,12 @@ def wires(
     transport: str, index: int, made: Sequence[Place], ports: Sequence[int]
 ) -> dict[str, object]:
     """The transport's table of a node."""
-    others = [(one, ports[at]) for at, one in enumerate(made) if at != index]
+    others = [(item, ports[at]) for at, item in enumerate(made) if at != index]
     if transport == "loopback":
-        return {"listen": ports[index], "peers": {one.node_id: port for one, port in others}}
+        return {"listen": ports[index], "peers": {other.node_id: port for other, port in others}}
     return {
         "listen": f"/ip4/127.0.0.1/tcp/{ports[index]}",
-        "peers": [f"/ip4/127.0.0.1/tcp/{port}/p2p/{one.peer_id}" for one, port in others],
+        "peers": [f"/ip4/127.0.0.1/tcp/{port}/p2p/{other.peer_id}" for other, port in others],
     }
 
 
@@ -223,7 +223,7 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Plac
                 "quorum": 3,
                 "deadline": 1.0,
                 "vote_timeout": 1.0,
-                "roster": [one.node_id for one in made],
+                "roster": [node.node_id for node in made],
             },
             "node": {
                 "data_dir": str(place.folder / "data"),
@@ -251,7 +251,7 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Plac
 
 
 def unanimous(places: Sequence[Place]) -> bool:
-    return judge([one.models for one in places], None).split is None
+    return judge([place.models for place in places], None).split is None
 
 
 def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
@@ -261,8 +261,8 @@ def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
     until(lambda: "loss" in places[0].report()["metrics"])  # measured after the model is made
     assert places[0].report()["metrics"]["loss"] > 0
     until(lambda: all(place.exported() >= 3 for place in places))  # they run
-    others = {one.node_id for one in places[1:]}
-    until(lambda: {one["id"] for one in places[0].report()["peers"]} == others)
+    others = {place.node_id for place in places[1:]}
+    until(lambda: {peer["id"] for peer in places[0].report()["peers"]} == others)
     asked = [sys.executable, "-P", "-m", "qres_core.cli", "node", "status", "--url"]
     shown = subprocess.run([*asked, places[0].url], capture_output=True, text=True, check=True)
     assert places[0].node_id in shown.stdout
@@ -316,11 +316,11 @@ def test_a_killed_node_goes_on_where_it_was_and_says_nothing_twice(places: list[
         assert all(a < b for a, b in zip(earlier, later, strict=True))
     refused = [reason for place in places[1:] for reason in place.report()["rejections"]]
     assert "equivocation" not in refused
-    assert not [one for one in refused if "malformed" in one or "signature" in one]
+    assert not [item for item in refused if "malformed" in item or "signature" in item]
     # Nobody lost trust in it, and it kept its ledger.
     for place in places:
-        standings = {one["id"]: one for one in place.report()["members"]}
-        assert not any(one["banned"] for one in standings.values())
+        standings = {member["id"]: member for member in place.report()["members"]}
+        assert not any(standing["banned"] for standing in standings.values())
         assert standings[victim.node_id]["standing"] == 1.0
     for place in places:
         assert place.end(signal.SIGTERM) == 0
@@ -348,7 +348,7 @@ def test_a_node_that_joins_late_takes_a_snapshot(places: list[Place]) -> None:
 
     def contributes() -> bool:
         members = places[0].status().get("members", ())
-        return any(one["id"] == mine and one["contributed"] > 0 for one in members)
+        return any(member["id"] == mine and member["contributed"] > 0 for member in members)
 
     until(contributes)
     for place in places:
@@ -408,7 +408,7 @@ def judged(places: Sequence[Place], spoilt: Path, *, validate: bool) -> None:
 
 def held(places: Sequence[Place]) -> set[tuple[int, str]]:
     """The models of nodes that run."""
-    return {(one["step"], one["model_digest"]) for one in (place.report() for place in places)}
+    return {(item["step"], item["model_digest"]) for item in (place.report() for place in places)}
 
 
 @pytest.mark.long
@@ -428,8 +428,10 @@ def test_a_model_that_fails_validation_never_becomes_the_node_s(
     def stuck() -> bool:
         """No node's last three rounds made a model, and it did not endorse what was proposed."""
         last = [place.status()["history"][-3:] for place in places]
-        reasons = [[one["reason"] for one in rounds if not one["closed"]] for rounds in last]
-        return all(len(one) == 3 and one.count("not endorsed here") >= 2 for one in reasons)
+        reasons = [[item["reason"] for item in rounds if not item["closed"]] for rounds in last]
+        return all(
+            len(reason) == 3 and reason.count("not endorsed here") >= 2 for reason in reasons
+        )
 
     until(stuck)  # whatever was under way before is over
     ((step, digest),) = held(places)
@@ -442,7 +444,7 @@ def test_a_model_that_fails_validation_never_becomes_the_node_s(
         until(stuck)
         assert held(places) == {(step, digest)}
     running = [line for line in places[0].log() if line["event"] == "node running"][1:]
-    assert {(one["step"], one["model_digest"]) for one in running} == {(step, digest)}
+    assert {(report["step"], report["model_digest"]) for report in running} == {(step, digest)}
     # The model nobody left is the one they go on from.
     spoilt.unlink()
     until(lambda: all(place.step() >= step + 2 for place in places))

@@ -148,11 +148,11 @@ def report(result: Result) -> Mapping[str, Any]:
 def test_every_simulated_node_gets_its_own_trainer(run: Run) -> None:
     said = report(run("simulate", own("make", size=5), "--json"))
     assert said["trainer"].endswith(":make")
-    assert not [one for one in said["notices"] if "trainer" in one]
+    assert not [notice for notice in said["notices"] if "trainer" in notice]
     made = sys.modules[said["trainer"].partition(":")[0]].made
     assert made == [(index, 4, 7) for index in range(4)]
     # All four pull half of the way to their own goal, 1 to 4: the mean is 2.5, node 0's goal is 1.
-    assert [one["metrics"]["gap"] for one in said["rounds"]] == [0.25, 0.875]
+    assert [item["metrics"]["gap"] for item in said["rounds"]] == [0.25, 0.875]
 
 
 def test_the_trainers_own_seed_goes_before_the_simulations(run: Run) -> None:
@@ -228,7 +228,7 @@ def test_one_index_for_all_nodes_is_refused(run: Run) -> None:
 def test_a_factory_without_an_index_is_told_of(run: Run) -> None:
     for verb in ("check", "simulate"):
         said = report(run(verb, own("alike"), "--json"))
-        assert any("no parameter `index`" in one for one in said["notices"])
+        assert any("no parameter `index`" in notice for notice in said["notices"])
 
 
 def test_a_file_without_a_trainer_says_that_it_trains_the_digits(run: Run) -> None:
@@ -391,7 +391,7 @@ def test_what_travels_beside_an_update_is_counted_before_the_start(
     value = refused.stderr.partition("fix: swarm.max_message_bytes = ")[2].partition(",")[0]
     enough = ("--set", f"swarm.max_message_bytes={value}")
     said = report(run("simulate", own("make", size=size), "--json", *enough, tables=tables))
-    assert [one["closed"] for one in said["rounds"]] == [True, True]
+    assert [item["closed"] for item in said["rounds"]] == [True, True]
 
 
 def test_updates_that_vanish_are_told_of_with_the_scale_that_mends_it(qres: Run) -> None:
@@ -399,13 +399,13 @@ def test_updates_that_vanish_are_told_of_with_the_scale_that_mends_it(qres: Run)
     lost = qres("simulate", str(CANCER), "--rounds", "3", *slow)
     assert "7 updates vanish on the grid" in lost.stdout
     said = report(qres("simulate", str(CANCER), "--rounds", "3", "--json", *slow))
-    assert [one["vanished"] for one in said["rounds"]] == [7, 7, 7]
-    (notice,) = [one for one in said["notices"] if "vanish" in one]
-    losses = [one["metrics"]["loss"] for one in said["rounds"]]
+    assert [item["vanished"] for item in said["rounds"]] == [7, 7, 7]
+    (notice,) = [notice for notice in said["notices"] if "vanish" in notice]
+    losses = [item["metrics"]["loss"] for item in said["rounds"]]
     assert losses[0] == losses[2]  # nothing is learned
     setting = notice.partition("set ")[2].partition(",")[0].replace(" ", "")
     assert setting == "swarm.scale=-7"
     mended = report(qres("simulate", str(CANCER), "--json", "--set", setting, *slow))
-    assert not [one for one in mended["notices"] if "vanish" in one]
-    losses = [one["metrics"]["loss"] for one in mended["rounds"]]
+    assert not [notice for notice in mended["notices"] if "vanish" in notice]
+    losses = [item["metrics"]["loss"] for item in mended["rounds"]]
     assert losses == sorted(set(losses), reverse=True)  # it falls with every round

@@ -150,7 +150,7 @@ ALL_WRONG_CODES = [
 def test_all_problems_are_reported_together(installed: Mapping[str, Installed]) -> None:
     with pytest.raises(PluginError) as caught:
         Kernel.from_config(configuration(mean={}, **ALL_WRONG), installed=installed)
-    assert [(one.code, one.where) for one in caught.value.problems] == ALL_WRONG_CODES
+    assert [(problem.code, problem.where) for problem in caught.value.problems] == ALL_WRONG_CODES
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert len(caught.value.__cause__.exceptions) == 5
 
@@ -160,7 +160,7 @@ def test_a_diagnosis_adds_what_is_wrong_with_the_tables(
 ) -> None:
     raw = {"swarm": {"name": "x"}, "plugins": dict(ALL_WRONG), "swarn": {}}
     found = diagnose(raw, source="test.toml", sections={}, installed=installed)
-    codes = [(one.code, one.where) for one in found.problems]
+    codes = [(problem.code, problem.where) for problem in found.problems]
     assert codes[-6:] == ALL_WRONG_CODES
     assert ("QRES-E102", "swarn") in codes
     assert ("QRES-E103", "swarm.nodes") in codes

@@ -56,7 +56,7 @@ def qres(*arguments: str, environment: dict[str, str] | None = None) -> Result:
 
 def refusals(result: Result) -> list[str]:
     assert isinstance(result.exception, QresError), result.output
-    return [f"{one.code} {one.where}" for one in result.exception.problems]
+    return [f"{problem.code} {problem.where}" for problem in result.exception.problems]
 
 
 def test_a_job_that_meets_the_policy_runs(job: str, policy: str) -> None:
@@ -89,7 +89,7 @@ def test_nothing_on_the_command_line_weakens_it(
     for given in (("--policy", policy), ()):
         environment = {} if given else {"QRES_POLICY": policy}
         result = qres("simulate", job, *given, *weakened, environment=environment)
-        assert {one.split()[0] for one in refusals(result)} == {"QRES-E315"}
+        assert {refusal.split()[0] for refusal in refusals(result)} == {"QRES-E315"}
 
 
 def test_a_policy_on_the_command_line_does_not_replace_that_of_the_environment(
@@ -126,7 +126,7 @@ def test_a_privacy_budget_left_to_follow_is_held_to_the_ceiling(job: str, tmp_pa
     path = tmp_path / "privacy.toml"
     path.write_text('require = ["dp"]\nat_most.plugins.dp.epsilon = 4.0', encoding="utf-8")
     options = ('mode="local"', "clip=1.0", "delta=1e-6", "rounds=100", "noise_multiplier=0.5")
-    settings = [part for one in options for part in ("--set", f"plugins.dp.{one}")]
+    settings = [part for option in options for part in ("--set", f"plugins.dp.{option}")]
     assert qres("check", job, *settings).exit_code == 0
     result = qres("check", job, *settings, "--policy", str(path))
     assert result.exit_code == 2
@@ -156,5 +156,5 @@ def test_the_policy_of_the_manual_holds_for_the_profiles(tmp_path: Path) -> None
             installed=scan(),
             policies=[load(path)],
         )
-        assert {one.where for one in found.problems} == where
-        assert {one.code for one in found.problems} <= {"QRES-E315"}
+        assert {problem.where for problem in found.problems} == where
+        assert {problem.code for problem in found.problems} <= {"QRES-E315"}

@@ -53,8 +53,10 @@ def test_a_profile_starts_and_is_what_it_says(profile: str) -> None:
     raw = tomli.loads(profile_text(profile))
     found = diagnose(raw, source=profile, sections=SECTIONS, installed=scan())
     assert found.problems == ()
-    assert {one.name for one in found.enabled} == HAS[profile] | {"memory"}
-    assert not any("INSECURE" in one or "withstands no liar" in one for one in found.notices)
+    assert {plugin.name for plugin in found.enabled} == HAS[profile] | {"memory"}
+    assert not any(
+        "INSECURE" in notice or "withstands no liar" in notice for notice in found.notices
+    )
     assert found.config is not None
     assert found.config.swarm.byzantine >= 1
     assert not found.config.swarm.insecure
@@ -103,7 +105,7 @@ def test_the_members_listed_are_the_simulated_nodes(profile: str, tmp_path: Path
     path.write_text(profile_text(profile), encoding="utf-8")
     shown = CliRunner().invoke(app, ["simulate", str(path), "--list-nodes", "--json"])
     listed = read(profile).plugins["pki"]["members"]
-    assert [one["id"] for one in json.loads(shown.output)] == listed
+    assert [load["id"] for load in json.loads(shown.output)] == listed
 
 
 def test_simulated_nodes_are_listed_before_they_are_members(tmp_path: Path) -> None:
@@ -119,8 +121,8 @@ def test_simulated_nodes_are_listed_before_they_are_members(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "profile",
     [
-        pytest.param(one, marks=[pytest.mark.long] if one == "high-security" else [])
-        for one in PROFILES
+        pytest.param(profile, marks=[pytest.mark.long] if profile == "high-security" else [])
+        for profile in PROFILES
     ],
 )
 def test_a_profile_runs(profile: str) -> None:
@@ -128,7 +130,7 @@ def test_a_profile_runs(profile: str) -> None:
     result = simulate(config, attrs.evolve(config.sections["simulation"], rounds=2))
     assert len(result.closed) == 2
     assert result.unanimous
-    assert all(one.accepted == config.swarm.nodes for one in result.closed)
+    assert all(record.accepted == config.swarm.nodes for record in result.closed)
     if "dp" not in config.plugins:  # whose noise two rounds do not overcome
         assert (result.final("accuracy") or 0.0) > 0.85
 
@@ -154,7 +156,7 @@ def test_init_writes_a_profile_and_says_what_to_install(profile: str, tmp_path: 
     report = json.loads(result.output)
     assert set(report["enabled"]) == HAS[profile] | {"memory"}
     assert report["to_install"] == []
-    alone = {name: one for name, one in scan().items() if one.distribution == "qres-core"}
+    alone = {name: item for name, item in scan().items() if item.distribution == "qres-core"}
     wanted = lacking(report["enabled"], alone)
     command = profile_text(profile).partition("make node")[2].partition("qres check")[0]
     named = re.findall(r"qres-[a-z0-9-]+", command)

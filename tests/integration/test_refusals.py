@@ -74,8 +74,9 @@ def problems(text: str) -> tuple[Problem, ...]:
 
 def said(text: str) -> str:
     return "\n".join(
-        f"{one.code} {one.where}: {one.what}" + (f"\n    fix: {one.fix}" if one.fix else "")
-        for one in problems(text)
+        f"{problem.code} {problem.where}: {problem.what}"
+        + (f"\n    fix: {problem.fix}" if problem.fix else "")
+        for problem in problems(text)
     )
 
 
@@ -88,16 +89,16 @@ def test_a_refusal_says_what_the_page_says(row: Row) -> None:
 def test_a_refusal_says_where_what_and_what_to_do(row: Row) -> None:
     found = problems(row.text)
     assert found
-    for one in found:
-        assert re.fullmatch(r"[\w.\[\]-]+", one.where)
-        assert one.what
+    for item in found:
+        assert re.fullmatch(r"[\w.\[\]-]+", item.where)
+        assert item.what
         # A bound says by itself what to write.
-        assert one.fix or re.match(r"must be |expected |\w+ must be ", one.what), one
-        if one.where.startswith("plugins.dp."):
+        assert item.fix or re.match(r"must be |expected |\w+ must be ", item.what), item
+        if item.where.startswith("plugins.dp."):
             continue
         assert not re.search(
-            r"\ba (?:[aeio]|un)|\b1 \w+s\b(?! of)|  |\.$", f"{one.what} {one.fix}"
-        ), one
+            r"\ba (?:[aeio]|un)|\b1 \w+s\b(?! of)|  |\.$", f"{item.what} {item.fix}"
+        ), item
 
 
 SETTING = re.compile(r"(\w+) = (\d+) in \[plugins\.(\w+)\](?: and swarm\.(\w+) >?= (\d+))?")
@@ -106,23 +107,23 @@ SETTING = re.compile(r"(\w+) = (\d+) in \[plugins\.(\w+)\](?: and swarm\.(\w+) >
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
 def test_every_setting_that_a_refusal_advises_ends_it(row: Row) -> None:
-    for one in problems(row.text):
-        for option, value, plugin, key, bound in SETTING.findall(one.fix):
+    for problem in problems(row.text):
+        for option, value, plugin, key, bound in SETTING.findall(problem.fix):
             raw: dict[str, Any] = tomli.loads(row.text)
             raw["plugins"][plugin][option] = int(value)
             if key:
                 raw["swarm"][key] = int(bound)
             raw["swarm"]["nodes"] = max(raw["swarm"]["nodes"], raw["swarm"]["quorum"])
             left = diagnose(raw, source="swarm.toml", sections=SECTIONS, installed=scan())
-            assert one not in left.problems
+            assert problem not in left.problems
 
 
 def test_refusals_advise_settings() -> None:
     advised = {
         (option, plugin)
         for row in rows()
-        for one in problems(row.text)
-        for option, _value, plugin, _key, _bound in SETTING.findall(one.fix)
+        for problem in problems(row.text)
+        for option, _value, plugin, _key, _bound in SETTING.findall(problem.fix)
     }
     assert {("f", "krum"), ("select", "krum"), ("size", "bucketing")} <= advised
     assert {("exponent", "reputation"), ("f", "median")} <= advised

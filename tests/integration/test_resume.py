@@ -101,7 +101,7 @@ def test_interrupted_and_resumed_is_as_played_through(
         assert SwarmModel.load(folder / MODEL).step == stop_at
         again = played(plugins, resume=folder, **scenario)
         assert digests(again) == digests(whole)
-        assert [one.metrics for one in again.rounds] == [one.metrics for one in whole.rounds]
+        assert [item.metrics for item in again.rounds] == [item.metrics for item in whole.rounds]
         assert len({*again.model_digests, *whole.model_digests}) == 1
         saved = SwarmModel.load(folder / MODEL)
         assert saved.digest.hex() == whole.model_digests[0]
@@ -197,12 +197,12 @@ def test_what_begins_anew_is_told(tmp_path: Path) -> None:
     scenario = {"loss": 0.01, "attack": "gaussian", "attackers": 1}
     played(plugins, rounds=1, save=tmp_path / "run", **scenario)
     told = played(plugins, rounds=2, resume=tmp_path / "run", **scenario).notices
-    anew = next(one for one in told if "lose their memory of earlier rounds: " in one)
+    anew = next(message for message in told if "lose their memory of earlier rounds: " in message)
     assert "replay" in anew
     assert "reputation" in anew
     assert "median" not in anew
-    assert any("simulation.loss" in one for one in told)
-    assert any("'gaussian'" in one for one in told)
+    assert any("simulation.loss" in message for message in told)
+    assert any("'gaussian'" in message for message in told)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -240,7 +240,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "mine"):
         with pytest.raises(LabError, match="QRES-E803"):
             played(MEDIAN, save=place)
-    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -131,9 +131,9 @@ def test_honest_processes_agree_among_hostile_ones(tmp_path: Path, transport: st
     assert report["agreed"] is True
     assert report["step"] >= 6
     nodes = report["nodes"]
-    assert [one["hostile"] for one in nodes] == [False] * 5 + [True]
-    assert all(one["exit_code"] == 0 for one in nodes)
-    digests = {one["status"]["model_digest"] for one in nodes if one["status"]["step"] == 6}
+    assert [node["hostile"] for node in nodes] == [False] * 5 + [True]
+    assert all(node["exit_code"] == 0 for node in nodes)
+    digests = {node["status"]["model_digest"] for node in nodes if node["status"]["step"] == 6}
     assert len(digests) == 1
     assert nodes[0]["status"]["metrics"]["accuracy"] > 0.85
     assert nodes[0]["status"]["plugins"][0] == transport
@@ -192,14 +192,17 @@ def test_a_box_trains_a_model_of_ones_own(tmp_path: Path) -> None:
     assert "same data" not in errors
     assert report["agreed"] is True
     nodes = report["nodes"]
-    assert all(one["exit_code"] == 0 for one in nodes)
-    honest = [one["status"] for one in nodes[:5]]
-    assert len({one["model_digest"] for one in honest if one["step"] == 4}) == 1
+    assert all(node["exit_code"] == 0 for node in nodes)
+    honest = [node["status"] for node in nodes[:5]]
+    assert (
+        len({honest_node["model_digest"] for honest_node in honest if honest_node["step"] == 4})
+        == 1
+    )
     assert honest[0]["metrics"]["loss"] >= 0
     box = tmp_path / "box"
     tables = [read_toml(box / f"node-{at}" / "node.toml")["trainer"] for at in range(6)]
-    assert [one["index"] for one in tables] == list(range(6))  # each has data of its own
-    assert [one["entry"] for one in tables[:5]] == ["own_model_of_box:make"] * 5
+    assert [table["index"] for table in tables] == list(range(6))  # each has data of its own
+    assert [table["entry"] for table in tables[:5]] == ["own_model_of_box:make"] * 5
     assert tables[5]["options"]["attack"] == "scaled"
     assert tables[5]["options"]["trainer"]["entry"] == "own_model_of_box:make"
 
@@ -260,10 +263,10 @@ def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
     )
     code, report, errors = outcome(process)
     assert code == 0, errors
-    honest = [one["status"] for one in report["nodes"] if not one["hostile"]]
+    honest = [node["status"] for node in report["nodes"] if not node["hostile"]]
     assert len(honest) == 6
-    assert {one["step"] for one in honest} == {6}
-    assert len({one["model_digest"] for one in honest}) == 1
+    assert {honest_node["step"] for honest_node in honest} == {6}
+    assert len({honest_node["model_digest"] for honest_node in honest}) == 1
     # The simulator signs with keys of its own and has no certificates.
     raw = read_toml(config)
     del raw["plugins"]["pki"]
@@ -271,7 +274,7 @@ def test_eight_processes_two_of_them_hostile_learn_what_the_simulator_predicts(
         parse(raw, source="eight", sections=SECTIONS),
         Scenario(rounds=6, attack="sign_flip", attackers=2),
     )
-    found = [one["metrics"]["accuracy"] for one in honest]
+    found = [honest_node["metrics"]["accuracy"] for honest_node in honest]
     assert found == pytest.approx([simulated.final("accuracy")] * 6, abs=0.03)
 
 
@@ -368,7 +371,7 @@ def test_a_failing_trainer_is_told_once_with_its_line_while_the_box_goes_on(
     assert "ValueError: loss is nan" in told[0]
     line = BAD.splitlines().index('            raise ValueError("loss is nan")') + 1
     assert f"bad_model_of_box.py, line {line}" in told[0]
-    failures = [one["trainer_error"] for one in report["nodes"]]
+    failures = [node["trainer_error"] for node in report["nodes"]]
     assert failures[2]["line"] == line
     assert [failure is None for failure in failures] == [at != 2 for at in range(9)]
     log = (tmp_path / "box" / "node-2" / "log.jsonl").read_text()
@@ -432,11 +435,11 @@ def test_two_of_nine_nodes_are_killed_and_the_box_goes_on_and_both_catch_up(
     for name in ("node-3", "node-7"):
         assert f"{name} was killed (SIGKILL), restarting" in errors
     nodes = report["nodes"]
-    assert [one["restarts"] for one in nodes] == [0, 0, 0, 1, 0, 0, 0, 1, 0]
-    assert not any(one["dead"] for one in nodes)
+    assert [node["restarts"] for node in nodes] == [0, 0, 0, 1, 0, 0, 0, 1, 0]
+    assert not any(node["dead"] for node in nodes)
     assert report["agreed"] is True
-    assert {one["status"]["step"] for one in nodes} == {25}
-    assert {one["status"]["model_digest"] for one in nodes} == {report["model_digest"]}
+    assert {node["status"]["step"] for node in nodes} == {25}
+    assert {node["status"]["model_digest"] for node in nodes} == {report["model_digest"]}
 
 
 @pytest.mark.long
@@ -506,9 +509,9 @@ def test_the_lines_in_a_pipe_tell_of_every_model_and_of_its_own_figures(tmp_path
     assert [int(words[1]) for words in models] == list(range(1, 7))
     history = json.loads((tmp_path / "box" / "node-0" / "last.json").read_text())["history"]
     measured = {
-        one["model_digest"][:12]: f"{one['metrics']['accuracy']:.1%}"
-        for one in history
-        if one["metrics"]
+        record["model_digest"][:12]: f"{record['metrics']['accuracy']:.1%}"
+        for record in history
+        if record["metrics"]
     }
     told = {words[-1]: words[2] for words in models if words[2] != "not"}
     assert told
@@ -567,7 +570,7 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     process = up(tmp_path)
     _out, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "QRES-E803" in errors) == (2, True)
-    assert [one.name for one in (tmp_path / "box").iterdir()] == ["mine"]
+    assert [path.name for path in (tmp_path / "box").iterdir()] == ["mine"]
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -598,7 +601,7 @@ def test_the_page_shows_the_node_in_a_browser(tmp_path: Path) -> None:
     assert 'class="live"' in shown.stdout  # the script ran, and the status came
     assert "running" in shown.stdout
     roster = config["swarm"]["roster"]
-    assert all(one[:12] in shown.stdout for one in roster)
+    assert all(node[:12] in shown.stdout for node in roster)
     assert "Content Security Policy" not in shown.stderr
 
 

@@ -127,9 +127,9 @@ class JavaScriptPeer:
         """The first event with these fields, past or to come."""
         with anyio.fail_after(SECONDS):
             while True:
-                for one in self.events:
-                    if fields.items() <= one.items():
-                        return one
+                for item in self.events:
+                    if fields.items() <= item.items():
+                        return item
                 await self._news.wait()
 
 
@@ -157,7 +157,7 @@ async def javascript_peer(
                     "seed": seed.hex(),
                     "swarm": swarm,
                     "credential": credential.hex(),
-                    "roster": [one.hex() for one in roster],
+                    "roster": [node.hex() for node in roster],
                 }
             )
             ready = await peer.event(event="ready")

@@ -74,7 +74,7 @@ class Side:
         return str(self.transport.addresses[0])
 
     async def up(self, node: NodeId) -> None:
-        await _until(lambda: node in [one.node_id for one in self.transport.peers()])
+        await _until(lambda: node in [peer.node_id for peer in self.transport.peers()])
 
     async def event(self, change: PeerChange) -> Any:
         with anyio.fail_after(SECONDS):
@@ -121,7 +121,7 @@ def _script(node: str, key: SigningKey = SCRIPT) -> Any:
         seed=bytes(key),
         swarm=SWARM,
         credential=b"javascript's",
-        roster=[_public(one) for one in MEMBERS],
+        roster=[_public(member) for member in MEMBERS],
     )
 
 
@@ -149,7 +149,7 @@ async def _meshed(side: Side, script: JavaScriptPeer) -> None:
     """Broadcast until the peer hears it: gossip begins some time after admission."""
     with anyio.fail_after(SECONDS):
         number = 0
-        while not any(one.get("how") == "gossip" for one in script.events):
+        while not any(event.get("how") == "gossip" for event in script.events):
             number += 1
             await side.transport.broadcast(b"anybody? %d" % number)
             await anyio.sleep(0.2)
@@ -189,8 +189,8 @@ def test_the_peer_is_admitted_again_and_stays(pair: Pair) -> None:
     async def scenario(python: Side, script: JavaScriptPeer) -> None:
         await _until(lambda: len(python.shown) >= 5)
         await anyio.sleep(6.0)
-        assert not [one for one in script.events if one["event"] == "closed"]
-        assert [one.node_id for one in python.transport.peers()] == [_public(SCRIPT)]
+        assert not [event for event in script.events if event["event"] == "closed"]
+        assert [peer.node_id for peer in python.transport.peers()] == [_public(SCRIPT)]
         assert python.transport.stats().malformed == 0
 
     pair(scenario)
@@ -221,7 +221,7 @@ def test_gossip_both_ways(pair: Pair) -> None:
             assert (await _heard(python, frame)).link == _public(SCRIPT)
         # Each once: what js published is not handed back to it, nor delivered twice to either.
         await anyio.sleep(2.5)
-        got = [one["frame"] for one in script.events if one.get("how") == "gossip"]
+        got = [event["frame"] for event in script.events if event.get("how") == "gossip"]
         assert len(got) == len(set(got))
         assert {frame.hex() for frame in frames} <= set(got)
         assert python.transport.stats().malformed == 0

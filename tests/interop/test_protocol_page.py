@@ -99,7 +99,7 @@ def test_the_hello_shown() -> None:
 def test_the_blob_shown() -> None:
     ref = BlobRef.of(b"\x5a" * 1048577)
     chunks = [_line("chunk 0"), _line("chunk 1")]
-    assert chunks == [one.hex() for one in ref.chunks]
+    assert chunks == [chunk.hex() for chunk in ref.chunks]
     assert _line("root") == ref.root.hex()
     told = _line("announced").replace("(chunk0)(chunk1)", "".join(chunks))
     assert told == Announce(ref, private=False).to_bytes().hex()

@@ -251,7 +251,7 @@ class Clip:
         self, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> list[Verdict]:
         """Check them one by one."""
-        return [self.verify(one, round_info) for one in contributions]
+        return [self.verify(contribution, round_info) for contribution in contributions]
 
 
 @attrs.define

@@ -101,7 +101,7 @@ def test_every_node_of_the_compose_file_has_a_folder_and_a_port_of_its_own() -> 
         r'volumes: \["\./nodes/node-(\d):/var/lib/qres"\]',
         r'ports: \["127\.0\.0\.1:847(\d):8470"\]',
     ):
-        assert re.findall(pattern, text, re.MULTILINE) == [str(one) for one in range(NODES)]
+        assert re.findall(pattern, text, re.MULTILINE) == [str(index) for index in range(NODES)]
     for word in ("read_only: true", "no-new-privileges:true", "- ALL"):
         assert word in text
 
@@ -114,7 +114,7 @@ def test_the_files_of_the_nodes_are_one_swarm(made: Path) -> None:
         raw: dict[str, Any] = tomllib.loads((home / "node.toml").read_text("utf-8"))
         rosters.add(tuple(raw["swarm"]["roster"]))
         assert len(raw["plugins"]["libp2p"]["peers"]) == NODES - 1
-        assert not [one for one in raw["plugins"]["libp2p"]["peers"] if f"node-{index}/" in one]
+        assert not [peer for peer in raw["plugins"]["libp2p"]["peers"] if f"node-{index}/" in peer]
     (roster,) = rosters
     assert len(set(roster)) == NODES
 

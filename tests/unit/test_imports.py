@@ -207,7 +207,7 @@ def needed(module: str, sources: Mapping[str, str]) -> set[str]:
         found |= {name} & sources.keys() or {name.rpartition(".")[0]} & sources.keys()
     for pattern in late(sources[module]):
         found |= {name for name in sources if "." in name and re.fullmatch(pattern, name)}
-    around = {name for name in sources if any(one.startswith(f"{name}.") for one in found)}
+    around = {name for name in sources if any(item.startswith(f"{name}.") for item in found)}
     inside = {name for name in sources if module.startswith(f"{name}.")}
     return (found | around - inside) - {module}
 

@@ -68,12 +68,14 @@ def group(name: str) -> list[str]:
 
 def wanted(file: str, *groups: str) -> list[Requirement]:
     """What a compiled file has to hold: all runtime dependencies, the extras and the groups."""
-    dists = [one for one in DISTS if file != "demo" or "transport" not in one.name]
+    dists = [dist for dist in DISTS if file != "demo" or "transport" not in dist.name]
     texts = [text for dist in dists for text in pyproject(dist)["project"]["dependencies"]]
     extras = pyproject(ROOT)["project"]["optional-dependencies"]
     texts += extras["node"] + (extras["demo"] if file != "node" else [])
     texts += [text for name in groups for text in group(name)]
-    return [one for one in map(Requirement, texts) if canonicalize_name(one.name) not in WORKSPACE]
+    return [
+        item for item in map(Requirement, texts) if canonicalize_name(item.name) not in WORKSPACE
+    ]
 
 
 def tracked() -> list[Path]:
@@ -105,16 +107,16 @@ def test_dist_has_its_files(dist: Path) -> None:
 @every_dist
 def test_what_is_not_released_yet_is_in_fragments(dist: Path) -> None:
     """The changelog begins with the newest release; the rest is in files for towncrier."""
-    kinds = {one["directory"] for one in pyproject(ROOT)["tool"]["towncrier"]["type"]}
-    fragments = [one for one in (dist / "changelog.d").glob("*.md") if one.name != "README.md"]
-    for one in fragments:
-        assert re.fullmatch(rf"(?:\d+|\+[\w-]+)\.(?:{'|'.join(kinds)})\.md", one.name)
-        assert one.read_text("utf-8").strip().endswith(".")
+    kinds = {item["directory"] for item in pyproject(ROOT)["tool"]["towncrier"]["type"]}
+    fragments = [path for path in (dist / "changelog.d").glob("*.md") if path.name != "README.md"]
+    for fragment in fragments:
+        assert re.fullmatch(rf"(?:\d+|\+[\w-]+)\.(?:{'|'.join(kinds)})\.md", fragment.name)
+        assert fragment.read_text("utf-8").strip().endswith(".")
     changelog = (dist / "CHANGELOG.md").read_text("utf-8")
     released = re.findall(r"^## .*?(\d\S*)", changelog, re.MULTILINE)
     assert fragments or released
     version = Version(pyproject(dist)["project"]["version"])
-    assert all(Version(one) <= version for one in released)
+    assert all(Version(item) <= version for item in released)
 
 
 @every_dist
@@ -143,9 +145,9 @@ def test_build_is_the_same_everywhere(dist: Path) -> None:
 @every_plugin
 def test_plugin_admits_the_current_core_and_not_any(dist: Path) -> None:
     project = pyproject(dist)["project"]
-    (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == CORE]
+    (bound,) = [item for item in map(Requirement, project["dependencies"]) if item.name == CORE]
     assert bound.specifier.contains(qres_core.__version__)
-    assert {"<"} & {one.operator for one in bound.specifier}, "no upper bound"
+    assert {"<"} & {item.operator for item in bound.specifier}, "no upper bound"
 
 
 @every_plugin
@@ -162,14 +164,14 @@ def test_library_follows_the_names_and_is_no_plugin(dist: Path) -> None:
     assert str(project["name"]).replace("-", "_") == dist.name
     assert "qres-library" in project["keywords"]
     assert "entry-points" not in project
-    (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == CORE]
+    (bound,) = [item for item in map(Requirement, project["dependencies"]) if item.name == CORE]
     assert bound.specifier.contains(qres_core.__version__)
-    assert {"<"} & {one.operator for one in bound.specifier}, "no upper bound"
+    assert {"<"} & {item.operator for item in bound.specifier}, "no upper bound"
 
 
 def test_numba_is_an_extra_everywhere() -> None:
     for dist in DISTS:
-        names = {one.name for one in map(Requirement, pyproject(dist)["project"]["dependencies"])}
+        names = {item.name for item in map(Requirement, pyproject(dist)["project"]["dependencies"])}
         assert "numba" not in names
 
 
@@ -209,10 +211,10 @@ def test_every_pin_is_exact_and_hashed(path: Path) -> None:
     found = pins(path)
     assert found
     for name, (requirement, hashes) in found.items():
-        assert [one.operator for one in requirement.specifier] == ["=="], name
+        assert [item.operator for item in requirement.specifier] == ["=="], name
         assert requirement.url is None, name
         assert hashes, name
-        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), name
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", item) for item in hashes), name
 
 
 @every_pin_file

@@ -42,7 +42,7 @@ def test_commands_and_what_they_print_are_told_apart(pages: ModuleType) -> None:
         "$ first \\", "    more", "printed", "$ second   # why", "$ third |", "x"
     )
     (block,) = pages.read_page("page.md", text).blocks
-    assert [(one.line, one.text, one.shown) for one in block.commands()] == [
+    assert [(command.line, command.text, command.shown) for command in block.commands()] == [
         (4, "first \\\n    more", ("printed",)),
         (7, "second   # why", ()),
         (8, "third |\nx", ()),

@@ -124,7 +124,7 @@ def _squares(block: NDArray[np.signedinteger[Any]]) -> int:
         real = block.astype(np.float64)
         return int(real @ real)
     if largest >= _SPLIT:
-        return sum(int(one) ** 2 for one in block)
+        return sum(int(number) ** 2 for number in block)
     # x = high * 2**16 + low; the three sums stay at or below 2**15 * 2**36.
     high = (block >> 16).astype(np.float64)
     low = (block & 0xFFFF).astype(np.float64)

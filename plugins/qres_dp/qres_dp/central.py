@@ -43,10 +43,10 @@ def noise_key(contributions: Sequence[Contribution], round_info: RoundInfo) -> b
         32 bytes, the same on every node.
     """
     seeds: list[object] = []
-    for one in contributions:
-        companion = one.companions.get(NAME)
+    for contribution in contributions:
+        companion = contribution.companions.get(NAME)
         body = companion.body if companion is not None else b""
-        seeds.append([one.sender, one.digest, hashlib.sha256(body).digest()])
+        seeds.append([contribution.sender, contribution.digest, hashlib.sha256(body).digest()])
     place = [round_info.swarm, round_info.number, round_info.model_digest]
     return hashlib.sha256(_KEY + canonical.dumps([place, seeds])).digest()
 
@@ -64,11 +64,11 @@ def clip_rows(updates: Updates, bound: int) -> Updates:
     """
     clipped: NDArray[np.int32] | None = None
     for row in range(len(updates)):
-        one = clip(updates.vectors[row], bound)
-        if one.was_outside:
+        item = clip(updates.vectors[row], bound)
+        if item.was_outside:
             if clipped is None:
                 clipped = updates.vectors.copy()
-            clipped[row] = one.vector
+            clipped[row] = item.vector
     return updates if clipped is None else attrs.evolve(updates, vectors=clipped)
 
 

@@ -110,7 +110,7 @@ class CentralStream:
 
         Complexity: O(1) for a node that knows it; else a draw for every step it missed.
         """
-        said = Counter(one for one in testimonies if len(one) == step * KEY_BYTES)
+        said = Counter(testimony for testimony in testimonies if len(testimony) == step * KEY_BYTES)
         named = [history for history, count in said.items() if count > liars]
         if len(named) != 1:
             what = f"{len(named)} histories of noise are named by more than {liars} contributions"

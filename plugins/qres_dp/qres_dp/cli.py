@@ -59,8 +59,8 @@ def _most_rounds(epsilon: float, noise: float, delta: float, rate: float) -> int
         return accounting.epsilon(noise, rounds, delta, sampling_rate=rate) <= epsilon
 
     if not fits(1):
-        one = accounting.epsilon(noise, 1, delta, sampling_rate=rate)
-        what = f"one round spends epsilon {one:.6g}, and the budget is {epsilon:g}"
+        item = accounting.epsilon(noise, 1, delta, sampling_rate=rate)
+        what = f"one round spends epsilon {item:.6g}, and the budget is {epsilon:g}"
         raise ConfigError.of("QRES-E105", "--noise", what, "more noise, or a larger budget")
     low = 1
     while low < 10**9 and fits(min(2 * low, 10**9)):
@@ -148,20 +148,20 @@ def _plot(budget: _Budget, path: Path) -> None:
         raise ConfigError.of("QRES-E105", "--plot", str(error)) from error
 
 
-def _described(one: PrivacyPlan) -> dict[str, Any]:
-    mechanism = one.mechanism
+def _described(privacy_plan: PrivacyPlan) -> dict[str, Any]:
+    mechanism = privacy_plan.mechanism
     return {
         "mode": mechanism.mode.value,
         "relation": mechanism.relation.value,
         "bound_steps": mechanism.bound,
         "sensitivity_steps": mechanism.sensitivity,
         "noise_drawn_at_once_steps": math.sqrt(mechanism.share),
-        "noise_drawn_at_once": one.noise_of_share,
-        "noise_of_sum": one.noise_of_sum,
-        "noise_of_mean": one.noise_of_mean,
-        "signal_to_noise": one.request.clip
-        / (one.noise_of_mean * math.sqrt(one.request.dimension)),
-        "room_used": one.room,
+        "noise_drawn_at_once": privacy_plan.noise_of_share,
+        "noise_of_sum": privacy_plan.noise_of_sum,
+        "noise_of_mean": privacy_plan.noise_of_mean,
+        "signal_to_noise": privacy_plan.request.clip
+        / (privacy_plan.noise_of_mean * math.sqrt(privacy_plan.request.dimension)),
+        "room_used": privacy_plan.room,
     }
 
 
@@ -322,7 +322,7 @@ def ledger_command(path: Path, *, last: int, as_json: bool) -> None:
     owner, records = PrivacyLedger.read(_folder(path))
     if as_json:
         head = {"swarm": owner.swarm, "node": owner.node.hex(), "relation": owner.relation}
-        click.echo(json.dumps({**head, "records": [_row(one) for one in records]}, indent=2))
+        click.echo(json.dumps({**head, "records": [_row(record) for record in records]}, indent=2))
         return
     _print_ledger(owner, records, last)
 
@@ -351,9 +351,9 @@ def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> No
 # ── audit ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _found(one: Audit) -> dict[str, Any]:
-    findings = [{**attrs.asdict(f), "passed": f.passed} for f in one.findings]
-    return {"subject": one.subject, "passed": one.passed, "findings": findings}
+def _found(audit: Audit) -> dict[str, Any]:
+    findings = [{**attrs.asdict(f), "passed": f.passed} for f in audit.findings]
+    return {"subject": audit.subject, "passed": audit.passed, "findings": findings}
 
 
 @dp.command("audit")
@@ -372,34 +372,34 @@ def audit_command(
     """
     modes = tuple(Mode) if mode is None else (Mode(mode),)
     correct = [audit(modes, samples) for _ in range(runs)]
-    alarms = [one for one in correct if not one.passed]
+    alarms = [case for case in correct if not case.passed]
     broken = list(controls(runs=samples)) if faults else []
-    missed = [one.subject for one in broken if one.passed]
+    missed = [case.subject for case in broken if case.passed]
     if as_json:
         told = {
             "runs": runs,
             "alarms": len(alarms),
             "missed": missed,
-            "audits": [_found(one) for one in (alarms or correct[:1])],
-            "faults": [_found(one) for one in broken],
+            "audits": [_found(alarm) for alarm in (alarms or correct[:1])],
+            "faults": [_found(case) for case in broken],
         }
         click.echo(json.dumps(told, indent=2))
     else:
-        for one in alarms[:5] or correct[:1]:
-            _print_audit(one)
+        for alarm in alarms[:5] or correct[:1]:
+            _print_audit(alarm)
         if runs > 1:
             click.echo(f"{len(alarms)} alarms in {runs} audits")
-        for one in broken:
-            by = ", ".join(f.check for f in one.findings if not f.passed)
-            click.echo(f"fault  {one.subject:26}{'found by ' + by if by else 'MISSED'}")
+        for alarm in broken:
+            by = ", ".join(f.check for f in alarm.findings if not f.passed)
+            click.echo(f"fault  {alarm.subject:26}{'found by ' + by if by else 'MISSED'}")
         if broken:
             click.echo(f"{len(broken) - len(missed)} of {len(FAULTS)} faults found")
     if alarms or missed:
         sys.exit(1)
 
 
-def _print_audit(one: Audit) -> None:
-    for finding in one.findings:
+def _print_audit(audit: Audit) -> None:
+    for finding in audit.findings:
         verdict = "holds" if finding.passed else "FAILS"
         numbers = f"{finding.value:.4f}, at most {finding.limit:g}"
         click.echo(f"{verdict}  {finding.mode:12}{finding.check:12}{numbers}  {finding.refused}")

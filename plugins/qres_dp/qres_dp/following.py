@@ -43,14 +43,14 @@ def limits(mechanism: Mechanism, *, dimension: int, nodes: int) -> tuple[int, in
     """
 
     def too_small(bound: int) -> bool:
-        one = attrs.evolve(mechanism, bound=bound)
+        item = attrs.evolve(mechanism, bound=bound)
         small = bound < grid.least_bound(dimension)
-        return small or one.share < grid.LEAST_SHARE**2
+        return small or item.share < grid.LEAST_SHARE**2
 
     def too_large(bound: int) -> bool:
-        one = attrs.evolve(mechanism, bound=bound)
-        found = grid.problems(one, dimension=1, nodes=nodes)
-        return one.share >= grid.LEAST_SHARE**2 and any(found)
+        item = attrs.evolve(mechanism, bound=bound)
+        found = grid.problems(item, dimension=1, nodes=nodes)
+        return item.share >= grid.LEAST_SHARE**2 and any(found)
 
     lowest, above = 1, MAX_RADIUS
     while lowest < above:
@@ -165,8 +165,8 @@ def ballots(contributions: Sequence[Contribution], name: str, skip: int) -> list
         skip: bytes of a companion before the ballot.
     """
     found: list[ClippedIndicator] = []
-    for one in contributions:
-        companion = one.companions.get(name)
+    for contribution in contributions:
+        companion = contribution.companions.get(name)
         if companion is None or companion.modulus or len(companion.body) != skip + BALLOT_BYTES:
             continue
         with suppress(WireError):
@@ -189,4 +189,4 @@ def noisy_votes(
     deviation = Fraction(multiplier) * sensitivity
     noise = discrete_gaussian(Fraction(int(deviation * deviation) + LEMMA + 1))
     drawn = int(noise.sample(1, hashlib.sha256(_VOTES + key).digest())[0])
-    return sum(UNIT if one.fits else -UNIT for one in cast) + drawn
+    return sum(UNIT if vote.fits else -UNIT for vote in cast) + drawn

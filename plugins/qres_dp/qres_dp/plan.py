@@ -110,7 +110,7 @@ def _named(kind: type[_Name], where: str, name: object) -> _Name:
     try:
         return kind(name)
     except ValueError:
-        known = ", ".join(one.value for one in kind)
+        known = ", ".join(item.value for item in kind)
         raise ConfigError.of("QRES-E105", where, f"{name!r} is not one of {known}") from None
 
 

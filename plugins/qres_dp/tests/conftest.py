@@ -68,11 +68,11 @@ def arrived(updates: list[Update]) -> tuple[Updates, tuple[Contribution, ...]]:
     """What the aggregation is given of updates that nodes sent, in order of the roster."""
     roster = make_node_ids(len(updates))
     contributions = tuple(
-        Contribution(sender, bytes(32), one.vector, one.weight, companions=one.companions)
-        for sender, one in zip(roster, updates, strict=True)
+        Contribution(sender, bytes(32), update.vector, update.weight, companions=update.companions)
+        for sender, update in zip(roster, updates, strict=True)
     )
-    weights = np.array([one.weight for one in updates], dtype=np.int64)
-    return Updates(np.stack([one.vector for one in updates]), roster, weights), contributions
+    weights = np.array([update.weight for update in updates], dtype=np.int64)
+    return Updates(np.stack([update.vector for update in updates]), roster, weights), contributions
 
 
 def mean_rule(updates: Updates) -> Vector:

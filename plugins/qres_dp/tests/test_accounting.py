@@ -149,8 +149,8 @@ def test_sampling_costs_no_more_than_none_and_rounds_add_up(
     found = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
     assert 0.0 <= found <= accounting.epsilon(noise, rounds, delta)
     # One round of the same mechanism is a lower bound of all of them.
-    one = accounting.epsilon(noise, 1, delta, sampling_rate=rate)
-    assert found >= one - 2e-4 * (1.0 + one)
+    epsilon = accounting.epsilon(noise, 1, delta, sampling_rate=rate)
+    assert found >= epsilon - 2e-4 * (1.0 + epsilon)
 
 
 @pytest.mark.parametrize("delta", [1e-5, 1e-30, 1e-60])
@@ -169,9 +169,9 @@ def test_more_rounds_cost_more() -> None:
 def test_renyi_moments_of_tiny_rates_do_not_cancel() -> None:
     """``A - 1`` is about ``C(a, 2) q^2 expm1(1/z^2)``, far below the precision of 1 + x."""
     rate, noise = 1e-9, 2.0
-    for order, one in zip(rdp.ORDERS[:5], rdp.curve(noise, rate)[:5], strict=True):
+    for order, value in zip(rdp.ORDERS[:5], rdp.curve(noise, rate)[:5], strict=True):
         leading = order * (order - 1) / 2 * rate**2 * math.expm1(1 / noise**2) / (order - 1)
-        assert one == pytest.approx(leading, rel=1e-6)
+        assert value == pytest.approx(leading, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,8 @@ class TestVote:
         assert AdaptiveClip.vote(26, 5 * FINE + FINE - 1) == -UNIT  # the radius is an integer
 
     @given(st.integers(0, 2**90), st.integers(0, 2**90), RADII)
-    def test_a_voter_moves_the_sum_by_one_unit(self, one: int, other: int, radius: int) -> None:
-        votes = {AdaptiveClip.vote(norm, radius * FINE) for norm in (one, other)}
+    def test_a_voter_moves_the_sum_by_one_unit(self, number: int, other: int, radius: int) -> None:
+        votes = {AdaptiveClip.vote(norm, radius * FINE) for norm in (number, other)}
         assert votes <= {UNIT, -UNIT}
 
 

@@ -83,16 +83,16 @@ def test_a_fault_is_gone_with_its_block() -> None:
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_silent_plugin_releases_the_clipped_sum(mode: Mode) -> None:
     system = System(mode, Z)
-    one = np.arange(8, dtype=np.int32) * 100_000
+    item = np.arange(8, dtype=np.int32) * 100_000
     with silent():
-        released = system.release([one] * system.inputs)
-    expected = clip(one, system.bound).vector.astype(np.int64) * system.inputs
+        released = system.release([item] * system.inputs)
+    expected = clip(item, system.bound).vector.astype(np.int64) * system.inputs
     np.testing.assert_array_equal(released, expected)
 
 
 def test_adversarial_vectors_lie_outside_the_ball() -> None:
     bound = 65536
-    norms = [math.isqrt(squared_norm(one)) for _, one in exact.adversarial(bound)]
+    norms = [math.isqrt(squared_norm(item)) for _, item in exact.adversarial(bound)]
     outside = [norm > bound for norm in norms]
     assert sum(outside) > 0.9 * len(outside)
     assert any(norm < 8 * bound for norm in norms), "also a little outside"
@@ -143,6 +143,6 @@ def test_scores_of_correct_noise_are_standard() -> None:
 
 def test_vectors_of_the_audit_do_not_depend_on_a_seed() -> None:
     random.seed(1)
-    first = [one.tobytes() for pair in exact.adversarial(1000) for one in pair]
+    first = [array.tobytes() for pair in exact.adversarial(1000) for array in pair]
     random.seed(2)
-    assert first == [one.tobytes() for pair in exact.adversarial(1000) for one in pair]
+    assert first == [array.tobytes() for pair in exact.adversarial(1000) for array in pair]

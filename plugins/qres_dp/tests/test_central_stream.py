@@ -99,7 +99,7 @@ def test_the_models_hold_the_sums_and_the_noise_of_the_keys(
         move = merge(nodes, sent, arrive, mean)
         noise = oracle.draw(nodes[0].plugin._release._stream._keys[-1])
         oracle.advance(noise)
-        total = sum(one.vector.astype(np.int64) for one in sent) + noise
+        total = sum(frame.vector.astype(np.int64) for frame in sent) + noise
         assert np.abs(move - total / 4).max() <= 0.5
 
 
@@ -110,7 +110,7 @@ def test_nodes_take_turns_with_their_data(
     took: list[list[bool]] = []
     for _round in range(6):
         sent = send(nodes)
-        took.append([bool(one.vector.any()) for one in sent])
+        took.append([bool(frame.vector.any()) for frame in sent])
         merge(nodes, sent, arrive, mean)
     for turns in zip(*took, strict=True):
         places = [place for place, took_part in enumerate(turns) if took_part]
@@ -157,9 +157,9 @@ def test_liars_cannot_change_the_noise(
     merge(nodes, sent, arrive, mean)
     assert bytes(32) not in nodes[0].plugin._release._stream._keys
     # The control: as many as are promised not to lie, and nobody knows what is true.
-    sent = [attrs.evolve(one, companions={"dp": Companion(bytes(96))}) for one in send(nodes)]
+    sent = [attrs.evolve(item, companions={"dp": Companion(bytes(96))}) for item in send(nodes)]
     stream = nodes[0].plugin._release._stream
-    stream.hear(2, [one.companions["dp"].body[32:] for one in sent], 1)
+    stream.hear(2, [frame.companions["dp"].body[32:] for frame in sent], 1)
     assert stream._keys == [bytes(32)] * 2
 
 

@@ -109,7 +109,7 @@ def test_the_plot_is_a_drawing_with_both_curves(tmp_path: Path) -> None:
     lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 2
     for line in lines:
-        points = [tuple(map(float, one.split(","))) for one in line.attrib["points"].split()]
+        points = [tuple(map(float, word.split(","))) for word in line.attrib["points"].split()]
         assert len(points) > 20
         assert all(0 <= x <= 440 and 0 <= y <= 320 for x, y in points)
     assert refused("plan", "--epsilon", 2, "--rounds", 60, "--plot", path).code == "QRES-E803"

@@ -51,8 +51,8 @@ def patterns(steps: int, rule: Participation) -> list[tuple[int, ...]]:
 
 def stream(noise: CorrelatedNoise, keys: list[bytes]) -> NDArray[np.int64]:
     rows: list[NDArray[np.int64]] = []
-    for one in keys:
-        drawn = noise.draw(one)
+    for item in keys:
+        drawn = noise.draw(item)
         noise.advance(drawn)
         rows.append(drawn.astype(np.int64))
     return np.stack(rows)
@@ -245,9 +245,9 @@ def _lags(factor: Factor, t: int) -> list[tuple[int, int]]:
     return [(k, c) for k, c in enumerate(factor.coefficients) if 0 < k <= t]
 
 
-def _scaled(white: CorrelatedNoise, one: bytes) -> list[int]:
+def _scaled(white: CorrelatedNoise, blob: bytes) -> list[int]:
     """z in units of 2**-16, from the parts the noise is made of."""
-    coarse, fine = white.white_noise(one)
+    coarse, fine = white.white_noise(blob)
     return [int(a) * ONE + int(b) for a, b in zip(coarse, fine, strict=True)]
 
 

@@ -83,8 +83,8 @@ def test_the_distribution_function_is_exact(variance: Fraction) -> None:
         tail = (-(Decimal(reach + 1) ** 2) / double).exp() * 4  # of both sides
         total, below = sum(mass), Decimal(0)
         assert tail / total < Decimal(2) ** -255
-        for entry, one in zip(table, mass, strict=True):
-            below += one
+        for entry, item in zip(table, mass, strict=True):
+            below += item
             assert abs(entry - below / total * 2**256) < 4
     assert table[-1] == 2**256
 
@@ -223,9 +223,9 @@ def test_the_statistics_would_catch_one_percent(wrong: float) -> None:
 
 def test_other_keys_give_independent_noise() -> None:
     sampler = discrete_gaussian(Fraction(65536) ** 2)
-    one = sampler.sample(SAMPLES, KEY).astype(np.float64)
+    item = sampler.sample(SAMPLES, KEY).astype(np.float64)
     other = sampler.sample(SAMPLES, bytes(32)).astype(np.float64)
-    correlation = float(np.mean(one * other)) / 65536.0**2
+    correlation = float(np.mean(item * other)) / 65536.0**2
     assert abs(correlation) * math.sqrt(SAMPLES) < 4
 
 

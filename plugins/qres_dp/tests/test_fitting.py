@@ -40,7 +40,7 @@ def around(**fields: Any) -> Surroundings:
 
 def told(plugin: Dp, **fields: Any) -> list[tuple[str, str]]:
     """Code and place of every refusal."""
-    return [(one.code, one.where) for one in plugin.check(around(**fields))]
+    return [(problem.code, problem.where) for problem in plugin.check(around(**fields))]
 
 
 def node_info(nodes: int, byzantine: int = 0) -> NodeInfo:

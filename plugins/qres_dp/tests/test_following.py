@@ -168,25 +168,25 @@ def test_what_liars_send_in_place_of_a_ballot_does_not_count(
     for lie in lies:
         update = Update(vectors(1, 10)[0], companions=lie)
         found = ballots(arrive([*honest, update])[1], "dp", 32)
-        assert [one.bound for one in found] == [2**20 * FINE] * 4
+        assert [item.bound for item in found] == [2**20 * FINE] * 4
     # A liar that names another bound is outvoted, and alone decides nothing.
     other = {"dp": Companion(seed + ClippedIndicator(fits=True, bound=FINE).to_bytes())}
     update = Update(vectors(1, 10)[0], companions=other)
     found = ballots(arrive([*honest, update])[1], "dp", 32)
-    assert AdaptiveClip.agreed((one.bound for one in found), 1) == 2**20 * FINE
+    assert AdaptiveClip.agreed((item.bound for item in found), 1) == 2**20 * FINE
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
-        AdaptiveClip.agreed((one.bound for one in found), 0)
+        AdaptiveClip.agreed((item.bound for item in found), 0)
 
 
 @pytest.mark.parametrize(
     ("z", "dimension"), [(1.0, 1), (1.0, 10**6), (0.01, 100), (50.0, 100), (1000.0, 10)]
 )
 def test_the_bound_stays_where_the_grid_holds_it(z: float, dimension: int) -> None:
-    one = Mechanism(Mode.CENTRAL, Relation.ADD_REMOVE, 65536, z)
-    low, high = limits(one, dimension=dimension, nodes=10)
+    mechanism = Mechanism(Mode.CENTRAL, Relation.ADD_REMOVE, 65536, z)
+    low, high = limits(mechanism, dimension=dimension, nodes=10)
 
     def fits(bound: int) -> bool:
-        other = attrs.evolve(one, bound=bound)
+        other = attrs.evolve(mechanism, bound=bound)
         return bound > 0 and not any(grid.problems(other, dimension=dimension, nodes=10))
 
     assert fits(low)

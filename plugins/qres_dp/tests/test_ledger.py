@@ -333,11 +333,11 @@ def test_a_ledger_is_not_begun_over_another(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_both_charge(tmp_path: Path) -> None:
     fill(tmp_path, 1)
-    one, other = PrivacyLedger.open(tmp_path, OWNER), PrivacyLedger.open(tmp_path, OWNER)
-    one.charge(charge(5, 50.0), BUDGET)
+    item, other = PrivacyLedger.open(tmp_path, OWNER), PrivacyLedger.open(tmp_path, OWNER)
+    item.charge(charge(5, 50.0), BUDGET)
     with pytest.raises(RoundError, match="QRES-E602"):
         other.charge(charge(6, 50.0), BUDGET)
-    one.close()
+    item.close()
     other.close()
     assert len(PrivacyLedger.read(tmp_path)[1]) == 2
 

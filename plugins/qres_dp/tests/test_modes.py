@@ -26,20 +26,20 @@ mechanisms = st.builds(
 
 
 @given(mechanisms)
-def test_the_shares_of_the_honest_add_up_to_what_is_accounted_for(one: Mechanism) -> None:
-    wanted = (Fraction(one.noise_multiplier) * one.sensitivity) ** 2
-    assert one.honest * one.share - 9 >= wanted
+def test_the_shares_of_the_honest_add_up_to_what_is_accounted_for(item: Mechanism) -> None:
+    wanted = (Fraction(item.noise_multiplier) * item.sensitivity) ** 2
+    assert item.honest * item.share - 9 >= wanted
     # … and not to much more: 9 for the lemma, and rounding up.
-    assert one.honest * one.share <= wanted + 9 + Fraction(one.honest + 1, 2**16) + Fraction(
+    assert item.honest * item.share <= wanted + 9 + Fraction(item.honest + 1, 2**16) + Fraction(
         1, 2**16
     )
 
 
 @given(mechanisms)
-def test_replacing_costs_twice_the_deviation_of_adding(one: Mechanism) -> None:
-    add = attrs.evolve(one, relation=Relation.ADD_REMOVE)
-    replace = attrs.evolve(one, relation=Relation.REPLACE_ONE)
-    assert (add.sensitivity, replace.sensitivity) == (one.bound, 2 * one.bound)
+def test_replacing_costs_twice_the_deviation_of_adding(item: Mechanism) -> None:
+    add = attrs.evolve(item, relation=Relation.ADD_REMOVE)
+    replace = attrs.evolve(item, relation=Relation.REPLACE_ONE)
+    assert (add.sensitivity, replace.sensitivity) == (item.bound, 2 * item.bound)
     assert math.isclose(replace.variance - 9, 4 * (add.variance - 9), rel_tol=1e-3, abs_tol=1e-3)
 
 
@@ -70,8 +70,8 @@ def mechanism(**fields: Any) -> Mechanism:
     return attrs.evolve(usual, **fields)
 
 
-def found(one: Mechanism, *, dimension: int = 100, nodes: int = 10) -> list[str]:
-    return [problem.what for problem in grid.problems(one, dimension=dimension, nodes=nodes)]
+def found(item: Mechanism, *, dimension: int = 100, nodes: int = 10) -> list[str]:
+    return [problem.what for problem in grid.problems(item, dimension=dimension, nodes=nodes)]
 
 
 def test_the_bound_has_two_steps_for_a_coordinate() -> None:
@@ -118,18 +118,18 @@ def test_sums_and_their_noise_have_room(nodes: int) -> None:
     ],
 )
 def test_a_refusal_names_scales_that_do(clip: float, scale: int, z: float, dimension: int) -> None:
-    one = mechanism(bound=max(1, steps(clip, scale)), noise_multiplier=z)
+    item = mechanism(bound=max(1, steps(clip, scale)), noise_multiplier=z)
     with pytest.raises(CompatibilityError, match="QRES-E313") as refused:
-        grid.check(one, clip, dimension=dimension, nodes=10)
+        grid.check(item, clip, dimension=dimension, nodes=10)
     fix = refused.value.problems[0].fix
     assert fix.startswith("swarm.scale in ")
     low, high = map(int, fix.removeprefix("swarm.scale in ").split(".."))
     for better in (low, high):
-        finer = attrs.evolve(one, bound=steps(clip, better))
+        finer = attrs.evolve(item, bound=steps(clip, better))
         grid.check(finer, clip, dimension=dimension, nodes=10)
 
 
 def test_where_no_scale_does_it_is_said() -> None:
-    one = mechanism(bound=65536, noise_multiplier=10**5)
+    item = mechanism(bound=65536, noise_multiplier=10**5)
     with pytest.raises(CompatibilityError, match=r"no swarm\.scale does"):
-        grid.check(one, 1.0, dimension=10**7, nodes=10)
+        grid.check(item, 1.0, dimension=10**7, nodes=10)

@@ -34,11 +34,11 @@ def delta_of(mu: float, epsilon: float) -> float:
     return total * 0.04 * math.pi / 2 * scale / math.sqrt(2 * math.pi)
 
 
-def squared_mu(one: PrivacyPlan) -> float:
-    mechanism = one.mechanism
+def squared_mu(privacy_plan: PrivacyPlan) -> float:
+    mechanism = privacy_plan.mechanism
     reach = mechanism.bound * (2 if mechanism.relation.value == "replace-one" else 1)
-    variance = mechanism.share * max(1, one.request.honest) - 9
-    return float(Fraction(one.request.rounds * reach**2) / variance)
+    variance = mechanism.share * max(1, privacy_plan.request.honest) - 9
+    return float(Fraction(privacy_plan.request.rounds * reach**2) / variance)
 
 
 odd = st.sampled_from([0, 1, -1, True, None, "1", math.nan, math.inf, 2**70, 1.5, "local"])
@@ -68,33 +68,33 @@ requests = st.builds(
 @settings(max_examples=400, deadline=None)
 def test_a_plan_keeps_its_budget_or_is_refused_by_name(asked: Request) -> None:
     try:
-        one = plan(asked)
+        item = plan(asked)
     except QresError as error:
         assert error.code in {"QRES-E104", "QRES-E105", "QRES-E313", "QRES-E314"}  # noqa: PT017
         return
-    assert one.epsilon <= asked.epsilon
-    mu = math.sqrt(squared_mu(one))
+    assert item.epsilon <= asked.epsilon
+    mu = math.sqrt(squared_mu(item))
     rounding = 1e-8 + 1e-15 * (asked.epsilon / mu + mu) * (abs(asked.epsilon / mu - mu / 2) + 1)
     assert delta_of(mu, asked.epsilon) <= asked.delta * (1.0 + rounding)
-    assert one.effective_multiplier >= one.mechanism.noise_multiplier * (1 - 1e-14)
-    assert math.sqrt(one.mechanism.share) >= 8.0
-    assert one.mechanism.bound >= 2.0 * math.sqrt(asked.dimension) * (1 - 1e-12)
-    assert 0.0 < one.room <= 1.0
+    assert item.effective_multiplier >= item.mechanism.noise_multiplier * (1 - 1e-14)
+    assert math.sqrt(item.mechanism.share) >= 8.0
+    assert item.mechanism.bound >= 2.0 * math.sqrt(asked.dimension) * (1 - 1e-12)
+    assert 0.0 < item.room <= 1.0
 
 
 def test_the_plan_is_what_the_plugin_does() -> None:
-    one = plan(BASE)
+    item = plan(BASE)
     plugin = Dp(mode="distributed", clip=0.5, delta=1e-5, epsilon=2.0, rounds=60, honest=80)
-    assert plugin.status()["noise_multiplier"] == one.mechanism.noise_multiplier
-    assert one.mechanism.bound == 2**15
+    assert plugin.status()["noise_multiplier"] == item.mechanism.noise_multiplier
+    assert item.mechanism.bound == 2**15
 
 
 def test_noise_in_real_units() -> None:
-    one = plan(BASE)
-    z, clip, honest, nodes = one.mechanism.noise_multiplier, 0.5, 80, 100
-    assert one.noise_of_share == pytest.approx(z * clip / math.sqrt(honest), rel=1e-6)
-    assert one.noise_of_sum == pytest.approx(one.noise_of_share * math.sqrt(nodes), rel=1e-12)
-    assert one.noise_of_mean == pytest.approx(one.noise_of_sum / nodes, rel=1e-12)
+    item = plan(BASE)
+    z, clip, honest, nodes = item.mechanism.noise_multiplier, 0.5, 80, 100
+    assert item.noise_of_share == pytest.approx(z * clip / math.sqrt(honest), rel=1e-6)
+    assert item.noise_of_sum == pytest.approx(item.noise_of_share * math.sqrt(nodes), rel=1e-12)
+    assert item.noise_of_mean == pytest.approx(item.noise_of_sum / nodes, rel=1e-12)
     central = plan(attrs.evolve(BASE, mode="central", honest=0))
     assert central.noise_of_sum == pytest.approx(z * clip, rel=1e-6)
     local = plan(attrs.evolve(BASE, mode="local", honest=0))

@@ -87,7 +87,7 @@ def test_data_are_in_one_of_so_many_rounds(make_node: Callable[..., Any]) -> Non
         seen.append(float(sent.sum()) / math.sqrt(50) > 2**19)
         node.next_round()
     assert sum(seen) == 2
-    first, second = (index for index, one in enumerate(seen) if one)
+    first, second = (index for index, earlier in enumerate(seen) if earlier)
     assert second - first == 4
 
 

@@ -107,7 +107,7 @@ def test_behind_secure_aggregation_shares_are_the_noise_of_the_sum() -> None:
         {"swarm": swarm, "plugins": {**plugins, "dp": dp, "secagg": secagg}}, source="test"
     )
     result = played(config, 1)
-    (record,) = [one for one in result.rounds if one.closed]
+    (record,) = [record for record in result.rounds if record.closed]
     assert record.accepted >= 6
     multiplier = accounting.calibrate(8.0, 1e-6, 3)
     assert record.plugins["dp"]["epsilon"] == accounting.epsilon(multiplier, 1, 1e-6)

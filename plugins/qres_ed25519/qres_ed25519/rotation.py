@@ -149,21 +149,23 @@ class Rotations:
         """
         by_old: dict[bytes, KeyRotation] = {}
         by_new: dict[bytes, KeyRotation] = {}
-        for one in statements:
-            if one.old in by_old:
-                raise _refused(where, f"two statements replace the key {one.old.hex()}", "keep one")
-            if one.new in by_new:
-                what = f"the key {one.new.hex()} replaces two others"
+        for statement in statements:
+            if statement.old in by_old:
+                raise _refused(
+                    where, f"two statements replace the key {statement.old.hex()}", "keep one"
+                )
+            if statement.new in by_new:
+                what = f"the key {statement.new.hex()} replaces two others"
                 raise _refused(where, what, "a node's keys are its own")
-            by_old[one.old] = by_new[one.new] = one
-        for one in by_old.values():
-            before = by_new.get(one.old)
-            if before is not None and before.time > one.time:
-                what = f"{one.old.hex()} was replaced before it came into use"
+            by_old[statement.old] = by_new[statement.new] = statement
+        for statement in by_old.values():
+            before = by_new.get(statement.old)
+            if before is not None and before.time > statement.time:
+                what = f"{statement.old.hex()} was replaced before it came into use"
                 raise _refused(where, what, "one of the two statements is not what it says")
         rotations = cls(
-            {old: one.new for old, one in by_old.items()},
-            {new: one.old for new, one in by_new.items()},
+            {old: by_earlier.new for old, by_earlier in by_old.items()},
+            {new: by_fresh.old for new, by_fresh in by_new.items()},
         )
         reached = sum(len(rotations.chain(old)) - 1 for old in by_old if old not in by_new)
         if reached != len(by_old):

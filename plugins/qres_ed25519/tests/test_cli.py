@@ -28,7 +28,9 @@ PASSPHRASE = "a long enough passphrase"
 
 def run(command: Command, *arguments: object, **environment: str) -> str:
     runner = CliRunner(env={"NODE_PASS": None, **environment})
-    result = runner.invoke(command, [str(one) for one in arguments], catch_exceptions=False)
+    result = runner.invoke(
+        command, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -40,7 +42,7 @@ def run_json(command: Command, *arguments: object, **environment: str) -> dict[s
 
 def refused(command: Command, *arguments: object, **environment: str) -> QresError:
     runner = CliRunner(env={"NODE_PASS": None, **environment})
-    result = runner.invoke(command, [str(one) for one in arguments])
+    result = runner.invoke(command, [str(argument) for argument in arguments])
     assert isinstance(result.exception, QresError), result.output
     assert not result.stdout
     return result.exception
@@ -169,8 +171,11 @@ def test_rotate_and_check(tmp_path: Path, pairs: list[SigningKey]) -> None:
     checked = run_json(cli.key, "check", second, statement)
     assert checked["ok"] is True
     assert checked["chains"] == [[pairs[0].public.hex(), pair.public.hex(), last]]
-    assert [one["new"] for one in checked["statements"]] == [last, pair.public.hex()]
-    assert [one["old"] for one in checked["statements"]] == [pair.public.hex(), read.old.hex()]
+    assert [statement["new"] for statement in checked["statements"]] == [last, pair.public.hex()]
+    assert [statement["old"] for statement in checked["statements"]] == [
+        pair.public.hex(),
+        read.old.hex(),
+    ]
     assert checked["statements"][1]["time"] == read.time
     assert run(cli.key, "check", statement).splitlines() == [
         f"identity  {pairs[0].public.hex()}",

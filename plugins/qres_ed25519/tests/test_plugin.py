@@ -260,8 +260,8 @@ def test_a_second_signature_of_one_message(lab: Callable[..., Ed25519]) -> None:
 
 def test_senders_that_are_no_key(lab: Callable[..., Ed25519]) -> None:
     # The same signature fits any message of the key of order 1; before set-up as after it.
-    one = b"\1" + bytes(31)
-    forged = make_envelope(sender=one).with_auth({"ed25519": b"\x58" + b"\x66" * 31 + one})
+    item = b"\1" + bytes(31)
+    forged = make_envelope(sender=item).with_auth({"ed25519": b"\x58" + b"\x66" * 31 + item})
     for plugin in (Ed25519(), lab()):
         assert plugin.authenticate(forged) == BAD_SIGNATURE
 
@@ -295,8 +295,8 @@ def test_optional_signatures(lab: Callable[..., Ed25519]) -> None:
 def test_optional_signatures_are_announced(make_kernel: Callable[..., Kernel]) -> None:
     assert Ed25519().claims.notices == ()
     notices = make_kernel(require_signature=False).solution.notices
-    assert [one for one in notices if "anybody can speak for anybody" in one]
-    assert not [one for one in make_kernel().solution.notices if "ed25519" in one]
+    assert [notice for notice in notices if "anybody can speak for anybody" in notice]
+    assert not [notice for notice in make_kernel().solution.notices if "ed25519" in notice]
 
 
 @pytest.mark.parametrize(

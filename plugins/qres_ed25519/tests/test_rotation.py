@@ -280,16 +280,16 @@ def test_the_identity_stays_and_the_key_changes(
 ) -> None:
     first, peer, second, third = pairs[:4]
     roster = [first, peer]
-    one, two = statement_file(first, second, 1), statement_file(second, third, 2)
+    item, two = statement_file(first, second, 1), statement_file(second, third, 2)
     before = node(peer, roster)
-    after_one, after_two = node(pairs[1], roster, one), node(pairs[1], roster, two, one)
-    rotated = node(second, roster, one)
+    after_one, after_two = node(pairs[1], roster, item), node(pairs[1], roster, two, item)
+    rotated = node(second, roster, item)
     assert rotated.identity(None) == first.public
     envelope = make_envelope(sender=first.public)
     message = envelope.with_auth({"ed25519": rotated.sign(envelope)})
     verdicts = [
-        [one.authenticate(signed(pair, first.public)) for pair in (first, second, third)]
-        for one in (before, after_one, after_two)
+        [item.authenticate(signed(pair, first.public)) for pair in (first, second, third)]
+        for item in (before, after_one, after_two)
     ]
     assert verdicts == [
         [ACCEPT, BAD_SIGNATURE, BAD_SIGNATURE],
@@ -317,11 +317,11 @@ def test_a_chain_counts_before_set_up_as_after_it(
 def test_a_replaced_key_does_not_start_a_node(
     pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
-    one, two = statement_file(pairs[0], pairs[2], 1), statement_file(pairs[2], pairs[3], 2)
+    item, two = statement_file(pairs[0], pairs[2], 1), statement_file(pairs[2], pairs[3], 2)
     for own in (pairs[0], pairs[2]):
         with pytest.raises(ConfigError, match=f"replaced by {pairs[3].public.hex()}"):
-            node(own, pairs[:2], one, two)
-    assert node(pairs[3], pairs[:2], one, two).identity(None) == pairs[0].public
+            node(own, pairs[:2], item, two)
+    assert node(pairs[3], pairs[:2], item, two).identity(None) == pairs[0].public
 
 
 def test_a_fork_stops_the_node(

@@ -202,8 +202,8 @@ def test_one_signature_for_all_messages_of_a_small_order_key(
     curve: Any, torsion: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A of order 1: R = B times s holds with any k, so the signature fits every message.
-    one = next(point for point in torsion if point == curve.zero)
-    public = curve.encode(one)
+    item = next(point for point in torsion if point == curve.zero)
+    public = curve.encode(item)
     forged = curve.encode(curve.times(5, curve.base)) + scalar(5)
     for message in (b"pay nothing", b"pay everything"):
         assert curve.lax_verify(public, message, forged)

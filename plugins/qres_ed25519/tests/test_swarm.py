@@ -42,10 +42,10 @@ def test_an_honest_swarm_trains_and_agrees(installed: Mapping[str, Installed]) -
     result = play(installed)
     assert not [notice for notice in result.notices if "INSECURE" in notice]
     assert len(result.rounds) == ROUNDS
-    assert all(one.closed and one.accepted == 5 for one in result.rounds)
-    assert not any(one.rejected for one in result.rounds)
+    assert all(record.closed and record.accepted == 5 for record in result.rounds)
+    assert not any(item.rejected for item in result.rounds)
     assert len(set(result.model_digests)) == 1
-    assert len({one.model_digest for one in result.rounds}) == ROUNDS
+    assert len({item.model_digest for item in result.rounds}) == ROUNDS
     assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"]
     assert play(installed).model_digests == result.model_digests
 
@@ -63,4 +63,4 @@ def test_forgers_are_admitted_without_and_refused_with_signatures(
     assert "admitted" not in secured.injected
     assert secured.injected[reason] > 0
     assert len(set(secured.model_digests)) == 1
-    assert all(one.closed for one in secured.rounds)
+    assert all(record.closed for record in secured.rounds)

@@ -190,8 +190,8 @@ def test_kernels_and_numpy_return_the_same_bits(n: int, d: int, reach: int) -> N
     fast = [krum(vectors, f), multi_krum(vectors, f, n - f), multi_krum(vectors, f, n // 2)]
     with numpy_only():
         slow = [krum(vectors, f), multi_krum(vectors, f, n - f), multi_krum(vectors, f, n // 2)]
-    for one, other in zip(fast, slow, strict=True):
-        assert one.tobytes() == other.tobytes()
+    for array, other in zip(fast, slow, strict=True):
+        assert array.tobytes() == other.tobytes()
 
 
 def test_ties_go_to_the_lowest_row_with_the_filter_too(

@@ -133,13 +133,13 @@ def _make_crl(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
         )
     )
-    for one in revoked:
+    for serial in revoked:
         entry = (
             x509.RevokedCertificateBuilder()
-            .serial_number(int(one.serial, 16))
-            .revocation_date(_moment(one.revoked or start))
+            .serial_number(int(serial.serial, 16))
+            .revocation_date(_moment(serial.revoked or start))
         )
-        reason = REASONS[one.reason or "unspecified"]
+        reason = REASONS[serial.reason or "unspecified"]
         if reason is not x509.ReasonFlags.unspecified:  # RFC 5280: absent rather than unspecified
             entry = entry.add_extension(x509.CRLReason(reason), critical=False)
         builder = builder.add_revoked_certificate(entry.build())
@@ -320,15 +320,15 @@ class Authority:
         return issued
 
     def _refuse_double(self, public_key: bytes, name: str, now: int, *, renew: bool) -> None:
-        held = [one for one in self.index.all() if one.status(now) in ("valid", "not yet valid")]
-        for one in held:
-            if one.name == name and one.public_key != public_key.hex():
-                what = f"{name!r} is the name of {one.public_key}"
+        held = [item for item in self.index.all() if item.status(now) in ("valid", "not yet valid")]
+        for item in held:
+            if item.name == name and item.public_key != public_key.hex():
+                what = f"{name!r} is the name of {item.public_key}"
                 raise _refuse("--name", what, "another name, or revoke that certificate first")
-            if one.public_key == public_key.hex() and one.name != name:
-                what = f"the key has the name {one.name!r}"
+            if item.public_key == public_key.hex() and item.name != name:
+                what = f"the key has the name {item.name!r}"
                 raise _refuse("--public-key", what, "revoke that certificate first")
-        known = any(one.name == name and one.public_key == public_key.hex() for one in held)
+        known = any(item.name == name and item.public_key == public_key.hex() for item in held)
         if known and not renew:
             raise _refuse("--name", f"{name!r} has a certificate", "--renew replaces it")
         if renew and not known:
@@ -388,10 +388,10 @@ class Authority:
     def _renew_crl(self, chosen: Sequence[Issued], reason: str, now: int, days: int) -> None:
         key = self._key()
         with self.index.changing():
-            for one in chosen:
-                self.index.revoke(one.serial, now, reason)
+            for item in chosen:
+                self.index.revoke(item.serial, now, reason)
             last = self.index.crl
-            revoked = [one for one in self.index.all() if one.revoked is not None]
+            revoked = [item for item in self.index.all() if item.revoked is not None]
             # A clock that was set back must not make a CRL that looks older than the last.
             moment = max(now, last.this_update)
             ca = self.issuer.certificate

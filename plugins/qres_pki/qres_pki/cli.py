@@ -50,17 +50,17 @@ def _key(text: str) -> bytes:
         ) from error
 
 
-def _row(one: Issued) -> dict[str, Any]:
+def _row(issued: Issued) -> dict[str, Any]:
     return {
-        "serial": one.serial,
-        "name": one.name,
-        "public_key": one.public_key,
-        "peer_id": peer_id(bytes.fromhex(one.public_key)),
-        "roles": list(one.roles),
-        "not_before": _iso(one.not_before),
-        "not_after": _iso(one.not_after),
-        "status": one.status(_now()),
-        "reason": one.reason,
+        "serial": issued.serial,
+        "name": issued.name,
+        "public_key": issued.public_key,
+        "peer_id": peer_id(bytes.fromhex(issued.public_key)),
+        "roles": list(issued.roles),
+        "not_before": _iso(issued.not_before),
+        "not_after": _iso(issued.not_after),
+        "status": issued.status(_now()),
+        "reason": issued.reason,
     }
 
 
@@ -168,18 +168,18 @@ def revoke(
 
     There is no way back. Repeating it does no harm.
     """
-    if sum(one is not None for one in (serial, public_key, name)) != 1:
+    if sum(item is not None for item in (serial, public_key, name)) != 1:
         what = "the certificates to revoke must be named in one way"
         fix = "give one of SERIAL, --public-key and --name"
         raise ConfigError.of("QRES-E105", "SERIAL", what, fix)
     wanted = _key(public_key).hex() if public_key is not None else None
     with Authority.open(folder) as authority:
         chosen = [
-            one
-            for one in authority.index.all()
-            if (serial is not None and one.serial == serial.lower().replace(":", "").lstrip("0"))
-            or one.public_key == wanted
-            or (name is not None and one.name == name)
+            item
+            for item in authority.index.all()
+            if (serial is not None and item.serial == serial.lower().replace(":", "").lstrip("0"))
+            or item.public_key == wanted
+            or (name is not None and item.name == name)
         ]
         if not chosen:
             what = f"there is no certificate {serial or public_key or name!r}"
@@ -187,7 +187,7 @@ def revoke(
             raise ConfigError.of("QRES-E105", "SERIAL", what, fix)
         authority.revoke(chosen, reason, _now())
         number = authority.index.crl.number
-    serials = [one.serial for one in chosen]
+    serials = [item.serial for item in chosen]
     text = f"revoked {', '.join(serials)}; give every node the new CRL, number {number}:\n"
     text += f"    {folder / 'crl.pem'}"
     _say({"revoked": serials, "crl_number": number}, text, as_json=as_json)
@@ -212,7 +212,7 @@ def renew_crl(folder: Path, days: int | None, *, as_json: bool) -> None:
 def show(folder: Path, *, as_json: bool) -> None:
     """List what was issued, and the CRL."""
     with Authority.open(folder) as authority:
-        rows = [_row(one) for one in authority.index.all()]
+        rows = [_row(item) for item in authority.index.all()]
         newest = authority.issuer.read_crl(authority.index.crl.pem)
         published = authority.published
         swarm = authority.issuer.swarm

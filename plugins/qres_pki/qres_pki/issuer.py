@@ -219,9 +219,14 @@ class Issuer:
                 raise ValueError(msg)  # noqa: TRY301 - one place says what is wrong
             number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
             serials = frozenset(entry.serial_number for entry in crl)
-            critical = [one.oid.dotted_string for one in crl.extensions if one.critical]
+            critical = [
+                extension.oid.dotted_string for extension in crl.extensions if extension.critical
+            ]
             critical += [
-                one.oid.dotted_string for entry in crl for one in entry.extensions if one.critical
+                extension.oid.dotted_string
+                for entry in crl
+                for extension in entry.extensions
+                if extension.critical
             ]
             next_update = crl.next_update_utc
         except Exception as error:
@@ -260,7 +265,11 @@ def _content(certificate: x509.Certificate) -> CertificateFields:
     names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     dids = [uri for uri in uris if uri.startswith(DID)]
-    strange = [one for one in extensions if one.critical and one.oid not in _UNDERSTOOD]
+    strange = [
+        extension
+        for extension in extensions
+        if extension.critical and extension.oid not in _UNDERSTOOD
+    ]
     if constraints.ca or not usage.digital_signature or strange or dids != [f"{DID}{key.hex()}"]:
         msg = "not a node's certificate"
         raise ValueError(msg)

@@ -158,7 +158,7 @@ class Pki:
             raise ValueError(msg)
         listed = bool(self.members or self.members_file)
         self._sources = Sources(
-            members=frozenset(parse_member(one) for one in self.members) if listed else None,
+            members=frozenset(parse_member(member) for member in self.members) if listed else None,
             members_file=self.members_file,
             ca=self.ca,
             crl=self.crl,
@@ -174,7 +174,7 @@ class Pki:
         Yields:
             QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever closes.
         """
-        listed = {parse_member(one).hex() for one in self.members}
+        listed = {parse_member(member).hex() for member in self.members}
         if not listed or self.members_file:
             return
         known = len(listed.intersection(around.roster)) if around.roster else len(listed)

@@ -85,7 +85,7 @@ class Swarm:
 
     def revoke(self, key: bytes, now: int = NOW) -> None:
         with Authority.open(self.folder) as authority:
-            chosen = [one for one in authority.index.all() if one.public_key == key.hex()]
+            chosen = [item for item in authority.index.all() if item.public_key == key.hex()]
             authority.revoke(chosen, "keyCompromise", now)
 
     def renew_crl(self, now: int = NOW, days: int | None = None) -> None:
@@ -173,9 +173,9 @@ class Swarm:
             .not_valid_after(model.not_valid_after_utc)
         )
         replaced = {type(value) for value, _critical in add} | {drop}
-        for one in model.extensions:
-            if type(one.value) not in replaced:
-                builder = builder.add_extension(one.value, one.critical)
+        for extension in model.extensions:
+            if type(extension.value) not in replaced:
+                builder = builder.add_extension(extension.value, extension.critical)
         for value, critical in add:
             builder = builder.add_extension(value, critical)
         return builder.sign(signer or self.ca_key, None).public_bytes(Encoding.DER)

@@ -21,8 +21,8 @@ NOW = 1_700_000_000
 def revoke_for_ever(folder: Path) -> None:
     with Authority.open(folder) as authority:
         while True:
-            for one in authority.index.all():
-                authority.revoke([one], "superseded", NOW)
+            for item in authority.index.all():
+                authority.revoke([item], "superseded", NOW)
 
 
 def check(folder: Path, before: int) -> int:
@@ -30,7 +30,9 @@ def check(folder: Path, before: int) -> int:
     with Authority.open(folder) as authority:
         published = authority.issuer.read_crl((folder / "crl.pem").read_bytes())
         newest = authority.issuer.read_crl(authority.index.crl.pem)
-        revoked = {int(one.serial, 16) for one in authority.index.all() if one.revoked is not None}
+        revoked = {
+            int(item.serial, 16) for item in authority.index.all() if item.revoked is not None
+        }
         assert before <= published.number, (before, published.number)
         assert published.number <= newest.number
         assert newest.serials == revoked

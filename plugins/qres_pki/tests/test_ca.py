@@ -27,7 +27,7 @@ FILES = ("ca-key.pem", "ca.pem", "crl.pem", "index.sqlite3")
 
 def run(*arguments: object) -> str:
     """What the verb prints; whatever it raises is raised here."""
-    result = CliRunner().invoke(ca, [str(one) for one in arguments])
+    result = CliRunner().invoke(ca, [str(argument) for argument in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -119,7 +119,7 @@ def test_serials_are_long_and_random(folder: Path) -> None:
     for number in range(20):
         issue(folder, f"{number:064x}", f"n{number}")
     with Authority.open(folder) as authority:
-        serials = [int(one.serial, 16) for one in authority.index.all()]
+        serials = [int(item.serial, 16) for item in authority.index.all()]
     assert len(set(serials)) == 20
     assert all(0 < serial < 2**159 for serial in serials)
     assert max(serials) > 2**150  # missed by chance once in 2**180
@@ -129,7 +129,7 @@ def test_secrets_are_private(folder: Path) -> None:
     for name, mode in {"ca-key.pem": 0o600, "index.sqlite3": 0o600, "ca.pem": 0o644}.items():
         assert (folder / name).stat().st_mode & 0o777 == mode
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert sorted(one.name for one in folder.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
 
 
 def test_nothing_is_overwritten(folder: Path) -> None:
@@ -405,16 +405,16 @@ def test_every_verb_has_json(tmp_path: Path) -> None:
 def test_no_certificate_begins_before_its_ca(folder: Path) -> None:
     issue(folder, A, "alice", "--valid-from", "2020-01-01")
     with Authority.open(folder) as authority:
-        (one,) = authority.index.all()
-        assert one.not_before == authority.issuer.not_before
+        (item,) = authority.index.all()
+        assert item.not_before == authority.issuer.not_before
 
 
 def test_the_backdating_of_a_fresh_certificate(folder: Path) -> None:
     issue(folder)
     with Authority.open(folder) as authority:
-        (one,) = authority.index.all()
-        assert one.not_before >= authority.issuer.not_before
-    assert -5 <= time.time() - 3600 - one.not_before < 60
+        (item,) = authority.index.all()
+        assert item.not_before >= authority.issuer.not_before
+    assert -5 <= time.time() - 3600 - item.not_before < 60
 
 
 # ── files ─────────────────────────────────────────────────────────────────────────────────────
@@ -425,14 +425,14 @@ def test_a_failed_replacement_leaves_the_old_file_alone(tmp_path: Path) -> None:
     place.mkdir()
     with pytest.raises(RoundError, match="directory"):
         stores.replace_file(place, b"new")
-    assert [one.name for one in tmp_path.iterdir()] == ["place"]
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
     stores.create_file(tmp_path / "file", b"old", mode=0o600)
     stores.replace_file(tmp_path / "file", b"new", mode=0o600)
     assert (tmp_path / "file").read_bytes() == b"new"
     with pytest.raises(QresError, match="exists"):
         stores.create_file(tmp_path / "file", b"newer")
     assert (tmp_path / "file").read_bytes() == b"new"
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "place"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "place"]
 
 
 def test_the_verb_of_the_program(tmp_path: Path, qres: Any) -> None:

@@ -268,7 +268,7 @@ def test_roles(swarm: Any, kind: str) -> None:
 def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:
     plugin = swarm.pki()
     names = [f"did:qres:{swarm.b.hex()}", "urn:qres:role:admin", "urn:qres:train"]
-    value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(one) for one in names])
+    value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name) for name in names])
     odd = swarm.odd(swarm.b, add=[(value, False)])
     for kind in ("contribution", "prevote", "sync"):
         refused(swarm.ask(plugin, swarm.b, odd, kind=kind), "role-missing")
@@ -414,8 +414,8 @@ def test_an_ec_authority_is_none_of_ours(swarm: Any) -> None:
         .not_valid_before(model.not_valid_before_utc)
         .not_valid_after(model.not_valid_after_utc)
     )
-    for one in model.extensions:
-        builder = builder.add_extension(one.value, one.critical)
+    for extension in model.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
     swarm.issue(swarm.a)
     swarm.ca.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
     with pytest.raises(ConfigError, match="not an Ed25519 key"):

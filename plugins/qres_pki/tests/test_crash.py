@@ -30,7 +30,7 @@ def test_kill_at_any_moment(swarm: Any) -> None:
     with Authority.open(swarm.folder) as authority:
         assert authority.published
         # Left behind by the killed: nothing reads them.
-        strays = [one.name for one in swarm.folder.iterdir() if ".new-" in one.name]
+        strays = [path.name for path in swarm.folder.iterdir() if ".new-" in path.name]
         assert all(name.startswith("crl.pem.new-") for name in strays)
 
 

@@ -286,7 +286,7 @@ def test_the_store_is_private_and_lasts(tmp_path: Path) -> None:
     store.close()
     path = tmp_path / "a" / "b" / FILE
     assert path.stat().st_mode & 0o777 == 0o600
-    assert [one.name for one in path.parent.iterdir()] == [FILE]
+    assert [path.name for path in path.parent.iterdir()] == [FILE]
     again = HighWater(folder, "s")
     assert again.seen(b"ca") == (7, 1000.0, b"d" * 32)
     assert again.seen(b"other") is None

@@ -43,7 +43,7 @@ def kernel(**plugins: dict[str, Any]) -> Kernel:
     swarm = {"name": "s", "nodes": 1, "byzantine": 0, "quorum": 1, "insecure": True}
     tables = {"memory": {}, "mean": {}, **plugins}
     known = {"memory": Memory, "mean": Mean, "pki": Pki, "anyone": Anyone}
-    installed = {name: Installed.local(name, one) for name, one in known.items()}
+    installed = {name: Installed.local(name, item) for name, item in known.items()}
     config = parse({"swarm": swarm, "plugins": tables}, source="test")
     return Kernel.from_config(config, installed=installed)
 

@@ -218,7 +218,7 @@ def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(
 
     monkeypatch.setattr(Signer, "watch", staticmethod(watch))
     result = play(break_it, **running.options())
-    closed = [moment for moment, one in zip(ended, result.rounds, strict=True) if one.closed]
+    closed = [moment for moment, record in zip(ended, result.rounds, strict=True) if record.closed]
     assert len(closed) == 8
     assert closed[2] == broken[0]
     assert closed[3] > broken[0] + 60.0  # nothing was merged meanwhile

@@ -17,8 +17,8 @@ _WORDS: Final = {0x377F0682: struct.Struct("<2I"), 0x377F0683: struct.Struct(">2
 
 
 def _checksum(words: struct.Struct, data: memoryview, first: int, second: int) -> tuple[int, int]:
-    for one, other in words.iter_unpack(data):
-        first = (first + one + second) & 0xFFFFFFFF
+    for item, other in words.iter_unpack(data):
+        first = (first + item + second) & 0xFFFFFFFF
         second = (second + other + first) & 0xFFFFFFFF
     return first, second
 

@@ -64,7 +64,7 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
                 continue  # the next child finds what this one left
             replay = Replay()
             replay.setup(make_node_info(data_dir=str(folder)))
-            refusals = {reason(replay, one, one[2]) for one in said[store]}
+            refusals = {reason(replay, item, item[2]) for item in said[store]}
             assert refusals <= {"replayed", "sequence-too-old", "sent-before-the-restart"}
             # Exact, where the kill did not cut a write in two: what is new is not refused.
             highest = max((sequence for _, sequence, _ in said[store]), default=0)

@@ -94,11 +94,11 @@ def test_the_other_byte_order_is_read(tmp_path: Path, log: bytes) -> None:
     swapped[:4] = (magic ^ 1).to_bytes(4, "big")
     order = "big" if magic ^ 1 == 0x377F0683 else "little"
     sums = slow_checksum(bytes(swapped[:24]), order, (0, 0))
-    swapped[24:32] = b"".join(one.to_bytes(4, "big") for one in sums)
+    swapped[24:32] = b"".join(message.to_bytes(4, "big") for message in sums)
     for start in range(32, len(swapped), FRAME):
         sums = slow_checksum(bytes(swapped[start : start + 8]), order, sums)
         sums = slow_checksum(bytes(swapped[start + 24 : start + FRAME]), order, sums)
-        swapped[start + 16 : start + 24] = b"".join(one.to_bytes(4, "big") for one in sums)
+        swapped[start + 16 : start + 24] = b"".join(message.to_bytes(4, "big") for message in sums)
     assert whole(tmp_path, bytes(swapped))
 
 

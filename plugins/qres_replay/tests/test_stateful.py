@@ -91,7 +91,7 @@ class Deliveries(RuleBasedStateMachine):
             self.said.append((sender, sequence, time_ms))
             ahead = time_ms - self.now_ms
             if ahead <= LEAD_MS:  # the ceiling that all share
-                self.ceilings = [max(one, time_ms + LEAD_MS) for one in self.ceilings]
+                self.ceilings = [max(ceiling, time_ms + LEAD_MS) for ceiling in self.ceilings]
             else:
                 self.ceilings[sender] = max(self.ceilings[sender], time_ms + ahead)
 

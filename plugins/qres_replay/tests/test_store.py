@@ -174,7 +174,7 @@ def test_power_loss_never_readmits_and_heals(tmp_path: Path, boot: list[str]) ->
         copy.mkdir()
         shutil.copy(tmp_path / FILE, copy / FILE)
         after = opened(copy)
-        assert {check(after, one) for one in said} <= {"replayed", "sent-before-the-restart"}
+        assert {check(after, item) for item in said} <= {"replayed", "sent-before-the-restart"}
         healed = said[-1][2] + 2 * LEAD_MS + 1
         assert [check(after, (sender, 10**6, healed)) for sender in range(4)] == [""] * 4
         after.teardown()
@@ -332,7 +332,7 @@ def refused_or_exact(folder: Path, said: list[Said]) -> bool:
     except RoundError as error:
         assert error.code == "QRES-E602"  # noqa: PT017 - being opened is fine too
         return False
-    assert {check(replay, one) for one in said} <= {"replayed", "sent-before-the-restart"}
+    assert {check(replay, item) for item in said} <= {"replayed", "sent-before-the-restart"}
     replay.teardown()
     return True
 
@@ -394,7 +394,7 @@ def whole_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sa
         patch.setattr(store_module, "boot_id", lambda: "first boot")
         replay = opened(folder / "home")
         said = [(step % 4, step, NOW_MS) for step in range(60)]
-        assert {check(replay, one) for one in said} == {""}
+        assert {check(replay, item) for item in said} == {""}
         return killed(replay, folder / "home", folder / "whole"), said
 
 
@@ -506,7 +506,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(RoundError, match="another process has it open") as error:
         opened(tmp_path)
     assert code(error) == "QRES-E602"
-    assert {check(replay, one) for one in said} == {"replayed"}
+    assert {check(replay, item) for item in said} == {"replayed"}
     assert check(replay, (0, 300, NOW_MS)) == ""
     replay.teardown()
 
@@ -566,7 +566,7 @@ def test_a_second_setup_stops_the_first_in_order(tmp_path: Path) -> None:
     replay = opened(tmp_path)
     said = talk(replay)
     replay.setup(make_node_info(data_dir=str(tmp_path)))
-    assert {check(replay, one) for one in said} == {"replayed"}
+    assert {check(replay, item) for item in said} == {"replayed"}
     replay.teardown()
 
 
@@ -605,10 +605,10 @@ def test_a_file_system_without_logs_is_refused(
     opened(tmp_path).teardown()
     original = stores.PrivateDatabase.one
 
-    def one(self: stores.PrivateDatabase, query: str, *values: object) -> object:
+    def item(self: stores.PrivateDatabase, query: str, *values: object) -> object:
         return "delete" if query == "PRAGMA journal_mode=WAL" else original(self, query, *values)
 
-    monkeypatch.setattr(stores.PrivateDatabase, "one", one)
+    monkeypatch.setattr(stores.PrivateDatabase, "one", item)
     with pytest.raises(RoundError, match="no write-ahead log in this folder"):
         opened(tmp_path)
 
@@ -619,10 +619,10 @@ def test_damage_that_only_the_check_finds_is_refused(
     opened(tmp_path).teardown()
     original = stores.PrivateDatabase.one
 
-    def one(self: stores.PrivateDatabase, query: str, *values: object) -> object:
+    def item(self: stores.PrivateDatabase, query: str, *values: object) -> object:
         return "row missing" if "integrity_check" in query else original(self, query, *values)
 
-    monkeypatch.setattr(stores.PrivateDatabase, "one", one)
+    monkeypatch.setattr(stores.PrivateDatabase, "one", item)
     with pytest.raises(RoundError, match="the file is damaged"):
         opened(tmp_path)
 

@@ -209,8 +209,8 @@ def test_an_honest_swarm_trains_and_blames_nobody(
     assert len(set(result.model_digests)) == 1
     refused = {reason for record in result.rounds for reason in record.rejected}
     assert refused == {"replayed"}
-    assert [one for one in evidence if one.against] == []
-    assert {one.fact for one in evidence} == {"contributed"}
+    assert [fact for fact in evidence if fact.against] == []
+    assert {fact.fact for fact in evidence} == {"contributed"}
 
 
 def test_a_simulated_challenge_is_repeatable(
@@ -230,7 +230,7 @@ COORDINATOR = {"topology": "coordinator"}
 
 
 def members(net: Any, observer: int) -> set[bytes]:
-    return {member for one in net.ended[observer] for member in one.outcome.members}
+    return {member for ended_round in net.ended[observer] for member in ended_round.outcome.members}
 
 
 @pytest.mark.parametrize("offset", [-40 * YEAR, 300.0, 40 * YEAR])
@@ -241,7 +241,7 @@ def test_control_in_mode_clock_a_wrong_clock_excludes_its_node(
     assert net.run(lambda: min(net.steps()[:3]) >= ROUNDS)
     assert net.steps()[3] == 0
     assert net.ids[3] not in members(net, 0)
-    assert [one for one in evidence if one.against] == []
+    assert [fact for fact in evidence if fact.against] == []
 
 
 @pytest.mark.parametrize("offset", [-40 * YEAR, 300.0, 40 * YEAR])
@@ -259,12 +259,16 @@ def test_in_mode_challenge_it_takes_part(
     )
     assert net.run(lambda: min(net.steps()) >= ROUNDS)
     digests = [
-        [one.outcome.model_digest for one in ended if one.outcome.status.value == "closed"]
+        [
+            ended_round.outcome.model_digest
+            for ended_round in ended
+            if ended_round.outcome.status.value == "closed"
+        ]
         for ended in net.ended
     ]
-    assert all(one[:ROUNDS] == digests[0][:ROUNDS] for one in digests)
+    assert all(digest[:ROUNDS] == digests[0][:ROUNDS] for digest in digests)
     assert net.ids[3] in members(net, 0)
-    assert [one for one in evidence if one.against] == []
+    assert [fact for fact in evidence if fact.against] == []
 
 
 def test_several_wrong_clocks_and_a_network_that_loses(
@@ -280,7 +284,7 @@ def test_several_wrong_clocks_and_a_network_that_loses(
     )
     assert net.run(lambda: min(net.steps()) >= ROUNDS, seconds=300)
     assert {net.ids[2], net.ids[4]} < members(net, 0)
-    assert [one for one in evidence if one.against] == []
+    assert [fact for fact in evidence if fact.against] == []
 
 
 def test_a_node_with_a_wrong_clock_that_was_cut_off_comes_back(
@@ -298,8 +302,8 @@ def test_a_replay_of_a_wrong_clocks_messages_is_refused(make_net: Callable[..., 
     net = make_net(4, {"mode": "challenge"}, offsets={3: -YEAR}, swarm=COORDINATOR)
     assert net.run(lambda: min(net.steps()) >= 3)
     before = dict(net.machines[0].contributions)
-    recorded = [one for one in net.sent if one.sender == net.ids[3]]
-    assert {one.kind for one in recorded} >= {"contribution", "dialogue/replay/1", "prevote"}
+    recorded = [frame for frame in net.sent if frame.sender == net.ids[3]]
+    assert {event.kind for event in recorded} >= {"contribution", "dialogue/replay/1", "prevote"}
     net.run(lambda: False, seconds=1)
     net.refused.clear()
     for envelope in recorded:

@@ -48,10 +48,10 @@ class ConductTable:
             store.bind(info.swarm, info.node_id)
             with store.transaction():
                 found = store.load()
-                changes = {node: one for node, one in fresh.items() if node not in found.records}
+                changes = {node: item for node, item in fresh.items() if node not in found.records}
                 if found.settings.rule != settings.rule:
-                    for node, one in found.records.items():
-                        changes[node] = attrs.evolve(one, belief=rule.at(one.belief.score))
+                    for node, record in found.records.items():
+                        changes[node] = attrs.evolve(record, belief=rule.at(record.belief.score))
                 store.put(changes)
                 store.put_settings(settings)
         except BaseException:

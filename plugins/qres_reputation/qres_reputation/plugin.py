@@ -408,7 +408,9 @@ class Reputation:
     def _weigh(self) -> None:
         """Fix the weights until the next round, so that all of a round's votes use the same."""
         free = {
-            node: one.belief.score for node, one in self._ledger.records.items() if not one.banned
+            node: record.belief.score
+            for node, record in self._ledger.records.items()
+            if not record.banned
         }
         if self.exponent == 0 or not free:
             self._weights = {}

@@ -31,13 +31,13 @@ def data(*arguments: object) -> Any:
 @pytest.fixture
 def running(node: NodeMaker, tmp_path: Path) -> Any:
     """A node in its fourth round, with one ban."""
-    one = node(str(tmp_path), punish=0.4, ban_rounds=9)
+    item = node(str(tmp_path), punish=0.4, ban_rounds=9)
     for _ in range(3):
-        one.play(one.roster[3:])
-    one.open()
-    one.against(one.roster[2])
-    yield one
-    one.plugin.teardown()
+        item.play(item.roster[3:])
+    item.open()
+    item.against(item.roster[2])
+    yield item
+    item.plugin.teardown()
 
 
 def test_the_verb_is_part_of_qres() -> None:
@@ -123,12 +123,12 @@ def test_a_ban_beside_a_write_of_the_node_is_kept(running: Any, tmp_path: Path) 
 
 
 def test_weights_follow_a_ban_from_outside(node: NodeMaker, tmp_path: Path) -> None:
-    one = node(str(tmp_path), nodes=3, exponent=1, influence_cap=1.0, decay=0.0, reward=0.25)
-    one.play([one.roster[0]])
-    assert one.plugin.reputation(one.roster[1]).weight == 65536 * 2 // 3
-    run("ban", tmp_path, one.roster[0].hex())
-    assert one.plugin.reputation(one.roster[1]).weight == 65536
-    one.plugin.teardown()
+    item = node(str(tmp_path), nodes=3, exponent=1, influence_cap=1.0, decay=0.0, reward=0.25)
+    item.play([item.roster[0]])
+    assert item.plugin.reputation(item.roster[1]).weight == 65536 * 2 // 3
+    run("ban", tmp_path, item.roster[0].hex())
+    assert item.plugin.reputation(item.roster[1]).weight == 65536
+    item.plugin.teardown()
 
 
 def test_a_stopped_node_finds_what_was_changed(
@@ -161,14 +161,14 @@ def test_a_node_nobody_knows_is_refused(tmp_path: Path, prefix: str, message: st
 
 
 def test_an_ambiguous_prefix_is_refused(node: NodeMaker, tmp_path: Path) -> None:
-    one = node(str(tmp_path), nodes=40)
-    first = next(a for a, b in zip(one.roster, one.roster[1:], strict=False) if a[:1] == b[:1])
-    many = sum(member[:1] == first[:1] for member in one.roster)
+    item = node(str(tmp_path), nodes=40)
+    first = next(a for a, b in zip(item.roster, item.roster[1:], strict=False) if a[:1] == b[:1])
+    many = sum(member[:1] == first[:1] for member in item.roster)
     result = run("ban", tmp_path, first.hex()[:2])
     assert isinstance(result.exception, ConfigError)
     assert f"{many} nodes start with it" in str(result.exception)
-    assert not any(one.banned(member) for member in one.roster)
-    one.plugin.teardown()
+    assert not any(item.banned(member) for member in item.roster)
+    item.plugin.teardown()
 
 
 @pytest.mark.parametrize("verb", [("show",), ("forgive", "ab"), ("ban", "ab")])

@@ -130,7 +130,7 @@ def test_the_sample_depends_on_the_round_and_on_every_update() -> None:
         columns = sample_columns(changed, digest * 32, 64)
         assert columns is not None
         drawn[name] = columns.tolist()
-    assert len({tuple(one) for one in drawn.values()}) == 3
+    assert len({tuple(key) for key in drawn.values()}) == 3
     again = sample_columns(vectors, b"a" * 32, 64)
     assert again is not None
     assert again.tolist() == drawn[""]

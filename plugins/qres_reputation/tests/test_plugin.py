@@ -122,59 +122,59 @@ def test_the_kernel_can_host_it() -> None:
 
 
 def test_a_fault_counts_once_in_a_round_whatever_its_round_number_says(node: NodeMaker) -> None:
-    one = node(**STILL)
-    liar = one.roster[3]
-    one.open()
+    item = node(**STILL)
+    liar = item.roster[3]
+    item.open()
     for number in range(10):
-        one.against(liar, round_number=number)
-    assert one.score(liar) == 400_000
-    one.against(liar, "zk:bad-proof")
-    assert one.score(liar) == 300_000
-    one.close()
-    one.open()
-    one.against(liar)
-    assert one.score(liar) == 200_000
-    assert not one.banned(liar)
-    one.against(liar, "zk:bad-proof")
-    assert one.banned(liar)
-    assert one.plugin.reputation(liar) == Standing(0, banned=True)
-    others = {n for n in one.roster if n != liar}
-    assert {one.score(n) for n in others} == {500_000}
+        item.against(liar, round_number=number)
+    assert item.score(liar) == 400_000
+    item.against(liar, "zk:bad-proof")
+    assert item.score(liar) == 300_000
+    item.close()
+    item.open()
+    item.against(liar)
+    assert item.score(liar) == 200_000
+    assert not item.banned(liar)
+    item.against(liar, "zk:bad-proof")
+    assert item.banned(liar)
+    assert item.plugin.reputation(liar) == Standing(0, banned=True)
+    others = {n for n in item.roster if n != liar}
+    assert {item.score(n) for n in others} == {500_000}
 
 
 def test_a_flood_bans_within_the_round(node: NodeMaker) -> None:
-    one = node(flood=64, **STILL)
-    flooder = one.roster[1]
-    one.open()
+    item = node(flood=64, **STILL)
+    flooder = item.roster[1]
+    item.open()
     for sent in range(1, 194):
-        assert not one.banned(flooder)
-        one.against(flooder, "mac:bad-signature")
-        assert one.score(flooder) == 500_000 - 100_000 * (1 + (sent - 1) // 64)
-    assert one.banned(flooder)
+        assert not item.banned(flooder)
+        item.against(flooder, "mac:bad-signature")
+        assert item.score(flooder) == 500_000 - 100_000 * (1 + (sent - 1) // 64)
+    assert item.banned(flooder)
 
 
 @pytest.mark.parametrize(("flood", "score"), [(0, 400_000), (1, 200_000), (2, 300_000)])
 def test_how_repetitions_count(node: NodeMaker, flood: int, score: int) -> None:
-    one = node(flood=flood, **STILL)
-    one.open()
+    item = node(flood=flood, **STILL)
+    item.open()
     for _ in range(3):
-        one.against(one.roster[1])
-    assert one.score(one.roster[1]) == score
+        item.against(item.roster[1])
+    assert item.score(item.roster[1]) == score
 
 
 def test_a_stranger_gets_no_state(node: NodeMaker) -> None:
-    one = node()
-    before = one.state()
-    one.open()
+    item = node()
+    before = item.state()
+    item.open()
     for number in range(100):
-        one.against(number.to_bytes(32, "big"))
-        one.contributed(number.to_bytes(32, "big"))
-    one.close()
-    assert one.state() == before
-    assert len(one.plugin._seen) == 0
-    assert one.plugin._contributed == set()
+        item.against(number.to_bytes(32, "big"))
+        item.contributed(number.to_bytes(32, "big"))
+    item.close()
+    assert item.state() == before
+    assert len(item.plugin._seen) == 0
+    assert item.plugin._contributed == set()
     # A key nobody knows is nobody banned; the kernel refuses it as an unknown sender.
-    assert one.plugin.reputation(STRANGER) == FULL
+    assert item.plugin.reputation(STRANGER) == FULL
 
 
 def test_the_ignored_facts_are_those_the_readme_lists() -> None:
@@ -185,10 +185,10 @@ def test_the_ignored_facts_are_those_the_readme_lists() -> None:
 
 @pytest.mark.parametrize("fact", DISPUTABLE)
 def test_what_honest_nodes_can_differ_in_is_no_evidence(node: NodeMaker, fact: str) -> None:
-    one = node(**STILL)
-    one.open()
-    one.against(one.roster[2], fact)
-    assert one.score(one.roster[2]) == 500_000
+    item = node(**STILL)
+    item.open()
+    item.against(item.roster[2], fact)
+    assert item.score(item.roster[2]) == 500_000
     strict = node(ignore=(), **STILL)
     strict.open()
     strict.against(strict.roster[2], fact)
@@ -196,44 +196,44 @@ def test_what_honest_nodes_can_differ_in_is_no_evidence(node: NodeMaker, fact: s
 
 
 def test_only_a_merged_contribution_is_rewarded_and_once(node: NodeMaker) -> None:
-    one = node(**STILL)
-    good, praised = one.roster[1], one.roster[2]
-    one.open()
-    one.contributed(good)
-    one.contributed(good)
+    item = node(**STILL)
+    good, praised = item.roster[1], item.roster[2]
+    item.open()
+    item.contributed(good)
+    item.contributed(good)
     with pytest.raises(ValueRefusedError, match="QRES-E513"):  # nothing else can praise a node
         Evidence(praised, "handsome", "somebody", 1)
-    assert one.score(good) == 500_000
-    one.close()
-    assert one.score(good) == 510_000
-    assert one.score(praised) == 500_000
-    one.play()
-    assert one.score(good) == 510_000
+    assert item.score(good) == 500_000
+    item.close()
+    assert item.score(good) == 510_000
+    assert item.score(praised) == 500_000
+    item.play()
+    assert item.score(good) == 510_000
 
 
 def test_an_aborted_round_rewards_nobody_and_nothing_fades(node: NodeMaker) -> None:
-    one = node()
-    one.open()
-    one.against(one.roster[1])
-    one.contributed(one.roster[2])
-    one.close(RoundStatus.ABORTED)
-    one.play()
-    assert one.score(one.roster[2]) == 500_000
+    item = node()
+    item.open()
+    item.against(item.roster[1])
+    item.contributed(item.roster[2])
+    item.close(RoundStatus.ABORTED)
+    item.play()
+    assert item.score(item.roster[2]) == 500_000
     # 0.4, and one closed round's decay of a thousandth of the way back.
-    assert one.score(one.roster[1]) == 400_100
+    assert item.score(item.roster[1]) == 400_100
 
 
 def test_a_banned_node_cannot_earn_or_lose(node: NodeMaker) -> None:
-    one = node(punish=0.4)
-    liar = one.roster[1]
-    one.open()
-    one.against(liar)
-    sentence = one.state()[liar]
-    one.against(liar, "zk:bad-proof")
-    one.contributed(liar)
-    one.close()
-    assert one.state()[liar] == sentence
-    assert one.score(liar) == 100_000
+    item = node(punish=0.4)
+    liar = item.roster[1]
+    item.open()
+    item.against(liar)
+    sentence = item.state()[liar]
+    item.against(liar, "zk:bad-proof")
+    item.contributed(liar)
+    item.close()
+    assert item.state()[liar] == sentence
+    assert item.score(liar) == 100_000
 
 
 # ── bans ──────────────────────────────────────────────────────────────────────────────────────────
@@ -241,56 +241,56 @@ def test_a_banned_node_cannot_earn_or_lose(node: NodeMaker) -> None:
 
 @pytest.mark.parametrize("rule", ["additive", "beta", "ema"])
 def test_a_ban_ends_in_probation(node: NodeMaker, rule: str) -> None:
-    one = node(rule=rule, ban_rounds=5, decay=0.0, flood=1)
-    liar = one.roster[1]
-    one.open(10)
-    while not one.banned(liar):
-        one.against(liar)
-    one.close()
+    item = node(rule=rule, ban_rounds=5, decay=0.0, flood=1)
+    liar = item.roster[1]
+    item.open(10)
+    while not item.banned(liar):
+        item.against(liar)
+    item.close()
     for number in range(11, 16):
-        one.open(number)
-        assert one.banned(liar)
-        one.close()
-    one.open(16)
-    assert not one.banned(liar)
-    assert 200_000 <= one.score(liar) <= 200_002
-    one.against(liar)
-    assert one.banned(liar)
+        item.open(number)
+        assert item.banned(liar)
+        item.close()
+    item.open(16)
+    assert not item.banned(liar)
+    assert 200_000 <= item.score(liar) <= 200_002
+    item.against(liar)
+    assert item.banned(liar)
 
 
 def test_a_ban_ends_by_number_even_if_rounds_were_missed(node: NodeMaker) -> None:
-    one = node(punish=0.4, ban_rounds=5)
-    one.open(10)
-    one.against(one.roster[1])
-    one.close(RoundStatus.ABORTED)
-    one.open(15)
-    assert one.banned(one.roster[1])
-    one.open(400)
-    assert not one.banned(one.roster[1])
+    item = node(punish=0.4, ban_rounds=5)
+    item.open(10)
+    item.against(item.roster[1])
+    item.close(RoundStatus.ABORTED)
+    item.open(15)
+    assert item.banned(item.roster[1])
+    item.open(400)
+    assert not item.banned(item.roster[1])
 
 
 def test_a_ban_of_zero_rounds_is_for_ever(node: NodeMaker) -> None:
-    one = node(punish=0.4, ban_rounds=0)
-    one.open()
-    one.against(one.roster[1])
-    one.close()
-    one.play(number=2**62)
-    assert one.banned(one.roster[1])
-    assert one.score(one.roster[1]) == 100_000
+    item = node(punish=0.4, ban_rounds=0)
+    item.open()
+    item.against(item.roster[1])
+    item.close()
+    item.play(number=2**62)
+    assert item.banned(item.roster[1])
+    assert item.score(item.roster[1]) == 100_000
 
 
 def test_decay_leads_to_neutral_from_both_sides(node: NodeMaker) -> None:
-    one = node(decay=0.1, punish=0.2, ban_below=0.1)
-    low, high = one.roster[1], one.roster[2]
+    item = node(decay=0.1, punish=0.2, ban_below=0.1)
+    low, high = item.roster[1], item.roster[2]
     for _ in range(20):
-        one.play([high])
-    one.open()
-    one.against(low)
-    scores = [(one.score(low), one.score(high))]
-    one.close()
+        item.play([high])
+    item.open()
+    item.against(low)
+    scores = [(item.score(low), item.score(high))]
+    item.close()
     for _ in range(150):
-        one.play()
-        scores.append((one.score(low), one.score(high)))
+        item.play()
+        scores.append((item.score(low), item.score(high)))
     lows, highs = zip(*scores, strict=True)
     assert lows[0] == 300_000
     assert highs[0] > 570_000
@@ -334,33 +334,33 @@ def test_the_same_evidence_gives_the_same_bits(
 
 
 def test_without_an_exponent_standing_is_all_or_nothing(node: NodeMaker) -> None:
-    one = node()
-    one.open()
-    one.against(one.roster[1])
-    assert {one.plugin.reputation(n) for n in one.roster} == {FULL}
+    item = node()
+    item.open()
+    item.against(item.roster[1])
+    assert {item.plugin.reputation(n) for n in item.roster} == {FULL}
 
 
 def test_with_an_exponent_weight_is_a_power_of_the_score_from_the_next_round(
     node: NodeMaker,
 ) -> None:
-    one = node(exponent=3, influence_cap=1.0, **STILL)
-    low = one.roster[1]
-    one.open()
-    one.against(low)
-    one.against(low, "zk:bad-proof")
-    assert one.plugin.reputation(low) == FULL  # all votes of a round use the same weights
-    one.close()
-    assert one.plugin.reputation(low) == Standing(3**3 * 65536 // 5**3)
-    assert one.plugin.reputation(one.roster[2]) == FULL
+    item = node(exponent=3, influence_cap=1.0, **STILL)
+    low = item.roster[1]
+    item.open()
+    item.against(low)
+    item.against(low, "zk:bad-proof")
+    assert item.plugin.reputation(low) == FULL  # all votes of a round use the same weights
+    item.close()
+    assert item.plugin.reputation(low) == Standing(3**3 * 65536 // 5**3)
+    assert item.plugin.reputation(item.roster[2]) == FULL
 
 
 def test_no_node_weighs_more_than_its_share(node: NodeMaker) -> None:
-    one = node(nodes=20, exponent=3, influence_cap=0.1, **STILL)
-    star = one.roster[7]
+    item = node(nodes=20, exponent=3, influence_cap=0.1, **STILL)
+    star = item.roster[7]
     for _ in range(50):
-        one.play([star])
-    weights = [one.plugin.reputation(n).weight for n in one.roster]
-    assert one.score(star) == UNIT
+        item.play([star])
+    weights = [item.plugin.reputation(n).weight for n in item.roster]
+    assert item.score(star) == UNIT
     assert max(weights) / sum(weights) == pytest.approx(0.1, abs=1e-4)
     free = node(nodes=20, exponent=3, influence_cap=1.0, **STILL)
     for _ in range(50):
@@ -371,21 +371,21 @@ def test_no_node_weighs_more_than_its_share(node: NodeMaker) -> None:
 
 
 def test_the_banned_have_no_share(node: NodeMaker) -> None:
-    one = node(nodes=4, exponent=1, influence_cap=0.5, punish=0.4, **STILL)
-    one.open()
-    one.against(one.roster[0])
-    one.close()
-    assert one.plugin.reputation(one.roster[0]).weight == 0
-    assert [one.plugin.reputation(n).weight for n in one.roster[1:]] == [65536] * 3
+    item = node(nodes=4, exponent=1, influence_cap=0.5, punish=0.4, **STILL)
+    item.open()
+    item.against(item.roster[0])
+    item.close()
+    assert item.plugin.reputation(item.roster[0]).weight == 0
+    assert [item.plugin.reputation(n).weight for n in item.roster[1:]] == [65536] * 3
 
 
 def test_a_roster_all_banned_is_all_banned(node: NodeMaker) -> None:
-    one = node(exponent=1, punish=0.4)
-    one.open()
-    for member in one.roster:
-        one.against(member)
-    one.close()
-    assert all(one.banned(member) for member in one.roster)
+    item = node(exponent=1, punish=0.4)
+    item.open()
+    for member in item.roster:
+        item.against(member)
+    item.close()
+    assert all(item.banned(member) for member in item.roster)
 
 
 # ── the watch ─────────────────────────────────────────────────────────────────────────────────────
@@ -394,134 +394,134 @@ def test_a_roster_all_banned_is_all_banned(node: NodeMaker) -> None:
 def test_a_persistent_outlier_is_punished_from_the_third_round_on(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(**STILL)
-    liar = one.roster[2]
+    item = node(**STILL)
+    liar = item.roster[2]
     scores = []
     for _ in range(6):
-        one.play(one.roster, spread(7, [2]))
-        scores.append(one.score(liar))
+        item.play(item.roster, spread(7, [2]))
+        scores.append(item.score(liar))
     # No reward for the rounds it was far in, and 0.1 off in each from the third.
     assert scores == [500_000, 500_000, 400_000, 300_000, 200_000, 100_000]
-    assert one.banned(liar)
-    assert {one.score(n) for n in one.roster if n != liar} == {560_000}
+    assert item.banned(liar)
+    assert {item.score(n) for n in item.roster if n != liar} == {560_000}
 
 
 def test_one_round_near_the_others_begins_the_patience_anew(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(**STILL)
-    liar = one.roster[2]
+    item = node(**STILL)
+    liar = item.roster[2]
     for _ in range(10):  # what a liar that knows the rule does
-        one.play(one.roster, spread(7, [2]))
-        one.play(one.roster, spread(7, [2]))
-        assert one.streak(liar) == 2
-        one.play(one.roster, spread(7))
-        assert one.streak(liar) == 0
-    assert one.score(liar) == 600_000
+        item.play(item.roster, spread(7, [2]))
+        item.play(item.roster, spread(7, [2]))
+        assert item.streak(liar) == 2
+        item.play(item.roster, spread(7))
+        assert item.streak(liar) == 0
+    assert item.score(liar) == 600_000
 
 
 def test_rounds_it_took_no_part_in_do_not_interrupt_a_streak(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(**STILL)
-    liar = one.roster[6]
+    item = node(**STILL)
+    liar = item.roster[6]
     for _ in range(3):
-        one.play(one.roster, spread(7, [6]))
-        one.play(one.roster[:6], spread(6, senders=one.roster[:6]))
-    assert one.score(liar) == 400_000
+        item.play(item.roster, spread(7, [6]))
+        item.play(item.roster[:6], spread(6, senders=item.roster[:6]))
+    assert item.score(liar) == 400_000
 
 
 def test_an_outlier_in_a_round_that_aborts_is_not_held_against_anybody(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(outlier_rounds=1)
-    one.open()
-    one.merge(spread(7, [2]))
-    one.close(RoundStatus.ABORTED)
-    one.play()
-    assert one.score(one.roster[2]) == 500_000
-    assert one.streak(one.roster[2]) == 0
+    item = node(outlier_rounds=1)
+    item.open()
+    item.merge(spread(7, [2]))
+    item.close(RoundStatus.ABORTED)
+    item.play()
+    assert item.score(item.roster[2]) == 500_000
+    assert item.streak(item.roster[2]) == 0
 
 
 def test_patience_does_not_begin_anew_on_probation(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(ban_rounds=2, **STILL)
-    liar = one.roster[2]
-    while not one.banned(liar):
-        one.play(one.roster, spread(7, [2]))
-    while one.banned(liar):
-        one.play()
-    one.play(one.roster, spread(7, [2]))
-    assert one.banned(liar)
+    item = node(ban_rounds=2, **STILL)
+    liar = item.roster[2]
+    while not item.banned(liar):
+        item.play(item.roster, spread(7, [2]))
+    while item.banned(liar):
+        item.play()
+    item.play(item.roster, spread(7, [2]))
+    assert item.banned(liar)
 
 
 @pytest.mark.parametrize("visibility", [Visibility.GROUP, Visibility.SUM])
 def test_the_watch_is_idle_where_updates_are_hidden(
     node: NodeMaker, spread: Callable[..., Updates], visibility: Visibility
 ) -> None:
-    one = node(outlier_rounds=1, **STILL)
-    one.play([], attrs.evolve(spread(7, [2]), visibility=visibility))
-    assert one.score(one.roster[2]) == 500_000
+    item = node(outlier_rounds=1, **STILL)
+    item.play([], attrs.evolve(spread(7, [2]), visibility=visibility))
+    assert item.score(item.roster[2]) == 500_000
 
 
 def test_the_watch_can_be_switched_off(node: NodeMaker, spread: Callable[..., Updates]) -> None:
-    one = node(outlier_rounds=0, **STILL)
+    item = node(outlier_rounds=0, **STILL)
     for _ in range(9):
-        one.play(one.roster, spread(7, [2]))
-    assert one.score(one.roster[2]) == 590_000
+        item.play(item.roster, spread(7, [2]))
+    assert item.score(item.roster[2]) == 590_000
 
 
 def test_the_factor_is_heeded(node: NodeMaker, spread: Callable[..., Updates]) -> None:
-    one = node(outlier_rounds=1, outlier_factor=200.0, **STILL)
-    one.play([], spread(7, [2]))
-    assert one.score(one.roster[2]) == 500_000
+    item = node(outlier_rounds=1, outlier_factor=200.0, **STILL)
+    item.play([], spread(7, [2]))
+    assert item.score(item.roster[2]) == 500_000
 
 
 def test_rows_of_nobody_in_the_roster_change_nothing(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(outlier_rounds=1)
-    before = one.state()
-    one.play([], spread(3, [2], senders=[bytes([i]) * 32 for i in range(3)]))
-    assert one.state() == before
+    item = node(outlier_rounds=1)
+    before = item.state()
+    item.play([], spread(3, [2], senders=[bytes([i]) * 32 for i in range(3)]))
+    assert item.state() == before
 
 
 def test_a_second_setup_begins_with_nothing_pending(node: NodeMaker) -> None:
-    one = node()
-    one.open()
-    one.contributed(one.roster[1])
-    one.against(one.roster[2])
-    one.plugin.setup(make_node_info(nodes=7))
-    one.close()
-    assert {one.score(n) for n in one.roster} == {500_000}
+    item = node()
+    item.open()
+    item.contributed(item.roster[1])
+    item.against(item.roster[2])
+    item.plugin.setup(make_node_info(nodes=7))
+    item.close()
+    assert {item.score(n) for n in item.roster} == {500_000}
 
 
 def test_a_sentence_of_an_operator_is_not_shortened_by_a_fault(node: NodeMaker) -> None:
-    one = node(punish=0.4)
-    life = one.state()[one.roster[1]].sentenced(1, 0)
-    assert one.plugin._punished(life).until == life.until
+    item = node(punish=0.4)
+    life = item.state()[item.roster[1]].sentenced(1, 0)
+    assert item.plugin._punished(life).until == life.until
 
 
 def test_a_set_with_a_banned_member_changes_nothing_about_it(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
     # A quorum that did not see what this node saw may decide such a set.
-    one = node(punish=0.4, outlier_rounds=1)
-    liar = one.roster[2]
-    one.open()
-    one.against(liar)
-    sentence = one.state()[liar]
-    one.merge(spread(7, [2]))
-    one.contributed(liar)
-    one.close()
-    assert one.state()[liar] == sentence
+    item = node(punish=0.4, outlier_rounds=1)
+    liar = item.roster[2]
+    item.open()
+    item.against(liar)
+    sentence = item.state()[liar]
+    item.merge(spread(7, [2]))
+    item.contributed(liar)
+    item.close()
+    assert item.state()[liar] == sentence
 
 
 def test_a_score_does_not_fade_in_the_round_of_the_ban(
     node: NodeMaker, spread: Callable[..., Updates]
 ) -> None:
-    one = node(punish=0.4, outlier_rounds=1, decay=0.1)
-    one.play([], spread(7, [2]))
-    assert one.banned(one.roster[2])
-    assert one.score(one.roster[2]) == 100_000
+    item = node(punish=0.4, outlier_rounds=1, decay=0.1)
+    item.play([], spread(7, [2]))
+    assert item.banned(item.roster[2])
+    assert item.score(item.roster[2]) == 100_000

@@ -135,13 +135,13 @@ def play(
     engine = EventEngine(Experiment(config, scenario, made, INSTALLED))
     engine.run()
     found = {
-        one.node_id: plugin.instance
-        for one in engine.nodes
-        for plugin in one.machine.kernel.enabled
+        node.node_id: plugin.instance
+        for node in engine.nodes
+        for plugin in node.machine.kernel.enabled
         if isinstance(plugin.instance, Reputation)
     }
-    honest = [one.node_id for one in engine.honest]
-    attackers = [one.node_id for one in engine.nodes if one.attacker is not None]
+    honest = [honest_node.node_id for honest_node in engine.honest]
+    attackers = [node.node_id for node in engine.nodes if node.attacker is not None]
     return Played(engine.recorder.records, found, honest, attackers)
 
 
@@ -153,8 +153,8 @@ def watch(
     made = make_task(task, nodes=20, seed=scenario.seed, scale=0)
     engine = VectorisedEngine(Experiment(config, scenario, made, INSTALLED))
     engine.run()
-    plugins = [one.instance for one in engine.kernel.enabled]
-    found = {engine.ids[0]: one for one in plugins if isinstance(one, Reputation)}  # noqa: B035
+    plugins = [plugin.instance for plugin in engine.kernel.enabled]
+    found = {engine.ids[0]: plugin for plugin in plugins if isinstance(plugin, Reputation)}  # noqa: B035
     honest = 20 - scenario.attackers
     return Played(engine.recorder.records, found, engine.ids[:honest], engine.ids[honest:])
 
@@ -285,12 +285,12 @@ def test_whoever_lets_new_keys_into_the_roster_lets_the_banned_back_at_the_start
     node: Callable[..., Any],
 ) -> None:
     # Nothing in the plugin can know that two keys are one person.
-    one = node(punish=0.4)
-    one.open()
-    one.against(one.roster[1])
-    assert one.banned(one.roster[1])
+    item = node(punish=0.4)
+    item.open()
+    item.against(item.roster[1])
+    assert item.banned(item.roster[1])
     roomier = node(nodes=8)
-    assert roomier.score(next(n for n in roomier.roster if n not in one.roster)) == 500_000
+    assert roomier.score(next(n for n in roomier.roster if n not in item.roster)) == 500_000
 
 
 # ── where it must fail ────────────────────────────────────────────────────────────────────────────

@@ -25,16 +25,16 @@ NodeMaker = Callable[..., Any]
 @pytest.fixture
 def history(node: NodeMaker, spread: Callable[..., Updates], tmp_path: Path) -> Any:
     """A node with scores, a ban and a streak on disk, stopped."""
-    one = node(str(tmp_path), punish=0.2)
+    item = node(str(tmp_path), punish=0.2)
     for _ in range(3):
-        one.play(one.roster[1:], spread(7, [5]))
-    one.open()
-    one.against(one.roster[2])
-    one.against(one.roster[2], "zk:bad-proof")
-    one.contributed(one.roster[1])
-    one.close()
-    one.plugin.teardown()
-    return one
+        item.play(item.roster[1:], spread(7, [5]))
+    item.open()
+    item.against(item.roster[2])
+    item.against(item.roster[2], "zk:bad-proof")
+    item.contributed(item.roster[1])
+    item.close()
+    item.plugin.teardown()
+    return item
 
 
 def test_a_restart_forgets_nothing(history: Any, node: NodeMaker, tmp_path: Path) -> None:
@@ -49,28 +49,28 @@ def test_a_restart_forgets_nothing(history: Any, node: NodeMaker, tmp_path: Path
 def test_a_fault_is_on_disk_before_observe_returns(
     node: NodeMaker, tmp_path: Path, rule: str
 ) -> None:
-    one = node(str(tmp_path / "node"), rule=rule)
-    one.play(one.roster)
-    one.open()
+    item = node(str(tmp_path / "node"), rule=rule)
+    item.play(item.roster)
+    item.open()
     for number in range(4):
-        one.against(one.roster[3], f"crash:fault-{number}")
+        item.against(item.roster[3], f"crash:fault-{number}")
         copy = tmp_path / f"copy{number}"
         shutil.copytree(tmp_path / "node", copy)  # as a crash leaves it: nothing closed
         again = node(str(copy), rule=rule)
-        assert again.state() == one.state()
+        assert again.state() == item.state()
         again.plugin.teardown()
-    one.plugin.teardown()
+    item.plugin.teardown()
 
 
 def test_only_the_owner_can_read_it(node: NodeMaker, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "data"
-    one = node(str(folder))
-    one.play(one.roster)
+    item = node(str(folder))
+    item.play(item.roster)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     files = sorted(folder.iterdir())
     assert [path.name for path in files] == [FILE, f"{FILE}-shm", f"{FILE}-wal"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    one.plugin.teardown()
+    item.plugin.teardown()
 
 
 def test_leftovers_of_a_killed_creation_are_removed(node: NodeMaker, tmp_path: Path) -> None:
@@ -240,37 +240,37 @@ def test_a_file_locked_for_too_long_is_refused(
 def test_a_disk_that_refuses_stops_the_node_and_changes_nothing(
     node: NodeMaker, tmp_path: Path
 ) -> None:
-    one = node(str(tmp_path))
-    one.play(one.roster)
-    before = one.state()
-    one.open()
-    one.plugin._ledger._store._db.execute("PRAGMA query_only=ON")
+    item = node(str(tmp_path))
+    item.play(item.roster)
+    before = item.state()
+    item.open()
+    item.plugin._ledger._store._db.execute("PRAGMA query_only=ON")
     with pytest.raises(RoundError, match="readonly") as caught:
-        one.against(one.roster[1])
+        item.against(item.roster[1])
     assert caught.value.code == "QRES-E602"
-    assert one.state() == before
-    one.plugin.teardown()
+    assert item.state() == before
+    item.plugin.teardown()
     with pytest.raises(RoundError, match="closed database"):
-        one.plugin.reputation(one.roster[1])
+        item.plugin.reputation(item.roster[1])
 
 
 def test_a_row_that_vanishes_under_a_running_node_is_refused(
     node: NodeMaker, tmp_path: Path
 ) -> None:
-    one = node(str(tmp_path))
+    item = node(str(tmp_path))
     other = ConductStore(tmp_path)
     with other.transaction():
-        other._db.execute("DELETE FROM node WHERE id = ?", (one.roster[1],))
+        other._db.execute("DELETE FROM node WHERE id = ?", (item.roster[1],))
         other.put({})
     other.close()
     with pytest.raises(RoundError, match="1 nodes of the roster are gone"):
-        one.plugin.reputation(one.roster[2])
-    one.plugin.teardown()
+        item.plugin.reputation(item.roster[2])
+    item.plugin.teardown()
 
 
 def test_commits_wait_for_the_disk(node: NodeMaker, tmp_path: Path) -> None:
     # No kill shows this, only a power loss would: 2 is FULL.
-    one = node(str(tmp_path))
-    assert one.plugin._ledger._store._db.one("PRAGMA synchronous") == 2
-    assert one.plugin._ledger._store._db.one("PRAGMA journal_mode") == "wal"
-    one.plugin.teardown()
+    item = node(str(tmp_path))
+    assert item.plugin._ledger._store._db.one("PRAGMA synchronous") == 2
+    assert item.plugin._ledger._store._db.one("PRAGMA journal_mode") == "wal"
+    item.plugin.teardown()

@@ -248,7 +248,7 @@ class Bucketing:
             summed(updates.weights, chosen),
             updates.visibility,
             tuple(
-                tuple(sorted(one for row in members for one in updates.members[row]))
+                tuple(sorted(member for row in members for member in updates.members[row]))
                 for members in chosen
             ),
         )

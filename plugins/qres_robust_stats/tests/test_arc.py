@@ -190,7 +190,7 @@ def test_one_update_too_few_is_refused() -> None:
         arc(np.zeros((4, 1), dtype=np.int32), 2)
     with pytest.raises(ValueRefusedError) as refusal:
         Arc(f=2).wrap_aggregate(
-            lambda one: one.vectors[0], make_updates(np.zeros((4, 1), dtype=int))
+            lambda make_update: make_update.vectors[0], make_updates(np.zeros((4, 1), dtype=int))
         )
     (problem,) = refusal.value.problems
     assert problem.code == "QRES-E505"
@@ -200,7 +200,7 @@ def test_one_update_too_few_is_refused() -> None:
 def test_groups_are_refused() -> None:
     updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match=r"QRES-E303 .* arc .* got only their sum"):
-        Arc(f=1).wrap_aggregate(lambda one: one.vectors[0], updates)
+        Arc(f=1).wrap_aggregate(lambda update: update.vectors[0], updates)
 
 
 def test_needs_and_options() -> None:

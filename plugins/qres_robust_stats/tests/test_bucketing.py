@@ -273,7 +273,7 @@ def test_one_update_too_few_is_refused() -> None:
     updates = make_updates(np.zeros((4, 1), dtype=int))
     with pytest.raises(ValueRefusedError) as refusal:
         Bucketing(f=1, size=2).wrap_aggregate(
-            lambda one: one.vectors[0], updates, make_round_info()
+            lambda update: update.vectors[0], updates, make_round_info()
         )
     (problem,) = refusal.value.problems
     assert problem.code == "QRES-E505"
@@ -285,7 +285,7 @@ def test_one_update_too_few_is_refused() -> None:
 def test_groups_are_refused() -> None:
     updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match=r"QRES-E303 .* bucketing .* got only their sum"):
-        Bucketing(f=0).wrap_aggregate(lambda one: one.vectors[0], updates, make_round_info())
+        Bucketing(f=0).wrap_aggregate(lambda update: update.vectors[0], updates, make_round_info())
 
 
 def test_the_solver_is_told_how_few_means_the_rule_gets() -> None:

@@ -170,7 +170,9 @@ def test_the_wrapper_reads_the_bound_in_model_units(
 def test_a_sum_is_refused() -> None:
     updates = make_updates([[1]] * 3, visibility=Visibility.SUM)
     with pytest.raises(CompatibilityError, match=r"QRES-E303 .* clipping .* got only their sum"):
-        Clipping(bound=1.0).wrap_aggregate(lambda one: one.vectors[0], updates, make_round_info())
+        Clipping(bound=1.0).wrap_aggregate(
+            lambda update: update.vectors[0], updates, make_round_info()
+        )
 
 
 def test_needs_and_options() -> None:

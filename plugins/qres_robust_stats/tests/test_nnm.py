@@ -191,7 +191,7 @@ def test_a_swarm_learns_behind_it(engine: str, attack: str) -> None:
     task = TaskConfig(name="quadratic", dimension=40, local_epochs=1, learning_rate=0.3)
     scenario = Scenario(rounds=8, seed=5, attack=attack, attackers=2, engine=engine)
     result = simulate(configured(CONFIG), scenario, task=task)
-    assert all(one.closed for one in result.rounds)
+    assert all(record.closed for record in result.rounds)
     assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"] / 4
 
 

@@ -34,7 +34,7 @@ def test_capping_equals_the_fraction(claims: list[int], limit: Fraction) -> None
     most = limit * statistics.median_low(claims)
     expected = [min(Fraction(claim), most) for claim in claims]
     result = capped(weights, limit)
-    assert [Fraction(one, limit.denominator) for one in result.tolist()] == expected
+    assert [Fraction(item, limit.denominator) for item in result.tolist()] == expected
     assert weights.tolist() == claims
     check_weights(result, len(claims))
 
@@ -48,7 +48,7 @@ def test_capping_equals_the_fraction(claims: list[int], limit: Fraction) -> None
 def test_proportions_are_kept(claims: list[int], limit: Fraction, factor: int) -> None:
     weights = np.array(claims, dtype=np.int64)
     once = capped(weights, limit).tolist()
-    assert capped(weights * factor, limit).tolist() == [factor * one for one in once]
+    assert capped(weights * factor, limit).tolist() == [factor * item for item in once]
 
 
 @given(data=st.data(), f=st.integers(0, 5), limit=LIMIT.filter(lambda limit: limit < 5))

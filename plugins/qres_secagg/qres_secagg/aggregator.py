@@ -99,20 +99,20 @@ class Aggregator:
         """
         self.add_input(sender, Input(self._ring_elements(vector), residues))
 
-    def add_input(self, sender: NodeId, one: Input) -> None:
+    def add_input(self, sender: NodeId, item: Input) -> None:
         """Add a masked input that was hashed before; see :meth:`add`."""
         survivors, parameters = self.board.decided().survivors, self.board.session.parameters
         rank = self.board.session.rank.get(sender, -1)
-        values = self._ring_elements(one.vector)
+        values = self._ring_elements(item.vector)
         if (
             rank in self._added
             or values.shape != (parameters.dimension,)
-            or survivors.digests.get(rank) != one.digest
+            or survivors.digests.get(rank) != item.digest
         ):
             raise SecaggError(Reason.WRONG_INPUT, "not one of the agreed inputs", [sender])
         group = self.board.topology.group_of[rank]
         if group in survivors.groups:
-            self._add_to(group, values, one.residues, sender)
+            self._add_to(group, values, item.residues, sender)
         self._added.add(rank)
 
     def _ring_elements(self, vector: NDArray[Any]) -> NDArray[Any]:

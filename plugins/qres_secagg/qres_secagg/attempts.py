@@ -52,9 +52,9 @@ class Attempts:
         self.own = own
         model, number = own.session.model_digest, own.session.round
         self._earlier: dict[bytes, SecaggDialogue] = {
-            one.session.sid: one
-            for one in kept
-            if one.session.model_digest == model and one.session.round < number
+            item.session.sid: item
+            for item in kept
+            if item.session.model_digest == model and item.session.round < number
         }
         self._watch = watch
         self._decided: SecaggDialogue | None = None
@@ -100,11 +100,11 @@ class Attempts:
 
     def of(self, round_info: RoundInfo) -> SecaggDialogue | None:
         """The session in which the contributions of a round were masked, if it is here."""
-        for one in (self.own, *self._earlier.values()):
-            session = one.session
+        for item in (self.own, *self._earlier.values()):
+            session = item.session
             made_in = (round_info.number, round_info.model_digest)
             if (session.round, session.model_digest) == made_in:
-                return one
+                return item
         return None
 
     def leave(self) -> tuple[SecaggDialogue, ...]:
@@ -113,7 +113,7 @@ class Attempts:
         That is sessions with a list, of which a set may be agreed on. Nothing is masked in them any
         more.
         """
-        found = [one for one in (*self._earlier.values(), self.own) if one.may_be_opened]
-        for one in found:
-            one.leave()
+        found = [item for item in (*self._earlier.values(), self.own) if item.may_be_opened]
+        for item in found:
+            item.leave()
         return tuple(found[-MAX_KEPT:])

@@ -81,8 +81,8 @@ class _Swarm:
 
     def until_masked(self, vectors: Vectors) -> None:
         """Everybody's masked input is with everybody."""
-        self.send(Kind.ADVERTISE, {i: one.advertise() for i, one in self.clients.items()})
-        self.send(Kind.SHARE, {i: one.share() for i, one in self.clients.items()})
+        self.send(Kind.ADVERTISE, {i: client.advertise() for i, client in self.clients.items()})
+        self.send(Kind.SHARE, {i: client.share() for i, client in self.clients.items()})
         listing = self.boards[0].compose()
         for rank, client in self.clients.items():
             self.boards[rank].adopt(listing)
@@ -95,10 +95,10 @@ class _Swarm:
     def total(self, survivors: Collection[int]) -> NDArray[np.int64]:
         """The sum of the survivors' inputs, as every node computes it."""
         inputs = self.digests(survivors)
-        self.send(Kind.STATEMENT, {i: one.state(inputs) for i, one in self.clients.items()})
+        self.send(Kind.STATEMENT, {i: client.state(inputs) for i, client in self.clients.items()})
         for board in self.boards.values():
             board.decide(inputs)
-        self.send(Kind.UNMASK, {i: one.unmask() for i, one in self.clients.items()})
+        self.send(Kind.UNMASK, {i: client.unmask() for i, client in self.clients.items()})
         adder = Aggregator(self.boards[0])
         for rank in survivors:
             adder.add(self.session.roster[rank], self.masked[rank].vector)
@@ -133,9 +133,9 @@ def _intersected(
     """All in the first sum, all but the victim in the second; the attacker takes the difference."""
     first, second = _updates(setting.seed, moved)
     histories = {rank: VolatileHistory() for rank in range(_NODES)}
-    one = _Swarm(1, histories)
-    one.until_masked(first)
-    total = one.total(range(_NODES))
+    swarm = _Swarm(1, histories)
+    swarm.until_masked(first)
+    total = swarm.total(range(_NODES))
     two = _Swarm(2, histories if guarded else {rank: VolatileHistory() for rank in range(_NODES)})
     try:
         two.until_masked(second)

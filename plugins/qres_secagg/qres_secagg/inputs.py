@@ -70,14 +70,14 @@ Form = tuple[tuple[str, int, int], ...]
 def _beside(companions: Mapping[str, Companion]) -> dict[str, Residues]:
     """The residues among companions; open ones are nobody's to sum."""
     return {
-        name: Residues(one.residues(), one.modulus)
-        for name, one in companions.items()
-        if one.modulus
+        name: Residues(companion.residues(), companion.modulus)
+        for name, companion in companions.items()
+        if companion.modulus
     }
 
 
 def _form(residues: Mapping[str, Residues]) -> Form:
-    return tuple((name, one.modulus, len(one.values)) for name, one in sorted(residues.items()))
+    return tuple((name, item.modulus, len(item.values)) for name, item in sorted(residues.items()))
 
 
 @attrs.frozen(eq=False)
@@ -105,36 +105,44 @@ class Inputs:
         vectors: dict[NodeId, NDArray[Any]] = {}
         found: dict[NodeId, dict[str, Residues]] = {}
         odd: set[NodeId] = set()
-        for one in contributions:
-            values = incoming(one.vector, one.companions.get(NAME), parameters)
+        for contribution in contributions:
+            values = incoming(contribution.vector, contribution.companions.get(NAME), parameters)
             if values is None:
-                values = one.vector.view(np.uint32).astype(np.uint64)
-                odd.add(one.sender)
+                values = contribution.vector.view(np.uint32).astype(np.uint64)
+                odd.add(contribution.sender)
             values.flags.writeable = False
-            vectors[one.sender], found[one.sender] = values, _beside(one.companions)
+            vectors[contribution.sender], found[contribution.sender] = (
+                values,
+                _beside(contribution.companions),
+            )
         counted = Counter(_form(residues) for residues in found.values())
         most = max(counted.values(), default=0)
-        form = min((one for one, count in counted.items() if count == most), default=())
+        form = min((item for item, count in counted.items() if count == most), default=())
         zeros = {name: Residues((0,) * count, modulus) for name, modulus, count in form}
-        odd.update(sender for sender, one in found.items() if _form(one) != form)
+        odd.update(sender for sender, item in found.items() if _form(item) != form)
         inputs = {
-            sender: Input(vectors[sender], one if _form(one) == form else zeros)
-            for sender, one in found.items()
+            sender: Input(vectors[sender], item if _form(item) == form else zeros)
+            for sender, item in found.items()
         }
         return cls(tuple(contributions), inputs, tuple(sorted(odd)))
 
     def are_of(self, contributions: Sequence[Contribution]) -> bool:
         """Whether they were read from these very objects, which cannot change."""
         return len(contributions) == len(self.read_from) and all(
-            one is other for one, other in zip(contributions, self.read_from, strict=True)
+            contribution is other
+            for contribution, other in zip(contributions, self.read_from, strict=True)
         )
 
     def digests(self) -> dict[NodeId, bytes]:
         """What the survivor statement binds: the hash of each."""
-        return {sender: one.digest for sender, one in self.by_sender.items()}
+        return {sender: item.digest for sender, item in self.by_sender.items()}
 
 
 def listed(board: SessionMessages, contributions: Sequence[Contribution]) -> list[Contribution]:
     """The contributions of listed nodes: others were not masked in this session."""
     members, rank = board.listed().members, board.session.rank
-    return [one for one in contributions if rank.get(one.sender, -1) in members]
+    return [
+        contribution
+        for contribution in contributions
+        if rank.get(contribution.sender, -1) in members
+    ]

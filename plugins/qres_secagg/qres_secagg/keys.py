@@ -89,20 +89,20 @@ class X25519Pair:
 
 
 def pair_key(
-    secret: bytes, sid: bytes, one: tuple[NodeId, bytes], two: tuple[NodeId, bytes]
+    secret: bytes, sid: bytes, left: tuple[NodeId, bytes], right: tuple[NodeId, bytes]
 ) -> bytes:
     """The mask key of two nodes, the same for both.
 
     Args:
         secret: their X25519 secret.
         sid: the session id.
-        one: id and public mask key of either.
-        two: id and public mask key of the other.
+        left: id and public mask key of either.
+        right: id and public mask key of the other.
 
     Returns:
         32 bytes.
     """
-    (low, low_key), (high, high_key) = sorted((one, two))
+    (low, low_key), (high, high_key) = sorted((left, right))
     return hkdf(secret, sid, joined(b"pair", low, high, low_key, high_key))
 
 

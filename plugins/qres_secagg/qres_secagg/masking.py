@@ -35,9 +35,12 @@ def masked(update: Update, dialogue: SecaggDialogue, *, weight: int, bound: int)
     values = weighted(update.vector, weight, dialogue.session.parameters, bound)
     beside = {
         # Weighted as the vector is: a check of the sum compares the two.
-        name: Residues(tuple(weight * value % one.modulus for value in one.residues()), one.modulus)
-        for name, one in update.companions.items()
-        if one.modulus
+        name: Residues(
+            tuple(weight * value % companion.modulus for value in companion.residues()),
+            companion.modulus,
+        )
+        for name, companion in update.companions.items()
+        if companion.modulus
     }
     hidden = dialogue.mask(values, beside)
     vector, high = outgoing(hidden.vector)

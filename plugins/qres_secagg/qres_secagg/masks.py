@@ -159,9 +159,9 @@ def apply_residues(
     return Residues(tuple(total % modulus for total in totals), modulus)
 
 
-def add_residues(one: Residues, two: Residues) -> Residues:
+def add_residues(residues: Residues, two: Residues) -> Residues:
     """The sum; ``ValueError`` for another modulus or number of them."""
-    if one.modulus != two.modulus or len(one.values) != len(two.values):
+    if residues.modulus != two.modulus or len(residues.values) != len(two.values):
         raise ValueError("residues of different kinds")
-    pairs = zip(one.values, two.values, strict=True)
-    return Residues(tuple((a + b) % one.modulus for a, b in pairs), one.modulus)
+    pairs = zip(residues.values, two.values, strict=True)
+    return Residues(tuple((a + b) % residues.modulus for a, b in pairs), residues.modulus)

@@ -105,15 +105,15 @@ class OpenedShares:
             return
         awaited, place = self._awaited, commitment_holder(holder)
         for dealer, share in unmask.shares.items():
-            one = awaited.get(dealer)
-            promised = None if one is None else one.promised.get(holder)
-            if one is None or promised is None:
+            item = awaited.get(dealer)
+            promised = None if item is None else item.promised.get(holder)
+            if item is None or promised is None:
                 self._blame(holder, Reason.FOREIGN_SHARE)
-            elif promised != committed(one.head, place, share):
+            elif promised != committed(item.head, place, share):
                 self._blame(holder, Reason.WRONG_SHARE)
             else:
-                one.shares[holder + 1] = share
-                self.missing -= len(one.shares) == self._threshold
+                item.shares[holder + 1] = share
+                self.missing -= len(item.shares) == self._threshold
 
     def open_all(self) -> None:
         """Open every secret that the sum needs. Raises as :meth:`secret`."""
@@ -135,14 +135,14 @@ class OpenedShares:
         """
         if rank in self._secrets:
             return self._secrets[rank]
-        one = self._awaited.get(rank)
-        shares = {} if one is None else one.shares
-        if one is None or len(shares) < self._threshold:
+        event = self._awaited.get(rank)
+        shares = {} if event is None else event.shares
+        if event is None or len(shares) < self._threshold:
             what = f"{len(shares)} shares of node {rank}, {self._threshold} are needed"
             raise SecaggError(Reason.BELOW_THRESHOLD, what)
         for places in self._subsets(rank, shares):
             secret = combine({place: int.from_bytes(shares[place], "little") for place in places})
-            if secret is not None and self._is_secret(rank, one.kind, secret):
+            if secret is not None and self._is_secret(rank, event.kind, secret):
                 self._secrets[rank], self._places = secret, places
                 return secret
             self._blame(rank, Reason.BAD_DEALER)

@@ -44,8 +44,8 @@ def open_sums(board: SessionMessages, inputs: Inputs, *, threads: int = 1) -> tu
         SecaggError: QRES-E604, see :meth:`Aggregator.add_input` and :meth:`Aggregator.finish`.
     """
     aggregator = Aggregator(board, threads=threads)
-    for sender, one in inputs.by_sender.items():
-        aggregator.add_input(sender, one)
+    for sender, item in inputs.by_sender.items():
+        aggregator.add_input(sender, item)
     return aggregator.finish()
 
 
@@ -63,23 +63,24 @@ def as_updates(
         the updates, ascending by the lowest member, and how many coordinates of means were
         saturated.
     """
-    ordered = sorted(sums, key=lambda one: one.members[0])
-    totals = [sum(weights[member] for member in one.members) for one in ordered]
-    means = [mean(one.total, weight) for one, weight in zip(ordered, totals, strict=True)]
-    names = set(ordered[0].residues).intersection(*(one.residues for one in ordered[1:]))
+    ordered = sorted(sums, key=lambda item: item.members[0])
+    totals = [sum(weights[member] for member in item.members) for item in ordered]
+    means = [mean(item.total, weight) for item, weight in zip(ordered, totals, strict=True)]
+    names = set(ordered[0].residues).intersection(*(item.residues for item in ordered[1:]))
     companions = {
         name: tuple(
-            Companion.of(one.residues[name].values, one.residues[name].modulus) for one in ordered
+            Companion.of(item.residues[name].values, item.residues[name].modulus)
+            for item in ordered
         )
         for name in sorted(names)
     }
     updates = Updates(
         np.stack([row for row, _over in means]),
-        tuple(one.members[0] for one in ordered),
+        tuple(item.members[0] for item in ordered),
         np.array(totals, dtype=np.int64),
         visibility,
-        members=tuple(one.members for one in ordered),
-        sums=np.stack([one.total for one in ordered]),
+        members=tuple(item.members for item in ordered),
+        sums=np.stack([item.total for item in ordered]),
         companions=companions,
     )
     return updates, sum(over for _row, over in means)
@@ -106,7 +107,7 @@ def reveal(
         SecaggError: QRES-E604; no partial sum is given out.
     """
     sums = open_sums(board, inputs, threads=threads)
-    weights = {one.sender: 1 if equal else one.weight for one in inputs.read_from}
+    weights = {message.sender: 1 if equal else message.weight for message in inputs.read_from}
     updates, saturated = as_updates(sums, weights, visibility)
     against = tuple(Accusation(sender, ODD) for sender in inputs.odd)
     return SessionResult(Revelation(updates, against), saturated)

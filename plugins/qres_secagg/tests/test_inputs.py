@@ -27,13 +27,13 @@ vectors = st.lists(st.integers(0, 3), min_size=1, max_size=3)
 
 @given(vectors, vectors, beside, beside)
 def test_two_inputs_have_one_hash_only_if_they_are_the_same(
-    first: list[int], second: list[int], one: dict[str, Residues], other: dict[str, Residues]
+    first: list[int], second: list[int], item: dict[str, Residues], other: dict[str, Residues]
 ) -> None:
     here, there = np.array(first, np.uint32), np.array(second, np.uint32)
-    same = (first, one) == (second, other)
-    assert (input_digest(here, one) == input_digest(there, other)) == same
-    assert input_digest(here, one) == input_digest(here.copy(), dict(reversed(one.items())))
-    assert input_digest(here, one) != input_digest(here.astype(np.uint64), one)
+    same = (first, item) == (second, other)
+    assert (input_digest(here, item) == input_digest(there, other)) == same
+    assert input_digest(here, item) == input_digest(here.copy(), dict(reversed(item.items())))
+    assert input_digest(here, item) != input_digest(here.astype(np.uint64), item)
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,13 @@ def test_two_inputs_have_one_hash_only_if_they_are_the_same(
         (Residues((1, 2), 7), Residues((2, 1), 7)),
     ],
 )
-def test_residues_that_look_alike_have_hashes_of_their_own(one: Residues, other: Residues) -> None:
+def test_residues_that_look_alike_have_hashes_of_their_own(
+    residues: Residues, other: Residues
+) -> None:
     vector = np.zeros(3, np.uint32)
-    assert input_digest(vector, {"zk": one}) != input_digest(vector, {"zk": other})
-    assert input_digest(vector, {"zk": one}) != input_digest(vector, {"dp": one})
-    assert input_digest(vector, {"zk": one}) != input_digest(vector, {})
+    assert input_digest(vector, {"zk": residues}) != input_digest(vector, {"zk": other})
+    assert input_digest(vector, {"zk": residues}) != input_digest(vector, {"dp": residues})
+    assert input_digest(vector, {"zk": residues}) != input_digest(vector, {})
 
 
 def test_an_input_does_not_change_with_what_it_was_made_from() -> None:
@@ -82,7 +84,7 @@ def test_who_has_residues_of_another_form_counts_with_zeros() -> None:
     usual = [contribution(sender, zk=Companion.of([sender], 7)) for sender in (1, 2)]
     inputs = Inputs.of([*usual, contribution(3)], PARAMETERS)
     assert inputs.odd == (b"\x03" * 32,)
-    for sender, one in inputs.by_sender.items():
+    for sender, item in inputs.by_sender.items():
         value = sender[0] if sender[0] < 3 else 0
-        assert dict(one.residues) == {"zk": Residues((value,), 7)}
-        assert inputs.digests()[sender] == input_digest(one.vector, one.residues)
+        assert dict(item.residues) == {"zk": Residues((value,), 7)}
+        assert inputs.digests()[sender] == input_digest(item.vector, item.residues)

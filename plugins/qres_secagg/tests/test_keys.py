@@ -83,11 +83,15 @@ def test_other_lengths_are_no_keys(size: int) -> None:
 
 
 def test_the_exchange_is_that_of_the_standard() -> None:
-    one, two = X25519Pair(), X25519Pair()
-    expected = ladder(one.secret, int.from_bytes(two.public, "little"))
-    assert one.exchange(two.public) == two.exchange(one.public) == expected.to_bytes(32, "little")
-    assert X25519Pair(one.secret).public == one.public
-    assert one.secret.hex() not in repr(one)
+    key_pair, two = X25519Pair(), X25519Pair()
+    expected = ladder(key_pair.secret, int.from_bytes(two.public, "little"))
+    assert (
+        key_pair.exchange(two.public)
+        == two.exchange(key_pair.public)
+        == expected.to_bytes(32, "little")
+    )
+    assert X25519Pair(key_pair.secret).public == key_pair.public
+    assert key_pair.secret.hex() not in repr(key_pair)
 
 
 def test_the_derivation_is_hkdf() -> None:
@@ -119,10 +123,15 @@ def test_keys_are_bound_to_all_they_are_for() -> None:
 
 def test_known_answers() -> None:
     """For implementations in other languages."""
-    one, two = X25519Pair(bytes(range(32))), X25519Pair(bytes(range(32, 64)))
-    assert one.public.hex() == "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"
+    key_pair, two = X25519Pair(bytes(range(32))), X25519Pair(bytes(range(32, 64)))
+    assert (
+        key_pair.public.hex() == "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"
+    )
     key = pair_key(
-        one.exchange(two.public), b"s" * 32, (b"a" * 32, one.public), (b"b" * 32, two.public)
+        key_pair.exchange(two.public),
+        b"s" * 32,
+        (b"a" * 32, key_pair.public),
+        (b"b" * 32, two.public),
     )
     assert key.hex() == "3cd815faca351df65afa75e46ce75d74dd76744b5551b876afd8d16492bfe8de"
     assert (

@@ -117,10 +117,10 @@ def test_masks_of_residues_are_uniform() -> None:
 
 
 def test_residues_of_different_kinds_do_not_mix() -> None:
-    one = Residues((1, 2), 7)
+    residue = Residues((1, 2), 7)
     for other in (Residues((1,), 7), Residues((1, 2), 11)):
         with pytest.raises(ValueError, match="different kinds"):
-            add_residues(one, other)
+            add_residues(residue, other)
     with pytest.raises(ValueError, match="outside"):
         Residues((7,), 7)
     with pytest.raises(ValueError, match="modulus"):

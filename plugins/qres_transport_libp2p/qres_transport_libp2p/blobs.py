@@ -138,7 +138,7 @@ class Blobs:
                 if attempt:
                     await trio.sleep(PAUSE_SECONDS)
                 ready = [
-                    one for one in asked if self._sessions.is_up(one) and one not in fetch.lied
+                    item for item in asked if self._sessions.is_up(item) and item not in fetch.lied
                 ]
                 if not ready:
                     break

@@ -97,9 +97,9 @@ class TrioThread:
         with self._lock:
             self._over = reason
             rest, self._pending = self._pending, set()
-        for one in rest:
-            one.error = closed(reason)
-            self._caller.post(one.done.set)
+        for other in rest:
+            other.error = closed(reason)
+            self._caller.post(other.done.set)
         if self._ended is not None:
             self._caller.post(self._ended.set)
 
@@ -117,12 +117,12 @@ class TrioThread:
         if self._started is not None:
             self._finish(self._started)
 
-    def _finish(self, one: _Pending[Any]) -> None:
+    def _finish(self, pending: _Pending[Any]) -> None:
         with self._lock:
-            if one not in self._pending:
+            if pending not in self._pending:
                 return
-            self._pending.discard(one)
-        self._caller.post(one.done.set)
+            self._pending.discard(pending)
+        self._caller.post(pending.done.set)
 
     async def call(self, work: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """Run a coroutine function in the thread and wait for its result.
@@ -134,18 +134,18 @@ class TrioThread:
             Exception: what ``work`` raised.
         """
         scope = cancel_scope()
-        one = _Pending[T](anyio.Event())
+        pending = _Pending[T](anyio.Event())
 
         async def run() -> None:
             try:
                 with scope:
-                    one.value.append(await work(*arguments))
+                    pending.value.append(await work(*arguments))
             except Exception as error:  # noqa: BLE001 - raised again in the other thread
-                one.error = error
+                pending.error = error
             finally:
-                if not one.value and one.error is None:
-                    one.error = closed("closed meanwhile")
-                self._finish(one)
+                if not pending.value and pending.error is None:
+                    pending.error = closed("closed meanwhile")
+                self._finish(pending)
 
         def begin() -> None:
             if self._nursery is not None:
@@ -154,19 +154,19 @@ class TrioThread:
         with self._lock:
             if self._over is not None or self._token is None:
                 raise closed(self._over or "not started")
-            self._pending.add(one)
+            self._pending.add(pending)
             token = self._token
         with contextlib.suppress(trio.RunFinishedError):
             run_soon(token, begin)
         try:
-            await one.done.wait()
+            await pending.done.wait()
         except BaseException:
             with contextlib.suppress(trio.RunFinishedError):
                 run_soon(token, scope.cancel)
             raise
-        if one.error is not None:
-            raise one.error
-        return one.value[0]
+        if pending.error is not None:
+            raise pending.error
+        return pending.value[0]
 
     async def stop(self, within: float) -> None:
         """Tell the program to end, and wait for the thread; one that lasts is left behind."""

@@ -55,8 +55,8 @@ def own_places(listen: Multiaddr, own: ID, machine: Iterable[str]) -> list[str]:
     if address != WILD:
         return [f"/ip4/{address}/tcp/{port}/p2p/{own}"]
     mine = sorted(set(machine))
-    outer = [one for one in mine if not one.startswith("127.")] or mine
-    return [f"/ip4/{one}/tcp/{port}/p2p/{own}" for one in outer[:MAX_PLACES]]
+    outer = [sample for sample in mine if not sample.startswith("127.")] or mine
+    return [f"/ip4/{address}/tcp/{port}/p2p/{own}" for address in outer[:MAX_PLACES]]
 
 
 def places_in(properties: Mapping[bytes, bytes | None]) -> Iterator[tuple[ID, Multiaddr]]:
@@ -99,8 +99,8 @@ class _Listener(ServiceListener):
 
 def _machine() -> list[str]:
     """IPv4 addresses of this machine."""
-    found = (one for adapter in ifaddr.get_adapters() for one in adapter.ips)
-    return [one.ip for one in found if isinstance(one.ip, str)]
+    found = (ip for adapter in ifaddr.get_adapters() for ip in adapter.ips)
+    return [item.ip for item in found if isinstance(item.ip, str)]
 
 
 def _check_multicast(addresses: Iterable[str]) -> None:
@@ -128,7 +128,7 @@ def _check_multicast(addresses: Iterable[str]) -> None:
 def _open(listen: Multiaddr, own: ID, tell: Want) -> Zeroconf:
     places = own_places(listen, own, _machine())
     address, port = listen.value_for_protocol("ip4"), listen.value_for_protocol("tcp")
-    _check_multicast([one.split("/")[2] for one in places])
+    _check_multicast([place.split("/")[2] for place in places])
     on: Any = InterfaceChoice.All if address == WILD else [address]
     zeroconf = Zeroconf(interfaces=on, ip_version=IPVersion.V4Only)
     try:
@@ -140,7 +140,7 @@ def _open(listen: Multiaddr, own: ID, tell: Want) -> Zeroconf:
             port=int(port or 0),
             properties=dict(zip(keys, places, strict=False)),
             server=f"{name}.local.",
-            parsed_addresses=[one.split("/")[2] for one in places],
+            parsed_addresses=[place.split("/")[2] for place in places],
         )
         zeroconf.register_service(info)
         ServiceBrowser(zeroconf, SERVICE, listener=_Listener(tell))

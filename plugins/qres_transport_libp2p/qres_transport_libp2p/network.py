@@ -211,7 +211,7 @@ class Network:
             )
             keeper = Reconnector(sessions, self.greeter, gossip, self.options)
             async with gossip.running():
-                self.addresses = tuple(str(one) for one in host.get_addrs())
+                self.addresses = tuple(str(get_addr) for get_addr in host.get_addrs())
                 if not self.addresses:
                     what = f"cannot listen on {listen}"
                     raise OSError(what)

@@ -50,4 +50,4 @@ async def resolved(place: Multiaddr) -> list[Multiaddr]:
         for family, _type, _proto, _canonical, address in found
         if family in _KIND and "%" not in str(address[0])
     ]
-    return [Multiaddr(one) for one in dict.fromkeys(made)]
+    return [Multiaddr(fromkey) for fromkey in dict.fromkeys(made)]

@@ -69,7 +69,7 @@ class Reconnector:
         if peer in self._sessions.members.nodes:
             self._begin(peer)
             known = self._found.setdefault(peer, [])
-            known += [one for one in places if one not in known]
+            known += [place for place in places if place not in known]
             del known[:-MAX_FOUND]
 
     def places(self, peer: ID) -> list[Multiaddr]:
@@ -152,7 +152,7 @@ class Reconnector:
         while True:
             await trio.sleep(self._options.readmit_seconds * _CHANCE.uniform(0.8, 1.2))
             for peer in self._sessions.up():
-                for link in [one for one in self._sessions.of(peer) if one.admitted][-1:]:
+                for link in [item for item in self._sessions.of(peer) if item.admitted][-1:]:
                     try:
                         await self._greeter.hello(link)
                     except BrokenStreamError as error:

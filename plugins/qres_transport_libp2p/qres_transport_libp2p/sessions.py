@@ -117,11 +117,11 @@ class Sessions(INotifee):
 
     def of(self, peer: ID) -> list[PeerConnection]:
         """The open links of a peer, oldest first."""
-        return [one for one in self._links.values() if one.peer == peer and not one.over]
+        return [link for link in self._links.values() if link.peer == peer and not link.over]
 
     def is_up(self, peer: ID) -> bool:
         """Whether a peer is connected and admitted."""
-        return any(one.admitted for one in self.of(peer))
+        return any(item.admitted for item in self.of(peer))
 
     def up(self) -> list[ID]:
         """The peers that are."""
@@ -187,9 +187,9 @@ class Sessions(INotifee):
             self._end_peer(link)
 
     def _end_peer(self, link: PeerConnection) -> None:
-        for one in [link, *self.of(link.peer)]:
-            self._end(one)
-            self.start(self.abort, one)
+        for item in [link, *self.of(link.peer)]:
+            self._end(item)
+            self.start(self.abort, item)
         self._refresh()
 
     def _end(self, link: PeerConnection) -> None:
@@ -197,7 +197,7 @@ class Sessions(INotifee):
         link.decided.set()
 
     def _refresh(self) -> None:
-        now = {one.peer: one for one in self._links.values() if one.admitted and not one.over}
+        now = {link.peer: link for link in self._links.values() if link.admitted and not link.over}
         for peer in self._up.keys() - now.keys():
             gone = self._up.pop(peer)
             self.emit(TransportEvent(PeerChange.DOWN, gone.node_id, gone.address))
@@ -206,7 +206,7 @@ class Sessions(INotifee):
                 self.refusals[peer] = 0
                 self._up[peer] = PeerInfo(link.node, link.address, time.time())
                 self.emit(TransportEvent(PeerChange.UP, link.node, link.address))
-        self.infos = tuple(sorted(self._up.values(), key=lambda one: one.node_id))
+        self.infos = tuple(sorted(self._up.values(), key=lambda node: node.node_id))
         self._changed.set()
         self._changed = trio.Event()
 

@@ -22,7 +22,7 @@ class TidyTCP(TCP):
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
         """Connect."""
-        self._dialled = [one for one in self._dialled if _is_open(one)]
+        self._dialled = [item for item in self._dialled if _is_open(item)]
         conn = await super().dial(maddr)
         self._dialled.append(conn)
         return conn

@@ -79,19 +79,19 @@ def free_ports(count: int) -> list[int]:
     """Ports nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [socket.getsockname()[1] for socket in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for item in sockets:
+            item.close()
 
 
 def members(count: int, seed: str = "") -> list[Member]:
     """Keys, the same every time, and free ports."""
     seeds = [hashlib.sha256(f"{seed}{number}".encode()).digest() for number in range(count)]
     return [
-        Member(SigningKey(one), port) for one, port in zip(seeds, free_ports(count), strict=True)
+        Member(SigningKey(seed), port) for seed, port in zip(seeds, free_ports(count), strict=True)
     ]
 
 
@@ -116,11 +116,11 @@ def transport(
     **options: Any,
 ) -> Libp2pTransport:
     """A transport of a node that dials all others, not started."""
-    others = [one for one in roster if one is not me] if dial is None else dial
+    others = [node for node in roster if node is not me] if dial is None else dial
     plugin = Libp2p(
         **{
             "listen": me.listen,
-            "peers": tuple(one.address for one in others),
+            "peers": tuple(other.address for other in others),
             **FAST,
             **options,
         }
@@ -128,7 +128,7 @@ def transport(
     info = NodeInfo(
         me.node_id,
         swarm,
-        tuple(sorted(one.node_id for one in roster)),
+        tuple(sorted(node.node_id for node in roster)),
         data_dir=None if data_dir is None else str(data_dir),
     )
     made = plugin.transport(info, admission, credential, me.keys)
@@ -138,40 +138,40 @@ def transport(
 
 async def connected(*transports: Libp2pTransport) -> None:
     """Wait until each of some transports knows all the others, and gossip reaches them."""
-    ids = {one._info.node_id for one in transports}
+    ids = {transport._info.node_id for transport in transports}
     with anyio.fail_after(PATIENCE):
-        for one in transports:
-            wanted = ids - {one._info.node_id}
-            while not {peer.node_id for peer in one.peers()} >= wanted:  # noqa: ASYNC110
+        for item in transports:
+            wanted = ids - {item._info.node_id}
+            while not {peer.node_id for peer in item.peers()} >= wanted:  # noqa: ASYNC110
                 await anyio.sleep(0.02)
-            while not await hears_all(one, wanted):  # noqa: ASYNC110
+            while not await hears_all(item, wanted):  # noqa: ASYNC110
                 await anyio.sleep(0.05)
 
 
-async def hears_all(one: Libp2pTransport, nodes: set[NodeId]) -> bool:
+async def hears_all(libp2p_transport: Libp2pTransport, nodes: set[NodeId]) -> bool:
     """Whether gossip has a stream to, and a subscription of, some nodes."""
 
     async def look() -> bool:
-        pubsub = one._parts.gossip.pubsub
+        pubsub = libp2p_transport._parts.gossip.pubsub
         return all(pubsub.hears(peer_id(node)) for node in nodes)
 
-    return await one._running.call(look)
+    return await libp2p_transport._running.call(look)
 
 
-async def heard(one: Libp2pTransport, frame: bytes) -> Delivery:
+async def heard(libp2p_transport: Libp2pTransport, frame: bytes) -> Delivery:
     """The delivery of a frame, whatever comes before it."""
     with anyio.fail_after(PATIENCE):
         while True:
-            delivery = await one.receive()
+            delivery = await libp2p_transport.receive()
             if delivery.frame == frame:
                 return delivery
 
 
-async def noticed(one: Libp2pTransport, change: PeerChange) -> Any:
+async def noticed(libp2p_transport: Libp2pTransport, change: PeerChange) -> Any:
     """The next event of a kind."""
     with anyio.fail_after(PATIENCE):
         while True:
-            event = await one.event()
+            event = await libp2p_transport.event()
             if event.change is change:
                 return event
 
@@ -234,9 +234,9 @@ class Swarm(AsyncExitStack):
     """Starts transports, and closes them at the end."""
 
     async def start(self, *transports: Libp2pTransport) -> None:
-        for one in transports:
-            self.push_async_callback(one.aclose)
-            await one.start()
+        for item in transports:
+            self.push_async_callback(item.aclose)
+            await item.start()
 
     async def __aexit__(self, *details: object) -> bool | None:
         with anyio.CancelScope(shield=True):
@@ -271,10 +271,10 @@ def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     left = [
-        one
-        for one in threading.enumerate()
-        if one not in before and one.name.startswith(("libp2p", "LastSeen"))
+        item
+        for item in threading.enumerate()
+        if item not in before and item.name.startswith(("libp2p", "LastSeen"))
     ]
-    for one in left:  # it may be about to end
-        one.join(PATIENCE)
-    assert not [one for one in left if one.is_alive()]
+    for remaining in left:  # it may be about to end
+        remaining.join(PATIENCE)
+    assert not [remaining for remaining in left if remaining.is_alive()]

@@ -12,16 +12,16 @@ def test_a_frame_that_was_passed_on_names_its_author(lab: SimpleNamespace) -> No
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(author, roster, dial=[messenger])
+            transport = lab.transport(author, roster, dial=[messenger])
             two = lab.transport(messenger, roster, dial=[])
             three = lab.transport(receiver, roster, dial=[messenger])
-            await swarm.start(one, two, three)
-            await lab.connected(one, two)
+            await swarm.start(transport, two, three)
+            await lab.connected(transport, two)
             await lab.connected(two, three)
             frame = b"news"
             with anyio.fail_after(lab.PATIENCE):
                 while True:
-                    await one.broadcast(frame)  # the mesh may not be there yet
+                    await transport.broadcast(frame)  # the mesh may not be there yet
                     with anyio.move_on_after(1.0):
                         passed_on = await lab.heard(three, frame)
                         break

@@ -73,10 +73,10 @@ def test_a_holder_that_dies_is_replaced_by_another(lab: SimpleNamespace) -> None
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two, three = (lab.transport(me, roster, blob_sources=1) for me in roster)
-            await swarm.start(one, two, three)
-            await lab.connected(one, two, three)
-            ref = await one.publish_blob(data)
+            item, two, three = (lab.transport(me, roster, blob_sources=1) for me in roster)
+            await swarm.start(item, two, three)
+            await lab.connected(item, two, three)
+            ref = await item.publish_blob(data)
             await two.publish_blob(data)
             holders = [roster[0].node_id, roster[1].node_id]
             got: list[bytes] = []
@@ -88,7 +88,7 @@ def test_a_holder_that_dies_is_replaced_by_another(lab: SimpleNamespace) -> None
                 group.start_soon(fetch)
                 while three.stats().bytes_received < 2 * MIB:  # noqa: ASYNC110
                     await anyio.sleep(0.001)
-                await one.aclose()
+                await item.aclose()
             assert got == [data]
 
     anyio.run(main)
@@ -102,12 +102,12 @@ def test_one_wrong_chunk_costs_the_liar_its_connection_and_nobody_the_blob(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two, three = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two, three)
-            await lab.connected(one, two, three)
-            ref = await one.publish_blob(data)
+            item, two, three = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two, three)
+            await lab.connected(item, two, three)
+            ref = await item.publish_blob(data)
             await two.publish_blob(data)
-            spoil(one, ref, *range(5))
+            spoil(item, ref, *range(5))
             holders = [roster[0].node_id, roster[1].node_id]
             assert await three.fetch_blob(ref, holders, lab.PATIENCE) == data
             assert (await lab.noticed(three, PeerChange.BAD)).peer == roster[0].node_id
@@ -124,10 +124,10 @@ def test_who_has_part_of_a_blob_serves_that_part(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
-            store = one._network._store
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
+            store = item._network._store
             with store.filling(ref):
                 store.put(ref, 0, data[:CHUNK])
                 with pytest.raises(TransportError, match=r"QRES-E904.*no holder has all"):
@@ -147,10 +147,10 @@ def test_a_fetch_that_is_cancelled_or_late_leaves_nothing_and_can_be_repeated(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
-            ref = await one.publish_blob(data)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
+            ref = await item.publish_blob(data)
             holder = [roster[0].node_id]
             for _ in range(5):
                 with anyio.move_on_after(0.02):

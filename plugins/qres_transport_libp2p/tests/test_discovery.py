@@ -60,19 +60,19 @@ def multicast() -> None:
 @pytest.mark.usefixtures("multicast")
 @pytest.mark.long
 def test_nodes_that_know_no_address_find_each_other(lab: SimpleNamespace) -> None:
-    one, two, three, stranger = lab.members(4)
-    roster = [one, two, three]
+    member, two, three, stranger = lab.members(4)
+    roster = [member, two, three]
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            found = [lab.transport(me, roster, dial=[], mdns=True) for me in (one, two)]
+            found = [lab.transport(me, roster, dial=[], mdns=True) for me in (member, two)]
             silent = lab.transport(three, roster, dial=[])
             other = lab.transport(stranger, [*roster, stranger], dial=[], mdns=True)
             await swarm.start(other, silent, *found)
             await lab.connected(*found)
             # The stranger is announced too, and finds them; it is not let in, and they do not dial.
             ids = {peer.node_id for each in (*found, silent, other) for peer in each.peers()}
-            assert ids == {one.node_id, two.node_id}
+            assert ids == {member.node_id, two.node_id}
             assert silent.peers() == ()  # control: without mdns nobody finds it
 
     anyio.run(main, backend="trio")
@@ -117,14 +117,14 @@ def test_nodes_meet_over_ipv6(lab: SimpleNamespace) -> None:
             probe.bind(("::1", 0))
     except OSError as error:
         pytest.skip(f"no IPv6 on the loopback interface: {error}")
-    one, two = lab.members(2)
+    member, two = lab.members(2)
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            six = [each.address.replace("/ip4/127.0.0.1", "/ip6/::1") for each in (one, two)]
+            six = [each.address.replace("/ip4/127.0.0.1", "/ip6/::1") for each in (member, two)]
             listens = [each.partition("/p2p/")[0] for each in six]
-            first = lab.transport(one, [one, two], dial=[], listen=listens[0])
-            second = lab.transport(two, [one, two], listen=listens[1], peers=(six[0],))
+            first = lab.transport(member, [member, two], dial=[], listen=listens[0])
+            second = lab.transport(two, [member, two], listen=listens[1], peers=(six[0],))
             await swarm.start(first, second)
             await lab.connected(first, second)
 
@@ -141,10 +141,10 @@ def test_nodes_meet_over_ipv6(lab: SimpleNamespace) -> None:
 def test_what_is_announced_can_be_dialled(listen: str, announced: list[str]) -> None:
     machine = ["192.0.2.2", "127.0.0.1", "10.0.0.1"]
     made = own_places(Multiaddr(listen), PEER, machine)
-    assert made == [f"{one}/p2p/{PEER}" for one in announced]
+    assert made == [f"{address}/p2p/{PEER}" for address in announced]
     keys = [f"dnsaddr{number}".encode() for number in range(len(made))]
-    said = dict(zip(keys, (one.encode() for one in made), strict=True))
-    assert list(places_in(said)) == [(PEER, Multiaddr(one)) for one in announced]
+    said = dict(zip(keys, (item.encode() for item in made), strict=True))
+    assert list(places_in(said)) == [(PEER, Multiaddr(address)) for address in announced]
 
 
 def test_a_machine_without_a_network_announces_loopback() -> None:
@@ -216,13 +216,13 @@ def test_who_floods_the_network_does_not_push_out_the_operator_s_address() -> No
 
 @pytest.mark.parametrize("kind", ["dns4", "dns"])
 def test_a_peer_may_be_named_by_its_host(lab: SimpleNamespace, kind: str) -> None:
-    one, two = lab.members(2)
+    member, two = lab.members(2)
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            named = one.address.replace("/ip4/127.0.0.1", f"/{kind}/localhost")
-            first = lab.transport(one, [one, two], dial=[])
-            second = lab.transport(two, [one, two], peers=(named,))
+            named = member.address.replace("/ip4/127.0.0.1", f"/{kind}/localhost")
+            first = lab.transport(member, [member, two], dial=[])
+            second = lab.transport(two, [member, two], peers=(named,))
             await swarm.start(first, second)
             await lab.connected(first, second)
 
@@ -244,7 +244,7 @@ def test_a_name_is_looked_up_as_the_machine_does(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", lookup)
     found = trio.run(resolved, Multiaddr("/dns/node.example.org/tcp/4001"))
-    assert [str(one) for one in found] == ["/ip4/192.0.2.7/tcp/4001", "/ip6/fd00::7/tcp/4001"]
+    assert [str(item) for item in found] == ["/ip4/192.0.2.7/tcp/4001", "/ip6/fd00::7/tcp/4001"]
     trio.run(resolved, Multiaddr("/dns4/node.example.org/tcp/4001"))
     assert asked == [
         ("node.example.org", 4001, socket.AF_UNSPEC),

@@ -28,11 +28,11 @@ def test_plaintext_is_refused(lab: SimpleNamespace) -> None:
         async with lab.Swarm() as swarm, lab.stock_host(peer, sec_opt=plaintext(lab, peer)) as host:
             async with lab.stock_host(other):  # control: libp2p as it comes accepts it
                 await lab.dial(host, other)
-            one = lab.transport(me, [me, peer], dial=[])
-            await swarm.start(one)
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
             with pytest.raises(Exception, match="unable to connect"):
                 await lab.dial(host, me)
-            assert one.peers() == ()
+            assert transport.peers() == ()
 
     trio.run(main)
 
@@ -42,15 +42,15 @@ def test_a_stranger_is_refused_before_it_has_a_stream(lab: SimpleNamespace) -> N
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(stranger) as host:
-            one = lab.transport(me, [me, peer], dial=[])
-            await swarm.start(one)
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
             with pytest.raises(Exception):  # noqa: B017, PT011 - libp2p says it in several ways
                 await lab.greet(host, me)
-            event = await lab.noticed(one, PeerChange.REFUSED)
+            event = await lab.noticed(transport, PeerChange.REFUSED)
             assert event.peer is None
             assert "no key of the roster" in event.detail
-            assert one.stats().refused >= 1
-            assert one.peers() == ()
+            assert transport.stats().refused >= 1
+            assert transport.peers() == ()
 
     trio.run(main)
 
@@ -61,10 +61,10 @@ def test_a_node_that_is_not_who_it_should_be_is_not_connected_to(lab: SimpleName
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(stranger):
             impostor = type(peer)(peer.key, stranger.port)  # the address of one, the key of another
-            one = lab.transport(me, [me, peer], dial=[impostor])
-            await swarm.start(one)
+            transport = lab.transport(me, [me, peer], dial=[impostor])
+            await swarm.start(transport)
             await trio.sleep(2)
-            assert one.peers() == ()
+            assert transport.peers() == ()
 
     trio.run(main)
 
@@ -80,12 +80,12 @@ def test_nothing_is_served_before_the_hello(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(peer) as host:
-            one = lab.transport(me, [me, peer], dial=[], hello_seconds=5.0)
-            one.handle("ask", handler)
-            await swarm.start(one)
-            ref = await one.publish_blob(b"secret")
+            transport = lab.transport(me, [me, peer], dial=[], hello_seconds=5.0)
+            transport.handle("ask", handler)
+            await swarm.start(transport)
+            ref = await transport.publish_blob(b"secret")
             name = await lab.dial(host, me)
-            streams = {one: await host.new_stream(name, [one]) for one in OURS}
+            streams = {our: await host.new_stream(name, [our]) for our in OURS}
             await lab.block(streams[requests.PROTOCOL], b"ask")
             await lab.block(streams[requests.PROTOCOL], b"!")
             await lab.block(streams[frames.PROTOCOL], b"frame")
@@ -93,7 +93,7 @@ def test_nothing_is_served_before_the_hello(lab: SimpleNamespace) -> None:
             for protocol, stream in streams.items():
                 with trio.fail_after(lab.PATIENCE):
                     assert await lab.last_words(stream) == b"", protocol
-            assert one.peers() == ()
+            assert transport.peers() == ()
             assert not asked
             with trio.fail_after(lab.PATIENCE):  # and who says nothing is not kept
                 while host.get_network().get_connections(name):  # noqa: ASYNC110
@@ -109,19 +109,19 @@ def test_a_node_of_the_roster_may_be_turned_away(lab: SimpleNamespace, case: str
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(peer) as host:
-            one = lab.transport(
+            transport = lab.transport(
                 me,
                 [me, peer],
                 dial=[],
                 admission=lambda _node, shown: ACCEPT if shown != b"forged" else reject("forged"),
             )
-            await swarm.start(one)
+            await swarm.start(transport)
             assert await lab.greet(host, me, **said) == hello.REFUSED
-            event = await lab.noticed(one, PeerChange.REFUSED)
+            event = await lab.noticed(transport, PeerChange.REFUSED)
             assert event.peer == peer.node_id
             assert event.detail.startswith("forged" if case == "credential" else "of another swarm")
-            assert one.stats().refused == 1
-            assert one.peers() == ()
+            assert transport.stats().refused == 1
+            assert transport.peers() == ()
 
     trio.run(main)
 
@@ -131,10 +131,10 @@ def test_control_the_same_host_is_let_in_with_the_right_words(lab: SimpleNamespa
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(peer) as host:
-            one = lab.transport(me, [me, peer], dial=[])
-            await swarm.start(one)
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
             assert await lab.greet(host, me) == hello.WELCOME
-            assert (await lab.noticed(one, PeerChange.UP)).peer == peer.node_id
+            assert (await lab.noticed(transport, PeerChange.UP)).peer == peer.node_id
 
     trio.run(main)
 
@@ -171,15 +171,15 @@ def test_admission_is_asked_again_and_a_ban_ends_the_connection(lab: SimpleNames
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(roster[0], roster, admission=admission, readmit_seconds=0.5)
+            transport = lab.transport(roster[0], roster, admission=admission, readmit_seconds=0.5)
             two = lab.transport(roster[1], roster, readmit_seconds=0.5)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            await swarm.start(transport, two)
+            await lab.connected(transport, two)
             banned.append(roster[1].node_id)
-            assert (await lab.noticed(one, PeerChange.REFUSED)).peer == roster[1].node_id
+            assert (await lab.noticed(transport, PeerChange.REFUSED)).peer == roster[1].node_id
             await lab.noticed(two, PeerChange.DOWN)
             banned.clear()
-            await lab.connected(one, two)
+            await lab.connected(transport, two)
 
     anyio.run(main)
 
@@ -192,10 +192,10 @@ def test_an_admission_that_fails_admits_nobody(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(roster[0], roster, admission=admission)
-            await swarm.start(one, lab.transport(roster[1], roster))
-            assert "LookupError" in (await lab.noticed(one, PeerChange.REFUSED)).detail
-            assert one.peers() == ()
+            transport = lab.transport(roster[0], roster, admission=admission)
+            await swarm.start(transport, lab.transport(roster[1], roster))
+            assert "LookupError" in (await lab.noticed(transport, PeerChange.REFUSED)).detail
+            assert transport.peers() == ()
 
     anyio.run(main)
 
@@ -211,6 +211,6 @@ def test_two_nodes_do_not_share_a_port(lab: SimpleNamespace) -> None:
                 await swarm.start(lab.transport(here, [me, peer], dial=[]))
             # control: libp2p as it comes listens on the port of another host
             async with lab.stock_host(here) as host:
-                assert any(str(me.port) in str(one) for one in host.get_addrs())
+                assert any(str(me.port) in str(get_addr) for get_addr in host.get_addrs())
 
     trio.run(main)

@@ -111,24 +111,24 @@ def test_a_malformed_message_ends_its_connection_and_nothing_else(
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
             roster = [me, good, evil]
-            one = lab.transport(me, roster, dial=[])
+            transport = lab.transport(me, roster, dial=[])
             two = lab.transport(good, roster, dial=[me])
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            await swarm.start(transport, two)
+            await lab.connected(transport, two)
             assert await lab.greet(host, me) == hello.WELCOME
             peer = await lab.dial(host, me)
             stream = await host.new_stream(peer, [pubsub.GOSSIPSUB])
             with contextlib.suppress(StreamReset):  # it does not read on
                 await stream.write(malformed(host.get_id().to_bytes())[what])
             if what not in ("an endless length", "an oversized RPC"):
-                event = await lab.noticed(one, PeerChange.BAD)
+                event = await lab.noticed(transport, PeerChange.BAD)
                 assert event.peer == evil.node_id
-                assert one.stats().malformed == 1
-                assert one.stats().reasons == {REASONS[what]: 1}
+                assert transport.stats().malformed == 1
+                assert transport.stats().reasons == {REASONS[what]: 1}
             else:
                 await trio.sleep(0.5)
             await two.broadcast(b"and still it works")
-            assert (await lab.heard(one, b"and still it works")).link == good.node_id
+            assert (await lab.heard(transport, b"and still it works")).link == good.node_id
 
     trio.run(main)
 
@@ -140,28 +140,28 @@ def test_a_message_in_another_s_name_is_counted_against_who_passes_it_on(
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
-            one = lab.transport(me, roster, dial=[])
+            transport = lab.transport(me, roster, dial=[])
             two = lab.transport(good, roster, dial=[me])
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            await swarm.start(transport, two)
+            await lab.connected(transport, two)
             assert await lab.greet(host, me) == hello.WELCOME
             stream = await host.new_stream(await lab.dial(host, me), [pubsub.GOSSIPSUB])
             signed = message(peer_id(good.node_id).to_bytes(), data=b"vote for me", seqno=b"n" * 8)
             payload = b"libp2p-pubsub:" + signed.SerializeToString()
             signed.signature = evil.key.sign(payload).signature  # by the wrong key
             await stream.write(rpc(signed))
-            event = await lab.noticed(one, PeerChange.BAD)
+            event = await lab.noticed(transport, PeerChange.BAD)
             assert (event.peer, event.detail) == (evil.node_id, "gossip: wrong signature")
-            assert one.stats().reasons == {"gossip: wrong signature": 1}
+            assert transport.stats().reasons == {"gossip: wrong signature": 1}
             # Control: the same by the key it names is delivered, and not counted.
             assert await lab.greet(host, me) == hello.WELCOME
             stream = await host.new_stream(await lab.dial(host, me), [pubsub.GOSSIPSUB])
             signed.signature = good.key.sign(payload).signature
             await stream.write(rpc(signed))
-            delivery = await lab.heard(one, b"vote for me")
+            delivery = await lab.heard(transport, b"vote for me")
             assert (delivery.link, delivery.author) == (evil.node_id, good.node_id)
-            assert one.stats().reasons == {"gossip: wrong signature": 1}
-            assert {peer.node_id for peer in one.peers()} >= {good.node_id}
+            assert transport.stats().reasons == {"gossip: wrong signature": 1}
+            assert {peer.node_id for peer in transport.peers()} >= {good.node_id}
 
     trio.run(main)
 
@@ -173,19 +173,19 @@ def test_a_late_joiner_survives_large_messages(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two, late = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two, late = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
             for number in range(20):
-                await one.broadcast(bytes([number]) * 32 * KIB)
+                await item.broadcast(bytes([number]) * 32 * KIB)
             await swarm.start(late)
             for number in range(20, 60):
-                await one.broadcast(bytes([number]) * 32 * KIB)
+                await item.broadcast(bytes([number]) * 32 * KIB)
                 await anyio.sleep(0.02)
-            await lab.connected(one, two, late)
-            await one.broadcast(b"the last")
+            await lab.connected(item, two, late)
+            await item.broadcast(b"the last")
             await lab.heard(late, b"the last")
-            assert one.stats().malformed == late.stats().malformed == 0
+            assert item.stats().malformed == late.stats().malformed == 0
 
     anyio.run(main)
 
@@ -241,20 +241,20 @@ def test_what_a_node_says_just_after_a_restart_is_heard(lab: SimpleNamespace) ->
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
             for number in range(60):
                 await two.broadcast(b"before %d" % number)
-            await lab.heard(one, b"before 59")
+            await lab.heard(item, b"before 59")
             await two.aclose()
             again = lab.transport(roster[1], roster)
             await swarm.start(again)
-            await lab.connected(one, again)
+            await lab.connected(item, again)
             for number in range(20):
                 await again.broadcast(b"after %d" % number)
             for number in range(20):
-                await lab.heard(one, b"after %d" % number)
+                await lab.heard(item, b"after %d" % number)
 
     anyio.run(main)
 
@@ -264,14 +264,14 @@ def test_own_messages_are_not_subject_to_a_silent_limit(lab: SimpleNamespace) ->
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
             for number in range(150):
                 await two.broadcast(b"%d" % number)
             await anyio.sleep(0.5)
-            assert {(await lab.heard(one, b"%d" % n)).frame for n in range(150)}
-            assert one.stats().frames_dropped == two.stats().frames_dropped == 0
+            assert {(await lab.heard(item, b"%d" % n)).frame for n in range(150)}
+            assert item.stats().frames_dropped == two.stats().frames_dropped == 0
 
     anyio.run(main)
 
@@ -283,16 +283,16 @@ def test_broadcasts_beyond_the_rate_wait_and_floods_of_others_are_dropped(
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(roster[0], roster, ingress_burst=10, ingress_per_second=0.1)
+            transport = lab.transport(roster[0], roster, ingress_burst=10, ingress_per_second=0.1)
             two = lab.transport(roster[1], roster, publish_burst=20, publish_per_second=40.0)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            await swarm.start(transport, two)
+            await lab.connected(transport, two)
             start = time.monotonic()
             for number in range(40):
                 await two.broadcast(b"%d" % number)
             assert time.monotonic() - start >= 0.45  # 20 at once, 20 at 40 a second
             with anyio.fail_after(lab.PATIENCE):
-                while one.stats().frames_dropped < 20:  # noqa: ASYNC110
+                while transport.stats().frames_dropped < 20:  # noqa: ASYNC110
                     await anyio.sleep(0.05)
 
     anyio.run(main)
@@ -313,13 +313,13 @@ def test_messages_are_not_kept_for_ever(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
             for number in range(30):
                 await two.broadcast(b"%d" % number)
-            await lab.heard(one, b"29")
-            assert not one._parts.gossip._router.equivocation_detection
+            await lab.heard(item, b"29")
+            assert not item._parts.gossip._router.equivocation_detection
 
     anyio.run(main)
 
@@ -329,19 +329,19 @@ def test_a_peer_whose_stream_was_reset_is_not_forgotten(lab: SimpleNamespace) ->
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
 
             async def cut() -> None:
-                for stream in list(one._parts.gossip.pubsub.peers.values()):
+                for stream in list(item._parts.gossip.pubsub.peers.values()):
                     await stream.reset()
 
             for number in range(3):
-                await one._running.call(cut)
+                await item._running.call(cut)
                 await anyio.sleep(0.2)
-                await lab.connected(one, two)
-                for sender, to in ((one, two), (two, one)):
+                await lab.connected(item, two)
+                for sender, to in ((item, two), (two, item)):
                     frame = b"after the cut %d" % number
                     await sender.broadcast(frame)
                     await lab.heard(to, frame)
@@ -390,18 +390,18 @@ def test_a_frozen_node_is_noticed_and_its_successor_is_heard(lab: SimpleNamespac
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(other, [me, other], dial=[], ping_seconds=3600.0)
-            await swarm.start(one)
+            transport = lab.transport(other, [me, other], dial=[], ping_seconds=3600.0)
+            await swarm.start(transport)
             child = run_child(code)
             try:
-                await lab.noticed(one, PeerChange.UP)
+                await lab.noticed(transport, PeerChange.UP)
                 os.kill(child.pid, signal.SIGSTOP)
                 place = type(me)(me.key, lab.free_ports(1)[0])
                 new = lab.transport(place, [me, other], dial=[other])
                 await swarm.start(new)
-                await lab.connected(new, one)
+                await lab.connected(new, transport)
                 # Long before the frozen one's pings are missed.
-                for sender, to in ((new, one), (one, new)):
+                for sender, to in ((new, transport), (transport, new)):
                     await until_heard(lab, partial(sender.broadcast, b"gossip"), to, b"gossip")
                     direct = partial(sender.send, to._info.node_id, b"direct")
                     await until_heard(lab, direct, to, b"direct")
@@ -419,16 +419,16 @@ def test_a_peer_that_freezes_is_down_and_comes_back(lab: SimpleNamespace) -> Non
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one = lab.transport(other, [me, other], dial=[me], ping_seconds=1.0)
-            await swarm.start(one)
+            transport = lab.transport(other, [me, other], dial=[me], ping_seconds=1.0)
+            await swarm.start(transport)
             child = run_child(code)
             try:
-                await lab.noticed(one, PeerChange.UP)
+                await lab.noticed(transport, PeerChange.UP)
                 os.kill(child.pid, signal.SIGSTOP)
-                await lab.noticed(one, PeerChange.DOWN)
-                assert one.peers() == ()
+                await lab.noticed(transport, PeerChange.DOWN)
+                assert transport.peers() == ()
                 os.kill(child.pid, signal.SIGCONT)
-                await lab.noticed(one, PeerChange.UP)
+                await lab.noticed(transport, PeerChange.UP)
             finally:
                 child.kill()
                 child.wait()
@@ -444,10 +444,10 @@ def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
-            ref = await one.publish_blob(data)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
+            ref = await item.publish_blob(data)
             task_data: list[bytes] = []
 
             async def fetch() -> None:
@@ -458,11 +458,11 @@ def test_a_node_that_computes_goes_on_serving(lab: SimpleNamespace) -> None:
                 await anyio.sleep(0.01)
                 time.sleep(7)  # noqa: ASYNC251 - the point
             assert task_data == [data]
-            assert len(one.peers()) == len(two.peers()) == 1
-            event = await one.event()
+            assert len(item.peers()) == len(two.peers()) == 1
+            event = await item.event()
             assert event.change is PeerChange.UP
             with anyio.move_on_after(0.2):
-                raise AssertionError(await one.event())
+                raise AssertionError(await item.event())
 
     anyio.run(main)
 
@@ -482,8 +482,8 @@ def test_nobody_is_dialled_because_a_peer_says_so(lab: SimpleNamespace) -> None:
             await nursery.start(trio.serve_tcp, answer, victim.port)
             lie = [Multiaddr(victim.listen)]
             async with lab.stock_host(evil, announce_addrs=lie) as host, stock_pubsub(host) as out:
-                one = lab.transport(me, [me, evil, victim], dial=[])
-                await swarm.start(one)
+                transport = lab.transport(me, [me, evil, victim], dial=[])
+                await swarm.start(transport)
                 assert await lab.greet(host, me) == hello.WELCOME
                 peer = await lab.dial(host, me)
                 with trio.fail_after(lab.PATIENCE):

@@ -56,9 +56,9 @@ def test_garbage_truncation_and_silence_on_the_port(lab: SimpleNamespace) -> Non
 
     async def main() -> None:
         async with lab.Swarm() as swarm:
-            one, two = (lab.transport(me, roster) for me in roster)
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            item, two = (lab.transport(me, roster) for me in roster)
+            await swarm.start(item, two)
+            await lab.connected(item, two)
             address = ("127.0.0.1", roster[0].port)
             before = resident()
             idle = [socket.create_connection(address) for _ in range(100)]  # half-open
@@ -73,12 +73,12 @@ def test_garbage_truncation_and_silence_on_the_port(lab: SimpleNamespace) -> Non
                         with contextlib.suppress(OSError):
                             sock.sendall(NOISE[number // 50 : number // 50 + 1])
                     await anyio.lowlevel.checkpoint()
-            await works(lab, two, one, b"in between")
+            await works(lab, two, item, b"in between")
             await anyio.sleep(6)  # what libp2p gives an upgrade
             for sock in [*idle, *slow]:
                 sock.close()
-            await works(lab, two, one, b"at last")
-            assert len(one.peers()) == 1
+            await works(lab, two, item, b"at last")
+            assert len(item.peers()) == 1
             assert resident() - before < 50 * MIB
 
     anyio.run(main)
@@ -100,10 +100,10 @@ def test_garbage_on_every_stream_of_an_admitted_peer(lab: SimpleNamespace) -> No
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
-            one = lab.transport(me, roster, dial=[], read_seconds=1.0)
+            transport = lab.transport(me, roster, dial=[], read_seconds=1.0)
             two = lab.transport(good, roster, dial=[me])
-            await swarm.start(one, two)
-            await lab.connected(one, two)
+            await swarm.start(transport, two)
+            await lab.connected(transport, two)
             before = resident()
             greeted = 0
             for number in range(40):
@@ -112,9 +112,9 @@ def test_garbage_on_every_stream_of_an_admitted_peer(lab: SimpleNamespace) -> No
                         greeted += 1
                         await attack(host, number)
             assert greeted > 20
-            await works(lab, two, one, b"at last")
-            assert one.stats().malformed > 10
-            assert (await lab.noticed(one, PeerChange.BAD)).peer == evil.node_id
+            await works(lab, two, transport, b"at last")
+            assert transport.stats().malformed > 10
+            assert (await lab.noticed(transport, PeerChange.BAD)).peer == evil.node_id
             assert resident() - before < 50 * MIB
 
     trio.run(main)
@@ -125,16 +125,16 @@ def test_oversized_blocks_are_refused_before_they_are_read(lab: SimpleNamespace)
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
-            one = lab.transport(me, roster, dial=[])
-            await swarm.start(one)
+            transport = lab.transport(me, roster, dial=[])
+            await swarm.start(transport)
             for protocol in (frames.PROTOCOL, requests.PROTOCOL):
                 assert await lab.greet(host, me) == hello.WELCOME
                 peer = await lab.dial(host, me)
                 stream = await host.new_stream(peer, [protocol])
                 await stream.write(b"\x7f\xff\xff\xff")
-                event = await lab.noticed(one, PeerChange.BAD)
+                event = await lab.noticed(transport, PeerChange.BAD)
                 assert "2147483647 bytes" in event.detail
-                await lab.noticed(one, PeerChange.DOWN)
+                await lab.noticed(transport, PeerChange.DOWN)
 
     trio.run(main)
 
@@ -144,8 +144,8 @@ def test_streams_of_one_peer_are_limited_and_the_rest_is_told_so(lab: SimpleName
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
-            one = lab.transport(me, roster, dial=[], read_seconds=20.0)
-            await swarm.start(one)
+            transport = lab.transport(me, roster, dial=[], read_seconds=20.0)
+            await swarm.start(transport)
             assert await lab.greet(host, me) == hello.WELCOME
             peer = await lab.dial(host, me)
             answers: list[bytes] = []
@@ -167,14 +167,14 @@ def test_a_request_that_is_never_finished_is_given_up(lab: SimpleNamespace) -> N
 
     async def main() -> None:
         async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
-            one = lab.transport(me, roster, dial=[], read_seconds=0.3)
-            await swarm.start(one)
+            transport = lab.transport(me, roster, dial=[], read_seconds=0.3)
+            await swarm.start(transport)
             assert await lab.greet(host, me) == hello.WELCOME
             peer = await lab.dial(host, me)
             stream = await host.new_stream(peer, [requests.PROTOCOL])
             await stream.write(b"\0\0\0\x03ask\0\0")
             with trio.fail_after(lab.PATIENCE):
                 assert await lab.last_words(stream) == b""
-            assert len(one.peers()) == 1  # slow is not malformed
+            assert len(transport.peers()) == 1  # slow is not malformed
 
     trio.run(main)

@@ -49,7 +49,7 @@ def configure(folder: Path, me: Any, roster: list[Any]) -> Any:
         "plugins": {
             "libp2p": {
                 "listen": me.listen,
-                "peers": [one.address for one in roster if one is not me],
+                "peers": [node.address for node in roster if node is not me],
                 "reconnect_seconds": 0.3,
             },
             "ed25519": {"key": key_file(folder, me)},
@@ -66,7 +66,7 @@ def test_four_nodes_reach_one_model(
 ) -> None:
     """The larger model does not fit into frames: its updates travel as blobs."""
     roster = lab.members(4, "nodes")
-    ids = sorted(one.node_id for one in roster)
+    ids = sorted(node.node_id for node in roster)
     settings = TaskConfig(name="quadratic", dimension=dimension, local_epochs=1, learning_rate=0.5)
     task = make_task(settings, nodes=4, seed=3)
     machines: list[Any] = []
@@ -75,7 +75,7 @@ def test_four_nodes_reach_one_model(
 
     async def stop(mine: Node) -> None:
         """Have a node help the others until all are through."""
-        while len(nodes) < 4 or any(one.machine.step < STEPS for one in nodes):  # noqa: ASYNC110
+        while len(nodes) < 4 or any(node.machine.step < STEPS for node in nodes):  # noqa: ASYNC110
             await anyio.sleep(0.05)
         mine.stop()
 

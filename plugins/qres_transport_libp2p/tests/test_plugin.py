@@ -68,7 +68,7 @@ def test_options_come_from_the_file(lab: SimpleNamespace) -> None:
         Kernel.from_config(parse(raw, source="test"))  # nothing to prove who it is with
     keyed = {"ed25519": {}, **raw["plugins"]}
     kernel = Kernel.from_config(parse({**raw, "plugins": keyed}, source="test"))
-    plugin = next(one.instance for one in kernel.enabled if one.name == "libp2p")
+    plugin = next(plugin.instance for plugin in kernel.enabled if plugin.name == "libp2p")
     assert isinstance(plugin, Libp2p)
     assert (plugin.peers, plugin.frame_bytes) == ((me.address,), 2048)
 

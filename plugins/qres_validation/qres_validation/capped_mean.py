@@ -37,7 +37,7 @@ def capped_mean(vectors: NDArray[np.int32], weights: NDArray[np.int64], fewest: 
         >>> capped_mean(rows, np.array([1, 1, 1000]), 2).tolist()
         [455, 10]
     """
-    counts = held([int(one) for one in weights], fewest)
+    counts = held([int(weight) for weight in weights], fewest)
     total = sum(counts)
     coefficients = [_UNIT * count // total for count in counts]
     coefficients[coefficients.index(max(coefficients))] += _UNIT - sum(coefficients)
@@ -77,6 +77,6 @@ def held(weights: list[int], fewest: int) -> list[int]:
         # With the `cut` greatest held at c: fewest * c <= cut * c + rest.
         cap = rest // (fewest - cut)
         if weight <= cap:
-            return [min(one, max(1, cap)) for one in weights] if cut else list(weights)
+            return [min(weight, max(1, cap)) for weight in weights] if cut else list(weights)
         rest -= weight
-    return [min(one, max(1, descending[fewest - 1])) for one in weights]
+    return [min(weight, max(1, descending[fewest - 1])) for weight in weights]

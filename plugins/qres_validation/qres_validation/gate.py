@@ -27,7 +27,7 @@ def cut_to_size(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.int3
     out = oversized(vectors, factor).tolist()
     if not out:
         return vectors
-    norms = [int(one) for one in squared_lengths(vectors)]
+    norms = [int(squared_length) for squared_length in squared_lengths(vectors)]
     median = sorted(norms)[(len(norms) - 1) // 2]
     held: NDArray[np.int32] = shortened(vectors, norms, out, factor * factor * median)
     return held
@@ -51,7 +51,7 @@ def oversized(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.intp]:
 
     Complexity: O(n d).
     """
-    norms = [int(one) for one in squared_lengths(vectors)]
+    norms = [int(squared_length) for squared_length in squared_lengths(vectors)]
     median = sorted(norms)[(len(norms) - 1) // 2]
     if median == 0:
         return np.empty(0, dtype=np.intp)

@@ -96,8 +96,8 @@ def _leapt(
         leapt[at] = 0.0 if leapt[at] < cap / 2 else cap
     np.clip(leapt, 0.0, cap, out=leapt)
 
-    def cost(one: NDArray[np.float64]) -> float:
-        return float(one @ gram @ one - 2.0 * (one @ products))
+    def cost(array: NDArray[np.float64]) -> float:
+        return float(array @ gram @ array - 2.0 * (array @ products))
 
     return leapt if cost(leapt) <= cost(weights) else weights
 
@@ -135,4 +135,4 @@ def shares(weights: NDArray[np.float64], claims: NDArray[np.int64], fewest: int)
     wanted = weights * fewest * FULL_STANDING + 1e-6
     whole = np.floor(wanted * (usual / claims)).astype(np.int64)
     least = (wanted >= 1.0).astype(np.int64)
-    return [int(one) for one in np.clip(whole, least, FULL_STANDING)]
+    return [int(item) for item in np.clip(whole, least, FULL_STANDING)]

@@ -26,7 +26,7 @@ def test_exactly_those_beyond_the_factor_are_out(
 ) -> None:
     squares = [sum(int(x) ** 2 for x in row) for row in rows]
     median = sorted(squares)[math.ceil(len(squares) / 2) - 1]
-    expected = [i for i, one in enumerate(squares) if median and one > factor**2 * median]
+    expected = [i for i, square in enumerate(squares) if median and square > factor**2 * median]
     assert oversized(rows, factor).tolist() == expected
     assert len(expected) < len(rows)
 
@@ -44,7 +44,7 @@ def test_no_weight_is_above_the_limit(weights: list[int], limit: Fraction) -> No
     before = np.array(weights, dtype=np.int64)
     after = capped(before, limit)
     median = sorted(weights)[math.ceil(len(weights) / 2) - 1]
-    assert after.tolist() == [min(one, max(1, math.floor(limit * median))) for one in weights]
+    assert after.tolist() == [min(weight, max(1, math.floor(limit * median))) for weight in weights]
     assert before.tolist() == weights
 
 

@@ -18,7 +18,7 @@ Judge = Callable[..., HeldOut]
 
 
 def rows(*values: int) -> Updates:
-    return make_updates([[one, one] for one in values])
+    return make_updates([[value, value] for value in values])
 
 
 def test_all_are_tried_where_they_fit() -> None:
@@ -28,8 +28,8 @@ def test_all_are_tried_where_they_fit() -> None:
 def test_a_sample_is_another_each_round_and_misses_nobody_for_ever() -> None:
     updates = rows(*range(20))
     chosen = [sample(updates, 5, make_round_info(2, number=number)) for number in range(1, 60)]
-    assert all(len(set(one)) == 5 for one in chosen)
-    assert {row for one in chosen for row in one} == set(range(20))
+    assert all(len(set(item)) == 5 for item in chosen)
+    assert {row for item in chosen for row in item} == set(range(20))
     assert chosen[0] == sample(updates, 5, make_round_info(2, number=1))
 
 
@@ -54,7 +54,7 @@ def screened(judge: Judge, updates: Updates, byzantine: int, quorum: int) -> lis
     info = make_round_info(2, nodes=len(updates), byzantine=byzantine)
     info = attrs.evolve(info, quorum=quorum)
     found = Validation().screen(updates, judge([100, 100]), info)
-    return [(updates.senders.index(one.subject), one.fact) for one in found.against]
+    return [(updates.senders.index(fact.subject), fact.fact) for fact in found.against]
 
 
 def test_harmful_and_oversized_updates_are_named(judge: Judge) -> None:

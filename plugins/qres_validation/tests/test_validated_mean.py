@@ -29,7 +29,7 @@ def test_no_weight_is_more_than_its_part(weights: list[int], data: st.DataObject
     assert max(lowered) == 1 or fewest * max(lowered) <= sum(lowered)
     # Nothing is lowered that need not be: one step more for the greatest would be too much.
     cap = max(lowered)
-    raised = [min(one, cap + 1) for one in weights]
+    raised = [min(weight, cap + 1) for weight in weights]
     assert raised == lowered or fewest * (cap + 1) > sum(raised)
 
 
@@ -76,7 +76,7 @@ def test_the_weights_are_the_best_on_the_capped_simplex(
     assert weights.min() >= -1e-12
     assert weights.max() <= 1 / fewest + 1e-9
     given_shares = shares(weights, np.ones(len(weights), dtype=np.int64), fewest)
-    assert sum(one > 0 for one in given_shares) >= fewest or min(weights) < 1e-4
+    assert sum(given_share > 0 for given_share in given_shares) >= fewest or min(weights) < 1e-4
 
     def miss(candidate: NDArray[np.float64]) -> float:
         return float(np.sum((candidate @ rows - reference) ** 2))
@@ -133,7 +133,7 @@ def test_what_points_away_from_the_reference_loses_its_weight() -> None:
     found = ValidatedMean(f=2).screen(updates, held_out([300, 300, 300]), info)
     assert [found.of(sender) for sender in updates.senders] == [65536, 65536, 65536, 0, 0]
     # Geometry sees it the other way round: the liars are the only ones that agree.
-    chosen = [row for row, one in enumerate(updates.senders) if found.of(one)]
+    chosen = [row for row, sender in enumerate(updates.senders) if found.of(sender)]
     merged = ValidatedMean(f=1).aggregate(updates.take(np.array(chosen)), info)
     assert merged.tolist() == [300, 300, 300]
 
@@ -156,7 +156,9 @@ def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
 
 
 @given(
-    fitted=st.lists(st.integers(0, 1000), min_size=5, max_size=9).filter(lambda one: sum(one) > 0),
+    fitted=st.lists(st.integers(0, 1000), min_size=5, max_size=9).filter(
+        lambda item: sum(item) > 0
+    ),
     data=st.data(),
 )
 def test_claims_do_not_change_what_was_fitted(fitted: list[int], data: st.DataObject) -> None:

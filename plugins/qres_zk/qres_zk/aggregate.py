@@ -94,11 +94,13 @@ def opening_failures(statement: NormStatement, openings: Sequence[SumOpening]) -
 
     Complexity: as :func:`opens` for each, but for one multiplication for all.
     """
-    fitting = [at for at, one in enumerate(openings) if one.fits(statement)]
+    fitting = [at for at, opening in enumerate(openings) if opening.fits(statement)]
     if not fitting or _hold(statement, [openings[at] for at in fitting]):
         return tuple(at for at in range(len(openings)) if at not in fitting)
     return tuple(
-        at for at, one in enumerate(openings) if at not in fitting or not _hold(statement, [one])
+        at
+        for at, opening in enumerate(openings)
+        if at not in fitting or not _hold(statement, [opening])
     )
 
 
@@ -107,17 +109,17 @@ def _hold(statement: NormStatement, openings: Sequence[SumOpening]) -> bool:
     blinding = 0
     own: list[int] = []
     points: list[Points] = []
-    for one in openings:
+    for opening in openings:
         random = [secrets.randbits(128) for _ in range(statement.rows)]
-        summed = _combined(random, statement.laid_out(one.sums))
+        summed = _combined(random, statement.laid_out(opening.sums))
         vector = multiply_add(vector, -1, summed)
-        blinding -= sum(rho * blind for rho, blind in zip(random, one.blinds, strict=True))
-        if set(one.factors) == {1}:
+        blinding -= sum(rho * blind for rho, blind in zip(random, opening.blinds, strict=True))
+        if set(opening.factors) == {1}:
             own += random
-            points.append(total(one.commitments))
+            points.append(total(opening.commitments))
         else:
-            own += [weight * rho for weight in one.factors for rho in random]
-            points += one.commitments
+            own += [weight * rho for weight in opening.factors for rho in random]
+            points += opening.commitments
     result = msm(
         np.concatenate([scalars([blinding]), vector, scalars(own)]),
         np.concatenate([generator(), generators(statement).vector[: statement.columns], *points]),

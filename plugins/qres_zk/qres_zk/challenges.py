@@ -120,7 +120,7 @@ class Challenges:
 
 def encode_masked(masked: tuple[int, ...]) -> bytes:
     """The masked sums, 16 bytes little-endian each."""
-    return b"".join(one.to_bytes(MASKED_BYTES, "little") for one in masked)
+    return b"".join(number.to_bytes(MASKED_BYTES, "little") for number in masked)
 
 
 def link_weights(smallness: NDArray[np.int64], link: list[int]) -> Scalars:
@@ -128,7 +128,7 @@ def link_weights(smallness: NDArray[np.int64], link: list[int]) -> Scalars:
 
     Exact: the weights are split into words of 16 bits; the sums are below ``2**135``.
     """
-    words = np.frombuffer(b"".join(one.to_bytes(16, "little") for one in link), dtype="<u2")
+    words = np.frombuffer(b"".join(message.to_bytes(16, "little") for message in link), dtype="<u2")
     words = words.reshape(MASKS, 8).astype(np.int64)
     # In floats, for which there are fast routines; below 2**23, so exact.
     counted = smallness.T.astype(np.float64) @ words.astype(np.float64)

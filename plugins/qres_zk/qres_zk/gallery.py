@@ -133,28 +133,28 @@ def _bad_full(setting: GallerySetting) -> GalleryOutcome:
 
 def _added(sent: Sequence[Contribution]) -> Updates:
     """What is revealed of contributions where only the sum is."""
-    total = np.sum([one.vector.astype(np.int64) for one in sent], axis=0)[None]
-    columns = zip(*(_blinds(one) for one in sent), strict=True)
+    total = np.sum([frame.vector.astype(np.int64) for frame in sent], axis=0)[None]
+    columns = zip(*(_blinds(frame) for frame in sent), strict=True)
     return Updates(
         np.rint(total / len(sent)).astype(np.int32),
-        (min(one.sender for one in sent),),
+        (min(frame.sender for frame in sent),),
         np.array([len(sent)], dtype=np.int64),
         Visibility.SUM,
-        members=(tuple(sorted({one.sender for one in sent})),),
+        members=(tuple(sorted({frame.sender for frame in sent})),),
         sums=total,
-        companions={NAME: (Companion.of([sum(one) % ORDER for one in columns], ORDER),)},
+        companions={NAME: (Companion.of([sum(column) % ORDER for column in columns], ORDER),)},
     )
 
 
-def _blinds(one: Contribution) -> tuple[int, ...]:
+def _blinds(contribution: Contribution) -> tuple[int, ...]:
     rows = _send(2, 1.0).companions[NAME].residues()
-    companion = one.companions.get(NAME)
+    companion = contribution.companions.get(NAME)
     return tuple(0 for _ in rows) if companion is None else companion.residues()
 
 
 def _sums(sent: tuple[Contribution, ...], updates: Updates | None = None) -> bool:
     """Whether a node takes the sum for the sum of what was committed to."""
-    ordered = tuple(sorted(sent, key=lambda one: one.sender))
+    ordered = tuple(sorted(sent, key=lambda frame: frame.sender))
     judge = _plugin(2, Visibility.SUM)
     try:
         judge.reveal(_added(ordered) if updates is None else updates, ordered, _round())

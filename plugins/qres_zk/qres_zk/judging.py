@@ -54,7 +54,7 @@ class SumJudge:
 
     def proven(self, node: NodeId) -> bool:
         """Whether a node was proven to lie by rounds that made no model, and nobody was told."""
-        return any(one.subject == node for one in self._untold)
+        return any(item.subject == node for item in self._untold)
 
     def revealed(
         self,
@@ -80,7 +80,7 @@ class SumJudge:
         Complexity: O(d) word operations a row, ``b`` additions a member and one multiplication of
             ``b`` points a row.
         """
-        sent = {one.sender: one for one in contributions}
+        sent = {contribution.sender: contribution for contribution in contributions}
         openings: dict[int, SumOpening] = {}
         holds = [False] * len(updates)
         for row in range(len(updates)):
@@ -134,7 +134,7 @@ class SumJudge:
     ) -> SumOpening | bool:
         """What has to hold for a row, or whether it holds where that is known."""
         members = [sent.get(member) for member in updates.members[row]]
-        made = [one for one in members if one is not None]
+        made = [member for member in members if member is not None]
         if len(made) != len(members):
             return False
         vector: NDArray[np.integer]
@@ -145,7 +145,7 @@ class SumJudge:
                 return True
         else:
             vector = updates.sums[row]
-            weights = [one.weight for one in made]
+            weights = [item.weight for item in made]
             if sum(weights) != int(updates.weights[row]):
                 weights = None
         companions = updates.companions.get(NAME)
@@ -153,7 +153,7 @@ class SumJudge:
         if not fits(beside, statement):
             return False
         try:
-            points = [self._commitments(one, statement) for one in made]
+            points = [self._commitments(item, statement) for item in made]
         except WireError:
             return False
         return SumOpening(points, vector, blinds_of(beside), weights)

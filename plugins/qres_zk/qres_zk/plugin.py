@@ -309,8 +309,8 @@ class Zk:
         statement = self._statement(round_info)
         reasons: dict[int, str] = {}
         bundles: dict[int, ProofBundle] = {}
-        for at, one in enumerate(contributions):
-            found = self._decoded(one, statement)
+        for at, contribution in enumerate(contributions):
+            found = self._decoded(contribution, statement)
             if isinstance(found, str):
                 reasons[at] = found
             else:

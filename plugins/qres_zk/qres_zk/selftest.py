@@ -58,7 +58,7 @@ def _multiples() -> object:
         group.Fixed(points).msm(scalars),
         group.Rows(points).commit(values, group.scalars([5, -5])),
     )
-    return [group.encode(one) for one in found]
+    return [group.encode(item) for item in found]
 
 
 def _scalars() -> object:
@@ -72,7 +72,7 @@ def _scalars() -> object:
     combined = scalar.combine_rows([3, -4], values)
     folded = scalar.folded_weights(_SEED, (2, 3), gammas, [2, -2])
     vectors = (left, right, combined, folded, scalar.multiply_add(left, -7, right))
-    return found, scalar.dot(left, right), [one.tolist() for one in vectors]
+    return found, scalar.dot(left, right), [vector.tolist() for vector in vectors]
 
 
 _CHECKS: Final[dict[str, Callable[[], object]]] = {

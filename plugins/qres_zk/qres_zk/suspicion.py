@@ -57,7 +57,7 @@ class Suspicion:
         search.explain(sorted(set(self._failures), key=_by_size), liars, frozenset())
         over = search.steps > 0 and search.common is not None
         proven = search.common if over and search.common else frozenset[NodeId]()
-        self._failures = [one for one in self._failures if one.isdisjoint(proven)]
+        self._failures = [failure for failure in self._failures if failure.isdisjoint(proven)]
         return tuple(sorted(proven))
 
 
@@ -88,7 +88,7 @@ class _Search:
         if _disjoint(sets) > most:
             return
         for node in sorted(sets[0]):
-            rest = [one for one in sets if node not in one]
+            rest = [item for item in sets if node not in item]
             self.explain(rest, most - 1, chosen | {node})
 
 
@@ -96,8 +96,8 @@ def _disjoint(sets: list[frozenset[NodeId]]) -> int:
     """How many sets are found that have nobody in common: each needs a node of its own."""
     taken: set[NodeId] = set()
     count = 0
-    for one in sets:
-        if taken.isdisjoint(one):
-            taken |= one
+    for item in sets:
+        if taken.isdisjoint(item):
+            taken |= item
             count += 1
     return count

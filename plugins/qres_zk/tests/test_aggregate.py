@@ -20,7 +20,7 @@ class Swarm:
 
     @property
     def points(self) -> list[Points]:
-        return [one.points for one in self.made]
+        return [item.points for item in self.made]
 
     @property
     def sums(self) -> np.ndarray:
@@ -28,7 +28,7 @@ class Swarm:
 
     @property
     def blinds(self) -> list[int]:
-        columns = zip(*(integers(one.blinds) for one in self.made), strict=True)
+        columns = zip(*(integers(item.blinds) for item in self.made), strict=True)
         return [sum(column) % ORDER for column in columns]
 
 
@@ -36,7 +36,7 @@ class Swarm:
 def swarm() -> Swarm:
     statement = NormStatement(100, 2**20)
     vectors = np.random.default_rng(3).integers(-(2**17), 2**17, (6, 100)).astype(np.int32)
-    return Swarm(statement, vectors, [commit(statement, one) for one in vectors])
+    return Swarm(statement, vectors, [commit(statement, vector) for vector in vectors])
 
 
 def test_the_true_sum_opens(swarm: Swarm) -> None:
@@ -94,7 +94,7 @@ def test_wrong_blinds_are_seen(swarm: Swarm) -> None:
 def test_weights(swarm: Swarm) -> None:
     weights = [1, 2, 3, 1000, 5, 2**30]
     sums = (swarm.vectors.astype(np.int64) * np.array(weights)[:, None]).sum(axis=0)
-    columns = zip(*(integers(one.blinds) for one in swarm.made), strict=True)
+    columns = zip(*(integers(item.blinds) for item in swarm.made), strict=True)
     blinds = [
         sum(w * r for w, r in zip(weights, column, strict=True)) % ORDER for column in columns
     ]
@@ -149,7 +149,7 @@ def test_weighted_and_plain_sums_together(swarm: Swarm) -> None:
     plain = halves(swarm, 0, 0)[0]
     weights = [1, 2, 3, 1000, 5, 2**30]
     sums = (swarm.vectors.astype(np.int64) * np.array(weights)[:, None]).sum(axis=0)
-    columns = zip(*(integers(one.blinds) for one in swarm.made), strict=True)
+    columns = zip(*(integers(item.blinds) for item in swarm.made), strict=True)
     blinds = [
         sum(w * r for w, r in zip(weights, column, strict=True)) % ORDER for column in columns
     ]

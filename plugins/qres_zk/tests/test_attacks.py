@@ -63,7 +63,7 @@ STRANGE = {
 
 def _modular(q: list[int], s: int, statement: NormStatement) -> list[int]:
     """Values that satisfy the budget modulo the order, whatever ``q`` is."""
-    rest = (statement.budget - sum((2 * one - s) ** 2 for one in q)) % ORDER
+    rest = (statement.budget - sum((2 * number - s) ** 2 for number in q)) % ORDER
     if rest <= statement.budget:
         return [*q, s, *four_squares(rest)]
     for second in range(100):
@@ -76,7 +76,9 @@ def _modular(q: list[int], s: int, statement: NormStatement) -> list[int]:
 def _strange(statement: NormStatement, context: Context, name: str, *, late: bool) -> bytes:
     values = STRANGE[name] + [0] * (64 - len(STRANGE[name]))
     run = prove(statement, context, values, values=lambda q, s, _slack: _modular(q, s, statement))
-    assert any(one >> statement.mask_bits for one in run.masked)  # the true sums cannot be sent
+    assert any(
+        number >> statement.mask_bits for number in run.masked
+    )  # the true sums cannot be sent
     run.masked = [0] * K2
     if late:
         run.t3 = run.link_of(run.zv)
@@ -110,8 +112,8 @@ def test_slack_that_wraps_around_is_refused(
 ) -> None:
     """The sum of squares is above the budget, and a square modulo the order makes up for it."""
     run = prove(small, context, boosted.tolist(), values=lambda q, s, _slack: _modular(q, s, small))
-    assert any(one >> small.mask_bits for one in run.masked)
-    run.masked = [one & ((1 << small.mask_bits) - 1) for one in run.masked]
+    assert any(number >> small.mask_bits for number in run.masked)
+    run.masked = [number & ((1 << small.mask_bits) - 1) for number in run.masked]
     assert not accepted(small, context, run.bundle().to_bytes())
 
 
@@ -119,8 +121,8 @@ def test_projections_of_another_vector_are_refused(
     small: NormStatement, context: Context, boosted: np.ndarray
 ) -> None:
     def shrunk(q: list[int], s: int, _slack: int) -> list[int]:
-        short, total = [one // 50 for one in q], s // 50
-        rest = small.budget - sum((2 * one - total) ** 2 for one in short)
+        short, total = [number // 50 for number in q], s // 50
+        rest = small.budget - sum((2 * number - total) ** 2 for number in short)
         return [*short, total, *four_squares(rest)]
 
     run = prove(small, context, boosted.tolist(), values=shrunk)

@@ -44,11 +44,11 @@ def _modular(a: Any, b: Any, low: Any, high: Any) -> Any:
 
 
 def value(limbs: Any, bits: int = 51) -> int:
-    return sum(int(one) << (bits * k) for k, one in enumerate(limbs))
+    return sum(int(limb) << (bits * k) for k, limb in enumerate(limbs))
 
 
 def element(number: int) -> tuple[np.uint64, ...]:
-    return tuple(np.uint64(one) for one in field_limbs(number))
+    return tuple(np.uint64(field_limb) for field_limb in field_limbs(number))
 
 
 EDGES = [0, 1, 2, 18, 19, 20, PRIME - 1, PRIME - 2, PRIME - 19, 2**254, 2**51 - 1, SQRT_M1]
@@ -59,7 +59,7 @@ MIXED = [
 
 
 def test_products_of_all_lengths_of_limbs() -> None:
-    elements = [element(one) for one in EDGES] + UNREDUCED + MIXED
+    elements = [element(edge) for edge in EDGES] + UNREDUCED + MIXED
     elements += [element(secrets.randbelow(PRIME)) for _ in range(40)]
     for a, b in itertools.product(elements, repeat=2):
         product, square = _products(a, b)
@@ -69,8 +69,8 @@ def test_products_of_all_lengths_of_limbs() -> None:
 
 
 def test_sums_of_all_lengths_of_limbs() -> None:
-    left = [element(one) for one in EDGES] + UNREDUCED + MIXED
-    right = [element(one) for one in EDGES] + UNREDUCED[:3] + [(np.uint64(2**53 - 77),) * 5]
+    left = [element(edge) for edge in EDGES] + UNREDUCED + MIXED
+    right = [element(edge) for edge in EDGES] + UNREDUCED[:3] + [(np.uint64(2**53 - 77),) * 5]
     for a, b in itertools.product(left, right):
         gap, total, canonical, carried = _sums(a, b)
         assert value(gap) % PRIME == value(carried) % PRIME == (value(a) - value(b)) % PRIME
@@ -113,6 +113,6 @@ def test_arithmetic_modulo_the_order() -> None:
 
 
 def test_a_product_with_any_256_bits_is_reduced() -> None:
-    one = modular.words(2**256 - 1)
-    product, *_ = _modular(one, modular.words(ORDER - 1), np.uint64(0), np.uint64(0))
+    word = modular.words(2**256 - 1)
+    product, *_ = _modular(word, modular.words(ORDER - 1), np.uint64(0), np.uint64(0))
     assert value(product, 64) == (2**256 - 1) * (ORDER - 1) * pow(2**256, -1, ORDER) % ORDER

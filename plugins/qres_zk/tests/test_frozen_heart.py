@@ -72,8 +72,8 @@ def shrunk(statement: NormStatement) -> Callable[[list[int], int, int], list[int
 
     def values(q: list[int], s: int, slack: int) -> list[int]:
         assert slack < 0
-        short, total = [one // 100 for one in q], s // 100
-        rest = statement.budget - sum((2 * one - total) ** 2 for one in short)
+        short, total = [number // 100 for number in q], s // 100
+        rest = statement.budget - sum((2 * number - total) ** 2 for number in short)
         return [*short, total, *four_squares(rest)]
 
     return values
@@ -154,7 +154,7 @@ def late_masked(statement: NormStatement) -> Callable[[list[int], list[int]], li
         wanted = (wanted + ORDER // 2) % ORDER - ORDER // 2
         each = wanted // sum(link)
         few = small_solution(link[:10], wanted - each * sum(link))
-        return [half + each + one for one in few] + [half + each] * (K2 - 10)
+        return [half + each + item for item in few] + [half + each] * (K2 - 10)
 
     return masked
 
@@ -213,7 +213,7 @@ def test_masked_sums(context: Context, vector: np.ndarray, monkeypatch: pytest.M
             fits = False
             while not fits:  # seldom a second time: what is wanted is uniform modulo the order
                 run = prove(statement, context, huge, values=wrapped, masked=cheat)
-                fits = all(0 <= one < 1 << statement.mask_bits for one in run.masked)
+                fits = all(0 <= number < 1 << statement.mask_bits for number in run.masked)
             assert accepted(statement, context, run.bundle().to_bytes()) == (forgotten is not None)
         assert "masked" in seen
 
@@ -358,4 +358,4 @@ def test_challenges_after_an_item_depend_on_it_and_those_before_do_not(
 def test_generators_have_no_known_relation() -> None:
     """The value base is none of the vector's, and labels separate them."""
     vector = hash_to_group(b"vector", 0, 8)
-    assert not any(np.array_equal(hash_to_group(b"value")[0], one) for one in vector)
+    assert not any(np.array_equal(hash_to_group(b"value")[0], item) for item in vector)

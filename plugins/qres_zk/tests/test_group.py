@@ -228,7 +228,7 @@ def test_any_bytes_are_scalars_or_refused(data: bytes) -> None:
         assert error.code == "QRES-E404"  # noqa: PT017 - both outcomes are right
     else:
         assert group.scalars_to_bytes(array) == data
-        assert all(one < ORDER for one in group.integers(array))
+        assert all(integer < ORDER for integer in group.integers(array))
 
 
 @pytest.mark.parametrize("value", [ORDER, ORDER + 1, 2**253, 2**256 - 1, ORDER + 2**64, 2**255])
@@ -274,9 +274,9 @@ def test_msm_is_the_naive_sum(name: str, n: int) -> None:
 def test_msm_at_the_edges(name: str, edge: int) -> None:
     array = points(5)
     with using(name):
-        one = naive([edge] * 5, array)
-        assert group.equal(group.msm(group.scalars([edge] * 5), array), one).all()
-        assert group.equal(group.Fixed(array).msm(group.scalars([edge] * 5)), one).all()
+        item = naive([edge] * 5, array)
+        assert group.equal(group.msm(group.scalars([edge] * 5), array), item).all()
+        assert group.equal(group.Fixed(array).msm(group.scalars([edge] * 5)), item).all()
 
 
 def test_msm_of_every_digit_width() -> None:
@@ -292,8 +292,8 @@ def test_msm_of_every_digit_width() -> None:
 
 def test_msm_of_equal_and_opposite_points_is_complete() -> None:
     """Buckets meet equal points, opposite ones and the neutral element: no case is special."""
-    one = group.generator()
-    array = np.concatenate([one, group.negate(one), group.identity(), one])
+    generator = group.generator()
+    array = np.concatenate([generator, group.negate(generator), group.identity(), generator])
     scalars = group.scalars([5, 5, 7, 3])
     expected = group.blind(group.scalars([3]))
     assert both(lambda: group.encode(group.msm(scalars, array))) == group.encode(expected)
@@ -319,8 +319,8 @@ def test_rows_at_the_edges_of_int32(name: str) -> None:
     with using(name):
         found = group.Rows(array).commit(values)
         for k, row in enumerate(values.tolist()):
-            one = group.msm(group.scalars(row), array)
-            assert group.equal(found[k : k + 1], one).all()
+            msm = group.msm(group.scalars(row), array)
+            assert group.equal(found[k : k + 1], msm).all()
 
 
 def test_rows_agree_on_random_values() -> None:
@@ -345,7 +345,7 @@ def test_rows_are_homomorphic_and_hide_by_their_blinds() -> None:
     left, right = (rng.integers(-(2**30), 2**30, (4, 6)).astype(np.int32) for _ in range(2))
     blinds = [group.random_scalars(4) for _ in range(2)]
     total = group.scalars(
-        a + b for a, b in zip(*(group.integers(one) for one in blinds), strict=True)
+        a + b for a, b in zip(*(group.integers(blind) for blind in blinds), strict=True)
     )
     sums = group.add(rows.commit(left, blinds[0]), rows.commit(right, blinds[1]))
     assert group.equal(sums, rows.commit(left + right, total)).all()
@@ -385,7 +385,7 @@ def test_generators_are_hashed_as_written_down() -> None:
 
 def test_no_two_labels_and_indices_share_a_generator() -> None:
     found = [group.encode(group.hash_to_group(label, 0, 20)) for label in (b"", b"G", b"GG", b"H")]
-    rows = {one[k : k + 32] for one in found for k in range(0, 640, 32)}
+    rows = {item[k : k + 32] for item in found for k in range(0, 640, 32)}
     assert len(rows) == 80
     with pytest.raises(ValueError, match="at most 255"):
         group.hash_to_group(bytes(256))
@@ -420,8 +420,8 @@ def test_inputs_stay_as_they_were_and_may_be_read_only() -> None:
     array, scalars = points(4), group.random_scalars(4)
     values = np.arange(8, dtype=np.int32).reshape(2, 4)
     before = array.copy(), scalars.copy(), values.copy()
-    for one in (array, scalars, values):
-        one.flags.writeable = False
+    for item in (array, scalars, values):
+        item.flags.writeable = False
     for _ in range(2):
         group.add(array[::2], array[1::2])
         group.negate(array)
@@ -429,13 +429,15 @@ def test_inputs_stay_as_they_were_and_may_be_read_only() -> None:
         group.msm(scalars[::-1], array)
         group.Fixed(array).msm(scalars)
         group.Rows(array).commit(np.asfortranarray(values), scalars[:2])
-    for one, old in zip((array, scalars, values), before, strict=True):
-        assert np.array_equal(one, old)
+    for item, old in zip((array, scalars, values), before, strict=True):
+        assert np.array_equal(item, old)
 
 
 def test_adding_broadcasts_a_single_point() -> None:
     array = points(3)
-    one = group.generator()
-    assert group.equal(group.add(array, one), group.add(array, np.repeat(one, 3, axis=0))).all()
-    assert len(group.add(array[:0], one)) == 0
+    generator = group.generator()
+    assert group.equal(
+        group.add(array, generator), group.add(array, np.repeat(generator, 3, axis=0))
+    ).all()
+    assert len(group.add(array[:0], generator)) == 0
     assert group.encode(array[:0]) == b""

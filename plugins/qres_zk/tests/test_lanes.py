@@ -42,7 +42,7 @@ def stored(elements: list[list[int]]) -> np.ndarray:
 
 
 def value(limbs: Any) -> int:
-    return sum(int(one) << (51 * k) for k, one in enumerate(limbs))
+    return sum(int(limb) << (51 * k) for k, limb in enumerate(limbs))
 
 
 def values(words: np.ndarray) -> list[int]:
@@ -50,7 +50,7 @@ def values(words: np.ndarray) -> list[int]:
 
 
 def elements() -> list[list[int]]:
-    found = [list(field_limbs(one)) for one in EDGES]
+    found = [list(field_limbs(edge)) for edge in EDGES]
     found += [[n] * 5 for n in (2**51 - 1, 2**51 + 2**13, LONGEST)]
     found += [[LONGEST if k == j else 0 for k in range(5)] for j in range(5)]
     found += [list(field_limbs(secrets.randbelow(PRIME))) for _ in range(12)]
@@ -66,13 +66,13 @@ def test_products_of_all_lengths_of_limbs() -> None:
         words = np.concatenate([left, right, np.zeros(2 * SLOT, np.uint64)])
         _products(words, 1)
         a, b, product, square = (values(part) for part in words.reshape(4, -1))
-        assert [one % PRIME for one in product] == [
+        assert [combination % PRIME for combination in product] == [
             x * y % PRIME for x, y in zip(a, b, strict=True)
         ]
-        assert [one % PRIME for one in square] == [x * x % PRIME for x in a]
+        assert [item % PRIME for item in square] == [x * x % PRIME for x in a]
         assert words[2 * SLOT :].max() < 2**51 + 2**13
         _products(words, 7)
-        assert [one % PRIME for one in values(words[3 * SLOT :])] == [
+        assert [value % PRIME for value in values(words[3 * SLOT :])] == [
             pow(x, 2**7, PRIME) for x in a
         ]
 
@@ -101,20 +101,22 @@ def test_any_bytes_decode_as_in_python() -> None:
     data += [secrets.token_bytes(31) + bytes([secrets.randbelow(128)]) for _ in range(200)]
     data += [(value % 2**256).to_bytes(32, "little") for value in range(-40, 40)]
     data += [(PRIME + value).to_bytes(32, "little") for value in range(-40, 40)]
-    data += [(int.from_bytes(one, "little") | 2**255).to_bytes(32, "little") for one in data[:4]]
-    data += [(PRIME - int.from_bytes(one, "little")).to_bytes(32, "little") for one in data[:4]]
-    expected = [decode(int.from_bytes(one, "little")) for one in data]
-    assert 30 < sum(one is not None for one in expected) < len(data) - 100
+    data += [
+        (int.from_bytes(datum, "little") | 2**255).to_bytes(32, "little") for datum in data[:4]
+    ]
+    data += [(PRIME - int.from_bytes(datum, "little")).to_bytes(32, "little") for datum in data[:4]]
+    expected = [decode(int.from_bytes(datum, "little")) for datum in data]
+    assert 30 < sum(item is not None for item in expected) < len(data) - 100
     words = np.frombuffer(b"".join(data), np.uint64).reshape(-1, 4).copy()
     out = np.empty((len(words), 20), np.uint64)
     assert lane_decoding.decode(words, out) == expected.index(None)
     single = np.empty((1, 20), np.uint64)
-    for k, one in enumerate(expected):
+    for k, item in enumerate(expected):
         bad = lane_decoding.decode(words[k : k + 1].copy(), single)
-        assert (bad < 0) == (one is not None)
-        if one is not None:
+        assert (bad < 0) == (item is not None)
+        if item is not None:
             for found in (out[k : k + 1], single):
-                assert [value(found[0, 5 * j : 5 * j + 5]) % PRIME for j in range(4)] == list(one)
+                assert [value(found[0, 5 * j : 5 * j + 5]) % PRIME for j in range(4)] == list(item)
 
 
 def test_the_first_bad_encoding_is_named() -> None:

@@ -140,9 +140,10 @@ def test_a_second_attempt_has_another_blind_and_is_no_less_valid(
 
 
 def test_nothing_is_used_twice(small: NormStatement, context: Context, vector: np.ndarray) -> None:
-    one, two = (prove(small, context, vector) for _ in range(2))
+    item, two = (prove(small, context, vector) for _ in range(2))
     pieces = [
-        {data[40 + 32 * n : 72 + 32 * n] for n in range(len(data) // 32 - 2)} for data in (one, two)
+        {data[40 + 32 * n : 72 + 32 * n] for n in range(len(data) // 32 - 2)}
+        for data in (item, two)
     ]
     assert not pieces[0] & pieces[1]
 
@@ -156,7 +157,7 @@ def test_masked_sums_look_the_same_for_zero_and_for_a_vector_at_the_bound(
         for _ in range(8):
             _commitment, bundle = norm.prove(small, context, commit(small, vector))
             masked += bundle.masked
-        cells = np.bincount([one >> (small.mask_bits - 4) for one in masked], minlength=16)
+        cells = np.bincount([number >> (small.mask_bits - 4) for number in masked], minlength=16)
         expected = len(masked) / 16
         assert ((cells - expected) ** 2 / expected).sum() < 50  # 15 degrees: one in 10**5
 

@@ -25,22 +25,22 @@ ENTRIES = st.lists(st.integers(-(2**31) + 1, 2**31 - 1), min_size=1, max_size=40
 @settings(max_examples=150, deadline=None)
 def test_four_squares(n: int) -> None:
     found = four_squares(n)
-    assert sum(one * one for one in found) == n
+    assert sum(item * item for item in found) == n
     assert min(found) >= 0
 
 
 @pytest.mark.parametrize("n", [4**20, 7 * 4**20, 2**61 - 1, 399, 400, 401])
 def test_four_squares_of_awkward_numbers(n: int) -> None:
-    assert sum(one * one for one in four_squares(n)) == n
+    assert sum(four_square * four_square for four_square in four_squares(n)) == n
     with pytest.raises(ValueError, match="negative"):
         four_squares(-n)
 
 
 @given(ENTRIES)
 def test_norms_are_exact(entries: list[int]) -> None:
-    expected = sum(one * one for one in entries)
+    expected = sum(entry * entry for entry in entries)
     assert squared_norm(np.array(entries, dtype=np.int32)) == expected
-    wide = [one * 4 for one in entries]
+    wide = [entry * 4 for entry in entries]
     assert squared_norm(np.array(wide, dtype=np.int64)) == 16 * expected
 
 
@@ -53,7 +53,7 @@ def test_norms_do_not_wrap() -> None:
 def test_products_are_exact(entries: list[int], random: object) -> None:
     rng = np.random.default_rng(getattr(random, "randrange")(2**32))  # noqa: B009
     direction = rng.integers(-32767, 32768, len(entries)).astype(np.int16)
-    expected = sum(int(g) * one for g, one in zip(direction, entries, strict=True))
+    expected = sum(int(g) * entry for g, entry in zip(direction, entries, strict=True))
     assert inner(direction, np.array(entries, dtype=np.int32)) == expected
 
 
@@ -63,13 +63,13 @@ def test_clipping_never_leaves_the_ball_and_seldom_shortens_more(
 ) -> None:
     vector = np.array(entries, dtype=np.int64)
     short = clipped(vector, bound)
-    squared = sum(int(one) ** 2 for one in short)
+    squared = sum(int(number) ** 2 for number in short)
     assert squared <= bound**2
-    if sum(one * one for one in entries) <= bound**2:
+    if sum(entry * entry for entry in entries) <= bound**2:
         assert short is vector
         return
     # Every entry is at most one step and 2**-29 of itself short of the scaled one.
-    scale = Fraction(bound << 40, math.isqrt(sum(one * one for one in entries) << 80))
+    scale = Fraction(bound << 40, math.isqrt(sum(entry * entry for entry in entries) << 80))
     for entry, made in zip(entries, short.tolist(), strict=True):
         assert made * entry >= 0
         assert abs(entry) * scale * (1 - Fraction(1, 2**29)) - 1 < abs(made)
@@ -104,7 +104,7 @@ def test_other_items_give_other_challenges(
 def test_challenges_are_in_range_and_long_ones_begin_alike() -> None:
     made = Transcript()
     assert 0 <= made.scalar("x") < ORDER
-    assert all(one >> 117 == 0 for one in made.integers("y", 50, 117))
+    assert all(integer >> 117 == 0 for integer in made.integers("y", 50, 117))
 
 
 def test_folding_factors() -> None:
@@ -133,7 +133,7 @@ def test_thresholds_are_the_least_integers_that_are_enough(
 ) -> None:
     direction = np.array(entries, dtype=np.int16)
     found = threshold_of(float(value), direction, 0)
-    along, squared = Fraction(float(value)) * 2**16, sum(one * one for one in entries)
+    along, squared = Fraction(float(value)) * 2**16, sum(entry * entry for entry in entries)
 
     def reaches(t: int) -> bool:  # t >= along * sqrt(squared), without a root
         if (t >= 0) != (along >= 0):

@@ -64,7 +64,9 @@ def send(made: Zk, update: Update, info: RoundInfo, sender: NodeId) -> Contribut
 @pytest.fixture(scope="module")
 def sent() -> list[Contribution]:
     """What honest nodes send in round 1."""
-    return [send(plugin(one), Update(vector(n)), round_of(), one) for n, one in enumerate(ROSTER)]
+    return [
+        send(plugin(node), Update(vector(n)), round_of(), node) for n, node in enumerate(ROSTER)
+    ]
 
 
 # ── one node ──────────────────────────────────────────────────────────────────────────────────
@@ -72,7 +74,7 @@ def sent() -> list[Contribution]:
 
 def test_an_honest_contribution_is_accepted(sent: list[Contribution]) -> None:
     judge = plugin(ROSTER[3])
-    assert all(judge.verify(one, round_of()) is ACCEPT for one in sent)
+    assert all(judge.verify(frame, round_of()) is ACCEPT for frame in sent)
     assert judge.status()["proofs_accepted"] == NODES
 
 
@@ -104,22 +106,22 @@ def test_noise_that_fits_the_bound_is_sent_as_it_is() -> None:
 def test_what_is_not_as_committed_is_refused_and_blamed(
     what: str, sent: list[Contribution]
 ) -> None:
-    one, info, reason = sent[0], round_of(), LIED
+    item, info, reason = sent[0], round_of(), LIED
     if what == "boosted":
-        one = attrs.evolve(one, vector=one.vector * 1000)
+        item = attrs.evolve(item, vector=item.vector * 1000)
     elif what == "other":
-        changed = one.vector.copy()
+        changed = item.vector.copy()
         changed[7] += 1
-        one = attrs.evolve(one, vector=changed)
+        item = attrs.evolve(item, vector=changed)
     elif what == "no-proof":
-        one, reason = attrs.evolve(one, proofs={}), "no-proof"
+        item, reason = attrs.evolve(item, proofs={}), "no-proof"
     elif what == "no-blinds":
-        one, reason = attrs.evolve(one, companions={}), "no-blinds"
+        item, reason = attrs.evolve(item, companions={}), "no-blinds"
     elif what == "garbage":
-        one, reason = attrs.evolve(one, proofs={"zk": b"QZKP"}), "malformed-proof"
+        item, reason = attrs.evolve(item, proofs={"zk": b"QZKP"}), "malformed-proof"
     else:
         info, reason = round_of(2), "bad-proof"
-    verdict = plugin(ROSTER[1]).verify(one, info)
+    verdict = plugin(ROSTER[1]).verify(item, info)
     assert (verdict.reason, verdict.blame) == (reason, Blame.SENDER)
 
 
@@ -128,7 +130,7 @@ def test_blinds_of_another_kind_are_refused(sent: list[Contribution]) -> None:
     for bad in (
         Companion(bytes(32)),
         Companion.of(blinds[:-1], ORDER),
-        Companion.of([one % 2**200 for one in blinds], ORDER - 2),
+        Companion.of([blind % 2**200 for blind in blinds], ORDER - 2),
     ):
         verdict = plugin(ROSTER[1]).verify(
             attrs.evolve(sent[0], companions={"zk": bad}), round_of()
@@ -258,7 +260,7 @@ def revealed(
     visibility: Visibility = Visibility.GROUP,
 ) -> Updates:
     """What secure aggregation would reveal: sums of vectors, and of blinds, by group."""
-    vectors = {n: one.vector for n, one in enumerate(sent)} | (true or {})
+    vectors = {n: frame.vector for n, frame in enumerate(sent)} | (true or {})
     sums = np.stack([sum(vectors[n].astype(np.int64) for n in group) for group in groups])
     counts = np.array([len(group) for group in groups], dtype=np.int64)
     blinds = [
@@ -341,12 +343,14 @@ def test_a_lying_aggregator_is_caught(how: str, sent: list[Contribution]) -> Non
 
 def test_weights(sent: list[Contribution]) -> None:
     weights = [1, 2, 3]
-    members = [attrs.evolve(one, weight=weight) for one, weight in zip(sent, weights, strict=False)]
-    vectors = [one.vector.astype(np.int64) * one.weight for one in members]
+    members = [
+        attrs.evolve(frame, weight=weight) for frame, weight in zip(sent, weights, strict=False)
+    ]
+    vectors = [member.vector.astype(np.int64) * member.weight for member in members]
     blinds = zip(
         *(
-            [w * r for r in one.companions["zk"].residues()]
-            for one, w in zip(members, weights, strict=True)
+            [w * r for r in member.companions["zk"].residues()]
+            for member, w in zip(members, weights, strict=True)
         ),
         strict=True,
     )
@@ -357,7 +361,7 @@ def test_weights(sent: list[Contribution]) -> None:
         Visibility.SUM,
         members=(ROSTER[:3],),
         sums=np.array(sum(vectors))[None],
-        companions={"zk": (Companion.of([sum(one) % ORDER for one in blinds], ORDER),)},
+        companions={"zk": (Companion.of([sum(blind) % ORDER for blind in blinds], ORDER),)},
     )
     small = round_of(quorum=3)
     assert plugin(visibility=Visibility.SUM).reveal(updates, tuple(members), small).against == ()
@@ -376,7 +380,7 @@ def test_a_persistent_liar_is_isolated_and_nobody_else(sent: list[Contribution])
         updates = lied(revealed(sent, groups), row)
         result = made.reveal(updates, tuple(sent), round_of(number))
         if result.against:
-            assert [(one.subject, one.fact) for one in result.against] == [(ROSTER[4], LIED)]
+            assert [(fact.subject, fact.fact) for fact in result.against] == [(ROSTER[4], LIED)]
             assert number <= 6
             return
     pytest.fail("not found")
@@ -386,17 +390,17 @@ def test_single_updates_that_are_not_as_committed_are_dropped_and_blamed(
     sent: list[Contribution],
 ) -> None:
     """Where single updates are revealed late, a false row names its sender at once."""
-    rows = np.stack([one.vector for one in sent])
+    rows = np.stack([frame.vector for frame in sent])
     rows[2, 0] += 5
     updates = Updates(
         rows,
         ROSTER,
         np.ones(NODES, dtype=np.int64),
-        companions={"zk": tuple(one.companions["zk"] for one in sent)},
+        companions={"zk": tuple(frame.companions["zk"] for frame in sent)},
     )
     result = plugin().reveal(updates, tuple(sent), round_of())
     assert len(result.updates) == NODES - 1
-    assert [one.subject for one in result.against] == [ROSTER[2]]
+    assert [fact.subject for fact in result.against] == [ROSTER[2]]
 
 
 def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contribution]) -> None:
@@ -405,7 +409,7 @@ def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contributio
     with pytest.raises(ValueRefusedError, match="QRES-E508"):
         made.reveal(updates, tuple(sent), round_of())
     told = made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(2)).against
-    assert [one.subject for one in told] == [ROSTER[0]]
+    assert [message.subject for message in told] == [ROSTER[0]]
     assert made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(3)).against == ()
 
 
@@ -417,11 +421,11 @@ def test_together_every_contribution_gets_the_verdict_it_gets_alone(
     made[2] = attrs.evolve(made[2], vector=made[2].vector * 2)
     made[4] = attrs.evolve(made[4], proofs=made[5].proofs)
     made[6] = attrs.evolve(made[6], proofs={"zk": b"QZKP"})
-    alone = [plugin(ROSTER[3]).verify(one, round_of()) for one in made]
+    alone = [plugin(ROSTER[3]).verify(item, round_of()) for item in made]
     judge = plugin(ROSTER[3])
     together = judge.verify_all(tuple(made), round_of())
     assert together == alone
-    assert [one.reason for one in together if one is not ACCEPT] == [
+    assert [verdict.reason for verdict in together if verdict is not ACCEPT] == [
         "no-proof",
         LIED,
         "bad-proof",

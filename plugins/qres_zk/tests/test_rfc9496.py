@@ -107,9 +107,9 @@ def test_multiples_of_the_generator_encode_as_published() -> None:
 def test_encodings_decode_to_the_multiples() -> None:
     points = group.decode(bytes.fromhex("".join(MULTIPLES)))
     for k, text in enumerate(MULTIPLES):
-        one = group.msm(group.scalars([k]), group.generator())
+        msm = group.msm(group.scalars([k]), group.generator())
         assert group.encode(points[k : k + 1]).hex() == text
-        assert group.equal(points[k : k + 1], one).all()
+        assert group.equal(points[k : k + 1], msm).all()
 
 
 @pytest.mark.parametrize("text", INVALID)

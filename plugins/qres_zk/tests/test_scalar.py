@@ -94,9 +94,9 @@ def test_weights_at_their_bound() -> None:
     for j, (low, high) in enumerate(found.tolist()):
         assert low + (high << 64) == int(bits[:, j].sum()) * most + largest[8]
     factors = [ORDER - 1, ORDER - 1]
-    one = integers(folded_weights(SEED, (2, 9), largest, factors))
+    integer = integers(folded_weights(SEED, (2, 9), largest, factors))
     sums = [low + (high << 64) for low, high in found.tolist()]
-    assert one == [-(sums[j] + sums[9 + j]) % ORDER for j in range(9)]
+    assert integer == [-(sums[j] + sums[9 + j]) % ORDER for j in range(9)]
 
 
 @pytest.mark.parametrize(("b", "m"), [(1, 9), (2, 5), (2, 8), (8, 3), (8, 19), (16, 16)])
@@ -118,7 +118,7 @@ def test_folding_keeps_the_inner_product(b: int, m: int) -> None:
         high_low, low_high = folding.cross()
         claim = (x * claim + high_low + x * x * low_high) % ORDER
         folding.fold(x)
-        factors = [one for f in factors for one in (f * x % ORDER, f)]
+        factors = [item for f in factors for item in (f * x % ORDER, f)]
     left, right = folding.result()
     assert dot(left, right) == claim % ORDER
     # The verifier finds the same weights without folding.
@@ -131,7 +131,7 @@ def test_folding_of_the_longest_values_and_weights() -> None:
     values[:, 1::3], values[:, 2::3] = 1 - 2**40, 0
     values[1] = 1 - 2**40
     folding = Folding(values, np.full((b, m, 2), 2**64 - 1, np.uint64))
-    rows = [[int(one) for one in row] for row in values]
+    rows = [[int(item) for item in row] for row in values]
     of_rows = [[2**128 - 1] * m for _ in range(b)]
     while folding.rows > 1:
         h = len(rows) // 2
@@ -149,8 +149,8 @@ def test_folding_of_the_longest_values_and_weights() -> None:
             of_rows[i] = [x * a + b for a, b in zip(of_rows[i], of_rows[h + i], strict=True)]
         rows, of_rows = rows[:h], of_rows[:h]
     left, right = folding.result()
-    assert integers(left) == [one % ORDER for one in rows[0]]
-    assert integers(right) == [one % ORDER for one in of_rows[0]]
+    assert integers(left) == [row % ORDER for row in rows[0]]
+    assert integers(right) == [of_row % ORDER for of_row in of_rows[0]]
 
 
 def test_folding_ends_with_one_row() -> None:

@@ -59,7 +59,7 @@ def rate(vector: np.ndarray, k: int, bound: int, tries: int) -> int:
     passed = 0
     for number in range(tries):
         sums = project(vector, number.to_bytes(32, "little"), k)
-        passed += sum((2 * one - total) ** 2 for one in sums) <= most
+        passed += sum((2 * item - total) ** 2 for item in sums) <= most
     return passed
 
 

@@ -13,7 +13,7 @@ NODES = [bytes([n]) * 32 for n in range(12)]
 
 def note(made: Suspicion, *rows: tuple[int, ...], liars: int) -> list[int]:
     found = made.note([tuple(NODES[n] for n in row) for row in rows], liars)
-    return [NODES.index(one) for one in found]
+    return [NODES.index(item) for item in found]
 
 
 def test_a_row_of_one_names_its_member() -> None:

@@ -72,7 +72,7 @@ def test_cases(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     norm.verify(statement, CONTEXT, bundle)
     assert found == case["challenges"]
 
-    blinds = [int.from_bytes(bytes.fromhex(one), "little") for one in case["blinds"]]
+    blinds = [int.from_bytes(bytes.fromhex(blind), "little") for blind in case["blinds"]]
     rows = [bundle.points[: statement.rows]]
     assert opens(statement, rows, np.array(case["vector"]), blinds)
     for name, value in VECTORS["refused_under"].items():

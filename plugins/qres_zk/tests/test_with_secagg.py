@@ -82,5 +82,5 @@ def test_honest_rounds_close_and_accuse_nobody(monkeypatch: pytest.MonkeyPatch) 
 def test_a_node_that_masks_another_vector_is_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     result, told, liars = run(monkeypatch, 5, 50)
     assert len(result.closed) == 5  # its group is dropped, the other two are merged
-    assert {one.fact for one in told} == {LIED}
-    assert {one.subject for one in told} == liars
+    assert {message.fact for message in told} == {LIED}
+    assert {message.subject for message in told} == liars

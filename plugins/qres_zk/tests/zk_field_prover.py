@@ -51,9 +51,9 @@ def point(values: Sequence[int], bases: Points, blinding: int) -> Points:
     return add(msm(scalars(values), bases[: len(values)]), blind(scalars([blinding])))
 
 
-def times(one: Points, factor: int) -> Points:
+def times(points: Points, factor: int) -> Points:
     """A point times a scalar."""
-    return msm(scalars([factor]), one)
+    return msm(scalars([factor]), points)
 
 
 def minus(left: Points, right: Points) -> Points:
@@ -134,9 +134,9 @@ class Run:
         """The quadratic form, homogenised with the challenge."""
         k = self.statement.k
         total = sum((2 * q - values[k]) ** 2 for q in values[:k])
-        total += sum(one * one for one in values[k + 1 : k + 5])
+        total += sum(value * value for value in values[k + 1 : k + 5])
         if self.combination.square:
-            roots = sum(one * one for one in values[k + 6 : k + 10])
+            roots = sum(value * value for value in values[k + 6 : k + 10])
             total += self.combination.square * (roots - self.c * values[k + 5])
         return total % ORDER
 
@@ -161,15 +161,15 @@ class Run:
     def folded_crosses(self) -> Points:
         """The sum of the cross commitments with their factors."""
         total = self.com(0, 0)
-        for index, one in enumerate(self.crosses):
-            total = add(total, times(one, self.cross_factor(index)))
+        for index, cross in enumerate(self.crosses):
+            total = add(total, times(cross, self.cross_factor(index)))
         return total
 
     def folded_rows(self) -> Points:
         """The folded row commitments."""
         total = self.com(0, 0)
-        for factor, one in zip(self.row_factors(), self.v_points, strict=True):
-            total = add(total, times(one, factor))
+        for factor, v_point in zip(self.row_factors(), self.v_points, strict=True):
+            total = add(total, times(v_point, factor))
         return total
 
     def relink(self) -> None:
@@ -195,7 +195,7 @@ class Run:
         """What is sent."""
         points = [*self.v_points, self.cv, *self.crosses]
         points += [self.du, self.dv, self.e, self.w0, self.w1]
-        encoded = b"".join(encode(one) for one in points)
+        encoded = b"".join(encode(point) for point in points)
         first, second, third, fourth = self.zr
         return ProofBundle(
             self.context,
@@ -241,37 +241,37 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
     def com(value: int, blinding: int) -> Points:
         return point([value], value_base, blinding)
 
-    u = [one % ORDER for one in vector] + [0] * (b * m - len(vector))
+    u = [item % ORDER for item in vector] + [0] * (b * m - len(vector))
     table = [u[m * c : m * c + m] for c in range(b)]
     blinds = [secrets.randbelow(ORDER) for _ in range(b)]
     v_points = [point(row, bases, r) for row, r in zip(table, blinds, strict=True)]
 
-    def signed(one: int) -> int:
-        return one - ORDER if one > ORDER // 2 else one
+    def signed(number: int) -> int:
+        return number - ORDER if number > ORDER // 2 else number
 
     challenges = Challenges(statement, context)
-    seed = challenges.projection(b"".join(encode(one) for one in v_points))
+    seed = challenges.projection(b"".join(encode(v_point) for v_point in v_points))
     bits = [bits_of(seed, c, m, k) for c in range(b)]
     q = [
         signed(sum(table[c][j] for c in range(b) for j in range(m) if bits[c][j][t]) % ORDER)
         for t in range(k)
     ]
     s = signed(sum(u) % ORDER)
-    slack = statement.budget - sum((2 * one - s) ** 2 for one in q)
+    slack = statement.budget - sum((2 * number - s) ** 2 for number in q)
     v = values(q, s, slack)
     if v is None:
         v = [*q, s, *four_squares(slack)]
     if statement.direction is not None:
-        found = sum(int(g) * signed(one) for g, one in zip(statement.direction, u, strict=False))
+        found = sum(int(g) * signed(item) for g, item in zip(statement.direction, u, strict=False))
         h = found if product is None else product
         v += [h, *four_squares(h - statement.offset)]
     y = [secrets.randbits(statement.mask_bits) for _ in range(K2)]
-    full = [one % ORDER for one in (*v, *y)]
+    full = [number % ORDER for number in (*v, *y)]
     rv = secrets.randbelow(ORDER)
     cv = point(full, bases, rv)
     smallness = challenges.smallness(encode(cv)).tolist()
     w = [(y[i] + sum(v[j] for j in range(len(v)) if smallness[i][j])) % ORDER for i in range(K2)]
-    fits = all(one >> statement.mask_bits == 0 for one in w)
+    fits = all(number >> statement.mask_bits == 0 for number in w)
     placeholder = w if fits else [0] * K2
     combination = challenges.combination(tuple(placeholder))
     if masked is not None:
@@ -335,7 +335,7 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
     run.w0 = com(constant, r4)
     run.w1 = com(both - constant - of_values, r5)
     run.t3 = run.link_of(sv)
-    sigma = b"".join(encode(one) for one in (run.du, run.dv, run.e, run.w0, run.w1))
+    sigma = b"".join(encode(item) for item in (run.du, run.dv, run.e, run.w0, run.w1))
     c = run.c = challenges.response(sigma, run.t3)
     run.zu = [(x + c * z) % ORDER for x, z in zip(su, table[0], strict=True)]
     run.zv = [(x + c * z) % ORDER for x, z in zip(sv, full, strict=True)]

@@ -83,14 +83,14 @@ def small_solution(coefficients: list[int], target: int) -> list[int]:
     rest = [target * inverse % ORDER] + [0] * (n - 1)
     exact: list[list[Fraction]] = []
     for row in reduced:
-        vector = [Fraction(one) for one in row]
+        vector = [Fraction(item) for item in row]
         for other in exact:
-            norm = sum(one * one for one in other)
+            norm = sum(item * item for item in other)
             factor = sum(Fraction(a) * b for a, b in zip(row, other, strict=True)) / norm
             vector = [a - factor * b for a, b in zip(vector, other, strict=True)]
         exact.append(vector)
     for row, vector in zip(reversed(reduced), reversed(exact), strict=True):
-        norm = sum(one * one for one in vector)
+        norm = sum(item * item for item in vector)
         factor = round(sum(Fraction(a) * b for a, b in zip(rest, vector, strict=True)) / norm)
         rest = [a - factor * b for a, b in zip(rest, row, strict=True)]
     return rest

@@ -47,11 +47,11 @@ def load(origin: Installed) -> RegisteredAttack:
         what = f"{origin.provenance}: import failed: {type(error).__name__}: {error}"
         fix = f"reinstall or remove {origin.distribution}"
         raise PluginError.of("QRES-E202", where, what, fix) from error
-    for one in ATTACKS.values():  # its class may be decorated
-        if one.kind is kind:
-            if one.name == name:
-                return one
-            what = f"{origin.provenance}: registers itself as {one.name!r}"
+    for attack in ATTACKS.values():  # its class may be decorated
+        if attack.kind is kind:
+            if attack.name == name:
+                return attack
+            what = f"{origin.provenance}: registers itself as {attack.name!r}"
             raise PluginError.of("QRES-E206", where, what, "give both one name")
     summary, knowledge = (getattr(kind, label, None) for label in ("summary", "knowledge"))
     return describe(name, kind, summary=summary, knowledge=knowledge)

@@ -84,7 +84,9 @@ def describe(name: str, kind: object, *, summary: object, knowledge: object) -> 
     if not isinstance(kind, type) or not attrs.has(kind):
         what = f"{kind!r} is not an attrs class"
         raise PluginError.of("QRES-E206", where, what, "decorate it with @attrs.frozen")
-    required = [one.name for one in attrs.fields(kind) if one.init and one.default is attrs.NOTHING]
+    required = [
+        field.name for field in attrs.fields(kind) if field.init and field.default is attrs.NOTHING
+    ]
     if not callable(getattr(kind, "forge", None)):
         wrong = f"{kind.__qualname__} has no method 'forge'"
     elif required:

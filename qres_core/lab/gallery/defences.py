@@ -102,7 +102,7 @@ _ALL: Final = (
     ),
     Defence(name="nothing, 2 of 24", plugins=_MEAN, nodes=24, attackers=2, control=True),
 )
-DEFENCES: Final[Mapping[str, Defence]] = {one.name: one for one in _ALL}
+DEFENCES: Final[Mapping[str, Defence]] = {item.name: item for item in _ALL}
 STACKS: Final = ("full, one sum", "full, groups", "full, one sum, dp")
 POISONING: Final = (
     NOTHING,

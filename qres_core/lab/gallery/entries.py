@@ -207,11 +207,11 @@ def load(origin: Installed) -> Sequence[GalleryEntry]:
         raise PluginError.of("QRES-E202", where, what, again) from error
     found: list[Any] = list(loaded) if isinstance(loaded, list | tuple) else [loaded]  # pyright: ignore[reportUnknownArgumentType]
     entries: list[GalleryEntry] = []
-    for one in found:
-        if not isinstance(one, GalleryEntry):
-            what = f"{origin.provenance}: {one!r} is no GalleryEntry"
+    for item in found:
+        if not isinstance(item, GalleryEntry):
+            what = f"{origin.provenance}: {item!r} is no GalleryEntry"
             raise PluginError.of("QRES-E206", where, what, f"tell the authors of {name}")
-        entries.append(one)
+        entries.append(item)
     return entries
 
 
@@ -221,16 +221,16 @@ def gallery() -> Mapping[str, GalleryEntry]:
     Raises:
         PluginError: everything that cannot be loaded; QRES-E204 for a name that is taken.
     """
-    found = {one.name: one for one in _LABORATORY}
+    found = {item.name: item for item in _LABORATORY}
     problems: list[Problem] = []
     for origin in scan(group=GALLERY_GROUP).values():
         try:
-            for one in load(origin):
-                if one.name in found:
-                    what = f"{origin.provenance}: the exhibit {one.name!r} is there already"
+            for entry in load(origin):
+                if entry.name in found:
+                    what = f"{origin.provenance}: the exhibit {entry.name!r} is there already"
                     fix = f"pip uninstall {origin.distribution}"
-                    raise PluginError.of("QRES-E204", f"gallery.{one.name}", what, fix)
-                found[one.name] = one
+                    raise PluginError.of("QRES-E204", f"gallery.{entry.name}", what, fix)
+                found[entry.name] = entry
         except QresError as error:
             problems.extend(error.problems)
     if problems:

@@ -55,9 +55,9 @@ def play(job: Job, setting: GallerySetting) -> tuple[GalleryOutcome, float]:
 
 def _jobs(entries: Iterable[GalleryEntry], setting: GallerySetting) -> list[Job]:
     return [
-        (one.name, defence)
-        for one in entries
-        for defence in one.plays
+        (entry.name, defence)
+        for entry in entries
+        for defence in entry.plays
         if not (setting.quick and defence in _SKIPPED)
     ]
 
@@ -66,8 +66,8 @@ def with_baselines(names: Sequence[str]) -> list[GalleryEntry]:
     """The exhibits and those without attack that they are compared with; all for no names."""
     known = gallery()
     chosen = {name: find(name) for name in names} if names else dict(known)
-    needed = {one.baseline for one in chosen.values() if one.baseline}
-    return [one for name, one in known.items() if name in chosen or name in needed]
+    needed = {item.baseline for item in chosen.values() if item.baseline}
+    return [item for name, item in known.items() if name in chosen or name in needed]
 
 
 def play_all(
@@ -166,9 +166,9 @@ def _decided(entry: GalleryEntry, found: Mapping[Job, tuple[GalleryOutcome, floa
 def failures(shown: Iterable[Shown]) -> tuple[tuple[str, GalleryOutcome], ...]:
     """Defences that did not hold, by exhibit; what nothing defends is none."""
     return tuple(
-        (one.entry.name, outcome)
-        for one in shown
-        for outcome in one.outcomes
+        (item.entry.name, outcome)
+        for item in shown
+        for outcome in item.outcomes
         if outcome.fate is AttackOutcome.FAILED and not outcome.control
     )
 
@@ -178,15 +178,15 @@ def to_json(
 ) -> dict[str, Any]:
     """Plain data. Without ``costs`` the same seed gives the same data, bit by bit."""
     rows: list[dict[str, Any]] = []
-    for one in shown:
+    for item in shown:
         played: list[dict[str, Any]] = []
-        for outcome, seconds in zip(one.outcomes, one.seconds, strict=True):
+        for outcome, seconds in zip(item.outcomes, item.seconds, strict=True):
             row = attrs.asdict(outcome, filter=lambda field, _value: field.name != "octets")
             row["fate"] = outcome.fate.value
             if costs:
                 row["costs"] = {"cpu_seconds": round(seconds, 3), "bytes": outcome.octets}
             played.append(row)
-        entry = one.entry
+        entry = item.entry
         rows.append(
             {
                 "name": entry.name,

@@ -77,7 +77,7 @@ class SwarmAttack:
             )
         result = played.result
         measure, value, limit, reason = self.judge(played)
-        curve = tuple(one.metrics["accuracy"] for one in result.closed)
+        curve = tuple(record.metrics["accuracy"] for record in result.closed)
         held = limit is None or value <= limit
         return GalleryOutcome(
             defence=defence.name,
@@ -106,7 +106,7 @@ class SwarmAttack:
             attackers=defence.attackers if self.attack else 0,
             strength=self.strength,
             lies="protocol",
-            once=tuple(one for one in _SHARED if one.partition(".")[0] in config.plugins),
+            once=tuple(item for item in _SHARED if item.partition(".")[0] in config.plugins),
         )
         digits = TaskConfig(
             local_epochs=1 if setting.quick else 2,
@@ -169,7 +169,7 @@ def noticed(played: Played) -> tuple[str, ...]:
 
 
 def _most(counted: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counted.items(), key=lambda one: (-one[1], one[0]))[:_TOLD]
+    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:_TOLD]
 
 
 # ── what decides ──────────────────────────────────────────────────────────────────────────────
@@ -212,12 +212,12 @@ def unbanned(played: Played) -> tuple[str, float, float | None, str]:
 def merged(played: Played) -> tuple[str, float, float | None, str]:
     """Contributions of attackers in the last two models."""
     last = played.result.closed[-2:]
-    count = max((one.attackers_accepted for one in last), default=0)
+    count = max((value.attackers_accepted for value in last), default=0)
     agreed = "all honest nodes hold one model" if played.result.unanimous else "MODELS DIFFER"
     return "attackers still in the agreed set", float(count), 0.0, agreed
 
 
 def honest_banned(played: Played) -> tuple[str, float, float | None, str]:
     """Honest nodes that lies about them got banned."""
-    count = max((one.banned_honest for one in played.result.rounds), default=0)
+    count = max((item.banned_honest for item in played.result.rounds), default=0)
     return "honest nodes banned", float(count), 0.0, ""

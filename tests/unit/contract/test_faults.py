@@ -138,7 +138,7 @@ def test_a_local_plugin_may_not_be_called_as_the_kernel_is() -> None:
         )
         installed = {**scan(), name: Installed.local(name, made)}
         if name == "watch":
-            assert "watch" in [one.name for one in assemble(config, installed)], "control"
+            assert "watch" in [item.name for item in assemble(config, installed)], "control"
             continue
         with pytest.raises(PluginError, match=r"QRES-E206.*is no name for a plugin"):
             assemble(config, installed)

@@ -136,13 +136,13 @@ def test_the_slot_names_a_family(spec: Spec) -> None:
 @each_spec
 def test_the_example_defines_that_hook_and_asks_for_arguments_it_has(spec: Spec) -> None:
     node = example_class(spec)
-    decorators = [ast.unparse(one) for one in node.decorator_list]
+    decorators = [ast.unparse(item) for item in node.decorator_list]
     assert decorators in (["attrs.frozen"], ["attrs.define"])
-    (method,) = (one for one in node.body if isinstance(one, ast.FunctionDef))
+    (method,) = (item for item in node.body if isinstance(item, ast.FunctionDef))
     assert method.name == spec.__name__
-    assert [ast.unparse(one) for one in method.decorator_list] == ["hookimpl"]
+    assert [ast.unparse(item) for item in method.decorator_list] == ["hookimpl"]
     assert method.args.args[0].arg == "self"
-    assert {one.arg for one in method.args.args[1:]} <= set(arguments(spec))
+    assert {argument.arg for argument in method.args.args[1:]} <= set(arguments(spec))
     assert not method.args.kwonlyargs
     assert not method.args.vararg
     assert not method.args.kwarg

@@ -55,9 +55,9 @@ def in_range(table: Any) -> bool:
     """What the fields above say, written again without the validators."""
     numbers = (table.share, table.rate, table.radius, table.slack)
     return (
-        all(type(one) is int for one in (table.f, table.size, table.count, table.ring))
-        and all(type(one) in (int, float, np.float64) for one in numbers)
-        and all(math.isfinite(float(one)) for one in numbers)
+        all(type(item) is int for item in (table.f, table.size, table.count, table.ring))
+        and all(type(number) in (int, float, np.float64) for number in numbers)
+        and all(math.isfinite(float(number)) for number in numbers)
         and table.f >= 0
         and 2 <= table.size <= 8
         and 0.1 <= table.share <= 1

@@ -116,8 +116,8 @@ def test_folder_file_and_logs_are_the_owners_alone(tmp_path: Path, kind: StoreKi
         with closing(opened(tmp_path / "a" / "b", kind)) as store:
             note(store, 1)
             found = list((tmp_path / "a" / "b").iterdir())
-            assert {one.name for one in found} >= {kind.file, f"{kind.file}-wal"}
-            assert {stat.S_IMODE(one.stat().st_mode) for one in found} == {0o600}
+            assert {item.name for item in found} >= {kind.file, f"{kind.file}-wal"}
+            assert {stat.S_IMODE(item.stat().st_mode) for item in found} == {0o600}
     finally:
         os.umask(old)
     for folder in (tmp_path / "a", tmp_path / "a" / "b"):
@@ -152,7 +152,7 @@ def test_its_name_appears_with_the_whole_of_it_and_is_on_the_disk(
         link(new, path)
 
     def synced(folder: Path) -> None:
-        assert [one.name for one in folder.iterdir()] == [KIND.file]
+        assert [path.name for path in folder.iterdir()] == [KIND.file]
         steps.append("sync")
         sync(folder)
 
@@ -175,7 +175,7 @@ def test_what_a_killed_creation_left_is_cleared_away(tmp_path: Path) -> None:
     for tail in ("", "-journal"):
         (tmp_path / f"{KIND.file}.new-abc{tail}").write_bytes(b"half")
     opened(tmp_path).close()
-    assert [one.name for one in tmp_path.iterdir()] == [KIND.file]
+    assert [path.name for path in tmp_path.iterdir()] == [KIND.file]
 
 
 def test_a_new_one_is_never_made_over_one_that_is_there(kept: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_log_without_its_file_is_not_begun_anew(tmp_path: Path, tail: str) -> 
     assert PrivateDatabase.exists(tmp_path, KIND)
     for begin in (opened, lambda folder: PrivateDatabase.open(folder, KIND)):
         refused(lambda begin=begin: begin(tmp_path), "its write-ahead log is not", tmp_path)  # type: ignore[misc]
-    assert [one.name for one in tmp_path.iterdir()] == [left.name]
+    assert [path.name for path in tmp_path.iterdir()] == [left.name]
     left.unlink()
     opened(tmp_path).close()  # control
 
@@ -313,10 +313,10 @@ def test_a_file_system_without_logs_is_refused(
 ) -> None:
     original = PrivateDatabase.one
 
-    def one(self: PrivateDatabase, query: str, *values: object) -> object:
+    def item(self: PrivateDatabase, query: str, *values: object) -> object:
         return "delete" if query == "PRAGMA journal_mode=WAL" else original(self, query, *values)
 
-    monkeypatch.setattr(PrivateDatabase, "one", one)
+    monkeypatch.setattr(PrivateDatabase, "one", item)
     refused(lambda: opened(tmp_path), "no write-ahead log in this folder", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -458,16 +458,16 @@ def test_processes_that_open_it_at_once_make_one(tmp_path: Path, how: str) -> No
     said = [worker.communicate(timeout=900)[0].splitlines() for worker in workers]
     for number, outcomes in enumerate(zip(*said, strict=True)):
         assert outcomes.count("created") <= 1, outcomes
-        refusals = {one for one in outcomes if one.startswith("QRES")}
+        refusals = {outcome for outcome in outcomes if outcome.startswith("QRES")}
         if how == "shared":
             assert not refusals
             assert outcomes.count("created") == 1
         assert refusals <= {"QRES-E602\tanother process has it open"}
         kind = SHARED if how == "shared" else KIND
         assert len(notes(tmp_path / str(number), kind)) == 3 - sum(
-            one.startswith("QRES") for one in outcomes
+            outcome.startswith("QRES") for outcome in outcomes
         )
-        assert [one.name for one in (tmp_path / str(number)).iterdir()] == [KIND.file]
+        assert [path.name for path in (tmp_path / str(number)).iterdir()] == [KIND.file]
 
 
 # ── facts ─────────────────────────────────────────────────────────────────────────────────────
@@ -513,7 +513,7 @@ def test_files_are_written_whole_and_private(tmp_path: Path) -> None:
         refuse_loose(path)
     path.chmod(0o600)
     refuse_loose(path)  # control
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_new_file_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +532,7 @@ def test_a_new_file_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(LabError, match="QRES-E803"):
         create_file(tmp_path / "link", b"newer")
-    assert {one.name for one in tmp_path.iterdir()} == {"new", "link"}
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "link"}
     with pytest.raises(RoundError, match="QRES-E602"):
         create_file(tmp_path / "none" / "new", b"x")
 
@@ -556,7 +556,7 @@ def test_a_disk_that_refuses_leaves_the_old_file(
             replace_file(path, b"new")
     assert caught.value.code == "QRES-E602"
     assert path.read_bytes() == b"old"
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
     replace_file(path, b"new")  # control
     assert path.read_bytes() == b"new"
 
@@ -583,4 +583,4 @@ def test_leftovers_are_those_of_one_file(tmp_path: Path) -> None:
     for name in ("file", "file.new-1", "other.new-1", "file.newer"):
         (tmp_path / name).touch()
     clear_leftovers(tmp_path / "file")
-    assert {one.name for one in tmp_path.iterdir()} == {"file", "other.new-1", "file.newer"}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "other.new-1", "file.newer"}

@@ -80,14 +80,14 @@ def test_a_root_names_one_blob(first: bytes, second: bytes) -> None:
 
 
 def test_the_root_binds_size_and_hashes() -> None:
-    one, two = b"1" * 32, b"2" * 32
+    item, two = b"1" * 32, b"2" * 32
     refs = [
-        BlobRef(1, (one,)),
-        BlobRef(2, (one,)),
+        BlobRef(1, (item,)),
+        BlobRef(2, (item,)),
         BlobRef(1, (two,)),
-        BlobRef(CHUNK + 1, (one, two)),
-        BlobRef(CHUNK + 1, (two, one)),
-        BlobRef(CHUNK + 2, (one, two)),
+        BlobRef(CHUNK + 1, (item, two)),
+        BlobRef(CHUNK + 1, (two, item)),
+        BlobRef(CHUNK + 2, (item, two)),
     ]
     assert len({ref.root for ref in refs}) == len(refs)
 

@@ -183,7 +183,7 @@ def test_the_digest_of_a_known_vector() -> None:
 
 def test_vectors_that_differ_have_different_digests() -> None:
     family = [vec(0), vec(0, 0), vec(0, 0, 0), vec(1), vec(-1), vec(1, 0), vec(0, 1), vec(1, 256)]
-    assert len({vector_digest(one) for one in family}) == len(family)
+    assert len({vector_digest(item) for item in family}) == len(family)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_updates_hold_what_they_were_given() -> None:
 
 
 def test_by_default_each_row_is_its_senders_own() -> None:
-    assert make().members == tuple((one,) for one in senders(3))
+    assert make().members == tuple((sender,) for sender in senders(3))
     assert make().sums is None
     assert dict(make().companions) == {}
 
@@ -320,9 +320,9 @@ def test_sums_are_frozen_and_have_the_rows_shape() -> None:
 
 
 def test_companions_are_one_for_each_row() -> None:
-    one = Companion(b"x")
-    assert make(companions={"p": (one,) * 3}).companions == {"p": (one,) * 3}
-    for wrong in ((one,) * 2, [one] * 3):
+    companion = Companion(b"x")
+    assert make(companions={"p": (companion,) * 3}).companions == {"p": (companion,) * 3}
+    for wrong in ((companion,) * 2, [companion] * 3):
         found = code_of(lambda value=wrong: make(companions={"p": value}))
         assert found == ("QRES-E502", "updates.companions.p")
 
@@ -331,7 +331,7 @@ def test_taking_rows_takes_all_that_belongs_to_them() -> None:
     beside = tuple(Companion(bytes([index])) for index in range(3))
     exact = np.arange(12, dtype=np.int64).reshape(3, 4)
     taken = make(sums=exact, companions={"p": beside}).take(np.array([0, 2]))
-    assert taken.members == tuple((one,) for one in (senders(3)[0], senders(3)[2]))
+    assert taken.members == tuple((item,) for item in (senders(3)[0], senders(3)[2]))
     assert taken.sums is not None
     assert taken.sums.tolist() == exact[[0, 2]].tolist()
     assert taken.companions == {"p": (beside[0], beside[2])}

@@ -425,10 +425,10 @@ def test_any_bytes_raise_nothing_but_a_wire_error(data: bytes) -> None:
 def test_a_spliced_frame_raises_nothing_but_a_wire_error(
     envelope: Envelope, data: st.DataObject
 ) -> None:
-    one, two = SAMPLE.to_bytes(), envelope.to_bytes()
-    cut = data.draw(st.integers(0, len(one)))
+    item, two = SAMPLE.to_bytes(), envelope.to_bytes()
+    cut = data.draw(st.integers(0, len(item)))
     resume = data.draw(st.integers(0, len(two)))
-    spliced = one[:cut] + two[resume:]
+    spliced = item[:cut] + two[resume:]
     if spliced != two:
         check_damage(spliced, SAMPLE)
 

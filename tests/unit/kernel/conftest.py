@@ -66,11 +66,11 @@ def make_kernel(make_config: Callable[..., Config]) -> MakeKernel:
                 ("memory", Memory, "transport"),
                 ("mean", Mean, "aggregate"),
             )
-            if not any(hasattr(one, hook) for one in plugins.values())
+            if not any(hasattr(plugin, hook) for plugin in plugins.values())
         }
         classes: dict[str, type[object]] = {**plugins, **missing}
         tables = {name: (options or {}).get(name, {}) for name in classes}
-        installed = {name: Installed.local(name, one) for name, one in classes.items()}
+        installed = {name: Installed.local(name, cls) for name, cls in classes.items()}
         kernel = Kernel.from_config(make_config(tables, **swarm), installed=installed)
         if set_up:
             kernel.setup(make_node_info(nodes=kernel.swarm.nodes))

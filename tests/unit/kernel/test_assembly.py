@@ -61,7 +61,7 @@ def plugin(name: str = "toy", **changes: Any) -> Installed:
 def refused(make_config: MakeConfig, name: str, *found: Installed, **table: Any) -> Any:
     """The single problem of enabling ``name``."""
     with pytest.raises(PluginError) as caught:
-        assemble(make_config({name: table}), {one.name: one for one in found})
+        assemble(make_config({name: table}), {item.name: item for item in found})
     (problem,) = caught.value.problems
     return problem
 
@@ -75,7 +75,7 @@ def local(make_config: MakeConfig, factory: Any, **table: Any) -> Enabled:
 def local_problems(make_config: MakeConfig, factory: Any, **table: Any) -> list[tuple[str, str]]:
     with pytest.raises(PluginError) as caught:
         local(make_config, factory, **table)
-    return [(one.code, str(one)) for one in caught.value.problems]
+    return [(problem.code, str(problem)) for problem in caught.value.problems]
 
 
 # ── the gate ──────────────────────────────────────────────────────────────────────────────────────
@@ -518,5 +518,5 @@ def test_plugins_keep_the_order_of_the_file(make_config: MakeConfig) -> None:
     names = ["zeta", "alpha", "mid"]
     found = {name: Installed.local(name, Honest) for name in sorted(names)}
     enabled = assemble(make_config({name: {} for name in names}), found)
-    assert [one.name for one in enabled] == names
-    assert [one.origin.name for one in enabled] == names
+    assert [plugin.name for plugin in enabled] == names
+    assert [plugin.origin.name for plugin in enabled] == names

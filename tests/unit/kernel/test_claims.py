@@ -66,7 +66,7 @@ SUM = plugin("sum", "privatize", "reveal", hides=Hides(Visibility.SUM))
 
 
 def codes(*plugins: Enabled, swarm: SwarmConfig = SWARM) -> list[str]:
-    return [one.code for one in solve((*BASE, *plugins), swarm).problems]
+    return [problem.code for problem in solve((*BASE, *plugins), swarm).problems]
 
 
 def problem(*plugins: Enabled, swarm: SwarmConfig = SWARM) -> Problem:

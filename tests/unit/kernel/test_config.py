@@ -39,7 +39,7 @@ def problems(raw: Any, sections: Mapping[str, type] | None = None) -> list[Probl
 
 
 def codes(found: list[Problem]) -> list[tuple[str, str]]:
-    return [(one.code, one.where) for one in found]
+    return [(problem.code, problem.where) for problem in found]
 
 
 # ── the file ──────────────────────────────────────────────────────────────────────────────────────

@@ -24,13 +24,13 @@ def diagnosed(raw: Mapping[str, Any]) -> Diagnosis:
 
 
 def codes(found: Diagnosis) -> list[str]:
-    return [one.code for one in found.problems]
+    return [problem.code for problem in found.problems]
 
 
 def test_a_sound_configuration_is_shown_as_it_would_run(swarm_table: SwarmTable) -> None:
     found = diagnosed({"swarm": swarm_table(), "plugins": BOTH})
     assert found.problems == ()
-    assert [one.name for one in found.enabled] == ["memory", "mean"]
+    assert [plugin.name for plugin in found.enabled] == ["memory", "mean"]
     assert len(found.notices) == 2
     assert found.config is not None
     assert found.config.swarm.nodes == 4
@@ -50,7 +50,7 @@ def test_a_broken_swarm_table_does_not_hide_broken_plugins() -> None:
 def test_sound_plugins_of_a_broken_swarm_are_shown() -> None:
     found = diagnosed({"swarm": {}, "plugins": BOTH})
     assert set(codes(found)) == {"QRES-E103"}
-    assert [one.name for one in found.enabled] == ["memory", "mean"]
+    assert [plugin.name for plugin in found.enabled] == ["memory", "mean"]
     assert found.config is None
 
 

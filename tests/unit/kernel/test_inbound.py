@@ -118,7 +118,7 @@ def parts(make_kernel: MakeKernel) -> Parts:
     kernel = make_kernel(
         {"mac": Mac, "replay": Replay, "gate": Gate}, insecure=False, max_message_bytes=2048
     )
-    by_name = {one.name: one.instance for one in kernel.enabled}
+    by_name = {plugin.name: plugin.instance for plugin in kernel.enabled}
     return Parts(kernel, by_name["mac"], by_name["replay"], by_name["gate"])
 
 
@@ -223,7 +223,7 @@ def test_an_authenticated_sender_can_be_blamed(parts: Parts) -> None:
     message = signed(parts)
     parts.inbound(message)
     assert parts.refused(message) == Rejection(Fault.REPLAYED, Blame.SENDER, SENDER, "replay")
-    assert [one.subject for one in parts.gate.told] == [SENDER]
+    assert [message.subject for message in parts.gate.told] == [SENDER]
 
 
 def test_the_clock_reaches_the_replay_check(parts: Parts) -> None:

@@ -418,7 +418,7 @@ def test_plugins_may_be_equal_mutable_and_unhashable(make_kernel: MakeKernel) ->
     """``attrs.define`` makes instances that equal each other and have no hash."""
     kernel = make_kernel({"a": Counting, "b": Counting, "c": Counting})
     kernel.privatize(UPDATE, ROUND)
-    assert [one.instance.calls for one in kernel.enabled[:3]] == [2, 2, 2]  # type: ignore[attr-defined]
+    assert [plugin.instance.calls for plugin in kernel.enabled[:3]] == [2, 2, 2]  # type: ignore[attr-defined]
 
 
 def test_equal_frozen_plugins_are_each_called(make_kernel: MakeKernel) -> None:
@@ -427,8 +427,8 @@ def test_equal_frozen_plugins_are_each_called(make_kernel: MakeKernel) -> None:
     def setup(_self: object) -> None:
         called.append(1)
 
-    one = plugin(setup=setup)
-    make_kernel({"a": one, "b": one})
+    item = plugin(setup=setup)
+    make_kernel({"a": item, "b": item})
     assert called == [1, 1]
 
 
@@ -915,9 +915,9 @@ def test_a_neighbour_is_admitted_if_every_plugin_accepts(make_kernel: MakeKernel
 
         return plugin(admit=admit)
 
-    one = make_kernel({"one": only(b"card")})
-    assert one.admit(PEER, b"card") is ACCEPT
-    assert one.admit(PEER, b"forged").reason == "no"
+    kernel = make_kernel({"one": only(b"card")})
+    assert kernel.admit(PEER, b"card") is ACCEPT
+    assert kernel.admit(PEER, b"forged").reason == "no"
     both = make_kernel({"one": only(b"card"), "two": only(b"other")})
     assert not both.admit(PEER, b"card").accepted
 
@@ -955,7 +955,7 @@ def test_the_transport_is_given_the_admission(make_kernel: MakeKernel) -> None:
 
 def test_a_kernel_knows_what_it_runs(make_kernel: MakeKernel) -> None:
     kernel = make_kernel({"toy": returning("setup", None)})
-    assert [one.name for one in kernel.enabled] == ["toy", "memory", "mean"]
+    assert [plugin.name for plugin in kernel.enabled] == ["toy", "memory", "mean"]
     assert kernel.has("setup")
     assert not kernel.has("authenticate")
     assert [text.split(":")[0] for text in kernel.solution.notices] == ["INSECURE", "INSECURE"]
@@ -965,7 +965,7 @@ def test_from_config_looks_at_the_environment_if_not_told_otherwise(
     make_config: Callable[..., Config],
 ) -> None:
     kernel = Kernel.from_config(make_config({"memory": {"capacity": 7}, "mean": {}}))
-    memory, mean = (one.instance for one in kernel.enabled)
+    memory, mean = (plugin.instance for plugin in kernel.enabled)
     assert memory == Memory(7)
     assert mean == Mean()
-    assert all(isinstance(one, Enabled) for one in kernel.enabled)
+    assert all(isinstance(plugin, Enabled) for plugin in kernel.enabled)

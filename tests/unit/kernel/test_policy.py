@@ -87,16 +87,16 @@ def write(tmp_path: Path) -> Write:
 def problems_of(path: Path) -> list[tuple[str, str, str]]:
     with pytest.raises(ConfigError) as caught:
         load(path)
-    return [(one.code, one.where, one.what) for one in caught.value.problems]
+    return [(problem.code, problem.where, problem.what) for problem in caught.value.problems]
 
 
 def refused(policies: list[SitePolicy], raw: dict[str, Any]) -> list[str]:
     """Where the policies are not met."""
     config = parse(raw, source="job.toml", sections={})
     found = unmet(policies, config, assemble(config, INSTALLED))
-    assert {one.code for one in found} <= {"QRES-E315"}
-    assert all(one.fix for one in found)
-    return [one.where for one in found]
+    assert {problem.code for problem in found} <= {"QRES-E315"}
+    assert all(item.fix for item in found)
+    return [item.where for item in found]
 
 
 # ── the file ──────────────────────────────────────────────────────────────────────────────────────
@@ -164,13 +164,13 @@ def test_a_malformed_policy_is_refused_where_it_is_wrong(
 ) -> None:
     path = write(text)
     found = problems_of(path)
-    assert [one[:2] for one in found] == [(code, f"{path}: {key}")]
+    assert [item[:2] for item in found] == [(code, f"{path}: {key}")]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet", "require = []", "[at_least]"])
 def test_a_policy_that_demands_nothing_is_a_file_cut_short(write: Write, text: str) -> None:
     path = write(text)
-    assert [one[:2] for one in problems_of(path)] == [("QRES-E103", str(path))]
+    assert [item[:2] for item in problems_of(path)] == [("QRES-E103", str(path))]
 
 
 def test_an_unreadable_policy_is_refused_and_named(tmp_path: Path, write: Write) -> None:
@@ -190,7 +190,9 @@ def test_any_bytes_are_a_policy_or_named_errors(
     try:
         policy = load(path)
     except ConfigError as error:
-        wrong = [one.where for one in error.problems if not one.where.startswith(str(path))]
+        wrong = [
+            problem.where for problem in error.problems if not problem.where.startswith(str(path))
+        ]
     else:
         assert attrs.evolve(policy, source="") != SitePolicy("")
     assert not wrong
@@ -203,7 +205,7 @@ def test_every_source_applies_and_none_replaces_another(tmp_path: Path, write: W
     files = [write(f"require = ['p{k}']", f"{k}.toml") for k in range(4)]
     environment = {"QRES_POLICY": os.pathsep.join(map(str, files[1:3]))}
     found = in_force([files[3]], environment=environment, system=files[0])
-    assert [one.require for one in found] == [("p0",), ("p1",), ("p2",), ("p3",)]
+    assert [item.require for item in found] == [("p0",), ("p1",), ("p2",), ("p3",)]
     assert in_force([], environment={}, system=tmp_path / "none") == ()
     assert in_force([], environment={"QRES_POLICY": ""}, system=tmp_path / "a" / "b") == ()
 
@@ -213,7 +215,7 @@ def test_what_is_named_and_cannot_be_read_is_refused_together(tmp_path: Path, wr
     environment = {"QRES_POLICY": str(tmp_path / "gone.toml")}
     with pytest.raises(ConfigError) as caught:
         in_force([broken], environment=environment, system=tmp_path / "none")
-    assert [one.code for one in caught.value.problems] == ["QRES-E101", "QRES-E102"]
+    assert [problem.code for problem in caught.value.problems] == ["QRES-E101", "QRES-E102"]
 
 
 def test_a_system_policy_that_leads_nowhere_is_no_absent_one(tmp_path: Path) -> None:
@@ -344,10 +346,10 @@ def test_rules_together_are_as_strict_as_the_strictest(
 ) -> None:
     key = ("plugins", "dp", "epsilon")
     ceilings = [PolicyRule("at_most", key, strict), PolicyRule("at_most", key, loose)]
-    assert all(one.allows(value) for one in ceilings) == (value <= min(strict, loose))
+    assert all(ceiling.allows(value) for ceiling in ceilings) == (value <= min(strict, loose))
     floors = [PolicyRule("at_least", key, strict), PolicyRule("at_least", key, loose)]
-    assert all(one.allows(value) for one in floors) == (value >= max(strict, loose))
-    assert not any(one.allows(float("nan")) for one in [*ceilings, *floors])
+    assert all(floor.allows(value) for floor in floors) == (value >= max(strict, loose))
+    assert not any(ceiling.allows(float("nan")) for ceiling in [*ceilings, *floors])
 
 
 # ── what is said ──────────────────────────────────────────────────────────────────────────────────
@@ -365,7 +367,7 @@ def test_a_refusal_names_the_policy_the_rule_the_key_the_value_and_the_fix(
     with pytest.raises(CompatibilityError) as caught:
         enforce([policy], config, assemble(config, INSTALLED))
     said = "the site policy /etc/qres/policy.toml"
-    assert [(one.where, one.what, one.fix) for one in caught.value.problems] == [
+    assert [(problem.where, problem.what, problem.fix) for problem in caught.value.problems] == [
         (
             "plugins.zk",
             f"not enabled, and {said} requires it (require)",
@@ -385,9 +387,9 @@ def test_a_diagnosis_tells_policies_with_everything_else(swarm_table: SwarmTable
     for table in tables:
         raw = job(swarm_table, mean=table)
         found = diagnose(raw, source="job", sections={}, installed=INSTALLED, policies=[policy])
-        where = [one.where for one in found.problems if one.code == "QRES-E315"]
+        where = [problem.where for problem in found.problems if problem.code == "QRES-E315"]
         assert where == ["plugins.zk", "plugins.mean"]
-        assert not any("site policy" in one for one in found.notices)
+        assert not any("site policy" in notice for notice in found.notices)
 
 
 def test_rules_that_do_nothing_are_remarked_on(swarm_table: SwarmTable) -> None:

@@ -82,7 +82,7 @@ def problem(*plugins: Enabled, **changes: Any) -> Problem:
 
 
 def without(gone: Enabled, *more: Enabled) -> tuple[Enabled, ...]:
-    return (*(one for one in COMPLETE if one is not gone), *more)
+    return (*(item for item in COMPLETE if item is not gone), *more)
 
 
 # ── the table of slots ────────────────────────────────────────────────────────────────────────────
@@ -428,7 +428,7 @@ def test_every_refusal_of_the_solver_has_a_row() -> None:
 
 def test_all_refusals_come_together() -> None:
     found = solution(toy("stamp", "sign"), KRUM, SECAGG, nodes=3, byzantine=2, quorum=3)
-    assert sorted({one.code for one in found.problems}) == [
+    assert sorted({problem.code for problem in found.problems}) == [
         "QRES-E301",
         "QRES-E303",
         "QRES-E304",
@@ -441,7 +441,7 @@ def test_all_refusals_come_together() -> None:
 
 def test_an_empty_secure_swarm_lacks_every_hook_it_must_have() -> None:
     found = solution().problems
-    assert [(one.code, one.what.split()[-1]) for one in found] == [
+    assert [(problem.code, problem.what.split()[-1]) for problem in found] == [
         ("QRES-E301", "'transport'"),
         ("QRES-E306", "'sign'"),
         ("QRES-E306", "'authenticate'"),
@@ -512,7 +512,7 @@ def test_only_privatize_plugins_hide() -> None:
 
 def test_an_insecure_swarm_must_be_declared_and_is_announced() -> None:
     open_swarm = (MEMORY, MEAN)
-    assert {one.code for one in solution(*open_swarm).problems} == {"QRES-E306"}
+    assert {problem.code for problem in solution(*open_swarm).problems} == {"QRES-E306"}
     declared = solution(*open_swarm, insecure=True)
     assert declared.problems == ()
     assert [text.split(";")[0] for text in declared.notices] == [
@@ -522,7 +522,7 @@ def test_an_insecure_swarm_must_be_declared_and_is_announced() -> None:
 
 
 def test_insecure_excuses_nothing_else() -> None:
-    codes = [one.code for one in solution(toy("stamp", "sign"), insecure=True).problems]
+    codes = [problem.code for problem in solution(toy("stamp", "sign"), insecure=True).problems]
     assert codes == ["QRES-E301", "QRES-E301", "QRES-E308"]
 
 
@@ -571,10 +571,10 @@ def test_others_word_for_proofs_needs_proofs_that_it_can_be_given_for_and_a_sign
     proof = toy("zk", "prove", "verify", transferable=True)
     found = solution(*COMPLETE, proof, **shared)
     assert not found.problems
-    (notice,) = [one for one in found.notices if "proof_checks" in one]
+    (notice,) = [notice for notice in found.notices if "proof_checks" in notice]
     assert notice.startswith("swarm.proof_checks: 3 nodes check each proof")
     assert "at most 1 of all nodes lie" in notice
-    assert not any("proof_checks" in one for one in solution(*COMPLETE, proof).notices)
+    assert not any("proof_checks" in notice for notice in solution(*COMPLETE, proof).notices)
 
     def refused(*plugins: Enabled, **changes: Any) -> Problem:
         found = problem(*plugins, **shared, **changes)
@@ -629,22 +629,22 @@ def test_any_combination_is_solved(
         for index, (hooks, claims) in enumerate(stated)
     ]
     found = solve(plugins, around)
-    names = {one.name for one in plugins}
-    for one in found.problems:
+    names = {plugin.name for plugin in plugins}
+    for item in found.problems:
         places = {"plugins", "swarm.byzantine", "swarm.proof_checks", *names}
-        assert one.where.removeprefix("plugins.") in places
-        assert "QRES-E301" <= one.code <= "QRES-E312" or one.code == "QRES-E316"
+        assert item.where.removeprefix("plugins.") in places
+        assert "QRES-E301" <= item.code <= "QRES-E312" or item.code == "QRES-E316"
     if found.problems:
         return
 
     def having(hook: str) -> list[Enabled]:
-        return [one for one in plugins if hook in one.hooks]
+        return [plugin for plugin in plugins if hook in plugin.hooks]
 
     assert len(having("transport")) == len(having("aggregate")) == 1
     assert len(having("reputation")) <= 1
     assert around.insecure or (having("sign") and having("authenticate") and having("replay_check"))
     assert around.nodes >= 3 * around.byzantine + 1
-    left = min([INDIVIDUAL, *(one.claims.hides.leaves for one in having("privatize"))])
+    left = min([INDIVIDUAL, *(item.claims.hides.leaves for item in having("privatize"))])
     for seer in [*having("aggregate"), *having("wrap_aggregate"), *having("verify")]:
         assert seer.claims.needs.visibility <= left
     assert not (having("reveal") and (having("screen") or having("endorse")))

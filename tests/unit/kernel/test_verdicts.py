@@ -111,7 +111,7 @@ def test_no_authenticator_is_not_an_acceptance(make_kernel: MakeKernel) -> None:
     assert naive() is True, "all([]) accepts"
     with pytest.raises(CompatibilityError) as caught:
         make_kernel({}, insecure=False)
-    assert {one.code for one in caught.value.problems} == {"QRES-E306"}
+    assert {problem.code for problem in caught.value.problems} == {"QRES-E306"}
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -340,8 +340,8 @@ def checking(alone: Callable[[Contribution], object], together: object) -> type[
     return attrs.make_class("Checking", [], class_body=body)
 
 
-def second_is_bad(one: Contribution) -> Verdict:
-    return reject("bad", blame=Blame.SENDER) if one.digest[0] == 1 else ACCEPT
+def second_is_bad(contribution: Contribution) -> Verdict:
+    return reject("bad", blame=Blame.SENDER) if contribution.digest[0] == 1 else ACCEPT
 
 
 def fails(_contributions: object) -> NoReturn:
@@ -353,20 +353,20 @@ def test_many_are_checked_by_one_question(make_kernel: MakeKernel) -> None:
 
     def together(contributions: tuple[Contribution, ...]) -> list[Verdict]:
         asked.append(len(contributions))
-        return [second_is_bad(one) for one in contributions]
+        return [second_is_bad(contribution) for contribution in contributions]
 
     def never(_one: Contribution) -> Verdict:
         raise AssertionError
 
     kernel = make_kernel({"bulk": checking(never, together)})
     found = kernel.verify_all(several(), make_round_info())
-    assert [(one.reason, name) for one, name in found] == [("", ""), ("bad", "bulk"), ("", "")]
+    assert [(item.reason, name) for item, name in found] == [("", ""), ("bad", "bulk"), ("", "")]
     assert asked == [3]
 
 
 @pytest.mark.parametrize(
     "together",
-    [fails, None, [], [ACCEPT], [ACCEPT] * 4, "yes", lambda _all: (one for one in ())],
+    [fails, None, [], [ACCEPT], [ACCEPT] * 4, "yes", lambda _all: (item for item in ())],
     ids=["raises", "none", "empty", "too few", "too many", "text", "generator"],
 )
 def test_a_failing_hook_for_many_is_replaced_by_the_one_for_each(
@@ -374,20 +374,20 @@ def test_a_failing_hook_for_many_is_replaced_by_the_one_for_each(
 ) -> None:
     kernel = make_kernel({"bulk": checking(second_is_bad, together)})
     found = kernel.verify_all(several(), make_round_info())
-    assert [one is ACCEPT for one, _name in found] == [True, False, True]
+    assert [item is ACCEPT for item, _name in found] == [True, False, True]
 
 
 def test_what_is_no_verdict_among_many_rejects_that_one(make_kernel: MakeKernel) -> None:
     kernel = make_kernel({"bulk": checking(second_is_bad, [ACCEPT, True, ACCEPT])})
     found = kernel.verify_all(several(), make_round_info())
-    assert [one.reason for one, _name in found] == ["", "verify-all-gave-no-verdict", ""]
+    assert [item.reason for item, _name in found] == ["", "verify-all-gave-no-verdict", ""]
 
 
 def test_what_one_plugin_refuses_the_next_is_not_asked_about(make_kernel: MakeKernel) -> None:
     seen: list[bytes] = []
 
     def note(contributions: tuple[Contribution, ...]) -> list[Verdict]:
-        seen.extend(one.digest[:1] for one in contributions)
+        seen.extend(contribution.digest[:1] for contribution in contributions)
         return [ACCEPT] * len(contributions)
 
     kernel = make_kernel(

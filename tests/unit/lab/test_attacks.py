@@ -34,8 +34,8 @@ def context(
 
 def vectors(name: str, strength: float | None = None, **more: int) -> list[list[int]]:
     forged = make_attack(name, strength).forge(context(**more))
-    assert all(one.weight == 5 for one in forged)
-    return [np.frombuffer(one.octets, dtype="<i4").tolist() for one in forged]
+    assert all(item.weight == 5 for item in forged)
+    return [np.frombuffer(item.octets, dtype="<i4").tolist() for item in forged]
 
 
 def test_sign_flip_negates_and_stays_on_the_grid() -> None:
@@ -114,11 +114,11 @@ def test_silent_sends_nothing() -> None:
 
 
 def test_every_attack_says_what_it_is() -> None:
-    for name, one in ATTACKS.items():
-        assert one.name == name
-        assert one.summary
-        assert one.knowledge
-        assert isinstance(one.make(None).forge(context()), tuple)
+    for name, attack in ATTACKS.items():
+        assert attack.name == name
+        assert attack.summary
+        assert attack.knowledge
+        assert isinstance(attack.make(None).forge(context()), tuple)
 
 
 def test_unknown_names_and_senseless_strengths_are_refused() -> None:
@@ -141,8 +141,8 @@ def test_a_plan_is_worked_out_once_a_round_for_all_colluders() -> None:
     worked: list[int] = []
     first = context(index=0)
     second = attrs.evolve(context(index=1), board=first.board)
-    for one in (first, second, first):
-        assert one.agreed(lambda: worked.append(1) or "plan") == "plan"
+    for item in (first, second, first):
+        assert item.agreed(lambda: worked.append(1) or "plan") == "plan"
     assert worked == [1]
 
 

@@ -145,7 +145,7 @@ def test_a_plain_mean_takes_the_backdoor_and_still_does_its_task(
     share = backdoored.final("backdoor") or 0.0
     assert share > 0.9
     assert (backdoored.final("accuracy") or 0.0) > 0.6
-    assert all("backdoor" in one.metrics for one in backdoored.rounds)
+    assert all("backdoor" in item.metrics for item in backdoored.rounds)
     told = f"of the held-out examples with the trigger the model calls {share:.1%} class 0"
     assert told in summary(backdoored)
 
@@ -153,8 +153,8 @@ def test_a_plain_mean_takes_the_backdoor_and_still_does_its_task(
 def test_both_engines_see_the_same_backdoor(backdoored: SimulationResult) -> None:
     scenario = Scenario(rounds=4, attack="backdoor", attackers=1)
     events = simulate(config(6), scenario, task=TaskConfig())
-    assert [dict(one.metrics) for one in events.closed] == [
-        dict(one.metrics) for one in backdoored.rounds
+    assert [dict(record.metrics) for record in events.closed] == [
+        dict(item.metrics) for item in backdoored.rounds
     ]
 
 

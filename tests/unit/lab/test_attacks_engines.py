@@ -30,14 +30,14 @@ def test_two_rounds_of_every_attack_in_both_engines(name: str, task: TaskConfig)
     scenario = Scenario(rounds=2, seed=4, attack=name, attackers=2)
     vectorised = attrs.evolve(scenario, engine="vectorised")
     if isinstance(make_attack(name), DataAttack) and task is QUADRATIC:
-        for one in (scenario, vectorised):
+        for item in (scenario, vectorised):
             with pytest.raises(LabError, match="QRES-E105"):
-                simulate(config(), one, task=task)
+                simulate(config(), item, task=task)
         return
-    events, fast = (simulate(config(), one, task=task) for one in (scenario, vectorised))
+    events, fast = (simulate(config(), item, task=task) for item in (scenario, vectorised))
     assert events.unanimous
     assert len(events.closed) == len(fast.closed) == 2
     if name not in BY_ARRIVAL:
-        assert [one.model_digest for one in events.closed] == [
-            one.model_digest for one in fast.closed
+        assert [record.model_digest for record in events.closed] == [
+            record.model_digest for record in fast.closed
         ]

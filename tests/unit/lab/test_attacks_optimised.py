@@ -60,12 +60,12 @@ def krum(rows: Rows) -> Vector:
     scores = [
         sum(
             sorted(
-                sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
+                sum((a - b) ** 2 for a, b in zip(value, other, strict=True))
                 for j, other in enumerate(values)
                 if j != i
             )[: len(values) - 6]
         )
-        for i, one in enumerate(values)
+        for i, value in enumerate(values)
     ]
     return rows[scores.index(min(scores))]
 
@@ -218,7 +218,7 @@ def row(*values: int) -> Rows:
 
 def test_a_probe_leaves_the_plugins_of_the_node_as_they_are() -> None:
     kernel = swarm("stateful", Stateful)
-    (plugin,) = [one.instance for one in kernel.enabled if one.name == "stateful"]
+    (plugin,) = [plugin.instance for plugin in kernel.enabled if plugin.name == "stateful"]
     assert isinstance(plugin, Stateful)
     bench = shadow(kernel)
     first = bench.probe(row(20, 40))
@@ -294,8 +294,8 @@ def test_a_probe_is_screened_and_must_be_endorsed_by_the_held_out_examples() -> 
         ((500, 0), [108, 2], None),  # not endorsed
         ((5000, 0), [1008, 2], [10, 2]),  # screened out; four are left
     ]:
-        for one, expected in ((bench, blind), (judged, seeing)):
-            merged = one.probe(row(*forged))
+        for item, expected in ((bench, blind), (judged, seeing)):
+            merged = item.probe(row(*forged))
             assert (None if merged is None else merged.tolist()) == expected
     assert examples.calls == 4 + 3 + 3  # the honest rows once, forged and merged ones each time
 
@@ -337,7 +337,7 @@ def test_a_probe_foretells_the_round(engine: str) -> None:
                     merged = context.probe(guess)
                     assert merged is not None
                 told.append((context.model + merged).tolist())
-                return [np.ascontiguousarray(one) for one in rows]
+                return [np.ascontiguousarray(row) for row in rows]
 
             mine = context.agreed(plan)[context.index]
             return (Forgery(mine.astype("<i4").tobytes(), context.own.weight),)
@@ -353,7 +353,7 @@ def test_a_probe_foretells_the_round(engine: str) -> None:
     finally:
         del ATTACKS["test_foretell"]
     assert len(told) == len(result.closed) == 3
-    digests = [one.model_digest for one in result.closed]
+    digests = [record.model_digest for record in result.closed]
     assert digests == [
         model_digest(np.array(model, dtype=np.int32), step).hex()
         for step, model in enumerate(told, start=1)

@@ -110,7 +110,9 @@ def directed(kind: str, rows: Rows) -> list[float]:
 
 
 def squares(rows: Rows, row: Sequence[float]) -> list[float]:
-    return [math.fsum((a - b) ** 2 for a, b in zip(one, row, strict=True)) for one in rows.tolist()]
+    return [
+        math.fsum((a - b) ** 2 for a, b in zip(item, row, strict=True)) for item in rows.tolist()
+    ]
 
 
 def largest(distances: list[float]) -> float:
@@ -132,7 +134,7 @@ def test_the_bound_holds_for_what_is_sent(
     name: str, kind: str, spent: Callable[[list[float]], float], rows: Rows
 ) -> None:
     del kind
-    budget = max(spent(squares(rows, one)) for one in rows.tolist())
+    budget = max(spent(squares(rows, item)) for item in rows.tolist())
     row = sent(name, rows)
     mean = [held(statistics.fmean(column)) for column in columns(rows)]
     # Where the honest updates are within a grid step of each other, their mean itself may break
@@ -146,10 +148,10 @@ def test_the_bound_holds_for_what_is_sent(
 def test_the_bound_is_tight_the_bisection_of_the_paper_finds_the_same(
     name: str, kind: str, spent: Callable[[list[float]], float], rows: Rows
 ) -> None:
-    budget = max(spent(squares(rows, one)) for one in rows.tolist())
+    budget = max(spent(squares(rows, item)) for item in rows.tolist())
     mean = [statistics.fmean(column) for column in columns(rows)]
     way = directed(kind, rows)
-    size = math.sqrt(math.fsum(one**2 for one in way))
+    size = math.sqrt(math.fsum(item**2 for item in way))
 
     def at(gamma: float) -> list[float]:
         return [m + gamma * w for m, w in zip(mean, way, strict=True)]
@@ -200,7 +202,7 @@ def mimicked(rounds: Sequence[Rows], strength: float) -> list[int]:
                 rng,
                 board=board,
             )
-            copies += [one.octets for one in attack.forge(context)]
+            copies += [item.octets for item in attack.forge(context)]
         assert copies[0] == copies[1]
         row = np.frombuffer(copies[0], dtype="<i4")
         (found,) = np.flatnonzero((rows == row).all(axis=1))

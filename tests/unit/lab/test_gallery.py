@@ -73,10 +73,10 @@ def test_a_poisoning_with_its_positive_control() -> None:
 
 
 def test_a_protocol_attack_with_its_positive_control() -> None:
-    bare, signed = (play(("impersonate", one), QUICK)[0] for one in (NOTHING, "signatures"))
+    bare, signed = (play(("impersonate", item), QUICK)[0] for item in (NOTHING, "signatures"))
     assert bare.fate is AttackOutcome.FAILED
     assert signed.fate is AttackOutcome.HELD
-    assert any("bad-signature" in one for one in signed.detected)
+    assert any("bad-signature" in item for item in signed.detected)
 
 
 def test_reputation_that_anybody_could_slander_is_not_started() -> None:
@@ -103,7 +103,7 @@ def test_noise_comes_out_the_same_and_differs_by_seed() -> None:
 @pytest.mark.long
 def test_the_same_seed_gives_the_same_json_and_page() -> None:
     made = [play_all(["two_rounds", "membership"], QUICK, processes=n) for n in (1, 2)]
-    texts = [json.dumps(to_json(one, QUICK)) for one in made]
+    texts = [json.dumps(to_json(item, QUICK)) for item in made]
     assert texts[0] == texts[1]
     assert render(made[0], QUICK) == render(made[1], QUICK)
     assert "cpu_seconds" not in texts[0]
@@ -111,8 +111,8 @@ def test_the_same_seed_gives_the_same_json_and_page() -> None:
 
 
 def _outcome(**changes: Any) -> GalleryOutcome:
-    one = GalleryOutcome.judged("median", "accuracy <lost>", 0.9, 0.1, reason='"why" & where')
-    return attrs.evolve(one, **changes)
+    item = GalleryOutcome.judged("median", "accuracy <lost>", 0.9, 0.1, reason='"why" & where')
+    return attrs.evolve(item, **changes)
 
 
 def test_what_a_defence_costs_by_itself_is_told() -> None:
@@ -142,7 +142,7 @@ def test_failures_are_printed_as_failures_with_the_reason() -> None:
     assert "<b>median</b>" in listed
     assert "&quot;why&quot; &amp; where" in listed
     assert "krum" not in listed
-    assert [mark(one)[1] for one in shown[0].outcomes] == ["succeeds", "held", "FAILED"]
+    assert [mark(outcome)[1] for outcome in shown[0].outcomes] == ["succeeds", "held", "FAILED"]
     assert mark(_outcome(fate=AttackOutcome.HELD, control=True))[1] == "no effect"
 
 
@@ -164,7 +164,7 @@ def test_the_page_loads_nothing() -> None:
     page = render((_shown(curve),), GallerySetting(), costs=True)
     reader = _References()
     reader.feed(page)
-    assert all(one.startswith("#") for one in reader.found)
+    assert all(item.startswith("#") for item in reader.found)
     assert not reader.tags & {"script", "link", "img", "iframe", "object"}
     assert "svg" in reader.tags
     assert not re.search(r"https?:|url\(|@import", page)
@@ -207,11 +207,11 @@ def test_no_failure_is_without_a_reason() -> None:
     reasons = {outcome.reason for _name, outcome in failures(shown)}
     assert reasons
     assert all(reasons)
-    assert any("more than 0.1: injected messages" in one for one in reasons)
+    assert any("more than 0.1: injected messages" in reason for reason in reasons)
 
 
 def test_defences_have_a_list_of_their_own() -> None:
-    assert all(name == one.name for name, one in DEFENCES.items())
+    assert all(name == defence.name for name, defence in DEFENCES.items())
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -222,7 +222,7 @@ def test_what_is_not_installed_is_refused_once(
     (tmp_path / "sklearn.py").write_text(missing, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the workers
     monkeypatch.syspath_prepend(tmp_path)  # for this process
-    for name in [one for one in sys.modules if one.partition(".")[0] == "sklearn"]:
+    for name in [module for module in sys.modules if module.partition(".")[0] == "sklearn"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(LabError) as caught:
         play_all([], QUICK, processes=processes)
@@ -272,11 +272,12 @@ def test_ctrl_c_ends_the_workers_too_with_one_line(tmp_path: Path) -> None:
 def test_the_command_line() -> None:
     runner = CliRunner()
     listed = json.loads(runner.invoke(command, ["list", "--json"]).stdout)
-    assert {one["name"] for one in listed["exhibits"]} >= POISONING
+    assert {exhibit["name"] for exhibit in listed["exhibits"]} >= POISONING
     told = runner.invoke(command, ["run", "aggregator_equivocation", "--quick", "--json"])
     assert told.exit_code == 0
     fates = {
-        one["defence"]: one["fate"] for one in json.loads(told.stdout)["entries"][0]["outcomes"]
+        outcome["defence"]: outcome["fate"]
+        for outcome in json.loads(told.stdout)["entries"][0]["outcomes"]
     }
     assert fates["nothing"] == "FAILED"
     assert fates["secure aggregation"] == "held"

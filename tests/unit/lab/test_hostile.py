@@ -26,7 +26,7 @@ def hostile(attack: str) -> tuple[Trainer, np.ndarray]:
     return trainer, initial
 
 
-@pytest.mark.parametrize("attack", [one for one in playable() if one != "silent"])
+@pytest.mark.parametrize("attack", [item for item in playable() if item != "silent"])
 def test_every_attack_of_a_process_is_an_update(attack: str) -> None:
     trainer, initial = hostile(attack)
     update = trainer.fit(initial, info(initial.size))

@@ -36,23 +36,23 @@ def model(number: int) -> NDArray[np.int32]:
 
 
 def test_it_is_all_that_a_judging_node_needs() -> None:
-    one = trainer()
-    assert isinstance(one, Trainer)
-    assert isinstance(one, Validator)
-    assert isinstance(one, Reference)
+    item = trainer()
+    assert isinstance(item, Trainer)
+    assert isinstance(item, Validator)
+    assert isinstance(item, Reference)
 
 
 @pytest.mark.parametrize("what", ["fit", "reference"])
 def test_each_round_adds_the_gradient_to_a_momentum_that_fades(what: str) -> None:
-    one = trainer(beta=0.5, learning_rate=0.2, weight_decay=0.1)
+    item = trainer(beta=0.5, learning_rate=0.2, weight_decay=0.1)
     x, y = (X[:20], Y[:20]) if what == "fit" else (X[20:30], Y[20:30])
     momentum = np.zeros(12)
     for number in (1, 2, 3):
         vector = model(number)
         w = fixed.decode(vector)
         momentum = 0.5 * momentum + Softmax(3, 3).loss_and_gradient(w, x, y)[1] + 0.1 * w
-        found = one.fit(vector, info(number)).vector if what == "fit" else None
-        found = one.reference(vector, info(number)) if found is None else found
+        found = item.fit(vector, info(number)).vector if what == "fit" else None
+        found = item.reference(vector, info(number)) if found is None else found
         assert np.abs(fixed.decode(found) + 0.2 * momentum).max() <= 2**-16
 
 
@@ -75,7 +75,7 @@ def test_own_and_held_out_momentum_are_kept_apart() -> None:
 def test_batches_follow_seed_node_and_round() -> None:
     def first(**options: int) -> list[int]:
         vector = trainer(**{"batch_size": 4, **options}).fit(model(1), info(1)).vector
-        return [int(one) for one in vector]
+        return [int(item) for item in vector]
 
     assert first() == first()
     assert first() != first(seed=1)
@@ -83,19 +83,19 @@ def test_batches_follow_seed_node_and_round() -> None:
 
 
 def test_loss_and_accuracy_are_those_of_the_examples() -> None:
-    one = trainer()
+    item = trainer()
     vector = model(1)
     held = Softmax(3, 3).loss_and_gradient(fixed.decode(vector), X[20:30], Y[20:30])[0]
-    assert one.validate(vector) == pytest.approx(held)
+    assert item.validate(vector) == pytest.approx(held)
     right = Softmax(3, 3).predict(fixed.decode(vector), X[30:]) == Y[30:]
-    assert one.evaluate(vector)["accuracy"] == np.mean(right)
+    assert item.evaluate(vector)["accuracy"] == np.mean(right)
 
 
 def test_what_is_no_model_or_of_another_grid_is_refused() -> None:
-    one = trainer()
+    item = trainer()
     with pytest.raises(ValueRefusedError, match="QRES-E502"):
-        one.fit(np.zeros(5, dtype=np.int32), info(1))
+        item.fit(np.zeros(5, dtype=np.int32), info(1))
     with pytest.raises(ValueRefusedError, match="QRES-E502"):
-        one.validate(np.zeros(5, dtype=np.int32))
+        item.validate(np.zeros(5, dtype=np.int32))
     with pytest.raises(ValueRefusedError, match="QRES-E504"):
-        one.fit(model(1), attrs.evolve(info(1), scale=3))
+        item.fit(model(1), attrs.evolve(info(1), scale=3))

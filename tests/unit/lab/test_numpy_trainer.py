@@ -37,8 +37,8 @@ def trainer(model: Model | None = None, n: int = 50, **options: Any) -> NumpyTra
     )
 
 
-def start(one: NumpyTrainer, scale: int = 0) -> Vector:
-    return fixed.encode(one.model.initial(np.random.default_rng(5)), scale=scale).vector
+def start(numpy_trainer: NumpyTrainer, scale: int = 0) -> Vector:
+    return fixed.encode(numpy_trainer.model.initial(np.random.default_rng(5)), scale=scale).vector
 
 
 @attrs.frozen
@@ -65,24 +65,24 @@ def test_is_a_trainer() -> None:
 
 @pytest.mark.parametrize("scale", [-4, 0, 3])
 def test_one_step_on_all_examples_is_minus_the_gradient(scale: int) -> None:
-    one = trainer(local_epochs=1, batch_size=1000, learning_rate=0.25, scale=scale)
-    vector = start(one, scale)
+    machine = trainer(local_epochs=1, batch_size=1000, learning_rate=0.25, scale=scale)
+    vector = start(machine, scale)
     w = fixed.decode(vector, scale=scale)
-    loss, gradient = one.model.loss_and_gradient(w, one.x, one.y)
-    update = one.fit(vector, a_round(vector, scale=scale))
+    loss, gradient = machine.model.loss_and_gradient(w, machine.x, machine.y)
+    update = machine.fit(vector, a_round(vector, scale=scale))
     moved = fixed.decode(update.vector, scale=scale)
     np.testing.assert_allclose(moved, -0.25 * gradient, atol=0.51 * STEP * 2.0**scale)
     assert update.metrics["loss"] == pytest.approx(loss)
-    assert update.weight == len(one.y)
+    assert update.weight == len(machine.y)
     assert update.saturated == 0
 
 
 def test_one_pass_uses_every_example_once() -> None:
     # With a rate too small to move the model, the pass's mean loss is the loss over all examples.
-    one = trainer(local_epochs=1, batch_size=7, learning_rate=1e-12)
-    vector = start(one)
-    expected, _ = one.model.loss_and_gradient(fixed.decode(vector), one.x, one.y)
-    assert one.fit(vector, a_round(vector)).metrics["loss"] == pytest.approx(expected)
+    machine = trainer(local_epochs=1, batch_size=7, learning_rate=1e-12)
+    vector = start(machine)
+    expected, _ = machine.model.loss_and_gradient(fixed.decode(vector), machine.x, machine.y)
+    assert machine.fit(vector, a_round(vector)).metrics["loss"] == pytest.approx(expected)
 
 
 def test_order_depends_on_seed_node_and_round_alone() -> None:
@@ -101,13 +101,13 @@ def test_order_depends_on_seed_node_and_round_alone() -> None:
 @given(st.sampled_from([0.0, 0.1, 1.0, 5.0, 1e3]), st.floats(0.05, 0.9))
 def test_stationary_point_is_that_of_the_fedprox_objective(mu: float, rate: float) -> None:
     # argmin of 1/2 mean ||w - x||^2 + mu/2 ||w - w_t||^2 is (mean x + mu w_t) / (1 + mu).
-    one = trainer(
+    item = trainer(
         Centre(6), local_epochs=400, batch_size=1000, learning_rate=rate, proximal=mu, n=9
     )
-    vector = start(one)
+    vector = start(item)
     w = fixed.decode(vector)
-    moved = fixed.decode(one.fit(vector, a_round(vector)).vector)
-    np.testing.assert_allclose(moved, (one.x.mean(axis=0) - w) / (1 + mu), atol=STEP)
+    moved = fixed.decode(item.fit(vector, a_round(vector)).vector)
+    np.testing.assert_allclose(moved, (item.x.mean(axis=0) - w) / (1 + mu), atol=STEP)
 
 
 def drift(trainers: list[NumpyTrainer], vector: Vector) -> float:
@@ -136,40 +136,40 @@ def test_fedprox_reduces_drift_between_unlike_nodes() -> None:
 
 @pytest.mark.parametrize("model", [Softmax(6, 4), MLP(6, 5, 4)], ids=["softmax", "mlp"])
 def test_large_mu_holds_the_model_still(model: Model) -> None:
-    one = trainer(model, proximal=1e9)
-    vector = start(one)
-    np.testing.assert_array_equal(one.fit(vector, a_round(vector)).vector, 0)
+    item = trainer(model, proximal=1e9)
+    vector = start(item)
+    np.testing.assert_array_equal(item.fit(vector, a_round(vector)).vector, 0)
 
 
 def test_training_raises_the_accuracy() -> None:
-    one = trainer(local_epochs=10)
-    vector = start(one)
-    update = one.fit(vector, a_round(vector))
+    item = trainer(local_epochs=10)
+    vector = start(item)
+    update = item.fit(vector, a_round(vector))
     trained = fixed.add_saturating(vector, update.vector).vector
-    assert one.evaluate(trained)["accuracy"] > one.evaluate(vector)["accuracy"] + 0.3
-    assert one.evaluate(trained)["loss"] < one.evaluate(vector)["loss"]
+    assert item.evaluate(trained)["accuracy"] > item.evaluate(vector)["accuracy"] + 0.3
+    assert item.evaluate(trained)["loss"] < item.evaluate(vector)["loss"]
 
 
 def test_evaluation_counts_right_answers() -> None:
-    one = trainer(Centre(6))
+    item = trainer(Centre(6))
     vector = fixed.encode([1.0] * 6).vector
-    assert one.evaluate(vector)["accuracy"] == np.mean(one.test_y == 1)
+    assert item.evaluate(vector)["accuracy"] == np.mean(item.test_y == 1)
 
 
 @pytest.mark.parametrize("model", [Softmax(6, 4), MLP(6, 5, 4)], ids=["softmax", "mlp"])
 def test_divergence_is_refused_by_name(model: Model) -> None:
-    one = trainer(model, learning_rate=1e308, local_epochs=20)
-    vector = start(one)
+    item = trainer(model, learning_rate=1e308, local_epochs=20)
+    vector = start(item)
     with pytest.raises(ValueRefusedError) as caught:
-        one.fit(vector, a_round(vector))
+        item.fit(vector, a_round(vector))
     assert caught.value.code == "QRES-E501"
     assert "learning rate" in caught.value.problems[0].fix
 
 
 def test_moves_beyond_the_grid_are_counted() -> None:
-    one = trainer(local_epochs=1, batch_size=1000, learning_rate=1e9)
-    vector = start(one)
-    update = one.fit(vector, a_round(vector))
+    item = trainer(local_epochs=1, batch_size=1000, learning_rate=1e9)
+    vector = start(item)
+    update = item.fit(vector, a_round(vector))
     assert 0 < update.saturated == np.count_nonzero(np.abs(update.vector) == fixed.LIMIT)
 
 
@@ -178,19 +178,24 @@ def test_moves_beyond_the_grid_are_counted() -> None:
     [trainer(), QuadraticTrainer(optimum=np.zeros(28, np.int32))],
     ids=["numpy", "quadratic"],
 )
-def test_rounds_of_another_model_or_grid_are_refused(one: NumpyTrainer | QuadraticTrainer) -> None:
+def test_rounds_of_another_model_or_grid_are_refused(
+    numpy_trainer: NumpyTrainer | QuadraticTrainer,
+) -> None:
     right = np.zeros(28, np.int32)
-    one.fit(right, a_round(right))
+    numpy_trainer.fit(right, a_round(right))
     for wrong, code in (
         (np.zeros(27, np.int32), "QRES-E502"),
         (np.zeros(28, np.float64), "QRES-E503"),
     ):
-        for refuse in (lambda v=wrong: one.fit(v, a_round(right)), lambda v=wrong: one.evaluate(v)):
+        for refuse in (
+            lambda v=wrong: numpy_trainer.fit(v, a_round(right)),
+            lambda v=wrong: numpy_trainer.evaluate(v),
+        ):
             with pytest.raises(ValueRefusedError) as caught:
                 refuse()
             assert caught.value.code == code
     with pytest.raises(ValueRefusedError) as caught:
-        one.fit(right, a_round(right, scale=2))
+        numpy_trainer.fit(right, a_round(right, scale=2))
     assert caught.value.code == "QRES-E504"
 
 
@@ -214,29 +219,32 @@ def test_quadratic_is_its_steps_in_closed_form(
 ) -> None:
     optimum = fixed.encode([3.0, -2.0, 0.5], scale=scale).vector
     vector = fixed.encode([-1.0, 0.25, 0.5], scale=scale).vector
-    one = QuadraticTrainer(
+    quadratic_trainer = QuadraticTrainer(
         optimum=optimum, local_epochs=steps, learning_rate=rate, proximal=mu, scale=scale
     )
     best, anchor = fixed.decode(optimum, scale=scale), fixed.decode(vector, scale=scale)
     w = anchor.copy()
     for _ in range(steps):
         w = (w - rate * (w - best) + rate * mu * anchor) / (1 + rate * mu)
-    update = one.fit(vector, a_round(vector, scale=scale))
+    update = quadratic_trainer.fit(vector, a_round(vector, scale=scale))
     moved = fixed.decode(update.vector, scale=scale)
     np.testing.assert_allclose(moved, w - anchor, atol=0.51 * STEP * 2.0**scale)
     assert update.metrics["loss"] == pytest.approx(np.mean((best - anchor) ** 2))
 
 
 def test_quadratic_measures_the_distance() -> None:
-    one = QuadraticTrainer(optimum=fixed.encode([3.0, 0.0]).vector)
-    assert one.evaluate(fixed.encode([0.0, 4.0]).vector) == {"loss": 12.5, "distance": 5.0}
+    quadratic_trainer = QuadraticTrainer(optimum=fixed.encode([3.0, 0.0]).vector)
+    assert quadratic_trainer.evaluate(fixed.encode([0.0, 4.0]).vector) == {
+        "loss": 12.5,
+        "distance": 5.0,
+    }
 
 
 def test_quadratic_divergence_is_refused_by_name() -> None:
-    one = QuadraticTrainer(
+    quadratic_trainer = QuadraticTrainer(
         optimum=fixed.encode([3.0, 0.0]).vector, learning_rate=1e200, local_epochs=5
     )
     vector = np.zeros(2, np.int32)
     with pytest.raises(ValueRefusedError) as caught:
-        one.fit(vector, a_round(vector))
+        quadratic_trainer.fit(vector, a_round(vector))
     assert caught.value.code == "QRES-E501"

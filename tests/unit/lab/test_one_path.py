@@ -93,7 +93,7 @@ class Reveals:
 
     @hookimpl
     def reveal(self, updates: Updates, contributions: tuple[Contribution, ...]) -> Updates:
-        assert updates.senders == tuple(one.sender for one in contributions)
+        assert updates.senders == tuple(contribution.sender for contribution in contributions)
         return attrs.evolve(updates, vectors=2 * updates.vectors + 1)
 
 
@@ -145,7 +145,7 @@ class Judging:
 def judging() -> Task:
     config = TaskConfig(name="quadratic", dimension=SIZE, local_epochs=1, learning_rate=0.3)
     task = make_task(config, nodes=NODES, seed=3)
-    return attrs.evolve(task, trainers=tuple(Judging(one) for one in task.trainers))
+    return attrs.evolve(task, trainers=tuple(Judging(trainer) for trainer in task.trainers))
 
 
 @pytest.fixture

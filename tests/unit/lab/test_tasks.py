@@ -85,16 +85,16 @@ def test_nodes_measure_the_common_held_out_examples() -> None:
 def test_nobody_trains_on_what_any_node_holds_out() -> None:
     pytest.importorskip("sklearn")
     task = make_task(TaskConfig(held_out=60, partition="similarity", gamma=0.0), nodes=10, seed=3)
-    trainers = [one for one in task.trainers if isinstance(one, ValidatingTrainer)]
+    trainers = [trainer for trainer in task.trainers if isinstance(trainer, ValidatingTrainer)]
     assert len(trainers) == 10
-    assert {one.held_x.shape for one in trainers} == {(60, 64)}
+    assert {trainer.held_x.shape for trainer in trainers} == {(60, 64)}
     trained, held, tested = (
-        {row.tobytes() for one in trainers for row in getattr(one, name)}
+        {row.tobytes() for trainer in trainers for row in getattr(trainer, name)}
         for name in ("x", "held_x", "test_x")
     )
     assert not trained & held
     assert not tested & (trained | held)
-    assert any(set(one.held_y) - set(one.y) for one in trainers)
+    assert any(set(trainer.held_y) - set(trainer.y) for trainer in trainers)
     assert not np.array_equal(trainers[0].held_x, trainers[1].held_x)
 
 

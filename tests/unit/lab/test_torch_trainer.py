@@ -66,14 +66,14 @@ def test_vector_is_the_parameters_in_their_order(torch: Any) -> None:
 
 def test_one_step_on_all_examples_is_minus_the_gradient_of_softmax_regression(torch: Any) -> None:
     module = torch.nn.Linear(6, 4).double()
-    one = trainer(module, local_epochs=1, batch_size=1000, learning_rate=0.25)
+    item = trainer(module, local_epochs=1, batch_size=1000, learning_rate=0.25)
     vector = module_vector(module)
     # torch stores the matrix as (classes, features), Softmax as (features, classes).
     w = fixed.decode(vector)
     ours = np.concatenate([w[:24].reshape(4, 6).T.ravel(), w[24:]])
-    loss, gradient = Softmax(6, 4).loss_and_gradient(ours, one.x, one.y)
+    loss, gradient = Softmax(6, 4).loss_and_gradient(ours, item.x, item.y)
     theirs = np.concatenate([gradient[:24].reshape(6, 4).T.ravel(), gradient[24:]])
-    update = one.fit(vector, a_round(vector))
+    update = item.fit(vector, a_round(vector))
     np.testing.assert_allclose(fixed.decode(update.vector), -0.25 * theirs, atol=0.51 * STEP)
     assert update.metrics["loss"] == pytest.approx(loss)
     assert update.weight == 50
@@ -102,10 +102,10 @@ def test_fit_depends_on_seed_node_and_round_alone(torch: Any) -> None:
 
 def test_fit_leaves_torchs_generator_and_the_callers_module_alone(torch: Any) -> None:
     module = mlp(torch)
-    one = trainer(module)
+    item = trainer(module)
     vector = module_vector(module)
     before = torch.get_rng_state()
-    one.fit(vector, a_round(vector))
+    item.fit(vector, a_round(vector))
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_array_equal(module_vector(module), vector)
 
@@ -142,12 +142,12 @@ def test_large_mu_holds_the_model_still(torch: Any) -> None:
 
 def test_training_raises_the_accuracy(torch: Any) -> None:
     module = torch.nn.Linear(6, 4)
-    one = trainer(module, local_epochs=10)
+    item = trainer(module, local_epochs=10)
     vector = module_vector(module)
-    update = one.fit(vector, a_round(vector))
+    update = item.fit(vector, a_round(vector))
     trained = fixed.add_saturating(vector, update.vector).vector
-    assert one.evaluate(trained)["accuracy"] > one.evaluate(vector)["accuracy"] + 0.3
-    assert one.evaluate(trained)["loss"] < one.evaluate(vector)["loss"]
+    assert item.evaluate(trained)["accuracy"] > item.evaluate(vector)["accuracy"] + 0.3
+    assert item.evaluate(trained)["loss"] < item.evaluate(vector)["loss"]
 
 
 def test_frozen_parameters_do_not_move(torch: Any) -> None:
@@ -164,12 +164,12 @@ def test_another_loss_has_no_accuracy(torch: Any) -> None:
     target = x @ np.arange(6.0)[:, None]
     options = {"x": x, "y": target, "test_x": x, "test_y": target, "learning_rate": 0.02}
     module = torch.nn.Linear(6, 1)
-    one = trainer(module, loss=torch.nn.functional.mse_loss, local_epochs=50, **options)
+    item = trainer(module, loss=torch.nn.functional.mse_loss, local_epochs=50, **options)
     vector = module_vector(module)
-    update = one.fit(vector, a_round(vector))
-    figures = one.evaluate(fixed.add_saturating(vector, update.vector).vector)
+    update = item.fit(vector, a_round(vector))
+    figures = item.evaluate(fixed.add_saturating(vector, update.vector).vector)
     assert figures.keys() == {"loss"}
-    assert figures["loss"] < one.evaluate(vector)["loss"] / 100
+    assert figures["loss"] < item.evaluate(vector)["loss"] / 100
 
 
 def test_divergence_is_refused_by_name(torch: Any) -> None:
@@ -182,11 +182,11 @@ def test_divergence_is_refused_by_name(torch: Any) -> None:
 
 def test_rounds_of_another_model_or_grid_are_refused(torch: Any) -> None:
     module = torch.nn.Linear(6, 4)
-    one = trainer(module)
+    item = trainer(module)
     vector = module_vector(module)
     with pytest.raises(ValueRefusedError) as caught:
-        one.fit(vector[1:], a_round(vector))
+        item.fit(vector[1:], a_round(vector))
     assert caught.value.code == "QRES-E502"
     with pytest.raises(ValueRefusedError) as caught:
-        one.fit(vector, a_round(vector, scale=1))
+        item.fit(vector, a_round(vector, scale=1))
     assert caught.value.code == "QRES-E504"

@@ -54,8 +54,12 @@ def test_same_models_as_the_event_simulation(
     scenario = Scenario(rounds=3, seed=5, attack=attack, attackers=2 if attack else 0)
     events = simulate(config(**rule), scenario, task=TASK)
     fast = simulate(config(**rule), attrs.evolve(scenario, engine="vectorised"), task=TASK)
-    assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]
-    assert [one.alignment for one in fast.rounds] == [one.alignment for one in events.closed]
+    assert [item.model_digest for item in fast.rounds] == [
+        record.model_digest for record in events.closed
+    ]
+    assert [item.alignment for item in fast.rounds] == [
+        record.alignment for record in events.closed
+    ]
 
 
 @attrs.frozen
@@ -83,10 +87,14 @@ def test_a_node_with_nothing_new_is_left_out_of_the_round_in_both_engines(attack
     task = attrs.evolve(task, trainers=(*resting, *task.trainers[3:]))
     events = simulate(made, scenario, task=task)
     fast = simulate(made, attrs.evolve(scenario, engine="vectorised"), task=task)
-    assert [one.accepted for one in events.closed] == [8, 7, 8, 8]
-    assert [one.accepted for one in fast.rounds] == [8, 7, 8, 8]
-    assert [one.model_digest for one in fast.rounds] == [one.model_digest for one in events.closed]
-    assert [one.alignment for one in fast.rounds] == [one.alignment for one in events.closed]
+    assert [record.accepted for record in events.closed] == [8, 7, 8, 8]
+    assert [verdict.accepted for verdict in fast.rounds] == [8, 7, 8, 8]
+    assert [item.model_digest for item in fast.rounds] == [
+        record.model_digest for record in events.closed
+    ]
+    assert [item.alignment for item in fast.rounds] == [
+        record.alignment for record in events.closed
+    ]
 
 
 def test_every_contribution_passes_through_the_hooks() -> None:
@@ -115,15 +123,15 @@ def test_every_contribution_passes_through_the_hooks() -> None:
     scenario = Scenario(rounds=2, engine="vectorised")
     result = simulate(made, scenario, task=TASK, installed=installed)
     assert len(seen) == 18
-    assert [dict(one.rejected) for one in result.rounds] == [{"watcher:the-ninth": 1}] * 2
-    assert [one.accepted for one in result.rounds] == [8, 8]
+    assert [dict(item.rejected) for item in result.rounds] == [{"watcher:the-ninth": 1}] * 2
+    assert [verdict.accepted for verdict in result.rounds] == [8, 8]
 
 
 def test_below_quorum_aborts_and_changes_nothing() -> None:
     scenario = Scenario(rounds=2, engine="vectorised", attack="wrong_length", attackers=1)
     result = simulate(config(9), scenario, task=TASK)
-    assert [one.closed for one in result.rounds] == [False, False]
-    assert len({one.model_digest for one in result.rounds}) == 1
+    assert [record.closed for record in result.rounds] == [False, False]
+    assert len({item.model_digest for item in result.rounds}) == 1
     assert dict(result.rounds[0].rejected) == {"malformed-payload": 1}
 
 
@@ -143,11 +151,11 @@ class Roll:
 
     @property
     def ready(self) -> bool:
-        return sum(one.step == 0 for one in self.heard) == self.others
+        return sum(item.step == 0 for item in self.heard) == self.others
 
     @property
     def finished(self) -> bool:
-        return sum(one.step == 1 for one in self.heard) >= self.others // 2
+        return sum(item.step == 1 for item in self.heard) >= self.others // 2
 
     def start(self) -> list[Send]:
         return [Send(b"here", 0)]
@@ -201,7 +209,7 @@ def test_who_drops_out_says_nothing_more_in_the_round() -> None:
     scenario = Scenario(rounds=4, engine="vectorised", dropout=0.3)
     result = simulate(made, scenario, task=TASK, installed=installed)
     assert len(result.closed) == 4
-    accepted = [one.accepted for one in result.rounds]
+    accepted = [verdict.accepted for verdict in result.rounds]
     assert min(accepted) < 9
     assert result.messages < 4 * (2 * 9) + sum(accepted)
 
@@ -210,7 +218,7 @@ def test_a_thousand_nodes() -> None:
     made = config(1000, mean={"unprotected": True})
     task = attrs.evolve(TASK, dimension=1000)
     result = simulate(made, Scenario(rounds=2, engine="vectorised"), task=task)
-    assert [one.accepted for one in result.rounds] == [1000, 1000]
+    assert [verdict.accepted for verdict in result.rounds] == [1000, 1000]
     assert result.messages == 2000
-    losses = [one.metrics["loss"] for one in result.rounds]
+    losses = [item.metrics["loss"] for item in result.rounds]
     assert np.all(np.diff(losses) < 0)

@@ -29,7 +29,7 @@ def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
         board.node = node
         made.append(board.report())
 
-    async def one(index: int) -> None:
+    async def item(index: int) -> None:
         own = {"on_event": board.note, "on_start": start} if index == 0 else {}
         await run_node(
             config,
@@ -46,7 +46,7 @@ def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
     async def all_() -> None:
         async with anyio.create_task_group() as group:
             for index in range(4):
-                group.start_soon(one, index)
+                group.start_soon(item, index)
 
     anyio.run(all_)
     board.measured(3, {"loss": 0.5, "odd": float("nan")})

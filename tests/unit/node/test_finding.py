@@ -59,7 +59,7 @@ def test_status_without_an_address_asks_the_nodes_of_the_folder(
     monkeypatch.chdir(box)
     answer = run.invoke(app, ["node", "status", "--json"])
     assert answer.exit_code == 1  # node-1 does not answer
-    told = {one["name"]: one["status"] for one in json.loads(answer.output)["nodes"]}
+    told = {node["name"]: node["status"] for node in json.loads(answer.output)["nodes"]}
     assert told["node-1"] is None
     assert told["node-10"]["url"] == "127.0.0.1:7010"
     table = run.invoke(app, ["node", "status"]).output

@@ -97,7 +97,7 @@ def test_a_node_that_was_refused_or_is_done_or_may_not_is_not_restarted(tmp_path
     killed = member(tmp_path / "node-3", 1)
     killed.ended(0.0, restart=False)
     assert killed.fate
-    assert not any(one.is_waiting for one in (refused, done, killed))
+    assert not any(item.is_waiting for item in (refused, done, killed))
 
 
 def test_a_node_that_cannot_be_started_again_ends_no_box(tmp_path: Path) -> None:
@@ -131,8 +131,8 @@ def test_the_last_error_of_a_log_is_found_among_everything_else(tmp_path: Path) 
 def test_a_box_is_hopeless_only_once_too_few_honest_nodes_are_left(tmp_path: Path) -> None:
     fleet = Fleet([], needed=3)
     fleet.members = [member(tmp_path / f"node-{index}", 1) for index in range(4)]
-    for one in fleet.members:
-        one.take(report(5))
+    for item in fleet.members:
+        item.take(report(5))
     assert not fleet.hopeless
     fleet.members[0].fate = "was killed"
     assert not fleet.hopeless
@@ -166,8 +166,8 @@ def failing(rounds: int, *, closed: int = 0) -> dict[str, object]:
 def test_a_box_starves_once_too_many_trainers_fail_round_after_round(tmp_path: Path) -> None:
     fleet = Fleet([], needed=3)
     fleet.members = [member(tmp_path / f"node-{index}", 1) for index in range(4)]
-    for one in fleet.members:
-        one.take(report(1))
+    for item in fleet.members:
+        item.take(report(1))
     fleet.members[0].take(failing(5))
     assert fleet.starving == 0  # the other three suffice
     assert fleet.verdict().agreed

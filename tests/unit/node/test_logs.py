@@ -67,4 +67,4 @@ def test_a_flood_is_not_a_flood_of_lines() -> None:
 def test_kinds_without_end_share_one_allowance() -> None:
     throttle = Throttle(lambda: 0.0)
     said = [throttle.admit(str(kind)) for kind in range(KINDS + 100)]
-    assert sum(one is not None for one in said) == KINDS + BURST
+    assert sum(item is not None for item in said) == KINDS + BURST

@@ -118,11 +118,11 @@ def test_slow_and_many_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -
 
     def scene(port: int) -> tuple[list[bytes], bytes]:
         idle = [socket.create_connection(("127.0.0.1", port), timeout=300) for _ in range(3)]
-        for one in idle:
-            one.sendall(b"GET / HT")
-        ends = [end_of(one) for one in idle]  # each is closed: one at once, two after a while
-        for one in idle:
-            one.close()
+        for item in idle:
+            item.sendall(b"GET / HT")
+        ends = [end_of(item) for item in idle]  # each is closed: one at once, two after a while
+        for item in idle:
+            item.close()
         return ends, talk(port, get("/status"))
 
     ends, after = served(scene)
@@ -137,7 +137,7 @@ def test_a_report_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> N
     answers = served(
         lambda port: [talk(port, get("/status")), talk(port, get("/metrics"))], made=fail
     )
-    assert [one[:12] for one in answers] == [b"HTTP/1.1 500"] * 2
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 500"] * 2
     assert b"LookupError" not in answers[0]
     assert "could not be made" in caplog.text
 

@@ -20,11 +20,11 @@ def test_the_status_says_how_the_node_is(reports: list[dict[str, Any]]) -> None:
     assert (first["state"], first["round"], first["step"]) == ("running", 0, 0)
     assert last["step"] == 3
     assert last["node"]["id"] == IDS[0].hex()
-    assert [one["id"] for one in last["members"]] == sorted(one.hex() for one in IDS)
-    assert sum(one["self"] for one in last["members"]) == 1
-    assert all(one["contributed"] >= 2 for one in last["members"])
-    closed = [one for one in last["history"] if one["closed"]]
-    assert [one["step"] for one in closed] == [1, 2, 3]
+    assert [member["id"] for member in last["members"]] == sorted(item.hex() for item in IDS)
+    assert sum(member["self"] for member in last["members"]) == 1
+    assert all(member["contributed"] >= 2 for member in last["members"])
+    closed = [record for record in last["history"] if record["closed"]]
+    assert [record["step"] for record in closed] == [1, 2, 3]
     assert closed[-1]["model_digest"] == last["model_digest"]
     assert closed[-1]["metrics"] == last["metrics"] == {"loss": 0.5}
     assert last["metrics_step"] == 3
@@ -33,7 +33,11 @@ def test_the_status_says_how_the_node_is(reports: list[dict[str, Any]]) -> None:
     assert last["node"]["name"] == "anna"
     assert last["versions"].keys() == set(last["plugins"])
     assert all(version.split()[-1][0].isdigit() for version in last["versions"].values())
-    assert [one["seconds"] for one in closed] == [0.0, 0.0, 0.0]  # the board's clock stands still
+    assert [record["seconds"] for record in closed] == [
+        0.0,
+        0.0,
+        0.0,
+    ]  # the board's clock stands still
     assert first["begins_at"] is last["begins_at"] is None  # no interval
     assert last["plugins"] == ["memory", "mean"]
     assert json.loads(json.dumps(last)) == last
@@ -73,18 +77,26 @@ def test_the_metrics_are_those_of_the_status(reports: list[dict[str, Any]]) -> N
     carried = {**reports[1]["transport"], "malformed": 3, "reasons": {"gossip: wrong signature": 3}}
     report = {**reports[1], "rejections": {'odd "reason"\n': 2}, "transport": carried}
     text = metrics.render(report).decode()
-    families = {one.name: one for one in text_string_to_metric_families(text)}
+    families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["qres_step"].samples[0].value == 3
-    (refused,) = [one for one in families["qres_rejections"].samples if one.name[-5:] == "total"]
+    (refused,) = [
+        sample for sample in families["qres_rejections"].samples if sample.name[-5:] == "total"
+    ]
     assert (refused.labels, refused.value) == ({"reason": 'odd "reason"\n'}, 2)
     (spoilt,) = (
-        one for one in families["qres_transport_refusals"].samples if one.name[-5:] == "total"
+        sample
+        for sample in families["qres_transport_refusals"].samples
+        if sample.name[-5:] == "total"
     )
     assert (spoilt.labels, spoilt.value) == ({"reason": "gossip: wrong signature"}, 3)
-    events = {one.labels["what"]: one.value for one in families["qres_transport_events"].samples}
+    events = {
+        sample.labels["what"]: sample.value for sample in families["qres_transport_events"].samples
+    }
     assert events["malformed"] == 3
-    standings = {one.labels["node"]: one.value for one in families["qres_standing"].samples}
-    assert standings == dict.fromkeys((one.hex() for one in IDS), 1.0)
+    standings = {
+        sample.labels["node"]: sample.value for sample in families["qres_standing"].samples
+    }
+    assert standings == dict.fromkeys((item.hex() for item in IDS), 1.0)
     assert families["qres_model_metric"].samples[0].labels == {"metric": "loss"}
 
 

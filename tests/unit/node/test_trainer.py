@@ -152,13 +152,13 @@ def test_fit_and_evaluate_wait_for_each_other() -> None:
     inner, vector = Plain(), np.zeros(2, dtype=np.int32)
     trainer = guarded(inner)
     threads = [
-        threading.Thread(target=one)
-        for one in [lambda: trainer.fit(vector, INFO), lambda: trainer.evaluate(vector, INFO)] * 4
+        threading.Thread(target=item)
+        for item in [lambda: trainer.fit(vector, INFO), lambda: trainer.evaluate(vector, INFO)] * 4
     ]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert inner.most == 1
 
 

@@ -193,7 +193,7 @@ class Bulk(Checksum):
         self, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> list[Verdict]:
         self.sizes.append(len(contributions))
-        return [self.verify(one, round_info) for one in contributions]
+        return [self.verify(contribution, round_info) for contribution in contributions]
 
 
 @attrs.define
@@ -386,7 +386,7 @@ class Node:
     def plugin(self, name: str) -> Any:
         assert self.machine is not None
         kernel = self.machine.kernel
-        return next(one.instance for one in kernel.enabled if one.name == name)
+        return next(plugin.instance for plugin in kernel.enabled if plugin.name == name)
 
     @property
     def witness(self) -> Witness:
@@ -656,8 +656,8 @@ def chain(*rules: Rule) -> Rule:
     """The first rule that has something to say."""
 
     def rule(message: Message) -> Arrivals | None:
-        for one in rules:
-            arrivals = one(message)
+        for item in rules:
+            arrivals = item(message)
             if arrivals is not None:
                 return arrivals
         return None

@@ -127,8 +127,8 @@ class TestBallot:
             assert ballot.add(choice, vote(sender, choice)) == (
                 first.setdefault(sender, choice) == choice
             )
-            counts = {one: list(first.values()).count(one) for one in (A, B, None)}
-            winners = [one for one, count in counts.items() if count >= threshold]
+            counts = {item: list(first.values()).count(item) for item in (A, B, None)}
+            winners = [item for item, count in counts.items() if count >= threshold]
             assert ballot.winner() == (winners[0] if winners else NO_QUORUM)
 
 

@@ -23,20 +23,20 @@ def announcements(draw: st.DrawFn) -> Announce:
     return Announce(BlobRef(size, tuple(chunks)), draw(st.booleans()))
 
 
-@given(one=announcements())
-def test_an_announcement_survives_the_wire(one: Announce) -> None:
-    frame = one.to_bytes()
+@given(announce=announcements())
+def test_an_announcement_survives_the_wire(announce: Announce) -> None:
+    frame = announce.to_bytes()
     assert announces(frame)
-    assert len(frame) <= announce_bytes(one.ref.size)
-    assert Announce.from_bytes(frame, max_bytes=LIMIT) == one
+    assert len(frame) <= announce_bytes(announce.ref.size)
+    assert Announce.from_bytes(frame, max_bytes=LIMIT) == announce
 
 
 def test_the_largest_announcement_is_within_what_was_allowed_for_it() -> None:
     for size in (1, CHUNK, CHUNK + 1, LIMIT, 2**40):
         count = -(-size // CHUNK)
         if count <= 4096:
-            one = Announce(BlobRef(size, (b"h" * 32,) * count), private=True)
-            assert len(one.to_bytes()) <= announce_bytes(size)
+            announce = Announce(BlobRef(size, (b"h" * 32,) * count), private=True)
+            assert len(announce.to_bytes()) <= announce_bytes(size)
 
 
 def test_a_message_is_no_announcement() -> None:
@@ -60,23 +60,23 @@ def test_a_message_is_no_announcement() -> None:
 )
 def test_whatever_the_bytes_there_is_an_announcement_or_a_wire_error(frame: bytes) -> None:
     try:
-        one = Announce.from_bytes(frame, max_bytes=LIMIT)
+        from_byte = Announce.from_bytes(frame, max_bytes=LIMIT)
     except WireError:
         return
-    assert one.to_bytes() == frame
+    assert from_byte.to_bytes() == frame
 
 
-@given(one=announcements(), data=st.data())
+@given(announce=announcements(), data=st.data())
 def test_every_changed_byte_names_another_blob_or_is_refused(
-    one: Announce, data: st.DataObject
+    announce: Announce, data: st.DataObject
 ) -> None:
-    frame = bytearray(one.to_bytes())
+    frame = bytearray(announce.to_bytes())
     frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
     try:
         other = Announce.from_bytes(bytes(frame), max_bytes=LIMIT)
     except WireError:
         return
-    assert other != one
+    assert other != announce
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_every_chunk_is_asked_for_once() -> None:
 
 
 def test_the_next_holder_goes_on_with_what_is_missing() -> None:
-    assert [one for one in pulled(HALF, GOOD) if one[0] == GOOD] == [(GOOD, 2)]
+    assert [item for item in pulled(HALF, GOOD) if item[0] == GOOD] == [(GOOD, 2)]
 
 
 def test_failing_holders_are_passed_over_and_the_liar_is_named() -> None:

@@ -96,10 +96,10 @@ def play(scene: Callable[..., Awaitable[Any]], *ends: End) -> None:
     """Start all ends, let each listen, and run the scene."""
 
     async def main() -> None:
-        listeners = [Listener(one, Carrier(one, MAX, liars=1)) for one in ends]
+        listeners = [Listener(end, Carrier(end, MAX, liars=1)) for end in ends]
         try:
-            for one in ends:
-                await one.start()
+            for item in ends:
+                await item.start()
             async with anyio.create_task_group() as group:
                 for listener in listeners:
                     group.start_soon(listener.carrier.listen, listener.take)
@@ -107,8 +107,8 @@ def play(scene: Callable[..., Awaitable[Any]], *ends: End) -> None:
                     await scene(*listeners)
                 group.cancel_scope.cancel()
         finally:
-            for one in ends:
-                await one.aclose()
+            for item in ends:
+                await item.aclose()
 
     anyio.run(main)
 
@@ -327,17 +327,17 @@ def test_repeating_an_announcement_first_delays_it_little(
 
 @pytest.mark.parametrize("broken", ["receive", "fetch_blob"])
 def test_a_transport_that_fails_otherwise_is_named(broken: str) -> None:
-    one, other = end(A, broken=broken), end(B)
+    item, other = end(A, broken=broken), end(B)
 
     async def main() -> None:
         try:
-            await one.start()
+            await item.start()
             await other.start()
             await Carrier(other, MAX).broadcast(BIG)
             with anyio.fail_after(5):
-                await Carrier(one, MAX).listen(Listener(one, Carrier(one, MAX)).take)
+                await Carrier(item, MAX).listen(Listener(item, Carrier(item, MAX)).take)
         finally:
-            await one.aclose()
+            await item.aclose()
             await other.aclose()
 
     with pytest.raises(RoundError, match=rf"QRES-E603 transport\.{broken}"):

@@ -48,7 +48,7 @@ def attest(net: Any, index: int, envelope: Envelope, **more: Any) -> Envelope:
 def checkers(net: Any, index: int, number: int = 1) -> list[int]:
     """Who checks a node's proof, by index."""
     found = committees(net.ids, net.f, number)[net.ids[index]]
-    return sorted(net.index_of[one] for one in found)
+    return sorted(net.index_of[item] for item in found)
 
 
 def checked(net: Any, index: int) -> int:
@@ -58,7 +58,7 @@ def checked(net: Any, index: int) -> int:
 
 def against(net: Any, index: int) -> set[tuple[int, str]]:
     evidence = net.nodes[index].witness.evidence
-    return {(net.index_of[one.subject], one.fact) for one in evidence if one.against}
+    return {(net.index_of[fact.subject], fact.fact) for fact in evidence if fact.against}
 
 
 def test_each_node_checks_its_charges_and_takes_the_others_word(harness: ModuleType) -> None:
@@ -75,9 +75,9 @@ def test_each_node_checks_its_charges_and_takes_the_others_word(harness: ModuleT
         assert checked(net, node.index) <= 3 * rounds
         assert checked(everyone, node.index) >= 10 * 3
         assert not against(net, node.index)
-    sent = [one for one in net.sent if one.kind == "attestation" and one.round == 1]
+    sent = [frame for frame in net.sent if frame.kind == "attestation" and frame.round == 1]
     for index in range(10):
-        said = {one.frame for one in sent if one.sender == index}
+        said = {frame.frame for frame in sent if frame.sender == index}
         assert len(said) == 1
         (frame,) = said
         payload = Envelope.from_bytes(frame, max_bytes=2**20).payload
@@ -102,7 +102,7 @@ def test_a_committee_of_liars_gets_anything_in(harness: ModuleType) -> None:
     """The control: the same attack with more than f liars works. It is the bound that stops it."""
     liars = checkers(make(harness, 10, 1), 9)
     net = make(harness, 10, 1, puppets=(9, *liars), quorum=6)
-    honest = [one for one in range(9) if one not in liars]
+    honest = [index for index in range(9) if index not in liars]
     net.start()
     bad = unproved(net, 9)
     net.inject(bad, honest)
@@ -136,7 +136,7 @@ def test_nobody_can_attest_in_anothers_name(harness: ModuleType) -> None:
     bad = unproved(net, 6)
     net.inject(bad, range(5))
     for honest in checkers(net, 6):
-        others = [one for one in range(5) if one != honest]
+        others = [index for index in range(5) if index != honest]
         net.inject(attest(net, honest, bad, key=6), others, link=6)
     assert net.run(until=lambda: min(net.steps(range(5))) >= 1)
     assert members(net, 0) == list(range(5))
@@ -151,10 +151,10 @@ def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleTy
     net.inject(attest(net, 1, bad), [0, 2, 3])
 
     def all_contributed() -> bool:
-        return len({one.sender for one in net.sent if one.kind == "contribution"}) == 3
+        return len({frame.sender for frame in net.sent if frame.kind == "contribution"}) == 3
 
     assert net.run(until=all_contributed)
-    made = {one.sender: one.envelope for one in net.sent if one.kind == "contribution"}
+    made = {frame.sender: frame.envelope for frame in net.sent if frame.kind == "contribution"}
     made[1] = bad
     chosen = tuple(
         Member(net.ids[index], contribution_digest(envelope), 2**16)
@@ -208,7 +208,7 @@ def test_where_some_are_missing_checkers_do_not_wait_for_them(harness: ModuleTyp
     assert net.run(until=lambda: min(net.steps(range(9))) >= 1)
     assert members(net, 0) == list(range(9))
     assert max(checked(net, index) for index in range(9)) <= 3
-    first = min(one.now for one in net.sent if one.kind == "attestation")
+    first = min(frame.now for frame in net.sent if frame.kind == "attestation")
     assert first < harness.START + harness.DEADLINE
 
 
@@ -223,7 +223,7 @@ def test_a_charge_that_others_attested_first_is_not_waited_for(harness: ModuleTy
 
     net.rule = harness.chain(late, harness.drop(kind="attestation", receiver=checker))
     net.start()
-    mine = [one for one in range(6) if checker in checkers(net, one)]
+    mine = [index for index in range(6) if checker in checkers(net, index)]
 
     def of_6() -> list[Envelope]:
         return [m.envelope for m in net.sent if (m.kind, m.sender) == ("contribution", 6)]
@@ -279,7 +279,7 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
 
     net.start()
     contribute(1)
-    assert net.run(until=lambda: any(one.kind == "proposal" for one in net.sent))
+    assert net.run(until=lambda: any(frame.kind == "proposal" for frame in net.sent))
     net.rule = harness.drop(kind="attestation", receiver=waits)
     late = contribute(10**6, good=good)
     assert net.run(until=lambda: min(net.steps(range(6))) >= 1)

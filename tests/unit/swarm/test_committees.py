@@ -24,12 +24,12 @@ def test_a_committee_has_2_f_plus_1_others_and_everybody_is_in_equally_many(
         assert len(checkers) == size
         assert sender not in checkers
         assert checkers < set(roster)
-    assert all(sum(one in checkers for checkers in found.values()) == size for one in roster)
+    assert all(sum(node in checkers for checkers in found.values()) == size for node in roster)
 
 
 def test_committees_go_round() -> None:
     roster = make_node_ids(10)
-    seen = {one: frozenset[bytes]() for one in roster}
+    seen = {node: frozenset[bytes]() for node in roster}
     for number in range(1, 4):  # three others each
         for sender, checkers in committees(roster, 1, number).items():
             assert seen[sender].isdisjoint(checkers)
@@ -90,4 +90,6 @@ def test_a_flood_of_attestations_is_not_kept() -> None:
 def test_what_an_honest_checker_attests_is_below_the_limit(nodes: int, f: int) -> None:
     word = Attestations(make_node_ids(nodes), f, 3)
     word.open_round(3)
-    assert all(word.most == 3 * len(word.charges(one)) for one in make_node_ids(nodes))
+    assert all(
+        word.most == 3 * len(word.charges(make_node_id)) for make_node_id in make_node_ids(nodes)
+    )

@@ -44,7 +44,7 @@ class Chat:
     origin: int = 0
 
     def heard(self, step: int) -> set[NodeId]:
-        return {one.sender for one in self.got if one.step == step} | {self.own}
+        return {answer.sender for answer in self.got if answer.step == step} | {self.own}
 
     @property
     def ready(self) -> bool:
@@ -109,20 +109,22 @@ def make_net(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 def talk(net: Any, index: int, number: int = 1) -> Any:
     return next(
-        one for one in net.nodes[index].plugin("talk").dialogues if one.info.number == number
+        dialogue
+        for dialogue in net.nodes[index].plugin("talk").dialogues
+        if dialogue.info.number == number
     )
 
 
 def closed(net: Any, index: int, number: int = 1) -> bool:
     """Whether a node finished the round itself, rather than taking another's model."""
     return any(
-        one.outcome.round_info.number == number and one.merged is not None
-        for one in net.nodes[index].ended
+        ended_round.outcome.round_info.number == number and ended_round.merged is not None
+        for ended_round in net.nodes[index].ended
     )
 
 
 def each_once(chat: Any) -> bool:
-    said = Counter((one.sender, one.step, one.body, one.to) for one in chat.got)
+    said = Counter((answer.sender, answer.step, answer.body, answer.to) for answer in chat.got)
     return set(said.values()) == {1}
 
 
@@ -155,7 +157,7 @@ def test_with_a_third_of_the_frames_lost_every_message_arrives_once(
         chat = talk(net, index)
         assert len(chat.got) == 3 * 6
         assert each_once(chat)
-        assert all(one.to in (None, chat.own) for one in chat.got)
+        assert all(answer.to in (None, chat.own) for answer in chat.got)
         facts = {e.fact for e in net.nodes[index].witness.evidence if e.against}
         assert facts <= {"replayed"}  # the toy blames a network that doubles
 
@@ -200,7 +202,7 @@ def test_what_a_node_said_to_one_other_before_it_died_reaches_all(
     net.inject(net.forge(LIAR, "dialogue/talk/7", b"last", number=1, model=model), [1])
     net.run(seconds=4.0)
     for index in range(3):
-        assert [(one.sender, one.body) for one in talk(net, index).got] == [
+        assert [(answer.sender, answer.body) for answer in talk(net, index).got] == [
             (net.ids[LIAR], b"last")
         ]
 
@@ -268,12 +270,13 @@ def test_a_message_that_is_addressed_to_another_node_is_not_taken(
 
 def told_to(net: Any, sender: int, receiver: int) -> bool:
     return any(
-        (one.kind, one.sender, one.receiver) == (HOLDING, sender, receiver) for one in net.sent
+        (frame.kind, frame.sender, frame.receiver) == (HOLDING, sender, receiver)
+        for frame in net.sent
     )
 
 
 def relayed(net: Any, index: int, quoted: list[Any], model: bytes, number: int = 1) -> Any:
-    payload = encode_relayed([one.to_bytes() for one in quoted])
+    payload = encode_relayed([message.to_bytes() for message in quoted])
     return net.forge(index, RELAYED, payload, number=number, model=model)
 
 
@@ -305,7 +308,7 @@ def test_a_quoted_message_is_opened_as_its_author_signed_it(make_net: Callable[.
     net.run(seconds=0.1)
     for index in (1, 2):
         opened = talk(net, index).opened
-        assert [(one.sender, one.body, one.round) for one in opened] == [
+        assert [(opening.sender, opening.body, opening.round) for opening in opened] == [
             (net.ids[LIAR], b"a lie", 1),
             (net.ids[LIAR], b"another", 1),
         ]
@@ -366,7 +369,7 @@ def test_two_different_messages_of_one_kind_reach_every_node(make_net: Callable[
         net.inject(net.forge(LIAR, "dialogue/talk/2", body, number=1, model=model), victims)
     net.run(seconds=4.0)
     for index in range(3):
-        assert {one.body for one in talk(net, index).got} == {b"list a", b"list b"}
+        assert {answer.body for answer in talk(net, index).got} == {b"list a", b"list b"}
         assert each_once(talk(net, index))
 
 
@@ -375,7 +378,7 @@ def test_a_message_that_is_signed_again_is_the_same_message(make_net: Callable[.
     for _again in range(100):
         net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [0])
         net.run(seconds=0.01)
-    assert [one.body for one in talk(net, 0).got] == [b"hello"]
+    assert [answer.body for answer in talk(net, 0).got] == [b"hello"]
     assert not net.nodes[0].refused
 
 
@@ -390,7 +393,7 @@ def test_a_flood_is_kept_within_bounds_and_others_are_heard(make_net: Callable[.
         net.inject(net.forge(LIAR, "dialogue/talk/1/0", body, number=1, model=model), [0])
     net.inject(net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model), [0])
     net.run(seconds=0.1)
-    got = Counter((one.sender, one.to) for one in talk(net, 0).got)
+    got = Counter((answer.sender, answer.to) for answer in talk(net, 0).got)
     assert got[net.ids[LIAR], None] == MAX_SAID
     assert got[net.ids[LIAR], net.ids[0]] == 2
     assert got[net.ids[1], None] == 1
@@ -453,7 +456,7 @@ def test_a_forged_message_among_true_ones_is_left_out(make_net: Callable[..., An
     made_up = net.forge(1, "dialogue/talk/0", b"made up", number=1, model=model, key=LIAR)
     net.inject(relayed(net, LIAR, [made_up, true], model), [0])
     net.run(seconds=0.05)
-    assert [(one.sender, one.body) for one in talk(net, 0).got] == [(net.ids[2], b"true")]
+    assert [(answer.sender, answer.body) for answer in talk(net, 0).got] == [(net.ids[2], b"true")]
 
 
 @pytest.mark.parametrize(
@@ -488,7 +491,7 @@ def test_yesterdays_message_is_nothing_in_todays_round(make_net: Callable[..., A
     net.inject(old.envelope, [0])
     net.run(seconds=0.001)
     added = talk(net, 0, today).got[len(before) :]
-    assert all(one.round == today for one in added)
+    assert all(item.round == today for item in added)
 
 
 def test_a_plugin_that_a_node_lacks_is_none_of_its_business(make_net: Callable[..., Any]) -> None:
@@ -543,7 +546,7 @@ class Late(Chat):
 
     @property
     def finished(self) -> bool:
-        names = {one.sender for one in self.got if one.round == self.origin == 1}
+        names = {answer.sender for answer in self.got if answer.round == self.origin == 1}
         return self.members is not None and names | {self.own} == set(self.info.roster)
 
     def start(self) -> list[Send]:
@@ -574,7 +577,7 @@ def test_messages_of_the_round_that_a_set_was_made_in_are_given_in_a_later_one(
         assert closed(net, index, 2) == bool(kept)
         assert talk(net, index, 2).origin == 1
         assert each_once(talk(net, index, 2))
-        assert {one.round for one in talk(net, index, 1).got} <= {1}
+        assert {answer.round for answer in talk(net, index, 1).got} <= {1}
 
 
 # ── bytes ─────────────────────────────────────────────────────────────────────────────────────────
@@ -600,7 +603,7 @@ def test_any_bytes_are_relays_or_one_named_error(payload: bytes) -> None:
         frames = decode_relayed(payload, 1)
     except WireError:
         return
-    assert encode_relayed([one.to_bytes() for one in frames]) == payload
+    assert encode_relayed([frame.to_bytes() for frame in frames]) == payload
 
 
 def test_what_is_too_long_is_refused_before_it_is_parsed() -> None:

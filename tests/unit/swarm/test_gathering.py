@@ -24,8 +24,8 @@ def held(sender: int, value: int = 0, *, number: int = 1, weight: int = 1) -> He
     return Held(Contribution(node, contribution_digest(envelope), vector, weight), envelope)
 
 
-def member(one: Held, standing: int = FULL_STANDING) -> Member:
-    return Member(one.envelope.sender, one.contribution.digest, standing)
+def member(item: Held, standing: int = FULL_STANDING) -> Member:
+    return Member(item.envelope.sender, item.contribution.digest, standing)
 
 
 def candidate(*members: Member, origin: int = 1) -> CandidateSet:
@@ -84,8 +84,8 @@ class TestMissing:
     def test_nothing_is_missing_of_a_set_that_is_held(self) -> None:
         gathering = Gathering()
         rows = [held(1), held(2)]
-        for one in rows:
-            gathering.add(one)
+        for row in rows:
+            gathering.add(row)
         assert gathering.missing(candidate(*map(member, rows))) == []
 
     def test_what_is_not_held_is_named_in_order(self) -> None:
@@ -104,13 +104,13 @@ class TestMissing:
         for number in (2, 0, 3, 1):
             gathering.add(ones[number])
             here.add(number)
-            lacking = [one.contribution.digest for i, one in enumerate(ones) if i not in here]
+            lacking = [item.contribution.digest for i, item in enumerate(ones) if i not in here]
             assert gathering.missing(wanted) == lacking
             assert gathering.missing(wanted) == lacking
             assert bool(gathering.missing(other)) == (3 not in here)
             assert gathering.missing(wanted) == lacking
         gathering.keep_only([ones[0].contribution.digest])
-        assert gathering.missing(wanted) == [one.contribution.digest for one in ones[1:]]
+        assert gathering.missing(wanted) == [item.contribution.digest for item in ones[1:]]
 
     def test_one_contribution_cannot_stand_under_another_name(self) -> None:
         gathering = Gathering()
@@ -131,8 +131,8 @@ class TestStack:
     def test_rows_are_in_the_order_of_the_set(self) -> None:
         gathering = Gathering()
         rows = [held(3, 30), held(1, 10), held(2, 20)]
-        for one in rows:
-            gathering.add(one)
+        for row in rows:
+            gathering.add(row)
         members = [member(held(sender, sender * 10)) for sender in (1, 2, 3)]
         updates = gathering.stack(members, 1)
         assert updates.senders == tuple(bytes([sender]) * 32 for sender in (1, 2, 3))
@@ -142,15 +142,15 @@ class TestStack:
     def test_full_standings_leave_the_capped_claims(self) -> None:
         gathering = Gathering()
         rows = [held(1, weight=7), held(2, weight=MAX_WEIGHT)]
-        for one in rows:
-            gathering.add(one)
-        assert gathering.stack([member(one) for one in rows], 100).weights.tolist() == [7, 100]
+        for row in rows:
+            gathering.add(row)
+        assert gathering.stack([member(row) for row in rows], 100).weights.tolist() == [7, 100]
 
     def test_only_the_standings_of_the_set_count(self) -> None:
         gathering = Gathering()
         rows = [held(1, weight=4), held(2, weight=4)]
-        for one in rows:
-            gathering.add(one)
+        for row in rows:
+            gathering.add(row)
         members = [member(rows[0]), member(rows[1], FULL_STANDING // 2)]
         first, second = gathering.stack(members, 4).weights.tolist()
         assert first == 2 * second
@@ -169,9 +169,9 @@ class TestStack:
     ) -> None:
         gathering = Gathering()
         made = [held(i + 1, weight=weight) for i, (weight, _standing) in enumerate(rows)]
-        for one in made:
-            gathering.add(one)
-        members = [member(one, row[1]) for one, row in zip(made, rows, strict=True)]
+        for item in made:
+            gathering.add(item)
+        members = [member(item, row[1]) for item, row in zip(made, rows, strict=True)]
         weights = gathering.stack(members, cap).weights
         assert weights.min() >= 1
         assert weights.max() <= MAX_WEIGHT

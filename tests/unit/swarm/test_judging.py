@@ -47,7 +47,7 @@ def test_what_the_proposer_screens_out_is_not_merged_and_told(harness: ModuleTyp
     assert net.run(until=lambda: min(net.steps()) >= 1, seconds=5)
     proposers = [node for node in net.nodes if "screen" in node.plugin("critic").judged]
     assert len(proposers) == 1
-    facts = [(one.fact, net.index_of[one.subject]) for one in proposers[0].witness.evidence]
+    facts = [(fact.fact, net.index_of[fact.subject]) for fact in proposers[0].witness.evidence]
     assert ("critic:harmful", 3) in facts
     for node in net.nodes:
         assert node.machine.model.tolist() == [11, 21, 31]
@@ -149,7 +149,7 @@ def test_a_share_above_the_standing_is_not_voted_for(harness: ModuleType) -> Non
     machine = net.machine(1)
     sender, other = net.ids[0], net.ids[2]
     members = (Member(sender, bytes(32), 2**15), Member(other, bytes(32), 2**16))
-    candidate = CandidateSet(1, tuple(sorted(members, key=lambda one: one.sender)))
+    candidate = CandidateSet(1, tuple(sorted(members, key=lambda member: member.sender)))
     assert standings_flaw(machine._parts.context, candidate) is None
     held = net.machine(1).kernel
     object.__setattr__(held, "standing", lambda _sender: Standing(2**15))

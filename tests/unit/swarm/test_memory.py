@@ -110,9 +110,9 @@ def test_a_full_queue_drops_what_comes_next_and_counts_it() -> None:
         for number in range(6):
             await a.send(B, bytes([number]))
         assert b.stats().frames_dropped == 2
-        assert [one.frame for one in await waiting(b)] == [b"\0", b"\1", b"\2", b"\3"]
+        assert [waiter.frame for waiter in await waiting(b)] == [b"\0", b"\1", b"\2", b"\3"]
         await a.broadcast(b"again")
-        assert [one.frame for one in await waiting(b)] == [b"again"]
+        assert [waiter.frame for waiter in await waiting(b)] == [b"again"]
         assert (a.stats().frames_dropped, b.stats().frames_dropped) == (0, 2)
 
     play(scene, make(A), make(B))
@@ -314,7 +314,7 @@ def test_a_partition_cuts_links_and_healing_makes_them_anew() -> None:
         await c.broadcast(b"back")
         assert await waiting(a) == await waiting(b) == [Delivery(C, b"back")]
         changes = [await a.event() for _ in range(6)]
-        seen = [(one.change, one.peer) for one in changes]
+        seen = [(change.change, change.peer) for change in changes]
         assert seen == [
             (PeerChange.UP, B),
             (PeerChange.UP, C),

@@ -79,8 +79,8 @@ members = st.builds(Member, octets32, octets32, st.integers(1, FULL_STANDING))
 sets = st.builds(
     CandidateSet,
     st.integers(1, U63),
-    st.lists(members, min_size=1, max_size=NODES, unique_by=lambda one: one.sender).map(
-        lambda rows: tuple(sorted(rows, key=lambda one: one.sender))
+    st.lists(members, min_size=1, max_size=NODES, unique_by=lambda member: member.sender).map(
+        lambda rows: tuple(sorted(rows, key=lambda row: row.sender))
     ),
 )
 quoted = st.lists(envelopes, max_size=NODES).map(tuple)
@@ -203,7 +203,7 @@ def test_only_a_contribution_can_be_quoted_as_fetched(envelope: Envelope) -> Non
 
 
 def test_an_attestation_names_some_contributions_and_not_too_many() -> None:
-    digests = [bytes([one]) * 32 for one in range(4)]
+    digests = [bytes([index]) * 32 for index in range(4)]
     assert decode_attestation(canonical.dumps(digests), 4) == tuple(digests)
     for bad in ([], [*digests, digests[0]], [b"short"], b"\x01" * 32, [None]):
         with pytest.raises(WireError):
@@ -426,9 +426,9 @@ def test_too_large_a_payload_is_refused_before_it_is_parsed() -> None:
 
 
 def test_a_contribution_is_named_by_what_it_says_and_not_by_when() -> None:
-    one = Envelope("ward", "contribution", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"payload")
-    assert contribution_digest(one) == contribution_digest(
-        attrs.evolve(one, sequence=70, time_ms=80)
+    envelope = Envelope("ward", "contribution", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"payload")
+    assert contribution_digest(envelope) == contribution_digest(
+        attrs.evolve(envelope, sequence=70, time_ms=80)
     )
     changes: dict[str, Any] = {
         "swarm": "bed",
@@ -437,8 +437,8 @@ def test_a_contribution_is_named_by_what_it_says_and_not_by_when() -> None:
         "sender": b"\x08" * 32,
         "payload": b"other",
     }
-    digests = {contribution_digest(attrs.evolve(one, **{k: v})) for k, v in changes.items()}
-    assert len(digests | {contribution_digest(one)}) == len(changes) + 1
+    digests = {contribution_digest(attrs.evolve(envelope, **{k: v})) for k, v in changes.items()}
+    assert len(digests | {contribution_digest(envelope)}) == len(changes) + 1
 
 
 def test_a_set_is_named_by_everything_in_it_and_by_swarm_and_model() -> None:
@@ -451,7 +451,7 @@ def test_a_set_is_named_by_everything_in_it_and_by_swarm_and_model() -> None:
         attrs.evolve(SET, members=(attrs.evolve(first, digest=b"\x09" * 32), second)),
         attrs.evolve(SET, members=(attrs.evolve(first, sender=b"\x00" * 32), second)),
     ]
-    names = {one.digest("ward", b"\x05" * 32) for one in sets}
+    names = {item.digest("ward", b"\x05" * 32) for item in sets}
     names |= {SET.digest("bed", b"\x05" * 32), SET.digest("ward", b"\x07" * 32)}
     assert len(names) == len(sets) + 2
 

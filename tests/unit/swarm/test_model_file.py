@@ -46,11 +46,12 @@ def made(scale: int = 3, vouchers: int = 2) -> SwarmModel:
     )
 
 
-def same(one: SwarmModel, other: SwarmModel) -> bool:
+def same(swarm_model: SwarmModel, other: SwarmModel) -> bool:
     return (
-        (one.swarm, one.step, one.scale) == (other.swarm, other.step, other.scale)
-        and np.array_equal(one.vector, other.vector)
-        and one.certificate == other.certificate
+        (swarm_model.swarm, swarm_model.step, swarm_model.scale)
+        == (other.swarm, other.step, other.scale)
+        and np.array_equal(swarm_model.vector, other.vector)
+        and swarm_model.certificate == other.certificate
     )
 
 
@@ -326,7 +327,7 @@ def test_the_kept_model_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.Mo
     assert kept_model(tmp_path).scale == 1
     made(scale=2).keep(place)
     assert kept_model(tmp_path).scale == 2
-    assert {one.name for one in place.iterdir()} == {"journal.sqlite", KEPT}
+    assert {path.name for path in place.iterdir()} == {"journal.sqlite", KEPT}
 
 
 def test_a_damaged_kept_model_is_refused(tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def test_a_bad_proof_among_those_that_wait_is_refused_by_all_and_blamed(
     assert net.run(until=lambda: min(net.steps()[:3]) >= 1)
     assert members(net, 0) == [0, 1, 2]
     for node in net.nodes[:3]:
-        facts = {(one.subject, one.fact) for one in node.witness.evidence if one.against}
+        facts = {(fact.subject, fact.fact) for fact in node.witness.evidence if fact.against}
         assert facts == {(net.ids[3], "bulk:bad-proof")}
 
 
@@ -302,7 +302,7 @@ def test_a_second_contribution_of_a_node_does_not_wait(harness: ModuleType) -> N
     net.run(seconds=0.005)
     assert all(node.plugin("bulk").sizes[0] == 2 for node in net.nodes[:3])
     for node in net.nodes[:3]:
-        facts = [(one.subject, one.fact) for one in node.witness.evidence if one.against]
+        facts = [(fact.subject, fact.fact) for fact in node.witness.evidence if fact.against]
         assert facts == [(net.ids[3], "equivocation")]
 
 
@@ -315,8 +315,8 @@ def test_what_waits_is_not_asked_for_and_is_given_to_who_asks(harness: ModuleTyp
     net.rule = lost
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 1)
-    asked = [one for one in net.sent if one.kind == "fetch"]
-    assert {one.sender for one in asked} == {deaf}
+    asked = [frame for frame in net.sent if frame.kind == "fetch"]
+    assert {message.sender for message in asked} == {deaf}
     assert members(net, deaf) == list(range(5))
 
 
@@ -534,8 +534,8 @@ def test_nodes_that_were_away_come_back_to_the_round_the_others_are_in(
     closed = [net.nodes[0].ended[number].outcome.status for number in range(3)]
     assert closed == [RoundStatus.CLOSED] * 3
     for index in away:
-        outcomes = [one.outcome for one in net.nodes[index].ended]
-        assert all(one.status is RoundStatus.CLOSED for one in outcomes)
+        outcomes = [ended_round.outcome for ended_round in net.nodes[index].ended]
+        assert all(outcome.status is RoundStatus.CLOSED for outcome in outcomes)
 
 
 def test_a_node_may_join_late(harness: ModuleType) -> None:
@@ -770,12 +770,14 @@ class Listener(Greeting):
 def told(net: Any, index: int, number: int) -> tuple[int, list[int], list[list[int]]]:
     """What a node's dialogue of a round was told: origin, members, and the agreed vectors."""
     (talk,) = (
-        one for one in net.nodes[index].plugin("talk").dialogues if one.info.number == number
+        dialogue
+        for dialogue in net.nodes[index].plugin("talk").dialogues
+        if dialogue.info.number == number
     )
     assert talk.members == tuple(sorted(talk.members)) == tuple(c.sender for c in talk.agreed)
-    vectors = [one.vector.tolist() for one in talk.agreed]
+    vectors = [item.vector.tolist() for item in talk.agreed]
     assert attrs.evolve(talk.origin, number=number) == talk.info
-    return talk.origin.number, [net.index_of[one] for one in talk.members], vectors
+    return talk.origin.number, [net.index_of[member] for member in talk.members], vectors
 
 
 def talking(harness: ModuleType, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
@@ -807,7 +809,7 @@ def test_what_a_dialogue_finds_out_is_evidence_and_never_against_a_stranger(
         def receive(self, message: DialogueMessage) -> list[Any]:
             sends = super().receive(message)
             accused = (message.sender, b"\xee" * 32, self.own)
-            return [*sends, *(Accusation(one, "too-loud") for one in accused)]
+            return [*sends, *(Accusation(node, "too-loud") for node in accused)]
 
     monkeypatch.setattr(harness.Talk, "script", staticmethod(Accusing))
     net = harness.Net(4, byzantine=1, plugins={"talk": {}})
@@ -891,7 +893,9 @@ def test_who_knows_the_set_and_cannot_merge_it_takes_the_model_of_those_who_coul
     (ended,) = net.nodes[3].ended
     assert ended.outcome.reason == "caught up from a snapshot"
     assert ended.outcome.round_info.number == 1
-    assert not [one for one in net.sent if one.kind == "certificate" and one.receiver == 3][1:]
+    assert not [frame for frame in net.sent if frame.kind == "certificate" and frame.receiver == 3][
+        1:
+    ]
 
 
 def test_a_dialogue_is_told_the_agreed_contributions_and_not_those_that_came_first(
@@ -948,7 +952,7 @@ def test_a_dialogue_is_told_in_which_round_a_locked_set_was_made(
             for i in agreed
         ]
         assert origin == 1
-        assert vectors == [one.vector.tolist() for one in made]
+        assert vectors == [item.vector.tolist() for item in made]
 
 
 def test_a_dialogue_that_falls_over_what_was_agreed_costs_the_round_and_no_more(
@@ -1038,7 +1042,7 @@ def play(harness: ModuleType, seed: int, *, restarts: bool, interval: float = 0.
     for index in honest:
         assert all(len(choices) == 1 for choices in votes_of(net, index).values())
         # The network's duplicates are held against the link; nothing else against an honest node.
-        honest_ids = {net.ids[one] for one in honest}
+        honest_ids = {net.ids[honest_node] for honest_node in honest}
         against = [e for e in net.nodes[index].witness.evidence if e.against]
         assert {e.fact for e in against if e.subject in honest_ids} <= {"replayed"}
 

@@ -42,7 +42,11 @@ def message(number: int) -> Envelope:
 
 
 def plain(record: JournalEntry | None) -> tuple[bytes, list[bytes]] | None:
-    return None if record is None else (record.head, [one.to_bytes() for one in record.messages])
+    return (
+        None
+        if record is None
+        else (record.head, [message.to_bytes() for message in record.messages])
+    )
 
 
 LOCK = JournalEntry(b"proposal", (message(2), message(3)))
@@ -445,7 +449,7 @@ def test_nothing_reported_as_done_is_lost_when_the_process_is_killed(tmp_path: P
             else:
                 kept = int.from_bytes(resume.lock.head, "big")
                 assert lock <= kept <= resume.last_round
-                assert [one.round for one in resume.lock.messages] == [kept]
+                assert [message.round for message in resume.lock.messages] == [kept]
             if resume.last_round == vote:
                 with pytest.raises(RoundError, match="QRES-E602"):
                     journal.record_vote(vote, "prevote", B)

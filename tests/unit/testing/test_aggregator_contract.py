@@ -74,7 +74,7 @@ class WeightedMean:
         columns = updates.vectors.T.tolist()
         weights = updates.weights.tolist()
         sums = [sum(v * w for v, w in zip(column, weights, strict=True)) for column in columns]
-        return np.array([one // total for one in sums], dtype=np.int32)
+        return np.array([item // total for item in sums], dtype=np.int32)
 
 
 @attrs.frozen
@@ -124,8 +124,8 @@ def first_party_krum() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("factory", "rule"),
     [
-        pytest.param(*one.values, rule, id=f"{one.id}-{rule}")
-        for one, rule in itertools.product(first_party_krum(), METHODS)
+        pytest.param(*combination.values, rule, id=f"{combination.id}-{rule}")
+        for combination, rule in itertools.product(first_party_krum(), METHODS)
     ],
 )
 def test_first_party_krum_passes(factory: Callable[[], object], rule: str) -> None:

@@ -125,17 +125,17 @@ def middle(rows: Rows) -> Rows:
 
 def test_every_attack_is_played_or_named_with_the_reason() -> None:
     honest = np.random.default_rng(0).integers(-4096, 4096, size=(9, 7))
-    found = {one.attack: one for one in registered_lies(honest, 2, middle)}
+    found = {lie.attack: lie for lie in registered_lies(honest, 2, middle)}
     assert list(found)[: len(ATTACKS)] == list(ATTACKS)
-    idle = {name: one.why for name, one in found.items() if one.rows is None and name in ATTACKS}
+    idle = {name: item.why for name, item in found.items() if item.rows is None and name in ATTACKS}
     assert idle == {
         "silent": "sends nothing",
         "wrong_length": "wrong length: never reaches a rule",
         "label_flip": "poisons training data, not a call",
         "backdoor": "poisons training data, not a call",
     }
-    for one in found.values():
-        assert one.rows is None or one.rows.shape == (2, 7)
+    for item in found.values():
+        assert item.rows is None or item.rows.shape == (2, 7)
     rows = found["mimic"].rows
     assert rows is not None
     assert any(np.array_equal(rows[0], row) for row in honest)
@@ -149,7 +149,7 @@ def test_attacks_that_search_try_the_rule_under_test() -> None:
         tried.append(len(rows))
         return rows.sum(axis=0) // len(rows)
 
-    lies = {one.attack: one.rows for one in registered_lies(honest, 2, mean)}
+    lies = {lie.attack: lie.rows for lie in registered_lies(honest, 2, mean)}
     assert set(tried) == {11}
     worst = lies["optimised_ipm"]
     fixed = lies["ipm"]
@@ -168,5 +168,5 @@ def test_a_rule_that_breaks_while_it_is_tried_is_not_forgiven() -> None:
 
 def test_attacks_of_installed_distributions_are_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacking, "_brought", lambda: {"theirs": ATTACKS["scaled"]})
-    names = [one.attack for one in registered_lies(np.ones((5, 2), dtype=np.int64), 1, middle)]
+    names = [lie.attack for lie in registered_lies(np.ones((5, 2), dtype=np.int64), 1, middle)]
     assert names[0] == "theirs"

@@ -228,8 +228,10 @@ def test_a_fault_is_caught_by_its_rule_and_no_other(
     factory: Callable[[], object], rule: str
 ) -> None:
     with np.errstate(over="ignore"):
-        found = {one: error for one in METHODS if (error := violation(factory, one)) is not None}
-    assert set(found) == {rule}, {one: str(error) for one, error in found.items()}
+        found = {
+            method: error for method in METHODS if (error := violation(factory, method)) is not None
+        }
+    assert set(found) == {rule}, {item: str(error) for item, error in found.items()}
     assert found[rule].rule == rule
 
 
@@ -321,7 +323,7 @@ def test_rules_that_clip_about_a_fixed_point_are_not_asked_to_move_along() -> No
 
 def test_the_seed_changes_what_is_tried() -> None:
     first, again, other = (
-        [one.worst.kappa for one in suite(Sound, seed=seed).measure_kappa()] for seed in (0, 0, 1)
+        [item.worst.kappa for item in suite(Sound, seed=seed).measure_kappa()] for seed in (0, 0, 1)
     )
     assert first == again
     assert first != other

@@ -24,7 +24,7 @@ def test_node_ids_are_distinct_ascending_and_repeatable() -> None:
     ids = make_node_ids(50)
     assert len(set(ids)) == 50
     assert list(ids) == sorted(ids)
-    assert {len(one) for one in ids} == {32}
+    assert {len(item) for item in ids} == {32}
     assert ids == make_node_ids(50)
 
 

@@ -226,7 +226,7 @@ def test_fewer_nodes_than_the_rule_needs_are_refused() -> None:
 def test_a_sound_rule_is_certified(certificate: RuleReport) -> None:
     assert certificate.certified
     assert not certificate.failed
-    assert [one.rule for one in certificate.verdicts] == [
+    assert [verdict.rule for verdict in certificate.verdicts] == [
         rule for rule in RULES if rule.startswith("QRES-AGG-")
     ]
     found = certificate.robustness
@@ -235,19 +235,19 @@ def test_a_sound_rule_is_certified(certificate: RuleReport) -> None:
     assert found.least == 1.0
     assert found.least < found.measured <= 8.0
     assert found.worst[0][1] == found.measured
-    assert {one.attack for one in certificate.attacks} >= set(ATTACKS)
-    assert all(one.found.withstood in {True, None} for one in certificate.attacks)
+    assert {attack.attack for attack in certificate.attacks} >= set(ATTACKS)
+    assert all(attack.found.withstood in {True, None} for attack in certificate.attacks)
     assert certificate.breakdown == (4, 9)  # a median withstands a minority, whatever f says
 
 
 def test_a_broken_rule_is_not_and_says_what_it_breaks(broken: RuleReport) -> None:
     assert not broken.certified
-    failed = {one.rule for one in broken.failed}
+    failed = {item.rule for item in broken.failed}
     assert failed == {f"QRES-AGG-{number}" for number in (10, 11, 12, 13, 15, 17, 20)}
-    assert all(one.why for one in broken.failed)
+    assert all(item.why for item in broken.failed)
     assert broken.robustness is not None
     assert math.isinf(broken.robustness.measured)
-    withstood = {one.attack: one.found.withstood for one in broken.attacks}
+    withstood = {attack.attack: attack.found.withstood for attack in broken.attacks}
     assert withstood["scaled"] is False
     assert withstood["silent"] is None
     assert broken.breakdown == (0, 11)
@@ -258,7 +258,7 @@ def test_a_rule_that_declares_no_liars_cannot_be_asked() -> None:
     assert not found.certified
     assert not found.failed
     assert "claims.tolerates is 0" in found.conclusion
-    asked = {one.rule: one.outcome for one in found.verdicts}
+    asked = {verdict.rule: verdict.outcome for verdict in found.verdicts}
     assert asked["QRES-AGG-12"] == "not asked"
     assert found.robustness is None
     assert found.attacks == ()
@@ -283,7 +283,7 @@ def test_a_rule_that_always_raises_is_told_of_not_raised(monkeypatch: pytest.Mon
 def shape(value: object) -> object:
     """Keys and kinds, without the values."""
     if isinstance(value, dict):
-        return {key: shape(one) for key, one in value.items()}
+        return {key: shape(item) for key, item in value.items()}
     if isinstance(value, list):
         return [shape(value[0])] if value else []
     return type(value).__name__
@@ -414,9 +414,9 @@ def test_the_page_stands_alone_and_says_it_all(name: str, request: pytest.Fixtur
     assert not re.search(r"url\(|https?:|@import", text)
     assert found.conclusion in reader.text
     assert found.command in reader.text
-    for one in found.verdicts:
-        assert one.rule in reader.text
-        assert one.why in reader.text
+    for verdict in found.verdicts:
+        assert verdict.rule in reader.text
+        assert verdict.why in reader.text
     for row in found.attacks:
         assert row.attack in reader.text
     assert "prefers-color-scheme: dark" in text

@@ -187,7 +187,7 @@ class NoticesNoLoss(MemoryTransport):
 
     def link_down(self, node_id: NodeId, why: str) -> None:
         super().link_down(node_id, why)
-        kept = [one for one in self._events._kept if one.change is not PeerChange.DOWN]
+        kept = [item for item in self._events._kept if item.change is not PeerChange.DOWN]
         self._events._kept.clear()
         self._events._kept.extend(kept)
 

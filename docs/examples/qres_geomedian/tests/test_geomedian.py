@@ -28,8 +28,8 @@ def test_at_the_fermat_point_of_a_triangle_the_sides_are_seen_at_120_degrees() -
     triangle = [[0.0, 0.0], [4.0, 0.0], [1.0, 3.0]]
     x, y = geomedian(triangle)
     directions = [math.atan2(b - y, a - x) for a, b in triangle]
-    for one, other in itertools.combinations(directions, 2):
-        assert math.cos(one - other) == pytest.approx(-0.5, abs=1e-6)
+    for angle, other in itertools.combinations(directions, 2):
+        assert math.cos(angle - other) == pytest.approx(-0.5, abs=1e-6)
 
 
 def test_the_fermat_point_of_an_equilateral_triangle_is_its_centre() -> None:

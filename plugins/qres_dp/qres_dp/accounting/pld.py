@@ -222,12 +222,14 @@ class _Sum:
         return float(self.losses[1] - self.losses[0])
 
 
-def _edge(one: _RoundLoss, rounds: int, tilt: float, base: float, sign: float) -> float:
+def _edge(round_loss: _RoundLoss, rounds: int, tilt: float, base: float, sign: float) -> float:
     """Beyond which loss, seen in the direction ``sign``, tilted mass of at most e^-45 lies."""
     probes = np.geomspace(1e-4, 1e5, 180) * sign
-    guide = (rounds * (one.coarse_cumulants(tilt + probes) - base) + _OUTSIDE) / np.abs(probes)
+    guide = (rounds * (round_loss.coarse_cumulants(tilt + probes) - base) + _OUTSIDE) / np.abs(
+        probes
+    )
     probe = float(probes[int(np.argmin(guide))])
-    edge = (rounds * (one.cumulant(tilt + probe) - base) + _OUTSIDE) / abs(probe)
+    edge = (rounds * (round_loss.cumulant(tilt + probe) - base) + _OUTSIDE) / abs(probe)
     return sign * (edge + 1e-9 * abs(edge))
 
 
@@ -259,16 +261,16 @@ def _power(spectrum: _Spectrum, exponent: int) -> _Spectrum:
             spectrum = spectrum * spectrum
 
 
-def _compose(one: _RoundLoss, rounds: int, tilt: float) -> _Sum | None:
+def _compose(round_loss: _RoundLoss, rounds: int, tilt: float) -> _Sum | None:
     """The composition, or ``None`` where it does not fit the largest window."""
-    step, base = one.step, one.cumulant(tilt)
-    bottom = math.floor(_edge(one, rounds, tilt, base, -1.0) / step)
-    top = math.ceil(_edge(one, rounds, tilt, base, 1.0) / step)
+    step, base = round_loss.step, round_loss.cumulant(tilt)
+    bottom = math.floor(_edge(round_loss, rounds, tilt, base, -1.0) / step)
+    top = math.ceil(_edge(round_loss, rounds, tilt, base, 1.0) / step)
     n = 1 << max(8, (top - bottom + 1).bit_length())
     if n > _WINDOW:
         return None
-    tilted = one.masses * np.exp(tilt * one.losses() - base)
-    spectrum = np.fft.rfft(_wound(tilted, one.first, n))
+    tilted = round_loss.masses * np.exp(tilt * round_loss.losses() - base)
+    spectrum = np.fft.rfft(_wound(tilted, round_loss.first, n))
     composed = np.fft.irfft(_power(spectrum, rounds), n)
     # Rounding: of the transform (all of it could sit in one coefficient), of the power, of the
     # inverse.
@@ -282,7 +284,9 @@ def _compose(one: _RoundLoss, rounds: int, tilt: float) -> _Sum | None:
     losses = np.arange(bottom, bottom + n, dtype=np.float64) * step
     bound = np.maximum(np.roll(composed, -(bottom % n)), 0.0) + error
     exponent = rounds * base - tilt * losses
-    rest = rounds * one.lost + math.exp(min(0.0, rounds * base - tilt * top * step - _OUTSIDE))
+    rest = rounds * round_loss.lost + math.exp(
+        min(0.0, rounds * base - tilt * top * step - _OUTSIDE)
+    )
     masses = bound * np.exp(np.minimum(exponent, 700.0))
     # Each mass of one round is good to 32 ulp, and its loss to 1e-14.
     return _Sum(losses, masses, rest, 1e-10 + 1e-14 * rounds, 1e-14 * rounds)
@@ -304,13 +308,13 @@ def _sums(
     for remove in (True, False):
         finer = step
         while True:
-            one = _one_round(_LossShape(noise, rate, reach, finer), remove=remove)
-            cumulants = rounds * one.coarse_cumulants(tilts)
+            one_round = _one_round(_LossShape(noise, rate, reach, finer), remove=remove)
+            cumulants = rounds * one_round.coarse_cumulants(tilts)
             if epsilon_ is None:
                 goal = (cumulants - math.log(delta_)) / tilts
             else:
                 goal = cumulants - tilts * epsilon_
-            composed = _compose(one, rounds, float(tilts[int(np.argmin(goal))]))
+            composed = _compose(one_round, rounds, float(tilts[int(np.argmin(goal))]))
             if composed is not None:
                 found.append(composed)
                 break
@@ -332,7 +336,7 @@ def epsilon(noise: float, rounds: int, delta_: float, rate: float) -> float:
     Complexity: FFTs of at most 2^20 points; some ten milliseconds for common parameters.
     """
     sums = _sums(noise, rounds, rate, delta_, None)
-    return math.inf if sums is None else max(one.epsilon(delta_) for one in sums)
+    return math.inf if sums is None else max(item.epsilon(delta_) for item in sums)
 
 
 def delta(noise: float, rounds: int, epsilon_: float, rate: float, least: float) -> float:
@@ -346,4 +350,4 @@ def delta(noise: float, rounds: int, epsilon_: float, rate: float, least: float)
         least: the delta below which the answer need not be tight.
     """
     sums = _sums(noise, rounds, rate, least, epsilon_)
-    return 1.0 if sums is None else max(one.delta(epsilon_) for one in sums)
+    return 1.0 if sums is None else max(item.delta(epsilon_) for item in sums)

@@ -76,8 +76,8 @@ def epsilon(noise: float, rounds: int, delta_: float, rate: float) -> float:
         rate: probability of each member to take part, in (0, 1].
     """
     found = (
-        _convert(order, rounds * one, delta_)
-        for order, one in zip(ORDERS, curve(noise, rate), strict=True)
+        _convert(order, rounds * value, delta_)
+        for order, value in zip(ORDERS, curve(noise, rate), strict=True)
     )
     return max(0.0, min(found) * (1.0 + 1e-12) + 1e-12)
 
@@ -85,8 +85,8 @@ def epsilon(noise: float, rounds: int, delta_: float, rate: float) -> float:
 def delta(noise: float, rounds: int, epsilon_: float, rate: float) -> float:
     """Delta after ``rounds`` rounds at the given epsilon, rounded up; at most 1."""
     best = 0.0
-    for order, one in zip(ORDERS, curve(noise, rate), strict=True):
-        gain = epsilon_ - rounds * one
+    for order, value in zip(ORDERS, curve(noise, rate), strict=True):
+        gain = epsilon_ - rounds * value
         exponent = (order - 1) * (math.log1p(-1.0 / order) - gain) - math.log(order)
         best = min(best, exponent)
     return min(1.0, math.exp(best) * (1.0 + 1e-9))

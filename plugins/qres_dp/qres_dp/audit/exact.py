@@ -35,16 +35,16 @@ def adversarial(bound: int) -> Iterator[tuple[Vector, Vector]]:
     for trial in range(TRIALS):
         size = 2 + int(stream.words(1)[0] % np.uint64(200))
         if trial % 4 == 0:  # squares that wrap
-            one = np.full(size, -fixed.LIMIT if trial % 8 else -(2**31), dtype=np.int64)
+            full = np.full(size, -fixed.LIMIT if trial % 8 else -(2**31), dtype=np.int64)
         elif trial % 4 == 1:  # anything
-            one = stream.words(size).view(np.int64) >> 32
+            full = stream.words(size).view(np.int64) >> 32
         elif trial % 4 == 2:  # a little outside the ball, in no special direction
             shape = discrete_gaussian(Fraction(bound * bound, 16)).sample(size, _key(trial))
-            one = shape.astype(np.int64)
+            full = shape.astype(np.int64)
         else:  # all coordinates alike: the worst for clipping by parts or by coordinate
-            one = np.full(size, 10 * bound // math.isqrt(size), dtype=np.int64)
-        other = -one // 3 if trial % 2 else one  # opposed, and more than one ball away
-        yield _held(other), _held(one)
+            full = np.full(size, 10 * bound // math.isqrt(size), dtype=np.int64)
+        other = -full // 3 if trial % 2 else full  # opposed, and more than one ball away
+        yield _held(other), _held(full)
 
 
 def _key(trial: int) -> bytes:
@@ -55,11 +55,11 @@ def examine(system: System) -> Finding:
     """The largest influence of an update, over the bound; exactly 1.0 at most."""
     worst, limit, refused = 0.0, system.bound * system.bound, ""
     with silent():
-        for other, one in adversarial(system.bound):
+        for other, item in adversarial(system.bound):
             others = [other] * (system.inputs - 1)
             try:
-                moved = system.release([*others, one])
-                moved -= system.release([*others, np.zeros_like(one)])
+                moved = system.release([*others, item])
+                moved -= system.release([*others, np.zeros_like(item)])
             except QresError as error:
                 refused = str(error)
                 continue

@@ -107,16 +107,16 @@ class System:
             for plugin, vector in zip(self._nodes, vectors, strict=True)
         ]
         if self.mode is not Mode.CENTRAL:
-            total: Sum = np.stack([one.vector for one in sent]).sum(axis=0, dtype=np.int64)
+            total: Sum = np.stack([frame.vector for frame in sent]).sum(axis=0, dtype=np.int64)
             return total
         return self._merge(sent, info)
 
     def _merge(self, sent: Sequence[Update], info: RoundInfo) -> Sum:
         contributions = tuple(
-            Contribution(node, bytes(32), one.vector, one.weight, companions=one.companions)
-            for node, one in zip(self._roster, sent, strict=True)
+            Contribution(node, bytes(32), frame.vector, frame.weight, companions=frame.companions)
+            for node, frame in zip(self._roster, sent, strict=True)
         )
-        rows = np.stack([one.vector for one in sent])
+        rows = np.stack([frame.vector for frame in sent])
         updates = Updates(rows, self._roster, np.ones(len(sent), dtype=np.int64))
         plugin = self._nodes[0]
         revealed = plugin.reveal(updates, contributions, info)

@@ -147,7 +147,7 @@ class CentralRelease(Release):
         A node whose update is not in the sum merges it all the same, and keeps count. Raises as
         :meth:`Release.revealed`.
         """
-        senders = tuple(one.sender for one in contributions)
+        senders = tuple(contribution.sender for contribution in contributions)
         if updates.visibility is not Visibility.INDIVIDUAL or updates.senders != senders:
             what = "expected the single updates of the agreed members"
             raise CompatibilityError.of("QRES-E303", "plugins.dp", what)

@@ -83,9 +83,11 @@ class ModelStream(CentralRelease):
 
     def hear(self, contributions: Sequence[Contribution], round_info: RoundInfo) -> None:
         """Take the keys that more than ``byzantine`` contributions name."""
-        said = (one.companions.get(central.NAME) for one in contributions)
+        said = (contribution.companions.get(central.NAME) for contribution in contributions)
         heard = [
-            one.body[central.SEED_BYTES :] for one in said if one is not None and not one.modulus
+            item.body[central.SEED_BYTES :]
+            for item in said
+            if item is not None and not item.modulus
         ]
         self.stream(round_info).hear(round_info.step, heard, round_info.byzantine)
 

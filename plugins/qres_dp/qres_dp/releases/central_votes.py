@@ -89,7 +89,7 @@ class VotedRelease(CentralRelease):
         """
         around, cast = of_round(round_info), _ballots(contributions)
         self.fitted(round_info)
-        bound = AdaptiveClip.agreed((one.bound for one in cast), round_info.byzantine)
+        bound = AdaptiveClip.agreed((vote.bound for vote in cast), round_info.byzantine)
         return MergeBasis(self.sized(AdaptiveClip.radius(bound), around), bound)
 
     def said(self, own: MergeBasis, clipped: Clipped, round_info: RoundInfo) -> bytes:

@@ -44,14 +44,14 @@ FINER = 10.0
 def epsilon_of(
     noise: float, rate: float, rounds: int, delta: float, step: float, *, up: bool
 ) -> float:
-    one = privacy_loss_distribution.from_gaussian_mechanism(
+    gaussian_mechanism = privacy_loss_distribution.from_gaussian_mechanism(
         noise,
         sampling_prob=rate,
         value_discretization_interval=step,
         pessimistic_estimate=up,
         use_connect_dots=up,  # the optimistic side has only the older method
     )
-    return float(one.self_compose(rounds).get_epsilon_for_delta(delta))
+    return float(gaussian_mechanism.self_compose(rounds).get_epsilon_for_delta(delta))
 
 
 def main() -> None:

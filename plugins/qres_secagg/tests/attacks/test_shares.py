@@ -62,7 +62,7 @@ def test_without_commitments_an_honest_dealer_would_be_accused(
 ) -> None:
     swarm = make_swarm(6, t=6).until_masked()
     monkeypatch.setattr("qres_secagg.opening.committed", lambda *_: b"anything")
-    promises = lambda one, dealer, _kind: dict.fromkeys((dealer, *one.holders), b"anything")  # noqa: E731
+    promises = lambda item, dealer, _kind: dict.fromkeys((dealer, *item.holders), b"anything")  # noqa: E731
     monkeypatch.setattr(Shares, "promises", promises)
     swarm.state()
     swarm.unmask(tamper=changed_shares(3, wrong))

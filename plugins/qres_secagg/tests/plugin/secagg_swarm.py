@@ -212,7 +212,7 @@ class PluginSwarm:
         self, node: bytes, made: Earlier, members: Collection[bytes] | None = None
     ) -> None:
         chosen = tuple(sorted(made.sent if members is None else members))
-        contributions = tuple(made.sent[one] for one in chosen)
+        contributions = tuple(made.sent[item] for item in chosen)
         self.emit(node, self.rounds[node].decided(chosen, contributions, made.info))
         number = self.origin[node] = made.info.number
         for (author, step, body), send in list(self._held(node, number).items()):
@@ -229,7 +229,7 @@ class PluginSwarm:
         """Tell one node what was agreed; ``instead``, and of another round, if it is lied to."""
         chosen = tuple(sorted(self.sent if members is None else members))
         agreed = {**self.sent, **(instead or {})}
-        contributions = tuple(agreed[one] for one in chosen)
+        contributions = tuple(agreed[item] for item in chosen)
         told = self.rounds[node].decided(chosen, contributions, info or self.info)
         self.emit(node, told)
 
@@ -241,11 +241,11 @@ class PluginSwarm:
     ) -> Revelation:
         sent = self.sent if earlier is None else earlier.sent
         chosen = tuple(sorted(sent if members is None else members))
-        contributions = tuple(sent[one] for one in chosen)
+        contributions = tuple(sent[item] for item in chosen)
         masked = Updates(
-            np.stack([one.vector for one in contributions]),
+            np.stack([contribution.vector for contribution in contributions]),
             chosen,
-            np.array([one.weight for one in contributions], dtype=np.int64),
+            np.array([contribution.weight for contribution in contributions], dtype=np.int64),
         )
         info = self.info if earlier is None else earlier.info
         return self.plugins[node].reveal(masked, contributions, info)
@@ -286,11 +286,11 @@ def recorded(swarm: PluginSwarm, step: Kind) -> list[tuple[bytes, bytes]]:
 
 def plain_sum(updates: Mapping[bytes, Update], members: Collection[bytes]) -> np.ndarray:
     """The oracle: integers, added up."""
-    return np.sum([updates[one].vector.astype(np.int64) for one in members], axis=0)
+    return np.sum([updates[member].vector.astype(np.int64) for member in members], axis=0)
 
 
 def half_even(total: np.ndarray, weight: int) -> np.ndarray:
     """The oracle: exact fractions, rounded half to even by Python."""
     from fractions import Fraction  # noqa: PLC0415
 
-    return np.array([round(Fraction(int(one), weight)) for one in total])
+    return np.array([round(Fraction(int(number), weight)) for number in total])

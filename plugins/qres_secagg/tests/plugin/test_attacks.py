@@ -64,7 +64,7 @@ def test_of_two_survivor_sets_at_most_one_is_opened(n: int, opened: int, *, atta
     shares = recorded(swarm, Kind.UNMASK)
     for index, node in enumerate(swarm.roster):
         dropped = swarm.roster[index % 2 if attack else 0]
-        members = tuple(one for one in swarm.roster if one != dropped)
+        members = tuple(node for node in swarm.roster if node != dropped)
         swarm.tell(node, members)
     swarm.deliver()
     swarm.pass_time(20)
@@ -211,7 +211,7 @@ def test_an_answer_holds_one_share_of_each_node_and_of_the_kind_the_set_says() -
     answers = recorded(swarm, Kind.UNMASK)
     held = {node: dict(dialogue._client._held) for node, dialogue in swarm.dialogues.items()}
     gone = swarm.roster[3]
-    swarm.decide([one for one in swarm.roster if one != gone])
+    swarm.decide([node for node in swarm.roster if node != gone])
     for body in set(answers):
         _sid, unmask = decode_unmask(body)
         owner = next(
@@ -230,9 +230,9 @@ def test_a_dropped_nodes_late_input_stays_uniform_though_its_mask_key_is_open() 
     updates = {node: Update(np.zeros(4096, np.int32)) for node in swarm.roster}
     swarm.contribute(updates)  # it is dropped from the set, but everybody has what it sent
     late = swarm.roster[3]
-    swarm.decide([one for one in swarm.roster if one != late])
+    swarm.decide([node for node in swarm.roster if node != late])
     board = swarm.dialogues[swarm.roster[0]].board
-    survivors = [one for one in swarm.roster if one != late]
+    survivors = [node for node in swarm.roster if node != late]
     assert not swarm.reveal(swarm.roster[0], survivors).updates.sums.any()
     left = _without_pair_masks(board, 3, board.decided().secret(3), swarm.sent[late].vector)
     assert abs(deviation(left.tobytes())) < 6
@@ -329,7 +329,7 @@ def test_wrong_shares_are_blamed_and_the_sum_is_exact() -> None:
     swarm.open()
     updates = swarm.random_updates()
     swarm.contribute(updates).decide()
-    honest = [one for one in swarm.finished() if one != liar]
+    honest = [node for node in swarm.finished() if node != liar]
     assert len(honest) == 8
     for node in honest:
         assert np.array_equal(swarm.reveal(node).updates.sums[0], plain_sum(updates, updates))
@@ -401,7 +401,7 @@ def test_with_too_few_answers_the_round_ends_and_what_was_sent_stays_uniform(sil
     with pytest.raises(QresError) as caught:
         swarm.reveal(judge)
     assert caught.value.code == "QRES-E604"
-    total = np.sum([one.vector.view(np.uint32) for one in swarm.sent.values()], axis=0)
+    total = np.sum([frame.vector.view(np.uint32) for frame in swarm.sent.values()], axis=0)
     assert abs(deviation(total.astype(np.uint32).tobytes())) < 6
 
 

@@ -103,7 +103,9 @@ def test_only_so_many_sessions_are_kept_and_none_of_another_model() -> None:
         swarm.abort()
         swarm.open()
     kept = swarm.plugins[node]._kept
-    assert [one.session.round for one in kept] == list(range(swarm.number - MAX_KEPT, swarm.number))
+    assert [item.session.round for item in kept] == list(
+        range(swarm.number - MAX_KEPT, swarm.number)
+    )
     other = attrs.evolve(swarm.info, number=swarm.number + 1, model_digest=b"n" * 32)
     attempts = swarm.plugins[node].round_opened(other)
     assert not attempts._earlier
@@ -250,8 +252,14 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
 
 def test_a_locked_set_is_merged_as_it_is_without_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = play(monkeypatch, {})
-    assert [(one.number, one.closed) for one in plain.rounds][:2] == [(1, False), (2, True)]
+    assert [(record.number, record.closed) for record in plain.rounds][:2] == [
+        (1, False),
+        (2, True),
+    ]
     hidden = play(monkeypatch, {"secagg": {"bound": 64.0, "patience": 0.5}})
-    assert [(one.number, one.closed) for one in hidden.rounds][:2] == [(1, False), (2, True)]
+    assert [(record.number, record.closed) for record in hidden.rounds][:2] == [
+        (1, False),
+        (2, True),
+    ]
     assert hidden.unanimous
     assert hidden.model_digests == plain.model_digests

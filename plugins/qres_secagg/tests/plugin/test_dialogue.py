@@ -174,7 +174,7 @@ def test_a_contribution_of_a_node_that_is_not_listed_does_not_count() -> None:
     swarm.carry = carry
     swarm.relay = lambda _holder, _receiver, author, _send: author != stranger
     swarm.open(seconds=8)
-    updates = swarm.random_updates(nodes=[one for one in swarm.ready() if one != stranger])
+    updates = swarm.random_updates(nodes=[node for node in swarm.ready() if node != stranger])
     swarm.contribute(updates)
     swarm.publish(stranger, Update(np.full(17, 12345, np.int32)))
     swarm.decide()

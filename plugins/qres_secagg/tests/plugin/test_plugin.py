@@ -157,7 +157,9 @@ def test_the_sum_is_exact_whoever_drops_out(
     swarm.open(seconds=6)
     assert swarm.ready() == swarm.others()
     silent = {node for node, stage in victims if stage == "mask"}
-    updates = swarm.random_updates(seed, nodes=[one for one in swarm.ready() if one not in silent])
+    updates = swarm.random_updates(
+        seed, nodes=[node for node in swarm.ready() if node not in silent]
+    )
     swarm.contribute(updates)
     swarm.away |= silent | {node for node, stage in victims if stage == "decide"}
     swarm.decide()
@@ -196,7 +198,7 @@ def test_a_group_with_too_few_inputs_stays_closed_and_the_others_are_opened() ->
     updates = swarm.random_updates()
     group = swarm.dialogues[swarm.roster[0]].board.topology.groups[0]
     lost = {swarm.roster[rank] for rank in group[:2]}
-    swarm.contribute({node: one for node, one in updates.items() if node not in lost})
+    swarm.contribute({node: update for node, update in updates.items() if node not in lost})
     swarm.away = lost
     swarm.decide()
     rows = swarm.reveal(swarm.others()[0]).updates
@@ -215,10 +217,10 @@ def test_public_weights_weigh_the_sum() -> None:
     updates = swarm.random_updates()
     swarm.contribute(updates).decide()
     rows = swarm.reveal(swarm.roster[2]).updates
-    capped = {node: min(20, one.weight) for node, one in updates.items()}
-    assert {one.sender: one.weight for one in swarm.sent.values()} == capped
+    capped = {node: min(20, update.weight) for node, update in updates.items()}
+    assert {frame.sender: frame.weight for frame in swarm.sent.values()} == capped
     total = np.sum(
-        [one.vector.astype(np.int64) * capped[node] for node, one in updates.items()], axis=0
+        [update.vector.astype(np.int64) * capped[node] for node, update in updates.items()], axis=0
     )
     assert np.array_equal(rows.sums[0], total)
     assert rows.weights.tolist() == [sum(capped.values())]
@@ -229,7 +231,7 @@ def test_with_equal_weights_a_claim_counts_for_nothing() -> None:
     swarm = PluginSwarm(6).open()
     updates = swarm.random_updates()
     swarm.contribute(updates)
-    assert {one.weight for one in swarm.sent.values()} == {1}
+    assert {frame.weight for frame in swarm.sent.values()} == {1}
     liar = swarm.roster[0]
     swarm.sent[liar] = attrs.evolve(swarm.sent[liar], weight=1000)
     swarm.decide()
@@ -304,7 +306,7 @@ def test_residues_are_masked_and_their_sum_revealed() -> None:
     assert set(rows.companions) == {"zk"}
     for companion, row in zip(rows.companions["zk"], rows.members, strict=True):
         ranks = [swarm.roster.index(node) for node in row]
-        expected = (sum(ranks) % modulus, sum(modulus - 1 - one for one in ranks) % modulus)
+        expected = (sum(ranks) % modulus, sum(modulus - 1 - rank for rank in ranks) % modulus)
         assert companion.residues() == expected
 
 
@@ -320,7 +322,7 @@ def test_who_leaves_out_residues_cannot_keep_the_sums_closed() -> None:
     honest = next(node for node in swarm.roster if node != liar)
     revealed = swarm.reveal(honest)
     assert np.array_equal(revealed.updates.sums[0], plain_sum(updates, updates))
-    assert [(one.subject, one.fact) for one in revealed.against] == [(liar, ODD)]
+    assert [(fact.subject, fact.fact) for fact in revealed.against] == [(liar, ODD)]
 
 
 def test_a_companion_under_its_own_name_is_refused() -> None:

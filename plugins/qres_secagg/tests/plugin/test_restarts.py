@@ -182,5 +182,5 @@ def test_killed_between_recording_an_update_and_opening_shares_it_does_not_mask_
     same = Update(np.full(17, 3, np.int32))
     with pytest.raises(QresError, match="another sum may hold this update"):
         swarm.plugins[node].privatize(same, swarm.info)
-    others = [one for one in swarm.roster if one != node]
+    others = [item for item in swarm.roster if item != node]
     swarm.contribute(dict.fromkeys(others, same))  # nobody else had come so far

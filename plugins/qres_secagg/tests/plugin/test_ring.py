@@ -35,17 +35,17 @@ def parameters(ring: int, bound: int = 1000, noise: int = 0) -> Parameters:
 )
 def test_means_are_rounded_half_to_even_and_held_on_the_grid(sums: list[int], weight: int) -> None:
     row, over = mean(np.array(sums, dtype=np.int64), weight)
-    exact = [round(Fraction(one, weight)) for one in sums]
+    exact = [round(Fraction(item, weight)) for item in sums]
     limit = 2**31 - 1
-    assert row.tolist() == [max(-limit, min(limit, one)) for one in exact]
-    assert over == sum(abs(one) > limit for one in exact)
+    assert row.tolist() == [max(-limit, min(limit, item)) for item in exact]
+    assert over == sum(abs(item) > limit for item in exact)
 
 
 @pytest.mark.parametrize("ring", [32, 64])
 @given(values=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=9))
 def test_ring_elements_travel_unchanged(ring: int, values: list[int]) -> None:
     kind = np.uint32 if ring == 32 else np.uint64
-    masked = np.array([one % 2**ring for one in values], dtype=kind)
+    masked = np.array([value % 2**ring for value in values], dtype=kind)
     vector, high = outgoing(masked)
     assert vector.dtype == np.int32
     assert (high is None) == (ring == 32)

@@ -57,7 +57,7 @@ def play(
     played = Scenario(**scenario)
     task = make_task(TaskConfig(), nodes=nodes, seed=played.seed)
     honest = task.trainers[: nodes - liars]
-    lying = tuple(Lying(one) for one in task.trainers[nodes - liars :])
+    lying = tuple(Lying(trainer) for trainer in task.trainers[nodes - liars :])
     task = attrs.evolve(task, trainers=honest + lying)
     tables = {name: dict(table) for name, table in {**TRUST, **plugins}.items()}
     if "secagg" in tables:
@@ -85,7 +85,7 @@ def test_with_a_tenth_dropping_out_after_the_shares_the_models_are_still_the_sam
     hidden = play(10, 9, {"secagg": {}, **MEAN}, **away)
     plain = play(10, 9, MEAN, **away)
     assert hidden.model_digests == plain.model_digests
-    assert all(one.accepted == 9 for one in hidden.closed)
+    assert all(record.accepted == 9 for record in hidden.closed)
 
 
 def test_nodes_that_come_and_go_do_not_keep_it_from_learning() -> None:
@@ -105,7 +105,7 @@ def test_who_sends_two_contributions_costs_no_round() -> None:
     """One round: what the liar sent is not masked, and makes a mean of everybody noise."""
     told: dict[str, Any] = {"attack": "equivocate", "attackers": 1, "rounds": 1}
     result = play(7, 7, {"secagg": {}, **MEAN}, **told)
-    assert [(one.closed, one.accepted) for one in result.rounds] == [(True, 7)]
+    assert [(record.closed, record.accepted) for record in result.rounds] == [(True, 7)]
     assert result.rounds[0].rejected["equivocation"]
     assert result.unanimous
 

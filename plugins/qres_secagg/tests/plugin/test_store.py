@@ -93,7 +93,7 @@ def test_one_that_is_there_is_not_begun_anew(tmp_path: Path) -> None:
         SessionStore.begin(tmp_path, swarm="s", node_id=NODE)
     assert caught.value.code == "QRES-E602"
     assert not opened(tmp_path).take(b"a" * 32, 1)
-    assert {one.name for one in tmp_path.iterdir()} <= {FILE, f"{FILE}-wal"}
+    assert {path.name for path in tmp_path.iterdir()} <= {FILE, f"{FILE}-wal"}
 
 
 def test_its_name_appears_with_the_whole_of_it_and_is_on_the_disk(
@@ -109,7 +109,7 @@ def test_its_name_appears_with_the_whole_of_it_and_is_on_the_disk(
         link(new, path)
 
     def synced(folder: Path) -> None:
-        assert {one.name for one in folder.iterdir()} == {FILE}
+        assert {path.name for path in folder.iterdir()} == {FILE}
         steps.append("sync")
         sync(folder)
 

@@ -27,7 +27,7 @@ def scalars(values: Iterable[int]) -> Scalars:
         >>> scalars([1, -1, ORDER + 2]).tolist()[0]
         [1, 0, 0, 0]
     """
-    return _words(b"".join((one % ORDER).to_bytes(SCALAR_BYTES, "little") for one in values))
+    return _words(b"".join((value % ORDER).to_bytes(SCALAR_BYTES, "little") for value in values))
 
 
 def integers(array: Scalars) -> list[int]:

@@ -111,7 +111,7 @@ def _attempt_proof(
     sums = smallness @ np.array(values, dtype=np.int64)
     masked = tuple(mask + int(part) for mask, part in zip(masks, sums, strict=True))
     margin = 1 << statement.hidden_bits
-    if not all(margin <= one < (1 << statement.mask_bits) - margin for one in masked):
+    if not all(margin <= number < (1 << statement.mask_bits) - margin for number in masked):
         return None  # one in 2**63: what is left is exactly uniform, whatever the values are
     combination = challenges.combination(masked)
 
@@ -163,7 +163,7 @@ def _values(
 ) -> list[int] | None:
     """``q, s, e`` and, with a direction, ``h, f``."""
     total = int(relative.sum(dtype=np.int64))
-    rest = statement.budget - sum((2 * one - total) ** 2 for one in projections)
+    rest = statement.budget - sum((2 * projection - total) ** 2 for projection in projections)
     if rest < 0:
         return None
     values = [*projections, total, *four_squares(rest)]

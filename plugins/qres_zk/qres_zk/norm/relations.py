@@ -17,4 +17,4 @@ def shifted_direction(statement: NormStatement) -> NDArray[np.int64] | None:
 
 def signed_sums(values: list[int], k: int) -> list[int]:
     """The random signed sums ``2 q - s`` and the four squares' roots."""
-    return [2 * one - values[k] for one in values[:k]] + values[k + 1 : k + 5]
+    return [2 * value - values[k] for value in values[:k]] + values[k + 1 : k + 5]

@@ -73,8 +73,8 @@ def prepare(statement: NormStatement, context: Context, bundle: ProofBundle) -> 
     smallness = challenges.smallness(bundle.cut(rows))
     combination = challenges.combination(bundle.masked)
     answers = [
-        challenges.fold(bundle.cut(rows + 1 + 2 * one), bundle.cut(rows + 2 + 2 * one))
-        for one in range(folds)
+        challenges.fold(bundle.cut(rows + 1 + 2 * index), bundle.cut(rows + 2 + 2 * index))
+        for index in range(folds)
     ]
     c = challenges.response(bundle.cut(rows + 1 + 2 * folds, 5), bundle.link)
 
@@ -94,7 +94,7 @@ def prepare(statement: NormStatement, context: Context, bundle: ProofBundle) -> 
         added = combine_rows(of_weights, shifted)
         weight_row = multiply_add(weight_row, combination.direction, added)
     claimed = dot(weight_row, bundle.row) - product * combination.claim(values)
-    squares = sum(one * one for one in signed_sums(values, k))
+    squares = sum(signed_sum * signed_sum for signed_sum in signed_sums(values, k))
     budget = statement.budget
     if combination.square:
         roots = values[k + 6 : k + 10]
@@ -112,9 +112,9 @@ def prepare(statement: NormStatement, context: Context, bundle: ProofBundle) -> 
     vector[:count] = multiply_add(vector[:count], -second, bundle.values)
     weights_of = (first, second, third, fourth)
     blinding = -sum(a * z for a, z in zip(weights_of, bundle.blinds, strict=True))
-    own = [first * c * one for one in of_values]
+    own = [first * c * of_value for of_value in of_values]
     own.append(second * c)
-    own += [third * c * one for one in factors]
+    own += [third * c * factor for factor in factors]
     own += [first, second, third, fourth, fourth * c]
     value = fourth * (c * c * budget - squares) - third * claimed
     return CombinedEquations(blinding % ORDER, value % ORDER, vector, own, bundle.points)
@@ -128,11 +128,11 @@ def holds(statement: NormStatement, terms: list[CombinedEquations]) -> bool:
     """
     base = generators(statement)
     vector = terms[0].vector
-    for one in terms[1:]:
-        vector = multiply_add(vector, 1, one.vector)
-    few = scalars([sum(one.blinding for one in terms), sum(one.value for one in terms)])
-    own = scalars([factor for one in terms for factor in one.own])
-    points = [generator(), base.value, base.vector, *(one.points for one in terms)]
+    for term in terms[1:]:
+        vector = multiply_add(vector, 1, term.vector)
+    few = scalars([sum(term.blinding for term in terms), sum(term.value for term in terms)])
+    own = scalars([factor for term in terms for factor in term.own])
+    points = [generator(), base.value, base.vector, *(term.points for term in terms)]
     result = msm(np.concatenate([few, vector, own]), np.concatenate(points))
     return bool(is_identity(result)[0])
 

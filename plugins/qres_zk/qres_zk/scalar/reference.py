@@ -21,7 +21,7 @@ def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
     sums = np.zeros(k, np.int64)
     for row, packed in zip(values, rows, strict=True):
         sums += row @ _unpacked(packed)
-    return [int(one) for one in sums]
+    return [int(item) for item in sums]
 
 
 def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> Words:
@@ -103,7 +103,7 @@ def _unpacked(packed: Bits) -> NDArray[np.int64]:
 
 def _weights_of_row(packed: Bits, gammas: list[int]) -> Words:
     """Shape ``(m, 2)``: sums of 32-bit pieces, with the carries between them."""
-    pieces = np.array([[one >> (32 * k) & (2**32 - 1) for k in range(4)] for one in gammas])
+    pieces = np.array([[gamma >> (32 * k) & (2**32 - 1) for k in range(4)] for gamma in gammas])
     sums = (_unpacked(packed) @ pieces[:-1] + pieces[-1]).astype(np.uint64)
     for k in range(3):
         sums[:, k + 1] += sums[:, k] >> _HALF

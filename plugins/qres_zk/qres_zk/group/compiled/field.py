@@ -55,8 +55,8 @@ def _carried(build: Any, sums: list[Any]) -> list[Any]:
     mask, shift = ir.Constant(I64, _MASK), ir.Constant(I128, _BITS)
     out: list[Any] = []
     carry: Any = None
-    for one in sums:
-        full = one if carry is None else build.add(one, _wide(build, carry))
+    for item in sums:
+        full = item if carry is None else build.add(item, _wide(build, carry))
         out.append(build.and_(build.trunc(full, I64), mask))
         carry = build.trunc(build.lshr(full, shift), I64)
     # 19 times the last carry may not fit in 64 bits.

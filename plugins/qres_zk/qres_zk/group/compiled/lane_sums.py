@@ -59,18 +59,18 @@ def _gathered(build: Any, data: Any, offsets: list[Any], last: int = 16) -> Poin
     words: list[Any] = []
     for block in (0, LANES, last):
         step = ir.Constant(I64, block)
-        rows = [load_vector(build, data, build.add(one, step)) for one in offsets]
+        rows = [load_vector(build, data, build.add(offset, step)) for offset in offsets]
         words += _transposed(build, rows)[len(words) - block :]
     return [words[k : k + 5] for k in range(0, 20, 5)]
 
 
 def _scatter(build: Any, data: Any, offsets: list[Any], point: Point) -> None:
-    words = [limb for one in point for limb in one] + [splat(0)] * (BUCKET - 20)
+    words = [limb for item in point for limb in item] + [splat(0)] * (BUCKET - 20)
     for block in range(0, BUCKET, LANES):
         step = ir.Constant(I64, block)
         rows = _transposed(build, words[block : block + LANES])
-        for one, row in zip(offsets, rows, strict=True):
-            store_vector(build, data, build.add(one, step), row)
+        for offset, row in zip(offsets, rows, strict=True):
+            store_vector(build, data, build.add(offset, step), row)
 
 
 def _products(build: Any, e: Element, f: Element, g: Element, h: Element) -> Point:
@@ -116,8 +116,8 @@ def _loaded(build: Any, sums: Any, which: int) -> Point:
 
 
 def _stored(build: Any, sums: Any, which: int, point: Point) -> None:
-    for place, one in zip(_places(which), point, strict=True):
-        lanes.store(build, sums, place, one)
+    for place, limb in zip(_places(which), point, strict=True):
+        lanes.store(build, sums, place, limb)
 
 
 @intrinsic
@@ -142,8 +142,8 @@ def add_to_buckets(
             bucket = build.select(minus, build.sub(splat(0), digit), digit)
             places = build.mul(bucket, splat(BUCKET))
             offsets = [
-                build.add(one, build.extract_element(places, ir.Constant(INDEX, lane)))
-                for lane, one in enumerate(_lane_offsets(build, args[1]))
+                build.add(lane_offset, build.extract_element(places, ir.Constant(INDEX, lane)))
+                for lane, lane_offset in enumerate(_lane_offsets(build, args[1]))
             ]
             start = build.gep(niels, [args[3]])
             words = [
@@ -166,7 +166,7 @@ def add_buckets(_typing: Any, _buckets: Any, _size: Any, _bucket: Any, _sums: An
         buckets = array_data(context, build, signature.args[0], args[0])
         sums = array_data(context, build, signature.args[3], args[3])
         at = build.mul(args[2], ir.Constant(I64, BUCKET))
-        offsets = [build.add(at, one) for one in _lane_offsets(build, args[1])]
+        offsets = [build.add(at, lane_offset) for lane_offset in _lane_offsets(build, args[1])]
         running = _added(build, _loaded(build, sums, 0), _gathered(build, buckets, offsets))
         total = _added(build, _loaded(build, sums, 1), running)
         _stored(build, sums, 0, running)
@@ -183,7 +183,10 @@ def add_eight(_typing: Any, _points: Any, _at: Any, _sums: Any) -> Any:
     def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
         points = array_data(context, build, signature.args[0], args[0])
         sums = array_data(context, build, signature.args[2], args[2])
-        offsets = [build.add(args[1], one) for one in _lane_offsets(build, ir.Constant(I64, 20))]
+        offsets = [
+            build.add(args[1], lane_offset)
+            for lane_offset in _lane_offsets(build, ir.Constant(I64, 20))
+        ]
         others = _gathered(build, points, offsets, 12)
         _stored(build, sums, 0, _added(build, _loaded(build, sums, 0), others))
         return context.get_dummy_value()

@@ -44,7 +44,7 @@ def available() -> bool:
     """Whether numba compiles for a processor that has the instructions."""
     target = numba.core.registry.cpu_target.target_context.codegen()
     features = str(target.magic_tuple()[2]).split(",")
-    return all(one in features for one in _NEEDED)
+    return all(feature in features for feature in _NEEDED)
 
 
 def splat(value: int) -> Any:
@@ -55,8 +55,8 @@ def splat(value: int) -> Any:
 def broadcast(build: Any, word: Any) -> Any:
     """The same word in all lanes, of one that is not known before."""
     nothing = ir.Constant(VECTOR, ir.Undefined)
-    one = build.insert_element(nothing, word, ir.Constant(INDEX, 0))
-    return build.shuffle_vector(one, nothing, shuffle([0] * LANES))
+    insert_element = build.insert_element(nothing, word, ir.Constant(INDEX, 0))
+    return build.shuffle_vector(insert_element, nothing, shuffle([0] * LANES))
 
 
 def shuffle(places: list[int]) -> Any:
@@ -80,8 +80,8 @@ def _reduced(build: Any, low: list[Any], high: list[Any]) -> Element:
     """Columns 0..8 of lower and 1..9 of upper halves, below ``2**54.4`` and ``2**52.4``."""
     zero = splat(0)
     columns = [
-        build.add(one, build.add(two, two))
-        for one, two in zip([*low, zero], [zero, *high], strict=True)
+        build.add(item, build.add(two, two))
+        for item, two in zip([*low, zero], [zero, *high], strict=True)
     ]
     nineteen = splat(19)
     folded = [build.add(columns[k], build.mul(columns[k + 5], nineteen)) for k in range(5)]
@@ -116,7 +116,7 @@ def square(build: Any, value: Element) -> Element:
         for i in range(5):
             for j in range(i + 1, 5):
                 columns[i + j] = build.call(times, [columns[i + j], value[i], value[j]])
-        columns = [build.add(one, one) for one in columns]
+        columns = [build.add(column, column) for column in columns]
         for i in range(5):
             columns[2 * i] = build.call(times, [columns[2 * i], value[i], value[i]])
         halves.append(columns)
@@ -176,7 +176,7 @@ def _on_arrays(operation: Callable[[Any, Element, Element], Element]) -> Any:
         def code(context: Any, build: Any, signature: Any, args: Any) -> Any:
             data = array_data(context, build, signature.args[0], args[0])
             for step in _STEPS:
-                to, left, right = (build.add(one, step) for one in args[1:])
+                to, left, right = (build.add(argument, step) for argument in args[1:])
                 found = operation(build, load(build, data, left), load(build, data, right))
                 store(build, data, to, found)
             return context.get_dummy_value()
@@ -203,8 +203,8 @@ def square_at(_typing: Any, _array: Any, _to: Any, _of: Any, _times: Any) -> Any
         build.branch(loop)
         build.position_at_end(loop)
         left = build.phi(I64)
-        value = [[build.phi(VECTOR) for _ in one] for one in first]
-        squared = [square(build, one) for one in value]
+        value = [[build.phi(VECTOR) for _ in value] for value in first]
+        squared = [square(build, item) for item in value]
         rest = build.sub(left, ir.Constant(I64, 1))
         for phi, start, end in zip(
             [left, *chain(*value)],
@@ -216,8 +216,8 @@ def square_at(_typing: Any, _array: Any, _to: Any, _of: Any, _times: Any) -> Any
             phi.add_incoming(end, loop)
         build.cbranch(build.icmp_unsigned("!=", rest, ir.Constant(I64, 0)), loop, after)
         build.position_at_end(after)
-        for one, step in zip(squared, _STEPS, strict=True):
-            store(build, data, build.add(args[1], step), one)
+        for item, step in zip(squared, _STEPS, strict=True):
+            store(build, data, build.add(args[1], step), item)
         return context.get_dummy_value()
 
     return _types.void(_array, _types.uint64, _types.uint64, _types.uint64), code

@@ -76,9 +76,9 @@ def niels(points: Sequence[Extended]) -> list[Niels]:
     found: list[Niels] = []
     for index in range(len(points) - 1, -1, -1):
         x, y, z, _ = points[index]
-        one = inverse * products[index] % _P
+        item = inverse * products[index] % _P
         inverse = inverse * z % _P
-        x, y = x * one % _P, y * one % _P
+        x, y = x * item % _P, y * item % _P
         found.append(((y + x) % _P, (y - x) % _P, x * y % _P * _2D % _P))
     found.reverse()
     return found

@@ -35,7 +35,7 @@ def decode_edwards(words: Words) -> tuple[Words, int]:
 
 def encode(points: Words) -> Words:
     """See the protocol."""
-    raw = b"".join(ristretto.encode(one).to_bytes(32, "little") for one in unpacked(points))
+    raw = b"".join(ristretto.encode(item).to_bytes(32, "little") for item in unpacked(points))
     return np.frombuffer(raw, dtype="<u8").astype(np.uint64).reshape(-1, 4)
 
 
@@ -91,7 +91,9 @@ def fixed_msm(table: Table, scalars: Words) -> Words:
 
 
 def _combined(table: Table, values: Sequence[int]) -> Extended:
-    digits = zip(*(multiples.signed_digits(one, _WIDTH, len(table)) for one in values), strict=True)
+    digits = zip(
+        *(multiples.signed_digits(value, _WIDTH, len(table)) for value in values), strict=True
+    )
     terms = (
         term
         for window, points in zip(digits, table, strict=False)
@@ -105,7 +107,7 @@ def _table(points: Words, count: int) -> Table:
     levels = [curve.niels(level)]
     for _ in range(count - 1):
         for _ in range(_WIDTH):
-            level = [curve.double(one) for one in level]
+            level = [curve.double(item) for item in level]
         levels.append(curve.niels(level))
     return levels
 
@@ -113,5 +115,5 @@ def _table(points: Words, count: int) -> Table:
 def _decoded(words: Words, read: Callable[[int], Extended | None]) -> tuple[Words, int]:
     raw = scalars_to_bytes(words)
     found = [read(int.from_bytes(raw[n : n + 32], "little")) for n in range(0, len(raw), 32)]
-    bad = next((n for n, one in enumerate(found) if one is None), -1)
-    return packed(NEUTRAL if one is None else one for one in found), bad
+    bad = next((n for n, item in enumerate(found) if item is None), -1)
+    return packed(NEUTRAL if item is None else item for item in found), bad

@@ -57,7 +57,7 @@ def msm(values: Sequence[int], points: Sequence[Niels]) -> Extended:
     bits = max(values, default=0).bit_length() + 1
     width = best_width(len(values), bits)
     count = -(-bits // width)
-    digits = [signed_digits(one, width, count) for one in values]
+    digits = [signed_digits(value, width, count) for value in values]
     total = NEUTRAL
     for k in range(count - 1, -1, -1):
         for _ in range(width):

@@ -27,7 +27,7 @@ def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
     sums = np.zeros((k // 8, 256), np.int64)
     for row, bits in zip(plain(values), rows, strict=True):
         kernels.count(bits, row, sums.reshape(-1))
-    return [int(one) for one in (sums @ _BYTE_BITS.astype(np.int64)).reshape(-1)]
+    return [int(item) for item in (sums @ _BYTE_BITS.astype(np.int64)).reshape(-1)]
 
 
 def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> Words:
@@ -67,10 +67,10 @@ class Halves:
     def cross(self) -> tuple[int, int]:
         """See :meth:`qres_zk.scalar.Folding.cross`."""
         h = self.rows // 2 * self._m
-        one = _dot_small if self._small else dot
+        item = _dot_small if self._small else dot
         return (
-            one(self._weights[h:], self._values[:h]),
-            one(self._weights[:h], self._values[h:]),
+            item(self._weights[h:], self._values[:h]),
+            item(self._weights[:h], self._values[h:]),
         )
 
     def fold(self, x: int) -> None:
@@ -138,11 +138,11 @@ def _dot_small(weights: Words, values: Values) -> int:
 
 
 def _integer(parts: tuple[int, ...]) -> int:
-    return sum(int(one) << (64 * k) for k, one in enumerate(parts))
+    return sum(int(part) << (64 * k) for k, part in enumerate(parts))
 
 
 def _subset_sums(gammas: list[int]) -> tuple[Words, Words]:
-    pairs = np.array([[one & (2**64 - 1), one >> 64] for one in gammas], np.uint64)
+    pairs = np.array([[gamma & (2**64 - 1), gamma >> 64] for gamma in gammas], np.uint64)
     table = np.empty(((len(gammas) - 1) // 8, 256, 2), np.uint64)
     kernels.subset_sums(pairs, table)
     return table.reshape(-1), pairs[-1].copy()

@@ -66,9 +66,9 @@ def subset_sums(gammas: Any, table: Any) -> None:
         for k in range(8):
             low, high = gammas[8 * block + k, 0], gammas[8 * block + k, 1]
             for subset in range(1 << k):
-                one = table[block, subset, 0] + low
-                carry = np.uint64(one < low)
-                table[block, subset + (1 << k), 0] = one
+                item = table[block, subset, 0] + low
+                carry = np.uint64(item < low)
+                table[block, subset + (1 << k), 0] = item
                 table[block, subset + (1 << k), 1] = table[block, subset, 1] + high + carry
 
 

@@ -70,7 +70,7 @@ class LaneHalves:
 
 def _integer(columns: Words) -> int:
     words = (int(low) + (int(high) << 32) for low, high in columns)
-    return sum(one << (lanes.BITS * k) for k, one in enumerate(words))
+    return sum(word << (lanes.BITS * k) for k, word in enumerate(words))
 
 
 @part
@@ -84,13 +84,13 @@ def _collect(sums: Any, totals: Any) -> None:
 
 
 @part
-def _add_short(of: Any, one: Any, by: Any, two: Any, blocks: Any, totals: Any) -> None:
+def _add_short(of: Any, item: Any, by: Any, two: Any, blocks: Any, totals: Any) -> None:
     """Add products with positive and with negative values to the totals, ``(2, 4, 2)``."""
     sums = np.empty(LANES * lanes.PAIR_COLUMNS, np.uint64)
-    one, two, blocks = np.uint64(one), np.uint64(two), np.uint64(blocks)
-    lanes.dot_positive(of, one, by, two, _ZERO, blocks, sums)
+    item, two, blocks = np.uint64(item), np.uint64(two), np.uint64(blocks)
+    lanes.dot_positive(of, item, by, two, _ZERO, blocks, sums)
     _collect(sums, totals[0])
-    lanes.dot_negative(of, one, by, two, _ZERO, blocks, sums)
+    lanes.dot_negative(of, item, by, two, _ZERO, blocks, sums)
     _collect(sums, totals[1])
 
 
@@ -102,15 +102,15 @@ def cross_short(weights: Any, values: Any, totals: Any) -> None:
     of, by = weights.reshape(-1), values.reshape(-1)
     last_of, last_by = np.zeros(2 * LANES, np.uint64), np.zeros(LANES, np.int64)
     for c in range(b):
-        one, two = m * c, m * ((c + b // 2) % b)
-        term = totals[0] if one > two else totals[1]
+        item, two = m * c, m * ((c + b // 2) % b)
+        term = totals[0] if item > two else totals[1]
         for first in range(0, whole, LANES * _AT_ONCE):
             blocks = min(_AT_ONCE, (whole - first) // LANES)
-            _add_short(of, one + first, by, two + first, blocks, term)
+            _add_short(of, item + first, by, two + first, blocks, term)
         if whole < m:
             for j in range(m - whole):
-                last_of[2 * j] = of[2 * (one + whole + j)]
-                last_of[2 * j + 1] = of[2 * (one + whole + j) + 1]
+                last_of[2 * j] = of[2 * (item + whole + j)]
+                last_of[2 * j + 1] = of[2 * (item + whole + j) + 1]
                 last_by[j] = by[two + whole + j]
             _add_short(last_of, 0, last_by, 0, 1, term)
 
@@ -124,9 +124,9 @@ def cross_long(weights: Any, values: Any, half: Any, totals: Any) -> None:
     for k in range(2):
         left, right = (half, 0) if k == 0 else (0, half)
         for first in range(0, half, LANES * _AT_ONCE):
-            one, two = np.uint64(left + first), np.uint64(right + first)
+            item, two = np.uint64(left + first), np.uint64(right + first)
             blocks = np.uint64(min(_AT_ONCE, (half - first) // LANES))
-            lanes.dot_long(of, one, by, two, apart, blocks, sums)
+            lanes.dot_long(of, item, by, two, apart, blocks, sums)
             _collect(sums, totals[k])
 
 

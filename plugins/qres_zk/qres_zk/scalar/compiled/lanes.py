@@ -48,7 +48,7 @@ def _short(build: Any, data: Any, offset: Any, _apart: Any) -> Limbs:
     """Of int64 less than ``2**40`` either way; the order's lowest limb is greater than that."""
     value = load_vector(build, data, offset)
     minus = build.icmp_signed("<", value, splat(0))
-    added = [build.select(minus, splat(one), splat(0)) for one in _ORDER]
+    added = [build.select(minus, splat(item), splat(0)) for item in _ORDER]
     return [build.add(added[0], value), *added[1:]]
 
 
@@ -84,19 +84,19 @@ def _products(build: Any, left: Limbs, right: Limbs, sums: Limbs) -> Limbs:
     sums = list(sums)
     for half in (0, 1):
         times = multiplier(build, "lh"[half])
-        for i, one in enumerate(left):
+        for i, remaining in enumerate(left):
             for j, two in enumerate(right):
                 if two is not None:
-                    sums[i + j + half] = build.call(times, [sums[i + j + half], one, two])
+                    sums[i + j + half] = build.call(times, [sums[i + j + half], remaining, two])
     return sums
 
 
 def _multiplied(build: Any, left: Limbs, right: Limbs) -> Limbs:
     """``left * right / 2**260`` modulo the order, below twice the order; limbs of 57 bits."""
-    order = [splat(one) if one else None for one in _ORDER]
+    order = [splat(item) if item else None for item in _ORDER]
     sums = [splat(0)] * 6
-    for one in left:
-        sums = _products(build, [one], right, sums)
+    for remaining in left:
+        sums = _products(build, [remaining], right, sums)
         lower = [splat(0), sums[0], splat(_NEGATED_INVERSE)]
         quotient = build.call(multiplier(build, "l"), lower)
         sums = _products(build, [quotient], order, sums)
@@ -176,9 +176,9 @@ def _dot(load_left: Loader, load_right: Loader, columns: int) -> Any:
             block = build.phi(I64)
             sums = [build.phi(VECTOR) for _ in range(columns)]
             step = build.mul(block, ir.Constant(I64, LANES))
-            one = load_left(build, left, build.add(args[1], step), args[4])
+            load_remaining = load_left(build, left, build.add(args[1], step), args[4])
             two = load_right(build, right, build.add(args[3], step), args[4])
-            added = _products(build, one, two, sums)
+            added = _products(build, load_remaining, two, sums)
             following = build.add(block, ir.Constant(I64, 1))
             starts = [ir.Constant(I64, 0), *[splat(0)] * columns]
             for phi, start, end in zip([block, *sums], starts, [following, *added], strict=True):

@@ -88,16 +88,16 @@ def mul(_typing: Any, _left: Any, _right: Any) -> Any:
         for i in range(4):
             carry: Any = ir.Constant(I128, 0)
             for j in range(4):
-                one = build.add(build.add(total[j], build.mul(left[j], right[i])), carry)
-                total[j], carry = low(one), build.lshr(one, word)
+                item = build.add(build.add(total[j], build.mul(left[j], right[i])), carry)
+                total[j], carry = low(item), build.lshr(item, word)
             total[4] = build.add(total[4], carry)
             quotient = build.zext(build.mul(build.trunc(total[0], I64), inverse), I128)
             carry = build.lshr(build.add(total[0], build.mul(quotient, order[0])), word)
             for j in range(1, 4):
-                one = build.add(build.add(total[j], build.mul(quotient, order[j])), carry)
-                total[j - 1], carry = low(one), build.lshr(one, word)
-            one = build.add(total[4], carry)
-            total[3], total[4] = low(one), build.lshr(one, word)
+                item = build.add(build.add(total[j], build.mul(quotient, order[j])), carry)
+                total[j - 1], carry = low(item), build.lshr(item, word)
+            item = build.add(total[4], carry)
+            total[3], total[4] = low(item), build.lshr(item, word)
         value = _joined(build, [build.trunc(part, I64) for part in total[:4]], _I256)
         out = _cut(build, _reduced_once(build, value), 4)
         return context.make_tuple(build, SCALAR, out)
@@ -110,7 +110,7 @@ def add(_typing: Any, _left: Any, _right: Any) -> Any:
     """Add reduced scalars."""
 
     def code(context: Any, build: Any, _signature: Any, args: Any) -> Any:
-        left, right = (_joined(build, _parts(build, one), _I256) for one in args)
+        left, right = (_joined(build, _parts(build, argument), _I256) for argument in args)
         out = _cut(build, _reduced_once(build, build.add(left, right)), 4)
         return context.make_tuple(build, SCALAR, out)
 
@@ -150,9 +150,9 @@ def _add_rows(build: Any, total: Any, factor: list[Any], by: list[Any], kind: An
         carry: Any = ir.Constant(I128, 0)
         parts: list[Any] = []
         for part in wide:
-            one = build.add(build.mul(part, build.zext(word, I128)), carry)
-            parts.append(build.trunc(one, I64))
-            carry = build.lshr(one, ir.Constant(I128, 64))
+            item = build.add(build.mul(part, build.zext(word, I128)), carry)
+            parts.append(build.trunc(item, I64))
+            carry = build.lshr(item, ir.Constant(I128, 64))
         parts.append(build.trunc(carry, I64))
         product = build.shl(_joined(build, parts, kind), ir.Constant(kind, 64 * k))
         total = build.add(total, product)
@@ -177,7 +177,7 @@ def add_full_product(_typing: Any, _total: Any, _left: Any, _right: Any) -> Any:
 
     def code(context: Any, build: Any, _signature: Any, args: Any) -> Any:
         total = _joined(build, _parts(build, args[0]), _I576)
-        left, right = (_parts(build, one) for one in args[1:])
+        left, right = (_parts(build, argument) for argument in args[1:])
         total = _add_rows(build, total, left, right, _I576)
         return context.make_tuple(build, FULL, _cut(build, total, 9))
 
