@@ -1,0 +1,329 @@
+"""The table of connections, and who looks after them, with hosts that do as they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.network import Network
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.reconnect import DEAF, MISSES, Reconnector
+from qres_transport_libp2p.sessions import PeerConnection, Sessions
+from qres_transport_libp2p.tally import Tally
+from qres_transport_libp2p.wire import BrokenStreamError
+
+from qres_core import PeerChange, TransportError, TransportEvent
+
+NODE = bytes(32)
+PEER = peer_id(NODE)
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Time passes when nobody has anything to do."""
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+class Muxed:
+    """A connection; ``place`` is where the peer is, or an error."""
+
+    peer_id = PEER
+
+    def __init__(self, place: Any = ("10.0.0.1", 7), *, secured: Any = None) -> None:
+        self.place, self.secured_conn = place, secured
+        self.is_closed = False
+
+    def get_remote_address(self) -> Any:
+        if isinstance(self.place, Exception):
+            raise self.place
+        return self.place
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.is_closed = True
+
+
+class Host:
+    """Opens what it is told to."""
+
+    def __init__(self, opened: Any = None) -> None:
+        self.opened = opened
+
+    async def new_stream(self, _peer: object, _protocols: object) -> Any:
+        if self.opened is None:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        if isinstance(self.opened, Exception):
+            raise self.opened
+        return self.opened
+
+
+def sessions(host: Any = None) -> tuple[Sessions, list[TransportEvent], list[Any]]:
+    events: list[TransportEvent] = []
+    tasks: list[Any] = []
+    members: Any = SimpleNamespace(nodes={PEER: NODE}, peers={NODE: PEER})
+
+    async def nothing(_of: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    made = Sessions(
+        host,
+        members,
+        Libp2pOptions(read_seconds=2.0),
+        Tally(),
+        events.append,
+        lambda *task: tasks.append(task),
+        nothing,
+        nothing,
+    )
+    return made, events, tasks
+
+
+def admitted(made: Sessions, muxed: Any) -> PeerConnection:
+    link = made.link(muxed)
+    made.admit(link, bytes(16))
+    return link
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [(("10.0.0.1", 7), "10.0.0.1:7"), (None, ""), (OSError("closed"), "")],
+)
+def test_where_a_peer_is_is_said_as_far_as_it_is_known(place: object, said: str) -> None:
+    async def main() -> None:
+        await trio.lowlevel.checkpoint()
+        made, events, _tasks = sessions()
+        admitted(made, Muxed(place))
+        assert [(event.change, event.detail) for event in events] == [(PeerChange.UP, said)]
+
+    run(main)
+
+
+def test_a_peer_that_does_not_answer_is_down_and_its_connections_are_closed() -> None:
+    async def main() -> None:
+        made, events, tasks = sessions()
+        muxed = Muxed()
+        link = admitted(made, muxed)
+        tasks.clear()
+        made.lost(PEER)
+        assert link.over
+        assert not made.is_up(PEER)
+        assert events[-1].change is PeerChange.DOWN
+        for work, *arguments in tasks:
+            await work(*arguments)
+        assert muxed.is_closed
+        made.lost(PEER)  # nobody is there: nothing happens
+        assert len(events) == 2
+
+    run(main)
+
+
+def test_what_is_under_a_connection_is_closed_first_and_an_error_there_keeps_nothing() -> None:
+    async def main() -> None:
+        made, _events, _tasks = sessions()
+        lower = Muxed()
+        await made.abort(admitted(made, Muxed(secured=lower)))
+        assert lower.is_closed
+
+        class Stuck(Muxed):
+            async def close(self) -> None:
+                await trio.lowlevel.checkpoint()
+                what = "stuck"
+                raise OSError(what)
+
+        muxed: Any = Stuck()
+        await made.abort(admitted(made, muxed))
+        assert muxed not in made._links
+
+    run(main)
+
+
+def test_connections_that_closed_without_a_word_are_swept_away() -> None:
+    async def main() -> None:
+        made, events, _tasks = sessions()
+        muxed = Muxed()
+        admitted(made, muxed)
+        made.sweep()
+        assert made.is_up(PEER)  # control
+        await muxed.close()
+        made.sweep()
+        assert not made.is_up(PEER)
+        assert events[-1].change is PeerChange.DOWN
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("opened", "said"),
+    [(None, "no stream in time"), (OSError("reset"), "OSError: reset")],
+)
+def test_a_stream_that_cannot_be_had_is_a_named_error(opened: object, said: str) -> None:
+    async def main() -> None:
+        made, _events, _tasks = sessions(Host(opened))
+        protocol: Any = "/test/1"
+        with pytest.raises(BrokenStreamError, match="not connected"):
+            await made.open(PEER, protocol)
+        muxed: Any = Muxed()
+        admitted(made, muxed)
+        with pytest.raises(BrokenStreamError, match=said):
+            await made.open(PEER, protocol)
+
+    run(main)
+
+
+def test_who_is_not_there_is_named() -> None:
+    made, _events, _tasks = sessions()
+    with pytest.raises(TransportError, match=r"QRES-E904.*not in the roster"):
+        made.peer_of(b"x" * 32)
+    with pytest.raises(TransportError, match=r"QRES-E904.*not connected"):
+        made.peer_of(NODE)
+
+
+# ── looking after neighbours ──────────────────────────────────────────────────────────────────────
+
+
+class Watched:
+    """Sessions of which a keeper asks who is up, and tells what it wants."""
+
+    def __init__(self) -> None:
+        self.lost_peers: list[object] = []
+        self.renewed: list[object] = []
+        self.swept = 0
+
+    def lost(self, peer: object) -> None:
+        self.lost_peers.append(peer)
+
+    def start(self, _work: object, peer: object) -> None:
+        self.renewed.append(peer)
+
+    def sweep(self) -> None:
+        self.swept += 1
+
+    def up(self) -> list[object]:
+        return [PEER]
+
+
+def watched(*, alive: bool, hears: bool, rounds: int) -> Watched:
+    """What a keeper did in some rounds of pings."""
+    seen = Watched()
+    gossip: Any = SimpleNamespace(pubsub=SimpleNamespace(hears=lambda _peer: hears, renew=None))
+    nothing: Any = None
+    use: Any = seen
+    keeper = Reconnector(use, nothing, gossip, Libp2pOptions(ping_seconds=10.0))
+
+    async def ping(_peer: object) -> bool:
+        await trio.lowlevel.checkpoint()
+        return alive
+
+    keeper._ping = ping
+
+    async def main() -> None:
+        with trio.move_on_after(10.0 * rounds + 5):
+            await keeper.watch()
+
+    run(main)
+    return seen
+
+
+def test_who_answers_and_hears_is_left_alone() -> None:
+    seen = watched(alive=True, hears=True, rounds=5)
+    assert (seen.lost_peers, seen.renewed, seen.swept) == ([], [], 5)
+
+
+def test_who_misses_pings_in_a_row_is_lost() -> None:
+    assert watched(alive=False, hears=True, rounds=MISSES - 1).lost_peers == []
+    seen = watched(alive=False, hears=True, rounds=MISSES)
+    assert seen.lost_peers == [PEER]
+    assert seen.renewed == []
+    assert len(watched(alive=False, hears=True, rounds=2 * MISSES).lost_peers) == 2
+
+
+def test_who_answers_and_does_not_hear_is_reached_anew_and_then_lost() -> None:
+    seen = watched(alive=True, hears=False, rounds=DEAF)
+    assert seen.renewed == [PEER] * (DEAF - 1)
+    assert seen.lost_peers == [PEER]
+
+
+# ── the program ───────────────────────────────────────────────────────────────────────────────────
+
+
+def network(emit: Callable[[TransportEvent], object], once: Callable[..., Awaitable[None]]) -> Any:
+    class Program(Network):
+        """One of which the test says what libp2p does."""
+
+        async def _run_once(self, *arguments: Any) -> None:
+            await once(*arguments)
+
+    nothing: Any = None
+    deliver: Any = None
+    return Program(
+        nothing, nothing, "test", Libp2pOptions(), nothing, {}, None, Tally(), deliver, emit
+    )
+
+
+def test_libp2p_that_fails_after_the_start_is_started_again_where_the_others_know_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events: list[TransportEvent] = []
+    listened: list[str] = []
+
+    async def once(listen: object, ready: Callable[[], None], stop: trio.Event) -> None:
+        listened.append(str(listen))
+        ready()
+        program.addresses = (f"/ip4/127.0.0.1/tcp/4001/p2p/{PEER}",)
+        if len(listened) < 3:
+            what = "the muxer broke"
+            raise OSError(what)
+        stop.set()
+        await trio.lowlevel.checkpoint()
+
+    program = network(events.append, once)
+
+    async def main() -> None:
+        await program.run(lambda: None, trio.Event())
+
+    run(main)
+    bound = "/ip4/127.0.0.1/tcp/4001"
+    assert listened == ["/ip4/127.0.0.1/tcp/0", bound, bound]
+    said = "libp2p failed and is started again: OSError: the muxer broke"
+    assert [(event.change, event.detail) for event in events] == [(PeerChange.BAD, said)] * 2
+    assert "started again" in caplog.text
+    assert program.parts is None
+    assert program.infos == ()
+
+
+def test_libp2p_that_fails_before_it_is_ready_is_not_started_again() -> None:
+    events: list[TransportEvent] = []
+
+    async def once(_listen: object, _ready: object, _stop: object) -> None:
+        await trio.lowlevel.checkpoint()
+        what = "the port is taken"
+        raise OSError(what)
+
+    with pytest.raises(OSError, match="the port is taken"):
+        run(lambda: network(events.append, once).run(lambda: None, trio.Event()))
+    assert events == []
+
+
+def test_told_to_stop_while_it_waits_to_start_again_it_ends() -> None:
+    async def once(_listen: object, ready: Callable[[], None], stop: trio.Event) -> None:
+        await trio.lowlevel.checkpoint()
+        ready()
+        starts.append(stop)
+        raise OSError
+
+    starts: list[trio.Event] = []
+
+    async def main() -> None:
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(network(lambda _event: None, once).run, lambda: None, stop)
+            await trio.testing.wait_all_tasks_blocked()
+            stop.set()
+        assert len(starts) == 1
+
+    run(main)
