@@ -46,7 +46,7 @@ class Teller:
                 )
             case Agreed(number, digest):
                 self.log.debug("model agreed", round=number, model_digest=digest.hex())
-            case Refused(number, sender, reason):
+            case Refused(number, sender, reason, detail):
                 # Not said by the sender for sure: an impostor uses its name.
                 self.throttled(
                     f"refused {reason}",
@@ -54,6 +54,7 @@ class Teller:
                     round=number,
                     claimed_sender=None if sender is None else sender.hex(),
                     reason=reason,
+                    **({"detail": detail} if detail else {}),
                 )
             case Vanished():
                 if not self._told:
