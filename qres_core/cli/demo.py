@@ -27,9 +27,9 @@ def command(*, attack: str, seed: int, rounds: int, output: Path, as_json: bool)
     Three runs of one swarm: nobody attacks, the mean under attack, Krum under attack. Exit code 1
     if the mean does not fail by 30 points or Krum is more than 5 below the clean run.
     """
-    from qres_core.kernel.assembly import FROM_CHECKOUT  # noqa: PLC0415 - numpy and more
     from qres_core.kernel.config import structure  # noqa: PLC0415 - numpy and more
     from qres_core.kernel.discovery import Status, scan  # noqa: PLC0415
+    from qres_core.kernel.index import FROM_CHECKOUT  # noqa: PLC0415
     from qres_core.lab.demo import (  # noqa: PLC0415
         ATTACKERS,
         CLEAN,

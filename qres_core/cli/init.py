@@ -13,9 +13,10 @@ import click
 import tomli
 
 from qres_core.contract.errors import LabError, QresError
-from qres_core.kernel.assembly import FIRST_PARTY, FROM_CHECKOUT, plugin_class
+from qres_core.kernel.assembly import plugin_class
 from qres_core.kernel.config import NodeConfig, SwarmConfig, structure
 from qres_core.kernel.discovery import Installed, Status, scan
+from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
 from qres_core.kernel.inspection import hooks_of
 from qres_core.kernel.slots import FAMILY_OF, SECURITY_FAMILIES, SLOTS
 from qres_core.lab.scenario import Scenario
@@ -25,8 +26,6 @@ from qres_core.lab.trainer import TrainerConfig
 PROFILES: Final = ("minimal", "production", "high-security")
 """Configurations that come with the package, every line explained; ``profiles/NAME.toml``."""
 _CORE: Final = "qres-core"
-_FIRST_RULES: Final = ("krum",)
-"""Of several rules the one a beginner gets: it refuses what it cannot do."""
 _BY_PROFILE: Final = frozenset({"privatize", "prove"})
 """Families whose plugins rest on each other's order and numbers: a profile has them, no guess."""
 _SWARM: Final = {"name": "my-swarm", "nodes": 10, "byzantine": 1, "quorum": 8, "insecure": True}
@@ -94,7 +93,8 @@ def profile_text(name: str) -> str:
 
 def lacking(names: Iterable[str], installed: Mapping[str, Installed]) -> list[str]:
     """Distributions of this project that bring the plugins which are not installed."""
-    return sorted({FIRST_PARTY[name] for name in names if name not in installed})
+    distributions = plugin_index().distributions
+    return sorted({distributions[name] for name in names if name not in installed})
 
 
 def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[Installed]]:
@@ -128,8 +128,8 @@ def choose(installed: Mapping[str, Installed]) -> tuple[list[Installed], list[In
 
 
 def _rank(plugin: Installed) -> tuple[bool, bool]:
-    """Rules to start with come first, what is built in comes last."""
-    return plugin.distribution == _CORE, plugin.name not in _FIRST_RULES
+    """The rule that a beginner gets comes first, what is built in comes last."""
+    return plugin.distribution == _CORE, plugin.name != plugin_index().examples["first_rule"]
 
 
 def _starts(plugin: Installed) -> bool:
@@ -188,6 +188,7 @@ def render(enabled: list[Installed], others: list[Installed]) -> str:
     """The text of the file."""
     filled = {FAMILY_OF.get(hook) for plugin in enabled for hook in hooks_of(plugin.target) or ()}
     given: dict[str, object] = dict(_SWARM)
+    network, memory = map(plugin_index().example, ("network", "transport"))
     if set(SECURITY_FAMILIES) <= filled:
         del given["insecure"]
     lines = [
@@ -219,7 +220,7 @@ def render(enabled: list[Installed], others: list[Installed]) -> str:
         *_keys(TaskConfig, {}),
         "",
         "# The scenario of `qres simulate`. A real node needs node.data_dir, swarm.roster, a key,",
-        "# and [plugins.libp2p] in the place of [plugins.memory]; `qres swarm up` sees to that.",
+        f"# and {network} in the place of {memory}; `qres swarm up` sees to that.",
         "[simulation]",
         *_keys(Scenario, {"rounds": 10, "seed": 0}),
     ]

@@ -23,8 +23,6 @@ from qres_core.contract.errors import LabError
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _MAX_NAME: Final = 40
-_TAKEN: Final = ("core", "mean", "memory")
-"""The distribution of QRES itself and the plugins it brings."""
 _CLASS_NAMES_IN_USE: Final = frozenset(
     {*public_names, "Any", "Callable", "Counter", "False", "Final", "NDArray", "None", "Path"}
     | {"TestContract", "TextIO", "True"}
@@ -238,24 +236,28 @@ def _check_name(_context: click.Context, _parameter: click.Parameter, value: str
     if len(value) > _MAX_NAME or not _NAME.fullmatch(value):
         msg = f"{value!r} is not lower-case words of a-z and 0-9 joined by '-' or '_' (at most 40)"
         raise click.BadParameter(msg)
-    from qres_core.kernel.assembly import FIRST_PARTY  # noqa: PLC0415
+    from qres_core.kernel.index import plugin_index  # noqa: PLC0415
 
     plugin, dist = value.replace("-", "_"), f"qres-{value.replace('_', '-')}"
-    if plugin in _TAKEN or plugin in FIRST_PARTY or dist in FIRST_PARTY.values():
+    distributions = plugin_index().distributions
+    if plugin in distributions or dist in distributions.values():
         msg = f"{value!r} is a plugin of QRES itself; two of one name cannot be installed"
         raise click.BadParameter(msg)
     return value
 
 
 def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from qres_core.kernel.index import plugin_index  # noqa: PLC0415
+
     if value == "transport":
         msg = (
             "there is no scaffold for 'transport'; implement qres_core.Transport, and read the "
-            "built-in 'memory' transport as an example"
+            f"built-in {plugin_index().examples['transport']!r} transport as an example"
         )
         raise click.BadParameter(msg)
     if value in {"identity", "credential"}:
-        msg = f"{value!r} belongs to the plugin that holds the keys; see qres-ed25519 and qres-pki"
+        see = map(plugin_index().example_distribution, ("identity", "credential"))
+        msg = f"{value!r} belongs to the plugin that holds the keys; see {' and '.join(see)}"
         raise click.BadParameter(msg)
     if value not in HOOKS and value not in OTHERS:
         from qres_core.contract.suggest import did_you_mean  # noqa: PLC0415

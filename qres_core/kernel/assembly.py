@@ -26,47 +26,9 @@ from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
+from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
 from qres_core.kernel.lookalikes import lookalikes
 from qres_core.kernel.slots import ALL_HOOKS
-
-FROM_CHECKOUT = "make node, in a checkout of QRES"
-"""How the distributions of this project are installed: their names are not on PyPI yet, and
-whoever registers one there is not this project."""
-FIRST_PARTY = {
-    "bulyan": "qres-krum",
-    "dp": "qres-dp",
-    "ed25519": "qres-ed25519",
-    "krum": "qres-krum",
-    "libp2p": "qres-transport-libp2p",
-    "pki": "qres-pki",
-    "replay": "qres-replay",
-    "reputation": "qres-reputation",
-    **dict.fromkeys(
-        (
-            "arc",
-            "bucketing",
-            "caf",
-            "centred_clipping",
-            "clipping",
-            "dnc",
-            "geometric_median",
-            "mda",
-            "meamed",
-            "median",
-            "monna",
-            "nnm",
-            "trimmed_mean",
-        ),
-        "qres-robust-stats",
-    ),
-    "public_validation": "qres-validation",
-    "secagg": "qres-secagg",
-    "validated_mean": "qres-validation",
-    "validation": "qres-validation",
-    "zk": "qres-zk",
-}
-"""Distributions a missing plugin may be installed from. For other names no command is offered:
-a misspelt one would invite typosquatting."""
 
 _STATE = (
     "state claims = Claims(tolerates=..., needs=Needs(...)), or a property that returns them; "
@@ -242,10 +204,10 @@ def plugin_class(origin: Installed) -> type[object]:
 def _gate(name: str, where: str, installed: Mapping[str, Installed]) -> Installed:
     origin = installed.get(name)
     if origin is None:
-        if name in FIRST_PARTY:
-            fix = f"install {FIRST_PARTY[name]}: {FROM_CHECKOUT}"
-        else:
-            fix = did_you_mean(name, installed)
+        distribution = plugin_index().distributions.get(name)
+        fix = did_you_mean(name, installed)
+        if distribution is not None:
+            fix = f"install {distribution}: {FROM_CHECKOUT}"
         raise PluginError.of("QRES-E201", where, "enabled but not installed", fix)
     if origin.status is Status.INCOMPATIBLE:
         fix = f"pip install -U {origin.distribution} qres-core"

@@ -14,8 +14,9 @@ import attrs
 
 from qres_core.contract.errors import CompatibilityError, Problem
 from qres_core.contract.suggest import did_you_mean
-from qres_core.kernel.assembly import FIRST_PARTY, FROM_CHECKOUT, Enabled
+from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import Config
+from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
 from qres_core.kernel.policy import PolicyRule, SitePolicy
 from qres_core.kernel.slots import SLOTS
 
@@ -70,7 +71,7 @@ def remarks(
         config: the configuration.
         known: plugins that are installed, by name.
     """
-    names = {*known, *FIRST_PARTY}
+    names = {*known, *plugin_index().distributions}
     for policy in policies:
         yield f"site policy {policy.source}: met"
         for name in policy.forbid:
@@ -92,8 +93,8 @@ def _unmet(
     for name in policy.require:
         if name not in config.plugins:
             what = f"not enabled, and the site policy {policy.source} requires it (require)"
-            package = FIRST_PARTY.get(name)
-            install = f"; if it is not installed: {FROM_CHECKOUT}" if package else ""
+            ours = name in plugin_index().distributions
+            install = f"; if it is not installed: {FROM_CHECKOUT}" if ours else ""
             yield Problem(_CODE, f"plugins.{name}", what, f"add [plugins.{name}]{install}")
     for name in policy.forbid:
         if name in config.plugins:

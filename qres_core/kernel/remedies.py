@@ -10,19 +10,7 @@ import attrs
 
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
-
-_EXAMPLES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "transport": "memory",
-        "authenticate": "ed25519",
-        "replay_check": "replay",
-        "reputation": "reputation",
-        "privatize": "secagg",
-        "prove": "zk",
-        "aggregate": "mean",
-    }
-)
-"""A plugin of each family that a message can name; nothing but the messages rests on it."""
+from qres_core.kernel.index import plugin_index
 
 _BASES: Final = 9
 """Small numbers from which a smaller value of an option is looked for."""
@@ -41,7 +29,7 @@ SEEN: Final[Mapping[Visibility, str]] = MappingProxyType(
 
 def enable(family: str) -> str:
     """How to fill a family."""
-    return f"enable a plugin of the family {family}, for example [plugins.{_EXAMPLES[family]}]"
+    return f"enable a plugin of the family {family}, for example {plugin_index().example(family)}"
 
 
 def work_in_groups(plugin: Enabled, hider: Enabled, quorum: int) -> str:

@@ -17,6 +17,7 @@ from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.chain import Hidden, altering, behind_the_hider, check_all, having, hiding
 from qres_core.kernel.config import SwarmConfig, committee_size
+from qres_core.kernel.index import plugin_index
 from qres_core.kernel.remedies import (
     SEEN,
     ask_for_less,
@@ -172,8 +173,9 @@ def _visibility(
             seen = SEEN[hidden.visibility]
             what = f"needs to see {SEEN[needed]}, and plugins.{hider.name} shows only {seen}"
             if "aggregate" in plugin.hooks:
-                other = ", such as mean" if hidden.visibility is Visibility.SUM else ""
-                instead = f"use a rule that works with {seen}{other}"
+                instead = f"use a rule that works with {seen}"
+                if hidden.visibility is Visibility.SUM:
+                    instead += f", such as {plugin_index().examples['aggregate']}"
             else:
                 instead = f"remove [plugins.{plugin.name}]"
             fix = f"{instead}, or remove [plugins.{hider.name}]"
@@ -189,7 +191,8 @@ def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
                 f"its guarantee holds only if nobody sees more than "
                 f"{SEEN[plugin.claims.needs.at_most]}, and {SEEN[hidden.visibility]} can be seen"
             )
-            hide = f"enable secure aggregation after {plugin.name}, for example [plugins.secagg]"
+            example = plugin_index().example("privatize")
+            hide = f"enable secure aggregation after {plugin.name}, for example {example}"
             if hidden.by is not None:
                 hide = f"let {hidden.name} hide more"
             fix = f"{hide}; or use another mode of {plugin.name}"
@@ -230,7 +233,8 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                     f"its noise fits the effect of one update on a mean, but the rule "
                     f"{rule.name} is not a mean"
                 )
-                fix = f"use a mean, for example [plugins.mean], or another mode of {plugin.name}"
+                example = plugin_index().example("aggregate")
+                fix = f"use a mean, for example {example}, or another mode of {plugin.name}"
                 yield Problem("QRES-E303", where, what, fix)
         for other in altering(enabled):
             if other is not plugin:
@@ -391,7 +395,7 @@ def _votes_too_early(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Pro
             what = f"judges updates before the vote, and plugins.{plugin.name} reveals them after"
             fix = (
                 f"remove [plugins.{judge}] or [plugins.{plugin.name}]; a plugin that judges after "
-                "the merge can stay, for example [plugins.public_validation]"
+                f"the merge can stay, for example {plugin_index().example('judge_of_merged')}"
             )
             yield Problem("QRES-E312", f"plugins.{judge}", what, fix)
 

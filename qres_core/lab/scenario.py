@@ -11,6 +11,7 @@ from qres_core.contract import options
 from qres_core.contract.errors import OptionError, Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.index import plugin_index
 
 
 def _help(text: str) -> dict[str, str]:
@@ -56,7 +57,7 @@ class Scenario:
         metadata=_help(
             "Verdicts that are computed once for all nodes, to save time, as "
             "PLUGIN.HOOK; for plugins whose verdict depends only on the message: "
-            '"zk.verify".'
+            f'"{plugin_index().examples["prove"]}.verify".'
         ),
     )
     engine: str = attrs.field(

@@ -19,6 +19,7 @@ from qres_core.kernel.compliance import enforce, remarks
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.goal import Goal
+from qres_core.kernel.index import plugin_index
 from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy, in_force
 from qres_core.lab.trainer import make_work
@@ -90,7 +91,7 @@ def prepare(
     node_id = kernel.identity(None)
     if node_id is None:
         what = "no enabled plugin gives this node an identity"
-        fix = "enable a plugin that keeps a key: [plugins.ed25519]"
+        fix = f"enable a plugin that keeps a key: {plugin_index().example('identity')}"
         raise CompatibilityError.of("QRES-E301", "identity", what, fix)
     if not config.swarm.roster:
         fix = "list the identities of all nodes; `qres key show` prints a key's"

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qres_core import QresError
-from qres_core.kernel.assembly import FIRST_PARTY, assemble, plugin_class
+from qres_core.kernel.assembly import assemble, plugin_class
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
+from qres_core.kernel.index import plugin_index
 from qres_core.kernel.solver import solve
 from qres_core.swarm.rounds import RoundMachine
 
@@ -284,7 +285,7 @@ def test_every_option_of_every_plugin_is_drawn() -> None:
     } | {"monna.f"}
     there = {
         f"{name}.{field.name}"
-        for name in (*FIRST_PARTY, "mean", "memory")
+        for name in plugin_index().distributions
         for field in attrs.fields(plugin_class(INSTALLED[name]))
         if field.init
     }

@@ -20,9 +20,10 @@ from qres_core import (
     hookimpl,
     options,
 )
-from qres_core.kernel.assembly import FIRST_PARTY, Enabled, assemble
+from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, Status
+from qres_core.kernel.index import plugin_index
 
 MakeConfig = Callable[..., Config]
 
@@ -81,7 +82,7 @@ def local_problems(make_config: MakeConfig, factory: Any, **table: Any) -> list[
 # ── the gate ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("name", "distribution"), sorted(FIRST_PARTY.items()))
+@pytest.mark.parametrize(("name", "distribution"), plugin_index().distributions.items())
 def test_a_missing_first_party_plugin_is_named_with_its_distribution(
     make_config: MakeConfig, name: str, distribution: str
 ) -> None:
