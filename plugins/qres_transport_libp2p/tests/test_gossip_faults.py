@@ -1,0 +1,219 @@
+"""What can be wrong in a neighbour's gossip: it is named, held against it, and not delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from libp2p import new_host
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.peer.id import ID
+from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.pubsub import Pubsub
+from nacl.signing import SigningKey
+from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
+
+TOPIC = "qres/test"
+AUTHOR = SigningKey(bytes([1]) * 32)
+NEIGHBOUR = peer_id(bytes([2]) * 32)
+MOST = 1000
+
+
+class Heard:
+    """What the transport was told."""
+
+    def __init__(self) -> None:
+        self.bad: list[tuple[ID, ProtocolFault, str]] = []
+        self.delivered: list[tuple[ID, ID, bytes]] = []
+        self.dropped = 0
+        self.admits = True
+
+    def gate(self) -> Gate:
+        async def admitted(_of: object) -> bool:
+            await trio.lowlevel.checkpoint()
+            return self.admits
+
+        def drop() -> None:
+            self.dropped += 1
+
+        return Gate(
+            inbound=admitted,
+            outbound=admitted,
+            author=lambda key: key == peer_id(bytes(AUTHOR.verify_key)).to_bytes(),
+            deliver=lambda *told: self.delivered.append(told),
+            bad=lambda *told: self.bad.append(told),
+            dropped=drop,
+        )
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def pubsub(heard: Heard) -> Iterator[SafePubsub]:
+    made = SafePubsub(
+        new_host(key_pair=create_new_key_pair(bytes(32))),
+        tuned_gossipsub(6),
+        topic=TOPIC,
+        max_data=MOST,
+        queue=8,
+        bucket=lambda: TokenBucket(1.0, 4),
+        gate=heard.gate(),
+    )
+    try:
+        yield made
+    finally:
+        made.seen_messages.stop()
+
+
+def signed(key: SigningKey = AUTHOR, **changes: Any) -> rpc_pb2.Message:
+    """A message of the author, signed by a key."""
+    fields: dict[str, Any] = {
+        "from_id": peer_id(bytes(AUTHOR.verify_key)).to_bytes(),
+        "data": b"a vote",
+        "seqno": bytes(8),
+        "topicIDs": [TOPIC],
+        **changes,
+    }
+    made = rpc_pb2.Message(**fields)
+    made.signature = key.sign(b"libp2p-pubsub:" + made.SerializeToString()).signature
+    return made
+
+
+def pushed(pubsub: SafePubsub, *messages: rpc_pb2.Message, by: ID = NEIGHBOUR) -> None:
+    async def main() -> None:
+        for message in messages:
+            await pubsub.push_msg(by, message)
+
+    trio.run(main)
+
+
+def test_a_right_message_is_held_against_nobody(pubsub: SafePubsub, heard: Heard) -> None:
+    pushed(pubsub, signed())
+    assert heard.bad == []
+    assert heard.dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        (signed(topicIDs=["another"]), ProtocolFault.TOPIC),
+        (signed(topicIDs=[TOPIC, "another"]), ProtocolFault.TOPIC),
+        (signed(topicIDs=[]), ProtocolFault.TOPIC),
+        (signed(data=b""), ProtocolFault.SIZE),
+        (signed(data=bytes(MOST + 1)), ProtocolFault.SIZE),
+        (signed(seqno=b"1"), ProtocolFault.NUMBER),
+        (signed(from_id=NEIGHBOUR.to_bytes()), ProtocolFault.AUTHOR),
+        (signed(from_id=b""), ProtocolFault.AUTHOR),
+        (signed(SigningKey(bytes(32))), ProtocolFault.SIGNATURE),
+    ],
+)
+def test_a_wrong_message_is_held_against_who_passed_it_on(
+    pubsub: SafePubsub, heard: Heard, message: rpc_pb2.Message, fault: ProtocolFault
+) -> None:
+    pushed(pubsub, message)
+    assert heard.bad == [(NEIGHBOUR, fault, str(fault))]
+    assert heard.delivered == []
+
+
+def test_messages_beyond_the_rate_are_dropped_and_counted_before_they_are_looked_at(
+    pubsub: SafePubsub, heard: Heard
+) -> None:
+    pushed(pubsub, *[signed(data=b"") for _ in range(10)])
+    assert len(heard.bad) == 4
+    assert heard.dropped == 6
+
+
+def test_what_libp2p_cannot_digest_is_the_neighbour_s_fault(
+    pubsub: SafePubsub, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_arguments: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise OverflowError
+
+    monkeypatch.setattr(Pubsub, "push_msg", fails)
+    pushed(pubsub, signed())
+    assert heard.bad == [(NEIGHBOUR, ProtocolFault.MESSAGE, "OverflowError")]
+    assert not pubsub._carriers
+    with pytest.raises(OverflowError):  # a message of this node itself is no neighbour's fault
+        pushed(pubsub, signed(), by=pubsub.my_id)
+
+
+class Stream:
+    """An open stream of the neighbour."""
+
+    def __init__(self) -> None:
+        self.muxed_conn: Any = self
+        self.peer_id = NEIGHBOUR
+        self.was_reset = False
+
+    async def reset(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.was_reset = True
+
+
+@pytest.mark.parametrize("admits", [True, False])
+def test_a_stream_is_read_only_of_who_is_admitted_and_ends_with_the_first_fault(
+    pubsub: SafePubsub,
+    heard: Heard,
+    monkeypatch: pytest.MonkeyPatch,
+    admits: bool,  # noqa: FBT001
+) -> None:
+    async def fails(*_arguments: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise UnicodeError
+
+    monkeypatch.setattr(Pubsub, "stream_handler", fails)
+    heard.admits = admits
+    stream: Any = Stream()
+    trio.run(pubsub.stream_handler, stream)
+    assert stream.was_reset
+    assert heard.bad == ([(NEIGHBOUR, ProtocolFault.RPC, "UnicodeError")] if admits else [])
+
+
+def test_a_peer_that_is_not_admitted_is_sent_nothing(
+    pubsub: SafePubsub, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[object] = []
+
+    async def reach(_pubsub: object, peer: object) -> None:
+        await trio.lowlevel.checkpoint()
+        reached.append(peer)
+
+    monkeypatch.setattr(Pubsub, "_handle_new_peer", reach)
+    heard.admits = False
+    trio.run(pubsub._handle_new_peer, NEIGHBOUR)
+    assert reached == []
+    heard.admits = True
+    trio.run(pubsub._handle_new_peer, NEIGHBOUR)
+    assert reached == [NEIGHBOUR]
+    assert not pubsub._opening
+
+
+def test_a_stream_over_a_connection_that_is_gone_is_replaced(
+    pubsub: SafePubsub, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream: Any = Stream()
+    removed: list[object] = []
+    closed: list[bool] = []
+
+    class Queue:
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr(pubsub.router, "remove_peer", removed.append)
+    queue: Any = Queue()
+    pubsub.peers[NEIGHBOUR] = stream
+    pubsub.peer_queues[NEIGHBOUR] = queue
+    trio.run(pubsub.renew, NEIGHBOUR)
+    assert pubsub.peers[NEIGHBOUR] is stream  # it runs over the connection there is
+    heard.admits = False
+    trio.run(pubsub.renew, NEIGHBOUR)
+    assert NEIGHBOUR not in pubsub.peers
+    assert (removed, closed) == ([NEIGHBOUR], [True])
