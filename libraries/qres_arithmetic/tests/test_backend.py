@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -73,6 +74,16 @@ def test_unset_the_processors_count(monkeypatch: pytest.MonkeyPatch) -> None:
     for available, used in ((1, 1), (2, 2), (96, 2)):
         monkeypatch.setattr(backend, "_processors", lambda available=available: available)
         assert threads() == used
+
+
+@pytest.mark.parametrize(("counted", "used"), [(None, 1), (1, 1), (12, 2)])
+def test_where_the_system_tells_no_affinity_every_processor_counts(
+    monkeypatch: pytest.MonkeyPatch, counted: int | None, used: int
+) -> None:
+    monkeypatch.delenv("QRES_THREADS", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: counted)
+    assert threads() == used
 
 
 def test_using_threads_overrules_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,3 +213,10 @@ def test_no_copy_of_the_rows_is_made(
         finally:
             tracemalloc.stop()
     assert peak < 0.05 * rows.nbytes + 400_000
+
+
+def test_more_rows_than_sums_are_exact_for_are_refused() -> None:
+    neighbours = np.zeros((1, 1), dtype=np.int64)
+    assert len(Mixture(np.ones((2**20, 1), dtype=np.int32), neighbours).materialise()) == 1
+    with pytest.raises(ValueRefusedError, match="QRES-E502 rows: 1048577 rows, at most"):
+        Mixture(np.ones((2**20 + 1, 1), dtype=np.int32), neighbours)
