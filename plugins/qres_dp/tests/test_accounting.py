@@ -256,3 +256,15 @@ def test_a_budget_no_noise_can_keep_is_refused() -> None:
     with pytest.raises(CompatibilityError) as caught:
         accounting.calibrate(1e-9, 1e-100, 10**9)
     assert caught.value.code == "QRES-E314"
+
+
+def test_a_budget_no_noise_can_keep_is_refused_with_sampling_too() -> None:
+    with pytest.raises(CompatibilityError, match="needs noise of over") as caught:
+        accounting.calibrate(1e-9, 1e-100, 10**9, sampling_rate=0.9)
+    assert caught.value.code == "QRES-E314"
+
+
+def test_without_epsilon_the_least_delta_leaves_next_to_nothing() -> None:
+    found = gaussian.mu(0.0, 1e-300)
+    assert 0.0 <= found < 1e-280
+    assert found == 0.0 or gaussian.delta(found, 0.0) <= 1e-300

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 from qres_arithmetic import squared_norm
 from qres_dp import central
-from qres_dp.audit import black_box, exact, white_box
+from qres_dp.audit import black_box, exact, run, white_box
 from qres_dp.audit.faults import FAULTS, Z, fault, silent
 from qres_dp.audit.finding import Finding
 from qres_dp.audit.run import audit
 from qres_dp.audit.statistics import loss_below, mean_score, rate_above, scale_score
-from qres_dp.audit.system import System
+from qres_dp.audit.system import Sum, System
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.modes import Mode
 from qres_dp.releases import local
+
+from qres_core import ValueRefusedError, Vector
 
 NOISE = {"half the noise", "0.9 of the noise", "noise used again", "tail without noise"}
 NOISE |= {"forgotten z"}
@@ -65,6 +68,42 @@ def test_the_black_box_finds_loud_faults_by_releases_alone(name: str) -> None:
     with fault(name):
         found = black_box.examine(System(Mode.CENTRAL, Z), runs=240)
     assert found.value > found.limit
+
+
+class Refusing(System):
+    """A plugin that releases nothing."""
+
+    def release(self, vectors: Sequence[Vector]) -> Sum:
+        raise ValueRefusedError.of("QRES-E501", "update", f"{len(vectors)} refused")
+
+
+def test_a_plugin_that_refuses_an_update_of_the_audit_does_not_pass() -> None:
+    for examine in (exact.examine, black_box.examine):
+        found = examine(Refusing(Mode.LOCAL, Z))
+        assert not found.passed
+        assert "QRES-E501" in found.refused
+
+
+def test_controls_audit_the_plugin_with_one_fault_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    altered = {"half the noise": local.discrete_gaussian, "no clipping": local.clip}
+    seen = []
+
+    def checks(mode: Mode, runs: int) -> Iterator[Finding]:
+        now = {"half the noise": local.discrete_gaussian, "no clipping": local.clip}
+        seen.append({name for name, was in altered.items() if now[name] is not was})
+        yield Finding("white box", mode.value, float(runs), 5.0)
+
+    monkeypatch.setattr(run, "examine", checks)
+    found = list(run.controls(runs=7))
+    assert [case.subject for case in found] == list(FAULTS)
+    assert not any(case.passed for case in found)
+    assert {case.findings[0].mode for case in found} == {"central"}
+    for name, changed in zip(FAULTS, seen, strict=True):
+        if name in altered:
+            assert changed == {name}
+    assert (local.discrete_gaussian, local.clip) == tuple(altered.values())
 
 
 def test_a_fault_is_gone_with_its_block() -> None:

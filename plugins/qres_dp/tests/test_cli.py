@@ -115,6 +115,18 @@ def test_the_plot_is_a_drawing_with_both_curves(tmp_path: Path) -> None:
     assert refused("plan", "--epsilon", 2, "--rounds", 60, "--plot", path).code == "QRES-E803"
 
 
+def test_a_plot_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    error = refused("plan", "--epsilon", 2, "--rounds", 60, "--plot", tmp_path / "no" / "plan.svg")
+    assert error.code == "QRES-E105"
+    assert "--plot" in str(error)
+
+
+def test_a_sampled_plan_says_that_the_sample_is_secret() -> None:
+    text = run("plan", "--noise", 2, "--rounds", 60, "--sampling-rate", 0.1).output
+    assert "sampling rate     0.1 (Poisson, secret)" in text
+    assert "sampling rate" not in run("plan", "--noise", 2, "--rounds", 60).output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -174,6 +186,14 @@ def test_a_configuration_without_a_folder_is_refused(tmp_path: Path, text: str) 
     assert error.code in {"QRES-E101", "QRES-E103"}
 
 
+def test_a_configuration_over_1_mib_is_not_parsed(tmp_path: Path) -> None:
+    config = tmp_path / "swarm.toml"
+    config.write_text("#" * 2**20 + "\n", encoding="utf-8")
+    error = refused("ledger", config)
+    assert error.code == "QRES-E101"
+    assert "over 1 MiB" in str(error)
+
+
 # ── audit ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -197,3 +217,25 @@ def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch
     result = run("audit", "--mode", "local", "--samples", 100)
     assert result.exit_code == 1
     assert "MISSED" in result.output
+
+
+def test_the_audit_in_json_and_in_words_tells_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    holds = Audit("correct", (Finding("white box", "central", 1.0, 5.5),))
+    alarm = Audit("correct", (Finding("white box", "central", 6.0, 5.5),))
+    caught = Audit("no clipping", (Finding("exact clip", "central", 9.0, 1.0),))
+    audits = iter([holds, alarm, holds] * 2)
+    monkeypatch.setattr("qres_dp.cli.audit", lambda *_: next(audits))
+    monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [caught])
+
+    result = run("audit", "--runs", 3, "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.output)
+    assert (told["runs"], told["alarms"], told["missed"]) == (3, 1, [])
+    assert [case["passed"] for case in told["audits"]] == [False]
+    assert told["faults"][0]["subject"] == "no clipping"
+    assert told["faults"][0]["findings"][0]["passed"] is False
+
+    result = run("audit", "--runs", 3)
+    assert result.exit_code == 1
+    assert "1 alarms in 3 audits" in result.output
+    assert "found by exact clip" in result.output

@@ -121,6 +121,11 @@ class TestFactor:
         with pytest.raises(ConfigError, match="QRES-E105"):
             Factor(band)
 
+    @pytest.mark.parametrize("steps", [0, -1, 2**20 + 1, True, 2.0])
+    def test_streams_of_no_length_or_too_long(self, steps: int) -> None:
+        with pytest.raises(ConfigError, match=r"QRES-E105 plugins\.dp\.rounds"):
+            Factor(2).squared_sensitivity(steps, Participation(times=1, separation=2))
+
     def test_participation(self) -> None:
         rule = Participation(times=2, separation=3)
         assert rule.allows((), 1)

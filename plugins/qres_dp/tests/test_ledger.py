@@ -224,6 +224,11 @@ def long_anchor(folder: Path) -> None:
     (folder / anchor.FILE).write_bytes(bytes(10**6))
 
 
+def no_anchor_but_a_folder(folder: Path) -> None:
+    (folder / anchor.FILE).unlink()
+    (folder / anchor.FILE).mkdir()
+
+
 def older_copy(folder: Path) -> None:
     """The file as it was two records ago, from a backup."""
     backup = folder / "backup"
@@ -262,6 +267,7 @@ DAMAGES: Final = [
     damaged_anchor,
     empty_anchor,
     long_anchor,
+    no_anchor_but_a_folder,
     older_copy,
     other_history,
 ]

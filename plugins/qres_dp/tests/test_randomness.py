@@ -99,6 +99,15 @@ def test_a_fork_cannot_draw_the_same_noise() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_a_key_of_another_process_fills_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Keystream(bytes(32))
+    out = np.full(16, 7, dtype=np.uint8)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(ValueRefusedError, match="QRES-E507 key: the key was made in another"):
+        stream.fill(out)
+    assert (out == 7).all()
+
+
 def test_the_stream_stays_what_it_is() -> None:
     digest = hashlib.sha256(take(Keystream(KEY), 10_000)).hexdigest()
     assert digest == hashlib.sha256(counter_mode(KEY, 10_000)).hexdigest()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_dp.ledger.record import MAX_BODY, Charge, LedgerEntry, genesis
 
-from qres_core import QresError, WireError
+from qres_core import QresError, WireError, canonical
 
 CHARGE = Charge(
     round=3,
@@ -124,6 +124,13 @@ def test_a_number_has_one_encoding() -> None:
     other = body.replace(b"\x740x1.4000000000000p+0", b"\x740x2.8000000000000p-1")
     with pytest.raises(WireError, match="QRES-E404"):
         LedgerEntry.from_bytes(other)
+
+
+def test_a_number_that_is_no_text_is_refused() -> None:
+    parts = canonical.loads(RECORD.to_bytes(), max_bytes=MAX_BODY)
+    parts[2][0] = 1
+    with pytest.raises(WireError, match="QRES-E404 record: a number is not text"):
+        LedgerEntry.from_bytes(canonical.dumps(parts))
 
 
 def test_what_is_too_long_is_not_parsed() -> None:

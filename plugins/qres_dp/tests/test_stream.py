@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -153,6 +154,15 @@ def test_keys_that_are_gone_or_of_another_stream_are_refused(
     with pytest.raises(RoundError, match="QRES-E602"):
         again.send(ZERO)
     again.plugin.teardown()
+
+
+def test_a_grid_that_changes_within_a_stream_is_refused(make_node: Callable[..., Any]) -> None:
+    node = make_node(**OPTIONS)
+    node.send(ZERO)
+    node.next_round()
+    node.info = attrs.evolve(node.info, scale=node.info.scale + 1)
+    with pytest.raises(RoundError, match=r"QRES-E602 .*changed in the middle of a stream"):
+        node.send(ZERO)
 
 
 @pytest.mark.parametrize(
