@@ -353,11 +353,9 @@ def test_what_a_caller_does_with_the_result_does_not_change_the_history() -> Non
 
 @pytest.fixture(params=["memory", "disk"])
 def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ClipHistory]:
-    kept: ClipHistory = (
-        MemoryHistory()
-        if request.param == "memory"
-        else open_history(make_node_info(data_dir=str(tmp_path / "new" / "folder")))
-    )
+    folder = None if request.param == "memory" else str(tmp_path / "new" / "folder")
+    kept = open_history(make_node_info(data_dir=folder))
+    assert isinstance(kept, MemoryHistory) == (folder is None)
     yield kept
     kept.close()
 

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from qres_arithmetic import mean_of
 from qres_robust_stats import Monna, monna
 
-from qres_core import CompatibilityError, Needs, OptionError, ValueRefusedError, Visibility
+from qres_core import (
+    CompatibilityError,
+    Needs,
+    OptionError,
+    Surroundings,
+    ValueRefusedError,
+    Visibility,
+)
 from qres_core.testing import AggregatorContract, make_updates
 
 Everywhere = Callable[[Callable[[], NDArray[Any]]], NDArray[Any]]
@@ -148,6 +155,17 @@ def test_too_few_updates() -> None:
 def test_a_pivot_that_is_no_identity(pivot: object) -> None:
     with pytest.raises(OptionError, match=r"pivot: must be a node's identity"):
         Monna(f=1, pivot=pivot)  # type: ignore[arg-type]
+
+
+def test_a_pivot_that_is_no_node_of_the_swarm_is_refused_before_the_start() -> None:
+    around = Surroundings(nodes=5, byzantine=1, quorum=4)
+    plugin = Monna(f=1, pivot=FIRST.upper())
+    assert list(plugin.check(around)) == []  # the roster is not known yet
+    assert list(plugin.check(attrs.evolve(around, roster=("00" * 32, FIRST)))) == []
+    (problem,) = plugin.check(attrs.evolve(around, roster=("00" * 32,)))
+    assert problem.code == "QRES-E304"
+    assert problem.where == "plugins.monna.pivot"
+    assert FIRST[:16] in problem.what
 
 
 def test_options() -> None:

@@ -70,13 +70,10 @@ def held(weights: list[int], fewest: int) -> list[int]:
         [3, 1, 1, 1]
     """
     descending = sorted(weights, reverse=True)
-    rest = sum(descending)
-    for cut, weight in enumerate(descending):
-        if cut >= fewest:
-            break
-        # With the `cut` greatest held at c: fewest * c <= cut * c + rest.
-        cap = rest // (fewest - cut)
-        if weight <= cap:
-            return [min(weight, max(1, cap)) for weight in weights] if cut else list(weights)
-        rest -= weight
-    return [min(weight, max(1, descending[fewest - 1])) for weight in weights]
+    rest, cut = sum(descending), 0
+    # With the `cut` greatest held at c: fewest * c <= cut * c + rest. It ends with fewest - 1 of
+    # them at the latest, where the cap is the sum of all others.
+    while descending[cut] > (cap := rest // (fewest - cut)):
+        rest -= descending[cut]
+        cut += 1
+    return [min(weight, max(1, cap)) for weight in weights]

@@ -1,0 +1,67 @@
+"""Votes on a merged update, and rounds in which there is nothing to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from qres_validation import ValidatedMean, Validation
+
+from qres_core import ACCEPT, HeldOut, Updates, Vector
+from qres_core.testing import make_node_info, make_updates
+
+Judge = Callable[[list[int]], HeldOut]
+
+
+def vector(*entries: int) -> NDArray[np.int32]:
+    return np.array(entries, dtype=np.int32)
+
+
+@pytest.mark.parametrize("plugin", [Validation(tolerance=0.21), ValidatedMean(f=1, tolerance=0.21)])
+def test_both_plugins_accept_up_to_the_tolerance_and_nothing_worse(
+    plugin: Validation | ValidatedMean, judge: Judge
+) -> None:
+    examples = judge([100, 100])  # the loss at zero is 100 squared
+    assert plugin.endorse(vector(50, 50), examples) == ACCEPT
+    assert plugin.endorse(vector(-10, -10), examples) == ACCEPT  # 110 squared: 21 % more
+    worse = plugin.endorse(vector(-11, -10), examples)
+    assert worse != ACCEPT
+    assert "worse-on-held-out-examples" in str(worse)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_never_accepted(loss: float) -> None:
+    examples = HeldOut(vector(0), lambda _model: loss)
+    assert Validation().endorse(vector(1), examples) != ACCEPT
+
+
+def test_updates_of_one_size_and_weight_go_to_the_rule_as_they_are() -> None:
+    seen: list[Updates] = []
+
+    def rule(updates: Updates) -> Vector:
+        seen.append(updates)
+        return vector(1, 2)
+
+    updates = make_updates([[3, 4], [4, 3], [5, 0]])
+    assert Validation().wrap_aggregate(rule, updates).tolist() == [1, 2]
+    assert seen == [updates]
+    assert seen[0] is updates
+
+
+def test_the_rule_gets_the_shortened_updates() -> None:
+    seen: list[Updates] = []
+
+    def rule(updates: Updates) -> Vector:
+        seen.append(updates)
+        return updates.vectors[0]
+
+    far = make_updates([[3, 4], [4, 3], [5, 0], [30_000, 40_000]])
+    Validation(norm_factor=2.0).wrap_aggregate(rule, far)
+    assert seen[0].vectors.tolist() == [[3, 4], [4, 3], [5, 0], [5, 7]]
+
+
+def test_a_trainer_that_makes_references_is_enough() -> None:
+    ValidatedMean(f=2).setup(attrs.evolve(make_node_info(), references=True))
