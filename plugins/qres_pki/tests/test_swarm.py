@@ -178,7 +178,7 @@ def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) ->
     assert late
     for record in late:
         assert members(record.number) == set(KEYS) - {VICTIM}
-    assert any("certificate-expired" in record.rejected for record in result.rounds)
+    assert any("pki:certificate-expired" in record.rejected for record in result.rounds)
 
 
 def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
         swarm.issue(key, ["train"] if key == VICTIM else ["train", "aggregate"])
     result = play(**swarm.options())
     assert all(members(record.number) == set(KEYS) for record in result.closed)
-    assert any("role-missing" in record.rejected for record in result.rounds)
+    assert any("pki:role-missing" in record.rejected for record in result.rounds)
 
 
 def test_without_the_plugin_revocation_changes_nothing(running: Any) -> None:
@@ -223,7 +223,7 @@ def test_unreadable_files_stop_the_swarm_and_it_goes_on_when_they_are_back(
     assert closed[2] == broken[0]
     assert closed[3] > broken[0] + 60.0  # nothing was merged meanwhile
     assert result.unanimous
-    assert any("membership-unreadable" in record.rejected for record in result.rounds)
+    assert any("pki:membership-unreadable" in record.rejected for record in result.rounds)
 
 
 def test_a_node_that_nobody_admits_is_not_heard_on_connect() -> None:
