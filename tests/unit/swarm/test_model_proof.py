@@ -1,0 +1,140 @@
+"""A model is believed where more than f nodes of the roster signed it, and refused by name else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import ConfigError, Envelope, ModelError, PluginError, QresError, canonical
+from qres_core.kernel.config import Config, parse
+from qres_core.swarm.messages import DIGEST
+from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.model_proof import Proof, _count, verify
+
+NODES = tuple(bytes([number]) * 32 for number in range(1, 5))
+BARE = SwarmModel("lab", 7, 3, np.array([1, -2, 3], dtype=np.int32))
+
+
+def config(**changes: Any) -> Config:
+    swarm: dict[str, Any] = {
+        "name": "lab",
+        "nodes": 4,
+        "byzantine": 1,
+        "quorum": 3,
+        "scale": 3,
+        "insecure": True,
+        "roster": [node.hex() for node in NODES],
+        **changes,
+    }
+    plugins = {"mean": {"unprotected": True}, "memory": {}}
+    return parse({"swarm": swarm, "plugins": plugins}, source="test")
+
+
+def voucher(node: bytes, **changes: Any) -> Envelope:
+    payload = canonical.dumps(BARE.digest)
+    made = Envelope("lab", DIGEST, 7, b"p" * 32, node, 5, 1, payload, {"sign": node[:1]})
+    return attrs.evolve(made, **changes)
+
+
+def signed(*vouchers: Envelope) -> SwarmModel:
+    return attrs.evolve(BARE, vouchers=vouchers)
+
+
+def fault(envelope: Envelope) -> str:
+    """As a plugin that checks signatures: what was changed after signing does not hold."""
+    right = envelope.auth.get("sign") == envelope.sender[:1] and envelope.sequence == 5
+    return "" if right else "wrong signature (sign)"
+
+
+THREE = tuple(voucher(node) for node in NODES[:3])
+
+
+def test_more_than_f_signatures_of_members_are_a_proof() -> None:
+    assert _count(signed(*THREE[:2]), config(), fault) == Proof(7, BARE.digest, 2, 4, 1)
+    assert _count(signed(*THREE), config(), fault).vouchers == 3
+
+
+@pytest.mark.parametrize(
+    ("vouchers", "said"),
+    [
+        (THREE[:1], "1 nodes vouch for it, and 1 may lie"),
+        ((THREE[0], THREE[0]), "its certificate counts a node twice"),
+        (
+            (THREE[0], voucher(NODES[1], model_digest=b"q" * 32)),
+            "its vouchers name different models before it",
+        ),
+        ((THREE[0], voucher(NODES[1], swarm="other")), "a model of another swarm, 'other'"),
+        (
+            (THREE[0], voucher(b"x" * 32)),
+            f"{(b'x' * 8).hex()} vouches for it and is not in the roster",
+        ),
+        ((THREE[0], voucher(NODES[1], kind="vote")), "signed a 'vote' message"),
+        (
+            (THREE[0], voucher(NODES[1], payload=canonical.dumps(bytes(32)))),
+            "vouches for another model",
+        ),
+        ((THREE[0], voucher(NODES[1], payload=b"\xff")), "vouches for another model"),
+        (
+            (THREE[0], voucher(NODES[1], auth={"sign": b"?"})),
+            "does not hold: wrong signature (sign)",
+        ),
+    ],
+)
+def test_what_does_not_vouch_for_the_model_is_named(
+    vouchers: tuple[Envelope, ...], said: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        _count(signed(*vouchers), config(), fault)
+    assert caught.value.code == "QRES-E606"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lax",
+    [
+        lambda _envelope: "",
+        lambda envelope: "" if envelope.auth else "unsigned",  # any signature will do
+        lambda envelope: "" if envelope.sequence == 5 else "wrong",  # none is needed
+    ],
+)
+def test_plugins_that_accept_what_nobody_signed_prove_nothing(
+    lax: Callable[[Envelope], str],
+) -> None:
+    with pytest.raises(PluginError, match=r"QRES-E206.*accept unsigned messages"):
+        _count(signed(*THREE), config(), lax)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "error", "said"),
+    [
+        (signed(*THREE), {"roster": []}, ConfigError, r"QRES-E103 swarm\.roster.*does not list"),
+        (
+            attrs.evolve(signed(*THREE), swarm="other"),
+            {},
+            ModelError,
+            "QRES-E606.*it is of the swarm 'other', the roster of 'lab'",
+        ),
+        (
+            signed(*THREE),
+            {"scale": 4},
+            ModelError,
+            r"QRES-E606.*its scale is 3, and swarm\.scale of the roster 4",
+        ),
+        (BARE, {}, ModelError, "QRES-E606.*it has no certificate: no node signed it"),
+    ],
+)
+def test_a_model_that_is_not_the_roster_s_is_refused_before_any_signature(
+    model: SwarmModel, changes: dict[str, Any], error: type[QresError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        verify(model, config(**changes), 0.0)
+
+
+def test_a_roster_that_its_liars_could_outvote_is_refused() -> None:
+    lenient = attrs.evolve(config(), swarm=attrs.evolve(config().swarm, byzantine=2))
+    with pytest.raises(ConfigError, match=r"QRES-E105.*4 nodes cannot agree with 2 liars"):
+        verify(signed(*THREE), lenient, 0.0)
