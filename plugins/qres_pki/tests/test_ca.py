@@ -441,3 +441,16 @@ def test_the_verb_of_the_program(tmp_path: Path, qres: Any) -> None:
     again = qres("ca", "init", str(tmp_path / "ca"), "--swarm", "s", "--json")
     assert again.returncode == 2
     assert json.loads(again.stdout)["problems"][0]["code"] == "QRES-E803"
+
+
+def test_where_files_have_no_modes_a_ca_needs_a_passphrase(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "keeps_modes", lambda: False)
+    what = "a key without a passphrase lies open"
+    refused("QRES-E602", what, "init", tmp_path / "new", "--swarm", "s")
+    assert not (tmp_path / "new").exists()
+    refused("QRES-E602", what, "renew-crl", folder)
+    monkeypatch.setenv("QRES_CA_PASSPHRASE", "a long one")
+    run("init", tmp_path / "new", "--swarm", "s")
+    run("renew-crl", tmp_path / "new")
