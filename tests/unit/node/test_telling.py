@@ -1,42 +1,110 @@
-"""What the log says of messages that were refused."""
+"""What a node's log says: what happened, to whom, and not more often than anybody can read."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import structlog
-from structlog.testing import LogCapture
+import attrs
+import numpy as np
+import pytest
+from structlog.testing import CapturingLogger
 
-from qres_core import Fault
+from qres_core import Outcome, PeerChange, RoundInfo, RoundStatus, TransportEvent
+from qres_core.contract.training import TrainerFailure
 from qres_core.node.logs import BURST
 from qres_core.node.telling import Teller
-from qres_core.swarm.effects import Refused
+from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut, Vanished
+from qres_core.swarm.node import Event
 
-SENDER = b"\x07" * 32
+NODE = b"n" * 32
+INFO = RoundInfo("s", 3, bytes(32), 2, 0, (NODE,), 1)
+CLOSED = Outcome(INFO, RoundStatus.CLOSED, b"d" * 32, (NODE,))
+ABORTED = Outcome(INFO, RoundStatus.ABORTED, b"d" * 32, (), "no quorum", "QRES-E505")
+MODEL = np.zeros(2, np.int32)
 
 
-def told(*events: Refused) -> list[dict[str, Any]]:
-    capture = LogCapture()
-    teller = Teller(structlog.wrap_logger(None, processors=[capture]))
+def said(*events: Event | TransportEvent) -> list[tuple[str, str, dict[str, object]]]:
+    """Level, event and fields of the lines."""
+    log = CapturingLogger()
+    logger: Any = log
+    teller = Teller(logger)
     for event in events:
-        teller.event(event, 0)
-    return [dict(entry) for entry in capture.entries]
+        if isinstance(event, TransportEvent):
+            teller.neighbour(event)
+        else:
+            teller.event(event, 4)
+    return [(call.method_name, call.args[0], dict(call.kwargs)) for call in log.calls]
 
 
-def test_the_field_that_cannot_be_decoded_is_in_the_log() -> None:
-    (line,) = told(Refused(3, SENDER, Fault.MALFORMED_PAYLOAD, "candidate.members"))
-    assert line["event"] == "message refused"
-    assert line["reason"] == "malformed-payload"
-    assert line["claimed_sender"] == SENDER.hex()
-    assert line["detail"] == "candidate.members"
+def test_a_round_that_closed_is_news_and_one_that_did_not_is_a_warning() -> None:
+    closed, aborted = said(RoundEnded(CLOSED, MODEL), RoundEnded(ABORTED, MODEL, saturated=2))
+    assert closed == (
+        "info",
+        "round closed",
+        {"round": 3, "step": 4, "members": 1, "model_digest": (b"d" * 32).hex()},
+    )
+    assert aborted[:2] == ("warning", "round aborted")
+    assert aborted[2]["reason"] == "no quorum"
+    assert aborted[2]["saturated"] == 2
 
 
-def test_without_a_detail_the_line_has_none() -> None:
-    (line,) = told(Refused(3, None, Fault.REPLAYED))
-    assert "detail" not in line
+def test_a_refused_message_names_who_it_claims_to_be_from() -> None:
+    known, unknown = said(
+        Refused(3, NODE, "replayed"), Refused(3, None, "malformed", "field weight")
+    )
+    assert known[2] == {"round": 3, "claimed_sender": NODE.hex(), "reason": "replayed"}
+    assert unknown[2]["claimed_sender"] is None
+    assert unknown[2]["detail"] == "field weight"
 
 
-def test_details_that_differ_make_no_lines_beyond_the_reasons() -> None:
-    """A sender chooses which field it breaks; that opens no allowance of its own."""
-    events = [Refused(1, SENDER, Fault.MALFORMED_PAYLOAD, f"field {n}") for n in range(9 * BURST)]
-    assert len(told(*events)) == BURST
+@pytest.mark.parametrize(
+    "event",
+    [
+        Refused(3, NODE, "replayed"),
+        SatOut(3, "no session"),
+        TrainerFailure("fit", 3, "ValueError: no data"),
+        TransportEvent(PeerChange.REFUSED, NODE, "of another swarm"),
+    ],
+)
+def test_what_others_or_a_trainer_cause_again_and_again_is_throttled(
+    event: Event | TransportEvent,
+) -> None:
+    lines = said(*[event] * (BURST + 20))
+    assert len(lines) == BURST
+    assert {level for level, _event, _fields in lines} == {"warning"}
+
+
+def test_a_trainer_s_failure_comes_with_its_place_and_traceback() -> None:
+    failure = TrainerFailure("fit", 3, "ValueError: no data", "mine.py", 12, "Traceback ...")
+    ((level, event, fields),) = said(failure)
+    assert (level, event) == ("warning", "trainer failed")
+    assert (fields["file"], fields["line"]) == ("mine.py", 12)
+    assert fields["traceback"] == "Traceback ..."
+    assert failure.summary == "trainer failed in fit: ValueError: no data (mine.py, line 12)"
+    assert attrs.evolve(failure, file="").summary == "trainer failed in fit: ValueError: no data"
+
+
+def test_updates_that_vanish_are_told_once() -> None:
+    vanished = Vanished(3, "9 of the 10 values vanish", "set swarm.scale = -4")
+    assert said(vanished, vanished) == [
+        ("warning", "updates vanish", {"round": 3, "what": "9 of the 10 values vanish"})
+    ]
+
+
+def test_nothing_new_is_no_warning_and_an_agreed_model_is_for_who_looks_closely() -> None:
+    assert said(SatOut(3, NOTHING_NEW), Agreed(3, b"d" * 32)) == [
+        ("info", "nothing new to train on", {"round": 3}),
+        ("debug", "model agreed", {"round": 3, "model_digest": (b"d" * 32).hex()}),
+    ]
+    assert said(SatOut(3, "no session"))[0][0] == "warning"
+
+
+def test_neighbours_come_and_go_without_a_warning() -> None:
+    up, down, refused = said(
+        TransportEvent(PeerChange.UP, NODE, "10.0.0.1:7"),
+        TransportEvent(PeerChange.DOWN, NODE, "10.0.0.1:7"),
+        TransportEvent(PeerChange.REFUSED, None, "of another swarm"),
+    )
+    assert (up[0], down[0], refused[0]) == ("info", "info", "warning")
+    assert up[2] == {"peer": NODE.hex(), "detail": "10.0.0.1:7"}
+    assert refused[2]["peer"] is None
