@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 import attrs
 
+from qres_core.contract.options import Option
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.index import plugin_index
@@ -76,12 +78,7 @@ def settings(
             continue
 
         def trial(number: int, name: str = field.alias) -> Enabled | None:
-            try:
-                instance = attrs.evolve(cast("Any", plugin.instance), **{name: number})
-                changed = attrs.evolve(plugin, instance=instance)
-                return changed if content(changed) else None
-            except Exception:  # noqa: BLE001 - a plugin refuses a number in whatever way it likes
-                return None
+            return _trial(plugin, content, name, number)
 
         number: int | None = None
         if type(value) is int:
@@ -91,6 +88,37 @@ def settings(
         if number is not None and (changed := trial(number)):
             found.append((f"{field.name} = {number} in [plugins.{plugin.name}]", changed))
     return found
+
+
+def say_otherwise(plugin: Enabled, content: Callable[[Enabled], bool]) -> str:
+    """What to set an option to that takes a word, so that a plugin is content.
+
+    Example: ``mode = "x" in [plugins.y]``.
+
+    Every option that takes one of some words is tried, as in :func:`settings`. Where none helps by
+    itself, the table is named.
+    """
+    kind = cast("Any", type(plugin.instance))
+    found = [
+        f"{field.name} = {json.dumps(word)} in [plugins.{plugin.name}]"
+        for field in (attrs.fields(kind) if attrs.has(kind) else ())
+        if field.init and isinstance(field.validator, Option)
+        for word in field.validator.words
+        if _trial(plugin, content, field.alias, word) is not None
+    ]
+    return " or ".join(found) or f"other options in [plugins.{plugin.name}]"
+
+
+def _trial(
+    plugin: Enabled, content: Callable[[Enabled], bool], name: str, value: object
+) -> Enabled | None:
+    """The plugin with one option changed; ``None`` if it refuses that or is not content."""
+    try:
+        instance = attrs.evolve(cast("Any", plugin.instance), **{name: value})
+        changed = attrs.evolve(plugin, instance=instance)
+        return changed if content(changed) else None
+    except Exception:  # noqa: BLE001 - a plugin refuses a value in whatever way it likes
+        return None
 
 
 def _nearest(value: int, good: Callable[[int], bool], *, more: bool) -> int | None:

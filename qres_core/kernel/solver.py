@@ -26,6 +26,7 @@ from qres_core.kernel.remedies import (
     either,
     enable,
     merge_less,
+    say_otherwise,
     withstand,
     work_in_groups,
 )
@@ -195,7 +196,8 @@ def _exposed(enabled: Sequence[Enabled], hidden: Hidden) -> Iterator[Problem]:
             hide = f"enable secure aggregation after {plugin.name}, for example {example}"
             if hidden.by is not None:
                 hide = f"let {hidden.name} hide more"
-            fix = f"{hide}; or use another mode of {plugin.name}"
+            other = say_otherwise(plugin, lambda it: it.claims.needs.at_most >= hidden.visibility)
+            fix = f"{hide}; or {other}"
             yield Problem("QRES-E303", f"plugins.{plugin.name}", what, fix)
 
 
@@ -227,6 +229,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         if not plugin.claims.needs.averaging:
             continue
         where = f"plugins.{plugin.name}"
+        instead = say_otherwise(plugin, lambda it: not it.claims.needs.averaging)
         for rule in having(enabled, "aggregate"):
             if not rule.claims.averages:
                 what = (
@@ -234,7 +237,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                     f"{rule.name} is not a mean"
                 )
                 example = plugin_index().example("aggregate")
-                fix = f"use a mean, for example {example}, or another mode of {plugin.name}"
+                fix = f"use a mean, for example {example}, or {instead}"
                 yield Problem("QRES-E303", where, what, fix)
         for other in altering(enabled):
             if other is not plugin:
@@ -242,7 +245,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                     f"its noise is for the mean of all updates, but plugins.{other.name} changes "
                     "updates before they are averaged"
                 )
-                fix = f"remove [plugins.{other.name}], or use another mode of {plugin.name}"
+                fix = f"remove [plugins.{other.name}], or {instead}"
                 yield Problem("QRES-E303", where, what, fix)
 
 

@@ -24,7 +24,7 @@ from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.solver import solve
-from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.steps import Round
 
 EXAMPLES = int(os.environ.get("QRES_RANDOM_SWARMS", "60"))
 INSTALLED = scan()
@@ -255,14 +255,14 @@ def test_what_passes_the_check_runs(raw: dict[str, Any]) -> None:
     if config is None:
         return
     reasons: list[str] = []
-    plain = RoundMachine._sit_out
+    plain = Round.sit_out
 
-    def noted(machine: RoundMachine, reason: str) -> None:
+    def noted(here: Round, reason: str) -> None:
         reasons.append(reason)
-        plain(machine, reason)
+        plain(here, reason)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RoundMachine, "_sit_out", noted)
+        patch.setattr(Round, "sit_out", noted)
         patch.setattr("qres_core.lab.events.MAX_ABORTED", 2)
         result = play(config, rounds=ROUNDS)
     reasons += [record.reason for record in result.rounds if not record.closed]

@@ -42,7 +42,7 @@ DEMONSTRATIONS = {
     "lab/demo.py": "the configurations of that swarm",
     "lab/gallery/defences.py": "the configurations of the swarms that the attack gallery plays",
     "lab/gallery/swarm.py": "completes these configurations for a run",
-    "node/box.py": "writes the configurations of a swarm on one machine, to try one",
+    "node/box.py": "writes the configurations of a swarm on one machine, keys and addresses too",
     "lab/gallery/entries.py": "names these defences, for each attack",
 }
 """Files that are configurations but for their form, as ``cli/profiles/*.toml`` are."""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qres_core import Claims, CompatibilityError, Hides, Needs, Problem, Visibility
+from qres_core.contract import options
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
@@ -616,6 +617,40 @@ ANY_SWARM = st.builds(
     insecure=st.booleans(),
     proof_checks=st.sampled_from(["everyone", "committee"]),
 )
+
+
+@attrs.frozen
+class Noise:
+    """Noise of three kinds, of which two are for a mean; ``alone`` allows only the first."""
+
+    kind: str = attrs.field(default="mean", validator=options.one_of("mean", "single", "strict"))
+    alone: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.alone and self.kind != "mean":
+            raise ValueError(self.kind)
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(tolerates=None, needs=Needs(averaging=self.kind != "single"))
+
+
+@pytest.mark.parametrize(
+    ("noise", "remedy"),
+    [
+        (Noise(), 'or kind = "single" in [plugins.noise]'),
+        (Noise("strict"), 'or kind = "single" in [plugins.noise]'),
+        (Noise(alone=True), "or other options in [plugins.noise]"),
+    ],
+)
+def test_the_word_that_helps_is_named_as_the_plugin_itself_takes_it(
+    noise: Noise, remedy: str
+) -> None:
+    plugin = Enabled("noise", Installed.local("noise", Noise), noise, ("privatize",))
+    rule = toy("median", "aggregate")
+    (problem,) = solution(*without(MEAN, plugin, rule), byzantine=0).problems
+    assert (problem.code, problem.where) == ("QRES-E303", "plugins.noise")
+    assert problem.fix == f"use a mean, for example [plugins.mean], {remedy}"
 
 
 @settings(max_examples=300)
