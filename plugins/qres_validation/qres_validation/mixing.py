@@ -86,7 +86,7 @@ def _leapt(
     wanted = np.append(-slope[free], 0.0)
     direction = np.linalg.lstsq(system, wanted, rcond=None)[0][:-1]
     direction -= direction.mean()
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # room without end
         room = np.where(direction > 0.0, cap - weights[free], weights[free]) / np.abs(direction)
     length = min(1.0, float(np.nanmin(np.where(direction == 0.0, np.inf, room))))
     leapt = weights.copy()

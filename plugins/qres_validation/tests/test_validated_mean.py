@@ -109,6 +109,14 @@ def test_no_lie_takes_the_mean_farther_from_the_reference_than_the_honest_one(
     assert np.linalg.norm(merged - centre) <= 2 * reach + slack
 
 
+def test_updates_of_next_to_nothing_are_mixed_without_an_overflow() -> None:
+    rows = np.full((7, 3), 2.22507386e-311)
+    rows[5:] = [[1.0, 0.0, 0.0], [-2.0, 0.0, 0.0]]
+    weights = mixing_weights(rows, np.zeros(3), 5)
+    assert weights.sum() == pytest.approx(1.0)
+    assert np.linalg.norm(weights @ rows) <= 1e-3
+
+
 def test_the_plain_mean_is_taken_anywhere() -> None:
     """The control: without the fit a lie of any size moves the mean by its part of it."""
     rows = np.vstack([np.zeros((5, 3)), np.full((2, 3), 7e6)])

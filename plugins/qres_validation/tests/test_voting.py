@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from qres_validation import ValidatedMean, Validation
 
-from qres_core import ACCEPT, HeldOut, Updates, Vector
+from qres_core import ACCEPT, HeldOut, Updates, Vector, Visibility
 from qres_core.testing import make_node_info, make_updates
 
 Judge = Callable[[list[int]], HeldOut]
@@ -65,3 +65,11 @@ def test_the_rule_gets_the_shortened_updates() -> None:
 
 def test_a_trainer_that_makes_references_is_enough() -> None:
     ValidatedMean(f=2).setup(attrs.evolve(make_node_info(), references=True))
+
+
+def test_the_rule_claims_single_updates_and_the_gate_measures_groups_too() -> None:
+    rule, gate = ValidatedMean(f=2).claims, Validation().claims
+    assert rule.tolerates == 2
+    assert (rule.needs.visibility, rule.needs.min_updates) == (Visibility.INDIVIDUAL, 5)
+    assert gate.tolerates is None
+    assert (gate.needs.visibility, gate.needs.min_updates) == (Visibility.GROUP, 1)
