@@ -11,7 +11,16 @@ import anyio
 import attrs
 import pytest
 
-from qres_core import BlobRef, Delivery, NodeId, PeerInfo, TransportLimits, TransportStats
+from qres_core import (
+    BlobRef,
+    Delivery,
+    NodeId,
+    PeerInfo,
+    TransportError,
+    TransportLimits,
+    TransportStats,
+    ValueRefusedError,
+)
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.swarm.memory import MemoryTransport
 from qres_core.testing import (
@@ -239,6 +248,86 @@ class DropsInSilence(MemoryTransport):
         return attrs.evolve(super().stats(), frames_dropped=0)
 
 
+class Misnames(MemoryTransport):
+    """Names a published blob as another."""
+
+    async def publish_blob(self, data: bytes) -> BlobRef:
+        await super().publish_blob(data)
+        return BlobRef.of(data + b"!")
+
+
+class FetchesOtherBytes(MemoryTransport):
+    """Hands out what was fetched with a byte changed."""
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        data = await super().fetch_blob(ref, holders, within)
+        return bytes([data[0] ^ 1]) + data[1:]
+
+
+class CountsNoFailure(MemoryTransport):
+    """Counts no fetch that failed."""
+
+    def stats(self) -> TransportStats:
+        return attrs.evolve(super().stats(), blobs_failed=0)
+
+
+class CountsNoFrames(MemoryTransport):
+    """Counts no frame that was received."""
+
+    def stats(self) -> TransportStats:
+        return attrs.evolve(super().stats(), frames_received=0)
+
+
+class CountsNoBytes(MemoryTransport):
+    """Counts no byte that was received."""
+
+    def stats(self) -> TransportStats:
+        return attrs.evolve(super().stats(), bytes_received=0)
+
+
+class CountsNoBlobs(MemoryTransport):
+    """Counts no blob that was fetched."""
+
+    def stats(self) -> TransportStats:
+        return attrs.evolve(super().stats(), blobs_fetched=0)
+
+
+class ForgetsWhoLeft(MemoryTransport):
+    """Says that a neighbour went, and goes on naming it."""
+
+    def peers(self) -> Sequence[PeerInfo]:
+        seen = {peer.node_id: peer for peer in (*self.__dict__.get("seen", ()), *super().peers())}
+        self.__dict__["seen"] = tuple(seen.values())
+        return tuple(sorted(seen.values(), key=lambda peer: peer.node_id))
+
+
+class RaisesItsOwn(MemoryTransport):
+    """Raises errors that no caller knows."""
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        if not holders:
+            raise LookupError
+        return await super().fetch_blob(ref, holders, within)
+
+
+class RaisesAnother(MemoryTransport):
+    """Refuses what nobody has as a value that is wrong."""
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        if not holders:
+            raise ValueRefusedError.of("QRES-E507", "blob", "nobody has it")
+        return await super().fetch_blob(ref, holders, within)
+
+
+class RaisesAnotherCode(MemoryTransport):
+    """Says of a blob that nobody has that the node is too busy."""
+
+    async def fetch_blob(self, ref: BlobRef, holders: Sequence[NodeId], within: float) -> bytes:
+        if not holders:
+            raise TransportError.of("QRES-E902", "blob", "too busy")
+        return await super().fetch_blob(ref, holders, within)
+
+
 class OneAtATime(MemoryTransport):
     """Mixes up requests that are under way together."""
 
@@ -264,12 +353,22 @@ BROKEN = [
     (MistakesTheAsker, "QRES-TRN-5"),
     (RaisesWhatTheHandlerDid, "QRES-TRN-6"),
     (WaitsForever, "QRES-TRN-6"),
+    (Misnames, "QRES-TRN-7"),
+    (FetchesOtherBytes, "QRES-TRN-7"),
     (KeepsNothing, "QRES-TRN-7"),
     (Believes, "QRES-TRN-8"),
     (LosesInSilence, "QRES-TRN-9"),
+    (RaisesItsOwn, "QRES-TRN-9"),
+    (RaisesAnother, "QRES-TRN-9"),
+    (RaisesAnotherCode, "QRES-TRN-9"),
+    (CountsNoFailure, "QRES-TRN-9"),
     (Unsorted, "QRES-TRN-10"),
     (NoticesNoLoss, "QRES-TRN-10"),
+    (ForgetsWhoLeft, "QRES-TRN-10"),
     (CountsNothing, "QRES-TRN-11"),
+    (CountsNoFrames, "QRES-TRN-11"),
+    (CountsNoBytes, "QRES-TRN-11"),
+    (CountsNoBlobs, "QRES-TRN-11"),
     (AdmitsAll, "QRES-TRN-12"),
     (LeavesAThread, "QRES-TRN-13"),
     (NeverEnds, "QRES-TRN-13"),
@@ -290,6 +389,22 @@ def test_every_rule_has_a_test_and_a_positive_control() -> None:
     stated = {rule for rule in RULES if rule.startswith("QRES-TRN-")}
     assert set(METHODS) == stated
     assert {rule for _kind, rule in BROKEN} == stated
+
+
+@pytest.mark.parametrize("identity", [b"short", "text", bytearray(32)])
+def test_an_identity_that_is_none_is_refused(identity: Any) -> None:
+    checked: Any = suite(MemoryTransport)
+    (made,) = checked.make([admit_everybody])
+    checked.make = lambda _admissions: [Endpoint(identity, made.transport)]
+    with pytest.raises(ContractViolationError, match="the identity is not 32 bytes"):
+        checked.test_trn_1_is_a_transport()
+
+
+def test_what_has_no_methods_of_a_transport_is_none() -> None:
+    checked: Any = suite(MemoryTransport)
+    checked.make = lambda _admissions: [Endpoint(bytes(32), object())]
+    with pytest.raises(ContractViolationError, match="object lacks methods of a Transport"):
+        checked.test_trn_1_is_a_transport()
 
 
 @pytest.mark.parametrize(
