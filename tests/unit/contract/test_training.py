@@ -179,3 +179,59 @@ def test_whatever_a_trainer_returns_is_told(value: Any) -> None:
     for figures in ({"loss": value}, value):
         with pytest.raises(TrainerError, match="returned"):
             evaluated(lambda _vector, said=figures: said, model, info())
+
+
+@attrs.frozen
+class Returns:
+    value: Any
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Any:
+        del vector, round_info
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "said", "fix"),
+    [
+        (np.zeros(4), "returned an array of float64, shape (4,), and not an Update", "Update.of("),
+        ({"loss": 1}, "returned dict {'loss': 1}, and not an Update", "Update.of("),
+        (Update(np.zeros(3, np.int32)), "returned 3 coordinates, and the model has 4", "correct"),
+    ],
+)
+def test_what_is_no_update_of_the_model_is_refused_with_what_to_return(
+    value: Any, said: str, fix: str
+) -> None:
+    with pytest.raises(TrainerError) as caught:
+        fitted(Returns(value), np.zeros(4, dtype=np.int32), info(), node="node-2")
+    assert caught.value.code == "QRES-E512"
+    assert said in str(caught.value)
+    assert fix in str(caught.value)
+    assert "node-2 trainer.fit" in str(caught.value)
+    failure = caught.value.failure
+    assert failure.summary == f"trainer failed in fit: {said}"
+    assert failure.to_json() == {
+        "method": "fit", "round": 1, "error": said, "file": "", "line": 0,
+    }  # fmt: skip
+
+
+def test_nothing_new_and_an_update_that_fits_are_passed_on() -> None:
+    model = np.zeros(4, dtype=np.int32)
+    update = Update(np.ones(4, np.int32))
+    assert fitted(Returns(None), model, info()) is None
+    assert fitted(Returns(update), model, info()) is update
+
+
+def test_ctrl_c_in_an_evaluation_is_no_fault_of_the_trainer() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(Raises(KeyboardInterrupt()).evaluate, np.zeros(4, dtype=np.int32), info())
+
+
+def test_a_method_whose_arguments_python_cannot_tell_is_given_the_model_alone() -> None:
+    class Opaque:
+        __signature__ = "none"
+
+        def __call__(self, *arguments: Any) -> tuple[Any, ...]:
+            return arguments
+
+    model = np.zeros(4, dtype=np.int32)
+    assert with_round(Opaque())(model, info()) == (model,)

@@ -405,3 +405,72 @@ def test_rules_that_do_nothing_are_remarked_on(swarm_table: SwarmTable) -> None:
     assert said[0] == "site policy site.toml: met"
     assert "forbids 'medianne', which is not known; did you mean 'median'?" in said[1]
     assert "'zk', which is not enabled; add it to require" in said[2]
+
+
+@pytest.mark.parametrize(
+    ("rule", "what", "fix"),
+    [
+        (
+            PolicyRule("at_least", ("plugins", "dp", "least"), 5),
+            "is not set, and the site policy site.toml says",
+            "set plugins.dp.least",
+        ),
+        (
+            PolicyRule("one_of", ("plugins", "dp", "mode"), ["central", "distributed"]),
+            'is "local", and the site policy site.toml says',
+            'plugins.dp.mode = "central" or "distributed"',
+        ),
+        (
+            PolicyRule("at_most", ("plugins", "dp", "limits", "hourly"), 3),
+            "is 9, and the site policy site.toml says",
+            "plugins.dp.limits.hourly <= 3",
+        ),
+        (
+            PolicyRule("at_most", ("plugins", "dp", "limits", "hourli"), 3),
+            "the plugin dp has no such option",
+            "correct the policy",
+        ),
+        (
+            PolicyRule("at_most", ("plugins", "dp", "mode", "local"), 3),
+            "the plugin dp has no such option",
+            "correct the policy",
+        ),
+        (
+            PolicyRule("equals", ("plugins", "dp", "limits"), {"hourly": 9}),
+            "",
+            "",
+        ),
+        (
+            PolicyRule("equals", ("plugins", "dp", "odd"), 1),
+            "is {1}, and the site policy site.toml says",  # no value of TOML
+            "plugins.dp.odd = 1",
+        ),
+    ],
+)
+def test_a_refusal_shows_the_value_as_the_file_would(
+    swarm_table: SwarmTable, rule: PolicyRule, what: str, fix: str
+) -> None:
+    @attrs.frozen
+    class Limited(Budgeted):
+        """With a table of its own, and a value that no file has."""
+
+        limits: dict[str, int] = attrs.field(factory=lambda: {"hourly": 9})
+        odd: frozenset[int] = frozenset({1})
+        least: int | None = None
+
+    installed = {**INSTALLED, "dp": Installed.local("dp", Limited)}
+    config = parse(job(swarm_table, dp={"epsilon": 1}), source="job.toml", sections={})
+    policy = SitePolicy("site.toml", rules=(rule,))
+    found = list(unmet([policy], config, assemble(config, installed)))
+    if not what:
+        assert found == []
+        return
+    (problem,) = found
+    assert (problem.code, problem.where) == ("QRES-E315", ".".join(rule.key))
+    assert problem.what.replace("frozenset({1})", "{1}").startswith(what)
+    assert problem.fix.startswith(fix)
+
+
+def test_a_rule_on_a_plugin_that_is_not_enabled_bounds_nothing(swarm_table: SwarmTable) -> None:
+    rule = PolicyRule("at_most", ("plugins", "dp", "epsilon"), 4.0)
+    assert refused([SitePolicy("site.toml", rules=(rule,))], job(swarm_table)) == []
