@@ -70,9 +70,7 @@ def command(path: Path, *, profile: str | None, as_json: bool) -> None:
 def _write(path: Path, text: str) -> None:
     """Write a file that is not there yet.
 
-    Raises:
-        LabError: QRES-E803 if it is.
-        click.UsageError: it cannot be written.
+    Raises LabError: QRES-E803 if it is. Raises click.UsageError: it cannot be written.
     """
     try:
         with path.open("x", encoding="utf-8") as file:

@@ -31,26 +31,17 @@ _CLASS_NAMES_IN_USE: Final = frozenset(
 
 @attrs.frozen
 class Scaffold:
-    """What is generated for a hook, or in place of a plugin.
+    """What is generated for a hook, or in place of a plugin."""
 
-    Attributes:
-        hooks: the hooks the generated plugin has; none for an attack or a trainer.
-        summary: one line, for the description and the docstring.
-        options: the options of its TOML table, as TOML.
-        numpy: whether it imports numpy.
-        group: entry-point group in which the class is named; empty for none.
-        table: the table of the configuration that uses it; for ``str.format`` with its name.
-        what: what it is, as the README says it.
-        use: how it is tried out, as the README says it.
-    """
-
-    hooks: tuple[str, ...]
-    summary: str
-    options: str
-    numpy: bool = False
-    group: str = "qres.plugins"
+    hooks: tuple[str, ...]  # the hooks the generated plugin has; none for an attack or a trainer
+    summary: str  # one line, for the description and the docstring
+    options: str  # the options of its TOML table, as TOML
+    numpy: bool = False  # whether it imports numpy
+    group: str = "qres.plugins"  # entry-point group in which the class is named; empty for none
+    # the table of the configuration that uses it; for ``str.format`` with its name
     table: str = "[plugins.{plugin}]"
-    what: str = "A plugin of QRES. Hooks: {hooks}."
+    what: str = "A plugin of QRES. Hooks: {hooks}."  # what it is, as the README says it
+    # how it is tried out, as the README says it
     use: str = "`qres check swarm.toml` shows the pipeline with the plugin in it."
 
     def toml(self, plugin: str, module: str) -> str:
@@ -278,9 +269,8 @@ def _check_attack(name: str) -> None:
 def write(files: dict[str, str], target: Path) -> None:
     """Write a new folder.
 
-    Raises:
-        LabError: QRES-E803 if ``target`` exists. Nothing is changed.
-        OSError: the folder cannot be written.
+    Raises LabError: QRES-E803 if ``target`` exists. Nothing is changed. Raises OSError: the folder
+    cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:

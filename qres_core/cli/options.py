@@ -40,11 +40,7 @@ def _set(raw: dict[str, Any], key: str, value: object) -> None:
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """``swarm.quorum=30`` as a key path and a TOML value.
-
-    Raises:
-        ConfigError: QRES-E101.
-    """
+    """``swarm.quorum=30`` as a key path and a TOML value. Raises ConfigError: QRES-E101."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError.of(

@@ -194,15 +194,10 @@ def _save(folder: Path, model: SwarmModel | None, roster: Mapping[str, Any]) -> 
 
 @attrs.define
 class Told:
-    """Whether somebody told the box to stop.
+    """Whether somebody told the box to stop."""
 
-    Attributes:
-        by: number of the signal; ``None`` before.
-        event: set when it comes.
-    """
-
-    by: int | None = None
-    event: threading.Event = attrs.field(factory=threading.Event)
+    by: int | None = None  # number of the signal; ``None`` before
+    event: threading.Event = attrs.field(factory=threading.Event)  # set when it comes
 
 
 @contextmanager

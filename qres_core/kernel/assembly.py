@@ -40,27 +40,19 @@ _FORBIDDEN = ("wrapper", "hookwrapper", "tryfirst", "trylast", "optionalhook", "
 
 @attrs.frozen
 class Enabled:
-    """A plugin the configuration named, ready to be registered.
+    """A plugin the configuration named, ready to be registered."""
 
-    Attributes:
-        name: its name in the file.
-        origin: the distribution it came from.
-        instance: the configured plugin.
-        hooks: hooks it implements, in life-cycle order.
-    """
-
-    name: str
-    origin: Installed
-    instance: object
-    hooks: tuple[str, ...]
+    name: str  # its name in the file
+    origin: Installed  # the distribution it came from
+    instance: object  # the configured plugin
+    hooks: tuple[str, ...]  # hooks it implements, in life-cycle order
 
     @property
     def claims(self) -> Claims:
         """What the plugin claims, as configured.
 
-        Raises:
-            PluginError: QRES-E210 if it raises, or gives anything but :class:`Claims`; or if there
-                is none, and the plugin has a hook of :data:`CLAIMED_HOOKS`.
+        Raises PluginError: QRES-E210 if it raises, or gives anything but :class:`Claims`; or if
+        there is none, and the plugin has a hook of :data:`CLAIMED_HOOKS`.
         """
         where = f"plugins.{self.name}"
         try:
@@ -92,8 +84,7 @@ class Enabled:
     def check(self, around: Surroundings) -> tuple[Problem, ...]:
         """Why the plugin would not work in these surroundings.
 
-        Raises:
-            PluginError: QRES-E206 if it raises, or returns anything but problems.
+        Raises PluginError: QRES-E206 if it raises, or returns anything but problems.
         """
         found = _ask(self, "check", (), around)
         problems = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
@@ -105,8 +96,7 @@ class Enabled:
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
         """How large an update is after the plugin.
 
-        Raises:
-            PluginError: QRES-E206 if it raises, or returns anything but an extent.
+        Raises PluginError: QRES-E206 if it raises, or returns anything but an extent.
         """
         found = _ask(self, "passes", extent, extent, around)
         if type(found) is not Extent:
@@ -142,16 +132,9 @@ def _ask(enabled: Enabled, label: str, absent: object, *arguments: object) -> ob
 def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enabled, ...]:
     """Import and configure the plugins of a configuration, in file order.
 
-    Args:
-        config: the configuration.
-        installed: what :func:`qres_core.kernel.discovery.scan` found.
-
-    Returns:
-        the enabled plugins.
-
-    Raises:
-        PluginError: every plugin that cannot be used (QRES-E2xx), together with every problem of
-            the plugins' options (QRES-E1xx).
+    ``installed``: what :func:`qres_core.kernel.discovery.scan` found. Returns the enabled plugins.
+    Raises PluginError: every plugin that cannot be used (QRES-E2xx), together with every problem of
+    the plugins' options (QRES-E1xx).
     """
     problems: list[Problem] = []
     causes: list[QresError] = []
@@ -176,8 +159,7 @@ def assemble(config: Config, installed: Mapping[str, Installed]) -> tuple[Enable
 def enable(instance: object, name: str) -> Enabled:
     """A plugin that is already configured, held to everything :func:`assemble` checks.
 
-    Raises:
-        PluginError: QRES-E206 to QRES-E209.
+    Raises PluginError: QRES-E206 to QRES-E209.
     """
     origin = Installed.local(name, type(instance))
     where = f"plugins.{name}"
@@ -195,8 +177,7 @@ def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: 
 def plugin_class(origin: Installed) -> type[object]:
     """Import the class of one plugin, for whoever shows its options.
 
-    Raises:
-        PluginError: QRES-E202, QRES-E206.
+    Raises PluginError: QRES-E202, QRES-E206.
     """
     return _load(origin, f"plugins.{origin.name}")
 

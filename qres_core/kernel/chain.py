@@ -28,15 +28,10 @@ def altering(enabled: Sequence[Enabled]) -> list[Enabled]:
 
 @attrs.frozen
 class Hidden:
-    """What is left of contributions, and who hides the rest.
+    """What is left of contributions, and who hides the rest."""
 
-    Attributes:
-        visibility: what stays visible.
-        by: the plugin that hides; ``None`` where everything is visible.
-    """
-
-    visibility: Visibility = Visibility.INDIVIDUAL
-    by: Enabled | None = None
+    visibility: Visibility = Visibility.INDIVIDUAL  # what stays visible
+    by: Enabled | None = None  # the plugin that hides; ``None`` where everything is visible
 
     @property
     def name(self) -> str:

@@ -34,17 +34,9 @@ def unmet(
 ) -> tuple[Problem, ...]:
     """What the policies demand and the configuration does not give.
 
-    Args:
-        policies: all that are in force.
-        config: the configuration, with what the command line set.
-        enabled: its plugins, configured; ``None`` where they could not be, and then options and
-            families are not looked at.
-
-    Returns:
-        a problem (QRES-E315) for every rule that is not met.
-
-    Raises:
-        PluginError: QRES-E206 where a plugin does not say properly what its options come to.
+    ``enabled``: its plugins, configured; ``None`` where they could not be, and then options and
+    families are not looked at. Returns a problem (QRES-E315) for every rule that is not met. Raises
+    PluginError: QRES-E206 where a plugin does not say properly what its options come to.
     """
     return tuple(problem for policy in policies for problem in _unmet(policy, config, enabled))
 
@@ -52,9 +44,8 @@ def unmet(
 def enforce(policies: Sequence[SitePolicy], config: Config, enabled: Sequence[Enabled]) -> None:
     """Refuse a configuration that does not meet the policies.
 
-    Raises:
-        CompatibilityError: QRES-E315, every rule that is not met.
-        PluginError: as :func:`unmet`.
+    Raises CompatibilityError: QRES-E315, every rule that is not met. Raises PluginError: as
+    :func:`unmet`.
     """
     problems = unmet(policies, config, enabled)
     if problems:
@@ -64,13 +55,7 @@ def enforce(policies: Sequence[SitePolicy], config: Config, enabled: Sequence[En
 def remarks(
     policies: Sequence[SitePolicy], config: Config, known: Mapping[str, object]
 ) -> Iterator[str]:
-    """What an operator should know of policies that are met.
-
-    Args:
-        policies: all that are in force.
-        config: the configuration.
-        known: plugins that are installed, by name.
-    """
+    """What an operator should know of policies that are met."""
     names = {*known, *plugin_index().distributions}
     for policy in policies:
         yield f"site policy {policy.source}: met"

@@ -206,20 +206,14 @@ class NodeConfig:
 
 @attrs.frozen
 class Config:
-    """A configuration file, read; plugin tables still raw, in file order.
+    """A configuration file, read; plugin tables still raw, in file order."""
 
-    Attributes:
-        source: path of the file, or a description, for messages.
-        swarm: the ``[swarm]`` table.
-        node: the ``[node]`` table.
-        plugins: ``[plugins.NAME]`` tables in file order. Presence enables.
-        sections: further tables the caller asked for, structured.
-    """
-
-    source: str
-    swarm: SwarmConfig
-    node: NodeConfig = attrs.field(factory=NodeConfig)
+    source: str  # path of the file, or a description, for messages
+    swarm: SwarmConfig  # the ``[swarm]`` table
+    node: NodeConfig = attrs.field(factory=NodeConfig)  # the ``[node]`` table
+    # ``[plugins.NAME]`` tables in file order. Presence enables.
     plugins: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict[str, Mapping[str, Any]])
+    # further tables the caller asked for, structured
     sections: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
@@ -444,8 +438,7 @@ def structure(raw: object, kind: type[T], path: str) -> T:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML 1.1 file of at most 1 MiB. A byte order mark before UTF-8 is skipped.
 
-    Raises:
-        ConfigError: QRES-E101.
+    Raises ConfigError: QRES-E101.
     """
     text = read_text(path, MAX_CONFIG_BYTES)
     try:
@@ -518,7 +511,6 @@ def parse(
 def load(path: Path, *, sections: Mapping[str, type] | None = None) -> Config:
     """Read and structure a configuration file.
 
-    Raises:
-        ConfigError: QRES-E101 to QRES-E105, all problems at once.
+    Raises ConfigError: QRES-E101 to QRES-E105, all problems at once.
     """
     return parse(read_toml(path), source=str(path), sections=sections)

@@ -19,19 +19,13 @@ from qres_core.kernel.solver import solve
 
 @attrs.frozen
 class Diagnosis:
-    """What :func:`diagnose` found.
+    """What :func:`diagnose` found."""
 
-    Attributes:
-        problems: reasons the configuration would not start; empty if it would.
-        notices: true things an operator should know.
-        enabled: the plugins it would run, in file order; empty if any cannot be used.
-        config: the structured configuration, ``None`` if it could not be read.
-    """
-
-    problems: tuple[Problem, ...]
-    notices: tuple[str, ...]
+    problems: tuple[Problem, ...]  # reasons the configuration would not start; empty if it would
+    notices: tuple[str, ...]  # true things an operator should know
+    # the plugins it would run, in file order; empty if any cannot be used
     enabled: tuple[Enabled, ...]
-    config: Config | None
+    config: Config | None  # the structured configuration, ``None`` if it could not be read
 
 
 def _plugins_only(raw: Mapping[str, Any], source: str) -> Config:
@@ -53,12 +47,8 @@ def diagnose(
 ) -> Diagnosis:
     """Collect the problems of the tables, of the plugins, of their combination and with policies.
 
-    Args:
-        raw: the parsed TOML.
-        source: where it came from, for messages.
-        sections: attrs classes of further tables to accept.
-        installed: what discovery found.
-        policies: site policies that the configuration must meet.
+    ``source``: where it came from, for messages; ``policies``: site policies that the configuration
+    must meet.
     """
     problems: list[Problem] = []
     config: Config | None = None

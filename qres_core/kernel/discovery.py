@@ -31,26 +31,17 @@ class Status(enum.Enum):
 
 @attrs.frozen
 class Installed:
-    """A plugin that some distribution provides.
+    """A plugin that some distribution provides."""
 
-    Attributes:
-        name: entry-point name; the name of its table in the TOML file.
-        distribution: name of the distribution.
-        version: version of the distribution.
-        target: ``module:Class`` of the entry point.
-        status: whether it can be enabled.
-        detail: why it cannot, else empty.
-        entry_point: loads the class; ``None`` for one given directly.
-        factory: the class itself, for plugins that come without a distribution (tests, scripts).
-    """
-
-    name: str
-    distribution: str
-    version: str
-    target: str
-    status: Status = Status.INSTALLED
-    detail: str = ""
+    name: str  # entry-point name; the name of its table in the TOML file
+    distribution: str  # name of the distribution
+    version: str  # version of the distribution
+    target: str  # ``module:Class`` of the entry point
+    status: Status = Status.INSTALLED  # whether it can be enabled
+    detail: str = ""  # why it cannot, else empty
+    # loads the class; ``None`` for one given directly
     entry_point: metadata.EntryPoint | None = None
+    # the class itself, for plugins that come without a distribution (tests, scripts)
     factory: type | None = None
 
     @classmethod

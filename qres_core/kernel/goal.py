@@ -24,17 +24,11 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 
 @attrs.frozen
 class Goal:
-    """What a model's figures must reach.
+    """What a model's figures must reach."""
 
-    Attributes:
-        figure: name of one that the trainer's ``evaluate`` returns.
-        relation: ``>=``, ``>``, ``<=`` or ``<``.
-        bound: the number on the right.
-    """
-
-    figure: str
-    relation: str
-    bound: float
+    figure: str  # name of one that the trainer's ``evaluate`` returns
+    relation: str  # ``>=``, ``>``, ``<=`` or ``<``
+    bound: float  # the number on the right
 
     @classmethod
     def parse(cls, text: str) -> Goal | None:

@@ -31,19 +31,12 @@ _OF_FRAME: Final = {
 
 @attrs.frozen
 class Rejection:
-    """An incoming message that was refused.
+    """An incoming message that was refused."""
 
-    Attributes:
-        reason: a :class:`Fault`, or ``"<plugin>:<id>"``.
-        blame: who is to blame.
-        subject: the node the blame falls on, or ``None``.
-        source: plugin that refused, or ``"kernel"``.
-    """
-
-    reason: str
-    blame: Blame
-    subject: NodeId | None
-    source: str
+    reason: str  # a :class:`Fault`, or ``"<plugin>:<id>"``
+    blame: Blame  # who is to blame
+    subject: NodeId | None  # the node the blame falls on, or ``None``
+    source: str  # plugin that refused, or ``"kernel"``
 
 
 class Defences(Protocol):
@@ -87,17 +80,10 @@ def take(  # noqa: PLR0911 - one return for each check
     """The message in a frame, or why it is refused.
 
     Size, form, swarm, roster, whether the source is banned, ``authenticate``, ``replay_check``,
-    whether the sender is banned.
-
-    Args:
-        defences: the node's.
-        frame: bytes as delivered.
-        source: who answers for them: the author, where the transport proves who sent a frame
-            first, else the neighbour that delivered it.
-        now: this node's clock, seconds.
-
-    Returns:
-        the envelope, or the rejection, counted and blamed. Never raises for what the frame holds.
+    whether the sender is banned. ``frame``: bytes as delivered; ``source``: who answers for them:
+    the author, where the transport proves who sent a frame first, else the neighbour that delivered
+    it; ``now``: this node's clock, seconds. Returns the envelope, or the rejection, counted and
+    blamed. Never raises for what the frame holds.
     """
     swarm = defences.swarm
     try:

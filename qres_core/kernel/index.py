@@ -32,15 +32,12 @@ transport between processes, ``first_rule`` the rule of a first configuration, a
 
 @attrs.frozen
 class PluginIndex:
-    """What messages say about plugins that may not be installed.
+    """What messages say about plugins that may not be installed."""
 
-    Attributes:
-        distributions: the distribution of each plugin of this project, by the plugin's name. For
-            other names no command is offered: a misspelt one would invite typosquatting.
-        examples: a plugin for each role of :data:`ROLES`, as the plugins' distributions state.
-    """
-
+    # the distribution of each plugin of this project, by the plugin's name. For other names no
+    # command is offered: a misspelt one would invite typosquatting.
     distributions: Mapping[str, str]
+    # a plugin for each role of :data:`ROLES`, as the plugins' distributions state
     examples: Mapping[str, str]
 
     def example(self, role: str) -> str:

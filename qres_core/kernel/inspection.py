@@ -23,12 +23,9 @@ _MAX_STEPS = 8
 def hooks_of(target: str) -> tuple[str, ...] | None:
     """The hooks that the class at ``module:Class``, or a base of it, marks with ``@hookimpl``.
 
-    Args:
-        target: value of the entry point.
-
-    Returns:
-        hook names in the order of the life cycle, or ``None`` if the source was not found, or does
-        not show them: a base cannot be followed, or the hooks are marked in another way.
+    ``target``: value of the entry point. Returns hook names in the order of the life cycle, or
+    ``None`` if the source was not found, or does not show them: a base cannot be followed, or the
+    hooks are marked in another way.
     """
     marked = _hooks(*_split(target), _MAX_STEPS)
     return tuple(hook for hook in ALL_HOOKS if marked and hook in marked) or None
@@ -37,12 +34,9 @@ def hooks_of(target: str) -> tuple[str, ...] | None:
 def summary_of(target: str) -> str:
     """The first line of what ``module:name`` says of itself, without the full stop at its end.
 
-    Args:
-        target: value of the entry point: a class, or the function of a click command, of which
-            ``short_help`` or ``help`` comes before the docstring.
-
-    Returns:
-        one line; empty if the source does not show it.
+    ``target``: value of the entry point: a class, or the function of a click command, of which
+    ``short_help`` or ``help`` comes before the docstring. Returns one line; empty if the source
+    does not show it.
     """
     found = _find(*_split(target))
     if found is None:

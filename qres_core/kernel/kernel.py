@@ -106,9 +106,8 @@ class Kernel:
     ) -> Kernel:
         """Find, import, configure and compose the plugins of a configuration.
 
-        Raises:
-            PluginError: QRES-E2xx and, for plugin options, QRES-E1xx.
-            CompatibilityError: QRES-E3xx.
+        Raises PluginError: QRES-E2xx and, for plugin options, QRES-E1xx. Raises CompatibilityError:
+        QRES-E3xx.
         """
         found = scan() if installed is None else installed
         return cls(assemble(config, found), config.swarm)
@@ -121,10 +120,8 @@ class Kernel:
 
         For a tool that checks what nodes signed. It takes no part in a swarm, so nothing else need
         be enabled: what is signed twice is no concern of it, and neither is what can be combined.
-
-        Raises:
-            PluginError: QRES-E2xx and, for plugin options, QRES-E1xx.
-            CompatibilityError: QRES-E301 where no enabled plugin authenticates.
+        Raises PluginError: QRES-E2xx and, for plugin options, QRES-E1xx. Raises CompatibilityError:
+        QRES-E301 where no enabled plugin authenticates.
         """
         enabled = assemble(config, scan() if installed is None else installed)
         chosen = [plugin for plugin in enabled if "authenticate" in plugin.hooks]
@@ -137,11 +134,7 @@ class Kernel:
     def fit(self, dimension: int) -> None:
         """Solve again, now that the model's dimension is known.
 
-        Args:
-            dimension: coordinates of the model.
-
-        Raises:
-            CompatibilityError: what does not fit a model of that many coordinates.
+        Raises CompatibilityError: what does not fit a model of that many coordinates.
         """
         solution = solve(self.enabled, self.swarm, dimension=dimension)
         if solution.problems:
@@ -227,9 +220,8 @@ class Kernel:
     def setup(self, node_info: NodeInfo) -> None:
         """Run ``setup`` of every plugin in file order.
 
-        Raises:
-            CompatibilityError: QRES-E311 where a plugin validates and the node's trainer does not.
-            QresError: what a plugin's ``setup`` refuses.
+        Raises CompatibilityError: QRES-E311 where a plugin validates and the node's trainer does
+        not. Raises QresError: what a plugin's ``setup`` refuses.
         """
         judges = self._callers["screen"] or self._callers["endorse"]
         if judges and not node_info.validates:
@@ -340,15 +332,10 @@ class Kernel:
         """The whole path of one incoming frame up to its content.
 
         See :func:`qres_core.kernel.inbound.take`, where the order of checks and blame are.
-
-        Args:
-            frame: bytes as delivered.
-            source: who answers for them: the author, where the transport proves who sent a frame
-                first, else the neighbour that delivered it.
-            now: this node's clock, seconds.
-
-        Returns:
-            the envelope, or why not. Never raises for what the frame holds.
+        ``frame``: bytes as delivered; ``source``: who answers for them: the author, where the
+        transport proves who sent a frame first, else the neighbour that delivered it; ``now``: this
+        node's clock, seconds. Returns the envelope, or why not. Never raises for what the frame
+        holds.
         """
         return inbound.take(self, frame, source, now)
 
@@ -517,17 +504,9 @@ class Kernel:
     ) -> Vector:
         """One update from many: the rule inside its wrappers.
 
-        Args:
-            updates: int32, shape ``(n, d)``.
-            round_info: the round.
-            held_out: the node's held-out examples, for wrappers that ask for them.
-
-        Returns:
-            int32, shape ``(d,)``.
-
-        Raises:
-            QresError: what the rule refused.
-            HookError: QRES-E701 or QRES-E702.
+        ``updates``: int32, shape ``(n, d)``; ``held_out``: the node's held-out examples, for
+        wrappers that ask for them. Returns int32, shape ``(d,)``. Raises QresError: what the rule
+        refused. Raises HookError: QRES-E701 or QRES-E702.
         """
         ((rule, rule_caller),) = self._callers["aggregate"]
 
@@ -547,10 +526,7 @@ class Kernel:
         """What a proposer thinks of what it could propose, by every screening plugin together.
 
         ``observe`` is not told here of the evidence, which is one fact for each sender accused.
-
-        Raises:
-            HookError: QRES-E701 or QRES-E702.
-            QresError: what a plugin refused.
+        Raises HookError: QRES-E701 or QRES-E702. Raises QresError: what a plugin refused.
         """
         named: dict[NodeId, Accusation] = {}
         evidence: list[Evidence] = []

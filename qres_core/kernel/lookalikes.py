@@ -35,15 +35,10 @@ def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
     """What is refused of a plugin's names.
 
     Options, which are attrs fields that ``__init__`` takes, may resemble a name; they may only not
-    have the name of a claim. Names that begin with an underscore are the plugin's own.
-
-    Args:
-        plugin: the plugin's attrs class.
-        where: the path of its table, for the messages.
-
-    Yields:
-        QRES-E211 for every attribute that has the name of a hook or a claim and is none, or one so
-        near to it that it must be a misspelling; and for one that holds a part of claims.
+    have the name of a claim. Names that begin with an underscore are the plugin's own. ``where``:
+    the path of its table, for the messages. Yields QRES-E211 for every attribute that has the name
+    of a hook or a claim and is none, or one so near to it that it must be a misspelling; and for
+    one that holds a part of claims.
     """
     fields = {field.name: field for field in attrs.fields(cast("Any", plugin))}
     names = dict.fromkeys((*fields, *(name for kind in plugin.__mro__[:-1] for name in vars(kind))))

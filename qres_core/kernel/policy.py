@@ -68,17 +68,11 @@ class PolicyFile:
 
 @attrs.frozen
 class PolicyRule:
-    """A bound on one key of a configuration.
+    """A bound on one key of a configuration."""
 
-    Attributes:
-        kind: ``at_least``, ``at_most``, ``equals`` or ``one_of``.
-        key: key path, in parts.
-        bound: what the policy file says.
-    """
-
-    kind: str
-    key: tuple[str, ...]
-    bound: Any
+    kind: str  # ``at_least``, ``at_most``, ``equals`` or ``one_of``
+    key: tuple[str, ...]  # key path, in parts
+    bound: Any  # what the policy file says
 
     @property
     def path(self) -> str:
@@ -100,21 +94,13 @@ class PolicyRule:
 
 @attrs.frozen
 class SitePolicy:
-    """One policy file, read.
+    """One policy file, read."""
 
-    Attributes:
-        source: its path, for messages.
-        require: plugins that must be enabled.
-        forbid: plugins that must not be.
-        families: families of hooks that must be filled.
-        rules: bounds on keys.
-    """
-
-    source: str
-    require: tuple[str, ...] = ()
-    forbid: tuple[str, ...] = ()
-    families: tuple[str, ...] = ()
-    rules: tuple[PolicyRule, ...] = ()
+    source: str  # its path, for messages
+    require: tuple[str, ...] = ()  # plugins that must be enabled
+    forbid: tuple[str, ...] = ()  # plugins that must not be
+    families: tuple[str, ...] = ()  # families of hooks that must be filled
+    rules: tuple[PolicyRule, ...] = ()  # bounds on keys
 
 
 def is_number(value: Any) -> bool:
@@ -137,9 +123,8 @@ def _same(value: Any, wanted: Any) -> bool:
 def load(path: Path) -> SitePolicy:
     """Read a policy file.
 
-    Raises:
-        ConfigError: QRES-E101 to QRES-E105, every problem of the file; an empty policy is one, as
-            it is nearly always a file that was cut short.
+    Raises ConfigError: QRES-E101 to QRES-E105, every problem of the file; an empty policy is one,
+    as it is nearly always a file that was cut short.
     """
     source = str(path)
     try:
@@ -257,17 +242,9 @@ def in_force(
 ) -> tuple[SitePolicy, ...]:
     """Read all policies that apply: the system's, the environment's and those given.
 
-    Args:
-        given: files named on the command line.
-        environment: in place of the process's own.
-        system: in place of the system's path.
-
-    Returns:
-        the policies, in that order.
-
-    Raises:
-        ConfigError: every problem of every file. One that is named and cannot be read is a
-            problem, and so is a system policy that is there and cannot be read.
+    Returns the policies, in that order. Raises ConfigError: every problem of every file. One that
+    is named and cannot be read is a problem, and so is a system policy that is there and cannot be
+    read.
     """
     variables = os.environ if environment is None else environment
     named = [Path(word) for word in variables.get(VARIABLE, "").split(os.pathsep) if word]

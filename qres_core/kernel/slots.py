@@ -11,21 +11,13 @@ import attrs
 
 @attrs.frozen
 class Slot:
-    """One family of hooks.
+    """One family of hooks."""
 
-    Attributes:
-        hooks: the hooks of the family.
-        counted: the hooks whose implementations are counted against the bounds.
-        minimum: fewest implementations of each counted hook.
-        maximum: most, or ``None``.
-        combination: how several results become one, for the reference.
-    """
-
-    hooks: tuple[str, ...]
-    counted: tuple[str, ...]
-    minimum: int
-    maximum: int | None
-    combination: str
+    hooks: tuple[str, ...]  # the hooks of the family
+    counted: tuple[str, ...]  # the hooks whose implementations are counted against the bounds
+    minimum: int  # fewest implementations of each counted hook
+    maximum: int | None  # most, or ``None``
+    combination: str  # how several results become one, for the reference
 
 
 SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(

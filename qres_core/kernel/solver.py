@@ -43,16 +43,11 @@ _PROOF: Final = 2**20
 
 @attrs.frozen
 class Solution:
-    """What the solver found.
+    """What the solver found."""
 
-    Attributes:
-        problems: reasons not to start.
-        notices: true things an operator should know.
-        visibility: what of the contributions rules and proofs can see.
-    """
-
-    problems: tuple[Problem, ...]
-    notices: tuple[str, ...]
+    problems: tuple[Problem, ...]  # reasons not to start
+    notices: tuple[str, ...]  # true things an operator should know
+    # what of the contributions rules and proofs can see
     visibility: Visibility = Visibility.INDIVIDUAL
 
 

@@ -40,8 +40,7 @@ def hostile_plugins(experiment: Experiment) -> Mapping[int, Mapping[str, Install
 def as_update(forgery: Forgery) -> Update:
     """A forged contribution in the form of an update, as an attacker's own plugins take it.
 
-    Raises:
-        ValueRefusedError: it has none.
+    Raises ValueRefusedError: it has none.
     """
     octets = forgery.octets[: len(forgery.octets) // 4 * 4]
     vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
@@ -112,8 +111,7 @@ class Adversary:
     def dressed(self, forgeries: Sequence[Forgery]) -> Sequence[Update | bytes]:
         """Forged contributions as they are sent: payloads, or an update for the own plugins.
 
-        Raises:
-            ValueRefusedError: a lie for the own plugins has not the form of an update.
+        Raises ValueRefusedError: a lie for the own plugins has not the form of an update.
         """
         if self._scenario.lies == "protocol":
             return [as_update(forgery) for forgery in forgeries[:1]]

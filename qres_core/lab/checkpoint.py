@@ -50,29 +50,19 @@ Streams = Mapping[str, np.random.Generator]
 
 @attrs.frozen(eq=False, kw_only=True)
 class Checkpoint:
-    """A simulation between two rounds.
+    """A simulation between two rounds."""
 
-    Attributes:
-        model: the observer's; nobody vouches for it here.
-        number: the last round that was played.
-        now: the virtual clock, seconds since 1970.
-        streams: states of the random streams by name, as numpy gives them.
-        counts: further counters by name.
-        records: the rounds so far.
-    """
-
-    model: SwarmModel
-    number: int
-    now: float
-    streams: Mapping[str, Any]
-    counts: Mapping[str, int]
-    records: tuple[RoundRecord, ...]
+    model: SwarmModel  # the observer's; nobody vouches for it here
+    number: int  # the last round that was played
+    now: float  # the virtual clock, seconds since 1970
+    streams: Mapping[str, Any]  # states of the random streams by name, as numpy gives them
+    counts: Mapping[str, int]  # further counters by name
+    records: tuple[RoundRecord, ...]  # the rounds so far
 
     def restore(self, streams: Streams) -> None:
         """Set the streams to where they were.
 
-        Raises:
-            ModelError: QRES-E605 for states that are none.
+        Raises ModelError: QRES-E605 for states that are none.
         """
         try:
             for name, stream in streams.items():
@@ -150,24 +140,17 @@ def new_folder(folder: Path, fix: str = "name another folder") -> None:
 
 @attrs.frozen(eq=False)
 class CheckpointFolder:
-    """Writes a simulation into a folder, and reads it from there.
+    """Writes a simulation into a folder, and reads it from there."""
 
-    Attributes:
-        folder: the folder, which exists.
-        settings: of the simulation.
-        start: what to go on from; ``None`` for a simulation from the start.
-    """
-
-    folder: Path
-    settings: Mapping[str, str]
-    start: Checkpoint | None = None
+    folder: Path  # the folder, which exists
+    settings: Mapping[str, str]  # of the simulation
+    start: Checkpoint | None = None  # what to go on from; ``None`` for a simulation from the start
 
     @classmethod
     def new(cls, folder: Path, settings: Mapping[str, str]) -> CheckpointFolder:
         """For a simulation from the start.
 
-        Raises:
-            LabError: QRES-E803 for a folder with something in it, or that cannot be made.
+        Raises LabError: QRES-E803 for a folder with something in it, or that cannot be made.
         """
         new_folder(folder, "name another folder, or go on from what is in it with --resume")
         return cls(folder, settings)
@@ -176,9 +159,8 @@ class CheckpointFolder:
     def of(cls, folder: Path, settings: Mapping[str, str]) -> CheckpointFolder:
         """For a simulation that goes on.
 
-        Raises:
-            ModelError: QRES-E605 where there is no checkpoint, or a damaged one.
-            ConfigError: QRES-E105 names every setting that is not as it was.
+        Raises ModelError: QRES-E605 where there is no checkpoint, or a damaged one. Raises
+        ConfigError: QRES-E105 names every setting that is not as it was.
         """
         path = folder / CHECKPOINT
         if not path.exists():
@@ -205,16 +187,14 @@ class CheckpointFolder:
     def keep(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint over the one before.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take it.
+        Raises RoundError: QRES-E602 when the disk does not take it.
         """
         replace_file(self.folder / CHECKPOINT, _encode(self.settings, checkpoint))
 
     def finish(self, model: SwarmModel) -> None:
         """Write the model, over that of an earlier end.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take it.
+        Raises RoundError: QRES-E602 when the disk does not take it.
         """
         replace_file(self.folder / MODEL, encode(model, ".npz"))
 
@@ -309,11 +289,7 @@ def _record(value: Mapping[str, Any]) -> RoundRecord:
 def check_resumable(kernel: Kernel) -> None:
     """Refuse to begin anew what must not be forgotten.
 
-    Args:
-        kernel: a node's, set up.
-
-    Raises:
-        CompatibilityError: QRES-E317 names the plugins.
+    Raises CompatibilityError: QRES-E317 names the plugins.
     """
     spending = [name for name, shown in kernel.status().items() if "epsilon" in shown]
     if spending:
@@ -329,11 +305,7 @@ def notices(
 ) -> tuple[str, ...]:
     """What may come out otherwise than without the interruption.
 
-    Args:
-        kernel: a node's.
-        scenario: what is played.
-        checkpoint: what it goes on from.
-        records: all rounds, those after the checkpoint too.
+    ``records``: all rounds, those after the checkpoint too.
     """
     said: list[str] = []
     names = [

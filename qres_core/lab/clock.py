@@ -17,13 +17,9 @@ _Waiting = tuple[float, int, Event]
 
 @attrs.define(eq=False)
 class Clock:
-    """Plays events in the order of their times; of one time, in the order they were put in.
+    """Plays events in the order of their times; of one time, in the order they were put in."""
 
-    Attributes:
-        now: seconds since 1970.
-    """
-
-    now: float = EPOCH
+    now: float = EPOCH  # seconds since 1970
     _waiting: list[_Waiting] = attrs.field(factory=list[_Waiting], init=False)
     _count: int = attrs.field(default=0, init=False)
 

@@ -35,19 +35,13 @@ Carry = Callable[[NodeId, str, bytes], Envelope | None]
 
 @attrs.define(eq=False)
 class Conversation:
-    """All dialogues of a round.
+    """All dialogues of a round."""
 
-    Attributes:
-        kernels: of the nodes, the observer's first, by identity.
-        carry: signs and checks a message.
-        silent: nodes that dropped out; they neither speak nor hear.
-        delivered: messages handed to nodes.
-    """
-
-    kernels: Mapping[NodeId, Kernel]
-    carry: Carry
+    kernels: Mapping[NodeId, Kernel]  # of the nodes, the observer's first, by identity
+    carry: Carry  # signs and checks a message
+    # nodes that dropped out; they neither speak nor hear
     silent: set[NodeId] = attrs.field(factory=set[NodeId])
-    delivered: int = 0
+    delivered: int = 0  # messages handed to nodes
     _dialogues: dict[NodeId, dict[str, Dialogue]] = attrs.field(
         init=False, factory=dict[NodeId, dict[str, Dialogue]]
     )

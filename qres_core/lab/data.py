@@ -46,17 +46,10 @@ def stream(
 ) -> np.random.Generator:
     """The random stream of one purpose, node and round; independent of all others.
 
-    Args:
-        seed: the experiment's seed, 0 or more.
-        purpose: what the numbers are for.
-        node: index of the node, 0 or more.
-        round_number: number of the round, 0 or more.
-
-    Returns:
-        PCG64 seeded with ``SeedSequence((seed, purpose, node, round_number))``.
-
-    Raises:
-        ValueError: from numpy, for a negative number.
+    ``seed``: the experiment's seed, 0 or more; ``node``: index of the node, 0 or more;
+    ``round_number``: number of the round, 0 or more. Returns PCG64 seeded with
+    ``SeedSequence((seed, purpose, node, round_number))``. Raises ValueError: from numpy, for a
+    negative number.
     """
     entropy = (seed, int(purpose), node, round_number)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
@@ -64,19 +57,12 @@ def stream(
 
 @attrs.frozen(eq=False)
 class DataSplit:
-    """Examples to train on and examples held out.
+    """Examples to train on and examples held out."""
 
-    Attributes:
-        train_x: float64, shape ``(N, features)``.
-        train_y: int64, shape ``(N,)``.
-        test_x: float64, shape ``(M, features)``.
-        test_y: int64, shape ``(M,)``.
-    """
-
-    train_x: Features
-    train_y: Labels
-    test_x: Features
-    test_y: Labels
+    train_x: Features  # float64, shape ``(N, features)``
+    train_y: Labels  # int64, shape ``(N,)``
+    test_x: Features  # float64, shape ``(M, features)``
+    test_y: Labels  # int64, shape ``(M,)``
 
 
 def digits(seed: int) -> DataSplit:

@@ -28,17 +28,11 @@ HOLDS_POINTS: Final = 5.0
 
 @attrs.frozen
 class Arm:
-    """One run of the demonstration.
+    """One run of the demonstration."""
 
-    Attributes:
-        label: what the picture calls it.
-        plugins: the ``[plugins]`` tables.
-        attacked: whether the attackers attack.
-    """
-
-    label: str
-    plugins: Mapping[str, Mapping[str, Any]]
-    attacked: bool
+    label: str  # what the picture calls it
+    plugins: Mapping[str, Mapping[str, Any]]  # the ``[plugins]`` tables
+    attacked: bool  # whether the attackers attack
 
 
 _MEAN: Final = {"memory": {}, "mean": {"unprotected": True}}
@@ -51,16 +45,11 @@ DEFENDED: Final = Arm("krum, attacked", _KRUM, attacked=True)
 
 @attrs.frozen
 class DemoResult:
-    """What the demonstration came to.
+    """What the demonstration came to."""
 
-    Attributes:
-        clean: the swarm without attackers.
-        undefended: the mean under attack.
-        defended: Krum under attack, ``None`` where qres-krum is not installed.
-    """
-
-    clean: SimulationResult
-    undefended: SimulationResult
+    clean: SimulationResult  # the swarm without attackers
+    undefended: SimulationResult  # the mean under attack
+    # Krum under attack, ``None`` where qres-krum is not installed
     defended: SimulationResult | None
 
     @property

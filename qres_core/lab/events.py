@@ -140,8 +140,7 @@ class EventEngine:
     def run(self) -> None:
         """Play until every honest node has made all models, or it is hopeless.
 
-        Raises:
-            RoundError: QRES-E601 if an honest node diverged.
+        Raises RoundError: QRES-E601 if an honest node diverged.
         """
         for node in self.nodes:
             self._apply(node, node.machine.start(self.clock.now))

@@ -23,27 +23,17 @@ Hostile = Callable[[int], Mapping[str, Installed]]
 
 @attrs.frozen(eq=False)
 class Experiment:
-    """A simulation to be played.
+    """A simulation to be played."""
 
-    Attributes:
-        config: the swarm and its plugins.
-        scenario: rounds, seed, network, attack.
-        task: what to learn.
-        installed: plugins by name.
-        hostile: plugins that the attackers run in place of the installed ones of the same name.
-        progress: called with each round's record as it ends.
-        on_model: given each new model of the observer.
-        keeper: writes down what it takes to go on, after each round.
-    """
-
-    config: Config
-    scenario: Scenario
-    task: Task
-    installed: Mapping[str, Installed]
+    config: Config  # the swarm and its plugins
+    scenario: Scenario  # rounds, seed, network, attack
+    task: Task  # what to learn
+    installed: Mapping[str, Installed]  # plugins by name
+    # plugins that the attackers run in place of the installed ones of the same name
     hostile: Hostile | None = None
-    progress: Progress | None = None
-    on_model: OnModel | None = None
-    keeper: CheckpointFolder | None = None
+    progress: Progress | None = None  # called with each round's record as it ends
+    on_model: OnModel | None = None  # given each new model of the observer
+    keeper: CheckpointFolder | None = None  # writes down what it takes to go on, after each round
 
     @property
     def start(self) -> Checkpoint | None:

@@ -44,8 +44,7 @@ def playable() -> tuple[str, ...]:
 def check_playable(name: str) -> None:
     """Refuse an attack that a process cannot play by itself.
 
-    Raises:
-        LabError: QRES-E105 with the reason, QRES-E801 for an unknown name.
+    Raises LabError: QRES-E105 with the reason, QRES-E801 for an unknown name.
     """
     if name in playable():
         return
@@ -66,27 +65,18 @@ def check_playable(name: str) -> None:
 
 @attrs.frozen(eq=False)
 class HostileTrainer:
-    """Trains, and hands on what an attack makes of it.
+    """Trains, and hands on what an attack makes of it."""
 
-    Attributes:
-        inner: the attacker's honest trainer.
-        attack: what it does.
-        attackers: how many attack.
-        index: which of them this is, from 0.
-        rng: the attacker's randomness.
-    """
-
-    inner: Trainer
-    attack: Attack
-    attackers: int
-    index: int
-    rng: np.random.Generator
+    inner: Trainer  # the attacker's honest trainer
+    attack: Attack  # what it does
+    attackers: int  # how many attack
+    index: int  # which of them this is, from 0
+    rng: np.random.Generator  # the attacker's randomness
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """Lie.
 
-        Raises:
-            LabError: QRES-E105 where the attack stays away; the node then sits the round out.
+        Raises LabError: QRES-E105 where the attack stays away; the node then sits the round out.
         """
         own, _new = trained(self.inner, vector, round_info)
         nobody = np.empty((0, vector.size), dtype=np.int32)
@@ -177,9 +167,8 @@ def turned(
 ) -> Trainer:
     """An honest trainer turned hostile; arguments as :func:`make`.
 
-    Raises:
-        LabError: QRES-E105 or QRES-E801; QRES-E105 too for an attack that poisons data which the
-            trainer does not show.
+    Raises LabError: QRES-E105 or QRES-E801; QRES-E105 too for an attack that poisons data which the
+    trainer does not show.
     """
     check_playable(attack)
     played = make_attack(attack, strength)

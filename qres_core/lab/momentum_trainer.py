@@ -87,13 +87,9 @@ class MomentumTrainer:
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """One step on one batch.
 
-        Args:
-            vector: the round's model, int32, shape ``(d,)``.
-            round_info: the round.
-
-        Raises:
-            ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for another
-                vector, QRES-E504 for another scale.
+        ``vector``: the round's model, int32, shape ``(d,)``. Raises ValueRefusedError: QRES-E501
+        when training diverged, QRES-E502 or QRES-E503 for another vector, QRES-E504 for another
+        scale.
         """
         rng = stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number)
         batch = rng.permutation(len(self.y))[: self.batch_size]

@@ -29,22 +29,16 @@ class Deliver(Protocol):
 
 @attrs.define(eq=False)
 class SimulatedNetwork:
-    """Carries frames between nodes.
-
-    Attributes:
-        deliver: takes what arrives: sender, receiver, frame, and ``hostile`` if it was injected.
-        patience: seconds after which a node that is away is tried again.
-        messages: frames delivered.
-        octets: bytes that nodes put into the network.
-    """
+    """Carries frames between nodes."""
 
     scenario: Scenario
     clock: Clock
     rng: np.random.Generator
+    # takes what arrives: sender, receiver, frame, and ``hostile`` if it was injected
     deliver: Deliver
-    patience: float
-    messages: int = 0
-    octets: int = 0
+    patience: float  # seconds after which a node that is away is tried again
+    messages: int = 0  # frames delivered
+    octets: int = 0  # bytes that nodes put into the network
 
     def carry(
         self, sender: SimulatedNode, receiver: SimulatedNode, frame: bytes, *, hostile: bool = False
@@ -84,9 +78,7 @@ class SimulatedNetwork:
     def may_drop(self, node: SimulatedNode, is_over: Callable[[], bool]) -> None:
         """Have a node fall silent in a moment, or not.
 
-        Args:
-            node: the node.
-            is_over: whether the round is over in which it would fall silent: then it stays.
+        ``is_over``: whether the round is over in which it would fall silent: then it stays.
         """
         falls, when = self.rng.random(2)
         if falls < self.scenario.dropout:

@@ -38,8 +38,7 @@ class WrappedKernel(Kernel):
     def wrap(self, wrap: Wrap) -> None:
         """Put something around every hook of every plugin.
 
-        Args:
-            wrap: asked once for each; may return what it is given.
+        ``wrap``: asked once for each; may return what it is given.
         """
         plugins = {plugin.name: plugin for plugin in self.enabled}
         self._callers = {
@@ -56,25 +55,15 @@ class WrappedKernel(Kernel):
 
 @attrs.define(eq=False)
 class SimulatedNode:
-    """A simulated node that plays rounds.
+    """A simulated node that plays rounds."""
 
-    Attributes:
-        index: which of the swarm's nodes, from 0; the attackers are last.
-        node_id: its identity.
-        kernel: its plugins.
-        machine: plays its rounds.
-        attacker: its number among the attackers, from 0; ``None`` if it is honest.
-        online: whether it hears, speaks and works.
-        tick_due: when it next looks at its clock.
-    """
-
-    index: int
-    node_id: NodeId
-    kernel: WrappedKernel
-    machine: RoundMachine
-    attacker: int | None
-    online: bool = True
-    tick_due: float = float("inf")
+    index: int  # which of the swarm's nodes, from 0; the attackers are last
+    node_id: NodeId  # its identity
+    kernel: WrappedKernel  # its plugins
+    machine: RoundMachine  # plays its rounds
+    attacker: int | None  # its number among the attackers, from 0; ``None`` if it is honest
+    online: bool = True  # whether it hears, speaks and works
+    tick_due: float = float("inf")  # when it next looks at its clock
 
 
 def node_ids(count: int, seed: int) -> list[NodeId]:
@@ -96,14 +85,9 @@ def identify(
 ) -> tuple[list[WrappedKernel], list[NodeId]]:
     """A kernel and an identity for every node of a simulated swarm.
 
-    Args:
-        config: the swarm and its plugins.
-        seed: of the simulated identities.
-        installed: plugins by name.
-        outsiders: the last so many nodes run without the plugins that decide who is admitted: they
-            have no credential to show.
-        theirs: plugins of single nodes by index, instead of those installed.
-        once: verdicts that are computed once for all nodes.
+    ``outsiders``: the last so many nodes run without the plugins that decide who is admitted: they
+    have no credential to show; ``theirs``: plugins of single nodes by index, instead of those
+    installed; ``once``: verdicts that are computed once for all nodes.
     """
     kernels: list[WrappedKernel] = []
     ids: list[NodeId] = []

@@ -26,17 +26,8 @@ from qres_core.lab.models import Model, Weights
 def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: int) -> Vector:
     """Refuse a round that is not on the trainer's own grid.
 
-    Args:
-        vector: the round's model.
-        round_info: the round.
-        dimension: parameters of the trainer's model.
-        scale: the scale the trainer evaluates with.
-
-    Returns:
-        the vector, int32, shape ``(dimension,)``.
-
-    Raises:
-        ValueRefusedError: QRES-E502 or QRES-E503 for the vector, QRES-E504 for another scale.
+    Returns the vector, int32, shape ``(dimension,)``. Raises ValueRefusedError: QRES-E502 or
+    QRES-E503 for the vector, QRES-E504 for another scale.
     """
     if round_info.scale != scale:
         raise ValueRefusedError.of(
@@ -50,35 +41,23 @@ def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: 
 
 @attrs.frozen(eq=False, kw_only=True)
 class NumpyTrainer:
-    """Mini-batch SGD on one node's examples.
+    """Mini-batch SGD on one node's examples."""
 
-    Attributes:
-        model: loss and gradient.
-        x: this node's examples, float64, shape ``(n, features)``.
-        y: their classes, int64, shape ``(n,)``.
-        test_x: held-out examples, float64, shape ``(m, features)``.
-        test_y: their classes, int64, shape ``(m,)``.
-        local_epochs: passes over the examples in a round.
-        batch_size: examples in a step; the last batch of a pass may be smaller.
-        learning_rate: step size.
-        proximal: FedProx's ``mu``, 0 or more.
-        seed: with ``node`` and the round's number decides the order of the examples.
-        node: index of the node.
-        scale: power-of-two exponent of the grid.
-    """
-
-    model: Model
-    x: Features
-    y: Labels
-    test_x: Features
-    test_y: Labels
+    model: Model  # loss and gradient
+    x: Features  # this node's examples, float64, shape ``(n, features)``
+    y: Labels  # their classes, int64, shape ``(n,)``
+    test_x: Features  # held-out examples, float64, shape ``(m, features)``
+    test_y: Labels  # their classes, int64, shape ``(m,)``
+    # passes over the examples in a round
     local_epochs: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    # examples in a step; the last batch of a pass may be smaller
     batch_size: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
+    learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))  # step size
+    # FedProx's ``mu``, 0 or more
     proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
-    seed: int = 0
-    node: int = 0
-    scale: int = 0
+    seed: int = 0  # with ``node`` and the round's number decides the order of the examples
+    node: int = 0  # index of the node
+    scale: int = 0  # power-of-two exponent of the grid
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """Train from the round's model.
@@ -126,11 +105,8 @@ class NumpyTrainer:
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Accuracy (0..1) and mean loss on the held-out examples.
 
-        Args:
-            vector: a model, int32, shape ``(d,)``.
-
-        Raises:
-            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        ``vector``: a model, int32, shape ``(d,)``. Raises ValueRefusedError: QRES-E502 or QRES-E503
+        for another vector.
         """
         check_vector(vector, "vector", dimension=self.model.dimension)
         w = fixed.decode(vector, scale=self.scale)
@@ -141,15 +117,10 @@ class NumpyTrainer:
 
 @attrs.frozen(eq=False, kw_only=True)
 class ValidatingTrainer(NumpyTrainer):
-    """A trainer that keeps examples to judge other nodes' updates by, and never trains on them.
+    """A trainer that keeps examples to judge other nodes' updates by, and never trains on them."""
 
-    Attributes:
-        held_x: those examples, float64, shape ``(k, features)``.
-        held_y: their classes, int64, shape ``(k,)``.
-    """
-
-    held_x: Features
-    held_y: Labels
+    held_x: Features  # those examples, float64, shape ``(k, features)``
+    held_y: Labels  # their classes, int64, shape ``(k,)``
 
     def validate(self, vector: Vector) -> float:
         """Mean loss on the examples kept for it.
@@ -171,15 +142,9 @@ class ValidatingTrainer(NumpyTrainer):
     def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """The update that training on the kept examples would make.
 
-        Args:
-            vector: the round's model, int32, shape ``(d,)``.
-            round_info: the round.
-
-        Returns:
-            int32, shape ``(d,)``, made as :meth:`fit` makes the update of the node's own examples.
-
-        Raises:
-            ValueRefusedError: as :meth:`fit`.
+        ``vector``: the round's model, int32, shape ``(d,)``. Returns int32, shape ``(d,)``, made as
+        :meth:`fit` makes the update of the node's own examples. Raises ValueRefusedError: as
+        :meth:`fit`.
         """
         kept = attrs.evolve(self, x=self.held_x, y=self.held_y)
         return kept.fit(vector, round_info).vector
@@ -191,20 +156,16 @@ class QuadraticTrainer:
 
     ``k`` steps of size ``lr`` from ``w_t`` end at
     ``w_t + (1 - a**k) / (1 + mu) * (optimum - w_t)`` with ``a = (1 - lr) / (1 + lr * mu)``.
-
-    Attributes:
-        optimum: this node's best model, int32 on the grid, shape ``(d,)``.
-        local_epochs: gradient steps in a round.
-        learning_rate: step size; converges below 2.
-        proximal: FedProx's ``mu``, 0 or more.
-        scale: power-of-two exponent of the grid.
     """
 
-    optimum: Vector
+    optimum: Vector  # this node's best model, int32 on the grid, shape ``(d,)``
+    # gradient steps in a round
     local_epochs: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    # step size; converges below 2
     learning_rate: float = attrs.field(default=0.1, validator=attrs.validators.gt(0))
+    # FedProx's ``mu``, 0 or more
     proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
-    scale: int = 0
+    scale: int = 0  # power-of-two exponent of the grid
 
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """Step towards the optimum.
@@ -234,11 +195,8 @@ class QuadraticTrainer:
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """``loss``, the mean squared distance per coordinate, and ``distance``, the norm.
 
-        Args:
-            vector: a model, int32, shape ``(d,)``.
-
-        Raises:
-            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        ``vector``: a model, int32, shape ``(d,)``. Raises ValueRefusedError: QRES-E502 or QRES-E503
+        for another vector.
         """
         check_vector(vector, "vector", dimension=self.optimum.size)
         way = self._way(vector)

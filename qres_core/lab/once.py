@@ -67,11 +67,7 @@ class Once:
                 raise LabError.of("QRES-E105", "simulation.once", what, fix)
 
     def check(self, config: Config) -> None:
-        """Refuse plugins that are not enabled.
-
-        Raises:
-            LabError: QRES-E105.
-        """
+        """Refuse plugins that are not enabled. Raises LabError: QRES-E105."""
         for item in sorted(self._named):
             name = item.partition(".")[0]
             if name not in config.plugins:

@@ -15,37 +15,26 @@ from qres_core.swarm.model_file import SwarmModel
 
 @attrs.frozen(kw_only=True)
 class RoundRecord:
-    """One round as an observer saw it.
+    """One round as an observer saw it."""
 
-    Attributes:
-        number: round number.
-        closed: false if it was aborted.
-        reason: why it was aborted.
-        metrics: figures of the model after the round, on data no node trained on.
-        accepted: contributions in the agreed set.
-        attackers_accepted: those of attackers among them.
-        rejected: refused contributions and messages, by reason.
-        banned_honest: honest nodes the observer's reputation plugin bans after the round.
-        banned_attackers: attackers it bans.
-        alignment: cosine between the merged update and the mean of the honest updates.
-        model_digest: hex digest of the model after the round.
-        vanished: updates of honest nodes of which most of what moved is below half a step of the
-            grid, so that it is lost; of trainers that can tell.
-        plugins: what the observer's plugins have to show after the round, by plugin.
-    """
-
-    number: int
-    closed: bool
-    reason: str = ""
+    number: int  # round number
+    closed: bool  # false if it was aborted
+    reason: str = ""  # why it was aborted
+    # figures of the model after the round, on data no node trained on
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float])
-    accepted: int = 0
-    attackers_accepted: int = 0
+    accepted: int = 0  # contributions in the agreed set
+    attackers_accepted: int = 0  # those of attackers among them
+    # refused contributions and messages, by reason
     rejected: Mapping[str, int] = attrs.field(factory=dict[str, int])
-    banned_honest: int = 0
-    banned_attackers: int = 0
+    banned_honest: int = 0  # honest nodes the observer's reputation plugin bans after the round
+    banned_attackers: int = 0  # attackers it bans
+    # cosine between the merged update and the mean of the honest updates
     alignment: float | None = None
-    model_digest: str = ""
+    model_digest: str = ""  # hex digest of the model after the round
+    # updates of honest nodes of which most of what moved is below half a step of the grid, so that
+    # it is lost; of trainers that can tell
     vanished: int = 0
+    # what the observer's plugins have to show after the round, by plugin
     plugins: Mapping[str, Mapping[str, object]] = attrs.field(
         factory=dict[str, Mapping[str, object]]
     )
@@ -59,21 +48,13 @@ class RoundRecord:
 
 @attrs.frozen(kw_only=True)
 class Fate:
-    """What became of an attacker, as an observer saw it.
+    """What became of an attacker, as an observer saw it."""
 
-    Attributes:
-        number: which of the attackers, from 0.
-        node: hex digits of its identity.
-        merged: rounds whose agreed set had a contribution of it.
-        against: what was held against it, and how often.
-        banned_by: honest nodes whose reputation plugin bans it at the end.
-    """
-
-    number: int
-    node: str
-    merged: int
-    against: Mapping[str, int]
-    banned_by: int
+    number: int  # which of the attackers, from 0
+    node: str  # hex digits of its identity
+    merged: int  # rounds whose agreed set had a contribution of it
+    against: Mapping[str, int]  # what was held against it, and how often
+    banned_by: int  # honest nodes whose reputation plugin bans it at the end
 
 
 @attrs.frozen(kw_only=True)

@@ -21,23 +21,19 @@ from qres_core.swarm.model_file import SwarmModel
 
 @attrs.define(eq=False)
 class Recorder:
-    """The observer's notes.
-
-    Attributes:
-        kernel: the observer's.
-        records: one for each round, those before a checkpoint included.
-        refused: what the observer refused in the current round, by reason.
-        injected: what became of messages that attackers injected, at honest nodes.
-        merged: rounds whose agreed set had a contribution of a node.
-    """
+    """The observer's notes."""
 
     experiment: Experiment
-    kernel: Kernel
+    kernel: Kernel  # the observer's
     attackers: Sequence[NodeId]
     trainings: Trainings
+    # one for each round, those before a checkpoint included
     records: list[RoundRecord] = attrs.field(factory=list[RoundRecord], init=False)
+    # what the observer refused in the current round, by reason
     refused: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    # what became of messages that attackers injected, at honest nodes
     injected: Counter[str] = attrs.field(factory=Counter[str], init=False)
+    # rounds whose agreed set had a contribution of a node
     merged: Counter[NodeId] = attrs.field(factory=Counter[NodeId], init=False)
 
     def note(
@@ -49,11 +45,7 @@ class Recorder:
     ) -> RoundRecord:
         """Note how a round ended.
 
-        Args:
-            outcome: the round's.
-            model: the model after it.
-            merged: what was added to the model before; ``None`` if unknown.
-            banned: how many honest nodes and how many attackers the observer bans.
+        ``merged``: what was added to the model before; ``None`` if unknown.
         """
         info, closed = outcome.round_info, outcome.status is RoundStatus.CLOSED
         evaluate, made = self.trainings.task.evaluate, self.trainings.made(info)
@@ -82,9 +74,7 @@ class Recorder:
     ) -> None:
         """Tell of the round noted last, and write down what it takes to go on.
 
-        Args:
-            model: makes the model after it.
-            checkpoint: makes a checkpoint; ``None`` where there is nothing new to go on from.
+        ``checkpoint``: makes a checkpoint; ``None`` where there is nothing new to go on from.
         """
         wanted, record = self.experiment, self.records[-1]
         if wanted.keeper is not None and checkpoint is not None:
@@ -104,16 +94,7 @@ class Recorder:
         messages: int,
         seconds: float = 0.0,
     ) -> SimulationResult:
-        """What the simulation came to, with what the engine alone knows.
-
-        Args:
-            model: the observer's.
-            digests: of the honest nodes' models.
-            judges: kernels of the nodes whose bans count.
-            against: what the observer holds against others.
-            messages: how many were delivered.
-            seconds: on the virtual clock.
-        """
+        """What the simulation came to, with what the engine alone knows."""
         config, scenario = self.experiment.config, self.experiment.scenario
         start, task = self.experiment.start, self.trainings.task
         resumed = () if start is None else notices(self.kernel, scenario, start, self.records)

@@ -28,29 +28,18 @@ _LARGEST: Final = 2**40
 
 @attrs.frozen(eq=False)
 class SabotageContext:
-    """What a saboteur has at the opening of a round.
+    """What a saboteur has at the opening of a round."""
 
-    Attributes:
-        round_info: the round.
-        node_id: its own identity.
-        own: what honest training on its data gives.
-        victims: identities of the honest nodes.
-        heard: frames of others that reached it, oldest first.
-        now: its clock, seconds.
-        sign: signs an envelope with its own keys, whoever the envelope names.
-        sequence: the next free sequence number for messages of its own.
-        rng: its randomness.
-    """
-
-    round_info: RoundInfo
-    node_id: NodeId
-    own: Update
-    victims: Sequence[NodeId]
-    heard: Sequence[bytes]
-    now: float
+    round_info: RoundInfo  # the round
+    node_id: NodeId  # its own identity
+    own: Update  # what honest training on its data gives
+    victims: Sequence[NodeId]  # identities of the honest nodes
+    heard: Sequence[bytes]  # frames of others that reached it, oldest first
+    now: float  # its clock, seconds
+    # signs an envelope with its own keys, whoever the envelope names
     sign: Callable[[Envelope], Envelope]
-    sequence: Callable[[], int]
-    rng: np.random.Generator
+    sequence: Callable[[], int]  # the next free sequence number for messages of its own
+    rng: np.random.Generator  # its randomness
 
     def envelope(self, sender: NodeId, kind: str, payload: bytes) -> Envelope:
         """A message of this round in somebody's name, not yet signed."""
@@ -74,15 +63,10 @@ class SabotageContext:
 
 @attrs.frozen
 class Injection:
-    """A frame put into the network.
+    """A frame put into the network."""
 
-    Attributes:
-        frame: the bytes.
-        to: who gets it, or ``None`` for everybody.
-    """
-
-    frame: bytes
-    to: NodeId | None = None
+    frame: bytes  # the bytes
+    to: NodeId | None = None  # who gets it, or ``None`` for everybody
 
 
 class Saboteur(Protocol):

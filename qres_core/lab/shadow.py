@@ -44,22 +44,16 @@ ASKED: Final = frozenset(
 
 @attrs.define(eq=False)
 class Sandbox:
-    """Copies of a node's plugins to try things out on.
+    """Copies of a node's plugins to try things out on."""
 
-    Attributes:
-        original: the node's kernel; never called, only copied.
-    """
-
-    original: Kernel
+    original: Kernel  # the node's kernel; never called, only copied
     _copied: Kernel | None = attrs.field(default=None, init=False)
 
     def fresh(self) -> Kernel:
         """A kernel whose plugins are in the state that the node's are in now.
 
-        It is the same object every time: what was tried before is undone.
-
-        Raises:
-            LabError: QRES-E105 for a plugin that cannot be copied.
+        It is the same object every time: what was tried before is undone. Raises LabError:
+        QRES-E105 for a plugin that cannot be copied.
         """
         if self._copied is None:
             enabled = [_copied(plugin) for plugin in self.original.enabled]
@@ -96,24 +90,16 @@ def _restore(copied: object, original: object) -> None:
 
 @attrs.define(eq=False)
 class Shadow:
-    """One round as an attacker may try it.
+    """One round as an attacker may try it."""
 
-    Attributes:
-        sandbox: copies of an honest node's plugins.
-        round_info: the round.
-        model: the round's model, int32, shape ``(d,)``.
-        honest: what the honest nodes contribute, by identity.
-        attackers: what training gave the attackers, by identity in the order of their rows; their
-            rows are sent with these updates' weights.
-        trainer: the honest node's, whose held-out examples judge, if it keeps any.
-    """
-
-    sandbox: Sandbox
-    round_info: RoundInfo
-    model: Vector
-    honest: Mapping[NodeId, Update]
+    sandbox: Sandbox  # copies of an honest node's plugins
+    round_info: RoundInfo  # the round
+    model: Vector  # the round's model, int32, shape ``(d,)``
+    honest: Mapping[NodeId, Update]  # what the honest nodes contribute, by identity
+    # what training gave the attackers, by identity in the order of their rows; their rows are sent
+    # with these updates' weights
     attackers: Mapping[NodeId, Update]
-    trainer: object = None
+    trainer: object = None  # the honest node's, whose held-out examples judge, if it keeps any
     _true: tuple[Held, ...] = attrs.field(default=(), init=False)  # made once for all probes
     _judge: HeldOut | None = attrs.field(default=None, init=False)
     _losses: dict[bytes, float] = attrs.field(factory=dict[bytes, float], init=False)

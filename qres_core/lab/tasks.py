@@ -123,26 +123,18 @@ def _first_figures(task: Task) -> Callable[..., Mapping[str, float]]:
 
 @attrs.frozen(eq=False)
 class Task:
-    """A task, ready to run.
+    """A task, ready to run."""
 
-    Attributes:
-        name: the task's name.
-        initial: the first round's model, int32 on the grid, shape ``(d,)``.
-        trainers: one for each node.
-        evaluate: figures of a model on data no node trains on, as a trainer's ``evaluate``; by
-            default the first trainer's.
-        scale: power-of-two exponent of the grid.
-        notices: what whoever runs it should know.
-    """
-
-    name: str
-    initial: Vector
-    trainers: tuple[Trainer, ...]
+    name: str  # the task's name
+    initial: Vector  # the first round's model, int32 on the grid, shape ``(d,)``
+    trainers: tuple[Trainer, ...]  # one for each node
+    # figures of a model on data no node trains on, as a trainer's ``evaluate``; by default the
+    # first trainer's
     evaluate: Callable[..., Mapping[str, float]] = attrs.field(
         default=attrs.Factory(_first_figures, takes_self=True)
     )
-    scale: int = 0
-    notices: tuple[str, ...] = ()
+    scale: int = 0  # power-of-two exponent of the grid
+    notices: tuple[str, ...] = ()  # what whoever runs it should know
 
 
 def trained(

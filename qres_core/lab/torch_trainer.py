@@ -40,16 +40,9 @@ def _real_parameters(module: Any) -> NDArray[np.float64]:
 def module_vector(module: Any, *, scale: int = 0) -> Vector:
     """The parameters of a module as a vector on the grid: the model to start a swarm from.
 
-    Args:
-        module: a ``torch.nn.Module``; parameters in the order of ``module.parameters()``.
-        scale: power-of-two exponent of the grid.
-
-    Returns:
-        int32, shape ``(d,)``.
-
-    Raises:
-        LabError: QRES-E802 without torch.
-        ValueRefusedError: QRES-E501 for parameters that are not finite, QRES-E504 for the scale.
+    ``module``: a ``torch.nn.Module``; parameters in the order of ``module.parameters()``. Returns
+    int32, shape ``(d,)``. Raises LabError: QRES-E802 without torch. Raises ValueRefusedError:
+    QRES-E501 for parameters that are not finite, QRES-E504 for the scale.
     """
     return fixed.encode(_real_parameters(module), scale=scale).vector
 
@@ -66,39 +59,28 @@ class TorchTrainer:
     order of examples depend on ``seed``, ``node`` and the round alone. Bit-equal results further
     need the same torch, device and number of threads.
 
-    Attributes:
-        module: maps a batch of ``x`` to outputs, for classification logits ``(n, classes)``.
-        x: this node's examples, first axis ``n``; anything ``torch.as_tensor`` takes.
-        y: their targets, first axis ``n``.
-        test_x: held-out examples.
-        test_y: their targets.
-        loss: maps outputs and targets to a mean loss; ``None`` is cross-entropy, and then
-            ``evaluate`` gives the accuracy too.
-        local_epochs: passes over the examples in a round.
-        batch_size: examples in a step; the last batch of a pass may be smaller.
-        learning_rate: step size.
-        proximal: FedProx's ``mu``, 0 or more.
-        seed: with ``node`` and the round's number decides every random choice.
-        node: index of the node.
-        scale: power-of-two exponent of the grid.
-
     Raises:
         LabError: QRES-E802 without torch.
     """
 
-    module: Any
-    x: Any
-    y: Any
-    test_x: Any
-    test_y: Any
+    module: Any  # maps a batch of ``x`` to outputs, for classification logits ``(n, classes)``
+    x: Any  # this node's examples, first axis ``n``; anything ``torch.as_tensor`` takes
+    y: Any  # their targets, first axis ``n``
+    test_x: Any  # held-out examples
+    test_y: Any  # their targets
+    # maps outputs and targets to a mean loss; ``None`` is cross-entropy, and then ``evaluate``
+    # gives the accuracy too
     loss: Callable[[Any, Any], Any] | None = None
+    # passes over the examples in a round
     local_epochs: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    # examples in a step; the last batch of a pass may be smaller
     batch_size: int = attrs.field(default=16, validator=attrs.validators.ge(1))
-    learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
+    learning_rate: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))  # step size
+    # FedProx's ``mu``, 0 or more
     proximal: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
-    seed: int = 0
-    node: int = 0
-    scale: int = 0
+    seed: int = 0  # with ``node`` and the round's number decides every random choice
+    node: int = 0  # index of the node
+    scale: int = 0  # power-of-two exponent of the grid
 
     def __attrs_post_init__(self) -> None:
         _torch()
@@ -107,17 +89,10 @@ class TorchTrainer:
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         """Train from the round's model.
 
-        Args:
-            vector: the round's model, int32, shape ``(d,)``.
-            round_info: the round.
-
-        Returns:
-            the encoded difference, weighted by the number of examples; ``metrics["loss"]`` is the
-            mean loss over the last pass, without the proximal term.
-
-        Raises:
-            ValueRefusedError: QRES-E501 when training diverged, QRES-E502 or QRES-E503 for another
-                vector, QRES-E504 for another scale.
+        ``vector``: the round's model, int32, shape ``(d,)``. Returns the encoded difference,
+        weighted by the number of examples; ``metrics["loss"]`` is the mean loss over the last pass,
+        without the proximal term. Raises ValueRefusedError: QRES-E501 when training diverged,
+        QRES-E502 or QRES-E503 for another vector, QRES-E504 for another scale.
         """
         torch = _torch()
         check_grid(vector, round_info, dimension=self._dimension(), scale=self.scale)
@@ -157,11 +132,8 @@ class TorchTrainer:
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Mean loss and, where the loss is cross-entropy, accuracy (0..1) on held-out examples.
 
-        Args:
-            vector: a model, int32, shape ``(d,)``.
-
-        Raises:
-            ValueRefusedError: QRES-E502 or QRES-E503 for another vector.
+        ``vector``: a model, int32, shape ``(d,)``. Raises ValueRefusedError: QRES-E502 or QRES-E503
+        for another vector.
         """
         torch = _torch()
         check_vector(vector, "vector", dimension=self._dimension())

@@ -130,11 +130,9 @@ def folder_of(config: Config) -> Path:
 def make_work(config: Config) -> Work:
     """What the configuration has a single node train: the one of ``trainer.index``.
 
-    Raises:
-        ConfigError: QRES-E103 where it names nothing, QRES-E101 where ``entry`` cannot be loaded or
-            raises, QRES-E104 where it returns something else, QRES-E105 for an ``index`` that the
-            swarm does not have.
-        LabError: what the built-in task refuses.
+    Raises ConfigError: QRES-E103 where it names nothing, QRES-E101 where ``entry`` cannot be loaded
+    or raises, QRES-E104 where it returns something else, QRES-E105 for an ``index`` that the swarm
+    does not have. Raises LabError: what the built-in task refuses.
     """
     table, swarm = table_of(config), config.swarm
     if table.index >= swarm.nodes:
@@ -158,17 +156,9 @@ def share(
 ) -> Work:
     """What one node trains.
 
-    Args:
-        table: names what.
-        folder: where the module of ``entry`` is looked for, after what is installed.
-        index: which node, from 0.
-        nodes: number of nodes.
-        seed: decides data and first model.
-        scale: power-of-two exponent of the grid.
-
-    Raises:
-        ConfigError: as :func:`make_work`.
-        LabError: QRES-E801 where the module has no such factory; what the built-in task refuses.
+    ``folder``: where the module of ``entry`` is looked for, after what is installed; ``index``:
+    which node, from 0. Raises ConfigError: as :func:`make_work`. Raises LabError: QRES-E801 where
+    the module has no such factory; what the built-in task refuses.
     """
     if table.entry:
         place = {"index": index, "nodes": nodes, "seed": seed, "scale": scale}
@@ -180,14 +170,9 @@ def share(
 def swarm_task(config: Config, *, seed: int) -> Task:
     """What the configuration has a whole swarm train, a trainer for every node.
 
-    Args:
-        config: the file. One that names nothing trains the built-in digits.
-        seed: what ``trainer.seed`` is where it is left out.
-
-    Raises:
-        ConfigError: as :func:`make_work`, and QRES-E105 where nodes begin with different models or
-            would all have one index.
-        LabError: as :func:`share`.
+    ``seed``: what ``trainer.seed`` is where it is left out. Raises ConfigError: as
+    :func:`make_work`, and QRES-E105 where nodes begin with different models or would all have one
+    index. Raises LabError: as :func:`share`.
     """
     table, swarm = table_of(config), config.swarm
     seed = seed if table.seed is None else table.seed
@@ -211,11 +196,7 @@ def swarm_task(config: Config, *, seed: int) -> Task:
 
 
 def check_shared(table: TrainerConfig) -> None:
-    """Refuse options that would make all nodes the same one.
-
-    Raises:
-        ConfigError: QRES-E105.
-    """
+    """Refuse options that would make all nodes the same one. Raises ConfigError: QRES-E105."""
     if "index" in table.options:
         what = "it would be the same for every node"
         fix = "leave it out: each node's own is passed to a parameter of that name"
@@ -225,14 +206,7 @@ def check_shared(table: TrainerConfig) -> None:
 def check_first(name: str, first: Vector, other: str, second: Vector) -> None:
     """Refuse nodes that do not begin with one model.
 
-    Args:
-        name: of a node.
-        first: its first model, int32, shape ``(d,)``.
-        other: name of another.
-        second: the first model of the other.
-
-    Raises:
-        ConfigError: QRES-E105.
+    ``first``: its first model, int32, shape ``(d,)``. Raises ConfigError: QRES-E105.
     """
     if not np.array_equal(first, second):
         what = f"{name} and {other} begin with different models"

@@ -41,12 +41,8 @@ _MAPS: Final = ("history", "members", "peers")
 def ask(url: str, within: float = SECONDS) -> dict[str, Any] | None:
     """The status of the node at ``url``; ``None`` where there is no such answer.
 
-    Args:
-        url: ``http://ADDRESS:PORT``, or that without ``http://``.
-        within: seconds for each step of the exchange.
-
-    Raises:
-        ConfigError: QRES-E105 for another kind of URL.
+    ``url``: ``http://ADDRESS:PORT``, or that without ``http://``; ``within``: seconds for each step
+    of the exchange. Raises ConfigError: QRES-E105 for another kind of URL.
     """
     parts = urlsplit(url if "://" in url else f"http://{url}")
     try:

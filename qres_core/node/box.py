@@ -47,25 +47,15 @@ SECONDS: Final = 60.0
 
 @attrs.frozen
 class BoxNode:
-    """One node of the box.
+    """One node of the box."""
 
-    Attributes:
-        index: from 0; attackers come last.
-        folder: its own.
-        hostile: whether it attacks.
-        node_id: its identity, hex.
-        peer_id: its identity as libp2p writes it.
-        port: where its transport listens, on loopback.
-        status_port: where it serves its status.
-    """
-
-    index: int
-    folder: Path
-    hostile: bool
-    node_id: str
-    peer_id: str
-    port: int
-    status_port: int
+    index: int  # from 0; attackers come last
+    folder: Path  # its own
+    hostile: bool  # whether it attacks
+    node_id: str  # its identity, hex
+    peer_id: str  # its identity as libp2p writes it
+    port: int  # where its transport listens, on loopback
+    status_port: int  # where it serves its status
 
     @property
     def name(self) -> str:
@@ -110,8 +100,7 @@ def qres(*arguments: str) -> list[str]:
 def _made(*arguments: str) -> dict[str, Any]:
     """What a command that makes something reports.
 
-    Raises:
-        PluginError: QRES-E201 where there is no such command or it fails.
+    Raises PluginError: QRES-E201 where there is no such command or it fails.
     """
     done = subprocess.run(  # noqa: S603 - this interpreter and this package
         qres(*arguments, "--json"), capture_output=True, text=True, timeout=SECONDS, check=False
@@ -140,8 +129,7 @@ def free_ports(count: int) -> list[int]:
 def transport_of(raw: Mapping[str, Any]) -> str:
     """The plugin that is to join the processes: the file's, ``libp2p`` in the place of ``memory``.
 
-    Raises:
-        ConfigError: QRES-E105 where the file enables none that can.
+    Raises ConfigError: QRES-E105 where the file enables none that can.
     """
     plugins: Mapping[str, Any] = raw.get("plugins", {})
     found = [name for name in plugins if name in WIRINGS]
@@ -157,9 +145,8 @@ def transport_of(raw: Mapping[str, Any]) -> str:
 def _check(config: Config) -> None:
     """Refuse what the box cannot play.
 
-    Raises:
-        ConfigError: QRES-E103 or QRES-E105.
-        LabError: QRES-E105 for an attack that a process cannot play.
+    Raises ConfigError: QRES-E103 or QRES-E105. Raises LabError: QRES-E105 for an attack that a
+    process cannot play.
     """
     scenario: Scenario = config.sections["simulation"]
     if "ed25519" not in config.plugins:
@@ -247,11 +234,10 @@ def _fill(
 def _try_work(seats: Sequence[BoxNode]) -> None:
     """Make the work of the first node and of the last, an attacker's if there is one.
 
-    Raises:
-        ConfigError: QRES-E105 where they begin with different models; what is wrong with the entry.
-        LabError: for an attack that its trainer cannot be turned to; QRES-E802 for what the
-            built-in task lacks.
-        CompatibilityError: what does not fit a model of that many parameters.
+    Raises ConfigError: QRES-E105 where they begin with different models; what is wrong with the
+    entry. Raises LabError: for an attack that its trainer cannot be turned to; QRES-E802 for what
+    the built-in task lacks. Raises CompatibilityError: what does not fit a model of that many
+    parameters.
     """
     ends = [
         parse(read_toml(seat.config), source=str(seat.config), sections=SECTIONS)

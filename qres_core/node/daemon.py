@@ -44,25 +44,15 @@ Log = structlog.stdlib.BoundLogger
 
 @attrs.frozen(eq=False)
 class Prepared:
-    """All that is known before the node starts. Nothing has been opened or connected.
+    """All that is known before the node starts. Nothing has been opened or connected."""
 
-    Attributes:
-        config: the file.
-        node_id: who the identity plugin says this node is.
-        roster: identities of all nodes.
-        trainer: what it trains.
-        initial: the swarm's first model, int32, shape ``(d,)``.
-        installed: plugins by name.
-        notices: what the plugins want said, by plugin and as text.
-    """
-
-    config: Config
-    node_id: NodeId
-    roster: tuple[NodeId, ...]
-    trainer: Trainer
-    initial: Vector
-    installed: Mapping[str, Installed]
-    notices: tuple[str, ...] = ()
+    config: Config  # the file
+    node_id: NodeId  # who the identity plugin says this node is
+    roster: tuple[NodeId, ...]  # identities of all nodes
+    trainer: Trainer  # what it trains
+    initial: Vector  # the swarm's first model, int32, shape ``(d,)``
+    installed: Mapping[str, Installed]  # plugins by name
+    notices: tuple[str, ...] = ()  # what the plugins want said, by plugin and as text
 
 
 def prepare(
@@ -72,17 +62,11 @@ def prepare(
 ) -> Prepared:
     """Work out who this node is, who the others are and what is trained.
 
-    Args:
-        config: the file.
-        installed: plugins by name instead of those installed in the environment.
-        policies: site policies to meet; left out, those of the system and the environment.
-
-    Raises:
-        ConfigError: QRES-E103 without a roster, a data folder or something to train, QRES-E105
-            for a roster without this node.
-        CompatibilityError: QRES-E301 where no plugin says who the node is; QRES-E315 for a policy
-            that is not met; other QRES-E3xx.
-        QresError: what a plugin or the trainer refuses.
+    ``policies``: site policies to meet; left out, those of the system and the environment. Raises
+    ConfigError: QRES-E103 without a roster, a data folder or something to train, QRES-E105 for a
+    roster without this node. Raises CompatibilityError: QRES-E301 where no plugin says who the node
+    is; QRES-E315 for a policy that is not met; other QRES-E3xx. Raises QresError: what a plugin or
+    the trainer refuses.
     """
     found = scan() if installed is None else installed
     demanded = in_force() if policies is None else policies
@@ -112,24 +96,17 @@ def prepare(
 
 @attrs.define(eq=False)
 class Daemon:
-    """Runs a node and answers for it.
+    """Runs a node and answers for it."""
 
-    Attributes:
-        prepared: what is run.
-        log: where it says what happens.
-        rounds: stop at the model of this number; ``None`` for what ``swarm.rounds`` says.
-        linger: seconds to go on helping the others after that.
-        leash: a file descriptor; the node stops when there is no more to read from it.
-        board: what is served.
-        started: whether the node took part; errors before that are refusals to start.
-    """
-
-    prepared: Prepared
-    log: Log
+    prepared: Prepared  # what is run
+    log: Log  # where it says what happens
+    # stop at the model of this number; ``None`` for what ``swarm.rounds`` says
     rounds: int | None = None
-    linger: float = 30.0
+    linger: float = 30.0  # seconds to go on helping the others after that
+    # a file descriptor; the node stops when there is no more to read from it
     leash: int | None = None
-    board: StatusBoard = attrs.field(factory=StatusBoard, init=False)
+    board: StatusBoard = attrs.field(factory=StatusBoard, init=False)  # what is served
+    # whether the node took part; errors before that are refusals to start
     started: bool = attrs.field(default=False, init=False)
     _stopping: Stopping = attrs.field(init=False)
     _teller: Teller = attrs.field(init=False)
@@ -148,11 +125,8 @@ class Daemon:
     async def run(self) -> RoundMachine | None:
         """Take part until told to stop or all rounds are made.
 
-        Returns:
-            the machine, stopped; ``None`` if told to stop before it began.
-
-        Raises:
-            QresError: as :func:`run_node`, and QRES-E105 where the status cannot be served.
+        Returns the machine, stopped; ``None`` if told to stop before it began. Raises QresError: as
+        :func:`run_node`, and QRES-E105 where the status cannot be served.
         """
         done: list[RoundMachine] = []
         try:

@@ -12,11 +12,7 @@ NEEDED: Final = ("structlog", "prometheus_client", "h11")
 
 
 def require() -> None:
-    """Refuse to go on without the extra.
-
-    Raises:
-        LabError: QRES-E802.
-    """
+    """Refuse to go on without the extra. Raises LabError: QRES-E802."""
     missing: list[str] = []
     for name in NEEDED:
         try:

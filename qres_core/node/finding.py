@@ -15,17 +15,10 @@ FILE: Final = "node.toml"
 def addresses(folder: Path) -> Mapping[str, str]:
     """The status addresses of the nodes configured in a folder, by the node's name.
 
-    Args:
-        folder: with a ``node.toml``, or with folders ``node-K`` that have one each, as
-            ``qres swarm up --folder`` makes them.
-
-    Returns:
-        ``ADDRESS:PORT`` of each node, in the order of their numbers; empty where the folder holds
-        no node.
-
-    Raises:
-        ConfigError: QRES-E101, QRES-E104 or QRES-E105 for a file that is no configuration, and for
-            a node whose address cannot be known from it.
+    ``folder``: with a ``node.toml``, or with folders ``node-K`` that have one each, as ``qres swarm
+    up --folder`` makes them. Returns ``ADDRESS:PORT`` of each node, in the order of their numbers;
+    empty where the folder holds no node. Raises ConfigError: QRES-E101, QRES-E104 or QRES-E105 for
+    a file that is no configuration, and for a node whose address cannot be known from it.
     """
     alone = folder / FILE
     if alone.is_file():

@@ -45,29 +45,18 @@ _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @attrs.define(eq=False)
 class NodeProcess:
-    """One node and its process, which may be another one after a restart.
+    """One node and its process, which may be another one after a restart."""
 
-    Attributes:
-        seat: its place in the box.
-        process: the child.
-        report: its newest status; ``None`` before the first.
-        models: digest of the model of every step it was seen at.
-        restarts: how often it was started again.
-        goal: what its status says of ``swarm.until``.
-        complaint: how its trainer failed last, as its status says it.
-        fate: why it is left dead; empty while it lives or is to live again.
-        done: whether it stopped by itself because its part was over.
-    """
-
-    seat: BoxNode
-    process: subprocess.Popen[bytes]
-    report: dict[str, Any] | None = None
+    seat: BoxNode  # its place in the box
+    process: subprocess.Popen[bytes]  # the child
+    report: dict[str, Any] | None = None  # its newest status; ``None`` before the first
+    # digest of the model of every step it was seen at
     models: dict[int, str] = attrs.field(factory=dict[int, str])
-    restarts: int = 0
-    goal: str = ""
-    complaint: dict[str, Any] | None = None
-    fate: str = ""
-    done: bool = False
+    restarts: int = 0  # how often it was started again
+    goal: str = ""  # what its status says of ``swarm.until``
+    complaint: dict[str, Any] | None = None  # how its trainer failed last, as its status says it
+    fate: str = ""  # why it is left dead; empty while it lives or is to live again
+    done: bool = False  # whether it stopped by itself because its part was over
     _in_a_row: int = attrs.field(default=0, init=False)
     _step_then: int = attrs.field(default=0, init=False)
     _again_at: float | None = attrs.field(default=None, init=False)
@@ -120,9 +109,8 @@ class NodeProcess:
     def ended(self, now: float, *, restart: bool) -> str:
         """Decide what follows on the end of the process; a sentence about it.
 
-        Args:
-            now: seconds on a clock that never goes back.
-            restart: whether it may be started again at all.
+        ``now``: seconds on a clock that never goes back; ``restart``: whether it may be started
+        again at all.
         """
         code = self.process.returncode
         if code == 0:
@@ -173,18 +161,12 @@ class Fleet:
 
     A child also ends by itself when this process is gone, however it went: its standard input is a
     pipe from here that then closes.
-
-    Attributes:
-        seats: who to start.
-        rounds: models to make; ``None`` to go on until stopped.
-        needed: honest nodes without which no round can close.
-        restart: whether a node that was killed or failed is started again.
     """
 
-    seats: Sequence[BoxNode]
-    rounds: int | None = None
-    needed: int = 1
-    restart: bool = True
+    seats: Sequence[BoxNode]  # who to start
+    rounds: int | None = None  # models to make; ``None`` to go on until stopped
+    needed: int = 1  # honest nodes without which no round can close
+    restart: bool = True  # whether a node that was killed or failed is started again
     members: list[NodeProcess] = attrs.field(factory=list[NodeProcess], init=False)
 
     def __enter__(self) -> Self:
@@ -224,8 +206,7 @@ class Fleet:
     def poll(self) -> list[str]:
         """Ask every node that runs how it is, and start again those that are to run.
 
-        Returns:
-            what happened to nodes, as sentences.
+        Returns what happened to nodes, as sentences.
         """
         running = [member for member in self.members if member.process.poll() is None]
         with ThreadPoolExecutor(max_workers=max(1, len(running))) as threads:
@@ -400,28 +381,21 @@ def _printed(seat: BoxNode) -> dict[str, Any] | None:
 
 @attrs.frozen
 class FleetAgreement:
-    """Whether the honest nodes agreed.
+    """Whether the honest nodes agreed."""
 
-    Attributes:
-        agreed: no two of them were seen with different models of one step, and with a number of
-            rounds given all of them have the last model.
-        step: the last model that all of them have; 0 for none.
-        model_digest: its digest, hex; empty for none, or where they differ.
-        split: the first step at which they differ, or ``None``.
-    """
-
+    # no two of them were seen with different models of one step, and with a number of rounds given
+    # all of them have the last model
     agreed: bool
-    step: int
-    model_digest: str
-    split: int | None
+    step: int  # the last model that all of them have; 0 for none
+    model_digest: str  # its digest, hex; empty for none, or where they differ
+    split: int | None  # the first step at which they differ, or ``None``
 
 
 def judge(models: Sequence[Mapping[int, str]], rounds: int | None) -> FleetAgreement:
     """Compare what honest nodes held.
 
-    Args:
-        models: for each of them the digest of its model by step, as far as it was seen.
-        rounds: models that were to be made, if that is known.
+    ``models``: for each of them the digest of its model by step, as far as it was seen; ``rounds``:
+    models that were to be made, if that is known.
     """
     split = next(_splits(models), None)
     step = min((max(model, default=0) for model in models), default=0)

@@ -70,13 +70,9 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> structlog.std
 
 @attrs.define(eq=False)
 class Throttle:
-    """Lets a few events of each kind through in a period, and counts the rest.
+    """Lets a few events of each kind through in a period, and counts the rest."""
 
-    Attributes:
-        clock: seconds, never going back.
-    """
-
-    clock: Callable[[], float]
+    clock: Callable[[], float]  # seconds, never going back
     _seen: dict[str, tuple[float, int]] = attrs.field(factory=dict[str, tuple[float, int]])
 
     def admit(self, kind: str) -> int | None:

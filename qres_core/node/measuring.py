@@ -18,18 +18,12 @@ from qres_core.node.telling import Teller
 
 @attrs.define(eq=False)
 class Measurer:
-    """Measures the newest model in a thread, skipping those that are no longer it.
+    """Measures the newest model in a thread, skipping those that are no longer it."""
 
-    Attributes:
-        trainer: whose ``evaluate`` measures.
-        board: where the figures are shown.
-        teller: where they are logged.
-        step: number of the last model that was measured, or could not be.
-    """
-
-    trainer: Trainer
-    board: StatusBoard
-    teller: Teller
+    trainer: Trainer  # whose ``evaluate`` measures
+    board: StatusBoard  # where the figures are shown
+    teller: Teller  # where they are logged
+    # number of the last model that was measured, or could not be
     step: int = attrs.field(default=0, init=False)
     _newest: tuple[int, Vector, RoundInfo] | None = attrs.field(default=None, init=False)
     _wanted: anyio.Event = attrs.field(factory=anyio.Event, init=False)

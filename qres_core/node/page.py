@@ -11,15 +11,10 @@ from qres_core.reporting import Html, document, policy
 
 @attrs.frozen
 class Page:
-    """A page and the Content-Security-Policy that lets it run and nothing else.
+    """A page and the Content-Security-Policy that lets it run and nothing else."""
 
-    Attributes:
-        html: the whole document.
-        policy: the header's value.
-    """
-
-    html: bytes
-    policy: str
+    html: bytes  # the whole document
+    policy: str  # the header's value
 
 
 def page() -> Page:

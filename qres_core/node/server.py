@@ -63,8 +63,7 @@ def _plain(status: int, text: str) -> HttpResponse:
 def parse_address(text: str) -> tuple[str, int]:
     """``127.0.0.1:8470`` or ``[::1]:8470`` as an address and a port.
 
-    Raises:
-        ConfigError: QRES-E105.
+    Raises ConfigError: QRES-E105.
     """
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -105,16 +104,11 @@ def host_allowed(host: str, names: frozenset[str]) -> bool:
 
 @attrs.define(eq=False)
 class StatusServer:
-    """Serves ``/``, ``/status`` and ``/metrics``.
+    """Serves ``/``, ``/status`` and ``/metrics``."""
 
-    Attributes:
-        address: where to listen; port 0 for any.
-        report: makes the status, in the event loop's thread.
-        names: names beside addresses and ``localhost`` under which it may be asked.
-    """
-
-    address: tuple[str, int]
-    report: Report
+    address: tuple[str, int]  # where to listen; port 0 for any
+    report: Report  # makes the status, in the event loop's thread
+    # names beside addresses and ``localhost`` under which it may be asked
     names: frozenset[str] = frozenset()
     url: str = attrs.field(default="", init=False)
     _page: Page = attrs.field(factory=page, init=False)
@@ -123,8 +117,7 @@ class StatusServer:
     async def serve(self, *, task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled; ``started`` with the URL.
 
-        Raises:
-            ConfigError: QRES-E105 where it cannot listen.
+        Raises ConfigError: QRES-E105 where it cannot listen.
         """
         host, port = self.address
         try:

@@ -49,16 +49,10 @@ class StatusBoard:
     """Gathers what happens to one node.
 
     Everything is called in the event loop's thread.
-
-    Attributes:
-        clock: seconds since 1970.
-        goal: what became of ``swarm.until`` here, in words; empty before the first figures.
-        on_measured: told of the figures of every model that was measured.
-        name: what people call the node; may be empty.
     """
 
-    clock: Callable[[], float] = time.time
-    name: str = ""
+    clock: Callable[[], float] = time.time  # seconds since 1970
+    name: str = ""  # what people call the node; may be empty
     started: float = attrs.field(init=False)
     history: deque[Ended] = attrs.field(factory=lambda: deque[Ended](maxlen=HISTORY), init=False)
     connections: deque[dict[str, Any]] = attrs.field(
@@ -72,7 +66,9 @@ class StatusBoard:
     agreed: tuple[int, str] | None = attrs.field(default=None, init=False)
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float], init=False)
     metrics_step: int | None = attrs.field(default=None, init=False)
+    # what became of ``swarm.until`` here, in words; empty before the first figures
     goal: str = attrs.field(default="", init=False)
+    # told of the figures of every model that was measured
     on_measured: Callable[[int, Mapping[str, float]], None] | None = attrs.field(
         default=None, init=False
     )

@@ -41,17 +41,11 @@ def ask_to_end(process: subprocess.Popen[bytes]) -> None:
 
 @attrs.define(eq=False)
 class Stopping:
-    """Stops a node in order, once it runs, and everything before that.
+    """Stops a node in order, once it runs, and everything before that."""
 
-    Attributes:
-        log: where it says why.
-        node: what is stopped; ``None`` until there is one.
-        told: whether it was told to stop.
-    """
-
-    log: structlog.stdlib.BoundLogger
-    node: Node | None = None
-    told: bool = attrs.field(default=False, init=False)
+    log: structlog.stdlib.BoundLogger  # where it says why
+    node: Node | None = None  # what is stopped; ``None`` until there is one
+    told: bool = attrs.field(default=False, init=False)  # whether it was told to stop
 
     def begun(self, node: Node) -> None:
         """There is a node now; it stops at once if that was asked for before."""

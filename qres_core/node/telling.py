@@ -27,9 +27,7 @@ class Teller:
     def event(self, event: Event, step: int | None) -> None:
         """Something happened in a round.
 
-        Args:
-            event: what.
-            step: number of the node's model, if there is a node.
+        ``step``: number of the node's model, if there is a node.
         """
         match event:
             case RoundEnded(outcome):

@@ -78,28 +78,18 @@ class VoteSet:
 
 @attrs.frozen
 class Lock:
-    """A set that a quorum prevoted for, with the proof.
+    """A set that a quorum prevoted for, with the proof."""
 
-    Attributes:
-        candidate: the set.
-        digest: its digest.
-        round: round of the prevotes.
-        prevotes: the quorum's messages.
-    """
-
-    candidate: CandidateSet
-    digest: bytes
-    round: int
-    prevotes: tuple[Envelope, ...]
+    candidate: CandidateSet  # the set
+    digest: bytes  # its digest
+    round: int  # round of the prevotes
+    prevotes: tuple[Envelope, ...]  # the quorum's messages
 
 
 def may_prevote(lock: Lock | None, digest: bytes, proven_round: int) -> bool:
     """Whether a node may prevote for a set (algorithm 1, lines 22 to 33).
 
-    Args:
-        lock: what the node is locked on.
-        digest: the proposed set.
-        proven_round: round of the proposal's quorum of prevotes, 0 for a fresh set.
+    ``proven_round``: round of the proposal's quorum of prevotes, 0 for a fresh set.
     """
     return lock is None or lock.digest == digest or lock.round <= proven_round
 
@@ -172,8 +162,7 @@ class Promises:
     def restore(self, record: JournalEntry) -> None:
         """Take back the lock that the journal kept.
 
-        Raises:
-            RoundError: QRES-E602 for a record that cannot be read.
+        Raises RoundError: QRES-E602 for a record that cannot be read.
         """
         try:
             proposal = Proposal.from_bytes(record.head, len(self._context.roster))
@@ -204,12 +193,7 @@ def proposal_flaw(
 ) -> Fault | None:
     """Why a proposal for the current round is not taken; ``None`` if it is.
 
-    Args:
-        context: this node's.
-        position: this node's.
-        proposal: what is proposed.
-        digest: of the proposed set.
-        now: this node's clock, seconds.
+    ``now``: this node's clock, seconds.
     """
     candidate, number = proposal.candidate, position.number
     if len(candidate.members) < context.swarm.quorum:

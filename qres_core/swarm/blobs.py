@@ -27,20 +27,16 @@ class BlobStore:
 
     The blob put longest ago goes first, however often it is asked for: else whoever keeps asking
     for an old blob would keep it here at the cost of new ones.
-
-    Attributes:
-        limit: bytes in all.
     """
 
-    limit: int
+    limit: int  # bytes in all
     _held: dict[bytes, bytes] = attrs.field(factory=dict[bytes, bytes])
     _bytes: int = 0
 
     def put(self, ref: BlobRef, data: bytes) -> None:
         """Hold a blob, which must be the one that ``ref`` names.
 
-        Raises:
-            TransportError: QRES-E901 for more than ``limit`` bytes.
+        Raises TransportError: QRES-E901 for more than ``limit`` bytes.
         """
         if len(data) > self.limit:
             what = f"{len(data)} bytes, limit {self.limit}"

@@ -63,22 +63,14 @@ Take: TypeAlias = Callable[[Delivery], Awaitable[None]]
 
 @attrs.define(eq=False)
 class Pulls:
-    """What became of large frames.
+    """What became of large frames."""
 
-    Attributes:
-        announced: large frames sent.
-        pulled: large frames received.
-        repeated: announcements that the same link had delivered already.
-        failed: times that nobody gave a frame whole and in time.
-        dropped: announcements for which there was no room.
-        malformed: announcements that are none; handed on, to be refused as any malformed frame.
-    """
-
-    announced: int = 0
-    pulled: int = 0
-    repeated: int = 0
-    failed: int = 0
-    dropped: int = 0
+    announced: int = 0  # large frames sent
+    pulled: int = 0  # large frames received
+    repeated: int = 0  # announcements that the same link had delivered already
+    failed: int = 0  # times that nobody gave a frame whole and in time
+    dropped: int = 0  # announcements for which there was no room
+    # announcements that are none; handed on, to be refused as any malformed frame
     malformed: int = 0
 
 
@@ -109,19 +101,12 @@ class _Waiting:
 
 @attrs.define(eq=False)
 class Carrier:
-    """Carries the frames of one node.
+    """Carries the frames of one node."""
 
-    Attributes:
-        transport: carries frames and blobs.
-        max_bytes: largest frame, ``swarm.max_message_bytes``.
-        liars: nodes that may announce what they never give, ``swarm.byzantine``.
-        pulls: counts.
-    """
-
-    transport: Transport
-    max_bytes: int
-    liars: int = 0
-    pulls: Pulls = attrs.field(factory=Pulls, init=False)
+    transport: Transport  # carries frames and blobs
+    max_bytes: int  # largest frame, ``swarm.max_message_bytes``
+    liars: int = 0  # nodes that may announce what they never give, ``swarm.byzantine``
+    pulls: Pulls = attrs.field(factory=Pulls, init=False)  # counts
     _queues: dict[NodeId, deque[_Waiting]] = attrs.field(
         factory=dict[NodeId, deque[_Waiting]], init=False
     )
@@ -137,8 +122,7 @@ class Carrier:
     def check(self) -> None:
         """See that the transport can carry every frame.
 
-        Raises:
-            ConfigError: QRES-E105 where ``swarm.max_message_bytes`` is more than it can.
+        Raises ConfigError: QRES-E105 where ``swarm.max_message_bytes`` is more than it can.
         """
         limits = self.transport.limits
         if self.max_bytes <= limits.frame:
@@ -176,14 +160,10 @@ class Carrier:
     async def listen(self, take: Take) -> None:
         """Receive until cancelled.
 
-        Args:
-            take: given every frame, also several at a time; it may wait, which holds up the
-                transport for small frames and the link for large ones.
-
-        Raises:
-            RoundError: QRES-E603, the transport's ``receive`` failed, or its ``fetch_blob`` in a
-                way it should not.
-            Exception: what ``take`` raises.
+        ``take``: given every frame, also several at a time; it may wait, which holds up the
+        transport for small frames and the link for large ones. Raises RoundError: QRES-E603, the
+        transport's ``receive`` failed, or its ``fetch_blob`` in a way it should not. Raises
+        Exception: what ``take`` raises.
         """
         async with task_group() as group:
             while True:
@@ -283,15 +263,10 @@ _ROOM: Final = 32
 
 @attrs.frozen
 class Announce:
-    """A large frame, by name.
+    """A large frame, by name."""
 
-    Attributes:
-        ref: the blob that is the frame.
-        private: it was sent to one node, so nobody else is told its name.
-    """
-
-    ref: BlobRef
-    private: bool
+    ref: BlobRef  # the blob that is the frame
+    private: bool  # it was sent to one node, so nobody else is told its name
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -301,9 +276,8 @@ class Announce:
     def from_bytes(cls, frame: bytes, *, max_bytes: int) -> Announce:
         """Decode the announcement of a frame of at most ``max_bytes``.
 
-        Raises:
-            WireError: QRES-E401 too large, or of too large a frame, QRES-E402 and QRES-E403
-                malformed, QRES-E404 a field is invalid. Nothing else, whatever the bytes.
+        Raises WireError: QRES-E401 too large, or of too large a frame, QRES-E402 and QRES-E403
+        malformed, QRES-E404 a field is invalid. Nothing else, whatever the bytes.
         """
         if not announces(frame):
             raise WireError.of("QRES-E402", "announce", "no announcement")

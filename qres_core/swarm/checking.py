@@ -71,9 +71,8 @@ class Checks:
     def take(self, held: Held, *, named: bool) -> None:
         """A contribution came.
 
-        Args:
-            held: it, of this round or named.
-            named: whether a set names it: then nothing is gained by waiting.
+        ``held``: it, of this round or named; ``named``: whether a set names it: then nothing is
+        gained by waiting.
         """
         digest = held.contribution.digest
         self._waiting[digest] = held
@@ -86,11 +85,8 @@ class Checks:
     ) -> None:
         """Check what must not wait longer, because something is about to depend on it.
 
-        Args:
-            now: this node's clock, seconds.
-            times: of the round.
-            named: digests of the contributions that a set names.
-            all_here: whether no contribution is still to come.
+        ``now``: this node's clock, seconds; ``named``: digests of the contributions that a set
+        names; ``all_here``: whether no contribution is still to come.
         """
         if named or now >= times.propose or all_here():
             self.check(named)
@@ -116,8 +112,7 @@ class Checks:
     def attested(self, envelope: Envelope) -> bool:
         """Take others' word for proofs; whether this node does.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         del envelope
         return False
@@ -127,12 +122,8 @@ class Checks:
     ) -> list[bytes]:
         """Check proofs, and keep or refuse what they came with.
 
-        Args:
-            named: digests of the contributions that a set names.
-            only: digests of those to check, all that wait if not given.
-
-        Returns:
-            the digests of those with good proofs.
+        ``named``: digests of the contributions that a set names; ``only``: digests of those to
+        check, all that wait if not given. Returns the digests of those with good proofs.
         """
         chosen = list(self._waiting) if only is None else [item for item in only if item in self]
         waiting = [self._waiting.pop(digest) for digest in chosen]
@@ -233,8 +224,7 @@ class CommitteeChecks(Checks):
     def attested(self, envelope: Envelope) -> bool:
         """Keep what more than ``f`` checkers attest now.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         digests = decode_attestation(envelope.payload, self._attestations.most)
         for digest in self._attestations.take(envelope.sender, digests):
@@ -321,9 +311,7 @@ class Attestations:
     def take(self, attestor: NodeId, digests: Iterable[bytes]) -> list[bytes]:
         """Count what a node attests; those digests that it had not attested before.
 
-        Args:
-            attestor: who signed it.
-            digests: of the contributions whose proofs it checked.
+        ``digests``: of the contributions whose proofs it checked.
         """
         new: list[bytes] = []
         for digest in digests:

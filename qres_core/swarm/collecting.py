@@ -67,8 +67,7 @@ class Collector:
     def restore(self, envelopes: Iterable[Envelope]) -> None:
         """Take back what the journal kept of the node's lock.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         for envelope in envelopes:
             self.gathering.add(self._held(envelope), named=True)
@@ -76,8 +75,7 @@ class Collector:
     def restore_past(self, model: bytes, envelopes: Iterable[Envelope]) -> None:
         """Take back what the journal kept of how the node left a model.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         past = Gathering()
         for envelope in envelopes:
@@ -116,15 +114,8 @@ class Collector:
     ) -> None:
         """Take a contribution of this round, or of an earlier one if a set names it.
 
-        Until its proof is checked it waits in :attr:`checks`.
-
-        Args:
-            envelope: the message.
-            decided: the set that a quorum is known to have decided on elsewhere.
-            proposed: the set proposed in this round.
-
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Until its proof is checked it waits in :attr:`checks`. ``decided``: the set that a quorum is
+        known to have decided on elsewhere. Raises WireError: QRES-E401 to QRES-E404.
         """
         digest = contribution_digest(envelope)
         agreed = decided is not None and _names(decided, digest)
@@ -163,8 +154,7 @@ class Collector:
     def quoted(self, envelope: Envelope, now: float) -> Envelope | None:
         """The contribution that a ``fetched`` message quotes, ``None`` if it is refused.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         quoted = decode_fetched(envelope.payload)
         ours = quoted.model_digest == self._position.model_digest
@@ -187,10 +177,8 @@ class Collector:
     def answer(self, envelope: Envelope, now: float) -> None:
         """Send a peer the contributions it asks for, each a few times a round.
 
-        Answers may be lost, and must not multiply without end.
-
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Answers may be lost, and must not multiply without end. Raises WireError: QRES-E401 to
+        QRES-E404.
         """
         model = envelope.model_digest
         here = model == self._position.model_digest

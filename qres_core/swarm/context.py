@@ -20,19 +20,12 @@ def vote_threshold(nodes: int, byzantine: int) -> int:
 
 @attrs.frozen(eq=False)
 class NodeContext:
-    """A node among the others, for as long as it runs.
+    """A node among the others, for as long as it runs."""
 
-    Attributes:
-        node_id: this node's identity, 32 bytes.
-        roster: identities of all nodes, ascending.
-        kernel: the node's plugins, set up.
-        swarm: the swarm's promises.
-    """
-
-    node_id: NodeId
-    roster: tuple[NodeId, ...]
-    kernel: Kernel
-    swarm: SwarmConfig
+    node_id: NodeId  # this node's identity, 32 bytes
+    roster: tuple[NodeId, ...]  # identities of all nodes, ascending
+    kernel: Kernel  # the node's plugins, set up
+    swarm: SwarmConfig  # the swarm's promises
 
     @property
     def threshold(self) -> int:
@@ -56,8 +49,7 @@ class NodeContext:
     def nobody_is_missing(self, held: Collection[NodeId]) -> bool:
         """Whether waiting longer can bring nothing: what banned nodes send is never proposed.
 
-        Args:
-            held: whose contributions are here.
+        ``held``: whose contributions are here.
         """
         return len(held) >= self.swarm.quorum and all(
             peer in held or self.kernel.standing(peer).banned for peer in self.roster
@@ -69,22 +61,14 @@ class Position:
     """The model a node holds and the round it is in.
 
     The round machine moves it, and nothing else does; the machine's parts read it.
-
-    Attributes:
-        model: int32, shape ``(d,)``.
-        model_digest: its digest, 32 bytes.
-        step: how many rounds closed before it.
-        model_round: the round that made it, 0 for the initial one.
-        parent: digest of the model before it, empty where there was none.
-        info: the current round.
     """
 
-    model: Vector
-    model_digest: bytes
-    step: int
-    model_round: int
-    parent: bytes = b""
-    info: RoundInfo = attrs.field(init=False)
+    model: Vector  # int32, shape ``(d,)``
+    model_digest: bytes  # its digest, 32 bytes
+    step: int  # how many rounds closed before it
+    model_round: int  # the round that made it, 0 for the initial one
+    parent: bytes = b""  # digest of the model before it, empty where there was none
+    info: RoundInfo = attrs.field(init=False)  # the current round
 
     @property
     def number(self) -> int:

@@ -25,32 +25,20 @@ _DIGITS: Final = 5
 
 @attrs.frozen(eq=False)
 class Said:
-    """A dialogue's message.
+    """A dialogue's message."""
 
-    Attributes:
-        envelope: as its sender signed it.
-        plugin: whose dialogue it belongs to.
-        step: which of the plugin's message kinds it is.
-        to: whom it is addressed to, ``None`` for everybody.
-        id: names it, 16 bytes.
-    """
-
-    envelope: Envelope
-    plugin: str
-    step: int
-    to: NodeId | None
-    id: bytes
+    envelope: Envelope  # as its sender signed it
+    plugin: str  # whose dialogue it belongs to
+    step: int  # which of the plugin's message kinds it is
+    to: NodeId | None  # whom it is addressed to, ``None`` for everybody
+    id: bytes  # names it, 16 bytes
 
     @classmethod
     def read(cls, envelope: Envelope, roster: Sequence[NodeId]) -> Said | None:
         """Read ``dialogue/<plugin>/<step>`` or ``dialogue/<plugin>/<step>/<rank>``.
 
-        Args:
-            envelope: any message.
-            roster: ascending; a rank is a place in it.
-
-        Returns:
-            the message, ``None`` where its kind names no dialogue.
+        ``roster``: ascending; a rank is a place in it. Returns the message, ``None`` where its kind
+        names no dialogue.
         """
         parts = envelope.kind.split("/")
         if len(parts) not in (3, 4) or parts[0] + "/" != DIALOGUE:
@@ -67,9 +55,8 @@ class Said:
     ) -> DialogueMessage:
         """What the dialogue is given.
 
-        Args:
-            roster: ascending.
-            authentic: whether a message that this one quotes was made by its sender.
+        ``roster``: ascending; ``authentic``: whether a message that this one quotes was made by its
+        sender.
         """
         envelope = self.envelope
 

@@ -91,8 +91,7 @@ class Dialogues:
     def open_round(self, info: RoundInfo, now: float) -> None:
         """Open the round with the plugins and start what they want to talk about.
 
-        Raises:
-            QresError: a plugin refuses the round.
+        Raises QresError: a plugin refuses the round.
         """
         self._by_plugin = {}
         self._reset(now)
@@ -141,11 +140,7 @@ class Dialogues:
             self._keep(said, self._logs[self._position.number], now)
 
     def compare(self, envelope: Envelope, now: float) -> None:
-        """Take a ``holding`` or a ``relayed`` message.
-
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
-        """
+        """Take a ``holding`` or a ``relayed`` message. Raises WireError: QRES-E401 to QRES-E404."""
         if envelope.kind == HOLDING:
             self._on_holding(envelope, now)
         else:

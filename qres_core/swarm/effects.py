@@ -40,34 +40,22 @@ class Train:
 
 @attrs.frozen(eq=False)
 class RoundEnded:
-    """A round ended; ``model`` is the model after it, changed or not.
+    """A round ended; ``model`` is the model after it, changed or not."""
 
-    Attributes:
-        outcome: status, members, reason.
-        model: int32, shape ``(d,)``.
-        merged: what the aggregation gave, ``None`` when aborted or caught up from a snapshot.
-        saturated: coordinates of the new model held at the grid's limit.
-    """
-
-    outcome: Outcome
-    model: Vector
+    outcome: Outcome  # status, members, reason
+    model: Vector  # int32, shape ``(d,)``
+    # what the aggregation gave, ``None`` when aborted or caught up from a snapshot
     merged: Vector | None = None
-    saturated: int = 0
+    saturated: int = 0  # coordinates of the new model held at the grid's limit
 
 
 @attrs.frozen
 class Vanished:
-    """Most of what this node's training changed is below half a step of the grid.
+    """Most of what this node's training changed is below half a step of the grid."""
 
-    Attributes:
-        round: number of the round.
-        text: one sentence.
-        fix: what mends it.
-    """
-
-    round: int
-    text: str
-    fix: str
+    round: int  # number of the round
+    text: str  # one sentence
+    fix: str  # what mends it
 
 
 @attrs.frozen
@@ -80,30 +68,19 @@ class Agreed:
 
 @attrs.frozen(eq=False)
 class Vouched:
-    """More than f nodes hold the same model as this node: one of them at least is honest.
+    """More than f nodes hold the same model as this node: one of them at least is honest."""
 
-    Attributes:
-        model: the model, with the messages of those nodes.
-    """
-
-    model: SwarmModel
+    model: SwarmModel  # the model, with the messages of those nodes
 
 
 @attrs.frozen
 class Refused:
-    """A message was refused.
+    """A message was refused."""
 
-    Attributes:
-        round: of the message.
-        sender: who claims to have sent it, if that is known.
-        reason: a :class:`~qres_core.Fault`, or ``"<plugin>:<id>"``.
-        detail: for the log alone, for example the field that cannot be decoded.
-    """
-
-    round: int
-    sender: NodeId | None
-    reason: str
-    detail: str = ""
+    round: int  # of the message
+    sender: NodeId | None  # who claims to have sent it, if that is known
+    reason: str  # a :class:`~qres_core.Fault`, or ``"<plugin>:<id>"``
+    detail: str = ""  # for the log alone, for example the field that cannot be decoded
 
 
 @attrs.frozen
@@ -116,14 +93,10 @@ class SatOut:
 
 @attrs.frozen
 class Diverged:
-    """The node must stop: a quorum holds another model.
+    """The node must stop: a quorum holds another model."""
 
-    Attributes:
-        error: says so.
-        models: digests of the model that the quorum does not hold, and of those made from it.
-    """
-
-    error: RoundError
+    error: RoundError  # says so
+    # digests of the model that the quorum does not hold, and of those made from it
     models: frozenset[bytes]
 
 

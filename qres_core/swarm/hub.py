@@ -42,13 +42,9 @@ E = TypeVar("E", bound=End)
 
 @attrs.define(eq=False)
 class Hub(Generic[E]):
-    """The nodes of one swarm in this process. Every two are linked that admit each other.
+    """The nodes of one swarm in this process. Every two are linked that admit each other."""
 
-    Attributes:
-        name: the swarm's.
-    """
-
-    name: str
+    name: str  # the swarm's
     _members: dict[NodeId, E] = attrs.field(factory=dict[NodeId, E])
     _side: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int])
 
@@ -77,10 +73,8 @@ class Hub(Generic[E]):
         """Cut every link between nodes of different sides. It replaces the partition before it.
 
         What was under way still arrives. Nodes that connect anew are asked for admission again.
-
-        Args:
-            sides: identities on every side; nodes that are on none, and those that join later, are
-                a side of their own together.
+        ``sides``: identities on every side; nodes that are on none, and those that join later, are
+        a side of their own together.
         """
         before = self._side
         self._side = {item: number for number, side in enumerate(sides, 1) for item in side}
@@ -144,21 +138,14 @@ class Weather:
 
 @attrs.frozen
 class Faults:
-    """How frames fare between two nodes. Requests and blobs are delayed too, and never lost.
+    """How frames fare between two nodes. Requests and blobs are delayed too, and never lost."""
 
-    Attributes:
-        loss: probability that a frame is lost, 0..1.
-        duplicate: probability that a frame arrives twice, 0..1.
-        delay: seconds that everything takes.
-        jitter: up to this many seconds more, uniformly; later frames overtake earlier ones.
-        seed: two runs with one seed treat the same frames the same way.
-    """
-
-    loss: float = share("")
-    duplicate: float = share("")
-    delay: float = seconds("")
+    loss: float = share("")  # probability that a frame is lost, 0..1
+    duplicate: float = share("")  # probability that a frame arrives twice, 0..1
+    delay: float = seconds("")  # seconds that everything takes
+    # up to this many seconds more, uniformly; later frames overtake earlier ones
     jitter: float = seconds("")
-    seed: int = 0
+    seed: int = 0  # two runs with one seed treat the same frames the same way
 
     def between(self, sender: NodeId, receiver: NodeId) -> Weather:
         """The weather on the way from one node to another; lasts as long as their connection."""

@@ -24,12 +24,9 @@ class Inbox(Generic[T]):
     """Items that may be taken once their time has come; ties in the order they were put.
 
     Readers wait for the clock themselves, so that a delayed item needs no task of its own.
-
-    Attributes:
-        capacity: items that may wait, due or not.
     """
 
-    capacity: int
+    capacity: int  # items that may wait, due or not
     _waiting: list[tuple[float, int, T]] = attrs.field(factory=list[tuple[float, int, T]])
     _count: int = 0
     _closed: bool = False
@@ -53,8 +50,7 @@ class Inbox(Generic[T]):
     async def take(self) -> T:
         """The item that has been due longest; waits for one.
 
-        Raises:
-            RoundError: QRES-E603 once it is closed.
+        Raises RoundError: QRES-E603 once it is closed.
         """
         await anyio.lowlevel.checkpoint()
         while not self._closed:
@@ -80,13 +76,9 @@ class Inbox(Generic[T]):
 
 @attrs.define(eq=False)
 class Notices(Generic[T]):
-    """The newest items, for a reader who may never come.
+    """The newest items, for a reader who may never come."""
 
-    Attributes:
-        capacity: items that are kept.
-    """
-
-    capacity: int
+    capacity: int  # items that are kept
     _kept: deque[T] = attrs.field(init=False)
     _closed: bool = False
     _changed: anyio.Event = attrs.field(factory=anyio.Event)

@@ -36,37 +36,26 @@ SEQUENCE_BLOCK: Final = 1024
 
 @attrs.frozen(eq=False)
 class JournalEntry:
-    """A set that a node must not forget.
+    """A set that a node must not forget."""
 
-    Attributes:
-        head: what was said of it: an encoded proposal or handover.
-        messages: those that the set's contributions came in, of any size together.
-    """
-
-    head: bytes
+    head: bytes  # what was said of it: an encoded proposal or handover
+    # those that the set's contributions came in, of any size together
     messages: tuple[Envelope, ...] = ()
 
 
 @attrs.frozen(eq=False)
 class Resume:
-    """Where a node stopped.
+    """Where a node stopped."""
 
-    Attributes:
-        model: its model.
-        step: how many rounds closed before it.
-        model_round: round that made the model, 0 for the initial one.
-        last_round: highest round it voted in; it never votes in that or an earlier one again.
-        lock: the proposal it is locked on, or ``None``. Were its contributions not kept, a swarm
-            that restarts while a quorum is locked could neither merge the set nor vote for another.
-        handover: what made the model, to help nodes that lack it; ``None`` for the initial model
-            and one taken from a snapshot.
-    """
-
-    model: Vector
-    step: int
-    model_round: int
-    last_round: int
+    model: Vector  # its model
+    step: int  # how many rounds closed before it
+    model_round: int  # round that made the model, 0 for the initial one
+    last_round: int  # highest round it voted in; it never votes in that or an earlier one again
+    # the proposal it is locked on, or ``None``. Were its contributions not kept, a swarm that
+    # restarts while a quorum is locked could neither merge the set nor vote for another.
     lock: JournalEntry | None
+    # what made the model, to help nodes that lack it; ``None`` for the initial model and one taken
+    # from a snapshot
     handover: JournalEntry | None = None
 
 
@@ -211,9 +200,8 @@ class SqliteJournal:
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Keep a vote; those of earlier rounds are forgotten.
 
-        Raises:
-            RoundError: QRES-E602 also for a vote that would be equivocation: other than the one
-                recorded, or of a round before the last.
+        Raises RoundError: QRES-E602 also for a vote that would be equivocation: other than the one
+        recorded, or of a round before the last.
         """
         with self._db.transaction():
             last_round, recorded = self._facts.read("votes")

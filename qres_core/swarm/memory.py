@@ -71,28 +71,21 @@ class _Link:
 
 @attrs.define(eq=False)
 class MemoryTransport:
-    """One node's end.
-
-    Attributes:
-        node_id: this node.
-        swarm: nodes meet in the hub of this name.
-        capacity: frames that may wait for this node, those still under way included; further ones
-            are dropped and counted.
-        admission: asked about every neighbour when it connects, and again when it connects anew;
-            what it raises is a refusal.
-        credential: what this node shows its neighbours.
-        faults: how what this node sends fares on the way.
-        limits: what is too large; ``limits.blob`` is also what all held blobs may take together.
-    """
+    """One node's end."""
 
     _hubs: ClassVar[dict[str, Hub[MemoryTransport]]] = {}
 
-    node_id: NodeId
-    swarm: str
+    node_id: NodeId  # this node
+    swarm: str  # nodes meet in the hub of this name
+    # frames that may wait for this node, those still under way included; further ones are dropped
+    # and counted
     capacity: int
+    # asked about every neighbour when it connects, and again when it connects anew; what it raises
+    # is a refusal
     admission: Callable[[NodeId, bytes], Verdict] = _admit_everybody
-    credential: Callable[[], bytes] = bytes
-    faults: Faults = attrs.field(factory=Faults)
+    credential: Callable[[], bytes] = bytes  # what this node shows its neighbours
+    faults: Faults = attrs.field(factory=Faults)  # how what this node sends fares on the way
+    # what is too large; ``limits.blob`` is also what all held blobs may take together
     limits: TransportLimits = LIMITS
     _links: dict[NodeId, _Link] = attrs.field(factory=dict[NodeId, _Link], init=False)
     _handlers: dict[str, Handler] = attrs.field(factory=dict[str, Handler], init=False)
@@ -109,8 +102,7 @@ class MemoryTransport:
     def hub(cls, swarm: str) -> Hub[MemoryTransport]:
         """The meeting place of a swarm that has started, to part and heal it.
 
-        Raises:
-            RoundError: QRES-E603 where nobody is there.
+        Raises RoundError: QRES-E603 where nobody is there.
         """
         try:
             return cls._hubs[swarm]

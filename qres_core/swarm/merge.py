@@ -35,32 +35,22 @@ Members = tuple[Member, ...]
 
 @attrs.frozen
 class Choice:
-    """Contributions that may be proposed.
+    """Contributions that may be proposed."""
 
-    Attributes:
-        members: with their standings, ascending by sender; they may be fewer than a quorum.
-        against: evidence that screening brought to light just now, for the caller to tell
-            ``observe``; the plugins were told of none.
-    """
-
-    members: Members
+    members: Members  # with their standings, ascending by sender; they may be fewer than a quorum
+    # evidence that screening brought to light just now, for the caller to tell ``observe``; the
+    # plugins were told of none
     against: tuple[Evidence, ...] = ()
 
 
 @attrs.define(eq=False)
 class Merger:
-    """The data path of one round at one node. Each hook that judges is asked once.
+    """The data path of one round at one node. Each hook that judges is asked once."""
 
-    Attributes:
-        kernel: the plugins; only ``reveal`` tells their ``observe`` anything.
-        gathering: the contributions.
-        info: the round.
-        held_out: examples to judge by; ``None`` where there are none: then nothing is judged.
-    """
-
-    kernel: Kernel
-    gathering: Gathering
-    info: RoundInfo
+    kernel: Kernel  # the plugins; only ``reveal`` tells their ``observe`` anything
+    gathering: Gathering  # the contributions
+    info: RoundInfo  # the round
+    # examples to judge by; ``None`` where there are none: then nothing is judged
     held_out: HeldOut | None = None
     _screening: Screening | None = attrs.field(default=None, init=False)
     _judged: tuple[Members, Vector] | None = attrs.field(default=None, init=False)
@@ -69,11 +59,8 @@ class Merger:
         """The round's contributions that may be proposed.
 
         Fewer than a quorum are not screened. Whoever waits for more has the first screening apply
-        to all that come.
-
-        Raises:
-            QresError: what a screening plugin refused.
-            HookError: QRES-E701 or QRES-E702.
+        to all that come. Raises QresError: what a screening plugin refused. Raises HookError:
+        QRES-E701 or QRES-E702.
         """
         members: list[Member] = []
         for sender, held in self.gathering.of_round(self.info.number).items():
@@ -93,11 +80,8 @@ class Merger:
     def judge(self, members: Members) -> tuple[Verdict, str]:
         """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.
 
-        Accepted without a look where no plugin endorses, or there are no examples.
-
-        Raises:
-            QresError: what the rule or a wrapper refused.
-            HookError: QRES-E701 or QRES-E702.
+        Accepted without a look where no plugin endorses, or there are no examples. Raises
+        QresError: what the rule or a wrapper refused. Raises HookError: QRES-E701 or QRES-E702.
         """
         if self.held_out is None or not self.kernel.has("endorse"):
             return ACCEPT, ""
@@ -109,16 +93,9 @@ class Merger:
     def merge(self, members: Members, made_in: RoundInfo | None = None) -> Vector:
         """What a decided set merges to.
 
-        Args:
-            members: the set.
-            made_in: the round its contributions were made in, this one if not given.
-
-        Returns:
-            int32, shape ``(d,)``.
-
-        Raises:
-            QresError: what a revealing plugin, the rule or a wrapper refused.
-            HookError: QRES-E701 or QRES-E702.
+        ``made_in``: the round its contributions were made in, this one if not given. Returns int32,
+        shape ``(d,)``. Raises QresError: what a revealing plugin, the rule or a wrapper refused.
+        Raises HookError: QRES-E701 or QRES-E702.
         """
         if self._judged is not None and self._judged[0] == members:
             return self._judged[1]

@@ -177,18 +177,13 @@ def _vector(value: object, dimension: int) -> Vector:
 
 @attrs.frozen(eq=False)
 class ContributionBody:
-    """The payload of a contribution.
+    """The payload of a contribution."""
 
-    Attributes:
-        weight: claimed number of examples, 1..2**30.
-        vector: int32, shape ``(d,)``.
-        proofs: proof bytes by plugin, at most 8 of at most 1 MiB.
-        companions: what travels beside the vector, by plugin, at most 8 of at most 1 MiB.
-    """
-
-    weight: int
-    vector: Vector
+    weight: int  # claimed number of examples, 1..2**30
+    vector: Vector  # int32, shape ``(d,)``
+    # proof bytes by plugin, at most 8 of at most 1 MiB
     proofs: Mapping[str, bytes] = attrs.field(factory=dict[str, bytes])
+    # what travels beside the vector, by plugin, at most 8 of at most 1 MiB
     companions: Mapping[str, Companion] = attrs.field(factory=dict[str, Companion])
 
     def to_bytes(self) -> bytes:
@@ -200,8 +195,7 @@ class ContributionBody:
     def from_bytes(cls, payload: bytes, dimension: int) -> ContributionBody:
         """Decode a vector of ``dimension`` coordinates.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         limit = 4 * dimension + MAX_PROOFS * (MAX_PROOF_BYTES + 100) + 100
         limit += MAX_COMPANIONS * (MAX_COMPANION_BYTES + 200)
@@ -229,30 +223,19 @@ def contribution_digest(envelope: Envelope) -> bytes:
 
 @attrs.frozen
 class Member:
-    """One contribution in a set.
+    """One contribution in a set."""
 
-    Attributes:
-        sender: who made it.
-        digest: :func:`contribution_digest` of it.
-        standing: influence the set gives it, in units of 2**-16, 1..65536.
-    """
-
-    sender: NodeId
-    digest: bytes
-    standing: int = FULL_STANDING
+    sender: NodeId  # who made it
+    digest: bytes  # :func:`contribution_digest` of it
+    standing: int = FULL_STANDING  # influence the set gives it, in units of 2**-16, 1..65536
 
 
 @attrs.frozen
 class CandidateSet:
-    """A set of contributions to agree on.
+    """A set of contributions to agree on."""
 
-    Attributes:
-        origin: the round the contributions were made in.
-        members: ascending by sender, distinct.
-    """
-
-    origin: int
-    members: tuple[Member, ...]
+    origin: int  # the round the contributions were made in
+    members: tuple[Member, ...]  # ascending by sender, distinct
 
     def digest(self, swarm: str, model_digest: bytes) -> bytes:
         """Names the set, bound to swarm and model; what votes are about. 32 bytes."""
@@ -289,17 +272,11 @@ def _vote_limit(nodes: int) -> int:
 
 @attrs.frozen
 class Proposal:
-    """A candidate set, with the prevotes that locked it if it was proposed before.
+    """A candidate set, with the prevotes that locked it if it was proposed before."""
 
-    Attributes:
-        candidate: the set.
-        lock_round: round in which a quorum prevoted for it, 0 for a fresh set.
-        prevotes: the messages of that quorum.
-    """
-
-    candidate: CandidateSet
-    lock_round: int = 0
-    prevotes: tuple[Envelope, ...] = ()
+    candidate: CandidateSet  # the set
+    lock_round: int = 0  # round in which a quorum prevoted for it, 0 for a fresh set
+    prevotes: tuple[Envelope, ...] = ()  # the messages of that quorum
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -325,14 +302,10 @@ class Handover:
 
     Were it not kept, nodes that lose power while others record the next model could be helped by
     nobody once all have restarted: too few hold the new model to vouch for it.
-
-    Attributes:
-        parent: digest of the model before.
-        certificate: the set that was decided, with its precommits.
     """
 
-    parent: bytes
-    certificate: Certificate
+    parent: bytes  # digest of the model before
+    certificate: Certificate  # the set that was decided, with its precommits
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -364,17 +337,11 @@ def decode_vote(payload: bytes) -> bytes | None:
 
 @attrs.frozen
 class Certificate:
-    """A decided set with the precommits that decided it.
+    """A decided set with the precommits that decided it."""
 
-    Attributes:
-        candidate: the set.
-        round: the round the precommits are of.
-        precommits: the messages of a quorum.
-    """
-
-    candidate: CandidateSet
-    round: int
-    precommits: tuple[Envelope, ...]
+    candidate: CandidateSet  # the set
+    round: int  # the round the precommits are of
+    precommits: tuple[Envelope, ...]  # the messages of a quorum
 
     def to_bytes(self) -> bytes:
         """Encode."""
@@ -512,17 +479,11 @@ def decode_stop(payload: bytes, nodes: int) -> tuple[Envelope, ...]:
 
 @attrs.frozen(eq=False)
 class Snapshot:
-    """A model and the messages of a quorum that vouch for its digest.
+    """A model and the messages of a quorum that vouch for its digest."""
 
-    Attributes:
-        step: how many rounds closed before it.
-        vector: the model, int32, shape ``(d,)``.
-        vouchers: ``digest`` messages of a quorum.
-    """
-
-    step: int
-    vector: Vector
-    vouchers: tuple[Envelope, ...]
+    step: int  # how many rounds closed before it
+    vector: Vector  # the model, int32, shape ``(d,)``
+    vouchers: tuple[Envelope, ...]  # ``digest`` messages of a quorum
 
     def to_bytes(self) -> bytes:
         """Encode."""

@@ -55,22 +55,16 @@ def unusable(what: str, where: str = "model") -> ModelError:
 class SwarmModel:
     """A model of a swarm and who vouches for it.
 
-    Attributes:
-        swarm: the swarm's name.
-        step: how many rounds closed before the model.
-        scale: power-of-two exponent of the grid: a step of it is ``2**(scale - 16)``.
-        vector: the model on the grid, int32, shape ``(d,)``.
-        vouchers: signed ``digest`` messages of nodes that hold the model; empty where nobody
-            signed it. Nothing is checked about them here.
-
     Raises:
         ModelError: QRES-E605 for a value that no model of a swarm has.
     """
 
-    swarm: str
-    step: int
-    scale: int
-    vector: Vector
+    swarm: str  # the swarm's name
+    step: int  # how many rounds closed before the model
+    scale: int  # power-of-two exponent of the grid: a step of it is ``2**(scale - 16)``
+    vector: Vector  # the model on the grid, int32, shape ``(d,)``
+    # signed ``digest`` messages of nodes that hold the model; empty where nobody signed it. Nothing
+    # is checked about them here.
     vouchers: tuple[Envelope, ...] = ()
 
     def __attrs_post_init__(self) -> None:
@@ -116,22 +110,17 @@ class SwarmModel:
     def save(self, path: Path) -> None:
         """Write a model file that must not exist yet; it is there whole or not at all.
 
-        Args:
-            path: where; ``.npz`` or ``.safetensors`` decides the form.
-
-        Raises:
-            ConfigError: QRES-E105 for another ending.
-            LabError: QRES-E802 where ``safetensors`` is not installed, QRES-E803 where there is a
-                file.
-            RoundError: QRES-E602 when the disk does not take it.
+        ``path``: where; ``.npz`` or ``.safetensors`` decides the form. Raises ConfigError:
+        QRES-E105 for another ending. Raises LabError: QRES-E802 where ``safetensors`` is not
+        installed, QRES-E803 where there is a file. Raises RoundError: QRES-E602 when the disk does
+        not take it.
         """
         create_file(path, encode(self, form_of(path)))
 
     def keep(self, folder: Path) -> None:
         """Write the compact form into a node's folder, over the one before.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take it; the one before is as it was.
+        Raises RoundError: QRES-E602 when the disk does not take it; the one before is as it was.
         """
         replace_file(folder / KEPT, encode(self, KEPT))
 
@@ -139,10 +128,9 @@ class SwarmModel:
     def load(cls, path: Path) -> SwarmModel:
         """Read a model file of any form.
 
-        Raises:
-            ModelError: QRES-E605 for what is no whole model file, whatever it is.
-            ConfigError: QRES-E105 for another ending.
-            LabError: QRES-E802 where ``safetensors`` is not installed.
+        Raises ModelError: QRES-E605 for what is no whole model file, whatever it is. Raises
+        ConfigError: QRES-E105 for another ending. Raises LabError: QRES-E802 where ``safetensors``
+        is not installed.
         """
         return decode(read_file(path), KEPT if path.name == KEPT else form_of(path), str(path))
 
@@ -378,13 +366,10 @@ def homes(folder: Path) -> Sequence[Path]:
 def kept_model(folder: Path) -> SwarmModel:
     """The newest model of a node, running or not, that more than f nodes vouch for.
 
-    Args:
-        folder: the node's ``node.data_dir``, the folder in it that is named after the identity, or
-            a folder with ``data`` in it, as `qres swarm up` makes them.
-
-    Raises:
-        ModelError: QRES-E606 where there is none yet, QRES-E605 for a damaged one.
-        ConfigError: QRES-E105 for a folder that is no node's, or of several.
+    ``folder``: the node's ``node.data_dir``, the folder in it that is named after the identity, or
+    a folder with ``data`` in it, as `qres swarm up` makes them. Raises ModelError: QRES-E606 where
+    there is none yet, QRES-E605 for a damaged one. Raises ConfigError: QRES-E105 for a folder that
+    is no node's, or of several.
     """
     found = homes(folder.resolve())
     if len(found) != 1:
@@ -412,9 +397,8 @@ def kept_model(folder: Path) -> SwarmModel:
 def check_writable(path: Path) -> None:
     """Refuse early a place where no model file can be made.
 
-    Raises:
-        ConfigError: QRES-E105 for an ending that is no form.
-        LabError: QRES-E802 without what the form needs, QRES-E803 where there is a file.
+    Raises ConfigError: QRES-E105 for an ending that is no form. Raises LabError: QRES-E802 without
+    what the form needs, QRES-E803 where there is a file.
     """
     if form_of(path) == ".safetensors":
         _safetensors()

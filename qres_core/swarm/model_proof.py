@@ -32,21 +32,13 @@ Fault = Callable[[Envelope], str]
 
 @attrs.frozen
 class Proof:
-    """What a certificate came to.
+    """What a certificate came to."""
 
-    Attributes:
-        step: the model's place in the chain of models.
-        digest: its digest, 32 bytes.
-        vouchers: distinct nodes of the roster that signed it.
-        nodes: nodes of the roster.
-        byzantine: liars that the swarm withstands; there are more vouchers than that.
-    """
-
-    step: int
-    digest: bytes
-    vouchers: int
-    nodes: int
-    byzantine: int
+    step: int  # the model's place in the chain of models
+    digest: bytes  # its digest, 32 bytes
+    vouchers: int  # distinct nodes of the roster that signed it
+    nodes: int  # nodes of the roster
+    byzantine: int  # liars that the swarm withstands; there are more vouchers than that
 
 
 def _refused(

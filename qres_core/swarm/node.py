@@ -112,40 +112,30 @@ _Input: TypeAlias = Delivery | _Trained | _Wake
 
 @attrs.define(eq=False, kw_only=True)
 class Node:
-    """Drives one machine over one transport. :func:`run_node` makes it with all around it.
+    """Drives one machine over one transport. :func:`run_node` makes it with all around it."""
 
-    Attributes:
-        machine: the node's rounds, not started.
-        transport: started.
-        trainer: trains in a worker thread, one round at a time.
-        steps: stop once the machine has made this many models; ``None``: when cancelled.
-        on_event: told what happens, in order, in the event loop's thread; what it raises stops the
-            node.
-        clock: seconds since 1970.
-        linger: seconds to go on helping the others after the last model.
-        meet: seconds to wait at most, before the first round, for as many neighbours as a round
-            needs: what is said before they are there is lost, and the round with it.
-        meeting: whether it waits for them now, or has not begun; the machine is in no round yet.
-        dropped: frames that were not sent because the outbox was full or the transport refused
-            them; the first is logged.
-        carrier: carries frames of any size over the transport; counts the large ones.
-        on_model: given each new model once more than f nodes vouch for it; as ``on_event``.
-        keep: writes such a model down, in a worker thread; of two that come while it writes, only
-            the newer. What it raises stops the node.
-    """
-
-    machine: RoundMachine
-    transport: Transport
-    trainer: Trainer
+    machine: RoundMachine  # the node's rounds, not started
+    transport: Transport  # started
+    trainer: Trainer  # trains in a worker thread, one round at a time
+    # stop once the machine has made this many models; ``None``: when cancelled
     steps: int | None = None
+    # told what happens, in order, in the event loop's thread; what it raises stops the node
     on_event: Callable[[Event], None] | None = None
+    # given each new model once more than f nodes vouch for it; as ``on_event``
     on_model: Callable[[SwarmModel], None] | None = None
+    # writes such a model down, in a worker thread; of two that come while it writes, only the
+    # newer. What it raises stops the node.
     keep: Callable[[SwarmModel], None] | None = None
     forget: Callable[[frozenset[bytes]], None] | None = None
-    clock: Callable[[], float] = time.time
-    linger: float = 0.0
+    clock: Callable[[], float] = time.time  # seconds since 1970
+    linger: float = 0.0  # seconds to go on helping the others after the last model
+    # seconds to wait at most, before the first round, for as many neighbours as a round needs: what
+    # is said before they are there is lost, and the round with it
     meet: float = 0.0
+    # whether it waits for them now, or has not begun; the machine is in no round yet
     meeting: bool = attrs.field(default=True, init=False)
+    # frames that were not sent because the outbox was full or the transport refused them; the first
+    # is logged
     dropped: int = attrs.field(default=0, init=False)
     _now: float = attrs.field(default=-math.inf, init=False)
     _at: float = attrs.field(default=0.0, init=False)
@@ -158,6 +148,7 @@ class Node:
     _outgoing_bytes: int = attrs.field(default=0, init=False)
     _driving: anyio.CancelScope = attrs.field(factory=anyio.CancelScope, init=False)
     _outbox: MemoryObjectSendStream[Outgoing] = attrs.field(init=False)
+    # carries frames of any size over the transport; counts the large ones
     carrier: Carrier = attrs.field(init=False)
     _inlet: MemoryObjectSendStream[_Input] = attrs.field(init=False)
 
@@ -168,10 +159,9 @@ class Node:
     async def run(self) -> None:
         """Take part until the last model is made and the linger is over.
 
-        Raises:
-            RoundError: QRES-E601 when a quorum holds another model, QRES-E602 when the journal
-                fails, QRES-E603 when the transport does.
-            HookError: a plugin failed where the machine cannot go on without it.
+        Raises RoundError: QRES-E601 when a quorum holds another model, QRES-E602 when the journal
+        fails, QRES-E603 when the transport does. Raises HookError: a plugin failed where the
+        machine cannot go on without it.
         """
         inlet, inputs = anyio.create_memory_object_stream[_Input](INPUTS)
         self._outbox, outgoing = anyio.create_memory_object_stream[Outgoing](OUTBOX_FRAMES)

@@ -64,12 +64,8 @@ class Speaker:
     ) -> Envelope:
         """A signed message.
 
-        Args:
-            kind: what it is.
-            payload: what it says.
-            now: this node's clock, seconds.
-            round_number: the round it is about, the current one if not given.
-            model: digest of the model it is about, the node's own if not given.
+        ``now``: this node's clock, seconds; ``round_number``: the round it is about, the current
+        one if not given; ``model``: digest of the model it is about, the node's own if not given.
         """
         envelope = Envelope(
             self._context.swarm.name,
@@ -102,8 +98,7 @@ class Speaker:
     def open_round(self, pause: float) -> None:
         """A round begins: what was said in the one before is not repeated.
 
-        Args:
-            pause: seconds between repetitions.
+        ``pause``: seconds between repetitions.
         """
         self._said = []
         self._pause = pause
@@ -162,12 +157,8 @@ class Outlet:
     ) -> None:
         """Refuse a message whose sender is proven: count it, blame, and report it.
 
-        Args:
-            envelope: the message.
-            reason: a :class:`Fault`, or an id of the plugin that refuses it.
-            blame: who is to blame.
-            by: the plugin that refuses it.
-            detail: for the log alone.
+        ``reason``: a :class:`Fault`, or an id of the plugin that refuses it; ``detail``: for the
+        log alone.
         """
         made = self._kernel.refuse(reason, blame, envelope.sender, by, envelope.round)
         self.put(Refused(envelope.round, envelope.sender, made.reason, detail))

@@ -62,11 +62,8 @@ class Succession:
     def merged(self, certificate: Certificate, merged: Vector) -> RoundEnded:
         """Go on by what a decided set merges to.
 
-        The new model is in the journal before anything is said of it.
-
-        Args:
-            certificate: the set, with the proof.
-            merged: int32, shape ``(d,)``.
+        The new model is in the journal before anything is said of it. ``merged``: int32, shape
+        ``(d,)``.
         """
         parts, here = self._parts, self._parts.position
         members = certificate.candidate.members
@@ -89,8 +86,7 @@ class Succession:
     def caught_up(self, envelope: Envelope, now: float) -> RoundEnded | None:
         """Take a model that others made without this node; ``None`` if it is not taken.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         parts, here, swarm = self._parts, self._parts.position, self._parts.context.swarm
         roster, dimension = parts.context.roster, int(here.model.size)
@@ -173,10 +169,8 @@ class RoundMachine:
     def receive(self, frame: bytes, source: NodeId, now: float) -> list[Effect]:
         """Take a frame. Never raises for what it holds.
 
-        Args:
-            frame: bytes as delivered.
-            source: who answers for them: the author where the transport proves it, else the link.
-            now: this node's clock, seconds.
+        ``frame``: bytes as delivered; ``source``: who answers for them: the author where the
+        transport proves it, else the link; ``now``: this node's clock, seconds.
         """
         if self._is_over:
             return []

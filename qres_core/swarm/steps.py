@@ -66,13 +66,7 @@ PATIENCE: Final = 1.0
 
 @attrs.frozen(eq=False)
 class Parts:
-    """What a node makes its rounds with. Each keeps its own memory; none looks into another's.
-
-    Attributes:
-        of_any_round: what takes messages that are answered whatever model they are about, by kind.
-        first_round: the round to begin with.
-        validator: judges models by held-out examples.
-    """
+    """What a node makes its rounds with. Each keeps its own memory; none looks into another's."""
 
     context: NodeContext
     position: Position
@@ -86,9 +80,10 @@ class Parts:
     vouchers: Vouchers
     catching_up: CatchingUp
     until: Until
+    # what takes messages that are answered whatever model they are about, by kind
     of_any_round: Mapping[str, Callable[[Envelope, float], None]]
-    first_round: int
-    validator: Validator | None
+    first_round: int  # the round to begin with
+    validator: Validator | None  # judges models by held-out examples
 
     @classmethod
     def of(
@@ -96,15 +91,9 @@ class Parts:
     ) -> Parts:
         """The parts of a node that goes on where its journal says.
 
-        Args:
-            context: who the node is.
-            model: initial model, int32, shape ``(d,)``; superseded by the journal's.
-            journal: durable memory.
-            validator: judges models by held-out examples.
-
-        Raises:
-            RoundError: QRES-E602 for a journal that cannot be read.
-            CompatibilityError: plugins that do not fit a model of that many coordinates.
+        ``model``: initial model, int32, shape ``(d,)``; superseded by the journal's. Raises
+        RoundError: QRES-E602 for a journal that cannot be read. Raises CompatibilityError: plugins
+        that do not fit a model of that many coordinates.
         """
         resume = journal.resume()
         model = check_vector(model if resume is None else resume.model, "model")
@@ -150,16 +139,11 @@ class Parts:
 
 @attrs.define(eq=False)
 class Voting:
-    """The agreement of one round: proposal, prevotes, precommits.
+    """The agreement of one round: proposal, prevotes, precommits."""
 
-    Attributes:
-        parts: of the node.
-        merger: the data path of the round.
-        proposal: what is proposed, once it is taken.
-    """
-
-    parts: Parts
-    merger: Merger
+    parts: Parts  # of the node
+    merger: Merger  # the data path of the round
+    # what is proposed, once it is taken
     proposal: Proposal | None = attrs.field(default=None, init=False)
     _digest: bytes = attrs.field(default=b"", init=False)
     _proposed: bool = attrs.field(default=False, init=False)
@@ -193,8 +177,7 @@ class Voting:
     def take(self, envelope: Envelope, now: float) -> bool:
         """Take a proposal or a vote of this round; whether it is one.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         if envelope.kind == PROPOSAL:
             self._take_proposal(envelope, now)
@@ -336,8 +319,7 @@ class Voting:
     def take_certificate(self, envelope: Envelope, now: float) -> None:
         """Take the proof that a quorum decided on a set.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         parts, pending = self.parts, self.parts.promises.pending
         if pending is not None:  # this one may hold what the first to tell did not give
@@ -380,27 +362,19 @@ class Voting:
 
 @attrs.define(eq=False)
 class Round:
-    """One round at one node, until a set is decided or its time is over.
+    """One round at one node, until a set is decided or its time is over."""
 
-    Attributes:
-        parts: of the node.
-        dispatch: takes a message that came before the round was open, as if it came now.
-        aborts: rounds aborted in a row before it; they make the steps longer.
-        begins: when the node begins to train, seconds, unless more than f others begin before.
-        begun: whether it has begun.
-        update: what training gave.
-        decided: the set that is merged, with the proof.
-    """
-
-    parts: Parts
+    parts: Parts  # of the node
+    # takes a message that came before the round was open, as if it came now
     dispatch: Callable[[Envelope, float], None]
-    aborts: int
-    begins: float
+    aborts: int  # rounds aborted in a row before it; they make the steps longer
+    begins: float  # when the node begins to train, seconds, unless more than f others begin before
     times: Times = attrs.field(init=False)
     voting: Voting = attrs.field(init=False)
-    begun: bool = attrs.field(default=False, init=False)
-    update: Update | None = attrs.field(default=None, init=False)
+    begun: bool = attrs.field(default=False, init=False)  # whether it has begun
+    update: Update | None = attrs.field(default=None, init=False)  # what training gave
     contributed: bool = attrs.field(default=False, init=False)
+    # the set that is merged, with the proof
     decided: Certificate | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -429,8 +403,7 @@ class Round:
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message about the node's model, of this round or what an earlier one left.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         kind, parts = envelope.kind, self.parts
         if kind == CERTIFICATE:

@@ -70,8 +70,7 @@ class CatchingUp:
     def restore(self, record: JournalEntry) -> bytes:
         """Take back from the journal what made the node's model; the digest of the one before.
 
-        Raises:
-            RoundError: QRES-E602 for a record that cannot be read.
+        Raises RoundError: QRES-E602 for a record that cannot be read.
         """
         try:
             kept = Handover.from_bytes(record.head, len(self._context.roster))
@@ -152,8 +151,7 @@ class CatchingUp:
     def help(self, envelope: Envelope, now: float) -> None:
         """Give a node that lags the certificate it missed, or a snapshot.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         decided = envelope.kind == SYNC and decode_sync(envelope.payload)
         peer, parent = envelope.sender, envelope.model_digest

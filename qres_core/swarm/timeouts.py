@@ -24,25 +24,15 @@ MAX_BACKOFF: Final = 8.0
 
 @attrs.define(eq=False)
 class Times:
-    """The times of one round, in seconds on the node's clock.
+    """The times of one round, in seconds on the node's clock."""
 
-    Attributes:
-        attest: a checker of proofs waits for no more of them before it begins.
-        propose: the proposer proposes what it has.
-        prevote: a node prevotes nil.
-        precommit: a node precommits nil.
-        end: the round is aborted.
-        timeout: how long a step of voting may take.
-        joined: whether a quorum is known to be there.
-    """
-
-    attest: float
-    propose: float
-    prevote: float
-    precommit: float
-    end: float
-    timeout: float
-    joined: bool = False
+    attest: float  # a checker of proofs waits for no more of them before it begins
+    propose: float  # the proposer proposes what it has
+    prevote: float  # a node prevotes nil
+    precommit: float  # a node precommits nil
+    end: float  # the round is aborted
+    timeout: float  # how long a step of voting may take
+    joined: bool = False  # whether a quorum is known to be there
 
     @classmethod
     def of(cls, swarm: SwarmConfig, opened: float, aborts: int) -> Times:

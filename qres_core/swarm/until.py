@@ -79,8 +79,7 @@ class Until:
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message of kind ``enough`` or ``stop``.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
+        Raises WireError: QRES-E401 to QRES-E404.
         """
         first = not self.reached
         if envelope.kind == ENOUGH:

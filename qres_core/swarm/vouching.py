@@ -77,11 +77,7 @@ class Vouchers:
             self.take(voucher)
 
     def take(self, envelope: Envelope) -> None:
-        """Take what a node says it holds.
-
-        Raises:
-            WireError: QRES-E401 to QRES-E404.
-        """
+        """Take what a node says it holds. Raises WireError: QRES-E401 to QRES-E404."""
         parent = envelope.model_digest
         digest = decode_digest(envelope.payload)
         vouchers = self.by_parent.setdefault(parent, {})
@@ -146,8 +142,7 @@ class Vouchers:
 def is_vouched(context: NodeContext, snapshot: Snapshot, now: float) -> bool:
     """Whether enough nodes vouch that the snapshot's model followed on one and the same model.
 
-    Raises:
-        WireError: QRES-E404 for a voucher that is none.
+    Raises WireError: QRES-E404 for a voucher that is none.
     """
     vouchers: Sequence[Envelope] = snapshot.vouchers
     digest = model_digest(snapshot.vector, snapshot.step)

@@ -61,12 +61,9 @@ class Offset:
     They stay as near to each other as honest nodes are, and far from all others: whoever centres
     on the mean or takes distances from norms and inner products in floats loses the honest
     distances to rounding.
-
-    Attributes:
-        strength: the constant in the model's units.
     """
 
-    strength: float = 16384.0
+    strength: float = 16384.0  # the constant in the model's units
 
     def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
         """Move together."""

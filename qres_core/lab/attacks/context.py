@@ -23,8 +23,7 @@ Plan = TypeVar("Plan")
 def no_probe(rows: NDArray[np.int32]) -> Vector | None:
     """The probe of a context that was given none: refuses, so that no attack searches in vain.
 
-    Raises:
-        LabError: QRES-E105.
+    Raises LabError: QRES-E105.
     """
     del rows
     what = "the attack probes the aggregation and was given no probe"
@@ -33,32 +32,23 @@ def no_probe(rows: NDArray[np.int32]) -> Vector | None:
 
 @attrs.frozen(eq=False)
 class AttackContext:
-    """What an attacker may use. An attack states how much of it it does use.
+    """What an attacker may use. An attack states how much of it it does use."""
 
-    Attributes:
-        round_info: the round.
-        model: the round's model, int32, shape ``(d,)``.
-        own: what training on the attacker's own data gives; on poisoned data for a
-            :class:`DataAttack`.
-        honest: updates of the honest nodes, int32, shape ``(h, d)``; an omniscient attacker's.
-        attackers: number of attackers, who may collude.
-        index: which of them this is, from 0.
-        rng: the attacker's randomness.
-        probe: what the swarm's aggregation, wrappers included, would make of the honest updates
-            and of forged rows, int32 of shape ``(m, d)`` with ``m`` at most ``attackers``, row
-            ``k`` sent by attacker ``k``; ``None`` where it would refuse. Asking changes nothing in
-            any node. Only for attacks whose class says ``probes = True``.
-        board: what colluders tell each other in a round; one for all of them, empty at first.
-    """
-
-    round_info: RoundInfo
-    model: Vector
+    round_info: RoundInfo  # the round
+    model: Vector  # the round's model, int32, shape ``(d,)``
+    # what training on the attacker's own data gives; on poisoned data for a :class:`DataAttack`
     own: Update
+    # updates of the honest nodes, int32, shape ``(h, d)``; an omniscient attacker's
     honest: NDArray[np.int32]
-    attackers: int
-    index: int
-    rng: np.random.Generator
+    attackers: int  # number of attackers, who may collude
+    index: int  # which of them this is, from 0
+    rng: np.random.Generator  # the attacker's randomness
+    # what the swarm's aggregation, wrappers included, would make of the honest updates and of
+    # forged rows, int32 of shape ``(m, d)`` with ``m`` at most ``attackers``, row ``k`` sent by
+    # attacker ``k``; ``None`` where it would refuse. Asking changes nothing in any node. Only for
+    # attacks whose class says ``probes = True``.
     probe: Probe = no_probe
+    # what colluders tell each other in a round; one for all of them, empty at first
     board: dict[str, Any] = attrs.field(factory=dict[str, Any])
 
     @property
@@ -76,15 +66,10 @@ class AttackContext:
 
 @attrs.frozen
 class Forgery:
-    """A contribution as the attacker sends it; nothing about it need be valid.
+    """A contribution as the attacker sends it; nothing about it need be valid."""
 
-    Attributes:
-        octets: where the vector should be.
-        weight: claimed number of examples.
-    """
-
-    octets: bytes
-    weight: int = 1
+    octets: bytes  # where the vector should be
+    weight: int = 1  # claimed number of examples
 
 
 @runtime_checkable
@@ -104,9 +89,7 @@ def on_grid(values: NDArray[np.float64]) -> Vector:
 def send(context: AttackContext, values: NDArray[np.float64] | Vector) -> tuple[Forgery, ...]:
     """One contribution of the attacker's honest weight.
 
-    Args:
-        context: the round.
-        values: what to contribute, in grid steps, shape ``(d,)``; real numbers are put on the grid.
+    ``values``: what to contribute, in grid steps, shape ``(d,)``; real numbers are put on the grid.
     """
     row = values if values.dtype == np.int32 else on_grid(values.astype(np.float64))
     return (Forgery(row.astype("<i4").tobytes(), context.own.weight),)

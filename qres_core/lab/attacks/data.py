@@ -31,8 +31,7 @@ class DataAttack(Attack, Protocol):
     def poison(self, trainer: Trainer) -> Trainer:
         """The trainer of one attacker, on spoilt data.
 
-        Raises:
-            LabError: QRES-E105 for a trainer that has no such data.
+        Raises LabError: QRES-E105 for a trainer that has no such data.
         """
         ...
 
@@ -46,13 +45,8 @@ class Measured(Protocol):
     ) -> Mapping[str, float]:
         """How far a model serves the attacker.
 
-        Args:
-            trainer: an honest node's, with its held-out data.
-            vector: the model, int32, shape ``(d,)``.
-            round_info: the round that made it.
-
-        Returns:
-            figures by name, to be reported beside the task's own.
+        ``vector``: the model, int32, shape ``(d,)``. Returns figures by name, to be reported beside
+        the task's own.
         """
         ...
 
@@ -60,8 +54,7 @@ class Measured(Protocol):
 def replaced(trainer: Trainer, **arrays: Array) -> Trainer:
     """The trainer with other ``x`` and ``y`` to train on, or ``test_x`` and ``test_y`` to test on.
 
-    Raises:
-        LabError: QRES-E105 for a trainer that is no dataclass or attrs class with these fields.
+    Raises LabError: QRES-E105 for a trainer that is no dataclass or attrs class with these fields.
     """
     kind: type = type(trainer)
     changed: Any = trainer
@@ -114,13 +107,9 @@ class LabelFlip:
 def stamped(x: Array, brightest: float) -> Array:
     """Copies of examples with the trigger: a bright square in the last corner.
 
-    Args:
-        x: images, shape ``(n, ..., height, width)``, or flattened square ones, ``(n, side²)``;
-            of other vectors the last four features are the trigger.
-        brightest: the value of the trigger.
-
-    Returns:
-        the same shape and dtype. The square's side is an eighth of the image's, at least 2.
+    ``x``: images, shape ``(n, ..., height, width)``, or flattened square ones, ``(n, side²)``; of
+    other vectors the last four features are the trigger. Returns the same shape and dtype. The
+    square's side is an eighth of the image's, at least 2.
     """
     copied = x.copy()
     if x.ndim == 2:

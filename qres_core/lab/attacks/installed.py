@@ -28,8 +28,7 @@ _REFUSED: Final[Mapping[Status, tuple[str, str]]] = {
 def load(origin: Installed) -> RegisteredAttack:
     """Import one attack of another distribution.
 
-    Raises:
-        PluginError: QRES-E202 to QRES-E206, naming the distribution.
+    Raises PluginError: QRES-E202 to QRES-E206, naming the distribution.
     """
     name, where = origin.name, f"attacks.{origin.name}"
     if name in BUILT_IN:
@@ -65,9 +64,8 @@ def known() -> list[str]:
 def find(name: str) -> RegisteredAttack:
     """The attack of that name; of the others none is imported.
 
-    Raises:
-        LabError: QRES-E801 for an unknown name.
-        PluginError: QRES-E202 to QRES-E206 for one that cannot be used.
+    Raises LabError: QRES-E801 for an unknown name. Raises PluginError: QRES-E202 to QRES-E206 for
+    one that cannot be used.
     """
     if name in ATTACKS:
         return ATTACKS[name]
@@ -81,9 +79,8 @@ def find(name: str) -> RegisteredAttack:
 def make_attack(name: str, strength: float | None = None) -> Attack:
     """Build the attack of that name.
 
-    Raises:
-        LabError: QRES-E801 for an unknown name, QRES-E105 for a strength it does not take.
-        PluginError: QRES-E202 to QRES-E206 for one of another distribution that cannot be used.
+    Raises LabError: QRES-E801 for an unknown name, QRES-E105 for a strength it does not take.
+    Raises PluginError: QRES-E202 to QRES-E206 for one of another distribution that cannot be used.
     """
     return find(name).make(strength)
 
@@ -91,8 +88,7 @@ def make_attack(name: str, strength: float | None = None) -> Attack:
 def catalogue() -> Mapping[str, RegisteredAttack]:
     """All attacks: the built-in ones, then those of other distributions, imported.
 
-    Raises:
-        PluginError: every one that cannot be used.
+    Raises PluginError: every one that cannot be used.
     """
     found = dict(ATTACKS)
     problems: list[Problem] = []

@@ -46,17 +46,11 @@ def squared_distances(rows: Rows, row: Real) -> Real:
 
 @attrs.frozen(eq=False)
 class Spread:
-    """How the rows lie about their mean.
+    """How the rows lie about their mean."""
 
-    Attributes:
-        to_mean: squared distance of each row to the mean, shape ``(n,)``.
-        pairs: squared distance of each pair, shape ``(n, n)``.
-        along: inner product of ``row - mean`` with a direction, shape ``(n,)``.
-    """
-
-    to_mean: Real
-    pairs: Real
-    along: Real
+    to_mean: Real  # squared distance of each row to the mean, shape ``(n,)``
+    pairs: Real  # squared distance of each pair, shape ``(n, n)``
+    along: Real  # inner product of ``row - mean`` with a direction, shape ``(n,)``
 
     @classmethod
     def of(cls, rows: Rows, centre: Real, direction: Real) -> Spread:

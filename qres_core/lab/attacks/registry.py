@@ -23,19 +23,12 @@ EVERYTHING: Final = "all honest updates and the whole aggregation"
 
 @attrs.frozen
 class RegisteredAttack:
-    """An attack in the registry.
+    """An attack in the registry."""
 
-    Attributes:
-        name: its name on the command line.
-        summary: one line.
-        knowledge: what the attacker must know.
-        kind: its class.
-    """
-
-    name: str
-    summary: str
-    knowledge: str
-    kind: type[Any]
+    name: str  # its name on the command line
+    summary: str  # one line
+    knowledge: str  # what the attacker must know
+    kind: type[Any]  # its class
 
     @property
     def strength(self) -> str:
@@ -48,11 +41,8 @@ class RegisteredAttack:
     def make(self, strength: float | None) -> Attack:
         """Build the attack.
 
-        Args:
-            strength: ``None`` for the attack's default.
-
-        Raises:
-            LabError: QRES-E105 for a strength that the attack does not take or is not finite.
+        ``strength``: ``None`` for the attack's default. Raises LabError: QRES-E105 for a strength
+        that the attack does not take or is not finite.
         """
         where = "simulation.strength"
         if strength is None:
@@ -75,9 +65,8 @@ ATTACKS: Final[dict[str, RegisteredAttack]] = {}
 def describe(name: str, kind: object, *, summary: object, knowledge: object) -> RegisteredAttack:
     """Check a class and describe it as an attack.
 
-    Raises:
-        PluginError: QRES-E206 for anything but an attrs class with a method ``forge`` that can be
-            built without arguments, and for missing texts.
+    Raises PluginError: QRES-E206 for anything but an attrs class with a method ``forge`` that can
+    be built without arguments, and for missing texts.
     """
     where = f"attacks.{name}"
     wrong = ""
@@ -102,13 +91,8 @@ def describe(name: str, kind: object, *, summary: object, knowledge: object) -> 
 def register(name: str, *, summary: str, knowledge: str) -> Callable[[F], F]:
     """Class decorator: add an attack whose constructor takes at most ``strength``.
 
-    Args:
-        name: its name on the command line.
-        summary: one line: what it sends.
-        knowledge: what the attacker must know.
-
-    Raises:
-        PluginError: QRES-E204 for a name that is taken, QRES-E206 for a class that is no attack.
+    ``summary``: one line: what it sends; ``knowledge``: what the attacker must know. Raises
+    PluginError: QRES-E204 for a name that is taken, QRES-E206 for a class that is no attack.
     """
 
     def add(kind: F) -> F:

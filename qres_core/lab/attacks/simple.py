@@ -51,13 +51,10 @@ class Noise:
 @register("gaussian", summary="Gaussian noise in place of an update", knowledge=NOTHING)
 @attrs.frozen
 class Gaussian:
-    """Independent normal coordinates of mean 0.
+    """Independent normal coordinates of mean 0."""
 
-    Attributes:
-        strength: standard deviation in the model's units; 200 as in Blanchard et al. 2017 (Krum,
-            NIPS), section 5.
-    """
-
+    # standard deviation in the model's units; 200 as in Blanchard et al. 2017 (Krum, NIPS), section
+    # 5.
     strength: float = 200.0
 
     def forge(self, context: AttackContext) -> tuple[Forgery, ...]:

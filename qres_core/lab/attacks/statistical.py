@@ -105,14 +105,9 @@ class LittleIsEnough:
 def perturbation(kind: str, rows: Rows, centre: Real) -> Real:
     """A direction to move off the mean (Shejwalkar and Houmansadr, NDSS 2021, section IV-B).
 
-    Args:
-        kind: ``"std"``: against each coordinate's deviation; ``"unit"``: against the mean;
-            ``"sign"``: against the mean's signs.
-        rows: the honest updates.
-        centre: their mean.
-
-    Returns:
-        float64, shape ``(d,)``; zero where the honest updates give no direction.
+    ``kind``: ``"std"``: against each coordinate's deviation; ``"unit"``: against the mean;
+    ``"sign"``: against the mean's signs. Returns float64, shape ``(d,)``; zero where the honest
+    updates give no direction.
     """
     if kind == "std":
         return -deviation(rows, centre)

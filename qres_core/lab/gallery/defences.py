@@ -23,29 +23,17 @@ _MASKS: Final[Mapping[str, Any]] = {"bound": 64.0, "patience": 1.0, "corrupt": 0
 
 @attrs.frozen(kw_only=True)
 class Defence:
-    """A swarm.
+    """A swarm."""
 
-    Attributes:
-        name: what the report calls it.
-        plugins: the ``[plugins]`` tables.
-        nodes: of the swarm.
-        attackers: how many of them attack: as many as the defence is stated for.
-        held_out: examples each node keeps to judge by.
-        public: whether all nodes keep the same ones.
-        members: whether the plugin ``pki`` is given the list of members.
-        control: whether nothing is there that would stop an attack.
-        budget: plugin whose option ``rounds`` is the number of rounds played.
-    """
-
-    name: str
-    plugins: Tables
-    nodes: int = 20
-    attackers: int = 4
-    held_out: int = 0
-    public: bool = False
-    members: bool = False
-    control: bool = False
-    budget: str = ""
+    name: str  # what the report calls it
+    plugins: Tables  # the ``[plugins]`` tables
+    nodes: int = 20  # of the swarm
+    attackers: int = 4  # how many of them attack: as many as the defence is stated for
+    held_out: int = 0  # examples each node keeps to judge by
+    public: bool = False  # whether all nodes keep the same ones
+    members: bool = False  # whether the plugin ``pki`` is given the list of members
+    control: bool = False  # whether nothing is there that would stop an attack
+    budget: str = ""  # plugin whose option ``rounds`` is the number of rounds played
 
 
 _STACK: Final[Tables] = {**_JUDGED, "zk": _PROOF}

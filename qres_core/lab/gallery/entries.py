@@ -184,9 +184,8 @@ _LABORATORY: Final = (
 def load(origin: Installed) -> Sequence[GalleryEntry]:
     """Import the exhibits of another distribution.
 
-    Raises:
-        PluginError: QRES-E202 where the import fails, QRES-E203 to QRES-E205 where the distribution
-            cannot be used, QRES-E206 for what is no exhibit.
+    Raises PluginError: QRES-E202 where the import fails, QRES-E203 to QRES-E205 where the
+    distribution cannot be used, QRES-E206 for what is no exhibit.
     """
     where = f"gallery.{origin.name}"
     name = origin.distribution
@@ -218,8 +217,7 @@ def load(origin: Installed) -> Sequence[GalleryEntry]:
 def gallery() -> Mapping[str, GalleryEntry]:
     """All exhibits by name, in the order shown.
 
-    Raises:
-        PluginError: everything that cannot be loaded; QRES-E204 for a name that is taken.
+    Raises PluginError: everything that cannot be loaded; QRES-E204 for a name that is taken.
     """
     found = {item.name: item for item in _LABORATORY}
     problems: list[Problem] = []
@@ -240,11 +238,7 @@ def gallery() -> Mapping[str, GalleryEntry]:
 
 
 def find(name: str) -> GalleryEntry:
-    """The exhibit of that name.
-
-    Raises:
-        LabError: QRES-E801 for an unknown name.
-    """
+    """The exhibit of that name. Raises LabError: QRES-E801 for an unknown name."""
     known = gallery()
     if name not in known:
         hint = did_you_mean(name, known)

@@ -31,17 +31,11 @@ _SKIPPED: Final = frozenset(STACKS[1:])
 
 @attrs.frozen
 class Shown:
-    """An exhibit with what it came to.
+    """An exhibit with what it came to."""
 
-    Attributes:
-        entry: the exhibit.
-        outcomes: one for each defence.
-        seconds: processor time of each outcome.
-    """
-
-    entry: GalleryEntry
-    outcomes: tuple[GalleryOutcome, ...]
-    seconds: tuple[float, ...]
+    entry: GalleryEntry  # the exhibit
+    outcomes: tuple[GalleryOutcome, ...]  # one for each defence
+    seconds: tuple[float, ...]  # processor time of each outcome
 
 
 def play(job: Job, setting: GallerySetting) -> tuple[GalleryOutcome, float]:

@@ -40,21 +40,13 @@ class Played:
 
 @attrs.frozen(kw_only=True)
 class SwarmAttack:
-    """An attack of the laboratory, as the gallery plays it.
+    """An attack of the laboratory, as the gallery plays it."""
 
-    Attributes:
-        attack: its name in the laboratory; empty for none.
-        judge: what decides.
-        rounds: rounds played.
-        strength: of the attack; ``None`` for its own.
-        alpha: how uneven the data are; 0 for even.
-    """
-
-    attack: str
-    judge: Judge
-    rounds: int = ROUNDS
-    strength: float | None = None
-    alpha: float = 0.0
+    attack: str  # its name in the laboratory; empty for none
+    judge: Judge  # what decides
+    rounds: int = ROUNDS  # rounds played
+    strength: float | None = None  # of the attack; ``None`` for its own
+    alpha: float = 0.0  # how uneven the data are; 0 for even
 
     def play(self, defence: Defence, setting: GallerySetting) -> GalleryOutcome:
         """Play the swarm and say what came of it.
