@@ -48,15 +48,10 @@ _UP: Final = 1 + 2**-40
 
 @attrs.frozen
 class PrivacySplit:
-    """How a round's privacy is divided between the vector and the votes.
+    """How a round's privacy is divided between the vector and the votes."""
 
-    Attributes:
-        vector: noise multiplier of the vector: standard deviation / bound.
-        votes: noise multiplier of the votes: standard deviation / :data:`UNIT`.
-    """
-
-    vector: float
-    votes: float
+    vector: float  # noise multiplier of the vector: standard deviation / bound
+    votes: float  # noise multiplier of the votes: standard deviation / :data:`UNIT`
 
     @property
     def together(self) -> float:
@@ -67,20 +62,13 @@ class PrivacySplit:
 def split(noise_multiplier: float, nodes: int) -> PrivacySplit:
     """Divide a round's noise multiplier between vector and votes.
 
-    The votes get ``sigma_b = nodes / 20`` on the count of nodes, the choice of the paper's
-    section 3; here, with votes of both signs, a multiplier of ``nodes / 10``. In a small swarm
-    that would leave nothing for the vector, so it is at least twice ``noise_multiplier``: the
-    vector's multiplier then is 1.155 times what it would be without votes.
-
-    Args:
-        noise_multiplier: what the round has to amount to, finite and above 0.
-        nodes: nodes that vote in a round, at least 1.
-
-    Returns:
-        a split whose :attr:`PrivacySplit.together` is at least ``noise_multiplier``.
-
-    Raises:
-        CompatibilityError: QRES-E314 for numbers out of these ranges.
+    The votes get ``sigma_b = nodes / 20`` on the count of nodes, the choice of the paper's section
+    3; here, with votes of both signs, a multiplier of ``nodes / 10``. In a small swarm that would
+    leave nothing for the vector, so it is at least twice ``noise_multiplier``: the vector's
+    multiplier then is 1.155 times what it would be without votes. ``noise_multiplier``: what the
+    round has to amount to, finite and above 0; ``nodes``: nodes that vote in a round, at least 1.
+    Returns a split whose :attr:`PrivacySplit.together` is at least ``noise_multiplier``. Raises
+    CompatibilityError: QRES-E314 for numbers out of these ranges.
     """
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0.0 and nodes >= 1):
         what = f"noise multiplier {noise_multiplier} for {nodes} nodes"
@@ -104,15 +92,10 @@ def _exponential(power: Fraction) -> int:
 
 @attrs.frozen
 class ClippedIndicator:
-    """What a contribution says beside its vector, in mode central.
+    """What a contribution says beside its vector, in mode central."""
 
-    Attributes:
-        fits: whether the update fitted into the bound before it was clipped.
-        bound: the bound it was made for, in units of ``1 / FINE`` grid steps.
-    """
-
-    fits: bool
-    bound: int
+    fits: bool  # whether the update fitted into the bound before it was clipped
+    bound: int  # the bound it was made for, in units of ``1 / FINE`` grid steps
 
     def to_bytes(self) -> bytes:
         """9 bytes: a flag, the bound little-endian."""
@@ -120,11 +103,7 @@ class ClippedIndicator:
 
     @classmethod
     def from_bytes(cls, body: bytes) -> ClippedIndicator:
-        """Read what :meth:`to_bytes` made.
-
-        Raises:
-            WireError: QRES-E404 for anything else.
-        """
+        """Read what :meth:`to_bytes` made. Raises WireError: QRES-E404 for anything else."""
         if len(body) != BALLOT_BYTES or body[0] > 1:
             what = f"not a flag and 8 bytes of bound: {len(body)} bytes"
             raise WireError.of("QRES-E404", "companions.dp.ballot", what)
@@ -148,20 +127,17 @@ def _within(lowest: float, highest: float) -> Any:
 class AdaptiveClip:
     """The rule the bound moves by; it holds no state.
 
-    Attributes:
-        quantile: share of nodes whose update is to fit, 0.1..0.9.
-        rate: how fast the bound moves: by at most the factor ``exp(rate)`` a round, 0.001..1.
-        lowest: least bound in grid steps, 1 or more: below it the grid is too coarse.
-        highest: greatest bound in grid steps: above it sum and noise do not fit the ring.
-
     Raises:
         ConfigError: QRES-E105 for a quantile or rate out of range.
         CompatibilityError: QRES-E313 where ``lowest`` is above ``highest``.
     """
 
+    # share of nodes whose update is to fit, 0.1..0.9
     quantile: float = attrs.field(default=0.5, validator=_within(*ADAPTIVE_QUANTILE))
+    # how fast the bound moves: by at most the factor ``exp(rate)`` a round, 0.001..1
     rate: float = attrs.field(default=0.2, validator=_within(*ADAPTIVE_RATE))
-    lowest: int = 1
+    lowest: int = 1  # least bound in grid steps, 1 or more: below it the grid is too coarse
+    # greatest bound in grid steps: above it sum and noise do not fit the ring
     highest: int = MAX_RADIUS
 
     def __attrs_post_init__(self) -> None:
@@ -185,9 +161,7 @@ class AdaptiveClip:
     def vote(norm_squared: int, bound: int) -> int:
         """A node's vote, ``+UNIT`` if its update fits.
 
-        Args:
-            norm_squared: of the update *before* it is clipped, in grid steps squared, exact.
-            bound: the round's bound.
+        ``norm_squared``: of the update *before* it is clipped, in grid steps squared, exact.
         """
         radius = AdaptiveClip.radius(bound)
         return UNIT if norm_squared <= radius * radius else -UNIT

@@ -32,15 +32,9 @@ _RELEASE: Final = b"qres/dp/central/release/v1\0"
 def noise_key(contributions: Sequence[Contribution], round_info: RoundInfo) -> bytes:
     """The key of a round's noise, from the seeds of the agreed members.
 
-    What a member sent in place of a seed, if anything, is hashed as it is: one honest member's
-    seed is enough.
-
-    Args:
-        contributions: of the agreed members, ascending.
-        round_info: the round they are of.
-
-    Returns:
-        32 bytes, the same on every node.
+    What a member sent in place of a seed, if anything, is hashed as it is: one honest member's seed
+    is enough. ``contributions``: of the agreed members, ascending. Returns 32 bytes, the same on
+    every node.
     """
     seeds: list[object] = []
     for contribution in contributions:
@@ -74,15 +68,10 @@ def clip_rows(updates: Updates, bound: int) -> Updates:
 
 @attrs.frozen(eq=False)
 class Noised:
-    """Rows whose mean is that of a noised sum.
+    """Rows whose mean is that of a noised sum."""
 
-    Attributes:
-        updates: the rows, each moved by the same noise but for one step.
-        mean: the mean of the rows, rounded half to even, int32, shape ``(d,)``.
-    """
-
-    updates: Updates
-    mean: Vector
+    updates: Updates  # the rows, each moved by the same noise but for one step
+    mean: Vector  # the mean of the rows, rounded half to even, int32, shape ``(d,)``
 
 
 def add_noise(updates: Updates, noise: NDArray[np.int32]) -> Noised:

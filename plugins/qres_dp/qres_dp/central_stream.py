@@ -75,8 +75,7 @@ class CentralStream:
     def price(self, step: int) -> float:
         """The noise multiplier a step is charged with.
 
-        Raises:
-            ValueRefusedError: QRES-E509 past the last step.
+        Raises ValueRefusedError: QRES-E509 past the last step.
         """
         if step >= self.shape.steps:
             what = f"the stream of correlated noise has {self.shape.steps} steps, and all are used"
@@ -86,8 +85,7 @@ class CentralStream:
     def testimony(self, step: int) -> bytes:
         """The keys of all steps before this one, as a contribution carries them.
 
-        Raises:
-            ValueRefusedError: QRES-E507 for a node that missed rounds: it sits this one out.
+        Raises ValueRefusedError: QRES-E507 for a node that missed rounds: it sits this one out.
         """
         if len(self._keys) != step:
             what = f"the noise of {len(self._keys)} rounds is known here, and the model has {step}"
@@ -120,11 +118,7 @@ class CentralStream:
             self._adopt(keys)
 
     def draw(self, key: bytes) -> NDArray[np.int32]:
-        """The noise of the next step; it counts as taken once :meth:`closed` is told.
-
-        Args:
-            key: the round's common key.
-        """
+        """The noise of the next step; it counts as taken once :meth:`closed` is told."""
         noise = self._noise.draw(key)
         self._pending = key, noise
         return noise
@@ -136,8 +130,7 @@ class CentralStream:
     def closed(self) -> None:
         """The round closed: its noise is in the model.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take the key.
+        Raises RoundError: QRES-E602 when the disk does not take the key.
         """
         pending, self._pending = self._pending, None
         if pending is not None:

@@ -10,15 +10,10 @@ from qres_core import Vector
 
 @attrs.frozen(eq=False)
 class Clipped:
-    """A vector inside the ball.
+    """A vector inside the ball."""
 
-    Attributes:
-        vector: int32, shape ``(d,)``; Euclidean norm at most the bound.
-        was_outside: whether the input's norm was larger than the bound. Private: it is a fact
-            about the data.
-    """
-
-    vector: Vector
+    vector: Vector  # int32, shape ``(d,)``; Euclidean norm at most the bound
+    # whether the input's norm was larger than the bound. Private: it is a fact about the data.
     was_outside: bool
 
 

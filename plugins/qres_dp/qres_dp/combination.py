@@ -25,10 +25,7 @@ def _check_mode(mode: Mode, option: str, fix: str) -> None:
 def check_sampling(mode: Mode, rate: float, *, sampled: bool) -> None:
     """Sampling amplifies where nobody sees who takes part.
 
-    Args:
-        mode: who adds the noise.
-        rate: the option ``sampling_rate``.
-        sampled: whether ``sampling`` is ``poisson``.
+    ``rate``: the option ``sampling_rate``; ``sampled``: whether ``sampling`` is ``poisson``.
     """
     if sampled:
         _check_mode(mode, "sampling", 'sampling = "none"')
@@ -67,12 +64,8 @@ def check_correlated(
 ) -> None:
     """Correlated noise is accounted for as one stream, which has an end.
 
-    Args:
-        mode: who adds the noise.
-        epsilon: the option, 0 where it is not set.
-        rounds: likewise.
-        sampled: whether nodes are sampled.
-        adaptive: whether the clip moves.
+    ``epsilon``: the option, 0 where it is not set; ``sampled``: whether nodes are sampled;
+    ``adaptive``: whether the clip moves.
     """
     fix = 'noise = "independent"'
     _check_mode(mode, "noise", fix)

@@ -46,9 +46,8 @@ _UNDECIDED: Final = -(2**31)
 def exp_minus(exponent: Fraction, bits: int) -> int:
     """``2**bits * exp(-exponent)`` in integers, for ``exponent >= 0``.
 
-    Returns:
-        within 2**8 of the exact value, by the Taylor series of the exponent halved until it is
-        below 2**-8, squared back again.
+    Returns within 2**8 of the exact value, by the Taylor series of the exponent halved until it is
+    below 2**-8, squared back again.
     """
     guard = bits + 64
     halvings = int(exponent).bit_length() + 8
@@ -121,10 +120,8 @@ class Table:
     def draw(self, words: NDArray[np.uint16], out: NDArray[np.int32], more: Keystream) -> None:
         """Overwrite ``out`` with samples.
 
-        Args:
-            words: sixteen random bits for each sample, uint16, shape ``(m,)``.
-            out: int32, shape ``(m,)``.
-            more: where further bits come from.
+        ``words``: sixteen random bits for each sample, uint16, shape ``(m,)``; ``out``: int32,
+        shape ``(m,)``; ``more``: where further bits come from.
         """
         np.take(self._cells, words, out=out, mode="wrap")  # the fastest; nothing wraps
         undecided = np.flatnonzero(out == _UNDECIDED)
@@ -156,15 +153,10 @@ class Table:
 
 @attrs.frozen
 class Level:
-    """One narrow part of wide noise.
+    """One narrow part of wide noise."""
 
-    Attributes:
-        variance: of the part before it is scaled.
-        scale: what its samples are multiplied by.
-    """
-
-    variance: Fraction
-    scale: int
+    variance: Fraction  # of the part before it is scaled
+    scale: int  # what its samples are multiplied by
 
 
 def split(variance: Fraction) -> tuple[Level, ...]:

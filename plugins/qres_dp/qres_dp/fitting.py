@@ -58,13 +58,8 @@ def watchers(byzantine: int) -> int:
 def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Problem]:
     """Numbers of nodes for which the options promise nothing.
 
-    Args:
-        around: the swarm.
-        delta: the option.
-        honest: the option; 0 where nothing is shared.
-
-    Yields:
-        QRES-E314, each with both sides and the remedy.
+    ``honest``: the option; 0 where nothing is shared. Yields QRES-E314, each with both sides and
+    the remedy.
     """
     if Fraction(delta) * around.nodes >= 1:
         what = (
@@ -91,15 +86,8 @@ def misfits(
 ) -> Iterator[Problem]:
     """Everything about the swarm and the plugins beside that would stop noise from being added.
 
-    Args:
-        around: the configuration around the plugin.
-        plan: makes the mechanism.
-        delta: the option.
-        honest: the option.
-        carries: whether what travels beside an update may leave without noise.
-
-    Yields:
-        QRES-E313 and QRES-E314, each with both sides and the remedy.
+    ``carries``: whether what travels beside an update may leave without noise. Yields QRES-E313 and
+    QRES-E314, each with both sides and the remedy.
     """
     yield from miscounts(around, delta=delta, honest=honest)
     if around.companions and not carries:
@@ -114,11 +102,7 @@ def misfits(
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise what was found, if anything was.
-
-    Raises:
-        CompatibilityError: with all of it.
-    """
+    """Raise what was found, if anything was. Raises CompatibilityError: with all of it."""
     found = tuple(problems)
     if found:
         raise CompatibilityError(found)

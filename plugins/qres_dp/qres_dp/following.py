@@ -65,17 +65,11 @@ def limits(mechanism: Mechanism, *, dimension: int, nodes: int) -> tuple[int, in
 
 @attrs.define(eq=False)
 class Following:
-    """What one node knows of the bound.
+    """What one node knows of the bound."""
 
-    Attributes:
-        quantile: share of nodes whose update is to fit.
-        rate: how fast the bound moves.
-        folder: where the bound is kept, or ``None``.
-    """
-
-    quantile: float
-    rate: float
-    folder: Path | None
+    quantile: float  # share of nodes whose update is to fit
+    rate: float  # how fast the bound moves
+    folder: Path | None  # where the bound is kept, or ``None``
     _known: tuple[int, int] | None = attrs.field(init=False, default=None)
     _next: tuple[int, int] | None = attrs.field(init=False, default=None)
 
@@ -85,8 +79,7 @@ class Following:
     def rule(self, mechanism: Mechanism, *, dimension: int, nodes: int) -> AdaptiveClip:
         """The rule within what the grid holds.
 
-        Raises:
-            CompatibilityError: QRES-E313 where it holds no bound.
+        Raises CompatibilityError: QRES-E313 where it holds no bound.
         """
         lowest, highest = limits(mechanism, dimension=dimension, nodes=nodes)
         return AdaptiveClip(self.quantile, self.rate, lowest, highest)
@@ -94,13 +87,7 @@ class Following:
     def bound(self, rule: AdaptiveClip, start: int, round_info: RoundInfo) -> int:
         """The round's bound, before it is clipped and voted with.
 
-        Args:
-            rule: the rule.
-            start: steps of the bound the swarm began with.
-            round_info: the round.
-
-        Raises:
-            ValueRefusedError: QRES-E507 for a node that did not merge the round before.
+        Raises ValueRefusedError: QRES-E507 for a node that did not merge the round before.
         """
         if round_info.step == 0:
             return rule.start(start)
@@ -126,8 +113,7 @@ class Following:
     def closed(self) -> None:
         """The round closed: what was noted holds.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take it.
+        Raises RoundError: QRES-E602 when the disk does not take it.
         """
         self._known, self._next = self._next, None
         if self._known is not None:
@@ -159,10 +145,7 @@ class Following:
 def ballots(contributions: Sequence[Contribution], name: str, skip: int) -> list[ClippedIndicator]:
     """The ballots that can be read; a liar may have sent none.
 
-    Args:
-        contributions: of the agreed members.
-        name: of the companions.
-        skip: bytes of a companion before the ballot.
+    ``skip``: bytes of a companion before the ballot.
     """
     found: list[ClippedIndicator] = []
     for contribution in contributions:

@@ -49,9 +49,7 @@ def together(mechanism: Mechanism, nodes: int) -> int:
 def room(mechanism: Mechanism, nodes: int) -> int:
     """Steps of the grid that clipped updates and the noise beside them take, at most.
 
-    Args:
-        mechanism: clipping and noise, in steps.
-        nodes: how many updates a sum may have.
+    ``nodes``: how many updates a sum may have.
     """
     summed = together(mechanism, nodes)
     return summed * mechanism.bound + HEADROOM * _root_up(summed * mechanism.share)
@@ -60,13 +58,7 @@ def room(mechanism: Mechanism, nodes: int) -> int:
 def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Problem]:
     """Everything that makes the grid unfit for a mechanism.
 
-    Args:
-        mechanism: clipping and noise, in steps.
-        dimension: coordinates of an update.
-        nodes: how many updates a sum may have.
-
-    Yields:
-        QRES-E313 with the numbers.
+    ``nodes``: how many updates a sum may have. Yields QRES-E313 with the numbers.
     """
     bound, share = mechanism.bound, mechanism.share
     where = "plugins.dp.clip"
@@ -103,11 +95,7 @@ def fitting_scales(
 ) -> tuple[int, int] | None:
     """The least and the greatest ``swarm.scale`` at which the mechanism has no problems, if any.
 
-    Args:
-        mechanism: as at the present scale.
-        clip: the bound in real units.
-        dimension: coordinates of an update.
-        nodes: how many updates a sum may have.
+    ``clip``: the bound in real units; ``nodes``: how many updates a sum may have.
     """
     fitting: list[int] = []
     for scale in range(-fixed.MAX_SCALE, fixed.MAX_SCALE + 1):

@@ -77,20 +77,14 @@ def _round_up(variance: Fraction) -> Fraction:
 
 @attrs.frozen
 class Mechanism:
-    """Clipping and noise of one round, in steps of the grid.
+    """Clipping and noise of one round, in steps of the grid."""
 
-    Attributes:
-        mode: who adds the noise.
-        relation: what it hides.
-        bound: radius C of the ball updates are clipped to.
-        noise_multiplier: z; the noise of a sum has a deviation of at least z times the sensitivity.
-        honest: how many nodes' shares the noise of a sum is counted on; 1 where nothing is shared.
-    """
-
-    mode: Mode
-    relation: Relation
-    bound: int
+    mode: Mode  # who adds the noise
+    relation: Relation  # what it hides
+    bound: int  # radius C of the ball updates are clipped to
+    # z; the noise of a sum has a deviation of at least z times the sensitivity
     noise_multiplier: float
+    # how many nodes' shares the noise of a sum is counted on; 1 where nothing is shared
     honest: int = 1
 
     @property
@@ -123,8 +117,7 @@ def steps(length: float, scale: int) -> int:
 def relation_of(mode: Mode, name: str, *, sampled: bool) -> Relation:
     """The neighbouring relation of a mode: the one named, or the mode's own for an empty name.
 
-    Raises:
-        CompatibilityError: QRES-E314 for one the mode does not have.
+    Raises CompatibilityError: QRES-E314 for one the mode does not have.
     """
     where = "plugins.dp.relation"
     own = Relation.REPLACE_ONE if mode is Mode.LOCAL else Relation.ADD_REMOVE

@@ -25,50 +25,30 @@ _Name = TypeVar("_Name", Mode, Relation)
 
 @attrs.frozen
 class Request:
-    """What is asked for: options of the plugin, in its ranges, and the swarm they are for.
+    """What is asked for: options of the plugin, in its ranges, and the swarm they are for."""
 
-    Attributes:
-        mode: ``local``, ``distributed`` or ``central``.
-        epsilon: budget of all rounds together.
-        delta: likewise; below ``1 / nodes``.
-        clip: greatest L2 norm of an update, in the model's units.
-        rounds: how many rounds the budget is for.
-        nodes: how many nodes the swarm has.
-        dimension: coordinates of an update.
-        honest: mode distributed: noise shares of every sum that nobody who sees it knows; else 0.
-        scale: exponent of the grid; a step is ``2**(scale - 16)``.
-        relation: ``add-remove`` or ``replace-one``; empty for the mode's own.
-        sampling: ``none`` or ``poisson``; see :func:`qres_dp.accounting.check_sampling`.
-        sampling_rate: of ``poisson``.
-    """
-
-    mode: str
-    epsilon: float
-    delta: float
-    clip: float
-    rounds: int
-    nodes: int
-    dimension: int
+    mode: str  # ``local``, ``distributed`` or ``central``
+    epsilon: float  # budget of all rounds together
+    delta: float  # likewise; below ``1 / nodes``
+    clip: float  # greatest L2 norm of an update, in the model's units
+    rounds: int  # how many rounds the budget is for
+    nodes: int  # how many nodes the swarm has
+    dimension: int  # coordinates of an update
+    # mode distributed: noise shares of every sum that nobody who sees it knows; else 0
     honest: int = 0
-    scale: int = 0
-    relation: str = ""
-    sampling: str = "none"
-    sampling_rate: float = 1.0
+    scale: int = 0  # exponent of the grid; a step is ``2**(scale - 16)``
+    relation: str = ""  # ``add-remove`` or ``replace-one``; empty for the mode's own
+    sampling: str = "none"  # ``none`` or ``poisson``; see :func:`qres_dp.accounting.check_sampling`
+    sampling_rate: float = 1.0  # of ``poisson``
 
 
 @attrs.frozen
 class PrivacyPlan:
-    """What it comes to.
+    """What it comes to."""
 
-    Attributes:
-        request: what was asked for.
-        mechanism: clipping and noise of one round, in steps of the grid.
-        epsilon: of all rounds together, an upper bound; at most the request's.
-    """
-
-    request: Request
-    mechanism: Mechanism
-    epsilon: float
+    request: Request  # what was asked for
+    mechanism: Mechanism  # clipping and noise of one round, in steps of the grid
+    epsilon: float  # of all rounds together, an upper bound; at most the request's
 
     @property
     def unit(self) -> float:

@@ -211,21 +211,12 @@ class Dp:
     def check(self, around: Surroundings) -> Iterable[Problem]:
         """Whether swarm, grid and the plugins beside allow the mechanism.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Returns:
-            see :func:`qres_dp.fitting.misfits`.
+        Returns see :func:`qres_dp.fitting.misfits`.
         """
         return self._release.misfits(around)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
-        """How large an update is after the plugin, however large it was before.
-
-        Args:
-            extent: how large it was.
-            around: the configuration around the plugin.
-        """
+        """How large an update is after the plugin, however large it was before."""
         del extent
         return self._release.extent(around)
 

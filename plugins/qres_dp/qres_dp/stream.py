@@ -51,27 +51,18 @@ FREE: Final = 1e150
 class StreamShape:
     """What a stream is, apart from its keys.
 
-    Attributes:
-        steps: releases in all.
-        band: coefficients of the matrix.
-        separation: the node's data are in one of so many steps; in the others, zeros.
-        multiplier: noise multiplier of the whole stream.
-        offset: the first step with data, below ``separation``.
-        bound: clipping bound in steps of the grid.
-        dimension: coordinates.
-        apart: bounds that neighbours' steps are apart: 2 where an update is replaced by another.
-
     Raises:
         CompatibilityError: QRES-E314 where independent noise would serve better.
     """
 
-    steps: int
-    band: int
-    separation: int
-    multiplier: float
-    offset: int
-    bound: int
-    dimension: int
+    steps: int  # releases in all
+    band: int  # coefficients of the matrix
+    separation: int  # the node's data are in one of so many steps; in the others, zeros
+    multiplier: float  # noise multiplier of the whole stream
+    offset: int  # the first step with data, below ``separation``
+    bound: int  # clipping bound in steps of the grid
+    dimension: int  # coordinates
+    # bounds that neighbours' steps are apart: 2 where an update is replaced by another
     apart: int = 2
 
     def __attrs_post_init__(self) -> None:
@@ -147,14 +138,8 @@ def shape_of(
 ) -> StreamShape:
     """What a stream is in a swarm.
 
-    Args:
-        terms: what the options come to.
-        correlation: of ``terms``.
-        around: the swarm, for its grid and the dimension of its model.
-        offset: the first step with data.
-
-    Raises:
-        CompatibilityError: QRES-E314, see :class:`StreamShape`.
+    ``correlation``: of ``terms``; ``around``: the swarm, for its grid and the dimension of its
+    model. Raises CompatibilityError: QRES-E314, see :class:`StreamShape`.
     """
     return _shaped(
         correlation.rounds,
@@ -176,8 +161,7 @@ def turn_of(node: NodeId, separation: int) -> int:
 def widened(mechanism: Mechanism, shape: StreamShape) -> Mechanism:
     """A round's mechanism with the noise that a release of the stream has by itself.
 
-    Raises:
-        ValueRefusedError: QRES-E313 where the grid does not hold the noise.
+    Raises ValueRefusedError: QRES-E313 where the grid does not hold the noise.
     """
     _check_noise(shape)
     return attrs.evolve(mechanism, noise_multiplier=shape.deviation)
@@ -186,8 +170,7 @@ def widened(mechanism: Mechanism, shape: StreamShape) -> Mechanism:
 def check_same(running: StreamShape, asked: StreamShape) -> None:
     """Refuse to go on with a stream that the swarm is no longer made for.
 
-    Raises:
-        RoundError: QRES-E602.
+    Raises RoundError: QRES-E602.
     """
     if running != asked:
         what = "the grid or the dimension changed in the middle of a stream of noise"

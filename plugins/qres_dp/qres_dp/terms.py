@@ -15,57 +15,34 @@ from qres_dp.modes import Mechanism, Mode, Relation
 
 @attrs.frozen
 class Quantile:
-    """A clip that follows a quantile of the nodes' norms.
+    """A clip that follows a quantile of the nodes' norms."""
 
-    Attributes:
-        share: of nodes whose update is to fit.
-        rate: how fast the clip moves.
-    """
-
-    share: float
-    rate: float
+    share: float  # of nodes whose update is to fit
+    rate: float  # how fast the clip moves
 
 
 @attrs.frozen
 class Correlation:
-    """Noise that takes back some of that of the rounds before.
+    """Noise that takes back some of that of the rounds before."""
 
-    Attributes:
-        rounds: releases of the whole stream.
-        band: rounds whose noise is taken back.
-        separation: a node's data are in one of so many rounds.
-    """
-
-    rounds: int
-    band: int
-    separation: int
+    rounds: int  # releases of the whole stream
+    band: int  # rounds whose noise is taken back
+    separation: int  # a node's data are in one of so many rounds
 
 
 @attrs.frozen
 class ReleaseTerms:
-    """What the options come to, for one swarm or another.
+    """What the options come to, for one swarm or another."""
 
-    Attributes:
-        mode: who adds the noise.
-        relation: what it hides.
-        clip: greatest L2 norm of an update, in the model's units.
-        multiplier: z of a round, or of a whole stream of correlated noise.
-        budget: what may be spent in all.
-        honest: shares the noise of a sum is counted on; 0 where nothing is shared.
-        sampling_rate: probability that a node's update counts in a round.
-        quantile: where the clip moves.
-        correlation: where noise is correlated between rounds.
-    """
-
-    mode: Mode
-    relation: Relation
-    clip: float
-    multiplier: float
-    budget: PrivacyBudget
-    honest: int = 0
-    sampling_rate: float = 1.0
-    quantile: Quantile | None = None
-    correlation: Correlation | None = None
+    mode: Mode  # who adds the noise
+    relation: Relation  # what it hides
+    clip: float  # greatest L2 norm of an update, in the model's units
+    multiplier: float  # z of a round, or of a whole stream of correlated noise
+    budget: PrivacyBudget  # what may be spent in all
+    honest: int = 0  # shares the noise of a sum is counted on; 0 where nothing is shared
+    sampling_rate: float = 1.0  # probability that a node's update counts in a round
+    quantile: Quantile | None = None  # where the clip moves
+    correlation: Correlation | None = None  # where noise is correlated between rounds
 
     def charge(
         self,
@@ -76,11 +53,7 @@ class ReleaseTerms:
     ) -> Charge:
         """What the ledger is charged with for a release.
 
-        Args:
-            mechanism: clipping and noise of the round.
-            round_info: the round.
-            release: names the release, 32 bytes.
-            multiplier: another noise multiplier than a round usually has.
+        ``release``: names the release, 32 bytes.
         """
         return Charge(
             round_info.number,

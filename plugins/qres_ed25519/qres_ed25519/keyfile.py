@@ -115,18 +115,12 @@ def load(path: Path, secret: bytes | None, where: str) -> SigningKey:
     """Read a private key.
 
     The checks are of the opened file, so nobody can exchange it in between. A link may lead to it;
-    what counts is whose the file is and who may read it.
-
-    Args:
-        path: the file.
-        secret: its passphrase, or ``None`` for a file without.
-        where: configuration key, variable or argument that named it, for errors.
-
-    Raises:
-        ConfigError: QRES-E101 if it cannot be read; QRES-E105 if it is no regular file, is another
-            user's, can be read or written by group or others, holds no PKCS#8 Ed25519 key, is
-            encrypted where no passphrase is given, or the other way round, or has no passphrase
-            where files have no modes.
+    what counts is whose the file is and who may read it. ``secret``: its passphrase, or ``None``
+    for a file without; ``where``: configuration key, variable or argument that named it, for
+    errors. Raises ConfigError: QRES-E101 if it cannot be read; QRES-E105 if it is no regular file,
+    is another user's, can be read or written by group or others, holds no PKCS#8 Ed25519 key, is
+    encrypted where no passphrase is given, or the other way round, or has no passphrase where files
+    have no modes.
     """
     data = _read_private(path, where)
 

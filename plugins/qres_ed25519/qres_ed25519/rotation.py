@@ -36,20 +36,14 @@ class KeyRotation:
     signature by the old key, signature by the new key. Both sign SHA-256 of ``DOMAIN`` and the
     encoded list of the first four; a message's digest has another domain.
 
-    Attributes:
-        old: public key that is replaced, 32 bytes.
-        new: public key that replaces it, 32 bytes.
-        time: seconds since 1970 by the clock of whoever made it; orders a chain, no more.
-        signatures: by the old and by the new key, 64 bytes each.
-
     Raises:
         WireError: QRES-E404 names the field.
     """
 
-    old: bytes
-    new: bytes
-    time: int
-    signatures: tuple[bytes, bytes]
+    old: bytes  # public key that is replaced, 32 bytes
+    new: bytes  # public key that replaces it, 32 bytes
+    time: int  # seconds since 1970 by the clock of whoever made it; orders a chain, no more
+    signatures: tuple[bytes, bytes]  # by the old and by the new key, 64 bytes each
 
     def __attrs_post_init__(self) -> None:
         for field, public in (("old", self.old), ("new", self.new)):
@@ -82,8 +76,7 @@ class KeyRotation:
     def from_bytes(cls, data: bytes) -> KeyRotation:
         """Decode and verify a statement.
 
-        Raises:
-            WireError: QRES-E401 to QRES-E406, whatever the bytes.
+        Raises WireError: QRES-E401 to QRES-E406, whatever the bytes.
         """
         value: Any = canonical.loads(data, max_bytes=MAX_STATEMENT_BYTES)
         if not canonical.is_map(value) or list(value) != _KEYS:
@@ -100,12 +93,8 @@ def _bad(field: str, what: str) -> WireError:
 def read_statement(path: Path, where: str) -> KeyRotation:
     """Read a statement's file.
 
-    Args:
-        path: the file.
-        where: configuration key or argument that named it, for the error.
-
-    Raises:
-        ConfigError: QRES-E101 if it cannot be read, QRES-E105 if it is not a valid statement.
+    ``where``: configuration key or argument that named it, for the error. Raises ConfigError:
+    QRES-E101 if it cannot be read, QRES-E105 if it is not a valid statement.
     """
     try:
         with path.open("rb") as file:
@@ -124,28 +113,21 @@ def read_statement(path: Path, where: str) -> KeyRotation:
 
 @attrs.frozen
 class Rotations:
-    """Statements joined into chains, each from an identity to the key now in use.
+    """Statements joined into chains, each from an identity to the key now in use."""
 
-    Attributes:
-        following: the next key of every replaced key.
-        preceding: the other way round.
-    """
-
+    # the next key of every replaced key
     following: Mapping[bytes, bytes] = attrs.field(factory=dict[bytes, bytes])
+    # the other way round
     preceding: Mapping[bytes, bytes] = attrs.field(factory=dict[bytes, bytes])
 
     @classmethod
     def join(cls, statements: Iterable[KeyRotation], where: str) -> Rotations:
         """Join statements, given in any order.
 
-        Args:
-            statements: verified ones.
-            where: what named them, for the error.
-
-        Raises:
-            ConfigError: QRES-E105 for two statements of one old key (a fork: one of the two was
-                made by a thief, and nothing here tells which), for one key that replaces two, for
-                a circle, and for a statement older than the one before it.
+        ``where``: what named them, for the error. Raises ConfigError: QRES-E105 for two statements
+        of one old key (a fork: one of the two was made by a thief, and nothing here tells which),
+        for one key that replaces two, for a circle, and for a statement older than the one before
+        it.
         """
         by_old: dict[bytes, KeyRotation] = {}
         by_new: dict[bytes, KeyRotation] = {}

@@ -38,24 +38,16 @@ one ``y`` are each other's negatives, so ``y`` alone tells them."""
 
 @attrs.frozen(eq=False)
 class SigningKey:
-    """A private key with its public key.
+    """A private key with its public key."""
 
-    Attributes:
-        public: 32 bytes, the encoded point ``A``.
-        seed: 32 bytes, the private key of RFC 8032 section 5.1.5; secret, and not in the repr.
-    """
-
-    public: bytes
+    public: bytes  # 32 bytes, the encoded point ``A``
+    # 32 bytes, the private key of RFC 8032 section 5.1.5; secret, and not in the repr
     seed: bytes = attrs.field(repr=False)
     _secret: bytes = attrs.field(repr=False)
 
     @classmethod
     def from_seed(cls, seed: bytes) -> SigningKey:
-        """The pair of a private key of 32 bytes.
-
-        Raises:
-            ValueError: the seed has another length.
-        """
+        """The pair of a private key of 32 bytes. Raises ValueError: the seed has another length."""
         public, secret = crypto_sign_seed_keypair(seed)
         return cls(public, seed, secret)
 
@@ -67,12 +59,9 @@ class SigningKey:
 def point_fault(encoding: bytes) -> str:
     """Why 32 bytes are refused as a point before any curve arithmetic; empty if they are not.
 
-    Args:
-        encoding: 32 bytes: ``y`` in 255 bits, little-endian, and the sign of ``x`` on top.
-
-    Returns:
-        ``"not canonical"`` for ``y >= 2**255 - 19``, ``"of small order"`` for the 8 points of the
-        torsion subgroup in every encoding they have, else an empty string.
+    ``encoding``: 32 bytes: ``y`` in 255 bits, little-endian, and the sign of ``x`` on top. Returns
+    ``"not canonical"`` for ``y >= 2**255 - 19``, ``"of small order"`` for the 8 points of the
+    torsion subgroup in every encoding they have, else an empty string.
     """
     y = int.from_bytes(encoding, "little") & _Y_MASK
     if y >= P:

@@ -62,15 +62,10 @@ def bulyan(vectors: Rows, f: int) -> NDArray[Any]:
 
 @attrs.frozen
 class Selected:
-    """Some rows of an array, copied one block of columns at a time.
+    """Some rows of an array, copied one block of columns at a time."""
 
-    Attributes:
-        rows: shape ``(n, d)``.
-        indices: which, in the order they are to have.
-    """
-
-    rows: NDArray[Any]
-    indices: Sequence[int]
+    rows: NDArray[Any]  # shape ``(n, d)``
+    indices: Sequence[int]  # which, in the order they are to have
 
     @property
     def shape(self) -> tuple[int, int]:

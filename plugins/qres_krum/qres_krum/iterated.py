@@ -78,27 +78,17 @@ class _Nearest:
     by one subtraction, and no list is ever read again. The lists are linked, so that the step from
     the farthest neighbour to the one before it costs the same however many rows between them are
     gone.
-
-    Attributes:
-        order: ``order[i, p]`` is the row at position ``p`` of row ``i``'s list.
-        position: its inverse.
-        values: distances in the order of the lists.
-        earlier: for each position the one before it that is not removed.
-        later: for each position the one after it that is not removed.
-        last: the position of each row's farthest neighbour.
-        sums: of the distances to the neighbours, for each row.
-        alive: the rows not removed.
-        summed: for floats, each sum when it was last added up; None for integers.
     """
 
-    order: NDArray[np.intp]
-    position: NDArray[np.int32]
-    values: NDArray[Any]
-    earlier: NDArray[np.int32]
-    later: NDArray[np.int32]
-    last: NDArray[np.intp]
-    sums: NDArray[Any]
-    alive: NDArray[np.bool_]
+    order: NDArray[np.intp]  # ``order[i, p]`` is the row at position ``p`` of row ``i``'s list
+    position: NDArray[np.int32]  # its inverse
+    values: NDArray[Any]  # distances in the order of the lists
+    earlier: NDArray[np.int32]  # for each position the one before it that is not removed
+    later: NDArray[np.int32]  # for each position the one after it that is not removed
+    last: NDArray[np.intp]  # the position of each row's farthest neighbour
+    sums: NDArray[Any]  # of the distances to the neighbours, for each row
+    alive: NDArray[np.bool_]  # the rows not removed
+    # for floats, each sum when it was last added up; None for integers
     summed: NDArray[np.float64] | None
 
     @classmethod

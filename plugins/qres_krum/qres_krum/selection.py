@@ -89,8 +89,7 @@ def _by_intervals(
        ``T`` holds every row that precedes it, so that part is the ``count - |I|`` first of ``Q``.
        Those are found by exact scores, the same for copies, and by row number.
 
-    Returns:
-        the rows, ascending; None if too many are in doubt.
+    Returns the rows, ascending; None if too many are in doubt.
     """
     n = len(rows)
     neighbours = n - f - 2

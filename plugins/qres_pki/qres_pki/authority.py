@@ -153,16 +153,11 @@ class Authority:
     The index is the truth. A change is committed there together with the CRL that shows it, and
     crl.pem is then brought up to it: a crash in between leaves the old crl.pem whole, and the next
     command publishes the new one. A CRL number is never given to two different CRLs.
-
-    Attributes:
-        folder: the folder.
-        issuer: its certificate.
-        index: its index.
     """
 
-    folder: Path
-    issuer: Issuer
-    index: Index
+    folder: Path  # the folder
+    issuer: Issuer  # its certificate
+    index: Index  # its index
 
     @classmethod
     def create(
@@ -170,17 +165,9 @@ class Authority:
     ) -> None:
         """Make a CA for a swarm.
 
-        Args:
-            folder: made if it is not there.
-            swarm: the swarm's name.
-            days: how long the CA certificate is valid.
-            crl_days: how long each CRL may be relied on.
-            start: first second of validity, seconds since 1970.
-            now: this machine's clock.
-
-        Raises:
-            ConfigError: QRES-E105 names the argument.
-            LabError: QRES-E803, there is a CA in the folder.
+        ``folder``: made if it is not there; ``crl_days``: how long each CRL may be relied on;
+        ``start``: first second of validity, seconds since 1970. Raises ConfigError: QRES-E105 names
+        the argument. Raises LabError: QRES-E803, there is a CA in the folder.
         """
         if not SWARM.fullmatch(swarm):
             raise _refuse("--swarm", f"{swarm!r}", "1..64 of A-Za-z0-9._/-")
@@ -213,11 +200,7 @@ class Authority:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a CA.
-
-        Raises:
-            RoundError: QRES-E602, there is none, or it is damaged.
-        """
+        """Open a CA. Raises RoundError: QRES-E602, there is none, or it is damaged."""
         path = folder / "ca.pem"
         try:
             issuer = Issuer.from_pem(path.read_bytes())
@@ -365,10 +348,8 @@ class Authority:
     def revoke(self, chosen: Sequence[Issued], reason: str, now: int) -> None:
         """Revoke certificates and publish a CRL that says so.
 
-        Those revoked before stay as they are.
-
-        Raises:
-            RoundError: QRES-E602, the CA is damaged or its key open to others.
+        Those revoked before stay as they are. Raises RoundError: QRES-E602, the CA is damaged or
+        its key open to others.
         """
         self._renew_crl(chosen, reason, now, self.index.crl_days)
 

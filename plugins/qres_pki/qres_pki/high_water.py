@@ -53,11 +53,8 @@ class HighWater:
     def seen(self, authority: bytes) -> tuple[int, float, bytes] | None:
         """Number, time and digest of the newest CRL of a CA, or ``None``.
 
-        Args:
-            authority: fingerprint of the CA's key.
-
-        Raises:
-            RoundError: QRES-E602, the store cannot be read.
+        ``authority``: fingerprint of the CA's key. Raises RoundError: QRES-E602, the store cannot
+        be read.
         """
         query = "SELECT number, this_update, digest FROM seen WHERE authority = ?"
         row = self._db.row(query, authority)
@@ -66,17 +63,9 @@ class HighWater:
     def advance(self, authority: bytes, found: Revocations) -> bool:
         """Take note of a CRL, unless it is older than one seen before.
 
-        Args:
-            authority: fingerprint of the CA's key.
-            found: the CRL.
-
-        Returns:
-            false if its number or its time is below those seen, or if it has the number of another
-            CRL. A CA never makes such a one.
-
-        Raises:
-            RoundError: QRES-E602, the store cannot be read or written; the CRL must then not be
-                used.
+        ``authority``: fingerprint of the CA's key. Returns false if its number or its time is below
+        those seen, or if it has the number of another CRL. A CA never makes such a one. Raises
+        RoundError: QRES-E602, the store cannot be read or written; the CRL must then not be used.
         """
         with self._db.transaction():  # nobody else notes a newer one in between
             seen = self.seen(authority)

@@ -33,29 +33,17 @@ CREATE TABLE issued (serial TEXT PRIMARY KEY, name TEXT NOT NULL, public_key TEX
 
 @attrs.frozen
 class Issued:
-    """A certificate in the index.
+    """A certificate in the index."""
 
-    Attributes:
-        serial: serial number, hex.
-        name: the node's name.
-        public_key: its identity, hex.
-        roles: what it may do.
-        not_before: first second of validity, seconds since 1970.
-        not_after: last second of validity.
-        certificate: DER.
-        revoked: when it was revoked, or ``None``.
-        reason: why, or ``None``.
-    """
-
-    serial: str
-    name: str
-    public_key: str
-    roles: tuple[str, ...]
-    not_before: int
-    not_after: int
-    certificate: bytes
-    revoked: int | None = None
-    reason: str | None = None
+    serial: str  # serial number, hex
+    name: str  # the node's name
+    public_key: str  # its identity, hex
+    roles: tuple[str, ...]  # what it may do
+    not_before: int  # first second of validity, seconds since 1970
+    not_after: int  # last second of validity
+    certificate: bytes  # DER
+    revoked: int | None = None  # when it was revoked, or ``None``
+    reason: str | None = None  # why, or ``None``
 
     def status(self, now: float) -> str:
         """``revoked``, ``expired``, ``not yet valid`` or ``valid``."""
@@ -68,17 +56,11 @@ class Issued:
 
 @attrs.frozen
 class CrlState:
-    """The newest CRL.
+    """The newest CRL."""
 
-    Attributes:
-        number: CRL number.
-        this_update: when it was made, seconds since 1970.
-        pem: the CRL.
-    """
-
-    number: int
-    this_update: int
-    pem: bytes
+    number: int  # CRL number
+    this_update: int  # when it was made, seconds since 1970
+    pem: bytes  # the CRL
 
 
 class Index:
@@ -104,8 +86,7 @@ class Index:
     def create(cls, folder: Path, swarm: str, crl_days: int, crl: CrlState) -> None:
         """Make the index of a new CA, readable by its owner only.
 
-        Raises:
-            RoundError: QRES-E602, it exists or cannot be made.
+        Raises RoundError: QRES-E602, it exists or cannot be made.
         """
 
         def fill(database: stores.PrivateDatabase) -> None:
@@ -129,8 +110,7 @@ class Index:
     def changing(self) -> AbstractContextManager[None]:
         """One transaction: nobody else changes the index meanwhile, and all of it or none counts.
 
-        Raises:
-            RoundError: QRES-E602, the index cannot be read or written.
+        Raises RoundError: QRES-E602, the index cannot be read or written.
         """
         return self._db.transaction()
 

@@ -44,42 +44,25 @@ well, and one certificate would have several encodings."""
 
 @attrs.frozen
 class CertificateFields:
-    """What a genuine certificate says.
+    """What a genuine certificate says."""
 
-    Attributes:
-        public_key: the node's identity, 32 bytes.
-        serial: serial number.
-        swarm: the swarm it is for.
-        roles: what the node may do.
-        not_before: first second of validity, seconds since 1970.
-        not_after: last second of validity.
-    """
-
-    public_key: bytes
-    serial: int
-    swarm: str
-    roles: frozenset[str]
-    not_before: float
-    not_after: float
+    public_key: bytes  # the node's identity, 32 bytes
+    serial: int  # serial number
+    swarm: str  # the swarm it is for
+    roles: frozenset[str]  # what the node may do
+    not_before: float  # first second of validity, seconds since 1970
+    not_after: float  # last second of validity
 
 
 @attrs.frozen
 class Revocations:
-    """What a genuine CRL says.
+    """What a genuine CRL says."""
 
-    Attributes:
-        number: CRL number, greater with every CRL.
-        this_update: when it was made, seconds since 1970.
-        next_update: when it is no longer to be relied on.
-        serials: serial numbers of revoked certificates.
-        digest: SHA-256 of the CRL.
-    """
-
-    number: int
-    this_update: float
-    next_update: float
-    serials: frozenset[int]
-    digest: bytes
+    number: int  # CRL number, greater with every CRL
+    this_update: float  # when it was made, seconds since 1970
+    next_update: float  # when it is no longer to be relied on
+    serials: frozenset[int]  # serial numbers of revoked certificates
+    digest: bytes  # SHA-256 of the CRL
 
 
 def _seconds(moment: datetime) -> float:
@@ -106,35 +89,20 @@ def _one(name: x509.Name, oid: x509.ObjectIdentifier) -> str:
 
 @attrs.frozen
 class Issuer:
-    """A CA certificate that was checked.
+    """A CA certificate that was checked."""
 
-    Attributes:
-        certificate: the certificate.
-        fingerprint: SHA-256 of its key, 32 bytes.
-        swarm: the swarm it speaks for.
-        not_before: first second of validity, seconds since 1970.
-        not_after: last second of validity.
-    """
-
-    certificate: x509.Certificate
-    fingerprint: bytes
-    swarm: str
-    not_before: float
-    not_after: float
+    certificate: x509.Certificate  # the certificate
+    fingerprint: bytes  # SHA-256 of its key, 32 bytes
+    swarm: str  # the swarm it speaks for
+    not_before: float  # first second of validity, seconds since 1970
+    not_after: float  # last second of validity
 
     @classmethod
     def from_pem(cls, pem: bytes) -> Issuer:
         """Read a CA certificate.
 
-        Args:
-            pem: one certificate.
-
-        Returns:
-            the issuer.
-
-        Raises:
-            ValueError: not a self-signed Ed25519 CA certificate that may sign certificates and
-                CRLs.
+        Returns the issuer. Raises ValueError: not a self-signed Ed25519 CA certificate that may
+        sign certificates and CRLs.
         """
         certificates = x509.load_pem_x509_certificates(pem)
         if len(certificates) != 1:
@@ -202,15 +170,8 @@ class Issuer:
     def read_crl(self, pem: bytes) -> Revocations:
         """Read a CRL of this CA.
 
-        Args:
-            pem: the CRL.
-
-        Returns:
-            what it says.
-
-        Raises:
-            ValueError: unreadable, of another CA, without number or end, or with a critical
-                extension that is not understood: a partial CRL would hide revocations.
+        Returns what it says. Raises ValueError: unreadable, of another CA, without number or end,
+        or with a critical extension that is not understood: a partial CRL would hide revocations.
         """
         try:
             crl = x509.load_pem_x509_crl(pem)

@@ -51,11 +51,7 @@ def parse_member(text: str) -> bytes:
 def peer_id(public_key: bytes) -> str:
     """The libp2p PeerId of an Ed25519 public key.
 
-    Args:
-        public_key: 32 bytes.
-
-    Returns:
-        52 letters of base58, ``12D3Koo…``.
+    ``public_key``: 32 bytes. Returns 52 letters of base58, ``12D3Koo…``.
     """
     number = int.from_bytes(_PEER_ID_PREFIX + public_key, "big")
     letters: list[str] = []
@@ -68,15 +64,9 @@ def peer_id(public_key: bytes) -> str:
 def parse_members(text: str) -> frozenset[bytes]:
     """The public keys of a whitelist file.
 
-    Args:
-        text: a member on each line; ``#`` starts a comment; empty lines count for nothing, and a
-            member listed twice is one member.
-
-    Returns:
-        the keys, 32 bytes each.
-
-    Raises:
-        ValueError: names the line.
+    ``text``: a member on each line; ``#`` starts a comment; empty lines count for nothing, and a
+    member listed twice is one member. Returns the keys, 32 bytes each. Raises ValueError: names the
+    line.
     """
     members: set[bytes] = set()
     for number, line in enumerate(text.splitlines(), start=1):

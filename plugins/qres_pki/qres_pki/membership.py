@@ -36,21 +36,14 @@ MAX_FILE: Final = 8 * 2**20
 
 @attrs.frozen(kw_only=True)
 class Sources:
-    """Where the membership is read from; empty names are not used.
+    """Where the membership is read from; empty names are not used."""
 
-    Attributes:
-        members: keys listed in the configuration, or ``None`` without a whitelist.
-        members_file: path of a whitelist.
-        ca: path of the CA certificate.
-        crl: path of the CRL.
-        require_crl: whether a CRL must be there and current.
-    """
-
+    # keys listed in the configuration, or ``None`` without a whitelist
     members: frozenset[bytes] | None
-    members_file: str
-    ca: str
-    crl: str
-    require_crl: bool
+    members_file: str  # path of a whitelist
+    ca: str  # path of the CA certificate
+    crl: str  # path of the CRL
+    require_crl: bool  # whether a CRL must be there and current
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -59,11 +52,7 @@ class Sources:
 
 
 def read_file(path: str, option: str) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UnusableError: missing, unreadable or over :data:`MAX_FILE`.
-    """
+    """The content of a file. Raises UnusableError: missing, unreadable or over :data:`MAX_FILE`."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -77,19 +66,12 @@ def read_file(path: str, option: str) -> bytes:
 
 @attrs.define(eq=False)
 class Membership:
-    """One reading of all sources; a change makes a new one, with an empty cache.
+    """One reading of all sources; a change makes a new one, with an empty cache."""
 
-    Attributes:
-        members: keys on the whitelist, or ``None`` without one.
-        issuer: the swarm's CA, or ``None`` without one.
-        revocations: its newest CRL, or ``None``.
-        require_crl: whether a CRL must be there and current.
-    """
-
-    members: frozenset[bytes] | None
-    issuer: Issuer | None
-    revocations: Revocations | None
-    require_crl: bool
+    members: frozenset[bytes] | None  # keys on the whitelist, or ``None`` without one
+    issuer: Issuer | None  # the swarm's CA, or ``None`` without one
+    revocations: Revocations | None  # its newest CRL, or ``None``
+    require_crl: bool  # whether a CRL must be there and current
     _genuine: OrderedDict[bytes, CertificateFields] = attrs.field(
         factory=OrderedDict[bytes, CertificateFields], init=False
     )
@@ -128,8 +110,7 @@ class Membership:
     ) -> tuple[Verdict, CertificateFields | None]:
         """The part of :meth:`judge` that no clock decides.
 
-        Returns:
-            the verdict, and the certificate it rests on: none for a rejection or without a CA.
+        Returns the verdict, and the certificate it rests on: none for a rejection or without a CA.
         """
         if self.members is not None and key not in self.members:
             return NOT_A_MEMBER, None
@@ -169,16 +150,8 @@ def _may(roles: frozenset[str], kind: str | None) -> bool:
 def load(sources: Sources, swarm: str, high_water: HighWater) -> Membership:
     """Read every source.
 
-    Args:
-        sources: the files.
-        swarm: name of the swarm the CA must speak for.
-        high_water: the newest CRL seen before.
-
-    Returns:
-        the membership.
-
-    Raises:
-        UnusableError: a file that cannot be read, or a CRL older than one seen before.
+    ``swarm``: name of the swarm the CA must speak for. Returns the membership. Raises
+    UnusableError: a file that cannot be read, or a CRL older than one seen before.
     """
     members = sources.members
     if sources.members_file:

@@ -168,11 +168,8 @@ class Pki:
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the whitelist lets enough nodes in, where it is in the options.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Yields:
-            QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever closes.
+        Yields QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever
+        closes.
         """
         listed = {parse_member(member).hex() for member in self.members}
         if not listed or self.members_file:

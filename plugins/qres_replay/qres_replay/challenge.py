@@ -70,10 +70,7 @@ def _is_kind(message: Message, kind: str) -> bool:
 def answer_to(nonce: bytes, node: NodeId, number: int) -> bytes:
     """What a node answers to the nonce of a round; 32 bytes.
 
-    Args:
-        nonce: 32 bytes.
-        node: who answers, 32 bytes.
-        number: the round, 0..2**63-1.
+    ``nonce``: 32 bytes; ``node``: who answers, 32 bytes; ``number``: the round, 0..2**63-1.
     """
     return hashlib.sha256(_ANSWER_DOMAIN + nonce + node + number.to_bytes(8, "big")).digest()
 
@@ -81,10 +78,8 @@ def answer_to(nonce: bytes, node: NodeId, number: int) -> bytes:
 def draw_nonce(seed: int | None, number: int) -> bytes:
     """The coordinator's nonce for a round; 32 bytes.
 
-    Args:
-        seed: that of a simulation, which has to be repeatable; ``None`` for a real node, whose
-            nonce comes from the system's source of secrets.
-        number: the round.
+    ``seed``: that of a simulation, which has to be repeatable; ``None`` for a real node, whose
+    nonce comes from the system's source of secrets.
     """
     if seed is None:
         return secrets.token_bytes(NONCE_BYTES)
@@ -98,20 +93,14 @@ class Freshness:
     A peer's entry is the sequence number of its answer, for the coordinator that of its nonce. It
     holds in the round it was made in and in the next, where the last words of a round arrive.
     Memory is bounded by the roster.
-
-    Attributes:
-        own: this node's identity.
-        coordinator: the first of the roster.
-        round: the newest round this node opened or heard a nonce of.
-        nonce: the nonce of that round, empty while unknown.
-        asked: how often a nonce came. A dialogue is given each message once, and the coordinator
-            asks again where an answer was lost.
     """
 
-    own: NodeId
-    coordinator: NodeId
-    round: int = 0
-    nonce: bytes = b""
+    own: NodeId  # this node's identity
+    coordinator: NodeId  # the first of the roster
+    round: int = 0  # the newest round this node opened or heard a nonce of
+    nonce: bytes = b""  # the nonce of that round, empty while unknown
+    # how often a nonce came. A dialogue is given each message once, and the coordinator asks again
+    # where an answer was lost.
     asked: int = 0
     _fresh: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int], init=False)
     _before: dict[NodeId, int] = attrs.field(factory=dict[NodeId, int], init=False)
@@ -204,16 +193,11 @@ class Challenge:
 
     The coordinator repeats its nonce about once a second to those who did not answer; who is asked
     again answers again, to the coordinator alone.
-
-    Attributes:
-        peers: all of the roster but this node.
-        number: the round.
-        freshness: what is known, kept from round to round.
     """
 
-    peers: tuple[NodeId, ...]
-    number: int
-    freshness: Freshness
+    peers: tuple[NodeId, ...]  # all of the roster but this node
+    number: int  # the round
+    freshness: Freshness  # what is known, kept from round to round
     _answered: int = attrs.field(default=0, init=False)  # the newest round answered
     _heard: int = attrs.field(default=0, init=False)  # nonces that had come by then
     _asked_at: float | None = attrs.field(default=None, init=False)

@@ -73,17 +73,12 @@ class Window:
 
 @attrs.define(eq=False)
 class Sender:
-    """What is remembered of one node of the roster.
+    """What is remembered of one node of the roster."""
 
-    Attributes:
-        node: its identity, 32 bytes.
-        window: its sequence numbers.
-        ceiling: no message of it with a later time was accepted, milliseconds; kept only for a
-            sender whose clock is ahead, the others share one.
-        floor: messages up to this time may have been accepted before a power loss, milliseconds.
-    """
-
-    node: NodeId
-    window: Window
+    node: NodeId  # its identity, 32 bytes
+    window: Window  # its sequence numbers
+    # no message of it with a later time was accepted, milliseconds; kept only for a sender whose
+    # clock is ahead, the others share one
     ceiling: int = -1
+    # messages up to this time may have been accepted before a power loss, milliseconds
     floor: int = -1

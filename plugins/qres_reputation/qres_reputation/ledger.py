@@ -19,25 +19,19 @@ Change: TypeAlias = Callable[[Mapping[NodeId, Conduct]], Mapping[NodeId, Conduct
 
 @attrs.define(eq=False)
 class ConductTable:
-    """Records by node; complete for the roster from the first moment.
+    """Records by node; complete for the roster from the first moment."""
 
-    Attributes:
-        records: the present records of the roster. Not to be written to.
-    """
-
-    records: dict[NodeId, Conduct]
+    records: dict[NodeId, Conduct]  # the present records of the roster. Not to be written to.
     _store: ConductStore | None = None
 
     @classmethod
     def open(cls, info: NodeInfo, rule: ScoringRule, settings: Settings) -> ConductTable:
         """The node's records: from its folder if it has one, else fresh ones.
 
-        Nodes new in the roster get a fresh record. Scores made by another rule are translated:
-        the score stays, the evidence behind it is not kept. Whoever left the roster keeps a row in
-        the file, and a ban with it.
-
-        Raises:
-            RoundError: QRES-E602 for a file that is damaged or another node's.
+        Nodes new in the roster get a fresh record. Scores made by another rule are translated: the
+        score stays, the evidence behind it is not kept. Whoever left the roster keeps a row in the
+        file, and a ban with it. Raises RoundError: QRES-E602 for a file that is damaged or another
+        node's.
         """
         fresh = {node: Conduct(rule.fresh()) for node in info.roster}
         if info.data_dir is None:
@@ -63,8 +57,7 @@ class ConductTable:
     def refresh(self) -> bool:
         """Take in what ``qres reputation`` changed; true if it did.
 
-        Raises:
-            RoundError: QRES-E602.
+        Raises RoundError: QRES-E602.
         """
         if self._store is None or not self._store.changed():
             return False
@@ -80,12 +73,7 @@ class ConductTable:
     def change(self, change: Change, *, ended: int | None = None) -> None:
         """Change some records, durably before this returns.
 
-        Args:
-            change: what to do with the present records, those of the disk included.
-            ended: number of the round that ended with this change.
-
-        Raises:
-            RoundError: QRES-E602; then nothing changed.
+        Raises RoundError: QRES-E602; then nothing changed.
         """
         if self._store is None:
             self.records.update(change(self.records))

@@ -240,11 +240,8 @@ class Reputation:
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the watch would see the updates as they were sent.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Yields:
-            QRES-E303: what another plugin made of several updates would be held against one node.
+        Yields QRES-E303: what another plugin made of several updates would be held against one
+        node.
         """
         if not self.outlier_rounds or around.visibility is not Visibility.INDIVIDUAL:
             return

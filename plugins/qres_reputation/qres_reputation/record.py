@@ -14,17 +14,12 @@ FOR_EVER: Final = -1
 
 @attrs.frozen
 class Conduct:
-    """One node's score and sentence.
+    """One node's score and sentence."""
 
-    Attributes:
-        belief: the score and the evidence behind it.
-        until: :data:`FREE`, :data:`FOR_EVER`, or the first round it may take part in again.
-        streak: rounds in a row, of those it took part in, in which it was an outlier.
-    """
-
-    belief: Belief
+    belief: Belief  # the score and the evidence behind it
+    # :data:`FREE`, :data:`FOR_EVER`, or the first round it may take part in again
     until: int = FREE
-    streak: int = 0
+    streak: int = 0  # rounds in a row, of those it took part in, in which it was an outlier
 
     @property
     def banned(self) -> bool:

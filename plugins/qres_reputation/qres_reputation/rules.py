@@ -21,17 +21,11 @@ def units(share: float) -> int:
 
 @attrs.frozen
 class Belief:
-    """What a rule knows of a node.
+    """What a rule knows of a node."""
 
-    Attributes:
-        score: 0..:data:`UNIT`.
-        good: accumulated positive evidence, in units of 10**-6; used by the beta rule.
-        bad: accumulated negative evidence, likewise.
-    """
-
-    score: int
-    good: int = 0
-    bad: int = 0
+    score: int  # 0..:data:`UNIT`
+    good: int = 0  # accumulated positive evidence, in units of 10**-6; used by the beta rule
+    bad: int = 0  # accumulated negative evidence, likewise
 
 
 class ScoringRule(Protocol):
@@ -70,19 +64,12 @@ def _towards(value: int, goal: int, decay: int) -> int:
 
 @attrs.frozen
 class Additive:
-    """``R + gain`` for good acts, ``R - loss`` for bad ones, held within 0..1.
+    """``R + gain`` for good acts, ``R - loss`` for bad ones, held within 0..1."""
 
-    Attributes:
-        start: score of a fresh node, in units of 10**-6.
-        gain: added for a good act, likewise.
-        loss: taken for a bad act, likewise.
-        decay: share of the way to ``start`` that fades in a round, likewise.
-    """
-
-    start: int
-    gain: int
-    loss: int
-    decay: int
+    start: int  # score of a fresh node, in units of 10**-6
+    gain: int  # added for a good act, likewise
+    loss: int  # taken for a bad act, likewise
+    decay: int  # share of the way to ``start`` that fades in a round, likewise
 
     def fresh(self) -> Belief:
         """The start score."""
@@ -107,17 +94,11 @@ class Additive:
 
 @attrs.frozen
 class Ema:
-    """Exponential moving average ``R' = (1 - gamma) R + gamma e``, ``e`` 1 or 0, rounded down.
+    """Exponential moving average ``R' = (1 - gamma) R + gamma e``, ``e`` 1 or 0, rounded down."""
 
-    Attributes:
-        start: score of a fresh node, in units of 10**-6.
-        gamma: weight of the newest evidence, likewise.
-        decay: share of the way to ``start`` that fades in a round, likewise.
-    """
-
-    start: int
-    gamma: int
-    decay: int
+    start: int  # score of a fresh node, in units of 10**-6
+    gamma: int  # weight of the newest evidence, likewise
+    decay: int  # share of the way to ``start`` that fades in a round, likewise
 
     def fresh(self) -> Belief:
         """The start score."""
@@ -149,16 +130,11 @@ class Beta:
     ``(r + 1) / (r + s + 2)`` (section 2.3), here ``(r + 2 a) / (r + s + 2)`` with the start score
     ``a`` as base rate, which is the same for ``a = 1/2``. Each new act first multiplies ``r`` and
     ``s`` by the forgetting factor (section 2.6).
-
-    Attributes:
-        start: the base rate ``a``, in units of 10**-6.
-        forgetting: the factor, likewise; 10**6 never forgets.
-        decay: share of ``r`` and of ``s`` that fades in a round, likewise.
     """
 
-    start: int
-    forgetting: int
-    decay: int
+    start: int  # the base rate ``a``, in units of 10**-6
+    forgetting: int  # the factor, likewise; 10**6 never forgets
+    decay: int  # share of ``r`` and of ``s`` that fades in a round, likewise
 
     def _believe(self, good: int, bad: int) -> Belief:
         score = (good + 2 * self.start) * UNIT // (good + bad + 2 * UNIT)

@@ -45,34 +45,21 @@ _LIMIT: Final = 2**63
 
 @attrs.frozen
 class Settings:
-    """What whoever opens the file without the node's configuration has to know.
+    """What whoever opens the file without the node's configuration has to know."""
 
-    Attributes:
-        rule: name of the rule the scores were made by.
-        start: score of a fresh node, in units of 10**-6.
-        ban_below: score of a node on probation, likewise.
-        ban_rounds: rounds a ban lasts; 0 for ever.
-    """
-
-    rule: str
-    start: int
-    ban_below: int
-    ban_rounds: int
+    rule: str  # name of the rule the scores were made by
+    start: int  # score of a fresh node, in units of 10**-6
+    ban_below: int  # score of a node on probation, likewise
+    ban_rounds: int  # rounds a ban lasts; 0 for ever
 
 
 @attrs.frozen
 class SavedConduct:
-    """All that a file says.
+    """All that a file says."""
 
-    Attributes:
-        settings: of the node's last start.
-        round: number of the last round that ended.
-        records: by node, ascending.
-    """
-
-    settings: Settings
-    round: int
-    records: Mapping[NodeId, Conduct]
+    settings: Settings  # of the node's last start
+    round: int  # number of the last round that ended
+    records: Mapping[NodeId, Conduct]  # by node, ascending
 
 
 def _row(node: NodeId, record: Conduct) -> tuple[Any, ...]:
@@ -110,11 +97,7 @@ class ConductStore:
         self.node: NodeId = node
 
     def bind(self, swarm: str, node: NodeId) -> None:
-        """Refuse the file unless it is that node's.
-
-        Raises:
-            RoundError: QRES-E602.
-        """
+        """Refuse the file unless it is that node's. Raises RoundError: QRES-E602."""
         self._db.expect_owner(swarm=(swarm, self.swarm), node=(node, self.node))
 
     def unusable(self, what: str) -> RoundError:
@@ -132,8 +115,7 @@ class ConductStore:
     def load(self) -> SavedConduct:
         """Everything, checked.
 
-        Raises:
-            RoundError: QRES-E602 for any row that is damaged or missing.
+        Raises RoundError: QRES-E602 for any row that is damaged or missing.
         """
         with self._db.one_state():
             rule, *numbers = self._facts.read("settings")
@@ -162,8 +144,7 @@ class ConductStore:
     def transaction(self) -> AbstractContextManager[None]:
         """Hold the write lock; all is on the disk when the block ends, or nothing is.
 
-        Raises:
-            RoundError: QRES-E602.
+        Raises RoundError: QRES-E602.
         """
         return self._db.transaction()
 

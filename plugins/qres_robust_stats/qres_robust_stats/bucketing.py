@@ -101,15 +101,8 @@ def round_seed(updates: Updates, round_info: RoundInfo) -> bytes:
 
     SHA-256 over the tag ``qres/bucketing/v1`` and a zero byte; the swarm's name in UTF-8, preceded
     by its length; the round number; the model digest; ``n`` and ``d``; for each update its sender,
-    preceded by its length, and its weight; and last all vectors as little-endian int32. Numbers
-    are 8 bytes, little-endian.
-
-    Args:
-        updates: the agreed updates.
-        round_info: the round.
-
-    Returns:
-        32 bytes, the same on every node.
+    preceded by its length, and its weight; and last all vectors as little-endian int32. Numbers are
+    8 bytes, little-endian. Returns 32 bytes, the same on every node.
     """
     digest = hashlib.sha256(_TAG)
     name = round_info.swarm.encode()

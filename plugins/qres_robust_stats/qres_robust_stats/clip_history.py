@@ -59,8 +59,7 @@ class ClipHistory(Protocol):
 def open_history(node_info: NodeInfo) -> ClipHistory:
     """Open the node's history, in its folder or, where it has none, in memory.
 
-    Raises:
-        RoundError: QRES-E602.
+    Raises RoundError: QRES-E602.
     """
     if node_info.data_dir is None:
         return MemoryHistory()

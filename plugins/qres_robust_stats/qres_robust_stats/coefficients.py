@@ -60,14 +60,9 @@ class Geometry(Protocol):
     def distances(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the squared distance of every row from the mixture.
 
-        Args:
-            weights: float64, shape ``(n + 1,)``, not negative, summing to 1 up to rounding.
-
-        Returns:
-            float64, shape ``(n,)``.
-
-        Raises:
-            ValueRefusedError: QRES-E501, naming float rows that are not finite.
+        ``weights``: float64, shape ``(n + 1,)``, not negative, summing to 1 up to rounding. Returns
+        float64, shape ``(n,)``. Raises ValueRefusedError: QRES-E501, naming float rows that are not
+        finite.
         """
         ...
 
@@ -416,8 +411,7 @@ def as_floats(values: Integers | NDArray[np.float64]) -> NDArray[np.float64]:
 def check_start(rows: Rows, start: Rows | None, where: str = "start") -> None:
     """Refuse a start vector that does not fit the rows.
 
-    Raises:
-        ValueRefusedError: QRES-E501, QRES-E502, QRES-E503.
+    Raises ValueRefusedError: QRES-E501, QRES-E502, QRES-E503.
     """
     if start is None:
         return

@@ -123,11 +123,7 @@ class Monna:
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the pivot is a node of the swarm, where these are known.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Yields:
-            QRES-E304: without the pivot's update every round is refused.
+        Yields QRES-E304: without the pivot's update every round is refused.
         """
         if around.roster and self.pivot.lower() not in around.roster:
             what = f"the pivot {self.pivot[:16].lower()} is not one of the {around.nodes} nodes"

@@ -10,8 +10,7 @@ from qres_core import CompatibilityError, Updates, ValueRefusedError, Visibility
 def checked(vectors: Rows | Blocks) -> Rows | Blocks:
     """Return vectors that are rows, or a view that gives rows in blocks of columns.
 
-    Raises:
-        ValueRefusedError: QRES-E502, QRES-E503 or QRES-E505 for anything else.
+    Raises ValueRefusedError: QRES-E502, QRES-E503 or QRES-E505 for anything else.
     """
     return vectors if isinstance(vectors, Blocks) else check_rows(vectors)
 
@@ -19,15 +18,9 @@ def checked(vectors: Rows | Blocks) -> Rows | Blocks:
 def check_enough(rule: str, n: int, f: int, fewest: int, condition: str) -> None:
     """Refuse too few vectors for a rule called as a function.
 
-    Args:
-        rule: the function's name.
-        n: vectors at hand.
-        f: the fault bound, or another option the condition is about.
-        fewest: how many are needed.
-        condition: how ``fewest`` follows from the options, for example ``"2 f + 1"``.
-
-    Raises:
-        ValueRefusedError: QRES-E505 if ``n < fewest``.
+    ``f``: the fault bound, or another option the condition is about; ``condition``: how ``fewest``
+    follows from the options, for example ``"2 f + 1"``. Raises ValueRefusedError: QRES-E505 if ``n
+    < fewest``.
     """
     if n < fewest:
         what = f"n = {n} vectors, {rule} with f = {f} needs n >= {condition} = {fewest}"
@@ -37,16 +30,9 @@ def check_enough(rule: str, n: int, f: int, fewest: int, condition: str) -> None
 def check_round(name: str, updates: Updates, f: int, fewest: int, condition: str) -> None:
     """Refuse a round in which a plugin cannot keep its promise.
 
-    Args:
-        name: the plugin's name in the configuration.
-        updates: the round's updates.
-        f: the plugin's fault bound.
-        fewest: updates the plugin needs.
-        condition: how ``fewest`` follows from the options, for example ``"2 f + 1"``.
-
-    Raises:
-        CompatibilityError: QRES-E303 if there is only the sum of all updates.
-        ValueRefusedError: QRES-E505 if there are fewer than ``fewest``.
+    ``condition``: how ``fewest`` follows from the options, for example ``"2 f + 1"``. Raises
+    CompatibilityError: QRES-E303 if there is only the sum of all updates. Raises ValueRefusedError:
+    QRES-E505 if there are fewer than ``fewest``.
     """
     check_visible(name, updates)
     n = len(updates)
@@ -62,12 +48,7 @@ def check_round(name: str, updates: Updates, f: int, fewest: int, condition: str
 def check_visible(name: str, updates: Updates) -> None:
     """Refuse a sum of all updates: a rule compares rows, single updates or the means of groups.
 
-    Args:
-        name: the plugin's name in the configuration.
-        updates: the round's updates.
-
-    Raises:
-        CompatibilityError: QRES-E303 if there is only the sum of all.
+    Raises CompatibilityError: QRES-E303 if there is only the sum of all.
     """
     if updates.visibility is Visibility.SUM:
         raise CompatibilityError.of(

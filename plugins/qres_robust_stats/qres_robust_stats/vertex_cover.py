@@ -57,16 +57,11 @@ class _ReducedGraph(NamedTuple):
 
 @attrs.define
 class CoverSearch:
-    """Finds vertex covers within one budget of steps over all its calls.
+    """Finds vertex covers within one budget of steps over all its calls."""
 
-    Attributes:
-        budget: branches that may be opened, 1 or more; one takes a few dozen microseconds for
-            200 vertices.
-        steps: branches opened so far.
-    """
-
+    # branches that may be opened, 1 or more; one takes a few dozen microseconds for 200 vertices
     budget: int
-    steps: int = 0
+    steps: int = 0  # branches opened so far
 
     def cover(self, graph: list[int], alive: int, limit: int) -> int | None:
         """Find a set of at most ``limit`` vertices that touches every edge.

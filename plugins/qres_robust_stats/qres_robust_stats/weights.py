@@ -117,8 +117,7 @@ or raise the number of updates)
 def check_weights(weights: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Return the weights if there is one for each of ``n`` vectors, in range.
 
-    Raises:
-        ValueRefusedError: QRES-E506 for weights of another type, shape or range.
+    Raises ValueRefusedError: QRES-E506 for weights of another type, shape or range.
     """
     found: object = getattr(weights, "dtype", type(weights).__name__)
     shape: object = getattr(weights, "shape", None)

@@ -32,23 +32,14 @@ BATCH: Final = 256
 
 @attrs.frozen(eq=False)
 class GroupSum:
-    """The exact sum of a group, or a range of it.
+    """The exact sum of a group, or a range of it."""
 
-    Attributes:
-        group: index of the group.
-        members: whose inputs it holds, ascending.
-        start: first coordinate.
-        total: int64, shape ``(stop - start,)``, read-only.
-        residues: sums of the residues, by name, modulo their moduli.
-        digest: of session, survivor set, group, range and content: equal where the sums are.
-    """
-
-    group: int
-    members: tuple[NodeId, ...]
-    start: int
-    total: NDArray[np.int64]
-    residues: Mapping[str, Residues]
-    digest: bytes
+    group: int  # index of the group
+    members: tuple[NodeId, ...]  # whose inputs it holds, ascending
+    start: int  # first coordinate
+    total: NDArray[np.int64]  # int64, shape ``(stop - start,)``, read-only
+    residues: Mapping[str, Residues]  # sums of the residues, by name, modulo their moduli
+    digest: bytes  # of session, survivor set, group, range and content: equal where the sums are
 
 
 def ranges(dimension: int, parts: int) -> tuple[tuple[int, int], ...]:
@@ -221,16 +212,9 @@ class Aggregator:
 def assemble(slices: Sequence[GroupSum], dimension: int) -> NDArray[np.int64]:
     """One group's sum from its ranges, some perhaps summed by several nodes.
 
-    Args:
-        slices: of one group, in any order.
-        dimension: coordinates of the whole.
-
-    Returns:
-        int64, shape ``(dimension,)``.
-
-    Raises:
-        SecaggError: ``SLICES_DIFFER``, two sums of one range do not agree (sum it again to see who
-            is wrong) or the ranges do not cover the vector exactly.
+    ``slices``: of one group, in any order. Returns int64, shape ``(dimension,)``. Raises
+    SecaggError: ``SLICES_DIFFER``, two sums of one range do not agree (sum it again to see who is
+    wrong) or the ranges do not cover the vector exactly.
     """
     chosen: dict[tuple[int, int], GroupSum] = {}
     for piece in slices:

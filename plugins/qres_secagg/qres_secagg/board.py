@@ -39,30 +39,25 @@ MAX_VARIANTS: Final = 2
 
 @attrs.define
 class SessionMessages:
-    """Messages of one session.
+    """Messages of one session."""
 
-    Attributes:
-        session: the session.
-        me: this node, if it takes part: it knows its own keys when it sees them elsewhere.
-        topology: the graphs; those of the list's level once it is adopted.
-        adverts: by rank and hash.
-        shares: by rank and hash.
-        listing: the adopted list, or ``None``.
-        opening: the survivor set and the shares opened for it, or ``None``.
-        statements: listed nodes that stated this node's survivor set.
-    """
-
-    session: Session
+    session: Session  # the session
+    # this node, if it takes part: it knows its own keys when it sees them elsewhere
     me: NodeId | None = None
+    # the graphs; those of the list's level once it is adopted
     topology: Topology = attrs.field(init=False)
+    # by rank and hash
     adverts: dict[int, dict[bytes, Advert]] = attrs.field(
         init=False, factory=dict[int, dict[bytes, Advert]]
     )
+    # by rank and hash
     shares: dict[int, dict[bytes, Shares]] = attrs.field(
         init=False, factory=dict[int, dict[bytes, Shares]]
     )
-    listing: Listing | None = attrs.field(init=False, default=None)
+    listing: Listing | None = attrs.field(init=False, default=None)  # the adopted list, or ``None``
+    # the survivor set and the shares opened for it, or ``None``
     opening: OpenedShares | None = attrs.field(init=False, default=None)
+    # listed nodes that stated this node's survivor set
     statements: int = attrs.field(init=False, default=0)
     _list_hash: bytes = attrs.field(init=False, default=b"")
     _statements: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
@@ -192,14 +187,8 @@ class SessionMessages:
     def compose(self, level: int = 0) -> bytes:
         """As the leader: the list of whom this node found complete.
 
-        Args:
-            level: how often groups are to be halved.
-
-        Returns:
-            body of a :attr:`Kind.LIST` message for everybody, this node included.
-
-        Raises:
-            SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
+        Returns body of a :attr:`Kind.LIST` message for everybody, this node included. Raises
+        SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
         """
         chosen: dict[int, tuple[bytes, bytes]] = {}
         keys: set[bytes] = set()
@@ -242,14 +231,10 @@ class SessionMessages:
     def adopt(self, body: bytes, levels: Collection[int] = (0,)) -> None:
         """Take the leader's list as U2. Which sender is the leader, the caller knows.
 
-        Args:
-            body: a :attr:`Kind.LIST` message.
-            levels: those the leader may choose.
-
-        Raises:
-            SecaggError: ``MALFORMED``, ``OTHER_SESSION``, ``BAD_LIST`` or ``EQUIVOCATION`` (another
-                list was adopted before), the leader's fault; ``LACKING``, blaming nobody: repeat
-                when more messages have come.
+        ``body``: a :attr:`Kind.LIST` message; ``levels``: those the leader may choose. Raises
+        SecaggError: ``MALFORMED``, ``OTHER_SESSION``, ``BAD_LIST`` or ``EQUIVOCATION`` (another
+        list was adopted before), the leader's fault; ``LACKING``, blaming nobody: repeat when more
+        messages have come.
         """
         try:
             sid, listing = decode_listing(body)
@@ -298,15 +283,9 @@ class SessionMessages:
     def decide(self, inputs: Mapping[NodeId, bytes]) -> OpenedShares:
         """Take the survivor set U3 the swarm agreed on.
 
-        Args:
-            inputs: the hash of the masked input of every survivor, 32 bytes.
-
-        Returns:
-            the opened shares for it, those among them that came before.
-
-        Raises:
-            SecaggError: as :meth:`Survivors.agreed`; ``OUT_OF_ORDER``, no list yet, or another set
-                was taken before.
+        ``inputs``: the hash of the masked input of every survivor, 32 bytes. Returns the opened
+        shares for it, those among them that came before. Raises SecaggError: as
+        :meth:`Survivors.agreed`; ``OUT_OF_ORDER``, no list yet, or another set was taken before.
         """
         members = self.listed().members
         found = Survivors.agreed(self.session, self.topology, members, self._list_hash, inputs)

@@ -93,17 +93,11 @@ class Phase(enum.IntEnum):
 
 @attrs.frozen
 class Masked:
-    """A masked input, uniform to everybody.
+    """A masked input, uniform to everybody."""
 
-    Attributes:
-        vector: in the ring, uint32 or uint64, little-endian, shape ``(dimension,)``.
-        residues: masked residues by name.
-        digest: hash of both, see :func:`qres_secagg.inputs.input_digest`.
-    """
-
-    vector: NDArray[Any]
-    residues: Mapping[str, Residues]
-    digest: bytes
+    vector: NDArray[Any]  # in the ring, uint32 or uint64, little-endian, shape ``(dimension,)``
+    residues: Mapping[str, Residues]  # masked residues by name
+    digest: bytes  # hash of both, see :func:`qres_secagg.inputs.input_digest`
 
 
 def fingerprint(session: Session, vector: NDArray[Any]) -> bytes:
@@ -164,11 +158,8 @@ class Client:
     def advertise(self) -> bytes:
         """Make the keys of this session.
 
-        Returns:
-            body of a :attr:`Kind.ADVERTISE` message for everybody.
-
-        Raises:
-            SecaggError: ``SID_REUSE``, the node took part in this session before.
+        Returns body of a :attr:`Kind.ADVERTISE` message for everybody. Raises SecaggError:
+        ``SID_REUSE``, the node took part in this session before.
         """
         self._step(Phase.NEW)
         if not self._history.begin(self.session.sid):
@@ -253,15 +244,10 @@ class Client:
         """Take the leader's list and the shares sealed for this node.
 
         A share that does not open, or is not the one committed to, is its dealer's fault; the
-        session goes on without it.
-
-        Args:
-            body: a :attr:`Kind.LIST` message of the round's leader.
-            levels: those the leader may choose.
-
-        Raises:
-            SecaggError: as :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the list is without this
-                node or names other messages than it sent: it sits the session out.
+        session goes on without it. ``body``: a :attr:`Kind.LIST` message of the round's leader;
+        ``levels``: those the leader may choose. Raises SecaggError: as
+        :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the list is without this node or names other
+        messages than it sent: it sits the session out.
         """
         self._step(Phase.SHARED)
         self.board.adopt(body, levels)
@@ -389,16 +375,9 @@ class Client:
         """State the survivor set the swarm agreed on, once.
 
         A listed node whose own input is late, or was never made, states it too: it holds shares.
-
-        Args:
-            inputs: digest of the masked input by survivor.
-
-        Returns:
-            body of a :attr:`Kind.STATEMENT` message for everybody.
-
-        Raises:
-            SecaggError: ``OWN_INPUT``, another input than this node sent; ``BELOW_THRESHOLD``, too
-                few survivors; or as :meth:`SessionMessages.decide`.
+        Returns body of a :attr:`Kind.STATEMENT` message for everybody. Raises SecaggError:
+        ``OWN_INPUT``, another input than this node sent; ``BELOW_THRESHOLD``, too few survivors; or
+        as :meth:`SessionMessages.decide`.
         """
         self._step(Phase.LISTED, Phase.MASKED)
         sent = self._digest if self.phase is Phase.MASKED else None
@@ -420,11 +399,8 @@ class Client:
     def unmask(self) -> bytes:
         """Open one share of every listed node: of its seed if it survived, else of its mask key.
 
-        Returns:
-            body of a :attr:`Kind.UNMASK` message for everybody. The shares are dropped.
-
-        Raises:
-            SecaggError: ``NO_QUORUM``; repeat when more statements have come.
+        Returns body of a :attr:`Kind.UNMASK` message for everybody. The shares are dropped. Raises
+        SecaggError: ``NO_QUORUM``; repeat when more statements have come.
         """
         self._step(Phase.STATED)
         if not self.can_unmask:

@@ -108,11 +108,7 @@ class SecaggDialogue:
         return self._finished and not self.refusal
 
     def start(self) -> Sequence[Send | Accusation]:
-        """Advertise.
-
-        Raises:
-            SecaggError: QRES-E604, the node took part in this session before.
-        """
+        """Advertise. Raises SecaggError: QRES-E604, the node took part in this session before."""
         try:
             return [Send(self._client.advertise(), int(Kind.ADVERTISE))]
         except SecaggError as error:
@@ -152,10 +148,8 @@ class SecaggDialogue:
     ) -> Sequence[Send | Accusation]:
         """The agreed set: state who of the listed is in it, and with which masked inputs.
 
-        Args:
-            members: senders of the agreed contributions.
-            contributions: theirs, in that order.
-            round_info: the round they were made in, which must be the session's.
+        ``members``: senders of the agreed contributions; ``contributions``: theirs, in that order;
+        ``round_info``: the round they were made in, which must be the session's.
         """
         del members  # the contributions say whose they are
         self._agreed, self._stated = contributions, False

@@ -54,12 +54,7 @@ class SecaggError(RoundError):
 
 @attrs.frozen
 class PeerFault:
-    """What a peer's message proves against it, for this node.
+    """What a peer's message proves against it, for this node."""
 
-    Attributes:
-        subject: the peer.
-        reason: what it did.
-    """
-
-    subject: NodeId
-    reason: Reason
+    subject: NodeId  # the peer
+    reason: Reason  # what it did

@@ -27,16 +27,9 @@ def misfits(
 ) -> Iterator[Problem]:
     """Everything about the swarm that would stop sums from being opened, or make them wrong.
 
-    Args:
-        around: the configuration around the plugin.
-        parameters: numbers of a session.
-        bound: the option, in units of ``2**16`` steps of the grid.
-        weight: greatest weight of an update.
-        public: whether weights are public.
-        patience: seconds.
-
-    Yields:
-        QRES-E304, QRES-E310, QRES-E313 and QRES-E105, each with both sides and the remedy.
+    ``bound``: the option, in units of ``2**16`` steps of the grid; ``public``: whether weights are
+    public; ``patience``: seconds. Yields QRES-E304, QRES-E310, QRES-E313 and QRES-E105, each with
+    both sides and the remedy.
     """
     if parameters.min_survivors > around.quorum:
         what = (

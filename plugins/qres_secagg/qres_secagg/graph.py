@@ -73,13 +73,8 @@ def circulant(n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
 def split(n: int, size: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
     """The ranks in groups of ``size`` or a few more, so that none is smaller.
 
-    Args:
-        n: nodes.
-        size: least members of a group; 0 or above ``n / 2`` for a single group.
-        seed: of the permutation.
-
-    Returns:
-        groups of ascending ranks whose sizes differ by at most one.
+    ``size``: least members of a group; 0 or above ``n / 2`` for a single group. Returns groups of
+    ascending ranks whose sizes differ by at most one.
     """
     count = max(1, n // size) if size else 1
     order = permutation(n, seed)
@@ -100,23 +95,16 @@ def size_at(session: Session, level: int) -> int:
 
 @attrs.frozen
 class Topology:
-    """The graphs of a session, by rank.
+    """The graphs of a session, by rank."""
 
-    Attributes:
-        holders: per rank, who holds a share of its secrets, without itself; over all the swarm.
-        circle: the ranks in an order in which neighbours share most of their holders.
-        groups: the groups, each of ascending ranks; one for all without groups.
-        group_of: per rank, the index of its group.
-        peers: per rank, whom it masks against; within its group.
-        complete: whether everybody in a group masks against everybody in it.
-    """
-
+    # per rank, who holds a share of its secrets, without itself; over all the swarm
     holders: tuple[tuple[int, ...], ...]
-    circle: tuple[int, ...]
+    circle: tuple[int, ...]  # the ranks in an order in which neighbours share most of their holders
+    # the groups, each of ascending ranks; one for all without groups
     groups: tuple[tuple[int, ...], ...]
-    group_of: tuple[int, ...]
-    peers: tuple[tuple[int, ...], ...]
-    complete: bool
+    group_of: tuple[int, ...]  # per rank, the index of its group
+    peers: tuple[tuple[int, ...], ...]  # per rank, whom it masks against; within its group
+    complete: bool  # whether everybody in a group masks against everybody in it
 
 
 def _grouped(n: int, groups: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -130,14 +118,10 @@ def _grouped(n: int, groups: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], 
 def topology(session: Session, level: int = 0) -> Topology:
     """The graphs all nodes of a session compute alike.
 
-    Args:
-        session: roster, round, model and parameters.
-        level: how often groups are halved, see :func:`size_at`.
-
-    Returns:
-        with one group, masks and shares on the same graph of degree ``k``; with several, masks
-        within complete groups and shares on the graph of degree ``k`` over the swarm: a small group
-        may have an unlucky share of corrupt nodes, the swarm has not.
+    ``level``: how often groups are halved, see :func:`size_at`. Returns with one group, masks and
+    shares on the same graph of degree ``k``; with several, masks within complete groups and shares
+    on the graph of degree ``k`` over the swarm: a small group may have an unlucky share of corrupt
+    nodes, the swarm has not.
     """
     n, k = len(session.roster), session.parameters.k
     seed = beacon(session.model_digest, session.round, b"holders")

@@ -88,16 +88,11 @@ class Inputs:
     opened: the residues count in the form that most inputs have them in, and of who has them in
     another form as zeros. Its group's sum of residues is then not what it should be, which is for
     the plugin they belong to to see.
-
-    Attributes:
-        read_from: the contributions.
-        by_sender: their inputs, with residues all of one form.
-        odd: who sent another form.
     """
 
-    read_from: tuple[Contribution, ...]
-    by_sender: Mapping[NodeId, Input]
-    odd: tuple[NodeId, ...]
+    read_from: tuple[Contribution, ...]  # the contributions
+    by_sender: Mapping[NodeId, Input]  # their inputs, with residues all of one form
+    odd: tuple[NodeId, ...]  # who sent another form
 
     @classmethod
     def of(cls, contributions: Sequence[Contribution], parameters: Parameters) -> Inputs:

@@ -77,8 +77,7 @@ class X25519Pair:
     def exchange(self, public: bytes) -> bytes:
         """The secret in common with the owner of ``public``, 32 bytes.
 
-        Raises:
-            SecaggError: ``BAD_KEY``, where :func:`valid_public` says no.
+        Raises SecaggError: ``BAD_KEY``, where :func:`valid_public` says no.
         """
         if not valid_public(public):
             raise SecaggError(Reason.BAD_KEY, public.hex())
@@ -93,14 +92,7 @@ def pair_key(
 ) -> bytes:
     """The mask key of two nodes, the same for both.
 
-    Args:
-        secret: their X25519 secret.
-        sid: the session id.
-        left: id and public mask key of either.
-        right: id and public mask key of the other.
-
-    Returns:
-        32 bytes.
+    ``secret``: their X25519 secret. Returns 32 bytes.
     """
     (low, low_key), (high, high_key) = sorted((left, right))
     return hkdf(secret, sid, joined(b"pair", low, high, low_key, high_key))
@@ -111,14 +103,7 @@ def seal_key(
 ) -> bytes:
     """The key under which ``dealer`` seals its shares for ``holder``; another one for the way back.
 
-    Args:
-        secret: their X25519 secret.
-        sid: the session id.
-        dealer: id and public channel key.
-        holder: id and public channel key.
-
-    Returns:
-        32 bytes.
+    ``secret``: their X25519 secret. Returns 32 bytes.
     """
     return hkdf(secret, sid, joined(b"seal", dealer[0], holder[0], dealer[1], holder[1]))
 

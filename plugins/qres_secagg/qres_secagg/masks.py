@@ -111,15 +111,10 @@ def apply(
 
 @attrs.frozen
 class Residues:
-    """Numbers that are masked, and summed, modulo a number of their own.
+    """Numbers that are masked, and summed, modulo a number of their own."""
 
-    Attributes:
-        values: each in ``0..modulus-1``.
-        modulus: at least 2.
-    """
-
-    values: tuple[int, ...]
-    modulus: int = attrs.field(validator=attrs.validators.ge(2))
+    values: tuple[int, ...]  # each in ``0..modulus-1``
+    modulus: int = attrs.field(validator=attrs.validators.ge(2))  # at least 2
 
     def __attrs_post_init__(self) -> None:
         if self.values and not (min(self.values) >= 0 and max(self.values) < self.modulus):

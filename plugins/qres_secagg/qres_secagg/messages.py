@@ -76,15 +76,10 @@ def body_hash(kind: Kind, body: bytes) -> bytes:
 
 @attrs.frozen
 class Advert:
-    """Advertise: the public keys of a node for one session.
+    """Advertise: the public keys of a node for one session."""
 
-    Attributes:
-        channel: X25519 key under which shares are sealed for the node.
-        mask: X25519 key from which its masks against others come.
-    """
-
-    channel: bytes
-    mask: bytes
+    channel: bytes  # X25519 key under which shares are sealed for the node
+    mask: bytes  # X25519 key from which its masks against others come
 
     @property
     def keys(self) -> tuple[bytes, bytes]:
@@ -94,34 +89,22 @@ class Advert:
 
 @attrs.frozen
 class Deal:
-    """What a dealer has for one holder.
+    """What a dealer has for one holder."""
 
-    Attributes:
-        seed: commitment to the share of the seed.
-        mask: commitment to the share of the mask key.
-        sealed: both shares, sealed.
-    """
-
-    seed: bytes
-    mask: bytes
-    sealed: bytes
+    seed: bytes  # commitment to the share of the seed
+    mask: bytes  # commitment to the share of the mask key
+    sealed: bytes  # both shares, sealed
 
 
 @attrs.frozen
 class Shares:
-    """Share: what a dealer deals.
+    """Share: what a dealer deals."""
 
-    Attributes:
-        seed: commitment to its seed.
-        own: commitments to the two shares it keeps itself, of the seed and of the mask key.
-        holders: their ranks, ascending.
-        records: one record for each of them, encoded; a node reads only those it needs.
-    """
-
-    seed: bytes
+    seed: bytes  # commitment to its seed
+    # commitments to the two shares it keeps itself, of the seed and of the mask key
     own: tuple[bytes, bytes]
-    holders: tuple[int, ...]
-    records: bytes
+    holders: tuple[int, ...]  # their ranks, ascending
+    records: bytes  # one record for each of them, encoded; a node reads only those it needs
 
     @classmethod
     def of(cls, seed: bytes, own: tuple[bytes, bytes], deals: Mapping[int, Deal]) -> Self:
@@ -147,14 +130,10 @@ class Shares:
 
 @attrs.frozen
 class Listing:
-    """List: whom the leader of a round found complete.
+    """List: whom the leader of a round found complete."""
 
-    Attributes:
-        level: how often groups were halved, 0..16.
-        members: by rank, ascending, the hashes of the advertise and the share message.
-    """
-
-    level: int
+    level: int  # how often groups were halved, 0..16
+    # by rank, ascending, the hashes of the advertise and the share message
     members: dict[int, tuple[bytes, bytes]]
 
 
@@ -164,14 +143,10 @@ class Unmask:
 
     Of which secret is not said: it follows from the survivor set the message names. So no message
     can say that a node is both in the sum and not.
-
-    Attributes:
-        statement: digest of the survivor set it is for.
-        shares: encoded share by rank of its dealer, ascending.
     """
 
-    statement: bytes
-    shares: dict[int, bytes]
+    statement: bytes  # digest of the survivor set it is for
+    shares: dict[int, bytes]  # encoded share by rank of its dealer, ascending
 
 
 def _refused(kind: Kind, what: str) -> WireError:

@@ -32,18 +32,12 @@ MAX_SUBSETS: Final = 16
 
 @attrs.frozen
 class _Awaited:
-    """A secret that is to be opened.
+    """A secret that is to be opened."""
 
-    Attributes:
-        kind: which of the dealer's two.
-        head: see :func:`qres_secagg.sharing.commitment_head`.
-        promised: the commitments, by rank of the holder.
-        shares: those that came and are right, encoded, by the place of the holder.
-    """
-
-    kind: Secret
-    head: bytes
-    promised: dict[int, bytes]
+    kind: Secret  # which of the dealer's two
+    head: bytes  # see :func:`qres_secagg.sharing.commitment_head`
+    promised: dict[int, bytes]  # the commitments, by rank of the holder
+    # those that came and are right, encoded, by the place of the holder
     shares: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
 
 

@@ -37,15 +37,10 @@ _ROUNDING: Final = 1 + 1e-9
 
 @attrs.frozen
 class GraphParameters:
-    """Degree and threshold of the share graph.
+    """Degree and threshold of the share graph."""
 
-    Attributes:
-        k: neighbours of every node; even, or ``n - 1`` for the complete graph.
-        t: holders out of ``k + 1`` that open a secret.
-    """
-
-    k: int
-    t: int
+    k: int  # neighbours of every node; even, or ``n - 1`` for the complete graph
+    t: int  # holders out of ``k + 1`` that open a secret
 
 
 def tail_above(population: int, marked: int, draws: int, limit: int) -> tuple[int, int]:
@@ -199,37 +194,24 @@ def choose(
 class Parameters:
     """All numbers of a session; every node computes them from the swarm's configuration.
 
-    Attributes:
-        dimension: coordinates of a vector.
-        k: degree of the share graph, see :func:`choose`.
-        t: threshold of the share graph.
-        corrupt: most corrupt nodes planned for.
-        min_survivors: fewest inputs in a sum that is opened, per group; at least 3.
-        bound: greatest absolute value of a coordinate of an input, raw units of the grid.
-        noise: headroom for noise on the sum (six standard deviations), raw units.
-        summands: most inputs in one sum.
-        group_size: members of a group at least; 0 for one group.
-        ring_bits: 32 or 64.
-        prg: ``"aes256ctr"`` or ``"chacha20"``.
-        extra: anything else the nodes must agree on, as canonical bytes: it enters the session id.
-
     Raises:
         ConfigError: QRES-E105, a number out of range.
         CompatibilityError: QRES-E313, the sum may wrap; QRES-E314, threshold or ``min_survivors``
             not safe.
     """
 
-    dimension: int
-    k: int
-    t: int
-    corrupt: int
-    min_survivors: int
-    bound: int
-    summands: int
-    noise: int = 0
-    group_size: int = 0
-    ring_bits: int = 32
-    prg: str = "aes256ctr"
+    dimension: int  # coordinates of a vector
+    k: int  # degree of the share graph, see :func:`choose`
+    t: int  # threshold of the share graph
+    corrupt: int  # most corrupt nodes planned for
+    min_survivors: int  # fewest inputs in a sum that is opened, per group; at least 3
+    bound: int  # greatest absolute value of a coordinate of an input, raw units of the grid
+    summands: int  # most inputs in one sum
+    noise: int = 0  # headroom for noise on the sum (six standard deviations), raw units
+    group_size: int = 0  # members of a group at least; 0 for one group
+    ring_bits: int = 32  # 32 or 64
+    prg: str = "aes256ctr"  # ``"aes256ctr"`` or ``"chacha20"``
+    # anything else the nodes must agree on, as canonical bytes: it enters the session id
     extra: bytes = b""
 
     def __attrs_post_init__(self) -> None:

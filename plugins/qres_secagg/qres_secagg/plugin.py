@@ -198,12 +198,8 @@ class Secagg:
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether the swarm has the nodes, the room and the time for sums to be opened.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Yields:
-            QRES-E304, QRES-E310, QRES-E313, QRES-E314 and QRES-E105, see
-            :func:`qres_secagg.fitting.misfits`.
+        Yields QRES-E304, QRES-E310, QRES-E313, QRES-E314 and QRES-E105, see
+        :func:`qres_secagg.fitting.misfits`.
         """
         try:
             parameters = sized(self, around.nodes, around.byzantine, around.dimension or 1)
@@ -222,13 +218,9 @@ class Secagg:
     def parameters(self, node: NodeInfo, dimension: int) -> Parameters:
         """The numbers of a session; the same on every node of the swarm.
 
-        Args:
-            node: for the size of the roster and the fault bound.
-            dimension: coordinates of a vector.
-
-        Raises:
-            CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree
-                and threshold are safe or the swarm is smaller than its groups.
+        ``node``: for the size of the roster and the fault bound. Raises CompatibilityError:
+        QRES-E313 where a sum may leave the ring, QRES-E314 where no degree and threshold are safe
+        or the swarm is smaller than its groups.
         """
         return sized(self, len(node.roster), node.byzantine, dimension)
 

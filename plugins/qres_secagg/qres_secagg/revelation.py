@@ -26,22 +26,16 @@ ODD: Final = "companions-of-another-form"
 
 @attrs.frozen(eq=False)
 class SessionResult:
-    """What a session came to.
+    """What a session came to."""
 
-    Attributes:
-        revelation: rows and evidence.
-        saturated: coordinates of means that left the grid.
-    """
-
-    revelation: Revelation
-    saturated: int
+    revelation: Revelation  # rows and evidence
+    saturated: int  # coordinates of means that left the grid
 
 
 def open_sums(board: SessionMessages, inputs: Inputs, *, threads: int = 1) -> tuple[GroupSum, ...]:
     """Add up the inputs and take the masks off.
 
-    Raises:
-        SecaggError: QRES-E604, see :meth:`Aggregator.add_input` and :meth:`Aggregator.finish`.
+    Raises SecaggError: QRES-E604, see :meth:`Aggregator.add_input` and :meth:`Aggregator.finish`.
     """
     aggregator = Aggregator(board, threads=threads)
     for sender, item in inputs.by_sender.items():
@@ -96,15 +90,8 @@ def reveal(
 ) -> SessionResult:
     """Open a finished session.
 
-    Args:
-        board: its public side, with survivors and shares.
-        inputs: of the agreed contributions.
-        equal: whether every input counts once, whatever it claims.
-        visibility: what the plugin promises to leave visible.
-        threads: threads that expand masks.
-
-    Raises:
-        SecaggError: QRES-E604; no partial sum is given out.
+    ``inputs``: of the agreed contributions; ``equal``: whether every input counts once, whatever it
+    claims. Raises SecaggError: QRES-E604; no partial sum is given out.
     """
     sums = open_sums(board, inputs, threads=threads)
     weights = {message.sender: 1 if equal else message.weight for message in inputs.read_from}

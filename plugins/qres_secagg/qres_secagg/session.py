@@ -48,22 +48,16 @@ class Session:
     mask of theirs cancels and no share of theirs opens (against Pasquini et al., "Eluding Secure
     Aggregation in Federated Learning via Model Inconsistency", CCS 2022).
 
-    Attributes:
-        swarm: name of the swarm.
-        round: number of the round, 0..2**63-1.
-        model_digest: 32 bytes, the model the updates are for.
-        roster: all nodes, ascending, each once. A node's *rank* is its place in it.
-        parameters: the numbers.
-
     Raises:
         ConfigError: QRES-E105, a field out of range or a roster not ascending.
     """
 
-    swarm: str
-    round: int
-    model_digest: bytes
+    swarm: str  # name of the swarm
+    round: int  # number of the round, 0..2**63-1
+    model_digest: bytes  # 32 bytes, the model the updates are for
+    # all nodes, ascending, each once. A node's *rank* is its place in it.
     roster: tuple[NodeId, ...]
-    parameters: Parameters
+    parameters: Parameters  # the numbers
 
     def __attrs_post_init__(self) -> None:
         ascending = all(a < b for a, b in pairwise(self.roster))

@@ -44,16 +44,9 @@ def raw_bound(options: SizeOptions) -> int:
 def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Parameters:
     """The numbers of a session; the same on every node of the swarm.
 
-    Args:
-        options: of the plugin.
-        n: nodes of the roster.
-        byzantine: the swarm's fault bound.
-        dimension: coordinates of a vector.
-
-    Raises:
-        CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree and
-            threshold are safe or the swarm is smaller than its groups.
-        ConfigError: QRES-E105, a number out of range.
+    Raises CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree
+    and threshold are safe or the swarm is smaller than its groups. Raises ConfigError: QRES-E105, a
+    number out of range.
     """
     corrupt = max(byzantine, int(options.corrupt * n))
     dropped = max(1, int(options.dropout * n))

@@ -74,10 +74,8 @@ class SessionStore:
     def begin(cls, folder: Path, *, swarm: str, node_id: NodeId) -> Self:
         """Begin a store where there is none. Mode 0600; a new folder 0700.
 
-        Only for a node that cannot have taken part in a session that is still to be held.
-
-        Raises:
-            RoundError: QRES-E602 when it cannot be made, or there is one.
+        Only for a node that cannot have taken part in a session that is still to be held. Raises
+        RoundError: QRES-E602 when it cannot be made, or there is one.
         """
         fill = partial(_fill, swarm=swarm, node_id=node_id)
         stores.PrivateDatabase.create(folder, _KIND, fill).close()
@@ -86,16 +84,9 @@ class SessionStore:
     def take(self, sid: bytes, round_number: int) -> bool:
         """Note that the node takes part in a session, durably.
 
-        Args:
-            sid: the session id, 32 bytes.
-            round_number: the session's round.
-
-        Returns:
-            False if the node took part in it before, or if its round is further back than
-            :data:`KEPT_ROUNDS`; then it must stay out.
-
-        Raises:
-            RoundError: QRES-E602 if the disk does not take it; the node must stay out.
+        ``sid``: the session id, 32 bytes. Returns False if the node took part in it before, or if
+        its round is further back than :data:`KEPT_ROUNDS`; then it must stay out. Raises
+        RoundError: QRES-E602 if the disk does not take it; the node must stay out.
         """
         oldest = round_number - KEPT_ROUNDS
         with self._db.transaction():
@@ -113,12 +104,7 @@ class SessionStore:
     def spend(self, name: bytes, round_number: int) -> None:
         """Note an update that may be part of an opened sum, durably.
 
-        Args:
-            name: its fingerprint.
-            round_number: round of the session.
-
-        Raises:
-            RoundError: QRES-E602; then the shares must not leave.
+        ``name``: its fingerprint. Raises RoundError: QRES-E602; then the shares must not leave.
         """
         with self._db.transaction():
             self._db.execute("INSERT OR IGNORE INTO spent VALUES (?, ?)", (name, round_number))

@@ -16,18 +16,13 @@ from qres_secagg.session import DOMAIN, Session, joined
 
 @attrs.frozen
 class Survivors:
-    """The survivor set.
+    """The survivor set."""
 
-    Attributes:
-        digests: hash of the masked input by rank.
-        groups: indices of the groups with at least ``min_survivors`` of them, whose sums are
-            opened; the others stay closed for ever.
-        statement: digest of session, list and survivors: what nodes state.
-    """
-
-    digests: Mapping[int, bytes]
+    digests: Mapping[int, bytes]  # hash of the masked input by rank
+    # indices of the groups with at least ``min_survivors`` of them, whose sums are opened; the
+    # others stay closed for ever
     groups: frozenset[int]
-    statement: bytes
+    statement: bytes  # digest of session, list and survivors: what nodes state
 
     @classmethod
     def agreed(

@@ -63,12 +63,9 @@ class TrioThread:
     ) -> None:
         """Start the thread; returns once the program has said that it is ready.
 
-        Args:
-            program: gets a function to call when it is ready, and an event that tells it to end.
-            on_end: told why, in the thread, when the program is over.
-
-        Raises:
-            RoundError: QRES-E603, with what ended the program before it was ready.
+        ``program``: gets a function to call when it is ready, and an event that tells it to end;
+        ``on_end``: told why, in the thread, when the program is over. Raises RoundError: QRES-E603,
+        with what ended the program before it was ready.
         """
         self._started = started = _Pending[None](anyio.Event())
         self._ended = anyio.Event()
@@ -128,10 +125,8 @@ class TrioThread:
         """Run a coroutine function in the thread and wait for its result.
 
         A cancelled caller cancels it too; it is up to ``work`` to leave streams in a known state.
-
-        Raises:
-            RoundError: QRES-E603 if the program does not run, or ends meanwhile.
-            Exception: what ``work`` raised.
+        Raises RoundError: QRES-E603 if the program does not run, or ends meanwhile. Raises
+        Exception: what ``work`` raised.
         """
         scope = cancel_scope()
         pending = _Pending[T](anyio.Event())

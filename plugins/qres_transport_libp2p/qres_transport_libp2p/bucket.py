@@ -10,17 +10,11 @@ import attrs
 
 @attrs.define(eq=False)
 class TokenBucket:
-    """Lets ``rate`` things a second pass on average, and ``burst`` at once.
+    """Lets ``rate`` things a second pass on average, and ``burst`` at once."""
 
-    Attributes:
-        rate: tokens a second.
-        burst: most tokens it holds; full at first.
-        clock: seconds.
-    """
-
-    rate: float
-    burst: float
-    clock: Callable[[], float] = time.monotonic
+    rate: float  # tokens a second
+    burst: float  # most tokens it holds; full at first
+    clock: Callable[[], float] = time.monotonic  # seconds
     _tokens: float = attrs.field(init=False)
     _then: float = attrs.field(init=False)
 

@@ -101,9 +101,8 @@ class Caller:
     async def ask(self, function: Callable[[], T], within: float) -> T:
         """Call a plain function in the caller's thread and wait for what it returns.
 
-        Raises:
-            TimeoutError: not in time; the function may still run.
-            Exception: what the function raised.
+        Raises TimeoutError: not in time; the function may still run. Raises Exception: what the
+        function raised.
         """
         token = trio.lowlevel.current_trio_token()
         answer: _Answer[T] = _Answer()
@@ -124,9 +123,8 @@ class Caller:
     async def serve(self, function: Callable[[], Awaitable[T]], within: float) -> T:
         """Run a coroutine function as a task of the caller's loop and wait for its result.
 
-        Raises:
-            TimeoutError: not in time; the task is cancelled.
-            Exception: what the function raised.
+        Raises TimeoutError: not in time; the task is cancelled. Raises Exception: what the function
+        raised.
         """
         token = trio.lowlevel.current_trio_token()
         answer: _Answer[T] = _Answer()

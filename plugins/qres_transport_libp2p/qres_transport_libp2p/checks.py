@@ -16,8 +16,7 @@ _LISTEN = "for example /ip4/0.0.0.0/tcp/4001; port 0 is a free one"
 def check_addresses(options: Libp2pOptions, node_info: NodeInfo, keys: LinkKeys) -> None:
     """Refuse addresses that cannot be listened on, or that lead to nobody of the roster.
 
-    Raises:
-        ConfigError: QRES-E105.
+    Raises ConfigError: QRES-E105.
     """
     try:
         layers = form(Multiaddr(options.listen))

@@ -30,8 +30,7 @@ _PARTS: Final = (
 def _refuse(*_args: object, **_options: object) -> Never:
     """In place of whatever would make, read or use a key on P-256.
 
-    Raises:
-        TransportError: QRES-E908.
+    Raises TransportError: QRES-E908.
     """
     what = "a key on the curve P-256 is asked for, and fastecdsa is not installed"
     raise TransportError.of("QRES-E908", "plugins.libp2p", what, "use an Ed25519 key")

@@ -46,10 +46,8 @@ Want = Callable[[ID, Iterable[Multiaddr]], None]
 def own_places(listen: Multiaddr, own: ID, machine: Iterable[str]) -> list[str]:
     """The addresses to announce: the one listened on, or the machine's IPv4 addresses for all.
 
-    Args:
-        listen: ``/ip4/ADDRESS/tcp/PORT``, with the port that is bound.
-        own: this node's PeerId.
-        machine: IPv4 addresses of the machine.
+    ``listen``: ``/ip4/ADDRESS/tcp/PORT``, with the port that is bound; ``machine``: IPv4 addresses
+    of the machine.
     """
     address, port = listen.value_for_protocol("ip4"), listen.value_for_protocol("tcp")
     if address != WILD:
@@ -62,8 +60,7 @@ def own_places(listen: Multiaddr, own: ID, machine: Iterable[str]) -> list[str]:
 def places_in(properties: Mapping[bytes, bytes | None]) -> Iterator[tuple[ID, Multiaddr]]:
     """Who and where an announcement names: plain addresses alone, and only so many.
 
-    Args:
-        properties: of the TXT record, as anybody in the network may have written them.
+    ``properties``: of the TXT record, as anybody in the network may have written them.
     """
     left = MAX_PLACES
     for name, value in properties.items():
@@ -106,8 +103,7 @@ def _machine() -> list[str]:
 def _check_multicast(addresses: Iterable[str]) -> None:
     """Refuse to be found by nobody: zeroconf leaves out interfaces that cannot, in silence.
 
-    Raises:
-        OSError: none of the addresses has an interface and a route for multicast.
+    Raises OSError: none of the addresses has an interface and a route for multicast.
     """
     failed = OSError("the machine has no address")
     for address in addresses:
@@ -155,14 +151,8 @@ async def nearby(listen: Multiaddr, own: ID, want: Want) -> AsyncGenerator[None]
     """Announce this node, and pass on whom others announce.
 
     On the interface of the address that is listened on, or on all of them for ``0.0.0.0``.
-
-    Args:
-        listen: where this node listens, with the port that is bound.
-        own: its PeerId.
-        want: told who was found where, in this thread.
-
-    Raises:
-        OSError: there is no multicast on the interface.
+    ``listen``: where this node listens, with the port that is bound; ``want``: told who was found
+    where, in this thread. Raises OSError: there is no multicast on the interface.
     """
     token = trio.lowlevel.current_trio_token()
 

@@ -43,17 +43,11 @@ _LOG: Final = logging.getLogger(__name__)
 
 @attrs.frozen
 class Hello:
-    """What one end says of itself.
+    """What one end says of itself."""
 
-    Attributes:
-        swarm: its swarm's name.
-        nonce: 16 bytes, drawn when the node started.
-        credential: what its plugins show; may be empty.
-    """
-
-    swarm: str
-    nonce: bytes
-    credential: bytes
+    swarm: str  # its swarm's name
+    nonce: bytes  # 16 bytes, drawn when the node started
+    credential: bytes  # what its plugins show; may be empty
 
     def dumps(self) -> bytes:
         """Canonical CBOR."""
@@ -76,23 +70,14 @@ class Hello:
 
 @attrs.define(eq=False)
 class Greeter:
-    """Says hello, answers it, and decides.
+    """Says hello, answers it, and decides."""
 
-    Attributes:
-        swarm: this node's.
-        admission: asked about every peer, in the caller's thread.
-        credential: what to show, asked each time, in the caller's thread.
-        caller: that thread.
-        options: deadlines.
-        nonce: of this start.
-    """
-
-    swarm: str
-    admission: Callable[[NodeId, bytes], Verdict]
-    credential: Callable[[], bytes]
-    caller: Caller
-    options: Libp2pOptions
-    nonce: bytes = attrs.field(factory=lambda: secrets.token_bytes(NONCE_BYTES))
+    swarm: str  # this node's
+    admission: Callable[[NodeId, bytes], Verdict]  # asked about every peer, in the caller's thread
+    credential: Callable[[], bytes]  # what to show, asked each time, in the caller's thread
+    caller: Caller  # that thread
+    options: Libp2pOptions  # deadlines
+    nonce: bytes = attrs.field(factory=lambda: secrets.token_bytes(NONCE_BYTES))  # of this start
     sessions: Sessions = attrs.field(init=False)
 
     def attach(self, sessions: Sessions) -> None:
@@ -130,8 +115,7 @@ class Greeter:
     async def hello(self, link: PeerConnection) -> None:
         """One exchange, as the one who asks; also to be admitted again.
 
-        Raises:
-            BrokenStreamError: it did not take place.
+        Raises BrokenStreamError: it did not take place.
         """
         mine = await self._mine()
         stream = await self._open(link)

@@ -62,17 +62,11 @@ def key_pair(keys: LinkKeys) -> KeyPair:
 
 @attrs.frozen(eq=False)
 class Members:
-    """Who may connect: the roster, by node and by PeerId.
+    """Who may connect: the roster, by node and by PeerId."""
 
-    Attributes:
-        nodes: node by PeerId, this node's own left out.
-        peers: PeerId by node, this node's own left out.
-        own: this node's PeerId.
-    """
-
-    own: ID
-    nodes: Mapping[ID, NodeId]
-    peers: Mapping[NodeId, ID]
+    own: ID  # this node's PeerId
+    nodes: Mapping[ID, NodeId]  # node by PeerId, this node's own left out
+    peers: Mapping[NodeId, ID]  # PeerId by node, this node's own left out
 
     @classmethod
     def of(cls, node_id: NodeId, roster: Iterable[NodeId], keys: LinkKeys) -> Members:

@@ -62,11 +62,7 @@ class Mailbox(Generic[T]):
             self._waiting.clear()
 
     async def get(self) -> T:
-        """The oldest item; waits for it.
-
-        Raises:
-            Exception: what the box was closed with.
-        """
+        """The oldest item; waits for it. Raises Exception: what the box was closed with."""
         await anyio.lowlevel.checkpoint()  # before, so that a cancelled task takes nothing
         while True:
             with self._lock:

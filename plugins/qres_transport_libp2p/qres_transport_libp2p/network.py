@@ -59,35 +59,20 @@ class HostParts:
 
 @attrs.define(eq=False)
 class Network:
-    """The program of the thread: brings libp2p up, and up again should it fall.
+    """The program of the thread: brings libp2p up, and up again should it fall."""
 
-    Attributes:
-        members: who may connect.
-        keys: this node's key.
-        swarm: its swarm's name.
-        options: all limits.
-        greeter: admission.
-        handlers: of requests.
-        folder: for blobs, or ``None``.
-        tally: counts.
-        deliver: takes frames.
-        emit: takes events.
-        parts: what is up now, or ``None``.
-        addresses: where others can reach this node, once it is up.
-    """
-
-    members: Members
-    keys: LinkKeys
-    swarm: str
-    options: Libp2pOptions
-    greeter: Greeter
-    handlers: Mapping[str, Handler]
-    folder: Path | None
-    tally: Tally
-    deliver: Callable[[NodeId, bytes, NodeId | None], None]
-    emit: Callable[[TransportEvent], object]
-    parts: HostParts | None = None
-    addresses: tuple[str, ...] = ()
+    members: Members  # who may connect
+    keys: LinkKeys  # this node's key
+    swarm: str  # its swarm's name
+    options: Libp2pOptions  # all limits
+    greeter: Greeter  # admission
+    handlers: Mapping[str, Handler]  # of requests
+    folder: Path | None  # for blobs, or ``None``
+    tally: Tally  # counts
+    deliver: Callable[[NodeId, bytes, NodeId | None], None]  # takes frames
+    emit: Callable[[TransportEvent], object]  # takes events
+    parts: HostParts | None = None  # what is up now, or ``None``
+    addresses: tuple[str, ...] = ()  # where others can reach this node, once it is up
     _store: SharedBlobStore = attrs.field(init=False)
 
     @property

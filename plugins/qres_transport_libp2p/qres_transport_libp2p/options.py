@@ -33,19 +33,14 @@ def _seconds(default: float, text: str, least: float, most: float | None = None)
 
 @attrs.frozen(kw_only=True)
 class Libp2pOptions:
-    """The keys of ``[plugins.libp2p]``.
+    """The keys of ``[plugins.libp2p]``."""
 
-    Attributes:
-        listen: where to listen, a multiaddr.
-        peers: whom to keep connected to, multiaddrs that end in ``/p2p/`` and a PeerId.
-        mdns: look for nodes of the roster in the local network.
-        frame_bytes: see ``metadata``, as for all that follow.
-    """
-
+    # where to listen, a multiaddr
     listen: str = attrs.field(
         default="/ip4/127.0.0.1/tcp/0",
         metadata={"help": "Multiaddr to listen on. Port 0 chooses a free port."},
     )
+    # whom to keep connected to, multiaddrs that end in ``/p2p/`` and a PeerId
     peers: tuple[str, ...] = attrs.field(
         default=(),
         metadata={
@@ -54,6 +49,7 @@ class Libp2pOptions:
             "stand for /ip4/ADDRESS: a name is looked up at every attempt."
         },
     )
+    # look for nodes of the roster in the local network
     mdns: bool = attrs.field(
         default=False,
         validator=options.flag(),
@@ -66,6 +62,7 @@ class Libp2pOptions:
 
     # ── sizes ─────────────────────────────────────────────────────────────────────────────────
 
+    # see ``metadata``, as for all that follow
     frame_bytes: int = _bytes(
         32 * 1024, "Largest frame; larger messages travel as blobs.", 1024, 56 * 1024
     )

@@ -20,10 +20,8 @@ _FIX: Final = (
 def check_libp2p() -> None:
     """Import libp2p, and refuse another release than the one whose insides are known here.
 
-    Call it before anything else imports libp2p: it does so where fastecdsa is missing, too.
-
-    Raises:
-        PluginError: QRES-E202 with what to install.
+    Call it before anything else imports libp2p: it does so where fastecdsa is missing, too. Raises
+    PluginError: QRES-E202 with what to install.
     """
     try:
         found = metadata.version("libp2p")

@@ -35,10 +35,7 @@ async def resolved(place: Multiaddr) -> list[Multiaddr]:
     """The addresses behind a host name, as this machine resolves it; others as they are.
 
     libp2p asks name servers itself, and so knows nothing of ``/etc/hosts`` nor of whatever else the
-    machine is set up to ask.
-
-    Raises:
-        OSError: the name leads nowhere.
+    machine is set up to ask. Raises OSError: the name leads nowhere.
     """
     if form(place) not in NAMED:
         return [place]

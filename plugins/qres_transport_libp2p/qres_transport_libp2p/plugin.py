@@ -36,11 +36,8 @@ class Libp2p(Libp2pOptions):
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether another plugin lends the key to connect with, and messages can be carried.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Yields:
-            QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest message.
+        Yields QRES-E305 without such a key; QRES-E105 for blobs that cannot hold the largest
+        message.
         """
         if "link_keys" not in around.hooks:
             what = "there is no key to connect with: no enabled plugin has the hook link_keys"

@@ -47,8 +47,7 @@ class _NoSeenCache(dict[Any, Any]):
 def tuned_gossipsub(degree: int) -> GossipSub:
     """A gossipsub 1.1 router for a roster.
 
-    Args:
-        degree: neighbours in the mesh; 2/3 of it is the least, twice it the most.
+    ``degree``: neighbours in the mesh; 2/3 of it is the least, twice it the most.
     """
     router = GossipSub(
         protocols=[GOSSIPSUB],
@@ -80,23 +79,18 @@ class ProtocolFault(StrEnum):
 
 @attrs.frozen(eq=False)
 class Gate:
-    """What pubsub asks the transport.
+    """What pubsub asks the transport."""
 
-    Attributes:
-        inbound: whether the connection of a stream is admitted; waits until that is decided.
-        outbound: whether a peer is up; waits for a while until it is.
-        author: whether a key speaks for a node of the roster, this node among them.
-        deliver: takes a message: who delivered it, whose signature it has, and the data.
-        bad: told of peers that broke the protocol, how, and the detail.
-        dropped: told of every message that came too fast.
-    """
-
+    # whether the connection of a stream is admitted; waits until that is decided
     inbound: Callable[[INetStream], Awaitable[bool]]
-    outbound: Callable[[ID], Awaitable[bool]]
+    outbound: Callable[[ID], Awaitable[bool]]  # whether a peer is up; waits for a while until it is
+    # whether a key speaks for a node of the roster, this node among them
     author: Callable[[bytes], bool]
+    # takes a message: who delivered it, whose signature it has, and the data
     deliver: Callable[[ID, ID, bytes], None]
+    # told of peers that broke the protocol, how, and the detail
     bad: Callable[[ID, ProtocolFault, str], None]
-    dropped: Callable[[], None]
+    dropped: Callable[[], None]  # told of every message that came too fast
 
 
 class SafePubsub(Pubsub):

@@ -31,29 +31,17 @@ _LOG: Final = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class PeerConnection:
-    """One connection.
+    """One connection."""
 
-    Attributes:
-        muxed: what its streams run over.
-        peer: the key it proved.
-        node: whom that key speaks for.
-        since: when it was made, trio's clock.
-        conn: its end in libp2p's swarm, once that is known.
-        nonce: drawn anew by every start of the peer; empty before it said so.
-        admitted: it has been greeted and may go on.
-        over: it was refused, or is closed.
-        decided: set with either.
-    """
-
-    muxed: IMuxedConn
-    peer: ID
-    node: NodeId
-    since: float
-    conn: INetConn | None = None
-    nonce: bytes = b""
-    admitted: bool = False
-    over: bool = False
-    decided: trio.Event = attrs.field(factory=trio.Event)
+    muxed: IMuxedConn  # what its streams run over
+    peer: ID  # the key it proved
+    node: NodeId  # whom that key speaks for
+    since: float  # when it was made, trio's clock
+    conn: INetConn | None = None  # its end in libp2p's swarm, once that is known
+    nonce: bytes = b""  # drawn anew by every start of the peer; empty before it said so
+    admitted: bool = False  # it has been greeted and may go on
+    over: bool = False  # it was refused, or is closed
+    decided: trio.Event = attrs.field(factory=trio.Event)  # set with either
 
     async def wait(self, within: float) -> bool:
         """Whether it is admitted, once that is decided; false if it takes too long."""
@@ -74,30 +62,20 @@ class PeerConnection:
 
 @attrs.define(eq=False)
 class Sessions(INotifee):
-    """The table of links, kept by libp2p's notifications and by the greeter.
+    """The table of links, kept by libp2p's notifications and by the greeter."""
 
-    Attributes:
-        host: libp2p's.
-        members: who may connect.
-        options: deadlines.
-        tally: counts.
-        emit: where events go.
-        start: starts a task in the transport's nursery.
-        on_link: called with every new link, to greet it.
-        on_up: called with a peer that has just become reachable, or changed its connection.
-        infos: the peers that are up, ascending; replaced as a whole, so any thread may read it.
-        refusals: how often in a row each peer was refused, or refused us.
-    """
-
-    host: IHost
-    members: Members
-    options: Libp2pOptions
-    tally: Tally
-    emit: Callable[[TransportEvent], object]
-    start: Callable[..., None]
-    on_link: Callable[[PeerConnection], Awaitable[None]]
+    host: IHost  # libp2p's
+    members: Members  # who may connect
+    options: Libp2pOptions  # deadlines
+    tally: Tally  # counts
+    emit: Callable[[TransportEvent], object]  # where events go
+    start: Callable[..., None]  # starts a task in the transport's nursery
+    on_link: Callable[[PeerConnection], Awaitable[None]]  # called with every new link, to greet it
+    # called with a peer that has just become reachable, or changed its connection
     on_up: Callable[[ID], Awaitable[None]]
+    # the peers that are up, ascending; replaced as a whole, so any thread may read it
     infos: tuple[PeerInfo, ...] = ()
+    # how often in a row each peer was refused, or refused us
     refusals: Counter[ID] = attrs.field(factory=Counter[ID])
     _links: dict[IMuxedConn, PeerConnection] = attrs.field(factory=dict[IMuxedConn, PeerConnection])
     _up: dict[ID, PeerInfo] = attrs.field(factory=dict[ID, PeerInfo])
@@ -262,11 +240,7 @@ class Sessions(INotifee):
     # ── streams ───────────────────────────────────────────────────────────────────────────────
 
     def peer_of(self, node: NodeId) -> ID:
-        """The PeerId of a node that is up.
-
-        Raises:
-            TransportError: QRES-E904.
-        """
+        """The PeerId of a node that is up. Raises TransportError: QRES-E904."""
         peer = self.members.peers.get(node)
         if peer is None:
             raise TransportError.of("QRES-E904", node.hex()[:16], "not in the roster")
@@ -277,8 +251,7 @@ class Sessions(INotifee):
     async def open(self, peer: ID, protocol: TProtocol) -> Wire:
         """A new stream to a peer that is up; the user closes it.
 
-        Raises:
-            BrokenStreamError: there is none to be had.
+        Raises BrokenStreamError: there is none to be had.
         """
         if not self.is_up(peer):
             what = "not connected"

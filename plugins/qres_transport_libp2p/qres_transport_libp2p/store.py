@@ -89,8 +89,7 @@ class SharedBlobStore:
     def filling(self, ref: BlobRef) -> Generator[None]:
         """Keep room for a blob while its chunks come; what did not come whole is dropped.
 
-        Raises:
-            TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit now.
+        Raises TransportError: QRES-E901 if it never fits, QRES-E902 if it does not fit now.
         """
         if not self.whole(ref.root):
             self._make_room(ref.size)
@@ -145,9 +144,7 @@ class SharedBlobStore:
     def read(self, ref: BlobRef, *, check: bool = True) -> bytes | None:
         """A whole blob; one that is not what it should be is dropped.
 
-        Args:
-            ref: its name.
-            check: false where the chunks have just been checked; then only the size is.
+        ``check``: false where the chunks have just been checked; then only the size is.
         """
         if not self.whole(ref.root):
             return None

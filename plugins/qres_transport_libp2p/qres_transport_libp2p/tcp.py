@@ -48,10 +48,8 @@ def check_free(listen: Multiaddr) -> None:
     """Refuse a port that somebody listens on.
 
     libp2p listens with SO_REUSEPORT, for hole punching: two nodes of one user could share a port,
-    and each get some of the other's connections.
-
-    Raises:
-        OSError: it is taken, or the address is not this machine's.
+    and each get some of the other's connections. Raises OSError: it is taken, or the address is not
+    this machine's.
     """
     family, address, _tcp, port = str(listen).split("/")[1:]
     kind = socket.AF_INET6 if family == "ip6" else socket.AF_INET

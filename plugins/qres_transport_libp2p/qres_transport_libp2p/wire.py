@@ -48,11 +48,8 @@ class Wire:
         """``size`` bytes; the first may take ``first`` seconds where that is given.
 
         Every read that brings something starts the patience anew, but the whole takes at most ten
-        times that: a neighbour that sends a byte at a time does not hold a place for long.
-
-        Raises:
-            SilentPeerError: not in time.
-            BrokenStreamError: the stream ended.
+        times that: a neighbour that sends a byte at a time does not hold a place for long. Raises
+        SilentPeerError: not in time. Raises BrokenStreamError: the stream ended.
         """
         wait = self._patience if first is None else first
         data = await self._some(size, wait)
@@ -84,13 +81,8 @@ class Wire:
     async def block(self, limit: int, first: float | None = None) -> bytes:
         """The next block.
 
-        Args:
-            limit: largest size allowed.
-            first: seconds to wait for its first byte.
-
-        Raises:
-            BadBytesError: larger than allowed.
-            SilentPeerError, BrokenStreamError: as :meth:`exactly`.
+        ``first``: seconds to wait for its first byte. Raises BadBytesError: larger than allowed.
+        Raises SilentPeerError, BrokenStreamError: as :meth:`exactly`.
         """
         size = int.from_bytes(await self.exactly(_HEAD, first), "big")
         if size > limit:
@@ -101,9 +93,7 @@ class Wire:
     async def write(self, data: bytes) -> None:
         """Send bytes; ten times the patience for all of them.
 
-        Raises:
-            SilentPeerError: not in time.
-            BrokenStreamError: the stream ended.
+        Raises SilentPeerError: not in time. Raises BrokenStreamError: the stream ended.
         """
         try:
             with patience(10 * self._patience) as scope:

@@ -62,12 +62,8 @@ def oversized(vectors: NDArray[np.int32], factor: Fraction) -> NDArray[np.intp]:
 def capped(weights: NDArray[np.int64], limit: Fraction) -> NDArray[np.int64]:
     """Hold every weight at ``limit`` times the lower median weight, rounded down, at least 1.
 
-    Args:
-        weights: int64, shape ``(n,)``, each 1 or more.
-        limit: 1 or more.
-
-    Returns:
-        int64, shape ``(n,)``, new memory.
+    ``weights``: int64, shape ``(n,)``, each 1 or more; ``limit``: 1 or more. Returns int64, shape
+    ``(n,)``, new memory.
     """
     median = int(np.sort(weights)[(len(weights) - 1) // 2])
     return np.minimum(weights, max(1, int(limit * median)))

@@ -119,17 +119,12 @@ def shares(weights: NDArray[np.float64], claims: NDArray[np.int64], fewest: int)
     """Shares of the weights that senders have, such that what is left is as was fitted.
 
     A sender's share is its fitted weight over the weight it has, in units of the lower median of
-    these and of 2**-16. With fewer than half of the senders false that median lies among the
-    honest ones' weights. Nobody's share is above 1: who has little weight cannot be given more.
-
-    Args:
-        weights: float64, shape ``(n,)``, as fitted, each at most ``1 / fewest``.
-        claims: int64, shape ``(n,)``, the weights the updates have now, each 1 or more.
-        fewest: as above.
-
-    Returns:
-        ``n`` integers from 0 to 65536, rounded down; at least 1 where the fitted weight is 2**-16
-        of the greatest possible or more, so that ``fewest`` are above 0 where the weights sum to 1.
+    these and of 2**-16. With fewer than half of the senders false that median lies among the honest
+    ones' weights. Nobody's share is above 1: who has little weight cannot be given more.
+    ``weights``: float64, shape ``(n,)``, as fitted, each at most ``1 / fewest``; ``claims``: int64,
+    shape ``(n,)``, the weights the updates have now, each 1 or more. Returns ``n`` integers from 0
+    to 65536, rounded down; at least 1 where the fitted weight is 2**-16 of the greatest possible or
+    more, so that ``fewest`` are above 0 where the weights sum to 1.
     """
     usual = int(np.sort(claims)[(len(claims) - 1) // 2])
     wanted = weights * fewest * FULL_STANDING + 1e-6

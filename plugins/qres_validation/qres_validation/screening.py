@@ -13,17 +13,11 @@ from qres_core import HeldOut, RoundInfo, Updates
 
 @attrs.frozen
 class ScreeningBudget:
-    """What one round's screening may cost.
+    """What one round's screening may cost."""
 
-    Attributes:
-        candidates: most updates that are tried.
-        seconds: time after which no further one is tried.
-        clock: seconds, never going back.
-    """
-
-    candidates: int
-    seconds: float
-    clock: Callable[[], float]
+    candidates: int  # most updates that are tried
+    seconds: float  # time after which no further one is tried
+    clock: Callable[[], float]  # seconds, never going back
 
 
 def sample(updates: Updates, count: int, round_info: RoundInfo) -> list[int]:
@@ -58,14 +52,8 @@ def losses(
 ) -> dict[int, float]:
     """Try updates one by one on the held-out examples until the time is up.
 
-    Args:
-        updates: int32, shape ``(n, d)``.
-        rows: which to try, first to last.
-        held_out: the node's own examples.
-        budget: its ``seconds`` count from the call.
-
-    Returns:
-        loss of the round's model plus the update, by row; fewer than asked for if time ran out.
+    ``updates``: int32, shape ``(n, d)``; ``budget``: its ``seconds`` count from the call. Returns
+    loss of the round's model plus the update, by row; fewer than asked for if time ran out.
     """
     end = budget.clock() + budget.seconds
     found: dict[int, float] = {}

@@ -27,19 +27,14 @@ from qres_zk.statement import NormStatement
 
 @attrs.frozen(eq=False)
 class SumOpening:
-    """A sum, and what shows it to be the sum of committed vectors.
+    """A sum, and what shows it to be the sum of committed vectors."""
 
-    Attributes:
-        commitments: for each member its row commitments, shape ``(b, 20)``; at least one.
-        sums: the exact weighted sum of the members' vectors, shape ``(d,)``, more than ``-2**63``.
-        blinds: the weighted sums of their blinds, ``b`` residues.
-        weights: one for each member; all 1 by default.
-    """
-
+    # for each member its row commitments, shape ``(b, 20)``; at least one
     commitments: Sequence[Points]
+    # the exact weighted sum of the members' vectors, shape ``(d,)``, more than ``-2**63``
     sums: NDArray[np.integer]
-    blinds: Sequence[int]
-    weights: Sequence[int] | None = None
+    blinds: Sequence[int]  # the weighted sums of their blinds, ``b`` residues
+    weights: Sequence[int] | None = None  # one for each member; all 1 by default
 
     @property
     def factors(self) -> list[int]:

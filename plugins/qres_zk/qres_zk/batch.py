@@ -15,12 +15,8 @@ def verify_batch(
 ) -> tuple[int, ...]:
     """Check encoded proofs of one statement together, see :func:`failing`.
 
-    Args:
-        statement: the verifier's own.
-        items: for each proof, its context and its bytes.
-
-    Returns:
-        the indices of those that do not hold, ascending; empty if all do.
+    ``items``: for each proof, its context and its bytes. Returns the indices of those that do not
+    hold, ascending; empty if all do.
     """
     bad: list[int] = []
     where: list[int] = []

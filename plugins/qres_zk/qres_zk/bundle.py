@@ -50,27 +50,16 @@ _PREFIX: Final = MAGIC + bytes((VERSION, SUITE, 0, 0))
 
 @attrs.frozen(eq=False)
 class ProofBundle:
-    """A proof.
+    """A proof."""
 
-    Attributes:
-        context: 32 bytes that name statement and context.
-        encoded: all points as they travel.
-        points: the same, decoded.
-        masked: ``MASKS`` integers of ``mask_bits`` bits.
-        link: mask of the link equation.
-        blinds: four responses.
-        row: responses of the folded row, shape ``(m, 4)``.
-        values: responses of the values, shape ``(n, 4)``.
-    """
-
-    context: bytes
-    encoded: bytes
-    points: Points
-    masked: tuple[int, ...]
-    link: int
-    blinds: tuple[int, int, int, int]
-    row: Scalars
-    values: Scalars
+    context: bytes  # 32 bytes that name statement and context
+    encoded: bytes  # all points as they travel
+    points: Points  # the same, decoded
+    masked: tuple[int, ...]  # ``MASKS`` integers of ``mask_bits`` bits
+    link: int  # mask of the link equation
+    blinds: tuple[int, int, int, int]  # four responses
+    row: Scalars  # responses of the folded row, shape ``(m, 4)``
+    values: Scalars  # responses of the values, shape ``(n, 4)``
 
     def cut(self, start: int, count: int = 1) -> bytes:
         """Encodings of ``count`` points from the ``start``-th on."""
@@ -131,8 +120,7 @@ class ProofBundle:
 def commitments(data: bytes, statement: NormStatement) -> Points:
     """The row commitments of a bundle, without the rest of it; shape ``(b, 20)``.
 
-    Raises:
-        WireError: as :meth:`ProofBundle.from_bytes`.
+    Raises WireError: as :meth:`ProofBundle.from_bytes`.
     """
     body = _body(data, statement)
     return decode(body[32 : 32 + POINT_BYTES * statement.rows], "proof.points")

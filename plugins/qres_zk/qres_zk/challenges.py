@@ -25,19 +25,12 @@ from qres_zk.transcript import Transcript
 
 @attrs.frozen(eq=False)
 class Combination:
-    """Challenges that turn many equations into one each.
+    """Challenges that turn many equations into one each."""
 
-    Attributes:
-        gammas: ``k + 1`` weights, of the projections and of the sum.
-        direction: weight of the half-space's product; 0 without one.
-        link: ``MASKS`` weights of the masked values.
-        square: weight of the half-space's squares; 0 without one.
-    """
-
-    gammas: list[int]
-    direction: int
-    link: list[int]
-    square: int
+    gammas: list[int]  # ``k + 1`` weights, of the projections and of the sum
+    direction: int  # weight of the half-space's product; 0 without one
+    link: list[int]  # ``MASKS`` weights of the masked values
+    square: int  # weight of the half-space's squares; 0 without one
 
     def claim(self, values: list[int]) -> int:
         """Return what ``<A, U>`` must be for these committed values, modulo the order."""

@@ -13,9 +13,7 @@ _CHUNK: Final = 2**14
 def inner(direction: NDArray[np.int16], vector: NDArray[np.integer]) -> int:
     """Exact ``<direction, vector>``.
 
-    Args:
-        direction: int16, shape ``(d,)``.
-        vector: shape ``(d,)``, entries up to ``2**32``.
+    ``direction``: int16, shape ``(d,)``; ``vector``: shape ``(d,)``, entries up to ``2**32``.
     """
     products = direction.astype(np.int64) * vector.astype(np.int64)
     starts = range(0, products.size, _CHUNK)  # 2**14 products below 2**48 fit 64 bits

@@ -18,17 +18,10 @@ def misfits(
 ) -> Iterator[Problem]:
     """Everything about the swarm and the plugins beside that would keep honest nodes out.
 
-    Args:
-        around: the configuration around the plugin.
-        bound: the option, in the model's units.
-        policy: the bound in steps of the grid.
-        honest: bound of honest updates in steps of the grid.
-        clip: whether longer updates are clipped.
-        centred: whether the bound is around another vector than zero.
-
-    Yields:
-        QRES-E303 for the order of the plugins, QRES-E313 for the grid and for a bound that is too
-        tight, QRES-E314 for noise that would be clipped.
+    ``bound``: the option, in the model's units; ``clip``: whether longer updates are clipped;
+    ``centred``: whether the bound is around another vector than zero. Yields QRES-E303 for the
+    order of the plugins, QRES-E313 for the grid and for a bound that is too tight, QRES-E314 for
+    noise that would be clipped.
     """
     if not 1 <= honest <= MAX_BOUND:
         what = (

@@ -32,15 +32,11 @@ LIED: Final = "another-vector-than-committed"
 
 @attrs.define(eq=False)
 class SumJudge:
-    """Opens the commitments to sums, and remembers failures from round to round.
+    """Opens the commitments to sums, and remembers failures from round to round."""
 
-    Attributes:
-        single: whether single vectors are visible, so that each was compared on its way in.
-        failed: sums that failed so far.
-    """
-
+    # whether single vectors are visible, so that each was compared on its way in
     single: bool = True
-    failed: int = 0
+    failed: int = 0  # sums that failed so far
     _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
     _untold: tuple[Accusation, ...] = attrs.field(init=False, default=())
     _points: dict[tuple[NodeId, bytes], Points] = attrs.field(

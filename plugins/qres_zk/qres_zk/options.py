@@ -21,8 +21,7 @@ MAX_FILE: Final = 2**32
 def read_vector(path: str, where: str) -> NDArray[np.float64]:
     """Read a vector of finite real numbers from a ``.npy`` file, without unpickling anything.
 
-    Raises:
-        ConfigError: QRES-E105 if the file is not there, too large, or holds anything else.
+    Raises ConfigError: QRES-E105 if the file is not there, too large, or holds anything else.
     """
     try:
         if Path(path).stat().st_size > MAX_FILE:
@@ -50,8 +49,7 @@ def steps(value: float, scale: int) -> int:
 def direction_of(values: NDArray[np.float64]) -> NDArray[np.int16]:
     """A direction as integers in ``-32767..32767``: only where it points is kept.
 
-    Raises:
-        ConfigError: QRES-E105 for zero.
+    Raises ConfigError: QRES-E105 for zero.
     """
     largest = float(np.abs(values).max())
     if not largest:
@@ -62,10 +60,8 @@ def direction_of(values: NDArray[np.float64]) -> NDArray[np.int16]:
 def threshold_of(value: float, direction: NDArray[np.int16], scale: int) -> int:
     """The least integer ``t`` with ``<g, u> >= t`` only if ``<g, u> / |g| >= value``; exact.
 
-    Args:
-        value: in real units, along the direction.
-        direction: ``g``.
-        scale: of the grid ``u`` is on.
+    ``value``: in real units, along the direction; ``direction``: ``g``; ``scale``: of the grid
+    ``u`` is on.
     """
     along = Fraction(value) * _per_unit(scale)
     squared = along * along * squared_norm(direction)

@@ -41,19 +41,12 @@ VECTOR_LABEL: Final = b"vector"
 
 @attrs.frozen(eq=False)
 class Generators:
-    """The points that commitments are made with.
+    """The points that commitments are made with."""
 
-    Attributes:
-        blinding: ``H``, the generator of RFC 9496, shape ``(1, 20)``.
-        value: ``G0``, shape ``(1, 20)``.
-        vector: ``G_0 .. G_(n-1)``, shape ``(n, 20)``.
-        rows: tables for the first ``m`` of them.
-    """
-
-    blinding: Points
-    value: Points
-    vector: Points
-    rows: Rows
+    blinding: Points  # ``H``, the generator of RFC 9496, shape ``(1, 20)``
+    value: Points  # ``G0``, shape ``(1, 20)``
+    vector: Points  # ``G_0 .. G_(n-1)``, shape ``(n, 20)``.
+    rows: Rows  # tables for the first ``m`` of them
     fixed: Fixed
 
     def commit_value(self, value: int, blinding: int) -> Points:
@@ -79,17 +72,11 @@ def _generators(columns: int, count: int) -> Generators:
 
 @attrs.frozen(eq=False)
 class Commitment:
-    """A vector, its blinds and its commitments. Secret, except for the commitments.
+    """A vector, its blinds and its commitments. Secret, except for the commitments."""
 
-    Attributes:
-        values: int32, shape ``(b, m)``.
-        blinds: shape ``(b, 4)``.
-        points: shape ``(b, 20)``.
-    """
-
-    values: NDArray[np.int32]
-    blinds: Scalars
-    points: Points
+    values: NDArray[np.int32]  # int32, shape ``(b, m)``
+    blinds: Scalars  # shape ``(b, 4)``
+    points: Points  # shape ``(b, 20)``
 
     @property
     def encoded(self) -> bytes:

@@ -165,11 +165,7 @@ class Zk:
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether grid and neighbours leave a vector that can be proved about.
 
-        Args:
-            around: the configuration around the plugin.
-
-        Yields:
-            QRES-E303, QRES-E313 and QRES-E314, see :func:`qres_zk.fitting.misfits`.
+        Yields QRES-E303, QRES-E313 and QRES-E314, see :func:`qres_zk.fitting.misfits`.
         """
         policy = steps(self.bound, around.scale)
         honest = honest_bound(policy, self.k, self.security)
@@ -178,12 +174,7 @@ class Zk:
         )
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
-        """Within the bound of honest updates.
-
-        Args:
-            extent: how large the update is before.
-            around: the configuration around the plugin.
-        """
+        """Within the bound of honest updates."""
         del around
         if self.center:
             return extent

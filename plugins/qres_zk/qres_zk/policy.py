@@ -15,25 +15,16 @@ from qres_zk.statement import MAX_BOUND, NormStatement
 
 @attrs.define(eq=False)
 class NormPolicy:
-    """The options in the model's own units.
+    """The options in the model's own units."""
 
-    Attributes:
-        bound: greatest L2 norm of an accepted update.
-        k: random projections.
-        security: in bits.
-        clip: whether longer updates are clipped.
-        center: float64, shape ``(d,)``; ``None`` for zero.
-        direction: float64, shape ``(d,)``; ``None`` for no half-space.
-        threshold: how far along the direction at least.
-    """
-
-    bound: float
-    k: int
-    security: int
-    clip: bool
-    center: NDArray[np.float64] | None = None
+    bound: float  # greatest L2 norm of an accepted update
+    k: int  # random projections
+    security: int  # in bits
+    clip: bool  # whether longer updates are clipped
+    center: NDArray[np.float64] | None = None  # float64, shape ``(d,)``; ``None`` for zero
+    # float64, shape ``(d,)``; ``None`` for no half-space
     direction: NDArray[np.float64] | None = None
-    threshold: float = 0.0
+    threshold: float = 0.0  # how far along the direction at least
     _made: dict[tuple[int, int], NormStatement] = attrs.field(
         init=False, factory=dict[tuple[int, int], NormStatement]
     )
@@ -41,13 +32,8 @@ class NormPolicy:
     def statement(self, dimension: int, scale: int) -> NormStatement:
         """The statement, made once for each dimension and grid.
 
-        Args:
-            dimension: ``d``.
-            scale: power-of-two exponent of the grid.
-
-        Raises:
-            CompatibilityError: QRES-E313, the grid or the group is too small for the bound.
-            ConfigError: QRES-E105, a reference of another dimension.
+        ``dimension``: ``d``. Raises CompatibilityError: QRES-E313, the grid or the group is too
+        small for the bound. Raises ConfigError: QRES-E105, a reference of another dimension.
         """
         key = dimension, scale
         if key not in self._made:

@@ -19,14 +19,9 @@ def compare_engines() -> float:
 
     The first time after an installation, numba compiles for some ten seconds and keeps the result
     in its cache (beside the package, or where ``NUMBA_CACHE_DIR`` points to). Without numba there
-    is nothing to compile.
-
-    Returns:
-        the processor seconds that the engine in use took.
-
-    Raises:
-        ConfigError: QRES-E105, the two engines disagree: what numba compiles here is wrong, and
-            must be switched off.
+    is nothing to compile. Returns the processor seconds that the engine in use took. Raises
+    ConfigError: QRES-E105, the two engines disagree: what numba compiles here is wrong, and must be
+    switched off.
     """
     taken = 0.0
     for name, run in _CHECKS.items():

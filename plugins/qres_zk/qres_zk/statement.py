@@ -61,27 +61,19 @@ def _digest(domain: bytes, vector: NDArray[np.int32] | NDArray[np.int16] | None)
 class NormStatement:
     """``|u - center| <= sigma * bound``, and ``<direction, u> >= threshold`` if there is one.
 
-    Attributes:
-        dimension: ``d``.
-        bound: ``B``, what honest vectors keep to, in steps of the grid, 1..2**31 - 1.
-        k: random projections, 256, 512 or 1024.
-        scale: power-of-two exponent of the grid.
-        center: int32, shape ``(d,)``; ``None`` for zero.
-        direction: int16, shape ``(d,)``, each in ``-32767..32767``; ``None`` for no half-space.
-        threshold: ``t``, an integer.
-
     Raises:
         ValueError: a value out of range; a programming error, options are checked by the plugin.
         CompatibilityError: QRES-E313, the bound is too large for the group at this dimension.
     """
 
-    dimension: int
-    bound: int
-    k: int = 256
-    scale: int = 0
-    center: Vector | None = None
+    dimension: int  # ``d``
+    bound: int  # ``B``, what honest vectors keep to, in steps of the grid, 1..2**31 - 1
+    k: int = 256  # random projections, 256, 512 or 1024
+    scale: int = 0  # power-of-two exponent of the grid
+    center: Vector | None = None  # int32, shape ``(d,)``; ``None`` for zero
+    # int16, shape ``(d,)``, each in ``-32767..32767``; ``None`` for no half-space
     direction: NDArray[np.int16] | None = None
-    threshold: int = 0
+    threshold: int = 0  # ``t``, an integer
 
     def __attrs_post_init__(self) -> None:
         if self.dimension < 1 or self.k not in PROJECTIONS or not 1 <= self.bound <= MAX_BOUND:
@@ -226,21 +218,13 @@ class NormStatement:
 
 @attrs.frozen
 class Context:
-    """Where and when a proof holds. A proof made for another context is refused.
+    """Where and when a proof holds. A proof made for another context is refused."""
 
-    Attributes:
-        swarm: the swarm's name.
-        node: the prover's identity, 32 bytes.
-        round: round number.
-        model: digest of the round's model, 32 bytes.
-        roster: root of the roster, 32 bytes.
-    """
-
-    swarm: str
-    node: NodeId
-    round: int
-    model: bytes
-    roster: bytes
+    swarm: str  # the swarm's name
+    node: NodeId  # the prover's identity, 32 bytes
+    round: int  # round number
+    model: bytes  # digest of the round's model, 32 bytes
+    roster: bytes  # root of the roster, 32 bytes
 
     @classmethod
     def of(cls, node: NodeId, round_info: RoundInfo) -> Context:

@@ -67,14 +67,10 @@ def _by_size(members: frozenset[NodeId]) -> tuple[int, list[NodeId]]:
 
 @attrs.define
 class _Search:
-    """What all hitting sets of a size have in common: a bounded tree, cut by packings.
+    """What all hitting sets of a size have in common: a bounded tree, cut by packings."""
 
-    Attributes:
-        steps: failures that may still be looked at.
-        common: nodes in every explanation found so far; ``None`` before the first.
-    """
-
-    steps: int
+    steps: int  # failures that may still be looked at
+    # nodes in every explanation found so far; ``None`` before the first
     common: frozenset[NodeId] | None = None
 
     def explain(self, sets: list[frozenset[NodeId]], most: int, chosen: frozenset[NodeId]) -> None:

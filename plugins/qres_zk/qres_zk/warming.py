@@ -18,9 +18,8 @@ from qres_zk.statement import Context, NormStatement
 def warmup() -> None:
     """Commit, prove, verify and check a sum, at a small dimension.
 
-    Raises:
-        WireError: QRES-E404 if a proof just made does not hold: the engine is broken.
-        ConfigError: QRES-E105 if the compiled engine differs from the one in Python.
+    Raises WireError: QRES-E404 if a proof just made does not hold: the engine is broken. Raises
+    ConfigError: QRES-E105 if the compiled engine differs from the one in Python.
     """
     compare_engines()
     ones = np.ones(64, dtype=np.int32)

@@ -27,17 +27,8 @@ def spent(kinds: Mapping[Kind, int], delta: float) -> float:
     Releases without sampling are Gaussian mechanisms whatever their noise, and compose exactly to
     one with ``1/z**2 = sum 1/z_i**2``. Releases with sampling compose exactly with those of the
     same kind. Several such groups are added up, each at an equal part of ``delta`` (basic
-    composition): sound, not tight.
-
-    Args:
-        kinds: how often each kind was charged.
-        delta: of all together.
-
-    Returns:
-        an upper bound; 0 for nothing.
-
-    Raises:
-        CompatibilityError: QRES-E314 where the accounting has no bound.
+    composition): sound, not tight. Returns an upper bound; 0 for nothing. Raises
+    CompatibilityError: QRES-E314 where the accounting has no bound.
     """
     plain = Counter({z: n for (z, rate), n in kinds.items() if n and rate == 1.0})
     sampled = [(z, rate, n) for (z, rate), n in kinds.items() if n and rate < 1.0]

@@ -43,9 +43,8 @@ def _number(where: str, value: object, low: float, high: float) -> float:
 def check_delta(value: object, within: Range = DELTA) -> float:
     """A delta, in ``[1e-100, 1)`` or a narrower range.
 
-    Raises:
-        ConfigError: QRES-E104 for what is no number.
-        CompatibilityError: QRES-E314 out of range.
+    Raises ConfigError: QRES-E104 for what is no number. Raises CompatibilityError: QRES-E314 out of
+    range.
     """
     return _number("delta", value, *within)
 

@@ -77,19 +77,12 @@ def _cells(edges: _Array) -> _Array:
 
 @attrs.frozen(eq=False)
 class _RoundLoss:
-    """Masses of one round's loss on a grid.
+    """Masses of one round's loss on a grid."""
 
-    Attributes:
-        first: index of the first mass; its loss is ``first * step``.
-        step: distance between grid points.
-        masses: float64, shape (n,).
-        lost: mass counted as infinite loss.
-    """
-
-    first: int
-    step: float
-    masses: _Array
-    lost: float
+    first: int  # index of the first mass; its loss is ``first * step``
+    step: float  # distance between grid points
+    masses: _Array  # float64, shape (n,)
+    lost: float  # mass counted as infinite loss
 
     def losses(self) -> _Array:
         return np.arange(self.first, self.first + self.masses.size, dtype=np.float64) * self.step
@@ -170,21 +163,13 @@ def _one_round(shape: _LossShape, *, remove: bool) -> _RoundLoss:
 
 @attrs.frozen(eq=False)
 class _Sum:
-    """Upper bounds of the masses of the composed loss above each of its grid points.
+    """Upper bounds of the masses of the composed loss above each of its grid points."""
 
-    Attributes:
-        losses: float64, shape (n,), ascending.
-        masses: float64, shape (n,).
-        rest: mass counted as infinite loss.
-        relative: bound of the relative error of what is computed from the masses.
-        shift: bound of the error of the losses.
-    """
-
-    losses: _Array
-    masses: _Array
-    rest: float
-    relative: float
-    shift: float
+    losses: _Array  # float64, shape (n,), ascending
+    masses: _Array  # float64, shape (n,)
+    rest: float  # mass counted as infinite loss
+    relative: float  # bound of the relative error of what is computed from the masses
+    shift: float  # bound of the error of the losses
 
     def _above(self, start: int, epsilon_: float) -> float:
         part = self.masses[start:] * -np.expm1(epsilon_ - self.losses[start:])

@@ -69,11 +69,7 @@ def _convert(order: int, divergence: float, delta_: float) -> float:
 def epsilon(noise: float, rounds: int, delta_: float, rate: float) -> float:
     """Epsilon after ``rounds`` rounds, rounded up.
 
-    Args:
-        noise: standard deviation over sensitivity, of one round.
-        rounds: how many.
-        delta_: in (0, 1).
-        rate: probability of each member to take part, in (0, 1].
+    ``delta_``: in (0, 1); ``rate``: probability of each member to take part, in (0, 1].
     """
     found = (
         _convert(order, rounds * value, delta_)

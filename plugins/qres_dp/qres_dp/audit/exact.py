@@ -28,8 +28,7 @@ def _held(values: NDArray[np.int64]) -> Vector:
 def adversarial(bound: int) -> Iterator[tuple[Vector, Vector]]:
     """Pairs of updates that faulty clipping gets wrong; the same on every run.
 
-    Yields:
-        the update of somebody else, and the one whose influence is measured; int32, shape (d,).
+    Yields the update of somebody else, and the one whose influence is measured; int32, shape (d,).
     """
     stream = Keystream(_KEY)
     for trial in range(TRIALS):

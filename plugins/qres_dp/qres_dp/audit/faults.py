@@ -162,11 +162,7 @@ FAULTS: Final[Mapping[str, tuple[Replacement, ...]]] = {
 
 @contextmanager
 def fault(name: str) -> Generator[None]:
-    """The plugin with a fault.
-
-    Raises:
-        KeyError: there is none of that name.
-    """
+    """The plugin with a fault. Raises KeyError: there is none of that name."""
     with ExitStack() as stack:
         for original, other in FAULTS[name]:
             stack.enter_context(_replaced(original, other))

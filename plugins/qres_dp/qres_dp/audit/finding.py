@@ -7,20 +7,13 @@ import attrs
 
 @attrs.frozen
 class Finding:
-    """A measured value and what it may not exceed.
+    """A measured value and what it may not exceed."""
 
-    Attributes:
-        check: ``white box``, ``exact clip`` or ``black box``.
-        mode: of the plugin.
-        value: what was measured.
-        limit: what the claim allows.
-        refused: how the plugin refused an input of the check, which is a failure too; else empty.
-    """
-
-    check: str
-    mode: str
-    value: float
-    limit: float
+    check: str  # ``white box``, ``exact clip`` or ``black box``
+    mode: str  # of the plugin
+    value: float  # what was measured
+    limit: float  # what the claim allows
+    # how the plugin refused an input of the check, which is a failure too; else empty
     refused: str = ""
 
     @property

@@ -19,15 +19,10 @@ FAULTS = tuple(_FAULTS)
 
 @attrs.frozen
 class Audit:
-    """What the checks found of one plugin.
+    """What the checks found of one plugin."""
 
-    Attributes:
-        subject: ``correct``, or the name of the fault that was put in.
-        findings: one for each check and mode.
-    """
-
-    subject: str
-    findings: tuple[Finding, ...]
+    subject: str  # ``correct``, or the name of the fault that was put in
+    findings: tuple[Finding, ...]  # one for each check and mode
 
     @property
     def passed(self) -> bool:

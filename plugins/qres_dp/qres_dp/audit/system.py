@@ -86,11 +86,8 @@ class System:
     def release(self, vectors: Sequence[Vector]) -> Sum:
         """One round: what the observer sees of it.
 
-        Args:
-            vectors: the nodes' updates, int32, shape ``(d,)``, as many as :attr:`inputs`.
-
-        Returns:
-            int64, shape ``(d,)``.
+        ``vectors``: the nodes' updates, int32, shape ``(d,)``, as many as :attr:`inputs`. Returns
+        int64, shape ``(d,)``.
         """
         self._number += 1
         info = RoundInfo(

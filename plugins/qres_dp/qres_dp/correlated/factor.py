@@ -61,15 +61,13 @@ def _check_count(instance: object, attribute: Any, value: Any) -> None:
 class Participation:
     """In which rounds of a stream whoever is protected may take part.
 
-    Attributes:
-        times: at most so many rounds of the stream.
-        separation: at least so many rounds from one of them to the next; 1 is every round.
-
     Raises:
         ConfigError: QRES-E105 for numbers out of 1..2**20.
     """
 
+    # at most so many rounds of the stream
     times: int = attrs.field(default=1, validator=_check_count)
+    # at least so many rounds from one of them to the next; 1 is every round
     separation: int = attrs.field(default=1, validator=_check_count)
 
     def allows(self, earlier: tuple[int, ...], step: int) -> bool:
@@ -83,13 +81,11 @@ class Participation:
 class Factor:
     """A banded lower triangular Toeplitz matrix with coefficients in units of ``2**-16``.
 
-    Attributes:
-        band: coefficients that are not zero, the diagonal's among them; 1 is independent noise.
-
     Raises:
         ConfigError: QRES-E105 for a band out of 1..64.
     """
 
+    # coefficients that are not zero, the diagonal's among them; 1 is independent noise
     band: int = attrs.field(default=16, validator=_check_band)
 
     @property
@@ -158,17 +154,12 @@ def _root(band: int) -> tuple[int, ...]:
 def variance_for(noise_multiplier: float, bound: int, squared_sensitivity: int) -> Fraction:
     """Variance of ``z`` with which the whole stream is one Gaussian of this noise multiplier.
 
-    Args:
-        noise_multiplier: deviation over sensitivity, of the *whole stream*: what
-            ``accounting.calibrate(epsilon, delta, rounds=1)`` gives.
-        bound: clipping bound in grid steps (twice that, where neighbours replace a participant).
-        squared_sensitivity: of :meth:`Factor.squared_sensitivity`.
-
-    Returns:
-        grid steps squared, exact, with the accountant's ``SMOOTHING_VARIANCE`` on top.
-
-    Raises:
-        CompatibilityError: QRES-E314 for a multiplier or bound that is not above 0.
+    ``noise_multiplier``: deviation over sensitivity, of the *whole stream*: what
+    ``accounting.calibrate(epsilon, delta, rounds=1)`` gives; ``bound``: clipping bound in grid
+    steps (twice that, where neighbours replace a participant); ``squared_sensitivity``: of
+    :meth:`Factor.squared_sensitivity`. Returns grid steps squared, exact, with the accountant's
+    ``SMOOTHING_VARIANCE`` on top. Raises CompatibilityError: QRES-E314 for a multiplier or bound
+    that is not above 0.
     """
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0.0 and bound >= 1):
         what = f"noise multiplier {noise_multiplier} for a clipping bound of {bound} grid steps"
@@ -181,10 +172,8 @@ def multiplier_of(variance: Fraction, bound: int, squared_sensitivity: int) -> f
     """Noise multiplier that a stream with this variance amounts to, rounded down.
 
     The arguments are those of :func:`variance_for`; with the sensitivity of the first ``t`` steps
-    it is what the stream has cost after them.
-
-    Raises:
-        CompatibilityError: QRES-E314 for a variance of no more than ``SMOOTHING_VARIANCE``.
+    it is what the stream has cost after them. Raises CompatibilityError: QRES-E314 for a variance
+    of no more than ``SMOOTHING_VARIANCE``.
     """
     if variance <= SMOOTHING_VARIANCE:
         what = f"the noise has a variance of {float(variance):g} grid steps squared"

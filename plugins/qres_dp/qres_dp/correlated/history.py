@@ -103,11 +103,8 @@ class KeyHistory:
     def append(self, key: bytes) -> None:
         """Keep the key of the next step; it is on the disk when this returns.
 
-        Args:
-            key: 32 bytes, never used before.
-
-        Raises:
-            RoundError: QRES-E602 when it cannot be kept, or was used before.
+        ``key``: 32 bytes, never used before. Raises RoundError: QRES-E602 when it cannot be kept,
+        or was used before.
         """
         if len(key) != KEY_BYTES or key in self._keys:
             raise self._db.unusable("a key of another length, or one that was used before")

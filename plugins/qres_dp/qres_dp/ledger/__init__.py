@@ -17,30 +17,19 @@ from qres_dp.ledger.store import LedgerStore
 
 @attrs.frozen
 class PrivacyBudget:
-    """What may be spent in all.
+    """What may be spent in all."""
 
-    Attributes:
-        epsilon: of all releases together.
-        delta: likewise.
-    """
-
-    epsilon: float
-    delta: float
+    epsilon: float  # of all releases together
+    delta: float  # likewise
 
 
 @attrs.frozen
 class Owner:
-    """Whose ledger it is.
+    """Whose ledger it is."""
 
-    Attributes:
-        swarm: the swarm's name.
-        node: the node's identity.
-        relation: the neighbouring relation; a ledger is kept for one.
-    """
-
-    swarm: str
-    node: NodeId
-    relation: str
+    swarm: str  # the swarm's name
+    node: NodeId  # the node's identity
+    relation: str  # the neighbouring relation; a ledger is kept for one
 
 
 class PrivacyLedger:
@@ -65,8 +54,7 @@ class PrivacyLedger:
     def open(cls, folder: Path, owner: Owner) -> Self:
         """The ledger in a folder.
 
-        Raises:
-            RoundError: QRES-E602 for one that is missing, damaged, cut short or somebody else's.
+        Raises RoundError: QRES-E602 for one that is missing, damaged, cut short or somebody else's.
         """
         store = LedgerStore(folder)
         found = Owner(store.swarm, store.node, store.relation)
@@ -82,11 +70,7 @@ class PrivacyLedger:
 
     @classmethod
     def begin(cls, folder: Path, owner: Owner) -> Self:
-        """A new ledger in a folder that has none.
-
-        Raises:
-            RoundError: QRES-E602.
-        """
+        """A new ledger in a folder that has none. Raises RoundError: QRES-E602."""
         return cls(owner, LedgerStore.create(folder, owner.swarm, owner.node, owner.relation))
 
     @staticmethod
@@ -96,11 +80,7 @@ class PrivacyLedger:
 
     @staticmethod
     def read(folder: Path) -> tuple[Owner, Sequence[LedgerEntry]]:
-        """Whose ledger is in a folder, and its records, checked.
-
-        Raises:
-            RoundError: QRES-E602.
-        """
+        """Whose ledger is in a folder, and its records, checked. Raises RoundError: QRES-E602."""
         store = LedgerStore(folder)
         store.close()
         return Owner(store.swarm, store.node, store.relation), store.records
@@ -144,16 +124,10 @@ class PrivacyLedger:
     def charge(self, charge: Charge, budget: PrivacyBudget) -> LedgerEntry | None:
         """Write a charge down, durably before this returns; only then may the release leave.
 
-        Args:
-            charge: the release.
-            budget: what may be spent.
-
-        Returns:
-            the record; ``None`` if that very release was charged before.
-
-        Raises:
-            ValueRefusedError: QRES-E509 if it would exceed the budget; nothing was charged.
-            RoundError: QRES-E602 if it cannot be written; it may count as charged all the same.
+        ``budget``: what may be spent. Returns the record; ``None`` if that very release was charged
+        before. Raises ValueRefusedError: QRES-E509 if it would exceed the budget; nothing was
+        charged. Raises RoundError: QRES-E602 if it cannot be written; it may count as charged all
+        the same.
         """
         if charge.relation != self.owner.relation:
             what = f"a charge for {charge.relation} neighbours in a ledger of another relation"

@@ -22,28 +22,19 @@ _DOMAIN: Final = b"qres/dp/anchor/v1\0"
 
 @attrs.frozen
 class Anchor:
-    """The head of a ledger.
+    """The head of a ledger."""
 
-    Attributes:
-        swarm: the swarm's name.
-        node: the node's identity.
-        relation: the neighbouring relation the ledger is kept for.
-        count: records in it.
-        head: digest of the last one, or what the chain begins with.
-    """
-
-    swarm: str
-    node: NodeId
-    relation: str
-    count: int
-    head: bytes
+    swarm: str  # the swarm's name
+    node: NodeId  # the node's identity
+    relation: str  # the neighbouring relation the ledger is kept for
+    count: int  # records in it
+    head: bytes  # digest of the last one, or what the chain begins with
 
 
 def write(folder: Path, anchor: Anchor) -> None:
     """Replace the anchor; durable when this returns. Mode 0600.
 
-    Raises:
-        RoundError: QRES-E602 when the disk does not take it.
+    Raises RoundError: QRES-E602 when the disk does not take it.
     """
     body = canonical.dumps(list(attrs.astuple(anchor)))
     stores.replace_file(folder / FILE, hashlib.sha256(_DOMAIN + body).digest() + body)
@@ -52,8 +43,7 @@ def write(folder: Path, anchor: Anchor) -> None:
 def read(folder: Path) -> Anchor | None:
     """The anchor, or ``None`` where there is no such file.
 
-    Raises:
-        RoundError: QRES-E602 for a file that is not an anchor.
+    Raises RoundError: QRES-E602 for a file that is not an anchor.
     """
     path = folder / FILE
     try:

@@ -23,53 +23,31 @@ _KINDS: Final[Mapping[str, type]] = {
 
 @attrs.frozen
 class Charge:
-    """A release of noised data, as the accounting sees it.
+    """A release of noised data, as the accounting sees it."""
 
-    Attributes:
-        round: number of the round.
-        release: names the release, 32 bytes; the same release is charged once.
-        mode: ``local``, ``distributed`` or ``central``.
-        relation: the neighbouring relation, ``add-remove`` or ``replace-one``.
-        noise_multiplier: z, deviation of the noise over the sensitivity.
-        sampling_rate: q, the probability that the node's data are in it; 1 without sampling.
-        bound: clipping bound C in steps of the grid.
-        scale: exponent of the grid.
-        nodes: n, nodes of the swarm.
-        honest: h, shares the noise is counted on.
-        unit: whose data are protected as a whole; always ``node``.
-    """
-
-    round: int
-    release: bytes
-    mode: str
-    relation: str
-    noise_multiplier: float
-    sampling_rate: float
-    bound: int
-    scale: int
-    nodes: int
-    honest: int
-    unit: str = "node"
+    round: int  # number of the round
+    release: bytes  # names the release, 32 bytes; the same release is charged once
+    mode: str  # ``local``, ``distributed`` or ``central``
+    relation: str  # the neighbouring relation, ``add-remove`` or ``replace-one``
+    noise_multiplier: float  # z, deviation of the noise over the sensitivity
+    sampling_rate: float  # q, the probability that the node's data are in it; 1 without sampling
+    bound: int  # clipping bound C in steps of the grid
+    scale: int  # exponent of the grid
+    nodes: int  # n, nodes of the swarm
+    honest: int  # h, shares the noise is counted on
+    unit: str = "node"  # whose data are protected as a whole; always ``node``
 
 
 @attrs.frozen
 class LedgerEntry:
-    """A charge in its place in the chain.
+    """A charge in its place in the chain."""
 
-    Attributes:
-        index: from 1.
-        charge: what was charged.
-        epsilon: spent after it, for ``delta``.
-        delta: the delta of the budget.
-        budget: the epsilon of the budget.
-        previous: digest of the record before, 32 bytes; of the first, what the chain begins with.
-    """
-
-    index: int
-    charge: Charge
-    epsilon: float
-    delta: float
-    budget: float
+    index: int  # from 1
+    charge: Charge  # what was charged
+    epsilon: float  # spent after it, for ``delta``
+    delta: float  # the delta of the budget
+    budget: float  # the epsilon of the budget
+    # digest of the record before, 32 bytes; of the first, what the chain begins with
     previous: bytes
 
     def to_bytes(self) -> bytes:
@@ -89,9 +67,8 @@ class LedgerEntry:
     def from_bytes(cls, body: bytes) -> LedgerEntry:
         """Read what :meth:`to_bytes` made.
 
-        Raises:
-            WireError: QRES-E401 for more than 2048 bytes, QRES-E402 to QRES-E404 for anything that
-                is no record.
+        Raises WireError: QRES-E401 for more than 2048 bytes, QRES-E402 to QRES-E404 for anything
+        that is no record.
         """
         value = canonical.loads(body, max_bytes=MAX_BODY)
         try:

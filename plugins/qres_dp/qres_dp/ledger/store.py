@@ -64,8 +64,7 @@ class LedgerStore:
     def create(cls, folder: Path, swarm: str, node: NodeId, relation: str) -> Self:
         """Begin a ledger where there is none. Mode 0600, a new folder 0700.
 
-        Raises:
-            RoundError: QRES-E602 when it cannot be made.
+        Raises RoundError: QRES-E602 when it cannot be made.
         """
 
         def fill(database: stores.PrivateDatabase) -> None:
@@ -138,8 +137,7 @@ class LedgerStore:
     def append(self, record: LedgerEntry) -> None:
         """Write a record; durable when this returns.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take it, or another process wrote.
+        Raises RoundError: QRES-E602 when the disk does not take it, or another process wrote.
         """
         with self._db.transaction():
             self._expect(record.index - 1)

@@ -34,34 +34,26 @@ from qres_dp.terms import ReleaseTerms
 
 @attrs.define(eq=False)
 class Release(abc.ABC):
-    """What one node releases, by the rules of a mode.
+    """What one node releases, by the rules of a mode."""
 
-    Attributes:
-        terms: what the options come to.
-        folder: where the node keeps files, or ``None``.
-        ledger: what releases are charged to, or ``None`` where it is not open.
-        needs: what the mode rests on, for the solver.
-        in_sum: whether the noise comes to the merged sum, and not to the node's own update. The
-            merge then changes updates after the vote, and something travels beside each of them.
-        notices: what an operator should know of the mode.
-    """
-
-    terms: ReleaseTerms
+    terms: ReleaseTerms  # what the options come to
+    # where the node keeps files, or ``None``
     folder: Path | None = attrs.field(init=False, default=None)
+    # what releases are charged to, or ``None`` where it is not open
     ledger: PrivacyLedger | None = attrs.field(init=False, default=None)
 
-    needs: ClassVar[Needs] = Needs()
+    needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
+    # whether the noise comes to the merged sum, and not to the node's own update. The merge then
+    # changes updates after the vote, and something travels beside each of them.
     in_sum: ClassVar[bool] = False
-    notices: ClassVar[tuple[str, ...]] = ()
+    notices: ClassVar[tuple[str, ...]] = ()  # what an operator should know of the mode
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
     def sized(self, bound: int, around: Surroundings) -> Mechanism:
         """The mechanism with a clipping bound.
 
-        Args:
-            bound: in steps of the grid; below 1 counts as 1.
-            around: the swarm.
+        ``bound``: in steps of the grid; below 1 counts as 1.
         """
         del around
         terms = self.terms
@@ -86,9 +78,7 @@ class Release(abc.ABC):
     def fitted(self, round_info: RoundInfo) -> Mechanism:
         """The mechanism of a round, if the swarm's numbers and its grid allow it.
 
-        Raises:
-            CompatibilityError: QRES-E313, QRES-E314.
-            ValueRefusedError: QRES-E313.
+        Raises CompatibilityError: QRES-E313, QRES-E314. Raises ValueRefusedError: QRES-E313.
         """
         around = of_round(round_info)
         refuse(self.miscounts(around))
@@ -127,17 +117,15 @@ class Release(abc.ABC):
     def begin(self, folder: Path | None) -> None:
         """The node is set up, after :meth:`close`.
 
-        Args:
-            folder: where it keeps files, or ``None``.
+        ``folder``: where it keeps files, or ``None``.
         """
         self.folder = folder
 
     def opened(self, round_info: RoundInfo) -> None:
         """A round begins.
 
-        Raises:
-            CompatibilityError: QRES-E313, QRES-E314 where the round does not hold the mechanism.
-            ValueRefusedError: QRES-E313.
+        Raises CompatibilityError: QRES-E313, QRES-E314 where the round does not hold the mechanism.
+        Raises ValueRefusedError: QRES-E313.
         """
         self.fitted(round_info)
         self.forget()
@@ -145,8 +133,7 @@ class Release(abc.ABC):
     def closed(self) -> None:  # noqa: B027 - most modes note nothing
         """The round closed: what was noted in it holds.
 
-        Raises:
-            RoundError: QRES-E602 when the disk does not take it.
+        Raises RoundError: QRES-E602 when the disk does not take it.
         """
 
     def forget(self) -> None:  # noqa: B027 - most modes note nothing
@@ -165,11 +152,7 @@ class Release(abc.ABC):
 
     @property
     def book(self) -> PrivacyLedger:
-        """The open ledger.
-
-        Raises:
-            RoundError: QRES-E602 where there is none.
-        """
+        """The open ledger. Raises RoundError: QRES-E602 where there is none."""
         if self.ledger is None:
             what = "no ledger is open, and nothing is released without one"
             fix = "setup and round_opened come first"
@@ -182,15 +165,9 @@ class Release(abc.ABC):
     def out(self, update: Update, round_info: RoundInfo) -> Update:
         """Charge the ledger, and make of the node's update what may leave.
 
-        Args:
-            update: int32, shape ``(d,)``.
-            round_info: the round.
-
-        Raises:
-            ValueRefusedError: QRES-E509 when the budget is spent, QRES-E507 for a node that missed
-                rounds and has to sit out.
-            RoundError: QRES-E602.
-            CompatibilityError: QRES-E313, QRES-E314.
+        ``update``: int32, shape ``(d,)``. Raises ValueRefusedError: QRES-E509 when the budget is
+        spent, QRES-E507 for a node that missed rounds and has to sit out. Raises RoundError:
+        QRES-E602. Raises CompatibilityError: QRES-E313, QRES-E314.
         """
 
     def revealed(
@@ -201,15 +178,8 @@ class Release(abc.ABC):
     ) -> Updates:
         """What the rule is to see of the agreed updates, once the mode has checked them.
 
-        Args:
-            updates: int32, shape ``(n, d)``.
-            contributions: of the agreed members.
-            round_info: the round.
-
-        Raises:
-            ValueRefusedError: QRES-E505, QRES-E509.
-            RoundError: QRES-E602.
-            CompatibilityError: QRES-E303.
+        ``updates``: int32, shape ``(n, d)``. Raises ValueRefusedError: QRES-E505, QRES-E509. Raises
+        RoundError: QRES-E602. Raises CompatibilityError: QRES-E303.
         """
         del contributions, round_info
         return updates
@@ -217,11 +187,7 @@ class Release(abc.ABC):
     def merge(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
         """The merged update, int32, shape ``(d,)``.
 
-        Args:
-            proceed: the rest of the chain.
-            updates: what :meth:`revealed` returned.
-
-        Raises:
-            CompatibilityError: QRES-E314 if a plugin beside this one undid the mechanism.
+        ``updates``: what :meth:`revealed` returned. Raises CompatibilityError: QRES-E314 if a
+        plugin beside this one undid the mechanism.
         """
         return proceed(updates)

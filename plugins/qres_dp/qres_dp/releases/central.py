@@ -37,30 +37,19 @@ _NOTICE: Final = (
 
 @attrs.frozen(eq=False)
 class MergeBasis:
-    """What a round's updates are merged by.
+    """What a round's updates are merged by."""
 
-    Attributes:
-        mechanism: clipping and noise.
-        bound: the clipping bound where it moves, in units of ``1 / FINE`` steps; else 0.
-    """
-
-    mechanism: Mechanism
-    bound: int = 0
+    mechanism: Mechanism  # clipping and noise
+    bound: int = 0  # the clipping bound where it moves, in units of ``1 / FINE`` steps; else 0
 
 
 @attrs.frozen(eq=False)
 class RevealedRows:
-    """What is left for the merge.
+    """What is left for the merge."""
 
-    Attributes:
-        updates: clipped again.
-        key: of the noise.
-        mechanism: that was charged for.
-    """
-
-    updates: Updates
-    key: bytes
-    mechanism: Mechanism
+    updates: Updates  # clipped again
+    key: bytes  # of the noise
+    mechanism: Mechanism  # that was charged for
 
 
 @attrs.define(eq=False)

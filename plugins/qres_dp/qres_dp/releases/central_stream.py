@@ -61,8 +61,7 @@ class ModelStream(CentralRelease):
     def stream(self, round_info: RoundInfo) -> CentralStream:
         """The stream, which begins or goes on where it was.
 
-        Raises:
-            RoundError: QRES-E602 for a round that is not of the stream.
+        Raises RoundError: QRES-E602 for a round that is not of the stream.
         """
         shape = self._shape(of_round(round_info))
         if self._stream is None:

@@ -74,8 +74,7 @@ class VotedRelease(CentralRelease):
     def own(self, round_info: RoundInfo) -> MergeBasis:
         """See :meth:`CentralRelease.own`.
 
-        Raises:
-            ValueRefusedError: QRES-E507 for a node that missed rounds.
+        Raises ValueRefusedError: QRES-E507 for a node that missed rounds.
         """
         start, around = self.fitted(round_info), of_round(round_info)
         bound = self._following.bound(self._rule(start, around), start.bound, round_info)
@@ -84,8 +83,7 @@ class VotedRelease(CentralRelease):
     def agreed(self, contributions: Sequence[Contribution], round_info: RoundInfo) -> MergeBasis:
         """See :meth:`CentralRelease.agreed`.
 
-        Raises:
-            ValueRefusedError: QRES-E505 where the contributions name no bound, or several.
+        Raises ValueRefusedError: QRES-E505 where the contributions name no bound, or several.
         """
         around, cast = of_round(round_info), _ballots(contributions)
         self.fitted(round_info)

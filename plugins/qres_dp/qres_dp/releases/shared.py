@@ -30,8 +30,7 @@ class SharedRelease(LocalRelease):
     ) -> Updates:
         """The updates, if every sum has as many nodes as the noise is counted on.
 
-        Raises:
-            ValueRefusedError: QRES-E505 for one that has fewer.
+        Raises ValueRefusedError: QRES-E505 for one that has fewer.
         """
         del contributions
         honest, others = self.terms.honest, watchers(round_info.byzantine)

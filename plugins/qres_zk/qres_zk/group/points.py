@@ -65,18 +65,9 @@ def hash_to_group(label: bytes, start: int = 0, count: int = 1) -> Points:
 
     Point ``i`` is the one-way map (RFC 9496, section 4.3.4) of 64 bytes of SHAKE256 over
     ``"QRES/zk/v1/ristretto255/"``, the length of the label as one byte, the label, and ``i`` as
-    eight bytes little-endian.
-
-    Args:
-        label: at most 255 bytes.
-        start: the first index.
-        count: how many points.
-
-    Returns:
-        shape ``(count, 20)``: the points of ``start .. start + count - 1``.
-
-    Raises:
-        ValueError: the label is too long.
+    eight bytes little-endian. ``label``: at most 255 bytes; ``start``: the first index; ``count``:
+    how many points. Returns shape ``(count, 20)``: the points of ``start .. start + count - 1``.
+    Raises ValueError: the label is too long.
     """
     if len(label) > 255:
         raise ValueError(f"label must have at most 255 bytes, got {len(label)}")
@@ -91,8 +82,7 @@ def hash_to_group(label: bytes, start: int = 0, count: int = 1) -> Points:
 def from_uniform(data: bytes) -> Points:
     """Map every 64 bytes to a point, one way (RFC 9496, section 4.3.4).
 
-    Raises:
-        ValueError: the length is no multiple of 64.
+    Raises ValueError: the length is no multiple of 64.
     """
     if len(data) % _UNIFORM_BYTES:
         raise ValueError(f"expected a multiple of {_UNIFORM_BYTES} bytes, got {len(data)}")
@@ -113,8 +103,7 @@ def identity(n: int = 1) -> Points:
 def add(left: Points, right: Points) -> Points:
     """Add point by point; one of the two may have a single row, for all of the other's.
 
-    Raises:
-        ValueRefusedError: QRES-E502 if the numbers of rows do not fit.
+    Raises ValueRefusedError: QRES-E502 if the numbers of rows do not fit.
     """
     checked_points(left)
     checked_points(right)
@@ -190,8 +179,7 @@ def msm(scalars: Scalars, points: Points) -> Points:
 def checked_points(points: Points) -> Points:
     """Return the array, if it has the shape and dtype of points.
 
-    Raises:
-        ValueRefusedError: QRES-E502 or QRES-E503 if not.
+    Raises ValueRefusedError: QRES-E502 or QRES-E503 if not.
     """
     if points.dtype != np.uint64:
         raise ValueRefusedError.of("QRES-E503", "points", f"expected uint64, got {points.dtype}")

@@ -57,12 +57,8 @@ def scalars_to_bytes(array: Scalars) -> bytes:
 def scalars_from_bytes(data: bytes, where: str = "scalar") -> Scalars:
     """Read what :func:`scalars_to_bytes` writes.
 
-    Args:
-        data: a multiple of 32 bytes; the caller limits how many.
-        where: named in errors.
-
-    Raises:
-        WireError: QRES-E404 if the length is none, or a scalar is not less than the order.
+    ``data``: a multiple of 32 bytes; the caller limits how many. Raises WireError: QRES-E404 if the
+    length is none, or a scalar is not less than the order.
     """
     if len(data) % SCALAR_BYTES:
         what = f"{len(data)} bytes, expected a multiple of {SCALAR_BYTES}"
@@ -78,8 +74,7 @@ def scalars_from_bytes(data: bytes, where: str = "scalar") -> Scalars:
 def checked_scalars(array: Scalars) -> Scalars:
     """Return the array, if it has the shape and dtype of scalars.
 
-    Raises:
-        ValueRefusedError: QRES-E502 or QRES-E503 if not.
+    Raises ValueRefusedError: QRES-E502 or QRES-E503 if not.
     """
     if array.dtype != np.uint64:
         raise ValueRefusedError.of("QRES-E503", "scalars", f"expected uint64, got {array.dtype}")

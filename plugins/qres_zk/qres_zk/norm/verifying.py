@@ -38,21 +38,13 @@ from qres_zk.statement import Context, NormStatement
 
 @attrs.frozen(eq=False)
 class CombinedEquations:
-    """A proof's equations, combined at random into one that must give the identity.
+    """A proof's equations, combined at random into one that must give the identity."""
 
-    Attributes:
-        blinding: factor of ``H``.
-        value: factor of ``G0``.
-        vector: factors of ``G_j``, shape ``(generators, 4)``.
-        own: factors of the bundle's points, in their order.
-        points: these points.
-    """
-
-    blinding: int
-    value: int
-    vector: Scalars
-    own: list[int]
-    points: Points
+    blinding: int  # factor of ``H``
+    value: int  # factor of ``G0``
+    vector: Scalars  # factors of ``G_j``, shape ``(generators, 4)``
+    own: list[int]  # factors of the bundle's points, in their order
+    points: Points  # these points
 
 
 def prepare(statement: NormStatement, context: Context, bundle: ProofBundle) -> CombinedEquations:
@@ -140,13 +132,8 @@ def holds(statement: NormStatement, terms: list[CombinedEquations]) -> bool:
 def verify(statement: NormStatement, context: Context, bundle: ProofBundle) -> None:
     """Check a proof.
 
-    Args:
-        statement: the verifier's own.
-        context: the verifier's own view of who proves, and when.
-        bundle: decoded with the same statement.
-
-    Raises:
-        WireError: QRES-E404, it does not hold.
+    ``context``: the verifier's own view of who proves, and when. Raises WireError: QRES-E404, it
+    does not hold.
     """
     if not holds(statement, [prepare(statement, context, bundle)]):
         raise WireError.of("QRES-E404", "proof", "does not hold")

@@ -16,9 +16,8 @@ LIMIT: Final = 2**40
 def checked_values(values: NDArray[Any]) -> NDArray[np.int64]:
     """Return the values as int64, shape ``(b, m)``.
 
-    Raises:
-        ValueRefusedError: QRES-E502 if the shape is another, QRES-E503 if the dtype is none of
-            int32 and int64 or a value is out of range.
+    Raises ValueRefusedError: QRES-E502 if the shape is another, QRES-E503 if the dtype is none of
+    int32 and int64 or a value is out of range.
     """
     if values.ndim != 2:
         what = f"expected shape (b, m), got {values.shape}"
@@ -34,10 +33,6 @@ def checked_values(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def check_length(name: str, found: int, expected: int) -> None:
-    """Refuse a sequence of the wrong length.
-
-    Raises:
-        ValueRefusedError: QRES-E502.
-    """
+    """Refuse a sequence of the wrong length. Raises ValueRefusedError: QRES-E502."""
     if found != expected:
         raise ValueRefusedError.of("QRES-E502", name, f"expected {expected}, got {found}")

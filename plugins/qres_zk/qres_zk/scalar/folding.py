@@ -47,8 +47,7 @@ class Folding:
     def cross(self) -> tuple[int, int]:
         """Return ``<A_high, U_low>`` and ``<A_low, U_high>`` modulo the order.
 
-        Raises:
-            ValueError: only one row is left.
+        Raises ValueError: only one row is left.
         """
         if self.rows == 1:
             raise ValueError("a single row has no halves")
@@ -57,8 +56,7 @@ class Folding:
     def fold(self, x: int) -> None:
         """Replace ``U`` by ``U_low + x U_high`` and ``A`` by ``x A_low + A_high``.
 
-        Raises:
-            ValueError: only one row is left.
+        Raises ValueError: only one row is left.
         """
         if self.rows == 1:
             raise ValueError("a single row has no halves")
@@ -67,8 +65,7 @@ class Folding:
     def result(self) -> tuple[Scalars, Scalars]:
         """Return the rows ``U`` and ``A`` that are left, shape ``(m, 4)`` each.
 
-        Raises:
-            ValueError: there is more than one row left.
+        Raises ValueError: there is more than one row left.
         """
         if self.rows != 1:
             raise ValueError(f"{self.rows} rows are left")

@@ -120,8 +120,7 @@ def double(points: Any, at: Any, times: Any) -> None:
 def multiply_up(points: Any, products: Any) -> Any:
     """Write the products of the first ``k`` ``Z`` of ``(n, 20)`` to row ``k`` of ``(n + 1, 5)``.
 
-    Returns:
-        whether every ``Z`` is one.
+    Returns whether every ``Z`` is one.
     """
     flat, to = points.reshape(-1), products.reshape(-1)
     product = ONE

@@ -208,11 +208,8 @@ def _set_neutral(points: Any, words: Any, apart: Any) -> None:
 def sum_rows(niels: Any, digits: Any, size: Any, out: Any) -> None:
     """Write for each row of digits the sum of the multiples.
 
-    Args:
-        niels: affine points, ``(n, 15)``.
-        digits: int16, shape ``(groups, n, 8)``: eight rows a group.
-        size: the greatest digit.
-        out: points, ``(8 * groups, 20)``.
+    ``niels``: affine points, ``(n, 15)``; ``digits``: int16, shape ``(groups, n, 8)``: eight rows a
+    group; ``out``: points, ``(8 * groups, 20)``.
     """
     flat, cut = niels.reshape(-1), digits.reshape(-1)
     n = niels.shape[0]

@@ -79,11 +79,8 @@ def _bucket_sum(niels: Any, digits: Any, buckets: Any, used: Any, sums: Any) -> 
 def sum_rows(niels: Any, digits: Any, size: Any, out: Any) -> None:
     """Write for each row of digits the sum of the multiples.
 
-    Args:
-        niels: affine points, ``(n, 15)``.
-        digits: int16, shape ``(rows, n)``.
-        size: the greatest digit.
-        out: points, ``(rows, 20)``.
+    ``niels``: affine points, ``(n, 15)``; ``digits``: int16, shape ``(rows, n)``; ``out``: points,
+    ``(rows, 20)``.
     """
     flat, to = niels.reshape(-1), out.reshape(-1)
     buckets = np.empty(20 * size, np.uint64)

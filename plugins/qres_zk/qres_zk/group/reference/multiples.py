@@ -18,11 +18,8 @@ from qres_zk.group.reference.limbs import Extended
 def signed_digits(value: int, width: int, count: int) -> list[int]:
     """Digits ``-2**(width-1) < e <= 2**(width-1)`` of ``value = sum e[k] 2**(width k)``.
 
-    Args:
-        value: any sign.
-        width: bits of a digit.
-        count: how many; ``|value| < 2**(width * count - 1)``, or one more bit if the highest
-            digit does not carry.
+    ``count``: how many; ``|value| < 2**(width * count - 1)``, or one more bit if the highest digit
+    does not carry.
     """
     sign, rest = (-1, -value) if value < 0 else (1, value)
     found: list[int] = []

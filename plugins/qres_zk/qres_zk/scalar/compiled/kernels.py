@@ -46,10 +46,8 @@ def _times(factor: Any, value: Any) -> Any:
 def count(bits: Any, values: Any, sums: Any) -> None:
     """Add every value to the sum of its byte, for each of its ``k / 8`` bytes.
 
-    Args:
-        bits: shape ``(m, k / 8)``, read-only.
-        values: shape ``(m,)``, int64.
-        sums: flat ``(k / 8, 256)``, int64.
+    ``bits``: shape ``(m, k / 8)``, read-only; ``values``: shape ``(m,)``, int64; ``sums``: flat
+    ``(k / 8, 256)``, int64.
     """
     # Unsigned indices: a signed one is compared with zero, in case it counts from the end.
     for j in range(np.uint64(values.shape[0])):
