@@ -33,8 +33,11 @@ from qres_secagg.survivors import Survivors
 
 M = TypeVar("M", Advert, Shares)
 
-MAX_VARIANTS: Final = 2
-"""Different messages of one kind and sender that are kept: two prove equivocation."""
+MAX_VARIANTS: Final = 64
+"""Different messages of one kind and sender that are kept: all that a node may say in a round.
+
+Two prove equivocation. A list may yet name any, and a node that has dropped it could not adopt it.
+"""
 
 
 @attrs.define

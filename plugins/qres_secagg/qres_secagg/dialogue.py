@@ -122,6 +122,8 @@ class SecaggDialogue:
         """
         out: Out = []
         sender, step, body = message.sender, message.step, message.body
+        if message.to is not None:  # nobody else would ever get it, and a list could name it
+            return [Accusation(sender, Reason.ADDRESSED)]
         try:
             if step == Kind.LIST:
                 out += self._on_list(sender, body)

@@ -24,6 +24,7 @@ class Reason(enum.StrEnum):
     OWN_INPUT = "own-masked-input-replaced"
     OTHER_SESSION = "message-of-another-session"
     MALFORMED = "message-malformed"
+    ADDRESSED = "message-not-to-everybody"
     STRANGER = "not-in-the-roster"
     EQUIVOCATION = "two-messages-of-one-kind"
     BAD_KEY = "key-not-a-valid-x25519-public-key"

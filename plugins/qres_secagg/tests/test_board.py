@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import SessionMessages
+from qres_secagg.board import MAX_VARIANTS, SessionMessages
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.keys import X25519Pair
 from qres_secagg.masks import Residues
@@ -96,11 +96,11 @@ def test_repetitions_are_no_fault_and_variants_are_few(make_swarm: Make) -> None
     swarm.advertise()
     board, node = swarm.boards[0], swarm.node(1)
     assert found(board, node, Kind.ADVERTISE, swarm.sent[1, Kind.ADVERTISE]) == []
-    for _ in range(20):
+    for _ in range(MAX_VARIANTS + 20):
         advert = Advert(X25519Pair().public, X25519Pair().public)
         board.receive(node, Kind.ADVERTISE, encode_advert(swarm.session.sid, advert))
     assert board.drain() == (PeerFault(node, Reason.EQUIVOCATION),)
-    assert len(board.adverts[1]) == 2
+    assert len(board.adverts[1]) == MAX_VARIANTS
 
 
 MUTATED = settings(

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
+from qres_secagg.keys import X25519Pair
 from qres_secagg.messages import (
+    Advert,
     Kind,
     Unmask,
     decode_listing,
     decode_shares,
     decode_unmask,
+    encode_advert,
     encode_listing,
     encode_unmask,
 )
@@ -198,6 +201,56 @@ def test_a_leader_cannot_ask_for_smaller_groups_than_the_configuration_allows() 
     swarm.open(seconds=6)
     assert swarm.ready() == [swarm.leader]
     assert {subject for subject, _ in swarm.accused} == {swarm.leader}
+
+
+@pytest.mark.parametrize("attack", [False, True])
+def test_a_node_that_advertises_to_the_leader_alone_leaves_nobody_out(*, attack: bool) -> None:
+    """It addresses its messages to the leader, so that nobody may hand them on.
+
+    The other case is the control: nothing is addressed, and it is listed.
+    """
+    swarm = PluginSwarm(8, {"dropout": 0.2})
+    liar = swarm.roster[5]
+
+    def carry(sender: bytes, receiver: bytes, send: Send) -> Send | None:
+        if sender != liar or not attack or send.step not in (Kind.ADVERTISE, Kind.SHARE):
+            return send
+        return attrs.evolve(send, to=receiver) if receiver == swarm.leader else None
+
+    swarm.carry = carry
+    swarm.relay = lambda _holder, _receiver, author, _send: author != liar or not attack
+    swarm.open(seconds=8)
+    honest = [node for node in swarm.roster if node != liar]
+    assert set(honest) <= set(swarm.ready())
+    assert (liar in swarm.ready()) == (not attack)
+    assert {subject for subject, _ in swarm.accused} == ({liar} if attack else set())
+
+
+@pytest.mark.parametrize("variants", [1, 3])
+def test_a_node_that_says_three_things_leaves_nobody_out(variants: int) -> None:
+    """Two of them reach the others before the leader lists the third.
+
+    The other case is the control.
+    """
+    swarm = PluginSwarm(8, {"dropout": 0.2})
+    liar = swarm.roster[5]
+    swarm.carry = lambda sender, receiver, send: (
+        send if sender != liar or send.step != Kind.ADVERTISE or receiver == swarm.leader else None
+    )
+
+    def prepare(swarm: PluginSwarm) -> None:
+        for node in swarm.roster:
+            if node not in (liar, swarm.leader):
+                sid = swarm.dialogues[node].session.sid
+                for _lie in range(variants - 1):
+                    advert = Advert(X25519Pair().public, X25519Pair().public)
+                    body = encode_advert(sid, advert)
+                    swarm.emit(node, swarm.rounds[node].receive(DialogueMessage(liar, 0, body)))
+
+    swarm.prepare = prepare
+    swarm.open(seconds=8)
+    assert set(swarm.ready()) >= set(swarm.roster) - {liar}
+    assert {subject for subject, _ in swarm.accused} == ({liar} if variants > 1 else set())
 
 
 # ── dead and alive ────────────────────────────────────────────────────────────────────────────
