@@ -15,7 +15,7 @@ from qres_core.contract.errors import WireError
 from qres_core.contract.evidence import Standing
 from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import NodeId
-from qres_core.contract.verdict import ACCEPT, Blame, Verdict
+from qres_core.contract.verdict import ACCEPT, Blame, Verdict, reject
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 
@@ -27,6 +27,8 @@ _OF_FRAME: Final = {
     "QRES-E405": Fault.FRAME_DIGEST_MISMATCH,
     "QRES-E406": Fault.FRAME_VERSION_UNKNOWN,
 }
+_FOREIGN: Final = reject("other-swarm", blame=Blame.LINK)
+_STRANGE: Final = reject("unknown-sender", blame=Blame.LINK)
 
 
 @attrs.frozen
@@ -122,12 +124,17 @@ def _banned(defences: Defences, envelope: Envelope) -> Rejection:
     return defences.refuse(Fault.BANNED, Blame.NOBODY, None, KERNEL, envelope.round)
 
 
-def is_authentic(defences: Defences, envelope: Envelope, now: float) -> bool:
+def quoted(defences: Defences, envelope: Envelope, now: float) -> Verdict:
     """Whether a message quoted inside another was made by its sender.
 
     Like :func:`take` without the replay check: a quoted message was delivered before. Who quotes
     it may not have made it, so its sender stands for the source.
+
+    Returns:
+        the verdict. It blames nobody where another honest node may find otherwise.
     """
-    if envelope.swarm != defences.swarm.name or envelope.sender not in defences.roster:
-        return False
-    return defences.authenticate(envelope, envelope.sender, now)[0] is ACCEPT
+    if envelope.swarm != defences.swarm.name:
+        return _FOREIGN
+    if envelope.sender not in defences.roster:
+        return _STRANGE
+    return defences.authenticate(envelope, envelope.sender, now)[0]

@@ -341,7 +341,26 @@ class Kernel:
 
     def authentic(self, envelope: Envelope, now: float) -> bool:
         """Whether a message quoted inside another was made by its sender."""
-        return inbound.is_authentic(self, envelope, now)
+        return self.quoted(envelope, now) is ACCEPT
+
+    def quoted(self, envelope: Envelope, now: float) -> Verdict:
+        """The verdict on who made a message quoted inside another.
+
+        It blames nobody where another honest node may find otherwise.
+        """
+        return inbound.quoted(self, envelope, now)
+
+    def trimmed(self, envelope: Envelope) -> Envelope:
+        """A message with the authenticators of this node's signing plugins alone.
+
+        No signature covers what stands beside them: whoever hands a message on can add to it.
+        """
+        names = {name for name, _caller in self._callers["sign"]}
+        if envelope.auth.keys() <= names:
+            return envelope
+        return envelope.with_auth(
+            {name: envelope.auth[name] for name in envelope.auth.keys() & names}
+        )
 
     def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> tuple[Verdict, str]:
         """The first refusing verdict on who made a message, and its author."""

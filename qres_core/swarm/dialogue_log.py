@@ -98,11 +98,11 @@ class DialogueLog:
 
     def __init__(self, model: bytes, number: int, nodes: int) -> None:
         self.model, self.number = model, number
-        self.size = 0
         self._limit = said_bytes(nodes)
         self._said: dict[bytes, Said] = {}
         self._counts: Counter[tuple[NodeId, NodeId | None]] = Counter()
-        self._bytes: Counter[NodeId] = Counter()
+        self._bytes: Counter[NodeId] = Counter()  # of payloads
+        self._frames: Counter[NodeId] = Counter()  # of whole messages
 
     def __contains__(self, said: bytes) -> bool:
         return said in self._said
@@ -114,6 +114,10 @@ class DialogueLog:
         """Whether a message belongs to this round of this model."""
         return envelope.round == self.number and envelope.model_digest == self.model
 
+    def size_of(self, author: NodeId) -> int:
+        """Bytes of what is kept of an author, envelopes included."""
+        return self._frames[author]
+
     def add(self, said: Said) -> bool:
         """Keep a message that is not here yet; false where its sender has said too much."""
         sender, size = said.envelope.sender, len(said.envelope.payload)
@@ -122,7 +126,7 @@ class DialogueLog:
             return False
         self._counts[line] += 1
         self._bytes[sender] += size
-        self.size += size
+        self._frames[sender] += len(said.envelope.to_bytes())
         self._said[said.id] = said
         return True
 

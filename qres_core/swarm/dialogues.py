@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Final
 
 from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
@@ -25,8 +27,8 @@ from qres_core.contract.evidence import Accusation
 from qres_core.contract.faults import Fault, raised
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
-from qres_core.contract.verdict import Blame
-from qres_core.contract.wire import Envelope
+from qres_core.contract.verdict import ACCEPT, Blame
+from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
@@ -51,7 +53,9 @@ MAX_UNCONFIRMED: Final = 8
 MAX_RELAYS: Final = 4
 """``relayed`` messages that answer one ``holding``."""
 MAX_REPEATED: Final = 4
-"""Times the bytes of a round's messages that one node is sent in all."""
+"""Times the bytes of an author's messages of a round that one node is sent in all."""
+SMALL: Final = 4096
+"""Bytes of messages of an author that count as so many, because networks lose frames."""
 
 
 class Dialogues:
@@ -78,7 +82,7 @@ class Dialogues:
         self._tell_at = now + self._pause
         self._told: dict[NodeId, float] = {}  # when a node was told last what this one holds
         self._awaited: Counter[NodeId] = Counter()  # relays that may come as answers to that
-        self._sent: Counter[NodeId] = Counter()  # bytes relayed
+        self._sent: Counter[tuple[NodeId, NodeId]] = Counter()  # bytes relayed, and whose
         self._unconfirmed: dict[NodeId, set[bytes]] = {}  # what was addressed to a node
 
     @property
@@ -119,7 +123,7 @@ class Dialogues:
     def tick(self, now: float) -> None:
         """The clock is at ``now`` seconds."""
         for plugin, dialogue in self._by_plugin.items():
-            self._send(plugin, dialogue.tick(now), now)
+            self._hear(plugin, partial(dialogue.tick, now), now)
         if self._by_plugin and now >= self._tell_at:
             waiting = not (self.finished if self._agreed else self.ready)
             if not waiting:
@@ -131,7 +135,7 @@ class Dialogues:
 
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message of a dialogue of the current round from its author."""
-        said = Said.read(envelope, self._context.roster)
+        said = Said.read(self._context.kernel.trimmed(envelope), self._context.roster)
         if said is None or said.plugin not in self._by_plugin:
             self._outlet.refuse(envelope, Fault.UNKNOWN_DIALOGUE, Blame.SENDER)
         elif said.to not in (None, self._context.node_id):
@@ -174,12 +178,15 @@ class Dialogues:
         self._awaited[peer] -= 1
         proven = True
         for quoted in decode_relayed(envelope.payload, len(self._context.roster)):
-            said = Said.read(quoted, self._context.roster)
+            said = Said.read(self._context.kernel.trimmed(quoted), self._context.roster)
             if said is None or not self._is_for_us(said, log, peer):
                 proven = False
             elif said.id not in log and said.plugin in self._by_plugin:
-                if not self._context.kernel.authentic(quoted, now):
-                    proven = False
+                verdict = self._context.kernel.quoted(said.envelope, now)
+                if verdict is not ACCEPT:
+                    # A clock or a list of revoked certificates decided otherwise elsewhere: who
+                    # hands on in good faith what an author says to it alone must not pay for that.
+                    proven &= verdict.blame is Blame.NOBODY
                 elif self._keep(said, log, now):
                     self._pause = self._least_pause  # more may be missing
         if not proven:
@@ -201,12 +208,26 @@ class Dialogues:
         return True
 
     def _give(self, said: Said, now: float) -> None:
-        plugin = said.plugin
+        receive = self._by_plugin[said.plugin].receive
+        self._hear(said.plugin, partial(receive, self._arrived(said, now)), now, said.envelope)
+
+    def _hear(
+        self,
+        plugin: str,
+        say: Callable[[], Sequence[Send | Accusation]],
+        now: float,
+        about: Envelope | None = None,
+    ) -> None:
+        """What a dialogue has to say; nothing if it raises, over a message or else."""
         try:
-            sends = self._by_plugin[plugin].receive(self._arrived(said, now))
-        except Exception as error:  # noqa: BLE001 - a dialogue must not fall over a peer's message
+            sends = tuple(say())
+        except Exception as error:  # noqa: BLE001 - a dialogue must not fall over what peers sent
             what = raised("dialogue", error)
-            self._outlet.refuse(said.envelope, what, Blame.NOBODY, plugin)
+            if about is None:
+                number = self._position.number
+                self._context.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
+            else:
+                self._outlet.refuse(about, what, Blame.NOBODY, plugin)
         else:
             self._send(plugin, sends, now)
 
@@ -240,17 +261,35 @@ class Dialogues:
             self._speaker.send(peer, told)
 
     def _relay(self, peer: NodeId, log: DialogueLog, lacking: Sequence[Said], now: float) -> None:
-        for frames in islice(_bundles(lacking), MAX_RELAYS):
-            size = sum(map(len, frames))
-            if self._sent[peer] + size > MAX_REPEATED * max(log.size, RELAY_BYTES):
-                return
-            self._sent[peer] += size
-            payload = encode_relayed(frames)
+        most = self._context.swarm.max_message_bytes
+        fitting = min(RELAY_BYTES, most - ENVELOPE_OVERHEAD)
+        for frames in islice(_bundles(self._due(peer, log, lacking), fitting), MAX_RELAYS):
             relayed = self._speaker.make(
-                RELAYED, payload, now, round_number=log.number, model=log.model
+                RELAYED,
+                encode_relayed([said.envelope.to_bytes() for said in frames]),
+                now,
+                round_number=log.number,
+                model=log.model,
             )
-            if len(relayed.to_bytes()) <= self._context.swarm.max_message_bytes:
+            for said in frames:
+                self._sent[peer, said.envelope.sender] += len(said.envelope.to_bytes())
+            if len(relayed.to_bytes()) <= most:
                 self._speaker.send(peer, relayed)
+
+    def _due(self, peer: NodeId, log: DialogueLog, lacking: Sequence[Said]) -> list[Said]:
+        """What a node lacks, in the order it is sent: first of whom least was sent to it.
+
+        A node never takes all of what an author says that says too much. Neither the order nor the
+        bound of one author's bytes may depend on how much another says.
+        """
+        sent = Counter({author: self._sent[peer, author] for author in self._context.roster})
+        ranked: list[tuple[int, Said]] = []
+        for said in lacking:
+            author = said.envelope.sender
+            sent[author] += len(said.envelope.to_bytes())
+            if sent[author] <= MAX_REPEATED * max(log.size_of(author), SMALL):
+                ranked.append((sent[author], said))
+        return [said for _, said in sorted(ranked, key=itemgetter(0))]
 
     # ── what is agreed ────────────────────────────────────────────────────────────────────────
 
@@ -266,14 +305,7 @@ class Dialogues:
         self._pause = self._least_pause
         self._tell_at = now + self._pause
         for plugin, dialogue in self._by_plugin.items():
-            try:
-                sends = dialogue.decided(members, contributions, info)
-            except Exception as error:  # noqa: BLE001 - nor over what peers contributed
-                what = raised("dialogue", error)
-                number = self._position.number
-                self._context.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
-            else:
-                self._send(plugin, sends, now)
+            self._hear(plugin, partial(dialogue.decided, members, contributions, info), now)
         if self._by_plugin and info.number < self._position.number:
             self._origin = info.number
             log = self._logs.setdefault(info.number, self._log_of(info.number, info.model_digest))
@@ -317,16 +349,16 @@ class Dialogues:
         self._outlet.put(Refused(number, subject, made.reason))
 
 
-def _bundles(lacking: Iterable[Said]) -> Iterator[list[bytes]]:
-    """Encoded messages, so many together as one ``relayed`` message is to quote."""
-    frames: list[bytes] = []
+def _bundles(lacking: Iterable[Said], most: int) -> Iterator[list[Said]]:
+    """Messages, so many together as one ``relayed`` message is to quote: one, or up to ``most``."""
+    bundle: list[Said] = []
     size = 0
     for said in lacking:
-        frame = said.envelope.to_bytes()
-        if frames and (size + len(frame) > RELAY_BYTES or len(frames) == MAX_RELAYED):
-            yield frames
-            frames, size = [], 0
-        frames.append(frame)
-        size += len(frame)
-    if frames:
-        yield frames
+        octets = len(said.envelope.to_bytes())
+        if bundle and (size + octets > most or len(bundle) == MAX_RELAYED):
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(said)
+        size += octets
+    if bundle:
+        yield bundle

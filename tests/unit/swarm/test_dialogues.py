@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qres_core import Contribution, DialogueMessage, NodeId, RoundInfo, Send, WireError
+from qres_core import (
+    Blame,
+    Contribution,
+    DialogueMessage,
+    NodeId,
+    RoundInfo,
+    Send,
+    WireError,
+    reject,
+)
 from qres_core.swarm import dialogues as room
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.messages import (
@@ -410,7 +419,7 @@ def test_memory_is_bounded_in_messages_bytes_and_rounds() -> None:
             assert said is not None
             log.add(said)
     assert len(list(log)) == 16
-    assert log.size <= said_bytes(4)
+    assert sum(len(said.envelope.payload) for said in log) <= said_bytes(4)
 
 
 def test_the_messages_of_a_few_rounds_are_kept_and_no_more(make_net: Callable[..., Any]) -> None:
@@ -531,6 +540,140 @@ def test_names_that_nobody_holds_are_not_asked_for_without_end(
         net.run(seconds=0.001)
     answers = [m for m in net.sent if (m.kind, m.receiver, m.sender) == (HOLDING, LIAR, 0)]
     assert len(answers) <= 3
+
+
+# ── liars who use what hands messages on ──────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("flood", [0, MAX_SAID])
+def test_a_flood_that_differs_from_node_to_node_keeps_no_message_of_others_back(
+    make_net: Callable[..., Any], flood: int
+) -> None:
+    """No node ever takes what others have of it. Node 1 says last what node 2 does not hear.
+
+    The other case is the control.
+    """
+    net, model = lone(make_net)
+    body = bytes(15_000)
+    for receiver in (0, 1, 2):
+        for number in range(flood):
+            said = body + bytes([receiver, number])
+            net.inject(net.forge(LIAR, "dialogue/talk/9", said, number=1, model=model), [receiver])
+    net.run(seconds=5.0)
+    net.inject(net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+    net.run(seconds=3.0)
+    assert net.ids[1] in talk(net, 2).heard(0)
+
+
+def test_a_message_that_is_said_late_is_handed_on_after_a_flood_of_hours(
+    make_net: Callable[..., Any],
+) -> None:
+    """What the liar makes of its own bound leaves that of others alone."""
+    net, model = lone(make_net, options={"deadline": 1000.0})
+    body = bytes(15_000)
+    for receiver in (0, 1, 2):
+        for number in range(MAX_SAID):
+            said = body + bytes([receiver, number])
+            net.inject(net.forge(LIAR, "dialogue/talk/9", said, number=1, model=model), [receiver])
+    net.run(seconds=200.0)
+    net.inject(net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+    net.run(seconds=20.0)
+    assert net.ids[1] in talk(net, 2).heard(0)
+    sent = sum(len(m.frame) for m in net.sent if (m.kind, m.sender, m.receiver) == (RELAYED, 0, 2))
+    assert sent < (room.MAX_REPEATED + 1) * 1_100_000
+
+
+def test_small_frames_are_handed_on_where_the_swarm_allows_no_large_ones(
+    make_net: Callable[..., Any],
+) -> None:
+    net, model = lone(make_net, options={"max_message_bytes": 50_000})
+    for step in range(6):
+        body = bytes(20_000)
+        net.inject(net.forge(1, f"dialogue/talk/{step}", body, number=1, model=model), [0])
+    net.run(seconds=8.0)
+    assert {answer.step for answer in talk(net, 2).got} == set(range(6))
+    assert max(len(frame.frame) for frame in net.sent) <= 50_000
+
+
+def test_what_a_liar_hangs_on_a_message_is_not_kept(make_net: Callable[..., Any]) -> None:
+    """No signature covers which authenticators there are."""
+    net, model = lone(make_net)
+    said = net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model)
+    hung = said.with_auth({**said.auth, **{f"junk{i}": bytes(4096) for i in range(7)}})
+    net.inject(hung, [0], link=LIAR)
+    assert net.run(until=lambda: told_to(net, 2, LIAR), seconds=10)
+    net.inject(relayed(net, LIAR, [hung], model), [2])
+    net.run(seconds=4.0)
+    for index in (0, 2):
+        (answer,) = talk(net, index).got
+        assert answer.body == b"hello"
+        assert answer.quote == said.to_bytes()
+
+
+def test_many_small_messages_are_all_handed_on(make_net: Callable[..., Any]) -> None:
+    """What envelopes add is more than what they say."""
+    net, model = lone(make_net)
+    for number in range(MAX_SAID):
+        body = bytes([number])
+        net.inject(net.forge(1, "dialogue/talk/0", body, number=1, model=model), [0])
+    net.run(seconds=4.0)
+    assert len(talk(net, 2).got) == MAX_SAID
+
+
+@pytest.mark.parametrize("blame", [Blame.NOBODY, Blame.LINK])
+def test_who_hands_on_what_another_holds_for_revoked_is_not_blamed(
+    make_net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, blame: Blame
+) -> None:
+    """A list of revoked certificates reaches one node rounds before the others.
+
+    The other case is the control: a verdict that every honest node would have come to.
+    """
+    net, model = lone(make_net)
+    kernel = net.machine(0).kernel
+    judge = kernel.authenticate
+
+    def authenticate(envelope: Any, source: NodeId, now: float) -> Any:
+        if envelope.sender == net.ids[LIAR]:
+            return reject("revoked", blame=blame), "mac"
+        return judge(envelope, source, now)
+
+    monkeypatch.setattr(kernel, "authenticate", authenticate)
+    net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [1])
+    net.run(seconds=6.0)
+    assert [answer.body for answer in talk(net, 2).got] == [b"hello"]
+    assert not talk(net, 0).got
+    blamed = {e.subject for e in net.nodes[0].witness.evidence if e.against}
+    assert blamed == ({net.ids[1], net.ids[2]} if blame is Blame.LINK else set())
+
+
+@attrs.define
+class Fragile(Idle):
+    """Falls over what it was told, when the clock moves, or when it is asked what it says."""
+
+    def receive(self, message: DialogueMessage) -> Iterator[Send]:  # type: ignore[override]
+        self.got.append(message)
+        if message.body == b"at once":
+            raise ZeroDivisionError
+        yield Send(b"fine", 1)
+
+    def tick(self, now: float) -> list[Send]:
+        if any(message.body == b"later" for message in self.got):
+            raise ZeroDivisionError
+        return super().tick(now)
+
+
+@pytest.mark.parametrize("body", [b"at once", b"later"])
+def test_a_dialogue_that_falls_over_a_message_takes_no_node_with_it(
+    make_net: Callable[..., Any], body: bytes
+) -> None:
+    net = make_net(Fragile, puppets=(LIAR,), train=lambda *_: None)
+    net.start()
+    model = net.machine(0).model_digest
+    net.inject(net.forge(LIAR, "dialogue/talk/0", body, number=1, model=model), [0])
+    net.run(seconds=6.0)
+    for index in range(3):
+        assert net.machine(index).kernel.rejections["talk:dialogue-raised-zerodivisionerror"]
+        assert not any(e.against for e in net.nodes[index].witness.evidence)
 
 
 # ── a set of an earlier round ─────────────────────────────────────────────────────────────────────
