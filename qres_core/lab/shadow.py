@@ -37,7 +37,16 @@ from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import CONTRIBUTION
 
 ASKED: Final = frozenset(
-    {"verify", "reputation", "screen", "reveal", "wrap_aggregate", "aggregate", "endorse"}
+    {
+        "verify",
+        "reputation",
+        "observe",
+        "screen",
+        "reveal",
+        "wrap_aggregate",
+        "aggregate",
+        "endorse",
+    }
 )
 """Hooks that a probe calls; plugins without any of them are not copied."""
 
@@ -57,7 +66,9 @@ class Sandbox:
         """
         if self._copied is None:
             enabled = [_copied(plugin) for plugin in self.original.enabled]
-            self._copied = Kernel(enabled, self.original.swarm)
+            original = self.original
+            self._copied = Kernel(enabled, original.swarm, solution=original.solution)
+            self._copied.roster = original.roster  # its plugins were set up, the kernel was not
             return self._copied
         for plugin, copied in zip(self.original.enabled, self._copied.enabled, strict=True):
             if plugin.instance is not copied.instance:
@@ -131,7 +142,10 @@ class Shadow:
         try:
             gathering = self._gathered(kernel, rows)
             merger = Merger(kernel, gathering, self.round_info, self._held_out())
-            members = merger.choose().members
+            choice = merger.choose()
+            for evidence in choice.against:
+                kernel.observe(evidence)
+            members = choice.members
             few = len(members) < self.round_info.quorum
             if few or merger.judge(members)[0] is not ACCEPT:
                 return None
@@ -161,8 +175,12 @@ class Shadow:
             gathering.add(held)
         for (sender, own), row in zip(self.attackers.items(), rows, strict=False):
             held = self._held(sender, np.ascontiguousarray(row), own.weight)
-            if kernel.verify(held.contribution, self.round_info)[0] is ACCEPT:
+            verdict, plugin = kernel.verify(held.contribution, self.round_info)
+            if verdict is ACCEPT:
                 gathering.add(held)
+            else:
+                number = self.round_info.number
+                kernel.refuse(verdict.reason, verdict.blame, sender, plugin, number)
         return gathering
 
     def _held(self, sender: NodeId, vector: Vector, weight: int) -> Held:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from qres_core.contract.errors import LabError, QresError, ValueRefusedError, WireError
+from qres_core.contract.errors import LabError, QresError, WireError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Fault, Merit, of_plugin
 from qres_core.contract.fixed import add_saturating
@@ -293,7 +293,12 @@ class VectorisedEngine:
 
     def _end(self, merger: Merger, conversation: Conversation) -> tuple[Outcome, Vector | None]:
         """How a round ends whose contributions are there, and what they merge to."""
-        info, choice = merger.info, merger.choose()
+        info = merger.info
+        try:
+            choice = merger.choose()
+        except QresError as error:  # a node whose plugins cannot screen proposes nothing
+            self.kernel.rejections[f"{KERNEL}:not-screened-{error.code.lower()}"] += 1
+            return _aborted(info, f"screening refused: {error.problems[0]}")
         for evidence in choice.against:
             self.kernel.observe(evidence)
             self.recorder.refused[evidence.fact] += 1
@@ -307,7 +312,7 @@ class VectorisedEngine:
             if not conversation.decide(merger.gathering.contributions(members), info):
                 return _aborted(info, "a dialogue did not finish")
             merged = merger.merge(members)
-        except ValueRefusedError as error:
+        except QresError as error:
             return _aborted(info, f"aggregation refused: {error.problems[0]}")
         self._model, self.step = add_saturating(self._model, merged).vector, self.step + 1
         senders = tuple(member.sender for member in members)

@@ -19,7 +19,9 @@ from qres_core import (
     Accusation,
     Claims,
     Contribution,
+    Evidence,
     HeldOut,
+    Revelation,
     RoundInfo,
     Screening,
     Standing,
@@ -32,12 +34,19 @@ from qres_core import (
     reject,
 )
 from qres_core.contract.types import NodeId, model_digest
-from qres_core.kernel.config import parse
+from qres_core.kernel.assembly import enable
+from qres_core.kernel.config import SwarmConfig, parse
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import ATTACKS, AttackContext, Forgery, register
+from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
+from qres_core.lab.shadow import Sandbox, Shadow
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.swarm.mean import Mean
+from qres_core.swarm.memory import Memory
+from qres_core.testing import make_node_info, make_round_info, make_updates
 
 HOOKS = {"screen", "reveal", "aggregate", "endorse"}
 NODES = 7
@@ -212,3 +221,183 @@ def test_every_plugin_of_the_comparison_moves_the_result() -> None:
 
     assert len({merged(), *(merged(name) for name in ("screens", "reveals", "wraps"))}) == 4
     assert merged("reveals", "endorses") == merged()  # judged before the vote: not revealed after
+
+
+# ── what fails, and what plugins remember ─────────────────────────────────────────────────────────
+
+
+def played(kind: type, engine: str, *, attack: str = "", rounds: int = 2) -> SimulationResult:
+    """A swarm with one plugin of a test's own beside the mean."""
+    tables: dict[str, Any] = {"memory": {}, "mean": {"unprotected": True}, "own": {}}
+    swarm = {"name": "v", "nodes": NODES, "byzantine": 2, "quorum": 5, "insecure": True}
+    config = parse({"swarm": swarm, "plugins": tables}, source="test")
+    scenario = Scenario(
+        rounds=rounds, seed=5, attack=attack, attackers=2 if attack else 0, engine=engine
+    )
+    installed = {**scan(), "own": Installed.local("own", kind)}
+    return simulate(config, scenario, task=judging(), installed=installed)
+
+
+@attrs.define
+class Fails:
+    """Raises in one hook, in the first round only."""
+
+    hook: str = attrs.field(default="", init=False)
+    claims = Claims(tolerates=None, reveals=False)
+
+    def _at(self, hook: str, round_info: RoundInfo) -> None:
+        if hook == self.hook and round_info.number == 1:
+            msg = "broken"
+            raise RuntimeError(msg)
+
+    @hookimpl
+    def screen(self, round_info: RoundInfo) -> Screening:
+        self._at("screen", round_info)
+        return Screening()
+
+    @hookimpl
+    def endorse(self, round_info: RoundInfo) -> Verdict:
+        self._at("endorse", round_info)
+        return ACCEPT
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        self._at("wrap_aggregate", round_info)
+        return proceed(updates)
+
+
+@attrs.define
+class FailsToMerge:
+    """Raises while what is decided is merged, in the first round only."""
+
+    hook: str = attrs.field(default="", init=False)
+    claims = Claims(tolerates=None)
+
+    @hookimpl
+    def reveal(self, updates: Updates, round_info: RoundInfo) -> Updates:
+        if self.hook == "reveal" and round_info.number == 1:
+            msg = "broken"
+            raise RuntimeError(msg)
+        return updates
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        if self.hook == "wrap_aggregate" and round_info.number == 1:
+            msg = "broken"
+            raise RuntimeError(msg)
+        return proceed(updates)
+
+
+def breaking(kind: type, hook: str) -> type:
+    """The plugin, with a hook that raises in the first round."""
+    field: Any = attrs.field(default=hook, init=False)
+    return attrs.make_class("Broken", {"hook": field}, bases=(kind,))
+
+
+@pytest.mark.parametrize("hook", ["", "screen", "endorse", "wrap_aggregate"])
+def test_a_hook_that_raises_before_the_vote_costs_both_engines_the_round_and_no_more(
+    hook: str,
+) -> None:
+    kind = breaking(Fails, hook)
+    events, fast = (played(kind, engine, rounds=3) for engine in ("events", "vectorised"))
+    # Without a fault all three close: the positive control.
+    assert [record.number for record in fast.closed] == ([2, 3] if hook else [1, 2, 3])
+    # Nodes play until so many rounds closed, the fast path so many rounds.
+    assert [(record.number, record.model_digest) for record in fast.closed] == [
+        (record.number, record.model_digest) for record in events.closed[: len(fast.closed)]
+    ]
+
+
+@pytest.mark.parametrize("hook", ["reveal", "wrap_aggregate"])
+def test_a_hook_that_raises_while_a_decided_set_is_merged_ends_no_simulation(hook: str) -> None:
+    """Nodes keep to what they decided and fail again; the fast path decides nothing."""
+    kind = breaking(FailsToMerge, hook)
+    fast = played(kind, "vectorised", rounds=3)
+    assert [record.number for record in fast.closed] == [2, 3]
+    assert "QRES-E701" in fast.rounds[0].reason
+    events = played(kind, "events", rounds=1)
+    assert not events.closed
+    assert "QRES-E701" in events.rounds[0].reason
+
+
+@attrs.define
+class Remembers:
+    """Accuses the largest, and adds to the model how much evidence it has been told of."""
+
+    claims = Claims(tolerates=None)
+    told: int = attrs.field(default=0, init=False)
+
+    @hookimpl
+    def screen(self, updates: Updates) -> Screening:
+        lengths = np.abs(updates.vectors.astype(np.int64)).sum(axis=1)
+        return Screening((Accusation(updates.senders[int(np.argmax(lengths))], "largest"),))
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        self.told += evidence.against
+
+    @hookimpl
+    def wrap_aggregate(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
+        return proceed(updates) + np.int32(self.told)
+
+
+def test_the_look_ahead_tells_plugins_what_screening_found_before_it_merges(
+    foretold: list[list[int]],
+) -> None:
+    result = played(Remembers, "vectorised", attack="test_one_path")
+    ahead = [
+        model_digest(np.array(model, dtype=np.int32), step).hex()
+        for step, model in enumerate(foretold, start=1)
+    ]
+    assert ahead == [record.model_digest for record in result.closed]
+
+
+@attrs.frozen
+class Exposes:
+    """Finds out about the first sender while it reveals."""
+
+    claims = Claims(tolerates=None)
+
+    @hookimpl
+    def reveal(self, updates: Updates) -> Revelation:
+        return Revelation(updates, (Accusation(updates.senders[0], "exposed"),))
+
+
+@attrs.define
+class Listens:
+    """Observes, and has no other hook."""
+
+    heard: list[str] = attrs.field(factory=list[str], init=False)
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        self.heard.append(evidence.fact)
+
+
+def test_a_probe_that_brings_evidence_to_light_merges_and_tells_no_plugin_of_the_node() -> None:
+    listens, mean = Listens(), Mean(unprotected=True)
+    plugins = {"memory": Memory(), "mean": mean, "exposes": Exposes(), "listens": listens}
+    swarm = SwarmConfig(name="v", nodes=4, byzantine=1, quorum=3, insecure=True)
+    kernel = Kernel([enable(plugin, name) for name, plugin in plugins.items()], swarm)
+    node_info = make_node_info(nodes=4, byzantine=1)
+    kernel.setup(node_info)
+    info = make_round_info(SIZE, nodes=4, byzantine=1)
+    updates = {
+        node: Update(np.full(SIZE, 5, dtype=np.int32), weight=1) for node in node_info.roster
+    }
+    attacker = node_info.roster[0]
+    honest = {node: update for node, update in updates.items() if node != attacker}
+    model = np.zeros(SIZE, dtype=np.int32)
+    shadow = Shadow(Sandbox(kernel), info, model, honest, {attacker: updates[attacker]})
+    for _probe in range(2):
+        merged = shadow.probe(np.full((1, SIZE), 5, dtype=np.int32))
+        assert merged is not None
+        assert merged.tolist() == [5] * SIZE
+    assert listens.heard == []
+    everything = make_updates([[5] * SIZE] * 4)  # positive control: the node itself is told
+    kernel.reveal(everything, (), info)
+    assert listens.heard == ["exposes:exposed"]
