@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import attrs
@@ -27,7 +28,7 @@ from qres_core.contract.suggest import did_you_mean
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
 from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
-from qres_core.kernel.lookalikes import lookalikes
+from qres_core.kernel.lookalikes import lookalikes, strays
 from qres_core.kernel.slots import ALL_HOOKS
 
 _STATE = (
@@ -47,9 +48,9 @@ class Enabled:
     instance: object  # the configured plugin
     hooks: tuple[str, ...]  # hooks it implements, in life-cycle order
 
-    @property
+    @cached_property
     def claims(self) -> Claims:
-        """What the plugin claims, as configured.
+        """What the plugin claims, as configured: read once, so that nothing changes in between.
 
         Raises PluginError: QRES-E210 if it raises, or gives anything but :class:`Claims`; or if
         there is none, and the plugin has a hook of :data:`CLAIMED_HOOKS`.
@@ -80,6 +81,19 @@ class Enabled:
                 what = f"'claims' is a {kind}, not a value"
             raise PluginError.of("QRES-E210", where, what, _STATE)
         return claims
+
+    def keeps_its_word(self) -> None:
+        """Whether the plugin still claims what it did when it was compared with everything else.
+
+        Raises:
+            PluginError: QRES-E210 if it does not, or its claims raise now.
+        """
+        # The texts are compared: what is in ``effective`` may be of any type.
+        before, now = repr(self.claims), repr(attrs.evolve(self).claims)
+        if before != now:
+            what = f"'claims' changed after they were compared, from {before} to {now}"
+            fix = "let 'claims' depend on nothing but the plugin's options"
+            raise PluginError.of("QRES-E210", f"plugins.{self.name}", what, fix)
 
     def check(self, around: Surroundings) -> tuple[Problem, ...]:
         """Why the plugin would not work in these surroundings.
@@ -169,6 +183,8 @@ def enable(instance: object, name: str) -> Enabled:
 
 def _enable(instance: object, hooks: tuple[str, ...], origin: Installed, where: str) -> Enabled:
     _verify_instance(instance, hooks, origin, where)
+    if problems := tuple(strays(instance, f"{where}: {origin.provenance}")):
+        raise PluginError(problems)
     plugin = Enabled(origin.name, origin, instance, hooks)
     _ = plugin.claims  # read now, so that a fault in them is reported with all the others
     return plugin

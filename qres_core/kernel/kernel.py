@@ -221,7 +221,8 @@ class Kernel:
         """Run ``setup`` of every plugin in file order.
 
         Raises CompatibilityError: QRES-E311 where a plugin validates and the node's trainer does
-        not. Raises QresError: what a plugin's ``setup`` refuses.
+        not. Raises PluginError: QRES-E210 where a plugin claims something else than before. Raises
+        QresError: what a plugin's ``setup`` refuses.
         """
         judges = self._callers["screen"] or self._callers["endorse"]
         if judges and not node_info.validates:
@@ -232,6 +233,8 @@ class Kernel:
         node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
+        for plugin in self.enabled:
+            plugin.keeps_its_word()
 
     def teardown(self) -> None:
         """Run ``teardown`` of every plugin in reverse order; errors come together at the end."""

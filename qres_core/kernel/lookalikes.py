@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Iterator
+from functools import cached_property, partialmethod
 from typing import Any, Final, cast
 
 import attrs
@@ -48,30 +49,84 @@ def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
         field = fields.get(name)
         option = field is not None and field.init
         value = field.default if field is not None else inspect.getattr_static(plugin, name)
-        value = getattr(value, "__func__", value)  # of a static or a class method
-        method = inspect.isfunction(value)
-        problem = _judge(name, value, option=option, method=method)
+        problem = _judge(name, value, option=option)
         if problem is not None:
             what, fix = problem
             yield Problem("QRES-E211", where, f"{name!r} {what}", fix)
 
 
-def _judge(name: str, value: object, *, option: bool, method: bool) -> tuple[str, str] | None:
+def strays(plugin: object, where: str) -> Iterator[Problem]:
+    """What is refused of a configured plugin, beside the names of its class.
+
+    Args:
+        plugin: the plugin.
+        where: the path of its table, for the messages.
+
+    Yields:
+        QRES-E211 for every attribute that holds a part of claims, and for every public one that
+        was added to the instance under a misspelt name.
+    """
+    fields = {field.name: field for field in attrs.fields(cast("Any", type(plugin)))}
+    for name in dict.fromkeys((*fields, *getattr(plugin, "__dict__", ()))):
+        value = getattr(plugin, name, None)  # a field without a default may be unset
+        option = name in fields and fields[name].init
+        if option and (name.lstrip("_") == "claims" or isinstance(value, (Claims, Needs, Hides))):
+            problem: tuple[str, str] | None = _OPTION
+        elif name.startswith("_"):
+            continue
+        elif name in fields or hasattr(type(plugin), name):
+            problem = None if name == "claims" else _astray(value)
+        else:
+            problem = _judge(name, value, option=False)
+        if problem is not None:
+            what, fix = problem
+            yield Problem("QRES-E211", where, f"{name!r} {what}", fix)
+
+
+_OPTION: Final = (
+    "is an option: a configuration could claim anything",
+    'make it a property, or write "claims = Claims(...)" without a type',
+)
+
+
+def _inner(value: object) -> object:
+    """The function inside a descriptor, such as a property or a static method."""
+    for attribute in ("__func__", "fget", "func"):
+        found = getattr(value, attribute, None)
+        if callable(found):
+            return found
+    return value
+
+
+def _judge(name: str, value: object, *, option: bool) -> tuple[str, str] | None:
     """What is wrong with a name, and what to do; ``None`` for nothing."""
-    if hasattr(value, f"{PROJECT}_impl") or (name in METHODS and method):
-        return None
+    plain = inspect.isfunction(getattr(value, "__func__", value))
+    # A cached function or an object that can be called is as good as a method.
+    method = plain or (
+        not isinstance(value, (type, property, cached_property))
+        and (callable(value) or isinstance(value, partialmethod))
+    )
+    if any(hasattr(each, f"{PROJECT}_impl") for each in (value, _inner(value))):
+        what = "is marked @hookimpl and is no plain method, so it would never run"
+        return None if plain else (what, "define it with def, marked @hookimpl")
+    if name in METHODS:
+        what = "is the name of a method that the kernel or the suite calls, and it is none"
+        return None if method else (what, "give it another name")
     if name == "claims":
-        fix = 'make it a property, or write "claims = Claims(...)" without a type'
-        what = "is an option: a configuration could claim anything"
-        return (what, fix) if option else None
+        return _OPTION if option else None
     if name in _FIELDS:
         other = "; an option needs another name" if option else ""
         fix = f"write claims = Claims({name}=...){other}; see docs/how-to/migrate-a-plugin.md"
         return "is read only as a part of 'claims'", fix
-    if option:
-        return _astray(value)
+    return _astray(value) if option else _unread(name, value, method=method)
+
+
+def _unread(name: str, value: object, *, method: bool) -> tuple[str, str] | None:
+    """What looks like a hook or a part of claims, and is no option."""
     if method and name in ALL_HOOKS:
         return "is the name of a hook, and it is not marked", "mark it @hookimpl, or rename it"
+    if isinstance(value, type):  # a class inside the plugin's
+        return None
     return _misspelt(name, method=method) or _astray(value)
 
 

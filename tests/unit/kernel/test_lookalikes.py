@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache, partialmethod
 from typing import Any
 
 import attrs
@@ -25,7 +26,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.lookalikes import METHODS, nearest
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.swarm.memory import Memory
-from qres_core.testing import AggregatorContract, ContractViolationError
+from qres_core.testing import AggregatorContract, ContractViolationError, make_node_info
 
 SWARM = SwarmConfig(name="s", nodes=10, byzantine=3, quorum=7, insecure=True)
 NO_PROMISE = Claims(tolerates=None)
@@ -260,3 +261,118 @@ def test_no_name_that_is_read_is_near_to_another() -> None:
             assert nearest(name, known) == name
     for name in ("", "x", "__", "f", "é"):
         assert nearest(name, fields) is None
+
+
+# ── hooks that would never run ────────────────────────────────────────────────────────────────────
+
+
+def _of_three(_self: object, _extra: int, _updates: Updates) -> None: ...
+
+
+class _Callable:
+    def __call__(self, updates: Updates) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"screen": hookimpl(partialmethod(_of_three, 1))}, "'screen' is marked"),
+        ({"screen": partialmethod(_of_three, 1)}, "'screen' is the name of a hook"),
+        ({"screen": property(hookimpl(lambda _self: None))}, "'screen' is marked"),
+        ({"screen": hookimpl(_Callable())}, "'screen' is marked"),
+        ({"endorse": _Callable()}, "'endorse' is the name of a hook"),
+        ({"screen": lru_cache(_of_three)}, "'screen' is the name of a hook"),
+        ({"scren": lru_cache(_of_three)}, "did you mean 'screen'"),
+    ],
+)
+def test_a_hook_that_is_no_plain_method_is_refused_and_not_left_out(
+    body: dict[str, Any], said: str
+) -> None:
+    assert said in refusal(rule(claims=NO_PROMISE, **body))
+
+
+def test_what_can_be_called_under_a_name_of_its_own_starts() -> None:
+    """The positive control: not every decorator is a mistake, and a class is no claim."""
+    body = {"nearest": lru_cache(_of_three), "lots": _Callable(), "Notice": type("Notice", (), {})}
+    assert started(rule(claims=NO_PROMISE, **body)).has("aggregate")
+
+
+# ── what only the instance shows ──────────────────────────────────────────────────────────────────
+
+
+def needing() -> Needs:
+    """A promise that nobody would compare."""
+    return Needs(min_updates=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("need", attrs.field(factory=needing)),
+        ("promise", attrs.field(factory=needing, init=False)),
+        ("_needs", attrs.field(factory=needing)),
+        ("_claims", attrs.field(default=NO_PROMISE)),
+    ],
+)
+def test_a_part_of_claims_in_a_field_is_refused_however_it_got_there(name: str, field: Any) -> None:
+    body = {"aggregate": aggregate, "claims": NO_PROMISE}
+    plugin = attrs.make_class("Rule", {name: field}, class_body=body)()
+    said = refusal(plugin)
+    assert "QRES-E211" in said
+    assert f"{name!r}" in said
+
+
+def test_a_promise_that_init_puts_on_the_instance_is_refused_by_name() -> None:
+    def after(self: Any) -> None:
+        self.need = 9
+        self._need = 9
+        self.rows = 9
+
+    body = {"aggregate": aggregate, "claims": NO_PROMISE, "__attrs_post_init__": after}
+    plugin = attrs.make_class("Rule", [], slots=False, class_body=body)()
+    said = refusal(plugin)
+    assert "'need' is read by nobody (did you mean 'needs'?" in said
+    assert "'rows'" not in said
+    assert "'_need'" not in said
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_with_the_name_of_a_method_that_is_called_is_refused_by_name(name: str) -> None:
+    body = {"aggregate": aggregate, "claims": NO_PROMISE}
+    plugin = attrs.make_class("Rule", {name: attrs.field(default=3)}, class_body=body)()
+    assert f"{name!r} is the name of a method" in refusal(plugin)
+
+
+# ── claims that change ────────────────────────────────────────────────────────────────────────────
+
+
+def test_claims_are_read_once_so_that_every_comparison_sees_the_same() -> None:
+    answers = iter((3, 0, 0, 0, 0, 0))
+    body = {"claims": property(lambda _self: Claims(tolerates=next(answers)))}
+    kernel = started(rule(**body))
+    assert kernel.enabled[1].claims.tolerates == 3
+    with pytest.raises(PluginError, match=r"QRES-E210 plugins\.rule: 'claims' changed"):
+        kernel.setup(make_node_info(nodes=10, byzantine=3))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_plugin_that_claims_less_after_setup_starts_no_node(kept: bool) -> None:  # noqa: FBT001 - a case
+    @attrs.define
+    class Weakens:
+        aggregate = aggregate
+        f: int = 3
+
+        @property
+        def claims(self) -> Claims:
+            return Claims(tolerates=self.f, effective={"f": np.array([self.f, self.f])})
+
+        @hookimpl
+        def setup(self) -> None:
+            self.f = 3 if kept else 0
+
+    kernel = started(Weakens())
+    if kept:
+        kernel.setup(make_node_info(nodes=10, byzantine=3))
+        return
+    with pytest.raises(PluginError, match=r"tolerates=3.*tolerates=0"):
+        kernel.setup(make_node_info(nodes=10, byzantine=3))
