@@ -37,7 +37,7 @@ def test_two_inputs_have_one_hash_only_if_they_are_the_same(
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("residues", "other"),
     [
         (Residues((1, 2), 256), Residues((1, 2), 255)),
         (Residues((1, 0), 256), Residues((1,), 65536)),
