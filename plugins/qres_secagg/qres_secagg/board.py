@@ -195,7 +195,8 @@ class SessionMessages:
         """
         chosen: dict[int, tuple[bytes, bytes]] = {}
         keys: set[bytes] = set()
-        for rank, adverts in sorted(self.adverts.items()):
+        # As they came: who says a key that it heard of another is mostly heard after that one.
+        for rank, adverts in self.adverts.items():
             shares = self.shares.get(rank, {})
             if len(adverts) == 1 and len(shares) == 1:
                 ((advert_hash, advert),) = adverts.items()
@@ -214,7 +215,7 @@ class SessionMessages:
                 break
             for rank in short:
                 del chosen[rank]
-        listing = Listing(level, chosen)
+        listing = Listing(level, dict(sorted(chosen.items())))
         if problem := self._problem(listing):
             raise SecaggError(Reason.BELOW_THRESHOLD, f"the list would have {problem}")
         return encode_listing(self.session.sid, listing)

@@ -16,6 +16,7 @@ from qres_secagg.messages import (
     Advert,
     Kind,
     Unmask,
+    decode_advert,
     decode_listing,
     decode_shares,
     decode_unmask,
@@ -251,6 +252,35 @@ def test_a_node_that_says_three_things_leaves_nobody_out(variants: int) -> None:
     swarm.open(seconds=8)
     assert set(swarm.ready()) >= set(swarm.roster) - {liar}
     assert {subject for subject, _ in swarm.accused} == ({liar} if variants > 1 else set())
+
+
+@pytest.mark.parametrize("attack", [False, True])
+def test_who_copies_a_key_that_it_heard_takes_nobodys_place(*, attack: bool) -> None:
+    """Its rank is lower than that of the node whose key it says is its own.
+
+    The other case is the control: it says its own key as late.
+    """
+    swarm = PluginSwarm(8, {"dropout": 0.2})
+    liar, victim = swarm.roster[3], swarm.roster[6]
+    said: list[bytes] = []
+
+    def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
+        if sender == victim and send.step == Kind.ADVERTISE and not said:
+            sid, heard = decode_advert(send.body)
+            ((_, own),) = swarm.dialogues[liar].board.adverts[3].items()
+            copied = Advert(own.channel, heard.mask if attack else own.mask)
+            said.append(encode_advert(sid, copied))
+            swarm.queue.extend((liar, node, Send(said[0], 0)) for node in swarm.roster)
+        hidden = sender == liar and send.step == Kind.ADVERTISE and send.body not in said
+        return None if hidden else send
+
+    swarm.carry = carry
+    swarm.relay = lambda _holder, _receiver, author, send: author != liar or send.body in said
+    swarm.open(seconds=8)
+    listed = swarm.dialogues[swarm.leader].board.listed().members
+    assert 6 in listed
+    assert (3 in listed) == (not attack)
+    assert victim in swarm.ready()
 
 
 # ── dead and alive ────────────────────────────────────────────────────────────────────────────
