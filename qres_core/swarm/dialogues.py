@@ -23,8 +23,9 @@ from operator import itemgetter
 from typing import Final
 
 from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
+from qres_core.contract.errors import WireError
 from qres_core.contract.evidence import Accusation
-from qres_core.contract.faults import Fault, raised
+from qres_core.contract.faults import Fault, is_own_id, raised
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
@@ -204,7 +205,8 @@ class Dialogues:
         if not log.add(said):
             self._outlet.refuse(said.envelope, Fault.TOO_MANY_DIALOGUE_MESSAGES, Blame.SENDER)
             return False
-        self._give(said, now)
+        if said.to in (None, self._context.node_id):  # else this node said it, and forgot it
+            self._give(said, now)
         return True
 
     def _give(self, said: Said, now: float) -> None:
@@ -224,8 +226,7 @@ class Dialogues:
         except Exception as error:  # noqa: BLE001 - a dialogue must not fall over what peers sent
             what = raised("dialogue", error)
             if about is None:
-                number = self._position.number
-                self._context.kernel.refuse(what, Blame.NOBODY, None, plugin, number)
+                self._disown(plugin, what)
             else:
                 self._outlet.refuse(about, what, Blame.NOBODY, plugin)
         else:
@@ -319,21 +320,30 @@ class Dialogues:
 
     def _send(self, plugin: str, sends: Sequence[Send | Accusation], now: float) -> None:
         for send in sends:
-            if isinstance(send, Accusation):
+            if type(send) is Accusation and type(send.fact) is str and is_own_id(send.fact):
                 self._accuse(plugin, send)
+            elif type(send) is not Send:
+                self._disown(plugin, "dialogue-says-nothing-sayable")
             elif send.to is None or send.to in self._rank:
                 self._say(plugin, send, now)
+
+    def _disown(self, plugin: str, what: str) -> None:
+        """Note an error of a plugin, which no peer is to pay for."""
+        self._context.kernel.refuse(what, Blame.NOBODY, None, plugin, self._position.number)
 
     def _say(self, plugin: str, send: Send, now: float) -> None:
         if send.to == self._context.node_id:
             return
         kind = dialogue_kind(plugin, send.step, None if send.to is None else self._rank[send.to])
-        envelope = self._speaker.make(kind, send.body, now)
+        try:
+            envelope = self._speaker.make(kind, send.body, now)
+        except WireError:  # not the error of whose message is being answered
+            self._disown(plugin, "dialogue-says-nothing-sayable")
+            return
         log = self._logs[self._position.number]
         said = Said.read(envelope, self._context.roster)
         if said is None or (said.id not in log and not log.add(said)):
-            number = self._position.number
-            self._context.kernel.refuse("said-too-much", Blame.NOBODY, None, plugin, number)
+            self._disown(plugin, "said-too-much")
         elif send.to is None:
             self._speaker.send_all(envelope)
         else:

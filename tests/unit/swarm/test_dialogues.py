@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qres_core import (
+    Accusation,
     Blame,
     Contribution,
     DialogueMessage,
+    Fault,
     NodeId,
     RoundInfo,
     Send,
@@ -287,6 +289,24 @@ def told_to(net: Any, sender: int, receiver: int) -> bool:
 def relayed(net: Any, index: int, quoted: list[Any], model: bytes, number: int = 1) -> Any:
     payload = encode_relayed([message.to_bytes() for message in quoted])
     return net.forge(index, RELAYED, payload, number=number, model=model)
+
+
+def test_a_node_that_was_started_again_is_not_told_what_it_said_to_others(
+    make_net: Callable[..., Any],
+) -> None:
+    """They bring it what it said before it forgot all; what it said to everybody is the control."""
+    net = make_net(puppets=(LIAR,), options={"deadline": 30.0})
+    net.start()
+    net.run(seconds=0.5)
+    net.restart(0)
+    net.nodes[0].plugin("talk").dialogues[-1].got.clear()
+    model = net.machine(0).model_digest
+    for kind in ("dialogue/talk/7", dialogue_kind("talk", 7, 1)):
+        net.inject(net.forge(0, kind, b"forgotten", number=1, model=model), [1])
+    net.run(seconds=8.0)
+    got = [(answer.step, answer.sender, answer.to) for answer in talk(net, 0).got]
+    assert (7, net.ids[0], None) in got
+    assert {to for _step, _sender, to in got} == {None, net.ids[0]}
 
 
 # ── quoting ───────────────────────────────────────────────────────────────────────────────────────
@@ -674,6 +694,61 @@ def test_a_dialogue_that_falls_over_a_message_takes_no_node_with_it(
     for index in range(3):
         assert net.machine(index).kernel.rejections["talk:dialogue-raised-zerodivisionerror"]
         assert not any(e.against for e in net.nodes[index].witness.evidence)
+
+
+@attrs.define
+class Forger(Idle):
+    """Accuses and says what nobody can be made to accuse of or to say, when it is spoken to."""
+
+    made: ClassVar[Callable[[DialogueMessage], Any]]
+
+    def receive(self, message: DialogueMessage) -> Any:
+        self.got.append(message)
+        return [type(self).made(message)] if message.step == 0 else []
+
+
+@attrs.frozen
+class Slander(Accusation):
+    """A subclass may say anything of itself."""
+
+
+def accusing(fact: Any, kind: type[Accusation] = Accusation) -> Callable[[DialogueMessage], Any]:
+    def made(message: DialogueMessage) -> Any:
+        accusation = kind(message.sender, "lied")
+        object.__setattr__(accusation, "fact", fact)
+        return accusation
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "against"),
+    [
+        (accusing("lied"), {"talk:lied"}),
+        (accusing(Fault.EQUIVOCATION), set()),
+        (accusing("other:lied"), set()),
+        (accusing(["unhashable"]), set()),
+        (accusing("lied", Slander), set()),
+        (lambda _message: None, set()),
+        (lambda _message: Send("text"), set()),
+        (lambda _message: Send(bytearray(4)), set()),
+    ],
+    ids=["control", "kernel", "other", "no text", "subclass", "none", "text", "bytearray"],
+)
+def test_a_dialogue_speaks_in_its_own_name_and_peers_do_not_pay_for_its_errors(
+    make_net: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    made: Callable[[DialogueMessage], Any],
+    against: set[str],
+) -> None:
+    monkeypatch.setattr(Forger, "made", staticmethod(made), raising=False)
+    net = make_net(Forger, puppets=(LIAR,), train=lambda *_: None)
+    net.start()
+    model = net.machine(0).model_digest
+    net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [0])
+    net.run(seconds=0.1)
+    assert {e.fact for e in net.nodes[0].witness.evidence if e.against} == against
+    assert {fact.split(":")[0] for fact in net.machine(0).kernel.rejections} == {"talk"}
 
 
 # ── a set of an earlier round ─────────────────────────────────────────────────────────────────────
