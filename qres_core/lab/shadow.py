@@ -92,8 +92,11 @@ def _restore(copied: object, original: object) -> None:
     memo: dict[int, Any] = {id(original): copied}  # what refers to the plugin refers to the copy
     kind: Any = type(original)
     for field in attrs.fields(kind):
-        value = copy.deepcopy(getattr(original, field.name), memo)
-        object.__setattr__(copied, field.name, value)
+        if hasattr(original, field.name):
+            value = copy.deepcopy(getattr(original, field.name), memo)
+            object.__setattr__(copied, field.name, value)
+        elif hasattr(copied, field.name):  # a probe filled what is not filled yet
+            object.__delattr__(copied, field.name)
     if hasattr(original, "__dict__"):
         vars(copied).clear()
         vars(copied).update(copy.deepcopy(vars(original), memo))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qres_core.contract.errors import PluginError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.types import Updates, Vector
+from qres_core.kernel.lookalikes import nearest
 from qres_core.testing.builders import make_round_info, make_updates
 from qres_core.testing.hosting import Seated, seat
 from qres_core.testing.rules import broken
@@ -43,6 +44,17 @@ class AggregatorTrial:
     seed: ClassVar[int] = 0
 
     _seated: Seated | None = None
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        """Refuse a misspelt attribute: ``kapa = 2.0`` would be a claim that no test looks at."""
+        super().__init_subclass__(**rest)
+        known = [name for name in vars(AggregatorTrial) if not name.startswith("_")]
+        for name in vars(cls):
+            meant = None if name.startswith(("_", "test")) else nearest(name, known)
+            if meant not in {None, name}:
+                what = f"{name!r} is read by no test"
+                fix = f"did you mean {meant!r}? If it is the suite's own, begin it with _"
+                raise PluginError.of("QRES-E211", cls.__qualname__, what, fix)
 
     def make(self) -> object:
         """A fresh plugin instance, configured. Every call must give an equal one."""

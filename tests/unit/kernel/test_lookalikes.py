@@ -376,3 +376,27 @@ def test_a_plugin_that_claims_less_after_setup_starts_no_node(kept: bool) -> Non
         return
     with pytest.raises(PluginError, match=r"tolerates=3.*tolerates=0"):
         kernel.setup(make_node_info(nodes=10, byzantine=3))
+
+
+def test_a_plugin_with_a_field_that_setup_fills_starts_though_it_equals_nothing_yet() -> None:
+    body = {"aggregate": aggregate, "claims": NO_PROMISE}
+    kind = attrs.make_class("Rule", {"_key": attrs.field(init=False)}, class_body=body)
+    with pytest.raises(AttributeError):
+        _ = kind() == kind()
+    assert started(kind()).has("aggregate")
+
+
+# ── the suite ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("kapa", "kappa"), ("breaks_beyonds", "breaks_beyond"), ("Draws", "draws")]
+)
+def test_a_misspelt_attribute_of_a_suite_is_refused_and_not_skipped(name: str, meant: str) -> None:
+    with pytest.raises(PluginError, match=rf"QRES-E211 Suite: '{name}'.*did you mean '{meant}'"):
+        type("Suite", (AggregatorContract,), {name: 2.0})
+
+
+def test_a_suite_may_have_attributes_of_its_own() -> None:
+    body = {"kappa": 2.0, "_kapa": 1.0, "plugin": None, "test_kapa": None, "make": None}
+    assert type("Suite", (AggregatorContract,), body)

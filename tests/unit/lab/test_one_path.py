@@ -401,3 +401,25 @@ def test_a_probe_that_brings_evidence_to_light_merges_and_tells_no_plugin_of_the
     everything = make_updates([[5] * SIZE] * 4)  # positive control: the node itself is told
     kernel.reveal(everything, (), info)
     assert listens.heard == ["exposes:exposed"]
+
+
+@attrs.define(slots=False)
+class Fills:
+    """Has a field that nothing filled yet, and that a probe fills."""
+
+    _heard: str = attrs.field(init=False)
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        self._heard = evidence.fact
+
+
+def test_a_probe_undoes_what_the_one_before_filled_in() -> None:
+    swarm = SwarmConfig(name="v", nodes=4, byzantine=1, quorum=3, insecure=True)
+    plugins = {"memory": Memory(), "mean": Mean(unprotected=True), "fills": Fills()}
+    sandbox = Sandbox(Kernel([enable(each, name) for name, each in plugins.items()], swarm))
+    for _probe in range(2):
+        kernel = sandbox.fresh()
+        assert not hasattr(kernel.enabled[2].instance, "_heard")
+        kernel.observe(Evidence(b"n" * 32, "x:y", "x", 1))
+        assert hasattr(kernel.enabled[2].instance, "_heard")
