@@ -9,7 +9,7 @@ from typing import Final
 from qres_core.contract import canonical
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import Contribution, NodeId, Updates
-from qres_core.contract.verdict import Blame
+from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.checking import Checks, CommitteeChecks
 from qres_core.swarm.context import NodeContext, Position
@@ -157,10 +157,14 @@ class Collector:
         Raises WireError: QRES-E401 to QRES-E404.
         """
         quoted = decode_fetched(envelope.payload)
-        ours = quoted.model_digest == self._position.model_digest
-        if ours and self._context.kernel.authentic(quoted, now):
-            return quoted
-        self._outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, Blame.SENDER)
+        blame = Blame.SENDER
+        if quoted.model_digest == self._position.model_digest:
+            verdict = self._context.kernel.quoted(quoted, now)
+            if verdict is ACCEPT:
+                return quoted
+            if verdict.blame is Blame.NOBODY:  # whoever helps out may see it otherwise
+                blame = Blame.NOBODY
+        self._outlet.refuse(envelope, Fault.UNPROVEN_CONTRIBUTION, blame)
         return None
 
     # ── asking and answering ──────────────────────────────────────────────────────────────────

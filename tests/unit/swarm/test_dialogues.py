@@ -659,7 +659,10 @@ def test_who_hands_on_what_another_holds_for_revoked_is_not_blamed(
 
     monkeypatch.setattr(kernel, "authenticate", authenticate)
     net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [1])
+    given = net.forge(LIAR, "contribution", b"", number=1, model=model)
+    net.inject(net.forge(1, "fetched", given.to_bytes(), number=1, model=model), [0])
     net.run(seconds=6.0)
+    assert net.machine(0).kernel.rejections["unproven-contribution"] == 1
     assert [answer.body for answer in talk(net, 2).got] == [b"hello"]
     assert not talk(net, 0).got
     blamed = {e.subject for e in net.nodes[0].witness.evidence if e.against}
