@@ -98,14 +98,17 @@ def _inner(value: object) -> object:
     return value
 
 
+def _is_called(value: Any) -> bool:
+    """Whether it is as good as a method: a cached function, or an object that can be called."""
+    if isinstance(value, (type, property, cached_property)):
+        return False
+    return callable(value) or isinstance(value, partialmethod)
+
+
 def _judge(name: str, value: object, *, option: bool) -> tuple[str, str] | None:
     """What is wrong with a name, and what to do; ``None`` for nothing."""
     plain = inspect.isfunction(getattr(value, "__func__", value))
-    # A cached function or an object that can be called is as good as a method.
-    method = plain or (
-        not isinstance(value, (type, property, cached_property))
-        and (callable(value) or isinstance(value, partialmethod))
-    )
+    method = plain or _is_called(value)
     if any(hasattr(each, f"{PROJECT}_impl") for each in (value, _inner(value))):
         what = "is marked @hookimpl and is no plain method, so it would never run"
         return None if plain else (what, "define it with def, marked @hookimpl")
