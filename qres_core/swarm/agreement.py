@@ -28,6 +28,7 @@ from qres_core.swarm.messages import (
     Proposal,
     decode_vote,
 )
+from qres_core.swarm.outbox import Speaker
 
 
 class NoQuorum(enum.Enum):
@@ -113,25 +114,15 @@ def is_quorum(
 
 
 class Promises:
-    """The sets that bind a node while it holds one model.
+    """The sets that bind a node while it holds one model."""
 
-    Attributes:
-        lock: what it precommitted to: it prevotes for no other without proof that a later quorum
-            did.
-        valid: the latest set that a quorum prevoted for; what it proposes again.
-        pending: a set decided elsewhere, whose contributions are not all here.
-    """
-
-    def __init__(
-        self, context: NodeContext, position: Position, collector: Collector, journal: Journal
-    ) -> None:
-        self._context = context
-        self._position = position
-        self._collector = collector
-        self._journal = journal
+    def __init__(self, speaker: Speaker, collector: Collector, journal: Journal) -> None:
+        self._context, self._position = speaker.context, speaker.position
+        self._collector, self._journal = collector, journal
+        # what it precommitted to: it prevotes for no other without proof that a later quorum did
         self.lock: Lock | None = None
-        self.valid: Lock | None = None
-        self.pending: Certificate | None = None
+        self.valid: Lock | None = None  # the latest that a quorum prevoted for; is proposed again
+        self.pending: Certificate | None = None  # decided elsewhere, not all of it is here
 
     def named(self) -> list[bytes]:
         """Digests of the contributions in these sets: they must not be forgotten."""

@@ -14,10 +14,9 @@ from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import ACCEPT
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import committee_size
-from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.gathering import MAX_PER_SENDER, Held
 from qres_core.swarm.messages import ATTESTATION, decode_attestation
-from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.timeouts import Times
 
 TOGETHER: Final = 32
@@ -35,12 +34,9 @@ class Admit(Protocol):
 class Checks:
     """Every proof is checked by this node, many together where that is cheaper."""
 
-    def __init__(
-        self, context: NodeContext, position: Position, outlet: Outlet, admit: Admit
-    ) -> None:
-        self._context = context
-        self._position = position
-        self._outlet = outlet
+    def __init__(self, speaker: Speaker, admit: Admit) -> None:
+        self._context, self._position = speaker.context, speaker.position
+        self._speaker, self._outlet = speaker, speaker.outlet
         self._admit = admit
         self._waiting: dict[bytes, Held] = {}  # by digest, in the order they came
 
@@ -155,17 +151,10 @@ class CommitteeChecks(Checks):
     silent cost time, and nothing else.
     """
 
-    def __init__(
-        self,
-        context: NodeContext,
-        position: Position,
-        speaker: Speaker,
-        outlet: Outlet,
-        admit: Admit,
-    ) -> None:
-        super().__init__(context, position, outlet, admit)
-        self._speaker = speaker
-        self._attestations = Attestations(context.roster, context.swarm.byzantine, MAX_PER_SENDER)
+    def __init__(self, speaker: Speaker, admit: Admit) -> None:
+        super().__init__(speaker, admit)
+        roster, byzantine = self._context.roster, self._context.swarm.byzantine
+        self._attestations = Attestations(roster, byzantine, MAX_PER_SENDER)
         self._charges: frozenset[NodeId] = frozenset()
         self._here: set[NodeId] = set()  # of those in charge, who contributed to the round
         self._named_at = math.inf
@@ -279,20 +268,11 @@ def committees(
 
 
 class Attestations:
-    """What was attested in a round.
-
-    Args:
-        roster: identities of all nodes, ascending.
-        byzantine: liars among them, f.
-        most: attestations of one node that are counted for each sender it checks.
-
-    Attributes:
-        most: attestations of one node that are counted, which is more than an honest one has.
-    """
+    """What was attested in a round. Of one node are counted ``most`` for each sender it checks."""
 
     def __init__(self, roster: Sequence[NodeId], byzantine: int, most: int) -> None:
-        self._roster = roster
-        self._byzantine = byzantine
+        self._roster, self._byzantine = roster, byzantine
+        # of one node, of all senders: more than an honest one has
         self.most = most * committee_size(len(roster), byzantine)
         self.open_round(0)
 

@@ -12,7 +12,6 @@ from qres_core.contract.types import Contribution, NodeId, Updates
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.checking import Checks, CommitteeChecks
-from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.messages import (
     FETCH,
@@ -24,7 +23,7 @@ from qres_core.swarm.messages import (
     decode_fetch,
     decode_fetched,
 )
-from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.outbox import Speaker
 
 MAX_ANSWERS: Final = 4
 """Times in a round a peer is sent the same contribution."""
@@ -33,19 +32,16 @@ MAX_ANSWERS: Final = 4
 class Collector:
     """The contributions made for the node's model, and those that made it."""
 
-    def __init__(
-        self, context: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
-    ) -> None:
-        self._context = context
-        self._position = position
-        self._speaker = speaker
-        self._outlet = outlet
+    def __init__(self, speaker: Speaker) -> None:
+        self._context, self._position = speaker.context, speaker.position
+        self._speaker, self._outlet = speaker, speaker.outlet
+        swarm = self._context.swarm
         self.gathering = Gathering()
         self._past: dict[bytes, Gathering] = {}  # at most one: of the model before this one
         self.checks = (
-            CommitteeChecks(context, position, speaker, outlet, self._add)
-            if context.swarm.proof_checks == "committee" and context.swarm.nodes > 1
-            else Checks(context, position, outlet, self._add)
+            CommitteeChecks(speaker, self._add)
+            if swarm.proof_checks == "committee" and swarm.nodes > 1
+            else Checks(speaker, self._add)
         )
         self._answered: Counter[tuple[NodeId, bytes]] = Counter()
 

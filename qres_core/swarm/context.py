@@ -47,10 +47,7 @@ class NodeContext:
         return self.roster[number % len(self.roster)]
 
     def nobody_is_missing(self, held: Collection[NodeId]) -> bool:
-        """Whether waiting longer can bring nothing: what banned nodes send is never proposed.
-
-        ``held``: whose contributions are here.
-        """
+        """Whether waiting longer can bring nothing: what banned nodes send is never proposed."""
         return len(held) >= self.swarm.quorum and all(
             peer in held or self.kernel.standing(peer).banned for peer in self.roster
         )
@@ -99,16 +96,10 @@ def node_info(
     data_dir: str | None = None,
     seed: int | None = None,
 ) -> NodeInfo:
-    """What the plugins of a node are told at ``setup``.
+    """What the plugins of a node are told at ``setup``; the roster may be in any order.
 
-    Args:
-        swarm: the swarm's promises.
-        node_id: the node's identity, 32 bytes.
-        roster: identities of all nodes, in any order.
-        trainer: what the node trains with; whether it judges models and makes references too is
-            seen from its methods.
-        data_dir: folder for the plugins' state; ``None`` where nothing may be kept.
-        seed: seed of an experiment; ``None`` for a real node.
+    The trainer's methods show whether it judges models and makes references too. ``data_dir`` is
+    ``None`` where nothing may be kept, and ``seed`` for a real node.
     """
     return NodeInfo(
         node_id,

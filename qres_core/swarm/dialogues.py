@@ -30,7 +30,6 @@ from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
-from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.dialogue_log import DialogueLog, Said, dialogue_kind
 from qres_core.swarm.effects import Refused
 from qres_core.swarm.messages import (
@@ -43,7 +42,7 @@ from qres_core.swarm.messages import (
     encode_holding,
     encode_relayed,
 )
-from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.outbox import Speaker
 
 KEPT_ROUNDS: Final = 4
 """Rounds before the current one of which the messages are kept."""
@@ -62,15 +61,11 @@ SMALL: Final = 4096
 class Dialogues:
     """What the plugins talk about in the current round."""
 
-    def __init__(
-        self, context: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
-    ) -> None:
-        self._context = context
-        self._position = position
-        self._speaker = speaker
-        self._outlet = outlet
-        self._rank = {node: rank for rank, node in enumerate(context.roster)}
-        self._peers = [node for node in context.roster if node != context.node_id]
+    def __init__(self, speaker: Speaker) -> None:
+        self._context, self._position = speaker.context, speaker.position
+        self._speaker, self._outlet = speaker, speaker.outlet
+        self._rank = {node: rank for rank, node in enumerate(self._context.roster)}
+        self._peers = [node for node in self._rank if node != self._context.node_id]
         self._by_plugin: Mapping[str, Dialogue] = {}
         self._logs: dict[int, DialogueLog] = {}  # by round, ascending
         self._origin = 0  # of the agreed set

@@ -15,43 +15,32 @@ from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
 
 
 class Speaker:
-    """A node's voice.
+    """A node's voice, with what its other parts share: who and where it is, and where effects go.
 
-    Args:
-        context: who speaks.
-        position: the round and model that messages are about unless told otherwise.
-        journal: gives sequence numbers that no earlier run of the node has used.
-        outlet: where the messages go.
+    Messages are about the round and model of ``position`` unless told otherwise.
     """
 
     def __init__(
         self, context: NodeContext, position: Position, journal: Journal, outlet: Outlet
     ) -> None:
-        self._context = context
-        self._position = position
-        self._journal = journal
-        self._outlet = outlet
-        self._next: int = journal.reserve_sequence()
-        self._reserved_to = self._next + SEQUENCE_BLOCK
+        self.context, self.position, self.outlet = context, position, outlet
+        self._journal = journal  # gives numbers that no earlier run of the node has used
+        self.next_sequence: int = journal.reserve_sequence()  # may be the first of a new block
+        self._reserved_to = self.next_sequence + SEQUENCE_BLOCK
         self._said: list[tuple[str, bytes]] = []
         self._pause = math.inf
-        self._repeat_at = math.inf
-        self._repeats = 0
+        self.repeat_at = math.inf  # when :meth:`repeat` is due, seconds
+        self.repeats = 0  # how often the round's messages were repeated
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def next_sequence(self) -> int:
-        """The number of the node's next message, which may be the first of a new block."""
-        return self._next
-
     def take_sequence(self) -> int:
         """The node's next sequence number; no other message of the node, ever, has it."""
-        if self._next == self._reserved_to:
-            self._next = self._journal.reserve_sequence()
-            self._reserved_to = self._next + SEQUENCE_BLOCK
-        self._next += 1
-        return self._next - 1
+        if self.next_sequence == self._reserved_to:
+            self.next_sequence = self._journal.reserve_sequence()
+            self._reserved_to = self.next_sequence + SEQUENCE_BLOCK
+        self.next_sequence += 1
+        return self.next_sequence - 1
 
     def make(
         self,
@@ -68,24 +57,24 @@ class Speaker:
         one if not given; ``model``: digest of the model it is about, the node's own if not given.
         """
         envelope = Envelope(
-            self._context.swarm.name,
+            self.context.swarm.name,
             kind,
-            self._position.number if round_number is None else round_number,
-            self._position.model_digest if model is None else model,
-            self._context.node_id,
+            self.position.number if round_number is None else round_number,
+            self.position.model_digest if model is None else model,
+            self.context.node_id,
             self.take_sequence(),
             int(now * 1000),
             payload,
         )
-        return self._context.kernel.sign(envelope)
+        return self.context.kernel.sign(envelope)
 
     def send(self, to: NodeId, envelope: Envelope) -> None:
         """To one node."""
-        self._outlet.put(SendTo(to, envelope.to_bytes()))
+        self.outlet.put(SendTo(to, envelope.to_bytes()))
 
     def send_all(self, envelope: Envelope) -> None:
         """To every other node."""
-        self._outlet.put(Broadcast(envelope.to_bytes()))
+        self.outlet.put(Broadcast(envelope.to_bytes()))
 
     def broadcast(self, kind: str, payload: bytes, now: float) -> Envelope:
         """Make a message about the current round and model and send it to every other node."""
@@ -102,35 +91,25 @@ class Speaker:
         """
         self._said = []
         self._pause = pause
-        self._repeat_at = math.inf
-        self._repeats = 0
+        self.repeat_at = math.inf
+        self.repeats = 0
 
     def say(self, kind: str, payload: bytes, now: float) -> Envelope:
         """Broadcast what is repeated until the round is over."""
         self._said.append((kind, payload))
-        self._repeat_at = now + self._pause
+        self.repeat_at = now + self._pause
         return self.broadcast(kind, payload, now)
 
     def repeat_soon(self, now: float) -> None:
         """Repeat after one pause at the latest, even if nothing was said yet."""
-        self._repeat_at = min(self._repeat_at, now + self._pause)
-
-    @property
-    def repeat_at(self) -> float:
-        """When :meth:`repeat` is due, seconds; never, while there is nothing to repeat."""
-        return self._repeat_at
-
-    @property
-    def repeats(self) -> int:
-        """How often the round's messages were repeated."""
-        return self._repeats
+        self.repeat_at = min(self.repeat_at, now + self._pause)
 
     def repeat(self, now: float) -> bool:
         """Say it all again, to whoever was not there or did not hear; whether it was due."""
-        if now < self._repeat_at:
+        if now < self.repeat_at:
             return False
-        self._repeat_at = now + self._pause
-        self._repeats += 1
+        self.repeat_at = now + self._pause
+        self.repeats += 1
         for kind, payload in self._said:
             self.broadcast(kind, payload, now)
         return True

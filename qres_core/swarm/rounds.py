@@ -120,21 +120,7 @@ class Succession:
 
 
 class RoundMachine:
-    """One node's rounds.
-
-    Args:
-        node_id: this node's identity, 32 bytes, in the roster.
-        roster: identities of all nodes.
-        kernel: the node's plugins, set up.
-        swarm: the swarm's promises.
-        model: initial model, int32, shape ``(d,)``; superseded by the journal's.
-        journal: durable memory.
-        validator: judges models by held-out examples, for plugins that validate.
-
-    Raises:
-        RoundError: QRES-E602 for a journal that cannot be read.
-        CompatibilityError: plugins that do not fit a model of that size.
-    """
+    """One node's rounds; ``model``, ``validator`` and errors as for :class:`Parts`."""
 
     def __init__(
         self,
@@ -146,12 +132,10 @@ class RoundMachine:
         journal: Journal,
         validator: Validator | None = None,
     ) -> None:
-        self.node_id = node_id
-        self.roster = tuple(sorted(roster))
-        self.kernel = kernel
-        self.swarm = swarm
+        self.node_id, self.roster = node_id, tuple(sorted(roster))
+        self.kernel, self.swarm = kernel, swarm
         here = NodeContext(node_id, self.roster, kernel, swarm)
-        self._parts = Parts.of(here, model, journal, validator)
+        self._parts = Parts(here, model, journal, validator)
         self._succession = Succession(self._parts)
         self._round: Round
         self._aborts, self._now, self._stopped = 0, 0.0, False
@@ -425,15 +409,6 @@ def round_machine(
     journal: Journal,
     trainer: object,
 ) -> RoundMachine:
-    """The machine of a node.
-
-    Args:
-        info: what its plugins were told.
-        kernel: its plugins, set up.
-        swarm: the swarm's promises.
-        initial: the swarm's first model, int32, shape ``(d,)``.
-        journal: its durable memory.
-        trainer: as in ``info``; judges models for the plugins if it can.
-    """
+    """The machine of a node; ``trainer`` judges models for the plugins if it can."""
     validator = trainer if isinstance(trainer, Validator) else None
     return RoundMachine(info.node_id, info.roster, kernel, swarm, initial, journal, validator)

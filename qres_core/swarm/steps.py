@@ -64,77 +64,46 @@ PATIENCE: Final = 1.0
 """Seconds between ticks when every time of the round has passed."""
 
 
-@attrs.frozen(eq=False)
 class Parts:
-    """What a node makes its rounds with. Each keeps its own memory; none looks into another's."""
+    """What a node makes its rounds with. Each keeps its own memory; none looks into another's.
 
-    context: NodeContext
-    position: Position
-    journal: Journal
-    outlet: Outlet
-    speaker: Speaker
-    dialogues: Dialogues
-    collector: Collector
-    promises: Promises
-    pace: Pace
-    vouchers: Vouchers
-    catching_up: CatchingUp
-    until: Until
-    # what takes messages that are answered whatever model they are about, by kind
-    of_any_round: Mapping[str, Callable[[Envelope, float], None]]
-    first_round: int  # the round to begin with
-    validator: Validator | None  # judges models by held-out examples
+    ``model`` is the initial one, int32, shape ``(d,)``; the journal's supersedes it. Raises
+    RoundError: QRES-E602 for a journal that cannot be read. Raises CompatibilityError: plugins that
+    do not fit a model of that many coordinates.
+    """
 
-    @classmethod
-    def of(
-        cls, context: NodeContext, model: Vector, journal: Journal, validator: Validator | None
-    ) -> Parts:
-        """The parts of a node that goes on where its journal says.
-
-        ``model``: initial model, int32, shape ``(d,)``; superseded by the journal's. Raises
-        RoundError: QRES-E602 for a journal that cannot be read. Raises CompatibilityError: plugins
-        that do not fit a model of that many coordinates.
-        """
+    def __init__(
+        self, context: NodeContext, model: Vector, journal: Journal, validator: Validator | None
+    ) -> None:
         resume = journal.resume()
         model = check_vector(model if resume is None else resume.model, "model")
         context.kernel.fit(int(model.size))
         step, made_in, last_round = 0, 0, 0
         if resume is not None:
             step, made_in, last_round = resume.step, resume.model_round, resume.last_round
-        here = Position(model, model_digest(model, step), step, made_in)
-        outlet = Outlet(context.kernel)
-        speaker = Speaker(context, here, journal, outlet)
-        collector = Collector(context, here, speaker, outlet)
-        vouchers = Vouchers(context, here, speaker, outlet)
-        dialogues = Dialogues(context, here, speaker, outlet)
-        catching_up = CatchingUp(context, here, speaker, vouchers, collector)
-        parts = cls(
-            context=context,
-            position=here,
-            journal=journal,
-            outlet=outlet,
-            speaker=speaker,
-            dialogues=dialogues,
-            collector=collector,
-            validator=validator,
-            promises=Promises(context, here, collector, journal),
-            pace=Pace(),
-            vouchers=vouchers,
-            catching_up=catching_up,
-            until=Until(context, speaker, outlet),
-            of_any_round={
-                FETCH: collector.answer,
-                SYNC: catching_up.help,
-                HOLDING: dialogues.compare,
-                RELAYED: dialogues.compare,
-            },
-            first_round=max(last_round, made_in) + 1,
-        )
+        self.first_round = max(last_round, made_in) + 1
+        self.context, self.journal, self.validator = context, journal, validator
+        self.position = Position(model, model_digest(model, step), step, made_in)
+        self.outlet = Outlet(context.kernel)
+        self.speaker = Speaker(context, self.position, journal, self.outlet)
+        self.collector = Collector(self.speaker)
+        self.vouchers = Vouchers(self.speaker)
+        self.dialogues = Dialogues(self.speaker)
+        self.catching_up = CatchingUp(self.speaker, self.vouchers, self.collector)
+        self.promises = Promises(self.speaker, self.collector, journal)
+        self.pace = Pace()
+        self.until = Until(self.speaker)
+        # what takes messages that are answered whatever model they are about, by kind
+        self.of_any_round: Mapping[str, Callable[[Envelope, float], None]] = {
+            FETCH: self.collector.answer,
+            SYNC: self.catching_up.help,
+            HOLDING: self.dialogues.compare,
+            RELAYED: self.dialogues.compare,
+        }
         if resume is not None and resume.lock is not None:
-            parts.promises.restore(resume.lock)
+            self.promises.restore(resume.lock)
         if resume is not None and resume.handover is not None:
-            here.parent = parts.catching_up.restore(resume.handover)
-        return parts
+            self.position.parent = self.catching_up.restore(resume.handover)
 
 
 @attrs.define(eq=False)

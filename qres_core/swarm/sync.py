@@ -9,7 +9,6 @@ from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.collecting import Collector
-from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.journal import JournalEntry
 from qres_core.swarm.messages import (
     ATTESTATION,
@@ -37,19 +36,9 @@ PAST_MODELS: Final = 64
 class CatchingUp:
     """A node's past, which helps others, and its signs of being behind them."""
 
-    def __init__(
-        self,
-        context: NodeContext,
-        position: Position,
-        speaker: Speaker,
-        vouchers: Vouchers,
-        collector: Collector,
-    ) -> None:
-        self._context = context
-        self._position = position
-        self._speaker = speaker
-        self._vouchers = vouchers
-        self._collector = collector
+    def __init__(self, speaker: Speaker, vouchers: Vouchers, collector: Collector) -> None:
+        self._context, self._position = speaker.context, speaker.position
+        self._speaker, self._vouchers, self._collector = speaker, vouchers, collector
         self.past: dict[bytes, tuple[int, bytes]] = {}  # by model: round and bytes of what ended it
         self.ahead: dict[NodeId, float] = {}  # peers with a model unknown here, and since when
         self._helped: dict[NodeId, tuple[float, bytes]] = {}

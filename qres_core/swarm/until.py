@@ -9,7 +9,6 @@ from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.goal import Goal
-from qres_core.swarm.context import NodeContext
 from qres_core.swarm.messages import (
     ENOUGH,
     STOP,
@@ -19,16 +18,15 @@ from qres_core.swarm.messages import (
     encode_stop,
     goal_digest,
 )
-from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.outbox import Speaker
 
 
 class Until:
     """Which nodes found a model good enough, and which know that as many as decide did."""
 
-    def __init__(self, context: NodeContext, speaker: Speaker, outlet: Outlet) -> None:
-        self._context = context
-        self._speaker = speaker
-        self._outlet = outlet
+    def __init__(self, speaker: Speaker) -> None:
+        self._context = context = speaker.context
+        self._speaker, self._outlet = speaker, speaker.outlet
         self._goal = goal_digest(str(Goal.parse(context.swarm.until)))
         self._good: int | None = None  # the model that this node found good enough
         self._enough: dict[NodeId, Envelope] = {}

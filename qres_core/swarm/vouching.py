@@ -14,7 +14,7 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.context import NodeContext, Position
+from qres_core.swarm.context import NodeContext
 from qres_core.swarm.effects import Agreed, Diverged, Vouched
 from qres_core.swarm.messages import (
     DIGEST,
@@ -22,19 +22,15 @@ from qres_core.swarm.messages import (
     decode_digest,
 )
 from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.outbox import Speaker
 
 
 class Vouchers:
     """Messages that vouch for models, by the model before."""
 
-    def __init__(
-        self, context: NodeContext, position: Position, speaker: Speaker, outlet: Outlet
-    ) -> None:
-        self._context = context
-        self._position = position
-        self._speaker = speaker
-        self._outlet = outlet
+    def __init__(self, speaker: Speaker) -> None:
+        self._context, self._position = speaker.context, speaker.position
+        self._speaker, self._outlet = speaker, speaker.outlet
         self.by_parent: dict[bytes, dict[NodeId, tuple[bytes, Envelope]]] = {}
         self.children: dict[bytes, bytes] = {}
         self._agreed: set[bytes] = set()
