@@ -171,15 +171,12 @@ class CentralRelease(Release):
         return merged
 
     def closed(self) -> None:
-        """See :meth:`Release.closed`."""
         self._revealed = None
 
     def forget(self) -> None:
-        """See :meth:`Release.forget`."""
         self._revealed = None
 
     def close(self) -> None:
-        """See :meth:`Release.close`."""
         super().close()
         self._revealed = None
 

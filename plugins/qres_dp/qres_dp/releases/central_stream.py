@@ -34,7 +34,6 @@ class ModelStream(CentralRelease):
         return shape_of(self.terms, self.correlation, around)
 
     def sized(self, bound: int, around: Surroundings) -> Mechanism:
-        """See :meth:`Release.sized`."""
         return widened(super().sized(bound, around), self._shape(around))
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
@@ -46,13 +45,11 @@ class ModelStream(CentralRelease):
             self._stream.closed()
 
     def forget(self) -> None:
-        """See :meth:`Release.forget`."""
         super().forget()
         if self._stream is not None:
             self._stream.forget()
 
     def close(self) -> None:
-        """See :meth:`Release.close`."""
         super().close()
         self._stream = None
 
@@ -97,6 +94,5 @@ class ModelStream(CentralRelease):
         return self.terms.charge(mechanism, round_info, name, price)
 
     def noise(self, revealed: RevealedRows) -> NDArray[np.int32]:
-        """See :meth:`CentralRelease.noise`."""
         assert self._stream is not None  # noqa: S101 - `hear` came before
         return self._stream.draw(revealed.key)

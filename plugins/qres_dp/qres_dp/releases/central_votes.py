@@ -49,7 +49,6 @@ class VotedRelease(CentralRelease):
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def begin(self, folder: Path | None) -> None:
-        """See :meth:`Release.begin`."""
         super().begin(folder)
         self._following = Following(self.quantile.share, self.quantile.rate, folder)
 
@@ -59,7 +58,6 @@ class VotedRelease(CentralRelease):
         self._following.closed()
 
     def forget(self) -> None:
-        """See :meth:`Release.forget`."""
         super().forget()
         self._following.forget()
 

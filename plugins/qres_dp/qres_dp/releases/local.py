@@ -25,7 +25,6 @@ class LocalRelease(Release):
     """Noise that each node adds by itself, under a fresh key that nobody keeps."""
 
     def out(self, update: Update, round_info: RoundInfo) -> Update:
-        """See :meth:`Release.out`."""
         mechanism, terms = self.fitted(round_info), self.terms
         clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.bound).vector
         charge = terms.charge(mechanism, round_info, os.urandom(32))

@@ -21,12 +21,10 @@ class LocalStream(Release):
     _stream: Stream | None = attrs.field(init=False, default=None)
 
     def sized(self, bound: int, around: Surroundings) -> Mechanism:
-        """See :meth:`Release.sized`."""
         usual = super().sized(bound, around)
         return widened(usual, shape_of(self.terms, self.correlation, around))
 
     def out(self, update: Update, round_info: RoundInfo) -> Update:
-        """See :meth:`Release.out`."""
         mechanism, terms = self.fitted(round_info), self.terms
         turn = turn_of(self.book.owner.node, self.correlation.separation)
         shape = shape_of(terms, self.correlation, of_round(round_info), offset=turn)

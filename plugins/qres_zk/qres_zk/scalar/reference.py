@@ -17,7 +17,6 @@ _MASK: Final = np.uint64(2**32 - 1)
 
 
 def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
-    """See the protocol."""
     sums = np.zeros(k, np.int64)
     for row, packed in zip(values, rows, strict=True):
         sums += row @ _unpacked(packed)
@@ -25,7 +24,6 @@ def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
 
 
 def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> Words:
-    """See the protocol."""
     out = np.empty((*shape, 2), np.uint64)
     for packed, row in zip(rows, out, strict=True):
         row[:] = _weights_of_row(packed, gammas)
@@ -33,7 +31,6 @@ def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> 
 
 
 def folded_weights(rows: Iterable[Bits], m: int, gammas: list[int], factors: list[int]) -> Words:
-    """See the protocol."""
     total = _objects(m)
     for packed, factor in zip(rows, factors, strict=True):
         total += factor % ORDER * _joined(_weights_of_row(packed, gammas))
@@ -49,14 +46,12 @@ class Halves:
         self._weights = _joined(weights)
 
     def cross(self) -> tuple[int, int]:
-        """See :meth:`qres_zk.scalar.Folding.cross`."""
         h = self.rows // 2
         high_low = (self._weights[h:] * self._values[:h]).sum()
         low_high = (self._weights[:h] * self._values[h:]).sum()
         return int(high_low) % ORDER, int(low_high) % ORDER
 
     def fold(self, x: int) -> None:
-        """See :meth:`qres_zk.scalar.Folding.fold`."""
         h = self.rows // 2
         x %= ORDER
         self._values = (self._values[:h] + x * self._values[h:]) % ORDER
@@ -64,29 +59,24 @@ class Halves:
         self.rows = h
 
     def result(self) -> tuple[Words, Words]:
-        """See :meth:`qres_zk.scalar.Folding.result`."""
         return scalars(self._values[0].tolist()), scalars(self._weights[0].tolist())
 
 
 def folding(values: Values, weights: Words) -> Halves:
-    """See the protocol."""
     return Halves(values, weights)
 
 
 def multiply_add(left: Words, factor: int, right: Words) -> Words:
-    """See the protocol."""
     factor %= ORDER
     pairs = zip(integers(left), integers(right), strict=True)
     return scalars(a + factor * b for a, b in pairs)
 
 
 def dot(left: Words, right: Words) -> int:
-    """See the protocol."""
     return sum(a * b for a, b in zip(integers(left), integers(right), strict=True)) % ORDER
 
 
 def combine_rows(factors: list[int], values: Values) -> Words:
-    """See the protocol."""
     total = _objects(values.shape[1])
     for factor, row in zip(factors, values, strict=True):
         total += factor % ORDER * row.astype(object)

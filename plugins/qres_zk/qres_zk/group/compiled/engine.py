@@ -36,7 +36,6 @@ def bit_length(scalars: Words) -> int:
 
 
 def decode(words: Words) -> tuple[Words, int]:
-    """See the protocol."""
     words = plain(words)
     out = np.empty((len(words), 20), np.uint64)
     if len(words) > 1 and lanes.available():
@@ -46,7 +45,6 @@ def decode(words: Words) -> tuple[Words, int]:
 
 
 def decode_edwards(words: Words) -> tuple[Words, int]:
-    """See the protocol."""
     words = plain(words)
     roots = _roots(ristretto.edwards_ratios, words)
     out = np.empty((len(words), 20), np.uint64)
@@ -54,7 +52,6 @@ def decode_edwards(words: Words) -> tuple[Words, int]:
 
 
 def encode(points: Words) -> Words:
-    """See the protocol."""
     points = plain(points)
     roots = _roots(ristretto.encode_ratios, points)
     out = np.empty((len(points), 4), np.uint64)
@@ -63,7 +60,6 @@ def encode(points: Words) -> Words:
 
 
 def from_uniform(words: Words) -> Words:
-    """See the protocol."""
     halves = plain(words).reshape(-1, 4)
     roots = _roots(ristretto.map_ratios, halves)
     out = np.empty((len(halves), 20), np.uint64)
@@ -72,14 +68,12 @@ def from_uniform(words: Words) -> Words:
 
 
 def add(left: Words, right: Words) -> Words:
-    """See the protocol."""
     out = np.array(left, order="C")
     multiples.add_points(out, plain(right))
     return out
 
 
 def total(points: Words) -> Words:
-    """See the protocol."""
     if points.shape[1] >= LANES and lanes.available():
         out = np.empty(points.shape[1:], np.uint64)
         lane_sums.sum_points(plain(points), out)
@@ -88,21 +82,18 @@ def total(points: Words) -> Words:
 
 
 def negate(points: Words) -> Words:
-    """See the protocol."""
     out = np.array(points, order="C")
     ristretto.negate(out)
     return out
 
 
 def is_identity(points: Words) -> NDArray[np.bool_]:
-    """See the protocol."""
     out = np.empty(len(points), np.bool_)
     ristretto.is_identity(plain(points), out)
     return out
 
 
 def msm(scalars: Words, points: Words) -> Words:
-    """See the protocol."""
     bits = bit_length(scalars) + 1
     width = _best_width(len(scalars), bits)
     digits = np.empty((-(-bits // width), len(scalars)), np.int16)
@@ -111,12 +102,10 @@ def msm(scalars: Words, points: Words) -> Words:
 
 
 def row_table(points: Words) -> Words:
-    """See the protocol."""
     return _table(points, _VALUE_DIGITS, _WIDTH)
 
 
 def commit_rows(table: Words, values: NDArray[np.int32]) -> Words:
-    """See the protocol."""
     rows, columns = values.shape
     out = np.empty((rows, 20), np.uint64)
     step = max(LANES, _DIGITS_AT_ONCE // max(1, len(table)))
@@ -129,12 +118,10 @@ def commit_rows(table: Words, values: NDArray[np.int32]) -> Words:
 
 
 def fixed_table(points: Words) -> Words:
-    """See the protocol."""
     return _table(points, _FIXED_DIGITS, _FIXED_WIDTH)
 
 
 def fixed_msm(table: Words, scalars: Words) -> Words:
-    """See the protocol."""
     digits = np.empty((_FIXED_DIGITS, len(scalars)), np.int16)
     multiples.scalar_digits(plain(scalars), _FIXED_WIDTH, digits)
     return _row_sums(table, digits.reshape(1, -1))

@@ -24,69 +24,56 @@ _SCALAR_DIGITS: Final = 32
 
 
 def decode(words: Words) -> tuple[Words, int]:
-    """See the protocol."""
     return _decoded(words, ristretto.decode)
 
 
 def decode_edwards(words: Words) -> tuple[Words, int]:
-    """See the protocol."""
     return _decoded(words, ristretto.decode_edwards)
 
 
 def encode(points: Words) -> Words:
-    """See the protocol."""
     raw = b"".join(ristretto.encode(item).to_bytes(32, "little") for item in unpacked(points))
     return np.frombuffer(raw, dtype="<u8").astype(np.uint64).reshape(-1, 4)
 
 
 def from_uniform(words: Words) -> Words:
-    """See the protocol."""
     halves = integers(words.reshape(-1, 4))
     return packed(map(ristretto.from_uniform, halves[::2], halves[1::2]))
 
 
 def add(left: Words, right: Words) -> Words:
-    """See the protocol."""
     return packed(map(curve.add, unpacked(left), unpacked(right)))
 
 
 def total(points: Words) -> Words:
-    """See the protocol."""
     return reduce(add, points[1:], points[0])
 
 
 def negate(points: Words) -> Words:
-    """See the protocol."""
     return packed(map(curve.negated, unpacked(points)))
 
 
 def is_identity(points: Words) -> NDArray[np.bool_]:
-    """See the protocol."""
     return np.array([x == 0 or y == 0 for x, y, _, _ in unpacked(points)], dtype=np.bool_)
 
 
 def msm(scalars: Words, points: Words) -> Words:
-    """See the protocol."""
     return packed([multiples.msm(integers(scalars), curve.niels(unpacked(points)))])
 
 
 def row_table(points: Words) -> Table:
-    """See the protocol."""
     return _table(points, _VALUE_DIGITS)
 
 
 def commit_rows(table: Table, values: NDArray[np.int32]) -> Words:
-    """See the protocol."""
     return packed(_combined(table, row) for row in values.tolist())
 
 
 def fixed_table(points: Words) -> Table:
-    """See the protocol."""
     return _table(points, _SCALAR_DIGITS)
 
 
 def fixed_msm(table: Table, scalars: Words) -> Words:
-    """See the protocol."""
     return packed([_combined(table, integers(scalars))])
 
 

@@ -23,7 +23,6 @@ _BYTE_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bito
 
 
 def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
-    """See the protocol."""
     sums = np.zeros((k // 8, 256), np.int64)
     for row, bits in zip(plain(values), rows, strict=True):
         kernels.count(bits, row, sums.reshape(-1))
@@ -31,7 +30,6 @@ def project(values: Values, rows: Iterable[Bits], k: int) -> list[int]:
 
 
 def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> Words:
-    """See the protocol."""
     table, last = _subset_sums(gammas)
     out = np.empty((*shape, 2), np.uint64)
     for bits, row in zip(rows, out, strict=True):
@@ -40,7 +38,6 @@ def weights(rows: Iterable[Bits], shape: tuple[int, int], gammas: list[int]) -> 
 
 
 def folded_weights(rows: Iterable[Bits], m: int, gammas: list[int], factors: list[int]) -> Words:
-    """See the protocol."""
     table, last = _subset_sums(gammas)
     totals = np.zeros((m, 7), np.uint64)
     of_rows, source = scalars(factors), iter(rows)
@@ -65,7 +62,6 @@ class Halves:
         self._weights = plain(weights).reshape(-1, 2)
 
     def cross(self) -> tuple[int, int]:
-        """See :meth:`qres_zk.scalar.Folding.cross`."""
         h = self.rows // 2 * self._m
         item = _dot_small if self._small else dot
         return (
@@ -74,7 +70,6 @@ class Halves:
         )
 
     def fold(self, x: int) -> None:
-        """See :meth:`qres_zk.scalar.Folding.fold`."""
         h = self.rows // 2 * self._m
         factor = montgomery(x)
         low, high = self._values[:h], self._values[h:]
@@ -90,7 +85,6 @@ class Halves:
         self.rows //= 2
 
     def result(self) -> tuple[Words, Words]:
-        """See :meth:`qres_zk.scalar.Folding.result`."""
         if not self._small:
             return self._values.copy(), self._weights.copy()  # not the whole of what was folded
         wide = np.zeros((self._m, 4), np.uint64)
@@ -99,26 +93,22 @@ class Halves:
 
 
 def folding(values: Values, weights: Words) -> Halves | LaneHalves:
-    """See the protocol."""
     if len(values) > 1 and values.shape[1] >= LANES and lanes.available():
         return LaneHalves(values, weights)
     return Halves(values, weights)
 
 
 def multiply_add(left: Words, factor: int, right: Words) -> Words:
-    """See the protocol."""
     out = np.empty((len(left), 4), np.uint64)
     kernels.multiply_add(plain(left), montgomery(factor), plain(right), out)
     return out
 
 
 def dot(left: Words, right: Words) -> int:
-    """See the protocol."""
     return _integer(kernels.dot(plain(left), plain(right)))
 
 
 def combine_rows(factors: list[int], values: Values) -> Words:
-    """See the protocol."""
     values, of_rows = plain(values), scalars(factors)
     # Digits as long as sums of their products with all rows stay within int64.
     longest = int(kernels.bits_used(values)).bit_length()

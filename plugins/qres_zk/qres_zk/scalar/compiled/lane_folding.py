@@ -36,7 +36,6 @@ class LaneHalves:
         self._folded = False
 
     def cross(self) -> tuple[int, int]:
-        """See :meth:`qres_zk.scalar.Folding.cross`."""
         h = self.rows // 2
         if self._folded:
             sums = np.zeros((2, lanes.LONG_COLUMNS, 2), np.uint64)
@@ -48,7 +47,6 @@ class LaneHalves:
         return high_low % ORDER, low_high % ORDER
 
     def fold(self, x: int) -> None:
-        """See :meth:`qres_zk.scalar.Folding.fold`."""
         h = self.rows // 2 * self._width
         factor = np.array(lanes.limbs(x), np.uint64)
         if self._folded:
@@ -61,7 +59,6 @@ class LaneHalves:
         self.rows //= 2
 
     def result(self) -> tuple[Words, Words]:
-        """See :meth:`qres_zk.scalar.Folding.result`."""
         values, weights = (np.empty((self._m, 4), np.uint64) for _ in range(2))
         reduce(self._values, values)
         reduce(self._weights, weights)
