@@ -85,8 +85,7 @@ class Enabled:
     def keeps_its_word(self) -> None:
         """Whether the plugin still claims what it did when it was compared with everything else.
 
-        Raises:
-            PluginError: QRES-E210 if it does not, or its claims raise now.
+        Raises PluginError: QRES-E210 if it does not, or its claims raise now.
         """
         # The texts are compared: what is in ``effective`` may be of any type.
         before, now = repr(self.claims), repr(attrs.evolve(self).claims)

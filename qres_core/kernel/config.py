@@ -414,17 +414,9 @@ def _extend(path: str, error: BaseException) -> str:
 def structure(raw: object, kind: type[T], path: str) -> T:
     """Turn a raw table into an attrs class, strictly.
 
-    Args:
-        raw: the table as TOML gave it.
-        kind: an attrs class; its fields are the keys. A class variable ``MOVED`` may say, by key,
-            what to write in place of a key that it had once.
-        path: key path of the table, for messages.
-
-    Returns:
-        an instance of ``kind``.
-
-    Raises:
-        ConfigError: every problem of the table, with key paths.
+    The fields of the class are the keys. A class variable ``MOVED`` may say, by key, what to write
+    in place of a key that it had once. ``path``: key path of the table, for messages. Raises
+    ConfigError: every problem of the table, with key paths.
     """
     if type(raw) is not dict:
         wrong = _wrong_type("a table", raw)
@@ -453,17 +445,10 @@ def parse(
 ) -> Config:
     """Structure a whole configuration.
 
-    Args:
-        raw: the parsed TOML.
-        source: where it came from, for messages.
-        sections: attrs classes of further tables to accept, by name. A missing one is built from
-            its defaults. One that is a :class:`Section` is held against ``[swarm]``.
-
-    Returns:
-        the configuration; plugin tables are structured later, by :mod:`qres_core.kernel.assembly`.
-
-    Raises:
-        ConfigError: every problem found.
+    Plugin tables are structured later, by :mod:`qres_core.kernel.assembly`. ``source``: where it
+    came from, for messages. ``sections``: attrs classes of further tables to accept, by name. A
+    missing one is built from its defaults. One that is a :class:`Section` is held against
+    ``[swarm]``. Raises ConfigError: every problem found.
     """
     sections = sections or {}
     problems: list[Problem] = []

@@ -127,11 +127,9 @@ def _banned(defences: Defences, envelope: Envelope) -> Rejection:
 def quoted(defences: Defences, envelope: Envelope, now: float) -> Verdict:
     """Whether a message quoted inside another was made by its sender.
 
-    Like :func:`take` without the replay check: a quoted message was delivered before. Who quotes
-    it may not have made it, so its sender stands for the source.
-
-    Returns:
-        the verdict. It blames nobody where another honest node may find otherwise.
+    Like :func:`take` without the replay check: a quoted message was delivered before. Who quotes it
+    may not have made it, so its sender stands for the source. Returns the verdict. It blames nobody
+    where another honest node may find otherwise.
     """
     if envelope.swarm != defences.swarm.name:
         return _FOREIGN

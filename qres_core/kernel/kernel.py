@@ -66,15 +66,10 @@ def _hold(plugin: Enabled) -> pluggy.PluginManager:
 
 
 class Kernel:
-    """The plugins of one node, composed.
+    """The plugins of one node, composed, in file order.
 
-    Args:
-        enabled: configured plugins in file order.
-        swarm: the swarm's promises.
-        solution: what the solver is known to find; it is not asked then.
-
-    Raises:
-        CompatibilityError: every reason (QRES-E3xx) why the plugins do not add up.
+    ``solution``: what the solver is known to find; it is not asked then. Raises CompatibilityError:
+    every reason (QRES-E3xx) why the plugins do not add up.
     """
 
     def __init__(
@@ -378,12 +373,9 @@ class Kernel:
     ) -> Rejection:
         """Count a rejection and hold it against whom it blames.
 
-        Args:
-            reason: a :class:`Fault`, or an id of the plugin ``source``.
-            blame: who is to blame, but nobody for what another honest node may see otherwise.
-            subject: the node the blame falls on, or ``None``.
-            source: plugin that refuses, or ``"kernel"``.
-            round_number: of the message.
+        ``reason``: a :class:`Fault`, or an id of the plugin ``source``; ``blame``: who is to blame,
+        but nobody for what another honest node may see otherwise; ``subject``: the node the blame
+        falls on, or ``None``; ``source``: plugin that refuses, or ``"kernel"``.
         """
         fact = reason if isinstance(reason, Fault) else self._fact(source, reason)
         self.rejections[fact] += 1

@@ -58,13 +58,9 @@ def lookalikes(plugin: type[object], where: str) -> Iterator[Problem]:
 def strays(plugin: object, where: str) -> Iterator[Problem]:
     """What is refused of a configured plugin, beside the names of its class.
 
-    Args:
-        plugin: the plugin.
-        where: the path of its table, for the messages.
-
-    Yields:
-        QRES-E211 for every attribute that holds a part of claims, and for every public one that
-        was added to the instance under a misspelt name.
+    ``where``: the path of its table, for the messages. Yields QRES-E211 for every attribute that
+    holds a part of claims, and for every public one that was added to the instance under a misspelt
+    name.
     """
     fields = {field.name: field for field in attrs.fields(cast("Any", type(plugin)))}
     for name in dict.fromkeys((*fields, *getattr(plugin, "__dict__", ()))):
