@@ -54,11 +54,7 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
 
 
 class RoundTable:
-    """Rounds as they end.
-
-    Args:
-        title: heading.
-    """
+    """Rounds as they end."""
 
     def __init__(self, title: str) -> None:
         self.table = Table(title=title, title_justify="left", title_style="bold")

@@ -113,12 +113,9 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
 def swarm_table(
     title: str, rows: Sequence[tuple[str, str, Mapping[str, Any] | None]], second: str = "role"
 ) -> Table:
-    """A whole swarm, a node in each row.
+    """A whole swarm, a node in each row: name, role, and status if it answers.
 
-    Args:
-        title: heading.
-        rows: name, role and status of each node; ``None`` where it does not answer.
-        second: heading of the second column, if that tells something else than a role.
+    ``second``: heading of the second column, if that tells something else than a role.
     """
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for name in ("node", second, "round", "step", "figures", "peers", "model", "refused"):

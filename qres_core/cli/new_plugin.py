@@ -154,14 +154,10 @@ keys; nor has ``verify_all``, which is ``verify`` made faster."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:
-    """The files of a new plugin.
+    """The files of a new plugin: contents by path relative to the distribution's folder.
 
-    Args:
-        name: the plugin's name, valid; its words may be joined by ``-`` or ``_``.
-        hook: a key of :data:`HOOKS` or :data:`OTHERS`.
-
-    Returns:
-        contents by path relative to the distribution's folder.
+    ``name``: valid; its words may be joined by ``-`` or ``_``; ``hook``: a key of :data:`HOOKS` or
+    :data:`OTHERS`.
     """
     template = HOOKS.get(hook, hook)
     scaffold = scaffold_of(hook)

@@ -117,19 +117,9 @@ async def pull(
     A holder that fails, or is not done when its even share of the time is over, is asked no more.
     The next goes on with what is missing.
 
-    Args:
-        ref: the blob.
-        holders: whom to ask, in this order, distinct.
-        ask: gets one chunk.
-        within: seconds, for all of it.
-        on_bad: told who sent something else than the chunk it was asked for.
-
-    Returns:
-        the blob.
-
-    Raises:
-        TransportError: QRES-E906 when anybody sent something else, else QRES-E905 when anybody was
-            too slow, else QRES-E904: nobody has it.
+    ``holders``: distinct; ``within``: seconds, for all of it; ``on_bad``: told who sent something
+    else than the chunk it was asked for. Raises TransportError: QRES-E906 when anybody sent
+    something else, else QRES-E905 when anybody was too slow, else QRES-E904: nobody has it.
 
     Complexity: O(size), memory 2 size at the end.
     """

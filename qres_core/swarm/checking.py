@@ -247,14 +247,7 @@ def committees(
 ) -> dict[NodeId, frozenset[NodeId]]:
     """The nodes that check each sender's proof in a round, :func:`committee_size` of them.
 
-    Nobody is in its own committee, and everybody is in equally many.
-
-    Args:
-        roster: identities of all nodes, ascending.
-        byzantine: liars among them, f.
-        number: the round.
-
-    Complexity: O(n f).
+    Nobody is in its own committee, and everybody is in equally many. O(n f). The roster ascends.
     """
     others = len(roster) - 1
     size = committee_size(len(roster), byzantine)

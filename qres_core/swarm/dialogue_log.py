@@ -90,10 +90,7 @@ def dialogue_kind(plugin: str, step: int, rank: int | None = None) -> str:
 class DialogueLog:
     """The messages of one round, bounded for each sender in number and bytes.
 
-    Args:
-        model: digest of the model the round began with.
-        number: the round.
-        nodes: size of the roster.
+    ``model``: digest of the model the round began with; ``nodes``: size of the roster.
     """
 
     def __init__(self, model: bytes, number: int, nodes: int) -> None:

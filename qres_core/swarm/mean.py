@@ -17,14 +17,9 @@ _EXACT = 2**53
 def weighted_mean(vectors: NDArray[np.int32], weights: NDArray[np.int64]) -> Vector:
     """The weighted mean of grid vectors, rounded half to even; exact.
 
-    Args:
-        vectors: int32, shape ``(n, d)``.
-        weights: int64, shape ``(n,)``, each 1..2**30; ``n`` at most 2**16.
-
-    Returns:
-        int32, shape ``(d,)``; the same bits on every machine, since every sum is of integers.
-
-    Complexity: O(n d).
+    ``vectors``: int32, shape ``(n, d)``; ``weights``: int64, shape ``(n,)``, each 1..2**30, ``n``
+    at most 2**16. Returns int32, shape ``(d,)``; the same bits on every machine, since every sum is
+    of integers. O(n d).
     """
     total = int(weights.sum())
     result = np.empty(vectors.shape[1], dtype=np.int32)

@@ -152,31 +152,18 @@ def read_file(path: Path) -> bytes:
 
 
 def encode(model: SwarmModel, form: str) -> bytes:
-    """A model file's content.
+    """A model file's content; ``form``: ``.npz``, ``.safetensors`` or :data:`KEPT`. O(d).
 
-    Args:
-        model: what is to be in it.
-        form: ``.npz``, ``.safetensors`` or :data:`KEPT`.
-
-    Raises:
-        LabError: QRES-E802 where ``safetensors`` is not installed.
-
-    Complexity: O(d).
+    Raises LabError: QRES-E802 where ``safetensors`` is not installed.
     """
     return _FORMS[form][0](model)
 
 
 def decode(content: bytes, form: str, where: str = "model") -> SwarmModel:
-    """The model in a file's content.
+    """The model in a file's content; ``form`` as in :func:`encode`.
 
-    Args:
-        content: any bytes.
-        form: as in :func:`encode`.
-        where: what to name in the error.
-
-    Raises:
-        ModelError: QRES-E605, and nothing else, whatever the bytes.
-        LabError: QRES-E802 where ``safetensors`` is not installed.
+    ``where``: what to name in the error. Raises ModelError: QRES-E605, and nothing else, whatever
+    the bytes. Raises LabError: QRES-E802 where ``safetensors`` is not installed.
 
     Complexity: O(len(content)), and no more memory than a few times that.
     """

@@ -55,12 +55,9 @@ def verify(
 ) -> Proof:
     """Check that more than f nodes of a roster signed the model.
 
-    Args:
-        model: what was read from a file.
-        config: names the swarm, its roster, f and scale, and enables the plugins that authenticate
-            its messages; of the others none is used. Whoever writes it decides what is believed.
-        now: seconds since 1970, where membership depends on the time.
-        installed: plugins by name instead of those installed in the environment.
+    ``config`` names the swarm, its roster, f and scale, and enables the plugins that authenticate
+    its messages; of the others none is used. Whoever writes it decides what is believed. ``now``:
+    seconds since 1970, where membership depends on the time.
 
     Raises:
         ModelError: QRES-E606 says why the model is not believed.
