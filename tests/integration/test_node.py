@@ -34,6 +34,7 @@ from qres_core import (
     model_digest,
     reject,
 )
+from qres_core.contract.faults import Fault
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import Delivery
 from qres_core.kernel.config import Config, parse
@@ -603,8 +604,8 @@ def test_hostile_frames_are_counted_and_stop_nobody(task: Task) -> None:
     assert len(set(swarm.digests())) == 1
     for index, machine in swarm.machines.items():
         rejections = machine.kernel.rejections
-        assert rejections["malformed: QRES-E402"] >= len(heard)
-        assert rejections["malformed: QRES-E401"] >= 1
+        assert rejections[Fault.FRAME_MALFORMED] >= len(heard)
+        assert rejections[Fault.FRAME_TOO_LARGE] >= 1
         assert len(swarm.of(index, Refused)) == rejections.total()
 
 
