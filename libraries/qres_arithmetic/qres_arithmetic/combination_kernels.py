@@ -63,14 +63,9 @@ def float_combination(
 ) -> None:
     """Divide a weighted sum of rows, formed in float64, by a number.
 
-    Args:
-        rows: float32 or float64, shape ``(n, d)``.
-        chosen: indices of rows, shape ``(m,)``.
-        weights: their weights, shape ``(m,)``.
-        divisor: what to divide by.
-        start: the first column.
-        stop: the column after the last.
-        out: the result in the dtype of ``rows``, shape ``(stop - start,)``.
+    ``rows``: float32 or float64, shape ``(n, d)``; ``chosen``: indices of rows, shape ``(m,)``;
+    ``weights``: their weights, shape ``(m,)``; ``out``: the result in the dtype of ``rows``, shape
+    ``(stop - start,)``.
     """
     block = np.empty(WIDTH, np.float64)
     for left in range(start, stop, WIDTH):

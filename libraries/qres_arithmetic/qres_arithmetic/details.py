@@ -11,33 +11,28 @@ from numpy.typing import NDArray
 class Statistic(NamedTuple):
     """What to compute of a sorted column."""
 
-    low: int
-    """First order statistic that takes part."""
-    high: int
-    """One past the last one."""
-    left: int
-    """The lower middle one."""
-    right: int
-    """The upper middle one."""
+    low: int  # first order statistic that takes part
+    high: int  # one past the last one
+    left: int  # the lower middle one
+    right: int  # the upper middle one
+    # average so many of ``low .. high - 1``: those nearest to the median, of equals the lowest
     taken: int
-    """Average so many of ``low .. high - 1``: those nearest to the median, of equals the lowest."""
 
 
 class Mixing(NamedTuple):
     """How a kernel mixes the rows of a tile; all indices are rows."""
 
+    # shape ``(m, k)``, ascending in each row; ``m = 0`` for no mixing
     neighbours: NDArray[np.int64]
-    """Shape ``(m, k)``, ascending in each row; ``m = 0`` for no mixing."""
-    core: NDArray[np.int64]
-    """Rows that are summed once for all."""
+    core: NDArray[np.int64]  # rows that are summed once for all
+    # for each mixed row, the neighbours outside the core, then the core outside the neighbours
     members: NDArray[np.int64]
-    """For each mixed row, the neighbours outside the core, then the core outside the neighbours."""
+    # shape ``(2 m + 1,)``: where each of these lists begins in ``members``
     bounds: NDArray[np.int64]
-    """Shape ``(2 m + 1,)``: where each of these lists begins in ``members``."""
+    # shape ``(m,)``: rows that are always summed from their neighbours alone
     direct: NDArray[np.bool_]
-    """Shape ``(m,)``: rows that are always summed from their neighbours alone."""
+    # what is subtracted must not be larger than this times what stays; 0 where sums are exact
     ratio: float
-    """What is subtracted must not be larger than this times what stays; 0 where sums are exact."""
 
 
 NO_MIXING: Final = Mixing(

@@ -220,12 +220,8 @@ def float_pairs(
 ) -> None:
     """Add squared distances above the diagonal and squared norms on it.
 
-    Args:
-        rows: float32 or float64, shape ``(n, d)``.
-        start: the first column.
-        stop: the column after the last.
-        sums: scratch in the dtype of ``rows``, shape ``(4, 4)``.
-        total: shape ``(n, n)``.
+    ``rows``: float32 or float64, shape ``(n, d)``; ``sums``: scratch in the dtype of ``rows``,
+    shape ``(4, 4)``; ``total``: shape ``(n, n)``.
     """
     for left in range(start, stop, WIDTH):
         _add_block(rows, left, min(left + WIDTH, stop), sums, total)
@@ -251,15 +247,9 @@ def interval_pairs(
 ) -> bool:
     """Add approximate squared distances and norms of integers, and check their range on the way.
 
-    Args:
-        rows: int32, shape ``(n, d)``.
-        start: the first column.
-        stop: the column after the last.
-        limit: coordinates have to be above ``-limit`` and below ``limit``, at most ``2**30``.
-        total: shape ``(n, n)``.
-
-    Returns:
-        False if a coordinate is out of range; ``total`` is of no use then.
+    ``rows``: int32, shape ``(n, d)``; ``limit``: coordinates have to be above ``-limit`` and below
+    ``limit``, at most ``2**30``; ``total``: shape ``(n, n)``. Returns False if a coordinate is out
+    of range; ``total`` is of no use then.
     """
     sums = np.empty((4, 4), np.float32)
     for left in range(start, stop, WIDTH):
@@ -279,13 +269,8 @@ def exact_pairs(rows: NDArray[np.int32], start: int, stop: int, halves: Halves) 
     Rows whose coordinates in a block lie within ``REACH`` of one another go through the float64
     tiles. There every partial sum is an integer that float64 holds, so that neither the order of
     the sums nor a fused product changes it. Other pairs, and only those, take 64-bit integer
-    products: a sender of huge coordinates slows its own pairs down and no others.
-
-    Args:
-        rows: int32, shape ``(n, d)``, any values.
-        start: the first column.
-        stop: the column after the last.
-        halves: shape ``(2, n, n)``.
+    products: a sender of huge coordinates slows its own pairs down and no others. ``rows``: int32,
+    shape ``(n, d)``, any values; ``halves``: shape ``(2, n, n)``.
     """
     n = rows.shape[0]
     whole = n // 4 * 4
@@ -312,12 +297,8 @@ def exact_strips(
 ) -> None:
     """Add the exact squared distances of every row to some rows, in halves.
 
-    Args:
-        rows: int32, shape ``(n, d)``, any values.
-        which: the rows, shape ``(m,)``.
-        start: the first column.
-        stop: the column after the last.
-        halves: shape ``(2, n, m)``.
+    ``rows``: int32, shape ``(n, d)``, any values; ``which``: the rows, shape ``(m,)``; ``halves``:
+    shape ``(2, n, m)``.
     """
     n = rows.shape[0]
     whole = n // 4 * 4
