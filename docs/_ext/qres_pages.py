@@ -373,6 +373,7 @@ API_GROUPS: Final = {
     "types": "Vectors, updates, nodes",
     "rounds": "Rounds",
     "evidence": "Evidence and standing",
+    "faults": "Faults",
     "companion": "Companions",
     "verdict": "Verdicts",
     "wire": "Envelope",
