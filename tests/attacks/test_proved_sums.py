@@ -26,6 +26,7 @@ from qres_zk.pedersen import commit
 from qres_zk.plugin import LIED
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     Contribution,
     NodeId,
@@ -166,6 +167,11 @@ BOOST = ("sign_flip", 60.0)
 @attrs.define(eq=False)
 class Larger(Zk):
     """Proves for a bound a hundred times as large: numbers of more bits than others take."""
+
+    @property
+    def claims(self) -> Claims:
+        """The same before ``setup`` and after it: a change would be refused."""
+        return attrs.evolve(super().claims, notices=(), bounds="what the others prove")
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

@@ -105,7 +105,7 @@ def test_interrupted_and_resumed_is_as_played_through(
         assert len({*again.model_digests, *whole.model_digests}) == 1
         saved = SwarmModel.load(folder / MODEL)
         assert saved.digest.hex() == whole.model_digests[0]
-        assert again.notices[-1].startswith(f"goes on after model {stop_at}")
+        assert again.notices[-1].startswith(f"continues after model {stop_at}")
 
 
 def test_other_random_streams_would_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,8 +228,8 @@ def test_what_the_deadline_decided_is_told(tmp_path: Path) -> None:
         result = simulate(config, scene, task=task, save=folder)
         assert late == any(record.accepted < 5 for record in result.closed), "control"
         told.append(simulate(config, scene, task=task, resume=folder).notices)
-    assert not any("came in time" in note for note in told[0])
-    assert any("came in time" in note for note in told[1])
+    assert not any("arrived in time" in note for note in told[0])
+    assert any("arrived in time" in note for note in told[1])
 
 
 # ── folders ───────────────────────────────────────────────────────────────────────────────────

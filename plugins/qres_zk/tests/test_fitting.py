@@ -67,7 +67,7 @@ def test_a_bound_that_honest_updates_exceed_is_named_and_the_remedy_is_enough() 
     around = attrs.evolve(FITS, extent=Extent(length=20.0, clipped_by="dp"))
     code, where, text = only({"clip": False}, around)
     assert (code, where) == ("QRES-E313", "plugins.zk.bound")
-    assert "after dp they can be 20: nodes would sit out" in text
+    assert "after dp they can be 20: such nodes would contribute nothing" in text
     found = re.search(r"bound >= ([\d.]+)", text)
     assert found is not None
     enough = float(found[1])

@@ -174,28 +174,28 @@ def test_moves_beyond_the_grid_are_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "one",
+    "either",
     [trainer(), QuadraticTrainer(optimum=np.zeros(28, np.int32))],
     ids=["numpy", "quadratic"],
 )
 def test_rounds_of_another_model_or_grid_are_refused(
-    numpy_trainer: NumpyTrainer | QuadraticTrainer,
+    either: NumpyTrainer | QuadraticTrainer,
 ) -> None:
     right = np.zeros(28, np.int32)
-    numpy_trainer.fit(right, a_round(right))
+    either.fit(right, a_round(right))
     for wrong, code in (
         (np.zeros(27, np.int32), "QRES-E502"),
         (np.zeros(28, np.float64), "QRES-E503"),
     ):
         for refuse in (
-            lambda v=wrong: numpy_trainer.fit(v, a_round(right)),
-            lambda v=wrong: numpy_trainer.evaluate(v),
+            lambda v=wrong: either.fit(v, a_round(right)),
+            lambda v=wrong: either.evaluate(v),
         ):
             with pytest.raises(ValueRefusedError) as caught:
                 refuse()
             assert caught.value.code == code
     with pytest.raises(ValueRefusedError) as caught:
-        numpy_trainer.fit(right, a_round(right, scale=2))
+        either.fit(right, a_round(right, scale=2))
     assert caught.value.code == "QRES-E504"
 
 
