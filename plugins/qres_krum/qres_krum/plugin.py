@@ -76,7 +76,7 @@ class Krum:
         """
         needs = Needs(
             visibility=Visibility.GROUP,
-            min_updates=max(self._fewest_for_score, self._fewest_for_select),
+            min_updates=self._fewest,
         )
         return Claims(tolerates=self.f, needs=needs)
 
@@ -87,7 +87,7 @@ class Krum:
         Raises QRES-E505 if ``n < 2 f + 3`` or ``n < f + select``, and QRES-E502 if ``d`` is
         ``2**32`` or more.
         """
-        n, fewest = len(updates), self.claims.needs.min_updates
+        n, fewest = len(updates), self._fewest
         _refuse_hidden(updates, "krum")
         if n < self._fewest_for_score:
             raise ValueRefusedError.of(
@@ -105,6 +105,10 @@ class Krum:
                 f"raise swarm.quorum to {fewest} or lower plugins.krum.select",
             )
         return multi_krum(updates.vectors, self.f, self.select)
+
+    @property
+    def _fewest(self) -> int:
+        return max(self._fewest_for_score, self._fewest_for_select)
 
     @property
     def _fewest_for_score(self) -> int:
@@ -171,7 +175,7 @@ class Bulyan:
 
         Raises QRES-E505 if ``n < 4 f + 3``, and QRES-E502 if ``d`` is ``2**32`` or more.
         """
-        n, fewest = len(updates), self.claims.needs.min_updates
+        n, fewest = len(updates), 4 * self.f + 3
         _refuse_hidden(updates, "bulyan")
         if n < fewest:
             raise ValueRefusedError.of(
