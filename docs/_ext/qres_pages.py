@@ -7,6 +7,7 @@ writes them again and a test compares them with the code. Needs no Sphinx.
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import json
@@ -277,6 +278,9 @@ def policy_page() -> str:
 
 
 def _help(command: click.Command, name: str, parent: click.Context | None) -> str:
+    # click keeps the help option of the first context: one of a test may have been without `-h`.
+    command = copy.copy(command)
+    command._help_option = None  # noqa: SLF001 - there is no public way to make it forget
     context = click.Context(
         command,
         info_name=name,

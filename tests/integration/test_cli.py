@@ -382,3 +382,16 @@ def test_demo_shows_the_mean_failing_and_krum_holding(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "demo.html").read_text(encoding="utf-8")
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("<!doctype html>", "").replace("http-equiv", "")
+
+
+def test_a_demonstration_of_one_round_draws_everything_and_tells_what_it_shows(
+    tmp_path: Path,
+) -> None:
+    arguments = ["demo", "--rounds", "1", "--output", str(tmp_path / "out"), "--json"]
+    result = CliRunner().invoke(app.app, arguments)
+    report = json.loads(result.stdout)
+    assert result.exit_code == (0 if report["as_claimed"] else 1)
+    assert [len(run["rounds"]) for run in report["runs"].values()] == [1, 1, 1]
+    assert (tmp_path / "out" / "demo.png").read_bytes().startswith(b"\x89PNG\r\n")
+    page = (tmp_path / "out" / "demo.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in page
