@@ -119,7 +119,7 @@ def test_one_node_that_sends_no_numbers(attack: str, rule: str) -> None:
     assert aligned(result)
 
 
-@pytest.mark.parametrize("attack", ["nan", "inf"])
+@pytest.mark.parametrize("attack", [pytest.param("nan", marks=pytest.mark.long), "inf"])
 def test_one_node_that_sends_no_numbers_into_a_group(attack: str) -> None:
     groups = {**SECAGG, "group_size": 3, "min_size": 3}
     result = play(swarm({"secagg": groups, "median": {"f": 1}}, 12, 1, quorum=9), attack, 1)
@@ -137,7 +137,7 @@ def claiming(monkeypatch: pytest.MonkeyPatch, weight: int) -> None:
     monkeypatch.setattr(adversary, "encode_contribution", claim)
 
 
-@pytest.mark.parametrize("claim", [10**9, 2**30])
+@pytest.mark.parametrize("claim", [10**9, pytest.param(2**30, marks=pytest.mark.long)])
 def test_one_node_that_claims_a_billion_examples(
     monkeypatch: pytest.MonkeyPatch, claim: int
 ) -> None:

@@ -233,7 +233,9 @@ def summed(proof_checks: str = "everyone", **plugins: Mapping[str, object]) -> C
     return configure(everything, len(PROVERS), proof_checks=proof_checks)
 
 
-@pytest.fixture(scope="module", params=["everyone", "committee"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("everyone", marks=pytest.mark.long), "committee"]
+)
 def boosted(request: pytest.FixtureRequest) -> Played:
     return play(summed(request.param, zk=ZK), 2, hostile=boosting, attack=BOOST)
 

@@ -72,6 +72,7 @@ def test_a_poisoning_with_its_positive_control() -> None:
     assert outcomes["median"].value > outcomes[NOTHING].value + 0.3
 
 
+@pytest.mark.long
 def test_a_protocol_attack_with_its_positive_control() -> None:
     bare, signed = (play(("impersonate", item), QUICK)[0] for item in (NOTHING, "signatures"))
     assert bare.fate is AttackOutcome.FAILED

@@ -312,7 +312,7 @@ def test_a_hook_that_raises_before_the_vote_costs_both_engines_the_round_and_no_
     ]
 
 
-@pytest.mark.parametrize("hook", ["reveal", "wrap_aggregate"])
+@pytest.mark.parametrize("hook", ["reveal", pytest.param("wrap_aggregate", marks=pytest.mark.long)])
 def test_a_hook_that_raises_while_a_decided_set_is_merged_ends_no_simulation(hook: str) -> None:
     """Nodes keep to what they decided and fail again; the fast path decides nothing."""
     kind = breaking(FailsToMerge, hook)
