@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -90,7 +90,8 @@ def test_equals_the_definition(case: tuple[NDArray[np.int32], int], everywhere: 
 
 
 @given(case=rounds(), data=st.data())
-@settings(max_examples=300, deadline=None)
+# Small rounds tie often: how many are drawn in vain is chance, and no fault.
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_who_sends_what_matters_only_where_sums_of_distances_tie(
     case: tuple[NDArray[np.int32], int], data: st.DataObject
 ) -> None:
