@@ -113,6 +113,7 @@ def test_equals_the_definition(
             assert Bulyan(f=f).aggregate(updates).tolist() == expected
 
 
+@pytest.mark.long
 @given(case=CASES)
 @settings(deadline=None, max_examples=1000)
 def test_picks_equal_the_definition_for_every_kind_of_number(

@@ -84,6 +84,7 @@ def test_equals_the_definition(
     assert not np.shares_memory(result, rows)
 
 
+@pytest.mark.long
 @given(rows=ROWS, bound=BOUND)
 @settings(max_examples=1000, deadline=None)
 def test_the_bound_holds_and_no_more_is_cut_than_said(

@@ -89,6 +89,7 @@ def test_equals_the_definition(case: tuple[NDArray[np.int32], int], everywhere: 
     assert everywhere(lambda: mda(rows, f)).tolist() == expected.tolist()
 
 
+@pytest.mark.long
 @given(case=rounds(), data=st.data())
 # Small rounds tie often: how many are drawn in vain is chance, and no fault.
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])

@@ -61,6 +61,7 @@ def test_equals_pythons_median(rows: NDArray[np.int32], everywhere: Everywhere) 
     assert everywhere(lambda: median(rows)).tolist() == expected
 
 
+@pytest.mark.long
 @given(rows=matrices(8), data=st.data())
 @settings(max_examples=1000, deadline=None)
 def test_a_weight_is_a_number_of_copies(
