@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -118,15 +119,28 @@ def play_all(
 
 @contextmanager
 def _ctrl_c_held_back() -> Generator[None]:
-    """Processes that are started here never get ctrl-C; this one gets it afterwards."""
+    """Processes that are started here never get ctrl-C; this one gets it afterwards.
+
+    The mask is for them: they inherit it. Here any other thread may take the signal, and Python
+    then runs the handler in this one whatever it masks, so the handler waits too.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    came: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = (
+        signal.signal(signal.SIGINT, lambda number, _frame: came.append(number)) if main else None
+    )
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if main:
+            signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _decided(entry: GalleryEntry, found: Mapping[Job, tuple[GalleryOutcome, float]]) -> Shown:

@@ -234,6 +234,27 @@ def test_what_is_not_installed_is_refused_once(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_waits_while_workers_are_started_whichever_thread_takes_it() -> None:
+    code = (
+        "import os, signal, threading, time\n"
+        "from qres_core.lab.gallery.run import _ctrl_c_held_back\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "try:\n"
+        "    with _ctrl_c_held_back():\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(0.2)\n"
+        "        print('held back')\n"
+        "    print('lost')\n"
+        "except KeyboardInterrupt:\n"
+        "    print('and then told')\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert said.stdout == "held back\nand then told\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_ends_the_workers_too_with_one_line(tmp_path: Path) -> None:
     code = (
         "import multiprocessing, pathlib, sys, threading, time;"
