@@ -19,10 +19,15 @@ class RoundInfo:
         model_digest: :func:`~qres_core.model_digest` of the model the round starts from.
         dimension: ``d``.
         scale: power-of-two exponent of the grid: a coordinate ``v`` means ``v * 2**(scale - 16)``.
-        roster: identities of all nodes, ascending.
+        roster: identities of the nodes that are members in this round, ascending.
         quorum: fewest contributions a round may close with.
         byzantine: the fault bound ``f``.
         step: how many rounds closed before this one.
+        height: how many heights were decided before this one, with a new model or without. The
+            roster, ``quorum`` and ``byzantine`` belong to a height: they may differ from those of
+            the round before where the height does.
+        head: digest of the head that messages of this round belong to, 32 bytes; empty where
+            nothing is agreed on, as in the ``vectorised`` engine.
     """
 
     swarm: str
@@ -34,6 +39,8 @@ class RoundInfo:
     quorum: int
     byzantine: int = 0
     step: int = 0
+    height: int = 0
+    head: bytes = b""
 
 
 class RoundStatus(enum.Enum):
