@@ -1,0 +1,504 @@
+"""One instance of consensus on a value, as pure state: votes and time-outs in, votes out.
+
+Source: Buchman, Kwon, Milosevic 2018, "The latest gossip on BFT consensus", algorithm 1; the
+comments name its lines. The threshold is ``⌊(n + f) / 2⌋ + 1``, so that any two quorums share an
+honest node. A round here is an attempt to decide; rounds count from 1.
+
+The engine knows digests only. It does no I/O, reads no clock, checks no signature, and takes the
+rules from nobody else: what it is told was authenticated, and what it answers is to be done in
+order. Two of its inputs replace the paper's messages:
+
+- :meth:`Consensus.judge` is ``valid(v)``, split in two: whether the value is *here*, which every
+  step needs, and whether this node *accepts* it, which only its prevote needs.
+- :meth:`Consensus.prove` is a quorum of votes that somebody quoted. It stands for these votes as if
+  they had come one by one: where a liar told this node otherwise, its first vote counts here, and
+  the quoted quorum counts all the same.
+
+``docs/explanation/consensus.md`` has the protocol with its lemmas, line by line beside this file.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import attrs
+
+Value: TypeAlias = bytes
+"""What is decided: a digest."""
+Voter = TypeVar("Voter", bound=Hashable)
+
+AHEAD: Final = 2
+"""Votes are kept up to so many rounds ahead of the current one; they are repeated anyway."""
+BEHIND: Final = 16
+"""And of so many rounds behind it."""
+
+
+class Step(enum.IntEnum):
+    """Where a node is in a round. The last two name votes, too."""
+
+    PROPOSE = 0
+    PREVOTE = 1
+    PRECOMMIT = 2
+
+
+@attrs.frozen
+class Lock:
+    """A value for which a quorum prevoted in a round."""
+
+    value: Value
+    round: int
+
+
+@attrs.frozen
+class Proposed:
+    """What a round's proposer said."""
+
+    value: Value
+    valid_round: int  # the round of the quorum of prevotes that it names; 0 for a fresh value
+
+
+@attrs.frozen
+class Enter:
+    """The node is in a round; :data:`Step.PROPOSE` times out from now."""
+
+    round: int
+
+
+@attrs.frozen
+class Propose:
+    """The node is the proposer: it says ``again``, or a fresh value if that is ``None``."""
+
+    round: int
+    again: Lock | None
+
+
+@attrs.frozen
+class Vote:
+    """The node votes; what is locked now was written down before."""
+
+    step: Step
+    round: int
+    value: Value | None
+
+
+@attrs.frozen
+class Wait:
+    """A step times out from now: the votes of a quorum are there, for whatever."""
+
+    step: Step
+    round: int
+
+
+@attrs.frozen
+class Refuse:
+    """The node prevoted nil for a proposal because of its lock."""
+
+    round: int
+    lock: Lock
+
+
+@attrs.frozen
+class Decide:
+    """A quorum decided."""
+
+    round: int
+    value: Value
+
+
+Action: TypeAlias = Enter | Propose | Vote | Wait | Refuse | Decide
+
+
+class Tally(Generic[Voter]):
+    """The votes of one step of one round; the first of each voter counts."""
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+        self.votes: dict[Voter, Value | None] = {}
+        self._counts: dict[Value | None, int] = {}
+        self._won: set[Value | None] = set()
+
+    def add(self, voter: Voter, value: Value | None) -> bool:
+        """Count a vote. False if the voter voted otherwise before."""
+        if voter in self.votes:
+            return self.votes[voter] == value
+        self.votes[voter] = value
+        self._counts[value] = self._counts.get(value, 0) + 1
+        if self._counts[value] >= self._threshold:
+            self._won.add(value)
+        return True
+
+    def prove(self, value: Value) -> None:
+        """A quorum voted for the value, as was shown elsewhere."""
+        self._won.add(value)
+
+    def has_quorum(self, value: Value | None) -> bool:
+        """Whether a quorum voted for the value; ``None`` is a value, too."""
+        return value in self._won
+
+    @property
+    def winners(self) -> frozenset[Value | None]:
+        """What a quorum voted for: one at most, unless more than ``f`` lie."""
+        return frozenset(self._won)
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    def counts(self) -> dict[Value | None, int]:
+        """Votes by value."""
+        return dict(self._counts)
+
+
+@attrs.frozen
+class State:
+    """All that an engine knows, hashable and printable."""
+
+    round: int
+    step: Step
+    lock: Lock | None
+    valid: Lock | None
+    decided: Decide | None
+    own: tuple[tuple[int, int, Value | None], ...]  # round, step, value of each vote of the node
+    proposals: tuple[tuple[int, Proposed], ...]
+    votes: tuple[tuple[int, int, Hashable, Value | None], ...]  # round, step, voter, value
+    proven: tuple[tuple[int, int, Value], ...]  # round, step, value
+    judged: tuple[tuple[Value, bool], ...]
+    waiting: tuple[tuple[int, int], ...]  # round, step of the time-outs asked for
+    seen: tuple[tuple[Hashable, int], ...]  # the highest round of each voter
+
+
+class Consensus(Generic[Voter]):
+    """One node's side of one instance.
+
+    Args:
+        me: this node.
+        voters: all nodes, ``n`` of them.
+        byzantine: how many of them may lie, ``f``.
+        proposer: who may propose in a round; a function of the round alone.
+        claims: whether every node prevotes its own value in the first round, without a proposal.
+
+    Complexity: O(1) a vote, besides one pass over the rounds that are kept.
+    """
+
+    def __init__(
+        self,
+        me: Voter,
+        voters: Iterable[Voter],
+        byzantine: int,
+        proposer: Callable[[int], Voter],
+        *,
+        claims: bool = False,
+    ) -> None:
+        self.me, self.voters = me, frozenset(voters)
+        self.byzantine, self.claims = byzantine, claims
+        self.threshold = (len(self.voters) + byzantine) // 2 + 1
+        self._proposer = proposer
+        self.round = 0
+        self.step = Step.PROPOSE
+        self.lock: Lock | None = None
+        self.valid: Lock | None = None
+        self.decided: Decide | None = None
+        self._own: dict[tuple[int, Step], Value | None] = {}
+        self._proposals: dict[int, Proposed] = {}
+        self._tallies: dict[tuple[int, Step], Tally[Voter]] = {}
+        self._judged: dict[Value, bool] = {}
+        self._waiting: set[tuple[int, Step]] = set()
+        self._seen: dict[Voter, int] = {}
+        self._claim: Value | None = None
+        self._actions: list[Action] = []
+
+    # ── what is told ──────────────────────────────────────────────────────────────────────────
+
+    def start(self, number: int = 1) -> list[Action]:
+        """Begin with a round: the first, or the one after the last that this node voted in."""
+        self._enter(number)
+        return self._run()
+
+    def restore(
+        self, lock: Lock | None, valid: Lock | None, own: Iterable[tuple[int, Step, Value | None]]
+    ) -> None:
+        """Take back what was written down, before :meth:`start`."""
+        self.lock, self.valid = lock, valid
+        for number, step, value in own:
+            self._own[number, step] = value
+
+    def propose(self, number: int, value: Value, valid_round: int = 0) -> list[Action]:
+        """A proposal of a round's proposer, of which the first counts (lines 22 and 28)."""
+        if self.decided is None and self._is_near(number) and number not in self._proposals:
+            self._proposals[number] = Proposed(value, valid_round)
+        return self._run()
+
+    def judge(self, value: Value, *, accepted: bool) -> list[Action]:
+        """The value is here, and this node accepts it or not.
+
+        What was refused may be accepted later, and not the other way round.
+        """
+        self._judged[value] = accepted or self._judged.get(value, False)
+        return self._run()
+
+    def claim(self, value: Value) -> list[Action]:
+        """This node's own value, which it prevotes in the first round, whenever that is.
+
+        Late, this vote still shows the others what the node found. It cannot hurt: it is the only
+        one of its kind that the node ever sends, and no node precommits in a round that it left.
+        """
+        first = (1, Step.PREVOTE)
+        if self.claims and first not in self._own and self.decided is None:
+            self._claim = value
+            self._judged[value] = True
+            if self.round > 1:
+                self._own[first] = value
+                self._tally(1, Step.PREVOTE).add(self.me, value)
+                self._actions.append(Vote(Step.PREVOTE, 1, value))
+        return self._run()
+
+    def vote(self, step: Step, number: int, voter: Voter, value: Value | None) -> bool:
+        """Count another node's vote; :meth:`advance` draws the conclusions.
+
+        Returns False if the voter said otherwise before.
+        """
+        self.see(voter, number)
+        if voter not in self.voters or voter == self.me or not self._is_near(number):
+            return True
+        return self._tally(number, step).add(voter, value)
+
+    def prove(self, step: Step, number: int, value: Value) -> None:
+        """A quorum's votes for a value were quoted; :meth:`advance` draws the conclusions."""
+        if number > 0 and self.decided is None:
+            self._tally(number, step).prove(value)
+
+    def see(self, voter: Voter, number: int) -> None:
+        """Another node is known to be in a round, or past it (line 55)."""
+        if voter in self.voters and voter != self.me and number > self._seen.get(voter, 0):
+            self._seen[voter] = number
+
+    def expire(self, step: Step, number: int) -> list[Action]:
+        """The time of a step is over (lines 57 to 67)."""
+        if self.decided is None and number == self.round:
+            if step is Step.PROPOSE and self.step is Step.PROPOSE:
+                self._vote(Step.PREVOTE, None)
+            elif step is Step.PREVOTE and self.step is Step.PREVOTE:
+                self._vote(Step.PRECOMMIT, None)
+            elif step is Step.PRECOMMIT and (number, step) in self._waiting:
+                self._enter(number + 1)
+        return self._run()
+
+    def advance(self) -> list[Action]:
+        """Take every step whose condition holds."""
+        return self._run()
+
+    # ── what is known ─────────────────────────────────────────────────────────────────────────
+
+    def proposal(self, number: int) -> Proposed | None:
+        """What was proposed in a round."""
+        return self._proposals.get(number)
+
+    def tally(self, number: int, step: Step) -> Tally[Voter]:
+        """The votes of a step of a round."""
+        return self._tallies.get((number, step)) or Tally(self.threshold)
+
+    def said(self, step: Step, number: int) -> tuple[bool, Value | None]:
+        """Whether this node voted, and for what."""
+        return (number, step) in self._own, self._own.get((number, step))
+
+    @property
+    def state(self) -> State:
+        """All of it."""
+        tallies = sorted(self._tallies.items())
+        return State(
+            self.round,
+            self.step,
+            self.lock,
+            self.valid,
+            self.decided,
+            tuple((r, int(s), v) for (r, s), v in sorted(self._own.items())),
+            tuple(sorted(self._proposals.items())),
+            tuple(
+                (r, int(s), voter, value)
+                for (r, s), tally in tallies
+                for voter, value in sorted(tally.votes.items(), key=repr)
+            ),
+            tuple(
+                (r, int(s), value)
+                for (r, s), tally in tallies
+                for value in sorted(tally.winners, key=repr)
+                if value is not None
+            ),
+            tuple(sorted(self._judged.items())),
+            tuple(sorted((r, int(s)) for r, s in self._waiting)),
+            tuple(sorted(self._seen.items(), key=repr)),
+        )
+
+    # ── the rules ─────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> list[Action]:
+        """Apply the rules until none applies."""
+        while self.decided is None and self.round and self._apply():
+            pass
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _apply(self) -> bool:
+        return (
+            self._decide()
+            or self._skip()
+            or self._learn()
+            or self._prevote()
+            or self._lock()
+            or self._precommit_nil()
+            or self._await()
+            or self._next()
+        )
+
+    def _decide(self) -> bool:
+        """Lines 49 to 54. Every round counts; the value must be here."""
+        for (number, step), tally in self._tallies.items():
+            if step is not Step.PRECOMMIT:
+                continue
+            for value in tally.winners:
+                if value is not None and value in self._judged:
+                    self.decided = Decide(number, value)
+                    self._actions.append(self.decided)
+                    return True
+        return False
+
+    def _skip(self) -> bool:
+        """Lines 55 and 56: more than ``f`` others are further, so an honest one is."""
+        ahead = sorted(self._seen.values(), reverse=True)
+        if len(ahead) <= self.byzantine or ahead[self.byzantine] <= self.round:
+            return False
+        self._enter(ahead[self.byzantine])
+        return True
+
+    def _prevote(self) -> bool:
+        """Lines 22 to 33."""
+        if self.step is not Step.PROPOSE:
+            return False
+        if self.claims and self.round == 1:
+            if self._claim is None:
+                return False
+            self._vote(Step.PREVOTE, self._claim)
+            return True
+        proposed = self._proposals.get(self.round)
+        if proposed is None or proposed.value not in self._judged:
+            return False
+        if not self._is_proven(proposed):
+            return False
+        accepted = self._judged[proposed.value]
+        free = self._may_prevote(proposed)
+        if accepted and not free and self.lock is not None:
+            self._actions.append(Refuse(self.round, self.lock))
+        self._vote(Step.PREVOTE, proposed.value if accepted and free else None)
+        return True
+
+    def _is_proven(self, proposed: Proposed) -> bool:
+        """Whether the quorum of prevotes that a proposal names is known here (line 28)."""
+        number = proposed.valid_round
+        if number == 0:
+            return True
+        return number < self.round and self.tally(number, Step.PREVOTE).has_quorum(proposed.value)
+
+    def _may_prevote(self, proposed: Proposed) -> bool:
+        """Whether the lock lets this node prevote for a proposal (lines 23 and 29)."""
+        lock = self.lock
+        return lock is None or lock.value == proposed.value or lock.round <= proposed.valid_round
+
+    def _learn(self) -> bool:
+        """Lines 42 and 43, of whatever round: the newest value that a quorum prevoted for.
+
+        It only decides what this node proposes, so that what others quote counts as well.
+        """
+        best = 0 if self.valid is None else self.valid.round
+        newest: Lock | None = None
+        for (number, step), tally in self._tallies.items():
+            if step is Step.PREVOTE and best < number <= self.round:
+                for value in tally.winners:
+                    if value is not None and value in self._judged:
+                        best, newest = number, Lock(value, number)
+        if newest is not None:
+            self.valid = newest
+        return newest is not None
+
+    def _lock(self) -> bool:
+        """Lines 36 to 41: a quorum prevoted for a value in this round, and it is here."""
+        if self.step is not Step.PREVOTE:
+            return False
+        for value in self.tally(self.round, Step.PREVOTE).winners:
+            if value is not None and value in self._judged:
+                self.lock = Lock(value, self.round)
+                self._vote(Step.PRECOMMIT, value)
+                return True
+        return False
+
+    def _precommit_nil(self) -> bool:
+        """Lines 44 to 46."""
+        if self.step is Step.PREVOTE and self.tally(self.round, Step.PREVOTE).has_quorum(None):
+            self._vote(Step.PRECOMMIT, None)
+            return True
+        return False
+
+    def _await(self) -> bool:
+        """Lines 34, 35, 47 and 48: a quorum is there, and has decided nothing yet."""
+        prevotes = self.step is Step.PREVOTE and self._is_full(Step.PREVOTE)
+        if prevotes and self._wait(Step.PREVOTE):
+            return True
+        return self._is_full(Step.PRECOMMIT) and self._wait(Step.PRECOMMIT)
+
+    def _is_full(self, step: Step) -> bool:
+        """Whether a quorum voted in the step or left the round.
+
+        Those that left it voted, but say it no more. A vote that was lost must not keep this node
+        where it is.
+        """
+        there = set(self.tally(self.round, step).votes)
+        there.update(voter for voter, number in self._seen.items() if number > self.round)
+        return len(there) >= self.threshold
+
+    def _wait(self, step: Step) -> bool:
+        if (self.round, step) in self._waiting:
+            return False
+        self._waiting.add((self.round, step))
+        self._actions.append(Wait(step, self.round))
+        return True
+
+    def _next(self) -> bool:
+        """A quorum precommitted nil, or everybody voted: to wait longer brings nothing."""
+        tally = self.tally(self.round, Step.PRECOMMIT)
+        over = tally.has_quorum(None) or (len(tally) == len(self.voters) and not tally.winners)
+        if over:
+            self._enter(self.round + 1)
+        return over
+
+    # ── doing it ──────────────────────────────────────────────────────────────────────────────
+
+    def _enter(self, number: int) -> None:
+        """Lines 11 to 21."""
+        self.round, self.step = number, Step.PROPOSE
+        for key in [key for key in self._tallies if not self._is_near(key[0])]:
+            del self._tallies[key]
+        for old in [old for old in self._proposals if not self._is_near(old)]:
+            del self._proposals[old]
+        self._waiting = {waited for waited in self._waiting if waited[0] >= number}
+        self._actions.append(Enter(number))
+        if (number, Step.PRECOMMIT) in self._own:
+            self.step = Step.PRECOMMIT
+        elif (number, Step.PREVOTE) in self._own:
+            self.step = Step.PREVOTE
+        elif self._proposer(number) == self.me and not (self.claims and number == 1):
+            self._actions.append(Propose(number, self.valid))
+
+    def _vote(self, step: Step, value: Value | None) -> None:
+        self.step = step
+        self._own[self.round, step] = value
+        self._tally(self.round, step).add(self.me, value)
+        self._actions.append(Vote(step, self.round, value))
+
+    def _is_near(self, number: int) -> bool:
+        return number == 1 or self.round - BEHIND <= number <= self.round + AHEAD
+
+    def _tally(self, number: int, step: Step) -> Tally[Voter]:
+        key = (number, step)
+        if key not in self._tallies:
+            self._tallies[key] = Tally(self.threshold)
+        return self._tallies[key]
