@@ -14,7 +14,8 @@ The exception tree::
     ├── WireError            QRES-E4xx  bytes from elsewhere
     ├── ValueRefusedError    QRES-E5xx  vectors, weights, numbers; a trainer that fails
     ├── RoundError           QRES-E6xx  the round and its stored state
-    │   └── ModelError       QRES-E605  an exported model; QRES-E606 too
+    │   ├── ModelError       QRES-E605  an exported model; QRES-E606 too
+    │   └── RosterError      QRES-E607  a change of the members
     ├── HookError            QRES-E7xx  a plugin's hook at run time
     ├── LabError             QRES-E8xx  simulator, tasks, attacks, scaffolds
     └── TransportError       QRES-E9xx  limits and failures of a transport
@@ -288,6 +289,12 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "model. They have not signed yet, or they signed another model, another step or "
             "another swarm.",
         ),
+        "QRES-E607": (
+            "members cannot change so",
+            "The change is for another roster, names a member that is not there or is there "
+            "already, or leaves too few members for `swarm.byzantine` and `swarm.quorum`. The "
+            "members stay as they are.",
+        ),
         "QRES-E701": (
             "hook raised",
             "A plugin raised an error. The message names the plugin and the hook.",
@@ -442,6 +449,10 @@ class RoundError(QresError):
 
 class ModelError(RoundError):
     """A model cannot be handed out, read or believed."""
+
+
+class RosterError(RoundError):
+    """The members cannot change so. They stay as they are."""
 
 
 class HookError(QresError):
