@@ -1,7 +1,7 @@
 """The envelope: what every message between nodes travels in.
 
 A deterministic CBOR map with integer keys. Everything but the authenticators is covered by
-:attr:`Envelope.signing_digest`, which binds the swarm, the kind, the round, the model, the sender,
+:attr:`Envelope.signing_digest`, which binds the swarm, the kind, the round, the head, the sender,
 the sequence number, the time and the payload, so that nothing signed in one place means anything in
 another.
 """
@@ -21,8 +21,8 @@ from qres_core.contract import canonical
 from qres_core.contract.errors import WireError
 from qres_core.contract.types import DIGEST_BYTES, NODE_ID_BYTES, NodeId
 
-VERSION: Final = 1
-SIGNING_DOMAIN: Final = b"qres/envelope/v1\0"
+VERSION: Final = 2
+SIGNING_DOMAIN: Final = b"qres/envelope/v2\0"
 MAX_NAME: Final = 64
 MAX_AUTHENTICATOR: Final = 4096
 MAX_AUTHENTICATORS: Final = 8
@@ -63,7 +63,8 @@ class Envelope:
         swarm: the swarm's name, 1..64 of ``A-Za-z0-9._/-``.
         kind: message kind, same alphabet: ``contribution``, ``proposal``, ``dialogue/secagg/1``.
         round: round number, 0..2**63-1.
-        model_digest: 32 bytes, the model the message is about.
+        head: 32 bytes, the head of the swarm's history that the message belongs to: it fixes model,
+            members and settings.
         sender: 32 bytes, the identity that signs.
         sequence: 0..2**63-1, increases with every message of the sender.
         time_ms: sender's clock, milliseconds since 1970, 0..2**63-1.
@@ -78,7 +79,7 @@ class Envelope:
     swarm: str
     kind: str
     round: int
-    model_digest: bytes
+    head: bytes
     sender: NodeId
     sequence: int
     time_ms: int
@@ -95,7 +96,7 @@ class Envelope:
             number = getattr(self, field)
             if type(number) is not int or not 0 <= number <= _U63:
                 raise _bad(field, "expected an integer in 0..2**63-1")
-        for field, size in (("model_digest", DIGEST_BYTES), ("sender", NODE_ID_BYTES)):
+        for field, size in (("head", DIGEST_BYTES), ("sender", NODE_ID_BYTES)):
             octets = getattr(self, field)
             if type(octets) is not bytes or len(octets) != size:
                 raise _bad(field, f"expected {size} bytes")
@@ -118,7 +119,7 @@ class Envelope:
             self.swarm,
             self.kind,
             self.round,
-            self.model_digest,
+            self.head,
             self.sender,
             self.sequence,
             self.time_ms,

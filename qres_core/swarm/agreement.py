@@ -107,7 +107,7 @@ def is_quorum(
         len(senders) == len(votes)
         and len(votes) >= threshold
         and all(
-            vote.kind == kind and vote.round == round_number and vote.model_digest == model
+            vote.kind == kind and vote.round == round_number and vote.head == model
             for vote in votes
         )
     )

@@ -154,7 +154,7 @@ class Collector:
         """
         quoted = decode_fetched(envelope.payload)
         blame = Blame.SENDER
-        if quoted.model_digest == self._position.model_digest:
+        if quoted.head == self._position.model_digest:
             verdict = self._context.kernel.quoted(quoted, now)
             if verdict is ACCEPT:
                 return quoted
@@ -180,7 +180,7 @@ class Collector:
         Answers may be lost, and must not multiply without end. Raises WireError: QRES-E401 to
         QRES-E404.
         """
-        model = envelope.model_digest
+        model = envelope.head
         here = model == self._position.model_digest
         gathering = self.gathering if here else self._past.get(model)
         if gathering is None:

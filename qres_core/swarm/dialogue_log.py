@@ -66,8 +66,8 @@ class Said:
             except WireError:
                 return None
             said = Said.read(quoted, roster)
-            here = (envelope.round, envelope.model_digest, self.plugin)
-            if said is None or (quoted.round, quoted.model_digest, said.plugin) != here:
+            here = (envelope.round, envelope.head, self.plugin)
+            if said is None or (quoted.round, quoted.head, said.plugin) != here:
                 return None
             return said.arrived(roster, authentic) if authentic(quoted) else None
 
@@ -109,7 +109,7 @@ class DialogueLog:
 
     def is_of(self, envelope: Envelope) -> bool:
         """Whether a message belongs to this round of this model."""
-        return envelope.round == self.number and envelope.model_digest == self.model
+        return envelope.round == self.number and envelope.head == self.model
 
     def size_of(self, author: NodeId) -> int:
         """Bytes of what is kept of an author, envelopes included."""

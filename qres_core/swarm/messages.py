@@ -214,7 +214,7 @@ def contribution_digest(envelope: Envelope) -> bytes:
     body = [
         envelope.swarm,
         envelope.round,
-        envelope.model_digest,
+        envelope.head,
         envelope.sender,
         envelope.payload_digest,
     ]
@@ -398,7 +398,7 @@ def said_id(envelope: Envelope) -> bytes:
         envelope.swarm,
         envelope.kind,
         envelope.round,
-        envelope.model_digest,
+        envelope.head,
         envelope.sender,
         envelope.payload_digest,
     ]

@@ -107,7 +107,7 @@ def verify(
 def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
     swarm, digest = config.swarm, model.digest
     members = {bytes.fromhex(text) for text in swarm.roster}
-    parents = {voucher.model_digest for voucher in model.vouchers}
+    parents = {voucher.head for voucher in model.vouchers}
     senders = {voucher.sender for voucher in model.vouchers}
     if len(senders) < len(model.vouchers):
         raise _refused("its certificate counts a node twice")

@@ -99,7 +99,7 @@ class Succession:
         # The highest that an honest voucher can have said: liars may say anything.
         rounds = sorted((voucher.round for voucher in snapshot.vouchers), reverse=True)
         made_in = rounds[swarm.byzantine]
-        parent = snapshot.vouchers[0].model_digest
+        parent = snapshot.vouchers[0].head
         child = model_digest(snapshot.vector, snapshot.step)
         parts.journal.record_model(made_in, snapshot.step, snapshot.vector, None)
         self._move(snapshot.vector, child, snapshot.step, made_in, parent)
@@ -247,7 +247,7 @@ class RoundMachine:
         kind = envelope.kind
         if kind in self._parts.of_any_round:
             self._parts.of_any_round[kind](envelope, now)
-        elif kind == DIGEST and self._parts.vouchers.knows(envelope.model_digest):
+        elif kind == DIGEST and self._parts.vouchers.knows(envelope.head):
             self._parts.vouchers.take(envelope)
         elif kind == SNAPSHOT:
             ended = self._succession.caught_up(envelope, now)
@@ -255,7 +255,7 @@ class RoundMachine:
                 self._go_on(ended, now)
         elif kind in {ENOUGH, STOP} and self.swarm.until:
             self._parts.until.take(envelope, now)
-        elif envelope.model_digest != self.model_digest:
+        elif envelope.head != self.model_digest:
             self._take_of_other_model(envelope, now)
         elif envelope.round > self.number and kind not in {CERTIFICATE, FETCHED}:
             self._parts.pace.keep(envelope, int(self.model.size))

@@ -130,7 +130,7 @@ class CatchingUp:
 
         Unless it is of a round before the model was left: its sender may just not have heard yet.
         """
-        past = self.past.get(envelope.model_digest)
+        past = self.past.get(envelope.head)
         if past is None:
             return False
         if envelope.round > past[0]:  # it went on without what was decided
@@ -143,7 +143,7 @@ class CatchingUp:
         Raises WireError: QRES-E401 to QRES-E404.
         """
         decided = envelope.kind == SYNC and decode_sync(envelope.payload)
-        peer, parent = envelope.sender, envelope.model_digest
+        peer, parent = envelope.sender, envelope.head
         position = self._position
         helped, certified = self._helped.get(peer, (-math.inf, b""))
         if parent == position.model_digest or now - helped < self._context.swarm.vote_timeout:
@@ -181,10 +181,10 @@ class Pace:
     def heard(self, envelope: Envelope) -> None:
         """Note which round its sender has reached, and from which model."""
         if envelope.round > self._highest.get(envelope.sender, (0, b""))[0]:
-            self._highest[envelope.sender] = envelope.round, envelope.model_digest
+            self._highest[envelope.sender] = envelope.round, envelope.head
             self._ahead.clear()
         if envelope.kind in _OF_A_ROUND or envelope.kind.startswith(DIALOGUE):
-            said = envelope.round, envelope.model_digest
+            said = envelope.round, envelope.head
             if said[0] > self._begun.get(envelope.sender, (0, b""))[0]:
                 self._begun[envelope.sender] = said
 

@@ -74,7 +74,7 @@ class Vouchers:
 
     def take(self, envelope: Envelope) -> None:
         """Take what a node says it holds. Raises WireError: QRES-E401 to QRES-E404."""
-        parent = envelope.model_digest
+        parent = envelope.head
         digest = decode_digest(envelope.payload)
         vouchers = self.by_parent.setdefault(parent, {})
         earlier, _message = vouchers.setdefault(envelope.sender, (digest, envelope))
@@ -145,7 +145,7 @@ def is_vouched(context: NodeContext, snapshot: Snapshot, now: float) -> bool:
     senders = {voucher.sender for voucher in vouchers}
     return (
         len(senders) == len(vouchers) >= context.vouched
-        and len({voucher.model_digest for voucher in vouchers}) == 1
+        and len({voucher.head for voucher in vouchers}) == 1
         and all(voucher.kind == DIGEST for voucher in vouchers)
         and all(decode_digest(voucher.payload) == digest for voucher in vouchers)
         and all(context.kernel.authentic(voucher, now) for voucher in vouchers)

@@ -146,7 +146,7 @@ class AuthenticatorContract:
             "swarm": f"{signed.swarm}2",
             "kind": "vote",
             "round": signed.round + 1,
-            "model_digest": _OTHER,
+            "head": _OTHER,
             "sender": _OTHER,
             "sequence": signed.sequence + 1,
             "time_ms": signed.time_ms + 1,

@@ -22,6 +22,7 @@ from qres_core.contract.wire import Envelope
 
 SWARM: Final = "testing"
 MODEL_DIGEST: Final = bytes(range(DIGEST_BYTES))
+HEAD: Final = MODEL_DIGEST[::-1]
 
 
 def make_node_ids(count: int) -> tuple[NodeId, ...]:
@@ -114,6 +115,7 @@ def make_round_info(
         roster=make_node_ids(nodes),
         quorum=nodes,
         byzantine=byzantine,
+        head=HEAD,
     )
 
 
@@ -150,7 +152,7 @@ def make_envelope(
     sequence: int = 0,
     time_ms: int = 1_700_000_000_000,
     swarm: str = SWARM,
-    model_digest: bytes = MODEL_DIGEST,
+    head: bytes = HEAD,
 ) -> Envelope:
     """A message without authenticators.
 
@@ -162,7 +164,7 @@ def make_envelope(
         sequence: sequence number of the sender.
         time_ms: sender's clock, milliseconds since 1970.
         swarm: the swarm's name.
-        model_digest: 32 bytes.
+        head: 32 bytes.
 
     Returns:
         the envelope; add authenticators with :meth:`~qres_core.Envelope.with_auth`.
@@ -174,7 +176,7 @@ def make_envelope(
         swarm=swarm,
         kind=kind,
         round=round_number,
-        model_digest=model_digest,
+        head=head,
         sender=make_node_ids(1)[0] if sender is None else sender,
         sequence=sequence,
         time_ms=time_ms,

@@ -71,7 +71,7 @@ def voucher(pair: SigningKey, digest: bytes, **changed: Any) -> Envelope:
         "swarm": "vouched",
         "kind": DIGEST,
         "round": 9,
-        "model_digest": PARENT,
+        "head": PARENT,
         "sender": pair.public,
         "sequence": 4,
         "time_ms": int(NOW * 1000),
@@ -105,7 +105,7 @@ def test_more_than_f_nodes_of_the_roster_are_believed() -> None:
 
 def mixed_parents() -> SwarmModel:
     model = made()
-    other = voucher(PAIRS[2], model.digest, model_digest=b"q" * 32)
+    other = voucher(PAIRS[2], model.digest, head=b"q" * 32)
     return attrs.evolve(model, vouchers=(*model.vouchers[:2], other))
 
 

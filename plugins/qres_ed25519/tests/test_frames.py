@@ -46,7 +46,7 @@ def _fields(frame: bytes, envelope: Envelope) -> dict[str, range]:
     for name, octets in {
         "swarm": envelope.swarm.encode(),
         "kind": envelope.kind.encode(),
-        "model_digest": envelope.model_digest,
+        "head": envelope.head,
         "sender": envelope.sender,
         "round": b"\x03\x18\x2a",
         "sequence": b"\x06\x18\x2b",
@@ -66,7 +66,7 @@ def _fields(frame: bytes, envelope: Envelope) -> dict[str, range]:
 EXPECTED = {
     "swarm": {"other-swarm", "frame-malformed", "frame-field-invalid"},
     "kind": {"ed25519:bad-signature", "frame-malformed", "frame-field-invalid"},
-    "model_digest": {"ed25519:bad-signature"},
+    "head": {"ed25519:bad-signature"},
     "sender": {"unknown-sender"},
     "round": {"ed25519:bad-signature", "frame-not-canonical"},
     "sequence": {"ed25519:bad-signature", "frame-not-canonical"},

@@ -221,7 +221,7 @@ def test_a_message_says_nothing_about_another(lab: Callable[..., Ed25519]) -> No
         "swarm": "testing2",
         "kind": "vote",
         "round": 2,
-        "model_digest": bytes(32),
+        "head": bytes(32),
         "sender": Ed25519().identity(b"o" * 32),
         "sequence": 1,
         "time_ms": 1,

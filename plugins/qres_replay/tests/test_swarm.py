@@ -176,7 +176,7 @@ def test_one_of_another_model_is_not_counted(
     other = attrs.evolve(
         source,
         round=machine.number,
-        model_digest=bytes(32),
+        head=bytes(32),
         sequence=500,
         time_ms=int(net.now * 1000),
     )

@@ -44,7 +44,7 @@ SAMPLE = Envelope(
     swarm="ward-7",
     kind="contribution",
     round=5,
-    model_digest=b"\x11" * 32,
+    head=b"\x11" * 32,
     sender=b"\x22" * 32,
     sequence=1000,
     time_ms=1_700_000_000_000,
@@ -55,7 +55,7 @@ COVERED: dict[str, Any] = {
     "swarm": "ward-8",
     "kind": "proposal",
     "round": 6,
-    "model_digest": b"\x12" * 32,
+    "head": b"\x12" * 32,
     "sender": b"\x23" * 32,
     "sequence": 1001,
     "time_ms": 1_700_000_000_001,
@@ -103,7 +103,7 @@ def test_an_envelope_comes_back_as_it_was_sent(envelope: Envelope) -> None:
 def test_the_signing_digest_is_the_one_computed_by_hand() -> None:
     body = (
         b"\x89"  # array of 9
-        b"\x01"  # version 1
+        b"\x02"  # version 2
         b"\x66ward-7"
         b"\x6ccontribution"
         b"\x05"
@@ -111,9 +111,9 @@ def test_the_signing_digest_is_the_one_computed_by_hand() -> None:
         b"\x1b\x00\x00\x01\x8b\xcf\xe5\x68\x00"  # 1700000000000
         b"\x58\x20" + hashlib.sha256(b"hello").digest()
     )
-    assert SAMPLE.signing_digest == hashlib.sha256(b"qres/envelope/v1\0" + body).digest()
+    assert SAMPLE.signing_digest == hashlib.sha256(b"qres/envelope/v2\0" + body).digest()
     assert SAMPLE.signing_digest.hex() == (
-        "149e3a4504562296cbb0938d32722271c149a5ef2c9b2a8e1897c600f61fc009"
+        "06a316ea4f3b3b5dabf2b5dd7423b7a295671516fec3d01563477f39d1353b65"
     )
 
 
@@ -161,7 +161,7 @@ def test_fields_that_run_into_each_other_have_different_digests() -> None:
         {"round": 2, "sequence": 1},
         {"sequence": 1, "time_ms": 2},
         {"sequence": 2, "time_ms": 1},
-        {"model_digest": b"\x22" * 32, "sender": b"\x11" * 32},
+        {"head": b"\x22" * 32, "sender": b"\x11" * 32},
         {"payload": b""},
         {"payload": hashlib.sha256(b"hello").digest()},
         {},
@@ -215,7 +215,7 @@ WRONG: list[tuple[str, Any]] = [
     *(("round", value) for value in BAD_NUMBERS),
     *(("sequence", value) for value in BAD_NUMBERS),
     *(("time_ms", value) for value in BAD_NUMBERS),
-    *(("model_digest", value) for value in BAD_OCTETS32),
+    *(("head", value) for value in BAD_OCTETS32),
     *(("sender", value) for value in BAD_OCTETS32),
     *(("payload", value) for value in ("text", None, 1, [b"x"])),
     *(("auth", value) for value in BAD_AUTHS),
@@ -242,7 +242,7 @@ def test_a_wrong_field_in_a_frame_is_refused_by_name(field: str, value: Any) -> 
 
 @pytest.mark.parametrize("value", [bytearray(b"x" * 32), memoryview(b"x" * 32)])
 def test_octets_that_can_change_are_refused(value: Any) -> None:
-    for field in ("model_digest", "sender", "payload"):
+    for field in ("head", "sender", "payload"):
         with pytest.raises(WireError, match=rf"envelope\.{field}"):
             attrs.evolve(SAMPLE, **{field: value})
     with pytest.raises(WireError, match=r"envelope\.auth"):
@@ -342,7 +342,7 @@ def test_a_frame_that_is_no_envelope_is_refused(value: object) -> None:
     assert refusal(cbor2.dumps(value, canonical=True)) == ("QRES-E402", "envelope")
 
 
-@pytest.mark.parametrize("version", [0, 2, -1, 2**63, "1", b"\1", None, True, [1]])
+@pytest.mark.parametrize("version", [0, 1, 3, -1, 2**63, "1", b"\1", None, True, [1]])
 def test_another_version_is_refused(version: object) -> None:
     assert refusal(frame(table(SAMPLE) | {0: version})) == ("QRES-E406", "envelope.version")
 

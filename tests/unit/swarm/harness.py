@@ -757,6 +757,6 @@ class Chaos:
         """The liar's message with another payload, signed with the liar's own key."""
         index = self.net.index_of[envelope.sender]
         forged = self.net.forge(
-            index, envelope.kind, payload, number=envelope.round, model=envelope.model_digest
+            index, envelope.kind, payload, number=envelope.round, model=envelope.head
         )
         return forged.to_bytes()

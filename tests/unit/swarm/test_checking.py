@@ -42,7 +42,7 @@ def unproved(net: Any, index: int, value: int = 10**6) -> Envelope:
 
 def attest(net: Any, index: int, envelope: Envelope, **more: Any) -> Envelope:
     payload = canonical.dumps([contribution_digest(envelope)])
-    return net.forge(index, "attestation", payload, number=1, model=envelope.model_digest, **more)
+    return net.forge(index, "attestation", payload, number=1, model=envelope.head, **more)
 
 
 def checkers(net: Any, index: int, number: int = 1) -> list[int]:

@@ -433,7 +433,7 @@ def test_a_contribution_is_named_by_what_it_says_and_not_by_when() -> None:
     changes: dict[str, Any] = {
         "swarm": "bed",
         "round": 2,
-        "model_digest": b"\x07" * 32,
+        "head": b"\x07" * 32,
         "sender": b"\x08" * 32,
         "payload": b"other",
     }

@@ -64,7 +64,7 @@ def test_more_than_f_signatures_of_members_are_a_proof() -> None:
         (THREE[:1], "1 nodes vouch for it, and 1 may lie"),
         ((THREE[0], THREE[0]), "its certificate counts a node twice"),
         (
-            (THREE[0], voucher(NODES[1], model_digest=b"q" * 32)),
+            (THREE[0], voucher(NODES[1], head=b"q" * 32)),
             "its vouchers name different models before it",
         ),
         ((THREE[0], voucher(NODES[1], swarm="other")), "a model of another swarm, 'other'"),

@@ -62,7 +62,7 @@ def votes_of(net: Any, index: int) -> dict[tuple[str, int, bytes], set[bytes | N
     for message in net.sent:
         if message.sender == index and message.kind in ("prevote", "precommit"):
             envelope = message.envelope
-            key = envelope.kind, envelope.round, envelope.model_digest
+            key = envelope.kind, envelope.round, envelope.head
             votes.setdefault(key, set()).add(decode_vote(envelope.payload))
     return votes
 
@@ -441,7 +441,7 @@ def test_a_locked_node_refuses_a_fresh_set_and_an_unlocked_one_takes_the_old(
     assert not net.forks()
     fresh = [m for m in net.sent if m.kind == "proposal" and m.round == 2]
     assert fresh  # node 2 proposed a set of its own, in vain
-    model = fresh[0].envelope.model_digest
+    model = fresh[0].envelope.head
     for locked in (1, 3):
         assert votes_of(net, locked)["prevote", 2, model] == {None}
     first = next(e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED)
