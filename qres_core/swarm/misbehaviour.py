@@ -81,7 +81,7 @@ class Misbehaviour:
     @property
     def head(self) -> bytes:
         """The head that the first message belongs to, 32 bytes."""
-        return self.messages[0].model_digest
+        return self.messages[0].head
 
     @property
     def digest(self) -> bytes:

@@ -106,7 +106,7 @@ def conflict(first: Envelope, second: Envelope, nodes: int) -> Misbehaviour | No
 
 
 def _place(message: Envelope) -> tuple[object, ...]:
-    return message.swarm, message.model_digest, message.sender, message.kind, message.round
+    return message.swarm, message.head, message.sender, message.kind, message.round
 
 
 def flaws(message: Envelope, premises: Premises) -> tuple[Fault, ...]:
@@ -163,7 +163,7 @@ def proves(item: Misbehaviour, premises: Premises, authentic: Callable[[Envelope
     """
     if item.subject not in premises.roster:
         return False
-    if any((m.swarm, m.model_digest) != (premises.swarm, premises.head) for m in item.messages):
+    if any((m.swarm, m.head) != (premises.swarm, premises.head) for m in item.messages):
         return False
     if item.fault is Fault.EQUIVOCATION:
         first, second = item.messages

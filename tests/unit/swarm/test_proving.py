@@ -50,7 +50,7 @@ def make(harness: ModuleType) -> Callable[..., Envelope]:
 
     def make(kind: str, payload: bytes, *, key: NodeId | None = None, **fields: Any) -> Envelope:
         at = next(counter)
-        values = {"swarm": "swarm", "round": ROUND, "model_digest": HEAD, "sender": LIAR, **fields}
+        values = {"swarm": "swarm", "round": ROUND, "head": HEAD, "sender": LIAR, **fields}
         envelope = Envelope(
             kind=kind, sequence=at, time_ms=1_700_000_000_000 + at, payload=payload, **values
         )
@@ -93,7 +93,7 @@ FLAWS: dict[str, tuple[Fault, str, bytes]] = {
     **{f"malformed {kind}": (Fault.MALFORMED_PAYLOAD, kind, canonical.dumps(7)) for kind in VOTES},
 }  # fmt: skip
 ALTERED: dict[str, Any] = {
-    "model_digest": OTHER,
+    "head": OTHER,
     "round": ROUND + 1,
     "sender": IDS[1],
     "swarm": "other",
@@ -182,7 +182,7 @@ def test_what_is_said_again_is_no_conflict(make: Callable[..., Envelope]) -> Non
 
 
 @pytest.mark.parametrize("case", CONFLICTS)
-@pytest.mark.parametrize("field", ["model_digest", "round", "swarm"])
+@pytest.mark.parametrize("field", ["head", "round", "swarm"])
 def test_messages_of_two_places_are_no_conflict(
     case: str, field: str, make: Callable[..., Envelope]
 ) -> None:
@@ -225,9 +225,9 @@ def evidence_in(net: Any, index: int) -> list[Misbehaviour]:
     found: list[Misbehaviour] = []
     ids = net.ids
     for message in signed.values():
-        places[message.model_digest, message.kind, message.round].append(message)
+        places[message.head, message.kind, message.round].append(message)
         premises = Premises(
-            message.swarm, message.model_digest, ids, net.raw_swarm["quorum"],
+            message.swarm, message.head, ids, net.raw_swarm["quorum"],
             lambda number: ids[number % len(ids)],
         )  # fmt: skip
         found += (Misbehaviour.of(fault, message) for fault in flaws(message, premises))
