@@ -1,0 +1,244 @@
+"""Changes of the members that wait at a node until a set carries them.
+
+Operators hand them over as files: ``roster/`` in the node's folder holds one for each change, and
+the node reads it again when a round begins. Nothing else is trusted about a file: only authentic
+signatures of members are kept, and a change is proposed once enough of them are there.
+
+The node keeps the roster of now beside them, in ``roster/members``, for the operators' commands.
+What the node itself goes by is in its journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import (
+    ConfigError,
+    QresError,
+    RosterError,
+    RoundError,
+    WireError,
+)
+from qres_core.contract.stores import make_folder, read_file, replace_file
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.roster import MAX_CHANGE_BYTES, MAX_MEMBERS, Roster, RosterChange, authorised
+
+FOLDER: Final = "roster"
+"""In a node's folder: pending changes, and the roster of now."""
+CURRENT: Final = "members"
+"""In that folder: the swarm's name and the roster of now."""
+SUFFIX: Final = ".change"
+MAX_PENDING: Final = 64
+"""Changes that a node keeps; what comes beyond them is left out until some of them are void."""
+MAX_FILES: Final = 256
+"""Files that a node looks at."""
+_MAX_CURRENT: Final = 32 * MAX_MEMBERS + 1024
+
+Authentic = Callable[[Envelope], bool]
+"""Whether a quoted message was made by its sender."""
+Approved = Callable[[bytes, bytes], bool]
+"""Whether the swarm's authority signed a digest with these bytes."""
+_Stamp = tuple[int, int, int, int]
+
+
+@attrs.define(eq=False)
+class PendingChanges:
+    """Changes of one roster that wait, with the authentic signatures of its members."""
+
+    swarm: str  # the swarm's name
+    roster: Roster  # that of now
+    _held: dict[bytes, RosterChange] = attrs.field(factory=dict[bytes, RosterChange], init=False)
+
+    @property
+    def waiting(self) -> tuple[RosterChange, ...]:
+        """What waits, ascending by digest."""
+        return tuple(self._held[digest] for digest in sorted(self._held))
+
+    def offer(self, change: RosterChange, authentic: Authentic) -> None:
+        """Take a change, or its further signatures.
+
+        Raises RosterError: QRES-E607 for a change of another swarm or roster, an impossible one,
+        and one too many.
+
+        Complexity: a call of ``authentic`` for each member that signed.
+        """
+        if change.swarm != self.swarm:
+            what = f"it is of the swarm {change.swarm!r}, and this is {self.swarm!r}"
+            raise RosterError.of("QRES-E607", "change.swarm", what, "take the file of this swarm")
+        self.roster.after(change)
+        held = self._held.get(change.digest)
+        if held is None and len(self._held) >= MAX_PENDING:
+            what = f"{MAX_PENDING} changes wait already"
+            fix = "remove files of changes that nobody wants any more"
+            raise RosterError.of("QRES-E607", "change", what, fix)
+        fresh = change.of_members(self.roster, authentic)
+        self._held[change.digest] = fresh if held is None else merged(held, fresh)
+
+    def ready(self, authentic: Authentic, approved: Approved | None = None) -> RosterChange | None:
+        """The change to propose: of those that are authorised now, the first by digest.
+
+        Arguments as for :func:`~qres_core.swarm.roster.authorised`. Signatures are checked again: a
+        member may have lost its certificate since.
+        """
+        for change in self.waiting:
+            if authorised(change, self.roster, self.swarm, authentic, approved):
+                return change
+        return None
+
+    def refresh(self, authentic: Authentic) -> None:
+        """Look for what operators handed over since; here nobody can."""
+
+    def settle(self, roster: Roster) -> None:
+        """The roster is another one now: what waited for the last one is void."""
+        if roster.digest != self.roster.digest:
+            self.roster = roster
+            self._held.clear()
+
+
+def read_change(path: Path) -> RosterChange:
+    """Read a change from a file. Who signed it is not checked.
+
+    Raises ConfigError: QRES-E101 for what cannot be read or is too large. Raises WireError:
+    QRES-E401 to QRES-E406 for what is no change.
+    """
+    return RosterChange.from_bytes(read_file(path, MAX_CHANGE_BYTES))
+
+
+def hand_over(home: Path, change: RosterChange) -> Path:
+    """Put a change into a node's folder, with the signatures of the file that may be there.
+
+    ``home``: the node's folder. Returns the file. Raises RoundError: QRES-E602 when the disk does
+    not take it. Raises ConfigError and WireError as :func:`read_change` for the file that is there.
+    """
+    path = home / FOLDER / f"{change.digest.hex()}{SUFFIX}"
+    _make(path.parent)
+    if path.exists():
+        change = merged(read_change(path), change)
+    replace_file(path, change.to_bytes())
+    return path
+
+
+def merged(held: RosterChange, further: RosterChange) -> RosterChange:
+    """A change with the signatures of both copies, and the later copy's approval if it has one."""
+    approval = further.approval or held.approval
+    return attrs.evolve(held.signed(further.signatures), approval=approval)
+
+
+def write_members(home: Path, swarm: str, roster: Roster) -> None:
+    """Keep the roster of now in a node's folder, for operators.
+
+    Raises RoundError: QRES-E602 when the disk does not take it.
+    """
+    path = home / FOLDER / CURRENT
+    _make(path.parent)
+    replace_file(path, canonical.dumps([swarm, roster.raw()]))
+
+
+def read_members(home: Path, swarm: str) -> Roster | None:
+    """The roster that a node kept for operators; ``None`` where no node ran in the folder yet.
+
+    Raises RoundError: QRES-E602 for a file that is damaged or of another swarm.
+    """
+    path = home / FOLDER / CURRENT
+    if not path.exists():
+        return None
+    try:
+        value = canonical.loads(read_file(path, _MAX_CURRENT), max_bytes=_MAX_CURRENT)
+        if canonical.is_list(value) and len(value) == 2 and value[0] == swarm:
+            return Roster.from_raw(value[1])
+        what = "is not the roster of this swarm"
+    except (ConfigError, WireError) as error:
+        what = error.problems[0].what
+    fix = "start the node: it writes the file again"
+    raise RoundError.of("QRES-E602", str(path), what, fix)
+
+
+def _make(folder: Path) -> None:
+    try:
+        make_folder(folder)
+    except OSError as error:
+        what = error.strerror or str(error)
+        raise RoundError.of("QRES-E602", str(folder), what, "give the node a folder") from error
+
+
+def _files(home: Path) -> list[Path]:
+    """The files of changes, by name, at most :data:`MAX_FILES`."""
+    try:
+        return sorted((home / FOLDER).glob(f"*{SUFFIX}"))[:MAX_FILES]
+    except OSError:
+        return []
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes when a file does; ``None`` for one that is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+@attrs.define(eq=False)
+class RosterFolder(PendingChanges):
+    """The pending changes in a node's folder, which operators fill.
+
+    Files are the truth: one that is taken away is no longer proposed. The node removes a file when
+    its change is void, and leaves what it cannot read.
+
+    Args:
+        swarm: the swarm's name.
+        roster: that of now; it is written for operators to see.
+        home: the node's folder; ``roster/`` in it is made.
+
+    Raises:
+        RoundError: QRES-E602 when the disk does not take it.
+    """
+
+    home: Path
+    # why a file is not taken, by its name; for the log and the status
+    problems: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
+    _seen: dict[str, _Stamp] = attrs.field(factory=dict[str, _Stamp], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        write_members(self.home, self.swarm, self.roster)
+
+    def refresh(self, authentic: Authentic) -> None:
+        """Read the files again if any of them is new, other or gone. Refuses none with an error."""
+        found = {path: stamp for path in _files(self.home) if (stamp := _stamp(path)) is not None}
+        seen = {path.name: stamp for path, stamp in found.items()}
+        if seen == self._seen:
+            return
+        self._seen = seen
+        self._held.clear()
+        self.problems.clear()
+        for path in found:
+            try:
+                self._take(path, authentic)
+            except (QresError, OSError) as error:
+                self.problems[path.name] = str(error)
+
+    def _take(self, path: Path, authentic: Authentic) -> None:
+        change = read_change(path)
+        if change.swarm == self.swarm and change.epoch < self.roster.epoch:
+            path.unlink(missing_ok=True)  # decided, or never to be
+        elif change.swarm == self.swarm and change.epoch > self.roster.epoch:
+            what = f"it is for roster {change.epoch}, and this node knows {self.roster.epoch}"
+            self.problems[path.name] = f"{what}: it waits until the node has caught up"
+        else:
+            self.offer(change, authentic)
+
+    def settle(self, roster: Roster) -> None:
+        """The roster is another one now: void files go, and operators see the new one.
+
+        Raises RoundError: QRES-E602 when the disk does not take the roster.
+        """
+        if roster.digest == self.roster.digest:
+            return
+        super().settle(roster)
+        write_members(self.home, self.swarm, roster)
+        self._seen.clear()
