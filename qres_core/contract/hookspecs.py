@@ -90,7 +90,13 @@ class HookSpecs:
         """Return the authenticator of an outgoing message, at most 4096 bytes."""
 
     @hookspec
-    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> Verdict:
+    def authenticate(
+        self,
+        envelope: Envelope,
+        source: NodeId,
+        now: float,
+        quoted: bool,  # noqa: FBT001 - plugins ask for it by name
+    ) -> Verdict:
         """Decide whether the claimed sender made the message and may take part."""
 
     @hookspec

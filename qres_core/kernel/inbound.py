@@ -7,6 +7,7 @@ with it is laid on its source, or on nobody.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Protocol
 
 import attrs
@@ -51,15 +52,20 @@ class Defences(Protocol):
 
     @property
     def roster(self) -> frozenset[NodeId]:
-        """Identities of all nodes."""
+        """Identities of the present members."""
         ...
 
     def standing(self, sender: NodeId) -> Standing:
         """How much a node counts, and whether it is banned."""
         ...
 
-    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> tuple[Verdict, str]:
-        """Whether the claimed sender made it; with the plugin that refuses."""
+    def authenticate(
+        self, envelope: Envelope, source: NodeId, now: float, *, quoted: bool = False
+    ) -> tuple[Verdict, str]:
+        """Whether the claimed sender made it; unless quoted, also whether it may take part now.
+
+        With the plugin that refuses.
+        """
         ...
 
     def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
@@ -124,15 +130,19 @@ def _banned(defences: Defences, envelope: Envelope) -> Rejection:
     return defences.refuse(Fault.BANNED, Blame.NOBODY, None, KERNEL, envelope.round)
 
 
-def quoted(defences: Defences, envelope: Envelope, now: float) -> Verdict:
-    """Whether a message quoted inside another was made by its sender.
+def quoted(
+    defences: Defences, envelope: Envelope, now: float, members: Collection[NodeId]
+) -> Verdict:
+    """Whether a message quoted inside another was made by its sender, one of ``members``.
 
-    Like :func:`take` without the replay check: a quoted message was delivered before. Who quotes it
-    may not have made it, so its sender stands for the source. Returns the verdict. It blames nobody
-    where another honest node may find otherwise.
+    Like :func:`take` without the replay check: a quoted message was delivered before. It belongs to
+    its own time. Who was a member then is for the caller to know, and whether its author may take
+    part now is not asked: a proof must not end with a certificate, and nobody is to blame for
+    quoting what was valid. Who quotes it may not have made it, so its sender stands for the source.
+    Returns the verdict. It blames nobody where another honest node may find otherwise.
     """
     if envelope.swarm != defences.swarm.name:
         return _FOREIGN
-    if envelope.sender not in defences.roster:
+    if envelope.sender not in members:
         return _STRANGE
-    return defences.authenticate(envelope, envelope.sender, now)[0]
+    return defences.authenticate(envelope, envelope.sender, now, quoted=True)[0]

@@ -8,7 +8,7 @@ the plugin.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -83,6 +83,7 @@ class Kernel:
         self.rejections: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
         self.roster: frozenset[NodeId] = frozenset()
+        self.banned: frozenset[NodeId] = frozenset()
         # One manager per plugin: results keep their author, order is file order, and plugins need
         # be neither hashable nor different from each other.
         managers = [(plugin, _hold(plugin)) for plugin in enabled]
@@ -205,7 +206,9 @@ class Kernel:
         return b""
 
     def admit(self, peer: NodeId, credential: bytes) -> Verdict:
-        """Whether a neighbour may connect: every admitting plugin must accept."""
+        """Whether a neighbour may connect: a member, not banned, whom every plugin admits."""
+        if peer not in self.roster:
+            return reject(str(Fault.UNKNOWN_SENDER))
         if self.standing(peer).banned:
             return reject(str(Fault.BANNED))
         return self._verdict("admit", {"peer": peer, "credential": credential})[0]
@@ -224,12 +227,21 @@ class Kernel:
             what = "judges updates by held-out examples, but the node's trainer keeps none"
             fix = "give the trainer validate(vector), or set trainer.task.held_out"
             raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
-        self.roster = frozenset(node_info.roster)
+        self.enter(frozenset(node_info.roster))
         node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
         for plugin in self.enabled:
             plugin.keeps_its_word()
+
+    def enter(self, roster: frozenset[NodeId], banned: frozenset[NodeId] = frozenset()) -> None:
+        """Judge by these members from now on; called when a height begins, before its round opens.
+
+        ``roster``: the members of the height; ``banned``: those of them that the swarm agreed to
+        ban, whatever this node's reputation plugin thinks of them. Until the first call the roster
+        of ``setup`` counts, and nobody is banned by agreement.
+        """
+        self.roster, self.banned = roster, banned
 
     def teardown(self) -> None:
         """Run ``teardown`` of every plugin in reverse order; errors come together at the end."""
@@ -337,16 +349,24 @@ class Kernel:
         """
         return inbound.take(self, frame, source, now)
 
-    def authentic(self, envelope: Envelope, now: float) -> bool:
-        """Whether a message quoted inside another was made by its sender."""
-        return self.quoted(envelope, now) is ACCEPT
+    def authentic(
+        self, envelope: Envelope, now: float, members: Collection[NodeId] | None = None
+    ) -> bool:
+        """Whether a message quoted inside another was made by its sender; see :meth:`quoted`."""
+        return self.quoted(envelope, now, members) is ACCEPT
 
-    def quoted(self, envelope: Envelope, now: float) -> Verdict:
+    def quoted(
+        self, envelope: Envelope, now: float, members: Collection[NodeId] | None = None
+    ) -> Verdict:
         """The verdict on who made a message quoted inside another.
 
-        It blames nobody where another honest node may find otherwise.
+        ``members``: who was a member at the height that the message belongs to; left out, the
+        present members. What expired or was revoked since does not count, see
+        :func:`qres_core.kernel.inbound.quoted`. It blames nobody where another honest node may find
+        otherwise.
         """
-        return inbound.quoted(self, envelope, now)
+        known = self.roster if members is None else members
+        return inbound.quoted(self, envelope, now, known)
 
     def trimmed(self, envelope: Envelope) -> Envelope:
         """A message with the authenticators of this node's signing plugins alone.
@@ -360,9 +380,15 @@ class Kernel:
             {name: envelope.auth[name] for name in envelope.auth.keys() & names}
         )
 
-    def authenticate(self, envelope: Envelope, source: NodeId, now: float) -> tuple[Verdict, str]:
-        """The first refusing verdict on who made a message, and its author."""
-        return self._verdict("authenticate", {"envelope": envelope, "source": source, "now": now})
+    def authenticate(
+        self, envelope: Envelope, source: NodeId, now: float, *, quoted: bool = False
+    ) -> tuple[Verdict, str]:
+        """The first refusing verdict on who made a message, and its author.
+
+        ``quoted``: whether another message holds it; then it is not asked who may take part now.
+        """
+        arguments = {"envelope": envelope, "source": source, "now": now, "quoted": quoted}
+        return self._verdict("authenticate", arguments)
 
     def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
         """The first refusing verdict on whether a message is new, and its author."""
@@ -447,7 +473,12 @@ class Kernel:
         return verdicts if len(verdicts) == len(contributions) else None
 
     def standing(self, sender: NodeId) -> Standing:
-        """What the reputation plugin says of a node; full standing without one."""
+        """What the reputation plugin says of a node; full standing without one.
+
+        Whom the swarm agreed to ban is banned, whatever the plugin says.
+        """
+        if sender in self.banned:
+            return Standing(0, banned=True)
         for name, caller in self._callers["reputation"]:
             try:
                 results = caller(sender=sender)

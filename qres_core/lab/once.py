@@ -29,7 +29,7 @@ KEPT: Final = 65_536
 
 def _message(arguments: dict[str, Any]) -> tuple[object, ...]:
     envelope: Envelope = arguments["envelope"]
-    return envelope.signing_digest, *envelope.auth.items()
+    return envelope.signing_digest, arguments["quoted"], *envelope.auth.items()
 
 
 def _contribution(arguments: dict[str, Any]) -> tuple[object, ...]:

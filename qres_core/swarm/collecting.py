@@ -147,15 +147,20 @@ class Collector:
         )
         return Held(contribution, envelope)
 
-    def quoted(self, envelope: Envelope, now: float) -> Envelope | None:
+    def quoted(self, envelope: Envelope, now: float, *, decided: bool) -> Envelope | None:
         """The contribution that a ``fetched`` message quotes, ``None`` if it is refused.
 
+        Unless a set is ``decided``, its author must be one that may take part now: a quote is no
+        way in for who was revoked. What is decided is merged whatever became of its author.
         Raises WireError: QRES-E401 to QRES-E404.
         """
         quoted = decode_fetched(envelope.payload)
         blame = Blame.SENDER
         if quoted.head == self._position.model_digest:
-            verdict = self._context.kernel.quoted(quoted, now)
+            kernel = self._context.kernel
+            verdict = kernel.quoted(quoted, now)
+            if verdict is ACCEPT and not decided:
+                verdict, _plugin = kernel.authenticate(quoted, quoted.sender, now)
             if verdict is ACCEPT:
                 return quoted
             if verdict.blame is Blame.NOBODY:  # whoever helps out may see it otherwise

@@ -379,7 +379,8 @@ class Round:
             if self.decided is None:
                 self.voting.take_certificate(envelope, now)
         elif kind == FETCHED:
-            quoted = parts.collector.quoted(envelope, now)
+            decided = self.voting.decision() is not None
+            quoted = parts.collector.quoted(envelope, now, decided=decided)
             if quoted is not None:
                 self._take_contribution(quoted)
         elif kind == CONTRIBUTION:

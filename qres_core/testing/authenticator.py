@@ -112,6 +112,18 @@ class AuthenticatorContract:
             if verdict.blame is Blame.SENDER:
                 broken("QRES-AUTH-6", f"a forgery with another {what} blamed the claimed sender")
 
+    def test_auth_7_quotes_last(self) -> None:
+        """QRES-AUTH-7: a quoted message is accepted at any time, and a forged one never."""
+        plugin = self.make()
+        signed = self._signed(plugin, b"payload")
+        verdict = self._verdict("QRES-AUTH-7", plugin, signed, quoted=True)
+        if verdict is not ACCEPT:
+            what = f"its own signature was rejected in a quote of another time: {verdict.reason}"
+            broken("QRES-AUTH-7", what)
+        for what, forged in self._transplants(signed):
+            if self._verdict("QRES-AUTH-7", plugin, forged, quoted=True).accepted:
+                broken("QRES-AUTH-7", f"accepted in a quote: another {what} under the signature")
+
     # ── how they are checked ──────────────────────────────────────────────────────────────────
 
     def _signed(self, plugin: object, payload: bytes) -> Envelope:
@@ -123,12 +135,15 @@ class AuthenticatorContract:
             broken("QRES-AUTH-2", f"sign returned more than {MAX_AUTHENTICATOR} bytes")
         return envelope.with_auth({self.name: results[0]})
 
-    def _verdict(self, rule: str, plugin: object, envelope: Envelope) -> Verdict:
+    def _verdict(
+        self, rule: str, plugin: object, envelope: Envelope, *, quoted: bool = False
+    ) -> Verdict:
         __tracebackhide__ = True
         source = make_node_ids(2)[1]
+        now = 0.0 if quoted else envelope.time_ms / 1000
         try:
             results = host(plugin, name=self.name).hook.authenticate(
-                envelope=envelope, source=source, now=envelope.time_ms / 1000
+                envelope=envelope, source=source, now=now, quoted=quoted
             )
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises
             broken(rule, f"authenticate raised {type(error).__name__}: {error}", error)

@@ -35,6 +35,7 @@ RULES: Final[Mapping[str, str]] = MappingProxyType(
         "QRES-AUTH-4": "rejects every flipped bit of the authenticator",
         "QRES-AUTH-5": "binds every field of the message",
         "QRES-AUTH-6": "never blames the claimed sender for a forgery",
+        "QRES-AUTH-7": "accepts what it signed in a quote of any time, and no forged quote",
         "QRES-TRN-1": "is a transport the kernel takes",
         "QRES-TRN-2": "broadcasts to all others",
         "QRES-TRN-3": "sends to one node and proves who sent",

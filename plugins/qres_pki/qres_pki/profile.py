@@ -42,6 +42,12 @@ ROLE_OF_KIND: Final[Mapping[str, str]] = MappingProxyType(
         "certificate": AGGREGATE,
         "digest": AGGREGATE,
         "snapshot": AGGREGATE,
+        "choice/proposal": AGGREGATE,
+        "choice/prevote": AGGREGATE,
+        "choice/precommit": AGGREGATE,
+        "outcome/proposal": AGGREGATE,
+        "outcome/prevote": AGGREGATE,
+        "outcome/precommit": AGGREGATE,
     }
 )
 """The role that a message kind asks for. Other kinds are open to every role."""

@@ -129,8 +129,9 @@ class Swarm:
         *,
         kind: str = "contribution",
         now: float = NOW,
+        quoted: bool = False,
     ) -> Verdict:
-        return plugin.authenticate(self.envelope(sender, credential, kind), now)
+        return plugin.authenticate(self.envelope(sender, credential, kind), now, quoted)
 
     def odd(
         self,

@@ -37,6 +37,7 @@ from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.memory import Memory
+from qres_core.testing import make_envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,6 +188,58 @@ def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
     result = play(**swarm.options())
     assert all(members(record.number) == set(KEYS) for record in result.closed)
     assert any("pki:role-missing" in record.rejected for record in result.rounds)
+
+
+def kernel_of(node: int, **pki: Any) -> Kernel:
+    """The plugins of one node, set up, as :func:`play` has them."""
+    kinds = {"memory": Memory, "mean": Mean, "signer": Signer, "pki": Pki}
+    swarm = {"name": "testing", "nodes": NODES, "byzantine": 0, "quorum": 3, "insecure": True}
+    tables: dict[str, Any] = {"memory": {}, "mean": {}, "signer": {}, "pki": pki}
+    installed = {name: Installed.local(name, kind) for name, kind in kinds.items()}
+    kernel = Kernel.from_config(
+        parse({"swarm": swarm, "plugins": tables}, source="test"), installed=installed
+    )
+    seed = node_ids(NODES, 0)[node]
+    assert kernel.identity(seed) == KEYS[node]
+    kernel.setup(NodeInfo(KEYS[node], "testing", tuple(sorted(KEYS)), seed=0))
+    return kernel
+
+
+@pytest.mark.parametrize("why", ["revoked", "expired", "unreadable"])
+def test_votes_prove_what_they_proved_whatever_becomes_of_the_certificate(
+    swarm: Any, why: str
+) -> None:
+    """A proof that some nodes no longer accept stops a swarm for good, without any liar."""
+    for key in KEYS:
+        swarm.issue(key, start=START - DAY, days=30 if key != VICTIM else 2)
+    here, victim = kernel_of(0, **swarm.options()), kernel_of(3, **swarm.options())
+    vote = victim.sign(
+        make_envelope(sender=VICTIM, kind="prevote", swarm="testing", payload=b"digest")
+    )
+    now = float(START + 1)
+    assert here.authentic(vote, now)
+    assert here.authenticate(vote, VICTIM, now)[0] is ACCEPT
+    if why == "revoked":
+        swarm.revoke(VICTIM, now=START)
+    elif why == "expired":
+        now += 2 * DAY
+    else:
+        swarm.crl.write_bytes(b"torn")
+    live, plugin = here.authenticate(vote, VICTIM, now)
+    assert (live.accepted, plugin, live.blame) == (False, "pki", Blame.NOBODY)
+    assert here.quoted(vote, now) is ACCEPT
+    forged = [
+        attrs.evolve(vote, payload=b"other digest"),
+        vote.with_auth({**vote.auth, "signer": bytes(64)}),
+        vote.with_auth({"pki": vote.auth["pki"]}),
+        attrs.evolve(vote, sender=KEYS[1]),
+    ]
+    assert not any(here.authentic(item, now) for item in forged)
+    here.enter(frozenset(KEYS) - {VICTIM})
+    assert not here.authentic(vote, now)
+    assert here.authentic(vote, now, KEYS), "it counts at the height at which it was a member"
+    here.teardown()
+    victim.teardown()
 
 
 def test_without_the_plugin_revocation_changes_nothing(running: Any) -> None:

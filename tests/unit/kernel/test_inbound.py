@@ -29,7 +29,7 @@ from qres_core.contract.wire import MAX_AUTHENTICATOR
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.testing.builders import make_envelope, make_node_ids
+from qres_core.testing.builders import make_envelope, make_node_ids, make_node_info
 
 MakeKernel = Callable[..., Kernel]
 SENDER, LINK, OTHER, _FOURTH = make_node_ids(4)
@@ -324,6 +324,74 @@ def test_a_quoted_message_is_authenticated_and_not_checked_for_replay(parts: Par
     assert not parts.kernel.authentic(forged(), 0.0)
     assert not parts.kernel.authentic(signed(parts, swarm="other"), 0.0)
     assert not parts.kernel.authentic(signed(parts, sender=STRANGER), 0.0)
+
+
+@attrs.define
+class Revoking:
+    """Lets nobody speak any more; quoted messages are not its concern, as of ``qres-pki``."""
+
+    @hookimpl
+    def authenticate(self, quoted: bool) -> Verdict:  # noqa: FBT001 - a hook's argument
+        return ACCEPT if quoted else reject("revoked")
+
+
+def test_a_quoted_message_outlives_the_right_of_its_author_to_speak(
+    make_kernel: MakeKernel,
+) -> None:
+    kernel = make_kernel({"mac": Mac, "list": Revoking, "replay": Replay}, insecure=False)
+    good = kernel.sign(make_envelope(sender=SENDER))
+    assert isinstance(kernel.inbound(good.to_bytes(), LINK, 0.0), Rejection)
+    assert kernel.authentic(good, 0.0)
+    assert kernel.quoted(forged(), 0.0) == reject("bad-tag", blame=Blame.LINK)
+
+
+def test_a_quoted_message_is_judged_by_the_members_of_its_own_height(parts: Parts) -> None:
+    kernel, old = parts.kernel, signed(parts)
+    kernel.enter(kernel.roster - {SENDER})
+    assert not kernel.authentic(old, 0.0)
+    assert kernel.authentic(old, 0.0, frozenset({SENDER, OTHER}))
+    assert not kernel.authentic(forged(), 0.0, frozenset({SENDER, OTHER}))
+    assert not kernel.authentic(signed(parts, sender=STRANGER), 0.0, frozenset({SENDER}))
+    kernel.enter(frozenset({SENDER, OTHER}), frozenset({SENDER}))
+    assert kernel.authentic(old, 0.0), "a ban takes nothing back that was said before"
+
+
+# ── members that change ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_height_begins_with_the_members_it_is_told_of(parts: Parts) -> None:
+    kernel = parts.kernel
+    assert parts.refused(signed(parts, sender=STRANGER)).reason == Fault.UNKNOWN_SENDER
+    kernel.enter((kernel.roster | {STRANGER}) - {SENDER})
+    assert parts.passes(signed(parts, sender=STRANGER))
+    assert parts.refused(signed(parts, sequence=7)).reason == Fault.UNKNOWN_SENDER
+    assert kernel.admit(STRANGER, b"") is ACCEPT
+    assert kernel.admit(SENDER, b"").reason == Fault.UNKNOWN_SENDER
+
+
+def test_whom_the_swarm_agreed_to_ban_is_banned_here(parts: Parts) -> None:
+    kernel = parts.kernel
+    kernel.enter(kernel.roster, frozenset({SENDER}))
+    assert kernel.standing(SENDER) == Standing(0, banned=True)
+    refused = parts.refused(signed(parts))
+    assert (refused.reason, refused.blame, refused.subject) == (Fault.BANNED, Blame.NOBODY, None)
+    assert kernel.admit(SENDER, b"").reason == Fault.BANNED
+    assert parts.passes(signed(parts, sender=OTHER))
+    asked = len(parts.mac.asked)
+    assert isinstance(
+        kernel.inbound(signed(parts, sender=OTHER).to_bytes(), SENDER, 0.0), Rejection
+    )
+    assert len(parts.mac.asked) == asked, "its frames are refused before a signature is checked"
+    kernel.enter(kernel.roster)
+    assert parts.passes(signed(parts, sequence=9))
+
+
+def test_the_members_of_setup_count_until_a_height_begins(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel({})
+    assert not kernel.banned
+    info = make_node_info(nodes=2)
+    kernel.setup(info)
+    assert (kernel.roster, kernel.banned) == (frozenset(info.roster), frozenset())
 
 
 # ── signing ───────────────────────────────────────────────────────────────────────────────────────

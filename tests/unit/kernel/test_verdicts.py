@@ -45,7 +45,7 @@ def naive(*plugins: object) -> bool:
     for plugin in plugins:
         manager.register(plugin)
     message = make_envelope(sender=SENDER)
-    results = manager.hook.authenticate(envelope=message, source=LINK, now=0.0)
+    results = manager.hook.authenticate(envelope=message, source=LINK, now=0.0, quoted=False)
     accepted = all(results)
     for result in results:
         if isinstance(result, Coroutine):

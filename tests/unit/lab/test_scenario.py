@@ -152,11 +152,13 @@ def test_a_signature_is_checked_once_for_each_message_and_signature() -> None:
     payload = canonical.dumps(b"x")
     envelope = Envelope("s", "vote", 3, bytes(32), b"a" * 32, 5, 1, payload, {"sign": b"1"})
     for _node in range(3):
-        assert ask(envelope=envelope) == [ACCEPT]
+        assert ask(envelope=envelope, quoted=False) == [ACCEPT]
     assert len(asked.seen) == 1
-    ask(envelope=envelope.with_auth({"sign": b"2"}))
-    ask(envelope=attrs.evolve(envelope, sequence=6))
+    ask(envelope=envelope.with_auth({"sign": b"2"}), quoted=False)
+    ask(envelope=attrs.evolve(envelope, sequence=6), quoted=False)
     assert len(asked.seen) == 3
+    ask(envelope=envelope, quoted=True)  # it may be accepted in a quote alone
+    assert len(asked.seen) == 4
 
 
 def test_what_is_not_named_is_asked_as_before() -> None:

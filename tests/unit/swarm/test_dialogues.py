@@ -652,10 +652,10 @@ def test_who_hands_on_what_another_holds_for_revoked_is_not_blamed(
     kernel = net.machine(0).kernel
     judge = kernel.authenticate
 
-    def authenticate(envelope: Any, source: NodeId, now: float) -> Any:
+    def authenticate(envelope: Any, source: NodeId, now: float, **how: bool) -> Any:
         if envelope.sender == net.ids[LIAR]:
             return reject("revoked", blame=blame), "mac"
-        return judge(envelope, source, now)
+        return judge(envelope, source, now, **how)
 
     monkeypatch.setattr(kernel, "authenticate", authenticate)
     net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [1])

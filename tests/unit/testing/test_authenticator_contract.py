@@ -121,6 +121,28 @@ class BlamesTheSender(Mac):
         return reject("bad-tag", blame=Blame.SENDER)
 
 
+@attrs.frozen
+class JudgesQuotesByTheClock(Mac):
+    @hookimpl
+    def authenticate(  # type: ignore[override]
+        self, envelope: Envelope, now: float
+    ) -> Verdict:
+        if abs(now - envelope.time_ms / 1000) > 60:
+            return reject("expired")
+        return self.judge(envelope, envelope.auth.get("mac", b""))
+
+
+@attrs.frozen
+class BelievesQuotes(Mac):
+    @hookimpl
+    def authenticate(  # type: ignore[override]
+        self,
+        envelope: Envelope,
+        quoted: bool,  # noqa: FBT001 - a hook's argument
+    ) -> Verdict:
+        return ACCEPT if quoted else self.judge(envelope, envelope.auth.get("mac", b""))
+
+
 BROKEN = [
     (NotAttrsMac, "QRES-AUTH-1"),
     (OneHalf, "QRES-AUTH-1"),
@@ -132,6 +154,8 @@ BROKEN = [
     (SignsThePayloadOnly, "QRES-AUTH-5"),
     (ForgetsTheTime, "QRES-AUTH-5"),
     (BlamesTheSender, "QRES-AUTH-6"),
+    (JudgesQuotesByTheClock, "QRES-AUTH-7"),
+    (BelievesQuotes, "QRES-AUTH-7"),
 ]
 
 
