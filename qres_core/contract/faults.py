@@ -88,6 +88,11 @@ class Fault(enum.StrEnum):
     )
     OTHER_SWARM = "other-swarm", _PLAIN, "A message belongs to another swarm."
     UNKNOWN_SENDER = "unknown-sender", _PLAIN, "The sender of a message is not in the roster."
+    UNKNOWN_AUTHENTICATOR = (
+        "unknown-authenticator",
+        _PLAIN,
+        "A message carries an authenticator that no plugin here makes.",
+    )
     BANNED = "banned", _OWN_VIEW, "This node has banned the sender or the source of the message."
     REPLAYED = "replayed", _PLAIN, "The message was delivered before."
 

@@ -30,6 +30,7 @@ _OF_FRAME: Final = {
 }
 _FOREIGN: Final = reject("other-swarm", blame=Blame.LINK)
 _STRANGE: Final = reject("unknown-sender", blame=Blame.LINK)
+_HUNG_ON: Final = reject("unknown-authenticator", blame=Blame.LINK)
 
 
 @attrs.frozen
@@ -53,6 +54,11 @@ class Defences(Protocol):
     @property
     def roster(self) -> frozenset[NodeId]:
         """Identities of the present members."""
+        ...
+
+    @property
+    def signers(self) -> frozenset[str]:
+        """Names of the plugins that sign."""
         ...
 
     def standing(self, sender: NodeId) -> Standing:
@@ -87,11 +93,11 @@ def take(  # noqa: PLR0911 - one return for each check
 ) -> Envelope | Rejection:
     """The message in a frame, or why it is refused.
 
-    Size, form, swarm, roster, whether the source is banned, ``authenticate``, ``replay_check``,
-    whether the sender is banned. ``frame``: bytes as delivered; ``source``: who answers for them:
-    the author, where the transport proves who sent a frame first, else the neighbour that delivered
-    it; ``now``: this node's clock, seconds. Returns the envelope, or the rejection, counted and
-    blamed. Never raises for what the frame holds.
+    Size, form, swarm, roster, whether the source is banned, names of the authenticators,
+    ``authenticate``, ``replay_check``, whether the sender is banned. ``frame``: bytes as delivered;
+    ``source``: who answers for them: the author, where the transport proves who sent a frame first,
+    else the neighbour that delivered it; ``now``: this node's clock, seconds. Returns the envelope,
+    or the rejection, counted and blamed. Never raises for what the frame holds.
     """
     swarm = defences.swarm
     try:
@@ -104,6 +110,9 @@ def take(  # noqa: PLR0911 - one return for each check
         return defences.refuse(Fault.UNKNOWN_SENDER, Blame.LINK, source, KERNEL, 0)
     if defences.standing(source).banned:  # before a signature is checked: a flood must be cheap
         return _banned(defences, envelope)
+    if _has_more(defences, envelope):
+        fault = Fault.UNKNOWN_AUTHENTICATOR
+        return defences.refuse(fault, Blame.LINK, source, KERNEL, envelope.round)
     verdict, plugin = _judged(defences, envelope, source, now)
     if verdict is not ACCEPT:
         subject = envelope.sender if verdict.blame is Blame.SENDER else source
@@ -123,6 +132,15 @@ def _judged(
     if verdict is ACCEPT:
         return defences.replay_check(envelope, now)
     return verdict, plugin
+
+
+def _has_more(defences: Defences, envelope: Envelope) -> bool:
+    """Whether there are authenticators that no plugin here looks at.
+
+    No signature covers them: whoever hands a message on can add them, up to 32 KiB. Whether some
+    are missing is for ``authenticate`` to say.
+    """
+    return not envelope.auth.keys() <= defences.signers
 
 
 def _banned(defences: Defences, envelope: Envelope) -> Rejection:
@@ -145,4 +163,6 @@ def quoted(
         return _FOREIGN
     if envelope.sender not in members:
         return _STRANGE
+    if _has_more(defences, envelope):
+        return _HUNG_ON
     return defences.authenticate(envelope, envelope.sender, now, quoted=True)[0]

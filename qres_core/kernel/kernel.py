@@ -95,6 +95,7 @@ class Kernel:
             )
             for hook in ALL_HOOKS
         }
+        self.signers = frozenset(name for name, _caller in self._callers["sign"])
 
     @classmethod
     def from_config(
@@ -367,18 +368,6 @@ class Kernel:
         """
         known = self.roster if members is None else members
         return inbound.quoted(self, envelope, now, known)
-
-    def trimmed(self, envelope: Envelope) -> Envelope:
-        """A message with the authenticators of this node's signing plugins alone.
-
-        No signature covers what stands beside them: whoever hands a message on can add to it.
-        """
-        names = {name for name, _caller in self._callers["sign"]}
-        if envelope.auth.keys() <= names:
-            return envelope
-        return envelope.with_auth(
-            {name: envelope.auth[name] for name in envelope.auth.keys() & names}
-        )
 
     def authenticate(
         self, envelope: Envelope, source: NodeId, now: float, *, quoted: bool = False

@@ -131,7 +131,7 @@ class Dialogues:
 
     def take(self, envelope: Envelope, now: float) -> None:
         """Take a message of a dialogue of the current round from its author."""
-        said = Said.read(self._context.kernel.trimmed(envelope), self._context.roster)
+        said = Said.read(envelope, self._context.roster)
         if said is None or said.plugin not in self._by_plugin:
             self._outlet.refuse(envelope, Fault.UNKNOWN_DIALOGUE, Blame.SENDER)
         elif said.to not in (None, self._context.node_id):
@@ -174,7 +174,7 @@ class Dialogues:
         self._awaited[peer] -= 1
         proven = True
         for quoted in decode_relayed(envelope.payload, len(self._context.roster)):
-            said = Said.read(self._context.kernel.trimmed(quoted), self._context.roster)
+            said = Said.read(quoted, self._context.roster)
             if said is None or not self._is_for_us(said, log, peer):
                 proven = False
             elif said.id not in log and said.plugin in self._by_plugin:

@@ -104,6 +104,7 @@ OF_THE_KERNEL = (
     ("malformed: QRES-E406", Blame.LINK, Fault.FRAME_VERSION_UNKNOWN),
     ("other swarm", Blame.LINK, Fault.OTHER_SWARM),
     ("unknown sender", Blame.LINK, Fault.UNKNOWN_SENDER),
+    ("unknown authenticator", Blame.LINK, Fault.UNKNOWN_AUTHENTICATOR),
     ("banned", Blame.NOBODY, Fault.BANNED),
     ("equivocation", Blame.SENDER, Fault.EQUIVOCATION),
     ("malformed payload", Blame.SENDER, Fault.MALFORMED_PAYLOAD),  # it named the field, too

@@ -36,6 +36,7 @@ SENTENCES = {
     "malformed: QRES-E406": ("frame-version-unknown", False),
     "other swarm": ("other-swarm", False),
     "unknown sender": ("unknown-sender", False),
+    "unknown authenticator": ("unknown-authenticator", False),
     "banned": ("banned", True),
     "replayed": ("replayed", False),
     "equivocation": ("equivocation", False),

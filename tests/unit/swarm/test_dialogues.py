@@ -615,19 +615,27 @@ def test_small_frames_are_handed_on_where_the_swarm_allows_no_large_ones(
     assert max(len(frame.frame) for frame in net.sent) <= 50_000
 
 
-def test_what_a_liar_hangs_on_a_message_is_not_kept(make_net: Callable[..., Any]) -> None:
-    """No signature covers which authenticators there are."""
+@pytest.mark.parametrize("guarded", [True, False])
+def test_what_a_liar_hangs_on_a_message_is_refused(
+    make_net: Callable[..., Any], *, guarded: bool
+) -> None:
+    """No signature covers which authenticators there are. The control: a node that takes any."""
     net, model = lone(make_net)
     said = net.forge(1, "dialogue/talk/0", b"hello", number=1, model=model)
-    hung = said.with_auth({**said.auth, **{f"junk{i}": bytes(4096) for i in range(7)}})
+    junk = {f"junk{i}": bytes(4096) for i in range(7)}
+    if not guarded:
+        for index in (0, 1, 2):
+            net.machine(index).kernel.signers = frozenset({"mac", *junk})
+    hung = said.with_auth({**said.auth, **junk})
     net.inject(hung, [0], link=LIAR)
     assert net.run(until=lambda: told_to(net, 2, LIAR), seconds=10)
     net.inject(relayed(net, LIAR, [hung], model), [2])
     net.run(seconds=4.0)
-    for index in (0, 2):
-        (answer,) = talk(net, index).got
-        assert answer.body == b"hello"
-        assert answer.quote == said.to_bytes()
+    kept = [answer.quote for index in (0, 2) for answer in talk(net, index).got]
+    assert kept == ([] if guarded else [hung.to_bytes()] * 2)
+    for index, fault in ((0, "unknown-authenticator"), (2, "unproven-dialogue-message")):
+        against = {e.subject for e in net.nodes[index].witness.evidence if e.fact == fault}
+        assert against == ({net.ids[LIAR]} if guarded else set())
 
 
 def test_many_small_messages_are_all_handed_on(make_net: Callable[..., Any]) -> None:
