@@ -100,6 +100,18 @@ class Refuse:
 
 
 @attrs.frozen
+class Show:
+    """The round may fail, and others may not know of this lock: they need its quorum of prevotes.
+
+    It takes the place of the paper's gossip, and termination rests on it (lemma 6): the votes that
+    made a lock reach everybody before the next round begins. Said once a round, to all.
+    """
+
+    round: int
+    lock: Lock
+
+
+@attrs.frozen
 class Decide:
     """A quorum decided."""
 
@@ -107,7 +119,7 @@ class Decide:
     value: Value
 
 
-Action: TypeAlias = Enter | Propose | Vote | Wait | Refuse | Decide
+Action: TypeAlias = Enter | Propose | Vote | Wait | Refuse | Show | Decide
 
 
 class Tally(Generic[Voter]):
@@ -166,6 +178,8 @@ class State:
     judged: tuple[tuple[Value, bool], ...]
     waiting: tuple[tuple[int, int], ...]  # round, step of the time-outs asked for
     seen: tuple[tuple[Hashable, int], ...]  # the highest round of each voter
+    claim: Value | None
+    shown: int  # the last round in which the lock was shown
 
 
 class Consensus(Generic[Voter]):
@@ -206,22 +220,31 @@ class Consensus(Generic[Voter]):
         self._waiting: set[tuple[int, Step]] = set()
         self._seen: dict[Voter, int] = {}
         self._claim: Value | None = None
+        self._shown = 0
         self._actions: list[Action] = []
 
     # ── what is told ──────────────────────────────────────────────────────────────────────────
 
     def start(self, number: int = 1) -> list[Action]:
-        """Begin with a round: the first, or the one after the last that this node voted in."""
-        self._enter(number)
+        """Begin with a round: the first, or after a restart the round of the highest vote.
+
+        It is never a lower one. The vote that was written down last may be a late claim, whose
+        round this node left long ago.
+        """
+        voted = max((of for of, _step in self._own), default=0)
+        self._enter(max(number, voted, 0 if self.lock is None else self.lock.round))
         return self._run()
 
     def restore(
         self, lock: Lock | None, valid: Lock | None, own: Iterable[tuple[int, Step, Value | None]]
     ) -> None:
-        """Take back what was written down, before :meth:`start`."""
-        self.lock, self.valid = lock, valid
+        """Take back what was written down, before :meth:`start`; its own votes count again."""
+        self.lock = self.valid = lock
+        if valid is not None and (lock is None or valid.round > lock.round):
+            self.valid = valid
         for number, step, value in own:
             self._own[number, step] = value
+            self._tally(number, step).add(self.me, value)
 
     def propose(self, number: int, value: Value, valid_round: int = 0) -> list[Action]:
         """A proposal of a round's proposer, of which the first counts (lines 22 and 28)."""
@@ -243,14 +266,9 @@ class Consensus(Generic[Voter]):
         Late, this vote still shows the others what the node found. It cannot hurt: it is the only
         one of its kind that the node ever sends, and no node precommits in a round that it left.
         """
-        first = (1, Step.PREVOTE)
-        if self.claims and first not in self._own and self.decided is None:
+        if self.claims and self._claim is None and self.decided is None:
             self._claim = value
             self._judged[value] = True
-            if self.round > 1:
-                self._own[first] = value
-                self._tally(1, Step.PREVOTE).add(self.me, value)
-                self._actions.append(Vote(Step.PREVOTE, 1, value))
         return self._run()
 
     def vote(self, step: Step, number: int, voter: Voter, value: Value | None) -> bool:
@@ -296,7 +314,8 @@ class Consensus(Generic[Voter]):
 
     def tally(self, number: int, step: Step) -> Tally[Voter]:
         """The votes of a step of a round."""
-        return self._tallies.get((number, step)) or Tally(self.threshold)
+        found = self._tallies.get((number, step))  # which may hold a quoted quorum and no vote
+        return Tally(self.threshold) if found is None else found
 
     def said(self, step: Step, number: int) -> tuple[bool, Value | None]:
         """Whether this node voted, and for what."""
@@ -328,6 +347,8 @@ class Consensus(Generic[Voter]):
             tuple(sorted(self._judged.items())),
             tuple(sorted((r, int(s)) for r, s in self._waiting)),
             tuple(sorted(self._seen.items(), key=repr)),
+            self._claim,
+            self._shown,
         )
 
     # ── the rules ─────────────────────────────────────────────────────────────────────────────
@@ -344,10 +365,12 @@ class Consensus(Generic[Voter]):
             self._decide()
             or self._skip()
             or self._learn()
+            or self._claim_late()
             or self._prevote()
             or self._lock()
             or self._precommit_nil()
             or self._await()
+            or self._show()
             or self._next()
         )
 
@@ -385,11 +408,23 @@ class Consensus(Generic[Voter]):
             return False
         if not self._is_proven(proposed):
             return False
-        accepted = self._judged[proposed.value]
+        # A quorum that prevoted for it has more than f honest nodes, and they accepted it. A node
+        # that is locked on what it does not accept would otherwise keep all from deciding.
+        accepted = self._judged[proposed.value] or proposed.valid_round > 0
         free = self._may_prevote(proposed)
         if accepted and not free and self.lock is not None:
             self._actions.append(Refuse(self.round, self.lock))
         self._vote(Step.PREVOTE, proposed.value if accepted and free else None)
+        return True
+
+    def _claim_late(self) -> bool:
+        """Prevote the own value in the first round, though this node left it without a vote."""
+        first = (1, Step.PREVOTE)
+        if self._claim is None or self.round == 1 or first in self._own:
+            return False
+        self._own[first] = self._claim
+        self._tally(*first).add(self.me, self._claim)
+        self._actions.append(Vote(Step.PREVOTE, 1, self._claim))
         return True
 
     def _is_proven(self, proposed: Proposed) -> bool:
@@ -462,23 +497,43 @@ class Consensus(Generic[Voter]):
         self._actions.append(Wait(step, self.round))
         return True
 
+    def _show(self) -> bool:
+        """Lemma 6, where the paper has gossip: a lock of a round that fails gets known to all."""
+        lock, waited = self.lock, (self.round, Step.PRECOMMIT) in self._waiting
+        if lock is None or lock.round != self.round or self._shown == self.round or not waited:
+            return False
+        self._shown = self.round
+        self._actions.append(Show(self.round, lock))
+        return True
+
     def _next(self) -> bool:
-        """A quorum precommitted nil, or everybody voted: to wait longer brings nothing."""
+        """A quorum precommitted nil, or everybody voted: to wait longer brings nothing.
+
+        But if somebody may have locked in this round on what is not known here, this node waits for
+        that :class:`Show`. Whoever left at once would propose against the lock, for ever.
+        """
         tally = self.tally(self.round, Step.PRECOMMIT)
-        over = tally.has_quorum(None) or (len(tally) == len(self.voters) and not tally.winners)
-        if over:
+        everybody = len(tally) == len(self.voters)
+        over = tally.has_quorum(None) or (everybody and not tally.winners)
+        known = (
+            (self.valid is not None and self.valid.round == self.round)
+            or self.tally(self.round, Step.PREVOTE).has_quorum(None)
+            or (everybody and set(tally.counts()) == {None})
+        )
+        if over and known:
             self._enter(self.round + 1)
-        return over
+        return over and known
 
     # ── doing it ──────────────────────────────────────────────────────────────────────────────
 
     def _enter(self, number: int) -> None:
         """Lines 11 to 21."""
         self.round, self.step = number, Step.PROPOSE
-        for key in [key for key in self._tallies if not self._is_near(key[0])]:
-            del self._tallies[key]
+        self._learn()
         for old in [old for old in self._proposals if not self._is_near(old)]:
             del self._proposals[old]
+        for key in [key for key in self._tallies if not self._is_needed(*key)]:
+            del self._tallies[key]
         self._waiting = {waited for waited in self._waiting if waited[0] >= number}
         self._actions.append(Enter(number))
         if (number, Step.PRECOMMIT) in self._own:
@@ -493,6 +548,17 @@ class Consensus(Generic[Voter]):
         self._own[self.round, step] = value
         self._tally(self.round, step).add(self.me, value)
         self._actions.append(Vote(step, self.round, value))
+
+    def _is_needed(self, number: int, step: Step) -> bool:
+        """Whether the votes of a step can still matter: a quorum that waits for something does."""
+        if self._is_near(number):
+            return True
+        if not self.tally(number, step).winners - {None}:
+            return False
+        if step is Step.PRECOMMIT:
+            return True
+        named = {proposed.valid_round for proposed in self._proposals.values()}
+        return number in named or self.valid is None or number > self.valid.round
 
     def _is_near(self, number: int) -> bool:
         return number == 1 or self.round - BEHIND <= number <= self.round + AHEAD
