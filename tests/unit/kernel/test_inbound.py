@@ -326,7 +326,37 @@ def test_a_quoted_message_is_authenticated_and_not_checked_for_replay(parts: Par
     assert not parts.kernel.authentic(signed(parts, sender=STRANGER), 0.0)
 
 
-<<<<<<< HEAD
+def test_an_authenticator_that_nobody_here_makes_is_refused_and_blames_the_link(
+    parts: Parts,
+) -> None:
+    """No signature covers it: whoever hands a message on could add it."""
+    message = signed(parts, round_number=4)
+    hung = message.with_auth({**message.auth, "junk": bytes(9)})
+    fault = Fault.UNKNOWN_AUTHENTICATOR
+    assert parts.refused(hung) == Rejection(fault, Blame.LINK, LINK, "kernel")
+    verdict = parts.kernel.quoted(hung, 0.0)
+    assert (verdict.reason, verdict.blame) == (fault.value, Blame.LINK)
+    assert parts.mac.asked == []
+    assert parts.gate.told == [Evidence(LINK, fault, "kernel", 4)]
+    assert parts.passes(message)
+    assert parts.kernel.authentic(message, 0.0)
+
+
+def test_where_it_is_not_refused_it_passes(parts: Parts) -> None:
+    """The control: the signature holds."""
+    parts.kernel.signers = frozenset({"mac", "junk"})
+    message = signed(parts)
+    hung = message.with_auth({**message.auth, "junk": bytes(9)})
+    assert parts.passes(hung)
+    assert parts.kernel.authentic(hung, 0.0)
+
+
+def test_a_missing_authenticator_is_for_its_plugin_to_refuse(parts: Parts) -> None:
+    refused = parts.refused(signed(parts).with_auth({}))
+    assert refused.reason == "mac:bad-tag"
+    assert len(parts.mac.asked) == 1
+
+
 @attrs.define
 class Revoking:
     """Lets nobody speak any more; quoted messages are not its concern, as of ``qres-pki``."""
@@ -393,37 +423,6 @@ def test_the_members_of_setup_count_until_a_height_begins(make_kernel: MakeKerne
     info = make_node_info(nodes=2)
     kernel.setup(info)
     assert (kernel.roster, kernel.banned) == (frozenset(info.roster), frozenset())
-=======
-def test_an_authenticator_that_nobody_here_makes_is_refused_and_blames_the_link(
-    parts: Parts,
-) -> None:
-    """No signature covers it: whoever hands a message on could add it."""
-    message = signed(parts, round_number=4)
-    hung = message.with_auth({**message.auth, "junk": bytes(9)})
-    fault = Fault.UNKNOWN_AUTHENTICATOR
-    assert parts.refused(hung) == Rejection(fault, Blame.LINK, LINK, "kernel")
-    verdict = parts.kernel.quoted(hung, 0.0)
-    assert (verdict.reason, verdict.blame) == (fault.value, Blame.LINK)
-    assert parts.mac.asked == []
-    assert parts.gate.told == [Evidence(LINK, fault, "kernel", 4)]
-    assert parts.passes(message)
-    assert parts.kernel.authentic(message, 0.0)
-
-
-def test_where_it_is_not_refused_it_passes(parts: Parts) -> None:
-    """The control: the signature holds."""
-    parts.kernel.signers = frozenset({"mac", "junk"})
-    message = signed(parts)
-    hung = message.with_auth({**message.auth, "junk": bytes(9)})
-    assert parts.passes(hung)
-    assert parts.kernel.authentic(hung, 0.0)
-
-
-def test_a_missing_authenticator_is_for_its_plugin_to_refuse(parts: Parts) -> None:
-    refused = parts.refused(signed(parts).with_auth({}))
-    assert refused.reason == "mac:bad-tag"
-    assert len(parts.mac.asked) == 1
->>>>>>> d8f504a (An authenticator that no plugin here makes is refused: nothing covers it)
 
 
 # ── signing ───────────────────────────────────────────────────────────────────────────────────────
