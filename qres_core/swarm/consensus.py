@@ -175,7 +175,7 @@ class State:
     proposals: tuple[tuple[int, Proposed], ...]
     votes: tuple[tuple[int, int, Hashable, Value | None], ...]  # round, step, voter, value
     proven: tuple[tuple[int, int, Value], ...]  # round, step, value
-    judged: tuple[tuple[Value, bool], ...]
+    judged: tuple[tuple[Value, bool | None], ...]
     waiting: tuple[tuple[int, int], ...]  # round, step of the time-outs asked for
     seen: tuple[tuple[Hashable, int], ...]  # the highest round of each voter
     claim: Value | None
@@ -216,7 +216,7 @@ class Consensus(Generic[Voter]):
         self._own: dict[tuple[int, Step], Value | None] = {}
         self._proposals: dict[int, Proposed] = {}
         self._tallies: dict[tuple[int, Step], Tally[Voter]] = {}
-        self._judged: dict[Value, bool] = {}
+        self._judged: dict[Value, bool | None] = {}
         self._waiting: set[tuple[int, Step]] = set()
         self._seen: dict[Voter, int] = {}
         self._claim: Value | None = None
@@ -252,12 +252,14 @@ class Consensus(Generic[Voter]):
             self._proposals[number] = Proposed(value, valid_round)
         return self._run()
 
-    def judge(self, value: Value, *, accepted: bool) -> list[Action]:
-        """The value is here, and this node accepts it or not.
+    def judge(self, value: Value, *, accepted: bool | None) -> list[Action]:
+        """The value is here, and this node accepts it or not; ``None``: that is not known yet.
 
         What was refused may be accepted later, and not the other way round.
         """
-        self._judged[value] = accepted or self._judged.get(value, False)
+        known = self._judged.get(value)
+        if known is None or accepted:
+            self._judged[value] = accepted
         return self._run()
 
     def claim(self, value: Value) -> list[Action]:
@@ -410,7 +412,9 @@ class Consensus(Generic[Voter]):
             return False
         # A quorum that prevoted for it has more than f honest nodes, and they accepted it. A node
         # that is locked on what it does not accept would otherwise keep all from deciding.
-        accepted = self._judged[proposed.value] or proposed.valid_round > 0
+        accepted = True if proposed.valid_round else self._judged[proposed.value]
+        if accepted is None:
+            return False
         free = self._may_prevote(proposed)
         if accepted and not free and self.lock is not None:
             self._actions.append(Refuse(self.round, self.lock))
