@@ -27,6 +27,7 @@ from qres_life_cycle import draw_life_cycle
 
 import qres_core
 from qres_core.cli.app import VERBS, app
+from qres_core.contract import options
 from qres_core.contract.errors import ERROR_FAMILIES, ERRORS
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.config import NodeConfig, SwarmConfig
@@ -160,7 +161,15 @@ def first_party_plugins() -> dict[str, tuple[str, type]]:
 def config_tables() -> dict[str, tuple[str, type]]:
     """Key path of every table: an introduction and the class it is read into."""
     tables: dict[str, tuple[str, type]] = {
-        "swarm": ("Settings that must be the same on all nodes.", SwarmConfig),
+        "swarm": (
+            (
+                "Settings of the swarm. Of these, `deadline`, `vote_timeout`, `interval` and "
+                "`rounds` are each node's own, and the members, `byzantine` and `quorum` are in "
+                "the swarm's roster. All others are "
+                "[shared settings](../how-to/run-a-node.md#shared-settings)."
+            ),
+            SwarmConfig,
+        ),
         "node": ("Settings of this node alone.", NodeConfig),
         "trainer": (
             "The training: your own model, or a built-in task. The default is the digits.",
@@ -211,6 +220,15 @@ def _default(field: attrs.Attribute[Any]) -> str:
     return f"`{json.dumps(field.default)}`"
 
 
+def _meaning(field: attrs.Attribute[Any]) -> str:
+    """What an option means, and whether nodes may differ in it."""
+    marks = {
+        options.LOCAL: " Local: may differ between nodes.",
+        options.PRESENCE: " Local, but all nodes must set it, or none.",
+    }
+    return str(field.metadata["help"]) + marks.get(field.metadata.get(options.SHARING, ""), "")
+
+
 def configuration_page() -> str:
     """``reference/configuration.md``."""
 
@@ -226,7 +244,7 @@ def configuration_page() -> str:
                         f"`{path}.{field.name}`",
                         _toml_type(hints[field.name]),
                         _default(field),
-                        _markdown(field.metadata["help"]),
+                        _markdown(_meaning(field)),
                     )
                     for field in attrs.fields(kind)
                     if field.init
@@ -240,6 +258,9 @@ def configuration_page() -> str:
 
         Only a table `[plugins.NAME]` enables the plugin of that name. The order of these tables is
         the order in which plugins run.
+
+        The options of plugins must be the same on all nodes, except those marked as local and
+        those of transports.
     """
     return _page("Configuration", intro, body())
 

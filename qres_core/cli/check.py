@@ -49,7 +49,13 @@ def command(
         tell(CompatibilityError(found.problems), as_json=as_json)
         sys.exit(2)
     if as_json:
-        report = {"ok": True, **trained, "notices": found.notices, "pipeline": pipeline(found)}
+        report = {
+            "ok": True,
+            **trained,
+            "notices": found.notices,
+            "settings": settings_of(found),
+            "pipeline": pipeline(found),
+        }
         click.echo(json.dumps(report, indent=2))
         return
     show(found, config, trained)
@@ -96,6 +102,20 @@ def pipeline(found: Diagnosis) -> list[dict[str, Any]]:
     ]
 
 
+def settings_of(found: Diagnosis) -> dict[str, Any] | None:
+    """What must be the same on all nodes: the short digest, the whole one, and the values."""
+    if found.settings is None:
+        return None
+    return {
+        "short": found.settings.short,
+        "digest": found.settings.digest.hex(),
+        "values": {
+            key: value.hex() if isinstance(value, bytes) else value
+            for key, value in found.settings.values.items()
+        },
+    }
+
+
 def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
     """The pipeline as a table, and what is trained."""
     from rich.markup import escape  # noqa: PLC0415 - JSON output does not pay for rich
@@ -117,6 +137,11 @@ def show(found: Diagnosis, path: Path, trained: Mapping[str, Any]) -> None:
         where.print(
             f"trains {trained['trainer']}: {trained['parameters']} parameters; "
             f"made for node {trained['made']} alone",
+            highlight=False,
+        )
+    if found.settings is not None:
+        where.print(
+            f"shared settings {found.settings.short}; must be the same on all nodes",
             highlight=False,
         )
     for notice in found.notices:

@@ -36,6 +36,12 @@ import attrs
 from qres_core.contract.errors import OptionError
 from qres_core.contract.suggest import nearest
 
+SHARING: Final = "sharing"
+"""Key of a field's metadata: how far its value must be the same on all nodes."""
+LOCAL: Final = "local"
+"""Value of :data:`SHARING`: each node may have its own."""
+PRESENCE: Final = "presence"
+"""Value of :data:`SHARING`: all nodes have set it, or none has; what to may differ."""
 _MOST_BITS: Final = 128
 """Integers of more bits are described and not written out."""
 
@@ -231,8 +237,30 @@ def liars(needs: str = "", also: str = "") -> Field:
 
 
 def help_text(words: str) -> dict[str, str]:
-    """Metadata of a field: what the reference of all options says of it."""
+    """Metadata of a field: what the reference of all options says of it.
+
+    The option is shared: all nodes of a swarm must have the same value. :func:`local` marks one
+    that may differ.
+    """
     return {"help": words}
+
+
+def local(words: str, *, presence: bool = False) -> dict[str, str]:
+    """Metadata of an option that is each node's own business: a path, a key, a number of threads.
+
+    Nothing that another node computes or checks may depend on it. An option whose validator is
+    secret is local without the mark.
+
+    Args:
+        words: what the reference of all options says of it.
+        presence: all nodes must set it, or none: the path of a file that changes what they check.
+            An option counts as set if it is true to Python.
+
+    Example:
+        >>> local("Threads that expand masks.")
+        {'help': 'Threads that expand masks.', 'sharing': 'local'}
+    """
+    return {"help": words, SHARING: PRESENCE if presence else LOCAL}
 
 
 def _limits(low: float | None, high: float | None, above: float | None, below: float | None) -> str:

@@ -14,6 +14,7 @@ from qres_core.kernel.compliance import remarks, unmet
 from qres_core.kernel.config import Config, SwarmConfig, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.policy import SitePolicy
+from qres_core.kernel.settings import SharedSettings, shared_settings
 from qres_core.kernel.solver import solve
 
 
@@ -26,6 +27,8 @@ class Diagnosis:
     # the plugins it would run, in file order; empty if any cannot be used
     enabled: tuple[Enabled, ...]
     config: Config | None  # the structured configuration, ``None`` if it could not be read
+    # what must be the same on all nodes, ``None`` if it could not be told
+    settings: SharedSettings | None = None
 
 
 def _plugins_only(raw: Mapping[str, Any], source: str) -> Config:
@@ -69,6 +72,11 @@ def diagnose(
     solution = solve(enabled, config.swarm)
     problems.extend(solution.problems)
     problems.extend(unmet(policies, config, enabled))
+    settings: SharedSettings | None = None
+    try:
+        settings = shared_settings(config.swarm, enabled)
+    except QresError as error:
+        problems.extend(error.problems)
     demanded = () if problems else remarks(policies, config, installed)
     notices = (*solution.notices, *unprotected(), *demanded)
-    return Diagnosis(tuple(problems), notices, enabled, config)
+    return Diagnosis(tuple(problems), notices, enabled, config, settings)

@@ -46,6 +46,7 @@ from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.inbound import Rejection
+from qres_core.kernel.settings import SharedSettings, shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.kernel.solver import Solution, solve
 
@@ -69,7 +70,8 @@ class Kernel:
     """The plugins of one node, composed, in file order.
 
     ``solution``: what the solver is known to find; it is not asked then. Raises CompatibilityError:
-    every reason (QRES-E3xx) why the plugins do not add up.
+    every reason (QRES-E3xx) why the plugins do not add up; QRES-E105 where their shared settings
+    are too large. Raises PluginError: QRES-E206 for an option that cannot be compared.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Kernel:
             raise CompatibilityError(self.solution.problems)
         self.enabled = tuple(enabled)
         self.swarm = swarm
+        # Read before ``setup``, which may fill fields: what the file says is to be compared.
+        self.settings: SharedSettings = shared_settings(swarm, enabled)
         self.rejections: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
         self.roster: frozenset[NodeId] = frozenset()

@@ -115,7 +115,10 @@ def test_check_prints_the_pipeline(config: Path) -> None:
     assert families["aggregate"] == ["krum"]
     assert families["transport"] == ["memory"]
     assert any("INSECURE" in notice for notice in report["notices"])
+    assert report["settings"]["values"]["plugins.krum.f"] == 2
+    assert report["settings"]["digest"].startswith(report["settings"]["short"])
     shown = qres("check", str(config))
+    assert f"shared settings {report['settings']['short']}" in shown.stdout
     assert "would start" in shown.stdout
     assert "INSECURE" in shown.stdout
 

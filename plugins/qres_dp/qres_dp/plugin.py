@@ -134,7 +134,9 @@ class Dp:
     new_ledger: bool = attrs.field(
         default=False,
         validator=options.flag(),
-        metadata=_help("Begin a ledger although the model has rounds behind it: a new node."),
+        metadata=options.local(
+            "Begin a ledger although the model has rounds behind it: a new node."
+        ),
     )
 
     _terms: ReleaseTerms = attrs.field(init=False)

@@ -71,10 +71,10 @@ class Ed25519:
 
     key: str = attrs.field(
         default="",
-        metadata={
-            "help": "Path of this node's private key file, made by `qres keygen`. "
+        metadata=options.local(
+            "Path of this node's private key file, made by `qres keygen`. "
             "If empty, the environment variable QRES_KEY_FILE names it."
-        },
+        ),
     )
     passphrase_env: str = attrs.field(
         default="",
@@ -84,10 +84,10 @@ class Ed25519:
             "the name of an environment variable, not a passphrase",
             secret=True,
         ),
-        metadata={
-            "help": "Name of the environment variable that holds the key file's passphrase. "
+        metadata=options.local(
+            "Name of the environment variable that holds the key file's passphrase. "
             "Empty for a key file that is not encrypted."
-        },
+        ),
     )
     require_signature: bool = attrs.field(
         default=True,
@@ -99,10 +99,10 @@ class Ed25519:
     )
     rotations: tuple[str, ...] = attrs.field(
         default=(),
-        metadata={
-            "help": "Paths of rotation statements, made by `qres key rotate`: the current key "
-            "of a node of the roster. All nodes need the same statements."
-        },
+        metadata=options.local(
+            "Paths of rotation statements, made by `qres key rotate`: the current key "
+            "of a node of the roster. All nodes need the same statements, under any path."
+        ),
     )
     _pair: SigningKey | None = attrs.field(init=False, default=None, repr=False)
     _node_id: NodeId = attrs.field(init=False, default=b"", repr=False)

@@ -104,23 +104,25 @@ class Pki:
     members: tuple[str, ...] = attrs.field(
         default=(),
         validator=_check_members,
-        metadata={"help": "Whitelist: public keys (64 hex digits) or PeerIds (12D3Koo...)."},
+        metadata=options.local("Whitelist: public keys (64 hex digits) or PeerIds (12D3Koo...)."),
     )
     members_file: str = attrs.field(
         default="",
-        metadata={"help": "Whitelist file: a member on each line, # starts a comment."},
+        metadata=options.local("Whitelist file: a member on each line, # starts a comment."),
     )
     ca: str = attrs.field(
         default="",
-        metadata={"help": "PEM file of the swarm CA's certificate, from `qres ca init`."},
+        metadata=options.local(
+            "PEM file of the swarm CA's certificate, from `qres ca init`.", presence=True
+        ),
     )
     certificates: str = attrs.field(
         default="",
-        metadata={"help": "Folder with this node's own certificate, <node id in hex>.pem."},
+        metadata=options.local("Folder with this node's own certificate, <node id in hex>.pem."),
     )
     crl: str = attrs.field(
         default="",
-        metadata={"help": "PEM file of the CA's revocation list; read again when it changes."},
+        metadata=options.local("PEM file of the CA's revocation list; read again when it changes."),
     )
     require_crl: bool = attrs.field(
         default=True,
@@ -129,7 +131,7 @@ class Pki:
     reload_seconds: float = attrs.field(
         default=1.0,
         validator=options.real(0, unit="seconds"),
-        metadata={"help": "Seconds between checks of the files; 0 checks at every message."},
+        metadata=options.local("Seconds between checks of the files; 0 checks at every message."),
     )
     clock: Callable[[], float] = attrs.field(default=time.time, init=False)
     monotonic: Callable[[], float] = attrs.field(default=time.monotonic, init=False)

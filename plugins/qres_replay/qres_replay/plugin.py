@@ -75,18 +75,18 @@ class Replay:
     skew: float = attrs.field(
         default=60.0,
         validator=options.real(above=0, unit="seconds"),
-        metadata={
-            "help": "Greatest difference between a message's time and this node's clock, in "
+        metadata=options.local(
+            "Greatest difference between a message's time and this node's clock, in "
             "seconds, in both directions."
-        },
+        ),
     )
     window: int = attrs.field(
         default=1024,
         validator=options.whole(MIN_WINDOW, MAX_WINDOW),
-        metadata={
-            "help": "Sequence numbers of a sender that may arrive out of order. Must be at "
+        metadata=options.local(
+            "Sequence numbers of a sender that may arrive out of order. Must be at "
             "least the number of messages of one node in flight."
-        },
+        ),
     )
     mode: str = attrs.field(
         default="clock",

@@ -135,18 +135,20 @@ class Secagg:
     patience: float = attrs.field(
         default=2.0,
         validator=options.real(0.01, 3600, unit="seconds"),
-        metadata=_help(
+        metadata=options.local(
             "Seconds to wait for nodes that may be away, once for keys and once for shares. Three "
             "times as much must fit into swarm.deadline."
         ),
     )
     threads: int = attrs.field(
-        default=1, validator=options.whole(1, 64), metadata=_help("Threads that expand masks.")
+        default=1,
+        validator=options.whole(1, 64),
+        metadata=options.local("Threads that expand masks."),
     )
     new_store: bool = attrs.field(
         default=False,
         validator=options.flag(),
-        metadata=_help(
+        metadata=options.local(
             "Begin a store of used sessions although the model has rounds behind it: a new node."
         ),
     )

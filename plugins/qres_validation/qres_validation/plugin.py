@@ -98,16 +98,14 @@ class Validation:
     candidates: int = attrs.field(
         default=64,
         validator=options.whole(1),
-        metadata=options.help_text(
+        metadata=options.local(
             "Most updates a proposer tries alone in a round; a sample if there are more."
         ),
     )
     seconds: float = attrs.field(
         default=10.0,
         validator=options.real(0),
-        metadata=options.help_text(
-            "Seconds that a proposer takes for that; untried updates stay in."
-        ),
+        metadata=options.local("Seconds that a proposer takes for that; untried updates stay in."),
     )
 
     @property

@@ -112,10 +112,14 @@ class Zk:
         ),
     )
     center: str = attrs.field(
-        default="", metadata=_help("A .npy file: updates must be within the bound of this vector.")
+        default="",
+        metadata=options.local(
+            "A .npy file: updates must be within the bound of this vector.", presence=True
+        ),
     )
     direction: str = attrs.field(
-        default="", metadata=_help("A .npy file: updates must point along this vector.")
+        default="",
+        metadata=options.local("A .npy file: updates must point along this vector.", presence=True),
     )
     threshold: float = attrs.field(
         default=0.0,

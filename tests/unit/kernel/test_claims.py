@@ -20,6 +20,7 @@ from qres_core import (
     Problem,
     Surroundings,
     Visibility,
+    options,
 )
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
@@ -34,9 +35,13 @@ Check = Callable[[Surroundings], Any]
 class Says:
     """A plugin that says all there is to say; what it does not say has the value assumed."""
 
-    claims: Claims
-    checks: Check = lambda _around: ()
-    grows: Callable[[Extent, Surroundings], Any] = lambda extent, _around: extent
+    claims: Claims = attrs.field(metadata=options.local("What it claims."))
+    checks: Check = attrs.field(
+        default=lambda _around: (), metadata=options.local("What its check says.")
+    )
+    grows: Callable[[Extent, Surroundings], Any] = attrs.field(
+        default=lambda extent, _around: extent, metadata=options.local("What becomes of an update.")
+    )
 
     def check(self, around: Surroundings) -> Any:
         """What it was told to say."""
