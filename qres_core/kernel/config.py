@@ -144,6 +144,14 @@ class SwarmConfig:
             "each, and the others believe f + 1 of them."
         ),
     )
+    authority: str = attrs.field(
+        default="members",
+        validator=options.one_of("members", "ca"),
+        metadata=_help(
+            'Authority over the members. "members": as many as decide a vote sign a change. "ca": '
+            "the certificate authority approves it."
+        ),
+    )
     max_message_bytes: int = attrs.field(
         default=64 * 2**20,
         validator=options.whole(1024, unit="bytes"),

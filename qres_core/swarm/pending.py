@@ -77,7 +77,7 @@ class PendingChanges:
             fix = "remove files of changes that nobody wants any more"
             raise RosterError.of("QRES-E607", "change", what, fix)
         fresh = change.of_members(self.roster, authentic)
-        self._held[change.digest] = fresh if held is None else merged(held, fresh)
+        self._held[change.digest] = fresh if held is None else merged(fresh, held)
 
     def ready(self, authentic: Authentic, approved: Approved | None = None) -> RosterChange | None:
         """The change to propose: of those that are authorised now, the first by digest.
@@ -118,15 +118,15 @@ def hand_over(home: Path, change: RosterChange) -> Path:
     path = home / FOLDER / f"{change.digest.hex()}{SUFFIX}"
     _make(path.parent)
     if path.exists():
-        change = merged(read_change(path), change)
+        change = merged(change, read_change(path))
     replace_file(path, change.to_bytes())
     return path
 
 
-def merged(held: RosterChange, further: RosterChange) -> RosterChange:
-    """A change with the signatures of both copies, and the later copy's approval if it has one."""
-    approval = further.approval or held.approval
-    return attrs.evolve(held.signed(further.signatures), approval=approval)
+def merged(fresh: RosterChange, held: RosterChange) -> RosterChange:
+    """A change with what both copies have. What is in both is the fresh copy's."""
+    approval = fresh.approval or held.approval
+    return attrs.evolve(fresh.signed(held.signatures), approval=approval)
 
 
 def write_members(home: Path, swarm: str, roster: Roster) -> None:
@@ -166,8 +166,8 @@ def _make(folder: Path) -> None:
         raise RoundError.of("QRES-E602", str(folder), what, "give the node a folder") from error
 
 
-def _files(home: Path) -> list[Path]:
-    """The files of changes, by name, at most :data:`MAX_FILES`."""
+def change_files(home: Path) -> list[Path]:
+    """The files of changes in a node's folder, by name, at most :data:`MAX_FILES`."""
     try:
         return sorted((home / FOLDER).glob(f"*{SUFFIX}"))[:MAX_FILES]
     except OSError:
@@ -209,7 +209,9 @@ class RosterFolder(PendingChanges):
 
     def refresh(self, authentic: Authentic) -> None:
         """Read the files again if any of them is new, other or gone. Refuses none with an error."""
-        found = {path: stamp for path in _files(self.home) if (stamp := _stamp(path)) is not None}
+        found = {
+            path: stamp for path in change_files(self.home) if (stamp := _stamp(path)) is not None
+        }
         seen = {path.name: stamp for path, stamp in found.items()}
         if seen == self._seen:
             return
