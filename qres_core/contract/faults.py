@@ -87,7 +87,11 @@ class Fault(enum.StrEnum):
         "A frame has a version that this node does not speak.",
     )
     OTHER_SWARM = "other-swarm", _PLAIN, "A message belongs to another swarm."
-    UNKNOWN_SENDER = "unknown-sender", _PLAIN, "The sender of a message is not in the roster."
+    UNKNOWN_SENDER = (
+        "unknown-sender",
+        _OWN_VIEW,
+        "The sender of a message is no member at this node's height.",
+    )
     UNKNOWN_AUTHENTICATOR = (
         "unknown-authenticator",
         _PLAIN,

@@ -106,8 +106,8 @@ def take(  # noqa: PLR0911 - one return for each check
         return defences.refuse(_OF_FRAME[error.code], Blame.LINK, source, KERNEL, 0)
     if envelope.swarm != swarm.name:
         return defences.refuse(Fault.OTHER_SWARM, Blame.LINK, source, KERNEL, 0)
-    if envelope.sender not in defences.roster:
-        return defences.refuse(Fault.UNKNOWN_SENDER, Blame.LINK, source, KERNEL, 0)
+    if envelope.sender not in defences.roster:  # a node at another height knows other members
+        return defences.refuse(Fault.UNKNOWN_SENDER, Blame.NOBODY, None, KERNEL, 0)
     if defences.standing(source).banned:  # before a signature is checked: a flood must be cheap
         return _banned(defences, envelope)
     if _has_more(defences, envelope):

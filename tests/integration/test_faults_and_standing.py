@@ -103,7 +103,8 @@ OF_THE_KERNEL = (
     ("malformed: QRES-E405", Blame.LINK, Fault.FRAME_DIGEST_MISMATCH),
     ("malformed: QRES-E406", Blame.LINK, Fault.FRAME_VERSION_UNKNOWN),
     ("other swarm", Blame.LINK, Fault.OTHER_SWARM),
-    ("unknown sender", Blame.LINK, Fault.UNKNOWN_SENDER),
+    # It blamed the link for as long as members never changed.
+    ("unknown sender", Blame.NOBODY, Fault.UNKNOWN_SENDER),
     ("unknown authenticator", Blame.LINK, Fault.UNKNOWN_AUTHENTICATOR),
     ("banned", Blame.NOBODY, Fault.BANNED),
     ("equivocation", Blame.SENDER, Fault.EQUIVOCATION),
@@ -138,9 +139,15 @@ OF_PLUGINS = {
         *("certificate not yet valid", "certificate expired", "certificate revoked"),
         *("CA certificate not valid now", "CRL expired", "membership not loaded"),
     ),
-    ("replay", Blame.LINK): ("unknown sender", "sequence too old"),
+    ("replay", Blame.LINK): ("sequence too old",),
     ("replay", Blame.NOBODY): (
-        *("sequence too old", "clock behind", "clock ahead", "sent before the restart"),
+        *(
+            "unknown sender",
+            "sequence too old",
+            "clock behind",
+            "clock ahead",
+            "sent before the restart",
+        ),
     ),
     ("secagg", None): (
         *("message of another session", "message malformed", "not in the roster"),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -96,7 +96,7 @@ class Freshness:
     """
 
     own: NodeId  # this node's identity
-    coordinator: NodeId  # the first of the roster
+    coordinator: NodeId  # the first of the members
     round: int = 0  # the newest round this node opened or heard a nonce of
     nonce: bytes = b""  # the nonce of that round, empty while unknown
     # how often a nonce came. A dialogue is given each message once, and the coordinator asks again
@@ -113,6 +113,13 @@ class Freshness:
     def leads(self) -> bool:
         """Whether this node is the coordinator."""
         return self.own == self.coordinator
+
+    def follow(self, roster: Collection[NodeId]) -> None:
+        """The members are these from now on: the first of them leads, and who left is forgotten."""
+        self.coordinator = min(roster)
+        for known in (self._fresh, self._before, self._early):
+            for node in known.keys() - set(roster):
+                del known[node]
 
     def opened(self, number: int, nonce: bytes = b"") -> None:
         """This node opens a round; with the nonce it drew, if it is the coordinator."""
@@ -195,7 +202,7 @@ class Challenge:
     again answers again, to the coordinator alone.
     """
 
-    peers: tuple[NodeId, ...]  # all of the roster but this node
+    peers: tuple[NodeId, ...]  # all members of the round but this node
     number: int  # the round
     freshness: Freshness  # what is known, kept from round to round
     _answered: int = attrs.field(default=0, init=False)  # the newest round answered

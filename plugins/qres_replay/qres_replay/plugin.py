@@ -31,7 +31,7 @@ MODES: Final = ("clock", "challenge")
 MIN_WINDOW: Final = 32  # RFC 4303 section 3.4.3
 MAX_WINDOW: Final = 2**16
 
-UNKNOWN: Final = reject("unknown-sender", blame=Blame.LINK)
+UNKNOWN: Final = reject("unknown-sender")
 BEHIND: Final = reject("clock-behind")
 AHEAD: Final = reject("clock-ahead")
 BEFORE_RESTART: Final = reject("sent-before-the-restart")
@@ -41,11 +41,16 @@ BEFORE_RESTART: Final = reject("sent-before-the-restart")
 class Replay:
     """Accept every message once, and none that is old.
 
-    Sequence numbers are the defence: of each node of the roster the highest number seen is kept
-    and a bitmap of the ``window`` numbers up to it. A number is accepted once, in any order inside
-    the window. Clocks only bound how long a message that nobody has seen yet may be held back.
+    Sequence numbers are the defence: of each member the highest number seen is kept and a bitmap
+    of the ``window`` numbers up to it. A number is accepted once, in any order inside the window.
+    Clocks only bound how long a message that nobody has seen yet may be held back.
 
-    Memory is fixed by the roster and ``window``, and no sender has a part in another's. With a
+    The members of the last round that opened count, those of ``setup`` before. A new one begins
+    with an empty window. Who left keeps its window, so that being added again makes nothing it said
+    before new.
+
+    Memory is fixed by the members there ever were and ``window``, and no sender has a part in
+    another's. With a
     ``data_dir`` it survives ``kill -9`` exactly and a power loss safely, see
     :mod:`qres_replay.store`. Without one it is lost with the process.
 
@@ -98,6 +103,7 @@ class Replay:
         },
     )
     _senders: Mapping[NodeId, Sender] = attrs.field(factory=dict[NodeId, Sender], init=False)
+    _left: dict[NodeId, Sender] = attrs.field(factory=dict[NodeId, Sender], init=False)
     _store: WindowStore | None = attrs.field(default=None, init=False)
     _freshness: Freshness | None = attrs.field(default=None, init=False)
     _node: NodeInfo | None = attrs.field(default=None, init=False)
@@ -144,19 +150,39 @@ class Replay:
         """
         store, self._store = self._store, None
         self._senders, self._freshness, self._node = {}, None, None
+        self._left.clear()
         if store is not None:
             store.close()
 
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
-        """Open the challenge of the round, in that mode."""
+        """Take in who joined and who left; open the challenge of the round, in that mode.
+
+        Raises QRES-E602 if the store did not keep a new member; the members stay as they were.
+        """
         freshness, node = self._freshness, self._node
-        if freshness is None or node is None:
+        if node is None:
+            return None
+        roster = round_info.roster
+        if self._senders.keys() != set(roster):
+            self._admit(roster)
+        if freshness is None:
             return None
         number = round_info.number
+        freshness.follow(roster)
         freshness.opened(number, draw_nonce(node.seed, number) if freshness.leads else b"")
-        peers = tuple(peer for peer in node.roster if peer != node.node_id)
+        peers = tuple(peer for peer in roster if peer != node.node_id)
         return Challenge(peers, number, freshness)
+
+    def _admit(self, roster: tuple[NodeId, ...]) -> None:
+        if self._store is not None:
+            self._senders = self._store.admit(roster)
+            return
+        known = {**self._left, **self._senders}
+        self._senders = {
+            node: known.get(node) or Sender(node, Window(self.window)) for node in roster
+        }
+        self._left = {node: sender for node, sender in known.items() if node not in self._senders}
 
     # ── the check ─────────────────────────────────────────────────────────────────────────────
 
@@ -169,7 +195,8 @@ class Replay:
         Returns:
             ``ACCEPT``, or a rejection:
 
-            - ``"unknown-sender"``: not of the roster. Blames the source.
+            - ``"unknown-sender"``: no member of the last round that opened. Blames nobody: a node
+              that is ahead may know it.
             - ``Fault.REPLAYED``: the number was seen. ``"sequence-too-old"``: it is below the
               window. Both blame nobody, as networks duplicate and delay. They blame the source only
               in mode ``"clock"``, and for a time that is more than twice ``skew`` away: no

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +65,7 @@ def _row_digest(node: NodeId, numbers: tuple[int, int, int], seen: bytes) -> byt
 
 
 class WindowStore:
-    """Durable memory of the senders of one node's roster; one process at a time.
+    """Durable memory of the senders of one node's swarm; one process at a time.
 
     A new store is made where there never was one (folder 0700 if it has to be made, files 0600).
 
@@ -73,17 +73,17 @@ class WindowStore:
         folder: the node's own folder.
         swarm: name of the swarm; the store is bound to it.
         node_id: this node's identity, 32 bytes; bound too.
-        roster: identities of all nodes. Who joined since the last run is added; who left is kept,
-            so that coming back makes nobody new.
+        roster: identities of the members. Who joined since the last run is added; who left is
+            kept, so that coming back makes nobody new.
         window: size of the windows; may differ from that of the last run.
 
     Attributes:
-        senders: what is known of every node of the roster, by identity.
+        senders: what is known of every member, by identity.
 
     Raises:
         RoundError: QRES-E602 when the store is damaged, gone, of another swarm, node or version,
-            open elsewhere, or cannot be made. :meth:`record` and :meth:`close` raise it when the
-            disk does not take what must be kept.
+            open elsewhere, or cannot be made. :meth:`record`, :meth:`admit` and :meth:`close` raise
+            it when the disk does not take what must be kept.
 
     Complexity: opening reads and writes one row per sender; :meth:`record` is O(window) with one
     commit, and syncs the disk once every few seconds and every :data:`CHECKPOINT_EVERY` messages.
@@ -96,8 +96,9 @@ class WindowStore:
         self._boot = boot_id()
         self._since_checkpoint = 0
         self._shared = -1
-        self._members: list[NodeId] = []
+        self._members: list[NodeId] = []  # all there ever were, by row
         self._rows: dict[NodeId, int] = {}
+        self._known: dict[NodeId, Sender] = {}  # of all there ever were
         self.senders: dict[NodeId, Sender] = {}
 
         def fill(database: stores.PrivateDatabase) -> None:
@@ -140,15 +141,15 @@ class WindowStore:
             if not exact:
                 sender.floor = max(sender.floor, sender.ceiling, self._shared)
             sender.window = sender.window.resized(window)
-            self._rows[node], self.senders[node] = row, sender
+            self._rows[node], self._known[node] = row, sender
         if self._db.one("SELECT count(*) FROM sender") != len(self._members):
             raise self._db.unusable("it holds unknown senders")
         for node in sorted(set(roster) - set(self._members)):
             self._rows[node] = len(self._members)
             self._members.append(node)
-            self.senders[node] = Sender(node, Window(window))
+            self._known[node] = Sender(node, Window(window))
         self._begin(window)
-        self.senders = {node: self.senders[node] for node in roster}
+        self.senders = {node: self._known[node] for node in roster}
         if not self._marker.exists():
             stores.replace_file(self._marker, b"")
 
@@ -158,17 +159,53 @@ class WindowStore:
         with self._db.transaction():
             self._facts.write("members", self._members)
             self._write_state(stopped=False)
-            self._db.execute_many(
-                "INSERT OR IGNORE INTO sender VALUES (?, -1, x'', -1, -1, x'')",
-                [(row,) for row in range(len(self._members))],
-            )
-            for sender in self.senders.values():
+            self._insert(range(len(self._members)))
+            for sender in self._known.values():
                 self._save(sender, sender.window.high, sender.window.seen)
         self._checkpoint()
         # From here on the log is never empty: one that is was cut by somebody.
         self._write_state(stopped=False)
 
+    def admit(self, roster: Sequence[NodeId]) -> dict[NodeId, Sender]:
+        """Change the members, durably before this returns; :attr:`senders` are theirs from now on.
+
+        Who was a member before goes on with what is known of it. Raises RoundError: QRES-E602; then
+        the senders stay as they were.
+        """
+        new = sorted(set(roster) - self._known.keys())
+        if new:
+            self._db.expect_in_place()
+            self._remember(new)
+            # A power loss must not take a member whose messages were accepted.
+            self._since_checkpoint = CHECKPOINT_EVERY
+        if self._since_checkpoint >= CHECKPOINT_EVERY:
+            self._checkpoint()
+            self._write_state(stopped=False)  # the log is never empty
+        self.senders = {node: self._known[node] for node in roster}
+        return self.senders
+
+    def _remember(self, new: Sequence[NodeId]) -> None:
+        members, first = [*self._members, *new], len(self._members)
+        fresh = {node: Sender(node, Window(self._size)) for node in new}
+        before = self._rows
+        self._rows = {**before, **{node: first + at for at, node in enumerate(new)}}
+        try:
+            with self._db.transaction():
+                self._facts.write("members", members)
+                self._insert(range(first, len(members)))
+                for sender in fresh.values():
+                    self._save(sender, sender.window.high, sender.window.seen)
+        except BaseException:
+            self._rows = before
+            raise
+        self._members = members
+        self._known.update(fresh)
+
     # ── what SQLite holds ─────────────────────────────────────────────────────────────────────
+
+    def _insert(self, rows: Iterable[int]) -> None:
+        query = "INSERT OR IGNORE INTO sender VALUES (?, -1, x'', -1, -1, x'')"
+        self._db.execute_many(query, [(row,) for row in rows])
 
     def _write_state(self, *, stopped: bool) -> None:
         self._facts.write("state", [self._boot, stopped, self._shared, self._size])

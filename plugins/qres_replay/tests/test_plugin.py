@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_replay import Replay
+from qres_replay.challenge import ANSWER_KIND, Challenge, answer_to
 
 from qres_core import ACCEPT, Blame, Needs, OptionError, Verdict
 from qres_core.testing import make_envelope, make_node_ids, make_node_info, make_round_info
 
 IDS = make_node_ids(4)
+SIX = (*IDS, *sorted(set(make_node_ids(6)) - set(IDS)))
 NOW = 1_700_000_000.0
 NOW_MS = 1_700_000_000_000
 
@@ -81,7 +83,7 @@ def test_strangers_are_refused_and_cost_no_memory() -> None:
     for index in range(100):
         envelope = make_envelope(sender=index.to_bytes(32, "big"), time_ms=NOW_MS)
         verdict = replay.replay_check(envelope, NOW)
-        assert (verdict.reason, verdict.blame) == ("unknown-sender", Blame.LINK)
+        assert (verdict.reason, verdict.blame) == ("unknown-sender", Blame.NOBODY)
     assert set(replay._senders) == before == set(IDS)
 
 
@@ -98,6 +100,83 @@ def test_a_second_setup_begins_anew() -> None:
     assert check(replay, 0) is ACCEPT
     replay.setup(make_node_info(nodes=2))
     assert set(replay._senders) == set(make_node_ids(2))
+
+
+# ── members that change ───────────────────────────────────────────────────────────────────────────
+
+
+def members(replay: Replay, *indices: int) -> None:
+    """The next round has these of six nodes."""
+    roster = tuple(sorted(SIX[at] for at in indices))
+    replay.round_opened(attrs.evolve(make_round_info(), roster=roster))
+
+
+def test_a_member_that_joins_begins_with_an_empty_window_when_its_round_opens() -> None:
+    replay = ready()
+    joined = make_envelope(sender=SIX[4], sequence=7, time_ms=NOW_MS)
+    assert check(replay, 3) is ACCEPT
+    verdict = replay.replay_check(joined, NOW)
+    # Who is behind by a height does not know it yet: no reason to blame who handed it on.
+    assert (verdict.reason, verdict.blame) == ("unknown-sender", Blame.NOBODY)
+    members(replay, 0, 1, 2, 3, 4)
+    assert replay.replay_check(joined, NOW) is ACCEPT
+    assert replay.replay_check(joined, NOW).reason == "replayed"
+    assert check(replay, 3).reason == "replayed", "the others keep their windows"
+
+
+def test_a_member_that_left_is_unknown_and_nothing_it_said_is_new_when_it_is_added_again() -> None:
+    replay = ready()
+    assert check(replay, 3, sender=1) is ACCEPT
+    members(replay, 0, 2, 3)
+    assert check(replay, 4, sender=1).reason == "unknown-sender"
+    members(replay, 0, 2)
+    members(replay, 0, 1, 2)
+    assert check(replay, 3, sender=1).reason == "replayed"
+    assert check(replay, 4, sender=1) is ACCEPT
+
+
+def test_after_teardown_nothing_of_former_members_is_left() -> None:
+    replay = ready()
+    assert check(replay, 3, sender=1) is ACCEPT
+    members(replay, 0, 2, 3)
+    replay.teardown()
+    members(replay, 0, 1, 2)
+    assert check(replay, 4).reason == "unknown-sender"
+    replay.setup(make_node_info())
+    assert check(replay, 3, sender=1) is ACCEPT
+
+
+def test_the_first_member_of_the_round_asks_the_others_of_the_round() -> None:
+    replay = Replay(mode="challenge")
+    replay.setup(make_node_info(index=1))
+    follows = replay.round_opened(attrs.evolve(make_round_info(), roster=IDS))
+    assert isinstance(follows, Challenge)
+    assert not follows.freshness.leads
+    others = tuple(node for node in IDS if node > IDS[1])
+    round_info = attrs.evolve(make_round_info(number=2), roster=IDS[1:])
+    leads = replay.round_opened(round_info)
+    assert isinstance(leads, Challenge)
+    assert leads.freshness.leads
+    assert leads.peers == others
+
+
+def test_what_a_member_that_left_answered_excuses_nothing_later() -> None:
+    replay = Replay(mode="challenge")
+    replay.setup(make_node_info(index=0))
+    dialogue = replay.round_opened(make_round_info(nodes=4))
+    assert isinstance(dialogue, Challenge)
+    freshness = dialogue.freshness
+    answer = make_envelope(
+        sender=IDS[2],
+        kind=ANSWER_KIND,
+        payload=answer_to(freshness.nonce, IDS[2], 1),
+        time_ms=NOW_MS - 10**7,
+    )
+    assert replay.replay_check(answer, NOW) is ACCEPT
+    assert check(replay, 9, sender=2, off_ms=-(10**7)) is ACCEPT, "it is fresh"
+    replay.round_opened(attrs.evolve(make_round_info(number=2), roster=IDS[:2]))
+    replay.round_opened(make_round_info(number=2))
+    assert check(replay, 10, sender=2, off_ms=-(10**7)).reason == "clock-behind"
 
 
 # ── clocks ────────────────────────────────────────────────────────────────────────────────────────

@@ -17,9 +17,10 @@ from qres_replay import Replay
 from qres_replay.store import FILE, LEAD_MS, MARKER, WindowStore
 
 from qres_core import ACCEPT, NodeInfo, QresError, RoundError, stores
-from qres_core.testing import make_envelope, make_node_ids, make_node_info
+from qres_core.testing import make_envelope, make_node_ids, make_node_info, make_round_info
 
 IDS = make_node_ids(4)
+SIX = (*IDS, *sorted(set(make_node_ids(6)) - set(IDS)))
 NOW = 1_700_000_000.0
 NOW_MS = 1_700_000_000_000
 Said = tuple[int, int, int]  # sender, sequence, time
@@ -652,6 +653,76 @@ def test_who_joins_is_new_and_who_comes_back_is_not(tmp_path: Path) -> None:
     replay = opened(tmp_path, info=larger)
     assert [check(replay, (sender, 5, NOW_MS)) for sender in range(4)] == ["replayed"] * 4
     assert replay.replay_check(envelope, NOW).reason == "replayed"
+    replay.teardown()
+
+
+def changed(replay: Replay, *indices: int) -> None:
+    """The next round has these of six nodes."""
+    roster = tuple(sorted(SIX[at] for at in indices))
+    replay.round_opened(attrs.evolve(make_round_info(), roster=roster))
+
+
+def say(replay: Replay, index: int, sequence: int) -> str:
+    envelope = make_envelope(sender=SIX[index], sequence=sequence, time_ms=NOW_MS + sequence)
+    return replay.replay_check(envelope, NOW).reason
+
+
+@pytest.mark.parametrize("how", ["orderly", "killed", "power"])
+def test_members_that_change_while_it_runs_are_as_durable_as_the_first(
+    tmp_path: Path, boot: list[str], how: str
+) -> None:
+    folder = tmp_path / "node"
+    replay = opened(folder)
+    assert (say(replay, 1, 5), say(replay, 4, 5)) == ("", "unknown-sender")
+    changed(replay, 0, 2, 3, 4)
+    assert (say(replay, 4, 5), say(replay, 1, 6), say(replay, 0, 5)) == ("", "unknown-sender", "")
+    if how == "orderly":
+        replay.teardown()
+    else:
+        folder = killed(replay, folder, tmp_path / "left")
+    if how == "power":
+        boot[0] = "second boot"
+    replay = opened(folder, info=attrs.evolve(make_node_info(), roster=tuple(sorted(SIX[:5]))))
+    again = [say(replay, index, 5) for index in (0, 1, 4)]
+    assert again == ["replayed"] * 3
+    beyond = [say(replay, index, 7) for index in (0, 1, 4)]
+    assert beyond == (["sent-before-the-restart"] * 3 if how == "power" else [""] * 3)
+    replay.teardown()
+
+
+def test_a_power_loss_right_after_a_member_joined_does_not_forget_it(tmp_path: Path) -> None:
+    """Without the log, which is what a power loss may take at worst."""
+    folder = tmp_path / "node"
+    replay = opened(folder)
+    assert say(replay, 0, 5) == ""  # puts a ceiling over the next seconds
+    changed(replay, 0, 1, 2, 3, 4)
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in (FILE, MARKER):
+        shutil.copy(folder / name, left / name)
+    assert say(replay, 4, 5) == ""
+    forget(replay)
+    replay = opened(left, info=attrs.evolve(make_node_info(), roster=tuple(sorted(SIX[:5]))))
+    assert say(replay, 4, 5) == "sent-before-the-restart"
+    replay.teardown()
+
+
+def test_a_member_that_cannot_be_kept_is_not_taken_in(tmp_path: Path) -> None:
+    replay = opened(tmp_path)
+    store = replay._store
+    assert store is not None
+    store._db.execute("PRAGMA query_only=ON")
+    with pytest.raises(RoundError, match="readonly") as error:
+        changed(replay, 0, 1, 2, 4)
+    assert code(error) == "QRES-E602"
+    assert say(replay, 4, 5) == "unknown-sender"
+    store._db.execute("PRAGMA query_only=OFF")
+    assert say(replay, 3, 5) == "", "the members stay as they were"
+    changed(replay, 0, 1, 2, 4)
+    assert (say(replay, 4, 5), say(replay, 3, 6)) == ("", "unknown-sender")
+    replay.teardown()
+    replay = opened(tmp_path, info=attrs.evolve(make_node_info(), roster=tuple(sorted(SIX[:5]))))
+    assert [say(replay, index, 5) for index in (3, 4)] == ["replayed"] * 2
     replay.teardown()
 
 

@@ -35,7 +35,7 @@ SENTENCES = {
     "malformed: QRES-E405": ("frame-digest-mismatch", False),
     "malformed: QRES-E406": ("frame-version-unknown", False),
     "other swarm": ("other-swarm", False),
-    "unknown sender": ("unknown-sender", False),
+    "unknown sender": ("unknown-sender", True),
     "unknown authenticator": ("unknown-authenticator", False),
     "banned": ("banned", True),
     "replayed": ("replayed", False),

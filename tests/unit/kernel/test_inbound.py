@@ -177,7 +177,7 @@ def test_a_message_of_another_swarm_blames_the_link(parts: Parts) -> None:
 
 def test_a_stranger_is_refused_before_anybody_is_asked(parts: Parts) -> None:
     refused = parts.refused(signed(parts, sender=STRANGER))
-    assert refused == Rejection(Fault.UNKNOWN_SENDER, Blame.LINK, LINK, "kernel")
+    assert refused == Rejection(Fault.UNKNOWN_SENDER, Blame.NOBODY, None, "kernel")
     assert (len(parts.mac.asked), parts.replay.asked, parts.gate.asked) == (0, 0, 0)
 
 
