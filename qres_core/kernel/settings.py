@@ -12,7 +12,7 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
@@ -128,6 +128,10 @@ class SharedSettings:
         if type(version) is not int or version != _VERSION:
             raise _invalid(f"this version of qres-core knows version {_VERSION} of them only")
         return cls({_check_key(key): _decode(item) for key, item in table.items()})
+
+    def __reduce__(self) -> tuple[Callable[[bytes], SharedSettings], tuple[bytes]]:
+        # A read-only mapping cannot be copied, and simulations copy kernels to worker processes.
+        return SharedSettings.from_bytes, (self.to_bytes(),)
 
     def differences(self, other: SharedSettings) -> tuple[str, ...]:
         """What differs, one sentence for each key; what ``other`` says is called *there*.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -68,7 +69,7 @@ class Signer:
     @hookimpl
     def sign(self, envelope: Envelope) -> bytes:
         """Unused."""
-        return envelope.digest
+        return envelope.payload_digest
 
     @hookimpl
     def authenticate(self, envelope: Envelope) -> Verdict:
@@ -396,6 +397,7 @@ def test_settings_come_back_as_they_were_in_any_order(table: dict[str, Any]) -> 
     assert back.to_bytes() == made.to_bytes()
     assert list(back.values) == sorted(table)
     assert made.differences(back) == ()
+    assert copy.deepcopy(made) == made
 
 
 @given(_TABLES, _TABLES)
@@ -478,7 +480,14 @@ def test_too_many_bytes_and_values_are_refused_before_they_are_read() -> None:
 
 
 def test_another_version_and_keys_that_control_a_terminal_are_refused() -> None:
-    for whole in ([2, {}], [True, {}], [1, {"": 1}], [1, {"\x1b[2J": 1}], [1, {"k" * 201: 1}]):
+    wholes: tuple[Any, ...] = (
+        [2, {}],
+        [True, {}],
+        [1, {"": 1}],
+        [1, {"\x1b[2J": 1}],
+        [1, {"k" * 201: 1}],
+    )
+    for whole in wholes:
         with pytest.raises(WireError, match="QRES-E404"):
             SharedSettings.from_bytes(canonical.dumps(whole))
 
