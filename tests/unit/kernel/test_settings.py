@@ -119,6 +119,7 @@ SHARED: Final[Mapping[str, Any]] = {
     "scale": 2,
     "weight_cap": 9,
     "standing_tolerance": 0.2,
+    "authority": "ca",
     "proof_checks": "committee",
     "max_message_bytes": 2048,
 }
