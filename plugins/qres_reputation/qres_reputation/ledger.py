@@ -1,8 +1,8 @@
-"""The records of a roster, in memory and, where the node has a folder, on disk."""
+"""The records of the members, in memory and, where the node has a folder, on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,15 +14,17 @@ from qres_reputation.rules import ScoringRule
 from qres_reputation.store import ConductStore, SavedConduct, Settings
 
 Change: TypeAlias = Callable[[Mapping[NodeId, Conduct]], Mapping[NodeId, Conduct]]
-"""From the present records of the roster to those that change."""
+"""From the present records of the members to those that change."""
 
 
 @attrs.define(eq=False)
 class ConductTable:
-    """Records by node; complete for the roster from the first moment."""
+    """Records by node; complete for the members from the first moment."""
 
-    records: dict[NodeId, Conduct]  # the present records of the roster. Not to be written to.
+    records: dict[NodeId, Conduct]  # the present records of the members. Not to be written to.
     _store: ConductStore | None = None
+    # of those that left, where there is no file
+    _left: dict[NodeId, Conduct] = attrs.field(factory=dict[NodeId, Conduct], init=False)
 
     @classmethod
     def open(cls, info: NodeInfo, rule: ScoringRule, settings: Settings) -> ConductTable:
@@ -54,6 +56,29 @@ class ConductTable:
         kept = {**found.records, **changes}
         return cls({node: kept[node] for node in info.roster}, store)
 
+    def follow(self, roster: Collection[NodeId], fresh: Conduct) -> bool:
+        """Change the members, durably before this returns; true if they were others before.
+
+        ``fresh``: the record of a node that never was a member. Who was one before goes on with
+        what it left behind, a ban too: leaving and coming back must not make anybody new. Raises
+        RoundError: QRES-E602; then nothing changed.
+        """
+        members = set(roster)
+        if self.records.keys() == members:
+            return False
+        if self._store is None:
+            known = {**self._left, **self.records}
+            self.records = {node: known.get(node, fresh) for node in roster}
+            self._left = {node: known[node] for node in known.keys() - members}
+            return True
+        with self._store.transaction():
+            known = self._read(self._store)
+            new = dict.fromkeys(sorted(members - known.keys()), fresh)
+            self._store.put(new)
+        known.update(new)
+        self.records = {node: known[node] for node in roster}
+        return True
+
     def refresh(self) -> bool:
         """Take in what ``qres reputation`` changed; true if it did.
 
@@ -64,11 +89,12 @@ class ConductTable:
         self._read(self._store)
         return True
 
-    def _read(self, store: ConductStore) -> None:
-        found = store.load().records
+    def _read(self, store: ConductStore) -> dict[NodeId, Conduct]:
+        found = dict(store.load().records)
         if missing := self.records.keys() - found.keys():
             raise store.unusable(f"{len(missing)} nodes of the roster are gone")
         self.records = {node: found[node] for node in self.records}
+        return found
 
     def change(self, change: Change, *, ended: int | None = None) -> None:
         """Change some records, durably before this returns.

@@ -64,7 +64,7 @@ _OF_ONE_RULE: Final = {
 
 @attrs.define(eq=False)
 class Reputation:
-    """Keeps a score for every node of the roster, and bans those whose score falls too low.
+    """Keeps a score for every member, and bans those whose score falls too low.
 
     What counts against a node is what it provably did: facts whose blame the kernel laid on the
     node as the sender or as the source of a message, and an update far from the others round
@@ -73,6 +73,9 @@ class Reputation:
 
     A node is banned as soon as its score is below ``ban_below``. After ``ban_rounds`` rounds it is
     back with a score of exactly ``ban_below``: one further punishment bans it again.
+
+    The members are those of the last round that opened, and those of ``setup`` before. A new one
+    begins with ``start``. Who left keeps its record as it was, and its ban, for when it comes back.
 
     The watch compares every update of an agreed set with the coordinate-wise median. It changes
     nothing in the updates and needs to see them singly; where a plugin hides them, it is idle.
@@ -271,7 +274,7 @@ class Reputation:
 
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> None:
-        """Let out whoever has served a ban. Raises QRES-E602."""
+        """Take in who joined and who left; let out whoever has served a ban. Raises QRES-E602."""
         self._number = round_info.number
         self._seen.clear()
         self._drop_round()
@@ -286,8 +289,11 @@ class Reputation:
             }
 
         self._notice()
-        if release(self._ledger.records):
+        others = self._ledger.follow(round_info.roster, Conduct(self._rule.fresh()))
+        released = bool(release(self._ledger.records))
+        if released:
             self._ledger.change(release)
+        if others or released:
             self._weigh()
 
     @hookimpl
