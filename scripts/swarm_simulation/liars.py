@@ -1,0 +1,370 @@
+"""Liars: real nodes that a liar sits in, who changes what they say and adds messages of his own.
+
+He hears what his node hears, has its key and no other, and is told nothing. Most lies know nothing
+of what messages hold: they say again, to others or at another time, what was said before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core import Envelope, QresError, canonical
+from qres_core.swarm.context import vote_threshold
+from qres_core.swarm.messages import (
+    CandidateSet,
+    Certificate,
+    ContributionBody,
+    Member,
+    Proposal,
+    contribution_digest,
+)
+from swarm_simulation.setting import Character
+
+if TYPE_CHECKING:
+    from swarm_simulation.world import World
+
+VOTES: Final = ("prevote", "precommit")
+ANSWERS: Final = ("fetched", "certificate", "snapshot", "sync", "link", "digest", "relayed")
+KEPT: Final = 400
+Said = list[tuple[float, bytes]]
+"""What leaves instead of a message: after how many seconds, and which frame."""
+
+
+class Liar:
+    """The liar in a node."""
+
+    def __init__(self, world: World, index: int, character: Character) -> None:
+        self._world, self._index, self._character = world, index, character
+        self._rng = random.Random(f"liar {world.setting.seed} {index}")  # noqa: S311
+        self._nodes = world.setting.nodes
+        self._sequence = 1 << 40
+        self._heard: deque[tuple[Envelope, bytes]] = deque(maxlen=KEPT)
+        self._payloads: dict[str, deque[Envelope]] = defaultdict(lambda: deque(maxlen=32))
+        self._votes: dict[tuple[Any, ...], dict[bytes, Envelope]] = {}
+        self._last_vote: dict[tuple[int, str], Envelope] = {}
+        self._sets: dict[bytes, tuple[CandidateSet, bytes]] = {}
+        self._contributions: dict[bytes, Envelope] = {}
+        self._few: dict[tuple[str, int], frozenset[int]] = {}
+        self._unasked: Mapping[str, Callable[[], None]] = {
+            "replay": self._replay,
+            "again": self._again,
+            "assemble": self._assemble,
+            "push decided": self._push_decided,
+            "private faults": self._private_faults,
+            "garbage": self._garbage,
+        }
+        if any(lie in character.rates for lie in self._unasked):
+            world.clock.after(0.1, self._act)
+
+    def _does(self, lie: str) -> bool:
+        rate = self._character.rates.get(lie, 0.0)
+        return rate > 0.0 and self._rng.random() < rate
+
+    # ── hearing ───────────────────────────────────────────────────────────────────────────────
+
+    def hears(self, frame: bytes) -> None:
+        """A frame reached the liar's node."""
+        try:
+            envelope = Envelope.from_bytes(frame, max_bytes=2**26)
+        except QresError:
+            return
+        self._note(envelope, frame)
+
+    def _note(self, envelope: Envelope, frame: bytes) -> None:
+        kind = envelope.kind
+        self._heard.append((envelope, frame))
+        self._payloads[kind].append(envelope)
+        if kind.endswith(VOTES):
+            key = (kind, envelope.round, _head(envelope), envelope.payload)
+            self._votes.setdefault(key, {})[envelope.sender] = envelope
+            self._last_vote[self._world.index_of.get(envelope.sender, -1), kind] = envelope
+            if len(self._votes) > KEPT:
+                del self._votes[next(iter(self._votes))]
+        elif kind.endswith("proposal"):
+            self._note_set(envelope)
+        elif kind.endswith("contribution"):
+            self._contributions[contribution_digest(envelope)] = envelope
+            if len(self._contributions) > KEPT:
+                del self._contributions[next(iter(self._contributions))]
+
+    def _note_set(self, envelope: Envelope) -> None:
+        try:
+            candidate = Proposal.from_bytes(envelope.payload, self._nodes).candidate
+        except QresError:
+            return
+        digest = candidate.digest(envelope.swarm, _head(envelope))
+        self._sets[digest] = (candidate, _head(envelope))
+
+    # ── saying ────────────────────────────────────────────────────────────────────────────────
+
+    def says(self, envelope: Envelope, frame: bytes, receiver: int) -> Said:
+        """What goes to a receiver in place of a message of the liar's node."""
+        if receiver == (self._index + 1) % self._nodes:  # once for each message, or nearly so
+            self._note(envelope, frame)
+        if self._does("silent") or self._does("withhold"):
+            return []
+        late = self._rng.expovariate(0.5) if self._does("late") else 0.0
+        kind = envelope.kind
+        if kind.endswith(VOTES):
+            frames = self._vote(envelope, frame, receiver)
+        elif kind.endswith("proposal"):
+            frames = self._proposal(envelope, frame)
+        elif kind.endswith("contribution"):
+            frames = self._contribution(envelope, frame)
+        elif kind == "attestation" and self._does("attest all"):
+            digests = sorted(self._contributions)[-2 * self._nodes :]
+            frames = [self._mine(envelope, canonical.dumps(digests))] if digests else [frame]
+        elif kind in ANSWERS and self._does("wrong answers"):
+            frames = [self._wrong(envelope)]
+        else:
+            frames = [frame]
+        return [(late, item) for item in frames]
+
+    def _vote(  # noqa: PLR0911 - a lie each
+        self, envelope: Envelope, frame: bytes, receiver: int
+    ) -> list[bytes]:
+        rng, kind = self._rng, envelope.kind
+        if self._does("no votes"):
+            return []
+        if "votes for few" in self._character.rates:
+            few = self._few.setdefault(
+                (kind, envelope.round),
+                frozenset(rng.sample(range(self._nodes), rng.randrange(1, self._nodes))),
+            )
+            return [frame] if receiver in few else []
+        if self._does("contrary"):
+            return [self._mine(envelope, canonical.dumps(None))]
+        if self._does("echoed votes"):
+            theirs = self._last_vote.get((receiver, kind))
+            if theirs is not None and theirs.round == envelope.round:
+                return [self._mine(envelope, theirs.payload)]
+        other = [canonical.dumps(None), canonical.dumps(rng.randbytes(32))]
+        other += [item.payload for item in self._payloads[kind]][-6:]
+        if self._does("wild votes"):
+            return [self._mine(envelope, rng.choice(other))]
+        if self._does("double votes"):
+            pair = [frame, self._mine(envelope, rng.choice(other))]
+            rng.shuffle(pair)
+            return pair
+        return [frame]
+
+    def _proposal(self, envelope: Envelope, frame: bytes) -> list[bytes]:
+        rng = self._rng
+        try:
+            proposal = Proposal.from_bytes(envelope.payload, self._nodes)
+        except QresError:
+            return [frame]
+        members = list(proposal.candidate.members)
+        if self._does("two proposals"):
+            del members[rng.randrange(len(members))]
+            other = self._fresh(proposal, members)
+            return [rng.choice([frame, self._mine(envelope, other)])]
+        if self._does("bad proposals"):
+            which = rng.randrange(4)
+            if which == 0:  # a stranger
+                members[0] = Member(rng.randbytes(32), members[0].digest)
+            elif which == 1:  # too few
+                members = members[: rng.randrange(1, len(members) + 1)]
+            elif which == 2:  # what nobody has
+                members[0] = attrs.evolve(members[0], digest=rng.randbytes(32))
+            else:
+                members[0] = attrs.evolve(members[0], standing=1)
+            members.sort(key=lambda member: member.sender)
+            return [self._mine(envelope, self._fresh(proposal, members))]
+        return [frame]
+
+    @staticmethod
+    def _fresh(proposal: Proposal, members: list[Member]) -> bytes:
+        candidate = attrs.evolve(proposal.candidate, members=tuple(members))
+        return attrs.evolve(proposal, candidate=candidate, lock_round=0, prevotes=()).to_bytes()
+
+    def _contribution(self, envelope: Envelope, frame: bytes) -> list[bytes]:
+        if not self._does("two contributions"):
+            return [frame]
+        body = ContributionBody.from_bytes(envelope.payload, self._world.setting.dimension)
+        vector = body.vector + np.int32(self._rng.randrange(1, 4))
+        payload = attrs.evolve(body, vector=vector).to_bytes()
+        return [self._rng.choice([frame, self._mine(envelope, payload)])]
+
+    def _wrong(self, envelope: Envelope) -> bytes:
+        """An answer that is old, or of another kind's, or broken."""
+        rng, earlier = self._rng, self._payloads[envelope.kind]
+        if earlier and rng.random() < 0.6:
+            return self._mine(envelope, rng.choice(earlier).payload)
+        payload = bytearray(envelope.payload or b"\0")
+        payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
+        return self._mine(envelope, bytes(payload))
+
+    # ── unasked ───────────────────────────────────────────────────────────────────────────────
+
+    def _act(self) -> None:
+        for lie, act in self._unasked.items():
+            if self._does(lie) and self._world.nodes[self._index].machine is not None:
+                act()
+        pause = self._rng.expovariate(1 / self._character.pause) + 0.01
+        self._world.clock.after(2 * pause if self._world.healed else pause, self._act)
+
+    def _replay(self) -> None:
+        """What others said, again, to somebody."""
+        for _frame in range(3):
+            if self._heard:
+                envelope, frame = self._rng.choice(self._heard)
+                self._give(envelope, frame, self._victim())
+
+    def _again(self) -> None:
+        """What others or itself said, as its own, of then or of now."""
+        if not self._heard:
+            return
+        envelope, _frame = self._rng.choice(self._heard)
+        number, head = envelope.round, _head(envelope)
+        if self._rng.random() < 0.5:
+            number, head = self._now()
+        made = self._make(envelope.kind, envelope.payload, number, head)
+        self._give(made, made.to_bytes(), self._victim())
+
+    def _assemble(self) -> None:
+        """A lock made of votes that it heard, with its own, proposed where it may."""
+        rng, (now, head) = self._rng, self._now()
+        known = [key for key in self._votes if key[0].endswith("prevote") and key[2] == head]
+        if not known:
+            return
+        kind, number, _head_of, payload = key = rng.choice(known)
+        digest = _choice(payload)
+        if digest not in self._sets:
+            return
+        votes = dict(self._votes[key])
+        own = self._make(kind, payload, number, head)
+        votes.setdefault(own.sender, own)
+        chosen = tuple(votes[sender] for sender in sorted(votes))
+        proposal = Proposal(self._sets[digest][0], number, chosen)
+        made = self._make(_sibling(kind, "proposal"), proposal.to_bytes(), now, head)
+        for victim in self._victims():
+            self._give(made, made.to_bytes(), victim)
+
+    def _push_decided(self) -> None:
+        """A decision that it can prove, with what was decided, to whoever it likes."""
+        threshold = vote_threshold(self._nodes, self._world.setting.byzantine)
+        rng, (now, head) = self._rng, self._now()
+        known = [
+            key
+            for key, votes in self._votes.items()
+            if key[0].endswith("precommit")
+            and len(votes.keys() | {self._world.ids[self._index]}) >= threshold
+            and _choice(key[3]) in self._sets
+        ]
+        if not known:
+            return
+        here = [key for key in known if key[2] == head]
+        kind, number, of, payload = key = rng.choice(here or known)
+        candidate, _model = self._sets[_choice(payload)]
+        votes = dict(self._votes[key])
+        own = self._make(kind, payload, number, of)
+        votes.setdefault(own.sender, own)
+        chosen = tuple(votes[sender] for sender in sorted(votes))
+        certificate = Certificate(candidate, number, chosen)
+        made = self._make("certificate", certificate.to_bytes(), now, of)
+        for victim in self._victims():
+            self._give(made, made.to_bytes(), victim)
+            for member in candidate.members:
+                held = self._contributions.get(member.digest)
+                if held is not None:
+                    quoted = self._make("fetched", held.to_bytes(), now, of)
+                    self._give(quoted, quoted.to_bytes(), victim)
+
+    def _private_faults(self) -> None:
+        """Lies that prove themselves, towards one node and nobody else."""
+        honest = [node.index for node in self._world.honest]
+        victim = honest[self._index % len(honest)]
+        now, head = self._now()
+        machine = self._world.nodes[victim].machine
+        if machine is not None:  # it sees what the victim says
+            now, head = machine.number, _head_of(machine)
+        for kind, payload in (
+            ("prevote", b"\xf7"),
+            ("precommit", b"\xf7"),
+            ("proposal", b"\xf6"),
+            ("snapshot", b"\x80"),
+            ("certificate", b"\x01"),
+            ("fetched", b"\x02"),
+            ("sync", b"\x03"),
+        ):
+            made = self._make(kind, payload, now, head)
+            self._give(made, made.to_bytes(), victim)
+
+    def _garbage(self) -> None:
+        """Bytes."""
+        rng = self._rng
+        frame = rng.randbytes(rng.randrange(60))
+        if self._heard and rng.random() < 0.7:
+            octets = bytearray(rng.choice(self._heard)[1])
+            octets[rng.randrange(len(octets))] ^= 1 << rng.randrange(8)
+            frame = bytes(octets)
+        now, head = self._now()
+        self._give(self._make("noise", b"", now, head), frame, self._victim())
+
+    # ── making ────────────────────────────────────────────────────────────────────────────────
+
+    def _victim(self) -> int:
+        others = [index for index in range(self._nodes) if index != self._index]
+        return self._rng.choice(others)
+
+    def _victims(self) -> list[int]:
+        return [
+            index
+            for index in range(self._nodes)
+            if index != self._index and self._rng.random() < 0.6
+        ]
+
+    def _now(self) -> tuple[int, bytes]:
+        machine = self._world.nodes[self._index].machine
+        return (1, bytes(32)) if machine is None else (machine.number, _head_of(machine))
+
+    def _mine(self, envelope: Envelope, payload: bytes) -> bytes:
+        return self._make(envelope.kind, payload, envelope.round, _head(envelope)).to_bytes()
+
+    def _make(self, kind: str, payload: bytes, number: int, head: bytes) -> Envelope:
+        """A message that the liar signs."""
+        self._sequence += 1
+        node = self._world.nodes[self._index]
+        time_ms = int(node.clock(self._world.clock.now) * 1000)
+        swarm = self._world.config.swarm.name
+        envelope = Envelope(
+            swarm, kind, number, head, node.node_id, self._sequence, time_ms, payload
+        )
+        assert node.kernel is not None  # noqa: S101 - it runs
+        return node.kernel.sign(envelope)
+
+    def _give(self, envelope: Envelope, frame: bytes, victim: int) -> None:
+        world = self._world
+        world.tell(f"liar {self._index} gives {envelope.kind} of {envelope.round} to {victim}")
+        world.clock.after(
+            0.0,
+            partial(world.carry, world.nodes[self._index], world.nodes[victim], frame, envelope),
+        )
+
+
+def _head(envelope: Envelope) -> bytes:
+    found: Any = getattr(envelope, "head", None)
+    return envelope.model_digest if found is None else found
+
+
+def _head_of(machine: Any) -> bytes:
+    head = getattr(machine, "head", None)
+    return machine.model_digest if head is None else head.digest
+
+
+def _choice(payload: bytes) -> bytes:
+    value = canonical.loads(payload, max_bytes=4096)
+    return value if isinstance(value, bytes) else b""
+
+
+def _sibling(kind: str, name: str) -> str:
+    """Of the kind ``choice/prevote``, ``choice/proposal``."""
+    return f"{kind.rpartition('/')[0]}/{name}".lstrip("/")

@@ -1,0 +1,236 @@
+"""What a seed decides: the swarm, its plugins, its network, its accidents and its liars."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+LIES: Final = (
+    "silent",
+    "no votes",
+    "votes for few",
+    "contrary",
+    "wild votes",
+    "echoed votes",
+    "double votes",
+    "two contributions",
+    "two proposals",
+    "bad proposals",
+    "late",
+    "withhold",
+    "wrong answers",
+    "attest all",
+    "replay",
+    "again",
+    "assemble",
+    "push decided",
+    "private faults",
+    "garbage",
+)
+"""What liars do. Those of a character each happen at a rate of their own."""
+LIE_RATES: Final = (1.0, 0.4, 0.1)
+NAME: Final = "storm"
+
+
+@attrs.frozen
+class Cut:
+    """A partition: ``side`` hears nothing of the others, nor they of it, from ``begins`` on."""
+
+    begins: float  # seconds
+    ends: float  # seconds
+    side: frozenset[int]  # nodes on one side
+    holds: bool  # what is sent meanwhile arrives afterwards, and is not lost
+
+
+@attrs.frozen
+class Ambush:
+    """For a while, messages of a kind reach few: what makes half of a decision."""
+
+    begins: float  # seconds
+    ends: float  # seconds
+    kind: str  # what the messages' kind ends with
+    spared: frozenset[int]  # nodes that get them all the same
+    holds: bool  # what is kept back arrives after the fault
+
+
+@attrs.frozen
+class Kill:
+    """A node dies at or soon after a time, and comes back."""
+
+    node: int
+    at: float  # seconds
+    # writes to the journal until it dies: 0 for at once
+    writes: int
+    before: bool  # it dies before that write is done, and not after
+    away: float  # seconds
+
+
+@attrs.frozen
+class Character:
+    """How a liar lies."""
+
+    rates: Mapping[str, float]  # by lie: how often it is told where it can be
+    pause: float  # seconds between what it does unasked, on average
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """All of it."""
+
+    seed: int
+    nodes: int
+    byzantine: int
+    swarm: Mapping[str, Any]  # the table ``[swarm]``
+    plugins: Mapping[str, Mapping[str, Any]]
+    monna: bool  # the rule needs a pivot, which the world names
+    dimension: int
+    training: float  # seconds
+    offsets: tuple[float, ...]  # by node: how far its clock is off, seconds
+    rates: tuple[float, ...]  # by node: how fast its clock goes
+    store: str  # "memory" or "sqlite"
+    loss: float
+    duplication: float
+    spread: float  # seconds: average delay
+    cuts: tuple[Cut, ...]
+    ambushes: tuple[Ambush, ...]
+    kills: tuple[Kill, ...]
+    liars: Mapping[int, Character]
+    heals: float  # seconds; from then on the network is perfect and nobody dies
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        swarm = self.swarm
+        plugins = " ".join(
+            name + (f"{dict(table)}" if table and name in {"moody", "chatty", "critic"} else "")
+            for name, table in self.plugins.items()
+            if name != "memory"
+        )
+        liars = "; ".join(f"{who}: {', '.join(how.rates)}" for who, how in self.liars.items())
+        return (
+            f"n={self.nodes} f={self.byzantine} {swarm['topology']} {plugins} store={self.store} "
+            f"loss={self.loss} spread={self.spread} cuts={len(self.cuts)} "
+            f"ambushes={len(self.ambushes)} kills={len(self.kills)} heals={self.heals:.1f} "
+            f"liars {{{liars}}}"
+        )
+
+
+def _some(rng: random.Random, nodes: int) -> frozenset[int]:
+    return frozenset(rng.sample(range(nodes), rng.randrange(1, nodes)))
+
+
+def _stack(rng: random.Random, nodes: int, f: int) -> tuple[dict[str, Any], bool]:
+    """The plugins, in file order, and whether the rule is monna."""
+    quorum = nodes - f
+    plugins: dict[str, Any] = {"memory": {}}
+    masked = rng.random() < 0.03
+    signs = "ed25519" if masked or rng.random() < 0.05 else "tag"
+    plugins[signs] = {}
+    if rng.random() < 0.06:
+        plugins["pki"] = {}
+    if masked or rng.random() < 0.7:
+        plugins["replay"] = {}
+    if rng.random() < 0.4:
+        plugins["reputation"] = {"outlier_rounds": rng.choice([0, 3])}
+    if rng.random() < 0.2:
+        plugins["prover"] = {}
+    if masked:
+        plugins["secagg"] = {"group_size": 0, "min_size": 3, "patience": 0.15, "corrupt": 0.0}
+    if rng.random() < 0.25:
+        stuck, broken = rng.choice([0.0, 0.05, 0.2]), rng.choice([0.0, 0.0, 0.1])
+        plugins["chatty"] = {"stuck": stuck, "broken": broken}
+    if rng.random() < 0.1 and not masked:
+        plugins["critic"] = {"against": rng.choice([0.02, 0.1])}
+    if rng.random() < 0.5:
+        plugins["moody"] = {
+            "refuses": rng.choice([0.0, 0.1, 0.4]),
+            "breaks": rng.choice([0.0, 0.0, 0.2]),
+            "lame": rng.choice([0.0, 0.0, 0.05]),
+        }
+    rules: list[tuple[str, dict[str, Any]]] = [("mean", {"unprotected": True})]
+    if not masked:
+        rules += [("median", {"f": f}), ("monna", {"f": f}), ("trimmed_mean", {"f": f})]
+        if quorum >= 2 * f + 3:
+            rules += [("krum", {"f": f}), ("krum", {"f": f, "select": 2})]
+    rule, table = rng.choice(rules)
+    plugins[rule] = table
+    return plugins, rule == "monna"
+
+
+def draw(seed: int) -> Setting:
+    """The setting of a seed."""
+    rng = random.Random(f"setting {seed}")  # noqa: S311 - a seed decides
+    nodes = rng.choice([4, 4, 4, 5, 6, 7, 7])
+    f = rng.choice([1, 2]) if nodes == 7 else 1
+    plugins, monna = _stack(rng, nodes, f)
+    topology = "coordinator" if rng.random() < 0.2 else "gossip"
+    swarm = {
+        "name": NAME,
+        "nodes": nodes,
+        "byzantine": f,
+        "quorum": nodes - f,
+        "deadline": rng.choice([0.6, 1.2]),
+        "vote_timeout": rng.choice([0.3, 0.6]),
+        "interval": rng.choice([0.0, 0.0, 0.5]),
+        "topology": topology,
+        "insecure": "replay" not in plugins,
+        "proof_checks": "committee" if "prover" in plugins and rng.random() < 0.5 else "everyone",
+    }
+    heals = rng.uniform(4.0, 10.0)
+    # With the coordinator topology the first node may not lie: it would stop the swarm.
+    may_lie = range(1 if topology == "coordinator" else 0, nodes)
+    lying = rng.sample(may_lie, rng.choice([0, f, f, f]))
+    liars: dict[int, Character] = {}
+    conspire = rng.random() < 0.4
+    for liar in sorted(lying):
+        chosen = rng.sample(LIES, rng.choice([1, 2, 3, 5]))
+        rates = {lie: rng.choice(LIE_RATES) for lie in chosen}
+        alike = next(iter(liars.values())) if conspire and liars else None
+        liars[liar] = alike or Character(rates, rng.choice([0.1, 0.4]))
+    honest = [node for node in range(nodes) if node not in liars]
+    cuts, ambushes, kills = [], [], []
+    for _cut in range(rng.choice([0, 0, 1, 2])):
+        begins = rng.uniform(0.0, heals)
+        ends = min(heals, begins + rng.uniform(0.3, 4.0))
+        cuts.append(Cut(begins, ends, _some(rng, nodes), rng.random() < 0.4))
+    for _ambush in range(rng.choice([0, 0, 2, 4, 8])):
+        begins = rng.uniform(0.0, heals)
+        ends = min(heals, begins + rng.choice([0.3, 1.0, 2.0]))
+        kind = rng.choice(
+            ["proposal", "prevote", "precommit", "precommit", "certificate", "digest", "fetched"]
+        )
+        ambushes.append(Ambush(begins, ends, kind, _some(rng, nodes), rng.random() < 0.5))
+    for _kill in range(rng.choice([0, 0, 1, 2, 4])):
+        writes = rng.choice([0, 1, 1, 2, 3])
+        away = rng.choice([0.01, 0.5, 3.0])
+        at = rng.uniform(0.0, heals)
+        kills.append(Kill(rng.choice(honest), at, writes, rng.random() < 0.5, away))
+    if rng.random() < 0.1:  # the power fails
+        at, away = rng.uniform(0.0, heals), rng.uniform(0.01, 1.0)
+        kills += [Kill(node, at, rng.choice([0, 1]), before=False, away=away) for node in honest]
+    off = rng.choice([0.0, 0.0, 5.0] if "replay" in plugins else [0.0, 5.0, 400.0])
+    drift = rng.choice([0.0, 0.0, 0.05])
+    return Setting(
+        seed=seed,
+        nodes=nodes,
+        byzantine=f,
+        swarm=swarm,
+        plugins=plugins,
+        monna=monna,
+        dimension=rng.randrange(3, 9),
+        training=rng.choice([0.1, 0.3]),
+        offsets=tuple(rng.uniform(-off, off) for _node in range(nodes)),
+        rates=tuple(1.0 + rng.uniform(-drift, drift) for _node in range(nodes)),
+        store="sqlite" if rng.random() < 0.05 or "secagg" in plugins else "memory",
+        loss=rng.choice([0.0, 0.0, 0.03, 0.1, 0.3]),
+        duplication=rng.choice([0.0, 0.0, 0.1]),
+        spread=rng.choice([0.01, 0.05, 0.2, 0.6]),
+        cuts=tuple(cuts),
+        ambushes=tuple(ambushes),
+        kills=tuple(sorted(kills, key=lambda kill: kill.at)),
+        liars=liars,
+        heals=heals,
+    )

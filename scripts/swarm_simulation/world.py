@@ -1,0 +1,537 @@
+"""The swarm of a setting, played on a virtual clock until it is healed and goes on, or fails."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import shutil
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from qres_core import Envelope, Evidence, Fault, NodeId, NodeInfo, RoundInfo, Update
+from qres_core.kernel.assembly import assemble
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.clock import EPOCH, Clock
+from qres_core.swarm.effects import (
+    Broadcast,
+    Diverged,
+    Effect,
+    Refused,
+    RoundEnded,
+    SatOut,
+    SendTo,
+    Train,
+)
+from qres_core.swarm.journal import SqliteJournal
+from qres_core.swarm.rounds import RoundMachine, round_machine
+from qres_core.swarm.timeouts import MAX_BACKOFF
+from swarm_simulation.journals import BrokenPromiseError, Fuse, KilledError, Notebook
+from swarm_simulation.liars import Liar
+from swarm_simulation.setting import NAME, Setting
+from swarm_simulation.stack import Examples
+
+MORE: Final = 3
+"""Heights that every honest node must add after the swarm is healed."""
+MOST_EVENTS: Final = 400_000
+"""More than that without an end is a livelock."""
+DELAY: Final = 0.01
+PROMISES: Final = ("contribution", "proposal", "prevote", "precommit")
+"""What a message's kind ends with of which a node says one for a head and a round."""
+Story = Callable[[str], None]
+
+
+@lru_cache(maxsize=4096)
+def opened(frame: bytes) -> Envelope:
+    """What a frame holds: every node reads the same one, and it never changes."""
+    return Envelope.from_bytes(frame, max_bytes=2**26)
+
+
+class ViolationError(Exception):
+    """What must hold does not."""
+
+
+def place(machine: RoundMachine) -> tuple[int, bytes]:
+    """Height and digest of a node's head."""
+    head: Any = getattr(machine, "head", None)
+    return (machine.step, machine.model_digest) if head is None else (head.height, head.digest)
+
+
+class WatchedKernel(Kernel):
+    """A kernel that says what it holds against others."""
+
+    against: Callable[[Evidence], None] | None = None
+
+    def observe(self, evidence: Evidence) -> None:
+        """Tell."""
+        if evidence.against and self.against is not None:
+            self.against(evidence)
+        super().observe(evidence)
+
+
+@attrs.define(eq=False)
+class Timeline(Clock):
+    """A clock that can be asked what it would play next."""
+
+    @property
+    def next_at(self) -> float:
+        """When the next event happens; never, if none waits."""
+        return self._waiting[0][0] if self._waiting else math.inf
+
+
+@attrs.define(eq=False)
+class Node:
+    """A node, dead or alive."""
+
+    index: int
+    node_id: NodeId
+    key: bytes  # what its identity comes from
+    journal: Fuse
+    offset: float
+    rate: float
+    liar: Liar | None = None
+    machine: RoundMachine | None = None
+    kernel: WatchedKernel | None = None
+    life: int = 0
+    tick_due: float = math.inf  # on its own clock
+
+    @property
+    def where(self) -> str:
+        """Its height and round, for people."""
+        machine = self.machine
+        return "dead" if machine is None else f"{place(machine)[0]} in {machine.number}"
+
+    def clock(self, now: float) -> float:
+        """What its clock shows."""
+        return EPOCH + self.offset + self.rate * (now - EPOCH)
+
+    def when(self, shown: float) -> float:
+        """When its clock shows that."""
+        return EPOCH + (shown - EPOCH - self.offset) / self.rate
+
+
+class World:
+    """A swarm being played. ``story`` takes a line for everything that happens."""
+
+    def __init__(
+        self, setting: Setting, installed: Mapping[str, Installed], story: Story | None = None
+    ) -> None:
+        self.setting, self.story = setting, story
+        self.clock = Timeline()
+        self.rng = random.Random(f"world {setting.seed}")  # noqa: S311 - a seed decides
+        self.events = 0
+        self.healed = False
+        self.counts: Counter[str] = Counter()
+        self._installed = installed
+        self._solution: Any = None
+        self._folder: Path | None = None
+        self._heads: dict[int, tuple[bytes, int]] = {}  # by height; who was first
+        self._models: dict[int, tuple[bytes, int]] = {}  # by step
+        self._slander = ""
+        self._said: dict[tuple[Any, ...], bytes] = {}
+        shape = random.Random(f"model {setting.seed}")  # noqa: S311 - a seed decides
+        self.initial = np.array(
+            [shape.randrange(-500, 500) for _x in range(setting.dimension)], dtype=np.int32
+        )
+        if setting.store == "sqlite":
+            shared = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="qres-", dir=shared if shared.is_dir() else None)
+            )
+        self.config = self._config([])
+        self.nodes = self._made()
+        self.ids = [node.node_id for node in self.nodes]
+        self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
+        self.config = self._config(self.ids)
+        for node in self.nodes:
+            character = setting.liars.get(node.index)
+            if character is not None:
+                node.liar = Liar(self, node.index, character)
+        self.honest = [node for node in self.nodes if node.liar is None]
+
+    # ── making ────────────────────────────────────────────────────────────────────────────────
+
+    def _config(self, ids: Sequence[NodeId]) -> Config:
+        setting = self.setting
+        tables = {name: dict(table) for name, table in setting.plugins.items()}
+        known = [node_id.hex() for node_id in ids]
+        if setting.monna:
+            tables["monna"]["pivot"] = (known or ["00" * 32])[setting.seed % (len(known) or 1)]
+        if "pki" in tables:
+            tables["pki"]["members"] = known
+        if not known:  # who they are is still to be found out
+            tables.pop("pki", None)
+        return parse({"swarm": dict(setting.swarm), "plugins": tables}, source="simulation")
+
+    def _made(self) -> list[Node]:
+        setting = self.setting
+        found: list[tuple[NodeId, bytes]] = []
+        for index in range(setting.nodes):
+            key = hashlib.sha256(f"node {setting.seed} {index}".encode()).digest()
+            found.append((self._kernel(key)[1], key))
+        found.sort()
+        nodes: list[Node] = []
+        for index, (node_id, key) in enumerate(found):
+            journal: Any = Notebook(self.initial)
+            if self._folder is not None:
+                journal = SqliteJournal(
+                    self._folder / str(index), swarm=NAME, node_id=node_id, initial=self.initial
+                )
+            nodes.append(
+                Node(
+                    index,
+                    node_id,
+                    key,
+                    Fuse(journal),
+                    setting.offsets[index],
+                    setting.rates[index],
+                )
+            )
+        return nodes
+
+    def _data_dir(self, node: Node) -> str | None:
+        if self._folder is None:
+            return None
+        folder = self._folder / f"{node.index}-plugins"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return str(folder)
+
+    def _kernel(self, key: bytes) -> tuple[WatchedKernel, NodeId]:
+        enabled = assemble(self.config, self._installed)
+        kernel = WatchedKernel(enabled, self.config.swarm, solution=self._solution)
+        self._solution = kernel.solution
+        return kernel, kernel.identity(key) or key
+
+    # ── living and dying ──────────────────────────────────────────────────────────────────────
+
+    def born(self, node: Node) -> None:
+        """Start a node from what its journal holds."""
+        setting = self.setting
+        kernel, _node_id = self._kernel(node.key)
+        trainer = Examples() if "critic" in setting.plugins else object()
+        info = NodeInfo(
+            node.node_id,
+            NAME,
+            tuple(self.ids),
+            byzantine=setting.byzantine,
+            data_dir=self._data_dir(node),
+            seed=setting.seed,
+            validates=isinstance(trainer, Examples),
+        )
+        kernel.setup(info)
+        kernel.against = partial(self._blamed, node)
+        node.kernel = kernel
+        try:
+            node.machine = round_machine(
+                info, kernel, self.config.swarm, self.initial, node.journal, trainer
+            )
+        except KilledError:
+            self.dies(node, 0.2)
+            return
+        self._call(node, node.machine.start)
+
+    def dies(self, node: Node, away: float) -> None:
+        """A node is gone at once, and is back after so many seconds."""
+        self.tell(f"node {node.index} dies")
+        self.counts["deaths"] += 1
+        node.life += 1
+        node.tick_due = math.inf
+        node.machine = None
+        node.journal.writes = None
+        if node.kernel is not None and self._folder is not None:
+            node.kernel.teardown()  # so that the next life can open what this one kept
+        back = self.clock.now + away
+        if not self.healed:
+            back = min(back, EPOCH + self.setting.heals)
+        self.clock.at(back, partial(self._reborn, node, node.life))
+
+    def _reborn(self, node: Node, life: int) -> None:
+        if node.life == life and node.machine is None:
+            self.tell(f"node {node.index} is back")
+            self.born(node)
+
+    def _strike(self, node: Node, writes: int, away: float, *, before: bool) -> None:
+        if node.machine is None:
+            return
+        if writes == 0:
+            self.dies(node, away)
+        else:
+            node.journal.writes, node.journal.before = writes, before
+
+    # ── playing ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def seconds(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self.clock.now - EPOCH
+
+    @property
+    def patience(self) -> float:
+        """Virtual seconds in which every honest node must add :data:`MORE` heights.
+
+        For each of them as many attempts as there are nodes, and two more, each as long as any.
+        """
+        swarm = self.config.swarm
+        longest = swarm.deadline + 3 * MAX_BACKOFF * swarm.vote_timeout + swarm.interval
+        return MORE * (self.setting.nodes + 2) * longest
+
+    def play(self) -> None:
+        """Play to the end. Raises ViolationError."""
+        setting = self.setting
+        try:
+            for node in self.nodes:
+                self.clock.after(self.rng.uniform(0, 0.2), partial(self.born, node))
+            for kill in setting.kills:
+                strike = partial(
+                    self._strike,
+                    self.nodes[kill.node],
+                    kill.writes,
+                    kill.away,
+                    before=kill.before,
+                )
+                self.clock.at(EPOCH + kill.at, strike)
+            heals = EPOCH + setting.heals
+            self._until(heals, lambda: False)
+            self._heal()
+            goal = max(place(node.machine)[0] for node in self.honest if node.machine) + MORE
+            self.tell(f"healed; every honest node must reach {goal}")
+            done = self._until(heals + self.patience, lambda: self._lowest() >= goal)
+            if not done:
+                self._stuck(goal)
+            self._judge_bans()
+            self.counts["heights"] = max(self._heads)
+        finally:
+            if self._folder is not None:
+                for node in self.nodes:
+                    if node.kernel is not None:
+                        node.kernel.teardown()
+                    node.journal.close()
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _heal(self) -> None:
+        self.healed = True
+        self.clock.now = EPOCH + self.setting.heals
+        for node in self.nodes:
+            node.journal.writes = None
+            if node.machine is None:
+                self._reborn(node, node.life)
+
+    def _lowest(self) -> int:
+        return min(place(node.machine)[0] if node.machine else -1 for node in self.honest)
+
+    def _until(self, end: float, done: Callable[[], bool]) -> bool:
+        while not done():
+            if self.clock.next_at > end:
+                return False
+            self.events += 1
+            if self.events > MOST_EVENTS:
+                raise ViolationError(f"livelock: {MOST_EVENTS} events in {self.seconds:.1f} s")
+            self.clock.advance()
+        return True
+
+    def _call(self, node: Node, method: Callable[..., list[Effect]], *arguments: Any) -> None:
+        """Have a node do something, and carry out what it wants."""
+        try:
+            effects = method(*arguments, node.clock(self.clock.now))
+        except KilledError:
+            self.dies(node, 0.05 + self.rng.expovariate(1.0))
+            return
+        except BrokenPromiseError as error:
+            raise ViolationError(f"node {node.index} breaks a promise: {error}") from error
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"node {node.index} raised {type(error).__name__}: {error}"
+            place_of = f"{Path(where.filename).name}:{where.lineno}"
+            raise ViolationError(f"{what} ({place_of})") from error
+        for effect in effects:
+            self._apply(node, effect)
+        self._check(node)
+        self._wind(node)
+
+    def _wind(self, node: Node) -> None:
+        """Have the node look at its clock when it matters."""
+        machine = node.machine
+        if machine is None:
+            return
+        due = machine.next_tick
+        if due < node.tick_due:
+            node.tick_due = due
+            at = max(node.when(due), self.clock.now) + 1e-6
+            self.clock.at(at, partial(self._tick, node, node.life))
+
+    def _tick(self, node: Node, life: int) -> None:
+        machine = node.machine
+        if machine is None or life != node.life:
+            return
+        if node.clock(self.clock.now) >= node.tick_due:
+            node.tick_due = math.inf
+            self._call(node, machine.tick)
+
+    def _train(self, node: Node, life: int, info: RoundInfo) -> None:
+        machine = node.machine
+        if machine is None or life != node.life:
+            return
+        values = random.Random(f"{node.index} {info.number} {info.model_digest.hex()}")  # noqa: S311
+        vector = [values.randrange(-99, 100) for _x in range(self.setting.dimension)]
+        update = Update(np.array(vector, dtype=np.int32))
+        self._call(node, machine.trained, update, info.number)
+
+    # ── effects ───────────────────────────────────────────────────────────────────────────────
+
+    def _apply(self, node: Node, effect: Effect) -> None:
+        match effect:
+            case Broadcast(frame):
+                self._send(node, frame, [other for other in self.nodes if other is not node])
+            case SendTo(to, frame):
+                self._send(node, frame, [self.nodes[self.index_of[to]]])
+            case Train():
+                work = partial(self._train, node, node.life, effect.round_info)
+                self.clock.after(self.setting.training * self.rng.uniform(0.8, 1.2), work)
+            case RoundEnded():
+                outcome, number = effect.outcome, effect.outcome.round_info.number
+                self.counts[outcome.status.value] += 1
+                how = f"{outcome.status.value} {outcome.reason}"
+                self.tell(f"node {node.index} ends round {number}: {how}, and is at {node.where}")
+            case Diverged(error) if node.liar is None:
+                raise ViolationError(f"node {node.index} diverged: {error}")
+            case Refused():
+                self.tell(
+                    f"node {node.index} refuses {effect.reason} of"
+                    f" {self.index_of.get(effect.sender or b'')} round {effect.round}"
+                )
+            case SatOut():
+                self.tell(f"node {node.index} sits out: {effect.reason}")
+            case _:
+                pass
+
+    def _send(self, node: Node, frame: bytes, receivers: Sequence[Node]) -> None:
+        envelope = opened(frame)
+        if node.liar is None:
+            self._promised(node, envelope)
+            for other in receivers:
+                self.carry(node, other, frame, envelope)
+            return
+        for other in receivers:
+            for delay, octets in node.liar.says(envelope, frame, other.index):
+                self.carry(node, other, octets, envelope, late=delay)
+
+    def carry(
+        self, sender: Node, receiver: Node, frame: bytes, envelope: Envelope, late: float = 0.0
+    ) -> None:
+        """Put a frame on its way, or lose it. ``envelope``: what it was before any lie."""
+        setting, rng, seconds = self.setting, self.rng, self.seconds
+        arrive = partial(self._arrive, sender, receiver, frame)
+        if self.healed:
+            self.clock.after(late + DELAY * rng.uniform(0.5, 1.5), arrive)
+            return
+        for cut in setting.cuts:
+            if cut.begins <= seconds < cut.ends and (sender.index in cut.side) != (
+                receiver.index in cut.side
+            ):
+                if cut.holds:
+                    self.clock.at(EPOCH + cut.ends + rng.uniform(0, 1), arrive)
+                return
+        for ambush in setting.ambushes:
+            if (
+                ambush.begins <= seconds < ambush.ends
+                and receiver.index not in ambush.spared
+                and envelope.kind.endswith(ambush.kind)
+            ):
+                if ambush.holds:
+                    self.clock.at(EPOCH + setting.heals + rng.uniform(0, 1), arrive)
+                return
+        if rng.random() < setting.loss:
+            return
+        for _copy in range(2 if rng.random() < setting.duplication else 1):
+            delay = DELAY / 2 + rng.expovariate(1 / setting.spread)
+            self.clock.after(late + delay, arrive)
+
+    def _arrive(self, sender: Node, receiver: Node, frame: bytes) -> None:
+        machine = receiver.machine
+        if machine is None:
+            return
+        if self.story is not None:
+            self.tell(f"{sender.index} -> {receiver.index}: {_shown(frame)}")
+        if receiver.liar is not None:
+            receiver.liar.hears(frame)
+        self.counts["messages"] += 1
+        self._call(receiver, partial(machine.receive, frame, sender.node_id))
+
+    # ── what must hold ────────────────────────────────────────────────────────────────────────
+
+    def _check(self, node: Node) -> None:
+        """Honest nodes are at one head in one height, have one model of one step, and no blame."""
+        machine = node.machine
+        if machine is None or node.liar is not None:
+            return
+        if self._slander:
+            raise ViolationError(self._slander)
+        height, head = place(machine)
+        for kind, known, number, digest in (
+            ("head", self._heads, height, head),
+            ("model", self._models, machine.step, machine.model_digest),
+        ):
+            first, who = known.setdefault(number, (digest, node.index))
+            if first != digest:
+                what = f"fork: node {who} has {kind} {first.hex()[:8]} at {number}"
+                raise ViolationError(f"{what}, node {node.index} has {digest.hex()[:8]}")
+        bans: Any = getattr(getattr(machine, "head", None), "bans", ())
+        for banned in bans:
+            if self.nodes[self.index_of[banned]].liar is None:
+                raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
+
+    def _promised(self, node: Node, envelope: Envelope) -> None:
+        """An honest node says one thing of which it may say one, also across restarts."""
+        if not envelope.kind.endswith(PROMISES):
+            return
+        head = getattr(envelope, "head", None) or envelope.model_digest
+        key = (node.index, envelope.kind, envelope.round, head)
+        if self._said.setdefault(key, envelope.payload_digest) != envelope.payload_digest:
+            what = f"node {node.index} sends two {envelope.kind} messages of round {envelope.round}"
+            raise ViolationError(what)
+
+    def _blamed(self, node: Node, evidence: Evidence) -> None:
+        subject = self.index_of.get(evidence.subject)
+        if subject is None or self.nodes[subject].liar is not None or node.liar is not None:
+            return
+        fact = evidence.fact
+        self.counts[f"blamed:{fact}"] += 1
+        if isinstance(fact, Fault) and fact.transferable:
+            self._slander = f"node {node.index} blames honest node {subject} for {fact}"
+
+    def _judge_bans(self) -> None:
+        for node in self.honest:
+            kernel = node.kernel
+            for other in self.honest:
+                if kernel is not None and kernel.standing(other.node_id).banned:
+                    raise ViolationError(f"node {node.index} bans honest node {other.index}")
+
+    def _stuck(self, goal: int) -> None:
+        where = ", ".join(f"{node.index}: {node.where}" for node in self.honest)
+        what = f"no progress: {self.patience:.0f} s after healing not all are at {goal}"
+        raise ViolationError(f"{what} ({where})")
+
+    def tell(self, line: str) -> None:
+        """Tell a line of the story."""
+        if self.story is not None:
+            self.story(f"{self.seconds:9.4f}  {line}")
+
+
+def _shown(frame: bytes) -> str:
+    try:
+        envelope = opened(frame)
+    except Exception as error:  # noqa: BLE001 - garbage is shown as such
+        return f"{len(frame)} bytes, {error}"
+    head = getattr(envelope, "head", None) or envelope.model_digest
+    who, said = envelope.sender.hex()[:6], envelope.payload_digest.hex()[:6]
+    return f"{envelope.kind} round {envelope.round} head {head.hex()[:6]} by {who} says {said}"

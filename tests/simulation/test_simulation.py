@@ -1,0 +1,163 @@
+"""The simulation of swarms in trouble: it replays exactly, and it sees what it is to see."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from swarm_simulation.journals import Notebook
+from swarm_simulation.liars import Liar
+from swarm_simulation.setting import Character, Cut, Kill, Setting, draw
+from swarm_simulation.stack import installed
+from swarm_simulation.world import ViolationError, World
+
+from qres_core.swarm.context import NodeContext
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+INSTALLED = installed()
+SEED = 4
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QRES_NUMBA", "0")
+
+
+def quiet(**changes: Any) -> Setting:
+    """Four honest nodes, the mean, and nothing that goes wrong."""
+    plain = attrs.evolve(
+        draw(SEED),
+        nodes=4,
+        byzantine=1,
+        plugins={"memory": {}, "tag": {}, "replay": {}, "mean": {"unprotected": True}},
+        monna=False,
+        training=0.1,
+        offsets=(0.0,) * 4,
+        rates=(1.0,) * 4,
+        store="memory",
+        loss=0.0,
+        duplication=0.0,
+        spread=0.01,
+        cuts=(),
+        ambushes=(),
+        kills=(),
+        liars={},
+        heals=3.0,
+    )
+    swarm = {
+        **plain.swarm,
+        "nodes": 4,
+        "byzantine": 1,
+        "quorum": 3,
+        "topology": "gossip",
+        "insecure": False,
+        "proof_checks": "everyone",
+    }
+    return attrs.evolve(plain, **{"swarm": swarm, **changes})
+
+
+def played(setting: Setting, plugins: Mapping[str, Any] = INSTALLED) -> World:
+    world = World(setting, plugins)
+    world.play()
+    return world
+
+
+def test_a_seed_replays_exactly_whatever_the_order_of_sets_and_maps() -> None:
+    stories: set[str] = set()
+    for hash_seed in ("1", "2"):
+        told = subprocess.run(
+            [sys.executable, "-P", "-m", "swarm_simulation", "--seed", str(SEED), "--verbose"],
+            env={**os.environ, "PYTHONPATH": str(SCRIPTS), "PYTHONHASHSEED": hash_seed},
+            stdout=subprocess.PIPE,
+            check=False,
+        )
+        assert told.stdout.count(b"\n") > 100
+        stories.add(hashlib.sha256(told.stdout).hexdigest())
+    assert len(stories) == 1
+
+
+def test_a_swarm_without_trouble_makes_models_and_nothing_is_found() -> None:
+    world = played(quiet())
+    assert world.counts["heights"] >= 3
+    assert not [name for name in world.counts if name.startswith("blamed")]
+
+
+def test_nodes_that_die_over_their_journals_come_back_and_keep_their_promises() -> None:
+    kills = tuple(
+        Kill(node, 0.2 + 0.4 * number, 1 + number % 3, before=bool(number % 2), away=0.1)
+        for number, node in enumerate((0, 1, 2, 3, 0, 1))
+    )
+    world = played(quiet(kills=kills))
+    assert world.counts["deaths"] >= 4
+
+
+# ── controls: what it is to see, it sees ──────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Forgetful(Notebook):
+    """A journal that keeps no vote."""
+
+    def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
+        del round_number, kind, choice
+
+
+def cut_short(writes: int) -> Setting:
+    """All nodes die in their first round, and one of them is away when the others vote again."""
+    kills = tuple(
+        Kill(node, 0.25, writes, before=False, away=2.0 if node == 3 else 0.05) for node in range(4)
+    )
+    return quiet(kills=kills, training=0.2)
+
+
+def test_nodes_that_forget_their_votes_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def all_played() -> None:
+        for writes in (1, 2, 3, 4):
+            played(cut_short(writes))
+
+    all_played()
+    monkeypatch.setattr("swarm_simulation.world.Notebook", Forgetful)
+    with pytest.raises(ViolationError, match=r"sends two|blames honest"):
+        all_played()
+
+
+def test_a_fork_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two halves that hear nothing of each other, and each is thought to be enough."""
+    halves = quiet(cuts=(Cut(0.0, 8.0, frozenset({0, 1}), holds=False),), heals=8.0)
+    halves = attrs.evolve(halves, swarm={**halves.swarm, "quorum": 2})
+    played(halves)
+    monkeypatch.setattr(NodeContext, "threshold", 2)
+    with pytest.raises(ViolationError, match="fork"):
+        played(halves)
+
+
+def test_more_silent_nodes_than_promised_are_seen_as_no_progress() -> None:
+    silent = Character({"silent": 1.0}, 1.0)
+    played(quiet(liars={1: silent}))
+    with pytest.raises(ViolationError, match="no progress"):
+        played(quiet(liars={1: silent, 2: silent}))
+
+
+def test_blame_that_falls_on_an_honest_node_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The liar speaks with an honest node's key, as it never can."""
+
+    def steals(self: Liar, *arguments: Any) -> None:
+        del arguments
+        world = self._world
+        node, victim = world.nodes[0], world.nodes[2]
+        if node.kernel is None:
+            return  # not born yet
+        made = self._make("prevote", b"\xf7", *self._now())
+        stolen = node.kernel.sign(attrs.evolve(made, sender=node.node_id))
+        world.carry(node, victim, stolen.to_bytes(), stolen)
+
+    monkeypatch.setattr(Liar, "_garbage", steals)
+    with pytest.raises(ViolationError, match="blames honest node 0 for malformed-payload"):
+        played(quiet(liars={1: Character({"garbage": 1.0}, 0.1)}))
