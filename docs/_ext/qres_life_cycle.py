@@ -27,7 +27,7 @@ LANES: Final = (
         "round: make",
         ("round_opened", "dialogues", "train", "privatize", "prove", "sign", "contribute"),
     ),
-    ("round: gather", ("gather", "verify", "verify_all", "screen", "propose")),
+    ("round: gather", ("gather", "verify", "verify_all", "screen", "approve", "propose")),
     ("round: agree", ("endorse", "prevote", "precommit", "decide")),
     (
         "round: close",

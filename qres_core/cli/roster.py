@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import attrs
 import click
 
 from qres_core.cli.options import policy_option, read_config
@@ -108,16 +109,50 @@ def rotate(config: Path, member: str, successor: str, **given: Any) -> None:
 @command.command("sign")
 @_config
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--approval", metavar="HEX", help="What the authority gave out for this change.")
 @_made
-def sign(config: Path, file: Path, **given: Any) -> None:
+def sign(config: Path, file: Path, approval: str | None, **given: Any) -> None:
     """Sign the change in FILE with the key of CONFIG, and put it into the node's folder.
 
     It is checked first, with the plugins of CONFIG. FILE stays as it is; the file in the folder
-    holds all signatures. Where swarm.authority is "ca", nothing is signed.
+    holds all signatures. Where swarm.authority is "ca", nothing is signed, and --approval gives
+    what the authority said.
     """
     from qres_core.swarm.pending import read_change  # noqa: PLC0415 - numpy
 
-    _finish(read_config(config), read_change(file), **given)
+    change = read_change(file)
+    if approval is not None:
+        change = attrs.evolve(change, approval=_octets(approval))
+    _finish(read_config(config), change, **given)
+
+
+@command.command("read")
+@click.argument("file", type=click.Path(path_type=Path))
+@_as_json
+def read(file: Path, *, as_json: bool) -> None:
+    """Print what the change in FILE does, and its digest. Checks no signature."""
+    from qres_core.swarm.pending import read_change  # noqa: PLC0415 - numpy
+
+    change = read_change(file)
+    if as_json:
+        signed = [item.sender.hex() for item in change.signatures]
+        about = {"swarm": change.swarm, "epoch": change.epoch, "roster": change.roster.hex()}
+        report = {**about, **_named(change), "signed": signed, "approved": bool(change.approval)}
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(f"{_said(change)}")
+    click.echo(f"in roster {change.epoch} of {change.swarm}, {change.roster.hex()[:16]}")
+    click.echo(f"digest {change.digest.hex()}")
+
+
+def _octets(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        what = f"{text!r} is not hexadecimal"
+        raise ConfigError.of(
+            "QRES-E105", "--approval", what, "take it as it was printed"
+        ) from error
 
 
 def _make(config: Path, action: Action, member: str, successor: str | None, **given: Any) -> None:
@@ -151,6 +186,7 @@ def _finish(
     from qres_core.contract.stores import create_file  # noqa: PLC0415
     from qres_core.kernel.policy import in_force  # noqa: PLC0415
     from qres_core.node.members import (  # noqa: PLC0415 - numpy
+        check_approval,
         check_change,
         home_of,
         roster_of,
@@ -158,10 +194,12 @@ def _finish(
     )
     from qres_core.swarm.pending import hand_over, read_change  # noqa: PLC0415
 
-    home, roster = home_of(config), roster_of(config)
+    home, roster, now = home_of(config), roster_of(config), time.time()
     after = check_change(config, roster, change, in_force(policy_files))
     if config.swarm.authority == "members":
-        change = sign_change(config, roster, change, time.time())
+        change = sign_change(config, roster, change, now)
+    elif change.approval:
+        check_approval(config, roster, change, now)
     path = hand_over(home, change)
     whole = read_change(path)
     if out is not None:
@@ -209,11 +247,17 @@ def _numbers(config: Config, roster: Roster) -> dict[str, Any]:
 
 def _report(config: Config, roster: Roster, change: RosterChange) -> dict[str, Any]:
     return {
+        **_named(change),
+        "signed": [item.sender.hex() for item in change.signatures if item.sender in roster],
+        "needed": roster.threshold if config.swarm.authority == "members" else 0,
+        "approved": bool(change.approval),
+    }
+
+
+def _named(change: RosterChange) -> dict[str, Any]:
+    return {
         "digest": change.digest.hex(),
         "action": change.action,
         "member": change.member.hex(),
         "successor": None if change.successor is None else change.successor.hex(),
-        "signed": [item.sender.hex() for item in change.signatures if item.sender in roster],
-        "needed": roster.threshold if config.swarm.authority == "members" else 0,
-        "approved": bool(change.approval),
     }

@@ -212,6 +212,7 @@ class Surroundings:
         weight_cap: largest weight that counts.
         deadline: seconds until a set is proposed.
         max_message_bytes: largest message that is sent or taken.
+        authority: who may change the members: ``"members"`` or ``"ca"``.
         roster: identities of the nodes, hexadecimal; empty where they are not known yet.
         dimension: coordinates of the model; 0 where it is not known yet.
         hooks: hooks that the other plugins implement.
@@ -232,6 +233,7 @@ class Surroundings:
     weight_cap: int = 1
     deadline: float = 30.0
     max_message_bytes: int = 64 * 2**20
+    authority: str = "members"
     roster: tuple[str, ...] = ()
     dimension: int = 0
     hooks: frozenset[str] = frozenset()

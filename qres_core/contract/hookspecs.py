@@ -115,6 +115,10 @@ class HookSpecs:
     def admit(self, peer: NodeId, credential: bytes) -> Verdict:
         """Decide whether a neighbour may connect at all."""
 
+    @hookspec
+    def approve(self, digest: bytes, approval: bytes, now: float) -> Verdict:
+        """Decide whether the swarm's authority approved a change of the members."""
+
     # ── replay_check ──────────────────────────────────────────────────────────────────────────────
     # One plugin or more (none only with ``swarm.insecure``). Every one must accept a message.
 

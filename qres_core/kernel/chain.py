@@ -100,6 +100,7 @@ def check_all(
         weight_cap=swarm.weight_cap,
         deadline=swarm.deadline,
         max_message_bytes=swarm.max_message_bytes,
+        authority=swarm.authority,
         roster=swarm.roster,
         dimension=dimension,
         visibility=hidden.visibility,

@@ -218,6 +218,14 @@ class Kernel:
             return reject(str(Fault.BANNED))
         return self._verdict("admit", {"peer": peer, "credential": credential})[0]
 
+    def approved(self, digest: bytes, approval: bytes, now: float) -> bool:
+        """Whether the swarm's authority approved a change of the members.
+
+        False where no plugin knows an authority. ``digest``: of the change, 32 bytes.
+        """
+        arguments = {"digest": digest, "approval": approval, "now": now}
+        return self.has("approve") and self._verdict("approve", arguments)[0] is ACCEPT
+
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def setup(self, node_info: NodeInfo) -> None:

@@ -70,6 +70,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_identities(enabled),
         *_pairs(enabled),
         *_fault_bound(swarm),
+        *_authority(enabled, swarm),
         *_visibility(enabled, hidden, swarm),
         *_exposed(enabled, hidden),
         *_order(enabled),
@@ -154,6 +155,13 @@ def _fault_bound(swarm: SwarmConfig) -> Iterator[Problem]:
         what = f"{swarm.nodes} nodes cannot agree with {counted(swarm.byzantine)} among them"
         fix = f"swarm.nodes >= {least}, or swarm.byzantine <= {(swarm.nodes - 1) // 3}"
         yield Problem("QRES-E307", "swarm.byzantine", what, fix)
+
+
+def _authority(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
+    if swarm.authority == "ca" and not having(enabled, "approve"):
+        what = "no enabled plugin knows an authority that could approve a change of the members"
+        fix = f'enable one: {plugin_index().example("credential")}; or set it to "members"'
+        yield Problem("QRES-E301", "swarm.authority", what, fix)
 
 
 def _visibility(

@@ -146,6 +146,24 @@ def sign_change(
     return attrs.evolve(others, signatures=()).signed([signed, *others.signatures])
 
 
+def check_approval(
+    config: Config,
+    roster: Roster,
+    change: RosterChange,
+    now: float,
+    installed: Mapping[str, Installed] | None = None,
+) -> None:
+    """See whether the swarm's authority approved a change.
+
+    Raises ConfigError: QRES-E105 if not. Otherwise as :func:`observer`.
+    """
+    with observer(config, roster, scan() if installed is None else installed) as kernel:
+        if not kernel.approved(change.digest, change.approval, now):
+            what = "the authority that the plugins know did not approve this change"
+            fix = "ask the authority to approve the digest that `qres roster read` prints"
+            raise ConfigError.of("QRES-E105", "--approval", what, fix)
+
+
 def waiting_at(
     config: Config, roster: Roster, now: float, installed: Mapping[str, Installed] | None = None
 ) -> tuple[tuple[RosterChange, ...], dict[str, str]]:

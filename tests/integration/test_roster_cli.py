@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,85 @@ def test_a_node_without_a_folder_or_a_roster_is_refused(tmp_path: Path) -> None:
         roster_of(attrs.evolve(bare, swarm=attrs.evolve(bare.swarm, roster=())))
     with pytest.raises(ConfigError, match=r"QRES-E105 swarm.byzantine"):
         roster_of(attrs.evolve(bare, swarm=attrs.evolve(bare.swarm, byzantine=2)))
+
+
+def made_ca(*arguments: object) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["ca", *map(str, arguments), "--json"])
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def write_certified(folder: Path) -> Path:
+    """A node of a swarm whose certificate authority decides about the members."""
+    authority = folder / "ca"
+    made_ca("init", authority, "--swarm", "lab")
+    roles = ("--role", "train", "--role", "aggregate")
+    key = PAIRS[0].public.hex()
+    made_ca("issue", authority, "--public-key", key, "--name", "first", *roles)
+    plugins: dict[str, Any] = {
+        "memory": {},
+        "ed25519": {"key": str(folder / "node-0" / "node.key")},
+        "replay": {},
+        "median": {"f": 1},
+        "pki": {
+            "ca": str(authority / "ca.pem"),
+            "crl": str(authority / "crl.pem"),
+            "certificates": str(authority / "certificates"),
+        },
+    }
+    return write_node(folder, 0, swarm={"authority": "ca"}, plugins=plugins)
+
+
+def test_the_authority_decides_where_the_swarm_says_so(tmp_path: Path) -> None:
+    node = write_certified(tmp_path)
+    first = made("add", node, NEW.hex())
+    assert (first["signed"], first["approved"], first["needed"]) == ([], False, 0)
+    read_back = made("read", first["file"])
+    assert (read_back["action"], read_back["member"]) == ("add", NEW.hex())
+    assert read_back["digest"] == first["digest"]
+    approval = made_ca("approve", tmp_path / "ca", read_back["digest"])["approval"]
+
+    wrong = roster("sign", node, first["file"], "--approval", "00" * 64)
+    assert isinstance(wrong.exception, ConfigError)
+    assert "did not approve this change" in str(wrong.exception)
+    assert "not hexadecimal" in str(
+        roster("sign", node, first["file"], "--approval", "zz").exception
+    )
+
+    assert made("sign", node, first["file"], "--approval", approval)["approved"]
+    read = read_config(node)
+    found = roster_of(read)
+    now = time.time()
+    folder = RosterFolder("lab", found, Path(str(read.node.data_dir)))
+    with members.observer(read, found, scan()) as kernel:
+        folder.refresh(lambda it: kernel.authentic(it, now))
+        ready = folder.ready(
+            lambda it: kernel.authentic(it, now),
+            lambda digest, octets: kernel.approved(digest, octets, now),
+        )
+        assert ready is not None
+        assert ready.member == NEW
+        assert folder.ready(lambda it: kernel.authentic(it, now)) is None, "members did not sign"
+
+
+def test_the_certificates_of_members_are_quoted_with_their_signatures(tmp_path: Path) -> None:
+    node = write_certified(tmp_path)
+    text = node.read_text(encoding="utf-8").replace('authority = "ca"', 'authority = "members"')
+    node.write_text(text, encoding="utf-8")
+    report = made("add", node, NEW.hex())
+    change = read_change(Path(report["file"]))
+    (signature,) = change.signatures
+    assert set(signature.auth) == {"ed25519", "pki"}
+    read = read_config(node)
+    found = roster_of(read)
+    (waiting,), _problems = waiting_at(read, found, time.time())
+    assert waiting == change
+
+
+def test_read_says_what_a_change_does(nodes: list[Path], tmp_path: Path) -> None:
+    made("rotate", nodes[0], PAIRS[1].public.hex(), NEW.hex(), "--out", tmp_path / "it.change")
+    done = roster("read", tmp_path / "it.change")
+    assert done.exit_code == 0
+    assert f"rotate {PAIRS[1].public.hex()} to {NEW.hex()}" in done.output
+    assert "in roster 0 of lab, " in done.output

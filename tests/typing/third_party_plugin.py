@@ -161,6 +161,12 @@ class Mac:
         return reject("no-credential")
 
     @hookimpl
+    def approve(self, digest: bytes, approval: bytes, now: float) -> Verdict:
+        """Accept what the shared key made of the change."""
+        tag = hmac.digest(bytes.fromhex(self.key_hex), b"approve" + digest, "sha256")
+        return ACCEPT if now >= 0 and tag == approval else reject("not-approved")
+
+    @hookimpl
     def sign(self, envelope: Envelope) -> bytes:
         """Authenticate an outgoing message."""
         return self._tag(envelope)

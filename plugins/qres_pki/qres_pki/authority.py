@@ -34,7 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from qres_core import ConfigError, LabError, RoundError, stores
 from qres_pki.index import CrlState, Index, Issued
-from qres_pki.issuer import Issuer
+from qres_pki.issuer import APPROVAL_DOMAIN, Issuer
 from qres_pki.profile import AUTHORITY_NAME, DID, NAME, ROLE, ROLES, SWARM, subject
 
 PASSPHRASE: Final = "QRES_CA_PASSPHRASE"  # noqa: S105 - the name of the variable
@@ -342,6 +342,13 @@ class Authority:
             )
             .sign(key, None)
         )
+
+    def approve(self, digest: bytes) -> bytes:
+        """Approve a change of the members, named by its digest of 32 bytes; 64 bytes.
+
+        Raises RoundError: QRES-E602, the CA's key is damaged or open to others.
+        """
+        return self._key().sign(APPROVAL_DOMAIN + digest)
 
     # ── revoking ──────────────────────────────────────────────────────────────────────────────
 

@@ -18,6 +18,7 @@ from qres_pki.members import parse_member, peer_id
 from qres_pki.profile import ROLES
 
 _FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+_DIGITS: Final = 64
 _DATE: Final = click.DateTime(["%Y-%m-%d"])
 
 
@@ -204,6 +205,25 @@ def renew_crl(folder: Path, days: int | None, *, as_json: bool) -> None:
         number = authority.index.crl.number
     text = f"give every node the new CRL, number {number}:\n    {folder / 'crl.pem'}"
     _say({"crl_number": number}, text, as_json=as_json)
+
+
+@ca.command("approve")
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.argument("digest")
+@_json
+def approve(folder: Path, digest: str, *, as_json: bool) -> None:
+    """Approve the change of the members that DIGEST names, and print the approval.
+
+    `qres roster read FILE` shows what a change does, and its digest. Look at that first: an
+    approval cannot be taken back before another change is decided. An operator hands it over with
+    `qres roster sign CONFIG FILE --approval`.
+    """
+    if len(digest) != _DIGITS or set(digest) - set("0123456789abcdef"):
+        what = f"{digest!r} is not {_DIGITS} lower-case hex digits"
+        raise ConfigError.of("QRES-E105", "DIGEST", what, "`qres roster read FILE` prints it")
+    with Authority.open(folder) as authority:
+        approval = authority.approve(bytes.fromhex(digest)).hex()
+    _say({"digest": digest, "approval": approval}, approval, as_json=as_json)
 
 
 @ca.command("list")

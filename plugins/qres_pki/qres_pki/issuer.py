@@ -42,6 +42,10 @@ _SIGNATURE_HEAD: Final = b"\x03\x41\x00"
 well, and one certificate would have several encodings."""
 
 
+APPROVAL_DOMAIN: Final = b"qres/pki/approval/v1\0"
+"""Before the digest of a change that the CA signs. No certificate and no CRL begins like this."""
+
+
 @attrs.frozen
 class CertificateFields:
     """What a genuine certificate says."""
@@ -129,6 +133,17 @@ class Issuer:
             _seconds(certificate.not_valid_before_utc),
             _seconds(certificate.not_valid_after_utc),
         )
+
+    def approved(self, digest: bytes, approval: bytes) -> bool:
+        """Whether this CA signed a change of the members, named by a digest of 32 bytes."""
+        key = self.certificate.public_key()
+        try:
+            if not isinstance(key, Ed25519PublicKey):  # never so: ``from_pem`` refuses others
+                return False
+            key.verify(approval, APPROVAL_DOMAIN + digest)
+        except InvalidSignature:
+            return False
+        return True
 
     def read_certificate(self, der: bytes) -> CertificateFields:
         """Check what does not depend on the clock, the CRL or the message.

@@ -36,6 +36,7 @@ from qres_pki.refusal import (
     AUTHORITY_NOT_VALID,
     CRL_EXPIRED,
     NOT_A_MEMBER,
+    NOT_APPROVED,
     NOT_SET_UP,
     UNREADABLE,
     UnusableError,
@@ -168,11 +169,15 @@ class Pki:
         )
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Whether the whitelist lets enough nodes in, where it is in the options.
+        """Whether the CA that decides is named, and whether the whitelist lets enough nodes in.
 
-        Yields QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever
-        closes.
+        Yields QRES-E103 where a CA is to decide about the members and there is none. Yields
+        QRES-E304: with fewer nodes than a quorum, or than decide a vote, no round ever closes.
         """
+        if around.authority == "ca" and not self.ca:
+            what = 'swarm.authority is "ca", and this plugin is given no CA'
+            fix = 'name the CA\'s certificate, or set swarm.authority = "members"'
+            yield Problem("QRES-E103", f"plugins.{NAME}.ca", what, fix)
         listed = {parse_member(member).hex() for member in self.members}
         if not listed or self.members_file:
             return
@@ -274,6 +279,21 @@ class Pki:
         if self._membership is None:
             return self._closed
         return self._membership.judge(peer, credential, None, self.clock())
+
+    @hookimpl
+    def approve(self, digest: bytes, approval: bytes, now: float) -> Verdict:
+        """Whether the CA of this swarm signed a change of the members, as `qres ca approve` does.
+
+        Rejects everything without a CA, with one that is not valid now, and while the files cannot
+        be read.
+        """
+        self._refresh()
+        if self._membership is None:
+            return self._closed
+        issuer = self._membership.issuer
+        if issuer is None or not issuer.approved(digest, approval):
+            return NOT_APPROVED
+        return ACCEPT if issuer.not_before <= now <= issuer.not_after else AUTHORITY_NOT_VALID
 
     # ── reading again ─────────────────────────────────────────────────────────────────────────
 

@@ -48,6 +48,7 @@ ROLE_OF_KIND: Final[Mapping[str, str]] = MappingProxyType(
         "outcome/proposal": AGGREGATE,
         "outcome/prevote": AGGREGATE,
         "outcome/precommit": AGGREGATE,
+        "roster/change": AGGREGATE,
     }
 )
 """The role that a message kind asks for. Other kinds are open to every role."""

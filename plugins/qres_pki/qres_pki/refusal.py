@@ -55,6 +55,7 @@ OTHER_KEY: Final = _forged("certificate-of-another-key")
 OTHER_SWARM: Final = _forged("certificate-of-another-swarm")
 ROLE_MISSING: Final = _forged("role-missing")
 
+NOT_APPROVED: Final = reject("not-approved")
 NOT_A_MEMBER: Final = reject("not-a-member")
 NOT_YET_VALID: Final = reject("certificate-not-yet-valid")
 EXPIRED: Final = reject("certificate-expired")

@@ -157,6 +157,11 @@ class Many:
         return ACCEPT
 
     @hookimpl
+    def approve(self) -> Verdict:
+        _note(self, "approve")
+        return ACCEPT
+
+    @hookimpl
     def replay_check(self) -> Verdict:
         _note(self, "replay_check")
         return ACCEPT
@@ -920,6 +925,24 @@ def test_a_neighbour_is_admitted_if_every_plugin_accepts(make_kernel: MakeKernel
     assert kernel.admit(PEER, b"forged").reason == "no"
     both = make_kernel({"one": only(b"card"), "two": only(b"other")})
     assert not both.admit(PEER, b"card").accepted
+
+
+def test_a_change_is_approved_if_every_plugin_accepts(make_kernel: MakeKernel) -> None:
+    def only(wanted: bytes) -> type[object]:
+        def approve(_self: object, digest: bytes, approval: bytes, now: float) -> Verdict:
+            return ACCEPT if (digest, approval, now) == (b"d" * 32, wanted, 5.0) else reject("no")
+
+        return plugin(approve=approve)
+
+    kernel = make_kernel({"one": only(b"yes")})
+    assert kernel.approved(b"d" * 32, b"yes", 5.0)
+    assert not kernel.approved(b"d" * 32, b"no", 5.0)
+    assert not kernel.approved(b"e" * 32, b"yes", 5.0)
+    assert not make_kernel({"one": only(b"yes"), "two": only(b"aye")}).approved(
+        b"d" * 32, b"yes", 5.0
+    )
+    assert not make_kernel({"odd": returning("approve", "yes")}).approved(b"d" * 32, b"", 5.0)
+    assert not make_kernel({}).approved(b"d" * 32, b"yes", 5.0), "nobody knows an authority"
 
 
 @pytest.mark.parametrize("answer", [None, True, "yes"])
