@@ -119,7 +119,7 @@ def test_the_signing_digest_is_the_one_computed_by_hand() -> None:
 
 def test_the_frame_is_the_one_written_by_hand() -> None:
     assert SAMPLE.to_bytes() == (
-        b"\xab\x00\x01\x01\x66ward-7\x02\x6ccontribution\x03\x05"
+        b"\xab\x00\x02\x01\x66ward-7\x02\x6ccontribution\x03\x05"
         b"\x04\x58\x20" + b"\x11" * 32 + b"\x05\x58\x20" + b"\x22" * 32 + b"\x06\x19\x03\xe8"
         b"\x07\x1b\x00\x00\x01\x8b\xcf\xe5\x68\x00"
         b"\x08\x58\x20" + hashlib.sha256(b"hello").digest() + b"\x09\x45hello"
