@@ -163,6 +163,14 @@ class TrioThread:
             raise pending.error
         return pending.value[0]
 
+    def post(self, work: Callable[[], object]) -> None:
+        """Have a function called in the thread soon, and wait for nothing; not if it is over."""
+        with self._lock:
+            token = None if self._over is not None else self._token
+        if token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                run_soon(token, work)
+
     async def stop(self, within: float) -> None:
         """Tell the program to end, and wait for the thread; one that lasts is left behind."""
         if self._thread is None or self._ended is None:

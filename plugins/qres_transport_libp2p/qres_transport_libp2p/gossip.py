@@ -41,7 +41,6 @@ class Gossip:
         deliver: Callable[[NodeId, bytes, NodeId | None], None],
     ) -> None:
         members = sessions.members
-        authors = frozenset(peer.to_bytes() for peer in (*members.nodes, members.own))
 
         async def inbound(stream: INetStream) -> bool:
             return await sessions.link(stream.muxed_conn).wait(options.hello_seconds)
@@ -57,10 +56,10 @@ class Gossip:
         def bad(peer: ID, fault: ProtocolFault, detail: str) -> None:
             sessions.bad_peer(peer, f"gossip: {detail}", f"gossip: {fault}")
 
-        def dropped() -> None:
-            sessions.tally.drop("gossip: too fast")
+        def dropped(why: str) -> None:
+            sessions.tally.drop(f"gossip: {why}")
 
-        gate = Gate(inbound, outbound, authors.__contains__, take, bad, dropped)
+        gate = Gate(inbound, outbound, members.knows, take, bad, dropped)
         self._pace = TokenBucket(options.publish_per_second, options.publish_burst)
         self._tally = sessions.tally
         self._router = tuned_gossipsub(options.mesh_degree)

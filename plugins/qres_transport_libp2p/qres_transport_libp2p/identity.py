@@ -10,7 +10,7 @@ from libp2p.crypto.ed25519 import Ed25519PublicKey
 from libp2p.crypto.keys import KeyPair, KeyType, PrivateKey, PublicKey
 from libp2p.peer.id import ID
 
-from qres_core import LinkKeys, NodeId
+from qres_core import NODE_ID_BYTES, LinkKeys, NodeId
 
 _HEAD: Final = b"\x00\x24\x08\x01\x12\x20"
 """Multihash "identity, 36 bytes" over ``PublicKey { Type = Ed25519, Data = 32 bytes }``."""
@@ -22,6 +22,11 @@ def peer_id(public: bytes) -> ID:
     Source: libp2p specification "Peer Ids and Keys", revision 2.
     """
     return ID(_HEAD + public)
+
+
+def names_a_key(octets: bytes) -> bool:
+    """Whether bytes are the PeerId of an Ed25519 key."""
+    return len(octets) == len(_HEAD) + NODE_ID_BYTES and octets.startswith(_HEAD)
 
 
 class SignerKey(PrivateKey):
@@ -60,9 +65,12 @@ def key_pair(keys: LinkKeys) -> KeyPair:
     return KeyPair(private, private.get_public_key())
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Members:
-    """Who may connect: the roster, by node and by PeerId."""
+    """Who may connect: the present members, by node and by PeerId.
+
+    The tables are replaced as a whole, so any thread may read them.
+    """
 
     own: ID  # this node's PeerId
     nodes: Mapping[ID, NodeId]  # node by PeerId, this node's own left out
@@ -71,5 +79,16 @@ class Members:
     @classmethod
     def of(cls, node_id: NodeId, roster: Iterable[NodeId], keys: LinkKeys) -> Members:
         """From the roster and the keys that speak for its nodes now."""
+        made = cls(peer_id(keys.public), {}, {})
+        made.follow(node_id, roster, keys)
+        return made
+
+    def follow(self, node_id: NodeId, roster: Iterable[NodeId], keys: LinkKeys) -> None:
+        """The members are these from now on."""
         peers = {node: peer_id(keys.key_of(node)) for node in roster if node != node_id}
-        return cls(peer_id(keys.public), {peer: node for node, peer in peers.items()}, peers)
+        self.peers, self.nodes = peers, {peer: node for node, peer in peers.items()}
+
+    def knows(self, author: bytes) -> bool:
+        """Whether a PeerId, as bytes, is of a member or this node's own."""
+        peer = ID(author)
+        return peer == self.own or peer in self.nodes

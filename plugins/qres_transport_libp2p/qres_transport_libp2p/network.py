@@ -129,7 +129,7 @@ class Network:
         )
         host = new_host(
             key_pair=pair,
-            sec_opt=noise_only(pair, self.members.nodes.__contains__, self._stranger),
+            sec_opt=noise_only(pair, self._is_member, self._stranger),
             listen_addrs=[listen],
             transports=[tcp],
             connection_config=config,
@@ -149,6 +149,14 @@ class Network:
         if bound is None or not self.options.mdns:
             return contextlib.nullcontext()
         return nearby(bound, self.members.own, keeper.found)
+
+    def expel(self) -> None:
+        """End the connections of those that are no members any more; in the thread."""
+        if self.parts is not None:
+            self.parts.sessions.expel()
+
+    def _is_member(self, peer: ID) -> bool:
+        return peer in self.members.nodes
 
     def _stranger(self, peer: ID) -> None:
         self.tally.refuse("stranger")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 
@@ -13,6 +14,7 @@ from qres_core import (
     NodeId,
     NodeInfo,
     Problem,
+    RoundInfo,
     Surroundings,
     Transport,
     Verdict,
@@ -26,12 +28,15 @@ from qres_transport_libp2p.pin import check_libp2p
 class Libp2p(Libp2pOptions):
     """Carries frames, requests and blobs over libp2p: TCP, Noise, yamux and gossipsub 1.1.
 
-    Only nodes of the roster connect, each proved by the key that also signs its messages, and only
-    those that the plugins with the hook ``admit`` accept.
+    Only members connect, each proved by the key that also signs its messages, and only those that
+    the plugins with the hook ``admit`` accept. The members are those of the last round that opened.
 
     Source:
         libp2p specifications "Peer Ids and Keys", "noise-libp2p", "yamux", "gossipsub v1.1".
     """
+
+    # the transport of the node, once it is made; of a class that imports libp2p
+    _made: list[Any] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
         """Whether another plugin lends the key to connect with, and messages can be carried.
@@ -69,8 +74,7 @@ class Libp2p(Libp2pOptions):
         """This node's end. Nothing is connected before it is started.
 
         Raises QRES-E202 where libp2p is missing, broken or of another release, QRES-E103 where no
-        plugin lends a key, and QRES-E105 for addresses that are none, or that lead to nobody of the
-        roster.
+        plugin lends a key, and QRES-E105 for addresses that are none.
         """
         check_libp2p()
         if link_keys is None:
@@ -80,4 +84,12 @@ class Libp2p(Libp2pOptions):
         from qres_transport_libp2p.transport import Libp2pTransport  # noqa: PLC0415
 
         checks.check_addresses(self, node_info, link_keys)
-        return Libp2pTransport(node_info, admission, credential, link_keys, self)
+        made = Libp2pTransport(node_info, admission, credential, link_keys, self)
+        self._made[:] = [made]
+        return made
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        """Disconnect who is no member any more, and let those in that are new."""
+        for made in self._made:
+            made.follow(round_info.roster)

@@ -23,6 +23,7 @@ from libp2p.pubsub.score import ScoreParams
 from libp2p.pubsub.validators import signature_validator
 
 from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.identity import names_a_key
 from qres_transport_libp2p.wire import reset
 
 GOSSIPSUB: Final = TProtocol("/meshsub/1.1.0")
@@ -33,6 +34,8 @@ RPC_OVERHEAD: Final = 512
 MAX_RPC_BYTES: Final = 128 * 1024
 SEEN_MESSAGES: Final = 4096
 SEQNO_BYTES: Final = 8
+TOO_FAST: Final = "too fast"
+UNKNOWN_AUTHOR: Final = "author is no member"
 RENEWALS: Final = 5
 RENEWAL_SECONDS: Final = 0.3
 
@@ -73,7 +76,7 @@ class ProtocolFault(StrEnum):
     TOPIC = "another topic"
     SIZE = "no data, or too much"
     NUMBER = "no sequence number"
-    AUTHOR = "author outside the roster"
+    AUTHOR = "no author with a key"
     SIGNATURE = "wrong signature"
 
 
@@ -84,13 +87,13 @@ class Gate:
     # whether the connection of a stream is admitted; waits until that is decided
     inbound: Callable[[INetStream], Awaitable[bool]]
     outbound: Callable[[ID], Awaitable[bool]]  # whether a peer is up; waits for a while until it is
-    # whether a key speaks for a node of the roster, this node among them
+    # whether a PeerId is of a member, this node among them
     author: Callable[[bytes], bool]
     # takes a message: who delivered it, whose signature it has, and the data
     deliver: Callable[[ID, ID, bytes], None]
     # told of peers that broke the protocol, how, and the detail
     bad: Callable[[ID, ProtocolFault, str], None]
-    dropped: Callable[[], None]  # told of every message that came too fast
+    dropped: Callable[[str], None]  # told why a message is dropped that breaks no rule
 
 
 class SafePubsub(Pubsub):
@@ -162,10 +165,13 @@ class SafePubsub(Pubsub):
         if bucket is None:
             bucket = self._buckets.setdefault(msg_forwarder, self._new_bucket())
         if not bucket.take():
-            self._gate.dropped()
+            self._gate.dropped(TOO_FAST)
             return
         if fault := self._fault(msg):
             self._gate.bad(msg_forwarder, fault, fault)
+            return
+        if not self._gate.author(msg.from_id):  # a neighbour at another height may know it
+            self._gate.dropped(UNKNOWN_AUTHOR)
             return
         name = self.get_message_id(msg)
         if name in self._carriers:  # the same message, by way of another neighbour
@@ -190,7 +196,7 @@ class SafePubsub(Pubsub):
             return ProtocolFault.SIZE
         if len(msg.seqno) != SEQNO_BYTES:
             return ProtocolFault.NUMBER
-        if not self._gate.author(msg.from_id):
+        if not names_a_key(msg.from_id):
             return ProtocolFault.AUTHOR
         return None
 

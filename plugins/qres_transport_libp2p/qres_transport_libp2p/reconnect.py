@@ -59,8 +59,8 @@ class Reconnector:
         self._deaf: Counter[ID] = Counter()
 
     def want(self, peer: ID, place: Multiaddr) -> None:
-        """Keep connected to a peer of the roster; of others nothing is kept."""
-        if peer in self._sessions.members.nodes:
+        """Keep connected to a peer for as long as it is a member, now or later."""
+        if peer != self._sessions.members.own:
             self._begin(peer)
             self._told.setdefault(peer, []).append(place)
 
@@ -87,7 +87,7 @@ class Reconnector:
         own = self._sessions.members.own.to_bytes()
         await trio.sleep(_CHANCE.uniform(0, 0.3) + (0.7 if own > peer.to_bytes() else 0.0))
         while True:
-            if not self._sessions.of(peer):
+            if peer in self._sessions.members.nodes and not self._sessions.of(peer):
                 await self._dial(peer)
             pause = self._options.reconnect_seconds * _CHANCE.uniform(1.0, 2.5)
             await trio.sleep(pause * min(SLOWEST, 2 ** self._sessions.refusals[peer]))

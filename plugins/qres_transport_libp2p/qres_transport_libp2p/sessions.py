@@ -88,9 +88,11 @@ class Sessions(INotifee):
         found = self._links.get(muxed)
         if found is None:
             peer = muxed.peer_id
-            node = self.members.nodes[peer]  # the gate let nobody else through
+            node = self.members.nodes.get(peer, b"")
             found = PeerConnection(muxed, peer, node, trio.current_time())
             self._links[muxed] = found
+            if not node:  # it was removed after the gate let it through
+                self._end_peer(found)
         return found
 
     def of(self, peer: ID) -> list[PeerConnection]:
@@ -163,6 +165,12 @@ class Sessions(INotifee):
         """End every link of a peer that does not answer."""
         for link in self.of(peer)[:1]:
             self._end_peer(link)
+
+    def expel(self) -> None:
+        """End every link of a peer that is no member any more."""
+        for link in list(self._links.values()):
+            if link.peer not in self.members.nodes and not link.over:
+                self._end_peer(link)
 
     def _end_peer(self, link: PeerConnection) -> None:
         for item in [link, *self.of(link.peer)]:

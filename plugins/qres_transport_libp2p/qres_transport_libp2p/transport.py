@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +85,15 @@ class Libp2pTransport:
     def addresses(self) -> tuple[str, ...]:
         """Where others can reach this node: multiaddrs with its PeerId, once it is started."""
         return () if self._network is None else self._network.addresses
+
+    def follow(self, roster: Iterable[NodeId]) -> None:
+        """The members are these from now on: others are disconnected, new ones may connect."""
+        members = frozenset(roster) - {self._info.node_id}
+        if members == self._members.peers.keys():
+            return
+        self._members.follow(self._info.node_id, sorted(members), self._keys)
+        if self._thread is not None and self._network is not None:
+            self._thread.post(self._network.expel)
 
     async def start(self) -> None:
         """Listen, and begin to dial. Raises RoundError QRES-E603 when it cannot."""

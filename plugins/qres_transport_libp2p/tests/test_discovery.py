@@ -25,6 +25,7 @@ from qres_transport_libp2p.reconnect import MAX_FOUND, Reconnector
 from qres_core import ConfigError
 
 PEER = peer_id(bytes(32))
+OWN = peer_id(bytes([9]) * 32)
 
 
 def lacks_multicast() -> str:
@@ -183,7 +184,7 @@ class _Sessions(SimpleNamespace):
 
     def __init__(self, peer: ID) -> None:
         self.started: list[Any] = []
-        self.members = SimpleNamespace(nodes={peer: bytes(32)})
+        self.members = SimpleNamespace(own=OWN, nodes={peer: bytes(32)})
 
     def start(self, _work: object, *arguments: object) -> None:
         self.started.append(arguments)
@@ -207,8 +208,11 @@ def test_who_floods_the_network_does_not_push_out_the_operator_s_address() -> No
     assert sessions.started == [(PEER,)]  # one task, however often it is named
     stranger = peer_id(bytes([1]) * 32)
     keep.found(stranger, [told])
-    keep.want(stranger, told)
     assert keep.places(stranger) == []
+    keep.want(OWN, told)
+    assert keep.places(OWN) == []
+    keep.want(stranger, told)  # the operator may name who is a member later
+    assert keep.places(stranger) == [told]
 
 
 # ── host names ────────────────────────────────────────────────────────────────────────────────────

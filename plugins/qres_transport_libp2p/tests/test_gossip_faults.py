@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,14 @@ from libp2p.pubsub.pubsub import Pubsub
 from nacl.signing import SigningKey
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.identity import peer_id
-from qres_transport_libp2p.pubsub import Gate, ProtocolFault, SafePubsub, tuned_gossipsub
+from qres_transport_libp2p.pubsub import (
+    TOO_FAST,
+    UNKNOWN_AUTHOR,
+    Gate,
+    ProtocolFault,
+    SafePubsub,
+    tuned_gossipsub,
+)
 
 TOPIC = "qres/test"
 AUTHOR = SigningKey(bytes([1]) * 32)
@@ -29,7 +37,7 @@ class Heard:
     def __init__(self) -> None:
         self.bad: list[tuple[ID, ProtocolFault, str]] = []
         self.delivered: list[tuple[ID, ID, bytes]] = []
-        self.dropped = 0
+        self.dropped: Counter[str] = Counter()
         self.admits = True
 
     def gate(self) -> Gate:
@@ -37,8 +45,8 @@ class Heard:
             await trio.lowlevel.checkpoint()
             return self.admits
 
-        def drop() -> None:
-            self.dropped += 1
+        def drop(why: str) -> None:
+            self.dropped[why] += 1
 
         return Gate(
             inbound=admitted,
@@ -97,7 +105,7 @@ def pushed(pubsub: SafePubsub, *messages: rpc_pb2.Message, by: ID = NEIGHBOUR) -
 def test_a_right_message_is_held_against_nobody(pubsub: SafePubsub, heard: Heard) -> None:
     pushed(pubsub, signed())
     assert heard.bad == []
-    assert heard.dropped == 0
+    assert not heard.dropped
 
 
 @pytest.mark.parametrize(
@@ -109,8 +117,9 @@ def test_a_right_message_is_held_against_nobody(pubsub: SafePubsub, heard: Heard
         (signed(data=b""), ProtocolFault.SIZE),
         (signed(data=bytes(MOST + 1)), ProtocolFault.SIZE),
         (signed(seqno=b"1"), ProtocolFault.NUMBER),
-        (signed(from_id=NEIGHBOUR.to_bytes()), ProtocolFault.AUTHOR),
         (signed(from_id=b""), ProtocolFault.AUTHOR),
+        (signed(from_id=NEIGHBOUR.to_bytes()[:-1]), ProtocolFault.AUTHOR),
+        (signed(from_id=b"\x12\x20" + bytes(36)), ProtocolFault.AUTHOR),
         (signed(SigningKey(bytes(32))), ProtocolFault.SIGNATURE),
     ],
 )
@@ -122,12 +131,22 @@ def test_a_wrong_message_is_held_against_who_passed_it_on(
     assert heard.delivered == []
 
 
+def test_a_message_of_an_unknown_author_is_dropped_and_held_against_nobody(
+    pubsub: SafePubsub, heard: Heard
+) -> None:
+    """Who is at another height knows other members, and passes on what they say."""
+    author = SigningKey(bytes([2]) * 32)
+    pushed(pubsub, signed(author, from_id=peer_id(bytes(author.verify_key)).to_bytes()))
+    assert heard.dropped == {UNKNOWN_AUTHOR: 1}
+    assert (heard.bad, heard.delivered) == ([], [])
+
+
 def test_messages_beyond_the_rate_are_dropped_and_counted_before_they_are_looked_at(
     pubsub: SafePubsub, heard: Heard
 ) -> None:
     pushed(pubsub, *[signed(data=b"") for _ in range(10)])
     assert len(heard.bad) == 4
-    assert heard.dropped == 6
+    assert heard.dropped == {TOO_FAST: 6}
 
 
 def test_what_libp2p_cannot_digest_is_the_neighbour_s_fault(

@@ -1,0 +1,116 @@
+"""Members that change while nodes run: who is added may connect, who is removed is cut off."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import attrs
+from qres_transport_libp2p import Libp2p
+
+from qres_core import NodeInfo, PeerChange
+from qres_core.testing import make_round_info
+
+
+def ids(*nodes: Any) -> tuple[bytes, ...]:
+    return tuple(sorted(node.node_id for node in nodes))
+
+
+def test_who_is_added_may_connect_and_is_heard_by_all(lab: SimpleNamespace) -> None:
+    first, second, newcomer = everybody = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            # The first names the address of the later member; it is not dialled before it joins.
+            one_end = lab.transport(first, [first, second], dial=[second, newcomer])
+            other = lab.transport(second, [first, second])
+            third = lab.transport(newcomer, everybody)
+            await swarm.start(one_end, other, third)
+            await lab.connected(one_end, other)
+            await lab.noticed(one_end, PeerChange.REFUSED)
+            assert {peer.node_id for peer in one_end.peers()} == {second.node_id}
+            for node in (one_end, other):
+                node.follow(ids(*everybody))
+            await lab.connected(one_end, other, third)
+            await third.broadcast(b"here I am")
+            for node in (one_end, other):
+                assert (await lab.heard(node, b"here I am")).frame == b"here I am"
+            await one_end.send(newcomer.node_id, b"welcome")
+            assert (await lab.heard(third, b"welcome")).link == first.node_id
+
+    anyio.run(main)
+
+
+def test_who_is_removed_is_disconnected_at_once_and_may_come_back(lab: SimpleNamespace) -> None:
+    first, second, gone = everybody = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            all_of_them = [lab.transport(node, everybody) for node in everybody]
+            here, other, removed = all_of_them
+            await swarm.start(*all_of_them)
+            await lab.connected(*all_of_them)
+            for node in (here, other):
+                node.follow(ids(first, second))
+            for node in (here, other):
+                event = await lab.noticed(node, PeerChange.DOWN)
+                assert event.peer == gone.node_id
+            await removed.broadcast(b"I am still here")
+            await other.broadcast(b"after that")
+            delivery = await here.receive()
+            assert delivery.frame == b"after that"
+            assert {peer.node_id for peer in here.peers()} == {second.node_id}
+            for node in (here, other):
+                node.follow(ids(*everybody))
+            await lab.connected(*all_of_them)
+
+    anyio.run(main)
+
+
+def test_what_a_new_member_says_costs_who_passes_it_on_nothing(lab: SimpleNamespace) -> None:
+    """The first node is a height behind: it does not know the third, whom the second knows."""
+    first, second, newcomer = everybody = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            behind = lab.transport(first, [first, second])
+            relay = lab.transport(second, everybody)
+            new = lab.transport(newcomer, everybody, dial=[second])
+            await swarm.start(behind, relay, new)
+            await lab.connected(behind, relay)
+            await lab.connected(relay, new)
+            with anyio.fail_after(lab.PATIENCE):
+                while not behind.stats().reasons.get("gossip: author is no member"):
+                    await new.broadcast(b"too new")
+                    await anyio.sleep(0.2)
+            await relay.broadcast(b"and this")
+            assert (await lab.heard(behind, b"and this")).link == second.node_id
+            assert {peer.node_id for peer in behind.peers()} == {second.node_id}
+            assert behind.stats().malformed == 0
+
+    anyio.run(main)
+
+
+def test_the_plugin_hands_the_members_of_a_round_to_its_transport(
+    lab: SimpleNamespace, caplog: Any
+) -> None:
+    first, second, newcomer = lab.members(3)
+    plugin = Libp2p(peers=(newcomer.address,))
+    plugin.round_opened(make_round_info())  # before there is a transport
+    with caplog.at_level(logging.WARNING):
+        transport: Any = plugin.transport(
+            NodeInfo(first.node_id, "test", ids(first, second)),
+            lab.admit_everybody,
+            bytes,
+            first.keys,
+        )
+    assert transport._members.peers.keys() == {second.node_id}
+    round_info = attrs.evolve(make_round_info(), roster=ids(first, newcomer))
+    plugin.round_opened(round_info)
+    assert transport._members.peers.keys() == {newcomer.node_id}
+    assert set(transport._members.nodes.values()) == {newcomer.node_id}
+    before = transport._members.nodes
+    plugin.round_opened(round_info)
+    assert transport._members.nodes is before, "nothing is made anew where nothing changed"
