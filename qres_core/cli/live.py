@@ -36,6 +36,13 @@ def trainer_error(failure: Mapping[str, Any]) -> str:
     return f"trainer failed in {failure['method']}, round {failure['round']}: {error}{place}"
 
 
+def waiting_change(change: Mapping[str, Any], needed: int) -> str:
+    """A change of the members that waits, in one line."""
+    heir = f" to {change['successor'][:16]}" if change["successor"] else ""
+    support = "approved" if change["approved"] else f"signed by {change['signed']} of {needed}"
+    return f"{change['action']} {change['member'][:16]}{heir}, {support}"
+
+
 def figures_at(report: Mapping[str, Any], step: int) -> dict[str, float]:
     """The figures that a node measured of the model of a step; empty where it did not."""
     if report.get("metrics_step") == step:
@@ -94,6 +101,8 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         facts["trainer"] = trainer_error(report["trainer_error"])
     if report.get("vanished"):
         facts["vanished"] = f"{report['vanished']['updates']} updates: {report['vanished']['text']}"
+    for number, change in enumerate((report.get("roster") or {"waiting": []})["waiting"], 1):
+        facts[f"change {number}"] = waiting_change(change, report["roster"]["threshold"])
     if report["privacy"] is not None:
         facts["privacy"] = f"ε = {report['privacy']['epsilon']} spent"
     for name, value in facts.items():

@@ -35,6 +35,15 @@ _FORM: Final[Mapping[str, type | tuple[type, ...]]] = {
     "privacy": (dict, NoneType),
 }
 """What a node that runs says of itself, as far as it is shown."""
+_ROSTER: Final = {"epoch": int, "digest": str, "threshold": int, "waiting": list}
+_WAITING: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "action": str,
+    "member": str,
+    "successor": (str, NoneType),
+    "signed": int,
+    "approved": bool,
+}
+_NONE: Final[Mapping[str, list[Any]]] = {"waiting": []}
 _MAPS: Final = ("history", "members", "peers")
 
 
@@ -79,9 +88,18 @@ def _is_whole(report: Mapping[Any, Any]) -> bool:
     state = report.get("state")
     if state != "running":
         return isinstance(state, str)
-    return all(
-        name in report and isinstance(report[name], form) for name, form in _FORM.items()
-    ) and all(canonical.is_map(item) for name in _MAPS for item in report[name])
+    return (
+        all(name in report and isinstance(report[name], form) for name, form in _FORM.items())
+        and all(canonical.is_map(item) for name in _MAPS for item in report[name])
+        and (report.get("roster") is None or _has_form(report["roster"], _ROSTER))
+        and all(_has_form(item, _WAITING) for item in (report.get("roster") or _NONE)["waiting"])
+    )
+
+
+def _has_form(value: object, form: Mapping[str, type | tuple[type, ...]]) -> bool:
+    return canonical.is_map(value) and all(
+        name in value and isinstance(value[name], kind) for name, kind in form.items()
+    )
 
 
 def _printable(value: Any, depth: int = 0) -> Any:

@@ -104,6 +104,15 @@ function show(said) {
     said.connections.slice().reverse().map((one) => [clock(one.at),
       [one.change, one.change === "up" ? "good" : one.change === "down" ? "dim" : "bad"],
       [one.peer ? short(one.peer) : "", "mono"], [one.detail, "reason"]]), "none yet");
+  const roster = said.roster || null;
+  put("roster", roster === null ? "" : "roster " + roster.epoch + ", " + short(roster.digest)
+    + "; " + roster.threshold + " members must sign");
+  table("changes", [["what"], ["member"], ["signed", 1]],
+    roster === null ? [] : roster.waiting.map((one) => [[one.action, ""],
+      [short(one.member) + (one.successor ? " → " + short(one.successor) : ""), "mono"],
+      one.approved ? "approved" : String(one.signed)])
+      .concat(Object.entries(roster.problems).map(([name, why]) => [[why, "reason"], [name, "warn"], ""])),
+    "none waits");
   put("foot", "qres " + said.qres + ", started " + new Date(1000 * said.started).toLocaleString());
   if (said.state !== "running") return;
   const name = said.node.name || short(said.node.id);

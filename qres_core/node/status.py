@@ -17,6 +17,7 @@ from qres_core.contract.transport import TransportEvent
 from qres_core.contract.types import FULL_STANDING
 from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
 from qres_core.swarm.node import Event, Node
+from qres_core.swarm.pending import PendingChanges
 
 VERSION: Final = 1
 """Of the object's form; a key never changes its meaning within a version."""
@@ -73,6 +74,8 @@ class StatusBoard:
         default=None, init=False
     )
     node: Node | None = attrs.field(default=None, init=False)
+    # changes of the members that wait here; ``None`` before they are known
+    changes: PendingChanges | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
     _failure: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -173,6 +176,7 @@ class StatusBoard:
             "connections": list(self.connections),
             "history": [attrs.asdict(record) for record in self.history],
             "privacy": None,
+            "roster": None if self.changes is None else self.changes.facts(),
             "shown": {},
         }
         if node is not None:

@@ -52,6 +52,8 @@ class PendingChanges:
 
     swarm: str  # the swarm's name
     roster: Roster  # that of now
+    # why an operator's file is not taken, by its name; for the log and the status
+    problems: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     _held: dict[bytes, RosterChange] = attrs.field(factory=dict[bytes, RosterChange], init=False)
 
     @property
@@ -89,6 +91,25 @@ class PendingChanges:
             if authorised(change, self.roster, self.swarm, authentic, approved):
                 return change
         return None
+
+    def facts(self) -> dict[str, object]:
+        """The roster of now and what waits, for the status; ready for JSON."""
+        return {
+            "epoch": self.roster.epoch,
+            "digest": self.roster.digest.hex(),
+            "threshold": self.roster.threshold,
+            "waiting": [
+                {
+                    "action": change.action,
+                    "member": change.member.hex(),
+                    "successor": None if change.successor is None else change.successor.hex(),
+                    "signed": len(change.signatures),
+                    "approved": bool(change.approval),
+                }
+                for change in self.waiting
+            ],
+            "problems": dict(self.problems),
+        }
 
     def refresh(self, authentic: Authentic) -> None:
         """Look for what operators handed over since; here nobody can."""
@@ -200,8 +221,6 @@ class RosterFolder(PendingChanges):
     """
 
     home: Path
-    # why a file is not taken, by its name; for the log and the status
-    problems: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     _seen: dict[str, _Stamp] = attrs.field(factory=dict[str, _Stamp], init=False)
 
     def __attrs_post_init__(self) -> None:

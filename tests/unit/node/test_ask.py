@@ -87,3 +87,39 @@ def test_what_would_steer_a_terminal_is_taken_out(answer: Callable[[bytes], Any]
     made = answer(json.dumps(said).encode())
     assert made["goal"] == "�]0;owned�"
     assert len(json.dumps(made["deep"])) < 90
+
+
+CHANGE: dict[str, Any] = {
+    "action": "add",
+    "member": "ab" * 32,
+    "successor": None,
+    "signed": 1,
+    "approved": False,
+}
+ROSTER: dict[str, Any] = {"epoch": 0, "digest": "cd" * 32, "threshold": 3, "waiting": [CHANGE]}
+
+
+def test_changes_that_wait_are_taken_as_they_are(answer: Callable[[bytes], Any]) -> None:
+    for roster in (None, ROSTER, {**ROSTER, "waiting": []}):
+        said = {**WHOLE, "roster": roster}
+        assert answer(json.dumps(said).encode()) == said
+
+
+@pytest.mark.parametrize(
+    "roster",
+    [
+        3,
+        [],
+        {},
+        {**ROSTER, "threshold": "3"},
+        {**ROSTER, "waiting": None},
+        {**ROSTER, "waiting": [3]},
+        {**ROSTER, "waiting": [{**CHANGE, "member": 3}]},
+        {**ROSTER, "waiting": [{**CHANGE, "successor": 3}]},
+        {**ROSTER, "waiting": [{}]},
+    ],
+)
+def test_changes_of_another_form_are_no_status(
+    answer: Callable[[bytes], Any], roster: object
+) -> None:
+    assert answer(json.dumps({**WHOLE, "roster": roster}).encode()) is None

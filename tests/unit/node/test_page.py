@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from qres_core.node.page import page
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.roster import Roster
 
 NODE_JS = shutil.which("node")
 
@@ -69,6 +71,11 @@ def test_the_script_shows_what_a_node_reports(reports: list[dict[str, Any]]) -> 
     markup, script = parts()
     report = json.loads(json.dumps(reports[-1]))
     report["vanished"] = {"updates": 3, "text": "all vanish", "fix": "set swarm.scale = -7"}
+    roster = Roster(tuple(bytes([k]) * 32 for k in range(4)), 1, 3)
+    changes = PendingChanges("status", roster)
+    changes.offer(roster.change("status", "add", b"\xaa" * 32), lambda _message: True)
+    changes.problems["bad.change"] = "is no change"
+    report["roster"] = changes.facts()
     ids = re.findall(r'\bid="([^"]+)"', markup)
     given = f"const IDS = {json.dumps(ids)}, REPORT = {json.dumps(report)};\n"
     shown = subprocess.run(
@@ -85,3 +92,4 @@ def test_the_script_shows_what_a_node_reports(reports: list[dict[str, Any]]) -> 
     assert said["title"] == "status · anna"
     assert (said["step"], said["figure"]) == ("3", "loss 0.5000")
     assert said["vanished-what"] == "3 so far: all vanish"
+    assert said["roster"] == f"roster 0, {roster.digest.hex()[:12]}; 3 members must sign"

@@ -11,6 +11,8 @@ from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
 from qres_core.lab.nodes import node_ids
 from qres_core.node import metrics
 from qres_core.node.status import HISTORY, REASONS, StatusBoard, counted, finite, spent
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.roster import Roster
 
 IDS = node_ids(4, 1)
 
@@ -64,6 +66,32 @@ def test_what_a_node_says_of_its_pace_and_its_trainer_is_shown_to_people(
     assert (
         "trainer failed in fit, round 7: ValueError: nan (m.py, line 34)" in console.export_text()
     )
+
+
+def test_changes_of_the_members_that_wait_are_shown(reports: list[dict[str, Any]]) -> None:
+    assert reports[1]["roster"] is None, "control: nobody told the board"
+    board = StatusBoard(clock=lambda: 5.0)
+    roster = Roster(tuple(sorted(IDS)), 1, 3)
+    board.changes = PendingChanges("status", roster)
+    rotate = roster.change("status", "rotate", IDS[0], b"\xbb" * 32)
+    signed = rotate.signed([rotate.statement(IDS[1], 5)])
+    board.changes.offer(signed, lambda _message: True)
+    shown = json.loads(json.dumps(board.report()["roster"]))
+    assert (shown["epoch"], shown["threshold"], shown["problems"]) == (0, 3, {})
+    assert shown["waiting"] == [
+        {
+            "action": "rotate",
+            "member": IDS[0].hex(),
+            "successor": "bb" * 32,
+            "signed": 1,
+            "approved": False,
+        }
+    ]
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in node_tables({**reports[1], "roster": shown}):
+        console.print(part)
+    said = f"rotate {IDS[0].hex()[:16]} to bbbbbbbbbbbbbbbb, signed by 1 of 3"
+    assert said in console.export_text()
 
 
 def test_a_node_that_has_not_begun_says_so() -> None:
