@@ -12,7 +12,7 @@ LANES: Final = (
         "at start",
         (
             *("discover", "gate", "import", "configure", "register", "solve"),
-            *("identity", "setup", "link_keys", "transport"),
+            *("identity", "setup", "key_index", "link_keys", "transport"),
         ),
     ),
     ("a neighbour", ("connect", "credential", "admit")),
@@ -20,7 +20,7 @@ LANES: Final = (
         "every message",
         (
             *("size", "form", "swarm", "roster", "reputation"),
-            *("authenticate", "replay_check", "reputation"),
+            *("authenticate", "sequence", "replay_check", "reputation"),
         ),
     ),
     (

@@ -149,8 +149,8 @@ HOOKS: Final = MappingProxyType(
     | {"status": "round_closed"}
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
-``identity``, ``link_keys`` and ``credential`` have none: they belong to the plugin that holds the
-keys; nor has ``verify_all``, which is ``verify`` made faster."""
+``identity``, ``key_index``, ``link_keys`` and ``credential`` have none: they belong to the plugin
+that holds the keys; nor has ``verify_all``, which is ``verify`` made faster."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:

@@ -97,6 +97,11 @@ class Fault(enum.StrEnum):
         _PLAIN,
         "A message carries an authenticator that no plugin here makes.",
     )
+    SEQUENCE_OF_OTHER_KEY = (
+        "sequence-of-other-key",
+        _PLAIN,
+        "A message has a sequence number that belongs to another key of its sender.",
+    )
     BANNED = "banned", _OWN_VIEW, "This node has banned the sender or the source of the message."
     REPLAYED = "replayed", _PLAIN, "The message was delivered before."
 

@@ -104,6 +104,10 @@ class HookSpecs:
         """Return this node's identity, a public key of 32 bytes. Called once, before ``setup``."""
 
     @hookspec
+    def key_index(self, node_id: NodeId) -> int:
+        """Return how many keys a node had before its present one, 0..2**15-1."""
+
+    @hookspec
     def link_keys(self) -> LinkKeys:
         """Lend the transport the keys that prove identities on a connection."""
 

@@ -26,6 +26,10 @@ SIGNING_DOMAIN: Final = b"qres/envelope/v2\0"
 MAX_NAME: Final = 64
 MAX_AUTHENTICATOR: Final = 4096
 MAX_AUTHENTICATORS: Final = 8
+NUMBERS_PER_KEY: Final = 2**48
+"""Sequence numbers that belong to each key of a node, in the order it had them. Who has stolen a
+key can use up the numbers of that key, and none of the next."""
+MAX_KEYS: Final = 2**15
 ENVELOPE_OVERHEAD: Final = 1024 + MAX_AUTHENTICATORS * (MAX_AUTHENTICATOR + MAX_NAME + 8)
 """Most bytes an envelope adds to its payload."""
 
@@ -66,7 +70,8 @@ class Envelope:
         head: 32 bytes, the head of the swarm's history that the message belongs to: it fixes model,
             members and settings.
         sender: 32 bytes, the identity that signs.
-        sequence: 0..2**63-1, increases with every message of the sender.
+        sequence: 0..2**63-1, increases with every message of the sender; divided by 2**48, the
+            number of keys that the sender had before the one that it signs with.
         time_ms: sender's clock, milliseconds since 1970, 0..2**63-1.
         payload: the content.
         payload_digest: SHA-256 of the payload; filled in.

@@ -17,7 +17,7 @@ from qres_core.contract.evidence import Standing
 from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import ACCEPT, Blame, Verdict, reject
-from qres_core.contract.wire import Envelope
+from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
 from qres_core.kernel.config import SwarmConfig
 
 _OF_FRAME: Final = {
@@ -30,6 +30,7 @@ _OF_FRAME: Final = {
 }
 _FOREIGN: Final = reject("other-swarm", blame=Blame.LINK)
 _STRANGE: Final = reject("unknown-sender", blame=Blame.LINK)
+_OF_OTHER_KEY: Final = reject(Fault.SEQUENCE_OF_OTHER_KEY, blame=Blame.SENDER)
 _HUNG_ON: Final = reject("unknown-authenticator", blame=Blame.LINK)
 
 
@@ -74,6 +75,10 @@ class Defences(Protocol):
         """
         ...
 
+    def key_index(self, node_id: NodeId) -> int:
+        """How many keys a node had before its present one."""
+        ...
+
     def replay_check(self, envelope: Envelope, now: float) -> tuple[Verdict, str]:
         """Whether it is new; with the plugin that refuses."""
         ...
@@ -94,10 +99,11 @@ def take(  # noqa: PLR0911 - one return for each check
     """The message in a frame, or why it is refused.
 
     Size, form, swarm, roster, whether the source is banned, names of the authenticators,
-    ``authenticate``, ``replay_check``, whether the sender is banned. ``frame``: bytes as delivered;
-    ``source``: who answers for them: the author, where the transport proves who sent a frame first,
-    else the neighbour that delivered it; ``now``: this node's clock, seconds. Returns the envelope,
-    or the rejection, counted and blamed. Never raises for what the frame holds.
+    ``authenticate``, whether the number is one of the sender's key, ``replay_check``, whether the
+    sender is banned. ``frame``: bytes as delivered; ``source``: who answers for them: the author,
+    where the transport proves who sent a frame first, else the neighbour that delivered it;
+    ``now``: this node's clock, seconds. Returns the envelope, or the rejection, counted and blamed.
+    Never raises for what the frame holds.
     """
     swarm = defences.swarm
     try:
@@ -129,9 +135,13 @@ def _judged(
     if verdict.blame is Blame.SENDER:
         # Nothing proves yet that the sender made it; a forger must not get others blamed.
         verdict = attrs.evolve(verdict, blame=Blame.NOBODY)
-    if verdict is ACCEPT:
-        return defences.replay_check(envelope, now)
-    return verdict, plugin
+    if verdict is not ACCEPT:
+        return verdict, plugin
+    # Otherwise a thief, who signs once with the highest number there is, locks the owner out of
+    # every window for good: the owner can replace the key, and not go beyond that number.
+    if envelope.sequence // NUMBERS_PER_KEY != defences.key_index(envelope.sender):
+        return _OF_OTHER_KEY, KERNEL
+    return defences.replay_check(envelope, now)
 
 
 def _has_more(defences: Defences, envelope: Envelope) -> bool:

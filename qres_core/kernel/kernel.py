@@ -40,7 +40,7 @@ from qres_core.contract.types import (
     check_vector,
 )
 from qres_core.contract.verdict import ACCEPT, UNSTATED, Blame, Decision, Verdict, reject
-from qres_core.contract.wire import MAX_AUTHENTICATOR, Envelope
+from qres_core.contract.wire import MAX_AUTHENTICATOR, MAX_KEYS, Envelope
 from qres_core.kernel import inbound
 from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, SwarmConfig
@@ -86,6 +86,7 @@ class Kernel:
         self.settings: SharedSettings = shared_settings(swarm, enabled)
         self.rejections: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
+        self._key_indices: dict[NodeId, int] = {}
         self.roster: frozenset[NodeId] = frozenset()
         self.banned: frozenset[NodeId] = frozenset()
         # One manager per plugin: results keep their author, order is file order, and plugins need
@@ -191,6 +192,21 @@ class Kernel:
             return result
         return None
 
+    def key_index(self, node_id: NodeId) -> int:
+        """How many keys a node had before its present one; 0 where no plugin says. Asked once."""
+        known = self._key_indices.get(node_id)
+        if known is None:
+            known = self._key_indices[node_id] = self._asked_key_index(node_id)
+        return known
+
+    def _asked_key_index(self, node_id: NodeId) -> int:
+        for name, caller in self._callers["key_index"]:
+            result = self._call(name, "key_index", caller, {"node_id": node_id})
+            if type(result) is not int or not 0 <= result < MAX_KEYS:
+                raise self._wrong(name, "key_index", f"an integer in 0..{MAX_KEYS - 1}", result)
+            return result
+        return 0
+
     def link_keys(self) -> LinkKeys | None:
         """What proves identities on a connection, or ``None`` where no plugin has it."""
         for name, caller in self._callers["link_keys"]:
@@ -244,6 +260,9 @@ class Kernel:
         node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
+        self._key_indices.clear()
+        for node_id in self.roster:  # an error comes now, and not with a message
+            self.key_index(node_id)
         for plugin in self.enabled:
             plugin.keeps_its_word()
 

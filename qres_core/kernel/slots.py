@@ -24,7 +24,16 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
     {
         "transport": Slot(("transport",), ("transport",), 1, 1, "the one result"),
         "authenticate": Slot(
-            ("identity", "link_keys", "sign", "authenticate", "credential", "admit", "approve"),
+            (
+                "identity",
+                "key_index",
+                "link_keys",
+                "sign",
+                "authenticate",
+                "credential",
+                "admit",
+                "approve",
+            ),
             ("sign", "authenticate"),
             1,
             None,

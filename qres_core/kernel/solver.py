@@ -130,7 +130,7 @@ def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> It
 
 
 def _identities(enabled: Sequence[Enabled]) -> Iterator[Problem]:
-    for hook in ("identity", "link_keys", "credential"):
+    for hook in ("identity", "key_index", "link_keys", "credential"):
         holders = [plugin.name for plugin in having(enabled, hook)]
         if len(holders) > 1:
             what = (

@@ -7,7 +7,7 @@ import math
 from qres_core.contract.faults import KERNEL
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
-from qres_core.contract.wire import Envelope
+from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Broadcast, Effect, Refused, SendTo
@@ -25,7 +25,9 @@ class Speaker:
     ) -> None:
         self.context, self.position, self.outlet = context, position, outlet
         self._journal = journal  # gives numbers that no earlier run of the node has used
-        self.next_sequence: int = journal.reserve_sequence()  # may be the first of a new block
+        # where the numbers of the node's present key begin
+        self._first = context.kernel.key_index(context.node_id) * NUMBERS_PER_KEY
+        self.next_sequence: int = self._reserve()  # may be the first of a new block
         self._reserved_to = self.next_sequence + SEQUENCE_BLOCK
         self._said: list[tuple[str, bytes]] = []
         self._pause = math.inf
@@ -37,10 +39,13 @@ class Speaker:
     def take_sequence(self) -> int:
         """The node's next sequence number; no other message of the node, ever, has it."""
         if self.next_sequence == self._reserved_to:
-            self.next_sequence = self._journal.reserve_sequence()
+            self.next_sequence = self._reserve()
             self._reserved_to = self.next_sequence + SEQUENCE_BLOCK
         self.next_sequence += 1
         return self.next_sequence - 1
+
+    def _reserve(self) -> int:
+        return self._first + self._journal.reserve_sequence()
 
     def make(
         self,

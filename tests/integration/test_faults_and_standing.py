@@ -106,6 +106,7 @@ OF_THE_KERNEL = (
     # It blamed the link for as long as members never changed.
     ("unknown sender", Blame.NOBODY, Fault.UNKNOWN_SENDER),
     ("unknown authenticator", Blame.LINK, Fault.UNKNOWN_AUTHENTICATOR),
+    ("sequence of another key", Blame.SENDER, Fault.SEQUENCE_OF_OTHER_KEY),
     ("banned", Blame.NOBODY, Fault.BANNED),
     ("equivocation", Blame.SENDER, Fault.EQUIVOCATION),
     ("malformed payload", Blame.SENDER, Fault.MALFORMED_PAYLOAD),  # it named the field, too

@@ -149,7 +149,7 @@ def test_generated_metadata_is_sound(hook: str) -> None:
 
 
 def test_every_hook_has_a_scaffold_but_transport() -> None:
-    without = {"transport", "identity", "link_keys", "credential", "verify_all"}
+    without = {"transport", "identity", "key_index", "link_keys", "credential", "verify_all"}
     assert set(HOOKS) == set(ALL_HOOKS) - without
     for hook, scaffold in HOOKS.items():
         assert hook in SCAFFOLDS[scaffold].hooks

@@ -192,6 +192,11 @@ class Ed25519:
         self._keys = {node_id: self._rotations.chain(node_id)[-1] for node_id in node_info.roster}
 
     @hookimpl
+    def key_index(self, node_id: NodeId) -> int:
+        """How many statements lead from a node's first key to the present one."""
+        return len(self._rotations.chain(node_id)) - 1
+
+    @hookimpl
     def link_keys(self) -> LinkKeys:
         """This node's key for signing statements of connections, and the others' public keys.
 

@@ -37,6 +37,7 @@ SENTENCES = {
     "other swarm": ("other-swarm", False),
     "unknown sender": ("unknown-sender", True),
     "unknown authenticator": ("unknown-authenticator", False),
+    "sequence of another key": ("sequence-of-other-key", False),
     "banned": ("banned", True),
     "replayed": ("replayed", False),
     "equivocation": ("equivocation", False),

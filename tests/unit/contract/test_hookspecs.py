@@ -82,7 +82,7 @@ each_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_the_hooks_are_the_ones_of_the_design() -> None:
     assert list(SPECS) == [
         "setup", "teardown", "round_opened", "round_closed", "status", "transport", "sign",
-        "authenticate", "identity", "link_keys", "credential", "admit", "approve",
+        "authenticate", "identity", "key_index", "link_keys", "credential", "admit", "approve",
         "replay_check", "reputation", "observe", "privatize", "reveal", "prove", "verify",
         "verify_all", "aggregate", "wrap_aggregate", "screen", "endorse",
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from qres_core import (
     hookimpl,
     reject,
 )
-from qres_core.contract.wire import MAX_AUTHENTICATOR
+from qres_core.contract.wire import MAX_AUTHENTICATOR, NUMBERS_PER_KEY
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
@@ -423,6 +423,70 @@ def test_the_members_of_setup_count_until_a_height_begins(make_kernel: MakeKerne
     info = make_node_info(nodes=2)
     kernel.setup(info)
     assert (kernel.roster, kernel.banned) == (frozenset(info.roster), frozenset())
+
+
+# ── the numbers of a key ──────────────────────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Chain:
+    """Says how many keys each node had before its present one."""
+
+    before: dict[NodeId, int] = attrs.field(factory=dict, init=False)
+
+    @hookimpl
+    def key_index(self, node_id: NodeId) -> int:
+        return self.before.get(node_id, 0)
+
+
+@pytest.fixture
+def rotated(make_kernel: MakeKernel) -> Kernel:
+    """A kernel to which one node has its third key."""
+    chain = attrs.make_class("Rotated", [], bases=(Chain,))
+    kernel = make_kernel({"mac": Mac, "replay": Replay, "chain": chain}, insecure=False)
+    instance: Any = kernel.enabled[2].instance
+    instance.before[SENDER] = 2
+    kernel.setup(make_node_info())
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("sender", "sequence", "passes"),
+    [
+        (SENDER, 2 * NUMBERS_PER_KEY - 1, False),
+        (SENDER, 2 * NUMBERS_PER_KEY, True),
+        (SENDER, 3 * NUMBERS_PER_KEY - 1, True),
+        (SENDER, 3 * NUMBERS_PER_KEY, False),
+        (SENDER, 0, False),
+        (SENDER, 2**63 - 1, False),
+        (OTHER, 0, True),
+        (OTHER, NUMBERS_PER_KEY - 1, True),
+        (OTHER, NUMBERS_PER_KEY, False),
+    ],
+)
+def test_a_key_speaks_with_its_own_numbers_alone(
+    rotated: Kernel, sender: NodeId, sequence: int, *, passes: bool
+) -> None:
+    message = rotated.sign(make_envelope(sender=sender, sequence=sequence))
+    taken = rotated.inbound(message.to_bytes(), LINK, 0.0)
+    replay: Any = rotated.enabled[1].instance
+    assert replay.asked == passes
+    if not passes:
+        fault = Fault.SEQUENCE_OF_OTHER_KEY
+        assert taken == Rejection(fault, Blame.SENDER, sender, "kernel")
+    assert isinstance(taken, Envelope) is passes
+    assert rotated.authentic(message, 0.0), "what is quoted uses up nothing"
+
+
+def test_a_forged_number_blames_nobody_but_the_link(rotated: Kernel) -> None:
+    refused = rotated.inbound(forged(sequence=2**63 - 1).to_bytes(), LINK, 0.0)
+    assert refused == Rejection("mac:bad-tag", Blame.LINK, LINK, "mac")
+
+
+def test_without_a_plugin_that_says_so_every_key_is_the_first(parts: Parts) -> None:
+    assert parts.kernel.key_index(SENDER) == 0
+    refused = parts.refused(signed(parts, sequence=NUMBERS_PER_KEY))
+    assert refused.reason == Fault.SEQUENCE_OF_OTHER_KEY
 
 
 # ── signing ───────────────────────────────────────────────────────────────────────────────────────

@@ -220,6 +220,12 @@ class Single:
         return seed
 
     @hookimpl
+    def key_index(self, node_id: NodeId) -> int:
+        if node_id == self.node:
+            _note(self, "key_index")
+        return 0
+
+    @hookimpl
     def link_keys(self) -> LinkKeys:
         _note(self, "link_keys")
         return LinkKeys(self.node, lambda statement: statement, lambda node: node)
@@ -284,6 +290,7 @@ ORDER = [
     "one identity",
     "a setup",
     "b setup",
+    "one key_index",
     "one reputation",  # is the proposer banned?
     "a round_opened",
     "b round_opened",
@@ -443,6 +450,7 @@ CALLS: dict[str, Callable[[Kernel], object]] = {
     "round_closed": lambda kernel: kernel.round_closed(OUTCOME),
     "transport": lambda kernel: kernel.transport(make_node_info()),
     "identity": lambda kernel: kernel.identity(None),
+    "key_index": lambda kernel: kernel.key_index(bytes(32)),
     "link_keys": lambda kernel: kernel.link_keys(),
     "observe": lambda kernel: kernel.observe(Evidence(bytes(32), Fault.BANNED, "kernel", 1)),
     "privatize": lambda kernel: kernel.privatize(UPDATE, ROUND),
@@ -552,6 +560,10 @@ WRONG: list[tuple[str, str, object]] = [
     *(
         ("identity", name, value)
         for name, value in {"nothing": None, "text": "x" * 32, "short": bytes(31)}.items()
+    ),
+    *(
+        ("key_index", name, value)
+        for name, value in {"nothing": None, "true": True, "minus": -1, "many": 2**15}.items()
     ),
     *(
         ("link_keys", name, value)
