@@ -7,16 +7,24 @@ rounds and senders are the envelope's business, not the payload's.
 kind           payload
 =============  ==================================================================================
 contribution   weight, vector (little-endian int32), proofs by plugin, companions by plugin
-proposal       a candidate set; for a set proposed before, the prevotes that locked it
-prevote        digest of a set, or null
-precommit      digest of a set, or null
+choice/...     of the first instance of a height, which decides a set:
+  proposal     a candidate set; for a set proposed before, the prevotes that locked it
+  prevote      digest of a set, or null
+  precommit    digest of a set, or null
+  lock         as a proposal: why the sender did not prevote for what was proposed
 certificate    a set and the precommits that decided it
-digest         digest of the model after the round
+outcome/...    of the second, which decides what becomes of the set. The round counts its attempts:
+  proposal     a decision; for one proposed before, the prevotes that locked it
+  prevote      a decision, or null; in the first attempt what the sender found by itself
+  precommit    a decision, or null
+  lock         as a proposal: why the sender did not prevote for what was proposed
 fetch          digests of contributions the sender lacks
 fetched        a contribution, quoted whole: its own sequence number has passed by
 attestation    digests of contributions whose proofs the sender checked and found good
-sync           "what did I miss since the model this envelope names?"; whether the set is known
-snapshot       a model and the digest messages that vouch for it
+sync           "what did I miss since the head this envelope names?"; its height and roster's epoch
+links          decided heights, each with the votes that decided it
+fetch-model    "what is the model of this digest?"
+model          its vector (little-endian int32)
 enough         number of a model that reached ``swarm.until`` for the sender; digest of that goal
 stop           ``enough`` messages of as many nodes as decide a vote
 dialogue/...   a plugin's own: ``dialogue/<plugin>/<step>``, with ``/<rank>`` of who is addressed
@@ -47,18 +55,27 @@ from qres_core.contract.types import (
     Vector,
 )
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
+from qres_core.swarm.misbehaviour import Misbehaviour
+from qres_core.swarm.results import Decision
+from qres_core.swarm.roster import RosterChange
 
 CONTRIBUTION: Final = "contribution"
-PROPOSAL: Final = "proposal"
-PREVOTE: Final = "prevote"
-PRECOMMIT: Final = "precommit"
+PROPOSAL: Final = "choice/proposal"
+PREVOTE: Final = "choice/prevote"
+PRECOMMIT: Final = "choice/precommit"
+LOCK: Final = "choice/lock"
 CERTIFICATE: Final = "certificate"
-DIGEST: Final = "digest"
+OUTCOME_PROPOSAL: Final = "outcome/proposal"
+OUTCOME_PREVOTE: Final = "outcome/prevote"
+OUTCOME_PRECOMMIT: Final = "outcome/precommit"
+OUTCOME_LOCK: Final = "outcome/lock"
 FETCH: Final = "fetch"
 FETCHED: Final = "fetched"
 ATTESTATION: Final = "attestation"
 SYNC: Final = "sync"
-SNAPSHOT: Final = "snapshot"
+LINKS: Final = "links"
+FETCH_MODEL: Final = "fetch-model"
+MODEL: Final = "model"
 ENOUGH: Final = "enough"
 STOP: Final = "stop"
 DIALOGUE: Final = "dialogue/"
@@ -236,20 +253,31 @@ class CandidateSet:
 
     origin: int  # the round the contributions were made in
     members: tuple[Member, ...]  # ascending by sender, distinct
+    # proofs that a member lied, ascending by subject, distinct: they ban it from the next height
+    evidence: tuple[Misbehaviour, ...] = ()
+    change: RosterChange | None = None  # of the members, from the next height
 
-    def digest(self, swarm: str, model_digest: bytes) -> bytes:
-        """Names the set, bound to swarm and model; what votes are about. 32 bytes."""
-        body = canonical.dumps([swarm, model_digest, self.raw()])
-        return hashlib.sha256(b"qres/set/v1\0" + body).digest()
+    def digest(self, head: bytes) -> bytes:
+        """Names the set, bound to the head by its digest; what votes are about. 32 bytes.
+
+        Signatures on evidence and change do not count: whether they hold is asked before the vote.
+        """
+        change = None if self.change is None else self.change.digest
+        body = [head, self.origin, self._members(), [i.digest for i in self.evidence], change]
+        return hashlib.sha256(b"qres/set/v2\0" + canonical.dumps(body)).digest()
+
+    def _members(self) -> list[Any]:
+        return [[m.sender, m.digest, m.standing] for m in self.members]
 
     def raw(self) -> list[Any]:
         """Plain data for the codecs."""
-        return [self.origin, [[m.sender, m.digest, m.standing] for m in self.members]]
+        change = None if self.change is None else self.change.raw()
+        return [self.origin, self._members(), [item.raw() for item in self.evidence], change]
 
     @classmethod
     def from_raw(cls, value: Any, nodes: int) -> CandidateSet:
         """From plain data. Raises WireError."""
-        origin, raw = _list(value, 2, "set")
+        origin, raw, proofs, change = _list(value, 4, "set")
         _number(origin, 1, 2**63 - 1, "set.origin")
         members: list[Member] = []
         for item in _items(raw, 1, nodes, "set.members"):
@@ -263,11 +291,34 @@ class CandidateSet:
             )
         if any(a.sender >= b.sender for a, b in pairwise(members)):
             raise _bad("set.members", "expected distinct senders, ascending")
-        return cls(origin, tuple(members))
+        items = _items(proofs, 0, nodes, "set.evidence")
+        evidence = tuple(Misbehaviour.from_raw(item) for item in items)
+        if any(a.subject >= b.subject for a, b in pairwise(evidence)):
+            raise _bad("set.evidence", "expected distinct subjects, ascending")
+        wanted = None if change is None else RosterChange.from_raw(change)
+        return cls(origin, tuple(members), evidence, wanted)
+
+
+EVIDENCE_BYTES: Final = 2**18
+"""Of the messages that a set quotes as evidence, all together."""
 
 
 def _vote_limit(nodes: int) -> int:
     return nodes * 40_000 + 4096
+
+
+def set_limit(nodes: int) -> int:
+    """Most bytes of a set of a roster of so many nodes, with the votes that stand beside it."""
+    return 2 * _vote_limit(nodes) + 2 * EVIDENCE_BYTES
+
+
+def _most_items(nodes: int) -> int:
+    return _MAX_ITEMS + 16 * nodes
+
+
+def vote_frames(value: object, nodes: int, field: str) -> tuple[Envelope, ...]:
+    """Quoted votes of at most so many nodes, not authenticated. Raises WireError."""
+    return _frames(value, nodes, _vote_limit(1), field)
 
 
 @attrs.frozen
@@ -286,8 +337,7 @@ class Proposal:
     @classmethod
     def from_bytes(cls, payload: bytes, nodes: int) -> Proposal:
         """Decode. Raises WireError."""
-        most = _MAX_ITEMS + 8 * nodes
-        value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=most)
+        value = canonical.loads(payload, max_bytes=set_limit(nodes), max_items=_most_items(nodes))
         raw, lock_round, votes = _list(value, 3, "proposal")
         return cls(
             CandidateSet.from_raw(raw, nodes),
@@ -297,31 +347,39 @@ class Proposal:
 
 
 @attrs.frozen
-class Handover:
-    """What made a node's model, kept with it; never on the wire.
+class OutcomeProposal:
+    """What is to become of a set, with the prevotes that locked it if it was proposed before."""
 
-    Were it not kept, nodes that lose power while others record the next model could be helped by
-    nobody once all have restarted: too few hold the new model to vouch for it.
-    """
-
-    parent: bytes  # digest of the model before
-    certificate: Certificate  # the set that was decided, with its precommits
+    decision: Decision
+    lock_round: int = 0  # attempt in which a quorum prevoted for it, 0 for a fresh one
+    prevotes: tuple[Envelope, ...] = ()  # the messages of that quorum
 
     def to_bytes(self) -> bytes:
         """Encode."""
-        return canonical.dumps([self.parent, self.certificate.to_bytes()])
+        raw = self.decision.raw()
+        return canonical.dumps([raw, self.lock_round, [vote.to_bytes() for vote in self.prevotes]])
 
     @classmethod
-    def from_bytes(cls, record: bytes, nodes: int) -> Handover:
+    def from_bytes(cls, payload: bytes, nodes: int) -> OutcomeProposal:
         """Decode. Raises WireError."""
-        value = canonical.loads(record, max_bytes=len(record))
-        parent, certificate = _list(value, 2, "handover")
-        if type(certificate) is not bytes:
-            raise _bad("handover.certificate", "expected bytes")
+        value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=_most_items(nodes))
+        raw, lock_round, votes = _list(value, 3, "outcome")
         return cls(
-            _octets(parent, DIGEST_BYTES, "handover.parent"),
-            Certificate.from_bytes(certificate, nodes),
+            Decision.from_raw(raw),
+            _number(lock_round, 0, 2**63 - 1, "outcome.lock_round"),
+            vote_frames(votes, nodes, "outcome.prevotes"),
         )
+
+
+def encode_decision(decision: Decision | None) -> bytes:
+    """The payload of a vote on the outcome."""
+    return canonical.dumps(None if decision is None else decision.raw())
+
+
+def decode_decision(payload: bytes) -> Decision | None:
+    """The decision that a vote on the outcome is for. Raises WireError."""
+    value = canonical.loads(payload, max_bytes=160)
+    return None if value is None else Decision.from_raw(value)
 
 
 def encode_vote(choice: bytes | None) -> bytes:
@@ -351,19 +409,13 @@ class Certificate:
     @classmethod
     def from_bytes(cls, payload: bytes, nodes: int) -> Certificate:
         """Decode. Raises WireError."""
-        most = _MAX_ITEMS + 8 * nodes
-        value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=most)
+        value = canonical.loads(payload, max_bytes=set_limit(nodes), max_items=_most_items(nodes))
         raw, round_number, votes = _list(value, 3, "certificate")
         return cls(
             CandidateSet.from_raw(raw, nodes),
             _number(round_number, 1, 2**63 - 1, "certificate.round"),
             _frames(votes, nodes, _vote_limit(1), "certificate.precommits"),
         )
-
-
-def decode_digest(payload: bytes) -> bytes:
-    """The model digest a ``digest`` message vouches for. Raises WireError."""
-    return _octets(canonical.loads(payload, max_bytes=64), DIGEST_BYTES, "digest")
 
 
 def decode_fetch(payload: bytes, nodes: int) -> tuple[bytes, ...]:
@@ -436,17 +488,33 @@ def decode_relayed(payload: bytes, nodes: int) -> tuple[Envelope, ...]:
     return _frames(value, MAX_RELAYED, most, "relayed")
 
 
-def encode_sync(*, decided: bool) -> bytes:
-    """What a node asks that lags: ``decided`` if it knows the set, and cannot merge it."""
-    return canonical.dumps(decided)
+def encode_sync(height: int, epoch: int) -> bytes:
+    """What a node asks that lags: the height of its head, and the epoch of its roster."""
+    return canonical.dumps([height, epoch])
 
 
-def decode_sync(payload: bytes) -> bool:
-    """Whether the node knows what was decided. Raises WireError."""
-    value = canonical.loads(payload, max_bytes=1)
-    if type(value) is not bool:
-        raise _bad("sync", "expected a boolean")
-    return value
+def decode_sync(payload: bytes) -> tuple[int, int]:
+    """Height and epoch. Raises WireError."""
+    height, epoch = _list(canonical.loads(payload, max_bytes=32), 2, "sync")
+    return (
+        _number(height, 0, 2**63 - 1, "sync.height"),
+        _number(epoch, 0, 2**63 - 1, "sync.epoch"),
+    )
+
+
+def encode_model(vector: Vector) -> bytes:
+    """The payload of a ``model`` message."""
+    return np.ascontiguousarray(vector, dtype="<i4").tobytes()
+
+
+def decode_model(payload: bytes, dimension: int) -> Vector:
+    """A model of so many coordinates. Raises WireError."""
+    return _vector(memoryview(payload), dimension)
+
+
+def decode_fetch_model(payload: bytes) -> bytes:
+    """The digest of the model that a node asks for. Raises WireError."""
+    return _octets(canonical.loads(payload, max_bytes=64), DIGEST_BYTES, "fetch-model")
 
 
 def goal_digest(goal: str) -> bytes:
@@ -475,31 +543,3 @@ def decode_stop(payload: bytes, nodes: int) -> tuple[Envelope, ...]:
     most = _MAX_ITEMS + nodes
     value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=most)
     return _frames(value, nodes, _vote_limit(1), "stop")
-
-
-@attrs.frozen(eq=False)
-class Snapshot:
-    """A model and the messages of a quorum that vouch for its digest."""
-
-    step: int  # how many rounds closed before it
-    vector: Vector  # the model, int32, shape ``(d,)``
-    vouchers: tuple[Envelope, ...]  # ``digest`` messages of a quorum
-
-    def to_bytes(self) -> bytes:
-        """Encode."""
-        octets = np.ascontiguousarray(self.vector, dtype="<i4").tobytes()
-        return canonical.dumps(
-            [self.step, octets, [voucher.to_bytes() for voucher in self.vouchers]]
-        )
-
-    @classmethod
-    def from_bytes(cls, payload: bytes, nodes: int, dimension: int) -> Snapshot:
-        """Decode. Raises WireError."""
-        limit = 4 * dimension + _vote_limit(nodes)
-        value = canonical.loads(payload, max_bytes=limit, max_items=_MAX_ITEMS + nodes)
-        step, octets, vouchers = _list(value, 3, "snapshot")
-        _number(step, 1, 2**63 - 1, "snapshot.step")
-        _octets(octets, 4 * dimension, "snapshot.vector")
-        vector = np.frombuffer(octets, dtype="<i4").astype(np.int32)
-        vector.flags.writeable = False
-        return cls(step, vector, _frames(vouchers, nodes, _vote_limit(1), "snapshot.vouchers"))

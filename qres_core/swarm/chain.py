@@ -1,0 +1,294 @@
+"""The swarm's history: a chain of heights, each decided by certificate.
+
+A :class:`Head` is what all nodes must agree on between two heights: model, members, bans, settings.
+Every signed message names the digest of the head it belongs to. A height decides a set of
+contributions and then what becomes of it. A :class:`Link` is that decision with the votes of a
+quorum. Whoever knows the members of its head can check it, and then knows the next head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Final
+
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.types import DIGEST_BYTES, NODE_ID_BYTES, NodeId
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.messages import (
+    OUTCOME_PRECOMMIT,
+    CandidateSet,
+    decode_decision,
+    set_limit,
+    vote_frames,
+)
+from qres_core.swarm.results import Decision, Merged, Result
+from qres_core.swarm.roster import MAX_MEMBERS, Roster
+
+SILENT: Final = 8
+"""Decided sets in a row without a member after which the member does not propose."""
+MAX_LINKS: Final = 64
+"""Links that one message holds."""
+_U63: Final = 2**63 - 1
+
+
+def _bad(field: str, what: str) -> WireError:
+    return WireError.of("QRES-E404", f"payload.{field}", what)
+
+
+def _list(value: object, length: int, field: str) -> list[Any]:
+    if not canonical.is_list(value) or len(value) != length:
+        raise _bad(field, f"expected a list of {length}")
+    return value
+
+
+def _octets(value: object, length: int, field: str) -> bytes:
+    if type(value) is not bytes or len(value) != length:
+        raise _bad(field, f"expected {length} bytes")
+    return value
+
+
+def _number(value: object, low: int, field: str) -> int:
+    if type(value) is not int or not low <= value <= _U63:
+        raise _bad(field, f"expected an integer in {low}..2**63-1")
+    return value
+
+
+@attrs.frozen(slots=False)
+class Head:
+    """Where the swarm's history is; the same on every node that is there."""
+
+    swarm: str  # the swarm's name
+    height: int  # decided heights before this one
+    step: int  # those of them that made a model
+    model: bytes  # digest of the model, 32 bytes
+    roster: Roster  # the members, with f and the quorum
+    settings: bytes  # digest of the settings that nodes share, 32 bytes
+    previous: bytes  # digest of the head before, 32 bytes; zeros for the first
+    bans: tuple[NodeId, ...] = ()  # members that the swarm banned, ascending
+    # for each member in order: decided sets in a row without it, up to SILENT
+    missed: bytes = b""
+
+    @classmethod
+    def first(cls, swarm: str, model: bytes, roster: Roster, settings: bytes) -> Head:
+        """The head that a swarm begins with; ``model``: digest of the first model."""
+        nobody = bytes(len(roster))
+        return cls(swarm, 0, 0, model, roster, settings, bytes(DIGEST_BYTES), (), nobody)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What messages name; 32 bytes. O(n), once."""
+        return hashlib.sha256(b"qres/head/v1\0" + canonical.dumps(self.raw())).digest()
+
+    @cached_property
+    def proposers(self) -> tuple[NodeId, ...]:
+        """The members that propose in turn.
+
+        Banned members do not, and neither do those that were in none of the last sets. The same
+        on every node: an own view of who is silent would set nodes apart.
+        """
+        members = self.roster.members
+        free = [member for member in members if member not in self.bans]
+        heard = [
+            member
+            for member, missed in zip(members, self.missed, strict=True)
+            if missed < SILENT and member not in self.bans
+        ]
+        few = self.roster.byzantine
+        return tuple(heard if len(heard) > few else free if len(free) > few else members)
+
+    def proposer(self, number: int, *, coordinator: bool = False) -> NodeId:
+        """Who may propose in a round; the same member in every round with a ``coordinator``."""
+        if coordinator:
+            return self.roster.members[0]
+        return self.proposers[number % len(self.proposers)]
+
+    def after(self, chosen: CandidateSet, result: Result) -> Head:
+        """The head that a height leads to.
+
+        A change of members and bans hold whatever becomes of the contributions. Raises QresError:
+        QRES-E607 for a change that is impossible.
+        """
+        change = chosen.change
+        roster = self.roster if change is None else self.roster.after(change)
+        there = {member.sender for member in chosen.members}
+        missed = {
+            member: 0 if member in there else min(count + 1, SILENT)
+            for member, count in zip(self.roster.members, self.missed, strict=True)
+        }
+        banned = {*self.bans, *(item.subject for item in chosen.evidence)}
+        if change is not None:
+            missed = {change.renamed(member): count for member, count in missed.items()}
+            banned = {change.renamed(member) for member in banned}
+        made = isinstance(result, Merged)
+        return Head(
+            self.swarm,
+            self.height + 1,
+            self.step + made,
+            result.model if isinstance(result, Merged) else self.model,
+            roster,
+            self.settings,
+            self.digest,
+            tuple(member for member in roster.members if member in banned),
+            bytes(missed.get(member, 0) for member in roster.members),
+        )
+
+    def raw(self) -> list[Any]:
+        """Plain data for the codecs."""
+        return [
+            self.swarm,
+            self.height,
+            self.step,
+            self.model,
+            self.roster.raw(),
+            self.settings,
+            self.previous,
+            b"".join(self.bans),
+            self.missed,
+        ]
+
+    @classmethod
+    def from_raw(cls, value: object) -> Head:
+        """From plain data. Raises WireError: QRES-E404."""
+        swarm, height, step, model, roster, settings, previous, bans, missed = _list(
+            value, 9, "head"
+        )
+        if type(swarm) is not str:
+            raise _bad("head.swarm", "expected a name")
+        members = Roster.from_raw(roster)
+        if type(bans) is not bytes or len(bans) % NODE_ID_BYTES:
+            raise _bad("head.bans", f"expected identities of {NODE_ID_BYTES} bytes, joined")
+        starts = range(0, min(len(bans), MAX_MEMBERS * NODE_ID_BYTES), NODE_ID_BYTES)
+        banned = tuple(bans[start : start + NODE_ID_BYTES] for start in starts)
+        if any(a >= b for a, b in pairwise(banned)) or any(who not in members for who in banned):
+            raise _bad("head.bans", "expected distinct members, ascending")
+        _octets(missed, len(members), "head.missed")
+        if max(missed) > SILENT:
+            raise _bad("head.missed", f"expected numbers in 0..{SILENT}")
+        return cls(
+            swarm,
+            _number(height, 0, "head.height"),
+            _number(step, 0, "head.step"),
+            _octets(model, DIGEST_BYTES, "head.model"),
+            members,
+            _octets(settings, DIGEST_BYTES, "head.settings"),
+            _octets(previous, DIGEST_BYTES, "head.previous"),
+            banned,
+            missed,
+        )
+
+
+@attrs.frozen(slots=False, eq=False)
+class Link:
+    """A decided height with the votes that decided it."""
+
+    head: Head  # the height's head
+    chosen: CandidateSet  # the set
+    result: Result  # what became of it
+    round: int  # the attempt at the outcome that the votes are of, from 1
+    precommits: tuple[Envelope, ...]  # ascending by sender
+
+    @cached_property
+    def decision(self) -> Decision:
+        """What the votes are about."""
+        return Decision(self.chosen.digest(self.head.digest), self.result)
+
+    @cached_property
+    def next(self) -> Head:
+        """The head that it leads to. Raises QresError: QRES-E607 for an impossible change."""
+        return self.head.after(self.chosen, self.result)
+
+    def holds(self, authentic: Callable[[Envelope], bool]) -> bool:
+        """Whether a quorum of the head's members decided it.
+
+        Votes that nobody is proven to have made are left out, and the rest counts. At most n
+        calls of ``authentic``.
+        """
+        try:
+            voters = self._voters(authentic)
+            return len(voters) >= self.head.roster.threshold and self.next is not None
+        except QresError:
+            return False
+
+    def _voters(self, authentic: Callable[[Envelope], bool]) -> set[NodeId]:
+        head, wanted, voters = self.head, self.decision, set[NodeId]()
+        for vote in self.precommits:
+            if (
+                vote.swarm == head.swarm
+                and vote.kind == OUTCOME_PRECOMMIT
+                and vote.head == head.digest
+                and vote.round == self.round
+                and vote.sender in head.roster
+                and vote.sender not in head.bans
+                and vote.sender not in voters
+                and decode_decision(vote.payload) == wanted
+                and authentic(vote)
+            ):
+                voters.add(vote.sender)
+                if len(voters) >= head.roster.threshold:
+                    break
+        return voters
+
+    def raw(self) -> list[Any]:
+        """Plain data for the codecs."""
+        frames = [vote.to_bytes() for vote in self.precommits]
+        return [self.head.raw(), self.chosen.raw(), self.decision.raw(), self.round, frames]
+
+    def to_bytes(self) -> bytes:
+        """Encode."""
+        return canonical.dumps(self.raw())
+
+    @classmethod
+    def from_raw(cls, value: object) -> Link:
+        """From plain data. Raises WireError: QRES-E401 to QRES-E406."""
+        head, chosen, decision, number, frames = _list(value, 5, "link")
+        known = Head.from_raw(head)
+        nodes = len(known.roster)
+        candidate = CandidateSet.from_raw(chosen, nodes)
+        decided = Decision.from_raw(decision)
+        if candidate.digest(known.digest) != decided.chosen:
+            raise _bad("link.decision", "expected a decision on its set")
+        votes = vote_frames(frames, nodes, "link.precommits")
+        return cls(known, candidate, decided.result, _number(number, 1, "link.round"), votes)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Link:
+        """Decode what this node wrote. Raises WireError."""
+        return cls.from_raw(canonical.loads(data, max_bytes=len(data)))
+
+
+def encode_links(links: Iterable[Link]) -> bytes:
+    """The payload of a ``links`` message."""
+    return canonical.dumps([link.raw() for link in links])
+
+
+def decode_links(payload: bytes) -> tuple[Link, ...]:
+    """The links of a message, at least one; not checked. Raises WireError."""
+    limit = min(MAX_LINKS * set_limit(MAX_MEMBERS), 2**28)
+    most = MAX_LINKS * (512 + 4 * MAX_MEMBERS)
+    value = canonical.loads(payload, max_bytes=limit, max_items=most)
+    if not canonical.is_list(value) or not 1 <= len(value) <= MAX_LINKS:
+        raise _bad("links", f"expected a list of 1..{MAX_LINKS} links")
+    return tuple(Link.from_raw(item) for item in value)
+
+
+def follow(
+    roster: Roster, links: Iterable[Link], authentic: Callable[[Envelope], bool]
+) -> Link | None:
+    """The last of some links, if each holds by the members that are known when it comes.
+
+    The first is of heads with this roster. A link that changes the members makes the next one
+    known. Heights in between, that changed nothing about the members, may be left out: who votes
+    at a head vouches for it. Returns ``None`` where a link does not hold, or there is none.
+    """
+    last: Link | None = None
+    for link in links:
+        if link.head.roster.digest != roster.digest or not link.holds(authentic):
+            return None
+        roster, last = link.next.roster, link
+    return last
