@@ -150,7 +150,7 @@ class Fault(enum.StrEnum):
     SET_NAMES_STRANGER = (
         "set-names-stranger",
         _TRANSFERABLE,
-        "A proposed set has a member outside the roster.",
+        "A proposed set has a member that is outside the roster, or banned by the swarm.",
     )
     SET_OF_OTHER_ROUND = (
         "set-of-other-round",
@@ -173,10 +173,15 @@ class Fault(enum.StrEnum):
         _PLAIN,
         "The quoted votes do not prove that the set was decided.",
     )
-    UNPROVEN_SNAPSHOT = (
-        "unproven-snapshot",
+    UNPROVEN_CHANGE = (
+        "unproven-change",
         _PLAIN,
-        "The quoted messages do not vouch for the model.",
+        "The evidence or the change of members that a set carries does not hold.",
+    )
+    UNPROVEN_LINK = (
+        "unproven-link",
+        _PLAIN,
+        "The quoted votes do not prove how the swarm went on.",
     )
     UNPROVEN_STOP = (
         "unproven-stop",

@@ -153,19 +153,22 @@ class CommitteeChecks(Checks):
 
     def __init__(self, speaker: Speaker, admit: Admit) -> None:
         super().__init__(speaker, admit)
-        roster, byzantine = self._context.roster, self._context.swarm.byzantine
-        self._attestations = Attestations(roster, byzantine, MAX_PER_SENDER)
+        self._attestations = self._of_head()
         self._charges: frozenset[NodeId] = frozenset()
         self._here: set[NodeId] = set()  # of those in charge, who contributed to the round
         self._named_at = math.inf
 
     def open_round(self, named: Collection[bytes]) -> None:
-        """A round begins, with other committees."""
+        """A round begins, with other committees; the members may be others, too."""
         self.check(named)
+        self._attestations = self._of_head()
         self._attestations.open_round(self._position.number)
         self._charges = self._attestations.charges(self._context.node_id)
         self._here = set()
         self._named_at = math.inf
+
+    def _of_head(self) -> Attestations:
+        return Attestations(self._context.roster, self._context.byzantine, MAX_PER_SENDER)
 
     def clear(self) -> None:
         """The node has another model: what nobody attested and no set held may be a bad proof."""
@@ -250,6 +253,8 @@ def committees(
     Nobody is in its own committee, and everybody is in equally many. O(n f). The roster ascends.
     """
     others = len(roster) - 1
+    if others < 1:
+        return {sender: frozenset() for sender in roster}
     size = committee_size(len(roster), byzantine)
     start = number * size
     return {

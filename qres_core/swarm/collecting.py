@@ -30,17 +30,16 @@ MAX_ANSWERS: Final = 4
 
 
 class Collector:
-    """The contributions made for the node's model, and those that made it."""
+    """The contributions made at the node's head."""
 
     def __init__(self, speaker: Speaker) -> None:
         self._context, self._position = speaker.context, speaker.position
         self._speaker, self._outlet = speaker, speaker.outlet
         swarm = self._context.swarm
         self.gathering = Gathering()
-        self._past: dict[bytes, Gathering] = {}  # at most one: of the model before this one
         self.checks = (
             CommitteeChecks(speaker, self._add)
-            if swarm.proof_checks == "committee" and swarm.nodes > 1
+            if swarm.proof_checks == "committee"
             else Checks(speaker, self._add)
         )
         self._answered: Counter[tuple[NodeId, bytes]] = Counter()
@@ -48,16 +47,15 @@ class Collector:
     # ── round and model ───────────────────────────────────────────────────────────────────────
 
     def open_round(self, named: Iterable[bytes]) -> None:
-        """A round begins for the same model: forget all but the contributions named by digest."""
+        """A round begins at the same head: forget all but the contributions named by digest."""
         self._answered = Counter()
         wanted = set(named)
         self.checks.open_round(wanted)
         self.gathering.keep_only(wanted)
 
-    def leave(self, model: bytes) -> None:
-        """The node has another model than this one; what made it is kept, for nodes that lag."""
-        self.checks.clear()  # first: what it still keeps belongs to the model that is left
-        self._past = {model: self.gathering}
+    def leave(self) -> None:
+        """The node is about to go to another head."""
+        self.checks.clear()  # first: what it still keeps belongs to the head that is left
         self.gathering = Gathering()
 
     def restore(self, envelopes: Iterable[Envelope]) -> None:
@@ -67,16 +65,6 @@ class Collector:
         """
         for envelope in envelopes:
             self.gathering.add(self._held(envelope), named=True)
-
-    def restore_past(self, model: bytes, envelopes: Iterable[Envelope]) -> None:
-        """Take back what the journal kept of how the node left a model.
-
-        Raises WireError: QRES-E401 to QRES-E404.
-        """
-        past = Gathering()
-        for envelope in envelopes:
-            past.add(self._held(envelope), named=True)
-        self._past = {model: past}
 
     # ── what is here ──────────────────────────────────────────────────────────────────────────
 
@@ -90,10 +78,6 @@ class Collector:
         """Whether every member of a set is here."""
         return not self.gathering.missing(candidate)
 
-    def has_past(self, model: bytes) -> bool:
-        """Whether the contributions are here that led from a model to the node's."""
-        return model in self._past
-
     def stack(self, members: Sequence[Member]) -> Updates:
         """The members' updates with their weights, as the set gives them."""
         return self.gathering.stack(members, self._context.swarm.weight_cap)
@@ -106,16 +90,16 @@ class Collector:
     # ── coming in ─────────────────────────────────────────────────────────────────────────────
 
     def take(
-        self, envelope: Envelope, *, decided: CandidateSet | None, proposed: CandidateSet | None
+        self, envelope: Envelope, *, decided: CandidateSet | None, sets: Sequence[CandidateSet]
     ) -> None:
         """Take a contribution of this round, or of an earlier one if a set names it.
 
         Until its proof is checked it waits in :attr:`checks`. ``decided``: the set that a quorum is
-        known to have decided on elsewhere. Raises WireError: QRES-E401 to QRES-E404.
+        known to have decided on; ``sets``: those in question. Raises WireError: QRES-E401 to QRES-E404.
         """
         digest = contribution_digest(envelope)
         agreed = decided is not None and _names(decided, digest)
-        named = agreed or (proposed is not None and _names(proposed, digest))
+        named = agreed or any(_names(known, digest) for known in sets)
         if envelope.round < self._position.number and not named:
             return  # late; not even counted
         if self.gathering.get(digest) is not None or digest in self.checks:
@@ -156,7 +140,7 @@ class Collector:
         """
         quoted = decode_fetched(envelope.payload)
         blame = Blame.SENDER
-        if quoted.head == self._position.model_digest:
+        if quoted.head == self._context.head.digest:
             kernel = self._context.kernel
             verdict = kernel.quoted(quoted, now)
             if verdict is ACCEPT and not decided:
@@ -185,21 +169,18 @@ class Collector:
         Answers may be lost, and must not multiply without end. Raises WireError: QRES-E401 to
         QRES-E404.
         """
-        model = envelope.head
-        here = model == self._position.model_digest
-        gathering = self.gathering if here else self._past.get(model)
-        if gathering is None:
+        if envelope.head != self._context.head.digest:
             return
         asked_for = decode_fetch(envelope.payload, len(self._context.roster))
-        waiting: Mapping[bytes, Held] = self.checks.lend(asked_for) if here else {}
+        waiting: Mapping[bytes, Held] = self.checks.lend(asked_for)
         for digest in asked_for:
-            held = gathering.get(digest) or waiting.get(digest)
+            held = self.gathering.get(digest) or waiting.get(digest)
             asked = self._answered[envelope.sender, digest]
             if held is not None and asked < MAX_ANSWERS:
                 self._answered[envelope.sender, digest] = asked + 1
                 # Quoted, not sent on as it came: a replay check refuses what was delivered before.
                 quoted = held.envelope.to_bytes()
-                answer = self._speaker.make(FETCHED, quoted, now, model=model)
+                answer = self._speaker.make(FETCHED, quoted, now)
                 self._speaker.send(envelope.sender, answer)
 
 

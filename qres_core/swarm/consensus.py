@@ -319,6 +319,11 @@ class Consensus(Generic[Voter]):
         found = self._tallies.get((number, step))  # which may hold a quoted quorum and no vote
         return Tally(self.threshold) if found is None else found
 
+    @property
+    def kept(self) -> frozenset[tuple[int, Step]]:
+        """Rounds and steps of which votes are kept."""
+        return frozenset(self._tallies)
+
     def said(self, step: Step, number: int) -> tuple[bool, Value | None]:
         """Whether this node voted, and for what."""
         return (number, step) in self._own, self._own.get((number, step))
@@ -406,13 +411,12 @@ class Consensus(Generic[Voter]):
             self._vote(Step.PREVOTE, self._claim)
             return True
         proposed = self._proposals.get(self.round)
-        if proposed is None or proposed.value not in self._judged:
-            return False
-        if not self._is_proven(proposed):
+        if proposed is None or not self._is_proven(proposed):
             return False
         # A quorum that prevoted for it has more than f honest nodes, and they accepted it. A node
         # that is locked on what it does not accept would otherwise keep all from deciding.
-        accepted = True if proposed.valid_round else self._judged[proposed.value]
+        proven = proposed.valid_round > 0 and proposed.value in self._judged
+        accepted = proven or self._judged.get(proposed.value)
         if accepted is None:
             return False
         free = self._may_prevote(proposed)
@@ -549,6 +553,8 @@ class Consensus(Generic[Voter]):
 
     def _vote(self, step: Step, value: Value | None) -> None:
         self.step = step
+        if self.me not in self.voters:  # a node that is no member follows, and says nothing
+            return
         self._own[self.round, step] = value
         self._tally(self.round, step).add(self.me, value)
         self._actions.append(Vote(step, self.round, value))

@@ -1,4 +1,4 @@
-"""Where a node is: its context in the swarm, which stays, and its position, which moves on."""
+"""Where a node is: its context in the swarm, and its position, which moves on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import NodeId, NodeInfo, Vector
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.chain import Head
 
 
 def vote_threshold(nodes: int, byzantine: int) -> int:
@@ -18,37 +19,50 @@ def vote_threshold(nodes: int, byzantine: int) -> int:
     return (nodes + byzantine) // 2 + 1
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class NodeContext:
-    """A node among the others, for as long as it runs."""
+    """A node among the others. Members, f and the quorum are those of its head.
+
+    The round machine moves the head on, and nothing else does.
+    """
 
     node_id: NodeId  # this node's identity, 32 bytes
-    roster: tuple[NodeId, ...]  # identities of all nodes, ascending
     kernel: Kernel  # the node's plugins, set up
-    swarm: SwarmConfig  # the swarm's promises
+    swarm: SwarmConfig  # the configuration; what it says of the members holds for the first head
+    head: Head  # where the swarm's history is for this node
+
+    @property
+    def roster(self) -> tuple[NodeId, ...]:
+        """Identities of all members, ascending."""
+        return self.head.roster.members
+
+    @property
+    def byzantine(self) -> int:
+        """How many of them may lie, f."""
+        return self.head.roster.byzantine
+
+    @property
+    def quorum(self) -> int:
+        """Fewest contributions of a set."""
+        return self.head.roster.quorum
 
     @property
     def threshold(self) -> int:
         """Votes that decide."""
-        return vote_threshold(self.swarm.nodes, self.swarm.byzantine)
+        return self.head.roster.threshold
 
     @property
-    def vouched(self) -> int:
-        """Nodes that must vouch for a model before this one takes it.
-
-        The honest part of a quorum, more than f: so many vouch even when all liars fall silent.
-        """
-        return self.threshold - self.swarm.byzantine
+    def is_member(self) -> bool:
+        """Whether this node is a member at its head."""
+        return self.node_id in self.head.roster
 
     def proposer(self, number: int) -> NodeId:
         """Who may propose in a round."""
-        if self.swarm.topology == "coordinator":
-            return self.roster[0]
-        return self.roster[number % len(self.roster)]
+        return self.head.proposer(number, coordinator=self.swarm.topology == "coordinator")
 
     def nobody_is_missing(self, held: Collection[NodeId]) -> bool:
         """Whether waiting longer can bring nothing: what banned nodes send is never proposed."""
-        return len(held) >= self.swarm.quorum and all(
+        return len(held) >= self.quorum and all(
             peer in held or self.kernel.standing(peer).banned for peer in self.roster
         )
 
@@ -61,10 +75,6 @@ class Position:
     """
 
     model: Vector  # int32, shape ``(d,)``
-    model_digest: bytes  # its digest, 32 bytes
-    step: int  # how many rounds closed before it
-    model_round: int  # the round that made it, 0 for the initial one
-    parent: bytes = b""  # digest of the model before it, empty where there was none
     info: RoundInfo = attrs.field(init=False)  # the current round
 
     @property
@@ -74,17 +84,24 @@ class Position:
 
     def enter(self, number: int, context: NodeContext) -> None:
         """Go to a round."""
-        self.info = RoundInfo(
-            context.swarm.name,
-            number,
-            self.model_digest,
-            int(self.model.size),
-            context.swarm.scale,
-            context.roster,
-            context.swarm.quorum,
-            context.swarm.byzantine,
-            self.step,
-        )
+        self.info = round_info(context, context.head, int(self.model.size), number)
+
+
+def round_info(context: NodeContext, head: Head, dimension: int, number: int) -> RoundInfo:
+    """A round as plugins see it, at whatever head."""
+    return RoundInfo(
+        swarm=head.swarm,
+        number=number,
+        model_digest=head.model,
+        dimension=dimension,
+        scale=context.swarm.scale,
+        roster=head.roster.members,
+        quorum=head.roster.quorum,
+        byzantine=head.roster.byzantine,
+        step=head.step,
+        height=head.height,
+        head=head.digest,
+    )
 
 
 def node_info(

@@ -90,11 +90,11 @@ def dialogue_kind(plugin: str, step: int, rank: int | None = None) -> str:
 class DialogueLog:
     """The messages of one round, bounded for each sender in number and bytes.
 
-    ``model``: digest of the model the round began with; ``nodes``: size of the roster.
+    ``head``: digest of the head of the round; ``nodes``: size of the roster.
     """
 
-    def __init__(self, model: bytes, number: int, nodes: int) -> None:
-        self.model, self.number = model, number
+    def __init__(self, head: bytes, number: int, nodes: int) -> None:
+        self.head, self.number = head, number
         self._limit = said_bytes(nodes)
         self._said: dict[bytes, Said] = {}
         self._counts: Counter[tuple[NodeId, NodeId | None]] = Counter()
@@ -108,8 +108,8 @@ class DialogueLog:
         return iter(self._said.values())
 
     def is_of(self, envelope: Envelope) -> bool:
-        """Whether a message belongs to this round of this model."""
-        return envelope.round == self.number and envelope.head == self.model
+        """Whether a message belongs to this round of this head."""
+        return envelope.round == self.number and envelope.head == self.head
 
     def size_of(self, author: NodeId) -> int:
         """Bytes of what is kept of an author, envelopes included."""

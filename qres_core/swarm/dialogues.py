@@ -64,16 +64,16 @@ class Dialogues:
     def __init__(self, speaker: Speaker) -> None:
         self._context, self._position = speaker.context, speaker.position
         self._speaker, self._outlet = speaker, speaker.outlet
-        self._rank = {node: rank for rank, node in enumerate(self._context.roster)}
-        self._peers = [node for node in self._rank if node != self._context.node_id]
         self._by_plugin: Mapping[str, Dialogue] = {}
         self._logs: dict[int, DialogueLog] = {}  # by round, ascending
         self._origin = 0  # of the agreed set
         self._reset(0.0)
 
     def _reset(self, now: float) -> None:
+        self._rank = {node: rank for rank, node in enumerate(self._context.roster)}
+        self._peers = [node for node in self._rank if node != self._context.node_id]
         self._agreed = False
-        self._turn = self._rank[self._context.node_id]
+        self._turn = self._rank.get(self._context.node_id, 0)
         self._pause = self._least_pause
         self._tell_at = now + self._pause
         self._told: dict[NodeId, float] = {}  # when a node was told last what this one holds
@@ -96,15 +96,15 @@ class Dialogues:
         self._by_plugin = {}
         self._reset(now)
         self._origin = info.number
-        self._logs[info.number] = self._log_of(info.number, info.model_digest)
+        self._logs[info.number] = self._log_of(info.number, info.head)
         for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
             del self._logs[number]
         self._by_plugin = self._context.kernel.round_opened(info)
         for plugin, dialogue in self._by_plugin.items():
             self._send(plugin, dialogue.start(), now)
 
-    def _log_of(self, number: int, model: bytes) -> DialogueLog:
-        return DialogueLog(model, number, len(self._context.roster))
+    def _log_of(self, number: int, head: bytes) -> DialogueLog:
+        return DialogueLog(head, number, len(self._context.roster))
 
     @property
     def ready(self) -> bool:
@@ -253,7 +253,7 @@ class Dialogues:
             names = (said.id for said in log.shared(self._context.node_id, peer))
             self._awaited[peer] = MAX_RELAYS * (1 + (number != self._origin))
             payload = encode_holding(names)
-            told = self._speaker.make(HOLDING, payload, now, round_number=number, model=log.model)
+            told = self._speaker.make(HOLDING, payload, now, round_number=number, head=log.head)
             self._speaker.send(peer, told)
 
     def _relay(self, peer: NodeId, log: DialogueLog, lacking: Sequence[Said], now: float) -> None:
@@ -265,7 +265,7 @@ class Dialogues:
                 encode_relayed([said.envelope.to_bytes() for said in frames]),
                 now,
                 round_number=log.number,
-                model=log.model,
+                head=log.head,
             )
             for said in frames:
                 self._sent[peer, said.envelope.sender] += len(said.envelope.to_bytes())
@@ -304,7 +304,7 @@ class Dialogues:
             self._hear(plugin, partial(dialogue.decided, members, contributions, info), now)
         if self._by_plugin and info.number < self._position.number:
             self._origin = info.number
-            log = self._logs.setdefault(info.number, self._log_of(info.number, info.model_digest))
+            log = self._logs.setdefault(info.number, self._log_of(info.number, info.head))
             for said in list(log):
                 if said.plugin in self._by_plugin and said.to in (None, self._context.node_id):
                     self._give(said, now)

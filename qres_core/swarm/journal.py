@@ -1,16 +1,18 @@
-"""What a node must not forget: votes, lock, model, sequence numbers.
+"""What a node must not forget: its votes and locks, the height it is at, the chain that led there.
 
 A vote is recorded before the message that carries it leaves, so that a node that was killed and
 restarted cannot vote twice.
 
-The journal of a real node is one SQLite file that survives the process and the power. It holds six
-*facts*, each a canonical CBOR value with its SHA-256: who the node is, the model, what made it, the
-votes of the last round, the lock, the next sequence number. All six are there from the first
-moment, so a missing one is damage and not a beginning. Nothing is ever repaired or begun anew.
+The journal of a real node is one SQLite file that survives the process and the power. It holds
+*facts*, each a canonical CBOR value with its SHA-256: who the node is, the head, the model, the
+votes and locks of the two instances of the height, the decided set, the next sequence number. All
+are there from the first moment, so a missing one is damage and not a beginning. Nothing is ever
+repaired or begun anew.
 
-The messages of the sets that lock and model rest on are rows of their own, each by the digest that
-is signed: what was locked is most often what is merged, and is written once; and no value grows
-with the swarm beyond what SQLite takes.
+The contributions of the sets that lock and decision rest on are rows of their own, each by the
+digest that is signed: what was locked is most often what is decided, and is written once; and no
+value grows with the swarm beyond what SQLite takes. The links of the chain that changed the members
+stay for ever, for nodes that join, and so does the last link, for nodes that lag.
 
 A commit is on the disk when a method returns (:mod:`qres_core.contract.stores.database`). What is
 lost with the log ``journal.sqlite-wal``, deleted after a crash, cannot be noticed; leave the folder
@@ -19,6 +21,8 @@ as it is.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -29,6 +33,8 @@ from qres_core.contract.errors import WireError
 from qres_core.contract.stores import Facts, PrivateDatabase, StoreKind
 from qres_core.contract.types import NodeId, Vector, check_vector, model_digest
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.messages import OUTCOME, OUTCOME_PREVOTE
 
 SEQUENCE_BLOCK: Final = 1024
 """Sequence numbers are reserved in blocks, so that not every message costs a sync to disk."""
@@ -38,7 +44,7 @@ SEQUENCE_BLOCK: Final = 1024
 class JournalEntry:
     """A set that a node must not forget."""
 
-    head: bytes  # what was said of it: an encoded proposal or handover
+    head: bytes  # what was said of it: an encoded proposal or certificate
     # those that the set's contributions came in, of any size together
     messages: tuple[Envelope, ...] = ()
 
@@ -47,16 +53,20 @@ class JournalEntry:
 class Resume:
     """Where a node stopped."""
 
-    model: Vector  # its model
-    step: int  # how many rounds closed before it
-    model_round: int  # round that made the model, 0 for the initial one
-    last_round: int  # highest round it voted in; it never votes in that or an earlier one again
+    head: Head  # of its height
+    model: Vector  # its model, int32, shape ``(d,)``
+    # those that changed the members and the last, ascending by height
+    links: tuple[Link, ...] = ()
+    last_round: int = 0  # highest round it voted in; it never votes in that or an earlier one again
     # the proposal it is locked on, or ``None``. Were its contributions not kept, a swarm that
     # restarts while a quorum is locked could neither merge the set nor vote for another.
-    lock: JournalEntry | None
-    # what made the model, to help nodes that lack it; ``None`` for the initial model and one taken
-    # from a snapshot
-    handover: JournalEntry | None = None
+    lock: JournalEntry | None = None
+    chosen: JournalEntry | None = None  # certificate of the set that this height decided, if it has
+    # of the second instance: its last attempt with the votes in it by kind, the vote of the first
+    # attempt if there is one, and the encoded proposal that it is locked on
+    attempt: int = 0
+    ballots: tuple[tuple[int, str, bytes], ...] = ()
+    outcome_lock: bytes | None = None
 
 
 class Journal(Protocol):
@@ -66,18 +76,38 @@ class Journal(Protocol):
         """Where the node stopped, or ``None`` for a new one."""
         ...
 
+    def begin(self, head: Head, settings: bytes) -> bytes:
+        """The first head of a new node, and the encoded settings that it shares with the others.
+
+        On a node that began before, nothing is kept. Returns the settings that it began with.
+        """
+        ...
+
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
-        """The node is about to vote."""
+        """The node is about to vote, to propose or to contribute.
+
+        ``choice``: what a vote on the outcome says, encoded, and the digest of a set otherwise.
+        """
         ...
 
     def record_lock(self, lock: JournalEntry | None) -> None:
-        """The node is locked on a proposal, or free."""
+        """The node is locked on a proposal of a set."""
         ...
 
-    def record_model(
-        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
-    ) -> None:
-        """The node has a new model, made by ``handover``; its lock is void."""
+    def record_outcome_lock(self, lock: bytes) -> None:
+        """The node is locked on an outcome; the encoded proposal."""
+        ...
+
+    def record_chosen(self, chosen: JournalEntry) -> None:
+        """The height decided its set, with contributions and certificate."""
+        ...
+
+    def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
+        """The height is decided, and what bound the node at it is void.
+
+        ``links``: the one that decided it; or those that changed the members since, and the last.
+        ``model``: the new one, ``None`` if it stays.
+        """
         ...
 
     def reserve_sequence(self) -> int:
@@ -95,15 +125,24 @@ class MemoryJournal:
         """Always a new node."""
         return None
 
+    def begin(self, head: Head, settings: bytes) -> bytes:
+        """Always a new node."""
+        del head
+        return settings
+
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Nothing to keep."""
 
     def record_lock(self, lock: JournalEntry | None) -> None:
         """Nothing to keep."""
 
-    def record_model(
-        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
-    ) -> None:
+    def record_outcome_lock(self, lock: bytes) -> None:
+        """Nothing to keep."""
+
+    def record_chosen(self, chosen: JournalEntry) -> None:
+        """Nothing to keep."""
+
+    def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """Nothing to keep."""
 
     def reserve_sequence(self) -> int:
@@ -116,7 +155,7 @@ class MemoryJournal:
 FILE: Final = "journal.sqlite"
 APPLICATION_ID: Final = 0x51524553
 """``QRES`` in ASCII: marks the file's kind in its header."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _KIND: Final = StoreKind(
     file=FILE,
@@ -127,10 +166,24 @@ _KIND: Final = StoreKind(
     remedy="bring the folder back as it was, or move it away and join under a new identity: "
     "a node that forgot its votes must not vote under the old one",
 )
-_FACTS: Final = ("identity", "model", "handover", "votes", "lock", "sequence")
-_RECORDS: Final = ("lock", "handover")
+_FACTS: Final = (
+    "identity",
+    "settings",
+    "head",
+    "model",
+    "votes",
+    "lock",
+    "chosen",
+    "ballots",
+    "outcome lock",
+    "sequence",
+)
+_RECORDS: Final = ("lock", "chosen")
 _MESSAGES: Final = "CREATE TABLE message (digest BLOB PRIMARY KEY, frame BLOB NOT NULL)"
-_DOMAIN: Final = b"qres/store/v1"
+_LINKS: Final = (
+    "CREATE TABLE link (height INTEGER PRIMARY KEY, digest BLOB NOT NULL, body BLOB NOT NULL)"
+)
+_DOMAIN: Final = b"qres/store/v2"
 
 
 def _octets(model: Vector) -> bytes:
@@ -166,11 +219,16 @@ class SqliteJournal:
             facts = Facts(database, _DOMAIN)
             facts.lay_out()
             facts.write("identity", [swarm, node_id, digest])
-            facts.write("model", [0, 0, _octets(initial)])
+            facts.write("settings", b"")
+            facts.write("head", None)
+            facts.write("model", _octets(initial))
             facts.write("votes", [0, dict[str, bytes]()])
             facts.write("lock", None)
-            facts.write("handover", None)
+            facts.write("chosen", None)
+            facts.write("ballots", list[object]())
+            facts.write("outcome lock", None)
             database.execute(_MESSAGES)
+            database.execute(_LINKS)
             facts.write("sequence", 0)
 
         self._db = PrivateDatabase.open(folder, _KIND, fill)
@@ -187,15 +245,32 @@ class SqliteJournal:
     # ── the journal ───────────────────────────────────────────────────────────────────────────
 
     def resume(self) -> Resume | None:
-        """Where the node stopped; ``None`` while it has neither voted nor made a model."""
+        """Where the node stopped; ``None`` for one that has not begun."""
         with self._db.one_state():
-            model_round, step, octets = self._facts.read("model")
+            head, octets = self._facts.read("head"), self._facts.read("model")
             last_round, _votes = self._facts.read("votes")
-            lock, handover = self._kept("lock"), self._kept("handover")
-        if last_round == 0 and step == 0 and lock is None:
+            lock, chosen = self._kept("lock"), self._kept("chosen")
+            ballots, outcome_lock = self._facts.read("ballots"), self._facts.read("outcome lock")
+            links = self._links()
+        if head is None:
             return None
-        model = np.frombuffer(octets, dtype="<i4").astype(np.int32)
-        return Resume(check_vector(model, "model"), step, model_round, last_round, lock, handover)
+        model = check_vector(np.frombuffer(octets, dtype="<i4").astype(np.int32), "model")
+        try:
+            at = Head.from_raw(head)
+        except WireError as error:
+            raise self._db.unusable("the head cannot be read") from error
+        said = tuple((number, kind, choice) for number, kind, choice in ballots)
+        attempt = max((number for number, _kind, _choice in said), default=0)
+        return Resume(at, model, links, last_round, lock, chosen, attempt, said, outcome_lock)
+
+    def begin(self, head: Head, settings: bytes) -> bytes:
+        """The first head and the encoded settings of a new node."""
+        with self._db.transaction():
+            if self._facts.read("head") is None:
+                self._facts.write("head", head.raw())
+                self._facts.write("settings", settings)
+            kept: bytes = self._facts.read("settings")
+        return kept
 
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Keep a vote; those of earlier rounds are forgotten.
@@ -204,6 +279,9 @@ class SqliteJournal:
         recorded, or of a round before the last.
         """
         with self._db.transaction():
+            if kind.startswith(OUTCOME):
+                self._record_ballot(round_number, kind, choice)
+                return
             last_round, recorded = self._facts.read("votes")
             votes: dict[str, bytes | None] = recorded if round_number == last_round else {}
             if round_number < last_round:
@@ -213,21 +291,83 @@ class SqliteJournal:
                 raise self._db.unusable(f"a second, different {kind} of round {round_number}")
             self._facts.write("votes", [round_number, {**votes, kind: choice}])
 
+    def _record_ballot(self, attempt: int, kind: str, choice: bytes | None) -> None:
+        """Keep a vote on the outcome. The first attempt's stays: it may come late, but once."""
+        kept = [list(item) for item in self._facts.read("ballots")]
+        said = {(number, of): found for number, of, found in kept}
+        if said.get((attempt, kind), choice) != choice:
+            raise self._db.unusable(f"a second, different {kind} of attempt {attempt}")
+        last = max((number for number, _of in said), default=0)
+        if attempt < last and (attempt != 1 or kind != OUTCOME_PREVOTE):
+            raise self._db.unusable(f"a {kind} of attempt {attempt} after one of attempt {last}")
+        said[attempt, kind] = choice
+        last = max(last, attempt)
+        self._facts.write(
+            "ballots",
+            [
+                [number, of, found]
+                for (number, of), found in sorted(said.items())
+                if number == last or (number, of) == (1, OUTCOME_PREVOTE)
+            ],
+        )
+
     def record_lock(self, lock: JournalEntry | None) -> None:
         """Keep what the node is locked on."""
         with self._db.transaction():
             self._set("lock", lock)
             self._drop_unnamed()
 
-    def record_model(
-        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
-    ) -> None:
-        """Keep the model and what made it and void the lock, all or nothing."""
+    def record_outcome_lock(self, lock: bytes) -> None:
+        """Keep the outcome that the node is locked on."""
         with self._db.transaction():
-            self._set("handover", handover)
-            self._facts.write("model", [round_number, step, _octets(model)])
-            self._set("lock", None)
+            self._facts.write("outcome lock", lock)
+
+    def record_chosen(self, chosen: JournalEntry) -> None:
+        """Keep the decided set with its contributions."""
+        with self._db.transaction():
+            self._set("chosen", chosen)
             self._drop_unnamed()
+
+    def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
+        """Keep the next head, the links and the model, and void what bound the node before."""
+        after = links[-1].next
+        with self._db.transaction():
+            self._forget_last_link()
+            for link in links:
+                body = link.to_bytes()
+                values = (link.head.height, hashlib.sha256(_DOMAIN + body).digest(), body)
+                self._db.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?)", values)
+            self._facts.write("head", after.raw())
+            if model is not None:
+                self._facts.write("model", _octets(model))
+            self._set("lock", None)
+            self._set("chosen", None)
+            self._facts.write("ballots", list[object]())
+            self._facts.write("outcome lock", None)
+            self._drop_unnamed()
+
+    def _forget_last_link(self) -> None:
+        """Drop the last link, unless it changed the members: those stay for ever."""
+        last = self._db.row("SELECT height, body FROM link ORDER BY height DESC LIMIT 1")
+        if last is not None and not self._changes_members(last[1]):
+            self._db.execute("DELETE FROM link WHERE height = ?", (last[0],))
+
+    def _changes_members(self, body: bytes) -> bool:
+        return self._link(body).chosen.change is not None
+
+    def _link(self, body: bytes) -> Link:
+        try:
+            return Link.from_bytes(body)
+        except WireError as error:
+            raise self._db.unusable("a link of the chain cannot be read") from error
+
+    def _links(self) -> tuple[Link, ...]:
+        found: list[Link] = []
+        for digest, body in self._db.rows("SELECT digest, body FROM link ORDER BY height"):
+            if type(body) is not bytes or hashlib.sha256(_DOMAIN + body).digest() != digest:
+                raise self._db.unusable("a link of the chain is damaged")
+            found.append(self._link(body))
+        return tuple(found)
 
     def _set(self, name: str, record: JournalEntry | None) -> None:
         """Set a record and write the messages that are not here yet."""

@@ -17,7 +17,7 @@ from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
 class Speaker:
     """A node's voice, with what its other parts share: who and where it is, and where effects go.
 
-    Messages are about the round and model of ``position`` unless told otherwise.
+    Messages are about the round of ``position`` and the node's head unless told otherwise.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Speaker:
         self._first = context.kernel.key_index(context.node_id) * NUMBERS_PER_KEY
         self.next_sequence: int = self._reserve()  # may be the first of a new block
         self._reserved_to = self.next_sequence + SEQUENCE_BLOCK
-        self._said: list[tuple[str, bytes]] = []
+        self._said: dict[str, tuple[str, bytes, int]] = {}
         self._pause = math.inf
         self.repeat_at = math.inf  # when :meth:`repeat` is due, seconds
         self.repeats = 0  # how often the round's messages were repeated
@@ -54,18 +54,18 @@ class Speaker:
         now: float,
         *,
         round_number: int | None = None,
-        model: bytes | None = None,
+        head: bytes | None = None,
     ) -> Envelope:
         """A signed message.
 
         ``now``: this node's clock, seconds; ``round_number``: the round it is about, the current
-        one if not given; ``model``: digest of the model it is about, the node's own if not given.
+        one if not given; ``head``: digest of the head it is about, the node's own if not given.
         """
         envelope = Envelope(
             self.context.swarm.name,
             kind,
             self.position.number if round_number is None else round_number,
-            self.position.model_digest if model is None else model,
+            self.context.head.digest if head is None else head,
             self.context.node_id,
             self.take_sequence(),
             int(now * 1000),
@@ -81,9 +81,11 @@ class Speaker:
         """To every other node."""
         self.outlet.put(Broadcast(envelope.to_bytes()))
 
-    def broadcast(self, kind: str, payload: bytes, now: float) -> Envelope:
-        """Make a message about the current round and model and send it to every other node."""
-        envelope = self.make(kind, payload, now)
+    def broadcast(
+        self, kind: str, payload: bytes, now: float, *, round_number: int | None = None
+    ) -> Envelope:
+        """Make a message about the current head and send it to every other node."""
+        envelope = self.make(kind, payload, now, round_number=round_number)
         self.send_all(envelope)
         return envelope
 
@@ -94,16 +96,33 @@ class Speaker:
 
         ``pause``: seconds between repetitions.
         """
-        self._said = []
+        self._said = {}
         self._pause = pause
         self.repeat_at = math.inf
         self.repeats = 0
 
-    def say(self, kind: str, payload: bytes, now: float) -> Envelope:
-        """Broadcast what is repeated until the round is over."""
-        self._said.append((kind, payload))
+    def say(
+        self,
+        kind: str,
+        payload: bytes,
+        now: float,
+        *,
+        round_number: int | None = None,
+        slot: str = "",
+    ) -> Envelope:
+        """Broadcast what is repeated until the round is over.
+
+        ``slot``: what is said later under the same name takes its place; the kind if not given.
+        """
+        number = self.position.number if round_number is None else round_number
+        self._said[slot or kind] = kind, payload, number
         self.repeat_at = now + self._pause
-        return self.broadcast(kind, payload, now)
+        return self.broadcast(kind, payload, now, round_number=number)
+
+    def unsay(self, *slots: str) -> None:
+        """Repeat something no more."""
+        for slot in slots:
+            self._said.pop(slot, None)
 
     def repeat_soon(self, now: float) -> None:
         """Repeat after one pause at the latest, even if nothing was said yet."""
@@ -115,8 +134,8 @@ class Speaker:
             return False
         self.repeat_at = now + self._pause
         self.repeats += 1
-        for kind, payload in self._said:
-            self.broadcast(kind, payload, now)
+        for kind, payload, number in self._said.values():
+            self.broadcast(kind, payload, now, round_number=number)
         return True
 
 

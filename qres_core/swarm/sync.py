@@ -1,169 +1,275 @@
-"""Other nodes' progress: how far they are, who lags, and how one that lags catches up."""
+"""Other nodes' progress: how far they are, who lags, and how one that lags catches up.
+
+A node that lags is given links: of each height that changed the members, and the last one. With
+them it knows the head of now and the digest of its model, and fetches the model by that digest from
+anybody. The same way leads a newcomer from the first members to the present ones.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
-from qres_core.contract.errors import RoundError, WireError
-from qres_core.contract.types import NodeId
+import attrs
+
+from qres_core.contract import canonical
+from qres_core.contract.errors import RoundError
+from qres_core.contract.faults import Fault
+from qres_core.contract.types import NodeId, Vector, model_digest
+from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.collecting import Collector
-from qres_core.swarm.journal import JournalEntry
+from qres_core.swarm.chain import MAX_LINKS, Link, decode_links, encode_links, follow
+from qres_core.swarm.context import Position
+from qres_core.swarm.effects import Diverged
 from qres_core.swarm.messages import (
     ATTESTATION,
-    CERTIFICATE,
     CONTRIBUTION,
     DIALOGUE,
+    FETCH_MODEL,
+    LINKS,
+    MODEL,
+    OUTCOME,
     PRECOMMIT,
     PREVOTE,
     PROPOSAL,
-    SNAPSHOT,
     SYNC,
-    Certificate,
-    Handover,
-    Snapshot,
+    decode_fetch_model,
+    decode_model,
     decode_sync,
+    encode_model,
     encode_sync,
 )
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.vouching import Vouchers
 
-PAST_MODELS: Final = 64
-"""Past models for which the certificate is kept, to help nodes that lag."""
+PAST_HEADS: Final = 64
+"""Past heads whose link is kept, to help nodes that lag."""
+MAX_ANSWERS: Final = 4
+"""Times at one height that a peer is sent the same model."""
+
+
+@attrs.frozen(eq=False)
+class Ahead:
+    """How the swarm went on without this node, as is proven."""
+
+    links: tuple[Link, ...]  # those that changed the members since, and the last
+    told_by: NodeId
+
+    @property
+    def last(self) -> Link:
+        """The last of them."""
+        return self.links[-1]
 
 
 class CatchingUp:
     """A node's past, which helps others, and its signs of being behind them."""
 
-    def __init__(self, speaker: Speaker, vouchers: Vouchers, collector: Collector) -> None:
-        self._context, self._position = speaker.context, speaker.position
-        self._speaker, self._vouchers, self._collector = speaker, vouchers, collector
-        self.past: dict[bytes, tuple[int, bytes]] = {}  # by model: round and bytes of what ended it
-        self.ahead: dict[NodeId, float] = {}  # peers with a model unknown here, and since when
-        self._helped: dict[NodeId, tuple[float, bytes]] = {}
+    def __init__(self, speaker: Speaker, position: Position, links: tuple[Link, ...]) -> None:
+        self._context, self._position = speaker.context, position
+        self._speaker, self._outlet = speaker, speaker.outlet
+        # of all heights that changed the members, and the last; ascending
+        self.links: tuple[Link, ...] = ()
+        self.recent: dict[bytes, Link] = {}  # by the digest of the link's head
+        self.pending: Ahead | None = None  # proven, and its model is not here
+        self.held: dict[bytes, Vector] = {}  # models by digest that may be needed at this height
+        self.diverged = False
+        self._ahead: dict[NodeId, float] = {}  # peers with an unknown head, and since when
+        self._helped: dict[NodeId, float] = {}
         self._asked: dict[NodeId, float] = {}
+        self._answered: Counter[NodeId] = Counter()
+        self._liars: set[NodeId] = set()
         self._looked = -math.inf
-        self._left_behind = math.inf  # since when others have merged what this node could not
-
-    # ── the past ──────────────────────────────────────────────────────────────────────────────
-
-    def remember(self, parent: bytes, certificate: Certificate) -> None:
-        """Keep what led on from a model, for the last :data:`PAST_MODELS` of them."""
-        self.past[parent] = (certificate.round, certificate.to_bytes())
-        while len(self.past) > PAST_MODELS:
-            oldest = next(iter(self.past))
-            del self.past[oldest]
-            self._vouchers.forget(oldest)
-
-    def restore(self, record: JournalEntry) -> bytes:
-        """Take back from the journal what made the node's model; the digest of the one before.
-
-        Raises RoundError: QRES-E602 for a record that cannot be read.
-        """
-        try:
-            kept = Handover.from_bytes(record.head, len(self._context.roster))
-            self._collector.restore_past(kept.parent, record.messages)
-        except WireError as error:
-            what = "the record of the model's contributions cannot be read"
-            raise RoundError.of("QRES-E602", "journal.handover", what) from error
-        self.remember(kept.parent, kept.certificate)
-        self._vouchers.made(kept.parent, self._position.model_digest)
-        return kept.parent
-
-    # ── behind ────────────────────────────────────────────────────────────────────────────────
-
-    def saw_other_model(self, peer: NodeId, now: float) -> None:
-        """A peer speaks of a model that is unknown here: it may be ahead, or lying."""
-        self.ahead.setdefault(peer, now)
-
-    def moved_on(self) -> None:
-        """This node has a new model: whoever was ahead may be no more."""
-        self.ahead = {}
-        self._left_behind = math.inf
+        self._moved = -math.inf
+        for link in links:
+            self._remember(link)
 
     @property
     def _patience(self) -> float:
         return self._context.swarm.vote_timeout / 2
 
+    # ── the past ──────────────────────────────────────────────────────────────────────────────
+
+    def moved_on(self, links: tuple[Link, ...], now: float) -> None:
+        """This node is at another head; what it needed at the last one is void."""
+        for link in links:
+            self._remember(link)
+        self.pending = None
+        self.held = {}
+        self._ahead = {}
+        self._liars = set()
+        self._answered = Counter()
+        self._moved = now
+
+    def _remember(self, link: Link) -> None:
+        kept = [item for item in self.links if item.chosen.change is not None]
+        self.links = (*kept, link)
+        self.recent[link.head.digest] = link
+        while len(self.recent) > PAST_HEADS:
+            del self.recent[next(iter(self.recent))]
+
+    @property
+    def last(self) -> Link | None:
+        """The link that led to the node's head; ``None`` at the first."""
+        return self.links[-1] if self.links else None
+
+    # ── behind ────────────────────────────────────────────────────────────────────────────────
+
+    def saw_other_head(self, peer: NodeId, now: float) -> None:
+        """A peer speaks of a head that is unknown here: it may be ahead, or lying."""
+        self._ahead.setdefault(peer, now)
+
     def due(self) -> float:
         """When :meth:`ask_if_behind` may have a reason to ask, seconds; never, without one."""
-        if not self.ahead:
+        if not self._ahead and self.pending is None:
             return math.inf
-        return max(min(self.ahead.values()), self._looked) + self._patience
+        since = min(self._ahead.values(), default=-math.inf)
+        return max(since, self._looked) + self._patience
 
-    def ask_if_behind(self, now: float, *, decided: bool) -> None:
-        """Others have a model this node does not: ask one of them, if it lasts.
+    def ask_if_behind(self, now: float, wanted: bytes | None) -> None:
+        """Others have a head this node does not: ask one of them, if it lasts.
 
-        Args:
-            now: this node's clock, seconds.
-            decided: whether the node has the set that leads on from its model, and waits for its
-                dialogues to finish. Others may be a moment faster; if they stay so, a dialogue will
-                not finish any more: those it needs have closed the round.
+        ``wanted``: digest of a model that this node needs at its own height.
         """
         if now < self._looked + self._patience:
             return
-        vouchers = self._vouchers.proving(self._position.model_digest)
-        peers = {voucher.sender for voucher in vouchers}
-        if decided:
-            self._left_behind = min(self._left_behind, now) if peers else math.inf
-            if now < self._left_behind + self._patience:
-                return
-        else:
-            peers.update(
-                item for item, since in self.ahead.items() if now >= since + self._patience
-            )
+        pending = self.pending
+        model = wanted if pending is None else pending.last.next.model
+        peers = {peer for peer, since in self._ahead.items() if now >= since + self._patience}
+        if model is not None:
+            peers.update(self._context.roster)
         peers.discard(self._context.node_id)
         if not peers:
             return
         self._looked = now
-        # Each in turn: the first to speak of an unknown model may be a liar.
+        # Each in turn: the first to speak of an unknown head may be a liar.
         peer = min(peers, key=lambda peer: (self._asked.get(peer, -math.inf), peer))
-        if now >= self._asked.get(peer, -math.inf) + self._context.swarm.vote_timeout:
-            self._asked[peer] = now
-            self._speaker.send(peer, self._speaker.make(SYNC, encode_sync(decided=decided), now))
+        if now < self._asked.get(peer, -math.inf) + self._context.swarm.vote_timeout:
+            return
+        self._asked[peer] = now
+        if model is not None:
+            self.fetch_model(model, peer, now)
+        if pending is not None or model is None:
+            self._speaker.send(peer, self._speaker.make(SYNC, self._where(), now))
+
+    def _where(self) -> bytes:
+        head = self._context.head if self.pending is None else self.pending.last.next
+        return encode_sync(self._context.head.height, head.roster.epoch)
+
+    def fetch_model(self, model: bytes, holder: NodeId, now: float) -> None:
+        """Ask a node for a model by its digest."""
+        self._speaker.send(holder, self._speaker.make(FETCH_MODEL, canonical.dumps(model), now))
+
+    # ── taking it ─────────────────────────────────────────────────────────────────────────────
+
+    def take_links(self, envelope: Envelope, now: float) -> Ahead | None:
+        """What links prove that is news to this node.
+
+        Raises WireError: QRES-E401 to QRES-E406.
+        """
+        sender, head = envelope.sender, self._context.head
+        if sender in self._liars:
+            return None
+        links = decode_links(envelope.payload)
+        known = self.pending.links if self.pending is not None else ()
+        roster = known[-1].next.roster if known else head.roster
+        if links[0].head.roster.digest == head.roster.digest:
+            known, roster = (), head.roster
+        height = max(head.height, known[-1].next.height if known else 0)
+        if links[-1].head.height + 1 <= height:
+            self._compare(links[-1], now)
+            return None
+        last = follow(roster, links, lambda vote: self._context.kernel.authentic(vote, now))
+        if last is None or last.head.swarm != head.swarm or last.head.settings != head.settings:
+            self._liars.add(sender)
+            self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.SENDER)
+            return None
+        kept = (link for link in known if link.chosen.change is not None)
+        self.pending = Ahead((*kept, *links), sender)
+        return self.pending
+
+    def _compare(self, link: Link, now: float) -> None:
+        """Whether a link contradicts this node's own past: then more than ``f`` nodes lie."""
+        own = self.recent.get(link.head.digest)
+        if own is None or own.decision == link.decision:
+            return
+        if link.holds(lambda vote: self._context.kernel.authentic(vote, now)):
+            self.diverge(link, "this node and others have proof of different decisions")
+
+    def diverge(self, link: Link, what: str) -> None:
+        """The node must stop."""
+        fix = "compare software and plugin versions, then restart from another node's model"
+        error = RoundError.of("QRES-E601", f"height {link.head.height}", what, fix)
+        models = (self._context.head.model,) if self.recent.get(link.head.digest) else ()
+        self._outlet.put(Diverged(error, frozenset(models)))
+        self.diverged = True
+
+    def take_model(self, envelope: Envelope, wanted: bytes | None) -> bool:
+        """Keep a model that was asked for; whether it is one.
+
+        Raises WireError: QRES-E404.
+        """
+        steps = {}
+        if self.pending is not None:
+            steps[self.pending.last.next.model] = self.pending.last.next.step
+        if wanted is not None:
+            steps[wanted] = self._context.head.step + 1
+        if not steps or all(model in self.held for model in steps):
+            return False
+        vector = decode_model(envelope.payload, int(self._position.model.size))
+        for model, step in steps.items():
+            if model_digest(vector, step) == model:
+                self.held[model] = vector
+                return True
+        return False
 
     # ── helping ───────────────────────────────────────────────────────────────────────────────
 
     def help_if_past(self, envelope: Envelope, now: float) -> bool:
-        """Whether a message is about a model that this node left; its sender is then helped.
+        """Whether a message is about a head that this node left; its sender is then helped.
 
-        Unless it is of a round before the model was left: its sender may just not have heard yet.
+        Not at once after the node left it: its sender may just not have heard yet.
         """
-        past = self.past.get(envelope.head)
-        if past is None:
+        if envelope.head not in self.recent:
             return False
-        if envelope.round > past[0]:  # it went on without what was decided
-            self.help(envelope, now)
+        if now >= self._moved + self._patience:
+            self._help(envelope.sender, self.recent[envelope.head].head.roster.epoch, now)
         return True
 
-    def help(self, envelope: Envelope, now: float) -> None:
-        """Give a node that lags the certificate it missed, or a snapshot.
+    def answer_sync(self, envelope: Envelope, now: float) -> None:
+        """Give a node that asks what it missed. Raises WireError: QRES-E401 to QRES-E404."""
+        height, epoch = decode_sync(envelope.payload)
+        if height < self._context.head.height:
+            self._help(envelope.sender, epoch, now)
+
+    def _help(self, peer: NodeId, epoch: int, now: float) -> None:
+        last = self.last
+        since = self._helped.get(peer, -math.inf)
+        if last is None or now < since + self._context.swarm.vote_timeout:
+            return
+        self._helped[peer] = now
+        links = [link for link in self.links[:-1] if link.head.roster.epoch >= epoch]
+        told = [*links, last][:MAX_LINKS]
+        self._speaker.send(peer, self._speaker.make(LINKS, encode_links(told), now))
+
+    def answer_model(
+        self, envelope: Envelope, now: float, found: Callable[[bytes], Vector | None]
+    ) -> None:
+        """Send a peer the model that it asks for; ``found``: those of this node, by digest.
 
         Raises WireError: QRES-E401 to QRES-E404.
         """
-        decided = envelope.kind == SYNC and decode_sync(envelope.payload)
-        peer, parent = envelope.sender, envelope.head
-        position = self._position
-        helped, certified = self._helped.get(peer, (-math.inf, b""))
-        if parent == position.model_digest or now - helped < self._context.swarm.vote_timeout:
-            return
-        vouchers = self._vouchers.proving(position.parent)
-        certify = parent in self.past and self._collector.has_past(parent)
-        if vouchers and (decided or not certify or certified == parent):
-            # Also where the certificate was no help: a dialogue of that round is over.
-            self._helped[peer] = (now, b"")
-            parent, kind = position.parent, SNAPSHOT
-            payload = Snapshot(position.step, position.model, vouchers).to_bytes()
-        elif certify:
-            self._helped[peer] = (now, parent)
-            kind, payload = CERTIFICATE, self.past[parent][1]
-        else:
-            return
-        self._speaker.send(peer, self._speaker.make(kind, payload, now, model=parent))
+        model = decode_fetch_model(envelope.payload)
+        vector, peer = found(model), envelope.sender
+        if vector is None:
+            self.help_if_past(envelope, now)
+        elif self._answered[peer] < MAX_ANSWERS:
+            self._answered[peer] += 1
+            answer = self._speaker.make(MODEL, encode_model(vector), now, head=envelope.head)
+            self._speaker.send(peer, answer)
 
 
-MAX_EARLY: Final = 8
+MAX_EARLY: Final = 16
 """Messages of a sender that are kept because they are of a round this node has not reached."""
 _OF_A_ROUND: Final = frozenset({CONTRIBUTION, ATTESTATION, PROPOSAL, PREVOTE, PRECOMMIT})
 """What only a node says that has begun the round; it asks and answers before, too."""
@@ -173,42 +279,30 @@ class Pace:
     """The rounds of the other nodes."""
 
     def __init__(self) -> None:
-        self._highest: dict[NodeId, tuple[int, bytes]] = {}  # round, and the model it is about
-        self._ahead: dict[bytes, list[int]] = {}  # of those that hold a model, descending; a cache
+        self._highest: dict[NodeId, tuple[int, bytes]] = {}  # round, and the head it is about
         self._begun: dict[NodeId, tuple[int, bytes]] = {}
         self.early: dict[NodeId, list[Envelope]] = {}
 
     def heard(self, envelope: Envelope) -> None:
-        """Note which round its sender has reached, and from which model."""
+        """Note which round its sender has reached, and at which head."""
+        if envelope.kind.startswith(OUTCOME):
+            return  # its round counts attempts at the outcome
         if envelope.round > self._highest.get(envelope.sender, (0, b""))[0]:
             self._highest[envelope.sender] = envelope.round, envelope.head
-            self._ahead.clear()
         if envelope.kind in _OF_A_ROUND or envelope.kind.startswith(DIALOGUE):
             said = envelope.round, envelope.head
             if said[0] > self._begun.get(envelope.sender, (0, b""))[0]:
                 self._begun[envelope.sender] = said
 
-    def begun(self, number: int, model: bytes) -> int:
-        """How many others have begun a round, or one past it, from this model."""
+    def begun(self, number: int, head: bytes) -> int:
+        """How many others have begun a round, or one past it, at this head."""
         return sum(
-            1 for highest, held in self._begun.values() if highest >= number and held == model
+            1 for highest, held in self._begun.values() if highest >= number and held == head
         )
 
-    def others_in(self, number: int) -> int:
-        """How many others are known to be in a round or past it, with whatever model."""
-        return sum(1 for highest, _model in self._highest.values() if highest >= number)
-
-    def reached_by_more_than(self, few: int, model: bytes) -> int:
-        """The highest round that more than so many others have reached; 0 if there is none.
-
-        Only of those that hold this model: nodes that went on to another one are not overtaken by
-        going on to their round, but by taking their model.
-        """
-        if model not in self._ahead:
-            rounds = (highest for highest, held in self._highest.values() if held == model)
-            self._ahead = {model: sorted(rounds, reverse=True)}
-        ahead = self._ahead[model]
-        return ahead[few] if len(ahead) > few else 0
+    def at(self, head: bytes) -> dict[NodeId, int]:
+        """The highest round of each of those that speak of this head."""
+        return {peer: highest for peer, (highest, of) in self._highest.items() if of == head}
 
     def keep(self, envelope: Envelope, dimension: int) -> None:
         """Keep a message until a round opens.

@@ -1,0 +1,414 @@
+"""The first instance of a height: which contributions are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from qres_core.contract.errors import QresError
+from qres_core.contract.faults import KERNEL, Fault
+from qres_core.contract.types import FULL_STANDING, NodeId
+from qres_core.contract.verdict import ACCEPT, Blame
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.chain import Head
+from qres_core.swarm.collecting import Collector
+from qres_core.swarm.consensus import Decide, Lock, Propose, Step, Value
+from qres_core.swarm.context import NodeContext
+from qres_core.swarm.instances import Instance
+from qres_core.swarm.journal import Journal, JournalEntry
+from qres_core.swarm.merge import Merger
+from qres_core.swarm.messages import (
+    CERTIFICATE,
+    EVIDENCE_BYTES,
+    LOCK,
+    PROPOSAL,
+    CandidateSet,
+    Certificate,
+    Proposal,
+    decode_vote,
+    encode_vote,
+)
+from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
+from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.proving import Premises, proves, set_flaws
+from qres_core.swarm.roster import authorised
+
+WAIVED: Final = 3
+"""Aborted attempts of a height after which a voter waives what it alone has against members."""
+
+
+class Choice(Instance):
+    """The agreement on the set. The round says when a proposal may be made, and judges it."""
+
+    prefix: ClassVar[str] = "choice/"
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        collector: Collector,
+        journal: Journal,
+        pool: MisbehaviourPool,
+        changes: PendingChanges,
+        previous: Head | None,
+    ) -> None:
+        super().__init__(speaker, journal, pool, speaker.context.proposer)
+        self._collector, self._changes, self._previous = collector, changes, previous
+        self._first = 0  # the round that this height began with here
+        self._known: dict[Value, CandidateSet] = {}
+        self._proposals: dict[int, dict[Value, Envelope]] = {}  # by round; two at most
+        self._asked_for: Propose | None = None
+        self._judged: set[tuple[int, Value]] = set()
+        self._here: set[Value] = set()
+        self.merger: Merger | None = None  # of the round that is open
+        # why this node did not vote for what is proposed; ``None`` if it did, or nothing is
+        self.objection: str | None = None
+        self.certificate: Certificate | None = None
+
+    # ── beginning ─────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, number: int, now: float) -> None:
+        """Begin with a round."""
+        self._first = number
+        self._do(self.engine.start(number), now)
+
+    def restore(self, record: JournalEntry) -> None:
+        """Take back the lock that the journal kept.
+
+        Raises WireError: for a record that cannot be read.
+        """
+        proposal = Proposal.from_bytes(record.head, len(self._context.roster))
+        self._collector.restore(record.messages)
+        value = self._know(proposal.candidate)
+        lock = Lock(value, proposal.lock_round)
+        self._proofs[lock.round, Step.PREVOTE, value] = proposal.prevotes
+        self.engine.restore(lock, lock, ())
+
+    def restore_decided(self, record: JournalEntry) -> None:
+        """Take back the set that was decided before this node stopped.
+
+        Raises WireError: for a record that cannot be read.
+        """
+        self.certificate = Certificate.from_bytes(record.head, len(self._context.roster))
+        self._collector.restore(record.messages)
+
+    @property
+    def attempts(self) -> int:
+        """Rounds of this height that came to nothing here."""
+        return max(0, self.engine.round - self._first)
+
+    def _know(self, candidate: CandidateSet) -> Value:
+        value = candidate.digest(self._head)
+        self._known.setdefault(value, candidate)
+        return value
+
+    def named(self) -> list[bytes]:
+        """Digests of the contributions that sets in question name: they must not be forgotten."""
+        return [member.digest for known in self.sets() for member in known.members]
+
+    def sets(self) -> list[CandidateSet]:
+        """The sets whose contributions are needed: locked, proposed, or decided elsewhere."""
+        wanted = {lock.value for lock in (self.engine.lock, self.engine.valid) if lock is not None}
+        wanted.update(self._proposals.get(self.engine.round, ()))
+        for number, step in self.engine.kept:
+            winners = self.engine.tally(number, step).winners
+            wanted.update(value for value in winners if value is not None)
+        if self.certificate is not None:
+            return [self.certificate.candidate]
+        return [self._known[value] for value in wanted if value in self._known]
+
+    @property
+    def decided_set(self) -> CandidateSet | None:
+        """The set that a quorum is known to have decided on, whether or not it is here."""
+        if self.certificate is not None:
+            return self.certificate.candidate
+        for number, step in self.engine.kept:
+            if step is Step.PRECOMMIT:
+                for value in self.engine.tally(number, step).winners:
+                    if value is not None and value in self._known:
+                        return self._known[value]
+        return None
+
+    # ── messages ──────────────────────────────────────────────────────────────────────────────
+
+    def take(self, envelope: Envelope, now: float) -> bool:
+        """Take a message of this instance; whether it is one.
+
+        Raises WireError: QRES-E401 to QRES-E404.
+        """
+        if self.certificate is not None:
+            return envelope.kind.startswith(self.prefix) or envelope.kind == CERTIFICATE
+        if envelope.kind == PROPOSAL:
+            self._take_proposal(envelope, now)
+        elif envelope.kind == LOCK:
+            self._take_lock(envelope, now)
+        elif envelope.kind == CERTIFICATE:
+            self._take_certificate(envelope, now)
+        else:
+            return self.take_vote(envelope, now)
+        return True
+
+    def _refuse(self, envelope: Envelope, fault: Fault, now: float = 0.0) -> None:
+        self._outlet.refuse(envelope, fault, Blame.SENDER)
+        if fault.transferable and len(envelope.to_bytes()) <= QUOTED_BYTES:
+            item = Misbehaviour.of(fault, envelope)
+            if self._proves(item, now):
+                self._pool.add(item)
+
+    def _take_proposal(self, envelope: Envelope, now: float) -> None:
+        number, roster = envelope.round, self._context.head.roster
+        if envelope.sender != self._context.proposer(number):
+            self._refuse(envelope, Fault.NOT_THE_PROPOSER, now)
+            return
+        proposal = Proposal.from_bytes(envelope.payload, len(roster))
+        value = proposal.candidate.digest(self._head)
+        known = self._proposals.setdefault(number, {})
+        if value in known:
+            return
+        if known:
+            self._equivocated(envelope, (value, next(iter(known.values()))))
+            if len(known) > 1:
+                return
+        free = [member for member in roster.members if member not in self._context.head.bans]
+        flaws = set_flaws(proposal, number, free, roster.quorum)
+        if flaws:
+            self._refuse(envelope, flaws[0], now)
+            return
+        if not self._carries_what_holds(proposal.candidate, now):
+            self._refuse(envelope, Fault.UNPROVEN_CHANGE)
+            return
+        lock_round = proposal.lock_round
+        if lock_round and not self.quoted(
+            Step.PREVOTE, lock_round, value, proposal.prevotes, envelope.sender, now
+        ):
+            self._refuse(envelope, Fault.UNPROVEN_LOCK)
+            return
+        known[value] = envelope
+        self._know(proposal.candidate)
+        self._speaker.repeat_soon(now)
+        self._collector.fetch(proposal.candidate, envelope.sender, now)
+        self._do(self.engine.propose(number, value, lock_round), now)
+
+    def _carries_what_holds(self, candidate: CandidateSet, now: float) -> bool:
+        """Whether the evidence proves what it says, and the change is wanted and possible."""
+        context = self._context
+        head = context.head
+        if any(not self._proves(item, now) for item in candidate.evidence):
+            return False
+        change = candidate.change
+        if change is None:
+            return True
+        try:
+            head.roster.after(change)
+        except QresError:
+            return False
+        return authorised(
+            change, head.roster, head.swarm, lambda signed: context.kernel.authentic(signed, now)
+        )
+
+    def _proves(self, item: Misbehaviour, now: float) -> bool:
+        """Whether messages of this height or the one before prove a fault."""
+        context = self._context
+        for head in (context.head, self._previous):
+            if head is None or head.digest != item.head or item.subject in context.head.bans:
+                continue
+            coordinator = context.swarm.topology == "coordinator"
+            premises = Premises(
+                head.swarm,
+                head.digest,
+                frozenset(head.roster.members),
+                head.roster.quorum,
+                lambda number, head=head: head.proposer(number, coordinator=coordinator),
+            )
+            return proves(item, premises, lambda message: context.kernel.authentic(message, now))
+        return False
+
+    def _take_lock(self, envelope: Envelope, now: float) -> None:
+        """Learn what another node is locked on: this one may have to propose it."""
+        proposal = Proposal.from_bytes(envelope.payload, len(self._context.roster))
+        value = proposal.candidate.digest(self._head)
+        votes, number = proposal.prevotes, proposal.lock_round
+        if number < 1 or not self.quoted(
+            Step.PREVOTE, number, value, votes, envelope.sender, now
+        ):
+            self._refuse(envelope, Fault.UNPROVEN_LOCK)
+            return
+        self._know(proposal.candidate)
+        self._collector.fetch(proposal.candidate, envelope.sender, now)
+        self.look(now)
+
+    def _take_certificate(self, envelope: Envelope, now: float) -> None:
+        certificate = Certificate.from_bytes(envelope.payload, len(self._context.roster))
+        value = certificate.candidate.digest(self._head)
+        votes, number = certificate.precommits, certificate.round
+        if not self.quoted(Step.PRECOMMIT, number, value, votes, envelope.sender, now):
+            self._refuse(envelope, Fault.UNPROVEN_CERTIFICATE)
+            return
+        self._know(certificate.candidate)
+        self._collector.fetch(certificate.candidate, envelope.sender, now)
+        self.look(now)
+
+    # ── judging ───────────────────────────────────────────────────────────────────────────────
+
+    def look(self, now: float) -> None:
+        """Tell the engine which sets are here, and judge what is proposed now."""
+        if self.certificate is not None or not self.engine.round:
+            return
+        number = self.engine.round
+        proposed = self.engine.proposal(number)
+        for value, candidate in list(self._known.items()):
+            if value not in self._here and not self._collector.complete(candidate):
+                continue
+            accepted: bool | None = None
+            if proposed is not None and proposed.value == value and self.merger is not None:
+                if (number, value) in self._judged:
+                    continue
+                self._judged.add((number, value))
+                accepted = proposed.valid_round > 0 or self._accepts(candidate, now)
+            elif value in self._here:
+                continue
+            self._here.add(value)
+            self._do(self.engine.judge(value, accepted=accepted), now)
+
+    def _accepts(self, candidate: CandidateSet, now: float) -> bool:
+        """Whether this node would have the set merged; asked once a round.
+
+        A set with a proven lock was accepted by a quorum; asking again could only stall the swarm.
+        """
+        del now
+        self.objection = None
+        against = objections(self._context, candidate)
+        late = self.attempts >= WAIVED and self._context.kernel.has("reputation")
+        waived = self._context.byzantine if late else 0  # whoever is honest looks alike to all
+        if len(against) > waived:
+            self.objection = str(next(iter(against.values())))
+            return False
+        return self._endorses(candidate)
+
+    def _endorses(self, candidate: CandidateSet) -> bool:
+        merger, kernel = self.merger, self._context.kernel
+        if merger is None:
+            return False
+        self.objection = "not endorsed here"
+        try:
+            verdict, plugin = merger.judge(candidate.members)
+        except QresError as error:
+            kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
+            return False
+        if verdict is not ACCEPT:
+            kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, self.engine.round)
+            return False
+        self.objection = None
+        return True
+
+    # ── proposing ─────────────────────────────────────────────────────────────────────────────
+
+    def _asked(self, action: Propose, now: float) -> None:
+        self._asked_for = action
+
+    def propose_if_asked(self, now: float, fresh: Callable[[], CandidateSet | None]) -> None:
+        """Propose what the engine asks for; ``fresh`` makes a set, or ``None`` for not yet."""
+        asked = self._asked_for
+        if asked is None or asked.round != self.engine.round or self.certificate is not None:
+            return
+        valid = self.engine.valid
+        if valid is None:
+            candidate = fresh()
+            if candidate is None:
+                return
+            proposal = Proposal(self._with_extras(candidate, now))
+        else:
+            prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
+            proposal = Proposal(self._known[valid.value], valid.round, prevotes)
+        self._asked_for = None
+        value = self._know(proposal.candidate)
+        self._journal.record_vote(asked.round, PROPOSAL, value)
+        envelope = self._speaker.say(PROPOSAL, proposal.to_bytes(), now, round_number=asked.round)
+        self._proposals.setdefault(asked.round, {})[value] = envelope
+        self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
+        self.look(now)
+
+    def withdraw(self) -> None:
+        """Make no proposal in this round."""
+        self._asked_for = None
+
+    def _with_extras(self, candidate: CandidateSet, now: float) -> CandidateSet:
+        """The set with what this node knows against members, and a change that is wanted."""
+        kernel = self._context.kernel
+        self._pool.retain(lambda item: item.subject not in self._context.head.bans)
+        chosen = tuple(
+            item for item in self._pool.for_proposal(EVIDENCE_BYTES) if self._proves(item, now)
+        )
+        change = self._changes.ready(lambda signed: kernel.authentic(signed, now))
+        return CandidateSet(candidate.origin, candidate.members, chosen, change)
+
+    # ── the engine's wishes ───────────────────────────────────────────────────────────────────
+
+    def _read(self, payload: bytes) -> Value | None:
+        return decode_vote(payload)
+
+    def _write(self, value: Value | None) -> bytes:
+        return encode_vote(value)
+
+    def _noted(self, value: Value | None) -> bytes | None:
+        return value
+
+    def _proposal(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> bytes | None:
+        candidate = self._known.get(lock.value)
+        return None if candidate is None else Proposal(candidate, lock.round, prevotes).to_bytes()
+
+    def _record_lock(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> None:
+        candidate = self._known[lock.value]
+        messages = self._collector.messages(candidate.members)
+        proposal = Proposal(candidate, lock.round, prevotes)
+        self._journal.record_lock(JournalEntry(proposal.to_bytes(), messages))
+
+    def _entered(self, number: int, now: float) -> None:
+        """The machine sees that the engine has left its round, and opens the next."""
+        self._asked_for = None
+        for old in [old for old in self._proposals if old < number]:
+            del self._proposals[old]
+        self._judged = {key for key in self._judged if key[0] >= number}
+
+    def _decided(self, action: Decide, now: float) -> None:
+        precommits = self.quorum(Step.PRECOMMIT, action.round, action.value)
+        candidate = self._known[action.value]
+        self.certificate = certificate = Certificate(candidate, action.round, precommits)
+        messages = self._collector.messages(candidate.members)
+        self._journal.record_chosen(JournalEntry(certificate.to_bytes(), messages))
+        self._collector.checks.decided(member.digest for member in candidate.members)
+        self._speaker.unsay(LOCK)
+        if self._context.proposer(action.round) == self._context.node_id:
+            self._speaker.broadcast(CERTIFICATE, certificate.to_bytes(), now)
+
+    def why_lost(self, held: int) -> str:
+        """What kept the round from a decision; ``held``: contributions that were here."""
+        quorum = self._context.quorum
+        if held < quorum:
+            return f"{held} contributions, quorum {quorum}"
+        if self.objection is not None:
+            return self.objection
+        return "no agreement"
+
+
+def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fault]:
+    """What this node alone has against members of a set, or against their standings in it.
+
+    Others see it otherwise, and need not be wrong. So it makes this node vote against a set, but
+    only for so long.
+    """
+    kernel = context.kernel
+    tolerance = int(context.swarm.standing_tolerance * FULL_STANDING)
+    exact = not kernel.has("reputation")
+    # A proposer that screens may let an update count less, as it may leave it out altogether.
+    lower = FULL_STANDING if kernel.has("screen") else 0
+    found: dict[NodeId, Fault] = {}
+    for member in candidate.members:
+        own = kernel.standing(member.sender)
+        bent = member.standing - own.weight
+        least = -max(lower, 0 if exact else tolerance)
+        if own.banned:
+            found[member.sender] = Fault.SET_NAMES_BANNED
+        elif not least <= bent <= (0 if exact else tolerance):
+            found[member.sender] = Fault.STANDING_BENT
+    return found
