@@ -47,6 +47,7 @@ class RoundStatus(enum.Enum):
     """How a round ended."""
 
     CLOSED = "closed"
+    VOID = "void"
     ABORTED = "aborted"
 
 
@@ -56,11 +57,15 @@ class Outcome:
 
     Attributes:
         round_info: the round.
-        status: ``CLOSED`` with a new model, or ``ABORTED`` with nothing changed.
+        status: ``CLOSED`` with a new model. ``VOID`` where a set was decided, and then that there
+            is no new model: the height is over, and the model stays. ``ABORTED`` where no set was
+            decided, and the height goes on.
         model_digest: digest of the model after the round.
-        members: senders whose contributions were agreed, ascending; empty when aborted.
-        reason: why it was aborted, else empty.
-        code: id of the error that aborted it, for example ``QRES-E508``, else empty.
+        members: senders whose contributions were agreed, ascending; empty when aborted, and where
+            this node took the outcome from others.
+        reason: why there is no new model, else empty.
+        code: id of the error that the members agreed on when it is void, for example
+            ``QRES-E508``; else empty.
     """
 
     round_info: RoundInfo

@@ -34,6 +34,7 @@ from qres_core.kernel.config import Config
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.record import RoundRecord
 from qres_core.lab.scenario import Scenario
+from qres_core.swarm.chain import Head
 from qres_core.swarm.journal import MemoryJournal, Resume
 from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_file, unusable
 
@@ -81,11 +82,18 @@ class ResumedJournal(MemoryJournal):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self._checkpoint = checkpoint
+        self._head: Head | None = None
+
+    def begin(self, head: Head, settings: bytes) -> bytes:
+        """The head of the checkpoint's model, with the members and settings of the first."""
+        model = self._checkpoint.model
+        self._head = attrs.evolve(head, height=model.step, step=model.step, model=model.digest)
+        return settings
 
     def resume(self) -> Resume | None:
         """The model of the checkpoint; no lock and nothing to help others with."""
-        model, number = self._checkpoint.model, self._checkpoint.number
-        return Resume(model.vector, model.step, number, number, None)
+        assert self._head is not None, "a journal is begun before it is read"  # noqa: S101
+        return Resume(self._head, self._checkpoint.model.vector, (), self._checkpoint.number)
 
 
 def states(streams: Streams) -> dict[str, Any]:

@@ -123,8 +123,9 @@ class Head:
         }
         banned = {*self.bans, *(item.subject for item in chosen.evidence)}
         if change is not None:
-            missed = {change.renamed(member): count for member, count in missed.items()}
-            banned = {change.renamed(member) for member in banned}
+            names = {member: change.renamed(member) for member in self.roster.members}
+            missed = {name: missed[m] for m, name in names.items() if name is not None}
+            banned = {name for m, name in names.items() if name is not None and m in banned}
         made = isinstance(result, Merged)
         return Head(
             self.swarm,

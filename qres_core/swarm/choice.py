@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final
 
 from qres_core.contract.errors import QresError
@@ -218,7 +219,7 @@ class Choice(Instance):
                 head.digest,
                 frozenset(head.roster.members),
                 head.roster.quorum,
-                lambda number, head=head: head.proposer(number, coordinator=coordinator),
+                partial(head.proposer, coordinator=coordinator),
             )
             return proves(item, premises, lambda message: context.kernel.authentic(message, now))
         return False
@@ -228,9 +229,7 @@ class Choice(Instance):
         proposal = Proposal.from_bytes(envelope.payload, len(self._context.roster))
         value = proposal.candidate.digest(self._head)
         votes, number = proposal.prevotes, proposal.lock_round
-        if number < 1 or not self.quoted(
-            Step.PREVOTE, number, value, votes, envelope.sender, now
-        ):
+        if number < 1 or not self.quoted(Step.PREVOTE, number, value, votes, envelope.sender, now):
             self._refuse(envelope, Fault.UNPROVEN_LOCK)
             return
         self._know(proposal.candidate)
@@ -304,6 +303,7 @@ class Choice(Instance):
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
 
     def _asked(self, action: Propose, now: float) -> None:
+        del now  # the round proposes, when it is time
         self._asked_for = action
 
     def propose_if_asked(self, now: float, fresh: Callable[[], CandidateSet | None]) -> None:
@@ -365,6 +365,7 @@ class Choice(Instance):
 
     def _entered(self, number: int, now: float) -> None:
         """The machine sees that the engine has left its round, and opens the next."""
+        del now
         self._asked_for = None
         for old in [old for old in self._proposals if old < number]:
             del self._proposals[old]

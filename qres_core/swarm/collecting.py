@@ -95,7 +95,8 @@ class Collector:
         """Take a contribution of this round, or of an earlier one if a set names it.
 
         Until its proof is checked it waits in :attr:`checks`. ``decided``: the set that a quorum is
-        known to have decided on; ``sets``: those in question. Raises WireError: QRES-E401 to QRES-E404.
+        known to have decided on; ``sets``: those in question. Raises WireError: QRES-E401 to
+        QRES-E404.
         """
         digest = contribution_digest(envelope)
         agreed = decided is not None and _names(decided, digest)

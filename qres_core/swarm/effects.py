@@ -44,7 +44,7 @@ class RoundEnded:
 
     outcome: Outcome  # status, members, reason
     model: Vector  # int32, shape ``(d,)``
-    # what the aggregation gave, ``None`` when aborted or caught up from a snapshot
+    # what the aggregation gave, ``None`` where this node did not merge it or there is no new model
     merged: Vector | None = None
     saturated: int = 0  # coordinates of the new model held at the grid's limit
 
@@ -60,7 +60,7 @@ class Vanished:
 
 @attrs.frozen
 class Agreed:
-    """A quorum of nodes holds the same model after the round as this node."""
+    """A quorum of nodes decided the model that this node has after the round."""
 
     round: int
     model_digest: bytes
@@ -68,9 +68,9 @@ class Agreed:
 
 @attrs.frozen(eq=False)
 class Vouched:
-    """More than f nodes hold the same model as this node: one of them at least is honest."""
+    """A quorum of nodes decided this node's model."""
 
-    model: SwarmModel  # the model, with the messages of those nodes
+    model: SwarmModel  # the model, with the votes of those nodes
 
 
 @attrs.frozen
@@ -93,13 +93,29 @@ class SatOut:
 
 @attrs.frozen
 class Diverged:
-    """The node must stop: a quorum holds another model."""
+    """The node must stop: a quorum decided otherwise than it."""
 
     error: RoundError  # says so
     # digests of the model that the quorum does not hold, and of those made from it
     models: frozenset[bytes]
 
 
+@attrs.frozen
+class Removed:
+    """The members decided that this node is none any more. It has stopped."""
+
+    height: int  # from which on
+
+
 Effect: TypeAlias = (
-    Broadcast | SendTo | Train | RoundEnded | Agreed | Vouched | Refused | SatOut | Diverged
+    Broadcast
+    | SendTo
+    | Train
+    | RoundEnded
+    | Agreed
+    | Vouched
+    | Refused
+    | SatOut
+    | Diverged
+    | Removed
 )

@@ -136,7 +136,13 @@ class Instance(ABC):
             self._pool.add(found)
 
     def quoted(
-        self, step: Step, number: int, value: Value, votes: Iterable[Envelope], by: NodeId, now: float
+        self,
+        step: Step,
+        number: int,
+        value: Value,
+        votes: Iterable[Envelope],
+        by: NodeId,
+        now: float,
     ) -> bool:
         """Whether votes that a node quotes are those of a quorum for a value.
 

@@ -38,7 +38,7 @@ MAX_VOUCHERS: Final = 4096
 MAX_FILE_BYTES: Final = 2**31 - 1
 SUFFIXES: Final = (".npz", ".safetensors")
 
-_MAX_VOUCHER: Final = ENVELOPE_OVERHEAD + 64
+_MAX_VOUCHER: Final = ENVELOPE_OVERHEAD + 160
 """Of an encoded ``digest`` message: its payload is 34 bytes."""
 _SWARM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)

@@ -23,8 +23,9 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.messages import DIGEST, decode_digest
+from qres_core.swarm.messages import OUTCOME_PRECOMMIT, decode_decision
 from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.results import Merged
 
 Fault = Callable[[Envelope], str]
 """Why a message is not its sender's, or not a member's; empty if it is. Swarm and roster aside."""
@@ -119,7 +120,7 @@ def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
             raise _refused(f"{who} vouches for a model of another swarm, {voucher.swarm!r}")
         if voucher.sender not in members:
             raise _refused(f"{who} vouches for it and is not in the roster")
-        if voucher.kind != DIGEST:
+        if voucher.kind != OUTCOME_PRECOMMIT:
             raise _refused(f"{who} signed a {voucher.kind!r} message, which vouches for nothing")
         if not _is_of(voucher, digest):
             raise _refused(f"{who} vouches for another model")
@@ -137,9 +138,10 @@ def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
 
 def _is_of(voucher: Envelope, digest: bytes) -> bool:
     try:
-        return decode_digest(voucher.payload) == digest
+        decision = decode_decision(voucher.payload)
     except WireError:
         return False
+    return decision is not None and decision.result == Merged(digest)
 
 
 def _lets_anything_pass(voucher: Envelope, fault: Fault) -> bool:

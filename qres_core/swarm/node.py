@@ -53,6 +53,7 @@ from qres_core.swarm.effects import (
     Diverged,
     Effect,
     Refused,
+    Removed,
     RoundEnded,
     SatOut,
     SendTo,
@@ -79,7 +80,7 @@ CLOSING_SECONDS: Final = 5.0
 _FULL: Final = "the transport does not keep up: the outbox is full, frames are dropped"
 _LOG: Final = logging.getLogger(__name__)
 
-Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut | TrainerFailure | Vanished
+Event: TypeAlias = RoundEnded | Agreed | Refused | SatOut | TrainerFailure | Vanished | Removed
 Outgoing: TypeAlias = Broadcast | SendTo
 
 

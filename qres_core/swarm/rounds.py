@@ -1,14 +1,23 @@
-"""Round after round as a sans-I/O state machine: messages and clock ticks in, effects out.
+"""Height after height as a sans-I/O state machine: messages and clock ticks in, effects out.
 
-One machine is one node. It owns the current model and runs round after round: open, take the steps
-of the round (:mod:`qres_core.swarm.steps`), close with a new model or abort with nothing changed.
-It does no I/O and reads no clock; :mod:`qres_core.swarm.node` drives it over a transport and
-:mod:`qres_core.lab.simulator` on a virtual clock.
+One machine is one node. It tells the story of a height:
 
-What a node has said in a round that does not end, it says again every half vote timeout, and asks
-again for what it lacks: messages get lost. After a model it waits for the swarm's interval before
-it begins the next round. What concerns models, catching up and what others say of the round is
-taken meanwhile.
+1. It opens a round: it trains, contributes and gathers (:mod:`qres_core.swarm.steps`).
+2. The first instance of consensus decides which contributions are merged
+   (:mod:`qres_core.swarm.choice`). A round without a decision is aborted, and the next one begins.
+3. The dialogues of plugins run to their end, and the set is merged.
+4. The second instance decides what became of it: a new model, or none
+   (:mod:`qres_core.swarm.outcome`).
+5. The decision and the votes for it are a link of the chain (:mod:`qres_core.swarm.chain`). The
+   node writes it down and goes to the next head.
+
+A node that lags skips all this: it is given links, and fetches the model that they name
+(:mod:`qres_core.swarm.sync`).
+
+The machine does no I/O and reads no clock; :mod:`qres_core.swarm.node` drives it over a transport
+and :mod:`qres_core.lab.simulator` on a virtual clock. What a node has said in a round that does not
+end, it says again every half vote timeout, and asks again for what it lacks: messages get lost.
+After a height it waits for the swarm's interval before it begins the next round.
 """
 
 from __future__ import annotations
@@ -16,111 +25,62 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from qres_core.contract.errors import QresError, WireError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Fault, Merit
 from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.trainer import Validator
-from qres_core.contract.types import (
-    Contribution,
-    NodeId,
-    NodeInfo,
-    Update,
-    Vector,
-    model_digest,
-)
+from qres_core.contract.types import Contribution, NodeId, NodeInfo, Update, Vector, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.context import NodeContext
-from qres_core.swarm.effects import Effect, Refused, RoundEnded
-from qres_core.swarm.journal import Journal, JournalEntry
+from qres_core.swarm.beginning import begin
+from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.choice import Choice
+from qres_core.swarm.consensus import Step
+from qres_core.swarm.effects import Agreed, Effect, Refused, Removed, RoundEnded, Vouched
+from qres_core.swarm.journal import Journal
 from qres_core.swarm.messages import (
-    CERTIFICATE,
-    DIGEST,
     ENOUGH,
+    FETCH_MODEL,
     FETCHED,
-    SNAPSHOT,
+    LINKS,
+    MODEL,
+    OUTCOME,
     STOP,
-    Certificate,
-    Handover,
-    Snapshot,
+    SYNC,
 )
-from qres_core.swarm.steps import Parts, Round
-from qres_core.swarm.vouching import is_vouched
+from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.outcome import OutcomeVote
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.results import UNFINISHED, Merged, Void
+from qres_core.swarm.steps import Round, senders_of
+from qres_core.swarm.timeouts import backoff
 
 
-class Succession:
-    """How a node comes from one model to the next: by merging a set, or from a snapshot."""
+@attrs.frozen(eq=False)
+class Made:
+    """What the decided set merges to at this node."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def merged(self, certificate: Certificate, merged: Vector) -> RoundEnded:
-        """Go on by what a decided set merges to.
-
-        The new model is in the journal before anything is said of it. ``merged``: int32, shape
-        ``(d,)``.
-        """
-        parts, here = self._parts, self._parts.position
-        members = certificate.candidate.members
-        total = add_saturating(here.model, merged)
-        parent, step = here.model_digest, here.step + 1
-        child = model_digest(total.vector, step)
-        head = Handover(parent, certificate).to_bytes()
-        handover = JournalEntry(head, parts.collector.messages(members))
-        parts.journal.record_model(certificate.round, step, total.vector, handover)
-        parts.catching_up.remember(parent, certificate)
-        parts.vouchers.made(parent, child)
-        self._move(total.vector, child, step, certificate.round, parent)
-        senders = tuple(member.sender for member in members)
-        for sender in senders:
-            fact = Evidence(sender, Merit.CONTRIBUTED, KERNEL, here.number)
-            parts.context.kernel.observe(fact)
-        outcome = Outcome(here.info, RoundStatus.CLOSED, child, senders)
-        return RoundEnded(outcome, here.model, merged, total.saturated)
-
-    def caught_up(self, envelope: Envelope, now: float) -> RoundEnded | None:
-        """Take a model that others made without this node; ``None`` if it is not taken.
-
-        Raises WireError: QRES-E401 to QRES-E404.
-        """
-        parts, here, swarm = self._parts, self._parts.position, self._parts.context.swarm
-        roster, dimension = parts.context.roster, int(here.model.size)
-        snapshot = Snapshot.from_bytes(envelope.payload, len(roster), dimension)
-        if not is_vouched(parts.context, snapshot, now):
-            parts.outlet.refuse(envelope, Fault.UNPROVEN_SNAPSHOT, Blame.SENDER)
-            return None
-        if snapshot.step <= here.step:
-            return None  # not newer than what this node has
-        # The highest that an honest voucher can have said: liars may say anything.
-        rounds = sorted((voucher.round for voucher in snapshot.vouchers), reverse=True)
-        made_in = rounds[swarm.byzantine]
-        parent = snapshot.vouchers[0].head
-        child = model_digest(snapshot.vector, snapshot.step)
-        parts.journal.record_model(made_in, snapshot.step, snapshot.vector, None)
-        self._move(snapshot.vector, child, snapshot.step, made_in, parent)
-        parts.vouchers.accept(parent, child, snapshot.vouchers)
-        reason = "caught up from a snapshot"
-        outcome = Outcome(here.info, RoundStatus.CLOSED, child, reason=reason)
-        return RoundEnded(outcome, here.model)
-
-    def _move(
-        self, model: Vector, digest: bytes, step: int, model_round: int, parent: bytes
-    ) -> None:
-        parts, here = self._parts, self._parts.position
-        parts.collector.leave(here.model_digest)
-        here.model, here.model_digest, here.parent = model, digest, parent
-        here.step, here.model_round = step, model_round
-        parts.promises.void()
-        parts.catching_up.moved_on()
+    merged: Vector  # what the rule gave, int32, shape ``(d,)``
+    model: Vector  # the model with it, int32, shape ``(d,)``
+    digest: bytes  # of that model
+    saturated: int  # coordinates of it held at the grid's limit
 
 
 class RoundMachine:
-    """One node's rounds; ``model``, ``validator`` and errors as for :class:`Parts`."""
+    """One node's heights.
+
+    ``model``: the swarm's first, int32, shape ``(d,)``; the journal's supersedes it. ``roster``:
+    the swarm's first members, or those of now. Raises RoundError: QRES-E602 for a journal that
+    cannot be read, or is of another roster or other settings. Raises CompatibilityError: plugins
+    that do not fit a model of that many coordinates.
+    """
 
     def __init__(
         self,
@@ -131,14 +91,22 @@ class RoundMachine:
         model: Vector,
         journal: Journal,
         validator: Validator | None = None,
+        changes: PendingChanges | None = None,
     ) -> None:
-        self.node_id, self.roster = node_id, tuple(sorted(roster))
-        self.kernel, self.swarm = kernel, swarm
-        here = NodeContext(node_id, self.roster, kernel, swarm)
-        self._parts = Parts(here, model, journal, validator)
-        self._succession = Succession(self._parts)
+        self.node_id, self.kernel, self.swarm = node_id, kernel, swarm
+        self._parts, self._resume = begin(
+            node_id, roster, kernel, swarm, model, journal, validator, changes
+        )
+        self._context, self._catching_up = self._parts.context, self._parts.catching_up
+        self._choice: Choice
+        self._outcome: OutcomeVote
         self._round: Round
-        self._aborts, self._now, self._stopped = 0, 0.0, False
+        self._made: Made | None = None
+        self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
+        self._model_round, self._aborts, self._now, self._stopped = 0, 0, 0.0, False
+        last = self._catching_up.last
+        if last is not None and isinstance(last.result, Merged):
+            self._proof, self._model_round = last.precommits, last.chosen.origin
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────
 
@@ -146,7 +114,8 @@ class RoundMachine:
         """Open the first round."""
         self._now = now
         wait = self.swarm.interval if self.step else 0.0  # when the model was made is not known
-        self._open(self._parts.first_round, now, wait=wait)
+        number = 1 if self._resume is None else self._resume.last_round + 1
+        self._open_height(number, now, wait=wait)
         self._advance(now)
         return self._parts.outlet.take()
 
@@ -173,7 +142,9 @@ class RoundMachine:
             return []
         self._now = now
         self._parts.dialogues.tick(now)
-        self._parts.catching_up.ask_if_behind(now, decided=self._round.decided is not None)
+        self._catching_up.ask_if_behind(now, self._outcome.wanted)
+        self._choice.tick(now)
+        self._outcome.tick(now)
         self._advance(now)
         self._repeat(now)
         return self._parts.outlet.take()
@@ -213,20 +184,6 @@ class RoundMachine:
         """The node's next sequence number; no other message of the node, ever, has it."""
         return self._parts.speaker.take_sequence()
 
-    def _advance(self, now: float) -> None:
-        """Take every step whose condition holds, in as many rounds as end by it."""
-        while True:
-            before = self.number
-            self._round.advance(now)
-            if self._round.begun:
-                self._finish(now)
-            if self._is_over:
-                return
-            if self.number == before:
-                self._overtaken(now)
-            if self.number == before:
-                return
-
     def _repeat(self, now: float) -> None:
         """Say it again, and ask others for what is missing."""
         if self._parts.speaker.repeat(now):
@@ -244,96 +201,236 @@ class RoundMachine:
             self._parts.outlet.refuse(envelope, fault, Blame.SENDER, detail=where)
 
     def _take(self, envelope: Envelope, now: float) -> None:
-        kind = envelope.kind
-        if kind in self._parts.of_any_round:
-            self._parts.of_any_round[kind](envelope, now)
-        elif kind == DIGEST and self._parts.vouchers.knows(envelope.head):
-            self._parts.vouchers.take(envelope)
-        elif kind == SNAPSHOT:
-            ended = self._succession.caught_up(envelope, now)
-            if ended is not None:
-                self._go_on(ended, now)
+        kind, parts = envelope.kind, self._parts
+        if kind in parts.of_any_head:
+            parts.of_any_head[kind](envelope, now)
+        elif kind == SYNC:
+            self._catching_up.answer_sync(envelope, now)
+        elif kind == FETCH_MODEL:
+            self._catching_up.answer_model(envelope, now, self._find_model)
+        elif kind == LINKS:
+            self._take_links(envelope, now)
+        elif kind == MODEL:
+            self._catching_up.take_model(envelope, self._outcome.wanted)
+            self._outcome.look(now)
         elif kind in {ENOUGH, STOP} and self.swarm.until:
-            self._parts.until.take(envelope, now)
-        elif envelope.head != self.model_digest:
-            self._take_of_other_model(envelope, now)
-        elif envelope.round > self.number and kind not in {CERTIFICATE, FETCHED}:
+            parts.until.take(envelope, now)
+        elif envelope.head != self._context.head.digest:
+            self._take_of_other_head(envelope, now)
+        elif kind.startswith(OUTCOME):
+            self._outcome.take(envelope, now)
+        else:
+            self._take_of_height(envelope, now)
+
+    def _take_of_height(self, envelope: Envelope, now: float) -> None:
+        self._choice.engine.see(envelope.sender, envelope.round)
+        if self._choice.take(envelope, now):
+            return
+        if envelope.round > self.number and envelope.kind != FETCHED:
             self._parts.pace.keep(envelope, int(self.model.size))
         else:
             self._round.take(envelope, now)
 
-    def _take_of_other_model(self, envelope: Envelope, now: float) -> None:
-        if not self._parts.catching_up.help_if_past(envelope, now):
-            self._parts.catching_up.saw_other_model(envelope.sender, now)
-            if envelope.round >= self.number:
-                self._parts.pace.keep(envelope, int(self.model.size))
+    def _take_of_other_head(self, envelope: Envelope, now: float) -> None:
+        if not self._catching_up.help_if_past(envelope, now):
+            self._catching_up.saw_other_head(envelope.sender, now)
+            self._parts.pace.keep(envelope, int(self.model.size))
+
+    def _take_links(self, envelope: Envelope, now: float) -> None:
+        ahead = self._catching_up.take_links(envelope, now)
+        if ahead is not None:
+            model = ahead.last.next.model
+            if self._find_model(model) is None:
+                self._catching_up.fetch_model(model, ahead.told_by, now)
+
+    def _find_model(self, digest: bytes) -> Vector | None:
+        """A model that this node holds: its own, or one of the next height."""
+        if digest == self.model_digest:
+            return self.model
+        return self._catching_up.held.get(digest)
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
+    def _open_height(self, number: int, now: float, *, wait: float = 0.0) -> None:
+        """Begin the height of the node's head; its first round begins at once or after ``wait``."""
+        parts, head, resume = self._parts, self._context.head, self._resume
+        self._resume, self._made = None, None
+        self.kernel.enter(frozenset(head.roster.members), frozenset(head.bans))
+        last = self._catching_up.last
+        previous = None if last is None else last.head
+        self._choice = Choice(
+            parts.speaker, parts.collector, parts.journal, parts.pool, parts.changes, previous
+        )
+        holds = self._catching_up.held.__contains__
+        self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)
+        if resume is not None:
+            resume.give_back(self._choice, self._outcome)
+        for peer, highest in parts.pace.at(head.digest).items():
+            self._choice.engine.see(peer, highest)
+        if self._choice.certificate is None:
+            self._choice.begin(number, now)
+            number = self._choice.engine.round
+        self._open(number, now, wait=wait)
+
     def _open(self, number: int, now: float, *, wait: float = 0.0) -> None:
         """Go to a round; it begins at once, or after ``wait`` seconds."""
-        self._parts.position.enter(number, self._parts.context)
-        self._round = Round(self._parts, self._dispatch, self._aborts, begins=now + wait)
+        parts = self._parts
+        parts.position.enter(number, self._context)
+        aborts = self._aborts + self._choice.attempts
+        self._round = Round(parts, self._choice, self._dispatch, aborts, begins=now + wait)
+        parts.speaker.open_round(self.swarm.vote_timeout * backoff(aborts) / 2)
         self._round.open(now)
 
-    def _overtaken(self, now: float) -> None:
-        """Jump to a round that more than ``f`` nodes with this model have reached.
+    # ── going on ──────────────────────────────────────────────────────────────────────────────
 
-        One of them is honest. Nodes with a later model do not count: in their round this node could
-        do nothing.
-        """
-        current = self._round
-        number = self._parts.pace.reached_by_more_than(self.swarm.byzantine, self.model_digest)
-        if current.decided is not None or number <= self.number:
-            return
-        if current.begun:
-            self._abort("overtaken by the swarm", now, number=number)
-        else:  # they may be waiting in that round; nobody heard of this one
+    def _advance(self, now: float) -> None:
+        """Take every step whose condition holds, in as many rounds and heights as end by it."""
+        while not self._is_over:
+            before = self._context.head, self.number
+            self._round.advance(now)
+            if self._choice.certificate is None and self._choice.engine.round > self.number:
+                self._leave_round(now)
+            if self._round.decided is not None:
+                self._settle(now)
+            self._conclude(now)
+            if (self._context.head, self.number) == before:
+                return
+
+    def _leave_round(self, now: float) -> None:
+        """The round came to nothing, or the swarm is further."""
+        current, number = self._round, self._choice.engine.round
+        if not current.begun:  # nobody heard of this one
             self._open(number, now, wait=current.begins - now)
-
-    # ── ending ────────────────────────────────────────────────────────────────────────────────
-
-    def _finish(self, now: float) -> None:
-        current = self._round
-        if current.decided is None:
-            if current.voting.is_lost(now, current.times):
-                self._abort(current.voting.why_lost(), now)
-        elif self._parts.dialogues.finished:
-            self._close(current.decided, now)
-        elif now >= current.times.end:
-            self._parts.promises.free()
-            self._abort("a dialogue did not finish", now, code="QRES-E604")
-
-    def _close(self, certificate: Certificate, now: float) -> None:
-        try:
-            merged = self._round.merged(certificate)
-        except QresError as error:
-            self._parts.promises.free()
-            self._abort(f"aggregation refused: {error}", now, code=error.code)
-        else:
-            self._go_on(self._succession.merged(certificate, merged), now)
-
-    def _go_on(self, ended: RoundEnded, now: float) -> None:
-        """The node has a new model: tell of it, and go to the next round."""
-        self._round.close(ended.outcome, now)
-        self._parts.outlet.put(ended)
-        self._aborts = 0
-        self._parts.vouchers.vouch(now)
-        if not self._is_over:
-            number = max(self.number, self.model_round) + 1
-            self._open(number, now, wait=self.swarm.interval)
-
-    def _abort(self, reason: str, now: float, *, number: int | None = None, code: str = "") -> None:
-        info = self._parts.position.info
-        outcome = Outcome(info, RoundStatus.ABORTED, self.model_digest, reason=reason, code=code)
-        self._round.close(outcome, now)
+            return
+        held = len(self._parts.collector.of_round())
+        outcome = Outcome(
+            self._parts.position.info,
+            RoundStatus.ABORTED,
+            self.model_digest,
+            reason=self._choice.why_lost(held),
+        )
+        current.close(outcome, now)
         self._parts.outlet.put(RoundEnded(outcome, self.model))
-        self._aborts += 1
-        if self._parts.position.parent:
-            self._parts.vouchers.vouch(now)  # again: what is lost is why rounds abort
-        self._open(self.number + 1 if number is None else number, now)
+        self._open(number, now)
+
+    def _settle(self, now: float) -> None:
+        """Merge what was decided, once its dialogues have finished, and say what came of it."""
+        current, outcome = self._round, self._outcome
+        certificate = current.decided
+        if certificate is None:
+            return
+        if not outcome.chosen:
+            head = self._context.head.digest
+            outcome.begin(certificate.candidate.digest(head), certificate.candidate.origin, now)
+        if current.tried or outcome.decision is not None:
+            return
+        if self._parts.dialogues.finished:
+            current.tried = True
+            try:
+                self._made = self._make(current.merged(certificate))
+            except QresError as error:
+                outcome.found(Void(error.code), now)
+            else:
+                self._catching_up.held[self._made.digest] = self._made.model
+                outcome.found(Merged(self._made.digest), now)
+                outcome.look(now)
+        elif now >= current.times.result:
+            outcome.found(Void(UNFINISHED), now)
+
+    def _make(self, merged: Vector) -> Made:
+        total = add_saturating(self.model, merged)
+        digest = model_digest(total.vector, self.step + 1)
+        return Made(merged, total.vector, digest, total.saturated)
+
+    def _conclude(self, now: float) -> None:
+        """Go to the next head, if it is decided and its model is here."""
+        links = self._decided()
+        if not links or self._catching_up.diverged:
+            return
+        last = links[-1]
+        after, made = last.next, self._made
+        of_here = last.head.digest == self._context.head.digest
+        if of_here and made is not None and last.result != Merged(made.digest):
+            if isinstance(last.result, Merged):
+                what = f"the swarm decided model {after.model.hex()[:16]}, this node made "
+                self._catching_up.diverge(last, what + made.digest.hex()[:16])
+                return
+            made = None
+        vector = None
+        if after.step > self.step:
+            vector = self._catching_up.held.get(after.model)
+            if vector is None:
+                return
+        self._go_on(links, vector, made if of_here else None, now)
+
+    def _decided(self) -> tuple[Link, ...]:
+        """How the swarm went on from this node's head: as it voted itself, or as it was told."""
+        pending, outcome = self._catching_up.pending, self._outcome
+        if pending is not None:
+            return pending.links
+        certificate = self._choice.certificate
+        if outcome.decision is None or certificate is None:
+            return ()
+        decision, number = outcome.decision, outcome.round
+        votes = outcome.quorum(Step.PRECOMMIT, number, decision.digest)
+        head, chosen = self._context.head, certificate.candidate
+        return (Link(head, chosen, decision.result, number, votes),)
+
+    def _go_on(
+        self, links: tuple[Link, ...], vector: Vector | None, made: Made | None, now: float
+    ) -> None:
+        """The node is at another head, which is in the journal before anything is said of it."""
+        parts, last, info = self._parts, links[-1], self._parts.position.info
+        after, here = last.next, last.head.digest == self._context.head.digest
+        parts.journal.record_height(links, vector)
+        members = senders_of(last.chosen) if here else ()
+        for sender in members if vector is not None else ():
+            self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
+        status = RoundStatus.VOID if vector is None else RoundStatus.CLOSED
+        code = last.result.code if isinstance(last.result, Void) and vector is None else ""
+        reason = "" if here else "caught up from a snapshot"
+        outcome = Outcome(info, status, after.model, members, reason or code, code)
+        self._round.close(outcome, now)
+        parts.collector.leave()
+        self._context.head = after
+        if vector is not None:
+            parts.position.model = vector
+            fresh = isinstance(last.result, Merged)
+            self._proof = last.precommits if fresh else ()
+            self._model_round = last.chosen.origin
+        merged = None if made is None else made.merged
+        saturated = 0 if made is None else made.saturated
+        parts.outlet.put(RoundEnded(outcome, self.model, merged, saturated))
+        if vector is not None and self._proof:
+            self._tell(info.number)
+        self._catching_up.moved_on(links, now)
+        parts.changes.settle(after.roster)
+        parts.pool.retain(lambda item: item.subject in after.roster)
+        self._aborts = self._aborts + 1 if code == UNFINISHED else 0
+        if not self._context.is_member and self.node_id in last.head.roster:
+            parts.outlet.put(Removed(after.height))
+            self.stop()
+        if not self._is_over:
+            self._open_height(self.number + 1, now, wait=self.swarm.interval)
+
+    def _tell(self, number: int) -> None:
+        """Report a new model, which a quorum decided."""
+        swarm = self.swarm
+        self._parts.outlet.put(Agreed(number, self.model_digest))
+        model = SwarmModel(swarm.name, self.step, swarm.scale, self.model, self._proof)
+        self._parts.outlet.put(Vouched(model))
 
     # ── looking at it ─────────────────────────────────────────────────────────────────────────
+
+    @property
+    def head(self) -> Head:
+        """Where the swarm's history is for this node."""
+        return self._context.head
+
+    @property
+    def roster(self) -> tuple[NodeId, ...]:
+        """The members at the node's head, ascending."""
+        return self._context.roster
 
     @property
     def model(self) -> Vector:
@@ -343,22 +440,22 @@ class RoundMachine:
     @property
     def model_digest(self) -> bytes:
         """Digest of the node's model, 32 bytes."""
-        return self._parts.position.model_digest
+        return self._context.head.model
 
     @property
     def step(self) -> int:
-        """How many rounds closed before the node's model."""
-        return self._parts.position.step
+        """How many models were made before the node's, the first not counted."""
+        return self._context.head.step
 
     @property
     def vouchers(self) -> tuple[Envelope, ...]:
-        """Messages that vouch for the node's model, its own among them, ascending by sender."""
-        return self._parts.vouchers.of_model()
+        """The votes that decided the node's model, ascending by sender; none for the first."""
+        return self._proof
 
     @property
     def model_round(self) -> int:
-        """The round that made the node's model, 0 for the initial one."""
-        return self._parts.position.model_round
+        """The round of the contributions that made the node's model, 0 for the first."""
+        return self._model_round
 
     @property
     def number(self) -> int:
@@ -380,7 +477,8 @@ class RoundMachine:
         """When the clock next matters, in seconds; never, for a node that stopped."""
         if self._is_over:
             return math.inf
-        return self._round.due(self._now)
+        due = min(self._choice.due(), self._outcome.due())
+        return min(self._round.due(self._now), due if due > self._now else math.inf)
 
     @property
     def waits_until(self) -> float | None:
@@ -394,11 +492,11 @@ class RoundMachine:
 
     def proposer(self, number: int) -> NodeId:
         """Who may propose in a round."""
-        return self._parts.context.proposer(number)
+        return self._context.proposer(number)
 
     @property
     def _is_over(self) -> bool:
-        return self._stopped or self._parts.vouchers.diverged
+        return self._stopped or self._catching_up.diverged
 
 
 def round_machine(
@@ -408,7 +506,10 @@ def round_machine(
     initial: Vector,
     journal: Journal,
     trainer: object,
+    changes: PendingChanges | None = None,
 ) -> RoundMachine:
     """The machine of a node; ``trainer`` judges models for the plugins if it can."""
     validator = trainer if isinstance(trainer, Validator) else None
-    return RoundMachine(info.node_id, info.roster, kernel, swarm, initial, journal, validator)
+    return RoundMachine(
+        info.node_id, info.roster, kernel, swarm, initial, journal, validator, changes
+    )

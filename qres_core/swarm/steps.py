@@ -92,10 +92,12 @@ class Round:
     times: Times = attrs.field(init=False)
     merger: Merger = attrs.field(init=False)  # the data path of the round
     begun: bool = attrs.field(default=False, init=False)  # whether it has begun
+    _opened: bool = attrs.field(default=False, init=False)  # whether the plugins know of it
     update: Update | None = attrs.field(default=None, init=False)  # what training gave
     contributed: bool = attrs.field(default=False, init=False)
     # the set that is merged, with the proof
     decided: Certificate | None = attrs.field(default=None, init=False)
+    tried: bool = attrs.field(default=False, init=False)  # whether it was merged, or refused
 
     def __attrs_post_init__(self) -> None:
         parts, here = self.parts, self.parts.position
@@ -128,7 +130,9 @@ class Round:
         """
         kind, parts = envelope.kind, self.parts
         if kind == FETCHED:
-            quoted = parts.collector.quoted(envelope, now)
+            quoted = parts.collector.quoted(
+                envelope, now, decided=self.choice.decided_set is not None
+            )
             if quoted is not None:
                 self._take_contribution(quoted)
         elif kind == CONTRIBUTION:
@@ -191,7 +195,7 @@ class Round:
 
     def _open_plugins(self, now: float) -> bool:
         """Open the round with the plugins; whether they take it."""
-        self.begun = True
+        self.begun = self._opened = True
         try:
             self.parts.dialogues.open_round(self.parts.position.info, now)
         except QresError as error:
@@ -313,10 +317,11 @@ class Round:
 
     def close(self, outcome: Outcome, now: float) -> None:
         """Tell the plugins how it ended. What is closed was opened."""
-        if not self.begun:
+        if not self.begun and self.parts.context.is_member:
             self._open_plugins(now)
         self.parts.dialogues.close()
-        self.parts.context.kernel.round_closed(outcome)
+        if self._opened:
+            self.parts.context.kernel.round_closed(outcome)
 
 
 def senders_of(candidate: CandidateSet) -> tuple[NodeId, ...]:

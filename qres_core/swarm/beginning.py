@@ -1,0 +1,124 @@
+"""How a node begins: anew, or where its journal says, and only if that is the same swarm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from qres_core.contract.errors import RoundError, WireError
+from qres_core.contract.trainer import Validator
+from qres_core.contract.types import NodeId, Vector, check_vector, model_digest
+from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.kernel import Kernel
+from qres_core.kernel.settings import SharedSettings
+from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.choice import Choice
+from qres_core.swarm.context import NodeContext, Position
+from qres_core.swarm.journal import Journal, Resume
+from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.outcome import OutcomeVote
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.roster import Roster
+from qres_core.swarm.steps import Parts
+from qres_core.swarm.sync import CatchingUp
+
+
+@attrs.frozen(eq=False)
+class Resumed:
+    """What the journal kept of a height that was not over."""
+
+    record: Resume
+
+    @property
+    def last_round(self) -> int:
+        """The highest round that the node voted in."""
+        return self.record.last_round
+
+    def give_back(self, choice: Choice, outcome: OutcomeVote) -> None:
+        """Bind the node to what it voted, locked and saw decided.
+
+        Raises RoundError: QRES-E602 for a record that cannot be read.
+        """
+        record = self.record
+        try:
+            if record.chosen is not None:
+                choice.restore_decided(record.chosen)
+            elif record.lock is not None:
+                choice.restore(record.lock)
+            outcome.restore(record.attempt, record.ballots, record.outcome_lock)
+        except WireError as error:
+            what = "a record of the height cannot be read"
+            raise RoundError.of("QRES-E602", "journal.height", what) from error
+
+
+def begin(
+    node_id: NodeId,
+    members: Sequence[NodeId],
+    kernel: Kernel,
+    swarm: SwarmConfig,
+    model: Vector,
+    journal: Journal,
+    validator: Validator | None,
+    changes: PendingChanges | None,
+) -> tuple[Parts, Resumed | None]:
+    """The parts of a node at the head that its journal says, or at the first.
+
+    Arguments and errors as for :class:`~qres_core.swarm.rounds.RoundMachine`.
+    """
+    roster = Roster(tuple(sorted(members)), swarm.byzantine, swarm.quorum)
+    first = Head.first(swarm.name, model_digest(model, 0), roster, kernel.settings.digest)
+    _refuse_other_settings(journal.begin(first, kernel.settings.to_bytes()), kernel.settings)
+    record = journal.resume()
+    head, links = first, tuple[Link, ...]()
+    if record is not None:
+        head, links, model = record.head, record.links, record.model
+        _refuse_other_roster(roster, record)
+        _refuse_other_head(head, first)
+    model = check_vector(model, "model")
+    kernel.fit(int(model.size))
+    context = NodeContext(node_id, kernel, swarm, head)
+    position = Position(model)
+    speaker = Speaker(context, position, journal, Outlet(kernel))
+    waiting = PendingChanges(swarm.name, head.roster) if changes is None else changes
+    waiting.settle(head.roster)
+    catching_up = CatchingUp(speaker, position, links)
+    parts = Parts(context, catching_up, speaker, journal, validator, waiting)
+    return parts, None if record is None else Resumed(record)
+
+
+def _unusable(what: str, fix: str) -> RoundError:
+    return RoundError.of("QRES-E602", "journal", what, fix)
+
+
+def _refuse_other_settings(kept: bytes, settings: SharedSettings) -> None:
+    if kept == settings.to_bytes():
+        return
+    try:
+        differences = settings.differences(SharedSettings.from_bytes(kept))
+    except WireError as error:
+        raise _unusable("the settings it was begun with cannot be read", "") from error
+    what = "it was begun with other settings: " + "; ".join(differences)
+    raise _unusable(what, "give the node the settings back, or begin a new swarm")
+
+
+def _refuse_other_roster(roster: Roster, record: Resume) -> None:
+    """The configuration may name the first members, or those of now."""
+    known = [record.head.roster, *(link.head.roster for link in record.links)]
+    said = roster.members, roster.byzantine, roster.quorum
+    if any(said == (item.members, item.byzantine, item.quorum) for item in known):
+        return
+    now = record.head.roster
+    what = f"it is of {_named(now)}, and the configuration of {_named(roster)}"
+    fix = "members are changed by `qres roster`, while the swarm runs; bring the old file back"
+    raise _unusable(what, fix)
+
+
+def _named(roster: Roster) -> str:
+    names = ", ".join(member.hex()[:8] for member in roster.members)
+    return f"{len(roster)} members ({names}), f = {roster.byzantine}, quorum {roster.quorum}"
+
+
+def _refuse_other_head(head: Head, first: Head) -> None:
+    if (head.swarm, head.settings) != (first.swarm, first.settings):
+        raise _unusable("its head is of another swarm or other settings", "")
