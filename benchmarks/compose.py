@@ -121,7 +121,7 @@ def _frames(d: int) -> tuple[bytes, bytes, bytes]:
     body = ContributionBody(1, np.ones(d, dtype=np.int32), {}, {}).to_bytes()
     made = [
         Envelope("bench", kind, 1, bytes(32), sender, n, int(NOW * 1000), payload).to_bytes()
-        for n, (kind, payload) in enumerate((("contribution", body), ("prevote", bytes(34))))
+        for n, (kind, payload) in enumerate((("contribution", body), ("choice/prevote", bytes(34))))
     ]
     return made[0], made[1], sender
 
@@ -158,7 +158,7 @@ def trust(n: int) -> dict[str, Cost]:
     plugins: dict[str, Any] = {plugin.name: plugin.instance for plugin in made.enabled}
     count = 200
     envelopes = [
-        made.sign(Envelope("bench", "prevote", 1, bytes(32), sender, n, int(NOW * 1000), bytes(34)))
+        made.sign(Envelope("bench", "choice/prevote", 1, bytes(32), sender, n, int(NOW * 1000), bytes(34)))
         for n in range(6 * count)
     ]
     batches = iter([envelopes[i : i + count] for i in range(0, len(envelopes), count)])

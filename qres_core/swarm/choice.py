@@ -103,6 +103,11 @@ class Choice(Instance):
         self._known.setdefault(value, candidate)
         return value
 
+    @property
+    def _is_open(self) -> bool:
+        """Whether the node has opened the engine's round: it goes there a moment later."""
+        return self.merger is not None and self.merger.info.number == self.engine.round
+
     def named(self) -> list[bytes]:
         """Digests of the contributions that sets in question name: they must not be forgotten."""
         return [member.digest for known in self.sets() for member in known.members]
@@ -259,7 +264,7 @@ class Choice(Instance):
             if value not in self._here and not self._collector.complete(candidate):
                 continue
             accepted: bool | None = None
-            if proposed is not None and proposed.value == value and self.merger is not None:
+            if proposed is not None and proposed.value == value and self._is_open:
                 if (number, value) in self._judged:
                     continue
                 self._judged.add((number, value))
@@ -309,7 +314,7 @@ class Choice(Instance):
     def propose_if_asked(self, now: float, fresh: Callable[[], CandidateSet | None]) -> None:
         """Propose what the engine asks for; ``fresh`` makes a set, or ``None`` for not yet."""
         asked = self._asked_for
-        if asked is None or asked.round != self.engine.round or self.certificate is not None:
+        if asked is None or not self._is_open or self.certificate is not None:
             return
         valid = self.engine.valid
         if valid is None:

@@ -30,7 +30,7 @@ from swarm_simulation.setting import Character
 if TYPE_CHECKING:
     from swarm_simulation.world import World
 
-VOTES: Final = ("prevote", "precommit")
+VOTES: Final = ("choice/prevote", "choice/precommit")
 ANSWERS: Final = ("fetched", "certificate", "snapshot", "sync", "link", "digest", "relayed")
 KEPT: Final = 400
 Said = list[tuple[float, bytes]]
@@ -87,7 +87,7 @@ class Liar:
             self._last_vote[self._world.index_of.get(envelope.sender, -1), kind] = envelope
             if len(self._votes) > KEPT:
                 del self._votes[next(iter(self._votes))]
-        elif kind.endswith("proposal"):
+        elif kind.endswith("choice/proposal"):
             self._note_set(envelope)
         elif kind.endswith("contribution"):
             self._contributions[contribution_digest(envelope)] = envelope
@@ -114,7 +114,7 @@ class Liar:
         kind = envelope.kind
         if kind.endswith(VOTES):
             frames = self._vote(envelope, frame, receiver)
-        elif kind.endswith("proposal"):
+        elif kind.endswith("choice/proposal"):
             frames = self._proposal(envelope, frame)
         elif kind.endswith("contribution"):
             frames = self._contribution(envelope, frame)
@@ -232,7 +232,7 @@ class Liar:
     def _assemble(self) -> None:
         """A lock made of votes that it heard, with its own, proposed where it may."""
         rng, (now, head) = self._rng, self._now()
-        known = [key for key in self._votes if key[0].endswith("prevote") and key[2] == head]
+        known = [key for key in self._votes if key[0].endswith("choice/prevote") and key[2] == head]
         if not known:
             return
         kind, number, _head_of, payload = key = rng.choice(known)
@@ -244,7 +244,7 @@ class Liar:
         votes.setdefault(own.sender, own)
         chosen = tuple(votes[sender] for sender in sorted(votes))
         proposal = Proposal(self._sets[digest][0], number, chosen)
-        made = self._make(_sibling(kind, "proposal"), proposal.to_bytes(), now, head)
+        made = self._make(_sibling(kind, "choice/proposal"), proposal.to_bytes(), now, head)
         for victim in self._victims():
             self._give(made, made.to_bytes(), victim)
 
@@ -255,7 +255,7 @@ class Liar:
         known = [
             key
             for key, votes in self._votes.items()
-            if key[0].endswith("precommit")
+            if key[0].endswith("choice/precommit")
             and len(votes.keys() | {self._world.ids[self._index]}) >= threshold
             and _choice(key[3]) in self._sets
         ]
@@ -287,9 +287,9 @@ class Liar:
         if machine is not None:  # it sees what the victim says
             now, head = machine.number, _head_of(machine)
         for kind, payload in (
-            ("prevote", b"\xf7"),
-            ("precommit", b"\xf7"),
-            ("proposal", b"\xf6"),
+            ("choice/prevote", b"\xf7"),
+            ("choice/precommit", b"\xf7"),
+            ("choice/proposal", b"\xf6"),
             ("snapshot", b"\x80"),
             ("certificate", b"\x01"),
             ("fetched", b"\x02"),

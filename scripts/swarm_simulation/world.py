@@ -46,7 +46,7 @@ MORE: Final = 3
 MOST_EVENTS: Final = 400_000
 """More than that without an end is a livelock."""
 DELAY: Final = 0.01
-PROMISES: Final = ("contribution", "proposal", "prevote", "precommit")
+PROMISES: Final = ("contribution", "choice/proposal", "choice/prevote", "choice/precommit")
 """What a message's kind ends with of which a node says one for a head and a round."""
 Story = Callable[[str], None]
 

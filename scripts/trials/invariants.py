@@ -12,7 +12,7 @@ import attrs
 
 Line = Mapping[str, Any]
 
-ONCE_A_ROUND: Final = ("contribution", "prevote", "precommit", "proposal")
+ONCE_A_ROUND: Final = ("contribution", "choice/prevote", "choice/precommit", "choice/proposal")
 """What an honest node says one thing of in a round."""
 
 

@@ -88,7 +88,7 @@ class Stage:
 
     def propose(self, candidate: CandidateSet, to: Sequence[int], **more: Any) -> None:
         proposal = Proposal(candidate, **more)
-        forged = self.net.forge(LIAR, "proposal", proposal.to_bytes(), number=1, model=self.model)
+        forged = self.net.forge(LIAR, "choice/proposal", proposal.to_bytes(), number=1, model=self.model)
         self.net.inject(forged, to)
 
     def vote(self, kind: str, choice: bytes | None, to: Sequence[int], number: int = 1) -> None:
@@ -132,9 +132,9 @@ def test_two_sets_to_two_halves_split_nobody(
     sets = (stage.set_of([0, 1, 2, 3]), stage.set_of([0, 1, 2]))
     for candidate, to in zip(sets, (half, rest), strict=True):
         stage.propose(candidate, to)
-        stage.vote("prevote", stage.name(candidate), to)
-        stage.vote("precommit", stage.name(candidate), [i for i in to if i in told])
-        stage.vote("precommit", None, [i for i in to if i not in told])
+        stage.vote("choice/prevote", stage.name(candidate), to)
+        stage.vote("choice/precommit", stage.name(candidate), [i for i in to if i in told])
+        stage.vote("choice/precommit", None, [i for i in to if i not in told])
     stage.goes_on()
 
 
@@ -182,8 +182,8 @@ def test_a_proposer_may_not_name_what_breaks_a_rule(harness: ModuleType, case: s
     stage = Stage(harness)
     candidate = make(stage)
     stage.propose(candidate, HONEST)
-    stage.vote("prevote", stage.name(candidate), HONEST)
-    stage.vote("precommit", stage.name(candidate), HONEST)
+    stage.vote("choice/prevote", stage.name(candidate), HONEST)
+    stage.vote("choice/precommit", stage.name(candidate), HONEST)
     stage.goes_on(without=candidate)
     assert reason in stage.refusals()
     for index in HONEST:
@@ -200,8 +200,8 @@ def test_one_contribution_cannot_be_merged_under_several_names(
     named = {i: stage.made[LIAR] if i in victims else stage.made[i] for i in range(4)}
     candidate = stage.set_of(named)
     stage.propose(candidate, HONEST)
-    stage.vote("prevote", stage.name(candidate), HONEST)
-    stage.vote("precommit", stage.name(candidate), HONEST)
+    stage.vote("choice/prevote", stage.name(candidate), HONEST)
+    stage.vote("choice/precommit", stage.name(candidate), HONEST)
     stage.net.run(seconds=0.3)
     assert stage.net.steps() == [0, 0, 0]
     stage.goes_on(without=candidate)
@@ -212,8 +212,8 @@ def test_a_contribution_of_an_old_round_cannot_pass_for_one_of_this(harness: Mod
     stage = Stage(harness)
     good = stage.set_of([0, 1, 2, 3])
     stage.propose(good, HONEST)
-    stage.vote("prevote", stage.name(good), HONEST)
-    stage.net.rule = harness.drop(kind="precommit", round={1})
+    stage.vote("choice/prevote", stage.name(good), HONEST)
+    stage.net.rule = harness.drop(kind="choice/precommit", round={1})
     assert stage.net.run(until=lambda: stage.net.machine(0).number == 2)
     gathering = stage.net.machine(0)._parts.collector.gathering
     assert gathering.get(stage.made[0]) is not None
@@ -233,7 +233,7 @@ def test_a_member_that_only_one_node_was_given_is_fetched_from_that_one(
     stage.net.run(seconds=0.01)
     candidate = stage.set_of({**stage.made, LIAR: digest})
     stage.propose(candidate, HONEST)
-    stage.vote("prevote", stage.name(candidate), HONEST)
+    stage.vote("choice/prevote", stage.name(candidate), HONEST)
     assert stage.net.run(until=lambda: min(stage.net.steps()) >= 1, seconds=5.0)
     assert not stage.net.forks(HONEST)
     for index in (0, 3):
@@ -248,7 +248,7 @@ def test_a_member_that_nobody_can_get_is_not_voted_for(harness: ModuleType) -> N
     stage = Stage(harness)
     candidate = stage.set_of({**stage.made, LIAR: b"\x99" * 32})
     stage.propose(candidate, HONEST)
-    stage.vote("prevote", stage.name(candidate), HONEST)
+    stage.vote("choice/prevote", stage.name(candidate), HONEST)
     stage.goes_on(without=candidate)
 
 
@@ -267,7 +267,7 @@ def test_a_member_with_a_bad_proof_is_not_voted_for(harness: ModuleType) -> None
     assert sorted(made) == [0, 2, 3]
     members = {**made, LIAR: contribution_digest(bad)}
     candidate = CandidateSet(1, tuple(Member(net.ids[i], members[i]) for i in range(4)))
-    forged = net.forge(LIAR, "proposal", Proposal(candidate).to_bytes(), number=1, model=model)
+    forged = net.forge(LIAR, "choice/proposal", Proposal(candidate).to_bytes(), number=1, model=model)
     net.inject(forged, HONEST)
     assert net.run(until=lambda: min(net.steps()) >= 2)
     assert not net.forks(HONEST)
@@ -289,7 +289,7 @@ def test_only_the_proposer_of_the_round_may_propose(harness: ModuleType) -> None
     candidate = CandidateSet(1, tuple(Member(net.ids[i], made[i]) for i in sorted(made)))
     forged = net.forge(
         3,
-        "proposal",
+        "choice/proposal",
         Proposal(candidate).to_bytes(),
         number=1,
         model=net.machine(0).model_digest,
@@ -308,8 +308,8 @@ def test_votes_in_another_name_do_not_count(harness: ModuleType) -> None:
     candidate = stage.set_of([0, 1, 2, 3])
     digest = stage.name(candidate)
     stage.propose(candidate, [0])
-    stage.vote("precommit", digest, [0])
-    for victim, kind in itertools.product((2, 3), ("prevote", "precommit")):
+    stage.vote("choice/precommit", digest, [0])
+    for victim, kind in itertools.product((2, 3), ("choice/prevote", "choice/precommit")):
         forged = stage.net.forge(
             victim, kind, encode_vote(digest), number=1, model=stage.model, key=LIAR
         )
@@ -325,9 +325,9 @@ def test_votes_in_another_name_do_not_count(harness: ModuleType) -> None:
 def test_a_second_vote_of_a_sender_does_not_count_and_is_evidence(harness: ModuleType) -> None:
     stage = Stage(harness)
     candidate = stage.set_of([0, 1, 2, 3])
-    stage.vote("precommit", None, HONEST)
+    stage.vote("choice/precommit", None, HONEST)
     stage.net.run(seconds=0.01)
-    stage.vote("precommit", stage.name(candidate), HONEST)
+    stage.vote("choice/precommit", stage.name(candidate), HONEST)
     stage.net.run(seconds=0.01)
     for index in HONEST:
         assert (
@@ -340,13 +340,13 @@ def test_a_second_vote_of_a_sender_does_not_count_and_is_evidence(harness: Modul
 def certificate_cases(stage: Stage) -> dict[str, Certificate]:
     candidate = stage.set_of([0, 1, 2, 3])
     digest = stage.name(candidate)
-    good = stage.votes("precommit", digest, [0, 1, 2])
+    good = stage.votes("choice/precommit", digest, [0, 1, 2])
     other = stage.name(stage.set_of([0, 1, 2]))
     forged = stage.net.forge(
-        3, "precommit", encode_vote(digest), number=1, model=stage.model, key=LIAR
+        3, "choice/precommit", encode_vote(digest), number=1, model=stage.model, key=LIAR
     )
-    again = stage.net.vote(1, "precommit", digest, number=1, model=stage.model)
-    elsewhere = stage.net.vote(2, "precommit", digest, number=1, model=bytes(32))
+    again = stage.net.vote(1, "choice/precommit", digest, number=1, model=stage.model)
+    elsewhere = stage.net.vote(2, "choice/precommit", digest, number=1, model=bytes(32))
     return {
         "genuine": Certificate(candidate, 1, good),
         "too few": Certificate(candidate, 1, good[:2]),
@@ -354,13 +354,13 @@ def certificate_cases(stage: Stage) -> dict[str, Certificate]:
         "one twice": Certificate(candidate, 1, (*good[:2], again)),
         "one twice beside a quorum": Certificate(candidate, 1, (*good, again)),
         "one forged": Certificate(candidate, 1, (*good[:2], forged)),
-        "prevotes": Certificate(candidate, 1, stage.votes("prevote", digest, [0, 1, 2])),
+        "prevotes": Certificate(candidate, 1, stage.votes("choice/prevote", digest, [0, 1, 2])),
         "of another round": Certificate(candidate, 2, good),
         "of mixed rounds": Certificate(
-            candidate, 1, (*good[:2], *stage.votes("precommit", digest, [2], number=2))
+            candidate, 1, (*good[:2], *stage.votes("choice/precommit", digest, [2], number=2))
         ),
-        "for another set": Certificate(candidate, 1, stage.votes("precommit", other, [0, 1, 2])),
-        "for nothing": Certificate(candidate, 1, stage.votes("precommit", None, [0, 1, 2])),
+        "for another set": Certificate(candidate, 1, stage.votes("choice/precommit", other, [0, 1, 2])),
+        "for nothing": Certificate(candidate, 1, stage.votes("choice/precommit", None, [0, 1, 2])),
         "for another model": Certificate(candidate, 1, (*good[:2], elsewhere)),
         "of another swarm": Certificate(
             candidate,
@@ -369,7 +369,7 @@ def certificate_cases(stage: Stage) -> dict[str, Certificate]:
                 *good[:2],
                 stage.net.forge(
                     2,
-                    "precommit",
+                    "choice/precommit",
                     encode_vote(digest),
                     number=1,
                     model=stage.model,
@@ -421,29 +421,29 @@ def test_a_certificate_proves_a_decision_or_is_refused(harness: ModuleType, case
 def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     harness: ModuleType, case: str
 ) -> None:
-    stage = Stage(harness, rule=harness.drop(kind="proposal"))
+    stage = Stage(harness, rule=harness.drop(kind="choice/proposal"))
     assert stage.net.run(until=lambda: stage.net.machine(0).number == 5)  # the liar's next turn
     target = stage.net.machine(0)
     candidate = stage.set_of([0, 1, 2, 3])
     digest = stage.name(candidate)
-    votes = stage.votes("prevote", digest, [0, 1, 2])
+    votes = stage.votes("choice/prevote", digest, [0, 1, 2])
     number = 1
     if case == "too few":
         votes = votes[:2]
     elif case == "twice":
-        votes = (*votes[:2], stage.net.vote(1, "prevote", digest, number=1, model=stage.model))
+        votes = (*votes[:2], stage.net.vote(1, "choice/prevote", digest, number=1, model=stage.model))
     elif case == "forged":
         forged = stage.net.forge(
-            3, "prevote", encode_vote(digest), number=1, model=stage.model, key=LIAR
+            3, "choice/prevote", encode_vote(digest), number=1, model=stage.model, key=LIAR
         )
         votes = (*votes[:2], forged)
     elif case == "other set":
-        votes = stage.votes("prevote", stage.name(stage.set_of([0, 1, 2])), [0, 1, 2])
+        votes = stage.votes("choice/prevote", stage.name(stage.set_of([0, 1, 2])), [0, 1, 2])
     elif case == "late":
-        votes, number = stage.votes("prevote", digest, [0, 1, 2], number=5), 5
+        votes, number = stage.votes("choice/prevote", digest, [0, 1, 2], number=5), 5
     proposal = Proposal(candidate, number, votes)
     assert target.model_digest == stage.model
-    sent = stage.net.forge(LIAR, "proposal", proposal.to_bytes(), number=5, model=stage.model)
+    sent = stage.net.forge(LIAR, "choice/proposal", proposal.to_bytes(), number=5, model=stage.model)
     before = dict(stage.net.nodes[0].refused)
     stage.net.inject(sent, [0])
     stage.net.run(seconds=0.001)
@@ -477,7 +477,7 @@ def snapshot_cases(stage: Stage, vector: Any) -> dict[str, Snapshot]:
         "another step": Snapshot(step + 1, vector, good),
         "another vector": Snapshot(step, vector + 1, good),
         "mixed parents": Snapshot(step, vector, (good[0], voucher(3, model=b"\x66" * 32))),
-        "votes": Snapshot(step, vector, (good[0], voucher(3, kind="prevote"))),
+        "votes": Snapshot(step, vector, (good[0], voucher(3, kind="choice/prevote"))),
         "another swarm": Snapshot(step, vector, (good[0], voucher(3, swarm="bed"))),
     }
 
@@ -563,7 +563,7 @@ def test_a_voucher_with_the_last_of_all_rounds_does_not_carry_a_node_there(
 def test_a_round_number_out_of_reach_carries_nobody_away(harness: ModuleType) -> None:
     stage = Stage(harness)
     for number in (1000, 2**62, 2**63 - 1):
-        stage.vote("prevote", None, HONEST, number=number)
+        stage.vote("choice/prevote", None, HONEST, number=number)
     stage.net.run(seconds=0.1)
     assert {stage.net.machine(index).number for index in HONEST} == {1}
     stage.goes_on()
@@ -595,7 +595,7 @@ def test_a_liar_with_many_faces_cannot_keep_a_node_from_the_agreed_one(
     stage.net.run(seconds=0.01)
     candidate = stage.set_of({**stage.made, LIAR: digest})
     stage.propose(candidate, HONEST)
-    stage.vote("prevote", stage.name(candidate), HONEST)
+    stage.vote("choice/prevote", stage.name(candidate), HONEST)
     assert stage.net.run(until=lambda: min(stage.net.steps()) >= 1, seconds=5.0)
     for index in HONEST:
         assert stage.net.nodes[index].ended[0].outcome.status is RoundStatus.CLOSED
@@ -614,9 +614,9 @@ def test_a_certificate_from_one_who_gives_no_contributions_does_not_block_a_node
     digest = stage.name(candidate)
     stage.net.rule = harness.drop(receiver=3)
     stage.propose(candidate, [0, 2])
-    stage.vote("prevote", digest, [0, 2])
-    stage.vote("precommit", digest, [0, 2])
-    votes = stage.votes("precommit", digest, [0, 1, 2])
+    stage.vote("choice/prevote", digest, [0, 2])
+    stage.vote("choice/precommit", digest, [0, 2])
+    votes = stage.votes("choice/precommit", digest, [0, 1, 2])
     proof = Certificate(candidate, 1, votes).to_bytes()
     stage.net.inject(stage.net.forge(LIAR, "certificate", proof, number=1, model=stage.model), [3])
     stage.net.run(seconds=0.2)
@@ -638,7 +638,7 @@ def test_a_liar_who_claims_to_be_ahead_does_not_keep_a_node_from_asking_others(
     assert net.run(until=lambda: min(net.steps([0, 1, 2])) >= 3, seconds=60.0)
     number = net.machine(3).number
     for ahead in range(20):
-        lie = net.forge(LIAR, "prevote", b"\xf6", number=number + ahead, model=b"\x77" * 32)
+        lie = net.forge(LIAR, "choice/prevote", b"\xf6", number=number + ahead, model=b"\x77" * 32)
         net.inject(lie, [3])
     net.run(seconds=0.1)
     net.rule = harness.drop(sender=LIAR)
@@ -686,9 +686,9 @@ def test_messages_of_rounds_and_models_to_come_are_kept_in_bounds(harness: Modul
     rng = random.Random(1)
     frames: list[Envelope] = []
     for number in range(2, 500):
-        frames.append(stage.net.vote(LIAR, "prevote", None, number=number, model=stage.model))
+        frames.append(stage.net.vote(LIAR, "choice/prevote", None, number=number, model=stage.model))
         junk = rng.randbytes(32)
-        frames.append(stage.net.vote(LIAR, "prevote", None, number=number, model=junk))
+        frames.append(stage.net.vote(LIAR, "choice/prevote", None, number=number, model=junk))
         says = canonical.dumps(rng.randbytes(32))
         frames.append(stage.net.forge(LIAR, "digest", says, number=number, model=junk))
     for frame in frames:
@@ -705,9 +705,9 @@ def test_messages_of_rounds_and_models_to_come_are_kept_in_bounds(harness: Modul
 
 KINDS = (
     "contribution",
-    "proposal",
-    "prevote",
-    "precommit",
+    "choice/proposal",
+    "choice/prevote",
+    "choice/precommit",
     "certificate",
     "digest",
     "fetch",

@@ -23,7 +23,7 @@ def start(step: int, sequence: int) -> Line:
 
 def took(sequence: int, sender: str = B, **more: Any) -> Line:
     line = {"kind": "took", "sender": sender, "sequence": sequence, "message": f"m{sequence}"}
-    return {**line, "says": "prevote", "round": sequence, "payload": "p", **more}
+    return {**line, "says": "choice/prevote", "round": sequence, "payload": "p", **more}
 
 
 def bans(*banned: str) -> Line:

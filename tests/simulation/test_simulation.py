@@ -154,7 +154,7 @@ def test_blame_that_falls_on_an_honest_node_is_seen(monkeypatch: pytest.MonkeyPa
         node, victim = world.nodes[0], world.nodes[2]
         if node.kernel is None:
             return  # not born yet
-        made = self._make("prevote", b"\xf7", *self._now())
+        made = self._make("choice/prevote", b"\xf7", *self._now())
         stolen = node.kernel.sign(attrs.evolve(made, sender=node.node_id))
         world.carry(node, victim, stolen.to_bytes(), stolen)
 

@@ -36,18 +36,15 @@ AUTHORITY_NAME: Final = "QRES swarm CA"
 ROLE_OF_KIND: Final[Mapping[str, str]] = MappingProxyType(
     {
         "contribution": TRAIN,
-        "proposal": AGGREGATE,
-        "prevote": AGGREGATE,
-        "precommit": AGGREGATE,
-        "certificate": AGGREGATE,
-        "digest": AGGREGATE,
-        "snapshot": AGGREGATE,
         "choice/proposal": AGGREGATE,
         "choice/prevote": AGGREGATE,
         "choice/precommit": AGGREGATE,
+        "choice/lock": AGGREGATE,
+        "certificate": AGGREGATE,
         "outcome/proposal": AGGREGATE,
         "outcome/prevote": AGGREGATE,
         "outcome/precommit": AGGREGATE,
+        "outcome/lock": AGGREGATE,
         "roster/change": AGGREGATE,
     }
 )

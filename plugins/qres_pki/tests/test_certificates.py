@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 NOW = 1_700_000_000
-KINDS = ("proposal", "prevote", "precommit", "certificate", "digest", "snapshot")
+KINDS = ("choice/proposal", "choice/prevote", "choice/precommit", "certificate", "digest", "snapshot")
 
 
 def refused(verdict: Verdict, reason: str, blame: Blame = Blame.LINK) -> None:
@@ -270,7 +270,7 @@ def test_a_role_nobody_knows_grants_nothing(swarm: Any) -> None:
     names = [f"did:qres:{swarm.b.hex()}", "urn:qres:role:admin", "urn:qres:train"]
     value = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name) for name in names])
     odd = swarm.odd(swarm.b, add=[(value, False)])
-    for kind in ("contribution", "prevote", "sync"):
+    for kind in ("contribution", "choice/prevote", "sync"):
         refused(swarm.ask(plugin, swarm.b, odd, kind=kind), "role-missing")
     refused(plugin.admit(swarm.b, odd), "role-missing")
 

@@ -214,7 +214,7 @@ def test_votes_prove_what_they_proved_whatever_becomes_of_the_certificate(
         swarm.issue(key, start=START - DAY, days=30 if key != VICTIM else 2)
     here, victim = kernel_of(0, **swarm.options()), kernel_of(3, **swarm.options())
     vote = victim.sign(
-        make_envelope(sender=VICTIM, kind="prevote", swarm="testing", payload=b"digest")
+        make_envelope(sender=VICTIM, kind="choice/prevote", swarm="testing", payload=b"digest")
     )
     now = float(START + 1)
     assert here.authentic(vote, now)

@@ -53,7 +53,7 @@ SAMPLE = Envelope(
 )
 COVERED: dict[str, Any] = {
     "swarm": "ward-8",
-    "kind": "proposal",
+    "kind": "choice/proposal",
     "round": 6,
     "head": b"\x12" * 32,
     "sender": b"\x23" * 32,

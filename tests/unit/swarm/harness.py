@@ -46,6 +46,7 @@ from qres_core.contract import canonical
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.effects import Broadcast, Diverged, Effect, RoundEnded, SendTo, Train
 from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 from qres_core.swarm.mean import Mean, weighted_mean
@@ -298,36 +299,69 @@ class Notebook:
     """A journal whose entries outlive the machine that made them."""
 
     model: Vector | None = None
-    step: int = 0
-    model_round: int = 0
+    head: Head | None = None
+    links: tuple[Link, ...] = ()
+    settings: bytes = b""
     lock: JournalEntry | None = None
-    handover: JournalEntry | None = None
+    chosen: JournalEntry | None = None
+    outcome_lock: bytes | None = None
     votes: list[tuple[int, str, bytes | None]] = attrs.field(factory=list)
+    ballots: dict[tuple[int, str], bytes] = attrs.field(factory=dict)
     models: dict[int, bytes] = attrs.field(factory=dict)
+    heads: dict[int, bytes] = attrs.field(factory=dict)
     next_sequence: int = 0
     initial: Vector | None = None
 
+    @property
+    def step(self) -> int:
+        return 0 if self.head is None else self.head.step
+
+    def begin(self, head: Head, settings: bytes) -> bytes:
+        if self.head is None:
+            self.head, self.settings = head, settings
+        return self.settings
+
     def resume(self) -> Resume | None:
-        if not self.votes and self.model is None:
-            return None
+        assert self.head is not None
         model = self.initial if self.model is None else self.model
         assert model is not None
         last = max((number for number, _kind, _choice in self.votes), default=0)
-        return Resume(model, self.step, self.model_round, last, self.lock, self.handover)
+        if not last and self.model is None and not self.links:
+            return None
+        said = tuple((number, kind, choice) for (number, kind), choice in self.ballots.items())
+        attempt = max((number for number, _kind in self.ballots), default=0)
+        return Resume(
+            self.head, model, self.links, last, self.lock, self.chosen, attempt, said,
+            self.outcome_lock,
+        )  # fmt: skip
 
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
-        self.votes.append((round_number, kind, choice))
+        if kind.startswith("outcome/"):
+            assert choice is not None
+            assert self.ballots.setdefault((round_number, kind), choice) == choice
+        else:
+            self.votes.append((round_number, kind, choice))
 
     def record_lock(self, lock: JournalEntry | None) -> None:
         self.lock = lock
 
-    def record_model(
-        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
-    ) -> None:
-        self.handover = handover
-        digest = model_digest(model, step)
-        assert self.models.setdefault(step, digest) == digest
-        self.model, self.step, self.model_round, self.lock = model, step, round_number, None
+    def record_outcome_lock(self, lock: bytes) -> None:
+        self.outcome_lock = lock
+
+    def record_chosen(self, chosen: JournalEntry) -> None:
+        self.chosen = chosen
+
+    def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
+        self.head = head = links[-1].next
+        assert self.heads.setdefault(head.height, head.digest) == head.digest
+        if model is not None:
+            assert model_digest(model, head.step) == head.model
+            assert self.models.setdefault(head.step, head.model) == head.model
+            self.model = model
+        kept = (link for link in self.links if link.chosen.change is not None)
+        self.links = (*kept, *links)
+        self.lock = self.chosen = self.outcome_lock = None
+        self.ballots = {}
 
     def reserve_sequence(self) -> int:
         first = self.next_sequence
@@ -640,7 +674,7 @@ class Net:
 
 
 def drop(**matching: object) -> Rule:
-    """Drops the messages whose properties match: ``drop(kind="prevote", receiver=2)``."""
+    """Drops the messages whose properties match: ``drop(kind="choice/prevote", receiver=2)``."""
 
     def rule(message: Message) -> Arrivals | None:
         for name, value in matching.items():
@@ -727,7 +761,7 @@ class Chaos:
             vector = body.vector + np.int32(self.rng.randrange(4))
             payload = ContributionBody(body.weight, vector, body.proofs).to_bytes()
             return [self.again(envelope, payload)]
-        if envelope.kind == "proposal" and how in ("split proposals", "equivocate"):
+        if envelope.kind == "choice/proposal" and how in ("split proposals", "equivocate"):
             proposal = Proposal.from_bytes(envelope.payload, len(self.net.nodes))
             members = list(proposal.candidate.members)
             del members[self.rng.randrange(len(members))]
@@ -740,7 +774,7 @@ class Chaos:
                 )
                 frames = [message.frame, self.again(envelope, split.to_bytes())]
                 return [self.rng.choice(frames)]
-        if envelope.kind in ("prevote", "precommit"):
+        if envelope.kind in ("choice/prevote", "choice/precommit"):
             choice = decode_vote(envelope.payload)
             if choice is not None and choice not in self.choices:
                 self.choices.append(choice)

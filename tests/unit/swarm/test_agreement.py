@@ -21,7 +21,7 @@ A, B = b"\xaa" * 32, b"\xbb" * 32
 
 def vote(sender: int, choice: bytes | None, **changes: Any) -> Envelope:
     envelope = Envelope(
-        "ward", "prevote", 3, MODEL, bytes([sender]) * 32, sender, 0, encode_vote(choice)
+        "ward", "choice/prevote", 3, MODEL, bytes([sender]) * 32, sender, 0, encode_vote(choice)
     )
     return attrs.evolve(envelope, **changes)
 
@@ -163,7 +163,7 @@ class TestIsQuorum:
     votes = tuple(vote(sender, A) for sender in (1, 2, 3))
 
     def check(self, votes: tuple[Envelope, ...], threshold: int = 3) -> bool:
-        return is_quorum(votes, threshold, kind="prevote", round_number=3, model=MODEL)
+        return is_quorum(votes, threshold, kind="choice/prevote", round_number=3, model=MODEL)
 
     def test_takes_a_quorum(self) -> None:
         assert self.check(self.votes)
@@ -178,7 +178,7 @@ class TestIsQuorum:
         assert not self.check((*self.votes, vote(2, A, sequence=99)))
 
     @pytest.mark.parametrize(
-        "changes", [{"kind": "precommit"}, {"round": 4}, {"model_digest": b"\x06" * 32}]
+        "changes", [{"kind": "choice/precommit"}, {"round": 4}, {"model_digest": b"\x06" * 32}]
     )
     def test_refuses_a_vote_about_something_else(self, changes: dict[str, Any]) -> None:
         assert not self.check((*self.votes[:2], vote(3, A, **changes)))

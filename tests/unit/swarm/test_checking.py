@@ -162,7 +162,7 @@ def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleTy
     )
     payload = Proposal(CandidateSet(1, chosen)).to_bytes()
     model = net.machine(0).model_digest
-    net.inject(net.forge(1, "proposal", payload, number=1, model=model), [0, 2, 3])
+    net.inject(net.forge(1, "choice/proposal", payload, number=1, model=model), [0, 2, 3])
     assert net.run(until=lambda: min(net.steps([0, 2, 3])) >= 1)
     for index in (0, 2, 3):
         assert members(net, index) == [0, 2, 3]
@@ -279,7 +279,7 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
 
     net.start()
     contribute(1)
-    assert net.run(until=lambda: any(frame.kind == "proposal" for frame in net.sent))
+    assert net.run(until=lambda: any(frame.kind == "choice/proposal" for frame in net.sent))
     net.rule = harness.drop(kind="attestation", receiver=waits)
     late = contribute(10**6, good=good)
     assert net.run(until=lambda: min(net.steps(range(6))) >= 1)

@@ -350,7 +350,7 @@ def test_a_quoted_message_is_opened_as_its_author_signed_it(make_net: Callable[.
         {"model": bytes(32)},
         {"swarm": "elsewhere"},
         {"kind": "dialogue/other/0"},
-        {"kind": "prevote"},
+        {"kind": "choice/prevote"},
         {"kind": "dialogue/talk/0/9"},
         {"key": 2},
     ],
@@ -489,7 +489,7 @@ def test_a_forged_message_among_true_ones_is_left_out(make_net: Callable[..., An
 
 
 @pytest.mark.parametrize(
-    "change", [{"number": 7}, {"model": bytes(32)}, {"swarm": "elsewhere"}, {"kind": "prevote"}]
+    "change", [{"number": 7}, {"model": bytes(32)}, {"swarm": "elsewhere"}, {"kind": "choice/prevote"}]
 )
 def test_what_was_said_elsewhere_is_not_handed_on_as_said_here(
     make_net: Callable[..., Any], change: dict[str, Any]
@@ -793,7 +793,7 @@ def test_messages_of_the_round_that_a_set_was_made_in_are_given_in_a_later_one(
     monkeypatch.setattr(room, "KEPT_ROUNDS", kept)
 
     def rule(message: Any) -> Any:
-        lost = message.round == 1 and message.kind == "precommit"
+        lost = message.round == 1 and message.kind == "choice/precommit"
         deaf = message.kind == "dialogue/talk/0" or (
             message.kind == RELAYED and message.now < harness.START + 9
         )
@@ -869,7 +869,7 @@ def test_kinds_come_back_as_they_were(step: int, rank: int | None, body: bytes) 
         "dialogue/talk/0/01",
         "dialogue/talk/0/999999",
         "dialogue/talk/0/0/0",
-        "prevote",
+        "choice/prevote",
         "other/talk/0",
     ],
 )

@@ -49,7 +49,7 @@ thorough = settings(deadline=None, max_examples=150)
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "contribution": lambda payload: ContributionBody.from_bytes(payload, DIMENSION),
-    "proposal": lambda payload: Proposal.from_bytes(payload, NODES),
+    "choice/proposal": lambda payload: Proposal.from_bytes(payload, NODES),
     "certificate": lambda payload: Certificate.from_bytes(payload, NODES),
     "snapshot": lambda payload: Snapshot.from_bytes(payload, NODES, DIMENSION),
     "vote": decode_vote,
@@ -67,7 +67,7 @@ octets32 = st.binary(min_size=32, max_size=32)
 envelopes = st.builds(
     Envelope,
     st.just("ward"),
-    st.sampled_from(["prevote", "precommit", "digest", "contribution"]),
+    st.sampled_from(["choice/prevote", "choice/precommit", "digest", "contribution"]),
     st.integers(0, U63),
     octets32,
     octets32,
@@ -259,7 +259,7 @@ def test_well_formed_values_of_other_shapes_never_break_a_decoder(kind: str, tre
 
 
 SET = CandidateSet(1, (Member(b"\x01" * 32, b"\x02" * 32), Member(b"\x03" * 32, b"\x04" * 32, 9)))
-VOTE = Envelope("ward", "precommit", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"\xf6")
+VOTE = Envelope("ward", "choice/precommit", 1, b"\x05" * 32, b"\x06" * 32, 7, 8, b"\xf6")
 SAMPLES: dict[str, bytes] = {
     "enough": encode_enough(7, b"\x05" * 32),
     "stop": encode_stop([VOTE]),
@@ -269,7 +269,7 @@ SAMPLES: dict[str, bytes] = {
         {"p": b"x"},
         {"p": Companion.of([3, 6], 7), "q": Companion(b"open")},
     ).to_bytes(),
-    "proposal": Proposal(SET, 1, (VOTE,)).to_bytes(),
+    "choice/proposal": Proposal(SET, 1, (VOTE,)).to_bytes(),
     "certificate": Certificate(SET, 1, (VOTE,)).to_bytes(),
     "snapshot": Snapshot(1, np.zeros(DIMENSION, np.int32), (VOTE,)).to_bytes(),
     "vote": encode_vote(b"\x07" * 32),
@@ -371,7 +371,7 @@ BAD_SETS = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["proposal", "certificate"])
+@pytest.mark.parametrize("kind", ["choice/proposal", "certificate"])
 @pytest.mark.parametrize(("raw", "field"), BAD_SETS)
 def test_each_field_of_a_set_is_checked(kind: str, raw: Any, field: str) -> None:
     with pytest.raises(WireError) as caught:
@@ -382,10 +382,10 @@ def test_each_field_of_a_set_is_checked(kind: str, raw: Any, field: str) -> None
 @pytest.mark.parametrize(
     ("kind", "value", "field"),
     [
-        ("proposal", [[1, [MEMBER]], -1, []], "proposal.lock_round"),
-        ("proposal", [[1, [MEMBER]], 2**63, []], "proposal.lock_round"),
-        ("proposal", [[1, [MEMBER]], 0, [b""] * (NODES + 1)], "proposal.prevotes"),
-        ("proposal", [[1, [MEMBER]], 0, [1]], "proposal.prevotes"),
+        ("choice/proposal", [[1, [MEMBER]], -1, []], "proposal.lock_round"),
+        ("choice/proposal", [[1, [MEMBER]], 2**63, []], "proposal.lock_round"),
+        ("choice/proposal", [[1, [MEMBER]], 0, [b""] * (NODES + 1)], "proposal.prevotes"),
+        ("choice/proposal", [[1, [MEMBER]], 0, [1]], "proposal.prevotes"),
         ("certificate", [[1, [MEMBER]], 0, []], "certificate.round"),
         ("certificate", [[1, [MEMBER]], 1, [None]], "certificate.precommits"),
         ("certificate", [[1, [MEMBER]], 1, [b""] * (NODES + 1)], "certificate.precommits"),

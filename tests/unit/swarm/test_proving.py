@@ -64,13 +64,13 @@ def authentic(harness: ModuleType) -> Callable[[Envelope], bool]:
     return lambda envelope: harness.sign(envelope.sender, envelope).auth == envelope.auth
 
 
-VOTES = ("prevote", "precommit")
+VOTES = ("choice/prevote", "choice/precommit")
 CONFLICTS: dict[str, tuple[str, bytes, bytes]] = {
     "contributions": ("contribution", b"first", b"second"),
-    "sets": ("proposal", proposal(seed=1), proposal(seed=2)),
-    "sizes of a set": ("proposal", proposal(3), proposal(4)),
+    "sets": ("choice/proposal", proposal(seed=1), proposal(seed=2)),
+    "sizes of a set": ("choice/proposal", proposal(3), proposal(4)),
     "standings": (
-        "proposal",
+        "choice/proposal",
         proposal(),
         Proposal(
             CandidateSet(ROUND, (*members(2), attrs.evolve(members()[2], standing=1)))
@@ -80,16 +80,16 @@ CONFLICTS: dict[str, tuple[str, bytes, bytes]] = {
     **{f"{kind} and nil": (kind, encode_vote(HEAD), encode_vote(None)) for kind in VOTES},
 }
 FLAWS: dict[str, tuple[Fault, str, bytes]] = {
-    "below quorum": (Fault.SET_BELOW_QUORUM, "proposal", proposal(2)),
-    "stranger": (Fault.SET_NAMES_STRANGER, "proposal", stranger()),
+    "below quorum": (Fault.SET_BELOW_QUORUM, "choice/proposal", proposal(2)),
+    "stranger": (Fault.SET_NAMES_STRANGER, "choice/proposal", stranger()),
     "fresh set of an earlier round": (
-        Fault.SET_OF_OTHER_ROUND, "proposal", proposal(origin=ROUND - 1),
+        Fault.SET_OF_OTHER_ROUND, "choice/proposal", proposal(origin=ROUND - 1),
     ),
-    "lock of a later round": (Fault.SET_OF_OTHER_ROUND, "proposal", proposal(lock_round=ROUND)),
+    "lock of a later round": (Fault.SET_OF_OTHER_ROUND, "choice/proposal", proposal(lock_round=ROUND)),
     "set made after its lock": (
-        Fault.SET_OF_OTHER_ROUND, "proposal", proposal(origin=ROUND - 1, lock_round=ROUND - 2),
+        Fault.SET_OF_OTHER_ROUND, "choice/proposal", proposal(origin=ROUND - 1, lock_round=ROUND - 2),
     ),
-    "malformed proposal": (Fault.MALFORMED_PAYLOAD, "proposal", b"\xff"),
+    "malformed proposal": (Fault.MALFORMED_PAYLOAD, "choice/proposal", b"\xff"),
     **{f"malformed {kind}": (Fault.MALFORMED_PAYLOAD, kind, canonical.dumps(7)) for kind in VOTES},
 }  # fmt: skip
 ALTERED: dict[str, Any] = {
@@ -108,7 +108,7 @@ def items(make: Callable[..., Envelope]) -> Iterator[Misbehaviour]:
         yield Misbehaviour.of(Fault.EQUIVOCATION, *(make(kind, payload) for payload in payloads))
     for fault, kind, payload in FLAWS.values():
         yield Misbehaviour.of(fault, make(kind, payload))
-    yield Misbehaviour.of(Fault.NOT_THE_PROPOSER, make("proposal", proposal(), sender=IDS[0]))
+    yield Misbehaviour.of(Fault.NOT_THE_PROPOSER, make("choice/proposal", proposal(), sender=IDS[0]))
 
 
 def decoded(value: object) -> Any:
@@ -150,7 +150,7 @@ def test_a_proposal_of_another_proposers_round_proves_it(
     make: Callable[..., Envelope], authentic: Callable[[Envelope], bool]
 ) -> None:
     for sender in IDS:
-        message = make("proposal", proposal(), sender=sender)
+        message = make("choice/proposal", proposal(), sender=sender)
         item = Misbehaviour.of(Fault.NOT_THE_PROPOSER, message)
         assert proves(item, PREMISES, authentic) is (sender != LIAR)
 
@@ -165,11 +165,11 @@ def test_every_transferable_fault_is_proven_by_somebody(make: Callable[..., Enve
 
 
 def test_what_is_said_again_is_no_conflict(make: Callable[..., Envelope]) -> None:
-    votes = [make("prevote", encode_vote(HEAD), sender=sender, round=2) for sender in IDS]
+    votes = [make("choice/prevote", encode_vote(HEAD), sender=sender, round=2) for sender in IDS]
     said = [proposal(origin=2, lock_round=2, prevotes=tuple(chosen)) for chosen in
             (votes[:3], votes[1:])]  # fmt: skip
     for kind, first, second in [
-        ("proposal", *said),
+        ("choice/proposal", *said),
         ("contribution", b"update", b"update"),
         *((kind, encode_vote(choice), encode_vote(choice)) for kind in VOTES
           for choice in (None, HEAD)),
@@ -196,8 +196,8 @@ def test_two_kinds_two_senders_and_kinds_that_may_be_sent_often_are_no_conflict(
     make: Callable[..., Envelope],
 ) -> None:
     vote, nil = encode_vote(HEAD), encode_vote(None)
-    assert conflict(make("prevote", vote), make("precommit", nil), NODES) is None
-    assert conflict(make("prevote", vote), make("prevote", nil, sender=IDS[0]), NODES) is None
+    assert conflict(make("choice/prevote", vote), make("choice/precommit", nil), NODES) is None
+    assert conflict(make("choice/prevote", vote), make("choice/prevote", nil, sender=IDS[0]), NODES) is None
     for kind in ("fetch", "digest", "dialogue/secagg/1", "certificate", "attestation"):
         assert conflict(make(kind, b"first"), make(kind, b"second"), NODES) is None
         assert flaws(make(kind, b"\xff"), PREMISES) == ()
@@ -205,9 +205,9 @@ def test_two_kinds_two_senders_and_kinds_that_may_be_sent_often_are_no_conflict(
 
 def test_a_sound_message_has_no_flaw(make: Callable[..., Envelope]) -> None:
     for kind, payload in [
-        ("proposal", proposal(3)),
-        ("proposal", proposal(4, origin=2, lock_round=2)),
-        ("proposal", proposal(4, origin=2, lock_round=ROUND - 1)),
+        ("choice/proposal", proposal(3)),
+        ("choice/proposal", proposal(4, origin=2, lock_round=2)),
+        ("choice/proposal", proposal(4, origin=2, lock_round=ROUND - 1)),
         *((kind, encode_vote(choice)) for kind in VOTES for choice in (None, HEAD)),
         ("contribution", b"whatever it is"),
     ]:
@@ -375,8 +375,8 @@ def test_what_goes_in_comes_out_and_two_of_one_content_are_equal(
 
 
 def test_other_forms_are_refused_by_one_error(make: Callable[..., Envelope]) -> None:
-    vote, nil = make("prevote", encode_vote(HEAD)), make("prevote", encode_vote(None))
-    foreign = make("prevote", encode_vote(None), sender=IDS[0])
+    vote, nil = make("choice/prevote", encode_vote(HEAD)), make("choice/prevote", encode_vote(None))
+    foreign = make("choice/prevote", encode_vote(None), sender=IDS[0])
     two = sorted([vote, nil], key=lambda m: m.signing_digest)
     good, bad = [m.to_bytes() for m in two], Fault.MALFORMED_PAYLOAD.value
     large = make("contribution", bytes(QUOTED_BYTES))
@@ -417,7 +417,7 @@ def test_whatever_comes_is_a_value_or_one_error(value: object) -> None:
 
 def against(make: Callable[..., Envelope], sender: NodeId, extra: int = 0) -> Misbehaviour:
     return Misbehaviour.of(
-        Fault.MALFORMED_PAYLOAD, make("prevote", b"\xff" + bytes(extra), sender=sender)
+        Fault.MALFORMED_PAYLOAD, make("choice/prevote", b"\xff" + bytes(extra), sender=sender)
     )
 
 

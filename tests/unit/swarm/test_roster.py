@@ -299,7 +299,7 @@ def test_signatures_of_something_else_are_refused() -> None:
         signature(other, node(1)),
         attrs.evolve(signature(change, node(1)), sequence=1),
         attrs.evolve(signature(change, node(1)), round=1),
-        attrs.evolve(signature(change, node(1)), kind="prevote"),
+        attrs.evolve(signature(change, node(1)), kind="choice/prevote"),
         attrs.evolve(signature(change, node(1)), swarm="other"),
     ]
     for message in wrong:

@@ -60,7 +60,7 @@ def votes_of(net: Any, index: int) -> dict[tuple[str, int, bytes], set[bytes | N
     """What a node voted for, by kind, round and model."""
     votes: dict[tuple[str, int, bytes], set[bytes | None]] = {}
     for message in net.sent:
-        if message.sender == index and message.kind in ("prevote", "precommit"):
+        if message.sender == index and message.kind in ("choice/prevote", "choice/precommit"):
             envelope = message.envelope
             key = envelope.kind, envelope.round, envelope.head
             votes.setdefault(key, set()).add(decode_vote(envelope.payload))
@@ -96,7 +96,7 @@ def test_a_coordinator_proposes_every_round(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, options={"topology": "coordinator"})
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 3)
-    assert {message.sender for message in net.sent if message.kind == "proposal"} == {0}
+    assert {message.sender for message in net.sent if message.kind == "choice/proposal"} == {0}
 
 
 def test_every_round_is_opened_once_and_closed_once(harness: ModuleType) -> None:
@@ -145,7 +145,7 @@ def test_below_quorum_nothing_changes_and_the_next_proposer_tries(harness: Modul
         assert np.array_equal(first.model, net.initial)
     assert net.digests() == before
     assert net.run(until=lambda: min(net.steps()) >= 1)
-    proposals = [m for m in net.sent if m.kind == "proposal"]
+    proposals = [m for m in net.sent if m.kind == "choice/proposal"]
     assert {(m.sender, m.round) for m in proposals} == {(2, 2)}
 
 
@@ -386,9 +386,9 @@ def test_a_member_is_fetched_from_others_where_the_proposer_does_not_answer(
 
 def one_decides_alone(message: Any) -> Any:
     """Node 0 alone gets the precommits of round 1, and is not heard again before 1010."""
-    if message.kind == "precommit" and message.round == 1 and message.receiver != 0:
+    if message.kind == "choice/precommit" and message.round == 1 and message.receiver != 0:
         return ()
-    said = message.kind in ("contribution", "prevote") and message.round == 1
+    said = message.kind in ("contribution", "choice/prevote") and message.round == 1
     if message.sender == 0 and not said and message.now < 1010.0:
         return ()
     return None
@@ -430,7 +430,7 @@ def test_a_locked_node_refuses_a_fresh_set_and_an_unlocked_one_takes_the_old(
     harness: ModuleType,
 ) -> None:
     def rule(message: Any) -> Any:
-        if message.kind == "prevote" and message.round == 1 and message.receiver == 2:
+        if message.kind == "choice/prevote" and message.round == 1 and message.receiver == 2:
             return ()  # node 2 does not see the quorum: it does not lock, and precommits nil
         return one_decides_alone(message)
 
@@ -439,11 +439,11 @@ def test_a_locked_node_refuses_a_fresh_set_and_an_unlocked_one_takes_the_old(
     net.run(seconds=9.0)
     assert min(net.steps()) >= 1
     assert not net.forks()
-    fresh = [m for m in net.sent if m.kind == "proposal" and m.round == 2]
+    fresh = [m for m in net.sent if m.kind == "choice/proposal" and m.round == 2]
     assert fresh  # node 2 proposed a set of its own, in vain
     model = fresh[0].envelope.head
     for locked in (1, 3):
-        assert votes_of(net, locked)["prevote", 2, model] == {None}
+        assert votes_of(net, locked)["choice/prevote", 2, model] == {None}
     first = next(e for e in net.nodes[2].ended if e.outcome.status is RoundStatus.CLOSED)
     assert first.outcome.round_info.number == 3  # node 3 proposed the locked set again
 
@@ -454,9 +454,9 @@ def test_a_set_dropped_with_its_round_can_be_fetched_again(harness: ModuleType) 
     def rule(message: Any) -> Any:
         if message.round != 1:
             return None
-        if message.kind == "prevote" and message.receiver == 2:
+        if message.kind == "choice/prevote" and message.receiver == 2:
             return ()
-        return () if message.kind == "precommit" else None
+        return () if message.kind == "choice/precommit" else None
 
     net = harness.Net(4, byzantine=1, puppets=(3,), rule=rule)
     net.start()
@@ -622,7 +622,7 @@ def test_a_node_whose_merge_differs_stops_and_the_others_go_on(harness: ModuleTy
 
 
 def test_a_restarted_node_never_votes_in_an_old_round_again(harness: ModuleType) -> None:
-    net = harness.Net(4, byzantine=1, rule=harness.drop(kind="precommit", round={1}))
+    net = harness.Net(4, byzantine=1, rule=harness.drop(kind="choice/precommit", round={1}))
     net.start()
     assert net.run(until=lambda: bool(net.nodes[2].notebook.votes))
     voted = max(number for number, _kind, _choice in net.nodes[2].notebook.votes)
@@ -641,7 +641,7 @@ def test_a_restarted_node_does_not_contribute_twice_to_a_round(harness: ModuleTy
         vector = harness.distinct_update(index, info).vector + lives[index]
         return Update(vector.astype(np.int32))
 
-    net = harness.Net(4, byzantine=1, train=train, rule=harness.drop(kind="proposal", round={1}))
+    net = harness.Net(4, byzantine=1, train=train, rule=harness.drop(kind="choice/proposal", round={1}))
     net.start()
     assert net.run(until=lambda: any(m.kind == "contribution" and m.sender == 2 for m in net.sent))
     lives[2] = 1
@@ -921,7 +921,7 @@ def test_a_dialogue_is_told_contributions_that_came_after_the_certificate(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def rule(message: Any) -> Any:
-        hidden = {"contribution", "proposal", "prevote", "precommit"}
+        hidden = {"contribution", "choice/proposal", "choice/prevote", "choice/precommit"}
         lost = message.round == 1 and message.receiver == 3 and message.kind in hidden
         return () if lost else None
 
@@ -939,7 +939,7 @@ def test_a_dialogue_is_told_in_which_round_a_locked_set_was_made(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness.Talk, "script", staticmethod(Listener))
-    lost = harness.drop(kind="precommit", round={1})
+    lost = harness.drop(kind="choice/precommit", round={1})
     net = harness.Net(4, byzantine=1, rule=lost, plugins={"talk": {}})
     net.start()
     assert net.run(until=lambda: min(net.steps()) >= 1)
@@ -1000,7 +1000,7 @@ def test_a_message_that_breaks_a_dialogue_breaks_nothing_else(
 
 def test_the_toy_of_the_harness_refuses_forgery(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1)
-    forged = net.forge(0, "prevote", b"\xf6", number=1, model=bytes(32), key=1)
+    forged = net.forge(0, "choice/prevote", b"\xf6", number=1, model=bytes(32), key=1)
     mac = net.nodes[0].plugin("mac")
     assert mac.authenticate(forged).blame is Blame.LINK
     assert mac.authenticate(harness.sign(net.ids[0], forged)) is ACCEPT
@@ -1283,7 +1283,7 @@ def test_a_stop_that_is_not_proven_stops_nobody(harness: ModuleType) -> None:
     assert not stop(enough(1), enough(3), enough(3))
     assert not stop(enough(1), enough(3), enough(2, key=3))  # not signed by node 2
     assert not stop(enough(1), enough(3), enough(2, goal=other))  # said in an earlier life
-    assert not stop(enough(1), enough(3), enough(2, kind="prevote"))
+    assert not stop(enough(1), enough(3), enough(2, kind="choice/prevote"))
     assert net.nodes[0].refused["unproven-stop"] == 6
     net.inject(enough(2, goal=other), [0])
     net.run(seconds=0.1)

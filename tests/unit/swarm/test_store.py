@@ -49,7 +49,7 @@ def plain(record: JournalEntry | None) -> tuple[bytes, list[bytes]] | None:
     )
 
 
-LOCK = JournalEntry(b"proposal", (message(2), message(3)))
+LOCK = JournalEntry(b"choice/proposal", (message(2), message(3)))
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def filled(tmp_path: Path) -> Path:
     """A folder whose store holds a model, votes and a lock."""
     with closing(opened(tmp_path)) as journal:
         journal.record_model(4, 3, MODEL, JournalEntry(b"made", (message(1), message(2))))
-        journal.record_vote(5, "prevote", A)
+        journal.record_vote(5, "choice/prevote", A)
         journal.record_lock(LOCK)
-        journal.record_vote(5, "precommit", A)
+        journal.record_vote(5, "choice/precommit", A)
         journal.reserve_sequence()
     return tmp_path
 
@@ -97,7 +97,7 @@ def test_a_node_that_voted_before_its_first_model_resumes_with_the_initial_one(
     tmp_path: Path,
 ) -> None:
     with closing(opened(tmp_path)) as journal:
-        journal.record_vote(1, "prevote", None)
+        journal.record_vote(1, "choice/prevote", None)
     resume = resumed(tmp_path)
     assert resume is not None
     assert (resume.step, resume.model_round, resume.last_round) == (0, 0, 1)
@@ -173,7 +173,7 @@ def test_the_model_is_stored_as_little_endian_int32(filled: Path) -> None:
 def test_folder_and_file_are_for_their_owner_alone(tmp_path: Path) -> None:
     folder = tmp_path / "data" / "node"
     with closing(opened(folder)) as journal:
-        journal.record_vote(1, "prevote", A)
+        journal.record_vote(1, "choice/prevote", A)
         files = sorted(path.name for path in folder.iterdir())
         assert files == [FILE, f"{FILE}-wal"]
         for path in folder.iterdir():
@@ -190,21 +190,21 @@ def test_a_second_different_vote_is_refused_also_after_a_restart(
     tmp_path: Path, first: bytes | None, second: bytes | None
 ) -> None:
     with closing(opened(tmp_path)) as journal:
-        journal.record_vote(3, "prevote", first)
+        journal.record_vote(3, "choice/prevote", first)
         with pytest.raises(RoundError, match=r"QRES-E602.*second, different prevote of round 3"):
-            journal.record_vote(3, "prevote", second)
+            journal.record_vote(3, "choice/prevote", second)
     with closing(opened(tmp_path)) as journal:
         with pytest.raises(RoundError, match="QRES-E602"):
-            journal.record_vote(3, "prevote", second)
-        journal.record_vote(3, "prevote", first)
-        journal.record_vote(3, "precommit", second)
+            journal.record_vote(3, "choice/prevote", second)
+        journal.record_vote(3, "choice/prevote", first)
+        journal.record_vote(3, "choice/precommit", second)
 
 
 def test_a_vote_of_an_earlier_round_is_refused(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
-        journal.record_vote(9, "prevote", A)
+        journal.record_vote(9, "choice/prevote", A)
         with pytest.raises(RoundError, match="QRES-E602"):
-            journal.record_vote(8, "precommit", A)
+            journal.record_vote(8, "choice/precommit", A)
         resume = journal.resume()
     assert resume is not None
     assert resume.last_round == 9
@@ -212,10 +212,10 @@ def test_a_vote_of_an_earlier_round_is_refused(tmp_path: Path) -> None:
 
 def test_old_votes_are_pruned(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
-        journal.record_vote(1, "prevote", A)
+        journal.record_vote(1, "choice/prevote", A)
         for number in range(2, 300):
-            journal.record_vote(number, "prevote", B)
-            journal.record_vote(number, "precommit", B)
+            journal.record_vote(number, "choice/prevote", B)
+            journal.record_vote(number, "choice/precommit", B)
     assert (tmp_path / FILE).stat().st_size < 32768
     assert A not in (tmp_path / FILE).read_bytes()
 
@@ -324,7 +324,7 @@ def test_a_closed_journal_records_nothing(tmp_path: Path) -> None:
     journal.close()
     journal.close()
     with pytest.raises(RoundError, match="QRES-E602"):
-        journal.record_vote(1, "prevote", A)
+        journal.record_vote(1, "choice/prevote", A)
     with pytest.raises(RoundError, match="QRES-E602"):
         journal.resume()
 
@@ -334,7 +334,7 @@ def test_a_copy_made_between_two_records_holds_all_before(tmp_path: Path) -> Non
     live, image = tmp_path / "live", tmp_path / "image"
     with closing(opened(live)) as journal:
         for number in range(1, 6):
-            journal.record_vote(number, "prevote", A)
+            journal.record_vote(number, "choice/prevote", A)
             journal.record_model(number, number, np.full(4, number, dtype=np.int32), None)
             journal.record_lock(JournalEntry(bytes([number]), (message(number),)))
             shutil.copytree(live, image)
@@ -372,7 +372,7 @@ if sys.argv[2] == "wait":
 while True:
     print("sequence", journal.reserve_sequence(), flush=True)
     number += 1
-    for kind in ("prevote", "precommit"):
+    for kind in ("choice/prevote", "choice/precommit"):
         journal.record_vote(number, kind, number.to_bytes(32, "big"))
         print("vote", number, flush=True)
         message = Envelope("kill", "contribution", number, bytes(32), bytes(32), 1, 1, bytes(3000))
@@ -452,7 +452,7 @@ def test_nothing_reported_as_done_is_lost_when_the_process_is_killed(tmp_path: P
                 assert [message.round for message in resume.lock.messages] == [kept]
             if resume.last_round == vote:
                 with pytest.raises(RoundError, match="QRES-E602"):
-                    journal.record_vote(vote, "prevote", B)
+                    journal.record_vote(vote, "choice/prevote", B)
             vote, step, model = resume.last_round, resume.step, resume.model_round
             lock = 0 if resume.lock is None else int.from_bytes(resume.lock.head, "big")
     assert vote > 15
@@ -475,4 +475,4 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
 def test_a_second_journal_of_one_process_is_refused(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
         assert "another process has it open" in str(refusal(tmp_path))
-        journal.record_vote(1, "prevote", A)
+        journal.record_vote(1, "choice/prevote", A)
