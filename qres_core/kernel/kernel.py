@@ -242,6 +242,12 @@ class Kernel:
         arguments = {"digest": digest, "approval": approval, "now": now}
         return self.has("approve") and self._verdict("approve", arguments)[0] is ACCEPT
 
+    def authority(self, now: float) -> Callable[[bytes, bytes], bool] | None:
+        """Whether the authority approved a change, by its digest; ``None`` where members decide."""
+        if self.swarm.authority != "ca":
+            return None
+        return lambda digest, approval: self.approved(digest, approval, now)
+
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def setup(self, node_info: NodeInfo) -> None:

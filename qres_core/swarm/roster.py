@@ -373,8 +373,8 @@ def authorised(
         roster: the one of now; a change of another is not authorised.
         swarm: name of this swarm.
         authentic: whether a quoted message was made by its sender.
-        approved: for ``swarm.authority = "ca"``: whether the authority signed a digest of 32 bytes
-            with these bytes. Left out, as many members must have signed as decide a vote.
+        approved: what ``kernel.authority`` gives: whether the authority signed a digest of 32 bytes
+            with these bytes. ``None``: as many members must have signed as decide a vote.
 
     Complexity: at most n calls of ``authentic``; it stops at the threshold.
     """

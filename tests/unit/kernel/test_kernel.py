@@ -955,6 +955,11 @@ def test_a_change_is_approved_if_every_plugin_accepts(make_kernel: MakeKernel) -
     )
     assert not make_kernel({"odd": returning("approve", "yes")}).approved(b"d" * 32, b"", 5.0)
     assert not make_kernel({}).approved(b"d" * 32, b"yes", 5.0), "nobody knows an authority"
+    assert kernel.authority(5.0) is None, "members decide"
+    asked = make_kernel({"one": only(b"yes")}, authority="ca").authority(5.0)
+    assert asked is not None
+    assert asked(b"d" * 32, b"yes")
+    assert not asked(b"d" * 32, b"no")
 
 
 @pytest.mark.parametrize("answer", [None, True, "yes"])
