@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qres_core.contract import canonical
 from qres_core.contract.errors import RosterError, WireError
 from qres_core.contract.wire import QUOTED_KINDS, Envelope
-from qres_core.swarm.messages import PREVOTE, encode_vote
+from qres_core.swarm.messages import CONTRIBUTION
 from qres_core.swarm.proving import conflict
 from qres_core.swarm.roster import (
     ACTIONS,
@@ -175,6 +175,7 @@ def test_every_change_of_every_small_roster_is_as_reckoned() -> None:
                 assert after.byzantine == f
                 assert len(after) - after.quorum == away
                 assert after.epoch == before.epoch + 1
+                assert change.renamed(node(member)) == {"add": node(member)}.get(action, heir)
                 renamed = {change.renamed(node(k)) for k in members} - {None}
                 assert renamed <= set(after.members)
                 assert len(renamed) == n - (action == "remove")
@@ -321,9 +322,9 @@ def test_whoever_signs_two_changes_of_one_roster_has_not_lied() -> None:
     first, second = (members.change(SWARM, "add", node(index)) for index in (98, 99))
     both = signature(first, node(1)), signature(second, node(1))
     assert conflict(*both, len(members)) is None
-    votes = [attrs.evolve(item, kind=PREVOTE) for item in both]
-    votes = [attrs.evolve(item, payload=encode_vote(item.payload_digest)) for item in votes]
-    assert conflict(votes[0], votes[1], len(members)) is not None, "control: votes would prove it"
+    first_made, second_made = (attrs.evolve(item, kind=CONTRIBUTION) for item in both)
+    shown = conflict(first_made, second_made, len(members))
+    assert shown is not None, "control: contributions prove it"
 
 
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 8), st.integers(0, 8))))
