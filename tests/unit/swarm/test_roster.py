@@ -411,6 +411,15 @@ def test_a_change_with_a_bad_part_is_refused_by_its_name(
         RosterChange.from_raw(raw)
 
 
+def test_more_signatures_than_members_are_not_decoded() -> None:
+    raw = samples()[2].raw()
+    assert len(raw[6]) == 4
+    assert RosterChange.from_raw(raw, 4) == samples()[2], "control"
+    raw[6] = [b"no message"] * 5
+    with pytest.raises(WireError, match=r"change.signatures: expected at most 4"):
+        RosterChange.from_raw(raw, 4)
+
+
 def test_more_bytes_than_a_change_may_have_are_not_parsed() -> None:
     with pytest.raises(WireError, match="QRES-E401"):
         RosterChange.from_bytes(b"\xff" * (MAX_CHANGE_BYTES + 1))
