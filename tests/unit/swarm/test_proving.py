@@ -163,6 +163,23 @@ def test_a_proposal_of_another_proposers_round_proves_it(
         assert proves(item, PREMISES, authentic) is (sender != LIAR)
 
 
+def test_nobody_is_asked_who_proposes_in_a_round_that_is_none(
+    make: Callable[..., Envelope],
+) -> None:
+    asked: list[int] = []
+
+    def proposer(number: int) -> NodeId:
+        asked.append(number)
+        return LIAR
+
+    premises = attrs.evolve(PREMISES, proposer=proposer)
+    zero = make("proposal", proposal(origin=1), round=0, sender=IDS[0])
+    assert flaws(zero, premises) == (Fault.SET_OF_OTHER_ROUND,)
+    assert asked == []
+    flaws(make("proposal", proposal()), premises)
+    assert asked == [ROUND]
+
+
 def test_every_transferable_fault_is_proven_by_somebody(make: Callable[..., Envelope]) -> None:
     assert {item.fault for item in items(make)} == set(MESSAGES)
     assert set(MESSAGES) == {fault for fault in Fault if fault.transferable}
