@@ -30,6 +30,10 @@ NUMBERS_PER_KEY: Final = 2**48
 """Sequence numbers that belong to each key of a node, in the order it had them. Who has stolen a
 key can use up the numbers of that key, and none of the next."""
 MAX_KEYS: Final = 2**15
+QUOTED_KINDS: Final = frozenset({"roster/change"})
+"""Kinds of messages that are signed to be quoted, and never sent. Their numbers are no sequence:
+delivered by itself, such a message would use up a number of its author, or get the author blamed
+for it."""
 ENVELOPE_OVERHEAD: Final = 1024 + MAX_AUTHENTICATORS * (MAX_AUTHENTICATOR + MAX_NAME + 8)
 """Most bytes an envelope adds to its payload."""
 

@@ -17,7 +17,7 @@ from qres_core.contract.evidence import Standing
 from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import ACCEPT, Blame, Verdict, reject
-from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
+from qres_core.contract.wire import NUMBERS_PER_KEY, QUOTED_KINDS, Envelope
 from qres_core.kernel.config import SwarmConfig
 
 _OF_FRAME: Final = {
@@ -98,7 +98,7 @@ def take(  # noqa: PLR0911 - one return for each check
 ) -> Envelope | Rejection:
     """The message in a frame, or why it is refused.
 
-    Size, form, swarm, roster, whether the source is banned, names of the authenticators,
+    Size, form, swarm, kind, roster, whether the source is banned, names of the authenticators,
     ``authenticate``, whether the number is one of the sender's key, ``replay_check``, whether the
     sender is banned. ``frame``: bytes as delivered; ``source``: who answers for them: the author,
     where the transport proves who sent a frame first, else the neighbour that delivered it;
@@ -112,6 +112,8 @@ def take(  # noqa: PLR0911 - one return for each check
         return defences.refuse(_OF_FRAME[error.code], Blame.LINK, source, KERNEL, 0)
     if envelope.swarm != swarm.name:
         return defences.refuse(Fault.OTHER_SWARM, Blame.LINK, source, KERNEL, 0)
+    if envelope.kind in QUOTED_KINDS:  # anybody who saw it quoted can send it
+        return defences.refuse(Fault.UNKNOWN_KIND, Blame.NOBODY, None, KERNEL, 0)
     if envelope.sender not in defences.roster:  # a node at another height knows other members
         return defences.refuse(Fault.UNKNOWN_SENDER, Blame.NOBODY, None, KERNEL, 0)
     if defences.standing(source).banned:  # before a signature is checked: a flood must be cheap

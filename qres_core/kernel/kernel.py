@@ -20,6 +20,7 @@ from qres_core.contract.dialogue import Dialogue
 from qres_core.contract.errors import (
     CompatibilityError,
     HookError,
+    Problem,
     QresError,
 )
 from qres_core.contract.evidence import Accusation, Evidence, Revelation, Standing
@@ -87,6 +88,7 @@ class Kernel:
         self.rejections: Counter[str] = Counter()
         self._ids: dict[str, set[str]] = {}
         self._key_indices: dict[NodeId, int] = {}
+        self._dimension = 0  # of the model, 0 while it is not known
         self.roster: frozenset[NodeId] = frozenset()
         self.banned: frozenset[NodeId] = frozenset()
         # One manager per plugin: results keep their author, order is file order, and plugins need
@@ -141,7 +143,27 @@ class Kernel:
         solution = solve(self.enabled, self.swarm, dimension=dimension)
         if solution.problems:
             raise CompatibilityError(solution.problems)
-        self.solution = solution
+        self.solution, self._dimension = solution, dimension
+
+    def refusals(
+        self, members: Collection[NodeId], byzantine: int, quorum: int
+    ) -> tuple[Problem, ...]:
+        """What speaks against these members, where a promise of the plugins would no longer hold.
+
+        It rests on the configuration and the arguments alone, so nodes with equal settings come to
+        the same. To be asked before a change of members is proposed or voted for: afterwards, every
+        round of the new members could fail. ``members``: those of the changed roster. Returns every
+        reason, none if the change may be made. O(p**2) for p plugins, and what their ``check``
+        takes.
+        """
+        roster = tuple(node.hex() for node in sorted(members))
+        try:
+            swarm = attrs.evolve(
+                self.swarm, nodes=len(roster), byzantine=byzantine, quorum=quorum, roster=roster
+            )
+        except QresError as error:
+            return error.problems
+        return solve(self.enabled, swarm, dimension=self._dimension).problems
 
     # ── calling ───────────────────────────────────────────────────────────────────────────────
 
@@ -241,6 +263,12 @@ class Kernel:
         """
         arguments = {"digest": digest, "approval": approval, "now": now}
         return self.has("approve") and self._verdict("approve", arguments)[0] is ACCEPT
+
+    def authority(self, now: float) -> Callable[[bytes, bytes], bool] | None:
+        """Whether the authority approved a change, by its digest; ``None`` where members decide."""
+        if self.swarm.authority != "ca":
+            return None
+        return lambda digest, approval: self.approved(digest, approval, now)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 

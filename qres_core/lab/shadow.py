@@ -68,8 +68,10 @@ class Sandbox:
             enabled = [_copied(plugin) for plugin in self.original.enabled]
             original = self.original
             self._copied = Kernel(enabled, original.swarm, solution=original.solution)
-            self._copied.roster = original.roster  # its plugins were set up, the kernel was not
+            # Its plugins were set up, the kernel was not.
+            self._copied.enter(original.roster, original.banned)
             return self._copied
+        self._copied.enter(self.original.roster, self.original.banned)
         for plugin, copied in zip(self.original.enabled, self._copied.enabled, strict=True):
             if plugin.instance is not copied.instance:
                 _restore(copied.instance, plugin.instance)

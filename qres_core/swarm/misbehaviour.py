@@ -160,7 +160,7 @@ class MisbehaviourPool:
 
         ``limit``: bytes of their messages together. What does not fit is left out, and what comes
         after it is not. Whoever proposes checks each of them again: what was proven once is not if
-        a certificate has expired since.
+        its subject has replaced its key since.
         """
         chosen: list[Misbehaviour] = []
         for size, item in self._found.values():

@@ -81,13 +81,25 @@ class PendingChanges:
         fresh = change.of_members(self.roster, authentic)
         self._held[change.digest] = fresh if held is None else merged(fresh, held)
 
-    def ready(self, authentic: Authentic, approved: Approved | None = None) -> RosterChange | None:
+    def ready(
+        self,
+        authentic: Authentic,
+        approved: Approved | None = None,
+        possible: Callable[[Roster], bool] | None = None,
+    ) -> RosterChange | None:
         """The change to propose: of those that are authorised now, the first by digest.
 
-        Arguments as for :func:`~qres_core.swarm.roster.authorised`. Signatures are checked again: a
-        member may have lost its certificate since.
+        Signatures are checked again: a key may have been replaced since.
+
+        Args:
+            authentic: as for :func:`~qres_core.swarm.roster.authorised`.
+            approved: the same.
+            possible: whether the plugins work with a roster; a change that others would refuse must
+                not keep the next from being proposed. ``None``: with every roster.
         """
         for change in self.waiting:
+            if possible is not None and not possible(self.roster.after(change)):
+                continue
             if authorised(change, self.roster, self.swarm, authentic, approved):
                 return change
         return None
@@ -213,18 +225,13 @@ class RosterFolder(PendingChanges):
 
     Args:
         swarm: the swarm's name.
-        roster: that of now; it is written for operators to see.
+        roster: that of now, as far as it is known; nothing is written before :meth:`settle`.
         home: the node's folder; ``roster/`` in it is made.
-
-    Raises:
-        RoundError: QRES-E602 when the disk does not take it.
     """
 
     home: Path
     _seen: dict[str, _Stamp] = attrs.field(factory=dict[str, _Stamp], init=False)
-
-    def __attrs_post_init__(self) -> None:
-        write_members(self.home, self.swarm, self.roster)
+    _written: bytes = attrs.field(default=b"", init=False)  # digest of the roster in the folder
 
     def refresh(self, authentic: Authentic) -> None:
         """Read the files again if any of them is new, other or gone. Refuses none with an error."""
@@ -254,12 +261,13 @@ class RosterFolder(PendingChanges):
             self.offer(change, authentic)
 
     def settle(self, roster: Roster) -> None:
-        """The roster is another one now: void files go, and operators see the new one.
+        """The roster of now: void files go at the next look, and operators see the new one.
 
         Raises RoundError: QRES-E602 when the disk does not take the roster.
         """
-        if roster.digest == self.roster.digest:
+        if roster.digest == self._written:
             return
         super().settle(roster)
         write_members(self.home, self.swarm, roster)
+        self._written = roster.digest
         self._seen.clear()

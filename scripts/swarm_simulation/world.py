@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import random
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import attrs
 import numpy as np
@@ -51,10 +53,13 @@ PROMISES: Final = ("contribution", "choice/proposal", "choice/prevote", "choice/
 Story = Callable[[str], None]
 
 
+_decode = Envelope.from_bytes
+
+
 @lru_cache(maxsize=4096)
-def opened(frame: bytes) -> Envelope:
-    """What a frame holds: every node reads the same one, and it never changes."""
-    return Envelope.from_bytes(frame, max_bytes=2**26)
+def opened(frame: bytes, *, max_bytes: int = 2**26) -> Envelope:
+    """What a frame holds. Nodes may share it, for it never changes; to decode it once is faster."""
+    return _decode(frame, max_bytes=max_bytes)
 
 
 class ViolationError(Exception):
@@ -133,7 +138,7 @@ class World:
         self.healed = False
         self.counts: Counter[str] = Counter()
         self._installed = installed
-        self._solution: Any = None
+        self._pristine: WatchedKernel | None = None  # what all kernels are copied from
         self._folder: Path | None = None
         self._heads: dict[int, tuple[bytes, int]] = {}  # by height; who was first
         self._models: dict[int, tuple[bytes, int]] = {}  # by step
@@ -152,7 +157,7 @@ class World:
         self.nodes = self._made()
         self.ids = [node.node_id for node in self.nodes]
         self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
-        self.config = self._config(self.ids)
+        self.config, self._pristine = self._config(self.ids), None
         for node in self.nodes:
             character = setting.liars.get(node.index)
             if character is not None:
@@ -178,7 +183,8 @@ class World:
         found: list[tuple[NodeId, bytes]] = []
         for index in range(setting.nodes):
             key = hashlib.sha256(f"node {setting.seed} {index}".encode()).digest()
-            found.append((self._kernel(key)[1], key))
+            named = "ed25519" in setting.plugins
+            found.append((self._kernel(key)[1] if named else key, key))
         found.sort()
         nodes: list[Node] = []
         for index, (node_id, key) in enumerate(found):
@@ -207,9 +213,16 @@ class World:
         return str(folder)
 
     def _kernel(self, key: bytes) -> tuple[WatchedKernel, NodeId]:
-        enabled = assemble(self.config, self._installed)
-        kernel = WatchedKernel(enabled, self.config.swarm, solution=self._solution)
-        self._solution = kernel.solution
+        """A kernel with plugins of its own, and whose it is."""
+        if self._pristine is None:
+            enabled = assemble(self.config, self._installed)
+            self._pristine = WatchedKernel(enabled, self.config.swarm)
+        fresh = [
+            attrs.evolve(plugin, instance=copy.deepcopy(plugin.instance))
+            for plugin in self._pristine.enabled
+        ]
+        solution = self._pristine.solution
+        kernel = WatchedKernel(fresh, self.config.swarm, solution=solution)
         return kernel, kernel.identity(key) or key
 
     # ── living and dying ──────────────────────────────────────────────────────────────────────
@@ -287,6 +300,10 @@ class World:
 
     def play(self) -> None:
         """Play to the end. Raises ViolationError."""
+        with mock.patch.object(Envelope, "from_bytes", opened):
+            self._play()
+
+    def _play(self) -> None:
         setting = self.setting
         try:
             for node in self.nodes:

@@ -20,6 +20,7 @@ from qres_core import (
     LinkKeys,
     NodeId,
     NodeInfo,
+    RoundInfo,
     Verdict,
     hookimpl,
     options,
@@ -158,8 +159,8 @@ class Ed25519:
         """Settle which key speaks for each node of the roster. An observer needs no key file.
 
         Raises QRES-E105 if the node is to have another identity than its key gives it, if an
-        identity of the roster is no usable public key, or if a rotation statement concerns no node
-        of the roster or gives a node the key of another.
+        identity of the roster is no usable public key, or if a rotation statement gives a node the
+        key of another.
         """
         if node_info.observer:
             self._rotations = Rotations.read(self.rotations, f"plugins.{NAME}.rotations")
@@ -175,21 +176,32 @@ class Ed25519:
             )
         roster = frozenset(node_info.roster)
         for new in self._rotations.preceding:
-            first = self._rotations.identity(new)
-            if first not in roster or new in roster:
-                what = (
-                    f"{new.hex()} replaces the key of {first.hex()}, which is not in the roster"
-                    if first not in roster
-                    else f"{new.hex()} replaces a key and is a node of the roster itself"
-                )
-                fix = "the roster lists each node's first key; statements concern its nodes only"
+            # A statement about no member is of no effect: its node may be added, or was removed.
+            if new in roster:
+                what = f"{new.hex()} replaces a key and is a node of the roster itself"
+                fix = "the roster lists each node's first key"
                 raise ConfigError.of("QRES-E105", f"plugins.{NAME}.rotations", what, fix)
         for node_id in node_info.roster:
             if fault := key_fault(node_id):
                 what = f"{node_id.hex()} is no Ed25519 public key: {fault}"
                 fix = "`qres key show` prints the identity of a key file"
                 raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
-        self._keys = {node_id: self._rotations.chain(node_id)[-1] for node_id in node_info.roster}
+        self._know(node_info.roster)
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        """Look at the keys of the members of the round, once for each; O(n) where they changed."""
+        if self._keys.keys() != set(round_info.roster):
+            self._know(round_info.roster)
+
+    def _know(self, roster: Sequence[NodeId]) -> None:
+        """Keep the keys of these nodes; of the rest, a key is looked at with every message."""
+        known = self._keys
+        self._keys = {
+            node_id: known.get(node_id) or self._rotations.chain(node_id)[-1]
+            for node_id in roster
+            if node_id in known or not key_fault(self._rotations.chain(node_id)[-1])
+        }
 
     @hookimpl
     def key_index(self, node_id: NodeId) -> int:
@@ -239,7 +251,7 @@ class Ed25519:
         if signature is None:
             return _UNSIGNED if self.require_signature else ACCEPT
         public = self._keys.get(envelope.sender)
-        if public is None:  # not set up, or not in the roster: nothing is kept for such a sender
+        if public is None:  # not set up, or no member in this round: nothing is kept for it
             public = self._rotations.chain(envelope.sender)[-1]
             if key_fault(public):
                 return _FORGED

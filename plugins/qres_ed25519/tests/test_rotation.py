@@ -15,13 +15,13 @@ from qres_ed25519.rotation import MAX_STATEMENT_BYTES, KeyRotation, Rotations, r
 from qres_ed25519.signature import L, SigningKey
 
 from qres_core import ACCEPT, Blame, ConfigError, NodeInfo, WireError, canonical, reject
-from qres_core.testing import make_envelope
+from qres_core.testing import make_envelope, make_round_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from qres_core import Envelope
+    from qres_core import Envelope, RoundInfo
 
 BAD_SIGNATURE = reject("bad-signature", blame=Blame.LINK)
 
@@ -336,13 +336,39 @@ def test_a_fork_stops_the_node(
 def test_statements_of_strangers_and_of_members(
     pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
 ) -> None:
-    with pytest.raises(ConfigError, match="is not in the roster"):
-        node(pairs[0], pairs[:2], statement_file(pairs[4], pairs[5]))
+    # Its node may be added later, or was removed.
+    plugin = node(pairs[0], pairs[:2], statement_file(pairs[4], pairs[5]))
+    assert plugin.authenticate(signed(pairs[1], pairs[1].public)) is ACCEPT
     with pytest.raises(ConfigError, match="a node of the roster itself"):
         node(pairs[1], pairs[:2], statement_file(pairs[0], pairs[1]))
-    with pytest.raises(ConfigError, match="is not in the roster"):
+    with pytest.raises(ConfigError, match="a node of the roster itself"):
         # The roster was changed to the new key and the statement was left in place.
         node(pairs[0], [pairs[0], pairs[5]], statement_file(pairs[4], pairs[5]))
+
+
+def members(*nodes: SigningKey | bytes) -> RoundInfo:
+    ids = [node if isinstance(node, bytes) else node.public for node in nodes]
+    return attrs.evolve(make_round_info(), roster=tuple(sorted(ids)))
+
+
+def test_the_members_of_a_round_speak_with_the_keys_in_use(
+    pairs: list[SigningKey], node: Callable[..., Ed25519], statement_file: Callable[..., str]
+) -> None:
+    first, second, newcomer, rotated = pairs[0], pairs[1], pairs[4], pairs[5]
+    plugin = node(first, pairs[:2], statement_file(newcomer, rotated))
+    after = signed(rotated, newcomer.public)
+    assert plugin.authenticate(after) is ACCEPT, "whether it is a member is for the kernel"
+    no_key = bytes(32)
+    plugin.round_opened(members(first, newcomer, no_key))
+    assert plugin._keys == {first.public: first.public, newcomer.public: rotated.public}
+    assert plugin.authenticate(after) is ACCEPT
+    assert plugin.authenticate(signed(newcomer, newcomer.public)) == BAD_SIGNATURE
+    assert plugin.authenticate(signed(first, no_key)) == BAD_SIGNATURE
+    assert plugin.authenticate(signed(second, second.public)) is ACCEPT, "a quoted vote, say"
+    kept = plugin._keys
+    plugin.round_opened(members(first, newcomer))
+    plugin.round_opened(members(first, newcomer))
+    assert plugin._keys == kept
 
 
 def test_the_simulator_reads_no_statements() -> None:

@@ -50,11 +50,13 @@ class Attempts:
         watch: Callable[[int], SecaggDialogue],
     ) -> None:
         self.own = own
-        model, number = own.session.model_digest, own.session.round
+        now = own.session
+        # With other members it is another height: no set of an earlier one is decided in it.
         self._earlier: dict[bytes, SecaggDialogue] = {
             item.session.sid: item
             for item in kept
-            if item.session.model_digest == model and item.session.round < number
+            if (item.session.model_digest, item.session.roster) == (now.model_digest, now.roster)
+            and item.session.round < now.round
         }
         self._watch = watch
         self._decided: SecaggDialogue | None = None

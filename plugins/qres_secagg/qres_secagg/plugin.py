@@ -217,14 +217,14 @@ class Secagg:
             patience=self.patience,
         )
 
-    def parameters(self, node: NodeInfo, dimension: int) -> Parameters:
+    def parameters(self, around: NodeInfo | RoundInfo, dimension: int) -> Parameters:
         """The numbers of a session; the same on every node of the swarm.
 
-        ``node``: for the size of the roster and the fault bound. Raises CompatibilityError:
+        ``around``: for the size of the roster and the fault bound. Raises CompatibilityError:
         QRES-E313 where a sum may leave the ring, QRES-E314 where no degree and threshold are safe
         or the swarm is smaller than its groups.
         """
-        return sized(self, len(node.roster), node.byzantine, dimension)
+        return sized(self, len(around.roster), around.byzantine, dimension)
 
     def _finest(self, nodes: int) -> int:
         if not self.bisect:
@@ -272,17 +272,21 @@ class Secagg:
     def round_opened(self, round_info: RoundInfo) -> Dialogue:
         """Begin the session of a round; in the swarm's first one, the store as well.
 
-        A node that took part in the session before, because it was restarted in the middle of the
-        round, stays out of it when the dialogue starts. Raises QRES-E313, QRES-E314, QRES-E604
-        where it was not set up, and QRES-E602 where the model has rounds behind it and there is no
-        store of the sessions the node took part in.
+        Graph, threshold and groups follow from the members of the round. A node that took part in
+        the session before, because it was restarted in the middle of the round, stays out of it
+        when the dialogue starts. Raises QRES-E313, QRES-E314, QRES-E604 where it was not set up or
+        is no member, and QRES-E602 where the model has rounds behind it and there is no store of
+        the sessions the node took part in.
         """
         node = self._node
         if node is None:
             raise RoundError.of("QRES-E604", "secagg", "not set up")
+        if node.node_id not in round_info.roster:
+            raise RoundError.of("QRES-E604", "secagg", "this node is no member in this round")
         self._attempts = None
         store = self._store = self._store or self._begun(node, round_info)
-        parameters = self.parameters(node, round_info.dimension)
+        parameters = self.parameters(round_info, round_info.dimension)
+        finest = self._finest(len(round_info.roster))
 
         def session(number: int) -> SecaggDialogue:
             model, roster = round_info.model_digest, round_info.roster
@@ -290,8 +294,8 @@ class Secagg:
                 Session(round_info.swarm, number, model, roster, parameters),
                 node.node_id,
                 store.of_round(number),
-                level=self._level,
-                finest=self._finest(len(roster)),
+                level=min(self._level, finest),
+                finest=finest,
                 patience=self.patience,
                 threads=self.threads,
             )

@@ -48,6 +48,12 @@ class SumJudge:
         """Members of failed sums that nothing explains yet."""
         return self._suspicion.suspects
 
+    def follow(self, roster: tuple[NodeId, ...]) -> None:
+        """A round opens: nothing is held any more against those that are no members of it."""
+        members = frozenset(roster)
+        self._suspicion.follow(members)
+        self._untold = tuple(item for item in self._untold if item.subject in members)
+
     def proven(self, node: NodeId) -> bool:
         """Whether a node was proven to lie by rounds that made no model, and nobody was told."""
         return any(item.subject == node for item in self._untold)

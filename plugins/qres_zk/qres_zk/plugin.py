@@ -212,12 +212,13 @@ class Zk:
 
     @hookimpl
     def round_opened(self, round_info: RoundInfo) -> None:
-        """Check that the round's dimension and grid can be proved about.
+        """Check that the round's dimension and grid can be proved about; take in its members.
 
         Raises QRES-E313 where the grid or the group is too small for the bound, and QRES-E105 for a
         reference of another dimension.
         """
         self._made = None
+        self._judge.follow(round_info.roster)
         self._statement(round_info)
 
     @hookimpl

@@ -4,7 +4,8 @@ A sum that fails has at least one liar among its members. Nothing more is known:
 in one round and lie in the next, so nobody is cleared by a sum that holds. But with at most ``f``
 liars in the swarm, a node is one beyond doubt if the failures cannot be explained without it, that
 is, if no ``f`` other nodes have a member in every failed sum. Sums are over other groups in every
-round, so whoever goes on lying is found, and honest nodes are never accused.
+round, so whoever goes on lying is found, and honest nodes are never accused. Where members change,
+``f`` counts among those of the round.
 """
 
 from __future__ import annotations
@@ -35,6 +36,14 @@ class Suspicion:
     def suspects(self) -> frozenset[NodeId]:
         """Members of failed sums that nothing explains yet."""
         return frozenset[NodeId]().union(*self._failures)
+
+    def follow(self, members: frozenset[NodeId]) -> None:
+        """The swarm has these members from now on, and at most ``f`` of *them* lie.
+
+        A failure with somebody who left may be that node's doing, and another liar may have come in
+        its place: it is forgotten, or an honest node could be the only explanation left.
+        """
+        self._failures = [failure for failure in self._failures if failure <= members]
 
     def note(self, failed: Iterable[tuple[NodeId, ...]], liars: int) -> tuple[NodeId, ...]:
         """Take in failed sums and return who must have lied, ascending.

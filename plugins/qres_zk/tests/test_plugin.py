@@ -413,6 +413,49 @@ def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contributio
     assert made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(3)).against == ()
 
 
+# ── members that change ───────────────────────────────────────────────────────────────────────────
+
+NEWCOMER = bytes([99]) * 32
+
+
+def test_a_proof_is_bound_to_the_members_of_its_round(sent: list[Contribution]) -> None:
+    others = round_of(roster=(*ROSTER, NEWCOMER), quorum=6)
+    judge = plugin(ROSTER[3])
+    judge.round_opened(others)
+    assert judge.verify(sent[0], others).reason == "bad-proof"
+    assert judge.verify(sent[0], round_of()) is ACCEPT
+    for node in (ROSTER[0], NEWCOMER):
+        made = send(plugin(node), Update(vector(1)), others, node)
+        assert judge.verify(made, others) is ACCEPT
+    fewer = round_of(2, roster=ROSTER[1:])
+    made = send(plugin(ROSTER[1]), Update(vector(2)), fewer, ROSTER[1])
+    assert judge.verify(made, fewer) is ACCEPT
+
+
+def test_nothing_is_told_of_a_liar_that_was_removed_meanwhile(sent: list[Contribution]) -> None:
+    """The kernel takes evidence about members alone."""
+    made = plugin(visibility=Visibility.GROUP)
+    updates = lied(revealed(sent, [[0], [1, 2]]), 0)
+    with pytest.raises(ValueRefusedError, match="QRES-E508"):
+        made.reveal(updates, tuple(sent), round_of())
+    made.round_opened(round_of(2, roster=ROSTER[1:]))
+    told = made.reveal(revealed(sent, [list(range(1, 9))]), tuple(sent[1:]), round_of(2)).against
+    assert told == ()
+
+
+def test_a_failed_sum_with_a_member_that_left_accuses_nobody_later(
+    sent: list[Contribution],
+) -> None:
+    made = plugin(visibility=Visibility.GROUP)
+    groups = [[0, 1], [2, 3, 4, 5, 6, 7, 8]]
+    assert made.reveal(lied(revealed(sent, groups), 0), tuple(sent), round_of()).against == ()
+    assert made.status()["suspects"] == 2
+    made.round_opened(round_of(2, roster=ROSTER[1:]))
+    assert made.status()["suspects"] == 0
+    second = lied(revealed(sent, [[1, 2], [3, 4, 5, 6, 7, 8]]), 0)
+    assert made.reveal(second, tuple(sent[1:]), round_of(2, roster=ROSTER[1:])).against == ()
+
+
 def test_together_every_contribution_gets_the_verdict_it_gets_alone(
     sent: list[Contribution],
 ) -> None:

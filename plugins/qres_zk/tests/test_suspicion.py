@@ -73,3 +73,27 @@ def test_too_long_a_search_names_nobody() -> None:
     rows = [tuple(wide[(37 * k + 101 * j) % len(wide)] for j in range(40)) for k in range(200)]
     made.note(rows, 60)
     assert len(made) == 200
+
+
+def test_a_failure_with_somebody_who_left_does_not_frame_who_stayed() -> None:
+    """Node 1 lied and was removed; 5 came and lies. Both times 3 was with them."""
+    made = Suspicion()
+    assert note(made, (1, 3), liars=1) == []
+    made.follow(frozenset(NODES[2:]))
+    assert len(made) == 0
+    assert note(made, (3, 5), liars=1) == []
+
+
+def test_control_without_a_change_of_members_it_names_who_was_in_both() -> None:
+    made = Suspicion()
+    assert note(made, (1, 3), liars=1) == []
+    made.follow(frozenset(NODES))
+    assert note(made, (3, 5), liars=1) == [3]
+
+
+def test_a_failure_among_those_who_stayed_counts_on() -> None:
+    made = Suspicion()
+    assert note(made, (3, 4), (1, 6), liars=2) == []
+    made.follow(frozenset(NODES[2:]))
+    assert made.suspects == {NODES[3], NODES[4]}
+    assert note(made, (4, 7), liars=1) == [4]

@@ -25,7 +25,8 @@ from qres_core import (
     hookimpl,
     reject,
 )
-from qres_core.contract.wire import MAX_AUTHENTICATOR, NUMBERS_PER_KEY
+from qres_core.contract.wire import MAX_AUTHENTICATOR, NUMBERS_PER_KEY, QUOTED_KINDS
+from qres_core.kernel import inbound
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
@@ -173,6 +174,27 @@ def test_a_malformed_frame_blames_the_link(parts: Parts, frame: bytes) -> None:
 def test_a_message_of_another_swarm_blames_the_link(parts: Parts) -> None:
     refused = parts.refused(signed(parts, swarm="other"))
     assert refused == Rejection(Fault.OTHER_SWARM, Blame.LINK, LINK, "kernel")
+
+
+@pytest.mark.parametrize("kind", sorted(QUOTED_KINDS))
+def test_what_is_only_quoted_is_not_delivered(parts: Parts, kind: str) -> None:
+    """Its author signed it, and somebody who saw it quoted sends it: nobody is to blame."""
+    message = signed(parts, kind=kind, sequence=0)
+    refused = parts.refused(message)
+    assert refused == Rejection(Fault.UNKNOWN_KIND, Blame.NOBODY, None, "kernel")
+    assert (parts.mac.asked, parts.replay.asked, parts.gate.told) == ([], 0, [])
+    assert parts.kernel.authentic(message, 0.0), "quoted, it counts"
+    assert parts.passes(signed(parts, sequence=0)), "the number of its author is still free"
+
+
+@pytest.mark.parametrize("kind", sorted(QUOTED_KINDS))
+def test_where_it_is_delivered_its_number_is_used_up(
+    parts: Parts, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the signature holds, so that the core would have it, and blame its author."""
+    monkeypatch.setattr(inbound, "QUOTED_KINDS", frozenset())
+    assert parts.passes(signed(parts, kind=kind, sequence=0))
+    assert parts.replay.asked == 1
 
 
 def test_a_stranger_is_refused_before_anybody_is_asked(parts: Parts) -> None:

@@ -955,6 +955,11 @@ def test_a_change_is_approved_if_every_plugin_accepts(make_kernel: MakeKernel) -
     )
     assert not make_kernel({"odd": returning("approve", "yes")}).approved(b"d" * 32, b"", 5.0)
     assert not make_kernel({}).approved(b"d" * 32, b"yes", 5.0), "nobody knows an authority"
+    assert kernel.authority(5.0) is None, "members decide"
+    asked = make_kernel({"one": only(b"yes")}, authority="ca").authority(5.0)
+    assert asked is not None
+    assert asked(b"d" * 32, b"yes")
+    assert not asked(b"d" * 32, b"no")
 
 
 @pytest.mark.parametrize("answer", [None, True, "yes"])
@@ -983,6 +988,68 @@ def test_the_transport_is_given_the_admission(make_kernel: MakeKernel) -> None:
     kernel = make_kernel({"net": plugin(transport=transport, admit=admit)})
     assert isinstance(kernel.transport(make_node_info()), MemoryTransport)
     assert asked == [reject("closed")]
+
+
+# ── other members ─────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Grouper:
+    """Needs the nodes for a group, and finds one of them by name."""
+
+    size: int = 3
+    wanted: str = ""
+
+    @hookimpl
+    def status(self) -> dict[str, object]:
+        return {}
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        if around.nodes < self.size:
+            yield Problem("QRES-E314", "plugins.grouper.size", f"{around.nodes} make no group", "")
+        if self.wanted and self.wanted not in around.roster:
+            yield Problem("QRES-E304", "plugins.grouper.wanted", "it is gone", "")
+
+
+def test_a_change_of_members_is_asked_about_before_it_is_made(make_kernel: MakeKernel) -> None:
+    ids = make_node_ids(6)
+    kernel = make_kernel({"grouper": Grouper}, {"grouper": {"size": 4}})
+    assert kernel.refusals(ids, 0, 3) == ()
+    assert kernel.refusals(ids[:4], 0, 3) == ()
+    (problem,) = kernel.refusals(ids[:3], 0, 2)
+    assert (problem.code, problem.where) == ("QRES-E314", "plugins.grouper.size")
+    assert kernel.swarm.nodes == 4, "nothing changed"
+    assert [problem.code for problem in kernel.refusals(ids, 2, 3)] == ["QRES-E307", "QRES-E309"]
+    assert [problem.code for problem in kernel.refusals(ids[:4], 0, 5)] == ["QRES-E105"]
+
+
+def test_a_member_that_the_options_name_is_missed(make_kernel: MakeKernel) -> None:
+    ids = make_node_ids(6)
+    kernel = make_kernel({"grouper": Grouper}, {"grouper": {"wanted": ""}})
+    assert kernel.refusals(ids, 0, 3) == ()
+    ids_text = [node.hex() for node in ids]
+    kernel = make_kernel(
+        {"grouper": Grouper}, {"grouper": {"wanted": ids_text[5]}}, roster=ids_text[2:]
+    )
+    assert kernel.refusals(ids[2:], 0, 3) == ()
+    (problem,) = kernel.refusals(ids[:5], 0, 3)
+    assert problem.where == "plugins.grouper.wanted"
+
+
+def test_what_does_not_fit_the_model_counts_once_its_dimension_is_known(
+    make_kernel: MakeKernel,
+) -> None:
+    def check(_self: object, around: Surroundings) -> Iterator[Problem]:
+        if around.nodes * around.dimension > 50:
+            yield Problem("QRES-E313", "plugins.wide", "too many", "")
+
+    body = {"status": hookimpl(lambda _self: {}), "check": check}
+    kernel = make_kernel({"wide": attrs.make_class("Wide", [], class_body=body)})
+    ids = make_node_ids(6)
+    assert kernel.refusals(ids, 0, 3) == ()
+    kernel.fit(10)
+    assert [problem.code for problem in kernel.refusals(ids, 0, 3)] == ["QRES-E313"]
+    assert kernel.refusals(ids[:5], 0, 3) == ()
 
 
 # ── construction ──────────────────────────────────────────────────────────────────────────────────

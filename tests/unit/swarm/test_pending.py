@@ -116,11 +116,29 @@ def test_an_authority_decides_where_it_is_asked() -> None:
     assert waiting.ready(is_good) is None
 
 
+def test_a_change_that_the_plugins_refuse_does_not_keep_the_next_from_being_proposed() -> None:
+    waiting = PendingChanges(SWARM, FIRST)
+    for index in (9, 10):
+        waiting.offer(signed(FIRST.change(SWARM, "add", node(index)), 1, 2, 3), is_good)
+    first, second = waiting.waiting
+    assert waiting.ready(is_good) == first, "control"
+    found = waiting.ready(is_good, possible=lambda after: first.member not in after)
+    assert found == second
+    assert waiting.ready(is_good, possible=lambda _after: False) is None
+
+
+def started(home: Path, roster: Roster) -> RosterFolder:
+    """The folder of a node that just learned from its journal which roster is in force."""
+    folder = RosterFolder(SWARM, FIRST, home)
+    folder.settle(roster)
+    return folder
+
+
 # ── files ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_files_are_read_when_they_come_change_and_go(tmp_path: Path) -> None:
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     folder.refresh(is_good)
     assert folder.waiting == ()
     path = hand_over(tmp_path, signed(ADD, 1))
@@ -139,7 +157,7 @@ def test_files_are_read_when_they_come_change_and_go(tmp_path: Path) -> None:
 def test_files_that_did_not_change_are_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     hand_over(tmp_path, signed(ADD, 1))
     reads: list[Path] = []
 
@@ -154,7 +172,7 @@ def test_files_that_did_not_change_are_not_read_again(
 
 
 def test_files_are_removed_when_their_change_is_void(tmp_path: Path) -> None:
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     decided = hand_over(tmp_path, signed(ADD, 1, 2, 3))
     beaten = hand_over(tmp_path, FIRST.change(SWARM, "add", node(10)))
     second = FIRST.after(ADD)
@@ -176,10 +194,10 @@ def test_files_are_removed_when_their_change_is_void(tmp_path: Path) -> None:
 
 def test_a_node_that_restarts_goes_on_with_its_files(tmp_path: Path) -> None:
     hand_over(tmp_path, signed(ADD, 1, 2, 3))
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     folder.refresh(is_good)
     assert folder.ready(is_good) == signed(ADD, 1, 2, 3)
-    again = RosterFolder(SWARM, FIRST.after(ADD), tmp_path)
+    again = started(tmp_path, FIRST.after(ADD))
     again.refresh(is_good)
     assert again.waiting == ()
     assert list((tmp_path / "roster").glob("*.change")) == []
@@ -187,7 +205,7 @@ def test_a_node_that_restarts_goes_on_with_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "large", "garbage", "empty", "gone"])
 def test_a_file_that_is_no_change_is_named_and_left(tmp_path: Path, kind: str) -> None:
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     good = hand_over(tmp_path, signed(ADD, 1, 2, 3))
     path = good.with_name("0.change")
     if kind == "folder":
@@ -213,7 +231,7 @@ def test_a_file_that_is_no_change_is_named_and_left(tmp_path: Path, kind: str) -
 def test_any_content_of_a_file_is_a_change_or_a_named_problem(
     tmp_path: Path, content: bytes
 ) -> None:
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     (tmp_path / "roster" / "any.change").write_bytes(content)
     folder.refresh(is_good)
     assert folder.waiting == ()
@@ -221,12 +239,23 @@ def test_any_content_of_a_file_is_a_change_or_a_named_problem(
 
 
 def test_only_so_many_files_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    folder = started(tmp_path, FIRST)
     monkeypatch.setattr(pending, "MAX_FILES", 3)
     for index in range(5):
         (tmp_path / "roster" / f"{index}.change").write_bytes(b"")
     folder.refresh(is_good)
     assert list(folder.problems) == ["0.change", "1.change", "2.change"]
+
+
+def test_nothing_is_said_to_operators_before_the_node_knows_its_roster(tmp_path: Path) -> None:
+    write_members(tmp_path, SWARM, FIRST.after(ADD))
+    folder = RosterFolder(SWARM, FIRST, tmp_path)
+    assert read_members(tmp_path, SWARM) == FIRST.after(ADD), "a node that restarts"
+    folder.settle(FIRST.after(ADD))
+    assert read_members(tmp_path, SWARM) == FIRST.after(ADD)
+    new = RosterFolder(SWARM, FIRST, tmp_path / "new")
+    new.settle(FIRST)
+    assert read_members(tmp_path / "new", SWARM) == FIRST, "a node that begins"
 
 
 # ── the roster for operators ──────────────────────────────────────────────────────────────────────

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from qres_core import Envelope, Fault, NodeId, WireError, canonical
 from qres_core.swarm.messages import CandidateSet, Member, Proposal, encode_vote
 from qres_core.swarm.misbehaviour import MESSAGES, QUOTED_BYTES, Misbehaviour, MisbehaviourPool
-from qres_core.swarm.proving import SAYS, Premises, conflict, flaws, proves
+from qres_core.swarm.proving import (
+    LOOKED_BACK,
+    SAYS,
+    Lookout,
+    Premises,
+    conflict,
+    flaws,
+    proves,
+)
 from qres_core.testing import make_node_ids
 
 NODES = 4
@@ -153,6 +161,23 @@ def test_a_proposal_of_another_proposers_round_proves_it(
         message = make("choice/proposal", proposal(), sender=sender)
         item = Misbehaviour.of(Fault.NOT_THE_PROPOSER, message)
         assert proves(item, PREMISES, authentic) is (sender != LIAR)
+
+
+def test_nobody_is_asked_who_proposes_in_a_round_that_is_none(
+    make: Callable[..., Envelope],
+) -> None:
+    asked: list[int] = []
+
+    def proposer(number: int) -> NodeId:
+        asked.append(number)
+        return LIAR
+
+    premises = attrs.evolve(PREMISES, proposer=proposer)
+    zero = make("proposal", proposal(origin=1), round=0, sender=IDS[0])
+    assert flaws(zero, premises) == (Fault.SET_OF_OTHER_ROUND,)
+    assert asked == []
+    flaws(make("proposal", proposal()), premises)
+    assert asked == [ROUND]
 
 
 def test_every_transferable_fault_is_proven_by_somebody(make: Callable[..., Envelope]) -> None:
@@ -354,6 +379,56 @@ def test_a_fault_is_proven_by_messages_of_that_fault_alone(
             if count == len(item.messages):
                 other = attrs.evolve(item, fault=fault)
                 assert proves(other, PREMISES, lambda _m: True) is (fault is item.fault)
+
+
+def test_messages_without_an_authenticator_prove_nothing(make: Callable[..., Envelope]) -> None:
+    for item in items(make):
+        bare = Misbehaviour.of(item.fault, *(m.with_auth({}) for m in item.messages))
+        assert not proves(bare, PREMISES, lambda _m: True)
+        assert proves(item, PREMISES, lambda _m: True)
+
+
+# ── the lookout ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lookout_finds_every_lie_as_its_last_message_comes(
+    make: Callable[..., Envelope],
+) -> None:
+    for item in items(make):
+        lookout = Lookout(PREMISES)
+        if len(item.messages) == 2:
+            assert lookout.take(item.messages[0]) is None
+        found = lookout.take(item.messages[-1])
+        assert found is not None
+        assert found.subject == item.subject
+        assert proves(found, PREMISES, lambda _m: True)
+        if len(item.messages) == 2:
+            assert found == item
+
+
+def test_a_lookout_does_not_look_at_other_heads_strangers_and_what_has_no_room(
+    make: Callable[..., Envelope],
+) -> None:
+    vote, nil = encode_vote(HEAD), encode_vote(None)
+    for fields in ({"head": OTHER}, {"swarm": "other"}, {"sender": b"\7" * 32}):
+        lookout = Lookout(PREMISES)
+        assert [lookout.take(make("prevote", said, **fields)) for said in (vote, nil)] == [None] * 2
+    lookout, large = Lookout(PREMISES), bytes(QUOTED_BYTES)
+    assert lookout.take(make("contribution", large)) is None
+    assert lookout.take(make("contribution", b"small")) is None
+    assert lookout.take(make("contribution", b"other")) is not None
+
+
+def test_a_lookout_remembers_so_many_rounds_of_each_sender(make: Callable[..., Envelope]) -> None:
+    lookout = Lookout(PREMISES)
+    numbers = range(1, LOOKED_BACK + 2)
+    for number in numbers:
+        assert lookout.take(make("prevote", encode_vote(HEAD), round=number)) is None
+        assert lookout.take(make("prevote", encode_vote(HEAD), round=number)) is None
+    lookout.take(make("prevote", encode_vote(HEAD), sender=IDS[0], round=1))
+    found = [lookout.take(make("prevote", encode_vote(None), round=number)) for number in numbers]
+    assert [item is not None for item in found] == [False] + [True] * LOOKED_BACK
+    assert lookout.take(make("prevote", encode_vote(None), sender=IDS[0], round=1)) is not None
 
 
 # ── the codec ─────────────────────────────────────────────────────────────────────────────────────

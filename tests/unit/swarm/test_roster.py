@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 
 from qres_core.contract import canonical
 from qres_core.contract.errors import RosterError, WireError
-from qres_core.contract.wire import Envelope
+from qres_core.contract.wire import QUOTED_KINDS, Envelope
+from qres_core.swarm.messages import CONTRIBUTION
+from qres_core.swarm.proving import conflict
 from qres_core.swarm.roster import (
     ACTIONS,
     CHANGE,
     MAX_CHANGE_BYTES,
     MAX_MEMBERS,
+    Action,
     Roster,
     RosterChange,
     authorised,
@@ -172,6 +175,7 @@ def test_every_change_of_every_small_roster_is_as_reckoned() -> None:
                 assert after.byzantine == f
                 assert len(after) - after.quorum == away
                 assert after.epoch == before.epoch + 1
+                assert change.renamed(node(member)) == {"add": node(member)}.get(action, heir)
                 renamed = {change.renamed(node(k)) for k in members} - {None}
                 assert renamed <= set(after.members)
                 assert len(renamed) == n - (action == "remove")
@@ -306,10 +310,47 @@ def test_signatures_of_something_else_are_refused() -> None:
         with pytest.raises(WireError, match=r"QRES-E404 change.signatures: a signature of some"):
             change.signed([message])
     assert change.signed([signature(change, node(1))]).signatures[0].kind == CHANGE
+    assert CHANGE in QUOTED_KINDS, "delivered by itself it would slander its author"
     with pytest.raises(WireError, match="distinct senders, ascending"):
         attrs.evolve(change, signatures=(signature(change, node(2)), signature(change, node(1))))
     first, second = signature(change, node(1), b"first"), signature(change, node(1), b"second")
     assert change.signed([first]).signed([second]).signatures == (first,)
+
+
+def test_whoever_signs_two_changes_of_one_roster_has_not_lied() -> None:
+    members = roster()
+    first, second = (members.change(SWARM, "add", node(index)) for index in (98, 99))
+    both = signature(first, node(1)), signature(second, node(1))
+    assert conflict(*both, len(members)) is None
+    first_made, second_made = (attrs.evolve(item, kind=CONTRIBUTION) for item in both)
+    shown = conflict(first_made, second_made, len(members))
+    assert shown is not None, "control: contributions prove it"
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 8), st.integers(0, 8))))
+def test_no_two_rosters_of_a_history_have_one_digest_and_no_change_applies_twice(
+    steps: list[tuple[Action, int, int]],
+) -> None:
+    found = roster(5, 1, 4, first=0)
+    digests, applied = {found.digest}, list[RosterChange]()
+    for action, member, successor in steps:
+        if action == "rotate" and member == successor:
+            continue
+        heir = node(successor) if action == "rotate" else None
+        change = found.change(SWARM, action, node(member), heir)
+        try:
+            found = found.after(change)
+        except RosterError:
+            continue
+        applied.append(change)
+        assert found.digest not in digests
+        digests.add(found.digest)
+        assert Roster.from_raw(found.raw()) == found
+        assert (found.byzantine, len(found) - found.quorum) == (1, 1)
+        for earlier in applied:
+            with pytest.raises(RosterError):
+                found.after(earlier)
+    assert found.epoch == len(applied)
 
 
 # ── decoding ──────────────────────────────────────────────────────────────────────────────────────
@@ -368,6 +409,15 @@ def test_a_change_with_a_bad_part_is_refused_by_its_name(
     raw[place] = value
     with pytest.raises(WireError, match=f"QRES-E404 {field}"):
         RosterChange.from_raw(raw)
+
+
+def test_more_signatures_than_members_are_not_decoded() -> None:
+    raw = samples()[2].raw()
+    assert len(raw[6]) == 4
+    assert RosterChange.from_raw(raw, 4) == samples()[2], "control"
+    raw[6] = [b"no message"] * 5
+    with pytest.raises(WireError, match=r"change.signatures: expected at most 4"):
+        RosterChange.from_raw(raw, 4)
 
 
 def test_more_bytes_than_a_change_may_have_are_not_parsed() -> None:

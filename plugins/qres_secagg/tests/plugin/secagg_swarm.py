@@ -69,6 +69,7 @@ class PluginSwarm:
     number: int = attrs.field(init=False, default=0)
     now: float = attrs.field(init=False, default=1000.0)
     away: set[bytes] = attrs.field(init=False, factory=set)
+    members: tuple[bytes, ...] = attrs.field(init=False, default=())  # empty: ``n`` nodes
     accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
     plugins: dict[bytes, Secagg] = attrs.field(init=False, factory=dict)
     dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
@@ -81,16 +82,25 @@ class PluginSwarm:
     queue: deque[tuple[bytes, bytes, Send]] = attrs.field(init=False, factory=deque)
 
     def __attrs_post_init__(self) -> None:
-        for node in self.roster:
+        self._set_up(self.roster)
+
+    def _set_up(self, nodes: Collection[bytes]) -> None:
+        for node in nodes:
             self.plugins[node] = Secagg(**self.options)
             folder = None if self.folders is None else self.folders[node]
             self.plugins[node].setup(
                 NodeInfo(node, "testing", self.roster, self.byzantine, data_dir=folder)
             )
 
+    def change(self, members: Collection[bytes]) -> None:
+        """From the next round on these are the members; who is new is set up."""
+        self.members = tuple(sorted(members))
+        self.n = len(self.members)
+        self._set_up([node for node in self.members if node not in self.plugins])
+
     @property
     def roster(self) -> tuple[bytes, ...]:
-        return make_node_ids(self.n)
+        return self.members or make_node_ids(self.n)
 
     @property
     def leader(self) -> bytes:
@@ -163,6 +173,7 @@ class PluginSwarm:
         self.info = attrs.evolve(
             make_round_info(self.dimension, nodes=self.n, number=self.number),
             byzantine=self.byzantine,
+            roster=self.roster,
         )
         self.rounds, self.dialogues, self.sent, self.origin = {}, {}, {}, {}
         for node in self.others():
