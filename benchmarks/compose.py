@@ -158,7 +158,9 @@ def trust(n: int) -> dict[str, Cost]:
     plugins: dict[str, Any] = {plugin.name: plugin.instance for plugin in made.enabled}
     count = 200
     envelopes = [
-        made.sign(Envelope("bench", "choice/prevote", 1, bytes(32), sender, n, int(NOW * 1000), bytes(34)))
+        made.sign(
+            Envelope("bench", "choice/prevote", 1, bytes(32), sender, n, int(NOW * 1000), bytes(34))
+        )
         for n in range(6 * count)
     ]
     batches = iter([envelopes[i : i + count] for i in range(0, len(envelopes), count)])

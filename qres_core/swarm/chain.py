@@ -35,6 +35,8 @@ SILENT: Final = 8
 MAX_LINKS: Final = 64
 """Links that one message holds."""
 _U63: Final = 2**63 - 1
+Authentic = Callable[[Envelope, tuple[NodeId, ...]], bool]
+"""Whether a quoted message was made by its sender, who was among these members."""
 
 
 def _bad(field: str, what: str) -> WireError:
@@ -204,7 +206,7 @@ class Link:
         """The head that it leads to. Raises QresError: QRES-E607 for an impossible change."""
         return self.head.after(self.chosen, self.result)
 
-    def holds(self, authentic: Callable[[Envelope], bool]) -> bool:
+    def holds(self, authentic: Authentic) -> bool:
         """Whether a quorum of the head's members decided it.
 
         Votes that nobody is proven to have made are left out, and the rest counts. At most n
@@ -216,7 +218,7 @@ class Link:
         except QresError:
             return False
 
-    def _voters(self, authentic: Callable[[Envelope], bool]) -> set[NodeId]:
+    def _voters(self, authentic: Authentic) -> set[NodeId]:
         head, wanted, voters = self.head, self.decision, set[NodeId]()
         for vote in self.precommits:
             if (
@@ -228,7 +230,7 @@ class Link:
                 and vote.sender not in head.bans
                 and vote.sender not in voters
                 and decode_decision(vote.payload) == wanted
-                and authentic(vote)
+                and authentic(vote, head.roster.members)
             ):
                 voters.add(vote.sender)
                 if len(voters) >= head.roster.threshold:
@@ -278,9 +280,7 @@ def decode_links(payload: bytes) -> tuple[Link, ...]:
     return tuple(Link.from_raw(item) for item in value)
 
 
-def follow(
-    roster: Roster, links: Iterable[Link], authentic: Callable[[Envelope], bool]
-) -> Link | None:
+def follow(roster: Roster, links: Iterable[Link], authentic: Authentic) -> Link | None:
     """The last of some links, if each holds by the members that are known when it comes.
 
     The first is of heads with this roster. A link that changes the members makes the next one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Final
@@ -61,6 +62,7 @@ class Choice(Instance):
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
         self._here: set[Value] = set()
+        self._told: dict[NodeId, float] = {}  # when a node was last told of the decision
         self.merger: Merger | None = None  # of the round that is open
         # why this node did not vote for what is proposed; ``None`` if it did, or nothing is
         self.objection: str | None = None
@@ -92,6 +94,13 @@ class Choice(Instance):
         """
         self.certificate = Certificate.from_bytes(record.head, len(self._context.roster))
         self._collector.restore(record.messages)
+
+    def forget_absent(self) -> None:
+        """Some contributions were forgotten: the sets that named them are not here any more."""
+        gone = [value for value in self._here if not self._collector.complete(self._known[value])]
+        for value in gone:
+            self._here.discard(value)
+            self.engine.forget(value)
 
     @property
     def attempts(self) -> int:
@@ -143,7 +152,7 @@ class Choice(Instance):
         Raises WireError: QRES-E401 to QRES-E404.
         """
         if self.certificate is not None:
-            return envelope.kind.startswith(self.prefix) or envelope.kind == CERTIFICATE
+            return self._tell_of_decision(envelope, now)
         if envelope.kind == PROPOSAL:
             self._take_proposal(envelope, now)
         elif envelope.kind == LOCK:
@@ -152,6 +161,20 @@ class Choice(Instance):
             self._take_certificate(envelope, now)
         else:
             return self.take_vote(envelope, now)
+        return True
+
+    def _tell_of_decision(self, envelope: Envelope, now: float) -> bool:
+        """Give the certificate to a node that still votes; whether the message is of this instance.
+
+        The votes of a quorum may have reached this node alone, and nobody repeats them.
+        """
+        if not envelope.kind.startswith(self.prefix) or self.certificate is None:
+            return envelope.kind == CERTIFICATE
+        peer, pause = envelope.sender, self._context.swarm.vote_timeout / 2
+        if now >= self._told.get(peer, -math.inf) + pause:
+            self._told[peer] = now
+            told = self._speaker.make(CERTIFICATE, self.certificate.to_bytes(), now)
+            self._speaker.send(peer, told)
         return True
 
     def _refuse(self, envelope: Envelope, fault: Fault, now: float = 0.0) -> None:
@@ -226,8 +249,14 @@ class Choice(Instance):
                 head.roster.quorum,
                 partial(head.proposer, coordinator=coordinator),
             )
-            return proves(item, premises, lambda message: context.kernel.authentic(message, now))
+            return proves(item, premises, partial(self._signed, head=head, now=now))
         return False
+
+    def _signed(self, message: Envelope, head: Head, now: float) -> bool:
+        """Whether a member at that head signed a message; what nobody signed proves nothing."""
+        return bool(message.auth) and self._context.kernel.authentic(
+            message, now, head.roster.members
+        )
 
     def _take_lock(self, envelope: Envelope, now: float) -> None:
         """Learn what another node is locked on: this one may have to propose it."""

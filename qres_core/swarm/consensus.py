@@ -252,6 +252,10 @@ class Consensus(Generic[Voter]):
             self._proposals[number] = Proposed(value, valid_round)
         return self._run()
 
+    def forget(self, value: Value) -> None:
+        """The value is here no more; it may come back."""
+        self._judged.pop(value, None)
+
     def judge(self, value: Value, *, accepted: bool | None) -> list[Action]:
         """The value is here, and this node accepts it or not; ``None``: that is not known yet.
 

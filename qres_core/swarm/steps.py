@@ -172,6 +172,7 @@ class Round:
         """Be open for what the others say; begin, or wait for the time to begin."""
         parts = self.parts
         parts.collector.open_round(self.choice.named())
+        self.choice.forget_absent()
         parts.until.open_round(now)
         if self.begins > now:
             self._take_early(now)
@@ -182,7 +183,8 @@ class Round:
         """Train, and let the times run from now."""
         parts = self.parts
         self.times = Times.of(parts.context.swarm, now, self.aborts)
-        self.choice.expect(self.times.vote)
+        if self.choice.certificate is None:
+            self.choice.expect(self.times.vote)
         if not parts.context.is_member:
             self.begun = self.contributed = True
         elif self._open_plugins(now) and self.choice.certificate is None:

@@ -20,7 +20,7 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId, Vector, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.chain import MAX_LINKS, Link, decode_links, encode_links, follow
+from qres_core.swarm.chain import MAX_LINKS, Authentic, Link, decode_links, encode_links, follow
 from qres_core.swarm.context import Position
 from qres_core.swarm.effects import Diverged
 from qres_core.swarm.messages import (
@@ -179,7 +179,7 @@ class CatchingUp:
         if links[-1].head.height + 1 <= height:
             self._compare(links[-1], now)
             return None
-        last = follow(roster, links, lambda vote: self._context.kernel.authentic(vote, now))
+        last = follow(roster, links, self._authentic(now))
         if last is None or last.head.swarm != head.swarm or last.head.settings != head.settings:
             self._liars.add(sender)
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.SENDER)
@@ -188,12 +188,15 @@ class CatchingUp:
         self.pending = Ahead((*kept, *links), sender)
         return self.pending
 
+    def _authentic(self, now: float) -> Authentic:
+        return lambda vote, members: self._context.kernel.authentic(vote, now, members)
+
     def _compare(self, link: Link, now: float) -> None:
         """Whether a link contradicts this node's own past: then more than ``f`` nodes lie."""
         own = self.recent.get(link.head.digest)
         if own is None or own.decision == link.decision:
             return
-        if link.holds(lambda vote: self._context.kernel.authentic(vote, now)):
+        if link.holds(self._authentic(now)):
             self.diverge(link, "this node and others have proof of different decisions")
 
     def diverge(self, link: Link, what: str) -> None:

@@ -200,7 +200,15 @@ def draw(seed: int) -> Setting:
         begins = rng.uniform(0.0, heals)
         ends = min(heals, begins + rng.choice([0.3, 1.0, 2.0]))
         kind = rng.choice(
-            ["choice/proposal", "choice/prevote", "choice/precommit", "choice/precommit", "certificate", "digest", "fetched"]
+            [
+                "choice/proposal",
+                "choice/prevote",
+                "choice/precommit",
+                "choice/precommit",
+                "certificate",
+                "digest",
+                "fetched",
+            ]
         )
         ambushes.append(Ambush(begins, ends, kind, _some(rng, nodes), rng.random() < 0.5))
     for _kill in range(rng.choice([0, 0, 1, 2, 4])):

@@ -88,7 +88,9 @@ class Stage:
 
     def propose(self, candidate: CandidateSet, to: Sequence[int], **more: Any) -> None:
         proposal = Proposal(candidate, **more)
-        forged = self.net.forge(LIAR, "choice/proposal", proposal.to_bytes(), number=1, model=self.model)
+        forged = self.net.forge(
+            LIAR, "choice/proposal", proposal.to_bytes(), number=1, model=self.model
+        )
         self.net.inject(forged, to)
 
     def vote(self, kind: str, choice: bytes | None, to: Sequence[int], number: int = 1) -> None:
@@ -267,7 +269,9 @@ def test_a_member_with_a_bad_proof_is_not_voted_for(harness: ModuleType) -> None
     assert sorted(made) == [0, 2, 3]
     members = {**made, LIAR: contribution_digest(bad)}
     candidate = CandidateSet(1, tuple(Member(net.ids[i], members[i]) for i in range(4)))
-    forged = net.forge(LIAR, "choice/proposal", Proposal(candidate).to_bytes(), number=1, model=model)
+    forged = net.forge(
+        LIAR, "choice/proposal", Proposal(candidate).to_bytes(), number=1, model=model
+    )
     net.inject(forged, HONEST)
     assert net.run(until=lambda: min(net.steps()) >= 2)
     assert not net.forks(HONEST)
@@ -359,7 +363,9 @@ def certificate_cases(stage: Stage) -> dict[str, Certificate]:
         "of mixed rounds": Certificate(
             candidate, 1, (*good[:2], *stage.votes("choice/precommit", digest, [2], number=2))
         ),
-        "for another set": Certificate(candidate, 1, stage.votes("choice/precommit", other, [0, 1, 2])),
+        "for another set": Certificate(
+            candidate, 1, stage.votes("choice/precommit", other, [0, 1, 2])
+        ),
         "for nothing": Certificate(candidate, 1, stage.votes("choice/precommit", None, [0, 1, 2])),
         "for another model": Certificate(candidate, 1, (*good[:2], elsewhere)),
         "of another swarm": Certificate(
@@ -431,7 +437,10 @@ def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
     if case == "too few":
         votes = votes[:2]
     elif case == "twice":
-        votes = (*votes[:2], stage.net.vote(1, "choice/prevote", digest, number=1, model=stage.model))
+        votes = (
+            *votes[:2],
+            stage.net.vote(1, "choice/prevote", digest, number=1, model=stage.model),
+        )
     elif case == "forged":
         forged = stage.net.forge(
             3, "choice/prevote", encode_vote(digest), number=1, model=stage.model, key=LIAR
@@ -443,7 +452,9 @@ def test_a_lock_is_proven_by_a_quorum_of_prevotes_or_refused(
         votes, number = stage.votes("choice/prevote", digest, [0, 1, 2], number=5), 5
     proposal = Proposal(candidate, number, votes)
     assert target.model_digest == stage.model
-    sent = stage.net.forge(LIAR, "choice/proposal", proposal.to_bytes(), number=5, model=stage.model)
+    sent = stage.net.forge(
+        LIAR, "choice/proposal", proposal.to_bytes(), number=5, model=stage.model
+    )
     before = dict(stage.net.nodes[0].refused)
     stage.net.inject(sent, [0])
     stage.net.run(seconds=0.001)
@@ -686,7 +697,9 @@ def test_messages_of_rounds_and_models_to_come_are_kept_in_bounds(harness: Modul
     rng = random.Random(1)
     frames: list[Envelope] = []
     for number in range(2, 500):
-        frames.append(stage.net.vote(LIAR, "choice/prevote", None, number=number, model=stage.model))
+        frames.append(
+            stage.net.vote(LIAR, "choice/prevote", None, number=number, model=stage.model)
+        )
         junk = rng.randbytes(32)
         frames.append(stage.net.vote(LIAR, "choice/prevote", None, number=number, model=junk))
         says = canonical.dumps(rng.randbytes(32))

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 NOW = 1_700_000_000
-KINDS = ("choice/proposal", "choice/prevote", "choice/precommit", "certificate", "digest", "snapshot")
+KINDS = (
+    "choice/proposal",
+    "choice/prevote",
+    "choice/precommit",
+    "certificate",
+    "digest",
+    "snapshot",
+)
 
 
 def refused(verdict: Verdict, reason: str, blame: Blame = Blame.LINK) -> None:

@@ -303,7 +303,11 @@ def test_a_replay_of_a_wrong_clocks_messages_is_refused(make_net: Callable[..., 
     assert net.run(lambda: min(net.steps()) >= 3)
     before = dict(net.machines[0].contributions)
     recorded = [frame for frame in net.sent if frame.sender == net.ids[3]]
-    assert {event.kind for event in recorded} >= {"contribution", "dialogue/replay/1", "choice/prevote"}
+    assert {event.kind for event in recorded} >= {
+        "contribution",
+        "dialogue/replay/1",
+        "choice/prevote",
+    }
     net.run(lambda: False, seconds=1)
     net.refused.clear()
     for envelope in recorded:

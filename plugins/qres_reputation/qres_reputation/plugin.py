@@ -43,7 +43,7 @@ DISPUTABLE: Final = (
     Fault.STANDING_BENT,
     Fault.UNPROVEN_CERTIFICATE,
     Fault.UNPROVEN_LOCK,
-    Fault.UNPROVEN_SNAPSHOT,
+    Fault.UNPROVEN_LINK,
 )
 """Faults that are laid on a node and are no proof of a lie.
 

@@ -197,7 +197,9 @@ def test_a_misspelt_hook_and_a_misspelt_argument_are_found() -> None:
 
 def test_a_mac_guards_every_field_and_blames_the_link(third_party: ModuleType) -> None:
     mac = third_party.Mac("5a" * 32)
-    envelope = qres_core.Envelope("s", "choice/proposal", 1, b"\1" * 32, b"\2" * 32, 3, 4, b"payload")
+    envelope = qres_core.Envelope(
+        "s", "choice/proposal", 1, b"\1" * 32, b"\2" * 32, 3, 4, b"payload"
+    )
     signed = envelope.with_auth({"mac": mac.sign(envelope=envelope)})
     assert mac.authenticate(envelope=signed, source=b"\3" * 32).accepted
     changes: list[dict[str, Any]] = [

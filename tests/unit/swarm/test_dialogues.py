@@ -489,7 +489,8 @@ def test_a_forged_message_among_true_ones_is_left_out(make_net: Callable[..., An
 
 
 @pytest.mark.parametrize(
-    "change", [{"number": 7}, {"model": bytes(32)}, {"swarm": "elsewhere"}, {"kind": "choice/prevote"}]
+    "change",
+    [{"number": 7}, {"model": bytes(32)}, {"swarm": "elsewhere"}, {"kind": "choice/prevote"}],
 )
 def test_what_was_said_elsewhere_is_not_handed_on_as_said_here(
     make_net: Callable[..., Any], change: dict[str, Any]

@@ -116,7 +116,9 @@ def items(make: Callable[..., Envelope]) -> Iterator[Misbehaviour]:
         yield Misbehaviour.of(Fault.EQUIVOCATION, *(make(kind, payload) for payload in payloads))
     for fault, kind, payload in FLAWS.values():
         yield Misbehaviour.of(fault, make(kind, payload))
-    yield Misbehaviour.of(Fault.NOT_THE_PROPOSER, make("choice/proposal", proposal(), sender=IDS[0]))
+    yield Misbehaviour.of(
+        Fault.NOT_THE_PROPOSER, make("choice/proposal", proposal(), sender=IDS[0])
+    )
 
 
 def decoded(value: object) -> Any:
@@ -222,7 +224,10 @@ def test_two_kinds_two_senders_and_kinds_that_may_be_sent_often_are_no_conflict(
 ) -> None:
     vote, nil = encode_vote(HEAD), encode_vote(None)
     assert conflict(make("choice/prevote", vote), make("choice/precommit", nil), NODES) is None
-    assert conflict(make("choice/prevote", vote), make("choice/prevote", nil, sender=IDS[0]), NODES) is None
+    assert (
+        conflict(make("choice/prevote", vote), make("choice/prevote", nil, sender=IDS[0]), NODES)
+        is None
+    )
     for kind in ("fetch", "digest", "dialogue/secagg/1", "certificate", "attestation"):
         assert conflict(make(kind, b"first"), make(kind, b"second"), NODES) is None
         assert flaws(make(kind, b"\xff"), PREMISES) == ()

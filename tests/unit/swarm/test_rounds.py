@@ -641,7 +641,9 @@ def test_a_restarted_node_does_not_contribute_twice_to_a_round(harness: ModuleTy
         vector = harness.distinct_update(index, info).vector + lives[index]
         return Update(vector.astype(np.int32))
 
-    net = harness.Net(4, byzantine=1, train=train, rule=harness.drop(kind="choice/proposal", round={1}))
+    net = harness.Net(
+        4, byzantine=1, train=train, rule=harness.drop(kind="choice/proposal", round={1})
+    )
     net.start()
     assert net.run(until=lambda: any(m.kind == "contribution" and m.sender == 2 for m in net.sent))
     lives[2] = 1
