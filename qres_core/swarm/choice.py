@@ -62,6 +62,7 @@ class Choice(Instance):
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
         self._here: set[Value] = set()
+        self._decided_at = -math.inf
         self._told: dict[NodeId, float] = {}  # when a node was last told of the decision
         self.merger: Merger | None = None  # of the round that is open
         # why this node did not vote for what is proposed; ``None`` if it did, or nothing is
@@ -166,12 +167,13 @@ class Choice(Instance):
     def _tell_of_decision(self, envelope: Envelope, now: float) -> bool:
         """Give the certificate to a node that still votes; whether the message is of this instance.
 
-        The votes of a quorum may have reached this node alone, and nobody repeats them.
+        The votes of a quorum may have reached this node alone, and nobody repeats them. Not at
+        once after the decision: the others may just not have heard yet.
         """
         if not envelope.kind.startswith(self.prefix) or self.certificate is None:
             return envelope.kind == CERTIFICATE
         peer, pause = envelope.sender, self._context.swarm.vote_timeout / 2
-        if now >= self._told.get(peer, -math.inf) + pause:
+        if now >= self._told.get(peer, self._decided_at) + pause:
             self._told[peer] = now
             told = self._speaker.make(CERTIFICATE, self.certificate.to_bytes(), now)
             self._speaker.send(peer, told)
@@ -406,6 +408,7 @@ class Choice(Instance):
         self._judged = {key for key in self._judged if key[0] >= number}
 
     def _decided(self, action: Decide, now: float) -> None:
+        self._decided_at = now
         precommits = self.quorum(Step.PRECOMMIT, action.round, action.value)
         candidate = self._known[action.value]
         self.certificate = certificate = Certificate(candidate, action.round, precommits)
