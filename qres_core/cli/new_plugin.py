@@ -244,8 +244,8 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
         )
         raise click.BadParameter(msg)
     if value == "approve":
-        see = plugin_index().example_distribution("credential")
-        msg = f"'approve' belongs to the plugin that knows the swarm's authority; see {see}"
+        example = plugin_index().example_distribution("credential")
+        msg = f"'approve' belongs to the plugin that knows the swarm's authority; see {example}"
         raise click.BadParameter(msg)
     if value in {"identity", "credential"}:
         see = map(plugin_index().example_distribution, ("identity", "credential"))
