@@ -101,8 +101,9 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         facts["trainer"] = trainer_error(report["trainer_error"])
     if report.get("vanished"):
         facts["vanished"] = f"{report['vanished']['updates']} updates: {report['vanished']['text']}"
-    for number, change in enumerate((report.get("roster") or {"waiting": []})["waiting"], 1):
-        facts[f"change {number}"] = waiting_change(change, report["roster"]["threshold"])
+    if report.get("roster"):
+        for number, change in enumerate(report["roster"]["waiting"], 1):
+            facts[f"change {number}"] = waiting_change(change, report["roster"]["threshold"])
     if report["privacy"] is not None:
         facts["privacy"] = f"ε = {report['privacy']['epsilon']} spent"
     for name, value in facts.items():

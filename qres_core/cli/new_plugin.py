@@ -150,7 +150,8 @@ HOOKS: Final = MappingProxyType(
 )
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
 ``identity``, ``key_index``, ``link_keys`` and ``credential`` have none: they belong to the plugin
-that holds the keys; nor has ``verify_all``, which is ``verify`` made faster."""
+that holds the keys. ``approve`` has none: it belongs to the one that knows the authority. Nor has
+``verify_all``, which is ``verify`` made faster."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:
@@ -241,6 +242,10 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
             "there is no scaffold for 'transport'; implement qres_core.Transport, and read the "
             f"built-in {plugin_index().examples['transport']!r} transport as an example"
         )
+        raise click.BadParameter(msg)
+    if value == "approve":
+        example = plugin_index().example_distribution("credential")
+        msg = f"'approve' belongs to the plugin that knows the swarm's authority; see {example}"
         raise click.BadParameter(msg)
     if value in {"identity", "credential"}:
         see = map(plugin_index().example_distribution, ("identity", "credential"))

@@ -149,10 +149,17 @@ def test_generated_metadata_is_sound(hook: str) -> None:
 
 
 def test_every_hook_has_a_scaffold_but_transport() -> None:
-    without = {"transport", "identity", "key_index", "link_keys", "credential", "verify_all"}
+    without = {"transport", "identity", "key_index", "link_keys", "credential", "approve"}
+    without.add("verify_all")
     assert set(HOOKS) == set(ALL_HOOKS) - without
     for hook, scaffold in HOOKS.items():
         assert hook in SCAFFOLDS[scaffold].hooks
+
+
+def test_the_hook_of_an_authority_names_where_to_look() -> None:
+    done = run("acme", "--hook", "approve")
+    assert done.exit_code == 2
+    assert "knows the swarm's authority; see qres-pki" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize("name", ["update", "none", "true", "verdict", "test-contract", "any"])
