@@ -193,6 +193,11 @@ class Fault(enum.StrEnum):
         _PLAIN,
         "The quoted contribution is not one that its sender made for this model.",
     )
+    OTHER_SETTINGS = (
+        "other-settings",
+        _OWN_VIEW,
+        "A node shares no history with this one: its settings or members differ.",
+    )
     OTHER_GOAL = "other-goal", _OWN_VIEW, "A message is about another goal than this node's."
 
 

@@ -123,15 +123,22 @@ class Choice(Instance):
         return [member.digest for known in self.sets() for member in known.members]
 
     def sets(self) -> list[CandidateSet]:
-        """The sets whose contributions are needed: locked, proposed, or decided elsewhere."""
+        """The sets whose contributions are needed: proposed, or proven to have a quorum's votes."""
+        proposed = self._proposals.get(self.engine.round, ())
+        found = self.proven_sets()
+        if self.certificate is None:
+            found += [self._known[value] for value in proposed if value in self._known]
+        return found
+
+    def proven_sets(self) -> list[CandidateSet]:
+        """The sets that a quorum voted for: locked, or decided elsewhere."""
+        if self.certificate is not None:
+            return [self.certificate.candidate]
         wanted = {lock.value for lock in (self.engine.lock, self.engine.valid) if lock is not None}
-        wanted.update(self._proposals.get(self.engine.round, ()))
         for number, step in self.engine.kept:
             winners = self.engine.tally(number, step).winners
             wanted.update(value for value in winners if value is not None)
-        if self.certificate is not None:
-            return [self.certificate.candidate]
-        return [self._known[value] for value in wanted if value in self._known]
+        return [self._known[value] for value in sorted(wanted) if value in self._known]
 
     @property
     def decided_set(self) -> CandidateSet | None:

@@ -132,20 +132,24 @@ class Collector:
         )
         return Held(contribution, envelope)
 
-    def quoted(self, envelope: Envelope, now: float, *, decided: bool) -> Envelope | None:
+    def quoted(
+        self, envelope: Envelope, now: float, proven: Sequence[CandidateSet]
+    ) -> Envelope | None:
         """The contribution that a ``fetched`` message quotes, ``None`` if it is refused.
 
-        Unless a set is ``decided``, its author must be one that may take part now: a quote is no
-        way in for who was revoked. What is decided is merged whatever became of its author.
-        Raises WireError: QRES-E401 to QRES-E404.
+        ``proven``: the sets that a quorum voted for. What one of them names is taken whatever
+        became of its author. Of the rest the author must be one that may take part now: a quote is
+        no way in for who was revoked. Raises WireError: QRES-E401 to QRES-E404.
         """
         quoted = decode_fetched(envelope.payload)
         blame = Blame.SENDER
         if quoted.head == self._context.head.digest:
             kernel = self._context.kernel
             verdict = kernel.quoted(quoted, now)
-            if verdict is ACCEPT and not decided:
+            named = any(_names(known, contribution_digest(quoted)) for known in proven)
+            if verdict is ACCEPT and not named:
                 verdict, _plugin = kernel.authenticate(quoted, quoted.sender, now)
+                blame = Blame.NOBODY  # who helps out may not have heard what became of the author
             if verdict is ACCEPT:
                 return quoted
             if verdict.blame is Blame.NOBODY:  # whoever helps out may see it otherwise

@@ -22,6 +22,7 @@ fetch          digests of contributions the sender lacks
 fetched        a contribution, quoted whole: its own sequence number has passed by
 attestation    digests of contributions whose proofs the sender checked and found good
 sync           "what did I miss since the head this envelope names?"; its height and roster's epoch
+head           the sender's head and settings, for a node whose history is another
 links          decided heights, each with the votes that decided it
 fetch-model    "what is the model of this digest?"
 model          its vector (little-endian int32)
@@ -74,6 +75,7 @@ FETCH: Final = "fetch"
 FETCHED: Final = "fetched"
 ATTESTATION: Final = "attestation"
 SYNC: Final = "sync"
+HEAD: Final = "head"
 LINKS: Final = "links"
 FETCH_MODEL: Final = "fetch-model"
 MODEL: Final = "model"

@@ -49,6 +49,7 @@ from qres_core.swarm.messages import (
     ENOUGH,
     FETCH_MODEL,
     FETCHED,
+    HEAD,
     LINKS,
     MODEL,
     OUTCOME,
@@ -208,6 +209,8 @@ class RoundMachine:
             self._catching_up.answer_sync(envelope, now)
         elif kind == FETCH_MODEL:
             self._catching_up.answer_model(envelope, now, self._find_model)
+        elif kind == HEAD:
+            self._catching_up.take_head(envelope)
         elif kind == LINKS:
             self._take_links(envelope, now)
         elif kind == MODEL:
@@ -242,12 +245,6 @@ class RoundMachine:
             model = ahead.last.next.model
             if self._find_model(model) is None:
                 self._catching_up.fetch_model(model, ahead.told_by, now)
-
-    def _find_model(self, digest: bytes) -> Vector | None:
-        """A model that this node holds: its own, or one of the next height."""
-        if digest == self.model_digest:
-            return self.model
-        return self._catching_up.held.get(digest)
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
@@ -362,19 +359,6 @@ class RoundMachine:
             if vector is None:
                 return
         self._go_on(links, vector, made if of_here else None, now)
-
-    def _decided(self) -> tuple[Link, ...]:
-        """How the swarm went on from this node's head: as it voted itself, or as it was told."""
-        pending, outcome = self._catching_up.pending, self._outcome
-        if pending is not None:
-            return pending.links
-        certificate = self._choice.certificate
-        if outcome.decision is None or certificate is None:
-            return ()
-        decision, number = outcome.decision, outcome.round
-        votes = outcome.quorum(Step.PRECOMMIT, number, decision.digest)
-        head, chosen = self._context.head, certificate.candidate
-        return (Link(head, chosen, decision.result, number, votes),)
 
     def _go_on(
         self, links: tuple[Link, ...], vector: Vector | None, made: Made | None, now: float

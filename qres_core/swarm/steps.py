@@ -130,9 +130,7 @@ class Round:
         """
         kind, parts = envelope.kind, self.parts
         if kind == FETCHED:
-            quoted = parts.collector.quoted(
-                envelope, now, decided=self.choice.decided_set is not None
-            )
+            quoted = parts.collector.quoted(envelope, now, self.choice.proven_sets())
             if quoted is not None:
                 self._take_contribution(quoted)
         elif kind == CONTRIBUTION:

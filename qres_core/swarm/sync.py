@@ -15,12 +15,21 @@ from typing import Final
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import RoundError
+from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId, Vector, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.chain import MAX_LINKS, Authentic, Link, decode_links, encode_links, follow
+from qres_core.kernel.settings import SharedSettings
+from qres_core.swarm.chain import (
+    MAX_LINKS,
+    Authentic,
+    Head,
+    Link,
+    decode_links,
+    encode_links,
+    follow,
+)
 from qres_core.swarm.context import Position
 from qres_core.swarm.effects import Diverged
 from qres_core.swarm.messages import (
@@ -28,6 +37,7 @@ from qres_core.swarm.messages import (
     CONTRIBUTION,
     DIALOGUE,
     FETCH_MODEL,
+    HEAD,
     LINKS,
     MODEL,
     OUTCOME,
@@ -79,6 +89,8 @@ class CatchingUp:
         self._asked: dict[NodeId, float] = {}
         self._answered: Counter[NodeId] = Counter()
         self._liars: set[NodeId] = set()
+        self._compared: set[NodeId] = set()  # who was told of this node's head
+        self._told_apart: set[NodeId] = set()  # whose settings were found to differ
         self._looked = -math.inf
         self._moved = -math.inf
         for link in links:
@@ -98,6 +110,7 @@ class CatchingUp:
         self.held = {}
         self._ahead = {}
         self._liars = set()
+        self._compared = set()
         self._answered = Counter()
         self._moved = now
 
@@ -179,8 +192,12 @@ class CatchingUp:
         if links[-1].head.height + 1 <= height:
             self._compare(links[-1], now)
             return None
+        if any(
+            (link.head.swarm, link.head.settings) != (head.swarm, head.settings) for link in links
+        ):
+            return None  # of another history; who tells of it says what differs
         last = follow(roster, links, self._authentic(now))
-        if last is None or last.head.swarm != head.swarm or last.head.settings != head.settings:
+        if last is None:
             self._liars.add(sender)
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.SENDER)
             return None
@@ -244,6 +261,37 @@ class CatchingUp:
         height, epoch = decode_sync(envelope.payload)
         if height < self._context.head.height:
             self._help(envelope.sender, epoch, now)
+        elif envelope.head not in (self._context.head.digest, *self.recent):
+            self._say_head(envelope.sender, now)
+
+    def _say_head(self, peer: NodeId, now: float) -> None:
+        """Tell a node with another history what this node goes by, once at each height."""
+        if peer not in self._compared:
+            self._compared.add(peer)
+            settings = self._context.kernel.settings.to_bytes()
+            payload = canonical.dumps([self._context.head.raw(), settings])
+            self._speaker.send(peer, self._speaker.make(HEAD, payload, now))
+
+    def take_head(self, envelope: Envelope) -> None:
+        """Say how another node's history, that does not fit this one's, differs.
+
+        Raises WireError: QRES-E401 to QRES-E406.
+        """
+        most = len(self._context.head.digest) * 4096 * 2 + 2**17
+        value = canonical.loads(envelope.payload, max_bytes=most, max_items=256)
+        if not canonical.is_list(value) or len(value) != 2 or type(value[1]) is not bytes:
+            raise WireError.of("QRES-E404", "payload.head", "expected a head and settings")
+        theirs, settings = Head.from_raw(value[0]), SharedSettings.from_bytes(value[1])
+        here, own = self._context.head, self._context.kernel.settings
+        if envelope.sender in self._told_apart or settings.digest != theirs.settings:
+            return
+        found = [*own.differences(settings)]
+        if theirs.roster.digest != here.roster.digest:
+            found.append("it has another roster, f or quorum")
+        if found:
+            self._told_apart.add(envelope.sender)
+            fault, detail = Fault.OTHER_SETTINGS, "; ".join(found)
+            self._outlet.refuse(envelope, fault, Blame.NOBODY, detail=detail)
 
     def _help(self, peer: NodeId, epoch: int, now: float) -> None:
         last = self.last
