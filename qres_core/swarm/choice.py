@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import ClassVar, Final
 
@@ -38,6 +38,26 @@ from qres_core.swarm.roster import authorised
 
 WAIVED: Final = 3
 """Aborted attempts of a height after which a voter waives what it alone has against members."""
+REMEMBERED: Final = 64
+"""Heights for which it then waives that: to abort again at each height would help nobody."""
+
+
+class Waivers:
+    """The members against whom this node objects no more, for so many heights."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._until: dict[NodeId, int] = {}
+
+    def covers(self, member: NodeId) -> bool:
+        """Whether an objection against a member is waived now."""
+        return self._context.head.height < self._until.get(member, 0)
+
+    def add(self, members: Iterable[NodeId]) -> None:
+        """Waive what there is against some members, from now on."""
+        height = self._context.head.height
+        self._until = {who: until for who, until in self._until.items() if until > height}
+        self._until.update((member, height + REMEMBERED) for member in members)
 
 
 class Choice(Instance):
@@ -53,9 +73,11 @@ class Choice(Instance):
         pool: MisbehaviourPool,
         changes: PendingChanges,
         previous: Head | None,
+        waivers: Waivers,
     ) -> None:
         super().__init__(speaker, journal, pool, speaker.context.proposer)
         self._collector, self._changes, self._previous = collector, changes, previous
+        self._waivers = waivers
         self._first = 0  # the round that this height began with here
         self._known: dict[Value, CandidateSet] = {}
         self._proposals: dict[int, dict[Value, Envelope]] = {}  # by round; two at most
@@ -320,10 +342,13 @@ class Choice(Instance):
         del now
         self.objection = None
         against = objections(self._context, candidate)
-        late = self.attempts >= WAIVED and self._context.kernel.has("reputation")
-        waived = self._context.byzantine if late else 0  # whoever is honest looks alike to all
-        if len(against) > waived:
-            self.objection = str(next(iter(against.values())))
+        open_ = [member for member in against if not self._waivers.covers(member)]
+        few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
+        if open_ and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
+            self._waivers.add(open_)
+            open_ = []
+        if open_:
+            self.objection = str(against[open_[0]])
             return False
         return self._endorses(candidate)
 

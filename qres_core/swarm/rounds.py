@@ -256,7 +256,13 @@ class RoundMachine:
         last = self._catching_up.last
         previous = None if last is None else last.head
         self._choice = Choice(
-            parts.speaker, parts.collector, parts.journal, parts.pool, parts.changes, previous
+            parts.speaker,
+            parts.collector,
+            parts.journal,
+            parts.pool,
+            parts.changes,
+            previous,
+            parts.waivers,
         )
         holds = self._catching_up.held.__contains__
         self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)

@@ -20,7 +20,7 @@ from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.choice import Choice
+from qres_core.swarm.choice import Choice, Waivers
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.dialogues import Dialogues
@@ -69,6 +69,7 @@ class Parts:
         self.collector = Collector(self.speaker)
         self.dialogues = Dialogues(self.speaker)
         self.pool = MisbehaviourPool(len(context.roster))
+        self.waivers = Waivers(context)
         self.pace = Pace()
         self.until = Until(self.speaker)
         # what takes messages that are answered whatever head they are about, by kind

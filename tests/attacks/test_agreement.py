@@ -1,0 +1,422 @@
+"""Attacks on agreement that once worked, each with the control that shows it works unguarded.
+
+Each was found on whole nodes within the promised f: a refused set that stopped a swarm, a lock that
+was given up, bans that only some nodes knew of, a coordinator that heard of no lock, certificates
+that cost others time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import (
+    Claims,
+    Evidence,
+    Fault,
+    Installed,
+    NodeId,
+    NodeInfo,
+    RoundInfo,
+    RoundStatus,
+    Standing,
+    Update,
+    Updates,
+    ValueRefusedError,
+    Vector,
+    hookimpl,
+)
+from qres_core.swarm import choice as choosing
+from qres_core.swarm.choice import Choice
+from qres_core.swarm.consensus import Decide
+from qres_core.swarm.instances import Instance
+from qres_core.swarm.mean import weighted_mean
+from qres_core.swarm.messages import (
+    CERTIFICATE,
+    FETCHED,
+    PRECOMMIT,
+    PREVOTE,
+    PROPOSAL,
+    CandidateSet,
+    Certificate,
+    Member,
+    Proposal,
+    contribution_digest,
+    decode_vote,
+    encode_vote,
+)
+from qres_core.swarm.outcome import OutcomeVote
+from qres_core.swarm.results import Result, Void
+
+HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
+CODE = "QRES-E508"
+
+
+@attrs.define
+class Moody:
+    """The mean, but it refuses every third set: the same ones on every node."""
+
+    claims = Claims(tolerates=None)
+
+    @hookimpl
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        if round_info.height % 3 == 1:
+            raise ValueRefusedError.of(CODE, "moody", "not this one")
+        return weighted_mean(updates.vectors, updates.weights)
+
+
+@attrs.define
+class Pivot:
+    """The mean, but it refuses a set without the first node of the roster."""
+
+    claims = Claims(tolerates=None)
+
+    @hookimpl
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        if updates.senders[0] != round_info.roster[0]:
+            raise ValueRefusedError.of(CODE, "pivot", "the pivot is not in the set")
+        return weighted_mean(updates.vectors, updates.weights)
+
+
+@attrs.define
+class Grudge:
+    """Bans whom the test names, by node: what a node alone holds against others."""
+
+    bans: ClassVar[dict[NodeId, set[NodeId]]] = {}
+    _own: NodeId = attrs.field(default=b"", init=False)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        self._own = node_info.node_id
+
+    @hookimpl
+    def reputation(self, sender: NodeId) -> Standing:
+        banned = sender in self.bans.get(self._own, ())
+        return Standing(0, banned=True) if banned else Standing()
+
+    @hookimpl
+    def observe(self, evidence: Evidence) -> None:
+        del evidence
+
+
+@pytest.fixture(scope="module")
+def harness() -> ModuleType:
+    name = "swarm_harness_of_agreement"
+    spec = importlib.util.spec_from_file_location(name, HARNESS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    for plugin, factory in {"moody": Moody, "pivot": Pivot, "grudge": Grudge}.items():
+        module.INSTALLED[plugin] = Installed.local(plugin, factory)
+    return module
+
+
+def rounds_that_ended(net: Any, index: int) -> Counter[RoundStatus]:
+    return Counter(ended.outcome.status for ended in net.nodes[index].ended)
+
+
+# ── a refused set ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_refused_set_costs_one_height(harness: ModuleType) -> None:
+    net = harness.Net(5, byzantine=1, rules=dict.fromkeys(range(5), "moody"))
+    net.start()
+    assert net.run(until=lambda: min(net.machine(i).head.height for i in range(5)) >= 30)
+    assert not net.forks()
+    for index in range(5):
+        ended = net.nodes[index].ended[:30]
+        void = [at for at, one_of in enumerate(ended) if one_of.outcome.status is RoundStatus.VOID]
+        assert void == list(range(1, 30, 3)), "no height more than the rule refused"
+        assert {ended[at].outcome.code for at in void} == {CODE}
+        assert net.machine(index).step >= 20
+        assert not net.nodes[index].refused
+
+
+def test_where_a_refusal_is_no_outcome_one_stops_the_swarm(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: nobody says that there is no model."""
+    found = OutcomeVote.found
+
+    def silent(self: OutcomeVote, result: Result, now: float) -> None:
+        if not isinstance(result, Void):
+            found(self, result, now)
+
+    monkeypatch.setattr(OutcomeVote, "found", silent)
+    net = harness.Net(5, byzantine=1, rules=dict.fromkeys(range(5), "moody"))
+    net.start()
+    net.run(seconds=300)
+    assert net.steps() == [1] * 5
+
+
+# ── a lock that is given up ───────────────────────────────────────────────────────────────────────
+
+LIAR = 1
+
+
+def chosen_by(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, dict[NodeId, set[bytes]]]:
+    """The sets that nodes decide, by head."""
+    decided: dict[bytes, dict[NodeId, set[bytes]]] = defaultdict(lambda: defaultdict(set))
+    take = Choice._decided
+
+    def note(self: Choice, action: Decide, now: float) -> None:
+        decided[self._head][self._context.node_id].add(action.value)
+        take(self, action, now)
+
+    monkeypatch.setattr(Choice, "_decided", note)
+    return decided
+
+
+def play_an_old_certificate(net: Any) -> None:
+    """One liar has a set decided that the rule refuses, and shows its certificate again later.
+
+    In the round after it, nodes 0, 2 and 3 lock another set. Node 2 decides that, and its
+    precommit is late for 0 and 3, to whom the liar hands the old certificate meanwhile.
+    """
+    ids = net.ids
+
+    def rule(message: Any) -> Any:
+        late = message.round == 2 and message.kind == PRECOMMIT
+        if late and message.receiver in (0, 3) and message.sender == 2:
+            return [(2.0, message.frame)]
+        slow = message.sender == 2 and message.receiver in (0, 3) and message.now > at[0]
+        return [(2.0, message.frame)] if slow and message.kind == CERTIFICATE else None
+
+    at = [float("inf")]
+    net.rule = rule
+    net.start()
+    net.run(seconds=0.2)
+    head = net.machine(0).head.digest
+    made = {
+        message.envelope.sender: message.envelope
+        for message in net.sent
+        if message.kind == "contribution" and message.round == 1
+    }
+    update = harness_update(net, LIAR)
+    own = net.forge(LIAR, "contribution", update, number=1, model=head)
+    net.inject(own, [0, 2, 3])
+    made[ids[LIAR]] = own
+    named = [ids[1], ids[2], ids[3]]
+    members = tuple(Member(who, contribution_digest(made[who])) for who in sorted(named))
+    refused = CandidateSet(1, members)
+    value = refused.digest(head)
+    proposal = Proposal(refused).to_bytes()
+    net.inject(net.forge(LIAR, PROPOSAL, proposal, number=1, model=head), [0, 2, 3])
+    for kind in (PREVOTE, PRECOMMIT):
+        said = net.forge(LIAR, kind, encode_vote(value), number=1, model=head)
+        net.inject(said, [0, 2, 3], delay=0.05)
+    net.run(seconds=0.5)
+    votes = {
+        message.envelope.sender: message.envelope
+        for message in net.sent
+        if message.kind == PRECOMMIT
+        and message.round == 1
+        and decode_vote(message.envelope.payload) == value
+    }
+    assert len(votes) == 3, "the set was decided"
+    certificate = Certificate(refused, 1, tuple(votes[who] for who in sorted(votes))).to_bytes()
+    at[0] = net.now
+    for delay in np.arange(0.0, 3.0, 0.05):
+        for receiver in (0, 3):
+            now = net.machine(receiver)
+            for about in {head, now.head.digest}:
+                told = net.forge(LIAR, CERTIFICATE, certificate, number=2, model=about)
+                net.inject([told][0], [receiver], delay=float(delay))
+        for who in named:
+            quoted = net.forge(LIAR, FETCHED, made[who].to_bytes(), number=2, model=head)
+            net.inject(quoted, [0, 3], delay=float(delay) + 0.01)
+    net.run(seconds=30.0)
+
+
+def harness_update(net: Any, index: int) -> bytes:
+    from qres_core.swarm.messages import ContributionBody  # noqa: PLC0415
+
+    del net
+    vector = np.array([index * 1000, 7, 1], dtype=np.int32)
+    return ContributionBody(1, vector).to_bytes()
+
+
+def test_an_old_certificate_of_a_refused_set_leads_nobody_astray(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided = chosen_by(monkeypatch)
+    net = harness.Net(
+        4, byzantine=1, puppets=[LIAR], rules=dict.fromkeys(range(4), "pivot"), quorum=3
+    )
+    play_an_old_certificate(net)
+    honest = [0, 2, 3]
+    assert not net.forks(honest)
+    assert min(net.steps(honest)) >= 3
+    assert not any(net.nodes[index].diverged for index in honest)
+    for by_node in decided.values():
+        assert len(set.union(*by_node.values())) == 1, "one set at each head"
+    statuses = rounds_that_ended(net, 0)
+    assert statuses[RoundStatus.VOID] == 1, "the refused set cost one height"
+
+
+def test_nodes_that_give_up_a_lock_on_their_own_decide_two_sets(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: a node that cannot merge lets go of its lock and tries another set."""
+    decided = chosen_by(monkeypatch)
+
+    def give_up(self: OutcomeVote, result: Result, now: float) -> None:
+        if isinstance(result, Void):
+            machine = machines[self._context.node_id]
+            machine._context.kernel.rejections["gave up"] += 1
+            machine._open_height(machine.number + 1, now)
+            return
+        found(self, result, now)
+
+    found = OutcomeVote.found
+    monkeypatch.setattr(OutcomeVote, "found", give_up)
+    net = harness.Net(
+        4, byzantine=1, puppets=[LIAR], rules=dict.fromkeys(range(4), "pivot"), quorum=3
+    )
+    machines = {node.node_id: node.machine for node in net.live}
+    play_an_old_certificate(net)
+    assert any(len(set.union(*by_node.values())) > 1 for by_node in decided.values())
+
+
+# ── bans that only some know of ───────────────────────────────────────────────────────────────────
+
+
+def models_beside_split_bans(harness: ModuleType, bans: dict[int, int], seconds: float) -> int:
+    """Models of seven nodes; two of them contribute and do not vote, and some others ban one."""
+    liars = (5, 6)
+
+    def rule(message: Any) -> Any:
+        mute = message.kind.startswith(("choice/", "outcome/", CERTIFICATE))
+        return () if message.sender in liars and mute else None
+
+    net = harness.Net(7, byzantine=2, rule=rule, plugins={"grudge": {}}, quorum=5)
+    Grudge.bans.clear()
+    Grudge.bans.update({net.ids[who]: {net.ids[whom]} for who, whom in bans.items()})
+    harness.MAX_EVENTS = 10**7
+    net.start()
+    net.run(seconds=seconds)
+    assert not net.forks(range(5))
+    Grudge.bans.clear()
+    return min(net.steps(range(5)))
+
+
+@pytest.mark.long
+def test_two_liars_that_each_have_one_victim_do_not_stop_the_swarm(harness: ModuleType) -> None:
+    quiet = models_beside_split_bans(harness, {}, 600)
+    split = models_beside_split_bans(harness, {0: 5, 1: 6}, 600)
+    assert quiet > 100
+    assert 3 * split >= quiet
+
+
+def test_a_voter_that_waives_nothing_lets_two_liars_stop_the_swarm(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control, for a tenth of the time."""
+    assert models_beside_split_bans(harness, {0: 5, 1: 6}, 60) > 10
+    monkeypatch.setattr(choosing, "WAIVED", 10**6)
+    assert models_beside_split_bans(harness, {0: 5, 1: 6}, 60) <= 3
+
+
+# ── a coordinator that hears of no lock ───────────────────────────────────────────────────────────
+
+
+def models_after_one_bad_round(harness: ModuleType, topology: str) -> int:
+    """One bad round leaves nodes 2 and 3 locked; then the network is perfect, and 3 is silent."""
+
+    def rule(message: Any) -> Any:
+        if message.round > 1:
+            return () if message.sender == 3 else None
+        if message.kind == PREVOTE and message.receiver not in (2, 3):
+            return ()
+        return () if message.kind == PRECOMMIT else None
+
+    net = harness.Net(4, byzantine=1, rule=rule, options={"topology": topology})
+    harness.MAX_EVENTS = 10**7
+    net.start()
+    net.run(seconds=600, until=lambda: min(net.steps(range(3))) >= 50)
+    assert not net.forks()
+    return min(net.steps(range(3)))
+
+
+@pytest.mark.parametrize("topology", ["coordinator", "gossip"])
+def test_a_coordinator_hears_of_locks(harness: ModuleType, topology: str) -> None:
+    assert models_after_one_bad_round(harness, topology) >= 50
+
+
+def test_a_coordinator_that_is_shown_no_lock_makes_no_model(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Instance, "_show", lambda *_arguments: None)
+    assert models_after_one_bad_round(harness, "coordinator") == 0
+
+
+# ── bogus certificates ────────────────────────────────────────────────────────────────────────────
+
+
+def signatures_checked(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Any]:
+    """How many quoted signatures a node checks of one liar's 200 bogus certificates."""
+    net = harness.Net(4, byzantine=1, puppets=[3])
+    net.start()
+    net.run(seconds=0.02)
+    machine = net.machine(0)
+    head = machine.head.digest
+    checked = [0]
+    authentic = machine.kernel.authentic
+
+    def count(*arguments: Any) -> bool:
+        checked[0] += 1
+        return bool(authentic(*arguments))
+
+    monkeypatch.setattr(machine.kernel, "authentic", count)
+    bogus = CandidateSet(1, tuple(Member(who, bytes(32)) for who in net.ids))
+    value = bogus.digest(head)
+    votes = tuple(
+        net.forge(index, PRECOMMIT, encode_vote(value), number=1, model=head, key=3)
+        for index in range(4)
+    )
+    told = Certificate(bogus, 1, votes).to_bytes()
+    for at in range(200):
+        net.inject(
+            net.forge(3, CERTIFICATE, told, number=1, model=head), [0], delay=0.0001 * at
+        )
+    net.run(seconds=0.025)
+    assert machine.head.digest == head
+    return checked[0], net
+
+
+def test_a_bogus_certificate_costs_little_and_its_sender_answers_for_it(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked, net = signatures_checked(harness, monkeypatch)
+    assert checked <= 4
+    facts = {(item.subject, item.fact) for item in net.nodes[0].witness.evidence}
+    assert (net.ids[3], Fault.UNPROVEN_CERTIFICATE) in facts
+
+
+def test_a_node_that_forgets_who_lied_checks_them_all(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forgetful(set[NodeId]):
+        def __contains__(self, item: object) -> bool:
+            del item
+            return False
+
+    build = Instance.__init__
+
+    def forget(self: Instance, *arguments: Any, **more: Any) -> None:
+        build(self, *arguments, **more)
+        self._liars = Forgetful()
+
+    monkeypatch.setattr(Instance, "__init__", forget)
+    checked, _net = signatures_checked(harness, monkeypatch)
+    assert checked >= 200
