@@ -23,11 +23,11 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.messages import (
     OUTCOME_PRECOMMIT,
     CandidateSet,
-    decode_decision,
+    decode_conclusion,
     set_limit,
     vote_frames,
 )
-from qres_core.swarm.results import Decision, Merged, Result
+from qres_core.swarm.results import Conclusion, Merged, Result
 from qres_core.swarm.roster import MAX_MEMBERS, Roster
 
 SILENT: Final = 8
@@ -197,9 +197,9 @@ class Link:
     precommits: tuple[Envelope, ...]  # ascending by sender
 
     @cached_property
-    def decision(self) -> Decision:
+    def decision(self) -> Conclusion:
         """What the votes are about."""
-        return Decision(self.chosen.digest(self.head.digest), self.result)
+        return Conclusion(self.chosen.digest(self.head.digest), self.result)
 
     @cached_property
     def next(self) -> Head:
@@ -229,7 +229,7 @@ class Link:
                 and vote.sender in head.roster
                 and vote.sender not in head.bans
                 and vote.sender not in voters
-                and decode_decision(vote.payload) == wanted
+                and decode_conclusion(vote.payload) == wanted
                 and authentic(vote, head.roster.members)
             ):
                 voters.add(vote.sender)
@@ -253,7 +253,7 @@ class Link:
         known = Head.from_raw(head)
         nodes = len(known.roster)
         candidate = CandidateSet.from_raw(chosen, nodes)
-        decided = Decision.from_raw(decision)
+        decided = Conclusion.from_raw(decision)
         if candidate.digest(known.digest) != decided.chosen:
             raise _bad("link.decision", "expected a decision on its set")
         votes = vote_frames(frames, nodes, "link.precommits")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import ClassVar, Final
 
 from qres_core.contract.errors import QresError
@@ -12,16 +11,16 @@ from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.types import FULL_STANDING, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.amendments import Amendments
 from qres_core.swarm.chain import Head
 from qres_core.swarm.collecting import Collector
-from qres_core.swarm.consensus import Decide, Lock, Propose, Step, Value
 from qres_core.swarm.context import NodeContext
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.journal import Journal, JournalEntry
+from qres_core.swarm.known_sets import KnownSets
 from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import (
     CERTIFICATE,
-    EVIDENCE_BYTES,
     LOCK,
     PROPOSAL,
     CandidateSet,
@@ -30,11 +29,11 @@ from qres_core.swarm.messages import (
     decode_vote,
     encode_vote,
 )
-from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
+from qres_core.swarm.misbehaviour import MisbehaviourPool
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.proving import Premises, proves, set_flaws
-from qres_core.swarm.roster import authorised
+from qres_core.swarm.proving import set_flaws
+from qres_core.swarm.votes import Decide, Lock, Propose, Step, Value
 
 WAIVED: Final = 3
 """Aborted attempts of a height after which a voter waives what it alone has against members."""
@@ -76,14 +75,12 @@ class Choice(Instance):
         waivers: Waivers,
     ) -> None:
         super().__init__(speaker, journal, pool, speaker.context.proposer)
-        self._collector, self._changes, self._previous = collector, changes, previous
-        self._waivers = waivers
+        self._collector, self._waivers = collector, waivers
+        self._sets = KnownSets(self._head, self.engine, collector)
+        self._amendments = Amendments(speaker.context, pool, changes, previous)
         self._first = 0  # the round that this height began with here
-        self._known: dict[Value, CandidateSet] = {}
-        self._proposals: dict[int, dict[Value, Envelope]] = {}  # by round; two at most
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
-        self._here: set[Value] = set()
         self._decided_at = -math.inf
         self._told: dict[NodeId, float] = {}  # when a node was last told of the decision
         self.merger: Merger | None = None  # of the round that is open
@@ -105,7 +102,7 @@ class Choice(Instance):
         """
         proposal = Proposal.from_bytes(record.head, len(self._context.roster))
         self._collector.restore(record.messages)
-        value = self._know(proposal.candidate)
+        value = self._sets.know(proposal.candidate)
         lock = Lock(value, proposal.lock_round)
         self._proofs[lock.round, Step.PREVOTE, value] = proposal.prevotes
         self.engine.restore(lock, lock, ())
@@ -120,59 +117,35 @@ class Choice(Instance):
 
     def forget_absent(self) -> None:
         """Some contributions were forgotten: the sets that named them are not here any more."""
-        gone = [value for value in self._here if not self._collector.complete(self._known[value])]
-        for value in gone:
-            self._here.discard(value)
-            self.engine.forget(value)
+        self._sets.forget_absent()
 
     @property
     def attempts(self) -> int:
         """Rounds of this height that came to nothing here."""
         return max(0, self.engine.round - self._first)
 
-    def _know(self, candidate: CandidateSet) -> Value:
-        value = candidate.digest(self._head)
-        self._known.setdefault(value, candidate)
-        return value
-
     @property
     def _is_open(self) -> bool:
         """Whether the node has opened the engine's round: it goes there a moment later."""
         return self.merger is not None and self.merger.info.number == self.engine.round
 
-    def named(self) -> list[bytes]:
-        """Digests of the contributions that sets in question name: they must not be forgotten."""
-        return [member.digest for known in self.sets() for member in known.members]
-
     def sets(self) -> list[CandidateSet]:
         """The sets whose contributions are needed: proposed, or proven to have a quorum's votes."""
-        proposed = self._proposals.get(self.engine.round, ())
         found = self.proven_sets()
-        if self.certificate is None:
-            found += [self._known[value] for value in proposed if value in self._known]
-        return found
+        return found if self.certificate is not None else found + self._sets.proposed_now()
 
     def proven_sets(self) -> list[CandidateSet]:
         """The sets that a quorum voted for: locked, or decided elsewhere."""
         if self.certificate is not None:
             return [self.certificate.candidate]
-        wanted = {lock.value for lock in (self.engine.lock, self.engine.valid) if lock is not None}
-        for number, step in self.engine.kept:
-            winners = self.engine.tally(number, step).winners
-            wanted.update(value for value in winners if value is not None)
-        return [self._known[value] for value in sorted(wanted) if value in self._known]
+        return self._sets.proven()
 
     @property
     def decided_set(self) -> CandidateSet | None:
         """The set that a quorum is known to have decided on, whether or not it is here."""
         if self.certificate is not None:
             return self.certificate.candidate
-        for number, step in self.engine.kept:
-            if step is Step.PRECOMMIT:
-                for value in self.engine.tally(number, step).winners:
-                    if value is not None and value in self._known:
-                        return self._known[value]
-        return None
+        return self._sets.won()
 
     # ── messages ──────────────────────────────────────────────────────────────────────────────
 
@@ -210,106 +183,68 @@ class Choice(Instance):
 
     def _refuse(self, envelope: Envelope, fault: Fault, now: float = 0.0) -> None:
         self._outlet.refuse(envelope, fault, Blame.SENDER)
-        if fault.transferable and len(envelope.to_bytes()) <= QUOTED_BYTES:
-            item = Misbehaviour.of(fault, envelope)
-            if self._proves(item, now):
-                self._pool.add(item)
+        self._amendments.note(fault, envelope, now)
 
     def _take_proposal(self, envelope: Envelope, now: float) -> None:
-        number, roster = envelope.round, self._context.head.roster
+        number = envelope.round
+        if not self.engine.is_near(number):
+            return  # it is repeated, and a liar could fill this node up with rounds to come
         if envelope.sender != self._context.proposer(number):
             self._refuse(envelope, Fault.NOT_THE_PROPOSER, now)
             return
-        proposal = Proposal.from_bytes(envelope.payload, len(roster))
+        proposal = Proposal.from_bytes(envelope.payload, len(self._context.roster))
         value = proposal.candidate.digest(self._head)
-        known = self._proposals.setdefault(number, {})
+        known = self._sets.proposed.setdefault(number, {})
         if value in known:
             return
         if known:
             self._equivocated(envelope, (value, next(iter(known.values()))))
             if len(known) > 1:
                 return
-        free = [member for member in roster.members if member not in self._context.head.bans]
-        flaws = set_flaws(proposal, number, free, roster.quorum)
-        if flaws:
-            self._refuse(envelope, flaws[0], now)
-            return
-        if not self._carries_what_holds(proposal.candidate, now):
-            self._refuse(envelope, Fault.UNPROVEN_CHANGE)
-            return
-        lock_round = proposal.lock_round
-        if lock_round and not self.quoted(
-            Step.PREVOTE, lock_round, value, proposal.prevotes, envelope.sender, now
-        ):
-            self._refuse(envelope, Fault.UNPROVEN_LOCK)
+        fault = self._fault_of(proposal, number, value, envelope.sender, now)
+        if fault is not None:
+            self._refuse(envelope, fault, now)
             return
         known[value] = envelope
-        self._know(proposal.candidate)
+        self._sets.know(proposal.candidate)
         self._speaker.repeat_soon(now)
         self._collector.fetch(proposal.candidate, envelope.sender, now)
-        self._do(self.engine.propose(number, value, lock_round), now)
+        self._do(self.engine.propose(number, value, proposal.lock_round), now)
 
-    def _carries_what_holds(self, candidate: CandidateSet, now: float) -> bool:
-        """Whether the evidence proves what it says, and the change is wanted and possible."""
-        context = self._context
-        head = context.head
-        if any(not self._proves(item, now) for item in candidate.evidence):
-            return False
-        change = candidate.change
-        if change is None:
-            return True
-        try:
-            head.roster.after(change)
-        except QresError:
-            return False
-        return authorised(
-            change, head.roster, head.swarm, lambda signed: context.kernel.authentic(signed, now)
-        )
-
-    def _proves(self, item: Misbehaviour, now: float) -> bool:
-        """Whether messages of this height or the one before prove a fault."""
-        context = self._context
-        for head in (context.head, self._previous):
-            if head is None or head.digest != item.head or item.subject in context.head.bans:
-                continue
-            coordinator = context.swarm.topology == "coordinator"
-            premises = Premises(
-                head.swarm,
-                head.digest,
-                frozenset(head.roster.members),
-                head.roster.quorum,
-                partial(head.proposer, coordinator=coordinator),
-            )
-            return proves(item, premises, partial(self._signed, head=head, now=now))
-        return False
-
-    def _signed(self, message: Envelope, head: Head, now: float) -> bool:
-        """Whether a member at that head signed a message; what nobody signed proves nothing."""
-        return bool(message.auth) and self._context.kernel.authentic(
-            message, now, head.roster.members
-        )
+    def _fault_of(
+        self, proposal: Proposal, number: int, value: Value, sender: NodeId, now: float
+    ) -> Fault | None:
+        """What makes a proposal invalid for everybody."""
+        head = self._context.head
+        free = [member for member in head.roster.members if member not in head.bans]
+        flaws = set_flaws(proposal, number, free, head.roster.quorum)
+        if flaws:
+            return flaws[0]
+        lock_round, votes = proposal.lock_round, proposal.prevotes
+        if lock_round:
+            # A quorum looked at what it carries. Signatures in it, which the digest does not cover,
+            # may have been bent on the way to a proposer that is honest.
+            proven = self.quoted(Step.PREVOTE, lock_round, value, votes, sender, now)
+            return None if proven else Fault.UNPROVEN_LOCK
+        return None if self._amendments.hold(proposal.candidate, now) else Fault.UNPROVEN_CHANGE
 
     def _take_lock(self, envelope: Envelope, now: float) -> None:
         """Learn what another node is locked on: this one may have to propose it."""
-        proposal = Proposal.from_bytes(envelope.payload, len(self._context.roster))
-        value = proposal.candidate.digest(self._head)
-        votes, number = proposal.prevotes, proposal.lock_round
-        if number < 1 or not self.quoted(Step.PREVOTE, number, value, votes, envelope.sender, now):
-            self._refuse(envelope, Fault.UNPROVEN_LOCK)
-            return
-        self._know(proposal.candidate)
-        self._collector.fetch(proposal.candidate, envelope.sender, now)
-        self.look(now)
+        told = Proposal.from_bytes(envelope.payload, len(self._context.roster))
+        shown = Lock(told.candidate.digest(self._head), told.lock_round)
+        if self._is_of_quorum(Step.PREVOTE, shown, told.prevotes, envelope, now):
+            self._learn(told.candidate, envelope.sender, now)
 
     def _take_certificate(self, envelope: Envelope, now: float) -> None:
-        certificate = Certificate.from_bytes(envelope.payload, len(self._context.roster))
-        value = certificate.candidate.digest(self._head)
-        votes, number = certificate.precommits, certificate.round
-        if not self.quoted(Step.PRECOMMIT, number, value, votes, envelope.sender, now):
-            self._refuse(envelope, Fault.UNPROVEN_CERTIFICATE)
-            return
-        self._know(certificate.candidate)
-        self._collector.fetch(certificate.candidate, envelope.sender, now)
+        told = Certificate.from_bytes(envelope.payload, len(self._context.roster))
+        shown = Lock(told.candidate.digest(self._head), told.round)
+        if self._is_of_quorum(Step.PRECOMMIT, shown, told.precommits, envelope, now):
+            self._learn(told.candidate, envelope.sender, now)
+
+    def _learn(self, candidate: CandidateSet, by: NodeId, now: float) -> None:
+        """A quorum voted for a set."""
+        self._sets.know(candidate)
+        self._collector.fetch(candidate, by, now)
         self.look(now)
 
     # ── judging ───────────────────────────────────────────────────────────────────────────────
@@ -320,53 +255,33 @@ class Choice(Instance):
             return
         number = self.engine.round
         proposed = self.engine.proposal(number)
-        for value, candidate in list(self._known.items()):
-            if value not in self._here and not self._collector.complete(candidate):
+        for value, candidate in list(self._sets.known.items()):
+            if not self._sets.complete(value):
                 continue
             accepted: bool | None = None
             if proposed is not None and proposed.value == value and self._is_open:
                 if (number, value) in self._judged:
                     continue
                 self._judged.add((number, value))
-                accepted = proposed.valid_round > 0 or self._accepts(candidate, now)
-            elif value in self._here:
+                accepted = proposed.valid_round > 0 or self._accepts(candidate)
+            elif value in self._sets.here:
                 continue
-            self._here.add(value)
+            self._sets.here.add(value)
             self._do(self.engine.judge(value, accepted=accepted), now)
 
-    def _accepts(self, candidate: CandidateSet, now: float) -> bool:
+    def _accepts(self, candidate: CandidateSet) -> bool:
         """Whether this node would have the set merged; asked once a round.
 
         A set with a proven lock was accepted by a quorum; asking again could only stall the swarm.
         """
-        del now
-        self.objection = None
         against = objections(self._context, candidate)
-        open_ = [member for member in against if not self._waivers.covers(member)]
+        left = [fault for member, fault in against.items() if not self._waivers.covers(member)]
         few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
-        if open_ and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
-            self._waivers.add(open_)
-            open_ = []
-        if open_:
-            self.objection = str(against[open_[0]])
-            return False
-        return self._endorses(candidate)
-
-    def _endorses(self, candidate: CandidateSet) -> bool:
-        merger, kernel = self.merger, self._context.kernel
-        if merger is None:
-            return False
-        self.objection = "not endorsed here"
-        try:
-            verdict, plugin = merger.judge(candidate.members)
-        except QresError as error:
-            kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
-            return False
-        if verdict is not ACCEPT:
-            kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, self.engine.round)
-            return False
-        self.objection = None
-        return True
+        if left and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
+            self._waivers.add(against)
+            left = []
+        self.objection = str(left[0]) if left else refusal(self._context, self.merger, candidate)
+        return self.objection is None
 
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
 
@@ -384,15 +299,15 @@ class Choice(Instance):
             candidate = fresh()
             if candidate is None:
                 return
-            proposal = Proposal(self._with_extras(candidate, now))
+            proposal = Proposal(self._amendments.added_to(candidate, now))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
-            proposal = Proposal(self._known[valid.value], valid.round, prevotes)
+            proposal = Proposal(self._sets.known[valid.value], valid.round, prevotes)
         self._asked_for = None
-        value = self._know(proposal.candidate)
+        value = self._sets.know(proposal.candidate)
         self._journal.record_vote(asked.round, PROPOSAL, value)
         envelope = self._speaker.say(PROPOSAL, proposal.to_bytes(), now, round_number=asked.round)
-        self._proposals.setdefault(asked.round, {})[value] = envelope
+        self._sets.proposed.setdefault(asked.round, {})[value] = envelope
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
         self.look(now)
 
@@ -400,20 +315,13 @@ class Choice(Instance):
         """Make no proposal in this round."""
         self._asked_for = None
 
-    def _with_extras(self, candidate: CandidateSet, now: float) -> CandidateSet:
-        """The set with what this node knows against members, and a change that is wanted."""
-        kernel = self._context.kernel
-        self._pool.retain(lambda item: item.subject not in self._context.head.bans)
-        chosen = tuple(
-            item for item in self._pool.for_proposal(EVIDENCE_BYTES) if self._proves(item, now)
-        )
-        change = self._changes.ready(lambda signed: kernel.authentic(signed, now))
-        return CandidateSet(candidate.origin, candidate.members, chosen, change)
-
     # ── the engine's wishes ───────────────────────────────────────────────────────────────────
 
     def _read(self, payload: bytes) -> Value | None:
         return decode_vote(payload)
+
+    def _counted(self, payload: bytes) -> None:
+        """Nothing to learn: a vote names a set by its digest alone."""
 
     def _write(self, value: Value | None) -> bytes:
         return encode_vote(value)
@@ -422,11 +330,11 @@ class Choice(Instance):
         return value
 
     def _proposal(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> bytes | None:
-        candidate = self._known.get(lock.value)
+        candidate = self._sets.known.get(lock.value)
         return None if candidate is None else Proposal(candidate, lock.round, prevotes).to_bytes()
 
     def _record_lock(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> None:
-        candidate = self._known[lock.value]
+        candidate = self._sets.known[lock.value]
         messages = self._collector.messages(candidate.members)
         proposal = Proposal(candidate, lock.round, prevotes)
         self._journal.record_lock(JournalEntry(proposal.to_bytes(), messages))
@@ -435,14 +343,13 @@ class Choice(Instance):
         """The machine sees that the engine has left its round, and opens the next."""
         del now
         self._asked_for = None
-        for old in [old for old in self._proposals if old < number]:
-            del self._proposals[old]
+        self._sets.forget_old()
         self._judged = {key for key in self._judged if key[0] >= number}
 
     def _decided(self, action: Decide, now: float) -> None:
         self._decided_at = now
         precommits = self.quorum(Step.PRECOMMIT, action.round, action.value)
-        candidate = self._known[action.value]
+        candidate = self._sets.known[action.value]
         self.certificate = certificate = Certificate(candidate, action.round, precommits)
         messages = self._collector.messages(candidate.members)
         self._journal.record_chosen(JournalEntry(certificate.to_bytes(), messages))
@@ -450,15 +357,6 @@ class Choice(Instance):
         self._speaker.unsay(LOCK)
         if self._context.proposer(action.round) == self._context.node_id:
             self._speaker.broadcast(CERTIFICATE, certificate.to_bytes(), now)
-
-    def why_lost(self, held: int) -> str:
-        """What kept the round from a decision; ``held``: contributions that were here."""
-        quorum = self._context.quorum
-        if held < quorum:
-            return f"{held} contributions, quorum {quorum}"
-        if self.objection is not None:
-            return self.objection
-        return "no agreement"
 
 
 def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fault]:
@@ -482,3 +380,18 @@ def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fa
         elif not least <= bent <= (0 if exact else tolerance):
             found[member.sender] = Fault.STANDING_BENT
     return found
+
+
+def refusal(context: NodeContext, merger: Merger | None, candidate: CandidateSet) -> str | None:
+    """Why this node would not have a set merged, whoever is in it; ``None`` if it would."""
+    kernel = context.kernel
+    if merger is not None:
+        try:
+            verdict, plugin = merger.judge(candidate.members)
+        except QresError as error:
+            kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
+        else:
+            if verdict is ACCEPT:
+                return None
+            kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, merger.info.number)
+    return "not endorsed here"

@@ -19,170 +19,27 @@ order. Two of its inputs replace the paper's messages:
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Hashable, Iterable
-from typing import Final, Generic, TypeAlias, TypeVar
+from collections.abc import Iterable
 
-import attrs
-
-Value: TypeAlias = bytes
-"""What is decided: a digest."""
-Voter = TypeVar("Voter", bound=Hashable)
-
-AHEAD: Final = 2
-"""Votes are kept up to so many rounds ahead of the current one; they are repeated anyway."""
-BEHIND: Final = 16
-"""And of so many rounds behind it."""
-
-
-class Step(enum.IntEnum):
-    """Where a node is in a round. The last two name votes, too."""
-
-    PROPOSE = 0
-    PREVOTE = 1
-    PRECOMMIT = 2
+from qres_core.swarm.knowledge import Knowledge
+from qres_core.swarm.votes import (
+    Action,
+    Decide,
+    Enter,
+    Lock,
+    Propose,
+    Proposed,
+    Refuse,
+    Show,
+    Step,
+    Value,
+    Vote,
+    Voter,
+    Wait,
+)
 
 
-@attrs.frozen
-class Lock:
-    """A value for which a quorum prevoted in a round."""
-
-    value: Value
-    round: int
-
-
-@attrs.frozen
-class Proposed:
-    """What a round's proposer said."""
-
-    value: Value
-    valid_round: int  # the round of the quorum of prevotes that it names; 0 for a fresh value
-
-
-@attrs.frozen
-class Enter:
-    """The node is in a round; :data:`Step.PROPOSE` times out from now."""
-
-    round: int
-
-
-@attrs.frozen
-class Propose:
-    """The node is the proposer: it says ``again``, or a fresh value if that is ``None``."""
-
-    round: int
-    again: Lock | None
-
-
-@attrs.frozen
-class Vote:
-    """The node votes; what is locked now was written down before."""
-
-    step: Step
-    round: int
-    value: Value | None
-
-
-@attrs.frozen
-class Wait:
-    """A step times out from now: the votes of a quorum are there, for whatever."""
-
-    step: Step
-    round: int
-
-
-@attrs.frozen
-class Refuse:
-    """The node prevoted nil for a proposal because of its lock."""
-
-    round: int
-    lock: Lock
-
-
-@attrs.frozen
-class Show:
-    """The round may fail, and others may not know of this lock: they need its quorum of prevotes.
-
-    It takes the place of the paper's gossip, and termination rests on it (lemma 6): the votes that
-    made a lock reach everybody before the next round begins. Said once a round, to all.
-    """
-
-    round: int
-    lock: Lock
-
-
-@attrs.frozen
-class Decide:
-    """A quorum decided."""
-
-    round: int
-    value: Value
-
-
-Action: TypeAlias = Enter | Propose | Vote | Wait | Refuse | Show | Decide
-
-
-class Tally(Generic[Voter]):
-    """The votes of one step of one round; the first of each voter counts."""
-
-    def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
-        self.votes: dict[Voter, Value | None] = {}
-        self._counts: dict[Value | None, int] = {}
-        self._won: set[Value | None] = set()
-
-    def add(self, voter: Voter, value: Value | None) -> bool:
-        """Count a vote. False if the voter voted otherwise before."""
-        if voter in self.votes:
-            return self.votes[voter] == value
-        self.votes[voter] = value
-        self._counts[value] = self._counts.get(value, 0) + 1
-        if self._counts[value] >= self._threshold:
-            self._won.add(value)
-        return True
-
-    def prove(self, value: Value) -> None:
-        """A quorum voted for the value, as was shown elsewhere."""
-        self._won.add(value)
-
-    def has_quorum(self, value: Value | None) -> bool:
-        """Whether a quorum voted for the value; ``None`` is a value, too."""
-        return value in self._won
-
-    @property
-    def winners(self) -> frozenset[Value | None]:
-        """What a quorum voted for: one at most, unless more than ``f`` lie."""
-        return frozenset(self._won)
-
-    def __len__(self) -> int:
-        return len(self.votes)
-
-    def counts(self) -> dict[Value | None, int]:
-        """Votes by value."""
-        return dict(self._counts)
-
-
-@attrs.frozen
-class State:
-    """All that an engine knows, hashable and printable."""
-
-    round: int
-    step: Step
-    lock: Lock | None
-    valid: Lock | None
-    decided: Decide | None
-    own: tuple[tuple[int, int, Value | None], ...]  # round, step, value of each vote of the node
-    proposals: tuple[tuple[int, Proposed], ...]
-    votes: tuple[tuple[int, int, Hashable, Value | None], ...]  # round, step, voter, value
-    proven: tuple[tuple[int, int, Value], ...]  # round, step, value
-    judged: tuple[tuple[Value, bool | None], ...]
-    waiting: tuple[tuple[int, int], ...]  # round, step of the time-outs asked for
-    seen: tuple[tuple[Hashable, int], ...]  # the highest round of each voter
-    claim: Value | None
-    shown: int  # the last round in which the lock was shown
-
-
-class Consensus(Generic[Voter]):
+class Consensus(Knowledge[Voter]):
     """One node's side of one instance.
 
     Args:
@@ -194,34 +51,6 @@ class Consensus(Generic[Voter]):
 
     Complexity: O(1) a vote, besides one pass over the rounds that are kept.
     """
-
-    def __init__(
-        self,
-        me: Voter,
-        voters: Iterable[Voter],
-        byzantine: int,
-        proposer: Callable[[int], Voter],
-        *,
-        claims: bool = False,
-    ) -> None:
-        self.me, self.voters = me, frozenset(voters)
-        self.byzantine, self.claims = byzantine, claims
-        self.threshold = (len(self.voters) + byzantine) // 2 + 1
-        self._proposer = proposer
-        self.round = 0
-        self.step = Step.PROPOSE
-        self.lock: Lock | None = None
-        self.valid: Lock | None = None
-        self.decided: Decide | None = None
-        self._own: dict[tuple[int, Step], Value | None] = {}
-        self._proposals: dict[int, Proposed] = {}
-        self._tallies: dict[tuple[int, Step], Tally[Voter]] = {}
-        self._judged: dict[Value, bool | None] = {}
-        self._waiting: set[tuple[int, Step]] = set()
-        self._seen: dict[Voter, int] = {}
-        self._claim: Value | None = None
-        self._shown = 0
-        self._actions: list[Action] = []
 
     # ── what is told ──────────────────────────────────────────────────────────────────────────
 
@@ -248,7 +77,7 @@ class Consensus(Generic[Voter]):
 
     def propose(self, number: int, value: Value, valid_round: int = 0) -> list[Action]:
         """A proposal of a round's proposer, of which the first counts (lines 22 and 28)."""
-        if self.decided is None and self._is_near(number) and number not in self._proposals:
+        if self.decided is None and self.is_near(number) and number not in self._proposals:
             self._proposals[number] = Proposed(value, valid_round)
         return self._run()
 
@@ -283,7 +112,7 @@ class Consensus(Generic[Voter]):
         Returns False if the voter said otherwise before.
         """
         self.see(voter, number)
-        if voter not in self.voters or voter == self.me or not self._is_near(number):
+        if voter not in self.voters or voter == self.me or not self.is_near(number):
             return True
         return self._tally(number, step).add(voter, value)
 
@@ -311,56 +140,6 @@ class Consensus(Generic[Voter]):
     def advance(self) -> list[Action]:
         """Take every step whose condition holds."""
         return self._run()
-
-    # ── what is known ─────────────────────────────────────────────────────────────────────────
-
-    def proposal(self, number: int) -> Proposed | None:
-        """What was proposed in a round."""
-        return self._proposals.get(number)
-
-    def tally(self, number: int, step: Step) -> Tally[Voter]:
-        """The votes of a step of a round."""
-        found = self._tallies.get((number, step))  # which may hold a quoted quorum and no vote
-        return Tally(self.threshold) if found is None else found
-
-    @property
-    def kept(self) -> frozenset[tuple[int, Step]]:
-        """Rounds and steps of which votes are kept."""
-        return frozenset(self._tallies)
-
-    def said(self, step: Step, number: int) -> tuple[bool, Value | None]:
-        """Whether this node voted, and for what."""
-        return (number, step) in self._own, self._own.get((number, step))
-
-    @property
-    def state(self) -> State:
-        """All of it."""
-        tallies = sorted(self._tallies.items())
-        return State(
-            self.round,
-            self.step,
-            self.lock,
-            self.valid,
-            self.decided,
-            tuple((r, int(s), v) for (r, s), v in sorted(self._own.items())),
-            tuple(sorted(self._proposals.items())),
-            tuple(
-                (r, int(s), voter, value)
-                for (r, s), tally in tallies
-                for voter, value in sorted(tally.votes.items(), key=repr)
-            ),
-            tuple(
-                (r, int(s), value)
-                for (r, s), tally in tallies
-                for value in sorted(tally.winners, key=repr)
-                if value is not None
-            ),
-            tuple(sorted(self._judged.items())),
-            tuple(sorted((r, int(s)) for r, s in self._waiting)),
-            tuple(sorted(self._seen.items(), key=repr)),
-            self._claim,
-            self._shown,
-        )
 
     # ── the rules ─────────────────────────────────────────────────────────────────────────────
 
@@ -439,18 +218,6 @@ class Consensus(Generic[Voter]):
         self._actions.append(Vote(Step.PREVOTE, 1, self._claim))
         return True
 
-    def _is_proven(self, proposed: Proposed) -> bool:
-        """Whether the quorum of prevotes that a proposal names is known here (line 28)."""
-        number = proposed.valid_round
-        if number == 0:
-            return True
-        return number < self.round and self.tally(number, Step.PREVOTE).has_quorum(proposed.value)
-
-    def _may_prevote(self, proposed: Proposed) -> bool:
-        """Whether the lock lets this node prevote for a proposal (lines 23 and 29)."""
-        lock = self.lock
-        return lock is None or lock.value == proposed.value or lock.round <= proposed.valid_round
-
     def _learn(self) -> bool:
         """Lines 42 and 43, of whatever round: the newest value that a quorum prevoted for.
 
@@ -492,16 +259,6 @@ class Consensus(Generic[Voter]):
             return True
         return self._is_full(Step.PRECOMMIT) and self._wait(Step.PRECOMMIT)
 
-    def _is_full(self, step: Step) -> bool:
-        """Whether a quorum voted in the step or left the round.
-
-        Those that left it voted, but say it no more. A vote that was lost must not keep this node
-        where it is.
-        """
-        there = set(self.tally(self.round, step).votes)
-        there.update(voter for voter, number in self._seen.items() if number > self.round)
-        return len(there) >= self.threshold
-
     def _wait(self, step: Step) -> bool:
         if (self.round, step) in self._waiting:
             return False
@@ -542,10 +299,11 @@ class Consensus(Generic[Voter]):
         """Lines 11 to 21."""
         self.round, self.step = number, Step.PROPOSE
         self._learn()
-        for old in [old for old in self._proposals if not self._is_near(old)]:
+        for old in [old for old in self._proposals if not self.is_near(old)]:
             del self._proposals[old]
         for key in [key for key in self._tallies if not self._is_needed(*key)]:
             del self._tallies[key]
+        self._own = {key: value for key, value in self._own.items() if self.is_near(key[0])}
         self._waiting = {waited for waited in self._waiting if waited[0] >= number}
         self._actions.append(Enter(number))
         if (number, Step.PRECOMMIT) in self._own:
@@ -562,23 +320,3 @@ class Consensus(Generic[Voter]):
         self._own[self.round, step] = value
         self._tally(self.round, step).add(self.me, value)
         self._actions.append(Vote(step, self.round, value))
-
-    def _is_needed(self, number: int, step: Step) -> bool:
-        """Whether the votes of a step can still matter: a quorum that waits for something does."""
-        if self._is_near(number):
-            return True
-        if not self.tally(number, step).winners - {None}:
-            return False
-        if step is Step.PRECOMMIT:
-            return True
-        named = {proposed.valid_round for proposed in self._proposals.values()}
-        return number in named or self.valid is None or number > self.valid.round
-
-    def _is_near(self, number: int) -> bool:
-        return number == 1 or self.round - BEHIND <= number <= self.round + AHEAD
-
-    def _tally(self, number: int, step: Step) -> Tally[Voter]:
-        key = (number, step)
-        if key not in self._tallies:
-            self._tallies[key] = Tally(self.threshold)
-        return self._tallies[key]

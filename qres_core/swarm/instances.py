@@ -17,9 +17,14 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.consensus import (
+from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.journal import Journal
+from qres_core.swarm.misbehaviour import MisbehaviourPool
+from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.proving import conflict
+from qres_core.swarm.timeouts import backoff
+from qres_core.swarm.votes import (
     Action,
-    Consensus,
     Decide,
     Enter,
     Lock,
@@ -31,11 +36,6 @@ from qres_core.swarm.consensus import (
     Vote,
     Wait,
 )
-from qres_core.swarm.journal import Journal
-from qres_core.swarm.misbehaviour import MisbehaviourPool
-from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.proving import conflict
-from qres_core.swarm.timeouts import backoff
 
 _Key = tuple[int, Step]
 
@@ -77,6 +77,10 @@ class Instance(ABC):
     @abstractmethod
     def _read(self, payload: bytes) -> Value | None:
         """What a vote is for. Raises WireError."""
+
+    @abstractmethod
+    def _counted(self, payload: bytes) -> None:
+        """The vote of another node counts. Those that do not leave nothing behind."""
 
     @abstractmethod
     def _write(self, value: Value | None) -> bytes:
@@ -121,6 +125,7 @@ class Instance(ABC):
             self._equivocated(envelope, self._heard.get(key, {}).get(sender))
         elif sender in self.engine.tally(*key).votes:
             self._heard.setdefault(key, {}).setdefault(sender, (value, envelope))
+            self._counted(envelope.payload)
         self._do(self.engine.advance(), now)
         return True
 
@@ -175,6 +180,18 @@ class Instance(ABC):
         self._proofs[number, step, value] = tuple(good[sender] for sender in sorted(good))
         self.engine.prove(step, number, value)
         return True
+
+    def _is_of_quorum(
+        self, step: Step, shown: Lock, votes: tuple[Envelope, ...], envelope: Envelope, now: float
+    ) -> bool:
+        """Whether a message quotes a quorum's votes; it is refused if it does not."""
+        number, value = shown.round, shown.value
+        if number > 0 and self.quoted(step, number, value, votes, envelope.sender, now):
+            return True
+        decided = step is Step.PRECOMMIT
+        fault = Fault.UNPROVEN_CERTIFICATE if decided else Fault.UNPROVEN_LOCK
+        self._outlet.refuse(envelope, fault, Blame.SENDER)
+        return False
 
     def quorum(self, step: Step, number: int, value: Value) -> tuple[Envelope, ...]:
         """The messages of the quorum that voted for a value, ascending by sender."""

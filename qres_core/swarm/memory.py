@@ -60,7 +60,7 @@ def _short(node_id: NodeId) -> str:
 
 
 @attrs.define(eq=False)
-class _Link:
+class _Pipe:
     """A neighbour, as one end sees it."""
 
     end: MemoryTransport
@@ -87,7 +87,7 @@ class MemoryTransport:
     faults: Faults = attrs.field(factory=Faults)  # how what this node sends fares on the way
     # what is too large; ``limits.blob`` is also what all held blobs may take together
     limits: TransportLimits = LIMITS
-    _links: dict[NodeId, _Link] = attrs.field(factory=dict[NodeId, _Link], init=False)
+    _links: dict[NodeId, _Pipe] = attrs.field(factory=dict[NodeId, _Pipe], init=False)
     _handlers: dict[str, Handler] = attrs.field(factory=dict[str, Handler], init=False)
     _counts: Counter[str] = attrs.field(factory=Counter[str], init=False)
     _events: Notices[TransportEvent] = attrs.field(init=False)
@@ -150,7 +150,7 @@ class MemoryTransport:
             self._dispatch(link, frame)
         await anyio.lowlevel.checkpoint()
 
-    def _dispatch(self, link: _Link, frame: bytes) -> None:
+    def _dispatch(self, link: _Pipe, frame: bytes) -> None:
         self._counts.update(frames_sent=1, bytes_sent=len(frame))
         now = anyio.current_time()
         for under_way in link.weather.frame():
@@ -264,7 +264,7 @@ class MemoryTransport:
 
     # ── neighbours ────────────────────────────────────────────────────────────────────────────
 
-    def _link(self, node_id: NodeId, where: str) -> _Link:
+    def _link(self, node_id: NodeId, where: str) -> _Pipe:
         link = self._links.get(node_id)
         if link is None:
             raise _refused("QRES-E904", where, f"{_short(node_id)} is not connected")
@@ -299,7 +299,7 @@ class MemoryTransport:
     def link_up(self, other: MemoryTransport) -> None:
         """Take a neighbour on; for the hub."""
         weather = self.faults.between(self.node_id, other.node_id)
-        self._links[other.node_id] = _Link(other, weather, time.time())
+        self._links[other.node_id] = _Pipe(other, weather, time.time())
         self._events.put(TransportEvent(PeerChange.UP, other.node_id))
 
     def link_down(self, node_id: NodeId, why: str) -> None:

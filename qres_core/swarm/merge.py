@@ -34,7 +34,7 @@ Members = tuple[Member, ...]
 
 
 @attrs.frozen
-class Choice:
+class Screened:
     """Contributions that may be proposed."""
 
     members: Members  # with their standings, ascending by sender; they may be fewer than a quorum
@@ -55,7 +55,7 @@ class Merger:
     _screening: Screening | None = attrs.field(default=None, init=False)
     _judged: tuple[Members, Vector] | None = attrs.field(default=None, init=False)
 
-    def choose(self) -> Choice:
+    def choose(self) -> Screened:
         """The round's contributions that may be proposed.
 
         Fewer than a quorum are not screened. Whoever waits for more has the first screening apply
@@ -68,14 +68,14 @@ class Merger:
             if not standing.banned and standing.weight:
                 members.append(Member(sender, held.contribution.digest, standing.weight))
         if self.held_out is None or not self.kernel.has("screen"):
-            return Choice(tuple(members))
+            return Screened(tuple(members))
         if len(members) < self.info.quorum:
-            return Choice(tuple(members))
+            return Screened(tuple(members))
         against: tuple[Evidence, ...] = ()
         if self._screening is None:
             updates = self._stack(members)
             self._screening, against = self.kernel.screen(updates, self.held_out, self.info)
-        return Choice(_screened(members, self._screening), against)
+        return Screened(_screened(members, self._screening), against)
 
     def judge(self, members: Members) -> tuple[Verdict, str]:
         """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.

@@ -57,7 +57,7 @@ from qres_core.contract.types import (
 )
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
 from qres_core.swarm.misbehaviour import Misbehaviour
-from qres_core.swarm.results import Decision
+from qres_core.swarm.results import Conclusion
 from qres_core.swarm.roster import RosterChange
 
 CONTRIBUTION: Final = "contribution"
@@ -353,7 +353,7 @@ class Proposal:
 class OutcomeProposal:
     """What is to become of a set, with the prevotes that locked it if it was proposed before."""
 
-    decision: Decision
+    decision: Conclusion
     lock_round: int = 0  # attempt in which a quorum prevoted for it, 0 for a fresh one
     prevotes: tuple[Envelope, ...] = ()  # the messages of that quorum
 
@@ -368,21 +368,21 @@ class OutcomeProposal:
         value = canonical.loads(payload, max_bytes=_vote_limit(nodes), max_items=_most_items(nodes))
         raw, lock_round, votes = _list(value, 3, "outcome")
         return cls(
-            Decision.from_raw(raw),
+            Conclusion.from_raw(raw),
             _number(lock_round, 0, 2**63 - 1, "outcome.lock_round"),
             vote_frames(votes, nodes, "outcome.prevotes"),
         )
 
 
-def encode_decision(decision: Decision | None) -> bytes:
+def encode_conclusion(decision: Conclusion | None) -> bytes:
     """The payload of a vote on the outcome."""
     return canonical.dumps(None if decision is None else decision.raw())
 
 
-def decode_decision(payload: bytes) -> Decision | None:
+def decode_conclusion(payload: bytes) -> Conclusion | None:
     """The decision that a vote on the outcome is for. Raises WireError."""
     value = canonical.loads(payload, max_bytes=160)
-    return None if value is None else Decision.from_raw(value)
+    return None if value is None else Conclusion.from_raw(value)
 
 
 def encode_vote(choice: bytes | None) -> bytes:

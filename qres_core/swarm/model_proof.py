@@ -23,7 +23,7 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.messages import OUTCOME_PRECOMMIT, decode_decision
+from qres_core.swarm.messages import OUTCOME_PRECOMMIT, decode_conclusion
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.results import Merged
 
@@ -138,7 +138,7 @@ def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
 
 def _is_of(voucher: Envelope, digest: bytes) -> bool:
     try:
-        decision = decode_decision(voucher.payload)
+        decision = decode_conclusion(voucher.payload)
     except WireError:
         return False
     return decision is not None and decision.result == Merged(digest)

@@ -20,7 +20,6 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.consensus import Decide, Lock, Propose, Step, Value
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.messages import (
@@ -29,12 +28,13 @@ from qres_core.swarm.messages import (
     OUTCOME_PREVOTE,
     OUTCOME_PROPOSAL,
     OutcomeProposal,
-    decode_decision,
-    encode_decision,
+    decode_conclusion,
+    encode_conclusion,
 )
 from qres_core.swarm.misbehaviour import MisbehaviourPool
 from qres_core.swarm.outbox import Speaker
-from qres_core.swarm.results import UNFINISHED, Decision, Merged, Result, Void
+from qres_core.swarm.results import UNFINISHED, Conclusion, Merged, Result, Void
+from qres_core.swarm.votes import Decide, Lock, Propose, Step, Value
 
 
 class OutcomeVote(Instance):
@@ -56,12 +56,12 @@ class OutcomeVote(Instance):
         super().__init__(speaker, journal, pool, self._proposer, claims=True)
         self._holds = holds
         self._offset = 0  # of the round that decided the set: attempts go on with the next member
-        self._known: dict[Value, Decision] = {}
+        self._known: dict[Value, Conclusion] = {}
         self._proposals: dict[int, Envelope] = {}
         self._asked_for: Propose | None = None
         self.chosen = b""  # digest of the decided set, once it is known
-        self.own: Decision | None = None  # what this node found
-        self.decision: Decision | None = None
+        self.own: Conclusion | None = None  # what this node found
+        self.decision: Conclusion | None = None
         self.round = 0  # the attempt that decided
         self._restored: tuple[tuple[int, str, bytes], ...] = ()
 
@@ -87,9 +87,10 @@ class OutcomeVote(Instance):
         own: list[tuple[int, Step, Value | None]] = []
         for number, kind, payload in ballots:
             if kind in self._kinds:
+                self._counted(payload)
                 own.append((number, self._kinds[kind], self._read(payload)))
             if (number, kind) == (1, OUTCOME_PREVOTE):
-                self.own = decode_decision(payload)
+                self.own = decode_conclusion(payload)
         self._restored = ballots
         self.engine.restore(locked, locked, own)
         self._resume_at = attempt
@@ -118,11 +119,11 @@ class OutcomeVote(Instance):
         """What this node found; the first counts."""
         if self.own is not None:
             return
-        self.own = Decision(self.chosen, result)
+        self.own = Conclusion(self.chosen, result)
         self._do(self.engine.claim(self._know(self.own)), now)
         self.look(now)
 
-    def _know(self, decision: Decision) -> Value:
+    def _know(self, decision: Conclusion) -> Value:
         self._known.setdefault(decision.digest, decision)
         return decision.digest
 
@@ -147,7 +148,8 @@ class OutcomeVote(Instance):
     def _take_proposal(self, envelope: Envelope, now: float) -> None:
         proposal = OutcomeProposal.from_bytes(envelope.payload, len(self._context.roster))
         number = envelope.round
-        if not self.chosen or number < 2:  # it is repeated; who may propose is not known yet
+        # It is repeated; who may propose is not known yet, or a liar speaks of attempts to come.
+        if not self.chosen or number < 2 or not self.engine.is_near(number):
             return
         if envelope.sender != self._proposer(number):
             self._outlet.refuse(envelope, Fault.NOT_THE_PROPOSER, Blame.SENDER)
@@ -169,14 +171,10 @@ class OutcomeVote(Instance):
         self._do(self.engine.propose(number, value, lock_round), now)
 
     def _take_lock(self, envelope: Envelope, now: float) -> None:
-        proposal = OutcomeProposal.from_bytes(envelope.payload, len(self._context.roster))
-        value, number = proposal.decision.digest, proposal.lock_round
-        if number < 1 or not self.quoted(
-            Step.PREVOTE, number, value, proposal.prevotes, envelope.sender, now
-        ):
-            self._outlet.refuse(envelope, Fault.UNPROVEN_LOCK, Blame.SENDER)
-            return
-        self._know(proposal.decision)
+        told = OutcomeProposal.from_bytes(envelope.payload, len(self._context.roster))
+        shown = Lock(told.decision.digest, told.lock_round)
+        if self._is_of_quorum(Step.PREVOTE, shown, told.prevotes, envelope, now):
+            self._know(told.decision)
 
     # ── judging ───────────────────────────────────────────────────────────────────────────────
 
@@ -189,12 +187,12 @@ class OutcomeVote(Instance):
             self._do(self.engine.judge(value, accepted=accepted), now)
         self._propose_if_asked(now)
 
-    def _claims(self) -> Counter[Decision]:
+    def _claims(self) -> Counter[Conclusion]:
         """How many nodes found what, by their prevotes of the first attempt."""
         votes = self.engine.tally(1, Step.PREVOTE).votes.values()
         return Counter(self._known[value] for value in votes if value in self._known)
 
-    def _accepts(self, decision: Decision) -> bool:
+    def _accepts(self, decision: Conclusion) -> bool:
         if decision == self.own:
             return True
         if decision.chosen != self.chosen:
@@ -240,16 +238,16 @@ class OutcomeVote(Instance):
             proposal = OutcomeProposal(decision)
         self._asked_for = None
         payload = proposal.to_bytes()
-        noted = encode_decision(proposal.decision)
+        noted = encode_conclusion(proposal.decision)
         self._journal.record_vote(asked.round, OUTCOME_PROPOSAL, noted)
         self._speaker.say(OUTCOME_PROPOSAL, payload, now, round_number=asked.round)
         value = self._know(proposal.decision)
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
 
-    def _best(self) -> Decision | None:
+    def _best(self) -> Conclusion | None:
         """What to propose: what most nodes found of all that this node accepts."""
         claims = self._claims()
-        fallback = Decision(self.chosen, Void(UNFINISHED))
+        fallback = Conclusion(self.chosen, Void(UNFINISHED))
         known = {*self._known.values(), fallback}
         accepted = [decision for decision in known if self._accepts(decision)]
         if not accepted:
@@ -263,11 +261,16 @@ class OutcomeVote(Instance):
     # ── the engine's wishes ───────────────────────────────────────────────────────────────────
 
     def _read(self, payload: bytes) -> Value | None:
-        decision = decode_decision(payload)
-        return None if decision is None else self._know(decision)
+        decision = decode_conclusion(payload)
+        return None if decision is None else decision.digest
+
+    def _counted(self, payload: bytes) -> None:
+        decision = decode_conclusion(payload)
+        if decision is not None:
+            self._know(decision)
 
     def _write(self, value: Value | None) -> bytes:
-        return encode_decision(None if value is None else self._known[value])
+        return encode_conclusion(None if value is None else self._known[value])
 
     def _noted(self, value: Value | None) -> bytes | None:
         return self._write(value)
@@ -284,8 +287,12 @@ class OutcomeVote(Instance):
 
     def _entered(self, number: int, now: float) -> None:
         self._asked_for = None
-        for old in [old for old in self._proposals if old < number]:
+        for old in [old for old in self._proposals if not self.engine.is_near(old)]:
             del self._proposals[old]
+        kept = self.engine.values
+        for value in [value for value in self._known if value not in kept]:
+            del self._known[value]
+            self.engine.forget(value)
         self._speaker.unsay(OUTCOME_PROPOSAL)
         if number > 1:
             self.expect(now + self.timeout)

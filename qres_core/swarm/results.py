@@ -47,7 +47,7 @@ Result: TypeAlias = Merged | Void
 
 
 @attrs.frozen(slots=False)
-class Decision:
+class Conclusion:
     """The value of the second instance of a height: the set, and what becomes of it."""
 
     chosen: bytes  # digest of the set, 32 bytes; it fixes the head
@@ -63,7 +63,7 @@ class Decision:
         return [self.chosen, self.result.raw()]
 
     @classmethod
-    def from_raw(cls, value: object) -> Decision:
+    def from_raw(cls, value: object) -> Conclusion:
         """From plain data. Raises WireError: QRES-E404."""
         if not canonical.is_list(value) or len(value) != 2:
             raise _bad("expected a set and a result")

@@ -22,29 +22,22 @@ After a height it waits for the swarm's interval before it begins the next round
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-
-import attrs
-
 from qres_core.contract.errors import QresError, WireError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Fault, Merit
-from qres_core.contract.fixed import add_saturating
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.trainer import Validator
-from qres_core.contract.types import Contribution, NodeId, NodeInfo, Update, Vector, model_digest
+from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import SwarmConfig
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
-from qres_core.swarm.beginning import begin
-from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.chain import Link
 from qres_core.swarm.choice import Choice
-from qres_core.swarm.consensus import Step
 from qres_core.swarm.effects import Agreed, Effect, Refused, Removed, RoundEnded, Vouched
 from qres_core.swarm.journal import Journal
+from qres_core.swarm.machine_state import MachineState, MadeModel
 from qres_core.swarm.messages import (
     ENOUGH,
     FETCH_MODEL,
@@ -64,17 +57,7 @@ from qres_core.swarm.steps import Round, senders_of
 from qres_core.swarm.timeouts import backoff
 
 
-@attrs.frozen(eq=False)
-class Made:
-    """What the decided set merges to at this node."""
-
-    merged: Vector  # what the rule gave, int32, shape ``(d,)``
-    model: Vector  # the model with it, int32, shape ``(d,)``
-    digest: bytes  # of that model
-    saturated: int  # coordinates of it held at the grid's limit
-
-
-class RoundMachine:
+class RoundMachine(MachineState):
     """One node's heights.
 
     ``model``: the swarm's first, int32, shape ``(d,)``; the journal's supersedes it. ``roster``:
@@ -82,32 +65,6 @@ class RoundMachine:
     cannot be read, or is of another roster or other settings. Raises CompatibilityError: plugins
     that do not fit a model of that many coordinates.
     """
-
-    def __init__(
-        self,
-        node_id: NodeId,
-        roster: Sequence[NodeId],
-        kernel: Kernel,
-        swarm: SwarmConfig,
-        model: Vector,
-        journal: Journal,
-        validator: Validator | None = None,
-        changes: PendingChanges | None = None,
-    ) -> None:
-        self.node_id, self.kernel, self.swarm = node_id, kernel, swarm
-        self._parts, self._resume = begin(
-            node_id, roster, kernel, swarm, model, journal, validator, changes
-        )
-        self._context, self._catching_up = self._parts.context, self._parts.catching_up
-        self._choice: Choice
-        self._outcome: OutcomeVote
-        self._round: Round
-        self._made: Made | None = None
-        self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
-        self._model_round, self._aborts, self._now, self._stopped = 0, 0, 0.0, False
-        last = self._catching_up.last
-        if last is not None and isinstance(last.result, Merged):
-            self._proof, self._model_round = last.precommits, last.chosen.origin
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────
 
@@ -208,7 +165,7 @@ class RoundMachine:
         elif kind == SYNC:
             self._catching_up.answer_sync(envelope, now)
         elif kind == FETCH_MODEL:
-            self._catching_up.answer_model(envelope, now, self._find_model)
+            self._catching_up.answer_model(envelope, now, self.find_model)
         elif kind == HEAD:
             self._catching_up.take_head(envelope)
         elif kind == LINKS:
@@ -243,7 +200,7 @@ class RoundMachine:
         ahead = self._catching_up.take_links(envelope, now)
         if ahead is not None:
             model = ahead.last.next.model
-            if self._find_model(model) is None:
+            if self.find_model(model) is None:
                 self._catching_up.fetch_model(model, ahead.told_by, now)
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
@@ -305,12 +262,11 @@ class RoundMachine:
         if not current.begun:  # nobody heard of this one
             self._open(number, now, wait=current.begins - now)
             return
-        held = len(self._parts.collector.of_round())
         outcome = Outcome(
             self._parts.position.info,
             RoundStatus.ABORTED,
             self.model_digest,
-            reason=self._choice.why_lost(held),
+            reason=current.why_lost(),
         )
         current.close(outcome, now)
         self._parts.outlet.put(RoundEnded(outcome, self.model))
@@ -330,7 +286,7 @@ class RoundMachine:
         if self._parts.dialogues.finished:
             current.tried = True
             try:
-                self._made = self._make(current.merged(certificate))
+                self._made = MadeModel.of(self.model, self.step + 1, current.merged(certificate))
             except QresError as error:
                 outcome.found(Void(error.code), now)
             else:
@@ -340,14 +296,9 @@ class RoundMachine:
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
 
-    def _make(self, merged: Vector) -> Made:
-        total = add_saturating(self.model, merged)
-        digest = model_digest(total.vector, self.step + 1)
-        return Made(merged, total.vector, digest, total.saturated)
-
     def _conclude(self, now: float) -> None:
         """Go to the next head, if it is decided and its model is here."""
-        links = self._decided()
+        links = self._links()
         if not links or self._catching_up.diverged:
             return
         last = links[-1]
@@ -367,7 +318,7 @@ class RoundMachine:
         self._go_on(links, vector, made if of_here else None, now)
 
     def _go_on(
-        self, links: tuple[Link, ...], vector: Vector | None, made: Made | None, now: float
+        self, links: tuple[Link, ...], vector: Vector | None, made: MadeModel | None, now: float
     ) -> None:
         """The node is at another head, which is in the journal before anything is said of it."""
         parts, last, info = self._parts, links[-1], self._parts.position.info
@@ -409,84 +360,6 @@ class RoundMachine:
         self._parts.outlet.put(Agreed(number, self.model_digest))
         model = SwarmModel(swarm.name, self.step, swarm.scale, self.model, self._proof)
         self._parts.outlet.put(Vouched(model))
-
-    # ── looking at it ─────────────────────────────────────────────────────────────────────────
-
-    @property
-    def head(self) -> Head:
-        """Where the swarm's history is for this node."""
-        return self._context.head
-
-    @property
-    def roster(self) -> tuple[NodeId, ...]:
-        """The members at the node's head, ascending."""
-        return self._context.roster
-
-    @property
-    def model(self) -> Vector:
-        """The node's model, int32, shape ``(d,)``."""
-        return self._parts.position.model
-
-    @property
-    def model_digest(self) -> bytes:
-        """Digest of the node's model, 32 bytes."""
-        return self._context.head.model
-
-    @property
-    def step(self) -> int:
-        """How many models were made before the node's, the first not counted."""
-        return self._context.head.step
-
-    @property
-    def vouchers(self) -> tuple[Envelope, ...]:
-        """The votes that decided the node's model, ascending by sender; none for the first."""
-        return self._proof
-
-    @property
-    def model_round(self) -> int:
-        """The round of the contributions that made the node's model, 0 for the first."""
-        return self._model_round
-
-    @property
-    def number(self) -> int:
-        """Number of the current round."""
-        return self._parts.position.number
-
-    @property
-    def has_enough(self) -> bool:
-        """Whether so many nodes as decide a vote found a model good enough."""
-        return self._parts.until.reached
-
-    @property
-    def next_sequence(self) -> int:
-        """The number of the node's next message, which may be the first of a new block."""
-        return self._parts.speaker.next_sequence
-
-    @property
-    def next_tick(self) -> float:
-        """When the clock next matters, in seconds; never, for a node that stopped."""
-        if self._is_over:
-            return math.inf
-        due = min(self._choice.due(), self._outcome.due())
-        return min(self._round.due(self._now), due if due > self._now else math.inf)
-
-    @property
-    def waits_until(self) -> float | None:
-        """When the node begins its round, seconds; ``None`` once it has."""
-        return None if self._round.begun else self._round.begins
-
-    @property
-    def contributions(self) -> Mapping[NodeId, Contribution]:
-        """The first valid contribution of each sender in the current round."""
-        return self._parts.collector.of_round()
-
-    def proposer(self, number: int) -> NodeId:
-        """Who may propose in a round."""
-        return self._context.proposer(number)
-
-    @property
-    def _is_over(self) -> bool:
-        return self._stopped or self._catching_up.diverged
 
 
 def round_machine(

@@ -170,7 +170,7 @@ class Round:
     def open(self, now: float) -> None:
         """Be open for what the others say; begin, or wait for the time to begin."""
         parts = self.parts
-        parts.collector.open_round(self.choice.named())
+        parts.collector.open_round(self._named())
         self.choice.forget_absent()
         parts.until.open_round(now)
         if self.begins > now:
@@ -247,16 +247,19 @@ class Round:
         choice = self.choice
         self.parts.collector.take(envelope, decided=choice.decided_set, sets=choice.sets())
 
+    def _named(self) -> set[bytes]:
+        """Digests of the contributions that sets in question name: they must not be forgotten."""
+        return {member.digest for known in self.choice.sets() for member in known.members}
+
     def _check_contributions(self, now: float) -> None:
         """Check those that wait, where something is about to depend on them."""
         collector = self.parts.collector
         if not collector.checks:
             return
-        named = {member.digest for known in self.choice.sets() for member in known.members}
         collector.checks.advance(
             now,
             self.times,
-            named,
+            self._named(),
             all_here=lambda: self.parts.context.nobody_is_missing(collector.here()),
         )
 
@@ -315,6 +318,15 @@ class Round:
             now + parts.context.swarm.vote_timeout / 4 if parts.dialogues else math.inf,
         ]
         return min((time for time in times if time > now), default=now + PATIENCE)
+
+    def why_lost(self) -> str:
+        """What kept the round from a decision."""
+        held, quorum = len(self.parts.collector.of_round()), self.parts.context.quorum
+        if held < quorum:
+            return f"{held} contributions, quorum {quorum}"
+        if self.choice.engine.proposal(self._number) is None:
+            return "no proposal"
+        return self.choice.objection or "no agreement"
 
     def close(self, outcome: Outcome, now: float) -> None:
         """Tell the plugins how it ended. What is closed was opened."""

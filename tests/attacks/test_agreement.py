@@ -386,9 +386,7 @@ def signatures_checked(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> 
     )
     told = Certificate(bogus, 1, votes).to_bytes()
     for at in range(200):
-        net.inject(
-            net.forge(3, CERTIFICATE, told, number=1, model=head), [0], delay=0.0001 * at
-        )
+        net.inject(net.forge(3, CERTIFICATE, told, number=1, model=head), [0], delay=0.0001 * at)
     net.run(seconds=0.025)
     assert machine.head.digest == head
     return checked[0], net

@@ -9,9 +9,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from qres_core.swarm.agreement import NO_QUORUM, Lock, VoteSet, is_quorum, may_prevote
 
 from qres_core import Envelope
-from qres_core.swarm.agreement import NO_QUORUM, Lock, VoteSet, is_quorum, may_prevote
 from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.messages import CandidateSet, Member, encode_vote
 

@@ -37,7 +37,7 @@ def members(net: Any, index: int, which: int = 0) -> list[int]:
 def unproved(net: Any, index: int, value: int = 10**6) -> Envelope:
     """A contribution of round 1 whose proof is wrong."""
     body = ContributionBody(1, np.full(3, value, dtype=np.int32), {"bulk": b"wrong"}).to_bytes()
-    return net.forge(index, "contribution", body, number=1, model=net.machine(0).model_digest)
+    return net.forge(index, "contribution", body, number=1, model=net.machine(0).head.digest)
 
 
 def attest(net: Any, index: int, envelope: Envelope, **more: Any) -> Envelope:
@@ -161,7 +161,7 @@ def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleTy
         for index, envelope in sorted(made.items())
     )
     payload = Proposal(CandidateSet(1, chosen)).to_bytes()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(1, "choice/proposal", payload, number=1, model=model), [0, 2, 3])
     assert net.run(until=lambda: min(net.steps([0, 2, 3])) >= 1)
     for index in (0, 2, 3):
@@ -267,11 +267,11 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
     """A contribution that no set names, and nobody attests: blamed if it is bad, never kept."""
     net = make(harness, 7, 2, puppets=(6,))
     (waits,) = set(range(6)) - set(checkers(net, 6))  # the one that is not in charge of it
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
 
     def contribute(value: int, *, good: bool = True) -> Envelope:
         vector = np.full(3, value, dtype=np.int32)
-        proof = harness.Bulk.of(vector, model) if good else b"wrong"
+        proof = harness.Bulk.of(vector, net.machine(0).model_digest) if good else b"wrong"
         body = ContributionBody(1, vector, {"bulk": proof}).to_bytes()
         made: Envelope = net.forge(6, "contribution", body, number=1, model=model)
         net.inject(made, range(6))
@@ -293,7 +293,7 @@ def test_what_waits_when_a_round_closes_is_checked_and_goes_with_it(
 def test_an_attestation_that_is_none_is_refused(harness: ModuleType, payload: bytes) -> None:
     net = make(harness, 4, 1, puppets=(3,))
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(3, "attestation", payload, number=1, model=model), [0])
     net.run(seconds=0.005)
     assert net.nodes[0].refused

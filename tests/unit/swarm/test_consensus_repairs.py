@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import attrs
 
-from qres_core.swarm.consensus import (
-    BEHIND,
+from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.knowledge import BEHIND
+from qres_core.swarm.votes import (
     Action,
-    Consensus,
     Decide,
     Enter,
     Lock,

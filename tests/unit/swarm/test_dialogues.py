@@ -209,7 +209,7 @@ def test_what_a_node_said_to_one_other_before_it_died_reaches_all(
 ) -> None:
     net = make_net(Idle, puppets=(LIAR,))
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(LIAR, "dialogue/talk/7", b"last", number=1, model=model), [1])
     net.run(seconds=4.0)
     for index in range(3):
@@ -267,7 +267,7 @@ def test_a_message_that_is_addressed_to_another_node_is_not_taken(
     """Whoever was told a secret passes it on as it was signed, or hands it on when it is asked."""
     net = make_net(Idle, puppets=(LIAR,))
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     secret = net.forge(0, dialogue_kind("talk", 1, LIAR), b"secret", number=1, model=model)
     net.inject(secret, [1], link=LIAR)
     told = net.run(until=lambda: told_to(net, 1, LIAR), seconds=10)
@@ -300,7 +300,7 @@ def test_a_node_that_was_started_again_is_not_told_what_it_said_to_others(
     net.run(seconds=0.5)
     net.restart(0)
     net.nodes[0].plugin("talk").dialogues[-1].got.clear()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     for kind in ("dialogue/talk/7", dialogue_kind("talk", 7, 1)):
         net.inject(net.forge(0, kind, b"forgotten", number=1, model=model), [1])
     net.run(seconds=8.0)
@@ -331,7 +331,7 @@ ORDER = make_node_ids(4)
 def test_a_quoted_message_is_opened_as_its_author_signed_it(make_net: Callable[..., Any]) -> None:
     net = make_net(Reporter, puppets=(LIAR,))
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(LIAR, "dialogue/talk/0", b"a lie", number=1, model=model), [0])
     net.inject(net.forge(LIAR, "dialogue/talk/0", b"another", number=1, model=model), [0])
     net.run(seconds=0.1)
@@ -362,7 +362,7 @@ def test_what_is_quoted_out_of_context_is_not_opened(
     """Of another round, model, swarm or plugin, or not signed by its author."""
     net = make_net(Reporter, puppets=(LIAR,))
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     terms = {"kind": "dialogue/talk/0", "number": 1, "model": model, **change}
     quoted = net.forge(0, terms.pop("kind"), b"said", **terms).to_bytes()
     for body in (quoted, quoted[:-1], b"", b"\xff" * 40):
@@ -700,7 +700,7 @@ def test_a_dialogue_that_falls_over_a_message_takes_no_node_with_it(
 ) -> None:
     net = make_net(Fragile, puppets=(LIAR,), train=lambda *_: None)
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(LIAR, "dialogue/talk/0", body, number=1, model=model), [0])
     net.run(seconds=6.0)
     for index in range(3):
@@ -756,7 +756,7 @@ def test_a_dialogue_speaks_in_its_own_name_and_peers_do_not_pay_for_its_errors(
     monkeypatch.setattr(Forger, "made", staticmethod(made), raising=False)
     net = make_net(Forger, puppets=(LIAR,), train=lambda *_: None)
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(LIAR, "dialogue/talk/0", b"hello", number=1, model=model), [0])
     net.run(seconds=0.1)
     assert {e.fact for e in net.nodes[0].witness.evidence if e.against} == against

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qres_core.swarm.agreement import standings_flaw
 
 from qres_core import (
     CompatibilityError,
@@ -17,7 +18,6 @@ from qres_core import (
     Update,
     Vector,
 )
-from qres_core.swarm.agreement import standings_flaw
 from qres_core.swarm.messages import CandidateSet, Member
 
 HARMFUL = 1_000

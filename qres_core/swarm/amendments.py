@@ -1,0 +1,94 @@
+"""What a set carries beside contributions: evidence against members, and a change of them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from qres_core.contract.errors import QresError
+from qres_core.contract.faults import Fault
+from qres_core.contract.wire import Envelope
+from qres_core.swarm.chain import Head
+from qres_core.swarm.context import NodeContext
+from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet
+from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.proving import Premises, proves
+from qres_core.swarm.roster import authorised
+
+
+class Amendments:
+    """What may be carried at the node's height, and what this node has to carry.
+
+    Args:
+        context: of the node.
+        pool: what it knows against members.
+        changes: what it was asked to change.
+        previous: the head before the node's, ``None`` at the first.
+    """
+
+    def __init__(
+        self,
+        context: NodeContext,
+        pool: MisbehaviourPool,
+        changes: PendingChanges,
+        previous: Head | None,
+    ) -> None:
+        self._context, self._pool, self._changes = context, pool, changes
+        self._previous = previous
+
+    def hold(self, candidate: CandidateSet, now: float) -> bool:
+        """Whether the evidence proves what it says, and the change is wanted and possible."""
+        context = self._context
+        head = context.head
+        if any(not self.proves(item, now) for item in candidate.evidence):
+            return False
+        change = candidate.change
+        if change is None:
+            return True
+        try:
+            head.roster.after(change)
+        except QresError:
+            return False
+        return authorised(
+            change, head.roster, head.swarm, lambda signed: context.kernel.authentic(signed, now)
+        )
+
+    def proves(self, item: Misbehaviour, now: float) -> bool:
+        """Whether messages of this height or the one before prove a fault."""
+        context = self._context
+        for head in (context.head, self._previous):
+            if head is None or head.digest != item.head or item.subject in context.head.bans:
+                continue
+            coordinator = context.swarm.topology == "coordinator"
+            premises = Premises(
+                head.swarm,
+                head.digest,
+                frozenset(head.roster.members),
+                head.roster.quorum,
+                partial(head.proposer, coordinator=coordinator),
+            )
+            return proves(item, premises, partial(self._signed, head=head, now=now))
+        return False
+
+    def _signed(self, message: Envelope, head: Head, now: float) -> bool:
+        """Whether a member at that head signed a message; what nobody signed proves nothing."""
+        return bool(message.auth) and self._context.kernel.authentic(
+            message, now, head.roster.members
+        )
+
+    def note(self, fault: Fault, envelope: Envelope, now: float) -> None:
+        """Keep a refused message for a proposal, if it proves the fault to everybody."""
+        if fault.transferable and len(envelope.to_bytes()) <= QUOTED_BYTES:
+            item = Misbehaviour.of(fault, envelope)
+            if self.proves(item, now):
+                self._pool.add(item)
+
+    def added_to(self, candidate: CandidateSet, now: float) -> CandidateSet:
+        """The set with what this node knows against members, and a change that is wanted."""
+        kernel = self._context.kernel
+        self._pool.retain(lambda item: item.subject not in self._context.head.bans)
+        chosen = tuple(
+            item for item in self._pool.for_proposal(EVIDENCE_BYTES) if self.proves(item, now)
+        )
+        change = self._changes.ready(lambda signed: kernel.authentic(signed, now))
+        return CandidateSet(candidate.origin, candidate.members, chosen, change)

@@ -1,0 +1,170 @@
+"""What a round machine holds, and what others may see of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from qres_core.contract.fixed import add_saturating
+from qres_core.contract.trainer import Validator
+from qres_core.contract.types import Contribution, NodeId, Vector, model_digest
+from qres_core.contract.wire import Envelope
+from qres_core.kernel.config import SwarmConfig
+from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.beginning import begin
+from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.choice import Choice
+from qres_core.swarm.journal import Journal
+from qres_core.swarm.outcome import OutcomeVote
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.results import Merged
+from qres_core.swarm.steps import Round
+from qres_core.swarm.votes import Step
+
+
+@attrs.frozen(eq=False)
+class MadeModel:
+    """What the decided set merges to at this node."""
+
+    merged: Vector  # what the rule gave, int32, shape ``(d,)``
+    model: Vector  # the model with it, int32, shape ``(d,)``
+    digest: bytes  # of that model
+    saturated: int  # coordinates of it held at the grid's limit
+
+    @classmethod
+    def of(cls, model: Vector, step: int, merged: Vector) -> MadeModel:
+        """What the rule gave, on top of a model; ``step``: of the model it makes."""
+        total = add_saturating(model, merged)
+        return cls(merged, total.vector, model_digest(total.vector, step), total.saturated)
+
+
+class MachineState:
+    """The state of a node's heights; :class:`~qres_core.swarm.rounds.RoundMachine` changes it.
+
+    Arguments and errors as there.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        roster: Sequence[NodeId],
+        kernel: Kernel,
+        swarm: SwarmConfig,
+        model: Vector,
+        journal: Journal,
+        validator: Validator | None = None,
+        changes: PendingChanges | None = None,
+    ) -> None:
+        self.node_id, self.kernel, self.swarm = node_id, kernel, swarm
+        self._parts, self._resume = begin(
+            node_id, roster, kernel, swarm, model, journal, validator, changes
+        )
+        self._context, self._catching_up = self._parts.context, self._parts.catching_up
+        self._choice: Choice
+        self._outcome: OutcomeVote
+        self._round: Round
+        self._made: MadeModel | None = None
+        self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
+        self._model_round, self._aborts, self._now, self._stopped = 0, 0, 0.0, False
+        last = self._catching_up.last
+        if last is not None and isinstance(last.result, Merged):
+            self._proof, self._model_round = last.precommits, last.chosen.origin
+
+    # ── looking at it ─────────────────────────────────────────────────────────────────────────
+
+    @property
+    def head(self) -> Head:
+        """Where the swarm's history is for this node."""
+        return self._context.head
+
+    @property
+    def roster(self) -> tuple[NodeId, ...]:
+        """The members at the node's head, ascending."""
+        return self._context.roster
+
+    @property
+    def model(self) -> Vector:
+        """The node's model, int32, shape ``(d,)``."""
+        return self._parts.position.model
+
+    @property
+    def model_digest(self) -> bytes:
+        """Digest of the node's model, 32 bytes."""
+        return self._context.head.model
+
+    @property
+    def step(self) -> int:
+        """How many models were made before the node's, the first not counted."""
+        return self._context.head.step
+
+    @property
+    def vouchers(self) -> tuple[Envelope, ...]:
+        """The votes that decided the node's model, ascending by sender; none for the first."""
+        return self._proof
+
+    @property
+    def model_round(self) -> int:
+        """The round of the contributions that made the node's model, 0 for the first."""
+        return self._model_round
+
+    @property
+    def number(self) -> int:
+        """Number of the current round."""
+        return self._parts.position.number
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether so many nodes as decide a vote found a model good enough."""
+        return self._parts.until.reached
+
+    @property
+    def next_sequence(self) -> int:
+        """The number of the node's next message, which may be the first of a new block."""
+        return self._parts.speaker.next_sequence
+
+    @property
+    def next_tick(self) -> float:
+        """When the clock next matters, in seconds; never, for a node that stopped."""
+        if self._is_over:
+            return math.inf
+        due = min(self._choice.due(), self._outcome.due())
+        return min(self._round.due(self._now), due if due > self._now else math.inf)
+
+    @property
+    def waits_until(self) -> float | None:
+        """When the node begins its round, seconds; ``None`` once it has."""
+        return None if self._round.begun else self._round.begins
+
+    @property
+    def contributions(self) -> Mapping[NodeId, Contribution]:
+        """The first valid contribution of each sender in the current round."""
+        return self._parts.collector.of_round()
+
+    def proposer(self, number: int) -> NodeId:
+        """Who may propose in a round."""
+        return self._context.proposer(number)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stopped or self._catching_up.diverged
+
+    def find_model(self, digest: bytes) -> Vector | None:
+        """A model that this node holds: its own, or one of the next height."""
+        if digest == self.model_digest:
+            return self.model
+        return self._catching_up.held.get(digest)
+
+    def _links(self) -> tuple[Link, ...]:
+        """How the swarm went on from this node's head: as it voted itself, or as it was told."""
+        pending, outcome = self._catching_up.pending, self._outcome
+        if pending is not None:
+            return pending.links
+        certificate = self._choice.certificate
+        if outcome.decision is None or certificate is None:
+            return ()
+        decision, number = outcome.decision, outcome.round
+        votes = outcome.quorum(Step.PRECOMMIT, number, decision.digest)
+        head, chosen = self._context.head, certificate.candidate
+        return (Link(head, chosen, decision.result, number, votes),)
