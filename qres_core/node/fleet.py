@@ -63,7 +63,7 @@ class NodeProcess:
 
     @property
     def starves(self) -> bool:
-        """Whether its trainer failed in the last rounds, and all of them were aborted."""
+        """Whether its trainer failed in the last rounds, and none of them made a model."""
         report: dict[str, Any] = self.report or {}
         failure: dict[str, Any] | None = report.get("trainer_error")
         last: list[dict[str, Any]] = report.get("history", [])[-ABORTED:]
