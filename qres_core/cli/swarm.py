@@ -32,7 +32,7 @@ EVERY: Final = 0.5
 STILL: Final = 10.0
 """Seconds without news after which it is said what is waited for."""
 VOUCHED_WITHIN: Final = 20.0
-"""Seconds that a box waits at its end for its nodes to hear who vouches for the last model."""
+"""Seconds that a box waits at its end for its nodes to hear the votes for the last model."""
 FIGURES_WITHIN: Final = 2.0
 """Seconds that a new model's line waits for its figures."""
 _REASONS: Final = 3
@@ -82,8 +82,8 @@ def command() -> None:
 @click.option(
     "--save",
     type=click.Path(file_okay=False, path_type=Path),
-    help="New folder for the last model, model.npz, with the certificate of the nodes that vouch "
-    "for it, and for roster.toml to verify it with.",
+    help="New folder for the last model, model.npz, with the votes that decided "
+    "it, and for roster.toml to verify it with.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
 @policy_option
@@ -171,7 +171,7 @@ def up(
 
 
 def _await_vouchers(fleet: Fleet) -> None:
-    """Give the nodes a moment to hear who vouches for the last model: any may be exported from."""
+    """Give the nodes a moment to hear the votes for the last model: any may be exported from."""
     end = time.monotonic() + VOUCHED_WITHIN
     while fleet.living and time.monotonic() < end and fleet.vouched_by_all() < fleet.step:
         time.sleep(EVERY / 5)
@@ -183,7 +183,7 @@ def _save(folder: Path, model: SwarmModel | None, roster: Mapping[str, Any]) -> 
     from qres_core.node import toml  # noqa: PLC0415
 
     if model is None:
-        said = "no model was saved: more than swarm.byzantine nodes must vouch for one, and do not"
+        said = "no model was saved: the swarm has decided none"
         click.echo(said, err=True)
         return
     model.save(folder / "model.npz")

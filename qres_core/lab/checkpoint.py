@@ -53,7 +53,7 @@ Streams = Mapping[str, np.random.Generator]
 class Checkpoint:
     """A simulation between two rounds."""
 
-    model: SwarmModel  # the observer's; nobody vouches for it here
+    model: SwarmModel  # the observer's; no votes are kept here
     head: Head  # where the swarm's history is
     number: int  # the last round that was played
     now: float  # the virtual clock, seconds since 1970

@@ -311,7 +311,7 @@ class EventEngine:
         )
 
     def model(self) -> SwarmModel:
-        """The observer's model, and who vouches for it: with keys that prove nothing to others."""
+        """The observer's model with the votes for it: by keys that prove nothing to others."""
         machine, swarm = self.observer.machine, self._swarm
         vouchers = {
             voucher.sender: voucher

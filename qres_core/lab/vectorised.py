@@ -133,7 +133,7 @@ class VectorisedEngine:
             self.recorder.tell(self.model, self._checkpoint)
 
     def model(self) -> SwarmModel:
-        """The model; there is no vote, and nobody vouches for it."""
+        """The model; there is no vote on it."""
         return SwarmModel(self._swarm.name, self.step, self._swarm.scale, self._model)
 
     def _checkpoint(self) -> Checkpoint:

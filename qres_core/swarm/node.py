@@ -122,7 +122,7 @@ class Node:
     steps: int | None = None
     # told what happens, in order, in the event loop's thread; what it raises stops the node
     on_event: Callable[[Event], None] | None = None
-    # given each new model once more than f nodes vouch for it; as ``on_event``
+    # given each new model once it is decided, with the votes; as ``on_event``
     on_model: Callable[[SwarmModel], None] | None = None
     # writes such a model down, in a worker thread; of two that come while it writes, only the
     # newer. What it raises stops the node.
@@ -521,8 +521,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         on_event: told of :class:`RoundEnded`, :class:`Agreed`, :class:`Refused`,
             :class:`SatOut` and :class:`Removed`, in order. It runs in the event loop's thread and
             must be quick.
-        on_model: given each new model once more than f nodes vouch for it, with their signed
-            messages; as ``on_event``. A node with a folder also keeps the newest one there, see
+        on_model: given each new model once it is decided, with the votes that decided it; as
+            ``on_event``. A node with a folder also keeps the newest one there, see
             :func:`qres_core.swarm.model_file.kept_model`.
         clock: seconds since 1970, what messages are stamped with.
         linger: seconds to go on helping nodes that lag after the last model.
