@@ -23,7 +23,7 @@ VERBS: Final = {
     "node": "Run a node, and ask one how it is.",
     "swarm": "Run a whole swarm of real nodes on this machine.",
     "roster": "Change the members of a swarm while it runs, and see them.",
-    "model": "Get a swarm's model out, and check who vouches for it.",
+    "model": "Get a swarm's model out, and check that the swarm decided it.",
     "plugins": "List the installed plugins, importing none.",
     "check": "Say whether a configuration would start, and what it would run.",
     "certify": "Certify an aggregation rule, installed or your own.",

@@ -39,7 +39,8 @@ def _row(record: RoundRecord) -> tuple[str, ...]:
     spent = () if record.epsilon is None else (f"{record.epsilon:.3f}",)
     if not record.closed:
         told = reasons(record.rejected)
-        return (str(record.number), "aborted", *spent, "", told, "", record.reason)
+        ended = "void" if record.void else "aborted"
+        return (str(record.number), ended, *spent, "", told, "", record.reason)
     own = record.accepted - record.attackers_accepted
     vanished = f"{record.vanished} updates vanish on the grid" if record.vanished else ""
     return (
@@ -83,7 +84,8 @@ class RoundTable:
         if self._live is not None:
             self._live.refresh()
         if self._progress is not None:
-            told = (f"round {record.number}", *filter(None, (record.reason, _figure(record))))
+            ended = _figure(record) if record.closed else record.outcome
+            told = (f"round {record.number}", *filter(None, (ended,)))
             self._progress.print("  ".join(told), highlight=False, markup=False)
 
     @contextmanager
@@ -115,7 +117,9 @@ def _injected(result: SimulationResult) -> Iterator[str]:
 
 
 def _banned(result: SimulationResult) -> Iterator[str]:
-    if any("reputation" in plugin["hooks"] for plugin in result.pipeline) and result.rounds:
+    judged = any("reputation" in plugin["hooks"] for plugin in result.pipeline)
+    agreed = any(item.banned_attackers + item.banned_honest for item in result.rounds)
+    if result.rounds and (judged or agreed):
         last, honest = result.rounds[-1], result.nodes - result.attackers
         first = next((item.number for item in result.rounds if item.banned_attackers), None)
         since = f", the first in round {first}" if first is not None else ""
@@ -142,7 +146,8 @@ def _backdoor(result: SimulationResult) -> Iterator[str]:
 
 def summary(result: SimulationResult) -> str:
     """What a whole simulation came to, in a few lines."""
-    closed, aborted = len(result.closed), len(result.rounds) - len(result.closed)
+    closed, void, aborted = len(result.closed), len(result.void), len(result.aborted)
+    heights = f"{void} void, " if void else ""
     nodes = len(result.model_digests)
     if result.unanimous:
         agreement = f"all {nodes} honest nodes hold model {result.model_digests[0][:16]}"
@@ -151,7 +156,7 @@ def summary(result: SimulationResult) -> str:
         agreement = f"[red]{nodes} honest nodes hold {kinds} different models[/red]"
     chain = " → ".join(f"{item['name']} {item['version']}" for item in result.pipeline)
     lines = [
-        f"{closed} rounds closed, {aborted} aborted; {agreement}",
+        f"{closed} rounds closed, {heights}{aborted} aborted; {agreement}",
         f"{result.messages} messages, {result.virtual_seconds:.1f} virtual seconds; {chain}",
         *_injected(result),
         *_banned(result),

@@ -85,10 +85,14 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         return
     swarm, rounds = report["swarm"], report["rounds"]
     head = Table.grid(padding=(0, 2))
+    void = f"{rounds['void']} void, " if rounds.get("void") else ""
     facts = {
         "node": f"{report['node'].get('name', '')} {report['node']['id']}".strip(),
         "swarm": f"{swarm['name']}, {swarm['nodes']} nodes of which {swarm['byzantine']} may lie",
-        "round": f"{report['round']}, {rounds['closed']} closed and {rounds['aborted']} aborted",
+        "round": (
+            f"{report['round']}, {rounds['closed']} closed, {void}{rounds['aborted']} aborted"
+        ),
+        "height": f"{report['height']}, head {report['head'][:16]}",
         "model": f"step {report['step']}, {report['model_digest'][:16]}",
         "figures": f"{figures(report)} {sparkline(_accuracies(report))}".strip(),
         "peers": f"{len(report['peers'])} connected",
@@ -113,7 +117,12 @@ def node_tables(report: Mapping[str, Any]) -> Iterator[Table | Text]:
     for member in report["members"]:
         connected = "self" if member["self"] else "yes" if member["connected"] else "no"
         standing = "banned" if member["banned"] else f"{member['standing']:.2f}"
-        style = "red" if member["banned"] else None if connected != "no" else "dim"
+        if member.get("banned_by_all"):
+            standing = "banned by all"
+        elif member.get("silent"):
+            standing += ", long silent"
+        barred = member["banned"] or member.get("banned_by_all")
+        style = "red" if barred else None if connected != "no" else "dim"
         table.add_row(
             member["id"][:16], connected, standing, str(member["contributed"]), style=style
         )

@@ -1,4 +1,4 @@
-"""``qres model``: get a swarm's model out, and check who vouches for it."""
+"""``qres model``: get a swarm's model out, and check that the swarm decided it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qres_core.contract.errors import ModelError
 
 @click.group("model")
 def command() -> None:
-    """Get a swarm's model out, and check who vouches for it."""
+    """Get a swarm's model out, and check that the swarm decided it."""
 
 
 @command.command("export")
@@ -33,11 +33,10 @@ def command() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def export(*, folder: Path, out: Path, as_json: bool) -> None:
-    """Write the newest model of a node that more than swarm.byzantine nodes vouch for.
+    """Write the newest model of a node, with the votes that decided it.
 
     The node may be running or stopped. numpy alone reads model.npz: `model` (float64), `vector`
-    (int32, on the grid), `step`, `scale`, `swarm`, and `certificate`, the signed messages of those
-    nodes.
+    (int32, on the grid), `step`, `scale`, `swarm`, and `certificate`, the signed votes.
 
     Exit code 0 if the file was written, 2 if not.
     """
@@ -60,7 +59,7 @@ def export(*, folder: Path, out: Path, as_json: bool) -> None:
         return
     click.echo(
         f"{out}: model {model.step} of {model.swarm}, {model.digest.hex()[:16]}, "
-        f"{model.vector.size} coordinates, {len(model.vouchers)} nodes vouch for it"
+        f"{model.vector.size} coordinates, decided by {len(model.vouchers)} votes"
     )
 
 
@@ -75,11 +74,12 @@ def export(*, folder: Path, out: Path, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(file: Path, *, roster: Path, as_json: bool) -> None:
-    """Check that nodes of a roster signed the model in FILE. Needs no network and no key.
+    """Check that a swarm decided the model in FILE. Needs no network and no key.
 
-    More than swarm.byzantine distinct nodes of the roster must have signed the digest of this
-    vector at this step, in this swarm. Then, given at most that many liars, at least one honest
-    node computed this model. It does not say that the model is good.
+    As many nodes of the roster as decide a vote, more than (nodes + byzantine) / 2, must have
+    signed one decision for this vector at this step, in this swarm. Then, given at most
+    swarm.byzantine liars, the swarm has no other model of this step, and at least one honest node
+    computed this one. It does not say that the model is good.
 
     Exit code 0 if the model is believed, 1 if not, 2 if FILE is not
     there or the roster's file is refused.
@@ -106,12 +106,13 @@ def verify(file: Path, *, roster: Path, as_json: bool) -> None:
             "step": proof.step,
             "model_digest": proof.digest.hex(),
             "vouchers": proof.vouchers,
+            "needed": proof.needed,
             "nodes": proof.nodes,
             "byzantine": proof.byzantine,
         }
         click.echo(json.dumps(report, indent=2))
         return
     click.echo(
-        f"model {proof.step} of {model.swarm}, {proof.digest.hex()[:16]}: signed by "
+        f"model {proof.step} of {model.swarm}, {proof.digest.hex()[:16]}: decided by "
         f"{proof.vouchers} of {proof.nodes} nodes, of which {proof.byzantine} may lie"
     )

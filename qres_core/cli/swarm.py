@@ -32,11 +32,11 @@ EVERY: Final = 0.5
 STILL: Final = 10.0
 """Seconds without news after which it is said what is waited for."""
 VOUCHED_WITHIN: Final = 20.0
-"""Seconds that a box waits at its end for its nodes to hear who vouches for the last model."""
+"""Seconds that a box waits at its end for its nodes to hear the votes for the last model."""
 FIGURES_WITHIN: Final = 2.0
 """Seconds that a new model's line waits for its figures."""
 _REASONS: Final = 3
-"""Reasons of aborted rounds that are told."""
+"""Reasons of rounds without a model that are told."""
 _SUGAR: Final = {
     "nodes": "swarm.nodes",
     "rounds": "swarm.rounds",
@@ -82,8 +82,8 @@ def command() -> None:
 @click.option(
     "--save",
     type=click.Path(file_okay=False, path_type=Path),
-    help="New folder for the last model, model.npz, with the certificate of the nodes that vouch "
-    "for it, and for roster.toml to verify it with.",
+    help="New folder for the last model, model.npz, with the votes that decided "
+    "it, and for roster.toml to verify it with.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override any key.")
 @policy_option
@@ -171,7 +171,7 @@ def up(
 
 
 def _await_vouchers(fleet: Fleet) -> None:
-    """Give the nodes a moment to hear who vouches for the last model: any may be exported from."""
+    """Give the nodes a moment to hear the votes for the last model: any may be exported from."""
     end = time.monotonic() + VOUCHED_WITHIN
     while fleet.living and time.monotonic() < end and fleet.vouched_by_all() < fleet.step:
         time.sleep(EVERY / 5)
@@ -183,7 +183,7 @@ def _save(folder: Path, model: SwarmModel | None, roster: Mapping[str, Any]) -> 
     from qres_core.node import toml  # noqa: PLC0415
 
     if model is None:
-        said = "no model was saved: more than swarm.byzantine nodes must vouch for one, and do not"
+        said = "no model was saved: the swarm has decided none"
         click.echo(said, err=True)
         return
     model.save(folder / "model.npz")
@@ -349,7 +349,7 @@ def waited_for(fleet: Fleet) -> str:
         return f"{said}, others at {max(living_node.step for living_node in fleet.living)}"
     report: dict[str, Any] = (fleet.living[0].report if fleet.living else None) or {}
     last = (report.get("history") or [{"closed": True}])[-1]
-    why = "" if last["closed"] else f"; the last was aborted: {last['reason']}"
+    why = "" if last["closed"] else f"; the last was {without_model(last)}"
     return f"round {report.get('round', 0)} goes on{why}"
 
 
@@ -406,17 +406,22 @@ def _tell(
         wanted = "" if fleet.rounds is None else f" of {fleet.rounds}"
         made = f"they are at model {verdict.step}{wanted}"
         click.echo(f"the honest nodes did not all end with one model: {made}", err=True)
-        for reason, count in _aborted(honest_node.report for honest_node in honest):
-            click.echo(f"    rounds aborted at {count} of them: {reason}", err=True)
+        for reason, count in _without_model(honest_node.report for honest_node in honest):
+            click.echo(f"    rounds at {count} of them {reason}", err=True)
 
 
-def _aborted(reports: Iterable[Mapping[str, Any] | None]) -> list[tuple[str, int]]:
-    """Why rounds were aborted, and at how many nodes; the most frequent reasons."""
+def without_model(ended: Mapping[str, Any]) -> str:
+    """How a round ended that made no model, of a node's history."""
+    return f"{'void' if ended.get('void') else 'aborted'}: {ended['reason']}"
+
+
+def _without_model(reports: Iterable[Mapping[str, Any] | None]) -> list[tuple[str, int]]:
+    """Why rounds made no model, and at how many nodes; the most frequent reasons."""
     counts = Counter(
         reason
         for report in reports
         for reason in {
-            item["reason"] for item in (report or {}).get("history", []) if not item["closed"]
+            without_model(item) for item in (report or {}).get("history", []) if not item["closed"]
         }
     )
     return counts.most_common(_REASONS)

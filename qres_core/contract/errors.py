@@ -284,10 +284,10 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "again, or ask for the file again.",
         ),
         "QRES-E606": (
-            "model not vouched for",
-            "More than `swarm.byzantine` nodes of the roster must have signed the digest of the "
-            "model. They have not signed yet, or they signed another model, another step or "
-            "another swarm.",
+            "model not decided",
+            "As many nodes of the roster as decide a vote must have signed one decision for the "
+            "model. They have not yet, or they signed another model, another step, another "
+            "attempt or another swarm.",
         ),
         "QRES-E607": (
             "members cannot change so",

@@ -34,9 +34,9 @@ from qres_core.kernel.slots import PAIRED, SECURITY_FAMILIES, SLOTS
 
 _MIB: Final = 2**20
 _BESIDE: Final = 2**10
-"""Bytes of a message beside a vector, where neither plugins nor vouchers add any."""
-_VOUCHER: Final = 2**10
-"""Bytes for each node that vouches for a model which is handed on."""
+"""Bytes of a message beside a vector, where neither plugins nor votes add any."""
+_VOTE: Final = 2**10
+"""Bytes for each vote for a model which is handed on."""
 _PROOF: Final = 2**20
 """Most bytes that a plugin puts beside an update."""
 
@@ -113,11 +113,11 @@ def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:
 def _sizes(enabled: Sequence[Enabled], swarm: SwarmConfig, dimension: int) -> Iterator[Problem]:
     """A model that no message can carry."""
     vectors = 4 * dimension
-    # The largest messages: an update with what plugins add, and a model with who vouches for it.
+    # The largest messages: an update with what plugins add, and a model with the votes for it.
     proofs = _PROOF * sum(
         ("prove" in plugin.hooks) + plugin.claims.accompanies for plugin in enabled
     )
-    beside = _BESIDE + max(proofs, _VOUCHER * swarm.nodes)
+    beside = _BESIDE + max(proofs, _VOTE * swarm.nodes)
     if not dimension or vectors + beside <= swarm.max_message_bytes:
         return
     enough = -(-(vectors + beside) // _MIB) * _MIB

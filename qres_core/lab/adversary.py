@@ -126,6 +126,7 @@ class Adversary:
         """What an attacker injects at the opening of a round."""
         context = SabotageContext(
             info,
+            node.machine.head,
             node.node_id,
             self.trainings.of(node.index, info, model),
             self._ids[: self._honest],

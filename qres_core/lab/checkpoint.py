@@ -40,7 +40,7 @@ from qres_core.swarm.model_file import KEPT, SwarmModel, decode, encode, read_fi
 
 CHECKPOINT: Final = "checkpoint.cbor"
 MODEL: Final = "model.npz"
-_FORMAT: Final = "qres/checkpoint/v1"
+_FORMAT: Final = "qres/checkpoint/v2"
 _FIRST: Final = "first model"
 _MAY_CHANGE: Final = frozenset({"simulation.rounds"})
 _REMEMBERING: Final = ("reputation", "observe", "replay_check", "round_closed", "round_opened")
@@ -53,7 +53,8 @@ Streams = Mapping[str, np.random.Generator]
 class Checkpoint:
     """A simulation between two rounds."""
 
-    model: SwarmModel  # the observer's; nobody vouches for it here
+    model: SwarmModel  # the observer's; no votes are kept here
+    head: Head  # where the swarm's history is
     number: int  # the last round that was played
     now: float  # the virtual clock, seconds since 1970
     streams: Mapping[str, Any]  # states of the random streams by name, as numpy gives them
@@ -82,18 +83,11 @@ class ResumedJournal(MemoryJournal):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self._checkpoint = checkpoint
-        self._head: Head | None = None
-
-    def begin(self, head: Head, settings: bytes) -> bytes:
-        """The head of the checkpoint's model, with the members and settings of the first."""
-        model = self._checkpoint.model
-        self._head = attrs.evolve(head, height=model.step, step=model.step, model=model.digest)
-        return settings
 
     def resume(self) -> Resume | None:
-        """The model of the checkpoint; no lock and nothing to help others with."""
-        assert self._head is not None, "a journal is begun before it is read"  # noqa: S101
-        return Resume(self._head, self._checkpoint.model.vector, (), self._checkpoint.number)
+        """The head and the model of the checkpoint; no lock and nothing to help others with."""
+        start = self._checkpoint
+        return Resume(start.head, start.model.vector, (), start.number)
 
 
 def states(streams: Streams) -> dict[str, Any]:
@@ -217,8 +211,8 @@ def _encode(settings: Mapping[str, str], checkpoint: Checkpoint) -> bytes:
         "records": [attrs.asdict(record) for record in checkpoint.records],
     }
     text = json.dumps(facts, default=_plain)
-    model = encode(checkpoint.model, KEPT)
-    return canonical.dumps([_FORMAT, text, model, _checksum(text, model)])
+    model, head = encode(checkpoint.model, KEPT), canonical.dumps(checkpoint.head.raw())
+    return canonical.dumps([_FORMAT, text, model, head, _checksum(text, model, head)])
 
 
 def _plain(value: object) -> object:
@@ -228,16 +222,16 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _checksum(text: str, model: bytes) -> bytes:
-    return hashlib.sha256(canonical.dumps([_FORMAT, text, model])).digest()
+def _checksum(text: str, model: bytes, head: bytes) -> bytes:
+    return hashlib.sha256(canonical.dumps([_FORMAT, text, model, head])).digest()
 
 
 def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
     """Raises ModelError QRES-E605, and nothing else, whatever the bytes."""
     try:
-        value: Any = canonical.loads(content, max_bytes=len(content), max_items=4)
-        form, text, model, checksum = value
-        if form != _FORMAT or checksum != _checksum(text, model):
+        value: Any = canonical.loads(content, max_bytes=len(content), max_items=5)
+        form, text, model, head, checksum = value
+        if form != _FORMAT or checksum != _checksum(text, model, head):
             raise unusable("is no checkpoint, or is damaged", where)
         facts: Any = json.loads(text)
         before: Any = facts["settings"]
@@ -245,12 +239,15 @@ def _decode(content: bytes, where: str) -> tuple[dict[str, str], Checkpoint]:
             raise unusable("its settings are invalid", where)
         checkpoint = Checkpoint(
             model=decode(model, KEPT, where),
+            head=Head.from_raw(canonical.loads(head, max_bytes=len(head))),
             number=_whole(facts["number"]),
             now=_seconds(facts["now"]),
             streams=dict(facts["streams"]),
             counts=Counter({name: _whole(count) for name, count in facts["counts"].items()}),
             records=tuple(_record(record) for record in facts["records"]),
         )
+        if checkpoint.head.model != checkpoint.model.digest:
+            raise unusable("its head is of another model", where)
         return dict(before), checkpoint
     except ModelError:
         raise
@@ -275,13 +272,18 @@ def _seconds(value: object) -> float:
 def _record(value: Mapping[str, Any]) -> RoundRecord:
     made = RoundRecord(**value)
     record: Any = made  # nothing says that its fields are of their types
-    numbers: list[object] = [record.number, record.accepted, record.attackers_accepted]
+    numbers: list[object] = [
+        record.number,
+        record.height,
+        record.accepted,
+        record.attackers_accepted,
+    ]
     numbers += [record.banned_honest, record.banned_attackers, *record.rejected.values()]
     for number in numbers:
         _whole(number)
     figures = [*record.metrics.values(), 0.0 if record.alignment is None else record.alignment]
     if (
-        type(record.closed) is not bool
+        {type(record.closed), type(record.void)} != {bool}
         or {type(record.reason), type(record.model_digest)} != {str}
         or any(type(figure) not in {int, float} for figure in figures)
         or any(not canonical.is_map(shown) for shown in record.plugins.values())

@@ -282,6 +282,7 @@ class EventEngine:
         """Note how a round of the observer ended."""
         outcome, machine = effect.outcome, self.observer.machine
         closed = outcome.status is RoundStatus.CLOSED
+        decided = outcome.status is not RoundStatus.ABORTED
         if self._scenario.dropout:  # who dropped out is back for the next round
             for node in self.nodes:
                 node.online = True
@@ -295,13 +296,14 @@ class EventEngine:
         bans = len(banned) - attackers, attackers
         self.recorder.note(outcome, effect.model, effect.merged, bans)
         self.adversary.forget(outcome.round_info.number)
-        self.recorder.tell(self.model, self._checkpoint if closed else None)
+        self.recorder.tell(self.model, self._checkpoint if decided else None)
 
     def _checkpoint(self) -> Checkpoint:
         """The simulation as it goes on from here."""
         return Checkpoint(
             model=attrs.evolve(self.model(), vouchers=()),
-            number=self.observer.machine.model_round,
+            head=self.observer.machine.head,
+            number=self.recorder.records[-1].number,
             now=self.clock.now,
             streams=states(self._streams),
             counts={"messages": self.network.messages},
@@ -309,7 +311,7 @@ class EventEngine:
         )
 
     def model(self) -> SwarmModel:
-        """The observer's model, and who vouches for it: with keys that prove nothing to others."""
+        """The observer's model with the votes for it: by keys that prove nothing to others."""
         machine, swarm = self.observer.machine, self._swarm
         vouchers = {
             voucher.sender: voucher

@@ -16,6 +16,7 @@ from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, SwarmConfig
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Caller, Kernel
+from qres_core.kernel.settings import shared_settings
 from qres_core.kernel.slots import ALL_HOOKS
 from qres_core.lab.once import Once
 from qres_core.swarm.rounds import RoundMachine
@@ -87,7 +88,8 @@ def identify(
 
     ``outsiders``: the last so many nodes run without the plugins that decide who is admitted: they
     have no credential to show; ``theirs``: plugins of single nodes by index, instead of those
-    installed; ``once``: verdicts that are computed once for all nodes.
+    installed; ``once``: verdicts that are computed once for all nodes. All nodes claim the settings
+    of the swarm: whoever said that it runs other plugins would not be listened to at all.
     """
     kernels: list[WrappedKernel] = []
     ids: list[NodeId] = []
@@ -95,10 +97,12 @@ def identify(
     gated = {plugin.name for plugin in everything if "admit" in plugin.hooks}
     tables = {name: table for name, table in config.plugins.items() if name not in gated}
     outside = attrs.evolve(config, plugins=tables)
+    settings = shared_settings(config.swarm, everything)
     for index, fallback in enumerate(node_ids(config.swarm.nodes, seed)):
         inside = index < config.swarm.nodes - outsiders
         found = installed if theirs is None else theirs.get(index, installed)
         kernel = WrappedKernel(assemble(config if inside else outside, found), config.swarm)
+        kernel.settings = settings
         if once is not None:
             kernel.wrap(once.wrap)
         kernels.append(kernel)

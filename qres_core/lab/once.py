@@ -35,7 +35,7 @@ def _message(arguments: dict[str, Any]) -> tuple[object, ...]:
 def _contribution(arguments: dict[str, Any]) -> tuple[object, ...]:
     contribution: Contribution = arguments["contribution"]
     info: RoundInfo = arguments["round_info"]
-    return contribution.sender, contribution.digest, info.number, info.model_digest
+    return contribution.sender, contribution.digest, info.number, info.head
 
 
 KeyOf = Callable[[dict[str, Any]], tuple[object, ...]]

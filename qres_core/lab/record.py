@@ -18,8 +18,11 @@ class RoundRecord:
     """One round as an observer saw it."""
 
     number: int  # round number
-    closed: bool  # false if it was aborted
-    reason: str = ""  # why it was aborted
+    closed: bool  # whether it made a model
+    height: int = 0  # heights that were decided before, with a model or void
+    # whether the members agreed that there is none: that cost a height, and is no abort
+    void: bool = False
+    reason: str = ""  # why there is no model
     # figures of the model after the round, on data no node trained on
     metrics: Mapping[str, float] = attrs.field(factory=dict[str, float])
     accepted: int = 0  # contributions in the agreed set
@@ -38,6 +41,13 @@ class RoundRecord:
     plugins: Mapping[str, Mapping[str, object]] = attrs.field(
         factory=dict[str, Mapping[str, object]]
     )
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, for people: ``closed``, or why there is no model."""
+        if self.closed:
+            return "closed"
+        return f"{'void' if self.void else 'aborted'}: {self.reason}"
 
     @property
     def epsilon(self) -> float | None:
@@ -69,7 +79,7 @@ class SimulationResult:
         seed: the seed.
         pipeline: enabled plugins: name, distribution, version, hooks.
         notices: what the solver wants known.
-        rounds: a record for every round, aborted ones included.
+        rounds: a record for every round, those that made no model included.
         model_digests: hex digest of each honest node's final model.
         virtual_seconds: time the swarm took, on its own clock.
         messages: messages delivered.
@@ -98,6 +108,16 @@ class SimulationResult:
     def closed(self) -> tuple[RoundRecord, ...]:
         """The rounds that made a model."""
         return tuple(record for record in self.rounds if record.closed)
+
+    @property
+    def void(self) -> tuple[RoundRecord, ...]:
+        """The rounds whose members agreed that there is no model; each cost a height."""
+        return tuple(record for record in self.rounds if record.void)
+
+    @property
+    def aborted(self) -> tuple[RoundRecord, ...]:
+        """The rounds in which nothing was decided."""
+        return tuple(record for record in self.rounds if not (record.closed or record.void))
 
     @property
     def unanimous(self) -> bool:

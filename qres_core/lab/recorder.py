@@ -51,7 +51,9 @@ class Recorder:
         evaluate, made = self.trainings.task.evaluate, self.trainings.made(info)
         record = RoundRecord(
             number=info.number,
+            height=info.height,
             closed=closed,
+            void=outcome.status is RoundStatus.VOID,
             reason=outcome.reason,
             metrics=evaluated(evaluate, model, info, node="node-0") if closed else {},
             accepted=len(outcome.members),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from qres_core.contract.errors import LabError
 from qres_core.lab.demo import DEFENDED, UNDEFENDED, Arm, DemoResult
-from qres_core.lab.record import SimulationResult
+from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.reporting import Html, bullets, code, document, join, table, tag
 
 _COLOURS: Final = {
@@ -88,6 +88,10 @@ def _label_ends(axes: Any, result: DemoResult) -> None:
         )
 
 
+def _without_model(record: RoundRecord) -> str:
+    return "void" if record.void else "aborted"
+
+
 def _table(arm: Arm, run: SimulationResult) -> Iterator[Html]:
     agreed = "all honest nodes hold the same model" if run.unanimous else "HONEST NODES DISAGREE"
     yield tag("h2", arm.label)
@@ -99,7 +103,7 @@ def _table(arm: Arm, run: SimulationResult) -> Iterator[Html]:
         rows.append(
             [
                 record.number,
-                f"{accuracy:.1%}" if accuracy is not None else "aborted",
+                f"{accuracy:.1%}" if accuracy is not None else _without_model(record),
                 record.accepted - record.attackers_accepted,
                 record.attackers_accepted,
                 why or record.reason or "none",

@@ -17,9 +17,23 @@ import numpy as np
 from qres_core.contract.errors import WireError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.types import NodeId, Update
+from qres_core.contract.types import FULL_STANDING, NodeId, Update, Vector, model_digest
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.messages import CONTRIBUTION, encode_contribution
+from qres_core.swarm.chain import Head, Link, encode_links
+from qres_core.swarm.messages import (
+    CONTRIBUTION,
+    LINKS,
+    MODEL,
+    OUTCOME_PRECOMMIT,
+    PREVOTE,
+    CandidateSet,
+    Member,
+    encode_conclusion,
+    encode_contribution,
+    encode_model,
+    encode_vote,
+)
+from qres_core.swarm.results import Merged
 
 MAX_HEARD: Final = 2048
 """Frames an attacker remembers."""
@@ -31,6 +45,7 @@ class SabotageContext:
     """What a saboteur has at the opening of a round."""
 
     round_info: RoundInfo  # the round
+    head: Head  # of its height
     node_id: NodeId  # its own identity
     own: Update  # what honest training on its data gives
     victims: Sequence[NodeId]  # identities of the honest nodes
@@ -48,7 +63,7 @@ class SabotageContext:
             info.swarm,
             kind,
             info.number,
-            info.model_digest,
+            info.head,
             sender,
             self.sequence(),
             int(self.now * 1000),
@@ -57,8 +72,12 @@ class SabotageContext:
 
     def poison(self, factor: float) -> bytes:
         """A well-formed contribution that pulls the model ``factor`` times its own update."""
-        pulled = np.clip(np.rint(factor * self.own.vector.astype(np.float64)), -LIMIT, LIMIT)
-        return encode_contribution(1, pulled.astype("<i4").tobytes(), {})
+        return encode_contribution(1, self.pulled(factor).astype("<i4").tobytes(), {})
+
+    def pulled(self, factor: float) -> Vector:
+        """Its own update ``factor`` times, int32, shape ``(d,)``."""
+        longer = np.rint(factor * self.own.vector.astype(np.float64))
+        return np.clip(longer, -LIMIT, LIMIT).astype(np.int32)
 
 
 @attrs.frozen
@@ -253,4 +272,50 @@ class Sybil:
                 ).to_bytes()
             )
             for _name in range(self.count)
+        ]
+
+
+@register("double_vote", "votes for two made-up sets in every round, signed by its own key")
+@attrs.frozen
+class DoubleVote:
+    """Two signed votes for one decision: what no honest node says, and anybody can prove."""
+
+    contributes: bool = True
+    credentials: bool = True
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """Both votes to everybody."""
+        votes = [
+            context.envelope(context.node_id, PREVOTE, encode_vote(context.rng.bytes(32)))
+            for _set in range(2)
+        ]
+        return [Injection(context.sign(vote).to_bytes()) for vote in votes]
+
+
+@register("history", "tells of a height that nobody decided, and hands over the model it made")
+@attrs.frozen
+class MadeUpHistory:
+    """A link of the chain with votes in the names of all honest nodes, signed by its own key."""
+
+    contributes: bool = True
+    credentials: bool = True
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """A height that ends at once, in the attacker's model."""
+        number, head = context.round_info.number, context.head
+        model = context.pulled(-20.0)
+        members = tuple(
+            Member(victim, context.rng.bytes(32), FULL_STANDING)
+            for victim in sorted(context.victims)
+        )
+        chosen, result = CandidateSet(number, members), Merged(model_digest(model, head.step + 1))
+        payload = encode_conclusion(Link(head, chosen, result, number, ()).decision)
+        votes = tuple(
+            context.sign(context.envelope(victim, OUTCOME_PRECOMMIT, payload))
+            for victim in sorted(context.victims)
+        )
+        told = encode_links([Link(head, chosen, result, number, votes)])
+        return [
+            Injection(context.sign(context.envelope(context.node_id, *said)).to_bytes())
+            for said in ((LINKS, told), (MODEL, encode_model(model)))
         ]

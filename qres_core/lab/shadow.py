@@ -193,10 +193,9 @@ class Shadow:
         capped = min(weight, self.sandbox.original.swarm.weight_cap)
         # A sender's identity is as good as a digest here: it contributes once.
         contribution = Contribution(sender, sender, vector, capped)
-        digest = info.model_digest
         return Held(
             contribution,
-            Envelope(info.swarm, CONTRIBUTION, info.number, digest, sender, 0, 0, b""),
+            Envelope(info.swarm, CONTRIBUTION, info.number, info.head, sender, 0, 0, b""),
         )
 
 

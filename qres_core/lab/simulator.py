@@ -39,7 +39,7 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         installed: plugins by name instead of those installed in the environment.
         progress: called with each round's record as it ends.
         hostile: plugins that the attackers run in place of the installed ones of the same name.
-        on_model: given each new model as it is made, before all nodes vouch for it.
+        on_model: given each new model as it is decided, before all nodes have it.
         save: a new folder for ``model.npz`` and for a checkpoint after each round.
         resume: such a folder, to go on from; only ``rounds`` may be another than before.
 

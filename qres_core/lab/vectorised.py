@@ -36,11 +36,19 @@ from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.recorder import Recorder
 from qres_core.lab.sabotage import SABOTAGE
 from qres_core.lab.scenario import Scenario
-from qres_core.swarm.context import node_info
+from qres_core.swarm.chain import Head
+from qres_core.swarm.context import node_info, round_info
 from qres_core.swarm.gathering import Gathering, Held
 from qres_core.swarm.merge import Merger
-from qres_core.swarm.messages import CONTRIBUTION, ContributionBody, contribution_digest
+from qres_core.swarm.messages import (
+    CONTRIBUTION,
+    CandidateSet,
+    ContributionBody,
+    contribution_digest,
+)
 from qres_core.swarm.model_file import SwarmModel
+from qres_core.swarm.results import UNFINISHED, Merged, Void
+from qres_core.swarm.roster import Roster
 
 _OUTBOUND: Final = ("identity", "sign", "privatize", "prove")
 
@@ -67,7 +75,6 @@ class VectorisedEngine:
         ids: the nodes' identities, the attackers last.
         kernels: of the nodes; one for all where nothing differs between them.
         kernel: of the observer, the first node, whose rounds the ``recorder`` notes.
-        step: how many models the current one follows.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -83,7 +90,15 @@ class VectorisedEngine:
         self._falls = experiment.stream(3)
         self._streams = {"attack": self.adversary.rng, "dropouts": self._falls}
         self._model: Vector = experiment.task.initial
-        self.step = self._sequence = self._messages = 0
+        self._sequence = self._messages = 0
+        roster = Roster(tuple(sorted(self.ids)), self._swarm.byzantine, self._swarm.quorum)
+        first = model_digest(self._model, 0)
+        self._head = Head.first(self._swarm.name, first, roster, self.kernel.settings.digest)
+
+    @property
+    def step(self) -> int:
+        """How many models the current one follows."""
+        return self._head.step
 
     def _made(self, experiment: Experiment) -> tuple[Sequence[Kernel], list[NodeId]]:
         """The nodes' kernels, set up, and their identities."""
@@ -105,7 +120,7 @@ class VectorisedEngine:
         """Go on from the experiment's checkpoint."""
         check_resumable(self.kernel)
         start.restore(self._streams)
-        self._model, self.step = start.model.vector, start.model.step
+        self._model, self._head = start.model.vector, start.head
         self._sequence, self._messages = start.counts["sequence"], start.counts["messages"]
         self.recorder.records = list(start.records)
 
@@ -118,13 +133,14 @@ class VectorisedEngine:
             self.recorder.tell(self.model, self._checkpoint)
 
     def model(self) -> SwarmModel:
-        """The model; there is no vote, and nobody vouches for it."""
+        """The model; there is no vote on it."""
         return SwarmModel(self._swarm.name, self.step, self._swarm.scale, self._model)
 
     def _checkpoint(self) -> Checkpoint:
         """The simulation as it goes on from here."""
         return Checkpoint(
             model=self.model(),
+            head=self._head,
             number=self.recorder.records[-1].number,
             now=EPOCH,
             streams=states(self._streams),
@@ -145,18 +161,8 @@ class VectorisedEngine:
     # ── what the nodes send ───────────────────────────────────────────────────────────────────
 
     def _round_info(self, number: int) -> RoundInfo:
-        swarm = self._swarm
-        return RoundInfo(
-            swarm.name,
-            number,
-            model_digest(self._model, self.step),
-            int(self._model.size),
-            swarm.scale,
-            tuple(sorted(self.ids)),
-            swarm.quorum,
-            swarm.byzantine,
-            self.step,
-        )
+        """A round at the engine's head: nobody votes, and the history is the observer's alone."""
+        return round_info(self._swarm, self._head, int(self._model.size), number)
 
     def _dropouts(self) -> tuple[set[int], set[int]]:
         """Honest nodes that fall silent in the round: before they contribute, and after."""
@@ -218,8 +224,8 @@ class VectorisedEngine:
         now, sequence = EPOCH + info.number, self._sequence
         self._sequence += 1
         self._messages += 1
-        digest, sent = info.model_digest, int(now * 1000)
-        envelope = Envelope(info.swarm, kind, info.number, digest, sender, sequence, sent, payload)
+        head, sent = info.head, int(now * 1000)
+        envelope = Envelope(info.swarm, kind, info.number, head, sender, sequence, sent, payload)
         arrived = self.kernel.inbound(kernel.sign(envelope).to_bytes(), sender, now)
         if isinstance(arrived, Rejection):
             self.recorder.refused[arrived.reason] += 1
@@ -275,7 +281,10 @@ class VectorisedEngine:
 
     def play(self, number: int) -> RoundRecord:
         """Play a round."""
-        info, gathering = self._round_info(number), Gathering()
+        head, gathering = self._head, Gathering()
+        info = self._round_info(number)
+        for kernel in dict.fromkeys(self.kernels):
+            kernel.enter(frozenset(head.roster.members), frozenset(head.bans))
         conversation = self._converse(info)
         self._trainings.honest(info, self._model)  # those that drop out train too
         before, after = self._dropouts()
@@ -309,18 +318,39 @@ class VectorisedEngine:
             verdict, plugin = merger.judge(members)
             if verdict is not ACCEPT:
                 return _aborted(info, of_plugin(plugin, verdict.reason))
-            if not conversation.decide(merger.gathering.contributions(members), info):
-                return _aborted(info, "a dialogue did not finish")
-            merged = merger.merge(members)
         except QresError as error:
             return _aborted(info, f"aggregation refused: {error.problems[0]}")
-        self._model, self.step = add_saturating(self._model, merged).vector, self.step + 1
+        return self._settled(merger, conversation, CandidateSet(info.number, members))
+
+    def _settled(
+        self, merger: Merger, conversation: Conversation, chosen: CandidateSet
+    ) -> tuple[Outcome, Vector | None]:
+        """What becomes of a set that is decided."""
+        info, members = merger.info, chosen.members
+        if not conversation.decide(merger.gathering.contributions(members), info):
+            return self._void(info, chosen, UNFINISHED)
+        try:
+            merged = merger.merge(members)
+        except QresError as error:
+            return self._void(info, chosen, error.code)
+        self._model = add_saturating(self._model, merged).vector
         senders = tuple(member.sender for member in members)
         for sender in senders:
             fact = Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number)
             self.kernel.observe(fact)
-        digest = model_digest(self._model, self.step)
+        digest = model_digest(self._model, self.step + 1)
+        self._head = self._head.after(chosen, Merged(digest))
         return Outcome(info, RoundStatus.CLOSED, digest, senders), merged
+
+    def _void(self, info: RoundInfo, chosen: CandidateSet, code: str) -> tuple[Outcome, None]:
+        """The height is over without a model."""
+        result = Void(code)
+        self._head = self._head.after(chosen, result)
+        senders = tuple(member.sender for member in chosen.members)
+        outcome = Outcome(
+            info, RoundStatus.VOID, info.model_digest, senders, result.reason, result.code
+        )
+        return outcome, None
 
 
 def _aborted(info: RoundInfo, reason: str) -> tuple[Outcome, None]:

@@ -11,7 +11,7 @@ import attrs
 import structlog
 
 from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
-from qres_core.contract.rounds import RoundInfo, RoundStatus
+from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.stores import unprotected
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import NodeId, Vector
@@ -29,6 +29,7 @@ from qres_core.node.status import StatusBoard
 from qres_core.node.stopping import Stopping
 from qres_core.node.telling import Teller
 from qres_core.node.trainer import guarded
+from qres_core.swarm.context import round_info
 from qres_core.swarm.effects import RoundEnded
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
@@ -199,20 +200,13 @@ class Daemon:
             resumed=machine.step > 0,
             model_digest=machine.model_digest.hex(),
         )
+        if not machine.is_member:
+            what = "this node is no member where its history is; it follows until it is one"
+            self.log.warning("no member", what=what, height=machine.head.height)
         self._stopping.begun(node)
         if machine.step:
-            swarm = machine.swarm
-            made_in = RoundInfo(
-                swarm.name,
-                machine.model_round,
-                machine.model_digest,
-                int(machine.model.size),
-                swarm.scale,
-                machine.roster,
-                swarm.quorum,
-                swarm.byzantine,
-                machine.step,
-            )
+            dimension = int(machine.model.size)
+            made_in = round_info(machine.swarm, machine.head, dimension, machine.model_round)
             self._measurer.take(machine.step, machine.model, made_in)
 
     def _event(self, event: Event) -> None:
@@ -281,7 +275,7 @@ def run(
         report: given the last word: step, model digest, rejections.
 
     Returns:
-        0 when it was stopped or made all rounds, 1 when it had to stop.
+        0 when it was stopped, made all rounds or is no member any more, 1 when it had to stop.
 
     Raises:
         QresError: it was refused before it took part.

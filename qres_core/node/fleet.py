@@ -63,7 +63,7 @@ class NodeProcess:
 
     @property
     def starves(self) -> bool:
-        """Whether its trainer failed in the last rounds, and all of them were aborted."""
+        """Whether its trainer failed in the last rounds, and none of them made a model."""
         report: dict[str, Any] = self.report or {}
         failure: dict[str, Any] | None = report.get("trainer_error")
         last: list[dict[str, Any]] = report.get("history", [])[-ABORTED:]
@@ -282,7 +282,7 @@ class Fleet:
         return failing if working < min(self.needed, len(self.honest)) else 0
 
     def vouched(self) -> SwarmModel | None:
-        """The newest model that an honest node kept with those who vouch for it."""
+        """The newest model that an honest node kept with the votes that decided it."""
         found = [model for member in self.honest if (model := _kept(member)) is not None]
         return max(found, key=lambda model: model.step, default=None)
 
@@ -360,7 +360,7 @@ def _close(process: subprocess.Popen[bytes]) -> None:
 
 
 def _kept(member: NodeProcess) -> SwarmModel | None:
-    """The newest vouched model in a node's folder; ``None`` where there is none to read."""
+    """The newest decided model in a node's folder; ``None`` where there is none to read."""
     with suppress(QresError):
         return kept_model(member.seat.folder)
     return None

@@ -44,6 +44,10 @@ class _Reported(Collector):
             {"id": said["node"]["id"], "swarm": said["swarm"]["name"], "version": said["qres"]},
         )
         yield GaugeMetricFamily("qres_round", "Number of the current round.", said["round"])
+        yield GaugeMetricFamily(
+            "qres_height", "Heights decided, with a model or void.", said["height"]
+        )
+        yield GaugeMetricFamily("qres_members", "Members at the head.", len(said["members"]))
         yield GaugeMetricFamily("qres_step", "Models made since the first.", said["step"])
         rejected = CounterMetricFamily(
             "qres_rejections", "Messages refused, by reason.", labels=["reason"]
@@ -59,11 +63,18 @@ class _Reported(Collector):
             "qres_standing", "Weight of a node here, 0 to 1.", labels=["node"]
         )
         banned = GaugeMetricFamily("qres_banned", "1 if a node is banned here.", labels=["node"])
+        agreed = GaugeMetricFamily(
+            "qres_banned_by_all", "1 if the members agreed to ban a node.", labels=["node"]
+        )
+        silent = GaugeMetricFamily(
+            "qres_silent", "1 if a node was in none of the last sets.", labels=["node"]
+        )
         for member in said["members"]:
             standing.add_metric([member["id"]], member["standing"])
             banned.add_metric([member["id"]], float(member["banned"]))
-        yield standing
-        yield banned
+            agreed.add_metric([member["id"]], float(member["banned_by_all"]))
+            silent.add_metric([member["id"]], float(member["silent"]))
+        yield from (standing, banned, agreed, silent)
         octets = CounterMetricFamily(
             "qres_transport_bytes", "Payload carried.", labels=["direction"]
         )

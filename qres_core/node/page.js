@@ -60,12 +60,13 @@ function figure(metrics) {
 }
 
 function standing(member) {
+  if (member.banned_by_all) return ["banned by all", "bad"];
   if (member.banned) return ["banned", "bad"];
   const meter = document.createElement("meter");
   meter.min = 0; meter.max = 1; meter.value = member.standing;
   meter.title = meter.textContent = member.standing.toFixed(2);
   const both = document.createElement("span");
-  both.append(meter, " " + member.standing.toFixed(2));
+  both.append(meter, " " + member.standing.toFixed(2) + (member.silent ? ", long silent" : ""));
   return both;
 }
 
@@ -88,15 +89,15 @@ function show(said) {
     put("trouble-where", (wrong.file ? wrong.file + ", line " + wrong.line + "; " : "")
       + "last at " + clock(wrong.at) + "; the traceback is in the node's log");
   }
-  put("rounds-name", "rounds closed / aborted"
+  put("rounds-name", "rounds closed / void / aborted"
     + (said.rounds.nothing_new ? ", nothing new in " + said.rounds.nothing_new : ""));
-  put("rounds", said.rounds.closed + " / " + said.rounds.aborted);
+  put("rounds", said.rounds.closed + " / " + said.rounds.void + " / " + said.rounds.aborted);
   put("privacy", said.privacy === null ? "–" : "ε " + Number(said.privacy.epsilon).toPrecision(3)
     + ("epsilon_budget" in said.privacy ? " of " + said.privacy.epsilon_budget : ""));
   chart(said.history);
-  table("history", [["round", 1], ["outcome"], ["in it", 1], ["figure", 1], ["model"], ["seconds", 1], ["at"]],
-    said.history.slice(-40).reverse().map((one) => [String(one.round),
-      one.closed ? [one.reason || "closed", "good reason"] : ["aborted: " + one.reason, "warn reason"],
+  table("history", [["round", 1], ["height", 1], ["outcome"], ["in it", 1], ["figure", 1], ["model"], ["seconds", 1], ["at"]],
+    said.history.slice(-40).reverse().map((one) => [String(one.round), String(one.height),
+      one.closed ? [one.reason || "closed", "good reason"] : [(one.void ? "void: " : "aborted: ") + one.reason, "warn reason"],
       String(one.members), one.closed ? figure(one.metrics) : "", [short(one.model_digest), "mono"],
       one.seconds.toFixed(1), clock(one.at)]),
     "none yet");
@@ -124,6 +125,10 @@ function show(said) {
   table("plugins", [["plugin"], ["of"]],
     said.plugins.map((plugin) => [plugin, [said.versions[plugin], "dim"]]), "none");
   put("step", String(said.step));
+  put("height", String(said.height));
+  put("head", "height, head " + short(said.head));
+  put("bound", said.swarm.nodes + " members, " + said.swarm.byzantine + " may lie, quorum " + said.swarm.quorum
+    + (said.removed ? "; this node is none any more" : ""));
   put("peers", said.peers.length + " of " + (said.swarm.nodes - 1));
   table("members", [["member"], ["connected"], ["standing"], ["contributed", 1]],
     said.members.map((one) => [[short(one.id), "mono"],

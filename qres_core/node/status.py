@@ -15,9 +15,9 @@ from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import TransportEvent
 from qres_core.contract.types import FULL_STANDING
+from qres_core.swarm.chain import SILENT
 from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
 from qres_core.swarm.node import Event, Node
-from qres_core.swarm.pending import PendingChanges
 
 VERSION: Final = 1
 """Of the object's form; a key never changes its meaning within a version."""
@@ -35,8 +35,10 @@ class Ended:
     """A round as this node saw it end."""
 
     round: int
+    height: int
     step: int
     closed: bool
+    void: bool  # the height is over without a model; neither closed nor void: aborted
     reason: str
     members: int
     model_digest: str
@@ -60,6 +62,7 @@ class StatusBoard:
         factory=lambda: deque[dict[str, Any]](maxlen=CONNECTIONS), init=False
     )
     closed: int = attrs.field(default=0, init=False)
+    void: int = attrs.field(default=0, init=False)
     aborted: int = attrs.field(default=0, init=False)
     sat_out: int = attrs.field(default=0, init=False)
     nothing_new: int = attrs.field(default=0, init=False)
@@ -74,8 +77,6 @@ class StatusBoard:
         default=None, init=False
     )
     node: Node | None = attrs.field(default=None, init=False)
-    # changes of the members that wait here; ``None`` before they are known
-    changes: PendingChanges | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
     _failure: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -122,6 +123,8 @@ class StatusBoard:
         closed = outcome.status is RoundStatus.CLOSED
         if closed:
             self.closed += 1
+        elif outcome.status is RoundStatus.VOID:
+            self.void += 1
         else:
             self.aborted += 1
         for member in outcome.members:
@@ -133,8 +136,10 @@ class StatusBoard:
         self.history.append(
             Ended(
                 round=outcome.round_info.number,
+                height=outcome.round_info.height,
                 step=step,
                 closed=closed,
+                void=outcome.status is RoundStatus.VOID,
                 reason=outcome.reason,
                 members=len(outcome.members),
                 model_digest=outcome.model_digest.hex(),
@@ -163,6 +168,7 @@ class StatusBoard:
             "now": self.clock(),
             "rounds": {
                 "closed": self.closed,
+                "void": self.void,
                 "aborted": self.aborted,
                 "sat_out": self.sat_out,
                 "nothing_new": self.nothing_new,
@@ -176,7 +182,7 @@ class StatusBoard:
             "connections": list(self.connections),
             "history": [attrs.asdict(record) for record in self.history],
             "privacy": None,
-            "roster": None if self.changes is None else self.changes.facts(),
+            "roster": None,
             "shown": {},
         }
         if node is not None:
@@ -195,7 +201,12 @@ class StatusBoard:
 
     def _of(self, node: Node) -> dict[str, Any]:
         machine, transport = node.machine, node.transport
-        swarm, kernel = machine.swarm, machine.kernel
+        swarm, kernel, head = machine.swarm, machine.kernel, machine.head
+        silent = {
+            member
+            for member, missed in zip(head.roster.members, head.missed, strict=True)
+            if missed >= SILENT
+        }
         shown = kernel.status()
         stats = transport.stats()
         peers = {peer.node_id: peer for peer in transport.peers()}
@@ -209,6 +220,8 @@ class StatusBoard:
                     "connected": item in peers,
                     "standing": standing.weight / FULL_STANDING,
                     "banned": standing.banned,
+                    "banned_by_all": item in head.bans,
+                    "silent": item in silent,
                     "contributed": self._contributed.get(item, 0),
                 }
             )
@@ -216,9 +229,9 @@ class StatusBoard:
             "node": {"id": machine.node_id.hex(), "name": self.name},
             "swarm": {
                 "name": swarm.name,
-                "nodes": swarm.nodes,
-                "byzantine": swarm.byzantine,
-                "quorum": swarm.quorum,
+                "nodes": len(head.roster),
+                "byzantine": head.roster.byzantine,
+                "quorum": head.roster.quorum,
                 "interval": swarm.interval,
                 "rounds": swarm.rounds,
                 "until": swarm.until,
@@ -231,6 +244,10 @@ class StatusBoard:
             "through": node.is_through,
             "begins_at": None if node.meeting else machine.waits_until,
             "round": 0 if node.meeting else machine.number,
+            "height": head.height,
+            "head": head.digest.hex(),
+            "roster": machine.changes.facts(),
+            "removed": not machine.is_member,
             "step": machine.step,
             "model_round": machine.model_round,
             "model_digest": machine.model_digest.hex(),

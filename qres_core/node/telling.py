@@ -12,7 +12,15 @@ from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import PeerChange, TransportEvent
 from qres_core.node.logs import Throttle
-from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut, Vanished
+from qres_core.swarm.effects import (
+    NOTHING_NEW,
+    Agreed,
+    Refused,
+    Removed,
+    RoundEnded,
+    SatOut,
+    Vanished,
+)
 from qres_core.swarm.node import Event
 
 
@@ -34,12 +42,14 @@ class Teller:
                 closed = outcome.status is RoundStatus.CLOSED
                 say = self.log.info if closed else self.log.warning
                 say(
-                    "round closed" if closed else "round aborted",
+                    f"round {outcome.status.value}",
                     round=outcome.round_info.number,
+                    height=outcome.round_info.height,
                     step=step,
                     members=len(outcome.members),
                     model_digest=outcome.model_digest.hex(),
                     **({"reason": outcome.reason} if outcome.reason else {}),
+                    **({"code": outcome.code} if outcome.code else {}),
                     **({"saturated": event.saturated} if event.saturated else {}),
                 )
             case Agreed(number, digest):
@@ -53,6 +63,12 @@ class Teller:
                     claimed_sender=None if sender is None else sender.hex(),
                     reason=reason,
                     **({"detail": detail} if detail else {}),
+                )
+            case Removed(height):
+                self.log.warning(
+                    "no member any more",
+                    what="the members removed this node; it stops, and its data stay",
+                    height=height,
                 )
             case Vanished():
                 if not self._told:

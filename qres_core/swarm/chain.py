@@ -273,7 +273,7 @@ def encode_links(links: Iterable[Link]) -> bytes:
 def decode_links(payload: bytes) -> tuple[Link, ...]:
     """The links of a message, at least one; not checked. Raises WireError."""
     limit = min(MAX_LINKS * set_limit(MAX_MEMBERS), 2**28)
-    most = MAX_LINKS * (512 + 4 * MAX_MEMBERS)
+    most = len(payload) // 16 + 512  # most of the values in a link have 32 bytes
     value = canonical.loads(payload, max_bytes=limit, max_items=most)
     if not canonical.is_list(value) or not 1 <= len(value) <= MAX_LINKS:
         raise _bad("links", f"expected a list of 1..{MAX_LINKS} links")
@@ -285,7 +285,7 @@ def follow(roster: Roster, links: Iterable[Link], authentic: Authentic) -> Link 
 
     The first is of heads with this roster. A link that changes the members makes the next one
     known. Heights in between, that changed nothing about the members, may be left out: who votes
-    at a head vouches for it. Returns ``None`` where a link does not hold, or there is none.
+    at a head has checked it. Returns ``None`` where a link does not hold, or there is none.
     """
     last: Link | None = None
     for link in links:

@@ -250,11 +250,12 @@ def committees(
 ) -> dict[NodeId, frozenset[NodeId]]:
     """The nodes that check each sender's proof in a round, :func:`committee_size` of them.
 
-    Nobody is in its own committee, and everybody is in equally many. O(n f). The roster ascends.
+    Nobody is in its own committee but a node alone, and everybody is in equally many. O(n f). The
+    roster ascends.
     """
     others = len(roster) - 1
     if others < 1:
-        return {sender: frozenset() for sender in roster}
+        return {sender: frozenset(roster) for sender in roster}
     size = committee_size(len(roster), byzantine)
     start = number * size
     return {

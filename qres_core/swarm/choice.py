@@ -253,6 +253,9 @@ class Choice(Instance):
         """Tell the engine which sets are here, and judge what is proposed now."""
         if self.certificate is not None or not self.engine.round:
             return
+        won = self._sets.won()
+        if won is not None:  # it is merged whatever this node makes of a proof that still waits
+            self._collector.checks.decided(member.digest for member in won.members)
         number = self.engine.round
         proposed = self.engine.proposal(number)
         for value, candidate in list(self._sets.known.items()):
@@ -353,7 +356,6 @@ class Choice(Instance):
         self.certificate = certificate = Certificate(candidate, action.round, precommits)
         messages = self._collector.messages(candidate.members)
         self._journal.record_chosen(JournalEntry(certificate.to_bytes(), messages))
-        self._collector.checks.decided(member.digest for member in candidate.members)
         self._speaker.unsay(LOCK)
         if self._context.proposer(action.round) == self._context.node_id:
             self._speaker.broadcast(CERTIFICATE, certificate.to_bytes(), now)

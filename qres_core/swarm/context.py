@@ -84,17 +84,17 @@ class Position:
 
     def enter(self, number: int, context: NodeContext) -> None:
         """Go to a round."""
-        self.info = round_info(context, context.head, int(self.model.size), number)
+        self.info = round_info(context.swarm, context.head, int(self.model.size), number)
 
 
-def round_info(context: NodeContext, head: Head, dimension: int, number: int) -> RoundInfo:
+def round_info(swarm: SwarmConfig, head: Head, dimension: int, number: int) -> RoundInfo:
     """A round as plugins see it, at whatever head."""
     return RoundInfo(
         swarm=head.swarm,
         number=number,
         model_digest=head.model,
         dimension=dimension,
-        scale=context.swarm.scale,
+        scale=swarm.scale,
         roster=head.roster.members,
         quorum=head.roster.quorum,
         byzantine=head.roster.byzantine,

@@ -80,6 +80,16 @@ class MachineState:
         return self._context.head
 
     @property
+    def is_member(self) -> bool:
+        """Whether the node is a member at its head."""
+        return self._context.is_member
+
+    @property
+    def changes(self) -> PendingChanges:
+        """The changes of members that wait at this node."""
+        return self._parts.changes
+
+    @property
     def roster(self) -> tuple[NodeId, ...]:
         """The members at the node's head, ascending."""
         return self._context.roster

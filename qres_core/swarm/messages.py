@@ -298,7 +298,7 @@ class CandidateSet:
         evidence = tuple(Misbehaviour.from_raw(item) for item in items)
         if any(a.subject >= b.subject for a, b in pairwise(evidence)):
             raise _bad("set.evidence", "expected distinct subjects, ascending")
-        wanted = None if change is None else RosterChange.from_raw(change)
+        wanted = None if change is None else RosterChange.from_raw(change, nodes)
         return cls(origin, tuple(members), evidence, wanted)
 
 

@@ -1,4 +1,4 @@
-"""Model files: what leaves a swarm, with the messages of the nodes that vouch for it.
+"""Model files: what leaves a swarm, with the votes that decided it.
 
 Three forms hold the same values. ``.npz`` is for everybody (numpy alone reads it), ``.safetensors``
 for other tools, and a compact form is what a node keeps in its data folder. A file has exactly one
@@ -39,7 +39,7 @@ MAX_FILE_BYTES: Final = 2**31 - 1
 SUFFIXES: Final = (".npz", ".safetensors")
 
 _MAX_VOUCHER: Final = ENVELOPE_OVERHEAD + 160
-"""Of an encoded ``digest`` message: its payload is 34 bytes."""
+"""Of an encoded vote on an outcome: its payload is 78 bytes."""
 _SWARM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}")
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 _MAX_HEADER: Final = 2**16
@@ -53,18 +53,18 @@ def unusable(what: str, where: str = "model") -> ModelError:
 
 @attrs.frozen(eq=False)
 class SwarmModel:
-    """A model of a swarm and who vouches for it.
+    """A model of a swarm and the votes that decided it.
 
     Raises:
         ModelError: QRES-E605 for a value that no model of a swarm has.
     """
 
     swarm: str  # the swarm's name
-    step: int  # how many rounds closed before the model
+    step: int  # how many models were made before it, the first not counted
     scale: int  # power-of-two exponent of the grid: a step of it is ``2**(scale - 16)``
     vector: Vector  # the model on the grid, int32, shape ``(d,)``
-    # signed ``digest`` messages of nodes that hold the model; empty where nobody signed it. Nothing
-    # is checked about them here.
+    # signed votes (``outcome/precommit``) of the nodes that decided it; empty where nobody signed.
+    # Nothing is checked about them here.
     vouchers: tuple[Envelope, ...] = ()
 
     def __attrs_post_init__(self) -> None:
@@ -89,12 +89,12 @@ class SwarmModel:
 
     @property
     def digest(self) -> bytes:
-        """Names the model in the chain of models; what vouchers sign. 32 bytes."""
+        """Names the model in the chain of models; what the votes are for. 32 bytes."""
         return model_digest(self.vector, self.step)
 
     @property
     def certificate(self) -> bytes:
-        """The vouchers, encoded; empty without any."""
+        """The votes, encoded; empty without any."""
         if not self.vouchers:
             return b""
         return canonical.dumps([voucher.to_bytes() for voucher in self.vouchers])
@@ -351,7 +351,7 @@ def homes(folder: Path) -> Sequence[Path]:
 
 
 def kept_model(folder: Path) -> SwarmModel:
-    """The newest model of a node, running or not, that more than f nodes vouch for.
+    """The newest model of a node, running or not, that the swarm decided.
 
     ``folder``: the node's ``node.data_dir``, the folder in it that is named after the identity, or
     a folder with ``data`` in it, as `qres swarm up` makes them. Raises ModelError: QRES-E606 where
@@ -371,7 +371,7 @@ def kept_model(folder: Path) -> SwarmModel:
         raise ConfigError.of("QRES-E105", str(folder), what, fix)
     path = found[0] / KEPT
     if not path.exists():
-        what = "has no model yet that more than swarm.byzantine nodes vouch for"
+        what = "has no model yet that the swarm decided"
         fix = "wait for the end of a round, and see `qres node status`"
         raise ModelError.of("QRES-E606", str(folder), what, fix)
     try:

@@ -1,10 +1,11 @@
-"""Whether nodes of a roster vouch for a model: checked by anybody, without a node or a network.
+"""Whether a swarm decided a model: checked by anybody, without a node or a network.
 
-Each node signs the digest of the model that it holds after a round. Of more than f nodes that sign
-one digest, one at least is honest if at most f lie. An honest node computed the model by itself
-from what the swarm agreed on, or took it from more than f others, of which the same holds. So if at
-most f nodes of the roster lie, at least one honest node computed this model. That it is a good
-model is not proven, and neither is what it was trained on.
+A node votes for what a set of contributions merges to (:mod:`qres_core.swarm.outcome`). The votes
+of a quorum in one attempt decide it, and they are the certificate of the model. Two quorums share
+an honest node if at most f nodes of the roster lie, and an honest node votes once in an attempt. So
+no other model of this step has a certificate, and at least one honest node computed this one. Fewer
+votes decide nothing: the swarm may have decided another model, or none. That it is a good model is
+not proven, and neither is what it was trained on.
 
 What is signed does not hold the scale of the grid. It is the same for the whole swarm, and the
 roster's file says it.
@@ -23,9 +24,10 @@ from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.messages import OUTCOME_PRECOMMIT, decode_conclusion
 from qres_core.swarm.model_file import SwarmModel
-from qres_core.swarm.results import Merged
+from qres_core.swarm.results import Conclusion, Merged
 
 Fault = Callable[[Envelope], str]
 """Why a message is not its sender's, or not a member's; empty if it is. Swarm and roster aside."""
@@ -37,9 +39,10 @@ class Proof:
 
     step: int  # the model's place in the chain of models
     digest: bytes  # its digest, 32 bytes
-    vouchers: int  # distinct nodes of the roster that signed it
+    vouchers: int  # distinct nodes of the roster that voted for it
+    needed: int  # votes that decide; there are as many vouchers, or more
     nodes: int  # nodes of the roster
-    byzantine: int  # liars that the swarm withstands; there are more vouchers than that
+    byzantine: int  # liars that the swarm withstands
 
 
 def _refused(
@@ -54,7 +57,7 @@ def verify(
     now: float,
     installed: Mapping[str, Installed] | None = None,
 ) -> Proof:
-    """Check that more than f nodes of a roster signed the model.
+    """Check that a quorum of a roster decided the model.
 
     ``config`` names the swarm, its roster, f and scale, and enables the plugins that authenticate
     its messages; of the others none is used. Whoever writes it decides what is believed. ``now``:
@@ -68,7 +71,7 @@ def verify(
             accept what nobody signed.
         QresError: what a plugin's ``setup`` refuses.
 
-    Complexity: a few signatures for each voucher, and O(d) for the digest.
+    Complexity: a few signatures for each vote, and O(d) for the digest.
     """
     swarm = config.swarm
     if not swarm.roster:
@@ -108,40 +111,45 @@ def verify(
 def _count(model: SwarmModel, config: Config, fault: Fault) -> Proof:
     swarm, digest = config.swarm, model.digest
     members = {bytes.fromhex(text) for text in swarm.roster}
-    parents = {voucher.head for voucher in model.vouchers}
+    heights = {(voucher.head, voucher.round) for voucher in model.vouchers}
     senders = {voucher.sender for voucher in model.vouchers}
     if len(senders) < len(model.vouchers):
         raise _refused("its certificate counts a node twice")
-    if len(parents) > 1:
-        raise _refused("its vouchers name different models before it")
+    if len(heights) > 1:
+        raise _refused("its votes are of different heights, or of different attempts at one")
+    sets: set[bytes] = set()
     for voucher in model.vouchers:
         who = voucher.sender.hex()[:16]
         if voucher.swarm != swarm.name:
-            raise _refused(f"{who} vouches for a model of another swarm, {voucher.swarm!r}")
+            raise _refused(f"{who} voted in another swarm, {voucher.swarm!r}")
         if voucher.sender not in members:
-            raise _refused(f"{who} vouches for it and is not in the roster")
+            raise _refused(f"{who} voted for it and is not in the roster")
         if voucher.kind != OUTCOME_PRECOMMIT:
-            raise _refused(f"{who} signed a {voucher.kind!r} message, which vouches for nothing")
-        if not _is_of(voucher, digest):
-            raise _refused(f"{who} vouches for another model")
+            raise _refused(f"{who} signed a {voucher.kind!r} message, which decides nothing")
+        decision = _decision(voucher)
+        if decision is None or decision.result != Merged(digest):
+            raise _refused(f"{who} voted for something else")
+        sets.add(decision.chosen)
         if why := fault(voucher):
             raise _refused(f"the signature of {who} does not hold: {why}")
         if _lets_anything_pass(voucher, fault):
             what = "the enabled plugins accept unsigned messages"
             fix = "enable a plugin that checks signatures, with options that require them"
             raise PluginError.of("QRES-E206", "plugins", what, fix)
-    if len(senders) <= swarm.byzantine:
-        what = f"{len(senders)} nodes vouch for it, and {swarm.byzantine} may lie"
-        raise _refused(what, "export it again when more nodes vouch for it")
-    return Proof(model.step, digest, len(senders), len(members), swarm.byzantine)
+    if len(sets) > 1:
+        raise _refused("its votes are about different sets of contributions")
+    needed = vote_threshold(len(members), swarm.byzantine)
+    if len(senders) < needed:
+        what = f"{len(senders)} nodes voted for it, and {needed} of {len(members)} decide"
+        raise _refused(what, "export it from a node of the swarm, which writes all the votes")
+    return Proof(model.step, digest, len(senders), needed, len(members), swarm.byzantine)
 
 
-def _is_of(voucher: Envelope, digest: bytes) -> bool:
+def _decision(voucher: Envelope) -> Conclusion | None:
     try:
-        decision = decode_conclusion(voucher.payload)
+        return decode_conclusion(voucher.payload)
     except WireError:
-        return False
-    return decision is not None and decision.result == Merged(digest)
+        return None
 
 
 def _lets_anything_pass(voucher: Envelope, fault: Fault) -> bool:

@@ -122,7 +122,7 @@ class Node:
     steps: int | None = None
     # told what happens, in order, in the event loop's thread; what it raises stops the node
     on_event: Callable[[Event], None] | None = None
-    # given each new model once more than f nodes vouch for it; as ``on_event``
+    # given each new model once it is decided, with the votes; as ``on_event``
     on_model: Callable[[SwarmModel], None] | None = None
     # writes such a model down, in a worker thread; of two that come while it writes, only the
     # newer. What it raises stops the node.
@@ -221,7 +221,8 @@ class Node:
         if self.steps is not None and self.machine.step >= self.steps:
             return
         with anyio.move_on_after(self.meet):
-            while len(self.transport.peers()) + 1 < self.machine.swarm.quorum:  # noqa: ASYNC110
+            quorum = self.machine.head.roster.quorum
+            while len(self.transport.peers()) + 1 < quorum:  # noqa: ASYNC110
                 await anyio.sleep(MEETING_SECONDS)
 
     async def _drive(self, inputs: MemoryObjectReceiveStream[_Input]) -> None:
@@ -305,6 +306,10 @@ class Node:
                     raise error
                 case Vouched(model):
                     self._hand_out(model)
+                case Removed():
+                    if self.on_event is not None:
+                        self.on_event(effect)
+                    self.stop()  # its last votes still leave
                 case _:
                     if self.on_event is not None:
                         self.on_event(effect)
@@ -495,7 +500,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
 ) -> RoundMachine:
     """Run one node of a swarm, from its plugins' ``setup`` to their ``teardown``.
 
-    A node that stopped goes on where its journal says, and catches up with the others.
+    A node that stopped goes on where its journal says, and catches up with the others. It returns
+    early when the members remove this node.
 
     Args:
         config: the swarm, the node and its plugins.
@@ -512,10 +518,11 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
             the subfolder of ``node.data_dir`` named after the identity in hex, or nothing durable
             where ``data_dir`` is not set.
         installed: plugins by name instead of those installed in the environment.
-        on_event: told of :class:`RoundEnded`, :class:`Agreed`, :class:`Refused` and
-            :class:`SatOut`, in order. It runs in the event loop's thread and must be quick.
-        on_model: given each new model once more than f nodes vouch for it, with their signed
-            messages; as ``on_event``. A node with a folder also keeps the newest one there, see
+        on_event: told of :class:`RoundEnded`, :class:`Agreed`, :class:`Refused`,
+            :class:`SatOut` and :class:`Removed`, in order. It runs in the event loop's thread and
+            must be quick.
+        on_model: given each new model once it is decided, with the votes that decided it; as
+            ``on_event``. A node with a folder also keeps the newest one there, see
             :func:`qres_core.swarm.model_file.kept_model`.
         clock: seconds since 1970, what messages are stamped with.
         linger: seconds to go on helping nodes that lag after the last model.

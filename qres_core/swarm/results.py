@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import WireError
+from qres_core.contract.errors import ERRORS, WireError
 from qres_core.contract.types import DIGEST_BYTES
 
 UNFINISHED: Final = "QRES-E604"
@@ -37,6 +37,12 @@ class Void:
     """There is no new model: a plugin refused the set, or a dialogue did not finish."""
 
     code: str  # id of the error, for example ``QRES-E508``
+
+    @property
+    def reason(self) -> str:
+        """Why, for people: what the error is called, and its id."""
+        known = ERRORS.get(self.code)
+        return self.code if known is None else f"{known[0]} ({self.code})"
 
     def raw(self) -> list[Any]:
         """Plain data for the codecs."""

@@ -328,9 +328,11 @@ class RoundMachine(MachineState):
         for sender in members if vector is not None else ():
             self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
         status = RoundStatus.VOID if vector is None else RoundStatus.CLOSED
-        code = last.result.code if isinstance(last.result, Void) and vector is None else ""
-        reason = "" if here else "caught up from a snapshot"
-        outcome = Outcome(info, status, after.model, members, reason or code, code)
+        void = last.result if isinstance(last.result, Void) and vector is None else None
+        code, reason = ("", "") if void is None else (void.code, void.reason)
+        if not here:
+            reason = "caught up from a snapshot"
+        outcome = Outcome(info, status, after.model, members, reason, code)
         self._round.close(outcome, now)
         parts.collector.leave()
         self._context.head = after

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from qres_core import RoundError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import scan
 from qres_core.lab.nodes import identify
@@ -104,6 +105,26 @@ def test_equivocation_is_remembered() -> None:
 
 
 @pytest.mark.long
+def test_a_history_that_nobody_decided_is_not_believed() -> None:
+    """Votes in the names of all honest nodes, and the model that they would have made."""
+    with pytest.raises(RoundError, match="QRES-E601"):  # each liar has a history of its own
+        play({}, "history")
+    signed = play(FRESH, "history")
+    assert signed.injected["unproven-link"] > 0
+    assert all((record.alignment or 0) > 0.9 for record in signed.closed)
+
+
+def test_two_votes_ban_their_author_everywhere_by_agreement() -> None:
+    """No reputation plugin is needed: the proof rides in a proposal, and the height bans."""
+    bare = play({}, "double_vote", rounds=4)
+    assert bare.closed[-1].accepted == NODES, "what nobody signed proves nothing"
+    signed = play(FRESH, "double_vote", rounds=4)
+    assert signed.injected["equivocation"] > 0
+    assert signed.closed[0].accepted == NODES
+    assert signed.closed[-1].accepted == NODES - LIARS
+    assert signed.closed[-1].attackers_accepted == 0
+
+
 def test_flood() -> None:
     bare = play(FRESH, "flood")
     assert "banned" not in bare.injected

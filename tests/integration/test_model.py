@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,16 +35,23 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.node import toml
 from qres_core.swarm import model_proof
-from qres_core.swarm.messages import DIGEST, PRECOMMIT, PREVOTE
+from qres_core.swarm.messages import (
+    OUTCOME_PRECOMMIT,
+    OUTCOME_PREVOTE,
+    PRECOMMIT,
+    encode_conclusion,
+)
 from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.model_proof import verify
 from qres_core.swarm.node import Node, run_node
+from qres_core.swarm.results import Conclusion, Merged, Void
 
 NOW = 1_700_000_000.0
 PAIRS = [SigningKey.from_seed(hashlib.sha256(bytes([n])).digest()) for n in range(7)]
 STRANGER = SigningKey.from_seed(hashlib.sha256(b"stranger").digest())
 VECTOR: Vector = np.array([0, 1, -70000, 65536], dtype=np.int32)
-PARENT = b"p" * 32
+HEAD, CHOSEN = b"p" * 32, b"s" * 32
+VOID = encode_conclusion(Conclusion(CHOSEN, Void("QRES-E508")))
 STEP = 5
 
 
@@ -69,13 +77,13 @@ def roster(plugins: dict[str, Any] | None = None, **changed: Any) -> Config:
 def voucher(pair: SigningKey, digest: bytes, **changed: Any) -> Envelope:
     fields: dict[str, Any] = {
         "swarm": "vouched",
-        "kind": DIGEST,
-        "round": 9,
-        "head": PARENT,
+        "kind": OUTCOME_PRECOMMIT,
+        "round": 2,
+        "head": HEAD,
         "sender": pair.public,
         "sequence": 4,
         "time_ms": int(NOW * 1000),
-        "payload": canonical.dumps(digest),
+        "payload": encode_conclusion(Conclusion(CHOSEN, Merged(digest))),
         **changed,
     }
     envelope = Envelope(**fields)
@@ -83,7 +91,7 @@ def voucher(pair: SigningKey, digest: bytes, **changed: Any) -> Envelope:
 
 
 def made(
-    pairs: Sequence[SigningKey] = PAIRS[:3], vector: Vector = VECTOR, scale: int = 0, **changed: Any
+    pairs: Sequence[SigningKey] = PAIRS[:5], vector: Vector = VECTOR, scale: int = 0, **changed: Any
 ) -> SwarmModel:
     digest = model_digest(vector, STEP)
     vouchers = tuple(voucher(pair, digest, **changed) for pair in pairs)
@@ -96,24 +104,29 @@ def refusal(model: SwarmModel, config: Config | None = None) -> str:
     return caught.value.problems[0].what
 
 
-def test_more_than_f_nodes_of_the_roster_are_believed() -> None:
+def test_a_quorum_of_the_roster_is_believed() -> None:
     proof = verify(made(), roster(), NOW)
     assert (proof.step, proof.digest) == (STEP, model_digest(VECTOR, STEP))
-    assert (proof.vouchers, proof.nodes, proof.byzantine) == (3, 7, 2)
+    assert (proof.vouchers, proof.needed, proof.nodes, proof.byzantine) == (5, 5, 7, 2)
     assert verify(made(PAIRS), roster(), NOW).vouchers == 7
 
 
-def mixed_parents() -> SwarmModel:
+def mixed(**changed: Any) -> SwarmModel:
+    """One of the votes is of another place than the others."""
     model = made()
-    other = voucher(PAIRS[2], model.digest, head=b"q" * 32)
-    return attrs.evolve(model, vouchers=(*model.vouchers[:2], other))
+    other = voucher(PAIRS[4], model.digest, **changed)
+    return attrs.evolve(model, vouchers=(*model.vouchers[:4], other))
+
+
+def about(chosen: bytes) -> bytes:
+    return encode_conclusion(Conclusion(chosen, Merged(model_digest(VECTOR, STEP))))
 
 
 def borrowed() -> SwarmModel:
-    """Two liars speak for a third node."""
+    """Four nodes and a liar, who speaks for a sixth node."""
     model = made()
-    third = attrs.evolve(model.vouchers[2], sender=PAIRS[4].public)
-    return attrs.evolve(model, vouchers=(*model.vouchers[:2], third))
+    fifth = attrs.evolve(model.vouchers[4], sender=PAIRS[5].public)
+    return attrs.evolve(model, vouchers=(*model.vouchers[:4], fifth))
 
 
 def unsigned() -> SwarmModel:
@@ -124,13 +137,15 @@ def unsigned() -> SwarmModel:
 def changed_after() -> SwarmModel:
     """Signatures of one model, shown for another."""
     model, other = made(), VECTOR + 1
-    digest = canonical.dumps(model_digest(other, STEP))
-    vouchers = tuple(attrs.evolve(voucher, payload=digest) for voucher in model.vouchers)
+    payload = encode_conclusion(Conclusion(CHOSEN, Merged(model_digest(other, STEP))))
+    vouchers = tuple(attrs.evolve(voucher, payload=payload) for voucher in model.vouchers)
     return attrs.evolve(model, vector=other, vouchers=vouchers)
 
 
 FORGED: list[tuple[str, Callable[[], SwarmModel], str]] = [
-    ("f vouchers", lambda: made(PAIRS[:2]), "2 nodes vouch for it, and 2 may lie"),
+    ("f votes", lambda: made(PAIRS[:2]), "2 nodes voted for it, and 5 of 7 decide"),
+    ("f + 1 votes", lambda: made(PAIRS[:3]), "3 nodes voted for it, and 5 of 7 decide"),
+    ("a vote too few", lambda: made(PAIRS[:4]), "4 nodes voted for it, and 5 of 7 decide"),
     ("a node twice", lambda: made([*PAIRS[:2], PAIRS[0]]), "counts a node twice"),
     (
         "a node twice, with two messages",
@@ -147,14 +162,23 @@ FORGED: list[tuple[str, Callable[[], SwarmModel], str]] = [
     ("strangers", lambda: made([STRANGER]), "not in the roster"),
     ("another swarm", lambda: made(swarm="other"), "another swarm, 'other'"),
     ("another file's swarm", lambda: attrs.evolve(made(), swarm="other"), "of the swarm 'other'"),
-    ("another step", lambda: attrs.evolve(made(), step=STEP + 1), "vouches for another model"),
-    ("another vector", lambda: attrs.evolve(made(), vector=VECTOR + 1), "another model"),
+    ("another step", lambda: attrs.evolve(made(), step=STEP + 1), "voted for something else"),
+    ("another vector", lambda: attrs.evolve(made(), vector=VECTOR + 1), "something else"),
     ("another scale", lambda: attrs.evolve(made(), scale=1), "its scale is 1"),
     ("nobody", lambda: made([]), "no certificate"),
-    ("other models before it", mixed_parents, "different models before it"),
-    ("a prevote for the digest", lambda: made(kind=PREVOTE), "'prevote' message"),
-    ("a precommit for the digest", lambda: made(kind=PRECOMMIT), "'precommit' message"),
-    ("a payload that is no digest", lambda: made(payload=b"\xff"), "another model"),
+    ("another head", lambda: mixed(head=b"q" * 32), "different heights"),
+    ("another attempt", lambda: mixed(round=3), "different attempts"),
+    ("another set", lambda: mixed(payload=about(b"t" * 32)), "different sets"),
+    ("prevotes", lambda: made(kind=OUTCOME_PREVOTE), "'outcome/prevote' message"),
+    ("votes on the set", lambda: made(kind=PRECOMMIT), "'choice/precommit' message"),
+    (
+        "void",
+        lambda: made(payload=encode_conclusion(Conclusion(CHOSEN, Void("QRES-E508")))),
+        "else",
+    ),
+    ("nil", lambda: made(payload=encode_conclusion(None)), "something else"),
+    ("a digest alone", lambda: made(payload=canonical.dumps(CHOSEN)), "something else"),
+    ("a payload that is no decision", lambda: made(payload=b"\xff"), "something else"),
     ("another's name", lambda: made(sender=PAIRS[3].public), "counts a node twice"),
     ("a signature under another's name", borrowed, "signature"),
     ("unsigned", unsigned, "signature"),
@@ -177,7 +201,7 @@ def test_without_the_check_of_signatures_the_forgery_is_believed(
     monkeypatch.setattr(Kernel, "authenticate", lambda *_arguments: (ACCEPT, ""))
     monkeypatch.setattr(model_proof, "_lets_anything_pass", lambda *_arguments: False)
     model = forge()
-    assert verify(model, roster(), NOW).vouchers == 3
+    assert verify(model, roster(), NOW).vouchers == 5
 
 
 def test_the_roster_s_file_decides() -> None:
@@ -186,9 +210,9 @@ def test_the_roster_s_file_decides() -> None:
     )
     assert "of the swarm" in refusal(made(), roster(name="other"))
     assert "swarm.scale of the roster 2" in refusal(made(), roster(scale=2))
-    assert verify(made(scale=2), roster(scale=2), NOW).vouchers == 3
+    assert verify(made(scale=2), roster(scale=2), NOW).vouchers == 5
     assert verify(made(), roster(byzantine=1), NOW).byzantine == 1
-    assert verify(made(PAIRS[:1]), roster(byzantine=0), NOW).vouchers == 1
+    assert verify(made(PAIRS[:4]), roster(byzantine=0), NOW).vouchers == 4
     with pytest.raises(ConfigError, match=r"QRES-E105 swarm.byzantine"):
         verify(made(PAIRS), roster(byzantine=3), NOW)
 
@@ -198,7 +222,7 @@ def test_a_file_that_lets_the_unsigned_pass_is_refused() -> None:
         with pytest.raises(PluginError, match=r"QRES-E206.*unsigned messages"):
             verify(made(), roster(plugins), NOW)
     both = {"ed25519": {}, "pki": tables_of_members()}
-    assert verify(made(), roster(both), NOW).vouchers == 3, "control: with signatures it is used"
+    assert verify(made(), roster(both), NOW).vouchers == 5, "control: with signatures it is used"
     fewer = {"ed25519": {}, "pki": {"members": [pair.public.hex() for pair in PAIRS[1:]]}}
     assert "does not hold: not a member (pki)" in refusal(made(), roster(fewer))
 
@@ -280,7 +304,7 @@ class Four:
         )
 
     def run(self, steps: int) -> None:
-        """Until every node has seen that more than f nodes vouch for that model."""
+        """Until every node has seen the votes that decided that model."""
 
         async def main() -> None:
             nodes: list[Node] = []
@@ -315,7 +339,7 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
         kept = kept_model(tmp_path / f"node-{index}")
         assert kept.digest == models[-1].digest
         assert kept.certificate == models[-1].certificate
-        assert len(kept.vouchers) == 2, "more than f, written at once"
+        assert len(kept.vouchers) >= 3, "a quorum"
     assert len({models[2].digest for models in four.models.values()}) == 1
 
     # As a person would: export, load with numpy, verify with the roster and the plugins it names.
@@ -333,7 +357,7 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
     for file in (tmp_path / "roster.toml", tmp_path / "node-2" / "node.toml"):
         done = qres("model", "verify", out, "--roster", file)
         assert done.exit_code == 0, done.output
-        assert "signed by 2 of 4 nodes, of which 1 may lie" in done.output
+        assert re.search(r"decided by [34] of 4 nodes, of which 1 may lie", done.output)
     content = bytearray(out.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "changed.npz").write_bytes(content)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from qres_core.cli.options import read_config
-from qres_core.cli.swarm import _aborted
+from qres_core.cli.swarm import _without_model
 from qres_core.kernel.config import parse, read_toml
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
@@ -606,12 +606,13 @@ def test_the_page_shows_the_node_in_a_browser(tmp_path: Path) -> None:
 
 
 def test_a_swarm_that_gets_nowhere_says_why() -> None:
-    def report(*reasons: str) -> dict[str, object]:
-        ended = [{"closed": False, "reason": reason} for reason in reasons]
+    def report(*reasons: str, void: bool = False) -> dict[str, object]:
+        ended = [{"closed": False, "void": void, "reason": reason} for reason in reasons]
         return {"history": [*ended, {"closed": True, "reason": ""}]}
 
     late, few = "no proposal", "0 contributions, quorum 5"
     reports = [report(few, few, late), report(few), None, {}]
-    assert _aborted(reports) == [(few, 2), (late, 1)]
-    assert _aborted([report()]) == []
-    assert len(_aborted([report(*"abcdef")])) == 3
+    assert _without_model(reports) == [(f"aborted: {few}", 2), (f"aborted: {late}", 1)]
+    assert _without_model([report("refused", void=True)]) == [("void: refused", 1)]
+    assert _without_model([report()]) == []
+    assert len(_without_model([report(*"abcdef")])) == 3

@@ -141,7 +141,7 @@ def _config(defence: Defence, seed: int, rounds: int, *, outsiders: bool) -> Con
 
 
 def noticed(played: Played) -> tuple[str, ...]:
-    """Who or what noticed an attack: refusals by reason, bans, aborted rounds."""
+    """Who or what noticed an attack: refusals by reason, bans, rounds without a model."""
     result = played.result
     found: list[str] = []
     refused: Counter[str] = Counter()
@@ -155,8 +155,8 @@ def noticed(played: Played) -> tuple[str, ...]:
         found.append(f"banned: {last.banned_attackers} of {result.attackers} attackers")
     if last is not None and last.banned_honest:
         found.append(f"BANNED: {last.banned_honest} honest nodes")
-    aborted = Counter(record.reason for record in result.rounds if not record.closed)
-    found += [f"aborted: {why} ({n})" for why, n in _most(aborted)]
+    lost = Counter(record.outcome for record in result.rounds if not record.closed)
+    found += [f"{why} ({n})" for why, n in _most(lost)]
     return tuple(found)
 
 
@@ -169,8 +169,9 @@ def _most(counted: Counter[str]) -> list[tuple[str, int]]:
 
 def accuracy(played: Played) -> tuple[str, float, float | None, str]:
     """Of the final model; a baseline decides."""
-    aborted = len(played.result.rounds) - len(played.result.closed)
-    reason = f"{aborted} rounds aborted" if aborted else ""
+    result = played.result
+    lost = {"aborted": len(result.aborted), "void": len(result.void)}
+    reason = ", ".join(f"{count} rounds {how}" for how, count in lost.items() if count)
     return "accuracy", played.result.final("accuracy") or 0.0, None, reason
 
 

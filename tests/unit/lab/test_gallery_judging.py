@@ -22,29 +22,22 @@ from qres_core.lab.gallery.swarm import (
     noticed,
     unbanned,
 )
+from qres_core.lab.record import RoundRecord
 
 
-def record(**changes: Any) -> SimpleNamespace:
-    return SimpleNamespace(
-        **{
-            "closed": True,
-            "reason": "",
-            "rejected": {},
-            "banned_honest": 0,
-            "banned_attackers": 0,
-            "attackers_accepted": 0,
-            **changes,
-        }
-    )
+def record(**changes: Any) -> RoundRecord:
+    return RoundRecord(**{"number": 1, "closed": True, **changes})
 
 
-def played(*rounds: SimpleNamespace, **changes: Any) -> Any:
+def played(*rounds: RoundRecord, **changes: Any) -> Any:
     """A run of which a judge is told so much; ``finals`` are the last figures."""
     finals = changes.pop("finals", {})
     result = SimpleNamespace(
         **{
             "rounds": rounds,
             "closed": [made for made in rounds if made.closed],
+            "void": [made for made in rounds if made.void],
+            "aborted": [made for made in rounds if made.outcome.startswith("aborted")],
             "injected": {},
             "attack": "flood",
             "attackers": 3,
@@ -59,6 +52,10 @@ def played(*rounds: SimpleNamespace, **changes: Any) -> Any:
 def test_accuracy_is_the_last_and_aborted_rounds_are_told() -> None:
     run = played(record(), record(closed=False), finals={"accuracy": 0.7})
     assert accuracy(run) == ("accuracy", 0.7, None, "1 rounds aborted")
+    void = record(closed=False, void=True, reason="refused")
+    assert (
+        accuracy(played(record(closed=False), void, void))[3] == "1 rounds aborted, 2 rounds void"
+    )
     assert accuracy(played(record()))[1:] == (0.0, None, "")
     assert backdoor(played(finals={"backdoor": 0.3}))[1:3] == (0.3, 0.2)
 
@@ -91,6 +88,8 @@ def test_who_noticed_an_attack_is_told_most_frequent_first() -> None:
         "BANNED: 1 honest nodes",
         "aborted: no quorum (1)",
     )
+    void = record(closed=False, void=True, reason="refused (QRES-E508)")
+    assert noticed(played(void, attack="")) == ("void: refused (QRES-E508) (1)",)
     assert noticed(played(record(rejected={"late": 5}), attack="")) == ()
 
 

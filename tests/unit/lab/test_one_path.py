@@ -314,14 +314,17 @@ def test_a_hook_that_raises_before_the_vote_costs_both_engines_the_round_and_no_
 
 @pytest.mark.parametrize("hook", ["reveal", pytest.param("wrap_aggregate", marks=pytest.mark.long)])
 def test_a_hook_that_raises_while_a_decided_set_is_merged_ends_no_simulation(hook: str) -> None:
-    """Nodes keep to what they decided and fail again; the fast path decides nothing."""
+    """The height is void in both engines, and the next one makes a model."""
     kind = breaking(FailsToMerge, hook)
-    fast = played(kind, "vectorised", rounds=3)
+    fast, events = (played(kind, engine, rounds=3) for engine in ("vectorised", "events"))
     assert [record.number for record in fast.closed] == [2, 3]
-    assert "QRES-E701" in fast.rounds[0].reason
-    events = played(kind, "events", rounds=1)
-    assert not events.closed
-    assert "QRES-E701" in events.rounds[0].reason
+    for result in (fast, events):
+        assert [record.number for record in result.void] == [1]
+        assert not result.aborted
+        assert "QRES-E701" in result.rounds[0].reason
+    assert [(record.number, record.outcome, record.model_digest) for record in fast.rounds] == [
+        (record.number, record.outcome, record.model_digest) for record in events.rounds[:3]
+    ]
 
 
 @attrs.define

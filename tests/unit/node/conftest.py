@@ -27,6 +27,9 @@ def reports(virtual_time_of_module: object) -> list[dict[str, Any]]:
 
     def start(node: Node) -> None:
         board.node = node
+        changes = node.machine.changes
+        rotate = changes.roster.change("status", "rotate", IDS[0], b"\xbb" * 32)
+        changes.offer(rotate.signed([rotate.statement(IDS[1], 5)]), lambda _message: True)
         made.append(board.report())
 
     async def item(index: int) -> None:

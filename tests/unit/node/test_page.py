@@ -70,6 +70,9 @@ def test_the_script_shows_what_a_node_reports(reports: list[dict[str, Any]]) -> 
     assert NODE_JS is not None
     markup, script = parts()
     report = json.loads(json.dumps(reports[-1]))
+    first, second, *_others = report["members"]
+    first["banned_by_all"], second["silent"] = True, True
+    report["history"][-1] |= {"closed": False, "void": True, "reason": "refused (QRES-E508)"}
     report["vanished"] = {"updates": 3, "text": "all vanish", "fix": "set swarm.scale = -7"}
     roster = Roster(tuple(bytes([k]) * 32 for k in range(4)), 1, 3)
     changes = PendingChanges("status", roster)

@@ -4,15 +4,16 @@ import io
 import json
 from typing import Any
 
+import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
+from qres_core import Outcome, RoundInfo, RoundStatus
 from qres_core.cli.live import figures, figures_at, node_tables, seconds_a_round
 from qres_core.lab.nodes import node_ids
 from qres_core.node import metrics
 from qres_core.node.status import HISTORY, REASONS, StatusBoard, counted, finite, spent
-from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.roster import Roster
+from qres_core.swarm.effects import RoundEnded
 
 IDS = node_ids(4, 1)
 
@@ -69,14 +70,8 @@ def test_what_a_node_says_of_its_pace_and_its_trainer_is_shown_to_people(
 
 
 def test_changes_of_the_members_that_wait_are_shown(reports: list[dict[str, Any]]) -> None:
-    assert reports[1]["roster"] is None, "control: nobody told the board"
-    board = StatusBoard(clock=lambda: 5.0)
-    roster = Roster(tuple(sorted(IDS)), 1, 3)
-    board.changes = PendingChanges("status", roster)
-    rotate = roster.change("status", "rotate", IDS[0], b"\xbb" * 32)
-    signed = rotate.signed([rotate.statement(IDS[1], 5)])
-    board.changes.offer(signed, lambda _message: True)
-    shown = json.loads(json.dumps(board.report()["roster"]))
+    assert StatusBoard().report()["roster"] is None, "control: there is no node yet"
+    shown = reports[1]["roster"]
     assert (shown["epoch"], shown["threshold"], shown["problems"]) == (0, 3, {})
     assert shown["waiting"] == [
         {
@@ -92,6 +87,62 @@ def test_changes_of_the_members_that_wait_are_shown(reports: list[dict[str, Any]
         console.print(part)
     said = f"rotate {IDS[0].hex()[:16]} to bbbbbbbbbbbbbbbb, signed by 1 of 3"
     assert said in console.export_text()
+
+
+def rendered(report: dict[str, Any]) -> str:
+    """A report as people read it."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    for part in node_tables(report):
+        console.print(part)
+    return console.export_text()
+
+
+def test_where_the_history_is_and_who_decides_there_is_shown(reports: list[dict[str, Any]]) -> None:
+    last = reports[1]
+    assert (reports[0]["height"], last["height"]) == (0, 3)
+    assert len(bytes.fromhex(last["head"])) == 32
+    assert last["head"] != reports[0]["head"]
+    assert [record["height"] for record in last["history"]] == [0, 1, 2]
+    swarm = last["swarm"]
+    assert (swarm["nodes"], swarm["byzantine"], swarm["quorum"]) == (4, 1, 3)
+    assert not any(member["silent"] or member["banned_by_all"] for member in last["members"])
+    assert not last["removed"]
+    assert f"3, head {last['head'][:16]}" in rendered(last)
+
+
+def test_who_is_banned_by_all_and_who_is_long_silent_is_shown(
+    reports: list[dict[str, Any]],
+) -> None:
+    first, second, *others = reports[1]["members"]
+    members = [{**first, "banned_by_all": True}, {**second, "silent": True}, *others]
+    report = {**reports[1], "members": members}
+    lines = rendered(report).splitlines()
+    assert any(first["id"][:16] in line and "banned by all" in line for line in lines)
+    assert any(second["id"][:16] in line and "long silent" in line for line in lines)
+    text = metrics.render(report).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    for name, member in (("qres_banned_by_all", first), ("qres_silent", second)):
+        found = {item.labels["node"]: item.value for item in families[name].samples}
+        assert [node for node, value in found.items() if value] == [member["id"]]
+    assert families["qres_height"].samples[0].value == 3
+    assert families["qres_members"].samples[0].value == 4
+
+
+def test_a_void_height_is_counted_apart_from_an_aborted_round(
+    reports: list[dict[str, Any]],
+) -> None:
+    board, info = StatusBoard(clock=lambda: 5.0), RoundInfo("s", 3, bytes(32), 2, 0, (IDS[0],), 1)
+    void = Outcome(info, RoundStatus.VOID, bytes(32), (IDS[0],), "refused (QRES-E508)", "QRES-E508")
+    aborted = Outcome(info, RoundStatus.ABORTED, bytes(32), (), "no quorum")
+    for outcome in (void, void, aborted):
+        board.note(RoundEnded(outcome, np.zeros(2, np.int32)))
+    rounds = board.report()["rounds"]
+    assert (rounds["closed"], rounds["void"], rounds["aborted"]) == (0, 2, 1)
+    assert [item["void"] for item in board.report()["history"]] == [True, True, False]
+    said = rendered({**reports[1], "rounds": rounds})
+    assert "0 closed, 2 void, 1 aborted" in said
+    text = metrics.render({**reports[1], "rounds": rounds}).decode()
+    assert 'qres_rounds_total{outcome="void"} 2.0' in text
 
 
 def test_a_node_that_has_not_begun_says_so() -> None:

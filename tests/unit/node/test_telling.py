@@ -13,7 +13,15 @@ from qres_core import Outcome, PeerChange, RoundInfo, RoundStatus, TransportEven
 from qres_core.contract.training import TrainerFailure
 from qres_core.node.logs import BURST
 from qres_core.node.telling import Teller
-from qres_core.swarm.effects import NOTHING_NEW, Agreed, Refused, RoundEnded, SatOut, Vanished
+from qres_core.swarm.effects import (
+    NOTHING_NEW,
+    Agreed,
+    Refused,
+    Removed,
+    RoundEnded,
+    SatOut,
+    Vanished,
+)
 from qres_core.swarm.node import Event
 
 NODE = b"n" * 32
@@ -41,11 +49,23 @@ def test_a_round_that_closed_is_news_and_one_that_did_not_is_a_warning() -> None
     assert closed == (
         "info",
         "round closed",
-        {"round": 3, "step": 4, "members": 1, "model_digest": (b"d" * 32).hex()},
+        {"round": 3, "height": 0, "step": 4, "members": 1, "model_digest": (b"d" * 32).hex()},
     )
     assert aborted[:2] == ("warning", "round aborted")
     assert aborted[2]["reason"] == "no quorum"
     assert aborted[2]["saturated"] == 2
+
+
+def test_a_void_height_is_a_warning_with_the_code_that_was_agreed_on() -> None:
+    void = Outcome(INFO, RoundStatus.VOID, b"d" * 32, (NODE,), "refused (QRES-E508)", "QRES-E508")
+    ((level, event, fields),) = said(RoundEnded(void, MODEL))
+    assert (level, event) == ("warning", "round void")
+    assert (fields["reason"], fields["code"]) == ("refused (QRES-E508)", "QRES-E508")
+
+
+def test_a_node_that_was_removed_says_so_once() -> None:
+    ((level, event, fields),) = said(Removed(7))
+    assert (level, event, fields["height"]) == ("warning", "no member any more", 7)
 
 
 def test_a_refused_message_names_who_it_claims_to_be_from() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qres_core.swarm.agreement import standings_flaw
 
 from qres_core import (
     CompatibilityError,
@@ -18,6 +17,7 @@ from qres_core import (
     Update,
     Vector,
 )
+from qres_core.swarm.choice import objections
 from qres_core.swarm.messages import CandidateSet, Member
 
 HARMFUL = 1_000
@@ -150,7 +150,7 @@ def test_a_share_above_the_standing_is_not_voted_for(harness: ModuleType) -> Non
     sender, other = net.ids[0], net.ids[2]
     members = (Member(sender, bytes(32), 2**15), Member(other, bytes(32), 2**16))
     candidate = CandidateSet(1, tuple(sorted(members, key=lambda member: member.sender)))
-    assert standings_flaw(machine._parts.context, candidate) is None
+    assert objections(machine._parts.context, candidate) == {}
     held = net.machine(1).kernel
     object.__setattr__(held, "standing", lambda _sender: Standing(2**15))
-    assert standings_flaw(machine._parts.context, candidate) == "standing-bent"
+    assert objections(machine._parts.context, candidate) == {other: "standing-bent"}

@@ -1,4 +1,4 @@
-"""A model is believed where more than f nodes of the roster signed it, and refused by name else."""
+"""A model is believed where a quorum of the roster decided it, and refused by name else."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import pytest
 
 from qres_core import ConfigError, Envelope, ModelError, PluginError, QresError, canonical
 from qres_core.kernel.config import Config, parse
-from qres_core.swarm.messages import DIGEST
+from qres_core.swarm.messages import OUTCOME_PRECOMMIT, encode_conclusion
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.model_proof import Proof, _count, verify
+from qres_core.swarm.results import Conclusion, Merged, Result, Void
 
 NODES = tuple(bytes([number]) * 32 for number in range(1, 5))
 BARE = SwarmModel("lab", 7, 3, np.array([1, -2, 3], dtype=np.int32))
+MERGED = Merged(BARE.digest)
 
 
 def config(**changes: Any) -> Config:
@@ -35,9 +37,12 @@ def config(**changes: Any) -> Config:
 
 
 def voucher(node: bytes, **changes: Any) -> Envelope:
-    payload = canonical.dumps(BARE.digest)
-    made = Envelope("lab", DIGEST, 7, b"p" * 32, node, 5, 1, payload, {"sign": node[:1]})
+    made = Envelope("lab", OUTCOME_PRECOMMIT, 2, b"p" * 32, node, 5, 1, says(), {"sign": node[:1]})
     return attrs.evolve(made, **changes)
+
+
+def says(result: Result = MERGED, chosen: bytes = b"s" * 32) -> bytes:
+    return encode_conclusion(Conclusion(chosen, result))
 
 
 def signed(*vouchers: Envelope) -> SwarmModel:
@@ -53,40 +58,68 @@ def fault(envelope: Envelope) -> str:
 THREE = tuple(voucher(node) for node in NODES[:3])
 
 
-def test_more_than_f_signatures_of_members_are_a_proof() -> None:
-    assert _count(signed(*THREE[:2]), config(), fault) == Proof(7, BARE.digest, 2, 4, 1)
-    assert _count(signed(*THREE), config(), fault).vouchers == 3
+def test_the_votes_of_a_quorum_are_a_proof() -> None:
+    assert _count(signed(*THREE), config(), fault) == Proof(7, BARE.digest, 3, 3, 4, 1)
+    assert _count(signed(*THREE, voucher(NODES[3])), config(), fault).vouchers == 4
+
+
+@pytest.mark.parametrize(
+    ("nodes", "byzantine", "needed"), [(1, 0, 1), (3, 0, 2), (4, 0, 3), (4, 1, 3), (7, 2, 5)]
+)
+def test_one_vote_less_than_a_quorum_is_no_proof(nodes: int, byzantine: int, needed: int) -> None:
+    ids = [bytes([number]) * 32 for number in range(1, nodes + 1)]
+    read = config(
+        nodes=nodes,
+        byzantine=byzantine,
+        quorum=max(1, nodes - byzantine),
+        roster=[node.hex() for node in ids],
+    )
+    votes = tuple(voucher(node) for node in ids)
+    assert _count(signed(*votes[:needed]), read, fault).needed == needed
+    with pytest.raises(ModelError, match=f"{needed - 1} nodes voted for it, and {needed} of"):
+        _count(signed(*votes[: needed - 1]), read, fault)
 
 
 @pytest.mark.parametrize(
     ("vouchers", "said"),
     [
-        (THREE[:1], "1 nodes vouch for it, and 1 may lie"),
+        (THREE[:1], "1 nodes voted for it, and 3 of 4 decide"),
+        (THREE[:2], "2 nodes voted for it, and 3 of 4 decide"),  # more than f
         ((THREE[0], THREE[0]), "its certificate counts a node twice"),
         (
             (THREE[0], voucher(NODES[1], head=b"q" * 32)),
-            "its vouchers name different models before it",
+            "its votes are of different heights",
         ),
-        ((THREE[0], voucher(NODES[1], swarm="other")), "a model of another swarm, 'other'"),
+        ((*THREE[:2], voucher(NODES[2], round=3)), "of different attempts at one"),
+        (
+            (*THREE[:2], voucher(NODES[2], payload=says(chosen=b"t" * 32))),
+            "about different sets of contributions",
+        ),
+        ((THREE[0], voucher(NODES[1], swarm="other")), "voted in another swarm, 'other'"),
         (
             (THREE[0], voucher(b"x" * 32)),
-            f"{(b'x' * 8).hex()} vouches for it and is not in the roster",
+            f"{(b'x' * 8).hex()} voted for it and is not in the roster",
         ),
         ((THREE[0], voucher(NODES[1], kind="vote")), "signed a 'vote' message"),
         (
-            (THREE[0], voucher(NODES[1], payload=canonical.dumps(bytes(32)))),
-            "vouches for another model",
+            (THREE[0], voucher(NODES[1], kind="outcome/prevote")),
+            "signed a 'outcome/prevote' message, which decides nothing",
         ),
-        ((THREE[0], voucher(NODES[1], payload=b"\xff")), "vouches for another model"),
+        (
+            (THREE[0], voucher(NODES[1], payload=says(Merged(bytes(32))))),
+            "voted for something else",
+        ),
+        ((THREE[0], voucher(NODES[1], payload=says(Void("QRES-E508")))), "for something else"),
+        ((THREE[0], voucher(NODES[1], payload=encode_conclusion(None))), "for something else"),
+        ((THREE[0], voucher(NODES[1], payload=canonical.dumps(BARE.digest))), "something else"),
+        ((THREE[0], voucher(NODES[1], payload=b"\xff")), "voted for something else"),
         (
             (THREE[0], voucher(NODES[1], auth={"sign": b"?"})),
             "does not hold: wrong signature (sign)",
         ),
     ],
 )
-def test_what_does_not_vouch_for_the_model_is_named(
-    vouchers: tuple[Envelope, ...], said: str
-) -> None:
+def test_what_does_not_decide_the_model_is_named(vouchers: tuple[Envelope, ...], said: str) -> None:
     with pytest.raises(ModelError) as caught:
         _count(signed(*vouchers), config(), fault)
     assert caught.value.code == "QRES-E606"

@@ -37,7 +37,7 @@ from qres_core.swarm.messages import (
     goal_digest,
 )
 from qres_core.swarm.rounds import RoundMachine
-from qres_core.swarm.sync import PAST_MODELS
+from qres_core.swarm.sync import PAST_HEADS
 
 
 def merged(harness: ModuleType, info: RoundInfo, indices: Sequence[int]) -> list[int]:
@@ -221,7 +221,7 @@ def test_a_second_different_contribution_is_evidence_and_does_not_count(
     harness: ModuleType,
 ) -> None:
     net = waiting(harness)
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     for value in (1, 2):
         forged = net.forge(3, "contribution", contribution(value), number=1, model=model)
         net.inject(forged, [0, 1, 2], delay=value / 100)
@@ -244,7 +244,7 @@ def test_a_second_different_contribution_is_evidence_and_does_not_count(
 
 def test_the_same_contribution_again_is_no_offence(harness: ModuleType) -> None:
     net = waiting(harness)
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     for again in range(3):
         forged = net.forge(3, "contribution", contribution(1), number=1, model=model)
         net.inject(forged, [0, 1, 2], delay=again / 1000)
@@ -281,7 +281,7 @@ def test_a_bad_proof_among_those_that_wait_is_refused_by_all_and_blamed(
     net = harness.Net(4, byzantine=1, puppets=(3,), plugins={"bulk": {}})
     net.start()
     body = ContributionBody(1, np.zeros(3, dtype=np.int32), {"bulk": b"wrong"}).to_bytes()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     net.inject(net.forge(3, "contribution", body, number=1, model=model), [0, 1, 2])
     assert net.run(until=lambda: min(net.steps()[:3]) >= 1)
     assert members(net, 0) == [0, 1, 2]
@@ -293,7 +293,7 @@ def test_a_bad_proof_among_those_that_wait_is_refused_by_all_and_blamed(
 def test_a_second_contribution_of_a_node_does_not_wait(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, puppets=(3,), plugins={"bulk": {}}, rule=None)
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     checksum = harness.Bulk.of
     for value in (1, 2):
         vector = np.full(3, value, dtype=np.int32)
@@ -323,7 +323,7 @@ def test_what_waits_is_not_asked_for_and_is_given_to_who_asks(harness: ModuleTyp
 @pytest.mark.parametrize("case", ["round before", "other model", "other swarm", "stranger's tag"])
 def test_what_is_not_of_this_round_does_not_count(harness: ModuleType, case: str) -> None:
     net = waiting(harness)
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     if case == "round before":
         net.run(until=lambda: net.machine(0).number == 2)  # round 1 aborted: still the same model
         forged = net.forge(3, "contribution", contribution(1), number=1, model=model)
@@ -346,7 +346,7 @@ def test_what_is_not_of_this_round_does_not_count(harness: ModuleType, case: str
 def test_a_contribution_of_the_next_round_waits_for_it(harness: ModuleType) -> None:
     net = waiting(harness)
     forged = net.forge(
-        3, "contribution", contribution(1), number=2, model=net.machine(0).model_digest
+        3, "contribution", contribution(1), number=2, model=net.machine(0).head.digest
     )
     net.inject(forged, [0, 1, 2])
     net.run(seconds=0.1)
@@ -595,11 +595,11 @@ def test_vouchers_that_were_lost_are_given_again(harness: ModuleType) -> None:
 def test_after_many_models_vouchers_of_the_next_are_still_kept(harness: ModuleType) -> None:
     net = harness.Net(1)
     net.start()
-    assert net.run(until=lambda: net.steps() >= [2 * PAST_MODELS])
+    assert net.run(until=lambda: net.steps() >= [2 * PAST_HEADS])
     machine = net.machine(0)
-    assert len(machine._parts.vouchers.by_parent) <= PAST_MODELS + 1
-    assert len(machine._parts.catching_up.past) <= PAST_MODELS
-    assert len(machine._parts.vouchers.children) <= PAST_MODELS + 1
+    assert len(machine._parts.vouchers.by_parent) <= PAST_HEADS + 1
+    assert len(machine._parts.catching_up.past) <= PAST_HEADS
+    assert len(machine._parts.vouchers.children) <= PAST_HEADS + 1
     agreed = [effect for effect in net.nodes[0].effects if isinstance(effect, Agreed)]
     assert len(agreed) == net.steps()[0]
 
@@ -906,7 +906,7 @@ def test_a_dialogue_is_told_the_agreed_contributions_and_not_those_that_came_fir
     """A liar shows half of the nodes another contribution; all are told the one agreed on."""
     monkeypatch.setattr(harness.Talk, "script", staticmethod(Listener))
     net = waiting(harness, plugins={"talk": {}})
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     for value, victims in ((1, [1]), (2, [0, 2])):
         forged = net.forge(3, "contribution", contribution(value), number=1, model=model)
         net.inject(forged, victims)
@@ -987,7 +987,7 @@ def test_a_message_that_breaks_a_dialogue_breaks_nothing_else(
 ) -> None:
     net = talking(harness, monkeypatch)
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
     for kind in ("dialogue/talk/0", "dialogue/talk/99", "dialogue/talk/x", "dialogue/nobody/0"):
         net.inject(net.forge(3, kind, b"boom", number=1, model=model), [0, 1, 2], delay=0.005)
     assert net.run(until=lambda: min(net.steps()) >= 2)
@@ -1124,7 +1124,7 @@ def test_a_liar_and_a_node_that_waits_in_a_later_round_do_not_shorten_the_interv
     net.run(seconds=1.0)
     numbers = [net.machine(index).number for index in range(3)]
     assert numbers[0] > numbers[1] == numbers[2]
-    model = ahead.model_digest
+    model = ahead.head.digest
     for other in net.ids[1:3]:
         asked = ahead._parts.speaker.make("sync", b"\xf4", net.now)
         net.apply(net.nodes[0], [SendTo(other, asked.to_bytes())])
@@ -1207,7 +1207,7 @@ def test_fewer_than_decide_a_vote_cannot_say_that_it_is_enough(harness: ModuleTy
     net.start()
 
     def say(index: int, payload: bytes) -> None:
-        model = net.machine(0).model_digest
+        model = net.machine(0).head.digest
         net.inject(net.forge(index, "enough", payload, number=1, model=model), [0, 1, 2])
 
     say(3, b"\xf5")  # no number
@@ -1228,7 +1228,7 @@ def test_fewer_than_decide_a_vote_cannot_say_that_it_is_enough(harness: ModuleTy
     mute.start()
     mute.inject(
         mute.forge(
-            3, "enough", encode_enough(1, GOAL), number=1, model=mute.machine(0).model_digest
+            3, "enough", encode_enough(1, GOAL), number=1, model=mute.machine(0).head.digest
         ),
         [0],
     )
@@ -1249,7 +1249,7 @@ def test_a_liar_that_says_enough_to_some_alone_strands_nobody(harness: ModuleTyp
     net.run(seconds=3.0)
     assert not any(net.machine(index).has_enough for index in range(3))  # two of four do not decide
     lie = net.forge(
-        3, "enough", encode_enough(1, GOAL), number=1, model=net.machine(0).model_digest
+        3, "enough", encode_enough(1, GOAL), number=1, model=net.machine(0).head.digest
     )
     net.inject(lie, [0, 1])
     # What nodes 0 and 1 say of it at once gets lost.
@@ -1266,7 +1266,7 @@ def test_a_liar_that_says_enough_to_some_alone_strands_nobody(harness: ModuleTyp
 def test_a_stop_that_is_not_proven_stops_nobody(harness: ModuleType) -> None:
     net = harness.Net(4, byzantine=1, puppets=[1, 2, 3], options={"until": "loss < 1"})
     net.start()
-    model = net.machine(0).model_digest
+    model = net.machine(0).head.digest
 
     def enough(
         index: int, *, goal: bytes = GOAL, kind: str = "enough", key: int | None = None
