@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 NOW = 1_700_000_000
-KINDS = ("proposal", "prevote", "precommit", "certificate", "digest", "snapshot")
+VOTING = ("proposal", "prevote", "precommit")
+KINDS = (
+    *(*VOTING, "certificate", "digest", "snapshot"),
+    *(f"{instance}/{kind}" for instance in ("choice", "outcome") for kind in VOTING),
+)
 
 
 def refused(verdict: Verdict, reason: str, blame: Blame = Blame.LINK) -> None:
