@@ -406,9 +406,7 @@ class Consensus(Generic[Voter]):
             self._vote(Step.PREVOTE, self._claim)
             return True
         proposed = self._proposals.get(self.round)
-        if proposed is None or proposed.value not in self._judged:
-            return False
-        if not self._is_proven(proposed):
+        if proposed is None or proposed.value not in self._judged or not self._is_proven(proposed):
             return False
         # A quorum that prevoted for it has more than f honest nodes, and they accepted it. A node
         # that is locked on what it does not accept would otherwise keep all from deciding.

@@ -96,12 +96,6 @@ SAFETY: Final = (
         "elif step is Step.PREVOTE:",
     ),
     Guard(
-        "nil is precommitted in the second step only",
-        "if self.step is Step.PREVOTE and self.tally(self.round, Step.PREVOTE).has_quorum(None)",
-        "if None not in (self._own.get((self.round, Step.PRECOMMIT), 0),) and "
-        "self.tally(self.round, Step.PREVOTE).has_quorum(None)",
-    ),
-    Guard(
         "a decision needs precommits",
         "            if step is not Step.PRECOMMIT:\n                continue\n",
         "",
@@ -170,6 +164,12 @@ SAFETY: Final = (
 """Each is needed for safety."""
 
 SPARE: Final = (
+    Guard(
+        "nil is precommitted in the second step only",
+        "if self.step is Step.PREVOTE and self.tally(self.round, Step.PREVOTE).has_quorum(None)",
+        "if None not in (self._own.get((self.round, Step.PRECOMMIT), 0),) and "
+        "self.tally(self.round, Step.PREVOTE).has_quorum(None)",
+    ),
     Guard(
         "the quorum that a proposal names is of an earlier round",
         "return number < self.round and self.tally",

@@ -335,7 +335,7 @@ class Node:
         # Claims may be written down last, and then the shell begins where the last vote was.
         late = self.instance.claims and (1, int(PREVOTE)) in {vote[:2] for vote in local.own}
         number = 1 if late else max((number for number, *_ in local.own), default=1)
-        engine.restore(local.lock, local.valid, [(r, Step(s), v) for r, s, v in local.own])
+        engine.restore(local.lock, None, [(r, Step(s), v) for r, s, v in local.own])
         actions += engine.start(number)
         return engine
 
