@@ -21,7 +21,7 @@ pins = $(wheels) && $(sdists)
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: dp-utility audit fuzz swarm-simulation zk-slack
-.PHONY: compatibility random-swarms full-stack gallery wheels requirements clean
+.PHONY: explore compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -91,6 +91,10 @@ hostile: $(VENV)/.test
 SEEDS ?= 0:500
 swarm-simulation: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m swarm_simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(SEEDS))
+
+# Every state of the engine of agreement with a liar among four nodes; then without each guard. Half an hour.
+explore: $(VENV)/.test
+	PYTHONPATH=scripts $(BIN)/python -P -m exploration
 
 # The accuracy that privacy costs, as a table and a picture. Minutes.
 dp-utility: $(VENV)/.test

@@ -28,6 +28,10 @@ class End(Protocol):
         """Whether the neighbour may connect."""
         ...
 
+    def linked(self, node_id: NodeId, /) -> bool:
+        """Whether the neighbour is connected."""
+        ...
+
     def link_up(self, other: Self, /) -> None:
         """Both have admitted each other."""
         ...
@@ -68,6 +72,20 @@ class Hub(Generic[E]):
         for other in self._members.values():
             other.link_down(end.node_id, "closed")
             end.link_down(other.node_id, "closed")
+
+    def follow(self, end: E, roster: Collection[NodeId]) -> None:
+        """Cut a node's links to those that are no members for it, and link it with those that are.
+
+        Both ends are asked again before they are linked. Nothing happens if it is not there.
+        """
+        if self._members.get(end.node_id) is not end:
+            return
+        for other in [item for item in self._members.values() if item is not end]:
+            if other.node_id not in roster:
+                other.link_down(end.node_id, "no member")
+                end.link_down(other.node_id, "no member")
+            elif not end.linked(other.node_id):
+                self._connect(end, other)
 
     def partition(self, sides: Sequence[Collection[NodeId]]) -> None:
         """Cut every link between nodes of different sides. It replaces the partition before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Final
 
 import anyio
@@ -14,6 +14,7 @@ import attrs
 from qres_core.contract import options
 from qres_core.contract.errors import RoundError, TransportError
 from qres_core.contract.hookspecs import hookimpl
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.transport import (
     CHUNK,
     BlobRef,
@@ -284,6 +285,12 @@ class MemoryTransport:
         counts: dict[str, Any] = {**self._counts}
         return TransportStats(**counts)
 
+    def follow(self, roster: Collection[NodeId]) -> None:
+        """The members are these from now on: others are cut off, new ones are asked for."""
+        hub = self._hubs.get(self.swarm)
+        if hub is not None:
+            hub.follow(self, roster)
+
     def admits(self, other: MemoryTransport) -> bool:
         """Ask the admission; for the hub."""
         try:
@@ -295,6 +302,10 @@ class MemoryTransport:
             self._counts["refused"] += 1
             self._events.put(TransportEvent(PeerChange.REFUSED, other.node_id, why))
         return accepted
+
+    def linked(self, node_id: NodeId) -> bool:
+        """Whether a neighbour is connected; for the hub."""
+        return node_id in self._links
 
     def link_up(self, other: MemoryTransport) -> None:
         """Take a neighbour on; for the hub."""
@@ -335,6 +346,13 @@ class Memory:
         "Greatest additional random delay in seconds; frames overtake each other. For experiments."
     )
     seed: int = attrs.field(default=0, metadata={"help": "Seed of losses, duplicates and delays."})
+    # the transport of the node, once it is made, and the members that it knows
+    _made: list[tuple[MemoryTransport, frozenset[NodeId]]] = attrs.field(
+        factory=list[tuple[MemoryTransport, frozenset[NodeId]]],
+        init=False,
+        eq=False,
+        repr=False,
+    )
 
     @hookimpl
     def transport(
@@ -344,7 +362,7 @@ class Memory:
         credential: Callable[[], bytes],
     ) -> MemoryTransport:
         """This node's end of the hub named after the swarm."""
-        return MemoryTransport(
+        made = MemoryTransport(
             node_info.node_id,
             node_info.swarm,
             self.capacity,
@@ -353,3 +371,14 @@ class Memory:
             Faults(self.loss, self.duplicate, self.delay, self.jitter, self.seed),
             TransportLimits(self.frame_bytes, REQUEST_BYTES, self.blob_bytes),
         )
+        self._made[:] = [(made, frozenset(node_info.roster))]
+        return made
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        """Cut off who is no member any more, and connect to those that are new."""
+        roster = frozenset(round_info.roster)
+        for made, known in self._made:
+            if roster != known:
+                made.follow(roster)
+                self._made[:] = [(made, roster)]

@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 
 DAY = 86_400
 NOW = 1_700_000_000
+VOTING = ("proposal", "prevote", "precommit", "lock")
 KINDS = (
-    "choice/proposal",
-    "choice/prevote",
-    "choice/precommit",
     "certificate",
-    "digest",
-    "snapshot",
+    *(f"{instance}/{kind}" for instance in ("choice", "outcome") for kind in VOTING),
 )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import attrs
 import pytest
 
 from qres_core import (
@@ -21,6 +23,7 @@ from qres_core import (
     reject,
 )
 from qres_core.swarm.memory import Memory, MemoryTransport
+from qres_core.testing import make_round_info
 
 A, B, C = (bytes([letter]) * 32 for letter in b"abc")
 
@@ -398,3 +401,63 @@ def test_events_are_bounded_and_end_when_closed() -> None:
             await a.event()
 
     play(scene, make(A), make(B))
+
+
+# ── members that change ───────────────────────────────────────────────────────────────────────────
+
+
+def test_links_follow_the_members_that_both_ends_know() -> None:
+    """As the kernel's, the admission turns away whoever is no member at its node."""
+    known = {A: {A, B}, B: {A, B}, C: {A, B, C}}
+    ends = {
+        node: make(node, admission=lambda peer, _shown, node=node: _member(peer, known[node]))
+        for node in (A, B, C)
+    }
+
+    def links() -> dict[bytes, list[bytes]]:
+        return {node: [peer.node_id for peer in end.peers()] for node, end in ends.items()}
+
+    async def scene(*_ends: MemoryTransport) -> None:
+        await anyio.lowlevel.checkpoint()
+        assert links() == {A: [B], B: [A], C: []}
+        known[A] = {A, B, C}
+        ends[A].follow(known[A])
+        assert links() == {A: [B, C], B: [A], C: [A]}
+        known[B] = {A, B, C}
+        ends[B].follow(known[B])
+        assert links() == {A: [B, C], B: [A, C], C: [A, B]}
+        await ends[C].broadcast(b"here I am")
+        assert [item.frame for item in await waiting(ends[B])] == [b"here I am"]
+        known[A] = {A, C}
+        ends[A].follow(known[A])
+        assert links() == {A: [C], B: [C], C: [A, B]}
+        ends[B].follow(known[B])  # it is behind, and is not let in again
+        assert links() == {A: [C], B: [C], C: [A, B]}
+        await ends[B].send(A, b"I am still here")
+        assert [item.frame for item in await waiting(ends[A])] == [b"here I am"]
+
+    play(scene, *ends.values())
+    ends[A].follow({A})  # when all have left
+
+
+def _member(peer: bytes, members: set[bytes]) -> Verdict:
+    return ACCEPT if peer in members else reject("unknown-sender")
+
+
+def test_the_plugin_hands_the_members_of_a_round_to_its_transport() -> None:
+    plugin = Memory()
+    round_info = attrs.evolve(make_round_info(), roster=(A, B))
+    plugin.round_opened(round_info)  # before there is a transport
+    first = plugin.transport(NodeInfo(A, "memory", (A, B, C)), everybody, bytes)
+    others = [make(node) for node in (B, C)]
+
+    async def scene(*_ends: MemoryTransport) -> None:
+        await anyio.lowlevel.checkpoint()
+        assert [peer.node_id for peer in first.peers()] == [B, C]
+        for _again in range(2):
+            plugin.round_opened(round_info)
+            assert [peer.node_id for peer in first.peers()] == [B]
+        plugin.round_opened(attrs.evolve(round_info, roster=(A, B, C)))
+        assert [peer.node_id for peer in first.peers()] == [B, C]
+
+    play(scene, first, *others)

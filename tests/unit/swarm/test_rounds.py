@@ -1248,9 +1248,7 @@ def test_a_liar_that_says_enough_to_some_alone_strands_nobody(harness: ModuleTyp
     say(0, 1)
     net.run(seconds=3.0)
     assert not any(net.machine(index).has_enough for index in range(3))  # two of four do not decide
-    lie = net.forge(
-        3, "enough", encode_enough(1, GOAL), number=1, model=net.machine(0).head.digest
-    )
+    lie = net.forge(3, "enough", encode_enough(1, GOAL), number=1, model=net.machine(0).head.digest)
     net.inject(lie, [0, 1])
     # What nodes 0 and 1 say of it at once gets lost.
     net.rule = harness.drop(kind="stop", receiver=2)
