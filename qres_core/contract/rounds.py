@@ -66,6 +66,8 @@ class Outcome:
         reason: why there is no new model, else empty.
         code: id of the error that the members agreed on when it is void, for example
             ``QRES-E508``; else empty.
+        merged: whether the new model is what this node merged itself; false where it took the model
+            from others.
     """
 
     round_info: RoundInfo
@@ -74,3 +76,4 @@ class Outcome:
     members: tuple[NodeId, ...] = ()
     reason: str = ""
     code: str = ""
+    merged: bool = True

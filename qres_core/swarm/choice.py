@@ -175,7 +175,7 @@ class Choice(Instance):
         if not envelope.kind.startswith(self.prefix) or self.certificate is None:
             return envelope.kind == CERTIFICATE
         peer, pause = envelope.sender, self._context.swarm.vote_timeout / 2
-        if now >= self._told.get(peer, self._decided_at) + pause:
+        if self.engine.votes and now >= self._told.get(peer, self._decided_at) + pause:
             self._told[peer] = now
             told = self._speaker.make(CERTIFICATE, self.certificate.to_bytes(), now)
             self._speaker.send(peer, told)

@@ -71,7 +71,7 @@ class Consensus(Knowledge[Voter]):
         self.lock = self.valid = lock
         if valid is not None and (lock is None or valid.round > lock.round):
             self.valid = valid
-        for number, step, value in own:
+        for number, step, value in own if self.votes else ():
             self._own[number, step] = value
             self._tally(number, step).add(self.me, value)
 
@@ -211,7 +211,7 @@ class Consensus(Knowledge[Voter]):
     def _claim_late(self) -> bool:
         """Prevote the own value in the first round, though this node left it without a vote."""
         first = (1, Step.PREVOTE)
-        if self._claim is None or self.round == 1 or first in self._own:
+        if self._claim is None or self.round == 1 or first in self._own or not self.votes:
             return False
         self._own[first] = self._claim
         self._tally(*first).add(self.me, self._claim)
@@ -315,7 +315,7 @@ class Consensus(Knowledge[Voter]):
 
     def _vote(self, step: Step, value: Value | None) -> None:
         self.step = step
-        if self.me not in self.voters:  # a node that is no member follows, and says nothing
+        if not self.votes:
             return
         self._own[self.round, step] = value
         self._tally(self.round, step).add(self.me, value)

@@ -58,8 +58,10 @@ class Instance(ABC):
         self._journal, self._pool = journal, pool
         roster = self._context.head.roster
         self._head = self._context.head.digest
+        # Nobody's name is no voter's: the engine of a node that only follows says nothing.
+        me = self._context.node_id if self._context.votes else b""
         self.engine: Consensus[NodeId] = Consensus(
-            self._context.node_id, roster.members, roster.byzantine, proposer, claims=claims
+            me, roster.members, roster.byzantine, proposer, claims=claims
         )
         self._kinds = {
             self.prefix + "prevote": Step.PREVOTE,
@@ -245,7 +247,7 @@ class Instance(ABC):
     def _show(self, lock: Lock, now: float) -> None:
         """Tell all of a lock: a proposer that does not know it would be refused for ever."""
         payload = self._proposal(lock, self.quorum(Step.PREVOTE, lock.round, lock.value))
-        if payload is not None:
+        if payload is not None and self.engine.votes:
             kind = self.prefix + "lock"
             self._speaker.say(kind, payload, now, round_number=self.engine.round)
 

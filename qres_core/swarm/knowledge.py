@@ -90,6 +90,11 @@ class Knowledge(Generic[Voter]):
         return VoteSet(self.threshold) if found is None else found
 
     @property
+    def votes(self) -> bool:
+        """Whether this node is a voter. One that is none follows, and says nothing."""
+        return self.me in self.voters
+
+    @property
     def kept(self) -> frozenset[tuple[int, Step]]:
         """Rounds and steps of which votes are kept."""
         return frozenset(self._tallies)

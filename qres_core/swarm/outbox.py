@@ -6,7 +6,7 @@ import math
 
 from qres_core.contract.faults import KERNEL
 from qres_core.contract.types import NodeId
-from qres_core.contract.verdict import Blame
+from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import NUMBERS_PER_KEY, Envelope
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
@@ -72,6 +72,30 @@ class Speaker:
             payload,
         )
         return self.context.kernel.sign(envelope)
+
+    def may_say(self, kind: str, now: float) -> bool:
+        """Whether this node may say a kind of message at all.
+
+        Plugins may give members other rights, and what a node says without the right to is held
+        against whoever hands it on. What blames nobody is no such thing: a certificate that has
+        expired may be renewed, and the others may see it otherwise. Nothing is sent here, and no
+        number is used up.
+        """
+        context = self.context
+        probe = Envelope(
+            context.swarm.name,
+            kind,
+            0,
+            context.head.digest,
+            context.node_id,
+            self.next_sequence,
+            int(now * 1000),
+            b"",
+        )
+        verdict, _plugin = context.kernel.authenticate(
+            context.kernel.sign(probe), context.node_id, now
+        )
+        return verdict is ACCEPT or verdict.blame is Blame.NOBODY
 
     def send(self, to: NodeId, envelope: Envelope) -> None:
         """To one node."""

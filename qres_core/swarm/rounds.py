@@ -46,6 +46,7 @@ from qres_core.swarm.messages import (
     LINKS,
     MODEL,
     OUTCOME,
+    OUTCOME_PREVOTE,
     STOP,
     SYNC,
 )
@@ -210,6 +211,7 @@ class RoundMachine(MachineState):
         parts, head, resume = self._parts, self._context.head, self._resume
         self._resume, self._made = None, None
         self.kernel.enter(frozenset(head.roster.members), frozenset(head.bans))
+        self._context.votes = parts.speaker.may_say(OUTCOME_PREVOTE, now)
         last = self._catching_up.last
         previous = None if last is None else last.head
         self._choice = Choice(
@@ -332,7 +334,7 @@ class RoundMachine(MachineState):
         code, reason = ("", "") if void is None else (void.code, void.reason)
         if not here:
             reason = "caught up from a snapshot"
-        outcome = Outcome(info, status, after.model, members, reason, code)
+        outcome = Outcome(info, status, after.model, members, reason, code, made is not None)
         self._round.close(outcome, now)
         parts.collector.leave()
         self._context.head = after

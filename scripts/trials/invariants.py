@@ -13,8 +13,9 @@ import attrs
 Line = Mapping[str, Any]
 
 ONCE_A_ROUND: Final = ("contribution", "choice/prevote", "choice/precommit", "choice/proposal")
-"""What an honest node says one thing of in a round."""
-
+"""What an honest node says one thing of in a round, whose numbers increase over the whole run."""
+ONCE_AN_ATTEMPT: Final = ("outcome/proposal", "outcome/prevote", "outcome/precommit")
+"""What it says one thing of in an attempt at a height's outcome. Attempts count anew there."""
 
 TAIL: Final = 2**16
 """Bytes of the end of a file that are looked at first for the newest model."""
@@ -56,6 +57,7 @@ def check(testimony: Mapping[str, Sequence[Line]], hostile: Iterable[str] = ()) 
         found += _no_replay(node, lines)
         found += _ledger(node, lines, liars)
     found += _one_model(testimony)
+    found += _one_head(testimony)
     found += _one_word(testimony, liars)
     return found
 
@@ -123,12 +125,25 @@ def _one_model(testimony: Mapping[str, Sequence[Line]]) -> Iterator[Violation]:
             yield Violation("diverged", "", f"model {step}: {who}")
 
 
+def _one_head(testimony: Mapping[str, Sequence[Line]]) -> Iterator[Violation]:
+    """Honest nodes have one head at every height, whether it made a model or not."""
+    heads: dict[int, dict[str, str]] = {}
+    for node, lines in testimony.items():
+        for line in lines:
+            if line["kind"] == "head":
+                heads.setdefault(line["height"], {}).setdefault(line["digest"], node)
+    for height, digests in sorted(heads.items()):
+        if len(digests) > 1:
+            who = ", ".join(f"{node[:16]}: {digest[:16]}" for digest, node in digests.items())
+            yield Violation("forked", "", f"height {height}: {who}")
+
+
 def _one_word(
     testimony: Mapping[str, Sequence[Line]], liars: frozenset[str]
 ) -> Iterator[Violation]:
     """Honest nodes use a sequence number once, and say one thing of a kind in a round."""
     numbers: dict[tuple[str, int], str] = {}
-    words: dict[tuple[str, str, int], str] = {}
+    words: dict[tuple[str, str, str, int], str] = {}
     for lines in testimony.values():
         for line in lines:
             if line["kind"] != "took" or line["sender"] in liars:
@@ -137,9 +152,11 @@ def _one_word(
             if numbers.setdefault((sender, line["sequence"]), line["message"]) != line["message"]:
                 what = f"two messages have the number {line['sequence']}"
                 yield Violation("spent a number twice", sender, what)
-            if says not in ONCE_A_ROUND:
+            if says not in ONCE_A_ROUND + ONCE_AN_ATTEMPT:
                 continue
-            if words.setdefault((sender, says, line["round"]), line["payload"]) != line["payload"]:
+            head = line["head"] if says in ONCE_AN_ATTEMPT else ""
+            said = sender, says, head, line["round"]
+            if words.setdefault(said, line["payload"]) != line["payload"]:
                 what = f"two different {says}s in round {line['round']}"
                 yield Violation("said two things", sender, what)
 

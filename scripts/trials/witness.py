@@ -110,13 +110,15 @@ def install(write: Writer, patch: Patch = setattr) -> None:
                 message=_short(result.signing_digest),
                 says=result.kind,
                 round=result.round,
+                head=_short(result.head),
                 payload=_short(result.payload),
             )
         elif id(kernel) in names and isinstance(result, Rejection):
             write(names[id(kernel)], kind="refused", reason=result.reason)
 
     def started(machine: RoundMachine, _result: object, *_rest: object, **_more: object) -> None:
-        sequence = machine.next_sequence
+        sequence, head = machine.next_sequence, machine.head
+        write(machine.node_id, kind="head", height=head.height, digest=head.digest.hex())
         digest = machine.model_digest.hex()
         write(machine.node_id, kind="start", step=machine.step, digest=digest, sequence=sequence)
 
@@ -125,18 +127,21 @@ def install(write: Writer, patch: Patch = setattr) -> None:
     def opened(journal: SqliteJournal, _result: object, *_rest: object, **more: Any) -> None:
         owners[id(journal)] = more["node_id"]
 
-    def kept(
-        journal: SqliteJournal, _result: object, number: int, step: int, model: Any, _by: object
-    ) -> None:
-        digest = model_digest(model, step).hex()
-        write(owners[id(journal)], kind="model", step=step, round=number, digest=digest)
+    def kept(journal: SqliteJournal, _result: object, links: Any, model: Any) -> None:
+        node, last = owners[id(journal)], links[-1]
+        after = last.next
+        write(node, kind="head", height=after.height, digest=after.digest.hex())
+        if model is not None:
+            digest = model_digest(model, after.step).hex()
+            number = last.chosen.origin
+            write(node, kind="model", step=after.step, round=number, digest=digest)
 
     _after(Kernel, "setup", set_up, patch)
     _after(Kernel, "observe", observed, patch)
     _after(Kernel, "inbound", taken, patch)
     _after(RoundMachine, "__init__", started, patch)
     _after(SqliteJournal, "__init__", opened, patch)
-    _after(SqliteJournal, "record_model", kept, patch)
+    _after(SqliteJournal, "record_height", kept, patch)
 
 
 def install_replayer(unmask: Path) -> None:

@@ -21,9 +21,20 @@ def start(step: int, sequence: int) -> Line:
     return {"kind": "start", "step": step, "digest": f"d{step}", "sequence": sequence}
 
 
+def head(height: int, digest: str = "") -> Line:
+    return {"kind": "head", "height": height, "digest": digest or f"h{height}"}
+
+
 def took(sequence: int, sender: str = B, **more: Any) -> Line:
     line = {"kind": "took", "sender": sender, "sequence": sequence, "message": f"m{sequence}"}
-    return {**line, "says": "choice/prevote", "round": sequence, "payload": "p", **more}
+    return {
+        **line,
+        "says": "choice/prevote",
+        "round": sequence,
+        "head": "h0",
+        "payload": "p",
+        **more,
+    }
 
 
 def bans(*banned: str) -> Line:
@@ -31,12 +42,17 @@ def bans(*banned: str) -> Line:
 
 
 CALM = [
+    head(0),
     start(0, 0),
     took(1),
+    head(1),
     model(1),
     bans(),
     bans(LIAR),
     took(2),
+    took(3, says="outcome/prevote", round=1),
+    took(4, says="outcome/prevote", round=1, head="h1", payload="q"),
+    head(1),
     start(1, 1024),
     bans(LIAR),
     model(3, number=5),
@@ -64,6 +80,8 @@ def test_a_calm_run_violates_nothing() -> None:
         ([bans()], "lost a ban"),
         ([bans(LIAR, B)], "banned an honest node"),
         ([took(9), took(10, round=9, payload="q")], "said two things"),
+        ([took(9), took(10, round=9, head="h1", payload="q")], "said two things"),
+        ([took(9, says="outcome/prevote", round=1, payload="q")], "said two things"),
     ],
 )
 def test_every_violation_is_seen(lines: list[Line], kind: str) -> None:
@@ -72,6 +90,7 @@ def test_every_violation_is_seen(lines: list[Line], kind: str) -> None:
 
 def test_what_only_two_nodes_together_show_is_seen() -> None:
     assert kinds([model(1)], [model(1, "other")]) == ["diverged"]
+    assert kinds([head(1)], [head(1, "other")]) == ["forked"]
     assert kinds([took(1)], [took(1, message="other")]) == ["spent a number twice"]
     assert kinds([took(1)], [took(7, round=1, payload="q")]) == ["said two things"]
 

@@ -41,14 +41,19 @@ def noise_key(contributions: Sequence[Contribution], round_info: RoundInfo) -> b
         companion = contribution.companions.get(NAME)
         body = companion.body if companion is not None else b""
         seeds.append([contribution.sender, contribution.digest, hashlib.sha256(body).digest()])
-    place = [round_info.swarm, round_info.number, round_info.model_digest]
+    place = _place(round_info)
     return hashlib.sha256(_KEY + canonical.dumps([place, seeds])).digest()
 
 
 def release_name(round_info: RoundInfo) -> bytes:
     """Names the one release that a round can end with, the same before and after the vote."""
-    place = [round_info.swarm, round_info.number, round_info.model_digest]
+    place = _place(round_info)
     return hashlib.sha256(_RELEASE + canonical.dumps(place)).digest()
+
+
+def _place(round_info: RoundInfo) -> list[object]:
+    """The swarm, the round, and the head that it belongs to; the model where there is no head."""
+    return [round_info.swarm, round_info.number, round_info.head or round_info.model_digest]
 
 
 def clip_rows(updates: Updates, bound: int) -> Updates:

@@ -265,7 +265,8 @@ class Dp:
     def round_closed(self, outcome: Outcome) -> None:
         """Take over the clipping bound that the round's votes made, and the noise of the model.
 
-        An aborted round changes nothing. Raises QRES-E602.
+        A round without a new model changes nothing, whether it was aborted or is void: what was
+        charged for it stays charged, since its contributions were seen. Raises QRES-E602.
         """
         if outcome.status is RoundStatus.CLOSED:
             self._release.closed()

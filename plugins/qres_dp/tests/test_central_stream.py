@@ -57,7 +57,11 @@ def send(nodes: list[Any]) -> list[Update]:
 
 
 def merge(
-    nodes: list[Any], sent: list[Update], arrive: Arrive, mean: Mean, *, closes: bool = True
+    nodes: list[Any],
+    sent: list[Update],
+    arrive: Arrive,
+    mean: Mean,
+    status: RoundStatus = RoundStatus.CLOSED,
 ) -> Vector:
     """All nodes merge what was sent, and open the next round; what the model moves by."""
     arrival = arrive(sent)
@@ -66,9 +70,8 @@ def merge(
         revealed = node.plugin.reveal(*arrival, node.info)
         move = node.plugin.wrap_aggregate(mean, revealed, node.info)
         moves[move.tobytes()] = move
-        status = RoundStatus.CLOSED if closes else RoundStatus.ABORTED
         node.plugin.round_closed(Outcome(node.info, status, bytes(32)))
-        node.next_round(step=node.info.step + closes)
+        node.next_round(step=node.info.step + (status is RoundStatus.CLOSED))
     assert len(moves) == 1
     return next(iter(moves.values()))
 
@@ -118,13 +121,14 @@ def test_nodes_take_turns_with_their_data(
         assert 1 <= len(places) <= 2
 
 
-def test_an_aborted_attempt_costs_nothing_more_and_leaves_no_noise(
-    make_node: Callable[..., Any], arrive: Arrive, mean: Mean
+@pytest.mark.parametrize("status", [RoundStatus.ABORTED, RoundStatus.VOID])
+def test_an_attempt_without_a_model_stays_charged_costs_no_more_and_leaves_no_noise(
+    make_node: Callable[..., Any], arrive: Arrive, mean: Mean, status: RoundStatus
 ) -> None:
     nodes = swarm(make_node)
     merge(nodes, send(nodes), arrive, mean)
     before = nodes[0].plugin.status()["epsilon"]
-    merge(nodes, send(nodes), arrive, mean, closes=False)
+    merge(nodes, send(nodes), arrive, mean, status)
     attempted = nodes[0].plugin.status()["epsilon"]
     assert attempted > before
     merge(nodes, send(nodes), arrive, mean)

@@ -57,7 +57,7 @@ def play(
     for node in nodes:
         revealed = node.plugin.reveal(*arrival, node.info)
         models.add(node.plugin.wrap_aggregate(mean, revealed, node.info).tobytes())
-        status = RoundStatus.CLOSED if closes else RoundStatus.ABORTED
+        status = RoundStatus.CLOSED if closes else RoundStatus.VOID
         node.plugin.round_closed(Outcome(node.info, status, bytes(32)))
         node.next_round(step=node.info.step + closes)
     assert len(models) == 1

@@ -48,7 +48,11 @@ ROLE_OF_KIND: Final[Mapping[str, str]] = MappingProxyType(
         "roster/change": AGGREGATE,
     }
 )
-"""The role that a message kind asks for. Other kinds are open to every role."""
+"""The role that a message kind asks for.
+
+Other kinds are open to every role: they ask for something, or what they give is checked by itself,
+as links and models are. A node with the one role alone counts among the members, and follows.
+"""
 
 MAX_CERTIFICATE: Final = 2048
 """Most bytes of a certificate; one of the profile has about 700."""

@@ -32,7 +32,10 @@ VOTING = ("proposal", "prevote", "precommit", "lock")
 KINDS = (
     "certificate",
     *(f"{instance}/{kind}" for instance in ("choice", "outcome") for kind in VOTING),
+    "roster/change",
 )
+OPEN = ("fetch", "fetched", "sync", "links", "fetch-model", "model", "dialogue/secagg/1")
+"""Kinds that carry their own proof, or ask for something."""
 
 
 def refused(verdict: Verdict, reason: str, blame: Blame = Blame.LINK) -> None:
@@ -250,7 +253,7 @@ def test_an_expired_crl_refuses_everybody(swarm: Any) -> None:
     refused(revoked, "certificate-revoked", Blame.NOBODY)
 
 
-@pytest.mark.parametrize("kind", ["contribution", *KINDS, "fetch", "sync", "dialogue/secagg/1"])
+@pytest.mark.parametrize("kind", ["contribution", *KINDS, *OPEN])
 def test_roles(swarm: Any, kind: str) -> None:
     trainer = swarm.issue(swarm.b, ["train"]).certificate
     voter = swarm.issue(swarm.c, ["aggregate"]).certificate

@@ -182,12 +182,29 @@ def test_a_node_that_expires_is_dropped_without_any_file_changing(swarm: Any) ->
     assert any("pki:certificate-expired" in record.rejected for record in result.rounds)
 
 
-def test_a_node_that_may_only_train_does_not_vote(swarm: Any) -> None:
+def test_a_node_that_may_only_train_follows_and_says_nothing_that_it_may_not(swarm: Any) -> None:
+    """Its votes would be refused, and held against whoever hands them on."""
     for key in KEYS:
         swarm.issue(key, ["train"] if key == VICTIM else ["train", "aggregate"])
     result = play(**swarm.options())
+    assert len(result.closed) == 8
     assert all(members(record.number) == set(KEYS) for record in result.closed)
-    assert any("pki:role-missing" in record.rejected for record in result.rounds)
+    assert not any("pki:role-missing" in record.rejected for record in result.rounds)
+    assert len(set(result.model_digests)) == 1, "it holds the model that the others decided"
+
+
+@pytest.mark.parametrize("role", ["train", "aggregate"])
+def test_control_a_vote_of_a_node_that_may_only_train_is_refused(swarm: Any, role: str) -> None:
+    for key in KEYS:
+        swarm.issue(key, [role] if key == VICTIM else ["train", "aggregate"])
+    here, victim = kernel_of(0, **swarm.options()), kernel_of(3, **swarm.options())
+    vote = victim.sign(make_envelope(sender=VICTIM, kind="outcome/precommit", swarm="testing"))
+    now = float(START + 1)
+    for kernel in (here, victim):
+        live, _plugin = kernel.authenticate(vote, VICTIM, now)
+        assert live.reason == ("" if role == "aggregate" else "role-missing")
+    here.teardown()
+    victim.teardown()
 
 
 def kernel_of(node: int, **pki: Any) -> Kernel:

@@ -300,7 +300,7 @@ class Reputation:
     def round_closed(self, outcome: Outcome) -> None:
         """Settle a round that made a model: rewards, outliers, decay. One write, O(n).
 
-        An aborted round changes nothing. Raises QRES-E602.
+        A round without a model changes nothing: it is nobody's merit. Raises QRES-E602.
         """
         if outcome.status is RoundStatus.CLOSED:
             self._ledger.change(self._settle, ended=self._number)

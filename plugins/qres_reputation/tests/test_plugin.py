@@ -211,12 +211,15 @@ def test_only_a_merged_contribution_is_rewarded_and_once(node: NodeMaker) -> Non
     assert item.score(good) == 510_000
 
 
-def test_an_aborted_round_rewards_nobody_and_nothing_fades(node: NodeMaker) -> None:
+@pytest.mark.parametrize("status", [RoundStatus.ABORTED, RoundStatus.VOID])
+def test_a_round_without_a_model_rewards_nobody_and_nothing_fades(
+    node: NodeMaker, status: RoundStatus
+) -> None:
     item = node()
     item.open()
     item.against(item.roster[1])
     item.contributed(item.roster[2])
-    item.close(RoundStatus.ABORTED)
+    item.close(status)
     item.play()
     assert item.score(item.roster[2]) == 500_000
     # 0.4, and one closed round's decay of a thousandth of the way back.

@@ -205,8 +205,8 @@ class CentredClipping:
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
         """Note which model came of what the rule returned. Raises QRES-E602."""
-        # A model from a snapshot has no members: it is not made of what this node returned.
-        if self.history and outcome.status is RoundStatus.CLOSED and outcome.members:
+        # A model that others made is not made of what this node returned, if it returned anything.
+        if self.history and outcome.status is RoundStatus.CLOSED and outcome.merged:
             self._kept.became(outcome.round_info.model_digest, outcome.model_digest)
 
     @hookimpl

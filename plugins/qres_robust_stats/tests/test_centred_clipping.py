@@ -270,9 +270,9 @@ def round_of(step: int, *, model: bytes | None = None, dimension: int = 1) -> Ro
     return attrs.evolve(info, step=step)
 
 
-def closed(info: RoundInfo, child: bytes, *, members: int = 3) -> Outcome:
-    senders = tuple(bytes([i]) * 32 for i in range(members))
-    return Outcome(info, RoundStatus.CLOSED, child, senders)
+def closed(info: RoundInfo, child: bytes, *, merged: bool = True) -> Outcome:
+    senders = tuple(bytes([i]) * 32 for i in range(3))
+    return Outcome(info, RoundStatus.CLOSED, child, senders, merged=merged)
 
 
 def play(rule: CentredClipping, step: int, rows: list[list[int]]) -> int:
@@ -299,12 +299,13 @@ def test_the_first_round_starts_from_zero_on_every_node() -> None:
     assert rule.aggregate(make_updates(ROWS), round_of(0)).tolist() == [60]
 
 
-def test_a_round_that_aborts_changes_nothing() -> None:
+@pytest.mark.parametrize("status", [RoundStatus.ABORTED, RoundStatus.VOID])
+def test_a_round_without_a_new_model_changes_nothing(status: RoundStatus) -> None:
     rule = CentredClipping(f=1, radius=60 / 2**16)
     play(rule, 0, ROWS)
     info = round_of(1)
     rule.aggregate(make_updates([[-900], [-900], [-900]]), info)
-    rule.round_closed(Outcome(info, RoundStatus.ABORTED, DIGESTS[1], reason="no agreement"))
+    rule.round_closed(Outcome(info, status, DIGESTS[1], reason="no agreement"))
     assert play(rule, 1, ROWS) == 110
 
 
@@ -326,12 +327,12 @@ def test_a_model_from_elsewhere_is_refused() -> None:
         fresh.aggregate(make_updates(ROWS), round_of(1))
 
 
-def test_a_snapshot_is_not_taken_for_what_the_rule_returned() -> None:
+def test_a_model_of_others_is_not_taken_for_what_the_rule_returned() -> None:
     rule = CentredClipping(f=1, radius=60 / 2**16)
     info = round_of(0)
     # The node merged a set to judge it, and the others agreed on another.
     rule.aggregate(make_updates(ROWS), info)
-    rule.round_closed(closed(info, DIGESTS[1], members=0))
+    rule.round_closed(closed(info, DIGESTS[1], merged=False))
     with pytest.raises(ValueRefusedError, match="QRES-E507"):
         rule.aggregate(make_updates(ROWS), round_of(1))
 

@@ -25,6 +25,7 @@ from typing import Final
 from qres_core import Accusation, Contribution, DialogueMessage, NodeId, RoundInfo, Send
 from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.messages import SID_BYTES
+from qres_secagg.session import Session
 
 MAX_KEPT: Final = 4
 """Earlier sessions that are kept. A lock is proposed by the next leader who knows of it."""
@@ -51,12 +52,11 @@ class Attempts:
     ) -> None:
         self.own = own
         now = own.session
-        # With other members it is another height: no set of an earlier one is decided in it.
+        # At another head it is another height: no set of an earlier one is decided in it.
         self._earlier: dict[bytes, SecaggDialogue] = {
             item.session.sid: item
             for item in kept
-            if (item.session.model_digest, item.session.roster) == (now.model_digest, now.roster)
-            and item.session.round < now.round
+            if _place(item.session) == _place(now) and item.session.round < now.round
         }
         self._watch = watch
         self._decided: SecaggDialogue | None = None
@@ -104,8 +104,8 @@ class Attempts:
         """The session in which the contributions of a round were masked, if it is here."""
         for item in (self.own, *self._earlier.values()):
             session = item.session
-            made_in = (round_info.number, round_info.model_digest)
-            if (session.round, session.model_digest) == made_in:
+            made_in = (round_info.number, round_info.model_digest, round_info.head)
+            if (session.round, session.model_digest, session.head) == made_in:
                 return item
         return None
 
@@ -119,3 +119,8 @@ class Attempts:
         for item in found:
             item.leave()
         return tuple(found[-MAX_KEPT:])
+
+
+def _place(session: Session) -> tuple[bytes, tuple[NodeId, ...], bytes]:
+    """Which height a session is of."""
+    return session.model_digest, session.roster, session.head

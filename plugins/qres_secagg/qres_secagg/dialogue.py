@@ -156,7 +156,8 @@ class SecaggDialogue:
         del members  # the contributions say whose they are
         self._agreed, self._stated = contributions, False
         made_in, here = round_info.number, self.session.round
-        if (made_in, round_info.model_digest) != (here, self.session.model_digest):
+        place = round_info.model_digest, round_info.head
+        if made_in != here or place != (self.session.model_digest, self.session.head):
             self.retire(f"a set of round {made_in}, not of {here}")
             return []
         if self._client.phase not in (Phase.LISTED, Phase.MASKED):

@@ -289,9 +289,9 @@ class Secagg:
         finest = self._finest(len(round_info.roster))
 
         def session(number: int) -> SecaggDialogue:
-            model, roster = round_info.model_digest, round_info.roster
+            info = round_info
             return SecaggDialogue(
-                Session(round_info.swarm, number, model, roster, parameters),
+                Session(info.swarm, number, info.model_digest, info.roster, parameters, info.head),
                 node.node_id,
                 store.of_round(number),
                 level=min(self._level, finest),
@@ -319,8 +319,9 @@ class Secagg:
     def round_closed(self, outcome: Outcome) -> None:
         """Choose the size of the next round's groups; forget secrets that are of no more use.
 
-        Where the model stays, a set of this round may be decided in a later one: its session is
-        kept.
+        Where the height goes on, a set of this round may be decided in a later one: its session is
+        kept. Where it is over no set of it is, with a new model or without: what was opened was
+        opened, and the update is not masked for this model again.
         """
         left = self._attempts.leave() if self._attempts is not None else self._kept
         self._kept = left if outcome.status is RoundStatus.ABORTED else ()

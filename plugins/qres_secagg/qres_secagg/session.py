@@ -44,8 +44,8 @@ class Session:
     """One secure aggregation.
 
     Keys, shares and survivor statements are bound to :attr:`sid`. Nodes that were shown another
-    model, roster or parameter are in another session, and nothing of it fits into this one: no
-    mask of theirs cancels and no share of theirs opens (against Pasquini et al., "Eluding Secure
+    model, roster, head or parameter are in another session, and nothing of it fits into this one:
+    no mask of theirs cancels and no share of theirs opens (against Pasquini et al., "Eluding Secure
     Aggregation in Federated Learning via Model Inconsistency", CCS 2022).
 
     Raises:
@@ -58,6 +58,8 @@ class Session:
     # all nodes, ascending, each once. A node's *rank* is its place in it.
     roster: tuple[NodeId, ...]
     parameters: Parameters  # the numbers
+    # 32 bytes, the head of the swarm's history that the round belongs to; empty where there is none
+    head: bytes = b""
 
     def __attrs_post_init__(self) -> None:
         ascending = all(a < b for a, b in pairwise(self.roster))
@@ -66,6 +68,7 @@ class Session:
             or not 3 <= len(self.roster) <= MAX_NODES
             or any(len(node) != NODE_ID_BYTES for node in self.roster)
             or len(self.model_digest) != DIGEST_BYTES
+            or len(self.head) not in {0, DIGEST_BYTES}
             or not 0 <= self.round <= MAX_ROUND
         ):
             raise ConfigError.of("QRES-E105", "secagg.session", "roster, model or round not valid")
@@ -76,6 +79,7 @@ class Session:
     @cached_property
     def sid(self) -> bytes:
         """The session id, SHA-256, 32 bytes."""
+        head = (self.head,) if self.head else ()
         return hashlib.sha256(
             joined(
                 DOMAIN,
@@ -85,6 +89,7 @@ class Session:
                 self.model_digest,
                 roster_root(self.roster),
                 _parameter_bytes(self.parameters),
+                *head,
             )
         ).digest()
 

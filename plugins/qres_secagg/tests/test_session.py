@@ -94,6 +94,8 @@ def changed(session: Session) -> dict[str, Session]:
     found["round"] = attrs.evolve(session, round=8)
     found["model"] = attrs.evolve(session, model_digest=b"n" * 32)
     found["roster"] = attrs.evolve(session, roster=(bytes(32), *session.roster))
+    found["head"] = attrs.evolve(session, head=b"h" * 32)
+    found["other head"] = attrs.evolve(session, head=bytes(32))
     return found
 
 
@@ -111,6 +113,7 @@ def test_everything_enters_the_id(make_session: Make) -> None:
         {"roster": (b"a" * 32, b"b" * 32)},
         {"roster": (b"a", b"b", b"c")},
         {"model_digest": b"m"},
+        {"head": b"h"},
         {"round": -1},
         {"round": 2**63},
         {"roster": tuple(bytes([i]) * 32 for i in range(7))},

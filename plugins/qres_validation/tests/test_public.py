@@ -108,4 +108,4 @@ def test_a_swarm_keeps_the_model_it_has_when_the_merged_one_is_worse(
     assert accuracy is not None
     assert (accuracy > 0.6) is guarded
     if guarded:
-        assert any("worse on the public examples" in item.reason for item in result.rounds)
+        assert any("QRES-E507" in item.reason for item in result.rounds)

@@ -223,7 +223,7 @@ class Context:
     swarm: str  # the swarm's name
     node: NodeId  # the prover's identity, 32 bytes
     round: int  # round number
-    model: bytes  # digest of the round's model, 32 bytes
+    model: bytes  # digest of the head, or of the model where there is none; 32 bytes
     roster: bytes  # root of the roster, 32 bytes
 
     @classmethod
@@ -232,6 +232,5 @@ class Context:
         root = hashlib.sha256(b"qres-zk/roster/v1\0" + len(round_info.roster).to_bytes(4, "little"))
         for member in round_info.roster:
             root.update(member)
-        return cls(
-            round_info.swarm, node, round_info.number, round_info.model_digest, root.digest()
-        )
+        place = round_info.head or round_info.model_digest
+        return cls(round_info.swarm, node, round_info.number, place, root.digest())

@@ -53,6 +53,7 @@ from qres_core.swarm.mean import Mean, weighted_mean
 from qres_core.swarm.memory import Memory
 from qres_core.swarm.messages import (
     CandidateSet,
+    Certificate,
     ContributionBody,
     Proposal,
     contribution_digest,
@@ -143,10 +144,8 @@ class Witness:
 
 
 @attrs.define
-class FlippedMean:
+class FlippedMean(Mean):
     """The mean with the lowest bit of the first coordinate flipped: a broken machine."""
-
-    claims = Claims(tolerates=None)
 
     @hookimpl
     def aggregate(self, updates: Updates) -> Vector:
@@ -282,7 +281,6 @@ INSTALLED = {
         "fresh": Fresh,
         "witness": Witness,
         "mean": Mean,
-        "flipped": FlippedMean,
         "checksum": Checksum,
         "bulk": Bulk,
         "talk": Talk,
@@ -309,6 +307,7 @@ class Notebook:
     ballots: dict[tuple[int, str], bytes] = attrs.field(factory=dict)
     models: dict[int, bytes] = attrs.field(factory=dict)
     heads: dict[int, bytes] = attrs.field(factory=dict)
+    sets: dict[int, bytes] = attrs.field(factory=dict)
     next_sequence: int = 0
     initial: Vector | None = None
 
@@ -350,6 +349,10 @@ class Notebook:
 
     def record_chosen(self, chosen: JournalEntry) -> None:
         self.chosen = chosen
+        assert self.head is not None
+        certificate = Certificate.from_bytes(chosen.head, len(self.head.roster))
+        name = certificate.candidate.digest(self.head.digest)
+        assert self.sets.setdefault(self.head.height, name) == name
 
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         self.head = head = links[-1].next
@@ -453,7 +456,7 @@ class Net:
         rule: what the network does to messages.
         train: updates by node and round; ``None`` sits out.
         plugins: further plugin tables, by name.
-        rules: aggregation by node, where it is not the mean.
+        broken: indices of nodes that compute the mean wrong.
         options: further keys of ``[swarm]``.
         validate: held-out loss of a model by node, for plugins that judge.
     """
@@ -468,7 +471,7 @@ class Net:
         rule: Rule | None = None,
         train: Training = distinct_update,
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
-        rules: Mapping[int, str] | None = None,
+        broken: Sequence[int] = (),
         options: Mapping[str, Any] | None = None,
         validate: Callable[[int, Vector], float] | None = None,
     ) -> None:
@@ -476,7 +479,7 @@ class Net:
         self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
         self.rule, self.train, self.validate = rule, train, validate
         self.f = byzantine
-        self.plugins, self.rules = dict(plugins or {}), dict(rules or {})
+        self.plugins, self.broken = dict(plugins or {}), tuple(broken)
         self.raw_swarm: dict[str, Any] = {
             "name": NAME,
             "nodes": nodes,
@@ -506,11 +509,13 @@ class Net:
             "fresh": {},
             "witness": {},
             **self.plugins,
+            "mean": {"unprotected": True},
         }
-        rule = self.rules.get(node.index, "mean")
-        tables[rule] = {"unprotected": True} if rule == "mean" else {}
+        # The same name and options: the settings that nodes share do not show it.
+        flipped = {"mean": Installed.local("mean", FlippedMean)}
+        installed = INSTALLED | flipped if node.index in self.broken else INSTALLED
         config = parse({"swarm": self.raw_swarm, "plugins": tables}, source="test")
-        kernel = Kernel.from_config(config, installed=INSTALLED)
+        kernel = Kernel.from_config(config, installed=installed)
         judge = None if self.validate is None else Judge(self.validate, node.index)
         info = NodeInfo(node.node_id, NAME, self.ids, byzantine=self.f, validates=judge is not None)
         kernel.setup(info)
@@ -538,12 +543,28 @@ class Net:
         return {self.machine(i).model_digest for i in chosen if self.nodes[i].machine is not None}
 
     def forks(self, honest: Sequence[int] | None = None) -> dict[int, set[bytes]]:
-        """Steps at which honest nodes made different models, with the models; empty is good."""
+        """Steps at which honest nodes made different models, with the models; empty is good.
+
+        Nor may they have decided different sets, or gone to different heads: that is asserted.
+        """
+        assert not self._different([node.notebook.sets for node in self._of(honest)])
+        assert not self._different([node.notebook.heads for node in self._of(honest)])
+        return self._different([node.notebook.models for node in self._of(honest)])
+
+    def splits(self, honest: Sequence[int] | None = None) -> dict[int, set[bytes]]:
+        """Heights at which honest nodes decided different sets, with the sets."""
+        return self._different([node.notebook.sets for node in self._of(honest)])
+
+    def _of(self, indices: Sequence[int] | None) -> list[Node]:
+        return self.nodes if indices is None else [self.nodes[index] for index in indices]
+
+    @staticmethod
+    def _different(records: Sequence[Mapping[int, bytes]]) -> dict[int, set[bytes]]:
         made: dict[int, set[bytes]] = {}
-        for index in range(len(self.nodes)) if honest is None else honest:
-            for step, digest in self.nodes[index].notebook.models.items():
-                made.setdefault(step, set()).add(digest)
-        return {step: digests for step, digests in made.items() if len(digests) > 1}
+        for record in records:
+            for number, digest in record.items():
+                made.setdefault(number, set()).add(digest)
+        return {number: digests for number, digests in made.items() if len(digests) > 1}
 
     # ── what a liar can do: it signs with its own key only ────────────────────────────────────
 

@@ -70,6 +70,7 @@ class PluginSwarm:
     now: float = attrs.field(init=False, default=1000.0)
     away: set[bytes] = attrs.field(init=False, factory=set)
     members: tuple[bytes, ...] = attrs.field(init=False, default=())  # empty: ``n`` nodes
+    head: bytes = attrs.field(init=False, default=bytes(32))
     accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
     plugins: dict[bytes, Secagg] = attrs.field(init=False, factory=dict)
     dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
@@ -174,6 +175,7 @@ class PluginSwarm:
             make_round_info(self.dimension, nodes=self.n, number=self.number),
             byzantine=self.byzantine,
             roster=self.roster,
+            head=self.head,
         )
         self.rounds, self.dialogues, self.sent, self.origin = {}, {}, {}, {}
         for node in self.others():
@@ -210,7 +212,7 @@ class PluginSwarm:
     def abort(self) -> Earlier:
         """The round ends without a decision; what was sent in it may be decided on later."""
         made = Earlier(self.info, dict(self.sent))
-        self.close("QRES-E604")
+        self._close(RoundStatus.ABORTED)
         return made
 
     def decide_earlier(self, made: Earlier, members: Collection[bytes] | None = None) -> None:
@@ -262,7 +264,10 @@ class PluginSwarm:
         return self.plugins[node].reveal(masked, contributions, info)
 
     def close(self, code: str = "") -> None:
-        status = RoundStatus.ABORTED if code else RoundStatus.CLOSED
+        """The height ends: with a new model, or without one for the reason of that code."""
+        self._close(RoundStatus.VOID if code else RoundStatus.CLOSED, code)
+
+    def _close(self, status: RoundStatus, code: str = "") -> None:
         for plugin in self.plugins.values():
             plugin.round_closed(Outcome(self.info, status, bytes(32), code=code))
 

@@ -14,13 +14,13 @@ from qres_secagg.dialogue import SecaggDialogue
 from qres_secagg.messages import SID_BYTES, Kind, decode_unmask
 from secagg_swarm import Earlier, PluginSwarm, plain_sum, recorded
 
-from qres_core import Envelope, NodeInfo, QresError, Send, Update
+from qres_core import NodeInfo, QresError, Send, Update
 from qres_core.kernel.config import parse
-from qres_core.lab import network, simulator
+from qres_core.lab import simulator
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
-from qres_core.swarm.messages import PRECOMMIT
+from qres_core.swarm.consensus import Consensus, Step
 
 
 def sessions(messages: list[tuple[bytes, bytes]]) -> set[bytes]:
@@ -228,17 +228,52 @@ def test_what_was_opened_in_a_kept_session_is_not_masked_again() -> None:
         swarm.contribute(updates)
 
 
+@pytest.mark.parametrize("head", [bytes(32), b"h" * 32])
+def test_after_a_void_height_nothing_of_it_is_opened_or_masked_again(head: bytes) -> None:
+    """Its sums were opened, and the model stays: another set of it would show who differs."""
+    swarm = PluginSwarm(6).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    made = Earlier(swarm.info, dict(swarm.sent))
+    swarm.decide()
+    assert swarm.finished() == list(swarm.roster)
+    swarm.close("QRES-E507")
+    assert not any(plugin._kept for plugin in swarm.plugins.values())
+    swarm.head = head
+    swarm.open()
+    with pytest.raises(QresError, match="another sum may hold this update"):
+        swarm.contribute(updates)
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(made, swarm.roster[1:])
+    swarm.pass_time(10)
+    assert not swarm.finished()
+    assert not shares
+
+
+def test_a_session_of_another_head_is_another_session() -> None:
+    swarm, made, _updates = two_rounds()
+    node = swarm.roster[0]
+    moved = attrs.evolve(made.info, head=b"h" * 32)
+    assert swarm.rounds[node].of(made.info) is not None
+    assert swarm.rounds[node].of(moved) is None
+    assert not swarm.plugins[node].round_opened(attrs.evolve(swarm.info, head=moved.head))._earlier
+
+
 # ── with the kernel's agreement ───────────────────────────────────────────────────────────────
 
 
 def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> SimulationResult:
-    """Five nodes; no precommit of the first round arrives: its set stays locked, not decided."""
-    carry = network.SimulatedNetwork.carry
+    """Five nodes; what decides the first round stays unseen: its set is locked, not decided."""
+    decide = Consensus._decide
 
-    def deaf(self: Any, sender: Any, receiver: Any, frame: bytes, **more: Any) -> None:
-        envelope = Envelope.from_bytes(frame, max_bytes=2**24)
-        if envelope.kind != PRECOMMIT or envelope.round > 1:
-            carry(self, sender, receiver, frame, **more)
+    def unseeing(self: Any) -> bool:
+        first = (1, Step.PRECOMMIT)
+        unseen = None if self.claims else self._tallies.pop(first, None)
+        try:
+            return decide(self)
+        finally:
+            if unseen is not None:
+                self._tallies[first] = unseen
 
     swarm = {"name": "c", "nodes": 5, "byzantine": 1, "quorum": 5, "deadline": 4.0}
     trust = {"memory": {}, "ed25519": {}, "replay": {}}
@@ -246,7 +281,7 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
     config = parse({"swarm": swarm, "plugins": tables}, source="test")
     task = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
     with monkeypatch.context() as patch:
-        patch.setattr(network.SimulatedNetwork, "carry", deaf)
+        patch.setattr(Consensus, "_decide", unseeing)
         return simulator.simulate(config, Scenario(rounds=2, seed=3), task=task)
 
 
