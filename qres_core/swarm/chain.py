@@ -105,9 +105,13 @@ class Head:
         return tuple(heard if len(heard) > few else free if len(free) > few else members)
 
     def proposer(self, number: int, *, coordinator: bool = False) -> NodeId:
-        """Who may propose in a round; the same member in every round with a ``coordinator``."""
+        """Who may propose in a round; with a ``coordinator`` the first member that is not banned.
+
+        A coordinator may have nothing to train on, so it stays although no set has it.
+        """
         if coordinator:
-            return self.roster.members[0]
+            members = self.roster.members
+            return next((member for member in members if member not in self.bans), members[0])
         return self.proposers[number % len(self.proposers)]
 
     def after(self, chosen: CandidateSet, result: Result) -> Head:

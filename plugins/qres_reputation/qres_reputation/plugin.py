@@ -41,15 +41,13 @@ from qres_reputation.store import Settings
 DISPUTABLE: Final = (
     Fault.REPLAYED,
     Fault.STANDING_BENT,
-    Fault.UNPROVEN_CERTIFICATE,
-    Fault.UNPROVEN_LOCK,
-    Fault.UNPROVEN_LINK,
 )
 """Faults that are laid on a node and are no proof of a lie.
 
-A network, or a node that helps out with another's contribution, may deliver a message twice. The
-rest depend on what the observer itself believes: the scores it keeps, whose certificate it holds
-for revoked. Two honest nodes can differ in all of that, and would ban each other over it.
+A network, or a node that helps out with another's contribution, may deliver a message twice. A bent
+standing depends on the scores that the observer keeps. Two honest nodes can differ in that, and
+would ban each other over it. Quoted votes are judged by their signatures and by the members of
+their own height, so a node that quotes votes that prove nothing answers for it.
 """
 
 BANNED: Final = Standing(0, banned=True)
