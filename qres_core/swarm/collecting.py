@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from qres_core.contract import canonical
 from qres_core.contract.faults import Fault
@@ -24,9 +22,7 @@ from qres_core.swarm.messages import (
     decode_fetched,
 )
 from qres_core.swarm.outbox import Speaker
-
-MAX_ANSWERS: Final = 4
-"""Times in a round a peer is sent the same contribution."""
+from qres_core.swarm.timeouts import Answers
 
 
 class Collector:
@@ -42,13 +38,13 @@ class Collector:
             if swarm.proof_checks == "committee"
             else Checks(speaker, self._add)
         )
-        self._answered: Counter[tuple[NodeId, bytes]] = Counter()
+        self._answers = Answers(swarm.vote_timeout / 2)
 
     # ── round and model ───────────────────────────────────────────────────────────────────────
 
     def open_round(self, named: Iterable[bytes]) -> None:
         """A round begins at the same head: forget all but the contributions named by digest."""
-        self._answered = Counter()
+        self._answers = Answers(self._context.swarm.vote_timeout / 2)
         wanted = set(named)
         self.checks.open_round(wanted)
         self.gathering.keep_only(wanted)
@@ -169,9 +165,9 @@ class Collector:
             self._speaker.send(holder, asked)
 
     def answer(self, envelope: Envelope, now: float) -> None:
-        """Send a peer the contributions it asks for, each a few times a round.
+        """Send a peer the contributions it asks for, each again after a pause.
 
-        Answers may be lost, and must not multiply without end. Raises WireError: QRES-E401 to
+        Raises WireError: QRES-E401 to
         QRES-E404.
         """
         if envelope.head != self._context.head.digest:
@@ -180,9 +176,7 @@ class Collector:
         waiting: Mapping[bytes, Held] = self.checks.lend(asked_for)
         for digest in asked_for:
             held = self.gathering.get(digest) or waiting.get(digest)
-            asked = self._answered[envelope.sender, digest]
-            if held is not None and asked < MAX_ANSWERS:
-                self._answered[envelope.sender, digest] = asked + 1
+            if held is not None and self._answers.due((envelope.sender, digest), now):
                 # Quoted, not sent on as it came: a replay check refuses what was delivered before.
                 quoted = held.envelope.to_bytes()
                 answer = self._speaker.make(FETCHED, quoted, now)

@@ -16,7 +16,9 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.beginning import begin
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.choice import Choice
+from qres_core.swarm.effects import Agreed, Vouched
 from qres_core.swarm.journal import Journal
+from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.results import Merged
@@ -178,3 +180,10 @@ class MachineState:
         votes = outcome.quorum(Step.PRECOMMIT, number, decision.digest)
         head, chosen = self._context.head, certificate.candidate
         return (Link(head, chosen, decision.result, number, votes),)
+
+    def _tell(self, number: int) -> None:
+        """Report a new model, which a quorum decided."""
+        swarm = self.swarm
+        self._parts.outlet.put(Agreed(number, self.model_digest))
+        model = SwarmModel(swarm.name, self.step, swarm.scale, self.model, self._proof)
+        self._parts.outlet.put(Vouched(model))

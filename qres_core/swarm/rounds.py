@@ -35,7 +35,7 @@ from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.chain import Link
 from qres_core.swarm.choice import Choice
-from qres_core.swarm.effects import Agreed, Effect, Refused, Removed, RoundEnded, Vouched
+from qres_core.swarm.effects import Effect, Refused, Removed, RoundEnded
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.machine_state import MachineState, MadeModel
 from qres_core.swarm.messages import (
@@ -50,7 +50,6 @@ from qres_core.swarm.messages import (
     STOP,
     SYNC,
 )
-from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.results import UNFINISHED, Merged, Void
@@ -357,13 +356,6 @@ class RoundMachine(MachineState):
             self.stop()
         if not self._is_over:
             self._open_height(self.number + 1, now, wait=self.swarm.interval)
-
-    def _tell(self, number: int) -> None:
-        """Report a new model, which a quorum decided."""
-        swarm = self.swarm
-        self._parts.outlet.put(Agreed(number, self.model_digest))
-        model = SwarmModel(swarm.name, self.step, swarm.scale, self.model, self._proof)
-        self._parts.outlet.put(Vouched(model))
 
 
 def round_machine(

@@ -8,7 +8,6 @@ anybody. The same way leads a newcomer from the first members to the present one
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -52,11 +51,10 @@ from qres_core.swarm.messages import (
     encode_sync,
 )
 from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.timeouts import Answers
 
 PAST_HEADS: Final = 64
 """Past heads whose link is kept, to help nodes that lag."""
-MAX_ANSWERS: Final = 4
-"""Times at one height that a peer is sent the same model."""
 
 
 @attrs.frozen(eq=False)
@@ -87,7 +85,7 @@ class CatchingUp:
         self._ahead: dict[NodeId, float] = {}  # peers with an unknown head, and since when
         self._helped: dict[NodeId, float] = {}
         self._asked: dict[NodeId, float] = {}
-        self._answered: Counter[NodeId] = Counter()
+        self._answers = Answers(self._patience)
         self._liars: set[NodeId] = set()
         self._compared: set[NodeId] = set()  # who was told of this node's head
         self._told_apart: set[NodeId] = set()  # whose settings were found to differ
@@ -111,7 +109,7 @@ class CatchingUp:
         self._ahead = {}
         self._liars = set()
         self._compared = set()
-        self._answered = Counter()
+        self._answers = Answers(self._patience)
         self._moved = now
 
     def _remember(self, link: Link) -> None:
@@ -314,8 +312,7 @@ class CatchingUp:
         vector, peer = found(model), envelope.sender
         if vector is None:
             self.help_if_past(envelope, now)
-        elif self._answered[peer] < MAX_ANSWERS:
-            self._answered[peer] += 1
+        elif self._answers.due((peer, model), now):
             answer = self._speaker.make(MODEL, encode_model(vector), now, head=envelope.head)
             self._speaker.send(peer, answer)
 

@@ -14,6 +14,7 @@ moment that the set is decided its dialogues have ``D`` to finish.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Final
 
 import attrs
@@ -27,6 +28,26 @@ MAX_BACKOFF: Final = 8.0
 def backoff(aborts: int) -> float:
     """How many times its first length the vote timeout has after so many aborts in a row."""
     return min(1.0 + 0.5 * aborts, MAX_BACKOFF)
+
+
+class Answers:
+    """How often peers are given the same thing.
+
+    An answer may be lost, and whoever lacks it asks again, for as long as it lasts. So it is given
+    again without end, but ever less often: a peer that always asks must cost little.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause = pause  # seconds
+        self._given: dict[Hashable, tuple[int, float]] = {}
+
+    def due(self, what: Hashable, now: float) -> bool:
+        """Whether it may be given now; it counts as given then."""
+        count, at = self._given.get(what, (0, -math.inf))
+        if now < at + self._pause * backoff(count):
+            return False
+        self._given[what] = count + 1, now
+        return True
 
 
 @attrs.define(eq=False)
