@@ -165,6 +165,8 @@ _KIND: Final = StoreKind(
     reader="qres-core",
     remedy="bring the folder back as it was, or move it away and join under a new identity: "
     "a node that forgot its votes must not vote under the old one",
+    instead="begin a new swarm, in which every node has a new folder: nodes of two versions do not "
+    "agree",
 )
 _FACTS: Final = (
     "identity",
@@ -259,6 +261,8 @@ class SqliteJournal:
             at = Head.from_raw(head)
         except WireError as error:
             raise self._db.unusable("the head cannot be read") from error
+        if at.height and (not links or links[-1].next != at):
+            raise self._db.unusable("a link of the chain is missing: the last does not lead here")
         said = tuple((number, kind, choice) for number, kind, choice in ballots)
         attempt = max((number for number, _kind, _choice in said), default=0)
         return Resume(at, model, links, last_round, lock, chosen, attempt, said, outcome_lock)

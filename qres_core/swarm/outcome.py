@@ -64,6 +64,7 @@ class OutcomeVote(Instance):
         self.decision: Conclusion | None = None
         self.round = 0  # the attempt that decided
         self._restored: tuple[tuple[int, str, bytes], ...] = ()
+        self._wrote: dict[int, Conclusion | None] = {}  # proposals of before this node stopped
 
     def _proposer(self, number: int) -> NodeId:
         return self._context.head.proposer(self._offset + number)
@@ -91,6 +92,8 @@ class OutcomeVote(Instance):
                 own.append((number, self._kinds[kind], self._read(payload)))
             if (number, kind) == (1, OUTCOME_PREVOTE):
                 self.own = decode_conclusion(payload)
+            if kind == OUTCOME_PROPOSAL:
+                self._wrote[number] = decode_conclusion(payload)
         self._restored = ballots
         self.engine.restore(locked, locked, own)
         self._resume_at = attempt
@@ -103,10 +106,10 @@ class OutcomeVote(Instance):
         ``origin``: the round that its contributions are of, which is the same for all.
         """
         self.chosen, self._offset = chosen, origin
-        for number, kind, payload in self._restored:  # what it said before it stopped
-            slot = f"{kind} 1" if number == 1 else kind
-            said = self._speaker.say(kind, payload, now, round_number=number, slot=slot)
+        for number, kind, payload in self._restored:  # what it voted before it stopped
             if kind in self._kinds:
+                slot = f"{kind} 1" if number == 1 else kind
+                said = self._speaker.say(kind, payload, now, round_number=number, slot=slot)
                 key = number, self._kinds[kind]
                 mine = self._read(payload), said
                 self._heard.setdefault(key, {})[self._context.node_id] = mine
@@ -227,8 +230,10 @@ class OutcomeVote(Instance):
         asked = self._asked_for
         if asked is None or asked.round != self.engine.round:
             return
-        valid = self.engine.valid
-        if valid is not None and valid.value in self._known:
+        valid, wrote = self.engine.valid, self._wrote.get(asked.round)
+        if wrote is not None:  # before this node stopped; another would be equivocation
+            proposal = OutcomeProposal(wrote)
+        elif valid is not None and valid.value in self._known:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = OutcomeProposal(self._known[valid.value], valid.round, prevotes)
         else:

@@ -8,7 +8,7 @@ rests on its own view, and is proof for nobody.
 Nothing an honest node does may ever be a proof, so this rests on what an honest node does:
 
 - It writes down what it votes, what it proposes, and that it contributes, before that leaves, and
-  holds to it after a restart: one of a kind in a round of a head.
+  holds to it after a restart: one of a kind in a round of a head, or in an attempt at its outcome.
 - It repeats what it said with new sequence numbers and times, and may quote other messages beside a
   set. So messages are compared by what they say, not by their bytes.
 - Its decoders refuse what others refuse: another form of a payload needs another version of the
@@ -16,8 +16,11 @@ Nothing an honest node does may ever be a proof, so this rests on what an honest
 
 A contribution longer than :data:`~qres_core.swarm.misbehaviour.QUOTED_BYTES` proves nothing.
 Authenticators are promised an envelope with its payload and may look at it, so a message without
-its payload cannot be checked. A set names one contribution of each sender by its digest, so two
-of a liar split nobody.
+its payload cannot be checked. A set names one contribution of each sender by its digest, so two of
+a liar split nobody.
+
+Who may propose an outcome follows from the set that was decided, which the proposal alone does not
+show. So it is never proof that its sender was not the proposer.
 """
 
 from __future__ import annotations
@@ -34,10 +37,15 @@ from qres_core.contract.types import NodeId
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.messages import (
     CONTRIBUTION,
+    OUTCOME_PRECOMMIT,
+    OUTCOME_PREVOTE,
+    OUTCOME_PROPOSAL,
     PRECOMMIT,
     PREVOTE,
     PROPOSAL,
+    OutcomeProposal,
     Proposal,
+    decode_conclusion,
     decode_vote,
 )
 from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour
@@ -82,12 +90,24 @@ def _voted(message: Envelope, nodes: int) -> Hashable:
     return decode_vote(message.payload)
 
 
+def _concluded(message: Envelope, nodes: int) -> Hashable:
+    return OutcomeProposal.from_bytes(message.payload, nodes).decision
+
+
+def _found(message: Envelope, nodes: int) -> Hashable:
+    del nodes
+    return decode_conclusion(message.payload)
+
+
 SAYS: Final[Mapping[str, Says]] = MappingProxyType(
     {
         CONTRIBUTION: _contributed,
         PROPOSAL: _proposed,
         PREVOTE: _voted,
         PRECOMMIT: _voted,
+        OUTCOME_PROPOSAL: _concluded,
+        OUTCOME_PREVOTE: _found,
+        OUTCOME_PRECOMMIT: _found,
     }
 )
 """What a message says, by the kinds of which a node may send one a round. Given the number of

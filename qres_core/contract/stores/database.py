@@ -59,6 +59,8 @@ class StoreKind:
         version: of the schema, in the header too.
         reader: the distribution that reads it, for errors.
         remedy: what an operator does about a file that is damaged or gone.
+        instead: what an operator may do about a file of another version, beside running the
+            reader that wrote it; empty for nothing.
         shared: whether several processes may have it open at once, as a node and a command.
         page_bytes: size of a page, or ``None`` for what SQLite takes.
     """
@@ -69,6 +71,7 @@ class StoreKind:
     version: int
     reader: str
     remedy: str
+    instead: str = ""
     shared: bool = False
     page_bytes: int | None = None
 
@@ -220,7 +223,8 @@ class PrivateDatabase:
         version = self.one("PRAGMA user_version")
         if version != kind.version:
             what = f"version {version}; this {kind.reader} reads version {kind.version}"
-            raise self.unusable(what, f"run the {kind.reader} that wrote it")
+            fix = f"run the {kind.reader} that wrote it"
+            raise self.unusable(what, f"{fix}, or {kind.instead}" if kind.instead else fix)
         refuse_loose(self.path)
         self._be_durable()
         self._log_ahead()

@@ -388,7 +388,7 @@ def lone(make_net: Callable[..., Any], **more: Any) -> tuple[Any, bytes]:
     """Three nodes that only listen, and a liar."""
     net = make_net(Idle, puppets=(LIAR,), train=lambda *_: None, **more)
     net.start()
-    return net, net.machine(0).model_digest
+    return net, net.machine(0).head.digest
 
 
 def test_two_different_messages_of_one_kind_reach_every_node(make_net: Callable[..., Any]) -> None:
@@ -515,7 +515,7 @@ def test_yesterdays_message_is_nothing_in_todays_round(make_net: Callable[..., A
     before = list(talk(net, 0, today).got)
     # As it was, and within a relay that says it is of the old round, or of today's.
     for number in (1, today):
-        model = old.envelope.head if number == 1 else net.machine(0).model_digest
+        model = old.envelope.head if number == 1 else net.machine(0).head.digest
         net.machine(0)._parts.dialogues._awaited[net.ids[LIAR]] = 4
         net.inject(relayed(net, LIAR, [old.envelope], model, number), [0])
     net.inject(old.envelope, [0])

@@ -14,16 +14,32 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 
-from qres_core import Envelope, RoundError, Vector
-from qres_core.swarm.journal import FILE, SEQUENCE_BLOCK, JournalEntry, Resume, SqliteJournal
+from qres_core import Envelope, RoundError, Vector, model_digest
+from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.journal import (
+    _FACTS,
+    APPLICATION_ID,
+    FILE,
+    SEQUENCE_BLOCK,
+    JournalEntry,
+    Resume,
+    SqliteJournal,
+)
+from qres_core.swarm.messages import CandidateSet, Member
+from qres_core.swarm.results import Merged, Result, Void
+from qres_core.swarm.roster import Roster, RosterChange
 
 NODE = b"\x01" * 32
 INITIAL: Vector = np.array([0, 1, -1, 2**31 - 1], dtype=np.int32)
 MODEL: Vector = np.array([7, -(2**31), 5, 65536], dtype=np.int32)
 A, B = b"a" * 32, b"b" * 32
+SETTINGS = b"settings"
+ROSTER = Roster((NODE, b"\x02" * 32), 0, 2)
+FIRST = Head.first("test", model_digest(INITIAL, 0), ROSTER, b"s" * 32)
 
 
 def opened(
@@ -49,19 +65,58 @@ def plain(record: JournalEntry | None) -> tuple[bytes, list[bytes]] | None:
     )
 
 
-LOCK = JournalEntry(b"choice/proposal", (message(2), message(3)))
+LOCK = JournalEntry(b"proposal", (message(2), message(3)))
+CHOSEN = JournalEntry(b"certificate", (message(1), message(3)))
+OUTCOME_LOCK = b"outcome"
+
+
+def link(head: Head, result: Result, change: RosterChange | None = None) -> Link:
+    """The height of a head decided; nobody looks at the votes here."""
+    members = tuple(Member(sender, A) for sender in head.roster.members)
+    votes = (message(9),)
+    return Link(head, CandidateSet(head.height + 1, members, (), change), result, 1, votes)
+
+
+def added(head: Head, number: int) -> RosterChange:
+    return head.roster.change("test", "add", bytes([number]) * 32)
+
+
+def merged(model: Vector, step: int) -> Merged:
+    return Merged(model_digest(model, step))
+
+
+def raw(links: tuple[Link, ...]) -> list[bytes]:
+    return [item.to_bytes() for item in links]
 
 
 @pytest.fixture
 def filled(tmp_path: Path) -> Path:
-    """A folder whose store holds a model, votes and a lock."""
+    """A folder whose store holds a height, and of the next one votes, locks and the decided set."""
     with closing(opened(tmp_path)) as journal:
-        journal.record_model(4, 3, MODEL, JournalEntry(b"made", (message(1), message(2))))
+        journal.begin(FIRST, SETTINGS)
+        journal.record_height([MADE], MODEL)
         journal.record_vote(5, "choice/prevote", A)
         journal.record_lock(LOCK)
         journal.record_vote(5, "choice/precommit", A)
+        journal.record_chosen(CHOSEN)
+        journal.record_vote(1, "outcome/prevote", b"found")
+        journal.record_outcome_lock(OUTCOME_LOCK)
         journal.reserve_sequence()
     return tmp_path
+
+
+MADE = link(FIRST, merged(MODEL, 1))
+
+
+def check_filled(resume: Resume | None) -> None:
+    assert resume is not None
+    assert (resume.head, resume.last_round) == (MADE.next, 5)
+    assert raw(resume.links) == raw((MADE,))
+    assert plain(resume.lock) == plain(LOCK)
+    assert plain(resume.chosen) == plain(CHOSEN)
+    assert resume.ballots == ((1, "outcome/prevote", b"found"),)
+    assert (resume.attempt, resume.outcome_lock) == (1, OUTCOME_LOCK)
+    np.testing.assert_array_equal(resume.model, MODEL)
 
 
 def refusal(folder: Path) -> RoundError:
@@ -85,32 +140,91 @@ def test_a_fresh_store_has_nothing_to_resume_even_when_opened_again(tmp_path: Pa
 
 def test_what_was_recorded_is_there_after_reopening(filled: Path) -> None:
     resume = resumed(filled)
+    check_filled(resume)
     assert resume is not None
-    assert (resume.step, resume.model_round, resume.last_round) == (3, 4, 5)
-    assert plain(resume.lock) == plain(LOCK)
     assert resume.model.dtype == np.int32
     assert not resume.model.flags.writeable
-    np.testing.assert_array_equal(resume.model, MODEL)
 
 
 def test_a_node_that_voted_before_its_first_model_resumes_with_the_initial_one(
     tmp_path: Path,
 ) -> None:
     with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
         journal.record_vote(1, "choice/prevote", None)
     resume = resumed(tmp_path)
     assert resume is not None
-    assert (resume.step, resume.model_round, resume.last_round) == (0, 0, 1)
+    assert (resume.head, resume.links, resume.last_round) == (FIRST, (), 1)
     np.testing.assert_array_equal(resume.model, INITIAL)
 
 
-def test_a_new_model_voids_the_lock(filled: Path) -> None:
+def test_a_node_keeps_the_head_and_the_settings_that_it_began_with(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as journal:
+        assert journal.begin(FIRST, SETTINGS) == SETTINGS
+    other = Head.first("test", A, ROSTER, b"t" * 32)
+    with closing(opened(tmp_path)) as journal:
+        assert journal.begin(other, b"others") == SETTINGS
+    resume = resumed(tmp_path)
+    assert resume is not None
+    assert resume.head == FIRST
+
+
+@pytest.mark.parametrize("result", [merged(INITIAL, 2), Void("QRES-E508")])
+def test_the_next_height_voids_what_bound_the_node_at_the_last(
+    filled: Path, result: Result
+) -> None:
+    ended = link(MADE.next, result)
+    model = INITIAL if isinstance(result, Merged) else None
     with closing(opened(filled)) as journal:
-        journal.record_model(5, 4, INITIAL, None)
+        journal.record_height([ended], model)
     resume = resumed(filled)
     assert resume is not None
-    assert resume.lock is None
-    assert (resume.step, resume.model_round, resume.last_round) == (4, 5, 5)
+    assert (resume.head, resume.last_round) == (ended.next, 5)
+    assert raw(resume.links) == raw((ended,))
+    assert (resume.lock, resume.chosen, resume.outcome_lock) == (None, None, None)
+    assert (resume.attempt, resume.ballots) == (0, ())
+    np.testing.assert_array_equal(resume.model, MODEL if model is None else model)
+    assert messages_in(filled) == set()
+
+
+def test_links_that_changed_the_members_stay_and_of_the_others_the_last(tmp_path: Path) -> None:
+    head, changed, expected = FIRST, [2, 3, 6], []
+    with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
+        for height in range(9):
+            change = added(head, 16 + height) if height in changed else None
+            made = link(head, Void("QRES-E508"), change)
+            journal.record_height([made], None)
+            head = made.next
+            expected = [kept for kept in expected if kept.chosen.change is not None]
+            expected.append(made)
+            resume = journal.resume()
+            assert resume is not None
+            assert raw(resume.links) == raw(tuple(expected))
+    assert [kept.head.height for kept in expected] == [*changed, 8]
+    resume = resumed(tmp_path)
+    assert resume is not None
+    assert raw(resume.links) == raw(tuple(expected))
+    assert resume.head == head
+    assert len(resume.head.roster) == 5
+
+
+def test_a_node_that_was_away_writes_all_the_links_that_it_was_given(filled: Path) -> None:
+    head = MADE.next
+    change = link(head, Void("QRES-E508"), added(head, 16))
+    later = attrs.evolve(change.next, height=40, step=30, model=model_digest(INITIAL, 30))
+    last = link(later, merged(INITIAL, 31))
+    with closing(opened(filled)) as journal:
+        journal.record_height([change, last], INITIAL)
+    resume = resumed(filled)
+    assert resume is not None
+    assert raw(resume.links) == raw((change, last))
+    assert resume.head == last.next
+    with closing(opened(filled)) as journal:
+        journal.record_height([link(last.next, Void("QRES-E508"))], None)
+    resume = resumed(filled)
+    assert resume is not None
+    assert [kept.head.height for kept in resume.links] == [change.head.height, 41]
 
 
 def messages_in(folder: Path) -> set[bytes]:
@@ -120,19 +234,47 @@ def messages_in(folder: Path) -> set[bytes]:
 
 def test_messages_are_kept_as_long_as_a_record_names_them(filled: Path) -> None:
     first, second, third = (message(number).signing_digest for number in (1, 2, 3))
-    resume = resumed(filled)
-    assert resume is not None
-    assert plain(resume.handover) == (b"made", [message(n).to_bytes() for n in (1, 2)])
     assert messages_in(filled) == {first, second, third}
     with closing(opened(filled)) as journal:
         journal.record_lock(None)
-    assert messages_in(filled) == {first, second}
+    assert messages_in(filled) == {first, third}
+    check = resumed(filled)
+    assert check is not None
+    assert plain(check.chosen) == plain(CHOSEN)
     with closing(opened(filled)) as journal:
-        journal.record_model(6, 4, INITIAL, LOCK)
+        journal.record_lock(LOCK)
+        journal.record_chosen(LOCK)
     assert messages_in(filled) == {second, third}
-    with closing(opened(filled)) as journal:
-        journal.record_model(7, 5, INITIAL, None)
-    assert messages_in(filled) == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE link SET body = x'a0'",
+        "UPDATE link SET digest = x'a0'",
+        "UPDATE link SET body = substr(body, 1, length(body) - 1)",
+        "UPDATE link SET body = 'text'",
+    ],
+)
+def test_a_link_that_is_damaged_is_refused(filled: Path, change: str) -> None:
+    with closing(sqlite3.connect(filled / FILE, isolation_level=None)) as db:
+        db.execute(change)
+    with (
+        closing(opened(filled)) as journal,
+        pytest.raises(RoundError, match=r"QRES-E602.*link of the chain"),
+    ):
+        journal.resume()
+
+
+def test_a_missing_link_is_refused(filled: Path) -> None:
+    """The head that is kept follows from it."""
+    with closing(sqlite3.connect(filled / FILE, isolation_level=None)) as db:
+        db.execute("DELETE FROM link")
+    with (
+        closing(opened(filled)) as journal,
+        pytest.raises(RoundError, match=r"QRES-E602.*link of the chain"),
+    ):
+        journal.resume()
 
 
 @pytest.mark.parametrize(
@@ -191,7 +333,9 @@ def test_a_second_different_vote_is_refused_also_after_a_restart(
 ) -> None:
     with closing(opened(tmp_path)) as journal:
         journal.record_vote(3, "choice/prevote", first)
-        with pytest.raises(RoundError, match=r"QRES-E602.*second, different prevote of round 3"):
+        with pytest.raises(
+            RoundError, match=r"QRES-E602.*second, different choice/prevote of round 3"
+        ):
             journal.record_vote(3, "choice/prevote", second)
     with closing(opened(tmp_path)) as journal:
         with pytest.raises(RoundError, match="QRES-E602"):
@@ -202,6 +346,7 @@ def test_a_second_different_vote_is_refused_also_after_a_restart(
 
 def test_a_vote_of_an_earlier_round_is_refused(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
         journal.record_vote(9, "choice/prevote", A)
         with pytest.raises(RoundError, match="QRES-E602"):
             journal.record_vote(8, "choice/precommit", A)
@@ -218,6 +363,87 @@ def test_old_votes_are_pruned(tmp_path: Path) -> None:
             journal.record_vote(number, "choice/precommit", B)
     assert (tmp_path / FILE).stat().st_size < 32768
     assert A not in (tmp_path / FILE).read_bytes()
+
+
+# ── votes on the outcome ──────────────────────────────────────────────────────────────────────
+
+
+def ballots(folder: Path, *votes: tuple[int, str, bytes]) -> Resume:
+    """What is kept of votes that a node wrote down, each in a run of its own."""
+    with closing(opened(folder)) as journal:
+        journal.begin(FIRST, SETTINGS)
+    for number, kind, said in votes:
+        with closing(opened(folder)) as journal:
+            journal.record_vote(number, f"outcome/{kind}", said)
+    resume = resumed(folder)
+    assert resume is not None
+    return resume
+
+
+def test_of_the_outcome_the_last_attempt_is_kept_and_the_first_prevote(tmp_path: Path) -> None:
+    resume = ballots(
+        tmp_path,
+        (1, "prevote", b"mine"),
+        (1, "precommit", b"nil"),
+        (2, "proposal", b"other"),
+        (2, "prevote", b"other"),
+        (3, "prevote", b"mine"),
+        (3, "precommit", b"mine"),
+    )
+    assert resume.attempt == 3
+    assert resume.ballots == (
+        (1, "outcome/prevote", b"mine"),
+        (3, "outcome/precommit", b"mine"),
+        (3, "outcome/prevote", b"mine"),
+    )
+
+
+def test_what_a_node_found_may_be_told_late_and_once(tmp_path: Path) -> None:
+    resume = ballots(tmp_path, (4, "prevote", b"other"), (1, "prevote", b"mine"))
+    assert resume.attempt == 4
+    assert set(resume.ballots) == {
+        (1, "outcome/prevote", b"mine"),
+        (4, "outcome/prevote", b"other"),
+    }
+    with closing(opened(tmp_path)) as journal:
+        journal.record_vote(1, "outcome/prevote", b"mine")
+        with pytest.raises(RoundError, match=r"QRES-E602.*second, different outcome/prevote"):
+            journal.record_vote(1, "outcome/prevote", b"other")
+
+
+@pytest.mark.parametrize("kind", ["proposal", "prevote", "precommit"])
+@pytest.mark.parametrize("number", [2, 1])
+def test_a_second_different_vote_on_the_outcome_is_refused(
+    tmp_path: Path, kind: str, number: int
+) -> None:
+    ballots(tmp_path, (number, kind, b"first"))
+    with closing(opened(tmp_path)) as journal:
+        with pytest.raises(RoundError, match=r"QRES-E602.*second, different outcome/"):
+            journal.record_vote(number, f"outcome/{kind}", b"second")
+        journal.record_vote(number, f"outcome/{kind}", b"first")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(2, "prevote"), (2, "precommit"), (2, "proposal"), (1, "precommit")]
+)
+def test_a_vote_of_a_smaller_attempt_is_refused(tmp_path: Path, number: int, kind: str) -> None:
+    ballots(tmp_path, (3, "prevote", b"first"))
+    with (
+        closing(opened(tmp_path)) as journal,
+        pytest.raises(RoundError, match=rf"QRES-E602.*outcome/{kind} of attempt {number} after"),
+    ):
+        journal.record_vote(number, f"outcome/{kind}", b"late")
+
+
+def test_votes_on_set_and_outcome_do_not_stand_in_each_other_s_way(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
+        journal.record_vote(70, "choice/precommit", A)
+        journal.record_vote(1, "outcome/prevote", b"found")
+        journal.record_vote(71, "choice/prevote", B)
+        resume = journal.resume()
+    assert resume is not None
+    assert (resume.last_round, resume.attempt) == (71, 1)
 
 
 # ── refusing ──────────────────────────────────────────────────────────────────────────────────
@@ -260,10 +486,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(filled: Path) -> None:
             assert error.code == "QRES-E602"  # noqa: PT017 - either outcome is right
             refused.add(position)
             continue
-        assert resume is not None
-        np.testing.assert_array_equal(resume.model, MODEL)
-        assert (resume.step, resume.model_round, resume.last_round) == (3, 4, 5)
-        assert plain(resume.lock) == plain(LOCK)
+        check_filled(resume)
     assert refused >= set(range(model, model + MODEL.nbytes))
 
 
@@ -287,13 +510,28 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     assert "not a store of QRES" in str(refusal(tmp_path))
 
 
-def test_a_store_of_another_version_is_refused(filled: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_store_of_another_version_is_refused_with_what_to_do(filled: Path, version: int) -> None:
     with closing(sqlite3.connect(filled / FILE)) as db:
-        db.execute("PRAGMA user_version=2")
-    assert "version 2; this qres-core reads version 1" in str(refusal(filled))
+        db.execute(f"PRAGMA user_version={version}")
+    error = refusal(filled)
+    assert f"version {version}; this qres-core reads version 2" in str(error)
+    assert error.problems[0].fix.startswith("run the qres-core that wrote it, or begin a new swarm")
 
 
-@pytest.mark.parametrize("name", ["identity", "model", "votes", "lock", "sequence"])
+def test_the_state_of_a_node_of_0_1_is_refused_by_name(tmp_path: Path) -> None:
+    """It had the same file and kind, with other facts in it."""
+    with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        db.execute("PRAGMA user_version=1")
+        db.execute("CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB, digest BLOB)")
+        db.execute("INSERT INTO fact VALUES ('handover', x'f6', x'00')")
+    before = (tmp_path / FILE).read_bytes()
+    assert "version 1; this qres-core reads version 2" in str(refusal(tmp_path))
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", _FACTS)
 def test_a_missing_record_is_refused(filled: Path, name: str) -> None:
     with closing(sqlite3.connect(filled / FILE)) as db, db:
         db.execute("DELETE FROM fact WHERE name = ?", (name,))
@@ -332,17 +570,25 @@ def test_a_closed_journal_records_nothing(tmp_path: Path) -> None:
 def test_a_copy_made_between_two_records_holds_all_before(tmp_path: Path) -> None:
     """What is on the disk when a method returns is all that a crash would leave."""
     live, image = tmp_path / "live", tmp_path / "image"
+    head = FIRST
     with closing(opened(live)) as journal:
+        journal.begin(FIRST, SETTINGS)
         for number in range(1, 6):
             journal.record_vote(number, "choice/prevote", A)
-            journal.record_model(number, number, np.full(4, number, dtype=np.int32), None)
+            model = np.full(4, number, dtype=np.int32)
+            made = link(head, merged(model, number))
+            journal.record_height([made], model)
+            head = made.next
             journal.record_lock(JournalEntry(bytes([number]), (message(number),)))
+            journal.record_vote(1, "outcome/prevote", bytes([number]))
             shutil.copytree(live, image)
             resume = resumed(image)
             shutil.rmtree(image)
             assert resume is not None
-            assert resume.step == resume.last_round == resume.model[3] == number
+            assert resume.head == head
+            assert resume.head.step == resume.last_round == resume.model[3] == number
             assert plain(resume.lock) == (bytes([number]), [message(number).to_bytes()])
+            assert resume.ballots == ((1, "outcome/prevote", bytes([number])),)
 
 
 def test_what_a_killed_creation_left_is_cleared_away(tmp_path: Path) -> None:
@@ -357,33 +603,70 @@ WORKER = """
 import sys
 from pathlib import Path
 import numpy as np
-from qres_core import Envelope
-from qres_core.swarm.journal import JournalEntry
-from qres_core.swarm.journal import SqliteJournal
+from qres_core import Envelope, model_digest
+from qres_core.swarm.chain import Head, Link
+from qres_core.swarm.journal import JournalEntry, SqliteJournal
+from qres_core.swarm.messages import CandidateSet, Member
+from qres_core.swarm.results import Merged
+from qres_core.swarm.roster import Roster
 
+node = bytes(32)
 initial = np.zeros(2000, dtype=np.int32)
-journal = SqliteJournal(Path(sys.argv[1]), swarm="kill", node_id=bytes(32), initial=initial)
+journal = SqliteJournal(Path(sys.argv[1]), swarm="kill", node_id=node, initial=initial)
+first = Head.first("kill", model_digest(initial, 0), Roster((node,), 0, 1), bytes(32))
+journal.begin(first, b"settings")
 resume = journal.resume()
-number = 0 if resume is None else max(resume.last_round, resume.model_round)
-step = 0 if resume is None else resume.step
+number, head = resume.last_round, resume.head
+ballot = resume.ballots[0][2] if resume.ballots else None  # a node says again what it said
 print("open", flush=True)
 if sys.argv[2] == "wait":
     sys.stdin.read()
+
+
+def done(what):
+    print(what, number, flush=True)
+
+
 while True:
     print("sequence", journal.reserve_sequence(), flush=True)
     number += 1
+    octets = number.to_bytes(32, "big")
+    message = Envelope("kill", "contribution", number, bytes(32), node, 1, 1, bytes(3000))
     for kind in ("choice/prevote", "choice/precommit"):
-        journal.record_vote(number, kind, number.to_bytes(32, "big"))
-        print("vote", number, flush=True)
-        message = Envelope("kill", "contribution", number, bytes(32), bytes(32), 1, 1, bytes(3000))
-        journal.record_lock(JournalEntry(number.to_bytes(8, "big"), (message,)))
-        print("lock", number, flush=True)
+        journal.record_vote(number, kind, octets)
+        done("vote")
+        journal.record_lock(JournalEntry(octets, (message,)))
+        done("lock")
     if number % 3 == 0:
-        step += 1
-        made = JournalEntry(b"", (message,))
-        journal.record_model(number, step, np.full(2000, number, dtype=np.int32), made)
-        print("model", number, step, flush=True)
+        journal.record_chosen(JournalEntry(octets, (message,)))
+        done("chosen")
+        ballot = ballot or octets
+        journal.record_vote(1, "outcome/prevote", ballot)
+        print("ballot", int.from_bytes(ballot, "big"), flush=True)
+        journal.record_outcome_lock(octets)
+        done("outcome-lock")
+        model = np.full(2000, number, dtype=np.int32)
+        chosen = CandidateSet(number, (Member(node, octets),))
+        made = Merged(model_digest(model, head.step + 1))
+        link = Link(head, chosen, made, 1, ())
+        journal.record_height([link], model)
+        head, ballot = link.next, None
+        done("height")
 """
+STAGES = ("lock", "chosen", "ballot", "outcome-lock")
+
+
+def held_back(resume: Resume) -> dict[str, int]:
+    """What binds the node at its height, by the number of the round that it was written in."""
+    found = {
+        "lock": None if resume.lock is None else resume.lock.head,
+        "chosen": None if resume.chosen is None else resume.chosen.head,
+        "ballot": resume.ballots[0][2] if resume.ballots else None,
+        "outcome-lock": resume.outcome_lock,
+    }
+    return {
+        name: 0 if body is None else int.from_bytes(body, "big") for name, body in found.items()
+    }
 
 
 def start(folder: Path, mode: str) -> subprocess.Popen[str]:
@@ -417,45 +700,50 @@ def test_nothing_reported_as_done_is_lost_when_the_process_is_killed(tmp_path: P
     rng = random.Random(20)
     initial = np.zeros(2000, dtype=np.int32)
     sequences: list[int] = []
-    vote = lock = step = model = 0
-    for _kill in range(15):
+    said = dict.fromkeys(("vote", "height", *STAGES), 0)
+    seen: set[str] = set()
+    for _kill in range(20):
         for what, *numbers in killed_run(tmp_path, rng.randrange(1, 40)):
             if what == "sequence":
                 sequences.append(int(numbers[0]))
-            elif what == "vote":
-                vote = int(numbers[0])
-            elif what == "lock":
-                lock = int(numbers[0])
-            elif what == "model":
-                model, step = map(int, numbers)
-                lock = 0
+            elif what != "open":
+                said[what] = int(numbers[0])
+                seen.add(what)
+            if what == "height":
+                said.update(dict.fromkeys(STAGES, 0))
         with closing(
             SqliteJournal(tmp_path, swarm="kill", node_id=bytes(32), initial=initial)
         ) as journal:
             resume = journal.resume()
             sequences.append(journal.reserve_sequence())
             if resume is None:
-                assert vote == 0
+                assert not said["vote"]
                 continue
             # One record more than reported may have been made: killed between the two.
-            assert vote <= resume.last_round <= vote + 1
-            assert step <= resume.step <= step + 1
-            assert resume.model_round == (model if resume.step == step else resume.last_round)
-            np.testing.assert_array_equal(
-                resume.model, np.full(2000, resume.model_round, dtype=np.int32)
-            )
-            if resume.lock is None:
-                assert lock == 0 or resume.step == step + 1
-            else:
-                kept = int.from_bytes(resume.lock.head, "big")
-                assert lock <= kept <= resume.last_round
-                assert [message.round for message in resume.lock.messages] == [kept]
-            if resume.last_round == vote:
+            assert said["vote"] <= resume.last_round <= said["vote"] + 1
+            height = int(resume.model[0])
+            assert height in {said["height"], resume.last_round}
+            assert resume.head.model == model_digest(resume.model, resume.head.step)
+            assert [item.next for item in resume.links] == ([resume.head] if height else [])
+            held = held_back(resume)
+            for name in STAGES:
+                if height == said["height"]:
+                    assert held[name] in {said[name], resume.last_round}, name
+                else:
+                    assert held[name] == 0, "the height is over"
+            for entry in (resume.lock, resume.chosen):
+                if entry is not None:
+                    rounds = [message.round for message in entry.messages]
+                    assert rounds == [int.from_bytes(entry.head, "big")]
+            if resume.last_round == said["vote"]:
                 with pytest.raises(RoundError, match="QRES-E602"):
-                    journal.record_vote(vote, "choice/prevote", B)
-            vote, step, model = resume.last_round, resume.step, resume.model_round
-            lock = 0 if resume.lock is None else int.from_bytes(resume.lock.head, "big")
-    assert vote > 15
+                    journal.record_vote(said["vote"], "choice/prevote", B)
+            if held["ballot"]:
+                with pytest.raises(RoundError, match="QRES-E602"):
+                    journal.record_vote(1, "outcome/prevote", B)
+            said = {"vote": resume.last_round, "height": height, **held}
+    assert said["vote"] > 15
+    assert seen == set(said), "control: every stage was reached"
     assert all(a + SEQUENCE_BLOCK <= b for a, b in itertools.pairwise(sequences))
 
 
