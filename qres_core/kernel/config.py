@@ -115,6 +115,14 @@ class SwarmConfig:
         default=(),
         metadata=_help("Identities of the nodes, 64 hex digits each. The simulator makes its own."),
     )
+    roster_epoch: int = attrs.field(
+        default=0,
+        validator=options.whole(0),
+        metadata=_help(
+            "Number of the roster that `roster`, `nodes` and `quorum` are of, as `qres roster "
+            "show` prints it; 0 for the first. A node that joins trusts this roster."
+        ),
+    )
     insecure: bool = attrs.field(
         default=False,
         metadata=_help("Admit that nobody is authenticated. For experiments only."),

@@ -12,7 +12,7 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
@@ -53,6 +53,7 @@ _NOT_SHARED: Final = frozenset(
         "byzantine",
         "quorum",
         "roster",
+        "roster_epoch",
         # Clocks decide when a node gives up and never what it accepts: other times cost rounds.
         "deadline",
         "vote_timeout",
@@ -71,7 +72,8 @@ _OF_ONE_NODE: Final = frozenset(
 )
 """A plugin with no other hooks is each node's own business, with all its options. It carries
 messages or watches, and no other node computes or checks anything with it. Transports that do not
-speak the same protocol never connect. ``round_opened`` is not here: it may open a dialogue."""
+speak the same protocol never connect. ``round_opened`` is not here: it may open a dialogue; but a
+transport that follows the members by it is a node's own all the same."""
 
 _ORDERED: Final = ("privatize", "reveal", "wrap_aggregate")
 """Hooks for which the order of the plugins changes the result. Of all others every plugin must
@@ -167,6 +169,12 @@ class SharedSettings:
         return f"{key} is {shown[0]} here and {shown[1]} there"
 
 
+def _is_own(hooks: Collection[str]) -> bool:
+    """Whether a plugin with these hooks is each node's own business."""
+    follows = {"round_opened"} if "transport" in hooks else set[str]()
+    return (_OF_ONE_NODE | follows).issuperset(hooks)
+
+
 def shared_settings(swarm: SwarmConfig, enabled: Sequence[Enabled]) -> SharedSettings:
     """The shared settings of a node.
 
@@ -179,7 +187,7 @@ def shared_settings(swarm: SwarmConfig, enabled: Sequence[Enabled]) -> SharedSet
         for field in attrs.fields(SwarmConfig)
         if field.name not in _NOT_SHARED
     }
-    common = [plugin for plugin in enabled if not _OF_ONE_NODE.issuperset(plugin.hooks)]
+    common = [plugin for plugin in enabled if not _is_own(plugin.hooks)]
     values["plugins"] = tuple(sorted(plugin.name for plugin in common))
     for hook in _ORDERED:
         names = tuple(plugin.name for plugin in common if hook in plugin.hooks)

@@ -63,11 +63,11 @@ def prepare(
 ) -> Prepared:
     """Work out who this node is, who the others are and what is trained.
 
-    ``policies``: site policies to meet; left out, those of the system and the environment. Raises
-    ConfigError: QRES-E103 without a roster, a data folder or something to train, QRES-E105 for a
-    roster without this node. Raises CompatibilityError: QRES-E301 where no plugin says who the node
-    is; QRES-E315 for a policy that is not met; other QRES-E3xx. Raises QresError: what a plugin or
-    the trainer refuses.
+    ``policies``: site policies to meet; left out, those of the system and the environment. A node
+    that is not in the roster joins the swarm. Raises ConfigError: QRES-E103 without a roster, a
+    data folder or something to train. Raises CompatibilityError: QRES-E301 where no plugin says who
+    the node is; QRES-E315 for a policy that is not met; other QRES-E3xx. Raises QresError: what a
+    plugin or the trainer refuses.
     """
     found = scan() if installed is None else installed
     demanded = in_force() if policies is None else policies
@@ -82,10 +82,6 @@ def prepare(
         fix = "list the identities of all nodes; `qres key show` prints a key's"
         raise ConfigError.of("QRES-E103", "swarm.roster", "a real swarm must name its nodes", fix)
     roster = tuple(bytes.fromhex(text) for text in config.swarm.roster)
-    if node_id not in roster:
-        what = f"this node, {node_id.hex()}, is not in it"
-        fix = "add it on every node, or start with the key of a node that is in it"
-        raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
     if config.node.data_dir is None:
         fix = "name a folder on a local disk; a node that forgets its votes could vote twice"
         raise ConfigError.of("QRES-E103", "node.data_dir", "not set", fix)

@@ -55,7 +55,7 @@ def roster_of(config: Config) -> Roster:
         fix = "take swarm.nodes and swarm.byzantine from the file of a node of the swarm"
         raise ConfigError.of("QRES-E105", "swarm.byzantine", what, fix)
     members = tuple(sorted(bytes.fromhex(text) for text in swarm.roster))
-    return Roster(members, swarm.byzantine, swarm.quorum)
+    return Roster(members, swarm.byzantine, swarm.quorum, swarm.roster_epoch)
 
 
 def check_change(

@@ -13,7 +13,7 @@ from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet
 from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.proving import Premises, proves
-from qres_core.swarm.roster import authorised
+from qres_core.swarm.roster import Roster, RosterChange, authorised
 
 
 class Amendments:
@@ -49,9 +49,23 @@ class Amendments:
             head.roster.after(change)
         except QresError:
             return False
+        kernel = context.kernel
         return authorised(
-            change, head.roster, head.swarm, lambda signed: context.kernel.authentic(signed, now)
+            change,
+            head.roster,
+            head.swarm,
+            lambda signed: kernel.authentic(signed, now),
+            kernel.authority(now),
         )
+
+    def work_after(self, candidate: CandidateSet) -> bool:
+        """Whether the plugins work with the members after the change that the set carries."""
+        change = candidate.change
+        return change is None or self._work_with(self._context.head.roster.after(change))
+
+    def _work_with(self, roster: Roster) -> bool:
+        kernel = self._context.kernel
+        return not kernel.refusals(roster.members, roster.byzantine, roster.quorum)
 
     def proves(self, item: Misbehaviour, now: float) -> bool:
         """Whether messages of this height or the one before prove a fault."""
@@ -83,12 +97,24 @@ class Amendments:
             if self.proves(item, now):
                 self._pool.add(item)
 
-    def added_to(self, candidate: CandidateSet, now: float) -> CandidateSet:
-        """The set with what this node knows against members, and a change that is wanted."""
-        kernel = self._context.kernel
+    def added_to(self, candidate: CandidateSet, now: float, *, first: bool) -> CandidateSet:
+        """The set with what this node knows against members, and a change that is wanted.
+
+        ``first``: whether this is the height's first attempt. Later ones carry no change: others
+        may see a signature or an approval otherwise, and what they refuse must not cost more.
+        """
         self._pool.retain(lambda item: item.subject not in self._context.head.bans)
         chosen = tuple(
             item for item in self._pool.for_proposal(EVIDENCE_BYTES) if self.proves(item, now)
         )
-        change = self._changes.ready(lambda signed: kernel.authentic(signed, now))
+        change = self._wanted(now) if first else None
         return CandidateSet(candidate.origin, candidate.members, chosen, change)
+
+    def _wanted(self, now: float) -> RosterChange | None:
+        kernel = self._context.kernel
+
+        def authentic(signed: Envelope) -> bool:
+            return kernel.authentic(signed, now)
+
+        self._changes.refresh(authentic)
+        return self._changes.ready(authentic, kernel.authority(now), self._work_with)

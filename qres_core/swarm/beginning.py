@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -66,7 +66,7 @@ def begin(
 
     Arguments and errors as for :class:`~qres_core.swarm.rounds.RoundMachine`.
     """
-    roster = Roster(tuple(sorted(members)), swarm.byzantine, swarm.quorum)
+    roster = known_roster(members, swarm)
     first = Head.first(swarm.name, model_digest(model, 0), roster, kernel.settings.digest)
     _refuse_other_settings(journal.begin(first, kernel.settings.to_bytes()), kernel.settings)
     record = journal.resume()
@@ -85,6 +85,14 @@ def begin(
     catching_up = CatchingUp(speaker, position, links)
     parts = Parts(context, catching_up, speaker, journal, validator, waiting)
     return parts, None if record is None else Resumed(record)
+
+
+def known_roster(members: Iterable[NodeId], swarm: SwarmConfig) -> Roster:
+    """The roster that a configuration names, of these members in any order.
+
+    Raises WireError: QRES-E404 for members and numbers that no swarm has.
+    """
+    return Roster(tuple(sorted(members)), swarm.byzantine, swarm.quorum, swarm.roster_epoch)
 
 
 def _unusable(what: str, fix: str) -> RoundError:

@@ -277,6 +277,8 @@ class Choice(Instance):
 
         A set with a proven lock was accepted by a quorum; asking again could only stall the swarm.
         """
+        if not self._context.is_member:
+            return False  # it has no vote
         against = objections(self._context, candidate)
         left = [fault for member, fault in against.items() if not self._waivers.covers(member)]
         few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
@@ -284,6 +286,8 @@ class Choice(Instance):
             self._waivers.add(against)
             left = []
         self.objection = str(left[0]) if left else refusal(self._context, self.merger, candidate)
+        if self.objection is None and not self._amendments.work_after(candidate):
+            self.objection = "the plugins do not work with the changed members"
         return self.objection is None
 
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
@@ -302,7 +306,7 @@ class Choice(Instance):
             candidate = fresh()
             if candidate is None:
                 return
-            proposal = Proposal(self._amendments.added_to(candidate, now))
+            proposal = Proposal(self._amendments.added_to(candidate, now, first=not self.attempts))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = Proposal(self._sets.known[valid.value], valid.round, prevotes)

@@ -55,8 +55,13 @@ class NodeContext:
 
     @property
     def is_member(self) -> bool:
-        """Whether this node is a member at its head."""
-        return self.node_id in self.head.roster
+        """Whether this node is a member at its head.
+
+        A node that was told of a later roster than the first has no link to it yet, and takes no
+        part: nobody else was ever at that head.
+        """
+        known = self.head.height > 0 or not self.head.roster.epoch
+        return known and self.node_id in self.head.roster
 
     def proposer(self, number: int) -> NodeId:
         """Who may propose in a round."""

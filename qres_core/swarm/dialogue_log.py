@@ -94,7 +94,7 @@ class DialogueLog:
     """
 
     def __init__(self, head: bytes, number: int, nodes: int) -> None:
-        self.head, self.number = head, number
+        self.head, self.number, self.nodes = head, number, nodes
         self._limit = said_bytes(nodes)
         self._said: dict[bytes, Said] = {}
         self._counts: Counter[tuple[NodeId, NodeId | None]] = Counter()

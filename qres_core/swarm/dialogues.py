@@ -151,7 +151,7 @@ class Dialogues:
         log, peer = self._logs.get(envelope.round), envelope.sender
         if log is None or not log.is_of(envelope):
             return
-        theirs = decode_holding(envelope.payload, len(self._context.roster))
+        theirs = decode_holding(envelope.payload, log.nodes)
         shared = log.shared(self._context.node_id, peer)
         self._relay(peer, log, [said for said in shared if said.id not in theirs], now)
         if log.number not in (self._position.number, self._origin) or not self._by_plugin:

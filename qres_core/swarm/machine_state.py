@@ -82,19 +82,19 @@ class MachineState:
         return self._context.head
 
     @property
-    def is_member(self) -> bool:
-        """Whether the node is a member at its head."""
-        return self._context.is_member
-
-    @property
-    def changes(self) -> PendingChanges:
-        """The changes of members that wait at this node."""
-        return self._parts.changes
-
-    @property
     def roster(self) -> tuple[NodeId, ...]:
         """The members at the node's head, ascending."""
         return self._context.roster
+
+    @property
+    def changes(self) -> PendingChanges:
+        """The roster of now, and the changes that wait at this node."""
+        return self._parts.changes
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this node is a member at its head; it only follows the others if not."""
+        return self._context.is_member
 
     @property
     def model(self) -> Vector:

@@ -44,6 +44,7 @@ from qres_core.contract.types import NodeId, NodeInfo, Update, Vector
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.beginning import known_roster
 from qres_core.swarm.carrier import Carrier, task_group, transport_errors
 from qres_core.swarm.context import node_info
 from qres_core.swarm.effects import (
@@ -63,6 +64,7 @@ from qres_core.swarm.effects import (
 )
 from qres_core.swarm.journal import Journal, MemoryJournal, SqliteJournal
 from qres_core.swarm.model_file import KEPT, SwarmModel
+from qres_core.swarm.pending import PendingChanges, RosterFolder
 from qres_core.swarm.rounds import RoundMachine, round_machine
 
 INPUTS: Final = 64
@@ -218,7 +220,7 @@ class Node:
     # ── the machine ───────────────────────────────────────────────────────────────────────────
 
     async def _meet(self) -> None:
-        if self.steps is not None and self.machine.step >= self.steps:
+        if self.is_through or not self.machine.is_member:
             return
         with anyio.move_on_after(self.meet):
             quorum = self.machine.head.roster.quorum
@@ -505,8 +507,10 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
 
     Args:
         config: the swarm, the node and its plugins.
-        node_id: this node's identity, 32 bytes, in the roster.
-        roster: identities of all nodes, distinct, ``config.swarm.nodes`` of them.
+        node_id: this node's identity, 32 bytes. A node that is not in the roster joins: it follows
+            the others, and takes part once a decision of theirs makes it a member.
+        roster: identities of the first members, distinct, ``config.swarm.nodes`` of them; or of
+            those of a later roster, see ``swarm.roster_epoch``.
         trainer: trains in a worker thread; judges models where it has ``validate``, in the event
             loop's thread. What its ``fit`` raises makes the node sit the round
             out, with the reason in :class:`SatOut`. A node that stops does not wait for a ``fit``
@@ -546,20 +550,24 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     """
     swarm = config.swarm
     members = tuple(sorted(set(roster)))
-    if len(members) != len(roster) or len(members) != swarm.nodes or node_id not in members:
+    if len(members) != len(roster) or len(members) != swarm.nodes:
         what = f"{len(members)} distinct identities of {len(roster)}, swarm.nodes {swarm.nodes}"
-        fix = "name every node once, this one among them"
+        fix = "name every member once"
         raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
     folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
     place = None if folder is None else str(folder)
     info = node_info(swarm, node_id, members, trainer, data_dir=place)
     kernel = Kernel.from_config(config, installed=installed)
     kernel.fit(int(initial.size))
+    changes: PendingChanges | None = None
+    if config.node.data_dir:
+        known = known_roster(members, swarm)
+        changes = RosterFolder(swarm.name, known, Path(config.node.data_dir))
     kept = _memory(config, node_id, initial, folder) if journal is None else nullcontext(journal)
     with kept as memory:
         async with _plugins(kernel, info), _connection(kernel, info) as transport:
             node = Node(
-                machine=round_machine(info, kernel, swarm, initial, memory, trainer),
+                machine=round_machine(info, kernel, swarm, initial, memory, trainer, changes),
                 transport=transport,
                 trainer=trainer,
                 steps=steps,

@@ -12,6 +12,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Broadcast, Effect, Refused, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
+from qres_core.swarm.messages import FETCH_MODEL, SYNC
 
 
 class Speaker:
@@ -99,11 +100,20 @@ class Speaker:
 
     def send(self, to: NodeId, envelope: Envelope) -> None:
         """To one node."""
-        self.outlet.put(SendTo(to, envelope.to_bytes()))
+        if self._may_say(envelope):
+            self.outlet.put(SendTo(to, envelope.to_bytes()))
 
     def send_all(self, envelope: Envelope) -> None:
         """To every other node."""
-        self.outlet.put(Broadcast(envelope.to_bytes()))
+        if self._may_say(envelope):
+            self.outlet.put(Broadcast(envelope.to_bytes()))
+
+    def _may_say(self, envelope: Envelope) -> bool:
+        """Whether this node may say it: one that is no member asks how the swarm went on, at most.
+
+        It may be a member for those who are further.
+        """
+        return self.context.is_member or envelope.kind in {SYNC, FETCH_MODEL}
 
     def broadcast(
         self, kind: str, payload: bytes, now: float, *, round_number: int | None = None

@@ -61,9 +61,10 @@ class RoundMachine(MachineState):
     """One node's heights.
 
     ``model``: the swarm's first, int32, shape ``(d,)``; the journal's supersedes it. ``roster``:
-    the swarm's first members, or those of now. Raises RoundError: QRES-E602 for a journal that
-    cannot be read, or is of another roster or other settings. Raises CompatibilityError: plugins
-    that do not fit a model of that many coordinates.
+    the swarm's first members, or those of now. A node that is none of them follows the others and
+    says nothing, until a decision of the swarm lets it take part. Raises RoundError: QRES-E602 for
+    a journal that cannot be read, or is of another roster or other settings. Raises
+    CompatibilityError: plugins that do not fit a model of that many coordinates.
     """
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────
@@ -210,7 +211,9 @@ class RoundMachine(MachineState):
         parts, head, resume = self._parts, self._context.head, self._resume
         self._resume, self._made = None, None
         self.kernel.enter(frozenset(head.roster.members), frozenset(head.bans))
-        self._context.votes = parts.speaker.may_say(OUTCOME_PREVOTE, now)
+        may_vote = parts.speaker.may_say(OUTCOME_PREVOTE, now)
+        self._context.votes = self._context.is_member and may_vote
+        parts.changes.refresh(lambda signed: self.kernel.authentic(signed, now))
         last = self._catching_up.last
         previous = None if last is None else last.head
         self._choice = Choice(
@@ -282,8 +285,8 @@ class RoundMachine(MachineState):
         if not outcome.chosen:
             head = self._context.head.digest
             outcome.begin(certificate.candidate.digest(head), certificate.candidate.origin, now)
-        if current.tried or outcome.decision is not None:
-            return
+        if current.tried or outcome.decision is not None or not self._context.is_member:
+            return  # who is no member has no part in the dialogues, and takes the model as it is
         if self._parts.dialogues.finished:
             current.tried = True
             try:
@@ -315,6 +318,8 @@ class RoundMachine(MachineState):
         if after.step > self.step:
             vector = self._catching_up.held.get(after.model)
             if vector is None:
+                if self._context.is_member and self.node_id not in after.roster:
+                    self._leave(after.height)  # nobody gives it the model any more
                 return
         self._go_on(links, vector, made if of_here else None, now)
 
@@ -336,6 +341,7 @@ class RoundMachine(MachineState):
         outcome = Outcome(info, status, after.model, members, reason, code, made is not None)
         self._round.close(outcome, now)
         parts.collector.leave()
+        was_member, before = self._context.is_member, self._context.head.roster
         self._context.head = after
         if vector is not None:
             parts.position.model = vector
@@ -351,11 +357,16 @@ class RoundMachine(MachineState):
         parts.changes.settle(after.roster)
         parts.pool.retain(lambda item: item.subject in after.roster)
         self._aborts = self._aborts + 1 if code == UNFINISHED else 0
-        if not self._context.is_member and self.node_id in last.head.roster:
-            parts.outlet.put(Removed(after.height))
-            self.stop()
+        self._catching_up.tell_removed(before, now)
+        if was_member and not self._context.is_member:
+            self._leave(after.height)
         if not self._is_over:
             self._open_height(self.number + 1, now, wait=self.swarm.interval)
+
+    def _leave(self, height: int) -> None:
+        """From this height on the node is no member any more."""
+        self._parts.outlet.put(Removed(height))
+        self.stop()
 
 
 def round_machine(

@@ -8,7 +8,7 @@ anybody. The same way leads a newcomer from the first members to the present one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -51,6 +51,7 @@ from qres_core.swarm.messages import (
     encode_sync,
 )
 from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.roster import Roster
 from qres_core.swarm.timeouts import Answers
 
 PAST_HEADS: Final = 64
@@ -148,7 +149,7 @@ class CatchingUp:
         model = wanted if pending is None else pending.last.next.model
         peers = {peer for peer, since in self._ahead.items() if now >= since + self._patience}
         if model is not None:
-            peers.update(self._context.roster)
+            peers.update(self._holders())
         peers.discard(self._context.node_id)
         if not peers:
             return
@@ -162,6 +163,14 @@ class CatchingUp:
             self.fetch_model(model, peer, now)
         if pending is not None or model is None:
             self._speaker.send(peer, self._speaker.make(SYNC, self._where(), now))
+
+    def _holders(self) -> tuple[NodeId, ...]:
+        """Who may hold the model that is needed, of those that this node can reach."""
+        here = self._context.roster
+        if self.pending is None:
+            return here
+        after = self.pending.last.next.roster
+        return tuple(peer for peer in here if peer in after) or after.members
 
     def _where(self) -> bytes:
         head = self._context.head if self.pending is None else self.pending.last.next
@@ -194,6 +203,10 @@ class CatchingUp:
             (link.head.swarm, link.head.settings) != (head.swarm, head.settings) for link in links
         ):
             return None  # of another history; who tells of it says what differs
+        if links[0].head.roster.digest != roster.digest:  # the members it was told of may be wrong
+            self._liars.add(sender)
+            self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.NOBODY)
+            return None
         last = follow(roster, links, self._authentic(now))
         if last is None:
             self._liars.add(sender)
@@ -298,8 +311,21 @@ class CatchingUp:
             return
         self._helped[peer] = now
         links = [link for link in self.links[:-1] if link.head.roster.epoch >= epoch]
-        told = [*links, last][:MAX_LINKS]
-        self._speaker.send(peer, self._speaker.make(LINKS, encode_links(told), now))
+        self._tell(peer, [*links, last], now)
+
+    def _tell(self, peer: NodeId, links: Sequence[Link], now: float) -> None:
+        payload = encode_links(links[:MAX_LINKS])
+        self._speaker.send(peer, self._speaker.make(LINKS, payload, now))
+
+    def tell_removed(self, before: Roster, now: float) -> None:
+        """Tell those that are no members any more how it came: nobody hears them from now on."""
+        last, after = self.last, self._context.head.roster
+        if last is None or before.digest == after.digest:
+            return
+        links = [link for link in self.links[:-1] if link.head.roster.epoch >= before.epoch]
+        for peer in before.members:
+            if peer not in after and peer != self._context.node_id:
+                self._tell(peer, [*links, last], now)
 
     def answer_model(
         self, envelope: Envelope, now: float, found: Callable[[bytes], Vector | None]

@@ -19,6 +19,7 @@ from qres_core.swarm.messages import (
     goal_digest,
 )
 from qres_core.swarm.outbox import Speaker
+from qres_core.swarm.roster import MAX_MEMBERS
 
 
 class Until:
@@ -35,7 +36,7 @@ class Until:
     @property
     def reached(self) -> bool:
         """Whether so many nodes as decide a vote found a model good enough."""
-        return len(self._enough) >= self._context.threshold
+        return len(self._enough.keys() & set(self._context.roster)) >= self._context.threshold
 
     def open_round(self, now: float) -> None:
         """Say it again in a new round: a node that was started again has forgotten it."""
@@ -86,12 +87,17 @@ class Until:
                 return
             self._enough[envelope.sender] = envelope
         else:
-            quoted = decode_stop(envelope.payload, len(self._context.roster))
-            if not self._proves(quoted, now):
-                self._outlet.refuse(envelope, Fault.UNPROVEN_STOP, Blame.SENDER)
+            here = envelope.head == self._context.head.digest  # else it may know other members
+            quoted = decode_stop(
+                envelope.payload, len(self._context.roster) if here else MAX_MEMBERS
+            )
+            proven = self._proven(quoted, now)
+            if len(proven) < self._context.threshold:
+                blame = Blame.SENDER if here else Blame.NOBODY
+                self._outlet.refuse(envelope, Fault.UNPROVEN_STOP, blame)
                 return
             self._stopping.add(envelope.sender)
-            for said in quoted:
+            for said in proven:
                 self._enough.setdefault(said.sender, said)
         if first:
             self._say_stop(now)
@@ -99,10 +105,18 @@ class Until:
     def _is_for_goal(self, said: Envelope) -> bool:
         return decode_enough(said.payload)[1] == self._goal
 
-    def _proves(self, quoted: Sequence[Envelope], now: float) -> bool:
-        """Whether as many nodes as decide a vote found a model good enough."""
-        return (
-            len({said.sender for said in quoted}) == len(quoted) >= self._context.threshold
-            and all(said.kind == ENOUGH and self._is_for_goal(said) for said in quoted)
-            and all(self._context.kernel.authentic(said, now) for said in quoted)
-        )
+    def _proven(self, quoted: Sequence[Envelope], now: float) -> list[Envelope]:
+        """Of the quoted messages those that count, as many as decide a vote at most."""
+        proven: dict[NodeId, Envelope] = {}
+        for said in quoted:
+            if len(proven) == self._context.threshold:
+                break
+            if (
+                said.kind == ENOUGH
+                and said.sender in self._context.head.roster
+                and said.sender not in proven
+                and self._is_for_goal(said)
+                and self._context.kernel.authentic(said, now)
+            ):
+                proven[said.sender] = said
+        return list(proven.values())

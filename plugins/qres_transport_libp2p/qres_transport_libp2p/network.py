@@ -39,6 +39,8 @@ from qres_transport_libp2p.yamux import shield
 
 CLOSING_SECONDS: Final = 3.0
 UPGRADE_SECONDS: Final = 5.0
+LEAVING_SECONDS: Final = 1.0
+"""How long a member that was removed is still connected: it is told so."""
 RESTART_SECONDS: Final = 1.0
 IDENTIFY_PUSH: Final = "/ipfs/id/push/1.0.0"
 
@@ -150,10 +152,22 @@ class Network:
             return contextlib.nullcontext()
         return nearby(bound, self.members.own, keeper.found)
 
-    def expel(self) -> None:
-        """End the connections of those that are no members any more; in the thread."""
-        if self.parts is not None:
-            self.parts.sessions.expel()
+    def part(self, settle: Callable[[], None]) -> None:
+        """Let go of those that are no members any more; in the thread.
+
+        ``settle``: drops them from the members.
+        """
+        if self.parts is None:
+            settle()
+        else:
+            self.parts.sessions.start(self._part, settle, self.parts.sessions)
+
+    async def _part(self, settle: Callable[[], None], sessions: Sessions) -> None:
+        try:
+            await trio.sleep(LEAVING_SECONDS)
+        finally:  # also where libp2p falls meanwhile
+            settle()
+        sessions.expel()
 
     def _is_member(self, peer: ID) -> bool:
         return peer in self.members.nodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +64,7 @@ class Libp2pTransport:
         self._keys = keys
         self._options = options
         self._members = Members.of(node_info.node_id, node_info.roster, keys)
+        self._now = frozenset(self._members.peers)  # the others that are members now
         self._handlers: dict[str, Handler] = {}
         self._tally = Tally()
         self._inbox: Mailbox[Delivery] = Mailbox(options.inbox_frames)
@@ -87,13 +89,23 @@ class Libp2pTransport:
         return () if self._network is None else self._network.addresses
 
     def follow(self, roster: Iterable[NodeId]) -> None:
-        """The members are these from now on: others are disconnected, new ones may connect."""
+        """The members are these from now on: new ones may connect, others are disconnected.
+
+        Those that left are still sent to for a second: that is how they learn why.
+        """
         members = frozenset(roster) - {self._info.node_id}
-        if members == self._members.peers.keys():
+        if members == self._now:
             return
-        self._members.follow(self._info.node_id, sorted(members), self._keys)
-        if self._thread is not None and self._network is not None:
-            self._thread.post(self._network.expel)
+        self._now = members
+        if self._thread is None or self._network is None:
+            self._settle()
+            return
+        for_now = sorted(members | self._members.peers.keys())
+        self._members.follow(self._info.node_id, for_now, self._keys)
+        self._thread.post(partial(self._network.part, self._settle))
+
+    def _settle(self) -> None:
+        self._members.follow(self._info.node_id, sorted(self._now), self._keys)
 
     async def start(self) -> None:
         """Listen, and begin to dial. Raises RoundError QRES-E603 when it cannot."""

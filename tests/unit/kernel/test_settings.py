@@ -128,6 +128,7 @@ OWN: Final[Mapping[str, Any]] = {
     "byzantine": 1,
     "quorum": 4,
     "roster": tuple(f"{number:064x}" for number in range(4)),
+    "roster_epoch": 3,
     "deadline": 1.0,
     "vote_timeout": 1.0,
     "interval": 1.0,

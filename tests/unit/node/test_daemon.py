@@ -219,7 +219,6 @@ def test_a_node_that_had_to_stop_says_why(tmp_path: Path, stream: io.StringIO) -
     [
         ({"without": "plugins.identity"}, "QRES-E301", "identity"),
         ({"without": "swarm.roster"}, "QRES-E103", "swarm.roster"),
-        ({"swarm": {"roster": ["00" * 32]}}, "QRES-E105", "swarm.roster"),
         ({"without": "node.data_dir"}, "QRES-E103", "node.data_dir"),
         ({"without": "trainer.task"}, "QRES-E103", "trainer"),
         ({"node": {"status": "nowhere"}}, "QRES-E105", "node.status"),

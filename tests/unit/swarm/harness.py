@@ -46,6 +46,7 @@ from qres_core.contract import canonical
 from qres_core.kernel.config import parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.beginning import known_roster
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.effects import Broadcast, Diverged, Effect, RoundEnded, SendTo, Train
 from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
@@ -60,6 +61,8 @@ from qres_core.swarm.messages import (
     decode_vote,
     encode_vote,
 )
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.roster import Action, RosterChange
 from qres_core.swarm.rounds import RoundMachine
 from qres_core.testing import make_node_ids
 
@@ -414,6 +417,7 @@ class Node:
     node_id: NodeId
     notebook: Notebook
     machine: RoundMachine | None = None
+    changes: PendingChanges | None = None
     effects: list[Effect] = attrs.field(factory=list)
     made_at: dict[int, float] = attrs.field(factory=dict)
     life: int = 0
@@ -459,6 +463,7 @@ class Net:
         broken: indices of nodes that compute the mean wrong.
         options: further keys of ``[swarm]``.
         validate: held-out loss of a model by node, for plugins that judge.
+        members: how many of the nodes are the first members, all if left out; others may join.
     """
 
     def __init__(  # noqa: PLR0913 - what a test does not care about has a default
@@ -474,8 +479,11 @@ class Net:
         broken: Sequence[int] = (),
         options: Mapping[str, Any] | None = None,
         validate: Callable[[int, Vector], float] | None = None,
+        members: int | None = None,
     ) -> None:
         self.ids = make_node_ids(nodes)
+        nodes = nodes if members is None else members
+        self.first = self.ids[:nodes]
         self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
         self.rule, self.train, self.validate = rule, train, validate
         self.f = byzantine
@@ -517,11 +525,50 @@ class Net:
         config = parse({"swarm": self.raw_swarm, "plugins": tables}, source="test")
         kernel = Kernel.from_config(config, installed=installed)
         judge = None if self.validate is None else Judge(self.validate, node.index)
-        info = NodeInfo(node.node_id, NAME, self.ids, byzantine=self.f, validates=judge is not None)
-        kernel.setup(info)
-        return RoundMachine(
-            node.node_id, self.ids, kernel, config.swarm, self.initial, node.notebook, judge
+        info = NodeInfo(
+            node.node_id, NAME, self.first, byzantine=self.f, validates=judge is not None
         )
+        kernel.setup(info)
+        swarm = config.swarm
+        if node.changes is None:
+            node.changes = PendingChanges(NAME, known_roster(self.first, swarm))
+        return RoundMachine(
+            node.node_id,
+            self.first,
+            kernel,
+            swarm,
+            self.initial,
+            node.notebook,
+            judge,
+            node.changes,
+        )
+
+    # ── members ───────────────────────────────────────────────────────────────────────────────
+
+    def change(
+        self,
+        action: Action,
+        member: int,
+        successor: int | None = None,
+        *,
+        signers: Sequence[int] = (),
+        known_to: int = 0,
+    ) -> RosterChange:
+        """A change of the roster that a node knows, signed by some."""
+        heir = None if successor is None else self.ids[successor]
+        roster = self.machine(known_to).head.roster
+        change = roster.change(NAME, action, self.ids[member], heir)
+        time_ms = int(self.now * 1000)
+        return change.signed(
+            sign(self.ids[index], change.statement(self.ids[index], time_ms)) for index in signers
+        )
+
+    def hand_over(self, change: RosterChange, to: Sequence[int]) -> None:
+        """Give a change to some nodes, as their operators do."""
+        for index in to:
+            waiting = self.nodes[index].changes
+            assert waiting is not None
+            waiting.offer(change, lambda _signed: True)
 
     # ── shorthand ─────────────────────────────────────────────────────────────────────────────
 
