@@ -79,7 +79,8 @@ class Journal(Protocol):
     def begin(self, head: Head, settings: bytes) -> bytes:
         """The first head of a new node, and the encoded settings that it shares with the others.
 
-        On a node that began before, nothing is kept. Returns the settings that it began with.
+        On a node that has said something before, nothing is kept. Returns the settings that it
+        began with.
         """
         ...
 
@@ -268,9 +269,13 @@ class SqliteJournal:
         return Resume(at, model, links, last_round, lock, chosen, attempt, said, outcome_lock)
 
     def begin(self, head: Head, settings: bytes) -> bytes:
-        """The first head and the encoded settings of a new node."""
+        """The first head and the encoded settings of a new node.
+
+        They are written again as long as the node has taken no sequence number: a configuration
+        that could not start binds it to nothing.
+        """
         with self._db.transaction():
-            if self._facts.read("head") is None:
+            if not self._facts.read("sequence") and not self._facts.read("votes")[0]:
                 self._facts.write("head", head.raw())
                 self._facts.write("settings", settings)
             kept: bytes = self._facts.read("settings")
