@@ -114,6 +114,8 @@ class EventEngine:
             journal = MemoryJournal() if start is None else start.journal()
             machine = round_machine(info, kernel, config.swarm, task.initial, journal, trainer)
             attacker = index - experiment.honest if index >= experiment.honest else None
+            # Who lies, or falls silent in a round, does so once it is open.
+            machine.trains_ahead = attacker is None and not scenario.dropout
             nodes.append(SimulatedNode(index, node_id, kernel, machine, attacker))
         return nodes
 
@@ -189,9 +191,9 @@ class EventEngine:
         info, trainings = train.round_info, self.adversary.trainings
         update = trainings.of(node.index, info, train.model)
         if trainings.idle(node.index, info, train.model):
-            effects = node.machine.sit_out(info.number, NOTHING_NEW, self.clock.now)
+            effects = node.machine.sit_out(info.number, NOTHING_NEW, self.clock.now, info.head)
         else:
-            effects = node.machine.trained(update, info.number, self.clock.now)
+            effects = node.machine.trained(update, info.number, self.clock.now, info.head)
         self._apply(node, effects)
 
     def _lie(
@@ -243,7 +245,7 @@ class EventEngine:
 
     def _open(self, node: SimulatedNode, train: Train) -> None:
         """Have a node train, or attack, in a round that it opened."""
-        if node.machine.step >= self.rounds:
+        if train.round_info.step >= self.rounds:
             return
         saboteur = self.adversary.saboteur
         if node.attacker is not None and saboteur is not None:

@@ -32,7 +32,10 @@ class SendTo:
 
 @attrs.frozen(eq=False)
 class Train:
-    """Train from the model; give the result to :meth:`RoundMachine.trained`."""
+    """Train from the model; give the result to :meth:`RoundMachine.trained`.
+
+    The newest one counts: it may be for a round to come, and the swarm may go on otherwise.
+    """
 
     round_info: RoundInfo
     model: Vector

@@ -60,6 +60,8 @@ class MachineState:
         changes: PendingChanges | None = None,
     ) -> None:
         self.node_id, self.kernel, self.swarm = node_id, kernel, swarm
+        # whether it asks for training before the outcome is decided, where no interval is kept
+        self.trains_ahead = True
         self._parts, self._resume = begin(
             node_id, roster, kernel, swarm, model, journal, validator, changes
         )

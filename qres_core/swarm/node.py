@@ -30,6 +30,7 @@ import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from qres_core.contract.errors import ConfigError, LabError, ModelError, TransportError
+from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.stores import clear_leftovers, make_folder, sync_folder
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import (
@@ -90,7 +91,7 @@ Outgoing: TypeAlias = Broadcast | SendTo
 class _Trained:
     """What came of a :class:`Train`: an update, or why there is none."""
 
-    round: int
+    round: RoundInfo
     result: Update | TrainerFailure | str
     vanished: Vanished | None = None
 
@@ -283,16 +284,21 @@ class Node:
             # Neighbours pass on what they cannot judge: who made a frame is to blame for it.
             source = item.author or item.link
             self._apply(self.machine.receive(item.frame, source, now))
-        elif isinstance(item.result, Update):
+        else:
+            self._take_trained(item, now)
+
+    def _take_trained(self, item: _Trained, now: float) -> None:
+        number, head, result = item.round.number, item.round.head, item.result
+        if isinstance(result, Update):
             if item.vanished is not None and self.on_event is not None:
                 self.on_event(item.vanished)
-            self._apply(self.machine.trained(item.result, item.round, now))
-        elif isinstance(item.result, TrainerFailure):
+            self._apply(self.machine.trained(result, number, now, head))
+        elif isinstance(result, TrainerFailure):
             if self.on_event is not None:
-                self.on_event(item.result)
-            self._apply(self.machine.sit_out(item.round, item.result.summary, now))
+                self.on_event(result)
+            self._apply(self.machine.sit_out(number, result.summary, now, head))
         else:
-            self._apply(self.machine.sit_out(item.round, item.result, now))
+            self._apply(self.machine.sit_out(number, result, now, head))
 
     def _apply(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
@@ -300,7 +306,7 @@ class Node:
                 case Broadcast() | SendTo():
                     self._post(effect)
                 case Train():
-                    if self.steps is None or self.machine.step < self.steps:
+                    if self.steps is None or effect.round_info.step < self.steps:
                         self._wanted = effect
                         self._work.set()
                 case Diverged(error, models):
@@ -389,7 +395,7 @@ class Node:
             if train is not None:
                 result = await self._fit(train, limiter)
                 lost = _lost(train, result)
-                await inlet.send(_Trained(train.round_info.number, result, lost))
+                await inlet.send(_Trained(train.round_info, result, lost))
 
     async def _fit(
         self, train: Train, limiter: anyio.CapacityLimiter

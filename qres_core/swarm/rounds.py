@@ -35,7 +35,8 @@ from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.chain import Link
 from qres_core.swarm.choice import Choice
-from qres_core.swarm.effects import Effect, Refused, Removed, RoundEnded
+from qres_core.swarm.context import round_info
+from qres_core.swarm.effects import Effect, Refused, Removed, RoundEnded, Train
 from qres_core.swarm.journal import Journal
 from qres_core.swarm.machine_state import MachineState, MadeModel
 from qres_core.swarm.messages import (
@@ -49,6 +50,7 @@ from qres_core.swarm.messages import (
     OUTCOME_PREVOTE,
     STOP,
     SYNC,
+    CandidateSet,
 )
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.pending import PendingChanges
@@ -108,19 +110,34 @@ class RoundMachine(MachineState):
         self._repeat(now)
         return self._parts.outlet.take()
 
-    def trained(self, update: Update, round_number: int, now: float) -> list[Effect]:
-        """The result of :class:`Train`; ignored if the round is over."""
-        if not self._is_over and round_number == self.number:
+    def trained(
+        self, update: Update, round_number: int, now: float, head: bytes = b""
+    ) -> list[Effect]:
+        """The result of :class:`Train`; ignored if the round is over, or will not be.
+
+        ``head``: the head of its round; left out, the round's number alone tells what it is for.
+        """
+        if self._is_of_now(round_number, head):
             self._round.update = update
             self._advance(now)
+        else:
+            self._parts.ahead.take(update, round_number)
         return self._parts.outlet.take()
 
-    def sit_out(self, round_number: int, reason: str, now: float) -> list[Effect]:
+    def sit_out(
+        self, round_number: int, reason: str, now: float, head: bytes = b""
+    ) -> list[Effect]:
         """Training failed: contribute nothing to the round, but go on voting."""
-        if not self._is_over and round_number == self.number and not self._round.contributed:
+        if not self._is_of_now(round_number, head):
+            self._parts.ahead.take(reason, round_number)
+        elif not self._round.contributed:
             self._round.sit_out(reason)
             self._advance(now)
         return self._parts.outlet.take()
+
+    def _is_of_now(self, round_number: int, head: bytes) -> bool:
+        here = head in {b"", self._context.head.digest}
+        return not self._is_over and round_number == self.number and here
 
     def publish_raw(self, payload: bytes, round_number: int, now: float) -> list[Effect]:
         """Send a contribution made outside the machine, unchecked: how the lab plays a liar."""
@@ -297,8 +314,19 @@ class RoundMachine(MachineState):
                 self._catching_up.held[self._made.digest] = self._made.model
                 outcome.found(Merged(self._made.digest), now)
                 outcome.look(now)
+                self._train_ahead(certificate.candidate, self._made)
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
+
+    def _train_ahead(self, chosen: CandidateSet, made: MadeModel) -> None:
+        """Begin to train from the node's own result; the others will hardly find another."""
+        if self.swarm.interval or not self.trains_ahead:
+            return
+        head = self._context.head.after(chosen, Merged(made.digest))
+        if self.node_id in head.roster:
+            info = round_info(self.swarm, head, int(made.model.size), self.number + 1)
+            self._parts.ahead.begin(info)
+            self._parts.outlet.put(Train(info, made.model))
 
     def _conclude(self, now: float) -> None:
         """Go to the next head, if it is decided and its model is here."""

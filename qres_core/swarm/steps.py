@@ -20,6 +20,7 @@ from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.ahead import TrainingAhead
 from qres_core.swarm.choice import Choice, Waivers
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext, Position
@@ -72,6 +73,7 @@ class Parts:
         self.waivers = Waivers(context)
         self.pace = Pace()
         self.until = Until(self.speaker)
+        self.ahead = TrainingAhead()
         # what takes messages that are answered whatever head they are about, by kind
         self.of_any_head: Mapping[str, Callable[[Envelope, float], None]] = {
             FETCH: self.collector.answer,
@@ -187,8 +189,19 @@ class Round:
         if not parts.context.is_member:
             self.begun = self.contributed = True
         elif self._open_plugins(now) and self.choice.certificate is None:
-            parts.outlet.put(Train(parts.position.info, parts.position.model))
+            self._train()
         self._take_early(now)
+
+    def _train(self) -> None:
+        """Ask for an update, or take the one that was asked for in time."""
+        parts = self.parts
+        is_ahead, result = parts.ahead.claim(parts.position.info)
+        if not is_ahead:
+            parts.outlet.put(Train(parts.position.info, parts.position.model))
+        elif isinstance(result, str):
+            self.sit_out(result)
+        else:
+            self.update = result
 
     def _take_early(self, now: float) -> None:
         for envelope in self.parts.pace.take():
