@@ -11,6 +11,7 @@ import sys
 import attrs
 
 from exploration.guards import (
+    AT_ONCE,
     BAD,
     CLAIMS,
     HONEST_FIRST,
@@ -20,8 +21,10 @@ from exploration.guards import (
     SPARE,
     without,
 )
-from exploration.nodes import LIAR, Instance
+from exploration.nodes import LIAR, Instance, Node
+from exploration.progress import Swarm, from_state, secretly_locked
 from exploration.search import Explorer, Found
+from qres_core.swarm.consensus import Consensus
 
 ALL = (
     LIARS,
@@ -65,20 +68,55 @@ def _guards(*, quick: bool) -> int:
     return failed
 
 
+def _progress(*, quick: bool) -> int:
+    """From every state, in a good network; and against a liar that locks one node an attempt."""
+    failed, most = 0, 8
+    print()
+    for instance in QUICK[2:] if quick else (LIARS, QUICK[-1]):
+        explorer, node = Explorer(instance), Node(instance)
+        explorer.run()
+        took = [
+            from_state(node, [explorer.locals[of] for of in explorer.triple(whole)], most)
+            for whole in explorer.came
+        ]
+        print(
+            f"{instance.name:45} decides from {len(took):,} states in {max(took)} attempts at most"
+        )
+        failed += max(took) > most
+    attempts = 60
+    for name, swarm, stops in (
+        ("as it is", Swarm(secretly_locked(Consensus), splits=True), False),
+        (f"without: {AT_ONCE.name}", Swarm(secretly_locked(without(AT_ONCE)), splits=True), True),
+        (
+            "without the showing of locks",
+            Swarm(secretly_locked(Consensus), splits=True, shows=False),
+            True,
+        ),
+    ):
+        needed = swarm.decides(attempts)
+        without_it = f"not in {attempts} attempts" if needed > attempts else f"{needed} attempts"
+        print(f"a liar locks one node an attempt, {name:50} {without_it}")
+        failed += (needed > attempts) != stops
+    return failed
+
+
 def main() -> int:
     """Explore and print tables; 1 if the engine fails, or a guard is not missed."""
     parser = argparse.ArgumentParser(prog="exploration", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small instances only")
-    parser.add_argument("--three", action="store_true", help="three attempts; an hour, 4 GB")
+    parser.add_argument("--three", action="store_true", help="three attempts as well: long")
+    parser.add_argument("--guards", action="store_true", help="the guards alone")
     options = parser.parse_args()
     failed = 0
-    instances = (*(QUICK if options.quick else ALL), *((THREE,) if options.three else ()))
-    for instance in instances:
+    instances = QUICK if options.quick else ALL
+    instances = (*instances, *((THREE,) if options.three else ()))
+    for instance in () if options.guards else instances:
         found = Explorer(instance).run()
         print(_row(found), flush=True)
         for number, step in enumerate(found.way, 1):
             print(f"    {number:2} {step}")
         failed += bool(found.broken)
+    failed += _progress(quick=options.quick)
     failed += _guards(quick=options.quick)
     return 1 if failed else 0
 

@@ -163,6 +163,11 @@ SAFETY: Final = (
 )
 """Each is needed for safety."""
 
+AT_ONCE: Final = Guard(
+    "a round is left early only if it hides no lock", "if over and known:", "if over:"
+)
+"""A liar stops a perfect network without it, see `progress`."""
+
 SPARE: Final = (
     Guard(
         "nil is precommitted in the second step only",
@@ -185,13 +190,17 @@ SPARE: Final = (
         "lock.round <= proposed.valid_round",
         "lock.round < proposed.valid_round",
     ),
-    Guard("more than f are ahead", "len(ahead) <= self.byzantine", "not ahead"),
+    Guard(
+        "more than f are ahead",
+        "ahead = sorted(self._seen.values(), reverse=True)\n",
+        "ahead = sorted(self._seen.values(), reverse=True)[:1] * (self.byzantine + 1)\n",
+    ),
     Guard(
         "the votes of a quorum are there before a round times out",
         "elif step is Step.PRECOMMIT and (number, step) in self._waiting:",
         "elif step is Step.PRECOMMIT:",
     ),
-    Guard("a round is left when no unknown lock can be", "if over and known:", "if over:"),
+    AT_ONCE,
     Guard(
         "no vote is forgotten that matters",
         "return number == 1 or self.round - BEHIND",

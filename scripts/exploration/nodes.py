@@ -277,6 +277,12 @@ class Node:
             return after
         return None
 
+    def hurried(self, local: Local, number: int) -> Local:
+        """A node that was told only that others are in a round."""
+        for after in self._try(local, Batch(ahead=number)):
+            return after.local
+        return local
+
     # ── what can be said ──────────────────────────────────────────────────────────────────────
 
     def _offers(self, local: Local, offers: tuple[Offer, ...]) -> list[Offer]:
@@ -380,7 +386,7 @@ class Node:
         broken = _broken(self.instance, local, after, actions, batch, sent)
         after = self._plain(after)
         if after != local or broken:
-            level = max(after.place, batch.slot)
+            level = max(after.place, batch.slot, local.place)
             yield After(after, level, str(batch), broken)
 
     def _read(

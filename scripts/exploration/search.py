@@ -1,17 +1,17 @@
 """Breadth first through all states of three honest nodes and a liar.
 
-The liar's words are there from the start.
-
-The state of the whole is the states of the three honest nodes, and nothing else: what was sent is
-what they said, and everything sent can be told at any time, once or often, or be lost. So there is
-no list of messages on their way, and the order of deliveries needs no exploring: a node moves only
-when that changes what it said or what binds it.
+The state of the whole is the states of the three honest nodes, and nothing else. What was sent is
+what they said, and everything sent can be told at any time, once or often, or be lost. The liar's
+words are there from the start. So there is no list of messages on their way, and the order of
+deliveries needs no exploring: a node moves only when that changes what it said or what binds it.
 
 *Order.* A step is at a level: how far the node is after it, or the round and step of the votes that
 it was told, if they are later. Nodes never go back, and a step reads only votes of its level or
 earlier. So the steps of any run can be sorted by level, those of one level in their old order, and
 the sorted run is a run with the same steps. It is enough to explore runs with rising levels. That
-no step reads what is later than what its node does next is asserted for every step.
+no step reads what is later than what its node does next is asserted for every step. In such a run,
+a node whose round the others left can do one thing only, which is to follow them: it is moved to
+their round at once. And a decision may come last, because it says nothing.
 
 *Symmetry.* Honest nodes that never propose differ in nothing but their states, so these are sorted.
 Where all proposers lie, nothing tells the two values apart either: a state and its mirror image are
@@ -50,6 +50,14 @@ class Move:
 
 
 @attrs.frozen
+class Options:
+    """What a node can do."""
+
+    moves: tuple[Move, ...]
+    decisions: dict[bytes, str]  # each value that it can decide, and how
+
+
+@attrs.frozen
 class Found:
     """What an exploration ends with."""
 
@@ -82,7 +90,8 @@ class Explorer:
         self._publics: dict[object, int] = {}
         self._alone: dict[object, tuple[Move, ...]] = {}
         self._told: dict[object, tuple[Move, ...]] = {}
-        self._next: dict[Triple, tuple[Move, ...]] = {}
+        self._next: dict[Triple, Options] = {}
+        self._lagging: dict[tuple[int, int], int] = {}
         self._places: list[Slot] = []
 
     # ── numbers for states ────────────────────────────────────────────────────────────────────
@@ -107,12 +116,32 @@ class Explorer:
 
     def whole(self, first: int, second: int, third: int) -> int:
         """The number of a state of the whole."""
+        if self.ordered:
+            places = self._places
+            number, _step = max(places[first], places[second], places[third])
+            first, second, third = (
+                of if places[of][0] >= number else self._hurried(of, number)
+                for of in (first, second, third)
+            )
         if self.instance.alike:
             first, second, third = sorted((first, second, third))
             if self.instance.mirrored:
                 turned = sorted((self._mirror(first), self._mirror(second), self._mirror(third)))
                 first, second, third = min([first, second, third], turned)
         return first << 2 * _BITS | second << _BITS | third
+
+    def _hurried(self, mine: int, number: int) -> int:
+        """A node that others left behind: all that it can still do is to follow them.
+
+        A proposer is not hurried: it proposes as it enters.
+        """
+        found = self._lagging.get((mine, number))
+        if found is None:
+            found, local = mine, self.locals[mine]
+            if local.role not in self.instance.proposers[:number]:
+                found = self.number(self.node.hurried(local, number))
+            self._lagging[mine, number] = found
+        return found
 
     @staticmethod
     def triple(whole: int) -> Triple:
@@ -121,7 +150,7 @@ class Explorer:
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────
 
-    def moves(self, mine: int, other: int, another: int) -> tuple[Move, ...]:
+    def options(self, mine: int, other: int, another: int) -> Options:
         """What a node can do, by what the others said."""
         heard, also = self._public[other], self._public[another]
         if self.instance.alike and heard > also:
@@ -131,7 +160,7 @@ class Explorer:
             found = self._next[mine, heard, also] = self._ask(mine, other, another)
         return found
 
-    def _ask(self, mine: int, *others: int) -> tuple[Move, ...]:
+    def _ask(self, mine: int, *others: int) -> Options:
         local, (one_other, another) = self.locals[mine], (self.locals[other] for other in others)
         offers: tuple[Offer, ...] = tuple(
             offer
@@ -152,17 +181,21 @@ class Explorer:
             if key not in self._told:
                 self._told[key] = self._taken(self.node.told(local, slot, heard, offers))
             _merge(moves, self._told[key])
-        for move in moves.values():
-            if self.strict and not move.broken and not self._is_in_order(move):
+        decisions: dict[bytes, str] = {}
+        for number, move in list(moves.items()):
+            decided = self.locals[number].decided
+            if decided is not None and not move.broken:
+                decisions[decided] = moves.pop(number).label
+            elif self.strict and not move.broken and not self._is_in_order(move):
                 message = f"a step is told what its node cannot use yet: {move.label}"
                 raise AssertionError(message)
-        return tuple(moves.values())
+        return Options(tuple(moves.values()), decisions)
 
     def _is_in_order(self, move: Move) -> bool:
         """Whether all that the node does next is at this level or later."""
         local = self.locals[move.to]
         at_once = (local.round, int(PREVOTE)) if local.step == 0 else local.place
-        return local.decided is not None or move.level <= at_once
+        return move.level <= at_once
 
     def _taken(self, steps: Iterable[After]) -> tuple[Move, ...]:
         taken: dict[int, Move] = {}
@@ -192,12 +225,15 @@ class Explorer:
                 told(depth, len(level), len(self.came))
             following: list[int] = []
             for whole in level:
+                forked = self._forked(whole)
+                if forked:
+                    way = (*self._way(whole), *forked)
+                    return self._found(began, depth + 2, count, "agreement", way)
                 for before, after, move in self._from(whole):
                     count += 1
-                    broken = move.broken or self._forked(after, move.to)
-                    if broken:
+                    if move.broken:
                         way = (*self._way(whole), f"n{before}: {move.label}")
-                        return self._found(began, depth + 1, count, broken, way)
+                        return self._found(began, depth + 1, count, move.broken, way)
                     reached = self.whole(*after)
                     if reached not in self.came:
                         self.came[reached] = whole
@@ -211,24 +247,36 @@ class Explorer:
         first, second, third = self.triple(whole)
         places, alike = self._places, self.instance.alike
         reached = max(places[first], places[second], places[third]) if self.ordered else (0, 0)
-        for move in self.moves(first, second, third):
+        for move in self.options(first, second, third).moves:
             if move.level >= reached:
                 yield 0, (move.to, second, third), move
         if not alike or second != first:
-            for move in self.moves(second, first, third):
+            for move in self.options(second, first, third).moves:
                 if move.level >= reached:
                     yield 1, (first, move.to, third), move
         if not alike or third not in (first, second):
-            for move in self.moves(third, first, second):
+            for move in self.options(third, first, second).moves:
                 if move.level >= reached:
                     yield 2, (first, second, move.to), move
 
-    def _forked(self, after: Triple, number: int) -> str:
-        value = self.locals[number].decided
-        if value is None:
-            return ""
-        values = {self.locals[other].decided for other in after} - {None}
-        return "agreement" if len(values) > 1 else ""
+    def _forked(self, whole: int) -> tuple[str, ...]:
+        """How nodes decide differently, if they can.
+
+        Who decided says no more, so that a decision may as well come last: a node that can decide
+        can still do so later. The states after decisions need no visit.
+        """
+        first, second, third = self.triple(whole)
+        decisions: dict[bytes, str] = {}
+        for place, options in enumerate(
+            (
+                self.options(first, second, third),
+                self.options(second, first, third),
+                self.options(third, first, second),
+            )
+        ):
+            for value, label in options.decisions.items():
+                decisions.setdefault(value, f"n{place} decides {value.decode()}: {label}")
+        return tuple(decisions.values()) if len(decisions) > 1 else ()
 
     def _restarts(self) -> tuple[str, tuple[str, ...]]:
         """Whether a restart leads to a state that is not known without one."""
