@@ -389,15 +389,20 @@ def objections(context: NodeContext, candidate: CandidateSet) -> dict[NodeId, Fa
 
 
 def refusal(context: NodeContext, merger: Merger | None, candidate: CandidateSet) -> str | None:
-    """Why this node would not have a set merged, whoever is in it; ``None`` if it would."""
+    """Why this node would not have a set merged, whoever is in it; ``None`` if it would.
+
+    That the rule refuses the set is no reason: then the outcome is void, which all agree on and
+    which ends the height. Rounds that abort would never end it.
+    """
     kernel = context.kernel
-    if merger is not None:
-        try:
-            verdict, plugin = merger.judge(candidate.members)
-        except QresError as error:
-            kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
-        else:
-            if verdict is ACCEPT:
-                return None
-            kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, merger.info.number)
+    if merger is None:
+        return "no round is open here"
+    try:
+        verdict, plugin = merger.judge(candidate.members)
+    except QresError as error:
+        kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1
+        return None
+    if verdict is ACCEPT:
+        return None
+    kernel.refuse(verdict.reason, Blame.NOBODY, None, plugin, merger.info.number)
     return "not endorsed here"
