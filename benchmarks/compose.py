@@ -66,8 +66,11 @@ from qres_core.swarm.messages import ContributionBody
 from qres_core.testing.builders import make_updates
 
 DELAY: Final = 0.05
-CORE, HIDDEN = 5, 5
-"""Messages of a node in a round: contribution or proposal, two votes, digest; and secagg's."""
+CORE, HIDDEN = 6, 5
+"""Messages of a node in a round: contribution, proposal, two votes on the set and two on the
+outcome; and secagg's."""
+WAITS: Final = 6
+"""Messages of it that wait for one another."""
 NOW: Final = 1_700_000_000.0
 K: Final = 256
 GROUP: Final = 8
@@ -143,7 +146,9 @@ def kernel(n: int, d: int) -> Cost:
 
     cpu_second = cpu_seconds(lambda: take(large, contribution=True), repeats=5)
     few = cpu_seconds(lambda: take(small, contribution=False), repeats=50)
-    return Cost((n - 1) * (cpu_second + (CORE - 1) * few), len(large) + (CORE - 1) * len(small), 4)
+    return Cost(
+        (n - 1) * (cpu_second + (CORE - 1) * few), len(large) + (CORE - 1) * len(small), WAITS
+    )
 
 
 def trust(n: int) -> dict[str, Cost]:

@@ -211,19 +211,26 @@ class Link:
         return self.head.after(self.chosen, self.result)
 
     def holds(self, authentic: Authentic) -> bool:
-        """Whether a quorum of the head's members decided it.
+        """Whether a quorum of the head's members decided it; at most n calls of ``authentic``."""
+        return self.proven(authentic) is not None
 
-        Votes that nobody is proven to have made are left out, and the rest counts. At most n
-        calls of ``authentic``.
+    def proven(self, authentic: Authentic) -> Link | None:
+        """The link with the votes of a quorum alone; ``None`` if there are too few.
+
+        Votes that nobody is proven to have made are left out: what a node exports or hands on
+        would else be refused for what a liar hung on it. At most n calls of ``authentic``.
         """
         try:
-            voters = self._voters(authentic)
-            return len(voters) >= self.head.roster.threshold and self.next is not None
+            votes = self._votes(authentic)
+            if len(votes) < self.head.roster.threshold or self.next is None:
+                return None
         except QresError:
-            return False
+            return None
+        sound = tuple(votes[sender] for sender in sorted(votes))
+        return self if sound == self.precommits else attrs.evolve(self, precommits=sound)
 
-    def _voters(self, authentic: Authentic) -> set[NodeId]:
-        head, wanted, voters = self.head, self.decision, set[NodeId]()
+    def _votes(self, authentic: Authentic) -> dict[NodeId, Envelope]:
+        head, wanted, votes = self.head, self.decision, dict[NodeId, Envelope]()
         for vote in self.precommits:
             if (
                 vote.swarm == head.swarm
@@ -232,14 +239,14 @@ class Link:
                 and vote.round == self.round
                 and vote.sender in head.roster
                 and vote.sender not in head.bans
-                and vote.sender not in voters
+                and vote.sender not in votes
                 and decode_conclusion(vote.payload) == wanted
                 and authentic(vote, head.roster.members)
             ):
-                voters.add(vote.sender)
-                if len(voters) >= head.roster.threshold:
+                votes[vote.sender] = vote
+                if len(votes) >= head.roster.threshold:
                     break
-        return voters
+        return votes
 
     def raw(self) -> list[Any]:
         """Plain data for the codecs."""
@@ -285,7 +292,7 @@ def decode_links(payload: bytes) -> tuple[Link, ...]:
 
 
 def follow(roster: Roster, links: Iterable[Link], authentic: Authentic) -> Link | None:
-    """The last of some links, if each holds by the members that are known when it comes.
+    """The last of some links, proven, if each holds by the members that are known when it comes.
 
     The first is of heads with this roster. A link that changes the members makes the next one
     known. Heights in between, that changed nothing about the members, may be left out: who votes
@@ -293,7 +300,9 @@ def follow(roster: Roster, links: Iterable[Link], authentic: Authentic) -> Link 
     """
     last: Link | None = None
     for link in links:
-        if link.head.roster.digest != roster.digest or not link.holds(authentic):
+        known = link.head.roster.digest == roster.digest
+        last = link.proven(authentic) if known else None
+        if last is None:
             return None
-        roster, last = link.next.roster, link
+        roster = last.next.roster
     return last

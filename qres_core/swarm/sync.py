@@ -213,7 +213,7 @@ class CatchingUp:
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.SENDER)
             return None
         kept = (link for link in known if link.chosen.change is not None)
-        self.pending = Ahead((*kept, *links), sender)
+        self.pending = Ahead((*kept, *links[:-1], last), sender)
         return self.pending
 
     def _authentic(self, now: float) -> Authentic:

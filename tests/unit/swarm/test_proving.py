@@ -471,6 +471,26 @@ def test_nodes_that_forget_what_they_voted_prove_it_themselves(
     assert all(item.messages[0].kind.startswith(kinds) for item in found)
 
 
+@pytest.mark.parametrize("kind", ["outcome/prevote", "outcome/precommit", None])
+def test_whoever_votes_twice_on_an_outcome_is_banned(harness: ModuleType, kind: str | None) -> None:
+    """By all nodes alike, and nobody else is. The control: without a lie nobody is banned."""
+
+    def lie(message: Any) -> Any:
+        if message.kind != kind or message.sender != 3:
+            return None
+        other = encode_conclusion(Conclusion(OTHER, Void("QRES-E508")))
+        envelope = message.envelope
+        second = net.forge(3, kind, other, number=envelope.round, model=envelope.head)
+        return [(harness.DELAY / 4, frame) for frame in (message.frame, second.to_bytes())]
+
+    net = harness.Net(4, byzantine=1, rule=lie)
+    net.start()
+    net.run(until=lambda: min(net.machine(index).head.height for index in range(3)) >= 4)
+    bans = {net.machine(index).head.bans for index in range(3)}
+    assert bans == {(net.ids[3],) if kind else ()}
+    assert net.forks(range(3)) == {}
+
+
 # ── what is altered ───────────────────────────────────────────────────────────────────────────────
 
 
