@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from qres_core import (
     ACCEPT,
+    Blame,
     Claims,
     ConfigError,
     Envelope,
@@ -44,10 +44,11 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 from qres_core.node.status import StatusBoard
-from qres_core.swarm.effects import Agreed, Refused, RoundEnded, SatOut
-from qres_core.swarm.journal import JournalEntry, SqliteJournal
+from qres_core.swarm.chain import Link
+from qres_core.swarm.effects import Agreed, Diverged, Refused, RoundEnded, SatOut
+from qres_core.swarm.journal import SqliteJournal
 from qres_core.swarm.memory import MemoryTransport
-from qres_core.swarm.messages import DIGEST
+from qres_core.swarm.messages import OUTCOME
 from qres_core.swarm.model_file import SwarmModel, kept_model
 from qres_core.swarm.node import Event, Node, run_node
 from qres_core.swarm.rounds import RoundMachine
@@ -378,7 +379,7 @@ def test_a_node_that_stopped_resumes_and_catches_up(task: Task, tmp_path: Path) 
         ) as journal:
             resume = journal.resume()
         assert resume is not None
-        assert resume.step == 2
+        assert resume.head.step == 2
         np.testing.assert_array_equal(resume.model, stopped[0].model)
         swarm.events[3].clear()
         await swarm.node(3, 9)
@@ -417,12 +418,10 @@ def test_a_whole_swarm_goes_on_after_it_was_stopped(task: Task, tmp_path: Path) 
 class PowerCut(SqliteJournal):
     """Fails just before the second model is safe."""
 
-    def record_model(
-        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
-    ) -> None:
-        if step == 2:
+    def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
+        if links[-1].next.step == 2:
             raise InterruptedError
-        super().record_model(round_number, step, model, handover)
+        super().record_height(links, model)
 
 
 def test_a_swarm_cut_off_between_two_models_goes_on(task: Task, tmp_path: Path) -> None:
@@ -615,8 +614,9 @@ def test_hostile_frames_are_counted_and_stop_nobody(
 
 @attrs.frozen
 class OffByOne:
-    """An aggregation that differs from the others' in one unit."""
+    """The plugin ``mean``, except that it differs from the others' in one unit."""
 
+    unprotected: bool = False
     claims = Claims(tolerates=None)
 
     @hookimpl
@@ -626,9 +626,8 @@ class OffByOne:
 
 def test_a_node_with_another_model_than_the_quorum_stops_by_name(task: Task) -> None:
     swarm = Swarm(configure("diverged", deadline=0.3, vote_timeout=0.5), task)
-    config = attrs.evolve(swarm.config, plugins={"memory": {}, "off": {}})
-    odd = Swarm(config, task)
-    installed = {**scan(), "off": Installed.local("off", OffByOne)}
+    odd = Swarm(swarm.config, task)
+    installed = {**scan(), "mean": Installed.local("mean", OffByOne)}
 
     async def scene() -> None:
         async with anyio.create_task_group() as group:
@@ -644,39 +643,51 @@ def test_a_node_with_another_model_than_the_quorum_stops_by_name(task: Task) -> 
     assert len(set(swarm.digests())) == 1
 
 
-def test_a_model_that_the_quorum_does_not_hold_is_kept_no_more(task: Task, tmp_path: Path) -> None:
-    """Liars may have vouched for it: it must not be exported as the swarm's."""
+def test_a_model_that_the_quorum_does_not_hold_is_never_reported_nor_kept(
+    task: Task, tmp_path: Path
+) -> None:
     config = configure("disowned", deadline=0.3, vote_timeout=0.5, data_dir=tmp_path)
-    swarm = Swarm(config, task)
-    odd = Swarm(attrs.evolve(config, plugins={"memory": {}, "off": {}}), task)
-    installed = {**scan(), "off": Installed.local("off", OffByOne)}
-    kept: dict[int, list[bytes]] = {}
-
-    def keep(index: int, node: Node) -> None:
-        def on_event(event: object) -> None:
-            if isinstance(event, RoundEnded) and event.outcome.status is RoundStatus.CLOSED:
-                model = SwarmModel("disowned", node.machine.step, 0, node.machine.model)
-                assert node.keep is not None
-                node.keep(model)  # as if liars vouched at once
-                kept.setdefault(index, []).append(model.digest)
-
-        node.on_event = on_event
+    swarm, odd = Swarm(config, task), Swarm(config, task)
+    installed = {**scan(), "mean": Installed.local("mean", OffByOne)}
 
     async def scene() -> None:
         async with anyio.create_task_group() as group:
-            for index in range(3):
-                group.start_soon(
-                    lambda index=index: swarm.node(index, 2, on_start=partial(keep, index))
-                )
-            group.start_soon(lambda: odd.node(3, 3, installed=installed, on_start=partial(keep, 3)))
+            group.start_soon(lambda: swarm.together(2, range(3)))
+            group.start_soon(lambda: odd.node(3, 3, installed=installed))
 
     play(scene)
     assert [getattr(error, "code", None) for error in odd.errors.values()] == ["QRES-E601"]
-    assert len(kept[3]) == 1
+    assert not odd.closed(3)
     with pytest.raises(ModelError, match="QRES-E606"):
         kept_model(tmp_path / IDS[3].hex())
     for index in range(3):  # control
-        assert kept_model(tmp_path / IDS[index].hex()).digest == kept[index][-1]
+        made = swarm.closed(index)[-1].outcome.model_digest
+        assert kept_model(tmp_path / IDS[index].hex()).digest == made
+
+
+@pytest.mark.parametrize("disowned", [True, False])
+def test_a_kept_model_that_the_quorum_contradicts_is_removed(
+    task: Task, tmp_path: Path, *, disowned: bool
+) -> None:
+    """Liars may have vouched for it: it must not be exported as the swarm's."""
+    swarm = Swarm(configure("removed", data_dir=tmp_path), task)
+    model = SwarmModel("removed", 1, 0, task.initial)
+
+    def keep(node: Node) -> None:
+        assert node.keep is not None
+        node.keep(model)
+        error = RoundError.of("QRES-E601", "height 0", "proof of different decisions")
+        models = frozenset([model.digest if disowned else b"o" * 32])
+        node.machine.start = lambda _now: [Diverged(error, models)]  # type: ignore[method-assign]
+
+    play(lambda: swarm.node(0, 3, on_start=keep))
+    assert [getattr(error, "code", None) for error in swarm.errors.values()] == ["QRES-E601"]
+    folder = tmp_path / IDS[0].hex()
+    if not disowned:
+        assert kept_model(folder).digest == model.digest, "control"
+        return
+    with pytest.raises(ModelError, match="QRES-E606"):
+        kept_model(folder)
 
 
 @attrs.frozen
@@ -687,8 +698,9 @@ class Roles:
 
     @hookimpl
     def authenticate(self, envelope: Envelope) -> Verdict:
-        barred = envelope.kind == DIGEST and envelope.sender.hex() in self.trains
-        return reject("wrong-role") if barred else ACCEPT
+        votes = envelope.kind.startswith(OUTCOME)
+        barred = votes and envelope.sender.hex() in self.trains
+        return reject("wrong-role", blame=Blame.LINK) if barred else ACCEPT
 
 
 @pytest.mark.parametrize("trains", [(), (IDS[3].hex(),)])
