@@ -327,14 +327,8 @@ class Choice(Instance):
     def _read(self, payload: bytes) -> Value | None:
         return decode_vote(payload)
 
-    def _counted(self, payload: bytes) -> None:
-        """Nothing to learn: a vote names a set by its digest alone."""
-
     def _write(self, value: Value | None) -> bytes:
         return encode_vote(value)
-
-    def _noted(self, value: Value | None) -> bytes | None:
-        return value
 
     def _proposal(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> bytes | None:
         candidate = self._sets.known.get(lock.value)

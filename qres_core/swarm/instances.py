@@ -80,17 +80,17 @@ class Instance(ABC):
     def _read(self, payload: bytes) -> Value | None:
         """What a vote is for. Raises WireError."""
 
-    @abstractmethod
     def _counted(self, payload: bytes) -> None:
         """The vote of another node counts. Those that do not leave nothing behind."""
+        del payload
 
     @abstractmethod
     def _write(self, value: Value | None) -> bytes:
         """The payload of a vote."""
 
-    @abstractmethod
     def _noted(self, value: Value | None) -> bytes | None:
         """What the journal is told of a vote."""
+        return value
 
     @abstractmethod
     def _proposal(self, lock: Lock, prevotes: tuple[Envelope, ...]) -> bytes | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from qres_core.contract.fixed import add_saturating
+from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import Contribution, NodeId, Vector, model_digest
 from qres_core.contract.wire import Envelope
@@ -21,8 +22,8 @@ from qres_core.swarm.journal import Journal
 from qres_core.swarm.model_file import SwarmModel
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.pending import PendingChanges
-from qres_core.swarm.results import Merged
-from qres_core.swarm.steps import Round
+from qres_core.swarm.results import Merged, Void
+from qres_core.swarm.steps import Round, senders_of
 from qres_core.swarm.votes import Step
 
 
@@ -182,6 +183,21 @@ class MachineState:
         votes = outcome.quorum(Step.PRECOMMIT, number, decision.digest)
         head, chosen = self._context.head, certificate.candidate
         return (Link(head, chosen, decision.result, number, votes),)
+
+    def _outcome_of(self, last: Link, *, made: bool) -> Outcome:
+        """How the node's height ended: as it saw it, or as it was told of later ones.
+
+        ``last``: the link to where it goes; ``made``: whether it merged the set itself.
+        """
+        here, info = last.head.digest == self._context.head.digest, self._parts.position.info
+        status, void = RoundStatus.CLOSED, None
+        if last.next.step == self.step:
+            status = RoundStatus.VOID
+            void = last.result if isinstance(last.result, Void) else None
+        code, reason = ("", "") if void is None else (void.code, void.reason)
+        members = senders_of(last.chosen) if here else ()
+        reason = reason if here else "caught up from a snapshot"
+        return Outcome(info, status, last.next.model, members, reason, code, made)
 
     def _tell(self, number: int) -> None:
         """Report a new model, which a quorum decided."""
