@@ -91,7 +91,7 @@ def attack(
 def _until(fleet: Fleet, step: int, seconds: float) -> bool:
     end = time.monotonic() + seconds
     while fleet.step < step:
-        if time.monotonic() > end or fleet.lost:
+        if time.monotonic() > end or fleet.dead:
             return False
         time.sleep(0.5)
         fleet.poll()
@@ -106,7 +106,7 @@ def _memory(fleet: Fleet) -> list[int]:
 def run(pieces: int, seconds: float, folder: Path) -> dict[str, Any]:
     """The trial; its report."""
     _config, seats = prepare(tables(), "hostile", folder / "box")
-    with Fleet(seats[:-1]) as fleet:
+    with Fleet(seats[:-1], restart=False) as fleet:
         if not _until(fleet, WARM, START_SECONDS):
             return {"fine": False, "what": "the swarm did not start"}
         before, first, started = _memory(fleet), fleet.step, time.monotonic()
@@ -126,7 +126,7 @@ def run(pieces: int, seconds: float, folder: Path) -> dict[str, Any]:
         during, took = fleet.step - first, time.monotonic() - started
         after = _until(fleet, fleet.step + 3, 60)
         reports = [member.report or {} for member in fleet.members]
-        lost = [item.seat.name for item in fleet.lost]
+        lost = [item.seat.name for item in fleet.dead]
     verdict = fleet.verdict()
     try:
         sent = json.loads((folder / "raw.json").read_bytes())

@@ -118,7 +118,7 @@ def watch(fleet: Fleet, rounds: int, seconds: float) -> tuple[list[list[Sample]]
     """
     samples: list[list[Sample]] = [[] for _ in fleet.members]
     started = shown = time.monotonic()
-    while fleet.step < rounds and time.monotonic() - started < seconds and not fleet.lost:
+    while fleet.step < rounds and time.monotonic() - started < seconds and not fleet.dead:
         time.sleep(EVERY)
         fleet.poll()
         now = time.monotonic()
@@ -154,7 +154,7 @@ def main() -> int:
     fine = False
     try:
         _config, seats = prepare(tables(chosen.nodes, 1), "soak", home / "box")
-        with Fleet(seats, chosen.rounds) as fleet:
+        with Fleet(seats, chosen.rounds, restart=False) as fleet:
             samples, took = watch(fleet, chosen.rounds, chosen.seconds)
         verdict = fleet.verdict()
         trends = [Trend.of(mine, chosen.rounds) for mine in samples]
