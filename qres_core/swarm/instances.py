@@ -252,12 +252,11 @@ class Instance(ABC):
             self._speaker.say(kind, payload, now, round_number=self.engine.round)
 
     def _forget(self) -> None:
-        kept = self.engine.kept
+        """Forget votes that cannot matter; those behind a lock do, however long ago they were."""
+        locks = self.engine.lock, self.engine.valid
+        kept = self.engine.kept | {(lock.round, Step.PREVOTE) for lock in locks if lock is not None}
         self._heard = {key: votes for key, votes in self._heard.items() if key in kept}
-        named = {lock.round for lock in (self.engine.lock, self.engine.valid) if lock is not None}
-        self._proofs = {
-            key: votes for key, votes in self._proofs.items() if key[:2] in kept or key[0] in named
-        }
+        self._proofs = {key: votes for key, votes in self._proofs.items() if key[:2] in kept}
         for key in [key for key in self._times if key[0] < self.engine.round]:
             del self._times[key]
 

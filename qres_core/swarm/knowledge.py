@@ -144,11 +144,16 @@ class Knowledge(Generic[Voter]):
         )
 
     def _is_proven(self, proposed: Proposed) -> bool:
-        """Whether the quorum of prevotes that a proposal names is known here (line 28)."""
+        """Whether the quorum of prevotes that a proposal names is known here (line 28).
+
+        That of a lock is, even if its votes were forgotten since, or in a restart.
+        """
         number = proposed.valid_round
         if number == 0:
             return True
-        return number < self.round and self.tally(number, Step.PREVOTE).has_quorum(proposed.value)
+        known = Lock(proposed.value, number) in (self.lock, self.valid)
+        proven = known or self.tally(number, Step.PREVOTE).has_quorum(proposed.value)
+        return number < self.round and proven
 
     def _may_prevote(self, proposed: Proposed) -> bool:
         """Whether the lock lets this node prevote for a proposal (lines 23 and 29)."""

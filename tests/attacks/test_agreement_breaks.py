@@ -1,0 +1,158 @@
+"""Ways in which f liars, a network or a crash broke the agreement, each with its control."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from qres_core.swarm.instances import Instance
+from qres_core.swarm.knowledge import Knowledge
+from qres_core.swarm.messages import LOCK, PRECOMMIT, PREVOTE, PROPOSAL, Proposal, encode_vote
+from qres_core.swarm.votes import Proposed, Step
+
+HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
+LIAR = 3
+
+
+@pytest.fixture(scope="module")
+def harness() -> ModuleType:
+    name = "swarm_harness_of_breaks"
+    spec = importlib.util.spec_from_file_location(name, HARNESS)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# ── the proof of a lock ───────────────────────────────────────────────────────────────────────────
+
+
+def after_an_old_lock(harness: ModuleType) -> Any:
+    """Node 2 locks in round 2 with the liar's help; nobody hears of its lock for twenty rounds.
+
+    It does not propose meanwhile: there is a coordinator. In a large swarm it is the same.
+    """
+    bad = [True]
+
+    def rule(message: Any) -> Any:
+        if not bad[0]:
+            return None
+        if message.kind == PROPOSAL and (message.round == 1 or message.receiver == 1):
+            return ()
+        return () if message.kind == LOCK else None
+
+    coordinator = {"topology": "coordinator"}
+    net = harness.Net(4, byzantine=1, puppets=[LIAR], rule=rule, quorum=3, options=coordinator)
+    net.start()
+    head = net.machine(0).head.digest
+    nil = encode_vote(None)
+
+    def reached(number: int) -> bool:
+        return min(net.machine(at).number for at in (0, 1)) >= number
+
+    for number in range(1, 22):
+        assert net.run(until=lambda number=number: reached(number), seconds=60)
+        if number == 2:
+            found = set[bytes]()
+
+            def proposed(found: set[bytes] = found) -> bool:
+                found.update(
+                    sent.envelope.payload
+                    for sent in net.sent
+                    if sent.kind == PROPOSAL and sent.round == 2
+                )
+                return bool(found)
+
+            assert net.run(until=proposed, seconds=5)
+            value = Proposal.from_bytes(found.pop(), 4).candidate.digest(head)
+            told = net.forge(LIAR, PREVOTE, encode_vote(value), number=2, model=head)
+            net.inject(told, [2])
+            others = [0, 1]
+        else:
+            others = [0, 1, 2]
+        net.inject(net.forge(LIAR, PREVOTE, nil, number=number, model=head), others)
+        net.inject(net.forge(LIAR, PRECOMMIT, nil, number=number, model=head), [0, 1, 2])
+    assert net.steps(range(3)) == [0, 0, 0]
+    lock = net.machine(2)._choice.engine.lock
+    assert lock is not None
+    assert lock.round == 2
+    bad[0] = False
+    net.run(seconds=200, until=lambda: min(net.steps(range(3))) >= 3, events=200_000)
+    assert not net.forks(range(3))
+    return net
+
+
+def test_a_lock_keeps_its_proof_however_many_rounds_fail(harness: ModuleType) -> None:
+    net = after_an_old_lock(harness)
+    assert min(net.steps(range(3))) >= 3
+    facts = {fact for index in (0, 1) for fact in net.nodes[index].refused}
+    assert "unproven-lock" not in facts
+
+
+def test_without_the_votes_behind_an_old_lock_the_swarm_stands_still(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: votes of rounds long past are forgotten, those that made a lock too."""
+    forget = Instance._forget
+
+    def all_of_them(self: Instance) -> None:
+        forget(self)
+        self._heard = {key: kept for key, kept in self._heard.items() if key in self.engine.kept}
+
+    monkeypatch.setattr(Instance, "_forget", all_of_them)
+    net = after_an_old_lock(harness)
+    assert net.steps(range(3)) == [0, 0, 0]
+
+
+def forgets_what_it_knew(self: Knowledge[Any], proposed: Proposed) -> bool:
+    number = proposed.valid_round
+    known = self.tally(number, Step.PREVOTE).has_quorum(proposed.value)
+    return number == 0 or (number < self.round and known)
+
+
+def test_a_coordinator_that_forgot_the_votes_behind_its_own_proposal_stops_the_swarm(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other control: the proposer lacks the proof of what it proposes again."""
+    monkeypatch.setattr(Knowledge, "_is_proven", forgets_what_it_knew)
+    assert after_an_old_lock(harness).steps(range(3)) == [0, 0, 0]
+
+
+def after_a_coordinator_restarts(harness: ModuleType) -> list[int]:
+    """All lock in round 1, the coordinator restarts, and the liar never says a word."""
+
+    def rule(message: Any) -> Any:
+        first = message.round == 1 and message.kind in {LOCK, PRECOMMIT}
+        lost = first and (message.kind == LOCK or 0 in (message.sender, message.receiver))
+        return () if lost else None
+
+    coordinator = {"topology": "coordinator"}
+    net = harness.Net(4, byzantine=1, puppets=[LIAR], rule=rule, quorum=3, options=coordinator)
+    net.start()
+    notes = [net.nodes[index].notebook for index in range(3)]
+    assert net.run(until=lambda: all(note.lock is not None for note in notes), seconds=5)
+    net.restart(0)
+    net.run(seconds=100, until=lambda: min(net.steps(range(3))) >= 3, events=200_000)
+    assert not net.forks(range(3))
+    return list(net.steps(range(3)))
+
+
+def test_a_coordinator_that_restarts_proposes_its_lock_and_votes_for_it(
+    harness: ModuleType,
+) -> None:
+    assert min(after_a_coordinator_restarts(harness)) >= 3
+
+
+def test_a_coordinator_that_does_not_believe_its_own_lock_stops_the_swarm(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control."""
+    monkeypatch.setattr(Knowledge, "_is_proven", forgets_what_it_knew)
+    assert after_a_coordinator_restarts(harness) == [0, 0, 0]
