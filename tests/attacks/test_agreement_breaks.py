@@ -12,7 +12,18 @@ import pytest
 
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.knowledge import Knowledge
-from qres_core.swarm.messages import LOCK, PRECOMMIT, PREVOTE, PROPOSAL, Proposal, encode_vote
+from qres_core.swarm.messages import (
+    LOCK,
+    OUTCOME_PRECOMMIT,
+    OUTCOME_PROPOSAL,
+    PRECOMMIT,
+    PREVOTE,
+    PROPOSAL,
+    Proposal,
+    encode_conclusion,
+    encode_vote,
+)
+from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.votes import Proposed, Step
 
 HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
@@ -55,7 +66,7 @@ def after_an_old_lock(harness: ModuleType) -> Any:
     nil = encode_vote(None)
 
     def reached(number: int) -> bool:
-        return min(net.machine(at).number for at in (0, 1)) >= number
+        return bool(min(net.machine(at).number for at in (0, 1)) >= number)
 
     for number in range(1, 22):
         assert net.run(until=lambda number=number: reached(number), seconds=60)
@@ -156,3 +167,51 @@ def test_a_coordinator_that_does_not_believe_its_own_lock_stops_the_swarm(
     """The control."""
     monkeypatch.setattr(Knowledge, "_is_proven", forgets_what_it_knew)
     assert after_a_coordinator_restarts(harness) == [0, 0, 0]
+
+
+# ── a proposer of an outcome that restarts ────────────────────────────────────────────────────────
+
+
+def faults_of_a_proposer_that_restarts(harness: ModuleType) -> set[str]:
+    """What others hold against a node that was killed after it proposed an outcome."""
+
+    def rule(message: Any) -> Any:
+        first = message.round == 1 and message.kind == OUTCOME_PRECOMMIT
+        return () if first and (message.receiver - message.sender) % 3 == 1 else None
+
+    net = harness.Net(4, byzantine=1, puppets=[LIAR], rule=rule, quorum=3)
+    net.start()
+
+    def said(kind: str) -> list[Any]:
+        return [message for message in net.sent if message.kind == kind]
+
+    assert net.run(until=lambda: bool(said(OUTCOME_PRECOMMIT)), seconds=10)
+    head, nil = net.machine(0).head.digest, encode_conclusion(None)
+    told = net.forge(LIAR, OUTCOME_PRECOMMIT, nil, number=1, model=head)
+    net.inject(told, [0, 1, 2], delay=0.05)
+    assert net.run(until=lambda: bool(said(OUTCOME_PROPOSAL)), seconds=20)
+    net.restart(said(OUTCOME_PROPOSAL)[0].sender)
+    net.run(seconds=60, until=lambda: min(net.steps(range(3))) >= 1)
+    assert min(net.steps(range(3))) >= 1
+    assert not net.forks(range(3))
+    return {str(fault) for index in range(3) for fault in net.nodes[index].refused}
+
+
+def test_nobody_is_blamed_for_a_restart_after_it_proposed_an_outcome(harness: ModuleType) -> None:
+    assert not faults_of_a_proposer_that_restarts(harness)
+
+
+def test_a_node_that_repeats_what_its_journal_says_of_a_proposal_is_blamed(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: the journal keeps the decision, which is no payload of a proposal."""
+    begin = OutcomeVote.begin
+
+    def repeat(self: OutcomeVote, chosen: bytes, origin: int, now: float) -> None:
+        for number, kind, payload in self._restored:
+            if kind == OUTCOME_PROPOSAL:
+                self._speaker.say(kind, payload, now, round_number=number)
+        begin(self, chosen, origin, now)
+
+    monkeypatch.setattr(OutcomeVote, "begin", repeat)
+    assert faults_of_a_proposer_that_restarts(harness) == {"malformed-payload"}
