@@ -198,14 +198,15 @@ class OutcomeVote(Instance):
     def _accepts(self, decision: Conclusion) -> bool:
         if decision == self.own:
             return True
-        if decision.chosen != self.chosen:
-            return False
-        claims = self._claims()
-        few = self._context.byzantine
-        if isinstance(decision.result, Merged):
-            return claims[decision] > few and self._holds(decision.result.model)
+        result = decision.result
+        held = not isinstance(result, Merged) or self._holds(result.model)
+        return decision.chosen == self.chosen and held and self._is_common(decision)
+
+    def _is_common(self, decision: Conclusion) -> bool:
+        """Whether more than f nodes found it, or for :data:`UNFINISHED` found no model."""
+        claims, few = self._claims(), self._context.byzantine
         none = sum(n for item, n in claims.items() if isinstance(item.result, Void))
-        return claims[decision] > few or (decision.result.code == UNFINISHED and none > few)
+        return claims[decision] > few or (decision.result == Void(UNFINISHED) and none > few)
 
     @property
     def wanted(self) -> bytes | None:
@@ -250,18 +251,19 @@ class OutcomeVote(Instance):
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
 
     def _best(self) -> Conclusion | None:
-        """What to propose: what most nodes found of all that this node accepts."""
+        """What to propose: what others accept too, and of that what most nodes found."""
         claims = self._claims()
         fallback = Conclusion(self.chosen, Void(UNFINISHED))
         known = {*self._known.values(), fallback}
         accepted = [decision for decision in known if self._accepts(decision)]
         if not accepted:
             return None
-        few = self._context.byzantine
         return max(
             accepted,
-            key=lambda item: (claims[item] > few, claims[item], item == self.own, item.digest),
-        )
+            key=lambda item: (
+                self._is_common(item), claims[item], item == self.own, item.digest,
+            ),
+        )  # fmt: skip
 
     # ── the engine's wishes ───────────────────────────────────────────────────────────────────
 
