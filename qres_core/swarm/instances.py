@@ -196,12 +196,13 @@ class Instance(ABC):
         return False
 
     def quorum(self, step: Step, number: int, value: Value) -> tuple[Envelope, ...]:
-        """The messages of the quorum that voted for a value, ascending by sender."""
+        """The messages of a quorum that voted for a value, and no more, ascending by sender."""
         proof = self._proofs.get((number, step, value))
         if proof is not None:
             return proof
         heard = sorted(self._heard.get((number, step), {}).items())
-        return tuple(vote for _sender, (choice, vote) in heard if choice == value)
+        votes = tuple(vote for _sender, (choice, vote) in heard if choice == value)
+        return votes[: self.engine.threshold]
 
     # ── what the engine wants ─────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -339,7 +338,7 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
         kept = kept_model(tmp_path / f"node-{index}")
         assert kept.digest == models[-1].digest
         assert kept.certificate == models[-1].certificate
-        assert len(kept.vouchers) >= 3, "a quorum"
+        assert len(kept.vouchers) == 3, "a quorum"
     assert len({models[2].digest for models in four.models.values()}) == 1
 
     # As a person would: export, load with numpy, verify with the roster and the plugins it names.
@@ -357,7 +356,7 @@ def test_every_node_hands_out_the_swarm_s_models(tmp_path: Path) -> None:
     for file in (tmp_path / "roster.toml", tmp_path / "node-2" / "node.toml"):
         done = qres("model", "verify", out, "--roster", file)
         assert done.exit_code == 0, done.output
-        assert re.search(r"decided by [34] of 4 nodes, of which 1 may lie", done.output)
+        assert "decided by 3 of 4 nodes, of which 1 may lie" in done.output
     content = bytearray(out.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "changed.npz").write_bytes(content)
