@@ -383,6 +383,8 @@ class Node:
         after = self._read(local, engine, actions)
         if after.round > self.instance.attempts:
             return
+        if len(local.said) > len(local.own) and _votes_twice(after):
+            return  # it broke its promise: this is no run
         broken = _broken(self.instance, local, after, actions, batch, sent)
         after = self._plain(after)
         if after != local or broken:
@@ -424,6 +426,11 @@ class Node:
         return after
 
 
+def _votes_twice(local: Local) -> bool:
+    slots = [vote[:2] for vote in local.said]
+    return len(set(slots)) < len(slots)
+
+
 def _broken(
     instance: Instance,
     before: Local,
@@ -433,11 +440,8 @@ def _broken(
     sent: Sequence[bytes | None],
 ) -> str:
     """The first invariant that a step breaks, or nothing."""
-    slots = [vote[:2] for vote in after.said]
-    promised = len(before.said) > len(before.own)
-    if len(set(slots)) < len(slots):
-        # A promised vote that turned out otherwise is no run at all, and is followed no further.
-        return "" if promised else "no double vote"
+    if _votes_twice(after):
+        return "no double vote"
     checks = (
         _broken_memory(before, after, batch),
         _broken_lock(before, after, batch, sent),
