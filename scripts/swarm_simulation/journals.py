@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from qres_core.swarm.chain import Head, Link
 
 from qres_core import Vector
+from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
 from qres_core.swarm.messages import OUTCOME, OUTCOME_PREVOTE
 

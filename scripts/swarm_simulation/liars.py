@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import numpy as np
-from qres_core.swarm.chain import Head, Link, encode_links
-from qres_core.swarm.results import Conclusion, Merged, Void
 
 from qres_core import Envelope, QresError, canonical
+from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.messages import (
     CERTIFICATE,
     FETCHED,
@@ -33,6 +32,7 @@ from qres_core.swarm.messages import (
     decode_conclusion,
     encode_conclusion,
 )
+from qres_core.swarm.results import Conclusion, Merged, Void
 from swarm_simulation.setting import Character
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 from unittest import mock
 
 import attrs
+from qres_secagg.keys import X25519Pair
 
 from qres_core import (
     ACCEPT,
@@ -37,7 +38,6 @@ from qres_core import (
     reject,
 )
 from qres_core.kernel.discovery import Installed, scan
-from qres_secagg.keys import X25519Pair
 
 
 def chance(*words: object) -> float:

@@ -19,6 +19,7 @@ from unittest import mock
 
 import attrs
 import numpy as np
+from qres_pki import Pki
 
 from qres_core import (
     Envelope,
@@ -54,7 +55,6 @@ from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.roster import Roster, RosterChange
 from qres_core.swarm.rounds import RoundMachine, round_machine
 from qres_core.swarm.timeouts import MAX_BACKOFF
-from qres_pki import Pki
 from swarm_simulation.journals import BrokenPromiseError, Fuse, KilledError, Notebook
 from swarm_simulation.liars import Liar
 from swarm_simulation.setting import NAME, Setting, Shift
