@@ -251,7 +251,7 @@ class Chatty:
         if node is None:
             return None
         rolled = chance("chatty", node.node_id, round_info.number, round_info.model_digest)
-        need = len(node.roster) - node.byzantine
+        need = len(round_info.roster) - round_info.byzantine
         return Talk(
             node.node_id, need, rolled < self.stuck, self.stuck <= rolled < self.stuck + self.broken
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 import pytest
-from swarm_simulation.journals import Notebook
+from swarm_simulation.journals import KilledError, Notebook
 from swarm_simulation.liars import Liar
 from swarm_simulation.setting import Character, Cut, Kill, Setting, draw
 from swarm_simulation.stack import installed
@@ -108,6 +108,25 @@ def test_nodes_that_die_over_their_journals_come_back_and_keep_their_promises() 
     )
     world = played(quiet(kills=kills))
     assert world.counts["deaths"] >= 3
+
+
+def test_a_proposer_of_an_outcome_that_dies_over_it_proposes_nothing_else_in_that_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = Notebook.record_vote
+    died: list[int] = []
+
+    def dies(self: Notebook, round_number: int, kind: str, choice: bytes | None) -> None:
+        record(self, round_number, kind, choice)
+        if kind == "outcome/proposal" and not died:
+            died.append(round_number)
+            raise KilledError
+
+    monkeypatch.setattr(Notebook, "record_vote", dies)
+    # Half of the nodes cannot merge a set that the others merge: one attempt is not enough.
+    plugins = {**quiet().plugins, "moody": {"lame": 0.5}}
+    played(quiet(plugins={"moody": plugins.pop("moody"), **plugins}))
+    assert died[0] > 1
 
 
 # ── controls: what it is to see, it sees ──────────────────────────────────────────────────────────
