@@ -41,14 +41,18 @@ _installed = cache(installed)
 def play(seed: int) -> Played:
     """Play a seed."""
     began = time.perf_counter()
-    world = World(draw(seed), _installed())
-    failure = ""
+    failure, virtual, counts = "", 0.0, dict[str, int]()
     try:
-        world.play()
+        world = World(draw(seed), _installed())
+        try:
+            world.play()
+        finally:
+            virtual, counts = world.seconds, dict(world.counts)
     except ViolationError as error:
         failure = str(error)
-    real = time.perf_counter() - began
-    return Played(seed, failure, world.seconds, real, dict(world.counts))
+    except Exception as error:  # noqa: BLE001 - of the simulation itself; the other seeds go on
+        failure = f"the simulation raised {type(error).__name__}: {error}"
+    return Played(seed, failure, virtual, time.perf_counter() - began, counts)
 
 
 def _seeds(text: str) -> range:
@@ -92,7 +96,10 @@ def main() -> int:
     began, failed = time.perf_counter(), 0
     total: Counter[str] = Counter()
     virtual = real = 0.0
-    for played in _all(options.seeds, options.jobs):
+    for number, played in enumerate(_all(options.seeds, options.jobs), 1):
+        if number % 500 == 0:
+            took = time.perf_counter() - began
+            sys.stderr.write(f"{number} seeds in {took:.0f} s, {failed} failed\n")
         total.update(played.counts)
         virtual, real = virtual + played.virtual, real + played.real
         if played.failure:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 
-from qres_core import Vector, model_digest
+from qres_core import Vector
+from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.journal import SEQUENCE_BLOCK, JournalEntry, Resume
+from qres_core.swarm.messages import OUTCOME, OUTCOME_PREVOTE
 
 
 class KilledError(BaseException):
@@ -23,25 +25,45 @@ class BrokenPromiseError(Exception):
 class Notebook:
     """A journal in memory, with the rules of the one on disk."""
 
-    initial: Vector
-    model: Vector | None = None
-    step: int = 0
-    model_round: int = 0
-    lock: JournalEntry | None = None
-    handover: JournalEntry | None = None
+    model: Vector
+    head: Head | None = None
+    settings: bytes = b""
+    links: dict[int, Link] = attrs.field(factory=dict)  # by height
     last_round: int = 0
     votes: dict[str, bytes | None] = attrs.field(factory=dict)
+    ballots: dict[tuple[int, str], Any] = attrs.field(factory=dict)
+    lock: JournalEntry | None = None
+    chosen: JournalEntry | None = None
+    outcome_lock: bytes | None = None
     next_sequence: int = 0
 
     def resume(self) -> Resume | None:
         """Where the node stopped."""
-        if not self.last_round and self.model is None and self.lock is None:
+        if self.head is None:
             return None
-        model = self.initial if self.model is None else self.model
-        return Resume(model, self.step, self.model_round, self.last_round, self.lock, self.handover)
+        return Resume(
+            self.head,
+            self.model,
+            tuple(link for _height, link in sorted(self.links.items())),
+            self.last_round,
+            self.lock,
+            self.chosen,
+            max((number for number, _kind in self.ballots), default=0),
+            tuple((number, kind, said) for (number, kind), said in sorted(self.ballots.items())),
+            self.outcome_lock,
+        )
+
+    def begin(self, head: Head, settings: bytes) -> bytes:
+        """The first head, once."""
+        if self.head is None:
+            self.head, self.settings = head, settings
+        return self.settings
 
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
         """Keep a vote; raises for one that would be equivocation."""
+        if kind.startswith(OUTCOME):
+            self._record_ballot(round_number, kind, choice)
+            return
         if round_number < self.last_round:
             what = f"a {kind} of round {round_number} after one of round {self.last_round}"
             raise BrokenPromiseError(what)
@@ -51,19 +73,44 @@ class Notebook:
             raise BrokenPromiseError(f"a second, different {kind} of round {round_number}")
         self.last_round = round_number
 
+    def _record_ballot(self, attempt: int, kind: str, choice: bytes | None) -> None:
+        if self.ballots.get((attempt, kind), choice) != choice:
+            raise BrokenPromiseError(f"a second, different {kind} of attempt {attempt}")
+        last = max((number for number, _of in self.ballots), default=0)
+        if attempt < last and (attempt != 1 or kind != OUTCOME_PREVOTE):
+            raise BrokenPromiseError(f"a {kind} of attempt {attempt} after one of {last}")
+        self.ballots[attempt, kind] = choice
+        last = max(last, attempt)
+        self.ballots = {
+            key: said
+            for key, said in self.ballots.items()
+            if key[0] == last or key == (1, OUTCOME_PREVOTE)
+        }
+
     def record_lock(self, lock: JournalEntry | None) -> None:
         """Keep the lock."""
         self.lock = lock
 
-    def record_model(
-        self, round_number: int, step: int, model: Vector, handover: JournalEntry | None
-    ) -> None:
-        """Keep the model; raises for one that is not newer."""
-        if step <= self.step:
-            digest = model_digest(model, step).hex()[:8]
-            raise BrokenPromiseError(f"model {digest} of step {step} after one of {self.step}")
-        self.model, self.step, self.model_round = model, step, round_number
-        self.lock, self.handover = None, handover
+    def record_outcome_lock(self, lock: bytes) -> None:
+        """Keep the outcome that the node is locked on."""
+        self.outcome_lock = lock
+
+    def record_chosen(self, chosen: JournalEntry) -> None:
+        """Keep the decided set."""
+        self.chosen = chosen
+
+    def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
+        """Keep the next head; raises for one that is not later."""
+        after = links[-1].next
+        if self.head is not None and after.height <= self.head.height:
+            raise BrokenPromiseError(f"height {after.height} after {self.head.height}")
+        last = max(self.links, default=None)
+        if last is not None and self.links[last].chosen.change is None:
+            del self.links[last]
+        self.links.update({link.head.height: link for link in links})
+        self.head, self.model = after, self.model if model is None else model
+        self.lock = self.chosen = self.outcome_lock = None
+        self.ballots = {}
 
     def reserve_sequence(self) -> int:
         """First of a block of numbers."""
@@ -85,7 +132,8 @@ class Fuse:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._journal, name)
-        return self._fused(found) if name.startswith(("record_", "reserve_")) else found
+        writes = name == "begin" or name.startswith(("record_", "reserve_"))
+        return self._fused(found) if writes else found
 
     def _fused(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def fused(*arguments: Any, **named: Any) -> Any:

@@ -16,22 +16,39 @@ import attrs
 import numpy as np
 
 from qres_core import Envelope, QresError, canonical
-from qres_core.swarm.context import vote_threshold
+from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.messages import (
+    CERTIFICATE,
+    FETCHED,
+    LINKS,
+    PROPOSAL,
     CandidateSet,
     Certificate,
     ContributionBody,
     Member,
+    OutcomeProposal,
     Proposal,
     contribution_digest,
+    decode_conclusion,
+    encode_conclusion,
 )
+from qres_core.swarm.results import Conclusion, Merged, Void
 from swarm_simulation.setting import Character
 
 if TYPE_CHECKING:
     from swarm_simulation.world import World
 
-VOTES: Final = ("choice/prevote", "choice/precommit")
-ANSWERS: Final = ("fetched", "certificate", "snapshot", "sync", "link", "digest", "relayed")
+VOTES: Final = ("prevote", "precommit")
+ANSWERS: Final = (
+    "fetched",
+    "certificate",
+    "links",
+    "model",
+    "sync",
+    "fetch-model",
+    "relayed",
+    "lock",
+)
 KEPT: Final = 400
 Said = list[tuple[float, bytes]]
 """What leaves instead of a message: after how many seconds, and which frame."""
@@ -43,14 +60,14 @@ class Liar:
     def __init__(self, world: World, index: int, character: Character) -> None:
         self._world, self._index, self._character = world, index, character
         self._rng = random.Random(f"liar {world.setting.seed} {index}")  # noqa: S311
-        self._nodes = world.setting.nodes
-        self._sequence = 1 << 40
+        self._nodes = world.setting.nodes + world.setting.spares
         self._heard: deque[tuple[Envelope, bytes]] = deque(maxlen=KEPT)
         self._payloads: dict[str, deque[Envelope]] = defaultdict(lambda: deque(maxlen=32))
         self._votes: dict[tuple[Any, ...], dict[bytes, Envelope]] = {}
         self._last_vote: dict[tuple[int, str], Envelope] = {}
-        self._sets: dict[bytes, tuple[CandidateSet, bytes]] = {}
+        self._sets: dict[bytes, CandidateSet] = {}
         self._contributions: dict[bytes, Envelope] = {}
+        self._heads: dict[bytes, Head] = {}
         self._few: dict[tuple[str, int], frozenset[int]] = {}
         self._unasked: Mapping[str, Callable[[], None]] = {
             "replay": self._replay,
@@ -78,16 +95,18 @@ class Liar:
         self._note(envelope, frame)
 
     def _note(self, envelope: Envelope, frame: bytes) -> None:
-        kind = envelope.kind
+        kind, machine = envelope.kind, self._world.nodes[self._index].machine
+        if machine is not None:
+            self._heads[machine.head.digest] = machine.head
         self._heard.append((envelope, frame))
         self._payloads[kind].append(envelope)
         if kind.endswith(VOTES):
-            key = (kind, envelope.round, _head(envelope), envelope.payload)
+            key = (kind, envelope.round, envelope.head, envelope.payload)
             self._votes.setdefault(key, {})[envelope.sender] = envelope
             self._last_vote[self._world.index_of.get(envelope.sender, -1), kind] = envelope
             if len(self._votes) > KEPT:
                 del self._votes[next(iter(self._votes))]
-        elif kind.endswith("choice/proposal"):
+        elif kind.startswith("choice/"):
             self._note_set(envelope)
         elif kind.endswith("contribution"):
             self._contributions[contribution_digest(envelope)] = envelope
@@ -99,8 +118,7 @@ class Liar:
             candidate = Proposal.from_bytes(envelope.payload, self._nodes).candidate
         except QresError:
             return
-        digest = candidate.digest(envelope.swarm, _head(envelope))
-        self._sets[digest] = (candidate, _head(envelope))
+        self._sets[candidate.digest(envelope.head)] = candidate
 
     # ── saying ────────────────────────────────────────────────────────────────────────────────
 
@@ -121,7 +139,7 @@ class Liar:
         elif kind == "attestation" and self._does("attest all"):
             digests = sorted(self._contributions)[-2 * self._nodes :]
             frames = [self._mine(envelope, canonical.dumps(digests))] if digests else [frame]
-        elif kind in ANSWERS and self._does("wrong answers"):
+        elif kind.endswith(ANSWERS) and self._does("wrong answers"):
             frames = [self._wrong(envelope)]
         else:
             frames = [frame]
@@ -145,8 +163,16 @@ class Liar:
             theirs = self._last_vote.get((receiver, kind))
             if theirs is not None and theirs.round == envelope.round:
                 return [self._mine(envelope, theirs.payload)]
-        other = [canonical.dumps(None), canonical.dumps(rng.randbytes(32))]
-        other += [item.payload for item in self._payloads[kind]][-6:]
+        other = [canonical.dumps(None), *[item.payload for item in self._payloads[kind]][-6:]]
+        decision = _decision(envelope.payload) if kind.startswith("outcome/") else None
+        if decision is not None:
+            void = Void(rng.choice(["QRES-E507", "QRES-E604", "QRES-E701"]))
+            result = rng.choice([void, Merged(rng.randbytes(32))])
+            other.append(encode_conclusion(attrs.evolve(decision, result=result)))
+            if self._does("other outcomes"):
+                return [self._mine(envelope, other[-1])]
+        else:
+            other.append(canonical.dumps(rng.randbytes(32)))
         if self._does("wild votes"):
             return [self._mine(envelope, rng.choice(other))]
         if self._does("double votes"):
@@ -157,11 +183,13 @@ class Liar:
 
     def _proposal(self, envelope: Envelope, frame: bytes) -> list[bytes]:
         rng = self._rng
-        try:
-            proposal = Proposal.from_bytes(envelope.payload, self._nodes)
-        except QresError:
-            return [frame]
+        if envelope.kind != PROPOSAL:
+            return [self._wrong(envelope)] if self._does("two proposals") else [frame]
+        proposal = Proposal.from_bytes(envelope.payload, self._nodes)
         members = list(proposal.candidate.members)
+        if self._does("fresh sets"):  # whatever a quorum voted for before
+            made = self._of_round(envelope)
+            return [self._mine(envelope, made)] if made else [frame]
         if self._does("two proposals"):
             del members[rng.randrange(len(members))]
             other = self._fresh(proposal, members)
@@ -179,6 +207,20 @@ class Liar:
             members.sort(key=lambda member: member.sender)
             return [self._mine(envelope, self._fresh(proposal, members))]
         return [frame]
+
+    def _of_round(self, envelope: Envelope) -> bytes:
+        """A fresh set of contributions of the round; empty where they are too few."""
+        found = {
+            made.sender: Member(made.sender, digest)
+            for digest, made in self._contributions.items()
+            if made.round == envelope.round and made.head == envelope.head
+        }
+        quorum = self._heads[envelope.head].roster.quorum if envelope.head in self._heads else 0
+        chosen = self._rng.sample(sorted(found), min(quorum, len(found)))
+        if not quorum or len(chosen) < quorum:
+            return b""
+        members = tuple(found[sender] for sender in sorted(chosen))
+        return Proposal(CandidateSet(envelope.round, members)).to_bytes()
 
     @staticmethod
     def _fresh(proposal: Proposal, members: list[Member]) -> bytes:
@@ -223,59 +265,75 @@ class Liar:
         if not self._heard:
             return
         envelope, _frame = self._rng.choice(self._heard)
-        number, head = envelope.round, _head(envelope)
+        number, head = envelope.round, envelope.head
         if self._rng.random() < 0.5:
             number, head = self._now()
         made = self._make(envelope.kind, envelope.payload, number, head)
         self._give(made, made.to_bytes(), self._victim())
 
+    def _quorums(self, step: str, *, here: bool) -> list[tuple[Any, tuple[Envelope, ...]]]:
+        """Votes that it heard for one thing, with its own, where they may be enough."""
+        _now, head = self._now()
+        found: list[tuple[Any, tuple[Envelope, ...]]] = []
+        for key, heard in self._votes.items():
+            kind, number, of, payload = key
+            if not kind.endswith(step) or (here and of != head) or of not in self._heads:
+                continue
+            votes = dict(heard)
+            enough = self._heads[of].roster.threshold
+            if len(votes) + 2 >= enough:
+                own = self._make(kind, payload, number, of)
+                votes.setdefault(own.sender, own)
+                found.append((key, tuple(votes[sender] for sender in sorted(votes))))
+        return found
+
     def _assemble(self) -> None:
-        """A lock made of votes that it heard, with its own, proposed where it may."""
-        rng, (now, head) = self._rng, self._now()
-        known = [key for key in self._votes if key[0].endswith("choice/prevote") and key[2] == head]
+        """A lock made of votes that it heard, with its own, shown or proposed."""
+        known = self._quorums("prevote", here=True)
         if not known:
             return
-        kind, number, _head_of, payload = key = rng.choice(known)
-        digest = _choice(payload)
-        if digest not in self._sets:
+        (kind, number, head, payload), votes = self._rng.choice(known)
+        now, _head = self._now()
+        says = self._rng.choice(["lock", "proposal"])
+        if kind.startswith("outcome/"):
+            decision = _decision(payload)
+            if decision is None:
+                return
+            lie, now = OutcomeProposal(decision, number, votes).to_bytes(), number + 1
+        elif (candidate := self._sets.get(_choice(payload))) is not None:
+            lie = Proposal(candidate, number, votes).to_bytes()
+        else:
             return
-        votes = dict(self._votes[key])
-        own = self._make(kind, payload, number, head)
-        votes.setdefault(own.sender, own)
-        chosen = tuple(votes[sender] for sender in sorted(votes))
-        proposal = Proposal(self._sets[digest][0], number, chosen)
-        made = self._make(_sibling(kind, "choice/proposal"), proposal.to_bytes(), now, head)
+        made = self._make(f"{kind.partition('/')[0]}/{says}", lie, now, head)
         for victim in self._victims():
             self._give(made, made.to_bytes(), victim)
 
     def _push_decided(self) -> None:
         """A decision that it can prove, with what was decided, to whoever it likes."""
-        threshold = vote_threshold(self._nodes, self._world.setting.byzantine)
-        rng, (now, head) = self._rng, self._now()
-        known = [
-            key
-            for key, votes in self._votes.items()
-            if key[0].endswith("choice/precommit")
-            and len(votes.keys() | {self._world.ids[self._index]}) >= threshold
-            and _choice(key[3]) in self._sets
-        ]
+        known = self._quorums("precommit", here=self._rng.random() < 0.6)
         if not known:
             return
-        here = [key for key in known if key[2] == head]
-        kind, number, of, payload = key = rng.choice(here or known)
-        candidate, _model = self._sets[_choice(payload)]
-        votes = dict(self._votes[key])
-        own = self._make(kind, payload, number, of)
-        votes.setdefault(own.sender, own)
-        chosen = tuple(votes[sender] for sender in sorted(votes))
-        certificate = Certificate(candidate, number, chosen)
-        made = self._make("certificate", certificate.to_bytes(), now, of)
+        (kind, number, of, payload), votes = self._rng.choice(known)
+        now, _head = self._now()
+        if kind.startswith("outcome/"):
+            decision = _decision(payload)
+            candidate = self._sets.get(b"" if decision is None else decision.chosen)
+            if decision is None or candidate is None:
+                return
+            link = Link(self._heads[of], candidate, decision.result, number, votes)
+            made = self._make(LINKS, encode_links([link]), now, of)
+        else:
+            candidate = self._sets.get(_choice(payload))
+            if candidate is None:
+                return
+            proof = Certificate(candidate, number, votes).to_bytes()
+            made = self._make(CERTIFICATE, proof, now, of)
         for victim in self._victims():
             self._give(made, made.to_bytes(), victim)
             for member in candidate.members:
                 held = self._contributions.get(member.digest)
                 if held is not None:
-                    quoted = self._make("fetched", held.to_bytes(), now, of)
+                    quoted = self._make(FETCHED, held.to_bytes(), now, of)
                     self._give(quoted, quoted.to_bytes(), victim)
 
     def _private_faults(self) -> None:
@@ -285,12 +343,14 @@ class Liar:
         now, head = self._now()
         machine = self._world.nodes[victim].machine
         if machine is not None:  # it sees what the victim says
-            now, head = machine.number, _head_of(machine)
+            now, head = machine.number, machine.head.digest
         for kind, payload in (
             ("choice/prevote", b"\xf7"),
             ("choice/precommit", b"\xf7"),
             ("choice/proposal", b"\xf6"),
-            ("snapshot", b"\x80"),
+            ("outcome/prevote", b"\xf7"),
+            ("outcome/proposal", b"\x80"),
+            ("links", b"\x80"),
             ("certificate", b"\x01"),
             ("fetched", b"\x02"),
             ("sync", b"\x03"),
@@ -324,19 +384,19 @@ class Liar:
 
     def _now(self) -> tuple[int, bytes]:
         machine = self._world.nodes[self._index].machine
-        return (1, bytes(32)) if machine is None else (machine.number, _head_of(machine))
+        return (1, bytes(32)) if machine is None else (machine.number, machine.head.digest)
 
     def _mine(self, envelope: Envelope, payload: bytes) -> bytes:
-        return self._make(envelope.kind, payload, envelope.round, _head(envelope)).to_bytes()
+        return self._make(envelope.kind, payload, envelope.round, envelope.head).to_bytes()
 
     def _make(self, kind: str, payload: bytes, number: int, head: bytes) -> Envelope:
         """A message that the liar signs."""
-        self._sequence += 1
         node = self._world.nodes[self._index]
+        assert node.machine is not None  # noqa: S101 - it runs
         time_ms = int(node.clock(self._world.clock.now) * 1000)
         swarm = self._world.config.swarm.name
         envelope = Envelope(
-            swarm, kind, number, head, node.node_id, self._sequence, time_ms, payload
+            swarm, kind, number, head, node.node_id, node.machine.take_sequence(), time_ms, payload
         )
         assert node.kernel is not None  # noqa: S101 - it runs
         return node.kernel.sign(envelope)
@@ -350,21 +410,13 @@ class Liar:
         )
 
 
-def _head(envelope: Envelope) -> bytes:
-    found: Any = getattr(envelope, "head", None)
-    return envelope.model_digest if found is None else found
-
-
-def _head_of(machine: Any) -> bytes:
-    head = getattr(machine, "head", None)
-    return machine.model_digest if head is None else head.digest
-
-
 def _choice(payload: bytes) -> bytes:
     value = canonical.loads(payload, max_bytes=4096)
     return value if isinstance(value, bytes) else b""
 
 
-def _sibling(kind: str, name: str) -> str:
-    """Of the kind ``choice/prevote``, ``choice/proposal``."""
-    return f"{kind.rpartition('/')[0]}/{name}".lstrip("/")
+def _decision(payload: bytes) -> Conclusion | None:
+    try:
+        return decode_conclusion(payload)
+    except QresError:
+        return None

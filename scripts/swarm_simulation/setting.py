@@ -16,9 +16,11 @@ LIES: Final = (
     "wild votes",
     "echoed votes",
     "double votes",
+    "other outcomes",
     "two contributions",
     "two proposals",
     "bad proposals",
+    "fresh sets",
     "late",
     "withhold",
     "wrong answers",
@@ -69,6 +71,24 @@ class Kill:
 
 
 @attrs.frozen
+class Shift:
+    """Operators want other members: they sign it, and give it to the nodes."""
+
+    at: float  # seconds
+    action: str  # "add", "remove" or "rotate"
+    who: int  # whom to remove or replace; nobody for "add"
+
+
+@attrs.frozen
+class Revocation:
+    """Operators strike a node off their lists, each at another time."""
+
+    node: int
+    begins: float  # seconds
+    ends: float  # seconds; from then on it is on no list but its own
+
+
+@attrs.frozen
 class Character:
     """How a liar lies."""
 
@@ -98,7 +118,15 @@ class Setting:
     ambushes: tuple[Ambush, ...]
     kills: tuple[Kill, ...]
     liars: Mapping[int, Character]
+    spares: int  # nodes beside the members, with the highest indices; they may join
+    shifts: tuple[Shift, ...]
+    revocations: tuple[Revocation, ...]
     heals: float  # seconds; from then on the network is perfect and nobody dies
+
+    @property
+    def calm(self) -> bool:
+        """Whether nothing in the stack may end a height without a model."""
+        return not self.monna and not {"moody", "chatty", "secagg"} & set(self.plugins)
 
     @property
     def summary(self) -> str:
@@ -114,7 +142,8 @@ class Setting:
             f"n={self.nodes} f={self.byzantine} {swarm['topology']} {plugins} store={self.store} "
             f"loss={self.loss} spread={self.spread} cuts={len(self.cuts)} "
             f"ambushes={len(self.ambushes)} kills={len(self.kills)} heals={self.heals:.1f} "
-            f"liars {{{liars}}}"
+            f"shifts={[(shift.action, shift.who) for shift in self.shifts]} "
+            f"revoked={[item.node for item in self.revocations]} liars {{{liars}}}"
         )
 
 
@@ -129,7 +158,7 @@ def _stack(rng: random.Random, nodes: int, f: int) -> tuple[dict[str, Any], bool
     masked = rng.random() < 0.03
     signs = "ed25519" if masked or rng.random() < 0.05 else "tag"
     plugins[signs] = {}
-    if rng.random() < 0.06:
+    if rng.random() < 0.12:
         plugins["pki"] = {}
     if masked or rng.random() < 0.7:
         plugins["replay"] = {}
@@ -157,7 +186,45 @@ def _stack(rng: random.Random, nodes: int, f: int) -> tuple[dict[str, Any], bool
             rules += [("krum", {"f": f}), ("krum", {"f": f, "select": 2})]
     rule, table = rng.choice(rules)
     plugins[rule] = table
+    if rule == "monna":  # with its pivot gone it refuses all, and who endorses then votes for none
+        plugins.pop("critic", None)
     return plugins, rule == "monna"
+
+
+def _alone(rng: random.Random, nodes: int, heals: float) -> tuple[list[Ambush], list[Cut]]:
+    """Moments in which one node alone may see a decision, and nobody hears of it for a while."""
+    ambushes: list[Ambush] = []
+    cuts: list[Cut] = []
+    kinds = rng.choice([("choice/precommit",), ("outcome/precommit",), ("precommit",)])
+    for _moment in range(rng.choice([1, 2])):
+        who = frozenset({rng.randrange(nodes)})
+        begins = rng.uniform(0.0, heals)
+        ends = min(heals, begins + rng.uniform(1.0, 3.0))
+        holds = rng.random() < 0.5
+        ambushes += [Ambush(begins, ends, kind, who, holds) for kind in kinds]
+        if rng.random() < 0.5:
+            silent = ("lock", "certificate", "links")
+            ambushes += [Ambush(begins, heals, kind, frozenset(), holds) for kind in silent]
+        after = min(heals, begins + rng.uniform(0.3, 1.5))
+        cuts.append(Cut(after, min(heals, after + rng.uniform(1.0, 6.0)), who, holds))
+    return ambushes, cuts
+
+
+def _shifts(
+    rng: random.Random, nodes: int, f: int, plugins: Mapping[str, Any], topology: str, heals: float
+) -> tuple[Shift, ...]:
+    """Changes of the members. With krum nobody is removed: it needs its number of updates."""
+    shifts: list[Shift] = []
+    left = nodes
+    for _shift in range(rng.choice([0, 0, 0, 1, 1, 2, 3])):
+        action = rng.choice(["add", "remove", "rotate"])
+        if action == "remove" and (left <= 3 * f + 1 or "krum" in plugins):
+            action = "add"
+        left += {"add": 1, "remove": -1, "rotate": 0}[action]
+        # The coordinator stays: who takes its place may lie.
+        who = rng.randrange(1 if topology == "coordinator" else 0, nodes)
+        shifts.append(Shift(rng.uniform(0.5, heals), action, who))
+    return tuple(sorted(shifts, key=lambda shift: shift.at))
 
 
 def draw(seed: int) -> Setting:
@@ -200,17 +267,13 @@ def draw(seed: int) -> Setting:
         begins = rng.uniform(0.0, heals)
         ends = min(heals, begins + rng.choice([0.3, 1.0, 2.0]))
         kind = rng.choice(
-            [
-                "choice/proposal",
-                "choice/prevote",
-                "choice/precommit",
-                "choice/precommit",
-                "certificate",
-                "digest",
-                "fetched",
-            ]
+            ["proposal", "prevote", "precommit", "certificate", "fetched", "links", "lock"]
         )
         ambushes.append(Ambush(begins, ends, kind, _some(rng, nodes), rng.random() < 0.5))
+    if rng.random() < 0.3:
+        alone, apart = _alone(rng, nodes, heals)
+        ambushes += alone
+        cuts += apart
     for _kill in range(rng.choice([0, 0, 1, 2, 4])):
         writes = rng.choice([0, 1, 1, 2, 3])
         away = rng.choice([0.01, 0.5, 3.0])
@@ -221,6 +284,14 @@ def draw(seed: int) -> Setting:
         kills += [Kill(node, at, rng.choice([0, 1]), before=False, away=away) for node in honest]
     off = rng.choice([0.0, 0.0, 5.0] if "replay" in plugins else [0.0, 5.0, 400.0])
     drift = rng.choice([0.0, 0.0, 0.05])
+    shifts = _shifts(rng, nodes, f, plugins, topology, heals)
+    revocations: list[Revocation] = []
+    if "pki" in plugins and rng.random() < 0.7:
+        faulty = sorted(liars) if len(liars) >= f else list(may_lie)
+        begins = rng.uniform(0.0, heals)
+        ends = min(heals, begins + rng.choice([0.0, 1.0, 5.0]))
+        revocations.append(Revocation(rng.choice(faulty), begins, ends))
+    spares = sum(shift.action != "remove" for shift in shifts)
     return Setting(
         seed=seed,
         nodes=nodes,
@@ -230,8 +301,8 @@ def draw(seed: int) -> Setting:
         monna=monna,
         dimension=rng.randrange(3, 9),
         training=rng.choice([0.1, 0.3]),
-        offsets=tuple(rng.uniform(-off, off) for _node in range(nodes)),
-        rates=tuple(1.0 + rng.uniform(-drift, drift) for _node in range(nodes)),
+        offsets=tuple(rng.uniform(-off, off) for _node in range(nodes + spares)),
+        rates=tuple(1.0 + rng.uniform(-drift, drift) for _node in range(nodes + spares)),
         store="sqlite" if rng.random() < 0.05 or "secagg" in plugins else "memory",
         loss=rng.choice([0.0, 0.0, 0.03, 0.1, 0.3]),
         duplication=rng.choice([0.0, 0.0, 0.1]),
@@ -240,5 +311,8 @@ def draw(seed: int) -> Setting:
         ambushes=tuple(ambushes),
         kills=tuple(sorted(kills, key=lambda kill: kill.at)),
         liars=liars,
+        spares=spares,
+        shifts=shifts,
+        revocations=tuple(revocations),
         heals=heals,
     )

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+import os
+import random
+import secrets
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
+from unittest import mock
 
 import attrs
+from qres_secagg.keys import X25519Pair
 
 from qres_core import (
     ACCEPT,
@@ -245,7 +251,7 @@ class Chatty:
         if node is None:
             return None
         rolled = chance("chatty", node.node_id, round_info.number, round_info.model_digest)
-        need = len(node.roster) - node.byzantine
+        need = len(round_info.roster) - round_info.byzantine
         return Talk(
             node.node_id, need, rolled < self.stuck, self.stuck <= rolled < self.stuck + self.broken
         )
@@ -263,3 +269,20 @@ _OWN: Final[dict[str, type[Any]]] = {
 def installed() -> dict[str, Installed]:
     """The plugins that are installed, and those of the simulation."""
     return {**scan(), **{name: Installed.local(name, kind) for name, kind in _OWN.items()}}
+
+
+@contextmanager
+def drawn_secrets(seed: int) -> Generator[None]:
+    """Have secure aggregation draw its secrets from a seed, or no run of it would replay."""
+    rng = random.Random(f"secrets {seed}")  # noqa: S311 - a seed decides
+    begin = X25519Pair.__init__
+
+    def begins(self: X25519Pair, secret: bytes | None = None) -> None:
+        begin(self, rng.randbytes(32) if secret is None else secret)
+
+    with (
+        mock.patch.object(os, "urandom", rng.randbytes),
+        mock.patch.object(secrets, "randbelow", rng.randrange),
+        mock.patch.object(X25519Pair, "__init__", begins),
+    ):
+        yield

@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,30 +19,46 @@ from unittest import mock
 
 import attrs
 import numpy as np
+from qres_pki import Pki
 
-from qres_core import Envelope, Evidence, Fault, NodeId, NodeInfo, RoundInfo, Update
-from qres_core.kernel.assembly import assemble
+from qres_core import (
+    Envelope,
+    Evidence,
+    Fault,
+    NodeId,
+    NodeInfo,
+    QresError,
+    RoundInfo,
+    Update,
+    canonical,
+    model_digest,
+)
+from qres_core.kernel.assembly import Enabled, assemble
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.clock import EPOCH, Clock
+from qres_core.swarm.chain import Head
 from qres_core.swarm.effects import (
     Broadcast,
     Diverged,
     Effect,
     Refused,
+    Removed,
     RoundEnded,
     SatOut,
     SendTo,
     Train,
 )
 from qres_core.swarm.journal import SqliteJournal
+from qres_core.swarm.pending import PendingChanges
+from qres_core.swarm.roster import Roster, RosterChange
 from qres_core.swarm.rounds import RoundMachine, round_machine
 from qres_core.swarm.timeouts import MAX_BACKOFF
 from swarm_simulation.journals import BrokenPromiseError, Fuse, KilledError, Notebook
 from swarm_simulation.liars import Liar
-from swarm_simulation.setting import NAME, Setting
-from swarm_simulation.stack import Examples
+from swarm_simulation.setting import NAME, Setting, Shift
+from swarm_simulation.stack import Examples, drawn_secrets
 
 MORE: Final = 3
 """Heights that every honest node must add after the swarm is healed."""
@@ -64,12 +81,6 @@ def opened(frame: bytes, *, max_bytes: int = 2**26) -> Envelope:
 
 class ViolationError(Exception):
     """What must hold does not."""
-
-
-def place(machine: RoundMachine) -> tuple[int, bytes]:
-    """Height and digest of a node's head."""
-    head: Any = getattr(machine, "head", None)
-    return (machine.step, machine.model_digest) if head is None else (head.height, head.digest)
 
 
 class WatchedKernel(Kernel):
@@ -106,6 +117,9 @@ class Node:
     rate: float
     liar: Liar | None = None
     machine: RoundMachine | None = None
+    changes: PendingChanges | None = None  # what its operator handed over; outlives the machine
+    removed: bool = False
+    checked: int = -1  # the last height at which its model was compared with its head
     kernel: WatchedKernel | None = None
     life: int = 0
     tick_due: float = math.inf  # on its own clock
@@ -114,7 +128,7 @@ class Node:
     def where(self) -> str:
         """Its height and round, for people."""
         machine = self.machine
-        return "dead" if machine is None else f"{place(machine)[0]} in {machine.number}"
+        return "dead" if machine is None else f"{machine.head.height} in {machine.number}"
 
     def clock(self, now: float) -> float:
         """What its clock shows."""
@@ -136,6 +150,7 @@ class World:
         self.rng = random.Random(f"world {setting.seed}")  # noqa: S311 - a seed decides
         self.events = 0
         self.healed = False
+        self.revoked: set[int] = set()
         self.counts: Counter[str] = Counter()
         self._installed = installed
         self._pristine: WatchedKernel | None = None  # what all kernels are copied from
@@ -148,7 +163,7 @@ class World:
         self.initial = np.array(
             [shape.randrange(-500, 500) for _x in range(setting.dimension)], dtype=np.int32
         )
-        if setting.store == "sqlite":
+        if setting.store == "sqlite" or setting.revocations:
             shared = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
             self._folder = Path(
                 tempfile.mkdtemp(prefix="qres-", dir=shared if shared.is_dir() else None)
@@ -156,6 +171,7 @@ class World:
         self.config = self._config([])
         self.nodes = self._made()
         self.ids = [node.node_id for node in self.nodes]
+        self.first = tuple(self.ids[: setting.nodes])
         self.index_of = {node_id: index for index, node_id in enumerate(self.ids)}
         self.config, self._pristine = self._config(self.ids), None
         for node in self.nodes:
@@ -171,7 +187,8 @@ class World:
         tables = {name: dict(table) for name, table in setting.plugins.items()}
         known = [node_id.hex() for node_id in ids]
         if setting.monna:
-            tables["monna"]["pivot"] = (known or ["00" * 32])[setting.seed % (len(known) or 1)]
+            members = known[: setting.nodes] or ["00" * 32]
+            tables["monna"]["pivot"] = members[setting.seed % len(members)]
         if "pki" in tables:
             tables["pki"]["members"] = known
         if not known:  # who they are is still to be found out
@@ -181,7 +198,7 @@ class World:
     def _made(self) -> list[Node]:
         setting = self.setting
         found: list[tuple[NodeId, bytes]] = []
-        for index in range(setting.nodes):
+        for index in range(setting.nodes + setting.spares):
             key = hashlib.sha256(f"node {setting.seed} {index}".encode()).digest()
             named = "ed25519" in setting.plugins
             found.append((self._kernel(key)[1] if named else key, key))
@@ -189,7 +206,7 @@ class World:
         nodes: list[Node] = []
         for index, (node_id, key) in enumerate(found):
             journal: Any = Notebook(self.initial)
-            if self._folder is not None:
+            if self._folder is not None and setting.store == "sqlite":
                 journal = SqliteJournal(
                     self._folder / str(index), swarm=NAME, node_id=node_id, initial=self.initial
                 )
@@ -206,36 +223,59 @@ class World:
         return nodes
 
     def _data_dir(self, node: Node) -> str | None:
-        if self._folder is None:
+        if self._folder is None or self.setting.store != "sqlite":
             return None
         folder = self._folder / f"{node.index}-plugins"
         folder.mkdir(mode=0o700, exist_ok=True)
         return str(folder)
 
-    def _kernel(self, key: bytes) -> tuple[WatchedKernel, NodeId]:
+    def _list_of(self, node: Node) -> str:
+        """The file in which the node's operator lists whom to let in; empty without one."""
+        if self._folder is None or not self.setting.revocations:
+            return ""
+        path = self._folder / f"{node.index}.list"
+        if not path.exists():
+            path.write_text("\n".join(node_id.hex() for node_id in self.ids))
+        return str(path)
+
+    def _revoke(self, node: Node, revoked: NodeId) -> None:
+        self.tell(f"node {node.index} strikes {self.index_of[revoked]} off its list")
+        path = Path(self._list_of(node))
+        listed = [text for text in path.read_text().split() if text != revoked.hex()]
+        path.write_text("\n".join(listed))
+
+    def _kernel(self, key: bytes, node: Node | None = None) -> tuple[WatchedKernel, NodeId]:
         """A kernel with plugins of its own, and whose it is."""
         if self._pristine is None:
             enabled = assemble(self.config, self._installed)
             self._pristine = WatchedKernel(enabled, self.config.swarm)
-        fresh = [
-            attrs.evolve(plugin, instance=copy.deepcopy(plugin.instance))
-            for plugin in self._pristine.enabled
-        ]
+        fresh: list[Enabled] = []
+        for plugin in self._pristine.enabled:
+            instance: Any = copy.deepcopy(plugin.instance)
+            if node is not None and plugin.name == "pki" and self._list_of(node):
+                instance = Pki(members_file=self._list_of(node), reload_seconds=0.0)
+            if node is not None and plugin.name == "secagg" and self._is_new(node):
+                instance = attrs.evolve(instance, new_store=True)
+            fresh.append(attrs.evolve(plugin, instance=instance))
         solution = self._pristine.solution
         kernel = WatchedKernel(fresh, self.config.swarm, solution=solution)
         return kernel, kernel.identity(key) or key
+
+    def _is_new(self, node: Node) -> bool:
+        """Whether the node comes to a swarm that has models behind it."""
+        return node.index >= self.setting.nodes
 
     # ── living and dying ──────────────────────────────────────────────────────────────────────
 
     def born(self, node: Node) -> None:
         """Start a node from what its journal holds."""
         setting = self.setting
-        kernel, _node_id = self._kernel(node.key)
+        kernel, _node_id = self._kernel(node.key, node)
         trainer = Examples() if "critic" in setting.plugins else object()
         info = NodeInfo(
             node.node_id,
             NAME,
-            tuple(self.ids),
+            self.first,
             byzantine=setting.byzantine,
             data_dir=self._data_dir(node),
             seed=setting.seed,
@@ -244,9 +284,12 @@ class World:
         kernel.setup(info)
         kernel.against = partial(self._blamed, node)
         node.kernel = kernel
+        if node.changes is None:
+            swarm = self.config.swarm
+            node.changes = PendingChanges(NAME, Roster(self.first, swarm.byzantine, swarm.quorum))
         try:
             node.machine = round_machine(
-                info, kernel, self.config.swarm, self.initial, node.journal, trainer
+                info, kernel, self.config.swarm, self.initial, node.journal, trainer, node.changes
             )
         except KilledError:
             self.dies(node, 0.2)
@@ -261,7 +304,7 @@ class World:
         node.tick_due = math.inf
         node.machine = None
         node.journal.writes = None
-        if node.kernel is not None and self._folder is not None:
+        if node.kernel is not None and self.setting.store == "sqlite":
             node.kernel.teardown()  # so that the next life can open what this one kept
         back = self.clock.now + away
         if not self.healed:
@@ -300,14 +343,25 @@ class World:
 
     def play(self) -> None:
         """Play to the end. Raises ViolationError."""
-        with mock.patch.object(Envelope, "from_bytes", opened):
+        masked = "secagg" in self.setting.plugins
+        secrets = drawn_secrets(self.setting.seed) if masked else nullcontext()
+        with secrets, mock.patch.object(Envelope, "from_bytes", opened):
             self._play()
 
     def _play(self) -> None:
         setting = self.setting
         try:
-            for node in self.nodes:
+            for node in self.nodes[: setting.nodes]:
                 self.clock.after(self.rng.uniform(0, 0.2), partial(self.born, node))
+            for item in setting.revocations:
+                revoked = self.ids[item.node]
+                self.revoked.add(item.node)
+                for node in self.nodes:
+                    if node.index != item.node:
+                        at = EPOCH + self.rng.uniform(item.begins, item.ends)
+                        self.clock.at(at, partial(self._revoke, node, revoked))
+            for shift in setting.shifts:
+                self.clock.at(EPOCH + shift.at, partial(self._shift, shift))
             for kill in setting.kills:
                 strike = partial(
                     self._strike,
@@ -320,16 +374,20 @@ class World:
             heals = EPOCH + setting.heals
             self._until(heals, lambda: False)
             self._heal()
-            goal = max(place(node.machine)[0] for node in self.honest if node.machine) + MORE
+            goal, models = self._top().height + MORE, self._top().step
             self.tell(f"healed; every honest node must reach {goal}")
             done = self._until(heals + self.patience, lambda: self._lowest() >= goal)
             if not done:
                 self._stuck(goal)
             self._judge_bans()
-            self.counts["heights"] = max(self._heads)
+            top = self._top()
+            if setting.calm and top.step <= models:
+                raise ViolationError(f"{MORE} heights after healing, and no model: {models} before")
+            self.counts["heights"], self.counts["models"] = top.height, top.step
+            self.counts["changes"], self.counts["bans"] = top.roster.epoch, len(top.bans)
         finally:
             if self._folder is not None:
-                for node in self.nodes:
+                for node in self.nodes if setting.store == "sqlite" else ():
                     if node.kernel is not None:
                         node.kernel.teardown()
                     node.journal.close()
@@ -340,11 +398,80 @@ class World:
         self.clock.now = EPOCH + self.setting.heals
         for node in self.nodes:
             node.journal.writes = None
-            if node.machine is None:
+            if node.machine is None and node.kernel is not None:
                 self._reborn(node, node.life)
 
+    def _top(self) -> Head:
+        """The head of the honest node that is furthest."""
+        machines = [node.machine for node in self.honest if node.machine is not None]
+        return max((machine.head for machine in machines), key=lambda head: head.height)
+
+    def _needed(self) -> list[Node]:
+        """The honest members of now: they must go on."""
+        roster = self._top().roster
+        return [
+            node
+            for node in self.honest
+            if node.node_id in roster and node.index not in self.revoked
+        ]
+
     def _lowest(self) -> int:
-        return min(place(node.machine)[0] if node.machine else -1 for node in self.honest)
+        """The height that all of them have reached; less while a change waits at one of them."""
+        least = math.inf
+        for node in self._needed():
+            if node.machine is None or (node.changes is not None and node.changes.waiting):
+                return -1
+            least = min(least, node.machine.head.height)
+        return int(least)
+
+    # ── members ───────────────────────────────────────────────────────────────────────────────
+
+    def _shift(self, shift: Shift) -> None:
+        """Have the operators of the honest members sign a change, and give it to their nodes."""
+        if not any(node.machine is not None for node in self.honest):
+            self.clock.after(0.1, partial(self._shift, shift))
+            return
+        roster = self._top().roster
+        spare = next((node for node in self.nodes[self.setting.nodes :] if not node.life), None)
+        member = self.ids[shift.who]
+        if shift.action == "remove":
+            change = roster.change(NAME, "remove", member)
+        elif spare is None:
+            return
+        elif shift.action == "add":
+            change = roster.change(NAME, "add", spare.node_id)
+        else:
+            change = roster.change(NAME, "rotate", member, spare.node_id)
+        try:
+            roster.after(change)
+        except QresError as error:
+            self.tell(f"no change: {error}")
+            return
+        signers = [node for node in self._needed() if node.kernel is not None]
+        change = change.signed(self._signed(node, change) for node in signers)
+        self.tell(f"{len(signers)} sign: {change.action} {self.index_of[change.member]}")
+        if spare is not None and shift.action != "remove":
+            spare.life = 1
+            self.clock.after(self.rng.uniform(0, 2), partial(self.born, spare))
+        for node in self.nodes:
+            self.clock.after(self.rng.uniform(0, 1), partial(self._offer, node, change))
+
+    def _signed(self, node: Node, change: RosterChange) -> Envelope:
+        assert node.kernel is not None  # noqa: S101 - asked for before
+        now = node.clock(self.clock.now)
+        return node.kernel.sign(change.statement(node.node_id, int(now * 1000)))
+
+    def _offer(self, node: Node, change: RosterChange) -> None:
+        kernel, changes = node.kernel, node.changes
+        if kernel is None or changes is None:
+            return
+        now = node.clock(self.clock.now)
+        try:
+            changes.offer(change, lambda signed: kernel.authentic(signed, now))
+        except QresError as error:
+            self.tell(f"node {node.index} does not take the change: {error}")
+
+    # ── events ────────────────────────────────────────────────────────────────────────────────
 
     def _until(self, end: float, done: Callable[[], bool]) -> bool:
         while not done():
@@ -421,6 +548,9 @@ class World:
                 self.tell(f"node {node.index} ends round {number}: {how}, and is at {node.where}")
             case Diverged(error) if node.liar is None:
                 raise ViolationError(f"node {node.index} diverged: {error}")
+            case Removed():
+                node.removed = True
+                self.tell(f"node {node.index} is no member from {effect.height} on")
             case Refused():
                 self.tell(
                     f"node {node.index} refuses {effect.reason} of"
@@ -493,17 +623,19 @@ class World:
             return
         if self._slander:
             raise ViolationError(self._slander)
-        height, head = place(machine)
+        head = machine.head
+        height_is_new, node.checked = head.height != node.checked, head.height
         for kind, known, number, digest in (
-            ("head", self._heads, height, head),
+            ("head", self._heads, head.height, head.digest),
             ("model", self._models, machine.step, machine.model_digest),
         ):
             first, who = known.setdefault(number, (digest, node.index))
             if first != digest:
                 what = f"fork: node {who} has {kind} {first.hex()[:8]} at {number}"
                 raise ViolationError(f"{what}, node {node.index} has {digest.hex()[:8]}")
-        bans: Any = getattr(getattr(machine, "head", None), "bans", ())
-        for banned in bans:
+        if height_is_new and model_digest(machine.model, head.step) != head.model:
+            raise ViolationError(f"node {node.index} holds another model than its head names")
+        for banned in head.bans:
             if self.nodes[self.index_of[banned]].liar is None:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
 
@@ -511,9 +643,11 @@ class World:
         """An honest node says one thing of which it may say one, also across restarts."""
         if not envelope.kind.endswith(PROMISES):
             return
-        head = getattr(envelope, "head", None) or envelope.model_digest
-        key = (node.index, envelope.kind, envelope.round, head)
-        if self._said.setdefault(key, envelope.payload_digest) != envelope.payload_digest:
+        key = (node.index, envelope.kind, envelope.round, envelope.head)
+        said = envelope.payload
+        if envelope.kind.endswith("proposal"):  # it may quote other votes for the same
+            said = canonical.dumps(canonical.loads(said, max_bytes=2**26)[0])
+        if self._said.setdefault(key, said) != said:
             what = f"node {node.index} sends two {envelope.kind} messages of round {envelope.round}"
             raise ViolationError(what)
 
@@ -527,14 +661,14 @@ class World:
             self._slander = f"node {node.index} blames honest node {subject} for {fact}"
 
     def _judge_bans(self) -> None:
-        for node in self.honest:
+        for node in self._needed():
             kernel = node.kernel
-            for other in self.honest:
+            for other in self._needed():
                 if kernel is not None and kernel.standing(other.node_id).banned:
                     raise ViolationError(f"node {node.index} bans honest node {other.index}")
 
     def _stuck(self, goal: int) -> None:
-        where = ", ".join(f"{node.index}: {node.where}" for node in self.honest)
+        where = ", ".join(f"{node.index}: {node.where}" for node in self._needed())
         what = f"no progress: {self.patience:.0f} s after healing not all are at {goal}"
         raise ViolationError(f"{what} ({where})")
 
@@ -549,6 +683,6 @@ def _shown(frame: bytes) -> str:
         envelope = opened(frame)
     except Exception as error:  # noqa: BLE001 - garbage is shown as such
         return f"{len(frame)} bytes, {error}"
-    head = getattr(envelope, "head", None) or envelope.model_digest
     who, said = envelope.sender.hex()[:6], envelope.payload_digest.hex()[:6]
-    return f"{envelope.kind} round {envelope.round} head {head.hex()[:6]} by {who} says {said}"
+    where = f"round {envelope.round} head {envelope.head.hex()[:6]}"
+    return f"{envelope.kind} {where} by {who} says {said}"

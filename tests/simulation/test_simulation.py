@@ -12,17 +12,19 @@ from typing import Any
 
 import attrs
 import pytest
-from swarm_simulation.journals import Notebook
+from swarm_simulation.journals import KilledError, Notebook
 from swarm_simulation.liars import Liar
 from swarm_simulation.setting import Character, Cut, Kill, Setting, draw
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
-from qres_core.swarm.context import NodeContext
+from qres_core.swarm.consensus import Consensus
+from qres_core.swarm.roster import Roster
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 INSTALLED = installed()
 SEED = 4
+MASKED = 249  # with secure aggregation, which draws secrets
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,9 @@ def quiet(**changes: Any) -> Setting:
         ambushes=(),
         kills=(),
         liars={},
+        spares=0,
+        shifts=(),
+        revocations=(),
         heals=3.0,
     )
     swarm = {
@@ -69,11 +74,13 @@ def played(setting: Setting, plugins: Mapping[str, Any] = INSTALLED) -> World:
     return world
 
 
-def test_a_seed_replays_exactly_whatever_the_order_of_sets_and_maps() -> None:
+@pytest.mark.parametrize("seed", [SEED, MASKED])
+def test_a_seed_replays_exactly_whatever_the_order_of_sets_and_maps(seed: int) -> None:
+    assert ("secagg" in draw(seed).plugins) is (seed == MASKED)
     stories: set[str] = set()
     for hash_seed in ("1", "2"):
         told = subprocess.run(
-            [sys.executable, "-P", "-m", "swarm_simulation", "--seed", str(SEED), "--verbose"],
+            [sys.executable, "-P", "-m", "swarm_simulation", "--seed", str(seed), "--verbose"],
             env={**os.environ, "PYTHONPATH": str(SCRIPTS), "PYTHONHASHSEED": hash_seed},
             stdout=subprocess.PIPE,
             check=False,
@@ -89,13 +96,37 @@ def test_a_swarm_without_trouble_makes_models_and_nothing_is_found() -> None:
     assert not [name for name in world.counts if name.startswith("blamed")]
 
 
+@pytest.mark.parametrize("seed", range(1000, 1008))
+def test_swarms_in_trouble_keep_their_promises_and_go_on(seed: int) -> None:
+    played(draw(seed))
+
+
 def test_nodes_that_die_over_their_journals_come_back_and_keep_their_promises() -> None:
     kills = tuple(
         Kill(node, 0.2 + 0.4 * number, 1 + number % 3, before=bool(number % 2), away=0.1)
         for number, node in enumerate((0, 1, 2, 3, 0, 1))
     )
     world = played(quiet(kills=kills))
-    assert world.counts["deaths"] >= 4
+    assert world.counts["deaths"] >= 3
+
+
+def test_a_proposer_of_an_outcome_that_dies_over_it_proposes_nothing_else_in_that_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = Notebook.record_vote
+    died: list[int] = []
+
+    def dies(self: Notebook, round_number: int, kind: str, choice: bytes | None) -> None:
+        record(self, round_number, kind, choice)
+        if kind == "outcome/proposal" and not died:
+            died.append(round_number)
+            raise KilledError
+
+    monkeypatch.setattr(Notebook, "record_vote", dies)
+    # Half of the nodes cannot merge a set that the others merge: one attempt is not enough.
+    plugins = {**quiet().plugins, "moody": {"lame": 0.5}}
+    played(quiet(plugins={"moody": plugins.pop("moody"), **plugins}))
+    assert died[0] > 1
 
 
 # ── controls: what it is to see, it sees ──────────────────────────────────────────────────────────
@@ -133,7 +164,14 @@ def test_a_fork_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     halves = quiet(cuts=(Cut(0.0, 8.0, frozenset({0, 1}), holds=False),), heals=8.0)
     halves = attrs.evolve(halves, swarm={**halves.swarm, "quorum": 2})
     played(halves)
-    monkeypatch.setattr(NodeContext, "threshold", 2)
+    begin = Consensus.__init__
+
+    def begins(self: Consensus[bytes], *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        self.threshold = 2
+
+    monkeypatch.setattr(Consensus, "__init__", begins)
+    monkeypatch.setattr(Roster, "threshold", 2)
     with pytest.raises(ViolationError, match="fork"):
         played(halves)
 
