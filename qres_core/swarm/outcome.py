@@ -106,14 +106,13 @@ class OutcomeVote(Instance):
         ``origin``: the round that its contributions are of, which is the same for all.
         """
         self.chosen, self._offset = chosen, origin
-        for number, kind, payload in self._restored:  # how it voted before it stopped
-            if kind not in self._kinds:
-                continue
-            slot = f"{kind} 1" if number == 1 else kind
-            said = self._speaker.say(kind, payload, now, round_number=number, slot=slot)
-            key = number, self._kinds[kind]
-            mine = self._read(payload), said
-            self._heard.setdefault(key, {})[self._context.node_id] = mine
+        for number, kind, payload in self._restored:  # what it voted before it stopped
+            if kind in self._kinds:
+                slot = f"{kind} 1" if number == 1 else kind
+                said = self._speaker.say(kind, payload, now, round_number=number, slot=slot)
+                key = number, self._kinds[kind]
+                mine = self._read(payload), said
+                self._heard.setdefault(key, {})[self._context.node_id] = mine
         self._do(self.engine.start(max(1, self._resume_at)), now)
         if self.own is not None:
             self._do(self.engine.claim(self.own.digest), now)
@@ -232,11 +231,10 @@ class OutcomeVote(Instance):
         asked = self._asked_for
         if asked is None or asked.round != self.engine.round:
             return
-        if any(said[:2] == (asked.round, OUTCOME_PROPOSAL) for said in self._restored):
-            self._asked_for = None  # it proposed before it stopped; another attempt is not far
-            return
-        valid = self.engine.valid
-        if valid is not None and valid.value in self._known:
+        valid, wrote = self.engine.valid, self._wrote.get(asked.round)
+        if wrote is not None:  # before this node stopped; another would be equivocation
+            proposal = OutcomeProposal(wrote)
+        elif valid is not None and valid.value in self._known:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = OutcomeProposal(self._known[valid.value], valid.round, prevotes)
         else:
