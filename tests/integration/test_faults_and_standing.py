@@ -39,11 +39,12 @@ DISPUTABLE = {
     "set bends a standing",
     "set names a banned node",
     "unknown dialogue",
-    "unproven certificate",
-    "unproven lock",
-    "unproven snapshot",
 }
-"""Of the reputation plugin: the facts that its option ``ignore`` had by default."""
+"""Of the reputation plugin: the facts that its option ``ignore`` had by default.
+
+Votes that prove nothing were among them for as long as they were judged by today's members. They
+are judged by the members of their head now, which are the same for all, and count.
+"""
 
 
 @attrs.frozen
