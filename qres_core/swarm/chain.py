@@ -222,9 +222,10 @@ class Link:
         """
         try:
             votes = self._votes(authentic)
-            if len(votes) < self.head.roster.threshold or self.next is None:
-                return None
+            self.head.after(self.chosen, self.result)  # refuses a change that is impossible
         except QresError:
+            return None
+        if len(votes) < self.head.roster.threshold:
             return None
         sound = tuple(votes[sender] for sender in sorted(votes))
         return self if sound == self.precommits else attrs.evolve(self, precommits=sound)

@@ -240,7 +240,7 @@ class CatchingUp:
 
         Raises WireError: QRES-E404.
         """
-        steps = {}
+        steps = dict[bytes, int]()
         if self.pending is not None:
             steps[self.pending.last.next.model] = self.pending.last.next.step
         if wanted is not None:

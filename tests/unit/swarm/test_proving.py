@@ -429,6 +429,7 @@ def test_nothing_that_honest_nodes_signed_proves_anything(harness: ModuleType, s
     assert [evidence_in(net, index) for index in range(4)] == [[], [], [], []]
 
 
+@pytest.mark.long
 def test_those_runs_have_every_kind_of_message_that_can_prove_something(
     harness: ModuleType,
 ) -> None:
@@ -450,6 +451,7 @@ def test_nothing_that_honest_nodes_signed_ever_proves_anything(
     assert [evidence_in(net, index) for index in range(4)] == [[], [], [], []]
 
 
+@pytest.mark.long
 def test_nodes_that_forget_what_they_voted_prove_it_themselves(harness: ModuleType) -> None:
     """The control: the same runs find something where a journal keeps no votes."""
     found: list[Misbehaviour] = []
