@@ -70,7 +70,7 @@ class PluginSwarm:
     now: float = attrs.field(init=False, default=1000.0)
     away: set[bytes] = attrs.field(init=False, factory=set)
     members: tuple[bytes, ...] = attrs.field(init=False, default=())  # empty: ``n`` nodes
-    head: bytes = attrs.field(init=False, default=bytes(32))
+    head: bytes = attrs.field(init=False, default=b"")
     accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
     plugins: dict[bytes, Secagg] = attrs.field(init=False, factory=dict)
     dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
