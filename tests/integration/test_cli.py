@@ -98,7 +98,7 @@ def test_plugins_lists_without_importing() -> None:
     assert rows["krum"]["distribution"] == "qres-krum"
     assert rows["krum"]["hooks"] == ["aggregate"]
     assert rows["krum"]["status"] == "installed"
-    assert rows["memory"]["hooks"] == ["transport"]
+    assert rows["memory"]["hooks"] == ["round_opened", "transport"]
     assert rows["memory"]["summary"] == "Carries frames between nodes of one process"
     assert rows["krum"]["version"]
     assert all(row["hooks"] and row["summary"] for row in rows.values())
