@@ -181,8 +181,8 @@ SPARE: Final = (
     ),
     Guard(
         "the quorum that a proposal names is of an earlier round",
-        "return number < self.round and self.tally",
-        "return self.tally",
+        "return number < self.round and proven",
+        "return proven",
     ),
     Guard(
         "the first proposal of a round counts",
