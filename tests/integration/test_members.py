@@ -124,8 +124,8 @@ def tables(places: Sequence[Member], index: int, authority: Path) -> dict[str, A
             "nodes": NODES,
             "byzantine": 1,
             "quorum": 5,
-            "deadline": 5.0,
-            "vote_timeout": 2.0,
+            "deadline": 20.0,
+            "vote_timeout": 10.0,
             "roster": [member.node_id for member in places[:NODES]],
         },
         "node": {
@@ -143,6 +143,7 @@ def tables(places: Sequence[Member], index: int, authority: Path) -> dict[str, A
                 "listen": f"/ip4/127.0.0.1/tcp/{here.port}",
                 "peers": dialled,
                 "reconnect_seconds": 0.5,
+                "ping_seconds": 30.0,
             },
             "ed25519": {"key": str(here.folder / "node.key")},
             "pki": {

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 
-from qres_core import Fault
+from qres_core import Envelope, Evidence, Fault, Verdict
+from qres_core.contract.errors import RoundError
+from qres_core.kernel.discovery import scan
+from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import Removed
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.votes import Step
+from qres_core.testing import make_node_ids
 
 
 def heads(net: Any, indices: Sequence[int]) -> dict[int, set[bytes]]:
@@ -272,3 +279,172 @@ def test_a_later_roster_is_as_good_a_beginning_as_the_first(harness: ModuleType)
     assert is_one_chain(net, range(6))
     assert net.machine(5).is_member
     assert all(link.head.roster.epoch == 2 for link in node.notebook.links)
+
+
+# ── attacks that stopped or split an earlier agreement ────────────────────────────────────────────
+
+
+@attrs.define(eq=False)
+class Lists:
+    """A whitelist of the plugin ``pki`` for each node, which is read with each message."""
+
+    folder: Path
+
+    def path(self, index: int) -> Path:
+        return self.folder / f"members-{index}"
+
+    def write(self, listed: Sequence[int], at: Sequence[int], ids: Sequence[bytes]) -> None:
+        for index in at:
+            text = "".join(f"{ids[member].hex()}\n" for member in listed)
+            fresh = self.folder / "fresh"
+            fresh.write_text(text)
+            fresh.replace(self.path(index))
+
+
+def listed_net(
+    harness: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, Lists]:
+    """Four nodes, each with a whitelist of its own, and what replaces the lists."""
+    lists = Lists(folder)
+    lists.write(FOUR, FOUR, make_node_ids(4))
+    monkeypatch.setitem(harness.INSTALLED, "pki", scan()["pki"])
+
+    class Listed(harness.Net):  # type: ignore[misc, name-defined]
+        def _machine(self, node: Any) -> Any:
+            path = str(lists.path(node.index))
+            self.plugins = {"pki": {"members_file": path, "reload_seconds": 0.0}}
+            return super()._machine(node)
+
+    return Listed(4, byzantine=1), lists
+
+
+def judge_by_todays_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard removed: a quoted message is judged as if it were said now."""
+    now = Kernel.authenticate
+
+    def authenticate(
+        kernel: Kernel, envelope: Envelope, source: bytes, at: float, *, quoted: bool = False
+    ) -> tuple[Verdict, str]:
+        del quoted
+        return now(kernel, envelope, source, at)
+
+    monkeypatch.setattr(Kernel, "authenticate", authenticate)
+
+
+def faults_against(net: Any, at: int, subjects: Sequence[int]) -> list[Evidence]:
+    ids = {net.ids[index] for index in subjects}
+    evidence: list[Evidence] = net.nodes[at].witness.evidence
+    return [item for item in evidence if item.subject in ids and isinstance(item.fact, Fault)]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_lock_is_proven_by_votes_of_a_member_revoked_since(
+    harness: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Two nodes lock with the prevotes of a third that is then taken off all lists at once."""
+    if not guarded:
+        judge_by_todays_list(monkeypatch)
+    net, lists = listed_net(harness, tmp_path, monkeypatch)
+
+    def rule(message: Any) -> Any:
+        if message.sender == 3:  # it withholds the rest, so that nobody decides
+            heard = message.kind == "contribution" or (
+                message.kind == "choice/prevote" and message.receiver in (0, 1)
+            )
+            return None if heard and message.round == 1 else ()
+        late = message.kind == "choice/proposal" and message.receiver == 2 and message.round == 1
+        return () if late or message.kind == "choice/lock" else None
+
+    net.rule = rule
+    net.start()
+    honest = [0, 1, 2]
+    assert net.run(seconds=60, until=lambda: all(net.machine(i).number >= 2 for i in honest))
+    proof = net.machine(0)._choice.quorum(Step.PREVOTE, 1, net.machine(0)._choice.engine.lock.value)
+    assert [net.index_of[vote.sender] for vote in proof] == [0, 1, 3]
+    net.rule = harness.drop(sender=3)
+    lists.write(honest, FOUR, net.ids)
+    goes_on = net.run(seconds=30, until=lambda: min(net.steps(honest)) >= 3)
+    assert goes_on is guarded
+    assert not net.forks()
+    if guarded:
+        assert not any(faults_against(net, index, honest) for index in honest)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_nobody_is_blamed_for_quoting_what_a_newer_list_does_not_know(
+    harness: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """For some rounds one node alone has the list without a member that nobody has a word with."""
+    if not guarded:
+        judge_by_todays_list(monkeypatch)
+    net, lists = listed_net(harness, tmp_path, monkeypatch)
+    # What node 0 does not hear of the votes it learns from a certificate, which quotes node 3.
+    net.rule = harness.drop(sender=1, receiver=0, kind="choice/precommit")
+    net.start()
+    honest = [0, 1, 2]
+    assert grows(net, FOUR)
+    lists.write(honest, [0], net.ids)
+    grew = grows(net, honest, 8)
+    slandered = faults_against(net, 0, [1, 2])
+    if not guarded:
+        assert slandered
+        return
+    assert grew
+    assert not slandered
+    lists.write(honest, [1, 2], net.ids)
+    net.rule = harness.drop(sender=3)
+    assert grows(net, honest, 4)
+    assert not any(faults_against(net, index, honest) for index in honest)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_node_that_was_away_believes_links_of_a_member_revoked_meanwhile(
+    harness: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    if not guarded:
+        judge_by_todays_list(monkeypatch)
+    net, lists = listed_net(harness, tmp_path, monkeypatch)
+    net.start()
+    assert grows(net, FOUR)
+    net.down = {0}
+    assert grows(net, [1, 2, 3], 5)
+    assert net.run(seconds=5, until=lambda: net.machine(1).head == net.machine(2).head)
+    net.down = {3}
+    honest = [0, 1, 2]
+    lists.write(honest, FOUR, net.ids)
+    net.restart(0)
+    goal = net.machine(1).step + 3
+    caught_up = net.run(seconds=30, until=lambda: min(net.steps(honest)) >= goal)
+    assert caught_up is guarded
+    assert not net.forks()
+
+
+def test_a_swarm_that_is_stopped_while_locked_does_not_start_with_other_members(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = harness.Net(5, byzantine=1, members=4)
+    net.rule = harness.drop(kind={"choice/precommit", "choice/lock"})
+    net.start(FOUR)
+    locked = lambda: all(net.nodes[i].notebook.lock is not None for i in FOUR)  # noqa: E731 - a look
+    assert net.run(seconds=60, until=locked)
+    net.rule = None
+    first, raw = net.first, dict(net.raw_swarm)
+    # The old way: stop all, edit all files, start all.
+    net.first = net.ids
+    net.raw_swarm |= {"nodes": 5, "quorum": 4}
+    for index in FOUR:
+        with pytest.raises(RoundError, match=r"QRES-E602.*4 members.*5 members"):
+            net._machine(net.nodes[index])
+    # Positive control: without the check nodes go on with members that their files do not name.
+    with monkeypatch.context() as unguarded:
+        unguarded.setattr("qres_core.swarm.beginning._refuse_other_roster", lambda *_given: None)
+        assert len(net._machine(net.nodes[0]).head.roster) == 4
+    # The new way: the set that all are locked on is decided, and then the change.
+    net.first, net.raw_swarm = first, raw
+    for index in FOUR:
+        net.restart(index)
+    net.hand_over(net.change("add", 4, signers=[0, 1, 2]), FOUR)
+    assert epochs(net, FOUR, 1)
+    net.start([4])
+    assert grows(net, FIVE)
+    assert is_one_chain(net, FIVE)
