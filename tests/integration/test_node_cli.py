@@ -273,7 +273,7 @@ def test_processes_agree_and_stop_when_told(places: list[Place]) -> None:
     until(lambda: places[0].step() >= before + 2)
     last = json.loads((places[3].folder / "out").read_text())
     assert last["step"] >= 3
-    assert places[3].fact("model")[1] == last["step"]
+    assert places[3].fact("head")[2] == last["step"]
     events = [line["event"] for line in places[3].log()]
     told = events[events.index("stopping") :]
     # What was measured, and who hangs up, it may still tell meanwhile; no round any more.
@@ -304,8 +304,8 @@ def test_a_killed_node_goes_on_where_it_was_and_says_nothing_twice(places: list[
         victim.end(signal.SIGKILL)
         last_round, _votes = victim.fact("votes")
         # The kill may fall between the model and those who vouch for it: then it is an earlier one.
-        assert 1 <= victim.exported() <= victim.fact("model")[1]
-        facts.append((victim.fact("model")[1], last_round, victim.fact("sequence")))
+        assert 1 <= victim.exported() <= victim.fact("head")[2]
+        facts.append((victim.fact("head")[2], last_round, victim.fact("sequence")))
         victim.start()
         target = max(facts[-1][0], places[1].step())
         until(lambda target=target: victim.step() > target)
@@ -439,7 +439,7 @@ def test_a_model_that_fails_validation_never_becomes_the_node_s(
         for place in victims:
             place.end(signal.SIGKILL)
         for place in victims:
-            assert place.fact("model")[1] == step
+            assert place.fact("head")[2] == step
             place.start()
         until(stuck)
         assert held(places) == {(step, digest)}
