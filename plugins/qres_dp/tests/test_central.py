@@ -152,9 +152,10 @@ def test_the_key_hangs_on_every_seed_and_on_the_round(
         other[index] = attrs.evolve(sent[index], companions={"dp": Companion(bytes(32))})
         keys.add(central.noise_key(arrive(other)[1], info))
     keys.add(central.noise_key(contributions[:2], info))
-    for change in ({"number": 2}, {"model_digest": bytes([1]) * 32}, {"swarm": "bal"}):
+    digest = bytes([1]) * 32
+    for change in ({"number": 2}, {"model_digest": digest}, {"head": b"h" * 32}, {"swarm": "bal"}):
         keys.add(central.noise_key(contributions, attrs.evolve(info, **change)))
-    assert len(keys) == 8
+    assert len(keys) == 9
     # The seeds are random and secret, not a function of anything public.
     again = [node.send(v) for node, v in zip(nodes, zeros(3), strict=True)]
     assert central.noise_key(arrive(again)[1], info) not in keys

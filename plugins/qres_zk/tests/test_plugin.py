@@ -148,6 +148,7 @@ def test_the_contribution_of_another_cannot_be_sent_as_ones_own(sent: list[Contr
     [
         {"number": 2},
         {"model_digest": b"m" * 32},
+        {"head": b"m" * 32},
         {"swarm": "other"},
         {"roster": ROSTER[:-1]},
         {"scale": 1},

@@ -70,7 +70,7 @@ class PluginSwarm:
     now: float = attrs.field(init=False, default=1000.0)
     away: set[bytes] = attrs.field(init=False, factory=set)
     members: tuple[bytes, ...] = attrs.field(init=False, default=())  # empty: ``n`` nodes
-    head: bytes = attrs.field(init=False, default=b"")
+    head: bytes = attrs.field(init=False, default=b"")  # empty: that of ``make_round_info``
     accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
     plugins: dict[bytes, Secagg] = attrs.field(init=False, factory=dict)
     dialogues: dict[bytes, SecaggDialogue] = attrs.field(init=False, factory=dict)
@@ -171,11 +171,9 @@ class PluginSwarm:
 
     def open(self, *, seconds: float = 1.0) -> PluginSwarm:
         self.number += 1
+        made = make_round_info(self.dimension, nodes=self.n, number=self.number)
         self.info = attrs.evolve(
-            make_round_info(self.dimension, nodes=self.n, number=self.number),
-            byzantine=self.byzantine,
-            roster=self.roster,
-            head=self.head,
+            made, byzantine=self.byzantine, roster=self.roster, head=self.head or made.head
         )
         self.rounds, self.dialogues, self.sent, self.origin = {}, {}, {}, {}
         for node in self.others():

@@ -231,9 +231,7 @@ def test_what_was_opened_in_a_kept_session_is_not_masked_again() -> None:
 @pytest.mark.parametrize("head", [b"", b"h" * 32])
 def test_after_a_void_height_nothing_of_it_is_opened_or_masked_again(head: bytes) -> None:
     """Its sums were opened, and the model stays: another set of it would show who differs."""
-    swarm = PluginSwarm(6)
-    swarm.head = head and b"g" * 32
-    swarm.open()
+    swarm = PluginSwarm(6).open()
     updates = swarm.random_updates()
     swarm.contribute(updates)
     made = Earlier(swarm.info, dict(swarm.sent))
