@@ -124,8 +124,8 @@ def tables(places: Sequence[Member], index: int, authority: Path) -> dict[str, A
             "nodes": NODES,
             "byzantine": 1,
             "quorum": 5,
-            "deadline": 20.0,
-            "vote_timeout": 10.0,
+            "deadline": 8.0,  # it is waited out while a member is away
+            "vote_timeout": 8.0,
             "roster": [member.node_id for member in places[:NODES]],
         },
         "node": {

@@ -43,7 +43,7 @@ def test_who_is_added_may_connect_and_is_heard_by_all(lab: SimpleNamespace) -> N
     anyio.run(main)
 
 
-def test_who_is_removed_is_disconnected_at_once_and_may_come_back(lab: SimpleNamespace) -> None:
+def test_who_is_removed_is_told_so_disconnected_and_may_come_back(lab: SimpleNamespace) -> None:
     first, second, gone = everybody = lab.members(3)
 
     async def main() -> None:
@@ -54,6 +54,8 @@ def test_who_is_removed_is_disconnected_at_once_and_may_come_back(lab: SimpleNam
             await lab.connected(*all_of_them)
             for node in (here, other):
                 node.follow(ids(first, second))
+            await here.send(gone.node_id, b"you are out")
+            assert (await lab.heard(removed, b"you are out")).link == first.node_id
             for node in (here, other):
                 event = await lab.noticed(node, PeerChange.DOWN)
                 assert event.peer == gone.node_id

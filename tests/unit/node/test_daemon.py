@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 import structlog
@@ -232,6 +233,27 @@ def test_what_is_not_all_there_does_not_start(
         run(configure(tmp_path, **change), stream)
     assert (caught.value.code, caught.value.problems[0].where) == (code, where)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_node_that_is_not_in_its_roster_follows_and_takes_no_part(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    prepared = daemon.prepare(configure(tmp_path, swarm={"roster": ["00" * 32]}), INSTALLED, ())
+    assert prepared.node_id not in prepared.roster
+    board = daemon.Daemon(prepared, logs.set_up("info", "json", stream), leash=None)
+
+    async def look() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(board.run)
+            while board.board.node is None or board.board.node.meeting:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.1)
+            board.board.node.stop()
+
+    anyio.run(look)
+    assert "no member" in [line["event"] for line in lines(stream)]
+    report = board.board.report()
+    assert (report["step"], report["rounds"]["closed"]) == (0, 0)
 
 
 def test_a_store_that_is_damaged_is_refused_before_anything(

@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 import pytest
 
-from qres_core import Envelope, Evidence, Fault, Verdict
+from qres_core import ACCEPT, Envelope, Evidence, Fault, Verdict, hookimpl, reject
 from qres_core.contract.errors import RoundError
-from qres_core.kernel.discovery import scan
+from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import Removed
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.rounds import RoundMachine
+from qres_core.swarm.sync import CatchingUp
 from qres_core.swarm.votes import Step
 from qres_core.testing import make_node_ids
 
@@ -76,6 +77,9 @@ def test_a_node_that_is_added_follows_the_links_and_takes_part(harness: ModuleTy
     assert net.nodes[4].notebook.links[0].head.roster.epoch == 0, "from the first roster on"
     for index in FIVE:
         assert not [item for item in net.nodes[index].refused if "unproven" in item]
+    net.restart(4)  # with the first roster in its file, as before
+    assert net.machine(4).is_member
+    assert grows(net, FIVE)
 
 
 def test_a_node_that_is_no_member_says_nothing_whatever_it_hears(harness: ModuleType) -> None:
@@ -114,6 +118,21 @@ def test_a_removed_member_that_was_away_learns_it_from_a_link(harness: ModuleTyp
     assert epochs(net, [0, 1, 3, 4], 1)
     assert net.run(seconds=20, until=lambda: removed(net, 2))
     assert grows(net, [0, 1, 3, 4])
+
+
+def test_a_removed_member_may_come_back(harness: ModuleType) -> None:
+    net = harness.Net(5, byzantine=1)
+    net.start()
+    others = [0, 1, 3, 4]
+    net.hand_over(net.change("remove", 2, signers=others), others)
+    assert epochs(net, others, 1)
+    assert net.run(seconds=20, until=lambda: removed(net, 2))
+    net.restart(2)
+    assert not net.machine(2).is_member
+    net.hand_over(net.change("add", 2, signers=others), others)
+    assert epochs(net, FIVE, 2)
+    assert grows(net, FIVE)
+    assert is_one_chain(net, FIVE)
 
 
 def test_the_successor_of_a_rotated_key_takes_the_seat(harness: ModuleType) -> None:
@@ -241,6 +260,68 @@ def test_a_change_in_a_partition_holds_on_both_sides_once_it_heals(harness: Modu
     net.start([5])
     assert grows(net, range(6))
     assert is_one_chain(net, range(6))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_links_are_judged_by_the_members_of_their_height(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """The votes of a member that came and went are needed to prove the height between."""
+    if not guarded:
+        monkeypatch.setattr(
+            CatchingUp,
+            "_authentic",
+            lambda self, now: lambda vote, _: self._context.kernel.authentic(vote, now),
+        )
+    net = harness.Net(6, byzantine=1, members=4)
+    net.start(FOUR)
+    net.hand_over(net.change("add", 4, signers=FOUR), FOUR)
+    assert epochs(net, FOUR, 1)
+    net.start([4])
+    assert grows(net, FIVE)
+    net.down = {3}  # of five, four decide
+    net.hand_over(net.change("rotate", 4, 5, signers=[0, 1, 2, 4]), [0, 1, 2, 4])
+    assert epochs(net, [0, 1, 2], 2)
+    net.start([5])
+    now = [0, 1, 2, 5]
+    goal = net.machine(0).step + 3
+    assert net.run(seconds=30, until=lambda: min(net.steps(now)) >= goal) is guarded
+    (between,) = [link for link in net.nodes[0].notebook.links if link.head.roster.epoch == 1][:1]
+    assert net.ids[4] in {vote.sender for vote in between.precommits}
+    if guarded:
+        assert is_one_chain(net, range(6))
+
+
+@attrs.define
+class Office:
+    """An authority that approves a change by its name."""
+
+    @hookimpl
+    def approve(self, digest: bytes, approval: bytes) -> Verdict:
+        return ACCEPT if approval == b"approved " + digest else reject("not-approved")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_where_an_authority_decides_no_signature_of_members_counts(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(Kernel, "authority", lambda _kernel, _now: None)
+    monkeypatch.setitem(harness.INSTALLED, "office", Installed.local("office", Office))
+    net = harness.Net(
+        5, byzantine=1, members=4, options={"authority": "ca"}, plugins={"office": {}}
+    )
+    net.start(FOUR)
+    signed = net.change("add", 4, signers=FOUR)
+    net.hand_over(signed, FOUR)
+    assert grows(net, FOUR, 6)
+    assert epoch(net, 0) == (0 if guarded else 1)
+    if guarded:
+        net.hand_over(attrs.evolve(signed, approval=b"approved " + signed.digest), [2])
+        assert epochs(net, FOUR, 1)
+        net.start([4])
+        assert grows(net, FIVE)
+        assert is_one_chain(net, FIVE)
 
 
 def test_votes_of_a_removed_member_count_nowhere(harness: ModuleType) -> None:
