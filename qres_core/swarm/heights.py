@@ -195,9 +195,31 @@ class Heights(MachineState, ABC):
         self._aborts = self._aborts + 1 if outcome.code == UNFINISHED else 0
         self._catching_up.tell_removed(before, now)
         if was_member and not self._context.is_member:
-            self._leave(after.height)
+            self._left, self._needed, self._beyond = after.height, now, set()
         if not self._is_over:
             self._open_height(self.number + 1, now, wait=self.swarm.interval)
+
+    def _leave_if_known(self, envelope: Envelope, now: float) -> None:
+        """Stop, if this node is no member any more and more than f others know of it.
+
+        One of them is honest and helps the rest. Until then this node does: its own vote may be
+        one of those that decided the height, and it may be lost.
+        """
+        if envelope.head in self._catching_up.recent:
+            self._needed = now
+        elif self._left is not None:
+            self._beyond.add(envelope.sender)
+            if len(self._beyond.intersection(self._context.roster)) > self._context.byzantine:
+                self._leave(self._left)
+
+    def _leave_if_quiet(self, now: float) -> None:
+        """Stop, if this node is no member any more, and nobody asks it for long.
+
+        Who is still at the last height repeats its votes. The transports of all others may be
+        closed to this node by now.
+        """
+        if self._left is not None and now >= self._quiet_at:
+            self._leave(self._left)
 
     def _leave(self, height: int) -> None:
         """From this height on the node is no member any more."""

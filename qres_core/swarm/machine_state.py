@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import attrs
 
@@ -25,6 +26,10 @@ from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.results import Merged, Void
 from qres_core.swarm.steps import Round, senders_of
 from qres_core.swarm.votes import Step
+
+QUIET: Final = 8
+"""Vote timeouts without a word of its last height after which a removed member stops: twice what
+passes at most before a node repeats its votes."""
 
 
 @attrs.frozen(eq=False)
@@ -73,6 +78,9 @@ class MachineState:
         self._made: MadeModel | None = None
         self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
         self._model_round, self._aborts, self._now, self._stopped = 0, 0, 0.0, False
+        self._left: int | None = None  # from which height on it is no member any more
+        self._beyond: set[NodeId] = set()  # who knows of that
+        self._needed = 0.0  # when a node was last heard that does not, seconds
         last = self._catching_up.last
         if last is not None and isinstance(last.result, Merged):
             self._proof, self._model_round = last.precommits, last.chosen.origin
@@ -144,8 +152,13 @@ class MachineState:
         """When the clock next matters, in seconds; never, for a node that stopped."""
         if self._is_over:
             return math.inf
-        due = min(self._choice.due(), self._outcome.due())
+        due = min(self._choice.due(), self._outcome.due(), self._quiet_at)
         return min(self._round.due(self._now), due if due > self._now else math.inf)
+
+    @property
+    def _quiet_at(self) -> float:
+        """When a node that is no member any more has helped for long enough, seconds."""
+        return math.inf if self._left is None else self._needed + QUIET * self.swarm.vote_timeout
 
     @property
     def waits_until(self) -> float | None:

@@ -12,7 +12,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Broadcast, Effect, Refused, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
-from qres_core.swarm.messages import FETCH_MODEL, SYNC
+from qres_core.swarm.messages import FETCH_MODEL, LINKS, MODEL, SYNC
 
 
 class Speaker:
@@ -109,11 +109,12 @@ class Speaker:
             self.outlet.put(Broadcast(envelope.to_bytes()))
 
     def _may_say(self, envelope: Envelope) -> bool:
-        """Whether this node may say it: one that is no member asks how the swarm went on, at most.
+        """Whether this node may say it: one that is no member asks or says how the swarm went on.
 
-        It may be a member for those who are further.
+        It may be a member for those who are further, and for those who are behind.
         """
-        return self.context.is_member or envelope.kind in {SYNC, FETCH_MODEL}
+        asks_or_helps = envelope.kind in {SYNC, FETCH_MODEL, LINKS, MODEL}
+        return self.context.is_member or asks_or_helps
 
     def broadcast(
         self, kind: str, payload: bytes, now: float, *, round_number: int | None = None

@@ -84,6 +84,7 @@ class RoundMachine(Heights):
         elif result.sender != self.node_id:
             self._dispatch(result, now)
             self._advance(now)
+            self._leave_if_known(result, now)
         return self._parts.outlet.take()
 
     def tick(self, now: float) -> list[Effect]:
@@ -97,6 +98,7 @@ class RoundMachine(Heights):
         self._outcome.tick(now)
         self._advance(now)
         self._repeat(now)
+        self._leave_if_quiet(now)
         return self._parts.outlet.take()
 
     def trained(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qres_core.swarm.effects import Removed
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.knowledge import Knowledge
 from qres_core.swarm.messages import (
@@ -215,3 +216,44 @@ def test_a_node_that_repeats_what_its_journal_says_of_a_proposal_is_blamed(
 
     monkeypatch.setattr(OutcomeVote, "begin", repeat)
     assert faults_of_a_proposer_that_restarts(harness) == {"malformed-payload"}
+
+
+# ── a member that is removed ──────────────────────────────────────────────────────────────────────
+
+
+def after_a_removal(harness: ModuleType, *, stays: bool) -> list[int]:
+    """Node 0 is removed, and its last vote is lost. The liar is silent, so the others need it.
+
+    ``stays``: whether node 0 goes on until it knows that others heard.
+    """
+
+    def rule(message: Any) -> Any:
+        return () if message.sender == 0 and message.kind == OUTCOME_PRECOMMIT else None
+
+    liar = 4
+    net = harness.Net(5, byzantine=1, puppets=[liar], rule=rule, quorum=4)
+    roster = net.machine(0).head.roster
+    change = roster.change(harness.NAME, "remove", net.ids[0])
+    signed = [harness.sign(who, change.statement(who, 0)) for who in net.ids[:4]]
+    for index in range(4):
+        machine = net.machine(index)
+        machine.changes.offer(change.signed(signed), lambda _signed: True)
+    net.start()
+    net.run(seconds=60, until=lambda: net.machine(0).head.height >= 1)
+    assert net.ids[0] not in net.machine(0).head.roster
+    if not stays:
+        net.machine(0).stop()
+    net.run(seconds=100, until=lambda: min(net.steps([1, 2, 3])) >= 3, events=200_000)
+    if stays:
+        assert net.machine(0)._is_over, "it has stopped since"
+        assert net.nodes[0].effects[-1] == Removed(1)
+    return list(net.steps([1, 2, 3]))
+
+
+def test_a_removed_member_stays_until_others_know_of_it(harness: ModuleType) -> None:
+    assert min(after_a_removal(harness, stays=True)) >= 3
+
+
+def test_a_removed_member_that_stops_at_once_may_stop_all(harness: ModuleType) -> None:
+    """The control."""
+    assert after_a_removal(harness, stays=False) == [0, 0, 0]
