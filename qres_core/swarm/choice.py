@@ -280,8 +280,9 @@ class Choice(Instance):
         if not self._context.is_member:
             return False  # it has no vote
         against = objections(self._context, candidate)
-        left = [fault for member, fault in against.items() if not self._waivers.covers(member)]
         few = len(against) <= self._context.byzantine  # whoever is honest looks alike to all
+        # What was waived of one after the other does not add up to more.
+        left = [fault for who, fault in against.items() if not few or not self._waivers.covers(who)]
         if left and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
             self._waivers.add(against)
             left = []

@@ -298,6 +298,10 @@ class CandidateSet:
         evidence = tuple(Misbehaviour.from_raw(item) for item in items)
         if any(a.subject >= b.subject for a, b in pairwise(evidence)):
             raise _bad("set.evidence", "expected distinct subjects, ascending")
+        # A liar that proposes could else make links that are too large to be handed on.
+        quoted = (len(message.to_bytes()) for item in evidence for message in item.messages)
+        if sum(quoted) > EVIDENCE_BYTES:
+            raise _bad("set.evidence", f"expected at most {EVIDENCE_BYTES} bytes of messages")
         wanted = None if change is None else RosterChange.from_raw(change, nodes)
         return cls(origin, tuple(members), evidence, wanted)
 

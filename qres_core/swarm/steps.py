@@ -223,6 +223,8 @@ class Round:
         parts, info = self.parts, self.parts.position.info
         if self.contributed or self.update is None or self.decided is not None:
             return
+        if self.choice.engine.round > self._number:
+            return  # it may have voted there, and the journal takes nothing of an earlier round
         if not parts.dialogues.ready:
             if now >= self.times.propose:
                 self.sit_out("a dialogue was not ready by the deadline")

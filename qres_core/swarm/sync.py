@@ -203,6 +203,9 @@ class CatchingUp:
             (link.head.swarm, link.head.settings) != (head.swarm, head.settings) for link in links
         ):
             return None  # of another history; who tells of it says what differs
+        # An answer may be late: this node knows some changes by now that it still tells of.
+        since = roster.epoch
+        links = tuple(link for link in links if link.head.roster.epoch >= since) or links
         if links[0].head.roster.digest != roster.digest:  # the members it was told of may be wrong
             self._liars.add(sender)
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.NOBODY)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 
+from qres_core import Fault, NodeId, Standing, hookimpl
+from qres_core.contract.errors import WireError
+from qres_core.contract.types import FULL_STANDING
+from qres_core.kernel.discovery import Installed
 from qres_core.swarm.effects import Removed
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.knowledge import Knowledge
@@ -20,10 +26,13 @@ from qres_core.swarm.messages import (
     PRECOMMIT,
     PREVOTE,
     PROPOSAL,
+    CandidateSet,
+    Member,
     Proposal,
     encode_conclusion,
     encode_vote,
 )
+from qres_core.swarm.misbehaviour import Misbehaviour
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.votes import Proposed, Step
 
@@ -257,3 +266,66 @@ def test_a_removed_member_stays_until_others_know_of_it(harness: ModuleType) -> 
 def test_a_removed_member_that_stops_at_once_may_stop_all(harness: ModuleType) -> None:
     """The control."""
     assert after_a_removal(harness, stays=False) == [0, 0, 0]
+
+
+# ── objections that are waived ────────────────────────────────────────────────────────────────────
+
+
+@attrs.define
+class Trusting:
+    """Everybody has full standing."""
+
+    @hookimpl
+    def reputation(self, sender: NodeId) -> Standing:
+        del sender
+        return Standing()
+
+
+def accepts_bent(harness: ModuleType, bent: Sequence[int]) -> bool:
+    """Whether a node that waived one objection after the other takes a set with these bent."""
+    harness.INSTALLED["trusting"] = Installed.local("trusting", Trusting)
+    net = harness.Net(7, byzantine=2, plugins={"trusting": {}}, quorum=5)
+    net.start()
+    choice = net.machine(0)._choice
+    for who in net.ids[1:5]:
+        choice._waivers.add([who])
+    members = tuple(
+        Member(who, bytes(32), 1 if index in bent else FULL_STANDING)
+        for index, who in enumerate(net.ids)
+    )
+    return bool(choice._accepts(CandidateSet(1, members)))
+
+
+def test_waivers_do_not_add_up_to_more_than_f_members(harness: ModuleType) -> None:
+    assert accepts_bent(harness, [])
+    assert accepts_bent(harness, [1, 2]), "two of the four are waived"
+    assert not accepts_bent(harness, [5]), "of this one nothing is waived"
+    assert not accepts_bent(harness, [1, 2, 3]), "one too many"
+    assert not accepts_bent(harness, [1, 2, 3, 4])
+
+
+# ── evidence that is too large to be handed on ────────────────────────────────────────────────────
+
+
+def with_evidence(harness: ModuleType, octets: int) -> CandidateSet:
+    """A set with evidence against three members, of so many bytes each."""
+    net = harness.Net(10, byzantine=3)
+    evidence = tuple(
+        Misbehaviour.of(
+            Fault.MALFORMED_PAYLOAD,
+            net.forge(index, PROPOSAL, bytes(octets), number=1, model=bytes(32)),
+        )
+        for index in range(3)
+    )
+    members = tuple(Member(who, bytes(32)) for who in net.ids)
+    return CandidateSet(1, members, evidence)
+
+
+def test_a_set_with_more_evidence_than_an_honest_proposer_adds_is_refused(
+    harness: ModuleType,
+) -> None:
+    fits = with_evidence(harness, 80_000)
+    assert CandidateSet.from_raw(fits.raw(), 10) == fits
+    large = with_evidence(harness, 100_000)
+    with pytest.raises(WireError, match="evidence"):
+        CandidateSet.from_raw(large.raw(), 10)
