@@ -22,6 +22,8 @@ from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import (
     CERTIFICATE,
     LOCK,
+    PRECOMMIT,
+    PREVOTE,
     PROPOSAL,
     CandidateSet,
     Certificate,
@@ -78,7 +80,7 @@ class Choice(Instance):
         self._collector, self._waivers = collector, waivers
         self._sets = KnownSets(self._head, self.engine, collector)
         self._amendments = Amendments(speaker.context, pool, changes, previous)
-        self._first = 0  # the round that this height began with here
+        self._entries = 0  # rounds of this height that the engine was in
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
         self._decided_at = -math.inf
@@ -92,7 +94,6 @@ class Choice(Instance):
 
     def begin(self, number: int, now: float) -> None:
         """Begin with a round."""
-        self._first = number
         self._do(self.engine.start(number), now)
 
     def restore(self, record: JournalEntry) -> None:
@@ -122,7 +123,7 @@ class Choice(Instance):
     @property
     def attempts(self) -> int:
         """Rounds of this height that came to nothing here."""
-        return max(0, self.engine.round - self._first)
+        return max(0, self._entries - 1)
 
     @property
     def _is_open(self) -> bool:
@@ -344,6 +345,7 @@ class Choice(Instance):
     def _entered(self, number: int, now: float) -> None:
         """The machine sees that the engine has left its round, and opens the next."""
         del now
+        self._entries += 1
         self._asked_for = None
         self._sets.forget_old()
         self._judged = {key for key in self._judged if key[0] >= number}
@@ -355,7 +357,8 @@ class Choice(Instance):
         self.certificate = certificate = Certificate(candidate, action.round, precommits)
         messages = self._collector.messages(candidate.members)
         self._journal.record_chosen(JournalEntry(certificate.to_bytes(), messages))
-        self._speaker.unsay(LOCK)
+        # A node that still needs votes says so, and is told of the decision.
+        self._speaker.unsay(PROPOSAL, PREVOTE, PRECOMMIT, LOCK)
         if self._context.proposer(action.round) == self._context.node_id:
             self._speaker.broadcast(CERTIFICATE, certificate.to_bytes(), now)
 

@@ -143,6 +143,8 @@ class Collector:
             kernel = self._context.kernel
             verdict = kernel.quoted(quoted, now)
             named = any(_names(known, contribution_digest(quoted)) for known in proven)
+            if quoted.round > self._position.number and not named:
+                return None  # of a round to come: it is not kept, and comes again
             if verdict is ACCEPT and not named:
                 verdict, _plugin = kernel.authenticate(quoted, quoted.sender, now)
                 blame = Blame.NOBODY  # who helps out may not have heard what became of the author

@@ -8,7 +8,7 @@ from qres_core.contract.errors import QresError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Merit
 from qres_core.contract.rounds import Outcome, RoundStatus
-from qres_core.contract.types import Vector
+from qres_core.contract.types import Vector, model_digest
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Link
 from qres_core.swarm.choice import Choice
@@ -58,14 +58,22 @@ class Heights(MachineState, ABC):
         )
         holds = self._catching_up.held.__contains__
         self._outcome = OutcomeVote(parts.speaker, parts.journal, parts.pool, holds)
+        self._kept = None
         if resume is not None:
             resume.give_back(self._choice, self._outcome)
+            self._keep(resume.record.made)
         for peer, highest in parts.pace.at(head.digest).items():
             self._choice.engine.see(peer, highest)
         if self._choice.certificate is None:
             self._choice.begin(number, now)
             number = self._choice.engine.round
         self._open(number, now, wait=wait)
+
+    def _keep(self, made: Vector | None) -> None:
+        """Take back the model that the decided set merged to before this node stopped."""
+        if made is not None:
+            self._kept = model_digest(made, self.step + 1)
+            self._catching_up.held[self._kept] = made
 
     def _open(self, number: int, now: float, *, wait: float = 0.0) -> None:
         """Go to a round; it begins at once, or after ``wait`` seconds."""
@@ -118,7 +126,9 @@ class Heights(MachineState, ABC):
             outcome.begin(certificate.candidate.digest(head), certificate.candidate.origin, now)
         if current.tried or outcome.decision is not None or not self._context.is_member:
             return  # who is no member has no part in the dialogues, and takes the model as it is
-        if self._parts.dialogues.finished:
+        if self._kept is not None:
+            outcome.found(Merged(self._kept), now)  # before it stopped; its dialogues are over
+        elif self._parts.dialogues.finished:
             current.tried = True
             try:
                 self._made = MadeModel.of(self.model, self.step + 1, current.merged(certificate))
@@ -126,6 +136,8 @@ class Heights(MachineState, ABC):
                 outcome.found(Void(error.code), now)
             else:
                 self._catching_up.held[self._made.digest] = self._made.model
+                if self._parts.dialogues:  # they run once: nobody could make the model again
+                    self._parts.journal.record_made(self._made.model)
                 outcome.found(Merged(self._made.digest), now)
                 outcome.look(now)
                 self._train_ahead(certificate.candidate, self._made)

@@ -67,6 +67,7 @@ class Resume:
     attempt: int = 0
     ballots: tuple[tuple[int, str, bytes], ...] = ()
     outcome_lock: bytes | None = None
+    made: Vector | None = None  # what the set merges to, where that cannot be made again
 
 
 class Journal(Protocol):
@@ -101,6 +102,10 @@ class Journal(Protocol):
 
     def record_chosen(self, chosen: JournalEntry) -> None:
         """The height decided its set, with contributions and certificate."""
+        ...
+
+    def record_made(self, model: Vector) -> None:
+        """The set may become this model: others may lose theirs, and dialogues run only once."""
         ...
 
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
@@ -143,6 +148,9 @@ class MemoryJournal:
     def record_chosen(self, chosen: JournalEntry) -> None:
         """Nothing to keep."""
 
+    def record_made(self, model: Vector) -> None:
+        """Nothing to keep."""
+
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """Nothing to keep."""
 
@@ -177,6 +185,7 @@ _FACTS: Final = (
     "votes",
     "lock",
     "chosen",
+    "made",
     "ballots",
     "outcome lock",
     "sequence",
@@ -191,6 +200,10 @@ _DOMAIN: Final = b"qres/store/v2"
 
 def _octets(model: Vector) -> bytes:
     return np.ascontiguousarray(model, dtype="<i4").tobytes()
+
+
+def _vector(octets: bytes) -> Vector:
+    return check_vector(np.frombuffer(octets, dtype="<i4").astype(np.int32), "model")
 
 
 class SqliteJournal:
@@ -228,6 +241,7 @@ class SqliteJournal:
             facts.write("votes", [0, dict[str, bytes]()])
             facts.write("lock", None)
             facts.write("chosen", None)
+            facts.write("made", None)
             facts.write("ballots", list[object]())
             facts.write("outcome lock", None)
             database.execute(_MESSAGES)
@@ -254,10 +268,10 @@ class SqliteJournal:
             last_round, _votes = self._facts.read("votes")
             lock, chosen = self._kept("lock"), self._kept("chosen")
             ballots, outcome_lock = self._facts.read("ballots"), self._facts.read("outcome lock")
-            links = self._links()
+            links, made = self._links(), self._facts.read("made")
         if head is None:
             return None
-        model = check_vector(np.frombuffer(octets, dtype="<i4").astype(np.int32), "model")
+        model = _vector(octets)
         try:
             at = Head.from_raw(head)
         except WireError as error:
@@ -266,7 +280,8 @@ class SqliteJournal:
             raise self._db.unusable("a link of the chain is missing: the last does not lead here")
         said = tuple((number, kind, choice) for number, kind, choice in ballots)
         attempt = max((number for number, _kind, _choice in said), default=0)
-        return Resume(at, model, links, last_round, lock, chosen, attempt, said, outcome_lock)
+        kept = None if made is None else _vector(made)
+        return Resume(at, model, links, last_round, lock, chosen, attempt, said, outcome_lock, kept)
 
     def begin(self, head: Head, settings: bytes) -> bytes:
         """The first head and the encoded settings of a new node.
@@ -337,6 +352,11 @@ class SqliteJournal:
             self._set("chosen", chosen)
             self._drop_unnamed()
 
+    def record_made(self, model: Vector) -> None:
+        """Keep what the decided set merges to, until the height is over."""
+        with self._db.transaction():
+            self._facts.write("made", _octets(model))
+
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """Keep the next head, the links and the model, and void what bound the node before."""
         after = links[-1].next
@@ -351,6 +371,7 @@ class SqliteJournal:
                 self._facts.write("model", _octets(model))
             self._set("lock", None)
             self._set("chosen", None)
+            self._facts.write("made", None)
             self._facts.write("ballots", list[object]())
             self._facts.write("outcome lock", None)
             self._drop_unnamed()

@@ -76,6 +76,7 @@ class MachineState:
         self._outcome: OutcomeVote
         self._round: Round
         self._made: MadeModel | None = None
+        self._kept: bytes | None = None  # digest of the model that the journal kept of the height
         self._proof: tuple[Envelope, ...] = ()  # the votes that decided the node's model
         self._model_round, self._aborts, self._now, self._stopped = 0, 0, 0.0, False
         self._left: int | None = None  # from which height on it is no member any more

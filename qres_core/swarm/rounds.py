@@ -180,7 +180,9 @@ class RoundMachine(Heights):
         elif kind == LINKS:
             self._take_links(envelope, now)
         elif kind == MODEL:
-            self._catching_up.take_model(envelope, self._outcome.wanted)
+            wanted = self._outcome.wanted
+            if self._catching_up.take_model(envelope, wanted) and wanted in self._catching_up.held:
+                self._parts.journal.record_made(self._catching_up.held[wanted])
             self._outcome.look(now)
         elif kind in {ENOUGH, STOP} and self.swarm.until:
             parts.until.take(envelope, now)

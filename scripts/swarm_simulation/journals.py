@@ -51,6 +51,7 @@ class Notebook:
             max((number for number, _kind in self.ballots), default=0),
             tuple((number, kind, said) for (number, kind), said in sorted(self.ballots.items())),
             self.outcome_lock,
+            self.made,
         )
 
     def begin(self, head: Head, settings: bytes) -> bytes:
@@ -99,6 +100,10 @@ class Notebook:
         """Keep the decided set."""
         self.chosen = chosen
 
+    def record_made(self, model: Vector) -> None:
+        """Keep what the decided set merges to."""
+        self.made = model
+
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """Keep the next head; raises for one that is not later."""
         after = links[-1].next
@@ -111,6 +116,7 @@ class Notebook:
         self.head, self.model = after, self.model if model is None else model
         self.lock = self.chosen = self.outcome_lock = None
         self.ballots = {}
+        self.made = None
 
     def reserve_sequence(self) -> int:
         """First of a block of numbers."""

@@ -306,6 +306,7 @@ class Notebook:
     lock: JournalEntry | None = None
     chosen: JournalEntry | None = None
     outcome_lock: bytes | None = None
+    made: Vector | None = None
     votes: list[tuple[int, str, bytes | None]] = attrs.field(factory=list)
     ballots: dict[tuple[int, str], bytes] = attrs.field(factory=dict)
     models: dict[int, bytes] = attrs.field(factory=dict)
@@ -334,7 +335,7 @@ class Notebook:
         attempt = max((number for number, _kind in self.ballots), default=0)
         return Resume(
             self.head, model, self.links, last, self.lock, self.chosen, attempt, said,
-            self.outcome_lock,
+            self.outcome_lock, self.made,
         )  # fmt: skip
 
     def record_vote(self, round_number: int, kind: str, choice: bytes | None) -> None:
@@ -357,6 +358,9 @@ class Notebook:
         name = certificate.candidate.digest(self.head.digest)
         assert self.sets.setdefault(self.head.height, name) == name
 
+    def record_made(self, model: Vector) -> None:
+        self.made = model
+
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         self.head = head = links[-1].next
         assert self.heads.setdefault(head.height, head.digest) == head.digest
@@ -366,7 +370,7 @@ class Notebook:
             self.model = model
         kept = (link for link in self.links if link.chosen.change is not None)
         self.links = (*kept, *links)
-        self.lock = self.chosen = self.outcome_lock = None
+        self.lock = self.chosen = self.outcome_lock = self.made = None
         self.ballots = {}
 
     def reserve_sequence(self) -> int:
