@@ -67,8 +67,8 @@ def run(
     way.
 
     Exit code 0 if it was stopped, made all rounds or is no member any more, 1 if it took part and
-    had to stop (its model differs from a quorum's, or its disk, its transport or a plugin failed), 2
-    if it was refused before it took part.
+    had to stop (its model differs from a quorum's, or its disk, its transport or a plugin failed),
+    2 if it was refused before it took part.
     """
     from qres_core.node import extra  # noqa: PLC0415 - numpy and more
 

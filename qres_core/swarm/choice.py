@@ -95,6 +95,7 @@ class Choice(Instance):
     def begin(self, number: int, now: float) -> None:
         """Begin with a round."""
         self._do(self.engine.start(number), now)
+        self._first = self.engine.round  # what the others were through before was no abort here
 
     def restore(self, record: JournalEntry) -> None:
         """Take back the lock that the journal kept.

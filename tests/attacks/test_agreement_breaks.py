@@ -329,3 +329,21 @@ def test_a_set_with_more_evidence_than_an_honest_proposer_adds_is_refused(
     large = with_evidence(harness, 100_000)
     with pytest.raises(WireError, match="evidence"):
         CandidateSet.from_raw(large.raw(), 10)
+
+
+# ── rounds that a node was not there for ──────────────────────────────────────────────────────────
+
+
+def test_rounds_that_a_late_node_skips_waive_no_objection(harness: ModuleType) -> None:
+    net = harness.Net(4, byzantine=1)
+    net.start()
+    choice = net.machine(0)._choice
+    for peer in net.ids[1:3]:
+        choice.engine.see(peer, 500)
+    choice.begin(5, net.now)
+    assert choice.engine.round == 500, "more than f others are there"
+    assert choice.attempts == 0
+    choice.engine.see(net.ids[1], 502)
+    choice.engine.see(net.ids[2], 502)
+    choice._do(choice.engine.advance(), net.now)
+    assert choice.attempts == 2, "these rounds came to nothing while it was there"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +14,7 @@ import attrs
 import pytest
 
 from qres_core import ACCEPT, Envelope, Evidence, Fault, Verdict, hookimpl, reject
-from qres_core.contract.errors import RoundError
+from qres_core.contract.errors import RosterError, RoundError, WireError
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.effects import Removed
@@ -528,3 +531,110 @@ def test_a_swarm_that_is_stopped_while_locked_does_not_start_with_other_members(
     net.start([4])
     assert grows(net, FIVE)
     assert is_one_chain(net, FIVE)
+
+
+# ── by chance ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class Weather:
+    """Changes, restarts, partitions, loss and delay by chance, in a swarm of ten identities."""
+
+    def __init__(self, harness: ModuleType, seed: int) -> None:
+        self.rng = rng = random.Random(seed)
+        self.net = harness.Net(10, byzantine=1, members=5)
+        self.loss, self.spread = rng.uniform(0, 0.2), rng.choice([0.02, 0.1, 0.4])
+        self.cut: set[int] = set()
+        self.running = set(range(5))
+        self.net.rule = self.carry
+        self.net.start(sorted(self.running))
+
+    def carry(self, message: Any) -> Any:
+        if self.cut and (message.sender in self.cut) != (message.receiver in self.cut):
+            return ()
+        if self.rng.random() < self.loss:
+            return ()
+        return [(self.rng.expovariate(1 / self.spread), message.frame)]
+
+    @property
+    def newest(self) -> Any:
+        """The newest head of all."""
+        return max((self.net.machine(i).head for i in self.running), key=lambda head: head.height)
+
+    @property
+    def members(self) -> list[int]:
+        return [index for index in range(10) if self.net.ids[index] in self.newest.roster]
+
+    def operate(self) -> None:
+        """Start who is a member and does not run, as operators do."""
+        for index in self.members:
+            if index not in self.running:
+                self.running.add(index)
+                self.net.start([index])
+            elif removed(self.net, index) and self.net.machine(index).next_tick == math.inf:
+                self.net.restart(index)
+
+    def change(self) -> None:
+        """Ask for a change, which may be impossible or late."""
+        rng, now = self.rng, self.members
+        outside = [index for index in range(10) if index not in now]
+        action = rng.choice(["add", "remove", "rotate"])
+        member = rng.choice(outside if action == "add" else now) if outside else now[0]
+        heir = rng.choice(outside) if action == "rotate" and outside else None
+        known = rng.choice(sorted(self.running))
+        try:
+            change = self.net.change(action, member, heir, signers=now, known_to=known)
+        except WireError:  # a rotation to nobody
+            return
+        for index in self.running:
+            if rng.random() < 0.7:
+                with suppress(RosterError):
+                    self.net.hand_over(change, [index])
+
+    def storm(self, seconds: float) -> None:
+        end = self.net.now + seconds
+        while self.net.now < end:
+            self.net.run(seconds=self.rng.uniform(0.5, 4))
+            chance = self.rng.random()
+            if chance < 0.4:
+                self.change()
+            elif chance < 0.55:
+                self.net.restart(self.rng.choice(sorted(self.running)))
+            elif chance < 0.65:
+                self.cut = set(self.rng.sample(range(10), self.rng.randint(1, 5)))
+            elif chance < 0.75:
+                self.cut = set()
+            if self.rng.random() < 0.6:
+                self.operate()
+        self.net.rule = None
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 12))]
+)
+def test_members_that_change_at_random_keep_one_chain_and_go_on(
+    harness: ModuleType, seed: int
+) -> None:
+    weather = Weather(harness, seed)
+    net = weather.net
+    weather.storm(60)
+
+    def go_on(epoch: int) -> None:
+        goal = weather.newest.step + 4
+
+        def is_further() -> bool:
+            weather.operate()
+            heads = [net.machine(index).head for index in weather.members]
+            return all(head.step >= goal and head.roster.epoch >= epoch for head in heads)
+
+        assert net.run(seconds=120, until=is_further, events=400_000)
+
+    go_on(0)
+    now = weather.members
+    stranger = next(index for index in range(10) if index not in now)
+    wanted = ("remove", now[-1]) if len(now) > 4 else ("add", stranger)
+    net.hand_over(net.change(*wanted, signers=now[:-1], known_to=now[0]), [now[0]])
+    go_on(weather.newest.roster.epoch + 1)
+    assert is_one_chain(net, range(10))
+    for index in weather.running:
+        assert not net.nodes[index].diverged
+        assert not faults_against(net, index, range(10)), "nobody lied"
