@@ -358,7 +358,6 @@ class Choice(Instance):
         self.certificate = certificate = Certificate(candidate, action.round, precommits)
         messages = self._collector.messages(candidate.members)
         self._journal.record_chosen(JournalEntry(certificate.to_bytes(), messages))
-        # A node that still needs votes says so, and is told of the decision.
         self._speaker.unsay(PROPOSAL, PREVOTE, PRECOMMIT, LOCK)
         if self._context.proposer(action.round) == self._context.node_id:
             self._speaker.broadcast(CERTIFICATE, certificate.to_bytes(), now)

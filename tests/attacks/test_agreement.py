@@ -20,12 +20,14 @@ import pytest
 
 from qres_core import (
     Claims,
+    DialogueMessage,
     Evidence,
     Fault,
     NodeId,
     NodeInfo,
     RoundInfo,
     RoundStatus,
+    Send,
     Standing,
     Updates,
     ValueRefusedError,
@@ -41,6 +43,7 @@ from qres_core.swarm.mean import weighted_mean
 from qres_core.swarm.messages import (
     CERTIFICATE,
     FETCHED,
+    OUTCOME_PRECOMMIT,
     PRECOMMIT,
     PREVOTE,
     PROPOSAL,
@@ -128,7 +131,7 @@ def rounds_that_ended(net: Any, index: int) -> Counter[RoundStatus]:
 
 
 def test_a_refused_set_costs_one_height(harness: ModuleType) -> None:
-    net = harness.Net(5, byzantine=1, rules=dict.fromkeys(range(5), "moody"))
+    net = harness.Net(5, byzantine=1, aggregate="moody")
     net.start()
     assert net.run(until=lambda: min(net.machine(i).head.height for i in range(5)) >= 30)
     assert not net.forks()
@@ -156,7 +159,7 @@ def test_where_a_refusal_is_no_outcome_one_stops_the_swarm(
             found(self, result, now)
 
     monkeypatch.setattr(OutcomeVote, "found", silent)
-    net = harness.Net(5, byzantine=1, rules=dict.fromkeys(range(5), "moody"))
+    net = harness.Net(5, byzantine=1, aggregate="moody")
     net.start()
     net.run(seconds=20)
     assert net.steps() == [1] * 5
@@ -253,9 +256,7 @@ def test_an_old_certificate_of_a_refused_set_leads_nobody_astray(
     harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decided = chosen_by(monkeypatch)
-    net = harness.Net(
-        4, byzantine=1, puppets=[LIAR], rules=dict.fromkeys(range(4), "pivot"), quorum=3
-    )
+    net = harness.Net(4, byzantine=1, puppets=[LIAR], aggregate="pivot", quorum=3)
     play_an_old_certificate(net)
     honest = [0, 2, 3]
     assert not net.forks(honest)
@@ -283,9 +284,9 @@ def test_nodes_that_give_up_a_lock_on_their_own_decide_two_sets(
 
     found = OutcomeVote.found
     monkeypatch.setattr(OutcomeVote, "found", give_up)
-    net = harness.Net(
-        4, byzantine=1, puppets=[LIAR], rules=dict.fromkeys(range(4), "pivot"), quorum=3
-    )
+    # The harness would notice a second set by itself.
+    monkeypatch.setattr(harness.Notebook, "record_chosen", lambda *_arguments: None)
+    net = harness.Net(4, byzantine=1, puppets=[LIAR], aggregate="pivot", quorum=3)
     machines = {node.node_id: node.machine for node in net.live}
     play_an_old_certificate(net)
     assert any(len(set.union(*by_node.values())) > 1 for by_node in decided.values())
@@ -436,3 +437,79 @@ def test_a_node_that_forgets_who_lied_checks_them_all(
     monkeypatch.setattr(Instance, "__init__", forget)
     checked, _net = signatures_checked(harness, monkeypatch)
     assert checked >= 200
+
+
+# ── models that dialogues made ───────────────────────────────────────────────────────────────────
+
+
+class Once:
+    """A dialogue that finishes before the nodes are killed, and never again."""
+
+    over = False
+    ready = True
+
+    def __init__(self) -> None:
+        self._decided = False
+
+    @property
+    def finished(self) -> bool:
+        return self._decided and not Once.over
+
+    def start(self) -> list[Send]:
+        return [Send(b"here")]
+
+    def receive(self, message: DialogueMessage) -> list[Send]:
+        del message
+        return []
+
+    def tick(self, now: float) -> list[Send]:
+        del now
+        return []
+
+    def decided(self, *_agreed: Any) -> list[Send]:
+        self._decided = True
+        return []
+
+
+def models_after_a_power_cut(swarm: ModuleType, patch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """All nodes stop when they have voted for a model, and before it is decided."""
+
+    def open_one(own: NodeId, info: RoundInfo) -> Once:
+        del own, info
+        return Once()
+
+    held = [True]
+
+    def rule(message: Any) -> Any:
+        return () if held[0] and message.kind == OUTCOME_PRECOMMIT else None
+
+    Once.over = False
+    patch.setattr(swarm.Talk, "script", staticmethod(open_one))
+    net = swarm.Net(4, byzantine=1, plugins={"talk": {}}, rule=rule)
+    net.start()
+    net.run(seconds=0.4)
+    assert all(net.machine(index)._outcome.engine.lock is not None for index in range(4))
+    Once.over = True
+    for index in range(4):
+        net.restart(index)
+    held[0] = False
+    net.run(seconds=40)
+    heads = [net.machine(index).head for index in range(4)]
+    assert len({head.digest for head in heads if head.height == heads[0].height}) == 1
+    return min(head.height for head in heads), min(net.steps())
+
+
+def test_a_model_that_was_voted_for_survives_a_power_cut(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heights, models = models_after_a_power_cut(harness, monkeypatch)
+    assert models == 1, "what was locked became the model"
+    assert heights > 1, "and the swarm goes on, in void heights here"
+
+
+def test_a_model_that_is_not_written_down_stops_the_swarm(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: nodes are locked on a model that nobody has any more."""
+    monkeypatch.setattr(harness.Notebook, "record_made", lambda *_arguments: None)
+    assert models_after_a_power_cut(harness, monkeypatch) == (0, 0)

@@ -19,9 +19,11 @@ from qres_core.kernel import inbound
 from qres_core.kernel.config import parse
 from qres_core.kernel.inbound import Rejection
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.chain import Head
 from qres_core.swarm.context import NodeContext
 from qres_core.swarm.journal import SqliteJournal
 from qres_core.swarm.outbox import Outlet, Speaker
+from qres_core.swarm.roster import Roster
 from qres_core.testing import make_envelope
 
 NOW = 1_700_000_000.0
@@ -52,7 +54,9 @@ class Nodes:
             node_id=OWNER,
             initial=np.zeros(3, dtype=np.int32),
         )
-        context = NodeContext(OWNER, ROSTER, owner, owner.swarm)
+        roster = Roster(ROSTER, owner.swarm.byzantine, owner.swarm.quorum)
+        head = Head.first("testing", bytes(32), roster, owner.settings.digest)
+        context = NodeContext(OWNER, owner, owner.swarm, head)
         self.speaker = Speaker(context, cast("Any", None), journal, Outlet(owner))
         self.running = [owner.teardown, self.receiver.teardown, journal.close]
 

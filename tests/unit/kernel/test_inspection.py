@@ -52,7 +52,7 @@ class Toy:
     ("target", "hooks"),
     [
         ("qres_core.swarm.mean:Mean", ("aggregate",)),
-        ("qres_core.swarm.memory:Memory", ("transport",)),
+        ("qres_core.swarm.memory:Memory", ("round_opened", "transport")),
     ],
 )
 def test_the_built_in_plugins_are_read(target: str, hooks: tuple[str, ...]) -> None:

@@ -291,7 +291,11 @@ ORDER = [
     "a setup",
     "b setup",
     "one key_index",
-    "one reputation",  # is the proposer banned?
+    # may this node vote at the height?
+    "a sign",
+    "b sign",
+    "a authenticate",
+    "b authenticate",
     "a round_opened",
     "b round_opened",
     # this node's own update leaves
@@ -299,11 +303,8 @@ ORDER = [
     "b privatize",
     "a prove",
     "b prove",
-    "a sign",
-    "b sign",
     # the others' arrive
-    "a authenticate",
-    "b authenticate",
+    "one reputation",
     "a replay_check",
     "b replay_check",
     # and are checked together: all are here

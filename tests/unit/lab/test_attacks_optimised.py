@@ -84,7 +84,7 @@ def merged(name: str, rows: Rows, rule: Rule) -> Vector:
         return rule(np.concatenate([rows, forged]))
 
     context = AttackContext(
-        RoundInfo("a", 1, b"m" * 32, rows.shape[1], 0, (b"s" * 32,), 1),
+        RoundInfo("a", 1, b"m" * 32, rows.shape[1], 0, (b"s" * 32,), 1, head=b"h" * 32),
         rows[0],
         Update(rows[0]),
         rows,
@@ -131,7 +131,7 @@ def test_what_the_aggregation_refuses_does_no_harm() -> None:
         return None if np.abs(forged).max() > limit else mean(np.concatenate([rows, forged]))
 
     context = AttackContext(
-        RoundInfo("a", 1, b"m" * 32, rows.shape[1], 0, (b"s" * 32,), 1),
+        RoundInfo("a", 1, b"m" * 32, rows.shape[1], 0, (b"s" * 32,), 1, head=b"h" * 32),
         rows[0],
         Update(rows[0]),
         rows,
@@ -205,7 +205,7 @@ def shadow(kernel: Kernel, weights: tuple[int, ...] = (1, 1, 1, 1)) -> Shadow:
     liar = Update(np.array([0, 0], dtype=np.int32))
     return Shadow(
         Sandbox(kernel),
-        RoundInfo("s", 1, b"m" * 32, 2, 0, tuple(sorted(ids)), 4, 1),
+        RoundInfo("s", 1, b"m" * 32, 2, 0, tuple(sorted(ids)), 4, 1, head=b"h" * 32),
         np.zeros(2, dtype=np.int32),
         dict(zip(ids, made, strict=False)),
         {ids[4]: liar},

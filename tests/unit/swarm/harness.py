@@ -465,6 +465,7 @@ class Net:
         train: updates by node and round; ``None`` sits out.
         plugins: further plugin tables, by name.
         broken: indices of nodes that compute the mean wrong.
+        aggregate: name of the rule.
         options: further keys of ``[swarm]``.
         validate: held-out loss of a model by node, for plugins that judge.
         members: how many of the nodes are the first members, all if left out; others may join.
@@ -481,6 +482,7 @@ class Net:
         train: Training = distinct_update,
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
         broken: Sequence[int] = (),
+        aggregate: str = "mean",
         options: Mapping[str, Any] | None = None,
         validate: Callable[[int, Vector], float] | None = None,
         members: int | None = None,
@@ -492,6 +494,7 @@ class Net:
         self.rule, self.train, self.validate = rule, train, validate
         self.f = byzantine
         self.plugins, self.broken = dict(plugins or {}), tuple(broken)
+        self.aggregate = aggregate
         self.raw_swarm: dict[str, Any] = {
             "name": NAME,
             "nodes": nodes,
@@ -521,7 +524,7 @@ class Net:
             "fresh": {},
             "witness": {},
             **self.plugins,
-            "mean": {"unprotected": True},
+            self.aggregate: {"unprotected": True} if self.aggregate == "mean" else {},
         }
         # The same name and options: the settings that nodes share do not show it.
         flipped = {"mean": Installed.local("mean", FlippedMean)}
