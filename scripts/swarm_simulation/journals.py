@@ -35,6 +35,7 @@ class Notebook:
     lock: JournalEntry | None = None
     chosen: JournalEntry | None = None
     outcome_lock: bytes | None = None
+    made: Vector | None = None
     next_sequence: int = 0
 
     def resume(self) -> Resume | None:
