@@ -248,6 +248,7 @@ class Choice(Instance):
         self._sets.know(candidate)
         self._collector.fetch(candidate, by, now)
         self.look(now)
+        self._do(self.engine.advance(), now)  # a quorum was quoted
 
     # ── judging ───────────────────────────────────────────────────────────────────────────────
 
@@ -320,6 +321,7 @@ class Choice(Instance):
         self._sets.proposed.setdefault(asked.round, {})[value] = envelope
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
         self.look(now)
+        self._do(self.engine.advance(), now)  # a quorum was quoted
 
     def withdraw(self) -> None:
         """Make no proposal in this round."""
