@@ -147,7 +147,8 @@ class CatchingUp:
             return
         pending = self.pending
         model = wanted if pending is None else pending.last.next.model
-        peers = {peer for peer, since in self._ahead.items() if now >= since + self._patience}
+        ahead = {peer for peer, since in self._ahead.items() if now >= since + self._patience}
+        peers = set(ahead)
         if model is not None:
             peers.update(self._holders())
         peers.discard(self._context.node_id)
@@ -161,7 +162,7 @@ class CatchingUp:
         self._asked[peer] = now
         if model is not None:
             self.fetch_model(model, peer, now)
-        if pending is not None or model is None:
+        if pending is not None or model is None or peer in ahead:
             self._speaker.send(peer, self._speaker.make(SYNC, self._where(), now))
 
     def _holders(self) -> tuple[NodeId, ...]:

@@ -119,6 +119,7 @@ class Node:
     machine: RoundMachine | None = None
     changes: PendingChanges | None = None  # what its operator handed over; outlives the machine
     removed: bool = False
+    seat_of_liar: bool = False  # it took over a liar's seat, and the bans go with the seat
     checked: int = -1  # the last height at which its model was compared with its head
     kernel: WatchedKernel | None = None
     life: int = 0
@@ -412,7 +413,9 @@ class World:
         return [
             node
             for node in self.honest
-            if node.node_id in roster and node.index not in self.revoked
+            if node.node_id in roster
+            and node.index not in self.revoked
+            and not node.seat_of_liar  # its seat may be banned
         ]
 
     def _lowest(self) -> int:
@@ -442,10 +445,15 @@ class World:
             change = roster.change(NAME, "add", spare.node_id)
         else:
             change = roster.change(NAME, "rotate", member, spare.node_id)
+            spare.seat_of_liar = self.nodes[self.index_of[member]].liar is not None
         try:
-            roster.after(change)
+            after = roster.after(change)
         except QresError as error:
             self.tell(f"no change: {error}")
+            return
+        kernels = [node.kernel for node in self.honest if node.kernel is not None]
+        if kernels[0].refusals(after.members, after.byzantine, after.quorum):
+            self.tell("no change: the plugins do not work with those members")
             return
         signers = [node for node in self._needed() if node.kernel is not None]
         change = change.signed(self._signed(node, change) for node in signers)
@@ -636,7 +644,8 @@ class World:
         if height_is_new and model_digest(machine.model, head.step) != head.model:
             raise ViolationError(f"node {node.index} holds another model than its head names")
         for banned in head.bans:
-            if self.nodes[self.index_of[banned]].liar is None:
+            node = self.nodes[self.index_of[banned]]
+            if node.liar is None and not node.seat_of_liar:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
 
     def _promised(self, node: Node, envelope: Envelope) -> None:
