@@ -80,7 +80,7 @@ class Choice(Instance):
         self._collector, self._waivers = collector, waivers
         self._sets = KnownSets(self._head, self.engine, collector)
         self._amendments = Amendments(speaker.context, pool, changes, previous)
-        self._entries = 0  # rounds of this height that the engine was in
+        self._first = 0  # the round that this height began with here
         self._asked_for: Propose | None = None
         self._judged: set[tuple[int, Value]] = set()
         self._decided_at = -math.inf
@@ -124,7 +124,7 @@ class Choice(Instance):
     @property
     def attempts(self) -> int:
         """Rounds of this height that came to nothing here."""
-        return max(0, self._entries - 1)
+        return max(0, self.engine.round - self._first)
 
     @property
     def _is_open(self) -> bool:
@@ -321,7 +321,6 @@ class Choice(Instance):
         self._sets.proposed.setdefault(asked.round, {})[value] = envelope
         self._do(self.engine.propose(asked.round, value, proposal.lock_round), now)
         self.look(now)
-        self._do(self.engine.advance(), now)  # a quorum was quoted
 
     def withdraw(self) -> None:
         """Make no proposal in this round."""
@@ -348,7 +347,6 @@ class Choice(Instance):
     def _entered(self, number: int, now: float) -> None:
         """The machine sees that the engine has left its round, and opens the next."""
         del now
-        self._entries += 1
         self._asked_for = None
         self._sets.forget_old()
         self._judged = {key for key in self._judged if key[0] >= number}

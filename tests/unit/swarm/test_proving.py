@@ -479,6 +479,7 @@ def test_a_restarted_node_that_finds_otherwise_says_what_it_said(
                 keep(self, number, kind, choice)
 
         monkeypatch.setattr(harness.Notebook, "record_vote", forget)
+        monkeypatch.setattr(harness.Notebook, "record_made", lambda *_arguments: None)
     undecided = harness.drop(kind="outcome/precommit")
     net = harness.Net(4, byzantine=1, plugins={"talk": {}}, rule=undecided)
 
