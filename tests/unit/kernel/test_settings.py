@@ -267,9 +267,9 @@ def test_an_option_that_cannot_be_compared_is_refused_by_name() -> None:
 def test_an_unknown_mark_is_refused() -> None:
     @attrs.frozen
     class Marked(Signer):
-        own: int = attrs.field(default=1, metadata={options.SHARING: "lokal"})
+        own: int = attrs.field(default=1, metadata={options.SHARING: "loc"})
 
-    with pytest.raises(PluginError, match=r"QRES-E206 plugins\.p\.own.*'lokal'"):
+    with pytest.raises(PluginError, match=r"QRES-E206 plugins\.p\.own.*'loc'"):
         settings(("p", Marked()))
 
 
