@@ -234,7 +234,8 @@ def summed(proof_checks: str = "everyone", **plugins: Mapping[str, object]) -> C
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param("everyone", marks=pytest.mark.long), "committee"]
+    scope="module",
+    params=[pytest.param(who, marks=pytest.mark.long) for who in ("everyone", "committee")],
 )
 def boosted(request: pytest.FixtureRequest) -> Played:
     return play(summed(request.param, zk=ZK), 2, hostile=boosting, attack=BOOST)

@@ -52,6 +52,7 @@ def share_admitted(result: SimulationResult) -> float:
     return result.injected.get("admitted", 0) / sum(result.injected.values())
 
 
+@pytest.mark.long
 def test_replay() -> None:
     bare = play(SIGNED, "replay")
     assert share_admitted(bare) == 1.0
@@ -64,6 +65,7 @@ def test_replay() -> None:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", ["forge", "impersonate"])
 def test_speaking_in_others_names(attack: str) -> None:
     bare = play({}, attack)
@@ -74,6 +76,7 @@ def test_speaking_in_others_names(attack: str) -> None:
     assert all((record.alignment or 0) > 0.9 for record in signed.closed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attack", ["forge", "impersonate"])
 def test_slander_does_not_hurt_whose_name_is_used(attack: str) -> None:
     result = play(TRUSTED, attack, rounds=6)
@@ -125,6 +128,7 @@ def test_two_votes_ban_their_author_everywhere_by_agreement() -> None:
     assert signed.closed[-1].attackers_accepted == 0
 
 
+@pytest.mark.long
 def test_flood() -> None:
     bare = play(FRESH, "flood")
     assert "banned" not in bare.injected
