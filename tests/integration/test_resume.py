@@ -271,12 +271,12 @@ def test_a_checkpoint_that_somebody_wrote_anew_is_played_or_refused_by_name(
     scene = Scenario(rounds=1, seed=SEED, engine=engine)
     simulate(config, scene, task=task, save=tmp_path / "run")
     path = tmp_path / "run" / CHECKPOINT
-    form, text, model, _ = canonical.loads(path.read_bytes(), max_bytes=2**20)
+    form, text, model, head, _ = canonical.loads(path.read_bytes(), max_bytes=2**20)
 
     def play(facts: Any) -> None:
         text = json.dumps(facts)
-        checksum = hashlib.sha256(canonical.dumps([form, text, model])).digest()
-        path.write_bytes(canonical.dumps([form, text, model, checksum]))
+        checksum = hashlib.sha256(canonical.dumps([form, text, model, head])).digest()
+        path.write_bytes(canonical.dumps([form, text, model, head, checksum]))
         simulate(config, scene, task=task, resume=tmp_path / "run")
 
     play(json.loads(text))  # control

@@ -77,9 +77,9 @@ def malformed(author: bytes) -> dict[str, bytes]:
 
 REASONS = {
     "garbage": "gossip: malformed RPC",
-    "no author": "gossip: author outside the roster",
-    "a garbage key": "gossip: author outside the roster",
-    "a bad RSA key": "gossip: author outside the roster",
+    "no author": "gossip: no author with a key",
+    "a garbage key": "gossip: no author with a key",
+    "a bad RSA key": "gossip: no author with a key",
     "a short sequence number": "gossip: no sequence number",
     "two topics": "gossip: another topic",
     "too much data": "gossip: no data, or too much",

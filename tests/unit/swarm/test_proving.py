@@ -458,6 +458,8 @@ def test_nodes_that_forget_what_they_voted_prove_it_themselves(harness: ModuleTy
     for seed in range(3):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(harness.Notebook, "record_vote", lambda *_arguments: None)
+            # Sets of one height may differ then, which the harness would notice by itself.
+            patch.setattr(harness.Notebook, "record_chosen", lambda *_arguments: None)
             net = run_with_restarts(harness, seed)
         found += (item for index in range(4) for item in evidence_in(net, index))
     assert Fault.EQUIVOCATION in {item.fault for item in found}
