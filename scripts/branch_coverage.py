@@ -25,7 +25,11 @@ TESTS = {
         for project in sorted(ROOT.glob(f"{kind}/*/pyproject.toml"))
     },
 }
-EVERY = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", "-m", "not long")
+EVERY = (
+    *("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal", "-m", "not long"),
+    # These play millions of steps of one module, which counting lines makes several times slower.
+    *("--ignore", "tests/exploration", "--ignore", "tests/simulation"),
+)
 
 
 def measure(name: str, words: list[str], folder: Path) -> tuple[bool, dict[str, float]]:
