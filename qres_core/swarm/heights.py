@@ -81,7 +81,7 @@ class Heights(MachineState, ABC):
         parts.position.enter(number, self._context)
         aborts = self._aborts + self._choice.attempts
         self._round = Round(parts, self._choice, self._dispatch, aborts, begins=now + wait)
-        parts.speaker.open_round(self.swarm.vote_timeout * backoff(aborts) / 2)
+        parts.speaker.open_round(self.swarm.vote_timeout * backoff(aborts) / 2, number)
         self._round.open(now)
 
     # ── going on ──────────────────────────────────────────────────────────────────────────────

@@ -61,6 +61,7 @@ from qres_core.swarm.results import Conclusion
 from qres_core.swarm.roster import RosterChange
 
 CONTRIBUTION: Final = "contribution"
+CHOICE: Final = "choice/"
 PROPOSAL: Final = "choice/proposal"
 PREVOTE: Final = "choice/prevote"
 PRECOMMIT: Final = "choice/precommit"

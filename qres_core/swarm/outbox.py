@@ -12,7 +12,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.swarm.context import NodeContext, Position
 from qres_core.swarm.effects import Broadcast, Effect, Refused, SendTo
 from qres_core.swarm.journal import SEQUENCE_BLOCK, Journal
-from qres_core.swarm.messages import FETCH_MODEL, LINKS, MODEL, SYNC
+from qres_core.swarm.messages import CHOICE, FETCH_MODEL, LINKS, MODEL, SYNC
 
 
 class Speaker:
@@ -126,15 +126,17 @@ class Speaker:
 
     # ── saying it again ───────────────────────────────────────────────────────────────────────
 
-    def open_round(self, pause: float) -> None:
+    def open_round(self, pause: float, number: int) -> None:
         """A round begins: what was said in the one before is not repeated.
 
-        ``pause``: seconds between repetitions.
+        Votes of this round may have been said a moment before it opened; they stay. ``pause``:
+        seconds between repetitions; ``number``: of the round.
         """
-        self._said = {}
-        self._pause = pause
-        self.repeat_at = math.inf
-        self.repeats = 0
+        said = self._said.items()
+        early = {slot: it for slot, it in said if it[0].startswith(CHOICE) and it[2] >= number}
+        self._said, self._pause, self.repeats = early, pause, 0
+        if not early:
+            self.repeat_at = math.inf
 
     def say(
         self,
