@@ -17,9 +17,10 @@ from typing import Any, Final
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import QresError, WireError
+from qres_core.contract.errors import QresError
 from qres_core.contract.types import DIGEST_BYTES, NODE_ID_BYTES, NodeId
 from qres_core.contract.wire import Envelope
+from qres_core.swarm.fields import Fields
 from qres_core.swarm.messages import (
     OUTCOME_PRECOMMIT,
     CandidateSet,
@@ -39,26 +40,8 @@ Authentic = Callable[[Envelope, tuple[NodeId, ...]], bool]
 """Whether a quoted message was made by its sender, who was among these members."""
 
 
-def _bad(field: str, what: str) -> WireError:
-    return WireError.of("QRES-E404", f"payload.{field}", what)
-
-
-def _list(value: object, length: int, field: str) -> list[Any]:
-    if not canonical.is_list(value) or len(value) != length:
-        raise _bad(field, f"expected a list of {length}")
-    return value
-
-
-def _octets(value: object, length: int, field: str) -> bytes:
-    if type(value) is not bytes or len(value) != length:
-        raise _bad(field, f"expected {length} bytes")
-    return value
-
-
-def _number(value: object, low: int, field: str) -> int:
-    if type(value) is not int or not low <= value <= _U63:
-        raise _bad(field, f"expected an integer in {low}..2**63-1")
-    return value
+_FIELDS: Final = Fields("payload.")
+_bad, _list, _octets, _number = _FIELDS.bad, _FIELDS.listed, _FIELDS.octets, _FIELDS.number
 
 
 @attrs.frozen(slots=False)
@@ -179,8 +162,8 @@ class Head:
             raise _bad("head.missed", f"expected numbers in 0..{SILENT}")
         return cls(
             swarm,
-            _number(height, 0, "head.height"),
-            _number(step, 0, "head.step"),
+            _number(height, 0, _U63, "head.height"),
+            _number(step, 0, _U63, "head.step"),
             _octets(model, DIGEST_BYTES, "head.model"),
             members,
             _octets(settings, DIGEST_BYTES, "head.settings"),
@@ -269,7 +252,7 @@ class Link:
         if candidate.digest(known.digest) != decided.chosen:
             raise _bad("link.decision", "expected a decision on its set")
         votes = vote_frames(frames, nodes, "link.precommits")
-        return cls(known, candidate, decided.result, _number(number, 1, "link.round"), votes)
+        return cls(known, candidate, decided.result, _number(number, 1, _U63, "link.round"), votes)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Link:

@@ -56,6 +56,7 @@ from qres_core.contract.types import (
     Vector,
 )
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
+from qres_core.swarm.fields import Fields
 from qres_core.swarm.misbehaviour import Misbehaviour
 from qres_core.swarm.results import Conclusion
 from qres_core.swarm.roster import RosterChange
@@ -102,30 +103,9 @@ _MAX_ITEMS: Final = 256
 """Values in lists and maps, in whatever message, beside those for each node."""
 
 
-def _bad(field: str, what: str) -> WireError:
-    return WireError.of("QRES-E404", f"payload.{field}", what)
-
-
-def _items(value: object, least: int, most: int, field: str) -> list[Any]:
-    if not canonical.is_list(value) or not least <= len(value) <= most:
-        raise _bad(field, f"expected a list of {least}..{most}")
-    return value
-
-
-def _list(value: Any, length: int, field: str) -> list[Any]:
-    return _items(value, length, length, field)
-
-
-def _octets(value: object, length: int, field: str) -> bytes:
-    if type(value) is not bytes or len(value) != length:
-        raise _bad(field, f"expected {length} bytes")
-    return value
-
-
-def _number(value: object, low: int, high: int, field: str) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise _bad(field, f"expected an integer in {low}..{high}")
-    return value
+_FIELDS: Final = Fields("payload.")
+_bad, _list, _octets, _number = _FIELDS.bad, _FIELDS.listed, _FIELDS.octets, _FIELDS.number
+_items = _FIELDS.items
 
 
 def _frames(value: object, most: int, max_bytes: int, field: str) -> tuple[Envelope, ...]:

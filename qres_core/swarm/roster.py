@@ -32,9 +32,10 @@ from typing import Any, Final, Literal
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import RosterError, WireError
+from qres_core.contract.errors import RosterError
 from qres_core.contract.types import DIGEST_BYTES, NODE_ID_BYTES, NodeId
 from qres_core.contract.wire import MAX_AUTHENTICATOR, Envelope
+from qres_core.swarm.fields import Fields
 
 RULE: Final = 1
 """Of how f and the quorum follow from n. It is part of the digest: nodes with another rule have
@@ -56,24 +57,8 @@ _U63: Final = 2**63 - 1
 _MAX_ITEMS: Final = 64 + MAX_MEMBERS
 
 
-def _bad(field: str, what: str) -> WireError:
-    return WireError.of("QRES-E404", field, what)
-
-
-def _number(value: object, low: int, high: int, field: str) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise _bad(field, f"expected an integer in {low}..{high}")
-
-
-def _octets(value: object, length: int, field: str) -> None:
-    if type(value) is not bytes or len(value) != length:
-        raise _bad(field, f"expected {length} bytes")
-
-
-def _list(value: object, length: int, field: str) -> list[Any]:
-    if not canonical.is_list(value) or len(value) != length:
-        raise _bad(field, f"expected a list of {length}")
-    return value
+_FIELDS: Final = Fields()
+_bad, _list, _octets, _number = _FIELDS.bad, _FIELDS.listed, _FIELDS.octets, _FIELDS.number
 
 
 @attrs.frozen(slots=False)
