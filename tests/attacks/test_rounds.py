@@ -672,11 +672,8 @@ def test_a_link_with_the_last_of_all_rounds_does_not_carry_a_node_there(
     stage.net.run(seconds=5.0)  # it goes on speaking
 
 
-def test_who_told_of_a_link_that_does_not_hold_is_not_checked_again_at_this_height(
-    harness: ModuleType,
-) -> None:
-    """A check costs a signature for each vote: a flood of links must not keep a node busy."""
-    stage = Stage(harness)
+def signatures_checked(stage: Stage) -> list[bytes]:
+    """Whose quoted messages node 0 checks from now on, as a list that grows."""
     checks: list[bytes] = []
     kernel = stage.net.machine(0).kernel
     authentic = kernel.authentic
@@ -686,6 +683,15 @@ def test_who_told_of_a_link_that_does_not_hold_is_not_checked_again_at_this_heig
         return authentic(envelope, *more)
 
     object.__setattr__(kernel, "authentic", counted)
+    return checks
+
+
+def test_who_told_of_a_link_that_does_not_hold_is_not_checked_again_at_this_height(
+    harness: ModuleType,
+) -> None:
+    """A check costs a signature for each vote: a flood of links must not keep a node busy."""
+    stage = Stage(harness)
+    checks = signatures_checked(stage)
     for _again in range(30):
         tell(stage, [link_of(stage, keys={2: LIAR, 3: LIAR})])
     assert 0 < len(checks) <= 4
@@ -698,15 +704,7 @@ def test_who_told_of_a_link_that_does_not_hold_is_not_checked_again_at_this_heig
 
 def test_quorums_that_are_none_are_checked_once_for_each_liar(harness: ModuleType) -> None:
     stage = Stage(harness)
-    checks: list[bytes] = []
-    kernel = stage.net.machine(0).kernel
-    authentic = kernel.authentic
-
-    def counted(envelope: Envelope, *more: Any) -> bool:
-        checks.append(envelope.sender)
-        return authentic(envelope, *more)
-
-    object.__setattr__(kernel, "authentic", counted)
+    checks = signatures_checked(stage)
     bad = certificate_cases(stage)["one forged"]
     for _again in range(30):
         told = stage.net.forge(LIAR, "certificate", bad.to_bytes(), number=1, model=stage.head)
