@@ -7,10 +7,7 @@ that cost others time.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter, defaultdict
-from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -58,7 +55,6 @@ from qres_core.swarm.messages import (
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.results import Result, Void
 
-HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
 CODE = "QRES-E508"
 
 
@@ -109,18 +105,12 @@ class Grudge:
         del evidence
 
 
-@pytest.fixture(scope="module")
-def harness() -> ModuleType:
-    name = "swarm_harness_of_agreement"
-    spec = importlib.util.spec_from_file_location(name, HARNESS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+@pytest.fixture(scope="module", name="harness")
+def with_rules(harness: ModuleType) -> ModuleType:
+    """The harness, with the plugins above beside its own."""
     for plugin, factory in {"moody": Moody, "pivot": Pivot, "grudge": Grudge}.items():
-        module.INSTALLED[plugin] = Installed.local(plugin, factory)
-    return module
+        harness.INSTALLED[plugin] = Installed.local(plugin, factory)
+    return harness
 
 
 def rounds_that_ended(net: Any, index: int) -> Counter[RoundStatus]:

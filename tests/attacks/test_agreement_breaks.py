@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -36,20 +33,7 @@ from qres_core.swarm.misbehaviour import Misbehaviour
 from qres_core.swarm.outcome import OutcomeVote
 from qres_core.swarm.votes import Proposed, Step
 
-HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
 LIAR = 3
-
-
-@pytest.fixture(scope="module")
-def harness() -> ModuleType:
-    name = "swarm_harness_of_breaks"
-    spec = importlib.util.spec_from_file_location(name, HARNESS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 # ── the proof of a lock ───────────────────────────────────────────────────────────────────────────

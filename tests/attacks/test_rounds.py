@@ -5,12 +5,9 @@ The liar is a puppet: it signs whatever the test wants with its own key and with
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -42,22 +39,6 @@ from qres_core.swarm.results import Conclusion, Merged, Result, Void
 from qres_core.swarm.roster import Roster
 from qres_core.swarm.sync import MAX_EARLY
 from qres_core.swarm.votes import Step
-
-HARNESS = Path(__file__).parents[1] / "unit" / "swarm" / "harness.py"
-
-
-@pytest.fixture(scope="module")
-def harness() -> ModuleType:
-    name = "swarm_harness"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HARNESS)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # attrs looks its classes' module up
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
 
 LIAR = 1  # proposes round 1
 HONEST = (0, 2, 3)
