@@ -456,6 +456,9 @@ class World:
             self.tell("no change: the plugins do not work with those members")
             return
         signers = [node for node in self._needed() if node.kernel is not None]
+        if len(signers) < roster.threshold:  # a new member was not born yet: ask again
+            self.clock.after(0.1, partial(self._shift, shift))
+            return
         change = change.signed(self._signed(node, change) for node in signers)
         self.tell(f"{len(signers)} sign: {change.action} {self.index_of[change.member]}")
         if spare is not None and shift.action != "remove":
