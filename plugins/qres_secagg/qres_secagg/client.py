@@ -110,10 +110,10 @@ class Client:
     """One node in one session.
 
     What it does not do, whatever it is told: open both secrets of a node, or a second time;
-    state two survivor sets; open shares for a set that no quorum stated, or that leaves too few
-    survivors near it for its input to stay hidden; take part twice under one session id; mask an
-    update again for the same model after its shares left. (A node that is cut off after it sent its
-    input cannot know that the others opened a sum with it.)
+    state two survivor sets; open shares for a set that no quorum stated, or in which any survivor
+    has too few others near it for its input to stay hidden; take part twice under one session id;
+    mask an update again for the same model after its shares left. (A node that is cut off after it
+    sent its input cannot know that the others opened a sum with it.)
 
     Its own messages go to ``board`` as well. Secrets are dropped when they are no longer needed;
     Python cannot overwrite them.
@@ -316,22 +316,12 @@ class Client:
             keys.append((key, 1 if self._rank < rank else -1))
         return keys
 
-    def _near(self, present: Collection[int]) -> int:
-        """How many of this node's neighbourhood are present, itself included."""
-        return 1 + sum(rank in present for rank in self.board.topology.peers[self._rank])
-
-    def _least_near(self) -> int:
-        """How many must be, for its input to stay hidden.
-
-        In groups, where everybody masks against everybody, ``min_survivors``. Else the threshold
-        of its neighbourhood. An adversary that chooses who drops out, and does not leave it to
-        chance, may cut a sparse graph in two and learn the sum of each part; with ``c`` corrupt
-        neighbours at most, the part this node is in still holds ``t - c`` honest inputs or more.
-        """
-        parameters = self.session.parameters
-        if len(self.board.topology.groups) > 1:
-            return parameters.min_survivors
-        return parameters.t
+    def _among_enough(self) -> bool:
+        """Whether enough listed nodes are near this one for its input to be opened in a sum."""
+        board, parameters = self.board, self.session.parameters
+        whole = len(board.topology.groups) == 1
+        near = 1 + len(board.partners(self._rank))
+        return near >= (parameters.t if whole else parameters.min_survivors)
 
     def mask(self, vector: NDArray[Any], residues: Mapping[str, Residues] = NO_RESIDUES) -> Masked:
         """Mask the update.
@@ -354,7 +344,7 @@ class Client:
         Complexity: O(k d). Leaves the interpreter's lock for most of it.
         """
         self._step(Phase.LISTED)
-        if self._near(self.board.listed().members) < self._least_near():
+        if not self._among_enough():
             raise SecaggError(Reason.BELOW_THRESHOLD, "too few listed nodes near this one")
         masked = self._checked(vector)
         print_ = fingerprint(self.session, vector)
@@ -376,17 +366,14 @@ class Client:
 
         A listed node whose own input is late, or was never made, states it too: it holds shares.
         Returns body of a :attr:`Kind.STATEMENT` message for everybody. Raises SecaggError:
-        ``OWN_INPUT``, another input than this node sent; ``BELOW_THRESHOLD``, too few survivors; or
-        as :meth:`SessionMessages.decide`.
+        ``OWN_INPUT``, another input than this node sent; or as :meth:`SessionMessages.decide`,
+        which refuses a set in which any survivor would not stay hidden.
         """
         self._step(Phase.LISTED, Phase.MASKED)
         sent = self._digest if self.phase is Phase.MASKED else None
         if inputs.get(self.me, sent) != sent:
             raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
-        opening = self.board.decide(inputs)
-        survivors, mine = opening.survivors, opening.wanted(self._rank)
-        if mine is Secret.SEED and self._near(survivors.digests) < self._least_near():
-            raise SecaggError(Reason.BELOW_THRESHOLD, "too few survivors near this node")
+        survivors = self.board.decide(inputs).survivors
         self.phase = Phase.STATED
         self._seed, self._mask = b"", None
         return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))

@@ -7,7 +7,7 @@ is hypergeometric. ``choose`` takes the smallest ``k`` for which, over all ``n``
 - no honest node is exposed, except with probability ``2**-40``: with ``c`` corrupt holders, ``t``
   exceeds ``(k + 1 + c) / 2``, so that two halves of the honest holders that were told different
   survivor sets cannot open both secrets of a node; and the honest survivors are one connected part
-  where chance decides who drops out. (Where an adversary does, see ``Client``: it may learn the
+  where chance decides who drops out. (Where an adversary does, see ``Survivors``: it may learn the
   sums of parts, of ``t - c`` honest inputs or more);
 - every secret can be opened, except with probability ``2**-20``.
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_secagg import graph
+from qres_secagg import graph, survivors
 from qres_secagg.failure import SecaggError
 from qres_secagg.keys import X25519Pair, pair_key, self_key
 from qres_secagg.masks import apply
+from qres_secagg.parameters import choose
+from qres_secagg.survivors import exposed
 
 Make = Callable[..., Any]
 N, K, T = 16, 6, 5
@@ -95,19 +97,80 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
 
 
 @pytest.mark.usefixtures("on_a_circle")
-def test_a_part_below_that_states_nothing(make_swarm: Make) -> None:
+def test_a_part_below_that_states_nothing_and_nor_does_anybody_else(make_swarm: Make) -> None:
     """Two honest nodes between corrupt and dropped ones."""
     dropped, part = {0, 2, 6, 7}, {3, 4}  # 1 and 5 are corrupt
     swarm = make_swarm(N, k=K, t=T, corrupt=2).until_masked()
     inputs = swarm.digests([rank for rank in range(N) if rank not in dropped])
     assert len(part) < T - MOST_CORRUPT
-    for rank in part:
-        with pytest.raises(SecaggError, match="too few survivors"):
+    for rank in range(N):
+        with pytest.raises(SecaggError, match="fewer than 5 survivors near them"):
             swarm.clients[rank].state(inputs)
+
+
+@given(st.data())
+def test_survivors_with_too_few_near_them_are_those_that_counting_finds(
+    data: st.DataObject,
+) -> None:
+    n = data.draw(st.integers(4, 30))
+    k = data.draw(st.sampled_from([*range(2, n - 1, 2), n - 1]))
+    near = graph.circulant(n, k, data.draw(st.binary(min_size=1, max_size=3)))
+    present = data.draw(st.sets(st.integers(0, n - 1)))
+    least = data.draw(st.integers(1, k + 1))
+    counted = [i for i in sorted(present) if 1 + len(present.intersection(near[i])) < least]
+    assert exposed(near, present, least) == counted
+
+
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("n", "guarded"),
+    [
+        *((n, True) for n in (70, 100)),
+        (70, False),
+        pytest.param(200, True, marks=LONG),
+        *(pytest.param(n, False, marks=LONG) for n in (100, 200)),
+    ],
+)
+def test_a_node_whose_neighbours_are_all_left_out_is_not_opened(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch, n: int, *, guarded: bool
+) -> None:
+    """They are there, and count as gone. Without the check a bystander reads the one update."""
+    if not guarded:
+        monkeypatch.setattr(survivors, "exposed", lambda *_: [])
+    plan = choose(n, n // 10, n // 10)
+    swarm = make_swarm(n, k=plan.k, t=plan.t, corrupt=n // 10)
+    swarm.until_masked()
+    victim = 7
+    near = set(swarm.boards[0].topology.peers[victim])
+    inputs = swarm.digests([rank for rank in range(n) if rank not in near])
+    assert n - len(near) >= swarm.session.parameters.min_survivors
+    others = [rank for rank in range(n) if rank != victim]
+    if guarded:
+        for rank in range(n):
+            with pytest.raises(SecaggError, match=f"fewer than {plan.t} survivors near them"):
+                swarm.clients[rank].state(inputs)
+        assert all(board.opening is None for board in swarm.boards.values())
+        return
+    # The victim itself refused before, too. It was not asked.
+    swarm.state([rank for rank in range(n) if rank not in near], others)
+    swarm.unmask(others)
+    board, sid, node = swarm.boards[0], swarm.session.sid, swarm.node(victim)
+    opening, public = board.decided(), board.advert(victim).mask
+    values = swarm.masked[victim].vector.copy()
+    keys = [(self_key(opening.secret(victim), sid, node), -1)]
+    for other in near:
+        pair = X25519Pair(opening.secret(other))
+        secret = pair.exchange(public)
+        key = pair_key(secret, sid, (node, public), (swarm.node(other), pair.public))
+        keys.append((key, -1 if victim < other else 1))
+    apply(values, keys)
+    assert np.array_equal(values.view(np.int32), swarm.inputs[victim])
 
 
 @pytest.mark.usefixtures("on_a_circle")
 def test_the_complete_graph_has_no_cut(make_swarm: Make) -> None:
     swarm = make_swarm(N).until_masked()
-    survivors = range(12)
-    assert len(parts(survivors, swarm.boards[0].topology.peers)) == 1
+    alive = range(12)
+    assert len(parts(alive, swarm.boards[0].topology.peers)) == 1

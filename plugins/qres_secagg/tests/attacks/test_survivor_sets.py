@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qres_secagg import survivors
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
@@ -179,57 +180,18 @@ def test_without_the_least_number_a_sum_is_an_update(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Parameters, "__attrs_post_init__", lambda _self: None)
-    monkeypatch.setattr(Client, "_least_near", lambda _self: 1)
+    monkeypatch.setattr(survivors, "exposed", lambda *_: [])
     swarm = make_swarm(5, t=3, min_survivors=1).until_masked()
     swarm.state([2])
     swarm.unmask()
     assert np.array_equal(swarm.sums()[0].total, swarm.inputs[2])
 
 
-def isolated(swarm: Any) -> tuple[int, list[int]]:
-    """A node, and survivors among whom it has no neighbour."""
-    near = swarm.boards[0].topology.peers[0]
-    return 0, [0, *(rank for rank in swarm.everybody[1:] if rank not in near)]
-
-
-def test_a_node_cut_off_from_its_neighbours_states_nothing(make_swarm: Make) -> None:
-    swarm = make_swarm(16, k=6, t=4).until_masked()
-    victim, survivors = isolated(swarm)
-    assert len(survivors) == 10
-    refused(Reason.BELOW_THRESHOLD, lambda: swarm.clients[victim].state(swarm.digests(survivors)))
-
-
-def test_without_that_check_its_update_is_laid_open(
-    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Client, "_least_near", lambda _self: 1)
-    swarm = make_swarm(16, k=6, t=4).until_masked()
-    victim, survivors = isolated(swarm)
-    swarm.state(survivors)
-    swarm.unmask()
-    # Its neighbours count as dropped, so their mask keys are open, and so is its own seed.
-    board = swarm.boards[1]
-    values = swarm.masked[victim].vector.copy()
-    own = board.advert(victim).mask
-    keys = [(self_key(board.decided().secret(victim), swarm.session.sid, swarm.node(victim)), -1)]
-    for other in board.partners(victim):
-        gone = X25519Pair(board.decided().secret(other))
-        key = pair_key(
-            gone.exchange(own),
-            swarm.session.sid,
-            (swarm.node(victim), own),
-            (swarm.node(other), gone.public),
-        )
-        keys.append((key, -1 if victim < other else 1))
-    apply(values, keys)
-    assert np.array_equal(values.view(np.int32), swarm.inputs[victim])
-
-
 def test_a_group_with_too_few_survivors_stays_closed(make_swarm: Make) -> None:
     swarm = make_swarm(20, k=8, t=6, group_size=5).until_masked()
     group = swarm.boards[0].topology.groups[0]
-    survivors = [rank for rank in swarm.everybody if rank not in group[2:]]
-    swarm.state(survivors)
+    alive = [rank for rank in swarm.everybody if rank not in group[2:]]
+    swarm.state(alive)
     swarm.unmask()
     for holder in swarm.everybody:
         opened = decode_unmask(swarm.sent[holder, Kind.UNMASK])[1].shares
