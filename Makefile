@@ -109,9 +109,10 @@ fuzz: $(VENV)/.test
 audit: $(VENV)/.test
 	$(BIN)/qres dp audit --runs 500 --no-faults --samples 200
 
-# What the proofs' slack is, by interval arithmetic.
+# What the proofs' slack is, by interval arithmetic; every other term of their security, and a cheater's costs.
 zk-slack: $(VENV)/.test
 	$(BIN)/python -P scripts/zk_slack.py
+	$(BIN)/python -P scripts/zk_soundness.py --grind
 
 # Every pair and triple of modes that the matrix calls supported, played one by one. Ten minutes.
 compatibility: $(VENV)/.test

@@ -166,7 +166,7 @@ PROTOCOL_TARGETS: Final[dict[tuple[str, int], float]] = {
 
 
 def protocol_records(quick: bool) -> list[Record]:  # noqa: FBT001 - the harness passes it on
-    """Figures of norm/v1 with k = 256 and B = 8.0; a million coordinates also in the quick run."""
+    """Figures of norm/v2 with k = 256 and B = 8.0; a million coordinates also in the quick run."""
     repeats = 2 if quick else 5
     context = Context("bench", bytes(32), 1, bytes(32), bytes(32))
     found: list[Record] = []

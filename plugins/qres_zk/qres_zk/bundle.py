@@ -4,7 +4,7 @@
 bytes     content
 ========  ==========================================================================
 4         ``QZKP``
-1, 1, 2   version 1, suite 1 (ristretto255, SHAKE256, BLAKE3), zeros
+1, 1, 2   version 2, suite 1 (ristretto255, SHAKE256, BLAKE3), zeros
 32        names statement and context
 32 b      commitments to the rows
 32        commitment to the values
@@ -43,9 +43,10 @@ from qres_zk.group import (
 from qres_zk.statement import HEADER_BYTES, MASKED_BYTES, MASKS, NormStatement
 
 MAGIC: Final = b"QZKP"
-VERSION: Final = 1
+VERSION: Final = 2
 SUITE: Final = 1
 _PREFIX: Final = MAGIC + bytes((VERSION, SUITE, 0, 0))
+_WITHDRAWN: Final = MAGIC + bytes((1, SUITE, 0, 0))
 
 
 @attrs.frozen(eq=False)
@@ -130,8 +131,11 @@ def _body(data: bytes, statement: NormStatement) -> bytes:
     if len(data) > statement.bundle_bytes:
         what = f"{len(data)} bytes, expected {statement.bundle_bytes}"
         raise WireError.of("QRES-E401", "proof", what)
-    if data[:4] != MAGIC:
+    if data[:4] != MAGIC or len(data) < len(_PREFIX):
         raise WireError.of("QRES-E402", "proof", "not a proof bundle")
+    if data[: len(_PREFIX)] == _WITHDRAWN:
+        what = "norm/v1 is withdrawn: its half-space says nothing where the layout has padding"
+        raise WireError.of("QRES-E406", "proof.version", what, "update qres-zk at its sender")
     if data[: len(_PREFIX)] != _PREFIX:
         raise WireError.of("QRES-E406", "proof.version", "unknown version or suite")
     if len(data) != statement.bundle_bytes:

@@ -344,8 +344,8 @@ class Zk:
             return "no-blinds"
         try:
             return ProofBundle.from_bytes(data, statement)
-        except WireError:
-            return "malformed-proof"
+        except WireError as error:
+            return "other-proof-version" if error.code == "QRES-E406" else "malformed-proof"
 
     def _matches(
         self, contribution: Contribution, bundle: ProofBundle, statement: NormStatement

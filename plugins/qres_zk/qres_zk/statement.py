@@ -21,7 +21,7 @@ from qres_zk.exact import inner
 from qres_zk.group import ORDER, POINT_BYTES, SCALAR_BYTES
 from qres_zk.slack import PROJECTIONS, budget
 
-PROTOCOL: Final = b"qres-zk/norm/v1/ristretto255/shake256/blake3"
+PROTOCOL: Final = b"qres-zk/norm/v2/ristretto255/shake256/blake3"
 MASKS: Final = 128
 """Rows of the second projection: each value that is too large survives one with at most 1/2."""
 MASKED_BYTES: Final = 16
@@ -33,6 +33,9 @@ MAX_BOUND: Final = 2**31 - 1
 MAX_DIRECTION: Final = 2**15 - 1
 DIRECTION_SHIFT: Final = 2**15
 DIRECTION_BITS: Final = 110
+MAX_DIMENSION: Final = 2**48 - 1
+MAX_OFFSET_BITS: Final = 240
+"""A threshold so far off would be compared modulo the order."""
 _SIGMA_POINTS: Final = 5
 _SIGMA_SCALARS: Final = 5
 
@@ -76,7 +79,8 @@ class NormStatement:
     threshold: int = 0  # ``t``, an integer
 
     def __attrs_post_init__(self) -> None:
-        if self.dimension < 1 or self.k not in PROJECTIONS or not 1 <= self.bound <= MAX_BOUND:
+        small = 1 <= self.dimension <= MAX_DIMENSION and 1 <= self.bound <= MAX_BOUND
+        if not small or self.k not in PROJECTIONS:
             msg = f"no statement with d = {self.dimension}, k = {self.k}, B = {self.bound}"
             raise ValueError(msg)
         for vector in (self.center, self.direction):
@@ -85,6 +89,9 @@ class NormStatement:
                 raise ValueError(msg)
         if self.direction is not None and int(self.direction.min()) < -MAX_DIRECTION:
             msg = f"the direction must be within +-{MAX_DIRECTION}"
+            raise ValueError(msg)
+        if abs(self.offset) >> MAX_OFFSET_BITS:
+            msg = f"the threshold has more than {MAX_OFFSET_BITS} bits"
             raise ValueError(msg)
         if self.mask_bits > MAX_MASK_BITS:
             what = (

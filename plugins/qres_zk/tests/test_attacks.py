@@ -11,7 +11,7 @@ from qres_zk import norm
 from qres_zk.batch import verify_batch
 from qres_zk.bundle import ProofBundle
 from qres_zk.challenges import Challenges
-from qres_zk.group import ORDER, scalars
+from qres_zk.group import ORDER, add, generator, scalars
 from qres_zk.norm import verifying
 from qres_zk.pedersen import commit
 from qres_zk.slack import budget
@@ -19,16 +19,9 @@ from qres_zk.squares import four_squares
 from qres_zk.statement import HEADER_BYTES, MASKS, Context, NormStatement
 from qres_zk.transcript import Transcript
 from zk_field_prover import K2, prove, square_root
+from zk_forgeries import accepted, forgetting
 
 from qres_core import WireError
-
-
-def accepted(statement: NormStatement, context: Context, data: bytes) -> bool:
-    try:
-        norm.verify(statement, context, ProofBundle.from_bytes(data, statement))
-    except WireError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +257,19 @@ def test_the_commitments_of_another_node_cannot_be_used(
     rows = slice(HEADER_BYTES, HEADER_BYTES + 32 * small.rows)
     assert accepted(small, mine, own)
     assert not accepted(small, mine, own[: rows.start] + honest[rows] + own[rows.stop :])
+
+
+def test_commitments_blinded_anew_need_a_proof_of_their_own(
+    small: NormStatement, context: Context, vector: np.ndarray
+) -> None:
+    """The response can be made to fit, but other commitments have other projections."""
+    for forgotten in ("rows", None):
+        with forgetting(forgotten):
+            run = prove(small, context, vector.tolist())
+            run.v_points[0] = add(run.v_points[0], generator())
+            run.zr[0] = (run.zr[0] + run.c * run.row_factors()[0]) % ORDER
+            data = run.bundle().to_bytes()
+            assert accepted(small, context, data) == (forgotten is not None)
 
 
 # ── batches ───────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""A second prover of norm/v1, written from the protocol's description, over field elements.
+"""A second prover of norm/v2, written from the protocol's description, over field elements.
 
 It shares no scalar code with the package: projections, weights and folding are plain Python
 integers. Being generous, it takes any vector modulo the order and lets a cheat choose what an
@@ -100,6 +100,7 @@ class Run:
     bases: Points
     value_base: Points
     cross_blinds: list[int]
+    blinds: list[int]  # of the rows, as committed
     w_values: tuple[int, int] = (0, 0)
 
     @property
@@ -221,18 +222,20 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
     values: Callable[[list[int], int, int], list[int] | None] = _never,
     masked: Callable[[list[int], list[int]], list[int]] | None = None,
     product: int | None = None,
+    padding_shift: int = 2**15,
 ) -> Run:
     """Run the protocol.
 
     Args:
         statement: as the verifier's. Without a center.
         context: likewise.
-        vector: ``d`` integers, taken modulo the order.
+        vector: ``d`` integers, taken modulo the order; what follows them is put into the padding.
         values: given true ``q``, ``s`` and what is left of the budget, the values to commit to, or
             ``None`` for the honest ones.
         masked: given the honest masked sums modulo the order and the link's weights (known in
             advance only where the transcript forgets the masked sums), those to send.
         product: claimed ``<direction, u>``, if not the true one.
+        padding_shift: what the half-space weighs padding with; 0 in norm/v1.
     """
     k, b, m = statement.k, statement.rows, statement.columns
     bases = hash_to_group(b"vector", 0, statement.generators)
@@ -245,6 +248,7 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
     table = [u[m * c : m * c + m] for c in range(b)]
     blinds = [secrets.randbelow(ORDER) for _ in range(b)]
     v_points = [point(row, bases, r) for row, r in zip(table, blinds, strict=True)]
+    row_blinds = list(blinds)
 
     def signed(number: int) -> int:
         return number - ORDER if number > ORDER // 2 else number
@@ -284,8 +288,10 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
                 gamma for gamma, bit in zip(combination.gammas, bits[c][j], strict=False) if bit
             )
             index = c * m + j
-            if statement.direction is not None and index < statement.dimension:
-                a[c][j] += combination.direction * (int(statement.direction[index]) + 2**15)
+            if statement.direction is not None:
+                inside = index < statement.dimension
+                moved = int(statement.direction[index]) + 2**15 if inside else padding_shift
+                a[c][j] += combination.direction * moved
     true = sum(x * z for c in range(b) for x, z in zip(a[c], table[c], strict=True)) % ORDER
     claim_error = (combination.claim(full) - true) % ORDER
 
@@ -323,7 +329,7 @@ def prove(  # noqa: PLR0915 - the protocol in one piece
     run = Run(
         statement, v_points, cv, w, crosses, com(0, 0), com(0, 0), com(0, 0), com(0, 0), com(0, 0),
         0, [], su, sv, combination, smallness, xs, 0, a[0], claim_error, challenges.context, bases,
-        value_base, cross_blinds,
+        value_base, cross_blinds, row_blinds,
     )  # fmt: skip
     run.du, run.dv = point(su, bases, ru), point(sv, bases, r2)
     run.e = com(run.claimed(), r3)

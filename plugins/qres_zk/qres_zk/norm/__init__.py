@@ -1,7 +1,7 @@
-"""norm/v1, both sides: a committed vector is within a ball, and in a half-space if one is stated.
+"""norm/v2, both sides: a committed vector is within a ball, and in a half-space if one is stated.
 
 The protocol, its parameters and the argument for its soundness are written down in
-``docs/explanation/zk-norm-proof.md``. In short: the verifier's challenge is a random matrix ``R``
+``docs/reference/norm-v2.md``. In short: the verifier's challenge is a random matrix ``R``
 of zeros and ones; the prover commits to the integers ``q = R u`` and ``s = sum u`` and shows
 
 1. that all committed values are small integers, by random sums of them under one-time masks;

@@ -1,4 +1,4 @@
-"""The prover of norm/v1."""
+"""The prover of norm/v2."""
 
 from __future__ import annotations
 

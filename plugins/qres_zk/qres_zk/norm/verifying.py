@@ -1,4 +1,4 @@
-"""The verifier of norm/v1."""
+"""The verifier of norm/v2."""
 
 from __future__ import annotations
 

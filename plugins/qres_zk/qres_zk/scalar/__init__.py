@@ -1,6 +1,6 @@
 """Linear algebra modulo the group's order, and random projections of committed vectors.
 
-What norm/v1 computes with scalars: the projections ``q = R u``, the weights ``a = gamma^T R`` of
+What norm/v2 computes with scalars: the projections ``q = R u``, the weights ``a = gamma^T R`` of
 a random combination of them, and the folding of rows. ``R`` has ``k`` rows of bits for every
 coordinate; it is expanded from a seed by BLAKE3's output of any length and never stored. Both
 engines of :mod:`qres_zk.group` have all of it, with the same results. **Nothing here is
