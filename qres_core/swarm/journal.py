@@ -14,7 +14,9 @@ digest that is signed: what was locked is most often what is decided, and is wri
 value grows with the swarm beyond what SQLite takes. The links of the chain that changed the members
 stay for ever, for nodes that join, and so does the last link, for nodes that lag.
 
-A commit is on the disk when a method returns (:mod:`qres_core.contract.stores.database`). What is
+A commit is on the disk when a method returns (:mod:`qres_core.contract.stores.database`), or where
+the machine records several facts before it says anything, when all of them are recorded
+(:meth:`Journal.together`): each commit costs a sync of the disk. What is
 lost with the log ``journal.sqlite-wal``, deleted after a crash, cannot be noticed; leave the folder
 as it is.
 """
@@ -22,7 +24,8 @@ as it is.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -71,7 +74,18 @@ class Resume:
 
 
 class Journal(Protocol):
-    """Durable memory of one node. Every method returns only once the fact is safe."""
+    """Durable memory of one node. Every method returns only once the fact is safe.
+
+    In a block of :meth:`together`, facts are safe when the block ends.
+    """
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is recorded in the block is safe when it ends; nothing is said before.
+
+        All of it is kept or, where the block raises, nothing. A height is safe at once
+        (:meth:`record_height`), with all that was recorded before it.
+        """
+        ...
 
     def resume(self) -> Resume | None:
         """Where the node stopped, or ``None`` for a new one."""
@@ -111,7 +125,9 @@ class Journal(Protocol):
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """The height is decided, and what bound the node at it is void.
 
-        ``links``: the one that decided it; or those that changed the members since, and the last.
+        Safe at once, in a block of :meth:`together` too: plugins are told next, and keep what they
+        make of it in stores of their own. ``links``: the one that decided it; or those that changed
+        the members since, and the last.
         ``model``: the new one, ``None`` if it stays.
         """
         ...
@@ -126,6 +142,10 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._next = 0
+
+    def together(self) -> AbstractContextManager[None]:
+        """Nothing to keep."""
+        return nullcontext()
 
     def resume(self) -> Resume | None:
         """Always a new node."""
@@ -224,7 +244,8 @@ class SqliteJournal:
             not take what must be kept.
         ValueRefusedError: QRES-E502 or QRES-E503 for ``initial``.
 
-    Complexity: a method that records syncs the disk once; a model costs O(d).
+    Complexity: a method that records syncs the disk once, or a block of :meth:`together` for all
+    of its methods; a model costs O(d).
     """
 
     def __init__(self, folder: Path, *, swarm: str, node_id: NodeId, initial: Vector) -> None:
@@ -250,6 +271,8 @@ class SqliteJournal:
 
         self._db = PrivateDatabase.open(folder, _KIND, fill)
         self._facts = Facts(self._db, _DOMAIN)
+        self._block: ExitStack | None = None  # of `together`; holds its transaction
+        self._is_writing = False  # whether that transaction has begun
         try:
             found = {name: self._facts.read(name) for name in _FACTS}["identity"]
             self._db.expect_owner(
@@ -260,6 +283,33 @@ class SqliteJournal:
             raise
 
     # ── the journal ───────────────────────────────────────────────────────────────────────────
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """One transaction for all that is recorded in the block; none if nothing is."""
+        try:
+            with ExitStack() as self._block:
+                yield
+        finally:
+            self._block, self._is_writing = None, False
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        """That of the block, or one of its own."""
+        if self._block is None:
+            with self._db.transaction():
+                yield
+            return
+        if not self._is_writing:
+            self._block.enter_context(self._db.transaction())
+            self._is_writing = True
+        yield
+
+    def _commit(self) -> None:
+        """Have the block's facts safe now; further ones are for its end."""
+        if self._block is not None:
+            self._is_writing = False
+            self._block.close()
 
     def resume(self) -> Resume | None:
         """Where the node stopped; ``None`` for one that has not begun."""
@@ -289,7 +339,7 @@ class SqliteJournal:
         They are written again as long as the node has taken no sequence number: a configuration
         that could not start binds it to nothing.
         """
-        with self._db.transaction():
+        with self._transaction():
             if not self._facts.read("sequence") and not self._facts.read("votes")[0]:
                 self._facts.write("head", head.raw())
                 self._facts.write("settings", settings)
@@ -302,7 +352,7 @@ class SqliteJournal:
         Raises RoundError: QRES-E602 also for a vote that would be equivocation: other than the one
         recorded, or of a round before the last.
         """
-        with self._db.transaction():
+        with self._transaction():
             if kind.startswith(OUTCOME):
                 self._record_ballot(round_number, kind, choice)
                 return
@@ -337,30 +387,30 @@ class SqliteJournal:
 
     def record_lock(self, lock: JournalEntry | None) -> None:
         """Keep what the node is locked on."""
-        with self._db.transaction():
+        with self._transaction():
             self._set("lock", lock)
             self._drop_unnamed()
 
     def record_outcome_lock(self, lock: bytes) -> None:
         """Keep the outcome that the node is locked on."""
-        with self._db.transaction():
+        with self._transaction():
             self._facts.write("outcome lock", lock)
 
     def record_chosen(self, chosen: JournalEntry) -> None:
         """Keep the decided set with its contributions."""
-        with self._db.transaction():
+        with self._transaction():
             self._set("chosen", chosen)
             self._drop_unnamed()
 
     def record_made(self, model: Vector) -> None:
         """Keep what the decided set merges to, until the height is over."""
-        with self._db.transaction():
+        with self._transaction():
             self._facts.write("made", _octets(model))
 
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """Keep the next head, the links and the model, and void what bound the node before."""
         after = links[-1].next
-        with self._db.transaction():
+        with self._transaction():
             self._forget_last_link()
             for link in links:
                 body = link.to_bytes()
@@ -375,6 +425,7 @@ class SqliteJournal:
             self._facts.write("ballots", list[object]())
             self._facts.write("outcome lock", None)
             self._drop_unnamed()
+        self._commit()
 
     def _forget_last_link(self) -> None:
         """Drop the last link, unless it changed the members: those stay for ever."""
@@ -444,7 +495,7 @@ class SqliteJournal:
 
     def reserve_sequence(self) -> int:
         """First of a block of numbers that no run of this node was given before."""
-        with self._db.transaction():
+        with self._transaction():
             first: int = self._facts.read("sequence")
             self._facts.write("sequence", first + SEQUENCE_BLOCK)
         return first

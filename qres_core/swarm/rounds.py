@@ -22,6 +22,9 @@ After a height it waits for the swarm's interval before it begins the next round
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from qres_core.contract.errors import WireError
 from qres_core.contract.faults import Fault
 from qres_core.contract.trainer import Validator
@@ -60,13 +63,30 @@ class RoundMachine(Heights):
 
     # ── driving ───────────────────────────────────────────────────────────────────────────────
 
+    @contextmanager
+    def _recorded(self) -> Generator[None]:
+        """Nothing leaves before all that the block records is safe.
+
+        Votes, locks and decisions that come of one message thus cost one sync of the disk. Where
+        the block raises, nothing of it is kept and nothing leaves: this node must not go on, since
+        it would not know what it has not said.
+        """
+        try:
+            with self._parts.journal.together():
+                yield
+        except BaseException:
+            self._stopped = True
+            self._parts.outlet.take()
+            raise
+
     def start(self, now: float) -> list[Effect]:
         """Open the first round."""
         self._now = now
         wait = self.swarm.interval if self.step else 0.0  # when the model was made is not known
         number = 1 if self._resume is None else self._resume.last_round + 1
-        self._open_height(number, now, wait=wait)
-        self._advance(now)
+        with self._recorded():
+            self._open_height(number, now, wait=wait)
+            self._advance(now)
         return self._parts.outlet.take()
 
     def receive(self, frame: bytes, source: NodeId, now: float) -> list[Effect]:
@@ -82,9 +102,10 @@ class RoundMachine(Heights):
         if isinstance(result, Rejection):
             self._parts.outlet.put(Refused(self.number, result.subject, result.reason))
         elif result.sender != self.node_id:
-            self._dispatch(result, now)
-            self._advance(now)
-            self._leave_if_known(result, now)
+            with self._recorded():
+                self._dispatch(result, now)
+                self._advance(now)
+                self._leave_if_known(result, now)
         return self._parts.outlet.take()
 
     def tick(self, now: float) -> list[Effect]:
@@ -92,13 +113,14 @@ class RoundMachine(Heights):
         if self._is_over:
             return []
         self._now = now
-        self._parts.dialogues.tick(now)
-        self._catching_up.ask_if_behind(now, self._outcome.wanted)
-        self._choice.tick(now)
-        self._outcome.tick(now)
-        self._advance(now)
-        self._repeat(now)
-        self._leave_if_quiet(now)
+        with self._recorded():
+            self._parts.dialogues.tick(now)
+            self._catching_up.ask_if_behind(now, self._outcome.wanted)
+            self._choice.tick(now)
+            self._outcome.tick(now)
+            self._advance(now)
+            self._repeat(now)
+            self._leave_if_quiet(now)
         return self._parts.outlet.take()
 
     def trained(
@@ -110,7 +132,8 @@ class RoundMachine(Heights):
         """
         if self._is_of_now(round_number, head):
             self._round.update = update
-            self._advance(now)
+            with self._recorded():
+                self._advance(now)
         else:
             self._parts.ahead.take(update, round_number)
         return self._parts.outlet.take()
@@ -123,7 +146,8 @@ class RoundMachine(Heights):
             self._parts.ahead.take(reason, round_number)
         elif not self._round.contributed:
             self._round.sit_out(reason)
-            self._advance(now)
+            with self._recorded():
+                self._advance(now)
         return self._parts.outlet.take()
 
     def _is_of_now(self, round_number: int, head: bytes) -> bool:
@@ -133,8 +157,9 @@ class RoundMachine(Heights):
     def publish_raw(self, payload: bytes, round_number: int, now: float) -> list[Effect]:
         """Send a contribution made outside the machine, unchecked: how the lab plays a liar."""
         if not self._is_over and round_number == self.number:
-            self._round.publish(payload, now)
-            self._advance(now)
+            with self._recorded():
+                self._round.publish(payload, now)
+                self._advance(now)
         return self._parts.outlet.take()
 
     def enough(self, step: int, now: float) -> list[Effect]:

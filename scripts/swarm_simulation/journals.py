@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -37,6 +39,24 @@ class Notebook:
     outcome_lock: bytes | None = None
     made: Vector | None = None
     next_sequence: int = 0
+    _safe: dict[str, Any] | None = attrs.field(default=None, init=False)
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """Keep all that is recorded in the block or, where the node dies in it, nothing."""
+        self._safe = self._kept()
+        try:
+            yield
+        except BaseException:
+            for name, value in self._safe.items():
+                setattr(self, name, value)
+            raise
+        finally:
+            self._safe = None
+
+    def _kept(self) -> dict[str, Any]:
+        names = (field.name for field in attrs.fields(Notebook) if field.name != "_safe")
+        return {name: copy.copy(getattr(self, name)) for name in names}
 
     def resume(self) -> Resume | None:
         """Where the node stopped."""
@@ -118,6 +138,8 @@ class Notebook:
         self.lock = self.chosen = self.outcome_lock = None
         self.ballots = {}
         self.made = None
+        if self._safe is not None:  # safe at once
+            self._safe = self._kept()
 
     def reserve_sequence(self) -> int:
         """First of a block of numbers."""
@@ -129,13 +151,37 @@ class Notebook:
 class Fuse:
     """A journal over which its node may die: just before a write, or when it is done.
 
-    ``writes`` left until then; ``None`` for never.
+    What is recorded together is a write more: the node dies before any of it is safe, or when all
+    of it is and nothing was said yet. ``writes`` left until then; ``None`` for never.
     """
 
     def __init__(self, journal: Any) -> None:
         self._journal = journal
+        self._has_written = False
         self.writes: int | None = None
         self.before = False
+
+    @contextmanager
+    def together(self) -> Generator[None]:
+        """A block of the journal."""
+        self._has_written = dies = False
+        with self._journal.together():
+            yield
+            dies = self._has_written and self._burns_down()
+            if dies and self.before:
+                raise KilledError
+        if dies:
+            raise KilledError
+
+    def _burns_down(self) -> bool:
+        """Whether the node dies over this write."""
+        if self.writes is None:
+            return False
+        self.writes -= 1
+        if self.writes > 0:
+            return False
+        self.writes = None
+        return True
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._journal, name)
@@ -144,14 +190,13 @@ class Fuse:
 
     def _fused(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def fused(*arguments: Any, **named: Any) -> Any:
-            if self.writes is None:
-                return write(*arguments, **named)
-            self.writes -= 1
-            if self.writes > 0:
-                return write(*arguments, **named)
-            self.writes = None
-            if not self.before:
-                write(*arguments, **named)
-            raise KilledError
+            self._has_written = True
+            dies = self._burns_down()
+            if dies and self.before:
+                raise KilledError
+            result = write(*arguments, **named)
+            if dies:
+                raise KilledError
+            return result
 
         return fused

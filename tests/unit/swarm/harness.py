@@ -13,6 +13,7 @@ import hmac
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import attrs
@@ -318,6 +319,9 @@ class Notebook:
     @property
     def step(self) -> int:
         return 0 if self.head is None else self.head.step
+
+    def together(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def begin(self, head: Head, settings: bytes) -> bytes:
         if self.head is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from types import ModuleType
 from typing import Any
@@ -734,6 +735,34 @@ def test_sequence_numbers_are_never_used_twice(harness: ModuleType) -> None:
     net.run(seconds=0.5)
     numbered = {(m.envelope.sequence, m.envelope.signing_digest) for m in net.sent if m.sender == 1}
     assert len({sequence for sequence, _digest in numbered}) == len(numbered)
+
+
+def test_a_node_whose_disk_takes_nothing_says_nothing_of_it(harness: ModuleType) -> None:
+    """Votes and what they rest on are one commit: where it fails, neither counts."""
+    net = harness.Net(4, byzantine=1)
+    node = net.nodes[0]
+    full = [False]
+
+    class FullDisk(harness.Notebook):  # type: ignore[name-defined,misc]
+        @contextmanager
+        def together(self) -> Generator[None]:
+            yield
+            if full[0]:
+                raise RoundError.of("QRES-E602", "journal", "the disk is full")
+
+    node.notebook = FullDisk(initial=net.initial)
+    node.machine = net._machine(node)
+    net.start()
+    assert net.run(until=lambda: min(net.steps()) >= 1, seconds=5)
+    said = len([message for message in net.sent if message.sender == 0])
+    full[0] = True
+    with pytest.raises(RoundError, match="QRES-E602"):
+        net.run(seconds=60)
+    assert len([message for message in net.sent if message.sender == 0]) == said
+    full[0] = False
+    machine = net.machine(0)
+    assert machine.tick(net.now + 60) == []  # it is over: it does not know what it has not said
+    assert machine.publish_raw(b"", machine.number, net.now) == []
 
 
 def test_a_whole_swarm_that_restarts_while_locked_merges_the_locked_set(

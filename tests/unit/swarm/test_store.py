@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from qres_core import Envelope, RoundError, Vector, model_digest
+from qres_core.contract.stores import PrivateDatabase
 from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.journal import (
     _FACTS,
@@ -325,6 +326,105 @@ def test_folder_and_file_are_for_their_owner_alone(tmp_path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for made in (folder, folder.parent):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+# ── facts that are recorded together ──────────────────────────────────────────────────────────
+
+
+def commits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is committed from now on: a word for each commit, of any store."""
+    found: list[str] = []
+    plain = PrivateDatabase.execute
+
+    def execute(
+        database: PrivateDatabase, query: str, values: Sequence[object] = ()
+    ) -> sqlite3.Cursor:
+        if query == "COMMIT":
+            found.append(query)
+        return plain(database, query, values)
+
+    monkeypatch.setattr(PrivateDatabase, "execute", execute)
+    return found
+
+
+def test_what_is_recorded_together_is_one_commit_and_none_if_it_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
+        found = commits(monkeypatch)
+        with journal.together():
+            pass
+        assert not found
+        with journal.together():
+            journal.record_lock(LOCK)
+            journal.record_vote(5, "choice/precommit", A)
+            assert journal.reserve_sequence() == 0
+            assert not found
+        assert len(found) == 1
+        journal.record_vote(5, "choice/prevote", A)
+        assert len(found) == 2
+    resume = resumed(tmp_path)
+    assert resume is not None
+    assert plain(resume.lock) == plain(LOCK)
+
+
+def test_of_what_is_recorded_together_all_is_kept_or_nothing(filled: Path) -> None:
+    def interrupted(journal: SqliteJournal) -> None:
+        with journal.together():
+            journal.record_vote(6, "choice/prevote", B)
+            journal.record_lock(None)
+            raise InterruptedError
+
+    def refused(journal: SqliteJournal) -> None:
+        with journal.together():
+            journal.record_lock(None)
+            journal.record_vote(5, "choice/prevote", B)
+
+    with closing(opened(filled)) as journal:
+        with pytest.raises(InterruptedError):
+            interrupted(journal)
+        check_filled(journal.resume())
+        with pytest.raises(RoundError, match="second, different"):
+            refused(journal)
+    check_filled(resumed(filled))
+
+
+def test_a_process_killed_before_the_end_keeps_nothing_of_what_is_recorded_together(
+    filled: Path,
+) -> None:
+    """As the files are then: what a commit has not reached does not count."""
+    copy = filled / "copy"
+    with closing(opened(filled)) as journal, journal.together():
+        journal.record_vote(6, "choice/prevote", B)
+        journal.record_lock(None)
+        copy.mkdir(mode=0o700)
+        for name in (FILE, f"{FILE}-wal"):
+            (copy / name).touch(mode=0o600)
+            (copy / name).write_bytes((filled / name).read_bytes())
+    check_filled(resumed(copy))
+    resume = resumed(filled)
+    assert resume is not None
+    assert (resume.last_round, resume.lock) == (6, None)
+
+
+def test_a_height_is_safe_at_once_with_what_was_recorded_before_it(filled: Path) -> None:
+    ended = link(MADE.next, Void("QRES-E508"))
+
+    def interrupted(journal: SqliteJournal) -> None:
+        with journal.together():
+            journal.record_vote(6, "choice/prevote", B)
+            journal.record_height([ended], None)
+            journal.record_vote(7, "choice/prevote", B)
+            raise InterruptedError
+
+    with closing(opened(filled)) as journal:
+        with pytest.raises(InterruptedError):
+            interrupted(journal)
+        journal.record_vote(6, "choice/precommit", B)  # the block is over
+    resume = resumed(filled)
+    assert resume is not None
+    assert (resume.head, resume.last_round) == (ended.next, 6)
 
 
 # ── votes ─────────────────────────────────────────────────────────────────────────────────────
