@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.hookspecs import hookimpl
-    from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
+    from qres_core.contract.rounds import (
+        MAX_VOID_SETS,
+        Outcome,
+        RoundInfo,
+        RoundStatus,
+        VoidSet,
+    )
     from qres_core.contract.trainer import Reference, Trainer, Validator
     from qres_core.contract.transport import (
         CHUNK,
@@ -94,7 +100,7 @@ _HOME = {
     ),
     "evidence": ("Accusation", "Evidence", "Revelation", "Standing"),
     "faults": ("Fault", "Merit"),
-    "rounds": ("Outcome", "RoundInfo", "RoundStatus"),
+    "rounds": ("MAX_VOID_SETS", "Outcome", "RoundInfo", "RoundStatus", "VoidSet"),
     "types": (
         "DIGEST_BYTES",
         "FULL_STANDING",
@@ -149,6 +155,7 @@ __all__ = [
     "DIGEST_BYTES",
     "FULL_STANDING",
     "MAX_COMPANION_BYTES",
+    "MAX_VOID_SETS",
     "MAX_WEIGHT",
     "NODE_ID_BYTES",
     "Accusation",
@@ -211,6 +218,7 @@ __all__ = [
     "Vector",
     "Verdict",
     "Visibility",
+    "VoidSet",
     "WireError",
     "canonical",
     "check_vector",

@@ -142,11 +142,18 @@ class HookSpecs:
         """Take note of a fact about a node. An error stops the node."""
 
     # ── privatize ─────────────────────────────────────────────────────────────────────────────────
-    # Any number of plugins: ``privatize`` chained in file order, ``reveal`` in reverse.
+    # Any number of plugins: ``privatize`` chained in file order, ``reveal`` in reverse. A set holds
+    # only what every ``revealable`` names.
 
     @hookspec
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:
         """Hide what must not leave the node. Called once a round, after training."""
+
+    @hookspec
+    def revealable(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> tuple[NodeId, ...]:
+        """Name the senders, of these, whose contributions may be revealed together."""
 
     @hookspec
     def reveal(

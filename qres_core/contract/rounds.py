@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import attrs
 
 from qres_core.contract.types import NodeId
+
+MAX_VOID_SETS: Final = 64
+"""Sets that are kept on record for one model; see :attr:`RoundInfo.void_sets`."""
+
+
+@attrs.frozen
+class VoidSet:
+    """A set that was decided for a model, at a height that made no new model of it.
+
+    What a plugin opened of it is known, although nothing came of it.
+
+    Attributes:
+        roster: identities of the members of that height, ascending.
+        names: the identity that each of them goes by at the present height, in the order of
+            ``roster``. It differs for who rotated its key since. Who is no member any more keeps
+            the last one.
+        senders: whose contributions were decided; identities of ``roster``, ascending.
+        mismatches: as :attr:`RoundInfo.mismatches` was at that height.
+    """
+
+    roster: tuple[NodeId, ...]
+    names: tuple[NodeId, ...]
+    senders: tuple[NodeId, ...]
+    mismatches: int = 0
 
 
 @attrs.frozen
@@ -28,6 +53,11 @@ class RoundInfo:
             the round before where the height does.
         head: digest of the head that messages of this round belong to, 32 bytes; empty where
             nothing is agreed on, as in the ``vectorised`` engine.
+        void_sets: the distinct sets that were decided for this model at heights that made no new
+            one, in the order of the heights. Of those that come after :data:`MAX_VOID_SETS` none
+            is kept.
+        mismatches: how many of those heights were void because a sum was not what its members
+            committed to (QRES-E508), at most 16.
     """
 
     swarm: str
@@ -41,6 +71,8 @@ class RoundInfo:
     step: int = 0
     height: int = 0
     head: bytes = b""
+    void_sets: tuple[VoidSet, ...] = ()
+    mismatches: int = 0
 
 
 class RoundStatus(enum.Enum):

@@ -546,6 +546,30 @@ class Kernel:
 
     # ── the end of a round ────────────────────────────────────────────────────────────────────
 
+    def revealable(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> tuple[Contribution, ...]:
+        """Those of the contributions that every plugin would have revealed together, in order.
+
+        All of them, if nothing speaks against that; none, if nothing can be revealed. Raises
+        HookError: QRES-E701 or QRES-E702. Raises QresError: what a plugin refused.
+        """
+        while True:  # what one plugin leaves out may matter to another
+            kept: tuple[Contribution, ...] = contributions
+            for name, caller in self._callers["revealable"]:
+                if not kept:
+                    break
+                arguments = {"contributions": kept, "round_info": round_info}
+                result: object = self._call(name, "revealable", caller, arguments)
+                named = _as_tuple(result)
+                if not {item.sender for item in kept}.issuperset(named):
+                    expected = "a tuple of senders of the contributions"
+                    raise self._wrong(name, "revealable", expected, result)
+                kept = tuple(item for item in kept if item.sender in named)
+            if len(kept) == len(contributions):
+                return kept
+            contributions = kept
+
     def reveal(
         self,
         updates: Updates,
@@ -580,9 +604,7 @@ class Kernel:
         return Evidence(accusation.subject, fact, name, round_number)
 
     def _accusations(self, name: str, against: object) -> tuple[Accusation, ...]:
-        found: tuple[object, ...] = (None,)
-        if type(against) is tuple:
-            found = cast("tuple[object, ...]", against)
+        found = _as_tuple(against)
         made = tuple(
             found_out
             for found_out in found
@@ -689,6 +711,11 @@ class Kernel:
             return check_vector(result, where, dimension=round_info.dimension)
         except QresError as error:
             raise HookError.of("QRES-E702", where, error.problems[0].what) from error
+
+
+def _as_tuple(result: object) -> tuple[object, ...]:
+    """What a plugin gave, if it is a tuple; with nothing that is allowed in it otherwise."""
+    return cast("tuple[object, ...]", result) if type(result) is tuple else (None,)
 
 
 def _checked(hook: str, verdict: object) -> Verdict:

@@ -45,7 +45,13 @@ SLOTS: Final[Mapping[str, Slot]] = MappingProxyType(
         "reputation": Slot(
             ("reputation", "observe"), ("reputation",), 0, 1, "the one result is weight and gate"
         ),
-        "privatize": Slot(("privatize", "reveal"), ("privatize",), 0, None, "chain in file order"),
+        "privatize": Slot(
+            ("privatize", "revealable", "reveal"),
+            ("privatize",),
+            0,
+            None,
+            "chain in file order; what any revealable leaves out is in no set",
+        ),
         "prove": Slot(
             ("prove", "verify", "verify_all"), ("verify",), 0, None, "every one must accept"
         ),
@@ -69,7 +75,12 @@ FAMILY_OF: Final[Mapping[str, str]] = MappingProxyType(
     {hook: family for family, slot in SLOTS.items() for hook in slot.hooks}
 )
 
-PAIRED: Final = (("sign", "authenticate"), ("prove", "verify"), ("verify_all", "verify"))
+PAIRED: Final = (
+    ("sign", "authenticate"),
+    ("revealable", "reveal"),
+    ("prove", "verify"),
+    ("verify_all", "verify"),
+)
 """A plugin that has the first hook must have the second."""
 
 ALL_HOOKS: Final = (*LIFE_CYCLE, *FAMILY_OF)

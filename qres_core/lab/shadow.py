@@ -42,6 +42,7 @@ ASKED: Final = frozenset(
         "reputation",
         "observe",
         "screen",
+        "revealable",
         "reveal",
         "wrap_aggregate",
         "aggregate",

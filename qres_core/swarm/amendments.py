@@ -46,7 +46,7 @@ class Amendments:
         if change is None:
             return True
         try:
-            head.roster.after(change)
+            head.changed(change)
         except QresError:
             return False
         kernel = context.kernel
@@ -117,4 +117,6 @@ class Amendments:
             return kernel.authentic(signed, now)
 
         self._changes.refresh(authentic)
+        if self._context.head.record.is_full:
+            return None
         return self._changes.ready(authentic, kernel.authority(now), self._work_with)

@@ -28,8 +28,9 @@ from qres_core.swarm.messages import (
     set_limit,
     vote_frames,
 )
-from qres_core.swarm.results import Conclusion, Merged, Result
-from qres_core.swarm.roster import MAX_MEMBERS, Roster
+from qres_core.swarm.record import EMPTY, Record
+from qres_core.swarm.results import Conclusion, Merged, Result, Void
+from qres_core.swarm.roster import MAX_MEMBERS, Roster, RosterChange
 
 SILENT: Final = 8
 """Decided sets in a row without a member after which the member does not propose."""
@@ -58,6 +59,7 @@ class Head:
     bans: tuple[NodeId, ...] = ()  # members that the swarm banned, ascending
     # for each member in order: decided sets in a row without it, up to SILENT
     missed: bytes = b""
+    record: Record = EMPTY  # the sets that were decided for the model and made no new one
 
     @classmethod
     def first(cls, swarm: str, model: bytes, roster: Roster, settings: bytes) -> Head:
@@ -68,7 +70,7 @@ class Head:
     @cached_property
     def digest(self) -> bytes:
         """What messages name; 32 bytes. O(n), once."""
-        return hashlib.sha256(b"qres/head/v1\0" + canonical.dumps(self.raw())).digest()
+        return hashlib.sha256(b"qres/head/v2\0" + canonical.dumps(self.raw())).digest()
 
     @cached_property
     def proposers(self) -> tuple[NodeId, ...]:
@@ -104,7 +106,7 @@ class Head:
         QRES-E607 for a change that is impossible.
         """
         change = chosen.change
-        roster = self.roster if change is None else self.roster.after(change)
+        roster = self.roster if change is None else self.changed(change)
         there = {member.sender for member in chosen.members}
         missed = {
             member: 0 if member in there else min(count + 1, SILENT)
@@ -115,7 +117,9 @@ class Head:
             names = {member: change.renamed(member) for member in self.roster.members}
             missed = {name: missed[m] for m, name in names.items() if name is not None}
             banned = {name for m, name in names.items() if name is not None and m in banned}
-        made = isinstance(result, Merged)
+        record, made = EMPTY, isinstance(result, Merged)
+        if isinstance(result, Void):
+            record = self.record.after(self.roster.members, there, result, change)
         return Head(
             self.swarm,
             self.height + 1,
@@ -126,7 +130,16 @@ class Head:
             self.digest,
             tuple(member for member in roster.members if member in banned),
             bytes(missed.get(member, 0) for member in roster.members),
+            record,
         )
+
+    def changed(self, change: RosterChange) -> Roster:
+        """The roster that a change leads to.
+
+        Raises RosterError: QRES-E607 for an impossible one, or one too many for one model.
+        """
+        self.record.must_take(change)
+        return self.roster.after(change)
 
     def raw(self) -> list[Any]:
         """Plain data for the codecs."""
@@ -140,13 +153,14 @@ class Head:
             self.previous,
             b"".join(self.bans),
             self.missed,
+            self.record.raw(),
         ]
 
     @classmethod
     def from_raw(cls, value: object) -> Head:
         """From plain data. Raises WireError: QRES-E404."""
-        swarm, height, step, model, roster, settings, previous, bans, missed = _list(
-            value, 9, "head"
+        swarm, height, step, model, roster, settings, previous, bans, missed, record = _list(
+            value, 10, "head"
         )
         if type(swarm) is not str:
             raise _bad("head.swarm", "expected a name")
@@ -170,6 +184,7 @@ class Head:
             _octets(previous, DIGEST_BYTES, "head.previous"),
             banned,
             missed,
+            Record.from_raw(record, members.members),
         )
 
 

@@ -396,6 +396,12 @@ def refusal(context: NodeContext, merger: Merger | None, candidate: CandidateSet
     if merger is None:
         return "no round is open here"
     try:
+        if not merger.admits(candidate.members):
+            return "a plugin would not have the set revealed"
+    except QresError as error:
+        kernel.rejections[f"{KERNEL}:proposal-not-revealed-{error.code.lower()}"] += 1
+        return f"{error.problems[0]}"
+    try:
         verdict, plugin = merger.judge(candidate.members)
     except QresError as error:
         kernel.rejections[f"{KERNEL}:proposal-not-merged-{error.code.lower()}"] += 1

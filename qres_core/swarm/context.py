@@ -108,6 +108,8 @@ def round_info(swarm: SwarmConfig, head: Head, dimension: int, number: int) -> R
         step=head.step,
         height=head.height,
         head=head.digest,
+        void_sets=head.record.void_sets(head.roster.members),
+        mismatches=head.record.mismatches,
     )
 
 

@@ -159,9 +159,15 @@ class Heights(MachineState, ABC):
         links = self._links()
         if not links or self._catching_up.diverged:
             return
-        last = links[-1]
+        last, certificate = links[-1], self._choice.certificate
         after, made = last.next, self._made
         of_here = last.head.digest == self._context.head.digest
+        if of_here and certificate is not None:
+            own = certificate.candidate.digest(last.head.digest)
+            if own != last.decision.chosen:  # what this node opened would not be on record
+                what = "this node and others have proof of different sets"
+                self._catching_up.diverge(last, what)
+                return
         if of_here and made is not None and last.result != Merged(made.digest):
             if isinstance(last.result, Merged):
                 what = f"the swarm decided model {after.model.hex()[:16]}, this node made "

@@ -184,7 +184,7 @@ class MemoryJournal:
 FILE: Final = "journal.sqlite"
 APPLICATION_ID: Final = 0x51524553
 """``QRES`` in ASCII: marks the file's kind in its header."""
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _KIND: Final = StoreKind(
     file=FILE,
@@ -215,7 +215,7 @@ _MESSAGES: Final = "CREATE TABLE message (digest BLOB PRIMARY KEY, frame BLOB NO
 _LINKS: Final = (
     "CREATE TABLE link (height INTEGER PRIMARY KEY, digest BLOB NOT NULL, body BLOB NOT NULL)"
 )
-_DOMAIN: Final = b"qres/store/v2"
+_DOMAIN: Final = b"qres/store/v3"
 
 
 def _octets(model: Vector) -> bytes:

@@ -2,7 +2,9 @@
 
 ::
 
-    choose    contributions to propose: by standing, without those that ``screen`` leaves out
+    choose    contributions to propose: by standing, without those that ``screen`` leaves out, or
+              that are not ``revealable`` with the others
+    admits    whether a proposed set is ``revealable`` as a whole, before the vote
     judge     what a proposed set merges to, and whether plugins ``endorse`` it, before the vote
     merge     what the decided set merges to: ``reveal``, then ``aggregate`` in its wrappers
 
@@ -68,14 +70,29 @@ class Merger:
             if not standing.banned and standing.weight:
                 members.append(Member(sender, held.contribution.digest, standing.weight))
         if self.held_out is None or not self.kernel.has("screen"):
-            return Screened(tuple(members))
+            return Screened(self._revealable(tuple(members)))
         if len(members) < self.info.quorum:
             return Screened(tuple(members))
         against: tuple[Evidence, ...] = ()
         if self._screening is None:
             updates = self._stack(members)
             self._screening, against = self.kernel.screen(updates, self.held_out, self.info)
-        return Screened(_screened(members, self._screening), against)
+        return Screened(self._revealable(_screened(members, self._screening)), against)
+
+    def _revealable(self, members: Members) -> Members:
+        """Those of the members that plugins would have revealed together."""
+        if not self.kernel.has("revealable"):
+            return members
+        made = self.gathering.contributions(members)
+        kept = {item.sender for item in self.kernel.revealable(made, self.info)}
+        return tuple(member for member in members if member.sender in kept)
+
+    def admits(self, members: Members) -> bool:
+        """Whether plugins would have all of a set revealed that is proposed afresh.
+
+        Raises QresError: what a plugin refused. Raises HookError: QRES-E701 or QRES-E702.
+        """
+        return self._revealable(members) == members
 
     def judge(self, members: Members) -> tuple[Verdict, str]:
         """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.

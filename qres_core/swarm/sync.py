@@ -293,7 +293,7 @@ class CatchingUp:
         Raises WireError: QRES-E401 to QRES-E406.
         """
         most = len(self._context.head.digest) * 4096 * 2 + 2**17
-        value = canonical.loads(envelope.payload, max_bytes=most, max_items=256)
+        value = canonical.loads(envelope.payload, max_bytes=most, max_items=512)
         if not canonical.is_list(value) or len(value) != 2 or type(value[1]) is not bytes:
             raise WireError.of("QRES-E404", "payload.head", "expected a head and settings")
         theirs, settings = Head.from_raw(value[0]), SharedSettings.from_bytes(value[1])

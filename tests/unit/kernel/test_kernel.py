@@ -67,6 +67,10 @@ Proceed = Callable[[Any], Vector]
 ROUND = make_round_info(2)
 UPDATE = Update(np.array([1, 2], dtype=np.int32), 3)
 UPDATES = make_updates([[1, 2], [3, 4], [5, 6]])
+MADE = tuple(
+    Contribution(node, bytes(32), np.array([place + 1, 0], dtype=np.int32), 1)
+    for place, node in enumerate(make_node_ids(3))
+)
 HELD_OUT = HeldOut(np.array([0, 0], dtype=np.int32), lambda _model: 1.0)
 OUTCOME = Outcome(ROUND, RoundStatus.CLOSED, bytes(32))
 
@@ -174,6 +178,11 @@ class Many:
     def privatize(self, update: Update) -> Update:
         _note(self, "privatize")
         return update
+
+    @hookimpl
+    def revealable(self, contributions: tuple[Contribution, ...]) -> tuple[NodeId, ...]:
+        _note(self, "revealable")
+        return tuple(item.sender for item in contributions)
 
     @hookimpl
     def reveal(self, updates: Updates) -> Updates:
@@ -310,6 +319,9 @@ ORDER = [
     # and are checked together: all are here
     "a verify_all",
     "b verify_all",
+    # a set is proposed
+    "a revealable",
+    "b revealable",
     # the set is agreed
     "b reveal",
     "a reveal",
@@ -456,6 +468,7 @@ CALLS: dict[str, Callable[[Kernel], object]] = {
     "observe": lambda kernel: kernel.observe(Evidence(bytes(32), Fault.BANNED, "kernel", 1)),
     "privatize": lambda kernel: kernel.privatize(UPDATE, ROUND),
     "prove": lambda kernel: kernel.prove(UPDATE, ROUND),
+    "revealable": lambda kernel: kernel.revealable(MADE, ROUND),
     "reveal": lambda kernel: kernel.reveal(UPDATES, (), ROUND),
     "aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
     "wrap_aggregate": lambda kernel: kernel.aggregate(UPDATES, ROUND),
@@ -470,6 +483,8 @@ def with_hook(make_kernel: MakeKernel, hook: str, answer: Callable[[], object]) 
     hooks: dict[str, Any] = {hook: method}
     if hook == "prove":
         hooks["verify"] = lambda _self: ACCEPT
+    if hook == "revealable":
+        hooks["reveal"] = lambda _self, updates: updates
     return make_kernel({"toy": plugin(**hooks)}, set_up=False)
 
 
@@ -546,6 +561,15 @@ WRONG: list[tuple[str, str, object]] = [
             "long": LONG,
             "subclass": SpecialUpdate(vector(1, 2)),
             "updates": UPDATES,
+        }.items()
+    ),
+    *(
+        ("revealable", name, value)
+        for name, value in {
+            "nothing": None,
+            "a list": [MADE[0].sender],
+            "a stranger": (b"?" * 32,),
+            "contributions": MADE,
         }.items()
     ),
     *(
@@ -634,6 +658,36 @@ def test_privatize_runs_in_file_order_and_reveal_undoes_it(make_kernel: MakeKern
     assert hidden.weight == UPDATE.weight
     revealed = kernel.reveal(make_updates([hidden.vector]), (), ROUND)
     assert revealed.vectors.tolist() == [[1, 2]]
+
+
+def choosing(kept: Callable[[list[int]], list[int]]) -> type[object]:
+    """Has those revealed of whose first coordinates a test keeps some."""
+
+    def revealable(_self: object, contributions: tuple[Contribution, ...]) -> tuple[NodeId, ...]:
+        left = kept([int(item.vector[0]) for item in contributions])
+        return tuple(item.sender for item in contributions if int(item.vector[0]) in left)
+
+    return plugin(revealable=revealable, reveal=lambda _self, updates: updates)
+
+
+def test_what_any_plugin_leaves_out_is_not_revealed_with_the_others(
+    make_kernel: MakeKernel,
+) -> None:
+    at_least_two = choosing(lambda found: found if len(found) > 1 else [])
+    at_most_two = choosing(lambda found: found[:2])
+    not_the_first = choosing(lambda found: [item for item in found if item != 1])
+
+    def left(*plugins: type[object]) -> list[int]:
+        kernel = make_kernel({f"p{place}": item for place, item in enumerate(plugins)})
+        return [int(item.vector[0]) for item in kernel.revealable(MADE, ROUND)]
+
+    assert left() == [1, 2, 3]
+    assert left(at_least_two) == [1, 2, 3]
+    assert left(at_most_two, not_the_first) == [2]
+    # What one leaves out matters to another, wherever it stands in the file.
+    assert left(at_least_two, at_most_two, not_the_first) == []
+    assert left(not_the_first, at_most_two, at_least_two) == [2, 3]
+    assert make_kernel({"p": at_least_two}).revealable((), ROUND) == ()
 
 
 def test_another_order_in_the_file_is_another_result(make_kernel: MakeKernel) -> None:

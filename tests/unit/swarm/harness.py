@@ -33,12 +33,14 @@ from qres_core import (
     NodeId,
     NodeInfo,
     Outcome,
+    RoundError,
     RoundInfo,
     Screening,
     Update,
     Updates,
     Vector,
     Verdict,
+    VoidSet,
     hookimpl,
     model_digest,
     reject,
@@ -236,6 +238,46 @@ class Talk:
         return updates
 
 
+Senders = tuple[NodeId, ...]
+
+
+@attrs.define
+class Opener:
+    """Has revealed what the test's script allows, and reveals what it does not refuse."""
+
+    allows: ClassVar[Callable[[NodeId, Senders, RoundInfo], Senders] | None] = None
+    refuses: ClassVar[Callable[[Senders, RoundInfo], str] | None] = None
+    told: dict[int, tuple[VoidSet, ...]] = attrs.field(factory=dict, init=False)  # by height
+    _own: NodeId = attrs.field(default=b"", init=False)
+
+    claims = Claims(tolerates=None)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        self._own = node_info.node_id
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo) -> None:
+        self.told[round_info.height] = round_info.void_sets
+
+    @hookimpl
+    def revealable(self, contributions: tuple[Contribution, ...], round_info: RoundInfo) -> Senders:
+        senders = tuple(item.sender for item in contributions)
+        script = type(self).allows
+        return senders if script is None else script(self._own, senders, round_info)
+
+    @hookimpl
+    def reveal(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Updates:
+        script = type(self).refuses
+        senders = tuple(item.sender for item in contributions)
+        code = "" if script is None else script(senders, round_info)
+        if code:
+            raise RoundError.of(code, "opener", "refused")
+        return updates
+
+
 @attrs.frozen
 class Judge:
     """A trainer's half that judges: held-out loss of a model, by node."""
@@ -288,6 +330,7 @@ INSTALLED = {
         "checksum": Checksum,
         "bulk": Bulk,
         "talk": Talk,
+        "opener": Opener,
         "critic": Critic,
     }.items()
 }

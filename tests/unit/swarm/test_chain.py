@@ -27,6 +27,7 @@ from qres_core.swarm.chain import (
 )
 from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion, encode_vote
 from qres_core.swarm.misbehaviour import Misbehaviour
+from qres_core.swarm.record import Record
 from qres_core.swarm.results import Conclusion, Merged, Result, Void
 from qres_core.swarm.roster import Roster, RosterChange
 
@@ -117,8 +118,10 @@ def test_the_digest_of_a_head_names_every_part() -> None:
         attrs.evolve(head, previous=b"\x01" * 32),
         attrs.evolve(head, bans=(node(2),)),
         attrs.evolve(head, missed=b"\0\1\0\0"),
+        attrs.evolve(head, record=Record(1)),
+        attrs.evolve(head, record=Record(0, ((b"\0\7",),))),
     ]
-    assert len({item.digest for item in (head, *others)}) == 10
+    assert len({item.digest for item in (head, *others)}) == 12
     assert Head.from_raw(plain(head.raw())) == head
 
 

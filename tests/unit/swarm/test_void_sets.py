@@ -1,0 +1,240 @@
+"""Sets on record: all nodes are told the same ones, and no set is decided that a plugin refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qres_core import NodeId, RoundError, RoundInfo, RoundStatus, Update, VoidSet
+from qres_core.swarm.chain import Link, encode_links
+from qres_core.swarm.effects import Diverged
+from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion
+from qres_core.swarm.results import Conclusion, Void
+
+PLUGINS: Mapping[str, Any] = {"opener": {}}
+Senders = tuple[NodeId, ...]
+
+
+@pytest.fixture(name="opener")
+def _opener(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what the toy allows and refuses, for one test."""
+
+    def script(**scripts: Any) -> None:
+        for name, value in scripts.items():
+            monkeypatch.setattr(harness.Opener, name, staticmethod(value))
+
+    return script
+
+
+def void_until(height: int, code: str = "QRES-E604") -> Any:
+    return lambda _senders, info: code if info.height < height else ""
+
+
+def without(absent: Mapping[int, Collection[int]], key: str = "height") -> Any:
+    """Training in which some nodes sit out, by height or number of the round."""
+
+    def train(index: int, info: RoundInfo) -> Update | None:
+        if index in absent.get(getattr(info, key), ()):
+            return None
+        return Update(np.array([index, info.number, 1], dtype=np.int32))
+
+    return train
+
+
+def told(net: Any, index: int, height: int) -> tuple[VoidSet, ...]:
+    found: tuple[VoidSet, ...] = net.nodes[index].plugin("opener").told[height]
+    return found
+
+
+def senders(net: Any, sets: tuple[VoidSet, ...]) -> list[list[int]]:
+    return [[net.index_of[sender] for sender in item.senders] for item in sets]
+
+
+def height(net: Any, index: int) -> int:
+    return int(net.machine(index).head.height)
+
+
+def at(net: Any, wanted: int, indices: Collection[int]) -> bool:
+    reached = lambda: min(height(net, i) for i in indices) >= wanted  # noqa: E731 - asked often
+    return bool(net.run(seconds=200, until=reached))
+
+
+def test_sets_of_void_heights_are_on_record_until_there_is_a_model(
+    harness: ModuleType, opener: Any
+) -> None:
+    opener(refuses=void_until(3))
+    absent = {0: [4], 1: [2], 2: [4], 3: [1]}
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS, train=without(absent))
+    net.start()
+    assert at(net, 5, range(5))
+    for index in range(5):
+        assert told(net, index, 0) == ()
+        assert senders(net, told(net, index, 1)) == [[0, 1, 2, 3]]
+        assert senders(net, told(net, index, 2)) == [[0, 1, 2, 3], [0, 1, 3, 4]]
+        assert told(net, index, 3) == told(net, index, 2)  # the first again
+        assert told(net, index, 4) == ()
+    assert not net.forks()
+
+
+def test_a_node_that_was_away_and_one_that_was_restarted_are_told_the_same(
+    harness: ModuleType, opener: Any
+) -> None:
+    opener(refuses=void_until(4, "QRES-E508"))
+    net = harness.Net(5, byzantine=1, quorum=3, plugins=PLUGINS, train=without({2: [1]}))
+    net.start()
+    net.down = {4}
+    assert at(net, 2, range(4))
+    net.restart(2)
+    assert at(net, 3, range(4))
+    net.down = set()
+    assert at(net, 4, range(5))
+    net.restart(3)
+    assert at(net, 5, range(5))
+    at_three = [told(net, index, 3) for index in range(5) if 3 in told_at(net, index)]
+    at_four = [told(net, index, 4) for index in range(5) if 4 in told_at(net, index)]
+    assert {len(at_three), len(at_four)} <= {4, 5}
+    assert len(set(at_three)) == len(set(at_four)) == 1
+    assert senders(net, at_three[0])[:2] == [[0, 1, 2, 3], [0, 1, 2, 3]]  # of two mismatches
+    assert [item.mismatches for item in at_four[0]] == [0, 1, 2, 3]
+    assert 4 not in told_at(net, 4) or told(net, 4, 4) == at_four[0]
+
+
+def told_at(net: Any, index: int) -> Collection[int]:
+    found: Mapping[int, object] = net.nodes[index].plugin("opener").told
+    return found
+
+
+def test_a_member_that_joins_is_told_what_was_decided_before_it_came(
+    harness: ModuleType, opener: Any
+) -> None:
+    opener(refuses=void_until(6))
+    net = harness.Net(5, byzantine=1, members=4, plugins=PLUGINS)
+    net.start(range(4))
+    assert at(net, 1, range(4))
+    net.hand_over(net.change("add", 4, signers=[0, 1, 3]), range(4))
+    assert net.run(seconds=60, until=lambda: net.machine(0).head.roster.epoch == 1)
+    net.start([4])
+    assert at(net, 6, range(5))
+    first = min(told_at(net, 4))
+    assert first < 6
+    for number in told_at(net, 4):
+        assert told(net, 4, number) == told(net, 0, number)
+    (before, *_after) = told(net, 4, first)
+    assert before.roster == before.names == tuple(net.ids[:4])
+
+
+def locks_two(message: Any) -> Any:
+    """Nodes 0 and 2 are locked after round 1, the others have seen no quorum: it is aborted."""
+    if message.round != 1:
+        return None
+    if message.kind == "choice/proposal" and message.receiver == 3:
+        return ()
+    lost = message.kind == "choice/prevote" and message.sender == 2 and message.receiver in (1, 3)
+    return () if lost else None
+
+
+def test_what_an_early_attempt_locked_and_a_late_one_decided_is_on_record(
+    harness: ModuleType, opener: Any
+) -> None:
+    """And nothing else: the second attempt had other contributions, of which no set was decided."""
+    opener(refuses=void_until(1))
+    trained = without({1: [3], 2: [0]}, "number")
+    net = harness.Net(4, byzantine=1, plugins=PLUGINS, train=trained, rule=locks_two)
+    net.start()
+    assert at(net, 1, range(4))
+    number = net.nodes[1].ended[-1].outcome.round_info.number
+    assert number > 1
+    net.run(seconds=1)
+    for index in range(4):
+        assert senders(net, told(net, index, 1)) == [[0, 1, 2]]
+
+
+def test_a_proposer_leaves_out_what_must_not_be_revealed(harness: ModuleType, opener: Any) -> None:
+    def allows(_own: NodeId, senders: Senders, _info: RoundInfo) -> Senders:
+        return tuple(sender for sender in senders if sender != net.ids[2])
+
+    opener(allows=allows)
+    net = harness.Net(4, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert net.run(seconds=30, until=lambda: min(net.steps()) >= 2)
+    for node in net.nodes:
+        for ended in node.ended:
+            if ended.outcome.status is RoundStatus.CLOSED:
+                assert [net.index_of[member] for member in ended.outcome.members] == [0, 1, 3]
+        assert not node.refused
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_set_that_a_liar_proposes_is_judged_by_all_who_vote(
+    harness: ModuleType,
+    opener: Any,
+    judged: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    def allows(own: NodeId, senders: Senders, info: RoundInfo) -> Senders:
+        proposes = own == net.machine(0).proposer(info.number)
+        if not judged or (proposes and info.number == 1):
+            return senders
+        return tuple(sender for sender in senders if sender != net.ids[2])
+
+    opener(allows=allows)
+    net = harness.Net(4, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert net.run(seconds=30, until=lambda: min(net.steps()) >= 1)
+    (first, *later) = [
+        e.outcome for e in net.nodes[3].ended if e.outcome.status is RoundStatus.CLOSED or judged
+    ]
+    if judged:
+        assert first.status is RoundStatus.ABORTED
+        assert first.reason == "a plugin would not have the set revealed"
+        assert [net.index_of[member] for member in later[0].members] == [0, 1, 3]
+    else:
+        assert [net.index_of[member] for member in first.members] == [0, 1, 2, 3]
+
+
+def test_a_plugin_that_raises_about_a_set_stops_it(harness: ModuleType, opener: Any) -> None:
+    def allows(own: NodeId, senders: Senders, info: RoundInfo) -> Senders:
+        if info.number <= 2 and own != net.machine(0).proposer(1):
+            raise RoundError.of("QRES-E604", "opener", "cannot say")
+        return senders
+
+    opener(allows=allows)
+    net = harness.Net(4, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert net.run(seconds=60, until=lambda: min(net.steps()) >= 1)
+    reasons = [ended.outcome.reason for ended in net.nodes[3].ended[:2]]
+    assert "cannot say" in reasons[0]  # the first proposer proposed, and nobody voted for it
+    assert reasons[1] == "no proposal"
+    assert sum(node.refused["kernel:proposal-not-revealed-qres-e604"] for node in net.nodes) == 3
+
+
+def test_proof_of_another_set_stops_a_node_that_decided_one(harness: ModuleType) -> None:
+    """More than f lie. What it opened would not be on record where it went."""
+    net = harness.Net(4, byzantine=1)
+    quiet = harness.drop(kind=("outcome/prevote", "outcome/precommit"))
+    net.rule = quiet
+    net.start()
+    machine = net.machine(0)
+    assert net.run(seconds=20, until=lambda: machine._round.decided is not None)
+    link = other_link(net, machine)
+    net.rule = None
+    net.inject(net.forge(1, "links", link, number=1, model=machine.head.digest), [0])
+    net.run(seconds=1)
+    (found,) = net.nodes[0].diverged
+    assert isinstance(found, Diverged)
+    assert "proof of different sets" in str(found.error)
+
+
+def other_link(net: Any, machine: Any) -> bytes:
+    """Encoded links: three nodes decided another set, void, at a node's height."""
+    head = machine.head
+    chosen = CandidateSet(1, tuple(Member(m, bytes(32)) for m in head.roster.members[1:]))
+    about = Conclusion(chosen.digest(head.digest), Void("QRES-E604"))
+    votes = [
+        net.forge(i, "outcome/precommit", encode_conclusion(about), number=1, model=head.digest)
+        for i in (1, 2, 3)
+    ]
+    return encode_links([Link(head, chosen, about.result, 1, tuple(votes))])
