@@ -27,8 +27,11 @@ LANES: Final = (
         "round: make",
         ("round_opened", "dialogues", "train", "privatize", "prove", "sign", "contribute"),
     ),
-    ("round: gather", ("gather", "verify", "verify_all", "screen", "approve", "propose")),
-    ("round: agree", ("endorse", "prevote", "precommit", "decide")),
+    (
+        "round: gather",
+        ("gather", "verify", "verify_all", "screen", "revealable", "approve", "propose"),
+    ),
+    ("round: agree", ("revealable", "endorse", "prevote", "precommit", "decide")),
     (
         "round: close",
         ("reveal", "wrap_aggregate", "aggregate", "journal", "observe", "round_closed", "digests"),
