@@ -102,7 +102,9 @@ def test_noise_that_fits_the_bound_is_sent_as_it_is() -> None:
     assert np.array_equal(made.privatize(Update(noised), round_of()).vector, noised)
 
 
-@pytest.mark.parametrize("what", ["boosted", "other", "no-proof", "no-blinds", "garbage", "late"])
+@pytest.mark.parametrize(
+    "what", ["boosted", "other", "no-proof", "no-blinds", "garbage", "norm/v1", "late"]
+)
 def test_what_is_not_as_committed_is_refused_and_blamed(
     what: str, sent: list[Contribution]
 ) -> None:
@@ -119,6 +121,10 @@ def test_what_is_not_as_committed_is_refused_and_blamed(
         item, reason = attrs.evolve(item, companions={}), "no-blinds"
     elif what == "garbage":
         item, reason = attrs.evolve(item, proofs={"zk": b"QZKP"}), "malformed-proof"
+    elif what == "norm/v1":
+        proof = item.proofs["zk"]
+        former = {"zk": proof[:4] + b"\x01" + proof[5:]}
+        item, reason = attrs.evolve(item, proofs=former), "other-proof-version"
     else:
         info, reason = round_of(2), "bad-proof"
     verdict = plugin(ROSTER[1]).verify(item, info)
