@@ -175,7 +175,7 @@ class Fault(enum.StrEnum):
     )
     UNPROVEN_CHANGE = (
         "unproven-change",
-        _PLAIN,
+        _OWN_VIEW,
         "The evidence or the change of members that a set carries does not hold.",
     )
     UNPROVEN_LINK = (

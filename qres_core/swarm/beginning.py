@@ -77,7 +77,7 @@ def begin(
         _refuse_other_head(head, first)
     model = check_vector(model, "model")
     kernel.fit(int(model.size))
-    context = NodeContext(node_id, kernel, swarm, head)
+    context = NodeContext(node_id, kernel, swarm, head, first.model)
     position = Position(model)
     speaker = Speaker(context, position, journal, Outlet(kernel))
     waiting = PendingChanges(swarm.name, head.roster) if changes is None else changes
@@ -107,7 +107,8 @@ def _refuse_other_settings(kept: bytes, settings: SharedSettings) -> None:
     except WireError as error:
         raise _unusable("the settings it was begun with cannot be read", "") from error
     what = "it was begun with other settings: " + "; ".join(differences)
-    raise _unusable(what, "give the node the settings back, or begin a new swarm")
+    fix = "give the node the settings back, or begin a new swarm, under a new name"
+    raise _unusable(what, fix)
 
 
 def _refuse_other_roster(roster: Roster, record: Resume) -> None:
@@ -129,4 +130,5 @@ def _named(roster: Roster) -> str:
 
 def _refuse_other_head(head: Head, first: Head) -> None:
     if (head.swarm, head.settings) != (first.swarm, first.settings):
-        raise _unusable("its head is of another swarm or other settings", "")
+        what = "its head is of another swarm, other settings or another first model"
+        raise _unusable(what, "")

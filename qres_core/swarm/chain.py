@@ -37,12 +37,23 @@ SILENT: Final = 8
 MAX_LINKS: Final = 64
 """Links that one message holds."""
 _U63: Final = 2**63 - 1
+_BEGINNING: Final = b"qres/beginning/v1\0"
 Authentic = Callable[[Envelope, tuple[NodeId, ...]], bool]
 """Whether a quoted message was made by its sender, who was among these members."""
 
 
 _FIELDS: Final = Fields("payload.")
 _bad, _list, _octets, _number = _FIELDS.bad, _FIELDS.listed, _FIELDS.octets, _FIELDS.number
+
+
+def beginning(settings: bytes, model: bytes) -> bytes:
+    """What all heads of a swarm have in common besides its name; 32 bytes.
+
+    ``settings``: digest of the shared settings; ``model``: digest of the first model. Members that
+    begin again from another model, in a swarm of the same name, could else be shown the votes with
+    which they went on from the model before.
+    """
+    return hashlib.sha256(_BEGINNING + settings + model).digest()
 
 
 @attrs.frozen(slots=False)
@@ -54,7 +65,7 @@ class Head:
     step: int  # those of them that made a model
     model: bytes  # digest of the model, 32 bytes
     roster: Roster  # the members, with f and the quorum
-    settings: bytes  # digest of the settings that nodes share, 32 bytes
+    settings: bytes  # :func:`beginning` of the shared settings and the first model, 32 bytes
     previous: bytes  # digest of the head before, 32 bytes; zeros for the first
     bans: tuple[NodeId, ...] = ()  # members that the swarm banned, ascending
     # for each member in order: decided sets in a row without it, up to SILENT
@@ -63,9 +74,12 @@ class Head:
 
     @classmethod
     def first(cls, swarm: str, model: bytes, roster: Roster, settings: bytes) -> Head:
-        """The head that a swarm begins with; ``model``: digest of the first model."""
-        nobody = bytes(len(roster))
-        return cls(swarm, 0, 0, model, roster, settings, bytes(DIGEST_BYTES), (), nobody)
+        """The head that a swarm begins with.
+
+        ``model``: digest of the first model; ``settings``: digest of the shared settings.
+        """
+        nobody, common = bytes(len(roster)), beginning(settings, model)
+        return cls(swarm, 0, 0, model, roster, common, bytes(DIGEST_BYTES), (), nobody)
 
     @cached_property
     def digest(self) -> bytes:
@@ -213,10 +227,11 @@ class Link:
         return self.proven(authentic) is not None
 
     def proven(self, authentic: Authentic) -> Link | None:
-        """The link with the votes of a quorum alone; ``None`` if there are too few.
+        """The link with the votes of a quorum and no more; ``None`` if there are too few.
 
-        Votes that nobody is proven to have made are left out: what a node exports or hands on
-        would else be refused for what a liar hung on it. At most n calls of ``authentic``.
+        Votes that nobody is proven to have made are left out, and so are signatures on a change:
+        what a node exports or hands on would else be refused for what a liar hung on it, or be too
+        large. At most n calls of ``authentic``.
         """
         try:
             votes = self._votes(authentic)
@@ -225,8 +240,10 @@ class Link:
             return None
         if len(votes) < self.head.roster.threshold:
             return None
-        sound = tuple(votes[sender] for sender in sorted(votes))
-        return self if sound == self.precommits else attrs.evolve(self, precommits=sound)
+        sound, chosen = tuple(votes[sender] for sender in sorted(votes)), self.chosen.bare()
+        if sound == self.precommits and chosen is self.chosen:
+            return self
+        return attrs.evolve(self, chosen=chosen, precommits=sound)
 
     def _votes(self, authentic: Authentic) -> dict[NodeId, Envelope]:
         head, wanted, votes = self.head, self.decision, dict[NodeId, Envelope]()
@@ -290,18 +307,19 @@ def decode_links(payload: bytes) -> tuple[Link, ...]:
     return tuple(Link.from_raw(item) for item in value)
 
 
-def follow(roster: Roster, links: Iterable[Link], authentic: Authentic) -> Link | None:
-    """The last of some links, proven, if each holds by the members that are known when it comes.
+def follow(roster: Roster, links: Iterable[Link], authentic: Authentic) -> tuple[Link, ...]:
+    """Some links, proven, if each holds by the members that are known when it comes.
 
     The first is of heads with this roster. A link that changes the members makes the next one
     known. Heights in between, that changed nothing about the members, may be left out: who votes
-    at a head has checked it. Returns ``None`` where a link does not hold, or there is none.
+    at a head has checked it. Returns nothing where a link does not hold.
     """
-    last: Link | None = None
+    found: list[Link] = []
     for link in links:
         known = link.head.roster.digest == roster.digest
-        last = link.proven(authentic) if known else None
-        if last is None:
-            return None
-        roster = last.next.roster
-    return last
+        proven = link.proven(authentic) if known else None
+        if proven is None:
+            return ()
+        found.append(proven)
+        roster = proven.next.roster
+    return tuple(found)

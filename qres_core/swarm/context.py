@@ -30,6 +30,7 @@ class NodeContext:
     kernel: Kernel  # the node's plugins, set up
     swarm: SwarmConfig  # the configuration; what it says of the members holds for the first head
     head: Head  # where the swarm's history is for this node
+    first_model: bytes = b""  # digest of the swarm's first model, 32 bytes
     # whether this node may vote at this height; otherwise it follows the others
     votes: bool = attrs.field(default=True, init=False)
 

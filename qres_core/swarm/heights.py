@@ -10,7 +10,7 @@ from qres_core.contract.faults import KERNEL, Merit
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.types import Vector, model_digest
 from qres_core.contract.wire import Envelope
-from qres_core.swarm.chain import Link
+from qres_core.swarm.chain import Head, Link
 from qres_core.swarm.choice import Choice
 from qres_core.swarm.context import round_info
 from qres_core.swarm.effects import Removed, RoundEnded, Train
@@ -178,8 +178,7 @@ class Heights(MachineState, ABC):
         if after.step > self.step:
             vector = self._catching_up.held.get(after.model)
             if vector is None:
-                if self._context.is_member and self.node_id not in after.roster:
-                    self._leave(after.height)  # nobody gives it the model any more
+                self._expect_removal(after, now)  # nobody may give it the model any more
                 return
         self._go_on(links, vector, made if of_here else None, now)
 
@@ -212,23 +211,39 @@ class Heights(MachineState, ABC):
         parts.pool.retain(lambda item: item.subject in after.roster)
         self._aborts = self._aborts + 1 if outcome.code == UNFINISHED else 0
         self._catching_up.tell_removed(before, now)
-        if was_member and not self._context.is_member:
+        if self._context.is_member:
+            self._left = None
+        elif was_member and self._left is None:
             self._left, self._needed, self._beyond = after.height, now, set()
         if not self._is_over:
             self._open_height(self.number + 1, now, wait=self.swarm.interval)
+
+    def _expect_removal(self, after: Head, now: float) -> None:
+        """Whether this node is no member of a head whose model it lacks."""
+        if not self._context.is_member:
+            return
+        if self.node_id in after.roster:
+            self._left = None
+        elif self._left is None:
+            self._left, self._needed, self._beyond = after.height, now, set()
 
     def _leave_if_known(self, envelope: Envelope, now: float) -> None:
         """Stop, if this node is no member any more and more than f others know of it.
 
         One of them is honest and helps the rest. Until then this node does: its own vote may be
-        one of those that decided the height, and it may be lost.
+        one of those that decided the height, and it may be lost. Who speaks of a head that this
+        node does not know says nothing about it: a node that was removed and added again while it
+        was away must not be stopped by one that shows it the first half of that.
         """
-        if envelope.head in self._catching_up.recent:
+        here, known = self._context.head.digest, self._catching_up.told_removed_by
+        left = not self._context.is_member
+        if envelope.head in self._catching_up.recent or (envelope.head == here and not left):
             self._needed = now
-        elif self._left is not None:
+        elif envelope.head == here and self._left is not None:
             self._beyond.add(envelope.sender)
-            if len(self._beyond.intersection(self._context.roster)) > self._context.byzantine:
-                self._leave(self._left)
+        aware = self._beyond.union(known).intersection(self._context.roster)
+        if self._left is not None and len(aware) > self._context.byzantine:
+            self._leave(self._left)
 
     def _leave_if_quiet(self, now: float) -> None:
         """Stop, if this node is no member any more, and nobody asks it for long.

@@ -194,8 +194,8 @@ _KIND: Final = StoreKind(
     reader="qres-core",
     remedy="bring the folder back as it was, or move it away and join under a new identity: "
     "a node that forgot its votes must not vote under the old one",
-    instead="begin a new swarm, in which every node has a new folder: nodes of two versions do not "
-    "agree",
+    instead="begin a new swarm, with a new name and a new folder for every node: nodes of two "
+    "versions do not agree",
 )
 _FACTS: Final = (
     "identity",

@@ -195,7 +195,7 @@ class MachineState:
             return ()
         decision, number = outcome.decision, outcome.round
         votes = outcome.quorum(Step.PRECOMMIT, number, decision.digest)
-        head, chosen = self._context.head, certificate.candidate
+        head, chosen = self._context.head, certificate.candidate.bare()
         return (Link(head, chosen, decision.result, number, votes),)
 
     def _outcome_of(self, last: Link, *, made: bool) -> Outcome:

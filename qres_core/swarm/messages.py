@@ -22,7 +22,7 @@ fetch          digests of contributions the sender lacks
 fetched        a contribution, quoted whole: its own sequence number has passed by
 attestation    digests of contributions whose proofs the sender checked and found good
 sync           "what did I miss since the head this envelope names?"; its height and roster's epoch
-head           the sender's head and settings, for a node whose history is another
+head           the sender's head, settings and first model, for a node whose history is another
 links          decided heights, each with the votes that decided it
 fetch-model    "what is the model of this digest?"
 model          its vector (little-endian int32)
@@ -249,6 +249,14 @@ class CandidateSet:
         change = None if self.change is None else self.change.digest
         body = [head, self.origin, self._members(), [i.digest for i in self.evidence], change]
         return hashlib.sha256(b"qres/set/v2\0" + canonical.dumps(body)).digest()
+
+    def bare(self) -> CandidateSet:
+        """The same set without what is signed on its change; nobody needs that once it is decided.
+
+        The digest does not cover it, so a liar could hang as much on it as a message holds.
+        """
+        change = None if self.change is None else self.change.bare()
+        return self if change is self.change else attrs.evolve(self, change=change)
 
     def _members(self) -> list[Any]:
         return [[m.sender, m.digest, m.standing] for m in self.members]

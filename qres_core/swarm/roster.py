@@ -303,6 +303,12 @@ class RosterChange:
         )
         return attrs.evolve(self, signatures=tuple(kept))
 
+    def bare(self) -> RosterChange:
+        """The same change without signatures and approval, which no digest covers."""
+        if not self.signatures and not self.approval:
+            return self
+        return attrs.evolve(self, signatures=(), approval=b"")
+
     def renamed(self, node_id: NodeId) -> NodeId | None:
         """Whom a member is called by after the change; ``None`` for who is removed.
 

@@ -18,13 +18,14 @@ from qres_core.contract.errors import RoundError, WireError
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId, Vector, model_digest
 from qres_core.contract.verdict import Blame
-from qres_core.contract.wire import Envelope
+from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
 from qres_core.kernel.settings import SharedSettings
 from qres_core.swarm.chain import (
     MAX_LINKS,
     Authentic,
     Head,
     Link,
+    beginning,
     decode_links,
     encode_links,
     follow,
@@ -56,6 +57,8 @@ from qres_core.swarm.timeouts import Answers
 
 PAST_HEADS: Final = 64
 """Past heads whose link is kept, to help nodes that lag."""
+_LIST_BYTES: Final = 9
+"""Most bytes of the head of an encoded list."""
 
 
 @attrs.frozen(eq=False)
@@ -84,10 +87,12 @@ class CatchingUp:
         self.held: dict[bytes, Vector] = {}  # models by digest that may be needed at this height
         self.diverged = False
         self._ahead: dict[NodeId, float] = {}  # peers with an unknown head, and since when
-        self._helped: dict[NodeId, float] = {}
+        self._helped: dict[NodeId, tuple[float, int]] = {}  # when, and from which epoch on
         self._asked: dict[NodeId, float] = {}
         self._answers = Answers(self._patience)
         self._liars: set[NodeId] = set()
+        # who showed this node links to a head of which it is no member, and to none of which it is
+        self.told_removed_by: set[NodeId] = set()
         self._compared: set[NodeId] = set()  # who was told of this node's head
         self._told_apart: set[NodeId] = set()  # whose settings were found to differ
         self._looked = -math.inf
@@ -110,6 +115,8 @@ class CatchingUp:
         self._ahead = {}
         self._liars = set()
         self._compared = set()
+        if self._context.is_member:
+            self.told_removed_by = set()
         self._answers = Answers(self._patience)
         self._moved = now
 
@@ -196,9 +203,8 @@ class CatchingUp:
         roster = known[-1].next.roster if known else head.roster
         if links[0].head.roster.digest == head.roster.digest:
             known, roster = (), head.roster
-        height = max(head.height, known[-1].next.height if known else 0)
-        if links[-1].head.height + 1 <= height:
-            self._compare(links[-1], now)
+        if links[-1].head.height + 1 <= self._proven_height:
+            self._compare(links[-1], envelope, now)
             return None
         if any(
             (link.head.swarm, link.head.settings) != (head.swarm, head.settings) for link in links
@@ -211,25 +217,47 @@ class CatchingUp:
             self._liars.add(sender)
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.NOBODY)
             return None
-        last = follow(roster, links, self._authentic(now))
-        if last is None:
-            self._liars.add(sender)
-            self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.SENDER)
+        proven = follow(roster, links, self._authentic(now))
+        if not proven:
+            self._unproven(envelope)
             return None
         kept = (link for link in known if link.chosen.change is not None)
-        self.pending = Ahead((*kept, *links[:-1], last), sender)
+        self.pending = Ahead((*kept, *proven), sender)
+        if self._context.node_id in self.pending.last.next.roster:
+            self.told_removed_by = set()
+        else:
+            self.told_removed_by.add(sender)
         return self.pending
+
+    @property
+    def _proven_height(self) -> int:
+        """How far the swarm is, for all that is proven here. What tells of less is no news."""
+        height = self._context.head.height
+        return height if self.pending is None else max(height, self.pending.last.next.height)
+
+    def _unproven(self, envelope: Envelope) -> None:
+        """Each check costs a signature for each vote: who lied is not listened to at this head."""
+        self._liars.add(envelope.sender)
+        self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.SENDER)
 
     def _authentic(self, now: float) -> Authentic:
         return lambda vote, members: self._context.kernel.authentic(vote, now, members)
 
-    def _compare(self, link: Link, now: float) -> None:
-        """Whether a link contradicts this node's own past: then more than ``f`` nodes lie."""
-        own = self.recent.get(link.head.digest)
-        if own is None or own.decision == link.decision:
+    def _compare(self, link: Link, envelope: Envelope, now: float) -> None:
+        """Whether a link contradicts what is proven here: then more than ``f`` nodes lie."""
+        told = () if self.pending is None else self.pending.links
+        known = {item.head.digest: item for item in told} | self.recent
+        own = known.get(link.head.digest)
+        if own is None:
             return
-        if link.holds(self._authentic(now)):
+        if own.decision == link.decision:
+            here = self._context.head.roster if self.pending is None else told[-1].next.roster
+            if self._context.node_id not in here and self._context.node_id not in own.next.roster:
+                self.told_removed_by.add(envelope.sender)
+        elif link.holds(self._authentic(now)):
             self.diverge(link, "this node and others have proof of different decisions")
+        else:
+            self._unproven(envelope)
 
     def diverge(self, link: Link, what: str) -> None:
         """The node must stop."""
@@ -284,7 +312,8 @@ class CatchingUp:
         if peer not in self._compared:
             self._compared.add(peer)
             settings = self._context.kernel.settings.to_bytes()
-            payload = canonical.dumps([self._context.head.raw(), settings])
+            known = [self._context.head.raw(), settings, self._context.first_model]
+            payload = canonical.dumps(known)
             self._speaker.send(peer, self._speaker.make(HEAD, payload, now))
 
     def take_head(self, envelope: Envelope) -> None:
@@ -294,13 +323,17 @@ class CatchingUp:
         """
         most = len(self._context.head.digest) * 4096 * 2 + 2**17
         value = canonical.loads(envelope.payload, max_bytes=most, max_items=512)
-        if not canonical.is_list(value) or len(value) != 2 or type(value[1]) is not bytes:
-            raise WireError.of("QRES-E404", "payload.head", "expected a head and settings")
+        if not canonical.is_list(value) or [type(item) for item in value[1:]] != [bytes, bytes]:
+            what = "expected a head, settings and the digest of a model"
+            raise WireError.of("QRES-E404", "payload.head", what)
         theirs, settings = Head.from_raw(value[0]), SharedSettings.from_bytes(value[1])
-        here, own = self._context.head, self._context.kernel.settings
-        if envelope.sender in self._told_apart or settings.digest != theirs.settings:
+        here, own, first = self._context.head, self._context.kernel.settings, value[2]
+        common = beginning(settings.digest, first)
+        if envelope.sender in self._told_apart or common != theirs.settings:
             return
         found = [*own.differences(settings)]
+        if first != self._context.first_model:
+            found.append("it began with another model")
         if theirs.roster.digest != here.roster.digest:
             found.append("it has another roster, f or quorum")
         if found:
@@ -310,16 +343,27 @@ class CatchingUp:
 
     def _help(self, peer: NodeId, epoch: int, now: float) -> None:
         last = self.last
-        since = self._helped.get(peer, -math.inf)
-        if last is None or now < since + self._context.swarm.vote_timeout:
+        since, told = self._helped.get(peer, (-math.inf, -1))
+        soon = now < since + self._context.swarm.vote_timeout
+        # Who asks for what follows has the first part of the links, and is not to wait for them.
+        if last is None or (soon and not told < epoch <= self._context.head.roster.epoch):
             return
-        self._helped[peer] = now
+        self._helped[peer] = now, epoch
         links = [link for link in self.links[:-1] if link.head.roster.epoch >= epoch]
         self._tell(peer, [*links, last], now)
 
     def _tell(self, peer: NodeId, links: Sequence[Link], now: float) -> None:
-        payload = encode_links(links[:MAX_LINKS])
+        payload = encode_links(self._first_of(links))
         self._speaker.send(peer, self._speaker.make(LINKS, payload, now))
+
+    def _first_of(self, links: Sequence[Link]) -> Sequence[Link]:
+        """As many as one message holds, one at least; who is given them asks for the rest."""
+        room = self._context.swarm.max_message_bytes - ENVELOPE_OVERHEAD - _LIST_BYTES
+        for place, link in enumerate(links[:MAX_LINKS]):
+            room -= len(link.to_bytes())
+            if room < 0:
+                return links[: max(place, 1)]
+        return links[:MAX_LINKS]
 
     def tell_removed(self, before: Roster, now: float) -> None:
         """Tell those that are no members any more how it came: nobody hears them from now on."""

@@ -55,7 +55,7 @@ SENTENCES = {
     "set bends a standing": ("standing-bent", False),
     "unproven lock": ("unproven-lock", False),
     "unproven certificate": ("unproven-certificate", False),
-    "unproven change": ("unproven-change", False),
+    "unproven change": ("unproven-change", True),
     "unproven link": ("unproven-link", False),
     "other settings": ("other-settings", True),
     "unproven stop": ("unproven-stop", False),

@@ -103,13 +103,15 @@ def test_links_lead_from_the_members_that_are_known_to_those_of_now() -> None:
     after = grown.next
     assert after.roster.members == IDS[:5]
     later = decided(attrs.evolve(after, height=70, step=9), IDS[1:5])  # heights are left out
-    assert follow(ROSTER, (grown, later), authentic) is later
-    hung = attrs.evolve(later, precommits=(*later.precommits, vote(later, IDS[5])))
-    proven = follow(ROSTER, (grown, hung), authentic)
-    assert proven is not None
-    assert proven.precommits == later.precommits
-    assert follow(ROSTER, (later,), authentic) is None, "its members are not known"
-    assert follow(ROSTER, (later, grown), authentic) is None
-    assert follow(ROSTER, (), authentic) is None
+    assert follow(ROSTER, (grown, later), authentic) == (grown, later)
+    hung = [
+        attrs.evolve(link, precommits=(*link.precommits, vote(link, IDS[5])))
+        for link in (grown, later)
+    ]
+    for link, proven in zip((grown, later), follow(ROSTER, hung, authentic), strict=True):
+        assert proven.precommits == link.precommits, "of no link does it travel on"
+    assert not follow(ROSTER, (later,), authentic), "its members are not known"
+    assert not follow(ROSTER, (later, grown), authentic)
+    assert not follow(ROSTER, (), authentic)
     forged = attrs.evolve(later, precommits=tuple(vote(later, sender) for sender in IDS[:2]))
-    assert follow(ROSTER, (grown, forged), authentic) is None
+    assert not follow(ROSTER, (grown, forged), authentic)
