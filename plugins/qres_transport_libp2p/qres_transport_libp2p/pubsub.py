@@ -207,6 +207,10 @@ class SafePubsub(Pubsub):
             author = ID(publish_message.from_id)
             self._gate.deliver(carrier, author, publish_message.data)
 
+    def _is_subscribed_to_msg(self, msg: rpc_pb2.Message) -> bool:
+        """Look at nothing twice: each message comes by way of every neighbour."""
+        return super()._is_subscribed_to_msg(msg) and not self._is_msg_seen(msg)
+
     # ── outbound ──────────────────────────────────────────────────────────────────────────────
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
@@ -225,7 +229,12 @@ class SafePubsub(Pubsub):
             self._opening.discard(peer_id)
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
-        """Write an RPC as a whole: late joiners are sent the history beside the queue's task."""
+        """Write an RPC as a whole: late joiners are sent the history beside the queue's task.
+
+        Without the addresses of this node, signed, that libp2p adds to every RPC: neighbours would
+        check that signature each time, and the configuration says where nodes are.
+        """
+        rpc_msg.ClearField("senderRecord")
         async with self._locks.setdefault(stream, trio.Lock()):
             return await super().write_msg(stream, rpc_msg)
 

@@ -7,7 +7,6 @@ deadline costs a stream, never the connection. Reads need it too, because they s
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import trio
@@ -15,12 +14,27 @@ from libp2p.abc import IHost, IMuxedConn, ISecureConn
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux, YamuxStream
 
 from qres_transport_libp2p.clock import patience
 
 WRITE_SECONDS: Final = 10.0
 """How long the peer's kernel may take nothing before the connection counts as lost."""
+
+
+class GatheringStream(YamuxStream):
+    """Tells the sender of room only once half of the window was read, as yamux asks for.
+
+    libp2p's own does so after every read, whatever its settings say. Gossip is read in pieces of a
+    few bytes, so every third frame on a connection was such an update.
+    """
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        waiting = len(self.conn.stream_buffers.get(self.stream_id, b""))
+        read = self.target_recv_window - self.recv_window - waiting
+        if 2 * read >= self.target_recv_window:
+            await super()._auto_tune_and_send_window_update(bytes_read=bytes_read)
 
 
 class ShieldedYamux(Yamux):
@@ -59,11 +73,8 @@ async def _nothing() -> None:
 
 
 def shield(host: IHost) -> None:
-    """Have a host, before it runs, make its connections this way.
-
-    Window updates are gathered, too, instead of sent for every read, unless the environment says
-    otherwise: the variable is libp2p's own, for tuning.
-    """
-    os.environ.setdefault("PY_YAMUX_RELEASE_ON_READ", "0")
+    """Have a host, before it runs, make its connections and their streams this way."""
+    library: Any = yamux
+    library.YamuxStream = GatheringStream  # no argument leads there
     network: Any = host.get_network()
     network.upgrader.muxer_multistream = ShieldedMuxer()

@@ -149,6 +149,35 @@ def test_messages_beyond_the_rate_are_dropped_and_counted_before_they_are_looked
     assert heard.dropped == {TOO_FAST: 6}
 
 
+def test_what_was_heard_from_a_neighbour_is_not_looked_at_again_from_the_others(
+    pubsub: SafePubsub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pubsub, "_is_subscribed_to_msg", lambda _self, _message: True)
+    forged, message = signed(SigningKey(bytes(32))), signed()
+    pushed(pubsub, forged)
+    assert pubsub._is_subscribed_to_msg(message)  # a forger does not keep it out
+    pushed(pubsub, message)
+    assert not pubsub._is_subscribed_to_msg(message)
+    assert pubsub._is_subscribed_to_msg(signed(seqno=b"another."))
+
+
+def test_no_signed_addresses_go_with_a_message(
+    pubsub: SafePubsub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neighbours check that signature for every message, and nobody asks for the addresses."""
+    sent: list[rpc_pb2.RPC] = []
+
+    async def write(_self: Pubsub, _stream: object, rpc: rpc_pb2.RPC) -> bool:
+        await trio.lowlevel.checkpoint()
+        sent.append(rpc)
+        return True
+
+    monkeypatch.setattr(Pubsub, "write_msg", write)
+    stream: Any = Stream()
+    trio.run(pubsub.write_msg, stream, rpc_pb2.RPC(publish=[signed()], senderRecord=b"record"))
+    assert sent == [rpc_pb2.RPC(publish=[signed()])]
+
+
 def test_what_libp2p_cannot_digest_is_the_neighbour_s_fault(
     pubsub: SafePubsub, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
