@@ -59,6 +59,7 @@ def session(n: int, d: int, corrupt: int, dropped: int, *, complete: bool = Fals
         dimension=d,
         k=plan.k,
         t=plan.t,
+        acks=plan.acks,
         corrupt=corrupt,
         min_survivors=max(3, corrupt + 2),
         bound=(2**31 - 1) // n,
@@ -121,6 +122,17 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
                 else:
                     board.receive(item.roster[sender], kind, body)
 
+    def acknowledge() -> None:
+        for rank, client in enumerate(clients):
+            said = clock("client", client.acknowledge) if rank == me else client.acknowledge()
+            sent[Kind.ACK] = sent.get(Kind.ACK, []) + [body for _, body in said]
+            for receiver, board in enumerate(boards):
+                for kind, body in said:
+                    if receiver == me and rank != me:
+                        clock("client", partial(board.receive, item.roster[rank], kind, body))
+                    elif receiver != rank:
+                        board.receive(item.roster[rank], kind, body)
+
     def all_do(step: Callable[[Client], bytes]) -> list[bytes]:
         return [
             clock("client", partial(step, client)) if rank == me else step(client)
@@ -129,6 +141,7 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
 
     carry(Kind.ADVERTISE, all_do(Client.advertise))
     carry(Kind.SHARE, all_do(Client.share))
+    acknowledge()
     listing = boards[0].compose()
     for rank, client in enumerate(clients):
         if rank == me:
@@ -176,6 +189,9 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     for kind, step in steps:
         bodies = [clock("client", partial(step, client)) for client in clients]
         sent += [(client.me, kind, body) for client, body in zip(clients, bodies, strict=True)]
+    for client in clients:
+        said = clock("client", client.acknowledge)
+        sent += [(client.me, kind, body) for kind, body in said]
     listing = board.compose()
     for client in clients:
         clock("client", partial(client.adopt, listing))
@@ -202,7 +218,7 @@ def scale(n: int, d: int, dropped_share: float) -> dict[str, float]:
     gc.collect()
     sent += [(client.me, Kind.UNMASK, clock("client", client.unmask)) for client in staying]
     other = SessionMessages(item, item.roster[0])
-    early = [message for message in sent if message[1] in (Kind.ADVERTISE, Kind.SHARE)]
+    early = [message for message in sent if message[1] in (Kind.ADVERTISE, Kind.SHARE, Kind.ACK)]
     for message in early:
         clock("receive", partial(other.receive, *message))
     clock("receive", partial(other.adopt, listing))

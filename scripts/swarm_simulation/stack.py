@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import random
 import secrets
 from collections.abc import Callable, Generator, Sequence
@@ -13,7 +12,6 @@ from typing import Any, ClassVar, Final
 from unittest import mock
 
 import attrs
-from qres_secagg.keys import X25519Pair
 
 from qres_core import (
     ACCEPT,
@@ -275,14 +273,5 @@ def installed() -> dict[str, Installed]:
 def drawn_secrets(seed: int) -> Generator[None]:
     """Have secure aggregation draw its secrets from a seed, or no run of it would replay."""
     rng = random.Random(f"secrets {seed}")  # noqa: S311 - a seed decides
-    begin = X25519Pair.__init__
-
-    def begins(self: X25519Pair, secret: bytes | None = None) -> None:
-        begin(self, rng.randbytes(32) if secret is None else secret)
-
-    with (
-        mock.patch.object(os, "urandom", rng.randbytes),
-        mock.patch.object(secrets, "randbelow", rng.randrange),
-        mock.patch.object(X25519Pair, "__init__", begins),
-    ):
+    with mock.patch.object(secrets, "randbelow", rng.randrange):
         yield

@@ -17,9 +17,10 @@ from qres_secagg import plugin as secagg
 from qres_secagg import survivors
 from qres_secagg.board import SessionMessages
 from qres_secagg.inputs import Inputs
-from qres_secagg.keys import X25519Pair, pair_key, self_key
+from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.revelation import SessionResult
+from qres_secagg.shamir import decode
 
 from qres_core import Update
 from qres_core.kernel.config import Config, parse
@@ -92,7 +93,7 @@ class Bystander:
         for other in board.partners(victim):
             if other in opening.survivors.digests:
                 continue
-            pair = X25519Pair(opening.secret(other))
+            pair = KeyPair(decode(opening.secret(other)))
             them = session.roster[other], pair.public
             secret = pair.exchange(public)
             keys.append(

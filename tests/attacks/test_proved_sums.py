@@ -229,7 +229,7 @@ def boosting(number: int) -> Plugins:
 
 def summed(proof_checks: str = "everyone", **plugins: Mapping[str, object]) -> Config:
     """One sum of all, four liars."""
-    everything = {"dp": {**DP, "honest": 9}, **plugins, "secagg": {**SECAGG, "dropout": 0.2}}
+    everything = {"dp": {**DP, "honest": 9}, **plugins, "secagg": {**SECAGG, "dropout": 0.15}}
     return configure(everything, len(PROVERS), proof_checks=proof_checks)
 
 

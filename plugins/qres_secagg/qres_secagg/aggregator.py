@@ -22,9 +22,10 @@ from qres_secagg.board import SessionMessages
 from qres_secagg.client import NO_RESIDUES
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.inputs import Input, input_digest
-from qres_secagg.keys import X25519Pair, pair_key, self_key
+from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import Residues, Signed, add_residues, apply, apply_residues
 from qres_secagg.session import DOMAIN, joined
+from qres_secagg.shamir import decode
 
 BATCH: Final = 256
 """Masks removed in one pass over an accumulator."""
@@ -146,7 +147,7 @@ class Aggregator:
             if rank in survivors:
                 yield self_key(secret, sid, roster[rank]), -1
                 continue
-            gone = X25519Pair(secret)
+            gone = KeyPair(decode(secret))
             me = (roster[rank], gone.public)
             for other in board.partners(rank):
                 if other in survivors:

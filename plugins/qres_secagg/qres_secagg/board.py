@@ -13,12 +13,15 @@ from typing import Final, TypeVar
 import attrs
 
 from qres_core import NodeId, WireError
+from qres_secagg.checks import Acks, Complaints
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.graph import Topology, topology
-from qres_secagg.keys import valid_public
+from qres_secagg.keys import plausible
 from qres_secagg.messages import (
     DECODERS,
+    Ack,
     Advert,
+    Complaint,
     Kind,
     Listing,
     Shares,
@@ -26,6 +29,7 @@ from qres_secagg.messages import (
     body_hash,
     decode_listing,
     encode_listing,
+    shares_hash,
 )
 from qres_secagg.opening import OpenedShares
 from qres_secagg.session import Session
@@ -57,6 +61,8 @@ class SessionMessages:
     shares: dict[int, dict[bytes, Shares]] = attrs.field(
         init=False, factory=dict[int, dict[bytes, Shares]]
     )
+    acks: Acks = attrs.field(init=False)  # who found whose shares to fit
+    complaints: Complaints = attrs.field(init=False)  # and whose not to
     listing: Listing | None = attrs.field(init=False, default=None)  # the adopted list, or ``None``
     # the survivor set and the shares opened for it, or ``None``
     opening: OpenedShares | None = attrs.field(init=False, default=None)
@@ -69,6 +75,8 @@ class SessionMessages:
 
     def __attrs_post_init__(self) -> None:
         self.topology = topology(self.session)
+        self.acks = Acks(len(self.session.roster))
+        self.complaints = Complaints(self.session)
 
     # -- faults ---------------------------------------------------------------------------------
 
@@ -106,26 +114,30 @@ class SessionMessages:
         elif isinstance(value, Advert):
             self._on_advert(rank, body, value)
         elif isinstance(value, Shares):
-            self._on_shares(rank, body, value)
+            self._on_shares(rank, value)
         elif isinstance(value, Unmask):
             self._on_unmask(rank, value)
         elif isinstance(value, bytes):
             self._on_statement(rank, value)
+        elif isinstance(value, Ack):
+            self._on_ack(rank, value)
+        elif isinstance(value, Complaint):
+            self._on_complaint(rank, value)
         else:
             self.blame(rank, Reason.BAD_LIST)
 
-    def _keep(self, rank: int, body: bytes, value: M, variants: dict[bytes, M], kind: Kind) -> None:
+    def _keep(self, rank: int, digest: bytes, value: M, variants: dict[bytes, M]) -> None:
         """Keep a message of a sender if it is new; two different ones are a fault."""
-        digest = body_hash(kind, body)
         if digest in variants:
             return
         if variants:
             self.blame(rank, Reason.EQUIVOCATION)
         if len(variants) < MAX_VARIANTS:
             variants[digest] = value
+            self._judge_complaints(rank)
 
     def _on_advert(self, rank: int, body: bytes, advert: Advert) -> None:
-        if not valid_public(advert.channel) or not valid_public(advert.mask):
+        if not plausible(advert.channel) or not plausible(advert.mask):
             self.blame(rank, Reason.BAD_KEY)
             return
         if advert.channel == advert.mask:
@@ -137,16 +149,38 @@ class SessionMessages:
             if not own.isdisjoint((advert.channel, advert.mask)):
                 self.blame(rank, Reason.COPIED_KEY)
                 return
-        self._keep(rank, body, advert, self.adverts.setdefault(rank, {}), Kind.ADVERTISE)
+        digest = body_hash(Kind.ADVERTISE, body)
+        self._keep(rank, digest, advert, self.adverts.setdefault(rank, {}))
 
-    def _on_shares(self, rank: int, body: bytes, shares: Shares) -> None:
+    def _on_shares(self, rank: int, shares: Shares) -> None:
         holders = self.topology.holders[rank]
         enough = len(shares.holders) + 1 >= self.session.parameters.t
         # Mostly to all of them; comparing is quicker than a set.
         if not enough or not (shares.holders == holders or set(shares.holders) <= set(holders)):
             self.blame(rank, Reason.BAD_HOLDERS)
             return
-        self._keep(rank, body, shares, self.shares.setdefault(rank, {}), Kind.SHARE)
+        if shares.threshold != self.session.parameters.t:
+            self.blame(rank, Reason.BAD_SHARES)
+            return
+        digest = shares_hash(self.session.sid, shares)
+        self._keep(rank, digest, shares, self.shares.setdefault(rank, {}))
+
+    def _on_ack(self, rank: int, ack: Ack) -> None:
+        holders = self.topology.holders[rank]  # who holds shares of it: the graph is symmetric
+        if ack.dealers != holders and not set(ack.dealers) <= set(holders):
+            self.blame(rank, Reason.BAD_HOLDERS)
+            return
+        self.acks.take(rank, ack)
+
+    def _on_complaint(self, rank: int, complaint: Complaint) -> None:
+        if complaint.dealer not in self.topology.holders[rank]:
+            self.blame(rank, Reason.BAD_HOLDERS)
+        elif self.complaints.take(rank, complaint):
+            self._judge_complaints(rank)
+
+    def _judge_complaints(self, rank: int) -> None:
+        for subject, reason in self.complaints.judge(rank, self.adverts, self.shares):
+            self.blame(subject, reason)
 
     def _on_statement(self, rank: int, statement: bytes) -> None:
         known = self._statements.get(rank)
@@ -173,46 +207,54 @@ class SessionMessages:
 
     # -- the list -------------------------------------------------------------------------------
 
+    def _unchecked(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
+        """Of listed dealers, those that too few listed holders found to deal rightly. O(n k)."""
+        counts = self.acks.count({rank: shares for rank, (_, shares) in members.items()})
+        return [rank for rank in members if counts[rank] < self.session.parameters.acks]
+
     def _problem(self, listing: Listing) -> str:
         """What is wrong with a list whose messages are all at hand; empty if nothing."""
-        members = set(listing.members)
+        members = listing.members
         least = max(self.session.parameters.min_survivors, self.quorum)
         if len(members) < least:  # fewer could never state what opens the sum
             return f"{len(members)} nodes, fewer than {least}"
         keys: set[bytes] = set()
-        for rank, (advert_hash, shares_hash) in listing.members.items():
+        for rank, (advert_hash, _) in members.items():
             keys.update(self.adverts[rank][advert_hash].keys)
-            held = members.intersection(self.shares[rank][shares_hash].holders)
-            if len(held) + 1 < self.session.parameters.t:
-                return f"node {rank} has {len(held) + 1} holders in it"
         return "" if len(keys) == 2 * len(members) else "one key twice"
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that were heard of shared, and all shares were judged. O(n k)."""
+        if not self.adverts.keys() <= self.shares.keys() <= self.acks.holders:
+            return False
+        single = {rank: next(iter(found)) for rank, found in self.shares.items() if found}
+        counts = self.acks.count(single)
+        return all(
+            rank in self.complaints.convicted
+            or counts[rank] == 1 + len(self.shares[rank][digest].holders)
+            for rank, digest in single.items()
+        )
 
     def compose(self, level: int = 0) -> bytes:
         """As the leader: the list of whom this node found complete.
 
-        Returns body of a :attr:`Kind.LIST` message for everybody, this node included. Raises
-        SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
+        That is who advertised and shared one thing, and whose shares as many of the listed found
+        to fit as the session demands. Returns body of a :attr:`Kind.LIST` message for everybody,
+        this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
         """
         chosen: dict[int, tuple[bytes, bytes]] = {}
         keys: set[bytes] = set()
         # As they came: who says a key that it heard of another is mostly heard after that one.
         for rank, adverts in self.adverts.items():
             shares = self.shares.get(rank, {})
-            if len(adverts) == 1 and len(shares) == 1:
+            if len(adverts) == 1 and len(shares) == 1 and rank not in self.complaints.convicted:
                 ((advert_hash, advert),) = adverts.items()
                 own = advert.keys
                 if keys.isdisjoint(own):
                     keys.update(own)
                     chosen[rank] = (advert_hash, next(iter(shares)))
-        threshold = self.session.parameters.t
-        while True:
-            short = [
-                rank
-                for rank, (_, shares_hash) in chosen.items()
-                if sum(j in chosen for j in self.shares[rank][shares_hash].holders) + 1 < threshold
-            ]
-            if not short:
-                break
+        while short := self._unchecked(chosen):
             for rank in short:
                 del chosen[rank]
         listing = Listing(level, dict(sorted(chosen.items())))
@@ -237,8 +279,8 @@ class SessionMessages:
 
         ``body``: a :attr:`Kind.LIST` message; ``levels``: those the leader may choose. Raises
         SecaggError: ``MALFORMED``, ``OTHER_SESSION``, ``BAD_LIST`` or ``EQUIVOCATION`` (another
-        list was adopted before), the leader's fault; ``LACKING``, blaming nobody: repeat when more
-        messages have come.
+        list was adopted before), the leader's fault; ``LACKING``, messages or acks, blaming
+        nobody: repeat when more have come.
         """
         try:
             sid, listing = decode_listing(body)
@@ -259,6 +301,8 @@ class SessionMessages:
             raise SecaggError(Reason.LACKING, f"of {len(lacking)} nodes")
         if problem := self._problem(listing):
             raise SecaggError(Reason.BAD_LIST, problem)
+        if unchecked := self._unchecked(listing.members):
+            raise SecaggError(Reason.LACKING, f"acks of {len(unchecked)} dealers")
         if listing.level:
             self.topology = topology(self.session, listing.level)
         self.listing, self._list_hash = listing, digest

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import os
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
 
@@ -18,25 +17,32 @@ from numpy.typing import NDArray
 
 from qres_core import NodeId, ValueRefusedError
 from qres_secagg.board import SessionMessages
+from qres_secagg.complaints import complain, opened
+from qres_secagg.dealing import Dealer, Dealing
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.inputs import input_digest
-from qres_secagg.keys import X25519Pair, pair_key, seal_key, self_key
+from qres_secagg.keys import KeyPair, pair_key, random_scalar, seal_key, self_key
 from qres_secagg.masks import Residues, Signed, apply, apply_residues
 from qres_secagg.messages import (
+    ACK_TAG_BYTES,
+    Ack,
     Advert,
+    Complaint,
     Deal,
     Kind,
-    Shares,
     Unmask,
     body_hash,
+    encode_ack,
     encode_advert,
+    encode_complaint,
     encode_shares,
     encode_statement,
     encode_unmask,
+    shares_hash,
 )
 from qres_secagg.session import DOMAIN, Session, joined
-from qres_secagg.shamir import SECRET_BYTES, deal
-from qres_secagg.sharing import Secret, commitment, encode, seal, seed_commitment, unseal
+from qres_secagg.shamir import encode
+from qres_secagg.sharing import Secret, key_tag, seal
 
 NO_RESIDUES: Final[Mapping[str, Residues]] = {}
 
@@ -138,11 +144,14 @@ class Client:
         self.phase = Phase.NEW
         self._history, self._threads = history, threads
         self._rank = session.rank[me]
-        self._channel: X25519Pair | None = None
-        self._mask: X25519Pair | None = None
+        self._channel: KeyPair | None = None
+        self._mask: KeyPair | None = None
         self._seed = b""
         self._own: list[bytes] = []
         self._channel_secrets: dict[bytes, bytes] = {}
+        # shares of dealers, by rank and hash of the message; ``None`` where they do not fit
+        self._dealt: dict[tuple[int, bytes], tuple[bytes, bytes] | None] = {}
+        self._judged: set[int] = set()  # dealers this node has said something about
         self._held: dict[int, tuple[bytes, bytes]] = {}
         self._digest = b""
         self._fingerprint = b""
@@ -164,7 +173,7 @@ class Client:
         self._step(Phase.NEW)
         if not self._history.begin(self.session.sid):
             raise SecaggError(Reason.SID_REUSE, self.session.sid.hex())
-        self._channel, self._mask = X25519Pair(), X25519Pair()
+        self._channel, self._mask = KeyPair(), KeyPair()
         self.phase = Phase.ADVERTISED
         advert = Advert(self._channel.public, self._mask.public)
         body = encode_advert(self.session.sid, advert)
@@ -193,96 +202,143 @@ class Client:
         Raises:
             SecaggError: ``BELOW_THRESHOLD``, too few of them; repeat when more have.
 
-        Complexity: O(k) X25519 exchanges and O(k t) products of 256 bits.
+        Complexity: O(k) multiplications in the group and O(k t) products of 256 bits.
         """
         self._step(Phase.ADVERTISED)
         assert self._channel is not None  # noqa: S101 - made with the advert
         assert self._mask is not None  # noqa: S101 - made with the advert
         sid, threshold = self.session.sid, self.session.parameters.t
-        adverts = {
-            rank: next(iter(self.board.adverts[rank].values()))
-            for rank in self.board.topology.holders[self._rank]
-            if len(self.board.adverts.get(rank, ())) == 1
-        }
-        if len(adverts) + 1 < threshold:
-            what = f"{len(adverts) + 1} holders, {threshold} open a secret"
+        keys = self._holders_keys()
+        if len(keys) + 1 < threshold:
+            what = f"{len(keys) + 1} holders, {threshold} open a secret"
             raise SecaggError(Reason.BELOW_THRESHOLD, what)
-        seed = os.urandom(SECRET_BYTES)
-        holders = [self._rank, *adverts]
-        places = [rank + 1 for rank in holders]
-        dealt = zip(
-            holders,
-            map(encode, deal(seed, threshold, places)),
-            map(encode, deal(self._mask.secret, threshold, places)),
-            strict=True,
-        )
+        seed = random_scalar()
+        secrets = {Secret.SEED: seed, Secret.MASK_KEY: self._mask.secret}
+        dealer = Dealer(sid, self._rank, threshold, secrets)
+        own = dealer.deal(self._rank)
         deals: dict[int, Deal] = {}
-        own = (b"", b"")
-        for rank, seed_share, mask_share in dealt:
-            promised = (
-                commitment(sid, Secret.SEED, self._rank, rank, seed_share),
-                commitment(sid, Secret.MASK_KEY, self._rank, rank, mask_share),
-            )
-            if rank == self._rank:
-                self._held[rank], own = (seed_share, mask_share), promised
-                continue
-            public = adverts[rank].channel
+        for rank, (public, secret) in keys.items():
+            dealt = dealer.deal(rank)
             key = seal_key(
-                self._channel_secret(public),
+                secret,
                 sid,
                 (self.me, self._channel.public),
                 (self.session.roster[rank], public),
             )
-            deals[rank] = Deal(*promised, seal(key, sid, seed_share, mask_share))
-        self._seed, self.phase = seed, Phase.SHARED
-        shares = Shares.of(seed_commitment(sid, self._rank, seed), own, deals)
-        body = encode_shares(sid, shares)
-        self._own.append(body_hash(Kind.SHARE, body))
-        return self._post(Kind.SHARE, body)
+            sealed = seal(key, sid, dealt.seed, dealt.mask)
+            deals[rank] = Deal(*dealt.promises, key_tag(public), sealed)
+        shares = dealer.message(Advert(self._channel.public, self._mask.public), own, deals)
+        self._held[self._rank] = own.seed, own.mask
+        self._seed, self.phase = encode(seed), Phase.SHARED
+        self._own.append(shares_hash(sid, shares))
+        return self._post(Kind.SHARE, encode_shares(sid, shares))
+
+    def _holders_keys(self) -> dict[int, tuple[bytes, bytes]]:
+        """Of the holders that advertised one thing, the channel key and what it gives with ours."""
+        found: dict[int, tuple[bytes, bytes]] = {}
+        for rank in self.board.topology.holders[self._rank]:
+            adverts = self.board.adverts.get(rank, {})
+            if len(adverts) == 1:
+                (advert,) = adverts.values()
+                try:
+                    found[rank] = advert.channel, self._channel_secret(advert.channel)
+                except SecaggError as error:
+                    self.board.blame(rank, error.reason)
+        return found
+
+    @property
+    def can_ack(self) -> bool:
+        """Whether all of whom it holds shares have dealt them: waiting longer is of no use."""
+        return all(self.board.shares.get(rank) for rank in self.board.topology.holders[self._rank])
+
+    def acknowledge(self) -> list[tuple[Kind, bytes]]:
+        """Say whose shares fit, and complain about those that do not.
+
+        May be repeated when more have dealt; what was said once is not said again.
+
+        Returns:
+            kind and body of messages for everybody: :attr:`Kind.ACK`, :attr:`Kind.COMPLAINT`.
+
+        Complexity: O(t) for each dealer, and a multiplication in the group and a signature.
+        """
+        self._step(Phase.SHARED)
+        tags: dict[int, bytes] = {}
+        out: list[tuple[Kind, bytes]] = []
+        for rank in self.board.topology.holders[self._rank]:
+            adverts, dealt = self.board.adverts.get(rank), self.board.shares.get(rank)
+            if not adverts or not dealt or rank in self._judged:
+                continue
+            advert_hash, shares_hash_ = next(iter(adverts)), next(iter(dealt))
+            if dealt[shares_hash_].deal(self._rank) is None:
+                continue
+            self._judged.add(rank)
+            if self._shares_of(rank, advert_hash, shares_hash_) is not None:
+                tags[rank] = shares_hash_[:ACK_TAG_BYTES]
+            elif (complaint := self._complaint(rank, advert_hash, shares_hash_)) is not None:
+                body = encode_complaint(self.session.sid, complaint)
+                out.append((Kind.COMPLAINT, self._post(Kind.COMPLAINT, body)))
+        if tags:
+            body = encode_ack(self.session.sid, Ack.of(tags))
+            out.append((Kind.ACK, self._post(Kind.ACK, body)))
+        return out
+
+    def _shares_of(self, rank: int, advert: bytes, dealt: bytes) -> tuple[bytes, bytes] | None:
+        """The shares of a dealer for this node, of its messages of these hashes, if they fit."""
+        assert self._channel is not None  # noqa: S101 - made with the advert
+        key = rank, advert + dealt
+        if key not in self._dealt:
+            dealing = self._dealing(rank, advert, dealt)
+            try:
+                secret = self._channel_secret(dealing.advert.channel)
+            except SecaggError:  # a key that is none: nobody could show what was sealed under it
+                self._dealt[key] = None
+            else:
+                public = self._channel.public
+                self._dealt[key] = opened(self.session, dealing, self._rank, public, secret)
+        return self._dealt[key]
+
+    def _dealing(self, rank: int, advert: bytes, dealt: bytes) -> Dealing:
+        board = self.board
+        return Dealing(
+            self.session.sid, rank, board.adverts[rank][advert], board.shares[rank][dealt]
+        )
+
+    def _complaint(self, rank: int, advert: bytes, dealt: bytes) -> Complaint | None:
+        """About shares that do not fit; none where it would not show who lied."""
+        assert self._channel is not None  # noqa: S101 - made with the advert
+        dealing = self._dealing(rank, advert, dealt)
+        found = dealing.shares.deal(self._rank)
+        if found is None or found.key != key_tag(self._channel.public):
+            return None
+        try:
+            hashes = dealt, advert, self._own[0]
+            return complain(self.session, self._rank, self._channel, dealing, hashes)
+        except SecaggError:
+            return None
 
     def adopt(self, body: bytes, levels: Collection[int] = (0,)) -> None:
         """Take the leader's list and the shares sealed for this node.
 
-        A share that does not open, or is not the one committed to, is its dealer's fault; the
-        session goes on without it. ``body``: a :attr:`Kind.LIST` message of the round's leader;
-        ``levels``: those the leader may choose. Raises SecaggError: as
-        :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the list is without this node or names other
-        messages than it sent: it sits the session out.
+        Of a listed dealer whose shares for this node do not fit it holds none; enough others found
+        theirs to fit. ``body``: a :attr:`Kind.LIST` message of the round's leader; ``levels``:
+        those the leader may choose. Raises SecaggError: as :meth:`SessionMessages.adopt`;
+        ``NOT_LISTED``, the list is without this node or names other messages than it sent: it sits
+        the session out.
         """
         self._step(Phase.SHARED)
         self.board.adopt(body, levels)
-        if self.board.listed().members.get(self._rank) != tuple(self._own):
+        members = self.board.listed().members
+        if members.get(self._rank) != tuple(self._own):
             raise SecaggError(Reason.NOT_LISTED, "this node, as it advertised and shared")
-        for rank in self.board.listed().members:
-            found = self.board.dealt(rank).deal(self._rank)
-            if found is None:
-                continue
-            shares = self._unseal(rank, found)
-            if shares is None:
-                self.board.blame(rank, Reason.BAD_SEAL)
-            else:
-                self._held[rank] = shares
+        for rank in self.board.topology.holders[self._rank]:
+            if rank in members and self.board.dealt(rank).deal(self._rank) is not None:
+                shares = self._shares_of(rank, *members[rank])
+                if shares is not None:
+                    self._held[rank] = shares
         self._channel = None
         self._channel_secrets.clear()
+        self._dealt.clear()
         self.phase = Phase.LISTED
-
-    def _unseal(self, dealer: int, found: Deal) -> tuple[bytes, bytes] | None:
-        assert self._channel is not None  # noqa: S101 - made with the advert
-        public, sid = self.board.advert(dealer).channel, self.session.sid
-        key = seal_key(
-            self._channel_secret(public),
-            sid,
-            (self.session.roster[dealer], public),
-            (self.me, self._channel.public),
-        )
-        shares = unseal(key, sid, found.sealed)
-        if shares is None:
-            return None
-        promised = (
-            commitment(sid, Secret.SEED, dealer, self._rank, shares[0]),
-            commitment(sid, Secret.MASK_KEY, dealer, self._rank, shares[1]),
-        )
-        return shares if promised == (found.seed, found.mask) else None
 
     def _checked(self, vector: NDArray[Any]) -> NDArray[Any]:
         """The input in the ring, a copy. Refuses what is outside the bound, clips nothing."""

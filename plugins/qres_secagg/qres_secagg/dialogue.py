@@ -8,8 +8,10 @@ not get or differs from node to node makes nodes sit out, or the round abort.
 
     start      advertise, to everybody
     receive    when all holders advertised, or patience is over: share, to everybody
-    receive    leader: when all have shared, or patience is over again: the list
-    receive    the list names what this node has: ready, ``mask`` may run
+    receive    when all shares for this node came, or patience is over again: ack those that fit,
+               complain about the others
+    receive    leader: when all shares were found to fit, or half a patience later: the list
+    receive    the list names what this node has and enough others checked: ready, ``mask`` may run
     decided    state the survivor set
     receive    when a quorum stated it: unmask, to everybody
     receive    shares enough of every listed node: finished, the sums can be opened
@@ -45,6 +47,8 @@ from qres_secagg.session import Session
 NO_LIE: Final = frozenset({Reason.OTHER_SESSION})
 """Faults that an honest node with another configuration shows as well."""
 LEADERS_FAULT: Final = frozenset({Reason.MALFORMED, Reason.BAD_LIST, Reason.EQUIVOCATION})
+
+_FOR_ALL: Final = frozenset(Kind) - {Kind.LIST}
 
 Out = list[Send | Accusation]
 
@@ -127,7 +131,7 @@ class SecaggDialogue:
         try:
             if step == Kind.LIST:
                 out += self._on_list(sender, body)
-            elif step in (Kind.ADVERTISE, Kind.SHARE, Kind.STATEMENT, Kind.UNMASK):
+            elif step in _FOR_ALL:
                 self.board.receive(sender, Kind(step), body)
             else:
                 out.append(Accusation(sender, Reason.MALFORMED))
@@ -199,7 +203,7 @@ class SecaggDialogue:
 
     # ── steps ─────────────────────────────────────────────────────────────────────────────────
 
-    def _waited(self, patiences: int) -> bool:
+    def _waited(self, patiences: float) -> bool:
         opened = self._opened_at
         return opened is not None and self._now >= opened + patiences * self._patience
 
@@ -208,6 +212,7 @@ class SecaggDialogue:
         out: Out = []
         if not self.refusal:
             out += self._share()
+            out += self._ack()
             out += self._lead()
         out += self._adopt()
         out += self._state()
@@ -223,11 +228,9 @@ class SecaggDialogue:
         if board.statements < board.quorum or board.opening.missing:
             return
         try:
-            board.opening.open_all()  # a dealer that lied is found out here
+            self._finished = board.opening.open_all()
         except SecaggError as error:
             self.refusal = str(error)
-        else:
-            self._finished = True
 
     def _share(self) -> Out:
         client = self._client
@@ -238,14 +241,23 @@ class SecaggDialogue:
         except SecaggError:  # too few holders yet
             return []
 
+    def _ack(self) -> Out:
+        client = self._client
+        if client.phase is not Phase.SHARED or self._observing or self.board.listing is not None:
+            return []
+        board = self.board
+        # Who has not advertised within a patience is away, and no shares of it will come.
+        shared = self._waited(1) and board.adverts.keys() <= board.shares.keys()
+        if not (client.can_ack or shared or self._waited(2)):
+            return []
+        return [Send(body, int(kind)) for kind, body in client.acknowledge()]
+
     def _lead(self) -> Out:
         if self._leader != self._me or self._list is not None or self._observing:
             return []
         board, everybody = self.board, len(self.session.roster)
-        complete = len(board.shares) == everybody or (
-            self._waited(1) and len(board.shares) >= len(board.adverts)
-        )
-        if not (complete or self._waited(2)):
+        heard = len(board.shares) == everybody or self._waited(1)
+        if not ((heard and board.complete) or self._waited(2.5)):
             return []
         try:
             body = board.compose(self._level)

@@ -15,12 +15,12 @@ from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, Masked, VolatileHistory
 from qres_secagg.failure import SecaggError
-from qres_secagg.keys import X25519Pair, pair_key, self_key
+from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.messages import Kind, decode_unmask
 from qres_secagg.parameters import Parameters
 from qres_secagg.session import Session
-from qres_secagg.shamir import combine
+from qres_secagg.shamir import combine, encode
 
 _DIMENSION: Final = 256
 _UNIT: Final = 2**16
@@ -60,6 +60,7 @@ class _Swarm:
             dimension=_DIMENSION,
             k=_NODES - 1,
             t=threshold,
+            acks=threshold + corrupt,
             corrupt=corrupt,
             min_survivors=4,
             bound=8 * _UNIT,
@@ -83,6 +84,9 @@ class _Swarm:
         """Everybody's masked input is with everybody."""
         self.send(Kind.ADVERTISE, {i: client.advertise() for i, client in self.clients.items()})
         self.send(Kind.SHARE, {i: client.share() for i, client in self.clients.items()})
+        for rank, client in self.clients.items():
+            for kind, body in client.acknowledge():
+                self.send(kind, {rank: body})
         listing = self.boards[0].compose()
         for rank, client in self.clients.items():
             self.boards[rank].adopt(listing)
@@ -228,12 +232,12 @@ def _opened(swarm: _Swarm, inputs: Mapping[NodeId, bytes], half: Collection[int]
     return shares
 
 
-def _alone(swarm: _Swarm, seed: bytes, secret: bytes) -> NDArray[np.int32]:
+def _alone(swarm: _Swarm, seed: int, secret: int) -> NDArray[np.int32]:
     """The victim's update, from its masked one and both of its secrets."""
     board, sid = swarm.boards[0], swarm.session.sid
     values = swarm.masked[_VICTIM].vector.copy()
-    me, pair = swarm.session.roster[_VICTIM], X25519Pair(secret)
-    keys = [(self_key(seed, sid, me), -1)]
+    me, pair = swarm.session.roster[_VICTIM], KeyPair(secret)
+    keys = [(self_key(encode(seed), sid, me), -1)]
     for other in board.partners(_VICTIM):
         public, name = board.advert(other).mask, swarm.session.roster[other]
         key = pair_key(pair.exchange(public), sid, (me, pair.public), (name, public))

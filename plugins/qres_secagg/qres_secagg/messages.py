@@ -6,7 +6,9 @@ and model; so a body holds no signature. It begins with the session id. Nodes ar
 | kind | from | body |
 |---|---|---|
 | advertise | each node | channel key, mask key |
-| share | each node | commitments, shares sealed for the holders |
+| share | each node | commitments, shares sealed for the holders, the proof that they fit |
+| ack | each node | dealers whose shares for it fit |
+| complaint | a holder | a dealer whose shares for it do not fit, and what shows that |
 | list | the leader | who advertised and shared, with the hashes of both messages |
 | masked input | each node | a contribution of the round, not a body of this module |
 | statement | each node | what it takes for the survivor set, as a digest |
@@ -24,6 +26,7 @@ import hashlib
 import struct
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Final, Self
 
 import attrs
@@ -33,20 +36,26 @@ from qres_core import WireError
 from qres_secagg.graph import MAX_LEVEL
 from qres_secagg.keys import KEY_BYTES
 from qres_secagg.parameters import MAX_NODES
-from qres_secagg.shamir import PRIME, SHARE_BYTES
-from qres_secagg.sharing import COMMITMENT_BYTES, SEALED_BYTES, Secret
+from qres_secagg.shamir import ORDER, SCALAR_BYTES, decode
+from qres_secagg.sharing import COMMITMENT_BYTES, KEY_TAG_BYTES, SEALED_BYTES, Secret
 
 SID_BYTES: Final = 32
 HASH_BYTES: Final = 32
 _COUNT: Final = struct.Struct("<H")
-_DEAL: Final = struct.Struct(f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES}s{SEALED_BYTES}s")
-_PROMISE: Final = {
-    # Of a deal, the holder and one commitment.
-    Secret.SEED: struct.Struct(f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES + SEALED_BYTES}x"),
-    Secret.MASK_KEY: struct.Struct(f"<H{COMMITMENT_BYTES}x{COMMITMENT_BYTES}s{SEALED_BYTES}x"),
-}
+ACK_TAG_BYTES: Final = 16
+"""Bytes of a hash by which an ack names a message: two messages of a dealer with the same ones cost
+2**64 hashes within a round, and give it a dealing that nobody has checked."""
+_DEAL: Final = struct.Struct(
+    f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES}s{KEY_TAG_BYTES}s{SEALED_BYTES}s"
+)
+_ACKED: Final = struct.Struct(f"<H{ACK_TAG_BYTES}s")
+ACKED: Final = np.dtype([("dealer", "<u2"), ("tag", f"V{ACK_TAG_BYTES}")])
+"""A record of :attr:`Ack.records`."""
 _ENTRY: Final = struct.Struct(f"<H{HASH_BYTES}s{HASH_BYTES}s")
-_OPENED: Final = struct.Struct(f"<H{SHARE_BYTES}s")
+_OPENED: Final = struct.Struct(f"<H{SCALAR_BYTES}s")
+
+
+_TOP: Final = ORDER >> 248
 
 
 class Kind(enum.IntEnum):
@@ -57,29 +66,42 @@ class Kind(enum.IntEnum):
     LIST = 2
     STATEMENT = 3
     UNMASK = 4
+    ACK = 5
+    COMPLAINT = 6
 
+
+_COMPLAINT: Final = struct.Struct(f"<H{HASH_BYTES}s{HASH_BYTES}s{HASH_BYTES}s{KEY_BYTES}s32s32s")
+_FIXED: Final = 3 * COMMITMENT_BYTES + KEY_BYTES
 
 MAX_BYTES: Final = {
     Kind.ADVERTISE: SID_BYTES + 2 * KEY_BYTES,
-    Kind.SHARE: SID_BYTES + 3 * COMMITMENT_BYTES + _COUNT.size + MAX_NODES * _DEAL.size,
+    Kind.SHARE: SID_BYTES + _FIXED + 2 * _COUNT.size + MAX_NODES * (2 * SCALAR_BYTES + _DEAL.size),
     Kind.LIST: SID_BYTES + 1 + _COUNT.size + MAX_NODES * _ENTRY.size,
     Kind.STATEMENT: SID_BYTES + HASH_BYTES,
     Kind.UNMASK: SID_BYTES + HASH_BYTES + _COUNT.size + MAX_NODES * _OPENED.size,
+    Kind.ACK: SID_BYTES + _COUNT.size + MAX_NODES * _ACKED.size,
+    Kind.COMPLAINT: SID_BYTES + _COMPLAINT.size,
 }
 """Longest body of each kind, in the largest swarm."""
 
 
 def body_hash(kind: Kind, body: bytes) -> bytes:
-    """How a list names a message; SHA-256, 32 bytes."""
+    """How an advert or a list is named; SHA-256, 32 bytes."""
     return hashlib.sha256(b"qres-secagg/1 body" + bytes([kind]) + body).digest()
+
+
+def shares_hash(sid: bytes, shares: Shares) -> bytes:
+    """How a list and acks name a message of shares; SHA-256, 32 bytes. O(k)."""
+    proof = shares.nonce + shares.seed_response + shares.mask_response
+    return hashlib.sha256(b"qres-secagg/1 shares" + sid + shares.promised + proof).digest()
 
 
 @attrs.frozen
 class Advert:
     """Advertise: the public keys of a node for one session."""
 
-    channel: bytes  # X25519 key under which shares are sealed for the node
-    mask: bytes  # X25519 key from which its masks against others come
+    channel: bytes  # key under which shares are sealed for the node
+    mask: bytes  # key from which its masks against others come
 
     @property
     def keys(self) -> tuple[bytes, bytes]:
@@ -93,10 +115,11 @@ class Deal:
 
     seed: bytes  # commitment to the share of the seed
     mask: bytes  # commitment to the share of the mask key
+    key: bytes  # names the key of the holder under which they are sealed
     sealed: bytes  # both shares, sealed
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Shares:
     """Share: what a dealer deals."""
 
@@ -105,27 +128,83 @@ class Shares:
     own: tuple[bytes, bytes]
     holders: tuple[int, ...]  # their ranks, ascending
     records: bytes  # one record for each of them, encoded; a node reads only those it needs
+    nonce: bytes  # the blind of the mask key, as a point
+    # coefficients of the two published polynomials, encoded, see :mod:`qres_secagg.dealing`
+    seed_response: bytes = b""
+    mask_response: bytes = b""
 
     @classmethod
-    def of(cls, seed: bytes, own: tuple[bytes, bytes], deals: Mapping[int, Deal]) -> Self:
-        """From the deal of each holder, by rank."""
+    def of(
+        cls, seed: bytes, own: tuple[bytes, bytes], deals: Mapping[int, Deal], *, nonce: bytes
+    ) -> Self:
+        """From the deal of each holder, by rank; not proved yet."""
         ranks = tuple(sorted(deals))
         records = (_DEAL.pack(rank, *attrs.astuple(deals[rank])) for rank in ranks)
-        return cls(seed, own, ranks, b"".join(records))
+        return cls(seed, own, ranks, b"".join(records), nonce)
+
+    @property
+    def threshold(self) -> int:
+        """How many shares give a secret."""
+        return len(self.seed_response) // SCALAR_BYTES
+
+    @cached_property
+    def promised(self) -> bytes:
+        """Hash of all that is in it before its challenges are known; SHA-256, 32 bytes. O(k)."""
+        digest = hashlib.sha256(b"qres-secagg/1 promised" + self.seed + b"".join(self.own))
+        digest.update(self.records)  # their number follows from the length
+        return digest.digest()
 
     def deal(self, holder: int) -> Deal | None:
         """What it has for a holder, by rank; ``None`` for nothing. O(log k)."""
         place = bisect_left(self.holders, holder)
         if place == len(self.holders) or self.holders[place] != holder:
             return None
-        _, seed, mask, sealed = _DEAL.unpack_from(self.records, place * _DEAL.size)
-        return Deal(seed, mask, sealed)
+        return Deal(*_DEAL.unpack_from(self.records, place * _DEAL.size)[1:])
 
-    def promises(self, dealer: int, kind: Secret) -> dict[int, bytes]:
-        """Its commitments to the shares of a secret, by rank of the holder. O(k)."""
-        found: dict[int, bytes] = dict(_PROMISE[kind].iter_unpack(self.records))
-        found[dealer] = self.own[kind]
-        return found
+    def promise(self, dealer: int, kind: Secret, holder: int) -> bytes | None:
+        """Its commitment to a holder's share, by rank; ``None`` for no share. O(log k)."""
+        if holder == dealer:
+            return self.own[kind]
+        found = self.deal(holder)
+        if found is None:
+            return None
+        return found.seed if kind is Secret.SEED else found.mask
+
+
+@attrs.frozen
+class Ack:
+    """Ack: dealers whose shares for the sender fit."""
+
+    dealers: tuple[int, ...]  # their ranks, ascending
+    # one record for each of them, encoded: the rank and the first bytes of its message's hash
+    records: bytes
+
+    @classmethod
+    def of(cls, tags: Mapping[int, bytes]) -> Self:
+        """From the first :data:`ACK_TAG_BYTES` of the hash of each dealer's message, by rank."""
+        ranks = tuple(sorted(tags))
+        return cls(ranks, b"".join(_ACKED.pack(rank, tags[rank]) for rank in ranks))
+
+    @property
+    def tags(self) -> dict[int, bytes]:
+        """The first bytes of each dealer's message, by rank."""
+        return dict(_ACKED.iter_unpack(self.records))
+
+
+@attrs.frozen
+class Complaint:
+    """Complaint: a dealer's shares for the sender do not fit.
+
+    It lays open what sender and dealer have in common, so that anybody can open the seal.
+    """
+
+    dealer: int  # its rank
+    shares: bytes  # hash of its message of shares
+    advert: bytes  # hash of its advert
+    own_advert: bytes  # hash of the sender's advert
+    secret: bytes  # the point that their channel keys have in common
+    challenge: bytes  # of the proof that it is that point
+    response: bytes
 
 
 @attrs.frozen
@@ -191,18 +270,48 @@ def decode_advert(body: bytes) -> tuple[bytes, Advert]:
 
 
 def encode_shares(sid: bytes, shares: Shares) -> bytes:
-    """The body, 130 bytes and 148 for each holder."""
+    """The body: 164 bytes, 64 for each of the threshold and 162 for each holder."""
+    proof = shares.nonce, _COUNT.pack(shares.threshold), shares.seed_response, shares.mask_response
     count = _COUNT.pack(len(shares.holders))
-    return sid + shares.seed + b"".join(shares.own) + count + shares.records
+    return b"".join((sid, shares.seed, *shares.own, *proof, count, shares.records))
 
 
 def decode_shares(body: bytes) -> tuple[bytes, Shares]:
     """Session id and value. Raises ``WireError``."""
     size = COMMITMENT_BYTES
-    sid, rest = _split(Kind.SHARE, body, 3 * size + _COUNT.size)
-    ranks = _ranks(Kind.SHARE, _DEAL, rest[3 * size :])
+    sid, rest = _split(Kind.SHARE, body, _FIXED + 2 * _COUNT.size)
+    (threshold,) = _COUNT.unpack_from(rest, _FIXED)
+    start = _FIXED + _COUNT.size
+    middle, end = start + threshold * SCALAR_BYTES, start + 2 * threshold * SCALAR_BYTES
+    if len(rest) < end + _COUNT.size:
+        raise WireError.of("QRES-E402", "secagg.share", "truncated")
+    ranks = _ranks(Kind.SHARE, _DEAL, rest[end:])
     own = (rest[size : 2 * size], rest[2 * size : 3 * size])
-    return sid, Shares(rest[:size], own, ranks, rest[3 * size + _COUNT.size :])
+    nonce, records = rest[3 * size : _FIXED], rest[end + _COUNT.size :]
+    responses = rest[start:middle], rest[middle:end]
+    return sid, Shares(rest[:size], own, ranks, records, nonce, *responses)
+
+
+def encode_ack(sid: bytes, ack: Ack) -> bytes:
+    """The body, 34 bytes and 18 for each dealer."""
+    return sid + _COUNT.pack(len(ack.dealers)) + ack.records
+
+
+def decode_ack(body: bytes) -> tuple[bytes, Ack]:
+    """Session id and value. Raises ``WireError``."""
+    sid, rest = _split(Kind.ACK, body, _COUNT.size)
+    return sid, Ack(_ranks(Kind.ACK, _ACKED, rest), rest[_COUNT.size :])
+
+
+def encode_complaint(sid: bytes, complaint: Complaint) -> bytes:
+    """The body, 226 bytes."""
+    return sid + _COMPLAINT.pack(*attrs.astuple(complaint))
+
+
+def decode_complaint(body: bytes) -> tuple[bytes, Complaint]:
+    """Session id and value; nothing of it is checked yet. Raises ``WireError``."""
+    sid, rest = _split(Kind.COMPLAINT, body, _COMPLAINT.size)
+    return sid, Complaint(*_COMPLAINT.unpack(rest))
 
 
 def encode_listing(sid: bytes, listing: Listing) -> bytes:
@@ -233,7 +342,7 @@ def decode_statement(body: bytes) -> tuple[bytes, bytes]:
 
 
 def encode_unmask(sid: bytes, unmask: Unmask) -> bytes:
-    """The body, 66 bytes and 35 for each dealer."""
+    """The body, 66 bytes and 34 for each dealer."""
     return sid + unmask.statement + _counted(_OPENED, sorted(unmask.shares.items()))
 
 
@@ -243,20 +352,21 @@ def decode_unmask(body: bytes) -> tuple[bytes, Unmask]:
     _ranks(Kind.UNMASK, _OPENED, rest[HASH_BYTES:])
     records = rest[HASH_BYTES + _COUNT.size :]
     shares: dict[int, bytes] = dict(_OPENED.iter_unpack(records))
-    # Hardly any share has its top byte set, and only those can be outside the field.
-    if any(records[_OPENED.size - 1 :: _OPENED.size]) and any(
-        int.from_bytes(share, "little") >= PRIME for share in shares.values()
-    ):
+    # Hardly any share has a top byte as large as the order's, and only those can be outside.
+    tops = records[_OPENED.size - 1 :: _OPENED.size]
+    if max(tops, default=0) >= _TOP and any(decode(share) >= ORDER for share in shares.values()):
         raise _refused(Kind.UNMASK, "a share is outside the field")
     return sid, Unmask(rest[:HASH_BYTES], shares)
 
 
-Message = Advert | Shares | Listing | bytes | Unmask
+Message = Advert | Shares | Listing | bytes | Unmask | Ack | Complaint
 DECODERS: Final[dict[Kind, Callable[[bytes], tuple[bytes, Message]]]] = {
     Kind.ADVERTISE: decode_advert,
     Kind.SHARE: decode_shares,
     Kind.LIST: decode_listing,
     Kind.STATEMENT: decode_statement,
     Kind.UNMASK: decode_unmask,
+    Kind.ACK: decode_ack,
+    Kind.COMPLAINT: decode_complaint,
 }
 """The decoder of each kind."""

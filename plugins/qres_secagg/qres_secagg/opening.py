@@ -1,33 +1,26 @@
 """Of every listed node one secret, opened from the shares its holders give out.
 
 Which one follows from the survivor set: the seed of a node that is in it, the mask key of one that
-is not. Every share is compared with what its dealer committed to, on every node.
+is not. A secret is compared with what its dealer committed to, on every node. Only where it differs
+are its shares looked at one by one, each by itself: the wrong ones are left out and their holders
+known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
 
 import attrs
 
+from qres_secagg.dealing import Dealing
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.graph import Topology
-from qres_secagg.keys import X25519Pair
+from qres_secagg.keys import generated
 from qres_secagg.messages import Advert, Shares, Unmask
 from qres_secagg.session import Session
-from qres_secagg.shamir import combine
-from qres_secagg.sharing import (
-    Secret,
-    commitment_head,
-    commitment_holder,
-    committed,
-    seed_commitment,
-)
+from qres_secagg.shamir import combine, decode, encode
+from qres_secagg.sharing import Secret
 from qres_secagg.survivors import Survivors
-
-MAX_SUBSETS: Final = 16
-"""Sets of holders that are tried where shares of a dealer do not belong together."""
 
 
 @attrs.frozen
@@ -35,9 +28,8 @@ class _Awaited:
     """A secret that is to be opened."""
 
     kind: Secret  # which of the dealer's two
-    head: bytes  # see :func:`qres_secagg.sharing.commitment_head`
-    promised: dict[int, bytes]  # the commitments, by rank of the holder
-    # those that came and are right, encoded, by the place of the holder
+    holders: frozenset[int]  # ranks of those it was dealt to, the dealer's among them
+    # those that came, encoded, by the place of the holder
     shares: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
 
 
@@ -72,14 +64,15 @@ class OpenedShares:
         self._threshold = session.parameters.t
         self._secrets: dict[int, bytes] = {}
         self._places: tuple[int, ...] = ()  # of the shares that were combined last
-        self._awaited: dict[int, _Awaited] = {}
+        self._liars: set[int] = set()  # places of holders that opened a wrong share
         # Around the circle: neighbours have most of their holders in common.
         self._ahead = {rank: step for step, rank in enumerate(topology.circle)}
+        self._awaited: dict[int, _Awaited] = {}
         for rank in sorted(dealt, key=self._ahead.__getitem__):
             kind = self.wanted(rank)
             if kind is not None:
-                head = commitment_head(session.sid, kind, rank)
-                self._awaited[rank] = _Awaited(kind, head, dealt[rank].promises(rank, kind))
+                holders = frozenset((rank, *dealt[rank].holders))
+                self._awaited[rank] = _Awaited(kind, holders)
         self.missing = len(self._awaited)
 
     def wanted(self, rank: int) -> Secret | None:
@@ -89,30 +82,33 @@ class OpenedShares:
         return Secret.SEED if rank in self.survivors.digests else Secret.MASK_KEY
 
     def take(self, holder: int, unmask: Unmask) -> None:
-        """Check the shares of a holder and keep the right ones; another set's are passed over.
-
-        Once for a holder.
-
-        Complexity: a hash for each share.
-        """
+        """Keep the shares of a holder; another set's are passed over. Once for a holder. O(k)."""
         if unmask.statement != self.survivors.statement:
             return
-        awaited, place = self._awaited, commitment_holder(holder)
+        awaited, place, enough = self._awaited, holder + 1, self._threshold
         for dealer, share in unmask.shares.items():
             item = awaited.get(dealer)
-            promised = None if item is None else item.promised.get(holder)
-            if item is None or promised is None:
+            if item is None or holder not in item.holders:
                 self._blame(holder, Reason.FOREIGN_SHARE)
-            elif promised != committed(item.head, place, share):
-                self._blame(holder, Reason.WRONG_SHARE)
-            else:
-                item.shares[holder + 1] = share
-                self.missing -= len(item.shares) == self._threshold
+                continue
+            item.shares[place] = share
+            self.missing -= len(item.shares) == enough
 
-    def open_all(self) -> None:
-        """Open every secret that the sum needs. Raises as :meth:`secret`."""
+    def open_all(self) -> bool:
+        """Open every secret that the sum needs.
+
+        Returns false where shares were wrong and more are needed: then some are ``missing`` again.
+        Raises SecaggError: ``BAD_DEALER``, see :meth:`secret`.
+        """
+        if self.missing:
+            return False
         for rank in self._awaited:
-            self.secret(rank)
+            try:
+                self.secret(rank)
+            except SecaggError as error:
+                if error.reason is not Reason.BELOW_THRESHOLD:
+                    raise
+        return not self.missing
 
     def secret(self, rank: int) -> bytes:
         """The opened secret of a listed node, checked against what its dealer committed to.
@@ -121,47 +117,78 @@ class OpenedShares:
             32 bytes, of the kind :meth:`wanted` says; the same on every node that gets one.
 
         Raises:
-            SecaggError: ``BELOW_THRESHOLD``, too few shares; ``BAD_DEALER``, no set of shares that
-                was tried gives the secret: each is the one committed to, so the dealer lied.
+            SecaggError: ``BELOW_THRESHOLD``, too few shares that are right; ``BAD_DEALER``, shares
+                that are right do not give the key the dealer advertised, although enough holders
+                found them to fit: see :mod:`qres_secagg.dealing` for how unlikely that is.
 
         Complexity: O(t) where the last secret was opened by holders this one has as well, else
-            O(t**2).
+            O(t**2); a hash for a seed and a multiplication in the group for a key. Where a holder
+            lied, O(k t) once more.
         """
         if rank in self._secrets:
             return self._secrets[rank]
-        event = self._awaited.get(rank)
-        shares = {} if event is None else event.shares
-        if event is None or len(shares) < self._threshold:
-            what = f"{len(shares)} shares of node {rank}, {self._threshold} are needed"
-            raise SecaggError(Reason.BELOW_THRESHOLD, what)
-        for places in self._subsets(rank, shares):
-            secret = combine({place: int.from_bytes(shares[place], "little") for place in places})
-            if secret is not None and self._is_secret(rank, event.kind, secret):
-                self._secrets[rank], self._places = secret, places
-                return secret
-            self._blame(rank, Reason.BAD_DEALER)
-        node = self._session.roster[rank]
-        raise SecaggError(Reason.BAD_DEALER, f"node {rank}", [node])
+        item = self._awaited.get(rank)
+        if item is None or len(item.shares) < self._threshold:
+            raise self._too_few(rank, item)
+        secret = self._combined(rank, item)
+        if not self._is_secret(rank, item.kind, secret):
+            self._sort_out(rank, item)
+            if len(item.shares) < self._threshold:
+                self.missing += 1
+                raise self._too_few(rank, item)
+            secret = self._combined(rank, item)
+            if not self._is_secret(rank, item.kind, secret):
+                # What the shares give is the seed, though the dealer committed to another one. That
+                # passes nowhere, so every node comes here.
+                self._blame(rank, Reason.BAD_DEALER)
+                if item.kind is Secret.MASK_KEY:
+                    node = self._session.roster[rank]
+                    raise SecaggError(Reason.BAD_DEALER, f"node {rank}", [node])
+        self._secrets[rank] = secret
+        return secret
 
-    def _subsets(self, rank: int, shares: Mapping[int, bytes]) -> Iterator[tuple[int, ...]]:
-        """Sets of places to try, each as large as the threshold.
+    def _too_few(self, rank: int, item: _Awaited | None) -> SecaggError:
+        here = 0 if item is None else len(item.shares)
+        what = f"{here} shares of node {rank}, {self._threshold} are needed"
+        return SecaggError(Reason.BELOW_THRESHOLD, what)
 
-        The first is that of the last secret, if it fits: its coefficients are known. Then come the
-        places farthest ahead in the circle, which fit the most secrets to come.
+    def _dealing(self, rank: int) -> Dealing:
+        return Dealing(self._session.sid, rank, self._adverts[rank], self._dealt[rank])
+
+    def _sort_out(self, rank: int, item: _Awaited) -> None:
+        """Drop the shares that are not those committed to. O(k t)."""
+        dealing = self._dealing(rank)
+        for place in list(item.shares):
+            if not dealing.fits(item.kind, place - 1, item.shares[place]):
+                del item.shares[place]
+                self._liars.add(place)
+                self._blame(place - 1, Reason.WRONG_SHARE)
+        self._places = ()
+
+    def _combined(self, rank: int, item: _Awaited) -> bytes:
+        """What as many shares as the threshold give.
+
+        Those of the last secret, if they fit: their coefficients are known. Else the places
+        farthest ahead in the circle, which fit the most secrets to come. Holders that lied before
+        come last.
         """
-        if self._places and all(place in shares for place in self._places):
-            yield self._places
-        size, start = len(self._ahead), self._ahead[rank]
-        # From half the circle behind the dealer to half of it ahead; the farthest ahead first.
-        around = sorted(
-            shares,
-            key=lambda place: (self._ahead[place - 1] - start + size // 2) % size,
-            reverse=True,
-        )
-        for first in range(min(MAX_SUBSETS, len(around))):
-            yield tuple(sorted((around[first:] + around[:first])[: self._threshold]))
+        shares = item.shares
+        if not (self._places and all(place in shares for place in self._places)):
+            size, start = len(self._ahead), self._ahead[rank]
+            # From half the circle behind the dealer to half of it ahead; the farthest ahead first.
+            around = sorted(
+                shares,
+                key=lambda place: (
+                    place not in self._liars,
+                    (self._ahead[place - 1] - start + size // 2) % size,
+                ),
+                reverse=True,
+            )
+            self._places = tuple(sorted(around[: self._threshold]))
+        return encode(combine({place: decode(shares[place]) for place in self._places}))
 
     def _is_secret(self, rank: int, kind: Secret, secret: bytes) -> bool:
         if kind is Secret.SEED:
-            return seed_commitment(self._session.sid, rank, secret) == self._dealt[rank].seed
-        return X25519Pair(secret).public == self._adverts[rank].mask
+            return self._dealing(rank).is_seed(secret)
+        number = decode(secret)
+        return number > 0 and generated(number) == self._adverts[rank].mask

@@ -1,7 +1,8 @@
-"""Shamir's secret sharing of 32-byte secrets over one prime field, in Python integers.
+"""Shamir's secret sharing over the scalars of Ed25519's group, in Python integers.
 
-The prime is 2**256 + 297, so that any 32 bytes are a secret and no chunking is needed. Below about
-300 bits plain integers beat other representations in Python (a call costs more than a product).
+The field is that of the exponents of the group, so that a secret key is a secret and what is shared
+can be compared with a public key. Below about 300 bits plain integers beat other representations in
+Python (a call costs more than a product).
 
 Not constant in time: a share is computed from secrets on the node that owns them, and whoever can
 time that to the microsecond is on the same machine.
@@ -12,37 +13,41 @@ Source: A. Shamir, "How to Share a Secret", CACM 22(11), 1979.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from operator import mul
 from typing import Final
 
-PRIME: Final = 2**256 + 297
-SHARE_BYTES: Final = 33
-SECRET_BYTES: Final = 32
+ORDER: Final = 2**252 + 27742317777372353535851937790883648493
+"""Order of the group, a prime (RFC 8032, section 5.1)."""
+SCALAR_BYTES: Final = 32
 
 
-def deal(secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
-    """Shares of a secret: values of a random polynomial of degree ``threshold - 1``.
+def encode(scalar: int) -> bytes:
+    """A number below :data:`ORDER`; 32 bytes, little-endian."""
+    return scalar.to_bytes(SCALAR_BYTES, "little")
 
-    Args:
-        secret: 32 bytes.
-        threshold: how many shares give it back; fewer tell nothing.
-        places: where the polynomial is taken, each once, from 1.
 
-    Returns:
-        one number below :data:`PRIME` per place.
+def decode(octets: bytes) -> int:
+    """The number behind :func:`encode`; not checked against the order."""
+    return int.from_bytes(octets, "little")
 
-    Complexity: O(threshold * len(places)) products; 0.7 ms for 67 of 100.
+
+def polynomial(secret: int, threshold: int) -> list[int]:
+    """Coefficients of a random polynomial of degree ``threshold - 1``, constant term first.
+
+    ``secret``: the constant term, below :data:`ORDER`. As many of its values as ``threshold`` give
+    the secret, fewer tell nothing.
     """
-    coefficients = [secrets.randbelow(PRIME) for _ in range(threshold - 1)]
-    constant = int.from_bytes(secret, "little")
-    shares: list[int] = []
-    for place in places:
-        value = 0
-        for coefficient in coefficients:
-            value = (value + coefficient) * place % PRIME
-        shares.append((value + constant) % PRIME)
-    return shares
+    return [secret, *(secrets.randbelow(ORDER) for _ in range(threshold - 1))]
+
+
+def value(coefficients: Sequence[int], place: int) -> int:
+    """The polynomial at a place. O(t): 8 us for 64 coefficients."""
+    total = 0
+    for coefficient in reversed(coefficients):
+        total = (total * place + coefficient) % ORDER
+    return total
 
 
 @lru_cache(maxsize=512)
@@ -54,40 +59,31 @@ def lagrange(places: tuple[int, ...]) -> tuple[int, ...]:
     """
     product = 1
     for place in places:
-        product = product * place % PRIME
+        product = product * place % ORDER
     denominators: list[int] = []
     for i, place in enumerate(places):
-        value = place
+        found = place
         for j, other in enumerate(places):
             if i != j:
-                value = value * (other - place) % PRIME
-        denominators.append(value)
+                found = found * (other - place) % ORDER
+        denominators.append(found)
     prefix = [1]
-    for value in denominators:
-        prefix.append(prefix[-1] * value % PRIME)
-    inverse = pow(prefix[-1], -1, PRIME)
-    found = [0] * len(places)
+    for found in denominators:
+        prefix.append(prefix[-1] * found % ORDER)
+    inverse = pow(prefix[-1], -1, ORDER)
+    factors = [0] * len(places)
     for i in range(len(places) - 1, -1, -1):
-        found[i] = product * (inverse * prefix[i] % PRIME) % PRIME
-        inverse = inverse * denominators[i] % PRIME
-    return tuple(found)
+        factors[i] = product * (inverse * prefix[i] % ORDER) % ORDER
+        inverse = inverse * denominators[i] % ORDER
+    return tuple(factors)
 
 
-def combine(shares: Mapping[int, int]) -> bytes | None:
+def combine(shares: Mapping[int, int]) -> int:
     """The secret behind shares.
 
-    Args:
-        shares: value by place; as many as the threshold, all are used.
-
-    Returns:
-        32 bytes; ``None`` where the polynomial's value is no 32-byte secret, which happens only
-        when the shares do not belong together.
-
-    Complexity: O(t) once the coefficients are cached.
+    ``shares``: value by place; as many as the threshold, all are used. Returns a number below
+    :data:`ORDER`. O(t) once the coefficients are cached.
     """
     places = tuple(sorted(shares))
-    total = sum(
-        factor * shares[place] for factor, place in zip(lagrange(places), places, strict=True)
-    )
-    value = total % PRIME
-    return None if value >> 256 else value.to_bytes(SECRET_BYTES, "little")
+    products: Iterable[int] = map(mul, lagrange(places), map(shares.__getitem__, places))
+    return sum(products) % ORDER

@@ -69,6 +69,7 @@ def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Param
         dimension=dimension,
         k=plan.k,
         t=plan.t,
+        acks=plan.acks,
         corrupt=corrupt,
         min_survivors=least,
         bound=raw_bound(options) * options.max_weight,

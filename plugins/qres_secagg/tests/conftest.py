@@ -31,12 +31,15 @@ def parameters(n: int = 8, **changes: Any) -> Parameters:
         "dimension": 20,
         "k": n - 1,
         "t": n // 2 + 1,
+        "acks": None,
         "corrupt": 0,
         "min_survivors": 3,
         "bound": 1 << 20,
         "summands": n,
     }
-    return Parameters(**{**values, **changes})
+    values |= changes
+    values["acks"] = values["acks"] or values["t"]
+    return Parameters(**values)
 
 
 def session(n: int = 8, *, number: int = 7, **changes: Any) -> Session:
@@ -86,6 +89,12 @@ class Swarm:
     def share(self, ranks: Collection[int] | None = None, tamper: Tamper = honest) -> None:
         ranks = self.everybody if ranks is None else ranks
         self.send(Kind.SHARE, {i: self.clients[i].share() for i in ranks}, tamper)
+        self.acknowledge(ranks)
+
+    def acknowledge(self, ranks: Collection[int] | None = None, tamper: Tamper = honest) -> None:
+        for rank in self.everybody if ranks is None else ranks:
+            for kind, body in self.clients[rank].acknowledge():
+                self.send(kind, {rank: body}, tamper)
 
     def list(self, leader: int = 0, level: int = 0) -> bytes:
         """All nodes adopt the leader's list, those it names as clients."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import MAX_VARIANTS, SessionMessages
 from qres_secagg.failure import PeerFault, Reason, SecaggError
-from qres_secagg.keys import X25519Pair
+from qres_secagg.keys import KeyPair
 from qres_secagg.masks import Residues
 from qres_secagg.messages import (
     Advert,
@@ -53,13 +53,13 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
     swarm.advertise()
     swarm.share()
     board, sid, node = swarm.boards[0], swarm.session.sid, swarm.node(1)
-    pair = X25519Pair().public
+    pair = KeyPair().public
     shares = decode_shares(swarm.sent[1, Kind.SHARE])[1]
-    few = Shares.of(shares.seed, shares.own, {})
+    few = Shares.of(shares.seed, shares.own, {}, nonce=shares.nonce)
     deals = {holder: shares.deal(holder) for holder in shares.holders}
-    stranger = Shares.of(shares.seed, shares.own, {**deals, 60_000: deals[0]})
+    stranger = Shares.of(shares.seed, shares.own, {**deals, 60_000: deals[0]}, nonce=shares.nonce)
     other_seed = attrs.evolve(shares, seed=bytes(32))
-    fresh = Advert(pair, X25519Pair().public)
+    fresh = Advert(pair, KeyPair().public)
     cases = [
         (Kind.ADVERTISE, b"", Reason.MALFORMED),
         (Kind.UNMASK, bytes(700), Reason.MALFORMED),
@@ -78,7 +78,7 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
         (Kind.LIST, encode_listing(sid, Listing(0, {})), Reason.BAD_LIST),
         (
             Kind.UNMASK,
-            encode_unmask(sid, Unmask(bytes(32), {900: bytes(33)})),
+            encode_unmask(sid, Unmask(bytes(32), {900: bytes(32)})),
             Reason.FOREIGN_SHARE,
         ),
     ]
@@ -97,7 +97,7 @@ def test_repetitions_are_no_fault_and_variants_are_few(make_swarm: Make) -> None
     board, node = swarm.boards[0], swarm.node(1)
     assert found(board, node, Kind.ADVERTISE, swarm.sent[1, Kind.ADVERTISE]) == []
     for _ in range(MAX_VARIANTS + 20):
-        advert = Advert(X25519Pair().public, X25519Pair().public)
+        advert = Advert(KeyPair().public, KeyPair().public)
         board.receive(node, Kind.ADVERTISE, encode_advert(swarm.session.sid, advert))
     assert board.drain() == (PeerFault(node, Reason.EQUIVOCATION),)
     assert len(board.adverts[1]) == MAX_VARIANTS
@@ -161,21 +161,21 @@ def test_a_copied_key_is_found_by_its_owner(make_swarm: Make) -> None:
     swarm = make_swarm(6)
     swarm.advertise()
     copied = next(iter(swarm.boards[0].adverts[0].values())).mask
-    body = encode_advert(swarm.session.sid, Advert(X25519Pair().public, copied))
+    body = encode_advert(swarm.session.sid, Advert(KeyPair().public, copied))
     assert found(swarm.boards[0], swarm.node(1), Kind.ADVERTISE, body) == [Reason.COPIED_KEY]
 
 
 def test_the_leader_leaves_out_whoever_is_not_complete_or_not_single(make_swarm: Make) -> None:
     swarm = make_swarm(9, t=6)
-    copied = X25519Pair().public
+    copied = KeyPair().public
     sid = swarm.session.sid
     swarm.advertise(range(1, 9))
-    body = encode_advert(sid, Advert(X25519Pair().public, X25519Pair().public))
+    body = encode_advert(sid, Advert(KeyPair().public, KeyPair().public))
     swarm.share(range(2, 9))
     for board in swarm.boards.values():
         board.receive(swarm.node(2), Kind.ADVERTISE, body)
         board.receive(
-            swarm.node(0), Kind.ADVERTISE, encode_advert(sid, Advert(X25519Pair().public, copied))
+            swarm.node(0), Kind.ADVERTISE, encode_advert(sid, Advert(KeyPair().public, copied))
         )
     listing = decode_listing(swarm.boards[8].compose())[1]
     assert list(listing.members) == [3, 4, 5, 6, 7, 8]
@@ -216,12 +216,12 @@ def test_a_lying_leader_gets_no_list_adopted(make_swarm: Make) -> None:
 
 def test_one_key_of_two_nodes_makes_a_list_invalid(make_swarm: Make) -> None:
     swarm = make_swarm(6)
-    copied = X25519Pair().public
+    copied = KeyPair().public
     sid = swarm.session.sid
 
     def tamper(sender: int, _receiver: int, body: bytes) -> bytes:
         if sender in (1, 2):
-            return encode_advert(sid, Advert(X25519Pair(bytes([sender]) * 32).public, copied))
+            return encode_advert(sid, Advert(KeyPair(sender).public, copied))
         return body
 
     swarm.advertise(tamper=tamper)

@@ -13,7 +13,7 @@ from qres_secagg.parameters import Parameters
 from qres_core import Companion, Contribution
 
 PARAMETERS = Parameters(
-    dimension=3, k=4, t=3, corrupt=0, min_survivors=3, bound=1000, summands=5, ring_bits=32
+    dimension=3, k=4, t=3, acks=3, corrupt=0, min_survivors=3, bound=1000, summands=5
 )
 
 lists = st.integers(2, 2**64).flatmap(

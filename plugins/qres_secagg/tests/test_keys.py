@@ -1,97 +1,132 @@
 from __future__ import annotations
 
-import os
-
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.keys import (
-    X25519Pair,
+    KeyPair,
     hkdf,
+    in_group,
     pair_key,
+    plausible,
     seal_key,
     self_key,
     stream_key,
-    valid_public,
 )
+from qres_secagg.shamir import ORDER, encode
 
 P = 2**255 - 19
-# Points of small order and encodings of u >= p (RFC 7748 section 5 reads the latter modulo p).
-BAD = [
-    "00" * 32,
-    "01" + "00" * 31,
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ec" + "ff" * 30 + "7f",
-    "ed" + "ff" * 30 + "7f",
-    "ee" + "ff" * 30 + "7f",
-    "00" * 31 + "80",
-    "01" + "00" * 30 + "80",
-    "cdeb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b880",
-    "4c9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f11d7",
-    "d9" + "ff" * 31,
-    "da" + "ff" * 31,
-    "db" + "ff" * 31,
+D = -121665 * pow(121666, -1, P) % P
+Point = tuple[int, int]
+ZERO: Point = (0, 1)
+
+
+def add(left: Point, right: Point) -> Point:
+    """The group law of edwards25519 (RFC 8032, section 5.1), slowly: the oracle."""
+    (x1, y1), (x2, y2) = left, right
+    product = D * x1 * x2 * y1 * y2 % P
+    x = (x1 * y2 + x2 * y1) * pow(1 + product, -1, P) % P
+    return x, (y1 * y2 + x1 * x2) * pow(1 - product, -1, P) % P
+
+
+def times(number: int, point: Point) -> Point:
+    total = ZERO
+    while number:
+        if number & 1:
+            total = add(total, point)
+        point, number = add(point, point), number >> 1
+    return total
+
+
+def read(octets: bytes) -> Point | None:
+    """The point of an encoding, if there is one; the encoding need not be canonical."""
+    number = int.from_bytes(octets, "little")
+    y, odd = (number & (1 << 255) - 1) % P, number >> 255
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    if x * x % P != square:
+        x = x * pow(2, (P - 1) // 4, P) % P
+    if x * x % P != square:
+        return None
+    return (x if x % 2 == odd else -x % P), y
+
+
+def write(point: Point) -> bytes:
+    return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
+
+
+BASE = read(bytes.fromhex("58" + "66" * 31))
+assert BASE is not None
+SMALL = [
+    write(times(i, torsion))
+    for torsion in [
+        read(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))
+    ]
+    if torsion
+    for i in range(8)
 ]
+NOT_CANONICAL = [(y + P | sign << 255).to_bytes(32, "little") for y in range(19) for sign in (0, 1)]
 
 
-def ladder(secret: bytes, u: int) -> int:
-    """X25519 of RFC 7748 section 5, slowly, as the oracle."""
-    k = int.from_bytes(secret, "little") & ~7 & ~(1 << 255) | (1 << 254)
-    x1, x2, z2, x3, z3, swap = u % P, 1, 0, u % P, 1, 0
-    for t in range(254, -1, -1):
-        bit = k >> t & 1
-        if swap ^ bit:
-            x2, x3, z2, z3 = x3, x2, z3, z2
-        swap = bit
-        a, b, c, d = x2 + z2, x2 - z2, x3 + z3, x3 - z3
-        x3, z3 = (d * a + c * b) ** 2 % P, x1 * (d * a - c * b) ** 2 % P
-        aa, bb = a * a % P, b * b % P
-        e = aa - bb
-        x2, z2 = aa * bb % P, e * (aa + 121665 * e) % P
-    if swap:
-        x2, z2 = x3, z3
-    return x2 * pow(z2, P - 2, P) % P
-
-
-@pytest.mark.parametrize("key", BAD)
-def test_keys_without_a_use_are_refused(key: str) -> None:
-    public = bytes.fromhex(key)
-    assert not valid_public(public)
+@pytest.mark.parametrize("key", SMALL + NOT_CANONICAL, ids=bytes.hex)
+def test_keys_without_a_use_are_refused(key: bytes) -> None:
+    assert not plausible(key)
+    assert not in_group(key)
     with pytest.raises(SecaggError) as caught:
-        X25519Pair().exchange(public)
+        KeyPair().exchange(key)
     assert caught.value.reason is Reason.BAD_KEY
-    u = int.from_bytes(public, "little")
-    in_small_group = ladder(os.urandom(32), u & (1 << 255) - 1) == 0
-    assert in_small_group or u >= P
 
 
-def test_without_the_check_two_encodings_are_one_key() -> None:
-    """The positive control: what X25519 alone makes of encodings above p."""
-    secret = X25519PrivateKey.generate()
-    nine = (9).to_bytes(32, "little")
-    also_nine = (9 | 1 << 255).to_bytes(32, "little")
-    shared = [secret.exchange(X25519PublicKey.from_public_bytes(key)) for key in (nine, also_nine)]
-    assert shared[0] == shared[1]
-    assert valid_public(nine)
-    assert not valid_public(also_nine)
+def test_the_points_of_small_order_are_all_there_are() -> None:
+    assert len(set(SMALL)) == 8
+    for key in SMALL:
+        point = read(key)
+        assert point is not None
+        assert times(8, point) == ZERO
+
+
+def test_a_point_outside_the_group_is_refused_by_who_uses_it() -> None:
+    """A key plus a point of order eight looks like a key, and shows a secret modulo eight."""
+    own = KeyPair()
+    good, small = read(own.public), read(SMALL[1])
+    assert good is not None
+    assert small is not None
+    mixed = write(add(good, small))
+    assert plausible(mixed)
+    assert not in_group(mixed)
+    with pytest.raises(SecaggError) as caught:
+        KeyPair().exchange(mixed)
+    assert caught.value.reason is Reason.BAD_KEY
+
+
+def test_what_is_no_point_is_refused_by_who_uses_it() -> None:
+    key = next(
+        key for key in (bytes([i]) + bytes(30) + b"\x11" for i in range(50)) if read(key) is None
+    )
+    assert plausible(key)
+    assert not in_group(key)
+    with pytest.raises(SecaggError):
+        KeyPair().exchange(key)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_other_lengths_are_no_keys(size: int) -> None:
-    assert not valid_public(bytes([9]) * size)
+    assert not plausible(bytes([9]) * size)
+    assert not in_group(bytes([9]) * size)
+    with pytest.raises(SecaggError):
+        KeyPair().exchange(bytes([9]) * size)
 
 
-def test_the_exchange_is_that_of_the_standard() -> None:
-    key_pair, two = X25519Pair(), X25519Pair()
-    expected = ladder(key_pair.secret, int.from_bytes(two.public, "little"))
-    assert (
-        key_pair.exchange(two.public)
-        == two.exchange(key_pair.public)
-        == expected.to_bytes(32, "little")
-    )
-    assert X25519Pair(key_pair.secret).public == key_pair.public
-    assert key_pair.secret.hex() not in repr(key_pair)
+def test_the_exchange_is_that_of_the_group() -> None:
+    first, second = KeyPair(), KeyPair()
+    assert BASE is not None
+    assert first.public == write(times(first.secret, BASE))
+    expected = write(times(first.secret * second.secret % ORDER, BASE))
+    assert first.exchange(second.public) == second.exchange(first.public) == expected
+    assert KeyPair(first.secret).public == first.public
+    assert in_group(first.public)
+    assert plausible(first.public)
+    assert str(first.secret) not in repr(first)
+    assert encode(first.secret).hex() not in repr(first)
 
 
 def test_the_derivation_is_hkdf() -> None:
@@ -123,17 +158,16 @@ def test_keys_are_bound_to_all_they_are_for() -> None:
 
 def test_known_answers() -> None:
     """For implementations in other languages."""
-    key_pair, two = X25519Pair(bytes(range(32))), X25519Pair(bytes(range(32, 64)))
-    assert (
-        key_pair.public.hex() == "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f"
-    )
+    first = KeyPair(int.from_bytes(bytes(range(31)), "little"))
+    second = KeyPair(int.from_bytes(bytes(range(31, 62)), "little"))
+    assert first.public.hex() == "fce0a5b156caff1f58925753a3cc2b2c9c2e5501e39dca172890802d2a43d3ef"
     key = pair_key(
-        key_pair.exchange(two.public),
+        first.exchange(second.public),
         b"s" * 32,
-        (b"a" * 32, key_pair.public),
-        (b"b" * 32, two.public),
+        (b"a" * 32, first.public),
+        (b"b" * 32, second.public),
     )
-    assert key.hex() == "3cd815faca351df65afa75e46ce75d74dd76744b5551b876afd8d16492bfe8de"
+    assert key.hex() == "d3c90345c5ac97a9d364fec931701c31a98a19d0f1a87f6d2c247fb67d926244"
     assert (
         self_key(bytes(range(32)), b"s" * 32, b"a" * 32).hex()
         == "906da8cfaf80f004d8985a9445ac8cc30145a87ea5b2998721e154de1b5f914a"

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_secagg import masks
-from qres_secagg.keys import X25519Pair
+from qres_secagg.keys import KeyPair
 from qres_secagg.masks import (
     Residues,
     add_residues,
@@ -158,7 +158,7 @@ def test_no_short_linear_recurrence_predicts_a_mask() -> None:
 
 def test_seeds_have_all_their_entropy() -> None:
     """No bit of fresh secrets is constant: 64 of them, each bit seen both ways."""
-    secrets_ = [int.from_bytes(X25519Pair().public, "little") for _ in range(64)]
+    secrets_ = [int.from_bytes(KeyPair().public, "little") for _ in range(64)]
     ones, zeros = 0, 0
     for secret in secrets_:
         ones |= secret

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_secagg.messages import (
     DECODERS,
     MAX_BYTES,
+    Ack,
     Advert,
+    Complaint,
     Deal,
     Kind,
     Listing,
@@ -18,13 +21,17 @@ from qres_secagg.messages import (
     decode_shares,
     decode_statement,
     decode_unmask,
+    encode_ack,
     encode_advert,
+    encode_complaint,
     encode_listing,
     encode_shares,
     encode_statement,
     encode_unmask,
+    shares_hash,
 )
-from qres_secagg.shamir import PRIME
+from qres_secagg.shamir import ORDER
+from qres_secagg.sharing import Secret
 
 from qres_core import WireError
 
@@ -34,16 +41,29 @@ ENCODERS = {
     Kind.LIST: encode_listing,
     Kind.STATEMENT: encode_statement,
     Kind.UNMASK: encode_unmask,
+    Kind.ACK: encode_ack,
+    Kind.COMPLAINT: encode_complaint,
 }
 hashes = st.binary(min_size=32, max_size=32)
 ranks = st.integers(0, 65_535)
-deals = st.builds(Deal, hashes, hashes, st.binary(min_size=82, max_size=82))
-opened = st.integers(0, PRIME - 1).map(lambda share: share.to_bytes(33, "little"))
+tags = st.binary(min_size=16, max_size=16)
+deals = st.builds(Deal, hashes, hashes, tags, st.binary(min_size=80, max_size=80))
+opened = st.integers(0, ORDER - 1).map(lambda share: share.to_bytes(32, "little"))
+
+
+@st.composite
+def dealt(draw: st.DrawFn) -> Shares:
+    own = draw(st.tuples(hashes, hashes))
+    holders = draw(st.dictionaries(ranks, deals, max_size=4))
+    bare = Shares.of(draw(hashes), own, holders, nonce=draw(hashes))
+    size = 32 * draw(st.integers(0, 3))
+    responses = (draw(st.binary(min_size=size, max_size=size)) for _ in range(2))
+    return attrs.evolve(bare, seed_response=next(responses), mask_response=next(responses))
+
+
 VALUES = {
     Kind.ADVERTISE: st.builds(Advert, hashes, hashes),
-    Kind.SHARE: st.builds(
-        Shares.of, hashes, st.tuples(hashes, hashes), st.dictionaries(ranks, deals, max_size=4)
-    ),
+    Kind.SHARE: dealt(),
     Kind.LIST: st.builds(
         Listing,
         st.integers(0, 16),
@@ -51,6 +71,8 @@ VALUES = {
     ),
     Kind.STATEMENT: hashes,
     Kind.UNMASK: st.builds(Unmask, hashes, st.dictionaries(ranks, opened, max_size=4)),
+    Kind.ACK: st.builds(Ack.of, st.dictionaries(ranks, tags, max_size=4)),
+    Kind.COMPLAINT: st.builds(Complaint, ranks, *[hashes] * 6),
 }
 
 
@@ -91,17 +113,17 @@ def test_bodies_that_are_too_long_are_not_parsed(kind: Kind) -> None:
 
 
 def test_lists_ascend() -> None:
-    share = bytes(33)
+    share = bytes(32)
     body = encode_unmask(bytes(32), Unmask(bytes(32), {1: share, 2: share}))
     for first, second in ((2, 1), (1, 1)):
         swapped = bytearray(body)
-        swapped[66], swapped[66 + 35] = first, second
+        swapped[66], swapped[66 + 34] = first, second
         with pytest.raises(WireError, match="ascend"):
             decode_unmask(bytes(swapped))
 
 
 def test_numbers_outside_their_range_are_refused() -> None:
-    body = encode_unmask(bytes(32), Unmask(bytes(32), {1: PRIME.to_bytes(33, "little")}))
+    body = encode_unmask(bytes(32), Unmask(bytes(32), {1: ORDER.to_bytes(32, "little")}))
     with pytest.raises(WireError, match="outside the field"):
         decode_unmask(body)
     with pytest.raises(WireError, match="level 17"):
@@ -119,8 +141,27 @@ def test_the_hash_of_a_body_is_also_that_of_its_kind() -> None:
     assert len({body_hash(kind, b"body") for kind in Kind}) == len(Kind)
 
 
+@given(st.lists(dealt(), min_size=2, max_size=2, unique=True), hashes)
+def test_messages_of_shares_have_one_name_each(made: list[Shares], sid: bytes) -> None:
+    first, second = made
+    assert shares_hash(sid, first) != shares_hash(sid, second)
+    assert shares_hash(sid, first) != shares_hash(bytes([sid[0] ^ 1]) + sid[1:], first)
+    assert shares_hash(sid, first) == shares_hash(sid, decode_shares(encode_shares(sid, first))[1])
+
+
 def test_a_deal_is_found_by_its_holder() -> None:
-    deal = Deal(b"a" * 32, b"b" * 32, b"c" * 82)
-    shares = Shares.of(bytes(32), (bytes(32), bytes(32)), {3: deal, 9: deal})
+    deal = Deal(b"a" * 32, b"b" * 32, b"k" * 16, b"c" * 80)
+    shares = Shares.of(bytes(32), (b"s" * 32, b"m" * 32), {3: deal, 9: deal}, nonce=bytes(32))
     assert shares.deal(3) == shares.deal(9) == deal
     assert shares.deal(0) is shares.deal(5) is shares.deal(10) is None
+    assert shares.promise(1, Secret.SEED, 3) == b"a" * 32
+    assert shares.promise(1, Secret.MASK_KEY, 9) == b"b" * 32
+    assert shares.promise(1, Secret.SEED, 1) == b"s" * 32
+    assert shares.promise(1, Secret.MASK_KEY, 1) == b"m" * 32
+    assert shares.promise(1, Secret.SEED, 5) is None
+
+
+def test_an_ack_says_what_it_is_of() -> None:
+    ack = Ack.of({9: b"b" * 16, 3: b"a" * 16})
+    assert ack.dealers == (3, 9)
+    assert ack.tags == {3: b"a" * 16, 9: b"b" * 16}

@@ -14,13 +14,13 @@ from qres_secagg.parameters import GraphParameters, Parameters, choose, tail_abo
 from qres_core import CompatibilityError, ConfigError
 
 # (corrupt, dropped) in percent; degrees and thresholds of the exact search at 40 and 20 bits.
-SHARES = ((5, 5), (10, 10), (20, 10), (33, 10), (33, 30))
-TABLE = {
-    64: ((12, 9), (20, 14), (26, 20), (36, 30), (62, 43)),
-    100: ((18, 13), (32, 22), (42, 32), (56, 46), (96, 66)),
-    300: ((40, 29), (70, 49), (96, 72), (130, 103), (282, 192)),
-    1000: ((52, 37), (100, 70), (140, 104), (222, 174), (926, 629)),
-    5000: ((62, 44), (116, 81), (178, 132), (294, 230)),
+SHARES = ((5, 5), (10, 10), (20, 10))
+TABLE = {  # degree, threshold, acks
+    64: ((12, 9, 11), (22, 15, 19), (46, 30, 41)),
+    100: ((18, 13, 16), (34, 23, 29), (76, 49, 67)),
+    300: ((40, 29, 34), (70, 49, 60), (200, 131, 177)),
+    1000: ((52, 37, 43), (102, 71, 87), (456, 300, 403)),
+    5000: ((62, 44, 51), (116, 81, 99)),
 }
 
 
@@ -28,7 +28,7 @@ TABLE = {
 def test_the_published_table_is_found_again(n: int) -> None:
     for (corrupt, dropped), expected in zip(SHARES, TABLE[n], strict=False):
         plan = choose(n, n * corrupt // 100, n * dropped // 100, complete_up_to=0)
-        assert (plan.k, plan.t) == expected
+        assert (plan.k, plan.t, plan.acks) == expected
 
 
 @given(st.integers(1, 9), st.data())
@@ -42,7 +42,7 @@ def test_the_tail_is_that_of_counting_every_draw(population: int, data: st.DataO
 
 
 def test_small_swarms_use_the_complete_graph() -> None:
-    assert choose(10, 1, 2) == GraphParameters(9, 6)
+    assert choose(10, 1, 2) == GraphParameters(9, 6, 7)
     assert choose(64, 6, 6).k == 63
     assert choose(65, 6, 6).k < 64
 
@@ -54,16 +54,27 @@ def test_every_plan_keeps_its_promises_exactly(n: int, data: st.DataObject) -> N
     try:
         plan = choose(n, corrupt, dropped)
     except CompatibilityError as error:
-        # Refused only where even everybody together could not open a sum.
+        # Refused only where everybody who stays, without the corrupt, could not open a sum.
         assert error.code == "QRES-E314"  # noqa: PT017
-        assert n - dropped < max(2, (n + corrupt) // 2 + 1)
+        assert n - dropped - corrupt < max(2, (n + corrupt) // 2 + 1)
         return
     k, t = plan.k, plan.t
     assert 2 * t > k + 1
     if k == n - 1:
         assert 2 * t > n + corrupt
-        assert n - dropped >= t
+        assert n - dropped >= plan.acks == t + corrupt
         return
+    lying = sum(
+        math.comb(corrupt, c) * math.comb(n - 1 - corrupt, k - c)
+        for c in range(k + 1)
+        if plan.acks - c < t
+    )
+    absent = sum(
+        math.comb(dropped, u) * math.comb(n - 1 - dropped, k - u)
+        for u in range(k + 1)
+        if k + 1 - u < plan.acks
+    )
+    assert 32 * max(lying, absent) <= math.comb(n - 1, k)
     exposed = sum(
         math.comb(corrupt, c) * math.comb(n - 1 - corrupt, k - c)
         for c in range(k + 1)
@@ -79,7 +90,7 @@ def test_every_plan_keeps_its_promises_exactly(n: int, data: st.DataObject) -> N
 
 def test_a_swarm_nobody_could_unmask_is_refused_with_the_numbers() -> None:
     with pytest.raises(CompatibilityError) as caught:
-        choose(10, 3, 4)
+        choose(10, 1, 4)
     assert caught.value.code == "QRES-E314"
     assert "7 must stay" in str(caught.value)
     assert "at most 3 dropouts" in str(caught.value)
@@ -96,7 +107,7 @@ def test_numbers_out_of_range_are_refused(numbers: tuple[int, int, int]) -> None
 
 def sound() -> Parameters:
     return Parameters(
-        dimension=10, k=9, t=7, corrupt=2, min_survivors=4, bound=1 << 16, summands=10
+        dimension=10, k=9, t=7, acks=9, corrupt=2, min_survivors=4, bound=1 << 16, summands=10
     )
 
 

@@ -23,6 +23,7 @@ def by_hand(session: Session) -> bytes:
 
     p = session.parameters
     fields = {
+        "acks": p.acks,
         "bound": p.bound,
         "corrupt": p.corrupt,
         "dimension": p.dimension,
@@ -65,7 +66,7 @@ def test_known_answer(make_session: Make) -> None:
     """For implementations in other languages."""
     assert (
         make_session().sid.hex()
-        == "8c17d0ec1f12b8172948a704b8213503d4d5ccd0ec045e51d7f83223429ce500"
+        == "e4281d370ebb8ce10fa64ec79194e8374def84005d751479ddfefd68d25ff276"
     )
 
 
@@ -75,6 +76,7 @@ def changed(session: Session) -> dict[str, Session]:
         "dimension": 21,
         "k": 6,
         "t": 6,
+        "acks": 7,
         "corrupt": 1,
         "min_survivors": 4,
         "bound": 5,
@@ -100,7 +102,7 @@ def changed(session: Session) -> dict[str, Session]:
 
 
 def test_everything_enters_the_id(make_session: Make) -> None:
-    session = make_session()
+    session = make_session(acks=6)
     ids = {name: other.sid for name, other in changed(session).items()}
     assert len({session.sid, *ids.values()}) == len(ids) + 1
 

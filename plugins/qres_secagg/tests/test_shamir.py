@@ -5,7 +5,8 @@ from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_secagg.shamir import PRIME, combine, deal, lagrange
+from nacl import bindings
+from qres_secagg.shamir import ORDER, combine, decode, encode, lagrange, polynomial, value
 
 
 def prime(number: int) -> bool:
@@ -22,41 +23,62 @@ def prime(number: int) -> bool:
     return True
 
 
-def test_the_field_is_one_and_holds_32_bytes() -> None:
-    assert prime(PRIME)
-    assert PRIME > 2**256 - 1
+def test_the_field_is_that_of_the_exponents_of_the_group() -> None:
+    assert prime(ORDER)
+    base = bindings.crypto_scalarmult_ed25519_base_noclamp(encode(1))
+    assert bindings.crypto_core_ed25519_is_valid_point(base)
+    back = bindings.crypto_scalarmult_ed25519_noclamp(encode(ORDER - 1), base)
+    assert back == bytes([*base[:31], base[31] ^ 0x80])  # the inverse, so the order divides ORDER
 
 
-@given(st.binary(min_size=32, max_size=32), st.integers(2, 6), st.integers(0, 3))
-def test_any_threshold_of_shares_gives_the_secret(secret: bytes, t: int, spare: int) -> None:
-    places = list(range(3, 3 + t + spare))
-    shares = dict(zip(places, deal(secret, t, places), strict=True))
-    for chosen in combinations(places, t):
+secrets_ = st.integers(0, ORDER - 1)
+
+
+@given(secrets_, st.integers(2, 6), st.integers(0, 3))
+def test_any_threshold_of_shares_gives_the_secret(secret: int, t: int, spare: int) -> None:
+    coefficients = polynomial(secret, t)
+    assert len(coefficients) == t
+    shares = {place: value(coefficients, place) for place in range(3, 3 + t + spare)}
+    for chosen in combinations(shares, t):
         assert combine({place: shares[place] for place in chosen}) == secret
 
 
-@given(st.lists(st.integers(0, PRIME - 1), min_size=1, max_size=6), st.data())
+@given(st.lists(secrets_, min_size=1, max_size=6), st.integers(0, 70_000))
+def test_a_value_is_the_sum_of_powers(coefficients: list[int], place: int) -> None:
+    expected = sum(item * place**i for i, item in enumerate(coefficients))
+    assert value(coefficients, place) == expected % ORDER
+
+
+@given(secrets_)
+def test_scalars_have_one_encoding(scalar: int) -> None:
+    assert decode(encode(scalar)) == scalar
+    assert encode(scalar) == bytes((scalar >> 8 * i) & 0xFF for i in range(32))
+
+
+@given(st.lists(st.integers(0, ORDER - 1), min_size=1, max_size=6), st.data())
 def test_coefficients_are_those_of_the_polynomial(
-    polynomial: list[int], data: st.DataObject
+    coefficients: list[int], data: st.DataObject
 ) -> None:
     places = data.draw(
         st.lists(
-            st.integers(1, 70_000), min_size=len(polynomial), max_size=len(polynomial), unique=True
+            st.integers(1, 70_000),
+            min_size=len(coefficients),
+            max_size=len(coefficients),
+            unique=True,
         )
     )
-    values = [sum(c * x**i for i, c in enumerate(polynomial)) for x in places]
+    values = [sum(c * x**i for i, c in enumerate(coefficients)) for x in places]
     total = sum(a * b for a, b in zip(lagrange(tuple(places)), values, strict=True))
-    assert total % PRIME == polynomial[0]
+    assert total % ORDER == coefficients[0]
 
 
 def test_one_share_less_fits_every_secret() -> None:
-    places, t = [1, 2, 3], 3
-    known = dict(zip(places, deal(b"s" * 32, t, places), strict=True))
-    del known[3]
-    for guess in (0, 1, PRIME // 2):
+    coefficients = polynomial(7, 3)
+    known = {place: value(coefficients, place) for place in (1, 2)}
+    for guess in (0, 1, ORDER // 2):
         # A polynomial through both shares and the guess exists, so the shares exclude nothing.
         third = deal_through({0: guess, **known}, 3)
-        assert combine({**known, 3: third}) == guess.to_bytes(32, "little")
+        assert combine({**known, 3: third}) == guess
 
 
 def deal_through(points: dict[int, int], place: int) -> int:
@@ -66,10 +88,6 @@ def deal_through(points: dict[int, int], place: int) -> int:
         term = y
         for other in points:
             if other != x:
-                term = term * (place - other) * pow(x - other, -1, PRIME) % PRIME
+                term = term * (place - other) * pow(x - other, -1, ORDER) % ORDER
         total += term
-    return total % PRIME
-
-
-def test_a_value_that_is_no_secret_is_none() -> None:
-    assert combine({1: 2**256, 2: 2**256}) is None
+    return total % ORDER

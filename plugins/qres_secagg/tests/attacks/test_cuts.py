@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_secagg import graph, survivors
 from qres_secagg.failure import SecaggError
-from qres_secagg.keys import X25519Pair, pair_key, self_key
+from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.parameters import choose
+from qres_secagg.shamir import decode
 from qres_secagg.survivors import exposed
 
 Make = Callable[..., Any]
@@ -81,7 +82,7 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
         for other in board.partners(rank):
             if other in part:
                 continue
-            pair = known[other] if other in corrupt else X25519Pair(opening.secret(other))
+            pair = known[other] if other in corrupt else KeyPair(decode(opening.secret(other)))
             public = board.advert(rank).mask
             key = pair_key(
                 pair.exchange(public),
@@ -161,7 +162,7 @@ def test_a_node_whose_neighbours_are_all_left_out_is_not_opened(
     values = swarm.masked[victim].vector.copy()
     keys = [(self_key(opening.secret(victim), sid, node), -1)]
     for other in near:
-        pair = X25519Pair(opening.secret(other))
+        pair = KeyPair(decode(opening.secret(other)))
         secret = pair.exchange(public)
         key = pair_key(secret, sid, (node, public), (swarm.node(other), pair.public))
         keys.append((key, -1 if victim < other else 1))

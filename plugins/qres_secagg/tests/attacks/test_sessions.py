@@ -11,7 +11,7 @@ import pytest
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, VolatileHistory
 from qres_secagg.failure import PeerFault, Reason, SecaggError
-from qres_secagg.keys import X25519Pair
+from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
     Advert,
     Kind,
@@ -81,7 +81,7 @@ def test_a_leader_that_names_other_keys_is_not_followed(make_swarm: Make) -> Non
     swarm.share()
     _, good = decode_listing(swarm.boards[0].compose())
     sid = swarm.session.sid
-    forged = encode_advert(sid, Advert(X25519Pair().public, X25519Pair().public))
+    forged = encode_advert(sid, Advert(KeyPair().public, KeyPair().public))
     from_own = Listing(0, {**good.members, 1: (bytes(32), good.members[1][1])})
     with pytest.raises(SecaggError) as caught:
         swarm.clients[2].adopt(encode_listing(sid, from_own))
@@ -136,12 +136,12 @@ def test_with_keys_and_session_kept_the_difference_is_laid_open(
     """The control: what fresh keys and used-up session ids prevent."""
     made: list[int] = []
 
-    def same() -> X25519Pair:
+    def same() -> KeyPair:
         made.append(0)
-        return X25519Pair((8 * (len(made) % 10 + 1)).to_bytes(32, "little"))
+        return KeyPair(8 * (len(made) % 10 + 1))
 
-    monkeypatch.setattr("qres_secagg.client.X25519Pair", same)
-    monkeypatch.setattr("qres_secagg.client.os.urandom", bytes)
+    monkeypatch.setattr("qres_secagg.client.KeyPair", same)
+    monkeypatch.setattr("qres_secagg.client.random_scalar", lambda: 7)
     sent = []
     for value in (7, 9):
         swarm = make_swarm(5, dimension=20_000)

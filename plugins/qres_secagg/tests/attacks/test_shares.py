@@ -1,28 +1,19 @@
-"""Holders and dealers that lie about shares."""
+"""Holders that lie about shares."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 import numpy as np
 import pytest
-from qres_secagg import client as client_module
+from qres_secagg.dealing import Dealing
 from qres_secagg.failure import PeerFault, Reason, SecaggError
-from qres_secagg.keys import X25519Pair
-from qres_secagg.messages import (
-    Kind,
-    Shares,
-    Unmask,
-    decode_shares,
-    decode_unmask,
-    encode_shares,
-    encode_unmask,
-)
+from qres_secagg.messages import Kind, Unmask, decode_unmask, encode_unmask
 from qres_secagg.opening import OpenedShares
-from qres_secagg.shamir import deal
+from qres_secagg.sharing import Secret
 
 Make = Callable[..., Any]
 
@@ -40,7 +31,7 @@ def changed_shares(
 
 
 def wrong(unmask: Unmask) -> Unmask:
-    return attrs.evolve(unmask, shares=dict.fromkeys(unmask.shares, bytes(33)))
+    return attrs.evolve(unmask, shares=dict.fromkeys(unmask.shares, bytes(32)))
 
 
 def assert_exact(swarm: Any, rank: int) -> None:
@@ -48,42 +39,95 @@ def assert_exact(swarm: Any, rank: int) -> None:
     assert np.array_equal(found.total, swarm.plain(found.members))
 
 
-def test_a_wrong_share_is_found_and_its_holder_named(make_swarm: Make) -> None:
-    swarm = make_swarm(6).until_masked()
+def used(make_swarm: Make, n: int, t: int) -> set[int]:
+    """Holders whose shares an honest run of that size combines."""
+    swarm = make_swarm(n, t=t).run()
+    swarm.sums(0)
+    return {place - 1 for place in swarm.boards[0].decided()._places}
+
+
+def test_a_wrong_share_that_is_used_is_found_and_its_holder_named(make_swarm: Make) -> None:
+    swarm = make_swarm(6, t=5).until_masked()
     swarm.state()
-    swarm.unmask(tamper=changed_shares(3, wrong))
-    for rank in (0, 1, 2, 4, 5):
-        assert swarm.boards[rank].drain() == (PeerFault(swarm.node(3), Reason.WRONG_SHARE),)
+    swarm.unmask(tamper=changed_shares(1, wrong))
+    for rank in (0, 2, 3, 4, 5):
         assert_exact(swarm, rank)
+        assert swarm.boards[rank].drain() == (PeerFault(swarm.node(1), Reason.WRONG_SHARE),)
 
 
-def test_without_commitments_an_honest_dealer_would_be_accused(
+def test_a_wrong_share_that_nobody_needs_changes_nothing(make_swarm: Make) -> None:
+    liar = min(set(range(6)) - used(make_swarm, 6, 4))
+    swarm = make_swarm(6, t=4).until_masked()
+    swarm.state()
+    swarm.unmask(tamper=changed_shares(liar, wrong))
+    assert_exact(swarm, 0)
+    assert swarm.boards[0].drain() == ()
+
+
+def test_wrong_shares_cost_a_look_at_single_ones_and_nothing_else(
     make_swarm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """No share is looked at by itself where the secrets come out; of a liar, few are."""
+    looked: list[tuple[int, int]] = []
+    fits = Dealing.fits
+
+    def counted(self: Dealing, kind: Secret, holder: int, share: bytes) -> bool:
+        looked.append((self.dealer, holder))
+        return fits(self, kind, holder, share)
+
+    for liar in (False, True):
+        swarm = make_swarm(12, t=7).until_masked()
+        swarm.state()
+        swarm.unmask(tamper=changed_shares(3, wrong) if liar else lambda _s, _r, body: body)
+        monkeypatch.setattr(Dealing, "fits", counted)
+        assert_exact(swarm, 0)
+        monkeypatch.setattr(Dealing, "fits", fits)
+        # One dealer's shares show who lies; the liar's others are left out unseen.
+        assert len({dealer for dealer, _ in looked}) == int(liar)
+
+
+def test_a_liar_is_not_taken_for_the_dealer_where_every_share_is_needed(make_swarm: Make) -> None:
     swarm = make_swarm(6, t=6).until_masked()
-    monkeypatch.setattr("qres_secagg.opening.committed", lambda *_: b"anything")
-    promises = lambda item, dealer, _kind: dict.fromkeys((dealer, *item.holders), b"anything")  # noqa: E731
-    monkeypatch.setattr(Shares, "promises", promises)
     swarm.state()
     swarm.unmask(tamper=changed_shares(3, wrong))
     with pytest.raises(SecaggError) as caught:
         swarm.sums(0)
-    assert caught.value.reason is Reason.BAD_DEALER
-    assert caught.value.blame == (swarm.node(0),)
+    assert caught.value.reason is Reason.BELOW_THRESHOLD
+    assert swarm.boards[0].drain() == (PeerFault(swarm.node(3), Reason.WRONG_SHARE),)
+    assert swarm.boards[0].decided().missing
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_without_the_check_of_the_secret_nodes_open_different_sums(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch, *, removed: bool
+) -> None:
+    """One board hears the liar among the first, another one hears it last."""
+    if removed:
+        monkeypatch.setattr(OpenedShares, "_is_secret", lambda *_: True)
+    swarm = make_swarm(8, t=5).until_masked()
+    swarm.state()
+    swarm.unmask([0, 1, 2, 4, 5, 6, 7], tamper=lambda _s, r, body: body if r else None)
+    late = swarm.sums(1)[0].total
+    body = changed_shares(3, wrong)(3, 0, swarm.clients[3].unmask())
+    for rank in (3, 0, 1, 2, 4, 5, 6, 7):
+        said = body if rank == 3 else swarm.sent.get((rank, Kind.UNMASK))
+        swarm.boards[0].receive(swarm.node(rank), Kind.UNMASK, said)
+    assert np.array_equal(swarm.sums(0)[0].total, late) == (not removed)
 
 
 def test_the_other_kind_of_share_is_refused(make_swarm: Make) -> None:
     """A liar opens its share of the mask key of a node that is alive."""
-    swarm = make_swarm(6).until_masked()
+    liar = max(used(make_swarm, 6, 5))
+    swarm = make_swarm(6, t=5).until_masked()
     swarm.state()
-    other = swarm.clients[3]._held[1][1]
+    other = swarm.clients[liar]._held[1][1]
 
     def both(unmask: Unmask) -> Unmask:
         return attrs.evolve(unmask, shares={**unmask.shares, 1: other})
 
-    swarm.unmask(tamper=changed_shares(3, both))
-    assert swarm.boards[0].drain() == (PeerFault(swarm.node(3), Reason.WRONG_SHARE),)
+    swarm.unmask(tamper=changed_shares(liar, both))
     assert_exact(swarm, 0)
+    assert swarm.boards[0].drain() == (PeerFault(swarm.node(liar), Reason.WRONG_SHARE),)
 
 
 def test_shares_a_node_does_not_hold_are_refused(make_swarm: Make) -> None:
@@ -93,7 +137,7 @@ def test_shares_a_node_does_not_hold_are_refused(make_swarm: Make) -> None:
     far = next(rank for rank in range(16) if rank != 3 and rank not in near)
 
     def foreign(unmask: Unmask) -> Unmask:
-        return attrs.evolve(unmask, shares={**unmask.shares, far: os.urandom(32) + b"\0"})
+        return attrs.evolve(unmask, shares={**unmask.shares, far: os.urandom(31) + b"\0"})
 
     swarm.unmask(tamper=changed_shares(3, foreign))
     assert swarm.boards[0].drain() == (PeerFault(swarm.node(3), Reason.FOREIGN_SHARE),)
@@ -109,7 +153,7 @@ def test_a_share_of_a_node_outside_the_list_is_refused(make_swarm: Make) -> None
     swarm.state()
 
     def foreign(unmask: Unmask) -> Unmask:
-        return attrs.evolve(unmask, shares={0: bytes(33), **unmask.shares})
+        return attrs.evolve(unmask, shares={0: bytes(32), **unmask.shares})
 
     swarm.unmask(tamper=changed_shares(3, foreign))
     assert PeerFault(swarm.node(3), Reason.FOREIGN_SHARE) in swarm.boards[1].drain()
@@ -137,137 +181,3 @@ def test_two_different_answers_are_equivocation(make_swarm: Make) -> None:
     assert board.drain() == ()
     board.receive(swarm.node(3), Kind.UNMASK, encode_unmask(sid, wrong(unmask)))
     assert board.drain() == (PeerFault(swarm.node(3), Reason.EQUIVOCATION),)
-
-
-# -- dealers ------------------------------------------------------------------------------------
-
-
-def with_dealer(
-    swarm: Any, liar: int, monkeypatch: pytest.MonkeyPatch, lie: Callable[..., list[int]]
-) -> None:
-    """All steps to the sum, in which one dealer shares out with ``lie``."""
-    swarm.advertise()
-    swarm.share([rank for rank in swarm.everybody if rank != liar])
-    monkeypatch.setattr(client_module, "deal", lie)
-    swarm.share([liar])
-    monkeypatch.setattr(client_module, "deal", deal)
-    swarm.list()
-    swarm.mask()
-
-
-def halves(secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
-    """Shares of two secrets: of the true one for even places, of another one for the others."""
-    true, other = deal(secret, threshold, places), deal(os.urandom(32), threshold, places)
-    return [a if place % 2 == 0 else b for place, a, b in zip(places, true, other, strict=True)]
-
-
-def another(_secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
-    return deal(os.urandom(32), threshold, places)
-
-
-@pytest.mark.parametrize("lie", [halves, another])
-@pytest.mark.parametrize("survives", [True, False])
-def test_a_dealer_whose_shares_are_no_secret_is_named(
-    make_swarm: Make, monkeypatch: pytest.MonkeyPatch, lie: Any, *, survives: bool
-) -> None:
-    swarm = make_swarm(8, t=5)
-    with_dealer(swarm, 2, monkeypatch, lie)
-    swarm.state([rank for rank in range(8) if survives or rank != 2])
-    swarm.unmask()
-    with pytest.raises(SecaggError) as caught:
-        swarm.sums(0)
-    assert caught.value.reason is Reason.BAD_DEALER
-    assert caught.value.blame == (swarm.node(2),)
-    assert PeerFault(swarm.node(2), Reason.BAD_DEALER) in swarm.boards[0].drain()
-
-
-def test_a_few_bad_shares_of_a_dealer_are_stepped_over(
-    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def one_bad(secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
-        return [
-            1 if place == 1 else share
-            for place, share in zip(places, deal(secret, threshold, places), strict=True)
-        ]
-
-    swarm = make_swarm(8, t=5)
-    with_dealer(swarm, 2, monkeypatch, one_bad)
-    swarm.state()
-    swarm.unmask()
-    assert_exact(swarm, 0)
-    assert swarm.boards[0].drain() == (PeerFault(swarm.node(2), Reason.BAD_DEALER),)
-
-
-def test_without_the_commitment_to_the_secret_nodes_would_compute_different_sums(
-    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two nodes that hear different holders first get different secrets, and models diverge."""
-    swarm = make_swarm(8, t=4, k=6)
-    swarm = make_swarm(9, t=5)
-
-    def late(secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
-        """The lowest five places share one secret, the highest five another."""
-        low = sorted(places)[:4]
-        true = dict(zip(places, deal(secret, threshold, places), strict=True))
-        other = dict(zip(places, deal(os.urandom(32), threshold, places), strict=True))
-        return [true[place] if place in low else other[place] for place in places]
-
-    with_dealer(swarm, 2, monkeypatch, late)
-    swarm.state()
-    monkeypatch.setattr(OpenedShares, "_is_secret", lambda *_: True)
-
-    def partly(sender: int, receiver: int, body: bytes) -> bytes | None:
-        return None if receiver == 8 and sender < 4 else body
-
-    swarm.unmask(tamper=partly)
-    totals = [swarm.sums(rank)[0].total for rank in (0, 8)]
-    assert not np.array_equal(*totals)
-    monkeypatch.undo()
-
-
-def test_sealed_shares_that_do_not_open_are_the_dealers_fault(make_swarm: Make) -> None:
-    """The holder goes on without them; the secret is opened by the others."""
-    swarm = make_swarm(6)
-    swarm.advertise()
-
-    def broken(sender: int, _receiver: int, body: bytes) -> bytes:
-        if sender != 2:
-            return body
-        sid, shares = decode_shares(body)
-        deals = {holder: shares.deal(holder) for holder in shares.holders}
-        deals[0] = attrs.evolve(deals[0], sealed=bytes(82))
-        deals[1] = attrs.evolve(deals[1], seed=bytes(32))
-        return encode_shares(sid, type(shares).of(shares.seed, shares.own, deals))
-
-    swarm.share([0, 1, 3, 4, 5])
-    body = broken(2, 0, swarm.clients[2].share())
-    swarm.boards[2].shares[2].clear()
-    swarm.clients[2]._own.pop()
-    swarm.clients[2]._own.append(client_module.body_hash(Kind.SHARE, body))
-    for board in swarm.boards.values():
-        board.receive(swarm.node(2), Kind.SHARE, body)
-    swarm.list()
-    for rank in (0, 1):
-        assert swarm.boards[rank].drain() == (PeerFault(swarm.node(2), Reason.BAD_SEAL),)
-    swarm.mask()
-    swarm.state()
-    swarm.unmask()
-    assert_exact(swarm, 0)
-    assert all(swarm.boards[rank].drain() == () for rank in swarm.everybody)
-
-
-def test_a_dealer_with_another_mask_key_is_named(
-    make_swarm: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Shares that belong together, of a key that is not the advertised one."""
-    other = X25519Pair().secret
-
-    def of_other(_secret: bytes, threshold: int, places: Sequence[int]) -> list[int]:
-        return deal(other, threshold, places)
-
-    swarm = make_swarm(8, t=5)
-    with_dealer(swarm, 2, monkeypatch, of_other)
-    swarm.state([rank for rank in range(8) if rank != 2])
-    swarm.unmask()
-    with pytest.raises(SecaggError, match="shares do not give the secret"):
-        swarm.sums(0)

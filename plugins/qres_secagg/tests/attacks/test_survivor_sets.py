@@ -13,11 +13,11 @@ from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.keys import X25519Pair, pair_key, self_key
+from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.messages import Kind, decode_unmask
 from qres_secagg.parameters import Parameters
-from qres_secagg.shamir import combine
+from qres_secagg.shamir import combine, decode, encode
 from qres_secagg.sharing import Secret
 
 from qres_core import CompatibilityError
@@ -31,13 +31,13 @@ def refused(reason: Reason, action: Callable[[], object]) -> None:
     assert caught.value.reason is reason
 
 
-def sole(swarm: Any, victim: int, seed: bytes, mask_secret: bytes) -> np.ndarray:
+def sole(swarm: Any, victim: int, seed: int, mask_secret: int) -> np.ndarray:
     """A victim's update from its masked input and both of its secrets."""
     session, board = swarm.session, swarm.boards[0]
     values = swarm.masked[victim].vector.copy()
     me = swarm.node(victim)
-    pair = X25519Pair(mask_secret)
-    keys = [(self_key(seed, session.sid, me), -1)]
+    pair = KeyPair(mask_secret)
+    keys = [(self_key(encode(seed), session.sid, me), -1)]
     for other in board.partners(victim):
         public = board.advert(other).mask
         key = pair_key(
@@ -114,8 +114,6 @@ def test_without_quorum_and_threshold_they_open_both_secrets(
     seed, mask_secret = (
         combine(dict(list(shares_of(9, bodies).items())[:6])) for bodies in (first, second)
     )
-    assert seed is not None
-    assert mask_secret is not None
     assert np.array_equal(sole(swarm, 9, seed, mask_secret), swarm.inputs[9])
 
 
@@ -159,8 +157,6 @@ def test_a_node_that_forgets_what_it_opened_opens_both(make_swarm: Make) -> None
     seed, mask_secret = (
         combine(dict(list(shares_of(5, bodies).items())[:4])) for bodies in (first, second)
     )
-    assert seed is not None
-    assert mask_secret is not None
     assert np.array_equal(sole(swarm, 5, seed, mask_secret), swarm.inputs[5])
     # The defence: the node that comes back finds the session in its history.
     again = Client(swarm.session, swarm.node(0), SessionMessages(swarm.session), swarm.histories[0])
@@ -292,7 +288,7 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     seed_shares = {rank + 1: swarm.clients[rank]._held[5][0] for rank in range(4)}
     swarm.unmask()
     board, late = swarm.boards[0], swarm.masked[5].vector.copy()
-    gone, me = X25519Pair(board.decided().secret(5)), swarm.node(5)
+    gone, me = KeyPair(decode(board.decided().secret(5))), swarm.node(5)
     keys = []
     for other in board.partners(5):
         public = board.advert(other).mask
@@ -307,6 +303,5 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     assert abs(deviation(late.tobytes())) < 6
     # With the seed, which no honest holder opens any more, nothing would be left.
     seed = combine({place: int.from_bytes(share, "little") for place, share in seed_shares.items()})
-    assert seed is not None
-    apply(late, [(self_key(seed, swarm.session.sid, me), -1)])
+    apply(late, [(self_key(encode(seed), swarm.session.sid, me), -1)])
     assert not late.any()

@@ -263,7 +263,7 @@ def test_a_session_of_another_head_is_another_session() -> None:
 
 
 def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> SimulationResult:
-    """Five nodes; what decides the first round stays unseen: its set is locked, not decided."""
+    """Six nodes; what decides the first round stays unseen: its set is locked, not decided."""
     decide = Consensus._decide
 
     def unseeing(self: Any) -> bool:
@@ -275,7 +275,7 @@ def play(monkeypatch: pytest.MonkeyPatch, plugins: dict[str, Any]) -> Simulation
             if unseen is not None:
                 self._tallies[first] = unseen
 
-    swarm = {"name": "c", "nodes": 5, "byzantine": 1, "quorum": 5, "deadline": 4.0}
+    swarm = {"name": "c", "nodes": 6, "byzantine": 1, "quorum": 6, "deadline": 4.0}
     trust = {"memory": {}, "ed25519": {}, "replay": {}}
     tables = {**trust, **plugins, "mean": {"unprotected": True}}
     config = parse({"swarm": swarm, "plugins": tables}, source="test")

@@ -20,6 +20,7 @@ def parameters(ring: int, bound: int = 1000, noise: int = 0) -> Parameters:
         dimension=3,
         k=4,
         t=3,
+        acks=3,
         corrupt=0,
         min_survivors=3,
         bound=bound,
