@@ -36,6 +36,7 @@ from qres_secagg.session import Session
 from qres_core.reporting import Axis, Chart, Line, svg_file
 
 MILLION = 10**6
+Said = list[tuple[Kind, bytes]]
 
 
 class Clock:
@@ -94,6 +95,24 @@ def mask_ratio(d: int, count: int) -> float:
     return float(np.median(ratios))
 
 
+def _deliver(
+    boards: list[SessionMessages],
+    sender: bytes,
+    kind: Kind,
+    body: bytes,
+    clock: Callable[[Callable[[], Any]], Any],
+    me: int,
+) -> None:
+    """A message reaches the boards of all others; the clock runs for one of them."""
+    for receiver, board in enumerate(boards):
+        if board.me == sender:
+            continue
+        if receiver == me:
+            clock(partial(board.receive, sender, kind, body))
+        else:
+            board.receive(sender, kind, body)
+
+
 def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
     """Seconds of one client, seconds of whoever sums without dropouts, and bytes it sends.
 
@@ -108,40 +127,19 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
         for node, board in zip(item.roster, boards, strict=True)
     ]
     clock, me = Clock(), n // 2
-    sent: dict[Kind, list[bytes]] = {}
+    size = 4 * d
 
-    def carry(kind: Kind, bodies: list[bytes]) -> None:
-        sent[kind] = bodies
-        for receiver, board in enumerate(boards):
-            for sender, body in enumerate(bodies):
-                if sender == receiver:
-                    continue
-                if receiver == me:
-                    node = item.roster[sender]
-                    clock("client", partial(board.receive, node, kind, body))
-                else:
-                    board.receive(item.roster[sender], kind, body)
+    def all_say(step: Callable[[Client], Said]) -> None:
+        nonlocal size
+        for sender, client in enumerate(clients):
+            mine = sender == me
+            for kind, body in clock("client", partial(step, client)) if mine else step(client):
+                size += mine * len(body)
+                _deliver(boards, item.roster[sender], kind, body, partial(clock, "client"), me)
 
-    def acknowledge() -> None:
-        for rank, client in enumerate(clients):
-            said = clock("client", client.acknowledge) if rank == me else client.acknowledge()
-            sent[Kind.ACK] = sent.get(Kind.ACK, []) + [body for _, body in said]
-            for receiver, board in enumerate(boards):
-                for kind, body in said:
-                    if receiver == me and rank != me:
-                        clock("client", partial(board.receive, item.roster[rank], kind, body))
-                    elif receiver != rank:
-                        board.receive(item.roster[rank], kind, body)
-
-    def all_do(step: Callable[[Client], bytes]) -> list[bytes]:
-        return [
-            clock("client", partial(step, client)) if rank == me else step(client)
-            for rank, client in enumerate(clients)
-        ]
-
-    carry(Kind.ADVERTISE, all_do(Client.advertise))
-    carry(Kind.SHARE, all_do(Client.share))
-    acknowledge()
+    all_say(lambda client: [(Kind.ADVERTISE, client.advertise())])
+    all_say(lambda client: [(Kind.SHARE, client.share())])
+    all_say(Client.acknowledge)
     listing = boards[0].compose()
     for rank, client in enumerate(clients):
         if rank == me:
@@ -150,15 +148,14 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
             client.adopt(listing)
     vector = np.ones(d, np.int32)
     masked: dict[int, Masked] = {}
-    total = np.zeros(d, np.uint32)
     for rank, client in enumerate(clients):
         if rank == me:
             masked[rank] = clock("client", lambda: clients[me].mask(vector))
         else:
             masked[rank] = client.mask(vector)
     inputs = {item.roster[rank]: made.digest for rank, made in masked.items()}
-    carry(Kind.STATEMENT, all_do(lambda client: client.state(inputs)))
-    carry(Kind.UNMASK, all_do(Client.unmask))
+    all_say(lambda client: [(Kind.STATEMENT, client.state(inputs))])
+    all_say(lambda client: [(Kind.UNMASK, client.unmask())])
     judge = boards[0]
     aggregator = Aggregator(judge)
     for rank, made in masked.items():
@@ -167,8 +164,6 @@ def client_round(n: int, d: int, *, complete: bool) -> tuple[float, float, int]:
     (opened,) = clock("sum", aggregator.finish)
     if not (opened.total == n).all():
         raise SystemExit("the sum is wrong")
-    del total
-    size = 4 * d + sum(len(bodies[me]) for bodies in sent.values())
     return clock.spent["client"], clock.spent["sum"], size
 
 

@@ -157,7 +157,12 @@ OF_PLUGINS = {
         *("key of another node", "shares dealt to the wrong nodes", "dealt shares do not fit"),
         *("opened share is not the one committed to", "opened a share it does not hold"),
         *("shares do not give the secret committed to", "masked input is not the one agreed on"),
-        *("complaint about shares that fit", "two sums of one slice", "list not valid", "companions of another form"),
+        *(
+            "complaint about shares that fit",
+            "two sums of one slice",
+            "list not valid",
+            "companions of another form",
+        ),
     ),
     ("validation", Blame.NOBODY): ("worse on held-out examples",),
     ("validation", None): ("oversized update", "harmful update"),

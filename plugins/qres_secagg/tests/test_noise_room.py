@@ -38,6 +38,7 @@ def test_the_room_is_for_the_noise_of_a_sum_and_the_bound_for_the_clip_alone(sum
         dimension=1,
         k=summands,
         t=summands,
+        acks=summands,
         corrupt=0,
         min_survivors=3,
         bound=int(clip * UNIT),
