@@ -68,7 +68,7 @@ class SessionMessages:
     opening: OpenedShares | None = attrs.field(init=False, default=None)
     # listed nodes that stated this node's survivor set
     statements: int = attrs.field(init=False, default=0)
-    _list_hash: bytes = attrs.field(init=False, default=b"")
+    list_hash: bytes = attrs.field(init=False, default=b"")  # names the adopted list
     _statements: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
     _unmasks: dict[int, Unmask] = attrs.field(init=False, factory=dict[int, Unmask])
     _faults: list[PeerFault] = attrs.field(init=False, factory=list[PeerFault])
@@ -290,7 +290,7 @@ class SessionMessages:
             raise SecaggError(Reason.OTHER_SESSION, "the list")
         digest = body_hash(Kind.LIST, body)
         if self.listing is not None:
-            if digest != self._list_hash:
+            if digest != self.list_hash:
                 raise SecaggError(Reason.EQUIVOCATION, "a second list")
             return
         if listing.level not in levels:
@@ -305,7 +305,7 @@ class SessionMessages:
             raise SecaggError(Reason.LACKING, f"acks of {len(unchecked)} dealers")
         if listing.level:
             self.topology = topology(self.session, listing.level)
-        self.listing, self._list_hash = listing, digest
+        self.listing, self.list_hash = listing, digest
 
     def listed(self) -> Listing:
         """The adopted list; ``SecaggError`` (``OUT_OF_ORDER``) before there is one."""
@@ -336,7 +336,7 @@ class SessionMessages:
         :meth:`Survivors.agreed`; ``OUT_OF_ORDER``, no list yet, or another set was taken before.
         """
         members = self.listed().members
-        found = Survivors.agreed(self.session, self.topology, members, self._list_hash, inputs)
+        found = Survivors.agreed(self.session, self.topology, members, self.list_hash, inputs)
         if self.opening is not None:
             if self.opening.survivors != found:
                 raise SecaggError(Reason.OUT_OF_ORDER, "a second survivor set")

@@ -16,7 +16,7 @@ from qres_core import Companion, Contribution, NodeId
 from qres_secagg.board import SessionMessages
 from qres_secagg.masks import Residues
 from qres_secagg.parameters import Parameters
-from qres_secagg.ring import NAME, incoming
+from qres_secagg.ring import incoming, masked_under
 from qres_secagg.session import DOMAIN, joined
 
 
@@ -101,7 +101,7 @@ class Inputs:
         found: dict[NodeId, dict[str, Residues]] = {}
         odd: set[NodeId] = set()
         for contribution in contributions:
-            values = incoming(contribution.vector, contribution.companions.get(NAME), parameters)
+            values = incoming(contribution.vector, contribution.companions, parameters)
             if values is None:
                 values = contribution.vector.view(np.uint32).astype(np.uint64)
                 odd.add(contribution.sender)
@@ -134,10 +134,15 @@ class Inputs:
 
 
 def listed(board: SessionMessages, contributions: Sequence[Contribution]) -> list[Contribution]:
-    """The contributions of listed nodes: others were not masked in this session."""
+    """The contributions of listed nodes that were masked under the list: others have no part in it.
+
+    A leader may tell nodes different lists. What was masked under one has masks that cancel in no
+    sum of another.
+    """
     members, rank = board.listed().members, board.session.rank
     return [
         contribution
         for contribution in contributions
         if rank.get(contribution.sender, -1) in members
+        and masked_under(contribution.companions) == board.list_hash
     ]

@@ -43,10 +43,8 @@ def masked(update: Update, dialogue: SecaggDialogue, *, weight: int, bound: int)
         if companion.modulus
     }
     hidden = dialogue.mask(values, beside)
-    vector, high = outgoing(hidden.vector)
-    companions: dict[str, Companion] = dict(update.companions)
+    vector, beside_it = outgoing(hidden.vector, dialogue.board.list_hash)
+    companions: dict[str, Companion] = {**update.companions, NAME: beside_it}
     for name, residues in hidden.residues.items():
         companions[name] = Companion.of(residues.values, residues.modulus)
-    if high is not None:
-        companions[NAME] = high
     return attrs.evolve(update, vector=vector, weight=weight, companions=companions)

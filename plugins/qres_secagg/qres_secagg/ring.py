@@ -7,17 +7,26 @@ and the high words go beside it as a companion.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import MAX_COMPANION_BYTES, Companion, ValueRefusedError, Vector, fixed
+from qres_core import (
+    DIGEST_BYTES,
+    MAX_COMPANION_BYTES,
+    Companion,
+    ValueRefusedError,
+    Vector,
+    fixed,
+)
 from qres_secagg.parameters import Parameters
 
 NAME: Final = "secagg"
-"""Of the companion in which the high words of a wide ring travel."""
-MAX_WIDE_DIMENSION: Final = MAX_COMPANION_BYTES // 4
+"""Of the companion that says under which list a vector was masked. The high words of a wide ring
+follow that in it."""
+MAX_WIDE_DIMENSION: Final = (MAX_COMPANION_BYTES - DIGEST_BYTES) // 4
 """Most coordinates with the ring of 64 bits: the high words must fit a companion."""
 _LOW: Final = np.uint64(0xFFFFFFFF)
 _HIGH: Final = np.uint64(32)
@@ -54,22 +63,35 @@ def weighted(vector: Vector, weight: int, parameters: Parameters, bound: int) ->
     return vector if weight == 1 else vector * np.int32(weight)
 
 
-def outgoing(masked: NDArray[Any]) -> tuple[Vector, Companion | None]:
-    """A masked vector as it travels: int32, shape ``(d,)``, and the high words of a wide ring."""
+def outgoing(masked: NDArray[Any], listing: bytes) -> tuple[Vector, Companion]:
+    """A masked vector as it travels: int32, shape ``(d,)``, and what goes beside it.
+
+    ``listing``: the name of the list that it was masked under, 32 bytes.
+    """
     if masked.itemsize == 4:
-        return masked.view(np.int32), None
+        return masked.view(np.int32), Companion(listing)
     low = (masked & _LOW).astype("<u4").view(np.int32)
-    return low, Companion((masked >> _HIGH).astype("<u4").tobytes())
+    return low, Companion(listing + (masked >> _HIGH).astype("<u4").tobytes())
 
 
-def incoming(vector: Vector, high: Companion | None, parameters: Parameters) -> NDArray[Any] | None:
+def masked_under(companions: Mapping[str, Companion]) -> bytes:
+    """The name of the list that a contribution says it was masked under; empty if it says none."""
+    beside = companions.get(NAME)
+    if beside is None or beside.modulus or len(beside.body) < DIGEST_BYTES:
+        return b""
+    return beside.body[:DIGEST_BYTES]
+
+
+def incoming(
+    vector: Vector, companions: Mapping[str, Companion], parameters: Parameters
+) -> NDArray[Any] | None:
     """The ring elements that :func:`outgoing` sent, or ``None`` where the high words are wrong."""
     low = vector.view(np.uint32)
     if parameters.ring_bits == 32:
         return cast("NDArray[Any]", low)
-    if high is None or high.modulus or len(high.body) != 4 * vector.size:
+    if not masked_under(companions) or len(companions[NAME].body) != DIGEST_BYTES + 4 * low.size:
         return None
-    words = np.frombuffer(high.body, dtype="<u4").astype(np.uint64)
+    words = np.frombuffer(companions[NAME].body[DIGEST_BYTES:], dtype="<u4").astype(np.uint64)
     return cast("NDArray[Any]", (words << _HIGH) | low)
 
 

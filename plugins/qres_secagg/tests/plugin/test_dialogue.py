@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from qres_secagg.messages import Kind
 from secagg_swarm import PluginSwarm, plain_sum, recorded
 
-from qres_core import Dialogue, DialogueMessage, QresError, Send, Update
+from qres_core import Companion, Dialogue, DialogueMessage, QresError, Send, Update
 
 
 def test_it_is_a_dialogue_and_ready_without_waiting_where_all_are_there() -> None:
@@ -180,6 +181,25 @@ def test_a_contribution_of_a_node_that_is_not_listed_does_not_count() -> None:
     swarm.decide()
     rows = swarm.reveal(swarm.roster[0]).updates
     assert stranger not in rows.members[0]
+    assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+
+
+@pytest.mark.parametrize("named", [None, b"", b"?" * 32])
+def test_what_was_not_masked_under_the_list_does_not_count(named: bytes | None) -> None:
+    """The leader told one node another list, of the same nodes: as if that node had dropped out."""
+    swarm = PluginSwarm(6).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates)
+    other = swarm.roster[3]
+    beside = {} if named is None else {"secagg": Companion(named)}
+    swarm.sent[other] = attrs.evolve(swarm.sent[other], companions=beside)
+    for node in swarm.roster:
+        if node != other:
+            swarm.tell(node)
+    swarm.deliver()
+    del updates[other]
+    rows = swarm.reveal(swarm.roster[0]).updates
+    assert rows.members == (tuple(sorted(updates)),)
     assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
 
 

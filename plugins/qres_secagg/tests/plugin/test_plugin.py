@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qres_secagg import Secagg
 from qres_secagg.revelation import ODD
+from qres_secagg.ring import MAX_WIDE_DIMENSION
 from secagg_swarm import PluginSwarm, half_even, plain_sum
 
 from qres_core import (
@@ -120,9 +121,9 @@ def test_the_fault_bound_of_the_swarm_counts_as_corrupt() -> None:
 def test_a_wide_ring_refuses_vectors_whose_high_words_do_not_fit() -> None:
     plugin = Secagg(ring=64)
     plugin.setup(node_info(4))
-    plugin.round_opened(make_round_info(2**18, nodes=4))
+    plugin.round_opened(make_round_info(MAX_WIDE_DIMENSION, nodes=4))
     with pytest.raises(CompatibilityError) as caught:
-        plugin.round_opened(make_round_info(2**18 + 1, nodes=4))
+        plugin.round_opened(make_round_info(MAX_WIDE_DIMENSION + 1, nodes=4))
     assert caught.value.code == "QRES-E313"
 
 
@@ -269,10 +270,11 @@ def test_a_mean_that_leaves_the_grid_is_held_and_counted() -> None:
     updates = {node: Update(np.zeros(2, np.int32)) for node in swarm.roster}
     swarm.contribute(updates)
     liar = swarm.roster[0]
-    high = np.frombuffer(swarm.sent[liar].companions["secagg"].body, np.uint32).copy()
+    beside = swarm.sent[liar].companions["secagg"].body
+    high = np.frombuffer(beside[32:], np.uint32).copy()
     high += np.array([2**29, 0], np.uint32)  # 2**61 more
     swarm.sent[liar] = attrs.evolve(
-        swarm.sent[liar], companions={"secagg": Companion(high.tobytes())}
+        swarm.sent[liar], companions={"secagg": Companion(beside[:32] + high.tobytes())}
     )
     swarm.decide()
     rows = swarm.reveal(swarm.roster[1]).updates

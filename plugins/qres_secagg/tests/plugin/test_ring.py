@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_secagg.levels import finest, largest_group
 from qres_secagg.parameters import Parameters
-from qres_secagg.ring import incoming, mean, outgoing, weighted
+from qres_secagg.ring import incoming, masked_under, mean, outgoing, weighted
 
 from qres_core import Companion, ValueRefusedError
 
@@ -47,17 +47,27 @@ def test_means_are_rounded_half_to_even_and_held_on_the_grid(sums: list[int], we
 def test_ring_elements_travel_unchanged(ring: int, values: list[int]) -> None:
     kind = np.uint32 if ring == 32 else np.uint64
     masked = np.array([value % 2**ring for value in values], dtype=kind)
-    vector, high = outgoing(masked)
+    vector, beside = outgoing(masked, b"L" * 32)
     assert vector.dtype == np.int32
-    assert (high is None) == (ring == 32)
-    back = incoming(vector, high, parameters(ring))
+    assert len(beside.body) == 32 + (4 * len(values) if ring == 64 else 0)
+    assert masked_under({"secagg": beside}) == b"L" * 32
+    back = incoming(vector, {"secagg": beside}, parameters(ring))
     assert back is not None
     assert np.array_equal(back, masked)
 
 
-@pytest.mark.parametrize("high", [None, Companion(bytes(11)), Companion.of([1, 2], 2**32)])
-def test_high_words_that_are_missing_or_of_another_size_are_none(high: Companion | None) -> None:
-    assert incoming(np.zeros(3, np.int32), high, parameters(64)) is None
+@pytest.mark.parametrize(
+    "beside",
+    [None, Companion(bytes(11)), Companion(bytes(32 + 11)), Companion.of([1] * 11, 2**32)],
+)
+def test_high_words_that_are_missing_or_of_another_size_are_none(beside: Companion | None) -> None:
+    companions = {} if beside is None else {"secagg": beside}
+    assert incoming(np.zeros(3, np.int32), companions, parameters(64)) is None
+
+
+@pytest.mark.parametrize("beside", [None, Companion(bytes(31)), Companion.of([1] * 32, 200)])
+def test_a_contribution_that_names_no_list_was_masked_under_none(beside: Companion | None) -> None:
+    assert masked_under({} if beside is None else {"secagg": beside}) == b""
 
 
 @pytest.mark.parametrize("ring", [32, 64])
