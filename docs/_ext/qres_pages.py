@@ -225,6 +225,7 @@ def _meaning(field: attrs.Attribute[Any]) -> str:
     marks = {
         options.LOCAL: " Local: may differ between nodes.",
         options.PRESENCE: " Local, but all nodes must set it, or none.",
+        options.CONTENT: " Local, but the file must be the same on all nodes.",
     }
     return str(field.metadata["help"]) + marks.get(field.metadata.get(options.SHARING, ""), "")
 

@@ -42,6 +42,8 @@ LOCAL: Final = "local"
 """Value of :data:`SHARING`: each node may have its own."""
 PRESENCE: Final = "presence"
 """Value of :data:`SHARING`: all nodes have set it, or none has; what to may differ."""
+CONTENT: Final = "content"
+"""Value of :data:`SHARING`: the path of a file, which may differ; the file must not."""
 _MOST_BITS: Final = 128
 """Integers of more bits are described and not written out."""
 
@@ -245,7 +247,7 @@ def help_text(words: str) -> dict[str, str]:
     return {"help": words}
 
 
-def local(words: str, *, presence: bool = False) -> dict[str, str]:
+def local(words: str, *, presence: bool = False, content: bool = False) -> dict[str, str]:
     """Metadata of an option that is each node's own business: a path, a key, a number of threads.
 
     Nothing that another node computes or checks may depend on it. An option whose validator is
@@ -253,14 +255,17 @@ def local(words: str, *, presence: bool = False) -> dict[str, str]:
 
     Args:
         words: what the reference of all options says of it.
-        presence: all nodes must set it, or none: the path of a file that changes what they check.
-            An option counts as set if it is true to Python.
+        presence: all nodes must set it, or none: the path of a file that changes what they check
+            and that each may renew. An option counts as set if it is true to Python.
+        content: the path of a file that has the same bytes on all nodes, because what they compute
+            or check depends on them.
 
     Example:
         >>> local("Threads that expand masks.")
         {'help': 'Threads that expand masks.', 'sharing': 'local'}
     """
-    return {"help": words, SHARING: PRESENCE if presence else LOCAL}
+    sharing = CONTENT if content else PRESENCE if presence else LOCAL
+    return {"help": words, SHARING: sharing}
 
 
 def _limits(low: float | None, high: float | None, above: float | None, below: float | None) -> str:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
@@ -183,7 +184,7 @@ def shared_settings(swarm: SwarmConfig, enabled: Sequence[Enabled]) -> SharedSet
     CompatibilityError: QRES-E105 where the settings are too large.
     """
     values: dict[str, Setting] = {
-        f"swarm.{field.name}": _plain(getattr(swarm, field.name), field.name, 0)
+        f"swarm.{field.name}": _plain(_number(field, getattr(swarm, field.name)), field.name, 0)
         for field in attrs.fields(SwarmConfig)
         if field.name not in _NOT_SHARED
     }
@@ -217,7 +218,7 @@ def _options(holder: object, where: str) -> Iterator[tuple[str, Setting]]:
     for field in attrs.fields(cast("Any", type(holder))):
         key = f"{where}.{field.name}"
         sharing = field.metadata.get(options.SHARING)
-        if sharing not in {None, options.LOCAL, options.PRESENCE}:
+        if sharing not in {None, options.LOCAL, options.PRESENCE, options.CONTENT}:
             what = f"the option is marked {sharing!r}, which is no way to share it"
             fix = "mark it with qres_core.options.local, or not at all"
             raise PluginError.of("QRES-E206", key, what, fix)
@@ -226,12 +227,26 @@ def _options(holder: object, where: str) -> Iterator[tuple[str, Setting]]:
         value: object = getattr(holder, field.name)
         if sharing == options.PRESENCE:
             yield key, bool(value)
+        elif sharing == options.CONTENT:
+            yield key, _content(value) if value else None
         elif attrs.has(type(value)):
             yield from _options(value, key)
         else:
-            if type(value) is int and field.type in {float, "float"}:
-                value = float(value)  # the same number, whether a file or Python said it
-            yield key, _plain(value, key, 0)
+            yield key, _plain(_number(field, value), key, 0)
+
+
+def _number(field: attrs.Attribute[Any], value: object) -> object:
+    """The same number, whether a file or Python said it."""
+    return float(value) if type(value) is int and field.type in {float, "float"} else value
+
+
+def _content(path: object) -> Setting:
+    """What stands for a file. One that cannot be read is for the plugin's ``setup`` to refuse."""
+    try:
+        with Path(str(path)).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except (OSError, ValueError):
+        return "unreadable"
 
 
 def _secret(validator: object) -> bool:
@@ -249,7 +264,7 @@ def _plain(value: object, key: str, depth: int) -> Setting:
     if type(value) is int and -(2**63) <= value < 2**63:
         return value
     if isinstance(value, float):
-        return float(value)  # numpy's float64 is one
+        return float(value) + 0.0  # numpy's float64 is one; and -0.0 is 0.0
     items = _items(value, key) if depth < _DEEPEST else None
     if items is None:
         what = f"holds a {type(value).__name__}, which cannot be compared between nodes"

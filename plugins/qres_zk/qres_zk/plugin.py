@@ -114,12 +114,12 @@ class Zk:
     center: str = attrs.field(
         default="",
         metadata=options.local(
-            "A .npy file: updates must be within the bound of this vector.", presence=True
+            "A .npy file: updates must be within the bound of this vector.", content=True
         ),
     )
     direction: str = attrs.field(
         default="",
-        metadata=options.local("A .npy file: updates must point along this vector.", presence=True),
+        metadata=options.local("A .npy file: updates must point along this vector.", content=True),
     )
     threshold: float = attrs.field(
         default=0.0,

@@ -6,6 +6,7 @@ import copy
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -210,6 +211,32 @@ def test_of_a_file_only_whether_it_is_set_is_shared() -> None:
     assert here == there
 
 
+@attrs.frozen
+class Bound:
+    """Its file changes what a node accepts."""
+
+    center: str = attrs.field(default="", metadata=options.local("A file.", content=True))
+
+    @hookimpl
+    def sign(self, envelope: Envelope) -> bytes:
+        return envelope.signing_digest
+
+
+def test_of_a_file_that_changes_what_is_checked_the_content_is_shared(tmp_path: Path) -> None:
+    def at(name: str, content: bytes | None = None) -> SharedSettings:
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        return settings(("p", Bound(str(path))))
+
+    here = at("a", b"one vector")
+    assert here == at("b", b"one vector"), "the path is each node's own"
+    other = at("a", b"another vector")
+    (said,) = here.differences(other)
+    assert said.startswith("plugins.p.center is")
+    assert len({found.digest for found in (here, other, at("none"), settings(("p", Bound())))}) == 4
+
+
 def test_a_secret_is_not_in_the_settings_among_several_validators_either() -> None:
     @attrs.frozen
     class Two(Signer):
@@ -248,6 +275,12 @@ def test_two_plugins_never_share_a_key() -> None:
 def test_a_whole_number_counts_as_the_same_real_number() -> None:
     """A file says ``1`` where Python code says ``1.0``."""
     assert settings(("p", Signer(radius=1))) == settings(("p", Signer(radius=1.0)))
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -0.0])
+def test_a_number_of_the_swarm_is_the_same_however_it_is_written(value: float) -> None:
+    here = shared_settings(attrs.evolve(SWARM, standing_tolerance=value), [])
+    assert here == shared_settings(attrs.evolve(SWARM, standing_tolerance=0.0), [])
 
 
 def test_values_that_are_equal_only_to_python_differ() -> None:
@@ -307,7 +340,8 @@ LOCAL: Final[Mapping[str, set[str]]] = {
     "secagg": {"patience", "threads", "new_store"},
     "validation": {"candidates", "seconds"},
 }
-PRESENCE: Final[Mapping[str, set[str]]] = {"pki": {"ca"}, "zk": {"center", "direction"}}
+PRESENCE: Final[Mapping[str, set[str]]] = {"pki": {"ca"}}
+CONTENT: Final[Mapping[str, set[str]]] = {"zk": {"center", "direction"}}
 ALTOGETHER: Final = {"libp2p", "memory"}
 """Transports."""
 ALIKE: Final[Mapping[str, set[str]]] = {
@@ -356,7 +390,9 @@ def test_every_option_of_every_plugin_here_is_shared_or_local_on_purpose() -> No
     found: dict[str, dict[str | None, set[str]]] = {}
     for name, origin in scan().items():
         if origin.status is Status.INSTALLED and origin.distribution.startswith("qres-"):
-            found[name] = {None: set(), options.LOCAL: set(), options.PRESENCE: set()}
+            found[name] = {
+                mark: set() for mark in (None, options.LOCAL, options.PRESENCE, options.CONTENT)
+            }
             for field in attrs.fields(plugin_class(origin)):
                 if field.init:
                     found[name][field.metadata.get(options.SHARING)].add(field.name)
@@ -366,6 +402,7 @@ def test_every_option_of_every_plugin_here_is_shared_or_local_on_purpose() -> No
         assert sides[None] == ALIKE.get(name, set()), name
         assert sides[options.LOCAL] == LOCAL.get(name, set()), name
         assert sides[options.PRESENCE] == PRESENCE.get(name, set()), name
+        assert sides[options.CONTENT] == CONTENT.get(name, set()), name
 
 
 def test_transports_are_left_out_altogether() -> None:
