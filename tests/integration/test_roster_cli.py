@@ -167,7 +167,7 @@ def test_show_counts_only_authentic_signatures(nodes: list[Path]) -> None:
     [
         (("add", "nonsense"), ConfigError, "QRES-E105 MEMBER: 'nonsense' is not 64"),
         (("add", NEW.hex().upper()), ConfigError, "QRES-E105 MEMBER"),
-        (("add", "ff" * 32), ConfigError, "is no Ed25519 public key"),
+        (("add", "ff" * 32), CompatibilityError, "is no Ed25519 public key"),
         (("add", PAIRS[0].public.hex()), RosterError, "is a member already"),
         (("remove", NEW.hex()), RosterError, "is no member"),
         (("rotate", NEW.hex(), NEW.hex()), ConfigError, "it is MEMBER itself"),

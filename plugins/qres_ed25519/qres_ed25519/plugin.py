@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,9 @@ from qres_core import (
     LinkKeys,
     NodeId,
     NodeInfo,
+    Problem,
     RoundInfo,
+    Surroundings,
     Verdict,
     hookimpl,
     options,
@@ -38,6 +40,12 @@ BATCH_PER_THREAD: Final = 32
 
 _UNSIGNED: Final = reject("no-signature", blame=Blame.LINK)
 _FORGED: Final = reject("bad-signature", blame=Blame.LINK)
+
+
+def _no_key(identity: str, fault: str) -> tuple[str, str]:
+    """What is wrong with an identity, and what helps."""
+    fix = "`qres key show` prints the identity of a key file"
+    return f"{identity} is no Ed25519 public key: {fault}", fix
 
 
 @attrs.define(eq=False)
@@ -119,6 +127,15 @@ class Ed25519:
         )
         return Claims(tolerates=None, notices=() if self.require_signature else (notice,))
 
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether every member could sign: what is no key takes a seat and never votes.
+
+        Yields QRES-E105. O(n) scalar multiplications.
+        """
+        for text in around.roster:
+            if fault := key_fault(bytes.fromhex(text)):
+                yield Problem("QRES-E105", "swarm.roster", *_no_key(text, fault))
+
     @hookimpl
     def identity(self, seed: bytes | None) -> NodeId:
         """Derive the lab key from the seed, or read the key file, and return whose key it is.
@@ -183,8 +200,7 @@ class Ed25519:
                 raise ConfigError.of("QRES-E105", f"plugins.{NAME}.rotations", what, fix)
         for node_id in node_info.roster:
             if fault := key_fault(node_id):
-                what = f"{node_id.hex()} is no Ed25519 public key: {fault}"
-                fix = "`qres key show` prints the identity of a key file"
+                what, fix = _no_key(node_id.hex(), fault)
                 raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
         self._know(node_info.roster)
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from qres_ed25519 import Ed25519
+from qres_ed25519.signature import SigningKey
 
 from qres_core.kernel.config import parse
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from qres_core.kernel.discovery import Installed
+    from qres_core.kernel.kernel import Kernel
     from qres_core.lab.record import SimulationResult
 
 ROUNDS = 4
@@ -64,3 +67,18 @@ def test_forgers_are_admitted_without_and_refused_with_signatures(
     assert secured.injected[reason] > 0
     assert len(set(secured.model_digests)) == 1
     assert all(record.closed for record in secured.rounds)
+
+
+@pytest.mark.parametrize("identity", [bytes(32), b"\x02" + bytes(31), b"\xff" * 32])
+def test_an_identity_that_is_no_key_gets_no_seat(
+    make_kernel: Callable[..., Kernel], monkeypatch: pytest.MonkeyPatch, identity: bytes
+) -> None:
+    """An authority may approve it unseen. Its seat would vote for nothing, for ever."""
+    kernel = make_kernel()
+    keys = [SigningKey.from_seed(bytes([index]) * 32).public for index in range(5)]
+    assert not kernel.refusals(keys, 0, 4)
+    (problem,) = kernel.refusals([*keys[:4], identity], 0, 4)
+    assert problem.where == "swarm.roster"
+    assert identity.hex() in problem.what
+    monkeypatch.setattr(Ed25519, "check", lambda _self, _around: iter(()))  # the control
+    assert not make_kernel().refusals([*keys[:4], identity], 0, 4)
