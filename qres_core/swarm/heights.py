@@ -161,6 +161,8 @@ class Heights(MachineState, ABC):
             return
         last, certificate = links[-1], self._choice.certificate
         after, made = last.next, self._made
+        if not self._is_ahead(after):
+            return
         of_here = last.head.digest == self._context.head.digest
         if of_here and certificate is not None:
             own = certificate.candidate.digest(last.head.digest)
@@ -181,6 +183,10 @@ class Heights(MachineState, ABC):
                 self._expect_removal(after, now)  # nobody may give it the model any more
                 return
         self._go_on(links, vector, made if of_here else None, now)
+
+    def _is_ahead(self, after: Head) -> bool:
+        """Whether a head is later than the node's: one that went back would vote again."""
+        return after.height > self._context.head.height
 
     def _go_on(
         self, links: tuple[Link, ...], vector: Vector | None, made: MadeModel | None, now: float

@@ -408,9 +408,16 @@ class SqliteJournal:
             self._facts.write("made", _octets(model))
 
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
-        """Keep the next head, the links and the model, and void what bound the node before."""
+        """Keep the next head, the links and the model, and void what bound the node before.
+
+        Raises RoundError: QRES-E602 also for a head that is not later than the one before: the node
+        would vote a second time where it has voted.
+        """
         after = links[-1].next
         with self._transaction():
+            kept = self._facts.read("head")
+            if kept is not None and after.height <= kept[1]:
+                raise self._db.unusable(f"a head of height {after.height} after {kept[1]}")
             self._forget_last_link()
             for link in links:
                 body = link.to_bytes()

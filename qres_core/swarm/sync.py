@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import dropwhile
 from typing import Final
 
 import attrs
@@ -210,9 +211,10 @@ class CatchingUp:
             (link.head.swarm, link.head.settings) != (head.swarm, head.settings) for link in links
         ):
             return None  # of another history; who tells of it says what differs
-        # An answer may be late: this node knows some changes by now that it still tells of.
+        # An answer may be late: this node knows some changes by now that it still tells of. Only
+        # the first ones are left out: how far the last one leads was looked at above.
         since = roster.epoch
-        links = tuple(link for link in links if link.head.roster.epoch >= since) or links
+        links = tuple(dropwhile(lambda link: link.head.roster.epoch < since, links)) or links
         if links[0].head.roster.digest != roster.digest:  # the members it was told of may be wrong
             self._liars.add(sender)
             self._outlet.refuse(envelope, Fault.UNPROVEN_LINK, Blame.NOBODY)
@@ -245,7 +247,7 @@ class CatchingUp:
 
     def _compare(self, link: Link, envelope: Envelope, now: float) -> None:
         """Whether a link contradicts what is proven here: then more than ``f`` nodes lie."""
-        told = () if self.pending is None else self.pending.links
+        told: tuple[Link, ...] = () if self.pending is None else self.pending.links
         known = {item.head.digest: item for item in told} | self.recent
         own = known.get(link.head.digest)
         if own is None:

@@ -5,6 +5,7 @@ Every attack has a control: without the one guard that stops it, it succeeds.
 
 from __future__ import annotations
 
+from itertools import filterfalse
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -137,6 +138,50 @@ def test_a_node_that_goes_back_to_what_it_was_told_last_is_held_for_ever_by_one_
     monkeypatch.setattr(CatchingUp, "_proven_height", height)
     assert catches_up(harness, liar_speaks=False)
     assert not catches_up(harness, liar_speaks=True)
+
+
+def sent_back(harness: ModuleType) -> tuple[Any, int]:
+    """The liar shows all others a true link of an old head, and behind it one that is made up.
+
+    The made up link is of earlier members, so that it is left out, as in an answer that is late.
+    Returns the swarm, and how far it was.
+    """
+    liar, others = 4, [0, 1, 2, 3, 5]
+    net = harness.Net(6, byzantine=1, members=5)
+    net.start(FIVE)
+    net.hand_over(net.change("add", 5, signers=FIVE), FIVE)
+    assert epochs(net, FIVE, 1)
+    net.start([5])
+    assert grows(net, range(6), 1)
+    recent = list(net.machine(0)._catching_up.recent.values())
+    assert grows(net, range(6), 4)
+    first, old = recent[0], recent[-1]
+    assert (first.head.roster.epoch, old.head.roster.epoch) == (0, 1)
+    made_up = attrs.evolve(first, head=attrs.evolve(first.head, height=10**6))
+    height = min(net.machine(index).head.height for index in others)
+    told = net.forge(liar, "links", encode_links([old, made_up]), number=1, model=bytes(32))
+    net.inject(told, others)
+    return net, height
+
+
+def test_no_link_leads_a_node_back_to_a_head_where_it_has_voted(harness: ModuleType) -> None:
+    net, height = sent_back(harness)
+    net.run(seconds=0.001)
+    assert min(net.machine(index).head.height for index in range(4)) >= height
+    assert net.machine(0).kernel.rejections[Fault.UNPROVEN_LINK] == 1
+    assert grows(net, [0, 1, 2, 3, 5])
+    assert not net.forks([0, 1, 2, 3, 5])
+
+
+def test_where_the_last_link_may_be_left_out_one_liar_sends_all_others_back(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: they vote again at the old height, and what they voted there is forgotten."""
+    monkeypatch.setattr(RoundMachine, "_is_ahead", lambda _self, _after: True)
+    monkeypatch.setattr("qres_core.swarm.sync.dropwhile", filterfalse)
+    net, height = sent_back(harness)
+    net.run(seconds=0.001)
+    assert max(net.machine(index).head.height for index in (0, 1, 2, 3, 5)) < height
 
 
 # ── what hangs on a link ──────────────────────────────────────────────────────────────────────────

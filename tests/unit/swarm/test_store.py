@@ -458,6 +458,18 @@ def test_a_vote_of_an_earlier_round_is_refused(tmp_path: Path) -> None:
     assert resume.last_round == 9
 
 
+def test_a_head_that_is_not_later_is_refused(tmp_path: Path, filled: Path) -> None:
+    """At a head that came before, the node would vote again where it has voted."""
+    with closing(opened(filled)) as journal:
+        before = journal.resume()
+        assert before is not None
+        with pytest.raises(RoundError, match=r"QRES-E602.*a head of height 1 after 1"):
+            journal.record_height([MADE], MODEL)
+    after = resumed(tmp_path)
+    assert after is not None
+    assert (after.head, plain(after.lock)) == (before.head, plain(before.lock))
+
+
 def test_old_votes_are_pruned(tmp_path: Path) -> None:
     with closing(opened(tmp_path)) as journal:
         journal.record_vote(1, "choice/prevote", A)
