@@ -418,7 +418,7 @@ class _Trainer:
 
 def whole_round(n: int, d: int, proof_checks: str = "committee") -> dict[str, float]:
     """Seconds of one node by plugin; ``kernel`` is all else, the simulator among it, by node."""
-    f = (n // GROUP - 1) // 2  # each of them can spoil one group
+    f = min((n // GROUP - 1) // 2, GROUP - 2)  # each of them can spoil one group
     swarm = {
         "name": "bench",
         "nodes": n,
@@ -442,7 +442,13 @@ def whole_round(n: int, d: int, proof_checks: str = "committee") -> dict[str, fl
             "honest": GROUP - f,
         },
         "zk": {"bound": 300.0, "k": K, "clip": False},
-        "secagg": {"group_size": GROUP, "min_size": GROUP, "noise_room": 64.0},
+        "secagg": {
+            "group_size": GROUP,
+            "min_size": GROUP,
+            "corrupt": 0.0,
+            "dropout": 0.0,
+            "noise_room": 64.0,
+        },
         "public_validation": {},
         "median": {"f": f},
     }

@@ -97,8 +97,8 @@ def mean(seeds: range, *arguments: Any, **options: Any) -> float:
 
 def groups(size: int, f: int) -> Tables:
     """A median over the means of groups."""
-    secagg = {"patience": 0.5, "bound": BOUND, "group_size": size, "min_size": size}
-    return {"secagg": secagg, "median": {"f": f}}
+    secagg = {"patience": 0.5, "bound": BOUND, "group_size": size, "min_size": f + 2}
+    return {"secagg": {**secagg, "corrupt": 0.05}, "median": {"f": f}}
 
 
 def measure(quick: bool) -> list[Record]:  # noqa: FBT001 - what `main` calls

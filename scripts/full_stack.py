@@ -6,7 +6,7 @@ Handwritten digits; every message signed, senders admitted by a list, replays re
 a gate, updates proved short and masked, the result tried on public examples. In every round 15 % of
 the honest nodes fall silent, some before they contribute and some after.
 
-- *a*: groups of four, a median over their means, as many attackers as it withstands. One proves and
+- *a*: groups of five, a median over their means, as many attackers as it withstands. One proves and
   masks the longest lie it can, one masks another vector than it proved.
 - *b*: one sum, a mean, 20 % attackers; all prove and mask the longest lie they can.
 - *c*: 400 nodes, as *b* with distributed noise of (8, 1e-5) differential privacy, 1 % attackers.
@@ -162,11 +162,13 @@ def _example() -> tuple[dict[str, Any], Tables]:
 
 
 def groups(nodes: int = 40) -> Setting:
-    """Setting *a*: of four nodes each, so that a fourth of the nodes is the number of rows."""
+    """Setting *a*: sums of two more than attack, and groups of one more than that."""
     swarm, plugins = _example()
     f = max(1, nodes // 20)
-    quorum = max((nodes + f) // 2 + 1, 4 * (2 * f + 1))
+    size = f + 3
+    quorum = max((nodes + f) // 2 + 1, size * (2 * f + 1))
     swarm |= {"nodes": nodes, "byzantine": f, "quorum": quorum}
+    plugins["secagg"] |= {"group_size": size, "min_size": size - 1, "corrupt": f / nodes}
     plugins["median"]["f"] = f
     kinds = (Stretching, Swapping, Unproved)
     return Setting("a", swarm, plugins, {}, tuple(kinds[i % 3] for i in range(f)))
@@ -206,7 +208,9 @@ def private(nodes: int = 400, rounds: int = 12) -> Setting:
             bound = math.ceil(100 * longest * factor(1024, 128)) / 100 + 0.01
             plugins[name] = {"bound": bound, "k": 1024, "clip": False}
         elif name == "secagg":
-            plugins[name] = {**table, "noise_room": math.ceil(6.1 * share * math.sqrt(nodes))}
+            room = math.ceil(6.1 * share * math.sqrt(nodes))
+            away = 1 - quorum / nodes
+            plugins[name] = {**table, "noise_room": room, "corrupt": f / nodes, "dropout": away}
         elif name == "public_validation":
             plugins[name] = {"tolerance": 0.3}  # noise raises the loss too
         else:

@@ -117,6 +117,8 @@ class Hides:
             ``None`` where no number of groups is sure: all nodes may be one.
         smallest: with ``GROUP``, the fewest updates of a group whose sum is still revealed;
             ``None`` if that is ``group_size``.
+        colluding: share of the nodes that the plugin takes for colluding against what it hides; the
+            swarm's liars do in any case.
 
     Raises:
         PluginError: QRES-E210 for a value of another type, or a size below 1.
@@ -125,6 +127,7 @@ class Hides:
     leaves: Visibility = attrs.field(default=Visibility.INDIVIDUAL, validator=_exactly(Visibility))
     group_size: int | None = attrs.field(default=1, validator=_exactly(int, 1, or_none=True))
     smallest: int | None = attrs.field(default=None, validator=_exactly(int, 1, or_none=True))
+    colluding: float = attrs.field(default=0.0, validator=_exactly(float, 0.0))
 
 
 @attrs.frozen(kw_only=True)
@@ -219,6 +222,9 @@ class Surroundings:
         visibility: what is visible of contributions in the end.
         hidden_by: the plugin that hides the rest; empty for none.
         members: fewest updates that a revealed row holds: 1 where nothing is hidden.
+        colluders: most nodes that may collude against what is hidden: ``byzantine``, or more where
+            the plugin that hides takes more for it.
+        rows: fewest rows that the rule and the wrappers around it work with.
         extent: how large an update is when it gets to the plugin.
         before: names of the ``privatize`` plugins before this one, in file order.
         after: names of those after it, without the one that hides.
@@ -240,6 +246,10 @@ class Surroundings:
     visibility: Visibility = Visibility.INDIVIDUAL
     hidden_by: str = ""
     members: int = 1
+    colluders: int = attrs.field(
+        default=attrs.Factory(lambda self: self.byzantine, takes_self=True)
+    )
+    rows: int = 1
     extent: Extent = Extent()
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ From it follow what every plugin is told of its surroundings, and how many rows 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -57,6 +58,26 @@ class Hidden:
         least = hides.group_size if hides.smallest is None else hides.smallest
         return updates if least is None else min(updates, least)
 
+    def colluders(self, nodes: int, byzantine: int) -> int:
+        """Most of so many nodes that may collude against what is hidden."""
+        share = 0.0 if self.by is None else self.by.claims.hides.colluding
+        return max(byzantine, int(share * nodes))
+
+
+def mergers(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, tuple[Enabled, ...]]]:
+    """Wrappers, from the outermost, and the rule, each with those before it that merge rows."""
+    before: tuple[Enabled, ...] = ()
+    for plugin in (*having(enabled, "wrap_aggregate"), *having(enabled, "aggregate")):
+        yield plugin, before
+        if "wrap_aggregate" in plugin.hooks and plugin.claims.merges > 1:
+            before = (*before, plugin)
+
+
+def rows_needed(plugin: Enabled, before: Sequence[Enabled]) -> int:
+    """Rows of which the wrappers before a plugin make enough for it."""
+    merged = math.prod(merger.claims.merges for merger in before)
+    return (plugin.claims.needs.min_updates - 1) * merged + 1
+
 
 def hiding(enabled: Sequence[Enabled]) -> Hidden:
     """What the plugin that hides most leaves."""
@@ -106,6 +127,8 @@ def check_all(
         visibility=hidden.visibility,
         hidden_by=hidden.name,
         members=hidden.members(swarm.quorum),
+        colluders=hidden.colluders(swarm.nodes, swarm.byzantine),
+        rows=max((rows_needed(*item) for item in mergers(enabled)), default=1),
     )
     chain = having(enabled, "privatize")
     extent = Extent()

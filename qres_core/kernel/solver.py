@@ -6,6 +6,7 @@ starts. A combination that would be a lie is refused with a sentence that names 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -15,7 +16,16 @@ from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
-from qres_core.kernel.chain import Hidden, altering, behind_the_hider, check_all, having, hiding
+from qres_core.kernel.chain import (
+    Hidden,
+    altering,
+    behind_the_hider,
+    check_all,
+    having,
+    hiding,
+    mergers,
+    rows_needed,
+)
 from qres_core.kernel.config import SwarmConfig, committee_size
 from qres_core.kernel.index import plugin_index
 from qres_core.kernel.remedies import (
@@ -255,9 +265,14 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
 def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Iterator[Problem]:
     """Enough rows for each wrapper, from the outermost, and for the rule inside them."""
     rows = hidden.rows(swarm.quorum)
-    merged, mergers = 1, list[Enabled]()  # what wrappers before make of so many rows: one
-    chain = [*having(enabled, "wrap_aggregate"), *having(enabled, "aggregate")]
-    for plugin in (*(plugin for plugin in enabled if plugin not in chain), *chain):
+    chain = list(mergers(enabled))
+    merging = [plugin for plugin, _ in chain]
+    others = [(plugin, ()) for plugin in enabled if plugin not in merging]
+    for plugin, earlier in (*others, *chain):
+        before = tuple(  # one that has too few itself is named for that
+            merger for merger in earlier if merger.claims.needs.min_updates <= swarm.quorum
+        )
+        merged = math.prod(merger.claims.merges for merger in before)  # rows that become one
         where, least = f"plugins.{plugin.name}", plugin.claims.needs.min_updates
         if least > swarm.quorum:
             closes = f"a round may close with {swarm.quorum} (swarm.quorum)"
@@ -268,37 +283,34 @@ def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Ite
                 "QRES-E304", where, what, either([f"swarm.quorum >= {least}{nodes}", *less])
             )
             continue
-        if plugin not in chain:
+        if plugin not in merging:
             continue
-        if mergers and plugin.claims.needs.visibility is Visibility.INDIVIDUAL:
-            names = " and ".join(f"plugins.{merger.name}" for merger in mergers)
+        if before and plugin.claims.needs.visibility is Visibility.INDIVIDUAL:
+            names = " and ".join(f"plugins.{merger.name}" for merger in before)
             what = f"needs to see single updates, and {names} makes one row of {merged}"
             rule = "use a rule that works with means of several"
             instead = rule if "aggregate" in plugin.hooks else f"remove [plugins.{plugin.name}]"
-            remove = " and ".join(f"[plugins.{merger.name}]" for merger in mergers)
+            remove = " and ".join(f"[plugins.{merger.name}]" for merger in before)
             yield Problem("QRES-E303", where, what, f"{instead}, or remove {remove}")
             continue
         if hidden.visibility is not Visibility.SUM and -(-rows // merged) < least:
-            yield _too_few(plugin, swarm, hidden, merged, mergers)
-        if "wrap_aggregate" in plugin.hooks and plugin.claims.merges > 1:
-            merged *= plugin.claims.merges
-            mergers.append(plugin)
+            yield _too_few(plugin, swarm, hidden, before)
 
 
 def _too_few(
-    plugin: Enabled, swarm: SwarmConfig, hidden: Hidden, merged: int, mergers: Sequence[Enabled]
+    plugin: Enabled, swarm: SwarmConfig, hidden: Hidden, before: Sequence[Enabled]
 ) -> Problem:
     least, quorum = plugin.claims.needs.min_updates, swarm.quorum
-    needed = (least - 1) * merged + 1  # rows of which the wrappers before make enough
-    rows = hidden.rows(quorum)
+    needed, rows = rows_needed(plugin, before), hidden.rows(quorum)
+    merged = math.prod(merger.claims.merges for merger in before)
     what = f"needs {least} rows, and of swarm.quorum = {quorum} updates"
     if hidden.by is not None:
         what += f" plugins.{hidden.name} leaves {rows}"
     fixes: list[str] = []
-    if mergers:
-        names = ", ".join(f"plugins.{merger.name}" for merger in mergers)
+    if before:
+        names = ", ".join(f"plugins.{merger.name}" for merger in before)
         what += f"{', of which' if hidden.by else ''} {names} makes {-(-rows // merged)}"
-        for merger in mergers:
+        for merger in before:
             merges = merger.claims.merges
             others = merged // merges
             enough = [size for size in range(1, merges) if -(-rows // (others * size)) >= least]

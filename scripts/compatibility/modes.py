@@ -155,8 +155,18 @@ _MODES: Final = (
     Mode("zk: clip", "zk", "proof", _zk(bound=1.6)),
     Mode("zk: no clip", "zk", "proof", _zk(bound=100.0, clip=False)),
     Mode("secagg: sum", "secagg", "secure aggregation", _secagg()),
-    Mode("secagg: groups", "secagg", "secure aggregation", _secagg(group_size=3, min_size=3)),
-    Mode("secagg: bisect", "secagg", "secure aggregation", _secagg(bisect=True, min_size=3)),
+    Mode(
+        "secagg: groups",
+        "secagg",
+        "secure aggregation",
+        _secagg(group_size=3, min_size=3, corrupt=0.04, dropout=0.0),
+    ),
+    Mode(
+        "secagg: bisect",
+        "secagg",
+        "secure aggregation",
+        _secagg(bisect=True, min_size=3, corrupt=0.04),
+    ),
     Mode("secagg: 64-bit ring", "secagg", "secure aggregation", _secagg(ring=64)),
     Mode(
         "secagg: public weights",

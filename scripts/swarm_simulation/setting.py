@@ -168,7 +168,7 @@ def _stack(rng: random.Random, nodes: int, f: int) -> tuple[dict[str, Any], bool
     if rng.random() < 0.2:
         plugins["prover"] = {}
     if masked:
-        plugins["secagg"] = {"group_size": 0, "min_size": 3, "patience": 0.15, "corrupt": 0.0}
+        plugins["secagg"] = {"patience": 0.15, "corrupt": 0.0}
     if rng.random() < 0.25:
         stuck, broken = rng.choice([0.0, 0.05, 0.2]), rng.choice([0.0, 0.0, 0.1])
         plugins["chatty"] = {"stuck": stuck, "broken": broken}

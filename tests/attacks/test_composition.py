@@ -67,7 +67,7 @@ def test_a_rule_that_would_see_one_sum_is_refused(rule: str) -> None:
 
 def test_krum_with_groups_too_few_for_it_is_refused() -> None:
     """Groups of 3 of the 9 in a quorum are 3 rows, and two liars need 7."""
-    groups = {**SECAGG, "group_size": 3, "min_size": 3}
+    groups = {**SECAGG, "group_size": 3, "min_size": 3, "dropout": 0.04}
     with pytest.raises(CompatibilityError, match=r"QRES-E304 plugins\.krum: needs 7 rows"):
         Kernel.from_config(swarm({"secagg": groups, "krum": {"f": 2}}, 11, 2), installed=scan())
 
@@ -97,7 +97,7 @@ def aligned_in_length(result: SimulationResult) -> bool:
 @pytest.mark.long
 def test_a_rule_over_groups_ends_at_the_honest_value() -> None:
     """One liar sends what it likes, and spoils the sum of its group: one row of three."""
-    groups = {**SECAGG, "group_size": 3, "min_size": 3}
+    groups = {**SECAGG, "group_size": 3, "min_size": 3, "dropout": 0.04}
     config = swarm({"secagg": groups, "median": {"f": 1}}, 12, 1, quorum=9)
     clean, attacked = play(config), play(config, "sign_flip", 1)
     assert len(clean.closed) == len(attacked.closed) == 2
@@ -121,7 +121,7 @@ def test_one_node_that_sends_no_numbers(attack: str, rule: str) -> None:
 
 @pytest.mark.parametrize("attack", [pytest.param("nan", marks=pytest.mark.long), "inf"])
 def test_one_node_that_sends_no_numbers_into_a_group(attack: str) -> None:
-    groups = {**SECAGG, "group_size": 3, "min_size": 3}
+    groups = {**SECAGG, "group_size": 3, "min_size": 3, "dropout": 0.04}
     result = play(swarm({"secagg": groups, "median": {"f": 1}}, 12, 1, quorum=9), attack, 1)
     assert len(result.closed) == 2
     assert aligned(result)
@@ -154,7 +154,7 @@ def test_a_claim_of_examples_does_not_reach_the_weights_of_sums(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     claiming(monkeypatch, 10**9)
-    groups = {**SECAGG, "group_size": 3, "min_size": 3}
+    groups = {**SECAGG, "group_size": 3, "min_size": 3, "dropout": 0.04}
     result = play(swarm({"secagg": groups, "median": {"f": 1}}, 12, 1, quorum=9), "sign_flip", 1)
     assert len(result.closed) == 2
     assert aligned(result)

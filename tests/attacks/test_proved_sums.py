@@ -285,7 +285,7 @@ class Swapped(Zk):
 
 def grouped(quorum: int = QUORUM, **plugins: Mapping[str, object]) -> Config:
     """Sums of five, one liar."""
-    groups = {**SECAGG, "group_size": 5, "min_size": 4}
+    groups = {**SECAGG, "group_size": 5, "min_size": 4, "corrupt": 0.05}
     everything = {"dp": {**DP, "honest": 3}, **plugins, "secagg": groups}
     return configure(everything, 1, quorum=quorum)
 

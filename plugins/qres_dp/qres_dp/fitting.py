@@ -50,9 +50,9 @@ def of_round(round_info: RoundInfo) -> Surroundings:
     )
 
 
-def watchers(byzantine: int) -> int:
+def watchers(colluders: int) -> int:
     """Nodes of a sum that may see it and know their own share of noise: one at least."""
-    return max(1, byzantine)
+    return max(1, colluders)
 
 
 def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Problem]:
@@ -67,13 +67,13 @@ def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Pr
             "data of one node to be published"
         )
         yield Problem("QRES-E314", "plugins.dp.delta", what, f"delta < {1 / around.nodes:.3g}")
-    most = around.members - watchers(around.byzantine)
+    most = around.members - watchers(around.colluders)
     # Where nothing is hidden, there are no sums to count on; the solver says so (QRES-E303).
     if around.visibility is not Visibility.INDIVIDUAL and honest > most:
         hider = f"plugins.{around.hidden_by}" if around.hidden_by else "the swarm"
         what = (
             f"the noise needs {honest} secret shares, but {hider} may reveal sums of "
-            f"{around.members} nodes, and {watchers(around.byzantine)} of them may know their own"
+            f"{around.members} nodes, and {watchers(around.colluders)} of them may know their own"
         )
         fix = f"honest <= {max(0, most)}, or larger sums: a larger swarm.quorum"
         if around.hidden_by:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from qres_core import Problem, Surroundings
+from qres_secagg.chances import (
+    LIKELY,
+    enough_rows,
+    grouping,
+    least_nodes,
+    least_quorum,
+    needed_inputs,
+)
+from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import Parameters
+from qres_secagg.sizing import SizeOptions, colluders
 
 DEVIATIONS: Final = 6
 """Standard deviations of the noise in a sum that the option ``noise_room`` makes room for."""
@@ -16,21 +26,18 @@ PATIENCES: Final = 3
 _UNIT: Final = 2**16
 
 
-def misfits(
-    around: Surroundings,
-    parameters: Parameters,
-    *,
-    bound: float,
-    weight: int,
-    public: bool,
-    patience: float,
-) -> Iterator[Problem]:
+class Options(SizeOptions, Protocol):
+    """The options that are looked at, see :class:`qres_secagg.Secagg`."""
+
+    patience: float
+
+
+def misfits(around: Surroundings, parameters: Parameters, options: Options) -> Iterator[Problem]:
     """Everything about the swarm that would stop sums from being opened, or make them wrong.
 
-    ``bound``: the option, in units of ``2**16`` steps of the grid; ``public``: whether weights are
-    public; ``patience``: seconds. Yields QRES-E304, QRES-E310, QRES-E313 and QRES-E105, each with
-    both sides and the remedy.
+    Yields QRES-E304, QRES-E310, QRES-E313 and QRES-E105, each with both sides and the remedy.
     """
+    bound, weight, patience = options.bound, options.max_weight, options.patience
     if parameters.min_survivors > around.quorum:
         what = (
             f"opens no sum of fewer than {parameters.min_survivors} inputs, but a round may "
@@ -38,7 +45,10 @@ def misfits(
         )
         fix = f"swarm.quorum >= {parameters.min_survivors}, or a smaller min_size or corrupt"
         yield Problem("QRES-E304", "plugins.secagg.min_size", what, fix)
-    yield from _weights(around, weight, public=public)
+    else:
+        yield from _quorum(around, parameters)
+    yield from _rows(around, parameters, options)
+    yield from _weights(around, weight, public=options.weights == "public")
     yield from _room(around, parameters, bound, weight)
     if PATIENCES * patience > around.deadline:
         what = (
@@ -47,6 +57,67 @@ def misfits(
         )
         fix = f"patience <= {around.deadline / PATIENCES:g}, or a longer swarm.deadline"
         yield Problem("QRES-E105", "plugins.secagg.patience", what, fix)
+
+
+def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
+    """A round that closes with so few that nobody can open it."""
+    n, quorum = around.nodes, around.quorum
+    stating = parameters.quorum(n)
+    if quorum < stating:
+        what = (
+            f"opens a sum when {stating} of {n} nodes stated its set, {parameters.corrupt} of whom "
+            f"may be corrupt, but a round may close with {quorum} (swarm.quorum)"
+        )
+        fix = f"swarm.quorum >= {stating}, or fewer that may be corrupt"
+        yield Problem("QRES-E304", "plugins.secagg.corrupt", what, fix)
+    elif parameters.group_size == 0:
+        least = least_quorum(n, parameters.k, parameters.t)
+        if quorum < least:
+            what = (
+                f"opens one sum of {n} nodes if at least {least} are in it, but a round may close "
+                f"with {quorum} (swarm.quorum)"
+            )
+            fix = f"swarm.quorum >= {least}, or a larger dropout, up to {1 - quorum / n:.3g}"
+            yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
+
+
+def _rows(around: Surroundings, parameters: Parameters, options: SizeOptions) -> Iterator[Problem]:
+    """Groups of which too many stay closed when some nodes are away."""
+    n, size, away = around.nodes, parameters.group_size, options.dropout
+    sizes, least = group_sizes(n, size), parameters.min_survivors
+    if not size or around.rows > len(sizes):
+        return  # one sum, or too few groups even if nobody is away: the solver says so
+    chance = enough_rows(sizes, least, around.rows, away)
+    if chance >= LIKELY:
+        return
+    what = (
+        f"{len(sizes)} groups of {min(sizes)} or more, each opened with {least} inputs or more: if "
+        f"every node is away with probability {away:g}, {around.rows} of them, which the rule "
+        f"needs, are open with probability {chance:.2g}, and {LIKELY:g} is the least"
+    )
+    yield Problem("QRES-E304", "plugins.secagg.min_size", what, _enough(around, least, options))
+
+
+def _enough(around: Surroundings, least: int, options: SizeOptions) -> str:
+    n, liars, rows, away = around.nodes, around.byzantine, around.rows, options.dropout
+    corrupt, sizes = colluders(options, n, liars), group_sizes(n, options.group_size)
+
+    def likely(inputs: int, gone: float) -> bool:
+        return enough_rows(sizes, inputs, rows, gone) >= LIKELY
+
+    lower = range(least - 1, needed_inputs(corrupt) - 1, -1)
+    lesser = next((inputs for inputs in lower if likely(inputs, away)), None)
+    other = grouping(n, around.quorum, corrupt, rows, away)
+    fixes = [] if lesser is None else [f"min_size = {lesser}"]
+    if other is not None and other.least > (lesser or 0):
+        fixes.append(f"group_size = {other.size} and min_size = {other.least}")
+    percent = next(p for p in range(int(100 * away), -1, -1) if likely(least, p / 100))
+    fixes.append(f"dropout = {percent / 100:g}")
+    if lesser is None and other is None:
+        enough = least_nodes(liars, options.corrupt, rows, away)
+        fixes.append("a rule that needs fewer groups")
+        fixes += [] if enough is None else [f"a swarm of {enough} nodes"]
+    return "; or ".join(fixes)
 
 
 def _weights(around: Surroundings, weight: int, *, public: bool) -> Iterator[Problem]:

@@ -1,12 +1,15 @@
 """Who shares with whom and who masks against whom.
 
 Both graphs are circulants (Harary graphs) on a permutation of the roster that a *beacon* seeds.
-The beacon is a hash of what all nodes agreed on before the round, the digest of the last model,
-and the round's number. Nobody chooses it freely: whoever wants another one must change the last
-aggregate, which was agreed on before it could be opened. Its limits: a node that takes part can
-try out updates of its own for the one before, knowing nothing of the others' (so it steers only by
-chance); with a first model that one party made up, that party chose the first beacon; and it is
-public, so who depends on whom is known from the end of the last round on.
+The beacon is a hash of what all nodes agreed on before the model's first round: the digest of the
+model and the roster. The number of the round is not in it. So a round that is aborted, or a height
+that ends without a model, is no new draw, and the members of one model are never grouped twice.
+Nobody chooses the beacon freely: whoever wants another one must change the last aggregate, which
+was agreed on before it could be opened. Its limits: a node that takes part can try out updates of
+its own for the one before, knowing nothing of the others' (so it steers only by chance); with a
+first model that one party made up, that party chose the first beacon; and it is public, so who
+depends on whom is known as soon as the model is. What a sum must hold is therefore counted for the
+worst draw, with every colluder in one group (:class:`~qres_secagg.parameters.Parameters`).
 """
 
 from __future__ import annotations
@@ -19,16 +22,14 @@ from typing import Final
 
 import attrs
 
-from qres_secagg.session import DOMAIN, Session, joined
+from qres_secagg.session import DOMAIN, Session, joined, roster_root
 
 MAX_LEVEL: Final = 16
 
 
-def beacon(model_digest: bytes, number: int, label: bytes) -> bytes:
-    """32 bytes that no single node chooses, from the last model's digest and the round's number."""
-    return hashlib.sha256(
-        joined(DOMAIN, b"beacon", label, model_digest, struct.pack("<Q", number))
-    ).digest()
+def beacon(model_digest: bytes, roster: bytes, label: bytes) -> bytes:
+    """32 bytes that no single node chooses, from the model's digest and the roster's."""
+    return hashlib.sha256(joined(DOMAIN, b"beacon", label, model_digest, roster)).digest()
 
 
 def permutation(n: int, seed: bytes) -> tuple[int, ...]:
@@ -70,27 +71,32 @@ def circulant(n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
     return tuple(found)
 
 
-def split(n: int, size: int, seed: bytes) -> tuple[tuple[int, ...], ...]:
+def split(
+    n: int, size: int, seed: bytes, *, level: int = 0, least: int = 1
+) -> tuple[tuple[int, ...], ...]:
     """The ranks in groups of ``size`` or a few more, so that none is smaller.
 
-    ``size``: least members of a group; 0 or above ``n / 2`` for a single group. Returns groups of
-    ascending ranks whose sizes differ by at most one.
+    Args:
+        n: nodes.
+        size: least members of a group; 0 or above ``n / 2`` for a single group.
+        seed: of the order in which they are dealt.
+        level: how often the groups are halved then, each where both halves keep ``least``. So
+            every group lies within one of the level before.
+        least: fewest members of a group that was halved.
+
+    Returns:
+        groups of ascending ranks. Before they are halved their sizes differ by at most one.
     """
     count = max(1, n // size) if size else 1
     order = permutation(n, seed)
-    return tuple(tuple(sorted(order[place::count])) for place in range(count))
-
-
-def size_at(session: Session, level: int) -> int:
-    """Least members of a group after ``level`` halvings; 0 for one group.
-
-    Halving stops at ``min_survivors``, below which no group could be opened.
-    """
-    parameters, n = session.parameters, len(session.roster)
-    if level == 0:
-        return parameters.group_size
-    whole = parameters.group_size or n
-    return max(parameters.min_survivors, whole >> level)
+    groups = [order[place::count] for place in range(count)]
+    for _ in range(level):
+        groups = [
+            half
+            for group in groups
+            for half in ((group[::2], group[1::2]) if len(group) // 2 >= least else (group,))
+        ]
+    return tuple(tuple(sorted(group)) for group in groups)
 
 
 @attrs.frozen
@@ -118,16 +124,21 @@ def _grouped(n: int, groups: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], 
 def topology(session: Session, level: int = 0) -> Topology:
     """The graphs all nodes of a session compute alike.
 
-    ``level``: how often groups are halved, see :func:`size_at`. Returns with one group, masks and
+    ``level``: how often groups are halved, see :func:`split`. Returns with one group, masks and
     shares on the same graph of degree ``k``; with several, masks within complete groups and shares
     on the graph of degree ``k`` over the swarm: a small group may have an unlucky share of corrupt
     nodes, the swarm has not.
     """
     n, k = len(session.roster), session.parameters.k
-    seed = beacon(session.model_digest, session.round, b"holders")
+    roster, parameters = roster_root(session.roster), session.parameters
+    seed = beacon(session.model_digest, roster, b"holders")
     holders = circulant(n, k, seed)
     groups = split(
-        n, size_at(session, level), beacon(session.model_digest, session.round, b"groups")
+        n,
+        parameters.group_size,
+        beacon(session.model_digest, roster, b"groups"),
+        level=level,
+        least=parameters.min_survivors,
     )
     group_of = [0] * n
     for index, group in enumerate(groups):

@@ -12,14 +12,20 @@ from qres_secagg.graph import MAX_LEVEL
 
 
 def finest(*, size: int, least: int, nodes: int) -> int:
-    """The level from which on groups get no smaller."""
-    level = 0
-    while level < MAX_LEVEL and (size or nodes) >> level > least:
-        level += 1
+    """The level from which on groups get no smaller.
+
+    A group is halved where both halves keep ``least`` members; larger ones are halved longest.
+    """
+    level, group = 0, max(group_sizes(nodes, size))
+    while level < MAX_LEVEL and group // 2 >= least:
+        level, group = level + 1, -(-group // 2)
     return level
 
 
-def largest_group(nodes: int, size: int) -> int:
-    """Most members of a group when ``nodes`` are split into groups of ``size`` or more."""
+def group_sizes(nodes: int, size: int) -> tuple[int, ...]:
+    """Members of each group when ``nodes`` are split into groups of ``size`` or more.
+
+    ``size``: 0 for one group. Returns numbers that differ by at most one, the largest first.
+    """
     count = max(1, nodes // size) if size else 1
-    return -(-nodes // count)
+    return tuple(nodes // count + (index < nodes % count) for index in range(count))

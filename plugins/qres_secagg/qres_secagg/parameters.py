@@ -35,6 +35,8 @@ CORRECTNESS_BITS: Final = 20
 LIST_BITS: Final = 5
 """On a sparse graph: how rarely a dealer has more corrupt holders, or a node fewer holders that are
 there, than the number of acks is made for."""
+HONEST_LEAST: Final = 2
+"""Fewest inputs of honest nodes in a sum that is opened, whoever is corrupt."""
 COMPLETE_UP_TO: Final = 64
 """Most nodes for which everybody is everybody's neighbour."""
 MAX_NODES: Final = 65_535
@@ -106,7 +108,7 @@ def _quantile(population: int, marked: int, draws: int, log2_limit: float) -> in
     return low - 1
 
 
-def _at_most(probability: tuple[int, int], log2_limit: int, union: int) -> bool:
+def at_most(probability: tuple[int, int], log2_limit: int, union: int) -> bool:
     """Whether ``probability * union <= 2**log2_limit``, exactly."""
     numerator, denominator = probability
     return (numerator * union) << -log2_limit <= denominator
@@ -142,7 +144,7 @@ def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | Non
     if k + 1 - _quantile(n - 1, dropped, k, -LIST_BITS) < acks:
         return None
     lost = tail_above(n - 1, dropped, k, k - threshold)
-    if not _at_most(exposed, -(SECURITY_BITS + 1), n) or not _at_most(lost, -CORRECTNESS_BITS, n):
+    if not at_most(exposed, -(SECURITY_BITS + 1), n) or not at_most(lost, -CORRECTNESS_BITS, n):
         return None  # pragma: no cover - floats and integers differ in the last digit
     return GraphParameters(k, threshold, acks)
 
@@ -222,7 +224,9 @@ class Parameters:
     t: int  # threshold of the share graph
     acks: int  # holders that must have found a dealer's shares to fit before it is listed
     corrupt: int  # most corrupt nodes planned for
-    min_survivors: int  # fewest inputs in a sum that is opened, per group; at least 3
+    # fewest inputs in a sum that is opened, per group; at least 3, and two more than are corrupt:
+    # these may all be in one group, and each knows its own input
+    min_survivors: int
     bound: int  # greatest absolute value of a coordinate of an input, raw units of the grid
     summands: int  # most inputs in one sum
     noise: int = 0  # headroom for noise on the sum (six standard deviations), raw units
@@ -254,6 +258,13 @@ class Parameters:
                 f"sums of {self.min_survivors} inputs",
                 "of two inputs, each node learns the other's: at least 3",
             )
+        if self.min_survivors < self.corrupt + HONEST_LEAST:
+            what = (
+                f"sums of {self.min_survivors} inputs, of which {self.corrupt} may be corrupt, "
+                f"hold fewer than {HONEST_LEAST} of honest nodes"
+            )
+            fix = f"at least {self.corrupt + HONEST_LEAST}"
+            raise CompatibilityError.of("QRES-E314", "secagg", what, fix)
         half = 1 << (self.ring_bits - 1)
         need = self.summands * self.bound + self.noise
         if need >= half:

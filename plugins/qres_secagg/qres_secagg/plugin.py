@@ -74,19 +74,25 @@ class Secagg:
         default=0,
         validator=options.whole(0, 65_535),
         metadata=_help(
-            "Fewest inputs of a sum that is opened, 3 or more. 0: 8 with groups, and without them "
-            "two more than may be corrupt."
+            "Fewest inputs of a sum that is opened: 3 or more, and two more than may be corrupt. "
+            "0: 8 with groups, and without them the least."
         ),
     )
     corrupt: float = attrs.field(
         default=0.1,
         validator=options.real(0, 0.5),
-        metadata=_help("Share of the nodes that may collude; at least swarm.byzantine nodes."),
+        metadata=_help(
+            "Share of the nodes that may collude; at least swarm.byzantine nodes. Every sum has "
+            "two inputs more."
+        ),
     )
     dropout: float = attrs.field(
         default=0.1,
         validator=options.real(0, 0.5),
-        metadata=_help("Share of the nodes that may fail within a round; at least one node."),
+        metadata=_help(
+            "Share of the nodes that may fail within a round; at least one node. Enough groups for "
+            "the rule must then be open with probability 0.9."
+        ),
     )
     ring: int = attrs.field(
         default=32,
@@ -184,9 +190,10 @@ class Secagg:
 
         Senders must be proved: a node that can speak for others can open what they masked.
         """
-        hides = Hides(Visibility.SUM)
+        hides = Hides(Visibility.SUM, colluding=float(self.corrupt))
         if self.bisect or self.group_size:
-            hides = Hides(Visibility.GROUP, self.group_size or None, group_least(self))
+            size, least = self.group_size or None, group_least(self)
+            hides = Hides(Visibility.GROUP, size, least, colluding=float(self.corrupt))
         found = ["sums are not differential privacy: everybody sees what a sum shows of a node"]
         if self.weights == "public":
             found.append("weights are public: everybody sees each node's number of examples")
@@ -208,14 +215,7 @@ class Secagg:
         except (CompatibilityError, ConfigError) as error:
             yield from error.problems
             return
-        yield from misfits(
-            around,
-            parameters,
-            bound=self.bound,
-            weight=self.max_weight,
-            public=self.weights == "public",
-            patience=self.patience,
-        )
+        yield from misfits(around, parameters, self)
 
     def parameters(self, around: NodeInfo | RoundInfo, dimension: int) -> Parameters:
         """The numbers of a session; the same on every node of the swarm.

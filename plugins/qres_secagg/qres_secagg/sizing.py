@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, Protocol
 
 from qres_core import MAX_WEIGHT, CompatibilityError
-from qres_secagg.levels import largest_group
+from qres_secagg.chances import needed_inputs
+from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import Parameters, choose
 from qres_secagg.ring import MAX_WIDE_DIMENSION
 
 GROUP_LEAST: Final = 8
 """Fewest inputs of a group's sum, unless ``min_size`` says otherwise."""
-FEWEST: Final = 3
 _UNIT: Final = 2**16
 
 
@@ -41,17 +42,44 @@ def raw_bound(options: SizeOptions) -> int:
     return int(options.bound * _UNIT)
 
 
+def colluders(options: SizeOptions, n: int, byzantine: int) -> int:
+    """Most nodes that may collude against privacy: the swarm's liars, or more."""
+    return max(byzantine, int(options.corrupt * n))
+
+
+def _larger_sums(options: SizeOptions, n: int, byzantine: int, least: int, needed: int) -> str:
+    fix = f"min_size >= {needed}"
+    if 0 < options.group_size < needed:
+        fix += f" and group_size >= {needed}"
+    if needed > n:
+        fix += f", in a swarm of {needed} nodes or more"
+    if needed_inputs(byzantine) <= least:
+        fix += (
+            f"; or fewer that may collude: corrupt <= {math.floor(1e4 * (least - 2) / n) / 1e4:g}"
+        )
+    return fix
+
+
 def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Parameters:
     """The numbers of a session; the same on every node of the swarm.
 
-    Raises CompatibilityError: QRES-E313 where a sum may leave the ring, QRES-E314 where no degree
-    and threshold are safe or the swarm is smaller than its groups. Raises ConfigError: QRES-E105, a
-    number out of range.
+    Raises CompatibilityError: QRES-E313 where a sum may leave the ring; QRES-E314 where no degree
+    and threshold are safe, the swarm is smaller than its groups, or a sum may hold fewer than two
+    inputs of honest nodes. Raises ConfigError: QRES-E105, a number out of range.
     """
-    corrupt = max(byzantine, int(options.corrupt * n))
+    corrupt = colluders(options, n, byzantine)
     dropped = max(1, int(options.dropout * n))
+    needed = needed_inputs(corrupt)
     grouped = bool(options.group_size) or options.bisect
-    least = group_least(options) if grouped else options.min_size or max(FEWEST, corrupt + 2)
+    least = group_least(options) if grouped else options.min_size or needed
+    if least < needed:
+        raise CompatibilityError.of(
+            "QRES-E314",
+            "plugins.secagg.min_size",
+            f"of {n} nodes {corrupt} may collude, and each knows its own input: a sum of {least} "
+            "may hold fewer than two of others",
+            _larger_sums(options, n, byzantine, least, needed),
+        )
     if n < max(least, options.group_size):
         what = f"{n} nodes make no group of {max(least, options.group_size)}"
         fix = "smaller plugins.secagg.group_size and min_size, or more nodes"
@@ -73,7 +101,7 @@ def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Param
         corrupt=corrupt,
         min_survivors=least,
         bound=raw_bound(options) * options.max_weight,
-        summands=largest_group(n, options.group_size),
+        summands=max(group_sizes(n, options.group_size)),
         noise=int(options.noise_room * _UNIT),
         group_size=options.group_size,
         ring_bits=options.ring,

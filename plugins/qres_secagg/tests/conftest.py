@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from qres_secagg.aggregator import Aggregator, GroupSum
 from qres_secagg.board import SessionMessages
+from qres_secagg.chances import needed_inputs
 from qres_secagg.client import Client, Masked, VolatileHistory
 from qres_secagg.masks import Residues
 from qres_secagg.messages import Kind
@@ -33,7 +34,7 @@ def parameters(n: int = 8, **changes: Any) -> Parameters:
         "t": n // 2 + 1,
         "acks": None,
         "corrupt": 0,
-        "min_survivors": 3,
+        "min_survivors": needed_inputs(changes.get("corrupt", 0)),
         "bound": 1 << 20,
         "summands": n,
     }

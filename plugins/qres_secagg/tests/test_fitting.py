@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from qres_secagg import Secagg
+from qres_secagg.chances import grouping
 
 from qres_core import Extent, Problem, Surroundings
 
@@ -35,10 +36,10 @@ def test_a_swarm_with_room_nodes_and_time_is_no_problem() -> None:
 
 
 def test_a_round_that_may_close_with_fewer_inputs_than_a_sum_needs_is_named() -> None:
-    code, where, text = only({"min_size": 6}, attrs.evolve(FITS, quorum=5))
+    code, where, text = only({"min_size": 9}, attrs.evolve(FITS, quorum=8))
     assert (code, where) == ("QRES-E304", "plugins.secagg.min_size")
-    assert "opens no sum of fewer than 6 inputs, but a round may close with 5" in text
-    assert problems({"min_size": 6}, attrs.evolve(FITS, quorum=6)) == []
+    assert "opens no sum of fewer than 9 inputs, but a round may close with 8" in text
+    assert problems({"min_size": 9}, attrs.evolve(FITS, quorum=9)) == []
 
 
 def test_equal_weights_do_not_go_with_a_cap_above_unity() -> None:
@@ -133,3 +134,82 @@ def test_what_has_no_numbers_at_all_is_refused_with_that_alone(
     found, place, text = only(options, attrs.evolve(FITS, **changes))
     assert (found, place) == (code, f"plugins.secagg.{where}")
     assert said in text
+
+
+def test_a_sum_that_colluders_could_fill_but_for_one_is_refused_and_the_remedies_do() -> None:
+    """Groups of four of forty nodes, of whom two may collude."""
+    around = Surroundings(nodes=40, byzantine=2, quorum=25, rows=5)
+    options = {"group_size": 4, "min_size": 3, "corrupt": 0.05, "dropout": 0.15}
+    code, where, text = only(options, around)
+    assert (code, where) == ("QRES-E314", "plugins.secagg.min_size")
+    assert "of 40 nodes 2 may collude" in text
+    assert "min_size >= 4" in text
+    assert problems({**options, "min_size": 4, "group_size": 5}, around) == []
+
+
+def test_where_only_the_option_makes_so_many_collude_it_is_named() -> None:
+    around = Surroundings(nodes=40, byzantine=1, quorum=32)
+    options = {"group_size": 8, "min_size": 4, "corrupt": 0.1}
+    code, _, text = only(options, around)
+    assert code == "QRES-E314"
+    assert "min_size >= 6; or fewer that may collude: corrupt <= 0.05" in text
+    assert problems({**options, "corrupt": 0.05}, around) == []
+    assert problems({**options, "min_size": 6}, around) == []
+
+
+def test_one_sum_has_two_inputs_more_than_may_collude() -> None:
+    around = Surroundings(nodes=40, byzantine=3, quorum=30)
+    code, _, text = only({"min_size": 5}, around)
+    assert code == "QRES-E314"
+    assert "min_size >= 6" in text
+    assert problems({"min_size": 6}, around) == []
+
+
+def test_a_swarm_too_small_for_such_sums_is_told_the_least() -> None:
+    _, _, text = only({"min_size": 3}, Surroundings(nodes=4, byzantine=3, quorum=4))
+    assert "in a swarm of 5 nodes or more" in text
+
+
+def test_groups_that_are_open_too_seldom_are_refused_and_each_remedy_does() -> None:
+    """The profile for high security as it was: a fifth of its rounds had too few groups."""
+    around = Surroundings(nodes=30, byzantine=1, quorum=24, rows=3)
+    options = {"group_size": 8, "min_size": 8, "corrupt": 0.04}
+    code, where, text = only(options, around)
+    assert (code, where) == ("QRES-E304", "plugins.secagg.min_size")
+    assert "3 of them, which the rule needs, are open with probability 0.8" in text
+    assert "min_size = 7; or dropout = 0.07" in text
+    assert problems({**options, "min_size": 7}, around) == []
+    assert problems({**options, "dropout": 0.07}, around) == []
+
+
+def test_where_no_groups_do_the_least_swarm_is_named_and_does() -> None:
+    options = {"group_size": 5, "min_size": 5, "corrupt": 0.0, "dropout": 0.1}
+    around = Surroundings(nodes=35, byzantine=3, quorum=35, rows=7)
+    (problem,) = problems(options, around)
+    found = re.search(r"a swarm of (\d+) nodes", problem.fix)
+    assert found is not None
+    n = int(found[1])
+    plan = grouping(n, n - 3, 3, 7, 0.1)
+    assert plan is not None
+    larger = attrs.evolve(around, nodes=n, quorum=n - 3)
+    fitting = {**options, "group_size": plan.size, "min_size": plan.least}
+    assert problems(fitting, larger) == []
+
+
+def test_a_round_that_may_close_with_fewer_than_must_state_its_set_is_named() -> None:
+    around = Surroundings(nodes=40, byzantine=2, quorum=22)
+    code, where, text = only({}, around)
+    assert (code, where) == ("QRES-E304", "plugins.secagg.corrupt")
+    assert least(text, "swarm.quorum") == 23
+    assert problems({}, attrs.evolve(around, quorum=23)) == []
+    assert problems({"corrupt": 0.05}, around) == []
+
+
+def test_one_sum_on_a_sparse_graph_needs_a_quorum_that_can_be_opened() -> None:
+    around = Surroundings(nodes=100, byzantine=0, quorum=68)
+    code, where, text = only({}, around)
+    assert (code, where) == ("QRES-E304", "plugins.secagg.dropout")
+    need = int(least(text, "swarm.quorum"))
+    assert problems({}, attrs.evolve(around, quorum=need)) == []
+    assert problems({}, attrs.evolve(around, quorum=need - 1)) != []
+    assert problems({"dropout": 0.32}, around) == []

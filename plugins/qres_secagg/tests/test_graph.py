@@ -3,10 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_secagg.graph import beacon, circulant, permutation, split, topology
+from qres_secagg.levels import finest
 
 Make = Callable[..., Any]
 
@@ -40,24 +42,32 @@ def test_groups_part_the_roster_and_none_is_small(n: int, size: int, seed: bytes
 
 def test_the_beacon_reorders_everything(make_session: Make) -> None:
     seeds = {
-        beacon(b"m" * 32, 1, b"groups"),
-        beacon(b"n" * 32, 1, b"groups"),
-        beacon(b"m" * 32, 2, b"groups"),
-        beacon(b"m" * 32, 1, b"holders"),
+        beacon(b"m" * 32, b"r" * 32, b"groups"),
+        beacon(b"n" * 32, b"r" * 32, b"groups"),
+        beacon(b"m" * 32, b"s" * 32, b"groups"),
+        beacon(b"m" * 32, b"r" * 32, b"holders"),
     }
     assert len(seeds) == 4
     assert len({permutation(50, seed) for seed in seeds}) == 4
-    first = topology(make_session(20, k=6, t=5, group_size=5))
-    other = topology(make_session(20, k=6, t=5, group_size=5, number=8))
-    assert first.groups != other.groups
-    assert first.holders != other.holders
+    session = make_session(20, k=6, t=5, group_size=5)
+    first = topology(session)
+    for change in ({"model_digest": b"n" * 32}, {"roster": (*session.roster[:-1], b"x" * 32)}):
+        other = topology(attrs.evolve(session, **change))
+        assert first.groups != other.groups
+        assert first.holders != other.holders
+
+
+def test_a_round_of_the_same_model_is_no_new_draw(make_session: Make) -> None:
+    rounds = [make_session(20, k=6, t=5, group_size=5, number=number) for number in range(50)]
+    again = attrs.evolve(rounds[0], head=b"h" * 32)
+    assert len({topology(session) for session in (*rounds, again)}) == 1
 
 
 def test_places_are_about_uniform() -> None:
     """Where rank 0 stands in 4000 permutations of 8: chi square with 7 degrees of freedom."""
     counts = [0] * 8
     for number in range(4000):
-        counts[permutation(8, beacon(bytes(32), number, b""))[0]] += 1
+        counts[permutation(8, beacon(number.to_bytes(32), b"", b""))[0]] += 1
     assert sum((count - 500) ** 2 / 500 for count in counts) < 40
 
 
@@ -84,3 +94,22 @@ def test_levels_halve_groups_down_to_the_least(
 ) -> None:
     session = make_session(24, k=6, t=5, group_size=size, min_survivors=3)
     assert tuple(len(topology(session, level).groups) for level in range(4)) == counts
+
+
+@given(
+    st.integers(3, 60),
+    st.integers(0, 30),
+    st.integers(1, 8),
+    st.integers(0, 5),
+    st.binary(max_size=4),
+)
+def test_every_group_of_a_level_lies_within_one_of_the_level_before(
+    n: int, size: int, least: int, level: int, seed: bytes
+) -> None:
+    before = [set(group) for group in split(n, size, seed, level=level, least=least)]
+    after = split(n, size, seed, level=level + 1, least=least)
+    assert sorted(rank for group in after for rank in group) == list(range(n))
+    assert all(any(set(group) <= outer for outer in before) for group in after)
+    assert min(map(len, after)) >= min(least, *map(len, before))
+    if level >= finest(size=size, least=least, nodes=n):
+        assert len(after) == len(before)

@@ -7,6 +7,7 @@ import math
 import attrs
 import numpy as np
 import pytest
+from qres_secagg import Secagg
 from qres_secagg.fitting import DEVIATIONS, misfits
 from qres_secagg.parameters import Parameters
 from qres_secagg.ring import weighted
@@ -53,7 +54,7 @@ def test_the_room_is_for_the_noise_of_a_sum_and_the_bound_for_the_clip_alone(sum
     )
 
     def refused(parameters: Parameters, bound: float = clip) -> set[str]:
-        found = misfits(around, parameters, bound=bound, weight=1, public=False, patience=1.0)
+        found = misfits(around, parameters, Secagg(bound=bound, patience=1.0))
         return {problem.code for problem in found}
 
     assert not refused(numbers)

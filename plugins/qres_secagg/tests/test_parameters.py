@@ -121,6 +121,7 @@ def sound() -> Parameters:
         ({"t": 5}, "QRES-E314"),
         ({"t": 11}, "QRES-E314"),
         ({"min_survivors": 2}, "QRES-E314"),
+        ({"min_survivors": 3}, "QRES-E314"),  # two of them may be corrupt
         ({"bound": 2**31 // 10 + 1}, "QRES-E313"),
         ({"noise": 2**31 - 10 * 2**16}, "QRES-E313"),
     ],
@@ -138,7 +139,7 @@ def test_the_ring_is_full_at_one_less() -> None:
 
 @given(st.integers(3, 200), st.integers(0, 60))
 def test_two_quorums_share_an_honest_node(nodes: int, corrupt: int) -> None:
-    parameters = attrs.evolve(sound(), corrupt=corrupt)
+    parameters = attrs.evolve(sound(), corrupt=corrupt, min_survivors=corrupt + 3)
     assert 2 * parameters.quorum(nodes) - nodes > corrupt
 
 
@@ -149,4 +150,6 @@ def test_a_plan_leaves_a_quorum(n: int, data: st.DataObject) -> None:
         choose(n, corrupt, dropped)
     except CompatibilityError:
         return
-    assert n - dropped >= attrs.evolve(sound(), corrupt=corrupt).quorum(n)
+    assert n - dropped >= attrs.evolve(sound(), corrupt=corrupt, min_survivors=corrupt + 3).quorum(
+        n
+    )

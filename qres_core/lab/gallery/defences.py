@@ -62,7 +62,7 @@ _ALL: Final = (
         plugins={
             **_STACK,
             "pki": {},
-            "secagg": {**_MASKS, "corrupt": 0.1, "group_size": 4, "min_size": 4},
+            "secagg": {**_MASKS, "dropout": 0.02, "group_size": 4, "min_size": 4},
             **_VALID,
             "median": {"f": 2},
         },

@@ -69,6 +69,7 @@ class PluginSwarm:
     number: int = attrs.field(init=False, default=0)
     now: float = attrs.field(init=False, default=1000.0)
     away: set[bytes] = attrs.field(init=False, factory=set)
+    model: bytes = attrs.field(init=False, default=b"")  # empty: that of ``make_round_info``
     members: tuple[bytes, ...] = attrs.field(init=False, default=())  # empty: ``n`` nodes
     head: bytes = attrs.field(init=False, default=b"")  # empty: that of ``make_round_info``
     accused: list[tuple[bytes, str]] = attrs.field(init=False, factory=list)
@@ -173,7 +174,11 @@ class PluginSwarm:
         self.number += 1
         made = make_round_info(self.dimension, nodes=self.n, number=self.number)
         self.info = attrs.evolve(
-            made, byzantine=self.byzantine, roster=self.roster, head=self.head or made.head
+            made,
+            byzantine=self.byzantine,
+            roster=self.roster,
+            head=self.head or made.head,
+            model_digest=self.model or made.model_digest,
         )
         self.rounds, self.dialogues, self.sent, self.origin = {}, {}, {}, {}
         for node in self.others():

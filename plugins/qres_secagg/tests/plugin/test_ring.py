@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_secagg.levels import finest, largest_group
+from qres_secagg.levels import finest, group_sizes
 from qres_secagg.parameters import Parameters
 from qres_secagg.ring import incoming, masked_under, mean, outgoing, weighted
 
@@ -93,12 +93,19 @@ def test_groups_are_as_large_as_they_are_said_to_be(nodes: int, size: int) -> No
     from qres_secagg.graph import split  # noqa: PLC0415
 
     groups = split(nodes, size, b"seed")
-    assert max(len(group) for group in groups) == largest_group(nodes, size)
+    assert sorted(map(len, groups), reverse=True) == list(group_sizes(nodes, size))
 
 
 @pytest.mark.parametrize(
     ("size", "least", "nodes", "level"),
-    [(0, 8, 100, 4), (0, 8, 8, 0), (16, 8, 100, 1), (8, 8, 100, 0), (0, 50, 100, 1)],
+    [
+        (0, 8, 100, 3),
+        (0, 6, 100, 4),
+        (0, 8, 8, 0),
+        (16, 8, 100, 1),
+        (8, 8, 100, 0),
+        (0, 50, 100, 1),
+    ],
 )
 def test_halving_ends_at_the_least_size(size: int, least: int, nodes: int, level: int) -> None:
     assert finest(size=size, least=least, nodes=nodes) == level

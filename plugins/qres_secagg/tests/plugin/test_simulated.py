@@ -123,7 +123,8 @@ def test_distributed_noise_is_added_before_masks_and_learning_goes_on() -> None:
 
 def test_a_median_of_groups_withstands_as_many_liars_as_promised() -> None:
     """The liar masks as all do; the one of the example sends what it likes without masks."""
-    groups = {"secagg": {"group_size": 4, "min_size": 4}, "median": {"f": 1}}
+    masked = {"group_size": 4, "min_size": 4, "dropout": 0.0}
+    groups = {"secagg": masked, "median": {"f": 1}}
     clean = play(12, 12, groups, byzantine=1, rounds=2)
     attacked = play(12, 12, groups, byzantine=1, liars=1, rounds=2)
     assert accuracy(attacked) >= accuracy(clean) - 5
@@ -147,12 +148,15 @@ def codes(plugins: Tables, *, byzantine: int = 0, quorum: int = 20, **swarm: Any
 
 
 def test_what_does_not_fit_together_is_refused() -> None:
-    grouped = {**TRUST, "secagg": {"group_size": 8}}
+    grouped = {**TRUST, "secagg": {"group_size": 8, "min_size": 5}}
     assert "QRES-E303" in codes({**TRUST, "secagg": {}, "median": {"f": 1}}, byzantine=1)
     # 20 updates in groups of 8 are two rows, and a median with f = 1 needs three.
     assert "QRES-E304" in codes({**grouped, "median": {"f": 1}}, byzantine=1)
     three = {**grouped, "median": {"f": 1}}
     Kernel.from_config(config(24, 24, three, byzantine=1, deadline=10.0))
+    # With nobody to spare, a tenth away leaves three groups in every twentieth round only.
+    whole = {**three, "secagg": {"group_size": 8}}
+    assert "QRES-E304" in codes(whole, byzantine=1, quorum=24)
     # Whoever can speak for others can open what they masked.
     assert "QRES-E305" in codes({"memory": {}, "secagg": {}, **MEAN}, insecure=True)
     weighing = {**TRUST, "reputation": {"exponent": 1}, "secagg": {}, **MEAN}
