@@ -10,7 +10,7 @@ What the node itself goes by is in its journal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +55,8 @@ class PendingChanges:
     # why an operator's file is not taken, by its name; for the log and the status
     problems: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
     _held: dict[bytes, RosterChange] = attrs.field(factory=dict[bytes, RosterChange], init=False)
+    # by change, what stands in its copies for an approval; who approved is asked at the end
+    _approvals: dict[bytes, list[bytes]] = attrs.field(factory=dict[bytes, list[bytes]], init=False)
 
     @property
     def waiting(self) -> tuple[RosterChange, ...]:
@@ -78,6 +80,9 @@ class PendingChanges:
             what = f"{MAX_PENDING} changes wait already"
             fix = "remove files of changes that nobody wants any more"
             raise RosterError.of("QRES-E607", "change", what, fix)
+        approvals = self._approvals.setdefault(change.digest, [])
+        if change.approval and change.approval not in approvals and len(approvals) < MAX_FILES:
+            approvals.append(change.approval)
         fresh = change.of_members(self.roster, authentic)
         self._held[change.digest] = fresh if held is None else merged(fresh, held)
 
@@ -100,9 +105,17 @@ class PendingChanges:
         for change in self.waiting:
             if possible is not None and not possible(self.roster.after(change)):
                 continue
-            if authorised(change, self.roster, self.swarm, authentic, approved):
-                return change
+            for copy in self._copies(change) if approved is not None else (change,):
+                if authorised(copy, self.roster, self.swarm, authentic, approved):
+                    return copy
         return None
+
+    def _copies(self, change: RosterChange) -> Iterator[RosterChange]:
+        """The change with each approval: a forged one does not take the place of a true one."""
+        yield change
+        for approval in self._approvals.get(change.digest, ()):
+            if approval != change.approval:
+                yield attrs.evolve(change, approval=approval)
 
     def facts(self) -> dict[str, object]:
         """The roster of now and what waits, for the status; ready for JSON."""
@@ -126,11 +139,15 @@ class PendingChanges:
     def refresh(self, authentic: Authentic) -> None:
         """Look for what operators handed over since; here nobody can."""
 
+    def _forget(self) -> None:
+        self._held.clear()
+        self._approvals.clear()
+
     def settle(self, roster: Roster) -> None:
         """The roster is another one now: what waited for the last one is void."""
         if roster.digest != self.roster.digest:
             self.roster = roster
-            self._held.clear()
+            self._forget()
 
 
 def read_change(path: Path) -> RosterChange:
@@ -242,7 +259,7 @@ class RosterFolder(PendingChanges):
         if seen == self._seen:
             return
         self._seen = seen
-        self._held.clear()
+        self._forget()
         self.problems.clear()
         for path in found:
             try:

@@ -116,6 +116,21 @@ def test_an_authority_decides_where_it_is_asked() -> None:
     assert waiting.ready(is_good) is None
 
 
+def test_a_forged_approval_does_not_take_the_place_of_a_true_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = PendingChanges(SWARM, FIRST)
+    for approval in (b"forged", b"yes", b"forged too"):
+        waiting.offer(attrs.evolve(ADD, approval=approval), is_good)
+
+    def found() -> RosterChange | None:
+        return waiting.ready(is_good, lambda _digest, approval: approval == b"yes")
+
+    assert found() == attrs.evolve(ADD, approval=b"yes")
+    monkeypatch.setattr(PendingChanges, "_copies", lambda _self, change: iter([change]))
+    assert found() is None, "the control: the copy that came last decides"
+
+
 def test_a_change_that_the_plugins_refuse_does_not_keep_the_next_from_being_proposed() -> None:
     waiting = PendingChanges(SWARM, FIRST)
     for index in (9, 10):
