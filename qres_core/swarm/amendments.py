@@ -16,6 +16,19 @@ from qres_core.swarm.proving import Premises, proves
 from qres_core.swarm.roster import Roster, RosterChange, authorised
 
 
+def evidence_room(max_message_bytes: int) -> int:
+    """Most bytes of messages that a set quotes as evidence, all together.
+
+    A quarter of a message: the votes for the set stand beside them, in proposals and in links. One
+    liar could else hand all others a proof of its lie that makes each of their proposals too large.
+    """
+    return min(EVIDENCE_BYTES, max_message_bytes // 4)
+
+
+def _size(item: Misbehaviour) -> int:
+    return sum(len(message.to_bytes()) for message in item.messages)
+
+
 class Amendments:
     """What may be carried at the node's height, and what this node has to carry.
 
@@ -35,11 +48,14 @@ class Amendments:
     ) -> None:
         self._context, self._pool, self._changes = context, pool, changes
         self._previous = previous
+        self._room = evidence_room(context.swarm.max_message_bytes)
 
     def hold(self, candidate: CandidateSet, now: float) -> bool:
         """Whether the evidence proves what it says, and the change is wanted and possible."""
         context = self._context
         head = context.head
+        if sum(map(_size, candidate.evidence)) > self._room:
+            return False
         if any(not self.proves(item, now) for item in candidate.evidence):
             return False
         change = candidate.change
@@ -92,7 +108,7 @@ class Amendments:
 
     def note(self, fault: Fault, envelope: Envelope, now: float) -> None:
         """Keep a refused message for a proposal, if it proves the fault to everybody."""
-        if fault.transferable and len(envelope.to_bytes()) <= QUOTED_BYTES:
+        if fault.transferable and len(envelope.to_bytes()) <= min(QUOTED_BYTES, self._room):
             item = Misbehaviour.of(fault, envelope)
             if self.proves(item, now):
                 self._pool.add(item)
@@ -105,7 +121,7 @@ class Amendments:
         """
         self._pool.retain(lambda item: item.subject not in self._context.head.bans)
         chosen = tuple(
-            item for item in self._pool.for_proposal(EVIDENCE_BYTES) if self.proves(item, now)
+            item for item in self._pool.for_proposal(self._room) if self.proves(item, now)
         )
         change = self._wanted(now) if first else None
         return CandidateSet(candidate.origin, candidate.members, chosen, change)

@@ -17,6 +17,7 @@ from qres_core.swarm.effects import Removed
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.knowledge import Knowledge
 from qres_core.swarm.messages import (
+    EVIDENCE_BYTES,
     LOCK,
     OUTCOME_PRECOMMIT,
     OUTCOME_PROPOSAL,
@@ -331,3 +332,48 @@ def test_rounds_that_a_late_node_skips_waive_no_objection(harness: ModuleType) -
     choice.engine.see(net.ids[2], 502)
     choice._do(choice.engine.advance(), net.now)
     assert choice.attempts == 2, "these rounds came to nothing while it was there"
+
+
+# ── evidence that is larger than a message ────────────────────────────────────────────────────────
+
+
+def models_after_a_large_lie(harness: ModuleType, size: int) -> tuple[int, bool, set[str]]:
+    """The liar speaks once, out of turn, in a message as large as the swarm allows.
+
+    Returns the models that the others make then, whether they ban it, and what they blame honest
+    nodes for.
+    """
+    liar, honest = 3, [0, 1, 2]
+    net = harness.Net(4, byzantine=1, puppets=[liar], options={"max_message_bytes": 6000})
+    net.start()
+    assert net.run(seconds=20, until=lambda: min(net.steps(honest)) >= 2)
+    machine = net.machine(0)
+    assert net.run(
+        seconds=20,
+        until=lambda: machine.proposer(machine.number) != net.ids[liar] and not machine.waits_until,
+    )
+    before = max(net.steps(honest))
+    lie = net.forge(liar, PROPOSAL, bytes(size), number=machine.number, model=machine.head.digest)
+    net.inject(lie, honest)
+    net.run(seconds=5)
+    faults = {
+        str(item.fact)
+        for index in honest
+        for item in net.nodes[index].witness.evidence
+        if item.subject != net.ids[liar] and item.fact in set(Fault)
+    }
+    return min(net.steps(honest)) - before, net.ids[liar] in machine.head.bans, faults
+
+
+def test_a_lie_as_large_as_a_message_stops_nobody(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, banned, faults = models_after_a_large_lie(harness, 500)
+    assert (models > 5, banned, faults) == (True, True, set()), "a small one bans its author"
+    models, banned, faults = models_after_a_large_lie(harness, 5600)
+    assert (models > 2, banned, faults) == (True, False, set())
+    # The control: every honest proposal quotes it, is too large, and is held against its author.
+    room = "qres_core.swarm.amendments.evidence_room"
+    monkeypatch.setattr(room, lambda _most: EVIDENCE_BYTES)
+    models, banned, faults = models_after_a_large_lie(harness, 5600)
+    assert (models <= 1, banned, faults) == (True, False, {Fault.FRAME_TOO_LARGE.value})
