@@ -9,8 +9,9 @@ known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import mul
 
-import attrs
+import numpy as np
 
 from qres_secagg.dealing import Dealing
 from qres_secagg.failure import Reason, SecaggError
@@ -18,19 +19,9 @@ from qres_secagg.graph import Topology
 from qres_secagg.keys import generated
 from qres_secagg.messages import Advert, Shares, Unmask
 from qres_secagg.session import Session
-from qres_secagg.shamir import combine, decode, encode
+from qres_secagg.shamir import ORDER, decode, encode, lagrange
 from qres_secagg.sharing import Secret
 from qres_secagg.survivors import Survivors
-
-
-@attrs.frozen
-class _Awaited:
-    """A secret that is to be opened."""
-
-    kind: Secret  # which of the dealer's two
-    holders: frozenset[int]  # ranks of those it was dealt to, the dealer's among them
-    # those that came, encoded, by the place of the holder
-    shares: dict[int, bytes] = attrs.field(factory=dict[int, bytes])
 
 
 class OpenedShares:
@@ -46,7 +37,6 @@ class OpenedShares:
 
     Attributes:
         survivors: the set.
-        missing: nodes whose secret cannot be opened yet; 0 when the sum can be.
     """
 
     def __init__(
@@ -63,17 +53,27 @@ class OpenedShares:
         self._adverts, self._dealt, self._blame = adverts, dealt, blame
         self._threshold = session.parameters.t
         self._secrets: dict[int, bytes] = {}
-        self._places: tuple[int, ...] = ()  # of the shares that were combined last
-        self._liars: set[int] = set()  # places of holders that opened a wrong share
+        self._answers: dict[int, Mapping[int, bytes]] = {}  # by holder, its shares by dealer
+        self._counts = np.zeros(len(session.roster), np.int64)  # of them, by dealer
+        self._chosen: tuple[int, ...] = ()  # holders whose shares were combined last
+        self._factors: tuple[int, ...] = ()  # of their shares
+        self._liars: set[int] = set()  # holders that opened a wrong share
         # Around the circle: neighbours have most of their holders in common.
         self._ahead = {rank: step for step, rank in enumerate(topology.circle)}
-        self._awaited: dict[int, _Awaited] = {}
-        for rank in sorted(dealt, key=self._ahead.__getitem__):
-            kind = self.wanted(rank)
-            if kind is not None:
-                holders = frozenset((rank, *dealt[rank].holders))
-                self._awaited[rank] = _Awaited(kind, holders)
-        self.missing = len(self._awaited)
+        kinds = {rank: self.wanted(rank) for rank in sorted(dealt, key=self._ahead.__getitem__)}
+        self._awaited = {rank: kind for rank, kind in kinds.items() if kind is not None}
+        self._all = np.fromiter(self._awaited, np.intp)
+        # Dealers that dealt to some of their neighbours only, and to whom.
+        self._partial = {
+            rank: frozenset((rank, *dealt[rank].holders))
+            for rank in self._awaited
+            if dealt[rank].holders != topology.holders[rank]
+        }
+
+    @property
+    def missing(self) -> int:
+        """Nodes whose secret cannot be opened yet; 0 when the sum can be. O(n)."""
+        return int(np.count_nonzero(self._counts[self._all] < self._threshold))
 
     def wanted(self, rank: int) -> Secret | None:
         """Which of its two secrets a listed node has opened; none where its group is closed."""
@@ -82,23 +82,31 @@ class OpenedShares:
         return Secret.SEED if rank in self.survivors.digests else Secret.MASK_KEY
 
     def take(self, holder: int, unmask: Unmask) -> None:
-        """Keep the shares of a holder; another set's are passed over. Once for a holder. O(k)."""
+        """Keep the shares of a holder, and of those no foreign ones.
+
+        Once for a holder, with shares of itself and its neighbours alone. What is for another set
+        is passed over. O(k).
+        """
         if unmask.statement != self.survivors.statement:
             return
-        awaited, place, enough = self._awaited, holder + 1, self._threshold
-        for dealer, share in unmask.shares.items():
-            item = awaited.get(dealer)
-            if item is None or holder not in item.holders:
-                self._blame(holder, Reason.FOREIGN_SHARE)
-                continue
-            item.shares[place] = share
-            self.missing -= len(item.shares) == enough
+        shares: Mapping[int, bytes] = unmask.shares
+        foreign = {
+            dealer
+            for dealer in shares.keys() & self._partial.keys()
+            if holder not in self._partial[dealer]
+        }
+        if foreign or not shares.keys() <= self._awaited.keys():
+            self._blame(holder, Reason.FOREIGN_SHARE)
+            own = (shares.keys() & self._awaited.keys()) - foreign
+            shares = {dealer: shares[dealer] for dealer in own}
+        self._answers[holder] = shares
+        self._counts[np.fromiter(shares, np.intp, len(shares))] += 1
 
     def open_all(self) -> bool:
         """Open every secret that the sum needs.
 
-        Returns false where shares were wrong and more are needed: then some are ``missing`` again.
-        Raises SecaggError: ``BAD_DEALER``, see :meth:`secret`.
+        Returns false where some are ``missing``, perhaps because shares were wrong. Raises
+        SecaggError: ``BAD_DEALER``, see :meth:`secret`.
         """
         if self.missing:
             return False
@@ -125,67 +133,88 @@ class OpenedShares:
             O(t**2); a hash for a seed and a multiplication in the group for a key. Where a holder
             lied, O(k t) once more.
         """
-        if rank in self._secrets:
-            return self._secrets[rank]
-        item = self._awaited.get(rank)
-        if item is None or len(item.shares) < self._threshold:
-            raise self._too_few(rank, item)
-        secret = self._combined(rank, item)
-        if not self._is_secret(rank, item.kind, secret):
-            self._sort_out(rank, item)
-            if len(item.shares) < self._threshold:
-                self.missing += 1
-                raise self._too_few(rank, item)
-            secret = self._combined(rank, item)
-            if not self._is_secret(rank, item.kind, secret):
-                # What the shares give is the seed, though the dealer committed to another one. That
-                # passes nowhere, so every node comes here.
-                self._blame(rank, Reason.BAD_DEALER)
-                if item.kind is Secret.MASK_KEY:
-                    node = self._session.roster[rank]
-                    raise SecaggError(Reason.BAD_DEALER, f"node {rank}", [node])
-        self._secrets[rank] = secret
-        return secret
+        if rank not in self._secrets:
+            kind = self._awaited.get(rank)
+            if kind is None:
+                raise SecaggError(Reason.BELOW_THRESHOLD, f"no secret of node {rank} is opened")
+            secret = self._combined(rank)
+            if not self._is_secret(rank, kind, secret):
+                self._sort_out(rank, kind)
+                secret = self._combined(rank)
+                if not self._is_secret(rank, kind, secret):
+                    self._condemn(rank, kind)
+            self._secrets[rank] = secret
+        return self._secrets[rank]
 
-    def _too_few(self, rank: int, item: _Awaited | None) -> SecaggError:
-        here = 0 if item is None else len(item.shares)
-        what = f"{here} shares of node {rank}, {self._threshold} are needed"
-        return SecaggError(Reason.BELOW_THRESHOLD, what)
+    def _condemn(self, rank: int, kind: Secret) -> None:
+        """A dealer whose shares, each of them right, give another secret than it committed to.
+
+        What they give is its seed all the same. The one committed to passes on no node, as it is
+        not on the polynomial, so every node comes here. A mask key must be the advertised one.
+        """
+        self._blame(rank, Reason.BAD_DEALER)
+        if kind is Secret.MASK_KEY:
+            node = self._session.roster[rank]
+            raise SecaggError(Reason.BAD_DEALER, f"node {rank}", [node])
 
     def _dealing(self, rank: int) -> Dealing:
         return Dealing(self._session.sid, rank, self._adverts[rank], self._dealt[rank])
 
-    def _sort_out(self, rank: int, item: _Awaited) -> None:
+    def _holders(self, rank: int) -> list[int]:
+        """Who opened a share of a dealer."""
+        around = (rank, *self._dealt[rank].holders)
+        return [holder for holder in around if rank in self._answers.get(holder, ())]
+
+    def _sort_out(self, rank: int, kind: Secret) -> None:
         """Drop the shares that are not those committed to. O(k t)."""
         dealing = self._dealing(rank)
-        for place in list(item.shares):
-            if not dealing.fits(item.kind, place - 1, item.shares[place]):
-                del item.shares[place]
-                self._liars.add(place)
-                self._blame(place - 1, Reason.WRONG_SHARE)
-        self._places = ()
+        for holder in self._holders(rank):
+            answer = self._answers[holder]
+            if not dealing.fits(kind, holder, answer[rank]):
+                self._answers[holder] = {
+                    dealer: share for dealer, share in answer.items() if dealer != rank
+                }
+                self._counts[rank] -= 1
+                self._liars.add(holder)
+                self._blame(holder, Reason.WRONG_SHARE)
+        self._chosen = ()
 
-    def _combined(self, rank: int, item: _Awaited) -> bytes:
+    def _combined(self, rank: int) -> bytes:
         """What as many shares as the threshold give.
 
-        Those of the last secret, if they fit: their coefficients are known. Else the places
-        farthest ahead in the circle, which fit the most secrets to come. Holders that lied before
-        come last.
+        Those of the holders that were chosen last, if they have some of this dealer: their
+        coefficients are known. Raises as :meth:`secret`.
         """
-        shares = item.shares
-        if not (self._places and all(place in shares for place in self._places)):
-            size, start = len(self._ahead), self._ahead[rank]
-            # From half the circle behind the dealer to half of it ahead; the farthest ahead first.
-            around = sorted(
-                shares,
-                key=lambda place: (
-                    place not in self._liars,
-                    (self._ahead[place - 1] - start + size // 2) % size,
-                ),
-                reverse=True,
-            )
-            self._places = tuple(sorted(around[: self._threshold]))
-        return encode(combine({place: decode(shares[place]) for place in self._places}))
+        answers = self._answers
+        try:
+            shares = [answers[holder][rank] for holder in self._chosen]
+        except KeyError:
+            shares = []
+        if not shares:
+            self._choose(rank)
+            shares = [answers[holder][rank] for holder in self._chosen]
+        numbers = [int.from_bytes(share, "little") for share in shares]
+        return encode(sum(map(mul, self._factors, numbers)) % ORDER)
+
+    def _choose(self, rank: int) -> None:
+        """Choose holders: those farthest ahead in the circle, who fit the most secrets to come.
+
+        Holders that lied before come last.
+        """
+        size, start = len(self._ahead), self._ahead[rank]
+        # From half the circle behind the dealer to half of it ahead.
+        around = sorted(
+            self._holders(rank),
+            key=lambda holder: (
+                holder in self._liars,
+                (start - self._ahead[holder] + size // 2) % size,
+            ),
+        )
+        if len(around) < self._threshold:
+            what = f"{len(around)} shares of node {rank}, {self._threshold} are needed"
+            raise SecaggError(Reason.BELOW_THRESHOLD, what)
+        self._chosen = tuple(sorted(around[: self._threshold]))
+        self._factors = lagrange(tuple(holder + 1 for holder in self._chosen))
 
     def _is_secret(self, rank: int, kind: Secret, secret: bytes) -> bool:
         if kind is Secret.SEED:

@@ -43,7 +43,7 @@ def used(make_swarm: Make, n: int, t: int) -> set[int]:
     """Holders whose shares an honest run of that size combines."""
     swarm = make_swarm(n, t=t).run()
     swarm.sums(0)
-    return {place - 1 for place in swarm.boards[0].decided()._places}
+    return set(swarm.boards[0].decided()._chosen)
 
 
 def test_a_wrong_share_that_is_used_is_found_and_its_holder_named(make_swarm: Make) -> None:
