@@ -159,7 +159,6 @@ OF_PLUGINS = {
         *("shares do not give the secret committed to", "masked input is not the one agreed on"),
         *(
             "complaint about shares that fit",
-            "two sums of one slice",
             "list not valid",
             "companions of another form",
         ),

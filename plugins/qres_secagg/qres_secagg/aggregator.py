@@ -1,16 +1,12 @@
-"""Whoever sums: a public role without secrets that any node may play, and several may share.
+"""Whoever sums: a public role without secrets, which every node plays for itself.
 
 One accumulator per group, whatever the number of nodes: inputs are added as they come and need not
-be kept. A sum may be cut by coordinate range among several nodes, as keystreams can be entered
-anywhere; two that summed the same range compare digests.
+be kept.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -21,10 +17,9 @@ from qres_core import NodeId
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import NO_RESIDUES
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.inputs import Input, input_digest
+from qres_secagg.inputs import Input
 from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import Residues, Signed, add_residues, apply, apply_residues
-from qres_secagg.session import DOMAIN, joined
 from qres_secagg.shamir import decode
 
 BATCH: Final = 256
@@ -33,21 +28,12 @@ BATCH: Final = 256
 
 @attrs.frozen(eq=False)
 class GroupSum:
-    """The exact sum of a group, or a range of it."""
+    """The exact sum of a group."""
 
     group: int  # index of the group
     members: tuple[NodeId, ...]  # whose inputs it holds, ascending
-    start: int  # first coordinate
-    total: NDArray[np.int64]  # int64, shape ``(stop - start,)``, read-only
+    total: NDArray[np.int64]  # int64, shape ``(d,)``, read-only
     residues: Mapping[str, Residues]  # sums of the residues, by name, modulo their moduli
-    digest: bytes  # of session, survivor set, group, range and content: equal where the sums are
-
-
-def ranges(dimension: int, parts: int) -> tuple[tuple[int, int], ...]:
-    """Start and stop of ``parts`` ranges that cover ``0..dimension``, none empty."""
-    count = min(parts, dimension)
-    edges = [dimension * i // count for i in range(count + 1)]
-    return tuple(pairwise(edges))
 
 
 class Aggregator:
@@ -55,20 +41,12 @@ class Aggregator:
 
     Attributes:
         board: the public side of the session.
-        start: first coordinate of the range that is summed.
-        stop: end of the range.
 
-    Memory: 4 (8) bytes per coordinate of the range and group in the ring of 32 (64) bits.
+    Memory: 4 (8) bytes per coordinate and group in the ring of 32 (64) bits.
     """
 
-    def __init__(
-        self, board: SessionMessages, *, start: int = 0, stop: int | None = None, threads: int = 1
-    ) -> None:
-        parameters = board.session.parameters
+    def __init__(self, board: SessionMessages, *, threads: int = 1) -> None:
         self.board, self._threads = board, threads
-        self.start, self.stop = start, parameters.dimension if stop is None else stop
-        if not 0 <= self.start < self.stop <= parameters.dimension:
-            raise ValueError("not a range of the vector")
         self._totals: dict[int, NDArray[Any]] = {}
         self._residues: dict[int, dict[str, Residues]] = {}
         self._added: set[int] = set()
@@ -121,9 +99,8 @@ class Aggregator:
         residues: Mapping[str, Residues],
         sender: NodeId,
     ) -> None:
-        part = values[self.start : self.stop]
         if group not in self._totals:
-            self._totals[group], self._residues[group] = part.copy(), dict(residues)
+            self._totals[group], self._residues[group] = values.copy(), dict(residues)
             return
         known = self._residues[group]
         if known.keys() != residues.keys():
@@ -132,7 +109,7 @@ class Aggregator:
             summed = {name: add_residues(known[name], residues[name]) for name in known}
         except ValueError as error:
             raise SecaggError(Reason.WRONG_INPUT, "other residues beside it", [sender]) from error
-        np.add(self._totals[group], part, out=self._totals[group])
+        np.add(self._totals[group], values, out=self._totals[group])
         self._residues[group] = summed
 
     def _group_keys(self, group: int) -> Iterable[Signed]:
@@ -183,7 +160,7 @@ class Aggregator:
             residues = self._residues.pop(group)
             for first in range(0, len(chosen), BATCH):
                 batch = chosen[first : first + BATCH]
-                apply(total, batch, prg=parameters.prg, start=self.start, threads=self._threads)
+                apply(total, batch, prg=parameters.prg, threads=self._threads)
             for name in residues:
                 value = residues[name]
                 residues[name] = apply_residues(value, chosen, name, prg=parameters.prg)
@@ -203,30 +180,4 @@ class Aggregator:
             for rank in board.topology.groups[group]
             if rank in survivors.digests
         )
-        where = struct.pack("<IQQ", group, self.start, self.stop)
-        content = input_digest(exact, residues)
-        head = joined(DOMAIN, b"sum", board.session.sid, survivors.statement, where, content)
-        digest = hashlib.sha256(head).digest()
-        return GroupSum(group, members, self.start, exact, residues, digest)
-
-
-def assemble(slices: Sequence[GroupSum], dimension: int) -> NDArray[np.int64]:
-    """One group's sum from its ranges, some perhaps summed by several nodes.
-
-    ``slices``: of one group, in any order. Returns int64, shape ``(dimension,)``. Raises
-    SecaggError: ``SLICES_DIFFER``, two sums of one range do not agree (sum it again to see who is
-    wrong) or the ranges do not cover the vector exactly.
-    """
-    chosen: dict[tuple[int, int], GroupSum] = {}
-    for piece in slices:
-        place = (piece.start, piece.total.size)
-        if chosen.setdefault(place, piece).digest != piece.digest:
-            raise SecaggError(Reason.SLICES_DIFFER, f"coordinates from {piece.start}")
-    position = 0
-    for start, size in sorted(chosen):
-        if start != position:
-            break
-        position += size
-    if position != dimension or sum(size for _, size in chosen) != dimension:
-        raise SecaggError(Reason.SLICES_DIFFER, "ranges do not cover the vector once")
-    return np.concatenate([chosen[place].total for place in sorted(chosen)])
+        return GroupSum(group, members, exact, residues)

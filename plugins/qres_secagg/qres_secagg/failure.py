@@ -37,7 +37,6 @@ class Reason(enum.StrEnum):
     FOREIGN_SHARE = "opened-a-share-it-does-not-hold"
     BAD_DEALER = "shares-do-not-give-the-secret-committed-to"
     WRONG_INPUT = "masked-input-is-not-the-one-agreed-on"
-    SLICES_DIFFER = "two-sums-of-one-slice"
 
 
 class SecaggError(RoundError):

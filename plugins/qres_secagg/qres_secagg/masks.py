@@ -55,12 +55,9 @@ def keystream(key: bytes, size: int, *, offset: int = 0, prg: str = "aes256ctr")
 Step = tuple[Callable[[Any, Any], int], Callable[..., Any]]
 
 
-def _apply_range(
-    values: NDArray[Any], keys: Sequence[Signed], prg: str, start: int, blocks: range
-) -> None:
-    size = values.itemsize
-    per_block = BLOCK // size
-    first = (start + blocks.start * per_block) * size
+def _apply_range(values: NDArray[Any], keys: Sequence[Signed], prg: str, blocks: range) -> None:
+    per_block = BLOCK // values.itemsize
+    first = blocks.start * BLOCK
     steps: list[Step] = [
         (_context(key, first, prg).update_into, np.add if sign > 0 else np.subtract)
         for key, sign in keys
@@ -81,7 +78,6 @@ def apply(
     keys: Iterable[Signed],
     *,
     prg: str = "aes256ctr",
-    start: int = 0,
     threads: int = 1,
 ) -> None:
     """Add or subtract masks, in place.
@@ -91,7 +87,6 @@ def apply(
             2**32 or 2**64.
         keys: keys with their signs.
         prg: ``"aes256ctr"`` or ``"chacha20"``.
-        start: which coordinate of the whole vector ``values[0]`` is.
         threads: how many to use; the result does not depend on it.
 
     Complexity: O(m) per key, with 512 KiB of memory per thread beside ``values``.
@@ -99,11 +94,11 @@ def apply(
     chosen = list(keys)
     count = -(-values.nbytes // BLOCK)
     if threads <= 1 or count < 2 * threads:
-        return _apply_range(values, chosen, prg, start, range(count))
+        return _apply_range(values, chosen, prg, range(count))
     step = -(-count // threads)
     parts = [range(i, min(count, i + step)) for i in range(0, count, step)]
     with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(_apply_range, values, chosen, prg, start, part) for part in parts]
+        running = [pool.submit(_apply_range, values, chosen, prg, part) for part in parts]
         for future in running:
             future.result()
     return None
