@@ -138,7 +138,7 @@ requirements: $(VENV)/.dev
 	$(BIN)/nox --session requirements -- $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-* .nox dist build docs/_build tests/interop/js/node_modules qres-demo .coverage .*_cache .hypothesis
+	rm -rf .venv .venv-* .nox dist build docs/_build tests/interop/*/node_modules qres-demo .coverage .*_cache .hypothesis
 
 # A stamp per set of requirements: nothing is installed again until a pin or a project changes.
 $(VENV)/.%: requirements/%.txt requirements/sdists.txt $(PROJECTS) | $(BIN)/pip
