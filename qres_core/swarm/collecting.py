@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from qres_core.contract import canonical
+from qres_core.contract.errors import WireError
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import Contribution, NodeId, Updates
 from qres_core.contract.verdict import ACCEPT, Blame
@@ -23,6 +25,9 @@ from qres_core.swarm.messages import (
 )
 from qres_core.swarm.outbox import Speaker
 from qres_core.swarm.timeouts import Answers
+
+_BESIDE: Final = 1024
+"""Bytes of a message beside its payload and its authenticators, at most."""
 
 
 class Collector:
@@ -101,6 +106,9 @@ class Collector:
             return  # late; not even counted
         if self.gathering.get(digest) is not None or digest in self.checks:
             return
+        if not agreed and not fits_quoted(envelope, self._context.swarm.max_message_bytes):
+            what = "leaves no room for others to quote it"
+            raise WireError.of("QRES-E401", "payload.contribution", what)
         held = self._held(envelope)
         if agreed:  # what a quorum decided is merged whatever this node makes of a proof
             self._add(held, named=True)
@@ -183,6 +191,16 @@ class Collector:
                 quoted = held.envelope.to_bytes()
                 answer = self._speaker.make(FETCHED, quoted, now)
                 self._speaker.send(envelope.sender, answer)
+
+
+def fits_quoted(envelope: Envelope, max_message_bytes: int) -> bool:
+    """Whether another message of the swarm can quote a contribution.
+
+    A liar could else give one to some nodes that these can hand on to nobody: each set with it
+    fails, and each answer of theirs is refused and held against them.
+    """
+    beside = _BESIDE + sum(map(len, envelope.auth.values()))
+    return len(envelope.payload) + 2 * beside <= max_message_bytes
 
 
 def _names(candidate: CandidateSet, digest: bytes) -> bool:

@@ -15,18 +15,16 @@ from typing import Final
 import attrs
 
 from qres_core.contract import canonical
-from qres_core.contract.errors import RoundError, WireError
+from qres_core.contract.errors import RoundError
 from qres_core.contract.faults import Fault
 from qres_core.contract.types import NodeId, Vector, model_digest
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
-from qres_core.kernel.settings import SharedSettings
+from qres_core.swarm.apart import Apart
 from qres_core.swarm.chain import (
     MAX_LINKS,
     Authentic,
-    Head,
     Link,
-    beginning,
     decode_links,
     encode_links,
     follow,
@@ -38,7 +36,6 @@ from qres_core.swarm.messages import (
     CONTRIBUTION,
     DIALOGUE,
     FETCH_MODEL,
-    HEAD,
     LINKS,
     MODEL,
     OUTCOME,
@@ -94,8 +91,7 @@ class CatchingUp:
         self._liars: set[NodeId] = set()
         # who showed this node links to a head of which it is no member, and to none of which it is
         self.told_removed_by: set[NodeId] = set()
-        self._compared: set[NodeId] = set()  # who was told of this node's head
-        self._told_apart: set[NodeId] = set()  # whose settings were found to differ
+        self.apart = Apart(speaker)
         self._looked = -math.inf
         self._moved = -math.inf
         for link in links:
@@ -115,7 +111,7 @@ class CatchingUp:
         self.held = {}
         self._ahead = {}
         self._liars = set()
-        self._compared = set()
+        self.apart.moved_on()
         if self._context.is_member:
             self.told_removed_by = set()
         self._answers = Answers(self._patience)
@@ -307,41 +303,7 @@ class CatchingUp:
         if height < self._context.head.height:
             self._help(envelope.sender, epoch, now)
         elif envelope.head not in (self._context.head.digest, *self.recent):
-            self._say_head(envelope.sender, now)
-
-    def _say_head(self, peer: NodeId, now: float) -> None:
-        """Tell a node with another history what this node goes by, once at each height."""
-        if peer not in self._compared:
-            self._compared.add(peer)
-            settings = self._context.kernel.settings.to_bytes()
-            known = [self._context.head.raw(), settings, self._context.first_model]
-            payload = canonical.dumps(known)
-            self._speaker.send(peer, self._speaker.make(HEAD, payload, now))
-
-    def take_head(self, envelope: Envelope) -> None:
-        """Say how another node's history, that does not fit this one's, differs.
-
-        Raises WireError: QRES-E401 to QRES-E406.
-        """
-        most = len(self._context.head.digest) * 4096 * 2 + 2**17
-        value = canonical.loads(envelope.payload, max_bytes=most, max_items=512)
-        if not canonical.is_list(value) or [type(item) for item in value[1:]] != [bytes, bytes]:
-            what = "expected a head, settings and the digest of a model"
-            raise WireError.of("QRES-E404", "payload.head", what)
-        theirs, settings = Head.from_raw(value[0]), SharedSettings.from_bytes(value[1])
-        here, own, first = self._context.head, self._context.kernel.settings, value[2]
-        common = beginning(settings.digest, first)
-        if envelope.sender in self._told_apart or common != theirs.settings:
-            return
-        found = [*own.differences(settings)]
-        if first != self._context.first_model:
-            found.append("it began with another model")
-        if theirs.roster.digest != here.roster.digest:
-            found.append("it has another roster, f or quorum")
-        if found:
-            self._told_apart.add(envelope.sender)
-            fault, detail = Fault.OTHER_SETTINGS, "; ".join(found)
-            self._outlet.refuse(envelope, fault, Blame.NOBODY, detail=detail)
+            self.apart.say_head(envelope.sender, now)
 
     def _help(self, peer: NodeId, epoch: int, now: float) -> None:
         last = self.last

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 
 from qres_core import Fault, NodeId, Standing, hookimpl
@@ -17,6 +18,7 @@ from qres_core.swarm.effects import Removed
 from qres_core.swarm.instances import Instance
 from qres_core.swarm.knowledge import Knowledge
 from qres_core.swarm.messages import (
+    CONTRIBUTION,
     EVIDENCE_BYTES,
     LOCK,
     OUTCOME_PRECOMMIT,
@@ -25,6 +27,7 @@ from qres_core.swarm.messages import (
     PREVOTE,
     PROPOSAL,
     CandidateSet,
+    ContributionBody,
     Member,
     Proposal,
     encode_conclusion,
@@ -377,3 +380,44 @@ def test_a_lie_as_large_as_a_message_stops_nobody(
     monkeypatch.setattr(room, lambda _most: EVIDENCE_BYTES)
     models, banned, faults = models_after_a_large_lie(harness, 5600)
     assert (models <= 1, banned, faults) == (True, False, {Fault.FRAME_TOO_LARGE.value})
+
+
+def models_beside_large_contributions(harness: ModuleType, size: int) -> tuple[int, set[str]]:
+    """The liar gives a contribution as large as a message to one node alone, in each round.
+
+    Returns the models that the others make, and what they blame honest nodes for.
+    """
+    liar, honest = 3, [0, 1, 2]
+    net = harness.Net(4, byzantine=1, puppets=[liar], options={"max_message_bytes": 6000})
+    net.start()
+    body = ContributionBody(1, np.array([1, 0, 0], dtype=np.int32), {"junk": bytes(size)})
+    known: set[tuple[bytes, int]] = set()
+    while net.now < harness.START + 20:
+        for machine in map(net.machine, honest):
+            place = machine.head.digest, machine.number
+            if place not in known:
+                known.add(place)
+                said = net.forge(
+                    liar, CONTRIBUTION, body.to_bytes(), number=place[1], model=place[0]
+                )
+                net.inject(said, [0])
+        net.run(seconds=0.02)
+    faults = {
+        str(item.fact)
+        for index in honest
+        for item in net.nodes[index].witness.evidence
+        if item.subject != net.ids[liar] and item.fact in set(Fault)
+    }
+    return min(net.steps(honest)), faults
+
+
+def test_a_contribution_that_nobody_can_quote_is_not_taken(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, faults = models_beside_large_contributions(harness, 5700)
+    assert not faults
+    fits = "qres_core.swarm.collecting.fits_quoted"
+    monkeypatch.setattr(fits, lambda _envelope, _most: True)  # the control
+    fewer, faults = models_beside_large_contributions(harness, 5700)
+    assert faults == {Fault.FRAME_TOO_LARGE.value}
+    assert fewer < models
