@@ -7,7 +7,6 @@ CCS 2017, section 4 with the consistency check of section 6; on the graph of Bel
 from __future__ import annotations
 
 import enum
-import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Protocol
 
@@ -40,7 +39,7 @@ from qres_secagg.messages import (
     encode_unmask,
     shares_hash,
 )
-from qres_secagg.session import DOMAIN, Session, joined
+from qres_secagg.session import Session
 from qres_secagg.shamir import encode
 from qres_secagg.sharing import Secret, key_tag, seal
 
@@ -48,18 +47,10 @@ NO_RESIDUES: Final[Mapping[str, Residues]] = {}
 
 
 class History(Protocol):
-    """What a node must remember over restarts. Both writes must be on the disk when they return."""
+    """What a node must remember over restarts. It is on the disk when a call returns."""
 
     def begin(self, sid: bytes) -> bool:
         """Note that the node takes part in a session; false where it did before."""
-        ...
-
-    def spend(self, fingerprint: bytes) -> None:
-        """Note that an update may be part of a sum that others can open."""
-        ...
-
-    def spent(self, fingerprint: bytes) -> bool:
-        """Whether it was noted."""
         ...
 
 
@@ -68,21 +59,12 @@ class VolatileHistory:
     """A :class:`History` that ends with the process: for simulations and tests."""
 
     _sids: set[bytes] = attrs.field(factory=set[bytes])
-    _spent: set[bytes] = attrs.field(factory=set[bytes])
 
     def begin(self, sid: bytes) -> bool:
         """See :meth:`History.begin`."""
         new = sid not in self._sids
         self._sids.add(sid)
         return new
-
-    def spend(self, fingerprint: bytes) -> None:
-        """See :meth:`History.spend`."""
-        self._spent.add(fingerprint)
-
-    def spent(self, fingerprint: bytes) -> bool:
-        """See :meth:`History.spent`."""
-        return fingerprint in self._spent
 
 
 class Phase(enum.IntEnum):
@@ -106,20 +88,13 @@ class Masked:
     digest: bytes  # hash of both, see :func:`qres_secagg.inputs.input_digest`
 
 
-def fingerprint(session: Session, vector: NDArray[Any]) -> bytes:
-    """Names an update for a model, whatever the round; 32 bytes."""
-    content = hashlib.sha256(np.ascontiguousarray(vector).data).digest()
-    return hashlib.sha256(joined(DOMAIN, b"update", session.model_digest, content)).digest()
-
-
 class Client:
     """One node in one session.
 
     What it does not do, whatever it is told: open both secrets of a node, or a second time;
     state two survivor sets; open shares for a set that no quorum stated, or in which any survivor
-    has too few others near it for its input to stay hidden; take part twice under one session id;
-    mask an update again for the same model after its shares left. (A node that is cut off after it
-    sent its input cannot know that the others opened a sum with it.)
+    has too few others near it for its input to stay hidden; or take part twice under one session
+    id. Which sets may follow one another is the dialogue's business.
 
     Its own messages go to ``board`` as well. Secrets are dropped when they are no longer needed;
     Python cannot overwrite them.
@@ -154,7 +129,6 @@ class Client:
         self._judged: set[int] = set()  # dealers this node has said something about
         self._held: dict[int, tuple[bytes, bytes]] = {}
         self._digest = b""
-        self._fingerprint = b""
 
     def _step(self, *allowed: Phase) -> None:
         if self.phase not in allowed:
@@ -393,8 +367,7 @@ class Client:
             what to send. The seed is dropped: a second call is refused.
 
         Raises:
-            SecaggError: ``SPENT``, shares for an earlier session with this update and model left
-                the node; ``BELOW_THRESHOLD``, too few listed nodes to hide among.
+            SecaggError: ``BELOW_THRESHOLD``, too few listed nodes to hide among.
             ValueRefusedError: QRES-E502, QRES-E503, QRES-E507 (outside the bound).
 
         Complexity: O(k d). Leaves the interpreter's lock for most of it.
@@ -403,16 +376,13 @@ class Client:
         if not self._among_enough():
             raise SecaggError(Reason.BELOW_THRESHOLD, "too few listed nodes near this one")
         masked = self._checked(vector)
-        print_ = fingerprint(self.session, vector)
-        if self._history.spent(print_):
-            raise SecaggError(Reason.SPENT, "another sum may hold this update")
         keys, prg = self._keys(), self.session.parameters.prg
         apply(masked, keys, prg=prg, threads=self._threads)
         hidden = {
             name: apply_residues(value, keys, name, prg=prg) for name, value in residues.items()
         }
         masked.flags.writeable = False
-        self._seed, self._mask, self._fingerprint = b"", None, print_
+        self._seed, self._mask = b"", None
         self._digest = input_digest(masked, hidden)
         self.phase = Phase.MASKED
         return Masked(masked, hidden, self._digest)
@@ -449,8 +419,6 @@ class Client:
         if not self.can_unmask:
             what = f"{self.board.statements} of {self.board.quorum} statements"
             raise SecaggError(Reason.NO_QUORUM, what)
-        if self._fingerprint:
-            self._history.spend(self._fingerprint)
         opening = self.board.decided()
         opened: dict[int, bytes] = {}
         for rank, (seed_share, mask_share) in self._held.items():

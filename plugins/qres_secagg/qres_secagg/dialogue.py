@@ -22,7 +22,7 @@ names when the set is decided no longer takes part: it opens the sums with what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -60,8 +60,8 @@ class SecaggDialogue:
         session: the session.
         me: this node.
         history: what it remembers over restarts.
-        level: how often groups are to be halved, should this node lead.
-        finest: the highest level a leader may ask for.
+        level: how often groups are halved.
+        permits: whether sums of these nodes may be opened after those on record.
         patience: seconds to wait for nodes that may be away.
         threads: threads that expand masks.
 
@@ -78,7 +78,7 @@ class SecaggDialogue:
         history: History,
         *,
         level: int = 0,
-        finest: int = 0,
+        permits: Callable[[Collection[NodeId]], bool],
         patience: float = 2.0,
         threads: int = 1,
     ) -> None:
@@ -87,7 +87,7 @@ class SecaggDialogue:
         self._me = me
         self._client = Client(session, me, self.board, history, threads=threads)
         self._leader = session.roster[session.round % len(session.roster)]
-        self._level, self._levels = level, range(finest + 1)
+        self._level, self._permits = level, permits
         self._patience = patience
         self._opened_at: float | None = None
         self._now = 0.0
@@ -163,6 +163,9 @@ class SecaggDialogue:
         place = round_info.model_digest, round_info.head
         if made_in != here or place != (self.session.model_digest, self.session.head):
             self.retire(f"a set of round {made_in}, not of {here}")
+            return []
+        if not self._permits([item.sender for item in contributions]):
+            self.retire(Reason.ON_RECORD.replace("-", " "))  # more than f accepted it and lie
             return []
         if self._client.phase not in (Phase.LISTED, Phase.MASKED):
             self._observing = True  # from here on never ready
@@ -284,9 +287,9 @@ class SecaggDialogue:
             return []
         try:
             if self._client.phase is Phase.SHARED and not self._observing:
-                self._client.adopt(body, self._levels)
+                self._client.adopt(body, (self._level,))
             elif self._observing:
-                board.adopt(body, self._levels)
+                board.adopt(body, (self._level,))
         except SecaggError as error:
             if error.reason is Reason.NOT_LISTED:
                 return []  # left out: watch how the others go on

@@ -17,7 +17,7 @@ class Reason(enum.StrEnum):
     NO_QUORUM = "no-quorum-of-survivor-statements"
     OUT_OF_ORDER = "step-out-of-order"
     SID_REUSE = "session-taken-part-in-before"
-    SPENT = "update-already-entered-a-sum"
+    ON_RECORD = "sums-on-record-and-this-one-tell-few-members-apart"
     NOT_LISTED = "node-not-in-the-list"
     LACKING = "messages-the-list-names-are-lacking"
     BAD_LIST = "list-not-valid"

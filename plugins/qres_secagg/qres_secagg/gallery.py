@@ -14,11 +14,12 @@ from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, Masked, VolatileHistory
-from qres_secagg.failure import SecaggError
+from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.keys import KeyPair, pair_key, self_key
 from qres_secagg.masks import apply
 from qres_secagg.messages import Kind, decode_unmask
-from qres_secagg.parameters import Parameters
+from qres_secagg.parameters import HONEST_LEAST, Parameters
+from qres_secagg.permission import Classes
 from qres_secagg.session import Session
 from qres_secagg.shamir import combine, encode
 
@@ -47,7 +48,6 @@ class _Swarm:
     def __init__(
         self,
         number: int,
-        histories: Mapping[int, VolatileHistory],
         *,
         threshold: int = 7,
         corrupt: int = 2,
@@ -69,7 +69,7 @@ class _Swarm:
         self.session = Session("gallery", number, bytes(32), roster, parameters)
         self.boards = {rank: board(self.session, node) for rank, node in enumerate(roster)}
         self.clients = {
-            rank: Client(self.session, node, self.boards[rank], histories[rank])
+            rank: Client(self.session, node, self.boards[rank], VolatileHistory())
             for rank, node in enumerate(roster)
         }
         self.masked: dict[int, Masked] = {}
@@ -136,28 +136,31 @@ def _intersected(
 ) -> GalleryOutcome:
     """All in the first sum, all but the victim in the second; the attacker takes the difference."""
     first, second = _updates(setting.seed, moved)
-    histories = {rank: VolatileHistory() for rank in range(_NODES)}
-    swarm = _Swarm(1, histories)
+    swarm, two = _Swarm(1), _Swarm(2)
     swarm.until_masked(first)
     total = swarm.total(range(_NODES))
-    two = _Swarm(2, histories if guarded else {rank: VolatileHistory() for rank in range(_NODES)})
-    try:
-        two.until_masked(second)
-    except SecaggError as error:
-        return GalleryOutcome.judged(
-            defence,
-            _MEASURE,
-            0.0,
-            _LIMIT,
-            detected=(f"{error.reason.value}",),
-            reason="no node masks the same update a second time, so there is no second sum",
-        )
     survivors = [rank for rank in range(_NODES) if rank != _VICTIM]
-    found = _cosine(total - two.total(survivors), first[_VICTIM])
+    if guarded:
+        parameters, roster = two.session.parameters, two.session.roster
+        classes = Classes.told_apart([roster], parameters.corrupt + HONEST_LEAST)
+        asked = frozenset(roster[rank] for rank in survivors)
+        if classes.permitted(asked, [roster], parameters.min_survivors) != asked:
+            return GalleryOutcome.judged(
+                defence,
+                _MEASURE,
+                0.0,
+                _LIMIT,
+                detected=(Reason.ON_RECORD.value,),
+                reason="nobody votes for the second set: it is without one node of a recorded one, "
+                f"and {int(classes.least)} must be gone at once",
+            )
+    two.until_masked(second)
+    mean = total / _NODES
+    rest = total - two.total(survivors) - mean
     return GalleryOutcome.judged(
         defence,
         _MEASURE,
-        round(found, 6),
+        round(_cosine(rest, first[_VICTIM] - mean), 6),
         _LIMIT,
         control=control,
         reason=f"the others' updates changed by {moved:g} of a node's own part between the rounds; "
@@ -173,26 +176,23 @@ def _plain(setting: GallerySetting) -> GalleryOutcome:
     )
 
 
-def _unremembered(setting: GallerySetting) -> GalleryOutcome:
-    return _intersected(
-        setting, "secure aggregation that forgets", moved=0.0, guarded=False, control=True
-    )
+def _unrecorded(setting: GallerySetting) -> GalleryOutcome:
+    name = "secure aggregation without a record"
+    return _intersected(setting, name, moved=0.0, guarded=False, control=True)
 
 
 def _same(setting: GallerySetting) -> GalleryOutcome:
-    return _intersected(setting, "secure aggregation, same updates", moved=0.0, guarded=True)
+    return _intersected(setting, "secure aggregation, one model", moved=0.0, guarded=True)
 
 
 def _near(setting: GallerySetting) -> GalleryOutcome:
-    return _intersected(
-        setting, "secure aggregation, updates that move little", moved=0.1, guarded=True
-    )
+    name = "secure aggregation, next model, updates that move little"
+    return _intersected(setting, name, moved=0.1, guarded=False)
 
 
 def _far(setting: GallerySetting) -> GalleryOutcome:
-    return _intersected(
-        setting, "secure aggregation, updates that move much", moved=2.0, guarded=True
-    )
+    name = "secure aggregation, next model, updates that move much"
+    return _intersected(setting, name, moved=2.0, guarded=False)
 
 
 # ── two survivor sets ─────────────────────────────────────────────────────────────────────────
@@ -255,8 +255,7 @@ def _split(
     board: type[SessionMessages],
 ) -> GalleryOutcome:
     vectors, _second = _updates(setting.seed, 0.0)
-    histories = {rank: VolatileHistory() for rank in range(_NODES)}
-    swarm = _Swarm(1, histories, threshold=threshold, corrupt=corrupt, board=board)
+    swarm = _Swarm(1, threshold=threshold, corrupt=corrupt, board=board)
     swarm.until_masked(vectors)
     honest = [rank for rank in range(_NODES) if rank not in _COLLUDERS]
     alive = swarm.digests(range(_NODES))
@@ -303,13 +302,13 @@ ENTRIES: Final = (
         name="two_rounds",
         family=AttackFamily.PRIVACY,
         summary="subtract the sum of a round without the victim from that of one with it",
-        aim="the difference points along the victim's update (cosine above a half)",
+        aim="the difference points along the victim's own part (cosine above a half)",
         plays={
             "nothing": _plain,
-            "secure aggregation that forgets": _unremembered,
-            "secure aggregation, same updates": _same,
-            "secure aggregation, updates that move little": _near,
-            "secure aggregation, updates that move much": _far,
+            "secure aggregation without a record": _unrecorded,
+            "secure aggregation, one model": _same,
+            "secure aggregation, next model, updates that move little": _near,
+            "secure aggregation, next model, updates that move much": _far,
         },
     ),
     GalleryEntry(

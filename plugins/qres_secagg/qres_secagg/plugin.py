@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 import attrs
 
@@ -17,6 +17,7 @@ from qres_core import (
     Dialogue,
     Hides,
     Needs,
+    NodeId,
     NodeInfo,
     Outcome,
     Problem,
@@ -37,12 +38,11 @@ from qres_secagg.fitting import misfits
 from qres_secagg.levels import finest
 from qres_secagg.masking import masked
 from qres_secagg.parameters import PRGS, Parameters
+from qres_secagg.permission import Permission
 from qres_secagg.revelation import reveal
-from qres_secagg.session import Session
+from qres_secagg.ring import masked_under
 from qres_secagg.sizing import group_least, raw_bound, sized
 from qres_secagg.store import FILE, SessionStore
-
-_MISMATCH: Final = "QRES-E508"
 
 
 def _help(text: str) -> dict[str, str]:
@@ -163,7 +163,7 @@ class Secagg:
     _store: SessionStore | None = attrs.field(init=False, default=None)
     _attempts: Attempts | None = attrs.field(init=False, default=None)
     _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
-    _level: int = attrs.field(init=False, default=0)
+    _judge: Permission | None = attrs.field(init=False, default=None)
     _sessions: int = attrs.field(init=False, default=0)
     _rounds_opened: int = attrs.field(init=False, default=0)
     _saturated: int = attrs.field(init=False, default=0)
@@ -247,12 +247,12 @@ class Secagg:
         self._store = None
         if folder is None or SessionStore.exists(folder):
             self._store = SessionStore(folder, swarm=node_info.swarm, node_id=node_info.node_id)
-        self._node, self._attempts, self._kept, self._level = node_info, None, (), 0
+        self._node, self._attempts, self._kept, self._judge = node_info, None, (), None
 
     @hookimpl
     def teardown(self) -> None:
         """Forget the secrets and close the store."""
-        self._node = self._attempts = None
+        self._node = self._attempts = self._judge = None
         self._kept = ()
         if self._store is not None:
             self._store.close()
@@ -264,7 +264,7 @@ class Secagg:
         return {
             "sessions": self._sessions,
             "rounds_opened": self._rounds_opened,
-            "level": self._level,
+            "level": 0 if self._judge is None else self._judge.level,
             "saturated": self._saturated,
         }
 
@@ -285,17 +285,15 @@ class Secagg:
             raise RoundError.of("QRES-E604", "secagg", "this node is no member in this round")
         self._attempts = None
         store = self._store = self._store or self._begun(node, round_info)
-        parameters = self.parameters(round_info, round_info.dimension)
-        finest = self._finest(len(round_info.roster))
+        permission = self._permission(round_info)
 
         def session(number: int) -> SecaggDialogue:
-            info = round_info
             return SecaggDialogue(
-                Session(info.swarm, number, info.model_digest, info.roster, parameters, info.head),
+                permission.session(number),
                 node.node_id,
                 store.of_round(number),
-                level=min(self._level, finest),
-                finest=finest,
+                level=permission.level,
+                permits=permission.permits,
                 patience=self.patience,
                 threads=self.threads,
             )
@@ -317,19 +315,14 @@ class Secagg:
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Choose the size of the next round's groups; forget secrets that are of no more use.
+        """Forget secrets that are of no more use.
 
         Where the height goes on, a set of this round may be decided in a later one: its session is
-        kept. Where it is over no set of it is, with a new model or without: what was opened was
-        opened, and the update is not masked for this model again.
+        kept. Where it is over no set of it is, with a new model or without.
         """
         left = self._attempts.leave() if self._attempts is not None else self._kept
         self._kept = left if outcome.status is RoundStatus.ABORTED else ()
         self._attempts = None
-        if outcome.code == _MISMATCH:
-            self._level = min(self._level + 1, self._finest(len(outcome.round_info.roster)))
-        elif outcome.status is RoundStatus.CLOSED:
-            self._level = 0
 
     # ── masking and opening ───────────────────────────────────────────────────────────────────
 
@@ -345,6 +338,31 @@ class Secagg:
         weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
         dialogue = self._session_of(round_info)
         return masked(update, dialogue, weight=weight, bound=raw_bound(self))
+
+    @hookimpl
+    def revealable(
+        self, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> tuple[NodeId, ...]:
+        """Name those of whom sums may be opened after the sums of sets on record.
+
+        They were masked under one list, the one that most name. Who of them may be in the set, says
+        :meth:`~qres_secagg.permission.Permission.permitted`. Raises QRES-E313 and QRES-E314, see
+        :meth:`parameters`.
+        """
+        lists = Counter(masked_under(item.companions) for item in contributions)
+        del lists[b""]
+        named = max(sorted(lists), key=lambda name: lists[name], default=b"?")
+        together = [i.sender for i in contributions if masked_under(i.companions) == named]
+        kept = self._permission(round_info).permitted(together)
+        return tuple(sender for sender in together if sender in kept)
+
+    def _permission(self, round_info: RoundInfo) -> Permission:
+        """What may be opened at the height of a round, where sizes follow from the members."""
+        height = attrs.evolve(round_info, number=0)
+        if self._judge is None or self._judge.info != height:
+            f, d = height.byzantine, height.dimension
+            self._judge = Permission(height, lambda n: sized(self, n, f, d), self._finest)
+        return self._judge
 
     @hookimpl
     def reveal(

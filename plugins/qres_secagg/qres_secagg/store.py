@@ -1,13 +1,12 @@
-"""The sessions a node took part in and the updates it had opened in sums, kept over restarts.
+"""The sessions a node took part in, kept over restarts.
 
-``secagg.sqlite`` holds session ids and fingerprints. A node that masked two updates, or opened two
-survivor sets, in one session could have the difference of the two computed; one that restarts in
-the middle of a round must therefore know that it was there, though its keys are gone. The same
-update in the sums of two sessions would let their difference show who was in one of them only.
+``secagg.sqlite`` holds session ids. A node that masked two updates, or opened two survivor sets, in
+one session could have the difference of the two computed; one that restarts in the middle of a
+round must therefore know that it was there, though its keys are gone. Which sums were opened for a
+model is not noted here but in the head of the swarm (:mod:`qres_secagg.permission`).
 
-Both are on the disk before the methods return, and with that before the message they allow leaves
-the node. Of rounds far back only the number is kept: their sessions all
-count as used, and their models do not come back.
+An id is on the disk before the method returns, and with that before the message it allows leaves
+the node. Of rounds far back only the number is kept: their sessions all count as used.
 
 Nothing is repaired or begun anew: a node without its store does not know where it took part. When
 one may be begun, says whoever knows how old the swarm is (:meth:`SessionStore.begin`).
@@ -25,7 +24,7 @@ from qres_core import NodeId, stores
 
 FILE: Final = "secagg.sqlite"
 APPLICATION_ID: Final = 0x51525347
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 KEPT_ROUNDS: Final = 4096
 """Rounds behind the newest of which everything is kept."""
 _KIND: Final = stores.StoreKind(
@@ -36,11 +35,13 @@ _KIND: Final = stores.StoreKind(
     reader="qres-secagg",
     remedy="bring the file back as it was, or join under a new identity: "
     "a node that forgot its sessions could take part in one twice",
+    instead="begin a new swarm, in which every node has a new folder: nodes of two versions are in "
+    "different sessions",
 )
 
 
 class SessionStore:
-    """Durable memory of sessions and opened updates; one process at a time.
+    """Durable memory of sessions; one process at a time.
 
     Args:
         folder: the node's own folder; ``None`` for a new store in memory only.
@@ -98,20 +99,7 @@ class SessionStore:
             if new and oldest > floor:
                 self._db.execute("UPDATE past SET round = ?", (oldest,))
                 self._db.execute("DELETE FROM used WHERE round <= ?", (oldest,))
-                self._db.execute("DELETE FROM spent WHERE round <= ?", (oldest,))
         return new
-
-    def spend(self, name: bytes, round_number: int) -> None:
-        """Note an update that may be part of an opened sum, durably.
-
-        ``name``: its fingerprint. Raises RoundError: QRES-E602; then the shares must not leave.
-        """
-        with self._db.transaction():
-            self._db.execute("INSERT OR IGNORE INTO spent VALUES (?, ?)", (name, round_number))
-
-    def spent(self, name: bytes) -> bool:
-        """Whether :meth:`spend` was called for it."""
-        return bool(self._db.one("SELECT count(*) FROM spent WHERE name = ?", name))
 
     def of_round(self, number: int) -> RoundHistory:
         """What a client of that round asks."""
@@ -125,7 +113,6 @@ class SessionStore:
 def _fill(database: stores.PrivateDatabase, swarm: str, node_id: NodeId) -> None:
     database.execute("CREATE TABLE owner (swarm TEXT NOT NULL, node BLOB NOT NULL)")
     database.execute("CREATE TABLE used (sid BLOB PRIMARY KEY, round INTEGER NOT NULL)")
-    database.execute("CREATE TABLE spent (name BLOB PRIMARY KEY, round INTEGER NOT NULL)")
     database.execute("CREATE TABLE past (round INTEGER NOT NULL)")
     database.execute("INSERT INTO owner VALUES (?, ?)", (swarm, node_id))
     database.execute("INSERT INTO past VALUES (-1)")
@@ -141,11 +128,3 @@ class RoundHistory:
     def begin(self, sid: bytes) -> bool:
         """See :meth:`SessionStore.take`."""
         return self.store.take(sid, self.number)
-
-    def spend(self, fingerprint: bytes) -> None:
-        """See :meth:`SessionStore.spend`."""
-        self.store.spend(fingerprint, self.number)
-
-    def spent(self, fingerprint: bytes) -> bool:
-        """See :meth:`SessionStore.spent`."""
-        return self.store.spent(fingerprint)

@@ -213,17 +213,8 @@ def test_an_input_nobody_made_cannot_be_claimed(make_swarm: Make) -> None:
     refused(Reason.OWN_INPUT, lambda: swarm.clients[0].state(inputs))
 
 
-def test_the_same_update_is_not_summed_a_second_time(make_swarm: Make) -> None:
-    first = make_swarm(5).run()
-    second = make_swarm(5, number=8, histories=first.histories)
-    second.advertise()
-    second.share()
-    second.list()
-    refused(Reason.SPENT, lambda: second.clients[0].mask(first.inputs[0]))
-    second.clients[0].mask(first.inputs[0] + 1)
-
-
-def test_without_that_two_sums_differ_by_one_update(make_swarm: Make) -> None:
+def test_the_protocol_alone_opens_two_sums_that_differ_by_one_update(make_swarm: Make) -> None:
+    """Why there is a record of sums: see ``plugin/test_on_record.py``."""
     first = make_swarm(5).run()
     second = make_swarm(5, number=8)
     second.advertise()
@@ -234,16 +225,6 @@ def test_without_that_two_sums_differ_by_one_update(make_swarm: Make) -> None:
     second.unmask()
     difference = first.sums()[0].total - second.sums()[0].total
     assert np.array_equal(difference, first.inputs[4])
-
-
-def test_an_update_nobody_could_open_may_be_tried_again(make_swarm: Make) -> None:
-    first = make_swarm(5).until_masked()
-    first.state(None, [0, 1])
-    second = make_swarm(5, number=8, histories=first.histories)
-    second.advertise()
-    second.share()
-    second.list()
-    second.mask(vectors=first.inputs)
 
 
 def test_below_the_threshold_the_sum_stays_masked(

@@ -29,6 +29,7 @@ from qres_core import (
     Send,
     Update,
     Updates,
+    VoidSet,
 )
 from qres_core.testing import make_node_ids, make_round_info
 
@@ -80,6 +81,10 @@ class PluginSwarm:
     held: dict[int, dict[bytes, Held]] = attrs.field(init=False, factory=dict)
     origin: dict[bytes, int] = attrs.field(init=False, factory=dict)
     turn: int = attrs.field(init=False, default=0)
+    height: int = attrs.field(init=False, default=0)
+    void_sets: tuple[VoidSet, ...] = attrs.field(init=False, default=())
+    mismatches: int = attrs.field(init=False, default=0)
+    chosen: tuple[bytes, ...] = attrs.field(init=False, default=())  # who was decided on last
     info: RoundInfo = attrs.field(init=False)
     queue: deque[tuple[bytes, bytes, Send]] = attrs.field(init=False, factory=deque)
 
@@ -177,7 +182,10 @@ class PluginSwarm:
             made,
             byzantine=self.byzantine,
             roster=self.roster,
-            head=self.head or made.head,
+            head=self.head or (self.height.to_bytes(32, "big") if self.height else made.head),
+            height=self.height,
+            void_sets=self.void_sets,
+            mismatches=self.mismatches,
             model_digest=self.model or made.model_digest,
         )
         self.rounds, self.dialogues, self.sent, self.origin = {}, {}, {}, {}
@@ -212,6 +220,15 @@ class PluginSwarm:
         self.deliver()
         return self
 
+    def revealable(self, members: Collection[bytes] | None = None) -> tuple[bytes, ...]:
+        """Whom the plugin would have revealed together of those that contributed."""
+        chosen = tuple(sorted(self.sent if members is None else members))
+        contributions = tuple(self.sent[node] for node in chosen)
+        (found,) = {
+            self.plugins[node].revealable(contributions, self.info) for node in self.others()
+        }
+        return found
+
     def abort(self) -> Earlier:
         """The round ends without a decision; what was sent in it may be decided on later."""
         made = Earlier(self.info, dict(self.sent))
@@ -227,7 +244,7 @@ class PluginSwarm:
     def tell_earlier(
         self, node: bytes, made: Earlier, members: Collection[bytes] | None = None
     ) -> None:
-        chosen = tuple(sorted(made.sent if members is None else members))
+        chosen = self.chosen = tuple(sorted(made.sent if members is None else members))
         contributions = tuple(made.sent[item] for item in chosen)
         self.emit(node, self.rounds[node].decided(chosen, contributions, made.info))
         number = self.origin[node] = made.info.number
@@ -243,7 +260,7 @@ class PluginSwarm:
         info: RoundInfo | None = None,
     ) -> None:
         """Tell one node what was agreed; ``instead``, and of another round, if it is lied to."""
-        chosen = tuple(sorted(self.sent if members is None else members))
+        chosen = self.chosen = tuple(sorted(self.sent if members is None else members))
         agreed = {**self.sent, **(instead or {})}
         contributions = tuple(agreed[item] for item in chosen)
         told = self.rounds[node].decided(chosen, contributions, info or self.info)
@@ -268,6 +285,13 @@ class PluginSwarm:
 
     def close(self, code: str = "") -> None:
         """The height ends: with a new model, or without one for the reason of that code."""
+        self.height += 1
+        if code:
+            decided = VoidSet(self.roster, self.roster, self.chosen, self.mismatches)
+            self.void_sets = tuple(dict.fromkeys((*self.void_sets, decided)))
+            self.mismatches += code == "QRES-E508"
+        else:
+            self.void_sets, self.mismatches = (), 0
         self._close(RoundStatus.VOID if code else RoundStatus.CLOSED, code)
 
     def _close(self, status: RoundStatus, code: str = "") -> None:

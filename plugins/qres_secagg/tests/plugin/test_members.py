@@ -113,7 +113,8 @@ def test_finer_groups_are_no_finer_than_the_members_allow() -> None:
     for _ in range(3):
         swarm.open()
         swarm.close("QRES-E508")
-    levels = {plugin._level for plugin in swarm.plugins.values()}
-    assert levels == {2}
+    swarm.open()
+    assert {plugin.status()["level"] for plugin in swarm.plugins.values()} == {2}
+    swarm.close("QRES-E508")
     swarm.change(swarm.roster[:8])
     summed(swarm, 1)

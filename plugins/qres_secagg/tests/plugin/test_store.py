@@ -39,21 +39,17 @@ def test_it_is_on_the_disk_before_the_call_returns(tmp_path: Path) -> None:
     """Killed at once: the file is copied while the store is still open."""
     store = opened(tmp_path / "a")
     store.take(b"a" * 32, 1)
-    store.spend(b"u" * 32, 1)
     copied = tmp_path / "b"
     copied.mkdir()
     for part in (tmp_path / "a").iterdir():
         shutil.copy(part, copied)
     again = opened(copied)
     assert not again.take(b"a" * 32, 1)
-    assert again.spent(b"u" * 32)
-    assert not again.spent(b"v" * 32)
 
 
 def test_old_rounds_are_used_up_all_together(tmp_path: Path) -> None:
     store = opened(tmp_path)
     assert store.take(b"a" * 32, 5)
-    store.spend(b"u" * 32, 5)
     assert store.take(b"b" * 32, KEPT_ROUNDS + 10)
     assert not store.take(b"a" * 32, 5)
     assert not store.take(b"z" * 32, 10)  # never seen, and refused: it may have been
@@ -65,10 +61,6 @@ def test_in_memory_where_nothing_may_be_kept() -> None:
     history = opened(None).of_round(3)
     assert history.begin(b"a" * 32)
     assert not history.begin(b"a" * 32)
-    assert not history.spent(b"u" * 32)
-    history.spend(b"u" * 32)
-    history.spend(b"u" * 32)
-    assert history.spent(b"u" * 32)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
@@ -164,6 +156,18 @@ def test_what_is_not_its_own_whole_store_is_refused(tmp_path: Path, what: str) -
     with pytest.raises(RoundError) as caught:
         opened(tmp_path, swarm, node)
     assert caught.value.code == "QRES-E602"
+
+
+def test_one_of_before_the_record_is_refused_by_name_and_left_as_it_is(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as db, db:
+        db.execute("CREATE TABLE spent (name BLOB PRIMARY KEY, round INTEGER NOT NULL)")
+        db.execute("PRAGMA user_version = 1")
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(RoundError, match="version 1; this qres-secagg reads version 2") as caught:
+        opened(tmp_path)
+    assert "begin a new swarm, in which every node has a new folder" in str(caught.value)
+    assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

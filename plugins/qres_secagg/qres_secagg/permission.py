@@ -1,0 +1,186 @@
+"""Which further sums may be opened for a model: those that tell no few members apart.
+
+Several sums may be opened for one model: one at each height that made no new model. Whoever sees
+them can add and subtract them. What counts is which members they tell apart: two members are of one
+*class* if every sum has both or neither. All sums together are a function of the sums of the
+classes, and every linear combination of them has one coefficient for a whole class. So if each
+class has ``corrupt + 2`` members, then a combination that is about anybody is about two honest
+members at least, with one coefficient: their sum is hidden like any other sum.
+
+A further set is therefore permitted if each class that its sums divide falls into parts of so many.
+The same set again divides nothing. Members that were in no sum yet are of no class: they may come
+in so many at once.
+
+Sets, rosters and levels are those on record in the round's head
+(:attr:`qres_core.RoundInfo.void_sets`). So all nodes judge alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+
+import attrs
+
+from qres_core import MAX_VOID_SETS, NodeId, RoundInfo
+from qres_secagg.graph import topology
+from qres_secagg.parameters import HONEST_LEAST, Parameters
+from qres_secagg.session import Session
+from qres_secagg.survivors import exposed
+
+Sums = Iterable[Collection[NodeId]]
+"""Whose inputs each of some sums is of."""
+
+
+@attrs.frozen
+class Classes:
+    """Members that the sums opened for a model do not tell apart."""
+
+    of: Mapping[NodeId, int]  # by member; who was in no sum is missing
+    least: float  # members of a part, at least; infinite if nothing may be divided any more
+
+    @classmethod
+    def told_apart(cls, sums: Sums, least: float) -> Classes:
+        """The classes of some sums. O(s n) for ``s`` sums of up to ``n``."""
+        found: dict[NodeId, int] = {}
+        for members in sums:
+            names: dict[tuple[int, bool], int] = {}
+            inside = set(members)
+            found = {
+                member: names.setdefault((found.get(member, -1), member in inside), len(names))
+                for member in dict.fromkeys([*found, *members])
+            }
+        return cls(found, least)
+
+    def permitted(
+        self, present: Collection[NodeId], groups: Sequence[Sequence[NodeId]], least: int
+    ) -> frozenset[NodeId]:
+        """The members of a set that stay in it, so that its sums are permitted.
+
+        All of them, if they are as it is. Else as few as are needed leave: so many that the rest of
+        their class and those who were away before are a part by themselves.
+
+        Args:
+            present: the set.
+            groups: the members of each group; of each open one there is a sum.
+            least: fewest members of the set with which a group is opened.
+
+        Complexity: O(n) for each class that is divided.
+        """
+        left = frozenset(present)
+        while True:
+            sum_of: dict[NodeId, int] = {}
+            for index, group in enumerate(groups):
+                inside = [member for member in group if member in left]
+                if len(inside) >= least:
+                    sum_of.update(dict.fromkeys(inside, index))
+            out = self._too_many(sum_of)
+            if not out:
+                return left
+            left = left.difference(out)
+
+    def _too_many(self, sum_of: Mapping[NodeId, int]) -> Sequence[NodeId]:
+        """Members that must leave first; none if no class is divided into parts too small."""
+        parts: dict[int, dict[int, list[NodeId]]] = {}
+        for member in sorted({*self.of, *sum_of}):
+            mine = parts.setdefault(self.of.get(member, -1), {})
+            mine.setdefault(sum_of.get(member, -1), []).append(member)
+        for name, by_sum in parts.items():
+            if len(by_sum) == 1 and name >= 0:
+                continue  # not divided
+            rest = by_sum.pop(-1, [])
+            for members in by_sum.values():
+                if len(members) < self.least:
+                    return members
+            if rest and len(rest) < self.least:
+                return self._joining(by_sum.values(), int(self.least) - len(rest))
+        return ()
+
+    def _joining(self, parts: Iterable[list[NodeId]], missing: int) -> Sequence[NodeId]:
+        """Members of a class that leave its sums, so that those who are in none are enough."""
+        ordered = sorted(parts, key=len, reverse=True)
+        found: list[NodeId] = []
+        for members in ordered:
+            spare = min(len(members) - int(self.least), missing - len(found))
+            found += members[len(members) - spare :]
+        return found if len(found) == missing else ordered[-1]
+
+
+@attrs.frozen(slots=False, eq=False)
+class Permission:
+    """What may be opened at a height: the same on every node.
+
+    Sizes and groups follow from the members, the model and the mismatches. So those of earlier
+    heights can be found again.
+    """
+
+    info: RoundInfo  # a round of the height
+    parameters: Callable[[int], Parameters]  # the numbers of a session of so many members
+    finest: Callable[
+        [int], int
+    ]  # of so many members: the level after which groups stay as they are
+
+    def session(self, number: int) -> Session:
+        """The session of a round of the height."""
+        return self._session(self.info.roster, number)
+
+    def _session(self, roster: tuple[NodeId, ...], number: int = 0) -> Session:
+        info, numbers = self.info, self.parameters(len(roster))
+        return Session(info.swarm, number, info.model_digest, roster, numbers, info.head)
+
+    @property
+    def level(self) -> int:
+        """How often groups are halved at the height."""
+        return self._level(self.info.roster, self.info.mismatches)
+
+    def _level(self, roster: Sequence[NodeId], mismatches: int) -> int:
+        return min(mismatches, self.finest(len(roster)))
+
+    @cached_property
+    def classes(self) -> Classes:
+        """The classes of the sums that may have been opened for the model.
+
+        O(n log n) for each set on record.
+        """
+        info = self.info
+        sums: list[list[NodeId]] = []
+        rosters = [*(item.roster for item in info.void_sets), info.roster]
+        everybody = {*info.roster}.union(*(item.names for item in info.void_sets))
+        for item in info.void_sets:
+            least, senders = self.parameters(len(item.roster)).min_survivors, set(item.senders)
+            graph = topology(self._session(item.roster), self._level(item.roster, item.mismatches))
+            for group in graph.groups:
+                inside = [item.names[rank] for rank in group if item.roster[rank] in senders]
+                if len(inside) >= least:
+                    sums.append(inside)
+        if len(info.void_sets) >= MAX_VOID_SETS:
+            return Classes.told_apart(sums, math.inf)
+        # Of each roster so many may be corrupt, and who came may have taken another's place.
+        came = len(everybody) - len(rosters[0])
+        corrupt = max(self.parameters(size).corrupt for size in {len(item) for item in rosters})
+        return Classes.told_apart(sums, corrupt + came + HONEST_LEAST)
+
+    def permits(self, senders: Collection[NodeId]) -> bool:
+        """Whether sums of just these members may be opened."""
+        return self.permitted(senders) == frozenset(senders)
+
+    def permitted(self, senders: Collection[NodeId]) -> frozenset[NodeId]:
+        """Those of some members whose sums may be opened together, at the round's level.
+
+        As few leave as are needed; all, if no sum can be opened. A set of all that are left is
+        permitted as it is. Complexity: O(n) for each class that is divided, and the graph's.
+        """
+        roster, numbers = self.info.roster, self.parameters(len(self.info.roster))
+        graph = topology(self.session(0), self.level)
+        groups = [[roster[rank] for rank in group] for group in graph.groups]
+        left = frozenset(senders)
+        while True:
+            left = self.classes.permitted(left, groups, numbers.min_survivors)
+            if all(len(left.intersection(group)) < numbers.min_survivors for group in groups):
+                return frozenset()
+            ranks = [rank for rank, member in enumerate(roster) if member in left]
+            cut = exposed(graph.peers, set(ranks), numbers.t) if len(groups) == 1 else []
+            if not cut:
+                return left
+            left = left.difference(roster[rank] for rank in cut)

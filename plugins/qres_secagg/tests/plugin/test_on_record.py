@@ -1,0 +1,207 @@
+"""Sums that were opened at void heights, and what may be opened of the same model after them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_secagg import Secagg
+from qres_secagg.messages import Kind, body_hash, decode_listing
+from qres_secagg.permission import Permission
+from secagg_swarm import PluginSwarm, plain_sum, recorded
+
+from qres_core import Companion, NodeInfo, QresError, Update
+
+VOID = "QRES-E604"
+LARGE: dict[str, Any] = {"corrupt": 0.1}
+
+
+def after_a_void_height(
+    n: int = 13, code: str = VOID, **more: Any
+) -> tuple[PluginSwarm, dict[bytes, Update], np.ndarray]:
+    """All were summed, and it made no model; the next height is open."""
+    swarm = PluginSwarm(n, LARGE, **more).open()
+    updates = swarm.random_updates()
+    swarm.contribute(updates).decide()
+    swarm.pass_time(3)
+    total = swarm.reveal(swarm.roster[0]).updates.sums[0].copy()
+    swarm.close(code)
+    swarm.open()
+    return swarm, updates, total
+
+
+# ── going on ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("code", ["QRES-E508", VOID])
+def test_a_trainer_that_gives_the_same_update_again_goes_on(code: str) -> None:
+    swarm, updates, total = after_a_void_height(code=code)
+    for _height in range(3):
+        swarm.contribute(updates)
+        assert swarm.revealable() == swarm.roster
+        swarm.decide()
+        assert swarm.finished() == list(swarm.roster)
+        assert np.array_equal(swarm.reveal(swarm.roster[1]).updates.sums[0], total)
+        swarm.close(code)
+        swarm.open()
+    assert not swarm.accused
+
+
+def test_and_so_does_one_that_gives_another() -> None:
+    swarm, updates, total = after_a_void_height()
+    other = swarm.random_updates(77)
+    swarm.contribute(other)
+    assert swarm.revealable() == swarm.roster
+    swarm.decide()
+    found = swarm.reveal(swarm.roster[1]).updates.sums[0]
+    assert np.array_equal(found, plain_sum(other, other))
+    assert not np.array_equal(found, total)
+    assert updates != other
+
+
+def test_after_a_model_every_set_may_be_opened() -> None:
+    swarm, _updates, _total = after_a_void_height()
+    swarm.contribute(swarm.random_updates()).decide()
+    swarm.close()
+    swarm.open()
+    swarm.contribute(swarm.random_updates())
+    assert swarm.revealable(swarm.roster[1:]) == swarm.roster[1:]
+
+
+def test_without_one_of_the_first_set_two_others_are_left_out_too() -> None:
+    swarm, updates, total = after_a_void_height()
+    gone = swarm.roster[4]
+    members = [node for node in swarm.roster if node != gone]
+    swarm.contribute(updates)
+    kept = swarm.revealable(members)
+    assert len(kept) == 10  # 13 nodes, one may be corrupt: three at once
+    assert gone not in kept
+    swarm.decide(kept)
+    assert swarm.finished() == list(swarm.roster)
+    rows = swarm.reveal(swarm.roster[0], kept).updates
+    assert np.array_equal(rows.sums[0], plain_sum(updates, kept))
+    rest = [node for node in swarm.roster if node not in kept]
+    assert np.array_equal(total - rows.sums[0], plain_sum(updates, rest))
+
+
+# ── differencing ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_set_without_the_victim_is_stated_by_nobody(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """A set that was decided nevertheless: more than f lie, and each honest node looks itself."""
+    if not guarded:
+        monkeypatch.setattr(Permission, "permits", lambda *_: True)
+    swarm, updates, total = after_a_void_height()
+    victim = swarm.roster[4]
+    members = [node for node in swarm.roster if node != victim]
+    swarm.contribute(updates)
+    said = recorded(swarm, Kind.STATEMENT)
+    swarm.decide(members)
+    swarm.pass_time(3)
+    if guarded:
+        assert not said
+        assert not swarm.finished()
+        with pytest.raises(QresError, match="tell few members apart") as caught:
+            swarm.reveal(swarm.roster[0], members)
+        assert caught.value.code == "QRES-E604"
+    else:
+        rows = swarm.reveal(swarm.roster[0], members).updates
+        assert np.array_equal(total - rows.sums[0], updates[victim].vector)
+
+
+def test_a_session_of_an_earlier_round_is_judged_too() -> None:
+    swarm, updates, _total = after_a_void_height()
+    swarm.contribute(updates)
+    made = swarm.abort()
+    swarm.open()
+    shares = recorded(swarm, Kind.UNMASK)
+    swarm.decide_earlier(made, swarm.roster[1:])
+    swarm.pass_time(10)
+    assert not swarm.finished()
+    assert not shares
+
+
+def test_control_the_whole_set_of_the_earlier_round_is_opened() -> None:
+    swarm, updates, total = after_a_void_height()
+    swarm.contribute(updates)
+    made = swarm.abort()
+    swarm.open()
+    swarm.decide_earlier(made)
+    swarm.pass_time(10)
+    rows = swarm.reveal(swarm.roster[3], earlier=made).updates
+    assert np.array_equal(rows.sums[0], total)
+
+
+def test_a_node_that_was_set_up_anew_judges_as_the_others_do() -> None:
+    """It knows the record from the round, and of its own past it needs to know nothing."""
+    swarm, updates, _total = after_a_void_height()
+    swarm.contribute(updates)
+    contributions = tuple(swarm.sent[node] for node in swarm.roster[1:])
+    fresh = Secagg(**LARGE)
+    fresh.setup(NodeInfo(swarm.roster[2], "testing", swarm.roster, 0))
+    expected = swarm.plugins[swarm.roster[0]].revealable(contributions, swarm.info)
+    assert fresh.revealable(contributions, swarm.info) == expected
+    assert len(expected) == 10
+
+
+# ── lists ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_set_holds_what_was_masked_under_one_list() -> None:
+    """Else a leader with two lists could have one opened that is not the set on record."""
+    swarm = PluginSwarm(7).open()
+    swarm.contribute(swarm.random_updates())
+    other = swarm.roster[3]
+    for body in (b"", b"L" * 32, b"M" * 40):
+        swarm.sent[other] = attrs.evolve(
+            swarm.sent[other], companions={"secagg": Companion(body)} if body else {}
+        )
+        assert swarm.revealable() == tuple(node for node in swarm.roster if node != other)
+    assert swarm.revealable([other]) == ()  # it is alone with its list, or has none
+
+
+def test_nothing_can_be_revealed_of_what_names_no_list() -> None:
+    swarm = PluginSwarm(7).open()
+    swarm.contribute(swarm.random_updates())
+    for node, made in swarm.sent.items():
+        swarm.sent[node] = attrs.evolve(made, companions={})
+    assert swarm.revealable() == ()
+    assert swarm.revealable([]) == ()
+
+
+# ── levels ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_node_that_caught_up_works_in_groups_of_the_size_of_the_others() -> None:
+    """It took the void height from others, and was not told the code by its own outcome."""
+    options = {"bisect": True, "min_size": 4, "corrupt": 0.0}
+    swarm = PluginSwarm(16, options).open()
+    swarm.contribute(swarm.random_updates()).decide()
+    swarm.close("QRES-E508")
+    late = swarm.roster[2]  # the leader of the next round
+    swarm.plugins[late] = Secagg(**options)
+    swarm.plugins[late].setup(NodeInfo(late, "testing", swarm.roster, 0))
+    swarm.open()
+    assert swarm.leader == late
+    assert swarm.ready() == list(swarm.roster)
+    updates = swarm.random_updates()
+    swarm.contribute(updates).decide()
+    rows = swarm.reveal(late).updates
+    assert sorted(map(len, rows.members)) == [8, 8]
+    assert {plugin.status()["level"] for plugin in swarm.plugins.values()} == {1}
+
+
+def test_a_leader_chooses_no_other_level() -> None:
+    swarm = PluginSwarm(16, {"bisect": True, "min_size": 4, "corrupt": 0.0})
+    swarm.prepare = lambda made: setattr(made.dialogues[made.leader], "_level", 1)
+    lists = recorded(swarm, Kind.LIST)
+    swarm.open(seconds=5)
+    assert {decode_listing(body)[1].level for _leader, body in lists} == {1}
+    assert swarm.ready() == [swarm.leader]
+    assert (swarm.leader, "list-not-valid") in swarm.accused
+    assert len({body_hash(Kind.LIST, body) for _leader, body in lists}) == 1
