@@ -374,9 +374,9 @@ def attacks_page() -> str:
         )
         yield "## Attacks on the protocol"
         yield (
-            "These attackers inject messages beside their contribution. The report counts how many "
-            "of them honest nodes admitted, and why the others were refused. The engine must be "
-            '`"events"`.'
+            "These attackers inject messages beside their contribution, or keep messages back. The "
+            "report counts how many of them honest nodes admitted, and why the others were "
+            'refused. The engine must be `"events"`.'
         )
         yield _table(
             ("attack", "what it does"),

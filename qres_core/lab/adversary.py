@@ -16,13 +16,22 @@ from qres_core.contract.errors import LabError
 from qres_core.contract.fixed import LIMIT
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import NodeId, Update, Vector
+from qres_core.contract.wire import Envelope
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.nodes import SimulatedNode
-from qres_core.lab.sabotage import MAX_HEARD, SABOTAGE, Injection, SabotageContext, Saboteur
+from qres_core.lab.sabotage import (
+    MAX_HEARD,
+    SABOTAGE,
+    Injection,
+    Outgoing,
+    SabotageContext,
+    Saboteur,
+    Withholder,
+)
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.trainings import Trainings
 from qres_core.swarm.messages import encode_contribution
@@ -78,6 +87,7 @@ class Adversary:
         self._cap = swarm.weight_cap
         self._honest = experiment.honest
         self._ids: Sequence[NodeId] = ()
+        self._places: Mapping[NodeId, int] = {}
         self._sandbox: Sandbox | None = None
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
 
@@ -90,6 +100,7 @@ class Adversary:
     def spy_on(self, kernel: Kernel, ids: Sequence[NodeId]) -> None:
         """Learn an honest node's plugins and the identities of all nodes, by index."""
         self._sandbox, self._ids = Sandbox(kernel), ids
+        self._places = {node_id: place for place, node_id in enumerate(sorted(ids))}
 
     def forge(
         self, attack: Attack, number: int, info: RoundInfo, model: Vector
@@ -137,6 +148,15 @@ class Adversary:
             self.rng,
         )
         return saboteur.act(context)
+
+    def withholds(self, to: NodeId, frame: bytes) -> bool:
+        """Whether an attacker keeps a frame of its own from a node."""
+        saboteur: object = self.saboteur
+        if not isinstance(saboteur, Withholder):
+            return False
+        said = Envelope.from_bytes(frame, max_bytes=len(frame))
+        place, nodes = self._places[to], len(self._places)
+        return saboteur.withholds(Outgoing(said.kind, said.round, nodes, place))
 
     def forget(self, before: int) -> None:
         """Forget the rounds before one."""

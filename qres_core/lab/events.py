@@ -225,9 +225,9 @@ class EventEngine:
                 case Broadcast(frame):
                     for other in self.nodes:
                         if other is not node:
-                            self.network.carry(node, other, frame)
+                            self._send(node, other, frame)
                 case SendTo(to, frame):
-                    self.network.carry(node, self._by_id[to], frame)
+                    self._send(node, self._by_id[to], frame)
                 case Train():
                     self._open(node, effect)
                 case RoundEnded() if node is self.observer:
@@ -242,6 +242,11 @@ class EventEngine:
         if due < node.tick_due:
             node.tick_due = due
             self.clock.at(due, partial(self.network.act, node, partial(self._tick, node)))
+
+    def _send(self, node: SimulatedNode, to: SimulatedNode, frame: bytes) -> None:
+        """Have the network carry a frame, unless its sender would rather not say that."""
+        if node.attacker is None or not self.adversary.withholds(to.node_id, frame):
+            self.network.carry(node, to, frame)
 
     def _open(self, node: SimulatedNode, train: Train) -> None:
         """Have a node train, or attack, in a round that it opened."""

@@ -3,13 +3,14 @@
 An attack of :mod:`qres_core.lab.attacks` lies in what it contributes; one of these replays, forges,
 impersonates, equivocates or floods. The simulator counts how many of the injected messages honest
 nodes admitted and why the others were refused, so that a run without a plugin and one with it show
-what the plugin does.
+what the plugin does. An attack may also keep messages back, see :class:`Withholder`.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import numpy as np
@@ -22,10 +23,12 @@ from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.messages import (
     CONTRIBUTION,
+    DIALOGUE,
     LINKS,
     MODEL,
     OUTCOME_PRECOMMIT,
     PREVOTE,
+    RELAYED,
     CandidateSet,
     Member,
     encode_conclusion,
@@ -103,6 +106,35 @@ class Saboteur(Protocol):
 
     def act(self, context: SabotageContext) -> Sequence[Injection]:
         """The frames to inject."""
+        ...
+
+
+@attrs.frozen
+class Outgoing:
+    """A message that an attacker is about to send to one node."""
+
+    kind: str  # of the message
+    round: int  # its number
+    nodes: int  # members of the swarm
+    place: int  # of the receiver among the members, by ascending identity, from 0
+
+    @property
+    def to_proposer(self) -> bool:
+        """Whether the receiver is the first that may propose in the round."""
+        return self.place == self.round % self.nodes
+
+    @property
+    def of_dialogue(self) -> bool:
+        """Whether it is what a plugin of some node says in a dialogue, first-hand or relayed."""
+        return self.kind.startswith(DIALOGUE) or self.kind == RELAYED
+
+
+@runtime_checkable
+class Withholder(Protocol):
+    """A saboteur that sends some of its own messages to some nodes only."""
+
+    def withholds(self, message: Outgoing) -> bool:
+        """Whether the receiver is not to get a message."""
         ...
 
 
@@ -319,3 +351,23 @@ class MadeUpHistory:
             Injection(context.sign(context.envelope(context.node_id, *said)).to_bytes())
             for said in ((LINKS, told), (MODEL, encode_model(model)))
         ]
+
+
+@register("withhold", "says what its plugins say only to the node that may propose first")
+@attrs.frozen
+class Withhold:
+    """A node that is alive and lets some nodes wait: it relays nothing of the others either."""
+
+    contributes: bool = True
+    credentials: bool = True
+    # whom it tells what plugins say in dialogues
+    tells: Callable[[Outgoing], bool] = operator.attrgetter("to_proposer")
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        """Nothing: it sends less than the others, and not more."""
+        del context
+        return ()
+
+    def withholds(self, message: Outgoing) -> bool:
+        """See :meth:`Withholder.withholds`."""
+        return message.of_dialogue and not self.tells(message)

@@ -166,9 +166,11 @@ class Knowledge(Generic[Voter]):
         Those that left it voted, but say it no more. A vote that was lost must not keep this node
         where it is.
         """
-        there = set(self.tally(self.round, step).votes)
-        there.update(voter for voter, number in self._seen.items() if number > self.round)
-        return len(there) >= self.threshold
+        voted = self.tally(self.round, step).votes
+        if len(voted) >= self.threshold:  # most often, and asked after every vote
+            return True
+        left = sum(n > self.round and voter not in voted for voter, n in self._seen.items())
+        return len(voted) + left >= self.threshold
 
     def _is_needed(self, number: int, step: Step) -> bool:
         """Whether the votes of a step can still matter: a quorum that waits for something does."""

@@ -192,8 +192,9 @@ class OutcomeVote(Instance):
 
     def _claims(self) -> Counter[Conclusion]:
         """How many nodes found what, by their prevotes of the first attempt."""
-        votes = self.engine.tally(1, Step.PREVOTE).votes.values()
-        return Counter(self._known[value] for value in votes if value in self._known)
+        counts = self.engine.tally(1, Step.PREVOTE).counts()
+        known = {self._known[value]: n for value, n in counts.items() if value in self._known}
+        return Counter(known)
 
     def _accepts(self, decision: Conclusion) -> bool:
         if decision == self.own:

@@ -85,7 +85,7 @@ class CatchingUp:
         self.held: dict[bytes, Vector] = {}  # models by digest that may be needed at this height
         self.diverged = False
         self._ahead: dict[NodeId, float] = {}  # peers with an unknown head, and since when
-        self._helped: dict[NodeId, tuple[float, int]] = {}  # when, and from which epoch on
+        self._helped: dict[NodeId, tuple[float, int]] = {}  # when, and up to which epoch
         self._asked: dict[NodeId, float] = {}
         self._answers = Answers(self._patience)
         self._liars: set[NodeId] = set()
@@ -307,18 +307,20 @@ class CatchingUp:
 
     def _help(self, peer: NodeId, epoch: int, now: float) -> None:
         last = self.last
-        since, told = self._helped.get(peer, (-math.inf, -1))
+        since, reached = self._helped.get(peer, (-math.inf, 0))
         soon = now < since + self._context.swarm.vote_timeout
-        # Who asks for what follows has the first part of the links, and is not to wait for them.
-        if last is None or (soon and not told < epoch <= self._context.head.roster.epoch):
+        # Who was given a part of the links may ask for the next one at once, and for no other.
+        if last is None or (soon and not reached <= epoch < self._context.head.roster.epoch):
             return
-        self._helped[peer] = now, epoch
         links = [link for link in self.links[:-1] if link.head.roster.epoch >= epoch]
-        self._tell(peer, [*links, last], now)
+        told = self._tell(peer, [*links, last], now)
+        self._helped[peer] = now, told.next.roster.epoch
 
-    def _tell(self, peer: NodeId, links: Sequence[Link], now: float) -> None:
-        payload = encode_links(self._first_of(links))
-        self._speaker.send(peer, self._speaker.make(LINKS, payload, now))
+    def _tell(self, peer: NodeId, links: Sequence[Link], now: float) -> Link:
+        """Give a node the first of some links; the last that it is given."""
+        told = self._first_of(links)
+        self._speaker.send(peer, self._speaker.make(LINKS, encode_links(told), now))
+        return told[-1]
 
     def _first_of(self, links: Sequence[Link]) -> Sequence[Link]:
         """As many as one message holds, one at least; who is given them asks for the rest."""

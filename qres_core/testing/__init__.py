@@ -1,4 +1,6 @@
-"""Conformance suites for plugin authors: subclass one in your tests and give it your plugin.
+"""Conformance suites and adversaries for plugin authors.
+
+Subclass a suite in your tests and give it your plugin.
 
 Each rule has a stable id (``QRES-AGG-4``); :data:`RULES` lists them. Needs pytest, which the extra
 ``qres-core[testing]`` brings. Of QRES itself only ``qres certify`` imports this package.
@@ -18,6 +20,17 @@ except ModuleNotFoundError as error:
         "pip install pytest",
     ) from error
 
+from qres_core.testing.adversaries import (
+    LyingDialogue,
+    Rest,
+    changed,
+    first_draw,
+    leaving_out,
+    left_of_sums,
+    lying,
+    sabotage,
+    silent,
+)
 from qres_core.testing.aggregator import AggregatorContract
 from qres_core.testing.authenticator import AuthenticatorContract
 from qres_core.testing.builders import (
@@ -41,15 +54,24 @@ __all__ = [
     "AuthenticatorContract",
     "ContractViolationError",
     "Endpoint",
+    "LyingDialogue",
     "MeasuredClaims",
+    "Rest",
     "RuleReport",
     "TransportContract",
     "certify",
+    "changed",
     "find_rule",
+    "first_draw",
     "host",
+    "leaving_out",
+    "left_of_sums",
+    "lying",
     "make_envelope",
     "make_node_ids",
     "make_node_info",
     "make_round_info",
     "make_updates",
+    "sabotage",
+    "silent",
 ]

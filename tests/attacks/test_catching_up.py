@@ -25,6 +25,7 @@ from qres_core.swarm.messages import (
     Member,
     encode_conclusion,
     encode_model,
+    encode_sync,
 )
 from qres_core.swarm.results import Merged
 from qres_core.swarm.rounds import RoundMachine
@@ -263,6 +264,41 @@ def test_a_history_in_one_message_that_is_too_large_keeps_everybody_out(
     """The control."""
     monkeypatch.setattr(CatchingUp, "_first_of", lambda _self, links: links)
     assert not newcomer_of_a_long_history(harness, monkeypatch)
+
+
+def answers_to_a_greedy_liar(harness: ModuleType) -> int:
+    """How often a node gives links to one that asks nine times, from all epochs."""
+    options = {"vote_timeout": 5.0}
+    net = harness.Net(5, members=4, quorum=2, puppets=[3], options=options)
+    now = [0, 1, 2]
+    net.start(now)
+    for index in range(4):  # the liar's seat stays
+        action = "remove" if index % 2 else "add"
+        net.hand_over(net.change(action, 4, signers=now), now)
+        assert epochs(net, now, index + 1)
+    before = len(net.sent)
+    for epoch in (0, 1, 2, 3, 4, 5, 2, 1, 0):
+        asked = net.forge(3, "sync", encode_sync(0, epoch), number=1, model=bytes(32))
+        net.inject(asked, [0])
+    net.run(seconds=0.5)
+    return sum(
+        (message.kind, message.receiver, message.sender) == ("links", 3, 0)
+        for message in net.sent[before:]
+    )
+
+
+def test_however_a_liar_asks_it_is_given_the_history_once_in_a_while(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert answers_to_a_greedy_liar(harness) == 1
+    helps = CatchingUp._help
+
+    def forgetful(self: CatchingUp, peer: bytes, epoch: int, now: float) -> None:
+        self._helped.clear()
+        helps(self, peer, epoch, now)
+
+    monkeypatch.setattr(CatchingUp, "_help", forgetful)  # the control
+    assert answers_to_a_greedy_liar(harness) == 9
 
 
 def checks_of_forged_links(harness: ModuleType, times: int) -> int:

@@ -19,8 +19,10 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
 from libp2p.pubsub.score import ScoreParams
 from libp2p.pubsub.validators import signature_validator
+from libp2p.utils import encode_varint_prefixed
 
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.identity import names_a_key
@@ -32,6 +34,8 @@ HEARTBEAT_SECONDS: Final = 1
 RPC_OVERHEAD: Final = 512
 """Bytes that an RPC with one message has beside the message's data, rounded up."""
 MAX_RPC_BYTES: Final = 128 * 1024
+TOGETHER_BYTES: Final = 32 * 1024
+"""RPCs that wait for a peer are written together until they are as large as this."""
 SEEN_MESSAGES: Final = 4096
 SEQNO_BYTES: Final = 8
 TOO_FAST: Final = "too fast"
@@ -94,6 +98,16 @@ class Gate:
     # told of peers that broke the protocol, how, and the detail
     bad: Callable[[ID, ProtocolFault, str], None]
     dropped: Callable[[str], None]  # told why a message is dropped that breaks no rule
+
+
+def _framed(rpc: rpc_pb2.RPC) -> bytes:
+    """An RPC for a stream.
+
+    Without the addresses of this node, signed, that libp2p adds to each: neighbours would check
+    that signature every time, and the configuration says where nodes are.
+    """
+    rpc.ClearField("senderRecord")
+    return encode_varint_prefixed(rpc.SerializeToString())
 
 
 class SafePubsub(Pubsub):
@@ -228,12 +242,23 @@ class SafePubsub(Pubsub):
         finally:
             self._opening.discard(peer_id)
 
-    async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
-        """Write an RPC as a whole: late joiners are sent the history beside the queue's task.
+    async def handle_sending_messages(
+        self, peer_id: ID, stream: INetStream, queue: RpcQueue
+    ) -> None:
+        """Write what waits for a peer at once: votes come in bursts, and each write costs."""
+        try:
+            while (rpc := await queue.pop()) is not None:
+                written = _framed(rpc)
+                while len(queue) and len(written) < TOGETHER_BYTES:
+                    more = await queue.pop()
+                    written += b"" if more is None else _framed(more)
+                async with self._locks.setdefault(stream, trio.Lock()):
+                    await stream.write(written)
+        except Exception:  # noqa: BLE001 - as in libp2p: whatever goes wrong, the peer is gone
+            self._handle_dead_peer(peer_id)
 
-        Without the addresses of this node, signed, that libp2p adds to every RPC: neighbours would
-        check that signature each time, and the configuration says where nodes are.
-        """
+    async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
+        """Write an RPC as a whole: late joiners are sent the history beside the queue's task."""
         rpc_msg.ClearField("senderRecord")
         async with self._locks.setdefault(stream, trio.Lock()):
             return await super().write_msg(stream, rpc_msg)

@@ -10,13 +10,17 @@ import pytest
 import trio
 from libp2p import new_host
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.network.stream.exceptions import StreamReset
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.rpc_queue import RpcQueue
+from libp2p.utils.varint import decode_varint_with_size
 from nacl.signing import SigningKey
 from qres_transport_libp2p.bucket import TokenBucket
 from qres_transport_libp2p.identity import peer_id
 from qres_transport_libp2p.pubsub import (
+    TOGETHER_BYTES,
     TOO_FAST,
     UNKNOWN_AUTHOR,
     Gate,
@@ -178,6 +182,70 @@ def test_no_signed_addresses_go_with_a_message(
     assert sent == [rpc_pb2.RPC(publish=[signed()])]
 
 
+class Stream:
+    """An open stream of the neighbour."""
+
+    def __init__(self) -> None:
+        self.muxed_conn: Any = self
+        self.peer_id = NEIGHBOUR
+        self.was_reset = False
+
+    async def reset(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.was_reset = True
+
+
+class Sink(Stream):
+    """A stream to the neighbour that notes each write, and breaks after so many."""
+
+    def __init__(self, breaks: int = 1000) -> None:
+        super().__init__()
+        self.writes: list[list[rpc_pb2.RPC]] = []
+        self.breaks = breaks
+
+    async def write(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if len(self.writes) == self.breaks:
+            raise StreamReset
+        rpcs: list[rpc_pb2.RPC] = []
+        while data:
+            size, start = decode_varint_with_size(data)
+            rpcs.append(rpc_pb2.RPC.FromString(data[start : start + size]))
+            data = data[start + size :]
+        self.writes.append(rpcs)
+
+
+def test_what_waits_for_a_peer_is_written_together_and_in_order(pubsub: SafePubsub) -> None:
+    queue, sink = RpcQueue(max_size=100), Sink()
+    stream: Any = sink
+    small = [signed(seqno=number.to_bytes(8, "big")) for number in range(4)]
+    large = signed(data=bytes(TOGETHER_BYTES))
+    messages = [rpc_pb2.RPC(publish=[message]) for message in (*small[:3], large, small[3])]
+    control = rpc_pb2.RPC()
+    control.control.graft.add(topicID=TOPIC)
+    for rpc in messages:
+        addressed = rpc_pb2.RPC(senderRecord=b"record")
+        addressed.MergeFrom(rpc)
+        assert queue.push(addressed)
+    assert queue.push(control, priority=True)
+    queue.close()
+    trio.run(pubsub.handle_sending_messages, NEIGHBOUR, stream, queue)
+    assert sink.writes == [[control, *messages[:4]], [messages[4]]]
+
+
+def test_a_peer_whose_stream_breaks_is_written_no_more(
+    pubsub: SafePubsub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead: list[ID] = []
+    monkeypatch.setattr(SafePubsub, "_handle_dead_peer", lambda _self, peer: dead.append(peer))
+    queue, sink = RpcQueue(max_size=100), Sink(breaks=1)
+    stream: Any = sink
+    for _ in range(3):
+        queue.push(rpc_pb2.RPC(publish=[signed(data=bytes(TOGETHER_BYTES))]))
+    trio.run(pubsub.handle_sending_messages, NEIGHBOUR, stream, queue)
+    assert (len(sink.writes), len(queue), dead) == (1, 1, [NEIGHBOUR])
+
+
 def test_what_libp2p_cannot_digest_is_the_neighbour_s_fault(
     pubsub: SafePubsub, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,19 +259,6 @@ def test_what_libp2p_cannot_digest_is_the_neighbour_s_fault(
     assert not pubsub._carriers
     with pytest.raises(OverflowError):  # a message of this node itself is no neighbour's fault
         pushed(pubsub, signed(), by=pubsub.my_id)
-
-
-class Stream:
-    """An open stream of the neighbour."""
-
-    def __init__(self) -> None:
-        self.muxed_conn: Any = self
-        self.peer_id = NEIGHBOUR
-        self.was_reset = False
-
-    async def reset(self) -> None:
-        await trio.lowlevel.checkpoint()
-        self.was_reset = True
 
 
 @pytest.mark.parametrize("admits", [True, False])

@@ -15,6 +15,7 @@ from qres_core.kernel.discovery import Installed, Status, scan
 from qres_core.lab.attacks.builtin import BUILT_IN
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.registry import ATTACKS, RegisteredAttack, describe
+from qres_core.lab.sabotage import SABOTAGE
 
 ATTACKS_GROUP: Final = "qres.attacks"
 
@@ -58,7 +59,7 @@ def load(origin: Installed) -> RegisteredAttack:
 
 def known() -> list[str]:
     """The names of all attacks; nothing is imported for it."""
-    return [*dict.fromkeys([*ATTACKS, *BUILT_IN, *scan(group=ATTACKS_GROUP)])]
+    return [*dict.fromkeys([*ATTACKS, *BUILT_IN, *SABOTAGE, *scan(group=ATTACKS_GROUP)])]
 
 
 def find(name: str) -> RegisteredAttack:
