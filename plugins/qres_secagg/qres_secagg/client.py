@@ -201,7 +201,8 @@ class Client:
             )
             sealed = seal(key, sid, dealt.seed, dealt.mask)
             deals[rank] = Deal(*dealt.promises, key_tag(public), sealed)
-        shares = dealer.message(Advert(self._channel.public, self._mask.public), own, deals)
+        advert = Advert(self._channel.public, self._mask.public)
+        shares = dealer.message(advert, self._channel, own, deals)
         self._held[self._rank] = own.seed, own.mask
         self._seed, self.phase = encode(seed), Phase.SHARED
         self._own.append(shares_hash(sid, shares))
@@ -283,6 +284,9 @@ class Client:
         dealing = self._dealing(rank, advert, dealt)
         found = dealing.shares.deal(self._rank)
         if found is None or found.key != key_tag(self._channel.public):
+            return None
+        if not dealing.owns_channel:  # what the keys have in common may be another's secret
+            self.board.blame(rank, Reason.BAD_KEY)
             return None
         try:
             hashes = dealt, advert, self._own[0]

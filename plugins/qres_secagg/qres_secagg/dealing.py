@@ -17,6 +17,10 @@ it, it is known to be right by one hash. The mask key is the dealer's public key
 challenge is that of an Ed25519 signature of the dealing under that key, with the nonce ``r(0)``. So
 ``z(0)`` completes the signature, and what checks it is ``z(0) G = R + d f(0) G``.
 
+The dealing is signed under the channel key as well. A dealer that advertised ``D = V + a G``, with
+``V`` the channel key of another, would learn from complaints ``c D`` what ``V`` and the holders
+have in common, and so all shares that the other dealt.
+
 Source: K. Baghery, "Pi: A Unified Framework for Computational Verifiable Secret Sharing", ePrint
 2023/1669, with RFC 8032 for the proof of the public key.
 """
@@ -30,10 +34,8 @@ from functools import cached_property
 from typing import Final
 
 import attrs
-from nacl import bindings
-from nacl.exceptions import BadSignatureError
 
-from qres_secagg.keys import generated, in_group, random_scalar
+from qres_secagg.keys import KeyPair, generated, random_scalar, signed
 from qres_secagg.messages import Advert, Deal, Shares
 from qres_secagg.shamir import ORDER, SCALAR_BYTES, decode, encode, polynomial, value
 from qres_secagg.sharing import Secret, commitment, seed_commitment
@@ -42,6 +44,7 @@ _LABEL: Final = {
     Secret.SEED: b"qres-secagg/1 seed dealt",
     Secret.MASK_KEY: b"qres-secagg/1 mask key dealt",
 }
+_CHANNEL: Final = b"qres-secagg/1 channel key owned"
 
 
 def _transcript(sid: bytes, dealer: int, advert: Advert, shares: Shares) -> bytes:
@@ -88,13 +91,16 @@ class Dealing:
         """Whether it shared out the secret of the mask key it advertised. 0.1 ms, once."""
         message = _LABEL[Secret.MASK_KEY] + self._transcript
         signature = self.shares.nonce + self.shares.mask_response[:SCALAR_BYTES]
-        if not in_group(self.advert.mask):
-            return False
-        try:
-            bindings.crypto_sign_open(signature + message, self.advert.mask)
-        except BadSignatureError:
-            return False
-        return True
+        return signed(signature, message, self.advert.mask)
+
+    @cached_property
+    def owns_channel(self) -> bool:
+        """Whether the dealer knows the secret of the channel key it advertised. 0.1 ms, once.
+
+        Else what a complaint lays open could be a secret of somebody else.
+        """
+        message = _CHANNEL + self._transcript
+        return signed(self.shares.ownership, message, self.advert.channel)
 
     def is_seed(self, seed: bytes) -> bool:
         """Whether it is the seed committed to, and lies on the polynomial. 4 us."""
@@ -180,11 +186,13 @@ class Dealer:
         )
         return Dealt(*shares, *promises)
 
-    def message(self, advert: Advert, own: Dealt, deals: Mapping[int, Deal]) -> Shares:
+    def message(
+        self, advert: Advert, channel: KeyPair, own: Dealt, deals: Mapping[int, Deal]
+    ) -> Shares:
         """The message with all shares, proved.
 
-        ``advert``: the dealer's keys; ``own``: what it holds itself; ``deals``: by rank of the
-        holder. O(k t).
+        ``advert``: the dealer's keys; ``channel``: the first of them with its secret; ``own``: what
+        it holds itself; ``deals``: by rank of the holder. O(k t).
         """
         made = self._made[Secret.SEED]
         seed = seed_commitment(self._sid, self._rank, encode(made.secret[0]), encode(made.blind[0]))
@@ -197,4 +205,5 @@ class Dealer:
             bare,
             seed_response=self._made[Secret.SEED].response(first),
             mask_response=self._made[Secret.MASK_KEY].response(second),
+            ownership=channel.sign(_CHANNEL + transcript),
         )

@@ -14,17 +14,19 @@ Sources: RFC 8032 (edwards25519), RFC 5869 (HKDF).
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from typing import Final
 
 from nacl import bindings
+from nacl.exceptions import BadSignatureError
 from nacl.exceptions import RuntimeError as SodiumError
 
 from qres_core import NodeId
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.session import joined
-from qres_secagg.shamir import ORDER, encode
+from qres_secagg.shamir import ORDER, decode, encode
 
 KEY_BYTES: Final = 32
 _P: Final = 2**255 - 19
@@ -55,6 +57,17 @@ def plausible(key: bytes) -> bool:
 def in_group(key: bytes) -> bool:
     """Whether 32 bytes are a point of the prime-order group, and not its identity. 50 us."""
     return len(key) == KEY_BYTES and bindings.crypto_core_ed25519_is_valid_point(key)
+
+
+def signed(signature: bytes, message: bytes, public: bytes) -> bool:
+    """Whether the owner of a key of the group made an Ed25519 signature. 0.1 ms."""
+    if not in_group(public):
+        return False
+    try:
+        bindings.crypto_sign_open(signature + message, public)
+    except BadSignatureError:
+        return False
+    return True
 
 
 def multiply(scalar: int, point: bytes) -> bytes:
@@ -101,6 +114,13 @@ class KeyPair:
 
     def __repr__(self) -> str:
         return f"KeyPair({self.public.hex()})"
+
+    def sign(self, message: bytes) -> bytes:
+        """An Ed25519 signature (RFC 8032, section 5.1.6) with a random nonce; 64 bytes."""
+        nonce = random_scalar()
+        point = generated(nonce)
+        digest = hashlib.sha512(point + self.public + message).digest()
+        return point + encode((nonce + decode(digest) * self.secret) % ORDER)
 
     def exchange(self, public: bytes) -> bytes:
         """The secret in common with the owner of ``public``, 32 bytes.

@@ -71,7 +71,8 @@ class Kind(enum.IntEnum):
 
 
 _COMPLAINT: Final = struct.Struct(f"<H{HASH_BYTES}s{HASH_BYTES}s{HASH_BYTES}s{KEY_BYTES}s32s32s")
-_FIXED: Final = 3 * COMMITMENT_BYTES + KEY_BYTES
+_OWNERSHIP_BYTES: Final = 64
+_FIXED: Final = 3 * COMMITMENT_BYTES + KEY_BYTES + _OWNERSHIP_BYTES
 
 MAX_BYTES: Final = {
     Kind.ADVERTISE: SID_BYTES + 2 * KEY_BYTES,
@@ -92,7 +93,7 @@ def body_hash(kind: Kind, body: bytes) -> bytes:
 
 def shares_hash(sid: bytes, shares: Shares) -> bytes:
     """How a list and acks name a message of shares; SHA-256, 32 bytes. O(k)."""
-    proof = shares.nonce + shares.seed_response + shares.mask_response
+    proof = shares.nonce + shares.ownership + shares.seed_response + shares.mask_response
     return hashlib.sha256(b"qres-secagg/1 shares" + sid + shares.promised + proof).digest()
 
 
@@ -132,6 +133,7 @@ class Shares:
     # coefficients of the two published polynomials, encoded, see :mod:`qres_secagg.dealing`
     seed_response: bytes = b""
     mask_response: bytes = b""
+    ownership: bytes = bytes(64)  # signature under the channel key, see :mod:`qres_secagg.dealing`
 
     @classmethod
     def of(
@@ -270,10 +272,11 @@ def decode_advert(body: bytes) -> tuple[bytes, Advert]:
 
 
 def encode_shares(sid: bytes, shares: Shares) -> bytes:
-    """The body: 164 bytes, 64 for each of the threshold and 162 for each holder."""
-    proof = shares.nonce, _COUNT.pack(shares.threshold), shares.seed_response, shares.mask_response
+    """The body: 228 bytes, 64 for each of the threshold and 162 for each holder."""
+    head = shares.seed, *shares.own, shares.nonce, shares.ownership
+    proof = _COUNT.pack(shares.threshold), shares.seed_response, shares.mask_response
     count = _COUNT.pack(len(shares.holders))
-    return b"".join((sid, shares.seed, *shares.own, *proof, count, shares.records))
+    return b"".join((sid, *head, *proof, count, shares.records))
 
 
 def decode_shares(body: bytes) -> tuple[bytes, Shares]:
@@ -287,9 +290,10 @@ def decode_shares(body: bytes) -> tuple[bytes, Shares]:
         raise WireError.of("QRES-E402", "secagg.share", "truncated")
     ranks = _ranks(Kind.SHARE, _DEAL, rest[end:])
     own = (rest[size : 2 * size], rest[2 * size : 3 * size])
-    nonce, records = rest[3 * size : _FIXED], rest[end + _COUNT.size :]
-    responses = rest[start:middle], rest[middle:end]
-    return sid, Shares(rest[:size], own, ranks, records, nonce, *responses)
+    owned = _FIXED - _OWNERSHIP_BYTES
+    nonce, records = rest[3 * size : owned], rest[end + _COUNT.size :]
+    proof = rest[start:middle], rest[middle:end], rest[owned:_FIXED]
+    return sid, Shares(rest[:size], own, ranks, records, nonce, *proof)
 
 
 def encode_ack(sid: bytes, ack: Ack) -> bytes:

@@ -71,7 +71,7 @@ def made(nodes: int, t: int, *, lie: Lie | None = None, key: int | None = None) 
         if holder
     }
     advert = Advert(channel.public, mask.public)
-    shares = dealer.message(advert, dealt[0], deals)
+    shares = dealer.message(advert, channel, dealt[0], deals)
     return Made(dealer, secrets_, dealt, Dealing(SID, 0, advert, shares))
 
 
