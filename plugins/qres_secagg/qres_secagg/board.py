@@ -8,7 +8,7 @@ any order and more than once; none raises. What they prove against their senders
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import attrs
 
@@ -19,6 +19,7 @@ from qres_secagg.graph import Topology, topology
 from qres_secagg.keys import plausible
 from qres_secagg.messages import (
     DECODERS,
+    MAX_VARIANTS,
     Ack,
     Advert,
     Complaint,
@@ -36,12 +37,6 @@ from qres_secagg.session import Session
 from qres_secagg.survivors import Survivors
 
 M = TypeVar("M", Advert, Shares)
-
-MAX_VARIANTS: Final = 64
-"""Different messages of one kind and sender that are kept: all that a node may say in a round.
-
-Two prove equivocation. A list may yet name any, and a node that has dropped it could not adopt it.
-"""
 
 
 @attrs.define
@@ -209,7 +204,7 @@ class SessionMessages:
 
     def _unchecked(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
         """Of listed dealers, those that too few listed holders found to deal rightly. O(n k)."""
-        counts = self.acks.count({rank: shares for rank, (_, shares) in members.items()})
+        counts = self.acks.count(members)
         return [rank for rank in members if counts[rank] < self.session.parameters.acks]
 
     def _problem(self, listing: Listing) -> str:
@@ -223,17 +218,32 @@ class SessionMessages:
             keys.update(self.adverts[rank][advert_hash].keys)
         return "" if len(keys) == 2 * len(members) else "one key twice"
 
+    def _doubled(self, members: Mapping[int, tuple[bytes, bytes]]) -> list[int]:
+        """Those with a key of one before them. As they came: who copies is mostly heard later."""
+        keys: set[bytes] = set()
+        found: list[int] = []
+        for rank, (advert_hash, _) in members.items():
+            own = self.adverts[rank][advert_hash].keys
+            if not keys.isdisjoint(own):
+                found.append(rank)
+            keys.update(own)
+        return found
+
     @property
     def complete(self) -> bool:
         """Whether all that were heard of shared, and all shares were judged. O(n k)."""
         if not self.adverts.keys() <= self.shares.keys() <= self.acks.holders:
             return False
-        single = {rank: next(iter(found)) for rank, found in self.shares.items() if found}
+        single = {
+            rank: (next(iter(self.adverts[rank])), next(iter(found)))
+            for rank, found in self.shares.items()
+            if found and self.adverts.get(rank)
+        }
         counts = self.acks.count(single)
         return all(
             rank in self.complaints.convicted
             or counts[rank] == 1 + len(self.shares[rank][digest].holders)
-            for rank, digest in single.items()
+            for rank, (_, digest) in single.items()
         )
 
     def compose(self, level: int = 0) -> bytes:
@@ -243,19 +253,15 @@ class SessionMessages:
         to fit as the session demands. Returns body of a :attr:`Kind.LIST` message for everybody,
         this node included. Raises SecaggError: ``BELOW_THRESHOLD``, too few nodes are complete.
         """
-        chosen: dict[int, tuple[bytes, bytes]] = {}
-        keys: set[bytes] = set()
-        # As they came: who says a key that it heard of another is mostly heard after that one.
-        for rank, adverts in self.adverts.items():
-            shares = self.shares.get(rank, {})
-            if len(adverts) == 1 and len(shares) == 1 and rank not in self.complaints.convicted:
-                ((advert_hash, advert),) = adverts.items()
-                own = advert.keys
-                if keys.isdisjoint(own):
-                    keys.update(own)
-                    chosen[rank] = (advert_hash, next(iter(shares)))
-        while short := self._unchecked(chosen):
-            for rank in short:
+        chosen = {
+            rank: (next(iter(adverts)), next(iter(self.shares[rank])))
+            for rank, adverts in self.adverts.items()
+            if len(adverts) == len(self.shares.get(rank, {})) == 1
+            and rank not in self.complaints.convicted
+        }
+        # Only then keys that two say are theirs: who copied one can deal nothing that fits.
+        while leave := self._unchecked(chosen) or self._doubled(chosen):
+            for rank in leave:
                 del chosen[rank]
         listing = Listing(level, dict(sorted(chosen.items())))
         if problem := self._problem(listing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from qres_secagg.complaints import dealer_lied
 from qres_secagg.dealing import Dealing
 from qres_secagg.failure import Reason
-from qres_secagg.messages import ACK_TAG_BYTES, ACKED, Ack, Advert, Complaint, Shares
+from qres_secagg.messages import ACKED, MAX_VARIANTS, Ack, Advert, Complaint, Shares, ack_tag
 from qres_secagg.session import Session
 
 
@@ -23,7 +24,8 @@ class Acks:
 
     def __init__(self, nodes: int) -> None:
         self._nodes = nodes
-        self._records: dict[int, bytes] = {}  # by rank of who says so
+        self._records: dict[int, bytes] = {}  # by rank of who says so, no two alike
+        self._counts: Counter[int] = Counter()  # of messages
 
     @property
     def holders(self) -> KeysView[int]:
@@ -31,27 +33,39 @@ class Acks:
         return self._records.keys()
 
     def take(self, holder: int, ack: Ack) -> None:
-        """Note what a holder says; what it said first about a dealer stands."""
-        known = self._records.get(holder)
-        if known is not None:
-            ack = Ack.of({**ack.tags, **Ack((), known).tags})
-        self._records[holder] = ack.records
+        """Note what a holder says.
 
-    def count(self, members: Mapping[int, bytes]) -> NDArray[np.int64]:
+        Of a dealer it may say several things. All are kept, so that nodes that heard the same count
+        the same, in whatever order it came. A list names one of them, so it counts once.
+        """
+        known = self._records.get(holder)
+        self._counts[holder] += 1
+        if known is None:
+            self._records[holder] = ack.records
+        elif self._counts[holder] <= MAX_VARIANTS:
+            said = [*_records(known), *_records(ack.records)]
+            self._records[holder] = b"".join(dict.fromkeys(said))
+
+    def count(self, members: Mapping[int, tuple[bytes, bytes]]) -> NDArray[np.int64]:
         """How many nodes of a list found the shares of each of them to fit, itself among them.
 
-        ``members``: by rank, the hash of the message of shares. Returns int64, shape ``(nodes,)``.
-        O(n k), without a loop over it.
+        ``members``: by rank, the hashes of its advert and its shares. Returns int64, shape
+        ``(nodes,)``. O(n k), without a loop over it.
         """
         octets = b"".join(self._records[rank] for rank in members if rank in self._records)
         found = np.frombuffer(octets, ACKED)
         expected = np.zeros(self._nodes, ACKED["tag"])
         listed = np.zeros(self._nodes, bool)
-        for rank, digest in members.items():
-            expected[rank], listed[rank] = digest[:ACK_TAG_BYTES], True
+        for rank, hashes in members.items():
+            expected[rank], listed[rank] = ack_tag(*hashes), True
         dealers = found["dealer"].astype(np.intp)
         right = listed[dealers] & (expected[dealers] == found["tag"])
         return np.bincount(dealers[right], minlength=self._nodes) + listed
+
+
+def _records(octets: bytes) -> Iterator[bytes]:
+    size = ACKED.itemsize
+    return (octets[start : start + size] for start in range(0, len(octets), size))
 
 
 class Complaints:

@@ -23,13 +23,13 @@ from qres_secagg.inputs import input_digest
 from qres_secagg.keys import KeyPair, pair_key, random_scalar, seal_key, self_key
 from qres_secagg.masks import Residues, Signed, apply, apply_residues
 from qres_secagg.messages import (
-    ACK_TAG_BYTES,
     Ack,
     Advert,
     Complaint,
     Deal,
     Kind,
     Unmask,
+    ack_tag,
     body_hash,
     encode_ack,
     encode_advert,
@@ -248,7 +248,7 @@ class Client:
                 continue
             self._judged.add(rank)
             if self._shares_of(rank, advert_hash, shares_hash_) is not None:
-                tags[rank] = shares_hash_[:ACK_TAG_BYTES]
+                tags[rank] = ack_tag(advert_hash, shares_hash_)
             elif (complaint := self._complaint(rank, advert_hash, shares_hash_)) is not None:
                 body = encode_complaint(self.session.sid, complaint)
                 out.append((Kind.COMPLAINT, self._post(Kind.COMPLAINT, body)))

@@ -291,8 +291,8 @@ class SecaggDialogue:
             elif self._observing:
                 board.adopt(body, (self._level,))
         except SecaggError as error:
-            if error.reason is Reason.NOT_LISTED:
-                return []  # left out: watch how the others go on
+            if error.reason in (Reason.NOT_LISTED, Reason.LACKING):
+                return []  # left out: watch how the others go on; or acks may yet come
             self.refusal = str(error)
             fault = error.reason in LEADERS_FAULT
             return [Accusation(self._leader, error.reason)] if fault else []

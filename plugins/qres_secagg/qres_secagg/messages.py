@@ -43,8 +43,8 @@ SID_BYTES: Final = 32
 HASH_BYTES: Final = 32
 _COUNT: Final = struct.Struct("<H")
 ACK_TAG_BYTES: Final = 16
-"""Bytes of a hash by which an ack names a message: two messages of a dealer with the same ones cost
-2**64 hashes within a round, and give it a dealing that nobody has checked."""
+"""Bytes of a hash by which an ack names a dealing: two of one dealer with the same ones cost 2**64
+hashes within a round, and give it a dealing that nobody has checked."""
 _DEAL: Final = struct.Struct(
     f"<H{COMMITMENT_BYTES}s{COMMITMENT_BYTES}s{KEY_TAG_BYTES}s{SEALED_BYTES}s"
 )
@@ -56,6 +56,11 @@ _OPENED: Final = struct.Struct(f"<H{SCALAR_BYTES}s")
 
 
 _TOP: Final = ORDER >> 248
+MAX_VARIANTS: Final = 64
+"""Different messages of one kind and sender that are kept: all that a node may say in a round.
+
+Two prove equivocation. A list may yet name any, and a node that has dropped it could not adopt it.
+"""
 
 
 class Kind(enum.IntEnum):
@@ -95,6 +100,16 @@ def shares_hash(sid: bytes, shares: Shares) -> bytes:
     """How a list and acks name a message of shares; SHA-256, 32 bytes. O(k)."""
     proof = shares.nonce + shares.ownership + shares.seed_response + shares.mask_response
     return hashlib.sha256(b"qres-secagg/1 shares" + sid + shares.promised + proof).digest()
+
+
+def ack_tag(advert: bytes, shares: bytes) -> bytes:
+    """How an ack names what a dealer dealt; :data:`ACK_TAG_BYTES` bytes.
+
+    ``advert``, ``shares``: hashes of its two messages. Shares that fit under one advert do not
+    under another.
+    """
+    digest = hashlib.sha256(b"qres-secagg/1 ack" + advert + shares).digest()
+    return digest[:ACK_TAG_BYTES]
 
 
 @attrs.frozen
@@ -178,18 +193,18 @@ class Ack:
     """Ack: dealers whose shares for the sender fit."""
 
     dealers: tuple[int, ...]  # their ranks, ascending
-    # one record for each of them, encoded: the rank and the first bytes of its message's hash
+    # one record for each of them, encoded: the rank and the name of its dealing, see ack_tag
     records: bytes
 
     @classmethod
     def of(cls, tags: Mapping[int, bytes]) -> Self:
-        """From the first :data:`ACK_TAG_BYTES` of the hash of each dealer's message, by rank."""
+        """From the :func:`ack_tag` of each dealer, by rank."""
         ranks = tuple(sorted(tags))
         return cls(ranks, b"".join(_ACKED.pack(rank, tags[rank]) for rank in ranks))
 
     @property
     def tags(self) -> dict[int, bytes]:
-        """The first bytes of each dealer's message, by rank."""
+        """The name of each dealer's dealing, by rank."""
         return dict(_ACKED.iter_unpack(self.records))
 
 

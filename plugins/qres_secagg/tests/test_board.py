@@ -11,11 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qres_secagg.aggregator import Aggregator
-from qres_secagg.board import MAX_VARIANTS, SessionMessages
+from qres_secagg.board import SessionMessages
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.keys import KeyPair
 from qres_secagg.masks import Residues
 from qres_secagg.messages import (
+    MAX_VARIANTS,
     Advert,
     Kind,
     Listing,

@@ -94,7 +94,7 @@ def unmasked(swarm: Any, shares: dict[int, tuple[bytes, bytes]]) -> np.ndarray:
     for other in board.partners(VICTIM):
         public = board.advert(other).mask
         key = pair_key(pair.exchange(public), sid, (node, pair.public), (roster[other], public))
-        keys.append((key, -1 if VICTIM < other else 1))
+        keys.append((key, -1 if other > VICTIM else 1))
     vector: np.ndarray = swarm.masked[VICTIM].vector.copy()
     apply(vector, keys)
     return vector.view(np.int32)

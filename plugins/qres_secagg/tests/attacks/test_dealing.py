@@ -24,17 +24,22 @@ from qres_secagg.dealing import Dealer, Dealing, Dealt
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.keys import KeyPair, generated, random_scalar
 from qres_secagg.messages import (
+    MAX_VARIANTS,
+    Ack,
     Advert,
     Complaint,
     Deal,
     Kind,
     Listing,
     Shares,
+    decode_advert,
     decode_complaint,
     decode_listing,
+    encode_ack,
     encode_advert,
     encode_complaint,
     encode_listing,
+    encode_shares,
 )
 from qres_secagg.shamir import ORDER, combine, decode, encode, value
 from qres_secagg.sharing import Secret, commitment
@@ -429,16 +434,25 @@ def test_acks_of_who_holds_no_share_or_is_not_listed_do_not_count(make_swarm: Ma
     swarm.boards[1].adopt(swarm.boards[0].compose())
 
 
-def test_acks_are_of_one_message(make_swarm: Make) -> None:
+def named(swarm: Any) -> dict[int, tuple[bytes, bytes]]:
+    """Hashes of the advert and the shares of every node, by rank."""
+    board = swarm.boards[0]
+    return {
+        rank: (next(iter(board.adverts[rank])), next(iter(board.shares[rank])))
+        for rank in swarm.everybody
+    }
+
+
+def test_acks_are_of_two_messages(make_swarm: Make) -> None:
     """A dealer that says another thing later has no acks for that."""
     swarm = make_swarm(8, t=5, acks=5)
     swarm.advertise()
     swarm.share()
-    counts = swarm.boards[0].acks.count(
-        {rank: next(iter(swarm.boards[0].shares[rank])) for rank in swarm.everybody}
-    )
-    assert counts.tolist() == [8] * 8
-    assert swarm.boards[0].acks.count({0: bytes(32)}).tolist() == [1, *[0] * 7]
+    board = swarm.boards[0]
+    said = named(swarm)
+    assert board.acks.count(said).tolist() == [8] * 8
+    for other in ((said[0][0], bytes(32)), (bytes(32), said[0][1])):
+        assert board.acks.count({0: other}).tolist() == [1, *[0] * 7]
 
 
 def test_said_twice_an_ack_counts_once(make_swarm: Make) -> None:
@@ -446,11 +460,87 @@ def test_said_twice_an_ack_counts_once(make_swarm: Make) -> None:
     swarm.advertise()
     swarm.share()
     board = swarm.boards[0]
-    single = {rank: next(iter(board.shares[rank])) for rank in swarm.everybody}
+    single = named(swarm)
     for sender in range(1, 8):
         board.receive(swarm.node(sender), Kind.ACK, swarm.sent[sender, Kind.ACK])
     assert board.acks.count(single).tolist() == [8] * 8
     assert board.drain() == ()
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_dealer_with_two_adverts_is_not_listed_with_the_one_that_nobody_checked(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch, *, bound: bool
+) -> None:
+    """The leader hears the advert that the shares do not fit, and the others the one they do.
+
+    The other case is the control: the liar is listed, and nobody holds a share of it.
+    """
+    if not bound:
+        for module in ("client", "checks"):
+            monkeypatch.setattr(f"qres_secagg.{module}.ack_tag", lambda _advert, dealt: dealt[:16])
+    swarm, leader = make_swarm(8, t=5, acks=6, corrupt=1), 0
+    other = encode_advert(swarm.session.sid, Advert(KeyPair().public, KeyPair().public))
+    swarm.advertise(
+        tamper=lambda sender, receiver, body: (
+            other if (sender, receiver) == (LIAR, leader) else body
+        )
+    )
+    swarm.share()
+    for rank in swarm.everybody:
+        if rank != leader:
+            swarm.boards[rank].receive(swarm.node(LIAR), Kind.ADVERTISE, other)
+    body = swarm.boards[leader].compose()
+    assert (LIAR in decode_listing(body)[1].members) == (not bound)
+    for rank in set(swarm.everybody) - {LIAR}:
+        swarm.clients[rank].adopt(body)
+        assert LIAR not in swarm.clients[rank]._held
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_acks_count_alike_on_every_node_in_whatever_order_a_liar_says_them(
+    make_swarm: Make, order: int
+) -> None:
+    """It says one thing to the leader first, and another to the others, who then hear both."""
+    swarm = make_swarm(8, t=5, acks=8)
+    swarm.advertise()
+    swarm.send(Kind.SHARE, {rank: swarm.clients[rank].share() for rank in swarm.everybody})
+    swarm.acknowledge([rank for rank in swarm.everybody if rank != LIAR])
+    ((_, true),) = swarm.clients[LIAR].acknowledge()
+    false = encode_ack(swarm.session.sid, Ack.of({rank: bytes(16) for rank in (0, 1, 3)}))
+    for rank in set(swarm.everybody) - {LIAR}:
+        for body in (true, false)[:: 1 if rank == 0 else order]:
+            swarm.boards[rank].receive(swarm.node(LIAR), Kind.ACK, body)
+    body = swarm.boards[0].compose()
+    assert len(decode_listing(body)[1].members) == 8
+    for rank in set(swarm.everybody) - {LIAR}:
+        swarm.clients[rank].adopt(body)
+
+
+def test_a_flood_of_acks_is_kept_to_what_a_node_may_say(make_swarm: Make) -> None:
+    swarm = make_swarm(8, t=5, acks=5)
+    board = swarm.boards[0]
+    for number in range(3 * MAX_VARIANTS):
+        tags = {rank: number.to_bytes(16, "little") for rank in range(1, 8)}
+        board.receive(swarm.node(0), Kind.ACK, encode_ack(swarm.session.sid, Ack.of(tags)))
+    assert len(board.acks._records[0]) == MAX_VARIANTS * 7 * 18
+
+
+def test_who_copies_a_key_and_is_heard_first_takes_nobodys_place(make_swarm: Make) -> None:
+    """It cannot deal what fits; it asks for no complaint either, as it names keys of nobody."""
+    swarm, victim = make_swarm(8, t=5, acks=5, corrupt=1), 6
+    others = [rank for rank in swarm.everybody if rank != LIAR]
+    bodies = {rank: swarm.clients[rank].advertise() for rank in others}
+    heard = decode_advert(bodies[victim])[1].channel
+    liar = made(8, 5)
+    deals = {rank: Deal(*liar.dealt[rank].promises, bytes(16), bytes(80)) for rank in others}
+    advert = Advert(heard, liar.seen.advert.mask)
+    shares = liar.dealer.message(advert, KeyPair(), liar.dealt[LIAR], deals)
+    swarm.send(Kind.ADVERTISE, {LIAR: encode_advert(swarm.session.sid, advert)})
+    swarm.send(Kind.ADVERTISE, bodies)
+    swarm.send(Kind.SHARE, {LIAR: encode_shares(swarm.session.sid, shares)})
+    swarm.send(Kind.SHARE, {rank: swarm.clients[rank].share() for rank in others})
+    swarm.acknowledge(others)
+    assert sorted(decode_listing(swarm.boards[0].compose())[1].members) == others
 
 
 # ── complaints ────────────────────────────────────────────────────────────────────────────────

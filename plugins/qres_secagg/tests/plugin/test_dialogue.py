@@ -165,6 +165,22 @@ def test_without_its_leader_a_round_has_no_list_and_the_next_one_has() -> None:
     assert swarm.ready() == swarm.others()
 
 
+def test_acks_that_come_after_the_list_keep_nobody_out() -> None:
+    swarm = PluginSwarm(8, {"dropout": 0.2, "corrupt": 0.13})
+    late, victim = set(swarm.roster[4:7]), swarm.roster[7]
+
+    def arrives(receiver: bytes, author: bytes, send: Send) -> bool:
+        held_back = send.step == Kind.ACK and author in late and receiver == victim
+        return not held_back or swarm.now >= 1003.0
+
+    swarm.carry = lambda sender, receiver, send: send if arrives(receiver, sender, send) else None
+    swarm.relay = lambda _holder, receiver, author, send: arrives(receiver, author, send)
+    swarm.open(seconds=2)
+    assert swarm.ready() == [node for node in swarm.roster if node != victim]
+    swarm.pass_time(4)
+    assert swarm.ready() == list(swarm.roster)
+
+
 def test_a_contribution_of_a_node_that_is_not_listed_does_not_count() -> None:
     swarm = PluginSwarm(10, {"dropout": 0.2})
     stranger = swarm.roster[5]
