@@ -226,6 +226,11 @@ class Client:
         """Whether all of whom it holds shares have dealt them: waiting longer is of no use."""
         return all(self.board.shares.get(rank) for rank in self.board.topology.holders[self._rank])
 
+    @property
+    def has_judged(self) -> bool:
+        """Whether it has said of all of them whether their shares fit."""
+        return len(self._judged) == len(self.board.topology.holders[self._rank])
+
     def acknowledge(self) -> list[tuple[Kind, bytes]]:
         """Say whose shares fit, and complain about those that do not.
 

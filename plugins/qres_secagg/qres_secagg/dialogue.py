@@ -246,9 +246,11 @@ class SecaggDialogue:
 
     def _ack(self) -> Out:
         client = self._client
-        if client.phase is not Phase.SHARED or self._observing or self.board.listing is not None:
-            return []
         board = self.board
+        if client.phase is not Phase.SHARED or self._observing or board.listing is not None:
+            return []
+        if client.has_judged:
+            return []
         # Who has not advertised within a patience is away, and no shares of it will come.
         shared = self._waited(1) and board.adverts.keys() <= board.shares.keys()
         if not (client.can_ack or shared or self._waited(2)):

@@ -7,6 +7,7 @@ gets what it wants: the others mask, and cannot open the sum that it can.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Collection
 from itertools import combinations
@@ -41,6 +42,7 @@ from qres_secagg.messages import (
     encode_listing,
     encode_shares,
 )
+from qres_secagg.parameters import choose
 from qres_secagg.shamir import ORDER, combine, decode, encode, value
 from qres_secagg.sharing import Secret, commitment
 
@@ -286,6 +288,15 @@ def test_a_share_beyond_the_order_does_not_fit(share: int) -> None:
     assert not item.seen.fits(Secret.SEED, 1, share.to_bytes(32, "little"))
     low = decode(item.dealt[1].seed)
     assert not item.seen.fits(Secret.SEED, 1, (low + ORDER).to_bytes(32, "little"))
+
+
+def test_the_bound_that_the_manual_gives() -> None:
+    plan = choose(1000, 100, 100)
+    assert plan.k == 102
+    sets = math.comb(plan.k + 1, plan.t + 1)
+    assert sets < 2**88
+    assert (sets << 60) < 2 ** (252 - 100)
+    assert math.comb(251, 156) << 60 > 2**252
 
 
 # ── in a session ──────────────────────────────────────────────────────────────────────────────
