@@ -1,36 +1,43 @@
-"""For the attack gallery: one update out of two sums, and one out of two survivor sets."""
+"""For the attack gallery: one update out of two sums, and one out of two survivor sets.
+
+The other exhibits are in :mod:`qres_secagg.exhibits`.
+"""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Collection, Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting, NodeId
-from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
-from qres_secagg.client import Client, Masked, VolatileHistory
+from qres_secagg.client import Client
+from qres_secagg.exhibits.dealers import DEALERS
+from qres_secagg.exhibits.groups import GROUPS
+from qres_secagg.exhibits.heights import HEIGHTS
+from qres_secagg.exhibits.left_out import LEFT_OUT
+from qres_secagg.exhibits.reading import Spoils, unmasked
+from qres_secagg.exhibits.swarm import (
+    DIMENSION,
+    LIMIT,
+    MEASURE,
+    UNIT,
+    ExhibitSwarm,
+    Vectors,
+    cosine,
+    session_of,
+)
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.keys import KeyPair, pair_key, self_key
-from qres_secagg.masks import apply
+from qres_secagg.keys import KeyPair
 from qres_secagg.messages import Kind, decode_unmask
-from qres_secagg.parameters import HONEST_LEAST, Parameters
+from qres_secagg.parameters import HONEST_LEAST
 from qres_secagg.permission import Classes
-from qres_secagg.session import Session
 from qres_secagg.shamir import combine, encode
 
-_DIMENSION: Final = 256
-_UNIT: Final = 2**16
 _VICTIM: Final = 9
 _NODES: Final = 10
-_MEASURE: Final = "cosine of what was reconstructed and the victim's update"
-_LIMIT: Final = 0.5
-
-Vectors = Mapping[int, NDArray[np.int32]]
 
 
 class _Credulous(SessionMessages):
@@ -42,71 +49,14 @@ class _Credulous(SessionMessages):
         return 1
 
 
-class _Swarm:
-    """All nodes of a session, and whoever carries their messages."""
-
-    def __init__(
-        self,
-        number: int,
-        *,
-        threshold: int = 7,
-        corrupt: int = 2,
-        board: type[SessionMessages] = SessionMessages,
-    ) -> None:
-        roster = tuple(
-            sorted(NodeId(hashlib.sha256(b"gallery" + bytes([n])).digest()) for n in range(_NODES))
-        )
-        parameters = Parameters(
-            dimension=_DIMENSION,
-            k=_NODES - 1,
-            t=threshold,
-            acks=threshold + corrupt,
-            corrupt=corrupt,
-            min_survivors=4,
-            bound=8 * _UNIT,
-            summands=_NODES,
-        )
-        self.session = Session("gallery", number, bytes(32), roster, parameters)
-        self.boards = {rank: board(self.session, node) for rank, node in enumerate(roster)}
-        self.clients = {
-            rank: Client(self.session, node, self.boards[rank], VolatileHistory())
-            for rank, node in enumerate(roster)
-        }
-        self.masked: dict[int, Masked] = {}
-
-    def send(self, kind: Kind, bodies: Mapping[int, bytes], to: Collection[int] = ()) -> None:
-        for rank, body in bodies.items():
-            for receiver in to or self.boards:
-                if receiver != rank:
-                    self.boards[receiver].receive(self.session.roster[rank], kind, body)
-
-    def until_masked(self, vectors: Vectors) -> None:
-        """Everybody's masked input is with everybody."""
-        self.send(Kind.ADVERTISE, {i: client.advertise() for i, client in self.clients.items()})
-        self.send(Kind.SHARE, {i: client.share() for i, client in self.clients.items()})
-        for rank, client in self.clients.items():
-            for kind, body in client.acknowledge():
-                self.send(kind, {rank: body})
-        listing = self.boards[0].compose()
-        for rank, client in self.clients.items():
-            self.boards[rank].adopt(listing)
-            client.adopt(listing)
-        self.masked = {rank: self.clients[rank].mask(row) for rank, row in vectors.items()}
-
-    def digests(self, ranks: Collection[int]) -> dict[NodeId, bytes]:
-        return {self.session.roster[rank]: self.masked[rank].digest for rank in ranks}
-
-    def total(self, survivors: Collection[int]) -> NDArray[np.int64]:
-        """The sum of the survivors' inputs, as every node computes it."""
-        inputs = self.digests(survivors)
-        self.send(Kind.STATEMENT, {i: client.state(inputs) for i, client in self.clients.items()})
-        for board in self.boards.values():
-            board.decide(inputs)
-        self.send(Kind.UNMASK, {i: client.unmask() for i, client in self.clients.items()})
-        adder = Aggregator(self.boards[0])
-        for rank in survivors:
-            adder.add(self.session.roster[rank], self.masked[rank].vector)
-        return adder.finish()[0].total
+def _swarm(
+    number: int = 1,
+    *,
+    threshold: int = 7,
+    corrupt: int = 2,
+    board: type[SessionMessages] = SessionMessages,
+) -> ExhibitSwarm:
+    return ExhibitSwarm(session_of(_NODES, number, t=threshold, corrupt=corrupt), board=board)
 
 
 # ── two rounds ────────────────────────────────────────────────────────────────────────────────
@@ -115,20 +65,14 @@ class _Swarm:
 def _updates(seed: int, moved: float) -> tuple[Vectors, Vectors]:
     """Updates of two rounds: a common part, each node's own, and what changed in between."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    common = rng.normal(size=_DIMENSION)
-    own = rng.normal(size=(_NODES, _DIMENSION))
+    common = rng.normal(size=DIMENSION)
+    own = rng.normal(size=(_NODES, DIMENSION))
     rounds: list[Vectors] = []
     for _round in range(2):
         rows = common + own + moved * rng.normal(size=own.shape)
-        rows *= 0.1 * _UNIT
+        rows *= 0.1 * UNIT
         rounds.append({rank: row.astype(np.int32) for rank, row in enumerate(rows)})
     return rounds[0], rounds[1]
-
-
-def _cosine(a: NDArray[Any], b: NDArray[Any]) -> float:
-    left, right = a.astype(np.float64), b.astype(np.float64)
-    lengths = float(np.linalg.norm(left)) * float(np.linalg.norm(right))
-    return float(left @ right) / lengths if lengths else 0.0
 
 
 def _intersected(
@@ -136,7 +80,7 @@ def _intersected(
 ) -> GalleryOutcome:
     """All in the first sum, all but the victim in the second; the attacker takes the difference."""
     first, second = _updates(setting.seed, moved)
-    swarm, two = _Swarm(1), _Swarm(2)
+    swarm, two = _swarm(1), _swarm(2)
     swarm.until_masked(first)
     total = swarm.total(range(_NODES))
     survivors = [rank for rank in range(_NODES) if rank != _VICTIM]
@@ -147,9 +91,9 @@ def _intersected(
         if classes.permitted(asked, [roster], parameters.min_survivors) != asked:
             return GalleryOutcome.judged(
                 defence,
-                _MEASURE,
+                MEASURE,
                 0.0,
-                _LIMIT,
+                LIMIT,
                 detected=(Reason.ON_RECORD.value,),
                 reason="nobody votes for the second set: it is without one node of a recorded one, "
                 f"and {int(classes.least)} must be gone at once",
@@ -159,9 +103,9 @@ def _intersected(
     rest = total - two.total(survivors) - mean
     return GalleryOutcome.judged(
         defence,
-        _MEASURE,
-        round(_cosine(rest, first[_VICTIM] - mean), 6),
-        _LIMIT,
+        MEASURE,
+        round(cosine(rest, first[_VICTIM] - mean), 6),
+        LIMIT,
         control=control,
         reason=f"the others' updates changed by {moved:g} of a node's own part between the rounds; "
         "the two sums are right, and their difference is the victim",
@@ -170,9 +114,9 @@ def _intersected(
 
 def _plain(setting: GallerySetting) -> GalleryOutcome:
     first, _second = _updates(setting.seed, 0.0)
-    found = _cosine(first[_VICTIM], first[_VICTIM])
+    found = cosine(first[_VICTIM], first[_VICTIM])
     return GalleryOutcome.judged(
-        "nothing", _MEASURE, round(found, 6), _LIMIT, control=True, reason="updates are in the open"
+        "nothing", MEASURE, round(found, 6), LIMIT, control=True, reason="updates are in the open"
     )
 
 
@@ -211,7 +155,9 @@ def _twin(client: Client) -> Client:
     return twin
 
 
-def _opened(swarm: _Swarm, inputs: Mapping[NodeId, bytes], half: Collection[int]) -> dict[int, int]:
+def _opened(
+    swarm: ExhibitSwarm, inputs: Mapping[NodeId, bytes], half: Collection[int]
+) -> dict[int, int]:
     """Shares of the victim that half of the nodes open for the set they are told."""
     clients = {
         rank: _twin(swarm.clients[rank]) if rank in _COLLUDERS else swarm.clients[rank]
@@ -232,20 +178,6 @@ def _opened(swarm: _Swarm, inputs: Mapping[NodeId, bytes], half: Collection[int]
     return shares
 
 
-def _alone(swarm: _Swarm, seed: int, secret: int) -> NDArray[np.int32]:
-    """The victim's update, from its masked one and both of its secrets."""
-    board, sid = swarm.boards[0], swarm.session.sid
-    values = swarm.masked[_VICTIM].vector.copy()
-    me, pair = swarm.session.roster[_VICTIM], KeyPair(secret)
-    keys = [(self_key(encode(seed), sid, me), -1)]
-    for other in board.partners(_VICTIM):
-        public, name = board.advert(other).mask, swarm.session.roster[other]
-        key = pair_key(pair.exchange(public), sid, (me, pair.public), (name, public))
-        keys.append((key, -1 if other > _VICTIM else 1))
-    apply(values, keys)
-    return values.view(np.int32)
-
-
 def _split(
     setting: GallerySetting,
     defence: str,
@@ -255,7 +187,7 @@ def _split(
     board: type[SessionMessages],
 ) -> GalleryOutcome:
     vectors, _second = _updates(setting.seed, 0.0)
-    swarm = _Swarm(1, threshold=threshold, corrupt=corrupt, board=board)
+    swarm = _swarm(threshold=threshold, corrupt=corrupt, board=board)
     swarm.until_masked(vectors)
     honest = [rank for rank in range(_NODES) if rank not in _COLLUDERS]
     alive = swarm.digests(range(_NODES))
@@ -268,12 +200,14 @@ def _split(
         for shares in (first, second)
     ]
     if secrets_[0] is not None and secrets_[1] is not None:
-        found = _cosine(_alone(swarm, secrets_[0], secrets_[1]), vectors[_VICTIM])
+        both = Spoils({_VICTIM: encode(secrets_[0])}, {_VICTIM: KeyPair(secrets_[1])})
+        read = unmasked(swarm.boards[0], swarm.rings([_VICTIM]), both)
+        found = cosine(read, vectors[_VICTIM])
     return GalleryOutcome.judged(
         defence,
-        _MEASURE,
+        MEASURE,
         round(found, 6),
-        _LIMIT,
+        LIMIT,
         control=board is _Credulous and corrupt == 0,
         detected=("no quorum of statements for either set",) if not first and not second else (),
         reason=f"{len(first)} and {len(second)} shares of the victim's two secrets were opened, "
@@ -323,5 +257,9 @@ ENTRIES: Final = (
             "full, one sum": _full,
         },
     ),
+    HEIGHTS,
+    LEFT_OUT,
+    *DEALERS,
+    *GROUPS,
 )
 """Entry point of the group ``qres.gallery``."""
