@@ -42,6 +42,8 @@ PROTOCOL = {
 }  # fmt: skip
 OF_PLUGINS = {
     "membership", "two_rounds", "aggregator_equivocation", "bad_proofs", "lying_aggregator",
+    "abort_after_opening", "left_out", "withholding", "bad_dealer", "colluders_in_a_group",
+    "redraws",
 }  # fmt: skip
 
 
