@@ -26,6 +26,7 @@ from qres_secagg.messages import (
     Kind,
     Listing,
     Shares,
+    Skip,
     Unmask,
     body_hash,
     decode_listing,
@@ -58,12 +59,15 @@ class SessionMessages:
     )
     acks: Acks = attrs.field(init=False)  # who found whose shares to fit
     complaints: Complaints = attrs.field(init=False)  # and whose not to
+    # how many leaders a quorum has skipped: whose turn it is to list
+    turn: int = attrs.field(init=False, default=0)
     listing: Listing | None = attrs.field(init=False, default=None)  # the adopted list, or ``None``
     # the survivor set and the shares opened for it, or ``None``
     opening: OpenedShares | None = attrs.field(init=False, default=None)
     # listed nodes that stated this node's survivor set
     statements: int = attrs.field(init=False, default=0)
     list_hash: bytes = attrs.field(init=False, default=b"")  # names the adopted list
+    _skips: dict[int, int] = attrs.field(init=False, factory=dict[int, int])
     _statements: dict[int, bytes] = attrs.field(init=False, factory=dict[int, bytes])
     _unmasks: dict[int, Unmask] = attrs.field(init=False, factory=dict[int, Unmask])
     _faults: list[PeerFault] = attrs.field(init=False, factory=list[PeerFault])
@@ -118,6 +122,8 @@ class SessionMessages:
             self._on_ack(rank, value)
         elif isinstance(value, Complaint):
             self._on_complaint(rank, value)
+        elif isinstance(value, Skip):
+            self._on_skip(rank, value)
         else:
             self.blame(rank, Reason.BAD_LIST)
 
@@ -186,6 +192,11 @@ class SessionMessages:
         self._statements[rank] = statement
         if self.opening is not None and rank in self.listed().members:
             self.statements += statement == self.opening.survivors.statement
+
+    def _on_skip(self, rank: int, skip: Skip) -> None:
+        self._skips[rank] = max(skip.leaders, self._skips.get(rank, 0))
+        if len(self._skips) >= self.quorum:
+            self.turn = sorted(self._skips.values(), reverse=True)[self.quorum - 1]
 
     def _on_unmask(self, rank: int, unmask: Unmask) -> None:
         if not unmask.shares.keys() <= {rank, *self.topology.holders[rank]}:
@@ -312,6 +323,13 @@ class SessionMessages:
         if listing.level:
             self.topology = topology(self.session, listing.level)
         self.listing, self.list_hash = listing, digest
+
+    def forget_list(self) -> None:
+        """Be without a list again: another leader's turn has come. Not once a set was taken."""
+        if self.opening is not None:
+            raise SecaggError(Reason.OUT_OF_ORDER, "a survivor set was taken")
+        self.topology = topology(self.session)
+        self.listing, self.list_hash = None, b""
 
     def listed(self) -> Listing:
         """The adopted list; ``SecaggError`` (``OUT_OF_ORDER``) before there is one."""

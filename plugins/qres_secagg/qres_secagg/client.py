@@ -28,6 +28,7 @@ from qres_secagg.messages import (
     Complaint,
     Deal,
     Kind,
+    Skip,
     Unmask,
     ack_tag,
     body_hash,
@@ -35,6 +36,7 @@ from qres_secagg.messages import (
     encode_advert,
     encode_complaint,
     encode_shares,
+    encode_skip,
     encode_statement,
     encode_unmask,
     shares_hash,
@@ -104,6 +106,7 @@ class Client:
         me: this node.
         board: the public side, shared with an :class:`~qres_secagg.aggregator.Aggregator`.
         phase: how far it is.
+        skipped: leaders under whose lists it states no set, from the first.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Client:
         self._dealt: dict[tuple[int, bytes], tuple[bytes, bytes] | None] = {}
         self._judged: set[int] = set()  # dealers this node has said something about
         self._held: dict[int, tuple[bytes, bytes]] = {}
+        self.skipped, self._turn = 0, 0
         self._digest = b""
 
     def _step(self, *allowed: Phase) -> None:
@@ -299,16 +303,41 @@ class Client:
         except SecaggError:
             return None
 
-    def adopt(self, body: bytes, levels: Collection[int] = (0,)) -> None:
+    def skip(self, leaders: int) -> bytes:
+        """State no set under a list of the first ``leaders``. Only before a list was taken.
+
+        If a quorum says so, no set of their lists is stated by a quorum, and the next leader's list
+        may count: two quorums have an honest node in common. The node may yet mask under such a
+        list, if no quorum says so.
+
+        Returns:
+            body of a :attr:`Kind.SKIP` message for everybody.
+        """
+        self._step(Phase.ADVERTISED, Phase.SHARED)
+        if self.board.listing is not None:
+            raise SecaggError(Reason.OUT_OF_ORDER, "there is a list")
+        self.skipped = max(self.skipped, leaders)
+        return self._post(Kind.SKIP, encode_skip(self.session.sid, Skip(self.skipped)))
+
+    def leave(self) -> None:
+        """Take no further part, and forget all secrets: a quorum skipped the list's leader."""
+        self.phase = Phase.DONE
+        self._seed, self._mask, self._channel = b"", None, None
+        self._held.clear()
+        self._channel_secrets.clear()
+        self._dealt.clear()
+
+    def adopt(self, body: bytes, levels: Collection[int] = (0,), turn: int = 0) -> None:
         """Take the leader's list and the shares sealed for this node.
 
         Of a listed dealer whose shares for this node do not fit it holds none; enough others found
         theirs to fit. ``body``: a :attr:`Kind.LIST` message of the round's leader; ``levels``:
-        those the leader may choose. Raises SecaggError: as :meth:`SessionMessages.adopt`;
-        ``NOT_LISTED``, the list is without this node or names other messages than it sent: it sits
-        the session out.
+        those the leader may choose; ``turn``: leaders before it. Raises SecaggError: as
+        :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the list is without this node or names other
+        messages than it sent: it sits the session out.
         """
         self._step(Phase.SHARED)
+        self._turn = turn
         self.board.adopt(body, levels)
         members = self.board.listed().members
         if members.get(self._rank) != tuple(self._own):
@@ -405,6 +434,8 @@ class Client:
         which refuses a set in which any survivor would not stay hidden.
         """
         self._step(Phase.LISTED, Phase.MASKED)
+        if not self.can_state:
+            raise SecaggError(Reason.OUT_OF_ORDER, "this node skipped the leader of the list")
         sent = self._digest if self.phase is Phase.MASKED else None
         if inputs.get(self.me, sent) != sent:
             raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
@@ -412,6 +443,11 @@ class Client:
         self.phase = Phase.STATED
         self._seed, self._mask = b"", None
         return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))
+
+    @property
+    def can_state(self) -> bool:
+        """Whether it has a list, of a leader that it did not skip, and has stated no set yet."""
+        return self.phase in (Phase.LISTED, Phase.MASKED) and self._turn >= self.skipped
 
     @property
     def can_unmask(self) -> bool:

@@ -1,8 +1,10 @@
 """A node's conversation in a round: the protocol's steps, and when to take them.
 
-The round's leader is the node whose turn it is to propose. It names in a list whom it found
-complete; it has no secrets and no other power: a list that leaves nodes out, names what others did
-not get or differs from node to node makes nodes sit out, or the round abort.
+The first leader is the node whose turn it is to propose. It names in a list whom it found complete;
+it has no secrets and no other power: a list that leaves nodes out, names what others did not get or
+differs from node to node makes nodes sit out, or the round abort. A node that took no list of a
+leader within a patience skips it. Once a quorum has, no set of its lists can be stated, and the
+next node of the roster leads.
 
 ::
 
@@ -11,6 +13,7 @@ not get or differs from node to node makes nodes sit out, or the round abort.
     receive    when all shares for this node came, or patience is over again: ack those that fit,
                complain about the others
     receive    leader: when all shares were found to fit, or half a patience later: the list
+    tick       a patience later without a list: skip the leader, and the next one lists
     receive    the list names what this node has and enough others checked: ready, ``mask`` may run
     decided    state the survivor set
     receive    when a quorum stated it: unmask, to everybody
@@ -40,8 +43,9 @@ from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client, History, Masked, Phase
 from qres_secagg.failure import PeerFault, Reason, SecaggError
 from qres_secagg.inputs import Inputs, listed
+from qres_secagg.leaders import Leaders
 from qres_secagg.masks import Residues
-from qres_secagg.messages import Kind, Listing, decode_listing
+from qres_secagg.messages import Kind
 from qres_secagg.session import Session
 
 NO_LIE: Final = frozenset({Reason.OTHER_SESSION})
@@ -86,13 +90,11 @@ class SecaggDialogue:
         self.refusal = ""
         self._me = me
         self._client = Client(session, me, self.board, history, threads=threads)
-        self._leader = session.roster[session.round % len(session.roster)]
         self._level, self._permits = level, permits
         self._patience = patience
         self._opened_at: float | None = None
         self._now = 0.0
-        self._list: bytes | None = None  # as it came, perhaps not adopted yet
-        self._named: Listing | None = None
+        self._leaders = Leaders(session, patience)
         self._agreed: tuple[Contribution, ...] | None = None
         self._inputs: Inputs | None = None  # those read last
         self._stated = False  # what was agreed on last, by this node or without it
@@ -130,7 +132,8 @@ class SecaggDialogue:
             return [Accusation(sender, Reason.ADDRESSED)]
         try:
             if step == Kind.LIST:
-                out += self._on_list(sender, body)
+                fault = self._leaders.take(sender, body)
+                out += [] if fault is None else [Accusation(sender, fault)]
             elif step in _FOR_ALL:
                 self.board.receive(sender, Kind(step), body)
             else:
@@ -144,6 +147,8 @@ class SecaggDialogue:
         self._now = now
         if self._opened_at is None:
             self._opened_at = now
+        if self._leaders.due_at is None and self._list_is_due:
+            self._leaders.due_at = now
         return self._advance()
 
     def decided(
@@ -159,6 +164,7 @@ class SecaggDialogue:
         """
         del members  # the contributions say whose they are
         self._agreed, self._stated = contributions, False
+        self._leaders.agreed(contributions)
         made_in, here = round_info.number, self.session.round
         place = round_info.model_digest, round_info.head
         if made_in != here or place != (self.session.model_digest, self.session.head):
@@ -216,7 +222,9 @@ class SecaggDialogue:
         if not self.refusal:
             out += self._share()
             out += self._ack()
+            self._turn_to()
             out += self._lead()
+            out += self._skip()
         out += self._adopt()
         out += self._state()
         if self._client.phase is Phase.STATED and self._client.can_unmask:
@@ -257,57 +265,76 @@ class SecaggDialogue:
             return []
         return [Send(body, int(kind)) for kind, body in client.acknowledge()]
 
+    def _turn_to(self) -> None:
+        """See whose turn it is to list, and leave a list that does not count any more."""
+        board, client, leaders = self.board, self._client, self._leaders
+        changed = leaders.has_changed(board.turn, board.list_hash)
+        if changed and board.listing is not None and board.opening is None:
+            board.forget_list()
+            if client.phase in (Phase.LISTED, Phase.MASKED):  # it masks and states once
+                client.leave()
+                self._observing = True
+
+    @property
+    def _list_is_due(self) -> bool:
+        if self._leaders.turn:  # it was, for the leader before
+            return True
+        heard = len(self.board.shares) == len(self.session.roster) or self._waited(1)
+        return (heard and self.board.complete) or self._waited(2.5)
+
     def _lead(self) -> Out:
-        if self._leader != self._me or self._list is not None or self._observing:
+        leaders, turn = self._leaders, self._leaders.turn
+        if leaders.who(turn) != self._me or turn in leaders.lists or self._observing:
             return []
-        board, everybody = self.board, len(self.session.roster)
-        heard = len(board.shares) == everybody or self._waited(1)
-        if not ((heard and board.complete) or self._waited(2.5)):
+        if not self._list_is_due:
             return []
         try:
-            body = board.compose(self._level)
+            body = self.board.compose(self._level)
         except SecaggError:  # too few are complete yet
             return []
-        return [Send(body, int(Kind.LIST)), *self._on_list(self._me, body)]
+        leaders.take(self._me, body)
+        return [Send(body, int(Kind.LIST))]
 
-    def _on_list(self, sender: NodeId, body: bytes) -> Out:
-        if sender != self._leader:
-            return [Accusation(sender, Reason.BAD_LIST)]
-        if self._list is not None:
-            other = body != self._list
-            return [Accusation(sender, Reason.EQUIVOCATION)] if other else []
-        sid, listing = decode_listing(body)
-        if sid == self.session.sid:
-            self._list, self._named = body, listing
-        return []
+    def _skip(self) -> Out:
+        """Skip a leader of whom no list was taken in time, or can be."""
+        client, leaders = self._client, self._leaders
+        may = client.phase in (Phase.ADVERTISED, Phase.SHARED) and not self._observing
+        done = self.board.listing is not None or client.skipped > leaders.turn
+        if done or not may or leaders.is_last or not leaders.late(self._now):
+            return []
+        return [Send(client.skip(leaders.turn + 1), int(Kind.SKIP))]
+
+    def _takes(self, turn: int) -> bool:
+        """Whether to mask under a list; where its leader was skipped, if others did not do so."""
+        leaders = self._leaders
+        return self._client.skipped <= turn or leaders.late(self._now - self._patience)
 
     def _adopt(self) -> Out:
-        board, body = self.board, self._list
-        if body is None or self._named is None or board.listing is not None or self.refusal:
-            return []
-        if board.lacking(self._named):
+        board, told = self.board, self._leaders.chosen
+        if told is None or board.listing is not None or self.refusal or board.lacking(told.listing):
             return []
         try:
-            if self._client.phase is Phase.SHARED and not self._observing:
-                self._client.adopt(body, (self._level,))
-            elif self._observing:
-                board.adopt(body, (self._level,))
+            if self._observing:
+                board.adopt(told.body, (self._level,))
+            elif self._client.phase is Phase.SHARED and self._takes(told.turn):
+                self._client.adopt(told.body, (self._level,), told.turn)
         except SecaggError as error:
-            if error.reason in (Reason.NOT_LISTED, Reason.LACKING):
-                return []  # left out: watch how the others go on; or acks may yet come
-            self.refusal = str(error)
-            fault = error.reason in LEADERS_FAULT
-            return [Accusation(self._leader, error.reason)] if fault else []
+            if error.reason in LEADERS_FAULT and told.turn not in self._leaders.bad:
+                self._leaders.bad.add(told.turn)
+                return [Accusation(self._leaders.who(told.turn), error.reason), *self._skip()]
+            # Left out: it watches how the others go on. Else more may come.
         return []
 
     def _state(self) -> Out:
         board, agreed = self.board, self._agreed
         if agreed is None or board.listing is None or self._stated or self.refusal:
             return []
-        self._stated = True
         inputs = self.inputs(agreed).digests()
+        if not inputs and agreed:
+            return []  # nobody masked under this list: perhaps another one comes
+        self._stated = True
         try:
-            if self._client.phase in (Phase.LISTED, Phase.MASKED):
+            if self._client.can_state:
                 return [Send(self._client.state(inputs), int(Kind.STATEMENT))]
             board.decide(inputs)  # where it was before, for the same set alone
         except SecaggError as error:

@@ -21,8 +21,9 @@ from qres_secagg.sizing import SizeOptions, colluders
 
 DEVIATIONS: Final = 6
 """Standard deviations of the noise in a sum that the option ``noise_room`` makes room for."""
-PATIENCES: Final = 3
-"""Patiences that must fit into the deadline: for keys, for shares, and for the list to arrive."""
+PATIENCES: Final = 4
+"""Patiences that must fit into the deadline: for keys, for shares, for the list to arrive, and for
+a leader that is silent."""
 _UNIT: Final = 2**16
 
 

@@ -9,7 +9,8 @@ and model; so a body holds no signature. It begins with the session id. Nodes ar
 | share | each node | commitments, shares sealed for the holders, the proof that they fit |
 | ack | each node | dealers whose shares for it fit |
 | complaint | a holder | a dealer whose shares for it do not fit, and what shows that |
-| list | the leader | who advertised and shared, with the hashes of both messages |
+| skip | each node | how many leaders it takes no list of |
+| list | a leader | who advertised and shared, with the hashes of both messages |
 | masked input | each node | a contribution of the round, not a body of this module |
 | statement | each node | what it takes for the survivor set, as a digest |
 | unmask | each node | one opened share per node it holds shares of |
@@ -42,6 +43,8 @@ from qres_secagg.sharing import COMMITMENT_BYTES, KEY_TAG_BYTES, SEALED_BYTES, S
 SID_BYTES: Final = 32
 HASH_BYTES: Final = 32
 _COUNT: Final = struct.Struct("<H")
+MAX_LEADERS: Final = 16
+"""Leaders whose turn may come in a session."""
 ACK_TAG_BYTES: Final = 16
 """Bytes of a hash by which an ack names a dealing: two of one dealer with the same ones cost 2**64
 hashes within a round, and give it a dealing that nobody has checked."""
@@ -73,6 +76,7 @@ class Kind(enum.IntEnum):
     UNMASK = 4
     ACK = 5
     COMPLAINT = 6
+    SKIP = 7
 
 
 _COMPLAINT: Final = struct.Struct(f"<H{HASH_BYTES}s{HASH_BYTES}s{HASH_BYTES}s{KEY_BYTES}s32s32s")
@@ -87,6 +91,7 @@ MAX_BYTES: Final = {
     Kind.UNMASK: SID_BYTES + HASH_BYTES + _COUNT.size + MAX_NODES * _OPENED.size,
     Kind.ACK: SID_BYTES + _COUNT.size + MAX_NODES * _ACKED.size,
     Kind.COMPLAINT: SID_BYTES + _COMPLAINT.size,
+    Kind.SKIP: SID_BYTES + _COUNT.size,
 }
 """Longest body of each kind, in the largest swarm."""
 
@@ -234,6 +239,13 @@ class Listing:
 
 
 @attrs.frozen
+class Skip:
+    """Skip: the sender takes no list of the first leaders any more, and has taken none."""
+
+    leaders: int  # how many, from the first; 1 or more, below :data:`MAX_LEADERS`
+
+
+@attrs.frozen
 class Unmask:
     """Unmask: one opened share of each node the sender holds shares of.
 
@@ -360,6 +372,20 @@ def decode_statement(body: bytes) -> tuple[bytes, bytes]:
     return _split(Kind.STATEMENT, body, HASH_BYTES)
 
 
+def encode_skip(sid: bytes, skip: Skip) -> bytes:
+    """The body, 34 bytes."""
+    return sid + _COUNT.pack(skip.leaders)
+
+
+def decode_skip(body: bytes) -> tuple[bytes, Skip]:
+    """Session id and value. Raises ``WireError``."""
+    sid, rest = _split(Kind.SKIP, body, _COUNT.size)
+    (leaders,) = _COUNT.unpack(rest)
+    if not 1 <= leaders < MAX_LEADERS:
+        raise _refused(Kind.SKIP, f"{leaders} leaders, 1 to {MAX_LEADERS - 1} may be skipped")
+    return sid, Skip(leaders)
+
+
 def encode_unmask(sid: bytes, unmask: Unmask) -> bytes:
     """The body, 66 bytes and 34 for each dealer."""
     return sid + unmask.statement + _counted(_OPENED, sorted(unmask.shares.items()))
@@ -378,7 +404,7 @@ def decode_unmask(body: bytes) -> tuple[bytes, Unmask]:
     return sid, Unmask(rest[:HASH_BYTES], shares)
 
 
-Message = Advert | Shares | Listing | bytes | Unmask | Ack | Complaint
+Message = Advert | Shares | Listing | bytes | Unmask | Ack | Complaint | Skip
 DECODERS: Final[dict[Kind, Callable[[bytes], tuple[bytes, Message]]]] = {
     Kind.ADVERTISE: decode_advert,
     Kind.SHARE: decode_shares,
@@ -387,5 +413,6 @@ DECODERS: Final[dict[Kind, Callable[[bytes], tuple[bytes, Message]]]] = {
     Kind.UNMASK: decode_unmask,
     Kind.ACK: decode_ack,
     Kind.COMPLAINT: decode_complaint,
+    Kind.SKIP: decode_skip,
 }
 """The decoder of each kind."""

@@ -62,7 +62,7 @@ class Secagg:
     than ``min_size`` inputs is never opened.
 
     A node that lacks a message the leader's list names, or that the list leaves out, sits the round
-    out; its masks are recovered. A leader that lies, or is away, costs a round and nothing else.
+    out; its masks are recovered. A leader that is away, or silent, costs one patience.
     """
 
     group_size: int = attrs.field(
@@ -142,8 +142,8 @@ class Secagg:
         default=2.0,
         validator=options.real(0.01, 3600, unit="seconds"),
         metadata=options.local(
-            "Seconds to wait for nodes that may be away, once for keys and once for shares. Three "
-            "times as much must fit into swarm.deadline."
+            "Seconds to wait for nodes that may be away, for keys, for shares and for a leader's "
+            "list. Four times as much must fit into swarm.deadline."
         ),
     )
     threads: int = attrs.field(

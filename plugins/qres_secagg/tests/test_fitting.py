@@ -61,9 +61,9 @@ def test_a_weight_above_the_cap_of_the_swarm_is_named_with_both_numbers() -> Non
 def test_patience_that_does_not_fit_into_the_deadline_is_named_and_the_remedy_fits() -> None:
     code, where, text = only({"patience": 11.0}, FITS)
     assert (code, where) == ("QRES-E105", "plugins.secagg.patience")
-    assert "3 times 11 s of patience do not fit into swarm.deadline = 30 s" in text
-    assert "patience <= 10" in text
-    assert problems({"patience": 10.0}, FITS) == []
+    assert "4 times 11 s of patience do not fit into swarm.deadline = 30 s" in text
+    assert "patience <= 7.5" in text
+    assert problems({"patience": 7.5}, FITS) == []
 
 
 def test_a_clip_beyond_the_bound_is_named_with_the_plugin_that_clips() -> None:

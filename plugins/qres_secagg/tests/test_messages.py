@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from qres_secagg.messages import (
     DECODERS,
     MAX_BYTES,
+    MAX_LEADERS,
     Ack,
     Advert,
     Complaint,
@@ -14,6 +15,7 @@ from qres_secagg.messages import (
     Kind,
     Listing,
     Shares,
+    Skip,
     Unmask,
     body_hash,
     decode_advert,
@@ -26,6 +28,7 @@ from qres_secagg.messages import (
     encode_complaint,
     encode_listing,
     encode_shares,
+    encode_skip,
     encode_statement,
     encode_unmask,
     shares_hash,
@@ -43,6 +46,7 @@ ENCODERS = {
     Kind.UNMASK: encode_unmask,
     Kind.ACK: encode_ack,
     Kind.COMPLAINT: encode_complaint,
+    Kind.SKIP: encode_skip,
 }
 hashes = st.binary(min_size=32, max_size=32)
 ranks = st.integers(0, 65_535)
@@ -73,6 +77,7 @@ VALUES = {
     Kind.UNMASK: st.builds(Unmask, hashes, st.dictionaries(ranks, opened, max_size=4)),
     Kind.ACK: st.builds(Ack.of, st.dictionaries(ranks, tags, max_size=4)),
     Kind.COMPLAINT: st.builds(Complaint, ranks, *[hashes] * 6),
+    Kind.SKIP: st.builds(Skip, st.integers(1, MAX_LEADERS - 1)),
 }
 
 

@@ -13,6 +13,7 @@ from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
+    MAX_LEADERS,
     Advert,
     Kind,
     Unmask,
@@ -174,7 +175,7 @@ def test_a_leader_with_two_lists_gets_no_sum_opened(*, attack: bool) -> None:
 def test_a_second_list_of_the_leader_is_held_against_it() -> None:
     swarm = PluginSwarm(6).open()
     dialogue = swarm.dialogues[swarm.roster[3]]
-    sid, listing = decode_listing(dialogue._list)
+    sid, listing = decode_listing(dialogue._leaders.lists[0].body)
     members = {rank: hashes for rank, hashes in listing.members.items() if rank != 5}
     other = encode_listing(sid, attrs.evolve(listing, members=members))
     message = DialogueMessage(swarm.leader, int(Kind.LIST), other)
@@ -182,12 +183,15 @@ def test_a_second_list_of_the_leader_is_held_against_it() -> None:
     assert (accusation.subject, accusation.fact) == (swarm.leader, "two-messages-of-one-kind")
 
 
-def test_only_the_leader_may_list() -> None:
-    swarm = PluginSwarm(6).open()
+def test_only_a_node_whose_turn_may_come_may_list() -> None:
+    swarm = PluginSwarm(20).open()
     dialogue = swarm.dialogues[swarm.roster[3]]
-    message = DialogueMessage(swarm.roster[4], int(Kind.LIST), dialogue._list)
+    body = dialogue._leaders.lists[0].body
+    last = DialogueMessage(swarm.roster[MAX_LEADERS], int(Kind.LIST), body)
+    assert dialogue.receive(last) == []
+    message = DialogueMessage(swarm.roster[MAX_LEADERS + 1], int(Kind.LIST), body)
     (accusation,) = dialogue.receive(message)
-    assert accusation.subject == swarm.roster[4]
+    assert accusation.subject == swarm.roster[MAX_LEADERS + 1]
 
 
 def test_a_leader_cannot_ask_for_smaller_groups_than_the_configuration_allows() -> None:
@@ -201,7 +205,8 @@ def test_a_leader_cannot_ask_for_smaller_groups_than_the_configuration_allows() 
 
     swarm.carry = carry
     swarm.open(seconds=6)
-    assert swarm.ready() == [swarm.leader]
+    # Its list is nobody's but its own. It costs no patience: the next leader lists at once.
+    assert swarm.ready() == [node for node in swarm.roster if node != swarm.leader]
     assert {subject for subject, _ in swarm.accused} == {swarm.leader}
 
 

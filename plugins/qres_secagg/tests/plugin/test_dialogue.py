@@ -153,18 +153,6 @@ def test_a_key_counts_for_the_node_that_signed_it_and_for_no_other() -> None:
     assert after == before
 
 
-def test_without_its_leader_a_round_has_no_list_and_the_next_one_has() -> None:
-    swarm = PluginSwarm(6)
-    swarm.away = {swarm.roster[1]}
-    swarm.open(seconds=10)
-    assert not swarm.ready()
-    swarm.decide([])
-    assert not swarm.finished()
-    swarm.close("QRES-E604")
-    swarm.open(seconds=10)
-    assert swarm.ready() == swarm.others()
-
-
 def test_acks_that_come_after_the_list_keep_nobody_out() -> None:
     swarm = PluginSwarm(8, {"dropout": 0.2, "corrupt": 0.13})
     late, victim = set(swarm.roster[4:7]), swarm.roster[7]

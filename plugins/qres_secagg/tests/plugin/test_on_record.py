@@ -201,7 +201,8 @@ def test_a_leader_chooses_no_other_level() -> None:
     swarm.prepare = lambda made: setattr(made.dialogues[made.leader], "_level", 1)
     lists = recorded(swarm, Kind.LIST)
     swarm.open(seconds=5)
-    assert {decode_listing(body)[1].level for _leader, body in lists} == {1}
-    assert swarm.ready() == [swarm.leader]
+    levels = {leader: decode_listing(body)[1].level for leader, body in lists}
+    assert levels == {swarm.leader: 1, swarm.roster[2]: 0}  # nobody takes it, and the next lists
+    assert swarm.ready() == [node for node in swarm.roster if node != swarm.leader]
     assert (swarm.leader, "list-not-valid") in swarm.accused
-    assert len({body_hash(Kind.LIST, body) for _leader, body in lists}) == 1
+    assert len({body_hash(Kind.LIST, body) for _leader, body in lists}) == 2
