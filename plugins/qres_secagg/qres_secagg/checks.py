@@ -74,6 +74,9 @@ class Complaints:
     Args:
         session: the session.
 
+    Complaints about a dealer that is convicted are not looked at, nor those of an author that lied
+    in one: a hundred holders of a bad dealer, or one liar, would cost every node much time.
+
     Attributes:
         convicted: those dealers, by rank.
     """
@@ -82,16 +85,23 @@ class Complaints:
         self._session = session
         self._said: set[tuple[int, int]] = set()  # ranks of author and dealer
         self._open: dict[int, list[Complaint]] = {}  # not judged yet, by rank of the author
+        self._false: set[int] = set()  # authors that lied
         self.convicted: set[int] = set()
 
     def take(self, author: int, complaint: Complaint) -> bool:
-        """Keep a complaint; false for another one of the same author about the same dealer."""
+        """Keep a complaint; false for one that will not be looked at.
+
+        That is another one of the same author about the same dealer, too.
+        """
         key = author, complaint.dealer
-        new = key not in self._said
+        new = not (key in self._said or self._settled(*key))
         if new:
             self._said.add(key)
             self._open.setdefault(author, []).append(complaint)
         return new
+
+    def _settled(self, author: int, dealer: int) -> bool:
+        return author in self._false or dealer in self.convicted
 
     def judge(
         self,
@@ -110,7 +120,9 @@ class Complaints:
                 own = adverts.get(author, {}).get(complaint.own_advert)
                 advert = adverts.get(dealer, {}).get(complaint.advert)
                 dealt = shares.get(dealer, {}).get(complaint.shares)
-                if rank in {author, dealer} and own and advert and dealt:
+                if self._settled(author, dealer):
+                    waiting.remove(complaint)
+                elif rank in {author, dealer} and own and advert and dealt:
                     waiting.remove(complaint)
                     against = Dealing(self._session.sid, dealer, advert, dealt)
                     lied = dealer_lied(self._session, author, own.channel, against, complaint)
@@ -118,4 +130,5 @@ class Complaints:
                         self.convicted.add(dealer)
                         yield dealer, Reason.BAD_SHARES
                     elif lied is not None:
+                        self._false.add(author)
                         yield author, Reason.FALSE_COMPLAINT

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_secagg import checks, complaints, dealing
 from qres_secagg import client as client_module
-from qres_secagg import complaints, dealing
 from qres_secagg.board import SessionMessages
 from qres_secagg.dealing import Dealer, Dealing, Dealt
 from qres_secagg.failure import PeerFault, Reason, SecaggError
@@ -614,6 +614,27 @@ def test_without_the_proof_of_the_point_an_honest_dealer_is_framed(
     monkeypatch.setattr(complaints, "proves_point", lambda *_: True)
     forged = FORGED["another point"](complaint_of(shared, 4, 6))
     assert judged(shared, 4, forged) == [(6, Reason.BAD_SHARES)]
+
+
+def test_who_floods_others_with_complaints_is_looked_at_once(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A false one, and a true one about a dealer that is convicted, end it."""
+    looked: list[int] = []
+    check = checks.dealer_lied
+
+    def counted(session: Any, holder: int, *rest: Any) -> bool | None:
+        looked.append(holder)
+        return check(session, holder, *rest)
+
+    monkeypatch.setattr(checks, "dealer_lied", counted)
+    for dealer in (5, 6, 7):
+        judged(shared, 4, complaint_of(shared, 4, dealer))
+    assert looked == [4]
+    board = shared.boards[0]
+    board.complaints.convicted.add(7)
+    judged(shared, 2, complaint_of(shared, 2, 7))
+    assert looked == [4]
 
 
 def test_another_nodes_complaint_proves_nothing(shared: Any) -> None:
