@@ -42,7 +42,7 @@ def swarm(nodes: int, *, proofs: bool) -> Config:
     }  # fmt: skip
     plugins = {
         "memory": {}, "ed25519": {}, "replay": {}, "reputation": {"exponent": 0},
-        **({"zk": {"bound": 64.0, "k": 64, "security": 40}} if proofs else {}),
+        **({"zk": {"bound": 64.0, "k": 256, "security": 40}} if proofs else {}),
         "secagg": {"bound": 64.0, "patience": 1.0}, "mean": {},
     }  # fmt: skip
     return parse({"swarm": table, "plugins": plugins}, source="test")

@@ -1,0 +1,198 @@
+"""Sums of one model, opened at heights that made no new one: what do they show together?
+
+Thirteen whole nodes in one sum, with signatures, replay windows and votes. The rule refuses the
+first two heights, so that the model stays. Everybody can read the sums, and subtracts them. In the
+controls no node looks at the sums on record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_secagg import plugin as secagg
+from qres_secagg.permission import Classes
+from qres_secagg.revelation import SessionResult
+from qres_zk import Zk
+
+from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, hookimpl
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.record import SimulationResult
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig
+from qres_core.swarm.mean import Mean
+from qres_core.swarm.messages import CandidateSet
+from qres_core.swarm.steps import Round
+
+NODES, VICTIM, VOID = 13, 4, 2
+EXACT = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
+SHUFFLED = TaskConfig(name="digits")
+
+
+@attrs.define
+class Refusing(Mean):
+    """A mean that refuses the sets of the first heights."""
+
+    @hookimpl
+    def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
+        if round_info.height < VOID:
+            raise ValueRefusedError.of("QRES-E505", "updates", "not yet")
+        return Mean.aggregate(self, updates)
+
+
+def config(**plugins: Any) -> Config:
+    table = {
+        "name": "void", "nodes": NODES, "byzantine": 1, "quorum": 10, "deadline": 6.0,
+        "vote_timeout": 1.0,
+    }  # fmt: skip
+    tables = {
+        "memory": {}, "ed25519": {}, "replay": {}, **plugins,
+        "secagg": {"bound": 64.0, "patience": 1.0}, "mean": {"unprotected": "zk" not in plugins},
+    }  # fmt: skip
+    return parse({"swarm": table, "plugins": tables}, source="test")
+
+
+@attrs.define
+class Reader:
+    """What a bystander reads, and what was hidden."""
+
+    masked: dict[tuple[bytes, bytes], Any] = attrs.field(factory=dict)  # by head and node
+    sums: dict[bytes, tuple[frozenset[bytes], Any]] = attrs.field(factory=dict)  # by head
+    left_out: bytes = b""
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        mask, reveal, fresh = secagg.masked, secagg.reveal, Round._fresh
+
+        def masking(update: Update, dialogue: Any, **options: Any) -> Update:
+            self.masked[dialogue.session.head, dialogue._me] = update.vector.astype(np.int64)
+            return mask(update, dialogue, **options)
+
+        def revealing(board: Any, *arguments: Any, **options: Any) -> SessionResult:
+            found = reveal(board, *arguments, **options)
+            rows = found.revelation.updates
+            self.sums[board.session.head] = frozenset(rows.members[0]), rows.sums[0].copy()
+            return found
+
+        def leaving_out(made: Round, now: float) -> CandidateSet | None:
+            """The first proposer of the second height is a liar."""
+            found = fresh(made, now)
+            if found is None or made.parts.context.head.height != 1 or made.choice.attempts:
+                return found
+            self.left_out = made.parts.context.roster[VICTIM]
+            everybody = made.parts.collector.gathering.of_round(found.origin)
+            assert len(everybody) == NODES
+            chosen = made.merger.choose().members
+            return CandidateSet(found.origin, tuple(m for m in chosen if m.sender != self.left_out))
+
+        monkeypatch.setattr(secagg, "masked", masking)
+        monkeypatch.setattr(secagg, "reveal", revealing)
+        monkeypatch.setattr(Round, "_fresh", leaving_out)
+
+    @property
+    def difference(self) -> tuple[frozenset[bytes], Any]:
+        """Who is in one of the first model's two sums only, and how the two differ."""
+        (a, first), (b, second), *_of_later_models = self.sums.values()
+        return a ^ b, first - second
+
+
+def play(task: TaskConfig) -> SimulationResult:
+    installed = {**scan(), "mean": Installed.local("mean", Refusing)}
+    scenario = Scenario(rounds=1, seed=0, jitter=0.005, once=("ed25519.authenticate",))
+    return simulate(config(), scenario, task=task, installed=installed)
+
+
+def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The controls: any set may follow any other."""
+    monkeypatch.setattr(Classes, "permitted", lambda _self, present, *_: frozenset(present))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_set_without_the_victim_gives_its_update_to_nobody(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    if not guarded:
+        unguard(monkeypatch)
+    reader = Reader()
+    reader.watch(monkeypatch)
+    result = play(EXACT)
+    assert reader.left_out
+    assert result.closed
+    assert result.unanimous
+    apart, difference = reader.difference
+    updates = {node: vector for (_head, node), vector in reader.masked.items()}
+    if guarded:
+        assert not apart or len(apart) >= 3
+        assert not any(np.array_equal(difference, vector) for vector in updates.values())
+        reasons = [record.reason for record in result.rounds]
+        assert "a plugin would not have the set revealed" in reasons
+    else:
+        assert apart == {reader.left_out}
+        assert np.array_equal(difference, updates[reader.left_out])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("guarded", [True, False])
+def test_nor_does_it_where_the_trainers_shuffle(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """The sums differ by what each node trained otherwise, too: the victim still shows in them."""
+    if not guarded:
+        unguard(monkeypatch)
+    reader = Reader()
+    reader.watch(monkeypatch)
+    assert play(SHUFFLED).closed
+    apart, difference = reader.difference
+    head = next(iter(reader.sums))
+    first = {node: vector for (at, node), vector in reader.masked.items() if at == head}
+    mean = np.mean(list(first.values()), axis=0)
+    own = first[reader.left_out] - mean
+    rest = difference - len(apart) * mean
+    cosine = float(rest @ own / np.linalg.norm(rest) / np.linalg.norm(own))
+    if guarded:
+        assert not apart or len(apart) >= 3
+        assert abs(cosine) < 0.2
+    else:
+        assert apart == {reader.left_out}
+        assert cosine > 0.25
+
+
+# ── after a lie ───────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.define(eq=False)
+class Once(Zk):
+    """Masks another vector than it proved, in the first round only."""
+
+    @hookimpl
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        made = Zk.privatize(self, update, round_info)
+        if round_info.number > 1:
+            return made
+        return attrs.evolve(made, vector=(-2 * made.vector.astype(np.int64)).astype(np.int32))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", [EXACT, SHUFFLED], ids=["exact", "shuffled"])
+def test_after_a_sum_that_failed_its_check_the_same_updates_are_summed_again(
+    task: TaskConfig,
+) -> None:
+    """A trainer that gives the same update for the same model was locked out for ever."""
+    proof = {"bound": 64.0, "k": 256, "security": 40}
+    scenario = Scenario(
+        rounds=3, seed=0, jitter=0.005, attack="ipm", attackers=1, lies="protocol",
+        once=("ed25519.authenticate", "zk.verify"),
+    )  # fmt: skip
+    result = simulate(
+        config(reputation={"exponent": 0}, zk=proof),
+        scenario,
+        task=task,
+        hostile=lambda _index: {"zk": Installed.local("zk", Once)},
+    )
+    assert "QRES-E508" in result.rounds[0].reason
+    assert [record.closed for record in result.rounds[1:]] == [True, True, True]
+    assert result.unanimous
