@@ -94,17 +94,17 @@ class Enabled:
             fix = "let 'claims' depend on nothing but the plugin's options"
             raise PluginError.of("QRES-E210", f"plugins.{self.name}", what, fix)
 
-    def check(self, around: Surroundings) -> tuple[Problem, ...]:
-        """Why the plugin would not work in these surroundings.
+    def check(self, around: Surroundings) -> tuple[Problem | str, ...]:
+        """Why the plugin would not work in these surroundings, and notices for the operator.
 
-        Raises PluginError: QRES-E206 if it raises, or returns anything but problems.
+        Raises PluginError: QRES-E206 if it raises, or returns anything else.
         """
         found = _ask(self, "check", (), around)
         problems = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
-        if problems is None or any(type(problem) is not Problem for problem in problems):
-            what = "'check' returned something but problems"
+        if problems is None or any(type(item) not in {Problem, str} for item in problems):
+            what = "'check' returned something but problems and notices"
             raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
-        return cast("tuple[Problem, ...]", problems)
+        return cast("tuple[Problem | str, ...]", problems)
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
         """How large an update is after the plugin.

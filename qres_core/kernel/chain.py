@@ -101,7 +101,7 @@ def behind_the_hider(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enab
 
 def check_all(
     enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden, dimension: int
-) -> Iterator[Problem]:
+) -> Iterator[Problem | str]:
     """Ask every plugin whether it works in its surroundings.
 
     Args:
@@ -111,7 +111,7 @@ def check_all(
         dimension: coordinates of the model; 0 where it is not known.
 
     Yields:
-        what the plugins refuse; QRES-E206 for one that cannot say.
+        what the plugins refuse, QRES-E206 for one that cannot say; and their notices, by name.
     """
     around = Surroundings(
         nodes=swarm.nodes,
@@ -145,7 +145,8 @@ def check_all(
                 companions=tuple(item.name for item in chain[:place] if item.claims.accompanies),
             )
         try:
-            yield from plugin.check(mine)
+            for found in plugin.check(mine):
+                yield f"plugins.{plugin.name}: {found}" if isinstance(found, str) else found
             if plugin in chain:
                 extent = plugin.passes(extent, mine)
         except QresError as error:

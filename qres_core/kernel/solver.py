@@ -95,8 +95,13 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_sizes(enabled, swarm, dimension),
     ]
     # Numbers are looked at where the parts fit: a plugin need not judge what cannot be run.
-    problems += check_all(enabled, swarm, hidden, dimension)
-    return Solution(tuple(problems), tuple(_notices(enabled, swarm)), hidden.visibility)
+    notices = list(_notices(enabled, swarm))
+    for found in check_all(enabled, swarm, hidden, dimension):
+        if isinstance(found, str):
+            notices.append(found)
+        else:
+            problems.append(found)
+    return Solution(tuple(problems), tuple(notices), hidden.visibility)
 
 
 def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:

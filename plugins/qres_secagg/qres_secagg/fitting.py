@@ -16,7 +16,7 @@ from qres_secagg.chances import (
     needed_inputs,
 )
 from qres_secagg.levels import group_sizes
-from qres_secagg.parameters import Parameters
+from qres_secagg.parameters import HONEST_LEAST, Parameters
 from qres_secagg.sizing import SizeOptions, colluders
 
 DEVIATIONS: Final = 6
@@ -80,6 +80,37 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
             )
             fix = f"swarm.quorum >= {least}, or a larger dropout, up to {1 - quorum / n:.3g}"
             yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
+
+
+def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
+    """Where one node that stays away after a void height keeps all further rounds from closing.
+
+    Whoever leaves a set on record must do so with others: see :mod:`qres_secagg.permission`.
+    """
+    n, quorum = around.nodes, around.quorum
+    part, least = parameters.corrupt + HONEST_LEAST, parameters.min_survivors
+    stating = parameters.quorum(n)
+    if parameters.group_size == 0:
+        needed = max(stating, least_quorum(n, parameters.k, parameters.t))
+        gone = part if n - part >= max(needed, least) else n
+    else:
+        needed = max(stating, least)
+        gone = max(
+            part if size - part >= max(part, least) else size
+            for size in set(group_sizes(n, parameters.group_size))
+        )
+    if n - gone >= quorum:
+        return
+    fix = f"swarm.quorum <= {n - gone}"
+    if n - gone < needed:
+        fix = f"{3 * parameters.corrupt + 5} nodes or more"
+        if parameters.group_size:
+            fix = "more nodes, or smaller groups"
+    yield (
+        f"after a height without a model, a node that stays away stops the swarm until it is back: "
+        f"{gone} nodes must leave the sums at once, and swarm.quorum = {quorum} leaves room for "
+        f"{n - quorum}. This would do: {fix}"
+    )
 
 
 def _rows(around: Surroundings, parameters: Parameters, options: SizeOptions) -> Iterator[Problem]:

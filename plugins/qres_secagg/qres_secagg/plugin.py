@@ -34,7 +34,7 @@ from qres_core import (
 )
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
-from qres_secagg.fitting import misfits
+from qres_secagg.fitting import misfits, stalling
 from qres_secagg.levels import finest
 from qres_secagg.masking import masked
 from qres_secagg.parameters import PRGS, Parameters
@@ -204,7 +204,7 @@ class Secagg:
             notices=tuple(found),
         )
 
-    def check(self, around: Surroundings) -> Iterator[Problem]:
+    def check(self, around: Surroundings) -> Iterator[Problem | str]:
         """Whether the swarm has the nodes, the room and the time for sums to be opened.
 
         Yields QRES-E304, QRES-E310, QRES-E313, QRES-E314 and QRES-E105, see
@@ -216,6 +216,7 @@ class Secagg:
             yield from error.problems
             return
         yield from misfits(around, parameters, self)
+        yield from stalling(around, parameters)
 
     def parameters(self, around: NodeInfo | RoundInfo, dimension: int) -> Parameters:
         """The numbers of a session; the same on every node of the swarm.

@@ -10,13 +10,18 @@ import pytest
 from qres_secagg import Secagg
 from qres_secagg.chances import grouping
 
-from qres_core import Extent, Problem, Surroundings
+from qres_core import Extent, Problem, Surroundings, VoidSet
+from qres_core.testing import make_round_info
 
 FITS = Surroundings(nodes=10, byzantine=2, quorum=8)
 
 
 def problems(options: dict[str, Any], around: Surroundings) -> list[Problem]:
-    return list(Secagg(**options).check(around))
+    return [item for item in Secagg(**options).check(around) if isinstance(item, Problem)]
+
+
+def notices(options: dict[str, Any], around: Surroundings) -> list[str]:
+    return [item for item in Secagg(**options).check(around) if isinstance(item, str)]
 
 
 def only(options: dict[str, Any], around: Surroundings) -> tuple[str, str, str]:
@@ -213,3 +218,53 @@ def test_one_sum_on_a_sparse_graph_needs_a_quorum_that_can_be_opened() -> None:
     assert problems({}, attrs.evolve(around, quorum=need)) == []
     assert problems({}, attrs.evolve(around, quorum=need - 1)) != []
     assert problems({"dropout": 0.32}, around) == []
+
+
+# ── after a void height ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("n", "options"),
+    [
+        (8, {}),
+        (13, {}),
+        (40, {}),
+        (100, {}),
+        (40, {"group_size": 12, "min_size": 6}),
+        (40, {"group_size": 20, "min_size": 8}),
+        (64, {"group_size": 16, "min_size": 8}),
+    ],
+)
+def test_the_quorum_it_names_leaves_room_for_a_set_without_one_node(
+    n: int, options: dict[str, Any]
+) -> None:
+    """By the rule itself, for whoever it is that stays away."""
+    around = Surroundings(nodes=n, byzantine=1, quorum=n)
+    (notice,) = notices(options, around)
+    found = re.search(r"swarm.quorum <= (\d+)", notice)
+    assert found is not None, notice
+    quorum = int(found[1])
+    assert notices(options, attrs.evolve(around, quorum=quorum)) == []
+    info = attrs.evolve(make_round_info(1, nodes=n), byzantine=1)
+    everybody = VoidSet(info.roster, info.roster, info.roster)
+    after = attrs.evolve(info, void_sets=(everybody,))
+    plugin = Secagg(**options)
+    permission = plugin._permission(after)
+    sizes = {len(permission.permitted({*info.roster} - {node})) for node in info.roster}
+    assert min(sizes) == quorum
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "remedy"),
+    [
+        (7, {}, "8 nodes or more"),
+        (6, {}, "8 nodes or more"),
+        (16, {"group_size": 8, "min_size": 6}, "more nodes, or smaller groups"),
+    ],
+)
+def test_a_swarm_too_small_for_that_is_told_so(
+    n: int, options: dict[str, Any], remedy: str
+) -> None:
+    (notice,) = notices(options, Surroundings(nodes=n, byzantine=1, quorum=n - 1))
+    assert notice.endswith(remedy)
+    assert "a node that stays away stops the swarm until it is back" in notice

@@ -259,12 +259,12 @@ def raising(*_arguments: object) -> Any:
     ("wrong", "words"),
     [
         ({"checks": raising}, "'check' raised RuntimeError: broken"),
-        ({"checks": lambda _around: None}, "'check' returned something but problems"),
-        ({"checks": lambda _around: ["no"]}, "'check' returned something but problems"),
+        ({"checks": lambda _around: None}, "'check' returned something but problems and notices"),
+        ({"checks": lambda _around: [1]}, "'check' returned something but problems and notices"),
         ({"grows": raising}, "'passes' raised RuntimeError: broken"),
         ({"grows": lambda _extent, _around: 1.0}, "'passes' returned a float, not Extent"),
     ],
-    ids=["check raises", "check: nothing", "check: text", "passes raises", "passes: a number"],
+    ids=["check raises", "check: nothing", "check: a number", "passes raises", "passes: a number"],
 )
 def test_a_method_that_fails_is_a_refusal(wrong: dict[str, Any], words: str) -> None:
     assert starts(plugin("x", "privatize"), MEAN)
@@ -272,3 +272,10 @@ def test_a_method_that_fails_is_a_refusal(wrong: dict[str, Any], words: str) -> 
     assert (found.code, found.where) == ("QRES-E206", "plugins.x")
     assert words in found.what
     assert found.fix == "tell the authors of (local)"
+
+
+def test_what_a_check_says_for_the_operator_is_a_notice_by_name() -> None:
+    minded = plugin("x", "privatize", checks=lambda _around: ["mind the gap"])
+    found = solve((*BASE, minded, MEAN), SWARM)
+    assert not found.problems
+    assert "plugins.x: mind the gap" in found.notices
