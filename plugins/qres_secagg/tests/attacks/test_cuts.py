@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_secagg import graph, survivors
+from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.failure import SecaggError
-from qres_secagg.keys import KeyPair, pair_key, self_key
-from qres_secagg.masks import apply
 from qres_secagg.parameters import choose
-from qres_secagg.shamir import decode
 from qres_secagg.survivors import exposed
 
 Make = Callable[..., Any]
@@ -74,26 +72,11 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
     swarm.mask()
     swarm.state([rank for rank in range(N) if rank not in dropped])
     swarm.unmask()
-    board, sid = swarm.boards[0], swarm.session.sid
-    opening = board.decided()
-    total = np.sum([swarm.masked[rank].vector for rank in part], axis=0, dtype=np.uint32)
-    keys = [(self_key(opening.secret(rank), sid, swarm.node(rank)), -1) for rank in sorted(part)]
-    for rank in part:
-        for other in board.partners(rank):
-            if other in part:
-                continue
-            pair = known[other] if other in corrupt else KeyPair(decode(opening.secret(other)))
-            public = board.advert(rank).mask
-            key = pair_key(
-                pair.exchange(public),
-                sid,
-                (swarm.node(rank), public),
-                (swarm.node(other), pair.public),
-            )
-            keys.append((key, -1 if rank < other else 1))
-    apply(total, keys)
+    spoils = Spoils.opened(swarm.boards[0]) | Spoils(keys=known)
+    sent = {rank: swarm.masked[rank].vector for rank in part}
+    total = unmasked(swarm.boards[0], sent, spoils)
     expected = swarm.plain([swarm.node(rank) for rank in part])
-    assert np.array_equal(total.view(np.int32), expected)
+    assert np.array_equal(total, expected)
     assert len(part) >= swarm.session.parameters.least_part == T - MOST_CORRUPT
 
 
@@ -157,17 +140,10 @@ def test_a_node_whose_neighbours_are_all_left_out_is_not_opened(
     # The victim itself refused before, too. It was not asked.
     swarm.state([rank for rank in range(n) if rank not in near], others)
     swarm.unmask(others)
-    board, sid, node = swarm.boards[0], swarm.session.sid, swarm.node(victim)
-    opening, public = board.decided(), board.advert(victim).mask
-    values = swarm.masked[victim].vector.copy()
-    keys = [(self_key(opening.secret(victim), sid, node), -1)]
-    for other in near:
-        pair = KeyPair(decode(opening.secret(other)))
-        secret = pair.exchange(public)
-        key = pair_key(secret, sid, (node, public), (swarm.node(other), pair.public))
-        keys.append((key, -1 if victim < other else 1))
-    apply(values, keys)
-    assert np.array_equal(values.view(np.int32), swarm.inputs[victim])
+    bystander = swarm.boards[0]
+    sent = {victim: swarm.masked[victim].vector}
+    read = unmasked(bystander, sent, Spoils.opened(bystander))
+    assert np.array_equal(read, swarm.inputs[victim])
 
 
 @pytest.mark.usefixtures("on_a_circle")

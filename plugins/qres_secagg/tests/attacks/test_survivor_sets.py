@@ -12,9 +12,9 @@ from qres_secagg import survivors
 from qres_secagg.aggregator import Aggregator
 from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
+from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.failure import Reason, SecaggError
-from qres_secagg.keys import KeyPair, pair_key, self_key
-from qres_secagg.masks import apply
+from qres_secagg.keys import KeyPair
 from qres_secagg.messages import Kind, decode_unmask
 from qres_secagg.parameters import Parameters
 from qres_secagg.shamir import combine, decode, encode
@@ -33,19 +33,8 @@ def refused(reason: Reason, action: Callable[[], object]) -> None:
 
 def sole(swarm: Any, victim: int, seed: int, mask_secret: int) -> np.ndarray:
     """A victim's update from its masked input and both of its secrets."""
-    session, board = swarm.session, swarm.boards[0]
-    values = swarm.masked[victim].vector.copy()
-    me = swarm.node(victim)
-    pair = KeyPair(mask_secret)
-    keys = [(self_key(encode(seed), session.sid, me), -1)]
-    for other in board.partners(victim):
-        public = board.advert(other).mask
-        key = pair_key(
-            pair.exchange(public), session.sid, (me, pair.public), (swarm.node(other), public)
-        )
-        keys.append((key, -1 if victim < other else 1))
-    apply(values, keys)
-    return values.view(np.int32)
+    both = Spoils({victim: encode(seed)}, {victim: KeyPair(mask_secret)})
+    return unmasked(swarm.boards[0], {victim: swarm.masked[victim].vector}, both)
 
 
 def shares_of(victim: int, bodies: dict[int, bytes]) -> dict[int, int]:
@@ -268,21 +257,10 @@ def test_a_late_input_stays_masked_though_its_mask_key_is_open(
     swarm.state(range(5))
     seed_shares = {rank + 1: swarm.clients[rank]._held[5][0] for rank in range(4)}
     swarm.unmask()
-    board, late = swarm.boards[0], swarm.masked[5].vector.copy()
-    gone, me = KeyPair(decode(board.decided().secret(5))), swarm.node(5)
-    keys = []
-    for other in board.partners(5):
-        public = board.advert(other).mask
-        key = pair_key(
-            gone.exchange(public),
-            swarm.session.sid,
-            (me, gone.public),
-            (swarm.node(other), public),
-        )
-        keys.append((key, 1 if other < 5 else -1))
-    apply(late, keys)
+    board, sent = swarm.boards[0], {5: swarm.masked[5].vector}
+    gone = {5: KeyPair(decode(board.decided().secret(5)))}
+    late = unmasked(board, sent, Spoils(keys=gone))
     assert abs(deviation(late.tobytes())) < 6
     # With the seed, which no honest holder opens any more, nothing would be left.
     seed = combine({place: int.from_bytes(share, "little") for place, share in seed_shares.items()})
-    apply(late, [(self_key(encode(seed), swarm.session.sid, me), -1)])
-    assert not late.any()
+    assert not unmasked(board, sent, Spoils({5: encode(seed)}, gone)).any()

@@ -9,8 +9,8 @@ from collections.abc import Collection
 import attrs
 import numpy as np
 import pytest
-from qres_secagg.board import SessionMessages
 from qres_secagg.client import Client
+from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
     MAX_LEADERS,
@@ -25,7 +25,7 @@ from qres_secagg.messages import (
     encode_listing,
     encode_unmask,
 )
-from qres_secagg.shamir import decode, encode
+from qres_secagg.shamir import decode
 from secagg_swarm import PluginSwarm, plain_sum
 
 from qres_core import DialogueMessage, QresError, Send, Update, WireError
@@ -323,48 +323,24 @@ def test_a_dropped_nodes_late_input_stays_uniform_though_its_mask_key_is_open() 
     board = swarm.dialogues[swarm.roster[0]].board
     survivors = [node for node in swarm.roster if node != late]
     assert not swarm.reveal(swarm.roster[0], survivors).updates.sums.any()
-    left = _without_pair_masks(board, 3, board.decided().secret(3), swarm.sent[late].vector)
+    gone = Spoils(keys={3: KeyPair(decode(board.decided().secret(3)))})
+    left = unmasked(board, {3: swarm.sent[late].vector}, gone)
     assert abs(deviation(left.tobytes())) < 6
     assert not swarm.dialogues[late]._client._seed, "the node still holds its seed"
 
 
-def _without_pair_masks(
-    board: SessionMessages, rank: int, secret: bytes, vector: np.ndarray
-) -> np.ndarray:
-    from qres_secagg.keys import KeyPair, pair_key  # noqa: PLC0415
-    from qres_secagg.masks import apply  # noqa: PLC0415
-
-    mine, roster = KeyPair(decode(secret)), board.session.roster
-    values = vector.view(np.uint32).copy()
-    keys = []
-    for other in board.partners(rank):
-        public = board.advert(other).mask
-        key = pair_key(
-            mine.exchange(public),
-            board.session.sid,
-            (roster[rank], mine.public),
-            (roster[other], public),
-        )
-        keys.append((key, -1 if rank < other else 1))
-    apply(values, keys)
-    return values
-
-
 def test_with_both_secrets_a_single_update_would_lie_open() -> None:
     """The positive control of the tests above: what opening seed and mask key of a node gives."""
-    from qres_secagg.keys import self_key  # noqa: PLC0415
-    from qres_secagg.masks import apply  # noqa: PLC0415
-
     swarm = PluginSwarm(6).open()
     victim = swarm.roster[2]
     client: Client = swarm.dialogues[victim]._client
-    seed, secret = client._seed, encode(client._mask.secret)
+    assert client._mask is not None
+    both = Spoils({2: client._seed}, {2: client._mask})
     updates = swarm.random_updates()
     swarm.contribute(updates)
     board = swarm.dialogues[victim].board
-    left = _without_pair_masks(board, 2, secret, swarm.sent[victim].vector)
-    apply(left, [(self_key(seed, board.session.sid, victim), -1)])
-    assert np.array_equal(left.view(np.int32), updates[victim].vector)
+    read = unmasked(board, {2: swarm.sent[victim].vector}, both)
+    assert np.array_equal(read, updates[victim].vector)
 
 
 # ── replay ────────────────────────────────────────────────────────────────────────────────────
