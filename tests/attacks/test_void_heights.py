@@ -7,6 +7,7 @@ controls no node looks at the sums on record.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import attrs
@@ -20,10 +21,11 @@ from qres_zk import Zk
 from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, hookimpl
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
-from qres_core.lab.record import SimulationResult
+from qres_core.kernel.kernel import Kernel
+from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.lab.tasks import TaskConfig, make_task
 from qres_core.swarm.mean import Mean
 from qres_core.swarm.messages import CandidateSet
 from qres_core.swarm.steps import Round
@@ -44,9 +46,9 @@ class Refusing(Mean):
         return Mean.aggregate(self, updates)
 
 
-def config(**plugins: Any) -> Config:
+def config(*, quorum: int = 10, **plugins: Any) -> Config:
     table = {
-        "name": "void", "nodes": NODES, "byzantine": 1, "quorum": 10, "deadline": 6.0,
+        "name": "void", "nodes": NODES, "byzantine": 1, "quorum": quorum, "deadline": 6.0,
         "vote_timeout": 1.0,
     }  # fmt: skip
     tables = {
@@ -159,6 +161,57 @@ def test_nor_does_it_where_the_trainers_shuffle(
     else:
         assert apart == {reader.left_out}
         assert cosine > 0.25
+
+
+# ── rounds go on ──────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Leaving:
+    """A trainer that has nothing to give once the first height is void."""
+
+    inner: Any
+
+    def fit(self, model: Vector, round_info: RoundInfo) -> Update | None:
+        made: Update = self.inner.fit(model, round_info)
+        return None if round_info.height else made
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("quorum", "closes"), [(10, True), (11, False)])
+def test_a_node_that_leaves_after_a_void_height_takes_two_others_along(
+    quorum: int, *, closes: bool
+) -> None:
+    """With one seat less the swarm waits for it, as the check says before the start."""
+    task = make_task(EXACT, nodes=NODES, seed=0)
+    trainers = [*task.trainers]
+    trainers[7] = Leaving(trainers[7])
+    installed = {**scan(), "mean": Installed.local("mean", Refusing)}
+    seen: list[RoundRecord] = []
+
+    def enough(record: RoundRecord) -> None:
+        seen.append(record)
+        if len(seen) >= 6:
+            raise StopPlayingError
+
+    made = config(quorum=quorum)
+    notices = Kernel.from_config(made, installed=installed).solution.notices
+    assert any("stops the swarm until it is back" in text for text in notices) != closes
+    with contextlib.suppress(StopPlayingError):
+        simulate(
+            made,
+            Scenario(rounds=1, seed=0, jitter=0.005, once=("ed25519.authenticate",)),
+            task=attrs.evolve(task, trainers=tuple(trainers)),
+            installed=installed,
+            progress=enough,
+        )
+    assert (seen[0].void, seen[0].accepted) == (True, NODES)
+    assert any(record.closed for record in seen) == closes
+    assert [record.accepted for record in seen if record.closed] == ([10] if closes else [])
+
+
+class StopPlayingError(Exception):
+    """Enough was seen."""
 
 
 # ── after a lie ───────────────────────────────────────────────────────────────────────────────
