@@ -10,7 +10,7 @@ attack that does not succeed there shows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
@@ -218,12 +218,13 @@ def left_of_sums(updates: Updates, own: Mapping[NodeId, Vector]) -> tuple[Rest, 
 
 
 def first_draw(
-    draw: Callable[[int], Iterable[Collection[NodeId]]], wanted: Collection[NodeId], tries: int
+    draw: Callable[[int], Iterable[Collection[Hashable]]], wanted: Collection[Hashable], tries: int
 ) -> int | None:
     """Which draw puts some members into one group, for attackers that may have it drawn again.
 
     Args:
-        draw: the groups of a round by its number, in all else the same.
+        draw: the groups of a round by its number, in all else the same; of identities or of
+            ranks.
         wanted: colluders and whom they are after.
         tries: how many rounds they may let fail.
 

@@ -30,17 +30,17 @@ from qres_secagg.shamir import ORDER, decode, encode
 from qres_secagg.sharing import SEALED_BYTES
 
 from qres_core import Evidence, RoundInfo, Update, hookimpl
-from qres_core.contract.wire import Envelope
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
-from qres_core.lab.network import SimulatedNetwork
 from qres_core.lab.record import RoundRecord
+from qres_core.lab.sabotage import Outgoing, Saboteur, Withhold
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig
 from qres_core.swarm.dialogues import Dialogues
 from qres_core.swarm.messages import RELAYED
+from qres_core.testing import sabotage
 
 NODES, ROUNDS, PATIENCE = 13, 5, 1.0
 TASK = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
@@ -85,6 +85,7 @@ def play(
     *,
     rounds: int = ROUNDS,
     reputation: bool = True,
+    attack: str = "sign_flip",
 ) -> Seen:
     """The last node runs ``kind`` instead of the plugin; twice as many rounds at most."""
     records: list[RoundRecord] = []
@@ -102,7 +103,7 @@ def play(
             raise StopPlayingError
 
     scenario = Scenario(
-        rounds=rounds, seed=0, attack="sign_flip", attackers=1, lies="protocol",
+        rounds=rounds, seed=0, attack=attack, attackers=1, lies="protocol",
         once=("ed25519.authenticate",),
     )  # fmt: skip
     patch.setattr(Kernel, "observe", noted)
@@ -130,27 +131,17 @@ def _control() -> Seen:
 # ── withholding ───────────────────────────────────────────────────────────────────────────────
 
 
-def withhold(
-    patch: pytest.MonkeyPatch, heard_by: Callable[[int, int], bool], *, relays: bool = True
-) -> None:
-    """The liar's advert and shares reach some nodes only: by place in the roster and round.
+def withholder(heard_by: Callable[[int, int], bool]) -> Callable[[], Saboteur]:
+    """A liar whose advert and shares reach some nodes only: by place in the roster and round.
 
-    It hands on no message either. With ``relays`` off, nobody does.
+    It hands on no message either.
     """
-    carry = SimulatedNetwork.carry
 
-    def lossy(self: SimulatedNetwork, sender: Any, receiver: Any, frame: bytes, **how: Any) -> None:
-        if sender.attacker is not None:
-            envelope = Envelope.from_bytes(frame, max_bytes=len(frame))
-            place = receiver.machine._parts.context.roster.index(receiver.node_id)
-            hidden = envelope.kind.startswith(EARLY) or envelope.kind == RELAYED
-            if hidden and not heard_by(place, envelope.round):
-                return
-        carry(self, sender, receiver, frame, **how)
+    def tells(message: Outgoing) -> bool:
+        early = message.kind.startswith(EARLY) or message.kind == RELAYED
+        return not early or heard_by(message.place, message.round)
 
-    patch.setattr(SimulatedNetwork, "carry", lossy)
-    if not relays:
-        patch.setattr(Dialogues, "_relay", lambda *_: None)
+    return lambda: Withhold(tells=tells)
 
 
 HEARD: Mapping[str, Callable[[int, int], bool]] = {
@@ -164,8 +155,8 @@ HEARD: Mapping[str, Callable[[int, int], bool]] = {
 def test_who_withholds_its_messages_is_heard_through_others(
     monkeypatch: pytest.MonkeyPatch, control: Seen, heard_by: Callable[[int, int], bool]
 ) -> None:
-    withhold(monkeypatch, heard_by)
-    result = play(monkeypatch)
+    with sabotage(withholder(heard_by)) as attack:
+        result = play(monkeypatch, attack=attack)
     assert len(result.closed) >= 0.8 * len(control.closed)
     assert len(result.records) == ROUNDS
     assert all(record.accepted == NODES for record in result.records)
@@ -181,8 +172,9 @@ def test_where_nobody_hands_it_on_it_is_left_out(
     """Without the acks each leader in turn lists it, and too few others can take part."""
     if not checked:
         monkeypatch.setattr(SessionMessages, "_unchecked", lambda *_: [])
-    withhold(monkeypatch, lambda place, number: (place - number) % NODES < 6, relays=False)
-    result = play(monkeypatch, rounds=2)
+    monkeypatch.setattr(Dialogues, "_relay", lambda *_: None)
+    with sabotage(withholder(lambda place, number: (place - number) % NODES < 6)) as attack:
+        result = play(monkeypatch, rounds=2, attack=attack)
     assert len(result.closed) == (2 if checked else 0)
     for record in result.closed:
         assert (record.accepted, record.attackers_accepted) == (NODES - 1, 0)

@@ -10,9 +10,10 @@ from qres_secagg.messages import Kind
 from qres_secagg.parameters import Parameters
 from qres_secagg.permission import Permission
 from qres_secagg.session import Session
-from secagg_swarm import PluginSwarm, plain_sum
+from secagg_swarm import PluginSwarm
 
 from qres_core import CompatibilityError, Send
+from qres_core.testing import first_draw, left_of_sums
 
 N = 40
 GROUPS = {"group_size": 4, "min_size": 3, "corrupt": 0.05, "dropout": 0.15}
@@ -52,10 +53,10 @@ def left_over(monkeypatch: pytest.MonkeyPatch, options: dict[str, object]) -> tu
     swarm.decide()
     swarm.pass_time(6)
     rows = swarm.reveal(colluders[0]).updates
-    row = next(i for i, members in enumerate(rows.members) if colluders[0] in members)
-    honest = [node for node in rows.members[row] if node not in colluders]
-    rest = rows.sums[row] - plain_sum(updates, colluders)
-    return len(honest), any(np.array_equal(rest, updates[node].vector) for node in honest)
+    own = {node: updates[node].vector for node in colluders}
+    least = min(left_of_sums(rows, own), key=lambda rest: len(rest.members))
+    read = any(np.array_equal(least.total, updates[node].vector) for node in least.members)
+    return len(least.members), read
 
 
 def test_groups_in_which_colluders_leave_one_other_are_refused() -> None:
@@ -101,8 +102,7 @@ def test_aborting_rounds_gives_no_other_draw_of_groups() -> None:
 def test_control_a_draw_by_the_number_of_the_round_brings_two_together_with_their_victim() -> None:
     """As it was: whoever aborts rounds long enough has the two in the group of whom they want."""
 
-    def together(number: int) -> bool:
-        seed = graph.beacon(b"m" * 32, number.to_bytes(8, "little"), b"groups")
-        return any({0, 1, 3} <= set(group) for group in split(N, 4, seed))
+    def draw(number: int) -> tuple[tuple[int, ...], ...]:
+        return split(N, 4, graph.beacon(b"m" * 32, number.to_bytes(8, "little"), b"groups"))
 
-    assert any(together(number) for number in range(2000))
+    assert first_draw(draw, {0, 1, 3}, 2000) is not None
