@@ -198,6 +198,16 @@ class SessionMessages:
         if len(self._skips) >= self.quorum:
             self.turn = sorted(self._skips.values(), reverse=True)[self.quorum - 1]
 
+    def hopeless(self, turn: int) -> bool:
+        """Whether so many skipped the leader of a turn that no set of its list may be stated.
+
+        That is where the others are no quorum without the corrupt among them. Never are skips of
+        the corrupt alone enough.
+        """
+        skipped = sum(leaders > turn for leaders in self._skips.values())
+        corrupt = self.session.parameters.corrupt
+        return skipped > max(corrupt, len(self.session.roster) - self.quorum - corrupt)
+
     def _on_unmask(self, rank: int, unmask: Unmask) -> None:
         if not unmask.shares.keys() <= {rank, *self.topology.holders[rank]}:
             self.blame(rank, Reason.FOREIGN_SHARE)

@@ -320,10 +320,23 @@ class Client:
         return self._post(Kind.SKIP, encode_skip(self.session.sid, Skip(self.skipped)))
 
     def leave(self) -> None:
-        """Take no further part, and forget all secrets: a quorum skipped the list's leader."""
+        """Leave a list that does not count: its leader was skipped.
+
+        A node that has not masked is where it was before, and may take another list. It masks once:
+        where it has, it takes no further part, and forgets all secrets.
+        """
+        self._step(Phase.LISTED, Phase.MASKED)
+        if self.phase is Phase.LISTED:
+            self._held = {self._rank: self._held[self._rank]}
+            self.phase = Phase.SHARED
+            return
         self.phase = Phase.DONE
-        self._seed, self._mask, self._channel = b"", None, None
         self._held.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what is of use for masking and for lists only."""
+        self._seed, self._mask, self._channel = b"", None, None
         self._channel_secrets.clear()
         self._dealt.clear()
 
@@ -347,9 +360,6 @@ class Client:
                 shares = self._shares_of(rank, *members[rank])
                 if shares is not None:
                     self._held[rank] = shares
-        self._channel = None
-        self._channel_secrets.clear()
-        self._dealt.clear()
         self.phase = Phase.LISTED
 
     def _checked(self, vector: NDArray[Any]) -> NDArray[Any]:
@@ -420,7 +430,7 @@ class Client:
             name: apply_residues(value, keys, name, prg=prg) for name, value in residues.items()
         }
         masked.flags.writeable = False
-        self._seed, self._mask = b"", None
+        self._forget()
         self._digest = input_digest(masked, hidden)
         self.phase = Phase.MASKED
         return Masked(masked, hidden, self._digest)
@@ -441,7 +451,7 @@ class Client:
             raise SecaggError(Reason.OWN_INPUT, "not the masked input this node sent")
         survivors = self.board.decide(inputs).survivors
         self.phase = Phase.STATED
-        self._seed, self._mask = b"", None
+        self._forget()
         return self._post(Kind.STATEMENT, encode_statement(self.session.sid, survivors.statement))
 
     @property

@@ -272,8 +272,8 @@ class SecaggDialogue:
         if changed and board.listing is not None and board.opening is None:
             board.forget_list()
             if client.phase in (Phase.LISTED, Phase.MASKED):  # it masks and states once
+                self._observing |= client.phase is Phase.MASKED or self._agreed is not None
                 client.leave()
-                self._observing = True
 
     @property
     def _list_is_due(self) -> bool:
@@ -296,11 +296,21 @@ class SecaggDialogue:
         return [Send(body, int(Kind.LIST))]
 
     def _skip(self) -> Out:
-        """Skip a leader of whom no list was taken in time, or can be."""
-        client, leaders = self._client, self._leaders
-        may = client.phase in (Phase.ADVERTISED, Phase.SHARED) and not self._observing
-        done = self.board.listing is not None or client.skipped > leaders.turn
-        if done or not may or leaders.is_last or not leaders.late(self._now):
+        """Skip a leader of whom no list was taken in time, or can be.
+
+        Or whose list so many skipped that no quorum is left to state a set of it. Else a leader
+        that tells its list to some as its patience ends would cost the round.
+        """
+        client, leaders, board = self._client, self._leaders, self.board
+        if self._observing or leaders.is_last or client.skipped > leaders.turn:
+            return []
+        listed = client.phase is Phase.LISTED and board.opening is None
+        if listed and board.hopeless(leaders.turn):
+            board.forget_list()
+            client.leave()
+        elif board.listing is not None or not leaders.late(self._now):
+            return []
+        if client.phase not in (Phase.ADVERTISED, Phase.SHARED):
             return []
         return [Send(client.skip(leaders.turn + 1), int(Kind.SKIP))]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_secagg.board import SessionMessages
 from qres_secagg.leaders import Leaders
 from qres_secagg.messages import MAX_LEADERS, Kind, Skip, decode_statement, encode_skip
 from secagg_swarm import PluginSwarm, plain_sum
@@ -36,7 +37,7 @@ def test_a_silent_leader_costs_one_patience_and_not_the_round() -> None:
     swarm.open(seconds=PATIENCE - 0.5)
     assert not [node for node in swarm.ready() if node != liar]
     swarm.pass_time(1.5)
-    assert swarm.ready() == [node for node in swarm.roster if node != liar]
+    assert swarm.ready() == list(swarm.roster)  # it leaves its own list, too
     updates = swarm.random_updates()
     swarm.contribute(updates).decide()
     swarm.pass_time(5)
@@ -59,7 +60,7 @@ def test_three_silent_leaders_cost_three_patiences() -> None:
     liars = swarm.roster[1:4]
     silent(swarm, *liars)
     swarm.open(seconds=3 * PATIENCE + 1.5)
-    assert swarm.ready() == [node for node in swarm.roster if node not in liars]
+    assert swarm.ready() == list(swarm.roster)
 
 
 def test_a_leader_that_is_away_from_the_start_costs_one_patience_more_than_another_node() -> None:
@@ -168,3 +169,49 @@ def test_who_skipped_a_leader_states_nothing_under_its_list() -> None:
     assert swarm.finished() == list(swarm.roster)
     rows = swarm.reveal(late).updates
     assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize(("after", "served"), [(1.0, 6), (1.0, 7), (1.5, 9)])
+def test_a_leader_that_tells_some_nodes_its_list_as_its_patience_ends_costs_no_round(
+    after: float, served: int, *, guarded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have skipped it when the list is handed on to them, and it states nothing itself.
+
+    The other case is the control: everybody masks, and no quorum can state a set.
+    """
+    if not guarded:
+        monkeypatch.setattr(SessionMessages, "hopeless", lambda *_: False)
+    swarm = PluginSwarm(13, {"patience": PATIENCE})
+    liar = swarm.roster[1]
+    told = [node for node in swarm.roster if node != liar][:served]
+
+    def arrives(receiver: bytes, author: bytes, send: Send) -> bool:
+        if author == liar and send.step == Kind.LIST:
+            return swarm.now >= 1000 + after + (receiver not in told)
+        return author != liar or send.step not in (Kind.STATEMENT, Kind.SKIP)
+
+    swarm.carry = lambda sender, receiver, send: send if arrives(receiver, sender, send) else None
+    swarm.relay = lambda _holder, receiver, author, send: arrives(receiver, author, send)
+    swarm.open(seconds=6)
+    honest = [node for node in swarm.ready() if node != liar]
+    assert len(honest) == 12
+    updates = swarm.random_updates(nodes=honest)
+    swarm.contribute(updates).decide()
+    swarm.pass_time(5)
+    assert set(swarm.finished()) >= set(honest) if guarded else not swarm.finished()
+    if guarded:
+        rows = swarm.reveal(honest[0]).updates
+        assert np.array_equal(rows.sums[0], plain_sum(updates, updates))
+
+
+def test_skips_of_the_corrupt_alone_are_never_enough_to_leave_a_list() -> None:
+    swarm = PluginSwarm(10, {"patience": PATIENCE, "corrupt": 0.2}).open()
+    board, sid = (
+        swarm.dialogues[swarm.roster[0]].board,
+        swarm.dialogues[swarm.roster[0]].session.sid,
+    )
+    for count, node in enumerate(swarm.roster[7:], start=1):
+        board.receive(node, Kind.SKIP, encode_skip(sid, Skip(1)))
+        assert board.hopeless(0) is (count > 2)
+    assert not board.hopeless(1)
