@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 from nacl import bindings
 from qres_secagg.dealing import Dealer, Dealing
+from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.failure import Reason
 from qres_secagg.keys import (
     KeyPair,
     generated,
     multiply,
-    pair_key,
     random_scalar,
     seal_key,
-    self_key,
 )
-from qres_secagg.masks import apply
 from qres_secagg.messages import (
     Advert,
     Complaint,
@@ -76,28 +74,20 @@ def opened_by(
         point = bindings.crypto_core_ed25519_sub(complaint.secret, multiply(shift, own.channel))
         pair = (roster[VICTIM], theirs.channel), (roster[rank], own.channel)
         deal = dealt.deal(rank)
-        read = deal and unseal(seal_key(point, sid, *pair), sid, deal.sealed)
-        if read:
-            found[rank] = read
+        both = deal and unseal(seal_key(point, sid, *pair), sid, deal.sealed)
+        if both:
+            found[rank] = both
     return found
 
 
-def unmasked(swarm: Any, shares: dict[int, tuple[bytes, bytes]]) -> np.ndarray:
+def read(swarm: Any, shares: dict[int, tuple[bytes, bytes]]) -> np.ndarray:
     """The victim's update, from what it sent and shares of both its secrets."""
-    sid, roster, board = swarm.session.sid, swarm.session.roster, swarm.boards[LIAR]
     chosen = sorted(shares)[: swarm.session.parameters.t]
     seed, mask = (
         combine({rank + 1: decode(shares[rank][place]) for rank in chosen}) for place in (0, 1)
     )
-    pair, node = KeyPair(mask), roster[VICTIM]
-    keys = [(self_key(encode(seed), sid, node), -1)]
-    for other in board.partners(VICTIM):
-        public = board.advert(other).mask
-        key = pair_key(pair.exchange(public), sid, (node, pair.public), (roster[other], public))
-        keys.append((key, -1 if other > VICTIM else 1))
-    vector: np.ndarray = swarm.masked[VICTIM].vector.copy()
-    apply(vector, keys)
-    return vector.view(np.int32)
+    both = Spoils({VICTIM: encode(seed)}, {VICTIM: KeyPair(mask)})
+    return unmasked(swarm.boards[LIAR], {VICTIM: swarm.masked[VICTIM].vector}, both)
 
 
 @pytest.mark.parametrize("guarded", [True, False])
@@ -127,7 +117,7 @@ def test_complaints_about_a_liar_open_nothing_that_another_node_dealt(
             blamed = {(item.subject, item.reason) for item in swarm.boards[rank].drain()}
             assert blamed == {(swarm.node(LIAR), Reason.BAD_KEY)}
     else:
-        assert np.array_equal(unmasked(swarm, found), swarm.inputs[VICTIM])
+        assert np.array_equal(read(swarm, found), swarm.inputs[VICTIM])
 
 
 @pytest.mark.parametrize("change", ["sid", "dealer", "advert", "shares"])
