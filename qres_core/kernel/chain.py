@@ -39,14 +39,18 @@ class Hidden:
         """The hiding plugin's name; empty for none."""
         return "" if self.by is None else self.by.name
 
-    def rows(self, updates: int) -> int:
-        """How many rows wrappers and rule see of so many updates."""
+    def rows(self, updates: int, nodes: int) -> int:
+        """The most rows that wrappers and rule can see of so many updates of so many nodes.
+
+        How likely so many are, if some of a group are away, is for the plugin that hides to say.
+        """
         if self.by is None:
             return updates
-        size = self.by.claims.hides.group_size
+        hides = self.by.claims.hides
+        size = hides.group_size
         if self.visibility is Visibility.SUM or size is None:
             return 1
-        return max(1, updates // size)
+        return max(1, min(nodes // size, updates // (hides.smallest or size)))
 
     def members(self, updates: int) -> int:
         """The fewest of so many updates that a revealed row may hold."""

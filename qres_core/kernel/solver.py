@@ -12,6 +12,7 @@ from typing import Final
 
 import attrs
 
+from qres_core.contract.claims import NO_CLAIMS
 from qres_core.contract.errors import Problem
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.types import Visibility
@@ -269,7 +270,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
 
 def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Iterator[Problem]:
     """Enough rows for each wrapper, from the outermost, and for the rule inside them."""
-    rows = hidden.rows(swarm.quorum)
+    rows = hidden.rows(swarm.quorum, swarm.nodes)
     chain = list(mergers(enabled))
     merging = [plugin for plugin, _ in chain]
     others = [(plugin, ()) for plugin in enabled if plugin not in merging]
@@ -306,7 +307,7 @@ def _too_few(
     plugin: Enabled, swarm: SwarmConfig, hidden: Hidden, before: Sequence[Enabled]
 ) -> Problem:
     least, quorum = plugin.claims.needs.min_updates, swarm.quorum
-    needed, rows = rows_needed(plugin, before), hidden.rows(quorum)
+    needed, rows = rows_needed(plugin, before), hidden.rows(quorum, swarm.nodes)
     merged = math.prod(merger.claims.merges for merger in before)
     what = f"needs {least} rows, and of swarm.quorum = {quorum} updates"
     if hidden.by is not None:
@@ -322,9 +323,11 @@ def _too_few(
             fixes += [merge_less(merger, max(enough))] if enough else []
     elif quorum // needed > 1:  # a group of one hides nothing
         fixes.append(f"groups of at most {quorum // needed} nodes")
-    size = hidden.by.claims.hides.group_size if hidden.by is not None else 1
+    hides = NO_CLAIMS.hides if hidden.by is None else hidden.by.claims.hides
+    size = hides.group_size
     if size:  # without groups from the start, no quorum makes more rows than one
-        fixes.append(f"swarm.quorum >= {needed * size}")
+        more = f" and swarm.nodes >= {needed * size}" if needed * size > swarm.nodes else ""
+        fixes.append(f"swarm.quorum >= {needed * (hides.smallest or size)}{more}")
     fixes += ask_for_less(plugin, -(-rows // merged), swarm.byzantine)
     if not fixes:
         rule = "aggregate" in plugin.hooks

@@ -111,7 +111,8 @@ def grouping(nodes: int, quorum: int, corrupt: int, rows: int, away: float) -> G
 
     Args:
         nodes: in the swarm.
-        quorum: fewest contributions of a round; they must fill as many groups as the rule needs.
+        quorum: fewest contributions of a round; they must be enough for as many groups as the rule
+            needs.
         corrupt: of the nodes, most that may collude.
         rows: groups that the rule needs.
         away: probability with which a node is away in a round.
@@ -124,10 +125,10 @@ def grouping(nodes: int, quorum: int, corrupt: int, rows: int, away: float) -> G
     found: GroupPlan | None = None
     for count in range(max(2, rows), nodes // needed + 1):  # one group is none
         size = nodes // count
-        if size * rows > quorum:
-            continue
         sizes = group_sizes(nodes, size)
-        for least in range(size, max(needed, 0 if found is None else found.least + 1) - 1, -1):
+        for least in range(
+            min(size, quorum // rows), max(needed, 0 if found is None else found.least + 1) - 1, -1
+        ):
             chance = enough_rows(sizes, least, rows, away)
             if chance >= LIKELY:
                 found = GroupPlan(size, least, chance)

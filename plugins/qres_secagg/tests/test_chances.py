@@ -88,13 +88,13 @@ def test_groups_that_would_do_do(n: int, liars: int, rows: int, away: float) -> 
     if found is None:
         needed = needed_inputs(liars)
         for count in range(max(2, rows), n // needed + 1):
-            if n // count * rows <= quorum:
+            if needed * rows <= quorum:
                 assert enough_rows(group_sizes(n, n // count), needed, rows, away) < LIKELY
         return
     sizes = group_sizes(n, found.size)
     assert liars + 2 <= found.least <= min(sizes)
     assert len(sizes) >= max(2, rows)
-    assert found.size * rows <= quorum
+    assert found.least * rows <= quorum
     assert found.chance == enough_rows(sizes, found.least, rows, away) >= LIKELY
 
 

@@ -149,8 +149,8 @@ def codes(plugins: Tables, *, byzantine: int = 0, quorum: int = 20, **swarm: Any
 def test_what_does_not_fit_together_is_refused() -> None:
     grouped = {**TRUST, "secagg": {"group_size": 8, "min_size": 5}}
     assert "QRES-E303" in codes({**TRUST, "secagg": {}, "median": {"f": 1}}, byzantine=1)
-    # 20 updates in groups of 8 are two rows, and a median with f = 1 needs three.
-    assert "QRES-E304" in codes({**grouped, "median": {"f": 1}}, byzantine=1)
+    # 24 nodes in groups of 8 are three rows, and a median with f = 2 needs five.
+    assert "QRES-E304" in codes({**grouped, "median": {"f": 2}}, byzantine=2)
     three = {**grouped, "median": {"f": 1}}
     Kernel.from_config(config(24, 24, three, byzantine=1, deadline=10.0))
     # With nobody to spare, a tenth away leaves three groups in every twentieth round only.

@@ -1,0 +1,152 @@
+"""The tables on secure sums that the manual shows, from the functions that the solver uses.
+
+    python -P scripts/sum_tables.py
+
+Prints Markdown. `tests/integration/test_sum_tables.py` holds the pages to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import tomli
+from qres_secagg.chances import (
+    enough_rows,
+    grouping,
+    least_nodes,
+    least_quorum,
+    needed_inputs,
+)
+from qres_secagg.levels import group_sizes
+from qres_secagg.parameters import Parameters, choose
+
+ROOT: Final = Path(__file__).parents[1]
+AWAY: Final = (0.05, 0.1, 0.15, 0.2)
+"""Shares of nodes that are away."""
+PLANNED: Final = 0.1
+"""The default of `plugins.secagg.dropout`, and of `corrupt`."""
+SWARMS: Final = (24, 40, 72, 100, 300, 1000)
+LIARS: Final = (1, 2, 3, 4, 5, 10)
+ONE_SUM: Final = (10, 20, 50, 100, 200, 500, 1000)
+CONFIGURATIONS: Final = (
+    "examples/secagg.toml",
+    "examples/full-stack.toml",
+    "qres_core/cli/profiles/high-security.toml",
+)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def chances(nodes: int, size: int, least: int, rows: int) -> list[str]:
+    """The probability of enough rows at each share of nodes that are away."""
+    sizes = group_sizes(nodes, size)
+    return [f"{enough_rows(sizes, least, rows, away):.3f}" for away in AWAY]
+
+
+def quorum(nodes: int, liars: int, least: int) -> int:
+    """The least `swarm.quorum` with which a median of groups starts: to agree, and for its rows."""
+    return max((nodes + liars) // 2 + 1, least * (2 * liars + 1))
+
+
+def median_row(nodes: int, liars: int) -> list[object] | None:
+    """What a median of groups takes to withstand so many liars, who all collude, if it can."""
+    rows = 2 * liars + 1
+    plan = grouping(nodes, nodes - liars, liars, rows, PLANNED)
+    if plan is None:
+        return None
+    count = len(group_sizes(nodes, plan.size))
+    need = quorum(nodes, liars, plan.least)
+    return [count, plan.size, plan.least, need, *chances(nodes, plan.size, plan.least, rows)]
+
+
+HEADS: Final = ("groups", "group_size", "min_size", "quorum", *(f"{away:.0%}" for away in AWAY))
+
+
+def most_liars() -> str:
+    """For each swarm, the most liars that a median of groups withstands."""
+
+    def rows() -> Iterator[list[object]]:
+        for nodes in SWARMS:
+            liars = next(f for f in range(nodes // 3, 0, -1) if median_row(nodes, f) is not None)
+            yield [nodes, liars, *(median_row(nodes, liars) or [])]
+
+    return table(("nodes", "f at most", *HEADS), rows())
+
+
+def least_swarms() -> str:
+    """For each number of liars, the least swarm in which a median of groups withstands them."""
+
+    def rows() -> Iterator[list[object]]:
+        for liars in LIARS:
+            nodes = least_nodes(liars, 0.0, 2 * liars + 1, PLANNED)
+            if nodes is not None:
+                yield [liars, nodes, *(median_row(nodes, liars) or [])]
+
+    return table(("f", "least nodes", *HEADS), rows())
+
+
+def one_sum() -> str:
+    """One sum of all: the graph, and the least quorum that can be opened."""
+
+    def rows() -> Iterator[list[object]]:
+        for nodes in ONE_SUM:
+            corrupt = int(PLANNED * nodes)
+            plan = choose(nodes, corrupt, max(1, int(PLANNED * nodes)))
+            least = needed_inputs(corrupt)
+            made = Parameters(
+                dimension=1, k=plan.k, t=plan.t, acks=plan.acks, corrupt=corrupt,
+                min_survivors=least, bound=1, summands=nodes,
+            )  # fmt: skip
+            need = max(least, made.quorum(nodes), least_quorum(nodes, plan.k, plan.t))
+            part = "no cut" if plan.k == nodes - 1 else made.least_part
+            yield [nodes, corrupt, plan.k, plan.t, least, need, part]
+
+    heads = ("nodes", "corrupt", "neighbours", "t", "min_size", "quorum at least", "least part")
+    return table(heads, rows())
+
+
+def configurations() -> str:
+    """How often the groups of what the project ships are enough for its rule."""
+
+    def rows() -> Iterator[list[object]]:
+        for path in CONFIGURATIONS:
+            read: Mapping[str, Any] = tomli.loads((ROOT / path).read_text(encoding="utf-8"))
+            swarm, plugins = read["swarm"], read["plugins"]
+            secagg, needed = plugins["secagg"], 2 * plugins["median"]["f"] + 1
+            nodes, size, least = swarm["nodes"], secagg["group_size"], secagg["min_size"]
+            share = secagg.get("corrupt", PLANNED)
+            corrupt = max(swarm["byzantine"], int(share * nodes))
+            count = len(group_sizes(nodes, size))
+            found = chances(nodes, size, least, needed)
+            name = Path(path).stem
+            yield [f"`{name}`", nodes, corrupt, f"{needed} of {count}", least, *found]
+
+    heads = ("configuration", "nodes", "may collude", "rows needed", "min_size")
+    return table((*heads, *(f"{away:.0%}" for away in AWAY)), rows())
+
+
+TABLES: Final = {
+    "most liars": most_liars,
+    "least swarms": least_swarms,
+    "one sum": one_sum,
+    "configurations": configurations,
+}
+
+
+def main() -> int:
+    """Print them all."""
+    for name, made in TABLES.items():
+        print(f"{name}:\n\n{made()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
