@@ -1,12 +1,15 @@
 """The tables on secure sums that the manual shows, from the functions that the solver uses.
 
-    python -P scripts/sum_tables.py
+    python -P scripts/sum_tables.py [--write]
 
-Prints Markdown. `tests/integration/test_sum_tables.py` holds the pages to it.
+Prints Markdown, or writes it into the page in place of the tables with the same heads.
+`tests/integration/test_sum_tables.py` holds the page to it.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,7 @@ from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import Parameters, choose
 
 ROOT: Final = Path(__file__).parents[1]
+PAGE: Final = ROOT / "docs" / "explanation" / "secure-aggregation.md"
 AWAY: Final = (0.05, 0.1, 0.15, 0.2)
 """Shares of nodes that are away."""
 PLANNED: Final = 0.1
@@ -142,9 +146,19 @@ TABLES: Final = {
 
 
 def main() -> int:
-    """Print them all."""
+    """Print them all, or write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="renew the page")
+    write = parser.parse_args().write
+    text = PAGE.read_text(encoding="utf-8")
     for name, made in TABLES.items():
-        print(f"{name}:\n\n{made()}\n")
+        found = made()
+        old = re.escape(found.partition("\n")[0]) + r"\n(?:\|.*\n)*"
+        text = re.sub(old, found.replace("\\", r"\\") + "\n", text)
+        if not write:
+            print(f"{name}:\n\n{found}\n")
+    if write:
+        PAGE.write_text(text, encoding="utf-8")
     return 0
 
 
