@@ -164,6 +164,7 @@ class Secagg:
     _attempts: Attempts | None = attrs.field(init=False, default=None)
     _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
     _judge: Permission | None = attrs.field(init=False, default=None)
+    _counted: tuple[bytes, int] = attrs.field(init=False, default=(b"", 1))  # for which model
     _sessions: int = attrs.field(init=False, default=0)
     _rounds_opened: int = attrs.field(init=False, default=0)
     _saturated: int = attrs.field(init=False, default=0)
@@ -336,9 +337,23 @@ class Secagg:
         plugin's name: the node sits the round out. Raises QRES-E604 without a session that is
         ready, or for a second update in it.
         """
-        weight = 1 if self.weights == "equal" else min(update.weight, self.max_weight)
         dialogue = self._session_of(round_info)
+        weight = self._weight_of(update, round_info)
         return masked(update, dialogue, weight=weight, bound=raw_bound(self))
+
+    def _weight_of(self, update: Update, round_info: RoundInfo) -> int:
+        """How often an update counts: for one model always as often as it did first.
+
+        A node whose examples have become more between two heights would else have the difference
+        of two sums of the same set show its update.
+        """
+        if self.weights == "equal":
+            return 1
+        model, weight = self._counted
+        if model != round_info.model_digest:
+            weight = min(update.weight, self.max_weight)
+            self._counted = round_info.model_digest, weight
+        return weight
 
     @hookimpl
     def revealable(
