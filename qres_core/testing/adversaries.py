@@ -139,9 +139,11 @@ def leaving_out(kind: type[P], absent: Absent) -> type[P]:
         self: Any, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> tuple[NodeId, ...]:
         named: tuple[NodeId, ...] = tuple(item.sender for item in contributions)
+        gone = absent(self._runs_as, round_info)
+        if gone and not set(named).intersection(gone):
+            return named  # it stands by what it proposes, whatever an honest node would say of that
         if hasattr(honest, "revealable"):
             named = honest.revealable(self, contributions, round_info)
-        gone = absent(self._runs_as, round_info)
         return tuple(name for name in named if name not in gone)
 
     return _turned(

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from qres_secagg import Secagg
 from qres_secagg import plugin as secagg
 from qres_secagg.permission import Classes
 from qres_secagg.revelation import SessionResult
@@ -27,8 +28,7 @@ from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig, make_task
 from qres_core.swarm.mean import Mean
-from qres_core.swarm.messages import CandidateSet
-from qres_core.swarm.steps import Round
+from qres_core.testing import leaving_out
 
 NODES, VICTIM, VOID = 13, 4, 2
 EXACT = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
@@ -64,10 +64,11 @@ class Reader:
 
     masked: dict[tuple[bytes, bytes], Any] = attrs.field(factory=dict)  # by head and node
     sums: dict[bytes, tuple[frozenset[bytes], Any]] = attrs.field(factory=dict)  # by head
+    liar: bytes = b""
     left_out: bytes = b""
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        mask, reveal, fresh = secagg.masked, secagg.reveal, Round._fresh
+        mask, reveal = secagg.masked, secagg.reveal
 
         def masking(update: Update, dialogue: Any, **options: Any) -> Update:
             self.masked[dialogue.session.head, dialogue._me] = update.vector.astype(np.int64)
@@ -79,20 +80,16 @@ class Reader:
             self.sums[board.session.head] = frozenset(rows.members[0]), rows.sums[0].copy()
             return found
 
-        def leaving_out(made: Round, now: float) -> CandidateSet | None:
-            """The first proposer of the second height is a liar."""
-            found = fresh(made, now)
-            if found is None or made.parts.context.head.height != 1 or made.choice.attempts:
-                return found
-            self.left_out = made.parts.context.roster[VICTIM]
-            everybody = made.parts.collector.gathering.of_round(found.origin)
-            assert len(everybody) == NODES
-            chosen = made.merger.choose().members
-            return CandidateSet(found.origin, tuple(m for m in chosen if m.sender != self.left_out))
-
         monkeypatch.setattr(secagg, "masked", masking)
         monkeypatch.setattr(secagg, "reveal", revealing)
-        monkeypatch.setattr(Round, "_fresh", leaving_out)
+
+    def absent(self, me: bytes, info: RoundInfo) -> set[bytes]:
+        """The first proposer of the second height is a liar, and leaves one out."""
+        first = info.roster[info.number % len(info.roster)]
+        if info.height != 1 or me != first or self.liar not in (b"", me):
+            return set()
+        self.liar, self.left_out = me, info.roster[VICTIM]
+        return {self.left_out}
 
     @property
     def difference(self) -> tuple[frozenset[bytes], Any]:
@@ -101,8 +98,9 @@ class Reader:
         return a ^ b, first - second
 
 
-def play(task: TaskConfig) -> SimulationResult:
-    installed = {**scan(), "mean": Installed.local("mean", Refusing)}
+def play(task: TaskConfig, reader: Reader) -> SimulationResult:
+    liar = Installed.local("secagg", leaving_out(Secagg, reader.absent))
+    installed = {**scan(), "mean": Installed.local("mean", Refusing), "secagg": liar}
     scenario = Scenario(rounds=1, seed=0, jitter=0.005, once=("ed25519.authenticate",))
     return simulate(config(), scenario, task=task, installed=installed)
 
@@ -121,7 +119,7 @@ def test_a_set_without_the_victim_gives_its_update_to_nobody(
         unguard(monkeypatch)
     reader = Reader()
     reader.watch(monkeypatch)
-    result = play(EXACT)
+    result = play(EXACT, reader)
     assert reader.left_out
     assert result.closed
     assert result.unanimous
@@ -147,7 +145,7 @@ def test_nor_does_it_where_the_trainers_shuffle(
         unguard(monkeypatch)
     reader = Reader()
     reader.watch(monkeypatch)
-    assert play(SHUFFLED).closed
+    assert play(SHUFFLED, reader).closed
     apart, difference = reader.difference
     head = next(iter(reader.sums))
     first = {node: vector for (at, node), vector in reader.masked.items() if at == head}
