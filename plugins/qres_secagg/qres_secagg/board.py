@@ -7,7 +7,7 @@ any order and more than once; none raises. What they prove against their senders
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 import attrs
@@ -47,8 +47,7 @@ class SessionMessages:
     session: Session  # the session
     # this node, if it takes part: it knows its own keys when it sees them elsewhere
     me: NodeId | None = None
-    # the graphs; those of the list's level once it is adopted
-    topology: Topology = attrs.field(init=False)
+    topology: Topology = attrs.field(init=False)  # the graphs
     # by rank and hash
     adverts: dict[int, dict[bytes, Advert]] = attrs.field(
         init=False, factory=dict[int, dict[bytes, Advert]]
@@ -267,7 +266,7 @@ class SessionMessages:
             for rank, (_, digest) in single.items()
         )
 
-    def compose(self, level: int = 0) -> bytes:
+    def compose(self) -> bytes:
         """As the leader: the list of whom this node found complete.
 
         That is who advertised and shared one thing, and whose shares as many of the listed found
@@ -284,7 +283,7 @@ class SessionMessages:
         while leave := self._unchecked(chosen) or self._doubled(chosen):
             for rank in leave:
                 del chosen[rank]
-        listing = Listing(level, dict(sorted(chosen.items())))
+        listing = Listing(dict(sorted(chosen.items())))
         if problem := self._problem(listing):
             raise SecaggError(Reason.BELOW_THRESHOLD, f"the list would have {problem}")
         return encode_listing(self.session.sid, listing)
@@ -301,13 +300,12 @@ class SessionMessages:
             )
         )
 
-    def adopt(self, body: bytes, levels: Collection[int] = (0,)) -> None:
+    def adopt(self, body: bytes) -> None:
         """Take the leader's list as U2. Which sender is the leader, the caller knows.
 
-        ``body``: a :attr:`Kind.LIST` message; ``levels``: those the leader may choose. Raises
-        SecaggError: ``MALFORMED``, ``OTHER_SESSION``, ``BAD_LIST`` or ``EQUIVOCATION`` (another
-        list was adopted before), the leader's fault; ``LACKING``, messages or acks, blaming
-        nobody: repeat when more have come.
+        ``body``: a :attr:`Kind.LIST` message. Raises SecaggError: ``MALFORMED``, ``OTHER_SESSION``,
+        ``BAD_LIST`` or ``EQUIVOCATION`` (another list was adopted before), the leader's fault;
+        ``LACKING``, messages or acks, blaming nobody: repeat when more have come.
         """
         try:
             sid, listing = decode_listing(body)
@@ -320,8 +318,6 @@ class SessionMessages:
             if digest != self.list_hash:
                 raise SecaggError(Reason.EQUIVOCATION, "a second list")
             return
-        if listing.level not in levels:
-            raise SecaggError(Reason.BAD_LIST, f"level {listing.level}")
         if any(rank >= len(self.session.roster) for rank in listing.members):
             raise SecaggError(Reason.BAD_LIST, "a rank outside the roster")
         if lacking := self.lacking(listing):
@@ -330,8 +326,6 @@ class SessionMessages:
             raise SecaggError(Reason.BAD_LIST, problem)
         if unchecked := self._unchecked(listing.members):
             raise SecaggError(Reason.LACKING, f"acks of {len(unchecked)} dealers")
-        if listing.level:
-            self.topology = topology(self.session, listing.level)
         self.listing, self.list_hash = listing, digest
 
     def forget_list(self) -> None:

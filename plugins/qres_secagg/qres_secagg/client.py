@@ -7,7 +7,7 @@ CCS 2017, section 4 with the consistency check of section 6; on the graph of Bel
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -340,18 +340,17 @@ class Client:
         self._channel_secrets.clear()
         self._dealt.clear()
 
-    def adopt(self, body: bytes, levels: Collection[int] = (0,), turn: int = 0) -> None:
+    def adopt(self, body: bytes, turn: int = 0) -> None:
         """Take the leader's list and the shares sealed for this node.
 
         Of a listed dealer whose shares for this node do not fit it holds none; enough others found
-        theirs to fit. ``body``: a :attr:`Kind.LIST` message of the round's leader; ``levels``:
-        those the leader may choose; ``turn``: leaders before it. Raises SecaggError: as
-        :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the list is without this node or names other
-        messages than it sent: it sits the session out.
+        theirs to fit. ``body``: a :attr:`Kind.LIST` message of the round's leader; ``turn``:
+        leaders before it. Raises SecaggError: as :meth:`SessionMessages.adopt`; ``NOT_LISTED``, the
+        list is without this node or names other messages than it sent: it sits the session out.
         """
         self._step(Phase.SHARED)
         self._turn = turn
-        self.board.adopt(body, levels)
+        self.board.adopt(body)
         members = self.board.listed().members
         if members.get(self._rank) != tuple(self._own):
             raise SecaggError(Reason.NOT_LISTED, "this node, as it advertised and shared")

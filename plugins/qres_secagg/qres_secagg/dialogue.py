@@ -64,7 +64,6 @@ class SecaggDialogue:
         session: the session.
         me: this node.
         history: what it remembers over restarts.
-        level: how often groups are halved.
         permits: whether sums of these nodes may be opened after those on record.
         patience: seconds to wait for nodes that may be away.
         threads: threads that expand masks.
@@ -81,7 +80,6 @@ class SecaggDialogue:
         me: NodeId,
         history: History,
         *,
-        level: int = 0,
         permits: Callable[[Collection[NodeId]], bool],
         patience: float = 2.0,
         threads: int = 1,
@@ -90,7 +88,7 @@ class SecaggDialogue:
         self.refusal = ""
         self._me = me
         self._client = Client(session, me, self.board, history, threads=threads)
-        self._level, self._permits = level, permits
+        self._permits = permits
         self._patience = patience
         self._opened_at: float | None = None
         self._now = 0.0
@@ -289,7 +287,7 @@ class SecaggDialogue:
         if not self._list_is_due:
             return []
         try:
-            body = self.board.compose(self._level)
+            body = self.board.compose()
         except SecaggError:  # too few are complete yet
             return []
         leaders.take(self._me, body)
@@ -325,9 +323,9 @@ class SecaggDialogue:
             return []
         try:
             if self._observing:
-                board.adopt(told.body, (self._level,))
+                board.adopt(told.body)
             elif self._client.phase is Phase.SHARED and self._takes(told.turn):
-                self._client.adopt(told.body, (self._level,), told.turn)
+                self._client.adopt(told.body, told.turn)
         except SecaggError as error:
             if error.reason in LEADERS_FAULT and told.turn not in self._leaders.bad:
                 self._leaders.bad.add(told.turn)

@@ -18,13 +18,10 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
 
 import attrs
 
 from qres_secagg.session import DOMAIN, Session, joined, roster_root
-
-MAX_LEVEL: Final = 16
 
 
 def beacon(model_digest: bytes, roster: bytes, label: bytes) -> bytes:
@@ -121,13 +118,12 @@ def _grouped(n: int, groups: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], 
     return tuple(peers)
 
 
-def topology(session: Session, level: int = 0) -> Topology:
+def topology(session: Session) -> Topology:
     """The graphs all nodes of a session compute alike.
 
-    ``level``: how often groups are halved, see :func:`split`. Returns with one group, masks and
-    shares on the same graph of degree ``k``; with several, masks within complete groups and shares
-    on the graph of degree ``k`` over the swarm: a small group may have an unlucky share of corrupt
-    nodes, the swarm has not.
+    With one group, masks and shares are on the same graph of degree ``k``. With several, masks are
+    within complete groups, and shares on the graph of degree ``k`` over the swarm: a small group
+    may have an unlucky share of corrupt nodes, the swarm has not.
     """
     n, k = len(session.roster), session.parameters.k
     roster, parameters = roster_root(session.roster), session.parameters
@@ -137,7 +133,7 @@ def topology(session: Session, level: int = 0) -> Topology:
         n,
         parameters.group_size,
         beacon(session.model_digest, roster, b"groups"),
-        level=level,
+        level=session.level,
         least=parameters.min_survivors,
     )
     group_of = [0] * n

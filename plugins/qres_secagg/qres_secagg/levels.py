@@ -8,7 +8,7 @@ out by the plugin that checks. The first round that closes brings the level back
 
 from __future__ import annotations
 
-from qres_secagg.graph import MAX_LEVEL
+from qres_secagg.session import MAX_LEVEL
 
 
 def finest(*, size: int, least: int, nodes: int) -> int:

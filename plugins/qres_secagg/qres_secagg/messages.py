@@ -34,7 +34,6 @@ import attrs
 import numpy as np
 
 from qres_core import WireError
-from qres_secagg.graph import MAX_LEVEL
 from qres_secagg.keys import KEY_BYTES
 from qres_secagg.parameters import MAX_NODES
 from qres_secagg.shamir import ORDER, SCALAR_BYTES, decode
@@ -233,7 +232,6 @@ class Complaint:
 class Listing:
     """List: whom the leader of a round found complete."""
 
-    level: int  # how often groups were halved, 0..16
     # by rank, ascending, the hashes of the advertise and the share message
     members: dict[int, tuple[bytes, bytes]]
 
@@ -346,20 +344,18 @@ def decode_complaint(body: bytes) -> tuple[bytes, Complaint]:
 
 
 def encode_listing(sid: bytes, listing: Listing) -> bytes:
-    """The body, 35 bytes and 66 for each member."""
+    """The body, 34 bytes and 66 for each member."""
     records = ((rank, *hashes) for rank, hashes in sorted(listing.members.items()))
-    return sid + bytes([listing.level]) + _counted(_ENTRY, records)
+    return sid + _counted(_ENTRY, records)
 
 
 def decode_listing(body: bytes) -> tuple[bytes, Listing]:
     """Session id and value. Raises ``WireError``."""
-    sid, rest = _split(Kind.LIST, body, 1 + _COUNT.size)
-    if rest[0] > MAX_LEVEL:
-        raise _refused(Kind.LIST, f"level {rest[0]} above {MAX_LEVEL}")
-    _ranks(Kind.LIST, _ENTRY, rest[1:])
-    records = _ENTRY.iter_unpack(rest[1 + _COUNT.size :])
+    sid, rest = _split(Kind.LIST, body, _COUNT.size)
+    _ranks(Kind.LIST, _ENTRY, rest)
+    records = _ENTRY.iter_unpack(rest[_COUNT.size :])
     members: dict[int, tuple[bytes, bytes]] = {rank: (a, b) for rank, a, b in records}
-    return sid, Listing(rest[0], members)
+    return sid, Listing(members)
 
 
 def encode_statement(sid: bytes, statement: bytes) -> bytes:

@@ -117,25 +117,22 @@ class Permission:
 
     info: RoundInfo  # a round of the height
     parameters: Callable[[int], Parameters]  # the numbers of a session of so many members
-    finest: Callable[
-        [int], int
-    ]  # of so many members: the level after which groups stay as they are
+    # of so many members: the level after which groups stay as they are
+    finest: Callable[[int], int]
 
     def session(self, number: int) -> Session:
         """The session of a round of the height."""
-        return self._session(self.info.roster, number)
+        return self._session(number, self.info.roster, self.info.mismatches)
 
-    def _session(self, roster: tuple[NodeId, ...], number: int = 0) -> Session:
+    def _session(self, number: int, roster: tuple[NodeId, ...], mismatches: int) -> Session:
         info, numbers = self.info, self.parameters(len(roster))
-        return Session(info.swarm, number, info.model_digest, roster, numbers, info.head)
+        level = min(mismatches, self.finest(len(roster)))
+        return Session(info.swarm, number, info.model_digest, roster, numbers, info.head, level)
 
     @property
     def level(self) -> int:
         """How often groups are halved at the height."""
-        return self._level(self.info.roster, self.info.mismatches)
-
-    def _level(self, roster: Sequence[NodeId], mismatches: int) -> int:
-        return min(mismatches, self.finest(len(roster)))
+        return self.session(0).level
 
     @cached_property
     def classes(self) -> Classes:
@@ -149,7 +146,7 @@ class Permission:
         everybody = {*info.roster}.union(*(item.names for item in info.void_sets))
         for item in info.void_sets:
             least, senders = self.parameters(len(item.roster)).min_survivors, set(item.senders)
-            graph = topology(self._session(item.roster), self._level(item.roster, item.mismatches))
+            graph = topology(self._session(0, item.roster, item.mismatches))
             for group in graph.groups:
                 inside = [item.names[rank] for rank in group if item.roster[rank] in senders]
                 if len(inside) >= least:
@@ -172,7 +169,7 @@ class Permission:
         permitted as it is. Complexity: O(n) for each class that is divided, and the graph's.
         """
         roster, numbers = self.info.roster, self.parameters(len(self.info.roster))
-        graph = topology(self.session(0), self.level)
+        graph = topology(self.session(0))
         groups = [[roster[rank] for rank in group] for group in graph.groups]
         left = frozenset(senders)
         while True:

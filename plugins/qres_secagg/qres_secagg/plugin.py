@@ -294,7 +294,6 @@ class Secagg:
                 permission.session(number),
                 node.node_id,
                 store.of_round(number),
-                level=permission.level,
                 permits=permission.permits,
                 patience=self.patience,
                 threads=self.threads,

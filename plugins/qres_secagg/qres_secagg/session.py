@@ -16,6 +16,7 @@ from qres_secagg.parameters import MAX_NODES, Parameters
 
 DOMAIN: Final = b"qres-secagg/1"
 MAX_ROUND: Final = 2**63 - 1
+MAX_LEVEL: Final = 16
 
 
 def joined(*parts: bytes) -> bytes:
@@ -60,6 +61,7 @@ class Session:
     parameters: Parameters  # the numbers
     # 32 bytes, the head of the swarm's history that the round belongs to; empty where there is none
     head: bytes = b""
+    level: int = 0  # how often groups are halved, see :func:`qres_secagg.graph.split`
 
     def __attrs_post_init__(self) -> None:
         ascending = all(a < b for a, b in pairwise(self.roster))
@@ -70,8 +72,11 @@ class Session:
             or len(self.model_digest) != DIGEST_BYTES
             or len(self.head) not in {0, DIGEST_BYTES}
             or not 0 <= self.round <= MAX_ROUND
+            or not 0 <= self.level <= MAX_LEVEL
         ):
-            raise ConfigError.of("QRES-E105", "secagg.session", "roster, model or round not valid")
+            raise ConfigError.of(
+                "QRES-E105", "secagg.session", "roster, model, round or level not valid"
+            )
         if self.parameters.k >= len(self.roster):
             what = f"degree {self.parameters.k} among {len(self.roster)} nodes"
             raise ConfigError.of("QRES-E105", "secagg.session", what)
@@ -89,6 +94,7 @@ class Session:
                 self.model_digest,
                 roster_root(self.roster),
                 _parameter_bytes(self.parameters),
+                bytes([self.level]),
                 *head,
             )
         ).digest()

@@ -67,7 +67,7 @@ class Survivors:
 
         Args:
             session: the session.
-            topology: its graphs, at the list's level.
+            topology: its graphs.
             members: ranks of the listed nodes.
             list_hash: names the list.
             inputs: the hash of the masked input of every survivor, 32 bytes.

@@ -43,9 +43,9 @@ def parameters(n: int = 8, **changes: Any) -> Parameters:
     return Parameters(**values)
 
 
-def session(n: int = 8, *, number: int = 7, **changes: Any) -> Session:
+def session(n: int = 8, *, number: int = 7, level: int = 0, **changes: Any) -> Session:
     roster = tuple(sorted(bytes([i]) * 32 for i in range(1, n + 1)))
-    return Session("swarm", number, b"m" * 32, roster, parameters(n, **changes))
+    return Session("swarm", number, b"m" * 32, roster, parameters(n, **changes), level=level)
 
 
 @attrs.define
@@ -97,13 +97,13 @@ class Swarm:
             for kind, body in self.clients[rank].acknowledge():
                 self.send(kind, {rank: body}, tamper)
 
-    def list(self, leader: int = 0, level: int = 0) -> bytes:
+    def list(self, leader: int = 0) -> bytes:
         """All nodes adopt the leader's list, those it names as clients."""
-        body = self.boards[leader].compose(level)
+        body = self.boards[leader].compose()
         for rank in self.everybody:
-            self.boards[rank].adopt(body, (level,))
+            self.boards[rank].adopt(body)
             if rank in self.boards[rank].listed().members:
-                self.clients[rank].adopt(body, (level,))
+                self.clients[rank].adopt(body)
         return body
 
     def mask(

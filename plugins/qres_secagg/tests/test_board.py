@@ -76,7 +76,7 @@ def test_faults_of_messages_are_named(make_swarm: Make) -> None:
         (Kind.SHARE, encode_shares(sid, few), Reason.BAD_HOLDERS),
         (Kind.SHARE, encode_shares(sid, stranger), Reason.BAD_HOLDERS),
         (Kind.SHARE, encode_shares(sid, other_seed), Reason.EQUIVOCATION),
-        (Kind.LIST, encode_listing(sid, Listing(0, {})), Reason.BAD_LIST),
+        (Kind.LIST, encode_listing(sid, Listing({})), Reason.BAD_LIST),
         (
             Kind.UNMASK,
             encode_unmask(sid, Unmask(bytes(32), {900: bytes(32)})),
@@ -201,7 +201,6 @@ def test_a_lying_leader_gets_no_list_adopted(make_swarm: Make) -> None:
     few = dict(list(good.members.items())[:3])
     refused(Reason.MALFORMED, lambda: board.adopt(b"?"))
     refused(Reason.OTHER_SESSION, adopt(bytes(32), good))
-    refused(Reason.BAD_LIST, adopt(sid, attrs.evolve(good, level=1)))
     refused(
         Reason.BAD_LIST, adopt(sid, attrs.evolve(good, members={**good.members, 6: (b"", b"")}))
     )
@@ -231,7 +230,7 @@ def test_one_key_of_two_nodes_makes_a_list_invalid(make_swarm: Make) -> None:
     members = {
         rank: (next(iter(board.adverts[rank])), next(iter(board.shares[rank]))) for rank in range(6)
     }
-    body = encode_listing(sid, Listing(0, members))
+    body = encode_listing(sid, Listing(members))
     assert "one key twice" in str(refused(Reason.BAD_LIST, lambda: board.adopt(body)))
     assert 2 not in listing_of(swarm).members
 

@@ -92,8 +92,9 @@ def test_groups_mask_within_and_share_over_the_swarm(make_session: Make) -> None
 def test_levels_halve_groups_down_to_the_least(
     make_session: Make, size: int, counts: tuple[int, ...]
 ) -> None:
-    session = make_session(24, k=6, t=5, group_size=size, min_survivors=3)
-    assert tuple(len(topology(session, level).groups) for level in range(4)) == counts
+    numbers = {"k": 6, "t": 5, "group_size": size, "min_survivors": 3}
+    found = [topology(make_session(24, level=level, **numbers)) for level in range(4)]
+    assert tuple(len(item.groups) for item in found) == counts
 
 
 @given(

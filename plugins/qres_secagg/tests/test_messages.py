@@ -70,7 +70,6 @@ VALUES = {
     Kind.SHARE: dealt(),
     Kind.LIST: st.builds(
         Listing,
-        st.integers(0, 16),
         st.dictionaries(ranks, st.tuples(hashes, hashes), max_size=4),
     ),
     Kind.STATEMENT: hashes,
@@ -131,8 +130,6 @@ def test_numbers_outside_their_range_are_refused() -> None:
     body = encode_unmask(bytes(32), Unmask(bytes(32), {1: ORDER.to_bytes(32, "little")}))
     with pytest.raises(WireError, match="outside the field"):
         decode_unmask(body)
-    with pytest.raises(WireError, match="level 17"):
-        decode_listing(bytes(32) + bytes([17]) + bytes(2))
 
 
 def test_truncated_bodies_are_refused() -> None:

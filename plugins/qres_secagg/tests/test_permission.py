@@ -236,7 +236,7 @@ class Chain:
         record = self.record
         kept = record.permitted(asked)
         assert record.permits(kept)
-        graph = topology(record.session(7), record.level)
+        graph = topology(record.session(7))
         least = max(3, self.corrupt + 2)
         inside = [{self.roster[r] for r in group}.intersection(kept) for group in graph.groups]
         self.sums += [item for item in inside if len(item) >= least]

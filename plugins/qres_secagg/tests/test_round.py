@@ -116,10 +116,10 @@ def test_groups_are_summed_one_by_one(make_swarm: Make, data: st.DataObject) -> 
 
 
 def test_levels_make_finer_groups(make_swarm: Make) -> None:
-    swarm = make_swarm(24, k=8, t=6, group_size=12)
+    swarm = make_swarm(24, k=8, t=6, group_size=12, level=2)
     swarm.advertise()
     swarm.share()
-    swarm.list(level=2)
+    swarm.list()
     swarm.mask()
     swarm.state()
     swarm.unmask()

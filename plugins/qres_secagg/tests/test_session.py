@@ -53,6 +53,7 @@ def by_hand(session: Session) -> bytes:
             session.model_digest,
             roster,
             encoded,
+            bytes([session.level]),
         )
     ).digest()
 
@@ -66,7 +67,7 @@ def test_known_answer(make_session: Make) -> None:
     """For implementations in other languages."""
     assert (
         make_session().sid.hex()
-        == "e4281d370ebb8ce10fa64ec79194e8374def84005d751479ddfefd68d25ff276"
+        == "5cd1b8a5877b73c7eae837c2cbbe7e4e5b3b66f69afc119496bb8d4f83b6eaa4"
     )
 
 
@@ -96,6 +97,7 @@ def changed(session: Session) -> dict[str, Session]:
     found["round"] = attrs.evolve(session, round=8)
     found["model"] = attrs.evolve(session, model_digest=b"n" * 32)
     found["roster"] = attrs.evolve(session, roster=(bytes(32), *session.roster))
+    found["level"] = attrs.evolve(session, level=1)
     found["head"] = attrs.evolve(session, head=b"h" * 32)
     found["other head"] = attrs.evolve(session, head=bytes(32))
     return found

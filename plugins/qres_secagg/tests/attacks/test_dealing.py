@@ -391,7 +391,7 @@ def forced(swarm: Any) -> bytes:
         rank: (next(iter(board.adverts[rank])), next(iter(board.shares[rank])))
         for rank in swarm.everybody
     }
-    return encode_listing(swarm.session.sid, Listing(0, members))
+    return encode_listing(swarm.session.sid, Listing(members))
 
 
 @pytest.mark.parametrize("checked", [True, False])

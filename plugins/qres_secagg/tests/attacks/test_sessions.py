@@ -84,7 +84,7 @@ def test_a_leader_that_names_other_keys_is_not_followed(
     _, good = decode_listing(swarm.boards[0].compose())
     sid = swarm.session.sid
     forged = encode_advert(sid, Advert(KeyPair().public, KeyPair().public))
-    from_own = Listing(0, {**good.members, 1: (bytes(32), good.members[1][1])})
+    from_own = Listing({**good.members, 1: (bytes(32), good.members[1][1])})
     with pytest.raises(SecaggError) as caught:
         swarm.clients[2].adopt(encode_listing(sid, from_own))
     assert caught.value.reason is Reason.LACKING
@@ -92,7 +92,7 @@ def test_a_leader_that_names_other_keys_is_not_followed(
     board = swarm.boards[1]
     board.receive(swarm.node(1), Kind.ADVERTISE, forged)
     (digest,) = set(board.adverts[1]) - {good.members[1][0]}
-    own = Listing(0, {**good.members, 1: (digest, good.members[1][1])})
+    own = Listing({**good.members, 1: (digest, good.members[1][1])})
     with pytest.raises(SecaggError) as caught:
         swarm.clients[1].adopt(encode_listing(sid, own))
     assert caught.value.reason is Reason.LACKING  # of acks: nobody was dealt to under that key
@@ -189,7 +189,7 @@ def test_an_equivocating_leader_opens_nothing(make_swarm: Make) -> None:
     body = swarm.boards[0].compose()
     sid, good = decode_listing(body)
     members = {rank: hashes for rank, hashes in good.members.items() if rank != 7}
-    other = encode_listing(sid, Listing(0, members))
+    other = encode_listing(sid, Listing(members))
     for rank in range(7):
         swarm.clients[rank].adopt(body if rank % 2 else other)
     swarm.mask(range(7))

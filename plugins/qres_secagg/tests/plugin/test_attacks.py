@@ -194,14 +194,14 @@ def test_only_a_node_whose_turn_may_come_may_list() -> None:
     assert accusation.subject == swarm.roster[MAX_LEADERS + 1]
 
 
-def test_a_leader_cannot_ask_for_smaller_groups_than_the_configuration_allows() -> None:
+def test_a_leader_with_a_list_that_is_not_valid_costs_no_patience() -> None:
     swarm = PluginSwarm(12, {"min_size": 3})
 
     def carry(sender: bytes, _receiver: bytes, send: Send) -> Send | None:
         if send.step != Kind.LIST or sender != swarm.leader:
             return send
         sid, listing = decode_listing(send.body)
-        return attrs.evolve(send, body=encode_listing(sid, attrs.evolve(listing, level=1)))
+        return attrs.evolve(send, body=encode_listing(sid, attrs.evolve(listing, members={})))
 
     swarm.carry = carry
     swarm.open(seconds=6)

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 import pytest
 from qres_secagg import Secagg
-from qres_secagg.messages import Kind, body_hash, decode_listing
+from qres_secagg.messages import Kind
 from qres_secagg.permission import Permission
 from secagg_swarm import PluginSwarm, plain_sum, recorded
 
@@ -218,13 +218,12 @@ def test_a_node_that_caught_up_works_in_groups_of_the_size_of_the_others() -> No
     assert {plugin.status()["level"] for plugin in swarm.plugins.values()} == {1}
 
 
-def test_a_leader_chooses_no_other_level() -> None:
+def test_nodes_at_different_levels_are_in_different_sessions() -> None:
+    """A leader says nothing about it, and nothing of one session fits into the other."""
     swarm = PluginSwarm(16, {"bisect": True, "min_size": 4, "corrupt": 0.0})
-    swarm.prepare = lambda made: setattr(made.dialogues[made.leader], "_level", 1)
-    lists = recorded(swarm, Kind.LIST)
-    swarm.open(seconds=5)
-    levels = {leader: decode_listing(body)[1].level for leader, body in lists}
-    assert levels == {swarm.leader: 1, swarm.roster[2]: 0}  # nobody takes it, and the next lists
-    assert swarm.ready() == [node for node in swarm.roster if node != swarm.leader]
-    assert (swarm.leader, "list-not-valid") in swarm.accused
-    assert len({body_hash(Kind.LIST, body) for _leader, body in lists}) == 2
+    info = swarm.open().info
+    finer = attrs.evolve(info, mismatches=1)
+    plugin = swarm.plugins[swarm.roster[0]]
+    sessions = [plugin._permission(item).session(1) for item in (info, finer)]
+    assert [item.level for item in sessions] == [0, 1]
+    assert sessions[0].sid != sessions[1].sid
