@@ -21,7 +21,7 @@ pins = $(wheels) && $(sdists)
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
 .PHONY: dp-utility audit fuzz swarm-simulation zk-slack
-.PHONY: explore compatibility random-swarms full-stack gallery wheels requirements clean
+.PHONY: explore isolation compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
 	$(BIN)/qres demo
@@ -95,6 +95,12 @@ swarm-simulation: $(VENV)/.test
 # Every state of the engine of agreement with a liar among four nodes; then without each guard. Half an hour.
 explore: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P -m exploration
+
+# Secure aggregation with an adversary, as seeds decide: how few honest inputs can it isolate? Then without
+# each guard. An hour or two. One, told: make isolation SEED=17
+RUNS ?= 2000
+isolation: $(VENV)/.test
+	PYTHONPATH=scripts $(BIN)/python -P -m isolation $(if $(SEED),--seed $(SEED),--seeds 0:$(RUNS))
 
 # The accuracy that privacy costs, as a table and a picture. Minutes.
 dp-utility: $(VENV)/.test
