@@ -149,8 +149,8 @@ def leading(
     """
     inner = SessionMessages.compose
 
-    def compose(board: SessionMessages, level: int = 0) -> bytes:
-        body = inner(board, level)
+    def compose(board: SessionMessages) -> bytes:
+        body = inner(board)
         if board.me not in corrupt():
             return body
         sid, listing = decode_listing(body)

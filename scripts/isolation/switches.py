@@ -54,9 +54,9 @@ NEIGHBOURS: Final = Switch(
 )
 
 
-def _topology_of_the_round(session: Session, level: int = 0) -> graph.Topology:
+def _topology_of_the_round(session: Session) -> graph.Topology:
     digest = hashlib.sha256(session.model_digest + struct.pack("<Q", session.round)).digest()
-    return graph.topology(attrs.evolve(session, model_digest=digest), level)
+    return graph.topology(attrs.evolve(session, model_digest=digest))
 
 
 HONEST: Final = Switch(
