@@ -151,7 +151,8 @@ HOOKS: Final = MappingProxyType(
 """The scaffold of every hook. ``transport`` has none: half a transport is no use to anybody.
 ``identity``, ``key_index``, ``link_keys`` and ``credential`` have none: they belong to the plugin
 that holds the keys. ``approve`` has none: it belongs to the one that knows the authority. Nor has
-``verify_all``, which is ``verify`` made faster."""
+``verify_all``, which is ``verify`` made faster, or ``revealable``, which guards what ``reveal``
+shows of several sets."""
 
 
 def render(name: str, hook: str) -> dict[str, str]:
@@ -246,6 +247,10 @@ def _check_hook(_context: click.Context, _parameter: click.Parameter, value: str
     if value == "approve":
         example = plugin_index().example_distribution("credential")
         msg = f"'approve' belongs to the plugin that knows the swarm's authority; see {example}"
+        raise click.BadParameter(msg)
+    if value == "revealable":
+        example = plugin_index().example_distribution("privatize")
+        msg = f"'revealable' belongs to the plugin that opens sums in 'reveal'; see {example}"
         raise click.BadParameter(msg)
     if value in {"identity", "credential"}:
         see = map(plugin_index().example_distribution, ("identity", "credential"))

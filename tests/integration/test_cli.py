@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from qres_core import ConfigError
@@ -345,7 +346,8 @@ def test_what_init_writes_trains_and_is_two_edits_from_an_own_model(tmp_path: Pa
     assert qres("init", str(path)).returncode == 0
     made = qres("keygen", str(key), "--no-passphrase", "--json")
     # What only the operator of a real swarm knows: who takes part, and where things are.
-    others = [bytes([number] * 32).hex() for number in range(9)]
+    keys = [Ed25519PrivateKey.generate().public_key() for _ in range(9)]
+    others = [key.public_bytes_raw().hex() for key in keys]
     settings = [
         ("swarm.roster", [json.loads(made.stdout)["public_key"], *others]),
         ("node.data_dir", str(tmp_path / "data")),

@@ -150,10 +150,16 @@ def test_generated_metadata_is_sound(hook: str) -> None:
 
 def test_every_hook_has_a_scaffold_but_transport() -> None:
     without = {"transport", "identity", "key_index", "link_keys", "credential", "approve"}
-    without.add("verify_all")
+    without |= {"verify_all", "revealable"}
     assert set(HOOKS) == set(ALL_HOOKS) - without
     for hook, scaffold in HOOKS.items():
         assert hook in SCAFFOLDS[scaffold].hooks
+
+
+def test_the_hook_that_guards_what_is_revealed_names_where_to_look() -> None:
+    done = run("acme", "--hook", "revealable")
+    assert done.exit_code == 2
+    assert "opens sums in 'reveal'; see qres-secagg" in " ".join(done.output.split())
 
 
 def test_the_hook_of_an_authority_names_where_to_look() -> None:
