@@ -14,6 +14,7 @@ from qres_secagg.exhibits.reading import Spoils, unmasked
 from qres_secagg.keys import KeyPair
 from qres_secagg.messages import (
     MAX_LEADERS,
+    MAX_VARIANTS,
     Advert,
     Kind,
     Unmask,
@@ -258,6 +259,34 @@ def test_a_node_that_says_three_things_leaves_nobody_out(variants: int) -> None:
     swarm.open(seconds=8)
     assert set(swarm.ready()) >= set(swarm.roster) - {liar}
     assert {subject for subject, _ in swarm.accused} == ({liar} if variants > 1 else set())
+
+
+@pytest.mark.parametrize("handed_on", [True, False])
+def test_who_fills_the_room_of_some_nodes_with_adverts_keeps_nobody_out(*, handed_on: bool) -> None:
+    """These could not keep the advert that the leader lists. The leader hears of theirs in time.
+
+    The other case is the control: nobody hands them on, and the four sit out.
+    """
+    swarm = PluginSwarm(13)
+    liar, leader = swarm.roster[6], swarm.roster[1]
+    filled = [node for node in swarm.roster if node not in (liar, leader)][-4:]
+    adverts = [Advert(KeyPair().public, KeyPair().public) for _ in range(MAX_VARIANTS)]
+
+    def prepare(swarm: PluginSwarm) -> None:
+        sid = swarm.dialogues[leader].session.sid
+        for node in filled:
+            for advert in adverts:
+                said = Send(encode_advert(sid, advert), int(Kind.ADVERTISE))
+                swarm._arrive(liar, node, said, swarm.number)
+
+    swarm.prepare = prepare
+    swarm.relay = lambda _holder, _receiver, author, send: (
+        handed_on or author != liar or send.step != Kind.ADVERTISE
+    )
+    swarm.open(seconds=8)
+    honest = {node for node in swarm.roster if node != liar}
+    assert set(swarm.ready()) - {liar} == (honest if handed_on else honest.difference(filled))
+    assert {subject for subject, _ in swarm.accused} == {liar}
 
 
 @pytest.mark.parametrize("attack", [False, True])
