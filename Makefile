@@ -90,7 +90,7 @@ hostile: $(VENV)/.test
 # Whole swarms in trouble on a virtual clock, as seeds decide. One, told: make swarm-simulation SEED=17
 SEEDS ?= 0:500
 swarm-simulation: $(VENV)/.test
-	PYTHONPATH=scripts $(BIN)/python -P -m swarm_simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(SEEDS))
+	PYTHONPATH=scripts $(BIN)/python -P -m swarm_simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(SEEDS)) --lies "$(LIES)"
 
 # Every state of the engine of agreement with a liar among four nodes; then without each guard. Half an hour.
 explore: $(VENV)/.test

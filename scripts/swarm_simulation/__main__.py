@@ -1,6 +1,6 @@
 """Play swarms in trouble, each as its seed decides; a failure is a seed, and replays exactly.
 
-PYTHONPATH=scripts python -P -m swarm_simulation --seeds 0:500 [-j 2]
+PYTHONPATH=scripts python -P -m swarm_simulation --seeds 0:500 [-j 2] [--lies 'old links,late']
 PYTHONPATH=scripts python -P -m swarm_simulation --seed 17 --verbose
 
 Exit code 0: no seed failed. 1: some did.
@@ -19,7 +19,7 @@ from functools import cache, partial
 
 import attrs
 
-from swarm_simulation.setting import draw
+from swarm_simulation.setting import LIES, draw
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
@@ -38,12 +38,12 @@ class Played:
 _installed = cache(installed)
 
 
-def play(seed: int) -> Played:
-    """Play a seed."""
+def play(seed: int, lies: tuple[str, ...] = ()) -> Played:
+    """Play a seed; some nodes tell the ``lies`` beside others."""
     began = time.perf_counter()
     failure, virtual, counts = "", 0.0, dict[str, int]()
     try:
-        world = World(draw(seed), _installed())
+        world = World(draw(seed, lies), _installed())
         try:
             world.play()
         finally:
@@ -60,16 +60,25 @@ def _seeds(text: str) -> range:
     return range(int(first), int(end)) if colon else range(int(first), int(first) + 1)
 
 
-def _all(seeds: range, jobs: int) -> Iterator[Played]:
+def _all(seeds: range, jobs: int, lies: tuple[str, ...]) -> Iterator[Played]:
     if jobs == 1:
-        yield from map(play, seeds)
+        yield from map(partial(play, lies=lies), seeds)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(play, seeds, chunksize=8)
+        yield from pool.map(partial(play, lies=lies), seeds, chunksize=8)
 
 
-def _tell(seed: int, *, verbose: bool) -> int:
-    setting = draw(seed)
+def _lies(text: str) -> tuple[str, ...]:
+    told = tuple(lie for lie in text.split(",") if lie)
+    unknown = [lie for lie in told if lie not in LIES]
+    if unknown:
+        what = f"{', '.join(unknown)}: expected some of {', '.join(LIES)}"
+        raise argparse.ArgumentTypeError(what)
+    return told
+
+
+def _tell(seed: int, lies: tuple[str, ...], *, verbose: bool) -> int:
+    setting = draw(seed, lies)
     sys.stdout.write(f"seed {seed}: {setting.summary}\n")
     story = partial(print, file=sys.stdout) if verbose else None
     world = World(setting, _installed(), story)
@@ -88,15 +97,16 @@ def main() -> int:
     parser.add_argument("--seeds", type=_seeds, default=range(500), help="FIRST:END")
     parser.add_argument("--seed", type=int, help="play one, and tell of it")
     parser.add_argument("--verbose", action="store_true", help="with --seed: everything")
+    parser.add_argument("--lies", type=_lies, default=(), help="that liars tell in every seed")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="processes")
     options = parser.parse_args()
     os.environ.setdefault("QRES_NUMBA", "0")  # to compile takes longer than so few numbers do
     if options.seed is not None:
-        return _tell(options.seed, verbose=options.verbose)
+        return _tell(options.seed, options.lies, verbose=options.verbose)
     began, failed = time.perf_counter(), 0
     total: Counter[str] = Counter()
     virtual = real = 0.0
-    for number, played in enumerate(_all(options.seeds, options.jobs), 1):
+    for number, played in enumerate(_all(options.seeds, options.jobs, options.lies), 1):
         if number % 500 == 0:
             took = time.perf_counter() - began
             sys.stderr.write(f"{number} seeds in {took:.0f} s, {failed} failed\n")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import numpy as np
 
-from qres_core import Envelope, QresError, canonical
+from qres_core import Envelope, QresError, canonical, model_digest
 from qres_core.swarm.chain import Head, Link, encode_links
 from qres_core.swarm.messages import (
     CERTIFICATE,
@@ -33,7 +33,8 @@ from qres_core.swarm.messages import (
     encode_conclusion,
 )
 from qres_core.swarm.results import Conclusion, Merged, Void
-from swarm_simulation.setting import Character
+from swarm_simulation.past import Past
+from swarm_simulation.setting import PAST, Character
 
 if TYPE_CHECKING:
     from swarm_simulation.world import World
@@ -49,6 +50,14 @@ ANSWERS: Final = (
     "relayed",
     "lock",
 )
+FALSE: Final = ("links", "model", "head", "sync")
+"""Answers and questions about the past that a liar makes up."""
+FORGOTTEN: Final = 15.0
+"""Seconds after which nobody waits any more for a node that says nothing."""
+ANSWER_PAUSE: Final = 0.1
+"""Seconds in which a node is not misled again because it asks."""
+STREAM_PAUSE: Final = 0.005
+"""Seconds between two of many links that are told in a row."""
 KEPT: Final = 400
 Said = list[tuple[float, bytes]]
 """What leaves instead of a message: after how many seconds, and which frame."""
@@ -69,6 +78,11 @@ class Liar:
         self._contributions: dict[bytes, Envelope] = {}
         self._heads: dict[bytes, Head] = {}
         self._few: dict[tuple[str, int], frozenset[int]] = {}
+        self._past = Past(self._rng, world.nodes[index].node_id, self._make)
+        # by node: the head that it spoke of last, and when
+        self._at: dict[int, tuple[bytes, float]] = {}
+        self._answered: dict[int, float] = {}  # by node: when
+        self._streams = False
         self._unasked: Mapping[str, Callable[[], None]] = {
             "replay": self._replay,
             "again": self._again,
@@ -76,6 +90,7 @@ class Liar:
             "push decided": self._push_decided,
             "private faults": self._private_faults,
             "garbage": self._garbage,
+            **dict.fromkeys(PAST, self._feed),
         }
         if any(lie in character.rates for lie in self._unasked):
             world.clock.after(0.1, self._act)
@@ -93,11 +108,25 @@ class Liar:
         except QresError:
             return
         self._note(envelope, frame)
+        self._past.hears(envelope, frame)
+        victim = self._world.index_of.get(envelope.sender)
+        if victim is None:
+            return
+        self._at[victim] = envelope.head, self._world.seconds
+        told = [lie for lie in PAST if lie in self._character.rates]
+        soon = self._world.seconds < self._answered.get(victim, -1.0) + ANSWER_PAUSE
+        if told and not soon and envelope.kind in {"sync", "fetch-model"}:
+            self._answered[victim] = self._world.seconds
+            self._mislead(self._rng.choice(told), victim)
 
     def _note(self, envelope: Envelope, frame: bytes) -> None:
-        kind, machine = envelope.kind, self._world.nodes[self._index].machine
-        if machine is not None:
+        kind, node = envelope.kind, self._world.nodes[self._index]
+        machine = node.machine
+        if machine is not None and machine.head.digest not in self._heads:
             self._heads[machine.head.digest] = machine.head
+            kept = node.journal.resume()
+            links = () if kept is None else kept.links
+            self._past.keep(links, machine.step, machine.model)
         self._heard.append((envelope, frame))
         self._payloads[kind].append(envelope)
         if kind.endswith(VOTES):
@@ -139,6 +168,9 @@ class Liar:
         elif kind == "attestation" and self._does("attest all"):
             digests = sorted(self._contributions)[-2 * self._nodes :]
             frames = [self._mine(envelope, canonical.dumps(digests))] if digests else [frame]
+        elif kind in FALSE and self._does("false answers"):
+            made = self._false(kind)
+            frames = [frame if made is None else self._mine(envelope, made)]
         elif kind.endswith(ANSWERS) and self._does("wrong answers"):
             frames = [self._wrong(envelope)]
         else:
@@ -368,6 +400,89 @@ class Liar:
             frame = bytes(octets)
         now, head = self._now()
         self._give(self._make("noise", b"", now, head), frame, self._victim())
+
+    # ── of the past ───────────────────────────────────────────────────────────────────────────
+
+    def _feed(self) -> None:
+        """A lie about the past, to a node that seems to lag if there is one, once or many times."""
+        told = [lie for lie in PAST if lie in self._character.rates]
+        victim = self._victim()
+        lag = [who for who in sorted(self._at) if self._lags(who)]
+        if lag and self._rng.random() < 0.8:  # above all who is furthest behind
+            last = min(lag, key=lambda who: self._heads[self._at[who][0]].height)
+            victim = self._rng.choice([last, last, *lag])
+        lie = self._rng.choice(told)
+        if lie == "false answers" or self._streams or self._rng.random() < 0.3:
+            self._mislead(lie, victim)
+            return
+        links = self._links(lie, victim)
+        if links:
+            self._streams = True
+            self._stream(encode_links(links[:3]), victim, 20, self._at.get(victim, (b"",))[0])
+
+    def _lags(self, node: int) -> bool:
+        """Whether the last that a node spoke of is a head that the liar left."""
+        head, when = self._at.get(node, (b"", 0.0))
+        past = head in self._heads and head != self._now()[1]
+        return past and self._world.seconds < when + FORGOTTEN
+
+    def _stream(self, payload: bytes, victim: int, left: int, there: bytes) -> None:
+        """The same links to the same node, so often that no other may be believed for long.
+
+        At least so many times, and for as long as the node lags and does not move.
+        """
+        stays = self._lags(victim) and self._at[victim][0] == there
+        runs = self._world.nodes[self._index].machine is not None
+        self._streams = runs and (left > 0 or stays)
+        if self._streams:
+            made = self._make(LINKS, payload, *self._now())
+            self._give(made, made.to_bytes(), victim)
+            again = partial(self._stream, payload, victim, left - 1, there)
+            self._world.clock.after(STREAM_PAUSE, again)
+
+    def _mislead(self, lie: str, victim: int) -> None:
+        """Something false about the past, said once."""
+        rng, past = self._rng, self._past
+        if self._world.nodes[self._index].machine is None:
+            return
+        if lie != "false answers":
+            links = self._links(lie, victim)
+            if links:
+                made = self._make(LINKS, encode_links(links), *self._now())
+                self._give(made, made.to_bytes(), victim)
+            return
+        if past.frames and rng.random() < 0.3:  # what others said to this node alone
+            envelope, frame = rng.choice(past.frames)
+            self._give(envelope, frame, victim)
+            return
+        kind, payload = rng.choice(FALSE), None
+        if kind == "sync":
+            kind, payload = past.question(of_model=True)
+        elif kind != LINKS:
+            payload = self._false(kind)
+        if payload is not None:
+            made = self._make(kind, payload, *self._now())
+            self._give(made, made.to_bytes(), victim)
+
+    def _links(self, lie: str, victim: int) -> list[Link]:
+        """Links that mislead a node."""
+        there = self._heads.get(self._at.get(victim, (b"",))[0])
+        height = 0 if there is None else there.height
+        past = self._past
+        return past.true_links(height) if lie == "old links" else past.mixed_links(height)
+
+    def _false(self, kind: str) -> bytes | None:
+        """What is false in an answer or a question of a kind; ``None`` if it knows too little."""
+        past, kernel = self._past, self._world.nodes[self._index].kernel
+        if not past or kernel is None:
+            return None
+        if kind == LINKS:
+            return encode_links(past.mixed_links(0))
+        if kind == "model":
+            return past.model()
+        if kind == "head":
+            return past.head(kernel.settings, model_digest(self._world.initial, 0))
+        return past.question()[1] if kind == "sync" else None
 
     # ── making ────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,12 @@ from typing import Any, Final
 
 import attrs
 
+PAST: Final = (
+    "old links",  # true ones, a part of them, in another order, over and over
+    "made-up links",  # behind, before and between true ones, or true ones with junk on them
+    "false answers",  # heads, models and questions that are old or made up; what others said
+)
+"""Lies about the past: asked and unasked, once and in streams, above all to nodes that lag."""
 LIES: Final = (
     "silent",
     "no votes",
@@ -31,9 +37,12 @@ LIES: Final = (
     "push decided",
     "private faults",
     "garbage",
+    *PAST,
 )
 """What liars do. Those of a character each happen at a rate of their own."""
 LIE_RATES: Final = (1.0, 0.4, 0.1)
+MOST_SPARES: Final = 4
+"""Nodes that may join."""
 NAME: Final = "storm"
 
 
@@ -75,8 +84,8 @@ class Shift:
     """Operators want other members: they sign it, and give it to the nodes."""
 
     at: float  # seconds
-    action: str  # "add", "remove" or "rotate"
-    who: int  # whom to remove or replace; nobody for "add"
+    action: str  # "add", "remove", "rotate", or "return" for who was removed before
+    who: int  # whom to remove, replace or take back; nobody for "add"
 
 
 @attrs.frozen
@@ -108,7 +117,7 @@ class Setting:
     monna: bool  # the rule needs a pivot, which the world names
     dimension: int
     training: float  # seconds
-    offsets: tuple[float, ...]  # by node: how far its clock is off, seconds
+    offsets: tuple[float, ...]  # by node, at least: how far its clock is off, seconds
     rates: tuple[float, ...]  # by node: how fast its clock goes
     store: str  # "memory" or "sqlite"
     loss: float
@@ -228,8 +237,36 @@ def _shifts(
     return tuple(sorted(shifts, key=lambda shift: shift.at))
 
 
-def draw(seed: int) -> Setting:
-    """The setting of a seed."""
+def _with_a_past(rng: random.Random, setting: Setting) -> Setting:
+    """More time, of which a member is cut off for the most while the others go on.
+
+    In some of them it is removed meanwhile, and added again. In most little else goes wrong: liars
+    about the past do more harm where the swarm has one.
+    """
+    nodes, f = setting.nodes, setting.byzantine
+    first = 1 if setting.swarm["topology"] == "coordinator" else 0
+    who = rng.choice([node for node in range(first, nodes) if node not in setting.liars])
+    begins = rng.uniform(0.3, 3.0)
+    ends = begins + rng.uniform(2.0, 10.0)
+    cut = Cut(begins, ends, frozenset({who}), rng.random() < 0.2)
+    heals = max(setting.heals, ends + rng.choice([0.0, 0.0, rng.uniform(0.0, 3.0)]))
+    if rng.random() < 0.7:
+        spread = rng.choice([0.01, 0.05])
+        setting = attrs.evolve(
+            setting, cuts=(), ambushes=(), shifts=(), loss=0.0, duplication=0.0, spread=spread
+        )
+    at, shifts = begins + rng.uniform(-0.2, 1.0), setting.shifts
+    if nodes > 3 * f + 1 and "krum" not in setting.plugins and rng.random() < 0.7:
+        back = at + rng.uniform(0.3, 2.0)
+        shifts = (*shifts, Shift(at, "remove", who), Shift(back, "return", who))
+    elif rng.random() < 0.7:
+        shifts = (*shifts, Shift(at, "add", who))
+    shifts = tuple(sorted(shifts, key=lambda shift: shift.at))
+    return attrs.evolve(setting, cuts=(*setting.cuts, cut), shifts=shifts, heals=heals)
+
+
+def draw(seed: int, lies: tuple[str, ...] = ()) -> Setting:
+    """The setting of a seed; with ``lies``, some nodes lie, and tell these beside others."""
     rng = random.Random(f"setting {seed}")  # noqa: S311 - a seed decides
     nodes = rng.choice([4, 4, 4, 5, 6, 7, 7])
     f = rng.choice([1, 2]) if nodes == 7 else 1
@@ -250,12 +287,12 @@ def draw(seed: int) -> Setting:
     heals = rng.uniform(4.0, 10.0)
     # With the coordinator topology the first node may not lie: it would stop the swarm.
     may_lie = range(1 if topology == "coordinator" else 0, nodes)
-    lying = rng.sample(may_lie, rng.choice([0, f, f, f]))
+    lying = rng.sample(may_lie, rng.choice([f if lies else 0, f, f, f]))
     liars: dict[int, Character] = {}
     conspire = rng.random() < 0.4
     for liar in sorted(lying):
         chosen = rng.sample(LIES, rng.choice([1, 2, 3, 5]))
-        rates = {lie: rng.choice(LIE_RATES) for lie in chosen}
+        rates = {lie: rng.choice(LIE_RATES) for lie in (*lies, *chosen)}
         alike = next(iter(liars.values())) if conspire and liars else None
         liars[liar] = alike or Character(rates, rng.choice([0.1, 0.4]))
     honest = [node for node in range(nodes) if node not in liars]
@@ -292,8 +329,7 @@ def draw(seed: int) -> Setting:
         begins = rng.uniform(0.0, heals)
         ends = min(heals, begins + rng.choice([0.0, 1.0, 5.0]))
         revocations.append(Revocation(rng.choice(faulty), begins, ends))
-    spares = sum(shift.action != "remove" for shift in shifts)
-    return Setting(
+    setting = Setting(
         seed=seed,
         nodes=nodes,
         byzantine=f,
@@ -302,8 +338,8 @@ def draw(seed: int) -> Setting:
         monna=monna,
         dimension=rng.randrange(3, 9),
         training=rng.choice([0.1, 0.3]),
-        offsets=tuple(rng.uniform(-off, off) for _node in range(nodes + spares)),
-        rates=tuple(1.0 + rng.uniform(-drift, drift) for _node in range(nodes + spares)),
+        offsets=tuple(rng.uniform(-off, off) for _node in range(nodes + MOST_SPARES)),
+        rates=tuple(1.0 + rng.uniform(-drift, drift) for _node in range(nodes + MOST_SPARES)),
         store="sqlite" if rng.random() < 0.05 or "secagg" in plugins else "memory",
         loss=rng.choice([0.0, 0.0, 0.03, 0.1, 0.3]),
         duplication=rng.choice([0.0, 0.0, 0.1]),
@@ -312,8 +348,12 @@ def draw(seed: int) -> Setting:
         ambushes=tuple(ambushes),
         kills=tuple(sorted(kills, key=lambda kill: kill.at)),
         liars=liars,
-        spares=spares,
+        spares=0,
         shifts=shifts,
         revocations=tuple(revocations),
         heals=heals,
     )
+    if any(lie in PAST for how in liars.values() for lie in how.rates):
+        setting = _with_a_past(rng, setting)
+    spares = sum(shift.action in {"add", "rotate"} for shift in setting.shifts)
+    return attrs.evolve(setting, spares=spares)

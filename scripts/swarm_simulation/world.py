@@ -38,7 +38,7 @@ from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.clock import EPOCH, Clock
-from qres_core.swarm.chain import Head
+from qres_core.swarm.chain import Head, decode_links
 from qres_core.swarm.effects import (
     Broadcast,
     Diverged,
@@ -51,6 +51,7 @@ from qres_core.swarm.effects import (
     Train,
 )
 from qres_core.swarm.journal import SqliteJournal
+from qres_core.swarm.messages import LINKS
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.roster import Roster, RosterChange
 from qres_core.swarm.rounds import RoundMachine, round_machine
@@ -119,6 +120,8 @@ class Node:
     machine: RoundMachine | None = None
     changes: PendingChanges | None = None  # what its operator handed over; outlives the machine
     removed: bool = False
+    returns: bool = False  # operators want it back
+    is_told: bool = False  # an honest node told it that it was removed
     seat_of_liar: bool = False  # it took over a liar's seat, and the bans go with the seat
     checked: int = -1  # the last height at which its model was compared with its head
     kernel: WatchedKernel | None = None
@@ -435,10 +438,16 @@ class World:
             self.clock.after(0.1, partial(self._shift, shift))
             return
         roster = self._top().roster
+        if shift.action == "return" and self.ids[shift.who] in roster:  # not removed yet
+            self.clock.after(0.1, partial(self._shift, shift))
+            return
         spare = next((node for node in self.nodes[self.setting.nodes :] if not node.life), None)
         member = self.ids[shift.who]
         if shift.action == "remove":
+            self.nodes[shift.who].returns = False
             change = roster.change(NAME, "remove", member)
+        elif shift.action == "return":
+            change = roster.change(NAME, "add", member)
         elif spare is None:
             return
         elif shift.action == "add":
@@ -461,11 +470,24 @@ class World:
             return
         change = change.signed(self._signed(node, change) for node in signers)
         self.tell(f"{len(signers)} sign: {change.action} {self.index_of[change.member]}")
-        if spare is not None and shift.action != "remove":
+        if shift.action == "return":
+            self.clock.after(self.rng.uniform(0, 2), partial(self._return, self.nodes[shift.who]))
+        elif spare is not None and shift.action != "remove":
             spare.life = 1
             self.clock.after(self.rng.uniform(0, 2), partial(self.born, spare))
         for node in self.nodes:
             self.clock.after(self.rng.uniform(0, 1), partial(self._offer, node, change))
+
+    def _return(self, node: Node) -> None:
+        """The operator of a member that is added again starts it, if it stopped."""
+        node.returns = True
+        if node.removed:
+            self._start_again(node)
+
+    def _start_again(self, node: Node) -> None:
+        self.tell(f"node {node.index} is started again")
+        node.removed = False
+        self.dies(node, 0.01)
 
     def _signed(self, node: Node, change: RosterChange) -> Envelope:
         assert node.kernel is not None  # noqa: S101 - asked for before
@@ -562,6 +584,7 @@ class World:
             case Removed():
                 node.removed = True
                 self.tell(f"node {node.index} is no member from {effect.height} on")
+                self._judge_removal(node)
             case Refused():
                 self.tell(
                     f"node {node.index} refuses {effect.reason} of"
@@ -622,6 +645,8 @@ class World:
             self.tell(f"{sender.index} -> {receiver.index}: {_shown(frame)}")
         if receiver.liar is not None:
             receiver.liar.hears(frame)
+        elif sender.liar is None:
+            receiver.is_told = receiver.is_told or _tells_removal(opened(frame), receiver)
         self.counts["messages"] += 1
         self._call(receiver, partial(machine.receive, frame, sender.node_id))
 
@@ -650,6 +675,14 @@ class World:
             node = self.nodes[self.index_of[banned]]
             if node.liar is None and not node.seat_of_liar:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
+
+    def _judge_removal(self, node: Node) -> None:
+        """Liars alone stop nobody. Who is stopped in truth and wanted is started again."""
+        assert node.machine is not None  # noqa: S101 - it stopped just now
+        if node.liar is None and not node.is_told and node.node_id in node.machine.head.roster:
+            raise ViolationError(f"liars tell node {node.index} that it is removed, and it stops")
+        if node.returns:
+            self.clock.after(0.5, partial(self._return, node))
 
     def _promised(self, node: Node, envelope: Envelope) -> None:
         """An honest node says one thing of which it may say one, also across restarts."""
@@ -688,6 +721,13 @@ class World:
         """Tell a line of the story."""
         if self.story is not None:
             self.story(f"{self.seconds:9.4f}  {line}")
+
+
+def _tells_removal(envelope: Envelope, to: Node) -> bool:
+    """Whether links end where a node is no member."""
+    if envelope.kind != LINKS:
+        return False
+    return to.node_id not in decode_links(envelope.payload)[-1].next.roster
 
 
 def _shown(frame: bytes) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import attrs
 import pytest
 from swarm_simulation.journals import KilledError, Notebook
 from swarm_simulation.liars import Liar
-from swarm_simulation.setting import Character, Cut, Kill, Setting, draw
+from swarm_simulation.setting import LIES, Character, Cut, Kill, Setting, Shift, draw
 from swarm_simulation.stack import installed
 from swarm_simulation.world import ViolationError, World
 
+from qres_core.swarm.chain import Head
 from qres_core.swarm.consensus import Consensus
 from qres_core.swarm.roster import Roster
+from qres_core.swarm.rounds import RoundMachine
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 INSTALLED = installed()
@@ -199,3 +202,51 @@ def test_blame_that_falls_on_an_honest_node_is_seen(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Liar, "_garbage", steals)
     with pytest.raises(ViolationError, match="blames honest node 0 for malformed-payload"):
         played(quiet(liars={1: Character({"garbage": 1.0}, 0.1)}))
+
+
+def misled(seed: int, lie: str, *shifts: Shift) -> Setting:
+    """Five members, of whom the last lies about the past, and one is cut off for long."""
+    setting = quiet(
+        seed=seed,
+        nodes=5,
+        spares=1,
+        offsets=(0.0,) * 6,
+        rates=(1.0,) * 6,
+        cuts=(Cut(1.0, 7.0, frozenset({2}), holds=False),),
+        shifts=shifts,
+        heals=7.0,
+        liars={4: Character({lie: 1.0}, 0.1)},
+    )
+    return attrs.evolve(setting, swarm={**setting.swarm, "nodes": 5, "quorum": 4})
+
+
+def test_a_node_that_a_made_up_link_leads_back_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = misled(3, "made-up links", Shift(1.2, "add", 2))
+    played(setting)
+    monkeypatch.setattr(RoundMachine, "_is_ahead", lambda _self, _after: True)
+    monkeypatch.setattr("qres_core.swarm.sync.dropwhile", filterfalse)
+    with pytest.raises(ViolationError, match=r"breaks a promise: height \d+ after"):
+        played(setting)
+
+
+def test_a_member_that_one_liar_stops_with_its_old_removal_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = misled(1, "old links", Shift(1.2, "remove", 2), Shift(2.5, "return", 2))
+    played(setting)
+
+    def at_once(self: RoundMachine, after: Head, now: float) -> None:
+        del now
+        if self._context.is_member and self.node_id not in after.roster:
+            self._leave(after.height)
+
+    monkeypatch.setattr(RoundMachine, "_expect_removal", at_once)
+    with pytest.raises(ViolationError, match="liars tell node 2 that it is removed"):
+        played(setting)
+
+
+def test_liars_tell_what_they_are_asked_to() -> None:
+    for seed in range(20):
+        liars = draw(seed, LIES[-2:]).liars
+        assert liars
+        assert all({*LIES[-2:]} <= {*liar.rates} for liar in liars.values())
