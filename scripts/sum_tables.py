@@ -110,10 +110,9 @@ def one_sum() -> str:
                 min_survivors=least, bound=1, summands=nodes,
             )  # fmt: skip
             need = max(least, made.quorum(nodes), least_quorum(nodes, plan.k, plan.t))
-            part = "no cut" if plan.k == nodes - 1 else made.least_part
-            yield [nodes, corrupt, plan.k, plan.t, least, need, part]
+            yield [nodes, corrupt, plan.k, plan.t, least, need]
 
-    heads = ("nodes", "corrupt", "neighbours", "t", "min_size", "quorum at least", "least part")
+    heads = ("nodes", "corrupt", "neighbours", "t", "min_size", "quorum at least")
     return table(heads, rows())
 
 

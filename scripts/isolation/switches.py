@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
 import attrs
@@ -25,13 +25,16 @@ class Switch:
     plan: str  # of an adversary that it stops
     heights: int  # that such an adversary plays
     patches: tuple[tuple[object, str, object], ...]  # where, what, and what instead
+    # of the swarm, if only a certain one misses it
+    numbers: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
     def drawn(self, seed: int) -> Setting:
         """A setting for its control, to be drawn without it."""
         setting = draw(seed, fewest=self.nodes[0], most=self.nodes[1])
-        return attrs.evolve(
+        setting = attrs.evolve(
             setting, plan=self.plan, heights=self.heights, placed=True, loss=0.0, relayed=True
         )
+        return attrs.evolve(setting, **self.numbers)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -50,7 +53,11 @@ NEIGHBOURS: Final = Switch(
     (65, 72),
     "isolate",
     1,
-    ((survivors, "exposed", lambda *_: []), (permission, "exposed", lambda *_: [])),
+    (
+        (survivors, "exposed", lambda *_: []),
+        (permission, "exposed", lambda *_: []),
+        (survivors, "may_be_cut", lambda *_: False),  # finds it as well
+    ),
 )
 
 
@@ -84,9 +91,26 @@ RECORD: Final = Switch(
     4,
     ((permission.Classes, "permitted", lambda _classes, present, *_: frozenset(present)),),
 )
+CUTS: Final = Switch(
+    "no set that corrupt nodes could cut in two",
+    (66, 66),
+    "cut",
+    3,
+    ((survivors, "may_be_cut", lambda *_: False),),
+    {
+        "nodes": 66,
+        "byzantine": 2,
+        "corrupt": 2,
+        "dropped": 6,
+        "quorum": 35,
+        "options": {"corrupt": 0.0, "dropout": 0.1},
+        "placed": False,
+    },
+)
 ALL: Final[dict[str, Switch]] = {
     "neighbours": NEIGHBOURS,
     "honest": HONEST,
     "draws": DRAWS,
     "record": RECORD,
+    "cuts": CUTS,
 }

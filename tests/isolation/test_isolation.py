@@ -47,10 +47,17 @@ def test_two_honest_inputs_stay_together_or_more_in_larger_swarms() -> None:
         pytest.param("honest", range(60), marks=pytest.mark.long),
         pytest.param("draws", range(60), marks=pytest.mark.long),
         pytest.param("neighbours", range(20), marks=pytest.mark.long),
+        pytest.param("cuts", range(20), marks=pytest.mark.long),
     ],
 )
 def test_without_a_guard_a_single_input_is_isolated(guard: str, seeds: range) -> None:
     assert first_isolated(guard, seeds) is not None
+
+
+@pytest.mark.long
+def test_sums_of_parts_are_not_open_where_they_would_lay_one_input_open() -> None:
+    """The seeds with which the control without that guard does."""
+    assert all(play(ALL["cuts"].drawn(seed)).least != 1 for seed in range(4, 10))
 
 
 def test_the_guards_are_those_of_the_product() -> None:

@@ -6,9 +6,10 @@ is hypergeometric. ``choose`` takes the smallest ``k`` for which, over all ``n``
 
 - no honest node is exposed, except with probability ``2**-40``: with ``c`` corrupt holders, ``t``
   exceeds ``(k + 1 + c) / 2``, so that two halves of the honest holders that were told different
-  survivor sets cannot open both secrets of a node; and the honest survivors are one connected part
-  where chance decides who drops out. (Where an adversary does, see ``Survivors``: it may learn the
-  sums of parts, of ``t - c`` honest inputs or more);
+  survivor sets cannot open both secrets of a node;
+- the honest survivors of a sum are one connected part, whoever decides who is left out: a set that
+  :func:`corrupt_in_windows` nodes could cut is refused (see ``Survivors``). Chance makes such a set
+  with a probability below ``2**-20``;
 - every secret can be opened, except with probability ``2**-20``;
 - a dealer that ``acks`` holders found to deal rightly has ``t`` honest ones among them: on the
   complete graph always, on a sparse one for half of the dealers. That is no matter of privacy. A
@@ -135,12 +136,29 @@ def _connected(n: int, k: int, gone: int) -> bool:
     return log * _ROUNDING < -(SECURITY_BITS + 1) * math.log(2)
 
 
+def _pairs(n: int) -> float:
+    """Pairs of places on the circle, as a power of two."""
+    return math.log2(n) + math.log2(max(1, n - 1)) - 1
+
+
+@lru_cache(maxsize=256)
+def corrupt_in_windows(n: int, k: int, corrupt: int) -> int:
+    """Most corrupt nodes in two windows of ``k/2`` places each, wherever they are on the circle.
+
+    Except with probability ``2**-41`` over the draw of the circle, for all pairs together. Cached.
+    """
+    return min(corrupt, _quantile(n, corrupt, min(k, n), -(SECURITY_BITS + 1) - _pairs(n)))
+
+
 def _threshold(k: int, corrupt_holders: int) -> int:
     return max(2, (k + 1 + corrupt_holders) // 2 + 1)
 
 
 def _sparse(n: int, k: int, corrupt: int, dropped: int) -> GraphParameters | None:
     if not _connected(n, k, corrupt + dropped):
+        return None
+    gone = _quantile(n, dropped, k, -CORRECTNESS_BITS - _pairs(n))
+    if k - gone <= corrupt_in_windows(n, k, corrupt):
         return None
     per_node = math.log2(n)
     held = _quantile(n - 1, corrupt, k, -(SECURITY_BITS + 1) - per_node)
@@ -289,14 +307,6 @@ class Parameters:
     def dtype(self) -> np.dtype[np.uint32] | np.dtype[np.uint64]:
         """Little-endian unsigned dtype of the ring."""
         return np.dtype("<u4") if self.ring_bits == 32 else np.dtype("<u8")
-
-    @property
-    def least_part(self) -> int:
-        """Fewest honest inputs among which one stays hidden on a sparse graph, whoever drops out.
-
-        ``t - c`` for the most corrupt neighbours ``c`` the threshold is made for.
-        """
-        return self.k + 2 - self.t
 
     def quorum(self, nodes: int) -> int:
         """Survivor statements needed in a roster of ``nodes``.

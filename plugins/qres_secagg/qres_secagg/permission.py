@@ -27,7 +27,7 @@ from qres_core import MAX_VOID_SETS, NodeId, RoundInfo
 from qres_secagg.graph import topology
 from qres_secagg.parameters import HONEST_LEAST, Parameters
 from qres_secagg.session import Session
-from qres_secagg.survivors import exposed
+from qres_secagg.survivors import cut, exposed
 
 Sums = Iterable[Collection[NodeId]]
 """Whose inputs each of some sums is of."""
@@ -176,8 +176,10 @@ class Permission:
             left = self.classes.permitted(left, groups, numbers.min_survivors)
             if all(len(left.intersection(group)) < numbers.min_survivors for group in groups):
                 return frozenset()
-            ranks = [rank for rank, member in enumerate(roster) if member in left]
-            cut = exposed(graph.peers, set(ranks), numbers.t) if len(groups) == 1 else []
-            if not cut:
+            if len(groups) > 1:
                 return left
-            left = left.difference(roster[rank] for rank in cut)
+            ranks = {rank for rank, member in enumerate(roster) if member in left}
+            few = exposed(graph.peers, ranks, numbers.t)
+            if not few:
+                return frozenset() if cut(self.session(0), graph, ranks) else left
+            left = left.difference(roster[rank] for rank in few)

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
+import numpy as np
 
 from qres_core import NodeId
 from qres_secagg.failure import Reason, SecaggError
 from qres_secagg.graph import Topology
+from qres_secagg.parameters import corrupt_in_windows
 from qres_secagg.session import DOMAIN, Session, joined
 
 
@@ -35,6 +37,48 @@ def exposed(near: Sequence[Sequence[int]], survivors: Collection[int], least: in
         rank for other in range(len(near)) if other not in survivors for rank in near[other]
     )
     return [rank for rank in sorted(survivors) if 1 + len(near[rank]) - gone[rank] < least]
+
+
+def may_be_cut(
+    circle: Sequence[int], survivors: Collection[int], window: int, corrupt: int
+) -> bool:
+    """Whether so few corrupt nodes could cut the graph of the honest survivors in two.
+
+    A circulant falls apart only where two windows of half its degree have no node that is left. If
+    all the survivors in them are corrupt, the masks between the parts are known, and the sum of
+    each part is open. Sums of parts are on no record, and the difference of two of them may be one
+    update.
+
+    Args:
+        circle: the ranks in their order.
+        survivors: ranks of the nodes whose inputs are summed.
+        window: places on one side that a node masks against, half the degree.
+        corrupt: most corrupt nodes in two windows.
+
+    Returns:
+        whether two windows apart from each other have together no more survivors than that.
+
+    Complexity: O(n); O(n**2) additions where one window has at most half of them.
+    """
+    n = len(circle)
+    if 2 * window >= n:
+        return False
+    there = np.array([rank in survivors for rank in circle], dtype=np.int64)
+    sums = np.concatenate(([0], np.cumsum(np.concatenate((there, there[: window - 1])))))
+    held = sums[window:] - sums[:-window]  # in the window that begins at a place
+    if 2 * int(held.min()) > corrupt:
+        return False
+    apart = range(window, n - window + 1)
+    return any(int((held + np.roll(held, -step)).min()) <= corrupt for step in apart)
+
+
+def cut(session: Session, topology: Topology, survivors: Collection[int]) -> bool:
+    """Whether corrupt nodes could cut the one sum of a session, see :func:`may_be_cut`."""
+    if topology.complete:
+        return False
+    n, k = len(session.roster), session.parameters.k
+    corrupt = corrupt_in_windows(n, k, session.parameters.corrupt)
+    return may_be_cut(topology.circle, survivors, k // 2, corrupt)
 
 
 @attrs.frozen
@@ -61,9 +105,8 @@ class Survivors:
         Every node checks this for every survivor, before it states the set and so before it opens
         anything for it. In groups, where everybody masks against everybody, a sum must have
         ``min_survivors`` inputs. In one sum every survivor must keep the threshold ``t`` of
-        survivors near it, itself counted. An adversary that chooses who is left out may cut a
-        sparse graph and learn the sums of parts. With ``c`` corrupt neighbours at most, each part
-        then has ``t - c`` honest inputs or more.
+        survivors near it, itself counted, and the graph must hold together without the corrupt
+        ones, see :func:`may_be_cut`.
 
         Args:
             session: the session.
@@ -74,9 +117,10 @@ class Survivors:
 
         Raises:
             SecaggError: ``NOT_LISTED``, a survivor is not in the list; ``BELOW_THRESHOLD``, no
-                group has enough, or a survivor of the one sum has too few survivors near it.
+                group has enough, a survivor of the one sum has too few survivors near it, or
+                corrupt nodes could cut the sum in two.
 
-        Complexity: O(n log n + u k) for ``u`` nodes that are gone.
+        Complexity: O(n log n + u k) for ``u`` nodes that are gone; see :func:`may_be_cut`.
         """
         outside = [node for node in inputs if session.rank.get(node, -1) not in members]
         if outside:
@@ -93,8 +137,11 @@ class Survivors:
             raise SecaggError(Reason.BELOW_THRESHOLD, what)
         if len(topology.groups) == 1:
             t = session.parameters.t
-            if cut := exposed(topology.peers, digests.keys(), t):
-                what = f"{len(cut)} survivors have fewer than {t} survivors near them"
+            if few := exposed(topology.peers, digests.keys(), t):
+                what = f"{len(few)} survivors have fewer than {t} survivors near them"
+                raise SecaggError(Reason.BELOW_THRESHOLD, what)
+            if cut(session, topology, digests.keys()):
+                what = "corrupt nodes could cut the survivors in two parts"
                 raise SecaggError(Reason.BELOW_THRESHOLD, what)
         records = b"".join(struct.pack("<I", rank) + digests[rank] for rank in digests)
         parts = joined(DOMAIN, b"survivors", session.sid, list_hash, records)

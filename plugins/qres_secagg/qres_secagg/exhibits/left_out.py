@@ -38,7 +38,7 @@ class OwnNeighbours(SessionMessages):
         """Take any set that is large enough."""
         whole, n = self.topology, len(self.session.roster)
         near = tuple(tuple(j for j in range(n) if j != i) for i in range(n))
-        self.topology = attrs.evolve(whole, peers=near)
+        self.topology = attrs.evolve(whole, peers=near, complete=True)
         try:
             return super().decide(inputs)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,13 @@ def _on_a_circle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_a_circle")
-def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
-    """A limit of sparse graphs: with enough corrupt nodes on both sides, a part is cut out."""
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_set_that_colluders_could_cut_is_opened_by_nobody(
+    make_swarm: Make, monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Without the check, corrupt and dropped nodes on both sides lay the sum of a part open."""
+    if not guarded:
+        monkeypatch.setattr(survivors, "may_be_cut", lambda *_: False)
     corrupt, dropped, part = {0, 1, 10, 11}, {2, 12}, set(range(3, 10))
     swarm = make_swarm(N, k=K, t=T, corrupt=4)
     swarm.advertise()
@@ -70,14 +76,42 @@ def test_a_cut_gives_the_sum_of_a_part_and_of_no_less(make_swarm: Make) -> None:
     swarm.share()
     swarm.list()
     swarm.mask()
-    swarm.state([rank for rank in range(N) if rank not in dropped])
+    stated = [rank for rank in range(N) if rank not in dropped]
+    if guarded:
+        for rank in stated:
+            with pytest.raises(SecaggError, match="could cut the survivors in two parts"):
+                swarm.clients[rank].state(swarm.digests(stated))
+        return
+    swarm.state(stated)
     swarm.unmask()
     spoils = Spoils.opened(swarm.boards[0]) | Spoils(keys=known)
     sent = {rank: swarm.masked[rank].vector for rank in part}
     total = unmasked(swarm.boards[0], sent, spoils)
     expected = swarm.plain([swarm.node(rank) for rank in part])
     assert np.array_equal(total, expected)
-    assert len(part) >= swarm.session.parameters.least_part == T - MOST_CORRUPT
+
+
+@given(st.data())
+def test_whatever_corrupt_nodes_could_cut_is_found(data: st.DataObject) -> None:
+    n = data.draw(st.integers(7, 11))
+    k = data.draw(st.sampled_from([k for k in (2, 4, 6) if k < n - 1]))
+    seed = data.draw(st.binary(min_size=1, max_size=2))
+    near, circle = graph.circulant(n, k, seed), graph.circle(n, k, seed)
+    present = data.draw(st.sets(st.integers(0, n - 1)))
+    most = data.draw(st.integers(0, 3))
+    cuts = any(
+        len(parts(present - set(corrupt), near)) > 1
+        for count in range(most + 1)
+        for corrupt in combinations(sorted(present), count)
+    )
+    found = survivors.may_be_cut(circle, present, k // 2, most)
+    assert found or not cuts
+    windows = [{circle[(place + step) % n] for step in range(k // 2)} for place in range(n)]
+    assert found == any(
+        len(present & (one_side | other)) <= most
+        for one_side, other in combinations(windows, 2)
+        if not one_side & other
+    )
 
 
 @pytest.mark.usefixtures("on_a_circle")
@@ -123,6 +157,7 @@ def test_a_node_whose_neighbours_are_all_left_out_is_not_opened(
     """They are there, and count as gone. Without the check a bystander reads the one update."""
     if not guarded:
         monkeypatch.setattr(survivors, "exposed", lambda *_: [])
+        monkeypatch.setattr(survivors, "may_be_cut", lambda *_: False)  # finds it as well
     plan = choose(n, n // 10, n // 10)
     swarm = make_swarm(n, k=plan.k, t=plan.t, corrupt=n // 10)
     swarm.until_masked()
