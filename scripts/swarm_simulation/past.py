@@ -144,8 +144,8 @@ class Past:
             step = head.step + 1
             last = self._models[max(self._models)] if self._models else np.zeros(1, np.int32)
             digest = rng.choice([rng.randbytes(32), model_digest(last, step)])
-            result: Result = rng.choice([Merged(digest), Void("QRES-E507")])
-            return self._signed(attrs.evolve(link, result=result))
+            ends: list[Result] = [Merged(digest), Void("QRES-E507")]
+            return self._signed(attrs.evolve(link, result=rng.choice(ends)))
         return self._signed(self._ahead(link))
 
     @staticmethod

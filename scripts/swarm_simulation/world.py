@@ -645,8 +645,8 @@ class World:
             self.tell(f"{sender.index} -> {receiver.index}: {_shown(frame)}")
         if receiver.liar is not None:
             receiver.liar.hears(frame)
-        elif sender.liar is None:
-            receiver.is_told = receiver.is_told or _tells_removal(opened(frame), receiver)
+        elif not receiver.is_told:
+            receiver.is_told = self._tells_removal(frame, receiver)
         self.counts["messages"] += 1
         self._call(receiver, partial(machine.receive, frame, sender.node_id))
 
@@ -675,6 +675,21 @@ class World:
             node = self.nodes[self.index_of[banned]]
             if node.liar is None and not node.seat_of_liar:
                 raise ViolationError(f"honest node {self.index_of[banned]} is banned by agreement")
+
+    def _tells_removal(self, frame: bytes, to: Node) -> bool:
+        """Whether an honest node says that a node is no member, whoever carries its words.
+
+        A liar may carry them long after they were true: of that a node cannot know.
+        """
+        try:
+            envelope = opened(frame)
+            if envelope.kind != LINKS:
+                return False
+            after = decode_links(envelope.payload)[-1].next.roster
+        except QresError:
+            return False
+        author = self.index_of.get(envelope.sender)
+        return author is not None and self.nodes[author].liar is None and to.node_id not in after
 
     def _judge_removal(self, node: Node) -> None:
         """Liars alone stop nobody. Who is stopped in truth and wanted is started again."""
@@ -721,13 +736,6 @@ class World:
         """Tell a line of the story."""
         if self.story is not None:
             self.story(f"{self.seconds:9.4f}  {line}")
-
-
-def _tells_removal(envelope: Envelope, to: Node) -> bool:
-    """Whether links end where a node is no member."""
-    if envelope.kind != LINKS:
-        return False
-    return to.node_id not in decode_links(envelope.payload)[-1].next.roster
 
 
 def _shown(frame: bytes) -> str:
