@@ -249,7 +249,7 @@ class CatchingUp:
         if own is None:
             return
         if own.decision == link.decision:
-            here = self._context.head.roster if self.pending is None else told[-1].next.roster
+            here = (told[-1].next if told else self._context.head).roster
             if self._context.node_id not in here and self._context.node_id not in own.next.roster:
                 self.told_removed_by.add(envelope.sender)
         elif link.holds(self._authentic(now)):
