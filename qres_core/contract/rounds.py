@@ -10,7 +10,7 @@ import attrs
 from qres_core.contract.types import NodeId
 
 MAX_VOID_SETS: Final = 64
-"""Sets that are kept on record for one model; see :attr:`RoundInfo.void_sets`."""
+"""Sets that are kept on record for one model; see ``RoundInfo.void_sets``."""
 
 
 @attrs.frozen
@@ -25,7 +25,7 @@ class VoidSet:
             ``roster``. It differs for who rotated its key since. Who is no member any more keeps
             the last one.
         senders: whose contributions were decided; identities of ``roster``, ascending.
-        mismatches: as :attr:`RoundInfo.mismatches` was at that height.
+        mismatches: as ``RoundInfo.mismatches`` was at that height.
     """
 
     roster: tuple[NodeId, ...]
