@@ -241,6 +241,11 @@ class Clip:
         return attrs.evolve(update, vector=np.clip(update.vector, -self.bound, self.bound))
 
     @hookimpl
+    def revealable(self, contributions: tuple[Contribution, ...]) -> tuple[NodeId, ...]:
+        """All together."""
+        return tuple(item.sender for item in contributions)
+
+    @hookimpl
     def reveal(self, updates: Updates) -> Updates:
         """Nothing was hidden."""
         return updates
