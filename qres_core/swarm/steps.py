@@ -204,8 +204,13 @@ class Round:
             self.update = result
 
     def _take_early(self, now: float) -> None:
+        """Take what came before its time, but nothing of whom the swarm has banned since.
+
+        Others did not hear it: a decision with its vote would prove nothing to them.
+        """
         for envelope in self.parts.pace.take():
-            self.dispatch(envelope, now)
+            if envelope.sender not in self.parts.context.head.bans:
+                self.dispatch(envelope, now)
 
     def _open_plugins(self, now: float) -> bool:
         """Open the round with the plugins; whether they take it."""
