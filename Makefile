@@ -20,7 +20,7 @@ pins = $(wheels) && $(sdists)
 
 .DELETE_ON_ERROR:
 .PHONY: demo node test test-all interop coverage lint docs pages deploy picture bench chaos soak hostile
-.PHONY: dp-utility audit fuzz swarm-simulation zk-slack
+.PHONY: large dp-utility audit fuzz swarm-simulation zk-slack
 .PHONY: explore isolation compatibility random-swarms full-stack gallery wheels requirements clean
 
 demo: $(VENV)/.demo
@@ -86,6 +86,10 @@ soak: $(VENV)/.test
 
 hostile: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_frames.py
+
+# Attacks on whole swarms of 100 and 200 nodes: tens of minutes, and up to 4 GB.
+large: $(VENV)/.test
+	QRES_LARGE=1 $(BIN)/python -P -m pytest -m long tests/attacks/test_left_out.py
 
 # Whole swarms in trouble on a virtual clock, as seeds decide. One, told: make swarm-simulation SEED=17
 SEEDS ?= 0:500

@@ -8,6 +8,7 @@ keys would be opened to everybody, beside the victim's seed. In the control no n
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import attrs
@@ -34,6 +35,10 @@ from qres_core.testing import leaving_out
 TASK = TaskConfig(name="quadratic", dimension=20, learning_rate=0.2)
 SECAGG: dict[str, Any] = {"bound": 64.0, "patience": 1.0}
 LONG = pytest.mark.long
+LARGE = (
+    LONG,
+    pytest.mark.skipif(not os.environ.get("QRES_LARGE"), reason="it takes gigabytes: make large"),
+)
 
 
 def swarm(nodes: int, *, proofs: bool) -> Config:
@@ -96,8 +101,8 @@ class Bystander:
 @pytest.mark.parametrize(
     ("nodes", "proofs"),
     [
-        pytest.param(n, proofs, marks=LONG)
-        for n, proofs in ((70, False), (100, False), (200, False), (70, True), (100, True))
+        *(pytest.param(70, proofs, marks=LONG) for proofs in (False, True)),
+        *(pytest.param(n, proofs, marks=LARGE) for n in (100, 200) for proofs in (False, True)),
     ],
 )
 @pytest.mark.parametrize("guarded", [True, False])
