@@ -82,6 +82,24 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
             yield Problem("QRES-E304", "plugins.secagg.dropout", what, fix)
 
 
+def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
+    """Where liars that spoil their groups' sums keep all further rounds from making a model.
+
+    For one model the groups are the same. If a checker of sums cannot leave the group out, it never
+    finds out who of it lies.
+    """
+    if "verify" not in around.hooks or not options.group_size or options.bisect:
+        return
+    largest = max(group_sizes(around.nodes, options.group_size))
+    left = around.nodes - around.byzantine * largest
+    if around.byzantine and left < around.quorum:
+        yield (
+            f"{around.byzantine} liars that spoil the sums of their groups leave {left} inputs, "
+            f"and a round needs {around.quorum} (swarm.quorum): they could keep the swarm from "
+            f"making models; swarm.quorum <= {left} or smaller groups would do"
+        )
+
+
 def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
     """Where one node that stays away after a void height keeps all further rounds from closing.
 

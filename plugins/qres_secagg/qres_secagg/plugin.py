@@ -34,7 +34,7 @@ from qres_core import (
 )
 from qres_secagg.attempts import Attempts
 from qres_secagg.dialogue import SecaggDialogue
-from qres_secagg.fitting import misfits, stalling
+from qres_secagg.fitting import misfits, spoiling, stalling
 from qres_secagg.levels import finest
 from qres_secagg.masking import masked
 from qres_secagg.parameters import PRGS, Parameters
@@ -219,6 +219,7 @@ class Secagg:
             return
         yield from misfits(around, parameters, self)
         yield from stalling(around, parameters)
+        yield from spoiling(around, self)
 
     def parameters(self, around: NodeInfo | RoundInfo, dimension: int) -> Parameters:
         """The numbers of a session; the same on every node of the swarm.
