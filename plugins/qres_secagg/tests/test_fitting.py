@@ -208,6 +208,13 @@ def test_where_no_groups_do_the_least_swarm_is_named_and_does() -> None:
     assert problems(fitting, larger) == []
 
 
+def test_a_swarm_that_silent_liars_could_stop_is_refused() -> None:
+    """Two of ten send no acks: with the ten's numbers for one dropout nobody would be listed."""
+    code, _, text = only({}, attrs.evolve(FITS, nodes=10))
+    assert code == "QRES-E314"
+    assert "of 10 nodes with 2 corrupt" in text
+
+
 def test_a_round_that_may_close_with_fewer_than_must_state_its_set_is_named() -> None:
     around = Surroundings(nodes=40, byzantine=2, quorum=22)
     code, where, text = only({}, around)
