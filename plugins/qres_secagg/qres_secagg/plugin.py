@@ -90,9 +90,8 @@ class Secagg:
         default=0.1,
         validator=options.real(0, 0.5),
         metadata=_help(
-            "Share of the nodes that may fail or say nothing within a round; at least one node, and "
-            "swarm.byzantine nodes. Enough groups for the rule must then be open with probability "
-            "0.9."
+            "Share of the nodes that may fail within a round; at least one node. Enough groups for "
+            "the rule must then be open with probability 0.9."
         ),
     )
     ring: int = attrs.field(

@@ -68,7 +68,7 @@ def sized(options: SizeOptions, n: int, byzantine: int, dimension: int) -> Param
     inputs of honest nodes. Raises ConfigError: QRES-E105, a number out of range.
     """
     corrupt = colluders(options, n, byzantine)
-    dropped = max(1, byzantine, int(options.dropout * n))
+    dropped = max(1, int(options.dropout * n))
     needed = needed_inputs(corrupt)
     grouped = bool(options.group_size) or options.bisect
     least = group_least(options) if grouped else options.min_size or needed

@@ -112,7 +112,7 @@ def test_a_swarm_smaller_than_its_groups_is_refused() -> None:
 
 
 def test_the_fault_bound_of_the_swarm_counts_as_corrupt() -> None:
-    few = Secagg(corrupt=0.0).parameters(node_info(42, byzantine=8), 1)
+    few = Secagg(corrupt=0.0).parameters(node_info(31, byzantine=8), 1)
     assert few.corrupt == 8
     assert few.min_survivors == 10
     assert 2 * few.t > few.k + 1 + 8
