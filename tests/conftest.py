@@ -1,4 +1,4 @@
-"""The harness, loaded once: test folders are no packages."""
+"""The harness of the swarm's own tests, loaded once: test folders are no packages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import ModuleType
 
 import pytest
 
-SOURCE = Path(__file__).with_name("harness.py")
+HARNESS = Path(__file__).parent / "unit" / "swarm" / "harness.py"
 
 
 @pytest.fixture(scope="session")
 def harness() -> ModuleType:
     name = "swarm_harness"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, SOURCE)
+        spec = importlib.util.spec_from_file_location(name, HARNESS)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
