@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from qres_core.contract.errors import QresError
+from qres_core.contract.errors import QresError, RosterError
 from qres_core.contract.faults import Fault
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head
@@ -133,6 +133,11 @@ class Amendments:
             return kernel.authentic(signed, now)
 
         self._changes.refresh(authentic)
-        if self._context.head.record.is_full:
-            return None
-        return self._changes.ready(authentic, kernel.authority(now), self._work_with)
+        return self._changes.ready(authentic, kernel.authority(now), self._would_work)
+
+    def _would_work(self, change: RosterChange) -> bool:
+        """Whether the change is possible, and the plugins work with the members after it."""
+        try:
+            return self._work_with(self._context.head.changed(change))
+        except RosterError:
+            return False

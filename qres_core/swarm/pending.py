@@ -90,7 +90,7 @@ class PendingChanges:
         self,
         authentic: Authentic,
         approved: Approved | None = None,
-        possible: Callable[[Roster], bool] | None = None,
+        possible: Callable[[RosterChange], bool] | None = None,
     ) -> RosterChange | None:
         """The change to propose: of those that are authorised now, the first by digest.
 
@@ -99,11 +99,11 @@ class PendingChanges:
         Args:
             authentic: as for :func:`~qres_core.swarm.roster.authorised`.
             approved: the same.
-            possible: whether the plugins work with a roster; a change that others would refuse must
-                not keep the next from being proposed. ``None``: with every roster.
+            possible: whether others would take a change; one that they would refuse must not keep
+                the next from being proposed. ``None``: every change.
         """
         for change in self.waiting:
-            if possible is not None and not possible(self.roster.after(change)):
+            if possible is not None and not possible(change):
                 continue
             for copy in self._copies(change) if approved is not None else (change,):
                 if authorised(copy, self.roster, self.swarm, authentic, approved):

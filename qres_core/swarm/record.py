@@ -7,7 +7,9 @@ made. Nodes that caught up, were restarted or joined have it from there.
 
 The record is bounded: a set that is on it already is not noted again, and neither are those that
 come after :data:`~qres_core.contract.rounds.MAX_VOID_SETS`. Members may change in between. Then the
-sets are those of other rosters, which follow from the present one by undoing the changes.
+sets are those of other rosters, which follow from the present one by undoing the changes. A member
+that was there before comes back by ``add`` alone, under its own name: in another's seat it would be
+two members under one name, and whoever judges by names would take the one for the other.
 """
 
 from __future__ import annotations
@@ -75,16 +77,23 @@ class Record:
         return Record(mismatches, (*before, now, ()), (*self.changes, (gone, came)))
 
     @property
-    def is_full(self) -> bool:
-        """Whether it holds as many changes of the members as it may."""
-        return len(self.changes) >= MAX_CHANGES
+    def _left(self) -> frozenset[NodeId]:
+        """Identities that were members since the model was made, and gave up their seats."""
+        return frozenset(gone for gone, _came in self.changes if gone)
 
     def must_take(self, change: RosterChange) -> None:
-        """Raise RosterError: QRES-E607, if there were too many changes while there is one model."""
-        if self.is_full:
+        """Raise RosterError: QRES-E607 for a change that must wait for a new model.
+
+        That is one after :data:`MAX_CHANGES`, and one that gives a seat to an identity that had
+        another seat since the model was made.
+        """
+        fix = "make the change again when the swarm has a new model"
+        if len(self.changes) >= MAX_CHANGES:
             what = f"the members changed {MAX_CHANGES} times since the last model"
-            fix = "make the change again when the swarm has a new model"
             raise RosterError.of("QRES-E607", f"change.{change.action}", what, fix)
+        if change.successor is not None and change.successor in self._left:
+            what = f"{change.successor.hex()} had another seat since the last model"
+            raise RosterError.of("QRES-E607", "change.successor", what, f"add it, or {fix}")
 
     def void_sets(self, members: Members) -> tuple[VoidSet, ...]:
         """The sets with their rosters, in the order of their heights.
@@ -132,7 +141,13 @@ class Record:
             left -= len(sets[-1])
             if start > 1:
                 changes.append(_undone(value[start - 2], value[start - 1], there))
-        return cls(mismatches, tuple(reversed(sets)), tuple(reversed(changes)))
+        changes.reverse()
+        away: set[NodeId] = set()
+        for gone, came in changes:
+            if gone and came in away:
+                raise _bad("record.changes", "expected successors that had no seat before")
+            away.update([gone] if gone else [])
+        return cls(mismatches, tuple(reversed(sets)), tuple(changes))
 
 
 EMPTY: Final = Record()

@@ -20,6 +20,7 @@ from qres_secagg.revelation import SessionResult
 from qres_zk import Zk
 
 from qres_core import RoundInfo, Update, Updates, ValueRefusedError, Vector, hookimpl
+from qres_core.contract.errors import RosterError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -27,7 +28,13 @@ from qres_core.lab.record import RoundRecord, SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import TaskConfig, make_task
+from qres_core.swarm.chain import Head
+from qres_core.swarm.context import round_info
 from qres_core.swarm.mean import Mean
+from qres_core.swarm.messages import CandidateSet, Member
+from qres_core.swarm.record import Record
+from qres_core.swarm.results import Void
+from qres_core.swarm.roster import Roster, RosterChange
 from qres_core.testing import leaving_out
 
 NODES, VICTIM, VOID = 13, 4, 2
@@ -159,6 +166,38 @@ def test_nor_does_it_where_the_trainers_shuffle(
     else:
         assert apart == {reader.left_out}
         assert cosine > 0.25
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_no_seat_goes_to_who_had_another_one_for_the_same_model(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """Node 5 leaves, and gets the seat of node 8 then: one name for two members of the first set.
+
+    In the control the sums with both and with one of them look the same, and node 8 is alone.
+    """
+    if not guarded:
+        monkeypatch.setattr(Record, "must_take", lambda _self, _change: None)
+    nodes = [bytes([index]) * 32 for index in range(1, 10)]
+    head = Head.first("void", bytes(32), Roster(tuple(nodes), 1, 6), bytes(32))
+
+    def void(present: tuple[bytes, ...], change: RosterChange) -> Head:
+        members = tuple(Member(sender, bytes(32)) for sender in present)
+        chosen = CandidateSet(head.height + 1, members, change=change)
+        return head.after(chosen, Void("QRES-E508"))
+
+    everybody = head.roster.members
+    head = void(everybody, head.roster.change("void", "remove", nodes[5]))
+    again = head.roster.change("void", "rotate", nodes[8], nodes[5])
+    if guarded:
+        with pytest.raises(RosterError, match="had another seat"):
+            void(head.roster.members, again)
+        return
+    second = tuple(node for node in everybody if node not in (nodes[5], nodes[7], nodes[8]))
+    head = void(second, again)
+    permission = Secagg()._permission(round_info(config().swarm, head, 1, 3))
+    assert permission.permits(head.roster.members)
+    assert {*everybody} - {*head.roster.members} == {nodes[8]}
 
 
 # ── rounds go on ──────────────────────────────────────────────────────────────────────────────

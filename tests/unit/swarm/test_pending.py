@@ -137,9 +137,9 @@ def test_a_change_that_the_plugins_refuse_does_not_keep_the_next_from_being_prop
         waiting.offer(signed(FIRST.change(SWARM, "add", node(index)), 1, 2, 3), is_good)
     first, second = waiting.waiting
     assert waiting.ready(is_good) == first, "control"
-    found = waiting.ready(is_good, possible=lambda after: first.member not in after)
+    found = waiting.ready(is_good, possible=lambda change: change != first)
     assert found == second
-    assert waiting.ready(is_good, possible=lambda _after: False) is None
+    assert waiting.ready(is_good, possible=lambda _change: False) is None
 
 
 def started(home: Path, roster: Roster) -> RosterFolder:

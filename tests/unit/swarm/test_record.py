@@ -112,6 +112,22 @@ def test_who_comes_back_under_its_name_has_one_name() -> None:
     assert [item.names for item in sets(head)] == [nodes(1, 2, 3, 4), nodes(1, 3, 4)]
 
 
+@pytest.mark.parametrize("left", ["remove", "rotate"])
+def test_who_gave_up_a_seat_gets_no_other_one_before_there_is_a_new_model(left: str) -> None:
+    """Two members of one set would have one name, and one of them would be taken for the other."""
+    successor = [node(8)] if left == "rotate" else []
+    head = after(first(), nodes(1, 2, 3), **{left: [node(2), *successor]})
+    change = head.roster.change("ward", "rotate", node(3), node(2))
+    with pytest.raises(RosterError, match="had another seat since the last model") as caught:
+        head.changed(change)
+    assert "add it, or make the change again" in caught.value.problems[0].fix
+    with pytest.raises(RosterError):
+        after(head, nodes(1), rotate=[node(3), node(2)])
+    assert node(2) in after(head, nodes(1), add=[node(2)]).roster
+    head = after(head, nodes(1), Merged(bytes(32)))
+    assert node(2) in after(head, nodes(1), rotate=[node(3), node(2)]).roster
+
+
 def test_one_set_of_two_rosters_is_noted_twice() -> None:
     head = after(after(first(), nodes(1, 2), add=[node(9)]), nodes(1, 2))
     assert len(sets(head)) == 2
@@ -137,15 +153,19 @@ def test_members_change_so_often_and_then_wait_for_a_model() -> None:
 def test_the_record_is_what_a_list_of_all_heights_says(data: st.DataObject) -> None:
     """Against an oracle that keeps every height, with names that follow rotations."""
     head, fresh, log = first(), 100, list[tuple[dict[NodeId, NodeId], frozenset[NodeId], int]]()
+    former = dict[NodeId, None]()
     for _height in range(data.draw(st.integers(1, 12))):
         members = head.roster.members
+        former.update(dict.fromkeys(members))
         senders = data.draw(st.lists(st.sampled_from(members), min_size=1, unique=True).map(sorted))
         result = data.draw(st.sampled_from([FAILED, MISMATCH, MISMATCH, Merged(bytes(32))]))
         action = data.draw(st.sampled_from(["", "", "add", "rotate", "remove"]))
         about: list[NodeId] = []
         if action:
             fresh += 1
-            about = [node(fresh) if action == "add" else data.draw(st.sampled_from(members))]
+            away = [m for m in former if m not in members] if action == "add" else []
+            new = data.draw(st.sampled_from([node(fresh), *away]))
+            about = [new if action == "add" else data.draw(st.sampled_from(members))]
             about += [node(1000 + fresh)] if action == "rotate" else []
         if action == "remove" and len(members) == 2:
             action = ""
@@ -163,6 +183,7 @@ def test_the_record_is_what_a_list_of_all_heights_says(data: st.DataObject) -> N
     without_repeats = [item for place, item in enumerate(told) if item not in told[:place]]
     assert [(set(a), b, c) for a, b, c in log] == [(set(a), b, c) for a, b, c in without_repeats]
     assert [a for a, _b, _c in log] == [a for a, _b, _c in without_repeats]
+    assert all(len({*names.values()}) == len(names) for names, _b, _c in told), "one name for each"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +208,8 @@ def test_the_record_is_what_a_list_of_all_heights_says(data: st.DataObject) -> N
         [0, b"\0\x10", b"", node(1), b""],  # three members before
         [0, *[b"", b"", node(1)] * 5, b""],
         [0, b"", *[node(9), node(1), b""] * (MAX_CHANGES + 1)],
+        [0, b"", node(1), node(9), b"", node(9), node(1), b""],  # back to a seat that it had
+        [0, b"", node(1), b"", b"", node(9), node(1), b""],  # from one seat to another
         [True, b""],
     ],
 )
