@@ -295,6 +295,12 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "already, or leaves too few members for `swarm.byzantine` and `swarm.quorum`. The "
             "members stay as they are.",
         ),
+        "QRES-E608": (
+            "this node cannot merge",
+            "To merge, a plugin needs state of earlier rounds that this node lacks, because it "
+            "joined later or missed some. The node makes no claim of its own about the round. It "
+            "takes the model that others made.",
+        ),
         "QRES-E701": (
             "hook raised",
             "A plugin raised an error. The message names the plugin and the hook.",

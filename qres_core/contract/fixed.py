@@ -146,3 +146,13 @@ def add_saturating(left: Vector, right: Vector) -> Encoded:
     result = held.astype(np.int32)
     result.flags.writeable = False
     return Encoded(result, int(np.count_nonzero(held != total)))
+
+
+def difference(after: Vector, before: Vector) -> Vector:
+    """``after - before`` on the grid, held within ``±LIMIT``.
+
+    ``after``, ``before``: int32, shape ``(d,)``. Returns int32, shape ``(d,)``, read-only.
+    """
+    held: Vector = np.clip(after.astype(np.int64) - before, -LIMIT, LIMIT).astype(np.int32)
+    held.flags.writeable = False
+    return held

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.types import NodeId
+from qres_core.contract.types import NodeId, Vector
 
 MAX_VOID_SETS: Final = 64
 """Sets that are kept on record for one model; see ``RoundInfo.void_sets``."""
@@ -100,6 +100,9 @@ class Outcome:
             ``QRES-E508``; else empty.
         merged: whether the new model is what this node merged itself; false where it took the model
             from others.
+        change: what the round added to the model, int32, shape ``(d,)``, read-only; the same on
+            every node. ``None`` where there is no new model, and where this node went over more
+            than a step at once.
     """
 
     round_info: RoundInfo
@@ -109,3 +112,4 @@ class Outcome:
     reason: str = ""
     code: str = ""
     merged: bool = True
+    change: Vector | None = None

@@ -17,7 +17,7 @@ from typing import Final
 from qres_core.contract.errors import LabError, QresError, WireError
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.faults import KERNEL, Fault, Merit, of_plugin
-from qres_core.contract.fixed import add_saturating
+from qres_core.contract.fixed import add_saturating, difference
 from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import Outcome, RoundInfo, RoundStatus
 from qres_core.contract.types import Contribution, NodeId, Update, Vector, model_digest
@@ -333,14 +333,15 @@ class VectorisedEngine:
             merged = merger.merge(members)
         except QresError as error:
             return self._void(info, chosen, error.code)
-        self._model = add_saturating(self._model, merged).vector
+        before, self._model = self._model, add_saturating(self._model, merged).vector
         senders = tuple(member.sender for member in members)
         for sender in senders:
             fact = Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number)
             self.kernel.observe(fact)
         digest = model_digest(self._model, self.step + 1)
         self._head = self._head.after(chosen, Merged(digest))
-        return Outcome(info, RoundStatus.CLOSED, digest, senders), merged
+        change = difference(self._model, before)
+        return Outcome(info, RoundStatus.CLOSED, digest, senders, change=change), merged
 
     def _void(self, info: RoundInfo, chosen: CandidateSet, code: str) -> tuple[Outcome, None]:
         """The height is over without a model."""

@@ -20,7 +20,7 @@ from qres_core.swarm.messages import (
     CandidateSet,
 )
 from qres_core.swarm.outcome import OutcomeVote
-from qres_core.swarm.results import UNFINISHED, Merged, Void
+from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Merged, Void
 from qres_core.swarm.steps import Round
 from qres_core.swarm.timeouts import backoff
 
@@ -124,16 +124,22 @@ class Heights(MachineState, ABC):
         if not outcome.chosen:
             head = self._context.head.digest
             outcome.begin(certificate.candidate.digest(head), certificate.candidate.origin, now)
-        if current.tried or outcome.decision is not None or not self._context.is_member:
+        if outcome.decision is not None or not self._context.is_member:
             return  # who is no member has no part in the dialogues, and takes the model as it is
-        if self._kept is not None:
+        if current.tried:
+            if outcome.own is None:
+                self._follow(now)
+        elif self._kept is not None:
             outcome.found(Merged(self._kept), now)  # before it stopped; its dialogues are over
         elif self._parts.dialogues.finished:
             current.tried = True
             try:
                 self._made = MadeModel.of(self.model, self.step + 1, current.merged(certificate))
             except QresError as error:
-                outcome.found(Void(error.code), now)
+                if error.code == CANNOT_MERGE:
+                    self._follow(now)
+                else:
+                    outcome.found(Void(error.code), now)
             else:
                 self._catching_up.held[self._made.digest] = self._made.model
                 if self._parts.dialogues:  # they run once: nobody could make the model again
@@ -143,6 +149,14 @@ class Heights(MachineState, ABC):
                 self._train_ahead(certificate.candidate, self._made)
         elif now >= current.times.result:
             outcome.found(Void(UNFINISHED), now)
+
+    def _follow(self, now: float) -> None:
+        """This node cannot merge the set: claim what others found, or in the end no model."""
+        common = self._outcome.common
+        if common is not None:
+            self._outcome.found(common, now)
+        elif now >= self._round.times.result:
+            self._outcome.found(Void(UNFINISHED), now)
 
     def _train_ahead(self, chosen: CandidateSet, made: MadeModel) -> None:
         """Begin to train from the node's own result; the others will hardly find another."""
@@ -195,7 +209,7 @@ class Heights(MachineState, ABC):
         parts, last, info = self._parts, links[-1], self._parts.position.info
         after = last.next
         parts.journal.record_height(links, vector)
-        outcome = self._outcome_of(last, made=made is not None)
+        outcome = self._outcome_of(last, vector, made=made is not None)
         for sender in outcome.members if vector is not None else ():
             self.kernel.observe(Evidence(sender, Merit.CONTRIBUTED, KERNEL, info.number))
         self._round.close(outcome, now)

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from qres_core.contract.fixed import add_saturating
+from qres_core.contract.fixed import add_saturating, difference
 from qres_core.contract.rounds import Outcome, RoundStatus
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import Contribution, NodeId, Vector, model_digest
@@ -198,10 +198,11 @@ class MachineState:
         head, chosen = self._context.head, certificate.candidate.bare()
         return (Link(head, chosen, decision.result, number, votes),)
 
-    def _outcome_of(self, last: Link, *, made: bool) -> Outcome:
+    def _outcome_of(self, last: Link, vector: Vector | None, *, made: bool) -> Outcome:
         """How the node's height ended: as it saw it, or as it was told of later ones.
 
-        ``last``: the link to where it goes; ``made``: whether it merged the set itself.
+        ``last``: the link to where it goes; ``vector``: the model there, if it is a new one;
+        ``made``: whether it merged the set itself.
         """
         here, info = last.head.digest == self._context.head.digest, self._parts.position.info
         status, void = RoundStatus.CLOSED, None
@@ -211,7 +212,10 @@ class MachineState:
         code, reason = ("", "") if void is None else (void.code, void.reason)
         members = senders_of(last.chosen) if here else ()
         reason = reason if here else "caught up from a snapshot"
-        return Outcome(info, status, last.next.model, members, reason, code, made)
+        change = None
+        if vector is not None and last.next.step == self.step + 1:
+            change = difference(vector, self.model)
+        return Outcome(info, status, last.next.model, members, reason, code, made, change)
 
     def _tell(self, number: int) -> None:
         """Report a new model, which a quorum decided."""

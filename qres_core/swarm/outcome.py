@@ -126,6 +126,18 @@ class OutcomeVote(Instance):
         self._do(self.engine.claim(self._know(self.own)), now)
         self.look(now)
 
+    @property
+    def common(self) -> Merged | None:
+        """A model that more than ``f`` nodes found, if it is here.
+
+        One of them is honest, so a node may claim it that cannot merge itself.
+        """
+        for decision in self._claims():
+            result = decision.result
+            if isinstance(result, Merged) and self._accepts(decision):
+                return result
+        return None
+
     def _know(self, decision: Conclusion) -> Value:
         self._known.setdefault(decision.digest, decision)
         return decision.digest

@@ -14,6 +14,9 @@ from qres_core.contract.types import DIGEST_BYTES
 
 UNFINISHED: Final = "QRES-E604"
 """Code of a height without a model because its dialogues did not finish at enough nodes."""
+CANNOT_MERGE: Final = "QRES-E608"
+"""Code with which a plugin says that this node alone cannot merge. It is no finding about the set,
+so the node claims what others found."""
 _MAX_CODE: Final = 32
 
 

@@ -284,3 +284,14 @@ def test_results_are_read_only_and_inputs_are_left_alone() -> None:
     for array, old in zip((real, left, right), before, strict=True):
         np.testing.assert_array_equal(array, old)
         assert array.flags.writeable
+
+
+def test_a_difference_takes_back_what_was_added() -> None:
+    before = np.array([1, -5, fixed.LIMIT - 1, -fixed.LIMIT], dtype=np.int32)
+    added = np.array([2, -7, 5, 3], dtype=np.int32)
+    after = fixed.add_saturating(before, added).vector
+    assert fixed.difference(after, before).tolist() == [2, -7, 1, 3]
+    back = fixed.add_saturating(before, fixed.difference(after, before)).vector
+    assert back.tolist() == after.tolist()
+    far = fixed.difference(before[2:3], before[3:])  # farther apart than the grid is wide
+    assert far.tolist() == [fixed.LIMIT]

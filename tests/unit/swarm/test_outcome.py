@@ -17,7 +17,7 @@ from qres_core.swarm.messages import (
     decode_conclusion,
     encode_conclusion,
 )
-from qres_core.swarm.results import UNFINISHED, Conclusion, Merged, Void
+from qres_core.swarm.results import CANNOT_MERGE, UNFINISHED, Conclusion, Merged, Void
 
 REFUSED = "QRES-E508"
 merge = Merger.merge
@@ -119,6 +119,47 @@ def test_who_found_no_model_takes_that_of_the_others(
     (ended,) = net.nodes[0].ended
     assert (ended.outcome.status, ended.merged) == (RoundStatus.CLOSED, None)
     assert len(net.digests()) == 1
+
+
+@pytest.mark.parametrize(
+    ("byzantine", "lacking"), [(0, (0,)), (0, (0, 1, 2)), (1, (0,)), (1, (0, 1))], ids=str
+)
+def test_who_cannot_merge_claims_what_others_found(
+    harness: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    byzantine: int,
+    lacking: tuple[int, ...],
+) -> None:
+    net = harness.Net(4, byzantine=byzantine)
+    refusing(monkeypatch, net, dict.fromkeys(lacking, CANNOT_MERGE))
+    net.start()
+    assert net.run(until=lambda: heights(net) >= 1, seconds=20.0)
+    assert {first(net, index).status for index in range(4)} == {RoundStatus.CLOSED}
+    claims = [m for m in net.sent if (m.kind, m.round) == ("outcome/prevote", 1)]
+    made = [
+        decode_conclusion(m.envelope.payload) for m in claims if m.envelope.head == first_head(net)
+    ]
+    assert {type(item.result) for item in made if item is not None} == {Merged}
+    ends = [first(net, index) for index in range(4)]
+    assert [end.merged for end in ends] == [index not in lacking for index in range(4)]
+    # What the round added to the model is known to who merged and to who did not.
+    for end in ends:
+        assert end.change is not None
+        assert end.change.tolist() == ends[3].change.tolist()
+    assert len({node.machine.head.digest for node in net.nodes}) == 1
+
+
+def test_where_no_more_than_f_can_merge_there_is_no_model(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One claim may be a liar's: nobody follows it, and the swarm goes on all the same."""
+    net = harness.Net(4, byzantine=1)
+    refusing(monkeypatch, net, dict.fromkeys(range(3), CANNOT_MERGE))
+    net.start()
+    assert net.run(until=lambda: heights(net) >= 1, seconds=60.0)
+    end = first(net, 0)
+    assert (end.status, end.code, end.change) == (RoundStatus.VOID, UNFINISHED, None)
+    assert net.run(until=lambda: min(net.steps()) >= 2)
 
 
 def test_a_model_is_accepted_only_once_it_is_held(
