@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from qres_core.contract.held_out import HeldOut, Screening
     from qres_core.contract.hookspecs import hookimpl
+    from qres_core.contract.record_clip import RecordClip
     from qres_core.contract.rounds import (
         MAX_VOID_SETS,
         Outcome,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
         RoundStatus,
         VoidSet,
     )
-    from qres_core.contract.trainer import Reference, Trainer, Validator
+    from qres_core.contract.trainer import RecordTrainer, Reference, Trainer, Validator
     from qres_core.contract.transport import (
         CHUNK,
         BlobRef,
@@ -138,7 +139,8 @@ _HOME = {
         "TransportLimits",
         "TransportStats",
     ),
-    "trainer": ("Reference", "Trainer", "Validator"),
+    "record_clip": ("RecordClip",),
+    "trainer": ("RecordTrainer", "Reference", "Trainer", "Validator"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = {
@@ -196,6 +198,8 @@ __all__ = [
     "PluginError",
     "Problem",
     "QresError",
+    "RecordClip",
+    "RecordTrainer",
     "Reference",
     "Revelation",
     "RoundError",

@@ -410,6 +410,7 @@ API_GROUPS: Final = {
     "claims": "Claims",
     "transport": "Transport",
     "trainer": "Trainer",
+    "record_clip": "Single examples",
 }
 
 

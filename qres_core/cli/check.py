@@ -13,6 +13,7 @@ import click
 
 from qres_core.cli.errors import tell
 from qres_core.cli.options import SECTIONS, parse_setting, policy_option, read_raw
+from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import CompatibilityError, QresError
 from qres_core.kernel.diagnosis import Diagnosis, diagnose
 from qres_core.kernel.discovery import scan
@@ -71,10 +72,12 @@ def with_trainer(found: Diagnosis) -> tuple[Diagnosis, dict[str, Any]]:
     trained: dict[str, Any] = {"trainer": table.name, "made": None, "parameters": None}
     try:
         if table.named:
-            _trainer, initial = make_work(found.config)
+            trainer, initial = make_work(found.config)
             trained |= {"made": table.index, "parameters": int(initial.size)}
             if not found.problems:
-                Kernel.from_config(found.config, installed=scan()).fit(int(initial.size))
+                kernel = Kernel.from_config(found.config, installed=scan())
+                kernel.fit(int(initial.size))
+                by_record(trainer, kernel.record_clip)
         said = notices(found.config)
     except QresError as error:
         return attrs.evolve(found, problems=(*found.problems, *error.problems)), trained

@@ -35,6 +35,7 @@ from typing import Any, Final, cast
 import attrs
 
 from qres_core.contract.errors import PluginError
+from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.types import Visibility
 
 CLAIMED_HOOKS: Final = frozenset(
@@ -94,6 +95,9 @@ class Needs:
             if single updates must be hidden.
         averaging: true if the guarantee holds only for a rule that averages, and averages all the
             updates as the plugin left them.
+        records: what one example may add to a node's update, where the guarantee is one for single
+            examples. The kernel then takes sums of clipped steps from the trainer, and refuses one
+            that is no ``RecordTrainer``.
 
     Raises:
         PluginError: QRES-E210 for a value of another type, or a size below 1.
@@ -105,6 +109,9 @@ class Needs:
     equal_weights: bool = attrs.field(default=False, validator=_YES_OR_NO)
     at_most: Visibility = attrs.field(default=Visibility.INDIVIDUAL, validator=_exactly(Visibility))
     averaging: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    records: RecordClip | None = attrs.field(
+        default=None, validator=_exactly(RecordClip, or_none=True)
+    )
 
 
 @attrs.frozen

@@ -197,6 +197,13 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "spent, but the checkpoint of a simulation does not hold it. Run the simulation from "
             "the start.",
         ),
+        "QRES-E318": (
+            "trainer without single examples",
+            "The unit of privacy is a record, so QRES has to clip the step of each example. This "
+            "node's trainer does not say what these steps are, or has more examples than the "
+            "configuration allows a node. Give it `records` and `record_steps`, or raise the "
+            "number.",
+        ),
         "QRES-E401": (
             "message too large",
             "The frame is over the size limit. QRES did not parse it.",

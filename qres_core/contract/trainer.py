@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector
@@ -92,5 +95,47 @@ class Reference(Protocol):
 
         Returns:
             int32, shape ``(d,)``.
+        """
+        ...
+
+
+@runtime_checkable
+class RecordTrainer(Protocol):
+    """What a :class:`Trainer` has besides, if the unit of privacy is to be a single example.
+
+    QRES then clips the step of each example and sends the sum, instead of what ``fit`` returns. It
+    promises that one example moves the update by at most the clip. That rests on one thing, which
+    only the trainer can promise: **the step of an example is a function of that example, the
+    round's model and public numbers, to the bit.** It must not depend on other examples: not by a
+    mean over them, batch normalisation, weights of classes, or a normalisation that was fitted to
+    the node's data. It must not depend on how many there are either: divide by a public number.
+
+    Example::
+
+        class Ridge:
+            def records(self):
+                return len(self.y)
+
+            def record_steps(self, vector, round_info):
+                weights = fixed.decode(vector, scale=round_info.scale)
+                errors = self.x @ weights - self.y
+                yield -self.rate / self.usual_size * errors[:, None] * self.x
+    """
+
+    def records(self) -> int:
+        """How many examples the node trains on. It is asked once, before the start."""
+        ...
+
+    def record_steps(
+        self, vector: Vector, round_info: RoundInfo
+    ) -> Iterable[NDArray[np.floating[Any]]]:
+        """The step that each example asks for, in parts of any size.
+
+        Args:
+            vector: the round's model, int32, shape ``(d,)``, read-only.
+            round_info: the round; ``round_info.scale`` is the grid's scale.
+
+        Returns:
+            float32 or float64, shape ``(k, d)`` each, in the model's units, one row an example.
         """
         ...

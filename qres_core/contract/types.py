@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qres_core.contract.companion import Companion
 from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.record_clip import RecordClip
 
 Vector: TypeAlias = NDArray[np.int32]
 """A model or update as one flat vector: int32 on the Q16.16 grid, shape ``(d,)``."""
@@ -453,6 +454,8 @@ class NodeInfo:
         seed: seed for reproducible experiments, or ``None``. Never a source of secrets.
         validates: whether the node's trainer can judge models on held-out examples.
         references: whether it can make an update of its own from them, to compare others with.
+        clipped: what one example may add to the node's update; ``None`` where the trainer does not
+            clip single examples.
         visibility: what the enabled ``privatize`` plugins leave visible of contributions.
         observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
             no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
@@ -466,5 +469,6 @@ class NodeInfo:
     seed: int | None = None
     validates: bool = False
     references: bool = False
+    clipped: RecordClip | None = None
     visibility: Visibility = Visibility.INDIVIDUAL
     observer: bool = False

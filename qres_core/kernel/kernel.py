@@ -27,6 +27,7 @@ from qres_core.contract.evidence import Accusation, Evidence, Revelation, Standi
 from qres_core.contract.faults import Fault
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
+from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.rounds import Outcome, RoundInfo
 from qres_core.contract.transport import LinkKeys, Transport
 from qres_core.contract.types import (
@@ -144,6 +145,18 @@ class Kernel:
         if solution.problems:
             raise CompatibilityError(solution.problems)
         self.solution, self._dimension = solution, dimension
+
+    @property
+    def record_clip(self) -> RecordClip | None:
+        """What one example may add to a node's update, if a plugin protects single examples."""
+        asked = (plugin.claims.needs.records for plugin in self.enabled)
+        return next((clip for clip in asked if clip is not None), None)
+
+    @property
+    def _clipper(self) -> str:
+        """The first plugin that protects single examples."""
+        asking = (plugin.name for plugin in self.enabled if plugin.claims.needs.records is not None)
+        return next(asking, "")
 
     def refusals(
         self, members: Collection[NodeId], byzantine: int, quorum: int
@@ -276,7 +289,8 @@ class Kernel:
         """Run ``setup`` of every plugin in file order.
 
         Raises CompatibilityError: QRES-E311 where a plugin validates and the node's trainer does
-        not. Raises PluginError: QRES-E210 where a plugin claims something else than before. Raises
+        not, QRES-E318 where one protects single examples and the trainer does not clip them. Raises
+        PluginError: QRES-E210 where a plugin claims something else than before. Raises
         QresError: what a plugin's ``setup`` refuses.
         """
         judges = self._callers["screen"] or self._callers["endorse"]
@@ -284,6 +298,10 @@ class Kernel:
             what = "judges updates by held-out examples, but the node's trainer keeps none"
             fix = "give the trainer validate(vector), or set trainer.task.held_out"
             raise CompatibilityError.of("QRES-E311", f"plugins.{judges[0][0]}", what, fix)
+        if self.record_clip not in (None, node_info.clipped):
+            what = "protects single examples, but the node's trainer does not clip them as it asks"
+            fix = "wrap the trainer with by_record before the node starts"
+            raise CompatibilityError.of("QRES-E318", f"plugins.{self._clipper}", what, fix)
         self.enter(frozenset(node_info.roster))
         node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
         for name, caller in self._callers["setup"]:

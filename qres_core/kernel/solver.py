@@ -93,6 +93,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
         *_families(enabled),
         *_committees(enabled, swarm),
         *_votes_too_early(enabled, hidden),
+        *_records(enabled),
         *_sizes(enabled, swarm, dimension),
     ]
     # Numbers are looked at where the parts fit: a plugin need not judge what cannot be run.
@@ -266,6 +267,16 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
                 )
                 fix = f"remove [plugins.{other.name}], or {instead}"
                 yield Problem("QRES-E303", where, what, fix)
+
+
+def _records(enabled: Sequence[Enabled]) -> Iterator[Problem]:
+    """A trainer clips single examples in one way."""
+    asking = [plugin for plugin in enabled if plugin.claims.needs.records is not None]
+    for plugin in asking[1:]:
+        if plugin.claims.needs.records != asking[0].claims.needs.records:
+            what = f"clips single examples otherwise than plugins.{asking[0].name}"
+            fix = "give both the same bound and number of records, or remove one of them"
+            yield Problem("QRES-E318", f"plugins.{plugin.name}", what, fix)
 
 
 def _rows(enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden) -> Iterator[Problem]:

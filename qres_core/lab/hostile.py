@@ -7,16 +7,18 @@ an update: what is no vector of the right length cannot leave through a trainer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
+from qres_core.contract import fixed
 from qres_core.contract.errors import LabError
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.trainer import RecordTrainer, Reference, Trainer, Validator
 from qres_core.contract.training import evaluated, with_round
 from qres_core.contract.types import Update, Vector
 from qres_core.kernel.config import structure
@@ -110,6 +112,22 @@ class HostileJudge(HostileTrainer):
         return self.inner.reference(vector, round_info)
 
 
+@attrs.frozen(eq=False)
+class HostileRecords(HostileTrainer):
+    """An attacker where single examples are clipped: each asks for its share of the lie."""
+
+    def records(self) -> int:
+        """As many as the honest trainer has."""
+        assert isinstance(self.inner, RecordTrainer)  # noqa: S101 - `turned` saw to it
+        return self.inner.records()
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[NDArray[np.float64]]:
+        """Rows that add up to the lie."""
+        rows = self.records()
+        lie = fixed.decode(self.fit(vector, round_info).vector, scale=round_info.scale)
+        yield np.tile(lie / rows, (rows, 1))
+
+
 def make(
     *,
     index: int,
@@ -177,5 +195,9 @@ def turned(
     entropy = np.random.SeedSequence((seed, 2, index))
     rng = np.random.Generator(np.random.PCG64(entropy))
     judges = isinstance(trainer, Validator) and isinstance(trainer, Reference)
-    kind = HostileJudge if judges else HostileTrainer
+    kind = HostileTrainer
+    if judges:
+        kind = HostileJudge
+    elif isinstance(trainer, RecordTrainer):
+        kind = HostileRecords
     return kind(trainer, played, attackers, index - (nodes - attackers), rng)

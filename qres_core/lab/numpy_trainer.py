@@ -10,17 +10,20 @@ gradient step, and stable for every ``mu``, where a gradient step diverges from 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import attrs
 import numpy as np
 
 from qres_core.contract import fixed
-from qres_core.contract.errors import ValueRefusedError
+from qres_core.contract.errors import LabError, ValueRefusedError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Features, Labels, Purpose, stream
 from qres_core.lab.models import Model, Weights
+
+_AT_ONCE: Final = 64  # examples whose steps are handed on together
 
 
 def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: int) -> Vector:
@@ -37,6 +40,19 @@ def check_grid(vector: Vector, round_info: RoundInfo, *, dimension: int, scale: 
             "give the trainer the scale of the swarm",
         )
     return check_vector(vector, "vector", dimension=dimension)
+
+
+def check_single_step(*, local_epochs: int, proximal: float) -> None:
+    """Refuse options of training that has no place where single examples are clipped.
+
+    Raises LabError: QRES-E105.
+    """
+    if local_epochs != 1:
+        what = f"is {local_epochs}, and where single examples are clipped a round is one step"
+        raise LabError.of("QRES-E105", "trainer.task.local_epochs", what, "local_epochs = 1")
+    if proximal:
+        what = f"is {proximal:g}, and a single step from the round's model is not pulled back to it"
+        raise LabError.of("QRES-E105", "trainer.task.proximal", what, "proximal = 0")
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -101,6 +117,34 @@ class NumpyTrainer:
                     w /= 1.0 + pull
                 total += loss * len(batch)
         return w, total / len(self.y)
+
+    def records(self) -> int:
+        """How many examples there are.
+
+        Raises LabError: QRES-E105 for options that make several steps of a round, or pull at the
+        model: a sum of single examples' steps is one step.
+        """
+        check_single_step(local_epochs=self.local_epochs, proximal=self.proximal)
+        return len(self.y)
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Weights]:
+        """The gradient step of each example, divided by ``batch_size``, a public number.
+
+        So a sum over ``batch_size`` examples is a step of ``learning_rate`` along their mean
+        gradient. Every example is computed alone: matrix products of several round differently
+        than those of one. Yields float64, shape ``(k, d)``. Raises ValueRefusedError: QRES-E502 or
+        QRES-E503 for another vector, QRES-E504 for another scale.
+        """
+        check_grid(vector, round_info, dimension=self.model.dimension, scale=self.scale)
+        w = fixed.decode(vector, scale=self.scale)
+        share = -self.learning_rate / self.batch_size
+        for first in range(0, len(self.y), _AT_ONCE):
+            examples = range(first, min(first + _AT_ONCE, len(self.y)))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite counts as zeros
+                yield np.stack([share * self._gradient(w, slice(i, i + 1)) for i in examples])
+
+    def _gradient(self, w: Weights, examples: slice) -> Weights:
+        return self.model.loss_and_gradient(w, self.x[examples], self.y[examples])[1]
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Accuracy (0..1) and mean loss on the held-out examples.

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from qres_core.kernel.config import Config
 from qres_core.kernel.discovery import Installed, scan
+from qres_core.kernel.kernel import Kernel
 from qres_core.lab.checkpoint import CheckpointFolder, settings
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment, Hostile, OnModel, Progress
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
-from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.tasks import Task, TaskConfig, by_records, make_task
 from qres_core.lab.trainer import swarm_task
 from qres_core.lab.vectorised import VectorisedEngine
 
@@ -59,6 +60,7 @@ def simulate(  # noqa: PLR0913 - all but what is played by name
         swarm = config.swarm
         task = make_task(task, nodes=swarm.nodes, seed=scenario.seed, scale=swarm.scale)
     installed = scan() if installed is None else installed
+    task = by_records(task, Kernel.from_config(config, installed=installed).record_clip)
     keeper = None
     if resume is not None:
         keeper = CheckpointFolder.of(resume, settings(config, scenario, task.initial))

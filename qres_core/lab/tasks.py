@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core.contract import fixed, options
+from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import LabError, Problem
+from qres_core.contract.record_clip import RecordClip
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
@@ -180,6 +182,17 @@ def make_task(
         return _pick("task.name", config.name, _TASKS)(config, nodes, seed, scale)
     except LabError as error:
         raise LabError([_moved(problem, where) for problem in error.problems]) from error
+
+
+def by_records(task: Task, clip: RecordClip | None) -> Task:
+    """The task with trainers that clip single examples, where a plugin asks for it.
+
+    Raises CompatibilityError: QRES-E318. See :func:`qres_core.contract.by_record.by_record`.
+    """
+    if clip is None:
+        return task
+    made = (by_record(each, clip, node=f"node-{i}") for i, each in enumerate(task.trainers))
+    return attrs.evolve(task, trainers=tuple(made))
 
 
 def _moved(problem: Problem, where: str) -> Problem:

@@ -10,6 +10,7 @@ import anyio
 import attrs
 import structlog
 
+from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import CompatibilityError, ConfigError, QresError
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.stores import unprotected
@@ -87,6 +88,7 @@ def prepare(
         raise ConfigError.of("QRES-E103", "node.data_dir", "not set", fix)
     trainer, initial = make_work(config)
     kernel.fit(int(initial.size))
+    trainer = by_record(trainer, kernel.record_clip)
     notices = (*kernel.solution.notices, *unprotected(), *remarks(demanded, config, found))
     return Prepared(config, node_id, roster, guarded(trainer), initial, found, notices)
 

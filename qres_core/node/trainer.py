@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from qres_core.contract.by_record import ByRecord
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Trainer, Validator
 from qres_core.contract.training import with_round
@@ -53,8 +54,11 @@ class _GuardedReference(_GuardedValidator):
 def guarded(trainer: Trainer) -> Trainer:
     """The trainer, with ``fit`` and ``evaluate`` never at the same time, whatever threads call.
 
-    It has ``validate`` and ``reference`` where the trainer has them.
+    It has ``validate`` and ``reference`` where the trainer has them. One that clips single examples
+    takes turns by itself.
     """
+    if isinstance(trainer, ByRecord):
+        return trainer
     if isinstance(trainer, Reference) and isinstance(trainer, Validator):
         return _GuardedReference(trainer)
     return _GuardedValidator(trainer) if isinstance(trainer, Validator) else _Guarded(trainer)

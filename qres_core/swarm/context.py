@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 import attrs
 
+from qres_core.contract.by_record import ByRecord
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.contract.types import NodeId, NodeInfo, Vector
@@ -125,8 +126,9 @@ def node_info(
 ) -> NodeInfo:
     """What the plugins of a node are told at ``setup``; the roster may be in any order.
 
-    The trainer's methods show whether it judges models and makes references too. ``data_dir`` is
-    ``None`` where nothing may be kept, and ``seed`` for a real node.
+    The trainer's methods show whether it judges models and makes references too, and its type
+    whether it clips single examples. ``data_dir`` is ``None`` where nothing may be kept, and
+    ``seed`` for a real node.
     """
     return NodeInfo(
         node_id,
@@ -137,4 +139,5 @@ def node_info(
         seed=seed,
         validates=isinstance(trainer, Validator),
         references=isinstance(trainer, Reference),
+        clipped=trainer.clip if isinstance(trainer, ByRecord) else None,
     )

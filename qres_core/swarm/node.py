@@ -29,6 +29,7 @@ import anyio.to_thread
 import attrs
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from qres_core.contract.by_record import by_record
 from qres_core.contract.errors import ConfigError, LabError, ModelError, TransportError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.stores import clear_leftovers, make_folder, sync_folder
@@ -520,7 +521,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         trainer: trains in a worker thread; judges models where it has ``validate``, in the event
             loop's thread. What its ``fit`` raises makes the node sit the round
             out, with the reason in :class:`SatOut`. A node that stops does not wait for a ``fit``
-            under way; the thread ends by itself, its result unused.
+            under way; the thread ends by itself, its result unused. Where a plugin protects single
+            examples it is a :class:`~qres_core.RecordTrainer`: sums of its clipped steps are sent.
         initial: the swarm's first model, int32, shape ``(d,)``, the same on every node.
         steps: stop at the model of this number, counted from the swarm's first; ``None`` to run
             until cancelled.
@@ -562,9 +564,10 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
         raise ConfigError.of("QRES-E105", "swarm.roster", what, fix)
     folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
     place = None if folder is None else str(folder)
-    info = node_info(swarm, node_id, members, trainer, data_dir=place)
     kernel = Kernel.from_config(config, installed=installed)
     kernel.fit(int(initial.size))
+    trainer = by_record(trainer, kernel.record_clip)
+    info = node_info(swarm, node_id, members, trainer, data_dir=place)
     changes: PendingChanges | None = None
     if config.node.data_dir:
         known = known_roster(members, swarm)

@@ -6,12 +6,26 @@ from collections.abc import Mapping
 
 import attrs
 
+from qres_core.contract.by_record import ByRecord, by_record
 from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.data import DataAttack, Measured
 from qres_core.lab.tasks import Task
+
+
+def _own(trainer: Trainer) -> Trainer:
+    """The user's trainer, which has the data, where its examples are clipped one by one."""
+    inner: Trainer = trainer.inner if isinstance(trainer, ByRecord) else trainer
+    return inner
+
+
+def _poisoned(attack: DataAttack, trainer: Trainer) -> Trainer:
+    """A poisoned trainer, which goes on clipping its examples if it did."""
+    clip = trainer.clip if isinstance(trainer, ByRecord) else None
+    return by_record(attack.poison(_own(trainer)), clip)
 
 
 def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:
@@ -28,7 +42,7 @@ def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:
     trainers = task.trainers
     if isinstance(attack, DataAttack):
         honest = len(trainers) - attackers
-        poisoned = tuple(attack.poison(trainer) for trainer in trainers[honest:])
+        poisoned = tuple(_poisoned(attack, trainer) for trainer in trainers[honest:])
         task = attrs.evolve(task, trainers=trainers[:honest] + poisoned)
     measured: object = attack
     if isinstance(measured, Measured):
@@ -36,7 +50,7 @@ def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:
 
         def figures(vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
             honest = evaluated(evaluate, vector, round_info)
-            return {**honest, **aim.figures(trainers[0], vector, round_info)}
+            return {**honest, **aim.figures(_own(trainers[0]), vector, round_info)}
 
         task = attrs.evolve(task, evaluate=figures)
     return task

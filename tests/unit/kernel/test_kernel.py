@@ -23,10 +23,12 @@ from qres_core import (
     HookError,
     LinkKeys,
     Merit,
+    Needs,
     NodeId,
     Outcome,
     PluginError,
     Problem,
+    RecordClip,
     Revelation,
     RoundInfo,
     RoundStatus,
@@ -395,6 +397,26 @@ def test_what_judges_needs_examples_to_judge_by(make_kernel: MakeKernel) -> None
     kernel = make_kernel({"a": Judge}, options={"a": {"who": "a"}}, set_up=False)
     with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.a: .*held_out"):
         kernel.setup(make_node_info())
+
+
+def test_what_protects_examples_needs_them_clipped(make_kernel: MakeKernel) -> None:
+    clip = RecordClip(1.0, 10)
+
+    @attrs.frozen
+    class Private:
+        claims = Claims(tolerates=None, needs=Needs(records=clip))
+
+        @hookimpl
+        def privatize(self, update: Update) -> Update:
+            return update
+
+    kernel = make_kernel({"a": Private}, set_up=False)
+    assert kernel.record_clip == clip
+    for other in (None, RecordClip(2.0, 10), RecordClip(1.0, 11)):
+        with pytest.raises(CompatibilityError, match=r"QRES-E318 plugins\.a: .*single examples"):
+            kernel.setup(attrs.evolve(make_node_info(), clipped=other))
+    kernel.setup(attrs.evolve(make_node_info(), clipped=clip))
+    assert make_kernel({}).record_clip is None
 
 
 def test_the_recorders_have_every_hook() -> None:

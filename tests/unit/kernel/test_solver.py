@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qres_core import Claims, CompatibilityError, Hides, Needs, Problem, Visibility
+from qres_core import Claims, CompatibilityError, Hides, Needs, Problem, RecordClip, Visibility
 from qres_core.contract import options
 from qres_core.contract.hookspecs import HookSpecs
 from qres_core.kernel.assembly import Enabled
@@ -230,6 +230,18 @@ REFUSALS: Sequence[tuple[str, tuple[Enabled, ...], Mapping[str, Any], str, str, 
         ["more than sums of groups", "single updates can be seen", "secure aggregation after dp"],
     ),
     (
+        "single examples clipped in two ways",
+        (
+            *COMPLETE,
+            toy("dp", "privatize", records=RecordClip(1.0, 10)),
+            toy("other", "privatize", records=RecordClip(1.0, 20)),
+        ),
+        {},
+        "QRES-E318",
+        "plugins.other",
+        ["otherwise than plugins.dp", "the same bound and number"],
+    ),
+    (
         "noise for a mean, and a rule that is none",
         without(
             MEAN,
@@ -432,7 +444,8 @@ def test_refusals_name_both_sides(
 
 
 def test_every_refusal_of_the_solver_has_a_row() -> None:
-    assert {row[3] for row in REFUSALS} == {f"QRES-E{number}" for number in range(301, 311)}
+    numbers = (*range(301, 311), 318)
+    assert {row[3] for row in REFUSALS} == {f"QRES-E{number}" for number in numbers}
 
 
 def test_all_refusals_come_together() -> None:

@@ -8,8 +8,9 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import LabError, RoundInfo, Update
+from qres_core import LabError, RecordClip, RoundInfo, Update
 from qres_core.cli.display import summary
+from qres_core.contract.by_record import ByRecord
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.attacks import AttackContext, Backdoor, DataAttack, LabelFlip, make_attack
 from qres_core.lab.attacks.data import stamped
@@ -18,7 +19,7 @@ from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.tasks import Task, TaskConfig, by_records, make_task
 
 DIGITS = TaskConfig(local_epochs=2, held_out=20)
 
@@ -44,6 +45,16 @@ def test_label_flip_turns_the_labels_of_the_attackers_alone_around(task: Task) -
         assert after.y.tolist() == [9 - label for label in before.y.tolist()]
         assert (after.x is before.x, after.test_y is before.test_y) == (True, True)
     assert poisoned.evaluate is task.evaluate
+
+
+def test_label_flip_reaches_trainers_whose_examples_are_clipped() -> None:
+    clip = RecordClip(0.1, 500)
+    made = make_task(TaskConfig(local_epochs=1), nodes=3, seed=1)
+    poisoned = under_attack(by_records(made, clip), LabelFlip(), 1)
+    flipped = poisoned.trainers[2]
+    assert isinstance(flipped, ByRecord)
+    assert flipped.clip == clip
+    assert flipped.inner.y.tolist() == [9 - label for label in trainer(made, 2).y.tolist()]
 
 
 def test_classes_are_counted_over_all_that_is_held_out(task: Task) -> None:

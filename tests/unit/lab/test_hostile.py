@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qres_core import LabError, RoundInfo, Trainer
+from qres_core import LabError, RecordClip, RecordTrainer, RoundInfo, Trainer
+from qres_core.contract.by_record import by_record
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.lab.attacks import catalogue
 from qres_core.lab.hostile import check_playable, make, playable
@@ -56,6 +57,18 @@ def test_an_attacker_of_a_swarm_that_validates_judges() -> None:
     assert isinstance(trainer, Reference)
     assert trainer.validate(initial, info(initial.size)) > 0
     assert trainer.reference(initial, info(initial.size)).shape == initial.shape
+
+
+def test_an_attacker_where_examples_are_clipped_lies_as_far_as_it_may() -> None:
+    trainer, initial = hostile("label_flip")
+    assert isinstance(trainer, RecordTrainer)
+    clip = RecordClip(0.01, trainer.records())
+    update = by_record(trainer, clip).fit(initial, info(initial.size))
+    assert update is not None
+    wanted = trainer.fit(initial, info(initial.size)).vector.astype(np.float64)
+    length = np.linalg.norm(update.vector.astype(np.float64))
+    assert 0.95 * clip.most * clip.steps(0) < length <= clip.most * clip.steps(0)
+    assert wanted @ update.vector > 0.99 * length * np.linalg.norm(wanted)
 
 
 def test_what_a_process_cannot_play_is_refused_with_the_reason() -> None:
