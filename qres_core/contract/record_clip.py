@@ -23,13 +23,16 @@ class RecordClip:
     An update is then a sum over the node's examples, each clipped to ``bound``. With an example, or
     with nothing in its place, it is at most ``bound`` apart in L2, exactly so on the grid.
 
+    Attributes:
+        bound: greatest L2 norm of what one example adds, in the model's own units.
+        most: most examples of a node: a public number, so that the longest update is
+            ``most * bound``.
+
     Raises:
         OptionError: QRES-E105.
     """
 
-    # greatest L2 norm of what one example adds, in the model's own units
     bound: float = attrs.field(validator=options.real(above=0.0))
-    # most examples of a node: a public number, so that the longest update is ``most * bound``
     most: int = attrs.field(validator=options.whole(1, MOST_RECORDS))
 
     def steps(self, scale: int) -> int:
