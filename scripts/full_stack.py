@@ -14,7 +14,7 @@ the honest nodes fall silent, some before they contribute and some after.
   merges; there is no vote.
 
 Each is compared with the same swarm without attackers: *a* and *b* without any defence, *c* with
-the same privacy and nothing else. Exit code 1 where a bound does not hold.
+the same privacy and secure aggregation, and nothing else. Exit code 1 where a bound does not hold.
 """
 
 from __future__ import annotations
@@ -201,6 +201,7 @@ def private(nodes: int = 400, rounds: int = 12) -> Setting:
     z = accounting.calibrate(EPSILON, DELTA, rounds + 2)
     share = z * CLIP / math.sqrt(honest)
     longest = CLIP + share * (math.sqrt(PARAMETERS) + 6)
+    room = math.ceil(6.1 * share * math.sqrt(nodes))
     plugins: Tables = {}
     for name, table in made.plugins.items():
         if name == "zk":
@@ -208,15 +209,15 @@ def private(nodes: int = 400, rounds: int = 12) -> Setting:
             bound = math.ceil(100 * longest * factor(1024, 128)) / 100 + 0.01
             plugins[name] = {"bound": bound, "k": 1024, "clip": False}
         elif name == "secagg":
-            room = math.ceil(6.1 * share * math.sqrt(nodes))
             away = 1 - quorum / nodes
             plugins[name] = {**table, "noise_room": room, "corrupt": f / nodes, "dropout": away}
         elif name == "public_validation":
             plugins[name] = {"tolerance": 0.3}  # noise raises the loss too
         else:
             plugins[name] = table
-    alone = {"mode": "central", "relation": "add-remove", **dp}
-    return Setting("c", swarm, plugins, {"dp": alone}, (Stretching,) * f)
+    masks = {"bound": made.plugins["secagg"]["bound"], "noise_room": room}
+    alone = {"ed25519": {}, "replay": {}, "dp": plugins["dp"], "secagg": masks}
+    return Setting("c", swarm, plugins, alone, (Stretching,) * f)
 
 
 # ── runs ──────────────────────────────────────────────────────────────────────────────────────

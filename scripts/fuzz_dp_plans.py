@@ -74,7 +74,7 @@ _ODD: tuple[Any, ...] = (
 def request(draw: random.Random, *, sampled: bool) -> Request:
     """A random request: mostly sensible, sometimes extreme, sometimes nonsense."""
     wild = draw.random() < 0.2
-    mode = draw.choice(("local", "distributed", "central"))
+    mode = draw.choice(("local", "distributed"))
     nodes = int(_log_uniform(draw, 1, 65536 if wild else 2000))
     honest = max(1, int(nodes * draw.uniform(0.0, 1.0 if wild else 0.95)))
     dimension = int(_log_uniform(draw, 1, 2**31 - 1 if wild else 1e6))
@@ -92,7 +92,8 @@ def request(draw: random.Random, *, sampled: bool) -> Request:
     }
     if sampled:
         values |= {"sampling": "poisson", "sampling_rate": _log_uniform(draw, 1e-4, 1.0)}
-        values |= {"mode": "central", "honest": 0, "relation": "", "scale": 0, "clip": 4.0}
+        values |= {"mode": "distributed", "honest": honest, "relation": "", "scale": 0}
+        values["clip"] = 4.0
         values["dimension"] = int(_log_uniform(draw, 1, 1000))
     if draw.random() < 0.02:
         values[draw.choice(list(values))] = draw.choice(_ODD)

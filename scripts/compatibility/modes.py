@@ -150,8 +150,6 @@ _MODES: Final = (
         _dp("local", noise="correlated", band=4, rounds=64, separation=16, clip=0.25),
     ),
     Mode("dp: distributed", "dp", "privacy", _dp("distributed", honest=2)),
-    Mode("dp: central", "dp", "privacy", _dp("central")),
-    Mode("dp: central, adaptive", "dp", "privacy", _dp("central", adaptive_quantile=0.5)),
     Mode("zk: clip", "zk", "proof", _zk(bound=1.6)),
     Mode("zk: no clip", "zk", "proof", _zk(bound=100.0, clip=False)),
     Mode("secagg: sum", "secagg", "secure aggregation", _secagg()),

@@ -83,7 +83,6 @@ def test_a_sample_of_triples_runs() -> None:
 @pytest.mark.parametrize(
     ("labels", "code", "words"),
     [
-        (("zk: clip", "dp: central"), "QRES-E303", "put [plugins.zk] after [plugins.dp]"),
         (("zk: no clip", "dp: local"), "QRES-E314", "put [plugins.dp] before [plugins.zk]"),
         (("secagg: sum", "dp: local"), "QRES-E303", "put [plugins.dp] before [plugins.secagg]"),
         (("secagg: sum", "zk: clip"), "QRES-E303", "put [plugins.zk] before [plugins.secagg]"),

@@ -45,7 +45,7 @@ REAL = st.sampled_from([1e-4, 0.01, 0.1, 1.0, 3.0, 40.0, 5000.0])
 SIZE = st.sampled_from([0, 3, 4, 5, 8])
 OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "dp": {
-        "mode": st.sampled_from(["local", "distributed", "central"]),
+        "mode": st.sampled_from(["local", "distributed"]),
         "clip": REAL,
         "delta": st.sampled_from([1e-8, 1e-3]),
         "epsilon": st.sampled_from([0.5, 8.0, 200.0]),
@@ -54,7 +54,6 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "noise": st.sampled_from(["independent", "independent", "correlated"]),
         "band": st.just(2),
         "relation": st.sampled_from(["", "add-remove", "replace-one"]),
-        "adaptive_quantile": st.sampled_from([0.0, 0.0, 0.5]),
     },
     "zk": {
         "bound": REAL,

@@ -10,10 +10,9 @@ where                            what
 ``releases``                     what leaves a node and what is merged, one class for each way
 ``clip``, ``discrete_gaussian``  clipping and noise in integers
 ``randomness``                   keys and the stream of a key
-``central``                      noise that all nodes draw alike
-``adaptive``, ``following``      a clip that follows a quantile: the rule, and what a node knows
+``adaptive``                     a clip that follows a quantile: the rule
 ``correlated``                   noise that takes back some of that of earlier rounds
-``stream``, ``central_stream``   … of one node's releases, and of the models
+``stream``                       … of one node's releases
 ``accounting``                   what releases cost, alone and together
 ``ledger``                       what a node released and spent, on disk
 ``plan``, ``cli``                from a budget to noise, before there is a swarm; ``qres dp``

@@ -13,8 +13,7 @@ All is integer arithmetic, because every node has to hold the same bound to the 
 ``+UNIT`` or ``-UNIT``, so that a node that comes or goes moves the sum by ``UNIT``, which is the
 1/2 of the paper's centred bit in units of ``2**-17``.
 
-A node that missed rounds cannot compute the bound. It learns it from the others: a contribution
-says which bound it was made for (:class:`ClippedIndicator`), and what more than ``f`` say is true.
+No mode uses the rule today: it needs a noised sum of votes that every node sees.
 
 Reference:
     G. Andrew, O. Thakkar, H. B. McMahan, S. Ramaswamy, Differentially Private Learning with
@@ -31,7 +30,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import CompatibilityError, ConfigError, ValueRefusedError, WireError
+from qres_core import CompatibilityError, ConfigError, ValueRefusedError
 from qres_dp.ranges import ADAPTIVE_QUANTILE, ADAPTIVE_RATE
 
 UNIT: Final = 1 << 16
@@ -39,7 +38,6 @@ UNIT: Final = 1 << 16
 FINE: Final = 1 << 16
 """A bound is held in units of ``1 / FINE`` grid steps, or small moves would be rounded away."""
 MAX_RADIUS: Final = (1 << 31) - 1
-BALLOT_BYTES: Final = 9
 
 _WORK: Final = 1 << 96
 """Fixed point of the exponential; its error is below ``2**-88``."""
@@ -88,30 +86,6 @@ def _exponential(power: Fraction) -> int:
         term = abs(term) * abs(x) // (_WORK * n) * (-1 if x < 0 and n % 2 else 1)
         total += term
     return total
-
-
-@attrs.frozen
-class ClippedIndicator:
-    """What a contribution says beside its vector, in mode central."""
-
-    fits: bool  # whether the update fitted into the bound before it was clipped
-    bound: int  # the bound it was made for, in units of ``1 / FINE`` grid steps
-
-    def to_bytes(self) -> bytes:
-        """9 bytes: a flag, the bound little-endian."""
-        return bytes([self.fits]) + self.bound.to_bytes(8, "little")
-
-    @classmethod
-    def from_bytes(cls, body: bytes) -> ClippedIndicator:
-        """Read what :meth:`to_bytes` made. Raises WireError: QRES-E404 for anything else."""
-        if len(body) != BALLOT_BYTES or body[0] > 1:
-            what = f"not a flag and 8 bytes of bound: {len(body)} bytes"
-            raise WireError.of("QRES-E404", "companions.dp.ballot", what)
-        bound = int.from_bytes(body[1:], "little")
-        if not FINE <= bound <= MAX_RADIUS * FINE:
-            what = f"the bound {bound} is not in {FINE}..{MAX_RADIUS * FINE}"
-            raise WireError.of("QRES-E404", "companions.dp.ballot", what)
-        return cls(bool(body[0]), bound)
 
 
 def _within(lowest: float, highest: float) -> Any:

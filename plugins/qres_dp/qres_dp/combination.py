@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NoReturn
 
 from qres_core import CompatibilityError
-from qres_dp.central_stream import MOST_STEPS
 from qres_dp.modes import EXCLUDES, Mode
 
 
@@ -43,13 +42,13 @@ def check_honest(mode: Mode, honest: int) -> None:
         _refuse("honest", what, fix)
 
 
-def check_quantile(mode: Mode, *, sampled: bool) -> None:
-    """A clip follows a quantile where all nodes vote, and all see the same noised sum of votes."""
-    fix = "adaptive_quantile = 0"
-    _check_mode(mode, "adaptive_quantile", fix)
-    if sampled:
-        what = "a node that is not drawn would have to vote without being told from the others"
-        _refuse("adaptive_quantile", what, fix)
+def check_quantile(mode: Mode, quantile: float) -> None:
+    """A clip follows a quantile where all nodes vote, and all see the same noised sum of votes.
+
+    No mode has such a sum today. ``quantile``: the option, 0 where it is not set.
+    """
+    if quantile:
+        _check_mode(mode, "adaptive_quantile", "adaptive_quantile = 0: the clip stays where it is")
 
 
 def check_separation(separation: int) -> None:
@@ -59,23 +58,15 @@ def check_separation(separation: int) -> None:
         _refuse("separation", what, 'noise = "correlated"')
 
 
-def check_correlated(
-    mode: Mode, *, epsilon: float, rounds: int, sampled: bool, adaptive: bool
-) -> None:
+def check_correlated(mode: Mode, *, epsilon: float, rounds: int, sampled: bool) -> None:
     """Correlated noise is accounted for as one stream, which has an end.
 
-    ``epsilon``: the option, 0 where it is not set; ``sampled``: whether nodes are sampled;
-    ``adaptive``: whether the clip moves.
+    ``epsilon``: the option, 0 where it is not set; ``sampled``: whether nodes are sampled.
     """
     fix = 'noise = "independent"'
     _check_mode(mode, "noise", fix)
-    if sampled or adaptive:
-        _refuse(
-            "noise", "correlated noise is accounted for without sampling, and for one clip", fix
-        )
-    if mode is Mode.CENTRAL and rounds > MOST_STEPS:
-        what = f"in mode central contributions carry 32 bytes for each of {rounds} rounds"
-        _refuse("noise", what, f"at most {MOST_STEPS} rounds")
+    if sampled:
+        _refuse("noise", "correlated noise is accounted for without sampling", fix)
     if not (epsilon and rounds):
         what = "a stream of correlated noise has an end: its rounds and its epsilon must be set"
         _refuse("noise", what, "set epsilon and rounds")

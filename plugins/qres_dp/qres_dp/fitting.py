@@ -81,16 +81,13 @@ def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Pr
         yield Problem("QRES-E314", "plugins.dp.honest", what, fix)
 
 
-def misfits(
-    around: Surroundings, plan: Plan, *, delta: float, honest: int, carries: bool
-) -> Iterator[Problem]:
+def misfits(around: Surroundings, plan: Plan, *, delta: float, honest: int) -> Iterator[Problem]:
     """Everything about the swarm and the plugins beside that would stop noise from being added.
 
-    ``carries``: whether what travels beside an update may leave without noise. Yields QRES-E313 and
-    QRES-E314, each with both sides and the remedy.
+    Yields QRES-E313 and QRES-E314, each with both sides and the remedy.
     """
     yield from miscounts(around, delta=delta, honest=honest)
-    if around.companions and not carries:
+    if around.companions:
         names = [f"plugins.{name}" for name in around.companions]
         what = f"what {', '.join(names)} puts beside the update would leave without noise"
         fix = f"put [plugins.dp] before [{names[0]}] in the file"

@@ -5,7 +5,6 @@ mode                  who adds noise              what is protected against
 ====================  ==========================  =================================================
 ``local``             each node, enough alone     everybody who sees the node's contribution
 ``distributed``       each node, a share          everybody who sees only sums
-``central``           every node, the same        everybody who sees only the models
 ====================  ==========================  =================================================
 """
 
@@ -18,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from qres_core import CompatibilityError, fixed
+from qres_core import CompatibilityError, OptionError, fixed, options
 
 LEMMA: Final = 9
 """Variance that is added and not accounted for, in squared steps of the grid.
@@ -36,20 +35,37 @@ class Mode(enum.Enum):
 
     LOCAL = "local"
     DISTRIBUTED = "distributed"
-    CENTRAL = "central"
 
 
-_NO_VOTES = "mode {} has no noised sum of votes that every node sees"
+@attrs.frozen
+class ModeOption(options.Option):
+    """The name of a mode. Of a mode that went, the message says what to use instead."""
+
+    @classmethod
+    def of_modes(cls) -> ModeOption:
+        """The validator of the option ``mode``."""
+        usual = options.one_of(*(mode.value for mode in Mode))
+        return cls(usual.allowed, usual.fits, words=usual.words)
+
+    def check(self, name: str, value: object) -> None:
+        """As of every option. Raises OptionError: QRES-E105."""
+        if value == "central":
+            what = 'mode "central" is gone: members saw single updates and could compute the noise'
+            fix = 'mode = "distributed" with a plugin that hides updates, such as secagg'
+            raise OptionError.of("QRES-E105", name, what, fix)
+        super().check(name, value)
+
+
+_NO_VOTES = "no mode has a noised sum of votes that every node sees"
 EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
     Mode.LOCAL: {
         "sampling": "in mode local everybody sees which nodes take part, so sampling does not help",
-        "adaptive_quantile": _NO_VOTES.format("local"),
+        "adaptive_quantile": _NO_VOTES,
     },
     Mode.DISTRIBUTED: {
-        "adaptive_quantile": _NO_VOTES.format("distributed"),
+        "adaptive_quantile": _NO_VOTES,
         "noise": "shares that are rounded one by one, or that a node fails to send, do not cancel",
     },
-    Mode.CENTRAL: {},
 }
 """Options that a mode does not combine with, and why; for ``noise``, its value ``correlated``."""
 

@@ -27,7 +27,7 @@ _Name = TypeVar("_Name", Mode, Relation)
 class Request:
     """What is asked for: options of the plugin, in its ranges, and the swarm they are for."""
 
-    mode: str  # ``local``, ``distributed`` or ``central``
+    mode: str  # ``local`` or ``distributed``
     epsilon: float  # budget of all rounds together
     delta: float  # likewise; below ``1 / nodes``
     clip: float  # greatest L2 norm of an update, in the model's units
@@ -63,8 +63,7 @@ class PrivacyPlan:
     @property
     def noise_of_sum(self) -> float:
         """Standard deviation of the noise in a sum of all nodes, per coordinate."""
-        drawn = 1 if self.mechanism.mode is Mode.CENTRAL else self.request.nodes
-        return self.noise_of_share * math.sqrt(drawn)
+        return self.noise_of_share * math.sqrt(self.request.nodes)
 
     @property
     def noise_of_mean(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -13,24 +13,21 @@ from qres_core import (
     Contribution,
     Extent,
     NodeInfo,
-    Outcome,
     Problem,
     RoundError,
     RoundInfo,
-    RoundStatus,
     Surroundings,
     Update,
     Updates,
-    Vector,
     hookimpl,
     options,
 )
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
 from qres_dp.ledger import Owner, PrivacyLedger
-from qres_dp.modes import Mode, Relation, relation_of
+from qres_dp.modes import Mode, ModeOption, Relation, relation_of
 from qres_dp.releases import Release, release_of
-from qres_dp.terms import Correlation, Quantile, ReleaseTerms, settle
+from qres_dp.terms import Correlation, ReleaseTerms, settle
 
 
 def _help(text: str) -> dict[str, str]:
@@ -49,8 +46,8 @@ class Dp:
     """
 
     mode: str = attrs.field(
-        validator=options.one_of(*(mode.value for mode in Mode)),
-        metadata=_help('Source of the noise: "local", "distributed" or "central".'),
+        validator=ModeOption.of_modes(),
+        metadata=_help('Source of the noise: "local" or "distributed".'),
     )
     clip: float = attrs.field(
         validator=options.real(*ranges.CLIP, unit="model units"),
@@ -104,8 +101,8 @@ class Dp:
         default=0.0,
         validator=options.real(*ranges.ADAPTIVE_QUANTILE, or_zero=True),
         metadata=_help(
-            "Mode central: share of nodes whose update should fit. The bound starts at "
-            "clip and follows that quantile. With 0 it stays at clip."
+            "Share of nodes whose update should fit into the clip. No mode can follow it today: "
+            "only 0 is allowed."
         ),
     )
     adaptive_rate: float = attrs.field(
@@ -117,8 +114,8 @@ class Dp:
         default="independent",
         validator=options.one_of("independent", "correlated"),
         metadata=_help(
-            'Modes local and central: "independent" or "correlated" between rounds, which helps if '
-            "a node has data in few of them."
+            'Mode local: "independent" or "correlated" between rounds, which helps if a node has '
+            "data in few of them."
         ),
     )
     band: int = attrs.field(
@@ -153,17 +150,11 @@ class Dp:
         combination.check_sampling(mode, self.sampling_rate, sampled=sampled)
         relation = relation_of(mode, self.relation, sampled=sampled)
         combination.check_honest(mode, self.honest)
-        quantile = correlation = None
-        if self.adaptive_quantile:
-            combination.check_quantile(mode, sampled=sampled)
-            quantile = Quantile(self.adaptive_quantile, self.adaptive_rate)
+        combination.check_quantile(mode, self.adaptive_quantile)
+        correlation = None
         if self.noise == "correlated":
             combination.check_correlated(
-                mode,
-                epsilon=self.epsilon,
-                rounds=self.rounds,
-                sampled=sampled,
-                adaptive=quantile is not None,
+                mode, epsilon=self.epsilon, rounds=self.rounds, sampled=sampled
             )
             correlation = Correlation(self.rounds, self.band, self.separation)
         else:
@@ -184,7 +175,6 @@ class Dp:
             budget,
             self.honest,
             float(self.sampling_rate),
-            quantile,
             correlation,
         )
 
@@ -192,18 +182,12 @@ class Dp:
 
     @property
     def claims(self) -> Claims:
-        """What the mode rests on. Only mode central changes updates after the vote, and the sum.
-
-        See the classes of :mod:`qres_dp.releases`.
-        """
+        """What the mode rests on: see the classes of :mod:`qres_dp.releases`."""
         release, terms = self._release, self._terms
         return Claims(
             tolerates=None,
             needs=release.needs,
-            notices=release.notices,
-            alters=release.in_sum,
-            reveals=release.in_sum,
-            accompanies=release.in_sum,
+            reveals=False,
             effective={
                 "epsilon": terms.budget.epsilon,
                 "noise_multiplier": terms.multiplier,
@@ -262,23 +246,8 @@ class Dp:
             self._release.ledger = PrivacyLedger.begin(folder, self._owner(info))
 
     @hookimpl
-    def round_closed(self, outcome: Outcome) -> None:
-        """Take over the clipping bound that the round's votes made, and the noise of the model.
-
-        A round without a new model changes nothing, whether it was aborted or is void: what was
-        charged for it stays charged, since its contributions were seen. Raises QRES-E602.
-        """
-        if outcome.status is RoundStatus.CLOSED:
-            self._release.closed()
-        else:
-            self._release.forget()
-
-    @hookimpl
     def status(self) -> Mapping[str, object]:
-        """What is spent, and of what budget: epsilon, delta, releases, and how the noise is made.
-
-        Where the clip moves, ``clip_steps`` is the bound in steps of the grid.
-        """
+        """What is spent, and of what budget, and how the noise is made."""
         ledger, terms = self._release.ledger, self._terms
         return {
             "epsilon": ledger.spent(self.delta) if ledger is not None else 0.0,
@@ -288,7 +257,6 @@ class Dp:
             "mode": self.mode,
             "relation": terms.relation.value,
             "noise_multiplier": terms.multiplier,
-            **self._release.status,
         }
 
     @property
@@ -303,14 +271,14 @@ class Dp:
 
     @hookimpl
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:
-        """Charge the ledger and clip the update; in modes local and distributed, add noise.
+        """Charge the ledger, clip the update and add noise.
 
         What leaves has weight 1: how many examples a node has is a fact about its data. O(d).
 
         Raises QRES-E509 when the budget is spent, QRES-E602 when the ledger cannot be written,
         QRES-E313 and QRES-E314.
         """
-        if update.companions and not self._release.in_sum:
+        if update.companions:
             what = "another plugin's companion would leave without noise"
             fix = "put [plugins.dp] before every plugin that has companions"
             raise CompatibilityError.of("QRES-E314", "plugins.dp", what, fix)
@@ -320,21 +288,9 @@ class Dp:
     def reveal(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> Updates:
-        """Check what the mode rests on; in mode central clip the rows again and charge for the sum.
+        """Check what the mode rests on. Changes nothing.
 
-        Raises QRES-E509 when the budget is spent, QRES-E505 for a sum of fewer nodes than the noise
-        is counted on, and QRES-E602.
+        Raises QRES-E505 for a sum of fewer nodes than the noise is counted on.
         """
-        return self._release.revealed(updates, contributions, round_info)
-
-    @hookimpl
-    def wrap_aggregate(
-        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
-    ) -> Vector:
-        """In mode central, add the noise to the sum that the rule divides. O(n d).
-
-        Raises QRES-E314 if a plugin before this one changed what ``reveal`` returned, or one after
-        it returned anything but the mean.
-        """
-        del round_info
-        return self._release.merge(proceed, updates)
+        del contributions
+        return self._release.revealed(updates, round_info)

@@ -14,14 +14,6 @@ from qres_dp.modes import Mechanism, Mode, Relation
 
 
 @attrs.frozen
-class Quantile:
-    """A clip that follows a quantile of the nodes' norms."""
-
-    share: float  # of nodes whose update is to fit
-    rate: float  # how fast the clip moves
-
-
-@attrs.frozen
 class Correlation:
     """Noise that takes back some of that of the rounds before."""
 
@@ -41,7 +33,6 @@ class ReleaseTerms:
     budget: PrivacyBudget  # what may be spent in all
     honest: int = 0  # shares the noise of a sum is counted on; 0 where nothing is shared
     sampling_rate: float = 1.0  # probability that a node's update counts in a round
-    quantile: Quantile | None = None  # where the clip moves
     correlation: Correlation | None = None  # where noise is correlated between rounds
 
     def charge(

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from qres_dp.adaptive import (
-    BALLOT_BYTES,
     FINE,
     MAX_RADIUS,
     UNIT,
     AdaptiveClip,
-    ClippedIndicator,
     split,
 )
 
-from qres_core import CompatibilityError, ConfigError, ValueRefusedError, WireError
+from qres_core import CompatibilityError, ConfigError, ValueRefusedError
 
 RADII = st.integers(1, MAX_RADIUS)
 
@@ -118,21 +116,6 @@ class TestSplit:
     def test_nonsense_is_refused(self, multiplier: float) -> None:
         with pytest.raises(CompatibilityError, match="QRES-E314"):
             split(multiplier, 10)
-
-
-class TestBallot:
-    @given(st.booleans(), st.integers(FINE, MAX_RADIUS * FINE))
-    def test_there_and_back(self, fits: bool, bound: int) -> None:  # noqa: FBT001 - hypothesis
-        ballot = ClippedIndicator(fits, bound)
-        assert ClippedIndicator.from_bytes(ballot.to_bytes()) == ballot
-
-    @given(st.binary(max_size=2 * BALLOT_BYTES))
-    def test_any_bytes_are_a_ballot_or_one_error(self, body: bytes) -> None:
-        bound = int.from_bytes(body[1:], "little")
-        if len(body) == BALLOT_BYTES and body[0] < 2 and FINE <= bound <= MAX_RADIUS * FINE:
-            return
-        with pytest.raises(WireError, match="QRES-E404"):
-            ClippedIndicator.from_bytes(body)
 
 
 class TestAgreed:

@@ -45,7 +45,7 @@ def fill(folder: Path, count: int) -> None:
     ledger = PrivacyLedger.begin(folder, OWNER)
     for number in range(1, count + 1):
         charge = Charge(
-            number, bytes([number]) * 32, "central", "add-remove", 5.0, 1.0, 2**15, 0, 9, 1
+            number, bytes([number]) * 32, "distributed", "add-remove", 5.0, 1.0, 2**15, 0, 9, 1
         )
         ledger.charge(charge, PrivacyBudget(8.0, 1e-5))
     ledger.close()
@@ -134,7 +134,7 @@ def test_a_sampled_plan_says_that_the_sample_is_secret() -> None:
         (("--epsilon", 2, "--rounds", 60, "--noise", 3), "QRES-E103"),
         (("--epsilon", 0.1, "--noise", 1), "QRES-E105"),
         (("--epsilon", -1, "--rounds", 60), "QRES-E314"),
-        (("--epsilon", 1, "--rounds", 60, "--mode", "central"), "QRES-E103"),
+        (("--epsilon", 1, "--rounds", 60, "--mode", "local"), "QRES-E103"),
         (("--epsilon", 1, "--rounds", 60, "--plot", "x.pdf"), "QRES-E105"),
         (("--epsilon", 1, "--rounds", 60, *WHOLE), "QRES-E314"),
         (("--epsilon", 1, "--rounds", 60, "--sampling-rate", 2), "QRES-E314"),
@@ -154,7 +154,7 @@ def test_a_ledger_is_checked_and_shown(tmp_path: Path) -> None:
     assert found["records"][2]["epsilon"] == accounting.epsilon(5.0, 3, 1e-5)
     text = run("ledger", tmp_path, "--last", 2).output
     assert "3 releases, chain and anchor hold" in text
-    assert text.count("central") == 2
+    assert text.count("distributed") == 2
 
 
 def test_a_ledger_is_found_by_the_configuration(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_failed_audit_ends_with_code_1() -> None:
 
 def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     """The faults are the audit's own test: blind checks must not go unnoticed."""
-    blind = Audit("half the noise", (Finding("white box", "central", 1.0, 5.5),))
+    blind = Audit("half the noise", (Finding("white box", "local", 1.0, 5.5),))
     monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [blind])
     result = run("audit", "--mode", "local", "--samples", 100)
     assert result.exit_code == 1
@@ -220,9 +220,9 @@ def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_audit_in_json_and_in_words_tells_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    holds = Audit("correct", (Finding("white box", "central", 1.0, 5.5),))
-    alarm = Audit("correct", (Finding("white box", "central", 6.0, 5.5),))
-    caught = Audit("no clipping", (Finding("exact clip", "central", 9.0, 1.0),))
+    holds = Audit("correct", (Finding("white box", "local", 1.0, 5.5),))
+    alarm = Audit("correct", (Finding("white box", "local", 6.0, 5.5),))
+    caught = Audit("no clipping", (Finding("exact clip", "local", 9.0, 1.0),))
     audits = iter([holds, alarm, holds] * 2)
     monkeypatch.setattr("qres_dp.cli.audit", lambda *_: next(audits))
     monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [caught])

@@ -27,7 +27,7 @@ BUDGET: Final = PrivacyBudget(2.0, 1e-5)
 
 def charge(number: int, z: float = 5.0, rate: float = 1.0) -> Charge:
     name = number.to_bytes(32, "big")
-    return Charge(number, name, "central", "add-remove", z, rate, 65536, 0, 10, 1)
+    return Charge(number, name, "distributed", "add-remove", z, rate, 65536, 0, 10, 1)
 
 
 def fill(folder: Path, count: int) -> None:

@@ -32,7 +32,7 @@ def spent(item: Any) -> float:
     return found
 
 
-@pytest.mark.parametrize("mode", ["local", "distributed", "central"])
+@pytest.mark.parametrize("mode", ["local", "distributed"])
 def test_a_release_costs_the_same_however_many_members_there_are(
     make_node: Callable[..., Any], mode: str
 ) -> None:

@@ -52,11 +52,11 @@ def test_a_length_never_grows_on_the_grid(length: float, scale: int) -> None:
 
 def test_each_mode_has_its_relation() -> None:
     assert relation_of(Mode.LOCAL, "", sampled=False) is Relation.REPLACE_ONE
-    assert relation_of(Mode.CENTRAL, "", sampled=False) is Relation.ADD_REMOVE
+    assert relation_of(Mode.DISTRIBUTED, "", sampled=False) is Relation.ADD_REMOVE
     assert relation_of(Mode.DISTRIBUTED, "replace-one", sampled=False) is Relation.REPLACE_ONE
     for mode, name, sampled in (
         (Mode.LOCAL, "add-remove", False),
-        (Mode.CENTRAL, "replace-one", True),
+        (Mode.DISTRIBUTED, "replace-one", True),
     ):
         with pytest.raises(CompatibilityError, match="QRES-E314"):
             relation_of(mode, name, sampled=sampled)
@@ -66,7 +66,7 @@ def test_each_mode_has_its_relation() -> None:
 
 
 def mechanism(**fields: Any) -> Mechanism:
-    usual = Mechanism(Mode.CENTRAL, Relation.ADD_REMOVE, 65536, 1.0)
+    usual = Mechanism(Mode.LOCAL, Relation.ADD_REMOVE, 65536, 1.0)
     return attrs.evolve(usual, **fields)
 
 

@@ -50,7 +50,7 @@ def logs(low: float, high: float) -> st.SearchStrategy[float]:
 
 requests = st.builds(
     Request,
-    mode=st.sampled_from(["local", "distributed", "central"]),
+    mode=st.sampled_from(["local", "distributed"]),
     epsilon=logs(1e-9, 1e6) | logs(0.1, 20.0) | odd,
     delta=logs(1e-100, 1.0) | logs(1e-12, 1e-4) | odd,
     clip=logs(2.0**-42, 2.0**42) | logs(0.1, 10.0),
@@ -95,8 +95,6 @@ def test_noise_in_real_units() -> None:
     assert item.noise_of_share == pytest.approx(z * clip / math.sqrt(honest), rel=1e-6)
     assert item.noise_of_sum == pytest.approx(item.noise_of_share * math.sqrt(nodes), rel=1e-12)
     assert item.noise_of_mean == pytest.approx(item.noise_of_sum / nodes, rel=1e-12)
-    central = plan(attrs.evolve(BASE, mode="central", honest=0))
-    assert central.noise_of_sum == pytest.approx(z * clip, rel=1e-6)
     local = plan(attrs.evolve(BASE, mode="local", honest=0))
     assert local.noise_of_share == pytest.approx(2 * z * clip, rel=1e-6), "replace-one: 2 C"
     assert local.mechanism.mode is Mode.LOCAL
@@ -112,7 +110,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"epsilon": 0.0}, "QRES-E314", "epsilon"),
     ({"honest": 0}, "QRES-E314", "plugins.dp.honest"),
     ({"honest": 100}, "QRES-E314", "plugins.dp.honest"),
-    ({"mode": "central"}, "QRES-E314", "plugins.dp.honest"),
+    ({"mode": "local"}, "QRES-E314", "plugins.dp.honest"),
     ({"delta": 0.01}, "QRES-E314", "delta"),
     ({"delta": 1e-3, "nodes": 1000}, "QRES-E314", "plugins.dp.delta"),
     ({"sampling": "fixed"}, "QRES-E314", "sampling"),
@@ -152,7 +150,7 @@ BELOW_AND_ABOVE: list[tuple[str, float, float, float]] = [
 def test_a_plan_refuses_the_values_that_the_plugin_refuses(
     name: str, below: float, above: float, inside: float
 ) -> None:
-    options: dict[str, Any] = {"mode": "central", "clip": 0.5, "delta": 1e-5}
+    options: dict[str, Any] = {"mode": "distributed", "honest": 50, "clip": 0.5, "delta": 1e-5}
     options |= {"epsilon": 2.0, "rounds": 60, "sampling": "poisson"}
     swarm = {"nodes": 100, "dimension": 1}
     Dp(**{**options, name: inside})
@@ -185,7 +183,6 @@ def test_a_grid_too_coarse_is_refused_with_the_scales_that_do() -> None:
 
 
 def test_sampling_lowers_the_noise() -> None:
-    central = attrs.evolve(BASE, mode="central", honest=0)
-    sampled = plan(attrs.evolve(central, sampling="poisson", sampling_rate=0.1))
-    assert sampled.mechanism.noise_multiplier < 0.2 * plan(central).mechanism.noise_multiplier
+    sampled = plan(attrs.evolve(BASE, sampling="poisson", sampling_rate=0.1))
+    assert sampled.mechanism.noise_multiplier < 0.2 * plan(BASE).mechanism.noise_multiplier
     assert sampled.epsilon <= 2.0

@@ -12,7 +12,6 @@ import attrs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from qres_arithmetic import squared_norm
 from qres_dp import Dp, accounting
 from qres_dp.ledger import PrivacyLedger, anchor
 from qres_dp.ledger.store import FILE
@@ -51,9 +50,17 @@ def test_two_of_three_determine_the_third() -> None:
 
 
 def test_sampling_needs_less_noise() -> None:
-    central = {**USUAL, "mode": "central", **TWO}
-    sampled = Dp(**central, sampling="poisson", sampling_rate=0.1)
-    assert sampled._terms.multiplier < Dp(**central)._terms.multiplier
+    shared = {**USUAL, "mode": "distributed", "honest": 3, **TWO}
+    sampled = Dp(**shared, sampling="poisson", sampling_rate=0.1)
+    assert sampled._terms.multiplier < Dp(**shared)._terms.multiplier
+
+
+def test_mode_central_is_refused_with_what_to_use_instead() -> None:
+    with pytest.raises(ValueError, match='central" is gone') as refused:
+        Dp(**{**USUAL, "mode": "central"}, **TWO)
+    assert isinstance(refused.value, QresError)
+    assert refused.value.code == "QRES-E105"
+    assert 'mode = "distributed"' in refused.value.problems[0].fix
 
 
 @pytest.mark.parametrize(
@@ -67,11 +74,15 @@ def test_sampling_needs_less_noise() -> None:
         ({**TWO, "mode": "distributed"}, "QRES-E314"),  # honest is missing
         ({**TWO, "relation": "add-remove"}, "QRES-E314"),
         ({**TWO, "sampling": "poisson", "sampling_rate": 0.1}, "QRES-E314"),  # mode local
-        ({**TWO, "mode": "central", "sampling_rate": 0.1}, "QRES-E314"),  # sampling is none
+        # sampling is none
+        ({**TWO, "mode": "distributed", "honest": 3, "sampling_rate": 0.1}, "QRES-E314"),
+        ({**TWO, "mode": "distributed", "honest": 3, "adaptive_quantile": 0.5}, "QRES-E314"),
+        ({**TWO, "adaptive_quantile": 0.5}, "QRES-E314"),
         (
             {
                 **TWO,
-                "mode": "central",
+                "mode": "distributed",
+                "honest": 3,
                 "relation": "replace-one",
                 "sampling": "poisson",
                 "sampling_rate": 0.1,
@@ -125,11 +136,6 @@ def test_traits_say_what_each_mode_rests_on() -> None:
     assert local.visibility is Visibility.SUM
     shared = Dp(**{**USUAL, "mode": "distributed"}, **TWO, honest=3).claims.needs
     assert (shared.at_most, shared.equal_weights) == (Visibility.GROUP, True)
-    central = Dp(**{**USUAL, "mode": "central"}, **TWO)
-    assert central.claims.needs.averaging
-    assert central.claims.needs.equal_weights
-    assert central.claims.needs.visibility is Visibility.INDIVIDUAL
-    assert "see single updates" in central.claims.notices[0]
 
 
 def test_a_delta_of_one_in_n_is_refused(make_node: Callable[..., Any]) -> None:
@@ -187,7 +193,7 @@ def test_noise_that_does_not_fit_saturates(make_node: Callable[..., Any]) -> Non
 # ── the ledger ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("mode", ["local", "distributed", "central"])
+@pytest.mark.parametrize("mode", ["local", "distributed"])
 def test_every_round_is_charged_until_the_budget_is_spent(
     mode: str, make_node: Callable[..., Any]
 ) -> None:
@@ -279,10 +285,6 @@ def test_a_node_without_a_ledger_may_merge_what_others_noised(
         node.next_round(step=5)
     updates, contributions = arrive(sent)
     assert node.plugin.reveal(updates, contributions, node.info) is updates
-    # In mode central merging is a release of the node's too.
-    central = make_node(nodes=2, mode="central", data_dir=str(tmp_path), opened=False)
-    with pytest.raises(RoundError, match="QRES-E602"):
-        central.plugin.reveal(updates, contributions, central.info)
 
 
 def test_another_mode_keeps_the_ledger_only_with_the_same_relation(
@@ -292,8 +294,8 @@ def test_another_mode_keeps_the_ledger_only_with_the_same_relation(
     node.send(long_vector())
     node.plugin.teardown()
     with pytest.raises(RoundError, match="QRES-E602"):
-        make_node(data_dir=str(tmp_path), mode="central")
-    same = make_node(data_dir=str(tmp_path), mode="central", relation="replace-one")
+        make_node(data_dir=str(tmp_path), mode="distributed", honest=4)
+    same = make_node(data_dir=str(tmp_path), mode="distributed", honest=4, relation="replace-one")
     assert same.plugin.status()["releases"] == 1
     same.plugin.teardown()
 
@@ -353,22 +355,20 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("mode", ["central", "distributed"])
 def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
-    mode: str, make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "qres_dp.accounting.composition._epsilon", lambda *_arguments: 1.0
     )  # for speed
-    shared = {"honest": 4} if mode == "distributed" else {}
     node = make_node(
-        mode=mode,
+        mode="distributed",
+        honest=4,
         sampling="poisson",
         sampling_rate=0.25,
         clip=1.0,
         epsilon=100.0,
         noise_multiplier=0.5,
-        **shared,
     )
     drawn = 0
     for _ in range(60):
@@ -409,12 +409,3 @@ def test_before_setup_nothing_leaves(make_node: Callable[..., Any]) -> None:
     with pytest.raises(QresError, match="QRES-E602"):
         node.send(long_vector())
     assert node.plugin.status()["epsilon"] == 0.0
-
-
-def test_a_clip_inside_is_sent_as_it_is_in_mode_central(make_node: Callable[..., Any]) -> None:
-    node = make_node(mode="central", clip=1.0)
-    inside = np.arange(50, dtype=np.int32)
-    assert node.send(inside).vector.tolist() == inside.tolist()
-    node.next_round()
-    outside = node.send(long_vector(50, 2**28)).vector
-    assert 0.99 * 2**40 < squared_norm(outside) <= 2**40

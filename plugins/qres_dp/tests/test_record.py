@@ -31,7 +31,7 @@ charges = st.builds(
     Charge,
     round=st.integers(1, 2**40),
     release=st.binary(min_size=32, max_size=32),
-    mode=st.sampled_from(["local", "distributed", "central"]),
+    mode=st.sampled_from(["local", "distributed"]),
     relation=st.sampled_from(["add-remove", "replace-one"]),
     noise_multiplier=reals,
     sampling_rate=st.floats(0, 1, exclude_min=True),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-import numpy as np
 import pytest
 from qres_dp import Dp, accounting
 
-from qres_core import Claims, CompatibilityError, Updates, Vector, hookimpl
+from qres_core import CompatibilityError
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -18,31 +17,17 @@ from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
 
-
-@attrs.frozen
-class Middle:
-    """A rule that does not average."""
-
-    claims = Claims(tolerates=None)
-
-    @hookimpl
-    def aggregate(self, updates: Updates) -> Vector:
-        middle: Vector = np.median(updates.vectors, axis=0).astype(np.int32)
-        return middle
-
-
 INSTALLED = {
     **scan(),
     "dp": Installed.local("dp", Dp),
-    "middle": Installed.local("middle", Middle),
 }
 QUADRATIC = TaskConfig(name="quadratic", dimension=64)
 
 
-def configured(dp: dict[str, Any], *, nodes: int = 7, rule: str = "mean", **swarm: Any) -> Config:
+def configured(dp: dict[str, Any], *, nodes: int = 7, **swarm: Any) -> Config:
     usual = {"name": "lab", "nodes": nodes, "quorum": nodes, "byzantine": 0}
     usual |= {"scale": -8, "insecure": True}
-    plugins: dict[str, Any] = {"memory": {}, "dp": {"clip": 1.0, "delta": 1e-6, **dp}, rule: {}}
+    plugins: dict[str, Any] = {"memory": {}, "dp": {"clip": 1.0, "delta": 1e-6, **dp}, "mean": {}}
     return parse({"swarm": {**usual, **swarm}, "plugins": plugins}, source="test")
 
 
@@ -51,9 +36,8 @@ def played(config: Config, rounds: int) -> SimulationResult:
     return simulator.simulate(config, scenario, task=QUADRATIC, installed=INSTALLED)
 
 
-@pytest.mark.parametrize("mode", ["local", "central"])
-def test_a_swarm_learns_until_the_budget_is_spent_and_shows_it(mode: str) -> None:
-    result = played(configured({"mode": mode, "epsilon": 20.0, "rounds": 3}), 4)
+def test_a_swarm_learns_until_the_budget_is_spent_and_shows_it() -> None:
+    result = played(configured({"mode": "local", "epsilon": 20.0, "rounds": 3}), 4)
     closed = [record for record in result.rounds if record.closed]
     assert len(closed) == 3
     multiplier = accounting.calibrate(20.0, 1e-6, 3)
@@ -66,7 +50,7 @@ def test_a_swarm_learns_until_the_budget_is_spent_and_shows_it(mode: str) -> Non
 
 
 def test_only_the_noise_differs_between_two_runs_of_one_seed() -> None:
-    noisy = configured({"mode": "central", "epsilon": 20.0, "rounds": 3})
+    noisy = configured({"mode": "local", "epsilon": 20.0, "rounds": 3})
     assert len({played(noisy, 1).rounds[0].model_digest for _ in range(2)}) == 2
     plain = attrs.evolve(noisy, plugins={"memory": {}, "mean": {}})
     assert len({played(plain, 1).rounds[0].model_digest for _ in range(2)}) == 1
@@ -85,13 +69,8 @@ def test_shares_that_everybody_sees_are_refused() -> None:
     assert refused(configured({"mode": "distributed", "honest": 5, **BUDGET})) == {"QRES-E303"}
 
 
-def test_central_noise_in_a_rule_that_does_not_average_is_refused() -> None:
-    assert "QRES-E303" in refused(configured({"mode": "central", **BUDGET}, rule="middle"))
-
-
-@pytest.mark.parametrize("mode", ["central", "distributed"])
-def test_weights_are_refused(mode: str) -> None:
-    options = {"mode": mode, **BUDGET} | ({"honest": 5} if mode == "distributed" else {})
+def test_weights_are_refused() -> None:
+    options = {"mode": "distributed", "honest": 5, **BUDGET}
     assert "QRES-E310" in refused(configured(options, weight_cap=10))
 
 

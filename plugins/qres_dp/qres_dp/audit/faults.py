@@ -18,8 +18,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import Updates, Vector
-from qres_dp import central
+from qres_core import Vector
 from qres_dp import clip as clipping
 from qres_dp import discrete_gaussian as noise
 from qres_dp.clip import Clipped
@@ -31,7 +30,6 @@ _LAYERS: Final = 4
 
 _clip = clipping.clip
 _discrete_gaussian = noise.discrete_gaussian
-_clip_rows = central.clip_rows
 
 
 @contextmanager
@@ -132,14 +130,6 @@ def _norm_wraps(vector: Vector, bound: int) -> Clipped:
     return Clipped((vector * (bound / math.sqrt(square))).astype(np.int32), was_outside=True)
 
 
-def _of_the_sum(updates: Updates, bound: int) -> Updates:
-    total = updates.vectors.sum(axis=0, dtype=np.int64)
-    held = np.clip(total, -(2**31), 2**31 - 1).astype(np.int32)
-    rows = np.zeros_like(updates.vectors)
-    rows[0] = _clip(held, bound).vector
-    return attrs.evolve(updates, vectors=rows)
-
-
 # ── by name ───────────────────────────────────────────────────────────────────────────────────
 
 Replacement = tuple[Callable[..., Any], Callable[..., Any]]
@@ -151,7 +141,6 @@ FAULTS: Final[Mapping[str, tuple[Replacement, ...]]] = {
     "clipping by layer": ((_clip, _by_layer),),
     "clipping by coordinate": ((_clip, _by_coordinate),),
     "clipping in floats": ((_clip, _in_floats),),
-    "clipping of the sum": ((_clip, _not_at_all), (_clip_rows, _of_the_sum)),
     "noise used again": ((_discrete_gaussian, _reused),),
     "tail without noise": ((_discrete_gaussian, _tail),),
     "norm that wraps": ((_clip, _norm_wraps),),

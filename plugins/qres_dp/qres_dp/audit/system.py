@@ -2,8 +2,7 @@
 
 Every node runs a :class:`qres_dp.Dp` of its own, with the ledger in memory. What is released is
 what an observer of the mode sees: in mode ``local`` the node's contribution, in mode
-``distributed`` the sum of the contributions of nodes the observer does not know, in mode
-``central`` the noised sum.
+``distributed`` the sum of the contributions of nodes the observer does not know.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import Contribution, NodeId, NodeInfo, RoundInfo, Update, Updates, Vector
+from qres_core import NodeId, NodeInfo, RoundInfo, Update, Vector
 from qres_dp.modes import Mechanism, Mode, Relation, relation_of, steps
 from qres_dp.plugin import Dp
 
@@ -46,8 +45,8 @@ class System:
         self.noise_multiplier = noise_multiplier
         # How many updates a release is made of.
         self.inputs = 1 if mode is Mode.LOCAL else 2
-        # In mode distributed one more node is the observer, who knows its own share.
-        total = self.inputs + (mode is not Mode.CENTRAL)
+        # One more node is the observer; in mode distributed it knows its own share.
+        total = self.inputs + 1
         self._roster = tuple(sorted(_identity(index) for index in range(total)))
         self._honest = self.inputs if mode is Mode.DISTRIBUTED else 0
         self._nodes = [self._node(node) for node in self._roster[: self.inputs]]
@@ -103,28 +102,5 @@ class System:
             plugin.privatize(Update(vector, 1), info)
             for plugin, vector in zip(self._nodes, vectors, strict=True)
         ]
-        if self.mode is not Mode.CENTRAL:
-            total: Sum = np.stack([frame.vector for frame in sent]).sum(axis=0, dtype=np.int64)
-            return total
-        return self._merge(sent, info)
-
-    def _merge(self, sent: Sequence[Update], info: RoundInfo) -> Sum:
-        contributions = tuple(
-            Contribution(node, bytes(32), frame.vector, frame.weight, companions=frame.companions)
-            for node, frame in zip(self._roster, sent, strict=True)
-        )
-        rows = np.stack([frame.vector for frame in sent])
-        updates = Updates(rows, self._roster, np.ones(len(sent), dtype=np.int64))
-        plugin = self._nodes[0]
-        revealed = plugin.reveal(updates, contributions, info)
-        sums: list[Sum] = []
-
-        def mean(noised: Updates) -> Vector:
-            sums.append(noised.vectors.sum(axis=0, dtype=np.int64))
-            quotient, rest = np.divmod(sums[-1], np.int64(len(noised)))
-            twice = 2 * rest
-            quotient += (twice > len(noised)) | ((twice == len(noised)) & (quotient % 2 == 1))
-            return quotient.astype(np.int32)
-
-        plugin.wrap_aggregate(mean, revealed, info)
-        return sums[0]
+        total: Sum = np.stack([frame.vector for frame in sent]).sum(axis=0, dtype=np.int64)
+        return total

@@ -27,7 +27,7 @@ class Charge:
 
     round: int  # number of the round
     release: bytes  # names the release, 32 bytes; the same release is charged once
-    mode: str  # ``local``, ``distributed`` or ``central``
+    mode: str  # ``local`` or ``distributed``
     relation: str  # the neighbouring relation, ``add-remove`` or ``replace-one``
     noise_multiplier: float  # z, deviation of the noise over the sensitivity
     sampling_rate: float  # q, the probability that the node's data are in it; 1 without sampling

@@ -6,9 +6,6 @@ mode             class               what is different
 ``local``        ``LocalRelease``    the node adds all the noise
 ``local``        ``LocalStream``     … which takes back some of that of earlier rounds
 ``distributed``  ``SharedRelease``   the node adds a share, and sums are checked for enough
-``central``      ``CentralRelease``  all nodes add the same noise to the sum
-``central``      ``VotedRelease``    … and the clip follows a quantile of the nodes' norms
-``central``      ``ModelStream``     … which takes back some of that of earlier models
 ===============  ==================  ============================================================
 """
 
@@ -16,9 +13,6 @@ from __future__ import annotations
 
 from qres_dp.modes import Mode
 from qres_dp.releases.base import Release
-from qres_dp.releases.central import CentralRelease
-from qres_dp.releases.central_stream import ModelStream
-from qres_dp.releases.central_votes import VotedRelease
 from qres_dp.releases.local import LocalRelease
 from qres_dp.releases.local_stream import LocalStream
 from qres_dp.releases.shared import SharedRelease
@@ -31,10 +25,6 @@ def release_of(terms: ReleaseTerms) -> Release:
     """The release that the options ask for."""
     if terms.mode is Mode.DISTRIBUTED:
         return SharedRelease(terms)
-    local = terms.mode is Mode.LOCAL
     if terms.correlation is not None:
-        stream = LocalStream if local else ModelStream
-        return stream(terms, terms.correlation)
-    if terms.quantile is not None:
-        return VotedRelease(terms, terms.quantile)
-    return LocalRelease(terms) if local else CentralRelease(terms)
+        return LocalStream(terms, terms.correlation)
+    return LocalRelease(terms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +12,6 @@ import attrs
 
 from qres_core import (
     CompatibilityError,
-    Contribution,
     Extent,
     Needs,
     Problem,
@@ -22,7 +21,6 @@ from qres_core import (
     Update,
     Updates,
     ValueRefusedError,
-    Vector,
     fixed,
 )
 from qres_dp import grid
@@ -43,10 +41,6 @@ class Release(abc.ABC):
     ledger: PrivacyLedger | None = attrs.field(init=False, default=None)
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
-    # whether the noise comes to the merged sum, and not to the node's own update. The merge then
-    # changes updates after the vote, and something travels beside each of them.
-    in_sum: ClassVar[bool] = False
-    notices: ClassVar[tuple[str, ...]] = ()  # what an operator should know of the mode
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
@@ -97,14 +91,11 @@ class Release(abc.ABC):
             self.mechanism,
             delta=terms.budget.delta,
             honest=terms.honest,
-            carries=self.in_sum,
         )
 
     def extent(self, around: Surroundings) -> Extent:
-        """How large an update is once it is clipped and, if it gets any, has its noise."""
+        """How large an update is once it is clipped and has its noise."""
         length = self.terms.clip
-        if self.in_sum:
-            return Extent(length=length)
         try:
             made = self.mechanism(around)
         except (CompatibilityError, ValueRefusedError):  # `misfits` says so
@@ -128,27 +119,12 @@ class Release(abc.ABC):
         Raises ValueRefusedError: QRES-E313.
         """
         self.fitted(round_info)
-        self.forget()
-
-    def closed(self) -> None:  # noqa: B027 - most modes note nothing
-        """The round closed: what was noted in it holds.
-
-        Raises RoundError: QRES-E602 when the disk does not take it.
-        """
-
-    def forget(self) -> None:  # noqa: B027 - most modes note nothing
-        """A round begins or was aborted: what was noted does not hold."""
 
     def close(self) -> None:
         """Close the ledger and let go of what was known of rounds; idempotent."""
         if self.ledger is not None:
             self.ledger.close()
         self.ledger = None
-
-    @property
-    def status(self) -> Mapping[str, object]:
-        """What the mode adds to the plugin's status."""
-        return {}
 
     @property
     def book(self) -> PrivacyLedger:
@@ -166,28 +142,13 @@ class Release(abc.ABC):
         """Charge the ledger, and make of the node's update what may leave.
 
         ``update``: int32, shape ``(d,)``. Raises ValueRefusedError: QRES-E509 when the budget is
-        spent, QRES-E507 for a node that missed rounds and has to sit out. Raises RoundError:
-        QRES-E602. Raises CompatibilityError: QRES-E313, QRES-E314.
+        spent. Raises RoundError: QRES-E602. Raises CompatibilityError: QRES-E313, QRES-E314.
         """
 
-    def revealed(
-        self,
-        updates: Updates,
-        contributions: Sequence[Contribution],
-        round_info: RoundInfo,
-    ) -> Updates:
-        """What the rule is to see of the agreed updates, once the mode has checked them.
+    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
+        """The agreed updates, once the mode has checked them.
 
-        ``updates``: int32, shape ``(n, d)``. Raises ValueRefusedError: QRES-E505, QRES-E509. Raises
-        RoundError: QRES-E602. Raises CompatibilityError: QRES-E303.
+        ``updates``: int32, shape ``(n, d)``. Raises ValueRefusedError: QRES-E505.
         """
-        del contributions, round_info
+        del round_info
         return updates
-
-    def merge(self, proceed: Callable[[Updates], Vector], updates: Updates) -> Vector:
-        """The merged update, int32, shape ``(d,)``.
-
-        ``updates``: what :meth:`revealed` returned. Raises CompatibilityError: QRES-E314 if a
-        plugin beside this one undid the mechanism.
-        """
-        return proceed(updates)
