@@ -3,13 +3,16 @@
 Both graphs are circulants (Harary graphs) on a permutation of the roster that a *beacon* seeds.
 The beacon is a hash of what all nodes agreed on before the model's first round: the digest of the
 model and the roster. The number of the round is not in it. So a round that is aborted, or a height
-that ends without a model, is no new draw, and the members of one model are never grouped twice.
-Nobody chooses the beacon freely: whoever wants another one must change the last aggregate, which
-was agreed on before it could be opened. Its limits: a node that takes part can try out updates of
-its own for the one before, knowing nothing of the others' (so it steers only by chance); with a
-first model that one party made up, that party chose the first beacon; and it is public, so who
-depends on whom is known as soon as the model is. What a sum must hold is therefore counted for the
-worst draw, with every colluder in one group (:class:`~qres_secagg.parameters.Parameters`).
+that ends without a model, is no new draw, and the same members of one model are never grouped
+twice. Nobody chooses the model: whoever wants another one must change the last aggregate, which was
+agreed on before it could be opened. Its limits: a node that takes part can try out updates of its
+own for the one before, knowing nothing of the others' (so it steers only by chance); with a first
+model that one party made up, that party chose the first beacon; and it is public, so who depends on
+whom is known as soon as the model is. Who joins or takes a new key when the model is known, because
+it is the first one or heights end without another, can try out keys. What a sum must hold is
+therefore counted for the worst draw, with every colluder in one group
+(:class:`~qres_secagg.parameters.Parameters`), and what chance puts on the circle for very many
+draws (:func:`~qres_secagg.parameters.corrupt_in_windows`).
 """
 
 from __future__ import annotations

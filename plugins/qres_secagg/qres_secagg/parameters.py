@@ -39,6 +39,9 @@ from qres_core import CompatibilityError, ConfigError
 
 SECURITY_BITS: Final = 40
 CORRECTNESS_BITS: Final = 20
+DRAW_BITS: Final = 80
+"""How many draws of the circle somebody may try out, as a power of two. The circle follows from the
+model and the members. Who chooses its key when the model is known, chooses among circles."""
 LIAR_BITS: Final = 1
 """On a sparse graph: how rarely a dealer has more corrupt holders than the number of acks is made
 for."""
@@ -145,9 +148,11 @@ def _pairs(n: int) -> float:
 def corrupt_in_windows(n: int, k: int, corrupt: int) -> int:
     """Most corrupt nodes in two windows of ``k/2`` places each, wherever they are on the circle.
 
-    Except with probability ``2**-41`` over the draw of the circle, for all pairs together. Cached.
+    Except with probability ``2**-41`` for all pairs and for ``2**80`` draws of the circle together.
+    Cached.
     """
-    return min(corrupt, _quantile(n, corrupt, min(k, n), -(SECURITY_BITS + 1) - _pairs(n)))
+    bits = SECURITY_BITS + 1 + DRAW_BITS + _pairs(n)
+    return min(corrupt, _quantile(n, corrupt, min(k, n), -bits))
 
 
 def _threshold(k: int, corrupt_holders: int) -> int:

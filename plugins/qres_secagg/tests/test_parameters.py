@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import random
@@ -10,10 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qres_secagg.graph import circulant
-from qres_secagg.parameters import GraphParameters, Parameters, choose, tail_above
+from qres_secagg import parameters
+from qres_secagg.graph import beacon, circulant, permutation
+from qres_secagg.parameters import (
+    GraphParameters,
+    Parameters,
+    choose,
+    corrupt_in_windows,
+    tail_above,
+)
+from qres_secagg.session import roster_root
 
 from qres_core import CompatibilityError, ConfigError
+from qres_core.testing import make_node_ids
 
 # (corrupt, dropped) in percent; degrees and thresholds of the exact search at 40 and 20 bits.
 SHARES = ((5, 5), (10, 10), (20, 10))
@@ -21,8 +31,8 @@ TABLE = {  # degree, threshold, acks
     64: ((12, 9, 9), (22, 15, 17), (38, 26, 33)),
     100: ((18, 13, 14), (34, 23, 26), (66, 44, 57)),
     300: ((40, 29, 31), (72, 50, 57), (190, 126, 164)),
-    1000: ((52, 37, 39), (102, 71, 81), (420, 278, 362)),
-    5000: ((62, 44, 47), (116, 81, 92)),
+    1000: ((56, 40, 43), (102, 71, 81), (420, 278, 362)),
+    5000: ((68, 48, 51), (116, 81, 92)),
 }
 
 
@@ -31,6 +41,41 @@ def test_the_published_table_is_found_again(n: int) -> None:
     for (corrupt, dropped), expected in zip(SHARES, TABLE[n], strict=False):
         plan = choose(n, n * corrupt // 100, n * dropped // 100, complete_up_to=0)
         assert (plan.k, plan.t, plan.acks) == expected
+
+
+def _in_two_windows(circle: list[bool], window: int) -> int:
+    """Most marked places in two windows that are apart."""
+    n, twice = len(circle), [*circle, *circle]
+    held = [sum(twice[place : place + window]) for place in range(n)]
+    return max(
+        held[place] + held[(place + step) % n]
+        for place in range(n)
+        for step in range(window, n - window + 1)
+    )
+
+
+def test_whoever_chooses_its_key_chooses_among_circles_and_the_bound_counts_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The model is known, as after a void height, and a corrupt node tries out keys.
+
+    With few bits, so that 300 keys are many. The control counts one draw, and that is too few.
+    """
+    n, k, corrupt = 100, 20, 20
+    members = make_node_ids(n)
+    others, model, found = members[1:], bytes(32), list[int]()
+    for number in range(300):
+        key = hashlib.sha256(bytes([number >> 8, number & 255])).digest()
+        roster = tuple(sorted((*others, key)))
+        order = permutation(n, beacon(model, roster_root(roster), b"holders"))
+        lies = {key, *others[: corrupt - 1]}
+        found.append(_in_two_windows([roster[rank] in lies for rank in order], k // 2))
+    monkeypatch.setattr(parameters, "SECURITY_BITS", 0)
+    bounds: list[int] = []
+    for bits in (0, 9):
+        monkeypatch.setattr(parameters, "DRAW_BITS", bits)
+        bounds.append(corrupt_in_windows.__wrapped__(n, k, corrupt))
+    assert found[0] <= bounds[0] < max(found) <= bounds[1] < corrupt
 
 
 @given(st.integers(1, 9), st.data())
