@@ -7,6 +7,7 @@ twice, or opened a share of the wrong secret, the checker would count it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from unittest import mock
 
 import attrs
 import numpy as np
+from nacl import bindings
 from qres_secagg import Secagg
 from qres_secagg.attempts import Attempts
 from qres_secagg.board import SessionMessages
@@ -22,14 +24,15 @@ from qres_secagg.client import Client
 from qres_secagg.failure import SecaggError
 from qres_secagg.inputs import Inputs, listed
 from qres_secagg.messages import (
-    Kind as Step,
-)
-from qres_secagg.messages import (
+    DECODERS,
     decode_complaint,
     decode_listing,
     decode_shares,
     decode_unmask,
     encode_listing,
+)
+from qres_secagg.messages import (
+    Kind as Step,
 )
 from qres_secagg.session import Session
 from qres_secagg.survivors import Survivors
@@ -39,6 +42,24 @@ from qres_core import Contribution, NodeId, RoundInfo
 
 KINDS = (Kind.SEED, Kind.MASK_KEY)
 """In the order in which a client holds the two shares of a dealer."""
+
+
+@contextmanager
+def computed_once() -> Iterator[None]:
+    """All nodes are in this process and read the same messages: each key is checked once."""
+    names = (
+        "crypto_core_ed25519_is_valid_point",
+        "crypto_scalarmult_ed25519_noclamp",
+        "crypto_scalarmult_ed25519_base_noclamp",
+        "crypto_sign_open",
+    )
+    with ExitStack() as stack:
+        for name in names:
+            kept = functools.lru_cache(1 << 16)(getattr(bindings, name))
+            stack.enter_context(mock.patch.object(bindings, name, kept))
+        decoders = {kind: functools.lru_cache(1 << 12)(read) for kind, read in DECODERS.items()}
+        stack.enter_context(mock.patch.dict(DECODERS, decoders))
+        yield
 
 
 @attrs.define

@@ -532,4 +532,5 @@ class World:
 
 def play(setting: Setting, tell: Told = lambda _line: None) -> Found:
     """Play a setting."""
-    return World(setting, tell).play()
+    with product.computed_once():
+        return World(setting, tell).play()
