@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.contract import canonical, fixed, options, stores
-    from qres_core.contract.claims import Claims, Extent, Hides, Needs, Surroundings
+    from qres_core.contract.claims import (
+        Claims,
+        Extent,
+        Hides,
+        Needs,
+        Surroundings,
+        most_colluders,
+    )
     from qres_core.contract.companion import MAX_COMPANION_BYTES, Companion
     from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
     from qres_core.contract.errors import (
@@ -120,7 +127,7 @@ _HOME = {
     ),
     "verdict": ("ACCEPT", "Blame", "Decision", "Verdict", "reject"),
     "wire": ("Envelope",),
-    "claims": ("Claims", "Extent", "Hides", "Needs", "Surroundings"),
+    "claims": ("Claims", "Extent", "Hides", "Needs", "Surroundings", "most_colluders"),
     "companion": ("MAX_COMPANION_BYTES", "Companion"),
     "dialogue": ("Dialogue", "DialogueMessage", "Send"),
     "gallery": ("AttackFamily", "GalleryEntry", "GalleryOutcome", "GallerySetting"),
@@ -229,6 +236,7 @@ __all__ = [
     "fixed",
     "hookimpl",
     "model_digest",
+    "most_colluders",
     "options",
     "reject",
     "reporting",

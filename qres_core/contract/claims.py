@@ -137,6 +137,21 @@ class Hides:
     colluding: float = attrs.field(default=0.0, validator=_exactly(float, 0.0))
 
 
+def most_colluders(nodes: int, byzantine: int, share: float) -> int:
+    """Most of so many nodes that may collude against what is hidden; all plugins count alike.
+
+    Args:
+        nodes: members of the swarm.
+        byzantine: liars among them; they collude in any case.
+        share: :attr:`Hides.colluding` of the plugin that hides, 0 where none does.
+
+    Example:
+        >>> most_colluders(60, 0, 0.3), most_colluders(60, 20, 0.3)
+        (18, 20)
+    """
+    return max(byzantine, int(share * nodes))
+
+
 @attrs.frozen(kw_only=True)
 class Claims:
     """What a plugin says of itself. Where it leaves something out, the careful value is assumed.

@@ -457,6 +457,8 @@ class NodeInfo:
         clipped: what one example may add to the node's update; ``None`` where the trainer does not
             clip single examples.
         visibility: what the enabled ``privatize`` plugins leave visible of contributions.
+        colluding: share of the nodes that the plugin that hides them takes for colluding; in a
+            round of so many members count them with :func:`~qres_core.most_colluders`.
         observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
             no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
     """
@@ -472,3 +474,4 @@ class NodeInfo:
     clipped: RecordClip | None = None
     visibility: Visibility = Visibility.INDIVIDUAL
     observer: bool = False
+    colluding: float = 0.0

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from qres_core.contract.claims import Extent, Surroundings
+from qres_core.contract.claims import Extent, Surroundings, most_colluders
 from qres_core.contract.errors import Problem, QresError
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
@@ -62,10 +62,14 @@ class Hidden:
         least = hides.group_size if hides.smallest is None else hides.smallest
         return updates if least is None else min(updates, least)
 
+    @property
+    def colluding(self) -> float:
+        """Share of the nodes that may collude against what is hidden."""
+        return 0.0 if self.by is None else self.by.claims.hides.colluding
+
     def colluders(self, nodes: int, byzantine: int) -> int:
         """Most of so many nodes that may collude against what is hidden."""
-        share = 0.0 if self.by is None else self.by.claims.hides.colluding
-        return max(byzantine, int(share * nodes))
+        return most_colluders(nodes, byzantine, self.colluding)
 
 
 def mergers(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, tuple[Enabled, ...]]]:

@@ -303,7 +303,8 @@ class Kernel:
             fix = "wrap the trainer with by_record before the node starts"
             raise CompatibilityError.of("QRES-E318", f"plugins.{self._clipper}", what, fix)
         self.enter(frozenset(node_info.roster))
-        node_info = attrs.evolve(node_info, visibility=self.solution.visibility)
+        found = self.solution
+        node_info = attrs.evolve(node_info, visibility=found.visibility, colluding=found.colluding)
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
         self._key_indices.clear()

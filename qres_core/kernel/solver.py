@@ -60,6 +60,8 @@ class Solution:
     notices: tuple[str, ...]  # true things an operator should know
     # what of the contributions rules and proofs can see
     visibility: Visibility = Visibility.INDIVIDUAL
+    # share of the nodes that may collude against what is hidden
+    colluding: float = 0.0
 
 
 def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0) -> Solution:
@@ -103,7 +105,7 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
             notices.append(found)
         else:
             problems.append(found)
-    return Solution(tuple(problems), tuple(notices), hidden.visibility)
+    return Solution(tuple(problems), tuple(notices), hidden.visibility, hidden.colluding)
 
 
 def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:

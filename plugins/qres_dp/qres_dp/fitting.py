@@ -18,6 +18,7 @@ from qres_core import (
     RoundInfo,
     Surroundings,
     Visibility,
+    most_colluders,
 )
 from qres_dp.modes import Mechanism
 
@@ -27,26 +28,32 @@ Plan = Callable[[Surroundings], Mechanism]
 
 def of_node(node_info: NodeInfo) -> Surroundings:
     """What a node knows when it is set up: a sum may at best have all nodes in it."""
-    nodes = len(node_info.roster)
+    nodes, byzantine = len(node_info.roster), node_info.byzantine
     return Surroundings(
         nodes=nodes,
-        byzantine=node_info.byzantine,
+        byzantine=byzantine,
         quorum=nodes,
         visibility=Visibility.SUM,
         members=nodes,
+        colluders=most_colluders(nodes, byzantine, node_info.colluding),
     )
 
 
-def of_round(round_info: RoundInfo) -> Surroundings:
-    """What a round says of itself: a sum of all has no fewer nodes than the quorum."""
+def of_round(round_info: RoundInfo, colluding: float) -> Surroundings:
+    """What a round says of itself: a sum of all has no fewer nodes than the quorum.
+
+    ``colluding``: share of the members that may collude, of the node's info.
+    """
+    nodes, byzantine = len(round_info.roster), round_info.byzantine
     return Surroundings(
-        nodes=len(round_info.roster),
-        byzantine=round_info.byzantine,
+        nodes=nodes,
+        byzantine=byzantine,
         quorum=round_info.quorum,
         scale=round_info.scale,
         dimension=round_info.dimension,
         visibility=Visibility.SUM,
         members=round_info.quorum,
+        colluders=most_colluders(nodes, byzantine, colluding),
     )
 
 

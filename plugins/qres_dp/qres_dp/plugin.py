@@ -219,7 +219,7 @@ class Dp:
         self.teardown()
         self._info = node_info
         folder = self._folder
-        self._release.begin(folder)
+        self._release.begin(folder, node_info.colluding)
         if folder is None:
             self._release.ledger = PrivacyLedger.in_memory(self._owner(node_info))
         elif PrivacyLedger.exists(folder):

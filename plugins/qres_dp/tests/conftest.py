@@ -48,13 +48,22 @@ def node(
     opened: bool = True,
     **options: Any,
 ) -> Node:
-    """A node with the given options of the plugin."""
+    """A node with the given options of the plugin, and ``colluding`` of the node."""
+    colluding = options.pop("colluding", 0.0)
     roster = make_node_ids(nodes)
     chosen: dict[str, Any] = {"mode": "local", "clip": 0.01, "delta": 1e-6, **options}
     if sum(name in chosen for name in ("epsilon", "rounds", "noise_multiplier")) == 0:
         chosen |= {"epsilon": 8.0, "noise_multiplier": 5.0}
     plugin = Dp(**chosen)
-    plugin.setup(NodeInfo(roster[index], "lab", roster, byzantine=byzantine, data_dir=data_dir))
+    own = NodeInfo(
+        roster[index],
+        "lab",
+        roster,
+        byzantine=byzantine,
+        data_dir=data_dir,
+        colluding=colluding,
+    )
+    plugin.setup(own)
     info = RoundInfo(
         "lab", 1, bytes(32), dimension, scale, roster, quorum or nodes, byzantine=byzantine
     )

@@ -43,9 +43,9 @@ def told(plugin: Dp, **fields: Any) -> list[tuple[str, str]]:
     return [(problem.code, problem.where) for problem in plugin.check(around(**fields))]
 
 
-def node_info(nodes: int, byzantine: int = 0) -> NodeInfo:
+def node_info(nodes: int, byzantine: int = 0, colluding: float = 0.0) -> NodeInfo:
     roster = make_node_ids(nodes)
-    return NodeInfo(roster[0], "lab", roster, byzantine=byzantine)
+    return NodeInfo(roster[0], "lab", roster, byzantine=byzantine, colluding=colluding)
 
 
 def round_info(nodes: int, quorum: int, byzantine: int = 0, **fields: Any) -> RoundInfo:
@@ -111,9 +111,15 @@ def test_where_nothing_is_hidden_another_refusal_says_so() -> None:
     assert made("distributed", honest=10).claims.needs.at_most is Visibility.GROUP
 
 
-@given(st.integers(2, 12), st.integers(0, 3), st.integers(1, 14), st.data())
+@given(
+    st.integers(2, 12),
+    st.integers(0, 3),
+    st.integers(1, 14),
+    st.sampled_from([0.0, 0.1, 0.3, 0.5]),
+    st.data(),
+)
 def test_check_set_up_and_round_judge_alike(
-    nodes: int, byzantine: int, honest: int, data: st.DataObject
+    nodes: int, byzantine: int, honest: int, colluding: float, data: st.DataObject
 ) -> None:
     quorum = data.draw(st.integers(1, nodes))
     plugin = made("distributed", honest=honest, noise_multiplier=50.0)
@@ -124,14 +130,18 @@ def test_check_set_up_and_round_judge_alike(
             return False
         return True
 
-    members = {"nodes": nodes, "byzantine": byzantine, **HIDDEN}
+    colluders = max(byzantine, int(colluding * nodes))
+    members = {"nodes": nodes, "byzantine": byzantine, "colluders": colluders, **HIDDEN}
     at_best = told(plugin, members=nodes, **members) == [HONEST]
-    assert refused(lambda: plugin.setup(node_info(nodes, byzantine))) is at_best
+    assert refused(lambda: plugin.setup(node_info(nodes, byzantine, colluding))) is at_best
+    assert at_best is (honest > nodes - max(1, colluders))
+    # A plugin that was refused at set-up judges a round by the same number of colluders.
+    plugin._release.colluding = colluding
     in_rounds = told(plugin, members=quorum, **members) == [HONEST]
     opening = round_info(nodes, quorum, byzantine)
     assert refused(lambda: plugin.round_opened(opening)) is in_rounds
     # By definition, as the option says it: shares that nobody who sees the sum knows.
-    assert in_rounds is (honest > quorum - max(1, byzantine))
+    assert in_rounds is (honest > quorum - max(1, colluders))
 
 
 # ── companions ────────────────────────────────────────────────────────────────────────────────
@@ -218,7 +228,9 @@ def test_the_extent_is_the_clip_and_the_noise_drawn_at_once() -> None:
 
 def test_a_round_is_judged_by_its_own_numbers() -> None:
     info = round_info(7, 5, 2, scale=-3, dimension=11)
-    seen = of_round(info)
+    seen = of_round(info, 0.5)
+    assert seen.colluders == 3
+    assert of_round(info, 0.0).colluders == 2
     assert (seen.nodes, seen.quorum, seen.members, seen.byzantine) == (7, 5, 5, 2)
     assert (seen.scale, seen.dimension) == (-3, 11)
     assert of_node(node_info(7, 2)).members == 7

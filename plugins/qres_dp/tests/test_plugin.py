@@ -350,6 +350,12 @@ def test_a_sum_of_too_few_nodes_is_not_merged(make_node: Callable[..., Any]) -> 
     assert node.plugin.reveal(enough, (), node.info) is enough
     with pytest.raises(ValueRefusedError, match="QRES-E505"):
         node.plugin.reveal(sums(roster[:4], roster[4:]), (), node.info)
+    # Where more may collude than lie, as many more are needed in a sum.
+    wary = make_node(mode="distributed", honest=3, byzantine=1, quorum=6, colluding=0.3)
+    with pytest.raises(ValueRefusedError, match="3 honest nodes and 2 that may know their share"):
+        wary.plugin.reveal(enough, (), wary.info)
+    wider = sums(roster[:5])
+    assert wary.plugin.reveal(wider, (), wary.info) is wider
 
 
 # ── sampling ──────────────────────────────────────────────────────────────────────────────────

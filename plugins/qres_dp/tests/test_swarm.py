@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from typing import Any
 
 import attrs
 import pytest
 from qres_dp import Dp, accounting
 
-from qres_core import CompatibilityError
+from qres_core import CompatibilityError, NodeInfo, RoundInfo
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -16,6 +18,7 @@ from qres_core.lab import simulator
 from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import TaskConfig
+from qres_core.testing import make_node_ids
 
 INSTALLED = {
     **scan(),
@@ -72,6 +75,67 @@ def test_shares_that_everybody_sees_are_refused() -> None:
 def test_weights_are_refused() -> None:
     options = {"mode": "distributed", "honest": 5, **BUDGET}
     assert "QRES-E310" in refused(configured(options, weight_cap=10))
+
+
+DIST60 = """
+[swarm]
+name = "dist"
+nodes = 60
+byzantine = 0
+quorum = 42
+[plugins.memory]
+[plugins.ed25519]
+[plugins.replay]
+[plugins.dp]
+mode = "distributed"
+clip = 0.5
+epsilon = 4.0
+rounds = 60
+delta = 1e-5
+honest = 41
+[plugins.secagg]
+bound = 8.0
+noise_room = 200.0
+corrupt = 0.3
+dropout = 0.03
+[plugins.mean]
+unprotected = true
+"""
+
+
+@pytest.mark.skipif(
+    not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
+)
+def test_nodes_that_may_collude_are_not_counted_on_and_the_number_named_starts() -> None:
+    raw = tomllib.loads(DIST60)
+    with pytest.raises(CompatibilityError) as error:
+        Kernel.from_config(parse(raw, source="test"), installed=INSTALLED)
+    (problem,) = error.value.problems
+    assert problem.where == "plugins.dp.honest"
+    assert "18 of them may know their own" in problem.what
+    found = re.match(r"honest <= (\d+),", problem.fix)
+    assert found is not None
+    raw["plugins"]["dp"]["honest"] = int(found[1])
+    config = parse(raw, source="test")
+    kernel = Kernel.from_config(config, installed=INSTALLED)
+    # In a round the plugin counts as the solver and secure aggregation do.
+    roster, dp = make_node_ids(60), Dp(**raw["plugins"]["dp"])
+    dp.setup(NodeInfo(roster[0], "dist", roster, colluding=kernel.solution.colluding))
+    opening = RoundInfo("dist", 1, bytes(32), 650, 0, roster, 42)
+    assert dp._release.around(opening).colluders == 18 == sized(config)
+    dp.teardown()
+    # The control: where nobody is taken for colluding, 41 shares are secret.
+    raw["plugins"]["dp"]["honest"] = 41
+    raw["plugins"]["secagg"]["corrupt"] = 0.0
+    Kernel.from_config(parse(raw, source="test"), installed=INSTALLED)
+
+
+def sized(config: Config) -> int:
+    """Colluders in a session of secure aggregation."""
+    from qres_secagg.plugin import Secagg  # noqa: PLC0415 - it may not be installed
+    from qres_secagg.sizing import sized as session  # noqa: PLC0415
+
+    return session(Secagg(**config.plugins["secagg"]), 60, 0, 650).corrupt
 
 
 @pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final, Protocol
 
-from qres_core import MAX_WEIGHT, CompatibilityError
+from qres_core import MAX_WEIGHT, CompatibilityError, most_colluders
 from qres_secagg.chances import needed_inputs
 from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import Parameters, choose
@@ -44,7 +44,7 @@ def raw_bound(options: SizeOptions) -> int:
 
 def colluders(options: SizeOptions, n: int, byzantine: int) -> int:
     """Most nodes that may collude against privacy: the swarm's liars, or more."""
-    return max(byzantine, int(options.corrupt * n))
+    return most_colluders(n, byzantine, float(options.corrupt))
 
 
 def _larger_sums(options: SizeOptions, n: int, byzantine: int, least: int, needed: int) -> str:

@@ -806,15 +806,15 @@ def test_what_depends_on_the_dimension_is_said_once_it_is_known(make_kernel: Mak
         kernel.fit(4)
 
 
-def test_setup_says_what_is_visible(make_kernel: MakeKernel) -> None:
-    seen: list[Visibility] = []
+def test_setup_says_what_is_visible_and_who_may_collude(make_kernel: MakeKernel) -> None:
+    seen: list[tuple[Visibility, float]] = []
 
     def setup(_self: object, node_info: Any) -> None:
-        seen.append(node_info.visibility)
+        seen.append((node_info.visibility, node_info.colluding))
 
     @attrs.frozen
     class Hider:
-        claims = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 3))
+        claims = Claims(tolerates=None, hides=Hides(Visibility.GROUP, 3, colluding=0.25))
 
         @hookimpl
         def privatize(self, update: Update) -> Update:
@@ -822,7 +822,7 @@ def test_setup_says_what_is_visible(make_kernel: MakeKernel) -> None:
 
     make_kernel({"a": plugin(setup=setup)})
     make_kernel({"a": plugin(setup=setup), "hider": Hider})
-    assert seen == [Visibility.INDIVIDUAL, Visibility.GROUP]
+    assert seen == [(Visibility.INDIVIDUAL, 0.0), (Visibility.GROUP, 0.25)]
 
 
 def test_proofs_are_kept_by_plugin(make_kernel: MakeKernel) -> None:

@@ -39,6 +39,8 @@ class Release(abc.ABC):
     folder: Path | None = attrs.field(init=False, default=None)
     # what releases are charged to, or ``None`` where it is not open
     ledger: PrivacyLedger | None = attrs.field(init=False, default=None)
+    # share of the nodes that may collude against what is hidden
+    colluding: float = attrs.field(init=False, default=0.0)
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
 
@@ -69,12 +71,16 @@ class Release(abc.ABC):
         grid.check(made, clip, dimension=dimension, nodes=around.nodes)
         return made
 
+    def around(self, round_info: RoundInfo) -> Surroundings:
+        """What a round says of the swarm, with the colluders that all plugins count on."""
+        return of_round(round_info, self.colluding)
+
     def fitted(self, round_info: RoundInfo) -> Mechanism:
         """The mechanism of a round, if the swarm's numbers and its grid allow it.
 
         Raises CompatibilityError: QRES-E313, QRES-E314. Raises ValueRefusedError: QRES-E313.
         """
-        around = of_round(round_info)
+        around = self.around(round_info)
         refuse(self.miscounts(around))
         return self.mechanism(around)
 
@@ -105,12 +111,13 @@ class Release(abc.ABC):
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, folder: Path | None) -> None:
+    def begin(self, folder: Path | None, colluding: float) -> None:
         """The node is set up, after :meth:`close`.
 
-        ``folder``: where it keeps files, or ``None``.
+        ``folder``: where it keeps files, or ``None``; ``colluding``: share of the nodes that may
+        collude.
         """
-        self.folder = folder
+        self.folder, self.colluding = folder, colluding
 
     def opened(self, round_info: RoundInfo) -> None:
         """A round begins.

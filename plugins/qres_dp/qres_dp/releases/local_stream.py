@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from qres_core import RoundInfo, Surroundings, Update
-from qres_dp.fitting import of_round
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
 from qres_dp.releases.base import Release
@@ -27,7 +26,7 @@ class LocalStream(Release):
     def out(self, update: Update, round_info: RoundInfo) -> Update:
         mechanism, terms = self.fitted(round_info), self.terms
         turn = turn_of(self.book.owner.node, self.correlation.separation)
-        shape = shape_of(terms, self.correlation, of_round(round_info), offset=turn)
+        shape = shape_of(terms, self.correlation, self.around(round_info), offset=turn)
         if self._stream is None:
             self._stream = Stream(self.book.owner, shape, self.folder, self.book)
         check_same(self._stream.shape, shape)

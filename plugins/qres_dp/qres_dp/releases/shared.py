@@ -26,7 +26,7 @@ class SharedRelease(LocalRelease):
 
         Raises ValueRefusedError: QRES-E505 for one that has fewer.
         """
-        honest, others = self.terms.honest, watchers(round_info.byzantine)
+        honest, others = self.terms.honest, watchers(self.around(round_info).colluders)
         for members in updates.members:
             if len(members) < honest + others:
                 what = (
