@@ -164,7 +164,6 @@ class Secagg:
     _attempts: Attempts | None = attrs.field(init=False, default=None)
     _kept: tuple[SecaggDialogue, ...] = attrs.field(init=False, default=())
     _judge: Permission | None = attrs.field(init=False, default=None)
-    _counted: tuple[bytes, int] = attrs.field(init=False, default=(b"", 1))  # for which model
     _sessions: int = attrs.field(init=False, default=0)
     _rounds_opened: int = attrs.field(init=False, default=0)
     _saturated: int = attrs.field(init=False, default=0)
@@ -349,11 +348,9 @@ class Secagg:
         """
         if self.weights == "equal":
             return 1
-        model, weight = self._counted
-        if model != round_info.model_digest:
-            weight = min(update.weight, self.max_weight)
-            self._counted = round_info.model_digest, weight
-        return weight
+        assert self._store is not None  # noqa: S101 - opened with the session
+        weight = min(update.weight, self.max_weight)
+        return self._store.weight_for(round_info.model_digest, weight)
 
     @hookimpl
     def revealable(

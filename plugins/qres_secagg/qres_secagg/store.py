@@ -3,7 +3,9 @@
 ``secagg.sqlite`` holds session ids. A node that masked two updates, or opened two survivor sets, in
 one session could have the difference of the two computed; one that restarts in the middle of a
 round must therefore know that it was there, though its keys are gone. Which sums were opened for a
-model is not noted here but in the head of the swarm (:mod:`qres_secagg.permission`).
+model is not noted here but in the head of the swarm (:mod:`qres_secagg.permission`). How often the
+node counts in them is: an update that counted otherwise in two sums of one set would show in their
+difference.
 
 An id is on the disk before the method returns, and with that before the message it allows leaves
 the node. Of rounds far back only the number is kept: their sessions all count as used.
@@ -24,7 +26,7 @@ from qres_core import NodeId, stores
 
 FILE: Final = "secagg.sqlite"
 APPLICATION_ID: Final = 0x51525347
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 KEPT_ROUNDS: Final = 4096
 """Rounds behind the newest of which everything is kept."""
 _KIND: Final = stores.StoreKind(
@@ -101,6 +103,21 @@ class SessionStore:
                 self._db.execute("DELETE FROM used WHERE round <= ?", (oldest,))
         return new
 
+    def weight_for(self, model: bytes, weight: int) -> int:
+        """How often the node's updates for a model count: as they did first, durably.
+
+        ``model``: its digest, 32 bytes, later than or the same as before; ``weight``: how often,
+        if this is the first time. Raises RoundError: QRES-E602 if the disk does not take it; then
+        the update must not leave the node.
+        """
+        with self._db.transaction():
+            kept = self._db.one("SELECT weight FROM counted WHERE model = ?", model)
+            if kept is not None:
+                return int(kept)
+            self._db.execute("DELETE FROM counted")
+            self._db.execute("INSERT INTO counted VALUES (?, ?)", (model, weight))
+        return weight
+
     def of_round(self, number: int) -> RoundHistory:
         """What a client of that round asks."""
         return RoundHistory(self, number)
@@ -114,6 +131,7 @@ def _fill(database: stores.PrivateDatabase, swarm: str, node_id: NodeId) -> None
     database.execute("CREATE TABLE owner (swarm TEXT NOT NULL, node BLOB NOT NULL)")
     database.execute("CREATE TABLE used (sid BLOB PRIMARY KEY, round INTEGER NOT NULL)")
     database.execute("CREATE TABLE past (round INTEGER NOT NULL)")
+    database.execute("CREATE TABLE counted (model BLOB NOT NULL, weight INTEGER NOT NULL)")
     database.execute("INSERT INTO owner VALUES (?, ?)", (swarm, node_id))
     database.execute("INSERT INTO past VALUES (-1)")
 

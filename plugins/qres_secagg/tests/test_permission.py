@@ -184,6 +184,27 @@ def test_whoever_is_away_each_costs_one_part() -> None:
         assert len(kept) >= 60 - len(away) * (2 * part - 1)
 
 
+def test_liars_that_propose_can_make_a_part_larger_than_the_first_one() -> None:
+    """And no larger than twice that, less one: what a page says of swarms without room for it."""
+    group, part = [list(range(41))], 3
+    sums, costs = [set(range(41))], list[int]()
+    for start in range(0, 36, part):
+        classes = told_apart(sums, part)
+        costs.append(41 - len(classes.permitted(set(range(40)), group, part)))
+        kept = classes.permitted(set(range(41)) - set(range(start, start + part)), group, part)
+        assert len(kept) == 41 - part
+        sums.append(set(kept))
+    classes = told_apart(sums, part)
+    costs.append(41 - len(classes.permitted(set(range(40)), group, part)))
+    assert (costs[0], max(costs), costs[-1]) == (part, 2 * part - 1, 2 * part - 1)
+
+
+def test_an_absent_member_costs_its_whole_class_where_the_record_is_full() -> None:
+    group = [list(range(60))]
+    classes = told_apart([set(range(60)), set(range(55))], math.inf)
+    assert classes.permitted(range(1, 60), group, 5) == set(range(55, 60))
+
+
 def test_a_full_record_divides_nothing_more_and_goes_on() -> None:
     group = [list(range(12))]
     classes = told_apart([set(range(12)), set(range(8))], math.inf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -86,15 +87,21 @@ def test_without_one_of_the_first_set_two_others_are_left_out_too() -> None:
     assert np.array_equal(total - rows.sums[0], plain_sum(updates, rest))
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_node_that_has_more_examples_at_the_next_height_counts_as_before(
-    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, guarded: bool, restarted: bool
 ) -> None:
     """The other case is the control: two sums of one set show its update."""
     if not guarded:
         monkeypatch.setattr(Secagg, "_weight_of", lambda _self, update, _info: update.weight)
-    swarm = PluginSwarm(13, {**LARGE, "weights": "public", "max_weight": 60}).open()
-    updates, victim, sums = swarm.random_updates(limit=1 << 12), swarm.roster[4], []
+    options = {**LARGE, "weights": "public", "max_weight": 60}
+    swarm = PluginSwarm(13, options)
+    victim = swarm.roster[4]
+    node = NodeInfo(victim, "testing", swarm.roster, 0, data_dir=str(tmp_path))
+    swarm.plugins[victim].setup(node)
+    swarm.open()
+    updates, sums = swarm.random_updates(limit=1 << 12), list[np.ndarray]()
     for more in (0, 2):
         grown = attrs.evolve(updates[victim], weight=updates[victim].weight + more)
         swarm.contribute({**updates, victim: grown})
@@ -102,6 +109,10 @@ def test_a_node_that_has_more_examples_at_the_next_height_counts_as_before(
         swarm.decide()
         sums.append(swarm.reveal(swarm.roster[0]).updates.sums[0].copy())
         swarm.close(VOID)
+        if restarted:
+            swarm.plugins[victim].teardown()
+            swarm.plugins[victim] = Secagg(**options)
+            swarm.plugins[victim].setup(node)
         swarm.open()
     shown = (sums[1] - sums[0]) // 2
     assert np.array_equal(shown, updates[victim].vector) is not guarded

@@ -57,6 +57,20 @@ def test_old_rounds_are_used_up_all_together(tmp_path: Path) -> None:
     assert store._db.execute("SELECT count(*) FROM used").fetchone() == (2,)
 
 
+def test_a_weight_is_kept_for_a_model_also_after_a_restart(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    assert store.weight_for(b"a" * 32, 5) == 5
+    assert store.weight_for(b"a" * 32, 7) == 5
+    copied = tmp_path / "killed"
+    copied.mkdir()
+    for part in tmp_path.glob(f"{FILE}*"):
+        shutil.copy(part, copied)
+    for again in (store, opened(copied)):
+        assert again.weight_for(b"a" * 32, 7) == 5
+        assert again.weight_for(b"b" * 32, 7) == 7
+        assert again._db.execute("SELECT count(*) FROM counted").fetchone() == (1,)
+
+
 def test_in_memory_where_nothing_may_be_kept() -> None:
     history = opened(None).of_round(3)
     assert history.begin(b"a" * 32)
@@ -164,7 +178,7 @@ def test_one_of_before_the_record_is_refused_by_name_and_left_as_it_is(tmp_path:
         db.execute("CREATE TABLE spent (name BLOB PRIMARY KEY, round INTEGER NOT NULL)")
         db.execute("PRAGMA user_version = 1")
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(RoundError, match="version 1; this qres-secagg reads version 2") as caught:
+    with pytest.raises(RoundError, match="version 1; this qres-secagg reads version 3") as caught:
         opened(tmp_path)
     assert "begin a new swarm, in which every node has a new folder" in str(caught.value)
     assert (tmp_path / FILE).read_bytes() == before
