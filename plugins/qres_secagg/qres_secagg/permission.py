@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import count
 
 import attrs
 
@@ -42,15 +43,13 @@ class Classes:
 
     @classmethod
     def told_apart(cls, sums: Sums, least: float) -> Classes:
-        """The classes of some sums. O(s n) for ``s`` sums of up to ``n``."""
+        """The classes of some sums. O(n) for each sum of ``n``."""
         found: dict[NodeId, int] = {}
+        fresh = count()
         for members in sums:
-            names: dict[tuple[int, bool], int] = {}
-            inside = set(members)
-            found = {
-                member: names.setdefault((found.get(member, -1), member in inside), len(names))
-                for member in dict.fromkeys([*found, *members])
-            }
+            # Who is in the sum gets another class, the same for all of one class before.
+            names: dict[int, int] = {}
+            found |= {m: names.setdefault(found.get(m, -1), next(fresh)) for m in members}
         return cls(found, least)
 
     def permitted(
@@ -138,16 +137,19 @@ class Permission:
     def classes(self) -> Classes:
         """The classes of the sums that may have been opened for the model.
 
-        O(n log n) for each set on record.
+        O(n) for each set on record, and the graph's for each roster and level.
         """
         info = self.info
         sums: list[list[NodeId]] = []
         rosters = [*(item.roster for item in info.void_sets), info.roster]
         everybody = {*info.roster}.union(*(item.names for item in info.void_sets))
+        drawn: dict[tuple[tuple[NodeId, ...], int], Sequence[Sequence[int]]] = {}
         for item in info.void_sets:
             least, senders = self.parameters(len(item.roster)).min_survivors, set(item.senders)
-            graph = topology(self._session(0, item.roster, item.mismatches))
-            for group in graph.groups:
+            draw = item.roster, item.mismatches
+            if draw not in drawn:
+                drawn[draw] = topology(self._session(0, *draw)).groups
+            for group in drawn[draw]:
                 inside = [item.names[rank] for rank in group if item.roster[rank] in senders]
                 if len(inside) >= least:
                     sums.append(inside)
