@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -16,7 +16,7 @@ from qres_core.contract.errors import LabError
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Purpose, stream
-from qres_core.lab.numpy_trainer import check_grid
+from qres_core.lab.numpy_trainer import check_grid, check_single_step
 
 
 def _torch() -> Any:
@@ -128,6 +128,65 @@ class TorchTrainer:
                         if pull:
                             parameter.add_(anchor, alpha=pull).div_(1.0 + pull)
         return total / len(y)
+
+    def records(self) -> int:
+        """How many examples there are.
+
+        Raises LabError: QRES-E105 for options that make several steps of a round, or pull at the
+        model, and for a module in which examples depend on each other by batch normalisation.
+        """
+        check_single_step(local_epochs=self.local_epochs, proximal=self.proximal)
+        batched = _torch().nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - torch has no other name
+        for name, part in self.module.named_modules():
+            if isinstance(part, batched):
+                what = f"{name} is a {type(part).__name__}: an example's step depends on the others"
+                fix = "use GroupNorm or LayerNorm, which look at one example"
+                raise LabError.of("QRES-E105", "trainer", what, fix)
+        return len(self.y)
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[NDArray[np.float64]]:
+        """The gradient step of each example, divided by ``batch_size``, a public number.
+
+        Gradients are computed for ``batch_size`` examples at once, by ``torch.func``. An example
+        keeps its place among them whatever the others are, so with another in place of one of
+        them its own step is the same to the bit, if the device's kernels are deterministic.
+
+        ``loss`` is given one example and its target, as a batch of one. Yields float64, shape
+        ``(k, d)``; frozen parameters do not move. Raises ValueRefusedError: QRES-E502 or QRES-E503
+        for another vector, QRES-E504 for another scale.
+        """
+        torch = _torch()
+        check_grid(vector, round_info, dimension=self._dimension(), scale=self.scale)
+        self._load(vector)
+        self.module.train()
+        named = dict(self.module.named_parameters())
+        moving = {name: each.detach() for name, each in named.items() if each.requires_grad}
+        still = {name: each.detach() for name, each in named.items() if name not in moving}
+
+        def loss_of(weights: Any, example: Any, target: Any) -> Any:
+            made = torch.func.functional_call(
+                self.module, {**weights, **still}, (example.unsqueeze(0),)
+            )
+            return self._loss(made, target.unsqueeze(0))
+
+        gradients = torch.func.vmap(
+            torch.func.grad(loss_of), in_dims=(None, 0, 0), randomness="different"
+        )
+        x, y = self._tensors(self.x, self.y)
+        seed = int(stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number).integers(2**63))
+        for first in range(0, len(y), self.batch_size):
+            part = slice(first, first + self.batch_size)
+            with torch.random.fork_rng():
+                torch.manual_seed((seed + first) % 2**63)
+                made = gradients(moving, x[part], y[part])
+            rows = len(y[part])
+            blocks = [
+                made[name].flatten(1) if name in made else each.new_zeros(rows, each.numel())
+                for name, each in named.items()
+            ]
+            # float64 from here on: numpy has no bfloat16.
+            steps = torch.cat(blocks, dim=1).detach().cpu().double()
+            yield steps.mul_(-self.learning_rate / self.batch_size).numpy()
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Mean loss and, where the loss is cross-entropy, accuracy (0..1) on held-out examples.

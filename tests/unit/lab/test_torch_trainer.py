@@ -8,9 +8,21 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import LabError, RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
+from qres_core import (
+    LabError,
+    RecordClip,
+    RecordTrainer,
+    RoundInfo,
+    Trainer,
+    ValueRefusedError,
+    Vector,
+    fixed,
+    vector_digest,
+)
+from qres_core.contract.by_record import by_record
 from qres_core.lab.data import Features, Labels, partition_dirichlet
 from qres_core.lab.models import Softmax
+from qres_core.lab.numpy_trainer import NumpyTrainer
 from qres_core.lab.torch_trainer import TorchTrainer, module_vector
 
 STEP = 2.0**-16
@@ -190,3 +202,86 @@ def test_rounds_of_another_model_or_grid_are_refused(torch: Any) -> None:
     with pytest.raises(ValueRefusedError) as caught:
         item.fit(vector, a_round(vector, scale=1))
     assert caught.value.code == "QRES-E504"
+
+
+# ── single examples ───────────────────────────────────────────────────────────────────────────────
+
+
+def rows_of(item: TorchTrainer, vector: Vector) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.concatenate(list(item.record_steps(vector, a_round(vector))))
+
+
+def test_steps_of_examples_are_those_of_softmax_regression_in_numpy(torch: Any) -> None:
+    module = torch.nn.Linear(6, 4).double()
+    item = trainer(module, local_epochs=1, batch_size=16, learning_rate=0.25)
+    vector = module_vector(module)
+
+    # torch stores the matrix as (classes, features), Softmax as (features, classes).
+    def turned(flat: Any, shape: tuple[int, int]) -> Any:
+        matrix = flat[..., :24].reshape(*flat.shape[:-1], *shape).swapaxes(-1, -2)
+        return np.concatenate([matrix.reshape(*flat.shape[:-1], 24), flat[..., 24:]], axis=-1)
+
+    ours = turned(vector, (4, 6))
+    data = {name: getattr(item, name) for name in ("x", "y", "test_x", "test_y")}
+    options = {"local_epochs": 1, "batch_size": 16, "learning_rate": 0.25}
+    plain = NumpyTrainer(model=Softmax(6, 4), **data, **options)
+    theirs = np.concatenate(list(plain.record_steps(ours, a_round(ours))))
+    np.testing.assert_allclose(rows_of(item, vector), turned(theirs, (6, 4)), atol=1e-14)
+    clip = RecordClip(0.01, 50)
+    mine = by_record(item, clip).fit(vector, a_round(vector))
+    other = by_record(plain, clip).fit(ours, a_round(ours))
+    assert mine is not None
+    assert other is not None
+    # A number halfway between two steps of the grid may be rounded either way.
+    assert np.abs(mine.vector - turned(other.vector, (6, 4))).max() <= 1
+
+
+def test_steps_of_examples_add_up_to_the_gradient_of_any_module(torch: Any) -> None:
+    module = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.GroupNorm(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4)
+    ).double()
+    item = trainer(module, local_epochs=1, batch_size=50, learning_rate=0.25)
+    assert isinstance(item, RecordTrainer)
+    assert item.records() == 50
+    vector = module_vector(module)
+    whole = fixed.decode(item.fit(vector, a_round(vector)).vector)
+    np.testing.assert_allclose(rows_of(item, vector).sum(axis=0), whole, atol=0.51 * STEP)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_another_example_leaves_the_steps_of_the_others_alone(torch: Any, precision: str) -> None:
+    module = mlp(torch).to(getattr(torch, precision))
+    item = trainer(module, local_epochs=1, batch_size=16)
+    vector = module_vector(module)
+    x, y = np.array(item.x), np.array(item.y)
+    x[20], y[20] = -7.0, (y[20] + 1) % 4
+    rows, others = rows_of(item, vector), rows_of(attrs.evolve(item, x=x, y=y), vector)
+    assert [i for i in range(50) if not np.array_equal(rows[i], others[i])] == [20]  # to the bit
+
+
+def test_an_update_moves_by_at_most_twice_the_bound_for_another_example(torch: Any) -> None:
+    """One is taken away, and one put in its place."""
+    module, clip = mlp(torch), RecordClip(0.01, 50)
+    item = trainer(module, local_epochs=1, batch_size=16)
+    vector = module_vector(module)
+    x = np.array(item.x)
+    x[20] *= -100.0
+    made = [attrs.evolve(item, x=x), item]
+    updates = [by_record(each, clip).fit(vector, a_round(vector)) for each in made]
+    difference = np.subtract(*(each.vector.astype(object) for each in updates if each is not None))
+    assert 0 < (difference @ difference) <= (2 * clip.steps(0)) ** 2
+
+
+def test_frozen_parameters_ask_for_no_step(torch: Any) -> None:
+    module = torch.nn.Linear(6, 4)
+    module.bias.requires_grad_(requires_grad=False)
+    rows = rows_of(trainer(module, local_epochs=1), module_vector(module))
+    assert not rows[:, 24:].any()
+    assert rows[:, :24].any(axis=1).all()
+
+
+def test_batch_normalisation_has_no_single_examples(torch: Any) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8))
+    with pytest.raises(LabError, match="1 is a BatchNorm1d") as caught:
+        by_record(trainer(module, local_epochs=1), RecordClip(0.01, 50))
+    assert caught.value.problems[0].fix == "use GroupNorm or LayerNorm, which look at one example"
