@@ -14,16 +14,18 @@ import attrs
 import click
 
 from qres_core import ConfigError, reporting
-from qres_dp import accounting
+from qres_dp import accounting, combination
 from qres_dp.audit import FAULTS, Audit, audit, controls
 from qres_dp.audit.black_box import RUNS
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
-from qres_dp.modes import Mode
+from qres_dp.modes import Mode, Unit
 from qres_dp.plan import PrivacyPlan, Request, plan
 
 _MAX_CONFIG = 2**20
 _MODES = click.Choice([mode.value for mode in Mode])
+_UNITS = click.Choice([unit.value for unit in Unit])
+_GROUP_SIZES = (2, 5, 10)
 _PATH = click.Path(path_type=Path)
 
 
@@ -106,6 +108,14 @@ def _rows(budget: _Budget) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return by_rounds, by_epsilon
 
 
+def _groups(budget: _Budget) -> list[dict[str, Any]]:
+    """What the budget promises a person who has several records."""
+    spent = [
+        accounting.group(budget.noise, budget.rounds, budget.delta, size) for size in _GROUP_SIZES
+    ]
+    return [{"records": n, "epsilon": e} for n, e in zip(_GROUP_SIZES, spent, strict=True)]
+
+
 def _chart(
     title: str,
     labels: tuple[str, str],
@@ -152,6 +162,7 @@ def _described(privacy_plan: PrivacyPlan) -> dict[str, Any]:
     mechanism = privacy_plan.mechanism
     return {
         "mode": mechanism.mode.value,
+        "unit": privacy_plan.request.unit,
         "relation": mechanism.relation.value,
         "bound_steps": mechanism.bound,
         "sensitivity_steps": mechanism.sensitivity,
@@ -159,7 +170,7 @@ def _described(privacy_plan: PrivacyPlan) -> dict[str, Any]:
         "noise_drawn_at_once": privacy_plan.noise_of_share,
         "noise_of_sum": privacy_plan.noise_of_sum,
         "noise_of_mean": privacy_plan.noise_of_mean,
-        "signal_to_noise": privacy_plan.request.clip
+        "signal_to_noise": privacy_plan.longest
         / (privacy_plan.noise_of_mean * math.sqrt(privacy_plan.request.dimension)),
         "room_used": privacy_plan.room,
     }
@@ -167,6 +178,7 @@ def _described(privacy_plan: PrivacyPlan) -> dict[str, Any]:
 
 _TOLD = {
     "mode": "mode",
+    "unit": "unit of privacy",
     "relation": "neighbours",
     "bound_steps": "clipping bound, in steps of the grid",
     "sensitivity_steps": "sensitivity of a sum, in steps",
@@ -174,7 +186,7 @@ _TOLD = {
     "noise_drawn_at_once": "noise drawn at once, deviation",
     "noise_of_sum": "noise in a sum of all nodes, deviation",
     "noise_of_mean": "noise in the mean of all nodes, deviation",
-    "signal_to_noise": "clip over length of the mean's noise",
+    "signal_to_noise": "longest mean over length of its noise",
     "room_used": "part of the grid's range in use",
 }
 
@@ -188,7 +200,9 @@ _TOLD = {
 @click.option("--mode", type=_MODES, help="With --nodes, --dimension, --clip: a whole plan.")
 @click.option("--nodes", type=int, help="Nodes of the swarm.")
 @click.option("--dimension", type=int, help="Coordinates of an update.")
-@click.option("--clip", type=float, help="Greatest L2 norm of an update.")
+@click.option("--clip", type=float, help="Greatest L2 norm of what a unit adds to an update.")
+@click.option("--unit", type=_UNITS, default="node", show_default=True, help="What is protected.")
+@click.option("--records", type=int, default=0, help="Unit record: most records of a node.")
 @click.option("--honest", type=int, default=0, help="Mode distributed: shares nobody knows.")
 @click.option("--scale", type=int, default=0, show_default=True, help="As swarm.scale.")
 @click.option("--relation", default="", help="add-remove or replace-one; the mode's by default.")
@@ -205,6 +219,8 @@ def plan_command(  # noqa: PLR0913 - a command takes one argument per option
     nodes: int | None,
     dimension: int | None,
     clip: float | None,
+    unit: str,
+    records: int,
     honest: int,
     scale: int,
     relation: str,
@@ -237,8 +253,13 @@ def plan_command(  # noqa: PLR0913 - a command takes one argument per option
             relation,
             sampling,
             rate,
+            unit,
+            records,
         )
         result["plan"] = _described(plan(wanted))
+    if unit == Unit.RECORD.value:
+        combination.check_sampling(Mode.DISTRIBUTED, rate, sampled=rate < 1.0, unit=Unit.RECORD)
+        result["groups"] = _groups(budget)
     by_rounds, by_epsilon = _rows(budget)
     result |= {"by_rounds": by_rounds, "by_epsilon": by_epsilon}
     if plot is not None:
@@ -262,6 +283,11 @@ def _print_plan(budget: _Budget, result: dict[str, Any]) -> None:
     click.echo(f"\nat noise multiplier {budget.noise:.6g}\n{'rounds':>12}{'epsilon':>12}")
     for row in result["by_rounds"]:
         click.echo(f"{row['rounds']:>12}{row['epsilon']:>12.4f}")
+    if "groups" in result:
+        click.echo(f"\nof one person's records\n{'records':>12}{'epsilon':>12}")
+        click.echo(f"{1:>12}{budget.epsilon:>12.4f}")
+    for row in result.get("groups", ()):
+        click.echo(f"{row['records']:>12}{row['epsilon']:>12.4f}")
     click.echo(f"\nover {budget.rounds} rounds\n{'epsilon':>12}{'noise':>12}")
     for row in result["by_epsilon"]:
         click.echo(f"{row['epsilon']:>12.4g}{row['noise_multiplier']:>12.4f}")

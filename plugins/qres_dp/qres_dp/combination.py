@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from qres_core import CompatibilityError
-from qres_dp.modes import EXCLUDES, Mode
+from qres_dp.modes import EXCLUDES, Mode, Unit
 
 
 def _refuse(option: str, what: str, fix: str) -> NoReturn:
@@ -21,11 +21,23 @@ def _check_mode(mode: Mode, option: str, fix: str) -> None:
         _refuse(option, why, fix)
 
 
-def check_sampling(mode: Mode, rate: float, *, sampled: bool) -> None:
-    """Sampling amplifies where nobody sees who takes part.
+def units_of(unit: Unit, records: int) -> int:
+    """The most units of a node. ``records``: the option, 0 where it is not set."""
+    if (unit is Unit.RECORD) != (records > 0):
+        what = "records is to be set with unit record, to 1 or more, and with no other"
+        fix = "the most examples that a node may have, the same number on all nodes"
+        _refuse("records", what, fix)
+    return max(1, records)
+
+
+def check_sampling(mode: Mode, rate: float, *, sampled: bool, unit: Unit = Unit.NODE) -> None:
+    """Sampling amplifies where nobody sees who takes part, and each unit has its own coin.
 
     ``rate``: the option ``sampling_rate``; ``sampled``: whether ``sampling`` is ``poisson``.
     """
+    if sampled and unit is Unit.RECORD:
+        what = "a node's coin is one for all its records, and the account is for a coin each"
+        _refuse("sampling", what, 'sampling = "none"')
     if sampled:
         _check_mode(mode, "sampling", 'sampling = "none"')
     elif rate != 1.0:
@@ -42,11 +54,14 @@ def check_honest(mode: Mode, honest: int) -> None:
         _refuse("honest", what, fix)
 
 
-def check_quantile(mode: Mode, quantile: float) -> None:
+def check_quantile(mode: Mode, quantile: float, *, unit: Unit = Unit.NODE) -> None:
     """A clip follows a quantile where all nodes vote, and all see the same noised sum of votes.
 
     No mode has such a sum today. ``quantile``: the option, 0 where it is not set.
     """
+    if quantile and unit is Unit.RECORD:
+        what = "nodes would vote on the lengths of their updates, and the clip is one of records"
+        _refuse("adaptive_quantile", what, "adaptive_quantile = 0: the clip stays where it is")
     if quantile:
         _check_mode(mode, "adaptive_quantile", "adaptive_quantile = 0: the clip stays where it is")
 

@@ -15,6 +15,7 @@ from qres_core import (
     NodeInfo,
     Problem,
     QresError,
+    RecordClip,
     RoundInfo,
     Surroundings,
     Visibility,
@@ -62,18 +63,22 @@ def watchers(colluders: int) -> int:
     return max(1, colluders)
 
 
-def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Problem]:
+def miscounts(
+    around: Surroundings, *, delta: float, honest: int, records: RecordClip | None = None
+) -> Iterator[Problem]:
     """Numbers of nodes for which the options promise nothing.
 
-    ``honest``: the option; 0 where nothing is shared. Yields QRES-E314, each with both sides and
-    the remedy.
+    ``honest``: the option; 0 where nothing is shared. ``records``: what a trainer has to bound,
+    where the unit is a record. Yields QRES-E314, each with both sides and the remedy.
     """
-    if Fraction(delta) * around.nodes >= 1:
+    units = around.nodes * (records.most if records else 1)
+    if Fraction(delta) * units >= 1:
+        counted = "swarm.nodes times plugins.dp.records" if records else "swarm.nodes"
         what = (
-            f"delta {delta:g} is not below 1 / {around.nodes}, swarm.nodes: it would allow the "
-            "data of one node to be published"
+            f"delta {delta:g} is not below 1 / {units}, {counted}: it would allow the "
+            f"data of one {'record' if records else 'node'} to be published"
         )
-        yield Problem("QRES-E314", "plugins.dp.delta", what, f"delta < {1 / around.nodes:.3g}")
+        yield Problem("QRES-E314", "plugins.dp.delta", what, f"delta < {1 / units:.3g}")
     most = around.members - watchers(around.colluders)
     # Where nothing is hidden, there are no sums to count on; the solver says so (QRES-E303).
     if around.visibility is not Visibility.INDIVIDUAL and honest > most:
@@ -88,12 +93,24 @@ def miscounts(around: Surroundings, *, delta: float, honest: int) -> Iterator[Pr
         yield Problem("QRES-E314", "plugins.dp.honest", what, fix)
 
 
-def misfits(around: Surroundings, plan: Plan, *, delta: float, honest: int) -> Iterator[Problem]:
+def misfits(
+    around: Surroundings,
+    plan: Plan,
+    *,
+    delta: float,
+    honest: int,
+    records: RecordClip | None = None,
+) -> Iterator[Problem]:
     """Everything about the swarm and the plugins beside that would stop noise from being added.
 
     Yields QRES-E313 and QRES-E314, each with both sides and the remedy.
     """
-    yield from miscounts(around, delta=delta, honest=honest)
+    yield from miscounts(around, delta=delta, honest=honest, records=records)
+    if records and around.before:
+        names = " and ".join(f"plugins.{name}" for name in around.before)
+        what = f"{names} changes the update after its records were clipped one by one"
+        fix = f"put [plugins.dp] before [plugins.{around.before[0]}] in the file"
+        yield Problem("QRES-E314", "plugins.dp.unit", what, fix)
     if around.companions:
         names = [f"plugins.{name}" for name in around.companions]
         what = f"what {', '.join(names)} puts beside the update would leave without noise"

@@ -52,7 +52,7 @@ def room(mechanism: Mechanism, nodes: int) -> int:
     ``nodes``: how many updates a sum may have.
     """
     summed = together(mechanism, nodes)
-    return summed * mechanism.bound + HEADROOM * _root_up(summed * mechanism.share)
+    return summed * mechanism.length + HEADROOM * _root_up(summed * mechanism.share)
 
 
 def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Problem]:
@@ -84,8 +84,8 @@ def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Pr
     needed = room(mechanism, nodes)
     if needed > fixed.LIMIT:
         what = (
-            f"{together(mechanism, nodes)} times the bound and {HEADROOM} deviations of noise are "
-            f"{needed} steps of the grid, and {fixed.LIMIT} fit"
+            f"{together(mechanism, nodes) * mechanism.units} times the bound and {HEADROOM} "
+            f"deviations of noise are {needed} steps of the grid, and {fixed.LIMIT} fit"
         )
         yield Problem("QRES-E313", where, what)
 

@@ -70,12 +70,24 @@ EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
 """Options that a mode does not combine with, and why; for ``noise``, its value ``correlated``."""
 
 
+class Unit(enum.Enum):
+    """Whose presence must not be told: all data of a node, or a single record of one.
+
+    What counts for a ``NODE`` is its update, clipped to C. What counts for a ``RECORD`` is its part
+    of the update, which the trainer's steps are clipped to: C as well. So a sum differs by at most
+    C when either is taken away, and everything that follows from C holds for both.
+    """
+
+    NODE = "node"
+    RECORD = "record"
+
+
 class Relation(enum.Enum):
     """Which inputs count as neighbours: what must not be told apart.
 
-    ``ADD_REMOVE``: with and without one node's update, which is then zero; who takes part is
-    public. A sum of clipped updates differs by at most C. ``REPLACE_ONE``: one node's update
-    against any other it might have sent; a sum differs by at most 2 C.
+    ``ADD_REMOVE``: with and without one unit, in whose place there is then nothing; which nodes
+    take part is public. A sum differs by at most C. ``REPLACE_ONE``: one unit against any other
+    that might be in its place; a sum differs by at most 2 C.
     """
 
     ADD_REMOVE = "add-remove"
@@ -97,16 +109,22 @@ class Mechanism:
 
     mode: Mode  # who adds the noise
     relation: Relation  # what it hides
-    bound: int  # radius C of the ball updates are clipped to
+    bound: int  # C: how long, in L2, what one unit adds to a sum is at most
     # z; the noise of a sum has a deviation of at least z times the sensitivity
     noise_multiplier: float
     # how many nodes' shares the noise of a sum is counted on; 1 where nothing is shared
     honest: int = 1
+    units: int = 1  # most units of a node; 1 where the node is the unit
 
     @property
     def sensitivity(self) -> int:
         """By how much, in L2, a sum of clipped updates differs between neighbours."""
         return self.relation.apart * self.bound
+
+    @property
+    def length(self) -> int:
+        """How long an update is at most: all units of a node at once."""
+        return self.units * self.bound
 
     @property
     def variance(self) -> Fraction:
@@ -130,15 +148,17 @@ def steps(length: float, scale: int) -> int:
     return int(Fraction(length) * Fraction(2) ** (fixed.FRACTION_BITS - scale))
 
 
-def relation_of(mode: Mode, name: str, *, sampled: bool) -> Relation:
+def relation_of(mode: Mode, name: str, *, sampled: bool, unit: Unit = Unit.NODE) -> Relation:
     """The neighbouring relation of a mode: the one named, or the mode's own for an empty name.
 
-    Raises CompatibilityError: QRES-E314 for one the mode does not have.
+    A local release shows that the node took part, and not which records it has. Raises
+    CompatibilityError: QRES-E314 for one the mode does not have.
     """
     where = "plugins.dp.relation"
-    own = Relation.REPLACE_ONE if mode is Mode.LOCAL else Relation.ADD_REMOVE
+    seen = mode is Mode.LOCAL and unit is Unit.NODE
+    own = Relation.REPLACE_ONE if seen else Relation.ADD_REMOVE
     relation = Relation(name) if name else own
-    if mode is Mode.LOCAL and relation is not Relation.REPLACE_ONE:
+    if seen and relation is not Relation.REPLACE_ONE:
         what = "a local release shows that the node took part: only its data can be hidden"
         raise CompatibilityError.of("QRES-E314", where, what, 'relation = "replace-one"')
     if sampled and relation is not Relation.ADD_REMOVE:

@@ -16,11 +16,11 @@ from qres_core import ConfigError, Surroundings, Visibility, fixed
 from qres_dp import accounting, combination, grid, ranges
 from qres_dp.accounting.limits import check_delta, check_epsilon, check_rounds, check_sampling
 from qres_dp.fitting import refuse
-from qres_dp.modes import LEMMA, Mechanism, Mode, Relation, relation_of
+from qres_dp.modes import LEMMA, Mechanism, Mode, Relation, Unit, relation_of
 from qres_dp.releases import release_of
 from qres_dp.terms import ReleaseTerms, settle
 
-_Name = TypeVar("_Name", Mode, Relation)
+_Name = TypeVar("_Name", Mode, Relation, Unit)
 
 
 @attrs.frozen
@@ -30,7 +30,7 @@ class Request:
     mode: str  # ``local`` or ``distributed``
     epsilon: float  # budget of all rounds together
     delta: float  # likewise; below ``1 / nodes``
-    clip: float  # greatest L2 norm of an update, in the model's units
+    clip: float  # greatest L2 norm of what one unit adds to an update, in the model's units
     rounds: int  # how many rounds the budget is for
     nodes: int  # how many nodes the swarm has
     dimension: int  # coordinates of an update
@@ -40,6 +40,8 @@ class Request:
     relation: str = ""  # ``add-remove`` or ``replace-one``; empty for the mode's own
     sampling: str = "none"  # ``none`` or ``poisson``; see :func:`qres_dp.accounting.check_sampling`
     sampling_rate: float = 1.0  # of ``poisson``
+    unit: str = "node"  # ``node`` or ``record``
+    records: int = 0  # most records of a node; 0 with unit node
 
 
 @attrs.frozen
@@ -64,6 +66,11 @@ class PrivacyPlan:
     def noise_of_sum(self) -> float:
         """Standard deviation of the noise in a sum of all nodes, per coordinate."""
         return self.noise_of_share * math.sqrt(self.request.nodes)
+
+    @property
+    def longest(self) -> float:
+        """Greatest L2 norm of an update, and so of the mean of all, in the model's units."""
+        return self.request.clip * self.mechanism.units
 
     @property
     def noise_of_mean(self) -> float:
@@ -121,13 +128,17 @@ def _terms(request: Request) -> ReleaseTerms:
     honest = _whole("honest", request.honest, 0, ranges.HONEST[1])
     rate = check_sampling(request.sampling, request.sampling_rate, ranges.SAMPLING_RATE)
     sampled = request.sampling == "poisson"
-    combination.check_sampling(mode, rate, sampled=sampled)
-    relation = relation_of(mode, request.relation, sampled=sampled)
+    unit = _named(Unit, "unit", request.unit)
+    units = combination.units_of(unit, _whole("records", request.records, 0, ranges.RECORDS[1]))
+    combination.check_sampling(mode, rate, sampled=sampled, unit=unit)
+    relation = relation_of(mode, request.relation, sampled=sampled, unit=unit)
     combination.check_honest(mode, honest)
     multiplier, budget = settle(
         epsilon=epsilon, delta=delta, rounds=rounds, noise_multiplier=0.0, rate=rate
     )
-    return ReleaseTerms(mode, relation, clip, multiplier, budget, honest, rate)
+    return ReleaseTerms(
+        mode, relation, clip, multiplier, budget, honest, rate, unit=unit, units=units
+    )
 
 
 def plan(request: Request) -> PrivacyPlan:

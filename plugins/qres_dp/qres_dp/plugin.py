@@ -25,7 +25,7 @@ from qres_core import (
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
 from qres_dp.ledger import Owner, PrivacyLedger
-from qres_dp.modes import Mode, ModeOption, Relation, relation_of
+from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
 from qres_dp.releases import Release, release_of
 from qres_dp.terms import Correlation, ReleaseTerms, settle
 
@@ -38,9 +38,10 @@ def _help(text: str) -> dict[str, str]:
 class Dp:
     """Clips what a node contributes and hides it in noise, as far as a budget goes.
 
-    The unit of protection is the node: everything it contributes in all rounds together is
-    ``(epsilon, delta)`` differentially private. A ledger is charged before noised data leave, and
-    a round that would exceed the budget is refused (QRES-E509).
+    What is protected is a unit: a node with all its data, or a single record of one. Everything
+    that comes of it in all rounds together is ``(epsilon, delta)`` differentially private. A ledger
+    is charged before noised data leave, and a round that would exceed the budget is refused
+    (QRES-E509).
 
     Name two of ``epsilon``, ``rounds`` and ``noise_multiplier``; the third follows.
     """
@@ -51,11 +52,27 @@ class Dp:
     )
     clip: float = attrs.field(
         validator=options.real(*ranges.CLIP, unit="model units"),
-        metadata=_help("Greatest L2 norm of an update, in the model's own units."),
+        metadata=_help(
+            "Greatest L2 norm of what one unit adds to an update, in the model's own units: with "
+            "unit node of the whole update."
+        ),
     )
     delta: float = attrs.field(
         validator=options.real(*ranges.DELTA),
-        metadata=_help("Probability with which epsilon may not hold; far below 1 / nodes."),
+        metadata=_help("Probability with which epsilon may not hold; far below 1 / units."),
+    )
+    unit: str = attrs.field(
+        default=Unit.NODE.value,
+        validator=options.one_of(*(unit.value for unit in Unit)),
+        metadata=_help(
+            'What is protected as a whole: a "node", or a single "record" of one. Then the trainer '
+            "must say which step each of its examples asks for."
+        ),
+    )
+    records: int = attrs.field(
+        default=0,
+        validator=options.whole(0, ranges.RECORDS[1]),
+        metadata=_help("Unit record: the most records that any node has. It is public."),
     )
     epsilon: float = attrs.field(
         default=0.0,
@@ -147,10 +164,12 @@ class Dp:
     def _settled(self) -> ReleaseTerms:
         """What the options come to, if they go together."""
         mode, sampled = Mode(self.mode), self.sampling == "poisson"
-        combination.check_sampling(mode, self.sampling_rate, sampled=sampled)
-        relation = relation_of(mode, self.relation, sampled=sampled)
+        unit = Unit(self.unit)
+        units = combination.units_of(unit, self.records)
+        combination.check_sampling(mode, self.sampling_rate, sampled=sampled, unit=unit)
+        relation = relation_of(mode, self.relation, sampled=sampled, unit=unit)
         combination.check_honest(mode, self.honest)
-        combination.check_quantile(mode, self.adaptive_quantile)
+        combination.check_quantile(mode, self.adaptive_quantile, unit=unit)
         correlation = None
         if self.noise == "correlated":
             combination.check_correlated(
@@ -176,6 +195,8 @@ class Dp:
             self.honest,
             float(self.sampling_rate),
             correlation,
+            unit,
+            units,
         )
 
     # ── claims ────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +207,7 @@ class Dp:
         release, terms = self._release, self._terms
         return Claims(
             tolerates=None,
-            needs=release.needs,
+            needs=attrs.evolve(release.needs, records=terms.records),
             reveals=False,
             effective={
                 "epsilon": terms.budget.epsilon,
@@ -255,6 +276,7 @@ class Dp:
             "delta": self.delta,
             "releases": len(ledger) if ledger is not None else 0,
             "mode": self.mode,
+            "unit": terms.unit.value,
             "relation": terms.relation.value,
             "noise_multiplier": terms.multiplier,
         }

@@ -64,6 +64,7 @@ class StreamShape:
     dimension: int  # coordinates
     # bounds that neighbours' steps are apart: 2 where an update is replaced by another
     apart: int = 2
+    units: int = 1  # most units of the node: its update is at most as many bounds long
 
     def __attrs_post_init__(self) -> None:
         if self.gain <= 1.0:
@@ -150,6 +151,7 @@ def shape_of(
         max(1, steps(terms.clip, around.scale)),
         around.dimension or 1,
         terms.relation.apart,
+        terms.units,
     )
 
 
@@ -248,7 +250,7 @@ class Stream:
             self._charged += 1
         total = noise.astype(np.int64)
         if self.shape.carries(step):
-            total += clip(update, self.shape.bound).vector
+            total += clip(update, self.shape.units * self.shape.bound).vector
         held: Vector = np.clip(total, -fixed.LIMIT, fixed.LIMIT).astype(np.int32)
         return held
 

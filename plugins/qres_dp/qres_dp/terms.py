@@ -6,11 +6,11 @@ import functools
 
 import attrs
 
-from qres_core import CompatibilityError, RoundInfo
+from qres_core import CompatibilityError, RecordClip, RoundInfo
 from qres_dp import accounting
 from qres_dp.ledger import PrivacyBudget
 from qres_dp.ledger.record import Charge
-from qres_dp.modes import Mechanism, Mode, Relation
+from qres_dp.modes import Mechanism, Mode, Relation, Unit
 
 
 @attrs.frozen
@@ -28,12 +28,19 @@ class ReleaseTerms:
 
     mode: Mode  # who adds the noise
     relation: Relation  # what it hides
-    clip: float  # greatest L2 norm of an update, in the model's units
+    clip: float  # greatest L2 norm of what one unit adds to an update, in the model's units
     multiplier: float  # z of a round, or of a whole stream of correlated noise
     budget: PrivacyBudget  # what may be spent in all
     honest: int = 0  # shares the noise of a sum is counted on; 0 where nothing is shared
     sampling_rate: float = 1.0  # probability that a node's update counts in a round
     correlation: Correlation | None = None  # where noise is correlated between rounds
+    unit: Unit = Unit.NODE  # whose presence is hidden
+    units: int = 1  # most units of a node; 1 where the node is the unit
+
+    @property
+    def records(self) -> RecordClip | None:
+        """What a trainer has to bound, where the unit is a record."""
+        return RecordClip(self.clip, self.units) if self.unit is Unit.RECORD else None
 
     def charge(
         self,
@@ -57,6 +64,7 @@ class ReleaseTerms:
             round_info.scale,
             len(round_info.roster),
             mechanism.honest,
+            self.unit.value,
         )
 
 

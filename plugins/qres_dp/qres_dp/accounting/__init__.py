@@ -25,7 +25,7 @@ from qres_dp.accounting.limits import (
     check_sampling,
 )
 
-__all__ = ["calibrate", "check_sampling", "delta", "epsilon"]
+__all__ = ["calibrate", "check_sampling", "delta", "epsilon", "group"]
 
 _UP: Final = 1.0 + 1e-12
 _CLOSE: Final = 1e-4  # of epsilon, where every trial costs a convolution
@@ -68,6 +68,29 @@ def epsilon(
         check_rounds(rounds),
         check_delta(delta),
         check_rate(sampling_rate),
+    )
+
+
+def group(noise_multiplier: float, rounds: int, delta: float, size: int) -> float:
+    """Epsilon of several units together, such as all records of one person.
+
+    In every round they move a sum by at most ``size`` times what a single unit does. So this is
+    exactly the cost of a ``size``-th of the noise. The general bound of group privacy, ``size *
+    epsilon`` with a larger delta, is not needed. Without sampling. Arguments and errors as
+    :func:`epsilon`; ``size``: 1 or more.
+
+    Example:
+        >>> z = calibrate(4.0, 1e-5, 60)
+        >>> round(group(z, 60, 1e-5, 1), 2), round(group(z, 60, 1e-5, 3), 2)
+        (4.0, 15.1)
+    """
+    if type(size) is not int or size < 1:
+        raise CompatibilityError.of("QRES-E314", "size", f"a group of {size!r} has no account")
+    return _epsilon(
+        check_noise(check_noise(noise_multiplier) / size),
+        check_rounds(rounds),
+        check_delta(delta),
+        1.0,
     )
 
 

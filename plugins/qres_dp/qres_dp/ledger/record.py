@@ -35,7 +35,7 @@ class Charge:
     scale: int  # exponent of the grid
     nodes: int  # n, nodes of the swarm
     honest: int  # h, shares the noise is counted on
-    unit: str = "node"  # whose data are protected as a whole; always ``node``
+    unit: str = "node"  # what is protected as a whole: ``node`` or ``record``
 
 
 @attrs.frozen

@@ -54,7 +54,9 @@ class Release(abc.ABC):
         del around
         terms = self.terms
         honest = max(1, terms.honest)
-        return Mechanism(terms.mode, terms.relation, max(1, bound), terms.multiplier, honest)
+        return Mechanism(
+            terms.mode, terms.relation, max(1, bound), terms.multiplier, honest, terms.units
+        )
 
     def mechanism(self, around: Surroundings) -> Mechanism:
         """The mechanism the options name, in steps of a swarm's grid.
@@ -86,8 +88,8 @@ class Release(abc.ABC):
 
     def miscounts(self, around: Surroundings) -> Iterator[Problem]:
         """See :func:`qres_dp.fitting.miscounts`."""
-        terms = self.terms
-        return miscounts(around, delta=terms.budget.delta, honest=terms.honest)
+        terms, delta = self.terms, self.terms.budget.delta
+        return miscounts(around, delta=delta, honest=terms.honest, records=terms.records)
 
     def misfits(self, around: Surroundings) -> Iterator[Problem]:
         """See :func:`qres_dp.fitting.misfits`."""
@@ -97,11 +99,12 @@ class Release(abc.ABC):
             self.mechanism,
             delta=terms.budget.delta,
             honest=terms.honest,
+            records=terms.records,
         )
 
     def extent(self, around: Surroundings) -> Extent:
         """How large an update is once it is clipped and has its noise."""
-        length = self.terms.clip
+        length = self.terms.clip * self.terms.units
         try:
             made = self.mechanism(around)
         except (CompatibilityError, ValueRefusedError):  # `misfits` says so

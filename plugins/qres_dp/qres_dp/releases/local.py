@@ -26,7 +26,8 @@ class LocalRelease(Release):
 
     def out(self, update: Update, round_info: RoundInfo) -> Update:
         mechanism, terms = self.fitted(round_info), self.terms
-        clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.bound).vector
+        # With unit record the trainer clipped each one; all of them are no longer than this.
+        clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.length).vector
         charge = terms.charge(mechanism, round_info, os.urandom(32))
         self.book.charge(charge, terms.budget)
         return attrs.evolve(update, vector=_noised(clipped, mechanism), weight=1)
@@ -35,7 +36,7 @@ class LocalRelease(Release):
 def _noised(clipped: Vector, mechanism: Mechanism) -> Vector:
     distribution = discrete_gaussian(mechanism.share)
     noise = distribution.sample(clipped.size, fresh_key())
-    if distribution.reach + mechanism.bound <= fixed.LIMIT:
+    if distribution.reach + mechanism.length <= fixed.LIMIT:
         noise += clipped
         return noise
     # The grid was checked to leave room for `grid.HEADROOM` deviations; beyond them, saturate.
