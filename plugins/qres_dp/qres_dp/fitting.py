@@ -107,8 +107,8 @@ def misfits(
     """
     yield from miscounts(around, delta=delta, honest=honest, records=records)
     if records and around.before:
-        names = " and ".join(f"plugins.{name}" for name in around.before)
-        what = f"{names} changes the update after its records were clipped one by one"
+        earlier = " and ".join(f"plugins.{name}" for name in around.before)
+        what = f"{earlier} changes the update after its records were clipped one by one"
         fix = f"put [plugins.dp] before [plugins.{around.before[0]}] in the file"
         yield Problem("QRES-E314", "plugins.dp.unit", what, fix)
     if around.companions:

@@ -65,8 +65,8 @@ class Dp:
         default=Unit.NODE.value,
         validator=options.one_of(*(unit.value for unit in Unit)),
         metadata=_help(
-            'What is protected as a whole: a "node", or a single "record" of one. Then the trainer '
-            "must say which step each of its examples asks for."
+            'The unit of privacy: a "node" with all its data, or a single "record" of one. For '
+            "records the trainer must say which step each of its examples asks for."
         ),
     )
     records: int = attrs.field(
