@@ -459,6 +459,7 @@ class NodeInfo:
         visibility: what the enabled ``privatize`` plugins leave visible of contributions.
         colluding: share of the nodes that the plugin that hides them takes for colluding; in a
             round of so many members count them with :func:`~qres_core.most_colluders`.
+        rows: fewest rows that the enabled rule and the wrappers around it work with.
         observer: true where there is no node: a tool checks what nodes of the swarm signed. It has
             no key and no certificate, ``node_id`` is 32 zero bytes and nothing may be kept.
     """
@@ -475,3 +476,4 @@ class NodeInfo:
     visibility: Visibility = Visibility.INDIVIDUAL
     observer: bool = False
     colluding: float = 0.0
+    rows: int = 1

@@ -87,6 +87,11 @@ def rows_needed(plugin: Enabled, before: Sequence[Enabled]) -> int:
     return (plugin.claims.needs.min_updates - 1) * merged + 1
 
 
+def least_rows(enabled: Sequence[Enabled]) -> int:
+    """Fewest rows that the rule and the wrappers around it work with."""
+    return max((rows_needed(*item) for item in mergers(enabled)), default=1)
+
+
 def hiding(enabled: Sequence[Enabled]) -> Hidden:
     """What the plugin that hides most leaves."""
     hidden = Hidden()
@@ -136,7 +141,7 @@ def check_all(
         hidden_by=hidden.name,
         members=hidden.members(swarm.quorum),
         colluders=hidden.colluders(swarm.nodes, swarm.byzantine),
-        rows=max((rows_needed(*item) for item in mergers(enabled)), default=1),
+        rows=least_rows(enabled),
     )
     chain = having(enabled, "privatize")
     extent = Extent()

@@ -304,7 +304,12 @@ class Kernel:
             raise CompatibilityError.of("QRES-E318", f"plugins.{self._clipper}", what, fix)
         self.enter(frozenset(node_info.roster))
         found = self.solution
-        node_info = attrs.evolve(node_info, visibility=found.visibility, colluding=found.colluding)
+        node_info = attrs.evolve(
+            node_info,
+            visibility=found.visibility,
+            colluding=found.colluding,
+            rows=found.rows,
+        )
         for name, caller in self._callers["setup"]:
             self._call(name, "setup", caller, {"node_info": node_info})
         self._key_indices.clear()

@@ -24,6 +24,7 @@ from qres_core.kernel.chain import (
     check_all,
     having,
     hiding,
+    least_rows,
     mergers,
     rows_needed,
 )
@@ -62,6 +63,7 @@ class Solution:
     visibility: Visibility = Visibility.INDIVIDUAL
     # share of the nodes that may collude against what is hidden
     colluding: float = 0.0
+    rows: int = 1  # fewest that the rule and the wrappers around it work with
 
 
 def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0) -> Solution:
@@ -105,7 +107,13 @@ def solve(enabled: Sequence[Enabled], swarm: SwarmConfig, *, dimension: int = 0)
             notices.append(found)
         else:
             problems.append(found)
-    return Solution(tuple(problems), tuple(notices), hidden.visibility, hidden.colluding)
+    return Solution(
+        tuple(problems),
+        tuple(notices),
+        hidden.visibility,
+        hidden.colluding,
+        least_rows(enabled),
+    )
 
 
 def _slots(enabled: Sequence[Enabled], swarm: SwarmConfig) -> Iterator[Problem]:

@@ -36,12 +36,14 @@ from qres_core import (
     Trainer,
     Update,
     Updates,
+    ValueRefusedError,
     Vector,
     hookimpl,
 )
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
+from qres_core.lab import events
 from qres_core.lab.events import EventEngine
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.record import RoundRecord, SimulationResult
@@ -283,11 +285,46 @@ class Swapped(Zk):
         return attrs.evolve(sent, vector=update.vector)
 
 
+@attrs.define(eq=False)
+class Whole(Zk):
+    """Makes no model of fewer contributions than a quorum."""
+
+    @hookimpl
+    def reveal(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Revelation:
+        found = super().reveal(updates, contributions, round_info)
+        if sum(map(len, found.updates.members)) < round_info.quorum:
+            raise ValueRefusedError.of("QRES-E508", "plugins.zk", "fewer than the quorum")
+        return found
+
+
+@attrs.define(eq=False)
+class Unfilled(Zk):
+    """Gives the rule the sums that hold, be they too few for it."""
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        super().setup(attrs.evolve(node_info, rows=1))
+
+
+TIGHT = 17
+"""Of 21 nodes in groups of five or six: a quorum that no group can be missing from."""
+
+
 def grouped(quorum: int = QUORUM, **plugins: Mapping[str, object]) -> Config:
     """Sums of five, one liar."""
     groups = {**SECAGG, "group_size": 5, "min_size": 4, "corrupt": 0.05}
     everything = {"dp": {**DP, "honest": 3}, **plugins, "secagg": groups}
     return configure(everything, 1, quorum=quorum)
+
+
+def ruled() -> Config:
+    """Sums of seven, one liar, and a rule that needs all three of them."""
+    groups = {**SECAGG, "group_size": 7, "min_size": 5, "corrupt": 0.05}
+    config = configure({"dp": {**DP, "honest": 3}, "zk": ZK, "secagg": groups}, 1, quorum=18)
+    plugins = {name: table for name, table in config.plugins.items() if name != "mean"}
+    return attrs.evolve(config, plugins={**plugins, "median": {"f": 1}})
 
 
 def swapping(_number: int) -> Plugins:
@@ -300,7 +337,7 @@ def banned(record: RoundRecord) -> bool:
 
 @pytest.fixture(scope="module")
 def swapped() -> Played:
-    return play(grouped(zk=ZK), 12, hostile=swapping, attack=BOOST, until=banned)
+    return play(grouped(TIGHT, zk=ZK), 12, hostile=swapping, attack=BOOST, until=banned)
 
 
 def test_another_vector_is_masked_unnoticed_where_nothing_is_committed_to() -> None:
@@ -319,10 +356,13 @@ def test_who_masks_another_vector_is_found_by_every_honest_node(swapped: Played)
     assert all(record.banned_honest == 0 for record in swapped.result.rounds)
 
 
-def test_its_groups_are_left_out_until_then(swapped: Played) -> None:
+@pytest.mark.long
+def test_its_groups_are_left_out_until_then_although_fewer_than_a_quorum_are_left(
+    swapped: Played,
+) -> None:
     """A sum that is wrong is in no model: every model is better than the one before."""
     result = swapped.result
-    assert not any("QRES-E508" in record.reason for record in result.rounds)
+    assert not any(record.void for record in result.rounds)
     assert result.unanimous
     assert swapped.learns
     *lying, last = result.closed
@@ -331,20 +371,51 @@ def test_its_groups_are_left_out_until_then(swapped: Played) -> None:
     assert (last.accepted, last.attackers_accepted) == (NODES - 1, 0)
 
 
+@pytest.fixture
+def soon_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulation is over after a few rounds without a model."""
+    monkeypatch.setattr(events, "MAX_ABORTED", 3)
+
+
+@pytest.mark.usefixtures("soon_over")
 @pytest.mark.long
-def test_where_the_quorum_leaves_no_room_to_leave_a_group_out_its_liar_stops_the_swarm() -> None:
-    """A limit: groups are the same for one model, so nobody finds out who of the group it is."""
-    tight = grouped(quorum=17, zk=ZK)
-    (notice,) = [
-        text for text in Kernel.from_config(tight).solution.notices if "spoil the sums" in text
-    ]
-    assert "swarm.quorum <= 15" in notice
-    stopped = play(tight, 1, hostile=swapping, attack=BOOST)
-    assert all("QRES-E508" in record.reason for record in stopped.result.rounds)
+def test_its_liar_would_stop_a_swarm_that_leaves_no_group_out_of_a_quorum() -> None:
+    """Groups are the same for one model: height after height is void, and nobody is found."""
+    stopped = play(
+        grouped(TIGHT, zk=ZK), 1, hostile=swapping, attack=BOOST, installed=local(zk=Whole)
+    )
     assert stopped.losses == []
+    assert len(stopped.result.void) == len(stopped.result.rounds) == 3
+    assert all("QRES-E508" in record.reason for record in stopped.result.rounds)
     assert stopped.accused <= set(stopped.liars)
-    roomy = Kernel.from_config(grouped(quorum=15, zk=ZK))
-    assert not any("spoil the sums" in text for text in roomy.solution.notices)
+
+
+@pytest.mark.long
+def test_a_rule_that_needs_all_sums_goes_on_although_a_liar_spoils_its_own() -> None:
+    attacked = play(ruled(), 2, hostile=swapping, attack=BOOST)
+    assert not any(record.void for record in attacked.result.rounds)
+    assert attacked.result.unanimous
+    assert attacked.learns
+    assert attacked.counts("zk", "sums_failed") == {2}
+    assert attacked.accused <= set(attacked.liars)
+
+
+@pytest.mark.usefixtures("soon_over")
+@pytest.mark.long
+def test_such_a_rule_would_stop_the_swarm_if_nothing_came_for_the_sum_that_failed() -> None:
+    stopped = play(ruled(), 1, hostile=swapping, attack=BOOST, installed=local(zk=Unfilled))
+    assert stopped.losses == []
+    assert len(stopped.result.void) == len(stopped.result.rounds) == 3
+    assert all("QRES-E505" in record.reason for record in stopped.result.rounds)
+
+
+def test_sums_that_liars_can_spoil_altogether_are_named_before_the_start() -> None:
+    def notices(config: Config) -> list[str]:
+        return [text for text in Kernel.from_config(config).solution.notices if "spoil" in text]
+
+    (notice,) = notices(summed(zk=ZK))
+    assert "4 liars that mask other vectors than they proved spoil the sum of all" in notice
+    assert notices(summed()) == notices(grouped(TIGHT, zk=ZK)) == notices(ruled()) == []
 
 
 # ── (3) another sum ───────────────────────────────────────────────────────────────────────────

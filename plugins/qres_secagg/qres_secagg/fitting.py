@@ -15,9 +15,10 @@ from qres_secagg.chances import (
     least_quorum,
     needed_inputs,
 )
-from qres_secagg.levels import group_sizes
+from qres_secagg.graph import split
+from qres_secagg.levels import finest, group_sizes
 from qres_secagg.parameters import HONEST_LEAST, Parameters
-from qres_secagg.sizing import SizeOptions, colluders
+from qres_secagg.sizing import SizeOptions, colluders, group_least
 
 DEVIATIONS: Final = 6
 """Standard deviations of the noise in a sum that the option ``noise_room`` makes room for."""
@@ -83,21 +84,32 @@ def _quorum(around: Surroundings, parameters: Parameters) -> Iterator[Problem]:
 
 
 def spoiling(around: Surroundings, options: Options) -> Iterator[str]:
-    """Where liars that spoil their groups' sums keep all further rounds from making a model.
+    """Where liars that spoil a sum each leave none that whoever checks sums could merge.
 
-    For one model the groups are the same. If a checker of sums cannot leave the group out, it never
-    finds out who of it lies.
+    If a sum is left, the checker leaves the others out, and the next model has other groups.
     """
-    if "verify" not in around.hooks or not options.group_size or options.bisect:
+    f, n = around.byzantine, around.nodes
+    if "verify" not in around.hooks or not f or _finest_sums(options, n) > f:
         return
-    largest = max(group_sizes(around.nodes, options.group_size))
-    left = around.nodes - around.byzantine * largest
-    if around.byzantine and left < around.quorum:
-        yield (
-            f"{around.byzantine} liars that spoil the sums of their groups leave {left} inputs, "
-            f"and a round needs {around.quorum} (swarm.quorum): they could keep the swarm from "
-            f"making models; swarm.quorum <= {left} or smaller groups would do"
-        )
+    fixes: list[str] = []
+    if not options.bisect and _finest_sums(options, n, bisect=True) > f:
+        fixes.append("bisect = true")
+    least, most = max(group_least(options), needed_inputs(colluders(options, n, f))), n // (f + 1)
+    if least <= most:
+        fixes.append(f"group_size in {least}..{most}")
+    sums = "the sum of all" if _finest_sums(options, n) == 1 else "the sums of all groups"
+    yield (
+        f"{f} liars that mask other vectors than they proved spoil {sums}: they could keep the "
+        f"swarm from making models; {' or '.join(fixes) or 'more nodes'} would do"
+    )
+
+
+def _finest_sums(options: Options, nodes: int, *, bisect: bool = False) -> int:
+    """The sums of a round in which groups are as small as they get."""
+    size, least, level = options.group_size, group_least(options), 0
+    if bisect or options.bisect:
+        level = finest(size=size, least=least, nodes=nodes)
+    return len(split(nodes, size, b"", level=level, least=least))
 
 
 def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:

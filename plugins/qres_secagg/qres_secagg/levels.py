@@ -1,9 +1,9 @@
 """How often groups are halved while a sum is not what was committed to.
 
 A check of the sum (``qres-zk``) can find that somebody's masked input is not the one it committed
-to, and not whose. The round aborts with QRES-E508, and the next one works in smaller groups: level
-``l`` halves them ``l`` times, never below ``min_size``. A group whose sum is bad can then be left
-out by the plugin that checks. The first round that closes brings the level back to 0.
+to, and not whose. It leaves that sum out. If too few are left, the height is void (QRES-E508), and
+the next one works in smaller groups: level ``l`` halves them ``l`` times, never below ``min_size``.
+The first round that closes brings the level back to 0.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import attrs
 import pytest
 from qres_secagg import Secagg
 from qres_secagg.chances import grouping
+from qres_secagg.fitting import spoiling
 
 from qres_core import Extent, Problem, Surroundings, VoidSet
 from qres_core.testing import make_round_info
@@ -268,3 +269,35 @@ def test_a_swarm_too_small_for_that_is_told_so(
     (notice,) = notices(options, Surroundings(nodes=n, byzantine=1, quorum=n - 1))
     assert notice.endswith(remedy)
     assert "a node that stays away stops the swarm until it is back" in notice
+
+
+CHECKED = frozenset({"verify"})
+
+
+@pytest.mark.parametrize(
+    ("n", "byzantine", "options", "remedy"),
+    [
+        (40, 1, {}, "bisect = true or group_size in 8..20 would do"),
+        (40, 4, {"min_size": 6}, "group_size in 6..8 would do"),
+        (40, 4, {"min_size": 6, "bisect": True}, "group_size in 6..8 would do"),
+        (40, 2, {"group_size": 20}, "bisect = true or group_size in 8..13 would do"),
+        (12, 1, {"min_size": 8}, "more nodes would do"),
+    ],
+)
+def test_liars_that_spoil_every_sum_are_named_with_the_groups_that_leave_some(
+    n: int, byzantine: int, options: dict[str, Any], remedy: str
+) -> None:
+    around = Surroundings(nodes=n, byzantine=byzantine, quorum=n, hooks=CHECKED)
+    plugin = Secagg(**options)
+    (notice,) = spoiling(around, plugin)
+    assert notice.endswith(f"they could keep the swarm from making models; {remedy}")
+    assert not list(spoiling(attrs.evolve(around, hooks=frozenset()), plugin))
+    assert not list(spoiling(attrs.evolve(around, byzantine=0), plugin))
+    if found := re.search(r"group_size in (\d+)\.\.(\d+)", remedy):
+        for size in range(int(found[1]), int(found[2]) + 1):
+            grouped = Secagg(**{**options, "group_size": size, "bisect": False})
+            assert not list(spoiling(around, grouped))
+        larger = Secagg(**{**options, "group_size": int(found[2]) + 1, "bisect": False})
+        assert list(spoiling(around, larger))
+    if "bisect" in remedy:
+        assert not list(spoiling(around, Secagg(**{**options, "bisect": True})))

@@ -1,4 +1,14 @@
-"""Which revealed rows are sums of what was committed to, and who must have lied if some are not."""
+"""Which revealed rows are sums of what was committed to, and who must have lied if some are not.
+
+A row that fails is left out as a whole, with the inputs of its members. ``swarm.quorum`` is about
+the set, which was decided before. If the rest has fewer inputs than that, it is merged all the same
+where the liars are no larger a part of it: each of ``k`` failed rows has a liar of its own, so that
+at most ``f - k`` of the rest lie. More than ``f`` failed rows are not the doing of members alone.
+
+A rule that withstands ``f`` bad rows may need more rows than are left. Failed rows then stay in,
+with the mean of those that hold in their place. Together with the rows of liars that did not fail
+they are at most ``f``, and the rule withstands whatever those are.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +46,7 @@ class SumJudge:
 
     # whether single vectors are visible, so that each was compared on its way in
     single: bool = True
+    rows: int = 1  # fewest rows that the rule and its wrappers work with
     failed: int = 0  # sums that failed so far
     _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
     _untold: tuple[Accusation, ...] = attrs.field(init=False, default=())
@@ -67,6 +78,8 @@ class SumJudge:
     ) -> Revelation:
         """Keep the rows that are sums of what their members committed to.
 
+        The rows are the same on every node: they follow from the agreed contributions and sums.
+
         Args:
             statement: the round's.
             updates: rows as revealed by the plugins after the proof's.
@@ -74,10 +87,12 @@ class SumJudge:
             round_info: the round.
 
         Returns:
-            the rows that hold, and evidence against whoever must have lied.
+            the rows that hold, as many failed ones replaced as the rule needs beside them, and
+            evidence against whoever must have lied.
 
         Raises:
-            ValueRefusedError: QRES-E508 if the rows that hold have fewer members than the quorum.
+            ValueRefusedError: QRES-E508 if no row holds, or if liars may be a larger part of those
+                that hold than ``f`` are of a quorum.
 
         Complexity: O(d) word operations a row, ``b`` additions a member and one multiplication of
             ``b`` points a row.
@@ -103,7 +118,7 @@ class SumJudge:
         against = self._untold + tuple(Accusation(liar, LIED) for liar in liars)
         kept = np.flatnonzero(holds)
         left = sum(len(updates.members[int(row)]) for row in kept)
-        if not left or left < round_info.quorum:
+        if not left or (left < round_info.quorum and _worse(len(failed), left, round_info)):
             self._untold = against  # for the next round that goes through: an error carries none
             what = (
                 f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
@@ -111,7 +126,10 @@ class SumJudge:
             )
             raise ValueRefusedError.of("QRES-E508", "plugins.zk", what)
         self._untold = ()
-        return Revelation(updates.take(kept), against)
+        replaced = np.flatnonzero(np.logical_not(holds))[: max(0, self.rows - len(kept))]
+        if len(failed) > round_info.byzantine:
+            replaced = replaced[:0]
+        return Revelation(_completed(updates, kept, replaced), against)
 
     def note(self, contribution: Contribution, points: Points) -> None:
         """Keep the row commitments of an accepted proof: to decode points is dear."""
@@ -168,6 +186,28 @@ class SumJudge:
         the honest ones of that round's quorum.
         """
         return self.single and np.array_equal(contribution.vector, vector)
+
+
+def _worse(failed: int, left: int, round_info: RoundInfo) -> bool:
+    """Whether liars may be a larger part of what is left than ``f`` are of a quorum."""
+    liars = round_info.byzantine - failed
+    return liars < 0 or round_info.quorum * liars > left * round_info.byzantine
+
+
+def _completed(updates: Updates, kept: NDArray[np.intp], replaced: NDArray[np.intp]) -> Updates:
+    """The rows that hold, with their mean in the place of some others. O(n d)."""
+    if not replaced.size:
+        return updates.take(kept)
+    mean = updates.vectors[kept].sum(axis=0, dtype=np.int64) // len(kept)
+    taken = np.sort(np.concatenate([kept, replaced]))
+    at = np.searchsorted(taken, replaced)
+    rows = updates.take(taken)
+    vectors, sums = rows.vectors.copy(), rows.sums
+    vectors[at] = mean
+    if sums is not None:
+        sums = sums.copy()
+        sums[at] = mean * rows.weights[at, None]
+    return attrs.evolve(rows, vectors=vectors, sums=sums)
 
 
 def fits(companion: Companion | None, statement: NormStatement) -> bool:

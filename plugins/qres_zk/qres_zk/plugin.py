@@ -200,6 +200,7 @@ class Zk:
         """
         self._node, self._visibility = node_info.node_id, node_info.visibility
         self._judge.single = self._visibility is Visibility.INDIVIDUAL
+        self._judge.rows = node_info.rows
         center = direction = None
         if self.center:
             center = read_vector(self.center, "plugins.zk.center")
@@ -365,8 +366,8 @@ class Zk:
         """Keep the rows that are sums of what their members committed to.
 
         The evidence is against whoever must have lied. O(d) word operations a row, and a
-        multiplication of ``b`` points a member. Raises QRES-E508 if the rows that hold have fewer
-        members than the quorum.
+        multiplication of ``b`` points a member. Raises QRES-E508 if no row holds, or too few: see
+        :mod:`qres_zk.judging`.
         """
         statement = self._statement(round_info)
         return self._judge.revealed(statement, updates, contributions, round_info)

@@ -3,8 +3,8 @@
 A sum that fails has at least one liar among its members. Nothing more is known: a liar may behave
 in one round and lie in the next, so nobody is cleared by a sum that holds. But with at most ``f``
 liars in the swarm, a node is one beyond doubt if the failures cannot be explained without it, that
-is, if no ``f`` other nodes have a member in every failed sum. Sums are over other groups in every
-round, so whoever goes on lying is found, and honest nodes are never accused. Where members change,
+is, if no ``f`` other nodes have a member in every failed sum. Sums are over other groups for every
+model, so whoever goes on lying is found, and honest nodes are never accused. Where members change,
 ``f`` counts among those of the round.
 """
 

@@ -42,10 +42,13 @@ def round_of(number: int = 1, **changes: Any) -> RoundInfo:
 
 
 def plugin(
-    node: NodeId = ROSTER[0], visibility: Visibility = Visibility.INDIVIDUAL, **options: Any
+    node: NodeId = ROSTER[0],
+    visibility: Visibility = Visibility.INDIVIDUAL,
+    rows: int = 1,
+    **options: Any,
 ) -> Zk:
     made = Zk(**{"bound": 10.0, **options})
-    made.setup(NodeInfo(node, "lab", ROSTER, byzantine=1, visibility=visibility))
+    made.setup(NodeInfo(node, "lab", ROSTER, byzantine=1, visibility=visibility, rows=rows))
     return made
 
 
@@ -321,13 +324,71 @@ def test_a_false_sum_is_dropped_and_the_rest_kept(sent: list[Contribution]) -> N
     assert result.against == ()  # one of three, and nobody knows who
 
 
-def test_below_the_quorum_the_round_is_aborted(sent: list[Contribution]) -> None:
-    for groups, rows in (([[0, 1, 2, 3], [4, 5, 6, 7, 8]], [1]), ([list(range(9))], [0])):
-        updates = revealed(sent, groups)
-        for row in rows:
-            updates = lied(updates, row)
+THREE = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+UNEVEN = [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("groups", "rows", "quorum", "liars", "aborted"),
+    [
+        (THREE, [1], 9, 1, False),  # none of the rest lies
+        (UNEVEN, [1], 9, 1, False),
+        (THREE, [0, 1], 9, 1, True),  # two groups, and one liar
+        (THREE, [0, 1], 9, 2, False),
+        (UNEVEN, [1], 8, 2, False),  # a liar among 4, as 2 among 8
+        (UNEVEN, [1], 9, 2, True),
+        (THREE, [1], 6, 0, False),  # the quorum is left
+        (THREE, [1], 7, 0, True),
+        ([list(range(9))], [0], 5, 1, True),  # nothing is left
+        (THREE, [0, 1, 2], 5, 4, True),
+    ],
+)
+def test_groups_are_left_out_unless_liars_may_be_a_larger_part_of_the_rest(
+    groups: list[list[int]],
+    rows: list[int],
+    quorum: int,
+    liars: int,
+    sent: list[Contribution],
+    *,
+    aborted: bool,
+) -> None:
+    updates = revealed(sent, groups)
+    for row in rows:
+        updates = lied(updates, row)
+    made, info = plugin(visibility=Visibility.GROUP), round_of(quorum=quorum, byzantine=liars)
+    if aborted:
         with pytest.raises(ValueRefusedError, match="QRES-E508"):
-            plugin(visibility=Visibility.GROUP).reveal(updates, tuple(sent), round_of())
+            made.reveal(updates, tuple(sent), info)
+    else:
+        left = tuple(m for row, m in enumerate(updates.members) if row not in rows)
+        assert made.reveal(updates, tuple(sent), info).updates.members == left
+
+
+def test_a_rule_that_needs_more_rows_gets_the_mean_of_the_others_for_those_that_fail(
+    sent: list[Contribution],
+) -> None:
+    true = revealed(sent, THREE)
+    made = plugin(visibility=Visibility.GROUP, rows=3)
+    given = made.reveal(lied(true, 1), tuple(sent), round_of(quorum=9)).updates
+    mean = (true.vectors[0].astype(np.int64) + true.vectors[2]) // 2
+    assert np.array_equal(given.vectors, [true.vectors[0], mean, true.vectors[2]])
+    assert given.sums is not None
+    assert true.sums is not None
+    assert np.array_equal(given.sums, [true.sums[0], 3 * mean, true.sums[2]])
+    assert given.members == true.members
+
+
+def test_no_more_sums_are_replaced_than_are_needed_nor_than_there_are_liars(
+    sent: list[Contribution],
+) -> None:
+    updates = lied(lied(revealed(sent, [[n] for n in range(9)]), 3), 7)
+    for rows, liars, expected in ((1, 2, 7), (8, 2, 8), (9, 2, 9), (10, 2, 9), (9, 1, 7)):
+        made = plugin(visibility=Visibility.GROUP, rows=rows)
+        given = made.reveal(updates, tuple(sent), round_of(byzantine=liars)).updates
+        assert len(given) == expected
+        for row, members in enumerate(given.members):
+            if members == (ROSTER[3],):
+                assert not np.array_equal(given.vectors[row], updates.vectors[3])
 
 
 @pytest.mark.parametrize("how", ["blinds", "no companion", "member", "duplicate", "no sums"])
@@ -412,7 +473,7 @@ def test_single_updates_that_are_not_as_committed_are_dropped_and_blamed(
 
 def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contribution]) -> None:
     made = plugin(visibility=Visibility.GROUP)
-    updates = lied(revealed(sent, [[0], [1, 2]]), 0)
+    updates = lied(revealed(sent, [[0]]), 0)
     with pytest.raises(ValueRefusedError, match="QRES-E508"):
         made.reveal(updates, tuple(sent), round_of())
     told = made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(2)).against
@@ -442,7 +503,7 @@ def test_a_proof_is_bound_to_the_members_of_its_round(sent: list[Contribution]) 
 def test_nothing_is_told_of_a_liar_that_was_removed_meanwhile(sent: list[Contribution]) -> None:
     """The kernel takes evidence about members alone."""
     made = plugin(visibility=Visibility.GROUP)
-    updates = lied(revealed(sent, [[0], [1, 2]]), 0)
+    updates = lied(revealed(sent, [[0]]), 0)
     with pytest.raises(ValueRefusedError, match="QRES-E508"):
         made.reveal(updates, tuple(sent), round_of())
     made.round_opened(round_of(2, roster=ROSTER[1:]))
