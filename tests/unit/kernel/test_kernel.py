@@ -825,6 +825,25 @@ def test_setup_says_what_is_visible_and_who_may_collude(make_kernel: MakeKernel)
     assert seen == [(Visibility.INDIVIDUAL, 0.0), (Visibility.GROUP, 0.25)]
 
 
+def test_setup_says_how_many_rows_the_rule_and_its_wrappers_need(make_kernel: MakeKernel) -> None:
+    seen: list[int] = []
+
+    def setup(_self: object, node_info: Any) -> None:
+        seen.append(node_info.rows)
+
+    @attrs.frozen
+    class Pairs:
+        claims = Claims(tolerates=None, needs=Needs(min_updates=2), merges=2)
+
+        @hookimpl
+        def wrap_aggregate(self, proceed: Proceed, updates: Updates) -> Vector:
+            return proceed(updates)
+
+    make_kernel({"a": plugin(setup=setup)})
+    make_kernel({"a": plugin(setup=setup), "pairs": Pairs})
+    assert seen == [1, 2]
+
+
 def test_proofs_are_kept_by_plugin(make_kernel: MakeKernel) -> None:
     def prover(proof: bytes) -> type[object]:
         return plugin(prove=lambda _self: proof, verify=lambda _self: ACCEPT)
