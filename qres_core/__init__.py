@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qres_core import reporting
+    from qres_core.cli import commands
     from qres_core.contract import canonical, fixed, options, stores
     from qres_core.contract.claims import (
         Claims,
@@ -152,6 +153,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = {
     "canonical": "qres_core.contract.canonical",
+    "commands": "qres_core.cli.commands",
     "fixed": "qres_core.contract.fixed",
     "options": "qres_core.contract.options",
     "reporting": "qres_core.reporting",
@@ -233,6 +235,7 @@ __all__ = [
     "WireError",
     "canonical",
     "check_vector",
+    "commands",
     "fixed",
     "hookimpl",
     "model_digest",

@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qres_dp import Dp
 from qres_dp.modes import LEMMA
-from qres_dp.plan import PrivacyPlan, Request, plan
+from qres_dp.plan import PrivacyPlan
 
-from qres_core import QresError
+from qres_core import QresError, Surroundings, Visibility, commands
 
 _REFUSALS = frozenset({"QRES-E104", "QRES-E105", "QRES-E313", "QRES-E314"})
 _BATCH = 4_000
@@ -71,8 +72,11 @@ _ODD: tuple[Any, ...] = (
 )
 
 
-def request(draw: random.Random, *, sampled: bool) -> Request:
-    """A random request: mostly sensible, sometimes extreme, sometimes nonsense."""
+_OPTIONS = ("mode", "epsilon", "delta", "clip", "rounds", "honest", "relation")
+
+
+def request(draw: random.Random, *, sampled: bool) -> dict[str, Any]:
+    """Options and a swarm, at random: mostly sensible, sometimes extreme, sometimes nonsense."""
     wild = draw.random() < 0.2
     mode = draw.choice(("local", "distributed"))
     nodes = int(_log_uniform(draw, 1, 65536 if wild else 2000))
@@ -96,16 +100,34 @@ def request(draw: random.Random, *, sampled: bool) -> Request:
         values["clip"] = 4.0
         values["dimension"] = int(_log_uniform(draw, 1, 1000))
     if draw.random() < 0.02:
-        values[draw.choice(list(values))] = draw.choice(_ODD)
-    return Request(**values)
+        values[draw.choice(_OPTIONS)] = draw.choice(_ODD)
+    return values
+
+
+def plan(asked: dict[str, Any]) -> PrivacyPlan:
+    """The plan of what was asked for."""
+    options = dict(asked)
+    nodes, dimension, scale = (options.pop(name) for name in ("nodes", "dimension", "scale"))
+    plugin = commands.structured(Dp, "plugins.dp", options)
+    return plugin.plan(
+        Surroundings(
+            nodes=nodes,
+            byzantine=0,
+            quorum=nodes,
+            scale=scale,
+            dimension=dimension,
+            visibility=Visibility.SUM,
+            members=nodes,
+        )
+    )
 
 
 def squared_mu(privacy_plan: PrivacyPlan) -> float:
     """(sensitivity / deviation)^2 of all rounds, from the integers of the plan."""
     mechanism = privacy_plan.mechanism
     replaced = 2 if mechanism.relation.value == "replace-one" else 1
-    variance = mechanism.share * max(1, privacy_plan.request.honest) - LEMMA
-    return float(privacy_plan.request.rounds * (replaced * mechanism.bound) ** 2 / variance)
+    variance = mechanism.share * max(1, privacy_plan.terms.honest) - LEMMA
+    return float(privacy_plan.account.rounds * (replaced * mechanism.bound) ** 2 / variance)
 
 
 def wrong(plans: list[PrivacyPlan]) -> list[str]:
@@ -113,23 +135,25 @@ def wrong(plans: list[PrivacyPlan]) -> list[str]:
     if not plans:
         return []
     mu = np.sqrt(np.array([squared_mu(plan) for plan in plans]))
-    epsilon = np.array([plan.request.epsilon for plan in plans])
-    delta = np.array([plan.request.delta for plan in plans])
+    epsilon = np.array([plan.terms.budget.epsilon for plan in plans])
+    delta = np.array([plan.terms.budget.delta for plan in plans])
     found = deltas(mu, epsilon)
     # The quadrature is good to 1e-9, and to 1e-15 of the exponent where that is large.
     room = 1e-9 + 1e-15 * (epsilon / mu + mu) * (np.abs(epsilon / mu - mu / 2) + 1.0)
     over = np.flatnonzero(~(found <= delta * (1.0 + room)))
     bad = [f"delta {found[i]:.17g} > {delta[i]:.17g}: {plans[i]}" for i in over]
     bad += [
-        f"epsilon above the budget: {plan}" for plan in plans if plan.epsilon > plan.request.epsilon
+        f"epsilon above the budget: {plan}"
+        for plan in plans
+        if plan.epsilon > plan.terms.budget.epsilon
     ]
     return bad
 
 
 def sampled_epsilon(privacy_plan: PrivacyPlan) -> float:
     """Epsilon of a plan with Poisson sampling by a plain convolution, losses rounded to nearest."""
-    rate, rounds = privacy_plan.request.sampling_rate, privacy_plan.request.rounds
-    noise = math.sqrt(privacy_plan.request.rounds / squared_mu(privacy_plan))
+    rate, rounds = privacy_plan.terms.sampling_rate, privacy_plan.account.rounds
+    noise = math.sqrt(privacy_plan.account.rounds / squared_mu(privacy_plan))
     x = np.linspace(-12.0 * noise, 12.0 * noise + 1.0, 400_001)
     base = np.exp(-0.5 * (x / noise) ** 2)
     moved = np.exp(-0.5 * ((x - 1.0) / noise) ** 2)
@@ -154,7 +178,7 @@ def sampled_epsilon(privacy_plan: PrivacyPlan) -> float:
             middle = 0.5 * (low + high)
             part = sums > middle
             found = float(composed[part] @ -np.expm1(middle - sums[part]))
-            low, high = (middle, high) if found > privacy_plan.request.delta else (low, middle)
+            low, high = (middle, high) if found > privacy_plan.account.delta else (low, middle)
         best = max(best, high)
     return best
 
@@ -179,7 +203,7 @@ def run(count: int, seed: str, sampled: int) -> tuple[Counter[str], list[str]]:
             plans = []
     for _ in range(sampled):
         asked = request(draw, sampled=True)
-        if asked.delta.__class__ is float and asked.delta < 1e-9:
+        if type(asked["delta"]) is float and asked["delta"] < 1e-9:
             continue  # below what the plain convolution resolves
         try:
             item = plan(asked)
@@ -187,10 +211,10 @@ def run(count: int, seed: str, sampled: int) -> tuple[Counter[str], list[str]]:
             results[f"sampled {error.code}"] += 1
             continue
         results["sampled planned"] += 1
-        if item.request.sampling_rate < 1.0 and squared_mu(item) < 100.0 * item.request.rounds:
+        if item.terms.sampling_rate < 1.0 and squared_mu(item) < 100.0 * item.account.rounds:
             found = sampled_epsilon(item)
-            if found > item.request.epsilon * 1.002 + 1e-4:
-                bad.append(f"epsilon {found} > {item.request.epsilon}: {item}")
+            if found > item.terms.budget.epsilon * 1.002 + 1e-4:
+                bad.append(f"epsilon {found} > {item.terms.budget.epsilon}: {item}")
             results["sampled checked"] += 1
     return results, bad
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import attrs
 import pytest
+from qres_dp import Dp
 
 import qres_core
-from qres_core import Claims, PluginError, Problem
+from qres_core import Claims, PluginError, Problem, Surroundings
 from qres_core.cli.options import SECTIONS
 from qres_core.contract.errors import ERRORS
 from qres_core.contract.hookspecs import HookSpecs
@@ -456,3 +457,17 @@ def test_every_load_error_has_a_section_with_a_message() -> None:
     assert re.findall(r"^## (QRES-E2\d\d)$", text, flags=re.MULTILINE) == codes
     for code in codes:
         assert f"```text\n{code} " in text
+
+
+# ── a plan of privacy ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_key_of_a_privacy_plan_is_told() -> None:
+    """The page and the code name the same keys, those of correlated noise among them."""
+    options = {"mode": "local", "clip": 0.5, "delta": 1e-5, "epsilon": 4.0, "rounds": 60}
+    around = Surroundings(nodes=100, byzantine=0, quorum=100)
+    text = _read("reference/privacy-plan.md")
+    for more in ({}, {"noise": "correlated", "separation": 20}):
+        told = Dp(**options, **more).plan(around).to_json()
+        keys = {*told, *told["mechanism"], *told["trust"], *told["charges"][0], *told["groups"][0]}
+        assert {key for key in keys if f"`{key}`" not in text} == set()

@@ -336,6 +336,7 @@ def cli_page() -> str:
     intro = """
         Exit code 0 means success. Exit code 2 means that QRES refused something (each refusal has
         [an id](errors.md)) or that the usage was wrong. If 1 has a meaning, the command says so.
+        [Privacy plan](privacy-plan.md) tells the keys of `qres dp plan --json`.
     """
     return _page("Command line", intro, body())
 
@@ -471,14 +472,14 @@ def api_page() -> str:
             entries = [_entry(name, module) for name in names]
             lines = "\n\n".join([".. currentmodule:: qres_core", *entries])
             yield f"```{{eval-rst}}\n{lines}\n```"
-        for module in ("fixed", "canonical", "options", "stores", "reporting"):
+        for module in ("fixed", "canonical", "options", "stores", "reporting", "commands"):
             yield f"## qres_core.{module}"
             yield f"```{{eval-rst}}\n{_module_entry(module)}\n```"
 
     intro = """
         A plugin may import these names, and no others, with `from qres_core import …`. A name is
         loaded on first use. `qres_core.fixed`, `qres_core.canonical`, `qres_core.options`,
-        `qres_core.stores` and `qres_core.reporting` are modules.
+        `qres_core.stores`, `qres_core.reporting` and `qres_core.commands` are modules.
     """
     return _page("Python names", intro, body())
 

@@ -113,7 +113,11 @@ def behind_the_hider(enabled: Sequence[Enabled]) -> Iterator[tuple[Enabled, Enab
 
 
 def check_all(
-    enabled: Sequence[Enabled], swarm: SwarmConfig, hidden: Hidden, dimension: int
+    enabled: Sequence[Enabled],
+    swarm: SwarmConfig,
+    hidden: Hidden,
+    dimension: int,
+    told: dict[str, Surroundings] | None = None,
 ) -> Iterator[Problem | str]:
     """Ask every plugin whether it works in its surroundings.
 
@@ -122,6 +126,7 @@ def check_all(
         swarm: the swarm's promises.
         hidden: see :func:`hiding`.
         dimension: coordinates of the model; 0 where it is not known.
+        told: takes what each plugin is told, by its name.
 
     Yields:
         what the plugins refuse, QRES-E206 for one that cannot say; and their notices, by name.
@@ -157,6 +162,8 @@ def check_all(
                 after=tuple(item.name for item in chain[place + 1 :] if item is not hidden.by),
                 companions=tuple(item.name for item in chain[:place] if item.claims.accompanies),
             )
+        if told is not None:
+            told[plugin.name] = mine
         try:
             for found in plugin.check(mine):
                 yield f"plugins.{plugin.name}: {found}" if isinstance(found, str) else found

@@ -26,6 +26,7 @@ from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
+from qres_dp.plan import PrivacyPlan, plan_of
 from qres_dp.releases import Release, release_of
 from qres_dp.terms import Correlation, ReleaseTerms, settle
 
@@ -226,6 +227,13 @@ class Dp:
         """How large an update is after the plugin, however large it was before."""
         del extent
         return self._release.extent(around)
+
+    def plan(self, around: Surroundings) -> PrivacyPlan:
+        """What these options come to in a swarm: see :func:`qres_dp.plan.plan_of`.
+
+        Raises CompatibilityError: QRES-E313, QRES-E314.
+        """
+        return plan_of(self._release, self.rounds, around)
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 

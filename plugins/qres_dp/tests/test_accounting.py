@@ -127,7 +127,7 @@ def convolved(noise: float, rate: float, delta: float) -> float:
 
 
 def test_two_sampled_rounds_by_brute_force() -> None:
-    found = pld.epsilon(0.8, 2, 1e-4, 0.1)
+    found = pld.epsilon({(0.8, 0.1): 2}, 1e-4)
     assert found == pytest.approx(convolved(0.8, 0.1, 1e-4), abs=1e-3)
 
 
@@ -156,7 +156,7 @@ def test_sampling_costs_no_more_than_none_and_rounds_add_up(
 @pytest.mark.parametrize("delta", [1e-5, 1e-30, 1e-60])
 def test_tiny_deltas_lose_no_precision(delta: float) -> None:
     """Nearly no sampling: the tilted transform meets the exact curve far below 1e-16."""
-    found = pld.epsilon(2.0, 50, delta, 1.0 - 1e-9)
+    found = pld.epsilon({(2.0, 1.0 - 1e-9): 50}, delta)
     exact = gaussian.epsilon(math.sqrt(50) / 2.0, delta)
     assert exact - 1e-6 <= found <= exact + 5e-3
 

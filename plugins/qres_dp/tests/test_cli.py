@@ -64,7 +64,7 @@ def test_the_verb_is_part_of_qres() -> None:
 
 def test_noise_follows_from_epsilon_and_rounds() -> None:
     found = data("plan", "--epsilon", 2, "--rounds", 60)
-    assert found["noise"] == accounting.calibrate(2.0, 1e-5, 60)
+    assert found["noise_multiplier"] == accounting.calibrate(2.0, 1e-5, 60)
     assert found["epsilon"] <= 2.0
 
 
@@ -95,8 +95,8 @@ WHOLE = ("--mode", "distributed", "--nodes", 100, "--dimension", 650, "--clip", 
 
 def test_a_whole_plan_tells_the_noise() -> None:
     found = data("plan", "--epsilon", 2, "--rounds", 60, *WHOLE, "--honest", 80)
-    share = found["noise"] * 0.5 / math.sqrt(80)
-    assert found["plan"]["noise_drawn_at_once"] == pytest.approx(share, rel=1e-6)
+    share = found["noise_multiplier"] * 0.5 / math.sqrt(80)
+    assert found["mechanism"]["noise_of_share"] == pytest.approx(share, rel=1e-6)
     text = run("plan", "--epsilon", 2, "--rounds", 60, *WHOLE, "--honest", 80).output
     assert "distributed" in text
     assert "noise in the mean of all nodes" in text
@@ -142,6 +142,79 @@ def test_a_sampled_plan_says_that_the_sample_is_secret() -> None:
 )
 def test_a_plan_that_cannot_be_is_refused(arguments: tuple[object, ...], code: str) -> None:
     assert refused("plan", *arguments).code == code
+
+
+SWARM = """
+[swarm]
+name = "hospitals"
+nodes = 20
+byzantine = 0
+quorum = 16
+insecure = true
+
+[plugins.memory]
+
+[plugins.mean]
+unprotected = true
+
+[plugins.dp]
+mode = "local"
+clip = 0.5
+delta = 1e-5
+epsilon = 4.0
+rounds = 60
+"""
+
+
+def swarm_file(folder: Path) -> Path:
+    path = folder / "swarm.toml"
+    path.write_text(SWARM, encoding="utf-8")
+    return path
+
+
+def test_the_plan_of_a_file_is_that_of_the_same_options(tmp_path: Path) -> None:
+    path = swarm_file(tmp_path)
+    of_file = data("plan", path, "--dimension", 650)
+    numbers = ("--epsilon", 4, "--rounds", 60, "--mode", "local", "--nodes", 20)
+    of_options = data("plan", *numbers, "--dimension", 650, "--clip", 0.5)
+    for key in ("epsilon", "mu", "noise_multiplier", "round", "groups", "charges", "budget"):
+        assert of_file[key] == of_options[key]
+    assert of_file["mechanism"]["noise_of_share"] == of_options["mechanism"]["noise_of_share"]
+    assert of_file["version"] == of_options["version"] == 1
+    changed = data("plan", path, "--dimension", 650, "--set", "plugins.dp.epsilon=2.0")
+    assert changed["budget"]["epsilon"] == 2.0
+
+
+def test_a_plan_of_a_file_says_who_is_trusted(tmp_path: Path) -> None:
+    text = run("plan", swarm_file(tmp_path), "--dimension", 650).output
+    assert "from: everybody who sees what the node sends" in text
+    assert "- The node's own software and machine" in text
+    assert "2 nodes together epsilon" in text
+
+
+def test_correlated_noise_has_a_plan_and_no_curve(tmp_path: Path) -> None:
+    other = ('plugins.dp.noise="correlated"', "plugins.dp.separation=20")
+    arguments = ("plan", swarm_file(tmp_path), *(part for key in other for part in ("--set", key)))
+    found = data(*arguments)
+    assert found["mechanism"]["noise"] == "correlated"
+    assert found["epsilon"] == pytest.approx(4.0, rel=1e-6)
+    assert refused(*arguments, "--plot", tmp_path / "x.svg").code == "QRES-E105"
+
+
+def test_a_plan_of_a_file_that_would_not_start_is_refused(tmp_path: Path) -> None:
+    path = swarm_file(tmp_path)
+    assert refused("plan", path, "--set", "plugins.dp.delta=0.06").code == "QRES-E105"
+    assert refused("plan", path, "--set", "swarm.scale=16").code == "QRES-E313"
+    assert refused("plan", path, "--epsilon", 1.0).code == "QRES-E103"
+    path.write_text(SWARM.partition("[plugins.dp]")[0], encoding="utf-8")
+    assert refused("plan", path).code == "QRES-E103"
+    assert refused("plan", tmp_path / "no.toml").code == "QRES-E101"
+
+
+def test_without_a_file_only_options_of_the_plugin_can_be_set() -> None:
+    arguments = ("plan", "--epsilon", 2, "--rounds", 60, *WHOLE, "--honest", 80)
+    assert refused(*arguments, "--set", "swarm.scale=3").code == "QRES-E102"
+    assert refused(*arguments, "--set", "plugins.dp.clipp=3.0").code == "QRES-E102"
 
 
 # ── ledger ────────────────────────────────────────────────────────────────────────────────────

@@ -112,18 +112,6 @@ def test_gaussian_charges_of_several_kinds_are_one_gaussian() -> None:
     assert exact <= mixed <= exact * (1 + 1e-9)
 
 
-def test_sampled_charges_of_several_kinds_are_added_up_at_parts_of_delta() -> None:
-    kinds = {(2.0, 0.1): 10, (2.0, 1.0): 1, (3.0, 0.2): 5}
-    third = 1e-5 / 3
-    wanted = (
-        accounting.epsilon(2.0, 10, third, sampling_rate=0.1)
-        + accounting.epsilon(2.0, 1, third)
-        + accounting.epsilon(3.0, 5, third, sampling_rate=0.2)
-    )
-    assert spent(kinds, 1e-5) == pytest.approx(wanted, rel=1e-6)
-    assert spent(kinds, 1e-5) >= wanted
-
-
 # ── the files ─────────────────────────────────────────────────────────────────────────────────
 
 

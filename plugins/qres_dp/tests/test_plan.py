@@ -7,17 +7,43 @@ import re
 from fractions import Fraction
 from typing import Any
 
-import attrs
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from qres_dp import Dp
+from qres_dp import Dp, accounting
+from qres_dp.account import PrivacyAccount
+from qres_dp.accounting import gaussian
 from qres_dp.modes import Mode
-from qres_dp.plan import PrivacyPlan, Request, plan
+from qres_dp.plan import PrivacyPlan
 
-from qres_core import QresError
+from qres_core import QresError, Surroundings, Visibility, commands
 
-BASE = Request("distributed", 2.0, 1e-5, 0.5, 60, 100, 650, honest=80)
+OPTIONS: dict[str, Any] = {
+    "mode": "distributed",
+    "epsilon": 2.0,
+    "delta": 1e-5,
+    "clip": 0.5,
+    "rounds": 60,
+    "honest": 80,
+}
+
+
+def swarm(nodes: int = 100, dimension: int = 650, scale: int = 0) -> Surroundings:
+    return Surroundings(
+        nodes=nodes,
+        byzantine=0,
+        quorum=nodes,
+        scale=scale,
+        dimension=dimension,
+        visibility=Visibility.SUM,
+        members=nodes,
+    )
+
+
+def plan(around: Surroundings | None = None, **change: Any) -> PrivacyPlan:
+    plugin = commands.structured(Dp, "plugins.dp", OPTIONS | change)
+    return plugin.plan(around or swarm())
 
 
 def delta_of(mu: float, epsilon: float) -> float:
@@ -37,8 +63,8 @@ def delta_of(mu: float, epsilon: float) -> float:
 def squared_mu(privacy_plan: PrivacyPlan) -> float:
     mechanism = privacy_plan.mechanism
     reach = mechanism.bound * (2 if mechanism.relation.value == "replace-one" else 1)
-    variance = mechanism.share * max(1, privacy_plan.request.honest) - 9
-    return float(Fraction(privacy_plan.request.rounds * reach**2) / variance)
+    variance = mechanism.share * max(1, privacy_plan.terms.honest) - 9
+    return float(Fraction(privacy_plan.account.rounds * reach**2) / variance)
 
 
 odd = st.sampled_from([0, 1, -1, True, None, "1", math.nan, math.inf, 2**70, 1.5, "local"])
@@ -48,54 +74,61 @@ def logs(low: float, high: float) -> st.SearchStrategy[float]:
     return st.floats(math.log(low), math.log(high)).map(math.exp)
 
 
-requests = st.builds(
-    Request,
-    mode=st.sampled_from(["local", "distributed"]),
-    epsilon=logs(1e-9, 1e6) | logs(0.1, 20.0) | odd,
-    delta=logs(1e-100, 1.0) | logs(1e-12, 1e-4) | odd,
-    clip=logs(2.0**-42, 2.0**42) | logs(0.1, 10.0),
-    rounds=st.integers(1, 10**9) | st.integers(1, 1000) | odd,
-    nodes=st.integers(1, 70000) | st.integers(3, 300) | odd,
+asked = st.fixed_dictionaries(
+    {
+        "mode": st.sampled_from(["local", "distributed"]),
+        "epsilon": logs(1e-9, 1e6) | logs(0.1, 20.0) | odd,
+        "delta": logs(1e-100, 1.0) | logs(1e-12, 1e-4) | odd,
+        "clip": logs(2.0**-42, 2.0**42) | logs(0.1, 10.0),
+        "rounds": st.integers(1, 10**9) | st.integers(1, 1000) | odd,
+        "honest": st.integers(0, 300),
+        "relation": st.sampled_from(["", "", "add-remove", "replace-one", "other"]),
+    }
+)
+swarms = st.builds(
+    swarm,
+    nodes=st.integers(1, 70000) | st.integers(3, 300),
     dimension=st.integers(1, 2**31 - 1) | st.integers(1, 10**5),
-    honest=st.integers(0, 300),
-    scale=st.integers(-33, 33) | st.just(0),
-    relation=st.sampled_from(["", "", "add-remove", "replace-one", "other"]),
+    scale=st.integers(-32, 32) | st.just(0),
 )
 
 
-@given(requests)
-@example(BASE)
+@given(asked, swarms)
+@example(OPTIONS, swarm())
 @settings(max_examples=400, deadline=None)
-def test_a_plan_keeps_its_budget_or_is_refused_by_name(asked: Request) -> None:
+def test_a_plan_keeps_its_budget_or_is_refused_by_name(
+    options: dict[str, Any], around: Surroundings
+) -> None:
     try:
-        item = plan(asked)
+        item = plan(around, **options)
     except QresError as error:
         assert error.code in {"QRES-E104", "QRES-E105", "QRES-E313", "QRES-E314"}  # noqa: PT017
         return
-    assert item.epsilon <= asked.epsilon
+    budget = item.terms.budget
+    assert item.epsilon <= budget.epsilon
     mu = math.sqrt(squared_mu(item))
-    rounding = 1e-8 + 1e-15 * (asked.epsilon / mu + mu) * (abs(asked.epsilon / mu - mu / 2) + 1)
-    assert delta_of(mu, asked.epsilon) <= asked.delta * (1.0 + rounding)
+    rounding = 1e-8 + 1e-15 * (budget.epsilon / mu + mu) * (abs(budget.epsilon / mu - mu / 2) + 1)
+    assert delta_of(mu, budget.epsilon) <= budget.delta * (1.0 + rounding)
     assert item.effective_multiplier >= item.mechanism.noise_multiplier * (1 - 1e-14)
     assert math.sqrt(item.mechanism.share) >= 8.0
-    assert item.mechanism.bound >= 2.0 * math.sqrt(asked.dimension) * (1 - 1e-12)
+    assert item.mechanism.bound >= 2.0 * math.sqrt(around.dimension) * (1 - 1e-12)
     assert 0.0 < item.room <= 1.0
 
 
 def test_the_plan_is_what_the_plugin_does() -> None:
-    item = plan(BASE)
+    item = plan()
     plugin = Dp(mode="distributed", clip=0.5, delta=1e-5, epsilon=2.0, rounds=60, honest=80)
     assert plugin.status()["noise_multiplier"] == item.mechanism.noise_multiplier
     assert item.mechanism.bound == 2**15
 
 
 def test_noise_in_real_units() -> None:
-    item = plan(BASE)
+    item = plan()
     z, clip, honest, nodes = item.mechanism.noise_multiplier, 0.5, 80, 100
     assert item.noise_of_share == pytest.approx(z * clip / math.sqrt(honest), rel=1e-6)
     assert item.noise_of_sum == pytest.approx(item.noise_of_share * math.sqrt(nodes), rel=1e-12)
     assert item.noise_of_mean == pytest.approx(item.noise_of_sum / nodes, rel=1e-12)
-    local = plan(attrs.evolve(BASE, mode="local", honest=0))
+    local = plan(mode="local", honest=0)
     assert local.noise_of_share == pytest.approx(2 * z * clip, rel=1e-6), "replace-one: 2 C"
     assert local.mechanism.mode is Mode.LOCAL
 
@@ -106,24 +139,26 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"clip": 0.0}, "QRES-E105", "clip"),
     ({"clip": math.nan}, "QRES-E105", "clip"),
     ({"clip": "1"}, "QRES-E104", "clip"),
-    ({"nodes": True}, "QRES-E104", "nodes"),
-    ({"epsilon": 0.0}, "QRES-E314", "epsilon"),
-    ({"honest": 0}, "QRES-E314", "plugins.dp.honest"),
-    ({"honest": 100}, "QRES-E314", "plugins.dp.honest"),
-    ({"mode": "local"}, "QRES-E314", "plugins.dp.honest"),
-    ({"delta": 0.01}, "QRES-E314", "delta"),
-    ({"delta": 1e-3, "nodes": 1000}, "QRES-E314", "plugins.dp.delta"),
-    ({"sampling": "fixed"}, "QRES-E314", "sampling"),
-    ({"sampling_rate": 0.1}, "QRES-E314", "sampling_rate"),
-    ({"mode": "local", "honest": 0, "relation": "add-remove"}, "QRES-E314", "plugins.dp.relation"),
+    ({"epsilon": 0.0}, "QRES-E314", ""),
+    ({"honest": 0}, "QRES-E314", "honest"),
+    ({"honest": 100}, "QRES-E314", "honest"),
+    ({"mode": "local"}, "QRES-E314", "honest"),
+    ({"delta": 0.01}, "QRES-E105", "delta"),
+    ({"sampling": "fixed"}, "QRES-E105", "sampling"),
+    ({"sampling_rate": 0.1}, "QRES-E314", "sampling"),
+    ({"mode": "local", "honest": 0, "relation": "add-remove"}, "QRES-E314", "relation"),
     (
         {"mode": "local", "honest": 0, "sampling": "poisson", "sampling_rate": 0.1},
         "QRES-E314",
-        "plugins.dp.sampling",
+        "sampling",
     ),
-    ({"dimension": 10**9}, "QRES-E313", "plugins.dp.clip"),
-    ({"scale": 16}, "QRES-E313", "plugins.dp.clip"),
-    ({"scale": -20}, "QRES-E313", "plugins.dp.clip"),
+]
+UNFIT: list[tuple[Surroundings, str, str]] = [
+    (swarm(nodes=1000), "QRES-E314", "plugins.dp.delta"),
+    (swarm(nodes=80), "QRES-E314", "plugins.dp.honest"),
+    (swarm(dimension=10**9), "QRES-E313", "plugins.dp.clip"),
+    (swarm(scale=16), "QRES-E313", "plugins.dp.clip"),
+    (swarm(scale=-20), "QRES-E313", "plugins.dp.clip"),
 ]
 
 
@@ -132,50 +167,30 @@ def test_what_cannot_be_done_is_refused_by_name(
     change: dict[str, Any], code: str, where: str
 ) -> None:
     with pytest.raises(QresError) as caught:
-        plan(attrs.evolve(BASE, **change))
+        plan(**change)
+    assert caught.value.code == code
+    assert where in str(caught.value.problems[0])
+
+
+@pytest.mark.parametrize(("around", "code", "where"), UNFIT, ids=str)
+def test_a_swarm_that_does_not_hold_it_is_refused_by_name(
+    around: Surroundings, code: str, where: str
+) -> None:
+    with pytest.raises(QresError) as caught:
+        plan(around, delta=1e-3)
     assert caught.value.code == code
     assert caught.value.problems[0].where == where
 
 
-BELOW_AND_ABOVE: list[tuple[str, float, float, float]] = [
-    ("clip", 2.0**-41, 2.0**41, 1.0),
-    ("delta", 1e-31, 2e-3, 1e-30),
-    ("epsilon", 9e-7, 1.1e6, 1e-6),
-    ("rounds", 0, 10**6 + 1, 10**6),
-    ("sampling_rate", 9e-7, 1.1, 1.0),
-]
-
-
-@pytest.mark.parametrize(("name", "below", "above", "inside"), BELOW_AND_ABOVE)
-def test_a_plan_refuses_the_values_that_the_plugin_refuses(
-    name: str, below: float, above: float, inside: float
-) -> None:
-    options: dict[str, Any] = {"mode": "distributed", "honest": 50, "clip": 0.5, "delta": 1e-5}
-    options |= {"epsilon": 2.0, "rounds": 60, "sampling": "poisson"}
-    swarm = {"nodes": 100, "dimension": 1}
-    Dp(**{**options, name: inside})
-    try:
-        plan(Request(**{**options, **swarm, name: inside}))
-    except QresError as error:  # the grid may be at fault, the option is not
-        assert {problem.code for problem in error.problems} == {"QRES-E313"}  # noqa: PT017
-    for outside in (below, above):
-        if outside:  # 0 rounds are unset to the plugin, and refused for that
-            with pytest.raises((ValueError, QresError), match=name):
-                Dp(**{**options, name: outside})
-        with pytest.raises(QresError) as refused:
-            plan(Request(**{**options, **swarm, name: outside}))
-        assert refused.value.problems[0].where == name
-
-
 def test_a_grid_too_coarse_is_refused_with_the_scales_that_do() -> None:
     with pytest.raises(QresError) as caught:
-        plan(attrs.evolve(BASE, scale=16))
+        plan(swarm(scale=16))
     found = re.search(r"swarm\.scale in (-?\d+)\.\.(-?\d+)", caught.value.problems[0].fix)
     assert found is not None
     low, high = map(int, found.groups())
     for scale in range(-32, 33):
         try:
-            plan(attrs.evolve(BASE, scale=scale))
+            plan(swarm(scale=scale))
         except QresError:
             assert not low <= scale <= high
         else:
@@ -183,6 +198,66 @@ def test_a_grid_too_coarse_is_refused_with_the_scales_that_do() -> None:
 
 
 def test_sampling_lowers_the_noise() -> None:
-    sampled = plan(attrs.evolve(BASE, sampling="poisson", sampling_rate=0.1))
-    assert sampled.mechanism.noise_multiplier < 0.2 * plan(BASE).mechanism.noise_multiplier
+    sampled = plan(sampling="poisson", sampling_rate=0.1)
+    assert sampled.mechanism.noise_multiplier < 0.2 * plan().mechanism.noise_multiplier
     assert sampled.epsilon <= 2.0
+
+
+# ── what is charged ───────────────────────────────────────────────────────────────────────────
+
+
+def test_a_budget_and_a_noise_last_for_the_rounds_that_are_told() -> None:
+    item = plan(rounds=0, noise_multiplier=10.0)
+    rounds = item.account.rounds
+    assert accounting.epsilon(10.0, rounds, 1e-5) <= 2.0
+    assert accounting.epsilon(10.0, rounds + 1, 1e-5) > 2.0
+
+
+def test_correlated_noise_is_charged_step_by_step() -> None:
+    item = plan(
+        swarm(dimension=1), mode="local", honest=0, noise="correlated", separation=20, rounds=100
+    )
+    assert item.account.rounds == 100
+    assert len(item.account.charges) > 2, "not every step costs the same"
+    assert 1.999 < item.epsilon <= 2.0
+    told = item.to_json()["mechanism"]
+    assert (told["noise"], told["band"], told["separation"]) == ("correlated", 16, 20)
+    assert told["gain"] > 1.0
+
+
+# ── groups ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_group_without_sampling_is_a_gaussian_of_so_many_times_the_mu() -> None:
+    account = PrivacyAccount({(8.0, 1.0): 60}, 1e-5)
+    mu = account.mu
+    assert mu is not None
+    assert account.of_group(5) == pytest.approx(gaussian.epsilon(5 * mu, 1e-5), rel=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_group_of_sampled_nodes_is_never_below_the_truth(size: int) -> None:
+    """One round by brute force: so many of the group take part, each by a coin of its own."""
+    noise, rate, delta = 3.0, 0.2, 1e-5
+    x = np.linspace(-12 * noise, 12 * noise + size, 200_001)
+
+    def density(k: int) -> Any:
+        return np.exp(-(((x - k) / noise) ** 2) / 2) / noise / math.sqrt(2 * math.pi)
+
+    mixed = np.zeros_like(x)
+    for k in range(size + 1):
+        chance = math.comb(size, k) * rate**k * (1.0 - rate) ** (size - k)
+        mixed += chance * density(k) * (x[1] - x[0])
+    base = density(0) * (x[1] - x[0])
+    epsilon = PrivacyAccount({(noise, rate): 1}, delta).of_group(size)
+    for p, q in ((mixed, base), (base, mixed)):
+        assert np.maximum(p - math.exp(epsilon) * q, 0.0).sum() <= delta
+    less = math.exp(epsilon * 0.3)
+    assert np.maximum(mixed - less * base, 0.0).sum() > delta, "and not far above it"
+
+
+def test_a_group_beyond_what_is_accounted_for_has_no_number() -> None:
+    account = PrivacyAccount({(0.005, 1.0): 1}, 1e-5)
+    assert account.to_json()["groups"][-1] == {"size": 10, "epsilon": None}
+    with pytest.raises(QresError):
+        account.of_group(10)

@@ -365,7 +365,7 @@ def test_a_node_that_is_not_drawn_sends_zeros_and_pays(
     make_node: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "qres_dp.accounting.composition._epsilon", lambda *_arguments: 1.0
+        "qres_dp.accounting.composition._spent", lambda *_arguments: 1.0
     )  # for speed
     node = make_node(
         mode="distributed",

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from qres_dp import Dp, accounting
+from qres_dp.account import PrivacyAccount
 from qres_dp.fitting import refuse
 from qres_dp.releases import local
 
@@ -330,7 +331,8 @@ def test_check_says_whether_the_trainer_will_do(
 def test_a_group_costs_what_its_distance_costs(size: int) -> None:
     """The oracle is the curve of the Gaussian mechanism at the group's distance (Balle, Wang)."""
     z, rounds, delta = 8.4, 60, 1e-5
-    epsilon = accounting.group(z, rounds, delta, size)
+    account = PrivacyAccount({(z, 1.0): rounds}, delta)
+    epsilon = account.of_group(size)
     mu = size * math.sqrt(rounds) / z
     first, second = (
         0.5 * math.erfc((epsilon / mu + sign * mu / 2) / math.sqrt(2.0)) for sign in (-1, 1)
@@ -338,13 +340,13 @@ def test_a_group_costs_what_its_distance_costs(size: int) -> None:
     true = first - math.exp(epsilon + math.log(second))
     assert true == pytest.approx(delta, rel=1e-6)
     assert true <= delta * (1.0 + 1e-9)
-    assert accounting.group(z, rounds, delta, 1) == accounting.epsilon(z, rounds, delta)
+    assert account.of_group(1) == account.epsilon
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 2.0])
 def test_no_group_is_empty(size: Any) -> None:
     with pytest.raises(CompatibilityError, match="has no account"):
-        accounting.group(8.0, 60, 1e-5, size)
+        PrivacyAccount({(8.0, 1.0): 60}, 1e-5).of_group(size)
 
 
 def test_a_plan_says_what_it_promises_a_person_with_several_records() -> None:
@@ -353,16 +355,15 @@ def test_a_plan_says_what_it_promises_a_person_with_several_records() -> None:
     whole += ["--clip", "0.02", "--records", "135"]
     shown = CliRunner().invoke(app, [*asked, *whole, "--json"])
     report = json.loads(shown.output)
-    z = report["noise"]
-    expected = [{"records": n, "epsilon": accounting.group(z, 60, 1e-5, n)} for n in (2, 5, 10)]
+    account = PrivacyAccount({(report["noise_multiplier"], 1.0): 60}, 1e-5)
+    expected = [{"size": n, "epsilon": account.of_group(n)} for n in (2, 5, 10)]
     assert report["groups"] == expected
-    assert report["plan"]["unit"] == "record"
-    assert report["plan"]["bound_steps"] == RecordClip(0.02, 1).steps(0)
+    assert report["mechanism"]["unit"] == "record"
+    assert report["mechanism"]["bound_steps"] == RecordClip(0.02, 1).steps(0)
     # Nine nodes in ten share the noise, and the longest mean is 135 clips.
-    noise = report["plan"]["noise_of_mean"] * math.sqrt(650)
-    assert report["plan"]["signal_to_noise"] == pytest.approx(135 * 0.02 / noise)
+    noise = report["mechanism"]["noise_of_mean"] * math.sqrt(650)
+    assert report["mechanism"]["signal_to_noise"] == pytest.approx(135 * 0.02 / noise)
     told = CliRunner().invoke(app, asked).output
-    assert "of one person's records" in told
-    assert f"{5:>12}{expected[1]['epsilon']:>12.4f}" in told
+    assert f" 5 records together epsilon {expected[1]['epsilon']:.6g}" in told
     sampled = CliRunner().invoke(app, [*asked, "--sampling-rate", "0.5"])
     assert isinstance(sampled.exception, CompatibilityError)

@@ -12,6 +12,9 @@ from qres_core import CompatibilityError, ConfigError
 
 Range: TypeAlias = tuple[float, float]
 
+Kind: TypeAlias = tuple[float, float]
+"""Noise multiplier and sampling rate of a round; 1 is the rate without sampling."""
+
 LEAST_DELTA: Final = 1e-100
 DELTA: Final = (LEAST_DELTA, math.nextafter(1.0, 0.0))
 EPSILON: Final = (1e-9, 1e6)

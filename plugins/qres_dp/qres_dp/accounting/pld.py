@@ -1,40 +1,40 @@
-"""Privacy-loss distribution of the Poisson-sampled Gaussian mechanism, composed by tilted FFT.
+"""Privacy-loss distributions of the Poisson-sampled Gaussian mechanism, composed by tilted FFT.
 
-One round. Under the add-or-remove relation the two dominating pairs are ``P = (1-q) N(0, z^2) + q
-N(1, z^2)`` against ``Q = N(0, z^2)``, and the pair turned round (Zhu, Dong, Wang 2022). The privacy
-loss ``log(P/Q)(x) = log(1 - q + q exp((2x - 1) / (2 z^2)))`` grows with x. It is put on a grid of
-step h by connecting the dots (Doroshenko et al. 2022): the mass of a cell is split over the cell's
-two ends so that both its P and its Q mass are kept, which can only raise delta, for every epsilon
-and after any composition.
+Rounds may be of several kinds, each with its own noise and sampling rate. All kinds are put on one
+grid (:mod:`.round_loss`), so that their sum is on it too.
 
-T rounds. The masses ``p`` are first tilted, ``p_t(l) = p(l) exp(t l - K(t))`` with the cumulant
-``K(t) = log sum p(l) exp(t l)``; t is chosen so that T tilted losses sum to about the epsilon that
-is sought. The FFT composes the tilted masses, and ``exp(T K(t) - t l)`` takes the tilt off again.
-Without the tilt the rounding of the FFT, about 1e-15 of the whole mass, hides every delta below
-1e-12; with it the rounding is 1e-15 of the delta itself.
+The masses ``p`` of each kind are first tilted, ``p_t(l) = p(l) exp(t l - K(t))`` with the cumulant
+``K(t) = log sum p(l) exp(t l)``; one t for all kinds is chosen so that the tilted losses of all
+rounds sum to about the epsilon that is sought. The FFT composes the tilted masses: the spectra of
+the kinds, each to the power of its rounds, are multiplied. Then ``exp(T K(t) - t l)``, with the sum
+of all rounds' cumulants for ``T K(t)``, takes the tilt off again. Without the tilt the rounding of
+the FFT, about 1e-15 of the whole mass, hides every delta below 1e-12; with it the rounding is 1e-15
+of the delta itself.
 
 Upper bounds. Loss above the last grid point counts as infinite; what leaves the window at the top
 is bounded by Chernoff and added; what leaves it at the bottom comes back at the top, where it
 counts as more loss; a bound of the rounding error of the FFT (Higham 2002, section 24.1, with room)
-is added to each mass.
+is added to each mass. Both directions of the relation are composed, each with itself: a member is
+there in all rounds or in none.
 """
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_dp.accounting import gaussian
+from qres_dp.accounting.limits import Kind
+from qres_dp.accounting.round_loss import Array, LossShape, RoundLoss, one_round
 
-_Array = NDArray[np.float64]
 _Spectrum = NDArray[np.complex128]
 
 _STEPS_PER_DEVIATION: Final = 100  # of one round: raises epsilon by less than 1e-4 of itself
+_STEPS_IN_COMMON: Final = 50  # of the mean round of several kinds
 _LARGEST_STEP: Final = 2e-4
 _SMALLEST_STEP: Final = 1e-8  # the split over the ends of a cell keeps half the digits
 _CELLS: Final = 1 << 19  # of one round
@@ -42,131 +42,14 @@ _WINDOW: Final = 1 << 20  # of the composition
 _LARGEST_LOSS: Final = 300.0  # of one round: far inside the range of doubles
 _ULP: Final = 2.0**-52
 _OUTSIDE: Final = 45.0  # minus the logarithm of the tilted mass outside the window
-_COARSE: Final = 1024
-
-# Gauss-Legendre on [-1, 1], 5 nodes: on a cell at most 0.05 deviations wide, within 10
-# deviations of the middle, good to 1e-15 of its mass.
-_NODES: Final = (
-    (0.0, 0.5688888888888889),
-    (0.5384693101056831, 0.4786286704993665),
-    (-0.5384693101056831, 0.4786286704993665),
-    (0.9061798459386640, 0.2369268850561891),
-    (-0.9061798459386640, 0.2369268850561891),
-)
-
-
-def _cells(edges: _Array) -> _Array:
-    """Mass of the standard normal in each cell between the edges, in full relative precision."""
-    left, right = edges[:-1], edges[1:]
-    width = right - left
-    wide = ~(width <= 0.05)  # the first cell may begin at minus infinity
-    middle = np.where(wide, 0.0, 0.5 * (left + right))
-    half = np.where(wide, 0.0, 0.5 * width)
-    density = np.zeros_like(middle)
-    for x, weight in _NODES:
-        density += weight * np.exp(-0.5 * (middle + x * half) ** 2)
-    mass = half * density / math.sqrt(2.0 * math.pi)
-    for i in np.flatnonzero(wide):
-        low, high = float(left[i]), float(right[i])
-        flip = low > 0.0
-        mass[i] = gaussian.tail(low) - gaussian.tail(high)
-        if not flip:
-            mass[i] = gaussian.tail(-high) - gaussian.tail(-low)
-    return mass
-
-
-@attrs.frozen(eq=False)
-class _RoundLoss:
-    """Masses of one round's loss on a grid."""
-
-    first: int  # index of the first mass; its loss is ``first * step``
-    step: float  # distance between grid points
-    masses: _Array  # float64, shape (n,)
-    lost: float  # mass counted as infinite loss
-
-    def losses(self) -> _Array:
-        return np.arange(self.first, self.first + self.masses.size, dtype=np.float64) * self.step
-
-    def cumulant(self, tilt: float) -> float:
-        """``K(tilt)``."""
-        exponent = tilt * self.losses()
-        top = float(exponent.max())
-        return top + math.log(float(np.dot(self.masses, np.exp(exponent - top))))
-
-    def coarse_cumulants(self, tilts: _Array) -> _Array:
-        """``K`` at many tilts, roughly: to choose a tilt by, not to bound with."""
-        # Groups of cells, each about 2 % of its distance to loss 0 wide.
-        steps = np.geomspace(1.0, self.masses.size, _COARSE // 2)
-        places = -self.first + np.concatenate([-steps, steps]).round().astype(np.int64)
-        starts = np.unique(np.clip(places, 0, self.masses.size - 1))
-        starts[0] = 0
-        mass = np.maximum(np.add.reduceat(self.masses, starts), 1e-320)
-        loss = np.add.reduceat(self.masses * self.losses(), starts) / mass
-        exponent = np.outer(tilts, loss) + np.log(mass)
-        top = exponent.max(axis=1)
-        return np.asarray(top + np.log(np.exp(exponent - top[:, None]).sum(axis=1)))
-
-
-@attrs.frozen
-class _LossShape:
-    """What one round is, and how finely it is drawn."""
-
-    noise: float
-    rate: float
-    reach: float  # how far the grid goes into the tails, in deviations
-    step: float
-
-    def loss(self, x: float) -> float:
-        """The loss at ``x``, in units of the sensitivity."""
-        exponent = (2.0 * x - 1.0) / (2.0 * self.noise * self.noise)
-        if exponent > 30.0:
-            return exponent + math.log(self.rate + (1.0 - self.rate) * math.exp(-exponent))
-        return math.log1p(self.rate * math.expm1(exponent))
-
-    def ends(self) -> tuple[float, float]:
-        """The least and the greatest loss on the grid."""
-        far = self.reach * self.noise
-        return self.loss(-far), self.loss(far + 1.0)
-
-
-@functools.lru_cache(maxsize=4)
-def _one_round(shape: _LossShape, *, remove: bool) -> _RoundLoss:
-    """The masses of one round; ``remove``: P is the mixture, else Q is.
-
-    Complexity: linear in the number of cells.
-    """
-    z, q, h = shape.noise, shape.rate, shape.step
-    least, greatest = shape.ends()
-    low, high = math.floor(least / h), math.ceil(greatest / h)
-    loss = np.arange(low, high + 1) * h
-    argument = np.expm1(loss) / q
-    with np.errstate(divide="ignore"):
-        x = np.where(argument > -1.0, z * z * np.log1p(np.maximum(argument, -1.0)) + 0.5, -np.inf)
-    base, shifted = _cells(x / z), _cells((x - 1.0) / z)
-    mixture = (1.0 - q) * base + q * shifted
-    first, last = float(x[0]), float(x[-1])
-    if remove:
-        p, other, ends = mixture, base, loss
-        below = (1.0 - q) * gaussian.tail(-first / z) + q * gaussian.tail((1.0 - first) / z)
-        lost = (1.0 - q) * gaussian.tail(last / z) + q * gaussian.tail((last - 1.0) / z)
-    else:
-        p, other, ends = base[::-1], mixture[::-1], -loss[::-1]
-        below, lost = gaussian.tail(last / z), gaussian.tail(-first / z)
-    lower, upper = ends[:-1], ends[1:]
-    to_upper = np.clip((p - other * np.exp(lower)) / -np.expm1(lower - upper), 0.0, p)
-    masses = np.zeros(ends.size)
-    masses[1:] += to_upper
-    masses[:-1] += p - to_upper
-    masses[0] += below  # with more loss than it has
-    return _RoundLoss(low if remove else -high, h, masses, lost)
 
 
 @attrs.frozen(eq=False)
 class _Sum:
     """Upper bounds of the masses of the composed loss above each of its grid points."""
 
-    losses: _Array  # float64, shape (n,), ascending
-    masses: _Array  # float64, shape (n,)
+    losses: Array  # float64, shape (n,), ascending
+    masses: Array  # float64, shape (n,)
     rest: float  # mass counted as infinite loss
     relative: float  # bound of the relative error of what is computed from the masses
     shift: float  # bound of the error of the losses
@@ -207,18 +90,42 @@ class _Sum:
         return float(self.losses[1] - self.losses[0])
 
 
-def _edge(round_loss: _RoundLoss, rounds: int, tilt: float, base: float, sign: float) -> float:
-    """Beyond which loss, seen in the direction ``sign``, tilted mass of at most e^-45 lies."""
-    probes = np.geomspace(1e-4, 1e5, 180) * sign
-    guide = (rounds * (round_loss.coarse_cumulants(tilt + probes) - base) + _OUTSIDE) / np.abs(
-        probes
-    )
-    probe = float(probes[int(np.argmin(guide))])
-    edge = (rounds * (round_loss.cumulant(tilt + probe) - base) + _OUTSIDE) / abs(probe)
-    return sign * (edge + 1e-9 * abs(edge))
+@attrs.frozen(eq=False)
+class _Series:
+    """Rounds of several kinds, on one grid and in one direction of the relation."""
+
+    parts: tuple[tuple[RoundLoss, int], ...]  # the loss of a round, and how many such rounds
+    step: float  # distance between grid points
+
+    @property
+    def rounds(self) -> int:
+        return sum(times for _, times in self.parts)
+
+    @property
+    def lost(self) -> float:
+        return sum(times * loss.lost for loss, times in self.parts)
+
+    def cumulant(self, tilt: float) -> float:
+        """``K(tilt)`` of all rounds together."""
+        return sum(times * loss.cumulant(tilt) for loss, times in self.parts)
+
+    def coarse_cumulants(self, tilts: Array) -> Array:
+        """As :meth:`cumulant` at many tilts, roughly: to choose a tilt by, not to bound with."""
+        total = np.zeros_like(tilts)
+        for loss, times in self.parts:
+            total += times * loss.coarse_cumulants(tilts)
+        return total
+
+    def edge(self, tilt: float, base: float, sign: float) -> float:
+        """Beyond which loss, seen in the direction ``sign``, tilted mass of at most e^-45 lies."""
+        probes = np.geomspace(1e-4, 1e5, 180) * sign
+        guide = (self.coarse_cumulants(tilt + probes) - base + _OUTSIDE) / np.abs(probes)
+        probe = float(probes[int(np.argmin(guide))])
+        edge = (self.cumulant(tilt + probe) - base + _OUTSIDE) / abs(probe)
+        return sign * (edge + 1e-9 * abs(edge))
 
 
-def _wound(masses: _Array, first: int, n: int) -> _Array:
+def _wound(masses: Array, first: int, n: int) -> Array:
     """The masses wound round a circle of ``n`` places, the first at place ``first``."""
     circle = np.zeros(n)
     place, done = first % n, 0
@@ -246,93 +153,115 @@ def _power(spectrum: _Spectrum, exponent: int) -> _Spectrum:
             spectrum = spectrum * spectrum
 
 
-def _compose(round_loss: _RoundLoss, rounds: int, tilt: float) -> _Sum | None:
+def _compose(series: _Series, tilt: float) -> _Sum | None:
     """The composition, or ``None`` where it does not fit the largest window."""
-    step, base = round_loss.step, round_loss.cumulant(tilt)
-    bottom = math.floor(_edge(round_loss, rounds, tilt, base, -1.0) / step)
-    top = math.ceil(_edge(round_loss, rounds, tilt, base, 1.0) / step)
+    tilted = [loss.tilted(tilt) for loss, _ in series.parts]
+    base = sum(
+        times * cumulant for (_, times), (_, cumulant) in zip(series.parts, tilted, strict=True)
+    )
+    step = series.step
+    bottom = math.floor(series.edge(tilt, base, -1.0) / step)
+    top = math.ceil(series.edge(tilt, base, 1.0) / step)
     n = 1 << max(8, (top - bottom + 1).bit_length())
     if n > _WINDOW:
         return None
-    tilted = round_loss.masses * np.exp(tilt * round_loss.losses() - base)
-    spectrum = np.fft.rfft(_wound(tilted, round_loss.first, n))
-    composed = np.fft.irfft(_power(spectrum, rounds), n)
-    # Rounding: of the transform (all of it could sit in one coefficient), of the power, of the
-    # inverse.
+    # Rounding: of the transform (all of it could sit in one coefficient), of the powers and their
+    # product, of the inverse. A product of factors, each wrong by at most its `off`, is wrong by
+    # at most the sum over the factors of `off` times the others, each with its own `off` added.
     transform = 4.0 * _ULP * math.log2(n)
-    size = np.abs(spectrum)
-    of_one = transform * math.sqrt(n * float(np.dot(tilted, tilted)))
+    product: _Spectrum = np.ones(n // 2 + 1, dtype=np.complex128)
+    logarithms = offs = np.zeros(n // 2 + 1)
+    for (loss, times), (masses, _) in zip(series.parts, tilted, strict=True):
+        spectrum = np.fft.rfft(_wound(masses, loss.first, n))
+        power = _power(spectrum, times)
+        with np.errstate(under="ignore"):
+            product = product * power
+        size = np.abs(spectrum)
+        off = transform * math.sqrt(n * float(np.dot(masses, masses)))
+        logarithms = logarithms + times * np.log(size + off)
+        offs = offs + times * (off + 8.0 * _ULP * size) / (size + off)
+    composed = np.fft.irfft(product, n)
     with np.errstate(under="ignore"):
-        powers = np.exp((rounds - 1) * np.log(size + of_one))
-    error = 2.0 * rounds * float(np.dot(powers, of_one + 8.0 * _ULP * size)) / n
+        error = 2.0 * float(np.dot(np.exp(logarithms), offs)) / n
     error += transform * math.sqrt(float(np.dot(composed, composed)))
     losses = np.arange(bottom, bottom + n, dtype=np.float64) * step
     bound = np.maximum(np.roll(composed, -(bottom % n)), 0.0) + error
-    exponent = rounds * base - tilt * losses
-    rest = rounds * round_loss.lost + math.exp(
-        min(0.0, rounds * base - tilt * top * step - _OUTSIDE)
-    )
-    masses = bound * np.exp(np.minimum(exponent, 700.0))
+    exponent = base - tilt * losses
+    rest = series.lost + math.exp(min(0.0, base - tilt * top * step - _OUTSIDE))
+    above = bound * np.exp(np.minimum(exponent, 700.0))
     # Each mass of one round is good to 32 ulp, and its loss to 1e-14.
-    return _Sum(losses, masses, rest, 1e-10 + 1e-14 * rounds, 1e-14 * rounds)
+    rounds = series.rounds
+    return _Sum(losses, above, rest, 1e-10 + 1e-14 * rounds, 1e-14 * rounds)
 
 
-def _sums(
-    noise: float, rounds: int, rate: float, delta_: float, epsilon_: float | None
-) -> list[_Sum] | None:
+def _sums(kinds: Mapping[Kind, int], delta_: float, epsilon_: float | None) -> list[_Sum] | None:
     """Both directions of the relation, tilted for ``epsilon_`` if given, else for ``delta_``."""
-    reach = math.sqrt(2.0 * math.log(max(10.0, rounds * 1e7 / delta_)))
-    deviation = min(rate * math.sqrt(math.expm1(min(noise**-2.0, 50.0))), 1.0 / noise)
-    step = min(_LARGEST_STEP, deviation / _STEPS_PER_DEVIATION)
-    least, greatest = _LossShape(noise, rate, reach, step).ends()
-    if greatest > _LARGEST_LOSS:
+    rounds = sum(kinds.values())
+    # Reach and step move in leaps, so that the next round finds the grids of the last one.
+    reach = math.ceil(4.0 * math.sqrt(2.0 * math.log(max(10.0, rounds * 1e7 / delta_)))) / 4.0
+    variance = math.fsum(n * _deviation(*kind) ** 2 for kind, n in kinds.items())
+    # The deviation of a round, as the mean square of all rounds: a round of less adds less error.
+    finest = _STEPS_PER_DEVIATION if len(kinds) == 1 else _STEPS_IN_COMMON
+    step = min(_LARGEST_STEP, math.sqrt(variance / rounds) / finest)
+    ends = [LossShape(*kind, reach, step).ends() for kind in kinds]
+    if max(greatest for _, greatest in ends) > _LARGEST_LOSS:
         return None
-    step = max(step, _SMALLEST_STEP, (greatest - least) / _CELLS)
+    widest = max(greatest - least for least, greatest in ends)
+    step = max(step, _SMALLEST_STEP, widest / _CELLS * 1.2)
+    step = 2.0 ** (math.floor(4.0 * math.log2(step)) / 4.0)
     tilts = np.geomspace(1e-4, 1e5, 180)
     found: list[_Sum] = []
     for remove in (True, False):
         finer = step
         while True:
-            one_round = _one_round(_LossShape(noise, rate, reach, finer), remove=remove)
-            cumulants = rounds * one_round.coarse_cumulants(tilts)
+            series = _Series(
+                tuple(
+                    (one_round(LossShape(*kind, reach, finer), remove=remove), times)
+                    for kind, times in kinds.items()
+                ),
+                finer,
+            )
+            cumulants = series.coarse_cumulants(tilts)
             if epsilon_ is None:
                 goal = (cumulants - math.log(delta_)) / tilts
             else:
                 goal = cumulants - tilts * epsilon_
-            composed = _compose(one_round, rounds, float(tilts[int(np.argmin(goal))]))
+            composed = _compose(series, float(tilts[int(np.argmin(goal))]))
             if composed is not None:
                 found.append(composed)
                 break
             finer *= 4.0
-            if finer > greatest - least:
+            if finer > widest:
                 return None
     return found
 
 
-def epsilon(noise: float, rounds: int, delta_: float, rate: float) -> float:
-    """Epsilon after ``rounds`` rounds, rounded up; infinity where the grid cannot hold it.
+def _deviation(noise: float, rate: float) -> float:
+    """Of the loss of one round, roughly."""
+    return min(rate * math.sqrt(math.expm1(min(noise**-2.0, 50.0))), 1.0 / noise)
+
+
+def epsilon(kinds: Mapping[Kind, int], delta_: float) -> float:
+    """Epsilon after so many rounds of each kind, rounded up; infinity where no grid holds them.
 
     Args:
-        noise: standard deviation over sensitivity, of one round.
-        rounds: how many.
+        kinds: noise multiplier and sampling rate in (0, 1], and how many rounds, at least 1.
         delta_: in (0, 1).
-        rate: probability of each member to take part, in (0, 1).
 
-    Complexity: FFTs of at most 2^20 points; some ten milliseconds for common parameters.
+    Complexity: for each kind, FFTs of at most 2^20 points; some ten milliseconds for common
+    parameters.
     """
-    sums = _sums(noise, rounds, rate, delta_, None)
+    sums = _sums(kinds, delta_, None)
     return math.inf if sums is None else max(item.epsilon(delta_) for item in sums)
 
 
-def delta(noise: float, rounds: int, epsilon_: float, rate: float, least: float) -> float:
-    """Delta after ``rounds`` rounds, rounded up; 1 where the grid cannot hold it.
+def delta(kinds: Mapping[Kind, int], epsilon_: float, least: float) -> float:
+    """Delta after so many rounds of each kind, rounded up; 1 where no grid holds them.
 
     Args:
-        noise: as in :func:`epsilon`.
-        rounds: as in :func:`epsilon`.
+        kinds: as in :func:`epsilon`.
         epsilon_: at least 0.
-        rate: as in :func:`epsilon`.
         least: the delta below which the answer need not be tight.
     """
-    sums = _sums(noise, rounds, rate, least, epsilon_)
+    sums = _sums(kinds, least, epsilon_)
     return 1.0 if sums is None else max(item.delta(epsilon_) for item in sums)

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qres_dp.accounting.limits import Kind
 
 _MORE: Final = (72, 80, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 ORDERS: Final = (*range(2, 65), *_MORE)
@@ -52,7 +55,7 @@ def _log_moment(order: int, noise: float, rate: float) -> float:
     return math.log1p(math.exp(log_excess)) * (1.0 + _SLACK)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=512)
 def curve(noise: float, rate: float) -> tuple[float, ...]:
     """The Renyi divergence of one round at each of :data:`ORDERS`, rounded up.
 
@@ -66,23 +69,24 @@ def _convert(order: int, divergence: float, delta_: float) -> float:
     return divergence + gap
 
 
-def epsilon(noise: float, rounds: int, delta_: float, rate: float) -> float:
-    """Epsilon after ``rounds`` rounds, rounded up.
+def _total(kinds: Mapping[Kind, int]) -> list[float]:
+    """The Renyi divergence of all rounds at each of :data:`ORDERS`, rounded up."""
+    curves = [(curve(*kind), times) for kind, times in kinds.items()]
+    return [math.fsum(times * values[i] for values, times in curves) for i in range(len(ORDERS))]
 
-    ``delta_``: in (0, 1); ``rate``: probability of each member to take part, in (0, 1].
-    """
+
+def epsilon(kinds: Mapping[Kind, int], delta_: float) -> float:
+    """Epsilon after so many rounds of each kind, rounded up; ``delta_`` is in (0, 1)."""
     found = (
-        _convert(order, rounds * value, delta_)
-        for order, value in zip(ORDERS, curve(noise, rate), strict=True)
+        _convert(order, value, delta_) for order, value in zip(ORDERS, _total(kinds), strict=True)
     )
     return max(0.0, min(found) * (1.0 + 1e-12) + 1e-12)
 
 
-def delta(noise: float, rounds: int, epsilon_: float, rate: float) -> float:
-    """Delta after ``rounds`` rounds at the given epsilon, rounded up; at most 1."""
+def delta(kinds: Mapping[Kind, int], epsilon_: float) -> float:
+    """Delta after so many rounds of each kind, rounded up; at most 1."""
     best = 0.0
-    for order, value in zip(ORDERS, curve(noise, rate), strict=True):
-        gain = epsilon_ - rounds * value
-        exponent = (order - 1) * (math.log1p(-1.0 / order) - gain) - math.log(order)
+    for order, value in zip(ORDERS, _total(kinds), strict=True):
+        exponent = (order - 1) * (math.log1p(-1.0 / order) - (epsilon_ - value)) - math.log(order)
         best = min(best, exponent)
     return min(1.0, math.exp(best) * (1.0 + 1e-9))

@@ -10,7 +10,8 @@ from typing import Self
 import attrs
 
 from qres_core import NodeId, RoundError, ValueRefusedError
-from qres_dp.accounting.composition import Kind, spent
+from qres_dp.accounting.composition import spent
+from qres_dp.accounting.limits import Kind
 from qres_dp.ledger.record import Charge, LedgerEntry, genesis
 from qres_dp.ledger.store import LedgerStore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,7 @@ from qres_core import (
     fixed,
 )
 from qres_dp import grid
+from qres_dp.accounting.limits import Kind
 from qres_dp.fitting import miscounts, misfits, of_round, refuse
 from qres_dp.ledger import PrivacyLedger
 from qres_dp.modes import Mechanism, steps
@@ -111,6 +112,18 @@ class Release(abc.ABC):
             return Extent(length=length)
         step = 2.0 ** (around.scale - fixed.FRACTION_BITS)
         return Extent(length=length, noise=math.sqrt(made.share) * step)
+
+    # ── the plan ──────────────────────────────────────────────────────────────────────────────
+
+    def charges(self, rounds: int, around: Surroundings) -> Mapping[Kind, int]:
+        """What the ledger is charged with over so many rounds: noise multiplier and rate."""
+        del around
+        return {(self.terms.multiplier, self.terms.sampling_rate): rounds}
+
+    def told(self, around: Surroundings) -> Mapping[str, object]:
+        """What the mode adds to the mechanism of a plan's JSON."""
+        del around
+        return {"noise": "independent"}
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 

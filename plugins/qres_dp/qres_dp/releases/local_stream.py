@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import attrs
 
 from qres_core import RoundInfo, Surroundings, Update
+from qres_dp.accounting.limits import Kind
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
 from qres_dp.releases.base import Release
@@ -22,6 +26,22 @@ class LocalStream(Release):
     def sized(self, bound: int, around: Surroundings) -> Mechanism:
         usual = super().sized(bound, around)
         return widened(usual, shape_of(self.terms, self.correlation, around))
+
+    def charges(self, rounds: int, around: Surroundings) -> Mapping[Kind, int]:
+        """Each step at its price. O(rounds^2)."""
+        shape = shape_of(self.terms, self.correlation, around)
+        return Counter((shape.price(step), 1.0) for step in range(rounds))
+
+    def told(self, around: Surroundings) -> Mapping[str, object]:
+        """The matrix, and what it gains."""
+        shape = shape_of(self.terms, self.correlation, around)
+        return {
+            "noise": "correlated",
+            "band": shape.band,
+            "separation": shape.separation,
+            "variance_of_stream_steps": str(shape.variance),
+            "gain": shape.gain,
+        }
 
     def out(self, update: Update, round_info: RoundInfo) -> Update:
         mechanism, terms = self.fitted(round_info), self.terms

@@ -1,0 +1,103 @@
+"""What a list of charges promises: epsilon, mu, a single round, and groups of units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import attrs
+
+from qres_core import CompatibilityError
+from qres_dp.accounting.composition import spent, together
+from qres_dp.accounting.limits import Kind
+
+GROUPS: Final = (2, 5, 10)
+"""Sizes of the groups of units that a plan and a report tell the privacy of."""
+
+
+def group_of(kinds: Mapping[Kind, int], size: int) -> Mapping[Kind, int]:
+    """Charges that cost one unit what the given ones cost a group of so many units together.
+
+    A group moves a sum by ``size`` times as much as a single unit; so the general bound of group
+    privacy, ``size * epsilon`` with a larger delta, is not needed. In a sampled round some of a
+    group take part with probability ``1 - (1 - q)**size``, and delta is convex in what they then
+    add, so that all of them at once is the worst.
+    """
+    return {
+        (noise / size, rate if rate == 1.0 else 1.0 - (1.0 - rate) ** size): n
+        for (noise, rate), n in kinds.items()
+    }
+
+
+@attrs.frozen
+class PrivacyAccount:
+    """What rounds cost together."""
+
+    charges: Mapping[Kind, int]  # noise multiplier and sampling rate, and how many such rounds
+    delta: float
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds are charged."""
+        return sum(self.charges.values())
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a node's data are in rounds by chance."""
+        return any(rate < 1.0 for _, rate in self.charges)
+
+    @property
+    def epsilon(self) -> float:
+        """Of all rounds together, an upper bound."""
+        return spent(self.charges, self.delta)
+
+    @property
+    def mu(self) -> float | None:
+        """All rounds together are mu-Gaussian-DP (Dong, Roth, Su 2022), rounded up.
+
+        ``None`` with sampling: no single mu describes it exactly.
+        """
+        return None if self.sampled else together(self.charges)
+
+    @property
+    def dearest(self) -> PrivacyAccount:
+        """The single round that costs most."""
+        each = [attrs.evolve(self, charges={kind: 1}) for kind in self.charges]
+        return max(each, key=lambda item: item.epsilon, default=self)
+
+    def of_group(self, size: int) -> float:
+        """Epsilon for several units together, such as all records of a person, at the same delta.
+
+        ``size``: 1 or more. Raises CompatibilityError: QRES-E314 for a size below 1, or where less
+        noise a unit is left than there is an account for.
+        """
+        if type(size) is not int or size < 1:
+            raise CompatibilityError.of("QRES-E314", "size", f"a group of {size!r} has no account")
+        return spent(group_of(self.charges, size), self.delta)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The epsilon of some groups: ``None`` where there is no account."""
+        rows: list[dict[str, Any]] = []
+        for size in GROUPS:
+            try:
+                rows.append({"size": size, "epsilon": self.of_group(size)})
+            except CompatibilityError:
+                rows.append({"size": size, "epsilon": None})
+        return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``qres dp plan --json`` and ``qres dp report --json`` tell it."""
+        dearest = self.dearest
+        return {
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "mu": self.mu,
+            "rounds": self.rounds,
+            "round": {"epsilon": dearest.epsilon, "mu": dearest.mu},
+            "charges": [
+                {"noise_multiplier": noise, "sampling_rate": rate, "rounds": n}
+                for (noise, rate), n in sorted(self.charges.items())
+            ],
+            "groups": self.groups,
+        }

@@ -1,0 +1,298 @@
+"""``qres dp plan``: what the options of a file, or a budget alone, come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from qres_core import ConfigError, Surroundings, Visibility, commands, reporting
+from qres_dp import accounting, combination, ranges
+from qres_dp.account import PrivacyAccount
+from qres_dp.modes import Mode, Unit
+from qres_dp.plan import VERSION, PrivacyPlan
+from qres_dp.plugin import Dp
+
+_PATH = click.Path(path_type=Path)
+_UNITS = click.Choice([unit.value for unit in Unit])
+_MODES = click.Choice([mode.value for mode in Mode])
+
+
+@attrs.frozen
+class _Budget:
+    """Epsilon, rounds and noise multiplier of rounds that are all alike."""
+
+    epsilon: float
+    rounds: int
+    noise: float
+    delta: float
+    rate: float
+
+    def spent(self, rounds: int) -> float:
+        return accounting.epsilon(self.noise, rounds, self.delta, sampling_rate=self.rate)
+
+    def needed(self, epsilon: float) -> float:
+        return accounting.calibrate(epsilon, self.delta, self.rounds, sampling_rate=self.rate)
+
+
+def _budget(
+    epsilon: float | None, rounds: int | None, noise: float | None, delta: float, rate: float
+) -> _Budget:
+    """The third of three numbers from the other two."""
+    if (epsilon, rounds, noise).count(None) != 1:
+        what = "two of --epsilon, --rounds and --noise are needed; the third follows"
+        raise ConfigError.of("QRES-E103", "qres dp plan", what, "or name a configuration file")
+    if noise is None:
+        assert epsilon is not None  # noqa: S101 - counted above, which checkers do not follow
+        assert rounds is not None  # noqa: S101 - likewise
+        noise = accounting.calibrate(epsilon, delta, rounds, sampling_rate=rate)
+        epsilon = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
+    elif epsilon is None:
+        assert rounds is not None  # noqa: S101 - likewise
+        epsilon = accounting.epsilon(noise, rounds, delta, sampling_rate=rate)
+    else:
+        rounds = accounting.most_rounds(noise, epsilon, delta, sampling_rate=rate)
+        if not rounds:
+            item = accounting.epsilon(noise, 1, delta, sampling_rate=rate)
+            what = f"one round spends epsilon {item:.6g}, and the budget is {epsilon:g}"
+            raise ConfigError.of("QRES-E105", "--noise", what, "more noise, or a larger budget")
+    assert rounds is not None  # noqa: S101 - likewise
+    return _Budget(epsilon, rounds, noise, delta, rate)
+
+
+def _around(value: float, rate: float) -> list[float]:
+    count = 3 if rate == 1.0 else 1  # a sampled point costs convolutions
+    return [value * 2.0**power for power in range(-count, count + 1)]
+
+
+def _tables(budget: _Budget) -> dict[str, list[dict[str, Any]]]:
+    """Epsilon by rounds at this noise; noise by epsilon at these rounds."""
+    rounds = sorted({max(1, round(r)) for r in _around(budget.rounds, budget.rate)})
+    return {
+        "by_rounds": [{"rounds": r, "epsilon": budget.spent(r)} for r in rounds if r <= 10**9],
+        "by_epsilon": [
+            {"epsilon": e, "noise_multiplier": budget.needed(e)}
+            for e in _around(max(budget.epsilon, 1e-6), budget.rate)
+            if 1e-6 <= e <= 1e6
+        ],
+    }
+
+
+def _chart(
+    title: str,
+    labels: tuple[str, str],
+    points: list[tuple[float, float]],
+    mark: tuple[float, float],
+) -> reporting.Chart:
+    across, up = (reporting.Axis(label, logarithmic=True) for label in labels)
+    return reporting.Chart([reporting.Line(points)], title, across, up, [mark])
+
+
+def _plot(budget: _Budget, path: Path) -> None:
+    if path.suffix != ".svg":
+        raise ConfigError.of("QRES-E105", "--plot", f"{path}: only .svg is written")
+    count = 60 if budget.rate == 1.0 else 12
+    grow = [2.0 ** (-4 + 6 * i / (count - 1)) for i in range(count)]
+    rounds = sorted({max(1, round(budget.rounds * g)) for g in grow} | {budget.rounds})
+    spent = [(float(r), budget.spent(r)) for r in rounds if r <= 10**9]
+    goals = [max(budget.epsilon, 1e-6) * g for g in grow]
+    needed = [(e, budget.needed(e)) for e in goals if 1e-6 <= e <= 1e6]
+    charts = [
+        _chart(
+            f"noise multiplier {budget.noise:.4g}, delta {budget.delta:g}",
+            ("rounds", "epsilon"),
+            [(x, max(y, 1e-12)) for x, y in spent],
+            (float(budget.rounds), max(budget.epsilon, 1e-12)),
+        ),
+        _chart(
+            f"{budget.rounds} rounds, delta {budget.delta:g}",
+            ("epsilon", "noise multiplier"),
+            needed,
+            (max(budget.epsilon, 1e-6), budget.noise),
+        ),
+    ]
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(reporting.svg_file(charts))
+    except FileExistsError as error:
+        raise ConfigError.of("QRES-E803", "--plot", f"{path} exists") from error
+    except OSError as error:
+        raise ConfigError.of("QRES-E105", "--plot", str(error)) from error
+
+
+def _by_options(given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:
+    """The plan of options on the command line, for a swarm that needs all its nodes in a round."""
+    nodes, dimension = given["nodes"], given["dimension"]
+    if nodes is None or dimension is None or given["clip"] is None:
+        what = "a whole plan needs --nodes, --dimension and --clip"
+        raise ConfigError.of("QRES-E103", "--mode", what, "or name a configuration file")
+    table = {
+        "mode": given["mode"],
+        "clip": given["clip"],
+        "delta": given["delta"],
+        "honest": given["honest"],
+        "relation": given["relation"],
+        "unit": given["unit"] or Unit.NODE.value,
+        "records": given["records"] or 0,
+        "epsilon": given["epsilon"] or 0.0,
+        "rounds": given["rounds"] or 0,
+        "noise_multiplier": given["noise"] or 0.0,
+    }
+    if given["sampling_rate"] is not None:
+        table |= {"sampling": "poisson", "sampling_rate": given["sampling_rate"]}
+    plugin = commands.structured(Dp, "plugins.dp", table, settings)
+    return plugin.plan(
+        Surroundings(
+            nodes=nodes,
+            byzantine=0,
+            quorum=nodes,
+            scale=given["scale"],
+            dimension=dimension,
+            visibility=Visibility.SUM,
+            members=nodes,
+        )
+    )
+
+
+_TOLD = {
+    "mode": "mode",
+    "unit": "unit",
+    "relation": "neighbours",
+    "noise": "noise of different rounds",
+    "bound_steps": "clipping bound, in steps of the grid",
+    "sensitivity_steps": "sensitivity of a sum, in steps",
+    "noise_of_share_steps": "noise drawn at once, deviation in steps",
+    "noise_of_share": "noise drawn at once, deviation",
+    "noise_of_sum": "noise in a sum of all nodes, deviation",
+    "noise_of_mean": "noise in the mean of all nodes, deviation",
+    "signal_to_noise": "longest mean over length of its noise",
+    "room_used": "part of the grid's range in use",
+}
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
+    """The JSON in lines for people."""
+    yield f"epsilon           {result['epsilon']:.6g}"
+    yield f"delta             {result['delta']:g}"
+    if result["mu"] is not None:
+        yield f"mu                {result['mu']:.6g}"
+    yield f"rounds            {result['rounds']}"
+    yield f"noise multiplier  {result['noise_multiplier']:.6g}"
+    if result["sampling_rate"] < 1.0:
+        yield f"sampling rate     {result['sampling_rate']:g} (Poisson, secret)"
+    yield f"the dearest round epsilon {result['round']['epsilon']:.6g}"
+    for group in result["groups"]:
+        if group["epsilon"] is not None:
+            yield f"{group['size']:>2} {unit}s together epsilon {group['epsilon']:.6g}"
+    for key, value in result.get("mechanism", {}).items():
+        if key in _TOLD and value is not None:
+            yield f"{_TOLD[key]:42}{_number(value)}"
+    if "trust" in result:
+        trust = result["trust"]
+        yield f"\nprotected: {trust['unit']}"
+        yield f"cannot be told apart: {trust['neighbours']}"
+        yield f"from: {trust['protects_from']}"
+        yield "if all of this is true:"
+        yield from (f"- {text}" for text in trust["assumes"])
+    if "by_rounds" in result:
+        yield f"\nat noise multiplier {result['noise_multiplier']:.6g}"
+        yield f"{'rounds':>12}{'epsilon':>12}"
+        yield from (f"{row['rounds']:>12}{row['epsilon']:>12.4f}" for row in result["by_rounds"])
+        yield f"\nover {result['rounds']} rounds"
+        yield f"{'epsilon':>12}{'noise':>12}"
+        for row in result["by_epsilon"]:
+            yield f"{row['epsilon']:>12.4g}{row['noise_multiplier']:>12.4f}"
+
+
+_OWN = ("epsilon", "rounds", "noise", "sampling_rate", "mode", "nodes", "clip", "unit", "records")
+
+
+def _by_file(path: Path, given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:
+    for name in _OWN:
+        if given[name] is not None:
+            what = f"--{name.replace('_', '-')} beside {path}, which says it"
+            fix = f"--set plugins.dp.{name}=..., which goes before what the file says"
+            raise ConfigError.of("QRES-E103", "qres dp plan", what, fix)
+    found = commands.configured(path, "dp", settings=settings, dimension=given["dimension"])
+    if not isinstance(found.instance, Dp):
+        raise ConfigError.of("QRES-E103", f"{path}: plugins.dp", "is not the plugin of qres-dp")
+    return found.instance.plan(found.around)
+
+
+@click.command("plan")
+@click.argument("path", type=_PATH, required=False)
+@click.option("--epsilon", type=float, help="Budget of all rounds together.")
+@click.option("--rounds", type=int, help="Rounds the budget is for.")
+@click.option("--noise", type=float, help="Noise multiplier: deviation over sensitivity.")
+@click.option("--delta", type=float, default=1e-5, show_default=True)
+@click.option("--sampling-rate", type=float, help="Poisson sampling, only where it is secret.")
+@click.option("--mode", type=_MODES, help="With --nodes, --dimension, --clip: a whole plan.")
+@click.option("--nodes", type=click.IntRange(*ranges.NODES), help="Nodes of the swarm.")
+@click.option(
+    "--dimension", type=click.IntRange(*ranges.COORDINATES), help="Coordinates of an update."
+)
+@click.option("--clip", type=float, help="Greatest L2 norm of what a unit adds to an update.")
+@click.option("--unit", type=_UNITS, help="What is protected.  [default: node]")
+@click.option("--records", type=int, help="Unit record: most records of a node.")
+@click.option("--honest", type=int, default=0, help="Mode distributed: shares nobody knows.")
+@click.option("--scale", type=click.IntRange(*ranges.SCALE), default=0, show_default=True)
+@click.option("--relation", default="", help="add-remove or replace-one; the mode's by default.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@click.option("--plot", type=_PATH, help="Write both curves to this SVG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan_command(
+    path: Path | None,
+    *,
+    settings: tuple[str, ...],
+    plot: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """What a configuration, or a budget, comes to: noise, epsilon, trust.
+
+    PATH is a configuration file that would start. Without it, two of --epsilon, --rounds and
+    --noise are needed, and the third follows. Every epsilon printed is an upper bound for all
+    rounds together.
+    """
+    if path is not None:
+        made = _by_file(path, given, settings)
+    elif given["mode"] is not None:
+        made = _by_options(given, settings)
+    else:
+        made = None
+    if made is None:
+        unit = given["unit"] or Unit.NODE.value
+        rate = 1.0 if given["sampling_rate"] is None else given["sampling_rate"]
+        combination.check_sampling(Mode.DISTRIBUTED, rate, sampled=rate < 1.0, unit=Unit(unit))
+        budget = _budget(given["epsilon"], given["rounds"], given["noise"], given["delta"], rate)
+        account = PrivacyAccount({(budget.noise, rate): budget.rounds}, budget.delta)
+        result: dict[str, Any] = {
+            "version": VERSION,
+            "noise_multiplier": budget.noise,
+            "sampling_rate": rate,
+            **account.to_json(),
+        }
+    else:
+        terms, account = made.terms, made.account
+        unit = terms.unit.value
+        budget = _Budget(
+            account.epsilon, account.rounds, terms.multiplier, account.delta, terms.sampling_rate
+        )
+        result = made.to_json()
+    alike = len(account.charges) == 1
+    if alike:
+        result |= _tables(budget)
+    if plot is not None:
+        if not alike:
+            what = "rounds of correlated noise differ in price, and have no such curve"
+            raise ConfigError.of("QRES-E105", "--plot", what)
+        _plot(budget, plot)
+    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(_told(result, unit)))

@@ -1,0 +1,98 @@
+"""What the commands of plugins may ask of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from qres_core.cli.options import SECTIONS, parse_setting, read_raw
+from qres_core.contract.claims import Surroundings
+from qres_core.contract.errors import CompatibilityError, ConfigError, Problem
+from qres_core.contract.suggest import did_you_mean
+from qres_core.kernel.chain import check_all, hiding
+from qres_core.kernel.config import structure
+from qres_core.kernel.diagnosis import diagnose
+from qres_core.kernel.discovery import scan
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Configured:
+    """A plugin in its place in a swarm that would start."""
+
+    instance: object  # the plugin, with its options
+    around: Surroundings  # what it is told of the swarm and of the plugins beside it
+    swarm: str  # the swarm's name
+    data_dir: Path | None  # where the node keeps files; ``None`` where the file does not say
+
+
+def configured(
+    path: Path, plugin: str, *, settings: Sequence[str] = (), dimension: int | None = None
+) -> Configured:
+    """A plugin of a configuration, checked as ``qres check`` does.
+
+    Args:
+        path: the configuration file.
+        plugin: the name of its table.
+        settings: keys that override the file's, as ``swarm.quorum=30``.
+        dimension: coordinates of the model; if not given, the trainer that the file names is made
+            and asked, and without one the dimension is not known.
+
+    Raises:
+        CompatibilityError: everything that would keep the configuration from starting.
+        ConfigError: QRES-E103 where the file does not name the plugin; QRES-E101, QRES-E104.
+    """
+    raw = read_raw(path, [parse_setting(text) for text in settings])
+    found = diagnose(raw, source=str(path), sections=SECTIONS, installed=scan())
+    if found.problems or found.config is None:
+        raise CompatibilityError(found.problems)
+    plugins = {item.name: item for item in found.enabled}
+    if plugin not in plugins:
+        fix = did_you_mean(plugin, plugins) or f"add a table [plugins.{plugin}]"
+        raise ConfigError.of("QRES-E103", f"{path}: plugins.{plugin}", "not set", fix)
+    if dimension is None:
+        from qres_core.lab.trainer import make_work, table_of  # noqa: PLC0415 - numpy
+
+        named = table_of(found.config).named
+        dimension = int(make_work(found.config)[1].size) if named else 0
+    told: dict[str, Surroundings] = {}
+    checked = check_all(found.enabled, found.config.swarm, hiding(found.enabled), dimension, told)
+    problems = [item for item in checked if isinstance(item, Problem)]
+    if problems:
+        raise CompatibilityError(problems)
+    folder = found.config.node.data_dir
+    return Configured(
+        plugins[plugin].instance,
+        told[plugin],
+        found.config.swarm.name,
+        Path(folder) if folder else None,
+    )
+
+
+def structured(
+    kind: type[T], where: str, table: Mapping[str, object], settings: Sequence[str] = ()
+) -> T:
+    """A plugin of options that stand in no file, as strictly as the kernel makes one.
+
+    Args:
+        kind: the class of the plugin.
+        where: path of the table, for messages: ``plugins.NAME``.
+        table: its options.
+        settings: keys of that table that override it, as ``plugins.NAME.KEY=VALUE``.
+
+    Raises:
+        ConfigError: every option that is refused; QRES-E102 for a key of another table; QRES-E101.
+    """
+    options = dict(table)
+    for text in settings:
+        key, value = parse_setting(text)
+        name = key.removeprefix(f"{where}.")
+        if name == key or "." in name:
+            fix = f"without a configuration file, only {where}.KEY can be set"
+            raise ConfigError.of("QRES-E102", f"--set {key}", f"not a key of {where}", fix)
+        options[name] = value
+    return structure(options, kind, where)
