@@ -35,6 +35,7 @@ from qres_core import (
     Contribution,
     DialogueMessage,
     NodeId,
+    RoundError,
     RoundInfo,
     Send,
     WireError,
@@ -65,6 +66,7 @@ class SecaggDialogue:
         me: this node.
         history: what it remembers over restarts.
         permits: whether sums of these nodes may be opened after those on record.
+        notes: note that this node is about to state a set of these nodes; whether it may.
         patience: seconds to wait for nodes that may be away.
         threads: threads that expand masks.
 
@@ -81,6 +83,7 @@ class SecaggDialogue:
         history: History,
         *,
         permits: Callable[[Collection[NodeId]], bool],
+        notes: Callable[[Collection[NodeId]], bool],
         patience: float = 2.0,
         threads: int = 1,
     ) -> None:
@@ -88,7 +91,7 @@ class SecaggDialogue:
         self.refusal = ""
         self._me = me
         self._client = Client(session, me, self.board, history, threads=threads)
-        self._permits = permits
+        self._permits, self._notes = permits, notes
         self._patience = patience
         self._opened_at: float | None = None
         self._now = 0.0
@@ -343,9 +346,12 @@ class SecaggDialogue:
         self._stated = True
         try:
             if self._client.can_state:
+                if not self._notes([item.sender for item in agreed]):
+                    self.retire(Reason.OFF_RECORD.replace("-", " "))  # more than f lied in votes
+                    return []
                 return [Send(self._client.state(inputs), int(Kind.STATEMENT))]
             board.decide(inputs)  # where it was before, for the same set alone
-        except SecaggError as error:
+        except RoundError as error:
             self.refusal = str(error)
         return []
 

@@ -17,17 +17,19 @@ Sets, rosters and levels are those on record in the round's head
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import count
 
 import attrs
 
-from qres_core import MAX_VOID_SETS, NodeId, RoundInfo
+from qres_core import MAX_VOID_SETS, NodeId, RoundInfo, VoidSet
 from qres_secagg.graph import topology
 from qres_secagg.parameters import HONEST_LEAST, Parameters
-from qres_secagg.session import Session
+from qres_secagg.session import DOMAIN, Session, joined, roster_root
 from qres_secagg.survivors import cut, exposed
 
 Sums = Iterable[Collection[NodeId]]
@@ -106,6 +108,13 @@ class Classes:
         return found if len(found) == missing else ordered[-1]
 
 
+def _named(item: VoidSet) -> bytes:
+    """What is the same of a set on record at all later heights: not how its members are called."""
+    mismatches = struct.pack("<Q", item.mismatches)
+    parts = roster_root(item.roster), mismatches, *item.senders
+    return hashlib.sha256(joined(DOMAIN, b"on record", *parts)).digest()
+
+
 @attrs.frozen(slots=False, eq=False)
 class Permission:
     """What may be opened at a height: the same on every node.
@@ -159,6 +168,16 @@ class Permission:
         came = len(everybody) - len(rosters[0])
         corrupt = max(self.parameters(size).corrupt for size in {len(item) for item in rosters})
         return Classes.told_apart(sums, corrupt + came + HONEST_LEAST)
+
+    @cached_property
+    def record(self) -> bytes:
+        """The sets on record, 32 bytes each, in their order. O(n) for each."""
+        return b"".join(map(_named, self.info.void_sets))
+
+    def entry(self, senders: Collection[NodeId]) -> bytes:
+        """A set as it is on record if the height makes no model; 32 bytes. O(n)."""
+        roster = self.info.roster
+        return _named(VoidSet(roster, roster, tuple(sorted(senders)), self.info.mismatches))
 
     def permits(self, senders: Collection[NodeId]) -> bool:
         """Whether sums of just these members may be opened."""

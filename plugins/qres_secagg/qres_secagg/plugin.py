@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -289,12 +289,17 @@ class Secagg:
         store = self._store = self._store or self._begun(node, round_info)
         permission = self._permission(round_info)
 
+        def notes(senders: Collection[NodeId]) -> bool:
+            step, model = round_info.step, round_info.model_digest
+            return store.states(step, model, permission.record, permission.entry(senders))
+
         def session(number: int) -> SecaggDialogue:
             return SecaggDialogue(
                 permission.session(number),
                 node.node_id,
                 store.of_round(number),
                 permits=permission.permits,
+                notes=notes,
                 patience=self.patience,
                 threads=self.threads,
             )

@@ -5,7 +5,10 @@ one session could have the difference of the two computed; one that restarts in 
 round must therefore know that it was there, though its keys are gone. Which sums were opened for a
 model is not noted here but in the head of the swarm (:mod:`qres_secagg.permission`). How often the
 node counts in them is: an update that counted otherwise in two sums of one set would show in their
-difference.
+difference. And what it stated last: a node states no set for a model unless the set that it stated
+before is on record then. Two quorums of statements have an honest node in common, so of any two
+sets that were opened for a model, the later one was judged by a record that has the other. That
+holds whatever votes liars give, and even where they lead nodes into two histories.
 
 An id is on the disk before the method returns, and with that before the message it allows leaves
 the node. Of rounds far back only the number is kept: their sessions all count as used.
@@ -22,7 +25,7 @@ from typing import Final, Self
 
 import attrs
 
-from qres_core import NodeId, stores
+from qres_core import DIGEST_BYTES, MAX_VOID_SETS, NodeId, stores
 
 FILE: Final = "secagg.sqlite"
 APPLICATION_ID: Final = 0x51525347
@@ -118,6 +121,31 @@ class SessionStore:
             self._db.execute("INSERT INTO counted VALUES (?, ?)", (model, weight))
         return weight
 
+    def states(self, step: int, model: bytes, record: bytes, chosen: bytes) -> bool:
+        """Note the set that the node is about to state, durably.
+
+        Args:
+            step: models before the one that the set is for.
+            model: its digest, 32 bytes.
+            record: the sets on record for it, as
+                :attr:`~qres_secagg.permission.Permission.record` names them.
+            chosen: the set, as it would be on record; 32 bytes.
+
+        Returns:
+            False if it must not be stated: the node stated one for a later model, for another model
+            of this step, or for this model, and that one is not on record as it would have to be.
+
+        Raises RoundError: QRES-E602 if the disk does not take it; then nothing may be stated.
+        """
+        new = step, model, record, chosen
+        with self._db.transaction():
+            old = self._db.row("SELECT step, model, record, chosen FROM stated")
+            if old is not None and old != new and old[0] >= step and not _follows(new, old):
+                return False
+            self._db.execute("DELETE FROM stated")
+            self._db.execute("INSERT INTO stated VALUES (?, ?, ?, ?)", new)
+        return True
+
     def of_round(self, number: int) -> RoundHistory:
         """What a client of that round asks."""
         return RoundHistory(self, number)
@@ -127,11 +155,25 @@ class SessionStore:
         self._db.close()
 
 
+def _follows(new: tuple[int, bytes, bytes, bytes], old: tuple[int, bytes, bytes, bytes]) -> bool:
+    """Whether a set was judged by a record that has another one, stated for the same model before.
+
+    Nothing that was on record before is missing. A set that came to a full record is on none.
+    """
+    known = {new[2][start : start + DIGEST_BYTES] for start in range(0, len(new[2]), DIGEST_BYTES)}
+    is_on_record = old[3] in known or len(old[2]) >= MAX_VOID_SETS * DIGEST_BYTES
+    return old[:2] == new[:2] and new[2].startswith(old[2]) and is_on_record
+
+
 def _fill(database: stores.PrivateDatabase, swarm: str, node_id: NodeId) -> None:
     database.execute("CREATE TABLE owner (swarm TEXT NOT NULL, node BLOB NOT NULL)")
     database.execute("CREATE TABLE used (sid BLOB PRIMARY KEY, round INTEGER NOT NULL)")
     database.execute("CREATE TABLE past (round INTEGER NOT NULL)")
     database.execute("CREATE TABLE counted (model BLOB NOT NULL, weight INTEGER NOT NULL)")
+    database.execute(
+        "CREATE TABLE stated (step INTEGER NOT NULL, model BLOB NOT NULL, record BLOB NOT NULL, "
+        "chosen BLOB NOT NULL)"
+    )
     database.execute("INSERT INTO owner VALUES (?, ?)", (swarm, node_id))
     database.execute("INSERT INTO past VALUES (-1)")
 

@@ -82,6 +82,7 @@ class PluginSwarm:
     origin: dict[bytes, int] = attrs.field(init=False, factory=dict)
     turn: int = attrs.field(init=False, default=0)
     height: int = attrs.field(init=False, default=0)
+    step: int = attrs.field(init=False, default=0)
     void_sets: tuple[VoidSet, ...] = attrs.field(init=False, default=())
     mismatches: int = attrs.field(init=False, default=0)
     chosen: tuple[bytes, ...] = attrs.field(init=False, default=())  # who was decided on last
@@ -184,6 +185,7 @@ class PluginSwarm:
             roster=self.roster,
             head=self.head or (self.height.to_bytes(32, "big") if self.height else made.head),
             height=self.height,
+            step=self.step,
             void_sets=self.void_sets,
             mismatches=self.mismatches,
             model_digest=self.model or made.model_digest,
@@ -291,7 +293,7 @@ class PluginSwarm:
             self.void_sets = tuple(dict.fromkeys((*self.void_sets, decided)))
             self.mismatches += code == "QRES-E508"
         else:
-            self.void_sets, self.mismatches = (), 0
+            self.void_sets, self.mismatches, self.step = (), 0, self.step + 1
         self._close(RoundStatus.VOID if code else RoundStatus.CLOSED, code)
 
     def _close(self, status: RoundStatus, code: str = "") -> None:

@@ -11,9 +11,10 @@ import pytest
 from qres_secagg import Secagg
 from qres_secagg.messages import Kind
 from qres_secagg.permission import Permission
+from qres_secagg.store import SessionStore
 from secagg_swarm import PluginSwarm, plain_sum, recorded
 
-from qres_core import Companion, NodeInfo, QresError, Update
+from qres_core import Companion, NodeInfo, QresError, Update, VoidSet
 
 VOID = "QRES-E604"
 LARGE: dict[str, Any] = {"corrupt": 0.1}
@@ -145,6 +146,64 @@ def test_a_set_without_the_victim_is_stated_by_nobody(
     else:
         rows = swarm.reveal(swarm.roster[0], members).updates
         assert np.array_equal(total - rows.sums[0], updates[victim].vector)
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_in_a_history_without_the_set_that_they_stated_nodes_state_no_other(
+    monkeypatch: pytest.MonkeyPatch, *, guarded: bool
+) -> None:
+    """More than f liars led the nodes that opened a set to a head at which it was not decided.
+
+    In the control nobody remembers, and the difference of two sums is the victim's update.
+    """
+    if not guarded:
+        monkeypatch.setattr(SessionStore, "states", lambda *_: True)
+    swarm, updates, total = after_a_void_height()
+    victim, *others = swarm.roster
+    swarm.void_sets = (VoidSet(swarm.roster, swarm.roster, tuple(others[3:])),)
+    swarm.height += 2
+    swarm.open()
+    swarm.contribute(updates)
+    assert swarm.revealable(others) == tuple(others)  # three that were in no sum there
+    said = recorded(swarm, Kind.STATEMENT)
+    swarm.decide(others)
+    swarm.pass_time(3)
+    if guarded:
+        assert not said
+        assert not swarm.finished()
+        with pytest.raises(QresError, match="is not on record"):
+            swarm.reveal(swarm.roster[0], others)
+    else:
+        rest = total - swarm.reveal(swarm.roster[0], others).updates.sums[0]
+        assert np.array_equal(rest, updates[victim].vector)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_who_remembers_no_set_states_one_of_the_other_history(
+    tmp_path: Path, *, restarted: bool
+) -> None:
+    """The rest of the nodes were never elsewhere; who was restarted remembers all the same."""
+    swarm = PluginSwarm(13, LARGE)
+    node = swarm.roster[4]
+    info = NodeInfo(node, "testing", swarm.roster, 0, data_dir=str(tmp_path))
+    swarm.plugins[node].setup(info)
+    swarm.open()
+    swarm.contribute(swarm.random_updates()).decide()
+    swarm.close(VOID)
+    if restarted:
+        swarm.plugins[node].teardown()
+        swarm.plugins[node] = Secagg(**LARGE)
+        swarm.plugins[node].setup(info)
+    others = [other for other in swarm.roster if other != node]
+    for other in others:
+        swarm.plugins[other] = Secagg(**LARGE)
+        swarm.plugins[other].setup(NodeInfo(other, "testing", swarm.roster, 0))
+    swarm.void_sets = ()
+    swarm.open()
+    swarm.contribute(swarm.random_updates())
+    said = recorded(swarm, Kind.STATEMENT)
+    swarm.decide(swarm.roster[:-1])
+    assert {sender for sender, _body in said} == {*others}
 
 
 def test_a_session_of_an_earlier_round_is_judged_too() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from qres_secagg.store import FILE, KEPT_ROUNDS, SessionStore
 
-from qres_core import RoundError, stores
+from qres_core import MAX_VOID_SETS, RoundError, stores
 
 NODE = b"n" * 32
 
@@ -69,6 +69,39 @@ def test_a_weight_is_kept_for_a_model_also_after_a_restart(tmp_path: Path) -> No
         assert again.weight_for(b"a" * 32, 7) == 5
         assert again.weight_for(b"b" * 32, 7) == 7
         assert again._db.execute("SELECT count(*) FROM counted").fetchone() == (1,)
+
+
+def test_no_set_is_stated_unless_the_one_before_is_on_record(tmp_path: Path) -> None:
+    a, b, c, m, other = (letter * 32 for letter in (b"a", b"b", b"c", b"m", b"o"))
+    store = opened(tmp_path)
+
+    def states(step: int, model: bytes, record: bytes, chosen: bytes) -> bool:
+        return store.states(step, model, record, chosen)
+
+    assert states(4, m, b"", a)
+    assert states(4, m, b"", a)  # in another round of the height, or a history that is the same
+    assert not states(4, m, b"", b)
+    assert not states(4, m, c, b)
+    assert states(4, m, a, b)
+    for record in (b"", a, b, b + a, a + c):
+        assert not states(4, m, record, c), record
+    store.close()
+    store = opened(tmp_path)  # it is on the disk
+    assert not states(4, m, a, c)
+    assert states(4, m, a + c + b, c)
+    assert not states(3, other, b"", a)  # a model of before
+    assert not states(4, other, b"", a)  # another one of this step
+    assert states(5, other, b"", a)
+    assert not states(4, m, a + c + b + c, a)
+
+
+def test_a_set_that_came_to_a_full_record_is_on_none(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    full = b"".join(bytes([index]) * 32 for index in range(MAX_VOID_SETS))
+    assert store.states(1, b"m" * 32, full[32:], b"x" * 32)
+    assert not store.states(1, b"m" * 32, full[32:] + full[:32], b"y" * 32)
+    assert store.states(1, b"m" * 32, full[32:] + b"x" * 32, b"y" * 32)
+    assert store.states(1, b"m" * 32, full[32:] + b"x" * 32, b"z" * 32)
 
 
 def test_in_memory_where_nothing_may_be_kept() -> None:
