@@ -305,7 +305,7 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E608": (
             "this node cannot merge",
             "To merge, a plugin needs state of earlier rounds that this node lacks, because it "
-            "joined later or missed some. The node makes no claim of its own about the round. It "
+            "joined later or missed some. The node makes no claim about the round. It "
             "takes the model that others made.",
         ),
         "QRES-E701": (
