@@ -130,8 +130,8 @@ class _JudgingByRecord(ByRecord):
 
 
 def _checked(part: object, dimension: int) -> NDArray[np.floating[Any]]:
-    kind: object = getattr(part, "dtype", type(part).__name__)
-    if not isinstance(part, np.ndarray) or kind not in (np.float32, np.float64):
+    kind = str(getattr(part, "dtype", type(part).__name__))
+    if not isinstance(part, np.ndarray) or kind not in ("float32", "float64"):
         what = f"expected float32 or float64, got {kind}"
         raise ValueRefusedError.of("QRES-E503", "trainer.record_steps", what)
     rows = cast("NDArray[np.floating[Any]]", part)
@@ -159,10 +159,12 @@ def clipped_sum(
 
     Complexity: O(k d).
     """
-    total: NDArray[np.int64] = np.zeros(rows.shape[1], dtype=np.int64)
-    at_once = max(1, _BLOCK // max(1, rows.shape[1]))
+    width = int(rows.shape[1])
+    total: NDArray[np.int64] = np.zeros(width, dtype=np.int64)
+    at_once = max(1, _BLOCK // max(1, width))
     for start in range(0, len(rows), at_once):
-        total += _clipped(_on_grid(rows[start : start + at_once], scale), bound).sum(axis=0)
+        steps = _clipped(_on_grid(rows[start : start + at_once], scale), bound)
+        total += steps.sum(axis=0)
     return total
 
 
