@@ -31,6 +31,8 @@ from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
 from qres_dp.randomness import fresh_key
 
+from qres_core import NodeId
+
 DIMENSION: Final = 1_000_000
 STEPS: Final = 100
 CLIP: Final = 65536
@@ -133,11 +135,29 @@ def _ledger(charges: int) -> list[Record]:
     """Wall time of a charge with its disk syncs, after as many."""
     budget = PrivacyBudget(1e3, 1e-5)
     with tempfile.TemporaryDirectory() as name:
-        ledger = PrivacyLedger.begin(Path(name), Owner("bench", bytes(32), "add-remove"))
+        owner = Owner("bench", NodeId(bytes(32)), "replace-one", "node")
+        ledger = PrivacyLedger.begin(Path(name), owner)
         times: list[float] = []
         for number in range(1, charges + 1):
-            release = number.to_bytes(32, "little")
-            charge = Charge(number, release, "local", "add-remove", 20.0, 1.0, CLIP, 0, 10, 1)
+            charge = Charge(
+                swarm="bench",
+                node=owner.node,
+                journal=bytes(16),
+                height=number,
+                round=number,
+                head=bytes(32),
+                mode="local",
+                relation="replace-one",
+                unit="node",
+                noise_multiplier=20.0,
+                sampling_rate=1.0,
+                bound=CLIP,
+                scale=0,
+                dimension=DIMENSION,
+                nodes=10,
+                honest=1,
+                content=number.to_bytes(32, "little"),
+            )
             start = time.perf_counter()
             ledger.charge(charge, budget)
             times.append(time.perf_counter() - start)

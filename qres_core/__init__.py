@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from qres_core.contract.rounds import (
         MAX_VOID_SETS,
         Outcome,
+        OwnContributions,
         RoundInfo,
         RoundStatus,
         VoidSet,
@@ -109,7 +110,14 @@ _HOME = {
     ),
     "evidence": ("Accusation", "Evidence", "Revelation", "Standing"),
     "faults": ("Fault", "Merit"),
-    "rounds": ("MAX_VOID_SETS", "Outcome", "RoundInfo", "RoundStatus", "VoidSet"),
+    "rounds": (
+        "MAX_VOID_SETS",
+        "Outcome",
+        "OwnContributions",
+        "RoundInfo",
+        "RoundStatus",
+        "VoidSet",
+    ),
     "types": (
         "DIGEST_BYTES",
         "FULL_STANDING",
@@ -202,6 +210,7 @@ __all__ = [
     "NodeInfo",
     "OptionError",
     "Outcome",
+    "OwnContributions",
     "PeerChange",
     "PeerInfo",
     "PluginError",

@@ -95,6 +95,8 @@ class Needs:
             if single updates must be hidden.
         averaging: true if the guarantee holds only for a rule that averages, and averages all the
             updates as the plugin left them.
+        folder: true if the plugin keeps what must outlive the process. A real node without
+            ``node.data_dir`` is then refused (QRES-E103); a simulation keeps it in memory.
         records: what one example may add to a node's update, where the guarantee is one for single
             examples. The kernel then takes sums of clipped steps from the trainer, and refuses one
             that is no ``RecordTrainer``.
@@ -109,6 +111,7 @@ class Needs:
     equal_weights: bool = attrs.field(default=False, validator=_YES_OR_NO)
     at_most: Visibility = attrs.field(default=Visibility.INDIVIDUAL, validator=_exactly(Visibility))
     averaging: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    folder: bool = attrs.field(default=False, validator=_YES_OR_NO)
     records: RecordClip | None = attrs.field(
         default=None, validator=_exactly(RecordClip, or_none=True)
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qres_core.contract.dialogue import Dialogue
     from qres_core.contract.evidence import Evidence, Revelation, Standing
     from qres_core.contract.held_out import HeldOut, Screening
-    from qres_core.contract.rounds import Outcome, RoundInfo
+    from qres_core.contract.rounds import Outcome, OwnContributions, RoundInfo
     from qres_core.contract.transport import LinkKeys, Transport
     from qres_core.contract.types import (
         Contribution,
@@ -58,7 +58,7 @@ class HookSpecs:
         """Release what ``setup`` took. Called once, even after an error."""
 
     @hookspec
-    def round_opened(self, round_info: RoundInfo) -> Dialogue | None:
+    def round_opened(self, round_info: RoundInfo, contributed: OwnContributions) -> Dialogue | None:
         """Begin a round, before training; return a dialogue to exchange messages with the peers."""
 
     @hookspec

@@ -75,6 +75,28 @@ class RoundInfo:
     mismatches: int = 0
 
 
+@attrs.frozen
+class OwnContributions:
+    """What a node knows of its own contributions before a round, apart from its plugins.
+
+    A plugin that keeps a record of what left compares the record with it: one that was set back to
+    an older copy, or begun anew, knows of less.
+
+    Attributes:
+        journal: names the journal that counts, 16 bytes; empty where none is kept. A new journal
+            has another name and counts from 0.
+        rounds: in how many rounds a contribution of this node left, by the journal.
+        last_round: the number of the last of these rounds; 0 for none.
+        height: the last height that decided a set with a contribution of this node, by the chain;
+            -1 where none is known.
+    """
+
+    journal: bytes = b""
+    rounds: int = 0
+    last_round: int = 0
+    height: int = -1
+
+
 class RoundStatus(enum.Enum):
     """How a round ended."""
 

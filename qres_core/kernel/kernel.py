@@ -28,7 +28,7 @@ from qres_core.contract.faults import Fault
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.record_clip import RecordClip
-from qres_core.contract.rounds import Outcome, RoundInfo
+from qres_core.contract.rounds import Outcome, OwnContributions, RoundInfo
 from qres_core.contract.transport import LinkKeys, Transport
 from qres_core.contract.types import (
     FULL_STANDING,
@@ -56,6 +56,7 @@ Caller = Callable[..., list[Any]]
 FULL: Final = Standing()
 IDS: Final = 64
 """Ids of one plugin that are told apart; what else it says is counted as ``<plugin>:other``."""
+_NOTHING: Final = OwnContributions()
 _SAID_BY: Final[Mapping[str, frozenset[Fault]]] = {"replay_check": frozenset({Fault.REPLAYED})}
 """The faults of the kernel that a plugin may name, by hook. All others are the kernel's to find."""
 
@@ -356,11 +357,17 @@ class Kernel:
                 shown[name] = {"error": str(error.problems[0])}
         return shown
 
-    def round_opened(self, round_info: RoundInfo) -> dict[str, Dialogue]:
-        """Open the round with every plugin; the dialogues they want, by plugin."""
+    def round_opened(
+        self, round_info: RoundInfo, contributed: OwnContributions = _NOTHING
+    ) -> dict[str, Dialogue]:
+        """Open the round with every plugin; the dialogues they want, by plugin.
+
+        ``contributed``: what the node knows of its contributions so far.
+        """
+        arguments = {"round_info": round_info, "contributed": contributed}
         dialogues: dict[str, Dialogue] = {}
         for name, caller in self._callers["round_opened"]:
-            result = self._call(name, "round_opened", caller, {"round_info": round_info})
+            result = self._call(name, "round_opened", caller, arguments)
             if result is None:
                 continue
             if not isinstance(result, Dialogue) or isinstance(result, type):

@@ -9,7 +9,7 @@ quorum. Whoever knows the members of its head can check it, and then knows the n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Final
@@ -290,6 +290,28 @@ class Link:
     def from_bytes(cls, data: bytes) -> Link:
         """Decode what this node wrote. Raises WireError."""
         return cls.from_raw(canonical.loads(data, max_bytes=len(data)))
+
+
+def last_contributed(head: Head, links: Sequence[Link], node_id: NodeId) -> int:
+    """The last height that decided a set with a contribution of a node; -1 where none is known.
+
+    A link names the members of its set, and a head says how many sets in a row a member was not
+    in. That counts from the height at which the node became a member. ``links``: those that
+    changed the members, and the last, ascending. O(links n).
+    """
+    first = links[0].head if links else head
+    found, since = -1, first.height if first.roster.epoch else 0
+    for link in links:
+        if any(member.sender == node_id for member in link.chosen.members):
+            found = max(found, link.head.height)
+        if node_id not in link.head.roster:
+            since = link.head.height + 1
+    if node_id in head.roster:
+        missed = head.missed[head.roster.members.index(node_id)]
+        decided = head.height - 1 - missed
+        if missed < SILENT and decided >= since:
+            found = max(found, decided)
+    return found
 
 
 def encode_links(links: Iterable[Link]) -> bytes:

@@ -26,7 +26,7 @@ from qres_core.contract.dialogue import Dialogue, DialogueMessage, Send
 from qres_core.contract.errors import WireError
 from qres_core.contract.evidence import Accusation
 from qres_core.contract.faults import Fault, is_own_id, raised
-from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.rounds import OwnContributions, RoundInfo
 from qres_core.contract.types import Contribution, NodeId
 from qres_core.contract.verdict import ACCEPT, Blame
 from qres_core.contract.wire import ENVELOPE_OVERHEAD, Envelope
@@ -88,10 +88,11 @@ class Dialogues:
     def __bool__(self) -> bool:
         return bool(self._by_plugin)
 
-    def open_round(self, info: RoundInfo, now: float) -> None:
+    def open_round(self, info: RoundInfo, contributed: OwnContributions, now: float) -> None:
         """Open the round with the plugins and start what they want to talk about.
 
-        Raises QresError: a plugin refuses the round.
+        ``contributed``: what the node knows of its contributions so far. Raises QresError: a
+        plugin refuses the round.
         """
         self._by_plugin = {}
         self._reset(now)
@@ -99,7 +100,7 @@ class Dialogues:
         self._logs[info.number] = self._log_of(info.number, info.head)
         for number in sorted(self._logs)[: -KEPT_ROUNDS - 1]:
             del self._logs[number]
-        self._by_plugin = self._context.kernel.round_opened(info)
+        self._by_plugin = self._context.kernel.round_opened(info, contributed)
         for plugin, dialogue in self._by_plugin.items():
             self._send(plugin, dialogue.start(), now)
 

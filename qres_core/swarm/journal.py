@@ -24,6 +24,7 @@ as it is.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -37,7 +38,7 @@ from qres_core.contract.stores import Facts, PrivateDatabase, StoreKind
 from qres_core.contract.types import NodeId, Vector, check_vector, model_digest
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head, Link
-from qres_core.swarm.messages import OUTCOME, OUTCOME_PREVOTE
+from qres_core.swarm.messages import CONTRIBUTION, OUTCOME, OUTCOME_PREVOTE
 
 SEQUENCE_BLOCK: Final = 1024
 """Sequence numbers are reserved in blocks, so that not every message costs a sync to disk."""
@@ -132,6 +133,13 @@ class Journal(Protocol):
         """
         ...
 
+    def contributions(self) -> tuple[bytes, int, int]:
+        """The journal's own name, 16 random bytes, or empty where nothing is kept.
+
+        Then in how many rounds a contribution left, and the number of the last of them.
+        """
+        ...
+
     def reserve_sequence(self) -> int:
         """First of the next :data:`SEQUENCE_BLOCK` sequence numbers, never given before."""
         ...
@@ -174,6 +182,10 @@ class MemoryJournal:
     def record_height(self, links: Sequence[Link], model: Vector | None) -> None:
         """Nothing to keep."""
 
+    def contributions(self) -> tuple[bytes, int, int]:
+        """Nothing is known."""
+        return b"", 0, 0
+
     def reserve_sequence(self) -> int:
         """Counts within the process."""
         first = self._next
@@ -184,7 +196,7 @@ class MemoryJournal:
 FILE: Final = "journal.sqlite"
 APPLICATION_ID: Final = 0x51524553
 """``QRES`` in ASCII: marks the file's kind in its header."""
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 _KIND: Final = StoreKind(
     file=FILE,
@@ -208,6 +220,7 @@ _FACTS: Final = (
     "made",
     "ballots",
     "outcome lock",
+    "contributed",
     "sequence",
 )
 _RECORDS: Final = ("lock", "chosen")
@@ -265,6 +278,7 @@ class SqliteJournal:
             facts.write("made", None)
             facts.write("ballots", list[object]())
             facts.write("outcome lock", None)
+            facts.write("contributed", [secrets.token_bytes(16), 0, 0])
             database.execute(_MESSAGES)
             database.execute(_LINKS)
             facts.write("sequence", 0)
@@ -364,6 +378,9 @@ class SqliteJournal:
             if kind in votes and votes[kind] != choice:
                 raise self._db.unusable(f"a second, different {kind} of round {round_number}")
             self._facts.write("votes", [round_number, {**votes, kind: choice}])
+            if kind == CONTRIBUTION and kind not in votes:
+                name, rounds, _last = self._facts.read("contributed")
+                self._facts.write("contributed", [name, rounds + 1, round_number])
 
     def _record_ballot(self, attempt: int, kind: str, choice: bytes | None) -> None:
         """Keep a vote on the outcome. The first attempt's stays: it may come late, but once."""
@@ -499,6 +516,11 @@ class SqliteJournal:
         except WireError:
             pass
         raise self._db.unusable("a message of a record is missing or damaged")
+
+    def contributions(self) -> tuple[bytes, int, int]:
+        """The journal's own name, how many rounds a contribution left in, and the last of them."""
+        name, rounds, last = self._facts.read("contributed")
+        return name, rounds, last
 
     def reserve_sequence(self) -> int:
         """First of a block of numbers that no run of this node was given before."""

@@ -549,7 +549,8 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
 
     Raises:
         ConfigError: QRES-E105 for a roster that is not the swarm's, and where the transport cannot
-            carry messages of ``swarm.max_message_bytes``.
+            carry messages of ``swarm.max_message_bytes``. QRES-E103 without a folder where a plugin
+            needs one.
         PluginError: QRES-E2xx.
         CompatibilityError: QRES-E3xx.
         RoundError: QRES-E601 to QRES-E603.
@@ -565,6 +566,10 @@ async def run_node(  # noqa: PLR0913 - all but the configuration by name
     folder = Path(config.node.data_dir, node_id.hex()) if config.node.data_dir else None
     place = None if folder is None else str(folder)
     kernel = Kernel.from_config(config, installed=installed)
+    for plugin in kernel.enabled if folder is None else ():
+        if plugin.claims.needs.folder:
+            what = f"not set, and plugins.{plugin.name} keeps what must outlive the process"
+            raise ConfigError.of("QRES-E103", "node.data_dir", what, "name a folder of the node")
     kernel.fit(int(initial.size))
     trainer = by_record(trainer, kernel.record_clip)
     info = node_info(swarm, node_id, members, trainer, data_dir=place)

@@ -15,12 +15,13 @@ import attrs
 from qres_core.contract.errors import QresError, WireError
 from qres_core.contract.faults import KERNEL, Fault
 from qres_core.contract.held_out import HeldOut
-from qres_core.contract.rounds import Outcome, RoundInfo
+from qres_core.contract.rounds import Outcome, OwnContributions, RoundInfo
 from qres_core.contract.trainer import Validator
 from qres_core.contract.types import NodeId, Update, Vector
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.ahead import TrainingAhead
+from qres_core.swarm.chain import last_contributed
 from qres_core.swarm.choice import Choice, Waivers
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext, Position
@@ -80,6 +81,13 @@ class Parts:
             HOLDING: self.dialogues.compare,
             RELAYED: self.dialogues.compare,
         }
+
+    def contributed(self) -> OwnContributions:
+        """What the journal and the node's head know of its contributions so far."""
+        journal, rounds, last = self.journal.contributions()
+        context, links = self.context, self.catching_up.links
+        height = last_contributed(context.head, links, context.node_id)
+        return OwnContributions(journal, rounds, last, height)
 
 
 @attrs.define(eq=False)
@@ -216,7 +224,8 @@ class Round:
         """Open the round with the plugins; whether they take it."""
         self.begun = self._opened = True
         try:
-            self.parts.dialogues.open_round(self.parts.position.info, now)
+            info, own = self.parts.position.info, self.parts.contributed()
+            self.parts.dialogues.open_round(info, own, now)
         except QresError as error:
             self.sit_out(f"round_opened: {error.problems[0]}")
             return False

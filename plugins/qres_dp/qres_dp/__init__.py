@@ -14,7 +14,7 @@ where                            what
 ``correlated``                   noise that takes back some of that of earlier rounds
 ``stream``                       … of one node's releases
 ``accounting``                   what releases cost, alone and together
-``ledger``                       what a node released and spent, on disk
+``ledger``, ``keeping``          what a node released and spent, on disk; where that is
 ``plan``, ``cli``                from a budget to noise, before there is a swarm; ``qres dp``
 ``audit``, ``gallery``           attempts to prove it wrong
 ===============================  =================================================================

@@ -38,7 +38,7 @@ dp.add_command(plan_command)
 
 
 def _folder(path: Path) -> Path:
-    """The folder itself, or the ``node.data_dir`` of a configuration."""
+    """The folder itself, or the ``plugins.dp.dataset`` or ``node.data_dir`` of a configuration."""
     if not path.is_file():
         return path
     try:
@@ -50,6 +50,11 @@ def _folder(path: Path) -> Path:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError.of("QRES-E101", str(path), str(error)) from error
     node = table.get("node")
+    plugins = table.get("plugins")
+    dp_table = plugins.get("dp") if isinstance(plugins, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    shared = dp_table.get("dataset") if isinstance(dp_table, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(shared, str) and shared:
+        return Path(shared)
     found = node.get("data_dir") if isinstance(node, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if not isinstance(found, str):
         fix = "name the folder of the ledger instead"
@@ -61,18 +66,28 @@ def _row(record: LedgerEntry) -> dict[str, Any]:
     charge = record.charge
     return {
         "index": record.index,
+        "swarm": charge.swarm,
+        "node": charge.node.hex(),
+        "height": charge.height,
         "round": charge.round,
+        "head": charge.head.hex(),
         "mode": charge.mode,
+        "relation": charge.relation,
+        "unit": charge.unit,
         "noise_multiplier": charge.noise_multiplier,
         "sampling_rate": charge.sampling_rate,
         "bound_steps": charge.bound,
         "scale": charge.scale,
+        "dimension": charge.dimension,
         "nodes": charge.nodes,
         "honest": charge.honest,
+        "units": charge.units,
+        "stream": charge.stream.hex(),
+        "row": charge.row,
+        "content": charge.content.hex(),
         "epsilon": record.epsilon,
         "delta": record.delta,
         "budget": record.budget,
-        "digest": record.digest.hex(),
     }
 
 
@@ -81,21 +96,22 @@ def _row(record: LedgerEntry) -> dict[str, Any]:
 @click.option("--last", type=click.IntRange(0), default=20, show_default=True, help="Rows shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, all rows.")
 def ledger_command(path: Path, *, last: int, as_json: bool) -> None:
-    """Check a node's ledger and print what it spent.
+    """Check a ledger and print what was spent.
 
-    PATH is the node's data folder, or its configuration file. The chain of records and the anchor
-    beside it are checked first; a ledger that fails is refused.
+    PATH is the folder of the node or of the data set, or the node's configuration file. The chain
+    of records, its key and its anchor are checked first; a ledger that fails is refused.
     """
     owner, records = PrivacyLedger.read(_folder(path))
     if as_json:
-        head = {"swarm": owner.swarm, "node": owner.node.hex(), "relation": owner.relation}
+        head = {**attrs.asdict(owner), "node": owner.node.hex()}
         click.echo(json.dumps({**head, "records": [_row(record) for record in records]}, indent=2))
         return
     _print_ledger(owner, records, last)
 
 
 def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> None:
-    click.echo(f"swarm {owner.swarm}, node {owner.node.hex()}, neighbours {owner.relation}")
+    whose = f"swarm {owner.swarm}, node {owner.node.hex()}" if owner.node else "a data set"
+    click.echo(f"{whose}, neighbours {owner.relation}, unit {owner.unit}")
     if not records:
         click.echo("nothing was released")
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import attrs
 
@@ -13,8 +12,8 @@ from qres_core import (
     Contribution,
     Extent,
     NodeInfo,
+    OwnContributions,
     Problem,
-    RoundError,
     RoundInfo,
     Surroundings,
     Update,
@@ -24,7 +23,7 @@ from qres_core import (
 )
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
-from qres_dp.ledger import Owner, PrivacyLedger
+from qres_dp.keeping import Keeping
 from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
 from qres_dp.plan import PrivacyPlan, plan_of
 from qres_dp.releases import Release, release_of
@@ -146,6 +145,14 @@ class Dp:
         validator=options.whole(*ranges.SEPARATION),
         metadata=_help("Noise correlated: s, if the node's data are in one of s rounds."),
     )
+    dataset: str = attrs.field(
+        default="",
+        validator=ranges.FOLDER,
+        metadata=options.local(
+            "Folder of the ledger that all nodes with the same data share, whatever swarm they are "
+            "in. Empty: the node has its own ledger."
+        ),
+    )
     new_ledger: bool = attrs.field(
         default=False,
         validator=options.flag(),
@@ -208,7 +215,7 @@ class Dp:
         release, terms = self._release, self._terms
         return Claims(
             tolerates=None,
-            needs=attrs.evolve(release.needs, records=terms.records),
+            needs=attrs.evolve(release.needs, folder=True, records=terms.records),
             reveals=False,
             effective={
                 "epsilon": terms.budget.epsilon,
@@ -247,32 +254,34 @@ class Dp:
         refuse(self._release.miscounts(of_node(node_info)))
         self.teardown()
         self._info = node_info
-        folder = self._folder
-        self._release.begin(folder, node_info.colluding)
-        if folder is None:
-            self._release.ledger = PrivacyLedger.in_memory(self._owner(node_info))
-        elif PrivacyLedger.exists(folder):
-            self._release.ledger = PrivacyLedger.open(folder, self._owner(node_info))
+        self._release.begin(node_info)
+        self._release.ledger = self._keeping(node_info).found()
 
     @hookimpl
     def teardown(self) -> None:
         self._release.close()
 
     @hookimpl
-    def round_opened(self, round_info: RoundInfo) -> None:
-        """Check that the grid holds the round; begin the ledger in the first one.
+    def round_opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
+        """Check that the grid holds the round and the ledger knows all that left; begin it if new.
 
         Raises QRES-E313 for the grid, QRES-E314 for a number of honest nodes that the swarm does
-        not guarantee, and QRES-E602 where the model has rounds behind it and there is no ledger.
+        not guarantee. Raises QRES-E602 where the model has rounds behind it and there is no ledger,
+        and for a ledger that lacks what the node's journal or the swarm's chain knows of.
         """
-        self._release.opened(round_info)
-        info, folder = self._info, self._folder
-        if self._release.ledger is None and info is not None and folder is not None:
-            if round_info.step > 0 and not self.new_ledger:
-                what = f"no privacy ledger, and the model has {round_info.step} rounds behind it"
-                fix = "bring it back; for a node that is new in the swarm, new_ledger = true"
-                raise RoundError.of("QRES-E602", str(folder), what, fix)
-            self._release.ledger = PrivacyLedger.begin(folder, self._owner(info))
+        info, release = self._info, self._release
+        release.opened(round_info, contributed)
+        if info is None:
+            return
+        if release.ledger is None:
+            release.ledger = self._keeping(info).begun(round_info, is_new=self.new_ledger)
+        release.is_trusted = False
+        release.ledger.refresh()
+        release.ledger.expect(round_info.swarm, info.node_id, contributed)
+        release.is_trusted = True
+
+    def _keeping(self, node_info: NodeInfo) -> Keeping:
+        return Keeping(node_info, self.dataset, self._terms.relation, self._terms.unit)
 
     @hookimpl
     def status(self) -> Mapping[str, object]:
@@ -283,19 +292,12 @@ class Dp:
             "epsilon_budget": terms.budget.epsilon,
             "delta": self.delta,
             "releases": len(ledger) if ledger is not None else 0,
+            "ledger": "on disk" if ledger is not None and ledger.is_durable else "in memory",
             "mode": self.mode,
             "unit": terms.unit.value,
             "relation": terms.relation.value,
             "noise_multiplier": terms.multiplier,
         }
-
-    @property
-    def _folder(self) -> Path | None:
-        info = self._info
-        return Path(info.data_dir) if info is not None and info.data_dir is not None else None
-
-    def _owner(self, node_info: NodeInfo) -> Owner:
-        return Owner(node_info.swarm, node_info.node_id, self._terms.relation.value)
 
     # ── rounds ────────────────────────────────────────────────────────────────────────────────
 

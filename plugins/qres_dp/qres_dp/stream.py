@@ -34,7 +34,7 @@ from qres_core import (
 )
 from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, KeyHistory, Participation, variance_for
-from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
+from qres_dp.ledger import PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism, steps
 from qres_dp.randomness import fresh_key
@@ -43,6 +43,7 @@ from qres_dp.terms import Correlation, ReleaseTerms
 SLACK: Final = 1.0 + 2.0**-30
 """More noise than was calibrated for. Steps are charged with half of the excess, so that rounding
 neither charges too little nor refuses the last step."""
+_STREAM: Final = b"qres/dp/stream/v2\0"
 FREE: Final = 1e150
 """Noise multiplier of a step that costs nothing beyond those before it."""
 
@@ -183,10 +184,11 @@ class Stream:
     """The releases of one node, in order.
 
     Args:
-        owner: whose they are.
+        swarm: the swarm's name.
+        node: the node's identity.
+        ledger: charged before every release; must know of no more steps than there are keys.
         shape: what the stream is.
         folder: where the keys are kept, or ``None``.
-        ledger: charged before every release; must know of no more steps than there are keys.
 
     Raises:
         RoundError: QRES-E602 for keys that are missing or another stream's.
@@ -194,40 +196,41 @@ class Stream:
     """
 
     def __init__(
-        self, owner: Owner, shape: StreamShape, folder: Path | None, ledger: PrivacyLedger
+        self,
+        swarm: str,
+        node: NodeId,
+        ledger: PrivacyLedger,
+        shape: StreamShape,
+        folder: Path | None,
     ) -> None:
         self.shape = shape
         self._ledger = ledger
-        parts = [*attrs.astuple(owner), *attrs.astuple(shape)]
+        owner = ledger.owner
+        parts = [swarm, node, owner.relation, owner.unit, *attrs.astuple(shape)]
         named = [part.hex() if type(part) is float else part for part in parts]
-        self._name = canonical.dumps(named)
+        self._name = hashlib.sha256(_STREAM + canonical.dumps(named)).digest()
         self._noise = CorrelatedNoise(shape.factor, shape.variance, shape.dimension, shape.steps)
-        charged = {record.charge.release for record in ledger.records}
-        released = 0
-        while self.release_name(released) in charged:
-            released += 1
-        self._charged = released
-        self._history = KeyHistory(folder, self._name, released=released)
+        mine = [record.charge for record in ledger.records if record.charge.stream == self._name]
+        self._charged = 1 + max((charge.row for charge in mine), default=-1)
+        self._history = KeyHistory(folder, self._name, released=self._charged)
         try:
             self._noise.replay(self._history.keys)
         except BaseException:
             self._history.close()
             raise
 
-    def release_name(self, step: int) -> bytes:
-        """Names the release of a step, 32 bytes."""
-        body = b"qres/dp/stream/release/v1\0" + step.to_bytes(8, "little") + self._name
-        return hashlib.sha256(body).digest()
-
     def release(
-        self, update: Vector, budget: PrivacyBudget, charge: Callable[[bytes, float], Charge]
+        self,
+        update: Vector,
+        budget: PrivacyBudget,
+        charge: Callable[[float, Vector | None], Charge],
     ) -> Vector:
         """The next release.
 
         Args:
             update: int32, shape ``(d,)``, as it is; used only in the steps that carry data.
             budget: what may be spent.
-            charge: makes the charge of a release, from its name and its noise multiplier.
+            charge: makes the charge of a release, from its noise multiplier and what leaves.
 
         Returns:
             int32, shape ``(d,)``.
@@ -241,17 +244,18 @@ class Stream:
         step = self._noise.taken
         key = fresh_key()
         noise = self._noise.draw(key)  # refuses after the last step
-        self._ledger.after(charge(self.release_name(step), self.shape.price(step)), budget)
+        self._ledger.after(charge(self.shape.price(step), None), budget)
         self._history.append(key)
         self._noise.advance(noise)
-        while self._charged <= step:  # and for steps that a kill left without a release
-            name, price = self.release_name(self._charged), self.shape.price(self._charged)
-            self._ledger.charge(charge(name, price), budget)
-            self._charged += 1
         total = noise.astype(np.int64)
         if self.shape.carries(step):
             total += clip(update, self.shape.units * self.shape.bound).vector
         held: Vector = np.clip(total, -fixed.LIMIT, fixed.LIMIT).astype(np.int32)
+        while self._charged <= step:  # and for steps that a kill left without a release
+            row = self._charged
+            made = charge(self.shape.price(row), held if row == step else None)
+            self._ledger.charge(attrs.evolve(made, stream=self._name, row=row), budget)
+            self._charged += 1
         return held
 
     def close(self) -> None:

@@ -6,10 +6,18 @@ import functools
 
 import attrs
 
-from qres_core import CompatibilityError, RecordClip, RoundInfo
+from qres_core import (
+    CompatibilityError,
+    NodeId,
+    OwnContributions,
+    RecordClip,
+    RoundInfo,
+    Vector,
+    vector_digest,
+)
 from qres_dp import accounting
 from qres_dp.ledger import PrivacyBudget
-from qres_dp.ledger.record import Charge
+from qres_dp.ledger.record import NOTHING_LEFT, Charge
 from qres_dp.modes import Mechanism, Mode, Relation, Unit
 
 
@@ -20,6 +28,14 @@ class Correlation:
     rounds: int  # releases of the whole stream
     band: int  # rounds whose noise is taken back
     separation: int  # a node's data are in one of so many rounds
+
+
+@attrs.frozen
+class Releaser:
+    """Who releases: what a charge names beside the mechanism and the round."""
+
+    node: NodeId  # the node's identity
+    contributed: OwnContributions  # what journal and chain knew when the round opened
 
 
 @attrs.frozen
@@ -46,25 +62,38 @@ class ReleaseTerms:
         self,
         mechanism: Mechanism,
         round_info: RoundInfo,
-        release: bytes,
+        releaser: Releaser,
+        content: Vector | None = None,
         multiplier: float | None = None,
     ) -> Charge:
         """What the ledger is charged with for a release.
 
-        ``release``: names the release, 32 bytes.
+        Args:
+            mechanism: clipping and noise.
+            round_info: of the release.
+            releaser: who releases.
+            content: what leaves, int32, shape ``(d,)``; ``None`` before it is made.
+            multiplier: noise multiplier, where it is not that of the terms.
         """
         return Charge(
-            round_info.number,
-            release,
-            self.mode.value,
-            self.relation.value,
-            self.multiplier if multiplier is None else multiplier,
-            self.sampling_rate,
-            mechanism.bound,
-            round_info.scale,
-            len(round_info.roster),
-            mechanism.honest,
-            self.unit.value,
+            swarm=round_info.swarm,
+            node=releaser.node,
+            journal=releaser.contributed.journal,
+            height=round_info.height,
+            round=round_info.number,
+            head=round_info.head,
+            mode=self.mode.value,
+            relation=self.relation.value,
+            unit=self.unit.value,
+            noise_multiplier=self.multiplier if multiplier is None else multiplier,
+            sampling_rate=self.sampling_rate,
+            bound=mechanism.bound,
+            scale=round_info.scale,
+            dimension=round_info.dimension,
+            nodes=len(round_info.roster),
+            honest=mechanism.honest,
+            units=mechanism.units,
+            content=NOTHING_LEFT if content is None else vector_digest(content),
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from qres_dp import Dp
 
-from qres_core import Contribution, NodeInfo, RoundInfo, Update, Updates, Vector
+from qres_core import Contribution, NodeInfo, OwnContributions, RoundInfo, Update, Updates, Vector
 from qres_core.testing import make_node_ids
 
 NODES = 7
@@ -24,13 +24,14 @@ class Node:
 
     plugin: Dp
     info: RoundInfo
+    contributed: OwnContributions = attrs.field(factory=OwnContributions)
 
     def next_round(self, *, step: int | None = None) -> None:
         number = self.info.number + 1
         self.info = attrs.evolve(
             self.info, number=number, step=number - 1 if step is None else step
         )
-        self.plugin.round_opened(self.info)
+        self.plugin.round_opened(self.info, self.contributed)
 
     def send(self, vector: NDArray[np.int32], **fields: Any) -> Update:
         return self.plugin.privatize(Update(vector, **fields), self.info)
@@ -69,7 +70,7 @@ def node(
     )
     made = Node(plugin, info)
     if opened:
-        plugin.round_opened(info)
+        plugin.round_opened(info, made.contributed)
     return made
 
 

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from qres_dp import Dp
 
-from qres_core import NodeInfo, RoundInfo, Update
+from qres_core import NodeInfo, OwnContributions, RoundInfo, Update
 from qres_core.testing import make_node_ids
 
 ROSTER = make_node_ids(3)
@@ -30,7 +30,7 @@ def main(folder: str, *, late: bool) -> None:
     update = Update(np.array([5, 6, 7], dtype=np.int32))
     for number in range(1, 10**6):
         info = RoundInfo("kill", number, bytes(32), 3, 0, ROSTER, 3)
-        dp.round_opened(info)
+        dp.round_opened(info, OwnContributions())
         if late:
             os.write(1, b".")
         dp.privatize(update, info)

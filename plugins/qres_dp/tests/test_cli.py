@@ -22,7 +22,7 @@ from qres_dp.ledger.store import FILE
 from qres_core import ConfigError, NodeId, QresError, RoundError
 from qres_core.cli.app import app
 
-OWNER = Owner("swarm", NodeId(bytes([7]) * 32), "add-remove")
+OWNER = Owner("swarm", NodeId(bytes([7]) * 32), "add-remove", "node")
 
 
 def run(*arguments: object) -> Result:
@@ -45,7 +45,23 @@ def fill(folder: Path, count: int) -> None:
     ledger = PrivacyLedger.begin(folder, OWNER)
     for number in range(1, count + 1):
         charge = Charge(
-            number, bytes([number]) * 32, "distributed", "add-remove", 5.0, 1.0, 2**15, 0, 9, 1
+            swarm="lab",
+            node=OWNER.node,
+            journal=bytes(16),
+            height=number,
+            round=number,
+            head=bytes(32),
+            mode="distributed",
+            relation="add-remove",
+            unit="node",
+            noise_multiplier=5.0,
+            sampling_rate=1.0,
+            bound=2**15,
+            scale=0,
+            dimension=650,
+            nodes=9,
+            honest=1,
+            content=bytes([number]) * 32,
         )
         ledger.charge(charge, PrivacyBudget(8.0, 1e-5))
     ledger.close()

@@ -17,6 +17,7 @@ from qres_core import (
     CompatibilityError,
     Extent,
     NodeInfo,
+    OwnContributions,
     QresError,
     RoundInfo,
     Surroundings,
@@ -24,6 +25,7 @@ from qres_core import (
 )
 from qres_core.testing import make_node_ids
 
+NOTHING = OwnContributions()
 USUAL: dict[str, Any] = {"clip": 1.0, "delta": 1e-6, "noise_multiplier": 1.0, "rounds": 10}
 HIDDEN: dict[str, Any] = {"visibility": Visibility.GROUP, "hidden_by": "masks"}
 
@@ -72,7 +74,7 @@ def test_delta_is_below_one_in_n(nodes: int, refused: bool) -> None:  # noqa: FB
     assert told(plugin, nodes=nodes) == expected
     for begin in (
         lambda: plugin.setup(node_info(nodes)),
-        lambda: plugin.round_opened(round_info(nodes, nodes)),
+        lambda: plugin.round_opened(round_info(nodes, nodes), NOTHING),
     ):
         if refused:
             with pytest.raises(CompatibilityError, match=f"1 / {nodes}"):
@@ -139,7 +141,7 @@ def test_check_set_up_and_round_judge_alike(
     plugin._release.colluding = colluding
     in_rounds = told(plugin, members=quorum, **members) == [HONEST]
     opening = round_info(nodes, quorum, byzantine)
-    assert refused(lambda: plugin.round_opened(opening)) is in_rounds
+    assert refused(lambda: plugin.round_opened(opening, NOTHING)) is in_rounds
     # By definition, as the option says it: shares that nobody who sees the sum knows.
     assert in_rounds is (honest > quorum - max(1, colluders))
 
@@ -202,9 +204,9 @@ def test_the_noise_of_a_stream_fits_the_grid_in_the_worst_draw() -> None:
     assert told(plugin, scale=fits[0] - 1)[0][0] == "QRES-E313"
     # A round says the same, and before anything leaves.
     nodes = {"nodes": 10, "quorum": 8}
-    plugin.round_opened(round_info(**nodes, scale=fits[0]))
+    plugin.round_opened(round_info(**nodes, scale=fits[0]), NOTHING)
     with pytest.raises(QresError, match="QRES-E313"):
-        plugin.round_opened(round_info(**nodes, scale=fits[0] - 1))
+        plugin.round_opened(round_info(**nodes, scale=fits[0] - 1), NOTHING)
 
 
 # ── how large an update is after it ───────────────────────────────────────────────────────────

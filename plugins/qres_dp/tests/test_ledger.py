@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
+import hmac
+import itertools
 import os
 import shutil
 import sqlite3
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import pytest
 from qres_dp import accounting
 from qres_dp.accounting.composition import spent
-from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger, anchor
+from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger, anchor, key
 from qres_dp.ledger.record import Charge
 from qres_dp.ledger.store import FILE, LedgerStore
 
-from qres_core import RoundError, ValueRefusedError, canonical
+from qres_core import NodeId, OwnContributions, RoundError, ValueRefusedError, canonical
 
-OWNER: Final = Owner("lab", bytes(range(32)), "add-remove")
+OWNER: Final = Owner("lab", NodeId(bytes(range(32))), "add-remove", "node")
+SHARED: Final = Owner.of_data_set("add-remove", "node")
 BUDGET: Final = PrivacyBudget(2.0, 1e-5)
+JOURNAL: Final = bytes(range(16))
 
 
-def charge(number: int, z: float = 5.0, rate: float = 1.0) -> Charge:
-    name = number.to_bytes(32, "big")
-    return Charge(number, name, "distributed", "add-remove", z, rate, 65536, 0, 10, 1)
+def charge(number: int, z: float = 5.0, **fields: Any) -> Charge:
+    usual: dict[str, Any] = {
+        "swarm": "lab",
+        "node": OWNER.node,
+        "journal": JOURNAL,
+        "height": number - 1,
+        "round": number,
+        "head": bytes(32),
+        "mode": "distributed",
+        "relation": "add-remove",
+        "unit": "node",
+        "noise_multiplier": z,
+        "sampling_rate": 1.0,
+        "bound": 65536,
+        "scale": 0,
+        "dimension": 50,
+        "nodes": 10,
+        "honest": 1,
+        "content": number.to_bytes(32, "big"),
+    }
+    return Charge(**{**usual, **fields})
 
 
 def fill(folder: Path, count: int) -> None:
@@ -78,12 +100,11 @@ def test_a_refusal_survives_a_restart(tmp_path: Path) -> None:
     again.close()
 
 
-def test_the_same_release_is_charged_once() -> None:
+def test_every_release_is_charged_also_one_that_is_equal_to_another() -> None:
     ledger = PrivacyLedger.in_memory(OWNER)
-    assert ledger.charge(charge(1), BUDGET) is not None
-    before = ledger.spent(1e-5)
-    assert ledger.charge(charge(1), BUDGET) is None
-    assert (len(ledger), ledger.spent(1e-5)) == (1, before)
+    for count in (1, 2, 3):
+        ledger.charge(charge(1, 20.0), BUDGET)
+        assert (len(ledger), ledger.spent(1e-5)) == (count, accounting.epsilon(20.0, count, 1e-5))
 
 
 def test_a_budget_that_is_no_number_allows_nothing() -> None:
@@ -91,10 +112,10 @@ def test_a_budget_that_is_no_number_allows_nothing() -> None:
         PrivacyLedger.in_memory(OWNER).charge(charge(1), PrivacyBudget(float("nan"), 1e-5))
 
 
-def test_another_relation_is_not_mixed_in() -> None:
-    odd = attrs.evolve(charge(1), relation="replace-one")
+@pytest.mark.parametrize("other", [{"relation": "replace-one"}, {"unit": "record"}])
+def test_another_relation_or_unit_is_not_mixed_in(other: dict[str, str]) -> None:
     with pytest.raises(RoundError, match="QRES-E602"):
-        PrivacyLedger.in_memory(OWNER).charge(odd, BUDGET)
+        PrivacyLedger.in_memory(OWNER).charge(charge(1, **other), BUDGET)
 
 
 # ── what charges add up to ────────────────────────────────────────────────────────────────────
@@ -120,7 +141,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     folder = tmp_path / "node"
     fill(folder, 2)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert sorted(path.name for path in folder.iterdir()) == [anchor.FILE, FILE]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([anchor.FILE, FILE, key.FILE])
     for path in folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -134,6 +155,31 @@ def test_reading_gives_owner_and_records(tmp_path: Path) -> None:
 
 def remove_ledger(folder: Path) -> None:
     (folder / FILE).unlink()
+
+
+def remove_key(folder: Path) -> None:
+    (folder / key.FILE).unlink()
+
+
+def other_key(folder: Path) -> None:
+    (folder / key.FILE).write_bytes(key.fresh())
+
+
+def short_key(folder: Path) -> None:
+    (folder / key.FILE).write_bytes(bytes(31))
+
+
+def open_key(folder: Path) -> None:
+    (folder / key.FILE).chmod(0o644)
+
+
+def unsigned_record(folder: Path) -> None:
+    """A record more, by somebody who knows the chain and not the key."""
+    _owner, records = PrivacyLedger.read(folder)
+    previous = records[-1].tag(key.read(folder))
+    more = attrs.evolve(records[-1], index=4, previous=previous)
+    values = 4, more.to_bytes(), more.tag(key.fresh())
+    edit(folder, "INSERT INTO record VALUES (?, ?, ?)", *values)
 
 
 def remove_anchor(folder: Path) -> None:
@@ -237,6 +283,11 @@ def other_history(folder: Path) -> None:
 
 
 DAMAGES: Final = [
+    remove_key,
+    other_key,
+    short_key,
+    open_key,
+    unsigned_record,
     remove_ledger,
     remove_anchor,
     cut_tail,
@@ -274,15 +325,42 @@ def test_a_ledger_that_cannot_be_trusted_is_refused(
             PrivacyLedger.open(tmp_path, OWNER)
 
 
+def test_whoever_has_the_key_can_forge_a_chain_and_nobody_else(tmp_path: Path) -> None:
+    """The chain of the review: a ledger of one record in place of a long one."""
+    fill(tmp_path / "spent", 3)
+    fill(tmp_path / "forged", 1)
+    for name in (FILE, anchor.FILE):
+        shutil.copy(tmp_path / "forged" / name, tmp_path / "spent" / name)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        PrivacyLedger.open(tmp_path / "spent", OWNER)
+    # Positive control: it is the key that refused. Journal and chain refuse it even so.
+    shutil.copy(tmp_path / "forged" / key.FILE, tmp_path / "spent" / key.FILE)
+    ledger = PrivacyLedger.open(tmp_path / "spent", OWNER)
+    assert len(ledger) == 1
+    with pytest.raises(RoundError, match="journal knows of contributions in 3 rounds"):
+        ledger.expect("lab", OWNER.node, contributed(3))
+    ledger.close()
+
+
 def test_without_the_anchor_a_cut_tail_would_pass(tmp_path: Path) -> None:
     """Positive control: what the anchor is for, and what it cannot do."""
-    fill(tmp_path / "short", 2)
-    fill(tmp_path / "long", 3)
-    cut_tail(tmp_path / "long")
-    # Whoever puts back both files has a ledger nobody can tell from the real one.
-    shutil.copy(tmp_path / "short" / anchor.FILE, tmp_path / "long" / anchor.FILE)
-    ledger = PrivacyLedger.open(tmp_path / "long", OWNER)
+    fill(tmp_path, 2)
+    old = (tmp_path / anchor.FILE).read_bytes()
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
+    ledger.charge(charge(3, 50.0), BUDGET)
+    ledger.close()
+    cut_tail(tmp_path)
+    with pytest.raises(RoundError, match="3 records were written and 2 are here"):
+        PrivacyLedger.open(tmp_path, OWNER)
+    # Whoever puts back both files has a ledger that only journal and chain can tell from this.
+    (tmp_path / anchor.FILE).write_bytes(old)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
     assert len(ledger) == 2
+    ledger.expect("lab", OWNER.node, contributed(2, 1))
+    with pytest.raises(RoundError, match="QRES-E602"):
+        ledger.expect("lab", OWNER.node, contributed(3))
+    with pytest.raises(RoundError, match="QRES-E602"):
+        ledger.expect("lab", OWNER.node, contributed(2, 2))
     ledger.close()
 
 
@@ -310,6 +388,8 @@ def test_every_flipped_byte_is_found_or_harmless(tmp_path: Path) -> None:
         attrs.evolve(OWNER, node=bytes(32)),
         attrs.evolve(OWNER, swarm="bal"),
         attrs.evolve(OWNER, relation="replace-one"),
+        attrs.evolve(OWNER, unit="record"),
+        SHARED,
     ],
 )
 def test_somebody_elses_ledger_is_refused(owner: Owner, tmp_path: Path) -> None:
@@ -325,15 +405,99 @@ def test_a_ledger_is_not_begun_over_another(tmp_path: Path) -> None:
     assert len(PrivacyLedger.read(tmp_path)[1]) == 1
 
 
-def test_two_processes_cannot_both_charge(tmp_path: Path) -> None:
+def test_nodes_that_share_a_ledger_share_its_budget(tmp_path: Path) -> None:
+    PrivacyLedger.begin(tmp_path, SHARED).close()
+    item, other = (PrivacyLedger.open(tmp_path, SHARED) for _ in range(2))
+    allowed = max(n for n in range(1, 50) if accounting.epsilon(5.0, n, 1e-5) <= BUDGET.epsilon)
+    turns = itertools.cycle((item, other))
+    for number in range(1, allowed + 1):
+        made = next(turns).charge(charge(number, swarm=f"swarm {number % 3}"), BUDGET)
+        assert made.index == number
+    for ledger in (item, other):
+        with pytest.raises(ValueRefusedError, match="QRES-E509"):
+            ledger.charge(charge(99), BUDGET)
+        ledger.close()
+    assert len(PrivacyLedger.read(tmp_path)[1]) == allowed
+
+
+def test_many_processes_charge_one_ledger_and_lose_nothing(tmp_path: Path) -> None:
+    PrivacyLedger.begin(tmp_path, SHARED).close()
+
+    def work(name: str) -> None:
+        ledger = PrivacyLedger.open(tmp_path, SHARED)
+        for number in range(1, 9):
+            ledger.charge(charge(number, 200.0, swarm=name), BUDGET)
+        ledger.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    records = PrivacyLedger.read(tmp_path)[1]
+    assert sorted((r.charge.swarm, r.charge.round) for r in records) == [
+        (name, number) for name in "abcd" for number in range(1, 9)
+    ]
+    assert records[-1].epsilon == accounting.epsilon(200.0, 32, 1e-5)
+
+
+def test_a_ledger_that_is_changed_while_it_is_open_takes_no_charge(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
+    cut_tail(tmp_path)
+    with pytest.raises(RoundError, match="changed or removed while it was open"):
+        ledger.charge(charge(4, 50.0), BUDGET)
+    ledger.close()
+
+
+def test_a_ledger_of_schema_1_is_refused_with_what_to_do(tmp_path: Path) -> None:
     fill(tmp_path, 1)
-    item, other = PrivacyLedger.open(tmp_path, OWNER), PrivacyLedger.open(tmp_path, OWNER)
-    item.charge(charge(5, 50.0), BUDGET)
+    edit(tmp_path, "PRAGMA user_version=1")
+    with pytest.raises(RoundError, match="version 1; this qres-dp reads version 2") as refused:
+        PrivacyLedger.open(tmp_path, OWNER)
+    assert "take what it spent off plugins.dp.epsilon" in refused.value.problems[0].fix
+
+
+# ── what journal and chain know ───────────────────────────────────────────────────────────────
+
+
+def contributed(rounds: int, height: int = -1, journal: bytes = JOURNAL) -> OwnContributions:
+    return OwnContributions(journal, rounds, rounds, height)
+
+
+def test_a_ledger_that_knows_all_that_left_is_taken(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
+    for known in (contributed(0), contributed(2, 1), contributed(3, 2), OwnContributions()):
+        ledger.expect("lab", OWNER.node, known)
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("known", "words"),
+    [
+        (contributed(4), "journal knows of contributions in 4 rounds, and the ledger of 3"),
+        (OwnContributions(JOURNAL, 3, 9), "journal knows of one in round 9"),
+        (contributed(3, 5), "decided a contribution of this node at height 5"),
+        (contributed(1, journal=bytes(16)), "in 1 rounds, and the ledger of 0"),
+    ],
+)
+def test_a_ledger_that_lacks_what_left_is_refused(
+    known: OwnContributions, words: str, tmp_path: Path
+) -> None:
+    fill(tmp_path, 3)
+    ledger = PrivacyLedger.open(tmp_path, OWNER)
+    with pytest.raises(RoundError, match=words):
+        ledger.expect("lab", OWNER.node, known)
+    # What other swarms and nodes were charged is not this node's.
     with pytest.raises(RoundError, match="QRES-E602"):
-        other.charge(charge(6, 50.0), BUDGET)
-    item.close()
-    other.close()
-    assert len(PrivacyLedger.read(tmp_path)[1]) == 2
+        ledger.expect("bal", OWNER.node, contributed(1))
+    with pytest.raises(RoundError, match="QRES-E602"):
+        ledger.expect("lab", NodeId(bytes(32)), contributed(1))
+    ledger.close()
+
+
+# ── interrupted ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_killed_between_the_two_files_the_ledger_is_taken_up_again(tmp_path: Path) -> None:
@@ -353,7 +517,14 @@ def test_killed_while_it_was_begun_the_ledger_is_taken_up_again(tmp_path: Path) 
     (tmp_path / f"{FILE}.new-abc").touch()
     (tmp_path / f"{anchor.FILE}.new-abc").touch()
     LedgerStore(tmp_path).close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [anchor.FILE, FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([anchor.FILE, FILE, key.FILE])
+
+
+def test_killed_after_its_key_the_ledger_is_begun_with_that_key(tmp_path: Path) -> None:
+    made = key.make(tmp_path)
+    assert not PrivacyLedger.exists(tmp_path)
+    fill(tmp_path, 1)
+    assert key.read(tmp_path) == made
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
@@ -394,13 +565,11 @@ def test_a_ledger_that_another_process_holds_is_refused(
     ledger.close()
 
 
-@pytest.mark.parametrize(
-    "value", [[], ["lab"], ["lab", bytes(32), "add-remove", "3", bytes(32)], {"a": 1}, 7]
-)
+@pytest.mark.parametrize("value", [[], [1], ["3", bytes(32)], [3, "head"], {"a": 1}, 7])
 def test_an_anchor_of_another_shape_is_refused(value: object, tmp_path: Path) -> None:
     fill(tmp_path, 1)
     body = canonical.dumps(value)
-    digest = hashlib.sha256(b"qres/dp/anchor/v1\0" + body).digest()
-    (tmp_path / anchor.FILE).write_bytes(digest + body)
+    tag = hmac.digest(key.read(tmp_path), b"qres/dp/anchor/v2\0" + body, "sha256")
+    (tmp_path / anchor.FILE).write_bytes(tag + body)
     with pytest.raises(RoundError, match="QRES-E602"):
         PrivacyLedger.open(tmp_path, OWNER)

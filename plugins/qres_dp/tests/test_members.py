@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from qres_dp import Dp
 
-from qres_core import CompatibilityError, NodeInfo, RoundError
+from qres_core import CompatibilityError, NodeInfo, OwnContributions, RoundError
 from qres_core.testing import make_node_ids
 
 VECTOR = np.arange(50, dtype=np.int32)
@@ -118,10 +118,10 @@ def test_a_node_that_joins_late_says_so_or_is_refused_by_name(
     silent = Dp(**options)
     silent.setup(info)
     with pytest.raises(RoundError, match=r"QRES-E602.*new_ledger = true"):
-        silent.round_opened(late)
+        silent.round_opened(late, OwnContributions())
     silent.teardown()
     told = Dp(**options, new_ledger=True)
     told.setup(info)
-    told.round_opened(late)
+    told.round_opened(late, OwnContributions())
     assert told.status()["releases"] == 0
     told.teardown()

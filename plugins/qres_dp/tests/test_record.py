@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 
 import attrs
@@ -10,35 +12,57 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qres_dp.ledger.record import MAX_BODY, Charge, LedgerEntry, genesis
 
-from qres_core import QresError, WireError, canonical
+from qres_core import NodeId, QresError, WireError, canonical
+
+KEY = bytes(range(32))
 
 CHARGE = Charge(
+    swarm="lab",
+    node=NodeId(bytes(range(32))),
+    journal=bytes(range(16)),
+    height=2,
     round=3,
-    release=bytes(range(32)),
+    head=bytes(range(32)),
     mode="local",
     relation="replace-one",
+    unit="node",
     noise_multiplier=1.25,
     sampling_rate=1.0,
     bound=65536,
     scale=-4,
+    dimension=650,
     nodes=10,
     honest=1,
+    units=3,
+    stream=bytes(32),
+    row=7,
+    content=bytes(range(32)),
 )
 RECORD = LedgerEntry(7, CHARGE, epsilon=0.5, delta=1e-5, budget=2.0, previous=bytes(32))
 
 reals = st.floats(0, 1e300, exclude_min=True)
 charges = st.builds(
     Charge,
+    swarm=st.text(max_size=64),
+    node=st.binary(min_size=32, max_size=32).map(NodeId),
+    journal=st.sampled_from([b"", bytes(16)]),
+    height=st.integers(0, 2**40),
     round=st.integers(1, 2**40),
-    release=st.binary(min_size=32, max_size=32),
+    head=st.sampled_from([b"", bytes(32)]),
     mode=st.sampled_from(["local", "distributed"]),
     relation=st.sampled_from(["add-remove", "replace-one"]),
+    unit=st.sampled_from(["node", "record"]),
     noise_multiplier=reals,
     sampling_rate=st.floats(0, 1, exclude_min=True),
     bound=st.integers(1, 2**40),
     scale=st.integers(-32, 32),
+    dimension=st.integers(1, 2**31 - 1),
     nodes=st.integers(1, 2**16),
     honest=st.integers(1, 2**16),
+    units=st.integers(1, 2**24),
+    stream=st.sampled_from([b"", bytes(32)]),
+    row=st.integers(0, 2**20),
+    content=st.binary(min_size=32, max_size=32),
 )
 records = st.builds(
     LedgerEntry,
@@ -59,7 +83,7 @@ def test_a_record_is_read_as_it_was_written(record: LedgerEntry) -> None:
 
 
 @given(records, st.data())
-def test_no_changed_byte_keeps_the_digest(record: LedgerEntry, data: st.DataObject) -> None:
+def test_no_changed_byte_keeps_the_tag(record: LedgerEntry, data: st.DataObject) -> None:
     body = bytearray(record.to_bytes())
     place = data.draw(st.integers(0, len(body) - 1))
     body[place] ^= data.draw(st.integers(1, 255))
@@ -68,7 +92,14 @@ def test_no_changed_byte_keeps_the_digest(record: LedgerEntry, data: st.DataObje
     except WireError:
         return
     assert other != record
-    assert other.digest != record.digest
+    assert other.tag(KEY) != record.tag(KEY)
+
+
+@given(records)
+def test_the_tag_is_that_of_rfc_2104_and_of_the_key(record: LedgerEntry) -> None:
+    body = b"qres/dp/ledger/v2\0" + record.to_bytes()
+    assert record.tag(KEY) == hmac.new(KEY, body, hashlib.sha256).digest()
+    assert record.tag(KEY) != record.tag(bytes(32))
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=40).map(lambda b: RECORD.to_bytes()[:-8] + b))
@@ -85,7 +116,11 @@ def test_any_bytes_are_a_record_or_one_named_error(body: bytes) -> None:
     "change",
     [
         {"round": "3"},
-        {"release": bytes(31)},
+        {"content": bytes(31)},
+        {"node": bytes(31)},
+        {"head": "3"},
+        {"unit": b"node"},
+        {"row": 1.0},
         {"noise_multiplier": 0.0},
         {"noise_multiplier": math.nan},
         {"noise_multiplier": math.inf},
@@ -140,9 +175,11 @@ def test_what_is_too_long_is_not_parsed() -> None:
 
 def test_chains_of_other_owners_begin_otherwise() -> None:
     owners = [
-        ("lab", bytes(32), "add-remove"),
-        ("bal", bytes(32), "add-remove"),
-        ("lab", bytes(31) + b"1", "add-remove"),
-        ("lab", bytes(32), "replace-one"),
+        ("lab", bytes(32), "add-remove", "node"),
+        ("bal", bytes(32), "add-remove", "node"),
+        ("lab", bytes(31) + b"1", "add-remove", "node"),
+        ("lab", bytes(32), "replace-one", "node"),
+        ("lab", bytes(32), "add-remove", "record"),
+        ("", b"", "add-remove", "node"),
     ]
-    assert len({genesis(*owner) for owner in owners}) == 4
+    assert len({genesis(key, owner) for owner in owners for key in (KEY, bytes(32))}) == 12

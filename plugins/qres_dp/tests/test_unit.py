@@ -21,6 +21,7 @@ from qres_dp.releases import local
 from qres_core import (
     CompatibilityError,
     NodeInfo,
+    OwnContributions,
     RecordClip,
     RoundInfo,
     Surroundings,
@@ -157,7 +158,7 @@ def test_what_a_release_says_of_itself(tmp_path: Path) -> None:
     roster = make_node_ids(NODES)
     dp = Dp(mode="local", clip=CLIP, delta=1e-6, epsilon=4.0, rounds=3, unit="record", records=9)
     dp.setup(NodeInfo(roster[0], "lab", roster, data_dir=str(tmp_path)))
-    dp.round_opened(a_round(50))
+    dp.round_opened(a_round(50), OwnContributions())
     dp.privatize(Update(np.zeros(50, dtype=np.int32)), a_round(50))
     assert dp.status()["unit"] == "record"
     ledger = dp._release.ledger

@@ -333,7 +333,7 @@ def test_the_kernel_and_the_diagnosis_tell_the_settings(
 # ── first-party plugins ───────────────────────────────────────────────────────────────────────
 
 LOCAL: Final[Mapping[str, set[str]]] = {
-    "dp": {"new_ledger"},
+    "dp": {"dataset", "new_ledger"},
     "ed25519": {"key", "passphrase_env", "rotations"},
     "pki": {"members", "members_file", "certificates", "crl", "reload_seconds"},
     "replay": {"skew", "window"},
@@ -355,7 +355,7 @@ ALIKE: Final[Mapping[str, set[str]]] = {
     "dp": {
         *("mode", "clip", "delta", "epsilon", "rounds", "noise_multiplier", "honest", "relation"),
         *("sampling", "sampling_rate", "adaptive_quantile", "adaptive_rate", "noise", "band"),
-        "separation",
+        *("separation", "unit", "records"),
     },
     "ed25519": {"require_signature"},
     "geometric_median": {"f", "iterations", "smoothing", "weighted", "weight_limit"},

@@ -420,6 +420,10 @@ class Notebook:
         self.lock = self.chosen = self.outcome_lock = self.made = None
         self.ballots = {}
 
+    def contributions(self) -> tuple[bytes, int, int]:
+        rounds = {number for number, kind, _choice in self.votes if kind == "contribution"}
+        return bytes(16), len(rounds), max(rounds, default=0)
+
     def reserve_sequence(self) -> int:
         first = self.next_sequence
         self.next_sequence += SEQUENCE_BLOCK

@@ -24,6 +24,7 @@ from qres_core.swarm.chain import (
     decode_links,
     encode_links,
     follow,
+    last_contributed,
 )
 from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion, encode_vote
 from qres_core.swarm.misbehaviour import Misbehaviour
@@ -430,3 +431,44 @@ def test_whoever_decides_a_roster_of_its_own_convinces_nobody() -> None:
     head = attrs.evolve(first(mine), height=7)
     assert link(head).holds(good)  # by its own members, it does
     assert not follow(roster(), [link(head)], good)
+
+
+# ── what a node contributed to ────────────────────────────────────────────────────────────────────
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_a_chain_says_of_no_height_that_a_node_was_in_if_it_was_not(data: st.DataObject) -> None:
+    """And it says so of the last one, if that is not long ago and nothing was forgotten since."""
+    me, other = node(2), node(9)
+    head, kept = first(roster(6)), list[Link]()
+    truth, joined = -1, 0
+    for _height in range(data.draw(st.integers(0, 14), label="heights")):
+        members, change = head.roster.members, None
+        seat = data.draw(st.sampled_from(["", "", "", "me", "other"]), label="change")
+        if seat:
+            who = me if seat == "me" else other
+            change = head.roster.change(SWARM, "remove" if who in members else "add", who)
+        away = [node(2)] if data.draw(st.booleans(), label="away") else []
+        candidate = chosen(head, absent=away, change=change)
+        if any(member.sender == me for member in candidate.members):
+            truth = head.height
+        made = link(head, candidate=candidate)
+        kept = [*(item for item in kept if item.chosen.change is not None), made]
+        if me in made.next.roster and me not in head.roster:
+            joined = made.next.height
+        head = made.next
+    found = last_contributed(head, kept, me)
+    assert found <= truth
+    missed = head.missed[head.roster.members.index(me)] if me in head.roster else SILENT
+    if truth >= joined and missed < SILENT:
+        assert found == truth
+
+
+def test_a_node_that_was_told_of_a_later_roster_claims_nothing_of_before() -> None:
+    head, me = first(attrs.evolve(roster(), epoch=3)), node(2)
+    late = attrs.evolve(head, height=7, missed=b"\0\0\0\0")
+    assert last_contributed(late, (), me) == -1
+    made = link(late)
+    assert last_contributed(made.next, (made,), me) == 7
+    assert last_contributed(first(), (), me) == -1

@@ -27,6 +27,7 @@ from qres_core.swarm.journal import (
     FILE,
     SEQUENCE_BLOCK,
     JournalEntry,
+    MemoryJournal,
     Resume,
     SqliteJournal,
 )
@@ -625,13 +626,33 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
     assert "not a store of QRES" in str(refusal(tmp_path))
 
 
-@pytest.mark.parametrize("version", [2, 4])
+@pytest.mark.parametrize("version", [3, 5])
 def test_a_store_of_another_version_is_refused_with_what_to_do(filled: Path, version: int) -> None:
     with closing(sqlite3.connect(filled / FILE)) as db:
         db.execute(f"PRAGMA user_version={version}")
     error = refusal(filled)
-    assert f"version {version}; this qres-core reads version 3" in str(error)
+    assert f"version {version}; this qres-core reads version 4" in str(error)
     assert error.problems[0].fix.startswith("run the qres-core that wrote it, or begin a new swarm")
+
+
+def test_a_journal_counts_the_rounds_that_a_contribution_left_in(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as journal:
+        journal.begin(FIRST, SETTINGS)
+        name, rounds, last = journal.contributions()
+        assert (len(name), rounds, last) == (16, 0, 0)
+        journal.record_vote(3, "contribution", None)
+        journal.record_vote(3, "choice/prevote", A)
+        journal.record_vote(4, "choice/prevote", A)
+        with journal.together():
+            journal.record_vote(6, "contribution", None)
+            journal.record_vote(6, "contribution", None)  # no round more
+        journal.record_height([MADE], MODEL)
+        assert journal.contributions() == (name, 2, 6)
+    with closing(opened(tmp_path)) as journal:
+        assert journal.contributions() == (name, 2, 6)
+    with closing(opened(tmp_path / "another")) as journal:
+        assert journal.contributions()[0] != name
+    assert MemoryJournal().contributions() == (b"", 0, 0)
 
 
 def test_the_state_of_a_node_of_0_1_is_refused_by_name(tmp_path: Path) -> None:
@@ -642,7 +663,7 @@ def test_the_state_of_a_node_of_0_1_is_refused_by_name(tmp_path: Path) -> None:
         db.execute("CREATE TABLE fact (name TEXT PRIMARY KEY, value BLOB, digest BLOB)")
         db.execute("INSERT INTO fact VALUES ('handover', x'f6', x'00')")
     before = (tmp_path / FILE).read_bytes()
-    assert "version 1; this qres-core reads version 3" in str(refusal(tmp_path))
+    assert "version 1; this qres-core reads version 4" in str(refusal(tmp_path))
     assert (tmp_path / FILE).read_bytes() == before
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
 import attrs
 
-from qres_core import NodeId, RoundError, ValueRefusedError
+from qres_core import NodeId, OwnContributions, RoundError, ValueRefusedError
 from qres_dp.accounting.composition import spent
 from qres_dp.accounting.limits import Kind
+from qres_dp.ledger import key as keys
 from qres_dp.ledger.record import Charge, LedgerEntry, genesis
-from qres_dp.ledger.store import LedgerStore
+from qres_dp.ledger.store import LedgerStore, Owner
+
+__all__ = ["Owner", "PrivacyBudget", "PrivacyLedger"]
 
 
 @attrs.frozen
@@ -24,27 +27,20 @@ class PrivacyBudget:
     delta: float  # likewise
 
 
-@attrs.frozen
-class Owner:
-    """Whose ledger it is."""
-
-    swarm: str  # the swarm's name
-    node: NodeId  # the node's identity
-    relation: str  # the neighbouring relation; a ledger is kept for one
-
-
 class PrivacyLedger:
-    """The records of one node, in memory and, where it has a folder, on disk.
+    """The records of one node or one data set, in memory and, where it has a folder, on disk.
 
-    Make one with :meth:`open`, :meth:`begin` or :meth:`in_memory`.
+    Every release is charged, and a charge is never taken back. Make one with :meth:`open`,
+    :meth:`begin` or :meth:`in_memory`.
     """
 
     def __init__(self, owner: Owner, store: LedgerStore | None = None) -> None:
         self.owner = owner
         self._store = store
-        self._records: list[LedgerEntry] = list(store.records) if store else []
-        self._releases = {record.charge.release for record in self._records}
-        self._kinds: Counter[Kind] = Counter(_kind(record.charge) for record in self._records)
+        self._records: list[LedgerEntry] = []
+        self._kinds: Counter[Kind] = Counter()
+        self._key = keys.fresh()  # of a ledger in memory
+        self._take(store.records if store else ())
 
     @classmethod
     def in_memory(cls, owner: Owner) -> Self:
@@ -55,24 +51,27 @@ class PrivacyLedger:
     def open(cls, folder: Path, owner: Owner) -> Self:
         """The ledger in a folder.
 
-        Raises RoundError: QRES-E602 for one that is missing, damaged, cut short or somebody else's.
+        Raises RoundError: QRES-E602 for one that is missing, damaged, cut short, somebody else's,
+        or of another relation or unit.
         """
         store = LedgerStore(folder)
-        found = Owner(store.swarm, store.node, store.relation)
+        found = store.owner
         if found != owner:
             store.close()
             if (found.swarm, found.node) != (owner.swarm, owner.node):
-                fix = "give every node of every swarm its own node.data_dir"
-                raise store.unusable("it belongs to another node", fix)
-            what = f"it is kept for {found.relation} neighbours, the configuration is for "
-            what += owner.relation
-            raise store.unusable(what, "epsilons of two relations do not add up; keep the relation")
+                fix = "give every node of every swarm its own node.data_dir, and every data set a "
+                fix += "folder of its own (plugins.dp.dataset)"
+                raise store.unusable("it belongs to another node or data set", fix)
+            what = f"it is kept for {found.relation} neighbours and the unit {found.unit}, the "
+            what += f"configuration is for {owner.relation} and {owner.unit}"
+            fix = "their epsilons do not add up; keep relation and unit"
+            raise store.unusable(what, fix)
         return cls(owner, store)
 
     @classmethod
     def begin(cls, folder: Path, owner: Owner) -> Self:
         """A new ledger in a folder that has none. Raises RoundError: QRES-E602."""
-        return cls(owner, LedgerStore.create(folder, owner.swarm, owner.node, owner.relation))
+        return cls(owner, LedgerStore.create(folder, owner))
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -84,12 +83,28 @@ class PrivacyLedger:
         """Whose ledger is in a folder, and its records, checked. Raises RoundError: QRES-E602."""
         store = LedgerStore(folder)
         store.close()
-        return Owner(store.swarm, store.node, store.relation), store.records
+        return store.owner, store.records
+
+    def _take(self, fresh: Iterable[LedgerEntry]) -> None:
+        for record in fresh:
+            self._records.append(record)
+            self._kinds[_kind(record.charge)] += 1
+
+    def refresh(self) -> None:
+        """Read what other nodes with the same data were charged since. Raises as :meth:`open`."""
+        if self._store is not None:
+            self._store.refresh()
+            self._take(self._store.records[len(self._records) :])
 
     @property
     def records(self) -> Sequence[LedgerEntry]:
         """All records, oldest first."""
         return tuple(self._records)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether it outlives the process."""
+        return self._store is not None
 
     def __len__(self) -> int:
         return len(self._records)
@@ -98,19 +113,51 @@ class PrivacyLedger:
         """The epsilon of everything charged so far, at a delta."""
         return spent(self._kinds, delta)
 
+    def expect(self, swarm: str, node: NodeId, known: OwnContributions) -> None:
+        """Refuse a ledger that lacks what the node's journal or the swarm's chain knows of.
+
+        Such a ledger was set back to an older copy, or begun anew. Every contribution was charged
+        before it left, so a ledger that was not has at least as many charges as the journal counts.
+
+        Args:
+            swarm: the swarm's name.
+            node: the node's identity.
+            known: what journal and chain know.
+
+        Raises:
+            RoundError: QRES-E602.
+
+        Complexity: O(records).
+        """
+        own = [r.charge for r in self._records if (r.charge.swarm, r.charge.node) == (swarm, node)]
+        counted = [charge for charge in own if charge.journal == known.journal]
+        lacks = ""
+        if len(counted) < known.rounds:
+            lacks = f"contributions in {known.rounds} rounds, and the ledger of {len(counted)}"
+        elif known.last_round and all(charge.round != known.last_round for charge in counted):
+            lacks = f"one in round {known.last_round}, and the ledger does not"
+        if lacks:
+            what = f"the node's journal knows of {lacks}"
+        elif known.height >= 0 and all(charge.height != known.height for charge in own):
+            what = f"the swarm decided a contribution of this node at height {known.height}, and "
+            what += "the ledger knows of none"
+        else:
+            return
+        fix = "bring the newest ledger back, with its key and anchor; there is no other way"
+        raise RoundError.of("QRES-E602", "plugins.dp.ledger", what, fix)
+
     def after(self, charge: Charge, budget: PrivacyBudget) -> float:
         """What will be spent after a charge.
 
         Args:
-            charge: a release; one already charged costs nothing more.
+            charge: a release.
             budget: what may be spent.
 
         Raises:
             ValueRefusedError: QRES-E509 if that is more than the budget.
         """
         kinds = self._kinds.copy()
-        if charge.release not in self._releases:
-            kinds[_kind(charge)] += 1
+        kinds[_kind(charge)] += 1
         total = spent(kinds, budget.delta)
         # Written so that a NaN refuses.
         if not total <= budget.epsilon:
@@ -122,30 +169,35 @@ class PrivacyLedger:
             raise ValueRefusedError.of("QRES-E509", "plugins.dp.epsilon", what, fix)
         return total
 
-    def charge(self, charge: Charge, budget: PrivacyBudget) -> LedgerEntry | None:
+    def charge(self, charge: Charge, budget: PrivacyBudget) -> LedgerEntry:
         """Write a charge down, durably before this returns; only then may the release leave.
 
-        ``budget``: what may be spent. Returns the record; ``None`` if that very release was charged
-        before. Raises ValueRefusedError: QRES-E509 if it would exceed the budget; nothing was
-        charged. Raises RoundError: QRES-E602 if it cannot be written; it may count as charged all
-        the same.
+        ``budget``: what may be spent, by all that share the ledger. Returns the record. Raises
+        ValueRefusedError: QRES-E509 if it would exceed the budget; nothing was charged. Raises
+        RoundError: QRES-E602 if it cannot be written; it may count as charged all the same.
         """
-        if charge.relation != self.owner.relation:
-            what = f"a charge for {charge.relation} neighbours in a ledger of another relation"
+        if (charge.relation, charge.unit) != (self.owner.relation, self.owner.unit):
+            what = f"a charge for {charge.relation} neighbours and the unit {charge.unit} in a "
+            what += "ledger of another relation or unit"
             raise RoundError.of("QRES-E602", "ledger", what)
-        total = self.after(charge, budget)
-        if charge.release in self._releases:
-            return None
-        last = self._records[-1].digest if self._records else genesis(*attrs.astuple(self.owner))
-        record = LedgerEntry(
-            len(self._records) + 1, charge, total, budget.delta, budget.epsilon, previous=last
-        )
-        if self._store is not None:
-            self._store.append(record)
-        self._records.append(record)
-        self._releases.add(charge.release)
-        self._kinds[_kind(charge)] += 1
+
+        def make(last: bytes) -> LedgerEntry:
+            if self._store is not None:
+                self._take(self._store.records[len(self._records) :])
+            total = self.after(charge, budget)
+            index = len(self._records) + 1
+            return LedgerEntry(index, charge, total, budget.delta, budget.epsilon, previous=last)
+
+        record = make(self._head) if self._store is None else self._store.append(make)
+        self._take([record])
         return record
+
+    @property
+    def _head(self) -> bytes:
+        """The tag of the last record of a ledger in memory."""
+        if self._records:
+            return self._records[-1].tag(self._key)
+        return genesis(self._key, attrs.astuple(self.owner))
 
     def close(self) -> None:
         """Let go of the file; idempotent."""

@@ -1,49 +1,48 @@
 """How long the ledger was when it was last written: a small second file beside it.
 
-A chain of hashes tells when a record was changed, not when the last ones were cut off or the whole
-file was removed or put back from an older copy. The anchor tells that. It does not help against
-somebody who puts back both files together: nothing on the node's own disk can.
+A chain of tags tells when a record was changed, not when the last ones were cut off or the whole
+file was removed or put back from an older copy. The anchor tells that. Where both files are put
+back together, the node's journal and the swarm's chain know more than they do: see
+:meth:`qres_dp.ledger.PrivacyLedger.expect`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from qres_core import DIGEST_BYTES, NodeId, RoundError, WireError, canonical, stores
+from qres_core import DIGEST_BYTES, RoundError, WireError, canonical, stores
 
 FILE: Final = "dp-ledger.anchor"
 MAX_BYTES: Final = 1024
-_DOMAIN: Final = b"qres/dp/anchor/v1\0"
+_DOMAIN: Final = b"qres/dp/anchor/v2\0"
 
 
 @attrs.frozen
 class Anchor:
     """The head of a ledger."""
 
-    swarm: str  # the swarm's name
-    node: NodeId  # the node's identity
-    relation: str  # the neighbouring relation the ledger is kept for
     count: int  # records in it
-    head: bytes  # digest of the last one, or what the chain begins with
+    head: bytes  # tag of the last one, or what the chain begins with; it binds the owner
 
 
-def write(folder: Path, anchor: Anchor) -> None:
-    """Replace the anchor; durable when this returns. Mode 0600.
+def write(folder: Path, anchor: Anchor, key: bytes) -> None:
+    """Replace the anchor; durable when this returns. Mode 0600. ``key``: of the ledger.
 
     Raises RoundError: QRES-E602 when the disk does not take it.
     """
-    body = canonical.dumps(list(attrs.astuple(anchor)))
-    stores.replace_file(folder / FILE, hashlib.sha256(_DOMAIN + body).digest() + body)
+    body = canonical.dumps([anchor.count, anchor.head])
+    stores.replace_file(folder / FILE, _tag(key, body) + body)
 
 
-def read(folder: Path) -> Anchor | None:
+def read(folder: Path, key: bytes) -> Anchor | None:
     """The anchor, or ``None`` where there is no such file.
 
-    Raises RoundError: QRES-E602 for a file that is not an anchor.
+    Raises RoundError: QRES-E602 for a file that is not an anchor of this key.
     """
     path = folder / FILE
     try:
@@ -53,23 +52,26 @@ def read(folder: Path) -> Anchor | None:
         return None
     except OSError as error:
         raise _damaged(path, str(error)) from error
-    digest, body = octets[:DIGEST_BYTES], octets[DIGEST_BYTES:]
-    if len(octets) > MAX_BYTES or hashlib.sha256(_DOMAIN + body).digest() != digest:
-        raise _damaged(path, "the file is damaged")
+    tag, body = octets[:DIGEST_BYTES], octets[DIGEST_BYTES:]
+    if len(octets) > MAX_BYTES or not hmac.compare_digest(_tag(key, body), tag):
+        raise _damaged(path, "the file is damaged, or made with another key")
     try:
         value: Any = canonical.loads(body, max_bytes=MAX_BYTES)
-        swarm, node, relation, count, head = value
+        count, head = value
     except (WireError, TypeError, ValueError) as error:
         raise _damaged(path, "the file is not an anchor") from error
-    texts = type(swarm) is str and type(relation) is str
-    if not (texts and type(node) is type(head) is bytes and type(count) is int):
+    if type(head) is not bytes or type(count) is not int:
         raise _damaged(path, "the file is not an anchor")
-    return Anchor(swarm, node, relation, count, head)
+    return Anchor(count, head)
 
 
 def sweep(folder: Path) -> None:
     """Remove what a node killed while it wrote an anchor left behind."""
     stores.clear_leftovers(folder / FILE)
+
+
+def _tag(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, _DOMAIN + body, hashlib.sha256)
 
 
 def _damaged(path: Path, what: str) -> RoundError:

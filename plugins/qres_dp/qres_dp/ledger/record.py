@@ -3,39 +3,66 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 
-from qres_core import DIGEST_BYTES, WireError, canonical
+from qres_core import DIGEST_BYTES, NODE_ID_BYTES, NodeId, WireError, canonical
 
 MAX_BODY: Final = 2048
-_DOMAIN: Final = b"qres/dp/ledger/v1\0"
+NOTHING_LEFT: Final = bytes(DIGEST_BYTES)
+"""The content of a release that a kill came before."""
+_DOMAIN: Final = b"qres/dp/ledger/v2\0"
 _INTEGER: Final = 2**62
+_BYTES: Final = ("node", "journal", "head", "stream", "content")
+_NUMBERS: Final = (
+    "height",
+    "round",
+    "bound",
+    "scale",
+    "dimension",
+    "nodes",
+    "honest",
+    "units",
+    "row",
+)
 _KINDS: Final[Mapping[str, type]] = {
-    "release": bytes,
-    **dict.fromkeys(("round", "bound", "scale", "nodes", "honest"), int),
+    **dict.fromkeys(_BYTES, bytes),
+    **dict.fromkeys(_NUMBERS, int),
 }
 """Types of the fields of a charge on disk; the others are text, and numbers are in it."""
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Charge:
-    """A release of noised data, as the accounting sees it."""
+    """A release of noised data, as the accounting sees it: all that it was made by.
 
-    round: int  # number of the round
-    release: bytes  # names the release, 32 bytes; the same release is charged once
+    Two releases are two charges, also where they are equal in every field.
+    """
+
+    swarm: str  # the swarm's name
+    node: NodeId  # whose contribution it was for
+    journal: bytes  # names the node's journal, 16 bytes; empty where it keeps none
+    height: int  # of the round
+    round: int  # number of the round; each attempt has another
+    head: bytes  # digest of the head of the round, 32 bytes, or empty where there is none
     mode: str  # ``local`` or ``distributed``
     relation: str  # the neighbouring relation, ``add-remove`` or ``replace-one``
+    unit: str  # what is protected as a whole: ``node`` or ``record``
     noise_multiplier: float  # z, deviation of the noise over the sensitivity
     sampling_rate: float  # q, the probability that the node's data are in it; 1 without sampling
     bound: int  # clipping bound C in steps of the grid
     scale: int  # exponent of the grid
+    dimension: int  # coordinates
     nodes: int  # n, nodes of the swarm
     honest: int  # h, shares the noise is counted on
-    unit: str = "node"  # what is protected as a whole: ``node`` or ``record``
+    units: int = 1  # most units of the node; 1 where the node is the unit
+    stream: bytes = b""  # names the stream of correlated noise, 32 bytes; empty for none
+    row: int = 0  # step of the stream, from 0
+    content: bytes = NOTHING_LEFT  # digest of what leaves, 32 bytes
 
 
 @attrs.frozen
@@ -47,7 +74,7 @@ class LedgerEntry:
     epsilon: float  # spent after it, for ``delta``
     delta: float  # the delta of the budget
     budget: float  # the epsilon of the budget
-    # digest of the record before, 32 bytes; of the first, what the chain begins with
+    # the tag of the record before, 32 bytes; of the first, what the chain begins with
     previous: bytes
 
     def to_bytes(self) -> bytes:
@@ -58,10 +85,12 @@ class LedgerEntry:
         spent = [self.epsilon.hex(), self.delta.hex(), self.budget.hex()]
         return canonical.dumps([self.index, charge, spent, self.previous])
 
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 over all fields, and through ``previous`` over all records before."""
-        return hashlib.sha256(_DOMAIN + self.to_bytes()).digest()
+    def tag(self, key: bytes) -> bytes:
+        """HMAC-SHA256 over all fields, and through ``previous`` over all records before.
+
+        ``key``: of the ledger, 32 bytes. Source: RFC 2104.
+        """
+        return _tag(key, self.to_bytes())
 
     @classmethod
     def from_bytes(cls, body: bytes) -> LedgerEntry:
@@ -81,15 +110,19 @@ class LedgerEntry:
         if type(index) is not int or not 0 < index < _INTEGER:
             raise _wrong("index out of range")
         if type(previous) is not bytes or len(previous) != DIGEST_BYTES:
-            raise _wrong("the digest of the previous record is not 32 bytes")
+            raise _wrong("the tag of the previous record is not 32 bytes")
         if record.to_bytes() != body:
             raise _wrong("another encoding of a record")
         return record
 
 
-def genesis(swarm: str, node: bytes, relation: str) -> bytes:
-    """What the first record's ``previous`` is: binds a chain to its node and relation."""
-    return hashlib.sha256(_DOMAIN + canonical.dumps([swarm, node, relation])).digest()
+def genesis(key: bytes, owner: tuple[str, bytes, str, str]) -> bytes:
+    """What the first record's ``previous`` is: binds a chain to its owner, relation and unit."""
+    return _tag(key, canonical.dumps(list(owner)))
+
+
+def _tag(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, _DOMAIN + body, hashlib.sha256)
 
 
 def _wrong(what: str) -> WireError:
@@ -106,15 +139,16 @@ def _real(text: Any) -> float:
 
 
 def _charge(value: Any) -> Charge:
-    parts = list(value)
-    for name, part in zip(attrs.fields_dict(Charge), parts, strict=True):
+    fields: dict[str, Any] = {}
+    for name, part in zip(attrs.fields_dict(Charge), value, strict=True):
         if type(part) is not _KINDS.get(name, str):
             raise _wrong(f"{name} is a {type(part).__name__}")
-    release = parts[1]
-    if len(release) != DIGEST_BYTES:
-        raise _wrong("release is not 32 bytes")
-    parts[4], parts[5] = _real(parts[4]), _real(parts[5])
-    charge = Charge(*parts)
+        fields[name] = part
+    if len(fields["node"]) != NODE_ID_BYTES or len(fields["content"]) != DIGEST_BYTES:
+        raise _wrong("node or content is not 32 bytes")
+    for name in ("noise_multiplier", "sampling_rate"):
+        fields[name] = _real(fields[name])
+    charge = Charge(**fields)
     if charge.noise_multiplier == 0.0 or not 0.0 < charge.sampling_rate <= 1.0:
         raise _wrong("noise or sampling rate out of range")
     return charge

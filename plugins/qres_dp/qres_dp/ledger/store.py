@@ -1,25 +1,32 @@
-"""The ledger on disk: one SQLite file and its anchor, of one node of one swarm.
+"""The ledger on disk: one SQLite file, its key and its anchor, of one node or of one data set.
 
 A record is on the disk when :meth:`LedgerStore.append` returns, and no noised data leave before.
-Nothing is repaired or begun anew: a node whose ledger cannot be trusted does not know what it
-spent, and says nothing more.
+Several processes may have the ledger of a data set open. Each reads what the others wrote under the
+lock that it writes with. Nothing is repaired or begun anew: a node whose ledger cannot be trusted
+does not know what it spent, and says nothing more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hmac
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+import attrs
+
 from qres_core import NodeId, RoundError, WireError, stores
 from qres_dp.ledger import anchor as anchors
+from qres_dp.ledger import key as keys
 from qres_dp.ledger.anchor import Anchor
 from qres_dp.ledger.record import LedgerEntry, genesis
 
 FILE: Final = "dp-ledger.sqlite"
 APPLICATION_ID: Final = 0x51524450
 """``QRDP`` in ASCII: marks the file's kind in its header."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Version 1 named releases and charged a name once. It is refused, and not migrated: what its names
+stand for is not known any more."""
 
 _KIND: Final = stores.StoreKind(
     file=FILE,
@@ -28,28 +35,47 @@ _KIND: Final = stores.StoreKind(
     version=SCHEMA_VERSION,
     reader="qres-dp",
     remedy="restore the file; without it nobody knows the privacy spent",
-    shared=True,  # `qres dp` reads it
+    instead="keep the file, take what it spent off plugins.dp.epsilon, and begin a new swarm with "
+    "new folders",
+    shared=True,  # other nodes with the same data, and `qres dp`
 )
+
+
+@attrs.frozen
+class Owner:
+    """Whose ledger it is, and what it is kept for."""
+
+    swarm: str  # the swarm's name; empty for the ledger of a data set
+    node: NodeId  # the node's identity; empty for the ledger of a data set
+    relation: str  # the neighbouring relation; epsilons of two relations do not add up
+    unit: str  # whose data are protected as a whole; nor do those of two units
+
+    @classmethod
+    def of_data_set(cls, relation: str, unit: str) -> Owner:
+        """The owner of a ledger that all nodes with the same data share."""
+        return cls("", NodeId(b""), relation, unit)
 
 
 class LedgerStore:
     """The open file, checked from the first record to the last.
 
     Args:
-        folder: the node's data folder.
+        folder: of the node, or of the data set.
 
     Raises:
-        RoundError: QRES-E602 when the ledger or its anchor is missing, damaged, cut short or of
-            another version.
+        RoundError: QRES-E602 when the ledger, its key or its anchor is missing, damaged, cut short
+            or of another version.
 
     Complexity: O(records).
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        found = anchors.read(folder)
         self._db = stores.PrivateDatabase.open(folder, _KIND)
         try:
+            self._key = keys.read(folder)
+            found = anchors.read(folder, self._key)  # before the records, which only get more
+            self.records: list[LedgerEntry] = []
             self._open(found)
         except BaseException:
             self._db.close()
@@ -57,11 +83,14 @@ class LedgerStore:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether there is a ledger here, or what is left of one."""
+        """Whether there is a ledger here, or what is left of one.
+
+        A key alone is none: it is made first, and nothing was charged with it.
+        """
         return stores.PrivateDatabase.exists(folder, _KIND) or (folder / anchors.FILE).exists()
 
     @classmethod
-    def create(cls, folder: Path, swarm: str, node: NodeId, relation: str) -> Self:
+    def create(cls, folder: Path, owner: Owner) -> Self:
         """Begin a ledger where there is none. Mode 0600, a new folder 0700.
 
         Raises RoundError: QRES-E602 when it cannot be made.
@@ -69,31 +98,52 @@ class LedgerStore:
 
         def fill(database: stores.PrivateDatabase) -> None:
             database.execute(
-                "CREATE TABLE owner "
-                "(swarm TEXT NOT NULL, node BLOB NOT NULL, relation TEXT NOT NULL)"
+                "CREATE TABLE owner (swarm TEXT NOT NULL, node BLOB NOT NULL, "
+                "relation TEXT NOT NULL, unit TEXT NOT NULL)"
             )
-            database.execute("CREATE TABLE record (idx INTEGER PRIMARY KEY, body BLOB NOT NULL)")
-            database.execute("INSERT INTO owner VALUES (?, ?, ?)", (swarm, node, relation))
+            database.execute(
+                "CREATE TABLE record "
+                "(idx INTEGER PRIMARY KEY, body BLOB NOT NULL, tag BLOB NOT NULL)"
+            )
+            database.execute("INSERT INTO owner VALUES (?, ?, ?, ?)", attrs.astuple(owner))
 
+        keys.make(folder)
         stores.PrivateDatabase.create(folder, _KIND, fill).close()
         return cls(folder)
 
     # ── opening ───────────────────────────────────────────────────────────────────────────────
 
     def _open(self, found: Anchor | None) -> None:
-        row = self._db.row("SELECT swarm, node, relation FROM owner")
-        rows = self._db.rows("SELECT idx, body FROM record ORDER BY idx")
-        if row is None or tuple(map(type, row)) != (str, bytes, str):
+        row = self._db.row("SELECT swarm, node, relation, unit FROM owner")
+        if row is None or tuple(map(type, row)) != (str, bytes, str, str):
             raise self.unusable("the file does not say whose it is")
-        self.swarm, self.node, self.relation = row
-        self.records: list[LedgerEntry] = self._chain(rows)
+        self.owner = Owner(*row)
+        self._begins = genesis(self._key, row)
+        self.refresh()
         self._hold_to(found)
         anchors.sweep(self._folder)
 
-    def _chain(self, rows: Sequence[tuple[Any, Any]]) -> list[LedgerEntry]:
+    def refresh(self) -> Sequence[LedgerEntry]:
+        """Read what other processes wrote since, checked; all of it the first time.
+
+        Raises RoundError: QRES-E602 for records that are damaged, gone, or of another chain.
+        """
+        known = len(self.records)
+        rows = self._db.rows(
+            "SELECT idx, body, tag FROM record WHERE idx >= ? ORDER BY idx", max(known, 1)
+        )
+        if known:
+            if not rows or (rows[0][0], rows[0][2]) != (known, self._last):
+                raise self.unusable(f"record {known} was changed or removed while it was open")
+            del rows[0]
+        fresh = self._chain(rows)
+        self.records.extend(fresh)
+        return fresh
+
+    def _chain(self, rows: Sequence[tuple[Any, Any, Any]]) -> list[LedgerEntry]:
         records: list[LedgerEntry] = []
-        previous = genesis(self.swarm, self.node, self.relation)
-        for expected, (index, body) in enumerate(rows, start=1):
+        previous = self._last
+        for expected, (index, body, tag) in enumerate(rows, start=len(self.records) + 1):
             try:
                 record = LedgerEntry.from_bytes(body) if type(body) is bytes else None
             except WireError as error:
@@ -103,52 +153,61 @@ class LedgerStore:
                 raise self.unusable(f"record {expected} is missing or damaged")
             if record.previous != previous:
                 raise self.unusable(f"record {expected} does not follow from those before it")
+            previous = record.tag(self._key)
+            if type(tag) is not bytes or not hmac.compare_digest(tag, previous):
+                raise self.unusable(f"record {expected} was not written with the ledger's key")
             records.append(record)
-            previous = record.digest
         return records
 
     def _hold_to(self, found: Anchor | None) -> None:
         if found is None:
             if self.records:
                 raise self.unusable(f"its anchor {anchors.FILE} is gone")
-            anchors.write(self._folder, self._anchor())  # killed between the two files
+            self._write_anchor()  # killed between the two files
             return
-        if (found.swarm, found.node, found.relation) != (self.swarm, self.node, self.relation):
-            raise self.unusable(f"its anchor {anchors.FILE} is of another ledger")
         if not 0 <= found.count <= len(self.records):
             what = f"{found.count} records were written and {len(self.records)} are here"
             raise self.unusable(what)
-        if self._head(found.count) != found.head:
+        if self._tag_of(found.count) != found.head:
             raise self.unusable(f"its records are not those its anchor {anchors.FILE} names")
         if found.count < len(self.records):
-            anchors.write(self._folder, self._anchor())  # killed between the two writes
+            self._write_anchor()  # killed between the two writes
 
-    def _head(self, count: int) -> bytes:
-        if count:
-            return self.records[count - 1].digest
-        return genesis(self.swarm, self.node, self.relation)
+    @property
+    def _last(self) -> bytes:
+        """The tag of the last record."""
+        return self._tag_of(len(self.records))
 
-    def _anchor(self) -> Anchor:
-        count = len(self.records)
-        return Anchor(self.swarm, self.node, self.relation, count, self._head(count))
+    def _tag_of(self, count: int) -> bytes:
+        return self.records[count - 1].tag(self._key) if count else self._begins
+
+    def tag(self, record: LedgerEntry) -> bytes:
+        """What stands beside a record, 32 bytes."""
+        return record.tag(self._key)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
-    def append(self, record: LedgerEntry) -> None:
+    def append(self, make: Callable[[bytes], LedgerEntry]) -> LedgerEntry:
         """Write a record; durable when this returns.
 
-        Raises RoundError: QRES-E602 when the disk does not take it, or another process wrote.
+        ``make``: called with the tag of the last record once all others are read and nobody else
+        can write. What it raises is raised, and nothing is written. Raises RoundError: QRES-E602
+        when the disk does not take it.
         """
         with self._db.transaction():
-            self._expect(record.index - 1)
-            self._db.execute("INSERT INTO record VALUES (?, ?)", (record.index, record.to_bytes()))
+            self.refresh()
+            record = make(self._last)
+            row = (record.index, record.to_bytes(), record.tag(self._key))
+            self._db.execute("INSERT INTO record VALUES (?, ?, ?)", row)
         self.records.append(record)
-        anchors.write(self._folder, self._anchor())
+        self._write_anchor()
+        return record
 
-    def _expect(self, count: int) -> None:
-        if self._db.one("SELECT count(*) FROM record") != count:
-            fix = "give every node its own node.data_dir"
-            raise self.unusable("another process writes to it", fix)
+    def _write_anchor(self) -> None:
+        """Write it under the lock, so that no slower process puts back an older one."""
+        with self._db.transaction():
+            self.refresh()
+            anchors.write(self._folder, Anchor(len(self.records), self._last), self._key)
 
     def close(self) -> None:
         """Let go of the file; idempotent."""

@@ -14,6 +14,8 @@ from qres_core import (
     CompatibilityError,
     Extent,
     Needs,
+    NodeInfo,
+    OwnContributions,
     Problem,
     RoundError,
     RoundInfo,
@@ -28,7 +30,7 @@ from qres_dp.accounting.limits import Kind
 from qres_dp.fitting import miscounts, misfits, of_round, refuse
 from qres_dp.ledger import PrivacyLedger
 from qres_dp.modes import Mechanism, steps
-from qres_dp.terms import ReleaseTerms
+from qres_dp.terms import Releaser, ReleaseTerms
 
 
 @attrs.define(eq=False)
@@ -42,6 +44,10 @@ class Release(abc.ABC):
     ledger: PrivacyLedger | None = attrs.field(init=False, default=None)
     # share of the nodes that may collude against what is hidden
     colluding: float = attrs.field(init=False, default=0.0)
+    # who releases, once a node was set up
+    releaser: Releaser | None = attrs.field(init=False, default=None)
+    # whether the ledger knows all that is known to have left
+    is_trusted: bool = attrs.field(init=False, default=True)
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
 
@@ -127,21 +133,22 @@ class Release(abc.ABC):
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, folder: Path | None, colluding: float) -> None:
-        """The node is set up, after :meth:`close`.
+    def begin(self, node_info: NodeInfo) -> None:
+        """The node is set up, after :meth:`close`."""
+        self.folder = Path(node_info.data_dir) if node_info.data_dir is not None else None
+        self.colluding = node_info.colluding
+        self.releaser = Releaser(node_info.node_id, OwnContributions())
+        self.is_trusted = True
 
-        ``folder``: where it keeps files, or ``None``; ``colluding``: share of the nodes that may
-        collude.
-        """
-        self.folder, self.colluding = folder, colluding
-
-    def opened(self, round_info: RoundInfo) -> None:
-        """A round begins.
+    def opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
+        """A round begins. ``contributed``: what journal and chain know of this node's part so far.
 
         Raises CompatibilityError: QRES-E313, QRES-E314 where the round does not hold the mechanism.
         Raises ValueRefusedError: QRES-E313.
         """
         self.fitted(round_info)
+        if self.releaser is not None:
+            self.releaser = attrs.evolve(self.releaser, contributed=contributed)
 
     def close(self) -> None:
         """Close the ledger and let go of what was known of rounds; idempotent."""
@@ -152,11 +159,18 @@ class Release(abc.ABC):
     @property
     def book(self) -> PrivacyLedger:
         """The open ledger. Raises RoundError: QRES-E602 where there is none."""
-        if self.ledger is None:
-            what = "no ledger is open, and nothing is released without one"
+        if self.ledger is None or not self.is_trusted:
+            what = "no ledger is open that can be trusted, and nothing is released without one"
             fix = "setup and round_opened come first"
             raise RoundError.of("QRES-E602", "plugins.dp", what, fix)
         return self.ledger
+
+    @property
+    def by(self) -> Releaser:
+        """Who releases. Raises RoundError: QRES-E602 before the node was set up."""
+        if self.releaser is None:
+            raise RoundError.of("QRES-E602", "plugins.dp", "the node was not set up")
+        return self.releaser
 
     # ── rounds ────────────────────────────────────────────────────────────────────────────────
 

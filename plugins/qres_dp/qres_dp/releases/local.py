@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import attrs
 import numpy as np
 
@@ -25,12 +23,13 @@ class LocalRelease(Release):
     """Noise that each node adds by itself, under a fresh key that nobody keeps."""
 
     def out(self, update: Update, round_info: RoundInfo) -> Update:
-        mechanism, terms = self.fitted(round_info), self.terms
+        mechanism, terms, book = self.fitted(round_info), self.terms, self.book
+        book.after(terms.charge(mechanism, round_info, self.by), terms.budget)  # before the work
         # With unit record the trainer clipped each one; all of them are no longer than this.
         clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.length).vector
-        charge = terms.charge(mechanism, round_info, os.urandom(32))
-        self.book.charge(charge, terms.budget)
-        return attrs.evolve(update, vector=_noised(clipped, mechanism), weight=1)
+        noised = _noised(clipped, mechanism)
+        book.charge(terms.charge(mechanism, round_info, self.by, noised), terms.budget)
+        return attrs.evolve(update, vector=noised, weight=1)
 
 
 def _noised(clipped: Vector, mechanism: Mechanism) -> Vector:

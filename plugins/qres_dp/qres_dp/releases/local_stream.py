@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from qres_core import RoundInfo, Surroundings, Update
+from qres_core import RoundInfo, Surroundings, Update, Vector
 from qres_dp.accounting.limits import Kind
 from qres_dp.ledger.record import Charge
 from qres_dp.modes import Mechanism
@@ -45,14 +45,15 @@ class LocalStream(Release):
 
     def out(self, update: Update, round_info: RoundInfo) -> Update:
         mechanism, terms = self.fitted(round_info), self.terms
-        turn = turn_of(self.book.owner.node, self.correlation.separation)
+        turn = turn_of(self.by.node, self.correlation.separation)
         shape = shape_of(terms, self.correlation, self.around(round_info), offset=turn)
         if self._stream is None:
-            self._stream = Stream(self.book.owner, shape, self.folder, self.book)
+            place = round_info.swarm, self.by.node
+            self._stream = Stream(*place, self.book, shape, self.folder)
         check_same(self._stream.shape, shape)
 
-        def charge(release: bytes, multiplier: float) -> Charge:
-            return terms.charge(mechanism, round_info, release, multiplier)
+        def charge(multiplier: float, content: Vector | None) -> Charge:
+            return terms.charge(mechanism, round_info, self.by, content, multiplier)
 
         released = self._stream.release(update.vector, terms.budget, charge)
         return attrs.evolve(update, vector=released, weight=1)

@@ -1,0 +1,242 @@
+"""The attacks of the review on the ledger, each with the control that shows what stops it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_dp import Dp
+from qres_dp.accounting import gaussian
+from qres_dp.ledger import PrivacyLedger, anchor, key
+from qres_dp.ledger.store import FILE
+
+from qres_core import (
+    NodeInfo,
+    OwnContributions,
+    RoundError,
+    RoundInfo,
+    Update,
+    ValueRefusedError,
+    vector_digest,
+)
+from qres_core.testing import make_node_ids
+
+VECTOR = np.full(50, 700, dtype=np.int32)
+ONE_SHOT: dict[str, Any] = {"epsilon": 1.0, "rounds": 1, "delta": 1e-5}
+JOURNAL = bytes(range(16))
+ROSTER = make_node_ids(7)
+
+
+def known(rounds: int, height: int = -1) -> OwnContributions:
+    return OwnContributions(JOURNAL, rounds, rounds, height)
+
+
+def records(node: Any) -> list[Any]:
+    return list(node.plugin._release.ledger.records)
+
+
+# ── a rerun ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_training_that_runs_again_is_charged_again(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Ledgers kept, everything else removed: the very round of the first run."""
+    first = make_node(data_dir=str(tmp_path), **ONE_SHOT)
+    first.send(VECTOR)
+    first.plugin.teardown()
+    again = make_node(data_dir=str(tmp_path), **ONE_SHOT)
+    assert again.info == first.info
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        again.send(VECTOR)
+    again.plugin.teardown()
+    # Control: the ledger refused, for with a larger budget the second release is charged in full.
+    rich = make_node(data_dir=str(tmp_path), **{**ONE_SHOT, "epsilon": 8.0, "rounds": 4})
+    before = rich.plugin.status()["epsilon"]
+    for _ in range(2):
+        rich.send(VECTOR)
+    spent = [record.epsilon for record in records(rich)]
+    assert before < spent[1] < spent[2]
+    z = [record.charge.noise_multiplier for record in records(rich)]
+    exact = gaussian.epsilon(sum(item**-2 for item in z) ** 0.5, 1e-5)
+    assert spent[2] >= exact * (1 - 1e-9)
+    rich.plugin.teardown()
+
+
+def test_a_release_with_less_noise_in_the_same_round_costs_what_it_costs(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    usual = make_node(data_dir=str(tmp_path), **ONE_SHOT)
+    usual.send(VECTOR)
+    usual.plugin.teardown()
+    loud = {"epsilon": 1e6, "noise_multiplier": 0.05, "delta": 1e-5, "clip": 10.0}
+    less = make_node(data_dir=str(tmp_path), **loud)
+    less.send(VECTOR)
+    assert less.plugin.status()["epsilon"] > gaussian.epsilon(20.0, 1e-5) > 100
+    less.plugin.teardown()
+
+
+def test_a_charge_names_all_that_was_released(make_node: Callable[..., Any]) -> None:
+    node = make_node(mode="distributed", honest=4)
+    node.info = attrs.evolve(node.info, number=9, height=4, head=bytes(range(32)))
+    node.contributed = known(0)
+    node.plugin.round_opened(node.info, node.contributed)
+    sent = [node.send(VECTOR), node.send(VECTOR)]
+    charges = [record.charge for record in records(node)]
+    assert [charge.content for charge in charges] == [vector_digest(item.vector) for item in sent]
+    assert charges[0].content != charges[1].content
+    charge = charges[0]
+    terms, info = node.plugin._terms, node.info
+    mechanism = node.plugin._release.fitted(info)
+    assert (charge.swarm, charge.node, charge.journal) == ("lab", ROSTER[0], JOURNAL)
+    assert (charge.height, charge.round, charge.head) == (4, 9, bytes(range(32)))
+    assert (charge.mode, charge.relation, charge.unit) == ("distributed", "add-remove", "node")
+    assert (charge.noise_multiplier, charge.sampling_rate) == (terms.multiplier, 1.0)
+    assert (charge.bound, charge.honest, charge.units) == (mechanism.bound, 4, 1)
+    assert (charge.scale, charge.dimension, charge.nodes) == (info.scale, 50, 7)
+    assert (charge.stream, charge.row) == (b"", 0)
+
+
+# ── set back, moved, begun anew ───────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("knows", [known(2), known(1, 1), OwnContributions(height=1)])
+def test_a_ledger_set_back_with_all_its_files_is_refused(
+    knows: OwnContributions, make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    node = make_node(data_dir=str(home), opened=False)
+    for height in range(2):
+        node.info = attrs.evolve(node.info, number=height + 1, height=height, step=height)
+        node.contributed = known(height, height - 1)
+        node.plugin.round_opened(node.info, node.contributed)
+        node.send(VECTOR)
+        if not height:
+            shutil.copytree(home, copy)
+    node.plugin.teardown()
+    shutil.rmtree(home)
+    shutil.copytree(copy, home)
+    assert {FILE, anchor.FILE, key.FILE} <= {path.name for path in home.iterdir()}
+    back = make_node(data_dir=str(home), opened=False)
+    later = attrs.evolve(node.info, number=3, height=2, step=2)
+    for _ in range(2):
+        with pytest.raises(RoundError, match="QRES-E602"):
+            back.plugin.round_opened(later, knows)
+        back.info = later
+        with pytest.raises(RoundError, match="QRES-E602"):
+            back.send(VECTOR)
+    # Control: it is journal and chain that know better.
+    back.plugin.round_opened(later, known(1, 0))
+    back.send(VECTOR)
+    assert len(records(back)) == 2
+    back.plugin.teardown()
+
+
+def test_new_ledger_does_not_make_a_known_node_new(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    node = make_node(data_dir=str(tmp_path), opened=False, new_ledger=True)
+    later = attrs.evolve(node.info, number=6, height=5, step=5)
+    with pytest.raises(RoundError, match="at height 3, and the ledger knows of none"):
+        node.plugin.round_opened(later, OwnContributions(height=3))
+    # Control: one that is new in the swarm may begin.
+    node.plugin.round_opened(later, OwnContributions())
+    node.plugin.teardown()
+
+
+def test_a_ledger_of_a_data_set_outlives_the_nodes_folder(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The folder is removed while the model is the first one still, so nobody else knows of it."""
+    home = tmp_path / "home"
+    for dataset, left in (("", 0), (str(tmp_path / "data"), 1)):
+        node = make_node(data_dir=str(home), dataset=dataset, **ONE_SHOT)
+        node.send(VECTOR)
+        node.plugin.teardown()
+        shutil.rmtree(home, ignore_errors=True)
+        again = make_node(data_dir=str(home), dataset=dataset, **ONE_SHOT)
+        assert again.plugin.status()["releases"] == left
+        if dataset:
+            with pytest.raises(ValueRefusedError, match="QRES-E509"):
+                again.send(VECTOR)
+        again.plugin.teardown()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+# ── a second name ─────────────────────────────────────────────────────────────────────────────
+
+
+def named(swarm: str, index: int, folder: Path, **options: Any) -> tuple[Dp, RoundInfo]:
+    plugin = Dp(**{"mode": "local", "clip": 0.01, **ONE_SHOT, **options})
+    home = folder / f"{swarm}-{index}"
+    plugin.setup(NodeInfo(ROSTER[index], swarm, ROSTER, data_dir=str(home)))
+    info = RoundInfo(swarm, 1, bytes(32), 50, -4, ROSTER, 7)
+    plugin.round_opened(info, OwnContributions())
+    return plugin, info
+
+
+def test_swarms_and_nodes_with_the_same_data_share_one_budget(tmp_path: Path) -> None:
+    dataset = str(tmp_path / "data")
+    plugins = [
+        named(swarm, index, tmp_path, dataset=dataset)
+        for swarm, index in (("one", 0), ("two", 0), ("one", 3))
+    ]
+    plugins[0][0].privatize(Update(VECTOR), plugins[0][1])
+    for plugin, info in plugins[1:]:
+        with pytest.raises(ValueRefusedError, match="QRES-E509"):
+            plugin.privatize(Update(VECTOR), info)
+        plugin.round_opened(attrs.evolve(info, number=2), OwnContributions())
+        assert plugin.status()["epsilon"] > 0.99
+        plugin.teardown()
+    plugins[0][0].teardown()
+    owner, entries = PrivacyLedger.read(Path(dataset))
+    assert (owner.swarm, owner.node, len(entries)) == ("", b"", 1)
+    # Control: without the data set's ledger a second name is a second budget.
+    for swarm in ("one", "two"):
+        plugin, info = named(swarm, 0, tmp_path / "apart")
+        plugin.privatize(Update(VECTOR), info)
+        plugin.teardown()
+
+
+def test_nodes_that_begin_at_once_begin_one_ledger(tmp_path: Path) -> None:
+    dataset = str(tmp_path / "data")
+    options = {"mode": "local", "clip": 0.01, "dataset": dataset, **ONE_SHOT}
+    plugins = [Dp(**options), Dp(**options)]
+    for index, plugin in enumerate(plugins):
+        home = str(tmp_path / str(index))
+        plugin.setup(NodeInfo(ROSTER[index], "lab", ROSTER, data_dir=home))
+    info = RoundInfo("lab", 1, bytes(32), 50, -4, ROSTER, 7)
+    for plugin in plugins:
+        plugin.round_opened(info, OwnContributions())
+        assert plugin.status()["ledger"] == "on disk"
+    plugins[0].privatize(Update(VECTOR), info)
+    with pytest.raises(ValueRefusedError, match="QRES-E509"):
+        plugins[1].privatize(Update(VECTOR), info)
+    for plugin in plugins:
+        plugin.teardown()
+
+
+def test_a_data_set_keeps_one_relation(tmp_path: Path) -> None:
+    dataset = str(tmp_path / "data")
+    named("one", 0, tmp_path, dataset=dataset)[0].teardown()
+    with pytest.raises(RoundError, match="kept for replace-one neighbours and the unit node"):
+        named("two", 0, tmp_path, dataset=dataset, mode="distributed", honest=4)
+
+
+def test_the_folder_of_a_data_set_is_the_same_whatever_the_working_directory(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="dataset: must be an absolute path, or empty"):
+        named("one", 0, tmp_path, dataset="data")
+
+
+def test_what_may_not_be_kept_is_kept_in_memory_and_says_so() -> None:
+    plugin = Dp(mode="local", clip=0.01, dataset="/nowhere/at/all", **ONE_SHOT)
+    plugin.setup(NodeInfo(ROSTER[0], "lab", ROSTER))
+    assert plugin.status()["ledger"] == "in memory"
+    assert plugin.claims.needs.folder

@@ -1,0 +1,181 @@
+"""What a node knows that it contributed, and what a privacy ledger that knows less comes to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anyio
+import attrs
+import pytest
+
+from qres_core import Claims, ConfigError, Needs, OwnContributions, RoundInfo, hookimpl
+from qres_core.kernel.config import Config, parse
+from qres_core.kernel.discovery import Installed, scan
+from qres_core.lab.nodes import node_ids
+from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.swarm.effects import RoundEnded, SatOut
+from qres_core.swarm.node import Event, run_node
+
+SEED = 11
+IDS = node_ids(4, SEED)
+ALL = range(4)
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
+
+@attrs.define(eq=False)
+class Watch:
+    """Notes what it is told when a round opens."""
+
+    claims = Claims(tolerates=None)
+    told: ClassVar[list[tuple[int, OwnContributions]]] = []
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
+        self.told.append((round_info.height, contributed))
+
+
+@attrs.define(eq=False)
+class Keeper(Watch):
+    """Keeps what must outlive the process."""
+
+    claims = Claims(tolerates=None, needs=Needs(folder=True))
+
+
+INSTALLED = {
+    **scan(),
+    "watch": Installed.local("watch", Watch),
+    "keeper": Installed.local("keeper", Keeper),
+}
+
+
+def configure(folder: Path | None, plugins: dict[str, Any], name: str = "own") -> Config:
+    swarm: dict[str, Any] = {"name": name, "nodes": 4, "byzantine": 1, "quorum": 3}
+    swarm |= {"deadline": 5.0, "vote_timeout": 2.0, "insecure": True}
+    return parse(
+        {
+            "swarm": swarm,
+            "node": {} if folder is None else {"data_dir": str(folder)},
+            "plugins": {"memory": {}, **plugins, "mean": {"unprotected": True}},
+        },
+        source="test",
+    )
+
+
+@pytest.fixture
+def task() -> Task:
+    config = TaskConfig(name="quadratic", dimension=12, local_epochs=1, learning_rate=0.5)
+    return make_task(config, nodes=4, seed=SEED)
+
+
+def play(
+    config: Config,
+    task: Task,
+    steps: int,
+    nodes: Iterable[int] = range(4),
+    own: Mapping[int, Mapping[str, Any]] | None = None,
+) -> dict[int, list[Event]]:
+    """Events of the nodes until a model of that number, for 50 seconds at most.
+
+    ``own``: tables of plugins that differ between nodes.
+    """
+    events: dict[int, list[Event]] = {}
+
+    async def run(index: int) -> None:
+        tables = {} if own is None else own[index]
+        await run_node(
+            attrs.evolve(config, plugins={**config.plugins, **tables}),
+            node_id=IDS[index],
+            roster=IDS,
+            trainer=task.trainers[index],
+            initial=task.initial,
+            steps=steps,
+            linger=0.6,
+            clock=lambda: 1e9 + anyio.current_time(),
+            on_event=events.setdefault(index, []).append,
+            installed=INSTALLED,
+        )
+
+    async def main() -> None:
+        with anyio.move_on_after(50):
+            async with anyio.create_task_group() as group:
+                for index in nodes:
+                    group.start_soon(run, index)
+
+    anyio.run(main)
+    return events
+
+
+def test_journal_and_chain_count_what_a_node_contributed(task: Task, tmp_path: Path) -> None:
+    Watch.told.clear()
+    config = configure(tmp_path, {"watch": {}})
+    play(config, task, 2)
+    play(config, task, 3)
+    journals = {own.journal for _height, own in Watch.told}
+    assert len(journals) == 4
+    for journal in journals:
+        seen = [(height, own) for height, own in Watch.told if own.journal == journal]
+        counts = [own.rounds for _height, own in seen]
+        assert counts == sorted(counts)
+        assert counts[0] == 0
+        assert counts[-1] >= 2
+        assert all(own.height == height - 1 for height, own in seen)
+
+
+def test_a_node_that_may_keep_nothing_is_refused_where_a_plugin_must(task: Task) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        play(configure(None, {"keeper": {}}), task, 1, nodes=[0])
+    (error,) = caught.value.exceptions
+    assert isinstance(error, ConfigError)
+    assert "QRES-E103 node.data_dir: not set, and plugins.keeper keeps" in str(error)
+
+
+DP = {"mode": "local", "clip": 1.0, "delta": 1e-5, "epsilon": 50.0, "noise_multiplier": 5.0}
+needs_dp = pytest.mark.skipif("dp" not in scan(), reason="qres-dp is not installed")
+
+
+@needs_dp
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_node_with_a_ledger_of_before_sits_out_and_the_others_go_on(
+    everything: bool,  # noqa: FBT001 - of the test's table
+    task: Task,
+    tmp_path: Path,
+) -> None:
+    """Ledger, anchor and key are set back together; or the whole folder is, and the chain knows."""
+    home, copy = tmp_path / IDS[0].hex(), tmp_path / "copy"
+    config = configure(tmp_path, {"dp": DP})
+    play(config, task, 1)
+    shutil.copytree(home, copy)
+    play(config, task, 3)
+    if everything:
+        shutil.rmtree(home)
+        shutil.copytree(copy, home)
+    else:
+        for path in copy.glob("dp-ledger.*"):
+            shutil.copy(path, home / path.name)
+    events = play(config, task, 4)
+    said = [event.reason for event in events[0] if isinstance(event, SatOut)]
+    source = "the swarm decided" if everything else "the node's journal knows"
+    assert any("QRES-E602" in reason and source in reason for reason in said), said
+    assert [event for event in events[1] if isinstance(event, RoundEnded)][-1].outcome.round_info
+    assert not any("QRES-E602" in str(event) for index in (1, 2, 3) for event in events[index])
+
+
+@needs_dp
+def test_two_swarms_with_the_same_data_spend_one_budget(task: Task, tmp_path: Path) -> None:
+    """What the first spent is spent for the second: its nodes have nothing left."""
+    spare = {**DP, "rounds": 1, "epsilon": 2.0, "noise_multiplier": 0.0}
+    own = {index: {"dp": {**spare, "dataset": str(tmp_path / f"data-{index}")}} for index in ALL}
+    reasons: dict[str, list[str]] = {}
+    for name in ("first", "second"):
+        config = configure(tmp_path / name, {"dp": spare}, name)
+        events = play(config, task, 1, own=own)
+        reasons[name] = [event.reason for event in events[0] if isinstance(event, SatOut)]
+    assert reasons["first"] == []
+    assert any("QRES-E509" in reason for reason in reasons["second"])
+    # Control: with ledgers of their own the second swarm goes as the first did.
+    events = play(configure(tmp_path / "third", {"dp": spare}, "third"), task, 1)
+    assert not any(isinstance(event, SatOut) for event in events[0])
