@@ -125,8 +125,9 @@ def stalling(around: Surroundings, parameters: Parameters) -> Iterator[str]:
         gone = part if n - part >= max(needed, least) else n
     else:
         needed = max(stating, least)
+        # Or so many that their group is not opened.
         gone = max(
-            part if size - part >= max(part, least) else size
+            part if size - part >= max(part, least) else size - least + 1
             for size in set(group_sizes(n, parameters.group_size))
         )
     if n - gone >= quorum:

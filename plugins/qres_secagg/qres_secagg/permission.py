@@ -59,8 +59,8 @@ class Classes:
     ) -> frozenset[NodeId]:
         """The members of a set that stay in it, so that its sums are permitted.
 
-        All of them, if they are as it is. Else as few as are needed leave: so many that the rest of
-        their class and those who were away before are a part by themselves.
+        All of them, if they are as it is. Else few leave: so many that the rest of their class and
+        those who were away before are a part by themselves, or that their group is not opened.
 
         Args:
             present: the set.
@@ -79,7 +79,7 @@ class Classes:
             out = self._too_many(sum_of)
             if not out:
                 return left
-            left = left.difference(out)
+            left = left.difference(_enough(out, sum_of, least))
 
     def _too_many(self, sum_of: Mapping[NodeId, int]) -> Sequence[NodeId]:
         """Members that must leave first; none if no class is divided into parts too small."""
@@ -106,6 +106,18 @@ class Classes:
             spare = min(len(members) - int(self.least), missing - len(found))
             found += members[len(members) - spare :]
         return found if len(found) == missing else ordered[-1]
+
+
+def _enough(out: Sequence[NodeId], sum_of: Mapping[NodeId, int], least: int) -> Sequence[NodeId]:
+    """Of members that would leave, so many that the sum of their group is not opened without them.
+
+    All, if it is opened. The others of that group are in no sum then, and may stay in the set.
+    """
+    index = sum_of[out[0]]
+    if any(sum_of[member] != index for member in out):
+        return out
+    inside = sum(place == index for place in sum_of.values())
+    return out if inside - len(out) >= least else out[: inside - least + 1]
 
 
 def _named(item: VoidSet) -> bytes:

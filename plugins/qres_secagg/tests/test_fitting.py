@@ -234,6 +234,9 @@ def test_one_sum_on_a_sparse_graph_needs_a_quorum_that_can_be_opened() -> None:
         (40, {"group_size": 12, "min_size": 6}),
         (40, {"group_size": 20, "min_size": 8}),
         (64, {"group_size": 16, "min_size": 8}),
+        (16, {"group_size": 8, "min_size": 6}),
+        (40, {"group_size": 8, "min_size": 8, "corrupt": 0.02}),
+        (42, {"group_size": 10, "min_size": 6, "corrupt": 0.02}),
     ],
 )
 def test_the_quorum_it_names_leaves_room_for_a_set_without_one_node(
@@ -260,7 +263,7 @@ def test_the_quorum_it_names_leaves_room_for_a_set_without_one_node(
     [
         (7, {}, "8 nodes or more"),
         (6, {}, "8 nodes or more"),
-        (16, {"group_size": 8, "min_size": 6}, "more nodes, or smaller groups"),
+        (7, {"group_size": 7, "min_size": 4}, "more nodes, or smaller groups"),
     ],
 )
 def test_a_swarm_too_small_for_that_is_told_so(

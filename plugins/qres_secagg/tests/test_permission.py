@@ -154,6 +154,28 @@ def test_as_few_leave_as_are_needed() -> None:
     assert left_of(range(3)) == 3  # no sum of so few is opened, so nothing is divided
 
 
+@EXACT
+@given(setting=settings_of_groups(), data=st.data())
+def test_no_other_permitted_set_within_it_has_more_members_and_more_inputs(
+    setting: Setting, data: st.DataObject
+) -> None:
+    """Against trying out every set; members of a group that is not opened stay in."""
+    groups = setting.levels[0]
+    everybody, away = range(setting.n), st.sets(st.integers(0, setting.n - 1), max_size=3)
+    before = set(everybody) - data.draw(away)
+    classes = told_apart(opened(before, groups, setting.least), setting.corrupt + 2)
+    left = set(everybody) - data.draw(away)
+
+    def value(members: Collection[int]) -> tuple[int, int]:
+        return sum(map(len, opened(members, groups, setting.least))), len(members)
+
+    inputs, size = value(classes.permitted(left, groups, setting.least))
+    for many in range(size + 1, len(left) + 1):
+        for some in itertools.combinations(sorted(left), many):
+            if classes.permitted(some, groups, setting.least) == set(some):
+                assert value(some)[0] < inputs or not value(some)[0]
+
+
 def test_who_was_away_comes_in_with_enough_others() -> None:
     everybody = [list(range(20))]
     classes = told_apart([set(range(12))], 4)
