@@ -19,7 +19,9 @@ from qres_dp.audit.black_box import RUNS
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
 from qres_dp.modes import Mode
+from qres_dp.places import ledger_place
 from qres_dp.plan_command import plan_command
+from qres_dp.report_command import report_command
 
 _MAX_CONFIG = 2**20
 _MODES = click.Choice([mode.value for mode in Mode])
@@ -32,6 +34,7 @@ def dp() -> None:
 
 
 dp.add_command(plan_command)
+dp.add_command(report_command)
 
 
 # ── ledger ────────────────────────────────────────────────────────────────────────────────────
@@ -101,7 +104,7 @@ def ledger_command(path: Path, *, last: int, as_json: bool) -> None:
     PATH is the folder of the node or of the data set, or the node's configuration file. The chain
     of records, its key and its anchor are checked first; a ledger that fails is refused.
     """
-    owner, records = PrivacyLedger.read(_folder(path))
+    owner, records = PrivacyLedger.read(ledger_place(_folder(path)))
     if as_json:
         head = {**attrs.asdict(owner), "node": owner.node.hex()}
         click.echo(json.dumps({**head, "records": [_row(record) for record in records]}, indent=2))

@@ -14,6 +14,7 @@ from qres_core import ConfigError, Surroundings, Visibility, commands, reporting
 from qres_dp import accounting, combination, ranges
 from qres_dp.account import PrivacyAccount
 from qres_dp.modes import Mode, Unit
+from qres_dp.output import write_new
 from qres_dp.plan import VERSION, PrivacyPlan
 from qres_dp.plugin import Dp
 
@@ -115,13 +116,7 @@ def _plot(budget: _Budget, path: Path) -> None:
             (max(budget.epsilon, 1e-6), budget.noise),
         ),
     ]
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(reporting.svg_file(charts))
-    except FileExistsError as error:
-        raise ConfigError.of("QRES-E803", "--plot", f"{path} exists") from error
-    except OSError as error:
-        raise ConfigError.of("QRES-E105", "--plot", str(error)) from error
+    write_new(path, reporting.svg_file(charts), "--plot")
 
 
 def _by_options(given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:

@@ -1,0 +1,22 @@
+"""Files that a command writes: never over one that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qres_core import ConfigError
+
+
+def write_new(path: Path, text: str, option: str) -> None:
+    """Write a new file of UTF-8 text.
+
+    ``option``: that named it, for messages. Raises ConfigError: QRES-E803 if the file exists,
+    QRES-E105 if it cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError.of("QRES-E803", option, f"{path} exists") from error
+    except OSError as error:
+        raise ConfigError.of("QRES-E105", option, str(error)) from error
