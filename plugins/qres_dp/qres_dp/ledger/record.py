@@ -90,7 +90,7 @@ class LedgerEntry:
 
         ``key``: of the ledger, 32 bytes. Source: RFC 2104.
         """
-        return _tag(key, self.to_bytes())
+        return tag_of(key, self.to_bytes())
 
     @classmethod
     def from_bytes(cls, body: bytes) -> LedgerEntry:
@@ -118,10 +118,11 @@ class LedgerEntry:
 
 def genesis(key: bytes, owner: tuple[str, bytes, str, str]) -> bytes:
     """What the first record's ``previous`` is: binds a chain to its owner, relation and unit."""
-    return _tag(key, canonical.dumps(list(owner)))
+    return tag_of(key, canonical.dumps(list(owner)))
 
 
-def _tag(key: bytes, body: bytes) -> bytes:
+def tag_of(key: bytes, body: bytes) -> bytes:
+    """The tag of an encoded record: see :meth:`LedgerEntry.tag`."""
     return hmac.digest(key, _DOMAIN + body, hashlib.sha256)
 
 

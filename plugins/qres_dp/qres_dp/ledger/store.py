@@ -19,7 +19,7 @@ from qres_core import NodeId, RoundError, WireError, stores
 from qres_dp.ledger import anchor as anchors
 from qres_dp.ledger import key as keys
 from qres_dp.ledger.anchor import Anchor
-from qres_dp.ledger.record import LedgerEntry, genesis
+from qres_dp.ledger.record import LedgerEntry, genesis, tag_of
 
 FILE: Final = "dp-ledger.sqlite"
 APPLICATION_ID: Final = 0x51524450
@@ -118,7 +118,7 @@ class LedgerStore:
         if row is None or tuple(map(type, row)) != (str, bytes, str, str):
             raise self.unusable("the file does not say whose it is")
         self.owner = Owner(*row)
-        self._begins = genesis(self._key, row)
+        self._begins = self._last = genesis(self._key, row)
         self.refresh()
         self._hold_to(found)
         anchors.sweep(self._folder)
@@ -129,18 +129,19 @@ class LedgerStore:
         Raises RoundError: QRES-E602 for records that are damaged, gone, or of another chain.
         """
         known = len(self.records)
-        rows = self._db.rows(
-            "SELECT idx, body, tag FROM record WHERE idx >= ? ORDER BY idx", max(known, 1)
-        )
-        if known:
-            if not rows or (rows[0][0], rows[0][2]) != (known, self._last):
-                raise self.unusable(f"record {known} was changed or removed while it was open")
-            del rows[0]
-        fresh = self._chain(rows)
+        query = "SELECT idx, tag FROM record WHERE idx >= ? ORDER BY idx LIMIT 2"
+        place = self._db.rows(query, max(known, 1))
+        if known and (not place or place.pop(0) != (known, self._last)):
+            raise self.unusable(f"record {known} was changed or removed while it was open")
+        if not place:
+            return ()
+        query = "SELECT idx, body, tag FROM record WHERE idx > ? ORDER BY idx"
+        fresh, self._last = self._chain(self._db.rows(query, known))
         self.records.extend(fresh)
         return fresh
 
-    def _chain(self, rows: Sequence[tuple[Any, Any, Any]]) -> list[LedgerEntry]:
+    def _chain(self, rows: Sequence[tuple[Any, Any, Any]]) -> tuple[list[LedgerEntry], bytes]:
+        """Records that follow on those known, and the tag of the last of them."""
         records: list[LedgerEntry] = []
         previous = self._last
         for expected, (index, body, tag) in enumerate(rows, start=len(self.records) + 1):
@@ -153,11 +154,11 @@ class LedgerStore:
                 raise self.unusable(f"record {expected} is missing or damaged")
             if record.previous != previous:
                 raise self.unusable(f"record {expected} does not follow from those before it")
-            previous = record.tag(self._key)
+            previous = tag_of(self._key, body)
             if type(tag) is not bytes or not hmac.compare_digest(tag, previous):
                 raise self.unusable(f"record {expected} was not written with the ledger's key")
             records.append(record)
-        return records
+        return records, previous
 
     def _hold_to(self, found: Anchor | None) -> None:
         if found is None:
@@ -173,17 +174,8 @@ class LedgerStore:
         if found.count < len(self.records):
             self._write_anchor()  # killed between the two writes
 
-    @property
-    def _last(self) -> bytes:
-        """The tag of the last record."""
-        return self._tag_of(len(self.records))
-
     def _tag_of(self, count: int) -> bytes:
         return self.records[count - 1].tag(self._key) if count else self._begins
-
-    def tag(self, record: LedgerEntry) -> bytes:
-        """What stands beside a record, 32 bytes."""
-        return record.tag(self._key)
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
@@ -197,9 +189,11 @@ class LedgerStore:
         with self._db.transaction():
             self.refresh()
             record = make(self._last)
-            row = (record.index, record.to_bytes(), record.tag(self._key))
-            self._db.execute("INSERT INTO record VALUES (?, ?, ?)", row)
+            body = record.to_bytes()
+            tag = tag_of(self._key, body)
+            self._db.execute("INSERT INTO record VALUES (?, ?, ?)", (record.index, body, tag))
         self.records.append(record)
+        self._last = tag
         self._write_anchor()
         return record
 
