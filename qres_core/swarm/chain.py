@@ -301,9 +301,11 @@ def last_contributed(head: Head, links: Sequence[Link], node_id: NodeId) -> int:
     """
     first = links[0].head if links else head
     found, since = -1, first.height if first.roster.epoch else 0
-    for link in links:
+    for link in reversed(links):
         if any(member.sender == node_id for member in link.chosen.members):
-            found = max(found, link.head.height)
+            found = link.head.height
+            break
+    for link in links:
         if node_id not in link.head.roster:
             since = link.head.height + 1
     if node_id in head.roster:

@@ -253,6 +253,27 @@ def test_a_ledger_is_found_by_the_configuration(tmp_path: Path) -> None:
     assert len(data("ledger", config)["records"]) == 1
 
 
+def test_a_ledger_of_a_real_node_is_found_below_its_data_dir(tmp_path: Path) -> None:
+    """There it has a folder named after the node's identity."""
+    fill(tmp_path / "data" / OWNER.node.hex(), 2)
+    config = tmp_path / "node.toml"
+    config.write_text(f'[node]\ndata_dir = "{tmp_path / "data"}"\n', encoding="utf-8")
+    assert len(data("ledger", config)["records"]) == 2
+    assert len(data("ledger", tmp_path / "data")["records"]) == 2
+    fill(tmp_path / "data" / "other", 1)
+    assert refused("ledger", config).code == "QRES-E105"
+
+
+def test_the_ledger_of_a_data_set_is_found_by_the_configuration(tmp_path: Path) -> None:
+    fill(tmp_path / "set", 3)
+    config = tmp_path / "node.toml"
+    lines = f'[node]\ndata_dir = "{tmp_path}"\n[plugins.dp]\ndataset = "{tmp_path / "set"}"\n'
+    config.write_text(lines, encoding="utf-8")
+    rows = data("ledger", config)["records"]
+    assert [row["height"] for row in rows] == [1, 2, 3]
+    assert {row["swarm"] for row in rows} == {"lab"}
+
+
 def test_an_empty_ledger_says_so(tmp_path: Path) -> None:
     fill(tmp_path, 0)
     assert "nothing was released" in run("ledger", tmp_path).output
