@@ -18,7 +18,6 @@ from qres_dp.audit import FAULTS, Audit, audit, controls
 from qres_dp.audit.black_box import RUNS
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
-from qres_dp.ledger.store import FILE
 from qres_dp.modes import Mode
 from qres_dp.places import ledger_place
 from qres_dp.plan_command import plan_command
@@ -44,7 +43,7 @@ dp.add_command(report_command)
 def _folder(path: Path) -> Path:
     """The folder itself, or the ``plugins.dp.dataset`` or ``node.data_dir`` of a configuration."""
     if not path.is_file():
-        return _kept_in(path)
+        return path
     try:
         with path.open("rb") as file:
             octets = file.read(_MAX_CONFIG + 1)
@@ -58,23 +57,12 @@ def _folder(path: Path) -> Path:
     dp_table = plugins.get("dp") if isinstance(plugins, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     shared = dp_table.get("dataset") if isinstance(dp_table, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(shared, str) and shared:
-        return _kept_in(Path(shared))
+        return Path(shared)
     found = node.get("data_dir") if isinstance(node, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if not isinstance(found, str):
         fix = "name the folder of the ledger instead"
         raise ConfigError.of("QRES-E103", f"{path}: node.data_dir", "not set", fix)
-    return _kept_in(Path(found))
-
-
-def _kept_in(folder: Path) -> Path:
-    """The folder, or its subfolder that has a ledger: a node's is named after its identity."""
-    if PrivacyLedger.exists(folder):
-        return folder
-    found = sorted(path.parent for path in folder.glob(f"*/{FILE}"))
-    if len(found) > 1:
-        what = f"has the ledgers of {len(found)} nodes: {', '.join(item.name for item in found)}"
-        raise ConfigError.of("QRES-E105", str(folder), what, "name the folder of one of them")
-    return found[0] if found else folder
+    return Path(found)
 
 
 def _row(record: LedgerEntry) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def test_a_ledger_of_a_real_node_is_found_below_its_data_dir(tmp_path: Path) -> 
     config.write_text(f'[node]\ndata_dir = "{tmp_path / "data"}"\n', encoding="utf-8")
     assert len(data("ledger", config)["records"]) == 2
     assert len(data("ledger", tmp_path / "data")["records"]) == 2
-    fill(tmp_path / "data" / "other", 1)
+    fill(tmp_path / "data" / bytes(32).hex(), 1)
     assert refused("ledger", config).code == "QRES-E105"
 
 
