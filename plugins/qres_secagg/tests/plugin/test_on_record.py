@@ -14,7 +14,7 @@ from qres_secagg.permission import Permission
 from qres_secagg.store import SessionStore
 from secagg_swarm import PluginSwarm, plain_sum, recorded
 
-from qres_core import Companion, NodeInfo, QresError, Update, VoidSet
+from qres_core import Companion, NodeInfo, QresError, RoundError, Update, VoidSet
 
 VOID = "QRES-E604"
 LARGE: dict[str, Any] = {"corrupt": 0.1}
@@ -204,6 +204,26 @@ def test_who_remembers_no_set_states_one_of_the_other_history(
     said = recorded(swarm, Kind.STATEMENT)
     swarm.decide(swarm.roster[:-1])
     assert {sender for sender, _body in said} == {*others}
+
+
+def test_where_it_cannot_be_kept_nothing_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    swarm = PluginSwarm(7).open()
+    swarm.contribute(swarm.random_updates())
+    said, node = recorded(swarm, Kind.STATEMENT), swarm.roster[2]
+    kept = SessionStore.states
+
+    def states(store: SessionStore, *what: Any) -> bool:
+        if store is swarm.plugins[node]._store:
+            raise RoundError.of("QRES-E602", "secagg.sqlite", "disk full")
+        return kept(store, *what)
+
+    monkeypatch.setattr(SessionStore, "states", states)
+    swarm.decide()
+    swarm.pass_time(3)
+    assert {sender for sender, _body in said} == {*swarm.roster} - {node}
+    assert swarm.finished() == [other for other in swarm.roster if other != node]
+    with pytest.raises(QresError, match="disk full"):
+        swarm.reveal(node)
 
 
 def test_a_session_of_an_earlier_round_is_judged_too() -> None:
