@@ -11,7 +11,15 @@ import anyio
 import attrs
 import pytest
 
-from qres_core import Claims, ConfigError, Needs, OwnContributions, RoundInfo, hookimpl
+from qres_core import (
+    Claims,
+    ConfigError,
+    Needs,
+    OwnContributions,
+    RoundInfo,
+    RoundStatus,
+    hookimpl,
+)
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.lab.nodes import node_ids
@@ -179,3 +187,21 @@ def test_two_swarms_with_the_same_data_spend_one_budget(task: Task, tmp_path: Pa
     # Control: with ledgers of their own the second swarm goes as the first did.
     events = play(configure(tmp_path / "third", {"dp": spare}, "third"), task, 1)
     assert not any(isinstance(event, SatOut) for event in events[0])
+
+
+@needs_dp
+def test_a_training_that_runs_again_is_charged_again(task: Task, tmp_path: Path) -> None:
+    """All but the ledgers is removed: every node begins with the first model, and has no budget."""
+    config = configure(
+        tmp_path, {"dp": {**DP, "rounds": 1, "epsilon": 2.0, "noise_multiplier": 0.0}}
+    )
+    play(config, task, 1)
+    for path in tmp_path.glob("*/*"):
+        if not path.name.startswith("dp-ledger."):
+            path.unlink()
+    events = play(config, task, 1)
+    for index in ALL:
+        reasons = [event.reason for event in events[index] if isinstance(event, SatOut)]
+        assert any("QRES-E509" in reason for reason in reasons)
+        closed = [event.outcome for event in events[index] if isinstance(event, RoundEnded)]
+        assert not any(outcome.status is RoundStatus.CLOSED for outcome in closed)
