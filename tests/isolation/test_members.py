@@ -75,6 +75,9 @@ class History:
             self.head = head.after(attrs.evolve(candidate, change=None), Void("QRES-E508"))
         else:
             self.changes += change is not None
+        after = plugin._permission(round_info(self.swarm, self.head, 1, 1)).record
+        assert after.startswith(permission.record)  # what nodes that state the next set ask for
+        assert permission.entry(kept) in {after[i : i + 32] for i in range(0, len(after), 32)}
 
     def change(self) -> RosterChange | None:
         """One that the members may want; an identity of before comes back at times."""
