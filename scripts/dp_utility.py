@@ -2,16 +2,19 @@
 
     python scripts/dp_utility.py [--quick] [--json] [--plot FILE.svg]
 
-A federation of 1347 nodes with one example each trains a softmax (650 parameters) in full
-participation. Clipping, noise, accounting and the checks of the grid are those of the plugin; only
-the sending is left out, and all nodes are computed at once. Preset: 60 rounds, clip 0.4, step size
-10 epsilon but no more than 40 (1 in mode local, whose noise would overwhelm a larger one), and the
-tested model is the mean of those of the last 18 rounds. It was chosen on such splits, so the
-figures compare modes and budgets and do not claim more.
+All nodes together have 1347 examples and train a softmax (650 parameters) in full participation:
+1347 nodes of one example, 134 of ten, or 10 of 135. The unit of privacy is a node or a record.
+Clipping, noise, accounting and the checks of the grid are those of the plugin; only the sending is
+left out, and all nodes are computed at once.
 
-Modes: distributed (a node is added or removed; noise in shares, of which nine in ten are counted
-on), local (a node's example is replaced by any other). Noise comes from keys of the operating
-system, so accuracies differ a little from run to run.
+Modes: distributed (a unit is added or removed; noise in shares, of which nine in ten are counted
+on) and local (each node adds all the noise). Noise comes from keys of the operating system, so
+accuracies differ a little from run to run.
+
+Each setting has the rounds, the clip and the step size that did best for it at epsilon 4 on three
+other splits of the same examples, of some dozens tried; step sizes grow with epsilon. The tested
+model is the mean of those of the last three tenths of the rounds. So figures compare units, modes
+and budgets and do not claim more. "no privacy" is the same setting without clipping and noise.
 """
 
 from __future__ import annotations
@@ -33,50 +36,75 @@ from numpy.typing import NDArray
 from qres_dp import accounting, grid
 from qres_dp.clip import clip
 from qres_dp.discrete_gaussian import discrete_gaussian
-from qres_dp.modes import Mechanism, Mode, Relation, steps
+from qres_dp.modes import Mechanism, Mode, Unit, relation_of, steps
 from qres_dp.randomness import fresh_key
 
 from qres_core import fixed
+from qres_core.contract.by_record import clipped_sum
 from qres_core.lab.data import DataSplit, digits
 from qres_core.reporting import Axis, Chart, Line, svg_file
 
 DELTA: Final = 1e-5
 EPSILONS: Final = (1.0, 2.0, 4.0, 8.0)
-ROUNDS: Final = 60
-CLIP: Final = 0.4
-RATE: Final = 10.0
-GREATEST_RATE: Final = 40.0
-LOCAL_RATE: Final = 1.0
-AVERAGED: Final = 18
+AVERAGED: Final = 0.3
+"""Share of the rounds, the last ones, whose models are averaged."""
 BRIGHTNESS: Final = 0.3
 """Taken off every pixel: a constant, not a figure of the data."""
 COUNTED_ON: Final = 0.9
-TARGETS: Final = {
-    ("distributed", 1.0): 0.88,
-    ("distributed", 2.0): 0.91,
-    ("distributed", 4.0): 0.93,
-}
+
+
+@attrs.frozen
+class Setting:
+    """Who trains, and what is protected from whom."""
+
+    unit: Unit  # whose presence is hidden
+    mode: Mode  # who adds the noise
+    nodes: int  # how many nodes the examples are dealt to
+    pace: float  # the step size is this times epsilon …
+    fastest: float  # … and no more than this
+    rounds: int = 60  # of the whole training
+    clip: float = 0.4  # greatest L2 norm of a unit's gradient
+    # what the mean over the seeds has to reach, by epsilon
+    targets: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As the table shows it."""
+        return f"{self.unit.value}, {self.mode.value}, {self.nodes} nodes"
+
+    def rate(self, epsilon: float) -> float:
+        """The step size; without privacy, that of the largest budget."""
+        return min(self.pace * min(epsilon, EPSILONS[-1]), self.fastest)
+
+
+SETTINGS: Final = (
+    Setting(
+        Unit.NODE,
+        Mode.DISTRIBUTED,
+        1347,
+        10.0,
+        40.0,
+        targets=((1.0, 0.88), (2.0, 0.91), (4.0, 0.93)),
+    ),
+    Setting(Unit.NODE, Mode.DISTRIBUTED, 134, 5.0, 40.0, clip=0.1),
+    Setting(Unit.NODE, Mode.DISTRIBUTED, 10, 0.25, 2.0, rounds=15, clip=0.2),
+    Setting(Unit.RECORD, Mode.DISTRIBUTED, 134, 10.0, 40.0, targets=((4.0, 0.92),)),
+    Setting(Unit.RECORD, Mode.DISTRIBUTED, 10, 10.0, 40.0, targets=((4.0, 0.90),)),
+    Setting(Unit.NODE, Mode.LOCAL, 1347, 1.0, 1.0),
+    Setting(Unit.RECORD, Mode.LOCAL, 10, 2.5, 20.0),
+)
 
 
 @attrs.frozen
 class Row:
-    """One cell of the table.
+    """One cell of the table."""
 
-    Attributes:
-        mode: ``none`` for training without privacy.
-        epsilon: of the whole training; infinite without privacy.
-        multiplier: noise multiplier of a round.
-        mean: test accuracy, mean over the seeds.
-        spread: its standard deviation.
-        target: what the mean has to reach, or ``None``.
-    """
-
-    mode: str
-    epsilon: float
-    multiplier: float
-    mean: float
-    spread: float
-    target: float | None
+    setting: str  # name of the setting
+    epsilon: float  # of the whole training; infinite without privacy
+    multiplier: float  # noise multiplier of a round; 0 without privacy
+    mean: float  # test accuracy, mean over the seeds
+    spread: float  # its standard deviation
+    target: float | None  # what the mean has to reach, or ``None``
 
     @property
     def holds(self) -> bool:
@@ -89,21 +117,31 @@ def _split(seed: int) -> DataSplit:
     return digits(seed)
 
 
-def _mechanism(mode: Mode, epsilon: float, nodes: int, dimension: int) -> Mechanism:
+def _mechanism(setting: Setting, epsilon: float, examples: int, dimension: int) -> Mechanism:
     """Clipping and noise of a round, refused where the grid would not hold them."""
-    relation = Relation.REPLACE_ONE if mode is Mode.LOCAL else Relation.ADD_REMOVE
-    honest = int(COUNTED_ON * nodes) if mode is Mode.DISTRIBUTED else 1
-    multiplier = accounting.calibrate(epsilon, DELTA, ROUNDS)
-    mechanism = Mechanism(mode, relation, steps(CLIP, 0), multiplier, honest)
-    grid.check(mechanism, CLIP, dimension=dimension, nodes=nodes)
+    relation = relation_of(setting.mode, "", sampled=False, unit=setting.unit)
+    honest = int(COUNTED_ON * setting.nodes) if setting.mode is Mode.DISTRIBUTED else 1
+    multiplier = accounting.calibrate(epsilon, DELTA, setting.rounds)
+    units = -(-examples // setting.nodes) if setting.unit is Unit.RECORD else 1
+    bound = steps(setting.clip, 0)
+    mechanism = Mechanism(setting.mode, relation, bound, multiplier, honest, units)
+    grid.check(mechanism, setting.clip, dimension=dimension, nodes=setting.nodes)
     return mechanism
 
 
-def _clip_rows(rows: NDArray[np.int32], bound: int) -> None:
-    """Clip every row; rows inside the ball are found at once."""
-    wide = rows.astype(np.int64)  # gradients of a softmax are below 2**18 grid steps
-    for row in np.flatnonzero(np.einsum("ij,ij->i", wide, wide) > bound * bound):
-        rows[row] = clip(rows[row], bound).vector
+def _of_nodes(
+    gradients: NDArray[np.float64], nodes: int, mechanism: Mechanism | None
+) -> NDArray[np.int64]:
+    """The sum of the nodes' updates: each is the mean of its gradients, clipped."""
+    parts = np.array_split(gradients, nodes)
+    means = np.stack([part.mean(axis=0) for part in parts])
+    rows = fixed.encode(means.ravel()).vector.reshape(means.shape).copy()
+    if mechanism is not None:
+        wide = rows.astype(np.int64)  # gradients of a softmax are below 2**18 grid steps
+        for row in np.flatnonzero(np.einsum("ij,ij->i", wide, wide) > mechanism.bound**2):
+            rows[row] = clip(rows[row], mechanism.bound).vector
+    total: NDArray[np.int64] = rows.sum(axis=0, dtype=np.int64)
+    return total
 
 
 def _noise(mechanism: Mechanism, nodes: int, dimension: int) -> NDArray[np.int64]:
@@ -119,101 +157,102 @@ def _features(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([pixels - BRIGHTNESS, np.ones((len(pixels), 1))])
 
 
-def train(mechanism: Mechanism | None, split: DataSplit, rate: float) -> float:
-    """Train once and return the test accuracy.
-
-    Args:
-        mechanism: of a round; ``None`` trains without clipping or noise.
-        split: examples; every training example is a node.
-        rate: step size.
-    """
+def train(setting: Setting, epsilon: float, split: DataSplit) -> float:
+    """Train once and return the test accuracy. ``epsilon``: infinite for no privacy."""
     x, test = _features(split.train_x), _features(split.test_x)
     labels = np.eye(10)[split.train_y]
-    nodes, dimension = len(x), x.shape[1] * 10
+    examples, dimension = len(x), x.shape[1] * 10
+    mechanism = None
+    if epsilon != math.inf:
+        mechanism = _mechanism(setting, epsilon, examples, dimension)
+    units = examples if setting.unit is Unit.RECORD else setting.nodes
+    rate = setting.rate(epsilon) / units / 2**fixed.FRACTION_BITS
     model: NDArray[np.float64] = np.zeros((x.shape[1], 10))
     average: NDArray[np.float64] = np.zeros_like(model)
-    for number in range(ROUNDS):
+    for number in range(setting.rounds):
         logits = x @ model
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
-        updates = np.einsum("ni,nj->nij", x, labels - shares).reshape(nodes, dimension)
-        rows = fixed.encode(updates.ravel()).vector.reshape(nodes, dimension).copy()
+        gradients = np.einsum("ni,nj->nij", x, labels - shares).reshape(examples, dimension)
+        if setting.unit is Unit.RECORD:  # what nodes add up, and then all of them, is one sum
+            total = clipped_sum(gradients, mechanism.bound if mechanism else fixed.LIMIT)
+        else:
+            total = _of_nodes(gradients, setting.nodes, mechanism)
         if mechanism is not None:
-            _clip_rows(rows, mechanism.bound)
-        total = rows.sum(axis=0, dtype=np.int64)
-        if mechanism is not None:
-            total += _noise(mechanism, nodes, dimension)
+            total = total + _noise(mechanism, setting.nodes, dimension)
             if mechanism.mode is Mode.DISTRIBUTED:  # what a ring of 2**32 makes of the sum
                 total = (total + 2**31) % 2**32 - 2**31
-        model += rate / nodes * (total / 2**fixed.FRACTION_BITS).reshape(model.shape)
-        if number >= ROUNDS - AVERAGED:
+        model += rate * total.reshape(model.shape)
+        if number >= (1.0 - AVERAGED) * setting.rounds:
             average += model
     guessed: NDArray[np.int64] = (test @ average).argmax(axis=1)
     return int(np.count_nonzero(guessed == split.test_y)) / len(split.test_y)
 
 
-def _row(mode: Mode | None, epsilon: float, seeds: Sequence[int]) -> Row:
-    first = _split(seeds[0])
-    nodes, dimension = len(first.train_y), (first.train_x.shape[1] + 1) * 10
-    mechanism = None if mode is None else _mechanism(mode, epsilon, nodes, dimension)
-    rate = LOCAL_RATE if mode is Mode.LOCAL else min(RATE * epsilon, GREATEST_RATE)
-    scores = [train(mechanism, _split(seed), rate) for seed in seeds]
-    name = "none" if mode is None else mode.value
+def cell(setting: Setting, epsilon: float, seeds: Sequence[int]) -> Row:
+    """Train on several splits. ``epsilon``: infinite for no privacy."""
+    scores = [train(setting, epsilon, _split(seed)) for seed in seeds]
+    private = epsilon != math.inf
+    multiplier = accounting.calibrate(epsilon, DELTA, setting.rounds) if private else 0.0
     return Row(
-        name,
+        setting.name,
         epsilon,
-        mechanism.noise_multiplier if mechanism is not None else 0.0,
+        multiplier,
         statistics.fmean(scores),
         statistics.pstdev(scores),
-        TARGETS.get((name, epsilon)),
+        dict(setting.targets).get(epsilon),
     )
 
 
 def table(*, quick: bool) -> list[Row]:
-    """Every cell; ``quick`` has fewer seeds and no mode local."""
-    seeds = range(3 if quick else 10)
-    rows = [_row(None, math.inf, seeds)]
-    rows += [_row(Mode.DISTRIBUTED, epsilon, seeds) for epsilon in EPSILONS]
-    if not quick:
-        rows += [_row(Mode.LOCAL, epsilon, seeds[:4]) for epsilon in EPSILONS]
+    """Every cell; ``quick`` has epsilon 4 alone, fewer seeds, and not 1347 nodes in mode local."""
+    rows: list[Row] = []
+    for setting in SETTINGS:
+        costly = setting.mode is Mode.LOCAL and setting.nodes > 1000  # 60 times 1347 whole noises
+        if quick and costly:
+            continue
+        seeds = range(2 if quick else 3 if costly else 5)
+        epsilons = (4.0,) if quick else EPSILONS
+        rows += [cell(setting, epsilon, seeds) for epsilon in (*epsilons, math.inf)]
     return rows
 
 
 def plot(rows: Sequence[Row]) -> str:
     """Accuracy over epsilon as an SVG file."""
     lines: list[Line] = []
-    for mode in ("distributed", "local"):
-        cells = [row for row in rows if row.mode == mode]
-        if cells:
-            points = [(row.epsilon, row.mean) for row in cells]
-            lines.append(Line(points, mode, spread=[row.spread for row in cells]))
-    free = next(row.mean for row in rows if row.mode == "none")
-    ends = [(EPSILONS[0], free), (EPSILONS[-1], free)]
-    lines.append(Line(ends, f"no privacy: {free:.1%}", dashed=True))
+    for name in dict.fromkeys(row.setting for row in rows):
+        cells = [row for row in rows if row.setting == name and row.epsilon != math.inf]
+        points = [(row.epsilon, row.mean) for row in cells]
+        lines.append(Line(points, name, spread=[row.spread for row in cells]))
     across = Axis(f"epsilon at delta {DELTA:g}", logarithmic=True)
     up = Axis("test accuracy", low=0.0, high=1.0, form=".0%")
     return svg_file([Chart(lines, "", across, up, width=640, height=400)])
 
 
+def _print(rows: Sequence[Row]) -> None:
+    print(f"{'setting':30} {'epsilon':>10} {'z':>7}   accuracy      target")
+    for row in rows:
+        target = "" if row.target is None else f">= {100 * row.target:.1f}"
+        mark = "" if row.target is None else "  holds" if row.holds else "  DOES NOT HOLD"
+        epsilon = "no privacy" if row.epsilon == math.inf else f"{row.epsilon:g}"
+        accuracy = f"{100 * row.mean:5.1f} ± {100 * row.spread:3.1f}"
+        print(f"{row.setting:30} {epsilon:>10} {row.multiplier:7.2f}   {accuracy}   {target}{mark}")
+
+
 def main() -> None:
     """Print the table; exit 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three seeds, without mode local")
+    parser.add_argument("--quick", action="store_true", help="epsilon 4 alone, two seeds")
     parser.add_argument("--json", action="store_true", help="print a list of cells")
     parser.add_argument("--plot", type=Path, help="write the plot to this SVG file")
     options = parser.parse_args()
     started = time.perf_counter()
     rows = table(quick=options.quick)
     if options.json:
-        print(json.dumps([{**attrs.asdict(row), "holds": row.holds} for row in rows], indent=2))
+        shown = [{**attrs.asdict(row), "holds": row.holds} for row in rows]
+        print(json.dumps(shown, indent=2).replace("Infinity", "null"))
     else:
-        print(f"{'mode':12} {'epsilon':>7} {'z':>7}   accuracy      target")
-        for row in rows:
-            target = "" if row.target is None else f">= {100 * row.target:.1f}"
-            mark = "" if row.target is None else "  holds" if row.holds else "  DOES NOT HOLD"
-            accuracy = f"{100 * row.mean:5.1f} ± {100 * row.spread:3.1f}"
-            cell = f"{row.mode:12} {row.epsilon:7g} {row.multiplier:7.2f}"
-            print(f"{cell}   {accuracy}   {target}{mark}")
+        _print(rows)
         print(f"{time.perf_counter() - started:.0f} s")
     if options.plot is not None:
         options.plot.write_text(plot(rows), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,6 @@ import attrs
 import pytest
 from click.testing import CliRunner
 from qres_dp import accounting
-from qres_dp.modes import Mode
 
 from qres_core.cli.app import app
 from qres_core.kernel.config import load
@@ -54,24 +54,27 @@ def utility() -> ModuleType:
     return module
 
 
-def test_privacy_leaves_the_digits_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_privacy_of_records_leaves_the_digits_readable() -> None:
     script = utility()
-    row = script._row(Mode.DISTRIBUTED, 2.0, range(2))
-    assert row.mean > 0.89  # 92.6 over ten seeds, ± 1.1 each
-    # The control: with a hundredth of the budget nothing is learned.
-    monkeypatch.setattr(script, "ROUNDS", 10)
-    assert script._row(Mode.DISTRIBUTED, 0.02, range(1)).mean < 0.6
+    names = {setting.name: setting for setting in script.SETTINGS}
+    records = names["record, distributed, 10 nodes"]
+    assert script.cell(records, 4.0, range(1)).mean > 0.90  # 93.5 over five seeds
+    # The controls: a whole node as the unit, and a hundredth of the budget.
+    nodes = names["node, distributed, 10 nodes"]
+    assert script.cell(nodes, 4.0, range(1)).mean < 0.75
+    short = attrs.evolve(records, rounds=10)
+    assert script.cell(short, 0.02, range(1)).mean < 0.6
 
 
 def test_the_plot_needs_nothing_but_itself() -> None:
     script = utility()
     rows = [
-        script.Row(mode, epsilon, 1.0, 0.9, 0.01, None)
-        for mode, epsilon in (
-            ("none", 1.0),
-            ("distributed", 1.0),
-            ("distributed", 8.0),
-            ("local", 2.0),
+        script.Row(setting, epsilon, 1.0, 0.9, 0.01, None)
+        for setting, epsilon in (
+            ("record, distributed, 10 nodes", 1.0),
+            ("record, distributed, 10 nodes", 8.0),
+            ("record, distributed, 10 nodes", math.inf),
+            ("record, local, 10 nodes", 2.0),
         )
     ]
     picture = script.plot(rows)
