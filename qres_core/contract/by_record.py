@@ -171,10 +171,12 @@ def clipped_sum(
 def _on_grid(rows: NDArray[np.floating[Any]], scale: int) -> NDArray[np.int64]:
     """Every number by itself: nothing here mixes two of them."""
     real = rows.astype(np.float64)
-    finite = np.isfinite(real).all(axis=1, keepdims=True)
+    finite = np.isfinite(real).all(axis=1)
+    if not finite.all():
+        real[~finite] = 0.0
     with np.errstate(over="ignore", under="ignore"):
-        grid = np.rint(np.ldexp(np.where(finite, real, 0.0), fixed.FRACTION_BITS - scale))
-    return np.clip(grid, -fixed.LIMIT, fixed.LIMIT).astype(np.int64)
+        real *= math.ldexp(1.0, fixed.FRACTION_BITS - scale)  # a power of two: exact
+    return np.clip(np.rint(real), -fixed.LIMIT, fixed.LIMIT).astype(np.int64)
 
 
 def _clipped(rows: NDArray[np.int64], bound: int) -> NDArray[np.int64]:
@@ -189,7 +191,7 @@ def _clipped(rows: NDArray[np.int64], bound: int) -> NDArray[np.int64]:
     factors = [_factor(squares[row], bound) for row in outside]
     # |x| < 2**31 and a factor below 2**30: the product fits 64 bits.
     product = rows[outside] * np.array(factors, dtype=np.int64)[:, None]
-    product[product < 0] += (1 << _FACTOR_BITS) - 1
+    product += (product >> 63) & ((1 << _FACTOR_BITS) - 1)  # a shift rounds down; -1 if negative
     rows[outside] = product >> _FACTOR_BITS
     return rows
 

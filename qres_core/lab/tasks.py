@@ -78,10 +78,18 @@ class TaskConfig:
     local_epochs: int = attrs.field(
         default=5,
         validator=options.whole(1),
-        metadata=_help("Passes over a node's examples in a round; steps for 'quadratic'."),
+        metadata=_help(
+            "Passes over a node's examples in a round; steps for 'quadratic'. Must be 1 if a "
+            "plugin has single examples clipped."
+        ),
     )
     batch_size: int = attrs.field(
-        default=16, validator=options.whole(1), metadata=_help("Examples in a step of SGD.")
+        default=16,
+        validator=options.whole(1),
+        metadata=_help(
+            "Examples in a step of SGD. A plugin may have single examples clipped; then the "
+            "gradient of each is divided by this number."
+        ),
     )
     learning_rate: float = attrs.field(
         default=0.5, validator=options.real(above=0), metadata=_help("Step size of SGD.")

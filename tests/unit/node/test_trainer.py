@@ -11,7 +11,8 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import ConfigError, LabError, RoundInfo, Update, Vector
+from qres_core import ConfigError, LabError, RecordClip, RoundInfo, Update, Vector
+from qres_core.contract.by_record import ByRecord, by_record
 from qres_core.contract.trainer import Reference, Validator
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.tasks import TaskConfig, make_task
@@ -160,6 +161,25 @@ def test_fit_and_evaluate_wait_for_each_other() -> None:
     for thread in threads:
         thread.join()
     assert inner.most == 1
+
+
+def test_a_trainer_that_clips_single_examples_takes_turns_by_itself() -> None:
+    task = make_task(TaskConfig(local_epochs=1), nodes=5, seed=0)
+    clipping = by_record(task.trainers[0], RecordClip(1.0, 300))
+    assert guarded(clipping) is clipping
+    assert isinstance(clipping, ByRecord)
+    with clipping._turn:
+        threads = [
+            threading.Thread(target=method, args=(task.initial, attrs.evolve(INFO, dimension=650)))
+            for method in (clipping.fit, clipping.evaluate)
+        ]
+        for thread in threads:
+            thread.start()
+            thread.join(0.05)
+        assert all(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_guarded_trainer_can_what_it_could() -> None:
