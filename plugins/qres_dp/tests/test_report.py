@@ -72,9 +72,11 @@ def charge(number: int, **fields: Any) -> Charge:
     return Charge(**{**usual, **fields})
 
 
-def fill(folder: Path, *charges: Charge, relation: str = "replace-one") -> None:
+def fill(
+    folder: Path, *charges: Charge, relation: str = "replace-one", owner: Owner | None = None
+) -> None:
     folder.mkdir(exist_ok=True)
-    ledger = PrivacyLedger.begin(folder, Owner("hospitals", NODE, relation, "node"))
+    ledger = PrivacyLedger.begin(folder, owner or Owner("hospitals", NODE, relation, "node"))
     for item in charges:
         ledger.charge(item, PrivacyBudget(40.0, 1e-5))
     ledger.close()
@@ -141,6 +143,18 @@ def test_what_was_spent_is_told_by_swarm_and_mechanism(tmp_path: Path) -> None:
     assert found["spent"]["epsilon"] < sum(row["epsilon"] for row in rows)
     text = run(config(tmp_path), "--dimension", 650).output
     assert "distributed, independent noise, z 9, 12 shares" in text
+
+
+def test_a_data_set_is_reported_with_all_swarms_that_share_it(tmp_path: Path) -> None:
+    owner = Owner.of_data_set("replace-one", "node")
+    fill(tmp_path / "set", charge(1), charge(1, swarm="lungs", node=bytes(32)), owner=owner)
+    path = config(tmp_path)
+    dataset = f'dataset = "{tmp_path / "set"}"\n'
+    path.write_text(path.read_text(encoding="utf-8") + dataset, encoding="utf-8")
+    found = data(path, "--dimension", 650)
+    assert [row["swarm"] for row in found["spent"]["on"]] == ["hospitals", "lungs"]
+    assert found["spent"]["epsilon"] == accounting.epsilon(Z, 2, 1e-5)
+    assert "releases of other swarms or modes" in run(path, "--dimension", 650).output
 
 
 def test_a_guess_finds_no_more_than_the_best_test_of_two_normals() -> None:
