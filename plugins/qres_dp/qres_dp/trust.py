@@ -29,7 +29,7 @@ class Trust:
 
 _UNITS: Final[Mapping[Unit, str]] = {
     Unit.NODE: "all data of a node, in all rounds together",
-    Unit.RECORD: "a single record of a node's data, in all rounds together",
+    Unit.RECORD: "a single record (one training example) of a node, in all rounds together",
 }
 _NEIGHBOURS: Final[Mapping[Relation, str]] = {
     Relation.ADD_REMOVE: "what the {unit} adds, and nothing in its place; which nodes "
@@ -48,9 +48,8 @@ def trust_of(terms: ReleaseTerms, around: Surroundings) -> Trust:
     """What the promise of some options rests on, in a swarm."""
     assumes = [_SELF]
     if terms.unit is Unit.RECORD:
-        assumes.append(
-            f"No node has more than {terms.units} records, whose steps its trainer tells."
-        )
+        steps = "its trainer says which step each of them asks for"
+        assumes.append(f"No node has more than {terms.units} records, and {steps}.")
     if terms.mode is Mode.DISTRIBUTED:
         hider = f"plugins.{around.hidden_by}" if around.hidden_by else "the swarm"
         known = watchers(around.colluders)
