@@ -73,15 +73,14 @@ def check_separation(separation: int) -> None:
         _refuse("separation", what, 'noise = "correlated"')
 
 
-def check_correlated(mode: Mode, *, epsilon: float, rounds: int, sampled: bool) -> None:
+def check_correlated(*, epsilon: float, rounds: int, sampled: bool) -> None:
     """Correlated noise is accounted for as one stream, which has an end.
 
     ``epsilon``: the option, 0 where it is not set; ``sampled``: whether nodes are sampled.
     """
-    fix = 'noise = "independent"'
-    _check_mode(mode, "noise", fix)
     if sampled:
-        _refuse("noise", "correlated noise is accounted for without sampling", fix)
+        what = "correlated noise is accounted for without sampling"
+        _refuse("noise", what, 'noise = "independent"')
     if not (epsilon and rounds):
         what = "a stream of correlated noise has an end: its rounds and its epsilon must be set"
         _refuse("noise", what, "set epsilon and rounds")

@@ -52,7 +52,7 @@ def room(mechanism: Mechanism, nodes: int) -> int:
     ``nodes``: how many updates a sum may have.
     """
     summed = together(mechanism, nodes)
-    return summed * mechanism.length + HEADROOM * _root_up(summed * mechanism.share)
+    return summed * mechanism.longest + HEADROOM * _root_up(summed * mechanism.share)
 
 
 def problems(mechanism: Mechanism, *, dimension: int, nodes: int) -> Iterator[Problem]:

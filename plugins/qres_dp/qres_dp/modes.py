@@ -11,6 +11,7 @@ mode                  who adds noise              what is protected against
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Final
@@ -64,10 +65,9 @@ EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
     },
     Mode.DISTRIBUTED: {
         "adaptive_quantile": _NO_VOTES,
-        "noise": "shares that are rounded one by one, or that a node fails to send, do not cancel",
     },
 }
-"""Options that a mode does not combine with, and why; for ``noise``, its value ``correlated``."""
+"""Options that a mode does not combine with, and why."""
 
 
 class Unit(enum.Enum):
@@ -115,6 +115,7 @@ class Mechanism:
     # how many nodes' shares the noise of a sum is counted on; 1 where nothing is shared
     honest: int = 1
     units: int = 1  # most units of a node; 1 where the node is the unit
+    stretch: Fraction = Fraction(1)  # how many updates long what leaves is at most, noise aside
 
     @property
     def sensitivity(self) -> int:
@@ -125,6 +126,11 @@ class Mechanism:
     def length(self) -> int:
         """How long an update is at most: all units of a node at once."""
         return self.units * self.bound
+
+    @property
+    def longest(self) -> int:
+        """How long what leaves a node is at most, noise aside."""
+        return math.ceil(self.length * self.stretch)
 
     @property
     def variance(self) -> Fraction:

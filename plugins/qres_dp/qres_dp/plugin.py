@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
@@ -12,12 +12,14 @@ from qres_core import (
     Contribution,
     Extent,
     NodeInfo,
+    Outcome,
     OwnContributions,
     Problem,
     RoundInfo,
     Surroundings,
     Update,
     Updates,
+    Vector,
     hookimpl,
     options,
 )
@@ -131,8 +133,8 @@ class Dp:
         default="independent",
         validator=options.one_of("independent", "correlated"),
         metadata=_help(
-            'Mode local: "independent" or "correlated" between rounds, which helps if a node has '
-            "data in few of them."
+            '"independent" or "correlated" between rounds, which helps if a node has data in few '
+            "of them."
         ),
     )
     band: int = attrs.field(
@@ -180,9 +182,7 @@ class Dp:
         combination.check_quantile(mode, self.adaptive_quantile, unit=unit)
         correlation = None
         if self.noise == "correlated":
-            combination.check_correlated(
-                mode, epsilon=self.epsilon, rounds=self.rounds, sampled=sampled
-            )
+            combination.check_correlated(epsilon=self.epsilon, rounds=self.rounds, sampled=sampled)
             correlation = Correlation(self.rounds, self.band, self.separation)
         else:
             combination.check_separation(self.separation)
@@ -216,6 +216,7 @@ class Dp:
         return Claims(
             tolerates=None,
             needs=attrs.evolve(release.needs, folder=True, records=terms.records),
+            alters=release.alters,
             reveals=False,
             effective={
                 "epsilon": terms.budget.epsilon,
@@ -284,6 +285,11 @@ class Dp:
         return Keeping(node_info, self.dataset, self._terms.relation, self._terms.unit)
 
     @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Remember what the round added to the model, where sums are decoded. Raises QRES-E602."""
+        self._release.closed(outcome)
+
+    @hookimpl
     def status(self) -> Mapping[str, object]:
         """What is spent, and of what budget, and how the noise is made."""
         ledger, terms = self._release.ledger, self._terms
@@ -326,3 +332,13 @@ class Dp:
         """
         del contributions
         return self._release.revealed(updates, round_info)
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        """In mode distributed with correlated noise, decode the mean; else change nothing.
+
+        Raises QRES-E608 where this node lacks earlier changes of the model. O(band d).
+        """
+        return self._release.merge(proceed, updates, round_info)

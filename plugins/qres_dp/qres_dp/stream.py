@@ -32,6 +32,7 @@ from qres_core import (
     canonical,
     fixed,
 )
+from qres_dp.accounting.limits import NOISE
 from qres_dp.clip import clip
 from qres_dp.correlated import CorrelatedNoise, Factor, KeyHistory, Participation, variance_for
 from qres_dp.ledger import PrivacyBudget, PrivacyLedger
@@ -44,8 +45,8 @@ SLACK: Final = 1.0 + 2.0**-30
 """More noise than was calibrated for. Steps are charged with half of the excess, so that rounding
 neither charges too little nor refuses the last step."""
 _STREAM: Final = b"qres/dp/stream/v2\0"
-FREE: Final = 1e150
-"""Noise multiplier of a step that costs nothing beyond those before it."""
+FREE: Final = NOISE[1]
+"""Noise multiplier of a step that costs nothing beyond those before it: the greatest there is."""
 
 
 @attrs.frozen
@@ -66,6 +67,7 @@ class StreamShape:
     # bounds that neighbours' steps are apart: 2 where an update is replaced by another
     apart: int = 2
     units: int = 1  # most units of the node: its update is at most as many bounds long
+    grain: int = 0  # how much farther a row moves that is rounded, in units of ``2**-16``
 
     def __attrs_post_init__(self) -> None:
         if self.gain <= 1.0:
@@ -98,7 +100,8 @@ class StreamShape:
         if steps == 0:
             return 0
         times = -(-steps // self.separation)
-        return self.factor.squared_sensitivity(steps, Participation(times, self.separation))
+        rule = Participation(times, self.separation)
+        return self.factor.squared_sensitivity(steps, rule, self.grain)
 
     @property
     def variance(self) -> Fraction:
@@ -108,10 +111,20 @@ class StreamShape:
 
     def price(self, step: int) -> float:
         """The noise multiplier a step is charged with, from 0."""
-        more = self.squared(step + 1) - self.squared(step)
-        if more == 0:
+        return self._price(self.squared(step + 1) - self.squared(step))
+
+    def price_of(self, reach: int) -> float:
+        """The noise multiplier that a row is charged with, by its reach in units of ``2**-16``.
+
+        See :mod:`qres_dp.correlated.encoding`.
+        """
+        return self._price((reach + self.grain) ** 2 if reach else 0)
+
+    def _price(self, square: int) -> float:
+        """Of a release that moves by so much, squared, in units of ``2**-32``."""
+        if square == 0:
             return FREE
-        ratio = Fraction(self.squared(self.steps), more)
+        ratio = Fraction(self.squared(self.steps), square)
         return self.multiplier * (1.0 + 2.0**-31) * math.sqrt(ratio)
 
     @property
@@ -136,12 +149,17 @@ def _check_noise(shape: StreamShape) -> None:
 
 
 def shape_of(
-    terms: ReleaseTerms, correlation: Correlation, around: Surroundings, *, offset: int = 0
+    terms: ReleaseTerms,
+    correlation: Correlation,
+    around: Surroundings,
+    *,
+    offset: int = 0,
+    grain: int = 0,
 ) -> StreamShape:
     """What a stream is in a swarm.
 
     ``correlation``: of ``terms``; ``around``: the swarm, for its grid and the dimension of its
-    model. Raises CompatibilityError: QRES-E314, see :class:`StreamShape`.
+    model; ``offset``, ``grain``: see :class:`StreamShape`, whose QRES-E314 it raises.
     """
     return _shaped(
         correlation.rounds,
@@ -153,6 +171,7 @@ def shape_of(
         around.dimension or 1,
         terms.relation.apart,
         terms.units,
+        grain,
     )
 
 

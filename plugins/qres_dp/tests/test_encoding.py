@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from qres_dp.correlated import (
     Participation,
     decode,
     encode,
+    grain_of,
     longest_reach,
     reach,
 )
@@ -70,7 +72,7 @@ def test_no_row_is_longer_than_its_reach_whatever_was_sent_before(
     rng, factor = np.random.default_rng(seed), Factor(band)
     taken = sorted(set(rng.integers(0, 80, rng.integers(1, 40)).tolist()))
     own, step = updates_of(rng, taken, bound, 40), 79
-    row, moved = encode(factor, own, step), reach(factor, taken, step)
+    row, moved = encode(factor, own, step, own[min(own)].size), reach(factor, taken, step)
     assert ONE**2 * squared_norm(row) <= (moved * bound) ** 2
     assert moved <= longest_reach(factor, 1)
     # The same row in Python's integers.
@@ -83,7 +85,7 @@ def test_a_row_of_equal_updates_is_as_long_as_its_reach() -> None:
     factor, bound = Factor(16), 10**6
     own = {step: np.array([-bound, 0], dtype=np.int32) for step in range(0, 16, 2)}
     moved = reach(factor, own, 15)
-    assert encode(factor, own, 15).tolist() == [-(moved * bound // ONE), 0]
+    assert encode(factor, own, 15, 2).tolist() == [-(moved * bound // ONE), 0]
     assert reach(factor, own, 14) == longest_reach(factor, 2)
 
 
@@ -98,7 +100,43 @@ def test_rounding_to_the_nearest_would_move_more_than_is_charged() -> None:
     nearest = (total + ONE // 2) >> 16
     charged = (reach(factor, own, 1) * bound) ** 2
     assert ONE**2 * squared_norm(nearest) > charged
-    assert ONE**2 * squared_norm(encode(factor, own, 1)) <= charged
+    assert ONE**2 * squared_norm(encode(factor, own, 1, size)) <= charged
+
+
+@settings(max_examples=100)
+@given(SEEDS, st.integers(1, 16), st.sampled_from([1, 7, 100, 900]))
+def test_a_record_moves_a_row_by_no_more_than_its_reach_and_the_grain(
+    seed: int, band: int, size: int
+) -> None:
+    """The others' records are in both rows, and both rows are rounded."""
+    rng, factor = np.random.default_rng(seed), Factor(band)
+    taken = sorted(set(rng.integers(0, band, rng.integers(1, 9)).tolist()))
+    bound = 2 * math.isqrt(size) + int(rng.integers(1, 50))
+    record = updates_of(rng, taken, bound, size)
+    others = {step: rng.integers(-99, 99, size).astype(np.int32) for step in taken}
+    both = {step: others[step] + record[step] for step in taken}
+    step = band - 1
+    moved = encode(factor, both, step, size) - encode(factor, others, step, size)
+    charged = reach(factor, taken, step) + grain_of(bound, size)
+    assert ONE**2 * squared_norm(moved) <= (charged * bound) ** 2
+
+
+def test_without_the_grain_a_record_could_move_a_row_farther() -> None:
+    """The control: each half that tips over is a whole step."""
+    factor, size = Factor(2), 900
+    ones = np.ones(size, dtype=np.int32)
+    with_record = encode(factor, {0: 2 * ones}, 1, size)
+    moved = with_record - encode(factor, {0: ones}, 1, size)
+    bound = 30  # of the record, which is one step in each coordinate and counts half here
+    reached = reach(factor, [0], 1)
+    assert ONE**2 * squared_norm(moved) > (reached * bound) ** 2
+    assert ONE**2 * squared_norm(moved) <= ((reached + grain_of(bound, size)) * bound) ** 2
+
+
+def test_no_grid_that_is_accepted_has_a_grain_of_one() -> None:
+    for size in (1, 2, 650, 10**6, 2**31 - 1):
+        assert grain_of(math.isqrt(4 * size - 1) + 1, size) < ONE
+        assert grain_of(1, size) == ONE
 
 
 @settings(max_examples=100)
@@ -140,7 +178,7 @@ def decoded(factor: Factor, means: Sequence[Vector]) -> list[Vector]:
 def test_what_is_decoded_is_what_was_encoded_up_to_rounding(seed: int, band: int) -> None:
     rng, factor, steps = np.random.default_rng(seed), Factor(band), 70
     own = updates_of(rng, range(steps), 2**24, 6)
-    rows = [encode(factor, own, step).astype(np.int32) for step in range(steps)]
+    rows = [encode(factor, own, step, own[min(own)].size).astype(np.int32) for step in range(steps)]
     found = decoded(factor, rows)
     # Each step rounds by less than one and a half, and C⁻¹ carries that on.
     spread = 1.5 * float(np.abs(factor.inverse(steps)).sum())
@@ -307,5 +345,5 @@ def test_pairs_of_steps_have_one_row_each() -> None:
     """Every pair of updates in a row of two, by hand: 1 x_t + 1/2 x_(t-1)."""
     factor = Factor(2)
     for a, b in itertools.product((-3, -2, -1, 0, 1, 2, 3), repeat=2):
-        row = encode(factor, {0: vector(b), 1: vector(a)}, 1)
+        row = encode(factor, {0: vector(b), 1: vector(a)}, 1, 1)
         assert row.tolist() == [int(a + b / 2)]

@@ -170,7 +170,6 @@ def test_a_grid_that_changes_within_a_stream_is_refused(make_node: Callable[...,
     [
         {"adaptive_quantile": 0.5},
         {"sampling": "poisson", "sampling_rate": 0.1},
-        {"mode": "distributed", "honest": 3},
         {"rounds": 0, "noise_multiplier": 9.0},
         {"epsilon": 0.0, "noise_multiplier": 9.0},
         {"noise": "independent"},  # with a separation

@@ -155,3 +155,58 @@ def test_behind_secure_aggregation_shares_are_the_noise_of_the_sum() -> None:
     multiplier = accounting.calibrate(8.0, 1e-6, 3)
     assert record.plugins["dp"]["epsilon"] == accounting.epsilon(multiplier, 1, 1e-6)
     assert len(set(result.model_digests)) == 1
+
+
+ENCODED: dict[str, Any] = {
+    "mode": "distributed",
+    "clip": 1.0,
+    "delta": 1e-6,
+    "honest": 5,
+    "epsilon": 8.0,
+    "rounds": 8,
+    "noise": "correlated",
+    "band": 4,
+    "separation": 4,
+}
+
+
+def encoded(secagg: dict[str, Any] | None = None, **others: Any) -> Config:
+    swarm = {"name": "lab", "nodes": 7, "quorum": 6, "byzantine": 0, "scale": -6}
+    plugins: dict[str, Any] = {"memory": {}, "ed25519": {}, "replay": {}, "dp": ENCODED}
+    plugins["secagg"] = {"bound": 2000.0, "noise_room": 4000.0, **(secagg or {})}
+    return parse({"swarm": swarm, "plugins": {**plugins, **(others or {"mean": {}})}}, source="t")
+
+
+needs_secagg = pytest.mark.skipif(
+    not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
+)
+
+
+@needs_secagg
+def test_encoded_updates_are_decoded_to_one_model_behind_secure_aggregation() -> None:
+    result = played(encoded(), 5)
+    assert [record.closed for record in result.rounds] == [True] * 5
+    assert len(set(result.model_digests)) == 1
+    shown = [record.plugins["dp"]["epsilon"] for record in result.rounds]
+    assert shown == sorted(shown)
+    assert 0 < shown[-1] <= 8.0
+
+
+@needs_secagg
+def test_what_encoded_updates_need_is_refused_by_name_with_the_numbers() -> None:
+    narrow = {"bound": 64.0, "noise_room": 100.0}
+    with pytest.raises(CompatibilityError) as error:
+        Kernel.from_config(encoded(narrow), installed=INSTALLED)
+    fixes = {problem.where: problem.fix for problem in error.value.problems}
+    room = re.search(r"noise_room >= ([\d.]+)", fixes["plugins.secagg.noise_room"])
+    assert room is not None
+    assert float(room[1]) > 100
+    wide = {"bound": 64.0, "noise_room": float(room[1])}
+    Kernel.from_config(encoded(wide), installed=INSTALLED)
+
+
+@needs_secagg
+@pytest.mark.skipif("median" not in INSTALLED, reason="plugins not installed")
+def test_encoded_updates_are_refused_in_groups_and_beside_other_rules() -> None:
+    assert "QRES-E303" in refused(encoded({"group_size": 7, "min_size": 6}))
+    assert "QRES-E303" in refused(encoded(median={"f": 0}))

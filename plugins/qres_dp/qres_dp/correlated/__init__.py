@@ -9,13 +9,13 @@ Two ways of it:
 
 - In mode local a node knows its noise and takes it back itself. A :class:`Factor` and a variance
   from :func:`variance_for` make a :class:`CorrelatedNoise`; each round, ``draw`` with a key, and
-  ``advance`` with what was drawn. The keys are kept in a :class:`KeyHistory`, from which a node that
-  starts again has the same noise back.
+  ``advance`` with what was drawn. The keys are kept in a :class:`KeyHistory`, from which a node
+  that starts again has the same noise back.
 - In mode distributed nobody knows the noise. A node encodes its own updates (:func:`encode`) and
   everybody decodes the sum (:func:`decode`). An :class:`EncodingMemory` keeps what both take.
 """
 
-from qres_dp.correlated.encoding import decode, encode, longest_reach, reach
+from qres_dp.correlated.encoding import decode, encode, grain_of, longest_reach, reach
 from qres_dp.correlated.factor import Factor, Participation, multiplier_of, variance_for
 from qres_dp.correlated.history import KeyHistory
 from qres_dp.correlated.memory import EncodingMemory, EncodingShape, ModelChange
@@ -31,6 +31,7 @@ __all__ = [
     "Participation",
     "decode",
     "encode",
+    "grain_of",
     "longest_reach",
     "multiplier_of",
     "reach",

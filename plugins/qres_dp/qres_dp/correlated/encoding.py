@@ -20,10 +20,14 @@ exactly, in integers: rounding towards zero makes no coordinate larger, and the 
 inequality. It holds for all updates within the bound, also if they are not those sent before, or if
 some are missing. So a row is charged by its reach alone. The squared reaches of a stream add up to
 at most :meth:`~qres_dp.correlated.factor.Factor.squared_sensitivity`.
+
+That is for a whole node, whose row is compared with zeros. Two rows that differ by one record are
+rounded each, so that a coordinate may differ by one step more: see :func:`grain_of`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -47,19 +51,32 @@ def reach(factor: Factor, taken: Iterable[int], step: int) -> int:
     return sum(coefficients[step - item] for item in taken if 0 <= step - item < factor.band)
 
 
+def grain_of(bound: int, dimension: int) -> int:
+    """How much farther rounding moves a row that one record is taken from, as a part of its reach.
+
+    In each of ``d`` coordinates ``|trunc(a) - trunc(b)| <= |a - b| + 1``, so rows are up to
+    ``sqrt(d)`` steps farther apart. Returns that over the bound, in units of ``2**-16``, rounded
+    up; at most one, which no grid that is accepted comes near. ``bound``: of a record, in steps.
+    """
+    return min(ONE, -(-ONE * (math.isqrt(dimension - 1) + 1) // bound))
+
+
 def longest_reach(factor: Factor, separation: int) -> int:
     """The largest reach of a row, if a node's data are in one of ``separation`` steps."""
     return sum(factor.coefficients[::separation])
 
 
-def encode(factor: Factor, updates: Mapping[int, Vector], step: int) -> NDArray[np.int64]:
+def encode(
+    factor: Factor, updates: Mapping[int, Vector], step: int, size: int
+) -> NDArray[np.int64]:
     """The row of a step, without noise.
 
     Args:
         factor: the matrix.
-        updates: the node's own, by step; int32, shape ``(d,)``, at least one. Those that are not in
-            the row do not count.
+        updates: the node's own, by step; int32, shape ``(d,)``. Those that are not in the row do
+            not count.
         step: of the row.
+        size: ``d``.
 
     Returns:
         int64, shape ``(d,)``, in steps of the grid, rounded towards zero.
@@ -67,7 +84,6 @@ def encode(factor: Factor, updates: Mapping[int, Vector], step: int) -> NDArray[
     Complexity: O(band * d).
     """
     inside = [item for item in updates if 0 <= step - item < factor.band]
-    size = next(iter(updates.values())).size
     if not inside:
         return np.zeros(size, dtype=np.int64)
     total = _combined(factor, [step - item for item in inside], [updates[i] for i in inside])

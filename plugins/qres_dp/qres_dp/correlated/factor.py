@@ -93,7 +93,7 @@ class Factor:
         """``band`` integers, from ``2**16`` down, never negative; the first is the diagonal's."""
         return _root(self.band)
 
-    def squared_sensitivity(self, steps: int, participation: Participation) -> int:
+    def squared_sensitivity(self, steps: int, participation: Participation, grain: int = 0) -> int:
         """How far one participant moves ``C x``, squared, for a clipping bound of 1.
 
         The coefficients are not negative and do not rise, and then the worst case is to take part
@@ -103,6 +103,8 @@ class Factor:
         Args:
             steps: rounds of the stream, at least 1.
             participation: what is allowed.
+            grain: how much farther each row moves that holds something, because it is rounded; in
+                units of ``2**-16``, at most one.
 
         Returns:
             an integer in units of ``2**-32``, exact.
@@ -121,6 +123,7 @@ class Factor:
         for start in starts[: participation.times]:
             end = min(start + self.band, steps)
             total[start:end] += column[: end - start]
+        total[total > 0] += grain
         # A term is below 2**44, and there are at most 2**20 of them, of which numpy adds exactly
         # up to 2**63; Python's integers take it from there.
         return sum(int(part @ part) for part in np.array_split(total, 1 + steps // 2**16))

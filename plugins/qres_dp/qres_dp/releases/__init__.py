@@ -6,6 +6,7 @@ mode             class               what is different
 ``local``        ``LocalRelease``    the node adds all the noise
 ``local``        ``LocalStream``     … which takes back some of that of earlier rounds
 ``distributed``  ``SharedRelease``   the node adds a share, and sums are checked for enough
+``distributed``  ``EncodedRelease``  … to a row that holds earlier updates; the sum is decoded
 ===============  ==================  ============================================================
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from qres_dp.modes import Mode
 from qres_dp.releases.base import Release
+from qres_dp.releases.encoded import EncodedRelease
 from qres_dp.releases.local import LocalRelease
 from qres_dp.releases.local_stream import LocalStream
 from qres_dp.releases.shared import SharedRelease
@@ -24,6 +26,8 @@ __all__ = ["Release", "release_of"]
 def release_of(terms: ReleaseTerms) -> Release:
     """The release that the options ask for."""
     if terms.mode is Mode.DISTRIBUTED:
+        if terms.correlation is not None:
+            return EncodedRelease(terms, terms.correlation)
         return SharedRelease(terms)
     if terms.correlation is not None:
         return LocalStream(terms, terms.correlation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from qres_core import (
     Extent,
     Needs,
     NodeInfo,
+    Outcome,
     OwnContributions,
     Problem,
     RoundError,
@@ -23,6 +24,7 @@ from qres_core import (
     Update,
     Updates,
     ValueRefusedError,
+    Vector,
     fixed,
 )
 from qres_dp import grid
@@ -50,6 +52,7 @@ class Release(abc.ABC):
     is_trusted: bool = attrs.field(init=False, default=True)
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
+    alters: ClassVar[bool] = False  # whether the merged update is another than the rule's
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
@@ -117,6 +120,8 @@ class Release(abc.ABC):
         except (CompatibilityError, ValueRefusedError):  # `misfits` says so
             return Extent(length=length)
         step = 2.0 ** (around.scale - fixed.FRACTION_BITS)
+        if made.stretch > 1:
+            length *= float(made.stretch) * (1.0 + 2.0**-50)
         return Extent(length=length, noise=math.sqrt(made.share) * step)
 
     # ── the plan ──────────────────────────────────────────────────────────────────────────────
@@ -149,6 +154,9 @@ class Release(abc.ABC):
         self.fitted(round_info)
         if self.releaser is not None:
             self.releaser = attrs.evolve(self.releaser, contributed=contributed)
+
+    def closed(self, outcome: Outcome) -> None:  # noqa: B027 - most modes remember nothing
+        """The round ended. Raises RoundError: QRES-E602 when the disk does not take it."""
 
     def close(self) -> None:
         """Close the ledger and let go of what was known of rounds; idempotent."""
@@ -189,3 +197,14 @@ class Release(abc.ABC):
         """
         del round_info
         return updates
+
+    def merge(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        """What the model changes by, int32, shape ``(d,)``.
+
+        ``proceed``: the rule; ``updates``: what :meth:`revealed` returned. Raises RoundError:
+        QRES-E608 where this node alone cannot merge.
+        """
+        del round_info
+        return proceed(updates)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from qres_core import RoundInfo, Update, Vector, fixed
 from qres_dp.clip import clip
@@ -27,19 +30,21 @@ class LocalRelease(Release):
         book.after(terms.charge(mechanism, round_info, self.by), terms.budget)  # before the work
         # With unit record the trainer clipped each one; all of them are no longer than this.
         clipped = clip(counted(update.vector, terms.sampling_rate), mechanism.length).vector
-        noised = _noised(clipped, mechanism)
-        book.charge(terms.charge(mechanism, round_info, self.by, noised), terms.budget)
-        return attrs.evolve(update, vector=noised, weight=1)
+        noisy = noised(clipped, mechanism)
+        book.charge(terms.charge(mechanism, round_info, self.by, noisy), terms.budget)
+        return attrs.evolve(update, vector=noisy, weight=1)
 
 
-def _noised(clipped: Vector, mechanism: Mechanism) -> Vector:
+def noised(row: NDArray[np.signedinteger[Any]], mechanism: Mechanism) -> Vector:
+    """What is to leave, with the noise that is drawn at once, under a fresh key.
+
+    ``row``: int32 or int64, shape ``(d,)``. Returns int32, shape ``(d,)``.
+    """
     distribution = discrete_gaussian(mechanism.share)
-    noise = distribution.sample(clipped.size, fresh_key())
-    if distribution.reach + mechanism.length <= fixed.LIMIT:
-        noise += clipped
+    noise = distribution.sample(row.size, fresh_key())
+    if distribution.reach + mechanism.longest <= fixed.LIMIT:
+        noise += row.astype(np.int32, copy=False)
         return noise
     # The grid was checked to leave room for `grid.HEADROOM` deviations; beyond them, saturate.
-    held: Vector = np.clip(noise.astype(np.int64) + clipped, -fixed.LIMIT, fixed.LIMIT).astype(
-        np.int32
-    )
+    held: Vector = np.clip(noise.astype(np.int64) + row, -fixed.LIMIT, fixed.LIMIT).astype(np.int32)
     return held
