@@ -303,9 +303,9 @@ def test_a_node_with_another_node_gone_moves_the_sum_by_its_row_alone(swarm: Swa
 def test_a_record_moves_every_row_by_no_more_than_its_charge() -> None:
     """Both sums hold the node's other records, and both rows are rounded."""
     rng = np.random.default_rng(4)
-    options = {"unit": "record", "records": 50, "clip": 2.0**-16}
+    options = {"unit": "record", "records": 50, "clip": 100 * 2.0**-20}
     worlds = [Swarm([plugin(0, **options)], 40) for _ in range(2)]
-    bound = 16  # in steps of the grid, the clip of a record
+    bound = 100  # in steps of the grid, the clip of a record
     moved: list[int] = []
     for _ in range(ROUNDS):
         others = rng.integers(-40, 40, 40).astype(np.int32)
@@ -323,7 +323,7 @@ def test_a_record_moves_every_row_by_no_more_than_its_charge() -> None:
     assert all(move <= charge for move, charge in zip(moved, charges, strict=True))
     assert sum(moved) > 0
     # The control: rounding moves some rows farther than the record by itself would.
-    plain = plugin(0, clip=2.0**-16)
+    plain = plugin(0, clip=100 * 2.0**-20)
     grain = node._release._shape(node._release.around(info)).grain  # type: ignore[attr-defined]
     assert grain > 0
     assert plain._release._shape(node._release.around(info)).grain == 0  # type: ignore[attr-defined]
