@@ -263,8 +263,7 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         for rule in having(enabled, "aggregate"):
             if not rule.claims.averages:
                 what = (
-                    f"its noise fits the effect of one update on a mean, but the rule "
-                    f"{rule.name} is not a mean"
+                    f"it works with a mean of all updates, and the rule {rule.name} is not a mean"
                 )
                 example = plugin_index().example("aggregate")
                 fix = f"use a mean, for example {example}, or {instead}"
@@ -272,8 +271,8 @@ def _averaging(enabled: Sequence[Enabled]) -> Iterator[Problem]:
         for other in altering(enabled):
             if other is not plugin:
                 what = (
-                    f"its noise is for the mean of all updates, but plugins.{other.name} changes "
-                    "updates before they are averaged"
+                    f"it works with the mean of all updates, and plugins.{other.name} changes "
+                    "updates or their mean"
                 )
                 fix = f"remove [plugins.{other.name}], or {instead}"
                 yield Problem("QRES-E303", where, what, fix)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import ClassVar, Final
 
@@ -23,6 +24,7 @@ from qres_core import (
     Visibility,
     canonical,
 )
+from qres_dp.accounting.limits import Kind
 from qres_dp.clip import clip
 from qres_dp.correlated import (
     EncodingMemory,
@@ -66,6 +68,28 @@ class EncodedRelease(SharedRelease):
         shape = self._shape(around)
         longest = longest_reach(shape.factor, shape.separation)
         return attrs.evolve(usual, noise_multiplier=shape.deviation, stretch=Fraction(longest, ONE))
+
+    def charges(self, rounds: int, around: Surroundings) -> Mapping[Kind, int]:
+        """Each row at its price, for the earliest turn. O(rounds * band)."""
+        shape = self._shape(around)
+        every, factor = shape.separation, shape.factor
+
+        def row(step: int) -> int:
+            recent = range(step - step % every, max(-1, step - shape.band), -every)
+            return reach(factor, recent, step)
+
+        return Counter((shape.price_of(row(step)), 1.0) for step in range(rounds))
+
+    def told(self, around: Surroundings) -> Mapping[str, object]:
+        """The matrix, what it gains, and how much longer a row is than an update."""
+        shape = self._shape(around)
+        return {
+            "noise": "correlated",
+            "band": shape.band,
+            "separation": shape.separation,
+            "gain": shape.gain,
+            "stretch": float(self.sized(shape.bound, around).stretch),
+        }
 
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
