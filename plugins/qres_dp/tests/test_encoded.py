@@ -434,18 +434,42 @@ def test_a_node_that_restarts_sends_the_row_it_would_have_sent(tmp_path: Path) -
     updates = [[update_of(rng) for _ in range(NODES)] for _ in range(ROUNDS)]
     rows: list[list[Vector]] = []
     for restarts in (False, True):
+        folder = tmp_path / str(restarts)
         made = Swarm([plugin(index) for index in range(1, NODES)])
-        made.nodes.insert(0, plugin(0, tmp_path / str(restarts)))
+        made.nodes.insert(0, plugin(0, folder))
         for step in range(ROUNDS):
             made.open()
             made.close({index: made.send(index, updates[step][index]) for index in range(NODES)})
             if restarts and step % 2:
                 made.nodes[0].teardown()
-                made.nodes[0] = plugin(0, tmp_path / str(restarts))
+                made.nodes[0] = plugin(0, folder)
         rows.append([vector for _index, _step, vector in made.sent])
         for node in made.nodes:
             node.teardown()
     assert all(np.array_equal(a, b) for a, b in zip(*rows, strict=True))
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_node_whose_file_is_lost_sends_less_and_pays_less(tmp_path: Path) -> None:
+    """The control of the test above: without the file the row is another one."""
+    update, moved = update_of(np.random.default_rng(8)), list[int]()
+    for lost in (False, True):
+        folder = tmp_path / str(lost)
+        made = Swarm([plugin(0, folder)])
+        for _ in range(turn(0) + 2):
+            made.open()
+            moved.append(squared_norm(made.send(0, update)))
+            made.step += 1
+            if lost and made.step == turn(0) + 1:
+                made.nodes[0].teardown()
+                (folder / "0" / FILE).unlink()
+                made.nodes[0] = plugin(0, folder)
+        moved.append(int(paid(made.nodes[0], made.info)[-1]))
+        made.nodes[0].teardown()
+    kept, forgot = moved[: len(moved) // 2], moved[len(moved) // 2 :]
+    assert kept[:-2] == forgot[:-2]
+    assert kept[-1] >= kept[-2] > 0  # the row after its turn, and what it paid for it
+    assert forgot[-2:] == [0, 0]
 
 
 def test_a_file_that_is_damaged_stops_the_node(tmp_path: Path) -> None:

@@ -11,9 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from qres_dp.correlated import EncodingMemory, EncodingShape
 from qres_dp.ledger import PrivacyLedger
+from qres_dp.stream import turn_of
+
+from qres_core.testing import make_node_ids
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
+ROSTER, BAND, SEPARATION = make_node_ids(3), 6, 3  # those of the driver
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kill -9")
@@ -40,6 +45,23 @@ def test_what_was_released_had_been_charged(tmp_path: Path) -> None:
         released, charged = kill_once(tmp_path, chance.uniform(0.0, 0.1))
         # Killed between the charge and the release, it counts as charged.
         assert 1 <= released <= charged <= released + 1
+
+
+@posix
+def test_a_row_was_charged_and_the_updates_in_it_are_on_the_disk(tmp_path: Path) -> None:
+    chance = random.Random(2)
+    for _ in range(3):
+        released, charged = kill_once(tmp_path, chance.uniform(0.0, 0.1), "encoded")
+        assert 1 <= released <= charged <= released + 1
+        last = PrivacyLedger.read(tmp_path)[1][-1].charge
+        shape = EncodingShape("kill", BAND, last.bound, last.scale, last.dimension)
+        memory = EncodingMemory(tmp_path, shape)
+        # Killed after the next step was kept and before it was charged, the oldest may be gone.
+        inside = range(max(0, last.row - BAND + 2), last.row + 1)
+        turn = turn_of(ROSTER[0], SEPARATION)
+        assert {step for step in inside if step % SEPARATION == turn} <= memory.own.keys()
+        memory.close()
+    assert len({record.charge.row for record in PrivacyLedger.read(tmp_path)[1]}) > BAND
 
 
 @posix

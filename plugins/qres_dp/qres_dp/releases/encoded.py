@@ -144,14 +144,14 @@ class EncodedRelease(SharedRelease):
         carries = self.carries(step)
         taken = [item for item in memory.own if item < step] + [step] * carries
         price = shape.price_of(reach(memory.factor, taken, step))
-        named = {"stream": self._stream_of(shape, round_info), "row": step}
         charge = terms.charge(mechanism, round_info, self.by, None, price)
         self.book.after(charge, terms.budget)  # before anything is written
         memory.keep(step, clip(update.vector, mechanism.length).vector if carries else None)
         row = encode(memory.factor, memory.own, step, update.vector.size)
         noisy = noised(row, mechanism)
         charge = terms.charge(mechanism, round_info, self.by, noisy, price)
-        self.book.charge(attrs.evolve(charge, **named), terms.budget)
+        charge = attrs.evolve(charge, stream=self._stream_of(shape, round_info), row=step)
+        self.book.charge(charge, terms.budget)
         return attrs.evolve(update, vector=noisy, weight=1)
 
     def carries(self, step: int) -> bool:
