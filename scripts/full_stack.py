@@ -215,7 +215,7 @@ def private(nodes: int = 400, rounds: int = 12) -> Setting:
             plugins[name] = {"tolerance": 0.3}  # noise raises the loss too
         else:
             plugins[name] = table
-    masks = {"bound": made.plugins["secagg"]["bound"], "noise_room": room}
+    masks = {key: value for key, value in plugins["secagg"].items() if key != "bisect"}
     alone = {"ed25519": {}, "replay": {}, "dp": plugins["dp"], "secagg": masks}
     return Setting("c", swarm, plugins, alone, (Stretching,) * f)
 
