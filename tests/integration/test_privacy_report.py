@@ -100,6 +100,7 @@ def test_the_report_tells_what_a_node_spent_while_it_runs_and_when_it_is_over(
         assert found["ledger"]["holds"]
         assert found["spent"]["epsilon"] == spent[-1] <= found["plan"]["budget"]["epsilon"]
         assert found["spent"]["rounds_left"] == 0
+        assert found["spent"]["charges"] == found["plan"]["charges"]
         (row,) = found["spent"]["on"]
         assert (row["swarm"], row["node"], row["releases"]) == ("hospitals", IDS[index].hex(), 3)
     page = report(path, 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -223,6 +225,43 @@ def test_correlated_noise_is_charged_step_by_step() -> None:
     told = item.to_json()["mechanism"]
     assert (told["noise"], told["band"], told["separation"]) == ("correlated", 16, 20)
     assert told["gain"] > 1.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "local", "clip": 0.01},
+        {"mode": "local", "clip": 0.01, "unit": "record", "records": 3},
+        {"mode": "local", "clip": 0.01, "noise": "correlated", "separation": 3},
+        {"mode": "distributed", "clip": 1.0, "honest": 5},
+        {"mode": "distributed", "clip": 1.0, "honest": 5, "sampling": "poisson"}
+        | {"sampling_rate": 0.3},
+    ],
+    ids=str,
+)
+def test_a_run_is_charged_what_its_plan_says(
+    make_node: Callable[..., Any], options: dict[str, Any]
+) -> None:
+    """The ledger of all planned rounds holds the charges of the plan, and has spent its epsilon."""
+    node = make_node(epsilon=8.0, rounds=6, **options)
+    around = Surroundings(
+        nodes=7,
+        byzantine=0,
+        quorum=7,
+        scale=node.info.scale,
+        dimension=node.info.dimension,
+        visibility=Visibility.SUM,
+        members=7,
+    )
+    made = node.plugin.plan(around)
+    zero = np.zeros(node.info.dimension, dtype=np.int32)
+    for _ in range(6):
+        node.send(zero)
+        node.next_round()
+    ledger = node.plugin._release.ledger
+    charged = Counter((r.charge.noise_multiplier, r.charge.sampling_rate) for r in ledger.records)
+    assert charged == made.account.charges
+    assert ledger.spent(1e-6) == made.epsilon == made.to_json()["epsilon"]
 
 
 # ── groups ────────────────────────────────────────────────────────────────────────────────────
