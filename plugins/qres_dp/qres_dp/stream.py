@@ -99,9 +99,7 @@ class StreamShape:
         """Squared sensitivity of the first so many steps, in units of ``2**-32``."""
         if steps == 0:
             return 0
-        times = -(-steps // self.separation)
-        rule = Participation(times, self.separation)
-        return self.factor.squared_sensitivity(steps, rule, self.grain)
+        return _squared(self.band, steps, self.separation, self.grain)
 
     @property
     def variance(self) -> Fraction:
@@ -135,6 +133,12 @@ class StreamShape:
     def carries(self, step: int) -> bool:
         """Whether the node's data are in a step."""
         return step % self.separation == self.offset
+
+
+@functools.lru_cache(maxsize=4096)
+def _squared(band: int, steps: int, separation: int, grain: int) -> int:
+    rule = Participation(-(-steps // separation), separation)
+    return Factor(band).squared_sensitivity(steps, rule, grain)
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import pytest
 from qres_dp import Dp, accounting
+from qres_dp.correlated import EncodingMemory
+from qres_dp.releases.encoded import EncodedRelease
 
-from qres_core import CompatibilityError, NodeInfo, RoundInfo
+from qres_core import CompatibilityError, NodeInfo, Outcome, RoundError, RoundInfo, Vector
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel
@@ -183,10 +186,31 @@ needs_secagg = pytest.mark.skipif(
 
 
 @needs_secagg
-def test_encoded_updates_are_decoded_to_one_model_behind_secure_aggregation() -> None:
-    result = played(encoded(), 5)
-    assert [record.closed for record in result.rounds] == [True] * 5
+def test_encoded_updates_are_decoded_to_one_model_behind_secure_aggregation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node misses the first change of the model, and takes three models from the others."""
+    closed, changes = EncodedRelease.closed, EncodingMemory.changes
+    forgetful, lacked = set[bytes](), list[tuple[int, str]]()
+
+    def miss(self: EncodedRelease, outcome: Outcome) -> None:
+        forgetful.update([] if forgetful else [self.by.node])
+        if self.by.node not in forgetful or outcome.round_info.step > 0:
+            closed(self, outcome)
+
+    def count(self: EncodingMemory, step: int, model: bytes) -> Sequence[Vector]:
+        try:
+            return changes(self, step, model)
+        except RoundError as error:
+            lacked.append((step, error.code))
+            raise
+
+    monkeypatch.setattr(EncodedRelease, "closed", miss)
+    monkeypatch.setattr(EncodingMemory, "changes", count)
+    result = played(encoded(), 6)
+    assert [record.closed for record in result.rounds] == [True] * 6
     assert len(set(result.model_digests)) == 1
+    assert lacked == [(step, "QRES-E608") for step in (1, 2, 3)]
     shown = [record.plugins["dp"]["epsilon"] for record in result.rounds]
     assert shown == sorted(shown)
     assert 0 < shown[-1] <= 8.0
