@@ -25,7 +25,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from harness import Record, main
 from qres_dp.clip import clip
-from qres_dp.correlated import CorrelatedNoise, Factor, Participation, variance_for
+from qres_dp.correlated import (
+    CorrelatedNoise,
+    Factor,
+    Participation,
+    decode,
+    encode,
+    variance_for,
+)
 from qres_dp.discrete_gaussian import discrete_gaussian
 from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
@@ -131,6 +138,22 @@ def _correlated(quick: bool) -> list[Record]:  # noqa: FBT001 - as the harness h
     return records
 
 
+def _encoded() -> list[Record]:
+    """Process time to encode a row and to decode a mean, with all that a band holds."""
+    factor, chance = Factor(16), np.random.default_rng(1)
+    vectors = [chance.integers(-CLIP, CLIP, DIMENSION).astype(np.int32) for _step in range(16)]
+    own = dict(enumerate(vectors))
+    times = _fastest(
+        lambda: encode(factor, own, 15, DIMENSION),
+        lambda: decode(factor, vectors[0], vectors[1:]),
+        repeats=3,
+    )
+    return [
+        Record(f"encoding, band 16: {name} of 1,000,000", 1e3 * seconds, "ms")
+        for name, seconds in zip(("a row", "a mean"), times, strict=True)
+    ]
+
+
 def _ledger(charges: int) -> list[Record]:
     """Wall time of a charge with its disk syncs, after as many."""
     budget = PrivacyBudget(1e3, 1e-5)
@@ -172,6 +195,7 @@ def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness call
     return [
         *_noise(20 if quick else 60),
         *_correlated(quick),
+        *_encoded(),
         *_ledger(20 if quick else 200),
     ]
 
