@@ -1,18 +1,29 @@
-"""What a set carries beside contributions: evidence against members, and a change of them."""
+"""What a set carries beside contributions: evidence against members, and a change of them.
+
+Both cost the swarm members, from the next height on. Where plugins tell which sets may be revealed
+after those on record, that can leave no set at all: a sum without one member, after a sum of
+everybody, would show the member's update. Nothing could be decided then, not even to take the
+member in again. So such a set leaves out whom it takes away, or carries nothing, and waits for a
+model: the record of a new model is empty.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+
+import attrs
 
 from qres_core.contract.errors import QresError, RosterError
 from qres_core.contract.faults import Fault
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head
 from qres_core.swarm.context import NodeContext
+from qres_core.swarm.merge import Merger
 from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet
 from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.proving import Premises, proves
+from qres_core.swarm.results import UNFINISHED, Void
 from qres_core.swarm.roster import Roster, RosterChange, authorised
 
 
@@ -79,6 +90,23 @@ class Amendments:
         change = candidate.change
         return change is None or self._work_with(self._context.head.roster.after(change))
 
+    def leave_sets(self, candidate: CandidateSet, merger: Merger | None) -> bool:
+        """Whether the swarm could decide again if the set made no model, with what it carries.
+
+        The same on every node that has the set's contributions. O(n), and what plugins take.
+        """
+        context, change = self._context, candidate.change
+        if not (change or candidate.evidence) or not context.kernel.has("revealable"):
+            return True
+        if merger is None:
+            return False
+        try:
+            head = context.head.after(candidate, Void(UNFINISHED))
+            names = {m: m if change is None else change.renamed(m) for m in context.roster}
+            return merger.remain(candidate.members, head, names) >= head.roster.quorum
+        except QresError:
+            return False
+
     def _work_with(self, roster: Roster) -> bool:
         kernel = self._context.kernel
         return not kernel.refusals(roster.members, roster.byzantine, roster.quorum)
@@ -113,18 +141,49 @@ class Amendments:
             if self.proves(item, now):
                 self._pool.add(item)
 
-    def added_to(self, candidate: CandidateSet, now: float, *, first: bool) -> CandidateSet:
+    def added_to(
+        self, candidate: CandidateSet, merger: Merger | None, now: float, *, first: bool
+    ) -> CandidateSet:
         """The set with what this node knows against members, and a change that is wanted.
 
         ``first``: whether this is the height's first attempt. Later ones carry no change: others
         may see a signature or an approval otherwise, and what they refuse must not cost more.
+        What would :meth:`leave no sets <leave_sets>` is not carried.
         """
         self._pool.retain(lambda item: item.subject not in self._context.head.bans)
         chosen = tuple(
             item for item in self._pool.for_proposal(self._room) if self.proves(item, now)
         )
         change = self._wanted(now) if first else None
-        return CandidateSet(candidate.origin, candidate.members, chosen, change)
+        for evidence, wanted in ((chosen, change), (chosen, None), ((), change)):
+            full = attrs.evolve(candidate, evidence=evidence, change=wanted)
+            for carrying in (full, self._without_leavers(full)):
+                if self._may_be_proposed(carrying, candidate, merger):
+                    return carrying
+        return candidate
+
+    def _without_leavers(self, candidate: CandidateSet) -> CandidateSet:
+        """The set without those whom what it carries takes away."""
+        change = candidate.change
+        leave = {item.subject for item in candidate.evidence}
+        if change is not None and change.renamed(change.member) is None:
+            leave.add(change.member)
+        kept = tuple(member for member in candidate.members if member.sender not in leave)
+        return attrs.evolve(candidate, members=kept)
+
+    def _may_be_proposed(
+        self, carrying: CandidateSet, plain: CandidateSet, merger: Merger | None
+    ) -> bool:
+        """Whether others would take what was made of a set that they would take."""
+        if carrying.members != plain.members:
+            if merger is None or len(carrying.members) < self._context.quorum:
+                return False
+            try:
+                if not merger.admits(carrying.members):
+                    return False
+            except QresError:
+                return False
+        return self.leave_sets(carrying, merger)
 
     def _wanted(self, now: float) -> RosterChange | None:
         kernel = self._context.kernel

@@ -292,6 +292,8 @@ class Choice(Instance):
         self.objection = str(left[0]) if left else refusal(self._context, self.merger, candidate)
         if self.objection is None and not self._amendments.work_after(candidate):
             self.objection = "the plugins do not work with the changed members"
+        if self.objection is None and not self._amendments.leave_sets(candidate, self.merger):
+            self.objection = "no set would be left to decide on without who leaves"
         return self.objection is None
 
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
@@ -310,7 +312,8 @@ class Choice(Instance):
             candidate = fresh()
             if candidate is None:
                 return
-            proposal = Proposal(self._amendments.added_to(candidate, now, first=not self.attempts))
+            first = not self.attempts
+            proposal = Proposal(self._amendments.added_to(candidate, self.merger, now, first=first))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = Proposal(self._sets.known[valid.value], valid.round, prevotes)

@@ -19,16 +19,18 @@ the dialogues before it merges. An attacker's look-ahead does the same with copi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
 from qres_core.contract.evidence import Evidence
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
-from qres_core.contract.types import FULL_STANDING, Updates, Vector
+from qres_core.contract.types import FULL_STANDING, NodeId, Updates, Vector
 from qres_core.contract.verdict import ACCEPT, Verdict
 from qres_core.kernel.kernel import Kernel
+from qres_core.swarm.chain import Head
+from qres_core.swarm.context import round_info
 from qres_core.swarm.gathering import Gathering
 from qres_core.swarm.messages import Member
 
@@ -93,6 +95,24 @@ class Merger:
         Raises QresError: what a plugin refused. Raises HookError: QRES-E701 or QRES-E702.
         """
         return self._revealable(members) == members
+
+    def remain(self, members: Members, head: Head, names: Mapping[NodeId, NodeId | None]) -> int:
+        """Of how many of a set the updates could be revealed together at another head.
+
+        Args:
+            members: the set.
+            head: the other one, for example that which follows if the set makes no model.
+            names: how its members are called there; ``None`` for whoever is no member there.
+
+        Raises QresError: what a plugin refused. Raises HookError: QRES-E701 or QRES-E702.
+        """
+        there = tuple(
+            attrs.evolve(item, sender=name)
+            for item in self.gathering.contributions(members)
+            if (name := names.get(item.sender)) is not None and name not in head.bans
+        )
+        info = round_info(self.kernel.swarm, head, self.info.dimension, self.info.number + 1)
+        return len(self.kernel.revealable(there, info))
 
     def judge(self, members: Members) -> tuple[Verdict, str]:
         """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from qres_core import NodeId, RoundError, RoundInfo, RoundStatus, Update, VoidSet
+from qres_core.swarm.amendments import Amendments
 from qres_core.swarm.chain import Link, encode_links
 from qres_core.swarm.effects import Diverged
 from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion
@@ -111,7 +113,7 @@ def told_at(net: Any, index: int) -> Collection[int]:
 def test_a_member_that_joins_is_told_what_was_decided_before_it_came(
     harness: ModuleType, opener: Any
 ) -> None:
-    opener(refuses=void_until(6))
+    opener(refuses=void_until(12))
     net = harness.Net(5, byzantine=1, members=4, plugins=PLUGINS)
     net.start(range(4))
     assert at(net, 1, range(4))
@@ -238,3 +240,74 @@ def other_link(net: Any, machine: Any) -> bytes:
         for i in (1, 2, 3)
     ]
     return encode_links([Link(head, chosen, about.result, 1, tuple(votes))])
+
+
+def only_the_same_again(_own: NodeId, now: Senders, info: RoundInfo) -> Senders:
+    """In a sum of few nodes each one less would show one: no other set may follow."""
+    before = {tuple(sorted(item.senders)) for item in info.void_sets}
+    return now if not before or tuple(sorted(now)) in before else ()
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_removal_before_a_void_height_leaves_a_set_to_decide_on(
+    harness: ModuleType,
+    opener: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    guarded: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
+    opener(allows=only_the_same_again, refuses=void_until(2))
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    net.hand_over(net.change("remove", 2, signers=[0, 1, 3, 4]), range(5))
+    stay = [0, 1, 3, 4]
+    made = bool(net.run(seconds=60, until=lambda: min(net.steps(stay)) >= 2))
+    assert net.machine(0).head.roster.epoch == 1
+    assert made == guarded
+    if guarded:
+        assert senders(net, told(net, 0, 1)) == [stay]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_removal_after_a_void_height_waits_for_a_model(
+    harness: ModuleType,
+    opener: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    guarded: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
+    opener(allows=only_the_same_again, refuses=void_until(3))
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert at(net, 1, range(5))
+    net.hand_over(net.change("remove", 2, signers=[0, 1, 3, 4]), range(5))
+    stay = [0, 1, 3, 4]
+    made = bool(net.run(seconds=60, until=lambda: min(net.steps(stay)) >= 3))
+    assert net.machine(0).head.roster.epoch == 1
+    assert made == guarded
+    if guarded:
+        closed = [e.outcome for e in net.nodes[0].ended if e.outcome.status is RoundStatus.CLOSED]
+        assert len(closed[0].members) == 5, "the member is in the model that it waits for"
+        assert len(closed[-1].members) == 4
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_ban_after_a_void_height_waits_for_a_model(
+    harness: ModuleType,
+    opener: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    guarded: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
+    opener(allows=only_the_same_again, refuses=void_until(9))
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert at(net, 1, range(5))
+    net.rule = harness.Chaos(net, random.Random(1), {4: "double votes"}, heals=0.0)
+    made = bool(net.run(seconds=60, until=lambda: min(net.steps(range(4))) >= 2))
+    assert made == guarded
+    if not guarded:
+        assert net.machine(0).head.bans == (net.ids[4],)
