@@ -143,7 +143,8 @@ class PrivacyLedger:
             what += "the ledger knows of none"
         else:
             return
-        fix = "bring the newest ledger back, with its key and anchor; there is no other way"
+        fix = "bring the newest ledger back, with its key and anchor; if it is lost, nobody knows "
+        fix += "what was spent, and only the owners of the data may grant another budget"
         raise RoundError.of("QRES-E602", "plugins.dp.ledger", what, fix)
 
     def after(self, charge: Charge, budget: PrivacyBudget) -> float:
