@@ -203,6 +203,34 @@ def test_swarms_and_nodes_with_the_same_data_share_one_budget(tmp_path: Path) ->
         plugin.teardown()
 
 
+def test_one_data_set_is_in_a_sum_once(tmp_path: Path) -> None:
+    """Two nodes would move the sum by 2 C, and two charges pay for two sums of C each."""
+    options = {"mode": "distributed", "honest": 4, "dataset": str(tmp_path / "data")}
+    options |= {"epsilon": 8.0, "rounds": 20, "noise_multiplier": 0.0}
+    (first, info), (second, _info) = (named("one", index, tmp_path, **options) for index in (0, 3))
+    first.privatize(Update(VECTOR), info)
+    again = attrs.evolve(info, number=2)
+    for opened in (info, again):
+        second.round_opened(opened, OwnContributions())
+        with pytest.raises(
+            ValueRefusedError, match=r"QRES-E507 plugins\.dp\.dataset.*one sum twice"
+        ):
+            second.privatize(Update(VECTOR), opened)
+    first.round_opened(again, OwnContributions())
+    first.privatize(Update(VECTOR), again)  # its own next attempt is another release of one node
+    later = attrs.evolve(info, number=3, height=1)
+    second.round_opened(later, OwnContributions())
+    second.privatize(Update(VECTOR), later)
+    # In mode local each node's release has noise enough for its own part, and charges add up.
+    options |= {"mode": "local", "honest": 0, "dataset": str(tmp_path / "other")}
+    nodes = [named("two", index, tmp_path, **options) for index in (0, 3)]
+    for plugin, opened in nodes:
+        plugin.round_opened(opened, OwnContributions())
+        plugin.privatize(Update(VECTOR), opened)
+    for plugin in (first, second, *(plugin for plugin, _info in nodes)):
+        plugin.teardown()
+
+
 def test_nodes_that_begin_at_once_begin_one_ledger(tmp_path: Path) -> None:
     dataset = str(tmp_path / "data")
     options = {"mode": "local", "clip": 0.01, "dataset": dataset, **ONE_SHOT}

@@ -15,6 +15,7 @@ from qres_dp.accounting.limits import Kind
 from qres_dp.ledger import key as keys
 from qres_dp.ledger.record import Charge, LedgerEntry, genesis
 from qres_dp.ledger.store import LedgerStore, Owner
+from qres_dp.modes import Mode
 
 __all__ = ["Owner", "PrivacyBudget", "PrivacyLedger"]
 
@@ -39,6 +40,7 @@ class PrivacyLedger:
         self._store = store
         self._records: list[LedgerEntry] = []
         self._kinds: Counter[Kind] = Counter()
+        self._sums: dict[tuple[str, int], NodeId] = {}  # by swarm and height: who is in it
         self._key = keys.fresh()  # of a ledger in memory
         self._take(store.records if store else ())
 
@@ -89,6 +91,8 @@ class PrivacyLedger:
         for record in fresh:
             self._records.append(record)
             self._kinds[_kind(record.charge)] += 1
+            if record.charge.mode == Mode.DISTRIBUTED.value:
+                self._sums[record.charge.swarm, record.charge.height] = record.charge.node
 
     def refresh(self) -> None:
         """Read what other nodes with the same data were charged since. Raises as :meth:`open`."""
@@ -155,8 +159,16 @@ class PrivacyLedger:
             budget: what may be spent.
 
         Raises:
-            ValueRefusedError: QRES-E509 if that is more than the budget.
+            ValueRefusedError: QRES-E509 if that is more than the budget; QRES-E507 if another node
+                with the same data is in the sum. Together they would move it by twice as much, and
+                two charges pay for two sums.
         """
+        other = self._sums.get((charge.swarm, charge.height), charge.node)
+        if charge.mode == Mode.DISTRIBUTED.value and other != charge.node:
+            what = f"node {other.hex()[:8]} has the same data set and was charged for height "
+            what += f"{charge.height}: the data would be in one sum twice"
+            fix = "the node sits this height out; give one node of a swarm the data set"
+            raise ValueRefusedError.of("QRES-E507", "plugins.dp.dataset", what, fix)
         kinds = self._kinds.copy()
         kinds[_kind(charge)] += 1
         total = spent(kinds, budget.delta)
@@ -174,7 +186,7 @@ class PrivacyLedger:
         """Write a charge down, durably before this returns; only then may the release leave.
 
         ``budget``: what may be spent, by all that share the ledger. Returns the record. Raises
-        ValueRefusedError: QRES-E509 if it would exceed the budget; nothing was charged. Raises
+        ValueRefusedError: as :meth:`after`; nothing was charged. Raises
         RoundError: QRES-E602 if it cannot be written; it may count as charged all the same.
         """
         if (charge.relation, charge.unit) != (self.owner.relation, self.owner.unit):
