@@ -77,6 +77,11 @@ def test_nearly_no_sampling_meets_the_exact_account_of_mixed_noise() -> None:
         assert exact * (1.0 - 1e-6) <= found <= exact * 1.01
 
 
+def test_kinds_that_hardly_differ_cost_as_one() -> None:
+    alike = spent({(1.0, 0.01): 500, (1.0 + 1e-9, 0.01): 300, (1.0, 0.01 - 1e-11): 200}, 1e-5)
+    assert alike == pytest.approx(spent({(1.0, 0.01): 1000}, 1e-5), rel=1e-4)
+
+
 def test_delta_of_mixed_kinds_is_the_inverse() -> None:
     kinds = {(1.5, 0.05): 20, (3.0, 0.4): 3, (9.0, 1.0): 5}
     assert delta_of(kinds, spent(kinds, 1e-6)) == pytest.approx(1e-6, rel=1e-3)
