@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import ConfigError, Surroundings, fixed
+from qres_core import CompatibilityError, Surroundings, fixed
 from qres_dp import accounting, grid
 from qres_dp.account import PrivacyAccount
 from qres_dp.fitting import refuse
@@ -153,5 +153,7 @@ def plan_of(release: Release, rounds: int, around: Surroundings) -> PrivacyPlan:
     )
     if not made.epsilon <= terms.budget.epsilon:  # written so that a NaN refuses
         what = f"the plan comes to epsilon {made.epsilon:.9g}, over {terms.budget.epsilon:.9g}"
-        raise ConfigError.of("QRES-E314", "plugins.dp.epsilon", what, "this is a fault of QRES")
+        raise CompatibilityError.of(
+            "QRES-E314", "plugins.dp.epsilon", what, "this is a fault of QRES"
+        )
     return made

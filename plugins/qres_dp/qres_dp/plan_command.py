@@ -128,9 +128,9 @@ def _by_options(given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:
     table = {
         "mode": given["mode"],
         "clip": given["clip"],
-        "delta": given["delta"],
-        "honest": given["honest"],
-        "relation": given["relation"],
+        "delta": _delta(given),
+        "honest": given["honest"] or 0,
+        "relation": given["relation"] or "",
         "unit": given["unit"] or Unit.NODE.value,
         "records": given["records"] or 0,
         "epsilon": given["epsilon"] or 0.0,
@@ -145,7 +145,7 @@ def _by_options(given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:
             nodes=nodes,
             byzantine=0,
             quorum=nodes,
-            scale=given["scale"],
+            scale=given["scale"] or 0,
             dimension=dimension,
             visibility=Visibility.SUM,
             members=nodes,
@@ -207,12 +207,31 @@ def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
             yield f"{row['epsilon']:>12.4g}{row['noise_multiplier']:>12.4f}"
 
 
-_OWN = ("epsilon", "rounds", "noise", "sampling_rate", "mode", "nodes", "clip", "unit", "records")
+_WHOLE = ("nodes", "dimension", "clip", "records", "honest", "scale", "relation")
+"""Options that tell nothing without a mode."""
+_OWN = ("epsilon", "rounds", "noise", "delta", "sampling_rate", "mode", "unit", *_WHOLE)
+"""Options that a configuration file says; only the dimension may be told beside it."""
+
+
+def _delta(given: dict[str, Any]) -> float:
+    delta: float | None = given["delta"]
+    return 1e-5 if delta is None else delta
+
+
+def _refuse_whole(given: dict[str, Any], settings: Sequence[str]) -> None:
+    """A budget alone takes nothing that it would not look at."""
+    for name in _WHOLE:
+        if given[name] is not None:
+            what = f"--{name} is for a whole plan"
+            raise ConfigError.of("QRES-E103", "--mode", what, "set --mode, or leave it out")
+    if settings:
+        what = f"--set {settings[0]} is for a whole plan"
+        raise ConfigError.of("QRES-E103", "--mode", what, "set --mode, or name a file")
 
 
 def _by_file(path: Path, given: dict[str, Any], settings: Sequence[str]) -> PrivacyPlan:
     for name in _OWN:
-        if given[name] is not None:
+        if given[name] is not None and name != "dimension":
             what = f"--{name.replace('_', '-')} beside {path}, which says it"
             fix = f"--set plugins.dp.{name}=..., which goes before what the file says"
             raise ConfigError.of("QRES-E103", "qres dp plan", what, fix)
@@ -227,7 +246,7 @@ def _by_file(path: Path, given: dict[str, Any], settings: Sequence[str]) -> Priv
 @click.option("--epsilon", type=float, help="Budget of all rounds together.")
 @click.option("--rounds", type=int, help="Rounds the budget is for.")
 @click.option("--noise", type=float, help="Noise multiplier: deviation over sensitivity.")
-@click.option("--delta", type=float, default=1e-5, show_default=True)
+@click.option("--delta", type=float, help="Of the guarantee.  [default: 1e-05]")
 @click.option("--sampling-rate", type=float, help="Poisson sampling, only where it is secret.")
 @click.option("--mode", type=_MODES, help="With --nodes, --dimension, --clip: a whole plan.")
 @click.option("--nodes", type=click.IntRange(*ranges.NODES), help="Nodes of the swarm.")
@@ -237,9 +256,9 @@ def _by_file(path: Path, given: dict[str, Any], settings: Sequence[str]) -> Priv
 @click.option("--clip", type=float, help="Greatest L2 norm of what a unit adds to an update.")
 @click.option("--unit", type=_UNITS, help="What is protected.  [default: node]")
 @click.option("--records", type=int, help="Unit record: most records of a node.")
-@click.option("--honest", type=int, default=0, help="Mode distributed: shares nobody knows.")
-@click.option("--scale", type=click.IntRange(*ranges.SCALE), default=0, show_default=True)
-@click.option("--relation", default="", help="add-remove or replace-one; the mode's by default.")
+@click.option("--honest", type=int, help="Mode distributed: shares nobody knows.")
+@click.option("--scale", type=click.IntRange(*ranges.SCALE), help="As swarm.scale.  [default: 0]")
+@click.option("--relation", help="add-remove or replace-one; the mode's by default.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
 @click.option("--plot", type=_PATH, help="Write both curves to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -264,10 +283,11 @@ def plan_command(
     else:
         made = None
     if made is None:
+        _refuse_whole(given, settings)
         unit = given["unit"] or Unit.NODE.value
         rate = 1.0 if given["sampling_rate"] is None else given["sampling_rate"]
         combination.check_sampling(Mode.DISTRIBUTED, rate, sampled=rate < 1.0, unit=Unit(unit))
-        budget = _budget(given["epsilon"], given["rounds"], given["noise"], given["delta"], rate)
+        budget = _budget(given["epsilon"], given["rounds"], given["noise"], _delta(given), rate)
         account = PrivacyAccount({(budget.noise, rate): budget.rounds}, budget.delta)
         result: dict[str, Any] = {
             "version": VERSION,

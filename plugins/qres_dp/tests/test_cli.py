@@ -152,6 +152,8 @@ def test_a_sampled_plan_says_that_the_sample_is_secret() -> None:
         (("--epsilon", -1, "--rounds", 60), "QRES-E314"),
         (("--epsilon", 1, "--rounds", 60, "--mode", "local"), "QRES-E103"),
         (("--epsilon", 1, "--rounds", 60, "--plot", "x.pdf"), "QRES-E105"),
+        (("--epsilon", 1, "--rounds", 60, "--clip", 0.5), "QRES-E103"),
+        (("--epsilon", 1, "--rounds", 60, "--set", "plugins.dp.clip=0.5"), "QRES-E103"),
         (("--epsilon", 1, "--rounds", 60, *WHOLE), "QRES-E314"),
         (("--epsilon", 1, "--rounds", 60, "--sampling-rate", 2), "QRES-E314"),
     ],
@@ -221,7 +223,8 @@ def test_a_plan_of_a_file_that_would_not_start_is_refused(tmp_path: Path) -> Non
     path = swarm_file(tmp_path)
     assert refused("plan", path, "--set", "plugins.dp.delta=0.06").code == "QRES-E105"
     assert refused("plan", path, "--set", "swarm.scale=16").code == "QRES-E313"
-    assert refused("plan", path, "--epsilon", 1.0).code == "QRES-E103"
+    for told in (("--epsilon", 1.0), ("--delta", 1e-5), ("--scale", 0), ("--honest", 3)):
+        assert refused("plan", path, *told).code == "QRES-E103", "the file says it"
     path.write_text(SWARM.partition("[plugins.dp]")[0], encoding="utf-8")
     assert refused("plan", path).code == "QRES-E103"
     assert refused("plan", tmp_path / "no.toml").code == "QRES-E101"
