@@ -33,6 +33,7 @@ from qres_dp import Dp
 from qres_core import (
     NodeInfo,
     Outcome,
+    OwnContributions,
     RoundInfo,
     RoundStatus,
     Update,
@@ -138,7 +139,7 @@ class Federation:
             here &= np.arange(self.count) % turns == step % turns
         rows: list[Vector] = []
         for node, update, present in zip(self.nodes, self.updates(), here, strict=True):
-            node.round_opened(info)
+            node.round_opened(info, OwnContributions())
             if present:
                 rows.append(node.privatize(Update(update), info).vector)
         members = tuple(node for node, present in zip(self.roster, here, strict=True) if present)
@@ -165,11 +166,11 @@ class Federation:
             self.play(step)
             if step >= ROUNDS - AVERAGED:
                 average += fixed.decode(self.model)
-        guessed = (self.test_x @ average.reshape(-1, 10)).argmax(axis=1)
+        guessed: NDArray[np.int64] = (self.test_x @ average.reshape(-1, 10)).argmax(axis=1)
         spent = max(float(str(node.status()["epsilon"])) for node in self.nodes)
         for node in self.nodes:
             node.teardown()
-        return float(np.mean(guessed == self.test_y)), spent
+        return int(np.count_nonzero(guessed == self.test_y)) / len(self.test_y), spent
 
 
 SETTINGS: Final = (

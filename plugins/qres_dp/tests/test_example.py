@@ -20,7 +20,6 @@ from qres_core.lab.trainer import SECTIONS
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "examples" / "dp.toml"
-SCRIPT = ROOT / "scripts" / "dp_utility.py"
 
 pytestmark = pytest.mark.skipif(not EXAMPLE.exists(), reason="not in the repository")
 
@@ -45,8 +44,9 @@ def test_the_example_shows_what_it_spent() -> None:
     assert shown == [accounting.epsilon(multiplier, number, 1e-5) for number in (1, 2)]
 
 
-def utility() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dp_utility", SCRIPT)
+def loaded(name: str) -> ModuleType:
+    path = ROOT / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -55,7 +55,7 @@ def utility() -> ModuleType:
 
 
 def test_privacy_of_records_leaves_the_digits_readable() -> None:
-    script = utility()
+    script = loaded("dp_utility")
     names = {setting.name: setting for setting in script.SETTINGS}
     records = names["record, distributed, 10 nodes"]
     assert script.cell(records, 4.0, range(1)).mean > 0.90  # 93.5 over five seeds
@@ -67,7 +67,7 @@ def test_privacy_of_records_leaves_the_digits_readable() -> None:
 
 
 def test_the_plot_needs_nothing_but_itself() -> None:
-    script = utility()
+    script = loaded("dp_utility")
     rows = [
         script.Row(setting, epsilon, 1.0, 0.9, 0.01, None)
         for setting, epsilon in (
@@ -81,3 +81,16 @@ def test_the_plot_needs_nothing_but_itself() -> None:
     assert picture.startswith("<svg")
     assert "href" not in picture
     assert "<script" not in picture
+
+
+def test_the_table_of_encoding_is_made_by_plugins_within_their_budgets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A few rounds of a few nodes, with a budget that leaves little noise."""
+    script = loaded("dp_encoding")
+    for name, value in {"ROUNDS": 8, "AVERAGED": 2, "DIGITS": 44, "BAND": 4}.items():
+        monkeypatch.setattr(script, name, value)
+    for encoded in (True, False):
+        found = script.row(script.Setting("", encoded, turns=2, dropout=0.0), 200.0, [0])
+        assert found["spent"] <= 200.0
+        assert found["mean"] > 0.7

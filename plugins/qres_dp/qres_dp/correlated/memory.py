@@ -197,10 +197,13 @@ class EncodingMemory:
         return update
 
     def _change(self, name: str, value: Any) -> ModelChange:
-        match value:
-            case [bytes(before), bytes(after), body] if len(before) == len(after) == DIGEST_BYTES:
-                return ModelChange(before, after, self._vector(name, body))
-        raise self._db.unusable(f"the record {name!r} is damaged")
+        try:
+            before, after, body = value
+        except (TypeError, ValueError) as error:
+            raise self._db.unusable(f"the record {name!r} is damaged") from error
+        if any(type(item) is not bytes or len(item) != DIGEST_BYTES for item in (before, after)):
+            raise self._db.unusable(f"the record {name!r} is damaged")
+        return ModelChange(before, after, self._vector(name, body))
 
     def _vector(self, name: str, value: Any) -> Vector:
         if type(value) is not bytes or len(value) != 4 * self.shape.dimension:
