@@ -128,6 +128,11 @@ class HostileRecords(HostileTrainer):
         yield np.tile(lie / rows, (rows, 1))
 
 
+@attrs.frozen(eq=False)
+class HostileRecordJudge(HostileRecords, HostileJudge):
+    """An attacker where examples are clipped and updates are validated."""
+
+
 def make(
     *,
     index: int,
@@ -195,9 +200,8 @@ def turned(
     entropy = np.random.SeedSequence((seed, 2, index))
     rng = np.random.Generator(np.random.PCG64(entropy))
     judges = isinstance(trainer, Validator) and isinstance(trainer, Reference)
-    kind = HostileTrainer
-    if judges:
-        kind = HostileJudge
-    elif isinstance(trainer, RecordTrainer):
-        kind = HostileRecords
+    clips = isinstance(trainer, RecordTrainer)
+    kind = HostileJudge if judges else HostileTrainer
+    if clips:
+        kind = HostileRecordJudge if judges else HostileRecords
     return kind(trainer, played, attackers, index - (nodes - attackers), rng)

@@ -55,6 +55,7 @@ def test_an_attacker_of_a_swarm_that_validates_judges() -> None:
     )
     assert isinstance(trainer, Validator)
     assert isinstance(trainer, Reference)
+    assert isinstance(by_record(trainer, RecordClip(0.1, 500)), Validator)
     assert trainer.validate(initial, info(initial.size)) > 0
     assert trainer.reference(initial, info(initial.size)).shape == initial.shape
 
