@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.cli import commands
     from qres_core.contract import canonical, fixed, options, stores
+    from qres_core.contract.by_record import by_record
     from qres_core.contract.claims import (
         Claims,
         Extent,
@@ -155,6 +156,7 @@ _HOME = {
         "TransportLimits",
         "TransportStats",
     ),
+    "by_record": ("by_record",),
     "record_clip": ("RecordClip",),
     "trainer": ("RecordTrainer", "Reference", "Trainer", "Validator"),
 }
@@ -242,6 +244,7 @@ __all__ = [
     "Visibility",
     "VoidSet",
     "WireError",
+    "by_record",
     "canonical",
     "check_vector",
     "commands",

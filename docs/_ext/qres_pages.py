@@ -412,6 +412,7 @@ API_GROUPS: Final = {
     "transport": "Transport",
     "trainer": "Trainer",
     "record_clip": "Single examples",
+    "by_record": "Training by single examples",
 }
 
 

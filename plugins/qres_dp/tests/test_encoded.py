@@ -37,9 +37,9 @@ from qres_core import (
     ValueRefusedError,
     Vector,
     Visibility,
+    fixed,
     model_digest,
 )
-from qres_core.contract.fixed import add_saturating, difference
 from qres_core.swarm.mean import weighted_mean
 from qres_core.testing import make_node_ids
 
@@ -130,9 +130,9 @@ class Swarm:
         everybody = list(range(len(self.nodes)))
         found = [self.merged(self.nodes[index], updates) for index in merging or told or everybody]
         assert all(np.array_equal(item, found[0]) for item in found)
-        after = add_saturating(self.model, found[0]).vector
+        after = fixed.add_saturating(self.model, found[0]).vector
         digest = model_digest(after, self.step + 1)
-        change = difference(after, self.model)
+        change = fixed.difference(after, self.model)
         ended = Outcome(self.info, RoundStatus.CLOSED, digest, change=change)
         for index in told or everybody:
             self.nodes[index].round_closed(ended)

@@ -121,24 +121,17 @@ def test_nodes_that_may_collude_are_not_counted_on_and_the_number_named_starts()
     raw["plugins"]["dp"]["honest"] = int(found[1])
     config = parse(raw, source="test")
     kernel = Kernel.from_config(config, installed=INSTALLED)
-    # In a round the plugin counts as the solver and secure aggregation do.
+    # In a round the plugin counts as the solver does; secure aggregation too, see
+    # tests/integration/test_colluders.py.
     roster, dp = make_node_ids(60), Dp(**raw["plugins"]["dp"])
     dp.setup(NodeInfo(roster[0], "dist", roster, colluding=kernel.solution.colluding))
     opening = RoundInfo("dist", 1, bytes(32), 650, 0, roster, 42)
-    assert dp._release.around(opening).colluders == 18 == sized(config)
+    assert dp._release.around(opening).colluders == 18
     dp.teardown()
     # The control: where nobody is taken for colluding, 41 shares are secret.
     raw["plugins"]["dp"]["honest"] = 41
     raw["plugins"]["secagg"]["corrupt"] = 0.0
     Kernel.from_config(parse(raw, source="test"), installed=INSTALLED)
-
-
-def sized(config: Config) -> int:
-    """Colluders in a session of secure aggregation."""
-    from qres_secagg.plugin import Secagg  # noqa: PLC0415 - it may not be installed
-    from qres_secagg.sizing import sized as session  # noqa: PLC0415
-
-    return session(Secagg(**config.plugins["secagg"]), 60, 0, 650).corrupt
 
 
 @pytest.mark.skipif(

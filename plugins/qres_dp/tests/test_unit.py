@@ -28,10 +28,10 @@ from qres_core import (
     Trainer,
     Update,
     Vector,
+    by_record,
     fixed,
 )
 from qres_core.cli.app import app
-from qres_core.contract.by_record import by_record
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
 from qres_core.kernel.kernel import Kernel

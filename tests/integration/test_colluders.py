@@ -1,0 +1,15 @@
+"""Colluders are counted once: secure aggregation, privacy and the solver use one number."""
+
+from __future__ import annotations
+
+import pytest
+
+from qres_core import most_colluders
+
+
+def test_a_session_of_secure_aggregation_counts_the_colluders_that_the_solver_counts() -> None:
+    secagg = pytest.importorskip("qres_secagg")
+    sizing = pytest.importorskip("qres_secagg.sizing")
+    options = {"bound": 8.0, "noise_room": 200.0, "corrupt": 0.3, "dropout": 0.03}
+    session = sizing.sized(secagg.Secagg(**options), 60, 0, 650)
+    assert session.corrupt == most_colluders(60, 0, 0.3) == 18
