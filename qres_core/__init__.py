@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from qres_core.contract.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from qres_core import reporting
     from qres_core.cli import commands
@@ -91,7 +93,6 @@ if TYPE_CHECKING:
     from qres_core.contract.verdict import ACCEPT, Blame, Decision, Verdict, reject
     from qres_core.contract.wire import Envelope
 
-__version__ = "0.1.0"
 
 _HOME = {
     "errors": (

@@ -11,9 +11,9 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from qres_core import __version__
 from qres_core.cli.errors import tell
 from qres_core.contract.errors import PluginError, QresError
+from qres_core.contract.version import __version__
 from qres_core.kernel.discovery import site_directories
 
 VERBS: Final = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -17,14 +18,15 @@ from typing import Final
 import attrs
 import click
 
-from qres_core import __all__ as public_names
-from qres_core import __version__
 from qres_core.contract.errors import LabError
+from qres_core.contract.version import __version__
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _MAX_NAME: Final = 40
+# Not imported: the facade names a module of this room, and would be imported in a circle.
+_PUBLIC: Final[list[str]] = sys.modules["qres_core"].__all__
 _CLASS_NAMES_IN_USE: Final = frozenset(
-    {*public_names, "Any", "Callable", "Counter", "False", "Final", "NDArray", "None", "Path"}
+    {*_PUBLIC, "Any", "Callable", "Counter", "False", "Final", "NDArray", "None", "Path"}
     | {"TestContract", "TextIO", "True"}
 )
 

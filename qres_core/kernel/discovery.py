@@ -17,6 +17,8 @@ from typing import Final
 
 import attrs
 
+from qres_core.contract.version import __version__
+
 ENTRY_POINT_GROUP: Final = "qres.plugins"
 
 
@@ -129,8 +131,6 @@ def scan(
 
     Complexity: one pass over the distributions of the environment.
     """
-    from qres_core import __version__  # noqa: PLC0415 - the package is still loading at import
-
     core_version = core_version or __version__
     trusted = site_directories() if trusted is None else trusted
     found: dict[str, list[Installed]] = {}

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import attrs
 
-from qres_core import __version__
 from qres_core.contract.rounds import RoundStatus
 from qres_core.contract.training import TrainerFailure
 from qres_core.contract.transport import TransportEvent
 from qres_core.contract.types import FULL_STANDING
+from qres_core.contract.version import __version__
 from qres_core.swarm.chain import SILENT
 from qres_core.swarm.effects import NOTHING_NEW, Agreed, RoundEnded, SatOut, Vanished
 from qres_core.swarm.node import Event, Node
