@@ -300,6 +300,28 @@ def test_a_node_with_another_node_gone_moves_the_sum_by_its_row_alone(swarm: Swa
 
 
 @pytest.mark.usefixtures("silent")
+def test_updates_that_are_replaced_by_others_move_rows_by_twice_as_much_and_cost_that() -> None:
+    rng = np.random.default_rng(6)
+    worlds = [Swarm([plugin(0, relation="replace-one")]) for _ in range(2)]
+    plain, moved = Swarm([plugin(0)]), list[int]()
+    for _ in range(ROUNDS):
+        update = update_of(rng)
+        rows: list[Vector] = []
+        for world, sign in zip((*worlds, plain), (1, -1, 1), strict=True):
+            world.open()
+            rows.append(world.send(0, np.asarray(sign * update, dtype=np.int32)))
+            world.step += 1
+        moved.append(squared_norm(rows[1] - rows[0]))
+    charges = paid(worlds[0].nodes[0], worlds[0].info)
+    assert all(move <= charge for move, charge in zip(moved, charges, strict=True))
+    # The control: charges for updates that are taken away would not do.
+    less = paid(plain.nodes[0], plain.info)
+    assert any(move > charge for move, charge in zip(moved, less, strict=True))
+    for world in (*worlds, plain):
+        world.nodes[0].teardown()
+
+
+@pytest.mark.usefixtures("silent")
 def test_a_record_moves_every_row_by_no_more_than_its_charge() -> None:
     """Both sums hold the node's other records, and both rows are rounded."""
     rng = np.random.default_rng(4)

@@ -208,6 +208,16 @@ def test_decoding_is_the_same_in_pythons_integers(seed: int, band: int) -> None:
     assert decode(factor, mean, past).tolist() == expected
 
 
+@pytest.mark.parametrize("band", range(2, 65))
+def test_of_a_row_that_a_liar_made_up_at_most_three_quarters_stay(band: int) -> None:
+    factor, steps = Factor(band), 200
+    size = 10**6
+    means = [vector(size if step == 0 else 0) for step in range(steps)]
+    moved = np.cumsum([int(change[0]) for change in decoded(factor, means)])
+    assert moved[0] == size
+    assert np.abs(moved[1:]).max() <= 0.75 * size + steps
+
+
 def test_noise_that_is_decoded_has_the_variance_of_the_inverse() -> None:
     rng, factor, steps, size = np.random.default_rng(1), Factor(16), 40, 4000
     white: NDArray[np.float64] = rng.normal(0, 1000, (steps, size))
