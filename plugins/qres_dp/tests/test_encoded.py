@@ -325,7 +325,7 @@ def test_updates_that_are_replaced_by_others_move_rows_by_twice_as_much_and_cost
 def test_a_record_moves_every_row_by_no_more_than_its_charge() -> None:
     """Both sums hold the node's other records, and both rows are rounded."""
     rng = np.random.default_rng(4)
-    options = {"unit": "record", "records": 50, "clip": 100 * 2.0**-20}
+    options: dict[str, Any] = {"unit": "record", "records": 50, "clip": 100 * 2.0**-20}
     worlds = [Swarm([plugin(0, **options)], 40) for _ in range(2)]
     bound = 100  # in steps of the grid, the clip of a record
     moved: list[int] = []

@@ -7,6 +7,7 @@ import math
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -218,6 +219,21 @@ def test_of_a_row_that_a_liar_made_up_at_most_three_quarters_stay(band: int) -> 
     assert np.abs(moved[1:]).max() <= 0.75 * size + steps
 
 
+@pytest.mark.parametrize("away", [0.0, 0.1, 0.2])
+def test_absent_nodes_shorten_equal_updates_as_the_page_says(away: float) -> None:
+    rng, factor, steps, size = np.random.default_rng(2), Factor(16), 240, 10**6
+    here = (rng.random((steps, 400)) >= away).astype(np.int64)
+    means: list[Vector] = []
+    for step in range(steps):
+        past = range(max(0, step - 15), step + 1)
+        held = sum(factor.coefficients[step - item] * here[item] for item in past) * size // ONE
+        means.append(vector(round(int(held @ here[step]) / int(here[step].sum()))))
+    moved = np.array([int(change[0]) for change in decoded(factor, means)])
+    k = sum(factor.coefficients[1:]) / ONE
+    expected = (1 + (1 - away) * k) / (1 + k)
+    assert float(np.mean(moved[120:])) / size == pytest.approx(expected, rel=0.01)
+
+
 def test_noise_that_is_decoded_has_the_variance_of_the_inverse() -> None:
     rng, factor, steps, size = np.random.default_rng(1), Factor(16), 40, 4000
     white: NDArray[np.float64] = rng.normal(0, 1000, (steps, size))
@@ -308,7 +324,7 @@ def test_changes_are_those_of_this_history_alone() -> None:
     ids=str,
 )
 def test_a_file_of_another_swarm_or_other_settings_is_refused(
-    tmp_path: Path, other: dict[str, object]
+    tmp_path: Path, other: dict[str, Any]
 ) -> None:
     EncodingMemory(tmp_path, SHAPE).close()
     with pytest.raises(RoundError, match=r"QRES-E602 .* another swarm, clip, band, grid or model"):
