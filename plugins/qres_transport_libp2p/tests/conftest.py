@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import secrets
 import socket
 import threading
@@ -167,6 +168,17 @@ async def heard(libp2p_transport: Libp2pTransport, frame: bytes) -> Delivery:
                 return delivery
 
 
+async def reaches(sender: Libp2pTransport, to: Libp2pTransport, words: bytes) -> None:
+    """Broadcast until something of it is heard: what is sent while a stream is away gets lost."""
+    with anyio.fail_after(PATIENCE):
+        for attempt in itertools.count():
+            frame = words + b", %d" % attempt
+            await sender.broadcast(frame)
+            with anyio.move_on_after(1 + attempt):
+                await heard(to, frame)
+                return
+
+
 async def noticed(libp2p_transport: Libp2pTransport, change: PeerChange) -> Any:
     """The next event of a kind."""
     with anyio.fail_after(PATIENCE):
@@ -259,6 +271,7 @@ def lab() -> SimpleNamespace:
         connected=connected,
         free_ports=free_ports,
         heard=heard,
+        reaches=reaches,
         hears_all=hears_all,
         members=members,
         noticed=noticed,

@@ -339,12 +339,8 @@ def test_a_peer_whose_stream_was_reset_is_not_forgotten(lab: SimpleNamespace) ->
 
             for number in range(3):
                 await item._running.call(cut)
-                await anyio.sleep(0.2)
-                await lab.connected(item, two)
                 for sender, to in ((item, two), (two, item)):
-                    frame = b"after the cut %d" % number
-                    await sender.broadcast(frame)
-                    await lab.heard(to, frame)
+                    await lab.reaches(sender, to, b"after the cut %d" % number)
 
     anyio.run(main)
 
