@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import numpy as np
@@ -18,6 +19,8 @@ from qres_core.contract.types import Update, Vector, check_vector
 from qres_core.lab.data import Purpose, stream
 from qres_core.lab.numpy_trainer import check_grid, check_single_step
 
+_SEED_BYTES: Final = 32  # of what decides a round's random choices
+
 
 def _torch() -> Any:
     try:
@@ -29,6 +32,14 @@ def _torch() -> Any:
             f"torch cannot be imported: {error}",
             "pip install torch",
         ) from error
+
+
+def _seed_of(drawn: bytes, *tensors: Any) -> int:
+    """What the random choices for an example are made by: a digest of it, below ``2**63``."""
+    digest = hashlib.sha256(drawn)
+    for tensor in tensors:
+        digest.update(tensor.cpu().reshape(-1).view(_torch().uint8).numpy().tobytes())
+    return int.from_bytes(digest.digest()[:8]) >> 1
 
 
 def _real_parameters(module: Any) -> NDArray[np.float64]:
@@ -147,9 +158,9 @@ class TorchTrainer:
     def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[NDArray[np.float64]]:
         """The gradient step of each example, divided by ``batch_size``, a public number.
 
-        Gradients are computed for ``batch_size`` examples at once, by ``torch.func``. An example
-        keeps its place among them whatever the others are, so with another in place of one of
-        them its own step is the same to the bit, if the device's kernels are deterministic.
+        Every example is computed alone, from the module's own buffers, and its dropout is drawn by
+        a digest of the example. In a batch the last bits of a step follow the shape of the batch
+        and the place in it, and both change for all others when an example is taken away.
 
         ``loss`` is given one example and its target, as a batch of one. Yields float64, shape
         ``(k, d)``; frozen parameters do not move. Raises ValueRefusedError: QRES-E502 or QRES-E503
@@ -162,31 +173,32 @@ class TorchTrainer:
         named = dict(self.module.named_parameters())
         moving = {name: each.detach() for name, each in named.items() if each.requires_grad}
         still = {name: each.detach() for name, each in named.items() if name not in moving}
+        buffers = dict(self.module.named_buffers())
 
         def loss_of(weights: Any, example: Any, target: Any) -> Any:
-            made = torch.func.functional_call(
-                self.module, {**weights, **still}, (example.unsqueeze(0),)
-            )
-            return self._loss(made, target.unsqueeze(0))
+            # A forward pass may write to buffers: to copies, that the next example does not see.
+            kept = {name: each.detach().clone() for name, each in buffers.items()}
+            made = torch.func.functional_call(self.module, {**weights, **still, **kept}, (example,))
+            return self._loss(made, target)
 
-        gradients = torch.func.vmap(
-            torch.func.grad(loss_of), in_dims=(None, 0, 0), randomness="different"
-        )
+        gradient = torch.func.grad(loss_of)
         x, y = self._tensors(self.x, self.y)
-        seed = int(stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number).integers(2**63))
+        drawn = stream(self.seed, Purpose.SHUFFLE, self.node, round_info.number).bytes(_SEED_BYTES)
+
+        def step_of(place: int) -> Any:
+            # Copies begin at an aligned address, wherever the example lies among the others.
+            example, target = x[place : place + 1].clone(), y[place : place + 1].clone()
+            torch.manual_seed(_seed_of(drawn, example, target))
+            made = gradient(moving, example, target)
+            parts = [made.get(name, each.new_zeros(each.shape)) for name, each in named.items()]
+            return torch.cat([part.detach().flatten() for part in parts])
+
         for first in range(0, len(y), self.batch_size):
-            part = slice(first, first + self.batch_size)
+            places = range(first, min(first + self.batch_size, len(y)))
             with torch.random.fork_rng():
-                torch.manual_seed((seed + first) % 2**63)
-                made = gradients(moving, x[part], y[part])
-            rows = len(y[part])
-            blocks = [
-                made[name].flatten(1) if name in made else each.new_zeros(rows, each.numel())
-                for name, each in named.items()
-            ]
+                made = torch.stack([step_of(place) for place in places])
             # float64 from here on: numpy has no bfloat16.
-            steps = torch.cat(blocks, dim=1).detach().cpu().double()
-            yield steps.mul_(-self.learning_rate / self.batch_size).numpy()
+            yield made.cpu().double().mul_(-self.learning_rate / self.batch_size).numpy()
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Mean loss and, where the loss is cross-entropy, accuracy (0..1) on held-out examples.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -257,6 +258,69 @@ def test_another_example_leaves_the_steps_of_the_others_alone(torch: Any, precis
     x[20], y[20] = -7.0, (y[20] + 1) % 4
     rows, others = rows_of(item, vector), rows_of(attrs.evolve(item, x=x, y=y), vector)
     assert [i for i in range(50) if not np.array_equal(rows[i], others[i])] == [20]  # to the bit
+
+
+class PlacedTrainer(TorchTrainer):
+    """As a trainer once was: what is drawn for an example follows its place in a batch."""
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[Any]:
+        del round_info
+        torch: Any = sys.modules["torch"]
+        self._load(vector)
+        weights = {name: each.detach() for name, each in self.module.named_parameters()}
+
+        def loss_of(weights: Any, x: Any, y: Any) -> Any:
+            return self._loss(torch.func.functional_call(self.module, weights, (x[None],)), y[None])
+
+        gradients = torch.func.vmap(torch.func.grad(loss_of), (None, 0, 0), randomness="different")
+        x, y = self._tensors(self.x, self.y)
+        for first in range(0, len(y), self.batch_size):
+            torch.manual_seed(first)
+            part = slice(first, first + self.batch_size)
+            made = gradients(weights, x[part], y[part])
+            rows = torch.cat([each.flatten(1) for each in made.values()], dim=1)
+            yield rows.double().mul(-self.learning_rate / self.batch_size).numpy()
+
+
+def moved_without(item: TorchTrainer, vector: Vector, absent: int) -> float:
+    """How far the update moves when an example is taken away, in bounds."""
+    left = {name: np.delete(np.asarray(getattr(item, name)), absent, axis=0) for name in ("x", "y")}
+    clip = RecordClip(0.01, 50)
+    made = [by_record(each, clip) for each in (item, attrs.evolve(item, **left))]
+    sums = [each.fit(vector, a_round(vector)) for each in made]
+    difference = np.subtract(*(each.vector.astype(object) for each in sums if each is not None))
+    return float(difference @ difference) ** 0.5 / clip.steps(0)
+
+
+def layers_with(torch: Any, name: str) -> Any:
+    if name == "dropout":
+        return torch.nn.Sequential(mlp(torch), torch.nn.Dropout(0.5), torch.nn.Linear(4, 4))
+    if name == "spectral norm":  # each pass in training changes its buffers
+        normed = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(6, 8))
+        return torch.nn.Sequential(normed, torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    return mlp(torch).to(getattr(torch, name))
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "dropout", "spectral norm"])
+def test_without_an_example_the_steps_of_the_others_are_the_same_to_the_bit(
+    torch: Any, name: str
+) -> None:
+    module = layers_with(torch, name)
+    vector = module_vector(module)
+    item = trainer(module, local_epochs=1, batch_size=16)
+    left = attrs.evolve(item, x=np.delete(item.x, 3, axis=0), y=np.delete(item.y, 3))
+    rows = np.delete(rows_of(item, vector), 3, axis=0)
+    np.testing.assert_array_equal(rows_of(left, vector), rows)
+    assert 0.0 < moved_without(item, vector, 3) <= 1.0
+
+
+def test_what_is_drawn_by_an_example_s_place_moves_the_update_by_many_bounds(torch: Any) -> None:
+    """The control: when an example goes, all later ones are in other places."""
+    module = layers_with(torch, "dropout")
+    x, y = blobs(50)
+    options: dict[str, Any] = {"x": x, "y": y, "test_x": x, "test_y": y}
+    item = PlacedTrainer(module=module, local_epochs=1, batch_size=16, **options)
+    assert moved_without(item, module_vector(module), 3) > 2.0
 
 
 def test_an_update_moves_by_at_most_twice_the_bound_for_another_example(torch: Any) -> None:
