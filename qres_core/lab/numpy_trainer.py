@@ -131,8 +131,9 @@ class NumpyTrainer:
         """The gradient step of each example, divided by ``batch_size``, a public number.
 
         So a sum over ``batch_size`` examples is a step of ``learning_rate`` along their mean
-        gradient. Every example is computed alone: matrix products of several round differently
-        than those of one. Yields float64, shape ``(k, d)``. Raises ValueRefusedError: QRES-E502 or
+        gradient. Every example is computed alone, as an array of its own: matrix products of
+        several round differently than those of one, and those of a view by how many examples lie
+        around it. Yields float64, shape ``(k, d)``. Raises ValueRefusedError: QRES-E502 or
         QRES-E503 for another vector, QRES-E504 for another scale.
         """
         check_grid(vector, round_info, dimension=self.model.dimension, scale=self.scale)
@@ -144,7 +145,7 @@ class NumpyTrainer:
                 yield np.stack([share * self._gradient(w, slice(i, i + 1)) for i in examples])
 
     def _gradient(self, w: Weights, examples: slice) -> Weights:
-        return self.model.loss_and_gradient(w, self.x[examples], self.y[examples])[1]
+        return self.model.loss_and_gradient(w, self.x[examples].copy(), self.y[examples])[1]
 
     def evaluate(self, vector: Vector) -> Mapping[str, float]:
         """Accuracy (0..1) and mean loss on the held-out examples.

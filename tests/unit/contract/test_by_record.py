@@ -272,6 +272,19 @@ def test_what_an_example_asks_for_does_not_depend_on_the_others(model: Model) ->
     np.testing.assert_array_equal(others, np.delete(rows, 4, axis=0))  # to the bit
 
 
+def test_what_an_example_asks_for_does_not_depend_on_how_the_others_lie_in_memory() -> None:
+    """One example by columns is one by rows; of two, the numbers of each lie apart."""
+    model, rng = MLP(7, 17, 5), np.random.default_rng(5)
+    both, y = rng.normal(size=(2, 7)), np.array([0, 2])
+    w = fixed.encode(model.initial(rng)).vector
+    items = [
+        attrs.evolve(numpy_trainer(model), x=np.asfortranarray(x), y=y[: len(x)])
+        for x in (both, both[:1])
+    ]
+    rows = [next(iter(item.record_steps(w, a_round(w.size))))[0] for item in items]
+    np.testing.assert_array_equal(*rows)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_an_update_of_the_lab_moves_by_at_most_the_bound_and_one_of_sgd_farther(
     model: Model,
