@@ -19,6 +19,7 @@ from qres_dp.audit.black_box import RUNS
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.ledger.record import LedgerEntry
 from qres_dp.modes import Mode
+from qres_dp.output import bounded
 from qres_dp.places import ledger_place
 from qres_dp.plan_command import plan_command
 from qres_dp.report_command import report_command
@@ -125,11 +126,11 @@ def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> No
         clip = math.ldexp(charge.bound, charge.scale - 16)
         click.echo(
             f"{charge.round:>8}  {charge.mode:12}{charge.noise_multiplier:>10.4g}"
-            f"{charge.sampling_rate:>8.3g}{clip:>14.6g}{record.epsilon:>12.6f}"
+            f"{charge.sampling_rate:>8.3g}{clip:>14.6g}{bounded(record.epsilon):>12}"
         )
     end = records[-1]
     click.echo(
-        f"{len(records)} releases, chain and anchor hold: epsilon {end.epsilon:.6f} of "
+        f"{len(records)} releases, chain and anchor hold: epsilon {bounded(end.epsilon)} of "
         f"{end.budget:g} spent, delta {end.delta:g}"
     )
 

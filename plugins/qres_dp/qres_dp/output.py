@@ -1,7 +1,8 @@
-"""Files that a command writes: never over one that is there."""
+"""What commands write: files, never over one that is there, and bounds in few digits."""
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 
 from qres_core import ConfigError
@@ -20,3 +21,14 @@ def write_new(path: Path, text: str, option: str) -> None:
         raise ConfigError.of("QRES-E803", option, f"{path} exists") from error
     except OSError as error:
         raise ConfigError.of("QRES-E105", option, str(error)) from error
+
+
+def bounded(value: float, digits: int = 6, way: str = ROUND_CEILING) -> str:
+    """A bound in few digits.
+
+    Args:
+        value: the bound.
+        digits: at most 6.
+        way: up for a bound from above; ``decimal.ROUND_FLOOR`` for one from below.
+    """
+    return f"{float(Context(prec=digits, rounding=way).create_decimal_from_float(value)):g}"

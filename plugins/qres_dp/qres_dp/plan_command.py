@@ -14,7 +14,7 @@ from qres_core import ConfigError, Surroundings, Visibility, commands, reporting
 from qres_dp import accounting, combination, ranges
 from qres_dp.account import PrivacyAccount
 from qres_dp.modes import Mode, Unit
-from qres_dp.output import write_new
+from qres_dp.output import bounded, write_new
 from qres_dp.plan import VERSION, PrivacyPlan
 from qres_dp.plugin import Dp
 
@@ -175,18 +175,18 @@ def _number(value: object) -> str:
 
 def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
     """The JSON in lines for people."""
-    yield f"epsilon           {result['epsilon']:.6g}"
+    yield f"epsilon           {bounded(result['epsilon'])}"
     yield f"delta             {result['delta']:g}"
     if result["mu"] is not None:
-        yield f"mu                {result['mu']:.6g}"
+        yield f"mu                {bounded(result['mu'])}"
     yield f"rounds            {result['rounds']}"
     yield f"noise multiplier  {result['noise_multiplier']:.6g}"
     if result["sampling_rate"] < 1.0:
         yield f"sampling rate     {result['sampling_rate']:g} (Poisson, secret)"
-    yield f"the dearest round epsilon {result['round']['epsilon']:.6g}"
+    yield f"the dearest round epsilon {bounded(result['round']['epsilon'])}"
     for group in result["groups"]:
         if group["epsilon"] is not None:
-            yield f"{group['size']:>2} {unit}s together epsilon {group['epsilon']:.6g}"
+            yield f"{group['size']:>2} {unit}s together epsilon {bounded(group['epsilon'])}"
     for key, value in result.get("mechanism", {}).items():
         if key in _TOLD and value is not None:
             yield f"{_TOLD[key]:42}{_number(value)}"
@@ -200,11 +200,12 @@ def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
     if "by_rounds" in result:
         yield f"\nat noise multiplier {result['noise_multiplier']:.6g}"
         yield f"{'rounds':>12}{'epsilon':>12}"
-        yield from (f"{row['rounds']:>12}{row['epsilon']:>12.4f}" for row in result["by_rounds"])
+        for row in result["by_rounds"]:
+            yield f"{row['rounds']:>12}{bounded(row['epsilon']):>12}"
         yield f"\nover {result['rounds']} rounds"
         yield f"{'epsilon':>12}{'noise':>12}"
         for row in result["by_epsilon"]:
-            yield f"{row['epsilon']:>12.4g}{row['noise_multiplier']:>12.4f}"
+            yield f"{bounded(row['epsilon']):>12}{bounded(row['noise_multiplier']):>12}"
 
 
 _WHOLE = ("nodes", "dimension", "clip", "records", "honest", "scale", "relation")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from typing import Any, TypeAlias
+from decimal import ROUND_CEILING, ROUND_FLOOR
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from qres_core import reporting
+from qres_dp.modes import Relation
+from qres_dp.output import bounded
 from qres_dp.report import FALSE_ALARMS
+
+_LONGEST_POWER: Final = 690.0  # of e, that is printed
 
 
 @attrs.frozen
@@ -48,9 +52,7 @@ Block: TypeAlias = Heading | Paragraph | Bullets | ReportTable
 
 def _number(value: float | None, way: str = ROUND_CEILING) -> str:
     """Four digits; what is a bound from above is rounded up."""
-    if value is None:
-        return "none"
-    return f"{float(Context(prec=4, rounding=way).create_decimal_from_float(value)):g}"
+    return "none" if value is None else bounded(value, 4, way)
 
 
 def _share(value: float) -> str:
@@ -88,34 +90,48 @@ def _summary(report: dict[str, Any]) -> Iterator[Block]:
     yield ReportTable(("question", "answer"), tuple(rows))
 
 
+def _guess(mechanism: dict[str, Any]) -> tuple[str, str]:
+    """What an attacker has to tell, and the beginning of an example."""
+    is_record = mechanism["unit"] == "record"
+    data = "a record" if is_record else "the data of a node"
+    wrong = f"{FALSE_ALARMS * 100:g} % of the cases"
+    if mechanism["relation"] == Relation.ADD_REMOVE.value:
+        question = f"whether {data} took part"
+        what = f"accuses wrongly in {wrong}. Such a guess finds those that did take part"
+    else:
+        question = f"which of two candidates {data} {'is' if is_record else 'are'}"
+        what = f"takes the first for the second in {wrong}. Such a guess finds the second"
+    return question, f"In an example: somebody guesses {question}, and {what}"
+
+
 def _meaning(report: dict[str, Any]) -> Iterator[Block]:
     plan, spent = report["plan"], report["spent"]
     unit = plan["mechanism"]["unit"]
     yield Heading("Meaning of the numbers")
-    factor = math.exp(min(plan["budget"]["epsilon"], 700.0))
+    budget: float = plan["budget"]["epsilon"]
+    factor = _number(math.exp(budget)) if budget <= _LONGEST_POWER else "a number of 300 digits"
     odds = (
         f"Epsilon bounds the odds. Whatever an observer thought about a single {unit}, the odds "
-        f"change by a factor of at most e^epsilon: {_number(factor)} for the whole budget."
+        f"change by a factor of at most e^epsilon: {factor} for the whole budget."
     )
     fails = f"Delta is the probability that this bound may fail: {plan['delta']:g}."
+    question, example = _guess(plan["mechanism"])
     mu = (
-        f"Mu says the same in one number. To tell whether a {unit} took part is no easier than to "
-        "tell apart two normal distributions that lie mu standard deviations from each other. For "
-        f"the whole plan mu is {_number(plan['mu'])}"
+        f"Mu says the same in one number. It is no easier to tell {question} than two "
+        "normal distributions that lie mu standard deviations apart. For the whole plan "
+        f"mu is {_number(plan['mu'])}"
     )
     mu += "." if plan["mu"] is not None else ", because rounds are sampled."
-    example = (
-        f"In an example: somebody guesses whether a {unit} took part, and accuses wrongly in "
-        f"{FALSE_ALARMS * 100:g} % of the cases. After all planned rounds, such a guess finds at "
-        f"most {_share(report['plan_hits'])} of those that did take part"
-    )
-    example += f"; after those so far, {_share(spent['hits'])}." if spent else "."
+    example += f" in at most {_share(report['plan_hits'])} of the cases after all planned rounds"
+    example += f", and {_share(spent['hits'])} after those so far." if spent else "."
     yield Bullets((odds, fails, mu, example))
     groups = plan["groups"] if spent is None else spent["groups"]
     what = "of the whole plan" if spent is None else "spent so far"
     others = "all records of one person" if unit == "record" else "all nodes of one owner"
+    whose = "for records of this node" if unit == "record" else "if none was charged more than this"
     yield Paragraph(
-        f"The promise is for one {unit}. Several together, such as {others}, are protected less:"
+        f"The promise is for one {unit}. Several together, such as {others}, are protected less. "
+        + (f"The numbers for several hold {whose}:" if spent else "For the whole plan:")
     )
     own = plan if spent is None else spent
     rows = [(f"1 {unit}", _number(own["epsilon"]))]

@@ -352,3 +352,18 @@ def test_the_audit_in_json_and_in_words_tells_the_same(monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert "1 alarms in 3 audits" in result.output
     assert "found by exact clip" in result.output
+
+
+def test_no_epsilon_that_is_printed_is_below_the_bound() -> None:
+    z = accounting.calibrate(4.0, 1e-5, 60)
+    lines = run("plan", "--epsilon", 4, "--rounds", 60).output.splitlines()
+    groups = [line.split() for line in lines if "nodes together epsilon" in line]
+    assert [words[0] for words in groups] == ["2", "5", "10"]
+    for words in groups:
+        assert float(words[-1]) >= accounting.epsilon(z / int(words[0]), 60, 1e-5)
+    tables = [line.split() for line in lines[lines.index(f"at noise multiplier {z:.6g}") :]]
+    rows = [(float(row[0]), float(row[1])) for row in tables if len(row) == 2 and row[0][0] < "A"]
+    by_rounds, by_epsilon = rows[:7], rows[7:]
+    assert len(by_epsilon) == 7
+    assert all(eps >= accounting.epsilon(z, int(n), 1e-5) for n, eps in by_rounds)
+    assert all(accounting.epsilon(noise, 60, 1e-5) <= eps for eps, noise in by_epsilon)

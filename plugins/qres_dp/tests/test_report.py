@@ -294,3 +294,26 @@ def test_a_report_needs_a_folder_and_a_known_ending(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", charge(1))
     ledger = tmp_path / "elsewhere"
     assert data(path, "--dimension", 650, "--ledger", ledger)["ledger"]["records"] == 1
+
+
+# ── no sentence promises what is not so ───────────────────────────────────────────────────────
+
+
+def test_a_guess_is_about_what_the_neighbours_differ_in(tmp_path: Path) -> None:
+    """In mode local everybody sees that a node took part: the promise is about its data."""
+    fill(tmp_path / "data", charge(1))
+    path = config(tmp_path)
+    text = run(path, "--dimension", 650).output
+    assert "no easier to tell which of two candidates the data of a node are than" in text
+    assert "took part" not in text
+    (tmp_path / "data" / FILE).unlink()  # of another relation
+    changed = path.read_text(encoding="utf-8") + 'unit = "record"\nrecords = 9\n'
+    path.write_text(changed, encoding="utf-8")
+    assert "guesses whether a record took part" in run(path, "--dimension", 650).output
+
+
+def test_what_others_were_charged_is_not_told(tmp_path: Path) -> None:
+    """This node's ledger does not know what left other nodes of the same owner."""
+    path = config(tmp_path)
+    fill(tmp_path / "data", charge(1))
+    assert "if none was charged more than this" in run(path, "--dimension", 650).output
