@@ -117,9 +117,9 @@ def _meaning(report: dict[str, Any]) -> Iterator[Block]:
     fails = f"Delta is the probability that this bound may fail: {plan['delta']:g}."
     question, example = _guess(plan["mechanism"])
     mu = (
-        f"Mu says the same in one number. It is no easier to tell {question} than two "
-        "normal distributions that lie mu standard deviations apart. For the whole plan "
-        f"mu is {_number(plan['mu'])}"
+        f"Mu says the same in one number. It is no easier to tell {question} than to tell apart "
+        "two normal distributions that lie mu standard deviations from each other. For the whole "
+        f"plan mu is {_number(plan['mu'])}"
     )
     mu += "." if plan["mu"] is not None else ", because rounds are sampled."
     example += f" in at most {_share(report['plan_hits'])} of the cases after all planned rounds"
