@@ -11,6 +11,7 @@ where                            what
 ``clip``, ``discrete_gaussian``  clipping and noise in integers
 ``randomness``                   keys and the stream of a key
 ``adaptive``                     a clip that follows a quantile: the rule
+``votes``, ``following``         … what nodes vote, and what a node knows of the clip
 ``correlated``                   noise that takes back some of that of earlier rounds
 ``stream``                       … of one node's releases
 ``accounting``                   what releases cost, alone and together

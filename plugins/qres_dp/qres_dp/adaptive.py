@@ -1,7 +1,7 @@
 """A clipping bound that follows a quantile of the nodes' norms, at a small price in privacy.
 
-In a round with bound ``C`` every node votes: does its update fit into the bound before it is
-clipped? The votes are summed with noise, and the bound moves by
+In a round with bound ``C`` every node votes: was its update clipped? The votes are summed with
+noise, and the bound moves by
 
     C <- C * exp(-rate * (b - quantile))        b: the noisy share of nodes that fit
 
@@ -10,10 +10,10 @@ bound from *before* its move. Norms never leave a node, and the bound is a funct
 alone: it may be public.
 
 All is integer arithmetic, because every node has to hold the same bound to the bit. A vote is
-``+UNIT`` or ``-UNIT``, so that a node that comes or goes moves the sum by ``UNIT``, which is the
-1/2 of the paper's centred bit in units of ``2**-17``.
-
-No mode uses the rule today: it needs a noised sum of votes that every node sees.
+``UNIT`` if the update was clipped, and 0 if it fits. So the vote of a zero update is 0 too: a node
+that comes or goes moves the sum by ``UNIT``, and so does one whose update is replaced. The centred
+votes of the paper, 1/2 or -1/2, have half of that only where a node that goes takes its vote along;
+a zero update in its place still votes, and moves their sum by the whole distance.
 
 Reference:
     G. Andrew, O. Thakkar, H. B. McMahan, S. Ramaswamy, Differentially Private Learning with
@@ -23,8 +23,9 @@ Reference:
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any, Final
 
@@ -34,10 +35,12 @@ from qres_core import CompatibilityError, ConfigError, ValueRefusedError
 from qres_dp.ranges import ADAPTIVE_QUANTILE, ADAPTIVE_RATE
 
 UNIT: Final = 1 << 16
-"""What one vote adds to the sum or takes from it."""
+"""What the vote of a node whose update was clipped adds to the sum."""
 FINE: Final = 1 << 16
 """A bound is held in units of ``1 / FINE`` grid steps, or small moves would be rounded away."""
 MAX_RADIUS: Final = (1 << 31) - 1
+SPAN: Final = 8
+"""The bound stays within ``clip / SPAN`` and ``clip * SPAN``."""
 
 _WORK: Final = 1 << 96
 """Fixed point of the exponential; its error is below ``2**-88``."""
@@ -61,17 +64,17 @@ def split(noise_multiplier: float, nodes: int) -> PrivacySplit:
     """Divide a round's noise multiplier between vector and votes.
 
     The votes get ``sigma_b = nodes / 20`` on the count of nodes, the choice of the paper's section
-    3; here, with votes of both signs, a multiplier of ``nodes / 10``. In a small swarm that would
-    leave nothing for the vector, so it is at least twice ``noise_multiplier``: the vector's
-    multiplier then is 1.155 times what it would be without votes. ``noise_multiplier``: what the
-    round has to amount to, finite and above 0; ``nodes``: nodes that vote in a round, at least 1.
-    Returns a split whose :attr:`PrivacySplit.together` is at least ``noise_multiplier``. Raises
-    CompatibilityError: QRES-E314 for numbers out of these ranges.
+    3. In a small swarm that would leave nothing for the vector, so it is at least twice
+    ``noise_multiplier``: the vector's multiplier then is 1.155 times what it would be without
+    votes. ``noise_multiplier``: what the round has to amount to, finite and above 0; ``nodes``:
+    nodes whose noise is in the sum, at least 1. Returns a split whose
+    :attr:`PrivacySplit.together` is at least ``noise_multiplier``. Raises CompatibilityError:
+    QRES-E314 for numbers out of these ranges.
     """
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0.0 and nodes >= 1):
         what = f"noise multiplier {noise_multiplier} for {nodes} nodes"
         raise CompatibilityError.of("QRES-E314", "plugins.dp", what)
-    votes = max(nodes / 10.0, 2.0 * noise_multiplier)
+    votes = max(nodes / 20.0, 2.0 * noise_multiplier)
     ratio = noise_multiplier / votes
     return PrivacySplit(noise_multiplier / math.sqrt(1.0 - ratio * ratio) * _UP, votes)
 
@@ -133,20 +136,21 @@ class AdaptiveClip:
 
     @staticmethod
     def vote(norm_squared: int, bound: int) -> int:
-        """A node's vote, ``+UNIT`` if its update fits.
+        """A node's vote: 0 if its update fits, as the zero update does, and else ``UNIT``.
 
         ``norm_squared``: of the update *before* it is clipped, in grid steps squared, exact.
         """
         radius = AdaptiveClip.radius(bound)
-        return UNIT if norm_squared <= radius * radius else -UNIT
+        return 0 if norm_squared <= radius * radius else UNIT
 
-    def move(self, bound: int, noisy_votes: int, voters: int) -> int:
+    def move(self, bound: int, sums: Sequence[tuple[int, int]]) -> int:
         """The bound for the next round.
 
         Args:
             bound: the round's bound.
-            noisy_votes: the sum of votes and noise. A share outside 0..1 counts as 0 or 1.
-            voters: how many votes are in the sum, at least 1.
+            sums: of each group of voters the sum of votes and noise, and how many votes are in it,
+                at least 1. A share outside 0..1 counts as 0 or 1. The median of the shares counts,
+                so that liars in fewer than half of the groups do not choose it.
 
         Returns:
             the next bound, within ``lowest`` and ``highest``; the same bits on every machine.
@@ -154,10 +158,11 @@ class AdaptiveClip:
         Raises:
             ValueRefusedError: QRES-E505 without a voter.
         """
-        if voters < 1:
+        if not sums or min(voters for _, voters in sums) < 1:
             raise ValueRefusedError.of("QRES-E505", "votes", "nobody voted")
-        share = Fraction(noisy_votes + voters * UNIT, 2 * voters * UNIT)
-        share = min(max(share, Fraction(0)), Fraction(1))
+        shares = [1 - Fraction(votes, voters * UNIT) for votes, voters in sums]
+        within = [min(max(share, Fraction(0)), Fraction(1)) for share in shares]
+        share = statistics.median(within)
         factor = _exponential(Fraction(self.rate) * (Fraction(self.quantile) - share))
         moved = bound * factor // _WORK
         return min(max(moved, self.lowest * FINE), self.highest * FINE)

@@ -89,6 +89,7 @@ def _row(record: LedgerEntry) -> dict[str, Any]:
         "stream": charge.stream.hex(),
         "row": charge.row,
         "content": charge.content.hex(),
+        "votes_multiplier": charge.votes or None,
         "epsilon": record.epsilon,
         "delta": record.delta,
         "budget": record.budget,
@@ -124,9 +125,10 @@ def _print_ledger(owner: Owner, records: Sequence[LedgerEntry], last: int) -> No
     for record in shown:
         charge = record.charge
         clip = math.ldexp(charge.bound, charge.scale - 16)
+        votes = "  with a vote" if charge.votes else ""
         click.echo(
             f"{charge.round:>8}  {charge.mode:12}{charge.noise_multiplier:>10.4g}"
-            f"{charge.sampling_rate:>8.3g}{clip:>14.6g}{bounded(record.epsilon):>12}"
+            f"{charge.sampling_rate:>8.3g}{clip:>14.6g}{bounded(record.epsilon):>12}{votes}"
         )
     end = records[-1]
     click.echo(

@@ -54,16 +54,27 @@ def check_honest(mode: Mode, honest: int) -> None:
         _refuse("honest", what, fix)
 
 
-def check_quantile(mode: Mode, quantile: float, *, unit: Unit = Unit.NODE) -> None:
+def check_quantile(
+    mode: Mode, quantile: float, *, unit: Unit = Unit.NODE, sampled: bool, correlated: bool
+) -> None:
     """A clip follows a quantile where all nodes vote, and all see the same noised sum of votes.
 
-    No mode has such a sum today. ``quantile``: the option, 0 where it is not set.
+    ``quantile``: the option, 0 where it is not set; ``sampled``, ``correlated``: the options
+    ``sampling`` and ``noise``.
     """
-    if quantile and unit is Unit.RECORD:
+    if not quantile:
+        return
+    fix = "adaptive_quantile = 0: the clip stays where it is"
+    if unit is Unit.RECORD:
         what = "nodes would vote on the lengths of their updates, and the clip is one of records"
-        _refuse("adaptive_quantile", what, "adaptive_quantile = 0: the clip stays where it is")
-    if quantile:
-        _check_mode(mode, "adaptive_quantile", "adaptive_quantile = 0: the clip stays where it is")
+        _refuse("adaptive_quantile", what, fix)
+    _check_mode(mode, "adaptive_quantile", fix)
+    if sampled:
+        what = "nodes that lose their coin contribute zeros, which fit into every clip"
+        _refuse("adaptive_quantile", what, f'sampling = "none", or {fix}')
+    if correlated:
+        what = "a row of correlated noise holds updates of several rounds, under one clip"
+        _refuse("adaptive_quantile", what, f'noise = "independent", or {fix}')
 
 
 def check_separation(separation: int) -> None:

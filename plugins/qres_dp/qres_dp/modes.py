@@ -57,15 +57,13 @@ class ModeOption(options.Option):
         super().check(name, value)
 
 
-_NO_VOTES = "no mode has a noised sum of votes that every node sees"
 EXCLUDES: Final[Mapping[Mode, Mapping[str, str]]] = {
     Mode.LOCAL: {
         "sampling": "in mode local everybody sees which nodes take part, so sampling does not help",
-        "adaptive_quantile": _NO_VOTES,
+        "adaptive_quantile": "in mode local there is no sum of votes, and a node's own vote would "
+        "need all the noise",
     },
-    Mode.DISTRIBUTED: {
-        "adaptive_quantile": _NO_VOTES,
-    },
+    Mode.DISTRIBUTED: {},
 }
 """Options that a mode does not combine with, and why."""
 

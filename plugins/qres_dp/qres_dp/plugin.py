@@ -29,7 +29,7 @@ from qres_dp.keeping import Keeping
 from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
 from qres_dp.plan import PrivacyPlan, plan_of
 from qres_dp.releases import Release, release_of
-from qres_dp.terms import Correlation, ReleaseTerms, settle
+from qres_dp.terms import Adaptation, Correlation, ReleaseTerms, settle
 
 
 def _help(text: str) -> dict[str, str]:
@@ -120,8 +120,8 @@ class Dp:
         default=0.0,
         validator=options.real(*ranges.ADAPTIVE_QUANTILE, or_zero=True),
         metadata=_help(
-            "Share of nodes whose update should fit into the clip. No mode can follow it today: "
-            "only 0 is allowed."
+            "Mode distributed: the clip follows noised votes until this share of updates fits. 0: "
+            "it stays."
         ),
     )
     adaptive_rate: float = attrs.field(
@@ -179,7 +179,16 @@ class Dp:
         combination.check_sampling(mode, self.sampling_rate, sampled=sampled, unit=unit)
         relation = relation_of(mode, self.relation, sampled=sampled, unit=unit)
         combination.check_honest(mode, self.honest)
-        combination.check_quantile(mode, self.adaptive_quantile, unit=unit)
+        combination.check_quantile(
+            mode,
+            self.adaptive_quantile,
+            unit=unit,
+            sampled=sampled,
+            correlated=self.noise == "correlated",
+        )
+        adaptation = None
+        if self.adaptive_quantile:
+            adaptation = Adaptation(float(self.adaptive_quantile), float(self.adaptive_rate))
         correlation = None
         if self.noise == "correlated":
             combination.check_correlated(epsilon=self.epsilon, rounds=self.rounds, sampled=sampled)
@@ -205,6 +214,7 @@ class Dp:
             correlation,
             unit,
             units,
+            adaptation,
         )
 
     # ── claims ────────────────────────────────────────────────────────────────────────────────
@@ -217,7 +227,9 @@ class Dp:
             tolerates=None,
             needs=attrs.evolve(release.needs, folder=True, records=terms.records),
             alters=release.alters,
+            notices=release.notices,
             reveals=False,
+            accompanies=release.accompanies,
             effective={
                 "epsilon": terms.budget.epsilon,
                 "noise_multiplier": terms.multiplier,
@@ -303,6 +315,7 @@ class Dp:
             "unit": terms.unit.value,
             "relation": terms.relation.value,
             "noise_multiplier": terms.multiplier,
+            **self._release.status(),
         }
 
     # ── rounds ────────────────────────────────────────────────────────────────────────────────
@@ -326,12 +339,12 @@ class Dp:
     def reveal(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
     ) -> Updates:
-        """Check what the mode rests on. Changes nothing.
+        """Check what the mode rests on, and count votes. Changes no update.
 
-        Raises QRES-E505 for a sum of fewer nodes than the noise is counted on.
+        Raises QRES-E505 for a sum of fewer nodes than the noise is counted on, and where votes are
+        missing or the set does not name one clipping bound. Raises QRES-E602.
         """
-        del contributions
-        return self._release.revealed(updates, round_info)
+        return self._release.revealed(updates, contributions, round_info)
 
     @hookimpl
     def wrap_aggregate(

@@ -109,10 +109,11 @@ def spent_on(records: Sequence[LedgerEntry], delta: float) -> list[dict[str, Any
         item = record.charge
         stream = bool(item.stream)
         noise = 0.0 if stream else item.noise_multiplier  # steps of a stream differ in price
-        key = (item.swarm, item.node, item.mode, stream, noise, item.sampling_rate, item.honest)
+        rest = (noise, item.sampling_rate, item.honest, bool(item.votes))
+        key = (item.swarm, item.node, item.mode, stream, *rest)
         groups.setdefault(key, []).append(record)
     rows: list[dict[str, Any]] = []
-    for (swarm, node, mode, stream, noise, rate, honest), members in groups.items():
+    for (swarm, node, mode, stream, noise, rate, honest, votes), members in groups.items():
         account = charged(members)
         rounds = [member.charge.round for member in members]
         rows.append(
@@ -124,6 +125,7 @@ def spent_on(records: Sequence[LedgerEntry], delta: float) -> list[dict[str, Any
                 "noise_multiplier": noise or None,
                 "sampling_rate": rate,
                 "honest": honest,
+                "votes": votes,
                 "releases": len(members),
                 "first_round": min(rounds),
                 "last_round": max(rounds),

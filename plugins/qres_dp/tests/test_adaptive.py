@@ -33,25 +33,33 @@ class TestMove:
         self, radius: int, share: float, voters: int, quantile: float, rate: float
     ) -> None:
         rule = AdaptiveClip(quantile=quantile, rate=rate)
-        votes = math.floor(share * voters * UNIT)  # of both signs: share -1 is nobody, 1 everybody
-        below = min(max((votes / (voters * UNIT) + 1) / 2, 0.0), 1.0)
+        votes = math.floor(share * voters * UNIT)  # of those that do not fit
+        below = min(max(1 - votes / (voters * UNIT), 0.0), 1.0)
         expected = radius * math.exp(-rate * (below - quantile))
-        moved = rule.move(radius * FINE, votes, voters) / FINE
+        moved = rule.move(radius * FINE, [(votes, voters)]) / FINE
         assert moved == pytest.approx(min(max(expected, 1.0), MAX_RADIUS), rel=1e-9, abs=2 / FINE)
 
     @given(RADII, st.integers(-(2**40), 2**40), st.integers(1, 2000))
     def test_more_fits_never_move_it_up(self, radius: int, votes: int, voters: int) -> None:
         rule = AdaptiveClip()
-        assert rule.move(radius * FINE, votes + UNIT, voters) <= rule.move(
-            radius * FINE, votes, voters
-        )
+        fewer = rule.move(radius * FINE, [(votes - UNIT, voters)])
+        assert fewer <= rule.move(radius * FINE, [(votes, voters)])
 
     def test_a_known_answer(self) -> None:
         # 65536000000 * exp(0.1) and * exp(-0.1) to forty digits, rounded down.
         rule = AdaptiveClip(quantile=0.5, rate=0.2)
         start = 1_000_000 * FINE
-        assert rule.move(start, -7 * UNIT, 7) == 72428481287
-        assert rule.move(start, 7 * UNIT, 7) == 59299425028
+        assert rule.move(start, [(7 * UNIT, 7)]) == 72428481287
+        assert rule.move(start, [(0, 7)]) == 59299425028
+
+    def test_liars_in_fewer_than_half_of_the_groups_do_not_choose_it(self) -> None:
+        rule = AdaptiveClip()
+        honest = [(2 * UNIT, 10), (4 * UNIT, 10), (6 * UNIT, 10)]
+        least, most = (rule.move(FINE * 1000, [item]) for item in (honest[0], honest[-1]))
+        for lie in (-(2**40), 2**40):
+            assert least <= rule.move(FINE * 1000, [*honest, (lie, 10), (lie, 10)]) <= most
+        # The control: in half of the groups they do.
+        assert rule.move(FINE * 1000, [*honest, *[(2**40, 10)] * 5]) > most
 
     def test_it_stays_within_grid_and_ring(self) -> None:
         rule = AdaptiveClip(lowest=100, highest=200)
@@ -59,12 +67,13 @@ class TestMove:
         assert rule.start(10**6) == 200 * FINE
         low, high = 100 * FINE, 200 * FINE
         for _round in range(20):
-            low, high = rule.move(low, 9 * UNIT, 9), rule.move(high, -9 * UNIT, 9)
+            low, high = rule.move(low, [(0, 9)]), rule.move(high, [(9 * UNIT, 9)])
         assert (low, high) == (100 * FINE, 200 * FINE)
 
     def test_without_a_voter_nothing_moves(self) -> None:
-        with pytest.raises(ValueRefusedError, match="QRES-E505"):
-            AdaptiveClip().move(FINE, 0, 0)
+        for sums in ([], [(0, 0)]):
+            with pytest.raises(ValueRefusedError, match="QRES-E505"):
+                AdaptiveClip().move(FINE, sums)
 
 
 @pytest.mark.parametrize("factor", [1 / 30, 30.0])
@@ -82,7 +91,7 @@ def test_it_finds_the_quantile_from_far_away(factor: float, quantile: float, see
     for row in norms:
         votes = sum(rule.vote(round(norm) ** 2, bound) for norm in row)
         # The bound of *before* the move is the one that was voted on.
-        bound = rule.move(bound, votes + round(rng.normal(0, deviation)), nodes)
+        bound = rule.move(bound, [(votes + round(rng.normal(0, deviation)), nodes)])
         path.append(rule.radius(bound) / truth)
     assert np.mean(path[-40:]) == pytest.approx(1.0, abs=0.08)
     assert all(0.8 < ratio < 1.25 for ratio in path[-40:])
@@ -90,14 +99,14 @@ def test_it_finds_the_quantile_from_far_away(factor: float, quantile: float, see
 
 class TestVote:
     def test_norm_on_the_radius_fits(self) -> None:
-        assert AdaptiveClip.vote(25, 5 * FINE) == UNIT
-        assert AdaptiveClip.vote(26, 5 * FINE) == -UNIT
-        assert AdaptiveClip.vote(26, 5 * FINE + FINE - 1) == -UNIT  # the radius is an integer
+        assert AdaptiveClip.vote(25, 5 * FINE) == 0
+        assert AdaptiveClip.vote(26, 5 * FINE) == UNIT
+        assert AdaptiveClip.vote(26, 5 * FINE + FINE - 1) == UNIT  # the radius is an integer
 
-    @given(st.integers(0, 2**90), st.integers(0, 2**90), RADII)
-    def test_a_voter_moves_the_sum_by_one_unit(self, number: int, other: int, radius: int) -> None:
-        votes = {AdaptiveClip.vote(norm, radius * FINE) for norm in (number, other)}
-        assert votes <= {UNIT, -UNIT}
+    @given(st.integers(0, 2**90), RADII)
+    def test_a_zero_update_votes_as_a_node_that_is_not_there(self, norm: int, radius: int) -> None:
+        assert AdaptiveClip.vote(0, radius * FINE) == 0
+        assert abs(AdaptiveClip.vote(norm, radius * FINE)) <= UNIT
 
 
 class TestSplit:
@@ -108,8 +117,8 @@ class TestSplit:
         assert parts.vector <= multiplier * 1.1548
 
     def test_figures_of_the_paper(self) -> None:
-        # Theorem 1 with sigma_b = n / 20: z_delta = (z**-2 - (2 sigma_b)**-2)**-1/2
-        assert split(1.0, 100).vector == pytest.approx(1.005, abs=1e-3)
+        # Theorem 1 with sigma_b = n / 20, where a vote moves the sum by 1 and not by 1/2.
+        assert split(1.0, 200).vector == pytest.approx(1.005, abs=1e-3)
         assert split(1.0, 20).vector == pytest.approx(1.1547, abs=1e-4)
 
     @pytest.mark.parametrize("multiplier", [0.0, -1.0, math.nan, math.inf])

@@ -76,8 +76,28 @@ def test_mode_central_is_refused_with_what_to_use_instead() -> None:
         ({**TWO, "sampling": "poisson", "sampling_rate": 0.1}, "QRES-E314"),  # mode local
         # sampling is none
         ({**TWO, "mode": "distributed", "honest": 3, "sampling_rate": 0.1}, "QRES-E314"),
-        ({**TWO, "mode": "distributed", "honest": 3, "adaptive_quantile": 0.5}, "QRES-E314"),
-        ({**TWO, "adaptive_quantile": 0.5}, "QRES-E314"),
+        ({**TWO, "adaptive_quantile": 0.5}, "QRES-E314"),  # mode local
+        (
+            {
+                **TWO,
+                "mode": "distributed",
+                "honest": 3,
+                "adaptive_quantile": 0.5,
+                "sampling": "poisson",
+                "sampling_rate": 0.1,
+            },
+            "QRES-E314",
+        ),
+        (
+            {
+                **TWO,
+                "mode": "distributed",
+                "honest": 3,
+                "adaptive_quantile": 0.5,
+                "noise": "correlated",
+            },
+            "QRES-E314",
+        ),
         (
             {
                 **TWO,

@@ -63,6 +63,7 @@ charges = st.builds(
     stream=st.sampled_from([b"", bytes(32)]),
     row=st.integers(0, 2**20),
     content=st.binary(min_size=32, max_size=32),
+    votes=st.just(0.0) | reals,
 )
 records = st.builds(
     LedgerEntry,
@@ -183,3 +184,13 @@ def test_chains_of_other_owners_begin_otherwise() -> None:
         ("", b"", "add-remove", "node"),
     ]
     assert len({genesis(key, owner) for owner in owners for key in (KEY, bytes(32))}) == 12
+
+
+def test_a_charge_without_a_vote_is_written_as_before_there_were_any() -> None:
+    plain, voted = RECORD, attrs.evolve(RECORD, charge=attrs.evolve(CHARGE, votes=2.5))
+    fields = [canonical.loads(item.to_bytes(), max_bytes=MAX_BODY)[1] for item in (plain, voted)]
+    assert fields[1] == [*fields[0], (2.5).hex()]
+    longer = canonical.loads(plain.to_bytes(), max_bytes=MAX_BODY)
+    longer[1].append((0.0).hex())
+    with pytest.raises(WireError):
+        LedgerEntry.from_bytes(canonical.dumps(longer))

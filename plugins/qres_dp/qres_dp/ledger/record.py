@@ -63,6 +63,9 @@ class Charge:
     stream: bytes = b""  # names the stream of correlated noise, 32 bytes; empty for none
     row: int = 0  # step of the stream, from 0
     content: bytes = NOTHING_LEFT  # digest of what leaves, 32 bytes
+    # deviation of the noise of a vote that leaves with the update over how far a node moves the sum
+    # of votes; both together are what ``noise_multiplier`` says. 0 for none
+    votes: float = 0.0
 
 
 @attrs.frozen
@@ -78,10 +81,11 @@ class LedgerEntry:
     previous: bytes
 
     def to_bytes(self) -> bytes:
-        """Canonical CBOR of all fields, floats as hexadecimal text."""
-        charge = [
-            value.hex() if type(value) is float else value for value in attrs.astuple(self.charge)
-        ]
+        """Canonical CBOR of all fields, floats as hexadecimal text; without votes if none."""
+        values = attrs.astuple(self.charge)
+        if not self.charge.votes:
+            values = values[:-1]
+        charge = [value.hex() if type(value) is float else value for value in values]
         spent = [self.epsilon.hex(), self.delta.hex(), self.budget.hex()]
         return canonical.dumps([self.index, charge, spent, self.previous])
 
@@ -141,14 +145,17 @@ def _real(text: Any) -> float:
 
 def _charge(value: Any) -> Charge:
     fields: dict[str, Any] = {}
-    for name, part in zip(attrs.fields_dict(Charge), value, strict=True):
+    names = list(attrs.fields_dict(Charge))
+    named = names if len(value) == len(names) else names[:-1]
+    for name, part in zip(named, value, strict=True):
         if type(part) is not _KINDS.get(name, str):
             raise _wrong(f"{name} is a {type(part).__name__}")
         fields[name] = part
     if len(fields["node"]) != NODE_ID_BYTES or len(fields["content"]) != DIGEST_BYTES:
         raise _wrong("node or content is not 32 bytes")
-    for name in ("noise_multiplier", "sampling_rate"):
-        fields[name] = _real(fields[name])
+    for name in ("noise_multiplier", "sampling_rate", "votes"):
+        if name in fields:
+            fields[name] = _real(fields[name])
     charge = Charge(**fields)
     if charge.noise_multiplier == 0.0 or not 0.0 < charge.sampling_rate <= 1.0:
         raise _wrong("noise or sampling rate out of range")

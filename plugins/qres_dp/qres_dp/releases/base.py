@@ -12,6 +12,7 @@ import attrs
 
 from qres_core import (
     CompatibilityError,
+    Contribution,
     Extent,
     Needs,
     NodeInfo,
@@ -53,6 +54,9 @@ class Release(abc.ABC):
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
     alters: ClassVar[bool] = False  # whether the merged update is another than the rule's
+    accompanies: ClassVar[bool] = False  # whether something leaves beside the update
+    span: ClassVar[int] = 1  # how many times smaller or larger than the clip a bound becomes
+    notices: ClassVar[tuple[str, ...]] = ()  # what an operator should read
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
@@ -80,7 +84,7 @@ class Release(abc.ABC):
         """
         clip, dimension = self.terms.clip, around.dimension or 1
         made = self.sized(steps(clip, around.scale), around)
-        grid.check(made, clip, dimension=dimension, nodes=around.nodes)
+        grid.check(made, clip, dimension=dimension, nodes=around.nodes, span=self.span)
         return made
 
     def around(self, round_info: RoundInfo) -> Surroundings:
@@ -136,6 +140,10 @@ class Release(abc.ABC):
         del around
         return {"noise": "independent"}
 
+    def status(self) -> Mapping[str, object]:
+        """What the mode adds to the plugin's status."""
+        return {}
+
     # ── life cycle ────────────────────────────────────────────────────────────────────────────
 
     def begin(self, node_info: NodeInfo) -> None:
@@ -190,12 +198,15 @@ class Release(abc.ABC):
         spent. Raises RoundError: QRES-E602. Raises CompatibilityError: QRES-E313, QRES-E314.
         """
 
-    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
+    def revealed(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Updates:
         """The agreed updates, once the mode has checked them.
 
-        ``updates``: int32, shape ``(n, d)``. Raises ValueRefusedError: QRES-E505.
+        ``updates``: int32, shape ``(n, d)``; ``contributions``: of the decided set, as they were
+        sent. Raises ValueRefusedError: QRES-E505. Raises RoundError: QRES-E602.
         """
-        del round_info
+        del contributions, round_info
         return updates
 
     def merge(

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import attrs
 
-from qres_core import Needs, RoundInfo, Updates, ValueRefusedError, Visibility
+from qres_core import Contribution, Needs, RoundInfo, Updates, ValueRefusedError, Visibility
 from qres_dp.fitting import watchers
 from qres_dp.releases.local import LocalRelease
 
@@ -21,11 +21,14 @@ class SharedRelease(LocalRelease):
 
     needs: ClassVar[Needs] = Needs(equal_weights=True, at_most=Visibility.GROUP)
 
-    def revealed(self, updates: Updates, round_info: RoundInfo) -> Updates:
+    def revealed(
+        self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
+    ) -> Updates:
         """The updates, if every sum has as many nodes as the noise is counted on.
 
         Raises ValueRefusedError: QRES-E505 for one that has fewer.
         """
+        del contributions
         honest, others = self.terms.honest, watchers(self.around(round_info).colluders)
         for members in updates.members:
             if len(members) < honest + others:
