@@ -65,6 +65,7 @@ class Following:
         self.shape = shape
         self.known: KnownBound | None = None
         self._next: NextBound | None = None
+        self._is_blind = False  # whether a set was merged whose sums this node never saw
 
         def fill(database: stores.PrivateDatabase) -> None:
             facts = stores.Facts(database, _DOMAIN)
@@ -111,6 +112,8 @@ class Following:
             round_info.model_digest,
         ):
             self._adopt(item.step + 1, model)
+        else:
+            self._is_blind = True
 
     def of(self, round_info: RoundInfo, start: int) -> int:
         """The bound of a round; ``start``: that of the first model.
@@ -126,6 +129,9 @@ class Following:
         ):
             what = "the node missed rounds and does not know the clipping bound"
             fix = "none: it learns the bound from the votes of a round, and contributes after it"
+            if self._is_blind:
+                what = "sums were opened at another node, and the clipping bound is not known here"
+                fix = 'in a simulation, engine = "events": "vectorised" has one observer'
             raise ValueRefusedError.of("QRES-E507", "plugins.dp", what, fix)
         return known.bound
 

@@ -268,6 +268,26 @@ def test_votes_behind_secure_aggregation_move_the_bound_of_all_nodes_alike(
 
 
 @needs_secagg
+def test_an_engine_that_opens_sums_at_one_node_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, fixes = VotedRelease.out, set[str]()
+
+    def sent(self: VotedRelease, update: Update, round_info: RoundInfo) -> Update:
+        try:
+            return out(self, update, round_info)
+        except ValueRefusedError as error:
+            fixes.add(error.problems[0].fix)
+            raise
+
+    monkeypatch.setattr(VotedRelease, "out", sent)
+    scenario = Scenario(rounds=2, seed=1, engine="vectorised")
+    result = simulator.simulate(adaptive(), scenario, task=QUADRATIC, installed=INSTALLED)
+    assert [record.closed for record in result.rounds] == [True, False]
+    assert fixes == {'in a simulation, engine = "events": "vectorised" has one observer'}
+
+
+@needs_secagg
 def test_a_clip_that_moves_needs_room_in_the_sums_for_its_greatest() -> None:
     with pytest.raises(CompatibilityError) as error:
         Kernel.from_config(adaptive({"bound": 8.0, "noise_room": 20.0}), installed=INSTALLED)

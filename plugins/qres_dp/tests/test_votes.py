@@ -6,6 +6,7 @@ The tests drive the plugin by its hooks, as the kernel and secure aggregation do
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -418,6 +419,23 @@ def test_killed_after_the_sums_were_opened_all_nodes_know_the_bound(tmp_path: Pa
     finally:
         for node in again.nodes:
             node.teardown()
+
+
+def test_a_node_that_does_not_know_the_bound_takes_a_copy_of_anothers_file(tmp_path: Path) -> None:
+    for index in (0, 1):
+        (tmp_path / str(index)).mkdir()
+    knows = plugin(1, tmp_path)
+    world = Swarm([knows])
+    world.open()
+    following(knows).decided(world.info, 7 * FINE)
+    world.close()
+    knows.teardown()
+    shutil.copy(tmp_path / "1" / FILE, tmp_path / "0" / FILE)
+    taught = plugin(0, tmp_path, new_ledger=True)
+    world.nodes = [taught]
+    world.open()
+    assert world.send(0, 0).companions[BOUND].body == (7 * FINE).to_bytes(8, "little")
+    taught.teardown()
 
 
 @pytest.mark.parametrize("harm", ["renamed", "flipped", "other clip"])
