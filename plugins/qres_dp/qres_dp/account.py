@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -24,9 +25,16 @@ def group_of(kinds: Mapping[Kind, int], size: int) -> Mapping[Kind, int]:
     add, so that all of them at once is the worst.
     """
     return {
-        (noise / size, rate if rate == 1.0 else 1.0 - (1.0 - rate) ** size): n
+        (noise / size, rate if size == 1 else _any_of(rate, size)): n
         for (noise, rate), n in kinds.items()
     }
+
+
+def _any_of(rate: float, size: int) -> float:
+    """``1 - (1 - rate)**size``, rounded up: also a rate of which ``1 - rate`` keeps few digits."""
+    if rate == 1.0:
+        return 1.0
+    return min(1.0, -math.expm1(size * math.log1p(-rate)) * (1.0 + 2.0**-50))
 
 
 @attrs.frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Any
 
@@ -179,12 +180,15 @@ def _number(value: object) -> str:
 
 def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
     """The JSON in lines for people."""
+    # A plan has so much noise at least; a budget alone needs so much at most.
+    way = ROUND_FLOOR if "mechanism" in result else ROUND_CEILING
+    noise = bounded(result["noise_multiplier"], way=way)
     yield f"epsilon           {bounded(result['epsilon'])}"
     yield f"delta             {result['delta']:g}"
     if result["mu"] is not None:
         yield f"mu                {bounded(result['mu'])}"
     yield f"rounds            {result['rounds']}"
-    yield f"noise multiplier  {result['noise_multiplier']:.6g}"
+    yield f"noise multiplier  {noise}"
     if result["sampling_rate"] < 1.0:
         yield f"sampling rate     {result['sampling_rate']:g} (Poisson, secret)"
     yield f"the dearest round epsilon {bounded(result['round']['epsilon'])}"
@@ -202,7 +206,7 @@ def _told(result: dict[str, Any], unit: str) -> Iterator[str]:
         yield "if all of this is true:"
         yield from (f"- {text}" for text in trust["assumes"])
     if "by_rounds" in result:
-        yield f"\nat noise multiplier {result['noise_multiplier']:.6g}"
+        yield f"\nat noise multiplier {noise}"
         yield f"{'rounds':>12}{'epsilon':>12}"
         for row in result["by_rounds"]:
             yield f"{row['rounds']:>12}{bounded(row['epsilon']):>12}"

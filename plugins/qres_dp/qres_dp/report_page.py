@@ -166,13 +166,13 @@ def _mechanism(report: dict[str, Any]) -> Iterator[Block]:
     yield Paragraph(
         f"Everything that a {told['unit']} adds to an update is clipped to the length "
         f"{told['clip']:g}, in exact integers. Before anything leaves the node, it adds {noise} a "
-        f"standard deviation of {_number(told['noise_of_share'])}, to each number.{sampled}"
+        f"standard deviation of {_number(told['noise_of_share'], ROUND_FLOOR)}, to each number.{sampled}"
     )
     rows = [
         ("mode", told["mode"]),
         ("noise of different rounds", told["noise"]),
         ("neighbours", told["relation"]),
-        ("noise multiplier", _number(plan["noise_multiplier"])),
+        ("noise multiplier", _number(plan["noise_multiplier"], ROUND_FLOOR)),
         ("epsilon of the dearest round alone", _number(plan["round"]["epsilon"])),
     ]
     if shared:
@@ -227,7 +227,7 @@ def _spent(report: dict[str, Any]) -> Iterator[Block]:
 def _mechanism_of(row: dict[str, Any]) -> str:
     parts = [row["mode"], f"{row['noise']} noise"]
     if row["noise_multiplier"]:
-        parts.append(f"z {_number(row['noise_multiplier'])}")
+        parts.append(f"z {_number(row['noise_multiplier'], ROUND_FLOOR)}")
     if row["sampling_rate"] < 1.0:
         parts.append(f"sampled at {row['sampling_rate']:g}")
     if row["honest"] > 1:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qres_dp import Dp, accounting
-from qres_dp.account import PrivacyAccount
+from qres_dp.account import PrivacyAccount, group_of
 from qres_dp.accounting import gaussian
 from qres_dp.modes import Mode
 from qres_dp.plan import PrivacyPlan
@@ -300,3 +300,12 @@ def test_a_group_beyond_what_is_accounted_for_has_no_number() -> None:
     assert account.to_json()["groups"][-1] == {"size": 10, "epsilon": None}
     with pytest.raises(QresError):
         account.of_group(10)
+
+
+@pytest.mark.parametrize(("rate", "size"), [(1e-9, 2), (1e-9, 10), (1e-7, 5), (0.3, 3), (0.99, 10)])
+def test_somebody_of_a_group_is_drawn_no_less_often_than_it_counts(rate: float, size: int) -> None:
+    ((_, counted),) = group_of({(3.0, rate): 1}, size)
+    truth = 1 - (1 - Fraction(rate)) ** size
+    assert truth <= Fraction(counted) <= min(Fraction(1), truth * (1 + Fraction(1, 2**48)))
+    if rate == 1e-9 and size == 10:
+        assert Fraction(1.0 - (1.0 - rate) ** size) < truth, "the control: in doubles it is less"
