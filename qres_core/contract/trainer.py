@@ -118,8 +118,13 @@ class RecordTrainer(Protocol):
 
             def record_steps(self, vector, round_info):
                 weights = fixed.decode(vector, scale=round_info.scale)
-                errors = self.x @ weights - self.y
-                yield -self.rate / self.usual_size * errors[:, None] * self.x
+                for x, y in zip(self.x.copy(), self.y):
+                    step = -self.rate / self.usual_size * (x @ weights - y) * x
+                    yield step[None]
+
+    A product with all examples at once, ``self.x @ weights``, would break the promise: libraries
+    compute the last rows of a matrix in another order, and which rows are last depends on how many
+    there are.
     """
 
     def records(self) -> int:

@@ -162,11 +162,12 @@ def _mechanism(report: dict[str, Any]) -> Iterator[Block]:
         else f" A node's data are in a round with probability {plan['sampling_rate']:g}, in secret."
     )
     shared = told["mode"] == "distributed"
+    deviation = _number(told["noise_of_share"], ROUND_FLOOR)
     noise = "its share of random noise, with" if shared else "random noise with"
     yield Paragraph(
         f"Everything that a {told['unit']} adds to an update is clipped to the length "
         f"{told['clip']:g}, in exact integers. Before anything leaves the node, it adds {noise} a "
-        f"standard deviation of {_number(told['noise_of_share'], ROUND_FLOOR)}, to each number.{sampled}"
+        f"standard deviation of {deviation}, to each number.{sampled}"
     )
     rows = [
         ("mode", told["mode"]),

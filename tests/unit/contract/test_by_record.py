@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -270,6 +271,24 @@ def test_what_an_example_asks_for_does_not_depend_on_the_others(model: Model) ->
     fewer = attrs.evolve(item, x=np.delete(item.x, 4, axis=0), y=np.delete(item.y, 4))
     others = np.concatenate(list(fewer.record_steps(w, a_round(w.size))))
     np.testing.assert_array_equal(others, np.delete(rows, 4, axis=0))  # to the bit
+
+
+def test_the_example_of_the_protocol_keeps_its_promise() -> None:
+    code = str(RecordTrainer.__doc__).partition("Example::")[2].partition("A product")[0]
+    space: dict[str, Any] = {"fixed": fixed}
+    exec(textwrap.dedent(code), space)  # noqa: S102 - the documentation's own code
+    rng, absent = np.random.default_rng(0), 1
+    x, y, w = rng.normal(size=(5, 33)), rng.normal(size=5), rng.integers(-(2**16), 2**16, 33)
+    vector = w.astype(np.int32)
+
+    def rows(keep: list[int]) -> Any:
+        item = space["Ridge"]()
+        item.x, item.y, item.rate, item.usual_size = x[keep], y[keep], 0.1, 5
+        assert item.records() == len(keep)
+        return np.concatenate(list(item.record_steps(vector, a_round(33))))
+
+    some = [i for i in range(5) if i != absent]
+    np.testing.assert_array_equal(rows(some), rows(list(range(5)))[some])
 
 
 def test_what_an_example_asks_for_does_not_depend_on_how_the_others_lie_in_memory() -> None:
