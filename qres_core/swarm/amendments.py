@@ -85,10 +85,14 @@ class Amendments:
             kernel.authority(now),
         )
 
-    def work_after(self, candidate: CandidateSet) -> bool:
-        """Whether the plugins work with the members after the change that the set carries."""
+    def objection(self, candidate: CandidateSet, merger: Merger | None) -> str | None:
+        """What speaks against what the set carries, whatever it merges to; ``None`` for nothing."""
         change = candidate.change
-        return change is None or self._work_with(self._context.head.roster.after(change))
+        if change is not None and not self._work_with(self._context.head.roster.after(change)):
+            return "the plugins do not work with the changed members"
+        if not self.leave_sets(candidate, merger):
+            return "no set would be left to decide on without those who leave"
+        return None
 
     def leave_sets(self, candidate: CandidateSet, merger: Merger | None) -> bool:
         """Whether the swarm could decide again if the set made no model, with what it carries.

@@ -289,11 +289,8 @@ class Choice(Instance):
         if left and few and self.attempts >= WAIVED and self._context.kernel.has("reputation"):
             self._waivers.add(against)
             left = []
-        self.objection = str(left[0]) if left else refusal(self._context, self.merger, candidate)
-        if self.objection is None and not self._amendments.work_after(candidate):
-            self.objection = "the plugins do not work with the changed members"
-        if self.objection is None and not self._amendments.leave_sets(candidate, self.merger):
-            self.objection = "no set would be left to decide on without who leaves"
+        said = str(left[0]) if left else refusal(self._context, self.merger, candidate)
+        self.objection = said or self._amendments.objection(candidate, self.merger)
         return self.objection is None
 
     # ── proposing ─────────────────────────────────────────────────────────────────────────────
@@ -312,8 +309,8 @@ class Choice(Instance):
             candidate = fresh()
             if candidate is None:
                 return
-            first = not self.attempts
-            proposal = Proposal(self._amendments.added_to(candidate, self.merger, now, first=first))
+            added = self._amendments.added_to
+            proposal = Proposal(added(candidate, self.merger, now, first=not self.attempts))
         else:
             prevotes = self.quorum(Step.PREVOTE, valid.round, valid.value)
             proposal = Proposal(self._sets.known[valid.value], valid.round, prevotes)
