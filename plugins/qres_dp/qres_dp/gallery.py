@@ -7,42 +7,58 @@ budget is made for.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting
+from qres_core import AttackFamily, GalleryEntry, GalleryOutcome, GallerySetting, Vector
 from qres_dp import accounting
-from qres_dp.audit.faults import fault, silent
+from qres_dp.audit import oracle
+from qres_dp.audit.claim import CLIP, SCALE, AuditSetting
+from qres_dp.audit.mutants import loaded
 from qres_dp.audit.system import System
-from qres_dp.modes import Mode
 
 _DIMENSION: Final = 64
 _DELTA: Final = 1e-5
 _MEASURE: Final = "advantage of a membership guess (1 is certainty)"
 _NORMAL: Final = NormalDist()
+Sums = Callable[[Vector, Vector], NDArray[np.int64]]
+"""Of a canary and somebody else's update: int64, shape ``(runs, d)``."""
 
 
 def _runs(setting: GallerySetting) -> int:
     return 200 if setting.quick else 1000
 
 
-def _scores(system: System, vector: NDArray[np.int32], runs: int) -> NDArray[np.float64]:
-    """What a released sum shows of the canary, of which the first coordinate is all."""
-    other = np.full(_DIMENSION, 3, dtype=np.int32)
-    rest = [other] * (system.inputs - 1)
-    return np.array([system.release([*rest, vector])[0] for _ in range(runs)], dtype=np.float64)
+_BOUND: Final = oracle.bound_steps(CLIP, SCALE)
 
 
-def _advantage(system: System, runs: int) -> float:
+def _noised(z: float, runs: int, fault: str) -> Sums:
+    """Sums of two nodes' updates, whose noise only they know, by the plugin's hooks."""
+    options = {"mode": "distributed", "honest": 2, "noise_multiplier": z, "rounds": runs}
+    setting = AuditSetting("membership", options)
+
+    def sums(vector: Vector, other: Vector) -> NDArray[np.int64]:
+        with loaded(fault) as package:
+            return System(package, setting).sums(vector, other, runs)
+
+    return sums
+
+
+def _exact(runs: int) -> Sums:
+    """Sums of two nodes' updates as they are."""
+    return lambda vector, other: np.tile(vector.astype(np.int64) + other, (runs, 1))
+
+
+def _advantage(sums: Sums) -> float:
     """True positives less false ones, of a threshold that is chosen before the sums are seen."""
-    canary = np.zeros(_DIMENSION, dtype=np.int32)
-    canary[0] = system.bound
-    without = _scores(system, np.zeros_like(canary), runs)
-    with_ = _scores(system, canary, runs)
-    threshold = 3.0 * (system.inputs - 1) + system.bound / 2
+    canary, other = np.zeros(_DIMENSION, dtype=np.int32), np.full(_DIMENSION, 3, dtype=np.int32)
+    canary[0] = _BOUND
+    without, with_ = (sums(item, other)[:, 0] for item in (np.zeros_like(canary), canary))
+    threshold = 3.0 + _BOUND / 2
     return float((with_ > threshold).mean() - (without > threshold).mean())
 
 
@@ -56,12 +72,8 @@ def _under(
 ) -> GalleryOutcome:
     """A whole budget spent on one sum: as much is told as in all rounds together."""
     z = accounting.calibrate(epsilon, _DELTA, 1)
-    system, runs = System(Mode.DISTRIBUTED, z), _runs(setting)
-    if fault_:
-        with fault(fault_):
-            found = _advantage(system, runs)
-    else:
-        found = _advantage(system, runs)
+    runs = _runs(setting)
+    found = _advantage(_noised(z, runs, fault_))
     limit = _allowed(1.0 / z, runs)
     right = 50.0 * (1.0 + found)
     return GalleryOutcome.judged(
@@ -77,8 +89,7 @@ def _under(
 
 
 def _bare(setting: GallerySetting, defence: str, reason: str, *, control: bool) -> GalleryOutcome:
-    with silent():
-        found = _advantage(System(Mode.DISTRIBUTED, 1.0), _runs(setting))
+    found = _advantage(_exact(_runs(setting)))
     return GalleryOutcome.judged(defence, _MEASURE, found, 0.5, control=control, reason=reason)
 
 

@@ -35,9 +35,12 @@ def _audit(path: Path) -> dict[str, Any]:
         raise ConfigError.of("QRES-E101", "--audit", f"{path}: {error}") from error
     table = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     numbers = {"runs": int, "alarms": int, "missed": list}
-    if any(type(table.get(name)) is not kind for name, kind in numbers.items()):
+    wrong = any(type(table.get(name)) is not kind for name, kind in numbers.items())
+    if wrong or type(table.get("faults", [])) is not list:
         what = f"{path} is not what qres dp audit --json prints"
-        raise ConfigError.of("QRES-E101", "--audit", what, "qres dp audit --json > audit.json")
+        raise ConfigError.of(
+            "QRES-E101", "--audit", what, "qres dp audit --faults --json > audit.json"
+        )
     return table
 
 

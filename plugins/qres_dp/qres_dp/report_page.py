@@ -246,10 +246,13 @@ def _audit(report: dict[str, Any]) -> Iterator[Block]:
         return
     passed = audit["alarms"] == 0 and not audit["missed"]
     verdict = "passed" if passed else "FAILED"
+    put, missed = len(audit.get("faults", ())), len(audit["missed"])
+    faults = "No faults were put into the software to test the audit."
+    if put:
+        faults = f"Of {put} faults put into the software on purpose, {missed} were missed."
     yield Paragraph(
-        f"The audit {verdict}: {audit['alarms']} alarms in {audit['runs']} runs. Of the faults put "
-        f"into the software on purpose, {len(audit['missed'])} were missed. A passed audit is "
-        "evidence and no proof."
+        f"The audit {verdict}: {audit['alarms']} alarms in {audit['runs']} runs. {faults} A passed "
+        "audit is evidence and no proof."
     )
 
 

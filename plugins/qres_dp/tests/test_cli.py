@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner, Result
 from qres_dp import accounting
 from qres_dp.audit import Audit, Finding
-from qres_dp.audit.faults import fault
 from qres_dp.cli import dp
 from qres_dp.ledger import Owner, PrivacyBudget, PrivacyLedger
 from qres_dp.ledger.record import Charge
@@ -311,14 +310,15 @@ def test_a_configuration_over_1_mib_is_not_parsed(tmp_path: Path) -> None:
 
 
 def test_the_audit_tells_what_it_measured() -> None:
-    result = run("audit", "--mode", "local", "--samples", 100, "--no-faults")
+    result = run("audit", "--mode", "local", "--samples", 100)
     assert result.exit_code == 0, result.output
-    assert result.output.count("holds") == 3
+    assert result.output.count("holds") == 13
 
 
-def test_a_failed_audit_ends_with_code_1() -> None:
-    with fault("half the noise"):
-        result = run("audit", "--mode", "local", "--samples", 100, "--no-faults")
+def test_a_failed_audit_ends_with_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Audit("correct", (Finding("noise", "local", 9.0, 6.0),))
+    monkeypatch.setattr("qres_dp.cli.audit", lambda *_: found)
+    result = run("audit")
     assert result.exit_code == 1
     assert "FAILS" in result.output
 
@@ -327,7 +327,9 @@ def test_a_fault_that_is_missed_ends_with_code_1(monkeypatch: pytest.MonkeyPatch
     """The faults are the audit's own test: blind checks must not go unnoticed."""
     blind = Audit("half the noise", (Finding("white box", "local", 1.0, 5.5),))
     monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [blind])
-    result = run("audit", "--mode", "local", "--samples", 100)
+    held = Audit("correct", (Finding("noise", "local", 1.0, 6.0),))
+    monkeypatch.setattr("qres_dp.cli.audit", lambda *_: held)
+    result = run("audit", "--faults")
     assert result.exit_code == 1
     assert "MISSED" in result.output
 
@@ -340,7 +342,7 @@ def test_the_audit_in_json_and_in_words_tells_the_same(monkeypatch: pytest.Monke
     monkeypatch.setattr("qres_dp.cli.audit", lambda *_: next(audits))
     monkeypatch.setattr("qres_dp.cli.controls", lambda **_: [caught])
 
-    result = run("audit", "--runs", 3, "--json")
+    result = run("audit", "--runs", 3, "--faults", "--json")
     assert result.exit_code == 1
     told = json.loads(result.output)
     assert (told["runs"], told["alarms"], told["missed"]) == (3, 1, [])
@@ -348,10 +350,10 @@ def test_the_audit_in_json_and_in_words_tells_the_same(monkeypatch: pytest.Monke
     assert told["faults"][0]["subject"] == "no clipping"
     assert told["faults"][0]["findings"][0]["passed"] is False
 
-    result = run("audit", "--runs", 3)
+    result = run("audit", "--runs", 3, "--faults")
     assert result.exit_code == 1
     assert "1 alarms in 3 audits" in result.output
-    assert "found by exact clip" in result.output
+    assert "found by exact clip (local)" in result.output
 
 
 def test_no_epsilon_that_is_printed_is_below_the_bound() -> None:

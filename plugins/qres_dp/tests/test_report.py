@@ -276,11 +276,21 @@ def test_an_audit_is_told_and_decides(tmp_path: Path) -> None:
     result = run(*arguments)
     assert result.exit_code == 0
     assert "The audit passed: 0 alarms in 3 runs" in result.output
+    assert "No faults were put into the software" in result.output
+    told: dict[str, object] = {"runs": 3, "alarms": 0, "missed": [], "faults": [{}, {}]}
+    path.write_text(json.dumps(told), encoding="utf-8")
+    assert "Of 2 faults put into the software on purpose, 0 were" in run(*arguments).output
     path.write_text(json.dumps({"runs": 3, "alarms": 1, "missed": []}), encoding="utf-8")
     result = run(*arguments)
     assert result.exit_code == 1
     assert "The audit FAILED" in result.output
-    for junk in ("{", "[]", '{"runs": "3"}', "[" * 100_000):
+    for junk in (
+        "{",
+        "[]",
+        '{"runs": "3"}',
+        '{"runs": 3, "alarms": 0, "missed": [], "faults": 2}',
+        "[" * 100_000,
+    ):
         path.write_text(junk, encoding="utf-8")
         assert refused(*arguments) == "QRES-E101"
 

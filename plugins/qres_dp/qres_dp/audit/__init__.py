@@ -1,16 +1,18 @@
-"""An audit that would catch us: three checks of the plugin, and faults each of them has to find.
+"""An audit that would catch us: checks of the installed plugin, and faults they have to find.
 
-The checks drive the plugin by its hooks, as a node does, in every mode:
+What is promised is read from the plan that ``qres dp plan`` prints, and held to formulas of the
+audit's own (:mod:`.oracle`). Then the plugin is driven by its hooks, as the kernel does, in every
+setting of :mod:`.claim`:
 
-- :func:`.white_box.examine`: with known updates, what is left after subtracting them is noise. Its
-  size, block by block, its mean and its independence between rounds are compared with the claim.
-- :func:`.exact.examine`: without noise, no update moves a sum by more than the clipping bound. In
-  integers: there is no tolerance.
-- :func:`.black_box.examine`: from released sums alone, a statistical lower bound of the privacy
-  loss is compared with the claim.
+- :func:`.books.plan`: the printed noise and epsilon are what the promise needs;
+- :func:`.exact.examine`: a unit moves what leaves by no more than that, in integers;
+- :func:`.noise.examine`: what is left of a release is noise of the printed size, and independent;
+- :func:`.books.ledger`: every release is charged what it costs, and none is over the budget;
+- :func:`.books.coin`, :func:`.books.sums`: the sampling rate; sums of too few nodes;
+- :func:`.black_box.examine`: from released sums alone, a lower bound of the privacy loss;
+- :func:`.keys.examine`: plugins that begin anew, also in new processes, make other noise.
 
-:mod:`.faults` puts known faults into the plugin. An audit that does not find them is worth nothing,
-so the command tries them each time. A passed audit is no proof of privacy; it is a lower bound.
+:mod:`.mutants` has known faults. A passed audit is no proof of privacy; it is a lower bound.
 """
 
 from __future__ import annotations

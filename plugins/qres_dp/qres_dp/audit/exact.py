@@ -1,70 +1,140 @@
-"""Without noise, no update moves a released sum by more than the clipping bound. In integers."""
+"""Without noise, no unit moves what is released by more than the plan says. In integers.
+
+Noise is taken off from outside: both runs get the same random bytes from the operating system.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from fractions import Fraction
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import QresError, Vector, fixed
-from qres_dp.audit.faults import silent
+from qres_core import QresError, RoundInfo, Vector, by_record, fixed
+from qres_dp.audit import oracle
+from qres_dp.audit.claim import BAND, CLIP, SCALE, Claim
 from qres_dp.audit.finding import Finding
-from qres_dp.audit.system import System
-from qres_dp.discrete_gaussian import discrete_gaussian
-from qres_dp.randomness import Keystream
+from qres_dp.audit.system import Rows, System, moved, same_randomness
 
 TRIALS: Final = 60
-_KEY: Final = b"adversarial vectors of the audit"
+_STREAM_TRIALS: Final = 8
+_FLIPS: Final = 12
+"""Rounds of a trial with sampling, for the coin to fall on both sides."""
 
 
-def _held(values: NDArray[np.int64]) -> Vector:
-    return np.clip(values, -(2**31), fixed.LIMIT).astype(np.int32)
+def _held(values: NDArray[Any]) -> Vector:
+    held: Vector = np.clip(values, -(2**31), fixed.LIMIT).astype(np.int32)
+    return held
 
 
-def adversarial(bound: int) -> Iterator[tuple[Vector, Vector]]:
+def adversarial(bound: int, trials: int = TRIALS) -> Iterator[tuple[Vector, Vector]]:
     """Pairs of updates that faulty clipping gets wrong; the same on every run.
 
     Yields the update of somebody else, and the one whose influence is measured; int32, shape (d,).
     """
-    stream = Keystream(_KEY)
-    for trial in range(TRIALS):
-        size = 2 + int(stream.words(1)[0] % np.uint64(200))
+    stream = np.random.default_rng(1789)
+    for trial in range(trials):
+        size = int(stream.integers(2, 202))
         if trial % 4 == 0:  # squares that wrap
             full = np.full(size, -fixed.LIMIT if trial % 8 else -(2**31), dtype=np.int64)
         elif trial % 4 == 1:  # anything
-            full = stream.words(size).view(np.int64) >> 32
+            full = stream.integers(-(2**31), 2**31, size)
         elif trial % 4 == 2:  # a little outside the ball, in no special direction
-            shape = discrete_gaussian(Fraction(bound * bound, 16)).sample(size, _key(trial))
-            full = shape.astype(np.int64)
+            full = np.rint(stream.normal(0.0, bound / 4, size)).astype(np.int64)
         else:  # all coordinates alike: the worst for clipping by parts or by coordinate
             full = np.full(size, 10 * bound // math.isqrt(size), dtype=np.int64)
         other = -full // 3 if trial % 2 else full  # opposed, and more than one ball away
         yield _held(other), _held(full)
 
 
-def _key(trial: int) -> bytes:
-    return trial.to_bytes(32, "little")
+def _square(rows: Rows) -> int:
+    return sum(int(value) ** 2 for value in rows.ravel())
 
 
-def examine(system: System) -> Finding:
-    """The largest influence of an update, over the bound; exactly 1.0 at most."""
-    worst, limit, refused = 0.0, system.bound * system.bound, ""
-    with silent():
-        for other, item in adversarial(system.bound):
-            others = [other] * (system.inputs - 1)
-            try:
-                moved = system.release([*others, item])
-                moved -= system.release([*others, np.zeros_like(item)])
-            except QresError as error:
-                refused = str(error)
-                continue
-            square = sum(int(value) ** 2 for value in moved)
-            ratio = math.sqrt(square / limit)
-            # The comparison is of integers; the ratio is only what is shown of it.
-            ratio = max(ratio, math.nextafter(1.0, 2.0)) if square > limit else min(ratio, 1.0)
-            worst = max(worst, ratio)
-    return Finding("exact clip", system.mode.value, worst, 1.0, refused)
+def _ratio(square: int, limit: int) -> float:
+    """The comparison is of integers; the ratio is only what is shown of it."""
+    ratio = math.sqrt(square / limit)
+    return max(ratio, math.nextafter(1.0, 2.0)) if square > limit else min(ratio, 1.0)
+
+
+def _mu(claim: Claim, rows: Rows) -> float:
+    """What a stream that moved by so much costs, with the noise that its plan prints."""
+    if claim.white_stream:
+        column = np.array(oracle.coefficients(BAND)) / 2**16
+        steps = len(rows)
+        matrix = sum(c * np.eye(steps, k=-k) for k, c in enumerate(column))
+        square = float(np.sum((matrix @ rows.astype(np.float64)) ** 2))
+    else:
+        square = float(_square(rows))
+    variance = float(claim.share * claim.setting.honest - oracle.least_variance(0.0, 0))
+    return math.sqrt(square / variance)
+
+
+def examine(package: ModuleType, claim: Claim) -> Finding:
+    """The largest influence of a unit over what the plan allows; 1.0 at most."""
+    setting, worst, refused = claim.setting, 0.0, ""
+    bound = oracle.bound_steps(CLIP, SCALE)
+    trials = _STREAM_TRIALS if setting.streams or setting.rate < 1.0 else TRIALS
+    rounds = setting.rounds if setting.streams else 1 if setting.rate == 1.0 else _FLIPS
+    for other, item in adversarial(bound, trials):
+        opposed = _held(-item.astype(np.int64)) if setting.apart == 2 else np.zeros_like(item)
+        try:
+            rows = moved(package, setting, (item, opposed), other, rounds)
+        except QresError as error:
+            refused = str(error)
+            continue
+        if setting.streams:
+            worst = max(worst, _mu(claim, rows) / (claim.mu * (1.0 + 1e-9)))
+        else:
+            most = max(1, setting.records) * setting.apart * bound
+            worst = max(worst, *(_ratio(_square(row), most * most) for row in rows))
+    if setting.records:
+        worst = max(worst, _records(package, claim))
+    return Finding("exact distance", setting.name, worst, 1.0, refused)
+
+
+class _Examples:
+    """A trainer whose examples ask for the steps that they are."""
+
+    def __init__(self, rows: NDArray[np.float64]) -> None:
+        self.rows = rows
+
+    def records(self) -> int:
+        return len(self.rows)
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[NDArray[np.float64]]:
+        del vector, round_info
+        yield self.rows
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Any:
+        raise NotImplementedError
+
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> dict[str, float]:
+        del vector, round_info
+        return {}
+
+
+def _records(package: ModuleType, claim: Claim) -> float:
+    """By how much one example moves a sum: two data sets that differ in it, through the trainer."""
+    worst, limit = 0.0, claim.sensitivity**2
+    generator = np.random.default_rng(5)
+    for length in (0.5, 1.0, 1.0001, 1e3, 1e8):
+        rows = generator.normal(size=(claim.setting.records, 40))
+        rows *= length / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows[1:] = rows[1:] * (0.1 / length)  # the plugin's own clip must not help
+        sums: list[Rows] = []
+        for data in (rows, rows[1:]):
+            with same_randomness(11):
+                system = System(package, claim.setting)
+                asked = system.plugins[0].claims.needs.records  # as the kernel asks
+                trainer = by_record(_Examples(data), asked)
+                system.number = 1
+                update = trainer.fit(np.zeros(40, np.int32), system.info(40))
+                system.number = 0
+                assert update is not None  # noqa: S101 - it always has one
+                sums.append(system.sums(update.vector, np.zeros(40, np.int32)))
+        worst = max(worst, _ratio(_square(sums[0] - sums[1]), limit))
+    return worst

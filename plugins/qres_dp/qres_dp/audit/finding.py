@@ -9,11 +9,11 @@ import attrs
 class Finding:
     """A measured value and what it may not exceed."""
 
-    check: str  # ``white box``, ``exact clip`` or ``black box``
-    mode: str  # of the plugin
+    check: str  # its name
+    mode: str  # what was audited: the name of a setting
     value: float  # what was measured
     limit: float  # what the claim allows
-    # how the plugin refused an input of the check, which is a failure too; else empty
+    # what was refused that should not have been, or the reverse; a failure too; else empty
     refused: str = ""
 
     @property

@@ -78,3 +78,15 @@ def scale_score(residuals: NDArray[np.float64]) -> float:
 def mean_score(values: NDArray[np.float64]) -> float:
     """By how many deviations the mean of values of mean 0 and variance 1 is off."""
     return abs(float(np.mean(values))) * math.sqrt(values.size)
+
+
+def tail_score(values: NDArray[np.float64], beyond: float) -> float:
+    """By how many deviations the number of standard normal values beyond a point is off.
+
+    Exact binomial tails, on both sides. ``values``: float64, shape ``(m,)``. O(m).
+    """
+    rate, size = math.erfc(beyond / math.sqrt(2.0)), values.size
+    count = int((np.abs(values) > beyond).sum())
+    few = _binomial_below(count, size, rate)
+    many = _binomial_below(size - count, size, 1.0 - rate)
+    return -_NORMAL.inv_cdf(min(max(few, 1e-300), max(many, 1e-300), 0.5))

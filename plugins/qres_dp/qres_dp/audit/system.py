@@ -1,106 +1,137 @@
-"""The plugin as the audits drive it: nodes, rounds, and the sum that is seen.
-
-Every node runs a :class:`qres_dp.Dp` of its own, with the ledger in memory. What is released is
-what an observer of the mode sees: in mode ``local`` the node's contribution, in mode
-``distributed`` the sum of the contributions of nodes the observer does not know.
-"""
+"""The plugin as the audits drive it: by its hooks alone, as the kernel does."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
-from typing import Final
+import os
+import random
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qres_core import NodeId, NodeInfo, RoundInfo, Update, Vector
-from qres_dp.modes import Mechanism, Mode, Relation, relation_of, steps
-from qres_dp.plugin import Dp
+from qres_core import NodeId, NodeInfo, OwnContributions, RecordClip, RoundInfo, Update, Vector
+from qres_dp.audit.claim import CLIP, NODES, SCALE, SEPARATION, AuditSetting
 
-CLIP: Final = 1.0
 _SWARM: Final = "audit"
-_ROUNDS: Final = 10**6
-_DELTA: Final = 1e-6
-_SCALE: Final = 0
-
-Sum = NDArray[np.int64]
+Rows = NDArray[np.int64]
 
 
-def _identity(index: int) -> NodeId:
-    return NodeId(hashlib.sha256(b"audit" + bytes([index])).digest())
+def _identities() -> tuple[NodeId, ...]:
+    """Identities whose turn in a stream is the first: none has data in more of its steps."""
+    found: list[NodeId] = []
+    number = 0
+    while len(found) < NODES:
+        node = NodeId(hashlib.sha256(b"audit %d" % number).digest())
+        if int.from_bytes(hashlib.sha256(node).digest()) % SEPARATION == 0:
+            found.append(node)
+        number += 1
+    return tuple(sorted(found))
+
+
+ROSTER: Final = _identities()
+
+
+@contextmanager
+def same_randomness(seed: int) -> Generator[None]:
+    """The operating system gives the same bytes in every such block with the same seed.
+
+    So noise cancels in the difference of two releases, whatever the plugin makes of the bytes.
+    """
+    source = random.Random(seed)  # noqa: S311 - what is audited must get the same bytes twice
+    with mock.patch.object(os, "urandom", source.randbytes):
+        yield
 
 
 class System:
-    """A swarm of as many nodes as the mode needs.
+    """Nodes with a plugin each. All of a sum's but the observer, whose share it knows.
 
     Args:
-        mode: of the plugin.
-        noise_multiplier: z, the claim.
+        package: the plugin's.
+        setting: its options.
+        folder: where the nodes keep ledgers; ``None`` for in memory.
     """
 
-    def __init__(self, mode: Mode, noise_multiplier: float) -> None:
-        self.mode = mode
-        self.noise_multiplier = noise_multiplier
-        # How many updates a release is made of.
-        self.inputs = 1 if mode is Mode.LOCAL else 2
-        # One more node is the observer; in mode distributed it knows its own share.
-        total = self.inputs + 1
-        self._roster = tuple(sorted(_identity(index) for index in range(total)))
-        self._honest = self.inputs if mode is Mode.DISTRIBUTED else 0
-        self._nodes = [self._node(node) for node in self._roster[: self.inputs]]
-        self._number = 0
-        relation = relation_of(mode, "", sampled=False)
-        bound = steps(CLIP, _SCALE)
-        self.mechanism = Mechanism(mode, relation, bound, noise_multiplier, max(1, self._honest))
+    def __init__(
+        self, package: ModuleType, setting: AuditSetting, folder: Path | None = None
+    ) -> None:
+        self.setting = setting
+        self.inputs = setting.honest
+        self._package, self._folder = package, folder
+        self._begin()
 
-    def _node(self, node: NodeId) -> Dp:
-        plugin = Dp(
-            mode=self.mode.value,
-            clip=CLIP,
-            delta=_DELTA,
-            rounds=_ROUNDS,
-            noise_multiplier=self.noise_multiplier,
-            honest=self._honest,
-        )
-        plugin.setup(NodeInfo(node, _SWARM, self._roster))
+    def _begin(self) -> None:
+        self.plugins = [self._node(node) for node in ROSTER[: self.inputs]]
+        self.number = self.step = 0
+
+    def _node(self, node: NodeId) -> Any:
+        plugin = self._package.Dp(**self.setting.table)
+        records = self.setting.records
+        clipped = RecordClip(CLIP, records) if records else None
+        folder = str(self.folder_of(node)) if self._folder else None
+        plugin.setup(NodeInfo(node, _SWARM, ROSTER, data_dir=folder, clipped=clipped))
         return plugin
 
-    @property
-    def bound(self) -> int:
-        """Clipping bound in steps of the grid."""
-        return self.mechanism.bound
+    def folder_of(self, node: NodeId) -> Path:
+        """Of a node's ledger."""
+        assert self._folder is not None  # noqa: S101 - the caller gave one
+        return self._folder / node.hex()[:8]
 
-    @property
-    def deviation(self) -> float:
-        """Standard deviation the noise of a release should have, in steps of the grid."""
-        return math.sqrt(self.mechanism.share * max(1, self._honest))
-
-    @property
-    def replaces(self) -> bool:
-        """Whether neighbours differ in the value of an update, not in its presence."""
-        return self.mechanism.relation is Relation.REPLACE_ONE
-
-    def release(self, vectors: Sequence[Vector]) -> Sum:
-        """One round: what the observer sees of it.
-
-        ``vectors``: the nodes' updates, int32, shape ``(d,)``, as many as :attr:`inputs`. Returns
-        int64, shape ``(d,)``.
-        """
-        self._number += 1
-        info = RoundInfo(
+    def info(self, dimension: int) -> RoundInfo:
+        """The round that the next release is of."""
+        return RoundInfo(
             _SWARM,
-            self._number,
+            self.number,
             bytes(32),
-            vectors[0].size,
-            _SCALE,
-            self._roster,
-            len(self._roster),
+            dimension,
+            SCALE,
+            ROSTER,
+            len(ROSTER),
+            step=self.step - 1,
+            height=self.step - 1,
         )
-        sent = [
-            plugin.privatize(Update(vector, 1), info)
-            for plugin, vector in zip(self._nodes, vectors, strict=True)
-        ]
-        total: Sum = np.stack([frame.vector for frame in sent]).sum(axis=0, dtype=np.int64)
-        return total
+
+    def release(self, vectors: Sequence[Vector], *, again: bool = False) -> Rows:
+        """One round: what each node sends, int64, shape ``(inputs, d)``.
+
+        ``vectors``: the nodes' updates, int32, shape ``(d,)``; ``again``: another attempt at the
+        round before. When the budget is used up, new nodes go on.
+        """
+        if self._folder is None and self.number >= self.setting.rounds:
+            self._begin()
+        self.number += 1
+        self.step += not again
+        info = self.info(vectors[0].size)
+        sent: list[Vector] = []
+        for plugin, vector in zip(self.plugins, vectors, strict=True):
+            plugin.round_opened(info, OwnContributions())
+            sent.append(plugin.privatize(Update(vector, 1), info).vector)
+        return np.stack(sent).astype(np.int64)
+
+    def sums(self, item: Vector, other: Vector, rounds: int = 1) -> Rows:
+        """Sums of so many rounds, int64, ``(rounds, d)``: the last node has ``item`` in each."""
+        inputs = [other] * (self.inputs - 1) + [item]
+        return np.stack([self.release(inputs).sum(axis=0) for _ in range(rounds)])
+
+
+def moved(
+    package: ModuleType,
+    setting: AuditSetting,
+    items: tuple[Vector, Vector],
+    other: Vector,
+    rounds: int,
+) -> Rows:
+    """By how much sums move, noise aside, when a node has one update or the other.
+
+    Returns int64, shape ``(rounds, d)``.
+    """
+    found: list[Rows] = []
+    for item in items:
+        with same_randomness(7):
+            found.append(System(package, setting).sums(item, other, rounds))
+    return found[0] - found[1]
