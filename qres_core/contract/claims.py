@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, Final, cast
 
 import attrs
@@ -148,11 +149,13 @@ def most_colluders(nodes: int, byzantine: int, share: float) -> int:
         byzantine: liars among them; they collude in any case.
         share: :attr:`Hides.colluding` of the plugin that hides, 0 where none does.
 
+    The share counts as it is written: in doubles, 0.29 of 100 would be 28.
+
     Example:
         >>> most_colluders(60, 0, 0.3), most_colluders(60, 20, 0.3)
         (18, 20)
     """
-    return max(byzantine, int(share * nodes))
+    return max(byzantine, int(Fraction(repr(float(share))) * nodes))
 
 
 @attrs.frozen(kw_only=True)

@@ -146,6 +146,18 @@ def test_check_set_up_and_round_judge_alike(
     assert in_rounds is (honest > quorum - max(1, colluders))
 
 
+def test_no_round_is_opened_with_a_share_too_few() -> None:
+    """29 of 100 may collude: a sum of 80 has 51 shares that they do not know."""
+    for honest, begins in ((51, True), (52, False)):
+        plugin = made("distributed", honest=honest, noise_multiplier=200.0)
+        plugin.setup(node_info(100, 0, 0.29))
+        if begins:
+            plugin.round_opened(round_info(100, 80), NOTHING)
+            continue
+        with pytest.raises(CompatibilityError, match=r"QRES-E314 plugins\.dp\.honest"):
+            plugin.round_opened(round_info(100, 80), NOTHING)
+
+
 # ── companions ────────────────────────────────────────────────────────────────────────────────
 
 

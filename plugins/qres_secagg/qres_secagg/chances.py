@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from qres_core import most_colluders
 from qres_secagg.levels import group_sizes
 from qres_secagg.parameters import (
     CORRECTNESS_BITS,
@@ -144,7 +145,7 @@ def least_nodes(liars: int, share: float, rows: int, away: float) -> int | None:
     """
 
     def does(nodes: int) -> bool:
-        corrupt = max(liars, int(share * nodes))
+        corrupt = most_colluders(nodes, liars, share)
         return grouping(nodes, nodes - liars, corrupt, rows, away) is not None
 
     start = max(2, rows) * needed_inputs(liars)
