@@ -160,8 +160,12 @@ class Following:
     def _read(self, name: str, kind: type[Any]) -> Any:
         value = self._facts.read(name)
         expected = [bytes if field.name == "model" else int for field in attrs.fields(kind)]
-        sound = type(value) is list and [type(item) for item in value] == expected
-        made = kind(*value) if sound else None
+        try:
+            made = kind(*value)
+        except TypeError:
+            made = None
+        if made is not None and [type(item) for item in attrs.astuple(made)] != expected:
+            made = None
         if made is None or len(made.model) != DIGEST_BYTES or made.step < 0 or made.bound < 1:
             raise self._db.unusable(f"the record {name!r} is damaged")
         return made

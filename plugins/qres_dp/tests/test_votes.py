@@ -505,9 +505,11 @@ def test_the_plan_counts_the_vote_and_tells_how_far_the_clip_moves() -> None:
     assert plan.epsilon == plain.epsilon
 
 
-def test_an_operator_reads_what_a_liar_can_do() -> None:
-    (notice,) = Dp(**OPTIONS).claims.notices
-    assert "votes are not proved" in notice
+def test_an_operator_reads_what_a_liar_can_do_and_that_few_votes_drown_in_noise() -> None:
+    few, many = Dp(**OPTIONS).claims.notices, Dp(**{**OPTIONS, "honest": 120}).claims.notices
+    assert "votes are not proved" in few[0]
+    assert "5 are counted on: the clip wanders" in few[1]
+    assert many == few[:1]
     assert not Dp(**{**OPTIONS, "adaptive_quantile": 0.0}).claims.notices
 
 

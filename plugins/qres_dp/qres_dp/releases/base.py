@@ -56,7 +56,6 @@ class Release(abc.ABC):
     alters: ClassVar[bool] = False  # whether the merged update is another than the rule's
     accompanies: ClassVar[bool] = False  # whether something leaves beside the update
     span: ClassVar[int] = 1  # how many times smaller or larger than the clip a bound becomes
-    notices: ClassVar[tuple[str, ...]] = ()  # what an operator should read
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
@@ -139,6 +138,11 @@ class Release(abc.ABC):
         """What the mode adds to the mechanism of a plan's JSON."""
         del around
         return {"noise": "independent"}
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What an operator should read."""
+        return ()
 
     def status(self) -> Mapping[str, object]:
         """What the mode adds to the plugin's status."""

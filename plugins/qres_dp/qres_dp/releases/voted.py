@@ -48,13 +48,6 @@ class VotedRelease(SharedRelease):
 
     accompanies: ClassVar[bool] = True
     span: ClassVar[int] = SPAN
-    notices: ClassVar[tuple[str, ...]] = (
-        (
-            "votes are not proved: a liar in a sum, or liars in half of the groups, choose how the "
-            "bound moves, by at most the factor exp(adaptive_rate) a round and between "
-            f"clip / {SPAN} and clip * {SPAN}"
-        ),
-    )
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
 
@@ -67,6 +60,23 @@ class VotedRelease(SharedRelease):
     def noise(self) -> VoteNoise:
         """The noise of the votes."""
         return VoteNoise.of(self.parts, max(1, self.terms.honest))
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a liar can do, and where the votes of so few nodes drown in their noise."""
+        liars = (
+            "votes are not proved: a liar in a sum, or liars in half of the groups, choose how the "
+            "bound moves, by at most the factor exp(adaptive_rate) a round and between "
+            f"clip / {SPAN} and clip * {SPAN}"
+        )
+        wide, honest = self.parts.votes, self.terms.honest
+        if 2.0 * wide <= honest:
+            return (liars,)
+        few = (
+            f"the noise of the votes has a deviation of {wide:.3g} nodes, and {honest} are counted "
+            "on: the clip wanders. adaptive_quantile = 0 gives more for the same epsilon"
+        )
+        return liars, few
 
     def sized(self, bound: int, around: Surroundings) -> Mechanism:
         """See :meth:`Release.sized`: what is left for the vector."""
