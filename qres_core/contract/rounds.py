@@ -89,12 +89,15 @@ class OwnContributions:
         last_round: the number of the last of these rounds; 0 for none.
         height: the last height that decided a set with a contribution of this node, by the chain;
             -1 where none is known.
+        decided_round: the number of the round that this contribution was made in, which may be one
+            of several of its height; 0 where it is not known.
     """
 
     journal: bytes = b""
     rounds: int = 0
     last_round: int = 0
     height: int = -1
+    decided_round: int = 0
 
 
 class RoundStatus(enum.Enum):

@@ -316,6 +316,15 @@ def last_contributed(head: Head, links: Sequence[Link], node_id: NodeId) -> int:
     return found
 
 
+def round_contributed(links: Iterable[Link], node_id: NodeId, height: int) -> int:
+    """The round that a node's contribution to a height's set was made in; 0 where no link tells."""
+    for link in links:
+        members = link.chosen.members if link.head.height == height else ()
+        if any(member.sender == node_id for member in members):
+            return link.chosen.origin
+    return 0
+
+
 def encode_links(links: Iterable[Link]) -> bytes:
     """The payload of a ``links`` message."""
     return canonical.dumps([link.raw() for link in links])

@@ -468,7 +468,14 @@ def contributed(rounds: int, height: int = -1, journal: bytes = JOURNAL) -> OwnC
 def test_a_ledger_that_knows_all_that_left_is_taken(tmp_path: Path) -> None:
     fill(tmp_path, 3)
     ledger = PrivacyLedger.open(tmp_path, OWNER)
-    for known in (contributed(0), contributed(2, 1), contributed(3, 2), OwnContributions()):
+    made_in = OwnContributions(JOURNAL, 3, 3, 2, decided_round=3)
+    for known in (
+        contributed(0),
+        contributed(2, 1),
+        contributed(3, 2),
+        made_in,
+        OwnContributions(),
+    ):
         ledger.expect("lab", OWNER.node, known)
     ledger.close()
 
@@ -479,6 +486,8 @@ def test_a_ledger_that_knows_all_that_left_is_taken(tmp_path: Path) -> None:
         (contributed(4), "journal knows of contributions in 4 rounds, and the ledger of 3"),
         (OwnContributions(JOURNAL, 3, 9), "journal knows of one in round 9"),
         (contributed(3, 5), "decided a contribution of this node at height 5"),
+        # A backup of the middle of a height knows an attempt before the one that was decided.
+        (OwnContributions(JOURNAL, 3, 3, 2, decided_round=5), "at height 2.* of none in round 5"),
         (contributed(1, journal=bytes(16)), "in 1 rounds, and the ledger of 0"),
     ],
 )

@@ -142,9 +142,11 @@ class PrivacyLedger:
             lacks = f"one in round {known.last_round}, and the ledger does not"
         if lacks:
             what = f"the node's journal knows of {lacks}"
-        elif known.height >= 0 and all(charge.height != known.height for charge in own):
+        elif known.height >= 0 and not any(_is_of(charge, known) for charge in own):
             what = f"the swarm decided a contribution of this node at height {known.height}, and "
             what += "the ledger knows of none"
+            if known.decided_round:
+                what += f" in round {known.decided_round}"
         else:
             return
         fix = "bring the newest ledger back, with its key and anchor; if it is lost, nobody knows "
@@ -216,6 +218,15 @@ class PrivacyLedger:
         """Let go of the file; idempotent."""
         if self._store is not None:
             self._store.close()
+
+
+def _is_of(charge: Charge, known: OwnContributions) -> bool:
+    """Whether the contribution that the chain knows may be what was charged.
+
+    A height may take several rounds, and each contribution was another release.
+    """
+    made_in = known.decided_round or charge.round
+    return (charge.height, charge.round) == (known.height, made_in)
 
 
 def _kind(charge: Charge) -> Kind:
