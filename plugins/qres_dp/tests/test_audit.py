@@ -16,8 +16,9 @@ from qres_dp import accounting
 from qres_dp.audit import books, exact, keys, noise, oracle, run
 from qres_dp.audit.black_box import examine as black_box
 from qres_dp.audit.claim import SETTINGS, AuditSetting, Claim, printed
+from qres_dp.audit.faults import MUTANTS
 from qres_dp.audit.finding import Finding
-from qres_dp.audit.mutants import MUTANTS, installed, loaded
+from qres_dp.audit.mutants import installed, loaded
 from qres_dp.audit.statistics import loss_below, mean_score, rate_above, scale_score, tail_score
 from qres_dp.audit.system import Rows, System, same_randomness
 
@@ -71,6 +72,8 @@ def test_the_whole_audit_passes_in_new_processes_too() -> None:
         ("second attempts for nothing", "ledger"),
         ("rows charged without earlier updates", "ledger"),
         ("sums of any size", "small sums"),
+        ("votes without noise", "votes"),
+        ("centred votes of which half is charged", "exact distance"),
     ],
 )
 def test_a_fault_is_found_by_the_check_that_is_made_for_it(name: str, check: str) -> None:

@@ -8,10 +8,11 @@ from types import ModuleType
 import attrs
 
 from qres_core import QresError
-from qres_dp.audit import black_box, books, exact, keys, noise
+from qres_dp.audit import ballots, black_box, books, exact, keys, noise
 from qres_dp.audit.claim import SETTINGS, AuditSetting, Claim, printed
+from qres_dp.audit.faults import MUTANTS
 from qres_dp.audit.finding import Finding
-from qres_dp.audit.mutants import MUTANTS, installed, loaded
+from qres_dp.audit.mutants import installed, loaded
 
 FAULTS = tuple(MUTANTS)
 """Names of the faults that :func:`controls` puts in."""
@@ -47,6 +48,9 @@ def examine(package: ModuleType, claim: Claim, runs: int = black_box.RUNS) -> It
     yield books.ledger(package, claim)
     if setting.rate < 1.0:
         yield books.coin(package, claim)
+    if setting.votes:
+        yield ballots.examine(package, claim)
+        return  # sums without votes are refused, and so are small ones: another test plays them
     if setting.mode == "distributed":
         yield books.sums(package, claim)
     if not setting.streams and setting.rate == 1.0 and not setting.records:
