@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from types import ModuleType
 from typing import Final
@@ -39,7 +40,7 @@ def together(claim: Claim, square: int, votes: int) -> float:
     honest, least = claim.setting.honest, oracle.least_variance(0.0, 0)
     share = Fraction(claim.mechanism["variance_of_vote_share"])
     mu = square / (claim.share * honest - least) + votes * votes / (share * honest - least)
-    return float(mu) ** 0.5 * claim.multiplier / (1.0 + 1e-9)
+    return math.sqrt(mu) * claim.multiplier / (1.0 + 1e-9)
 
 
 def examine(package: ModuleType, claim: Claim) -> Finding:
