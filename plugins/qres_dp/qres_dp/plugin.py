@@ -236,12 +236,12 @@ class Dp:
             },
         )
 
-    def check(self, around: Surroundings) -> Iterable[Problem]:
+    def check(self, around: Surroundings) -> Iterable[Problem | str]:
         """Whether swarm, grid and the plugins beside allow the mechanism.
 
-        Returns see :func:`qres_dp.fitting.misfits`.
+        Returns see :func:`qres_dp.fitting.misfits`; and what an operator should read.
         """
-        return self._release.misfits(around)
+        return [*self._release.misfits(around), *self._release.cautions(around)]
 
     def passes(self, extent: Extent, around: Surroundings) -> Extent:
         """How large an update is after the plugin, however large it was before."""

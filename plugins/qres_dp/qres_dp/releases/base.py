@@ -115,6 +115,11 @@ class Release(abc.ABC):
             records=terms.records,
         )
 
+    def cautions(self, around: Surroundings) -> Iterator[str]:
+        """What an operator of such a swarm should read."""
+        del around
+        yield from ()
+
     def extent(self, around: Surroundings) -> Extent:
         """How large an update is once it is clipped and has its noise."""
         length = self.terms.clip * self.terms.units

@@ -102,6 +102,14 @@ class VotedRelease(SharedRelease):
             fix = "a larger swarm.quorum, or adaptive_quantile = 0"
             yield Problem("QRES-E314", "plugins.dp.adaptive_quantile", what, fix)
 
+    def cautions(self, around: Surroundings) -> Iterator[str]:
+        """A swarm that no node can sit out in stops when a node does not know the bound."""
+        if around.quorum == around.nodes:
+            yield (
+                f"swarm.quorum is {around.quorum}, all nodes: one that misses a model must sit out "
+                "a round to learn the clip, and without it there is none. A smaller quorum goes on"
+            )
+
     def extent(self, around: Surroundings) -> Extent:
         """See :meth:`Release.extent`: with the greatest bound."""
         usual = super().extent(around)
