@@ -150,6 +150,12 @@ def _ledger(package: ModuleType, claim: Claim, folder: Path) -> Finding:
     read = _read(package, system.folder_of(ROSTER[0]))
     if not refused and (len(read) != told["releases"] or read[-1]["epsilon"] < before / _ROUNDING):
         refused = f"qres dp ledger tells of {len(read)} releases, and status of {told['releases']}"
+    restarted = System(package, setting, folder).plugins
+    known = restarted[0].status()["releases"]
+    if not refused and known != told["releases"]:
+        refused = f"{told['releases']} releases, and after a restart {known} are known"
+    for plugin in restarted:
+        plugin.teardown()
     return Finding("ledger", setting.name, worst, _ROUNDING, refused)
 
 

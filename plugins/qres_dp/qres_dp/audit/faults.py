@@ -91,6 +91,7 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "    return hashlib.sha256(b'%d' % (time.time() // 3600)).digest()\n"
     ),
     "noise used again": _sample("    noise = distribution.sample(row.size, bytes(32)).copy()\n"),
+    "keys of two bytes": _key("    return os.urandom(2) + bytes(30)\n"),
     "a key for three releases": _key(
         "    global _N, _K\n    _N += 1\n    _K = os.urandom(KEY_BYTES) if _N % 3 == 1 else _K\n"
         "    return _K\n\n\n_N, _K = 0, b''\n"
@@ -241,6 +242,15 @@ MUTANTS: Final[Mapping[str, Mutant]] = {
         "ledger",
         "            self._kinds[_kind(record.charge)] += 1\n",
         "            pass\n",
+        "local",
+    ),
+    "charges that stay in memory": Mutant(
+        "ledger", "else self._store.append(make)", "else make(self._head)", "local"
+    ),
+    "ledger that a restart forgets": Mutant(
+        "keeping",
+        "            return PrivacyLedger.open(self.folder, self.owner)\n",
+        "            return PrivacyLedger.in_memory(self.owner)\n",
         "local",
     ),
     "charges for twice the noise": Mutant(

@@ -17,6 +17,9 @@ from qres_dp.audit.system import Rows, System
 
 ROUNDS: Final = 4
 BLOCKS: Final = 16
+MANY: Final = 1600
+_SHORT: Final = 8
+"""Coordinates, each of which is one of some ten thousand numbers: all agree by a key alone."""
 LIMIT: Final = 6.0
 """Deviations. An audit has fewer than 1,000 scores: a correct plugin exceeds it once in 500,000."""
 LAGS_LIMIT: Final = 8.0
@@ -61,6 +64,14 @@ def examine(package: ModuleType, claim: Claim) -> tuple[Finding, Finding]:
     scores += [scale_score(block) for row in rows for block in np.array_split(row, BLOCKS)]
     size = Finding("noise", claim.setting.name, max(scores), LIMIT)
     return size, Finding("independence", claim.setting.name, correlation(rows), LAGS_LIMIT)
+
+
+def repeats(package: ModuleType, claim: Claim) -> Finding:
+    """How many of many releases have the noise of another: keys of 20 bits would have some."""
+    each = residuals(package, claim, _SHORT, MANY // claim.setting.honest)
+    rows = each.reshape(-1, _SHORT)
+    found = len(rows) - len(np.unique(rows, axis=0))
+    return Finding("repeats", claim.setting.name, float(found), 0.0)
 
 
 def correlation(rows: Residuals) -> float:

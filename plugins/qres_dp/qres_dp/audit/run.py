@@ -54,6 +54,7 @@ def examine(package: ModuleType, claim: Claim, runs: int = black_box.RUNS) -> It
     if setting.mode == "distributed":
         yield books.sums(package, claim)
     if not setting.streams and setting.rate == 1.0 and not setting.records:
+        yield noise.repeats(package, claim)
         yield black_box.examine(package, claim, runs)
 
 
