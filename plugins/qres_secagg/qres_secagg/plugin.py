@@ -371,8 +371,20 @@ class Secagg:
         del lists[b""]
         named = max(sorted(lists), key=lambda name: lists[name], default=b"?")
         together = [i.sender for i in contributions if masked_under(i.companions) == named]
+        together = self._listed(together, named, round_info)
         kept = self._permission(round_info).permitted(together)
         return tuple(sender for sender in together if sender in kept)
+
+    def _listed(self, senders: list[NodeId], named: bytes, round_info: RoundInfo) -> list[NodeId]:
+        """Those that are on the list of this name; all of them where the node does not have it.
+
+        A liar that is on no list can name one. It would count for the quorum and be in no sum.
+        """
+        dialogue = None if self._attempts is None else self._attempts.of(round_info)
+        if dialogue is None or dialogue.board.listing is None or dialogue.board.list_hash != named:
+            return senders
+        members, rank = dialogue.board.listed().members, dialogue.session.rank
+        return [sender for sender in senders if rank.get(sender, -1) in members]
 
     def _permission(self, round_info: RoundInfo) -> Permission:
         """What may be opened at the height of a round, where sizes follow from the members."""

@@ -392,6 +392,29 @@ def test_messages_of_another_round_change_nothing() -> None:
     assert not swarm.accused  # another session may be another configuration: nobody is blamed
 
 
+@pytest.mark.parametrize("attack", [True, False])
+def test_who_is_on_no_list_fills_no_quorum(*, attack: bool) -> None:
+    """It names the list all the same. It would be in the set, and in no sum: that has one fewer."""
+    swarm = PluginSwarm(10, {"corrupt": 0.1}, byzantine=1)
+    liar, *gone = swarm.roster[4], *swarm.roster[7:9]
+    swarm.away = {liar}
+    swarm.open(seconds=20.0)
+    updates = swarm.random_updates()
+    swarm.contribute({node: updates[node] for node in swarm.ready() if node not in gone})
+    copied = next(iter(swarm.sent.values()))
+    swarm.sent[liar] = attrs.evolve(copied, sender=liar, digest=liar[::-1])
+    members = sorted(swarm.sent)
+    listed = [node for node in members if node != liar]
+    assert swarm.revealable(members) == tuple(listed)
+    # The control: a set that was decided with it, such as by nodes that have no list, is opened.
+    swarm.away |= set(gone)
+    swarm.decide(members if attack else listed)
+    swarm.pass_time(20.0)
+    rows = swarm.reveal(swarm.roster[0], members if attack else listed).updates
+    assert rows.members == (tuple(listed),)
+    assert np.array_equal(rows.sums[0], plain_sum(updates, listed))
+
+
 def test_masks_of_two_rounds_have_nothing_in_common() -> None:
     """The same input twice, with what was spent forgotten: the difference is uniform."""
     swarm = PluginSwarm(6, **ZEROS)
