@@ -6,7 +6,6 @@ and the attack gallery imports this module. Not for threads.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.util
 import sys
@@ -91,4 +90,3 @@ def loaded(name: str = "") -> Generator[ModuleType]:
             sys.meta_path.remove(finder)
         _taken()
         sys.modules.update(before)
-        gc.collect()  # modules refer to each other, and have tables of megabytes
