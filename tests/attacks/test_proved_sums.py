@@ -31,6 +31,7 @@ from qres_core import (
     Contribution,
     NodeId,
     NodeInfo,
+    OwnContributions,
     Revelation,
     RoundInfo,
     Trainer,
@@ -152,7 +153,11 @@ def local(**plugins: type) -> Plugins:
 
 @attrs.define(eq=False)
 class Unclipped(Dp):
-    """Neither clips nor adds noise."""
+    """Neither clips nor adds noise, and keeps no account of it."""
+
+    @hookimpl
+    def round_opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
+        """A ledger that lacks what left would have the node sit out."""
 
     @hookimpl
     def privatize(self, update: Update, round_info: RoundInfo) -> Update:
