@@ -16,8 +16,8 @@ from qres_core.lab.trainer import SECTIONS
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 LONG = ("dp", "full-stack")
-NOISY = {"dp-records": 0.3}
-"""How well a model has to follow the honest mean where the noise of few nodes is in it."""
+NOISY = {"dp": 0.3, "dp-records": 0.3}
+"""How well a model has to follow the honest mean where noise is in it."""
 
 
 @pytest.mark.parametrize(
