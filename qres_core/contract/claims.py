@@ -147,7 +147,7 @@ def most_colluders(nodes: int, byzantine: int, share: float) -> int:
     Args:
         nodes: members of the swarm.
         byzantine: liars among them; they collude in any case.
-        share: :attr:`Hides.colluding` of the plugin that hides, 0 where none does.
+        share: ``Hides.colluding`` of the plugin that hides, 0 where none does.
 
     The share counts as it is written: in doubles, 0.29 of 100 would be 28.
 
