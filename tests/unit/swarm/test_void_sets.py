@@ -248,15 +248,19 @@ def only_the_same_again(_own: NodeId, now: Senders, info: RoundInfo) -> Senders:
     return now if not before or tuple(sorted(now)) in before else ()
 
 
-@pytest.mark.parametrize("guarded", [True, False])
+@pytest.fixture(name="looks_ahead", params=[True, False])
+def _looks_ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether nodes ask what a set leaves to decide on; the controls do not."""
+    if not request.param:
+        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
+    return bool(request.param)
+
+
 def test_a_removal_before_a_void_height_leaves_a_set_to_decide_on(
     harness: ModuleType,
     opener: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    guarded: bool,  # noqa: FBT001 - False is the control
+    looks_ahead: bool,  # noqa: FBT001 - False is the control
 ) -> None:
-    if not guarded:
-        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
     opener(allows=only_the_same_again, refuses=void_until(2))
     net = harness.Net(5, byzantine=1, plugins=PLUGINS)
     net.start()
@@ -264,20 +268,16 @@ def test_a_removal_before_a_void_height_leaves_a_set_to_decide_on(
     stay = [0, 1, 3, 4]
     made = bool(net.run(seconds=60, until=lambda: min(net.steps(stay)) >= 2))
     assert net.machine(0).head.roster.epoch == 1
-    assert made == guarded
-    if guarded:
+    assert made == looks_ahead
+    if looks_ahead:
         assert senders(net, told(net, 0, 1)) == [stay]
 
 
-@pytest.mark.parametrize("guarded", [True, False])
 def test_a_removal_after_a_void_height_waits_for_a_model(
     harness: ModuleType,
     opener: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    guarded: bool,  # noqa: FBT001 - False is the control
+    looks_ahead: bool,  # noqa: FBT001 - False is the control
 ) -> None:
-    if not guarded:
-        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
     opener(allows=only_the_same_again, refuses=void_until(3))
     net = harness.Net(5, byzantine=1, plugins=PLUGINS)
     net.start()
@@ -286,28 +286,24 @@ def test_a_removal_after_a_void_height_waits_for_a_model(
     stay = [0, 1, 3, 4]
     made = bool(net.run(seconds=60, until=lambda: min(net.steps(stay)) >= 3))
     assert net.machine(0).head.roster.epoch == 1
-    assert made == guarded
-    if guarded:
+    assert made == looks_ahead
+    if looks_ahead:
         closed = [e.outcome for e in net.nodes[0].ended if e.outcome.status is RoundStatus.CLOSED]
         assert len(closed[0].members) == 5, "the member is in the model that it waits for"
         assert len(closed[-1].members) == 4
 
 
-@pytest.mark.parametrize("guarded", [True, False])
 def test_a_ban_after_a_void_height_waits_for_a_model(
     harness: ModuleType,
     opener: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    guarded: bool,  # noqa: FBT001 - False is the control
+    looks_ahead: bool,  # noqa: FBT001 - False is the control
 ) -> None:
-    if not guarded:
-        monkeypatch.setattr(Amendments, "leave_sets", lambda *_: True)
     opener(allows=only_the_same_again, refuses=void_until(9))
     net = harness.Net(5, byzantine=1, plugins=PLUGINS)
     net.start()
     assert at(net, 1, range(5))
     net.rule = harness.Chaos(net, random.Random(1), {4: "double votes"}, heals=0.0)
     made = bool(net.run(seconds=60, until=lambda: min(net.steps(range(4))) >= 2))
-    assert made == guarded
-    if not guarded:
+    assert made == looks_ahead
+    if not looks_ahead:
         assert net.machine(0).head.bans == (net.ids[4],)
