@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import attrs
@@ -90,6 +91,25 @@ def mean_rule(updates: Updates) -> Vector:
     from qres_core.swarm.mean import weighted_mean  # noqa: PLC0415
 
     return weighted_mean(updates.vectors, updates.weights)
+
+
+class NoNoise:
+    """In the place of the sampler: what is sent is then what the node's data make of it."""
+
+    reach = 0
+
+    def __init__(self, variance: Fraction) -> None:
+        self.variance = variance
+
+    def sample(self, size: int, key: bytes) -> NDArray[np.int32]:
+        del key
+        return np.zeros(size, dtype=np.int32)
+
+
+@pytest.fixture(scope="session")
+def no_noise() -> type[NoNoise]:
+    """See :class:`NoNoise`."""
+    return NoNoise
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from qres_arithmetic import squared_norm
 from qres_dp import Dp
 from qres_dp.clip import clip
@@ -153,22 +152,9 @@ def swarm() -> Iterator[Swarm]:
         node.teardown()
 
 
-class NoNoise:
-    """In the place of the sampler: what is sent is then what the node's data make of it."""
-
-    reach = 0
-
-    def __init__(self, variance: Fraction) -> None:
-        self.variance = variance
-
-    def sample(self, size: int, key: bytes) -> NDArray[np.int32]:
-        del key
-        return np.zeros(size, dtype=np.int32)
-
-
 @pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "discrete_gaussian", NoNoise)
+def silent(monkeypatch: pytest.MonkeyPatch, no_noise: type[Any]) -> None:
+    monkeypatch.setattr(local, "discrete_gaussian", no_noise)
 
 
 def update_of(rng: np.random.Generator, size: int = DIMENSION) -> Vector:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from qres_core import (
     Update,
     Updates,
     ValueRefusedError,
-    Vector,
     Visibility,
     model_digest,
 )
@@ -162,22 +160,9 @@ def swarm() -> Iterator[Swarm]:
         node.teardown()
 
 
-class NoNoise:
-    """In the place of the sampler."""
-
-    reach = 0
-
-    def __init__(self, variance: Fraction) -> None:
-        self.variance = variance
-
-    def sample(self, size: int, key: bytes) -> Vector:
-        del key
-        return np.zeros(size, dtype=np.int32)
-
-
 @pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qres_dp.votes.discrete_gaussian", NoNoise)
+def silent(monkeypatch: pytest.MonkeyPatch, no_noise: type[Any]) -> None:
+    monkeypatch.setattr("qres_dp.votes.discrete_gaussian", no_noise)
 
 
 # ── the rule at work ──────────────────────────────────────────────────────────────────────────────
@@ -516,7 +501,7 @@ def test_an_operator_reads_what_a_liar_can_do_and_that_few_votes_drown_in_noise(
 
 
 def test_noise_that_is_left_out_of_votes_is_found(
-    swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+    swarm: Swarm, monkeypatch: pytest.MonkeyPatch, no_noise: type[Any]
 ) -> None:
     """The review's mutant: votes without noise are multiples of a vote."""
 
@@ -526,7 +511,7 @@ def test_noise_that_is_left_out_of_votes_is_found(
         return all(vote % UNIT == 0 for vote in votes)
 
     assert not bare()
-    monkeypatch.setattr("qres_dp.votes.discrete_gaussian", NoNoise)
+    monkeypatch.setattr("qres_dp.votes.discrete_gaussian", no_noise)
     assert bare()
 
 
