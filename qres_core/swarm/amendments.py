@@ -3,18 +3,20 @@
 Both cost the swarm members, from the next height on. Where plugins tell which sets may be revealed
 after those on record, that can leave no set at all: a sum without one member, after a sum of
 everybody, would show the member's update. Nothing could be decided then, not even to take the
-member in again. So such a set leaves out whom it takes away, or carries nothing, and waits for a
-model: the record of a new model is empty.
+member in again. So such a set leaves out whom it takes away, or what it carries waits for its
+model: it holds only if the set makes one, and the record of a new model is empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import attrs
 
 from qres_core.contract.errors import QresError, RosterError
 from qres_core.contract.faults import Fault
+from qres_core.contract.types import DIGEST_BYTES
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.chain import Head
 from qres_core.swarm.context import NodeContext
@@ -23,7 +25,8 @@ from qres_core.swarm.messages import EVIDENCE_BYTES, CandidateSet
 from qres_core.swarm.misbehaviour import QUOTED_BYTES, Misbehaviour, MisbehaviourPool
 from qres_core.swarm.pending import PendingChanges
 from qres_core.swarm.proving import Premises, proves
-from qres_core.swarm.results import UNFINISHED, Void
+from qres_core.swarm.record import MAX_MISMATCHES, MISMATCH
+from qres_core.swarm.results import UNFINISHED, Merged, Void
 from qres_core.swarm.roster import Roster, RosterChange, authorised
 
 
@@ -95,21 +98,40 @@ class Amendments:
         return None
 
     def leave_sets(self, candidate: CandidateSet, merger: Merger | None) -> bool:
-        """Whether the swarm could decide again if the set made no model, with what it carries.
+        """Whether the swarm could decide again with what the set carries, once that holds.
 
-        The same on every node that has the set's contributions. O(n), and what plugins take.
+        Where it does not wait for a model, that is if the set made none. The same on every node
+        that has the set's contributions. O(n), and what plugins take.
         """
         context, change = self._context, candidate.change
-        if not (change or candidate.evidence) or not context.kernel.has("revealable"):
+        if not (change or candidate.evidence):
             return True
-        if merger is None:
-            return False
+        if not (candidate.waits or context.kernel.has("revealable")):
+            return True
         try:
-            head = context.head.after(candidate, Void(UNFINISHED))
+            if candidate.waits:
+                head = context.head.after(candidate, Merged(bytes(DIGEST_BYTES)))
+                return len(head.roster) - len(head.bans) >= head.roster.quorum
+            if merger is None:
+                return False
             names = {m: m if change is None else change.renamed(m) for m in context.roster}
-            return merger.remain(candidate.members, head, names) >= head.roster.quorum
+            return all(
+                merger.remain(candidate.members, head, names) >= head.roster.quorum
+                for head in self._after_void(candidate)
+            )
         except QresError:
             return False
+
+    def _after_void(self, candidate: CandidateSet) -> Iterator[Head]:
+        """Where the set leads if it makes no model: liars choose why it makes none.
+
+        After a sum that was not what was committed to, plugins may work in smaller groups, and
+        after many in the smallest.
+        """
+        yield self._context.head.after(candidate, Void(UNFINISHED))
+        head = self._context.head.after(candidate, Void(MISMATCH))
+        yield head
+        yield attrs.evolve(head, record=attrs.evolve(head.record, mismatches=MAX_MISMATCHES))
 
     def _work_with(self, roster: Roster) -> bool:
         kernel = self._context.kernel
@@ -152,19 +174,24 @@ class Amendments:
 
         ``first``: whether this is the height's first attempt. Later ones carry no change: others
         may see a signature or an approval otherwise, and what they refuse must not cost more.
-        What would :meth:`leave no sets <leave_sets>` is not carried.
+        What would :meth:`leave no sets <leave_sets>` waits for the set's model, or is not carried.
         """
         self._pool.retain(lambda item: item.subject not in self._context.head.bans)
         chosen = tuple(
             item for item in self._pool.for_proposal(self._room) if self.proves(item, now)
         )
         change = self._wanted(now) if first else None
-        for evidence, wanted in ((chosen, change), (chosen, None), ((), change)):
-            full = attrs.evolve(candidate, evidence=evidence, change=wanted)
+        some = [
+            attrs.evolve(candidate, evidence=evidence, change=wanted)
+            for evidence, wanted in ((chosen, change), (chosen, None), ((), change))
+            if evidence or wanted
+        ]
+        for full in some:
             for carrying in (full, self._without_leavers(full)):
                 if self._may_be_proposed(carrying, candidate, merger):
                     return carrying
-        return candidate
+        waiting = (attrs.evolve(full, waits=True) for full in some)
+        return next((full for full in waiting if self.leave_sets(full, merger)), candidate)
 
     def _without_leavers(self, candidate: CandidateSet) -> CandidateSet:
         """The set without those whom what it carries takes away."""

@@ -116,17 +116,18 @@ class Head:
     def after(self, chosen: CandidateSet, result: Result) -> Head:
         """The head that a height leads to.
 
-        A change of members and bans hold whatever becomes of the contributions. Raises QresError:
-        QRES-E607 for a change that is impossible.
+        A change of members and bans hold whatever becomes of the contributions, unless the set says
+        that they wait for its model. Raises QresError: QRES-E607 for a change that is impossible.
         """
-        change = chosen.change
+        holds = isinstance(result, Merged) or not chosen.waits
+        change = chosen.change if holds else None
         roster = self.roster if change is None else self.changed(change)
         there = {member.sender for member in chosen.members}
         missed = {
             member: 0 if member in there else min(count + 1, SILENT)
             for member, count in zip(self.roster.members, self.missed, strict=True)
         }
-        banned = {*self.bans, *(item.subject for item in chosen.evidence)}
+        banned = {*self.bans, *(item.subject for item in chosen.evidence if holds)}
         if change is not None:
             names = {member: change.renamed(member) for member in self.roster.members}
             missed = {name: missed[m] for m, name in names.items() if name is not None}
@@ -216,6 +217,12 @@ class Link:
     def decision(self) -> Conclusion:
         """What the votes are about."""
         return Conclusion(self.chosen.digest(self.head.digest), self.result)
+
+    @property
+    def changes_members(self) -> bool:
+        """Whether the next head has another roster."""
+        change, waits = self.chosen.change, self.chosen.waits
+        return change is not None and not (waits and isinstance(self.result, Void))
 
     @cached_property
     def next(self) -> Head:

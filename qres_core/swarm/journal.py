@@ -458,7 +458,7 @@ class SqliteJournal:
             self._db.execute("DELETE FROM link WHERE height = ?", (last[0],))
 
     def _changes_members(self, body: bytes) -> bool:
-        return self._link(body).chosen.change is not None
+        return self._link(body).changes_members
 
     def _link(self, body: bytes) -> Link:
         try:

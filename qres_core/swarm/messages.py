@@ -240,6 +240,7 @@ class CandidateSet:
     # proofs that a member lied, ascending by subject, distinct: they ban it from the next height
     evidence: tuple[Misbehaviour, ...] = ()
     change: RosterChange | None = None  # of the members, from the next height
+    waits: bool = False  # whether evidence and change hold only if the set makes a model
 
     def digest(self, head: bytes) -> bytes:
         """Names the set, bound to the head by its digest; what votes are about. 32 bytes.
@@ -247,8 +248,9 @@ class CandidateSet:
         Signatures on evidence and change do not count: whether they hold is asked before the vote.
         """
         change = None if self.change is None else self.change.digest
-        body = [head, self.origin, self._members(), [i.digest for i in self.evidence], change]
-        return hashlib.sha256(b"qres/set/v2\0" + canonical.dumps(body)).digest()
+        evidence = [item.digest for item in self.evidence]
+        body = [head, self.origin, self._members(), evidence, change, self.waits]
+        return hashlib.sha256(b"qres/set/v3\0" + canonical.dumps(body)).digest()
 
     def bare(self) -> CandidateSet:
         """The same set without what is signed on its change; nobody needs that once it is decided.
@@ -264,12 +266,13 @@ class CandidateSet:
     def raw(self) -> list[Any]:
         """Plain data for the codecs."""
         change = None if self.change is None else self.change.raw()
-        return [self.origin, self._members(), [item.raw() for item in self.evidence], change]
+        evidence = [item.raw() for item in self.evidence]
+        return [self.origin, self._members(), evidence, change, self.waits]
 
     @classmethod
     def from_raw(cls, value: Any, nodes: int) -> CandidateSet:
         """From plain data. Raises WireError."""
-        origin, raw, proofs, change = _list(value, 4, "set")
+        origin, raw, proofs, change, waits = _list(value, 5, "set")
         _number(origin, 1, 2**63 - 1, "set.origin")
         members: list[Member] = []
         for item in _items(raw, 1, nodes, "set.members"):
@@ -292,7 +295,9 @@ class CandidateSet:
         if sum(quoted) > EVIDENCE_BYTES:
             raise _bad("set.evidence", f"expected at most {EVIDENCE_BYTES} bytes of messages")
         wanted = None if change is None else RosterChange.from_raw(change, nodes)
-        return cls(origin, tuple(members), evidence, wanted)
+        if type(waits) is not bool or (waits and not (evidence or wanted)):
+            raise _bad("set.waits", "expected whether what the set carries waits for its model")
+        return cls(origin, tuple(members), evidence, wanted, waits)
 
 
 EVIDENCE_BYTES: Final = 2**18

@@ -118,7 +118,7 @@ class CatchingUp:
         self._moved = now
 
     def _remember(self, link: Link) -> None:
-        kept = [item for item in self.links if item.chosen.change is not None]
+        kept = [item for item in self.links if item.changes_members]
         self.links = (*kept, link)
         self.recent[link.head.digest] = link
         while len(self.recent) > PAST_HEADS:
@@ -219,7 +219,7 @@ class CatchingUp:
         if not proven:
             self._unproven(envelope)
             return None
-        kept = (link for link in known if link.chosen.change is not None)
+        kept = (link for link in known if link.changes_members)
         self.pending = Ahead((*kept, *proven), sender)
         if self._context.node_id in self.pending.last.next.roster:
             self.told_removed_by = set()

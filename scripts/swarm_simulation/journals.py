@@ -131,7 +131,7 @@ class Notebook:
         if self.head is not None and after.height <= self.head.height:
             raise BrokenPromiseError(f"height {after.height} after {self.head.height}")
         last = max(self.links, default=None)
-        if last is not None and self.links[last].chosen.change is None:
+        if last is not None and not self.links[last].changes_members:
             del self.links[last]
         self.links.update({link.head.height: link for link in links})
         self.head, self.model = after, self.model if model is None else model

@@ -51,7 +51,7 @@ class Past:
         for link in links:
             self._links.setdefault(link.head.height, link)
         self._links = dict(sorted(self._links.items()))
-        plain = [height for height, link in self._links.items() if link.chosen.change is None]
+        plain = [height for height, link in self._links.items() if not link.changes_members]
         for height in plain[:-KEPT]:
             del self._links[height]
         self._models[step] = model
@@ -79,7 +79,7 @@ class Past:
         if not known:
             return []
         news = [link for link in known if link.head.height >= height][:2]
-        changes = [link for link in known if link.chosen.change is not None]
+        changes = [link for link in known if link.changes_members]
         start, end = sorted(rng.choices(range(len(known) + 1), k=2))
         some = rng.choice(changes or known)
         misleads = (

@@ -491,7 +491,7 @@ def test_each_field_of_a_contribution_is_checked(value: Any, field: str) -> None
     assert caught.value.problems[0].where == f"payload.{field}"
 
 
-SOUND = [1, [MEMBER], [], None]
+SOUND = [1, [MEMBER], [], None, False]
 PROOF, LATER = FULL.evidence[0].raw(), FULL.evidence[1].raw()
 CHANGE = FULL.change.raw() if FULL.change is not None else []
 
@@ -518,6 +518,7 @@ BAD_SETS: list[tuple[Any, str]] = [
     (sound(1, [[b"\x01" * 32, b"\x02" * 32, FULL_STANDING + 1]]), "set.members.standing"),
     (sound(1, [OTHER, MEMBER]), "set.members"),
     (sound(1, [MEMBER, MEMBER]), "set.members"),
+    (SOUND[:4], "set"),
     (sound(2, None), "set.evidence"),
     (sound(2, [PROOF] * (NODES + 1)), "set.evidence"),
     (sound(2, [LATER, PROOF]), "set.evidence"),
@@ -527,6 +528,8 @@ BAD_SETS: list[tuple[Any, str]] = [
     (sound(2, [[PROOF[0], PROOF[1][::-1]]]), "misbehaviour"),
     (sound(2, [[Fault.UNPROVEN_LOCK.value, LATER[1]]]), "misbehaviour"),
     (sound(2, [[LATER[0], [b"\xff"]]]), "misbehaviour"),
+    (sound(4, 1), "set.waits"),
+    (sound(4, True), "set.waits"),  # noqa: FBT003 - it carries nothing
 ]
 
 

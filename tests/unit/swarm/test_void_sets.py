@@ -307,3 +307,59 @@ def test_a_ban_after_a_void_height_waits_for_a_model(
     assert made == looks_ahead
     if not looks_ahead:
         assert net.machine(0).head.bans == (net.ids[4],)
+
+
+@pytest.fixture(name="waits", params=[True, False])
+def _waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether what a set carries may wait for its model; in the controls no node has that."""
+    judge = Amendments.leave_sets
+
+    def judged(self: Amendments, candidate: CandidateSet, *rest: Any) -> bool:
+        return not candidate.waits and judge(self, candidate, *rest)
+
+    if not request.param:
+        monkeypatch.setattr(Amendments, "leave_sets", judged)
+    return bool(request.param)
+
+
+def test_a_ban_that_waits_holds_with_the_model_of_its_set(
+    harness: ModuleType,
+    opener: Any,
+    waits: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    opener(allows=only_the_same_again, refuses=void_until(5))
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    assert at(net, 1, range(5))
+    net.rule = harness.Chaos(net, random.Random(1), {4: "double votes"}, heals=0.0)
+    assert at(net, 6, range(4))
+    links = net.machine(0)._catching_up.recent.values()
+    assert all(link.next.bans == () for link in links if link.head.height < 5)
+    (made,) = [link for link in links if link.head.height == 5]
+    assert made.next.bans == ((net.ids[4],) if waits else ())
+
+
+@pytest.mark.parametrize("action", ["add", "remove"])
+def test_a_change_holds_with_the_next_model_where_no_set_would_be_left_without_it(
+    harness: ModuleType,
+    opener: Any,
+    action: str,
+    waits: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    """A quorum of all: who joins is in no set yet, and who leaves cannot be left out of one."""
+    opener(allows=only_the_same_again, refuses=void_until(2))
+    net = harness.Net(6, members=5, byzantine=1, quorum=5, plugins=PLUGINS)
+    net.start(range(5))
+    member = 5 if action == "add" else 2
+    net.hand_over(net.change(action, member, signers=[0, 1, 3, 4]), range(5))
+    assert at(net, 2, range(5))
+    for index in range(5):
+        machine = net.machine(index)
+        assert senders(net, told(net, index, 1)) == [[0, 1, 2, 3, 4]]
+        assert machine.head.roster.epoch == 0, "no model was made"
+        assert len(machine._catching_up.links) == 1, "no link is kept for it"
+    net.restart(1)
+    stay = [0, 1, 3, 4]
+    net.run(seconds=60, until=lambda: min(net.steps(stay)) >= 3)
+    assert {net.machine(index).head.roster.epoch for index in stay} == {int(waits)}
+    assert not net.forks()
