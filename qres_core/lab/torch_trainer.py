@@ -158,9 +158,9 @@ class TorchTrainer:
     def record_steps(self, vector: Vector, round_info: RoundInfo) -> Iterator[NDArray[np.float64]]:
         """The gradient step of each example, divided by ``batch_size``, a public number.
 
-        Every example is computed alone, from the module's own buffers, and its dropout is drawn by
-        a digest of the example. In a batch the last bits of a step follow the shape of the batch
-        and the place in it, and both change for all others when an example is taken away.
+        Every example is computed alone, by a module as it was before the first one, and its dropout
+        is drawn by a digest of the example. In a batch the last bits of a step follow the shape of
+        the batch and the place in it, and both change for all others when an example is taken away.
 
         ``loss`` is given one example and its target, as a batch of one. Yields float64, shape
         ``(k, d)``; frozen parameters do not move. Raises ValueRefusedError: QRES-E502 or QRES-E503
@@ -174,11 +174,12 @@ class TorchTrainer:
         moving = {name: each.detach() for name, each in named.items() if each.requires_grad}
         still = {name: each.detach() for name, each in named.items() if name not in moving}
         buffers = dict(self.module.named_buffers())
+        shared = {id(each): each for each in (*named.values(), *buffers.values())}
 
-        def loss_of(weights: Any, example: Any, target: Any) -> Any:
+        def loss_of(weights: Any, module: Any, example: Any, target: Any) -> Any:
             # A forward pass may write to buffers: to copies, that the next example does not see.
             kept = {name: each.detach().clone() for name, each in buffers.items()}
-            made = torch.func.functional_call(self.module, {**weights, **still, **kept}, (example,))
+            made = torch.func.functional_call(module, {**weights, **still, **kept}, (example,))
             return self._loss(made, target)
 
         gradient = torch.func.grad(loss_of)
@@ -189,7 +190,9 @@ class TorchTrainer:
             # Copies begin at an aligned address, wherever the example lies among the others.
             example, target = x[place : place + 1].clone(), y[place : place + 1].clone()
             torch.manual_seed(_seed_of(drawn, example, target))
-            made = gradient(moving, example, target)
+            # It may keep something in attributes too, such as the state of a recurrent layer.
+            alone = copy.deepcopy(self.module, dict(shared))
+            made = gradient(moving, alone, example, target)
             parts = [made.get(name, each.new_zeros(each.shape)) for name, each in named.items()]
             return torch.cat([part.detach().flatten() for part in parts])
 

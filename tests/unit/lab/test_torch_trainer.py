@@ -298,10 +298,29 @@ def layers_with(torch: Any, name: str) -> Any:
     if name == "spectral norm":  # each pass in training changes its buffers
         normed = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(6, 8))
         return torch.nn.Sequential(normed, torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    if name == "recurrent":
+        return recurrent(torch)
     return mlp(torch).to(getattr(torch, name))
 
 
-@pytest.mark.parametrize("name", ["float32", "bfloat16", "dropout", "spectral norm"])
+def recurrent(torch: Any) -> Any:
+    """A module that goes on from what it kept of the pass before, outside its buffers."""
+
+    class Recurrent(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.out = torch.nn.RNNCell(6, 5), torch.nn.Linear(5, 4)
+            self.kept = torch.zeros(1, 5)
+
+        def forward(self, x: Any) -> Any:
+            kept = self.cell(x, self.kept.expand(len(x), 5))
+            self.kept = kept[:1].detach()
+            return self.out(4.0 * kept)
+
+    return Recurrent()
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "dropout", "spectral norm", "recurrent"])
 def test_without_an_example_the_steps_of_the_others_are_the_same_to_the_bit(
     torch: Any, name: str
 ) -> None:
@@ -321,6 +340,16 @@ def test_what_is_drawn_by_an_example_s_place_moves_the_update_by_many_bounds(tor
     options: dict[str, Any] = {"x": x, "y": y, "test_x": x, "test_y": y}
     item = PlacedTrainer(module=module, local_epochs=1, batch_size=16, **options)
     assert moved_without(item, module_vector(module), 3) > 2.0
+
+
+def test_a_module_that_is_not_copied_carries_an_example_on_to_the_others(
+    torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: what one example leaves in the module moves the steps of all later ones."""
+    item = trainer(recurrent(torch), local_epochs=1, batch_size=16)
+    vector = module_vector(item.module)
+    monkeypatch.setattr("qres_core.lab.torch_trainer.copy.deepcopy", lambda it, _memo=None: it)
+    assert moved_without(item, vector, 3) > 1.0
 
 
 def test_an_update_moves_by_at_most_twice_the_bound_for_another_example(torch: Any) -> None:
