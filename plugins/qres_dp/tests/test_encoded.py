@@ -18,10 +18,10 @@ import pytest
 from qres_arithmetic import squared_norm
 from qres_dp import Dp
 from qres_dp.clip import clip
-from qres_dp.correlated import Factor, Participation
+from qres_dp.correlated import EncodingShape, Factor, Participation
 from qres_dp.correlated.memory import FILE
 from qres_dp.ledger import PrivacyLedger
-from qres_dp.releases import local
+from qres_dp.releases import encoded, local
 from qres_dp.stream import turn_of
 
 from qres_core import (
@@ -338,6 +338,45 @@ def test_a_record_moves_every_row_by_no_more_than_its_charge() -> None:
     for world in worlds:
         world.nodes[0].teardown()
     plain.teardown()
+
+
+def moved_after_records_became_shorter(folder: Path) -> tuple[int, Fraction]:
+    """A row with an update of before: its move when a record goes, squared, and what was paid.
+
+    First five records of a node are clipped to 200 steps each, then ten to 100. Both times no
+    update is longer than 1000.
+    """
+    options: dict[str, Any] = {"unit": "record", "new_ledger": True}
+    record = np.zeros(DIMENSION, dtype=np.int32)
+    record[3] = 200
+    rows: list[Vector] = []
+    for name, update in (("with", record), ("without", np.zeros_like(record))):
+        world = Swarm([plugin(0, folder / name, records=5, clip=200 * 2.0**-20, **options)])
+        world.step = turn(0)
+        world.open()
+        world.send(0, update)
+        world.nodes[0].teardown()
+        world.nodes[0] = plugin(0, folder / name, records=10, clip=100 * 2.0**-20, **options)
+        world.step += 1
+        try:
+            world.open()
+            rows.append(world.send(0, np.zeros_like(record)))
+            charge = paid(world.nodes[0], world.info)[-1]
+        finally:
+            world.nodes[0].teardown()
+    return squared_norm(rows[0] - rows[1]), charge
+
+
+@pytest.mark.usefixtures("silent")
+def test_updates_of_records_that_were_clipped_otherwise_are_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RoundError, match=r"QRES-E602 .*another swarm, clip, unit, band"):
+        moved_after_records_became_shorter(tmp_path / "guarded")
+    # The control: a file that says only how long an update is. Its rows move by more than is paid.
+    monkeypatch.setattr(encoded, "EncodingShape", lambda *fields: EncodingShape(*fields[:5]))
+    moved, charge = moved_after_records_became_shorter(tmp_path / "open")
+    assert moved > charge
 
 
 def test_a_whole_stream_costs_its_budget_and_not_more(swarm: Swarm) -> None:

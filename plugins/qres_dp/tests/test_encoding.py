@@ -327,7 +327,7 @@ def test_a_file_of_another_swarm_or_other_settings_is_refused(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
     EncodingMemory(tmp_path, SHAPE).close()
-    with pytest.raises(RoundError, match=r"QRES-E602 .* another swarm, clip, band, grid or model"):
+    with pytest.raises(RoundError, match=r"QRES-E602 .* another swarm, clip, unit, band"):
         EncodingMemory(tmp_path, attrs.evolve(SHAPE, **other))
 
 

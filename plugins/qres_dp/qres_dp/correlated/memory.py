@@ -25,7 +25,8 @@ from qres_dp.correlated.factor import Factor
 FILE: Final = "dp-encoding.sqlite"
 APPLICATION_ID: Final = 0x51524445
 """``QRDE`` in ASCII: marks the file's kind in its header."""
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version 1 did not say whose part of an update is bounded."""
 CANNOT_DECODE: Final = "QRES-E608"
 _DOMAIN: Final = b"qres/dp/encoding/v1"
 _DIGITS: Final = 12  # of a step
@@ -47,9 +48,12 @@ class EncodingShape:
 
     swarm: str  # the swarm's name
     band: int  # coefficients of the matrix
-    bound: int  # clipping bound in steps of the grid
+    bound: int  # how long an update is at most, in steps of the grid
     scale: int  # exponent of the grid
     dimension: int  # coordinates
+    # what a row is charged for: that a node's update is bounded, or each of so many parts of it
+    unit: str = "node"  # what is protected as a whole, ``node`` or ``record``
+    units: int = 1  # most units of a node, each of at most ``bound / units`` steps
 
 
 @attrs.frozen(eq=False)
@@ -178,7 +182,7 @@ class EncodingMemory:
 
     def _load(self, named: list[Any]) -> None:
         if self._facts.read("shape") != named:
-            raise self._db.unusable("it is of another swarm, clip, band, grid or model")
+            raise self._db.unusable("it is of another swarm, clip, unit, band, grid or model")
         for (name,) in self._db.rows("SELECT name FROM fact WHERE name != 'shape'"):
             table, _space, number = str(name).partition(" ")
             sound = number.isascii() and number.isdigit() and len(number) < _DIGITS

@@ -107,6 +107,8 @@ class EncodedRelease(SharedRelease):
             mechanism.length,
             round_info.scale,
             round_info.dimension,
+            self.terms.unit.value,
+            self.terms.units,
         )
         if self._memory is None:
             self._memory = EncodingMemory(self.folder, shape)
