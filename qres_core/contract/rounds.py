@@ -91,6 +91,10 @@ class OwnContributions:
             -1 where none is known.
         decided_round: the number of the round that this contribution was made in, which may be one
             of several of its height; 0 where it is not known.
+        decided_head: digest of the head of that height, 32 bytes; empty where it is not known. A
+            training that began anew has the same heights and rounds, and other heads.
+        silent_since: from this height on no set with a contribution of this node was decided, by
+            the chain. Of earlier heights it tells of ``height`` alone.
     """
 
     journal: bytes = b""
@@ -98,6 +102,8 @@ class OwnContributions:
     last_round: int = 0
     height: int = -1
     decided_round: int = 0
+    decided_head: bytes = b""
+    silent_since: int = 0
 
 
 class RoundStatus(enum.Enum):

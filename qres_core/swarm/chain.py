@@ -323,13 +323,23 @@ def last_contributed(head: Head, links: Sequence[Link], node_id: NodeId) -> int:
     return found
 
 
-def round_contributed(links: Iterable[Link], node_id: NodeId, height: int) -> int:
-    """The round that a node's contribution to a height's set was made in; 0 where no link tells."""
+def link_contributed(links: Iterable[Link], node_id: NodeId, height: int) -> Link | None:
+    """The link of a height whose set has a contribution of a node; ``None`` where there is none."""
     for link in links:
         members = link.chosen.members if link.head.height == height else ()
         if any(member.sender == node_id for member in members):
-            return link.chosen.origin
-    return 0
+            return link
+    return None
+
+
+def silent_since(head: Head, node_id: NodeId) -> int:
+    """The height from which on no decided set has a contribution of a node.
+
+    Of more than :data:`SILENT` heights a head does not tell. The head's own height for who is no
+    member.
+    """
+    members = head.roster.members
+    return head.height - (head.missed[members.index(node_id)] if node_id in head.roster else 0)
 
 
 def encode_links(links: Iterable[Link]) -> bytes:

@@ -21,7 +21,7 @@ from qres_core.contract.types import NodeId, Update, Vector
 from qres_core.contract.verdict import Blame
 from qres_core.contract.wire import Envelope
 from qres_core.swarm.ahead import TrainingAhead
-from qres_core.swarm.chain import last_contributed, round_contributed
+from qres_core.swarm.chain import last_contributed, link_contributed, silent_since
 from qres_core.swarm.choice import Choice, Waivers
 from qres_core.swarm.collecting import Collector
 from qres_core.swarm.context import NodeContext, Position
@@ -87,8 +87,16 @@ class Parts:
         journal, rounds, last = self.journal.contributions()
         context, links = self.context, self.catching_up.links
         height = last_contributed(context.head, links, context.node_id)
-        made_in = round_contributed(links, context.node_id, height)
-        return OwnContributions(journal, rounds, last, height, made_in)
+        link = link_contributed(links, context.node_id, height)
+        return OwnContributions(
+            journal,
+            rounds,
+            last,
+            height,
+            decided_round=0 if link is None else link.chosen.origin,
+            decided_head=b"" if link is None else link.head.digest,
+            silent_since=silent_since(context.head, context.node_id),
+        )
 
 
 @attrs.define(eq=False)

@@ -205,3 +205,27 @@ def test_a_training_that_runs_again_is_charged_again(task: Task, tmp_path: Path)
         assert any("QRES-E509" in reason for reason in reasons)
         closed = [event.outcome for event in events[index] if isinstance(event, RoundEnded)]
         assert not any(outcome.status is RoundStatus.CLOSED for outcome in closed)
+
+
+@needs_dp
+def test_a_node_that_lost_its_folder_after_the_chain_forgot_it_sits_out(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in a set, and then not for as many as a head tells of: here two, to be short.
+
+    It begins at height 0 as if it were new. A new ledger would be a new budget.
+    """
+    monkeypatch.setattr("qres_core.swarm.chain.SILENT", 2)
+    home, config = tmp_path / IDS[0].hex(), configure(tmp_path, {"dp": DP})
+    play(config, task, 2)
+    play(config, task, 5, nodes=[1, 2, 3])
+    shutil.rmtree(home)
+    events = play(config, task, 6)
+    said = [event.reason for event in events[0] if isinstance(event, SatOut)]
+    assert any("QRES-E602" in reason and "ledger was begun here" in reason for reason in said), said
+    assert not any("QRES-E602" in str(event) for index in (1, 2, 3) for event in events[index])
+    # Control: its operator says that it is new in the swarm.
+    shutil.rmtree(home)
+    own = {index: {"dp": {**DP, "new_ledger": index == 0}} for index in ALL}
+    events = play(config, task, 7, own=own)
+    assert not any("QRES-E602" in str(event) for event in events[0])

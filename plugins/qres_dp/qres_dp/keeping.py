@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from qres_core import NodeInfo, RoundError, RoundInfo
+from qres_core import NodeInfo, OwnContributions, RoundError, RoundInfo
 from qres_dp.ledger import Owner, PrivacyLedger
 from qres_dp.modes import Relation, Unit
 
@@ -60,3 +60,34 @@ class Keeping:
             fix = "bring it back; for a node that is new in the swarm, new_ledger = true"
             raise RoundError.of("QRES-E602", str(folder), what, fix)
         return PrivacyLedger.begin(folder, self.owner)
+
+
+@attrs.define
+class Newness:
+    """Whether a ledger that began without a charge of the node may lack some.
+
+    A node that lost its whole folder begins at height 0, with a new ledger, and then hears how far
+    the swarm is. The chain tells of the last sets only. So a node counts as new for as long as the
+    chain tells of every height since its first round here, or its operator says that it is.
+    """
+
+    is_declared: bool = False  # whether the operator says that the node is new in the swarm
+    _is_known: bool | None = attrs.field(init=False, default=None)
+    _told: int = attrs.field(init=False, default=0)
+
+    def untold(self, height: int, contributed: OwnContributions, *, has_charges: bool) -> int:
+        """Before which height there may be charges that are lost; 0 for none.
+
+        Args:
+            height: of the round that opens.
+            contributed: what journal and chain know, and the ledger has.
+            has_charges: whether the ledger has any of this node.
+        """
+        if self._is_known is None:
+            self._is_known = has_charges
+        if contributed.height >= 0:  # the ledger has what the chain names
+            self._is_known = True
+        if self.is_declared or contributed.silent_since <= self._told:
+            self._told = height
+        is_sure = self._is_known or contributed.silent_since <= self._told
+        return 0 if is_sure else contributed.silent_since

@@ -25,7 +25,7 @@ from qres_core import (
 )
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
-from qres_dp.keeping import Keeping
+from qres_dp.keeping import Keeping, Newness
 from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
 from qres_dp.plan import PrivacyPlan, plan_of
 from qres_dp.releases import Release, release_of
@@ -166,6 +166,7 @@ class Dp:
     _terms: ReleaseTerms = attrs.field(init=False)
     _release: Release = attrs.field(init=False, repr=False)  # it knows keys
     _info: NodeInfo | None = attrs.field(init=False, default=None)
+    _newness: Newness = attrs.field(init=False, factory=Newness)
 
     def __attrs_post_init__(self) -> None:
         self._terms = self._settled()
@@ -266,7 +267,7 @@ class Dp:
         """
         refuse(self._release.miscounts(of_node(node_info)))
         self.teardown()
-        self._info = node_info
+        self._info, self._newness = node_info, Newness(is_declared=self.new_ledger)
         self._release.begin(node_info)
         self._release.ledger = self._keeping(node_info).found()
 
@@ -280,7 +281,8 @@ class Dp:
 
         Raises QRES-E313 for the grid, QRES-E314 for a number of honest nodes that the swarm does
         not guarantee. Raises QRES-E602 where the model has rounds behind it and there is no ledger,
-        and for a ledger that lacks what the node's journal or the swarm's chain knows of.
+        and for a ledger that lacks what the node's journal or the swarm's chain knows of. Where the
+        ledger knows of nothing, and the chain does not tell of all heights, nothing is released.
         """
         info, release = self._info, self._release
         release.opened(round_info, contributed)
@@ -292,6 +294,10 @@ class Dp:
         release.ledger.refresh()
         release.ledger.expect(round_info.swarm, info.node_id, contributed)
         release.is_trusted = True
+        has_charges = release.ledger.knows(round_info.swarm, info.node_id)
+        release.untold = self._newness.untold(
+            round_info.height, contributed, has_charges=has_charges
+        )
 
     def _keeping(self, node_info: NodeInfo) -> Keeping:
         return Keeping(node_info, self.dataset, self._terms.relation, self._terms.unit)

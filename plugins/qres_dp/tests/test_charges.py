@@ -149,6 +149,77 @@ def test_new_ledger_does_not_make_a_known_node_new(
     node.plugin.teardown()
 
 
+@pytest.mark.parametrize("early", [0, 1])
+def test_a_node_that_lost_its_folder_is_not_new_because_the_chain_forgot_it(
+    early: int, make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    """It was away for long. It begins at height 0, and then hears where the swarm is.
+
+    With ``early`` it contributes before that, and has a charge: of a height that is long over.
+    """
+    node = make_node(data_dir=str(tmp_path / "first"))
+    node.send(VECTOR)
+    node.plugin.teardown()
+    shutil.rmtree(tmp_path / "first")
+    for options, silent, is_refused in (
+        ({}, 42, True),  # no set since height 42 has a contribution of it; nobody tells of before
+        ({}, 0, False),  # control: the chain tells of all heights, and of no contribution
+        ({"new_ledger": True}, 42, False),  # control: its operator says that it is new
+    ):
+        folder = tmp_path / f"{silent}-{is_refused}"
+        again = make_node(data_dir=str(folder), **options)
+        if early:
+            again.send(VECTOR)
+        for height in (50, 51):
+            again.info = attrs.evolve(again.info, number=height + 1, height=height, step=height)
+            told = OwnContributions(silent_since=silent and silent + height - 50)
+            again.plugin.round_opened(again.info, told)
+            if is_refused:
+                with pytest.raises(RoundError, match=r"QRES-E602 plugins\.dp\.ledger.*before 4"):
+                    again.send(VECTOR)
+            else:
+                again.send(VECTOR)
+        assert len(records(again)) == early + (0 if is_refused else 2)
+        again.plugin.teardown()
+
+
+def test_a_node_that_is_new_may_wait_as_long_as_it_hears_of_every_height(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    node = make_node(data_dir=str(tmp_path))
+    for height in range(1, 30):
+        node.info = attrs.evolve(node.info, number=height + 1, height=height, step=height)
+        told = OwnContributions(silent_since=max(0, height - 8))
+        node.plugin.round_opened(node.info, told)
+    node.send(VECTOR)
+    # From here on the chain names what it contributed, and so it may be away for long too.
+    node.info = attrs.evolve(node.info, number=31, height=30, step=30)
+    node.plugin.round_opened(node.info, OwnContributions(height=29, silent_since=30))
+    node.info = attrs.evolve(node.info, number=91, height=90, step=90)
+    node.plugin.round_opened(node.info, OwnContributions(silent_since=82))
+    node.send(VECTOR)
+    node.plugin.teardown()
+
+
+def test_a_charge_of_an_earlier_training_is_not_that_of_this_one(
+    make_node: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The heights and rounds of a training that begins anew are those of the first."""
+    node = make_node(data_dir=str(tmp_path))
+    heads = [bytes([7]) * 32, bytes([8]) * 32]
+    node.info = attrs.evolve(node.info, number=2, height=1, step=1, head=heads[0])
+    node.plugin.round_opened(node.info, OwnContributions())
+    node.send(VECTOR)
+    later = attrs.evolve(node.info, number=3, height=2, step=2, head=bytes(32))
+    told = OwnContributions(height=1, decided_round=2, decided_head=heads[1], silent_since=2)
+    with pytest.raises(RoundError, match=r"at height 1, and the ledger knows of none in round 2"):
+        node.plugin.round_opened(later, told)
+    # Control: that height and that round are charged, of the head that they were of.
+    node.plugin.round_opened(later, attrs.evolve(told, decided_head=heads[0]))
+    node.send(VECTOR)
+    node.plugin.teardown()
+
+
 def test_a_ledger_of_a_data_set_outlives_the_nodes_folder(
     make_node: Callable[..., Any], tmp_path: Path
 ) -> None:

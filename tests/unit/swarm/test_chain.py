@@ -25,7 +25,8 @@ from qres_core.swarm.chain import (
     encode_links,
     follow,
     last_contributed,
-    round_contributed,
+    link_contributed,
+    silent_since,
 )
 from qres_core.swarm.messages import CandidateSet, Member, encode_conclusion, encode_vote
 from qres_core.swarm.misbehaviour import Misbehaviour
@@ -464,15 +465,22 @@ def test_a_chain_says_of_no_height_that_a_node_was_in_if_it_was_not(data: st.Dat
     missed = head.missed[head.roster.members.index(me)] if me in head.roster else SILENT
     if truth >= joined and missed < SILENT:
         assert found == truth
+    if me in head.roster:
+        since = silent_since(head, me)
+        assert since > truth
+        # It tells of all that there was while there are not too many heights.
+        assert since == 0 or since in {truth + 1, joined, head.height - SILENT}
 
 
 def test_a_link_tells_in_which_round_of_its_height_a_contribution_was_made() -> None:
     head, me = first(), node(2)
     made = link(head, candidate=attrs.evolve(chosen(head, absent=[node(3)]), origin=5))
-    assert round_contributed((made,), me, head.height) == 5
-    assert round_contributed((made,), me, head.height + 1) == 0
-    assert round_contributed((made,), node(3), head.height) == 0
-    assert round_contributed((), me, head.height) == 0
+    found = link_contributed((made,), me, head.height)
+    assert found is made
+    assert (found.chosen.origin, found.head.digest) == (5, head.digest)
+    assert link_contributed((made,), me, head.height + 1) is None
+    assert link_contributed((made,), node(3), head.height) is None
+    assert link_contributed((), me, head.height) is None
 
 
 def test_a_node_that_was_told_of_a_later_roster_claims_nothing_of_before() -> None:

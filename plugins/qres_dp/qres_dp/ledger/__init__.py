@@ -117,6 +117,10 @@ class PrivacyLedger:
         """The epsilon of everything charged so far, at a delta."""
         return spent(self._kinds, delta)
 
+    def knows(self, swarm: str, node: NodeId) -> bool:
+        """Whether there is a charge of a node. O(records)."""
+        return any((r.charge.swarm, r.charge.node) == (swarm, node) for r in self._records)
+
     def expect(self, swarm: str, node: NodeId, known: OwnContributions) -> None:
         """Refuse a ledger that lacks what the node's journal or the swarm's chain knows of.
 
@@ -223,10 +227,12 @@ class PrivacyLedger:
 def _is_of(charge: Charge, known: OwnContributions) -> bool:
     """Whether the contribution that the chain knows may be what was charged.
 
-    A height may take several rounds, and each contribution was another release.
+    A height may take several rounds, and each contribution was another release. A training that
+    began anew has the heights and rounds of the one before, and other heads.
     """
     made_in = known.decided_round or charge.round
-    return (charge.height, charge.round) == (known.height, made_in)
+    head = known.decided_head or charge.head
+    return (charge.height, charge.round, charge.head) == (known.height, made_in, head)
 
 
 def _kind(charge: Charge) -> Kind:

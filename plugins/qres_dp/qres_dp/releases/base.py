@@ -51,6 +51,8 @@ class Release(abc.ABC):
     releaser: Releaser | None = attrs.field(init=False, default=None)
     # whether the ledger knows all that is known to have left
     is_trusted: bool = attrs.field(init=False, default=True)
+    # before this height the node may have been charged by a ledger that is lost; 0 for none
+    untold: int = attrs.field(init=False, default=0)
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
     alters: ClassVar[bool] = False  # whether the merged update is another than the rule's
@@ -160,7 +162,7 @@ class Release(abc.ABC):
         self.folder = Path(node_info.data_dir) if node_info.data_dir is not None else None
         self.colluding = node_info.colluding
         self.releaser = Releaser(node_info.node_id, OwnContributions())
-        self.is_trusted = True
+        self.is_trusted, self.untold = True, 0
 
     def opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
         """A round begins. ``contributed``: what journal and chain know of this node's part so far.
@@ -183,11 +185,18 @@ class Release(abc.ABC):
 
     @property
     def book(self) -> PrivacyLedger:
-        """The open ledger. Raises RoundError: QRES-E602 where there is none."""
+        """The open ledger. Raises RoundError: QRES-E602 where there is none, or not of all."""
         if self.ledger is None or not self.is_trusted:
             what = "no ledger is open that can be trusted, and nothing is released without one"
             fix = "setup and round_opened come first"
             raise RoundError.of("QRES-E602", "plugins.dp", what, fix)
+        if self.untold and self.ledger.is_durable:
+            what = (
+                "the ledger was begun here, and the chain does not tell whether this node was in "
+            )
+            what += f"a set at a height before {self.untold}"
+            fix = "bring the ledger back; for a node that is new in the swarm, new_ledger = true"
+            raise RoundError.of("QRES-E602", "plugins.dp.ledger", what, fix)
         return self.ledger
 
     @property
