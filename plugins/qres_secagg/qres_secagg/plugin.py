@@ -363,10 +363,13 @@ class Secagg:
     ) -> tuple[NodeId, ...]:
         """Name those of whom sums may be opened after the sums of sets on record.
 
-        They were masked under one list, the one that most name. Who of them may be in the set, says
+        They were masked under one list, the one that most name, and none counts more often than
+        ``max_weight``: else a liar could make a sum whose weight is no weight, and no sum of the
+        round would be of use. Who of them may be in the set, says
         :meth:`~qres_secagg.permission.Permission.permitted`. Raises QRES-E313 and QRES-E314, see
         :meth:`parameters`.
         """
+        contributions = tuple(item for item in contributions if item.weight <= self.max_weight)
         lists = Counter(masked_under(item.companions) for item in contributions)
         del lists[b""]
         named = max(sorted(lists), key=lambda name: lists[name], default=b"?")

@@ -29,7 +29,15 @@ from qres_secagg.messages import (
 from qres_secagg.shamir import decode
 from secagg_swarm import PluginSwarm, plain_sum
 
-from qres_core import DialogueMessage, QresError, Send, Update, WireError
+from qres_core import (
+    MAX_WEIGHT,
+    DialogueMessage,
+    QresError,
+    Send,
+    Update,
+    ValueRefusedError,
+    WireError,
+)
 
 ZEROS = {"dimension": 4096}
 
@@ -413,6 +421,27 @@ def test_who_is_on_no_list_fills_no_quorum(*, attack: bool) -> None:
     rows = swarm.reveal(swarm.roster[0], members if attack else listed).updates
     assert rows.members == (tuple(listed),)
     assert np.array_equal(rows.sums[0], plain_sum(updates, listed))
+
+
+@pytest.mark.parametrize("attack", [True, False])
+def test_a_claim_of_more_examples_than_may_count_is_in_no_set(*, attack: bool) -> None:
+    """``swarm.weight_cap`` may be larger than ``max_weight``: then no group's sum would be open."""
+    options = {"weights": "public", "max_weight": 50, "ring": 64}
+    groups = {"group_size": 4, "min_size": 3, "corrupt": 0.0, "dropout": 0.1}
+    swarm = PluginSwarm(12, {**options, **groups}).open()
+    swarm.contribute(swarm.random_updates())
+    liar, *others = swarm.roster
+    swarm.sent[liar] = attrs.evolve(swarm.sent[liar], weight=MAX_WEIGHT)
+    assert swarm.revealable() == tuple(others)
+    # The control: a set that was decided with it.
+    members = swarm.roster if attack else others
+    swarm.decide(members)
+    swarm.pass_time(10.0)
+    if attack:
+        with pytest.raises(ValueRefusedError, match=r"QRES-E506 updates\.weights"):
+            swarm.reveal(others[0], members)
+    else:
+        assert len(swarm.reveal(others[0], members).updates) == 3
 
 
 def test_masks_of_two_rounds_have_nothing_in_common() -> None:
