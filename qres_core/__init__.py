@@ -41,7 +41,13 @@ if TYPE_CHECKING:
         ValueRefusedError,
         WireError,
     )
-    from qres_core.contract.evidence import Accusation, Evidence, Revelation, Standing
+    from qres_core.contract.evidence import (
+        Accusation,
+        Evidence,
+        Revelation,
+        RevelationError,
+        Standing,
+    )
     from qres_core.contract.faults import Fault, Merit
     from qres_core.contract.gallery import (
         AttackFamily,
@@ -110,7 +116,7 @@ _HOME = {
         "ValueRefusedError",
         "WireError",
     ),
-    "evidence": ("Accusation", "Evidence", "Revelation", "Standing"),
+    "evidence": ("Accusation", "Evidence", "Revelation", "RevelationError", "Standing"),
     "faults": ("Fault", "Merit"),
     "rounds": (
         "MAX_VOID_SETS",
@@ -223,6 +229,7 @@ __all__ = [
     "RecordTrainer",
     "Reference",
     "Revelation",
+    "RevelationError",
     "RoundError",
     "RoundInfo",
     "RoundStatus",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -94,3 +94,18 @@ class Revelation:
 
     updates: Updates
     against: tuple[Accusation, ...] = attrs.field(factory=_no_accusations)
+
+
+class RevelationError(ValueRefusedError):
+    """What ``reveal`` raises if there is nothing to merge, and somebody is to blame for that.
+
+    Attributes:
+        against: as for :class:`Revelation`; ``observe`` is told although the height makes no model.
+    """
+
+    against: tuple[Accusation, ...] = ()
+
+    def blaming(self, against: tuple[Accusation, ...]) -> Self:
+        """The same error with what came to light."""
+        self.against = against
+        return self

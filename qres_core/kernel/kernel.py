@@ -8,7 +8,7 @@ the plugin.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -23,7 +23,13 @@ from qres_core.contract.errors import (
     Problem,
     QresError,
 )
-from qres_core.contract.evidence import Accusation, Evidence, Revelation, Standing
+from qres_core.contract.evidence import (
+    Accusation,
+    Evidence,
+    Revelation,
+    RevelationError,
+    Standing,
+)
 from qres_core.contract.faults import Fault
 from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
@@ -609,7 +615,8 @@ class Kernel:
     ) -> Updates:
         """The updates after the ``reveal`` chain, last ``privatize`` plugin first.
 
-        ``observe`` is told of the evidence that comes to light, once the whole chain ran.
+        ``observe`` is told of the evidence that comes to light, once the whole chain ran, or a
+        plugin found nothing to merge and says who is to blame.
         """
         against: list[tuple[str, Accusation]] = []
         for name, caller in reversed(self._callers["reveal"]):
@@ -618,16 +625,24 @@ class Kernel:
                 "contributions": contributions,
                 "round_info": round_info,
             }
-            result = self._call(name, "reveal", caller, arguments)
+            try:
+                result = self._call(name, "reveal", caller, arguments)
+            except RevelationError as error:
+                against += ((name, found) for found in self._accusations(name, error.against))
+                self._tell(against, round_info)
+                raise
             if type(result) is Revelation:
                 against += ((name, found) for found in self._accusations(name, result.against))
                 result = result.updates
             if type(result) is not Updates or result.dimension != round_info.dimension:
                 raise self._wrong(name, "reveal", "Updates of the same dimension", result)
             updates = result
+        self._tell(against, round_info)
+        return updates
+
+    def _tell(self, against: Iterable[tuple[str, Accusation]], round_info: RoundInfo) -> None:
         for name, accusation in against:
             self.observe(self.evidence(name, accusation, round_info.number))
-        return updates
 
     def evidence(self, name: str, accusation: Accusation, round_number: int) -> Evidence:
         """What a plugin found out about a node, named after the plugin."""

@@ -25,9 +25,9 @@ from qres_core import (
     Contribution,
     NodeId,
     Revelation,
+    RevelationError,
     RoundInfo,
     Updates,
-    ValueRefusedError,
     WireError,
 )
 from qres_zk.aggregate import SumOpening, opening_failures
@@ -38,6 +38,12 @@ from qres_zk.suspicion import Suspicion
 
 NAME: Final = "zk"
 LIED: Final = "another-vector-than-committed"
+REFUSED: Final = 3
+"""Rounds for which a node takes nothing of who was proven to lie by a round that made no model.
+
+Nodes that were restarted know less, and their proposals name the liar. To refuse it for ever would
+have no round close if one of them is the coordinator.
+"""
 
 
 @attrs.define(eq=False)
@@ -49,7 +55,8 @@ class SumJudge:
     rows: int = 1  # fewest rows that the rule and its wrappers work with
     failed: int = 0  # sums that failed so far
     _suspicion: Suspicion = attrs.field(init=False, factory=Suspicion)
-    _untold: tuple[Accusation, ...] = attrs.field(init=False, default=())
+    # who was proven to lie by a round that made no model, and the last round to refuse it in
+    _refused: dict[NodeId, int] = attrs.field(init=False, factory=dict[NodeId, int])
     _points: dict[tuple[NodeId, bytes], Points] = attrs.field(
         init=False, factory=dict[tuple[NodeId, bytes], Points]
     )
@@ -61,13 +68,11 @@ class SumJudge:
 
     def follow(self, roster: tuple[NodeId, ...]) -> None:
         """A round opens: nothing is held any more against those that are no members of it."""
-        members = frozenset(roster)
-        self._suspicion.follow(members)
-        self._untold = tuple(item for item in self._untold if item.subject in members)
+        self._suspicion.follow(frozenset(roster))
 
-    def proven(self, node: NodeId) -> bool:
-        """Whether a node was proven to lie by rounds that made no model, and nobody was told."""
-        return any(item.subject == node for item in self._untold)
+    def refuses(self, node: NodeId, number: int) -> bool:
+        """Whether nothing of a node is taken in a round, by its number."""
+        return number <= self._refused.get(node, 0)
 
     def revealed(
         self,
@@ -91,8 +96,8 @@ class SumJudge:
             evidence against whoever must have lied.
 
         Raises:
-            ValueRefusedError: QRES-E508 if no row holds, or if liars may be a larger part of those
-                that hold than ``f`` are of a quorum.
+            RevelationError: QRES-E508 if no row holds, or if liars may be a larger part of those
+                that hold than ``f`` are of a quorum; with the evidence.
 
         Complexity: O(d) word operations a row, ``b`` additions a member and one multiplication of
             ``b`` points a row.
@@ -111,21 +116,19 @@ class SumJudge:
             holds[row] = at not in failing
         failed = [members for members, good in zip(updates.members, holds, strict=True) if not good]
         if not failed:
-            against, self._untold = self._untold, ()
-            return Revelation(updates, against)
+            return Revelation(updates)
         self.failed += len(failed)
         liars = self._suspicion.note(failed, round_info.byzantine)
-        against = self._untold + tuple(Accusation(liar, LIED) for liar in liars)
+        against = tuple(Accusation(liar, LIED) for liar in liars)
         kept = np.flatnonzero(holds)
         left = sum(len(updates.members[int(row)]) for row in kept)
         if not left or (left < round_info.quorum and _worse(len(failed), left, round_info)):
-            self._untold = against  # for the next round that goes through: an error carries none
             what = (
                 f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
                 f"quorum is {round_info.quorum}"
             )
-            raise ValueRefusedError.of("QRES-E508", "plugins.zk", what)
-        self._untold = ()
+            self._refused = dict.fromkeys(liars, round_info.number + REFUSED)
+            raise RevelationError.of("QRES-E508", "plugins.zk", what).blaming(against)
         replaced = np.flatnonzero(np.logical_not(holds))[: max(0, self.rows - len(kept))]
         if len(failed) > round_info.byzantine:
             replaced = replaced[:0]

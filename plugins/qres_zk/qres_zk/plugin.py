@@ -307,7 +307,9 @@ class Zk:
         reasons: dict[int, str] = {}
         bundles: dict[int, ProofBundle] = {}
         for at, contribution in enumerate(contributions):
-            found = self._decoded(contribution, statement)
+            # Whoever lied where no model was made would lie again: the set is tried without it.
+            refused = self._judge.refuses(contribution.sender, round_info.number)
+            found = LIED if refused else self._decoded(contribution, statement)
             if isinstance(found, str):
                 reasons[at] = found
             else:
@@ -334,10 +336,6 @@ class Zk:
 
     def _decoded(self, contribution: Contribution, statement: NormStatement) -> ProofBundle | str:
         """The proof, or why there is none."""
-        # Who was proven to lie by rounds that made no model, in which nobody could be told, must
-        # not go on: no round would ever make one.
-        if self._judge.proven(contribution.sender):
-            return LIED
         data = contribution.proofs.get(NAME)
         if data is None:
             return "no-proof"

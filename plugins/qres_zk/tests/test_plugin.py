@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from qres_zk import Zk
 from qres_zk.group import ORDER
+from qres_zk.judging import REFUSED
 from qres_zk.plugin import LIED
 from qres_zk.slack import factor
 
@@ -23,6 +24,7 @@ from qres_core import (
     Contribution,
     NodeId,
     NodeInfo,
+    RevelationError,
     RoundInfo,
     Update,
     Updates,
@@ -471,14 +473,22 @@ def test_single_updates_that_are_not_as_committed_are_dropped_and_blamed(
     assert [fact.subject for fact in result.against] == [ROSTER[2]]
 
 
-def test_evidence_of_an_aborted_round_is_told_in_the_next(sent: list[Contribution]) -> None:
-    made = plugin(visibility=Visibility.GROUP)
+def test_who_lied_in_a_round_without_a_model_is_told_of_and_refused_for_a_while(
+    sent: list[Contribution],
+) -> None:
+    """A node that was restarted proposes the liar: the others must not refuse that for ever."""
+    made, restarted = plugin(visibility=Visibility.GROUP), plugin(visibility=Visibility.GROUP)
     updates = lied(revealed(sent, [[0]]), 0)
-    with pytest.raises(ValueRefusedError, match="QRES-E508"):
+    with pytest.raises(RevelationError, match="QRES-E508") as caught:
         made.reveal(updates, tuple(sent), round_of())
-    told = made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(2)).against
-    assert [message.subject for message in told] == [ROSTER[0]]
-    assert made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(3)).against == ()
+    assert [found.subject for found in caught.value.against] == [ROSTER[0]]
+    assert made.reveal(revealed(sent, [list(range(9))]), tuple(sent), round_of(2)).against == ()
+    for number in (2, 1 + REFUSED, 2 + REFUSED):
+        info = round_of(number)
+        again = [send(plugin(ROSTER[n]), Update(vector(n)), info, ROSTER[n]) for n in (0, 1)]
+        accepted = [verdict is ACCEPT for verdict in made.verify_all(tuple(again), info)]
+        assert accepted == [number > 1 + REFUSED, True]
+        assert restarted.verify_all(tuple(again), info) == [ACCEPT, ACCEPT]
 
 
 # ── members that change ───────────────────────────────────────────────────────────────────────────
@@ -498,17 +508,6 @@ def test_a_proof_is_bound_to_the_members_of_its_round(sent: list[Contribution]) 
     fewer = round_of(2, roster=ROSTER[1:])
     made = send(plugin(ROSTER[1]), Update(vector(2)), fewer, ROSTER[1])
     assert judge.verify(made, fewer) is ACCEPT
-
-
-def test_nothing_is_told_of_a_liar_that_was_removed_meanwhile(sent: list[Contribution]) -> None:
-    """The kernel takes evidence about members alone."""
-    made = plugin(visibility=Visibility.GROUP)
-    updates = lied(revealed(sent, [[0]]), 0)
-    with pytest.raises(ValueRefusedError, match="QRES-E508"):
-        made.reveal(updates, tuple(sent), round_of())
-    made.round_opened(round_of(2, roster=ROSTER[1:]))
-    told = made.reveal(revealed(sent, [list(range(1, 9))]), tuple(sent[1:]), round_of(2)).against
-    assert told == ()
 
 
 def test_a_failed_sum_with_a_member_that_left_accuses_nobody_later(

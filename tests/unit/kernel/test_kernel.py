@@ -30,6 +30,7 @@ from qres_core import (
     Problem,
     RecordClip,
     Revelation,
+    RevelationError,
     RoundInfo,
     RoundStatus,
     Screening,
@@ -760,13 +761,40 @@ def test_what_reveal_brings_to_light_is_observed_once_all_have_revealed(
     assert told == [Evidence(found.subject, f"{name}:lied", name, ROUND.number) for name in "ba"]
 
 
+def test_who_is_to_blame_that_there_is_nothing_to_merge_is_observed_too(
+    make_kernel: MakeKernel,
+) -> None:
+    found = Accusation(make_node_info().node_id, "lied")
+    told: list[Evidence] = []
+
+    def raising(_self: object) -> None:
+        raise RevelationError.of("QRES-E508", "b", "no sum holds").blaming((found,))
+
+    def observe(_self: object, evidence: Evidence) -> None:
+        told.append(evidence)
+
+    plugins = {"a": plugin(reveal=raising), "b": returning("reveal", Revelation(UPDATES, (found,)))}
+    kernel = make_kernel({**plugins, "watch": plugin(observe=observe)})
+    with pytest.raises(RevelationError, match="QRES-E508"):
+        kernel.reveal(UPDATES, (), ROUND)
+    assert [(evidence.subject, evidence.source) for evidence in told] == [
+        (found.subject, name) for name in "ba"
+    ]
+
+
+@pytest.mark.parametrize("raised", [True, False])
 @pytest.mark.parametrize("against", [[], ("text",), (Accusation(b"\xee" * 32, "x"),), None])
 def test_an_accusation_that_is_none_or_of_a_stranger_is_refused(
-    make_kernel: MakeKernel, against: Any
+    make_kernel: MakeKernel,
+    against: Any,
+    raised: bool,  # noqa: FBT001 - the case
 ) -> None:
-    kernel = make_kernel({"a": returning("reveal", Revelation(UPDATES, against))})
+    def raising(_self: object) -> None:
+        raise RevelationError.of("QRES-E508", "a", "no sum holds").blaming(against)
+
+    made = plugin(reveal=raising) if raised else returning("reveal", Revelation(UPDATES, against))
     with pytest.raises(HookError, match=r"QRES-E702 plugins\.a\.reveal: expected accusations"):
-        kernel.reveal(UPDATES, (), ROUND)
+        make_kernel({"a": made}).reveal(UPDATES, (), ROUND)
 
 
 def test_status_is_shown_by_plugin_and_an_error_in_its_place(make_kernel: MakeKernel) -> None:
