@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from qres_core import DIGEST_BYTES, RoundInfo, ValueRefusedError, stores
+from qres_dp.adaptive import FINE, SPAN
 
 FILE: Final = "dp-bound.sqlite"
 APPLICATION_ID: Final = 0x51524442
@@ -29,8 +30,8 @@ _KIND: Final = stores.StoreKind(
     application_id=APPLICATION_ID,
     version=1,
     reader="qres-dp",
-    remedy="move it away, or copy that of another node, for it is public; without it the node "
-    "contributes after it has seen a round",
+    remedy="move it away: without it the node contributes after it has seen a round; it is public, "
+    "and may be copied from a node whose clip more than swarm.byzantine others show too",
 )
 
 
@@ -166,8 +167,12 @@ class Following:
             made = None
         if made is not None and [type(item) for item in attrs.astuple(made)] != expected:
             made = None
-        if made is None or len(made.model) != DIGEST_BYTES or made.step < 0 or made.bound < 1:
+        if made is None or len(made.model) != DIGEST_BYTES or made.step < 0:
             raise self._db.unusable(f"the record {name!r} is damaged")
+        _swarm, first, _scale = self.shape
+        if not max(1, first // SPAN) * FINE <= made.bound <= first * SPAN * FINE:
+            # A copy from a liar; with a longer clip the others' shares of noise are too small.
+            raise self._db.unusable(f"the record {name!r} has a clip out of range")
         return made
 
     def close(self) -> None:

@@ -412,24 +412,25 @@ def test_a_node_that_does_not_know_the_bound_takes_a_copy_of_anothers_file(tmp_p
     knows = plugin(1, tmp_path)
     world = Swarm([knows])
     world.open()
-    following(knows).decided(world.info, 7 * FINE)
+    following(knows).decided(world.info, CLIP // 2 * FINE)
     world.close()
     knows.teardown()
     shutil.copy(tmp_path / "1" / FILE, tmp_path / "0" / FILE)
     taught = plugin(0, tmp_path, new_ledger=True)
     world.nodes = [taught]
     world.open()
-    assert world.send(0, 0).companions[BOUND].body == (7 * FINE).to_bytes(8, "little")
+    assert world.send(0, 0).companions[BOUND].body == (CLIP // 2 * FINE).to_bytes(8, "little")
     taught.teardown()
 
 
-@pytest.mark.parametrize("harm", ["renamed", "flipped", "other clip"])
+@pytest.mark.parametrize("harm", ["renamed", "flipped", "other clip", "too long", "too short"])
 def test_a_file_that_is_damaged_or_of_other_settings_is_refused(tmp_path: Path, harm: str) -> None:
     (tmp_path / "0").mkdir()
     item = plugin(0, tmp_path)
     world = Swarm([item])
     world.open()
-    following(item).decided(world.info, 7 * FINE)
+    edges = {"too long": CLIP * SPAN * FINE + 1, "too short": CLIP // SPAN * FINE - 1}
+    following(item).decided(world.info, edges.get(harm, CLIP * SPAN * FINE))
     item.teardown()
     file, model = tmp_path / "0" / FILE, world.info.model_digest
     if harm == "renamed":
