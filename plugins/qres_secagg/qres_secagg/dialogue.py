@@ -66,6 +66,7 @@ class SecaggDialogue:
         me: this node.
         history: what it remembers over restarts.
         permits: whether sums of these nodes may be opened after those on record.
+        opens: whether as many of their sums can be opened as are of use.
         notes: note that this node is about to state a set of these nodes; whether it may.
         patience: seconds to wait for nodes that may be away.
         threads: threads that expand masks.
@@ -83,6 +84,7 @@ class SecaggDialogue:
         history: History,
         *,
         permits: Callable[[Collection[NodeId]], bool],
+        opens: Callable[[Collection[NodeId]], bool] = lambda _senders: True,
         notes: Callable[[Collection[NodeId]], bool],
         patience: float = 2.0,
         threads: int = 1,
@@ -91,7 +93,7 @@ class SecaggDialogue:
         self.refusal = ""
         self._me = me
         self._client = Client(session, me, self.board, history, threads=threads)
-        self._permits, self._notes = permits, notes
+        self._permits, self._opens, self._notes = permits, opens, notes
         self._patience = patience
         self._opened_at: float | None = None
         self._now = 0.0
@@ -171,8 +173,12 @@ class SecaggDialogue:
         if made_in != here or place != (self.session.model_digest, self.session.head):
             self.retire(f"a set of round {made_in}, not of {here}")
             return []
-        if not self._permits([item.sender for item in contributions]):
+        senders = [item.sender for item in contributions]
+        if not self._permits(senders):
             self.retire(Reason.ON_RECORD.replace("-", " "))  # more than f accepted it and lie
+            return []
+        if not self._opens(senders):
+            self.retire(Reason.FEW_SUMS.replace("-", " "))  # such a set is decided, for a change
             return []
         if self._client.phase not in (Phase.LISTED, Phase.MASKED):
             self._observing = True  # from here on never ready

@@ -18,6 +18,7 @@ class Reason(enum.StrEnum):
     OUT_OF_ORDER = "step-out-of-order"
     SID_REUSE = "session-taken-part-in-before"
     ON_RECORD = "sums-on-record-and-this-one-tell-few-members-apart"
+    FEW_SUMS = "fewer-sums-than-the-rule-needs"
     OFF_RECORD = "set-that-this-node-stated-is-not-on-record"
     NOT_LISTED = "node-not-in-the-list"
     LACKING = "messages-the-list-names-are-lacking"

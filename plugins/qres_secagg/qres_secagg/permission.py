@@ -139,6 +139,7 @@ class Permission:
     parameters: Callable[[int], Parameters]  # the numbers of a session of so many members
     # of so many members: the level after which groups stay as they are
     finest: Callable[[int], int]
+    rows: int = 1  # sums that the rule needs, at least
 
     def session(self, number: int) -> Session:
         """The session of a round of the height."""
@@ -170,10 +171,11 @@ class Permission:
             draw = item.roster, item.mismatches
             if draw not in drawn:
                 drawn[draw] = topology(self._session(0, *draw)).groups
-            for group in drawn[draw]:
-                inside = [item.names[rank] for rank in group if item.roster[rank] in senders]
-                if len(inside) >= least:
-                    sums.append(inside)
+            inside = [
+                [item.names[rank] for rank in group if item.roster[rank] in senders]
+                for group in drawn[draw]
+            ]
+            sums += self._opened(inside, least)
         if len(info.void_sets) >= MAX_VOID_SETS:
             return Classes.told_apart(sums, math.inf)
         # Of each roster so many may be corrupt, and who came may have taken another's place.
@@ -191,6 +193,24 @@ class Permission:
         roster = self.info.roster
         return _named(VoidSet(roster, roster, tuple(sorted(senders)), self.info.mismatches))
 
+    def _opened(self, inside: Sequence[list[NodeId]], least: int) -> list[list[NodeId]]:
+        """The sums of a set that are opened, by what is there of each group.
+
+        None, if the rule needs more of them than there are. They would make no model. But they
+        would be on record, and a liar could propose such sets to have few others be permitted.
+        """
+        found = [members for members in inside if len(members) >= least]
+        return found if len(found) >= min(self.rows, len(inside)) else []
+
+    def opens(self, senders: Collection[NodeId]) -> bool:
+        """Whether of a set of these members as many sums can be opened as the rule needs. O(n)."""
+        roster, there = self.info.roster, set(senders)
+        inside = [
+            [roster[rank] for rank in group if roster[rank] in there]
+            for group in topology(self.session(0)).groups
+        ]
+        return bool(self._opened(inside, self.parameters(len(roster)).min_survivors))
+
     def permits(self, senders: Collection[NodeId]) -> bool:
         """Whether sums of just these members may be opened."""
         return self.permitted(senders) == frozenset(senders)
@@ -198,13 +218,16 @@ class Permission:
     def permitted(self, senders: Collection[NodeId]) -> frozenset[NodeId]:
         """Those of some members whose sums may be opened together, at the round's level.
 
-        As few leave as are needed; all, if no sum can be opened. A set of all that are left is
-        permitted as it is. Complexity: O(n) for each class that is divided, and the graph's.
+        As few leave as are needed; all, if no sum can be opened; none, if too few can be for the
+        rule. A set of all that are left is permitted as it is. Complexity: O(n) for each class that
+        is divided, and the graph's.
         """
         roster, numbers = self.info.roster, self.parameters(len(self.info.roster))
         graph = topology(self.session(0))
         groups = [[roster[rank] for rank in group] for group in graph.groups]
         left = frozenset(senders)
+        if self.rows > 1 and len(groups) > 1 and not self.opens(left):
+            return left
         while True:
             left = self.classes.permitted(left, groups, numbers.min_survivors)
             if all(len(left.intersection(group)) < numbers.min_survivors for group in groups):

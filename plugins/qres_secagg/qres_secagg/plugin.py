@@ -299,6 +299,7 @@ class Secagg:
                 node.node_id,
                 store.of_round(number),
                 permits=permission.permits,
+                opens=permission.opens,
                 notes=notes,
                 patience=self.patience,
                 threads=self.threads,
@@ -394,7 +395,8 @@ class Secagg:
         height = attrs.evolve(round_info, number=0)
         if self._judge is None or self._judge.info != height:
             f, d = height.byzantine, height.dimension
-            self._judge = Permission(height, lambda n: sized(self, n, f, d), self._finest)
+            rows = 1 if self._node is None else self._node.rows
+            self._judge = Permission(height, lambda n: sized(self, n, f, d), self._finest, rows)
         return self._judge
 
     @hookimpl

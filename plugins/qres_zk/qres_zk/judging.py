@@ -5,6 +5,11 @@ the set, which was decided before. If the rest has fewer inputs than that, it is
 where the liars are no larger a part of it: each of ``k`` failed rows has a liar of its own, so that
 at most ``f - k`` of the rest lie. More than ``f`` failed rows are not the doing of members alone.
 
+If liars may be a larger part of the rest, failed rows stay in, and count as if their members had
+sent nothing: zeros, or the center of the bound. So the liars are a part of as many inputs as were
+there. To make no model would not do: after sums were opened no other set may be left, and a liar
+that proposed that set once could spoil it for ever.
+
 A rule that withstands ``f`` bad rows may need more rows than are left. Failed rows then stay in,
 with the mean of those that hold in their place. Together with the rows of liars that did not fail
 they are at most ``f``, and the rule withstands whatever those are.
@@ -92,12 +97,12 @@ class SumJudge:
             round_info: the round.
 
         Returns:
-            the rows that hold, as many failed ones replaced as the rule needs beside them, and
-            evidence against whoever must have lied.
+            the rows that hold, as many failed ones replaced as the rule needs beside them, or all
+            if liars may be too large a part; and evidence against whoever must have lied.
 
         Raises:
-            RevelationError: QRES-E508 if no row holds, or if liars may be a larger part of those
-                that hold than ``f`` are of a quorum; with the evidence.
+            RevelationError: QRES-E508 if no row holds, or if liars may be a larger part of all rows
+                than ``f`` are of a quorum; with the evidence.
 
         Complexity: O(d) word operations a row, ``b`` additions a member and one multiplication of
             ``b`` points a row.
@@ -122,17 +127,21 @@ class SumJudge:
         against = tuple(Accusation(liar, LIED) for liar in liars)
         kept = np.flatnonzero(holds)
         left = sum(len(updates.members[int(row)]) for row in kept)
-        if not left or (left < round_info.quorum and _worse(len(failed), left, round_info)):
+        among = left + sum(map(len, failed))
+        if not left or _worse(len(failed), left, among, round_info):
             what = (
                 f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
                 f"quorum is {round_info.quorum}"
             )
             self._refused = dict.fromkeys(liars, round_info.number + REFUSED)
             raise RevelationError.of("QRES-E508", "plugins.zk", what).blaming(against)
-        replaced = np.flatnonzero(np.logical_not(holds))[: max(0, self.rows - len(kept))]
-        if len(failed) > round_info.byzantine:
-            replaced = replaced[:0]
-        return Revelation(_completed(updates, kept, replaced), against)
+        replaced = np.flatnonzero(np.logical_not(holds))
+        if _worse(len(failed), left, left, round_info):
+            nothing = 0 if statement.center is None else statement.center
+            return Revelation(_completed(updates, kept, replaced, nothing), against)
+        most = 0 if len(failed) > round_info.byzantine else max(0, self.rows - len(kept))
+        mean = updates.vectors[kept].sum(axis=0, dtype=np.int64) // len(kept)
+        return Revelation(_completed(updates, kept, replaced[:most], mean), against)
 
     def note(self, contribution: Contribution, points: Points) -> None:
         """Keep the row commitments of an accepted proof: to decode points is dear."""
@@ -191,25 +200,32 @@ class SumJudge:
         return self.single and np.array_equal(contribution.vector, vector)
 
 
-def _worse(failed: int, left: int, round_info: RoundInfo) -> bool:
-    """Whether liars may be a larger part of what is left than ``f`` are of a quorum."""
-    liars = round_info.byzantine - failed
-    return liars < 0 or round_info.quorum * liars > left * round_info.byzantine
+def _worse(failed: int, left: int, among: int, round_info: RoundInfo) -> bool:
+    """Whether liars may be a larger part of so many inputs than ``f`` are of a quorum.
+
+    ``failed``: rows that failed; ``left``: inputs of the others. A quorum of these is enough.
+    """
+    liars, quorum = round_info.byzantine - failed, round_info.quorum
+    return left < quorum and (liars < 0 or quorum * liars > among * round_info.byzantine)
 
 
-def _completed(updates: Updates, kept: NDArray[np.intp], replaced: NDArray[np.intp]) -> Updates:
-    """The rows that hold, with their mean in the place of some others. O(n d)."""
+def _completed(
+    updates: Updates,
+    kept: NDArray[np.intp],
+    replaced: NDArray[np.intp],
+    vector: NDArray[np.integer] | int,
+) -> Updates:
+    """The rows that hold, with a vector in the place of some others. O(n d)."""
     if not replaced.size:
         return updates.take(kept)
-    mean = updates.vectors[kept].sum(axis=0, dtype=np.int64) // len(kept)
     taken = np.sort(np.concatenate([kept, replaced]))
     at = np.searchsorted(taken, replaced)
     rows = updates.take(taken)
     vectors, sums = rows.vectors.copy(), rows.sums
-    vectors[at] = mean
+    vectors[at] = vector
     if sums is not None:
         sums = sums.copy()
-        sums[at] = mean * rows.weights[at, None]
+        sums[at] = vectors[at] * rows.weights[at, None]
     return attrs.evolve(rows, vectors=vectors, sums=sums)
 
 
