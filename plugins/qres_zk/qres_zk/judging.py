@@ -1,18 +1,19 @@
 """Which revealed rows are sums of what was committed to, and who must have lied if some are not.
 
-A row that fails is left out as a whole, with the inputs of its members. ``swarm.quorum`` is about
-the set, which was decided before. If the rest has fewer inputs than that, it is merged all the same
-where the liars are no larger a part of it: each of ``k`` failed rows has a liar of its own, so that
-at most ``f - k`` of the rest lie. More than ``f`` failed rows are not the doing of members alone.
+A row that fails is left out as a whole, with the inputs of its members. More than ``f`` failed rows
+are not the doing of members alone, and then a quorum must be left. Each of ``k`` failed rows has a
+liar of its own, so that at most ``f - k`` of the rest lie.
 
-If liars may be a larger part of the rest, failed rows stay in, and count as if their members had
-sent nothing: zeros, or the center of the bound. So the liars are a part of as many inputs as were
-there. To make no model would not do: after sums were opened no other set may be left, and a liar
-that proposed that set once could spoil it for ever.
+A mean is moved by liars as far as they are a part of its inputs, and the operators chose ``f`` of a
+quorum. ``swarm.quorum`` is about the set, which was decided before. If liars may be a larger part
+of the sums that hold, because others failed or were not opened, so many further inputs count as
+nothing: as zeros, or as the center of the bound. To make no model would not do: after sums were
+opened no other set may be left, and a liar that proposed that set once could spoil it for ever.
 
-A rule that withstands ``f`` bad rows may need more rows than are left. Failed rows then stay in,
-with the mean of those that hold in their place. Together with the rows of liars that did not fail
-they are at most ``f``, and the rule withstands whatever those are.
+A rule that withstands ``f`` bad rows needs ``2 f + 1`` rows or more, and how many inputs they hold
+is no matter. It may need more rows than are left. Failed rows then stay in, with the mean of those
+that hold in their place. Together with the rows of liars that did not fail they are at most ``f``,
+and the rule withstands whatever those are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Final
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+from qres_arithmetic import round_half_even
 
 from qres_core import (
     Accusation,
@@ -34,6 +36,7 @@ from qres_core import (
     RoundInfo,
     Updates,
     WireError,
+    fixed,
 )
 from qres_zk.aggregate import SumOpening, opening_failures
 from qres_zk.bundle import commitments
@@ -97,12 +100,12 @@ class SumJudge:
             round_info: the round.
 
         Returns:
-            the rows that hold, as many failed ones replaced as the rule needs beside them, or all
-            if liars may be too large a part; and evidence against whoever must have lied.
+            the rows that hold, as many failed ones replaced as the rule needs beside them, with
+            inputs that count as nothing; and evidence against whoever must have lied.
 
         Raises:
-            RevelationError: QRES-E508 if no row holds, or if liars may be a larger part of all rows
-                than ``f`` are of a quorum; with the evidence.
+            RevelationError: QRES-E508 if no row holds, or if more than ``f`` fail and fewer inputs
+                than a quorum are left; with the evidence.
 
         Complexity: O(d) word operations a row, ``b`` additions a member and one multiplication of
             ``b`` points a row.
@@ -120,28 +123,57 @@ class SumJudge:
         for at, row in enumerate(openings):
             holds[row] = at not in failing
         failed = [members for members, good in zip(updates.members, holds, strict=True) if not good]
+        nothing: NDArray[np.integer] | int = 0 if statement.center is None else statement.center
         if not failed:
-            return Revelation(updates)
+            return Revelation(self._thinned(updates, nothing, 0, round_info))
         self.failed += len(failed)
         liars = self._suspicion.note(failed, round_info.byzantine)
         against = tuple(Accusation(liar, LIED) for liar in liars)
         kept = np.flatnonzero(holds)
         left = sum(len(updates.members[int(row)]) for row in kept)
-        among = left + sum(map(len, failed))
-        if not left or _worse(len(failed), left, among, round_info):
+        most = round_info.byzantine
+        if not left or (len(failed) > most and left < round_info.quorum):
             what = (
                 f"{len(failed)} of {len(updates)} sums fail; {left} contributions are left, the "
                 f"quorum is {round_info.quorum}"
             )
             self._refused = dict.fromkeys(liars, round_info.number + REFUSED)
             raise RevelationError.of("QRES-E508", "plugins.zk", what).blaming(against)
-        replaced = np.flatnonzero(np.logical_not(holds))
-        if _worse(len(failed), left, left, round_info):
-            nothing = 0 if statement.center is None else statement.center
-            return Revelation(_completed(updates, kept, replaced, nothing), against)
-        most = 0 if len(failed) > round_info.byzantine else max(0, self.rows - len(kept))
-        mean = updates.vectors[kept].sum(axis=0, dtype=np.int64) // len(kept)
-        return Revelation(_completed(updates, kept, replaced[:most], mean), against)
+        more = 0 if len(failed) > most else max(0, self.rows - len(kept))
+        replaced = np.flatnonzero(np.logical_not(holds))[:more]
+        vector = nothing
+        if self._outvotes(most):
+            vector = updates.vectors[kept].sum(axis=0, dtype=np.int64) // len(kept)
+        given = _completed(updates, kept, replaced, vector)
+        return Revelation(self._thinned(given, nothing, len(failed), round_info), against)
+
+    def _outvotes(self, liars: int) -> bool:
+        """Whether the rule may withstand so many bad rows."""
+        return self.rows > 2 * liars
+
+    def _thinned(
+        self,
+        updates: Updates,
+        nothing: NDArray[np.integer] | int,
+        failed: int,
+        round_info: RoundInfo,
+    ) -> Updates:
+        """Rows of which liars are no larger a part than ``f`` of a quorum. O(d).
+
+        Inputs that count as nothing are put into the first row. ``failed``: rows that failed.
+        """
+        most, sums = round_info.byzantine, updates.sums
+        if sums is None or self._outvotes(most) or failed >= most:
+            return updates
+        enough = -(-round_info.quorum * (most - failed) // most)
+        added = enough - sum(map(len, updates.members))
+        if added <= 0:
+            return updates
+        vectors, sums, weights = updates.vectors.copy(), sums.copy(), updates.weights.copy()
+        sums[0] += added * np.asarray(nothing, dtype=np.int64)
+        weights[0] += added
+        vectors[0] = np.clip(round_half_even(sums[0], int(weights[0])), -fixed.LIMIT, fixed.LIMIT)
+        return attrs.evolve(updates, vectors=vectors, sums=sums, weights=weights)
 
     def note(self, contribution: Contribution, points: Points) -> None:
         """Keep the row commitments of an accepted proof: to decode points is dear."""
@@ -198,15 +230,6 @@ class SumJudge:
         the honest ones of that round's quorum.
         """
         return self.single and np.array_equal(contribution.vector, vector)
-
-
-def _worse(failed: int, left: int, among: int, round_info: RoundInfo) -> bool:
-    """Whether liars may be a larger part of so many inputs than ``f`` are of a quorum.
-
-    ``failed``: rows that failed; ``left``: inputs of the others. A quorum of these is enough.
-    """
-    liars, quorum = round_info.byzantine - failed, round_info.quorum
-    return left < quorum and (liars < 0 or quorum * liars > among * round_info.byzantine)
 
 
 def _completed(

@@ -338,15 +338,14 @@ UNEVEN = [[0, 1, 2, 3], [4, 5, 6, 7, 8]]
         (THREE, [0, 1], 9, 1, True),  # two groups, and one liar
         (THREE, [0, 1], 9, 2, False),
         (UNEVEN, [1], 8, 2, False),  # a liar among 4, as 2 among 8
-        (UNEVEN[:1], [], 9, 2, False),  # groups that are not open are no matter of sums that fail
-        ([*THREE[:1], [3, 4]], [1], 11, 2, True),  # one among 5, and 2 among 11 are less
+        (UNEVEN, [1], 9, 2, False),
         (THREE, [1], 6, 0, False),  # the quorum is left
         (THREE, [1], 7, 0, True),
         ([list(range(9))], [0], 5, 1, True),  # nothing is left
         (THREE, [0, 1, 2], 5, 4, True),
     ],
 )
-def test_groups_are_left_out_unless_liars_may_be_a_larger_part_of_the_rest(
+def test_groups_are_left_out_unless_none_is_left_or_members_alone_cannot_have_done_it(
     groups: list[list[int]],
     rows: list[int],
     quorum: int,
@@ -367,21 +366,38 @@ def test_groups_are_left_out_unless_liars_may_be_a_larger_part_of_the_rest(
         assert made.reveal(updates, tuple(sent), info).updates.members == left
 
 
+@pytest.mark.parametrize(
+    ("groups", "failing", "liars", "inputs"),
+    [
+        (UNEVEN, [1], 2, 5),  # one liar among so many is as 2 among 10
+        (UNEVEN[:1], [], 2, 10),  # the others' groups were not opened: 2 may be among 4
+        (UNEVEN[:1], [], 1, 10),
+        (UNEVEN, [1], 1, 4),  # nobody is left that lies
+        (THREE, [1], 4, 8),  # 3 of 7.5
+    ],
+)
 @pytest.mark.parametrize("rows", [1, 2])
-def test_groups_that_fail_count_as_nothing_where_liars_may_be_too_large_a_part_of_the_rest(
-    rows: int, sent: list[Contribution]
+def test_inputs_count_as_nothing_where_liars_may_be_too_large_a_part_of_a_mean(
+    groups: list[list[int]],
+    failing: list[int],
+    liars: int,
+    inputs: int,
+    rows: int,
+    sent: list[Contribution],
 ) -> None:
-    """A liar among 4 is more than 2 among 9, and among 9 it is less."""
-    true = revealed(sent, UNEVEN)
+    true = revealed(sent, groups)
+    updates = true
+    for row in failing:
+        updates = lied(updates, row)
     made = plugin(visibility=Visibility.GROUP, rows=rows)
-    given = made.reveal(lied(true, 1), tuple(sent), round_of(quorum=9, byzantine=2)).updates
-    nothing = np.zeros_like(true.vectors[1])
-    assert np.array_equal(given.vectors, [true.vectors[0], nothing])
+    given = made.reveal(updates, tuple(sent), round_of(quorum=10, byzantine=liars)).updates
+    good = [row for row in range(len(true)) if row not in failing]
     assert given.sums is not None
     assert true.sums is not None
-    assert np.array_equal(given.sums, [true.sums[0], nothing])
-    assert given.members == true.members
-    assert np.array_equal(given.weights, true.weights)
+    assert np.array_equal(given.sums.sum(axis=0), true.sums[good].sum(axis=0))
+    assert int(given.weights.sum()) == max(inputs, sum(map(len, given.members)))
+    means = given.sums / given.weights[:, None]
+    assert np.array_equal(given.vectors, np.rint(means).astype(np.int32))
 
 
 def test_a_rule_that_needs_more_rows_gets_the_mean_of_the_others_for_those_that_fail(
