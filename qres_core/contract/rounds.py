@@ -58,6 +58,8 @@ class RoundInfo:
             is kept.
         mismatches: how many of those heights were void because a sum was not what its members
             committed to (QRES-E508), at most 16.
+        ahead: whether the round is only thought of: may a set carry a change or a ban, if it makes
+            no model? ``revealable`` then names nobody if what it would name could not be merged.
     """
 
     swarm: str
@@ -73,6 +75,7 @@ class RoundInfo:
     head: bytes = b""
     void_sets: tuple[VoidSet, ...] = ()
     mismatches: int = 0
+    ahead: bool = False
 
 
 @attrs.frozen

@@ -99,6 +99,8 @@ class Merger:
     def remain(self, members: Members, head: Head, names: Mapping[NodeId, NodeId | None]) -> int:
         """Of how many of a set the updates could be revealed together at another head.
 
+        And merged, unless the set cannot be merged now: then no change is to blame for that.
+
         Args:
             members: the set.
             head: the other one, for example that which follows if the set makes no model.
@@ -106,13 +108,15 @@ class Merger:
 
         Raises QresError: what a plugin refused. Raises HookError: QRES-E701 or QRES-E702.
         """
+        made = self.gathering.contributions(members)
+        now = self.kernel.revealable(made, attrs.evolve(self.info, ahead=True))
         there = tuple(
             attrs.evolve(item, sender=name)
-            for item in self.gathering.contributions(members)
+            for item in made
             if (name := names.get(item.sender)) is not None and name not in head.bans
         )
         info = round_info(self.kernel.swarm, head, self.info.dimension, self.info.number + 1)
-        return len(self.kernel.revealable(there, info))
+        return len(self.kernel.revealable(there, attrs.evolve(info, ahead=len(now) == len(made))))
 
     def judge(self, members: Members) -> tuple[Verdict, str]:
         """The first refusing verdict on a proposed set, and its author; an acceptance otherwise.

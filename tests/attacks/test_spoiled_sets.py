@@ -19,10 +19,12 @@ from qres_zk.judging import SumJudge
 from qres_zk.statement import NormStatement
 
 from qres_core import (
+    Companion,
     Contribution,
     NodeId,
     NodeInfo,
     RevelationError,
+    RoundInfo,
     Updates,
     Visibility,
     VoidSet,
@@ -119,6 +121,31 @@ def test_a_liar_that_leaves_the_rule_too_few_sums_once_and_is_silent_does_not_st
     assert judge.permits(left)
     opened = sum(len(left.intersection(group)) >= LEAST for group in swarm.groups)
     assert (opened == 3) == (rows == 3)
+
+
+def rotated(info: RoundInfo, member: NodeId, heir: NodeId) -> RoundInfo:
+    """The next height of a void one with everybody's sums, in which a member got a new key."""
+    names = {node: heir if node == member else node for node in info.roster}
+    record = VoidSet(info.roster, tuple(names.values()), info.roster, 0)
+    return attrs.evolve(info, roster=tuple(sorted(names.values())), void_sets=(record,))
+
+
+def test_a_new_key_that_would_leave_the_rule_too_few_sums_is_seen_ahead() -> None:
+    """All groups are drawn anew. A quorum may be in a set, and too few groups are open in it."""
+    swarm, found = few_rows(3), 0
+    heirs = [bytes([200 + place]) * 32 for place in range(8)]
+    for member, heir in zip(swarm.info.roster, heirs, strict=False):
+        info = rotated(swarm.info, member, heir)
+        made = tuple(
+            Contribution(node, node, np.zeros(1, np.int32), 1, {}, {"secagg": Companion(bytes(32))})
+            for node in info.roster
+        )
+        then = swarm.plugin.revealable(made, info)
+        ahead = swarm.plugin.revealable(made, attrs.evolve(info, ahead=True))
+        useful = swarm.plugin._permission(info).opens(then)
+        assert ahead == (then if useful else ())
+        found += len(then) >= info.quorum and not useful
+    assert found, "the control: to count members alone would let these pass"
 
 
 @pytest.fixture(name="liar")

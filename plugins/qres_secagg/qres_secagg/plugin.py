@@ -375,8 +375,13 @@ class Secagg:
         del lists[b""]
         named = max(sorted(lists), key=lambda name: lists[name], default=b"?")
         together = [i.sender for i in contributions if masked_under(i.companions) == named]
-        together = self._listed(together, named, round_info)
-        kept = self._permission(round_info).permitted(together)
+        judge = self._permission(round_info)
+        if round_info.ahead:  # the same on every node, whatever list it has
+            kept = judge.permitted(together)
+            kept = kept if judge.opens(kept) else frozenset()
+        else:
+            together = self._listed(together, named, round_info)
+            kept = judge.permitted(together)
         return tuple(sender for sender in together if sender in kept)
 
     def _listed(self, senders: list[NodeId], named: bytes, round_info: RoundInfo) -> list[NodeId]:

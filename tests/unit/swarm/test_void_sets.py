@@ -339,6 +339,34 @@ def test_a_ban_that_waits_holds_with_the_model_of_its_set(
     assert made.next.bans == ((net.ids[4],) if waits else ())
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_change_after_which_sets_could_be_decided_and_not_merged_waits_too(
+    harness: ModuleType,
+    opener: Any,
+    asks: bool,  # noqa: FBT001 - False is the control
+) -> None:
+    """Sums of other groups than those on record would be too few for the rule."""
+
+    def allows(_own: NodeId, now: Senders, info: RoundInfo) -> Senders:
+        drawn_anew = any(item.roster != info.roster for item in info.void_sets)
+        return () if asks and info.ahead and drawn_anew else now
+
+    def refuses(_senders: Senders, info: RoundInfo) -> str:
+        drawn_anew = any(item.roster != info.roster for item in info.void_sets)
+        return "QRES-E505" if drawn_anew or info.height < 2 else ""
+
+    opener(allows=allows, refuses=refuses)
+    net = harness.Net(5, byzantine=1, plugins=PLUGINS)
+    net.start()
+    net.hand_over(net.change("remove", 2, signers=[0, 1, 3, 4]), range(5))
+    stay = [0, 1, 3, 4]
+    made = net.run(seconds=30, until=lambda: min(net.steps(stay)) >= 1 or height(net, 0) >= 9)
+    assert made
+    assert (min(net.steps(stay)) >= 1) == asks
+    net.run(seconds=1, until=lambda: height(net, 0) > 9)
+    assert net.machine(0).head.roster.epoch == 1
+
+
 @pytest.mark.parametrize("action", ["add", "remove"])
 def test_a_change_holds_with_the_next_model_where_no_set_would_be_left_without_it(
     harness: ModuleType,
