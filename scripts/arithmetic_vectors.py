@@ -645,9 +645,9 @@ def held(weights: Row, fewest: int) -> Row:
 def capped_mean(rows: Rows, weights: Row, fewest: int) -> Row:
     """The mean with held weights."""
     counts = held(weights, fewest)
-    units = [UNIT * count // sum(counts) for count in counts]
-    units[units.index(max(units))] += UNIT - sum(units)
-    return weighted_sum(rows, units)
+    while sum(counts) >= 2**32:
+        counts = [count // 2 for count in counts]
+    return mean(rows, counts)
 
 
 # ── rounds: what plugins derive from the swarm ────────────────────────────────────────────────────

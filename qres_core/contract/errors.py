@@ -267,6 +267,11 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
             "A fact about a node is a `Fault` of QRES or an id of a plugin, `<plugin>:<id>`. The "
             "plugin gives the id alone, in lower-case words with hyphens.",
         ),
+        "QRES-E514": (
+            "merged update not as fitted",
+            "The set that this node would propose merges to something worse than its plugin "
+            "promises. The node proposes nothing in this round. The next proposer goes on.",
+        ),
         "QRES-E601": (
             "model diverged",
             "After the same round, a quorum of nodes holds another model digest than this node. "

@@ -131,8 +131,10 @@ class Screening:
     Attributes:
         against: what speaks against senders whose updates are to be left out, once each.
         shares: for other senders, how much of their weight the update should count, in units of
-            2**-16: 65536 is all of it, 0 leaves it out without a reproach. Who is not named counts
+            2**-32: 2**32 is all of it, 0 leaves it out without a reproach. Who is not named counts
             fully.
+        check: is given the merged update of what would be proposed, int32, shape ``(d,)``, and
+            raises what it refuses it with: then nothing is proposed. ``None`` refuses nothing.
 
     Raises:
         ValueRefusedError: QRES-E506 for a share out of range.
@@ -142,6 +144,7 @@ class Screening:
     shares: Mapping[NodeId, int] = attrs.field(
         factory=_no_shares, converter=_frozen_shares, validator=_check_shares
     )
+    check: Callable[[Vector], None] | None = attrs.field(default=None, eq=False)
 
     def of(self, sender: NodeId) -> int:
         """The share of a sender; 0 for one it speaks against."""

@@ -34,8 +34,8 @@ DIGEST_BYTES: Final = 32
 """Bytes of the digest of a model, a vector or a contribution."""
 MAX_WEIGHT: Final = 2**30
 """Largest weight of an update, and of a row of updates."""
-FULL_STANDING: Final = 2**16
-"""The standing of a node nobody has anything against: 1.0 in units of 2**-16."""
+FULL_STANDING: Final = 2**32
+"""The standing of a node nobody has anything against: 1.0 in units of 2**-32."""
 
 
 def _immutable(array: NDArray[Any]) -> bool:

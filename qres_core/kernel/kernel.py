@@ -692,6 +692,7 @@ class Kernel:
         named: dict[NodeId, Accusation] = {}
         evidence: list[Evidence] = []
         shares: dict[NodeId, int] = {}
+        checks: list[tuple[str, Callable[[Vector], None]]] = []
         arguments = {"updates": updates, "held_out": held_out, "round_info": round_info}
         senders = set(updates.senders)
         for name, caller in self._callers["screen"]:
@@ -711,7 +712,15 @@ class Kernel:
                     evidence.append(self.evidence(name, found, round_info.number))
             for sender, share in result.shares.items():
                 shares[sender] = (shares.get(sender, FULL_STANDING) * share) // FULL_STANDING
-        return Screening(tuple(named.values()), shares), tuple(evidence)
+            if result.check is not None:
+                checks.append((name, result.check))
+
+        def check(merged: Vector) -> None:
+            for name, refuse in checks:
+                self._call(name, "screen", lambda of=refuse: of(merged), {})
+
+        made = Screening(tuple(named.values()), shares, check if checks else None)
+        return made, tuple(evidence)
 
     def endorse(
         self, updates: Updates, merged: Vector, held_out: HeldOut, round_info: RoundInfo

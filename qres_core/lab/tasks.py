@@ -36,6 +36,8 @@ Choice = TypeVar("Choice")
 _FEATURES: Final = 64
 _CLASSES: Final = 10
 _HELD_SHARE: Final = 5
+_LACKING: Final = 3
+"""Classes of which 'lacking' held-out examples have none."""
 _SPREAD: Final = 0.1
 """Standard deviation of the quadratic nodes' optima around the common one."""
 
@@ -112,8 +114,16 @@ class TaskConfig:
         validator=options.whole(0),
         metadata=_help(
             "Examples that each node holds out to judge updates, for plugins that "
-            "validate. They come from a fifth of the digits that no node trains on. 0 "
-            "is none."
+            "validate. No node trains on them. 0 is none."
+        ),
+    )
+    held_out_from: str = attrs.field(
+        default="pool",
+        validator=options.one_of("own", "pool", "lacking"),
+        metadata=_help(
+            "What nodes hold out: 'own', of their own share, so that they lack what it lacks; "
+            "'pool', of a fifth of all digits, which is kept for that; 'lacking', of this pool "
+            "without three of the ten classes."
         ),
     )
     same_held_out: bool = attrs.field(
@@ -221,17 +231,35 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     model = _pick("task.model", config.model, _MODELS)(config)
     partition = _pick("task.partition", config.partition, _PARTITIONS)
     split = digits(seed)
-    pool = len(split.train_y) // _HELD_SHARE if config.held_out else 0
-    if config.held_out > pool:
-        what = f"{config.held_out} examples, and the pool to draw from has {pool}"
-        raise LabError.of("QRES-E105", "task.held_out", what, f"held_out <= {pool}")
+    own = config.held_out_from == "own"
+    if own and config.same_held_out:
+        what = "nodes that hold out examples of their own hold out different ones"
+        fix = 'same_held_out = false, or held_out_from = "pool"'
+        raise LabError.of("QRES-E105", "task.same_held_out", what, fix)
+    pool = len(split.train_y) // _HELD_SHARE if config.held_out and not own else 0
+    drawable = np.arange(pool)
+    if config.held_out_from == "lacking":
+        drawable = drawable[split.train_y[:pool] < _CLASSES - _LACKING]
+    if not own:
+        _enough(config.held_out, len(drawable), "the pool to draw from")
     parts = partition(config, split.train_y[pool:], nodes, stream(seed, Purpose.PARTITION))
 
+    def held(node: int, part: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which of the examples a node trains on, and which it holds out."""
+        drawer = 0 if config.same_held_out else node
+        rng = stream(seed, Purpose.HELD_OUT, drawer)
+        if not own:
+            return pool + part, drawable[rng.permutation(len(drawable))[: config.held_out]]
+        _enough(config.held_out, len(part) - 1, f"of its own, node {node}")
+        order = rng.permutation(len(part))
+        return part[np.sort(order[config.held_out :])], part[order[: config.held_out]]
+
     def trainer(node: int, part: NDArray[np.int64]) -> NumpyTrainer:
+        trained_on, drawn = held(node, part)
         options: dict[str, Any] = {
             "model": model,
-            "x": split.train_x[pool:][part],
-            "y": split.train_y[pool:][part],
+            "x": split.train_x[trained_on],
+            "y": split.train_y[trained_on],
             "test_x": split.test_x,
             "test_y": split.test_y,
             "local_epochs": config.local_epochs,
@@ -242,10 +270,8 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
             "node": node,
             "scale": scale,
         }
-        if not pool:
+        if not config.held_out:
             return NumpyTrainer(**options)
-        drawer = 0 if config.same_held_out else node
-        drawn = stream(seed, Purpose.HELD_OUT, drawer).permutation(pool)[: config.held_out]
         return ValidatingTrainer(
             **options, held_x=split.train_x[drawn], held_y=split.train_y[drawn]
         )
@@ -254,6 +280,13 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
     initial = fixed.encode(model.initial(stream(seed, Purpose.INITIAL)), scale=scale).vector
     # Every node holds out the same examples, so any trainer's figures are the task's.
     return Task(config.name, initial, trainers, scale=scale)
+
+
+def _enough(wanted: int, there: int, whose: str) -> None:
+    """Refuse to hold out more examples than there are."""
+    if wanted > there:
+        what = f"{wanted} examples, and {whose} has {there}"
+        raise LabError.of("QRES-E105", "task.held_out", what, f"held_out <= {there}")
 
 
 def _quadratic(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:

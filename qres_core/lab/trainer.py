@@ -26,6 +26,12 @@ Work: TypeAlias = tuple[Trainer, Vector]
 
 UNNAMED: Final = "no [trainer]: trains the built-in digits"
 METHODS: Final = ("fit", "evaluate")
+HELD_OUT: Final[Mapping[str, str]] = {
+    "own": "of its own share: they lack the classes that the share lacks",
+    "pool": "of a common pool of all classes, which nodes rarely have",
+    "lacking": "of a common pool that lacks three of the ten classes",
+}
+"""Where held-out examples come from, by the name of the option's value."""
 
 
 def _help(text: str) -> dict[str, str]:
@@ -222,6 +228,10 @@ def notices(config: Config) -> tuple[str, ...]:
     if table.entry and "index" not in _parameters(_load(table.entry, folder_of(config))):
         said = "has no parameter `index`: all nodes may be training on the same data"
         return (f"trainer.entry {said}",)
+    task = table.task
+    if task is not None and task.held_out:
+        said = f"{task.held_out} examples a node, {HELD_OUT[task.held_out_from]}"
+        return (f"trainer.task.held_out_from = {task.held_out_from!r}: {said}",)
     return ()
 
 

@@ -63,8 +63,9 @@ class Merger:
         """The round's contributions that may be proposed.
 
         Fewer than a quorum are not screened. Whoever waits for more has the first screening apply
-        to all that come. Raises QresError: what a screening plugin refused. Raises HookError:
-        QRES-E701 or QRES-E702.
+        to all that come. What they merge to is shown to the plugins that screened. Raises
+        QresError: what the rule or a screening plugin refused. Raises HookError: QRES-E701 or
+        QRES-E702.
         """
         members: list[Member] = []
         for sender, held in self.gathering.of_round(self.info.number).items():
@@ -79,7 +80,10 @@ class Merger:
         if self._screening is None:
             updates = self._stack(members)
             self._screening, against = self.kernel.screen(updates, self.held_out, self.info)
-        return Screened(self._revealable(_screened(members, self._screening)), against)
+        chosen = self._revealable(_screened(members, self._screening))
+        if self._screening.check is not None and len(chosen) >= self.info.quorum:
+            self._screening.check(self._merged(chosen))
+        return Screened(chosen, against)
 
     def _revealable(self, members: Members) -> Members:
         """Those of the members that plugins would have revealed together."""
@@ -126,10 +130,15 @@ class Merger:
         """
         if self.held_out is None or not self.kernel.has("endorse"):
             return ACCEPT, ""
-        updates = self._stack(members)
-        merged = self.kernel.aggregate(updates, self.info, self.held_out)
-        self._judged = members, merged
-        return self.kernel.endorse(updates, merged, self.held_out, self.info)
+        merged = self._merged(members)
+        return self.kernel.endorse(self._stack(members), merged, self.held_out, self.info)
+
+    def _merged(self, members: Members) -> Vector:
+        """What a set would merge to before it is decided; computed once for each set in a row."""
+        if self._judged is None or self._judged[0] != members:
+            merged = self.kernel.aggregate(self._stack(members), self.info, self.held_out)
+            self._judged = members, merged
+        return self._judged[1]
 
     def merge(self, members: Members, made_in: RoundInfo | None = None) -> Vector:
         """What a decided set merges to.

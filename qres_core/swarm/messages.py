@@ -228,7 +228,7 @@ class Member:
 
     sender: NodeId  # who made it
     digest: bytes  # :func:`contribution_digest` of it
-    standing: int = FULL_STANDING  # influence the set gives it, in units of 2**-16, 1..65536
+    standing: int = FULL_STANDING  # influence the set gives it, in units of 2**-32, 1..2**32
 
 
 @attrs.frozen

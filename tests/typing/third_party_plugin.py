@@ -113,7 +113,7 @@ class NoWorse:
             for sender, row in pairs
             if held_out.loss_with(row) > limit
         )
-        return Screening(against, dict.fromkeys(updates.senders, 2**15))
+        return Screening(against, dict.fromkeys(updates.senders, 2**31))
 
     @hookimpl
     def endorse(

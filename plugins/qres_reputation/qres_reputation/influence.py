@@ -21,8 +21,8 @@ def weights(scores: Mapping[NodeId, int], exponent: int, cap: int) -> dict[NodeI
             equal shares are above it, all weights are equal.
 
     Returns:
-        weights by node, 1..65536, the greatest 65536. The rounding to whole weights can lift a
-        share above the cap by at most ``n / 65536`` of it.
+        weights by node, 1..2**32, the greatest 2**32. The rounding to whole weights can lift a
+        share above the cap by at most ``n / 2**32`` of it.
 
     Complexity: O(n log n), in exact integers.
     """

@@ -310,7 +310,7 @@ class Reputation:
     def reputation(self, sender: NodeId) -> Standing:
         """What the score of a node makes of it.
 
-        The weight is 65536 with ``exponent = 0`` and for strangers, of whom nothing is known, else
+        The weight is 2**32 with ``exponent = 0`` and for strangers, of whom nothing is known, else
         the capped power of the score as of the round's opening. Raises QRES-E602.
         """
         self._notice()

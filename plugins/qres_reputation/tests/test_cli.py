@@ -125,9 +125,9 @@ def test_a_ban_beside_a_write_of_the_node_is_kept(running: Any, tmp_path: Path) 
 def test_weights_follow_a_ban_from_outside(node: NodeMaker, tmp_path: Path) -> None:
     item = node(str(tmp_path), nodes=3, exponent=1, influence_cap=1.0, decay=0.0, reward=0.25)
     item.play([item.roster[0]])
-    assert item.plugin.reputation(item.roster[1]).weight == 65536 * 2 // 3
+    assert item.plugin.reputation(item.roster[1]).weight == 2**32 * 2 // 3
     run("ban", tmp_path, item.roster[0].hex())
-    assert item.plugin.reputation(item.roster[1]).weight == 65536
+    assert item.plugin.reputation(item.roster[1]).weight == 2**32
     item.plugin.teardown()
 
 

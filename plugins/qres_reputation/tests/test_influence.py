@@ -46,7 +46,7 @@ def test_without_a_cap_weights_are_powers(scores: list[int], exponent: int) -> N
 
 
 def test_the_third_power_by_hand() -> None:
-    assert weigh([UNIT, UNIT // 2, UNIT // 4, 0], 3, UNIT) == [65536, 8192, 1024, 1]
+    assert weigh([UNIT, UNIT // 2, UNIT // 4, 0], 3, UNIT) == [2**32, 2**29, 2**26, 1]
 
 
 @given(scores=SCORES, exponent=EXPONENTS, cap=CAPS)

@@ -353,7 +353,7 @@ def test_with_an_exponent_weight_is_a_power_of_the_score_from_the_next_round(
     item.against(low, "zk:bad-proof")
     assert item.plugin.reputation(low) == FULL  # all votes of a round use the same weights
     item.close()
-    assert item.plugin.reputation(low) == Standing(3**3 * 65536 // 5**3)
+    assert item.plugin.reputation(low) == Standing(3**3 * 2**32 // 5**3)
     assert item.plugin.reputation(item.roster[2]) == FULL
 
 
@@ -379,7 +379,7 @@ def test_the_banned_have_no_share(node: NodeMaker) -> None:
     item.against(item.roster[0])
     item.close()
     assert item.plugin.reputation(item.roster[0]).weight == 0
-    assert [item.plugin.reputation(n).weight for n in item.roster[1:]] == [65536] * 3
+    assert [item.plugin.reputation(n).weight for n in item.roster[1:]] == [2**32] * 3
 
 
 def test_a_roster_all_banned_is_all_banned(node: NodeMaker) -> None:

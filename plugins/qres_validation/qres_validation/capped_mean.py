@@ -1,26 +1,29 @@
-"""A weighted mean in which no row counts more than its part; exact on the grid."""
+"""A weighted mean in which no row counts more than its part, and is not much longer than most."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from qres_arithmetic import round_half_even
+from qres_arithmetic import round_half_even, shortened, squared_lengths
 
 from qres_core import Vector
 
-_UNIT: Final = 2**30
+LENGTHS: Final = 10
+"""How many times the usual length a row may have."""
+MOST: Final = 2**32
+"""Weights sum to less than this when they are applied."""
 _BLOCK: Final = 8208  # columns at a time; not a power of two, so rows do not share cache sets
 
 
 def capped_mean(vectors: NDArray[np.int32], weights: NDArray[np.int64], fewest: int) -> Vector:
     """Return the weighted mean of the rows, no row above one part in ``fewest``.
 
-    The weights are held by :func:`held` and sum to ``W``. Row ``i`` counts with the coefficient
-    ``floor(2**30 w[i] / W)`` in units of 2**-30, and what is missing to 2**30 is added to the
-    greatest, of several the first. The sum of coefficient times row is exact and divided by 2**30,
-    half to even: the same bits on every machine.
+    The weights are held by :func:`held`. Where they sum to ``2**32`` or more, all are divided by
+    the least power of two that makes the sum less, and rounded down. The sum of weight times row is
+    exact and divided by the sum of the weights, half to even: the same bits on every machine.
 
     Args:
         vectors: int32, shape ``(n, d)``; not changed.
@@ -38,17 +41,16 @@ def capped_mean(vectors: NDArray[np.int32], weights: NDArray[np.int64], fewest: 
         [455, 10]
     """
     counts = held([int(weight) for weight in weights], fewest)
-    total = sum(counts)
-    coefficients = [_UNIT * count // total for count in counts]
-    coefficients[coefficients.index(max(coefficients))] += _UNIT - sum(coefficients)
+    while (total := sum(counts)) >= MOST:
+        counts = [count >> 1 for count in counts]
     result = np.empty(vectors.shape[1], dtype=np.int32)
     for start in range(0, vectors.shape[1], _BLOCK):
         columns = vectors[:, start : start + _BLOCK]
-        # The coefficients sum to 2**30 and |x| <= 2**31: every partial sum fits int64.
+        # The weights sum to less than 2**32 and |x| <= 2**31: every partial sum fits int64.
         block = np.zeros(columns.shape[1], dtype=np.int64)
-        for coefficient, row in zip(coefficients, columns, strict=True):
-            block += row * np.int64(coefficient)
-        result[start : start + _BLOCK] = round_half_even(block, _UNIT)
+        for count, row in zip(counts, columns, strict=True):
+            block += row * np.int64(count)
+        result[start : start + _BLOCK] = round_half_even(block, total)
     return result
 
 
@@ -77,3 +79,46 @@ def held(weights: list[int], fewest: int) -> list[int]:
         rest -= descending[cut]
         cut += 1
     return [min(weight, max(1, cap)) for weight in weights]
+
+
+def usual_rank(f: int, quorum: int) -> int:
+    """Which of the shortest rows has the length that others are measured by, counted from 1.
+
+    Of any ``quorum`` rows at least ``quorum - f`` are honest, so that the row of this rank is no
+    longer than the longest honest one. It is at least ``f + 1``, so that it is no shorter than the
+    shortest honest one. A set that is part of another has no smaller length at the same rank: what
+    is short enough among many is short enough among some of them.
+    """
+    return max(f + 1, quorum - f)
+
+
+def longest(vectors: NDArray[np.int32], rank: int) -> tuple[list[int], int]:
+    """The squared lengths of the rows, and the greatest that a row may have.
+
+    Args:
+        vectors: int32, shape ``(n, d)``.
+        rank: by :func:`usual_rank`.
+
+    Returns:
+        ``n`` exact integers, and :data:`LENGTHS` squared times the one of that rank; the greatest
+        of all where that one is 0, which is no length to measure by.
+
+    Complexity: O(n d).
+    """
+    squares = [int(square) for square in squared_lengths(vectors)]
+    usual = sorted(squares)[min(rank, len(squares)) - 1]
+    return squares, LENGTHS**2 * usual if usual else max(squares)
+
+
+def cut_to_length(vectors: NDArray[np.int32], rank: int) -> NDArray[np.int32]:
+    """The rows, those that are too long by :func:`longest` shortened to the greatest length.
+
+    ``vectors``: int32, shape ``(n, d)``; ``rank``: by :func:`usual_rank`. Returns int32, shape
+    ``(n, d)``: the same array where no row is too long. O(n d).
+    """
+    squares, most = longest(vectors, rank)
+    far = [row for row, square in enumerate(squares) if square > most]
+    if not far:
+        return vectors
+    cut: NDArray[np.int32] = shortened(vectors, squares, far, Fraction(most))
+    return cut

@@ -20,9 +20,9 @@ from qres_core import (
     hookimpl,
     options,
 )
-from qres_validation.capped_mean import capped_mean
+from qres_validation.capped_mean import capped_mean, cut_to_length, usual_rank
 from qres_validation.endorsement import vote
-from qres_validation.mixing import mixing_weights, shares
+from qres_validation.promise import Fit
 
 
 @attrs.frozen
@@ -101,10 +101,8 @@ class ValidatedMean:
         At least the quorum's number of shares are above 0. Raises what the trainer's ``reference``
         refuses with.
         """
-        fewest = max(round_info.quorum, len(updates) - self.f)
-        weights = mixing_weights(updates.vectors, held_out.reference(), fewest)
-        fitted = shares(weights, updates.weights, fewest)
-        return Screening(shares=dict(zip(updates.senders, fitted, strict=True)))
+        fit = Fit.of(updates, held_out.reference(), self.f, round_info.quorum)
+        return Screening(shares=fit.shares, check=fit.check)
 
     @hookimpl
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
@@ -123,4 +121,5 @@ class ValidatedMean:
                 "raise swarm.quorum or lower plugins.validated_mean.f",
             )
         fewest = min(n, max(round_info.quorum, n - self.f))
-        return capped_mean(updates.vectors, updates.weights, fewest)
+        rows = cut_to_length(updates.vectors, usual_rank(self.f, round_info.quorum))
+        return capped_mean(rows, updates.weights, fewest)

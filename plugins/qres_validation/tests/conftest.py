@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qres_core import HeldOut, Vector
+
+sys.path.append(str(Path(__file__).parent))  # test files cannot import their neighbours
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ class Weighs:
 
     @hookimpl
     def reputation(self, sender: NodeId) -> Standing:
-        return Standing(2**15 if sender[0] % 2 else 2**16)
+        return Standing(2**31 if sender[0] % 2 else 2**32)
 
 
 @attrs.frozen
@@ -91,7 +91,7 @@ class Screens:
         worst = updates.senders[int(np.argmax(losses))]
         against = Accusation(worst, "largest")
         first = updates.senders[0]
-        return Screening((against,), {} if first == worst else {first: 2**16 // 3})
+        return Screening((against,), {} if first == worst else {first: 2**32 // 3})
 
 
 @attrs.frozen

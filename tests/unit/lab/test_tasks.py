@@ -8,9 +8,20 @@ import attrs
 import numpy as np
 import pytest
 
-from qres_core import LabError, RoundInfo, Trainer, ValueRefusedError, Vector, fixed, vector_digest
+from qres_core import (
+    LabError,
+    OptionError,
+    RoundInfo,
+    Trainer,
+    ValueRefusedError,
+    Vector,
+    fixed,
+    vector_digest,
+)
+from qres_core.kernel.config import parse
 from qres_core.lab.numpy_trainer import NumpyTrainer, ValidatingTrainer
 from qres_core.lab.tasks import Task, TaskConfig, make_task
+from qres_core.lab.trainer import SECTIONS, notices
 
 
 def average(task: Task, rounds: int) -> list[Vector]:
@@ -98,14 +109,61 @@ def test_nobody_trains_on_what_any_node_holds_out() -> None:
     assert not np.array_equal(trainers[0].held_x, trainers[1].held_x)
 
 
+def test_own_held_out_examples_are_of_the_nodes_own_share_and_lacking_ones_lack_classes() -> None:
+    pytest.importorskip("sklearn")
+    sorted_by_class = TaskConfig(held_out=30, partition="similarity", gamma=0.0)
+    for source, least, most in (("own", 1, 3), ("pool", 8, 10), ("lacking", 6, 7)):
+        task = make_task(attrs.evolve(sorted_by_class, held_out_from=source), nodes=10, seed=3)
+        trainers = [trainer for trainer in task.trainers if isinstance(trainer, ValidatingTrainer)]
+        assert [len(trainer.held_y) for trainer in trainers] == [30] * 10
+        assert all(least <= len(set(trainer.held_y)) <= most for trainer in trainers)
+        trained, held = (
+            {row.tobytes() for trainer in trainers for row in getattr(trainer, name)}
+            for name in ("x", "held_x")
+        )
+        assert not trained & held
+        if source == "own":
+            assert all(set(trainer.held_y) <= set(trainer.y) for trainer in trainers)
+            assert len(trained) + len(held) == 1347  # there is no pool beside
+        if source == "lacking":
+            assert all(max(trainer.held_y) < 7 for trainer in trainers)
+
+
+def test_a_report_says_where_held_out_examples_come_from() -> None:
+    swarm = {"name": "a", "nodes": 4, "byzantine": 1, "quorum": 3, "insecure": True}
+    for source in ("own", "pool", "lacking"):
+        task = {"held_out": 5, "held_out_from": source}
+        config = parse(
+            {"swarm": swarm, "trainer": {"task": task}},
+            source="test",
+            sections=SECTIONS,
+        )
+        (said,) = notices(config)
+        assert said.startswith(f"trainer.task.held_out_from = {source!r}: 5 examples a node, of ")
+    with pytest.raises(OptionError, match="QRES-E105"):
+        TaskConfig(held_out_from="theirs")
+
+
 @pytest.mark.parametrize(
     "config",
-    [TaskConfig(held_out=270), TaskConfig(name="quadratic", held_out=1)],
-    ids=["more than there are", "of no examples"],
+    [
+        TaskConfig(held_out=270),
+        TaskConfig(held_out=200, held_out_from="lacking"),
+        TaskConfig(held_out=270, held_out_from="own"),
+        TaskConfig(name="quadratic", held_out=1),
+    ],
+    ids=["more than there are", "of seven classes", "more than a share", "of no examples"],
 )
 def test_what_cannot_be_held_out_is_refused(config: TaskConfig) -> None:
     pytest.importorskip("sklearn")
     with pytest.raises(LabError, match=r"QRES-E105 trainer\.task\.held_out"):
+        make_task(config, nodes=5, seed=0)
+
+
+def test_own_examples_that_all_hold_alike_are_refused() -> None:
+    pytest.importorskip("sklearn")
+    config = TaskConfig(held_out=5, held_out_from="own", same_held_out=True)
+    with pytest.raises(LabError, match=r"QRES-E105 trainer\.task\.same_held_out"):
         make_task(config, nodes=5, seed=0)
 
 

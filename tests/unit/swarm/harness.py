@@ -294,6 +294,7 @@ class Critic:
     """Leaves out, and votes against, what makes the held-out loss positive."""
 
     judged: list[str] = attrs.field(factory=list, init=False)
+    _merged: list[list[int]] = attrs.field(factory=list, init=False)  # what it checked
     broken: str = ""
     share: int | None = None
 
@@ -311,7 +312,12 @@ class Critic:
             if held_out.loss_with(row) > 0
         )
         first = updates.senders[0]
-        return Screening(against, {} if self.share is None else {first: self.share})
+        shares = {} if self.share is None else {first: self.share}
+        return Screening(against, shares, self._check)
+
+    def _check(self, merged: Vector) -> None:
+        self._merged.append(merged.tolist())
+        self._raise("check")
 
     @hookimpl
     def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:

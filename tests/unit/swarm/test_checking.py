@@ -157,7 +157,7 @@ def test_a_lying_proposer_gets_no_votes_for_what_is_not_proved(harness: ModuleTy
     made = {frame.sender: frame.envelope for frame in net.sent if frame.kind == "contribution"}
     made[1] = bad
     chosen = tuple(
-        Member(net.ids[index], contribution_digest(envelope), 2**16)
+        Member(net.ids[index], contribution_digest(envelope))
         for index, envelope in sorted(made.items())
     )
     payload = Proposal(CandidateSet(1, chosen)).to_bytes()

@@ -117,6 +117,26 @@ def test_a_broken_judge_withholds_and_does_not_crash(harness: ModuleType, hook: 
     assert any(hook in reason for reason in rejections), rejections
 
 
+def test_a_proposer_is_shown_what_its_set_merges_to_and_proposes_nothing_it_refuses(
+    harness: ModuleType,
+) -> None:
+    for broken in ("check", ""):
+        net = harness.Net(
+            4,
+            byzantine=1,
+            train=training({3}),
+            plugins={"critic": {"broken": broken}},
+            validate=far,
+        )
+        net.start()
+        net.run(until=lambda net=net: min(net.steps()) >= 1, seconds=5)
+        critics = [node.plugin("critic") for node in net.nodes]
+        # Without the harmful update of node 3, which screening left out.
+        assert [1, 1, 1] in [merged for critic in critics for merged in critic._merged]
+        refused = [n.machine.kernel.rejections["kernel:not-screened-qres-e701"] for n in net.nodes]
+        assert (max(net.steps()) == 0) == (max(refused) > 0) == bool(broken)
+
+
 def test_a_judge_without_examples_is_refused_at_start(harness: ModuleType) -> None:
     with pytest.raises(CompatibilityError, match=r"QRES-E311 plugins\.critic"):
         harness.Net(4, byzantine=1, plugins={"critic": {}})
@@ -133,7 +153,7 @@ def test_what_a_proposer_lets_count_less_counts_less_everywhere(harness: ModuleT
         4,
         byzantine=1,
         train=lambda index, _info: Update(np.full(3, 40 * (index == 0), dtype=np.int32)),
-        plugins={"critic": {"share": 2**15}},
+        plugins={"critic": {"share": 2**31}},
         validate=lambda _index, _model: 0.0,
     )
     net.start()
@@ -148,9 +168,9 @@ def test_a_share_above_the_standing_is_not_voted_for(harness: ModuleType) -> Non
     net = harness.Net(4, byzantine=1, plugins={"critic": {}}, validate=far)
     machine = net.machine(1)
     sender, other = net.ids[0], net.ids[2]
-    members = (Member(sender, bytes(32), 2**15), Member(other, bytes(32), 2**16))
+    members = (Member(sender, bytes(32), 2**31), Member(other, bytes(32), 2**32))
     candidate = CandidateSet(1, tuple(sorted(members, key=lambda member: member.sender)))
     assert objections(machine._parts.context, candidate) == {}
     held = net.machine(1).kernel
-    object.__setattr__(held, "standing", lambda _sender: Standing(2**15))
+    object.__setattr__(held, "standing", lambda _sender: Standing(2**31))
     assert objections(machine._parts.context, candidate) == {other: "standing-bent"}

@@ -1,0 +1,158 @@
+"""What a proposer fits, and what it holds the merged update to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import FULL_STANDING, MAX_WEIGHT, NodeId, Updates, ValueRefusedError, Vector
+from qres_validation.capped_mean import MOST, cut_to_length, held, longest, usual_rank
+from qres_validation.mixing import mixing_weights, whole_parts
+
+_MASK: Final = 2**16 - 1
+_WIDE: Final = 2**46
+_BLOCK: Final = 8192
+"""Columns at a time: 33 bits times 16 bits, so that the sums stay below 2**63."""
+
+
+@attrs.frozen(eq=False)
+class Fit:
+    """Weights that bring the merged update nearest to a reference, and the proof that they do.
+
+    Attributes:
+        rows: updates that may count, int32, shape ``(m, d)``.
+        reference: int32, shape ``(d,)``.
+        limits: of each row the most that it may count, integers.
+        total: what the rows count together.
+        parts: how much each row counts; they sum to ``total``.
+        shares: of every sender, the share of its weight that it counts, in units of 2**-32.
+    """
+
+    rows: NDArray[np.int32]
+    reference: Vector
+    limits: list[int]
+    total: int
+    parts: list[int]
+    shares: dict[NodeId, int]
+
+    @classmethod
+    def of(cls, updates: Updates, reference: Vector, f: int, quorum: int) -> Fit:
+        """Fit the weights of updates.
+
+        Left out are rows that are too long by :func:`~qres_validation.capped_mean.longest`, but
+        no fewer than ``c = max(quorum, n - f)`` stay, the shortest. With the lesser of the lower
+        median weight and of the cap by :func:`~qres_validation.capped_mean.held` as the unit, a
+        row counts at most a unit and at most its weight, and all together count ``c`` units.
+
+        Args:
+            updates: int32, shape ``(n, d)``, ``n >= quorum``.
+            reference: int32, shape ``(d,)``.
+            f: updates that may be anything.
+            quorum: fewest updates of a set.
+
+        Complexity: O(n**2 d).
+        """
+        fewest = min(len(updates), max(quorum, len(updates) - f))
+        rank = usual_rank(f, quorum)
+        squares, most = longest(updates.vectors, rank)
+        order = sorted(range(len(squares)), key=lambda row: (squares[row], row))
+        short = sum(square <= most for square in squares)
+        chosen = sorted(order[: max(fewest, short)])
+        # What is taken although it is too long is shortened, as the rule will shorten it.
+        rows = cut_to_length(updates.vectors[chosen], rank)
+        weights = [int(updates.weights[row]) for row in chosen]
+        finer = max(1, MAX_WEIGHT // max(weights))  # full standings alone are weights of 1
+        weights = [weight * finer for weight in weights]
+        usual = sorted(weights)[(len(weights) - 1) // 2]
+        unit = min(usual, max(held(weights, fewest)), (MOST - 1) // fewest)
+        limits = [min(weight, unit) for weight in weights]
+        total = min(fewest * unit, sum(limits))
+        fitted = mixing_weights(rows, reference, np.array(limits) / total)
+        parts = whole_parts(fitted, total, limits)
+        shares = dict.fromkeys(updates.senders, 0)
+        for row, part, weight in zip(chosen, parts, weights, strict=True):
+            # Up: the standing that comes of it is rounded down, to just this part.
+            shares[updates.senders[row]] = -(-part * FULL_STANDING // weight)
+        return cls(rows, reference, limits, total, parts, shares)
+
+    def check(self, merged: Vector) -> None:
+        """Refuse a merged update that is farther from the reference than a better choice could be.
+
+        Let ``F`` be the merged update and ``u`` the reference. Whatever ``y`` is, a mean ``v`` of
+        the rows within the limits has ``|v - u| >= <v - u, y> / |y|``. The least of the right side
+        is found by giving weight to the rows with the least ``<x - u, y>`` first. With ``y`` along
+        the fitted mean less ``u`` that is the distance of the best of all means, by duality. So no
+        mean within the limits is nearer to ``u`` than ``|F - u|`` less a step of the grid in each
+        coordinate, if
+
+            ``|F - u| <= least / |y| + sqrt(d)``.
+
+        All of it is in exact integers. Half a step in each coordinate is what rounding may do.
+
+        Args:
+            merged: int32, shape ``(d,)``: what every node would merge.
+
+        Raises:
+            ValueRefusedError: QRES-E514 if that does not hold.
+
+        Complexity: O(n d).
+        """
+        way = self._way()
+        least, left = 0, self.total
+        products = exact_products(self.rows, self.reference, way)
+        for product, limit in sorted(zip(products, self.limits, strict=True)):
+            taken = min(limit, left)
+            least, left = least + taken * product, left - taken
+        away = merged.astype(np.int64) - self.reference
+        excess = exact_products(merged[None, :], self.reference, away)[0] - merged.size
+        if excess <= 0:
+            return
+        # least / |y| is L / (T sqrt(B)): both sides times that are squared until all is whole.
+        scale = self.total**2 * exact_square(way)
+        missing = excess * scale - least**2
+        if least <= 0 or (missing > 0 and missing**2 > 4 * merged.size * least**2 * scale):
+            what = "the merged update is farther from the reference than the fitted mean may be"
+            raise ValueRefusedError.of("QRES-E514", "plugins.validated_mean", what)
+
+    def _way(self) -> NDArray[np.int64]:
+        """The fitted mean less the reference, but for its length: int64, below 2**47, exact."""
+        high = -self.total * (self.reference >> 16).astype(np.int64)
+        low = -self.total * (self.reference & _MASK).astype(np.int64)
+        for row, part in zip(self.rows, self.parts, strict=True):
+            high += part * (row >> 16).astype(np.int64)
+            low += part * (row & _MASK).astype(np.int64)
+        # The parts sum to less than 2**32: `high` and `low` are below 2**48 and 2**49.
+        high += low >> 16
+        low &= _MASK
+        most = int(np.abs(high).max())
+        if most < _WIDE >> 16:
+            high = (high << 16) + low
+            most = int(np.abs(high).max())
+        return high >> max(0, most.bit_length() - _WIDE.bit_length() + 1)
+
+
+def exact_products(rows: NDArray[np.int32], reference: Vector, way: NDArray[np.int64]) -> list[int]:
+    """``<row - reference, way>`` of every row; ``way`` below 2**48. Exact, O(n d)."""
+    found = [0] * len(rows)
+    for start in range(0, way.size, _BLOCK):
+        block = rows[:, start : start + _BLOCK].astype(np.int64)
+        block -= reference[start : start + _BLOCK]
+        rest = way[start : start + _BLOCK]
+        for limb in range(3):
+            part = rest if limb == 2 else rest & _MASK  # the last one has the sign
+            rest = rest >> 16
+            for row, product in enumerate((block @ part).tolist()):
+                found[row] += product << 16 * limb
+    return found
+
+
+def exact_square(way: NDArray[np.int64]) -> int:
+    """``|way|**2``; ``way`` below 2**48. Exact, O(d)."""
+    total = 0
+    for start in range(0, way.size, _BLOCK):
+        high, low = way[start : start + _BLOCK] >> 24, way[start : start + _BLOCK] & (2**24 - 1)
+        total += (int(high @ high) << 48) + (int(high @ low) << 25) + int(low @ low)
+    return total
