@@ -121,9 +121,9 @@ class TaskConfig:
         default="pool",
         validator=options.one_of("own", "pool", "lacking"),
         metadata=_help(
-            "What nodes hold out: 'own', of their own share, so that they lack what it lacks; "
-            "'pool', of a fifth of all digits, which is kept for that; 'lacking', of this pool "
-            "without three of the ten classes."
+            "Source of held-out examples. 'own': the node's share, with the classes that it "
+            "has. 'pool': a fifth of all digits, kept for that. 'lacking': this pool without "
+            "three of the ten classes."
         ),
     )
     same_held_out: bool = attrs.field(
