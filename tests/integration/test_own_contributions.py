@@ -229,3 +229,44 @@ def test_a_node_that_lost_its_folder_after_the_chain_forgot_it_sits_out(
     own = {index: {"dp": {**DP, "new_ledger": index == 0}} for index in ALL}
     events = play(config, task, 7, own=own)
     assert not any("QRES-E602" in str(event) for event in events[0])
+
+
+@needs_dp
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_node_that_was_put_back_by_a_height_does_not_contribute_to_it_again(
+    waits: bool,  # noqa: FBT001 - of the test's table
+    task: Task,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It hears of the others first. The control does not wait: two releases, and one is charged."""
+    home, copy = tmp_path / IDS[0].hex(), tmp_path / "copy"
+    config = configure(tmp_path, {"dp": DP})
+    if not waits:
+        keeping = pytest.importorskip("qres_dp.keeping")
+        monkeypatch.setattr(keeping.Start, "waits", lambda *_arguments: False)
+    play(config, task, 1)
+    shutil.copytree(home, copy)
+    play(config, task, 2)
+    (lost,) = charges(home)[1:]
+    shutil.rmtree(home)
+    shutil.copytree(copy, home)
+    events = play(config, task, 4)
+    again = [item for item in charges(home) if item.height == lost.height]
+    if not waits:
+        (item,) = again
+        assert (item.round, item.head) == (lost.round, lost.head)
+        assert item.content != lost.content
+        assert not any(isinstance(event, SatOut) for event in events[0])
+        return
+    assert again == []
+    said = [event.reason for event in events[0] if isinstance(event, SatOut)]
+    assert any("QRES-E507" in reason and "starts again" in reason for reason in said)
+    # What it was charged for is lost. The chain names it, until another set is decided.
+    assert len(charges(home)) < 4
+
+
+def charges(home: Path) -> list[Any]:
+    """What a node's ledger was charged with."""
+    ledger = pytest.importorskip("qres_dp.ledger").PrivacyLedger
+    return [record.charge for record in ledger.read(home)[1]]

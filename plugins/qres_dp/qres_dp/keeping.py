@@ -63,31 +63,46 @@ class Keeping:
 
 
 @attrs.define
-class Newness:
-    """Whether a ledger that began without a charge of the node may lack some.
+class Start:
+    """What a node cannot know of itself when it starts: how far the swarm is without it.
 
-    A node that lost its whole folder begins at height 0, with a new ledger, and then hears how far
-    the swarm is. The chain tells of the last sets only. So a node counts as new for as long as the
-    chain tells of every height since its first round here, or its operator says that it is.
+    It begins where its folder says, and only then hears of the others.
+
+    - A folder that was set back leads it to a height that it contributed to before. What it sends
+      there is another release, and its ledger knows of one. Where others see single updates, it
+      therefore waits for a round: by then it has heard.
+    - A node that lost its folder begins at height 0, with a new ledger. The chain tells of the last
+      sets only. So it counts as new for as long as the chain tells of every height since its first
+      round here, or its operator says that it is.
     """
 
     is_declared: bool = False  # whether the operator says that the node is new in the swarm
-    _is_known: bool | None = attrs.field(init=False, default=None)
+    _first: int = attrs.field(init=False, default=0)  # number of the first round here
+    _had_charges: bool = attrs.field(init=False, default=False)  # then
+    _is_known: bool = attrs.field(init=False, default=False)
     _told: int = attrs.field(init=False, default=0)
 
-    def untold(self, height: int, contributed: OwnContributions, *, has_charges: bool) -> int:
-        """Before which height there may be charges that are lost; 0 for none.
+    def heard(
+        self, round_info: RoundInfo, contributed: OwnContributions, *, has_charges: bool
+    ) -> None:
+        """A round opens, with a ledger that has all that journal and chain know of.
 
-        Args:
-            height: of the round that opens.
-            contributed: what journal and chain know, and the ledger has.
-            has_charges: whether the ledger has any of this node.
+        ``has_charges``: whether it has any of this node.
         """
-        if self._is_known is None:
-            self._is_known = has_charges
+        if not self._first:
+            self._first = round_info.number
+            self._had_charges = self._is_known = has_charges
         if contributed.height >= 0:  # the ledger has what the chain names
             self._is_known = True
         if self.is_declared or contributed.silent_since <= self._told:
-            self._told = height
+            self._told = round_info.height
+
+    def waits(self, round_info: RoundInfo, contributed: OwnContributions) -> bool:
+        """Whether it is the first round here of a node that was charged before."""
+        is_first = round_info.number == self._first
+        return is_first and self._had_charges and bool(contributed.journal)
+
+    def untold(self, contributed: OwnContributions) -> int:
+        """Before which height there may be charges that are lost; 0 for none."""
         is_sure = self._is_known or contributed.silent_since <= self._told
         return 0 if is_sure else contributed.silent_since

@@ -25,7 +25,8 @@ from qres_core import (
 )
 from qres_dp import combination, ranges
 from qres_dp.fitting import of_node, refuse
-from qres_dp.keeping import Keeping, Newness
+from qres_dp.keeping import Keeping, Start
+from qres_dp.ledger.lack import Lack
 from qres_dp.modes import Mode, ModeOption, Relation, Unit, relation_of
 from qres_dp.plan import PrivacyPlan, plan_of
 from qres_dp.releases import Release, release_of
@@ -166,7 +167,8 @@ class Dp:
     _terms: ReleaseTerms = attrs.field(init=False)
     _release: Release = attrs.field(init=False, repr=False)  # it knows keys
     _info: NodeInfo | None = attrs.field(init=False, default=None)
-    _newness: Newness = attrs.field(init=False, factory=Newness)
+    _start: Start = attrs.field(init=False, factory=Start)
+    _lack: Lack = attrs.field(init=False, factory=lambda: Lack(None))
 
     def __attrs_post_init__(self) -> None:
         self._terms = self._settled()
@@ -267,8 +269,9 @@ class Dp:
         """
         refuse(self._release.miscounts(of_node(node_info)))
         self.teardown()
-        self._info, self._newness = node_info, Newness(is_declared=self.new_ledger)
+        self._info, self._start = node_info, Start(is_declared=self.new_ledger)
         self._release.begin(node_info)
+        self._lack = Lack(self._release.folder)
         self._release.ledger = self._keeping(node_info).found()
 
     @hookimpl
@@ -282,7 +285,8 @@ class Dp:
         Raises QRES-E313 for the grid, QRES-E314 for a number of honest nodes that the swarm does
         not guarantee. Raises QRES-E602 where the model has rounds behind it and there is no ledger,
         and for a ledger that lacks what the node's journal or the swarm's chain knows of. Where the
-        ledger knows of nothing, and the chain does not tell of all heights, nothing is released.
+        ledger knows of nothing, and the chain does not tell of all heights, nothing is released; in
+        mode local neither in the first round of a node that starts again.
         """
         info, release = self._info, self._release
         release.opened(round_info, contributed)
@@ -292,12 +296,12 @@ class Dp:
             release.ledger = self._keeping(info).begun(round_info, is_new=self.new_ledger)
         release.is_trusted = False
         release.ledger.refresh()
-        release.ledger.expect(round_info.swarm, info.node_id, contributed)
+        self._lack.check(release.ledger, round_info.swarm, info.node_id, contributed)
         release.is_trusted = True
         has_charges = release.ledger.knows(round_info.swarm, info.node_id)
-        release.untold = self._newness.untold(
-            round_info.height, contributed, has_charges=has_charges
-        )
+        self._start.heard(round_info, contributed, has_charges=has_charges)
+        release.untold = self._start.untold(contributed)
+        release.waits = release.is_seen and self._start.waits(round_info, contributed)
 
     def _keeping(self, node_info: NodeInfo) -> Keeping:
         return Keeping(node_info, self.dataset, self._terms.relation, self._terms.unit)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from qres_dp import Dp
 from qres_dp.accounting import gaussian
-from qres_dp.ledger import PrivacyLedger, anchor, key
+from qres_dp.ledger import PrivacyLedger, anchor, key, lack
 from qres_dp.ledger.store import FILE
 
 from qres_core import (
@@ -22,6 +22,7 @@ from qres_core import (
     RoundInfo,
     Update,
     ValueRefusedError,
+    canonical,
     vector_digest,
 )
 from qres_core.testing import make_node_ids
@@ -130,8 +131,14 @@ def test_a_ledger_set_back_with_all_its_files_is_refused(
         back.info = later
         with pytest.raises(RoundError, match="QRES-E602"):
             back.send(VECTOR)
+    back.plugin.teardown()
     # Control: it is journal and chain that know better.
-    back.plugin.round_opened(later, known(1, 0))
+    shutil.rmtree(home)
+    shutil.copytree(copy, home)
+    back = make_node(data_dir=str(home), opened=False)
+    for number in (3, 4):  # it waits for a round
+        back.info = attrs.evolve(later, number=number)
+        back.plugin.round_opened(back.info, known(1, 0))
     back.send(VECTOR)
     assert len(records(back)) == 2
     back.plugin.teardown()
@@ -144,9 +151,61 @@ def test_new_ledger_does_not_make_a_known_node_new(
     later = attrs.evolve(node.info, number=6, height=5, step=5)
     with pytest.raises(RoundError, match="at height 3, and the ledger knows of none"):
         node.plugin.round_opened(later, OwnContributions(height=3))
+    node.plugin.teardown()
     # Control: one that is new in the swarm may begin.
+    node = make_node(data_dir=str(tmp_path / "new"), opened=False, new_ledger=True)
     node.plugin.round_opened(later, OwnContributions())
     node.plugin.teardown()
+
+
+@pytest.mark.parametrize("durable", [1, 0])
+def test_what_a_ledger_lacks_is_not_forgotten_when_the_chain_forgets_it(
+    durable: int, make_node: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain names a contribution for eight sets. The ledger lacks it for ever."""
+    home = str(tmp_path / "home") if durable else None
+    node = make_node(data_dir=home)
+    told, forgot = OwnContributions(height=3, silent_since=4), OwnContributions(silent_since=12)
+    later = attrs.evolve(node.info, number=5, height=4, step=4)
+    with pytest.raises(RoundError, match="at height 3, and the ledger knows of none"):
+        node.plugin.round_opened(later, told)
+    node.info = attrs.evolve(later, number=21, height=20, step=20)
+    for _ in range(2):
+        with pytest.raises(RoundError, match="at height 3, and the ledger knows of none"):
+            node.plugin.round_opened(node.info, forgot)
+        with pytest.raises(RoundError, match="QRES-E602"):
+            node.send(VECTOR)
+        if durable:  # nor by a restart
+            node.plugin.teardown()
+            node = make_node(data_dir=home, opened=False)
+            node.info = attrs.evolve(later, number=21, height=20, step=20)
+    # With the ledger that was charged it is over.
+    charge = node.plugin._terms.charge
+    mechanism, by = node.plugin._release.fitted(later), node.plugin._release.by
+    ledger = node.plugin._release.ledger
+    missing = charge(mechanism, attrs.evolve(later, number=4, height=3), by)
+    ledger.charge(missing, node.plugin._terms.budget)
+    for _ in range(2):
+        node.plugin.round_opened(node.info, forgot)
+        node.send(VECTOR)
+    if durable:
+        assert not (tmp_path / "home" / lack.FILE).exists()
+    node.plugin.teardown()
+    # The control: a node that does not remember it goes on when the chain has forgotten it.
+    monkeypatch.setattr(lack.Lack, "_note", lambda *_arguments: None)
+    node = make_node(new_ledger=True)
+    with pytest.raises(RoundError, match="QRES-E602"):
+        node.plugin.round_opened(later, told)
+    node.plugin.round_opened(node.info, forgot)
+    node.send(VECTOR)
+    node.plugin.teardown()
+
+
+@pytest.mark.parametrize("octets", [b"", b"x" * 2000, canonical.dumps([1]), canonical.dumps(7)])
+def test_a_damaged_file_of_what_a_ledger_lacks_is_refused(octets: bytes, tmp_path: Path) -> None:
+    (tmp_path / lack.FILE).write_bytes(octets)
+    with pytest.raises(RoundError, match=r"QRES-E602 .*lacks: the file is damaged"):
+        lack.Lack(tmp_path)
 
 
 @pytest.mark.parametrize("early", [0, 1])
@@ -212,11 +271,10 @@ def test_a_charge_of_an_earlier_training_is_not_that_of_this_one(
     node.send(VECTOR)
     later = attrs.evolve(node.info, number=3, height=2, step=2, head=bytes(32))
     told = OwnContributions(height=1, decided_round=2, decided_head=heads[1], silent_since=2)
-    with pytest.raises(RoundError, match=r"at height 1, and the ledger knows of none in round 2"):
-        node.plugin.round_opened(later, told)
     # Control: that height and that round are charged, of the head that they were of.
     node.plugin.round_opened(later, attrs.evolve(told, decided_head=heads[0]))
-    node.send(VECTOR)
+    with pytest.raises(RoundError, match=r"at height 1, and the ledger knows of none in round 2"):
+        node.plugin.round_opened(later, told)
     node.plugin.teardown()
 
 

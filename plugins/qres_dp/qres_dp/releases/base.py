@@ -53,10 +53,15 @@ class Release(abc.ABC):
     is_trusted: bool = attrs.field(init=False, default=True)
     # before this height the node may have been charged by a ledger that is lost; 0 for none
     untold: int = attrs.field(init=False, default=0)
+    # whether the node has just started, and must hear first how far the swarm is
+    waits: bool = attrs.field(init=False, default=False)
 
     needs: ClassVar[Needs] = Needs()  # what the mode rests on, for the solver
     alters: ClassVar[bool] = False  # whether the merged update is another than the rule's
     accompanies: ClassVar[bool] = False  # whether something leaves beside the update
+    is_seen: ClassVar[bool] = (
+        True  # whether others see what leaves by itself, and not in sums alone
+    )
     span: ClassVar[int] = 1  # how many times smaller or larger than the clip a bound becomes
 
     # ── the mechanism ─────────────────────────────────────────────────────────────────────────
@@ -162,7 +167,7 @@ class Release(abc.ABC):
         self.folder = Path(node_info.data_dir) if node_info.data_dir is not None else None
         self.colluding = node_info.colluding
         self.releaser = Releaser(node_info.node_id, OwnContributions())
-        self.is_trusted, self.untold = True, 0
+        self.is_trusted, self.untold, self.waits = True, 0, False
 
     def opened(self, round_info: RoundInfo, contributed: OwnContributions) -> None:
         """A round begins. ``contributed``: what journal and chain know of this node's part so far.
@@ -185,7 +190,11 @@ class Release(abc.ABC):
 
     @property
     def book(self) -> PrivacyLedger:
-        """The open ledger. Raises RoundError: QRES-E602 where there is none, or not of all."""
+        """The open ledger.
+
+        Raises RoundError: QRES-E602 where there is none, or not of all. Raises ValueRefusedError:
+        QRES-E507 in the first round of a node that starts again.
+        """
         if self.ledger is None or not self.is_trusted:
             what = "no ledger is open that can be trusted, and nothing is released without one"
             fix = "setup and round_opened come first"
@@ -197,6 +206,10 @@ class Release(abc.ABC):
             what += f"a set at a height before {self.untold}"
             fix = "bring the ledger back; for a node that is new in the swarm, new_ledger = true"
             raise RoundError.of("QRES-E602", "plugins.dp.ledger", what, fix)
+        if self.waits:
+            what = "the node starts again, and was perhaps in this height before"
+            fix = "nothing: it contributes from the next round on"
+            raise ValueRefusedError.of("QRES-E507", "plugins.dp", what, fix)
         return self.ledger
 
     @property

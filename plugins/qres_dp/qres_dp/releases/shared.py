@@ -20,6 +20,7 @@ class SharedRelease(LocalRelease):
     """
 
     needs: ClassVar[Needs] = Needs(equal_weights=True, at_most=Visibility.GROUP)
+    is_seen: ClassVar[bool] = False
 
     def revealed(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
