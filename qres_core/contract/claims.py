@@ -177,6 +177,8 @@ class Claims:
         merges: the wrapper makes one row of so many.
         reveals: ``reveal`` changes updates that no plugin hides.
         accompanies: ``privatize`` puts a companion beside the update.
+        keeps: ``privatize`` changes no update that noise was added to before. Shares of noise add
+            up in a sum of updates, and not in a sum of what somebody made of each.
         transferable: ``verify`` judges by the contribution, the round and the configuration, so
             that every honest node comes to the same verdict.
         effective: what options come to that follow from others, by name of the option: a site
@@ -197,6 +199,7 @@ class Claims:
     merges: int = attrs.field(default=1, validator=_exactly(int, 1))
     reveals: bool = attrs.field(default=True, validator=_YES_OR_NO)
     accompanies: bool = attrs.field(default=False, validator=_YES_OR_NO)
+    keeps: bool = attrs.field(default=False, validator=_YES_OR_NO)
     transferable: bool = attrs.field(default=False, validator=_YES_OR_NO)
     effective: Mapping[str, object] = attrs.field(
         factory=dict[str, object], validator=_mapping, hash=False
@@ -256,6 +259,7 @@ class Surroundings:
         extent: how large an update is when it gets to the plugin.
         before: names of the ``privatize`` plugins before this one, in file order.
         after: names of those after it, without the one that hides.
+        changing: of ``after``, those that may change an update that has noise.
         companions: of ``before``, those that put something beside the update.
         altered_by: names of the wrappers before this plugin that change what it sees as a wrapper.
     """
@@ -281,5 +285,6 @@ class Surroundings:
     extent: Extent = Extent()
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    changing: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     altered_by: tuple[str, ...] = ()

@@ -156,10 +156,12 @@ def check_all(
         mine = attrs.evolve(around, extent=extent, altered_by=altered_by, hooks=hooks)
         if plugin in chain:
             place = chain.index(plugin)
+            after = [item for item in chain[place + 1 :] if item is not hidden.by]
             mine = attrs.evolve(
                 mine,
                 before=tuple(item.name for item in chain[:place]),
-                after=tuple(item.name for item in chain[place + 1 :] if item is not hidden.by),
+                after=tuple(item.name for item in after),
+                changing=tuple(item.name for item in after if not item.claims.keeps),
                 companions=tuple(item.name for item in chain[:place] if item.claims.accompanies),
             )
         if told is not None:

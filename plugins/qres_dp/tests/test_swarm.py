@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 from qres_dp import Dp, accounting
 from qres_dp.correlated import EncodingMemory
@@ -15,14 +16,17 @@ from qres_dp.releases.encoded import EncodedRelease
 from qres_dp.releases.voted import VotedRelease
 
 from qres_core import (
+    Claims,
     CompatibilityError,
     NodeInfo,
     Outcome,
+    OwnContributions,
     RoundError,
     RoundInfo,
     Update,
     ValueRefusedError,
     Vector,
+    hookimpl,
 )
 from qres_core.kernel.config import Config, parse
 from qres_core.kernel.discovery import Installed, scan
@@ -161,6 +165,62 @@ def test_behind_secure_aggregation_shares_are_the_noise_of_the_sum() -> None:
     multiplier = accounting.calibrate(8.0, 1e-6, 3)
     assert record.plugins["dp"]["epsilon"] == accounting.epsilon(multiplier, 1, 1e-6)
     assert len(set(result.model_digests)) == 1
+
+
+@attrs.define(eq=False)
+class Stunt:
+    """Cuts off what is far from zero, as a plugin may that saves bytes."""
+
+    most: int = 1000
+    is_harmless: bool = False
+
+    @property
+    def claims(self) -> Claims:
+        return Claims(tolerates=None, keeps=self.is_harmless)
+
+    @hookimpl
+    def privatize(self, update: Update, round_info: RoundInfo) -> Update:
+        del round_info
+        cut = np.clip(update.vector, -self.most, self.most)
+        return attrs.evolve(update, vector=cut)
+
+
+@pytest.mark.skipif(
+    not {"secagg", "ed25519", "replay"} <= INSTALLED.keys(), reason="plugins not installed"
+)
+def test_what_changes_shares_of_noise_is_refused_and_would_leave_too_little_noise() -> None:
+    installed = {**INSTALLED, "stunt": Installed.local("stunt", Stunt)}
+    dp = {"mode": "distributed", "clip": 1.0, "delta": 1e-6, "honest": 5, **BUDGET}
+
+    def started(*order: str, **options: Any) -> Kernel:
+        tables = {"dp": {**dp, **options.pop("dp", {})}, "stunt": options}
+        tables["secagg"] = {"bound": 2000.0, "noise_room": 4000.0}
+        first: dict[str, Any] = {"memory": {}, "ed25519": {}, "replay": {}}
+        plugins = {**first, **{name: tables[name] for name in order}, "mean": {}}
+        swarm = {"name": "lab", "nodes": 7, "quorum": 6, "byzantine": 0, "scale": -6}
+        return Kernel.from_config(
+            parse({"swarm": swarm, "plugins": plugins}, source="t"), installed=installed
+        )
+
+    with pytest.raises(CompatibilityError, match=r"QRES-E314 .*plugins\.stunt may change") as error:
+        started("dp", "stunt", "secagg")
+    assert "put [plugins.stunt] before [plugins.dp]" in str(error.value)
+    # Before the noise, without such shares, or where it keeps what has noise, it may be there.
+    assert started("stunt", "dp", "secagg")
+    assert started("dp", "stunt", "secagg", dp={"mode": "local", "honest": 0})
+    assert started("dp", "stunt", "secagg", is_harmless=True)
+    # The control: what such a plugin makes of shares adds up to less noise than is accounted for.
+    roster, plugin = make_node_ids(7), Dp(**{**dp, "rounds": 60})
+    plugin.setup(NodeInfo(roster[0], "lab", roster))
+    info = RoundInfo("lab", 1, bytes(32), 4000, -6, roster, 6)
+    plugin.round_opened(info, OwnContributions())
+    mechanism = plugin._release.fitted(info)
+    shares = [plugin.privatize(Update(np.zeros(4000, np.int32)), info) for _ in range(5)]
+    stunt = Stunt(most=int(mechanism.share**0.5))
+    for found, is_enough in ((shares, True), ([stunt.privatize(s, info) for s in shares], False)):
+        total = np.sum([item.vector.astype(np.float64) for item in found], axis=0)
+        assert (float(np.var(total)) > 0.9 * float(mechanism.variance)) == is_enough
+    plugin.teardown()
 
 
 ENCODED: dict[str, Any] = {

@@ -163,6 +163,7 @@ class Zk:
             bounds=f"norm at most {self.bound:g}{around}",
             reveals=False,
             accompanies=True,
+            keeps=True,  # what clips is refused where there is noise, see `check`
             transferable=True,
         )
 

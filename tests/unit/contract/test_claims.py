@@ -77,6 +77,7 @@ WRONG: list[tuple[type, dict[str, Any]]] = [
     (Claims, {"merges": 2.0}),
     (Claims, {"reveals": 0}),
     (Claims, {"accompanies": ()}),
+    (Claims, {"keeps": 1}),
     (Claims, {"transferable": "yes"}),
     (Claims, {"effective": 3}),
 ]

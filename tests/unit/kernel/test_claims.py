@@ -170,6 +170,22 @@ def test_accompanies() -> None:
     assert told == {"first": (), "last": ("proof",)}
 
 
+def test_keeps() -> None:
+    """Who may change an update afterwards is named to the plugins before it, and to no other."""
+    told: dict[str, tuple[str, ...]] = {}
+
+    def listen(name: str) -> Enabled:
+        def check(around: Surroundings) -> Sequence[Problem]:
+            told[name] = around.changing
+            return ()
+
+        return plugin(name, "privatize", checks=check, keeps=True)
+
+    proof = plugin("proof", "privatize", keeps=True)
+    assert starts(listen("first"), proof, plugin("clip", "privatize"), listen("last"), MEAN)
+    assert told == {"first": ("clip",), "last": ()}
+
+
 # ── methods ───────────────────────────────────────────────────────────────────────────────────────
 
 

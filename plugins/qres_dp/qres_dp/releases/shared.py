@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import attrs
 
-from qres_core import Contribution, Needs, RoundInfo, Updates, ValueRefusedError, Visibility
+from qres_core import (
+    Contribution,
+    Needs,
+    Problem,
+    RoundInfo,
+    Surroundings,
+    Updates,
+    ValueRefusedError,
+    Visibility,
+)
 from qres_dp.fitting import watchers
 from qres_dp.releases.local import LocalRelease
 
@@ -21,6 +31,18 @@ class SharedRelease(LocalRelease):
 
     needs: ClassVar[Needs] = Needs(equal_weights=True, at_most=Visibility.GROUP)
     is_seen: ClassVar[bool] = False
+
+    def misfits(self, around: Surroundings) -> Iterator[Problem]:
+        """See :meth:`Release.misfits`.
+
+        Yields QRES-E314 too where a plugin may change what has a share of the noise.
+        """
+        yield from super().misfits(around)
+        for name in around.changing:
+            what = f"a node adds a share of the noise, and plugins.{name} may change what has it: "
+            what += "a sum would not have all noise"
+            fix = f'put [plugins.{name}] before [plugins.dp] in the file, or mode = "local"'
+            yield Problem("QRES-E314", "plugins.dp.mode", what, fix)
 
     def revealed(
         self, updates: Updates, contributions: tuple[Contribution, ...], round_info: RoundInfo
