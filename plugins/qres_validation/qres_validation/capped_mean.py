@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qres_arithmetic import round_half_even, shortened, squared_lengths
 
-from qres_core import Vector
+from qres_core import MAX_WEIGHT, Vector
 
 LENGTHS: Final = 10
 """How many times the usual length a row may have."""
@@ -18,17 +18,21 @@ MOST: Final = 2**32
 _BLOCK: Final = 8208  # columns at a time; not a power of two, so rows do not share cache sets
 
 
-def capped_mean(vectors: NDArray[np.int32], weights: NDArray[np.int64], fewest: int) -> Vector:
+def capped_mean(
+    vectors: NDArray[np.int32], weights: NDArray[np.int64], fewest: int, halved: int = 0
+) -> Vector:
     """Return the weighted mean of the rows, no row above one part in ``fewest``.
 
     The weights are held by :func:`held`. Where they sum to ``2**32`` or more, all are divided by
     the least power of two that makes the sum less, and rounded down. The sum of weight times row is
-    exact and divided by the sum of the weights, half to even: the same bits on every machine.
+    exact and divided by the sum of the weights and by ``2**halved``, half to even: the same bits on
+    every machine.
 
     Args:
         vectors: int32, shape ``(n, d)``; not changed.
         weights: int64, shape ``(n,)``, each 1..2**30.
         fewest: no row counts more than in the plain mean of so many; at most ``n``.
+        halved: how often the mean is halved, 0..29.
 
     Returns:
         int32, shape ``(d,)``, new memory.
@@ -50,7 +54,7 @@ def capped_mean(vectors: NDArray[np.int32], weights: NDArray[np.int64], fewest: 
         block = np.zeros(columns.shape[1], dtype=np.int64)
         for count, row in zip(counts, columns, strict=True):
             block += row * np.int64(count)
-        result[start : start + _BLOCK] = round_half_even(block, total)
+        result[start : start + _BLOCK] = round_half_even(block, total << halved)
     return result
 
 
@@ -79,6 +83,20 @@ def held(weights: list[int], fewest: int) -> list[int]:
         rest -= descending[cut]
         cut += 1
     return [min(weight, max(1, cap)) for weight in weights]
+
+
+def halvings(weights: NDArray[np.int64]) -> int:
+    """How often the greatest weight of a set can be doubled without exceeding a full standing.
+
+    A proposer that wants a shorter step lowers all standings of its set alike. ``weights``: int64,
+    shape ``(n,)``, each 1..2**30, of standings alone. All are 1 where every standing is full.
+
+    Example:
+        >>> halvings(np.array([2**28, 2**30])), halvings(np.array([2**28, 5]))
+        (0, 2)
+    """
+    most = int(weights.max())
+    return 0 if most == 1 else max(0, (MAX_WEIGHT - 1).bit_length() - (most - 1).bit_length())
 
 
 def usual_rank(f: int, quorum: int) -> int:

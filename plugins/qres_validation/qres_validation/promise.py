@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core import FULL_STANDING, MAX_WEIGHT, NodeId, Updates, ValueRefusedError, Vector
-from qres_validation.capped_mean import MOST, cut_to_length, held, longest, usual_rank
+from qres_validation.capped_mean import MOST, cut_to_length, halvings, held, longest, usual_rank
 from qres_validation.mixing import mixing_weights, whole_parts
 
 _MASK: Final = 2**16 - 1
@@ -28,6 +28,7 @@ class Fit:
         limits: of each row the most that it may count, integers.
         total: what the rows count together.
         parts: how much each row counts; they sum to ``total``.
+        halved: how often the fitted mean is halved before it is merged.
         shares: of every sender, the share of its weight that it counts, in units of 2**-32.
     """
 
@@ -36,10 +37,11 @@ class Fit:
     limits: list[int]
     total: int
     parts: list[int]
+    halved: int
     shares: dict[NodeId, int]
 
     @classmethod
-    def of(cls, updates: Updates, reference: Vector, f: int, quorum: int) -> Fit:
+    def of(cls, updates: Updates, reference: Vector, f: int, quorum: int, shorter: int = 0) -> Fit:
         """Fit the weights of updates.
 
         Left out are rows that are too long by :func:`~qres_validation.capped_mean.longest`, but
@@ -52,6 +54,7 @@ class Fit:
             reference: int32, shape ``(d,)``.
             f: updates that may be anything.
             quorum: fewest updates of a set.
+            shorter: how often the step is to be halved.
 
         Complexity: O(n**2 d).
         """
@@ -67,30 +70,35 @@ class Fit:
         finer = max(1, MAX_WEIGHT // max(weights))  # full standings alone are weights of 1
         weights = [weight * finer for weight in weights]
         usual = sorted(weights)[(len(weights) - 1) // 2]
-        unit = min(usual, max(held(weights, fewest)), (MOST - 1) // fewest)
-        limits = [min(weight, unit) for weight in weights]
+        whole = min(usual, max(held(weights, fewest)))
+        # Doubled so often again when they are sent; the rule halves them if their sum is too much.
+        coarse = max(0, (fewest * MAX_WEIGHT).bit_length() - (MOST - 1).bit_length())
+        unit = max(1, whole >> coarse + shorter)
+        limits = [min(weight >> coarse + shorter, unit) for weight in weights]
         total = min(fewest * unit, sum(limits))
         fitted = mixing_weights(rows, reference, np.array(limits) / total)
         parts = whole_parts(fitted, total, limits)
         shares = dict.fromkeys(updates.senders, 0)
         for row, part, weight in zip(chosen, parts, weights, strict=True):
             # Up: the standing that comes of it is rounded down, to just this part.
-            shares[updates.senders[row]] = -(-part * FULL_STANDING // weight)
-        return cls(rows, reference, limits, total, parts, shares)
+            shares[updates.senders[row]] = -(-(part << coarse) * FULL_STANDING // weight)
+        halved = halvings(np.array([part << coarse for part in parts]))
+        return cls(rows, reference, limits, total, parts, halved, shares)
 
     def check(self, merged: Vector) -> None:
         """Refuse a merged update that is farther from the reference than a better choice could be.
 
-        Let ``F`` be the merged update and ``u`` the reference. Whatever ``y`` is, a mean ``v`` of
-        the rows within the limits has ``|v - u| >= <v - u, y> / |y|``. The least of the right side
-        is found by giving weight to the rows with the least ``<x - u, y>`` first. With ``y`` along
-        the fitted mean less ``u`` that is the distance of the best of all means, by duality. So no
-        mean within the limits is nearer to ``u`` than ``|F - u|`` less a step of the grid in each
-        coordinate, if
+        Let ``F`` be the merged update, doubled as often as it was halved, and ``u`` the reference.
+        Whatever ``y`` is, a mean ``v`` of the rows within the limits has
+        ``|v - u| >= <v - u, y> / |y|``. The least of the right side is found by giving weight to
+        the rows with the least ``<x - u, y>`` first. With ``y`` along the fitted mean less ``u``
+        that is the distance of the best of all means, by duality. So no mean within the limits is
+        nearer to ``u`` than ``|F - u|`` less a step of the grid in each coordinate, if
 
-            ``|F - u| <= least / |y| + sqrt(d)``.
+            ``|F - u| <= least / |y| + sqrt(d)``,
 
-        All of it is in exact integers. Half a step in each coordinate is what rounding may do.
+        where a step is doubled as often as ``F`` was. All of it is in exact integers. Half a step
+        in each coordinate is what rounding may do.
 
         Args:
             merged: int32, shape ``(d,)``: what every node would merge.
@@ -106,14 +114,15 @@ class Fit:
         for product, limit in sorted(zip(products, self.limits, strict=True)):
             taken = min(limit, left)
             least, left = least + taken * product, left - taken
-        away = merged.astype(np.int64) - self.reference
-        excess = exact_products(merged[None, :], self.reference, away)[0] - merged.size
+        away = (merged.astype(np.int64) << self.halved) - self.reference
+        steps = merged.size << 2 * self.halved
+        excess = exact_square(away) - steps
         if excess <= 0:
             return
         # least / |y| is L / (T sqrt(B)): both sides times that are squared until all is whole.
         scale = self.total**2 * exact_square(way)
         missing = excess * scale - least**2
-        if least <= 0 or (missing > 0 and missing**2 > 4 * merged.size * least**2 * scale):
+        if least <= 0 or (missing > 0 and missing**2 > 4 * steps * least**2 * scale):
             what = "the merged update is farther from the reference than the fitted mean may be"
             raise ValueRefusedError.of("QRES-E514", "plugins.validated_mean", what)
 

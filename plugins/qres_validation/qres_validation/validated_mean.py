@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 import attrs
 
 from qres_core import (
+    ACCEPT,
     Claims,
     CompatibilityError,
     HeldOut,
     Needs,
     NodeInfo,
+    Outcome,
+    Problem,
     RoundInfo,
+    RoundStatus,
     Screening,
+    Surroundings,
     Updates,
     ValueRefusedError,
     Vector,
@@ -20,9 +28,37 @@ from qres_core import (
     hookimpl,
     options,
 )
-from qres_validation.capped_mean import capped_mean, cut_to_length, usual_rank
+from qres_validation.capped_mean import capped_mean, cut_to_length, halvings, usual_rank
 from qres_validation.endorsement import vote
 from qres_validation.promise import Fit
+
+MOST_HALVINGS: Final = 8
+CALM: Final = 10
+"""Rounds that must close in a row before steps are doubled again."""
+
+
+@attrs.define
+class StepLength:
+    """How long a step this node proposes.
+
+    Voters refuse a step that is too long for them, and would refuse the same step for ever: the
+    model that they judge it by stays as it was. A line search that backtracks ends that. A node
+    lengthens and shortens its own proposals alone, so nothing has to be agreed on.
+    """
+
+    halvings: int = 0  # how often a step is halved, 0..MOST_HALVINGS
+    mine: int = 0  # the last round whose set this node proposed or endorsed
+    _closed: int = attrs.field(default=0, init=False)
+
+    def after(self, outcome: Outcome) -> None:
+        """A round is over."""
+        if outcome.status is RoundStatus.CLOSED:
+            self._closed += 1
+            if self._closed >= CALM:
+                self._closed, self.halvings = 0, max(0, self.halvings - 1)
+        elif outcome.status is RoundStatus.ABORTED and outcome.round_info.number == self.mine:
+            # What others refuse and this node does, too, is a liar's, and says nothing of steps.
+            self._closed, self.halvings = 0, min(MOST_HALVINGS, self.halvings + 1)
 
 
 @attrs.frozen
@@ -34,19 +70,23 @@ class ValidatedMean:
     - **The proposer** (``screen``) trains from the round's model on its own held-out examples and
       looks for weights, none above one part in ``c``, the greater of ``n - f`` and the quorum, for
       which the weighted mean of the updates is nearest to that reference. At least ``c`` updates
-      keep some weight; the weights are part of the agreed set.
+      keep some weight; the weights are part of the agreed set. It proposes the set only if what
+      every node would merge passes :meth:`Fit.check <qres_validation.promise.Fit.check>`.
     - **Every node** (``endorse``) votes only for a set whose mean does not raise the loss on its
-      own held-out examples by more than ``tolerance``.
+      own held-out examples by more than ``tolerance``. A node whose set was refused, or one that it
+      endorsed, halves the step of the sets that it proposes itself.
     - **The rule** (``aggregate``) is the weighted mean, exact, with no weight above one part in
-      ``c`` of the agreed set, whatever the proposer said.
+      ``c`` of the agreed set, whatever the proposer said. Updates above ten times the usual length
+      are shortened to that.
 
     Why it holds: where ``c`` updates or more are honest, equal weights on these alone are within
-    the cap, so whatever the liars send, the best mean is no farther from the reference ``u`` than
-    the honest mean ``h`` is, and ``|F - h| <= 2 |h - u|``. There is no term for how much honest
-    data differ: the rule works where geometry cannot tell a liar from a node with rare data. What
-    it rests on is that the proposer's held-out examples stand for the task: with classes missing
-    from them it is worse than a geometric rule. A lying proposer chooses weights to its liking,
-    but only within the cap and only what a quorum endorses.
+    the cap. So whatever the liars send, the merged vector ``F`` is no farther from the reference
+    ``u`` than the honest mean ``h`` is, and ``|F - h| <= 2 |h - u|``, up to one step of the grid in
+    each coordinate. There is no term for how much honest data differ: the rule works where geometry
+    cannot tell a liar from a node with rare data. What it rests on is that the proposer's held-out
+    examples stand for the task: with classes missing from them it is worse than a geometric rule. A
+    lying proposer chooses weights to its liking, but only within the cap and only what a quorum
+    endorses.
 
     Attributes:
         f: updates of a round that may be anything.
@@ -76,11 +116,23 @@ class ValidatedMean:
         ),
     )
 
+    _step: StepLength = attrs.field(factory=StepLength, init=False, eq=False)
+
     @property
     def claims(self) -> Claims:
         """Single updates and an honest majority of them."""
         needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
         return Claims(tolerates=self.f, needs=needs)
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Refuse weights that senders claim: standings alone carry what was fitted."""
+        if around.weight_cap > 1:
+            yield Problem(
+                "QRES-E310",
+                "plugins.validated_mean",
+                f"fits all weights itself, but swarm.weight_cap is {around.weight_cap}",
+                "set swarm.weight_cap = 1",
+            )
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
@@ -101,13 +153,23 @@ class ValidatedMean:
         At least the quorum's number of shares are above 0. Raises what the trainer's ``reference``
         refuses with.
         """
-        fit = Fit.of(updates, held_out.reference(), self.f, round_info.quorum)
+        self._step.mine = round_info.number
+        reference, shorter = held_out.reference(), self._step.halvings
+        fit = Fit.of(updates, reference, self.f, round_info.quorum, shorter)
         return Screening(shares=fit.shares, check=fit.check)
 
     @hookimpl
-    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
+    def endorse(self, merged: Vector, held_out: HeldOut, round_info: RoundInfo) -> Verdict:
         """Accept what does not raise this node's held-out loss beyond the tolerance."""
-        return vote(merged, held_out, self.tolerance)
+        verdict = vote(merged, held_out, self.tolerance)
+        if verdict is ACCEPT:
+            self._step.mine = round_info.number
+        return verdict
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Take shorter steps after a set that this node stood for was refused."""
+        self._step.after(outcome)
 
     @hookimpl
     def aggregate(self, updates: Updates, round_info: RoundInfo) -> Vector:
@@ -122,4 +184,4 @@ class ValidatedMean:
             )
         fewest = min(n, max(round_info.quorum, n - self.f))
         rows = cut_to_length(updates.vectors, usual_rank(self.f, round_info.quorum))
-        return capped_mean(rows, updates.weights, fewest)
+        return capped_mean(rows, updates.weights, fewest, halvings(updates.weights))

@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 from qres_validation import ValidatedMean
-from qres_validation.capped_mean import capped_mean, longest, usual_rank
+from qres_validation.capped_mean import capped_mean, halvings, longest, usual_rank
 from qres_validation.mixing import mixing_weights
 
 from qres_core import HeldOut, ValueRefusedError
@@ -36,6 +36,7 @@ class Case:
     lies: Ints
     reference: Ints
     quorum: int
+    shorter: int = 0  # how often the proposer halves its step
 
     @property
     def f(self) -> int:
@@ -126,11 +127,12 @@ def case(rng: np.random.Generator) -> Case:
     reference = np.asarray(grid(_reference(rng, honest)), dtype=np.float64)
     lies = LIES[int(rng.integers(len(LIES)))](rng, honest, reference, f)
     quorum = int(rng.integers(min(2 * f + 1, honest_count), honest_count + 1))
-    return Case(grid(honest), grid(lies), grid(reference), quorum)
+    shorter = int(rng.integers(9)) if rng.random() < 0.2 else 0
+    return Case(grid(honest), grid(lies), grid(reference), quorum, shorter)
 
 
-def merged(case: Case) -> Ints:
-    """What all nodes merge by the set of an honest proposer.
+def merged(case: Case) -> tuple[Ints, int]:
+    """What all nodes merge by the set of an honest proposer, and how often it is halved.
 
     Raises ValueRefusedError: QRES-E514 where the proposer would propose nothing.
     """
@@ -138,6 +140,7 @@ def merged(case: Case) -> Ints:
     info = attrs.evolve(make_round_info(d, nodes=n, byzantine=case.f), quorum=case.quorum)
     updates = make_updates(case.rows)
     rule = ValidatedMean(f=case.f)
+    rule._step.halvings = case.shorter
     model = np.zeros(d, dtype=np.int32)
     judge = HeldOut(model, lambda _model: 1.0, lambda: case.reference)
     screening = rule.screen(updates, judge, info)
@@ -149,40 +152,46 @@ def merged(case: Case) -> Ints:
     found = rule.aggregate(agreed, info)
     assert screening.check is not None
     screening.check(found)
-    return found
+    return found, halvings(agreed.weights)
 
 
-def merged_as_before(case: Case) -> Ints:
+def merged_as_before(case: Case) -> tuple[Ints, int]:
     """The control: no row is left out for its length, and shares are the float weights cut off."""
     fewest = max(case.quorum, len(case.honest))
     most = np.full(len(case.rows), 1.0 / fewest)
     wanted = mixing_weights(case.rows, case.reference, most) * fewest * 65536 + 1e-6
     standings = np.minimum(np.floor(wanted).astype(np.int64), 65536)
     kept = np.flatnonzero(standings)
-    return capped_mean(case.rows[kept], standings[kept], min(len(kept), fewest))
+    return capped_mean(case.rows[kept], standings[kept], min(len(kept), fewest)), 0
 
 
 def squared(vector: list[Fraction] | list[int]) -> Fraction:
     return sum((Fraction(value) ** 2 for value in vector), Fraction(0))
 
 
-def excess(case: Case, found: Ints, chosen: list[int]) -> float:
-    """``(|F - u| - |h - u|) / sqrt(d)``, ``h`` the mean of the chosen honest rows."""
+def excess(case: Case, result: tuple[Ints, int], chosen: list[int]) -> float:
+    """``(|F - u| - |h - u|) / sqrt(d)``, ``h`` the mean of the chosen honest rows.
+
+    A vector that was halved is doubled again, and then in larger steps of the grid.
+    """
+    found, halved = result
     u = [int(value) for value in case.reference]
-    near = float(squared([int(a) - b for a, b in zip(found, u, strict=True)])) ** 0.5
+    near = float(squared([(int(a) << halved) - b for a, b in zip(found, u, strict=True)])) ** 0.5
     sums = [sum(int(case.honest[row][k]) for row in chosen) for k in range(len(u))]
     far = squared([Fraction(s, len(chosen)) - b for s, b in zip(sums, u, strict=True)])
-    return (near - float(far) ** 0.5) / len(u) ** 0.5
+    return (near - float(far) ** 0.5) / len(u) ** 0.5 / 2.0**halved
 
 
-def holds(case: Case, found: Ints, chosen: list[int]) -> bool:
+def holds(case: Case, result: tuple[Ints, int], chosen: list[int]) -> bool:
     """Whether ``|F - u| <= |h - u| + sqrt(d)``, exactly."""
+    found, halved = result
     u = [int(value) for value in case.reference]
-    near = squared([int(a) - b for a, b in zip(found, u, strict=True)])
+    near = squared([(int(a) << halved) - b for a, b in zip(found, u, strict=True)])
     sums = [sum(int(case.honest[row][k]) for row in chosen) for k in range(len(u))]
     far = squared([Fraction(s, len(chosen)) - b for s, b in zip(sums, u, strict=True)])
-    more = near - far - len(u)
-    return more <= 0 or more**2 <= 4 * far * len(u)
+    steps = len(u) << 2 * halved
+    more = near - far - steps
+    return more <= 0 or more**2 <= 4 * far * steps
 
 
 def means(case: Case, rng: np.random.Generator) -> list[list[int]]:

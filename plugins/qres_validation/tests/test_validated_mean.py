@@ -22,8 +22,17 @@ from qres_validation.capped_mean import (
 )
 from qres_validation.mixing import mixing_weights, whole_parts
 from qres_validation.promise import Fit
+from qres_validation.validated_mean import CALM
 
-from qres_core import CompatibilityError, HeldOut, ValueRefusedError
+from qres_core import (
+    ACCEPT,
+    CompatibilityError,
+    HeldOut,
+    Outcome,
+    RoundStatus,
+    Surroundings,
+    ValueRefusedError,
+)
 from qres_core.testing import make_node_info, make_round_info, make_updates
 
 WEIGHTS = st.lists(st.integers(1, 2**30), min_size=1, max_size=8)
@@ -171,8 +180,7 @@ def test_if_too_few_are_short_the_rule_shortens_what_is_taken_all_the_same() -> 
     model = np.zeros(6, dtype=np.int32)
     judge = HeldOut(model, lambda _model: 1.0, lambda: model)
     found = ValidatedMean(f=1).screen(updates, judge, info)
-    part = (2**32 - 1) // 5 * 4  # five times it, in units of 2**-30, are less than 2**32
-    assert [found.of(sender) for sender in updates.senders] == [part] * 5 + [0]
+    assert [found.of(sender) for sender in updates.senders] == [2**32] * 5 + [0]
     agreed = updates.take(np.arange(5))
     merged_rows = ValidatedMean(f=1).aggregate(agreed, info)
     assert merged_rows.max() == 80  # a fifth of ten times the fourth shortest length
@@ -204,7 +212,7 @@ def test_what_points_away_from_the_reference_loses_its_weight() -> None:
 
 def test_a_proposers_weights_cannot_pass_the_cap() -> None:
     info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
-    updates = make_updates(far_apart(), [1, 1, 1, 2**16, 2**16])
+    updates = make_updates(far_apart(), [1, 1, 1, 2**30, 2**30])
     merged = ValidatedMean(f=2).aggregate(updates, info)
     # Two of five rows hold at most a third each; the three others share what is left.
     assert merged.min() >= -400 * 2 // 3 - 1
@@ -219,7 +227,7 @@ def test_too_few_and_a_trainer_without_examples_are_refused() -> None:
         HeldOut(np.zeros(3, dtype=np.int32), lambda _model: 1.0).reference()
 
 
-@given(standings=st.lists(st.integers(4, 2**32), min_size=5, max_size=9), data=st.data())
+@given(standings=st.lists(st.integers(2**12, 2**32), min_size=5, max_size=8), data=st.data())
 def test_shares_give_every_sender_just_the_part_that_was_fitted(
     standings: list[int], data: st.DataObject
 ) -> None:
@@ -236,11 +244,57 @@ def test_shares_give_every_sender_just_the_part_that_was_fitted(
         for standing, sender in zip(standings, updates.senders, strict=True)
     ]
     kept = [part for part in made if part]
-    assert sum(made) == fit.total == sum(fit.parts)
-    assert len(kept) >= n - 2 or fit.total == sum(fit.limits)
+    coarse = 1  # for 4 to 7 units of 2**30: the parts sum to less than 2**32
+    assert made == [part << coarse for part in fit.parts]
+    assert sum(fit.parts) == fit.total
+    assert len(kept) >= n - 1 or fit.total == sum(fit.limits)
     assert all(4 * part <= standing for part, standing in zip(made, standings, strict=True))
     # Nothing is above the cap: nodes merge just these parts.
-    assert held(kept, n - 2) == kept or fit.total == sum(fit.limits)
+    assert held(kept, n - 1) == kept or fit.total == sum(fit.limits)
+
+
+def aborted(number: int) -> Outcome:
+    info = attrs.evolve(make_round_info(3), number=number)
+    return Outcome(info, RoundStatus.ABORTED, info.model_digest)
+
+
+def test_a_step_that_others_refuse_is_halved_until_they_take_it_and_grows_again() -> None:
+    info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
+    updates, rule = make_updates(far_apart()), ValidatedMean(f=2)
+    steps = []
+    for number in range(1, 4):
+        found = rule.screen(updates, held_out([300, 300, 300]), attrs.evolve(info, number=number))
+        shares = np.array([found.of(sender) for sender in updates.senders])
+        kept = np.flatnonzero(shares)
+        weights = np.ones(3, dtype=np.int64) if (shares[kept] == 2**32).all() else shares[kept] >> 2
+        agreed = attrs.evolve(updates.take(kept), weights=weights)
+        merged_rows = ValidatedMean(f=1).aggregate(agreed, info)
+        assert found.check is not None
+        found.check(merged_rows)
+        steps.append(merged_rows.tolist())
+        rule.round_closed(aborted(number))
+    assert steps == [[300] * 3, [150] * 3, [75] * 3]
+    rule.round_closed(aborted(7))  # a set that this node refused, too: a liar's
+    assert rule._step.halvings == 3
+    for _round in range(3 * CALM - 1):
+        rule.round_closed(attrs.evolve(aborted(9), status=RoundStatus.CLOSED))
+    assert rule._step.halvings == 1
+
+
+def test_who_stood_for_a_set_that_others_refused_takes_shorter_steps() -> None:
+    rule, info = ValidatedMean(f=1), make_round_info(3)
+    merged_rows = np.zeros(3, dtype=np.int32)
+    assert rule.endorse(merged_rows, held_out([0, 0, 0]), info) is ACCEPT
+    for status, halvings in ((RoundStatus.VOID, 0), (RoundStatus.ABORTED, 1)):
+        rule.round_closed(attrs.evolve(aborted(info.number), status=status))
+        assert rule._step.halvings == halvings
+
+
+def test_claimed_numbers_of_examples_are_refused_beside_a_rule_that_fits_all_weights() -> None:
+    around = Surroundings(nodes=4, byzantine=1, quorum=3, weight_cap=2)
+    (problem,) = ValidatedMean(f=1).check(around)
+    assert problem.code == "QRES-E310"
+    assert list(ValidatedMean(f=1).check(attrs.evolve(around, weight_cap=1))) == []
 
 
 def test_a_minority_with_huge_or_tiny_weights_leaves_the_others_equal() -> None:
