@@ -23,7 +23,7 @@ class Standing:
     """What ``reputation`` says of a node.
 
     Attributes:
-        weight: influence in units of 2**-16, 0..65536.
+        weight: influence in units of 2**-32, 0..2**32.
         banned: if true, nothing of the node is accepted.
     """
 

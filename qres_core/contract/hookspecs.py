@@ -135,7 +135,7 @@ class HookSpecs:
 
     @hookspec
     def reputation(self, sender: NodeId) -> Standing:
-        """Return how much a node counts, in units of 2**-16, and whether it is banned."""
+        """Return how much a node counts, in units of 2**-32, and whether it is banned."""
 
     @hookspec
     def observe(self, evidence: Evidence) -> None:

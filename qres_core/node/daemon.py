@@ -179,6 +179,7 @@ class Daemon:
         )
         if self.rounds is not None or swarm.until:
             await self._last_figures(machine.step)
+        self._measurer.stop()  # that a node stopped is the last that it says
         self.log.info("node stopped", step=machine.step, model_digest=machine.model_digest.hex())
         return machine
 

@@ -28,6 +28,7 @@ class Measurer:
     _newest: tuple[int, Vector, RoundInfo] | None = attrs.field(default=None, init=False)
     _wanted: anyio.Event = attrs.field(factory=anyio.Event, init=False)
     _done: anyio.Event = attrs.field(factory=anyio.Event, init=False)
+    _stopped: bool = attrs.field(default=False, init=False)
 
     def take(self, step: int, model: Vector, round_info: RoundInfo) -> None:
         """There is a newer model, of that round."""
@@ -38,6 +39,10 @@ class Measurer:
         """Return when another model is measured."""
         self._done = anyio.Event()
         await self._done.wait()
+
+    def stop(self) -> None:
+        """Show and log nothing more, whatever is being measured."""
+        self._stopped = True
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -54,6 +59,8 @@ class Measurer:
                     abandon_on_cancel=True,
                     limiter=limiter,
                 )
+                if self._stopped:
+                    return
                 self.board.measured(step, metrics)
             except TrainerError as error:  # the node goes on
                 self.board.failed(error.failure)

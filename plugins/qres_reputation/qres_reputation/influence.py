@@ -26,7 +26,8 @@ def weights(scores: Mapping[NodeId, int], exponent: int, cap: int) -> dict[NodeI
 
     Complexity: O(n log n), in exact integers.
     """
-    powers = {node: max(1, score**exponent) for node, score in scores.items()}
+    # Finer than whole powers, which cannot follow a limit as closely as weights can.
+    powers = {node: FULL * max(1, score**exponent) for node, score in scores.items()}
     limit = _limit(sorted(powers.values(), reverse=True), cap)
     return {node: max(1, min(power, limit) * FULL // limit) for node, power in powers.items()}
 

@@ -487,15 +487,15 @@ def test_visibility_is_ordered_from_least_to_most() -> None:
 # ── the rest ──────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("weight", [-1, 2**16 + 1, True, False, 0.5, "1", None])
+@pytest.mark.parametrize("weight", [-1, 2**32 + 1, True, False, 0.5, "1", None])
 def test_a_standing_outside_its_range_is_refused(weight: object) -> None:
     bad: Any = weight
     assert code_of(lambda: Standing(weight=bad)) == ("QRES-E506", "standing.weight")
 
 
 def test_standing_is_full_unless_told() -> None:
-    assert Standing() == Standing(weight=2**16, banned=False)
-    assert [Standing(weight=w).weight for w in (0, 2**16)] == [0, 2**16]
+    assert Standing() == Standing(weight=2**32, banned=False)
+    assert [Standing(weight=w).weight for w in (0, 2**32)] == [0, 2**32]
 
 
 def test_facts_about_rounds_cannot_be_changed() -> None:
