@@ -717,7 +717,7 @@ class Kernel:
 
         def check(merged: Vector) -> None:
             for name, refuse in checks:
-                self._call(name, "screen", lambda of=refuse: of(merged), {})
+                self._call(name, "screen", _shown, {"refuse": refuse, "merged": merged})
 
         made = Screening(tuple(named.values()), shares, check if checks else None)
         return made, tuple(evidence)
@@ -771,6 +771,12 @@ class Kernel:
 def _as_tuple(result: object) -> tuple[object, ...]:
     """What a plugin gave, if it is a tuple; with nothing that is allowed in it otherwise."""
     return cast("tuple[object, ...]", result) if type(result) is tuple else (None,)
+
+
+def _shown(refuse: Callable[[Vector], None], merged: Vector) -> list[Any]:
+    """Show a plugin what its choice would merge to; it raises what it refuses that with."""
+    refuse(merged)
+    return []
 
 
 def _checked(hook: str, verdict: object) -> Verdict:

@@ -237,7 +237,7 @@ def _digits(config: TaskConfig, nodes: int, seed: int, scale: int) -> Task:
         fix = 'same_held_out = false, or held_out_from = "pool"'
         raise LabError.of("QRES-E105", "task.same_held_out", what, fix)
     pool = len(split.train_y) // _HELD_SHARE if config.held_out and not own else 0
-    drawable = np.arange(pool)
+    drawable = np.arange(pool, dtype=np.int64)
     if config.held_out_from == "lacking":
         drawable = drawable[split.train_y[:pool] < _CLASSES - _LACKING]
     if not own:
