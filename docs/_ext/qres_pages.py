@@ -364,14 +364,14 @@ def attacks_page() -> str:
         yield (
             "An attacker may know nothing, its own data, all honest updates of the round, or these "
             "and the whole aggregation. In the last case it tries the aggregation on copies of an "
-            "honest node's plugins, with wrappers, history and held-out examples, and finds the "
-            "strength that does the most harm."
+            "honest node's plugins, with wrappers, history, held-out examples and the votes of all "
+            "honest nodes, and finds what does the most harm."
         )
         yield (
-            "`label_flip` and `backdoor` change the data that attackers train on, so they need a "
-            "task with labelled examples. Under `backdoor`, every round has the metric `backdoor`: "
-            "the share of held-out digits of other classes that the model puts into class 0 when "
-            "they have the trigger."
+            "`label_flip`, `backdoor` and `backdoor_hidden` change the data that attackers train "
+            "on, so they need a task with labelled examples. Under both backdoors, every round has "
+            "the metric `backdoor`: the share of held-out digits of other classes that the model "
+            "puts into class 0 when they have the trigger."
         )
         yield "## Attacks on the protocol"
         yield (

@@ -7,14 +7,17 @@ prove it first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from qres_core.contract.errors import LabError
-from qres_core.contract.fixed import LIMIT
+from qres_core.contract.fixed import LIMIT, add_saturating
+from qres_core.contract.held_out import HeldOut
 from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.training import evaluated
 from qres_core.contract.types import NodeId, Update, Vector
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.discovery import Installed
@@ -34,6 +37,7 @@ from qres_core.lab.sabotage import (
 )
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.trainings import Trainings
+from qres_core.swarm.context import vote_threshold
 from qres_core.swarm.messages import encode_contribution
 
 
@@ -89,6 +93,8 @@ class Adversary:
         self._ids: Sequence[NodeId] = ()
         self._places: Mapping[NodeId, int] = {}
         self._sandbox: Sandbox | None = None
+        self._swarm = swarm
+        self._proposer: Callable[[int], NodeId] | None = None
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
 
     @property
@@ -97,9 +103,18 @@ class Adversary:
         outside = self.saboteur is not None and not self.saboteur.credentials
         return self._scenario.attackers if outside else 0
 
-    def spy_on(self, kernel: Kernel, ids: Sequence[NodeId]) -> None:
-        """Learn an honest node's plugins and the identities of all nodes, by index."""
-        self._sandbox, self._ids = Sandbox(kernel), ids
+    def spy_on(
+        self,
+        kernel: Kernel,
+        ids: Sequence[NodeId],
+        proposer: Callable[[int], NodeId] | None = None,
+    ) -> None:
+        """Learn an honest node's plugins and the identities of all nodes, by index.
+
+        ``proposer``: says who may propose in a round; ``None`` where the first node alone proposes
+        and votes.
+        """
+        self._sandbox, self._ids, self._proposer = Sandbox(kernel), ids, proposer
         self._places = {node_id: place for place, node_id in enumerate(sorted(ids))}
 
     def forge(
@@ -116,8 +131,28 @@ class Adversary:
             self.rng,
             probe_for(attack, lambda: self._shadow(info, model)),
             self._boards.setdefault((info.number, info.model_digest), {}),
+            partial(self._reference, info, model),
+            partial(self._loss, info, model),
         )
         return attack.forge(context)
+
+    def _screener(self, info: RoundInfo) -> object:
+        """The trainer of the node that proposes in a round."""
+        trainers = self.trainings.task.trainers
+        if self._proposer is None:
+            return trainers[0]
+        return trainers[self._ids.index(self._proposer(info.number))]
+
+    def _reference(self, info: RoundInfo, model: Vector) -> Vector | None:
+        """What the proposer's held-out examples alone would change, if it holds any out."""
+        held_out = HeldOut.of(self._screener(info), model, info)
+        return None if held_out is None or held_out.train is None else held_out.reference()
+
+    def _loss(self, info: RoundInfo, model: Vector, merged: Vector) -> float | None:
+        """The loss on the test examples after a merge, if the task measures one."""
+        moved = add_saturating(model, merged).vector
+        figures = evaluated(self.trainings.task.trainers[0].evaluate, moved, info)
+        return figures.get("loss")
 
     def dressed(self, forgeries: Sequence[Forgery]) -> Sequence[Update | bytes]:
         """Forged contributions as they are sent: payloads, or an update for the own plugins.
@@ -178,5 +213,14 @@ class Adversary:
             model,
             {who: update for who, update in made.items() if who not in ours},
             {who: update for who, update in made.items() if who in ours},
-            self.trainings.task.trainers[0],
+            self._screener(info),
+            *self._voters(),
         )
+
+    def _voters(self) -> tuple[Sequence[object], int]:
+        """The trainers of the honest nodes, and how many votes of theirs the attackers need."""
+        if self._proposer is None:
+            return (), 1
+        swarm, voters = self._swarm, self.trainings.task.trainers[: self._honest]
+        needed = vote_threshold(swarm.nodes, swarm.byzantine) - self._scenario.attackers
+        return voters, max(1, min(needed, len(voters)))

@@ -72,7 +72,7 @@ class EventEngine:
         self.observer = self.nodes[0]
         self._by_id = {node.node_id: node for node in self.nodes}
         ids = [node.node_id for node in self.nodes]
-        self.adversary.spy_on(self.observer.kernel, ids)
+        self.adversary.spy_on(self.observer.kernel, ids, self.observer.machine.proposer)
         self.clock = Clock()
         self.network = SimulatedNetwork(
             self._scenario,

@@ -9,7 +9,7 @@ node sees anything of what an attacker tries.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -33,7 +33,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack
 from qres_core.lab.attacks.context import Probe, no_probe
 from qres_core.swarm.gathering import Gathering, Held
-from qres_core.swarm.merge import Merger
+from qres_core.swarm.merge import Members, Merger
 from qres_core.swarm.messages import CONTRIBUTION
 
 ASKED: Final = frozenset(
@@ -106,6 +106,25 @@ def _restore(copied: object, original: object) -> None:
 
 
 @attrs.define(eq=False)
+class _Judge:
+    """A node's held-out examples; what one probe found out is not computed again for the next."""
+
+    seen: HeldOut
+    losses: dict[bytes, float] = attrs.field(factory=dict[bytes, float])
+
+    def anew(self) -> HeldOut:
+        """As the node has it anew in every round."""
+        seen = self.seen
+        return HeldOut(seen.model, self._loss, seen.reference if seen.train is not None else None)
+
+    def _loss(self, model: Vector) -> float:
+        key = vector_digest(model)
+        if key not in self.losses:
+            self.losses[key] = self.seen.validate(model)
+        return self.losses[key]
+
+
+@attrs.define(eq=False)
 class Shadow:
     """One round as an attacker may try it."""
 
@@ -116,15 +135,26 @@ class Shadow:
     # what training gave the attackers, by identity in the order of their rows; their rows are sent
     # with these updates' weights
     attackers: Mapping[NodeId, Update]
-    trainer: object = None  # the honest node's, whose held-out examples judge, if it keeps any
+    trainer: object = None  # the proposer's, whose held-out examples screen, if it keeps any
+    # of the honest nodes that vote, each with its held-out examples; by default the proposer's
+    voters: Sequence[object] = ()
+    needed: int = 1  # how many of the voters must vote for a set
     _true: tuple[Held, ...] = attrs.field(default=(), init=False)  # made once for all probes
-    _judge: HeldOut | None = attrs.field(default=None, init=False)
-    _losses: dict[bytes, float] = attrs.field(factory=dict[bytes, float], init=False)
+    _judge: _Judge | None = attrs.field(default=None, init=False)
+    _votes: tuple[_Judge | None, ...] = attrs.field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
         made = self.honest.items()
         self._true = tuple(self._held(item, update.vector, update.weight) for item, update in made)
-        self._judge = HeldOut.of(self.trainer, self.model, self.round_info)
+        self._judge = self._judge_of(self.trainer)
+        self._votes = tuple(
+            self._judge if voter is self.trainer else self._judge_of(voter)
+            for voter in self.voters or (self.trainer,)
+        )
+
+    def _judge_of(self, trainer: object) -> _Judge | None:
+        seen = HeldOut.of(trainer, self.model, self.round_info)
+        return None if seen is None else _Judge(seen)
 
     def probe(self, rows: NDArray[np.int32]) -> Vector | None:
         """What the swarm would merge if the attackers sent these rows.
@@ -147,32 +177,33 @@ class Shadow:
         kernel = self.sandbox.fresh()
         try:
             gathering = self._gathered(kernel, rows)
-            merger = Merger(kernel, gathering, self.round_info, self._held_out())
+            judge = self._judge
+            held_out = None if judge is None else judge.anew()
+            merger = Merger(kernel, gathering, self.round_info, held_out)
             choice = merger.choose()
             for evidence in choice.against:
                 kernel.observe(evidence)
             members = choice.members
             few = len(members) < self.round_info.quorum
-            if few or merger.judge(members)[0] is not ACCEPT:
+            if few or not self._endorsed(merger, members):
                 return None
             return merger.merge(members)
         except QresError:
             return None
 
-    def _held_out(self) -> HeldOut | None:
-        """As a node has it anew in every round; what one probe found out is not computed again."""
-        judge = self._judge
-        if judge is None:
-            return None
-        validate = judge.validate
-
-        def loss(model: Vector) -> float:
-            key = vector_digest(model)
-            if key not in self._losses:
-                self._losses[key] = validate(model)
-            return self._losses[key]
-
-        return HeldOut(self.model, loss, judge.reference if judge.train is not None else None)
+    def _endorsed(self, merger: Merger, members: Members) -> bool:
+        """Whether as many voters as needed would have the set merged."""
+        own, votes = merger.judge(members)[0], 0  # merges the set, for all
+        for judge in self._votes:
+            if judge is self._judge:
+                verdict = own
+            else:
+                other = merger.seen_by(None if judge is None else judge.anew())
+                verdict = other.judge(members)[0]
+            votes += verdict is ACCEPT
+            if votes >= self.needed:
+                return True
+        return False
 
     def _gathered(self, kernel: Kernel, rows: NDArray[np.int32]) -> Gathering:
         """The honest contributions, taken for valid, and those forged ones that pass ``verify``."""

@@ -19,6 +19,7 @@ the dialogues before it merges. An attacker's look-ahead does the same with copi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -132,6 +133,15 @@ class Merger:
             return ACCEPT, ""
         merged = self._merged(members)
         return self.kernel.endorse(self._stack(members), merged, self.held_out, self.info)
+
+    def seen_by(self, held_out: HeldOut | None) -> Merger:
+        """The round as a node with other held-out examples judges it.
+
+        What a set merges to is the same for both, and is not computed again.
+        """
+        other = copy.copy(self)
+        other.held_out = held_out
+        return other
 
     def _merged(self, members: Members) -> Vector:
         """What a set would merge to before it is decided; computed once for each set in a row."""

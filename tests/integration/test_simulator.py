@@ -122,10 +122,10 @@ def test_a_swarm_that_is_mostly_away_ends_the_simulation() -> None:
 
 UNDONE: Final = {
     *("sign_flip", "scaled", "noise", "gaussian", "sleeper"),
-    *("nan", "inf", "offset", "foe", "optimised_ipm"),
+    *("nan", "inf", "offset", "foe", "optimised_ipm", "searched", "cancel", "drift"),
 }
 """Attacks that undo a plain mean."""
-HINDERED: Final = {"ipm", "optimised_alie"}
+HINDERED: Final = {"ipm", "optimised_alie", "mirror"}
 """Attacks that slow a plain mean down."""
 UNLABELLED: Final = [
     name for name in sorted(ATTACKS) if not isinstance(make_attack(name), DataAttack)

@@ -40,18 +40,25 @@ from qres_core.lab.attacks.statistical import (
 # isort: split
 from qres_core.lab.attacks.mimic import Mimic
 from qres_core.lab.attacks.optimised import OptimisedInnerProduct, OptimisedLittleIsEnough
+from qres_core.lab.attacks.searched import Searched
 
 # isort: split
-from qres_core.lab.attacks.data import Backdoor, LabelFlip
+from qres_core.lab.attacks.aimed import Cancel, Drift, Mirror
+
+# isort: split
+from qres_core.lab.attacks.data import Backdoor, HiddenBackdoor, LabelFlip
 from qres_core.lab.sabotage import SABOTAGE
 
 __all__ = [
     "BUILT_IN",
     "Backdoor",
+    "Cancel",
     "Cancellation",
+    "Drift",
     "Duplicate",
     "FallOfEmpires",
     "Gaussian",
+    "HiddenBackdoor",
     "Infinite",
     "InnerProduct",
     "LabelFlip",
@@ -63,12 +70,14 @@ __all__ = [
     "MinSum",
     "MinSumSign",
     "MinSumUnit",
+    "Mirror",
     "Noise",
     "NotANumber",
     "Offset",
     "OptimisedInnerProduct",
     "OptimisedLittleIsEnough",
     "Scaled",
+    "Searched",
     "SignFlip",
     "Silent",
     "Sleeper",

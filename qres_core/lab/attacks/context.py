@@ -20,6 +20,15 @@ Probe = Callable[[NDArray[np.int32]], Vector | None]
 Plan = TypeVar("Plan")
 
 
+def _no_reference() -> Vector | None:
+    return None
+
+
+def _no_loss(merged: Vector) -> float | None:
+    del merged
+    return None
+
+
 def no_probe(rows: NDArray[np.int32]) -> Vector | None:
     """The probe of a context that was given none: refuses, so that no attack searches in vain.
 
@@ -50,6 +59,12 @@ class AttackContext:
     probe: Probe = no_probe
     # what colluders tell each other in a round; one for all of them, empty at first
     board: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    # what training on the held-out examples of the round's proposer, and nothing else, would
+    # change, int32, shape ``(d,)``; ``None`` where it holds none out
+    reference: Callable[[], Vector | None] = _no_reference
+    # loss on the test examples once a merged update, int32, shape ``(d,)``, is added to the model;
+    # ``None`` where the task measures none
+    loss: Callable[[Vector], float | None] = _no_loss
 
     @property
     def crowd(self) -> NDArray[np.int32]:

@@ -16,6 +16,7 @@ from qres_core.contract.trainer import Trainer
 from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack, AttackContext, Forgery, send
+from qres_core.lab.attacks.moments import Real, mean
 from qres_core.lab.attacks.registry import OWN_DATA, register
 from qres_core.lab.data import Labels
 
@@ -177,3 +178,36 @@ class Backdoor:
             fix = "have evaluate return accuracy too, or choose another attack"
             raise LabError.of("QRES-E105", "simulation.attack", what, fix)
         return {"backdoor": measured["accuracy"]}
+
+
+@register(
+    "backdoor_hidden",
+    summary="the honest mean, moved by its own length towards a backdoor",
+    knowledge="its own data and all honest updates",
+)
+@attrs.frozen
+class HiddenBackdoor(Backdoor):
+    """A backdoor by rows that are about as long as honest ones, and no replacement of the model.
+
+    What training on stamped examples gives beyond the honest mean ``h`` is scaled to ``strength``
+    times the length of ``h`` and added to it. Clipping and limits on the length do not see it.
+
+    Attributes:
+        strength: distance from the honest mean, in lengths of it.
+
+    Reference:
+        Z. Sun, P. Kairouz, A. T. Suresh, H. B. McMahan, Can You Really Backdoor Federated
+        Learning?, 2019, section 3 (backdoors within a bound on the norm).
+    """
+
+    def forge(self, context: AttackContext) -> tuple[Forgery, ...]:
+        """Follow the others, and lean a little."""
+
+        def plan() -> Real:
+            centre = mean(context.crowd)
+            way = context.own.vector - centre
+            size = float(np.linalg.norm(way))
+            reach = self.strength * float(np.linalg.norm(centre))
+            return centre if not size else centre + reach / size * way
+
+        return send(context, context.agreed(plan))

@@ -19,6 +19,19 @@ HALVINGS: Final = 4
 """How often the search narrows down around the best strength: to a factor of 2 ** (1 / 16)."""
 
 
+def harm_of(context: AttackContext) -> Callable[[Vector], float]:
+    """How bad a merged update is: the loss after it, or how far it turns the honest mean back."""
+    centre = mean(context.crowd)
+
+    def harm(merged: Vector) -> float:
+        loss = context.loss(merged)
+        if loss is None:
+            return -float(merged.astype(np.float64) @ centre)
+        return math.inf if math.isnan(loss) else loss
+
+    return harm
+
+
 def worst_row(
     context: AttackContext,
     row_of: Callable[[float], Real],

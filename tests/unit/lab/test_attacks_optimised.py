@@ -300,6 +300,26 @@ def test_a_probe_is_screened_and_must_be_endorsed_by_the_held_out_examples() -> 
     assert examples.calls == 4 + 3 + 3  # the honest rows once, forged and merged ones each time
 
 
+class Strict(Examples):
+    """To it every model is a hundred times as bad."""
+
+    def validate(self, vector: Vector) -> float:
+        return 100.0 * super().validate(vector)
+
+
+@pytest.mark.parametrize(("needed", "passes"), [(1, True), (2, True), (3, False)])
+def test_a_probe_needs_the_votes_of_honest_nodes_that_hold_out_other_examples(
+    needed: int,
+    passes: bool,  # noqa: FBT001 - a table of cases
+) -> None:
+    """The proposer screens by its own examples; three others vote by theirs."""
+    voters = (Strict(), Examples(), Examples())
+    bench = attrs.evolve(
+        shadow(swarm("judge", Judge)), trainer=Examples(), voters=voters, needed=needed
+    )
+    assert (bench.probe(row(20, 40)) is not None) == passes
+
+
 @attrs.frozen
 class Stubborn:
     """A rule that cannot be copied."""

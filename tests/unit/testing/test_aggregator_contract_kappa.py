@@ -133,6 +133,7 @@ def test_every_attack_is_played_or_named_with_the_reason() -> None:
         "wrong_length": "wrong length: never reaches a rule",
         "label_flip": "poisons training data, not a call",
         "backdoor": "poisons training data, not a call",
+        "backdoor_hidden": "poisons training data, not a call",
     }
     for item in found.values():
         assert item.rows is None or item.rows.shape == (2, 7)
