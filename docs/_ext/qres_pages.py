@@ -377,7 +377,8 @@ def attacks_page() -> str:
         yield (
             "These attackers inject messages beside their contribution, or keep messages back. The "
             "report counts how many of them honest nodes admitted, and why the others were "
-            'refused. The engine must be `"events"`.'
+            'refused. The engine must be `"events"`. `simulation.sabotage` names one of them that '
+            "stands beside a lie."
         )
         yield _table(
             ("attack", "what it does"),

@@ -15,15 +15,16 @@ import numpy as np
 
 from qres_core.contract.errors import LabError
 from qres_core.contract.fixed import LIMIT, add_saturating
-from qres_core.contract.held_out import HeldOut
+from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.training import evaluated
-from qres_core.contract.types import NodeId, Update, Vector
+from qres_core.contract.types import NodeId, Update, Updates, Vector
 from qres_core.contract.wire import Envelope
 from qres_core.kernel.discovery import Installed
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.attacks import Attack, AttackContext, Forgery, make_attack
 from qres_core.lab.attacks.poisoning import under_attack
+from qres_core.lab.bad_faith import Chooser
 from qres_core.lab.experiment import Experiment
 from qres_core.lab.nodes import SimulatedNode
 from qres_core.lab.sabotage import (
@@ -38,7 +39,7 @@ from qres_core.lab.sabotage import (
 from qres_core.lab.shadow import Sandbox, Shadow, probe_for
 from qres_core.lab.trainings import Trainings
 from qres_core.swarm.context import vote_threshold
-from qres_core.swarm.messages import encode_contribution
+from qres_core.swarm.messages import PREVOTE, encode_contribution
 
 
 def hostile_plugins(experiment: Experiment) -> Mapping[int, Mapping[str, Installed]]:
@@ -80,10 +81,11 @@ class Adversary:
             raise LabError(misfits)
         self.attack: Attack | None = None
         self.saboteur: Saboteur | None = None
-        if self._scenario.attack in SABOTAGE:
-            self.saboteur = SABOTAGE[self._scenario.attack].make()
-        elif self._scenario.attack:
-            self.attack = make_attack(self._scenario.attack, self._scenario.strength)
+        for name in filter(None, (self._scenario.attack, self._scenario.sabotage)):
+            if name in SABOTAGE:
+                self.saboteur = SABOTAGE[name].make()
+            else:
+                self.attack = make_attack(name, self._scenario.strength)
         task = under_attack(experiment.task, self.attack, self._scenario.attackers)
         self.trainings = Trainings(task, experiment.honest)
         self.rng = experiment.stream(2)
@@ -92,7 +94,8 @@ class Adversary:
         self._honest = experiment.honest
         self._ids: Sequence[NodeId] = ()
         self._places: Mapping[NodeId, int] = {}
-        self._sandbox: Sandbox | None = None
+        self._kernels: Sequence[Kernel] = ()
+        self._sandboxes: dict[int, Sandbox] = {}
         self._swarm = swarm
         self._proposer: Callable[[int], NodeId] | None = None
         self._boards: dict[tuple[int, bytes], dict[str, Any]] = {}
@@ -105,16 +108,16 @@ class Adversary:
 
     def spy_on(
         self,
-        kernel: Kernel,
+        kernels: Sequence[Kernel],
         ids: Sequence[NodeId],
         proposer: Callable[[int], NodeId] | None = None,
     ) -> None:
-        """Learn an honest node's plugins and the identities of all nodes, by index.
+        """Learn the plugins and the identities of all nodes, by index.
 
         ``proposer``: says who may propose in a round; ``None`` where the first node alone proposes
         and votes.
         """
-        self._sandbox, self._ids, self._proposer = Sandbox(kernel), ids, proposer
+        self._kernels, self._ids, self._proposer = kernels, ids, proposer
         self._places = {node_id: place for place, node_id in enumerate(sorted(ids))}
 
     def forge(
@@ -136,12 +139,13 @@ class Adversary:
         )
         return attack.forge(context)
 
+    def _proposing(self, info: RoundInfo) -> int:
+        """The index of the node that proposes in a round."""
+        return 0 if self._proposer is None else self._ids.index(self._proposer(info.number))
+
     def _screener(self, info: RoundInfo) -> object:
         """The trainer of the node that proposes in a round."""
-        trainers = self.trainings.task.trainers
-        if self._proposer is None:
-            return trainers[0]
-        return trainers[self._ids.index(self._proposer(info.number))]
+        return self.trainings.task.trainers[self._proposing(info)]
 
     def _reference(self, info: RoundInfo, model: Vector) -> Vector | None:
         """What the proposer's held-out examples alone would change, if it holds any out."""
@@ -191,7 +195,19 @@ class Adversary:
             return False
         said = Envelope.from_bytes(frame, max_bytes=len(frame))
         place, nodes = self._places[to], len(self._places)
-        return saboteur.withholds(Outgoing(said.kind, said.round, nodes, place))
+        accomplice = self._accomplice_proposes(said.round)
+        return saboteur.withholds(Outgoing(said.kind, said.round, nodes, place, accomplice))
+
+    def _accomplice_proposes(self, number: int) -> bool:
+        """Whether one of the attackers is the one who may propose in a round."""
+        return self._proposer is not None and self._proposer(number) in self._ids[self._honest :]
+
+    def screening(self, updates: Updates, info: RoundInfo) -> Screening:
+        """What an attacker proposes whose saboteur is a :class:`Chooser`."""
+        saboteur: object = self.saboteur
+        assert isinstance(saboteur, Chooser)  # noqa: S101 - the engine asks no other
+        kept = saboteur.chosen(updates, self._ids[self._honest :], info.quorum)
+        return Screening(shares=dict.fromkeys(set(updates.senders) - kept, 0))
 
     def forget(self, before: int) -> None:
         """Forget the rounds before one."""
@@ -199,8 +215,10 @@ class Adversary:
         self.trainings.forget(before)
 
     def _shadow(self, info: RoundInfo, model: Vector) -> Shadow:
-        """The round as attackers may try it on the observer's plugins."""
-        assert self._sandbox is not None  # noqa: S101 - every engine has them spy on its observer
+        """The round as attackers may try it on the proposer's plugins."""
+        proposing = self._proposing(info)
+        if proposing not in self._sandboxes:
+            self._sandboxes[proposing] = Sandbox(self._kernels[proposing])
         made = {
             who: self.trainings.of(node, info, model)
             for node, who in enumerate(self._ids)
@@ -208,19 +226,30 @@ class Adversary:
         }
         ours = set(self._ids[self._honest :])
         return Shadow(
-            self._sandbox,
+            self._sandboxes[proposing],
             info,
             model,
             {who: update for who, update in made.items() if who not in ours},
             {who: update for who, update in made.items() if who in ours},
             self._screener(info),
-            *self._voters(),
+            *self._voters(info.number),
+            self.screening if self.chooses and self._accomplice_proposes(info.number) else None,
         )
 
-    def _voters(self) -> tuple[Sequence[object], int]:
-        """The trainers of the honest nodes, and how many votes of theirs the attackers need."""
+    @property
+    def chooses(self) -> bool:
+        """Whether attackers propose what they like."""
+        return isinstance(self.saboteur, Chooser)
+
+    def _voters(self, number: int) -> tuple[Sequence[object], int]:
+        """The trainers of the honest nodes, and how many votes of theirs a set needs."""
         if self._proposer is None:
             return (), 1
         swarm, voters = self._swarm, self.trainings.task.trainers[: self._honest]
-        needed = vote_threshold(swarm.nodes, swarm.byzantine) - self._scenario.attackers
+        saboteur: object = self.saboteur
+        accomplice = self._accomplice_proposes(number)
+        vote = Outgoing(PREVOTE, number, swarm.nodes, 0, accomplice)
+        withheld = isinstance(saboteur, Withholder) and saboteur.withholds(vote)
+        lent = 0 if withheld else self._scenario.attackers
+        needed = vote_threshold(swarm.nodes, swarm.byzantine) - lent
         return voters, max(1, min(needed, len(voters)))

@@ -15,6 +15,8 @@ import attrs
 
 from qres_core.contract.errors import QresError
 from qres_core.contract.rounds import RoundStatus
+from qres_core.contract.trainer import Validator
+from qres_core.contract.types import Vector
 from qres_core.kernel.kernel import Kernel
 from qres_core.lab.adversary import Adversary, hostile_plugins
 from qres_core.lab.attacks import Attack
@@ -72,7 +74,7 @@ class EventEngine:
         self.observer = self.nodes[0]
         self._by_id = {node.node_id: node for node in self.nodes}
         ids = [node.node_id for node in self.nodes]
-        self.adversary.spy_on(self.observer.kernel, ids, self.observer.machine.proposer)
+        self.adversary.spy_on(self.kernels, ids, self.observer.machine.proposer)
         self.clock = Clock()
         self.network = SimulatedNetwork(
             self._scenario,
@@ -112,8 +114,12 @@ class EventEngine:
             info = node_info(config.swarm, node_id, ids, trainer, seed=scenario.seed)
             kernel.setup(info)
             journal = MemoryJournal() if start is None else start.journal()
-            machine = round_machine(info, kernel, config.swarm, task.initial, journal, trainer)
             attacker = index - experiment.honest if index >= experiment.honest else None
+            judge: object = trainer
+            if attacker is not None and self.adversary.chooses:
+                kernel.propose_by(self.adversary.screening)
+                judge = trainer if isinstance(trainer, Validator) else _Blind()
+            machine = round_machine(info, kernel, config.swarm, task.initial, journal, judge)
             # Who lies, or falls silent in a round, does so once it is open.
             machine.trains_ahead = attacker is None and not scenario.dropout
             nodes.append(SimulatedNode(index, node_id, kernel, machine, attacker))
@@ -340,6 +346,16 @@ class EventEngine:
             messages=self.network.messages,
             seconds=self.clock.now - EPOCH,
         )
+
+
+@attrs.frozen
+class _Blind:
+    """Judges nothing, for an attacker that has no examples: only who judges may screen."""
+
+    def validate(self, vector: Vector) -> float:
+        """No loss at all."""
+        del vector
+        return 0.0
 
 
 def _fate(effects: Sequence[Effect]) -> str:

@@ -106,7 +106,7 @@ class Recorder:
             trainer=task.name,
             nodes=config.swarm.nodes,
             attackers=scenario.attackers,
-            attack=scenario.attack,
+            attack=" + ".join(filter(None, (scenario.attack, scenario.sabotage))),
             seed=scenario.seed,
             pipeline=describe(self.kernel),
             notices=(*swallowed, *task.notices, *self.kernel.solution.notices, *resumed),

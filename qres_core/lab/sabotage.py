@@ -27,6 +27,7 @@ from qres_core.swarm.messages import (
     LINKS,
     MODEL,
     OUTCOME_PRECOMMIT,
+    PRECOMMIT,
     PREVOTE,
     RELAYED,
     CandidateSet,
@@ -117,11 +118,17 @@ class Outgoing:
     round: int  # its number
     nodes: int  # members of the swarm
     place: int  # of the receiver among the members, by ascending identity, from 0
+    accomplice_proposes: bool = False  # whether an attacker is the one who may propose in the round
 
     @property
     def to_proposer(self) -> bool:
         """Whether the receiver is the first that may propose in the round."""
         return self.place == self.round % self.nodes
+
+    @property
+    def votes_on_set(self) -> bool:
+        """Whether it is a vote on which contributions are merged."""
+        return self.kind in {PREVOTE, PRECOMMIT}
 
     @property
     def of_dialogue(self) -> bool:

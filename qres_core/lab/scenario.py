@@ -43,6 +43,13 @@ class Scenario:
     strength: float | None = attrs.field(
         default=None, metadata=_help("Strength of the attack; left out, the attack's own.")
     )
+    sabotage: str = attrs.field(
+        default="",
+        metadata=_help(
+            "Attack on the protocol that the attackers make beside the lie of `attack`: a name of "
+            "`qres attack list`."
+        ),
+    )
     lies: str = attrs.field(
         default="raw",
         validator=options.one_of("raw", "protocol"),
@@ -104,6 +111,9 @@ class Scenario:
             what = f"{self.attackers} nodes attack, but simulation.attack is not set"
             fix = "name an attack, see `qres attack list`; or attackers = 0"
             raise OptionError.of("QRES-E105", "attackers", what, fix)
+        if self.sabotage and not self.attack:
+            what = f"{self.sabotage!r} stands beside a lie, and simulation.attack is not set"
+            raise OptionError.of("QRES-E105", "sabotage", what, f'attack = "{self.sabotage}"')
         if self.attack and not self.attackers:
             # A misspelt attack is the mistake to name first. Imported here: attacks know scenarios.
             from qres_core.lab.attacks.installed import known  # noqa: PLC0415
@@ -125,7 +135,26 @@ class Scenario:
         if self.attack and self.attack not in (names := known()):
             what, fix = f"there is no attack {self.attack!r}", did_you_mean(self.attack, names)
             yield Problem("QRES-E801", "simulation.attack", what, fix)
+        yield from self._sabotage_misfits()
         if self.attackers > swarm.nodes:
             what = f"{self.attackers} attack, and swarm.nodes is {swarm.nodes}"
             fix = f"simulation.attackers <= {swarm.nodes}"
             yield Problem("QRES-E105", "simulation.attackers", what, fix)
+
+    def _sabotage_misfits(self) -> Iterator[Problem]:
+        """A sabotage that there is not, or that leaves no room for a lie beside it."""
+        # Imported here: attacks know scenarios.
+        from qres_core.lab.sabotage import SABOTAGE  # noqa: PLC0415
+
+        where = "simulation.sabotage"
+        if not self.sabotage:
+            return
+        if self.sabotage not in SABOTAGE:
+            what = f"there is no attack on the protocol {self.sabotage!r}"
+            yield Problem("QRES-E801", where, what, did_you_mean(self.sabotage, SABOTAGE))
+        elif self.attack in SABOTAGE:
+            what = f"{self.attack!r} and {self.sabotage!r} are both attacks on the protocol"
+            yield Problem("QRES-E105", where, what, "leave one of them out")
+        elif not SABOTAGE[self.sabotage].make().contributes:
+            what = f"under {self.sabotage!r} attackers contribute nothing that could be a lie"
+            yield Problem("QRES-E105", where, what, "leave simulation.attack or it out")

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qres_core.contract.errors import LabError, QresError
-from qres_core.contract.held_out import HeldOut
+from qres_core.contract.held_out import HeldOut, Screening
 from qres_core.contract.rounds import RoundInfo
 from qres_core.contract.types import (
     Contribution,
     NodeId,
     Update,
+    Updates,
     Vector,
     vector_digest,
 )
@@ -139,6 +140,8 @@ class Shadow:
     # of the honest nodes that vote, each with its held-out examples; by default the proposer's
     voters: Sequence[object] = ()
     needed: int = 1  # how many of the voters must vote for a set
+    # what screens in place of the proposer's plugins, where an attacker proposes
+    screens: Callable[[Updates, RoundInfo], Screening] | None = None
     _true: tuple[Held, ...] = attrs.field(default=(), init=False)  # made once for all probes
     _judge: _Judge | None = attrs.field(default=None, init=False)
     _votes: tuple[_Judge | None, ...] = attrs.field(default=(), init=False)
@@ -180,16 +183,25 @@ class Shadow:
             judge = self._judge
             held_out = None if judge is None else judge.anew()
             merger = Merger(kernel, gathering, self.round_info, held_out)
-            choice = merger.choose()
-            for evidence in choice.against:
-                kernel.observe(evidence)
-            members = choice.members
+            members = self._chosen(kernel, merger)
             few = len(members) < self.round_info.quorum
             if few or not self._endorsed(merger, members):
                 return None
             return merger.merge(members)
         except QresError:
             return None
+
+    def _chosen(self, kernel: Kernel, merger: Merger) -> Members:
+        """What would be proposed."""
+        if self.screens is None:
+            choice = merger.choose()
+            for evidence in choice.against:
+                kernel.observe(evidence)
+            return choice.members
+        members = merger.seen_by(None).choose().members  # by no examples
+        cap = self.sandbox.original.swarm.weight_cap
+        screening = self.screens(merger.gathering.stack(members, cap), self.round_info)
+        return tuple(member for member in members if screening.of(member.sender))
 
     def _endorsed(self, merger: Merger, members: Members) -> bool:
         """Whether as many voters as needed would have the set merged."""

@@ -59,9 +59,10 @@ def _refuse_network(scenario: Scenario) -> None:
             what = "the vectorised engine has no network"
             fix = 'engine = "events", or leave the key out'
             raise LabError.of("QRES-E105", f"simulation.{key}", what, fix)
-    if scenario.attack in SABOTAGE:
-        what = f"{scenario.attack!r} injects messages, and the vectorised engine has no network"
-        raise LabError.of("QRES-E105", "simulation.attack", what, 'engine = "events"')
+    for key in ("attack", "sabotage"):
+        if (name := getattr(scenario, key)) in SABOTAGE:
+            what = f"{name!r} is about messages, and the vectorised engine has no network"
+            raise LabError.of("QRES-E105", f"simulation.{key}", what, 'engine = "events"')
 
 
 class VectorisedEngine:
@@ -84,7 +85,7 @@ class VectorisedEngine:
         self._trainings = self.adversary.trainings
         self.kernels, self.ids = self._made(experiment)
         self.kernel = self.kernels[0]
-        self.adversary.spy_on(self.kernel, self.ids)
+        self.adversary.spy_on(self.kernels, self.ids)
         attackers = self.ids[experiment.honest :]
         self.recorder = Recorder(experiment, self.kernel, attackers, self._trainings)
         self._falls = experiment.stream(3)

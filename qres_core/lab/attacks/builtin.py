@@ -47,11 +47,13 @@ from qres_core.lab.attacks.aimed import Cancel, Drift, Mirror
 
 # isort: split
 from qres_core.lab.attacks.data import Backdoor, HiddenBackdoor, LabelFlip
+from qres_core.lab.bad_faith import BadFaith, LyingProposer, WithholdVotes
 from qres_core.lab.sabotage import SABOTAGE
 
 __all__ = [
     "BUILT_IN",
     "Backdoor",
+    "BadFaith",
     "Cancel",
     "Cancellation",
     "Drift",
@@ -63,6 +65,7 @@ __all__ = [
     "InnerProduct",
     "LabelFlip",
     "LittleIsEnough",
+    "LyingProposer",
     "Mimic",
     "MinMax",
     "MinMaxSign",
@@ -81,6 +84,7 @@ __all__ = [
     "SignFlip",
     "Silent",
     "Sleeper",
+    "WithholdVotes",
     "WrongLength",
 ]
 
