@@ -140,7 +140,7 @@ class Validation:
         spare = min(round_info.byzantine, len(updates) - round_info.quorum)
         if spare <= 0:
             return Screening()
-        far = oversized(updates.vectors, Fraction(self.norm_factor)).tolist()
+        far: list[int] = oversized(updates.vectors, Fraction(self.norm_factor)).tolist()
         rows = [row for row in sample(updates, self.candidates, round_info) if row not in far]
         limit = held_out.loss() * (1.0 + self.candidate_tolerance)
         budget = ScreeningBudget(self.candidates, self.seconds, time.monotonic)
