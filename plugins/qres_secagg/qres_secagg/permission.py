@@ -27,7 +27,7 @@ from itertools import count
 import attrs
 
 from qres_core import MAX_VOID_SETS, NodeId, RoundInfo, VoidSet
-from qres_secagg.graph import topology
+from qres_secagg.graph import Topology, topology
 from qres_secagg.parameters import HONEST_LEAST, Parameters
 from qres_secagg.session import DOMAIN, Session, joined, roster_root
 from qres_secagg.survivors import cut, exposed
@@ -204,12 +204,16 @@ class Permission:
 
     def opens(self, senders: Collection[NodeId]) -> bool:
         """Whether of a set of these members as many sums can be opened as the rule needs. O(n)."""
-        roster, there = self.info.roster, set(senders)
-        inside = [
-            [roster[rank] for rank in group if roster[rank] in there]
-            for group in topology(self.session(0)).groups
-        ]
-        return bool(self._opened(inside, self.parameters(len(roster)).min_survivors))
+        return self._opens(senders, self._groups(topology(self.session(0))))
+
+    def _opens(self, senders: Collection[NodeId], groups: Sequence[Sequence[NodeId]]) -> bool:
+        there = frozenset(senders)
+        inside = [[member for member in group if member in there] for group in groups]
+        return bool(self._opened(inside, self.parameters(len(self.info.roster)).min_survivors))
+
+    def _groups(self, graph: Topology) -> list[list[NodeId]]:
+        roster = self.info.roster
+        return [[roster[rank] for rank in group] for group in graph.groups]
 
     def permits(self, senders: Collection[NodeId]) -> bool:
         """Whether sums of just these members may be opened."""
@@ -224,9 +228,9 @@ class Permission:
         """
         roster, numbers = self.info.roster, self.parameters(len(self.info.roster))
         graph = topology(self.session(0))
-        groups = [[roster[rank] for rank in group] for group in graph.groups]
+        groups = self._groups(graph)
         left = frozenset(senders)
-        if self.rows > 1 and len(groups) > 1 and not self.opens(left):
+        if self.rows > 1 and len(groups) > 1 and not self._opens(left, groups):
             return left
         while True:
             left = self.classes.permitted(left, groups, numbers.min_survivors)
