@@ -309,19 +309,6 @@ def test_a_ban_after_a_void_height_waits_for_a_model(
         assert net.machine(0).head.bans == (net.ids[4],)
 
 
-@pytest.fixture(name="waits", params=[True, False])
-def _waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether what a set carries may wait for its model; in the controls no node has that."""
-    judge = Amendments.leave_sets
-
-    def judged(self: Amendments, candidate: CandidateSet, *rest: Any) -> bool:
-        return not candidate.waits and judge(self, candidate, *rest)
-
-    if not request.param:
-        monkeypatch.setattr(Amendments, "leave_sets", judged)
-    return bool(request.param)
-
-
 def test_a_ban_that_waits_holds_with_the_model_of_its_set(
     harness: ModuleType,
     opener: Any,
