@@ -84,7 +84,7 @@ class SecaggDialogue:
         history: History,
         *,
         permits: Callable[[Collection[NodeId]], bool],
-        opens: Callable[[Collection[NodeId]], bool] = lambda _senders: True,
+        opens: Callable[[Collection[NodeId]], bool],
         notes: Callable[[Collection[NodeId]], bool],
         patience: float = 2.0,
         threads: int = 1,
