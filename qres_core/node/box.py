@@ -11,8 +11,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,13 +117,28 @@ def _made(*arguments: str) -> dict[str, Any]:
     return report
 
 
+# Ports that were given out stay bound here, so that nobody else on the machine is given them before
+# their nodes start. A node may listen beside that: both set SO_REUSEADDR, and only it listens.
+_held: deque[socket.socket] = deque()
+_HELD_AT_MOST: Final = 256
+
+
 def free_ports(count: int) -> list[int]:
-    """Distinct ports of loopback that nobody listens on now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [int(socket.getsockname()[1]) for socket in sockets]
+    """Distinct ports of loopback that nobody listens on now.
+
+    The last 256 are kept from others until this process ends; whoever listens there has to set
+    ``SO_REUSEADDR``, as asyncio and trio do.
+    """
+    ports: list[int] = []
+    for _ in range(count):
+        item = socket.socket()
+        _held.append(item)
+        item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        item.bind(("127.0.0.1", 0))
+        ports.append(int(item.getsockname()[1]))
+    while len(_held) > max(count, _HELD_AT_MOST):
+        _held.popleft().close()
+    return ports
 
 
 def transport_of(raw: Mapping[str, Any]) -> str:

@@ -381,6 +381,7 @@ def test_what_cannot_start_is_refused(places: list[Place]) -> None:
     place = places[0]
     with ExitStack() as stack:
         holder = stack.enter_context(closing(socket.socket()))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", int(place.url.rpartition(":")[2])))
         holder.listen()
         place.start()

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import itertools
 import secrets
-import socket
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -38,6 +37,7 @@ from qres_transport_libp2p.places import split
 from qres_transport_libp2p.transport import Libp2pTransport
 
 from qres_core import ACCEPT, Delivery, LinkKeys, NodeId, NodeInfo, PeerChange, Verdict
+from qres_core.node.box import free_ports
 
 PATIENCE = 300.0
 """Seconds that anything may take on a machine that is busy with other things."""
@@ -74,18 +74,6 @@ class Member:
     @property
     def address(self) -> str:
         return f"{self.listen}/p2p/{peer_id(self.node_id)}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [socket.getsockname()[1] for socket in sockets]
-    finally:
-        for item in sockets:
-            item.close()
 
 
 def members(count: int, seed: str = "") -> list[Member]:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import subprocess
 import sys
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,6 +186,34 @@ def test_a_box_starves_once_too_many_trainers_fail_round_after_round(tmp_path: P
 
 def test_ports_are_distinct() -> None:
     assert len(set(free_ports(20))) == 20
+
+
+def test_a_port_that_was_given_out_is_given_to_nobody_else_and_a_node_may_listen_on_it() -> None:
+    mine = free_ports(200)
+    with ExitStack() as stack:
+        others: list[int] = []
+        for _ in range(200):
+            other = stack.enter_context(socket.socket())
+            other.bind(("127.0.0.1", 0))
+            others.append(other.getsockname()[1])
+        assert not set(mine) & set(others)
+
+    async def listens() -> None:
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", mine[0])
+        server.close()
+        await server.wait_closed()
+
+    for _ in range(2):  # and again when it has been restarted
+        asyncio.run(listens())
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", mine[0]))
+
+
+def test_no_more_than_256_ports_are_kept() -> None:
+    first = free_ports(1)[0]
+    free_ports(256)
+    with socket.socket() as plain:  # this one is anybody's again
+        plain.bind(("127.0.0.1", first))
 
 
 SCALARS = (
