@@ -6,6 +6,7 @@ and certificates are made by the plugins' own commands, as a person would make t
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import socket
@@ -117,27 +118,37 @@ def _made(*arguments: str) -> dict[str, Any]:
     return report
 
 
-# Ports that were given out stay bound here, so that nobody else on the machine is given them before
-# their nodes start. A node may listen beside that: both set SO_REUSEADDR, and only it listens.
-_held: deque[socket.socket] = deque()
+# Where Linux runs, ports that were given out stay bound here, so that nobody else on the machine is
+# given them before their nodes start. A node may listen beside that: both set SO_REUSEADDR, and
+# only it listens. Other systems do not let it.
+_HOLDS: Final = sys.platform == "linux"
 _HELD_AT_MOST: Final = 256
+_held: deque[socket.socket] = deque()
+
+
+def _let_go(most: int) -> None:
+    while len(_held) > most:
+        _held.popleft().close()
+
+
+atexit.register(_let_go, 0)
 
 
 def free_ports(count: int) -> list[int]:
     """Distinct ports of loopback that nobody listens on now.
 
-    The last 256 are kept from others until this process ends; whoever listens there has to set
-    ``SO_REUSEADDR``, as asyncio and trio do.
+    On Linux the last 256 are kept from others until this process ends; whoever listens there has
+    to set ``SO_REUSEADDR``, as asyncio and trio do.
     """
     ports: list[int] = []
     for _ in range(count):
         item = socket.socket()
         _held.append(item)
-        item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if _HOLDS:
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         item.bind(("127.0.0.1", 0))
         ports.append(int(item.getsockname()[1]))
-    while len(_held) > max(count, _HELD_AT_MOST):
-        _held.popleft().close()
+    _let_go(max(count, _HELD_AT_MOST) if _HOLDS else 0)
     return ports
 
 

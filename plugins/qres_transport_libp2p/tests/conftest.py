@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import itertools
 import secrets
+import socket
+import sys
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -37,7 +39,6 @@ from qres_transport_libp2p.places import split
 from qres_transport_libp2p.transport import Libp2pTransport
 
 from qres_core import ACCEPT, Delivery, LinkKeys, NodeId, NodeInfo, PeerChange, Verdict
-from qres_core.node.box import free_ports
 
 PATIENCE = 300.0
 """Seconds that anything may take on a machine that is busy with other things."""
@@ -74,6 +75,36 @@ class Member:
     @property
     def address(self) -> str:
         return f"{self.listen}/p2p/{peer_id(self.node_id)}"
+
+
+# Ports of the test that runs: bound until it ends, so that nobody else is given them before its
+# nodes listen. On Linux they may, since both set SO_REUSEADDR.
+_held: list[socket.socket] = []
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now, and nobody else is given before the test ends."""
+    ports: list[int] = []
+    for _ in range(count):
+        item = socket.socket()
+        _held.append(item)
+        item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        item.bind(("127.0.0.1", 0))
+        ports.append(item.getsockname()[1])
+    if sys.platform != "linux":
+        _let_go()
+    return ports
+
+
+def _let_go() -> None:
+    while _held:
+        _held.pop().close()
+
+
+@pytest.fixture(autouse=True)
+def no_port_is_kept() -> Iterator[None]:
+    yield
+    _let_go()
 
 
 def members(count: int, seed: str = "") -> list[Member]:
