@@ -1,0 +1,325 @@
+"""FedAvgM, FedAdam and FedYogi as wrappers: the rule merges, and the optimiser makes the step.
+
+The state of an optimiser follows from what the swarm agreed on: which sets were decided, and which
+models they made. A node that was told of every height since the state last began holds it. One that
+was not, because it caught up or took a model from others, cannot merge (QRES-E608): it takes the
+models that others make until it holds the state again.
+
+If a height ends without a model because it did not finish (QRES-E604), too many nodes may lack the
+state. So the state begins anew with the next height, at all nodes that were told: a swarm that
+loses its state stands still for one height. Other heights without a model leave it as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+import attrs
+import numpy as np
+
+from qres_core import (
+    Claims,
+    NodeInfo,
+    Outcome,
+    RoundError,
+    RoundInfo,
+    RoundStatus,
+    Updates,
+    Vector,
+    fixed,
+    hookimpl,
+    options,
+)
+from qres_server_optimiser.state import FRESH, Arrays, OptimiserState
+from qres_server_optimiser.steps import (
+    Moment,
+    adam_moment,
+    adaptive_step,
+    momentum_step,
+    yogi_moment,
+)
+
+LACKING: Final = frozenset({"QRES-E604", "QRES-E608"})
+"""Codes of a height without a model that may be due to nodes that lack the state. Where one node
+stands for all, as in the ``vectorised`` engine, it is the second."""
+
+
+@attrs.define(eq=False)
+class _ServerOptimiser(ABC):
+    """What the optimisers have in common: when a state holds, and for which model."""
+
+    _name: ClassVar[str] = ""
+    _state: OptimiserState = attrs.field(init=False, factory=OptimiserState, repr=False)
+    _next: tuple[bytes, Arrays] | None = attrs.field(init=False, default=None, repr=False)
+
+    @hookimpl
+    def setup(self, node_info: NodeInfo) -> None:
+        """Open the state, or begin with none where nothing may be kept. Raises QRES-E602."""
+        self._state = OptimiserState.open(self._name, node_info)
+
+    @hookimpl
+    def teardown(self) -> None:
+        self._state.close()
+
+    @hookimpl
+    def wrap_aggregate(
+        self, proceed: Callable[[Updates], Vector], updates: Updates, round_info: RoundInfo
+    ) -> Vector:
+        """Make a step along what the rule merges.
+
+        Raises QRES-E608 where this node lacks the state of the round's model. O(d).
+        """
+        arrays = FRESH if self._begins(round_info) else self._state.of(round_info)
+        if arrays is None or any(array.shape != (round_info.dimension,) for array in arrays):
+            what = "this node was not told of every step since the optimiser last began"
+            fix = "none: it takes the models of others until it holds the state again"
+            raise RoundError.of("QRES-E608", f"plugins.{self._name}", what, fix)
+        step, after = self._step(proceed(updates), arrays, round_info)
+        # The last call before a model is made is that for the decided set.
+        self._next = round_info.model_digest, after
+        return step
+
+    @hookimpl
+    def round_closed(self, outcome: Outcome) -> None:
+        """Go on to the state of the next height. Raises QRES-E602."""
+        info, made = outcome.round_info, self._next
+        if outcome.status is RoundStatus.ABORTED:
+            return
+        self._next = None
+        if outcome.status is RoundStatus.CLOSED:
+            own = made is not None and made[0] == info.model_digest and outcome.merged
+            after = self._after(outcome, made[1] if made is not None and own else None)
+            if after is not None:
+                self._state.becomes(outcome.model_digest, info.height + 1, after)
+        elif outcome.code in LACKING:
+            self._state.becomes(info.model_digest, info.height + 1, FRESH)
+        else:
+            self._state.stays(info)
+
+    @abstractmethod
+    def _begins(self, round_info: RoundInfo) -> bool:
+        """Whether the state begins anew with this round, whatever was before."""
+
+    @abstractmethod
+    def _step(
+        self, merged: Vector, arrays: Arrays, round_info: RoundInfo
+    ) -> tuple[Vector, Arrays]:
+        """The step along what was merged, and the state after it."""
+
+    @abstractmethod
+    def _after(self, outcome: Outcome, made: Arrays | None) -> Arrays | None:
+        """The state of the new model; ``made``: what this node made of the set, if it did."""
+
+
+def _rate(default: float, words: str) -> Any:
+    return attrs.field(
+        default=default,
+        validator=options.real(above=0),
+        metadata={"help": words},
+    )
+
+
+def _share(default: float, words: str) -> Any:
+    return attrs.field(
+        default=default, validator=options.real(0, below=1), metadata={"help": words}
+    )
+
+
+@attrs.define(eq=False)
+class FedAvgM(_ServerOptimiser):
+    """FedAvgM: a step goes on along the last one, and along what the rule merges.
+
+    ``step = momentum * last step + learning_rate * merged``. The last step is what the round before
+    added to the model, so every node reads it off two agreed models. A node that caught up holds it
+    again after one round.
+
+    Robustness: what the rule promises holds for what it merges. An error of length ``e`` in every
+    merge adds up to ``learning_rate * e / (1 - momentum)`` in a step.
+
+    Attributes:
+        learning_rate: above 0.
+        momentum: from 0, below 1; 0 with a rate of 1 is plain federated averaging.
+
+    Raises:
+        OptionError: QRES-E105, an option is of another type or out of range; the message names it.
+
+    Complexity:
+        O(d); a vector is written and synced in a round.
+
+    Source:
+        Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated
+        Visual Classification", 2019, section 4.3; Reddi et al., "Adaptive Federated Optimization",
+        ICLR 2021, algorithm 1 with momentum at the server.
+
+    Example:
+        >>> from qres_core.testing import make_round_info, make_updates
+        >>> updates = make_updates([[2], [4], [6]])
+        >>> mean = lambda updates: np.int32([4])
+        >>> FedAvgM(learning_rate=0.5).wrap_aggregate(mean, updates, make_round_info(1)).tolist()
+        [2]
+    """
+
+    _name: ClassVar[str] = "fedavgm"
+    learning_rate: float = _rate(1.0, "Factor of what the rule merges. 1 takes it as it is.")
+    momentum: float = _share(0.9, "Share of the last step that the next one repeats. Below 1.")
+
+    @property
+    def claims(self) -> Claims:
+        """It works with whatever a rule merges, and promises nothing of its own."""
+        reach = f"{self.learning_rate / (1.0 - self.momentum):.3g}"
+        notice = (
+            f"what the rule promises holds for what it merges: a step is up to {reach} times as "
+            "far off, if liars pull every merge the same way"
+        )
+        return Claims(tolerates=None, notices=(notice,) if self.momentum else ())
+
+    def _begins(self, round_info: RoundInfo) -> bool:
+        return round_info.step == 0
+
+    def _step(
+        self, merged: Vector, arrays: Arrays, round_info: RoundInfo
+    ) -> tuple[Vector, Arrays]:
+        del round_info
+        last = arrays[0] if arrays else np.zeros_like(merged)
+        step = momentum_step(
+            merged, last, learning_rate=self.learning_rate, momentum=self.momentum
+        )
+        return step, FRESH
+
+    def _after(self, outcome: Outcome, made: Arrays | None) -> Arrays | None:
+        del made  # what all nodes added to the model, whoever merged it
+        return None if outcome.change is None else (outcome.change,)
+
+
+@attrs.define(eq=False)
+class _Adaptive(_ServerOptimiser):
+    """FedAdam and FedYogi, which differ in their second moment."""
+
+    _moment: ClassVar[Moment]
+    learning_rate: float = _rate(
+        0.01, "About how far a coordinate moves in a round, in model units, if its updates agree."
+    )
+    beta1: float = _share(0.9, "Share of the mean of past merges that stays. Below 1.")
+    beta2: float = _share(0.99, "Share of the mean of their squares that stays. Below 1.")
+    tau: float = attrs.field(
+        default=0.001,
+        validator=options.real(above=0, unit="model units"),
+        metadata={"help": "Merged values well below it move a coordinate less, in model units."},
+    )
+    restart: int = attrs.field(
+        default=64,
+        validator=options.whole(1),
+        metadata={
+            "help": "Models after which both means begin anew. A node that lacks them merges "
+            "again from then on."
+        },
+    )
+
+    @property
+    def claims(self) -> Claims:
+        """It works with whatever a rule merges, and promises nothing of its own."""
+        notice = (
+            "what the rule promises holds for what it merges: each coordinate is divided by its "
+            "own size, so that small errors in quiet coordinates become whole steps"
+        )
+        return Claims(tolerates=None, notices=(notice,))
+
+    def _begins(self, round_info: RoundInfo) -> bool:
+        return round_info.step % self.restart == 0
+
+    def _step(
+        self, merged: Vector, arrays: Arrays, round_info: RoundInfo
+    ) -> tuple[Vector, Arrays]:
+        units = fixed.FRACTION_BITS - round_info.scale
+        tau = math.ldexp(self.tau, units)
+        zeros = np.zeros(round_info.dimension)
+        first, second = arrays or (zeros, zeros + tau * tau)
+        step, first, second = adaptive_step(
+            merged,
+            first,
+            second,
+            self._moment,
+            learning_rate=math.ldexp(self.learning_rate, units),
+            beta1=self.beta1,
+            beta2=self.beta2,
+            tau=tau,
+        )
+        return step, (first, second)
+
+    def _after(self, outcome: Outcome, made: Arrays | None) -> Arrays | None:
+        del outcome
+        return made
+
+
+@attrs.define(eq=False)
+class FedAdam(_Adaptive):
+    """FedAdam: each coordinate steps by the mean of past merges over the root of their mean square.
+
+    A node that took a model from others does not know what was merged. It merges again from the
+    next model on whose number is a multiple of ``restart``.
+
+    Robustness: what the rule promises holds for what it merges, not for a step. If
+    ``beta1**2 < beta2``, a coordinate moves at most ``learning_rate * (1 - beta1) / sqrt((1 -
+    beta2) * (1 - beta1**2 / beta2))`` in a round, whatever is merged: 2.35 times the rate with the
+    defaults. Liars reach that in a coordinate in which honest updates are small.
+
+    Attributes:
+        learning_rate: above 0, in model units.
+        beta1: from 0, below 1.
+        beta2: from 0, below 1.
+        tau: above 0, in model units.
+        restart: 1 or more; the same on every node.
+
+    Raises:
+        OptionError: QRES-E105, an option is of another type or out of range; the message names it.
+
+    Complexity:
+        O(d); two float64 vectors are written and synced in a round.
+
+    Source:
+        Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan, "Adaptive Federated
+        Optimization", ICLR 2021, algorithm 2. The restarts are not in it.
+
+    Example:
+        >>> from qres_core.testing import make_round_info, make_updates
+        >>> updates = make_updates([[2000], [4000], [6000]])
+        >>> mean = lambda updates: np.int32([4000])
+        >>> FedAdam(learning_rate=0.01).wrap_aggregate(mean, updates, make_round_info(1)).tolist()
+        [560]
+    """
+
+    _name: ClassVar[str] = "fedadam"
+    _moment: ClassVar[Moment] = staticmethod(adam_moment)
+
+
+@attrs.define(eq=False)
+class FedYogi(_Adaptive):
+    """FedYogi: FedAdam with rates that recover slowly after large merges.
+
+    The mean of the squares shrinks by no more than what is merged, so a coordinate that was loud
+    once keeps small steps for long. Everything else is as for :class:`FedAdam`, but for the bound
+    on a coordinate's step, which is not known.
+
+    Attributes:
+        learning_rate: above 0, in model units.
+        beta1: from 0, below 1.
+        beta2: from 0, below 1.
+        tau: above 0, in model units.
+        restart: 1 or more; the same on every node.
+
+    Raises:
+        OptionError: QRES-E105, an option is of another type or out of range; the message names it.
+
+    Complexity:
+        O(d); two float64 vectors are written and synced in a round.
+
+    Source:
+        Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2. The restarts are
+        not in it.
+    """
+
+    _name: ClassVar[str] = "fedyogi"
+    _moment: ClassVar[Moment] = staticmethod(yogi_moment)

@@ -1,0 +1,142 @@
+"""What an optimiser knows of a model, kept so that it is never taken for another one's.
+
+A state belongs to a model at a height. Heights end by certificate, so all nodes that were told how
+each of them ended hold the same state. A node that was not told holds none.
+
+On disk there is one SQLite file. It is written after the journal: a node that is killed between the
+two has a newer model than state, and holds none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core import DIGEST_BYTES, NodeInfo, RoundInfo, canonical, stores
+
+APPLICATION_ID: Final = 0x5152534F
+"""``QRSO`` in ASCII: marks the file's kind in its header."""
+_DOMAIN: Final = b"qres/server-optimiser/v1"
+_TYPES: Final = ("<i4", "<f8")
+
+Arrays = tuple[NDArray[Any], ...]
+FRESH: Final[Arrays] = ()
+"""The state of an optimiser that begins anew."""
+
+
+@attrs.frozen(eq=False)
+class KnownState:
+    """The state of a model at a height."""
+
+    model: bytes  # digest of the model, 32 bytes
+    height: int  # the height that begins with it
+    arrays: Arrays  # each of shape ``(d,)``, or :data:`FRESH`
+
+
+@attrs.define(eq=False)
+class OptimiserState:
+    """What is known, in memory and in a node also on disk."""
+
+    _known: KnownState | None = None
+    _database: stores.PrivateDatabase | None = None
+
+    @classmethod
+    def open(cls, name: str, node_info: NodeInfo) -> OptimiserState:
+        """Open a node's state, in its folder or, where it has none, in memory.
+
+        ``name``: the plugin's. Raises RoundError: QRES-E602 for a file that is damaged, of another
+        swarm or node, or open elsewhere.
+        """
+        if node_info.data_dir is None:
+            return cls()
+        owner = [node_info.swarm, node_info.node_id]
+
+        def fill(database: stores.PrivateDatabase) -> None:
+            facts = stores.Facts(database, _DOMAIN)
+            facts.lay_out()
+            facts.write("owner", owner)
+            facts.write("at", [b"", 0])
+            facts.write("arrays", [])
+
+        kind = stores.StoreKind(
+            file=f"{name}.sqlite",
+            name=f"a state of {name}",
+            application_id=APPLICATION_ID,
+            version=1,
+            reader="qres-server-optimiser",
+            remedy="move it away: the node then takes the models that others make for some rounds",
+        )
+        database = stores.PrivateDatabase.open(Path(node_info.data_dir), kind, fill)
+        try:
+            facts = stores.Facts(database, _DOMAIN)
+            database.expect_owner(swarm_or_node=(owner, facts.read("owner")))
+            return cls(_loaded(database, facts), database)
+        except BaseException:
+            database.close()
+            raise
+
+    def of(self, round_info: RoundInfo) -> Arrays | None:
+        """The state of a round's model; ``None`` if it is not known here."""
+        known = self._known
+        if known is None or known.model != round_info.model_digest:
+            return None
+        return known.arrays if known.height == round_info.height else None
+
+    def stays(self, round_info: RoundInfo) -> None:
+        """The round's height made no model, and its state holds at the next one."""
+        arrays = self.of(round_info)
+        if arrays is not None:
+            self._known = KnownState(round_info.model_digest, round_info.height + 1, arrays)
+            self._write(with_arrays=False)
+
+    def becomes(self, model: bytes, height: int, arrays: Arrays) -> None:
+        """Keep the state of a model at the height that begins with it; on the disk on return.
+
+        Raises RoundError: QRES-E602 when the disk does not take it.
+        """
+        self._known = KnownState(model, height, arrays)
+        self._write(with_arrays=True)
+
+    def _write(self, *, with_arrays: bool) -> None:
+        known, database = self._known, self._database
+        if known is None or database is None:
+            return
+        facts = stores.Facts(database, _DOMAIN)
+        with database.transaction():
+            facts.write("at", [known.model, known.height])
+            if with_arrays:
+                facts.write("arrays", [_raw(array) for array in known.arrays])
+
+    def close(self) -> None:
+        """Let go of the file; idempotent."""
+        if self._database is not None:
+            self._database.close()
+
+
+def _raw(array: NDArray[Any]) -> list[Any]:
+    kind = "<i4" if array.dtype == np.int32 else "<f8"
+    return [kind, array.astype(kind, copy=False).tobytes()]
+
+
+def _loaded(database: stores.PrivateDatabase, facts: stores.Facts) -> KnownState | None:
+    at, raw = facts.read("at"), facts.read("arrays")
+    if not (canonical.is_list(at) and len(at) == 2 and canonical.is_list(raw)):
+        raise database.unusable("a record is of another form")
+    model, height = at
+    if type(model) is not bytes or type(height) is not int:
+        raise database.unusable("the record 'at' is of another form")
+    arrays = tuple(_array(database, item) for item in raw)
+    return KnownState(model, height, arrays) if len(model) == DIGEST_BYTES else None
+
+
+def _array(database: stores.PrivateDatabase, item: object) -> NDArray[Any]:
+    if canonical.is_list(item) and len(item) == 2:
+        kind, octets = item
+        if kind in _TYPES and type(octets) is bytes and len(octets) % np.dtype(kind).itemsize == 0:
+            array = np.frombuffer(octets, dtype=kind)
+            return array.astype(array.dtype.newbyteorder("="))
+    raise database.unusable("the record 'arrays' is of another form")

@@ -1,0 +1,258 @@
+"""When the state of an optimiser holds, when it begins anew, and when a node must not merge."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from qres_server_optimiser import FedAdam, FedAvgM, FedYogi
+
+from qres_core import (
+    Needs,
+    OptionError,
+    Outcome,
+    RoundError,
+    RoundInfo,
+    RoundStatus,
+    Updates,
+    Vector,
+    Visibility,
+)
+from qres_core.testing import AggregatorContract, find_rule, make_node_info, make_round_info
+from qres_core.testing import make_updates as of
+
+Optimiser = FedAvgM | FedAdam | FedYogi
+KINDS: tuple[Callable[[], Optimiser], ...] = (FedAvgM, FedAdam, FedYogi)
+BY_NAME = {"fedadam": FedAdam, "fedavgm": FedAvgM, "fedyogi": FedYogi}
+DIGESTS = [bytes([i]) * 32 for i in range(1, 20)]
+
+
+def round_of(step: int, height: int | None = None) -> RoundInfo:
+    height = step if height is None else height
+    info = make_round_info(2, number=height + 1, model_digest=DIGESTS[step])
+    return attrs.evolve(info, step=step, height=height)
+
+
+def merge(plugin: Optimiser, info: RoundInfo, merged: tuple[int, int]) -> list[int]:
+    def proceed(_updates: Updates) -> Vector:
+        return np.array(merged, dtype=np.int32)
+
+    return plugin.wrap_aggregate(proceed, of([[1, 2]] * 3), info).tolist()
+
+
+def close(plugin: Optimiser, info: RoundInfo, change: list[int] | None, **more: Any) -> None:
+    vector = None if change is None else np.array(change, dtype=np.int32)
+    model = DIGESTS[info.step + 1]
+    plugin.round_closed(Outcome(info, RoundStatus.CLOSED, model, change=vector, **more))
+
+
+def play(plugin: Optimiser, info: RoundInfo, merged: tuple[int, int]) -> list[int]:
+    step = merge(plugin, info, merged)
+    close(plugin, info, step)
+    return step
+
+
+def void(plugin: Optimiser, info: RoundInfo, code: str) -> None:
+    plugin.round_closed(Outcome(info, RoundStatus.VOID, info.model_digest, code=code))
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_the_state_goes_from_model_to_model(make: Callable[[], Optimiser]) -> None:
+    plugin, again = make(), make()
+    steps = [play(plugin, round_of(step), (4000, -70)) for step in range(4)]
+    assert steps == [play(again, round_of(step), (4000, -70)) for step in range(4)]
+    assert len({tuple(step) for step in steps}) == 4  # each depends on those before it
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_height_that_is_void_leaves_the_state_as_it_is(make: Callable[[], Optimiser]) -> None:
+    plugin, plain = make(), make()
+    for item in (plugin, plain):
+        play(item, round_of(0), (4000, -70))
+    merge(plugin, round_of(1), (-9000, 9000))
+    void(plugin, round_of(1), "QRES-E508")
+    plugin.round_closed(Outcome(round_of(1, 2), RoundStatus.ABORTED, DIGESTS[1]))
+    assert merge(plugin, round_of(1, 2), (5, 5)) == merge(plain, round_of(1), (5, 5))
+
+
+@pytest.mark.parametrize("code", ["QRES-E604", "QRES-E608"])
+@pytest.mark.parametrize("make", KINDS)
+def test_after_a_height_that_did_not_finish_all_begin_anew(
+    make: Callable[[], Optimiser], code: str
+) -> None:
+    holds, lacks, new = make(), make(), make()
+    play(holds, round_of(0), (4000, -70))
+    with pytest.raises(RoundError, match="QRES-E608"):
+        merge(lacks, round_of(1), (5, 5))
+    for plugin in (holds, lacks):
+        void(plugin, round_of(1), code)
+    fresh = merge(new, round_of(0), (5000, 5))
+    assert merge(holds, round_of(1, 2), (5000, 5)) == fresh
+    assert merge(lacks, round_of(1, 2), (5000, 5)) == fresh
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_who_was_not_told_of_a_height_does_not_merge(make: Callable[[], Optimiser]) -> None:
+    """It may be one after which the others began anew."""
+    plugin = make()
+    play(plugin, round_of(0), (4000, -70))
+    with pytest.raises(RoundError, match=r"QRES-E608 plugins\.fed.* was not told of every step"):
+        merge(plugin, round_of(1, 2), (5, 5))
+    void(plugin, round_of(1, 2), "QRES-E508")
+    with pytest.raises(RoundError, match="QRES-E608"):
+        merge(plugin, round_of(1, 3), (5, 5))
+
+
+def test_fedavgm_knows_the_step_whoever_merged_it() -> None:
+    merged, took = FedAvgM(), FedAvgM()
+    for plugin in (merged, took):
+        play(plugin, round_of(0), (100, 0))
+    step = play(merged, round_of(1), (30, 0))
+    merge(took, round_of(1), (-999, 0))  # it judged another set
+    close(took, round_of(1), step, merged=False)
+    assert merge(took, round_of(2), (1, 1)) == merge(merged, round_of(2), (1, 1)) == [109, 1]
+    late = FedAvgM()
+    close(late, round_of(0, 0), None)  # several steps at once
+    with pytest.raises(RoundError, match="QRES-E608"):
+        merge(late, round_of(1), (1, 1))
+    close(late, round_of(1), step, merged=False)
+    assert merge(late, round_of(2), (1, 1)) == [109, 1]
+
+
+@pytest.mark.parametrize("make", [FedAdam, FedYogi])
+def test_who_took_a_model_from_others_merges_again_after_a_restart(
+    make: Callable[..., FedAdam | FedYogi],
+) -> None:
+    holds, took = make(restart=3), make(restart=3)
+    step = play(holds, round_of(0), (4000, -70))
+    merge(took, round_of(0), (-4000, 70))
+    close(took, round_of(0), step, merged=False)
+    for number in (1, 2):
+        step = play(holds, round_of(number), (4000, -70))
+        with pytest.raises(RoundError, match="QRES-E608"):
+            merge(took, round_of(number), (4000, -70))
+        close(took, round_of(number), step, merged=False)
+    for number in (3, 4):
+        assert play(took, round_of(number), (9, 9)) == play(holds, round_of(number), (9, 9))
+
+
+def test_the_last_merge_before_a_model_is_what_counts() -> None:
+    plugin, plain = FedAdam(), FedAdam()
+    merge(plugin, round_of(0), (-4000, 1))  # to judge another set
+    assert play(plugin, round_of(0), (9, 9)) == play(plain, round_of(0), (9, 9))
+    assert merge(plugin, round_of(1), (9, 9)) == merge(plain, round_of(1), (9, 9))
+
+
+# ── the disk ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_the_state_survives_the_process(name: str, tmp_path: Path) -> None:
+    info = make_node_info(data_dir=str(tmp_path))
+    plain = BY_NAME[name]()
+    for number in range(4):
+        plugin = BY_NAME[name]()
+        plugin.setup(info)
+        height = 2 * number
+        step = merge(plugin, round_of(number, height), (4000, -70))
+        assert step == merge(plain, round_of(number, height), (4000, -70))
+        for item in (plugin, plain):
+            close(item, round_of(number, height), step)
+            void(item, round_of(number + 1, height + 1), "QRES-E508")
+        plugin.teardown()
+        plugin.teardown()
+    path = tmp_path / f"{name}.sqlite"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_was_lost_or_is_older_than_the_model_means_no_merge(tmp_path: Path) -> None:
+    info = make_node_info(data_dir=str(tmp_path))
+    plugin = FedAdam()
+    plugin.setup(info)
+    play(plugin, round_of(0), (4000, -70))
+    plugin.teardown()
+    old = FedAdam()
+    old.setup(info)
+    with pytest.raises(RoundError, match="QRES-E608"):  # killed before the second model was noted
+        merge(old, round_of(2), (4000, -70))
+    old.teardown()
+    (tmp_path / "fedadam.sqlite").unlink()
+    lost = FedAdam()
+    lost.setup(info)
+    with pytest.raises(RoundError, match="QRES-E608"):
+        merge(lost, round_of(1), (4000, -70))
+    lost.teardown()
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("UPDATE fact SET value = x'80' WHERE name = 'arrays'", "'arrays' is damaged"),
+        ("DELETE FROM fact WHERE name = 'at'", "'at' is damaged"),
+        ("PRAGMA application_id = 9", "not a state of fedavgm"),
+    ],
+)
+def test_damage_is_refused_by_name(tmp_path: Path, statement: str, what: str) -> None:
+    info = make_node_info(data_dir=str(tmp_path))
+    plugin = FedAvgM()
+    plugin.setup(info)
+    play(plugin, round_of(0), (4000, -70))
+    with pytest.raises(RoundError, match="QRES-E602 .*another process"):
+        FedAvgM().setup(info)
+    plugin.teardown()
+    database = sqlite3.connect(tmp_path / "fedavgm.sqlite")
+    database.execute(statement)
+    database.commit()
+    database.close()
+    with pytest.raises(RoundError, match=rf"QRES-E602 .*{what}"):
+        FedAvgM().setup(info)
+
+
+def test_another_nodes_file_is_refused(tmp_path: Path) -> None:
+    plugin = FedAvgM()
+    plugin.setup(make_node_info(data_dir=str(tmp_path)))
+    plugin.teardown()
+    with pytest.raises(RoundError, match=r"QRES-E602 .*another swarm or node"):
+        FedAvgM().setup(make_node_info(index=1, data_dir=str(tmp_path)))
+
+
+# ── options and claims ────────────────────────────────────────────────────────────────────────────
+
+
+class TestFirstStepOfFedAvgM(AggregatorContract):
+    """The first step at a rate of 1 is what the rule merged: all that holds for a rule holds."""
+
+    def make(self) -> object:
+        return find_rule("fedavgm+mean").make()
+
+
+def test_it_works_on_sums_and_says_what_becomes_of_the_rules_promise() -> None:
+    for make in KINDS:
+        claims = make().claims
+        assert claims.needs == Needs(visibility=Visibility.SUM)
+        assert claims.tolerates is None
+        assert claims.alters
+        assert "what the rule promises holds for what it merges" in claims.notices[0]
+    assert "up to 10 times" in FedAvgM().claims.notices[0]
+    assert FedAvgM(momentum=0).claims.notices == ()
+
+
+def test_options() -> None:
+    for name, kind in BY_NAME.items():
+        (entry,) = entry_points(group="qres.plugins", name=name)
+        assert entry.load() is kind
+        assert all(field.metadata["help"] for field in attrs.fields(kind) if field.init)
+    for bad in ({"learning_rate": 0.0}, {"momentum": 1.0}, {"momentum": True}):
+        with pytest.raises(OptionError, match=r"(learning_rate|momentum): must be"):
+            FedAvgM(**bad)  # type: ignore[arg-type]
+    for bad in ({"beta1": 1.0}, {"beta2": -0.1}, {"tau": 0.0}, {"restart": 0}):
+        with pytest.raises(OptionError, match=r"(beta1|beta2|tau|restart): must be"):
+            FedAdam(**bad)  # type: ignore[arg-type]
