@@ -198,6 +198,9 @@ _MODES: Final = (
     Mode(
         "validation", "validation", "validation", _fixed(tolerance=50.0, candidate_tolerance=50.0)
     ),
+    Mode("fedavgm", "fedavgm", "wrapper"),
+    Mode("fedadam", "fedadam", "wrapper"),
+    Mode("fedyogi", "fedyogi", "wrapper"),
     Mode("clipping", "clipping", "wrapper", _fixed(bound=4.0)),
     Mode("arc", "arc", "wrapper", _f),
     Mode("nnm", "nnm", "wrapper", _f),

@@ -76,6 +76,9 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "reputation": {"exponent": st.sampled_from([0, 0, 2])},
     "validation": {"norm_factor": st.sampled_from([1.0, 3.0])},
     "public_validation": {},
+    "fedavgm": {"learning_rate": REAL},
+    "fedadam": {"learning_rate": REAL},
+    "fedyogi": {"learning_rate": REAL},
     "clipping": {"bound": REAL},
     "arc": {"f": SMALL},
     "nnm": {"f": SMALL},
@@ -98,6 +101,12 @@ BY_THE_ROSTER = {
     "monna": {"pivot": lambda nodes: identities(nodes)[0]},
 }
 """Options that name nodes of the simulated swarm."""
+ADAPTIVE: dict[str, st.SearchStrategy[Any]] = {
+    "beta1": st.sampled_from([0.0, 0.99]),
+    "beta2": st.sampled_from([0.0, 0.999]),
+    "tau": st.sampled_from([1e-6, 1.0]),
+    "restart": st.sampled_from([1, 3]),
+}
 SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "swarm": {
         "topology": st.sampled_from(["gossip", "coordinator"]),
@@ -155,6 +164,9 @@ SELDOM: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "seconds": st.sampled_from([1.0, 60.0]),
     },
     "public_validation": {"tolerance": st.sampled_from([0.0, 50.0])},
+    "fedavgm": {"momentum": st.sampled_from([0.0, 0.99])},
+    "fedadam": ADAPTIVE,
+    "fedyogi": ADAPTIVE,
     "median": {"weight_limit": st.sampled_from([1.0, 3.0])},
     "geometric_median": {
         "iterations": st.sampled_from([1, 64]),

@@ -23,9 +23,7 @@ _NEGLIGIBLE: Final = 2.0**-60
 others do not; so none may ever matter."""
 
 
-def momentum_step(
-    merged: Vector, last: Vector, *, learning_rate: float, momentum: float
-) -> Vector:
+def momentum_step(merged: Vector, last: Vector, *, learning_rate: float, momentum: float) -> Vector:
     """The step of FedAvgM: ``trunc(momentum * last + learning_rate * merged)``.
 
     It is cut towards zero, not rounded: rounded, a small step would repeat itself for ever.
@@ -64,7 +62,7 @@ def yogi_moment(second: Reals, square: Reals, beta2: float) -> Reals:
     return second - (1.0 - beta2) * square * np.sign(second - square)
 
 
-def adaptive_step(  # noqa: PLR0913 - the symbols of the algorithm
+def adaptive_step(
     merged: Vector,
     first: Reals,
     second: Reals,

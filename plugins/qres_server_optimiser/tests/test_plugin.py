@@ -205,7 +205,7 @@ def test_damage_is_refused_by_name(tmp_path: Path, statement: str, what: str) ->
     plugin = FedAvgM()
     plugin.setup(info)
     play(plugin, round_of(0), (4000, -70))
-    with pytest.raises(RoundError, match="QRES-E602 .*another process"):
+    with pytest.raises(RoundError, match=r"QRES-E602 .*another process"):
         FedAvgM().setup(info)
     plugin.teardown()
     database = sqlite3.connect(tmp_path / "fedavgm.sqlite")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from qres_server_optimiser import adam_moment, adaptive_step, momentum_step, yogi_moment
+from qres_server_optimiser.steps import Moment
 
 from qres_core import fixed
 
@@ -35,9 +36,7 @@ def test_fedavgm_is_its_formula_in_python_floats(
     before = merged.copy(), last.copy()
     step = momentum_step(merged, last, learning_rate=rate, momentum=momentum)
     assert step.dtype == np.int32
-    for found, change, earlier in zip(
-        step.tolist(), merged.tolist(), last.tolist(), strict=True
-    ):
+    for found, change, earlier in zip(step.tolist(), merged.tolist(), last.tolist(), strict=True):
         exact = math.trunc(momentum * float(earlier) + rate * float(change))
         assert found == max(-fixed.LIMIT, min(fixed.LIMIT, exact))
     assert np.array_equal(merged, before[0])
@@ -51,8 +50,8 @@ def test_momentum_dies_out_if_nothing_is_merged() -> None:
     assert step.tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("yogi", [False, True])
-def test_adaptive_steps_are_algorithm_2_in_python_floats(yogi: bool) -> None:
+@pytest.mark.parametrize("moment", [adam_moment, yogi_moment])
+def test_adaptive_steps_are_algorithm_2_in_python_floats(moment: Moment) -> None:
     """Python's floats are IEEE doubles without fused operations: the bits must be the same."""
     draw = np.random.default_rng(3)
     rate, tau, beta1, beta2 = 655.36, 65.536, 0.9, 0.99
@@ -60,7 +59,6 @@ def test_adaptive_steps_are_algorithm_2_in_python_floats(yogi: bool) -> None:
     rounds >>= draw.integers(0, 32, size=rounds.shape, dtype=np.int32)
     first, second = np.zeros(40), np.full(40, tau * tau)
     m, v = [0.0] * 40, [tau * tau] * 40
-    moment = yogi_moment if yogi else adam_moment
     for merged in rounds:
         step, first, second = adaptive_step(
             merged, first, second, moment, learning_rate=rate, tau=tau, beta1=beta1, beta2=beta2
@@ -69,7 +67,7 @@ def test_adaptive_steps_are_algorithm_2_in_python_floats(yogi: bool) -> None:
             square = float(change) * float(change)
             m[i] = beta1 * m[i] + (1.0 - beta1) * float(change)
             sign = float(v[i] > square) - float(v[i] < square)
-            if yogi:
+            if moment is yogi_moment:
                 v[i] = v[i] - (1.0 - beta2) * square * sign
             else:
                 v[i] = beta2 * v[i] + (1.0 - beta2) * square

@@ -1,0 +1,65 @@
+"""Accuracy with a server optimiser and without, at equal rounds, under attack and not.
+
+Run ``python benchmarks/server_optimisers.py [--quick] [--json]``. Fourteen nodes learn the digits
+with small steps, and their data differ. Under attack four of them send their updates negated. The
+optimisers have the same options in every cell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from harness import Record, main
+
+from qres_core.kernel.config import parse
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.tasks import TaskConfig
+
+LIARS = 4
+OPTIMISERS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "fedavgm": {"fedavgm": {"momentum": 0.9}},
+    "fedadam": {"fedadam": {"learning_rate": 0.05}},
+    "fedyogi": {"fedyogi": {"learning_rate": 0.05}},
+}
+TASK = TaskConfig(
+    name="digits", partition="similarity", gamma=0.33, local_epochs=1, learning_rate=0.02
+)
+
+
+def _accuracy(optimiser: str, rule: str, attack: str, rounds: int, seeds: int) -> float:
+    swarm = {"name": "bench", "nodes": 14, "byzantine": LIARS, "quorum": 14, "insecure": True}
+    plugins = {"memory": {}, **OPTIMISERS[optimiser], rule: {"f": LIARS}}
+    config = parse({"swarm": swarm, "plugins": plugins}, source="benchmark")
+    total = 0.0
+    for seed in range(1, seeds + 1):
+        liars = LIARS if attack else 0
+        scenario = Scenario(
+            rounds=rounds, seed=seed, attack=attack, attackers=liars, engine="vectorised"
+        )
+        total += simulate(config, scenario, task=TASK).rounds[-1].metrics["accuracy"]
+    return 100 * total / seeds
+
+
+def measure(quick: bool) -> Sequence[Record]:  # noqa: FBT001 - the harness calls it
+    """Every optimiser around two rules."""
+    rounds, seeds = (5, 1) if quick else (30, 3)
+    return [
+        Record(
+            f"accuracy after {rounds} rounds, {rule}, {attack or 'no attack'}, {optimiser}",
+            _accuracy(optimiser, rule, attack, rounds, seeds),
+            "%",
+        )
+        for rule in ("median", "krum")
+        for attack in ("", "sign_flip")
+        for optimiser in OPTIMISERS
+    ]
+
+
+if __name__ == "__main__":
+    main(__doc__ or "", measure, dists=("qres-core", "qres-server-optimiser", "numpy"))
