@@ -207,8 +207,8 @@ class _Adaptive(_ServerOptimiser):
         default=64,
         validator=options.whole(1),
         metadata={
-            "help": "Models after which both means begin anew. A node that lacks them merges "
-            "again from then on."
+            "help": "Models after which both means start again from nothing. A node that lacks them "
+            "merges again from then on."
         },
     )
 
