@@ -35,7 +35,7 @@ from qres_core import (
 )
 from qres_server_optimiser.state import FRESH, Arrays, OptimiserState
 from qres_server_optimiser.steps import (
-    Moment,
+    Reals,
     adam_moment,
     adaptive_step,
     momentum_step,
@@ -192,7 +192,6 @@ class FedAvgM(_ServerOptimiser):
 class _Adaptive(_ServerOptimiser):
     """FedAdam and FedYogi, which differ in their second moment."""
 
-    _moment: ClassVar[Moment]
     learning_rate: float = _rate(
         0.01, "About how far a coordinate moves in a round, in model units, if its updates agree."
     )
@@ -207,8 +206,8 @@ class _Adaptive(_ServerOptimiser):
         default=64,
         validator=options.whole(1),
         metadata={
-            "help": "Models after which both means start again from nothing. A node that lacks them "
-            "merges again from then on."
+            "help": "Models after which both means start again from nothing. A node that lacks "
+            "them merges again from then on."
         },
     )
 
@@ -220,6 +219,10 @@ class _Adaptive(_ServerOptimiser):
             "own size, so that small errors in quiet coordinates become whole steps"
         )
         return Claims(tolerates=None, notices=(notice,))
+
+    @abstractmethod
+    def _moment(self, second: Reals, square: Reals, beta2: float) -> Reals:
+        """The next second moment, see :mod:`qres_server_optimiser.steps`."""
 
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step % self.restart == 0
@@ -284,7 +287,9 @@ class FedAdam(_Adaptive):
     """
 
     _name: ClassVar[str] = "fedadam"
-    _moment: ClassVar[Moment] = staticmethod(adam_moment)
+
+    def _moment(self, second: Reals, square: Reals, beta2: float) -> Reals:
+        return adam_moment(second, square, beta2)
 
 
 @attrs.define(eq=False)
@@ -314,4 +319,6 @@ class FedYogi(_Adaptive):
     """
 
     _name: ClassVar[str] = "fedyogi"
-    _moment: ClassVar[Moment] = staticmethod(yogi_moment)
+
+    def _moment(self, second: Reals, square: Reals, beta2: float) -> Reals:
+        return yogi_moment(second, square, beta2)
