@@ -27,7 +27,7 @@ BETAS: dict[str, Any] = {"beta1": 0.9, "beta2": 0.99}
 
 
 @given(pair=PAIR, rate=st.floats(0.001, 10), momentum=SHARE)
-@example(pair=(np.int32([HIGHEST]), np.int32([HIGHEST])), rate=10, momentum=0.9)
+@example(pair=(np.full(1, HIGHEST, np.int32),) * 2, rate=10, momentum=0.9)
 @settings(max_examples=100, deadline=None)
 def test_fedavgm_is_its_formula_in_python_floats(
     pair: tuple[Ints, Ints], rate: float, momentum: float
