@@ -13,11 +13,12 @@ import attrs
 import numpy as np
 
 from qres_core.contract.errors import ConfigError, LabError, QresError
-from qres_core.contract.options import whole
+from qres_core.contract.options import real, whole
 from qres_core.contract.suggest import did_you_mean
 from qres_core.contract.trainer import Trainer
 from qres_core.contract.types import Vector, check_vector
 from qres_core.kernel.config import Config
+from qres_core.lab.momentum import with_momentum
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.tasks import Task, TaskConfig, make_task
 
@@ -72,6 +73,14 @@ class TrainerConfig:
     task: TaskConfig | None = attrs.field(
         default=None,
         metadata=_help("A built-in task in place of `entry`; the table [trainer.task]."),
+    )
+    momentum: float = attrs.field(
+        default=0.0,
+        validator=real(0, below=1),
+        metadata=_help(
+            "Share that stays of a mean of the node's updates, which it sends in place of the "
+            "last one. It helps robust rules; 0.9 is usual. 0 sends each update as it is."
+        ),
     )
     seed: int | None = attrs.field(
         default=None,
@@ -170,7 +179,7 @@ def share(
         place = {"index": index, "nodes": nodes, "seed": seed, "scale": scale}
         return _own(table, _load(table.entry, folder), place)
     task = make_task(table.task or TaskConfig(), nodes=nodes, seed=seed, scale=scale)
-    return task.trainers[index], task.initial
+    return with_momentum(task.trainers[index], table.momentum), task.initial
 
 
 def swarm_task(config: Config, *, seed: int) -> Task:
@@ -185,7 +194,8 @@ def swarm_task(config: Config, *, seed: int) -> Task:
     if not table.entry:
         built_in = table.task or TaskConfig()
         made = make_task(built_in, nodes=swarm.nodes, seed=seed, scale=swarm.scale)
-        return attrs.evolve(made, notices=notices(config))
+        trained = tuple(with_momentum(trainer, table.momentum) for trainer in made.trainers)
+        return attrs.evolve(made, trainers=trained, notices=notices(config))
     check_shared(table)
     factory = _load(table.entry, folder_of(config))
     trainers: list[Trainer] = []
@@ -273,7 +283,8 @@ def _own(table: TrainerConfig, factory: Callable[..., object], place: Mapping[st
         missing = " and no ".join(f"method {name}" for name in lacking)
         what = f"{table.entry} returned a {type(trainer).__name__}, which has no {missing}"
         raise ConfigError.of("QRES-E104", "trainer.entry", what, fix)
-    return trainer, check_vector(initial, "trainer.entry: first model")
+    first = check_vector(initial, "trainer.entry: first model")
+    return with_momentum(trainer, table.momentum), first
 
 
 def _load(entry: str, folder: Path) -> Callable[..., object]:

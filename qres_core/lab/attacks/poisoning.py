@@ -13,19 +13,22 @@ from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.data import DataAttack, Measured
+from qres_core.lab.momentum import Momentum, with_momentum
 from qres_core.lab.tasks import Task
 
 
 def _own(trainer: Trainer) -> Trainer:
-    """The user's trainer, which has the data, where its examples are clipped one by one."""
-    inner: Trainer = trainer.inner if isinstance(trainer, ByRecord) else trainer
+    """The user's trainer, which has the data, inside of what is made of its updates."""
+    inner: Trainer = trainer.inner if isinstance(trainer, (ByRecord, Momentum)) else trainer
     return inner
 
 
 def _poisoned(attack: DataAttack, trainer: Trainer) -> Trainer:
-    """A poisoned trainer, which goes on clipping its examples if it did."""
-    clip = trainer.clip if isinstance(trainer, ByRecord) else None
-    return by_record(attack.poison(_own(trainer)), clip)
+    """A poisoned trainer, which goes on clipping its examples or fading its updates if it did."""
+    poisoned = attack.poison(_own(trainer))
+    if isinstance(trainer, Momentum):
+        return with_momentum(poisoned, trainer.beta)
+    return by_record(poisoned, trainer.clip if isinstance(trainer, ByRecord) else None)
 
 
 def under_attack(task: Task, attack: Attack | None, attackers: int) -> Task:

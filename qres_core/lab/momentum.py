@@ -1,0 +1,135 @@
+"""Momentum at the node: a trainer of any kind that sends a fading mean of its updates.
+
+Honest updates differ by chance, and a lie within that spread passes for honest. A mean over the
+rounds shrinks what is chance, and a lie that stays the same stands out.
+
+Source:
+    S. P. Karimireddy, L. He, M. Jaggi, "Learning from History for Byzantine Robust Optimization",
+    ICML 2021, algorithm 2: ``m = (1 - beta) g + beta m``, and ``m = g`` in the first round. The
+    size of an update stays as it is; the sum ``beta m + g`` is the same at ``1 - beta`` times the
+    learning rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from qres_core.contract import fixed
+from qres_core.contract.errors import LabError
+from qres_core.contract.rounds import RoundInfo
+from qres_core.contract.trainer import Reference, Trainer, Validator
+from qres_core.contract.training import with_round
+from qres_core.contract.types import Update, Vector
+
+
+def with_momentum(trainer: Trainer, beta: float) -> Trainer:
+    """The trainer, sending a fading mean of its updates.
+
+    It has ``validate`` and ``reference`` where the trainer has them; a reference is such a mean
+    too.
+
+    Args:
+        trainer: of any kind.
+        beta: share of the mean that stays, from 0, below 1; 0 for the trainer as it is.
+    """
+    if beta == 0.0:
+        return trainer
+    if isinstance(trainer, Reference) and isinstance(trainer, Validator):
+        return _ReferringMomentum(trainer, beta)
+    return (
+        _JudgingMomentum(trainer, beta)
+        if isinstance(trainer, Validator)
+        else Momentum(trainer, beta)
+    )
+
+
+@attrs.define(eq=False)
+class FadingMean:
+    """A mean of vectors that counts each step of the model once.
+
+    A model may be trained on several times: a round is aborted, or training began ahead on a model
+    that was not decided. What was made for a step last takes the place of what was before.
+    """
+
+    beta: float
+    _before: NDArray[np.float64] | None = attrs.field(default=None, init=False)
+    _value: NDArray[np.float64] | None = attrs.field(default=None, init=False)
+    _step: int = attrs.field(default=-1, init=False)
+
+    def after(self, step: int, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean after a step; ``vector``: what was made for it, float64, shape ``(d,)``."""
+        if step != self._step:
+            self._before, self._step = self._value, step
+        if self._before is None:
+            self._value = vector
+        else:
+            self._value = (1.0 - self.beta) * vector + self.beta * self._before
+        return self._value
+
+
+@attrs.define(eq=False)
+class Momentum:
+    """A trainer that sends a fading mean of its updates. The mean is lost with the process."""
+
+    inner: Any  # a :class:`~qres_core.Trainer`
+    beta: float  # share of the mean that stays
+    _own: FadingMean = attrs.field(init=False)
+    _trusted: FadingMean = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._own, self._trusted = FadingMean(self.beta), FadingMean(self.beta)
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        """The mean with the trainer's new update, of its weight and figures.
+
+        ``vector``: the round's model, int32, shape ``(d,)``. ``None`` where the trainer has nothing
+        new.
+        """
+        made: Update | None = self.inner.fit(vector, round_info)
+        if not isinstance(made, Update):
+            return made
+        return attrs.evolve(made, vector=_faded(self._own, made.vector, round_info))
+
+    def evaluate(self, vector: Vector, round_info: RoundInfo) -> Mapping[str, float]:
+        """The trainer's figures."""
+        figures: Mapping[str, float] = with_round(self.inner.evaluate)(vector, round_info)
+        return figures
+
+    def records(self) -> NoReturn:
+        """Refuse: an example would move the updates of all later rounds.
+
+        Raises LabError: QRES-E105.
+        """
+        what = f"is {self.beta:g}, and where single examples are clipped an update is of one round"
+        raise LabError.of("QRES-E105", "trainer.momentum", what, "momentum = 0")
+
+    def record_steps(self, vector: Vector, round_info: RoundInfo) -> NoReturn:
+        """As :meth:`records`."""
+        del vector, round_info
+        self.records()
+
+
+@attrs.define(eq=False)
+class _JudgingMomentum(Momentum):
+    def validate(self, vector: Vector, round_info: RoundInfo) -> float:
+        """The trainer's loss of a model."""
+        loss: float = with_round(self.inner.validate)(vector, round_info)
+        return loss
+
+
+@attrs.define(eq=False)
+class _ReferringMomentum(_JudgingMomentum):
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        """A mean of the trainer's references, apart from that of its updates."""
+        return _faded(self._trusted, self.inner.reference(vector, round_info), round_info)
+
+
+def _faded(mean: FadingMean, made: Vector, round_info: RoundInfo) -> Vector:
+    """The mean with what was just made, on the grid; int32, shape ``(d,)``."""
+    real = mean.after(round_info.step, made.astype(np.float64))
+    return np.clip(np.rint(real), -fixed.LIMIT, fixed.LIMIT).astype(np.int32)

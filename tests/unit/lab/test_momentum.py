@@ -1,0 +1,166 @@
+"""Momentum at the node, for trainers of any kind."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from qres_core import LabError, Reference, RoundInfo, Trainer, Update, Validator, Vector, fixed
+from qres_core.contract.by_record import by_record
+from qres_core.contract.record_clip import RecordClip
+from qres_core.kernel.config import Config, parse
+from qres_core.lab.attacks.data import LabelFlip
+from qres_core.lab.attacks.poisoning import under_attack
+from qres_core.lab.momentum import Momentum, with_momentum
+from qres_core.lab.scenario import Scenario
+from qres_core.lab.simulator import simulate
+from qres_core.lab.trainer import SECTIONS, make_work, swarm_task
+from qres_core.testing import make_round_info
+
+
+@attrs.define
+class Said:
+    """A trainer that sends what it is told to."""
+
+    values: list[int]
+
+    def fit(self, vector: Vector, round_info: RoundInfo) -> Update | None:
+        del vector, round_info
+        value = self.values.pop(0)
+        return None if value < 0 else Update(np.int32([value]), weight=7, metrics={"loss": 1.0})
+
+    def evaluate(self, vector: Vector) -> Mapping[str, float]:
+        return {"at": float(vector[0])}
+
+
+class Judge(Said):
+    def validate(self, vector: Vector) -> float:
+        return float(vector[0])
+
+
+class Referring(Judge):
+    def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
+        made = self.fit(vector, round_info)
+        assert made is not None
+        return made.vector
+
+
+MODEL = np.zeros(1, dtype=np.int32)
+
+
+def at(step: int, number: int | None = None) -> RoundInfo:
+    return attrs.evolve(make_round_info(number=number or step + 1), step=step)
+
+
+def sent(trainer: Trainer, info: RoundInfo) -> int:
+    made = trainer.fit(MODEL, info)
+    assert made is not None
+    assert (made.weight, made.metrics) == (7, {"loss": 1.0})
+    return int(made.vector[0])
+
+
+def test_it_sends_the_mean_of_algorithm_2() -> None:
+    trainer = with_momentum(Said([1000, 0, 0, 2000, fixed.LIMIT]), 0.9)
+    m = [1000.0, 900.0, 810.0, 0.1 * 2000 + 0.9 * 810]
+    assert [sent(trainer, at(step)) for step in range(4)] == [round(value) for value in m]
+    assert sent(trainer, at(4)) == round((1.0 - 0.9) * fixed.LIMIT + 0.9 * m[3])
+
+
+def test_a_model_that_is_trained_on_again_counts_once() -> None:
+    again, once = (
+        with_momentum(Said([10, 999, 20, 40]), 0.5),
+        with_momentum(Said([10, 20, 40]), 0.5),
+    )
+    for trainer in (again, once):
+        sent(trainer, at(0))
+    sent(again, at(1))
+    assert sent(again, at(1, number=3)) == sent(once, at(1)) == 15
+    assert sent(again, at(2)) == sent(once, at(2)) == 28  # 27.5, to even
+
+
+def test_nothing_new_to_train_on_stays_nothing() -> None:
+    trainer = with_momentum(Said([10, -1, 10]), 0.5)
+    sent(trainer, at(0))
+    assert trainer.fit(MODEL, at(1)) is None
+    assert sent(trainer, at(2)) == 10
+
+
+def test_it_judges_if_the_trainer_does_and_its_references_fade_by_themselves() -> None:
+    plain, judge = with_momentum(Said([]), 0.5), with_momentum(Judge([]), 0.5)
+    both = with_momentum(Referring([10, 100, 20, 200]), 0.5)
+    assert [isinstance(item, Validator) for item in (plain, judge, both)] == [False, True, True]
+    assert [isinstance(item, Reference) for item in (plain, judge, both)] == [False, False, True]
+    assert isinstance(both, Reference)
+    assert isinstance(both, Validator)
+    assert (both.validate(MODEL, at(0)), both.evaluate(MODEL, at(0))) == (0.0, {"at": 0.0})
+    found = [(sent(both, at(n)), both.reference(MODEL, at(n)).tolist()) for n in range(2)]
+    assert found == [(10, [100]), (15, [150])]
+
+
+def test_none_is_the_trainer_itself() -> None:
+    trainer = Said([])
+    assert with_momentum(trainer, 0.0) is trainer
+
+
+def test_single_examples_are_not_clipped_behind_it() -> None:
+    trainer = with_momentum(Said([]), 0.5)
+    with pytest.raises(LabError, match=r"QRES-E105 trainer\.momentum: is 0\.5, and where single"):
+        by_record(trainer, RecordClip(1.0, 4))
+
+
+def configured(momentum: float, **task: Any) -> Config:
+    text = f"""
+        [swarm]
+        name = "fading"
+        nodes = 5
+        byzantine = 1
+        quorum = 5
+        insecure = true
+        [plugins.memory]
+        [plugins.mean]
+        unprotected = true
+        [trainer]
+        momentum = {momentum}
+        [trainer.task]
+        name = "quadratic"
+        dimension = 6
+        """
+    raw = tomllib.loads(text)
+    raw["trainer"]["task"] |= task
+    return parse(raw, source="test", sections=SECTIONS)
+
+
+def test_the_table_gives_it_to_every_node() -> None:
+    plain, faded = (swarm_task(configured(beta), seed=1) for beta in (0.0, 0.9))
+    assert not any(isinstance(item, Momentum) for item in plain.trainers)
+    assert all(isinstance(item, Momentum) for item in faded.trainers)
+    assert isinstance(make_work(configured(0.9))[0], Momentum)
+    with pytest.raises(Exception, match=r"momentum"):
+        configured(1.0)
+
+
+def test_engines_agree_on_it() -> None:
+    digests = {
+        digest
+        for engine in ("events", "vectorised")
+        for digest in simulate(
+            configured(0.9), Scenario(rounds=4, seed=1, engine=engine)
+        ).model_digests
+    }
+    plain = simulate(configured(0.0), Scenario(rounds=4, seed=1, engine="vectorised"))
+    assert len(digests) == 1
+    assert digests.isdisjoint(plain.model_digests)
+
+
+def test_data_are_poisoned_inside_of_it() -> None:
+    config = configured(0.9, name="digits")
+    attack = LabelFlip()
+    task = under_attack(swarm_task(config, seed=1), attack, 1)
+    last: Any = task.trainers[-1]
+    assert isinstance(last, Momentum)
+    assert not np.array_equal(last.inner.y, swarm_task(config, seed=1).trainers[-1].inner.y)  # type: ignore[attr-defined]
