@@ -22,10 +22,13 @@ from qres_core import ConfigError
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
-MOST_THREADS: Final = 2
-"""One core nearly saturates memory; a second still helps where arithmetic dominates."""
-
 _SERIAL_BELOW: Final = 1_000_000
+_PIECE_ENTRIES: Final = 2_000_000
+"""Of a piece where there are more than two: fewer are not worth the call."""
+_MOST_PIECES: Final = 64
+_PIECE_COLUMNS: Final = 80
+"""A piece has at least so many columns for each row: what kernels sum, ``n * n`` float64, then
+takes a fortieth of the memory of an int32 input, all pieces together."""
 # What the compiler may do with float sums: reorder and fuse them. It may assume nothing about NaN
 # and infinities, which the kernels have to carry through to the check of the norms.
 _REASSOCIATE: Final = frozenset({"reassoc", "contract", "nsz", "arcp"})
@@ -73,10 +76,10 @@ def numpy_only() -> Generator[None]:
 
 
 def threads() -> int:
-    """Return how many threads work on a large input: 1 or 2.
+    """Return how many threads may work on a large input.
 
-    The environment variable ``QRES_THREADS`` says how many at most; unset, the number of
-    processors this process may run on.
+    The environment variable ``QRES_THREADS`` says how many; unset, the number of processors this
+    process may run on.
 
     Raises:
         ConfigError: QRES-E105 if the variable is not a positive integer.
@@ -86,12 +89,12 @@ def threads() -> int:
         return chosen
     wanted = os.environ.get("QRES_THREADS", "")
     if not wanted:
-        return min(MOST_THREADS, _processors())
+        return _processors()
     if not (wanted.isascii() and wanted.isdigit() and int(wanted) >= 1):
         raise ConfigError.of(
             "QRES-E105", "QRES_THREADS", f"expected a positive integer, got {wanted!r}"
         )
-    return min(MOST_THREADS, int(wanted))
+    return int(wanted)
 
 
 @contextmanager
@@ -108,7 +111,7 @@ def using_threads(count: int) -> Generator[None]:
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    token = _threads.set(min(MOST_THREADS, count))
+    token = _threads.set(count)
     try:
         yield
     finally:
@@ -120,15 +123,17 @@ def run_columns(work: Callable[[int, int], Result], d: int, block: int, n: int) 
 
     Args:
         work: computes on the columns ``start .. stop - 1`` of all rows; must release the GIL to
-            gain from a second thread, and may be called from two threads at once.
+            gain from more threads, and may be called from several at once.
         d: how many columns, 1 or more.
         block: pieces start at multiples of this.
         n: how many rows; below a million entries in all there is one piece.
 
     Returns:
-        what ``work`` returned, in the order of the columns. There are two pieces or one, and
-        where they are cut depends on ``n``, ``d`` and ``block`` only: sums of floats over pieces
-        do not change with the number of threads.
+        what ``work`` returned, in the order of the columns. How many pieces there are and where
+        they are cut depends on ``n``, ``d`` and ``block`` only: sums of floats over pieces do not
+        change with the number of threads. There is one piece, or two, or more where each of them
+        has two million entries and 80 columns for each row; at most 64. More threads than pieces
+        are not used.
 
     Example:
         >>> run_columns(lambda start, stop: (start, stop), 10, 4, 1_000_000)
@@ -136,17 +141,30 @@ def run_columns(work: Callable[[int, int], Result], d: int, block: int, n: int) 
         >>> run_columns(lambda start, stop: (start, stop), 10, 4, 5)
         [(0, 10)]
     """
+    pieces = _pieces(d, block, n)
+    many = min(threads(), len(pieces))
+
+    def share(first: int) -> list[Result]:
+        return [work(*piece) for piece in pieces[first::many]]
+
+    if many == 1:
+        return share(0)
+    # A pool of one call: a standing one would be lost, and waited for, in a forked child.
+    with ThreadPoolExecutor(many - 1) as pool:
+        later = [pool.submit(copy_context().run, share, first) for first in range(1, many)]
+        shares = [share(0), *(item.result() for item in later)]
+    return [shares[at % many][at // many] for at in range(len(pieces))]
+
+
+def _pieces(d: int, block: int, n: int) -> list[tuple[int, int]]:
+    """Adjacent pieces of almost equal size, cut between blocks."""
     blocks = -(-d // block)
     if n * d < _SERIAL_BELOW or blocks < 2:
-        return [work(0, d)]
-    middle = -(-blocks // 2) * block
-    if threads() == 1:
-        return [work(0, middle), work(middle, d)]
-    # A pool of one call: a standing one would be lost, and waited for, in a forked child.
-    with ThreadPoolExecutor(1) as pool:
-        later = pool.submit(copy_context().run, work, middle, d)
-        first = work(0, middle)
-        return [first, later.result()]
+        return [(0, d)]
+    wished = max(2, min(n * d // _PIECE_ENTRIES, d // (_PIECE_COLUMNS * n), _MOST_PIECES))
+    count = min(wished, blocks)
+    cuts = [-(-blocks * at // count) * block for at in range(count)]
+    return list(zip(cuts, [*cuts[1:], d], strict=True))
 
 
 def compiled(*, reassociate: bool = False) -> Callable[[Kernel], Kernel]:

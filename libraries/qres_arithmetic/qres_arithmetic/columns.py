@@ -40,7 +40,7 @@ class Blocks(Protocol):
         ...
 
     def block(self, start: int, stop: int) -> Rows:
-        """Return columns ``start .. stop - 1`` of all rows; may be called from two threads."""
+        """Return columns ``start .. stop - 1`` of all rows; may be called from many threads."""
         ...
 
 

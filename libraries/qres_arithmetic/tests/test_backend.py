@@ -54,7 +54,7 @@ def test_numpy_only_ends_with_its_block(monkeypatch: pytest.MonkeyPatch) -> None
     assert accelerated()
 
 
-@pytest.mark.parametrize(("value", "count"), [("1", 1), ("2", 2), ("64", 2)])
+@pytest.mark.parametrize(("value", "count"), [("1", 1), ("2", 2), ("64", 64)])
 def test_the_variable_sets_the_threads(
     monkeypatch: pytest.MonkeyPatch, value: str, count: int
 ) -> None:
@@ -71,12 +71,12 @@ def test_a_bad_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch, val
 
 def test_unset_the_processors_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QRES_THREADS", raising=False)
-    for available, used in ((1, 1), (2, 2), (96, 2)):
+    for available, used in ((1, 1), (2, 2), (96, 96)):
         monkeypatch.setattr(backend, "_processors", lambda available=available: available)
         assert threads() == used
 
 
-@pytest.mark.parametrize(("counted", "used"), [(None, 1), (1, 1), (12, 2)])
+@pytest.mark.parametrize(("counted", "used"), [(None, 1), (1, 1), (12, 12)])
 def test_where_the_system_tells_no_affinity_every_processor_counts(
     monkeypatch: pytest.MonkeyPatch, counted: int | None, used: int
 ) -> None:
@@ -91,7 +91,7 @@ def test_using_threads_overrules_the_variable(monkeypatch: pytest.MonkeyPatch) -
     with using_threads(1):
         assert threads() == 1
         with using_threads(7):
-            assert threads() == 2
+            assert threads() == 7
         assert threads() == 1
     assert threads() == 2
     with pytest.raises(ValueError, match="at least 1"), using_threads(0):
@@ -99,13 +99,13 @@ def test_using_threads_overrules_the_variable(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("d", [1, 7, 8, 9, 100, 1000])
-@pytest.mark.parametrize("n", [1, 1_000_000])
+@pytest.mark.parametrize("n", [1, 5_000, 1_000_000])
 def test_pieces_cover_the_columns_and_do_not_depend_on_threads(d: int, n: int) -> None:
     found = []
-    for count in (1, 2):
+    for count in (1, 2, 3, 40):
         with using_threads(count):
             found.append(run_columns(lambda start, stop: (start, stop), d, 8, n))
-    assert found[0] == found[1]
+    assert all(pieces == found[0] for pieces in found)
     assert found[0][0][0] == 0
     assert found[0][-1][1] == d
     assert all(a[1] == b[0] and a[1] % 8 == 0 for a, b in zip(found[0], found[0][1:], strict=False))
@@ -116,10 +116,25 @@ def test_small_inputs_stay_in_one_piece() -> None:
     assert len(run_columns(lambda *piece: piece, 1_000_000, 8, 1)) == 2
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_two_threads_are_two(count: int) -> None:
+def test_large_inputs_have_more_pieces_unless_what_is_summed_would_be_large() -> None:
+    assert len(run_columns(lambda *piece: piece, 100_000_000, 8, 1)) == 50
+    assert len(run_columns(lambda *piece: piece, 1_000_000_000, 8, 1)) == 64
+    assert len(run_columns(lambda *piece: piece, 1_000_000, 8, 100)) == 50
+    assert len(run_columns(lambda *piece: piece, 10_000, 8, 1000)) == 2
+    assert len(run_columns(lambda *piece: piece, 1_000_000, 400_000, 100)) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_so_many_threads_are_so_many(count: int) -> None:
+    barrier = threading.Barrier(count)
+
+    def work(*_piece: int) -> int:
+        barrier.wait(60)  # each of them is in a piece at the same time
+        return threading.get_ident()
+
     with using_threads(count):
-        names = run_columns(lambda *_: threading.get_ident(), 1_000_000, 8, 1)
+        names = run_columns(work, 12_000_000, 8, 1)
+    assert len(names) == 6
     assert len(set(names)) == count
 
 
