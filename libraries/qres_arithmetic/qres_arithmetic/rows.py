@@ -90,6 +90,43 @@ def check_finite(rows: Rows, *, where: str = "vectors") -> None:
         refuse_non_finite(rows, range(len(rows)), where=where)
 
 
+def drop_non_finite(vectors: Rows, *, where: str = "vectors") -> tuple[Rows, tuple[int, ...]]:
+    """Return rows without those that hold a NaN or an infinity, and which those are.
+
+    Every rule refuses such rows. Whoever calls a rule directly on floats may rather do without
+    them; what is left must be enough for the rule and its ``f``.
+
+    Args:
+        vectors: as for :func:`check_rows`; not changed.
+        where: what to call the argument in a refusal.
+
+    Returns:
+        the rows that are finite, in their order: the same memory if all are, else a copy. And the
+        indices of the others, ascending; int32 rows have none.
+
+    Raises:
+        ValueRefusedError: QRES-E502, QRES-E503 as :func:`check_rows`; QRES-E501 if no row is
+            finite.
+
+    Complexity: ``O(n d)``; one row at a time is looked at.
+
+    Example:
+        >>> rows, dropped = drop_non_finite(np.array([[1.0], [np.nan], [3.0]]))
+        >>> rows.tolist(), dropped
+        ([[1.0], [3.0]], (1,))
+    """
+    rows = check_rows(vectors, where=where)
+    if rows.dtype == np.int32:
+        return rows, ()
+    dropped = tuple(i for i in range(len(rows)) if not _finite(rows[i]))
+    if not dropped:
+        return rows, ()
+    if len(dropped) == len(rows):
+        raise ValueRefusedError.of("QRES-E501", where, "NaN or infinity in every row")
+    kept: Rows = np.delete(rows, dropped, axis=0)
+    return kept, dropped
+
+
 def refuse_non_finite(rows: Rows, suspects: Sequence[int], *, where: str = "vectors") -> None:
     """Refuse if one of some rows holds a NaN or an infinity, and name all that do.
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from qres_arithmetic import check_finite, check_rows, is_packed, packed, refuse_non_finite
+from qres_arithmetic import (
+    check_finite,
+    check_rows,
+    drop_non_finite,
+    is_packed,
+    packed,
+    refuse_non_finite,
+)
 
 from qres_core import ValueRefusedError
 
@@ -81,3 +88,29 @@ def test_packing_copies_only_where_it_has_to() -> None:
     assert not is_packed(rows[:, ::2])
     assert packed(rows[:, ::2]).tolist() == rows[:, ::2].tolist()
     assert packed(rows[:, ::2]).flags.c_contiguous
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_rows_that_are_not_finite_are_dropped_and_counted(real: type) -> None:
+    rows = np.arange(50, dtype=real).reshape(5, 10)
+    whole, none = drop_non_finite(rows)
+    assert np.shares_memory(whole, rows)
+    assert none == ()
+    rows[1, 9], rows[3, 0] = np.nan, -np.inf
+    before = rows.copy()
+    kept, dropped = drop_non_finite(rows)
+    assert dropped == (1, 3)
+    assert kept.dtype == real
+    assert np.array_equal(kept, before[[0, 2, 4]])
+    assert np.array_equal(rows, before, equal_nan=True)
+
+
+def test_integers_are_never_dropped_and_some_row_must_be_left() -> None:
+    integers = np.full((2, 2), -(2**31), dtype=np.int32)
+    kept, dropped = drop_non_finite(integers)
+    assert np.shares_memory(kept, integers)
+    assert dropped == ()
+    with pytest.raises(ValueRefusedError, match="QRES-E501 updates: NaN or infinity in every row"):
+        drop_non_finite(np.full((2, 2), np.inf), where="updates")
+    with pytest.raises(ValueRefusedError, match="QRES-E503"):
+        drop_non_finite(np.zeros((2, 2), dtype=np.int64))  # type: ignore[arg-type]
