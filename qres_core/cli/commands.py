@@ -1,4 +1,8 @@
-"""What the commands of plugins may ask of a configuration."""
+"""What the commands of plugins may ask of a configuration.
+
+The module is a public name of ``qres_core``. It imports the kernel where a command asks, because
+that takes most of the time that all public names take.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,9 @@ from typing import TypeVar
 
 import attrs
 
-from qres_core.cli.options import SECTIONS, parse_setting, read_raw
 from qres_core.contract.claims import Surroundings
 from qres_core.contract.errors import CompatibilityError, ConfigError, Problem
 from qres_core.contract.suggest import did_you_mean
-from qres_core.kernel.chain import check_all, hiding
-from qres_core.kernel.config import structure
-from qres_core.kernel.diagnosis import diagnose
-from qres_core.kernel.discovery import scan
 
 T = TypeVar("T")
 
@@ -46,6 +45,11 @@ def configured(
         CompatibilityError: everything that would keep the configuration from starting.
         ConfigError: QRES-E103 where the file does not name the plugin; QRES-E101, QRES-E104.
     """
+    from qres_core.cli.options import SECTIONS, parse_setting, read_raw  # noqa: PLC0415 - time
+    from qres_core.kernel.chain import check_all, hiding  # noqa: PLC0415 - time
+    from qres_core.kernel.diagnosis import diagnose  # noqa: PLC0415 - time
+    from qres_core.kernel.discovery import scan  # noqa: PLC0415 - time
+
     raw = read_raw(path, [parse_setting(text) for text in settings])
     found = diagnose(raw, source=str(path), sections=SECTIONS, installed=scan())
     if found.problems or found.config is None:
@@ -87,6 +91,9 @@ def structured(
     Raises:
         ConfigError: every option that is refused; QRES-E102 for a key of another table; QRES-E101.
     """
+    from qres_core.cli.options import parse_setting  # noqa: PLC0415 - time
+    from qres_core.kernel.config import structure  # noqa: PLC0415 - time
+
     options = dict(table)
     for text in settings:
         key, value = parse_setting(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
-from importlib import resources
 from typing import Final
 
 from qres_core.reporting.markup import Html, join, tag
@@ -15,6 +14,8 @@ _VIEWPORT: Final = "width=device-width, initial-scale=1"
 
 @cache
 def _style() -> str:
+    from importlib import resources  # noqa: PLC0415 - it imports half of the standard library
+
     return (resources.files("qres_core.reporting") / "style.css").read_text(encoding="utf-8")
 
 

@@ -19,8 +19,8 @@ from qres_arithmetic.tiles import KERNEL_ROWS, run_kernel, tile_width
 from qres_core import ValueRefusedError
 
 _BLOCK_ENTRIES: Final = 2**15
-_MADE_ENTRIES: Final = 2**19
-"""Entries of a block that is made for the kernels: to gather short pieces of rows costs more."""
+_MADE_ENTRIES: Final = 2**17
+"""Entries of a block that is made for the kernels, on each thread: half a mebibyte of int32."""
 # numpy sorts a column faster than it exchanges so many rows.
 _NETWORK_ROWS: Final = 40
 

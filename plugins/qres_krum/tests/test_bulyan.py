@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from qres_arithmetic import using_threads
 from qres_krum import Bulyan, bulyan
 from qres_krum.bulyan import Selected
 from qres_krum.iterated import iterated_krum
@@ -294,3 +296,16 @@ def test_the_option_explains_itself() -> None:
 def test_the_entry_point_leads_here() -> None:
     (entry,) = entry_points(group="qres.plugins", name="bulyan")
     assert entry.load() is Bulyan
+
+
+def test_peak_memory_beside_the_input_is_within_a_twentieth_of_it() -> None:
+    rows = np.random.default_rng(1).standard_normal((50, 200_000), dtype=np.float32)
+    with using_threads(1):
+        bulyan(rows[:, :50_000], 11)
+        tracemalloc.start()
+        try:
+            bulyan(rows, 11)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak <= rows.nbytes / 20
