@@ -13,9 +13,36 @@ in 80 lines, and no type checker reads their templates.
 
 from __future__ import annotations
 
-from qres_core.reporting.chart import Axis, Chart, Line, svg, svg_file
-from qres_core.reporting.markup import Html, bullets, code, join, table, tag
-from qres_core.reporting.page import document, policy
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qres_core.reporting.chart import Axis, Chart, Line, svg, svg_file
+    from qres_core.reporting.markup import Html, bullets, code, join, table, tag
+    from qres_core.reporting.page import document, policy
+
+_HOME = {
+    "chart": (
+        "Axis",
+        "Chart",
+        "Line",
+        "svg",
+        "svg_file",
+    ),
+    "markup": (
+        "Html",
+        "bullets",
+        "code",
+        "join",
+        "table",
+        "tag",
+    ),
+    "page": (
+        "document",
+        "policy",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Axis",
@@ -32,3 +59,13 @@ __all__ = [
     "table",
     "tag",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded on first use: few of those who import this room need all of it."""
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

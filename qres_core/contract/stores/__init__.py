@@ -9,28 +9,62 @@ One policy holds for all of them, so that no plugin has to find it again.
 
 from __future__ import annotations
 
-from qres_core.contract.stores.database import BUSY_SECONDS, PrivateDatabase, StoreKind
-from qres_core.contract.stores.facts import Facts
-from qres_core.contract.stores.files import (
-    clear_leftovers,
-    create_file,
-    make_folder,
-    read_file,
-    read_text,
-    refuse_loose,
-    replace_file,
-)
-from qres_core.contract.stores.system import (
-    create_now,
-    foreign,
-    keeps_modes,
-    loose,
-    open_now,
-    set_mode,
-    sync,
-    sync_folder,
-    unprotected,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qres_core.contract.stores.database import BUSY_SECONDS, PrivateDatabase, StoreKind
+    from qres_core.contract.stores.facts import Facts
+    from qres_core.contract.stores.files import (
+        clear_leftovers,
+        create_file,
+        make_folder,
+        read_file,
+        read_text,
+        refuse_loose,
+        replace_file,
+    )
+    from qres_core.contract.stores.system import (
+        create_now,
+        foreign,
+        keeps_modes,
+        loose,
+        open_now,
+        set_mode,
+        sync,
+        sync_folder,
+        unprotected,
+    )
+
+_HOME = {
+    "database": (
+        "BUSY_SECONDS",
+        "PrivateDatabase",
+        "StoreKind",
+    ),
+    "facts": ("Facts",),
+    "files": (
+        "clear_leftovers",
+        "create_file",
+        "make_folder",
+        "read_file",
+        "read_text",
+        "refuse_loose",
+        "replace_file",
+    ),
+    "system": (
+        "create_now",
+        "foreign",
+        "keeps_modes",
+        "loose",
+        "open_now",
+        "set_mode",
+        "sync",
+        "sync_folder",
+        "unprotected",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BUSY_SECONDS",
@@ -54,3 +88,13 @@ __all__ = [
     "sync_folder",
     "unprotected",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loaded on first use: few of those who import this room need all of it."""
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
