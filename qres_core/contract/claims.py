@@ -262,6 +262,7 @@ class Surroundings:
         changing: of ``after``, those that may change an update that has noise.
         companions: of ``before``, those that put something beside the update.
         altered_by: names of the wrappers before this plugin that change what it sees as a wrapper.
+        judges: names of the other plugins that judge before the vote what would be merged.
     """
 
     nodes: int
@@ -288,3 +289,4 @@ class Surroundings:
     changing: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
     altered_by: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()

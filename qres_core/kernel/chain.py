@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import attrs
 
@@ -15,6 +16,9 @@ from qres_core.contract.errors import Problem, QresError
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled
 from qres_core.kernel.config import SwarmConfig
+
+JUDGING: Final = frozenset(("screen", "endorse"))
+"""Hooks of plugins that judge before the vote what would be merged."""
 
 
 def having(enabled: Sequence[Enabled], hook: str) -> list[Enabled]:
@@ -152,8 +156,14 @@ def check_all(
     extent = Extent()
     for number, plugin in enumerate(enabled):
         altered_by = tuple(before.name for before in altering(enabled[:number]))
-        hooks = frozenset(hook for item in enabled if item is not plugin for hook in item.hooks)
-        mine = attrs.evolve(around, extent=extent, altered_by=altered_by, hooks=hooks)
+        others = [item for item in enabled if item is not plugin]
+        mine = attrs.evolve(
+            around,
+            extent=extent,
+            altered_by=altered_by,
+            hooks=frozenset(hook for item in others for hook in item.hooks),
+            judges=tuple(item.name for item in others if JUDGING.intersection(item.hooks)),
+        )
         if plugin in chain:
             place = chain.index(plugin)
             after = [item for item in chain[place + 1 :] if item is not hidden.by]

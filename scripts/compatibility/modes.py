@@ -124,10 +124,10 @@ FAMILIES: Final = (
     "authenticate",
     "replay",
     "reputation",
+    "validation",
     "privacy",
     "proof",
     "secure aggregation",
-    "validation",
     "wrapper",
     "rule",
 )

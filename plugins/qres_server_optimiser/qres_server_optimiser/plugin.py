@@ -5,16 +5,16 @@ models they made. A node that was told of every height since the state last bega
 was not, because it caught up or took a model from others, cannot merge (QRES-E608): it takes the
 models that others make until it holds the state again.
 
-If a height ends without a model because it did not finish (QRES-E604), too many nodes may lack the
-state. So the state begins anew with the next height, at all nodes that were told: a swarm that
-loses its state stands still for one height. Other heights without a model leave it as it is.
+After a height without a model the state begins anew, at all nodes that were told. Too many nodes
+may lack the state: a swarm that loses it stands still for one height. Or a plugin refused the step:
+kept, the state would lead to the same step for ever.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Final
 
 import attrs
@@ -24,9 +24,11 @@ from qres_core import (
     Claims,
     NodeInfo,
     Outcome,
+    Problem,
     RoundError,
     RoundInfo,
     RoundStatus,
+    Surroundings,
     Updates,
     Vector,
     fixed,
@@ -42,9 +44,8 @@ from qres_server_optimiser.steps import (
     yogi_moment,
 )
 
-LACKING: Final = frozenset({"QRES-E604", "QRES-E608"})
-"""Codes of a height without a model that may be due to nodes that lack the state. Where one node
-stands for all, as in the ``vectorised`` engine, it is the second."""
+MOST: Final = 1e6
+"""Largest learning rate: its products with any merged update stay far within a float64."""
 
 
 @attrs.define(eq=False)
@@ -54,6 +55,23 @@ class _ServerOptimiser(ABC):
     _name: ClassVar[str] = ""
     _state: OptimiserState = attrs.field(init=False, factory=OptimiserState, repr=False)
     _next: tuple[bytes, Arrays] | None = attrs.field(init=False, default=None, repr=False)
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Refuse votes on what would be merged.
+
+        Yields QRES-E303: a set that gets no vote leaves the model and the state as they are. So the
+        next step would be the same, and would be refused again, for ever.
+        """
+        for judge in around.judges:
+            what = (
+                f"plugins.{judge} votes on what would be merged, and would be shown a step; one "
+                "that is refused comes again, for ever"
+            )
+            fix = (
+                f"remove [plugins.{judge}] or [plugins.{self._name}]; a plugin that judges after "
+                f"the merge can stay, before [plugins.{self._name}]"
+            )
+            yield Problem("QRES-E303", f"plugins.{self._name}", what, fix)
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:
@@ -78,7 +96,7 @@ class _ServerOptimiser(ABC):
             fix = "none: it takes the models of others until it holds the state again"
             raise RoundError.of("QRES-E608", f"plugins.{self._name}", what, fix)
         step, after = self._step(proceed(updates), arrays, round_info)
-        # The last call before a model is made is that for the decided set.
+        # Only decided sets are merged, because nothing votes on what would be merged.
         self._next = round_info.model_digest, after
         return step
 
@@ -89,15 +107,12 @@ class _ServerOptimiser(ABC):
         if outcome.status is RoundStatus.ABORTED:
             return
         self._next = None
+        after: Arrays | None = FRESH
         if outcome.status is RoundStatus.CLOSED:
             own = made is not None and made[0] == info.model_digest and outcome.merged
             after = self._after(outcome, made[1] if made is not None and own else None)
-            if after is not None:
-                self._state.becomes(outcome.model_digest, info.height + 1, after)
-        elif outcome.code in LACKING:
-            self._state.becomes(info.model_digest, info.height + 1, FRESH)
-        else:
-            self._state.stays(info)
+        if after is not None:
+            self._state.becomes(outcome.model_digest, info.height + 1, after)
 
     @abstractmethod
     def _begins(self, round_info: RoundInfo) -> bool:
@@ -115,7 +130,7 @@ class _ServerOptimiser(ABC):
 def _rate(default: float, words: str) -> Any:
     return attrs.field(
         default=default,
-        validator=options.real(above=0),
+        validator=options.real(above=0, high=MOST),
         metadata={"help": words},
     )
 
@@ -138,7 +153,7 @@ class FedAvgM(_ServerOptimiser):
     merge adds up to ``learning_rate * e / (1 - momentum)`` in a step.
 
     Attributes:
-        learning_rate: above 0.
+        learning_rate: above 0, at most a million.
         momentum: from 0, below 1; 0 with a rate of 1 is plain federated averaging.
 
     Raises:
@@ -199,7 +214,7 @@ class _Adaptive(_ServerOptimiser):
     beta2: float = _share(0.99, "Share of the mean of their squares that stays. Below 1.")
     tau: float = attrs.field(
         default=0.001,
-        validator=options.real(above=0, unit="model units"),
+        validator=options.real(1e-9, MOST, unit="model units"),
         metadata={"help": "Merged values well below it move a coordinate less, in model units."},
     )
     restart: int = attrs.field(
@@ -262,10 +277,10 @@ class FedAdam(_Adaptive):
     defaults. Liars reach that in a coordinate in which honest updates are small.
 
     Attributes:
-        learning_rate: above 0, in model units.
+        learning_rate: above 0, at most a million, in model units.
         beta1: from 0, below 1.
         beta2: from 0, below 1.
-        tau: above 0, in model units.
+        tau: from 1e-9, in model units.
         restart: 1 or more; the same on every node.
 
     Raises:
@@ -301,10 +316,10 @@ class FedYogi(_Adaptive):
     on a coordinate's step, which is not known.
 
     Attributes:
-        learning_rate: above 0, in model units.
+        learning_rate: above 0, at most a million, in model units.
         beta1: from 0, below 1.
         beta2: from 0, below 1.
-        tau: above 0, in model units.
+        tau: from 1e-9, in model units.
         restart: 1 or more; the same on every node.
 
     Raises:

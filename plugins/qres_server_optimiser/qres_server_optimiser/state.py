@@ -86,30 +86,18 @@ class OptimiserState:
             return None
         return known.arrays if known.height == round_info.height else None
 
-    def stays(self, round_info: RoundInfo) -> None:
-        """The round's height made no model, and its state holds at the next one."""
-        arrays = self.of(round_info)
-        if arrays is not None:
-            self._known = KnownState(round_info.model_digest, round_info.height + 1, arrays)
-            self._write(with_arrays=False)
-
     def becomes(self, model: bytes, height: int, arrays: Arrays) -> None:
         """Keep the state of a model at the height that begins with it; on the disk on return.
 
         Raises RoundError: QRES-E602 when the disk does not take it.
         """
         self._known = KnownState(model, height, arrays)
-        self._write(with_arrays=True)
-
-    def _write(self, *, with_arrays: bool) -> None:
-        known, database = self._known, self._database
-        if known is None or database is None:
+        if self._database is None:
             return
-        facts = stores.Facts(database, _DOMAIN)
-        with database.transaction():
-            facts.write("at", [known.model, known.height])
-            if with_arrays:
-                facts.write("arrays", [_raw(array) for array in known.arrays])
+        facts = stores.Facts(self._database, _DOMAIN)
+        with self._database.transaction():
+            facts.write("at", [model, height])
+            facts.write("arrays", [_raw(array) for array in arrays])
 
     def close(self) -> None:
         """Let go of the file; idempotent."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import tomllib
+from itertools import pairwise
+from typing import Any
 
+import attrs
+import numpy as np
 import pytest
+from qres_server_optimiser import FedAvgM
 
+from qres_core import Surroundings, Vector
+from qres_core.contract import fixed
 from qres_core.kernel.config import Config, parse
+from qres_core.lab.numpy_trainer import QuadraticTrainer
+from qres_core.lab.record import SimulationResult
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
-from qres_core.lab.tasks import TaskConfig
+from qres_core.lab.tasks import Task, TaskConfig, make_task
 
 TASK = TaskConfig(name="quadratic", dimension=24, local_epochs=1, learning_rate=0.3)
 OPTIMISERS = {
@@ -62,3 +71,56 @@ def test_nodes_that_were_away_do_not_part_from_the_others(name: str) -> None:
     result = simulate(configured(name, "median"), scenario, task=TASK)
     assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"] / 2
     assert sum(record.closed for record in result.rounds) >= 10
+
+
+# ── steps that are refused ────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class PublicJudge(QuadraticTrainer):
+    """A quadratic node that judges models by an optimum that all nodes know."""
+
+    known: Vector
+
+    def validate(self, vector: Vector) -> float:
+        way = fixed.decode(vector) - fixed.decode(self.known)
+        return float(way @ way) / way.size
+
+
+def judged() -> Task:
+    task = make_task(TaskConfig(name="quadratic", dimension=20), nodes=5, seed=1, scale=0)
+    optima: list[Any] = [getattr(trainer, "optimum") for trainer in task.trainers]  # noqa: B009 - a trainer of the lab
+    known = np.median(np.stack(optima), axis=0).astype(np.int32)
+    trainers = tuple(PublicJudge(optimum=item, known=known, learning_rate=0.2) for item in optima)
+    return attrs.evolve(task, trainers=trainers)
+
+
+def overshooting(*names: str) -> SimulationResult:
+    """Momentum carries the model past its optimum. That raises the loss, so a step is refused."""
+    plugins = {name: {"f": 1} if name == "median" else {} for name in ("memory", *names, "median")}
+    swarm = {"name": "swinging", "nodes": 5, "byzantine": 1, "quorum": 4, "insecure": True}
+    config = parse({"swarm": swarm, "plugins": plugins}, source="test")
+    return simulate(config, Scenario(rounds=30, seed=1, engine="vectorised"), task=judged())
+
+
+def test_a_step_that_was_refused_after_the_merge_does_not_come_again() -> None:
+    result = overshooting("public_validation", "fedavgm")
+    closed = [record.closed for record in result.rounds]
+    assert 0 < closed.count(False) < 15
+    assert all(before or after for before, after in pairwise(closed))
+    losses = [record.metrics["loss"] for record in result.rounds if record.closed]
+    assert losses[-1] < losses[0] / 10
+
+
+def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why such plugins are refused; the control of ``check``."""
+    with pytest.raises(Exception, match=r"QRES-E303 plugins\.fedavgm: plugins\.validation votes"):
+        overshooting("fedavgm", "validation")
+
+    def nothing(_plugin: FedAvgM, _around: Surroundings) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(FedAvgM, "check", nothing)
+    closed = [record.closed for record in overshooting("fedavgm", "validation").rounds]
+    assert closed == [True] * closed.count(True) + [False] * closed.count(False)
+    assert closed.count(True) < 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -12,6 +12,8 @@ from qres_core import (
     CompatibilityError,
     HeldOut,
     NodeInfo,
+    Problem,
+    Surroundings,
     Updates,
     ValueRefusedError,
     Vector,
@@ -61,6 +63,16 @@ class PublicValidation:
         notices=("the held-out examples must be the same on every node",),
     )
     """It passes on what it gets, or nothing."""
+
+    def check(self, around: Surroundings) -> Iterator[Problem]:
+        """Whether it judges what is merged, and not what a wrapper before it still changes.
+
+        Yields QRES-E303.
+        """
+        for name in around.altered_by:
+            what = f"plugins.{name} may change the merged update after it was judged"
+            fix = f"put [plugins.public_validation] before [plugins.{name}]"
+            yield Problem("QRES-E303", "plugins.public_validation", what, fix)
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

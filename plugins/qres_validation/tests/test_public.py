@@ -14,6 +14,7 @@ from qres_core import (
     CompatibilityError,
     HeldOut,
     Needs,
+    Surroundings,
     ValueRefusedError,
     Vector,
     Visibility,
@@ -65,6 +66,14 @@ def test_options_out_of_range(tolerance: Any) -> None:
 
 def test_it_works_where_only_the_sum_is_seen() -> None:
     assert PublicValidation().claims.needs == Needs(visibility=Visibility.SUM)
+
+
+def test_it_is_refused_behind_a_wrapper_that_may_change_what_was_judged() -> None:
+    around = Surroundings(nodes=4, byzantine=1, quorum=3)
+    assert not list(PublicValidation().check(around))
+    (problem,) = PublicValidation().check(attrs.evolve(around, altered_by=("clipping",)))
+    assert (problem.code, problem.where) == ("QRES-E303", "plugins.public_validation")
+    assert "before [plugins.clipping]" in problem.fix
 
 
 @attrs.define

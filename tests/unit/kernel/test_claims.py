@@ -214,8 +214,9 @@ def test_check_is_told_the_swarm_and_its_place() -> None:
     clip = plugin("clip", "privatize", "wrap_aggregate")
     noise = plugin("noise", "privatize")
     groups = plugin("groups", "privatize", hides=Hides(GROUP, 3))
+    judge = plugin("judge", "endorse")
     swarm = attrs.evolve(LIARS, scale=-4, weight_cap=2, deadline=9.0)
-    solve((*BASE, clip, mine, noise, groups, MEAN), swarm, dimension=5)
+    solve((*BASE, clip, mine, noise, groups, MEAN, judge), swarm, dimension=5)
     (around,) = told
     expected: dict[str, object] = {
         "nodes": 7,
@@ -231,6 +232,7 @@ def test_check_is_told_the_swarm_and_its_place() -> None:
         "before": ("clip",),
         "after": ("noise",),
         "altered_by": ("clip",),
+        "judges": ("judge",),
     }
     assert {key: getattr(around, key) for key in expected} == expected
     assert {"sign", "replay_check", "aggregate"} <= around.hooks
