@@ -7,14 +7,16 @@ that takes most of the time that all public names take.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from qres_core.contract.claims import Surroundings
 from qres_core.contract.errors import CompatibilityError, ConfigError, Problem
 from qres_core.contract.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ def configured(
         CompatibilityError: everything that would keep the configuration from starting.
         ConfigError: QRES-E103 where the file does not name the plugin; QRES-E101, QRES-E104.
     """
+    from pathlib import Path  # noqa: PLC0415 - time
+
     from qres_core.cli.options import SECTIONS, parse_setting, read_raw  # noqa: PLC0415 - time
     from qres_core.kernel.chain import check_all, hiding  # noqa: PLC0415 - time
     from qres_core.kernel.diagnosis import diagnose  # noqa: PLC0415 - time

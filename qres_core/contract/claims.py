@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any, Final, cast
 
 import attrs
@@ -155,6 +154,8 @@ def most_colluders(nodes: int, byzantine: int, share: float) -> int:
         >>> most_colluders(60, 0, 0.3), most_colluders(60, 20, 0.3)
         (18, 20)
     """
+    from fractions import Fraction  # noqa: PLC0415 - takes time to import
+
     return max(byzantine, int(Fraction(repr(float(share))) * nodes))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Final
 
 import attrs
@@ -40,5 +39,7 @@ class RecordClip:
 
         ``scale``: exponent of the grid; a step is ``2**(scale - 16)``.
         """
+        from fractions import Fraction  # noqa: PLC0415 - takes time to import
+
         exact = Fraction(self.bound) * Fraction(2) ** (_FRACTION_BITS - scale)
         return min(int(exact), LARGEST)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -15,5 +14,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` for the nearest known word; empty where none is near."""
+    import difflib  # noqa: PLC0415 - takes time to import, and only a refusal needs it
+
     near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""

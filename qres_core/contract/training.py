@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import traceback
+import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
@@ -20,7 +19,7 @@ from qres_core.contract.types import Update, Vector
 MAX_TRACEBACK: Final = 8000
 MAX_ERROR: Final = 1000
 """Characters of what a trainer's exception says; the status and the log hold them."""
-_OURS: Final = str(Path(__file__).parents[1])
+_OURS: Final = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes time to import
 _FEW: Final = 200
 _AN_UPDATE: Final = (
     "return Update.of(fixed.encode(difference, scale=round_info.scale), weight=examples)"
@@ -84,6 +83,8 @@ class TrainerError(ValueRefusedError):
 
 def _place(error: BaseException) -> tuple[str, int]:
     """The innermost line of the user's own code: what is installed is seldom to blame."""
+    import traceback  # noqa: PLC0415 - takes time to import, and few trainers fail
+
     frames = traceback.extract_tb(error.__traceback__)
     own = [
         frame
@@ -108,6 +109,8 @@ def _cut(made: Callable[[], str], most: int) -> str:
 
 def raised(method: str, round_info: RoundInfo, error: BaseException) -> TrainerFailure:
     """The failure of a method that raised."""
+    import traceback  # noqa: PLC0415 - as above
+
     said: object = error.problems[0] if isinstance(error, QresError) else error
     text = f"{type(error).__name__}: {_cut(lambda: str(said), MAX_ERROR)}"
     file, line = _place(error)

@@ -40,11 +40,11 @@ def with_momentum(trainer: Trainer, beta: float) -> Trainer:
     if beta == 0.0:
         return trainer
     if isinstance(trainer, Reference) and isinstance(trainer, Validator):
-        return _ReferringMomentum(trainer, beta)
+        return _ReferringFading(trainer, beta)
     return (
-        _JudgingMomentum(trainer, beta)
+        _JudgingFading(trainer, beta)
         if isinstance(trainer, Validator)
-        else Momentum(trainer, beta)
+        else FadingTrainer(trainer, beta)
     )
 
 
@@ -73,7 +73,7 @@ class FadingMean:
 
 
 @attrs.define(eq=False)
-class Momentum:
+class FadingTrainer:
     """A trainer that sends a fading mean of its updates. The mean is lost with the process."""
 
     inner: Any  # a :class:`~qres_core.Trainer`
@@ -115,7 +115,7 @@ class Momentum:
 
 
 @attrs.define(eq=False)
-class _JudgingMomentum(Momentum):
+class _JudgingFading(FadingTrainer):
     def validate(self, vector: Vector, round_info: RoundInfo) -> float:
         """The trainer's loss of a model."""
         loss: float = with_round(self.inner.validate)(vector, round_info)
@@ -123,7 +123,7 @@ class _JudgingMomentum(Momentum):
 
 
 @attrs.define(eq=False)
-class _ReferringMomentum(_JudgingMomentum):
+class _ReferringFading(_JudgingFading):
     def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         """A mean of the trainer's references, apart from that of its updates."""
         return _faded(self._trusted, self.inner.reference(vector, round_info), round_info)

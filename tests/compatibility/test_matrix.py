@@ -87,6 +87,7 @@ def test_a_sample_of_triples_runs() -> None:
         (("secagg: sum", "dp: local"), "QRES-E303", "put [plugins.dp] before [plugins.secagg]"),
         (("secagg: sum", "zk: clip"), "QRES-E303", "put [plugins.zk] before [plugins.secagg]"),
         (("bucketing", "reputation: gate"), "QRES-E303", "put [plugins.reputation] before"),
+        (("fedavgm", "public_validation"), "QRES-E303", "put [plugins.public_validation] before"),
     ],
 )
 def test_the_order_in_the_file_matters(labels: tuple[str, str], code: str, words: str) -> None:

@@ -64,8 +64,8 @@ class _ServerOptimiser(ABC):
         """
         for judge in around.judges:
             what = (
-                f"plugins.{judge} votes on what would be merged, and would be shown a step; one "
-                "that is refused comes again, for ever"
+                f"plugins.{judge} votes on what would be merged, which is a step; a step that is "
+                "refused comes again, for ever"
             )
             fix = (
                 f"remove [plugins.{judge}] or [plugins.{self._name}]; a plugin that judges after "

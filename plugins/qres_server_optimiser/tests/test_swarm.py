@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from qres_server_optimiser import FedAvgM
 
-from qres_core import Surroundings, Vector
-from qres_core.contract import fixed
+from qres_core import Surroundings, Vector, fixed
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.numpy_trainer import QuadraticTrainer
 from qres_core.lab.record import SimulationResult

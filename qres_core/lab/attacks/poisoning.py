@@ -13,20 +13,20 @@ from qres_core.contract.training import evaluated
 from qres_core.contract.types import Vector
 from qres_core.lab.attacks.context import Attack
 from qres_core.lab.attacks.data import DataAttack, Measured
-from qres_core.lab.momentum import Momentum, with_momentum
+from qres_core.lab.momentum import FadingTrainer, with_momentum
 from qres_core.lab.tasks import Task
 
 
 def _own(trainer: Trainer) -> Trainer:
     """The user's trainer, which has the data, inside of what is made of its updates."""
-    inner: Trainer = trainer.inner if isinstance(trainer, (ByRecord, Momentum)) else trainer
+    inner: Trainer = trainer.inner if isinstance(trainer, (ByRecord, FadingTrainer)) else trainer
     return inner
 
 
 def _poisoned(attack: DataAttack, trainer: Trainer) -> Trainer:
     """A poisoned trainer, which goes on clipping its examples or fading its updates if it did."""
     poisoned = attack.poison(_own(trainer))
-    if isinstance(trainer, Momentum):
+    if isinstance(trainer, FadingTrainer):
         return with_momentum(poisoned, trainer.beta)
     return by_record(poisoned, trainer.clip if isinstance(trainer, ByRecord) else None)
 

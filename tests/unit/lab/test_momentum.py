@@ -16,7 +16,7 @@ from qres_core.contract.record_clip import RecordClip
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.attacks.data import LabelFlip
 from qres_core.lab.attacks.poisoning import under_attack
-from qres_core.lab.momentum import Momentum, with_momentum
+from qres_core.lab.momentum import FadingTrainer, with_momentum
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.trainer import SECTIONS, make_work, swarm_task
@@ -137,9 +137,9 @@ def configured(momentum: float, **task: Any) -> Config:
 
 def test_the_table_gives_it_to_every_node() -> None:
     plain, faded = (swarm_task(configured(beta), seed=1) for beta in (0.0, 0.9))
-    assert not any(isinstance(item, Momentum) for item in plain.trainers)
-    assert all(isinstance(item, Momentum) for item in faded.trainers)
-    assert isinstance(make_work(configured(0.9))[0], Momentum)
+    assert not any(isinstance(item, FadingTrainer) for item in plain.trainers)
+    assert all(isinstance(item, FadingTrainer) for item in faded.trainers)
+    assert isinstance(make_work(configured(0.9))[0], FadingTrainer)
     with pytest.raises(Exception, match=r"momentum"):
         configured(1.0)
 
@@ -162,5 +162,5 @@ def test_data_are_poisoned_inside_of_it() -> None:
     attack = LabelFlip()
     task = under_attack(swarm_task(config, seed=1), attack, 1)
     last: Any = task.trainers[-1]
-    assert isinstance(last, Momentum)
+    assert isinstance(last, FadingTrainer)
     assert not np.array_equal(last.inner.y, swarm_task(config, seed=1).trainers[-1].inner.y)  # type: ignore[attr-defined]
