@@ -10,8 +10,9 @@ import attrs
 import numpy as np
 import pytest
 from qres_server_optimiser import FedAvgM
+from qres_server_optimiser.state import Arrays, OptimiserState
 
-from qres_core import Surroundings, Vector, fixed
+from qres_core import RoundInfo, Surroundings, Vector, fixed
 from qres_core.kernel.config import Config, parse
 from qres_core.lab.numpy_trainer import QuadraticTrainer
 from qres_core.lab.record import SimulationResult
@@ -64,12 +65,60 @@ def test_all_nodes_and_the_simulator_agree_under_attack(name: str, rule: str) ->
         assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"] / 2
 
 
+@attrs.define
+class Forgetting:
+    """Some nodes lose their state at a height, as one that caught up from a snapshot lacks it."""
+
+    count: int  # of the nodes
+    height: int
+    lacked: int = 0  # how often a node was asked to merge without the state
+    seen: list[OptimiserState] = attrs.field(factory=list[OptimiserState])
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        becomes, of = OptimiserState.becomes, OptimiserState.of
+
+        def kept(state: OptimiserState, model: bytes, height: int, arrays: Arrays) -> None:
+            if not any(state is known for known in self.seen):
+                self.seen.append(state)
+            first = any(state is known for known in self.seen[: self.count])
+            becomes(state, b"" if first and height == self.height else model, height, arrays)
+
+        def asked(state: OptimiserState, round_info: RoundInfo) -> Arrays | None:
+            found = of(state, round_info)
+            self.lacked += found is None
+            return found
+
+        patch.setattr(OptimiserState, "becomes", kept)
+        patch.setattr(OptimiserState, "of", asked)
+
+
 @pytest.mark.parametrize("name", sorted(OPTIMISERS))
-def test_nodes_that_were_away_do_not_part_from_the_others(name: str) -> None:
-    scenario = Scenario(rounds=12, seed=2, churn=0.15)
+def test_nodes_that_lack_the_state_take_the_models_of_the_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a restart after four models, they merge again from the fifth on."""
+    scenario = Scenario(rounds=7, seed=2)
+    plain = simulate(configured(name, "median"), scenario, task=TASK)
+    forgetting = Forgetting(4, height=2)
+    forgetting.install(monkeypatch)
     result = simulate(configured(name, "median"), scenario, task=TASK)
-    assert result.rounds[-1].metrics["loss"] < result.rounds[0].metrics["loss"] / 2
-    assert sum(record.closed for record in result.rounds) >= 10
+    assert forgetting.lacked == (4 if name == "fedavgm" else 8)
+    assert [record.closed for record in result.rounds] == [True] * 7
+    assert result.unanimous
+    assert result.model_digests[0] == plain.model_digests[0]
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMISERS))
+def test_a_swarm_that_lost_the_state_stands_still_for_a_height(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgetting = Forgetting(9, height=2)
+    forgetting.install(monkeypatch)
+    result = simulate(configured(name, "median"), Scenario(rounds=7, seed=2), task=TASK)
+    assert forgetting.lacked == 9
+    assert [record.closed for record in result.rounds] == [True, True, False] + [True] * 5
+    assert "QRES-E604" in result.rounds[2].reason
+    assert result.unanimous
 
 
 # ── steps that are refused ────────────────────────────────────────────────────────────────────────
