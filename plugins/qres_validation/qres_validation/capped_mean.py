@@ -51,9 +51,10 @@ def capped_mean(
     for start in range(0, vectors.shape[1], _BLOCK):
         columns = vectors[:, start : start + _BLOCK]
         # The weights sum to less than 2**32 and |x| <= 2**31: every partial sum fits int64.
+        # The row is widened first: numpy before 2 makes int32 times an int64 number an int32.
         block = np.zeros(columns.shape[1], dtype=np.int64)
         for count, row in zip(counts, columns, strict=True):
-            block += row * np.int64(count)
+            block += row.astype(np.int64) * count
         result[start : start + _BLOCK] = round_half_even(block, total << halved)
     return result
 
