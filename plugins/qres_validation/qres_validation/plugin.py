@@ -23,7 +23,7 @@ from qres_core import (
     hookimpl,
     options,
 )
-from qres_validation.endorsement import vote
+from qres_validation.endorsement import highest, vote
 from qres_validation.gate import capped, cut_to_size, oversized
 from qres_validation.screening import ScreeningBudget, harmful, losses, sample
 
@@ -142,7 +142,7 @@ class Validation:
             return Screening()
         far: list[int] = oversized(updates.vectors, Fraction(self.norm_factor)).tolist()
         rows = [row for row in sample(updates, self.candidates, round_info) if row not in far]
-        limit = held_out.loss() * (1.0 + self.candidate_tolerance)
+        limit = highest(held_out.loss(), self.candidate_tolerance)
         budget = ScreeningBudget(self.candidates, self.seconds, time.monotonic)
         worse = harmful(losses(updates, rows, held_out, budget), limit, spare - len(far))
         named = [(row, "oversized-update") for row in far[:spare]]

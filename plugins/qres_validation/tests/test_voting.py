@@ -36,10 +36,23 @@ def test_both_plugins_accept_up_to_the_tolerance_and_nothing_worse(
     assert "worse-on-held-out-examples" in str(worse)
 
 
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_no_number_is_never_accepted(loss: float) -> None:
     examples = HeldOut(vector(0), lambda _model: loss)
     assert Validation().endorse(vector(1), examples) != ACCEPT
+    overflown = HeldOut(vector(0), lambda model: loss if model[0] else 1.0)
+    assert Validation().endorse(vector(1), overflown) != ACCEPT
+
+
+def test_a_loss_below_zero_may_rise_by_its_share_like_any_other() -> None:
+    """The negative logarithm of a density may be below 0."""
+    examples = HeldOut(vector(0), lambda model: -100.0 + float(model[0]))
+    assert Validation(tolerance=0.1).endorse(vector(10), examples) == ACCEPT
+    assert Validation(tolerance=0.1).endorse(vector(11), examples) != ACCEPT
+    # Nor is an honest update that helps a little a fault that reputation counts.
+    info = attrs.evolve(make_round_info(1, nodes=4, byzantine=1), quorum=3)
+    alike = make_updates([[-1], [-1], [-1], [-1]])
+    assert not Validation().screen(alike, examples, info).against
 
 
 def test_updates_of_one_size_and_weight_go_to_the_rule_as_they_are() -> None:
