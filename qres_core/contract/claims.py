@@ -262,7 +262,8 @@ class Surroundings:
         after: names of those after it, without the one that hides.
         changing: of ``after``, those that may change an update that has noise.
         companions: of ``before``, those that put something beside the update.
-        altered_by: names of the wrappers before this plugin that change what it sees as a wrapper.
+        altered_by: names of the wrappers before this plugin that change what it sees as a wrapper;
+            for the rule, of all wrappers that change what it gets or what it returns.
         judges: names of the other plugins that judge before the vote what would be merged.
     """
 

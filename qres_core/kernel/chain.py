@@ -155,7 +155,9 @@ def check_all(
     chain = having(enabled, "privatize")
     extent = Extent()
     for number, plugin in enumerate(enabled):
-        altered_by = tuple(before.name for before in altering(enabled[:number]))
+        # The rule is the innermost of the chain, wherever it stands in the file.
+        around_it = enabled if "aggregate" in plugin.hooks else enabled[:number]
+        altered_by = tuple(item.name for item in altering(around_it) if item is not plugin)
         others = [item for item in enabled if item is not plugin]
         mine = attrs.evolve(
             around,

@@ -31,7 +31,7 @@ def mixing_weights(
     Returns:
         float64, shape ``(n,)``.
 
-    Complexity: O(n**2 d) for the products, O(n**2) for each of at most 1000 steps.
+    Complexity: O(n**2 d) for the products, O(n**3) for each of at most 1000 steps, mostly n / 2.
     """
     n = len(rows)
     gram = _products(rows, reference)

@@ -56,7 +56,7 @@ class Fit:
             quorum: fewest updates of a set.
             shorter: how often the step is to be halved.
 
-        Complexity: O(n**2 d).
+        Complexity: as :func:`~qres_validation.mixing.mixing_weights`.
         """
         fewest = min(len(updates), max(quorum, len(updates) - f))
         rank = usual_rank(f, quorum)

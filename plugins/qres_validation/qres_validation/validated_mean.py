@@ -95,8 +95,8 @@ class ValidatedMean:
     Raises:
         OptionError: QRES-E105, an option is out of range; the message names it.
 
-    Complexity: the proposer trains on its examples and takes O(n**2 d); each node evaluates two
-        models; the rule is O(n d).
+    Complexity: the proposer trains on its examples and takes O(n**2 d), and O(n**3) for each of at
+        most 1000 steps of the fit; each node evaluates two models; the rule is O(n d).
 
     Source:
         A trusted update from a small clean set: X. Cao, M. Fang, J. Liu, N. Gong, "FLTrust:
@@ -120,19 +120,20 @@ class ValidatedMean:
 
     @property
     def claims(self) -> Claims:
-        """Single updates and an honest majority of them."""
-        needs = Needs(visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1)
+        """Single updates, an honest majority of them, and no weights but those that are fitted.
+
+        If honest updates may not weigh alike, their mean is none of the means that are tried.
+        """
+        needs = Needs(
+            visibility=Visibility.INDIVIDUAL, min_updates=2 * self.f + 1, equal_weights=True
+        )
         return Claims(tolerates=self.f, needs=needs)
 
     def check(self, around: Surroundings) -> Iterator[Problem]:
-        """Refuse weights that senders claim: standings alone carry what was fitted."""
-        if around.weight_cap > 1:
-            yield Problem(
-                "QRES-E310",
-                "plugins.validated_mean",
-                f"fits all weights itself, but swarm.weight_cap is {around.weight_cap}",
-                "set swarm.weight_cap = 1",
-            )
+        """Refuse wrappers that change what was fitted: no proposal would pass its check."""
+        for name in around.altered_by:
+            what = f"fits weights to updates as they were sent, and plugins.{name} changes them"
+            yield Problem("QRES-E303", "plugins.validated_mean", what, f"remove [plugins.{name}]")
 
     @hookimpl
     def setup(self, node_info: NodeInfo) -> None:

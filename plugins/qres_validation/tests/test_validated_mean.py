@@ -290,11 +290,27 @@ def test_who_stood_for_a_set_that_others_refused_takes_shorter_steps() -> None:
         assert rule._step.halvings == halvings
 
 
-def test_claimed_numbers_of_examples_are_refused_beside_a_rule_that_fits_all_weights() -> None:
-    around = Surroundings(nodes=4, byzantine=1, quorum=3, weight_cap=2)
-    (problem,) = ValidatedMean(f=1).check(around)
-    assert problem.code == "QRES-E310"
-    assert list(ValidatedMean(f=1).check(attrs.evolve(around, weight_cap=1))) == []
+def test_it_is_refused_beside_what_would_change_what_was_fitted() -> None:
+    around = Surroundings(nodes=4, byzantine=1, quorum=3)
+    assert list(ValidatedMean(f=1).check(around)) == []
+    (problem,) = ValidatedMean(f=1).check(attrs.evolve(around, altered_by=("nnm",)))
+    assert problem.code == "QRES-E303"
+    assert "nnm" in problem.what
+    assert ValidatedMean(f=1).claims.needs.equal_weights
+
+
+def test_members_of_low_standing_would_void_the_promise() -> None:
+    """Why unequal weights are refused: half of full standing is a step that is halved."""
+    info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
+    found = []
+    for standing in (2**32, 2**31):
+        updates = make_updates(far_apart(), [standing >> 2] * 5)
+        screening = ValidatedMean(f=2).screen(updates, held_out([300, 300, 300]), info)
+        shares = [standing * screening.of(sender) >> 34 for sender in updates.senders]
+        kept = np.flatnonzero(shares)
+        agreed = attrs.evolve(updates.take(kept), weights=np.array(shares)[kept])
+        found.append(ValidatedMean(f=1).aggregate(agreed, info).tolist())
+    assert found == [[300] * 3, [150] * 3]
 
 
 def test_a_minority_with_huge_or_tiny_weights_leaves_the_others_equal() -> None:

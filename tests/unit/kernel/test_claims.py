@@ -238,6 +238,19 @@ def test_check_is_told_the_swarm_and_its_place() -> None:
     assert {"sign", "replay_check", "aggregate"} <= around.hooks
 
 
+def test_a_rule_is_told_of_all_wrappers_wherever_they_stand_in_the_file() -> None:
+    told: list[tuple[str, ...]] = []
+
+    def check(around: Surroundings) -> Sequence[Problem]:
+        told.append(around.altered_by)
+        return ()
+
+    first, last = plugin("first", "wrap_aggregate"), plugin("last", "wrap_aggregate")
+    idle = plugin("idle", "wrap_aggregate", alters=False)
+    solve((*BASE, first, plugin("median", "aggregate", checks=check), idle, last), SWARM)
+    assert told == [("first", "last")]
+
+
 def test_passes_tells_the_plugins_after_it_how_large_an_update_is() -> None:
     told: list[Extent] = []
 
