@@ -8,7 +8,6 @@ from typing import Final
 import attrs
 
 from qres_core import (
-    ACCEPT,
     Claims,
     CompatibilityError,
     HeldOut,
@@ -33,8 +32,8 @@ from qres_validation.endorsement import vote
 from qres_validation.promise import Fit
 
 MOST_HALVINGS: Final = 8
-CALM: Final = 10
-"""Rounds that must close in a row before steps are doubled again."""
+CALM: Final = 2
+"""Sets of a node that must close in a row before its steps are doubled again."""
 
 
 @attrs.define
@@ -44,20 +43,24 @@ class StepLength:
     Voters refuse a step that is too long for them, and would refuse the same step for ever: the
     model that they judge it by stays as it was. A line search that backtracks ends that. A node
     lengthens and shortens its own proposals alone, so nothing has to be agreed on.
+
+    The sets of other nodes do not count. A liar can show a good set to too few nodes: these would
+    endorse it and see it fail, and would take ever shorter steps.
     """
 
     halvings: int = 0  # how often a step is halved, 0..MOST_HALVINGS
-    mine: int = 0  # the last round whose set this node proposed or endorsed
+    mine: int = 0  # the last round in which this node proposed a set
     _closed: int = attrs.field(default=0, init=False)
 
     def after(self, outcome: Outcome) -> None:
         """A round is over."""
+        if outcome.round_info.number != self.mine:
+            return
         if outcome.status is RoundStatus.CLOSED:
             self._closed += 1
             if self._closed >= CALM:
                 self._closed, self.halvings = 0, max(0, self.halvings - 1)
-        elif outcome.status is RoundStatus.ABORTED and outcome.round_info.number == self.mine:
-            # What others refuse and this node does, too, is a liar's, and says nothing of steps.
+        elif outcome.status is RoundStatus.ABORTED:
             self._closed, self.halvings = 0, min(MOST_HALVINGS, self.halvings + 1)
 
 
@@ -73,8 +76,8 @@ class ValidatedMean:
       keep some weight; the weights are part of the agreed set. It proposes the set only if what
       every node would merge passes :meth:`Fit.check <qres_validation.promise.Fit.check>`.
     - **Every node** (``endorse``) votes only for a set whose mean does not raise the loss on its
-      own held-out examples by more than ``tolerance``. A node whose set was refused, or one that it
-      endorsed, halves the step of the sets that it proposes itself.
+      own held-out examples by more than ``tolerance``. A node whose own set was refused halves the
+      step of its next ones.
     - **The rule** (``aggregate``) is the weighted mean, exact, with no weight above one part in
       ``c`` of the agreed set, whatever the proposer said. Updates above ten times the usual length
       are shortened to that.
@@ -154,22 +157,23 @@ class ValidatedMean:
         At least the quorum's number of shares are above 0. Raises what the trainer's ``reference``
         refuses with.
         """
-        self._step.mine = round_info.number
         reference, shorter = held_out.reference(), self._step.halvings
         fit = Fit.of(updates, reference, self.f, round_info.quorum, shorter)
-        return Screening(shares=fit.shares, check=fit.check)
+
+        def check(merged: Vector) -> None:
+            fit.check(merged)
+            self._step.mine = round_info.number  # only now the set is proposed
+
+        return Screening(shares=fit.shares, check=check)
 
     @hookimpl
-    def endorse(self, merged: Vector, held_out: HeldOut, round_info: RoundInfo) -> Verdict:
+    def endorse(self, merged: Vector, held_out: HeldOut) -> Verdict:
         """Accept what does not raise this node's held-out loss beyond the tolerance."""
-        verdict = vote(merged, held_out, self.tolerance)
-        if verdict is ACCEPT:
-            self._step.mine = round_info.number
-        return verdict
+        return vote(merged, held_out, self.tolerance)
 
     @hookimpl
     def round_closed(self, outcome: Outcome) -> None:
-        """Take shorter steps after a set that this node stood for was refused."""
+        """Take shorter steps after a set that this node proposed was refused."""
         self._step.after(outcome)
 
     @hookimpl

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
 import pytest
+from qres_validation import ValidatedMean
 from qres_validation.validated_mean import StepLength
 
-from qres_core import RoundInfo, Update, Vector
+from qres_core import HeldOut, RoundInfo, Update, Vector, Verdict, hookimpl
 from qres_core.kernel.config import parse
 from qres_core.lab.record import SimulationResult
+from qres_core.lab.sabotage import (
+    SABOTAGE,
+    Injection,
+    Outgoing,
+    RegisteredSabotage,
+    SabotageContext,
+)
 from qres_core.lab.scenario import Scenario
 from qres_core.lab.simulator import simulate
 from qres_core.lab.tasks import Task
@@ -23,9 +31,11 @@ GOAL = np.array([4000, -8000, 1000], dtype=np.int32)
 class Eager:
     """Goes three times as far as it should: the loss after the step is four times as large."""
 
+    part: float = 3.0  # of the way to the goal
+
     def fit(self, vector: Vector, round_info: RoundInfo) -> Update:
         del round_info
-        return Update((3 * (GOAL - vector)).astype(np.int32))
+        return Update((self.part * (GOAL - vector)).astype(np.int32))
 
     def reference(self, vector: Vector, round_info: RoundInfo) -> Vector:
         return self.fit(vector, round_info).vector
@@ -56,3 +66,49 @@ def test_nodes_that_refuse_a_step_come_to_a_shorter_one(monkeypatch: pytest.Monk
     # The control: who never halves a step proposes what all refuse, for ever.
     monkeypatch.setattr(StepLength, "after", lambda *_arguments: None)
     assert not play().closed
+
+
+@attrs.frozen
+class ShowTooFew:
+    """Contributes honestly, and shows what it proposes to one node less than could decide on it."""
+
+    contributes: bool = True
+    credentials: bool = True
+
+    def act(self, context: SabotageContext) -> Sequence[Injection]:
+        del context
+        return ()
+
+    def withholds(self, message: Outgoing) -> bool:
+        kept = (message.place + message.round) % message.nodes < 3
+        return message.accomplice_proposes and (message.votes_on_set or kept)
+
+
+def test_liars_whose_sets_reach_too_few_shorten_no_steps_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(SABOTAGE, "few", RegisteredSabotage("few", "shows too few", ShowTooFew))
+    swarm = {"name": "few", "nodes": 7, "byzantine": 2, "quorum": 5, "insecure": True}
+    config = parse(
+        {"swarm": swarm, "plugins": {"memory": {}, "validated_mean": {"f": 2}}}, source="few"
+    )
+    start = np.zeros(3, dtype=np.int32)
+    task = Task("calm", start, tuple(Eager(0.5) for _node in range(7)))
+    scenario = Scenario(rounds=10, engine="events", attack="few", attackers=2)
+
+    def left() -> float:
+        return simulate(config, scenario, task=task).final("loss") / Eager().validate(start)
+
+    assert left() < 1e-5  # ten times half of the way is left
+    # The control: who endorsed a set that failed takes shorter steps, too, for ten rounds.
+    monkeypatch.setattr("qres_validation.validated_mean.CALM", 10)
+    endorse = ValidatedMean.endorse
+
+    def stand_for(
+        self: ValidatedMean, merged: Vector, held_out: HeldOut, round_info: RoundInfo
+    ) -> Verdict:
+        self._step.mine = round_info.number
+        return endorse(self, merged, held_out)
+
+    monkeypatch.setattr(ValidatedMean, "endorse", hookimpl(stand_for))
+    assert left() > 1e-4

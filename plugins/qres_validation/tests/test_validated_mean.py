@@ -274,19 +274,26 @@ def test_a_step_that_others_refuse_is_halved_until_they_take_it_and_grows_again(
         steps.append(merged_rows.tolist())
         rule.round_closed(aborted(number))
     assert steps == [[300] * 3, [150] * 3, [75] * 3]
-    rule.round_closed(aborted(7))  # a set that this node refused, too: a liar's
+    rule.round_closed(aborted(7))  # another node's set
     assert rule._step.halvings == 3
     for _round in range(3 * CALM - 1):
         rule.round_closed(attrs.evolve(aborted(9), status=RoundStatus.CLOSED))
+        rule.round_closed(attrs.evolve(aborted(3), status=RoundStatus.CLOSED))  # its own
     assert rule._step.halvings == 1
 
 
-def test_who_stood_for_a_set_that_others_refused_takes_shorter_steps() -> None:
-    rule, info = ValidatedMean(f=1), make_round_info(3)
-    merged_rows = np.zeros(3, dtype=np.int32)
-    assert rule.endorse(merged_rows, held_out([0, 0, 0]), info) is ACCEPT
+def test_only_a_refused_set_of_its_own_makes_a_node_take_shorter_steps() -> None:
+    info = attrs.evolve(make_round_info(3, nodes=5, byzantine=2), quorum=3)
+    updates, rule, fitted = make_updates(far_apart()), ValidatedMean(f=2), np.full(3, 300)
+    assert rule.endorse(fitted.astype(np.int32), held_out([300, 300, 300])) is ACCEPT
+    rule.round_closed(aborted(info.number))  # a liar showed it to too few
+    found = rule.screen(updates, held_out([300, 300, 300]), attrs.evolve(info, number=2))
+    rule.round_closed(aborted(2))  # it was not proposed
+    assert rule._step.halvings == 0
+    assert found.check is not None
     for status, halvings in ((RoundStatus.VOID, 0), (RoundStatus.ABORTED, 1)):
-        rule.round_closed(attrs.evolve(aborted(info.number), status=status))
+        found.check(fitted.astype(np.int32))
+        rule.round_closed(attrs.evolve(aborted(2), status=status))
         assert rule._step.halvings == halvings
 
 
