@@ -68,6 +68,28 @@ def test_nodes_that_refuse_a_step_come_to_a_shorter_one(monkeypatch: pytest.Monk
     assert not play().closed
 
 
+class Harmed(Eager):
+    """Any step away from where it is costs it much."""
+
+    def validate(self, vector: Vector) -> float:
+        return 1.0 + float((vector != 0).sum())
+
+
+@pytest.mark.parametrize(("harmed", "closes"), [(4, True), (5, False)])
+def test_honest_nodes_whose_votes_are_not_needed_may_lose_anything(
+    harmed: int, *, closes: bool
+) -> None:
+    """In a swarm of ten with one liar these are ceil(9 / 2) - 1 = 4 of nine."""
+    swarm = {"name": "harm", "nodes": 10, "byzantine": 1, "quorum": 9, "insecure": True}
+    config = parse(
+        {"swarm": swarm, "plugins": {"memory": {}, "validated_mean": {"f": 1}}}, source="harm"
+    )
+    kinds = [Harmed] * harmed + [Eager] * (10 - harmed)  # the last one votes for everything
+    task = Task("harm", np.zeros(3, dtype=np.int32), tuple(kind(0.5) for kind in kinds))
+    result = simulate(config, Scenario(rounds=1, engine="events"), task=task)
+    assert bool(result.closed) is closes
+
+
 @attrs.frozen
 class ShowTooFew:
     """Contributes honestly, and shows what it proposes to one node less than could decide on it."""
