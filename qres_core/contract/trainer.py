@@ -82,7 +82,8 @@ class Reference(Protocol):
 
         class Ridge:
             def reference(self, vector, round_info):
-                step = -self.rate * self.gradient(fixed.decode(vector), self.held_out)
+                weights = fixed.decode(vector, scale=round_info.scale)
+                step = -self.rate * self.gradient(weights, self.held_out)
                 return fixed.encode(step, scale=round_info.scale).vector
     """
 
