@@ -367,6 +367,9 @@ ALIKE: Final[Mapping[str, set[str]]] = {
     "monna": {"f", "pivot"},
     "nnm": {"f"},
     "pki": {"require_crl"},
+    "fedadam": {"learning_rate", "beta1", "beta2", "tau", "restart"},
+    "fedavgm": {"learning_rate", "momentum"},
+    "fedyogi": {"learning_rate", "beta1", "beta2", "tau", "restart"},
     "public_validation": {"tolerance"},
     "replay": {"mode"},
     "reputation": {
