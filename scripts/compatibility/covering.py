@@ -54,5 +54,6 @@ def covering() -> Iterator[Answer]:
             if more.supported:
                 labels, found = best, more
         yield found
-        for pair in _pairs(found.modes):
+        # A file may have them in another order.
+        for pair in _pairs(tuple(sorted(found.modes, key=places.__getitem__))):
             missing.pop(pair, None)

@@ -63,11 +63,22 @@ def test_every_triple_is_answered_and_explained() -> None:
     assert [item.labels for item in found if not item.supported and not explained(item)] == []
 
 
+PARTS = 8
+"""Several workers share the swarms that have all pairs."""
+
+
 @pytest.mark.long
-def test_every_supported_pair_runs() -> None:
+def test_the_swarms_that_are_played_have_every_supported_pair() -> None:
     swarms = list(covering())
     covered = {pair for swarm in swarms for pair in groups_of(2) if set(pair) <= set(swarm.modes)}
     assert covered >= set(supported_pairs())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_supported_pair_runs(part: int) -> None:
+    swarms = list(covering())[part::PARTS]
+    assert swarms
     failed = {swarm.modes: faults for swarm in swarms if (faults := tried(swarm.config, rounds=1))}
     assert failed == {}
 
