@@ -39,6 +39,7 @@ _ELSEWHERE: Final = (
     r"|Final)\b.*"
 )
 nitpick_ignore = [
+    ("py:class", "Path"),  # imported for type checkers alone where importing takes too long
     ("py:class", "tuple[str"),  # a signature whose defaults are objects is cut at its commas
     ("py:data", "ERRORS"),  # has a page of its own, reference/errors.md
     (
