@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from qres_core.contract.on_demand import on_demand
 from qres_core.contract.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -167,7 +168,6 @@ _HOME = {
     "record_clip": ("RecordClip",),
     "trainer": ("RecordTrainer", "Reference", "Trainer", "Validator"),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 _SUBMODULES = {
     "canonical": "qres_core.contract.canonical",
     "commands": "qres_core.cli.commands",
@@ -268,15 +268,13 @@ __all__ = [
 ]
 
 
+_load = on_demand(globals(), "qres_core.contract", _HOME)
+
+
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(_SUBMODULES[name])
-    if name in _MODULE_OF:
-        value = getattr(importlib.import_module(f"qres_core.contract.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    return _load(name)
 
 
 def __dir__() -> list[str]:

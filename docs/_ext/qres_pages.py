@@ -418,8 +418,8 @@ API_GROUPS: Final = {
 
 
 def _home(name: str) -> str:
-    homes = cast("dict[str, str]", vars(qres_core)["_MODULE_OF"])
-    return homes.get(name, name)
+    homes = cast("dict[str, tuple[str, ...]]", vars(qres_core)["_HOME"])
+    return next((module for module, names in homes.items() if name in names), name)
 
 
 def _constants(loaded: types.ModuleType) -> dict[str, str]:

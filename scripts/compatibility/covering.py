@@ -54,6 +54,5 @@ def covering() -> Iterator[Answer]:
             if more.supported:
                 labels, found = best, more
         yield found
-        # A file may have them in another order.
-        for pair in _pairs(tuple(sorted(found.modes, key=places.__getitem__))):
+        for pair in _pairs(found.modes):
             missing.pop(pair, None)

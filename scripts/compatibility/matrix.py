@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from compatibility.modes import FAMILIES, MODES, Mode, Setting
+from compatibility.modes import MODES, Mode, Setting
 from qres_core.contract.errors import Problem
 from qres_core.contract.types import Visibility
 from qres_core.kernel.assembly import Enabled, assemble
@@ -70,7 +70,7 @@ def exclusive(labels: Sequence[str]) -> bool:
 def in_file_order(modes: Sequence[Mode]) -> list[Mode]:
     """As they stand in the file."""
     places = list(MODES)
-    return sorted(modes, key=lambda mode: (FAMILIES.index(mode.family), places.index(mode.label)))
+    return sorted(modes, key=lambda mode: places.index(mode.label))
 
 
 def configuration(modes: Sequence[Mode], setting: Setting, **swarm: Any) -> Config:

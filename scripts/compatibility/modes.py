@@ -142,6 +142,11 @@ _MODES: Final = (
     Mode("replay: challenge", "replay", "replay", _fixed(mode="challenge")),
     Mode("reputation: gate", "reputation", "reputation"),
     Mode("reputation: weights", "reputation", "reputation", _fixed(exponent=1)),
+    # Noise makes a model worse before it gets better: tolerances that let it.
+    Mode("public_validation", "public_validation", "validation", _fixed(tolerance=50.0)),
+    Mode(
+        "validation", "validation", "validation", _fixed(tolerance=50.0, candidate_tolerance=50.0)
+    ),
     Mode("dp: local", "dp", "privacy", _dp("local")),
     Mode(
         "dp: local, correlated",
@@ -192,11 +197,6 @@ _MODES: Final = (
         "secure aggregation",
         _secagg(weights="public", max_weight=2),
         weight_cap=2,
-    ),
-    # Noise makes a model worse before it gets better: tolerances that let it.
-    Mode("public_validation", "public_validation", "validation", _fixed(tolerance=50.0)),
-    Mode(
-        "validation", "validation", "validation", _fixed(tolerance=50.0, candidate_tolerance=50.0)
     ),
     Mode("fedavgm", "fedavgm", "wrapper"),
     Mode("fedadam", "fedadam", "wrapper"),

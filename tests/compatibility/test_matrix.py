@@ -8,7 +8,7 @@ import re
 import pytest
 from compatibility.covering import covering, supported_pairs
 from compatibility.matrix import Answer, answer, configuration, groups_of, in_file_order, triples
-from compatibility.modes import MODES, Setting
+from compatibility.modes import FAMILIES, MODES, Setting
 from compatibility.playing import tried
 
 from qres_core import CompatibilityError, Problem
@@ -61,6 +61,12 @@ def test_every_triple_is_answered_and_explained() -> None:
     found = list(triples())
     assert len(found) > 1000
     assert [item.labels for item in found if not item.supported and not explained(item)] == []
+
+
+def test_modes_stand_in_the_order_of_their_families() -> None:
+    """In that of the file: pairs, answers and swarms are else of different orders."""
+    places = [FAMILIES.index(mode.family) for mode in MODES.values()]
+    assert places == sorted(places)
 
 
 PARTS = 8

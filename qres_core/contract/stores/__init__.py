@@ -9,8 +9,9 @@ One policy holds for all of them, so that no plugin has to find it again.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qres_core.contract.on_demand import on_demand
 
 if TYPE_CHECKING:
     from qres_core.contract.stores.database import BUSY_SECONDS, PrivateDatabase, StoreKind
@@ -64,7 +65,6 @@ _HOME = {
         "unprotected",
     ),
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "BUSY_SECONDS",
@@ -89,15 +89,7 @@ __all__ = [
     "unprotected",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Loaded on first use: few of those who import this room need all of it."""
-    if name in _MODULE_OF:
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+__getattr__ = on_demand(globals(), __name__, _HOME)
 
 
 def __dir__() -> list[str]:
