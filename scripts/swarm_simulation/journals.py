@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,8 +54,12 @@ class Notebook:
             self._safe = None
 
     def _kept(self) -> dict[str, Any]:
-        names = (field.name for field in attrs.fields(Notebook) if field.name != "_safe")
-        return {name: copy.copy(getattr(self, name)) for name in names}
+        # Only the maps are changed in place. This happens twice a message.
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return {
+            name: dict[Any, Any](held) if isinstance(held, dict) else held
+            for name, held in kept.items()
+        }
 
     def resume(self) -> Resume | None:
         """Where the node stopped."""
@@ -150,6 +153,9 @@ class Notebook:
         first = self.next_sequence
         self.next_sequence += SEQUENCE_BLOCK
         return first
+
+
+_KEPT = tuple(field.name for field in attrs.fields(Notebook) if field.name != "_safe")
 
 
 class Fuse:
