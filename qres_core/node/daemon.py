@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -25,6 +26,7 @@ from qres_core.kernel.kernel import Kernel
 from qres_core.kernel.policy import SitePolicy, in_force
 from qres_core.lab.trainer import make_work
 from qres_core.node.measuring import Measurer
+from qres_core.node.readiness import Readiness
 from qres_core.node.server import StatusServer, parse_address
 from qres_core.node.status import StatusBoard
 from qres_core.node.stopping import Stopping
@@ -133,7 +135,9 @@ class Daemon:
                 address = self.prepared.config.node.status
                 if address:
                     names = frozenset(self.prepared.config.node.status_names)
-                    server = StatusServer(parse_address(address), self.board.report, names)
+                    ready = Readiness(self.board, self._folder)
+                    report = self.board.report
+                    server = StatusServer(parse_address(address), report, ready.trouble, names)
                     url = await group.start(server.serve)
                     self.log.info("status", url=url)
                 await group.start(self._stopping.at_signals, group.cancel_scope)
@@ -149,6 +153,12 @@ class Daemon:
                 raise
             raise first from first.__cause__
         return done[0] if done else None
+
+    @property
+    def _folder(self) -> Path | None:
+        """Where the node keeps its journal."""
+        place = self.prepared.config.node.data_dir
+        return None if place is None else Path(place, self.prepared.node_id.hex())
 
     async def _run(self) -> RoundMachine:
         prepared = self.prepared

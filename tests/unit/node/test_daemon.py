@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import logging
@@ -254,6 +255,33 @@ def test_a_node_that_is_not_in_its_roster_follows_and_takes_no_part(
     assert "no member" in [line["event"] for line in lines(stream)]
     report = board.board.report()
     assert (report["step"], report["rounds"]["closed"]) == (0, 0)
+
+
+def test_a_node_that_runs_is_ready_where_its_disk_takes_what_it_keeps(
+    tmp_path: Path, stream: io.StringIO
+) -> None:
+    prepared = daemon.prepare(configure(tmp_path), INSTALLED, ())
+    running = daemon.Daemon(prepared, logs.set_up("info", "json", stream))
+    seen: list[int] = []
+
+    def code(url: str) -> int:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=300)
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    async def look() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(running.run)
+            while running.board.node is None or running.board.node.meeting:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            (url,) = [line["url"] for line in lines(stream) if line["event"] == "status"]
+            seen.append(await anyio.to_thread.run_sync(code, url))
+            running.board.node.stop()
+
+    anyio.run(look)
+    assert seen == [200]
 
 
 def test_a_store_that_is_damaged_is_refused_before_anything(
