@@ -145,6 +145,7 @@ class Daemon:
                     group.start_soon(self._stopping.at_end_of, self.leash, group.cancel_scope)
                 group.start_soon(self._measurer.run)
                 group.start_soon(self._neighbours)
+                group.start_soon(self.board.links.tell_often, self._teller)
                 done.append(await self._run())
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as failed:
@@ -189,6 +190,7 @@ class Daemon:
         )
         if self.rounds is not None or swarm.until:
             await self._last_figures(machine.step)
+        self.board.links.tell(self._teller)
         self._measurer.stop()  # that a node stopped is the last that it says
         self.log.info("node stopped", step=machine.step, model_digest=machine.model_digest.hex())
         return machine

@@ -211,7 +211,8 @@ class StatusServer:
             return _plain(421, "ask by address, as localhost, or add the name to node.status_names")
         if request.method not in {b"GET", b"HEAD"}:
             return _plain(405, f"only {_METHODS}")
-        pages = dict(zip(PATHS, self._pages(), strict=True))
+        made = zip(PATHS, self._pages(), strict=True)
+        pages: dict[str, Callable[[], HttpResponse]] = dict(made)
         page = pages.get(request.target.partition(b"?")[0].decode("latin-1"))
         return _plain(404, f"there are {', '.join(PATHS)}") if page is None else page()
 

@@ -18,7 +18,7 @@ from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from qres_core import Handler, LinkKeys, NodeId, PeerChange, PeerInfo, TransportEvent
+from qres_core import Handler, LinkKeys, LinkReason, NodeId, PeerChange, PeerInfo, TransportEvent
 from qres_transport_libp2p.blobs import Blobs
 from qres_transport_libp2p.clock import first_error, patience, spawn
 from qres_transport_libp2p.discovery import nearby
@@ -175,7 +175,7 @@ class Network:
     def _stranger(self, peer: ID) -> None:
         self.tally.refuse("stranger")
         what = f"{peer} has no key of the roster"
-        self.emit(TransportEvent(PeerChange.REFUSED, None, what))
+        self.emit(TransportEvent(PeerChange.REFUSED, None, what, LinkReason.REFUSED_KEY))
 
     async def _run_once(
         self, listen: Multiaddr, ready: Callable[[], None], stop: trio.Event

@@ -11,11 +11,13 @@ from typing import Any, Final
 
 import trio
 from libp2p.custom_types import TProtocol
+from libp2p.exceptions import MultiError
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
-from qres_transport_libp2p.clock import patience, spawn
+from qres_core import LinkReason
+from qres_transport_libp2p.clock import first_error, patience, spawn
 from qres_transport_libp2p.gossip import Gossip
 from qres_transport_libp2p.hello import Greeter
 from qres_transport_libp2p.options import Libp2pOptions
@@ -95,14 +97,17 @@ class Reconnector:
     async def _dial(self, peer: ID) -> None:
         host: Any = self._sessions.host
         network = host.get_network()
-        with patience(2 * self._options.dial_seconds):
+        with patience(2 * self._options.dial_seconds) as scope:
             try:
                 await network.close_peer(peer)
                 network.unblock_peer(peer)  # libp2p bars a peer for a minute after a failed dial
                 host.get_peerstore().clear_addrs(peer)  # a peer may have told us others' addresses
                 await host.connect(PeerInfo(peer, await self._resolved(peer)))
             except Exception as error:  # noqa: BLE001 - it is away; it is dialled again
-                _LOG.debug("dialling %s: %s: %s", peer, type(error).__name__, error)
+                self._sessions.failed(peer, LinkReason.DIAL_FAILED, _cause(error))
+        if scope.cancelled_caught:
+            what = f"no connection in {2 * self._options.dial_seconds:g} s"
+            self._sessions.failed(peer, LinkReason.TIMED_OUT, what)
 
     async def _resolved(self, peer: ID) -> list[Multiaddr]:
         made: list[Multiaddr] = []
@@ -157,3 +162,18 @@ class Reconnector:
                         await self._greeter.hello(link)
                     except BrokenStreamError as error:
                         _LOG.debug("greeting %s again: %s", peer, error)
+
+
+def _cause(error: BaseException) -> str:
+    """What a dial came to, from the innermost error: libp2p wraps it several times."""
+    found = first_error(error)
+    while (inner := _inner(found)) is not None:
+        found = first_error(inner)
+    return f"{type(found).__name__}: {found}"
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    if isinstance(error, MultiError):  # of the addresses tried
+        first: BaseException | None = next(iter(error.errors), None)
+        return first
+    return error.__cause__ or error.__context__
