@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -79,6 +79,8 @@ class StatusBoard:
         default=None, init=False
     )
     node: Node | None = attrs.field(default=None, init=False)
+    reloads: int = attrs.field(default=0, init=False)
+    _reload: dict[str, Any] | None = attrs.field(default=None, init=False)
     _contributed: dict[bytes, int] = attrs.field(factory=dict[bytes, int], init=False)
     _last: dict[str, Any] | None = attrs.field(default=None, init=False)
     _failure: dict[str, Any] | None = attrs.field(default=None, init=False)
@@ -163,6 +165,12 @@ class StatusBoard:
         if self.on_measured is not None:
             self.on_measured(step, self.metrics)
 
+    def reloaded(self, taken: Sequence[str], problems: Sequence[str]) -> None:
+        """The configuration was read again: what was taken of it, or why nothing was."""
+        self.reloads += 1
+        told = {"at": self.clock(), "taken": list(taken), "problems": list(problems)}
+        self._reload = {"times": self.reloads, **told}
+
     def report(self) -> dict[str, Any]:
         """The status, ready for JSON."""
         node = self.node
@@ -186,6 +194,7 @@ class StatusBoard:
             "metrics_step": self.metrics_step,
             "goal": self.goal,
             "connections": list(self.connections),
+            "reload": self._reload,
             "links": self.links.facts(),
             "history": [attrs.asdict(record) for record in self.history],
             "privacy": None,

@@ -57,29 +57,37 @@ class Reconnector:
         self._options = options
         self._told: dict[ID, list[Multiaddr]] = {}
         self._found: dict[ID, list[Multiaddr]] = {}
+        self._kept: set[ID] = set()
         self._missed: Counter[ID] = Counter()
         self._deaf: Counter[ID] = Counter()
+
+    def aim(self, places: Iterable[tuple[ID, Multiaddr]]) -> None:
+        """Keep connected to these peers from now on, and not to those of before."""
+        self._told.clear()
+        for peer, place in places:
+            self.want(peer, place)
 
     def want(self, peer: ID, place: Multiaddr) -> None:
         """Keep connected to a peer for as long as it is a member, now or later."""
         if peer != self._sessions.members.own:
-            self._begin(peer)
             self._told.setdefault(peer, []).append(place)
+            self._begin(peer)
 
     def found(self, peer: ID, places: Iterable[Multiaddr]) -> None:
         """Try these places too, the newest few: who says that the peer is there is not known."""
         if peer in self._sessions.members.nodes:
-            self._begin(peer)
             known = self._found.setdefault(peer, [])
             known += [place for place in places if place not in known]
             del known[:-MAX_FOUND]
+            self._begin(peer)
 
     def places(self, peer: ID) -> list[Multiaddr]:
         """Where a peer may be: what the operator named, then what was found."""
         return [*self._told.get(peer, ()), *self._found.get(peer, ())]
 
     def _begin(self, peer: ID) -> None:
-        if not self.places(peer):
+        if peer not in self._kept:
+            self._kept.add(peer)
             self._sessions.start(self._keep, peer)
 
     # ── dialling ──────────────────────────────────────────────────────────────────────────────
@@ -89,7 +97,8 @@ class Reconnector:
         own = self._sessions.members.own.to_bytes()
         await trio.sleep(_CHANCE.uniform(0, 0.3) + (0.7 if own > peer.to_bytes() else 0.0))
         while True:
-            if peer in self._sessions.members.nodes and not self._sessions.of(peer):
+            wanted = self.places(peer) and peer in self._sessions.members.nodes
+            if wanted and not self._sessions.of(peer):
                 await self._dial(peer)
             pause = self._options.reconnect_seconds * _CHANCE.uniform(1.0, 2.5)
             await trio.sleep(pause * min(SLOWEST, 2 ** self._sessions.refusals[peer]))
