@@ -55,7 +55,7 @@ ERRORS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "QRES-E106": (
             "cannot change while the node runs",
             "A reload takes other addresses of peers and another log level, and nothing else. "
-            "Nothing of the changed file was taken. Bring the key back, or restart the node.",
+            "No part of the changed file was taken. Bring the key back, or restart the node.",
         ),
         "QRES-E201": (
             "plugin not installed",
