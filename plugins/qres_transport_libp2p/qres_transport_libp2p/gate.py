@@ -13,6 +13,8 @@ from libp2p.security.exceptions import HandshakeFailure
 from libp2p.security.noise.transport import PROTOCOL_ID
 from libp2p.security.noise.transport import Transport as Noise
 
+from qres_transport_libp2p.endings import watch
+
 
 class GatedNoise(Noise):
     """Noise that hangs up on keys it does not know, before a muxer or a stream exists.
@@ -34,10 +36,12 @@ class GatedNoise(Noise):
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         """Answer a handshake. Raises HandshakeFailure for a stranger."""
+        watch(conn)
         return await self._admit(await super().secure_inbound(conn))
 
     async def secure_outbound(self, conn: IRawConnection, peer_id: ID) -> ISecureConn:
         """Begin a handshake. Raises HandshakeFailure for a stranger."""
+        watch(conn)
         return await self._admit(await super().secure_outbound(conn, peer_id))
 
     async def _admit(self, conn: ISecureConn) -> ISecureConn:
