@@ -30,6 +30,7 @@ from qres_transport_libp2p.wire import (
     closing,
     reset,
 )
+from qres_transport_libp2p.yamux import whole
 
 PROTOCOL: Final = TProtocol("/qres/hello/1")
 MAX_BYTES: Final = 8192
@@ -145,7 +146,7 @@ class Greeter:
         stream: INetStream | None = None
         try:
             with trio.fail_after(self.options.hello_seconds):
-                stream = await conn.new_stream()
+                stream = await whole(conn.new_stream)
                 client = host.multiselect_client
                 communicator = MultiselectCommunicator(stream)
                 limit = max(1, int(self.options.hello_seconds))

@@ -1,26 +1,35 @@
-"""Yamux that survives cancelled reads and writes.
+"""Yamux that survives cancelled reads and writes, and loses no stream to a cancellation.
 
 A deadline is a cancellation, and a frame that is cancelled on its way into the Noise layer would
 leave the two ends of the connection at different nonces. So frames are written under a shield: a
 deadline costs a stream, never the connection. Reads need it too, because they send window updates.
+And a stream that is cancelled while it is opened would keep its place in the connection for ever.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import trio
-from libp2p.abc import IHost, IMuxedConn, ISecureConn
+from libp2p.abc import IHost, IMuxedConn, INetStream, ISecureConn
 from libp2p.custom_types import TProtocol
+from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux, YamuxStream
 
-from qres_transport_libp2p.clock import patience
+from qres_transport_libp2p.clock import patience, shielded
 
 WRITE_SECONDS: Final = 10.0
 """How long the peer's kernel may take nothing before the connection counts as lost."""
+PLACE_SECONDS: Final = 0.05
+"""Pause before a place for another stream is looked for again."""
+
+T = TypeVar("T")
 
 
 class GatheringStream(YamuxStream):
@@ -50,6 +59,13 @@ class ShieldedYamux(Yamux):
                     await secured.close()
         await trio.lowlevel.checkpoint()
 
+    async def open_stream(self) -> YamuxStream:
+        """A new stream; waits for a place. Whoever is cancelled meanwhile has not opened one."""
+        while not self.stream_backlog_semaphore.value:  # noqa: ASYNC110 - nothing tells of one
+            await trio.sleep(PLACE_SECONDS)
+        with shielded():  # the frame ends, one way or the other
+            return await super().open_stream()
+
 
 class ShieldedMuxer(MuxerMultistream):
     """Negotiates yamux and nothing else, and makes it shielded.
@@ -72,9 +88,26 @@ async def _nothing() -> None:
     """What the swarm puts its own function in place of."""
 
 
+async def whole(opening: Callable[[], Awaitable[T]]) -> T:
+    """Open a stream to the end, or not at all. Raises MuxedStreamError: not in time."""
+    with patience(WRITE_SECONDS, shield=True):
+        return await opening()
+    what = "no stream in time"
+    raise MuxedStreamError(what)
+
+
 def shield(host: IHost) -> None:
     """Have a host, before it runs, make its connections and their streams this way."""
     library: Any = yamux
     library.YamuxStream = GatheringStream  # no argument leads there
     network: Any = host.get_network()
     network.upgrader.muxer_multistream = ShieldedMuxer()
+    plain: Callable[[ID], Awaitable[INetStream]] = network.new_stream
+
+    async def new_stream(peer_id: ID) -> INetStream:
+        if not network.get_connections(peer_id):  # libp2p would dial
+            what = f"{peer_id} is not connected"
+            raise SwarmException(what)
+        return await whole(partial(plain, peer_id))
+
+    network.new_stream = new_stream
