@@ -174,7 +174,11 @@ class Network:
 
     async def _judge(self, slots: Slots, sock: CountedSocket, peer: ID) -> str:
         """Why a key that was proved may not go on, or nothing; whoever may has a place."""
-        if peer not in self.members.nodes:
+        node = self.members.nodes.get(peer)
+        if node is not None and (why := await self.greeter.bars(node, HANDSHAKE_SECONDS)):
+            self._barred(peer, node, why)
+            return why
+        if peer not in self.members.nodes:  # looked at last: it may have been removed meanwhile
             self._stranger(peer)
             return "no key of the roster"
         if not slots.prove(sock, peer):
@@ -185,6 +189,12 @@ class Network:
         self.tally.refuse("stranger")
         what = f"{peer} has no key of the roster"
         self.emit(TransportEvent(PeerChange.REFUSED, None, what))
+
+    def _barred(self, peer: ID, node: NodeId, why: str) -> None:
+        self.tally.refuse("barred")
+        if self.parts is not None:
+            self.parts.sessions.refusals[peer] += 1  # it is dialled less often
+        self.emit(TransportEvent(PeerChange.REFUSED, node, f"{why} (before its hello)"))
 
     async def _run_once(
         self, listen: Multiaddr, ready: Callable[[], None], stop: trio.Event
