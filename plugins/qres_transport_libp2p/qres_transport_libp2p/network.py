@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost
+from libp2p.abc import IHost, IMuxedConn
 from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -139,7 +139,7 @@ class Network:
             transports=[tcp],
             connection_config=config,
         )
-        shield(host)
+        shield(host, self._misused)
         # Nobody is dialled but by the keeper.
         connector: Any = getattr(host.get_network(), "auto_connector", None)
         connector.maybe_connect = _nobody
@@ -189,6 +189,10 @@ class Network:
         self.tally.refuse("stranger")
         what = f"{peer} has no key of the roster"
         self.emit(TransportEvent(PeerChange.REFUSED, None, what))
+
+    def _misused(self, muxed: IMuxedConn, why: str) -> None:
+        if self.parts is not None:
+            self.parts.sessions.bad(self.parts.sessions.link(muxed), why, why)
 
     def _barred(self, peer: ID, node: NodeId, why: str) -> None:
         self.tally.refuse("barred")
