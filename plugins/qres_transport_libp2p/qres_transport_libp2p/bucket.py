@@ -28,12 +28,12 @@ class TokenBucket:
         self._tokens -= 1
         return max(0.0, -self._tokens / self.rate)
 
-    def take(self) -> bool:
-        """Take a token if there is one."""
+    def take(self, tokens: float = 1.0) -> bool:
+        """Take some tokens if all of them are there."""
         self._refill()
-        if self._tokens < 1:
+        if self._tokens < tokens:
             return False
-        self._tokens -= 1
+        self._tokens -= tokens
         return True
 
     def _refill(self) -> None:

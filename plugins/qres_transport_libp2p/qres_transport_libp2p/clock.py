@@ -23,6 +23,13 @@ def patience(
     return scope
 
 
+def shielded() -> AbstractContextManager[trio.CancelScope, None]:
+    """Keep cancellations out; for what ends by itself."""
+    make: Any = trio.CancelScope
+    scope: AbstractContextManager[trio.CancelScope, None] = make(shield=True)
+    return scope
+
+
 def cancel_scope() -> trio.CancelScope:
     """A scope to be entered and cancelled later."""
     make: Any = trio.CancelScope

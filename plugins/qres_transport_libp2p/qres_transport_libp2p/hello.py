@@ -17,7 +17,7 @@ from libp2p.abc import INetConn, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
-from qres_core import NodeId, Verdict, WireError, canonical
+from qres_core import Fault, NodeId, Verdict, WireError, canonical
 from qres_transport_libp2p.caller import Caller
 from qres_transport_libp2p.clock import patience
 from qres_transport_libp2p.options import Libp2pOptions
@@ -30,6 +30,7 @@ from qres_transport_libp2p.wire import (
     closing,
     reset,
 )
+from qres_transport_libp2p.yamux import whole
 
 PROTOCOL: Final = TProtocol("/qres/hello/1")
 MAX_BYTES: Final = 8192
@@ -37,6 +38,8 @@ NONCE_BYTES: Final = 16
 VERSION: Final = 1
 WELCOME: Final = b"\1"
 REFUSED: Final = b"\0"
+LASTING: Final = frozenset({str(Fault.BANNED), "certificate-revoked", "not-a-member"})
+"""Why a node is rejected whatever it shows: these are asked for before it may say hello."""
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -79,11 +82,28 @@ class Greeter:
     options: Libp2pOptions  # deadlines
     nonce: bytes = attrs.field(factory=lambda: secrets.token_bytes(NONCE_BYTES))  # of this start
     sessions: Sessions = attrs.field(init=False)
+    # what each node showed last; of members alone, so it is bounded
+    _shown: dict[NodeId, bytes] = attrs.field(factory=dict[NodeId, bytes])
 
     def attach(self, sessions: Sessions) -> None:
         """Answer hellos on the host of these sessions."""
         self.sessions = sessions
         sessions.host.set_stream_handler(PROTOCOL, self._answer)
+
+    async def bars(self, node: NodeId, within: float) -> str:
+        """Why a member may not even say hello, or nothing.
+
+        Asked with what it showed last: what was revoked since then does not get this far again.
+        ``within``: seconds to wait for the answer; a node that does not give it bars everybody.
+        """
+        shown = self._shown.get(node, b"")
+        try:
+            verdict = await self.caller.ask(lambda: self.admission(node, shown), within)
+        except TimeoutError:
+            return "this node is busy"
+        except Exception as error:  # noqa: BLE001 - as in _judge
+            return f"admission failed: {type(error).__name__}: {error}"
+        return verdict.reason if not verdict.accepted and verdict.reason in LASTING else ""
 
     async def greet(self, link: PeerConnection) -> None:
         """Greet a new connection if this end made it, else wait for the other's hello."""
@@ -138,7 +158,7 @@ class Greeter:
         stream: INetStream | None = None
         try:
             with trio.fail_after(self.options.hello_seconds):
-                stream = await conn.new_stream()
+                stream = await whole(conn.new_stream)
                 client = host.multiselect_client
                 communicator = MultiselectCommunicator(stream)
                 limit = max(1, int(self.options.hello_seconds))
@@ -185,6 +205,7 @@ class Greeter:
         """Why not to admit, or nothing."""
         if theirs.swarm != self.swarm:
             return "of another swarm"
+        self._shown[link.node] = theirs.credential
         try:
             verdict = await self.caller.ask(
                 lambda: self.admission(link.node, theirs.credential), self.options.hello_seconds

@@ -7,13 +7,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import trio
 from libp2p import new_host
-from libp2p.abc import IHost
+from libp2p.abc import IHost, IMuxedConn
 from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -32,6 +33,7 @@ from qres_transport_libp2p.places import split
 from qres_transport_libp2p.reconnect import Reconnector
 from qres_transport_libp2p.requests import Requests
 from qres_transport_libp2p.sessions import PeerConnection, Sessions
+from qres_transport_libp2p.slots import HANDSHAKE_SECONDS, HANDSHAKES, CountedSocket, Slots
 from qres_transport_libp2p.store import SharedBlobStore
 from qres_transport_libp2p.tally import Tally
 from qres_transport_libp2p.tcp import TidyTCP, check_free
@@ -57,6 +59,7 @@ class HostParts:
     frames: Frames
     requests: Requests
     blobs: Blobs
+    slots: Slots
 
 
 @attrs.define(eq=False)
@@ -117,9 +120,9 @@ class Network:
                 await stop.wait()
                 return
 
-    def _host(self, listen: Multiaddr, tcp: TidyTCP) -> IHost:
+    def _host(self, listen: Multiaddr, tcp: TidyTCP, slots: Slots) -> IHost:
         pair = key_pair(self.keys)
-        most = self.options.max_connections
+        most = self.options.max_connections + HANDSHAKES  # the slots are the limit
         config = ConnectionConfig(
             max_connections=most,
             min_connections=0,
@@ -127,19 +130,19 @@ class Network:
             high_watermark=most,
             max_connections_per_peer=3,
             dial_timeout=self.options.dial_seconds,
-            inbound_upgrade_timeout=UPGRADE_SECONDS,
+            inbound_upgrade_timeout=HANDSHAKE_SECONDS + UPGRADE_SECONDS,
             outbound_upgrade_timeout=UPGRADE_SECONDS,
             inbound_stream_protocol_negotiation_timeout=UPGRADE_SECONDS,
             outbound_stream_protocol_negotiation_timeout=UPGRADE_SECONDS,
         )
         host = new_host(
             key_pair=pair,
-            sec_opt=noise_only(pair, self._is_member, self._stranger),
+            sec_opt=noise_only(pair, partial(self._judge, slots)),
             listen_addrs=[listen],
             transports=[tcp],
             connection_config=config,
         )
-        shield(host)
+        shield(host, self._misused)
         # Nobody is dialled but by the keeper.
         connector: Any = getattr(host.get_network(), "auto_connector", None)
         connector.maybe_connect = _nobody
@@ -178,20 +181,41 @@ class Network:
             settle()
         sessions.expel()
 
-    def _is_member(self, peer: ID) -> bool:
-        return peer in self.members.nodes
+    async def _judge(self, slots: Slots, sock: CountedSocket, peer: ID) -> str:
+        """Why a key that was proved may not go on, or nothing; whoever may has a place."""
+        node = self.members.nodes.get(peer)
+        if node is not None and (why := await self.greeter.bars(node, HANDSHAKE_SECONDS)):
+            self._barred(peer, node, why)
+            return why
+        if peer not in self.members.nodes:  # looked at last: it may have been removed meanwhile
+            self._stranger(peer)
+            return "no key of the roster"
+        if not slots.prove(sock, peer):
+            return "no place for another connection"
+        return ""
 
     def _stranger(self, peer: ID) -> None:
         self.tally.refuse("stranger")
         what = f"{peer} has no key of the roster"
         self.emit(TransportEvent(PeerChange.REFUSED, None, what, LinkReason.REFUSED_KEY))
 
+    def _misused(self, muxed: IMuxedConn, why: str) -> None:
+        if self.parts is not None:
+            self.parts.sessions.bad(self.parts.sessions.link(muxed), why, why)
+
+    def _barred(self, peer: ID, node: NodeId, why: str) -> None:
+        self.tally.refuse("barred")
+        if self.parts is not None:
+            self.parts.sessions.refusals[peer] += 1  # it is dialled less often
+        self.emit(TransportEvent(PeerChange.REFUSED, node, f"{why} (before its hello)"))
+
     async def _run_once(
         self, listen: Multiaddr, ready: Callable[[], None], stop: trio.Event
     ) -> None:
         check_free(listen)
-        tcp = TidyTCP()
-        host = self._host(listen, tcp)
+        slots = Slots(self.options.max_connections, self.tally)
+        tcp = TidyTCP(slots)
+        host = self._host(listen, tcp, slots)
         async with host.run([listen]), trio.open_nursery() as nursery:
 
             def start(work: Callable[..., Awaitable[object]], *arguments: Any) -> None:
@@ -224,8 +248,9 @@ class Network:
                 Frames(sessions, self.options, self.deliver),
                 Requests(sessions, self.options, caller, self.handlers),
                 Blobs(sessions, self.options, self._store),
+                slots,
             )
-            keeper = Reconnector(sessions, self.greeter, gossip, self.options)
+            keeper = Reconnector(sessions, self.greeter, gossip, self.options, tcp.allow)
             async with gossip.running():
                 self.addresses = tuple(str(get_addr) for get_addr in host.get_addrs())
                 if not self.addresses:
@@ -240,7 +265,7 @@ class Network:
                     await stop.wait()
                 with patience(CLOSING_SECONDS):
                     await host.close()
-                    await tcp.close_dialled()
+                    tcp.close_dialled()
             nursery.cancel_scope.cancel()
 
 

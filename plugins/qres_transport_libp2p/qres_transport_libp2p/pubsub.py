@@ -16,7 +16,6 @@ import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
-from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
@@ -25,6 +24,7 @@ from libp2p.pubsub.validators import signature_validator
 from libp2p.utils import encode_varint_prefixed
 
 from qres_transport_libp2p.bucket import TokenBucket
+from qres_transport_libp2p.control import FrugalGossipSub
 from qres_transport_libp2p.identity import names_a_key
 from qres_transport_libp2p.wire import reset
 
@@ -51,12 +51,12 @@ class _NoSeenCache(dict[Any, Any]):
         pass
 
 
-def tuned_gossipsub(degree: int) -> GossipSub:
+def tuned_gossipsub(degree: int) -> FrugalGossipSub:
     """A gossipsub 1.1 router for a roster.
 
     ``degree``: neighbours in the mesh; 2/3 of it is the least, twice it the most.
     """
-    router = GossipSub(
+    router = FrugalGossipSub(
         protocols=[GOSSIPSUB],
         degree=degree,
         degree_low=max(1, degree * 2 // 3),
@@ -82,6 +82,7 @@ class ProtocolFault(StrEnum):
     NUMBER = "no sequence number"
     AUTHOR = "no author with a key"
     SIGNATURE = "wrong signature"
+    CONTROL = "control flood"
 
 
 @attrs.frozen(eq=False)
@@ -126,7 +127,7 @@ class SafePubsub(Pubsub):
     def __init__(
         self,
         host: IHost,
-        router: GossipSub,
+        router: FrugalGossipSub,
         *,
         topic: str,
         max_data: int,
@@ -143,6 +144,11 @@ class SafePubsub(Pubsub):
             max_subscriptions_per_peer=8,
             max_inbound_rpc_size=MAX_RPC_BYTES,
             allowed_topics={topic},
+        )
+        router.keep_to(
+            topic,
+            gate.dropped,
+            lambda peer: gate.bad(peer, ProtocolFault.CONTROL, ProtocolFault.CONTROL),
         )
         # Higher than any number that a node with this key has used before a restart.
         self.counter = time.time_ns()

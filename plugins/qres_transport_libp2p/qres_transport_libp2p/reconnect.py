@@ -6,7 +6,7 @@ import logging
 import random
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import trio
@@ -46,15 +46,22 @@ class Reconnector:
         greeter: says hello.
         gossip: who subscribed.
         options: pauses.
+        allow: told where a peer may be dialled, before it is.
     """
 
     def __init__(
-        self, sessions: Sessions, greeter: Greeter, gossip: Gossip, options: Libp2pOptions
+        self,
+        sessions: Sessions,
+        greeter: Greeter,
+        gossip: Gossip,
+        options: Libp2pOptions,
+        allow: Callable[[ID, Iterable[Multiaddr]], None],
     ) -> None:
         self._sessions = sessions
         self._greeter = greeter
         self._gossip = gossip
         self._options = options
+        self._allow = allow
         self._told: dict[ID, list[Multiaddr]] = {}
         self._found: dict[ID, list[Multiaddr]] = {}
         self._kept: set[ID] = set()
@@ -111,7 +118,9 @@ class Reconnector:
                 await network.close_peer(peer)
                 network.unblock_peer(peer)  # libp2p bars a peer for a minute after a failed dial
                 host.get_peerstore().clear_addrs(peer)  # a peer may have told us others' addresses
-                await host.connect(PeerInfo(peer, await self._resolved(peer)))
+                places = await self._resolved(peer)
+                self._allow(peer, places)
+                await host.connect(PeerInfo(peer, places))
             except Exception as error:  # noqa: BLE001 - it is away; it is dialled again
                 self._sessions.failed(peer, LinkReason.DIAL_FAILED, _cause(error))
         if scope.cancelled_caught:

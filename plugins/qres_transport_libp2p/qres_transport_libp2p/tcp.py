@@ -1,47 +1,74 @@
-"""TCP whose sockets are all closed in the end, on a port that nobody else has."""
+"""TCP whose sockets are counted and all closed in the end, on a port that nobody else has."""
 
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final, cast
 
+import trio
 from libp2p.abc import IRawConnection
-from libp2p.transport.tcp.tcp import TCP
+from libp2p.custom_types import THandler
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.peer.id import ID
+from libp2p.transport.exceptions import OpenConnectionError
+from libp2p.transport.tcp.tcp import TCP, TCPListener
 from multiaddr import Multiaddr
 
-from qres_transport_libp2p.clock import patience
+from qres_transport_libp2p.slots import CountedSocket, Slots
+
+NOT_ALLOWED: Final = "dial to an unknown place"
 
 
 class TidyTCP(TCP):
-    """Remembers the connections it dialled, so that none is open when the node has stopped."""
+    """Counts every connection, and dials only where it is allowed to.
 
-    def __init__(self) -> None:
+    libp2p dials by itself whatever address it heard of: :meth:`allow` is the only way to add one.
+
+    Args:
+        slots: of connections.
+    """
+
+    def __init__(self, slots: Slots) -> None:
         super().__init__()
-        self._dialled: list[IRawConnection] = []
+        self._slots = slots
+        self._dialled: set[CountedSocket] = set()
+        self._allowed: dict[str, frozenset[str]] = {}
+
+    def allow(self, peer: ID, places: Iterable[Multiaddr]) -> None:
+        """Where a peer may be dialled from now on, and nowhere else."""
+        self._allowed[str(peer)] = frozenset(str(place) for place in places)
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
-        """Connect."""
-        self._dialled = [item for item in self._dialled if _is_open(item)]
-        conn = await super().dial(maddr)
-        self._dialled.append(conn)
-        return conn
+        """Connect. Raises OpenConnectionError: it is not there, or nobody allowed it."""
+        place, _, peer = str(maddr).partition("/p2p/")
+        if place not in self._allowed.get(peer, ()):
+            self._slots.tally.refuse(NOT_ALLOWED)
+            what = f"{place} is no place where this node was told to dial {peer}"
+            raise OpenConnectionError(what)
+        conn: Any = await super().dial(maddr)
+        made = CountedSocket(conn.stream.stream, self._over)
+        self._dialled.add(made)
+        return RawConnection(made, initiator=True)
 
-    async def close_dialled(self) -> None:
+    def _over(self, sock: CountedSocket) -> None:
+        self._dialled.discard(sock)
+        self._slots.over(sock)
+
+    def create_listener(self, handler_function: THandler) -> TCPListener:
+        """A listener whose connections are handled while there is a place for them."""
+
+        async def handle(stream: ReadWriteCloser) -> None:
+            plain: Any = stream
+            await self._slots.serve(cast("trio.SocketStream", plain.stream), handler_function)
+
+        return super().create_listener(handle)
+
+    def close_dialled(self) -> None:
         """Close whatever is still open."""
-        for conn in self._dialled:
-            if _is_open(conn):
-                with patience(1.0, shield=True), suppress(Exception):
-                    await conn.close()
-        self._dialled.clear()
-
-
-def _is_open(conn: IRawConnection) -> bool:
-    raw: Any = conn
-    try:
-        return bool(raw.stream.stream.socket.fileno() >= 0)
-    except AttributeError:
-        return False
+        for sock in list(self._dialled):
+            sock.cut()
 
 
 def check_free(listen: Multiaddr) -> None:

@@ -1,26 +1,37 @@
-"""Yamux that survives cancelled reads and writes.
+"""Yamux that survives cancelled reads and writes, and loses no stream to a cancellation.
 
 A deadline is a cancellation, and a frame that is cancelled on its way into the Noise layer would
 leave the two ends of the connection at different nonces. So frames are written under a shield: a
 deadline costs a stream, never the connection. Reads need it too, because they send window updates.
+And a stream that is cancelled while it is opened would keep its place in the connection for ever.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import trio
-from libp2p.abc import IHost, IMuxedConn, ISecureConn
+from libp2p.abc import IHost, IMuxedConn, INetStream, ISecureConn
 from libp2p.custom_types import TProtocol
+from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
+from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux import yamux
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID, Yamux, YamuxStream
 
-from qres_transport_libp2p.clock import patience
+from qres_transport_libp2p.clock import patience, shielded
+from qres_transport_libp2p.windows import FrameGuard, fault_of, may_grow
 
 WRITE_SECONDS: Final = 10.0
 """How long the peer's kernel may take nothing before the connection counts as lost."""
+PLACE_SECONDS: Final = 0.05
+"""Pause before a place for another stream is looked for again."""
+
+T = TypeVar("T")
+Fault = Callable[[IMuxedConn, str], object]
 
 
 class GatheringStream(YamuxStream):
@@ -36,9 +47,36 @@ class GatheringStream(YamuxStream):
         if 2 * read >= self.target_recv_window:
             await super()._auto_tune_and_send_window_update(bytes_read=bytes_read)
 
+    def _apply_autotune_epoch(self, buffered: int) -> int:
+        """Let the window grow while the connection's budget lasts."""
+        if may_grow(self.conn, self):
+            return super()._apply_autotune_epoch(buffered)
+        return 0
+
 
 class ShieldedYamux(Yamux):
-    """Writes whole frames, or closes the connection."""
+    """Writes whole frames, or closes the connection; reads none that the peer may not send.
+
+    Args:
+        secured: what it runs over.
+        peer: whose it is.
+        fault: told of a peer that sends what it may not; the connection ends by itself.
+    """
+
+    def __init__(
+        self,
+        secured: ISecureConn,
+        peer: ID,
+        *,
+        is_initiator: bool,
+        fault: Fault | None = None,
+    ) -> None:
+        def told(why: str) -> None:
+            if fault is not None:
+                fault(self, why)
+
+        guard: Any = FrameGuard(secured, partial(fault_of, self), told)
+        super().__init__(guard, peer, is_initiator=is_initiator, on_close=_nothing)
 
     async def _write_frame(self, data: bytes) -> None:
         secured: Any = self.secured_conn
@@ -50,6 +88,13 @@ class ShieldedYamux(Yamux):
                     await secured.close()
         await trio.lowlevel.checkpoint()
 
+    async def open_stream(self) -> YamuxStream:
+        """A new stream; waits for a place. Whoever is cancelled meanwhile has not opened one."""
+        while not self.stream_backlog_semaphore.value:  # noqa: ASYNC110 - nothing tells of one
+            await trio.sleep(PLACE_SECONDS)
+        with shielded():  # the frame ends, one way or the other
+            return await super().open_stream()
+
 
 class ShieldedMuxer(MuxerMultistream):
     """Negotiates yamux and nothing else, and makes it shielded.
@@ -57,14 +102,15 @@ class ShieldedMuxer(MuxerMultistream):
     libp2p's own makes ``Yamux`` itself for that protocol, so a class given for it is not enough.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fault: Fault | None) -> None:
+        self._fault = fault
         super().__init__({TProtocol(PROTOCOL_ID): ShieldedYamux})
 
     async def new_conn(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """A muxed connection over a secured one."""
         select: Any = self._selector.select
         protocol, _class = await select(conn, conn.is_initiator, self.negotiate_timeout)
-        muxed = ShieldedYamux(conn, peer_id, is_initiator=conn.is_initiator, on_close=_nothing)
+        muxed = ShieldedYamux(conn, peer_id, is_initiator=conn.is_initiator, fault=self._fault)
         return self._annotate_connection(muxed, conn, protocol)
 
 
@@ -72,9 +118,29 @@ async def _nothing() -> None:
     """What the swarm puts its own function in place of."""
 
 
-def shield(host: IHost) -> None:
-    """Have a host, before it runs, make its connections and their streams this way."""
+async def whole(opening: Callable[[], Awaitable[T]]) -> T:
+    """Open a stream to the end, or not at all. Raises MuxedStreamError: not in time."""
+    with patience(WRITE_SECONDS, shield=True):
+        return await opening()
+    what = "no stream in time"
+    raise MuxedStreamError(what)
+
+
+def shield(host: IHost, fault: Fault | None = None) -> None:
+    """Have a host, before it runs, make its connections and their streams this way.
+
+    ``fault``: told of connections whose other end sends what it may not, and how.
+    """
     library: Any = yamux
     library.YamuxStream = GatheringStream  # no argument leads there
     network: Any = host.get_network()
-    network.upgrader.muxer_multistream = ShieldedMuxer()
+    network.upgrader.muxer_multistream = ShieldedMuxer(fault)
+    plain: Callable[[ID], Awaitable[INetStream]] = network.new_stream
+
+    async def new_stream(peer_id: ID) -> INetStream:
+        if not network.get_connections(peer_id):  # libp2p would dial
+            what = f"{peer_id} is not connected"
+            raise SwarmException(what)
+        return await whole(partial(plain, peer_id))
+
+    network.new_stream = new_stream

@@ -194,7 +194,7 @@ def keeper(peer: ID) -> tuple[Reconnector, _Sessions]:
     sessions = _Sessions(peer)
     nothing: Any = None
     made: Any = sessions
-    return Reconnector(made, nothing, nothing, Libp2pOptions()), sessions
+    return Reconnector(made, nothing, nothing, Libp2pOptions(), nothing), sessions
 
 
 def test_who_floods_the_network_does_not_push_out_the_operator_s_address() -> None:

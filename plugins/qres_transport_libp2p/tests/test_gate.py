@@ -159,7 +159,8 @@ def test_both_credentials_are_shown_and_both_ends_decide(lab: SimpleNamespace) -
             await lab.connected(*both)
 
     anyio.run(main)
-    assert set(seen) == {(me.node_id, me.node_id * 2) for me in roster}
+    hellos = {(node, shown) for node, shown in seen if shown}  # the gate asks before any is shown
+    assert hellos == {(me.node_id, me.node_id * 2) for me in roster}
 
 
 def test_admission_is_asked_again_and_a_ban_ends_the_connection(lab: SimpleNamespace) -> None:
@@ -182,6 +183,73 @@ def test_admission_is_asked_again_and_a_ban_ends_the_connection(lab: SimpleNames
             await lab.connected(transport, two)
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize("reason", sorted(hello.LASTING))
+@pytest.mark.parametrize("inbound", [True, False])
+def test_who_is_banned_or_revoked_does_not_get_as_far_as_a_hello(
+    lab: SimpleNamespace,
+    reason: str,
+    inbound: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Also where that happens while the node runs; the control is another reason."""
+    me, peer = lab.members(2)
+    why: list[str] = []
+
+    def admission(_node: bytes, shown: bytes) -> Any:
+        # As a plugin that knows certificates: what is revoked is one of them, and not the key.
+        return reject(why[0]) if why and (shown or why[0] == "banned") else ACCEPT
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            options = {"admission": admission, "readmit_seconds": 0.5}
+            transport = lab.transport(me, [me, peer], dial=[] if inbound else [peer], **options)
+            card = {"credential": lambda: b"card"}
+            two = lab.transport(peer, [me, peer], dial=[me] if inbound else [], **card)
+            await swarm.start(transport, two)
+            await lab.connected(transport, two)
+            why.append("another")
+            event = await lab.noticed(transport, PeerChange.REFUSED)
+            assert event.detail.startswith("another (127.0.0.1:")  # by its hello
+            why[0] = reason
+            while not (await lab.noticed(transport, PeerChange.REFUSED)).detail.startswith(
+                f"{reason} (before its hello)"
+            ):
+                pass
+            asked = transport.stats().reasons["not admitted"]
+            for _ in range(2):
+                event = await lab.noticed(transport, PeerChange.REFUSED)
+                assert event.detail == f"{reason} (before its hello)"
+            assert transport.stats().reasons["not admitted"] == asked
+            assert transport.stats().reasons["barred"] >= 3
+            why.clear()
+            await lab.connected(transport, two)
+
+    anyio.run(main)
+
+
+def test_a_node_that_cannot_be_asked_bars_everybody(lab: SimpleNamespace) -> None:
+    """Its loop is busy for longer than a handshake may take; afterwards all is well."""
+    me, peer = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, lab.stock_host(peer) as host:
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
+
+            async def never(*_asked: object) -> Any:
+                raise TimeoutError
+
+            ask = transport._network.greeter.caller.ask
+            transport._network.greeter.caller.ask = never
+            with pytest.raises(Exception, match="unable to connect"):
+                await lab.dial(host, me)
+            event = await lab.noticed(transport, PeerChange.REFUSED)
+            assert event.detail == "this node is busy (before its hello)"
+            transport._network.greeter.caller.ask = ask
+            assert await lab.greet(host, me) == hello.WELCOME
+
+    trio.run(main)
 
 
 def test_an_admission_that_fails_admits_nobody(lab: SimpleNamespace) -> None:

@@ -227,7 +227,7 @@ def watched(*, alive: bool, hears: bool, rounds: int) -> Watched:
     gossip: Any = SimpleNamespace(pubsub=SimpleNamespace(hears=lambda _peer: hears, renew=None))
     nothing: Any = None
     use: Any = seen
-    keeper = Reconnector(use, nothing, gossip, Libp2pOptions(ping_seconds=10.0))
+    keeper = Reconnector(use, nothing, gossip, Libp2pOptions(ping_seconds=10.0), nothing)
 
     async def ping(_peer: object) -> bool:
         await trio.lowlevel.checkpoint()

@@ -1,15 +1,37 @@
-"""Room for more is told to a sender half a window at a time, and not after every read."""
+"""Windows: room is told of half a window at a time, and nobody sends beyond it."""
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
-from libp2p.stream_muxer.yamux.yamux import TYPE_WINDOW_UPDATE, YamuxStream
+import trio
+from libp2p.stream_muxer.yamux.yamux import (
+    DEFAULT_WINDOW_SIZE,
+    FLAG_SYN,
+    TYPE_DATA,
+    TYPE_WINDOW_UPDATE,
+    YAMUX_HEADER_FORMAT,
+    YamuxStream,
+)
+from qres_transport_libp2p import blobs, hello
+from qres_transport_libp2p.windows import (
+    BEYOND,
+    CONNECTION_BYTES,
+    STREAMS,
+    TOO_MANY_STREAMS,
+    TOO_MUCH,
+    fault_of,
+    may_grow,
+)
 from qres_transport_libp2p.yamux import GatheringStream, ShieldedYamux
+
+from qres_core import PeerChange
 
 KIB = 1024
 SMALL, LARGE = 20, 20
@@ -64,3 +86,135 @@ def test_small_frames_cost_no_update_and_a_full_window_some(
             assert min(found) >= 128 * KIB
 
     anyio.run(main)
+
+
+# ── a peer that sends more than there is room for ─────────────────────────────────────────────────
+
+PIECE = 60_000
+MUCH = 4 * DEFAULT_WINDOW_SIZE
+
+
+def head(kind: int, flags: int, stream_id: int, length: int) -> bytes:
+    return struct.pack(YAMUX_HEADER_FORMAT, 0, kind, flags, stream_id, length)
+
+
+async def pour(muxed: Any, protocol: str) -> None:
+    """Send four windows on a stream of a protocol that reads nothing of it, until it is cut off."""
+    name = protocol.encode()
+    said = b"\x13/multistream/1.0.0\n" + bytes([len(name) + 1]) + name + b"\n"
+    secured = muxed.secured_conn
+    await secured.write(head(TYPE_WINDOW_UPDATE, FLAG_SYN, 1001, 0))
+    await secured.write(head(TYPE_DATA, 0, 1001, len(said)) + said)
+    with contextlib.suppress(Exception):
+        for _ in range(MUCH // PIECE):
+            await secured.write(head(TYPE_DATA, 0, 1001, PIECE) + bytes(PIECE))
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("greeted", [True, False])
+def test_who_sends_beyond_its_window_is_cut_off(
+    lab: SimpleNamespace,
+    greeted: bool,  # noqa: FBT001 - the case
+) -> None:
+    """Before its hello as well as after it: it is counted, and nothing beyond the window kept."""
+    me, evil = lab.members(2)
+    seen: list[int] = []
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, lab.stock_host(evil) as host:
+            transport = lab.transport(me, [me, evil], dial=[])
+            await swarm.start(transport)
+            if greeted:
+                assert await lab.greet(host, me) == hello.WELCOME
+            peer = await lab.dial(host, me)
+            (conn,) = transport._parts.host.get_network().get_connections()
+            buffers = conn.muxed_conn.stream_buffers
+            muxed = host.get_network().get_connections(peer)[0].muxed_conn
+
+            async def watch() -> None:
+                while True:
+                    seen.append(sum(len(buffer) for buffer in list(buffers.values())))
+                    await trio.sleep(0.005)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                # Nobody answers a blob's requests for long, and before a hello nobody reads any.
+                await pour(muxed, "/none" if greeted else blobs.PROTOCOL)
+                event = await lab.noticed(transport, PeerChange.BAD)
+                nursery.cancel_scope.cancel()
+            assert (event.peer, event.detail) == (evil.node_id, BEYOND)
+            assert transport.stats().reasons[BEYOND] == 1
+            with trio.fail_after(lab.PATIENCE):
+                while transport._parts.host.get_network().get_connections():  # noqa: ASYNC110
+                    await trio.sleep(0.02)
+            assert max(seen) <= DEFAULT_WINDOW_SIZE
+
+    trio.run(main)
+
+
+def test_control_libp2p_keeps_whatever_comes(lab: SimpleNamespace) -> None:
+    """When this fails, libp2p enforces its windows, and ``windows.py`` may be smaller."""
+    me, evil = lab.members(2)
+
+    async def rest(_stream: object) -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        async with lab.stock_host(me) as server, lab.stock_host(evil) as host:
+            server.set_stream_handler("/rest", rest)
+            peer = await lab.dial(host, me)
+            muxed = host.get_network().get_connections(peer)[0].muxed_conn
+            (conn,) = server.get_network().get_connections()
+            await pour(muxed, "/rest")
+            with trio.fail_after(lab.PATIENCE):
+                while not any(  # noqa: ASYNC110
+                    len(buffer) > 2 * DEFAULT_WINDOW_SIZE
+                    for buffer in conn.muxed_conn.stream_buffers.values()
+                ):
+                    await trio.sleep(0.02)
+
+    trio.run(main)
+
+
+def held(count: int, *, unread: int = 0, room: int = DEFAULT_WINDOW_SIZE) -> Any:
+    """A connection with streams of the other end, each with some unread bytes."""
+    streams = {
+        2 * number: SimpleNamespace(
+            is_initiator=False, recv_window=room, target_recv_window=DEFAULT_WINDOW_SIZE
+        )
+        for number in range(count)
+    }
+    return SimpleNamespace(streams=streams, stream_buffers={key: bytes(unread) for key in streams})
+
+
+@pytest.mark.parametrize(
+    ("conn", "frame", "why"),
+    [
+        (held(1), (TYPE_DATA, 0, 0, DEFAULT_WINDOW_SIZE), ""),
+        (held(1), (TYPE_DATA, 0, 0, DEFAULT_WINDOW_SIZE + 1), BEYOND),
+        (held(1, room=9), (TYPE_DATA, 0, 0, 10), BEYOND),
+        (held(1, room=0), (TYPE_DATA, 0, 0, 0), ""),
+        (held(1), (TYPE_DATA, FLAG_SYN, 2, DEFAULT_WINDOW_SIZE), ""),
+        (held(1), (TYPE_DATA, FLAG_SYN, 2, DEFAULT_WINDOW_SIZE + 1), BEYOND),
+        (held(1), (TYPE_DATA, 0, 99, DEFAULT_WINDOW_SIZE + 1), BEYOND),  # it is over here
+        (held(1, room=0), (TYPE_WINDOW_UPDATE, 0, 0, 2**31), ""),  # room for us
+        (held(STREAMS - 1), (TYPE_WINDOW_UPDATE, FLAG_SYN, 999, 0), ""),
+        (held(STREAMS), (TYPE_WINDOW_UPDATE, FLAG_SYN, 999, 0), TOO_MANY_STREAMS),
+        (held(100, unread=CONNECTION_BYTES // 100), (TYPE_DATA, 0, 0, 999), TOO_MUCH),
+        (held(100, unread=CONNECTION_BYTES // 100), (TYPE_DATA, 0, 0, 0), ""),
+        (held(100, unread=9), (TYPE_DATA, 0, 0, 999), ""),
+    ],
+)
+def test_what_a_header_tells(conn: Any, frame: tuple[int, int, int, int], why: str) -> None:
+    assert fault_of(conn, *frame) == why
+
+
+def test_windows_grow_within_the_budget_of_the_connection() -> None:
+    conn = held(5)
+    stream: Any = conn.streams[0]
+    while may_grow(conn, stream):
+        stream.target_recv_window *= 2
+    assert stream.target_recv_window == CONNECTION_BYTES // 2
+    granted = sum(item.target_recv_window for item in conn.streams.values())
+    assert granted <= CONNECTION_BYTES
+    assert not may_grow(conn, conn.streams[2]) or granted + DEFAULT_WINDOW_SIZE <= CONNECTION_BYTES

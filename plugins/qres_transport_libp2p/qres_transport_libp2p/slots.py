@@ -1,0 +1,203 @@
+"""Places for connections, given back when the socket under them closes, however that comes about.
+
+libp2p 0.8.1 takes a place for every inbound connection and keeps it until the host stops: after
+``max_connections`` of them nobody is let in any more. So it is given more places than can be taken
+here, and the task that holds one is cancelled as soon as its socket is closed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Final, Generic, TypeVar
+
+import attrs
+import trio
+from libp2p.io.trio import TrioTCPStream
+from libp2p.peer.id import ID
+
+from qres_transport_libp2p.clock import patience, spawn
+from qres_transport_libp2p.tally import Tally
+
+HANDSHAKES: Final = 64
+"""Inbound connections that have not proved a key yet, in all."""
+HANDSHAKES_EACH: Final = 32
+"""Such connections from one address."""
+HANDSHAKE_SECONDS: Final = 5.0
+"""How long a connection may take to prove a key."""
+CONNECTIONS_EACH: Final = 3
+"""Connections of one member: one, the other of two that dialled at once, and a ghost."""
+TOO_MANY_HANDSHAKES: Final = "too many handshakes"
+TOO_SLOW: Final = "handshake too slow"
+TOO_MANY: Final = "too many connections"
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+@attrs.define(eq=False)
+class Shares(Generic[K, T]):
+    """Places, shared fairly: whoever holds many makes room for whoever holds few.
+
+    Whoever has all places it may have loses its oldest for a new one. Where no place is left at
+    all, the holder of most loses its oldest, unless the newcomer would then hold more.
+    """
+
+    total: int  # places
+    each: int  # places that one holder may have
+    _held: dict[K, list[T]] = attrs.field(factory=dict[K, list[T]])
+
+    def __len__(self) -> int:
+        return sum(len(items) for items in self._held.values())
+
+    def take(self, key: K, item: T) -> tuple[bool, T | None]:
+        """Whether there is a place for an item, and the item that lost its own for it."""
+        mine = self._held.get(key, [])
+        loser: K | None = None
+        if len(mine) >= self.each:
+            loser = key
+        elif len(self) >= self.total:
+            loser = max(self._held, key=lambda holder: len(self._held[holder]))
+            if len(self._held[loser]) <= len(mine) + 1:
+                return False, None
+        lost = None if loser is None else self._held[loser][0]
+        if loser is not None and lost is not None:
+            self.give(loser, lost)
+        self._held.setdefault(key, []).append(item)
+        return True, lost
+
+    def give(self, key: K, item: T) -> None:
+        """Give a place back; nothing happens if the item has none."""
+        mine = self._held.get(key, [])
+        if item in mine:
+            mine.remove(item)
+        if not mine:
+            self._held.pop(key, None)
+
+
+class CountedSocket(TrioTCPStream):
+    """A TCP stream that tells when it is closed.
+
+    Args:
+        stream: trio's.
+        over: called once, when it is closed.
+    """
+
+    def __init__(self, stream: trio.SocketStream, over: Callable[[CountedSocket], None]) -> None:
+        super().__init__(stream)
+        self.closed = trio.Event()
+        self.proved = trio.Event()
+        self.peer: ID | None = None  # the key that was proved
+        self.address = _address(stream)
+        self._over = over
+
+    async def close(self) -> None:
+        """Close it; the socket is closed before anything is awaited."""
+        self.cut()
+        await super().close()
+
+    def cut(self) -> None:
+        """Close it at once; whoever reads or writes is told so."""
+        untyped: Any = self.stream.socket
+        untyped.close()
+        if not self.closed.is_set():
+            self.closed.set()
+            self._over(self)
+
+
+@attrs.define(eq=False)
+class Slots:
+    """Who holds how many places: addresses before the handshake, members after it."""
+
+    most: int  # connections of members, in all
+    tally: Tally  # counts
+    handshakes: Shares[str, CountedSocket] = attrs.field(
+        factory=lambda: Shares[str, CountedSocket](HANDSHAKES, HANDSHAKES_EACH)
+    )
+    members: Shares[ID, CountedSocket] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.members = Shares(self.most, CONNECTIONS_EACH)
+
+    async def serve(
+        self,
+        stream: trio.SocketStream,
+        handle: Callable[[CountedSocket], Awaitable[None]],
+    ) -> None:
+        """Have an inbound connection handled until it is closed, if there is a place for it."""
+        sock = CountedSocket(stream, self.over)
+        fits, lost = self.handshakes.take(sock.address, sock)
+        if not fits or lost is not None:
+            self.tally.refuse(TOO_MANY_HANDSHAKES)
+        if lost is not None:
+            lost.cut()
+        try:
+            if fits:
+                await self._until_closed(sock, handle)
+        finally:
+            sock.cut()
+
+    async def _until_closed(
+        self, sock: CountedSocket, handle: Callable[[CountedSocket], Awaitable[None]]
+    ) -> None:
+        async def work() -> None:
+            try:
+                await handle(sock)
+            finally:
+                sock.cut()
+
+        async with trio.open_nursery() as nursery:
+            spawn(nursery, work)
+            with patience(HANDSHAKE_SECONDS):
+                await _first(sock.proved, sock.closed)
+            if not sock.proved.is_set() and not sock.closed.is_set():
+                self.tally.refuse(TOO_SLOW)
+                sock.cut()
+            await sock.closed.wait()
+            nursery.cancel_scope.cancel()
+
+    def prove(self, sock: CountedSocket, peer: ID) -> bool:
+        """A socket's other end has proved a key: whether there is a place for that member."""
+        if sock.closed.is_set():
+            return False
+        self.handshakes.give(sock.address, sock)
+        fits, lost = self.members.take(peer, sock)
+        if not fits or lost is not None:
+            self.tally.refuse(TOO_MANY)
+        if lost is not None:
+            lost.cut()
+        if fits:
+            sock.peer = peer
+        sock.proved.set()
+        return fits
+
+    def over(self, sock: CountedSocket) -> None:
+        """A socket is closed."""
+        self.handshakes.give(sock.address, sock)
+        if sock.peer is not None:
+            self.members.give(sock.peer, sock)
+
+
+async def _first(*events: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            spawn(nursery, wait, event)
+
+
+def _address(stream: trio.SocketStream) -> str:
+    """Where a connection comes from; the network, for IPv6: one host may have 2**64 addresses."""
+    untyped: Any = stream.socket
+    try:
+        host = ipaddress.ip_address(str(untyped.getpeername()[0]).partition("%")[0])
+    except (OSError, ValueError):  # it is gone already
+        return ""
+    if isinstance(host, ipaddress.IPv4Address):
+        return str(host)
+    if host.ipv4_mapped is not None:
+        return str(host.ipv4_mapped)
+    return str(ipaddress.ip_network((host, 64), strict=False))

@@ -1,0 +1,423 @@
+"""Places are given back however a connection ends, and nobody takes those of others."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+from libp2p.network.config import ConnectionConfig
+from libp2p.network.exceptions import SwarmException
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.exceptions import OpenConnectionError
+from multiaddr import Multiaddr
+from qres_transport_libp2p import slots as places
+from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.slots import (
+    CONNECTIONS_EACH,
+    HANDSHAKES,
+    TOO_MANY,
+    TOO_MANY_HANDSHAKES,
+    TOO_SLOW,
+    Shares,
+    Slots,
+)
+from qres_transport_libp2p.tally import Tally
+from qres_transport_libp2p.tcp import NOT_ALLOWED, TidyTCP
+from qres_transport_libp2p.yamux import ShieldedYamux, shield
+
+FEW = 4
+"""Connections that a host may have, where a test makes more, one after the other."""
+
+
+# ── shares ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_holder_of_all_it_may_have_loses_its_oldest() -> None:
+    shares: Shares[str, int] = Shares(10, 2)
+    assert shares.take("a", 1) == (True, None)
+    assert shares.take("a", 2) == (True, None)
+    assert shares.take("a", 3) == (True, 1)
+    assert shares.take("b", 4) == (True, None)
+    assert len(shares) == 3
+
+
+def test_the_holder_of_most_makes_room_for_the_holder_of_few() -> None:
+    shares: Shares[str, int] = Shares(4, 4)
+    for number in range(4):
+        assert shares.take("a", number) == (True, None)
+    assert shares.take("b", 10) == (True, 0)
+    assert shares.take("b", 11) == (True, 1)
+    assert shares.take("b", 12) == (False, None)  # it would hold more than the other
+    assert shares.take("c", 20) == (True, 2)  # of those who hold as much, the first
+    assert len(shares) == 4
+
+
+def test_a_place_is_given_back_once() -> None:
+    shares: Shares[str, int] = Shares(4, 4)
+    shares.take("a", 1)
+    for _ in range(2):
+        shares.give("a", 1)
+    shares.give("b", 2)
+    assert len(shares) == 0
+
+
+# ── connections, one after the other ──────────────────────────────────────────────────────────────
+
+
+async def until(condition: Callable[[], object], lab: SimpleNamespace) -> None:
+    with trio.fail_after(lab.PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+
+async def connects(lab: SimpleNamespace, host: Any, to: Any) -> bool:
+    """Whether a connection is made; it is closed again."""
+    network = host.get_network()
+    try:
+        with trio.fail_after(lab.PATIENCE):
+            peer = await lab.dial(host, to)
+    except Exception:  # noqa: BLE001 - libp2p says it in several ways
+        return False
+    finally:
+        network.unblock_peer(peer_id(to.node_id))
+    await network.close_peer(peer)
+    return True
+
+
+def test_control_libp2p_s_own_places_are_kept_for_ever(lab: SimpleNamespace) -> None:
+    """When this fails, libp2p gives them back, and ``slots.py`` may be simpler."""
+    me, peer = lab.members(2)
+    config = ConnectionConfig(
+        max_connections=FEW, min_connections=0, low_watermark=0, high_watermark=FEW
+    )
+
+    async def main() -> None:
+        async with (
+            lab.stock_host(me, connection_config=config) as server,
+            lab.stock_host(peer) as host,
+        ):
+            host.get_network().retry_config.max_retries = 0
+            made = [await connects(lab, host, me) for _ in range(FEW + 1)]
+            assert made == [True] * FEW + [False]
+            network = server.get_network()
+            await until(lambda: not network.get_connections(), lab)
+            assert network._inbound_limiter.borrowed_tokens == FEW
+
+    trio.run(main)
+
+
+def resources(transport: Any) -> dict[str, int]:
+    """How much of everything that is counted a node has given away."""
+    parts = transport._parts
+    network = parts.host.get_network()
+    return {
+        "handshakes": len(parts.slots.handshakes),
+        "members": len(parts.slots.members),
+        "libp2p's": network._inbound_limiter.borrowed_tokens,
+        "connections": len(network.get_connections()),
+        "links": len(parts.sessions._links),
+        "requests answered": parts.requests._answering.total(),
+        "requests asked": parts.requests._asking,
+        "blobs served": parts.blobs._serving.total(),
+        "blobs fetched": len(parts.blobs._fetching),
+        "frames read": sum(parts.frames._reading.values()),
+        "gossip opened": len(parts.gossip.pubsub._opening),
+    }
+
+
+def test_every_place_comes_back_however_a_connection_ends(lab: SimpleNamespace) -> None:
+    """More connections than places, ended in six ways; then everything counted is as it was."""
+    me, good, evil, stranger = lab.members(4)
+
+    async def ended(host: Any, way: int) -> None:
+        peer = await lab.dial(host, me)
+        network = host.get_network()
+        muxed = network.get_connections(peer)[0].muxed_conn
+        if way == 1:  # in the middle of things
+            for protocol in ("/qres/request/1", "/qres/blob/1", "/qres/frame/1"):
+                await host.new_stream(peer, [protocol])
+        if way in {1, 2}:  # without a word
+            await muxed.secured_conn.close()
+        elif way == 3:  # after garbage
+            await muxed.secured_conn.write(bytes(range(100)))
+        await network.close_peer(peer)
+        network.unblock_peer(peer)
+
+    async def main() -> None:
+        async with (
+            lab.Swarm() as swarm,
+            lab.stock_host(evil) as host,
+            lab.stock_host(stranger) as other,
+        ):
+            transport = lab.transport(me, [me, good, evil], dial=[], max_connections=FEW)
+            await swarm.start(transport)
+            for number in range(2 * FEW):
+                with contextlib.suppress(Exception), trio.move_on_after(lab.PATIENCE):
+                    await ended(host, number % 4)
+                with contextlib.suppress(Exception), trio.move_on_after(lab.PATIENCE):
+                    await lab.dial(other, me)  # it is refused at the gate
+                other.get_network().unblock_peer(peer_id(me.node_id))
+                with socket.create_connection(("127.0.0.1", me.port)):
+                    pass
+            await lab.greet(host, me)
+            await host.get_network().close_peer(peer_id(me.node_id))
+
+            async def given() -> dict[str, int]:
+                return {name: count for name, count in resources(transport).items() if count}
+
+            with trio.fail_after(lab.PATIENCE):
+                while await transport._running.call(given):  # noqa: ASYNC110
+                    await trio.sleep(0.05)
+            two = lab.transport(good, [me, good], dial=[me])
+            await swarm.start(two)
+            await lab.connected(transport, two)
+            assert (await transport._running.call(given))["members"] == 1
+
+    trio.run(main)
+
+
+class Cutter:
+    """A line between two nodes that can be cut: a proxy for TCP."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self._open: list[trio.SocketStream] = []
+        self.made = 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        with contextlib.suppress(OSError):
+            async with await trio.open_tcp_stream("127.0.0.1", self._to) as far, stream:
+                self._open += [stream, far]
+                self.made += 1
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._copy, stream, far, nursery)
+                    nursery.start_soon(self._copy, far, stream, nursery)
+
+    async def _copy(self, here: Any, there: Any, nursery: trio.Nursery) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in here:
+                await there.send_all(data)
+        nursery.cancel_scope.cancel()
+
+    def cut(self) -> None:
+        while self._open:
+            self._open.pop().socket.close()
+
+
+def test_a_line_that_flaps_makes_nobody_deaf(lab: SimpleNamespace) -> None:
+    """`make hostile` cuts it 500 times."""
+    me, far, third = roster = lab.members(3)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, trio.open_nursery() as nursery:
+            line = Cutter(me.port)
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            port = listener.socket.getsockname()[1]
+            nursery.start_soon(trio.serve_listeners, line.serve, [listener])
+            options = {"max_connections": FEW, "reconnect_seconds": 0.05}
+            node = lab.transport(me, roster, dial=[], **options)
+            flapping = lab.transport(far, roster, dial=[type(me)(me.key, port), third], **options)
+            other = lab.transport(third, roster, dial=[me], **options)
+            await swarm.start(node, flapping, other)
+            await lab.connected(node, flapping, other)
+            for _ in range(3 * FEW):
+                before = line.made
+                line.cut()
+                with trio.fail_after(lab.PATIENCE):
+                    while line.made == before or len(node.peers()) < 2:  # noqa: ASYNC110
+                        await trio.sleep(0.01)
+            await lab.connected(node, flapping, other)
+            await other.aclose()  # and who had no part in it is let in after a restart
+            again = lab.transport(third, roster, dial=[me], **options)
+            await swarm.start(again)
+            await lab.connected(node, again)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+# ── silence ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def silent(count: int, port: int, source: str) -> list[socket.socket]:
+    """Sockets that say nothing."""
+    return [
+        socket.create_connection(("127.0.0.1", port), source_address=(source, 0))
+        for _ in range(count)
+    ]
+
+
+def test_silent_sockets_keep_out_nobody_else(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They fill the places of two addresses, and more; a node from another one is let in."""
+    me, peer = lab.members(2)
+    monkeypatch.setattr(places, "HANDSHAKE_SECONDS", lab.PATIENCE)  # they stay
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
+            held = [
+                item
+                for source in ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+                for item in silent(HANDSHAKES, me.port, source)
+            ]
+            try:
+                await until(lambda: len(transport._parts.slots.handshakes) == HANDSHAKES, lab)
+                await until(lambda: transport.stats().reasons[TOO_MANY_HANDSHAKES] >= 100, lab)
+                two = lab.transport(peer, [me, peer], dial=[me])
+                await swarm.start(two)
+                await lab.connected(transport, two)
+            finally:
+                for item in held:
+                    item.close()
+
+    trio.run(main)
+
+
+def test_who_says_nothing_is_cut_after_a_while_and_counted(
+    lab: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me, peer = lab.members(2)
+    monkeypatch.setattr(places, "HANDSHAKE_SECONDS", 0.2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            transport = lab.transport(me, [me, peer], dial=[])
+            await swarm.start(transport)
+            for item in silent(3, me.port, "127.0.0.1"):
+                with item:
+                    item.settimeout(lab.PATIENCE)
+                    while await trio.to_thread.run_sync(item.recv, 4096):
+                        pass  # libp2p says which protocols it speaks
+            assert transport.stats().reasons == {TOO_SLOW: 3}
+            await until(lambda: len(transport._parts.slots.handshakes) == 0, lab)
+
+    trio.run(main)
+
+
+def test_a_member_has_three_connections_at_most_and_loses_the_oldest(lab: SimpleNamespace) -> None:
+    me, evil = lab.members(2)
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm, contextlib.AsyncExitStack() as hosts:
+            transport = lab.transport(me, [me, evil], dial=[])
+            await swarm.start(transport)
+            made = []
+            for port in lab.free_ports(CONNECTIONS_EACH + 2):
+                host = await hosts.enter_async_context(lab.stock_host(type(me)(evil.key, port)))
+                await lab.dial(host, me)
+                made.append(host.get_network())
+            await until(lambda: not made[0].get_connections(), lab)
+            await until(lambda: not made[1].get_connections(), lab)
+            assert all(network.get_connections() for network in made[2:])
+            assert len(transport._parts.slots.members) == CONNECTIONS_EACH
+            assert transport.stats().reasons[TOO_MANY] == 2
+
+    trio.run(main)
+
+
+# ── dialling ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_the_places_of_the_roster_are_dialled(lab: SimpleNamespace) -> None:
+    """Neither another place, nor that of another peer; the control is a place that is allowed."""
+    (me,) = lab.members(1)
+    peer, other = peer_id(bytes([1]) * 32), peer_id(bytes([2]) * 32)
+
+    async def main() -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        place = f"/ip4/127.0.0.1/tcp/{listeners[0].socket.getsockname()[1]}"
+        tally = Tally()
+        slots = Slots(4, tally)
+        tcp = TidyTCP(slots)
+        tcp.allow(other, [Multiaddr(place)])
+        tcp.allow(peer, [Multiaddr("/ip4/127.0.0.1/tcp/1")])
+        with pytest.raises(OpenConnectionError, match="was told to dial"):
+            await tcp.dial(Multiaddr(f"{place}/p2p/{peer}"))
+        assert tally.reasons == {NOT_ALLOWED: 1}
+        tcp.allow(peer, [Multiaddr(place)])
+        conn: Any = await tcp.dial(Multiaddr(f"{place}/p2p/{peer}"))
+        assert slots.prove(conn.stream, peer)
+        assert len(slots.members) == 1
+        tcp.close_dialled()
+        assert conn.stream.closed.is_set()
+        assert len(slots.members) == 0
+        assert not slots.prove(conn.stream, peer)  # it closed while its key was looked at
+        await listeners[0].aclose()
+
+    trio.run(main)
+    assert me
+
+
+def test_a_stream_is_not_worth_a_dial(lab: SimpleNamespace) -> None:
+    me, peer = lab.members(2)
+
+    async def main() -> None:
+        async with lab.stock_host(me) as host, lab.stock_host(peer):
+            name = await lab.dial(host, peer)  # its place is remembered
+            await host.get_network().close_peer(name)
+            await host.new_stream(name, ["/ipfs/ping/1.0.0"])  # control: libp2p dials
+            await host.get_network().close_peer(name)
+            shield(host)
+            with pytest.raises(SwarmException, match="not connected"):
+                await host.new_stream(name, ["/ipfs/ping/1.0.0"])
+            assert not host.get_network().get_connections(name)
+
+    trio.run(main)
+
+
+class Pipe:
+    """A secured connection that takes its time."""
+
+    is_initiator = True
+
+    async def write(self, data: bytes) -> None:
+        del data
+        await trio.sleep(0.05)
+
+    async def close(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(("kind", "lost"), [(ShieldedYamux, 0), (Yamux, 20)])
+def test_a_stream_that_is_cancelled_while_it_opens_keeps_no_place(
+    kind: type[Yamux], lost: int
+) -> None:
+    """The control is libp2p's own; when it fails, ``ShieldedYamux.open_stream`` may go."""
+
+    async def main() -> None:
+        pipe: Any = Pipe()
+        muxed = kind(pipe, peer_id(bytes([1]) * 32), is_initiator=True)
+        whole = muxed.stream_backlog_semaphore.value
+        opened = []
+        for _ in range(20):
+            with trio.move_on_after(0.01):
+                opened.append(await muxed.open_stream())
+        for stream in opened:
+            await stream.reset()
+        assert muxed.stream_backlog_semaphore.value == whole - lost
+        assert len(muxed.streams) == lost
+
+    trio.run(main)
+
+
+def test_a_place_for_a_stream_is_waited_for() -> None:
+    async def main() -> None:
+        pipe: Any = Pipe()
+        muxed = ShieldedYamux(pipe, peer_id(bytes([1]) * 32), is_initiator=True)
+        muxed.stream_backlog_semaphore = trio.Semaphore(1)
+        first = await muxed.open_stream()
+        with trio.move_on_after(0.2) as scope:
+            await muxed.open_stream()
+        assert scope.cancelled_caught
+        await first.reset()
+        await muxed.open_stream()
+
+    trio.run(main)
