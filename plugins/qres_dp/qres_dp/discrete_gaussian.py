@@ -167,7 +167,9 @@ def split(variance: Fraction) -> tuple[Level, ...]:
     while rest > narrow:
         step = min(BASE // _SMOOTH, math.isqrt(int(rest)) // BASE + 1)
         if rest <= narrow * step * step:
-            coarse = Fraction(int(rest / (step * step + 1)))
+            # About equal parts; what is left over by rounding must not make this one too wide.
+            least = math.ceil((rest - narrow) / (step * step))
+            coarse = Fraction(max(int(rest / (step * step + 1)), least))
         else:
             coarse = Fraction(int((rest - BASE * BASE) / (step * step)))
         levels.append(Level(rest - step * step * coarse, scale))
