@@ -77,7 +77,8 @@ picture: $(VENV)/.demo
 bench: $(VENV)/.test
 	set -e; for script in $(filter-out benchmarks/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=benchmarks $(BIN)/python -P "$$script" --quick; done
 
-# Real swarms in trouble: three seeds of faults; 1000 rounds; 10 000 hostile frames. Minutes each.
+# Real swarms in trouble: three seeds of faults; 1000 rounds; 10 000 hostile frames, then hostile
+# links. Minutes each.
 chaos: $(VENV)/.test
 	PYTHONPATH=scripts timeout 600 $(BIN)/python -P scripts/chaos.py
 
@@ -86,6 +87,7 @@ soak: $(VENV)/.test
 
 hostile: $(VENV)/.test
 	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_frames.py
+	PYTHONPATH=scripts $(BIN)/python -P scripts/hostile_links.py
 
 # Attacks on whole swarms of 100 and 200 nodes: tens of minutes, and up to 4 GB.
 large: $(VENV)/.test

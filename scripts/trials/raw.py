@@ -196,7 +196,8 @@ class Peer:
 
 
 @asynccontextmanager
-async def _host(pem: bytes) -> AsyncGenerator[Any]:
+async def plain_host(pem: bytes) -> AsyncGenerator[Any]:
+    """A host of libp2p as it comes, with a key of the roster."""
     private: Any = load_pem_private_key(pem, None)
     pair = create_new_key_pair(private.private_bytes_raw())
     host = new_host(key_pair=pair)
@@ -211,7 +212,7 @@ async def _host(pem: bytes) -> AsyncGenerator[Any]:
 
 async def main(plan: Plan, pem: bytes) -> None:
     """Carry the plan out with a key."""
-    async with _host(pem) as host:
+    async with plain_host(pem) as host:
         peer = Peer(plan, host)
         await peer.run()
         print(json.dumps(peer.sent), flush=True)

@@ -36,15 +36,16 @@ T = TypeVar("T")
 
 
 @attrs.define(eq=False)
-class Shares(Generic[K, T]):
+class FairPlaces(Generic[K, T]):
     """Places, shared fairly: whoever holds many makes room for whoever holds few.
 
-    Whoever has all places it may have loses its oldest for a new one. Where no place is left at
-    all, the holder of most loses its oldest, unless the newcomer would then hold more.
+    Where no place is left at all, the holder of most loses its oldest, unless the newcomer would
+    then hold more.
     """
 
     total: int  # places
     each: int  # places that one holder may have
+    renews: bool  # whether who has all of its own loses the oldest for a new one, or gets none
     _held: dict[K, list[T]] = attrs.field(factory=dict[K, list[T]])
 
     def __len__(self) -> int:
@@ -55,6 +56,8 @@ class Shares(Generic[K, T]):
         mine = self._held.get(key, [])
         loser: K | None = None
         if len(mine) >= self.each:
+            if not self.renews:
+                return False, None
             loser = key
         elif len(self) >= self.total:
             loser = max(self._held, key=lambda holder: len(self._held[holder]))
@@ -111,13 +114,14 @@ class Slots:
 
     most: int  # connections of members, in all
     tally: Tally  # counts
-    handshakes: Shares[str, CountedSocket] = attrs.field(
-        factory=lambda: Shares[str, CountedSocket](HANDSHAKES, HANDSHAKES_EACH)
+    handshakes: FairPlaces[str, CountedSocket] = attrs.field(
+        # A newcomer is refused at once: to begin a handshake costs far more than to refuse it.
+        factory=lambda: FairPlaces[str, CountedSocket](HANDSHAKES, HANDSHAKES_EACH, renews=False)
     )
-    members: Shares[ID, CountedSocket] = attrs.field(init=False)
+    members: FairPlaces[ID, CountedSocket] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.members = Shares(self.most, CONNECTIONS_EACH)
+        self.members = FairPlaces(self.most, CONNECTIONS_EACH, renews=True)
 
     async def serve(
         self,

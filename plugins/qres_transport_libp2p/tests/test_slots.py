@@ -23,7 +23,7 @@ from qres_transport_libp2p.slots import (
     TOO_MANY,
     TOO_MANY_HANDSHAKES,
     TOO_SLOW,
-    Shares,
+    FairPlaces,
     Slots,
 )
 from qres_transport_libp2p.tally import Tally
@@ -38,7 +38,7 @@ FEW = 4
 
 
 def test_a_holder_of_all_it_may_have_loses_its_oldest() -> None:
-    shares: Shares[str, int] = Shares(10, 2)
+    shares: FairPlaces[str, int] = FairPlaces(10, 2, renews=True)
     assert shares.take("a", 1) == (True, None)
     assert shares.take("a", 2) == (True, None)
     assert shares.take("a", 3) == (True, 1)
@@ -46,8 +46,15 @@ def test_a_holder_of_all_it_may_have_loses_its_oldest() -> None:
     assert len(shares) == 3
 
 
+def test_or_it_gets_no_new_one() -> None:
+    shares: FairPlaces[str, int] = FairPlaces(10, 2, renews=False)
+    assert [shares.take("a", number) for number in range(3)] == [(True, None)] * 2 + [(False, None)]
+    assert shares.take("b", 4) == (True, None)
+    assert len(shares) == 3
+
+
 def test_the_holder_of_most_makes_room_for_the_holder_of_few() -> None:
-    shares: Shares[str, int] = Shares(4, 4)
+    shares: FairPlaces[str, int] = FairPlaces(4, 4, renews=False)
     for number in range(4):
         assert shares.take("a", number) == (True, None)
     assert shares.take("b", 10) == (True, 0)
@@ -58,7 +65,7 @@ def test_the_holder_of_most_makes_room_for_the_holder_of_few() -> None:
 
 
 def test_a_place_is_given_back_once() -> None:
-    shares: Shares[str, int] = Shares(4, 4)
+    shares: FairPlaces[str, int] = FairPlaces(4, 4, renews=False)
     shares.take("a", 1)
     for _ in range(2):
         shares.give("a", 1)

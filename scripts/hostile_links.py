@@ -1,0 +1,403 @@
+"""Hostile links: a swarm goes on while a peer breaks every rule below libp2p, and lines that flap.
+
+    PYTHONPATH=scripts python -P scripts/hostile_links.py --seconds 20 --cuts 500
+
+Five honest processes learn a tiny task over libp2p. The sixth node of the roster is no node but a
+program with its key, and attacks all of them: it sends beyond its windows, asks for the same
+message thousands of times, and grafts topics that nobody has. Then its name is taken off the list
+of members, and it sends beyond its windows before any hello. Two more trials run in this process:
+lines between three nodes are cut hundreds of times, and a node starts again while 2,000 silent
+sockets from another address are held against its neighbour.
+
+Exit code 0: every bound held. 1: not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+from nacl.signing import SigningKey
+from qres_transport_libp2p import Libp2p
+from qres_transport_libp2p.curves import without_fastecdsa
+from trials.links import LinksPlan
+from trials.processes import end_in_order
+from trials.usage import MIB, usage
+
+with without_fastecdsa():
+    from qres_transport_libp2p.identity import peer_id
+
+from qres_core import ACCEPT, LinkKeys, NodeInfo
+from qres_core.node.box import BoxNode, free_ports, prepare
+from qres_core.node.fleet import Fleet
+
+NODES: Final = 6
+ROOM: Final = 60 * MIB
+START_SECONDS: Final = 120.0
+WARM: Final = 10
+SLOWEST: Final = 0.7
+"""Least share of the undisturbed rate of rounds under ``graftx``."""
+MOST_OUT: Final = 2.0
+"""Most bytes that a node may send for each that it is sent, under ``iwant_amp``."""
+UP_SECONDS: Final = 10.0
+BACK_SECONDS: Final = 6.0
+SOCKETS: Final = 2000
+REFUSED: Final = "too many handshakes"
+ALONE: Final = 3
+
+
+# ── attacks on processes ──────────────────────────────────────────────────────────────────────────
+
+
+def tables(members: Path) -> dict[str, Any]:
+    """The configuration."""
+    return {
+        "swarm": {
+            "name": "links",
+            "nodes": NODES,
+            "byzantine": 1,
+            "quorum": NODES - 1,
+            "deadline": 0.5,
+            "vote_timeout": 2.0,
+        },
+        "plugins": {
+            "libp2p": {"reconnect_seconds": 0.5},
+            "ed25519": {},
+            "pki": {"members_file": str(members), "reload_seconds": 0.5},
+            "replay": {"window": 4096},
+            # So lightly that no ban comes to the nodes' help.
+            "reputation": {"punish": 0.0001},
+            "krum": {"f": 1},
+        },
+        # Large enough for an amplifier, and small enough to travel in gossip.
+        "trainer": {"task": {"name": "quadratic", "dimension": 3000, "learning_rate": 0.002}},
+    }
+
+
+@contextmanager
+def attacked(plan: LinksPlan, folder: Path) -> Iterator[dict[str, int]]:
+    """The attack runs; afterwards what it did is in the result."""
+    path = folder / f"{plan.mode}.json"
+    path.write_text(json.dumps(attrs.asdict(plan)), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    did: dict[str, int] = {}
+    with (folder / f"{plan.mode}.log").open("wb") as log:
+        command = [sys.executable, "-P", "-m", "trials.links", str(path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+        try:
+            yield did
+            with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
+                did.update(json.loads(process.communicate(timeout=plan.seconds + 60)[0]))
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _watch(fleet: Fleet, seconds: float) -> tuple[float, list[int]]:
+    """Rounds a second for a while, and the most memory that each node held, bytes."""
+    first, started = fleet.step, time.monotonic()
+    most = [0] * len(fleet.members)
+    while time.monotonic() < started + seconds:
+        time.sleep(0.5)
+        fleet.poll()
+        for index, member in enumerate(fleet.members):
+            found = usage(member.process.pid)
+            most[index] = max(most[index], 0 if found is None else found.memory)
+    return (fleet.step - first) / (time.monotonic() - started), most
+
+
+def _until(fleet: Fleet, step: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while fleet.step < step and time.monotonic() < end and not fleet.dead:
+        time.sleep(0.5)
+        fleet.poll()
+    return fleet.step >= step
+
+
+def _reasons(fleet: Fleet) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for member in fleet.members:
+        for reason, count in (member.report or {}).get("transport", {}).get("reasons", {}).items():
+            total[reason] = total.get(reason, 0) + count
+    return total
+
+
+def attack(
+    fleet: Fleet, plan: LinksPlan, folder: Path, undisturbed: float, before: list[int]
+) -> dict[str, Any]:
+    """One attack on all nodes; its report."""
+    was = _reasons(fleet)
+    with attacked(plan, folder) as did:
+        rate, most = _watch(fleet, plan.seconds)
+    fleet.poll()
+    reasons = {key: count - was.get(key, 0) for key, count in _reasons(fleet).items()}
+    growth = [item - start for item, start in zip(most, before, strict=True)]
+    bounds = {
+        "memory": max(growth) <= ROOM,
+        "alive": not fleet.dead,
+        "attacked": bool(did.get("connected") or did.get("opened") or reasons.get("barred")),
+    }
+    if plan.mode == "window":
+        bounds["cut off"] = reasons.get("yamux: beyond the window", 0) > 0
+    elif plan.mode == "window_nohello":
+        bounds["barred"] = reasons.get("barred", 0) > 0
+        bounds["not even once"] = not reasons.get("yamux: beyond the window", 0)
+    elif plan.mode == "iwant_amp":
+        bounds["answers"] = did.get("bytes in", 0) <= MOST_OUT * did.get("bytes out", 0)
+    else:
+        bounds["rate"] = rate >= SLOWEST * undisturbed
+    return {
+        "bounds": bounds,
+        "rate": rate,
+        "undisturbed": undisturbed,
+        "growth": [item / MIB for item in growth],
+        "did": did,
+        "reasons": {key: count for key, count in reasons.items() if count},
+    }
+
+
+def processes(seconds: float, folder: Path) -> dict[str, Any]:
+    """The attacks on five processes, one after the other; their reports."""
+    members = folder / "members"
+    members.write_text("", encoding="utf-8")
+    _config, seats = prepare(tables(members), "links", folder / "box")
+    members.write_text("".join(f"{seat.node_id}\n" for seat in seats), encoding="utf-8")
+    listed = f"members_file = {json.dumps(str(members))}\n"
+    for seat in seats:  # the file alone says who is a member: it may change while they run
+        text = seat.config.read_text("utf-8")
+        text, count = re.subn(r"(?m)^members = \[[^\]]*\]\n", lambda _found: listed, text)
+        if count != 1:
+            raise ValueError(text)
+        seat.config.write_text(text, encoding="utf-8")
+    *honest, last = seats
+    plan = LinksPlan("", "links", str(last.folder / "node.key"), _places(honest), seconds)
+    found: dict[str, Any] = {}
+    with Fleet(honest, restart=False) as fleet:
+        if not _until(fleet, WARM, START_SECONDS):
+            return {"start": {"bounds": {"the swarm started": False}}}
+        undisturbed, before = _watch(fleet, seconds)
+        for mode in ("iwant_amp", "graftx", "window", "window_nohello"):
+            if mode == "window_nohello":  # revoked, while the nodes run
+                named = "".join(f"{seat.node_id}\n" for seat in honest)
+                members.write_text(named, encoding="utf-8")
+                time.sleep(2.0)  # they look at the file twice a second
+            found[mode] = attack(fleet, attrs.evolve(plan, mode=mode), folder, undisturbed, before)
+            tell(mode, found[mode])
+        after = _until(fleet, fleet.step + 3, 60)
+    found["after"] = {"bounds": {"rounds": after, "agreed": fleet.verdict().agreed}}
+    return found
+
+
+def _places(seats: list[BoxNode]) -> tuple[str, ...]:
+    return tuple(f"/ip4/127.0.0.1/tcp/{seat.port}/p2p/{seat.peer_id}" for seat in seats)
+
+
+# ── lines, in this process ────────────────────────────────────────────────────────────────────────
+
+
+@attrs.define(eq=False)
+class CutLine:
+    """A proxy between two nodes that can be cut."""
+
+    to: int  # the port behind it
+    port: int = 0  # its own
+    made: int = 0  # connections through it
+    _open: list[trio.SocketStream] = attrs.field(factory=list[trio.SocketStream])
+
+    async def serve(self, nursery: trio.Nursery) -> None:
+        """Listen."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, self._carry, listeners)
+
+    async def _carry(self, near: trio.SocketStream) -> None:
+        with contextlib.suppress(OSError):
+            async with near, await trio.open_tcp_stream("127.0.0.1", self.to) as far:
+                self.made += 1
+                self._open += [near, far]
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._copy, near, far, nursery)
+                    nursery.start_soon(self._copy, far, near, nursery)
+
+    @staticmethod
+    async def _copy(here: Any, there: Any, nursery: trio.Nursery) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in here:
+                await there.send_all(data)
+        nursery.cancel_scope.cancel()
+
+    def cut(self) -> None:
+        """Close whatever runs through it."""
+        while self._open:
+            self._open.pop().socket.close()
+
+
+def _transport(keys: list[SigningKey], me: int, port: int, dial: dict[int, int]) -> Any:
+    """A transport of one of some nodes: ``dial`` are ports by number."""
+    names = [bytes(key.verify_key) for key in keys]
+    plugin = Libp2p(
+        listen=f"/ip4/127.0.0.1/tcp/{port}",
+        peers=tuple(f"/ip4/127.0.0.1/tcp/{at}/p2p/{peer_id(names[n])}" for n, at in dial.items()),
+        reconnect_seconds=0.05,
+    )
+    signed = LinkKeys(names[me], lambda said: keys[me].sign(said).signature, lambda node: node)
+    info = NodeInfo(names[me], "links", tuple(sorted(names)))
+    return plugin.transport(info, lambda _node, _shown: ACCEPT, bytes, signed)
+
+
+@asynccontextmanager
+async def running(*transports: Any) -> AsyncGenerator[None]:
+    """Transports run meanwhile."""
+    try:
+        for item in transports:
+            await item.start()
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for item in transports:
+                await item.aclose()
+
+
+async def _within(seconds: float, condition: Callable[[], bool]) -> float:
+    """Seconds until something is so; infinite where it takes too long."""
+    started = trio.current_time()
+    with trio.move_on_after(seconds) as scope:
+        while not condition():  # noqa: ASYNC110 - of another thread
+            await trio.sleep(0.01)
+    return float("inf") if scope.cancelled_caught else trio.current_time() - started
+
+
+async def flap(cuts: int) -> dict[str, Any]:
+    """Each line between three nodes is cut so many times."""
+    keys = [SigningKey.generate() for _ in range(ALONE)]
+    ports = free_ports(ALONE)
+    slowest, done = 0.0, 0
+    async with trio.open_nursery() as nursery:
+        pairs = [(a, b) for b in range(ALONE) for a in range(b)]
+        lines = {pair: CutLine(ports[pair[0]]) for pair in pairs}
+        for line in lines.values():
+            await line.serve(nursery)
+        nodes = [
+            _transport(keys, me, ports[me], {a: lines[a, b].port for a, b in pairs if b == me})
+            for me in range(ALONE)
+        ]
+
+        def all_up() -> bool:
+            return all(len(node.peers()) == ALONE - 1 for node in nodes)
+
+        def again(count: int) -> bool:
+            return sum(line.made for line in lines.values()) >= count
+
+        async with running(*nodes):
+            await _within(START_SECONDS, all_up)
+            for _cut in range(cuts):
+                made = sum(line.made for line in lines.values())
+                for line in lines.values():
+                    line.cut()
+                wanted = made + len(lines)
+                fresh = await _within(START_SECONDS, partial(again, wanted))
+                slowest = max(slowest, fresh + await _within(UP_SECONDS, all_up))
+                if slowest == float("inf"):
+                    break
+                done += 1
+            last = await _within(UP_SECONDS, all_up)
+        nursery.cancel_scope.cancel()
+    return {
+        "bounds": {"all cuts": done == cuts, "all up": last <= UP_SECONDS},
+        "cuts": done,
+        "slowest": slowest,
+        "last": last,
+    }
+
+
+async def silence(seconds: float, folder: Path) -> dict[str, Any]:
+    """A node starts again while sockets that say nothing are held against the other."""
+    keys = [SigningKey.generate() for _ in range(2)]
+    ports = free_ports(2)
+    target = f"/ip4/127.0.0.1/tcp/{ports[0]}"
+    times: dict[str, float] = {}
+    hub = _transport(keys, 0, ports[0], {})
+
+    async def start(what: str) -> None:
+        node = _transport(keys, 1, ports[1], {0: ports[0]})
+        started = trio.current_time()
+        async with running(node):
+            await _within(START_SECONDS, lambda: bool(node.peers() and hub.peers()))
+            times[what] = trio.current_time() - started
+
+    async with running(hub):
+        await start("undisturbed")
+        with attacked(LinksPlan("silent", "", "", (target,), seconds, SOCKETS), folder) as did:
+            # They are more than there is room for: the others were cut off.
+            await _within(seconds, lambda: hub.stats().reasons.get(REFUSED, 0) >= SOCKETS // 2)
+            await start("silent")
+            reasons = dict(hub.stats().reasons)
+    return {
+        "bounds": {
+            "attacked": reasons.get(REFUSED, 0) >= SOCKETS // 2,
+            "back": times["silent"] <= BACK_SECONDS,
+        },
+        **times,
+        "did": did,
+        "reasons": reasons,
+    }
+
+
+# ── all of it ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def tell(what: str, report: dict[str, Any]) -> None:
+    """Print what came of one trial."""
+    broken = [name for name, held in report["bounds"].items() if not held]
+    figures = {
+        name: round(value, 2) if isinstance(value, float) else value
+        for name, value in report.items()
+        if name not in {"bounds", "growth"}
+    }
+    if "growth" in report:
+        figures["growth, MiB"] = ", ".join(f"{item:.1f}" for item in report["growth"])
+    print(f"{what}: {'NOT SO: ' + ', '.join(broken) if broken else 'fine'}; {figures}", flush=True)
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of each attack")
+    parser.add_argument("--cuts", type=int, default=500, help="of each line")
+    parser.add_argument("--json", type=Path, help="write the report here")
+    chosen = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="qres-links-"))
+    found = {"flap": trio.run(flap, chosen.cuts)}
+    tell("flap", found["flap"])
+    found["silent"] = trio.run(silence, chosen.seconds, home)
+    tell("silent", found["silent"])
+    found |= processes(chosen.seconds, home)
+    tell("afterwards", found.get("after", found.get("start", {"bounds": {}})))
+    fine = all(all(report["bounds"].values()) for report in found.values())
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if fine:
+        shutil.rmtree(home, ignore_errors=True)
+    else:
+        print(f"data and logs are in {home}", file=sys.stderr)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    end_in_order()
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""A hostile peer that keeps to the wire format alone: windows, gossip's control, sockets.
+
+It is run as a program of its own, so that what it holds is not counted as a node's::
+
+    python -P -m trials.links PLAN.json
+
+The plan says which attack. What was sent and what came is printed as one JSON object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import secrets
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+from multiaddr import Multiaddr
+from qres_transport_libp2p.curves import without_fastecdsa
+
+with without_fastecdsa():
+    from libp2p.peer.peerinfo import PeerInfo
+    from libp2p.pubsub.pb import rpc_pb2
+    from libp2p.utils.varint import decode_varint_with_size, encode_varint_prefixed
+
+from qres_transport_libp2p import blobs, frames, hello
+from qres_transport_libp2p.gossip import topic_of
+from qres_transport_libp2p.places import split
+from qres_transport_libp2p.pubsub import GOSSIPSUB
+
+from .raw import MULTISTREAM, plain_host
+
+PIECE: Final = 60_000
+COPIES: Final = 2600
+"""How often one IWANT names a message: as often as there is room for in an RPC."""
+GRAFTS: Final = 500
+PAUSE: Final = 0.2
+"""Seconds before a node that hung up is connected to again."""
+
+
+@attrs.frozen
+class LinksPlan:
+    """What to do.
+
+    Attributes:
+        mode: ``window``, ``window_nohello``, ``iwant_amp``, ``graftx`` or ``silent``.
+        swarm: name of the swarm.
+        key: the private key file of a node of the roster; not read by ``silent``.
+        targets: multiaddrs of the nodes.
+        seconds: how long.
+        sockets: how many ``silent`` holds.
+        source: the address they come from.
+    """
+
+    mode: str
+    swarm: str
+    key: str
+    targets: tuple[str, ...]
+    seconds: float
+    sockets: int = 2000
+    source: str = "127.0.0.2"
+
+
+def _head(kind: int, flags: int, stream_id: int, length: int) -> bytes:
+    return struct.pack("!BBHII", 0, kind, flags, stream_id, length)
+
+
+class LinkAttacker:
+    """The hostile peer at one node.
+
+    Args:
+        plan: what to do.
+        host: of plain libp2p.
+        target: the node.
+        did: what was sent and what came, bytes and counts.
+    """
+
+    def __init__(self, plan: LinksPlan, host: Any, target: str, did: Counter[str]) -> None:
+        self._plan = plan
+        self._host = host
+        self._peer, self._where = split(target)
+        self._did = did
+        self._names: list[bytes] = []
+
+    async def run(self) -> None:
+        """Connect, attack until the node hangs up, and come again."""
+        work = {
+            "window": self._window,
+            "window_nohello": self._window,
+            "iwant_amp": self._gossip,
+            "graftx": self._gossip,
+        }[self._plan.mode]
+        network = self._host.get_network()
+        while True:
+            try:
+                network.unblock_peer(self._peer)
+                await network.close_peer(self._peer)
+                with trio.fail_after(10):
+                    await self._host.connect(PeerInfo(self._peer, [self._where]))
+                    self._did["connected"] += 1
+                    if self._plan.mode != "window_nohello":
+                        await self._greet()
+                await work()
+            except Exception as error:  # noqa: BLE001 - the node has hung up, one way or another
+                self._did[type(error).__name__] += 1
+            await trio.sleep(PAUSE)
+
+    async def _greet(self) -> None:
+        stream = await self._host.new_stream(self._peer, [hello.PROTOCOL])
+        said = hello.Hello(self._plan.swarm, secrets.token_bytes(16), b"").dumps()
+        await stream.write(len(said).to_bytes(4, "big") + said)
+        answer = await stream.read(1)
+        self._did["admitted" if answer == hello.WELCOME else "turned away"] += 1
+        with contextlib.suppress(Exception):
+            await stream.read(9000)
+
+    async def _window(self) -> None:
+        """Data without end on a stream that the node does not read, or reads slowly."""
+        (conn,) = self._host.get_network().get_connections(self._peer)
+        secured = conn.muxed_conn.secured_conn
+        early = self._plan.mode == "window_nohello"
+        name = (blobs.PROTOCOL if early else frames.PROTOCOL).encode()
+        said = MULTISTREAM + bytes([len(name) + 1]) + name + b"\n"
+        await secured.write(_head(1, 1, 1001, 0) + _head(0, 0, 1001, len(said)) + said)
+        # Frames of a byte each: a node takes them, and takes no more of them than it allows.
+        data = bytes(PIECE) if early else b"\0\0\0\1x" * (PIECE // 5)
+        while True:
+            await secured.write(_head(0, 0, 1001, len(data)) + data)
+            self._did["bytes out"] += len(data)
+
+    async def _gossip(self) -> None:
+        self._host.set_stream_handler(GOSSIPSUB, self._listen)
+        stream = await self._host.new_stream(self._peer, [GOSSIPSUB])
+        topic = topic_of(self._plan.swarm)
+        first = rpc_pb2.RPC(subscriptions=[rpc_pb2.RPC.SubOpts(subscribe=True, topicid=topic)])
+        first.control.graft.add(topicID=topic)
+        await stream.write(encode_varint_prefixed(first.SerializeToString()))
+        while True:
+            rpc = rpc_pb2.RPC()
+            if self._plan.mode == "graftx":
+                for _ in range(GRAFTS):
+                    rpc.control.graft.add(topicID=secrets.token_hex(4))
+            elif self._names:
+                rpc.control.iwant.add(messageIDs=self._names[-1:] * COPIES)
+            data = encode_varint_prefixed(rpc.SerializeToString())
+            await stream.write(data)
+            self._did["bytes out"] += len(data)
+            await trio.sleep(0.1 if self._plan.mode == "iwant_amp" else 0)
+
+    async def _listen(self, stream: Any) -> None:
+        """Note what comes, and the names of large messages in it."""
+        held = bytearray()
+        with contextlib.suppress(Exception):
+            while data := await stream.read(2**18):
+                self._did["bytes in"] += len(data)
+                held += data
+                while held:
+                    size, start = decode_varint_with_size(bytes(held[:10]))
+                    if len(held) < start + size:
+                        break
+                    said = rpc_pb2.RPC.FromString(bytes(held[start : start + size]))
+                    del held[: start + size]
+                    self._names += [
+                        item.from_id + item.seqno for item in said.publish if len(item.data) > 5000
+                    ]
+                    del self._names[:-10]
+
+
+def silent(plan: LinksPlan, did: Counter[str]) -> None:
+    """Hold sockets that say nothing, and put another in the place of each that is closed."""
+    places = [Multiaddr(target) for target in plan.targets]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2 * plan.sockets + 200), most))
+    held: list[socket.socket] = []
+    ends = time.monotonic() + plan.seconds
+    while time.monotonic() < ends:
+        alive: list[socket.socket] = []
+        for item in held:
+            try:
+                open_still = bool(item.recv(2**16))
+            except BlockingIOError:
+                open_still = True
+            except OSError:
+                open_still = False
+            if open_still:
+                alive.append(item)
+            else:
+                item.close()
+                did["closed"] += 1
+        held = alive
+        for _ in range(min(200, plan.sockets - len(held))):
+            place = places[did["opened"] % len(places)]
+            item = socket.socket()
+            item.settimeout(0)
+            item.bind((plan.source, 0))
+            address = str(place.value_for_protocol("ip4"))
+            item.connect_ex((address, int(str(place.value_for_protocol("tcp")))))
+            held.append(item)
+            did["opened"] += 1
+        did["held"] = max(did["held"], len(held))
+        time.sleep(0.05)
+
+
+async def main(plan: LinksPlan, pem: bytes, did: Counter[str]) -> None:
+    """Carry the plan out with a key."""
+    with trio.move_on_after(plan.seconds):
+        async with plain_host(pem) as host, trio.open_nursery() as nursery:
+            for target in plan.targets:
+                nursery.start_soon(LinkAttacker(plan, host, target, did).run)
+
+
+if __name__ == "__main__":
+    read: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text("utf-8"))
+    known = LinksPlan(**{**read, "targets": tuple(read["targets"])})
+    done: Counter[str] = Counter()
+    if known.mode == "silent":
+        silent(known, done)
+    else:
+        trio.run(main, known, Path(known.key).read_bytes(), done)
+    print(json.dumps(done), flush=True)
