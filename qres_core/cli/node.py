@@ -143,6 +143,38 @@ def reload(config: Path, *, settings: tuple[str, ...]) -> None:
     click.echo(f"taken: {', '.join(told['taken']) or 'nothing changed'}")
 
 
+@command.command("doctor")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor(config: Path, *, settings: tuple[str, ...], as_json: bool) -> None:
+    """Find what keeps the node of CONFIG from taking part, and say what to do.
+
+    It looks at the file, the key, the roster, the disk, the ports, the clock and each peer. The
+    node may run or not. It changes nothing.
+
+    Exit code 0 if all is well, 1 if something is to be mended.
+    """
+    from qres_core.node import extra  # noqa: PLC0415 - numpy and more
+
+    extra.require()
+    from qres_core.node.doctor import Doctor  # noqa: PLC0415
+
+    given = [parse_setting(text) for text in settings]
+    found = list(Doctor(lambda: read_config(config, given)).findings())
+    if as_json:
+        said = [
+            {"where": it.where, "well": it.well, "what": it.what, "fix": it.fix} for it in found
+        ]
+        click.echo(json.dumps({"well": all(it.well for it in found), "findings": said}, indent=2))
+    else:
+        for item in found:
+            click.echo(f"{'ok  ' if item.well else 'BAD '} {item.where}: {item.what}")
+            if not item.well and item.fix:
+                click.echo(f"     to do: {item.fix}")
+    sys.exit(0 if all(item.well for item in found) else 1)
+
+
 @command.command("status")
 @click.option("--url", help=f"Where the node serves it. Without a node's folder: {DEFAULT_URL}.")
 @click.option(

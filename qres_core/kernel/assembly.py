@@ -25,6 +25,7 @@ from qres_core.contract.errors import ConfigError, PluginError, Problem, QresErr
 from qres_core.contract.faults import is_plugin_name
 from qres_core.contract.hookspecs import PROJECT, HookSpecs
 from qres_core.contract.suggest import did_you_mean
+from qres_core.contract.types import NodeInfo
 from qres_core.kernel.config import Config, structure
 from qres_core.kernel.discovery import Installed, Status
 from qres_core.kernel.index import FROM_CHECKOUT, plugin_index
@@ -118,6 +119,18 @@ class Enabled:
         clipped_by = extent.clipped_by if found.length == extent.length else self.name
         noised_by = extent.noised_by if found.noise == extent.noise else self.name
         return attrs.evolve(found, clipped_by=clipped_by, noised_by=noised_by)
+
+    def examine(self, node_info: NodeInfo, runs: bool) -> tuple[Problem | str, ...]:  # noqa: FBT001
+        """What the plugin finds of this node's surroundings: problems, and what is well.
+
+        Raises PluginError: QRES-E206 if it raises, or returns anything else.
+        """
+        found = _ask(self, "examine", (), node_info, runs)
+        items = tuple(cast("Iterable[object]", found)) if isinstance(found, Iterable) else None
+        if items is None or any(type(item) not in {Problem, str} for item in items):
+            what = "'examine' returned something but problems and sentences"
+            raise PluginError.of("QRES-E206", f"plugins.{self.name}", what, _authors(self))
+        return cast("tuple[Problem | str, ...]", items)
 
 
 def _authors(enabled: Enabled) -> str:

@@ -62,6 +62,8 @@ Caller = Callable[..., list[Any]]
 FULL: Final = Standing()
 IDS: Final = 64
 """Ids of one plugin that are told apart; what else it says is counted as ``<plugin>:other``."""
+_SLOWLY: Final = 16
+"""Messages over which a clock that moved away is noticed; one that was long on its way is not."""
 _NOTHING: Final = OwnContributions()
 _SAID_BY: Final[Mapping[str, frozenset[Fault]]] = {"replay_check": frozenset({Fault.REPLAYED})}
 """The faults of the kernel that a plugin may name, by hook. All others are the kernel's to find."""
@@ -94,6 +96,8 @@ class Kernel:
         # Read before ``setup``, which may fill fields: what the file says is to be compared.
         self.settings: SharedSettings = shared_settings(swarm, enabled)
         self.rejections: Counter[str] = Counter()
+        # seconds that this node's clock is ahead of each sender's, as its messages tell
+        self.clock_offsets: dict[NodeId, float] = {}
         self._ids: dict[str, set[str]] = {}
         self._key_indices: dict[NodeId, int] = {}
         self._dimension = 0  # of the model, 0 while it is not known
@@ -444,7 +448,19 @@ class Kernel:
         node's clock, seconds. Returns the envelope, or why not. Never raises for what the frame
         holds.
         """
-        return inbound.take(self, frame, source, now)
+        taken = inbound.take(self, frame, source, now)
+        if isinstance(taken, Envelope):
+            self._compare_clocks(taken, now)
+        return taken
+
+    def _compare_clocks(self, envelope: Envelope, now: float) -> None:
+        """Note how far this node's clock is from a sender's: at most the way took the rest."""
+        offset = now - envelope.time_ms / 1000
+        before = self.clock_offsets.get(envelope.sender, offset)
+        nearer = abs(offset) <= abs(before)
+        self.clock_offsets[envelope.sender] = (
+            offset if nearer else before + (offset - before) / _SLOWLY
+        )
 
     def authentic(
         self, envelope: Envelope, now: float, members: Collection[NodeId] | None = None

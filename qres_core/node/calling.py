@@ -73,6 +73,12 @@ def call(folder: Path) -> int:
     return pid
 
 
+def runs_in(folder: Path) -> bool:
+    """Whether a node runs with a folder; false where that cannot be known."""
+    locks = _fcntl()
+    return locks is not None and _running(folder / FILE, locks) is not None
+
+
 def heard(
     ask: Callable[[], Mapping[str, Any] | None], before: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:

@@ -77,12 +77,17 @@ class _Reported(Collector):
         silent = GaugeMetricFamily(
             "qres_silent", "1 if a node was in none of the last sets.", labels=["node"]
         )
+        clock = GaugeMetricFamily(
+            "qres_clock_offset_seconds", "This node's clock minus a node's.", labels=["node"]
+        )
         for member in said["members"]:
+            if member["clock_offset_seconds"] is not None:
+                clock.add_metric([member["id"]], member["clock_offset_seconds"])
             standing.add_metric([member["id"]], member["standing"])
             banned.add_metric([member["id"]], float(member["banned"]))
             agreed.add_metric([member["id"]], float(member["banned_by_all"]))
             silent.add_metric([member["id"]], float(member["silent"]))
-        yield from (standing, banned, agreed, silent)
+        yield from (standing, banned, agreed, silent, clock)
         octets = CounterMetricFamily(
             "qres_transport_bytes", "Payload carried.", labels=["direction"]
         )

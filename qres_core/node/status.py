@@ -239,6 +239,7 @@ class StatusBoard:
                     "banned_by_all": item in head.bans,
                     "silent": item in silent,
                     "contributed": self._contributed.get(item, 0),
+                    "clock_offset_seconds": kernel.clock_offsets.get(item),
                 }
             )
         return {

@@ -88,6 +88,13 @@ class Libp2p(Libp2pOptions):
         self._made[:] = [made]
         return made
 
+    def examine(self, node_info: NodeInfo, runs: bool) -> Iterator[Problem | str]:  # noqa: FBT001 - positional
+        """Whether the port is this node's or free, and who answers at the addresses of peers."""
+        check_libp2p()
+        from qres_transport_libp2p.examining import examine  # noqa: PLC0415 - imports libp2p
+
+        yield from examine(self, node_info, runs=runs)
+
     def retune(self, fresh: Libp2p) -> None:
         """Keep connections to the peers of other options from now on.
 

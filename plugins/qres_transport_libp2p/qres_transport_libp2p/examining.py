@@ -1,0 +1,91 @@
+"""Whether this node's port is its own, and who answers at the addresses of its peers.
+
+It knocks as any libp2p node does, with the greeting of multistream-select, and hangs up before the
+handshake: no key is shown, and nobody who is connected is disturbed.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
+
+from multiaddr import Multiaddr
+
+from qres_core import NodeInfo, Problem
+from qres_transport_libp2p.identity import peer_id
+from qres_transport_libp2p.options import Libp2pOptions
+from qres_transport_libp2p.places import split
+from qres_transport_libp2p.tcp import check_free
+
+GREETING: Final = b"\x13/multistream/1.0.0\n"
+THREADS: Final = 16
+_WHERE: Final = "plugins.libp2p"
+
+
+def examine(options: Libp2pOptions, info: NodeInfo, *, runs: bool) -> Iterator[Problem | str]:
+    """What an operator should know of this node's port and of its peers, one after the other."""
+    yield _port(options.listen, options.dial_seconds, runs=runs)
+    places = {
+        f"{_WHERE}.peers[{index}]": address
+        for index, address in enumerate(options.peers)
+        if not address.endswith(f"/p2p/{peer_id(info.node_id)}")
+    }
+    with ThreadPoolExecutor(max_workers=THREADS) as threads:
+        waits = [options.dial_seconds] * len(places)
+        yield from threads.map(_peer, places, places.values(), waits)
+
+
+def _port(listen: str, within: float, *, runs: bool) -> Problem | str:
+    where = f"{_WHERE}.listen"
+    try:
+        _family, host, _tcp, port = str(Multiaddr(listen)).strip("/").split("/")
+    except Exception as error:  # noqa: BLE001 - libraries say it in several ways
+        what = f"{listen!r} is no multiaddr: {error}"
+        return Problem("QRES-E105", where, what, "for example /ip4/0.0.0.0/tcp/4001")
+    if not int(port):
+        return f"{listen}: any free port"
+    if not runs:
+        try:
+            check_free(Multiaddr(listen))
+        except OSError as error:
+            fix = "end the process that holds it, or choose another port or address"
+            return Problem("QRES-E603", where, f"{listen}: {error.strerror or error}", fix)
+        return f"{listen} is free"
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
+    why = _knock(own, int(port), within)
+    if why:
+        return Problem("QRES-E603", where, f"{listen}: {why}", "look into the node's log")
+    return f"{listen} is this node's, and answers"
+
+
+def _peer(where: str, address: str, within: float) -> Problem | str:
+    try:
+        _peer_id, place = split(address)
+        _kind, host, _tcp, port = str(place).strip("/").split("/")
+    except ValueError as error:
+        fix = "write /ip4/ADDRESS/tcp/PORT/p2p/PEER or /dns4/NAME/tcp/PORT/p2p/PEER"
+        return Problem("QRES-E105", where, str(error), fix)
+    why = _knock(host, int(port), within)
+    if not why:
+        return f"{place} answers as a libp2p node"
+    fix = "see whether that node runs, whether the address is right, and the firewalls between"
+    return Problem("QRES-E904", where, f"{place}: {why}", fix)
+
+
+def _knock(host: str, port: int, within: float) -> str:
+    """Why nobody answers as a libp2p node; empty where somebody does."""
+    try:
+        with socket.create_connection((host, port), timeout=within) as connection:
+            connection.sendall(GREETING)
+            said = b""
+            with suppress(TimeoutError):
+                while len(said) < len(GREETING) and (more := connection.recv(len(GREETING))):
+                    said += more
+    except OSError as error:
+        return error.strerror or str(error) or type(error).__name__
+    if said.startswith(GREETING):
+        return ""
+    return "connects, but what answers is no libp2p node" if said else "connects, and says nothing"
