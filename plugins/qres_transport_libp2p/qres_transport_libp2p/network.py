@@ -207,7 +207,8 @@ class Network:
         self.tally.refuse("barred")
         if self.parts is not None:
             self.parts.sessions.refusals[peer] += 1  # it is dialled less often
-        self.emit(TransportEvent(PeerChange.REFUSED, node, f"{why} (before its hello)"))
+        said = f"{why} (before its hello)"
+        self.emit(TransportEvent(PeerChange.REFUSED, node, said, LinkReason.REFUSED_HELLO))
 
     async def _run_once(
         self, listen: Multiaddr, ready: Callable[[], None], stop: trio.Event

@@ -87,7 +87,7 @@ def test_a_stranger_s_key_is_told_of_nobody(lab: SimpleNamespace) -> None:
 
 def test_both_ends_of_a_refused_hello_say_who_refused(lab: SimpleNamespace) -> None:
     me, peer = lab.members(2)
-    verdicts = {me.node_id: ACCEPT, peer.node_id: reject("banned")}
+    verdicts = {me.node_id: ACCEPT, peer.node_id: reject("no-credential")}
 
     def ask(node: bytes, _shown: bytes) -> Verdict:
         return verdicts[node]
@@ -101,6 +101,23 @@ def test_both_ends_of_a_refused_hello_say_who_refused(lab: SimpleNamespace) -> N
             there = await why(lab, second, me.node_id)
             assert here == (PeerChange.REFUSED, LinkReason.REFUSED_HELLO)
             assert there == (PeerChange.REFUSED, LinkReason.REFUSED_BY_PEER)
+
+    anyio.run(main)
+
+
+def test_a_member_that_is_banned_is_refused_before_its_hello(lab: SimpleNamespace) -> None:
+    me, peer = lab.members(2)
+
+    def ask(_node: bytes, _shown: bytes) -> Verdict:
+        return reject("banned")
+
+    async def main() -> None:
+        async with lab.Swarm() as swarm:
+            first = lab.transport(me, [me, peer], dial=[], admission=ask)
+            second = lab.transport(peer, [me, peer], dial=[me])
+            await swarm.start(first, second)
+            told = await why(lab, first, peer.node_id)
+            assert told == (PeerChange.REFUSED, LinkReason.REFUSED_HELLO)
 
     anyio.run(main)
 
