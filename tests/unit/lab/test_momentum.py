@@ -83,6 +83,19 @@ def test_a_model_that_is_trained_on_again_counts_once() -> None:
     assert sent(again, at(2)) == sent(once, at(2)) == 28  # 27.5, to even
 
 
+def test_training_ahead_of_a_height_that_made_no_model_does_not_count() -> None:
+    """The step that it was ahead of comes again; the control is the trainer that was not ahead."""
+    ahead, plain = (
+        with_momentum(Said([10, 20, 999, 30, 40]), 0.5),
+        with_momentum(Said([10, 30, 40]), 0.5),
+    )
+    sent(plain, at(0))
+    for step in range(3):
+        sent(ahead, at(step))  # step 2 is ahead
+    assert sent(ahead, at(1, number=4)) == sent(plain, at(1)) == 20
+    assert sent(ahead, at(2, number=5)) == sent(plain, at(2)) == 30
+
+
 def test_nothing_new_to_train_on_stays_nothing() -> None:
     trainer = with_momentum(Said([10, -1, 10]), 0.5)
     sent(trainer, at(0))
