@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import pytest
 from qres_server_optimiser import FedAdam, FedAvgM, FedYogi
+from qres_server_optimiser.plugin import NAMES
 
 from qres_core import (
     Needs,
@@ -250,6 +251,19 @@ def test_votes_on_what_would_be_merged_are_refused() -> None:
         assert (problem.code, problem.where) == ("QRES-E303", f"plugins.{name}")
         assert "plugins.validation votes on what would be merged" in problem.what
         assert f"remove [plugins.validation] or [plugins.{name}]" in problem.fix
+
+
+def test_a_second_optimiser_is_refused() -> None:
+    """``test_swarm`` shows what would happen."""
+    around = Surroundings(nodes=5, byzantine=1, quorum=4)
+    names = {entry.name for entry in entry_points(group="qres.plugins") if entry.load() in KINDS}
+    assert names == NAMES == set(BY_NAME)
+    for name, kind in BY_NAME.items():
+        assert not list(kind().check(attrs.evolve(around, altered_by=("clipping",))))
+        for other in NAMES - {name}:
+            (problem,) = kind().check(attrs.evolve(around, altered_by=("clipping", other)))
+            assert (problem.code, problem.where) == ("QRES-E303", f"plugins.{name}")
+            assert problem.fix == f"remove [plugins.{other}] or [plugins.{name}]"
 
 
 def test_options() -> None:

@@ -172,3 +172,30 @@ def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch)
     closed = [record.closed for record in overshooting("fedavgm", "validation").rounds]
     assert closed == [True] * closed.count(True) + [False] * closed.count(False)
     assert closed.count(True) < 10
+
+
+def test_of_two_optimisers_the_model_would_run_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why a second one is refused; the control of ``check``. Alone, each comes to the optimum."""
+
+    def losses(*names: str) -> list[float]:
+        fast: dict[str, Any] = {"fedadam": {"learning_rate": 0.1}, "median": {"f": 1}}
+        plugins = {name: fast.get(name, {}) for name in ("memory", *names, "median")}
+        swarm = {"name": "twice", "nodes": 5, "byzantine": 1, "quorum": 4, "insecure": True}
+        config = parse({"swarm": swarm, "plugins": plugins}, source="test")
+        slow = attrs.evolve(TASK, learning_rate=0.01)
+        result = simulate(config, Scenario(rounds=40, seed=2, engine="vectorised"), task=slow)
+        return [record.metrics["loss"] for record in result.rounds]
+
+    for names in (("fedadam", "fedavgm"), ("fedavgm", "fedyogi")):
+        with pytest.raises(Exception, match=rf"QRES-E303 plugins\.{names[1]}: .* one optimiser"):
+            losses(*names)
+    for name in ("fedadam", "fedavgm"):
+        alone = losses(name)
+        assert alone[-1] < alone[0] / 2
+
+    def nothing(_plugin: FedAvgM, _around: Surroundings) -> tuple[()]:
+        return ()
+
+    monkeypatch.setattr(FedAvgM, "check", nothing)
+    both = losses("fedadam", "fedavgm")
+    assert both[-1] > 10 * both[0]
