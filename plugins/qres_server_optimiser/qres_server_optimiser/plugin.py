@@ -190,12 +190,12 @@ class FedAvgM(_ServerOptimiser):
     @property
     def claims(self) -> Claims:
         """It works with whatever a rule merges, and promises nothing of its own."""
-        reach = f"{self.learning_rate / (1.0 - self.momentum):.3g}"
+        reach = self.learning_rate / (1.0 - self.momentum)
         notice = (
-            f"what the rule promises holds for what it merges: a step is up to {reach} times as "
-            "far off, if liars pull every merge the same way"
+            f"what the rule promises holds for what it merges: a step is up to {reach:.3g} times "
+            "as far off, if liars pull every merge the same way"
         )
-        return Claims(tolerates=None, notices=(notice,) if self.momentum else ())
+        return Claims(tolerates=None, notices=(notice,) if self.momentum or reach > 1 else ())
 
     def _begins(self, round_info: RoundInfo) -> bool:
         return round_info.step == 0
@@ -239,7 +239,8 @@ class _Adaptive(_ServerOptimiser):
         """It works with whatever a rule merges, and promises nothing of its own."""
         notice = (
             "what the rule promises holds for what it merges: each coordinate is divided by its "
-            "own size, so that small errors in quiet coordinates become whole steps"
+            "own size, so that small errors in quiet coordinates become whole steps, and a large "
+            "one leaves short steps until the next restart"
         )
         return Claims(tolerates=None, notices=(notice,))
 
