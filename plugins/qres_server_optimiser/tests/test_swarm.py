@@ -143,9 +143,10 @@ def judged() -> Task:
     return attrs.evolve(task, trainers=trainers)
 
 
-def overshooting(*names: str) -> SimulationResult:
+def overshooting(*names: str, **options: dict[str, float]) -> SimulationResult:
     """Momentum carries the model past its optimum. That raises the loss, so a step is refused."""
-    plugins = {name: {"f": 1} if name == "median" else {} for name in ("memory", *names, "median")}
+    tables: dict[str, Any] = {"median": {"f": 1}, **options}
+    plugins = {name: tables.get(name, {}) for name in ("memory", *names, "median")}
     swarm = {"name": "swinging", "nodes": 5, "byzantine": 1, "quorum": 4, "insecure": True}
     config = parse({"swarm": swarm, "plugins": plugins}, source="test")
     return simulate(config, Scenario(rounds=30, seed=1, engine="vectorised"), task=judged())
@@ -158,6 +159,18 @@ def test_a_step_that_was_refused_after_the_merge_does_not_come_again() -> None:
     assert all(before or after for before, after in pairwise(closed))
     losses = [record.metrics["loss"] for record in result.rounds if record.closed]
     assert losses[-1] < losses[0] / 10
+
+
+@pytest.mark.parametrize("name", ["fedadam", "fedyogi"])
+def test_a_first_step_that_is_refused_comes_again_if_its_rate_is_too_high(name: str) -> None:
+    """As the README says; the control is a rate with which the first step is no worse."""
+    low, high = (
+        overshooting("public_validation", name, **{name: {"learning_rate": rate}}).rounds
+        for rate in (0.1, 0.5)
+    )
+    assert all(record.closed for record in low[-5:])
+    assert any(record.closed for record in high[:5])
+    assert not any(record.closed for record in high[5:])
 
 
 def test_beside_votes_a_swarm_would_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
