@@ -52,6 +52,8 @@ def with_momentum(trainer: Trainer, beta: float) -> Trainer:
 class FadingMean:
     """A mean of vectors that counts each step of the model once.
 
+    It fades at steps that nothing was made for, too. What is made next counts in their place.
+
     A model may be trained on several times: a round is aborted, or training began ahead on a model
     that was not decided, and the step before it comes again. What was made for a step last takes
     the place of what was made for it and for later ones.
@@ -68,7 +70,9 @@ class FadingMean:
         earlier = [(at, mean) for at, mean in self._after.items() if at < step]
         value = vector
         if earlier:
-            value = (1.0 - self.beta) * vector + self.beta * earlier[-1][1]
+            before, mean = earlier[-1]
+            kept = self.beta ** (step - before)
+            value = (1.0 - kept) * vector + kept * mean
         self._after = {**dict(earlier[-2:]), step: value}
         return value
 
